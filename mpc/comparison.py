@@ -1,0 +1,173 @@
+"""Comparison of a public number with a dealt one, by tables: [r mod 2^q > c mod 2^q].
+
+r is cut into K chunks r_1 (most significant) .. r_K of at most six bits.  For each the
+provider deals an XOR-shared thermometer, one word whose bit v says r_j > v - 1.  At the
+public chunk c_j two neighbouring bits give, locally,
+
+    gt_j = [r_j > c_j]        eq_j = [r_j >= c_j] xor [r_j > c_j] = [r_j = c_j]
+
+and  [r > c] = XOR_j gt_j prod_{i < j} eq_i  is one multi-input AND node: all gt_j and eq_j
+(not the last) are opened under fresh bits mu_j, nu_i, and the parties add up, over the dealt
+shares of the monomials mu_j nu_S and nu_S, those that the opened bits select.  One round.
+Single mask bits are seed bits; only products of two or more cost dealt bytes.
+
+One further seed bit per comparison, the *free bit*, is added to the result: what the node
+yields is already masked, and the gate defines its own mask bit from the free bit.
+
+(The tables are those of TinyTable, Damgard et al. 2017, evaluated at a public position.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import combinations
+
+import numpy as np
+
+from mpc.encoding import word_type
+from mpc.errors import PlanError
+
+CHUNK_BITS = 6
+MAX_CHUNKS = 8
+
+
+@dataclass(frozen=True)
+class Selectors:
+    """Tables over the opened leaf word: which monomials enter the node's sum."""
+
+    mask: np.ndarray
+    node: np.ndarray
+    constant: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The shape of one comparison on `bits` bits.
+
+    Raises:
+        PlanError: fewer than 1 bit, or more than 48.
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= CHUNK_BITS * MAX_CHUNKS:
+            raise PlanError(
+                f"a comparison on {self.bits} bits; 1 to {CHUNK_BITS * MAX_CHUNKS} are possible",
+                remedy="a smaller input range, or fewer fractional bits",
+            )
+
+    @property
+    def chunks(self) -> int:
+        """K."""
+        return -(-self.bits // CHUNK_BITS)
+
+    @cached_property
+    def widths(self) -> np.ndarray:
+        """Bits of each chunk, most significant first, as even as they can be."""
+        small, larger = divmod(self.bits, self.chunks)
+        return np.array([small + (j < larger) for j in range(self.chunks)], dtype=np.uint64)
+
+    @cached_property
+    def shifts(self) -> np.ndarray:
+        """Position of each chunk's lowest bit."""
+        below = np.cumsum(self.widths[::-1], dtype=np.uint64)[::-1]
+        return (below - self.widths).astype(np.uint64)
+
+    @property
+    def leaf_width(self) -> int:
+        """Opened bits a comparison."""
+        return 2 * self.chunks - 1
+
+    @property
+    def mask_width(self) -> int:
+        """Seed bits a comparison: the leaf masks, then the free bit on top."""
+        return 2 * self.chunks
+
+    @property
+    def node_bytes(self) -> int:
+        """Whole bytes that the dealt products take."""
+        return -(-len(_products(self.chunks)) // 8)
+
+    @property
+    def selectors(self) -> Selectors:
+        """Which monomials each opened word selects."""
+        return _selectors(self.chunks)
+
+    def free_bit(self, mask: np.ndarray) -> np.ndarray:
+        """The free bit of plain mask words, uint8."""
+        return (mask >> mask.dtype.type(self.mask_width - 1)).astype(np.uint8) & np.uint8(1)
+
+    def products(self, mask: np.ndarray) -> np.ndarray:
+        """Plain product bits of plain mask words; shape (*, node_bytes) uint8."""
+        leaf = mask & mask.dtype.type((1 << self.leaf_width) - 1)
+        return _product_table(self.chunks)[leaf]
+
+
+Monomial = tuple[int | None, frozenset[int]]
+
+
+@lru_cache(maxsize=None)
+def _products(chunks: int) -> tuple[Monomial, ...]:
+    """The monomials of degree two and more, in the order of their dealt bits.
+
+    (j, S) stands for mu_j nu_S, (None, S) for nu_S.
+    """
+    with_gt = [(j, s) for j in range(chunks) for s in _subsets(range(j)) if s]
+    without = [(None, s) for s in _subsets(range(chunks - 1)) if len(s) > 1]
+    return tuple(with_gt + without)
+
+
+def _subsets(items: range) -> Iterator[frozenset[int]]:
+    for size in range(len(items) + 1):
+        yield from (frozenset(chosen) for chosen in combinations(items, size))
+
+
+def _bit(words: np.ndarray, position: int) -> np.ndarray:
+    return ((words >> position) & 1).astype(bool)
+
+
+@lru_cache(maxsize=None)
+def _product_table(chunks: int) -> np.ndarray:
+    """Mask bits (mu_0.., nu_0..) to packed product bits."""
+    words = np.arange(1 << (2 * chunks - 1))
+    bits = np.zeros((len(words), -(-len(_products(chunks)) // 8) * 8), dtype=bool)
+    for position, (j, subset) in enumerate(_products(chunks)):
+        value = _bit(words, j) if j is not None else np.ones(len(words), dtype=bool)
+        for i in subset:
+            value = value & _bit(words, chunks + i)
+        bits[:, position] = value
+    return np.packbits(bits, axis=1, bitorder="little")
+
+
+def _coefficient(words: np.ndarray, chunks: int, monomial: Monomial) -> np.ndarray:
+    """The public coefficient of a monomial in XOR_j (G_j + mu_j) prod_{i<j} (E_i + nu_i)."""
+    only, subset = monomial
+    total = np.zeros(len(words), dtype=bool)
+    for j in range(chunks):
+        if any(i >= j for i in subset) or (only is not None and only != j):
+            continue
+        term = np.ones(len(words), dtype=bool) if only is not None else _bit(words, j)
+        for i in range(j):
+            if i not in subset:
+                term = term & _bit(words, chunks + i)
+        total ^= term
+    return total
+
+
+@lru_cache(maxsize=None)
+def _selectors(chunks: int) -> Selectors:
+    words = np.arange(1 << (2 * chunks - 1))
+    singles: list[Monomial] = [(j, frozenset()) for j in range(chunks)]
+    singles += [(None, frozenset({i})) for i in range(chunks - 1)]
+    mask = np.full(len(words), 1 << (2 * chunks - 1), dtype=np.int64)  # the free bit, always
+    for position, monomial in enumerate(singles):
+        mask |= _coefficient(words, chunks, monomial).astype(np.int64) << position
+    node = np.zeros((len(words), -(-len(_products(chunks)) // 8) * 8), dtype=bool)
+    for position, monomial in enumerate(_products(chunks)):
+        node[:, position] = _coefficient(words, chunks, monomial)
+    constant = _coefficient(words, chunks, (None, frozenset())).astype(np.uint8)
+    packed = np.packbits(node, axis=1, bitorder="little")
+    return Selectors(mask=mask.astype(word_type(2 * chunks)), node=packed, constant=constant)

@@ -1,0 +1,170 @@
+"""The plan: an ordered list of gates over named wires, and the one encoding that is hashed.
+
+A plan is public.  It holds shapes, scales, bounds, who enters what and who receives what; no
+weight and no datum.  Its canonical bytes are JSON with sorted keys and no spaces; `from_bytes`
+accepts nothing else, checks everything (`verify`) and is the only way in from outside.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from mpc import encoding
+from mpc.compiler.verify import verify
+from mpc.errors import PlanError
+from mpc.gates import GATES, Gate
+from mpc.gates.base import Name, to_dict
+from mpc.gates.input import Input
+from mpc.wires import Dimension, Frozen, Scale, Wire
+
+VERSION = 1
+FIELD = "2^61-1"
+DataType = Literal["float32", "float64", "float16", "int64", "int32", "bool", "string"]
+_MAX_BATCH = 1 << 20
+
+
+class PlanInput(Frozen):
+    """Data that its owner enters for every run, under the model's own name for it.
+
+    Args:
+        low, high: the declared range, in the model's units; the owner's client checks it.
+    """
+
+    name: Name
+    wire: Name
+    dtype: DataType
+    low: Scale
+    high: Scale
+
+
+class PlanOutput(Frozen):
+    """What recipients get, and how they read the opened integers.
+
+    Args:
+        shape: the model's shape for it; the wire has as many elements.
+        labels: the output is an index into these (class labels).
+        keys: the output's columns become dictionaries with these keys (ZipMap).
+    """
+
+    name: Name
+    wire: Name
+    shape: tuple[Dimension, ...]
+    dtype: DataType
+    labels: tuple[int | str, ...] | None = None
+    keys: tuple[int | str, ...] | None = None
+
+
+class Plan(Frozen):
+    """See the module.  `wires` are in the order in which `gates` write them."""
+
+    version: Literal[1] = VERSION
+    field: Literal["2^61-1"] = FIELD
+    inputs: Annotated[tuple[PlanInput, ...], Field(max_length=256)]
+    outputs: Annotated[tuple[PlanOutput, ...], Field(min_length=1, max_length=256)]
+    wires: Annotated[tuple[Wire, ...], Field(max_length=20_000)]
+    gates: Annotated[tuple[Gate, ...], Field(max_length=20_000)]
+
+    @cached_property
+    def wire(self) -> dict[str, Wire]:
+        """Wires by name."""
+        return {wire.name: wire for wire in self.wires}
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """The bytes that parties agree on."""
+        content = self.model_dump(mode="json", exclude={"gates"})
+        content["gates"] = [to_dict(gate) for gate in self.gates]
+        return _dump(content)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 over the canonical bytes, 32 bytes."""
+        return encoding.digest("mpc/v1/plan", self.canonical)
+
+    @cached_property
+    def weights(self) -> tuple[Input, ...]:
+        """The inputs that live for a session."""
+        return tuple(g for g in self.gates if isinstance(g, Input) and g.lifetime == "session")
+
+    @cached_property
+    def online(self) -> tuple[Gate, ...]:
+        """The gates of a run: all but the weights."""
+        return tuple(g for g in self.gates if not (isinstance(g, Input) and g.lifetime == "session"))
+
+    @cached_property
+    def owners(self) -> frozenset[str]:
+        """Who enters something."""
+        return frozenset(name for g in self.gates if isinstance(g, Input) for name in self.wire[g.out].holders)
+
+    @cached_property
+    def recipients(self) -> frozenset[str]:
+        """Who receives something."""
+        return frozenset(name for out in self.outputs for name in self.wire[out.wire].holders)
+
+    def bind(self, batch: int) -> Plan:
+        """The plan for one batch size: every dimension a number.
+
+        Raises:
+            PlanError: the batch is not between 1 and 2^20.
+        """
+        if not 1 <= batch <= _MAX_BATCH:
+            raise PlanError(f"a batch of {batch}; 1 to {_MAX_BATCH} are possible")
+        outputs = tuple(
+            out.model_copy(update={"shape": tuple(batch if d == "batch" else d for d in out.shape)})
+            for out in self.outputs
+        )
+        return Plan.model_construct(
+            version=self.version,
+            field=self.field,
+            inputs=self.inputs,
+            outputs=outputs,
+            wires=tuple(wire.bind(batch) for wire in self.wires),
+            gates=self.gates,
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Plan:
+        """Parse and verify a plan from outside.
+
+        Raises:
+            PlanError: not canonical, not well-formed, or refused by `verify`.
+        """
+        try:
+            content = json.loads(data)
+            if not isinstance(content, dict) or not isinstance(content.get("gates"), list):
+                raise PlanError("these bytes are not a plan", remedy="make one with 'mpc compile'")
+            content["gates"] = tuple(_gate(entry) for entry in content["gates"])
+            plan = cls.model_validate(content)
+        except (ValidationError, ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
+            raise PlanError(f"the plan is malformed: {_first_line(error)}") from None
+        if plan.canonical != data:
+            raise PlanError("the plan is not in its canonical encoding", remedy="make it with 'mpc compile'")
+        verify(plan)
+        return plan
+
+
+def _gate(entry: Any) -> Gate:
+    if not isinstance(entry, dict):
+        raise PlanError("a gate of the plan is not an object")
+    kind = GATES.get(str(entry.get("kind")))
+    if kind is None:
+        raise PlanError(
+            f"the plan has a gate of kind {str(entry.get('kind'))[:40]!r}, which this version does not know",
+            remedy="run the same version of mpc everywhere",
+        )
+    return kind.model_validate({key: value for key, value in entry.items() if key != "kind"})
+
+
+def _dump(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).split("\n", 1)[0][:200]

@@ -1,0 +1,80 @@
+"""Is a plan well-formed?  Asked by its compiler, and again by every party and the provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpc.errors import PlanError
+from mpc.gates.affine import Affine
+from mpc.gates.input import Input
+from mpc.gates.reshape import Reshape
+from mpc.wires import BATCH, Masking
+
+if TYPE_CHECKING:
+    from mpc.compiler.plan import Plan
+
+
+def verify(plan: Plan) -> None:
+    """Names are unique, every wire is written once before it is read, every gate's own check holds,
+    masks are known where a gate needs them, and only outputs have recipients.
+
+    Raises:
+        PlanError: naming the gate or wire.
+    """
+    if len(plan.wire) != len(plan.wires):
+        raise PlanError("two wires of the plan have one name")
+    if len({gate.name for gate in plan.gates}) != len(plan.gates):
+        raise PlanError("two gates of the plan have one name")
+    _check_flow(plan)
+    _check_ends(plan)
+
+
+def _check_flow(plan: Plan) -> None:
+    written: dict[str, bool] = {}  # wire -> do the parties hold shares of its mask?
+    for gate in plan.gates:
+        for name in (*gate.reads, *gate.writes):
+            if name not in plan.wire:
+                raise PlanError(f"gate {gate.name} names the wire {name!r}, which the plan does not define")
+        for name in gate.reads:
+            if name not in written:
+                raise PlanError(f"gate {gate.name} reads the wire {name!r} before it is written")
+        gate.check(plan.wire)
+        if isinstance(gate, Affine) and not all(written[name] for name in gate.reads):
+            raise PlanError(f"gate {gate.name} multiplies a wire whose mask is derived")
+        for name in gate.writes:
+            if name in written:
+                raise PlanError(f"the wire {name!r} is written twice")
+            known = plan.wire[name].masking is Masking.DRAWN
+            written[name] = written[gate.x] if isinstance(gate, Reshape) else known
+    if list(written) != [wire.name for wire in plan.wires]:
+        raise PlanError("the plan's wires are not in the order in which its gates write them")
+
+
+def _check_ends(plan: Plan) -> None:
+    entered = {gate.out for gate in plan.gates if isinstance(gate, Input) and gate.lifetime == "run"}
+    stored = {gate.out for gate in plan.weights}
+    declared = [given.wire for given in plan.inputs]
+    if sorted(declared) != sorted(entered):
+        raise PlanError("the plan's inputs are not the wires that its input gates write")
+    for given in plan.inputs:
+        if given.low >= given.high:
+            raise PlanError(f"input {given.name!r}: the declared range is empty")
+    released = {out.wire for out in plan.outputs}
+    for out in plan.outputs:
+        wire = plan.wire.get(out.wire)
+        if wire is None or not wire.holders or wire.masking is not Masking.DRAWN:
+            raise PlanError(f"output {out.name!r} has no recipient who could unmask it")
+        if out.wire in entered | stored:
+            raise PlanError(f"output {out.name!r} is an input, unchanged: nothing is computed")
+        if _count(out.shape) != _count(wire.shape):
+            raise PlanError(f"output {out.name!r} has another size than its wire")
+    for wire in plan.wires:
+        if wire.holders and wire.name not in released | entered | stored:
+            raise PlanError(f"the wire {wire.name!r} has holders but is neither input nor output")
+
+
+def _count(shape: tuple[object, ...]) -> tuple[int, int]:
+    total = 1
+    for size in shape:
+        total *= size if isinstance(size, int) else 1
+    return total, sum(size == BATCH for size in shape)

@@ -1,0 +1,109 @@
+"""Canonical bytes: the only module where bytes from outside become arrays.
+
+Field elements and words are 8 little-endian bytes each; bits of one array are packed eight
+to a byte; leaf words take whole bytes.  Every decoder checks the exact length before it
+allocates and the range of every element; what it returns cannot be written to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from mpc import kernels
+from mpc.errors import EncodingError
+
+Part = bytes | str | int
+
+FIELD_BYTES = 8
+
+
+def canonical(*parts: Part) -> bytes:
+    """One unambiguous encoding of a sequence: each part with its type and length.
+
+    Integers are non-negative and take 8 bytes; there are no two sequences with equal bytes.
+    """
+    out = bytearray()
+    for part in parts:
+        if isinstance(part, int):
+            tag, body = b"i", part.to_bytes(8, "big")
+        elif isinstance(part, str):
+            tag, body = b"s", part.encode()
+        else:
+            tag, body = b"b", bytes(part)
+        out += tag + len(body).to_bytes(8, "big") + body
+    return bytes(out)
+
+
+def digest(tag: str, *parts: Part) -> bytes:
+    """SHA-256 of `canonical(tag, *parts)`, 32 bytes; the tag separates the uses."""
+    return hashlib.sha256(canonical(tag, *parts)).digest()
+
+
+def word_type(width: int) -> np.dtype:
+    """The smallest unsigned type that holds `width` bits, 1 to 64."""
+    for size in (8, 16, 32, 64):
+        if width <= size:
+            return np.dtype(f"<u{size // 8}")
+    raise ValueError(f"no word of {width} bits")
+
+
+def field_size(shape: Sequence[int]) -> int:
+    """Bytes that field elements of this shape take."""
+    return FIELD_BYTES * prod(shape)
+
+
+def bits_size(shape: Sequence[int], width: int) -> int:
+    """Bytes that words of `width` bits take: packed when they are single bits."""
+    count = prod(shape)
+    return -(-count // 8) if width == 1 else count * word_type(width).itemsize
+
+
+def encode_field(values: np.ndarray) -> bytes:
+    """Canonical elements, 8 little-endian bytes each."""
+    return np.ascontiguousarray(values, dtype="<u8").tobytes()
+
+
+def decode_field(data: bytes | memoryview, shape: Sequence[int]) -> np.ndarray:
+    """The inverse of `encode_field`; `EncodingError` on a wrong length or an element >= p."""
+    _require_length(data, field_size(shape))
+    values = np.frombuffer(data, dtype="<u8")
+    if kernels.count_not_canonical(values):
+        raise EncodingError("a field element is not below p", cause="bytes that no honest encoder makes")
+    return _frozen(values.reshape(tuple(shape)))
+
+
+def encode_bits(values: np.ndarray, width: int) -> bytes:
+    """Words of `width` bits, packed eight to a byte when width is 1."""
+    if width == 1:
+        return np.packbits(values.reshape(-1), bitorder="little").tobytes()
+    return np.ascontiguousarray(values, dtype=word_type(width)).tobytes()
+
+
+def decode_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> np.ndarray:
+    """The inverse of `encode_bits`; `EncodingError` on a wrong length or a bit outside the width."""
+    _require_length(data, bits_size(shape, width))
+    count = prod(shape)
+    if width == 1:
+        packed = np.frombuffer(data, dtype=np.uint8)
+        values = np.unpackbits(packed, bitorder="little")
+        if values[count:].any():
+            raise EncodingError("padding bits are not zero", cause="bytes that no honest encoder makes")
+        return _frozen(values[:count].reshape(tuple(shape)))
+    words = np.frombuffer(data, dtype=word_type(width))
+    if width < 8 * words.itemsize and (words >> words.dtype.type(width)).any():
+        raise EncodingError(f"a word has more than {width} bits", cause="bytes that no honest encoder makes")
+    return _frozen(words.reshape(tuple(shape)))
+
+
+def _require_length(data: bytes | memoryview, expected: int) -> None:
+    if len(data) != expected:
+        raise EncodingError(f"{len(data)} bytes where {expected} belong", cause="a wrong length or shape")
+
+
+def _frozen(values: np.ndarray) -> np.ndarray:
+    values.flags.writeable = False
+    return values

@@ -1,0 +1,165 @@
+"""One tree of errors, each with a stable code and the exit status the CLI gives it.
+
+Every error says what failed, the likely cause and the next thing to do; none of them
+ever carries a secret value.  `LocalProtocolError` is a mistake of the code on this side,
+`PeerError` something another process did: they are never mixed.
+"""
+
+from __future__ import annotations
+
+
+class MpcError(Exception):
+    """Base of everything this project raises on purpose.
+
+    Args:
+        what: one sentence, what failed; safe to show anywhere.
+        cause: the likely cause, if known.
+        remedy: the next command or change that helps.
+        peer: the name of the process this is about, if one is.
+    """
+
+    code = "internal"
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, cause: str | None = None, remedy: str | None = None, peer: str | None = None
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.cause = cause
+        self.remedy = remedy
+        self.peer = peer
+
+    def lines(self) -> list[str]:
+        """What, cause and remedy, a line each, as the CLI prints them."""
+        rows = [self.what]
+        if self.cause:
+            rows.append(f"cause: {self.cause}")
+        if self.remedy:
+            rows.append(f"fix: {self.remedy}")
+        return rows
+
+    def __str__(self) -> str:
+        return "; ".join(self.lines())
+
+
+class LocalProtocolError(MpcError):
+    """This side used the library against its contract: a bug here, never a peer's doing."""
+
+    code = "local_protocol"
+
+
+class ReuseError(LocalProtocolError):
+    """One-time material (a correlation, a draw, a label) was asked for a second time."""
+
+    code = "reuse"
+
+
+class EntropyError(MpcError):
+    """The system's random source or AES failed; nothing weaker is ever used instead."""
+
+    code = "entropy"
+
+
+class UsageError(MpcError):
+    """The call's arguments make no sense together."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ConfigError(MpcError):
+    """A configuration, certificate, port or ledger is missing or wrong."""
+
+    code = "config"
+    exit_code = 3
+
+
+class PolicyError(MpcError):
+    """A party's own policy refused."""
+
+    code = "policy"
+    exit_code = 4
+
+
+class PlanError(MpcError):
+    """A plan is malformed, out of bounds, or not the one that was agreed."""
+
+    code = "plan"
+    exit_code = 5
+
+
+class ModelError(PlanError):
+    """A model cannot be compiled; names the node, the operator and the attribute."""
+
+    code = "model"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        node: str | None = None,
+        operator: str | None = None,
+        attribute: str | None = None,
+        cause: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(what, cause=cause, remedy=remedy)
+        self.node = node
+        self.operator = operator
+        self.attribute = attribute
+
+
+class InputError(PlanError):
+    """An input has the wrong name, shape, type or range."""
+
+    code = "input"
+
+
+class PeerError(MpcError):
+    """Another process broke the protocol, or is gone; `peer` names it."""
+
+    code = "peer"
+    exit_code = 6
+
+
+class DeadlineError(PeerError):
+    """A peer did not answer within its deadline."""
+
+    code = "deadline"
+
+
+class EncodingError(PeerError):
+    """Bytes from outside are not the canonical encoding of anything: too long, too short, out of range."""
+
+    code = "encoding"
+
+
+class HandshakeError(PeerError):
+    """Peers do not agree on plan, version, field or party set; raised before any share is sent."""
+
+    code = "handshake"
+
+
+class SessionError(PeerError):
+    """A session or run is unknown, finished, aborted or was used before; sessions never run twice."""
+
+    code = "session"
+
+
+class IntegrityError(MpcError):
+    """Dealt or exchanged data failed its check; nothing was revealed."""
+
+    code = "integrity"
+    exit_code = 7
+
+
+def by_code(code: str) -> type[MpcError]:
+    """The error class with this stable code; `MpcError` for one this version does not know."""
+    known = {MpcError.code: MpcError}
+    pending: list[type[MpcError]] = [MpcError]
+    while pending:
+        for cls in pending.pop().__subclasses__():
+            known[cls.code] = cls
+            pending.append(cls)
+    return known.get(code, MpcError)

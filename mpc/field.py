@@ -1,0 +1,144 @@
+"""F_p arrays, p = 2^61 - 1: canonical `uint64` in [0, p), any shape.
+
+Matrix products go through float64 BLAS exactly: centred representatives in three signed
+limbs of 21, 20 and 20 bits, six products by Karatsuba's identity, recombined with rotations.
+A limb sum is at most 1.5 * 2^20 in size, so an inner dimension of 3,640 stays below 2^53.
+Few rows take a compiled loop with 128-bit accumulators instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from mpc import kernels
+
+BITS = 61
+P = (1 << BITS) - 1
+_MAX_INNER = 3640
+THIN_ROWS = 6
+
+
+def zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """All-zero elements."""
+    return np.zeros(shape, dtype=np.uint64)
+
+
+def from_int(value: int) -> np.uint64:
+    """Any integer as a residue."""
+    return np.uint64(value % P)
+
+
+def from_signed(values: np.ndarray) -> np.ndarray:
+    """int64 with |v| < p to residues: negative values wrap to p - |v|."""
+    signed = np.asarray(values, dtype=np.int64)
+    return np.where(signed < 0, signed + np.int64(P), signed).astype(np.uint64)
+
+
+def to_signed(values: np.ndarray) -> np.ndarray:
+    """Residues to the int64 in (-p/2, p/2) that they stand for."""
+    signed = values.astype(np.int64)
+    return np.where(values > np.uint64(P >> 1), signed - np.int64(P), signed)
+
+
+def _elementwise(kernel: object, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if a.shape != b.shape:
+        a, b = np.broadcast_arrays(a, b)
+    left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    out = np.empty(left.shape, dtype=np.uint64)
+    kernel(left.reshape(-1), right.reshape(-1), out.reshape(-1))  # type: ignore[operator]
+    return out
+
+
+def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a + b, numpy's broadcasting."""
+    return _elementwise(kernels.add, a, b)
+
+
+def sub(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a - b, numpy's broadcasting."""
+    return _elementwise(kernels.sub, a, b)
+
+
+def mul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a b elementwise, numpy's broadcasting."""
+    return _elementwise(kernels.mul, a, b)
+
+
+def neg(a: np.ndarray) -> np.ndarray:
+    """-a."""
+    return sub(zeros(()), a)
+
+
+def scale(a: np.ndarray, constant: int) -> np.ndarray:
+    """a times one public integer."""
+    flat = np.ascontiguousarray(a)
+    out = np.empty(flat.shape, dtype=np.uint64)
+    kernels.scale(flat.reshape(-1), from_int(constant), out.reshape(-1))
+    return out
+
+
+def add_int(a: np.ndarray, constant: int) -> np.ndarray:
+    """a plus one public integer."""
+    return add(a, np.full((), from_int(constant)))
+
+
+def total(rows: np.ndarray) -> np.ndarray:
+    """The sum over the first axis."""
+    flat = np.ascontiguousarray(rows).reshape(rows.shape[0], -1)
+    out = np.empty(flat.shape[1], dtype=np.uint64)
+    kernels.sum_rows(flat, out)
+    return out.reshape(rows.shape[1:])
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A right operand (k, n) of matrix products, its layouts made once and kept.
+
+    A weight matrix is multiplied by every run of a session; its limbs are split once.
+    """
+
+    values: np.ndarray = field(repr=False)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """The transposed matrix (n, k), contiguous, for products with few rows."""
+        return np.ascontiguousarray(self.values.T)
+
+    @cached_property
+    def limbs(self) -> np.ndarray:
+        """(6, k, n) float64, see `kernels.split_limbs`."""
+        return _limbs(self.values)
+
+
+def _limbs(a: np.ndarray) -> np.ndarray:
+    flat = np.ascontiguousarray(a)
+    out = np.empty((6, *flat.shape), dtype=np.float64)
+    kernels.split_limbs(flat.reshape(-1), out.reshape(6, -1))
+    return out
+
+
+def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = None) -> np.ndarray:
+    """a @ b (+ offset) over F_p.
+
+    Shapes: a (m, k), b (k, n), offset broadcastable to (m, n).  Error: exact.
+    """
+    right = b if isinstance(b, Operand) else Operand(b)
+    (m, k), n = a.shape, right.values.shape[1]
+    if right.values.shape[0] != k:
+        raise ValueError(f"inner dimensions differ: {a.shape} @ {right.values.shape}")
+    out = np.empty((m, n), dtype=np.uint64)
+    base = zeros((m, n)) if offset is None else np.ascontiguousarray(np.broadcast_to(offset, (m, n)))
+    if m <= THIN_ROWS:
+        kernels.matmul_thin(np.ascontiguousarray(a), right.rows, out)
+        return add(out, base) if offset is not None else out
+    left = _limbs(a)
+    products = np.empty((6, m, n), dtype=np.float64)
+    for start in range(0, k, _MAX_INNER):
+        stop = min(start + _MAX_INNER, k)
+        np.matmul(left[:, :, start:stop], right.limbs[:, start:stop, :], out=products)
+        kernels.recombine(products.reshape(6, -1), base.reshape(-1), out.reshape(-1))
+        base = out
+    return out

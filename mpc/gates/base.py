@@ -1,0 +1,151 @@
+"""What a gate is: one operation of a plan and all of its readings, side by side.
+
+A gate names the wires it reads and writes and declares, before anything runs, what it opens
+in which round (`openings`) and what the provider deals for it (`correlations`); its cost
+follows from the two declarations, and the interpreters hold it to them.  Then come the
+readings:
+
+    reference   on integers in the clear, with the public rounding coins
+    deal        on masks, by the provider
+    prepare     on correlations, by each party, before inputs exist
+    evaluate    on masked wires and shares, by each party: a generator that yields, round by
+                round, the shares it wants opened and is sent the opened values
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from mpc import encoding
+from mpc.errors import PlanError
+from mpc.wires import Frozen, Wire
+
+if TYPE_CHECKING:
+    from mpc.interpret.dealer import Dealer
+    from mpc.interpret.party import Party
+    from mpc.interpret.reference import Reference
+    from mpc.shares import BitShare, Share
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Wires = Mapping[str, Wire]
+Evaluation = Generator[tuple["Share | BitShare", ...], tuple[np.ndarray, ...], None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Kind and shape of an array on the wire: field elements (width 0) or words of `width` bits."""
+
+    name: str
+    shape: tuple[int, ...]
+    width: int = 0
+
+    @property
+    def size(self) -> int:
+        """Encoded bytes."""
+        if self.width:
+            return encoding.bits_size(self.shape, self.width)
+        return encoding.field_size(self.shape)
+
+    def encode(self, values: np.ndarray) -> bytes:
+        return encoding.encode_bits(values, self.width) if self.width else encoding.encode_field(values)
+
+    def decode(self, data: bytes | memoryview) -> np.ndarray:
+        if self.width:
+            return encoding.decode_bits(data, self.shape, self.width)
+        return encoding.decode_field(data, self.shape)
+
+
+@dataclass(frozen=True)
+class Opening(Layout):
+    """Something all parties learn in one round: what is opened is always masked."""
+
+
+@dataclass(frozen=True)
+class Correlation(Layout):
+    """One named value that the provider deals.
+
+    Uniform values are expanded from the parties' seeds and cost nothing; dependent ones need
+    a correction, which goes to one party.  A wire's mask names who receives its sub-seeds.
+    """
+
+    dependent: bool = False
+    holders: tuple[str, ...] = ()
+
+
+class Gate(Frozen):
+    """Base of every gate; subclasses set `kind` and are registered in `mpc.gates`."""
+
+    kind: ClassVar[str]
+    name: Name
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the wires it consumes, in the order of its equation."""
+        raise NotImplementedError
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Names of the wires it produces."""
+        raise NotImplementedError
+
+    def check(self, wires: Wires) -> None:
+        """Shapes, scales and bounds fit together, else `PlanError` naming the gate."""
+        raise NotImplementedError
+
+    def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
+        """What it opens, round by round."""
+        return ()
+
+    def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
+        """What is dealt for it, in the order of its bytes."""
+        return ()
+
+    def reference(self, run: Reference) -> None:
+        """The integers the parties must reconstruct, bit for bit."""
+        raise NotImplementedError
+
+    def deal(self, run: Dealer) -> None:
+        """Name the plain values of its correlations and the mask of each wire it writes."""
+
+    def prepare(self, run: Party) -> None:
+        """What can be computed before inputs exist."""
+
+    def evaluate(self, run: Party) -> Evaluation:
+        """Compute the written wires; yields exactly what `openings` declares."""
+        raise NotImplementedError
+
+    def refuse(self, problem: str, remedy: str | None = None) -> PlanError:
+        """The error for a plan whose wires do not fit this gate."""
+        return PlanError(f"gate {self.name} ({self.kind}): {problem}", remedy=remedy)
+
+    def require_same_size(self, wires: Wires, *names: str) -> None:
+        """All these wires have one shape."""
+        shapes = {wires[name].shape for name in names}
+        if len(shapes) != 1:
+            raise self.refuse(f"shapes differ: {sorted(map(str, shapes))}")
+
+
+def mask_name(wire: str) -> str:
+    """The correlation that is a wire's own mask."""
+    return f"mask:{wire}"
+
+
+def drawn_mask(wire: Wire) -> Correlation:
+    """Its declaration, for a bound wire."""
+    return Correlation(mask_name(wire.name), wire.sizes, holders=wire.holders)
+
+
+def count(wire: Wire) -> int:
+    """Elements of a bound wire."""
+    return prod(wire.sizes)
+
+
+def to_dict(gate: Gate) -> dict[str, Any]:
+    """The gate as canonical JSON takes it."""
+    return {"kind": gate.kind, **gate.model_dump(mode="json")}

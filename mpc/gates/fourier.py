@@ -1,0 +1,240 @@
+"""A function as a Fourier series, evaluated on the opened masked wire: no extra round.
+
+With the wire at a scale where one period is exactly 2^n units, c = x + r gives x = c - r
+modulo 2^n up to one unit (p = -1 mod 2^n), and
+
+    cos j(c - r) = cos jc cos jr + sin jc sin jr      sin j(c - r) = sin jc cos jr - cos jc sin jr
+
+so F(x) = a0 + sum_j A_j cos jx + B_j sin jx is a linear combination, with coefficients that
+are public once c is, of 2J dealt values cos jr, sin jr.
+
+Outside [low, high) the series means nothing; where the compiler cannot exclude that, the
+function is clamped to `below` and `above`:  with the bits  over = [x >= high],
+out = over xor [x < low], compared on rounded values by two look-ups in one dealt table,
+
+    z = (1 - out) F(x) + over `above` + (out - over) `below`
+
+and [(1 - out) cos jr] is a choice, by the opened bit out xor beta, between dealt shares of
+beta cos jr and of the rest.  All public factors are integers from a table whose digest is in
+the plan.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from mpc import field as fp
+from mpc import kernels, tables, truncation
+from mpc.comparison import Comparison
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
+from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.relu import sign_bit
+from mpc.shares import Share
+from mpc.wires import MAX_BITS, Frozen, Masking
+
+if TYPE_CHECKING:
+    from mpc.interpret.dealer import Dealer
+    from mpc.interpret.party import Party
+    from mpc.interpret.reference import Reference
+
+_LOOKS = ("over_", "under_")
+Coefficient = Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)]
+Level = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
+
+
+class Clamp(Frozen):
+    """Where the series holds, in units of the input wire, and what stands outside it.
+
+    Args:
+        low, high: the interval [low, high).
+        below, above: the values outside, in units of the output wire.
+        shift: bits that the two comparisons drop.
+    """
+
+    low: Level
+    high: Level
+    below: Level
+    above: Level
+    shift: int = Field(ge=0, le=57)
+
+
+class Fourier(Gate):
+    """z = constant + sum_j cosines[j] cos(2 pi j x / 2^window) + sines[j] sin(...).
+
+    Shapes:   x, out: S           Scale: x: 2^window units a period; out: any
+    Deals:    2J elements; clamped: 4J + 2 elements, one table, two nodes
+    Rounds:   1 (3 if clamped)    Opens: (leaf words, 2 bits,) out
+    Error:    that of the series, plus J units of its integer tables
+    """
+
+    kind: ClassVar[str] = "fourier"
+    x: Name
+    out: Name
+    window: int = Field(ge=8, le=56)
+    constant: Level
+    cosines: tuple[Coefficient, ...] = Field(min_length=1, max_length=256)
+    sines: tuple[Coefficient, ...]
+    dealt_bits: int = Field(ge=4, le=tables.UNIT_BITS)
+    table: str
+    clamp: Clamp | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.x,)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return (self.out,)
+
+    @property
+    def terms(self) -> int:
+        """J."""
+        return len(self.cosines)
+
+    def check(self, wires: Wires) -> None:
+        self.require_same_size(wires, self.x, self.out)
+        if len(self.sines) != self.terms:
+            raise self.refuse("as many sines as cosines")
+        if self.table != tables.sincos_digest():
+            raise self.refuse(
+                "the plan was made with another table of sines than this process has",
+                remedy="run the same version of mpc everywhere",
+            )
+        if wires[self.out].masking is not Masking.DRAWN:
+            raise self.refuse("the output's mask is drawn")
+        size = abs(self.constant) + sum(map(abs, self.cosines + self.sines)) * 2 << self.dealt_bits
+        if size >= 1 << (MAX_BITS + 1):
+            raise self.refuse("the coefficients do not fit the field")
+        if self.clamp is not None:
+            if not self.clamp.low < self.clamp.high or wires[self.x].bits + 2 > MAX_BITS:
+                raise self.refuse("the clamp does not fit the input's bound")
+            if max(abs(self.clamp.low), abs(self.clamp.high)) >= 1 << wires[self.x].bits:
+                raise self.refuse("the clamp lies outside the input's bound")
+            self.comparison(wires)
+        elif wires[self.x].bits >= self.window:
+            raise self.refuse("the input's bound exceeds one period and there is no clamp")
+
+    def comparison(self, wires: Wires) -> Comparison:
+        """On x - threshold, whose bound is two bits above x's."""
+        if self.clamp is None:
+            raise self.refuse("not clamped")
+        return Comparison(max(1, wires[self.x].bits + 2 - self.clamp.shift))
+
+    def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
+        out = (Opening("z", wires[self.out].sizes),)
+        if self.clamp is None:
+            return (out,)
+        shape, width = (count(wires[self.x]),), self.comparison(wires).leaf_width
+        leaves = tuple(Opening(f"{look}leaf", shape, width=width) for look in _LOOKS)
+        return (leaves, (Opening("over", shape, width=1), Opening("out", shape, width=1)), out)
+
+    def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
+        size = count(wires[self.x])
+        waves = Correlation("waves", (2 * self.terms, size), dependent=True)
+        mask = drawn_mask(wires[self.out])
+        if self.clamp is None:
+            return (mask, waves)
+        masked_waves = Correlation("beta_waves", waves.shape, dependent=True)
+        betas = [Correlation(name, (size,), dependent=True) for name in ("beta_over", "beta_out")]
+        return (mask, waves, masked_waves, *betas, *comparison_correlations(self.comparison(wires), size, _LOOKS))
+
+    def _waves(self, r: np.ndarray) -> np.ndarray:
+        """Integers (2J, N): the dealt cosines and sines of plain masks."""
+        out = np.empty((2 * self.terms, r.size), dtype=np.int64)
+        drop = tables.UNIT_BITS - self.dealt_bits
+        kernels.harmonics(r, self.window, self.terms, drop, tables.sincos(), out)
+        return out
+
+    def _factors(self, c: np.ndarray) -> np.ndarray:
+        """Integers (2J, N): the public factors of the dealt waves."""
+        out = np.empty((2 * self.terms, c.size), dtype=np.int64)
+        cosines, sines = (np.array(row, dtype=np.int64) for row in (self.cosines, self.sines))
+        kernels.turned_coefficients(c, self.window, cosines, sines, tables.sincos(), out)
+        return out
+
+    def reference(self, run: Reference) -> None:
+        x, coin, shape = run.value(self.x).reshape(-1), run.coin(self.x).reshape(-1), run.shape(self.out)
+        r = fp.sub(coin, fp.from_signed(x))
+        z = np.int64(self.constant) + (self._factors(coin) * self._waves(r)).sum(axis=0)
+        if self.clamp is not None:
+            bits = run.wire(self.x).bits + 2
+            over, under = (
+                truncation.reference(x - level, fp.add_int(coin, -level), bits, self.clamp.shift) >= 0
+                for level in (self.clamp.high, self.clamp.low)
+            )
+            z = np.where(over, self.clamp.above, np.where(under, z, self.clamp.below))
+        run.set(self.out, z.reshape(shape))
+
+    def deal(self, run: Dealer) -> None:
+        run.draw_mask(self.out)
+        r = run.mask(self.x).reshape(-1)
+        waves = fp.from_signed(self._waves(r))
+        run.dependent("waves", waves)
+        if self.clamp is None:
+            return
+        r1, _ = truncation.mask_parts(r, self.clamp.shift)
+        comparison = self.comparison(run.wires)
+        free = deal_comparison(run, comparison, r1, _LOOKS)
+        beta_over = (free[0] ^ sign_bit(r1, comparison)).astype(np.uint64)
+        beta_out = (free[0] ^ free[1]).astype(np.uint64)
+        run.dependent("beta_over", beta_over)
+        run.dependent("beta_out", beta_out)
+        run.dependent("beta_waves", waves * beta_out)
+
+    def prepare(self, run: Party) -> None:
+        run.kept.update(mask=run.take_mask(self.out), waves=run.take("waves"))
+        if self.clamp is not None:
+            run.kept["rest"] = run.kept["waves"] - (masked := run.take("beta_waves"))
+            run.kept.update(beta_waves=masked, beta_over=run.take("beta_over"), beta_out=run.take("beta_out"))
+            run.kept["table"] = run.take_bits("table")
+            for look in _LOOKS:
+                run.kept.update({f"{look}{name}": run.take_bits(f"{look}{name}") for name in ("leaf_mask", "node")})
+
+    def evaluate(self, run: Party) -> Evaluation:
+        kept, lane = run.kept, run.lane
+        c = run.public(self.x).reshape(-1)
+        if self.clamp is None:
+            inside, waves, rest = lane.const(np.ones_like(c)), kept["waves"], None
+        else:
+            leaves, shared = self._look_up(run, c)
+            opened = yield tuple(leaves)
+            over, out = yield self._bits(run, opened, shared)
+            beyond = lane.select_bit(out, kept["beta_out"])
+            inside = lane.const(np.ones_like(c)) - beyond
+            waves = kept["beta_waves"].where(out, kept["rest"])
+            above = lane.select_bit(over, kept["beta_over"])
+            rest = above.times(self.clamp.above) + (beyond - above).times(self.clamp.below)
+        z = inside.times(self.constant).values
+        kernels.dot_planes(fp.from_signed(self._factors(c)), waves.values, z)
+        total = Share(z) if rest is None else Share(z) + rest
+        (public,) = yield ((total.reshape(run.shape(self.out)) + kept["mask"]),)
+        run.set(self.out, public)
+
+    def _look_up(self, run: Party, c: np.ndarray) -> tuple[list, list[np.ndarray]]:
+        """Both masked leaf words, and the public rounded values they were looked up at."""
+        clamp, comparison = self.clamp, self.comparison(run.wires)
+        if clamp is None:
+            raise self.refuse("not clamped")
+        bits = run.wire(self.x).bits + 2
+        rounded = [
+            truncation.offset(fp.add_int(c, -level), bits) >> np.uint64(clamp.shift)
+            for level in (clamp.high, clamp.low)
+        ]
+        leaves = [
+            run.lane.look_up(comparison, run.kept["table"], c1, run.kept[f"{look}leaf_mask"])
+            for look, c1 in zip(_LOOKS, rounded, strict=True)
+        ]
+        return leaves, rounded
+
+    def _bits(self, run: Party, opened: tuple[np.ndarray, ...], rounded: list[np.ndarray]) -> tuple:
+        """Shares of over and out, each under its beta."""
+        comparison, lane = self.comparison(run.wires), run.lane
+        over, under = (
+            lane.resolve(comparison, leaf, run.kept[f"{look}leaf_mask"], run.kept[f"{look}node"])
+            ^ lane.const_bits(sign_bit(c1, comparison))
+            for look, leaf, c1 in zip(_LOOKS, opened, rounded, strict=True)
+        )
+        return over, over ^ under ^ lane.const_bits(np.ones(under.shape, dtype=np.uint8))

@@ -1,0 +1,246 @@
+"""The plan read on masked wires and shares, by each party.
+
+Sans-I/O: `PartyRun.steps` is a generator that yields the bytes this party sends to every peer
+in one round and is sent the peers' bytes.  Whoever drives it - gRPC between processes, or a
+test that runs all parties in one - decides how they travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.compiler.plan import Plan
+from mpc.correlations import Bundle
+from mpc.errors import EncodingError, LocalProtocolError
+from mpc.gates.base import Evaluation, Gate, Opening, mask_name
+from mpc.prg import Seed
+from mpc.schedule import Schedule, Step, schedule
+from mpc.shares import BitShare, Lane, Masked, Share
+from mpc.transcript import Transcript
+from mpc.wires import Wire
+
+
+class SessionWires:
+    """What outlives a run at one party: the masked weights, and what was made of them once."""
+
+    def __init__(self) -> None:
+        self.masked: dict[str, Masked] = {}
+        self._memo: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<SessionWires weights={len(self.masked)}>"
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """`make()` the first time, the same object afterwards."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+
+class Party:
+    """What one gate's `prepare` and `evaluate` see of the run."""
+
+    def __init__(self, run: PartyRun, gate: Gate) -> None:
+        self._run = run
+        self._gate = gate.name
+        self.kept: dict[str, Any] = {}
+        self.wires = run.plan.wire
+        self.lane = run.lane
+
+    def __repr__(self) -> str:
+        return f"<Party gate={self._gate}>"
+
+    def wire(self, name: str) -> Wire:
+        return self.wires[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.wires[name].sizes
+
+    def masked(self, name: str) -> Masked:
+        """A wire that was written, or a weight."""
+        return self._run.masked(name)
+
+    def public(self, name: str) -> np.ndarray:
+        """x^ of a wire."""
+        return self.masked(name).public
+
+    def mask_share(self, name: str) -> Share:
+        """This party's share of a wire's mask, there before the wire is; an error if it is derived."""
+        mask = self._run.mask_share(name)
+        if mask is None:
+            raise LocalProtocolError(f"the mask of wire {name} is derived; no party holds a share of it")
+        return mask
+
+    def has_mask(self, name: str) -> bool:
+        """Does this party hold a share of the wire's mask?"""
+        return self._run.mask_share(name) is not None
+
+    def share(self, name: str) -> Share:
+        """[x] = x^ [1] - [a]."""
+        return self.masked(name).share(self.lane)
+
+    def take(self, name: str) -> Share:
+        """A dealt field value, once."""
+        return self._run.bundle.take(self._gate, name)
+
+    def take_bits(self, name: str) -> BitShare:
+        """Dealt bits, once."""
+        return self._run.bundle.take_bits(self._gate, name)
+
+    def take_mask(self, wire: str) -> Share:
+        """The drawn mask of a wire this gate writes, once."""
+        mask = self.take(mask_name(wire))
+        self._run.set_mask(wire, mask)
+        return mask
+
+    def given(self, wire: str) -> np.ndarray:
+        """x^ as the owner of an input sent it."""
+        return self._run.given[wire]
+
+    def set_mask(self, wire: str, mask: Share) -> None:
+        """The mask of a wire this gate writes, as a public linear function of others."""
+        self._run.set_mask(wire, mask)
+
+    def set(self, name: str, public: np.ndarray) -> None:
+        """Write a wire."""
+        self._run.set(name, public)
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Something made of the session's weights, the first time; kept for its later runs."""
+        return self._run.session.once(key, make)
+
+
+class PartyRun:
+    """One party's reading of one run of a bound plan.
+
+    Args:
+        bundle: its correlations, expanded, for this run only.
+        session: the masked weights.
+    """
+
+    def __init__(self, plan: Plan, lane: Lane, bundle: Bundle, session: SessionWires) -> None:
+        self.plan = plan
+        self.lane = lane
+        self.bundle = bundle
+        self.session = session
+        self.given: Mapping[str, np.ndarray] = {}
+        self.transcript = Transcript(bundle.id.session, bundle.id.run, plan.digest)
+        self.schedule: Schedule = schedule(plan.online, plan.wire)
+        self._wires: dict[str, Masked] = {}
+        self._masks: dict[str, Share] = {}
+        self._parts = {gate.name: Party(self, gate) for gate in plan.online}
+
+    def __repr__(self) -> str:
+        return f"<PartyRun run={self.bundle.id.run}>"
+
+    def masked(self, name: str) -> Masked:
+        return self._wires[name] if name in self._wires else self.session.masked[name]
+
+    def mask_share(self, name: str) -> Share | None:
+        return self.session.masked[name].mask if name in self.session.masked else self._masks.get(name)
+
+    def set_mask(self, wire: str, mask: Share) -> None:
+        if wire in self._masks:
+            raise LocalProtocolError(f"the mask of wire {wire} is set twice")
+        self._masks[wire] = mask
+
+    def set(self, name: str, public: np.ndarray) -> None:
+        if name in self._wires:
+            raise LocalProtocolError(f"wire {name} written twice")
+        if public.shape != self.plan.wire[name].sizes:
+            raise LocalProtocolError(f"wire {name} written with shape {public.shape}")
+        self._wires[name] = Masked(public, self._masks.get(name))
+
+    def prepare(self) -> None:
+        """All work that needs no input: call once, before `steps`."""
+        for gate in self.plan.online:
+            gate.prepare(self._parts[gate.name])
+
+    def steps(self, given: Mapping[str, np.ndarray]) -> Generator[bytes, list[bytes], None]:
+        """Evaluate.
+
+        Args:
+            given: x^ of every input wire of the run.
+
+        Yields:
+            this party's payload of each step; expects the peers' payloads of that step, in any order.
+
+        Raises:
+            EncodingError: a payload is not the canonical encoding of the step's openings.
+        """
+        self.given = given
+        active: dict[str, Evaluation] = {}
+        waiting: dict[str, tuple[Share | BitShare, ...]] = {}
+        self._start(0, active, waiting)
+        for step in self.schedule.steps:
+            opened = yield from self._open(step, waiting)
+            waiting = {}
+            for turn in step.turns:
+                self._resume(turn.gate, active, waiting, opened[turn.gate.name])
+            self._start(step.number + 1, active, waiting)
+        if active or waiting:
+            raise LocalProtocolError(f"gates are left over: {sorted(active)}")
+
+    def _start(self, number: int, active: dict[str, Evaluation], waiting: dict) -> None:
+        for gate in self.plan.online:
+            if self.schedule.starts[gate.name] == number:
+                active[gate.name] = gate.evaluate(self._parts[gate.name])
+                self._resume(gate, active, waiting, None)
+
+    def _resume(self, gate: Gate, active: dict[str, Evaluation], waiting: dict, opened: Any) -> None:
+        try:
+            waiting[gate.name] = active[gate.name].send(opened)
+        except StopIteration:
+            del active[gate.name]
+
+    def _open(
+        self, step: Step, waiting: dict[str, tuple[Share | BitShare, ...]]
+    ) -> Generator[bytes, list[bytes], dict[str, tuple[np.ndarray, ...]]]:
+        """The one place where anything is opened: encode, exchange, add up, put in the transcript."""
+        own = b"".join(
+            opening.encode(_expect(share, opening, turn.gate))
+            for turn in step.turns
+            for share, opening in zip(waiting[turn.gate.name], turn.openings, strict=True)
+        )
+        payloads = yield own
+        for payload in payloads:
+            if len(payload) != step.size:
+                raise EncodingError(f"step {step.number}: {len(payload)} bytes where {step.size} belong")
+        opened: dict[str, tuple[np.ndarray, ...]] = {}
+        position = 0
+        for turn in step.turns:
+            values = []
+            for share, opening in zip(waiting[turn.gate.name], turn.openings, strict=True):
+                part = slice(position, position + opening.size)
+                position += opening.size
+                values.append(_reconstruct(share, opening, [memoryview(p)[part] for p in payloads]))
+                self.transcript.absorb(step.number, turn.gate.name, opening.name, opening.encode(values[-1]))
+            opened[turn.gate.name] = tuple(values)
+        return opened
+
+    def output(self, wire: str) -> np.ndarray:
+        """z^ of an output wire, after the last step."""
+        return self._wires[wire].public
+
+    def release(self, wire: str) -> Seed:
+        """This party's sub-seed of an output's mask, for a recipient; only after the barrier, once."""
+        return self.bundle.mask_seed(wire)
+
+
+def _expect(share: Share | BitShare, opening: Opening, gate: Gate) -> np.ndarray:
+    width = share.width if isinstance(share, BitShare) else 0
+    if share.shape != opening.shape or width != opening.width:
+        raise LocalProtocolError(f"gate {gate.name} opens {share!r} where it declared {opening}")
+    return share.values
+
+
+def _reconstruct(own: Share | BitShare, opening: Opening, payloads: list[memoryview]) -> np.ndarray:
+    total = own.values
+    for payload in payloads:
+        peer = opening.decode(payload)
+        total = total ^ peer if opening.width else fp.add(total, peer)
+    return total

@@ -1,0 +1,70 @@
+"""The plan read on integers in the clear: what the parties must reconstruct, bit for bit.
+
+Truncation rounds up or down by a public coin, the opened masked wire itself; given the coins
+of a run (or any others) the result is determined.  No protocol code is used here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mpc.compiler.plan import Plan
+from mpc.errors import PlanError
+from mpc.gates.base import Wires
+from mpc.wires import Wire
+
+Coins = Callable[[str, tuple[int, ...]], np.ndarray]
+"""(wire, shape) -> the opened masked wire, canonical field elements."""
+
+
+class Reference:
+    """What a gate's `reference` sees."""
+
+    def __init__(self, wires: Wires, given: Mapping[str, np.ndarray], coins: Coins) -> None:
+        self.wires = wires
+        self._given = given
+        self._coins = coins
+        self.values: dict[str, np.ndarray] = {}
+
+    def wire(self, name: str) -> Wire:
+        return self.wires[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.wires[name].sizes
+
+    def given(self, name: str) -> np.ndarray:
+        """The integers that the owner of an input entered."""
+        return self._given[name]
+
+    def value(self, name: str) -> np.ndarray:
+        """A wire's integers, int64."""
+        return self.values[name]
+
+    def coin(self, name: str) -> np.ndarray:
+        """The opened masked wire."""
+        return self._coins(name, self.shape(name))
+
+    def set(self, name: str, value: np.ndarray) -> None:
+        """A wire's integers; `PlanError` if they leave the proved bound or the shape."""
+        wire = self.wires[name]
+        if value.shape != wire.sizes:
+            raise PlanError(f"wire {name}: shape {value.shape} where {wire.sizes} belongs")
+        if value.size and int(np.abs(value).max()) >= 1 << wire.bits:
+            raise PlanError(f"wire {name}: a value leaves the bound of {wire.bits} bits")
+        self.values[name] = value.astype(np.int64)
+
+
+def evaluate(plan: Plan, given: Mapping[str, np.ndarray], coins: Coins) -> dict[str, np.ndarray]:
+    """Every wire's integers.
+
+    Args:
+        plan: bound to a batch size.
+        given: int64 integers of all input wires, weights included.
+        coins: the public rounding coins.
+    """
+    run = Reference(plan.wire, given, coins)
+    for gate in plan.gates:
+        gate.reference(run)
+    return run.values

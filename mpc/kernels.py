@@ -1,0 +1,402 @@
+"""The compiled loops: everything that numpy would do in more than one pass over memory.
+
+The only module that imports numba.  All functions take and return plain arrays whose
+lengths the callers have checked; none of them branches on a secret value.  Field elements
+are canonical ``uint64`` in ``[0, p)``, p = 2^61 - 1; bits are ``uint8`` 0 or 1.
+
+Constants are typed `np.uint64` throughout: numba promotes `uint64 + 0` to float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+P = np.uint64((1 << 61) - 1)
+_ZERO, _ONE, _TWO, _THREE = (np.uint64(v) for v in range(4))
+_S61 = np.uint64(61)
+_HALF = np.uint64(1 << 60)
+
+compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@intrinsic
+def _multiply_wide(typing_context: Any, a: Any, b: Any) -> Any:
+    """(high, low) 64-bit words of the 128-bit product of two unsigned words."""
+    signature = types.UniTuple(types.uint64, 2)(types.uint64, types.uint64)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        return _emit_pair(context, builder, sig, product)
+
+    return signature, emit
+
+
+@intrinsic
+def _multiply_add_wide(typing_context: Any, high: Any, low: Any, a: Any, b: Any) -> Any:
+    """(high, low) of (high, low) + a b, modulo 2^128."""
+    word = types.uint64
+    signature = types.UniTuple(word, 2)(word, word, word, word)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        wide = ir.IntType(128)
+        upper = builder.shl(builder.zext(args[0], wide), ir.Constant(wide, 64))
+        total = builder.or_(upper, builder.zext(args[1], wide))
+        product = builder.mul(builder.zext(args[2], wide), builder.zext(args[3], wide))
+        return _emit_pair(context, builder, sig, builder.add(total, product))
+
+    return signature, emit
+
+
+def _emit_pair(context: Any, builder: Any, sig: Any, value: Any) -> Any:
+    word, wide = ir.IntType(64), ir.IntType(128)
+    high = builder.trunc(builder.lshr(value, ir.Constant(wide, 64)), word)
+    low = builder.trunc(value, word)
+    return context.make_tuple(builder, sig.return_type, (high, low))
+
+
+@njit(inline="always")
+def _fold(s: np.uint64) -> np.uint64:
+    """Any 64-bit word to its canonical residue."""
+    s = (s & P) + (s >> _S61)
+    return min(s, s - P)
+
+
+@njit(inline="always")
+def _fold_wide(high: np.uint64, low: np.uint64) -> np.uint64:
+    """Any 128-bit value high 2^64 + low to its canonical residue (2^64 = 8 mod p)."""
+    upper = (high << _THREE) | (low >> _S61)
+    carry = high >> _S61
+    return _fold(_fold(upper) + (low & P) + (carry << _THREE))
+
+
+@njit(inline="always")
+def _mul(a: np.uint64, b: np.uint64) -> np.uint64:
+    """a b mod p for canonical a, b: the product is below 2^122."""
+    high, low = _multiply_wide(a, b)
+    s = (low & P) + ((high << _THREE) | (low >> _S61))
+    return min(s, s - P)
+
+
+@njit(inline="always")
+def _add(a: np.uint64, b: np.uint64) -> np.uint64:
+    s = a + b
+    return min(s, s - P)
+
+
+@njit(inline="always")
+def _sub(a: np.uint64, b: np.uint64) -> np.uint64:
+    s = a + (P - b)
+    return min(s, s - P)
+
+
+@njit(inline="always")
+def _rotate(a: np.uint64, k: np.uint64) -> np.uint64:
+    """a 2^k mod p, 0 < k < 61: a rotation of 61 bits."""
+    return ((a << k) & P) | (a >> (_S61 - k))
+
+
+# ----------------------------------------------------------------- field arrays
+
+
+@compiled
+def add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = a + b mod p, flat arrays of one length."""
+    for i in range(out.size):
+        out[i] = _add(a[i], b[i])
+
+
+@compiled
+def sub(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = a - b mod p, flat arrays of one length."""
+    for i in range(out.size):
+        out[i] = _sub(a[i], b[i])
+
+
+@compiled
+def mul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = a b mod p, flat arrays of one length."""
+    for i in range(out.size):
+        out[i] = _mul(a[i], b[i])
+
+
+@compiled
+def scale(a: np.ndarray, constant: np.uint64, out: np.ndarray) -> None:
+    """out = a constant mod p."""
+    for i in range(out.size):
+        out[i] = _mul(a[i], constant)
+
+
+@compiled
+def sum_rows(rows: np.ndarray, out: np.ndarray) -> None:
+    """out[i] = sum over j of rows[j, i] mod p."""
+    count, size = rows.shape
+    for i in range(size):
+        total = _ZERO
+        for j in range(count):
+            total = _add(total, rows[j, i])
+        out[i] = total
+
+
+@compiled
+def mask_61(words: np.ndarray) -> int:
+    """Keep 61 bits of every word in place; returns how many then equal p (to be redrawn)."""
+    rejected = 0
+    for i in range(words.size):
+        value = words[i] & P
+        words[i] = value
+        if value == P:
+            rejected += 1
+    return rejected
+
+
+@compiled
+def count_not_canonical(words: np.ndarray) -> int:
+    """How many words are p or more."""
+    bad = 0
+    for i in range(words.size):
+        if words[i] >= P:
+            bad += 1
+    return bad
+
+
+# --------------------------------------------------------------- matrix products
+
+
+@compiled
+def matmul_thin(a: np.ndarray, b_rows: np.ndarray, out: np.ndarray) -> None:
+    """out[i, j] = <a[i], b_rows[j]> mod p for few rows of a; 128-bit accumulators.
+
+    Shapes: a (m, k), b_rows (n, k), out (m, n).  Folded every 32 terms: 32 products of
+    122 bits and a residue stay below 2^128.
+    """
+    m, k = a.shape
+    n = b_rows.shape[0]
+    for i in range(m):
+        for j in range(n):
+            high, low = _ZERO, _ZERO
+            for start in range(0, k, 32):
+                for t in range(start, min(start + 32, k)):
+                    high, low = _multiply_add_wide(high, low, a[i, t], b_rows[j, t])
+                low = _fold_wide(high, low)
+                high = _ZERO
+            out[i, j] = low
+
+
+@compiled
+def split_limbs(a: np.ndarray, limbs: np.ndarray) -> None:
+    """Centred limbs of 21, 20 and 20 bits and their three pairwise sums, as float64.
+
+    limbs (6, size): l0, l1, l2, l0 + l1, l0 + l2, l1 + l2 with a = l0 + l1 2^21 + l2 2^41
+    mod p, |l0| <= 2^20, |l1|, |l2| <= 2^19.
+    """
+    for i in range(a.size):
+        value = np.int64(a[i])
+        if a[i] > _HALF:
+            value -= np.int64(P)
+        l0 = ((value + np.int64(1 << 20)) & np.int64((1 << 21) - 1)) - np.int64(1 << 20)
+        value = (value - l0) >> np.int64(21)
+        l1 = ((value + np.int64(1 << 19)) & np.int64((1 << 20) - 1)) - np.int64(1 << 19)
+        l2 = (value - l1) >> np.int64(20)
+        limbs[0, i] = l0
+        limbs[1, i] = l1
+        limbs[2, i] = l2
+        limbs[3, i] = l0 + l1
+        limbs[4, i] = l0 + l2
+        limbs[5, i] = l1 + l2
+
+
+@njit(inline="always")
+def _residue(value: float) -> np.uint64:
+    """A float64 holding an exact integer below 2^60 in size, as a residue."""
+    whole = np.int64(value)
+    return np.uint64(whole + (np.int64(P) if whole < 0 else np.int64(0)))
+
+
+@compiled
+def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
+    """out = offset + the field product whose six Karatsuba limb products are given.
+
+    products (6, size) float64 in the order of `split_limbs`; offset, out (size,).
+    2^62 = 2 and 2^82 = 2^21 mod p.
+    """
+    for i in range(out.size):
+        p00, p11, p22 = products[0, i], products[1, i], products[2, i]
+        total = _residue(p00) + _rotate(_residue(products[3, i] - p00 - p11), np.uint64(21))
+        total += _rotate(_residue(products[4, i] - p00 - p22), np.uint64(41))
+        total += _rotate(_residue(p11), np.uint64(42))
+        total += _rotate(_residue(products[5, i] - p11 - p22), np.uint64(1))
+        total += _rotate(_residue(p22), np.uint64(21))
+        out[i] = _fold(_fold(total) + offset[i])
+
+
+# ------------------------------------------- comparison by dealt tables (see comparison.py)
+
+
+@compiled
+def thermometers(r: np.ndarray, shifts: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
+    """out[j, i] = (2 << r_j) - 1, chunk j of r[i]: bit v says r_j > v - 1."""
+    for j in range(shifts.size):
+        low = (_ONE << widths[j]) - _ONE
+        for i in range(r.size):
+            chunk = (r[i] >> shifts[j]) & low
+            out[j, i] = ((_TWO << chunk) if chunk < np.uint64(63) else _ZERO) - _ONE
+
+
+@compiled
+def look_up(
+    table: np.ndarray, c: np.ndarray, shifts: np.ndarray, widths: np.ndarray, mask: np.ndarray, out: np.ndarray
+) -> None:
+    """out = leaf bits of every comparison, xor the low 2 K - 1 bits of mask.
+
+    Bit j is gt_j and bit K + j is eq_j of chunk j, most significant chunk first; the last
+    chunk's eq is never formed, so that it cannot leave unmasked.
+    """
+    count = shifts.size
+    keep = (_ONE << np.uint64(2 * count - 1)) - _ONE
+    for i in range(c.size):
+        leaf = _ZERO
+        for j in range(count):
+            chunk = (c[i] >> shifts[j]) & ((_ONE << widths[j]) - _ONE)
+            pair = (table[j, i] >> chunk) & _THREE
+            leaf |= (pair >> _ONE) << np.uint64(j)
+            if j < count - 1:
+                leaf |= ((pair ^ (pair >> _ONE)) & _ONE) << np.uint64(count + j)
+        out[i] = (leaf ^ np.uint64(mask[i])) & keep
+
+
+@compiled
+def resolve_node(
+    opened: np.ndarray,
+    mask: np.ndarray,
+    node: np.ndarray,
+    mask_selector: np.ndarray,
+    node_selector: np.ndarray,
+    constant: np.ndarray,
+    one: np.uint64,
+    out: np.ndarray,
+) -> None:
+    """out = the share of the AND node's bit: the monomials that the opened bits select.
+
+    mask (N,) and node (N, bytes) are shares of the monomials of the masks; the selectors
+    are tables over the opened word; `constant` enters through this party's share of one.
+    """
+    width = node.shape[1]
+    for i in range(opened.size):
+        o = opened[i]
+        chosen = np.uint64(mask[i]) & np.uint64(mask_selector[o])
+        for b in range(width):
+            chosen ^= np.uint64(node[i, b] & node_selector[o, b])
+        chosen ^= np.uint64(constant[o]) & one
+        chosen ^= chosen >> np.uint64(32)
+        chosen ^= chosen >> np.uint64(16)
+        chosen ^= chosen >> np.uint64(8)
+        chosen ^= chosen >> np.uint64(4)
+        chosen ^= chosen >> np.uint64(2)
+        chosen ^= chosen >> np.uint64(1)
+        out[i] = np.uint8(chosen & _ONE)
+
+
+# ------------------------------------------------------ fused truncate + ReLU (see gates/relu.py)
+
+
+@compiled
+def relu_prepare(
+    a: np.ndarray, r1: np.ndarray, beta_r1: np.ndarray, when_negative: np.ndarray, when_positive: np.ndarray
+) -> None:
+    """The two additive terms of the mux, folded before inputs exist."""
+    for i in range(a.size):
+        when_negative[i] = _sub(a[i], beta_r1[i])
+        when_positive[i] = _sub(_add(a[i], beta_r1[i]), r1[i])
+
+
+@compiled
+def relu_mux(
+    c: np.ndarray,
+    e: np.ndarray,
+    beta: np.ndarray,
+    when_negative: np.ndarray,
+    when_positive: np.ndarray,
+    m: np.ndarray,
+    beta_m: np.ndarray,
+    one: np.uint64,
+    bits: int,
+    shift: int,
+    out: np.ndarray,
+) -> None:
+    """out = share of relu(y) + a, y the truncation of the opened c = x + 2^bits + r."""
+    f = np.uint64(shift)
+    centre = _ONE << np.uint64(bits - shift)
+    threshold = _ONE << np.uint64(bits + 1)
+    wrap = _fold(_ONE << np.uint64(61 - shift))
+    for i in range(c.size):
+        value = _sub(c[i] >> f, centre)
+        if e[i] == 1:
+            term, select, carry = when_positive[i], _sub(one, beta[i]), _sub(m[i], beta_m[i])
+        else:
+            term, select, carry = when_negative[i], beta[i], beta_m[i]
+        total = _add(term, _mul(value, select))
+        if c[i] < threshold:
+            total = _add(total, _mul(carry, wrap))
+        out[i] = total
+
+
+# --------------------------------------------------- Fourier series (see gates/fourier.py)
+
+
+@njit(inline="always")
+def _cos_sin(angle: np.uint64, window: np.uint64, table: np.ndarray) -> tuple[np.int64, np.int64]:
+    """Cosine and sine of 2 pi angle / 2^window in units of 2^-30, from the integer table."""
+    index = angle >> (window - np.uint64(24)) if window >= np.uint64(24) else angle << (np.uint64(24) - window)
+    coarse, fine = index >> np.uint64(12), index & np.uint64(4095)
+    hc, hs, lc, ls = table[0, coarse], table[1, coarse], table[2, fine], table[3, fine]
+    half = np.int64(1 << 29)
+    return (hc * lc - hs * ls + half) >> np.int64(30), (hc * ls + hs * lc + half) >> np.int64(30)
+
+
+@compiled
+def harmonics(r: np.ndarray, window: int, terms: int, drop: int, table: np.ndarray, out: np.ndarray) -> None:
+    """out[j - 1] = cos, out[terms + j - 1] = sin of 2 pi j r / 2^window, j = 1..terms, `drop` bits fewer."""
+    w = np.uint64(window)
+    low = (_ONE << w) - _ONE
+    half = np.int64((1 << drop) >> 1)
+    for i in range(r.size):
+        for j in range(terms):
+            c, s = _cos_sin((r[i] * np.uint64(j + 1)) & low, w, table)
+            out[j, i] = (c + half) >> np.int64(drop)
+            out[terms + j, i] = (s + half) >> np.int64(drop)
+
+
+@compiled
+def turned_coefficients(
+    c: np.ndarray, window: int, cosines: np.ndarray, sines: np.ndarray, table: np.ndarray, out: np.ndarray
+) -> None:
+    """The public factors of the dealt cosines and sines: the series' coefficients turned by c.
+
+    out[j - 1] = A_j cos jc + B_j sin jc,  out[J + j - 1] = A_j sin jc - B_j cos jc.
+    """
+    w = np.uint64(window)
+    low = (_ONE << w) - _ONE
+    terms = cosines.size
+    half = np.int64(1 << 29)
+    for i in range(c.size):
+        for j in range(terms):
+            cos, sin = _cos_sin((c[i] * np.uint64(j + 1)) & low, w, table)
+            out[j, i] = (cosines[j] * cos + sines[j] * sin + half) >> np.int64(30)
+            out[terms + j, i] = (cosines[j] * sin - sines[j] * cos + half) >> np.int64(30)
+
+
+@compiled
+def dot_planes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out[i] += sum over j of a[j, i] b[j, i] mod p."""
+    planes, size = a.shape
+    for i in range(size):
+        total = out[i]
+        for j in range(planes):
+            total = _add(total, _mul(a[j, i], b[j, i]))
+        out[i] = total

@@ -1,0 +1,109 @@
+"""Seeds and what is expanded from them: AES-256 in counter mode under domain tags.
+
+A seed is 32 bytes.  `Seed.derive` is HMAC-SHA256 over a canonical encoding of the context
+(one block of HKDF-Expand, RFC 5869), so no two contexts share a key; each expansion has a
+key of its own and starts at counter zero.  Field elements take 61 bits of each word and
+redraw p itself from a stream keyed by the position (rejection as in the IRTF's VDAF XOF,
+but the positions of what follows do not shift).
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from mpc import kernels
+from mpc.encoding import Part, canonical, digest, word_type
+from mpc.errors import EntropyError, ReuseError
+
+SEED_BYTES = 32
+_ZEROS = bytes(1 << 20)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """32 secret bytes; never shown, never compared by repr."""
+
+    secret: bytes = field(repr=False)
+
+    __secret__ = True
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != SEED_BYTES:
+            raise EntropyError(f"a seed has {SEED_BYTES} bytes, not {len(self.secret)}")
+
+    def derive(self, *context: Part) -> Seed:
+        """The sub-seed for this context."""
+        return Seed(hmac.digest(self.secret, canonical("mpc/v1/derive", *context), "sha256"))
+
+    def commitment(self) -> bytes:
+        """H(seed), as the provider's manifest lists it; 32 bytes."""
+        return digest("mpc/v1/seed-commitment", self.secret)
+
+
+def _keystream(seed: Seed, kind: str, count: int) -> np.ndarray:
+    """`count` bytes (rounded up to whole words) of AES-256-CTR as a fresh uint64 array."""
+    words = np.empty(-(-count // 8), dtype="<u8")
+    if not count:
+        return words
+    view = memoryview(words).cast("B")
+    cipher = Cipher(algorithms.AES(seed.derive("aes", kind).secret), modes.CTR(bytes(16))).encryptor()
+    for start in range(0, len(view), len(_ZEROS)):
+        size = min(len(_ZEROS), len(view) - start)
+        written = cipher.update_into(memoryview(_ZEROS)[:size], view[start : start + size])
+        if written != size:
+            raise EntropyError("AES returned less than was asked for")
+    return words
+
+
+def expand_field(seed: Seed, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform elements of F_p."""
+    words = _keystream(seed, "field", 8 * prod(shape))
+    return reject(words, seed).reshape(shape)
+
+
+def reject(words: np.ndarray, seed: Seed) -> np.ndarray:
+    """Reduce words to 61 bits in place and redraw each that is p, position by position."""
+    if kernels.mask_61(words):
+        for index in np.flatnonzero(words == kernels.P):
+            attempt = 0
+            while words[index] == kernels.P:
+                redraw = _keystream(seed, f"field/redraw/{index}/{attempt}", 8)
+                words[index] = redraw[0] & kernels.P
+                attempt += 1
+    return words
+
+
+def expand_words(seed: Seed, shape: tuple[int, ...], width: int) -> np.ndarray:
+    """Uniform words of `width` bits, in the smallest unsigned type that holds them."""
+    kind = word_type(width)
+    words = _keystream(seed, f"words/{width}", kind.itemsize * prod(shape))
+    values = words.view(kind)[: prod(shape)].reshape(shape)
+    if width < 8 * kind.itemsize:
+        values &= kind.type((1 << width) - 1)
+    return values
+
+
+class Draws:
+    """What may be drawn from one seed: each context once, for ever.
+
+    Raises:
+        ReuseError: a context was asked for a second time, in every build.
+    """
+
+    def __init__(self, seed: Seed, *context: Part) -> None:
+        self._seed = seed
+        self._context = context
+        self._used: set[bytes] = set()
+
+    def sub_seed(self, *label: Part) -> Seed:
+        """The sub-seed for this label under the context given at construction."""
+        key = canonical(*label)
+        if key in self._used:
+            raise ReuseError(f"drawn twice: {'/'.join(str(part) for part in label)}")
+        self._used.add(key)
+        return self._seed.derive(*self._context, *label)

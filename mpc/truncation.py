@@ -1,0 +1,41 @@
+"""Exact truncation from an opened masked wire: no slack, no failure.
+
+|x| < 2^k, k <= 59; c = x + 2^k + r mod p is public, r uniform.  With m = [r >= 2^60], dealt,
+and pub = [c < 2^(k+1)], public, the wrap of the sum is w = pub m exactly: where c is at least
+2^(k+1) the sum cannot have wrapped, and where it is smaller, r either exceeds p - 2^(k+1)
+(wrap, m = 1) or is at most 2^(k+1) < 2^60 (no wrap, m = 0).  Then
+
+    y = (c >> f) - (r >> f) + 2^(61-f) w - 2^(k-f)     is floor(x / 2^f) or one more, unbiased.
+
+The rounding coin is c itself, so anyone who knows x and c knows y.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpc import field as fp
+
+
+def offset(public: np.ndarray, bits: int) -> np.ndarray:
+    """c = x^ + 2^k from the opened wire x^ = x + r."""
+    return fp.add_int(public, 1 << bits)
+
+
+def reference(x: np.ndarray, public: np.ndarray, bits: int, shift: int) -> np.ndarray:
+    """y for integers x and the opened wire: exactly what the parties reconstruct.
+
+    Args:
+        x: int64 with |x| < 2^bits.
+        public: x + r mod p, same shape.
+    """
+    c = offset(public, bits).astype(np.int64)
+    lifted = x + np.int64(1 << bits)
+    wrap = (c < lifted).astype(np.int64)
+    r = c - lifted + wrap * np.int64(fp.P)
+    return (c >> shift) - (r >> shift) + (wrap << np.int64(fp.BITS - shift)) - np.int64(1 << (bits - shift))
+
+
+def mask_parts(r: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """(r1, m) of plain masks: what the provider deals from r."""
+    return r >> np.uint64(shift), (r >> np.uint64(fp.BITS - 1)).astype(np.uint64)

@@ -1,0 +1,83 @@
+"""Wires: what a plan says in public about each value, and nothing of the value.
+
+Every wire of a plan is masked: the parties hold x^ = x + a in public.  Where the mask a comes
+from is part of the plan, because the provider deals for it:
+
+* drawn      a is expanded from one sub-seed per party.  The sub-seeds of an input wire go to
+             its owner, those of an output wire to its recipients.
+* derived    a := s - (a bilinear function of other masks), s expanded from seeds: costs no
+             dealt byte, but no party holds a share of it (the s-form).
+* inherited  a is a public linear function of other masks.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+MAX_BITS = 59
+"""The largest k for which |x| < 2^k fits the exact truncation."""
+
+BATCH: Literal["batch"] = "batch"
+Dimension = Literal["batch"] | Annotated[int, Field(ge=1, le=1 << 32)]
+
+
+def _fraction(value: Any) -> Fraction:
+    if isinstance(value, Fraction | int):
+        return Fraction(value)
+    if not isinstance(value, str) or len(value) > 80:
+        raise ValueError("a scale is a fraction written 'n/d'")
+    parsed = Fraction(value)
+    if str(parsed) != value:
+        raise ValueError("a scale is written in lowest terms")
+    return parsed
+
+
+Scale = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str, return_type=str)]
+
+
+class Masking(StrEnum):
+    """Where a wire's mask comes from; see the module."""
+
+    DRAWN = "drawn"
+    DERIVED = "derived"
+    INHERITED = "inherited"
+
+
+class Frozen(BaseModel):
+    """Strict, immutable, no unknown keys: plans come from outside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Wire(Frozen):
+    """One wire.
+
+    Args:
+        shape: the batch dimension is the word "batch" until a plan is bound to a batch size.
+        scale: the real number x is held as round(x scale).
+        bits: |round(x scale)| < 2^bits, proved by the compiler.
+        holders: the certificate names that receive the mask's sub-seeds: the owner of an
+            input, the recipients of an output, nobody for the rest.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    shape: tuple[Dimension, ...]
+    scale: Scale
+    bits: Annotated[int, Field(ge=1, le=MAX_BITS)]
+    masking: Masking = Masking.DRAWN
+    holders: tuple[str, ...] = ()
+
+    def bind(self, batch: int) -> Wire:
+        """The same wire with the batch dimension made a number."""
+        return self.model_copy(update={"shape": tuple(batch if d == BATCH else d for d in self.shape)})
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape of a bound wire; `ValueError` while the batch is still open."""
+        if any(d == BATCH for d in self.shape):
+            raise ValueError(f"wire {self.name} is not bound to a batch size")
+        return tuple(int(d) for d in self.shape)
