@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpc.errors import PlanError
-from mpc.gates.affine import Affine
 from mpc.gates.input import Input
-from mpc.gates.reshape import Reshape
 from mpc.wires import BATCH, Masking
 
 if TYPE_CHECKING:
@@ -39,13 +37,14 @@ def _check_flow(plan: Plan) -> None:
             if name not in written:
                 raise PlanError(f"gate {gate.name} reads the wire {name!r} before it is written")
         gate.check(plan.wire)
-        if isinstance(gate, Affine) and not all(written[name] for name in gate.reads):
+        known = all(written[name] for name in gate.reads)
+        if gate.needs_masks and not known:
             raise PlanError(f"gate {gate.name} multiplies a wire whose mask is derived")
         for name in gate.writes:
             if name in written:
                 raise PlanError(f"the wire {name!r} is written twice")
-            known = plan.wire[name].masking is Masking.DRAWN
-            written[name] = written[gate.x] if isinstance(gate, Reshape) else known
+            masking = plan.wire[name].masking
+            written[name] = known if masking is Masking.INHERITED else masking is Masking.DRAWN
     if list(written) != [wire.name for wire in plan.wires]:
         raise PlanError("the plan's wires are not in the order in which its gates write them")
 

@@ -41,6 +41,7 @@ class Affine(Gate):
     """
 
     kind: ClassVar[str] = "affine"
+    needs_masks: ClassVar[bool] = True
     x: Name
     weight: Name
     bias: Name | None = None

@@ -82,6 +82,8 @@ class Gate(Frozen):
     """Base of every gate; subclasses set `kind` and are registered in `mpc.gates`."""
 
     kind: ClassVar[str]
+    needs_masks: ClassVar[bool] = False
+    """Does it multiply with the parties' shares of its operands' masks?"""
     name: Name
 
     @property

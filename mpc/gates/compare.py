@@ -38,3 +38,8 @@ def deal_comparison(run: Dealer, comparison: Comparison, r: np.ndarray, looks: t
         run.dependent(f"{look}node", comparison.products(mask))
         free.append(comparison.free_bit(mask))
     return free[0] if len(looks) == 1 else np.stack(free)
+
+
+def sign_bit(values: np.ndarray, comparison: Comparison) -> np.ndarray:
+    """The bit just above those that are compared, uint8."""
+    return ((values >> np.uint64(comparison.bits)) & np.uint64(1)).astype(np.uint8)

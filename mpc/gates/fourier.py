@@ -30,8 +30,7 @@ from mpc import field as fp
 from mpc import kernels, tables, truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
-from mpc.gates.compare import comparison_correlations, deal_comparison
-from mpc.gates.relu import sign_bit
+from mpc.gates.compare import comparison_correlations, deal_comparison, sign_bit
 from mpc.shares import Share
 from mpc.wires import MAX_BITS, Frozen, Masking
 
@@ -114,8 +113,8 @@ class Fourier(Gate):
             if max(abs(self.clamp.low), abs(self.clamp.high)) >= 1 << wires[self.x].bits:
                 raise self.refuse("the clamp lies outside the input's bound")
             self.comparison(wires)
-        elif wires[self.x].bits >= self.window:
-            raise self.refuse("the input's bound exceeds one period and there is no clamp")
+        elif wires[self.x].bits > self.window + 1:
+            raise self.refuse("the input's bound exceeds two periods and there is no clamp")
 
     def comparison(self, wires: Wires) -> Comparison:
         """On x - threshold, whose bound is two bits above x's."""

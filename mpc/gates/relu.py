@@ -26,7 +26,7 @@ from mpc import field as fp
 from mpc import kernels, truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
-from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.compare import comparison_correlations, deal_comparison, sign_bit
 from mpc.shares import Share
 from mpc.wires import Masking
 
@@ -135,8 +135,3 @@ class Relu(Gate):
         )
         (opened,) = yield (Share(y.reshape(run.shape(self.out))),)
         run.set(self.out, opened)
-
-
-def sign_bit(values: np.ndarray, comparison: Comparison) -> np.ndarray:
-    """Bit q of every value, uint8."""
-    return ((values >> np.uint64(comparison.bits)) & np.uint64(1)).astype(np.uint8)

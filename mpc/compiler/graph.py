@@ -1,0 +1,101 @@
+"""The compiler's own graph: a few operators, real weights, and where each came from.
+
+Between an imported model and a plan.  Weights are float64 here and stay with the model's
+owner; nothing of this module is ever sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpc.errors import ModelError
+from mpc.wires import Dimension
+
+Shape = tuple[Dimension, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The node of the model that something came from, for messages."""
+
+    node: str
+    operator: str
+
+    def refuse(self, problem: str, *, attribute: str | None = None, remedy: str | None = None) -> ModelError:
+        """The error that names this node."""
+        return ModelError(
+            f"node {self.node!r} ({self.operator}): {problem}",
+            node=self.node,
+            operator=self.operator,
+            attribute=attribute,
+            remedy=remedy,
+        )
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator.
+
+    op and attributes:
+        affine     weight (k, n) float64, bias (n,) float64 or None: the last axis times weight
+        relu
+        function   name: a key of `functions.FUNCTIONS`, elementwise
+        reshape    nothing but the written shape
+        transpose  axes
+        concat     along the last axis
+        softmax    along the last axis
+        argmax     along the last axis; last: ties go to the last index
+    """
+
+    op: str
+    reads: tuple[str, ...]
+    writes: str
+    shape: Shape
+    origin: Origin
+    attributes: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """Data that enters; `low`, `high` in the model's units, None where undeclared."""
+
+    name: str
+    shape: Shape
+    dtype: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class GraphOutput:
+    """What is revealed, and how it reads: see `plan.PlanOutput`."""
+
+    name: str
+    value: str
+    shape: Shape
+    dtype: str
+    labels: tuple[int | str, ...] | None = None
+    keys: tuple[int | str, ...] | None = None
+
+
+@dataclass
+class Graph:
+    """Nodes in topological order."""
+
+    inputs: list[GraphInput]
+    nodes: list[Node]
+    outputs: list[GraphOutput]
+
+    def readers(self, value: str) -> Iterator[Node]:
+        """The nodes that read a value."""
+        return (node for node in self.nodes if value in node.reads)
+
+    def is_output(self, value: str) -> bool:
+        return any(out.value == value for out in self.outputs)
+
+    def sole_reader(self, value: str) -> Node | None:
+        """The one node that reads a value, if there is just one and it is not revealed."""
+        readers = list(self.readers(value))
+        return readers[0] if len(readers) == 1 and not self.is_output(value) else None

@@ -1,0 +1,85 @@
+"""Constant folding, with the batch dimension left symbolic in shape vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+if TYPE_CHECKING:
+    from mpc.compiler.onnx_import import Importer
+
+
+def fold(state: Importer, node: onnx.NodeProto) -> bool:
+    """Compute a node whose inputs are all public; False if one of them is secret."""
+    if node.op_type == "Shape" and node.input[0] in state.shapes:
+        shape = np.array(state.shapes[node.input[0]], dtype=object)
+        bounds = {a.name: a.i for a in node.attribute}
+        state.constants[node.output[0]] = shape[bounds.get("start", 0) : bounds.get("end", len(shape))]
+        return True
+    if any(name and not state.is_constant(name) for name in node.input):
+        return False
+    values = [state.constants[name] if name else None for name in node.input]
+    if any(value is not None and value.dtype == object for value in values):
+        results = _fold_shape_vector(state, node, values)
+    else:
+        results = _evaluate(state, node, values)
+    for name, value in zip(node.output, results, strict=False):
+        if name:
+            state.constants[name] = value
+    return True
+
+
+def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
+    """onnx's own reference implementation, on this one node."""
+    names = [name for name in dict.fromkeys(node.input) if name]
+    graph = onnx.helper.make_graph(
+        [node],
+        "fold",
+        [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names],
+        [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name],
+    )
+    opsets = [
+        onnx.helper.make_opsetid("" if domain == "ai.onnx" else domain, v) for domain, v in state.opsets.items()
+    ]
+    model = onnx.helper.make_model(graph, opset_imports=opsets)
+    try:
+        evaluator = ReferenceEvaluator(model)
+        results = evaluator.run(None, {name: value for name, value in zip(node.input, values, strict=True) if name})
+    except Exception as error:  # whatever onnx's reference raises on a malformed node is a refusal
+        raise state.origin.refuse(f"its constant value cannot be computed: {error}") from None
+    return [np.asarray(value) for value in results]
+
+
+def _fold_shape_vector(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
+    handler = _SHAPE_VECTOR.get(node.op_type)
+    if handler is None:
+        raise state.origin.refuse("it computes with the batch size", remedy="export the model with a fixed batch")
+    settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return [handler(values, settings)]
+
+
+def _axes(values: list[Any], settings: dict[str, Any]) -> tuple[int, ...]:
+    axes = settings.get("axes", values[1] if len(values) > 1 else None)
+    return tuple(int(a) for a in np.atleast_1d(axes)) if axes is not None else ()
+
+
+def _slice(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
+    starts = settings.get("starts", values[1] if len(values) > 1 else None)
+    ends = settings.get("ends", values[2] if len(values) > 2 else None)
+    steps = values[4] if len(values) > 4 and values[4] is not None else [1]
+    return values[0][int(np.atleast_1d(starts)[0]) : int(np.atleast_1d(ends)[0]) : int(np.atleast_1d(steps)[0])]
+
+
+_SHAPE_VECTOR: dict[str, Callable[[list[Any], dict[str, Any]], np.ndarray]] = {
+    "Gather": lambda values, settings: np.asarray(values[0].take(values[1].astype(np.int64)), dtype=object),
+    "Concat": lambda values, settings: np.concatenate([np.atleast_1d(v).astype(object) for v in values]),
+    "Unsqueeze": lambda values, settings: np.expand_dims(values[0], _axes(values, settings)),
+    "Squeeze": lambda values, settings: np.squeeze(values[0], _axes(values, settings) or None),
+    "Slice": _slice,
+    "Cast": lambda values, settings: values[0],
+    "Identity": lambda values, settings: values[0],
+}

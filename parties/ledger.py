@@ -1,0 +1,374 @@
+"""What a party must never forget: session ids it has seen and correlations it has consumed.
+
+One sqlite file per data directory, used by one process at a time.  Whatever was in flight when
+a process died is burnt at the next start: a crash costs correlations, it never reuses one.
+
+A ledger put back from a backup would forget what was consumed since.  So a counter stands both
+in the database and in a file beside it, and moves whenever the ledger or a session is opened: a
+copy of the database from before the newest session is behind the file, and is refused.  (A copy
+of the *whole* folder agrees with itself; only someone who remembers `Ledger.epoch` can tell.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from mpc.errors import ConfigError, LocalProtocolError, ReuseError, SessionError
+from parties.certificates import private_folder
+from parties.config import write_atomic
+from parties.entropy import token
+
+DATABASE, EPOCH, LOCK = "ledger.sqlite", "epoch", "ledger.lock"
+SESSION_ID_BYTES = 32
+MAX_RUN = (1 << 63) - 1
+_VERSION = 1
+_REASON = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_SCHEMA = """
+CREATE TABLE epoch (id TEXT NOT NULL, counter INTEGER NOT NULL);
+CREATE TABLE sessions (
+    session_id TEXT PRIMARY KEY, plan_digest TEXT NOT NULL, coordinator TEXT NOT NULL,
+    state TEXT NOT NULL, opened_at REAL NOT NULL, reason TEXT);
+CREATE INDEX sessions_by_state ON sessions (state);
+CREATE TABLE runs (
+    session_id TEXT NOT NULL REFERENCES sessions, run INTEGER NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (session_id, run)) WITHOUT ROWID;
+"""
+
+
+class SessionState(StrEnum):
+    OPEN = "open"
+    CLOSED = "closed"
+    ABORTED = "aborted"
+    BURNT = "burnt"
+
+
+class RunState(StrEnum):
+    DEALT = "dealt"
+    BURNT = "burnt"
+    OPENED = "opened"
+    CHECKED = "checked"
+    REVEALED = "revealed"
+    ABORTED = "aborted"
+
+
+# Every step a run can take; None is a run the ledger has not seen.
+TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
+    None: frozenset({RunState.DEALT}),
+    RunState.DEALT: frozenset({RunState.BURNT, RunState.ABORTED}),
+    RunState.BURNT: frozenset({RunState.OPENED, RunState.ABORTED}),
+    RunState.OPENED: frozenset({RunState.CHECKED, RunState.ABORTED}),
+    RunState.CHECKED: frozenset({RunState.REVEALED, RunState.ABORTED}),
+    RunState.REVEALED: frozenset(),
+    RunState.ABORTED: frozenset(),
+}
+_CONSUMED = frozenset({RunState.BURNT, RunState.OPENED, RunState.CHECKED, RunState.REVEALED})
+_FINAL = (RunState.REVEALED, RunState.ABORTED)
+
+# On disk before the call returns: the first masked byte leaves after `burnt`, the first mask after
+# `revealed`.  The others may be lost in a power cut (not in a crash of the process), which only
+# loses history: a session still open at the next start is burnt, whichever state its runs were in.
+_DURABLE = frozenset({RunState.BURNT, RunState.REVEALED})
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Which ledger this is, and how often it or a session was opened."""
+
+    id: str
+    counter: int
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """One line of `mpc ps`; opened_at in seconds since 1970."""
+
+    session_id: str
+    plan_digest: str
+    coordinator: str
+    state: SessionState
+    opened_at: float
+    reason: str | None
+    runs: int
+    revealed: int
+
+
+class Ledger:
+    """Thread-safe; one per data directory.  Every method raises ConfigError when the disk fails."""
+
+    def __init__(
+        self, folder: Path, connection: sqlite3.Connection, lock_file: int, clock: Callable[[], float]
+    ) -> None:
+        self._folder = folder
+        self._connection = connection
+        self._lock_file = lock_file
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._closed = False
+        self._epoch = Epoch("", 0)
+
+    @classmethod
+    def open(cls, data_dir: Path, clock: Callable[[], float] = time.time) -> Self:
+        """Take exclusive use of `data_dir`, refuse a restored ledger, burn what a crash left open."""
+        private_folder(data_dir)
+        with _storing(data_dir):
+            lock_file = _take(data_dir / LOCK)
+        connection = None
+        try:
+            with _storing(data_dir):
+                connection = _connect(data_dir / DATABASE)
+                ledger = cls(data_dir, connection, lock_file, clock)
+                ledger._start()
+            return ledger
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            os.close(lock_file)
+            raise
+
+    @property
+    def epoch(self) -> Epoch:
+        return self._epoch
+
+    def open_session(self, session_id: bytes, plan_digest: bytes, coordinator: str) -> None:
+        """Record a new session, durably; SessionError if its id is malformed or was ever seen."""
+        if len(session_id) != SESSION_ID_BYTES:
+            raise _refused(f"a session id has {SESSION_ID_BYTES} bytes, not {len(session_id)}")
+        if session_id.count(session_id[0]) == SESSION_ID_BYTES:
+            raise _refused("a session id of equal bytes was not made from nonces")
+        row = (session_id.hex(), plan_digest.hex(), coordinator, SessionState.OPEN, self._clock())
+        with self._writing(durable=True) as database:
+            if _session_state(database, session_id) is not None:
+                raise _refused(f"session {session_id.hex()} was used before; an id never runs twice")
+            database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, NULL)", row)
+            self._count_up(database)
+        # From here on a copy of the database without this session is recognised.
+
+    def close_session(self, session_id: bytes) -> None:
+        """End an open session; runs it never finished are aborted.  SessionError if it is not open."""
+        with self._writing() as database:
+            _require_open(database, session_id)
+            _end(database, session_id, SessionState.CLOSED, None)
+
+    def abort_session(self, session_id: bytes, code: str) -> bool:
+        """End a session with an error's code; False if it had already ended (the first reason stays).
+
+        Aborts come from several tasks at once, so only an unknown session is a SessionError.
+        """
+        if not _REASON.fullmatch(code):
+            raise LocalProtocolError("an abort is recorded by its code: a short word in lower case, no free text")
+        with self._writing() as database:
+            state = _session_state(database, session_id)
+            if state is None:
+                raise _refused(f"session {session_id.hex()} is unknown")
+            if state is SessionState.OPEN:
+                _end(database, session_id, SessionState.ABORTED, code)
+            return state is SessionState.OPEN
+
+    def advance(self, session_id: bytes, run: int, state: RunState) -> None:
+        """Take a run to its next state; `burnt` and `revealed` are on disk before this returns.
+
+        ReuseError for a second burn, SessionError for every other step not in TRANSITIONS, for runs
+        that do not strictly increase, and for a session that is not open.
+        """
+        state = RunState(state)
+        if not 0 <= run <= MAX_RUN:
+            raise _refused(f"run {run} is out of range")
+        with self._writing(durable=state in _DURABLE) as database:
+            _require_open(database, session_id)
+            key = (session_id.hex(), run)
+            row = database.execute("SELECT state FROM runs WHERE session_id = ? AND run = ?", key).fetchone()
+            before = RunState(row[0]) if row else None
+            if state is RunState.BURNT and before in _CONSUMED:
+                raise ReuseError(f"the correlations of run {run}, session {session_id.hex()}, are already used")
+            if state not in TRANSITIONS[before]:
+                raise _refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
+            if before is None:
+                last = database.execute("SELECT max(run) FROM runs WHERE session_id = ?", key[:1]).fetchone()[0]
+                if last is not None and run <= last:
+                    raise _refused(f"run {run} of session {session_id.hex()} comes after run {last}")
+                database.execute("INSERT INTO runs VALUES (?, ?, ?)", (*key, state))
+            else:
+                database.execute("UPDATE runs SET state = ? WHERE session_id = ? AND run = ?", (state, *key))
+
+    def history(self, limit: int = 20) -> list[SessionRecord]:
+        """The newest sessions first."""
+        query = """
+            SELECT session_id, plan_digest, coordinator, state, opened_at, reason,
+                (SELECT count(*) FROM runs WHERE runs.session_id = sessions.session_id),
+                (SELECT count(*) FROM runs WHERE runs.session_id = sessions.session_id AND runs.state = 'revealed')
+            FROM sessions ORDER BY rowid DESC LIMIT ?"""
+        with self._lock, _storing(self._folder):
+            self._require_usable()
+            rows = self._connection.execute(query, (max(0, limit),)).fetchall()
+        return [
+            SessionRecord(session_id, plan, coordinator, SessionState(state), opened_at, reason, runs, revealed)
+            for session_id, plan, coordinator, state, opened_at, reason, runs, revealed in rows
+        ]
+
+    def close(self) -> None:
+        """Give up the data directory; safe to call twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._connection.close()
+                os.close(self._lock_file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        recorded = _read_epoch(self._folder)
+        with self._writing(durable=True) as database:
+            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                if recorded is not None:
+                    raise _restored(self._folder, "the database is gone, its epoch file is not")
+                for statement in _SCHEMA.split(";"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+                database.execute("INSERT INTO epoch VALUES (?, 0)", (token(16).hex(),))
+            _check_version(database, self._folder)
+            stored = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
+            # The database is written first: a crash between the two leaves it one ahead, never behind.
+            # With no file at all that is the very first start, before any session.
+            beside = recorded or Epoch(stored.id, 0)
+            if beside.id != stored.id or stored.counter - beside.counter not in (0, 1):
+                raise _restored(self._folder, "the epoch in the database and in the file beside it do not agree")
+            database.execute(
+                "UPDATE sessions SET state = ?, reason = 'restart' WHERE state = ?",
+                (SessionState.BURNT, SessionState.OPEN),
+            )
+            self._count_up(database)
+
+    def _count_up(self, database: sqlite3.Connection) -> None:
+        database.execute("UPDATE epoch SET counter = counter + 1")
+        self._epoch = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
+
+    @contextmanager
+    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._lock, _storing(self._folder):
+            self._require_usable()
+            database, before = self._connection, self._epoch
+            database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                self._epoch = before
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+            if self._epoch != before:
+                write_atomic(self._folder / EPOCH, f"{self._epoch.id} {self._epoch.counter}\n".encode())
+
+    def _require_usable(self) -> None:
+        if self._closed:
+            raise LocalProtocolError("the ledger is closed")
+
+
+def _take(path: Path) -> int:
+    # flock, not a pid file: the kernel lets go of it whatever way the process ends.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise ConfigError(
+            f"data_dir {path.parent} is in use by another process{f' (pid {holder})' if holder else ''}",
+            cause="a party has one daemon per data_dir",
+            remedy="stop that one (mpc down), or give this one its own data_dir",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Made by us first: sqlite would use the umask, and gives -wal and -shm the mode of this file.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in ("journal_mode = WAL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
+            database.execute(f"PRAGMA {pragma}")  # fullfsync: macOS's fsync alone does not reach the disk
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _check_version(database: sqlite3.Connection, folder: Path) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version != _VERSION:
+        raise ConfigError(
+            f"the ledger in {folder} has version {version}, this program reads {_VERSION}",
+            remedy="run the version of mpc that wrote it, or give the party a new, empty data_dir",
+        )
+
+
+def _read_epoch(folder: Path) -> Epoch | None:
+    try:
+        words = (folder / EPOCH).read_bytes()[:128].decode("ascii", "replace").split()
+        return Epoch(words[0], int(words[1]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, IndexError):
+        raise _restored(folder, f"{folder / EPOCH} is damaged") from None
+
+
+def _session_state(database: sqlite3.Connection, session_id: bytes) -> SessionState | None:
+    row = database.execute("SELECT state FROM sessions WHERE session_id = ?", (session_id.hex(),)).fetchone()
+    return SessionState(row[0]) if row else None
+
+
+def _require_open(database: sqlite3.Connection, session_id: bytes) -> None:
+    state = _session_state(database, session_id)
+    if state is not SessionState.OPEN:
+        raise _refused(f"session {session_id.hex()} is {state or 'unknown'}, not open")
+
+
+def _end(database: sqlite3.Connection, session_id: bytes, state: SessionState, reason: str | None) -> None:
+    key = session_id.hex()
+    database.execute("UPDATE sessions SET state = ?, reason = ? WHERE session_id = ?", (state, reason, key))
+    database.execute(
+        "UPDATE runs SET state = ? WHERE session_id = ? AND state NOT IN (?, ?)", (RunState.ABORTED, key, *_FINAL)
+    )
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigError(
+            f"the ledger in {folder} cannot be used: {error}",
+            cause="the disk is full or read-only, or the file is damaged",
+            remedy="check the disk; if the file is damaged, give the party a new, empty data_dir",
+        ) from error
+
+
+def _refused(what: str) -> SessionError:
+    return SessionError(what, remedy="start a new session; it gets a new id and new correlations")
+
+
+def _restored(folder: Path, cause: str) -> ConfigError:
+    return ConfigError(
+        f"the ledger in {folder} was restored from a backup",
+        cause=f"{cause}; it may have forgotten correlations that were used since",
+        remedy="give the party a new, empty data_dir; open sessions are lost, certificates stay",
+    )

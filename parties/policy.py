@@ -1,0 +1,39 @@
+"""A party's own policy: nothing runs that its operator did not allow by name.
+
+An error names the refused thing and the config line that would allow it.  It is for the log
+and the operator; what a peer sees is its code alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from mpc.errors import PolicyError
+from parties.config import ANY, PolicyConfig, toml_value
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Asked once per session, before any share exists."""
+
+    config: PolicyConfig
+
+    def check_session(
+        self, plan_digest: bytes, coordinator: str, owners: Collection[str], recipients: Collection[str]
+    ) -> None:
+        """Raise PolicyError unless the plan, its coordinator, every owner and every recipient are allowed."""
+        self._check("plans", "plan", {plan_digest.hex()})
+        self._check("coordinators", "coordinator", {coordinator})
+        self._check("owners", "input owner", owners)
+        self._check("recipients", "output recipient", recipients)
+
+    def _check(self, key: str, role: str, asked: Collection[str]) -> None:
+        allowed: tuple[str, ...] = getattr(self.config, key)
+        refused = [] if allowed == (ANY,) else sorted(set(asked) - set(allowed))
+        if refused:
+            raise PolicyError(
+                f"this party's policy does not allow the {role} {', '.join(map(repr, refused))}",
+                cause=f"policy.{key} in this party's config does not list it",
+                remedy=f"if you agree, set this under [policy] and restart: {key} = {toml_value([*allowed, *refused])}",
+            )

@@ -1,0 +1,321 @@
+"""The local cluster's processes, with a stub in the daemons' place."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mpc.errors import ConfigError, UsageError
+from parties import launcher
+from parties.certificates import Identity
+from parties.config import ClusterConfig, PartyConfig, ProviderConfig, load
+from parties.launcher import LocalLayout, Member, start, status, stop
+from parties.policy import Policy
+
+REPOSITORY = Path(__file__).parents[2]
+
+# What a daemon does as far as the launcher sees.  argv: data_dir, behaviour.
+STUB = """
+import os, signal, sys, time
+from pathlib import Path
+from parties import launcher
+data_dir, behaviour = Path(sys.argv[1]), sys.argv[2]
+if "stubborn" in behaviour:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+launcher.watch_parent(grace=0.3)
+threads = ",".join(os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "OMP", "NUMBA"))
+print("started", threads, sorted(name for name in os.environ if name.startswith("MPC_")), flush=True)
+if "dies" in behaviour:
+    print("last words: the ledger was restored from a backup", file=sys.stderr)
+    sys.exit(3)
+if "mute" not in behaviour:
+    launcher.announce_ready(data_dir)
+time.sleep(60)
+"""
+
+
+def stub(**behaviours: str) -> Callable[[Member], list[str]]:
+    """A command for `start`; behaviours by member name (`_` for `-`), anything else serves."""
+
+    def command(member: Member) -> list[str]:
+        behaviour = behaviours.get(member.name.replace("-", "_"), "serves")
+        return [sys.executable, "-c", STUB, str(member.data_dir), behaviour]
+
+    return command
+
+
+def alive(pid: int) -> bool:
+    return launcher._birth(pid) is not None
+
+
+def gone(pids: list[int], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Iterator[LocalLayout]:
+    made = LocalLayout.create(tmp_path / ".mpc", parties=2)
+    yield made
+    stop(made, grace=0.2)
+
+
+# --- the folder -------------------------------------------------------------------------
+
+
+def test_the_layout_is_configs_that_load_and_certificates_that_fit(tmp_path: Path) -> None:
+    layout = LocalLayout.create(tmp_path / ".mpc", parties=3, threads=2)
+    provider, *parties = layout.members
+    config = load(ProviderConfig, provider.config, environ={})
+    assert (config.name, config.parties, config.threads) == ("provider", ("party-0", "party-1", "party-2"), 2)
+    assert Identity.load(config.tls, "provider").name == "provider"
+    for member in parties:
+        party = load(PartyConfig, member.config, environ={})
+        assert (party.name, party.listen, party.data_dir) == (member.name, member.address, member.data_dir)
+        assert [peer.address for peer in party.peers] == [one.address for one in parties]
+        assert party.provider.address == provider.address
+        Identity.load(party.tls, member.name)
+        Policy(party.policy).check_session(bytes(32), "coordinator", ["coordinator"], ["coordinator"])
+    cluster = load(ClusterConfig, layout.cluster_file, environ={})
+    assert Identity.load(cluster.tls, "coordinator").ca_pem == Identity.load(config.tls).ca_pem
+    assert LocalLayout.open(tmp_path / ".mpc") == layout
+    assert len({member.address for member in layout.members}) == 4
+
+
+def test_others_cannot_enter_or_read(layout: LocalLayout) -> None:
+    for path in layout.folder.rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if path.is_dir():
+            assert mode == 0o700, path
+        elif path.name not in ("ca.pem", "certificate.pem"):
+            assert mode == 0o600, path
+
+
+def test_creating_again_keeps_the_ca_good_certificates_and_ledgers(layout: LocalLayout) -> None:
+    party = layout.members[1]
+    (party.data_dir / "ledger.sqlite").write_text("kept")
+    kept = {name: (layout.folder / name).read_bytes() for name in ("ca/ca.key", "party-0/key.pem", "provider/key.pem")}
+    (layout.folder / "party-1" / "key.pem").unlink()
+    again = LocalLayout.create(layout.folder, parties=3)
+    assert kept == {name: (layout.folder / name).read_bytes() for name in kept}
+    assert (party.data_dir / "ledger.sqlite").read_text() == "kept"
+    for member in again.members[1:]:
+        Identity.load(load(PartyConfig, member.config, environ={}).tls, member.name)
+
+
+def test_certificates_of_another_ca_are_replaced(layout: LocalLayout) -> None:
+    for file in (layout.folder / "ca").iterdir():
+        file.unlink()
+    again = LocalLayout.create(layout.folder, parties=2)
+    pem = (layout.folder / "ca" / "ca.pem").read_bytes()
+    assert Identity.load(load(PartyConfig, again.members[1].config, environ={}).tls).ca_pem == pem
+
+
+def test_fixed_ports_follow_the_base(tmp_path: Path) -> None:
+    base = free_base(3)
+    layout = LocalLayout.create(tmp_path / "a", parties=2, base_port=base)
+    assert [member.address.port for member in layout.members] == [base, base + 1, base + 2]
+
+
+def test_a_taken_port_names_its_holder(tmp_path: Path) -> None:
+    base = free_base(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", base + 1))
+        taken.listen()
+        with pytest.raises(ConfigError, match=f"port {base + 1} is taken") as caught:
+            LocalLayout.create(tmp_path / "a", parties=2, base_port=base)
+    assert "--port" in (caught.value.remedy or "")
+    assert f"pid {os.getpid()}" in (caught.value.cause or "") or "lsof" in (caught.value.cause or "")
+    assert not (tmp_path / "a" / "cluster.toml").exists()
+
+
+def free_base(count: int) -> int:
+    for base in range(21000, 30000, 10):
+        try:
+            launcher._pick_ports(count, base)
+        except ConfigError:
+            continue
+        return base
+    pytest.skip("no free ports")
+
+
+def test_impossible_sizes_and_ports(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        LocalLayout.create(tmp_path, parties=1)
+    for base in (80, 65535, -5):
+        with pytest.raises(ConfigError, match="cannot be used"):
+            LocalLayout.create(tmp_path, base_port=base)
+    with pytest.raises(ConfigError, match="does not exist"):
+        LocalLayout.open(tmp_path / "nothing")
+
+
+# --- the processes ----------------------------------------------------------------------
+
+
+def test_start_status_stop(layout: LocalLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MPC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MPC_LISTEN", "127.0.0.1:1")  # meant for one process, it must not reach all
+    monkeypatch.setenv("MPC_THREADS", "3")
+    assert [(line.state, line.pid) for line in status(layout)] == [("stopped", None)] * 3
+    start(layout, command=stub())
+    lines = status(layout)
+    assert [(line.name, line.role, line.state) for line in lines] == [
+        ("provider", "provider", "serving"),
+        ("party-0", "party", "serving"),
+        ("party-1", "party", "serving"),
+    ]
+    pids = [line.pid for line in lines if line.pid]
+    assert all(os.getpgid(pid) == pid and os.getsid(pid) == pid for pid in pids)
+    assert all(line.uptime is not None and 0 <= line.uptime < 60 for line in lines)
+    for member in layout.members:
+        assert member.log.read_text() == "started 3,3,3 ['MPC_THREADS']\n"
+    with pytest.raises(ConfigError, match="running already"):
+        start(layout, command=stub())
+    with pytest.raises(ConfigError, match="running already"):
+        LocalLayout.create(layout.folder, parties=2)
+    assert stop(layout) == ["provider", "party-0", "party-1"]
+    assert not any(map(alive, pids))
+    assert not any(pid in launcher._children or Path(f"/proc/{pid}").exists() for pid in pids)  # no zombies
+    assert stop(layout) == []
+    assert {line.state for line in status(layout)} == {"stopped"}
+
+
+def test_a_daemon_that_dies_early_ends_all_and_its_last_words_are_shown(layout: LocalLayout) -> None:
+    with pytest.raises(ConfigError, match="party-1 stopped while starting") as caught:
+        start(layout, command=stub(party_1="dies", party_0="mute"))
+    assert "last words: the ledger was restored" in (caught.value.cause or "")
+    assert {line.state for line in status(layout)} == {"stopped"}
+
+
+def test_a_daemon_that_never_serves_ends_all_at_the_deadline(layout: LocalLayout) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="party-0 did not serve within 2 s"):
+        start(layout, command=stub(party_0="mute stubborn"), deadline=2)
+    assert time.monotonic() - began < 8
+    assert {line.state for line in status(layout)} == {"stopped"}
+
+
+def test_a_program_that_is_not_there(layout: LocalLayout) -> None:
+    with pytest.raises(ConfigError, match="cannot be started"):
+        start(layout, command=lambda member: ["/nowhere/mpc"])
+
+
+def test_a_stale_ready_file_is_not_believed(layout: LocalLayout) -> None:
+    launcher.announce_ready(layout.members[1].data_dir)
+    with pytest.raises(ConfigError, match="party-0 did not serve"):
+        start(layout, command=stub(party_0="mute"), deadline=2)
+    start(layout, command=stub())
+    (layout.members[1].data_dir / launcher.READY).write_text("1\n")
+    assert status(layout)[1].state == "starting"
+
+
+def test_sigkill_for_those_who_ignore_sigterm(layout: LocalLayout) -> None:
+    start(layout, command=stub(party_0="stubborn"))
+    pids = [line.pid for line in status(layout) if line.pid]
+    stop(layout, grace=0.3)
+    assert not any(map(alive, pids))
+
+
+def test_one_that_dies_later_shows_as_died_and_the_rest_can_be_stopped(layout: LocalLayout) -> None:
+    start(layout, command=stub())
+    victim = status(layout)[1].pid
+    os.kill(victim, signal.SIGKILL)
+    assert gone([victim])
+    assert [line.state for line in status(layout)] == ["serving", "died", "serving"]
+    assert stop(layout) == ["provider", "party-1"]
+
+
+def test_a_recycled_pid_is_never_killed(layout: LocalLayout) -> None:
+    """The pid file points at a living process that is not the one we started."""
+    bystander = subprocess.Popen(["sleep", "30"], start_new_session=True)
+    try:
+        record = {"pid": bystander.pid, "birth": launcher._birth(bystander.pid), "started": 0.0}
+        for wrong in (record | {"birth": "an earlier one"}, record | {"pid": -1}, record | {"pid": 0}, {"pid": "x"}):
+            (layout.members[1].folder / "pid").write_text(json.dumps(wrong))
+            assert status(layout)[1].state == "died"
+            assert stop(layout) == []
+        assert bystander.poll() is None
+        (layout.members[1].folder / "pid").write_text(json.dumps(record))  # control: the true record does stop it
+        assert stop(layout, grace=5) == ["party-0"]
+        assert bystander.wait(5) == -signal.SIGTERM
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+LAUNCH = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+from test_launcher import stub
+from parties.launcher import LocalLayout, start
+start(LocalLayout.open(Path(sys.argv[3])), detach=sys.argv[4] == "detach", command=stub(party_0="stubborn"))
+print("up", flush=True)
+if sys.argv[4] != "detach":
+    time.sleep(60)
+"""
+
+
+def launched(layout: LocalLayout, how: str) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-c", LAUNCH, str(REPOSITORY), str(Path(__file__).parent), str(layout.folder), how]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    return process
+
+
+def test_a_foreground_cluster_dies_with_its_killed_launcher(layout: LocalLayout) -> None:
+    process = launched(layout, "foreground")
+    pids = [line.pid for line in status(layout) if line.pid]
+    assert len(pids) == 3
+    process.kill()
+    process.communicate()
+    assert gone(pids)  # also the one that ignores SIGTERM
+
+
+def test_a_detached_cluster_outlives_its_launcher_and_is_stopped_by_another(layout: LocalLayout) -> None:
+    process = launched(layout, "detach")
+    process.communicate()
+    assert process.returncode == 0
+    assert [line.state for line in status(layout)] == ["serving"] * 3
+    pids = [line.pid for line in status(layout) if line.pid]
+    assert stop(layout, grace=1) == ["provider", "party-0", "party-1"]
+    assert not any(map(alive, pids))
+
+
+def test_the_log_of_the_last_start_is_kept(layout: LocalLayout) -> None:
+    start(layout, command=stub())
+    stop(layout)
+    first = layout.members[0].log.read_text()
+    start(layout, command=stub())
+    assert layout.members[0].log.with_suffix(".1.jsonl").read_text() == first
+    assert len(layout.members[0].log.read_text().splitlines()) == 1
+
+
+def test_watch_parent_without_a_launcher_and_with_nonsense(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(launcher.PARENT_PIPE, raising=False)
+    assert launcher.watch_parent() is None
+    with (tmp_path / "file").open("w") as file:
+        for nonsense in ("x", "-1", "987654", str(file.fileno())):
+            monkeypatch.setenv(launcher.PARENT_PIPE, nonsense)
+            with pytest.raises(ConfigError, match="is not a pipe"):
+                launcher.watch_parent()
+
+
+def test_the_command_runs_the_cli_of_this_interpreter(layout: LocalLayout) -> None:
+    for member in layout.members:
+        argv = launcher.daemon_command(member)
+        assert argv == [sys.executable, "-P", "-m", "parties.cli", member.role, "serve", "--config", str(member.config)]

@@ -1,0 +1,412 @@
+"""The ledger: tests 6, 16, 17, 18, 19 and 25 of security.md, as far as one party's disk goes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mpc.errors import ConfigError, LocalProtocolError, MpcError, ReuseError, SessionError
+from parties import ledger as module
+from parties.ledger import TRANSITIONS, Ledger, RunState, SessionState
+
+REPOSITORY = Path(__file__).parents[2]
+PLAN = bytes(range(32))
+PATH = [RunState.DEALT, RunState.BURNT, RunState.OPENED, RunState.CHECKED, RunState.REVEALED]
+
+
+def session(number: int) -> bytes:
+    return b"session-" + number.to_bytes(24, "big")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(tmp_path / "data", clock=lambda: 1000.5) as opened:
+        yield opened
+
+
+def restarted(ledger: Ledger, folder: Path) -> Ledger:
+    ledger.close()
+    return Ledger.open(folder)
+
+
+def test_a_whole_session_and_its_history(ledger: Ledger) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    for run in (0, 1):
+        for state in PATH:
+            ledger.advance(session(1), run, state)
+    ledger.advance(session(1), 7, RunState.DEALT)
+    ledger.close_session(session(1))
+    ledger.open_session(session(2), PLAN, "other")
+    newest, oldest = ledger.history(10)
+    assert (newest.state, newest.coordinator, newest.runs) == (SessionState.OPEN, "other", 0)
+    assert (oldest.session_id, oldest.plan_digest) == (session(1).hex(), PLAN.hex())
+    assert (oldest.state, oldest.reason, oldest.opened_at) == (SessionState.CLOSED, None, 1000.5)
+    assert (oldest.runs, oldest.revealed) == (3, 2)
+    assert ledger.history(1) == [newest]
+
+
+@pytest.mark.parametrize(
+    "session_id", [bytes(32), b"\xff" * 32, b"\x07" * 32, b"", b"short", session(1)[:-1], session(1) + b"x"]
+)
+def test_malformed_session_ids_are_refused(ledger: Ledger, session_id: bytes) -> None:
+    with pytest.raises(SessionError):
+        ledger.open_session(session_id, PLAN, "analyst")
+    assert ledger.history() == []
+
+
+@pytest.mark.parametrize("ending", ["none", "close", "abort", "restart"])
+def test_a_session_id_never_runs_twice(ledger: Ledger, tmp_path: Path, ending: str) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    if ending == "close":
+        ledger.close_session(session(1))
+    elif ending == "abort":
+        ledger.abort_session(session(1), "deadline")
+    elif ending == "restart":
+        ledger = restarted(ledger, tmp_path / "data")
+    with pytest.raises(SessionError, match="used before"):
+        ledger.open_session(session(1), PLAN, "analyst")
+    ledger.close()
+
+
+def test_every_pair_of_states_is_allowed_or_refused_by_the_table(ledger: Ledger) -> None:
+    numbers = itertools.count()
+    for before, after in itertools.product([None, *RunState], RunState):
+        session_id = session(next(numbers))
+        ledger.open_session(session_id, PLAN, "analyst")
+        route = (
+            []
+            if before is None
+            else [RunState.DEALT, before]
+            if before is RunState.ABORTED
+            else PATH[: PATH.index(before) + 1]
+        )
+        for state in route:
+            ledger.advance(session_id, 0, state)
+        if after in TRANSITIONS[before]:
+            ledger.advance(session_id, 0, after)
+            continue
+        consumed = before in PATH[1:] and after is RunState.BURNT
+        with pytest.raises(ReuseError if consumed else SessionError):
+            ledger.advance(session_id, 0, after)
+
+
+def test_the_table_is_a_line_that_can_abort() -> None:
+    """Written out, so that a change of the table is a decision."""
+    for before, after in itertools.pairwise(PATH):
+        assert TRANSITIONS[before] == {after, RunState.ABORTED}
+    assert TRANSITIONS[None] == {RunState.DEALT}
+    assert not TRANSITIONS[RunState.REVEALED]
+    assert not TRANSITIONS[RunState.ABORTED]
+
+
+def test_runs_strictly_increase(ledger: Ledger) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    ledger.open_session(session(2), PLAN, "analyst")
+    ledger.advance(session(1), 5, RunState.DEALT)
+    for run in (4, 0, -1, 1 << 63):
+        with pytest.raises(SessionError):
+            ledger.advance(session(1), run, RunState.DEALT)
+    ledger.advance(session(1), 6, RunState.DEALT)
+    ledger.advance(session(2), 0, RunState.DEALT)  # each session counts for itself
+
+
+def test_nothing_happens_in_a_session_that_is_not_open(ledger: Ledger) -> None:
+    for number, end in enumerate((ledger.close_session, lambda one: ledger.abort_session(one, "peer"))):
+        ledger.open_session(session(number), PLAN, "analyst")
+        ledger.advance(session(number), 0, RunState.DEALT)
+        end(session(number))
+        for run, state in ((0, RunState.BURNT), (1, RunState.DEALT)):
+            with pytest.raises(SessionError, match="not open"):
+                ledger.advance(session(number), run, state)
+        with pytest.raises(SessionError):
+            ledger.close_session(session(number))
+    with pytest.raises(SessionError, match="unknown"):
+        ledger.advance(session(9), 0, RunState.DEALT)
+
+
+def test_the_first_abort_stays_and_takes_no_free_text(ledger: Ledger) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    assert ledger.abort_session(session(1), "integrity") is True
+    assert ledger.abort_session(session(1), "deadline") is False
+    assert (ledger.history()[0].state, ledger.history()[0].reason) == (SessionState.ABORTED, "integrity")
+    for code in ("", "The value was 7", "x" * 40, "a\n"):
+        with pytest.raises(LocalProtocolError):
+            ledger.abort_session(session(1), code)
+    with pytest.raises(SessionError):
+        ledger.abort_session(session(2), "peer")
+
+
+def test_a_failed_step_leaves_no_trace(ledger: Ledger) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    epoch = ledger.epoch
+    with pytest.raises(SessionError):
+        ledger.open_session(session(1), PLAN, "analyst")
+    with pytest.raises(ValueError, match="burned"):
+        ledger.advance(session(1), 0, "burned")  # type: ignore[arg-type]
+    assert ledger.epoch == epoch
+    assert ledger.history()[0].runs == 0
+
+
+def test_a_step_that_fails_half_way_is_rolled_back(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Ledger, database: object) -> None:
+        raise sqlite3.OperationalError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_count_up", fails)
+        with pytest.raises(ConfigError, match="disk full"):
+            ledger.open_session(session(1), PLAN, "analyst")
+    assert ledger.history() == []
+    ledger.open_session(session(1), PLAN, "analyst")
+
+
+# --- concurrency ------------------------------------------------------------------------
+
+
+def test_of_sixteen_threads_one_burns(ledger: Ledger) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    for run in range(5):
+        ledger.advance(session(1), run, RunState.DEALT)
+        together, outcomes = threading.Barrier(16), []
+
+        def burn(run: int = run, together: threading.Barrier = together, outcomes: list = outcomes) -> None:
+            together.wait()
+            try:
+                ledger.advance(session(1), run, RunState.BURNT)
+                outcomes.append("won")
+            except MpcError as error:
+                outcomes.append(type(error).__name__)
+
+        threads = [threading.Thread(target=burn) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["ReuseError"] * 15 + ["won"]
+
+
+def test_a_second_daemon_is_refused(ledger: Ledger, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"in use by another process .pid {os.getpid()}."):
+        Ledger.open(tmp_path / "data")
+    ledger.close()
+    Ledger.open(tmp_path / "data").close()
+
+
+# --- crashes ----------------------------------------------------------------------------
+
+CRASH = """
+import os, sys
+from pathlib import Path
+from parties.ledger import Ledger
+session = bytes.fromhex(sys.argv[2])
+ledger = Ledger.open(Path(sys.argv[1]))
+ledger.open_session(session, bytes(32), "analyst")
+for state in sys.argv[3].split(","):
+    ledger.advance(session, 3, state)
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("reached", ["dealt", "dealt,burnt", "dealt,burnt,opened,checked,revealed"])
+def test_kill_minus_nine_burns_the_session(tmp_path: Path, reached: str) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CRASH, str(tmp_path / "data"), session(1).hex(), reached],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    try:
+        assert child.stdout.readline() == b"there\n"
+        with pytest.raises(ConfigError, match="in use"):
+            Ledger.open(tmp_path / "data")
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    with Ledger.open(tmp_path / "data") as ledger:
+        assert (ledger.history()[0].state, ledger.history()[0].reason) == (SessionState.BURNT, "restart")
+        for run, state in itertools.product((3, 4), RunState):
+            with pytest.raises(SessionError, match="burnt"):
+                ledger.advance(session(1), run, state)
+        with pytest.raises(SessionError):
+            ledger.open_session(session(1), PLAN, "analyst")
+        assert ledger.abort_session(session(1), "peer") is False
+
+
+def test_ended_sessions_keep_their_state_over_a_restart(ledger: Ledger, tmp_path: Path) -> None:
+    for number in (1, 2):
+        ledger.open_session(session(number), PLAN, "analyst")
+    ledger.close_session(session(1))
+    ledger.abort_session(session(2), "peer")
+    with restarted(ledger, tmp_path / "data") as again:
+        assert [record.state for record in again.history()] == [SessionState.ABORTED, SessionState.CLOSED]
+
+
+def test_what_must_be_durable_is_synced_before_it_returns(ledger: Ledger) -> None:
+    """strace-free: sqlite's own setting at the moment of each commit."""
+    seen: list[str] = []
+    ledger._connection.set_trace_callback(seen.append)
+    ledger.open_session(session(1), PLAN, "analyst")
+    for state in PATH:
+        ledger.advance(session(1), 0, state)
+    ledger._connection.set_trace_callback(None)
+    modes = [line.rpartition(" ")[2] for line in seen if "synchronous" in line]
+    #                open    dealt     burnt   opened    checked   revealed
+    assert modes == ["FULL", "NORMAL", "FULL", "NORMAL", "NORMAL", "FULL"]
+    assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+# --- backups ----------------------------------------------------------------------------
+
+
+def copy_database(folder: Path, to: Path) -> None:
+    source, target = sqlite3.connect(folder / "ledger.sqlite"), sqlite3.connect(to)
+    source.backup(target)
+    source.close()
+    target.close()
+
+
+def restore(folder: Path, backup: Path) -> None:
+    for old in folder.glob("ledger.sqlite*"):
+        old.unlink()
+    shutil.copy(backup, folder / "ledger.sqlite")
+
+
+def refuses_as_restored(folder: Path) -> None:
+    for _ in range(2):  # and goes on refusing
+        with pytest.raises(ConfigError, match="was restored from a backup") as caught:
+            Ledger.open(folder)
+        assert "empty data_dir" in (caught.value.remedy or "")
+
+
+def test_a_backup_from_before_a_restart_is_refused(ledger: Ledger, tmp_path: Path) -> None:
+    folder, backup = tmp_path / "data", tmp_path / "backup"
+    restarted(ledger, folder).close()
+    copy_database(folder, backup)
+    Ledger.open(folder).close()
+    restore(folder, backup)
+    refuses_as_restored(folder)
+
+
+def test_a_backup_taken_while_running_is_refused_once_a_session_followed(ledger: Ledger, tmp_path: Path) -> None:
+    folder, backup = tmp_path / "data", tmp_path / "backup"
+    copy_database(folder, backup)
+    ledger.open_session(session(1), PLAN, "analyst")
+    ledger.close()
+    restore(folder, backup)
+    refuses_as_restored(folder)
+
+
+def test_a_backup_from_within_a_session_burns_it(ledger: Ledger, tmp_path: Path) -> None:
+    folder, backup = tmp_path / "data", tmp_path / "backup"
+    ledger.open_session(session(1), PLAN, "analyst")
+    copy_database(folder, backup)
+    ledger.advance(session(1), 0, RunState.DEALT)
+    ledger.advance(session(1), 0, RunState.BURNT)
+    ledger.close()
+    restore(folder, backup)
+    with Ledger.open(folder) as again, pytest.raises(SessionError, match="burnt"):
+        again.advance(session(1), 0, RunState.DEALT)
+
+
+def test_a_lost_database_and_a_foreign_or_damaged_epoch_are_refused(ledger: Ledger, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    ledger.open_session(session(1), PLAN, "analyst")
+    ledger.close()
+    epoch = (folder / "epoch").read_text()
+    number, counter = epoch.split()
+    for wrong in (
+        f"{'0' * 32} {counter}",
+        f"{number} {int(counter) + 1}",
+        f"{number} 0",
+        "",
+        "x",
+        f"{number} y",
+        "\xff",
+    ):
+        (folder / "epoch").write_text(wrong)
+        refuses_as_restored(folder)
+    (folder / "epoch").unlink()
+    refuses_as_restored(folder)
+    (folder / "epoch").write_text(epoch)
+    Ledger.open(folder).close()
+    (folder / "ledger.sqlite").unlink()
+    refuses_as_restored(folder)
+    with pytest.raises(ConfigError, match="the database is gone"):
+        Ledger.open(folder)
+
+
+@pytest.mark.parametrize("first_start", [True, False])
+def test_a_crash_between_database_and_epoch_file_is_no_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_start: bool
+) -> None:
+    folder = tmp_path / "data"
+    if not first_start:
+        Ledger.open(folder).close()
+
+    def dies(*_: object) -> None:
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_atomic", dies)
+        with pytest.raises(ConfigError, match="power cut"):
+            Ledger.open(folder)
+    with Ledger.open(folder) as again:
+        assert again.epoch.counter == (2 if first_start else 3)
+
+
+def test_the_epoch_counts_openings_of_ledger_and_sessions(ledger: Ledger, tmp_path: Path) -> None:
+    first = ledger.epoch
+    ledger.open_session(session(1), PLAN, "analyst")
+    ledger.close_session(session(1))
+    with restarted(ledger, tmp_path / "data") as again:
+        assert (again.epoch.id, again.epoch.counter) == (first.id, first.counter + 2)
+
+
+# --- the disk ---------------------------------------------------------------------------
+
+
+def test_every_file_is_the_owners_alone(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    files = list((tmp_path / "data").iterdir())
+    assert {file.name for file in files} >= {"ledger.sqlite", "ledger.sqlite-wal", "epoch", "ledger.lock"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+def test_a_damaged_or_newer_file_is_a_config_error(ledger: Ledger, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    ledger.close()
+    database = sqlite3.connect(folder / "ledger.sqlite")
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(ConfigError, match="version 99"):
+        Ledger.open(folder)
+    (folder / "ledger.sqlite").write_bytes(b"not a database" * 1000)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        Ledger.open(folder)
+
+
+def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError):
+        Ledger.open(tmp_path / "file")
+
+
+def test_a_closed_ledger_says_so(ledger: Ledger) -> None:
+    ledger.close()
+    ledger.close()
+    with pytest.raises(LocalProtocolError, match="closed"):
+        ledger.history()
+    with pytest.raises(LocalProtocolError, match="closed"):
+        ledger.open_session(session(1), PLAN, "analyst")
