@@ -1,0 +1,47 @@
+"""Real numbers as integers: round(x scale), with everything refused that has no such integer."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from mpc.errors import InputError
+
+
+def encode(values: np.ndarray, scale: Fraction, what: str = "value") -> np.ndarray:
+    """int64 nearest to values times scale.
+
+    Raises:
+        InputError: a value is infinite or not a number, or the result does not fit 59 bits.
+    """
+    reals = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(reals).all():
+        raise InputError(f"{what} holds NaN or infinity", remedy="clean the data first")
+    scaled = np.rint(reals * float(scale))
+    if scaled.size and np.abs(scaled).max() >= float(1 << 59):
+        raise InputError(f"{what} is too large for its scale", remedy="declare a range that fits the data")
+    return scaled.astype(np.int64)
+
+
+def decode(integers: np.ndarray, scale: Fraction) -> np.ndarray:
+    """float64 of what integers stand for."""
+    return integers.astype(np.float64) / float(scale)
+
+
+def check_range(values: np.ndarray, low: Fraction, high: Fraction, name: str) -> None:
+    """Every value of an input is finite and inside its declared range.
+
+    Raises:
+        InputError: naming the input and the range; the value itself is the caller's own datum.
+    """
+    reals = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(reals).all():
+        raise InputError(f"input {name!r} holds NaN or infinity", remedy="clean the data first")
+    if reals.size and (reals.min() < float(low) or reals.max() > float(high)):
+        raise InputError(
+            f"input {name!r} has values from {reals.min():g} to {reals.max():g}, "
+            f"outside the declared range {float(low):g}:{float(high):g}",
+            cause="bounds are proved for the declared range only; beyond it results would be wrong without warning",
+            remedy=f"declare a wider range (--range {name}=LOW:HIGH), or scale the data",
+        )
