@@ -112,6 +112,10 @@ class Bundle:
         """This party's share of dealt bits, once."""
         return BitShare(self._take(gate, name), self._widths[(gate, name)])
 
+    def held_seeds(self) -> list[tuple[str, Seed]]:
+        """(wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""
+        return [(name.removeprefix(mask_name("")), seed) for name, seed in self._mask_seeds.items()]
+
     def mask_seed(self, wire: str) -> Seed:
         """The sub-seed of a held wire's mask, for its owner or recipient; once.
 

@@ -47,7 +47,7 @@ def _elementwise(kernel: object, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.shape != b.shape:
         a, b = np.broadcast_arrays(a, b)
     left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    out = np.empty(left.shape, dtype=np.uint64)
+    out = np.empty(a.shape, dtype=np.uint64)  # not left's: a scalar's contiguous copy has one axis
     kernel(left.reshape(-1), right.reshape(-1), out.reshape(-1))  # type: ignore[operator]
     return out
 
@@ -75,7 +75,7 @@ def neg(a: np.ndarray) -> np.ndarray:
 def scale(a: np.ndarray, constant: int) -> np.ndarray:
     """a times one public integer."""
     flat = np.ascontiguousarray(a)
-    out = np.empty(flat.shape, dtype=np.uint64)
+    out = np.empty(a.shape, dtype=np.uint64)
     kernels.scale(flat.reshape(-1), from_int(constant), out.reshape(-1))
     return out
 

@@ -1,0 +1,19 @@
+"""parties: everything that talks or remembers - daemons, transport, ledger, SDK, CLI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parties.client import Cluster, Session
+
+__all__ = ["Cluster", "Session"]
+
+
+def __getattr__(name: str) -> Any:
+    """The SDK is imported when it is first used: `mpc ps` does not wait for compiled kernels."""
+    if name in __all__:
+        from parties import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

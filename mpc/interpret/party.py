@@ -128,7 +128,7 @@ class PartyRun:
         self.bundle = bundle
         self.session = session
         self.given: Mapping[str, np.ndarray] = {}
-        self.transcript = Transcript(bundle.id.session, bundle.id.run, plan.digest)
+        self.transcript = Transcript(bundle.id.session, bundle.id.run, bundle.id.batch)
         self.schedule: Schedule = schedule(plan.online, plan.wire)
         self._wires: dict[str, Masked] = {}
         self._masks: dict[str, Share] = {}

@@ -1,0 +1,5 @@
+"""`python -m parties.cli`."""
+
+from parties.cli import main
+
+main()

@@ -1,0 +1,91 @@
+"""The two daemons' lives: load, serve, say so, and stop in good order on SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import grpc
+
+from mpc import warmup
+from parties import launcher, telemetry
+from parties.certificates import Identity
+from parties.config import PartyConfig, ProviderConfig
+from parties.ledger import Ledger
+from parties.party import PartyNode, PartyService, PeerService
+from parties.pb import party_pb2_grpc, provider_pb2_grpc
+from parties.provider import ProviderService
+from parties.telemetry import Counters
+from parties.transport import serve
+
+_GRACE = 2.0
+_TICK = 1.0
+
+
+def run_party(config: PartyConfig) -> None:
+    """Serve as a party until told to stop.
+
+    Raises:
+        ConfigError: certificates, ledger or port.
+    """
+    with ExitStack() as stack:
+        counters = _begin(config, stack)
+        identity = Identity.load(config.tls, config.name)
+        ledger = stack.enter_context(Ledger.open(config.data_dir))
+        node = PartyNode(config, identity, ledger, counters)
+        stack.callback(node.stop)
+
+        def register(server: grpc.Server) -> None:
+            party_pb2_grpc.add_PartyServicer_to_server(PartyService(node), server)
+            party_pb2_grpc.add_PeerServicer_to_server(PeerService(node), server)
+
+        _serve(config, identity, register, node.end_overdue, node.stop)
+
+
+def run_provider(config: ProviderConfig) -> None:
+    """Serve as the crypto-provider until told to stop.
+
+    Raises:
+        ConfigError: certificates or port.
+    """
+    with ExitStack() as stack:
+        counters = _begin(config, stack)
+        identity = Identity.load(config.tls, config.name)
+        service = ProviderService(config, identity, counters)
+
+        def register(server: grpc.Server) -> None:
+            provider_pb2_grpc.add_ProviderServicer_to_server(service, server)
+
+        _serve(config, identity, register, lambda: None, lambda: None)
+
+
+def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
+    launcher.watch_parent()
+    telemetry.configure(config.name, config.log_level)
+    counters = Counters()
+    if config.metrics is not None:
+        stack.callback(counters.serve(config.metrics))
+    return counters
+
+
+def _serve(
+    config: PartyConfig | ProviderConfig,
+    identity: Identity,
+    register: Callable[[grpc.Server], None],
+    tick: Callable[[], None],
+    stopping: Callable[[], None],
+) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    warmup.warm_up()
+    server = serve(identity, config.listen, register, config.limits.max_plan_bytes)
+    launcher.announce_ready(config.data_dir)
+    telemetry.logger().info("serving", address=config.listen)
+    while not stop.wait(_TICK):
+        tick()
+    stopping()
+    server.stop(_GRACE).wait()
+    telemetry.logger().info("stopped")

@@ -1,0 +1,226 @@
+"""One stream between two parties of one session, and the steps that travel on it.
+
+A peer cannot know step t + 1 before it has this party's step t, so at any moment the only
+acceptable frames are pieces of the step that is awaited and of the one after what was sent
+last.  Everything else - a past step with other bytes, a future one, a piece too many - ends
+the session.  A peer that is a run ahead is held back by not reading on, which fills its
+stream's window: nothing is buffered without bound.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import SimpleQueue
+
+from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
+from parties.pb.party_pb2 import Abort, Frame, Hello, Payload
+from parties.transport import pieces
+
+
+class Inbox:
+    """The steps of one peer, in order.  Thread-safe: one thread puts, another takes."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._changed = threading.Condition()
+        self._error: MpcError | None = None
+        self._ended = False
+        self._run = 0
+        self._sizes: tuple[int, ...] = ()
+        self._buffers: dict[int, bytearray] = {}
+        self._filled: dict[int, int] = {}
+        self._repeated: dict[int, int] = {}
+        self._allowed = -1
+
+    def begin(self, run: int, sizes: Sequence[int]) -> None:
+        """A run starts here: how many bytes each of its steps has."""
+        with self._changed:
+            self._run, self._sizes = run, tuple(sizes)
+            self._buffers, self._filled, self._repeated = {}, {}, {}
+            self._allowed = -1
+            self._allow(0)
+            self._changed.notify_all()
+
+    def allow(self, step: int) -> None:
+        """This party sends step - 1 now, so the peer may send up to `step`."""
+        with self._changed:
+            self._allow(step)
+
+    def _allow(self, step: int) -> None:
+        for number in range(self._allowed + 1, min(step + 1, len(self._sizes))):
+            self._buffers[number] = bytearray(self._sizes[number])
+            self._filled[number] = 0
+        self._allowed = max(self._allowed, step)
+
+    def put(self, run: int, step: int, data: bytes) -> None:
+        """A piece arrived.
+
+        Raises:
+            PeerError: it belongs to no step that is possible now, or differs from what came before.
+        """
+        with self._changed:
+            while run == self._run + 1 and not self._error and not self._ended:
+                self._changed.wait()
+            if run != self._run or step > self._allowed or step not in self._buffers:
+                raise PeerError(f"{self._peer} sent step {step} of run {run} out of turn", peer=self._peer)
+            buffer, filled = self._buffers[step], self._filled[step]
+            if filled == len(buffer):
+                self._repeat(step, data)
+                return
+            if filled + len(data) > len(buffer) or not data:
+                raise PeerError(f"{self._peer} sent too many bytes in step {step}", peer=self._peer)
+            buffer[filled : filled + len(data)] = data
+            self._filled[step] = filled + len(data)
+            if self._filled[step] == len(buffer):
+                self._changed.notify_all()
+
+    def _repeat(self, step: int, data: bytes) -> None:
+        """The same bytes once more are ignored; other bytes are equivocation."""
+        start = self._repeated.get(step, 0)
+        if not data or bytes(self._buffers[step][start : start + len(data)]) != data:
+            raise PeerError(f"{self._peer} sent step {step} twice with different bytes", peer=self._peer)
+        self._repeated[step] = (start + len(data)) % len(self._buffers[step])
+
+    def take(self, step: int, deadline: float) -> bytearray:
+        """All bytes of a step; waits until `deadline` (monotonic seconds).
+
+        Raises:
+            DeadlineError: they did not come in time.
+            MpcError: whatever ended the link.
+        """
+        with self._changed:
+            while self._filled[step] < len(self._buffers[step]):
+                self._check()
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise DeadlineError(f"{self._peer} did not send step {step} in time", peer=self._peer)
+            self._buffers.pop(step - 1, None)
+            return self._buffers[step]
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._ended:
+            raise PeerError(f"{self._peer} ended the session", peer=self._peer)
+
+    def fail(self, error: MpcError) -> None:
+        """Nothing more will come: whoever waits gets this error."""
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """The peer closed its side in good order."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+class Link:
+    """This party's end of one stream.
+
+    Args:
+        hello: what both sides have to agree on.
+        failed: called once with what ended the stream, unless it ended in good order.
+    """
+
+    def __init__(self, peer: str, hello: Hello, failed: Callable[[MpcError], None]) -> None:
+        self.peer = peer
+        self.inbox = Inbox(peer)
+        self._hello = hello
+        self._failed = failed
+        self._outgoing: SimpleQueue[Frame | None] = SimpleQueue()
+        self._outgoing.put(Frame(hello=hello))
+        self._agreed = threading.Event()
+        self._error: MpcError | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        """What this side sends, until it is closed; gRPC iterates it in a thread of its own."""
+        while (frame := self._outgoing.get()) is not None:
+            yield frame
+
+    def send(self, run: int, step: int, payload: bytes) -> None:
+        """Send one step, in pieces."""
+        self.inbox.allow(step + 1)
+        for piece in pieces(payload):
+            self._outgoing.put(Frame(payload=Payload(run=run, step=step, data=piece)))
+
+    def abort(self, error: MpcError) -> None:
+        """Tell the peer the code, and whom it is about; nothing else."""
+        self._outgoing.put(Frame(abort=Abort(code=error.code, about=error.peer or "")))
+        self.close()
+        self.inbox.fail(error)
+
+    def close(self) -> None:
+        """No more frames from this side."""
+        self._outgoing.put(None)
+
+    def receive(self, incoming: Iterable[Frame], lost: Callable[[Exception], MpcError]) -> None:
+        """Read the peer's frames until they end; runs in a thread of its own.
+
+        Args:
+            lost: turns what the transport raises into an error that names the peer.
+        """
+        try:
+            for frame in incoming:
+                self._accept(frame)
+            if not self._agreed.is_set():
+                raise PeerError(f"{self.peer} closed the stream without a greeting", peer=self.peer)
+            self.inbox.end()
+        except MpcError as error:
+            self._fail(error)
+        except Exception as error:  # the transport's own
+            self._fail(lost(error))
+
+    def _accept(self, frame: Frame) -> None:
+        body = frame.WhichOneof("body")
+        if body == "payload" and self._agreed.is_set():
+            self.inbox.put(frame.payload.run, frame.payload.step, frame.payload.data)
+        elif body == "hello" and not self._agreed.is_set():
+            self.check(frame.hello)
+        elif body == "abort":
+            cls = by_code(frame.abort.code)
+            about = frame.abort.about[:64] or self.peer
+            raise cls(f"{self.peer} ended the session ({cls.code}, about {about})", peer=about)
+        else:
+            raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
+
+    def check(self, hello: Hello) -> None:
+        """Compare the greetings.
+
+        Raises:
+            HandshakeError: naming what differs; no share has been sent.
+        """
+        for name in ("protocol", "field", "session_id", "plan_digest", "roster"):
+            if getattr(hello, name) != getattr(self._hello, name):
+                raise HandshakeError(
+                    f"{self.peer} disagrees about the session's {name.replace('_', ' ')}",
+                    cause="it runs another version, or was given another plan or roster",
+                    remedy="mpc doctor",
+                    peer=self.peer,
+                )
+        self._agreed.set()
+
+    def await_agreement(self, deadline: float) -> None:
+        """Wait for the peer's greeting until `deadline` (monotonic seconds)."""
+        while not self._agreed.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
+            if self._error is not None:
+                raise self._error
+            if time.monotonic() >= deadline:
+                raise DeadlineError(
+                    f"{self.peer} did not join the session in time", cause="it is not running", peer=self.peer
+                )
+
+    def _fail(self, error: MpcError) -> None:
+        self._error = error
+        self.inbox.fail(error)
+        self._failed(error)
+
+
+def exchange(links: Sequence[Link], run: int, step: int, payload: bytes, seconds: float) -> list[bytearray]:
+    """Send one step to every peer and take theirs; within `seconds`."""
+    for link in links:
+        link.send(run, step, payload)
+    deadline = time.monotonic() + seconds
+    return [link.inbox.take(step, deadline) for link in links]

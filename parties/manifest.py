@@ -1,0 +1,103 @@
+"""The provider's signed word on one bundle: for whom it is, and what its seeds and corrections hash to.
+
+A party checks what it was dealt; an owner or a recipient checks the mask seeds that parties
+hand it, so that a party that lies about one is named.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mpc.correlations import BundleId, corrections_digest
+from mpc.errors import IntegrityError
+from mpc.interpret.dealer import Dealt
+from mpc.prg import Seed
+from parties import certificates
+from parties.certificates import Identity
+from parties.pb import party_pb2
+from parties.terms import Terms
+
+LARGEST = 1 << 24
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A verified manifest.
+
+    Args:
+        corrected: name of the party that corrections went to.
+        corrections: digest of them.
+        commitments: wire -> H(k_i), hex, in the roster's order.
+    """
+
+    parties: tuple[str, ...]
+    corrected: str
+    corrections: str
+    commitments: dict[str, list[str]]
+
+    def check_seed(self, wire: str, party: str, seed: Seed) -> None:
+        """Is this the sub-seed that the provider gave that party for that wire?
+
+        Raises:
+            IntegrityError: it is not; `peer` is the party that handed it over.
+        """
+        listed = self.commitments.get(wire)
+        if listed is None or listed[self.parties.index(party)] != seed.commitment().hex():
+            raise IntegrityError(
+                f"{party} handed over a mask seed for {wire} that the provider never dealt it",
+                cause="that party deviates from the protocol, or its data was altered",
+                remedy="do not use this session's results",
+                peer=party,
+            )
+
+    def check_corrections(self, corrections: bytes) -> None:
+        """Are these the bytes that the provider dealt?  `IntegrityError` if not."""
+        if corrections_digest(corrections).hex() != self.corrections:
+            raise IntegrityError("the dealt corrections were altered on their way", remedy="start a new session")
+
+
+def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt) -> party_pb2.Manifest:
+    """The manifest of what was dealt."""
+    content = {
+        **_header(terms, bundle),
+        "corrected": terms.parties[dealt.corrected],
+        "corrections": corrections_digest(dealt.corrections).hex(),
+        "commitments": {wire: [h.hex() for h in hashes] for wire, hashes in dealt.commitments.items()},
+    }
+    encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return party_pb2.Manifest(
+        content=encoded,
+        signature=certificates.sign(identity, encoded),
+        certificate=identity.certificate_pem,
+    )
+
+
+def verify(ca_pem: bytes, terms: Terms, bundle: BundleId, message: party_pb2.Manifest) -> Manifest:
+    """The manifest, if the session's provider signed it for exactly this bundle.
+
+    Raises:
+        IntegrityError: a wrong signer, signature, session, run, batch or form.
+    """
+    if len(message.content) > LARGEST:
+        raise IntegrityError("the provider's manifest is too large")
+    certificates.verify(ca_pem, message.certificate, terms.provider, message.content, message.signature)
+    try:
+        content = json.loads(message.content)
+        expected = _header(terms, bundle)
+        if {key: content.get(key) for key in expected} != expected:
+            raise IntegrityError("the provider's manifest is for another session or run", peer=terms.provider)
+        return Manifest(terms.parties, content["corrected"], content["corrections"], dict(content["commitments"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise IntegrityError("the provider's manifest is malformed", peer=terms.provider) from None
+
+
+def _header(terms: Terms, bundle: BundleId) -> dict[str, Any]:
+    return {
+        "session": bundle.session.hex(),
+        "plan": terms.plan_digest.hex(),
+        "run": bundle.run,
+        "batch": bundle.batch,
+        "parties": list(terms.parties),
+    }

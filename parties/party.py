@@ -1,0 +1,364 @@
+"""A party: the RPCs that clients and peers call, and the table of its sessions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+
+import mpc
+from mpc.compiler.plan import Plan
+from mpc.encoding import digest
+from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
+from parties import entropy
+from parties.certificates import Identity
+from parties.config import PartyConfig
+from parties.dealing import Dealings
+from parties.ledger import Ledger
+from parties.link import Link
+from parties.pb import party_pb2, party_pb2_grpc
+from parties.policy import Policy
+from parties.probe import probe_all
+from parties.session import Session, encode_output
+from parties.telemetry import Counters, logger
+from parties.terms import NONCE_BYTES, Terms
+from parties.transport import PROTOCOL, answers, caller, collect, connect, from_rpc, pieces, streams
+
+_MOST_PROPOSALS = 64
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A plan that this party's policy allows, and the nonce that stands for its consent to one session."""
+
+    plan: Plan
+    coordinator: str
+
+
+class PartyNode:
+    """What both services share: identity, ledger, policy, sessions.
+
+    Args:
+        draw: fresh random bytes.
+    """
+
+    def __init__(
+        self,
+        config: PartyConfig,
+        identity: Identity,
+        ledger: Ledger,
+        counters: Counters,
+        draw: Callable[[int], bytes] = entropy.token,
+    ) -> None:
+        self.config, self.identity, self.ledger, self.counters = config, identity, ledger, counters
+        self.policy = Policy(config.policy)
+        self.dealings = Dealings(config, identity)
+        self.roster = tuple(peer.name for peer in config.peers)
+        self._draw = draw
+        self._addresses = {peer.name: peer.address for peer in config.peers}
+        self._channels = {
+            peer.name: connect(identity, peer.name, peer.address) for peer in config.peers if peer.name != config.name
+        }
+        self._proposals: OrderedDict[bytes, Proposal] = OrderedDict()
+        self._sessions: dict[bytes, Session] = {}
+        self._changed = threading.Condition()
+
+    # ----------------------------------------------------------------------- proposals
+
+    def propose(self, plan_bytes: bytes, coordinator: str) -> bytes:
+        """Check plan and policy; a nonce for one session."""
+        if len(plan_bytes) > self.config.limits.max_plan_bytes:
+            raise PlanError("the plan is larger than this party accepts", remedy="raise limits.max_plan_bytes")
+        plan = Plan.from_bytes(plan_bytes)
+        self.policy.check_session(plan.digest, coordinator, plan.owners, plan.recipients)
+        nonce = self._draw(NONCE_BYTES)
+        with self._changed:
+            self._proposals[nonce] = Proposal(plan, coordinator)
+            while len(self._proposals) > _MOST_PROPOSALS:
+                self._proposals.popitem(last=False)
+        return nonce
+
+    def _claim(self, terms: Terms, coordinator: str) -> Proposal:
+        """The proposal behind this party's nonce: used up, whatever comes of it."""
+        mine = terms.nonces[terms.parties.index(self.config.name)]
+        with self._changed:
+            proposal = self._proposals.pop(mine, None)
+        if proposal is None or proposal.coordinator != coordinator:
+            raise SessionError("this party did not draw that nonce for you, or it was used", remedy="propose again")
+        if proposal.plan.digest != terms.plan_digest:
+            raise HandshakeError("the nonce was drawn for another plan")
+        return proposal
+
+    # ------------------------------------------------------------------------ sessions
+
+    def open(self, terms: Terms, coordinator: str) -> tuple[Session, int]:
+        """Make the session, meet the peers, receive the weights' masks; (session, bytes received)."""
+        if terms.parties != self.roster:
+            raise HandshakeError(
+                "the session's parties are not the ones in this party's config",
+                cause=f"this party's roster is {', '.join(self.roster)}",
+                remedy="make 'peers' the same, in the same order, in every config",
+            )
+        proposal = self._claim(terms, coordinator)
+        with self._changed:
+            if len(self._sessions) >= self.config.limits.max_sessions:
+                raise SessionError("this party has too many open sessions", remedy="close some, or wait")
+            session = Session(
+                self.config, terms, proposal.plan, coordinator, self.ledger, self.dealings, self.counters, self._drop
+            )
+            self._sessions[session.id] = session
+            self._changed.notify_all()
+        try:
+            self._meet(session)
+            delivery = session.receive_weights_masks()
+            session.opened()
+        except MpcError as error:
+            session.abort(error)
+            raise session.error or error from None
+        self.counters.dealt_bytes.inc(delivery.size)
+        return session, delivery.size
+
+    def _meet(self, session: Session) -> None:
+        """Dial the parties that stand later in the roster, wait for all greetings."""
+        mine = self.roster.index(self.config.name)
+        for name in self.roster[mine + 1 :]:
+            link = session.links[name]
+            threading.Thread(target=self._dial, args=(link,), name=f"link-{name}", daemon=True).start()
+        deadline = time.monotonic() + self.config.deadlines.connect
+        for link in session.links.values():
+            link.await_agreement(deadline)
+
+    def _dial(self, link: Link) -> None:
+        stub = party_pb2_grpc.PeerStub(self._channels[link.peer])
+        address = self._addresses[link.peer]
+        link.receive(stub.Exchange(link.frames()), lambda error: _lost(error, link.peer, address))
+
+    def _drop(self, session: Session) -> None:
+        with self._changed:
+            self._sessions.pop(session.id, None)
+        self.dealings.finish(session.id)
+
+    def session(self, session_id: bytes, client: str) -> Session:
+        """An open session, for somebody who has a part in it."""
+        with self._changed:
+            session = self._sessions.get(session_id)
+        if session is None:
+            raise SessionError(
+                "this party does not know that session",
+                cause="it ended, was aborted, or the party was restarted",
+                remedy="start a new session",
+            )
+        if client not in session.plan.owners | session.plan.recipients | {session.coordinator}:
+            raise PolicyError(f"{client!r} has no part in this session")
+        return session
+
+    def await_session(self, session_id: bytes) -> Session:
+        """The session a peer greets with; it may be a moment ahead of the coordinator's call."""
+        deadline = time.monotonic() + self.config.deadlines.connect
+        with self._changed:
+            while session_id not in self._sessions:
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise SessionError("no session of that id was opened here")
+            return self._sessions[session_id]
+
+    def open_sessions(self) -> int:
+        with self._changed:
+            return len(self._sessions)
+
+    def end_overdue(self) -> None:
+        """Abort the sessions in which somebody has been silent for too long."""
+        now = time.monotonic()
+        with self._changed:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            error = session.overdue(now)
+            if error is not None:
+                session.abort(error)
+
+    def stop(self) -> None:
+        """The process ends: no session survives it."""
+        with self._changed:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.abort(SessionError(f"{self.config.name} was shut down", peer=self.config.name))
+        self.dealings.close()
+        for channel in self._channels.values():
+            channel.close()
+
+
+def _lost(error: Exception, peer: str, address: str) -> MpcError:
+    if isinstance(error, grpc.RpcError):
+        known = from_rpc(error, peer, address)
+        if not isinstance(known, DeadlineError) and known.code == PeerError.code:
+            known = PeerError(f"the connection to {peer} was lost", cause="it stopped, or the network did", peer=peer)
+        return known
+    logger().error("unexpected error on a link", exc_info=error)
+    return PeerError(f"the connection to {peer} was lost", peer=peer)
+
+
+class PartyService(party_pb2_grpc.PartyServicer):
+    """For clients; see the proto for what each call is."""
+
+    def __init__(self, node: PartyNode) -> None:
+        self._node = node
+
+    @answers
+    def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:  # noqa: N802
+        node = self._node
+        reply = party_pb2.DescribeReply(
+            name=node.config.name,
+            role="party",
+            version=mpc.__version__,
+            protocol=PROTOCOL,
+            open_sessions=node.open_sessions(),
+            clock=time.time(),
+            ledger=f"{node.ledger.epoch.id[:8]}/{node.ledger.epoch.counter}",
+        )
+        if request.probe:
+            targets = [(p.name, p.address) for p in (*node.config.peers, node.config.provider)]
+            others = [target for target in targets if target[0] != node.config.name]
+            reply.peers.extend(probe_all(node.identity, others, node.config.deadlines.connect))
+        return reply
+
+    @answers
+    def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:  # noqa: N802
+        return party_pb2.ProposeReply(nonce=self._node.propose(request.plan, caller(context)))
+
+    @answers
+    def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:  # noqa: N802
+        started = time.perf_counter()
+        provider = self._node.config.provider.name
+        terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces))
+        if self._node.config.name not in terms.parties:
+            raise HandshakeError("this party is not among the session's")
+        session, dealt = self._node.open(terms, caller(context))
+        seconds = time.perf_counter() - started
+        return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt)
+
+    @answers
+    def Prepare(self, request: party_pb2.PrepareRequest, context: grpc.ServicerContext) -> party_pb2.PrepareReply:  # noqa: N802
+        session = self._coordinated(request.session_id, context)
+        started = time.perf_counter()
+        try:
+            deal_seconds, dealt = session.prepare(request.run, request.batch)
+        except PlanError:
+            raise
+        except MpcError as error:
+            session.abort(error)
+            raise
+        return party_pb2.PrepareReply(
+            deal_seconds=deal_seconds, prepare_seconds=time.perf_counter() - started, dealt_bytes=dealt
+        )
+
+    @answers
+    def Masks(self, request: party_pb2.MasksRequest, context: grpc.ServicerContext) -> party_pb2.MasksReply:  # noqa: N802
+        client = caller(context)
+        seeds, signed = self._node.session(request.session_id, client).masks(request.run, client)
+        parts = [party_pb2.WireSeed(wire=wire, seed=seed.secret) for wire, seed in seeds]
+        return party_pb2.MasksReply(seeds=parts, manifest=signed)
+
+    @answers
+    def Submit(  # noqa: N802
+        self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext
+    ) -> party_pb2.SubmitReply:
+        client = caller(context)
+        first = next(request, party_pb2.SubmitPart())
+        if first.WhichOneof("part") != "header":
+            raise PeerError("the first message of a submission is its header", peer=client)
+        header = first.header
+        session = self._node.session(header.session_id, client)
+        size = session.input_size(header.run, header.wire, client)
+        data = collect((part.chunk for part in request), size, f"input {header.wire}", client)
+        session.submit(header.run, header.wire, client, data)
+        return party_pb2.SubmitReply()
+
+    @streams
+    def Result(  # noqa: N802
+        self, request: party_pb2.ResultRequest, context: grpc.ServicerContext
+    ) -> Iterator[party_pb2.ResultPart]:
+        client = caller(context)
+        session = self._node.session(request.session_id, client)
+        run = session.result(request.run, context.is_active)
+        released = session.release(run, client)
+        outputs = [
+            party_pb2.OutputSeed(wire=wire, seed=seed.secret, digest=_output_digest(public))
+            for wire, seed, public in released
+        ]
+        header = party_pb2.ResultHeader(
+            online_seconds=run.online_seconds,
+            online_cpu_seconds=run.cpu_seconds,
+            rounds=run.rounds,
+            sent_bytes=run.sent_bytes,
+            transcript=run.party.transcript.digest,
+            outputs=outputs,
+            manifest=run.signed,
+        )
+        yield party_pb2.ResultPart(header=header)
+        for wire, _, public in released if request.values else ():
+            for piece in pieces(encode_output(public)):
+                yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
+
+    @answers
+    def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:  # noqa: N802
+        self._coordinated(request.session_id, context).close()
+        return party_pb2.CloseReply()
+
+    def _coordinated(self, session_id: bytes, context: grpc.ServicerContext) -> Session:
+        client = caller(context)
+        session = self._node.session(session_id, client)
+        if session.coordinator != client:
+            raise PolicyError(f"{client!r} is not this session's coordinator")
+        return session
+
+
+def _output_digest(public: np.ndarray) -> bytes:
+    return digest("mpc/v1/output", encode_output(public))
+
+
+class PeerService(party_pb2_grpc.PeerServicer):
+    """For the other parties: accept the stream of a pair."""
+
+    def __init__(self, node: PartyNode) -> None:
+        self._node = node
+
+    def Exchange(  # noqa: N802
+        self, request: Iterator[party_pb2.Frame], context: grpc.ServicerContext
+    ) -> Iterator[party_pb2.Frame]:
+        try:
+            link = self._accept(request, caller(context))
+        except MpcError as error:
+            logger().warning("a peer's stream was refused", code=error.code)
+            yield party_pb2.Frame(abort=party_pb2.Abort(code=error.code))
+            return
+        reader = threading.Thread(
+            target=link.receive,
+            args=(request, lambda error: PeerError(f"the connection to {link.peer} was lost", peer=link.peer)),
+            name=f"link-{link.peer}",
+            daemon=True,
+        )
+        reader.start()
+        context.add_callback(link.close)
+        yield from link.frames()
+
+    def _accept(self, request: Iterator[party_pb2.Frame], peer: str) -> Link:
+        """The link that a peer's greeting is for."""
+        roster = self._node.roster
+        if peer not in roster or roster.index(peer) >= roster.index(self._node.config.name):
+            raise PolicyError(f"{peer!r} is not a party that dials this one")
+        first = next(request, party_pb2.Frame())
+        if first.WhichOneof("body") != "hello":
+            raise HandshakeError("the first frame is a greeting", peer=peer)
+        session = self._node.await_session(first.hello.session_id)
+        link = session.links[peer]
+        session.attach(peer)
+        try:
+            link.check(first.hello)
+        except HandshakeError as error:
+            session.abort(error)
+            raise
+        return link

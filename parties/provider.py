@@ -1,0 +1,206 @@
+"""The crypto-provider: deals correlations for sessions that all their parties have agreed on.
+
+Per session it keeps the plain masks of the weights, nothing else; every bundle is dealt from
+fresh seeds, once, and each party is given its own part of it once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import grpc
+
+import mpc
+from mpc.compiler.plan import Plan
+from mpc.correlations import BundleId
+from mpc.cost import plan_cost
+from mpc.errors import HandshakeError, PlanError, PolicyError, SessionError
+from mpc.interpret.dealer import Dealt, SessionMasks, deal
+from mpc.prg import SEED_BYTES, Seed
+from parties import entropy, manifest
+from parties.certificates import Identity
+from parties.config import ProviderConfig
+from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
+from parties.telemetry import Counters, logger
+from parties.terms import Terms
+from parties.transport import PROTOCOL, answers, caller, pieces, streams
+
+
+@dataclass
+class _Bundle:
+    """One dealt bundle, until every party has fetched its part."""
+
+    dealt: Dealt = field(repr=False)
+    seeds: list[Seed] = field(repr=False)
+    signed: party_pb2.Manifest
+    seconds: float
+    waiting: set[str]
+
+
+@dataclass
+class _Session:
+    terms: Terms
+    plan: Plan
+    masks: SessionMasks = field(default_factory=SessionMasks)
+    bundles: dict[int, _Bundle] = field(default_factory=dict)
+    batches: dict[int, int] = field(default_factory=dict)
+    last_run: int = -1
+    used_at: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class ProviderService(provider_pb2_grpc.ProviderServicer):
+    """The RPCs.
+
+    Args:
+        clock: monotonic seconds, for idle sessions.
+        draw: fresh random bytes.
+    """
+
+    def __init__(
+        self,
+        config: ProviderConfig,
+        identity: Identity,
+        counters: Counters,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[int], bytes] = entropy.token,
+    ) -> None:
+        self._config, self._identity, self._counters = config, identity, counters
+        self._clock, self._draw = clock, draw
+        self._sessions: dict[bytes, _Session] = {}
+        self._ended: set[bytes] = set()
+        self._lock = threading.Lock()
+
+    @answers
+    def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:  # noqa: N802
+        return party_pb2.DescribeReply(
+            name=self._config.name,
+            role="provider",
+            version=mpc.__version__,
+            protocol=PROTOCOL,
+            open_sessions=len(self._sessions),
+            clock=time.time(),
+        )
+
+    @streams
+    def Deal(  # noqa: N802
+        self, request: provider_pb2.DealRequest, context: grpc.ServicerContext
+    ) -> Iterator[provider_pb2.DealPart]:
+        party = caller(context)
+        if party not in self._config.parties:
+            raise PolicyError(
+                f"the provider deals to its own parties only, not to {party!r}",
+                remedy="add it to 'parties' in the provider's config",
+            )
+        session = self._open(request) if request.run == 0 else self._session(request.session_id)
+        if party not in session.terms.parties:
+            raise PolicyError(f"{party!r} is not a party of this session")
+        bundle, corrections = self._fetch(session, request, party)
+        index = session.terms.parties.index(party)
+        self._counters.dealt_bytes.inc(SEED_BYTES + len(corrections))
+        header = provider_pb2.DealHeader(
+            seed=bundle.seeds[index].secret,
+            manifest=bundle.signed,
+            deal_seconds=bundle.seconds,
+            corrections=len(corrections),
+        )
+        yield provider_pb2.DealPart(header=header)
+        for piece in pieces(corrections):
+            yield provider_pb2.DealPart(chunk=piece)
+
+    @answers
+    def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:  # noqa: N802
+        with self._lock:
+            session = self._sessions.get(request.session_id)
+            if session is not None and caller(context) in session.terms.parties:
+                self._end(request.session_id)
+        return provider_pb2.FinishReply()
+
+    # ------------------------------------------------------------------------ sessions
+
+    def _open(self, request: provider_pb2.DealRequest) -> _Session:
+        """The session of these terms: made by the first party that asks, found by the others."""
+        if len(request.terms.plan) > self._config.limits.max_plan_bytes:
+            raise PlanError("the plan is larger than this provider accepts", remedy="raise limits.max_plan_bytes")
+        plan = Plan.from_bytes(request.terms.plan)
+        terms = Terms(
+            plan.digest, self._config.name, tuple(request.terms.parties), tuple(request.terms.nonces)
+        )
+        if terms.session_id != request.session_id:
+            raise HandshakeError("the session id does not belong to these terms")
+        if not set(terms.parties) <= set(self._config.parties):
+            raise PolicyError("the session has parties that this provider does not deal to")
+        with self._lock:
+            self._drop_idle()
+            if request.session_id in self._ended:
+                raise SessionError("this session is over; its correlations are gone", remedy="start a new session")
+            if request.session_id not in self._sessions:
+                if len(self._sessions) >= self._config.limits.max_sessions:
+                    raise SessionError("the provider has too many open sessions", remedy="close some, or wait")
+                self._sessions[request.session_id] = _Session(terms, plan, used_at=self._clock())
+                logger().info("session opened", session=request.session_id.hex()[:16], parties=list(terms.parties))
+            return self._sessions[request.session_id]
+
+    def _session(self, session_id: bytes) -> _Session:
+        with self._lock:
+            if session_id not in self._sessions:
+                raise SessionError(
+                    "the provider does not know this session",
+                    cause="it was restarted, or the session ended or was idle too long",
+                    remedy="start a new session",
+                )
+            return self._sessions[session_id]
+
+    def _end(self, session_id: bytes) -> None:
+        if self._sessions.pop(session_id, None) is not None:
+            self._ended.add(session_id)
+
+    def _drop_idle(self) -> None:
+        limit = self._clock() - self._config.deadlines.idle
+        for session_id in [sid for sid, session in self._sessions.items() if session.used_at < limit]:
+            self._end(session_id)
+
+    # ------------------------------------------------------------------------- bundles
+
+    def _fetch(self, session: _Session, request: provider_pb2.DealRequest, party: str) -> tuple[_Bundle, bytes]:
+        """This party's part of a bundle, once."""
+        with session.lock:
+            session.used_at = self._clock()
+            if request.run not in session.bundles:
+                self._deal(session, request)
+            bundle = session.bundles[request.run]
+            if session.batches[request.run] != request.batch:
+                raise HandshakeError("the parties do not agree on this run's batch size")
+            if party not in bundle.waiting:
+                raise SessionError(f"{party} was dealt this bundle before; correlations are given once")
+            bundle.waiting.discard(party)
+            corrected = session.terms.parties[bundle.dealt.corrected]
+            corrections = bundle.dealt.corrections if party == corrected else b""
+            if not bundle.waiting:
+                del session.bundles[request.run]
+            return bundle, corrections
+
+    def _deal(self, session: _Session, request: provider_pb2.DealRequest) -> None:
+        if request.run != session.last_run + 1:
+            raise SessionError(f"run {request.run} was dealt before, or comes too early")
+        if not 1 <= request.batch <= self._config.limits.max_batch or (request.run == 0 and request.batch != 1):
+            raise PlanError(f"a batch of {request.batch} is not accepted", remedy="raise limits.max_batch")
+        needed = plan_cost(session.plan, request.batch).held * (len(session.terms.parties) + 1)
+        if needed > self._config.limits.max_memory_bytes:
+            raise PlanError("this run needs more memory than the provider's limit", remedy="use a smaller batch")
+        started = time.perf_counter()
+        bundle_id = BundleId(request.session_id, request.run, request.batch)
+        seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
+        plan = session.plan.bind(request.batch)
+        gates = plan.weights if request.run == 0 else plan.online
+        dealt = deal(gates, plan.wire, bundle_id, seeds, session.masks)
+        signed = manifest.sign(self._identity, session.terms, bundle_id, dealt)
+        session.last_run = request.run
+        session.batches[request.run] = request.batch
+        session.bundles[request.run] = _Bundle(
+            dealt, seeds, signed, time.perf_counter() - started, set(session.terms.parties)
+        )
+        self._counters.runs.labels(state="dealt").inc()

@@ -1,0 +1,373 @@
+"""One session at one party: from agreed terms to released outputs, and what ends it.
+
+    opening -> open -> closed
+         \\        \\-> aborted        an abort is terminal: there is no retry, only a new session
+
+A run within it:  prepared -> (inputs arrive) -> running -> done.  Correlations are burnt in the
+ledger, durably, before the first mask seed leaves this process; `revealed` is durable before
+the first output seed does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mpc.compiler.plan import Plan
+from mpc.correlations import Bundle, BundleId
+from mpc.cost import plan_cost
+from mpc.encoding import decode_field, encode_field, field_size
+from mpc.errors import InputError, MpcError, PeerError, PlanError, PolicyError, SessionError
+from mpc.gates.input import Input
+from mpc.interpret.party import PartyRun, SessionWires
+from mpc.prg import Seed
+from mpc.shares import Lane, Masked
+from parties import telemetry
+from parties.config import PartyConfig
+from parties.dealing import Dealings, Delivery
+from parties.ledger import Ledger, RunState
+from parties.link import Link, exchange
+from parties.pb.party_pb2 import Hello
+from parties.pb.party_pb2 import Manifest as SignedManifest
+from parties.telemetry import Counters
+from parties.terms import Terms
+from parties.transport import PROTOCOL
+
+TRANSITIONS = {
+    "opening": frozenset({"open", "aborted"}),
+    "open": frozenset({"closed", "aborted"}),
+    "closed": frozenset(),
+    "aborted": frozenset(),
+}
+
+
+@dataclass
+class Run:
+    """One run at this party; `done` is set when outputs may be asked for, or the session has ended."""
+
+    number: int
+    plan: Plan
+    party: PartyRun = field(repr=False)
+    signed: SignedManifest
+    burnt: bool = False
+    asked_at: float | None = None
+    given: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    done: threading.Event = field(default_factory=threading.Event)
+    online_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    rounds: int = 0
+    sent_bytes: int = 0
+
+
+class Session:
+    """See the module.  Its methods are called by RPC handlers, concurrently.
+
+    Args:
+        finished: called once when the session has ended.
+    """
+
+    def __init__(
+        self,
+        config: PartyConfig,
+        terms: Terms,
+        plan: Plan,
+        coordinator: str,
+        ledger: Ledger,
+        dealings: Dealings,
+        counters: Counters,
+        finished: Callable[[Session], None],
+    ) -> None:
+        self.id = terms.session_id
+        self.terms, self.plan, self.coordinator = terms, plan, coordinator
+        self.state = "opening"
+        self.error: MpcError | None = None
+        self.used_at = time.monotonic()
+        self._config, self._ledger, self._dealings, self._counters = config, ledger, dealings, counters
+        self._finished = finished
+        self._lock = threading.RLock()
+        self._preparing = threading.Lock()
+        self._ready = threading.Condition(self._lock)
+        self._index = terms.parties.index(config.name)
+        self._wires = SessionWires()
+        self._weights: Bundle | None = None
+        self._weights_signed = SignedManifest()
+        self._attached: set[str] = set()
+        self._runs: dict[int, Run] = {}
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="online")
+        self._log = telemetry.logger(session=self.id.hex()[:16])
+        hello = Hello(
+            protocol=PROTOCOL,
+            session_id=self.id,
+            plan_digest=terms.plan_digest,
+            field=plan.field,
+            roster=terms.roster_digest,
+        )
+        self.links = {
+            name: Link(name, hello, self.abort) for name in terms.parties if name != config.name
+        }
+        ledger.open_session(self.id, plan.digest, coordinator)
+
+    # ------------------------------------------------------------------------- opening
+
+    def receive_weights_masks(self) -> Delivery:
+        """Fetch the weights' bundle: the masks of what lives for the session."""
+        delivery = self._dealings.fetch_weights(self.id, self.terms, self.plan)
+        self._weights = self._expand(self.plan, BundleId(self.id, 0, 1), self.plan.weights, delivery)
+        self._weights_signed = delivery.signed
+        return delivery
+
+    def opened(self) -> None:
+        """Peers agreed and the weights' masks are here."""
+        self._move("open")
+        self._counters.sessions.labels(state="open").inc()
+        self._log.info("session open", plan=self.plan.digest.hex()[:16], coordinator=self.coordinator)
+
+    def _expand(self, plan: Plan, bundle_id: BundleId, gates: Iterable, delivery: Delivery) -> Bundle:
+        bundle = Bundle(bundle_id, delivery.seed, gates, plan.wire, delivery.corrections)
+        for wire, seed in bundle.held_seeds():
+            delivery.manifest.check_seed(wire, self._config.name, seed)
+        return bundle
+
+    def attach(self, peer: str) -> None:
+        """A peer's stream has come; a second one is refused."""
+        with self._lock:
+            if peer in self._attached:
+                raise PeerError(f"{peer} opened a second stream for one session", peer=peer)
+            self._attached.add(peer)
+
+    # ---------------------------------------------------------------------------- runs
+
+    def prepare(self, number: int, batch: int) -> tuple[float, int]:
+        """Deal and expand one run; (the provider's seconds, bytes received)."""
+        self._require_open()
+        limits = self._config.limits
+        if batch > limits.max_batch:
+            raise PlanError(f"a batch of {batch} is over this party's limit of {limits.max_batch}")
+        if plan_cost(self.plan, batch).held * 3 > limits.max_memory_bytes:
+            raise PlanError("this run needs more memory than this party's limit", remedy="use a smaller batch")
+        self._await_weights()
+        with self._preparing:
+            if number != max(self._runs, default=0) + 1:
+                raise SessionError(f"run {number} was prepared before, or comes too early; runs never repeat")
+            plan = self.plan.bind(batch)
+            bundle_id = BundleId(self.id, number, batch)
+            delivery = self._dealings.fetch(self.terms, bundle_id)
+            self._ledger.advance(self.id, number, RunState.DEALT)
+            bundle = self._expand(plan, bundle_id, plan.online, delivery)
+            party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires)
+            party.prepare()
+            with self._lock:
+                self._runs[number] = Run(number, plan, party, delivery.signed)
+                self._forget(number - 2)
+        self._counters.dealt_bytes.inc(delivery.size)
+        return delivery.deal_seconds, delivery.size
+
+    def _forget(self, number: int) -> None:
+        old = self._runs.get(number)
+        if old is not None and old.done.is_set():
+            del self._runs[number]
+
+    def masks(self, number: int, owner: str) -> tuple[list[tuple[str, Seed]], SignedManifest]:
+        """The sub-seeds of the caller's own inputs; burns the correlations first."""
+        self._require_open()
+        with self._lock:
+            if number == 0:
+                bundle, signed, gates = self._weights, self._weights_signed, self.plan.weights
+                if bundle is None:
+                    raise SessionError("the weights' masks are not here yet")
+            else:
+                run = self._run(number)
+                gates = tuple(gate for gate in run.plan.online if isinstance(gate, Input))
+                self._burn(run)
+                run.asked_at = time.monotonic()
+                bundle, signed = run.party.bundle, run.signed
+            owned = [gate.out for gate in gates if self.plan.wire[gate.out].holders == (owner,)]
+            if not owned:
+                raise PolicyError(f"{owner!r} owns no input of run {number}")
+            return [(wire, bundle.mask_seed(wire)) for wire in owned], signed
+
+    def _burn(self, run: Run) -> None:
+        if not run.burnt:
+            self._ledger.advance(self.id, run.number, RunState.BURNT)
+            run.burnt = True
+
+    def input_size(self, number: int, wire: str, owner: str) -> int:
+        """Bytes that this input has; refuses a wire that the caller does not own or has sent."""
+        self._require_open()
+        with self._lock:
+            run = self._run(number) if number else None
+            plan = run.plan if run else self.plan
+            gates = plan.online if run else plan.weights
+            if not any(isinstance(gate, Input) and gate.out == wire for gate in gates):
+                raise InputError(f"run {number} has no input wire of that name")
+            if plan.wire[wire].holders != (owner,):
+                raise PolicyError(f"{owner!r} does not own the input wire {wire}")
+            if wire in (run.given if run else self._wires.masked):
+                raise InputError(f"the input wire {wire} was submitted before")
+            return field_size(plan.wire[wire].sizes)
+
+    def submit(self, number: int, wire: str, owner: str, data: bytes) -> None:
+        """x^ of one input; starts the run when it was the last one."""
+        with self._ready:
+            self.input_size(number, wire, owner)
+            run = self._run(number) if number else None
+            plan = run.plan if run else self.plan
+            public = decode_field(data, plan.wire[wire].sizes)
+            if run is None:
+                gate = next(gate for gate in plan.weights if gate.out == wire)
+                if self._weights is None:
+                    raise SessionError("the weights' masks are not here yet")
+                self._wires.masked[wire] = Masked(public, self._weights.take(gate.name, f"mask:{wire}"))
+                self._ready.notify_all()
+                return
+            run.given[wire] = public
+            if len(run.given) == len(self.plan.inputs):
+                self._burn(run)
+                self._worker.submit(self._execute, run)
+
+    def _await_weights(self) -> None:
+        deadline = time.monotonic() + self._config.deadlines.submit
+        with self._ready:
+            while len(self._wires.masked) < len(self.plan.weights):
+                self._require_open()
+                if not self._ready.wait(min(1.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                    raise SessionError("the model's owner has not submitted all weights")
+
+    # -------------------------------------------------------------------------- online
+
+    def _execute(self, run: Run) -> None:
+        """The online phase, in a thread of its own; any failure aborts the session."""
+        try:
+            wall, cpu = time.perf_counter(), time.process_time()
+            self._ledger.advance(self.id, run.number, RunState.OPENED)
+            self._evaluate(run)
+            self.before_reveal(run)
+            self._ledger.advance(self.id, run.number, RunState.CHECKED)
+            self._ledger.advance(self.id, run.number, RunState.REVEALED)
+            run.online_seconds, run.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+            self._counters.runs.labels(state="revealed").inc()
+            self._counters.rounds.inc(run.rounds)
+            self._counters.sent_bytes.inc(run.sent_bytes)
+            run.done.set()
+        except MpcError as error:
+            self.abort(error)
+        except Exception as error:
+            self._log.error("unexpected error in a run", exc_info=error)
+            self.abort(MpcError("an internal error; the party's own log has more"))
+
+    def _evaluate(self, run: Run) -> None:
+        steps = run.party.schedule.steps
+        links = [self.links[name] for name in self.terms.parties if name in self.links]
+        for link in links:
+            link.inbox.begin(run.number, [step.size for step in steps])
+        evaluation = run.party.steps(run.given)
+        received: list[bytearray] | None = None
+        for step in steps:
+            payload = next(evaluation) if received is None else evaluation.send(received)
+            received = exchange(links, run.number, step.number, payload, self._config.deadlines.step)
+            run.rounds += 1
+            run.sent_bytes += len(payload) * len(links)
+        try:
+            next(evaluation) if received is None else evaluation.send(received)
+        except StopIteration:
+            return
+        raise MpcError("the plan has more rounds than its schedule")
+
+    def before_reveal(self, run: Run) -> None:
+        """The barrier between the last opening and the first released seed.
+
+        Nothing in passive mode; in active mode the MAC check stands here.
+        """
+
+    def result(self, number: int, active: Callable[[], bool]) -> Run:
+        """Wait for a run to end, as long as `active` says that the caller is still there."""
+        with self._lock:
+            run = self._run(number)
+        while not run.done.wait(0.5):
+            if not active():
+                raise SessionError("the caller is gone")
+        if self.error is not None and not run.online_seconds:
+            raise self.error
+        self.used_at = time.monotonic()
+        return run
+
+    def release(self, run: Run, recipient: str) -> list[tuple[str, Seed, np.ndarray]]:
+        """(wire, this party's mask seed, z^) of every output that the caller is a recipient of; once."""
+        with self._lock:
+            wires = dict.fromkeys(out.wire for out in self.plan.outputs)
+            held = [wire for wire in wires if recipient in self.plan.wire[wire].holders]
+            return [(wire, run.party.release(wire), run.party.output(wire)) for wire in held]
+
+    # -------------------------------------------------------------------------- ending
+
+    def close(self) -> None:
+        """End in good order."""
+        with self._lock:
+            self._move("closed")
+            self._ledger.close_session(self.id)
+        self._end("closed")
+
+    def abort(self, error: MpcError) -> None:
+        """End with an error: peers are told the code, waiting clients get the error.  Idempotent."""
+        with self._lock:
+            if self.state in ("closed", "aborted"):
+                return
+            self.error = error
+            self.state = "aborted"
+            self._ledger.abort_session(self.id, error.code)
+        self._log.warning("session aborted", code=error.code, about=error.peer)
+        self._counters.count_abort(error.code)
+        for link in self.links.values():
+            link.abort(error)
+        self._end("aborted")
+
+    def _end(self, state: str) -> None:
+        self._counters.sessions.labels(state=state).inc()
+        for link in self.links.values():
+            link.close()
+            link.inbox.end()
+        with self._ready:
+            for run in self._runs.values():
+                run.done.set()
+            self._ready.notify_all()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._finished(self)
+
+    def overdue(self, now: float) -> MpcError | None:
+        """Has somebody been silent for too long?"""
+        with self._lock:
+            waiting = [run for run in self._runs.values() if run.asked_at and len(run.given) < len(self.plan.inputs)]
+            if any(now - (run.asked_at or now) > self._config.deadlines.submit for run in waiting):
+                return PeerError("an input owner took the masks and did not submit in time")
+            running = any(run.asked_at and not run.done.is_set() for run in self._runs.values())
+            if not running and now - self.used_at > self._config.deadlines.idle:
+                return SessionError("the session was idle for too long")
+            return None
+
+    # ------------------------------------------------------------------------- helpers
+
+    def _move(self, state: str) -> None:
+        with self._lock:
+            if state not in TRANSITIONS[self.state]:
+                raise self.error or SessionError(f"the session is {self.state}")
+            self.state = state
+
+    def _require_open(self) -> None:
+        if self.state != "open":
+            raise self.error or SessionError(f"the session is {self.state}", remedy="start a new session")
+        self.used_at = time.monotonic()
+
+    def _run(self, number: int) -> Run:
+        if number not in self._runs:
+            raise SessionError(f"run {number} is not prepared, or is over")
+        return self._runs[number]
+
+
+def encode_output(public: np.ndarray) -> bytes:
+    """z^ as it travels and as it is hashed."""
+    return encode_field(public)

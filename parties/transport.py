@@ -1,0 +1,197 @@
+"""gRPC under mutual TLS: servers, channels, who is calling, and errors that cross the wire.
+
+A failed call carries one JSON object, `{"code", "what", "cause", "remedy", "peer"}`, as its
+status detail; the other side turns it back into the same error class.  Anything unexpected
+becomes the code `internal` and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, by_code
+from parties import telemetry
+from parties.certificates import Identity
+from parties.config import Endpoint
+
+PROTOCOL = 1
+"""Version of everything in protos/; peers must be equal."""
+
+FRAME_BYTES = 1 << 20
+_OVERHEAD = 1 << 16
+_LONGEST_TEXT = 2000
+_STATUS = {2: grpc.StatusCode.INVALID_ARGUMENT, 4: grpc.StatusCode.PERMISSION_DENIED, 1: grpc.StatusCode.INTERNAL}
+
+Reply = TypeVar("Reply")
+
+
+# ------------------------------------------------------------------------------- bytes
+
+
+def pieces(data: bytes | memoryview) -> Iterator[bytes]:
+    """data in pieces of at most 1 MiB."""
+    view = memoryview(data)
+    return (bytes(view[start : start + FRAME_BYTES]) for start in range(0, len(view), FRAME_BYTES))
+
+
+def collect(parts: Iterable[bytes], size: int, what: str, peer: str) -> bytes:
+    """Exactly `size` bytes from pieces; `PeerError` if fewer or more come, before more is held."""
+    out = bytearray()
+    for part in parts:
+        if len(out) + len(part) > size:
+            raise PeerError(f"{what}: more than the {size} bytes it should have", peer=peer)
+        out += part
+    if len(out) != size:
+        raise PeerError(f"{what}: {len(out)} of {size} bytes arrived", peer=peer)
+    return bytes(out)
+
+
+# -------------------------------------------------------------------------- connections
+
+
+def serve(identity: Identity, address: Endpoint, register: Callable[[grpc.Server], None], largest: int) -> grpc.Server:
+    """A started server that accepts only certificates of its own CA.
+
+    Args:
+        register: adds the services.
+        largest: bytes of the largest message it accepts.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=128, thread_name_prefix="rpc"),
+        options=[
+            ("grpc.max_receive_message_length", largest + _OVERHEAD),
+            ("grpc.max_send_message_length", largest + _OVERHEAD),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    register(server)
+    status = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    credentials = grpc.ssl_server_credentials(
+        [(identity.key_pem, identity.certificate_pem)], root_certificates=identity.ca_pem, require_client_auth=True
+    )
+    try:
+        bound = server.add_secure_port(address, credentials)
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise ConfigError(
+            f"cannot listen on {address}",
+            cause="the port is in use, or the address is not this machine's",
+            remedy="stop what uses it, or set another listen address",
+        )
+    server.start()
+    status.set("", health_pb2.HealthCheckResponse.SERVING)
+    return server
+
+
+def connect(identity: Identity, name: str, address: str) -> grpc.Channel:
+    """A channel to the process that bears `name`; any other certificate fails the handshake."""
+    credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
+    return grpc.secure_channel(
+        address,
+        credentials,
+        options=[
+            ("grpc.ssl_target_name_override", name),
+            ("grpc.max_receive_message_length", FRAME_BYTES + _OVERHEAD),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.enable_retries", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ],
+    )
+
+
+def caller(context: grpc.ServicerContext) -> str:
+    """The name in the caller's certificate, which its CA vouches for."""
+    names = context.auth_context().get("x509_common_name", [])
+    if len(names) != 1:
+        raise PeerError("the caller's certificate has no single name")
+    return names[0].decode("utf-8", "replace")
+
+
+# ------------------------------------------------------------------------------- errors
+
+
+def answers(method: Callable[..., Reply]) -> Callable[..., Reply]:
+    """Turn what a unary handler raises into a status; log what was unexpected, without values."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Reply:
+        try:
+            return method(self, request, context)
+        except Exception as error:
+            _fail(context, error)
+
+    return wrapped
+
+
+def streams(method: Callable[..., Iterator[Reply]]) -> Callable[..., Iterator[Reply]]:
+    """The same for a handler that yields its replies."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Reply]:
+        try:
+            yield from method(self, request, context)
+        except Exception as error:
+            _fail(context, error)
+
+    return wrapped
+
+
+def _fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    if not isinstance(error, MpcError):
+        if context.code() is not None or not context.is_active():
+            raise error  # the call has ended already
+        telemetry.logger().error("unexpected error", exc_info=error)
+        error = MpcError("an internal error; the process's own log has more")
+    status = _STATUS.get(error.exit_code, grpc.StatusCode.FAILED_PRECONDITION)
+    context.abort(status, to_detail(error))
+
+
+def to_detail(error: MpcError) -> str:
+    """The JSON object that travels."""
+    fields = {key: getattr(error, key) for key in ("code", "what", "cause", "remedy", "peer")}
+    return json.dumps({key: str(value)[:_LONGEST_TEXT] for key, value in fields.items() if value})
+
+
+def from_rpc(error: grpc.RpcError, name: str, address: str) -> MpcError:
+    """The error that a failed call to `name` stands for."""
+    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    detail = (error.details() if isinstance(error, grpc.Call) else "") or ""
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(f"{name} at {address} did not answer in time", remedy="mpc doctor", peer=name)
+    if code == grpc.StatusCode.UNAVAILABLE:
+        tls = any(word in detail.lower() for word in ("ssl", "certificate", "handshake", "peer name"))
+        cause = "its certificate does not verify: wrong CA, name or date" if tls else "it is not running, or a firewall"
+        return PeerError(f"{name} at {address} cannot be reached", cause=cause, remedy="mpc doctor", peer=name)
+    if code == grpc.StatusCode.CANCELLED:
+        return PeerError(f"the call to {name} was cancelled", peer=name)
+    return _from_detail(detail, name)
+
+
+def _from_detail(detail: str, name: str) -> MpcError:
+    try:
+        fields = json.loads(detail)
+        texts = {key: fields[key] for key in ("what", "cause", "remedy", "peer") if key in fields}
+        if not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts.values()):
+            raise ValueError
+        cls = by_code(str(fields["code"]))
+        error = cls(texts.pop("what", "failed"), cause=texts.get("cause"), remedy=texts.get("remedy"))
+        error.peer = texts.get("peer", name)
+    except (ValueError, KeyError, TypeError):
+        return PeerError(f"the call to {name} failed", cause=detail[:200] or None, peer=name)
+    if name not in error.what:
+        error.what = f"{name}: {error.what}"
+    return error

@@ -1,0 +1,1 @@
+"""What several tests share: plans, worlds, gate cases, statistics, an independent AES."""

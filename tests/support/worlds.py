@@ -1,0 +1,159 @@
+"""Runs in the in-memory world, and what a test may know that nobody in the protocol knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.compiler.plan import Plan
+from mpc.correlations import Bundle, BundleId, corrected_party
+from mpc.cost import plan_cost
+from mpc.gates.base import Opening
+from mpc.interpret import reference
+from mpc.interpret.dealer import Dealer, SessionMasks
+from mpc.interpret.world import World, WorldRun
+from mpc.prg import Seed
+from mpc.schedule import schedule
+
+Arrays = dict[str, np.ndarray]
+OpeningKey = tuple[int, str, str]
+
+
+def seed(number: int) -> Seed:
+    """A seed for tests."""
+    return Seed(number.to_bytes(32, "big"))
+
+
+def make_world(plan: Plan, weights: Mapping[str, np.ndarray], parties: int, number: int = 1) -> World:
+    """A world whose every value follows from `number`."""
+    return World(plan, weights, parties, seed(number))
+
+
+@dataclass
+class Deal:
+    """All that a provider dealt for one run, in the clear."""
+
+    plan: Plan
+    bundles: list[Bundle]
+    masks: Arrays
+    corrections: bytes
+    corrected: int
+
+    def plain(self, gate: str, name: str) -> np.ndarray:
+        """The plain value of a correlation; takes it from every bundle."""
+        return self.combine(self.shares(gate, name), self.width(gate, name))
+
+    def width(self, gate: str, name: str) -> int:
+        """0 for field elements."""
+        specs = next(g for g in self.plan.gates if g.name == gate).correlations(self.plan.wire)
+        return next(spec for spec in specs if spec.name == name).width
+
+    def shares(self, gate: str, name: str) -> list[np.ndarray]:
+        """Every party's share, taken from its bundle."""
+        if self.width(gate, name):
+            return [bundle.take_bits(gate, name).values for bundle in self.bundles]
+        return [bundle.take(gate, name).values for bundle in self.bundles]
+
+    @staticmethod
+    def combine(shares: list[np.ndarray], width: int) -> np.ndarray:
+        total = shares[0]
+        for share in shares[1:]:
+            total = total ^ share if width else fp.add(total, share)
+        return total
+
+
+def deal_by_hand(
+    plan: Plan, parties: int, run: int = 1, number: int = 1, session: SessionMasks | None = None, batch: int = 1
+) -> Deal:
+    """Deal one run of an unbound plan; the weights' masks too, unless `session` has them."""
+    bound, master = plan.bind(batch), seed(number)
+    if session is None:
+        session = SessionMasks()
+        if plan.weights:
+            session.masks.update(_deal(bound, plan.weights, parties, session, _ids(master, 0, 1)).masks)
+    return _deal(bound, bound.online, parties, session, _ids(master, run, batch))
+
+
+def _ids(master: Seed, run: int, batch: int) -> tuple[Seed, BundleId]:
+    """As World names its bundles, so that its runs can be looked into."""
+    return master, BundleId(master.derive("session").secret, run, batch)
+
+
+def _deal(plan: Plan, gates: tuple, parties: int, session: SessionMasks, ids: tuple[Seed, BundleId]) -> Deal:
+    master, bundle = ids
+    seeds = [master.derive("party", index, bundle.run) for index in range(parties)]
+    corrected = corrected_party(bundle, parties)
+    dealer = Dealer(plan.wire, [bundle.draws(each) for each in seeds], corrected, session)
+    corrections, _, masks = dealer.run(gates)
+    bundles = [
+        Bundle(bundle, each, gates, plan.wire, corrections if index == corrected else None)
+        for index, each in enumerate(seeds)
+    ]
+    return Deal(plan, bundles, session.masks | masks, corrections, corrected)
+
+
+def openings(plan: Plan, run: WorldRun) -> dict[OpeningKey, tuple[Opening, np.ndarray]]:
+    """Every opened value of a run of a bound plan, added up from the payloads."""
+    found: dict[OpeningKey, tuple[Opening, np.ndarray]] = {}
+    for step, payloads in zip(schedule(plan.online, plan.wire).steps, run.payloads, strict=True):
+        position = 0
+        for turn in step.turns:
+            for opening in turn.openings:
+                parts = [opening.decode(p[position : position + opening.size]) for p in payloads]
+                found[step.number, turn.gate.name, opening.name] = (opening, Deal.combine(parts, opening.width))
+                position += opening.size
+        assert all(len(payload) == position for payload in payloads)
+    return found
+
+
+@dataclass
+class Checked:
+    """A run that passed every check of `run_checked`."""
+
+    plan: Plan
+    run: WorldRun
+    values: Arrays
+    masks: Arrays
+
+
+class Trial:
+    """A session of which every run is held to all that the project promises of every gate."""
+
+    def __init__(self, plan: Plan, weights: Mapping[str, np.ndarray], parties: int, number: int = 1) -> None:
+        self.plan, self.weights, self.parties, self.number = plan, dict(weights), parties, number
+        self.world = make_world(plan, weights, parties, number)
+        self.runs = 0
+
+    def run(self, inputs: Mapping[str, np.ndarray], batch: int) -> Checked:
+        """One run; compares parties, reference, cost, schedule and transcripts."""
+        self.runs += 1
+        bound = self.plan.bind(batch)
+        run = self.world.run(inputs, batch)
+        values = reference.evaluate(bound, {**self.weights, **inputs}, lambda name, _: self._public(run, name))
+        masks = self._masks(bound, batch)
+        for wire in bound.wires:
+            held = fp.to_signed(fp.sub(self._public(run, wire.name), masks[wire.name]))
+            np.testing.assert_array_equal(held, values[wire.name], err_msg=f"wire {wire.name}")
+        for output in bound.outputs:
+            np.testing.assert_array_equal(run.outputs[output.wire], values[output.wire])
+        self._check_cost(bound, run, batch)
+        assert len(run.transcripts) == self.parties and len(set(run.transcripts)) == 1
+        return Checked(bound, run, values, masks)
+
+    def _public(self, run: WorldRun, name: str) -> np.ndarray:
+        weights = self.world._sessions[0].masked
+        return weights[name].public if name in weights else run.public[name]
+
+    def _masks(self, bound: Plan, batch: int) -> Arrays:
+        """Every wire's mask, from a second dealing."""
+        ids = _ids(seed(self.number), self.runs, batch)
+        return _deal(bound, bound.online, self.parties, self.world._masks, ids).masks
+
+    def _check_cost(self, bound: Plan, run: WorldRun, batch: int) -> None:
+        cost = plan_cost(self.plan, batch)
+        assert run.sent == [step.size for step in schedule(bound.online, bound.wire).steps]
+        assert (len(run.sent), sum(run.sent), run.dealt) == (cost.rounds, cost.sent, cost.dealt)
+        assert all(len(payload) == size for size, step in zip(run.sent, run.payloads, strict=True) for payload in step)

@@ -1,0 +1,301 @@
+"""F_p against Python's integers."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpc import field as fp
+from mpc import kernels
+from mpc.field import P
+from tests.support.effort import FULL, examples
+
+EDGES = sorted(
+    {0, 1, 2, 3, P - 1, P - 2, P >> 1, (P >> 1) + 1, (1 << 60) - 1, 1 << 60, (1 << 60) + 1}
+    | {(1 << k) + d for k in (20, 21, 31, 32, 40, 41, 52, 53, 59) for d in (-1, 0, 1)}
+)
+elements = st.one_of(st.sampled_from(EDGES), st.integers(0, P - 1))
+signed = st.one_of(st.sampled_from([0, 1, -1, P - 1, 1 - P]), st.integers(1 - P, P - 1))
+pairs = st.lists(st.tuples(elements, elements), min_size=1, max_size=20)
+
+
+def array(values: list) -> np.ndarray:
+    return np.array(values, dtype=np.uint64)
+
+
+def ints(values: np.ndarray) -> list:
+    assert values.dtype == np.uint64
+    return values.astype(object).tolist()
+
+
+def columns(pairs: list) -> tuple[np.ndarray, np.ndarray]:
+    left, right = zip(*pairs, strict=True)
+    return array(list(left)), array(list(right))
+
+
+# ------------------------------------------------------------------ elementwise
+
+
+def test_every_pair_of_edges() -> None:
+    rows = list(product(EDGES, EDGES))
+    a, b = columns(rows)
+    assert ints(fp.add(a, b)) == [(x + y) % P for x, y in rows]
+    assert ints(fp.sub(a, b)) == [(x - y) % P for x, y in rows]
+    assert ints(fp.mul(a, b)) == [x * y % P for x, y in rows]
+
+
+@examples(50)
+@given(pairs)
+def test_add_sub_mul_neg(rows: list) -> None:
+    a, b = columns(rows)
+    assert ints(fp.add(a, b)) == [(x + y) % P for x, y in rows]
+    assert ints(fp.sub(a, b)) == [(x - y) % P for x, y in rows]
+    assert ints(fp.mul(a, b)) == [x * y % P for x, y in rows]
+    assert ints(fp.neg(a)) == [-x % P for x, _ in rows]
+
+
+@examples(50)
+@given(st.lists(elements, min_size=1, max_size=20), st.integers(-(1 << 70), 1 << 70))
+def test_scale_and_add_a_public_integer(values: list, constant: int) -> None:
+    assert ints(fp.scale(array(values), constant)) == [v * constant % P for v in values]
+    assert ints(fp.add_int(array(values), constant)) == [(v + constant) % P for v in values]
+    assert int(fp.from_int(constant)) == constant % P
+
+
+@examples(30)
+@given(st.lists(st.lists(elements, min_size=3, max_size=3), min_size=1, max_size=9))
+def test_total_sums_the_first_axis(rows: list) -> None:
+    assert ints(fp.total(array(rows))) == [sum(column) % P for column in zip(*rows, strict=True)]
+    stacked = array(rows).reshape(len(rows), 3, 1)
+    assert fp.total(stacked).shape == (3, 1)
+
+
+def test_total_of_many_largest_elements_does_not_overflow() -> None:
+    assert ints(fp.total(np.full((1000, 2), P - 1, dtype=np.uint64))) == [-1000 % P] * 2
+
+
+@examples(50)
+@given(st.lists(signed, min_size=1, max_size=20))
+def test_signed_integers_become_residues(values: list) -> None:
+    assert ints(fp.from_signed(np.array(values, dtype=np.int64))) == [v % P for v in values]
+
+
+@examples(50)
+@given(st.lists(elements, min_size=1, max_size=20))
+def test_residues_become_the_nearest_integers(values: list) -> None:
+    expected = [v if v <= P // 2 else v - P for v in values]
+    assert fp.to_signed(array(values)).tolist() == expected
+    assert ints(fp.from_signed(fp.to_signed(array(values)))) == values
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (4,)), ((3, 1), (1, 4)), ((3, 4), ()), ((), (3, 4)), ((2, 1, 4), (3, 1))])
+def test_broadcasting_is_numpys(shapes: tuple) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, P, size=shape, dtype=np.uint64) for shape in shapes)
+    expected = a.astype(object) * b.astype(object) % P
+    got = fp.mul(a, b)
+    assert got.shape == expected.shape and (got.astype(object) == expected).all()
+
+
+def test_views_of_any_layout_are_read_in_their_own_order() -> None:
+    base = np.random.default_rng(1).integers(0, P, size=(6, 8), dtype=np.uint64)
+    for view in (base.T, base[::2, ::-1], base[:, 3], np.broadcast_to(base[0], (4, 8))):
+        before = view.copy()
+        assert (fp.add(view, view).astype(object) == view.astype(object) * 2 % P).all()
+        assert (fp.scale(view, 3).astype(object) == view.astype(object) * 3 % P).all()
+        assert (fp.total(view).astype(object) == view.astype(object).sum(axis=0) % P).all()
+        assert (view == before).all()
+
+
+@pytest.mark.parametrize("operation", [fp.add, fp.sub, fp.mul])
+def test_operands_stay_as_they_are_and_results_are_new(operation: object) -> None:
+    a, b = array([1, P - 1]), array([P - 1, 5])
+    out = operation(a, b)  # type: ignore[operator]
+    out[:] = 0
+    assert ints(a) == [1, P - 1] and ints(b) == [P - 1, 5]
+
+
+def test_empty_arrays() -> None:
+    empty = fp.zeros((0, 3))
+    assert fp.add(empty, empty).shape == fp.scale(empty, 2).shape == (0, 3)
+
+
+def test_scalars_stay_scalars() -> None:
+    five = np.full((), 5, dtype=np.uint64)
+    for result in (fp.add(five, five), fp.mul(five, five), fp.neg(five), fp.scale(five, 2), fp.add_int(five, 1)):
+        assert result.shape == ()
+
+
+# ------------------------------------------------------------------ limbs
+
+
+def from_limbs(l0: int, l1: int, l2: int) -> int:
+    return (l0 + (l1 << 21) + (l2 << 41)) % P
+
+
+# the representatives furthest from zero in every limb, and combinations with the largest sums
+LIMB_EXTREMES = [
+    from_limbs(l0, l1, l2)
+    for l0 in (-(1 << 20), 1 - (1 << 20), 0, (1 << 20) - 1)
+    for l1 in (-(1 << 19), 1 - (1 << 19), 0, (1 << 19) - 1)
+    for l2 in (-(1 << 19), 1 - (1 << 19), 0, (1 << 19) - 1)
+]
+
+
+def split(values: np.ndarray) -> list[list[int]]:
+    return [[int(v) for v in row] for row in fp._limbs(values)]
+
+
+@examples(50)
+@given(st.lists(elements, min_size=1, max_size=30))
+def test_limbs_add_up_and_keep_their_bounds(values: list) -> None:
+    check_limbs(values)
+
+
+def test_limbs_of_edges_and_extremes() -> None:
+    check_limbs(EDGES + LIMB_EXTREMES)
+    check_limbs(np.random.default_rng(2).integers(0, P, size=20_000).tolist())
+
+
+def check_limbs(values: list) -> None:
+    l0, l1, l2, l01, l02, l12 = split(array(values))
+    for i, value in enumerate(values):
+        assert (l0[i] + (l1[i] << 21) + (l2[i] << 41)) % P == value
+        assert abs(l0[i]) <= 1 << 20 and abs(l1[i]) <= 1 << 19 and abs(l2[i]) <= 1 << 19
+        assert (l01[i], l02[i], l12[i]) == (l0[i] + l1[i], l0[i] + l2[i], l1[i] + l2[i])
+
+
+def test_largest_limb_sums_stay_exact_at_the_largest_inner_dimension() -> None:
+    """The argument for 3,640: that many products of the largest limb sums stay below 2^53."""
+    largest = (1 << 20) + (1 << 19)
+    assert fp._MAX_INNER * largest**2 < 1 << 53 <= (fp._MAX_INNER + 1) * largest**2
+
+
+# ------------------------------------------------------------------ matrix products
+
+INNER = [1, 31, 32, 33, 64, 65, 3640, 3641, 8000]
+ROWS = [1, fp.THIN_ROWS, fp.THIN_ROWS + 1]
+
+
+def exact(a: np.ndarray, b: np.ndarray, offset: np.ndarray | int = 0) -> np.ndarray:
+    return (a.astype(object) @ b.astype(object) + offset) % P
+
+
+def adversarial(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Elements that push an accumulator as far as possible in one direction."""
+    if kind == "random":
+        return rng.integers(0, P, size=shape, dtype=np.uint64)
+    pools = {
+        "p-1": [P - 1],
+        "half": [1 << 60, (1 << 60) - 1, P >> 1],  # most positive representatives
+        "just over half": [(1 << 60) + 1, (1 << 60)],  # most negative, most positive
+        "edges": EDGES,
+        # odd limbs of one sign near their largest sum: inexact as soon as 2^53 is passed
+        "negative limbs": [from_limbs(1 - (1 << 20) - 2 * i, 1 - (1 << 19) - 2 * j, 1 - (1 << 19)) for i, j in ((0, 0),)]
+        + [from_limbs(3 - (1 << 20), 2 - (1 << 19), 5 - (1 << 19))],
+        "extremes": LIMB_EXTREMES,
+    }
+    return np.array(pools[kind], dtype=np.uint64)[rng.integers(0, len(pools[kind]), size=shape)]
+
+
+KINDS = ["random", "p-1", "half", "just over half", "edges", "negative limbs", "extremes"]
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("inner", INNER)
+def test_products_are_exact(inner: int, rows: int) -> None:
+    rng = np.random.default_rng([inner, rows])
+    for kind in KINDS:
+        a, b = adversarial(kind, (rows, inner), rng), adversarial(kind, (inner, 2), rng)
+        offset = adversarial("edges", (1, 2), rng)
+        assert (fp.matmul(a, b).astype(object) == exact(a, b)).all(), kind
+        assert (fp.matmul(a, b, offset).astype(object) == exact(a, b, offset.astype(object))).all(), kind
+
+
+@pytest.mark.parametrize("rows", [fp.THIN_ROWS + 1])
+def test_the_adversarial_operands_are_adversarial(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the split of the inner dimension they do break the float64 product."""
+    monkeypatch.setattr(fp, "_MAX_INNER", 1 << 30)
+    rng = np.random.default_rng(3)
+    a, b = (adversarial("negative limbs", shape, rng) for shape in ((rows, 8000), (8000, 2)))
+    assert not (fp.matmul(a, b).astype(object) == exact(a, b)).all()
+
+
+@pytest.mark.parametrize("offset_shape", [(), (5,), (1, 5), (7, 1), (7, 5)])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_offsets_broadcast(rows: int, offset_shape: tuple) -> None:
+    rng = np.random.default_rng(4)
+    offset_shape = tuple(rows if d == 7 else d for d in offset_shape)
+    a, b = (rng.integers(0, P, size=shape, dtype=np.uint64) for shape in ((rows, 3), (3, 5)))
+    offset = rng.integers(0, P, size=offset_shape, dtype=np.uint64)
+    kept = offset.copy()
+    assert (fp.matmul(a, b, offset).astype(object) == exact(a, b, offset.astype(object))).all()
+    assert (offset == kept).all()
+
+
+def test_offset_counts_once_however_the_inner_dimension_is_split() -> None:
+    rng = np.random.default_rng(5)
+    a, b = (rng.integers(0, P, size=shape, dtype=np.uint64) for shape in ((9, 7300), (7300, 3)))
+    offset = np.full((9, 3), P - 1, dtype=np.uint64)
+    assert (fp.matmul(a, b, offset).astype(object) == exact(a, b, P - 1)).all()
+
+
+@examples(200 if FULL else 40)
+@given(st.integers(1, 12), st.integers(1, 70), st.integers(1, 9), st.integers(0, 1 << 30), st.sampled_from(KINDS))
+def test_products_of_any_small_shape(m: int, k: int, n: int, seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = adversarial(kind, (m, k), rng), adversarial(kind, (k, n), rng)
+    assert (fp.matmul(a, b).astype(object) == exact(a, b)).all()
+    transposed = np.asfortranarray(a)
+    assert (fp.matmul(transposed, fp.Operand(b)).astype(object) == exact(a, b)).all()
+
+
+def test_an_operand_is_split_once_and_serves_both_paths() -> None:
+    rng = np.random.default_rng(6)
+    b = rng.integers(0, P, size=(12, 4), dtype=np.uint64)
+    operand = fp.Operand(b)
+    for rows in (1, 20, 1, 20):
+        a = rng.integers(0, P, size=(rows, 12), dtype=np.uint64)
+        assert (fp.matmul(a, operand).astype(object) == exact(a, b)).all()
+    assert operand.limbs is operand.limbs and operand.rows is operand.rows
+
+
+def test_inner_dimensions_have_to_agree() -> None:
+    with pytest.raises(ValueError, match="inner dimensions"):
+        fp.matmul(fp.zeros((2, 3)), fp.zeros((4, 2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inner", [3639, 3640, 3641, 7280, 7281, 20_000])
+def test_wide_products_with_extremes(inner: int) -> None:
+    rng = np.random.default_rng(inner)
+    for kind in KINDS:
+        a, b = adversarial(kind, (12, inner), rng), adversarial(kind, (inner, 9), rng)
+        assert (fp.matmul(a, b).astype(object) == exact(a, b)).all(), kind
+
+
+# ------------------------------------------------------------------ words
+
+
+def test_words_are_masked_to_61_bits_and_p_is_counted() -> None:
+    words = array([0, P, P - 1, (1 << 64) - 1, 1 << 61, (1 << 61) | 5, (5 << 61) | P])
+    assert kernels.mask_61(words) == 3
+    assert ints(words) == [0, P, P - 1, P, 0, 5, P]
+
+
+def test_what_is_not_canonical_is_counted() -> None:
+    assert kernels.count_not_canonical(array([0, P - 1, P, P + 1, (1 << 64) - 1])) == 3
+
+
+@examples(30)
+@given(st.lists(st.tuples(elements, elements, elements), min_size=1, max_size=20))
+def test_dot_planes_adds_to_what_is_there(rows: list) -> None:
+    a, b, out = (array([row[i] for row in rows]) for i in range(3))
+    start = ints(out)
+    planes = np.stack([a, b]), np.stack([b, b])
+    kernels.dot_planes(*planes, out)
+    assert ints(out) == [(s + x * y + y * y) % P for s, (x, y, _) in zip(start, rows, strict=True)]
