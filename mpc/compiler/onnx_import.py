@@ -245,6 +245,13 @@ def parse_range(text: str) -> tuple[float, float]:
     return pair
 
 
+def input_names(path: Path) -> list[str]:
+    """Names of a model's inputs, in its order."""
+    model = load_model(path)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [value.name for value in model.graph.input if value.name not in constants]
+
+
 def import_model(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]] | None = None) -> Graph:
     """The graph of a checked model.
 

@@ -1,9 +1,82 @@
-"""The command line, `mpc`."""
+"""The command line, `mpc`: results to stdout, everything else to stderr, errors by exit code.
+
+Sub-commands are imported when they are called, so that `mpc ps` does not wait for numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
 import sys
-from pathlib import Path
-def main():
-    role, _, _, cfg = sys.argv[1:5]
-    from parties import daemon
-    from parties.config import load, PartyConfig, ProviderConfig
-    if role=='party': daemon.run_party(load(PartyConfig, Path(cfg)))
-    else: daemon.run_provider(load(ProviderConfig, Path(cfg)))
+from collections.abc import Sequence
+
+import click
+
+import mpc
+from mpc.errors import MpcError
+from parties.cli.display import Display
+
+_COMMANDS = {
+    "up": ("parties.cli.local", "up", "Start a local cluster: a provider and N parties, real processes."),
+    "ps": ("parties.cli.local", "ps", "What runs."),
+    "logs": ("parties.cli.local", "logs", "What the processes say."),
+    "down": ("parties.cli.local", "down", "Stop the local cluster."),
+    "compile": ("parties.cli.model", "compile_", "Compile an ONNX model to a plan."),
+    "inspect": ("parties.cli.model", "inspect", "What a plan or model costs and who learns what, before anything runs."),
+    "run": ("parties.cli.run", "run", "Encrypted inference."),
+    "doctor": ("parties.cli.doctor", "doctor", "Check certificates, clocks, versions, links, ledgers; each with its fix."),
+    "party": ("parties.cli.serve", "party", "The party daemon."),
+    "provider": ("parties.cli.serve", "provider", "The crypto-provider daemon."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(mpc.__version__, prog_name="mpc")
+@click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Show a traceback for an internal error.")
+@click.pass_context
+def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
+    """Secure multi-party computation for machine learning: answers from data that nobody may see."""
+    context.obj = Display(quiet=quiet, verbose=verbose)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status (see mpc/errors.py for the codes)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    display = Display(as_json="--json" in words, verbose="-v" in words or "--verbose" in words)
+    try:
+        status = cli.main(words, standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except MpcError as error:
+        display.error(error)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        display.say("interrupted")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if display.verbose:
+            raise
+        display.error(MpcError(f"an internal error ({type(error).__name__})", remedy="run it again with mpc -v"))
+        sys.exit(1)

@@ -1,0 +1,104 @@
+"""How the command line speaks: tables and results on stdout, notes and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mpc.errors import MpcError
+
+JSON_VERSION = 1
+
+
+class Display:
+    """One command's voice.
+
+    Args:
+        as_json: an error becomes one JSON object on stdout too.
+    """
+
+    def __init__(self, quiet: bool = False, verbose: bool = False, as_json: bool = False) -> None:
+        self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A note on stderr."""
+        if not self.quiet:
+            self.notes.print(escape(text))
+
+    def result(self, text: str) -> None:
+        """A line on stdout."""
+        self.out.print(escape(text))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+        """A table on stdout; columns whose name starts with '>' are right-aligned."""
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row))
+        self.out.print(table)
+
+    def json(self, content: dict[str, Any]) -> None:
+        """One versioned object on stdout."""
+        sys.stdout.write(json.dumps({"version": JSON_VERSION, **content}) + "\n")
+
+    def error(self, error: MpcError) -> None:
+        """What failed, the likely cause, the fix."""
+        if self.as_json:
+            fields = {"code": error.code, "what": error.what, "cause": error.cause, "fix": error.remedy}
+            self.json({"error": {**fields, "peer": error.peer, "exit_code": error.exit_code}})
+        first, *rest = error.lines()
+        self.notes.print(f"[bold red]error:[/] {escape(first)}")
+        for line in rest:
+            self.notes.print(f"  {escape(line)}")
+
+    @contextmanager
+    def stages(self) -> Iterator[Stages]:
+        """A spinner that names what is being done; on a terminal only."""
+        progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self.notes,
+            transient=True,
+            disable=self.quiet or not self.notes.is_terminal,
+        )
+        with progress:
+            yield Stages(progress)
+
+
+class Stages:
+    """What `Display.stages` gives: call it with the name of each stage as it begins."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: Any = None
+
+    def __call__(self, name: str) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(name, total=None)
+
+
+def seconds(value: float) -> str:
+    """A duration for people."""
+    if value < 1e-3:
+        return f"{value * 1e6:.0f} us"
+    return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def size(count: int) -> str:
+    """Bytes for people; exact below 10 kB."""
+    if count < 10_000:
+        return f"{count:,} B"
+    return f"{count / 1e3:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,125 @@
+"""`mpc doctor`: what is wrong with a cluster, line by line, each with its fix."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import grpc
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+import mpc
+from mpc.errors import ConfigError, MpcError
+from parties.certificates import Identity
+from parties.cli.display import Display, seconds
+from parties.cli.options import FOLDER, JSON
+from parties.config import ClusterConfig, Peer, load
+from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
+from parties.probe import probe
+from parties.transport import PROTOCOL, connect, from_rpc
+
+_CLOCK_SKEW = 30.0
+_RENEW_DAYS = 30
+_AES_FLOOR = 5e8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is fine, what was found, what to do."""
+
+    check: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+@click.command()
+@click.option("--cluster", type=click.Path(path_type=Path), help="A cluster.toml; default: the local cluster's.")
+@FOLDER
+@JSON
+@click.pass_obj
+def doctor(display: Display, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Check certificates, clock, versions, reachability and round trips, ledgers, AES speed."""
+    path = cluster or folder / "cluster.toml"
+    if not path.is_file():
+        raise ConfigError(f"no cluster: {path} does not exist", remedy="mpc up --detach, or --cluster FILE")
+    config = load(ClusterConfig, path)
+    findings = []
+    for finding in examine(config):
+        findings.append(finding)
+        if not as_json:
+            fix = f"  fix: {finding.fix}" if finding.fix else ""
+            display.result(f"{'ok ' if finding.ok else 'BAD'}  {finding.check:<28} {finding.found}{fix}")
+    healthy = all(finding.ok for finding in findings)
+    if as_json:
+        display.json({"healthy": healthy, "findings": [asdict(finding) for finding in findings]})
+    if not healthy:
+        raise click.exceptions.Exit(6)
+
+
+def examine(config: ClusterConfig) -> Iterator[Finding]:
+    """All checks, in order; later ones run even if earlier ones fail."""
+    yield _aes()
+    try:
+        identity = Identity.load(config.tls, config.name)
+    except MpcError as error:
+        yield Finding("own certificate", False, error.what, error.remedy or "mpc up")
+        return
+    days = (identity.not_after - datetime.now(UTC)).days
+    fix = "" if days >= _RENEW_DAYS else "issue new certificates: mpc up makes them, or your CA"
+    yield Finding("own certificate", days >= 0, f"{identity.name}, {days} days left", fix)
+    for peer, role in ((config.provider, "provider"), *((party, "party") for party in config.parties)):
+        yield from _examine_process(config, identity, peer, role)
+
+
+def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role: str) -> Iterator[Finding]:
+    reach = probe(identity, peer.name, peer.address, config.deadlines.connect)
+    if not reach.reachable:
+        fix = f"start it: mpc {role} serve --config ... (locally: mpc up)"
+        yield Finding(peer.name, False, f"{peer.address}: {reach.problem}", fix)
+        return
+    yield Finding(peer.name, True, f"{peer.address}, round trip {seconds(reach.round_trip_seconds)}")
+    try:
+        reply = _describe(config, identity, peer, role)
+    except MpcError as error:
+        yield Finding(f"{peer.name} answers", False, error.what, error.remedy or f"mpc logs {peer.name}")
+        return
+    same = reply.protocol == PROTOCOL
+    fix = "" if same else "install the same version everywhere"
+    yield Finding(f"{peer.name} version", same, f"{reply.version}, protocol {reply.protocol}; here {mpc.__version__}", fix)
+    skew = abs(reply.clock - time.time())
+    fix = "" if skew < _CLOCK_SKEW else "set both clocks by NTP"
+    yield Finding(f"{peer.name} clock", skew < _CLOCK_SKEW, f"{skew:.1f} s apart", fix)
+    if role == "party":
+        yield Finding(f"{peer.name} ledger", bool(reply.ledger), f"epoch {reply.ledger}, {reply.open_sessions} sessions open")
+    for other in reply.peers:
+        fix = "" if other.reachable else f"open the way from {peer.name} to {other.name}; check the address in its config"
+        found = seconds(other.round_trip_seconds) if other.reachable else other.problem
+        yield Finding(f"{peer.name} -> {other.name}", other.reachable, found, fix)
+
+
+def _describe(config: ClusterConfig, identity: Identity, peer: Peer, role: str) -> party_pb2.DescribeReply:
+    channel = connect(identity, peer.name, peer.address)
+    make = provider_pb2_grpc.ProviderStub if role == "provider" else party_pb2_grpc.PartyStub
+    request = party_pb2.DescribeRequest(probe=role == "party")
+    try:
+        reply: party_pb2.DescribeReply = make(channel).Describe(request, timeout=2 * config.deadlines.connect)
+        return reply
+    except grpc.RpcError as error:
+        raise from_rpc(error, peer.name, peer.address) from None
+    finally:
+        channel.close()
+
+
+def _aes() -> Finding:
+    cipher = Cipher(algorithms.AES(bytes(32)), modes.CTR(bytes(16))).encryptor()
+    block, started, rounds = bytes(1 << 20), time.perf_counter(), 64
+    for _ in range(rounds):
+        cipher.update(block)
+    rate = rounds * len(block) / (time.perf_counter() - started)
+    fix = "" if rate > _AES_FLOOR else "this processor has no AES instructions: dealing will be slow"
+    return Finding("AES", rate > _AES_FLOOR, f"{rate / 1e9:.1f} GB/s", fix)

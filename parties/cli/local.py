@@ -1,0 +1,147 @@
+"""`mpc up`, `ps`, `logs`, `down`: a cluster on this machine, under `.mpc/`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.live import Live
+from rich.table import Table
+
+from mpc.errors import ConfigError, PeerError
+from parties.cli.display import Display, seconds
+from parties.cli.options import FOLDER, JSON, SECURITY, require_passive
+from parties.launcher import LocalLayout, MemberStatus, start, status, stop
+
+_POLL = 0.5
+
+
+@click.command()
+@click.option("--parties", default=3, show_default=True, type=click.IntRange(2), help="How many.")
+@click.option("--detach", is_flag=True, help="Return once they serve; 'mpc down' stops them.")
+@click.option("--port", type=int, help="The provider's port; the parties' follow. Default: free ones.")
+@SECURITY
+@FOLDER
+@click.pass_obj
+def up(display: Display, parties: int, detach: bool, port: int | None, security: str, folder: Path) -> None:
+    """Start a provider and N parties as processes of their own, with a development CA.
+
+    Configs, certificates, ledgers and logs are made under .mpc/.
+    """
+    require_passive(security)
+    layout = LocalLayout.create(folder, parties, port)
+    with display.stages() as stage:
+        stage(f"starting a provider and {parties} parties")
+        start(layout, detach=detach)
+    display.say(f"a provider and {parties} parties serve; cluster file: {layout.cluster_file}")
+    if detach:
+        display.say("next: mpc run MODEL.onnx --input X.npy; mpc ps; mpc down")
+        return
+    try:
+        _watch(display, layout)
+    finally:
+        stop(layout)
+        display.say("stopped")
+
+
+def _watch(display: Display, layout: LocalLayout) -> None:
+    """Live status until ctrl-C; an error if a process dies."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    live_on = display.out.is_terminal and not display.quiet
+    with Live(_table(status(layout)), console=display.out, auto_refresh=False, transient=True) as live:
+        display.say("ctrl-C stops them")
+        while not ended.wait(_POLL):
+            members = status(layout)
+            if live_on:
+                live.update(_table(members), refresh=True)
+            for member in members:
+                if member.state in ("died", "stopped"):
+                    raise PeerError(f"{member.name} died", remedy=f"mpc logs {member.name}", peer=member.name)
+
+
+def _table(members: list[MemberStatus]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "role", "state", "pid", "address", "up"):
+        table.add_column(column)
+    for member in members:
+        up_for = seconds(member.uptime) if member.uptime is not None else "-"
+        table.add_row(member.name, member.role, member.state, str(member.pid or "-"), str(member.address), up_for)
+    return table
+
+
+@click.command()
+@FOLDER
+@JSON
+@click.pass_obj
+def ps(display: Display, folder: Path, as_json: bool) -> None:
+    """Every process of the local cluster and its state."""
+    members = status(_layout(folder))
+    if as_json:
+        display.json({"members": [asdict(member) for member in members]})
+        return
+    display.out.print(_table(members))
+
+
+@click.command()
+@FOLDER
+@click.pass_obj
+def down(display: Display, folder: Path) -> None:
+    """Stop every process of the local cluster."""
+    stopped = stop(_layout(folder))
+    display.say(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@click.command()
+@click.argument("who", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Wait for more.")
+@FOLDER
+@click.pass_obj
+def logs(display: Display, who: str | None, follow: bool, folder: Path) -> None:
+    """What WHO (default: everyone) has logged since it was started."""
+    members = _layout(folder).members
+    if who is not None and who not in [member.name for member in members]:
+        raise ConfigError(f"there is no process {who!r}", remedy=f"one of {', '.join(m.name for m in members)}")
+    paths = [member.log for member in members if who in (None, member.name)]
+    for line in _lines(paths, follow):
+        display.result(line)
+
+
+def _lines(paths: list[Path], follow: bool) -> Iterator[str]:
+    """Rendered lines in order of time; then, if asked for, new ones as they come."""
+    offsets = dict.fromkeys(paths, 0)
+    while True:
+        found: list[tuple[str, str]] = []
+        for path in paths:
+            data = path.read_bytes()[offsets[path] :] if path.exists() else b""
+            complete = data[: data.rfind(b"\n") + 1]
+            offsets[path] += len(complete)
+            found += [_render(line) for line in complete.decode("utf-8", "replace").splitlines()]
+        yield from (text for _, text in sorted(found, key=lambda entry: entry[0]))
+        if not follow:
+            return
+        time.sleep(_POLL)
+
+
+def _render(line: str) -> tuple[str, str]:
+    """(time, text) of one JSON line; other lines as they are."""
+    try:
+        event = json.loads(line)
+        stamp, level = event.pop("timestamp"), event.pop("level")
+        who, what = event.pop("process"), event.pop("event")
+    except (ValueError, KeyError, AttributeError):
+        return "", line
+    rest = " ".join(f"{key}={value}" for key, value in event.items())
+    return stamp, f"{stamp[11:23]} {who:<10} {level:<8} {what} {rest}".rstrip()
+
+
+def _layout(folder: Path) -> LocalLayout:
+    if not (folder / "cluster.toml").exists():
+        raise ConfigError(f"there is no cluster under {folder}", remedy="start one: mpc up --detach")
+    return LocalLayout.open(folder)

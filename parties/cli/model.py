@@ -1,0 +1,168 @@
+"""`mpc compile`, `mpc inspect`: everything about a plan before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.onnx_import import input_names
+from mpc.compiler.onnx_nodes import supported
+from mpc.compiler.plan import Plan
+from mpc.cost import gate_cost, plan_cost
+from mpc.errors import ModelError, PlanError
+from mpc.gates.input import Input
+from parties.cli.display import Display, size
+from parties.cli.options import JSON, RANGE, parse_ranges
+from parties.config import write_atomic
+
+_MODEL = click.argument("model", type=click.Path(path_type=Path))
+
+
+@click.command("compile")
+@_MODEL
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the plan goes.")
+@RANGE
+@click.pass_obj
+def compile_(display: Display, model: Path, output: Path, ranges: tuple[str, ...]) -> None:
+    """Compile MODEL (ONNX) to a plan: public, without weights; prints its digest."""
+    compiled = _compiled(display, model, ranges)
+    if not output.parent.is_dir():
+        raise ModelError(f"there is no folder {output.parent}", remedy="make it first")
+    write_atomic(output, compiled.plan.canonical, 0o644)
+    display.result(compiled.plan.digest.hex())
+
+
+@click.command()
+@_MODEL
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 1 << 20))
+@click.option("--parties", default=2, show_default=True, type=click.IntRange(2))
+@click.option("--operators", is_flag=True, help="Only list the operators that are supported.")
+@RANGE
+@JSON
+@click.pass_obj
+def inspect(
+    display: Display,
+    model: Path,
+    batch: int,
+    parties: int,
+    operators: bool,
+    ranges: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """What MODEL (an ONNX model or a plan) costs, gate by gate, and who learns what."""
+    if operators:
+        display.result(", ".join(supported()))
+        return
+    plan, origins = _plan(display, model, ranges)
+    report = describe(plan, origins, batch, parties)
+    if as_json:
+        display.json(report)
+        return
+    _print(display, report)
+
+
+def _plan(display: Display, path: Path, ranges: tuple[str, ...]) -> tuple[Plan, dict[str, str]]:
+    """A plan from either kind of file, and the model's node of each gate where it is known."""
+    if path.is_file() and path.open("rb").read(1) == b"{":
+        if ranges:
+            raise PlanError("a plan's ranges are part of it", remedy="compile the model again with --range")
+        return Plan.from_bytes(path.read_bytes()), {}
+    compiled = _compiled(display, path, ranges)
+    return compiled.plan, {gate: origin.node for gate, origin in compiled.origins.items()}
+
+
+def _compiled(display: Display, path: Path, ranges: tuple[str, ...]) -> Compiled:
+    compiled = compile_model(path, parse_ranges(ranges, input_names(path) if ranges else None))
+    for name in compiled.undeclared:
+        display.say(f"note: no range is declared for input {name!r}; -32:32 is taken (--range {name}=LOW:HIGH)")
+    return compiled
+
+
+def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> dict[str, Any]:
+    """The report that `mpc inspect --json` prints."""
+    bound, cost = plan.bind(batch), plan_cost(plan, batch)
+    gates = []
+    for gate in plan.gates:
+        part, wires = gate_cost(gate, bound.wire), [bound.wire[name] for name in gate.writes]
+        setup = isinstance(gate, Input) and gate.lifetime == "session"
+        gates.append(
+            {
+                "gate": gate.name,
+                "node": origins.get(gate.name, ""),
+                "phase": "session" if setup else "run",
+                "shape": list(wires[0].sizes),
+                "rounds": part.rounds,
+                "sent_bytes_per_peer": part.sent,
+                "dealt_bytes": part.dealt,
+                "scale": str(wires[0].scale),
+                "bits": max(wire.bits for wire in wires),
+            }
+        )
+    learns = [
+        {"who": list(bound.wire[out.wire].holders), "output": out.name, "shape": list(out.shape)} for out in bound.outputs
+    ]
+    enters = [
+        {
+            "who": list(bound.wire[given.wire].holders),
+            "input": given.name,
+            "range": [float(given.low), float(given.high)],
+            "shape": list(bound.wire[given.wire].sizes),
+        }
+        for given in plan.inputs
+    ]
+    owners = {holder for gate in plan.weights for holder in plan.wire[gate.out].holders}
+    return {
+        "digest": plan.digest.hex(),
+        "batch": batch,
+        "parties": parties,
+        "rounds": cost.rounds,
+        "sent_bytes_per_peer": cost.sent,
+        "sent_bytes": cost.total_sent(parties),
+        "dealt_bytes": cost.total_dealt(parties),
+        "correlation_bytes": cost.held,
+        "model_owners": sorted(owners),
+        "enters": enters,
+        "learns": learns,
+        "gates": gates,
+    }
+
+
+def _print(display: Display, report: dict[str, Any]) -> None:
+    rows = [
+        (
+            entry["gate"],
+            entry["node"],
+            "x".join(map(str, entry["shape"])),
+            entry["rounds"] or "-",
+            size(entry["sent_bytes_per_peer"]) if entry["sent_bytes_per_peer"] else "-",
+            size(entry["dealt_bytes"]) if entry["dealt_bytes"] else "-",
+            _scale(entry["scale"]),
+            f"2^{entry['bits']}",
+        )
+        for entry in report["gates"]
+        if entry["phase"] == "run"
+    ]
+    display.table(["gate", "node", ">shape", ">rounds", ">sent to each peer", ">dealt", ">scale", ">bound"], rows)
+    display.result("")
+    display.result(f"digest        {report['digest']}")
+    display.result(f"rounds        {report['rounds']}")
+    each = size(report["sent_bytes_per_peer"])
+    display.result(f"sent          {each} by each party to each peer (batch {report['batch']})")
+    display.result(f"dealt         {size(report['dealt_bytes'])} by the provider to {report['parties']} parties, a run")
+    weights = sum(entry["phase"] == "session" for entry in report["gates"])
+    if weights:
+        display.result(f"weights       {weights} arrays, entered once a session by {', '.join(report['model_owners'])}")
+    for entry in report["enters"]:
+        low, high = entry["range"]
+        display.result(f"enters        {', '.join(entry['who'])}: input {entry['input']!r} in {low:g}:{high:g}")
+    for entry in report["learns"]:
+        display.result(f"learns        {', '.join(entry['who'])}: output {entry['output']!r} {tuple(entry['shape'])}")
+    display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")
+
+
+def _scale(text: str) -> str:
+    number = int(text) if text.isdigit() else 0
+    return f"2^{number.bit_length() - 1}" if number and number & (number - 1) == 0 else text

@@ -1,0 +1,52 @@
+"""`mpc party serve`, `mpc provider serve`: the daemons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parties.config import PartyConfig, ProviderConfig, load
+
+_CONFIG = click.option(
+    "--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Its TOML configuration."
+)
+_LISTEN = click.option("--listen", metavar="HOST:PORT", help="Instead of the configured address.")
+_LEVEL = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+
+
+def _overrides(listen: str | None, log_level: str | None) -> dict[str, Any]:
+    return {"listen": listen, "log_level": log_level}
+
+
+@click.group()
+def party() -> None:
+    """The party daemon."""
+
+
+@party.command("serve")
+@_CONFIG
+@_LISTEN
+@_LEVEL
+def serve_party(config: Path, listen: str | None, log_level: str | None) -> None:
+    """Serve as one party until SIGTERM or ctrl-C."""
+    from parties.daemon import run_party
+
+    run_party(load(PartyConfig, config, _overrides(listen, log_level)))
+
+
+@click.group()
+def provider() -> None:
+    """The crypto-provider daemon."""
+
+
+@provider.command("serve")
+@_CONFIG
+@_LISTEN
+@_LEVEL
+def serve_provider(config: Path, listen: str | None, log_level: str | None) -> None:
+    """Serve as the crypto-provider until SIGTERM or ctrl-C."""
+    from parties.daemon import run_provider
+
+    run_provider(load(ProviderConfig, config, _overrides(listen, log_level)))

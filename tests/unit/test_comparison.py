@@ -1,0 +1,219 @@
+"""[r mod 2^q > c mod 2^q] from dealt tables, for every q: dealt by hand, evaluated through the lanes."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpc import kernels
+from mpc.comparison import CHUNK_BITS, MAX_CHUNKS, Comparison
+from mpc.encoding import word_type
+from mpc.errors import PlanError
+from mpc.field import P
+from mpc.shares import BitShare, Lane
+from tests.support.effort import FULL, examples
+from tests.support.statistics import assert_uniform_words
+
+MOST = CHUNK_BITS * MAX_CHUNKS
+
+
+def split(plain: np.ndarray, width: int, parties: int, rng: np.random.Generator) -> list[BitShare]:
+    """XOR shares of plain words."""
+    top = (1 << width) - 1
+    shares = [rng.integers(0, top, plain.shape, dtype=plain.dtype, endpoint=True) for _ in range(parties - 1)]
+    last = plain.copy()
+    for share in shares:
+        last ^= share
+    return [BitShare(values, width) for values in (*shares, last)]
+
+
+def xor(shares: list[BitShare]) -> np.ndarray:
+    total = shares[0]
+    for share in shares[1:]:
+        total = total ^ share
+    return total.values
+
+
+def thermometers(comparison: Comparison, r: np.ndarray) -> np.ndarray:
+    table = np.empty((comparison.chunks, r.size), dtype=np.uint64)
+    kernels.thermometers(r, comparison.shifts, comparison.widths, table)
+    return table
+
+
+def compare(bits: int, r: np.ndarray, c: np.ndarray, parties: int, rng: np.random.Generator) -> np.ndarray:
+    """The result that the parties hold, the free bit taken off; checks the opened words on the way."""
+    comparison = Comparison(bits)
+    kind = word_type(comparison.mask_width)
+    mask = rng.integers(0, (1 << comparison.mask_width) - 1, r.shape, dtype=kind, endpoint=True)
+    tables = split(thermometers(comparison, r), 64, parties, rng)
+    masks = split(mask, comparison.mask_width, parties, rng)
+    nodes = split(comparison.products(mask), 8, parties, rng)
+    lanes = [Lane.passive(index) for index in range(parties)]
+    leaves = [lane.look_up(comparison, t, c, m) for lane, t, m in zip(lanes, tables, masks, strict=True)]
+    assert all(leaf.width == comparison.leaf_width and leaf.shape == c.shape for leaf in leaves)
+    opened = xor(leaves)
+    assert (opened >> kind.type(comparison.leaf_width) == 0).all()  # nothing beside the declared bits
+    leaf_mask = mask & kind.type((1 << comparison.leaf_width) - 1)
+    assert (opened ^ leaf_mask == expected_leaves(comparison, r, c)).all()
+    results = [
+        lane.resolve(comparison, opened, m, node) for lane, m, node in zip(lanes, masks, nodes, strict=True)
+    ]
+    assert all(result.width == 1 and set(np.unique(result.values)) <= {0, 1} for result in results)
+    return xor(results) ^ comparison.free_bit(mask)
+
+
+def expected_leaves(comparison: Comparison, r: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Bit j: chunk j of r is larger; bit K + j: it is equal, but not for the last."""
+    words = np.zeros(r.shape, dtype=np.uint64)
+    for j, (shift, width) in enumerate(zip(comparison.shifts, comparison.widths, strict=True)):
+        low = (np.uint64(1) << width) - np.uint64(1)
+        mine, other = (r >> shift) & low, (c >> shift) & low
+        words |= (mine > other).astype(np.uint64) << np.uint64(j)
+        if j < comparison.chunks - 1:
+            words |= (mine == other).astype(np.uint64) << np.uint64(comparison.chunks + j)
+    return words
+
+
+def check(bits: int, r: np.ndarray, c: np.ndarray, parties: int, rng: np.random.Generator) -> None:
+    low = np.uint64((1 << bits) - 1)
+    got = compare(bits, r, c, parties, rng)
+    assert (got == ((r & low) > (c & low))).all(), f"q = {bits}"
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_every_pair_for_small_q(bits: int) -> None:
+    every = np.arange(1 << bits, dtype=np.uint64)
+    r, c = np.repeat(every, every.size), np.tile(every, every.size)
+    for parties in (2, 3, 5):
+        check(bits, r, c, parties, np.random.default_rng(bits))
+
+
+@pytest.mark.parametrize("bits", range(1, MOST + 1))
+def test_random_and_close_pairs_for_every_q(bits: int) -> None:
+    rng = np.random.default_rng([bits, 1])
+    count = 4000 if FULL else 400
+    r = rng.integers(0, P, count, dtype=np.uint64)  # bits above q have to be ignored
+    top = rng.integers(0, P, count, dtype=np.uint64) >> np.uint64(bits) << np.uint64(bits)
+    low = np.uint64((1 << bits) - 1)
+    flips = np.uint64(1) << rng.integers(0, bits, count, dtype=np.uint64)
+    edges = np.array([0, 1, (1 << bits) - 1, (1 << bits) - 2, 1 << (bits - 1)], dtype=np.uint64)
+    c = np.choose(
+        rng.integers(0, 6, count),
+        [
+            rng.integers(0, P, count, dtype=np.uint64),
+            r & low,
+            (r + np.uint64(1)) & low,
+            (r - np.uint64(1)) & low,
+            (r ^ flips) & low,  # equal chunks, but for one bit
+            rng.choice(edges, count),
+        ],
+    )
+    r = np.where(rng.random(count) < 0.1, rng.choice(edges, count), r)
+    for parties in (2, 3, 5):
+        check(bits, r, (c & low) | top, parties, rng)
+
+
+@examples(40)
+@given(st.integers(1, MOST), st.data())
+def test_any_pair(bits: int, data: st.DataObject) -> None:
+    value = st.integers(0, (1 << bits) - 1)
+    pairs = data.draw(st.lists(st.tuples(value, value), min_size=1, max_size=5))
+    r, c = (np.array(column, dtype=np.uint64) for column in zip(*pairs, strict=True))
+    check(bits, r, c, data.draw(st.sampled_from([2, 3, 5])), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("bits", [1, 6, 7, 24, 48])
+def test_two_look_ups_of_one_table(bits: int) -> None:
+    """The same r at two public positions, each under its own masks."""
+    rng = np.random.default_rng(bits)
+    r = rng.integers(0, 1 << bits, 100, dtype=np.uint64)
+    for _ in range(2):
+        check(bits, r, rng.integers(0, 1 << bits, 100, dtype=np.uint64), 3, rng)
+
+
+# ------------------------------------------------------------------ shape and size
+
+
+@pytest.mark.parametrize("bits", [-1, 0, MOST + 1, 64])
+def test_other_widths_are_refused(bits: int) -> None:
+    with pytest.raises(PlanError, match="1 to 48"):
+        Comparison(bits)
+
+
+@pytest.mark.parametrize("bits", range(1, MOST + 1))
+def test_chunks_cover_the_bits(bits: int) -> None:
+    comparison = Comparison(bits)
+    widths, shifts = comparison.widths.tolist(), comparison.shifts.tolist()
+    assert comparison.chunks == len(widths) == -(-bits // 6)
+    assert sum(widths) == bits and max(widths) <= CHUNK_BITS and max(widths) - min(widths) <= 1
+    position = bits
+    for width, shift in zip(widths, shifts, strict=True):  # most significant first, no gap
+        position -= width
+        assert shift == position
+    assert position == 0
+
+
+@pytest.mark.parametrize("chunks", range(1, MAX_CHUNKS + 1))
+def test_the_products_are_those_of_the_formula(chunks: int) -> None:
+    comparison = Comparison(6 * chunks)
+    count = (2**chunks - 1 - chunks) + (2 ** (chunks - 1) - chunks)  # protocols.md section 4
+    assert comparison.node_bytes == -(-count // 8)
+    masks = np.arange(1 << comparison.leaf_width, dtype=word_type(comparison.mask_width))
+    table = comparison.products(masks)
+    assert table.shape == (masks.size, comparison.node_bytes) and table.dtype == np.uint8
+    bits = np.unpackbits(table, axis=1, bitorder="little")
+    # A product of d of the mask bits is 1 for 2^(width - d) masks: the degrees have to be those of mu_j nu_S, nu_S.
+    degrees = {d: 0 for d in range(2, chunks + 1)}
+    for column in bits[:, :count].T:
+        degrees[comparison.leaf_width - int(column.sum()).bit_length() + 1] += 1
+    assert degrees == {
+        d: sum(comb(j, d - 1) for j in range(chunks)) + comb(chunks - 1, d) for d in range(2, chunks + 1)
+    }
+    assert len({tuple(column) for column in bits[:, :count].T}) == count
+    assert not bits[:, count:].any()  # the padding of the last byte
+
+
+@pytest.mark.parametrize("chunks", range(1, MAX_CHUNKS + 1))
+def test_products_ignore_the_free_bit(chunks: int) -> None:
+    comparison = Comparison(6 * chunks)
+    kind = word_type(comparison.mask_width)
+    mask = np.random.default_rng(chunks).integers(0, 1 << comparison.leaf_width, 50).astype(kind)
+    high = kind.type(1 << comparison.leaf_width)
+    assert (comparison.products(mask) == comparison.products(mask | high)).all()
+    assert not comparison.free_bit(mask).any() and comparison.free_bit(mask | high).all()
+
+
+@pytest.mark.parametrize("chunks", range(1, MAX_CHUNKS + 1))
+def test_selectors_hold_every_opened_word_and_always_the_free_bit(chunks: int) -> None:
+    chosen = Comparison(6 * chunks).selectors
+    size = 1 << (2 * chunks - 1)
+    assert chosen.mask.shape == chosen.constant.shape == (size,)
+    assert chosen.node.shape == (size, Comparison(6 * chunks).node_bytes)
+    assert ((chosen.mask >> (2 * chunks - 1)) == 1).all()
+
+
+def test_thermometers_say_how_large_each_chunk_is() -> None:
+    comparison = Comparison(12)
+    every = np.arange(64, dtype=np.uint64)
+    table = thermometers(comparison, (every << np.uint64(6)) | every[::-1])
+    for row, chunks in zip(table, (every, every[::-1]), strict=True):
+        for word, chunk in zip(row.tolist(), chunks.tolist(), strict=True):
+            assert [(word >> v) & 1 for v in range(64)] == [int(chunk > v - 1) for v in range(64)]
+
+
+@pytest.mark.parametrize("bits", [6, 12, 24, 42])
+def test_opened_words_are_uniform_whatever_is_compared(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    comparison, count = Comparison(bits), 8192
+    for r, c in ((0, 0), (1, 0), ((1 << bits) - 1, 1 << (bits - 1))):
+        kind = word_type(comparison.mask_width)
+        mask = rng.integers(0, (1 << comparison.mask_width) - 1, count, dtype=kind, endpoint=True)
+        table = BitShare(thermometers(comparison, np.full(count, r, dtype=np.uint64)), 64)
+        leaf = Lane.passive(0).look_up(
+            comparison, table, np.full(count, c, dtype=np.uint64), BitShare(mask, comparison.mask_width)
+        )
+        assert_uniform_words(leaf.values, comparison.leaf_width, f"r = {r}, c = {c}")
