@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -29,19 +30,25 @@ def decode(integers: np.ndarray, scale: Fraction) -> np.ndarray:
     return integers.astype(np.float64) / float(scale)
 
 
-def check_range(values: np.ndarray, low: Fraction, high: Fraction, name: str) -> None:
+def check_range(values: np.ndarray, low: Sequence[Fraction], high: Sequence[Fraction], name: str) -> None:
     """Every value of an input is finite and inside its declared range.
 
+    Args:
+        low, high: one number, or one for each column of the last axis.
+
     Raises:
-        InputError: naming the input and the range; the value itself is the caller's own datum.
+        InputError: naming the input and the range; the values in the message are the caller's own.
     """
     reals = np.asarray(values, dtype=np.float64)
     if not np.isfinite(reals).all():
         raise InputError(f"input {name!r} holds NaN or infinity", remedy="clean the data first")
-    if reals.size and (reals.min() < float(low) or reals.max() > float(high)):
+    lows, highs = (np.array([float(end) for end in ends]) for ends in (low, high))
+    outside = (reals < lows) | (reals > highs)
+    if outside.any():
+        column = int(np.argwhere(outside)[0][-1]) if reals.ndim else 0
+        ends = f"{lows[column % lows.size]:g}:{highs[column % highs.size]:g}"
         raise InputError(
-            f"input {name!r} has values from {reals.min():g} to {reals.max():g}, "
-            f"outside the declared range {float(low):g}:{float(high):g}",
+            f"input {name!r} has {reals[outside][0]:g} in column {column}, outside the declared range {ends}",
             cause="bounds are proved for the declared range only; beyond it results would be wrong without warning",
             remedy=f"declare a wider range (--range {name}=LOW:HIGH), or scale the data",
         )

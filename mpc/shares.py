@@ -37,7 +37,7 @@ class _Secret:
     def shape(self) -> tuple[int, ...]:
         raise NotImplementedError  # pragma: no cover - every share type has one
 
-    def _refuse(self, *_: object) -> NoReturn:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise LocalProtocolError(f"a {type(self).__name__} has no public value to branch on or convert")
 
     __bool__ = __float__ = __int__ = __index__ = __array__ = __iter__ = __len__ = _refuse

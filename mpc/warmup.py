@@ -59,7 +59,7 @@ def _plan() -> Plan:
     add(Fourier(name="c", x="x", out="c", table=table, clamp=clamp, **series), 20, holders=_OWNER)
     add(Maximum(name="m", x="t", value="m", shift=0), 39, Fraction(1, 16), ("batch", 1), holders=_OWNER)
     outputs = [PlanOutput(name=w.name, wire=w.name, shape=w.shape, dtype="float32") for w in wires[-3:]]
-    given = PlanInput(name="x", wire="x", dtype="float32", low=0, high=1)
+    given = PlanInput(name="x", wire="x", dtype="float32", low=(0,), high=(1,))
     return Plan(inputs=(given,), outputs=tuple(outputs), wires=tuple(wires), gates=tuple(gates))
 
 

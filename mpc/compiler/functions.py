@@ -59,6 +59,11 @@ class Series:
     sines: np.ndarray
     error: float
 
+    @property
+    def weight(self) -> float:
+        """Root of the sum of all squared coefficients: how roundings of the waves add up."""
+        return float(np.sqrt(np.square(self.cosines).sum() + np.square(self.sines).sum()))
+
 
 @cache
 def fit(function: Function) -> Series:

@@ -14,6 +14,8 @@ from mpc.errors import ModelError
 from mpc.wires import Dimension
 
 Shape = tuple[Dimension, ...]
+End = float | tuple[float, ...]
+Range = tuple[End, End]
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,24 @@ class Node:
 
 @dataclass(frozen=True)
 class GraphInput:
-    """Data that enters; `low`, `high` in the model's units, None where undeclared."""
+    """Data that enters.
+
+    Args:
+        declared: (low, high) in the model's units, each one number or one a column of the last
+            axis; None where undeclared.
+    """
 
     name: str
     shape: Shape
     dtype: str
-    low: float | None = None
-    high: float | None = None
+    declared: Range | None = None
+
+    @property
+    def range(self) -> Range:
+        """The declared range; `ValueError` if there is none."""
+        if self.declared is None:
+            raise ValueError(f"input {self.name} has no declared range")
+        return self.declared
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from mpc.compiler import onnx_fold
-from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Node, Origin, Shape
+from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Node, Origin, Range, Shape
 from mpc.compiler.onnx_nodes import HANDLERS
 from mpc.errors import ModelError
 from mpc.wires import BATCH
@@ -140,7 +140,7 @@ class Importer:
 
     # -- the walk
 
-    def run(self, model: onnx.ModelProto, ranges: dict[str, tuple[float, float]]) -> Graph:
+    def run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
         if self.opsets.get("ai.onnx", OLDEST_OPSET) < OLDEST_OPSET:
             raise ModelError(
                 f"the model has opset {self.opsets['ai.onnx']}; {OLDEST_OPSET} or newer is needed",
@@ -158,7 +158,7 @@ class Importer:
         outputs = [self._output(value) for value in model.graph.output]
         return Graph(inputs, self.nodes, outputs)
 
-    def _input(self, value: onnx.ValueInfoProto, ranges: dict[str, tuple[float, float]]) -> GraphInput:
+    def _input(self, value: onnx.ValueInfoProto, ranges: dict[str, Range]) -> GraphInput:
         kind = value.type.WhichOneof("value")
         if kind != "tensor_type":
             raise ModelError(f"input {value.name!r} is a {kind}, not a tensor")
@@ -182,8 +182,9 @@ class Importer:
                     remedy="export the model with only the first dimension dynamic",
                 )
         self.shapes[value.name] = tuple(shape)
-        low, high = ranges.get(value.name, (None, None))
-        return GraphInput(value.name, tuple(shape), dtype, low, high)
+        declared = ranges.get(value.name)
+        checked = None if declared is None else check_range(value.name, tuple(shape), declared)
+        return GraphInput(value.name, tuple(shape), dtype, checked)
 
     def _node(self, index: int, node: onnx.NodeProto) -> None:
         self.origin = Origin(node.name or f"{node.op_type}_{index}", node.op_type)
@@ -219,7 +220,7 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
-def declared_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
+def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:
     """Input ranges that the model itself declares: metadata `mpc.range.NAME` = `LOW:HIGH`."""
     found = {}
     for entry in model.metadata_props:
@@ -228,21 +229,36 @@ def declared_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
     return found
 
 
-def parse_range(text: str) -> tuple[float, float]:
-    """`LOW:HIGH` to two numbers.
+def parse_range(text: str) -> Range:
+    """`LOW:HIGH`, or `LOW:HIGH,LOW:HIGH,...`, one for each column of the last axis.
 
     Raises:
-        ModelError: not two finite numbers, the first one smaller.
+        ModelError: not pairs of finite numbers, the first of each smaller.
     """
-    low, separator, high = text.partition(":")
     try:
-        pair = (float(low), float(high))
+        pairs = [tuple(map(float, part.split(":"))) for part in text.split(",")]
     except ValueError:
-        separator = ""
-        pair = (0.0, 0.0)
-    if not separator or not np.isfinite(pair).all() or pair[0] >= pair[1]:
-        raise ModelError(f"{text!r} is not a range", remedy="write it as LOW:HIGH, for example -4:4")
-    return pair
+        pairs = []
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ModelError(f"{text[:80]!r} is not a range", remedy="write it as LOW:HIGH, for example -4:4")
+    low, high = zip(*pairs, strict=True)
+    return (low[0], high[0]) if len(pairs) == 1 else (low, high)
+
+
+def check_range(name: str, shape: Shape, declared: Range) -> Range:
+    """A range that fits an input's columns.
+
+    Raises:
+        ModelError: not finite, empty, or another number of columns than the input has.
+    """
+    low, high = (np.asarray(end, dtype=np.float64) for end in declared)
+    if low.shape != high.shape or low.ndim > 1 or (low.ndim == 1 and low.shape[0] != shape[-1]):
+        raise ModelError(f"input {name!r}: its range has {low.size} columns, its shape is {shape}")
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise ModelError(f"input {name!r}: its range is empty or not finite", remedy="declare LOW:HIGH, LOW < HIGH")
+    if low.ndim == 0:
+        return float(low), float(high)
+    return tuple(low.tolist()), tuple(high.tolist())
 
 
 def input_names(path: Path) -> list[str]:
@@ -252,7 +268,7 @@ def input_names(path: Path) -> list[str]:
     return [value.name for value in model.graph.input if value.name not in constants]
 
 
-def import_model(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]] | None = None) -> Graph:
+def import_model(model: onnx.ModelProto, ranges: dict[str, Range] | None = None) -> Graph:
     """The graph of a checked model.
 
     Args:

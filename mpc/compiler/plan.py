@@ -31,14 +31,15 @@ class PlanInput(Frozen):
     """Data that its owner enters for every run, under the model's own name for it.
 
     Args:
-        low, high: the declared range, in the model's units; the owner's client checks it.
+        low, high: the declared range, in the model's units: one number, or one a column of the
+            last axis; the owner's client checks it.
     """
 
     name: Name
     wire: Name
     dtype: DataType
-    low: Scale
-    high: Scale
+    low: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)]
+    high: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)]
 
 
 class PlanOutput(Frozen):

@@ -56,7 +56,10 @@ def _check_ends(plan: Plan) -> None:
     if sorted(declared) != sorted(entered):
         raise PlanError("the plan's inputs are not the wires that its input gates write")
     for given in plan.inputs:
-        if given.low >= given.high:
+        columns = {len(given.low), len(given.high)}
+        if len(columns) != 1 or not columns <= {1, plan.wire[given.wire].shape[-1:] and plan.wire[given.wire].shape[-1]}:
+            raise PlanError(f"input {given.name!r}: the declared range does not fit its columns")
+        if any(low >= high for low, high in zip(given.low, given.high, strict=True)):
             raise PlanError(f"input {given.name!r}: the declared range is empty")
     released = {out.wire for out in plan.outputs}
     for out in plan.outputs:

@@ -104,7 +104,7 @@ class Fourier(Gate):
             )
         if wires[self.out].masking is not Masking.DRAWN:
             raise self.refuse("the output's mask is drawn")
-        size = abs(self.constant) + sum(map(abs, self.cosines + self.sines)) * 2 << self.dealt_bits
+        size = abs(self.constant) + (sum(map(abs, self.cosines + self.sines)) * 2 << self.dealt_bits)
         if size >= 1 << (MAX_BITS + 1):
             raise self.refuse("the coefficients do not fit the field")
         if self.clamp is not None:

@@ -108,7 +108,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         {
             "who": list(bound.wire[given.wire].holders),
             "input": given.name,
-            "range": [float(given.low), float(given.high)],
+            "range": [[*map(float, given.low)], [*map(float, given.high)]],
             "shape": list(bound.wire[given.wire].sizes),
         }
         for given in plan.inputs
@@ -156,8 +156,9 @@ def _print(display: Display, report: dict[str, Any]) -> None:
     if weights:
         display.result(f"weights       {weights} arrays, entered once a session by {', '.join(report['model_owners'])}")
     for entry in report["enters"]:
-        low, high = entry["range"]
-        display.result(f"enters        {', '.join(entry['who'])}: input {entry['input']!r} in {low:g}:{high:g}")
+        low, high = (values[0] if len(values) == 1 else None for values in entry["range"])
+        within = "one range a column" if low is None else f"{low:g}:{high:g}"
+        display.result(f"enters        {', '.join(entry['who'])}: input {entry['input']!r} in {within}")
     for entry in report["learns"]:
         display.result(f"learns        {', '.join(entry['who'])}: output {entry['output']!r} {tuple(entry['shape'])}")
     display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mpc.compiler.graph import Range
 from mpc.compiler.onnx_import import parse_range
 from mpc.errors import UsageError
 
@@ -27,7 +28,8 @@ RANGE = click.option(
     "ranges",
     multiple=True,
     metavar="[NAME=]LOW:HIGH",
-    help="Declared range of an input, in the model's units; bounds are proved for it.",
+    help="Declared range of an input, in the model's units; bounds are proved for it. One pair for each "
+    "column of the last axis, separated by commas, is possible too.",
 )
 
 
@@ -39,13 +41,13 @@ def require_passive(security: str) -> None:
         )
 
 
-def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> dict[str, tuple[float, float]]:
+def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> dict[str, Range]:
     """`NAME=LOW:HIGH`, or `LOW:HIGH` for every input.
 
     Args:
         inputs: the model's input names, for entries without one.
     """
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, Range] = {}
     for entry in entries:
         name, separator, text = entry.rpartition("=")
         if separator:

@@ -1,0 +1,84 @@
+"""The golden files of tests/vectors, made again: `python -m tests.support.vectors`.
+
+Whoever runs this changes what parties agree on, or what stored seeds mean: that is a new
+version of the protocol, not a repair of a test.
+"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+from mpc import tables
+from mpc.compiler.plan import Plan, PlanInput
+from mpc.field import P
+from mpc.gates.affine import Affine
+from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.linear import Combine, Concat, Reshape, Total
+from mpc.gates.maximum import Maximum
+from mpc.gates.multiply import Multiply
+from mpc.gates.relu import Relu
+from mpc.gates.truncate import Truncate
+from mpc.wires import Masking
+from tests.support import crypto
+from tests.support.plans import Builder, wire
+
+FOLDER = Path(__file__).parents[1] / "vectors"
+B = "batch"
+DERIVED, INHERITED = {"masking": Masking.DERIVED}, {"masking": Masking.INHERITED}
+
+
+def every_gate() -> Plan:
+    """A small plan with a gate of every kind."""
+    b, f8, f16, f32 = Builder(), Fraction(1 << 8), Fraction(1 << 16), Fraction(1 << 32)
+    b.enter("w", (4, 3), 18, f16, session=True)
+    b.enter("b", (3,), 34, f32, session=True)
+    b.enter("x", (B, 2, 2), 17, f16)
+    b.inputs[-1] = PlanInput(name="model's x", wire="x", dtype="float64", low=Fraction(-3, 2), high=Fraction(2))
+    b.gate(Reshape(name="1", x="x", out="flat", axes=(0, 2, 1)), wire("flat", (B, 4), 17, f16, **INHERITED))
+    b.gate(Affine(name="2", x="flat", weight="w", bias="b", out="z"), wire("z", (B, 3), 40, f32, **DERIVED))
+    b.gate(Relu(name="3", x="z", out="y", shift=16), wire("y", (B, 3), 25, f16))
+    b.gate(Total(name="4", x="y", out="s"), wire("s", (B, 1), 27, f16, **INHERITED))
+    b.gate(Combine(name="5", xs=("y", "s"), factors=(3, -1), out="d"), wire("d", (B, 3), 28, f16, **INHERITED))
+    b.gate(Concat(name="6", xs=("d", "s"), out="j"), wire("j", (B, 4), 28, f16, **INHERITED))
+    b.gate(Multiply(name="7", x="j", y="s", out="p"), wire("p", (B, 4), 56, f32))
+    b.gate(Truncate(name="8", x="p", out="t", shift=24), wire("t", (B, 4), 33, f8))
+    wave = {"window": 24, "constant": -5, "cosines": (1, -2), "sines": (0, 3), "dealt_bits": 10}
+    table = tables.sincos_digest()
+    b.gate(Fourier(name="9", x="t", out="f", table=table, clamp=Clamp(low=-99, high=99, below=0, above=1, shift=3), **wave),
+           wire("f", (B, 4), 20, f16))  # fmt: skip
+    b.gate(Fourier(name="10", x="x", out="g", table=table, **wave), wire("g", (B, 2, 2), 20, f16))
+    b.gate(Maximum(name="11", x="f", value="v", index="i", shift=8), wire("v", (B, 1), 13, f8), wire("i", (B, 1), 7))
+    b.output("v", "i", "g")
+    b.outputs[1] = b.outputs[1].model_copy(update={"labels": ("a", 7, "c", "\u00e9")})
+    b.outputs[2] = b.outputs[2].model_copy(update={"shape": (B, 4), "keys": (1, 2, 3, 4)})
+    return b.build()
+
+
+def prg() -> dict:
+    """Expansions by the AES in `crypto`, which shares no code with mpc."""
+    found: dict = {"about": "made by tests/support/crypto.py; values are decimal strings", "field": [], "words": []}
+    for secret, context in ((bytes(32), ["a"]), (bytes(range(32)), ["bundle", 1, "mask:x"]), (b"\xff" * 32, [])):
+        seed = crypto.derive(secret, *context)  # type: ignore[arg-type]
+        here = {"seed": secret.hex(), "context": context}
+        found["field"].append(here | {"values": _words(crypto.keystream(seed, "field", 40), 8, P)})
+        for width, size in ((1, 1), (7, 1), (15, 2), (64, 8)):
+            stream = crypto.keystream(seed, f"words/{width}", 5 * size)
+            found["words"].append(here | {"width": width, "values": _words(stream, size, (1 << width) - 1)})
+    return found
+
+
+def _words(stream: bytes, size: int, keep: int) -> list[str]:
+    return [str(int.from_bytes(stream[i : i + size], "little") & keep) for i in range(0, len(stream), size)]
+
+
+def main() -> None:
+    plan = every_gate()
+    (FOLDER / "plan.json").write_bytes(plan.canonical)
+    (FOLDER / "plan.sha256").write_text(plan.digest.hex() + "\n")
+    (FOLDER / "prg.json").write_text(json.dumps(prg(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
