@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from itertools import combinations
 
 import numpy as np
@@ -109,14 +109,14 @@ class Comparison:
 Monomial = tuple[int | None, frozenset[int]]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _products(chunks: int) -> tuple[Monomial, ...]:
     """The monomials of degree two and more, in the order of their dealt bits.
 
     (j, S) stands for mu_j nu_S, (None, S) for nu_S.
     """
-    with_gt = [(j, s) for j in range(chunks) for s in _subsets(range(j)) if s]
-    without = [(None, s) for s in _subsets(range(chunks - 1)) if len(s) > 1]
+    with_gt: list[Monomial] = [(j, s) for j in range(chunks) for s in _subsets(range(j)) if s]
+    without: list[Monomial] = [(None, s) for s in _subsets(range(chunks - 1)) if len(s) > 1]
     return tuple(with_gt + without)
 
 
@@ -129,7 +129,7 @@ def _bit(words: np.ndarray, position: int) -> np.ndarray:
     return ((words >> position) & 1).astype(bool)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _product_table(chunks: int) -> np.ndarray:
     """Mask bits (mu_0.., nu_0..) to packed product bits."""
     words = np.arange(1 << (2 * chunks - 1))
@@ -157,7 +157,7 @@ def _coefficient(words: np.ndarray, chunks: int, monomial: Monomial) -> np.ndarr
     return total
 
 
-@lru_cache(maxsize=None)
+@cache
 def _selectors(chunks: int) -> Selectors:
     words = np.arange(1 << (2 * chunks - 1))
     singles: list[Monomial] = [(j, frozenset()) for j in range(chunks)]

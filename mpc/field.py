@@ -45,7 +45,8 @@ def to_signed(values: np.ndarray) -> np.ndarray:
 
 def _elementwise(kernel: object, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.shape != b.shape:
-        a, b = np.broadcast_arrays(a, b)
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        a, b = (np.array(np.broadcast_to(operand, shape)) for operand in (a, b))
     left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
     out = np.empty(a.shape, dtype=np.uint64)  # not left's: a scalar's contiguous copy has one axis
     kernel(left.reshape(-1), right.reshape(-1), out.reshape(-1))  # type: ignore[operator]

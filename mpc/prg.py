@@ -50,7 +50,7 @@ def _keystream(seed: Seed, kind: str, count: int) -> np.ndarray:
     words = np.empty(-(-count // 8), dtype="<u8")
     if not count:
         return words
-    view = memoryview(words).cast("B")
+    view = words.data.cast("B")
     cipher = Cipher(algorithms.AES(seed.derive("aes", kind).secret), modes.CTR(bytes(16))).encryptor()
     for start in range(0, len(view), len(_ZEROS)):
         size = min(len(_ZEROS), len(view) - start)

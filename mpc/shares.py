@@ -41,7 +41,7 @@ class _Secret:
         raise LocalProtocolError(f"a {type(self).__name__} has no public value to branch on or convert")
 
     __bool__ = __float__ = __int__ = __index__ = __array__ = __iter__ = __len__ = _refuse
-    __eq__ = _refuse  # type: ignore[assignment]
+    __eq__ = _refuse
     __hash__ = None  # type: ignore[assignment]
 
 

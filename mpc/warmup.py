@@ -39,9 +39,11 @@ def _plan() -> Plan:
     wires: list[Wire] = []
     gates: list[Gate] = []
 
-    def add(gate: Gate, bits: int, scale: int = 1, shape: tuple = ("batch", 4), **settings: object) -> None:
+    def add(
+        gate: Gate, bits: int, scale: Fraction = Fraction(1), shape: tuple = ("batch", 4), **settings: object
+    ) -> None:
         (name,) = gate.writes
-        wires.append(Wire(name=name, shape=shape, scale=Fraction(scale), bits=bits, **settings))
+        wires.append(Wire(name=name, shape=shape, scale=scale, bits=bits, **settings))
         gates.append(gate)
 
     add(Input(name="w", out="w", lifetime="session"), 8, shape=(4, 4), holders=_OWNER)

@@ -12,6 +12,7 @@ from is part of the plan, because the provider deals for it:
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -28,7 +29,8 @@ Dimension = Literal["batch"] | Annotated[int, Field(ge=1, le=1 << 32)]
 def _fraction(value: Any) -> Fraction:
     if isinstance(value, Fraction | int):
         return Fraction(value)
-    if not isinstance(value, str) or len(value) > 80:
+    # matched first: Fraction("1e999999999") would compute for ever
+    if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,80}(/[0-9]{1,80})?", value):
         raise ValueError("a scale is a fraction written 'n/d'")
     parsed = Fraction(value)
     if str(parsed) != value:

@@ -58,4 +58,3 @@ def compile_model(path: str | Path, ranges: Ranges | None = None, roles: Roles |
         raise ModelError("the model has no inputs", remedy="there is nothing to keep secret")
     lowered = lower(run_passes(graph), roles or Roles())
     return Compiled(lowered.plan, lowered.weights, lowered.origins, lowered.errors, undeclared)
-

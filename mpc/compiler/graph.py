@@ -44,6 +44,8 @@ class Node:
         affine     weight (k, n) float64, bias (n,) float64 or None: the last axis times weight
         relu
         function   name: a key of `functions.FUNCTIONS`, elementwise
+        sum        factors, one float an operand: sum_i factors[i] x_i
+        multiply   x y, elementwise; y's last axis may be 1
         reshape    nothing but the written shape
         transpose  axes
         concat     along the last axis

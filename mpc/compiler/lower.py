@@ -18,13 +18,14 @@ from mpc.compiler import functions
 from mpc.compiler.graph import Graph, GraphInput, Origin, Shape
 from mpc.compiler.plan import PlanInput, PlanOutput
 from mpc.compiler.ranges import ROUNDING, Interval
-from mpc.gates import GATES, Gate
+from mpc.gates import GATES
+from mpc.gates.base import Gate
 from mpc.gates.fourier import Clamp
 from mpc.wires import BATCH, MAX_BITS, Masking, Wire
 
 FRACTION_BITS = 16
 """Fractional bits of what leaves a truncation."""
-_INPUT_FRACTION = 22
+_INPUT_FRACTION = 28
 _LONGEST_INPUT = 44
 _SERIES_BITS = 52
 """Bound of a series' input: room for the period's factor and the clamp's margin below 59."""
@@ -146,9 +147,19 @@ class Lowering:
         if self.graph.is_output(value):
             return True
         readers = list(self.graph.readers(value))
-        if any(node.op == "affine" for node in readers):
+        if any(node.op in ("affine", "multiply") for node in readers):
             return True
-        return any(node.op in ("reshape", "transpose", "concat") and self._needs_mask(node.writes) for node in readers)
+        return any(
+            node.op in ("reshape", "transpose", "concat", "sum") and self._needs_mask(node.writes) for node in readers
+        )
+
+    def knows_mask(self, value: Value) -> bool:
+        """Do the parties hold shares of this wire's mask?"""
+        if value.wire.masking is not Masking.INHERITED:
+            return value.wire.masking is Masking.DRAWN
+        writer = next(gate for gate in self.gates if value.wire.name in gate.writes)
+        wires = {wire.name: wire for wire in self.wires}
+        return all(self.knows_mask(Value(wires[name], value.interval)) for name in writer.reads)
 
     # -- the ends
 
@@ -163,7 +174,10 @@ class Lowering:
         self.origin = Origin(given.name, "input")
         value = self.add("input", given.shape, scale, interval, holders=(self.roles.data_owner,))
         self.values[given.name] = value
-        ends = {side: tuple(map(Fraction, np.atleast_1d(end).tolist())) for side, end in zip(("low", "high"), given.range, strict=True)}
+        ends = {
+            side: tuple(map(Fraction, np.atleast_1d(end).tolist()))
+            for side, end in zip(("low", "high"), given.range, strict=True)
+        }
         return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **ends)
 
     def _balanced_fraction(self, name: str, size: np.ndarray) -> int:
@@ -279,4 +293,6 @@ def _clamp(function: functions.Function, x: Value, unit: float) -> Clamp:
     limit = (1 << x.wire.bits) - 1
     low = max(-limit, math.ceil(function.low * x.scale) + margin)
     high = min(limit, math.floor(function.high * x.scale) - margin)
-    return Clamp(low=low, high=high, below=round(function.below * unit), above=round(function.above * unit), shift=shift)
+    return Clamp(
+        low=low, high=high, below=round(function.below * unit), above=round(function.above * unit), shift=shift
+    )

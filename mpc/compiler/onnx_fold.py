@@ -42,9 +42,7 @@ def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[
         [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names],
         [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name],
     )
-    opsets = [
-        onnx.helper.make_opsetid("" if domain == "ai.onnx" else domain, v) for domain, v in state.opsets.items()
-    ]
+    opsets = [onnx.helper.make_opsetid("" if domain == "ai.onnx" else domain, v) for domain, v in state.opsets.items()]
     model = onnx.helper.make_model(graph, opset_imports=opsets)
     try:
         evaluator = ReferenceEvaluator(model)
@@ -68,10 +66,11 @@ def _axes(values: list[Any], settings: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _slice(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
-    starts = settings.get("starts", values[1] if len(values) > 1 else None)
-    ends = settings.get("ends", values[2] if len(values) > 2 else None)
-    steps = values[4] if len(values) > 4 and values[4] is not None else [1]
-    return values[0][int(np.atleast_1d(starts)[0]) : int(np.atleast_1d(ends)[0]) : int(np.atleast_1d(steps)[0])]
+    starts: Any = settings.get("starts", values[1] if len(values) > 1 else [0])
+    ends: Any = settings.get("ends", values[2] if len(values) > 2 else [len(values[0])])
+    steps: Any = values[4] if len(values) > 4 and values[4] is not None else [1]
+    chosen: np.ndarray = values[0][slice(*(int(np.atleast_1d(part)[0]) for part in (starts, ends, steps)))]
+    return chosen
 
 
 _SHAPE_VECTOR: dict[str, Callable[[list[Any], dict[str, Any]], np.ndarray]] = {

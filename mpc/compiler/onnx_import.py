@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
@@ -21,7 +22,7 @@ from mpc.wires import BATCH
 
 MAX_MODEL_BYTES = 1 << 31
 OLDEST_OPSET = 7
-_TYPES = {
+_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.DOUBLE: "float64",
     TensorProto.FLOAT16: "float16",
@@ -49,6 +50,8 @@ def load_model(path: Path) -> onnx.ModelProto:
             raise ModelError(f"{path} is not an ONNX model", remedy="export the model to ONNX")
         _load_external(model, path.parent)
         onnx.checker.check_model(model)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
     except ModelError:
         raise
     except DecodeError:
@@ -197,7 +200,7 @@ class Importer:
         if handler is None:
             raise self.origin.refuse(
                 "this operator is not supported",
-                remedy="'mpc inspect' lists what is; replace the operator or compute it outside the model",
+                remedy="replace it, or compute it outside the model; 'mpc inspect --operators' lists what is",
             )
         handler(self, node, attributes(node))
 

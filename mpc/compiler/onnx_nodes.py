@@ -96,7 +96,8 @@ def _require_finite(state: Importer, *arrays: np.ndarray | None) -> None:
 def arithmetic(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     left, right = node.input[:2]
     if not state.is_constant(left) and not state.is_constant(right):
-        raise state.origin.refuse("two operands that both depend on the input are not supported yet")
+        _of_two_secrets(state, node)
+        return
     x, constant_first = (right, True) if state.is_constant(left) else (left, False)
     constant = state.constant(left if constant_first else right, "an operand").astype(np.float64)
     if node.op_type == "Add":
@@ -111,6 +112,25 @@ def arithmetic(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
         with np.errstate(divide="ignore"):
             weight, bias = 1.0 / constant, np.zeros(())
     _scale(state, x, node.output[0], weight, bias)
+
+
+def _of_two_secrets(state: Importer, node: onnx.NodeProto) -> None:
+    """Both operands depend on the input: sums are free, a product is a gate."""
+    x, y = node.input[:2]
+    shapes = state.secret(x), state.secret(y)
+    if node.op_type == "Div":
+        raise state.origin.refuse("dividing by a value that depends on the input is not supported yet")
+    if len(shapes[0]) != len(shapes[1]) or shapes[0][:-1] != shapes[1][:-1] or not shapes[0]:
+        raise state.origin.refuse(f"operands of shapes {shapes[0]} and {shapes[1]} are not supported yet")
+    if shapes[0][-1] == 1 and shapes[1][-1] != 1 and node.op_type != "Sub":
+        x, y, shapes = y, x, shapes[::-1]
+    if shapes[1][-1] not in (1, shapes[0][-1]):
+        raise state.origin.refuse(f"operands of shapes {shapes[0]} and {shapes[1]} are not supported yet")
+    if node.op_type == "Mul":
+        state.emit("multiply", (x, y), node.output[0], shapes[0])
+    else:
+        sign = -1.0 if node.op_type == "Sub" else 1.0
+        state.emit("sum", (x, y), node.output[0], shapes[0], factors=(1.0, sign))
 
 
 @handles("Neg")
@@ -168,15 +188,32 @@ def relu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.emit("relu", (node.input[0],), node.output[0], state.secret(node.input[0]))
 
 
+@handles("LeakyRelu")
+def leaky_relu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """a x + (1 - a) relu(x)"""
+    slope, shape = float(settings.get("alpha", 0.01)), state.secret(node.input[0])
+    positive = state.emit("relu", (node.input[0],), None, shape)
+    state.emit("sum", (node.input[0], positive), node.output[0], shape, factors=(slope, 1.0 - slope))
+
+
 @handles("Clip")
 def clip(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """From above: relu(x) - relu(x - most)."""
     bounds = [settings.get("min"), settings.get("max")]
     for position, name in enumerate(node.input[1:3]):
         if name:
             bounds[position] = float(state.constant(name, "a bound"))
-    if bounds[0] != 0 or (bounds[1] is not None and bounds[1] < 3e38):
-        raise state.origin.refuse("only a clip at zero from below is supported yet", attribute="min, max")
-    relu(state, node, settings)
+    least, most = bounds
+    if least != 0:
+        raise state.origin.refuse("only a clip at zero from below is supported yet", attribute="min")
+    if most is None or most > 1e30:
+        relu(state, node, settings)
+        return
+    shape = state.secret(node.input[0])
+    columns = np.ones(int(shape[-1])) if shape and shape[-1] != BATCH else np.ones(1)
+    beyond = state.emit("scale", (node.input[0],), None, shape, weight=columns, bias=-most * columns)
+    both = [state.emit("relu", (name,), None, shape) for name in (node.input[0], beyond)]
+    state.emit("sum", tuple(both), node.output[0], shape, factors=(1.0, -1.0))
 
 
 @handles("Sigmoid", "Tanh")
@@ -279,13 +316,14 @@ def reshape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 @handles("Squeeze", "Unsqueeze")
 def squeeze(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     shape = list(state.shapes[node.input[0]])
-    axes = settings.get("axes")
+    axes: list[int] | None = settings.get("axes")
     if len(node.input) > 1 and node.input[1]:
         axes = state.constant(node.input[1], "the axes").tolist()
     if node.op_type == "Squeeze":
         chosen = range(len(shape)) if axes is None else [a % len(shape) for a in axes]
         final = tuple(d for axis, d in enumerate(shape) if axis not in chosen or (axes is None and d != 1))
     else:
+        axes = axes or []
         rank = len(shape) + len(axes)
         places = {a % rank for a in axes}
         rest = iter(shape)
@@ -395,7 +433,9 @@ def array_feature_extractor(state: Importer, node: onnx.NodeProto, settings: Set
     text = classes.dtype.kind in "OSU"
     labels = tuple(_text(entry) if text else int(entry) for entry in classes.tolist())
     shape = state.secret(node.input[1])
-    state.decode(node.output[0], node.input[1], shape=(1, *shape[:1]), dtype="string" if text else "int64", labels=labels)
+    state.decode(
+        node.output[0], node.input[1], shape=(1, *shape[:1]), dtype="string" if text else "int64", labels=labels
+    )
 
 
 def _text(entry: Any) -> str:

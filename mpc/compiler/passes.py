@@ -92,7 +92,11 @@ def _or_zero(attributes: dict) -> np.ndarray:
 def scalings_to_affine(graph: Graph) -> Graph:
     """A scaling that nothing took up becomes a diagonal matrix."""
     nodes = [
-        replace(node, op="affine", attributes={"weight": np.diag(node.attributes["weight"]), "bias": node.attributes["bias"]})
+        replace(
+            node,
+            op="affine",
+            attributes={"weight": np.diag(node.attributes["weight"]), "bias": node.attributes["bias"]},
+        )
         if node.op == "scale"
         else node
         for node in graph.nodes

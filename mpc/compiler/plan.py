@@ -16,13 +16,13 @@ from pydantic import Field, ValidationError
 from mpc import encoding
 from mpc.compiler.verify import verify
 from mpc.errors import PlanError
-from mpc.gates import GATES, Gate
-from mpc.gates.base import Name, to_dict
+from mpc.gates import GATES
+from mpc.gates.base import Gate, Name, to_dict
 from mpc.gates.input import Input
 from mpc.wires import Dimension, Frozen, Scale, Wire
 
-VERSION = 1
-FIELD = "2^61-1"
+VERSION: Literal[1] = 1
+FIELD: Literal["2^61-1"] = "2^61-1"
 DataType = Literal["float32", "float64", "float16", "int64", "int32", "bool", "string"]
 _MAX_BATCH = 1 << 20
 

@@ -18,10 +18,11 @@ from mpc.compiler.ranges import Interval, joined
 from mpc.compiler.verify import verify
 from mpc.wires import Masking
 
-_WEIGHT_BITS = 24
+_WEIGHT_BITS = 32
 _LEAST_WEIGHT_BITS = 8
 _LINEAR_BITS = 57
 _BEFORE_SERIES_BITS = 52
+_FACTOR_BITS = 18
 _MOST_CLASSES = 20
 _LARGEST_MAXIMUM = 128
 
@@ -88,9 +89,13 @@ def _affine(state: Lowering, node: Node) -> Value:
 
 def _feeds_series(state: Lowering, value: str) -> bool:
     return any(
-        node.op in ("function", "softmax") or (node.op in ("reshape", "transpose", "concat") and _feeds_series(state, node.writes))
+        node.op in ("function", "softmax") or _passes_on(node) and _feeds_series(state, node.writes)
         for node in state.graph.readers(value)
     )
+
+
+def _passes_on(node: Node) -> bool:
+    return node.op in ("reshape", "transpose", "concat", "sum")
 
 
 def _real_interval(x: Value, weight: np.ndarray, bias: np.ndarray | None) -> Interval:
@@ -138,15 +143,55 @@ def _transpose(state: Lowering, node: Node) -> Value:
     return state.add("reshape", node.shape, x.scale, interval, masking=Masking.INHERITED, x=x.wire.name, axes=axes)
 
 
+def _common_scale(node: Node, xs: list[Value]) -> tuple[Fraction, list[int]]:
+    """The largest scale, and what each operand is multiplied with to have it."""
+    scale = max(x.scale for x in xs)
+    factors = [scale / x.scale for x in xs]
+    if any(factor.denominator != 1 for factor in factors):
+        raise node.origin.refuse("its operands' scales have no common multiple")
+    return scale, [int(factor) for factor in factors]
+
+
+def _sum(state: Lowering, node: Node) -> Value:
+    """A public linear combination; factors that are no integers take some fractional bits of the scale."""
+    xs, wanted = [state.values[name] for name in node.reads], node.attributes["factors"]
+    exact = all(float(factor).is_integer() for factor in wanted)
+    if not exact:
+        xs = [state.shorten(x, _FACTOR_BITS) for x in xs]
+    scale, aligned = _common_scale(node, xs)
+    unit = 1 if exact else 1 << _FACTOR_BITS
+    factors = [round(factor * unit) * align for factor, align in zip(wanted, aligned, strict=True)]
+    terms = [(x, factor) for x, factor in zip(xs, factors, strict=True) if factor]
+    return state.combine([x for x, _ in terms], [factor for _, factor in terms], node.shape, scale * unit)
+
+
+def _multiply(state: Lowering, node: Node) -> Value:
+    """Two secrets; each keeps as many fractional bits as the product's bound allows, 20 at most."""
+    x, y = (state.shorten(state.values[name], 20) for name in node.reads)
+    room = _LINEAR_BITS - x.wire.bits - y.wire.bits
+    if room < 0:
+        x, y = (state.shorten(v, 20 + room // 2) for v in (x, y))
+    if not state.knows_mask(x) or not state.knows_mask(y):
+        x, y = (v if state.knows_mask(v) else state.truncate(v, 0) for v in (x, y))
+    ends = np.stack([a * b for a in (x.interval.low, x.interval.high) for b in (y.interval.low, y.interval.high)])
+    sizes = [np.maximum(np.abs(v.interval.low), np.abs(v.interval.high)) for v in (x, y)]
+    error = np.hypot(x.interval.error * sizes[1], y.interval.error * sizes[0])
+    return state.add(
+        "multiply",
+        node.shape,
+        x.scale * y.scale,
+        Interval(ends.min(axis=0), ends.max(axis=0), error),
+        masking=state.masking(node.writes),
+        holders=state.recipients(node.writes),
+        x=x.wire.name,
+        y=y.wire.name,
+    )
+
+
 def _concat(state: Lowering, node: Node) -> Value:
     xs = [state.values[name] for name in node.reads]
-    scale = max(x.scale for x in xs)
-    aligned = []
-    for x in xs:
-        factor = scale / x.scale
-        if factor.denominator != 1:
-            raise node.origin.refuse("its operands' scales have no common multiple")
-        aligned.append(x if factor == 1 else state.combine([x], [int(factor)], x.shape, scale))
+    scale, factors = _common_scale(node, xs)
+    aligned = [x if f == 1 else state.combine([x], [f], x.shape, scale) for x, f in zip(xs, factors, strict=True)]
     interval = joined([x.interval for x in aligned], [static(x.shape) for x in aligned])
     names = tuple(x.wire.name for x in aligned)
     return state.add("concat", node.shape, scale, interval, masking=Masking.INHERITED, xs=names)
@@ -220,6 +265,8 @@ _RULES: dict[str, Rule] = {
     "affine": _affine,
     "relu": _relu,
     "function": _function,
+    "sum": _sum,
+    "multiply": _multiply,
     "reshape": _reshape,
     "transpose": _transpose,
     "concat": _concat,

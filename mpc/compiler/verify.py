@@ -23,11 +23,17 @@ def verify(plan: Plan) -> None:
         raise PlanError("two wires of the plan have one name")
     if len({gate.name for gate in plan.gates}) != len(plan.gates):
         raise PlanError("two gates of the plan have one name")
+    if any(wire.scale <= 0 for wire in plan.wires):
+        raise PlanError("a wire's scale is not positive")
+    for ends in (plan.inputs, plan.outputs):
+        if len({end.name for end in ends}) != len(ends):
+            raise PlanError("two inputs or two outputs of the plan have one name")
     _check_flow(plan)
     _check_ends(plan)
 
 
 def _check_flow(plan: Plan) -> None:
+    stored = {gate.out for gate in plan.weights}
     written: dict[str, bool] = {}  # wire -> do the parties hold shares of its mask?
     for gate in plan.gates:
         for name in (*gate.reads, *gate.writes):
@@ -36,6 +42,9 @@ def _check_flow(plan: Plan) -> None:
         for name in gate.reads:
             if name not in written:
                 raise PlanError(f"gate {gate.name} reads the wire {name!r} before it is written")
+        for name in gate.reads:
+            if (name in gate.weights) != (name in stored):
+                raise PlanError(f"gate {gate.name}: {name!r} is a weight where data belongs, or the reverse")
         gate.check(plan.wire)
         known = all(written[name] for name in gate.reads)
         if gate.needs_masks and not known:
@@ -57,7 +66,10 @@ def _check_ends(plan: Plan) -> None:
         raise PlanError("the plan's inputs are not the wires that its input gates write")
     for given in plan.inputs:
         columns = {len(given.low), len(given.high)}
-        if len(columns) != 1 or not columns <= {1, plan.wire[given.wire].shape[-1:] and plan.wire[given.wire].shape[-1]}:
+        if len(columns) != 1 or not columns <= {
+            1,
+            plan.wire[given.wire].shape[-1:] and plan.wire[given.wire].shape[-1],
+        }:
             raise PlanError(f"input {given.name!r}: the declared range does not fit its columns")
         if any(low >= high for low, high in zip(given.low, given.high, strict=True)):
             raise PlanError(f"input {given.name!r}: the declared range is empty")

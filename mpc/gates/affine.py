@@ -55,6 +55,10 @@ class Affine(Gate):
     def writes(self) -> tuple[str, ...]:
         return (self.out,)
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return self.reads[1:]
+
     def check(self, wires: Wires) -> None:
         x, weight, out = wires[self.x], wires[self.weight], wires[self.out]
         if len(weight.shape) != 2 or not x.shape or x.shape[-1] != weight.shape[0]:

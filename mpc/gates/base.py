@@ -96,6 +96,11 @@ class Gate(Frozen):
         """Names of the wires it produces."""
         raise NotImplementedError
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Of the wires it reads, those that have to live for a session; no other may."""
+        return ()
+
     def check(self, wires: Wires) -> None:
         """Shapes, scales and bounds fit together, else `PlanError` naming the gate."""
         raise NotImplementedError

@@ -112,6 +112,8 @@ class Fourier(Gate):
                 raise self.refuse("the clamp does not fit the input's bound")
             if max(abs(self.clamp.low), abs(self.clamp.high)) >= 1 << wires[self.x].bits:
                 raise self.refuse("the clamp lies outside the input's bound")
+            if self.clamp.shift > wires[self.x].bits + 1:
+                raise self.refuse("the clamp's shift leaves no bits")
             self.comparison(wires)
         elif wires[self.x].bits > self.window + 1:
             raise self.refuse("the input's bound exceeds two periods and there is no clamp")
@@ -120,7 +122,7 @@ class Fourier(Gate):
         """On x - threshold, whose bound is two bits above x's."""
         if self.clamp is None:
             raise self.refuse("not clamped")
-        return Comparison(max(1, wires[self.x].bits + 2 - self.clamp.shift))
+        return Comparison(wires[self.x].bits + 2 - self.clamp.shift)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         out = (Opening("z", wires[self.out].sizes),)

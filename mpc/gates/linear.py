@@ -125,7 +125,7 @@ class Combine(LinearMap):
             raise self.refuse("one factor an operand, and none of them zero")
         shape = wires[self.out].shape
         for name in self.xs:
-            if wires[name].shape not in (shape, (*shape[:-1], 1)):
+            if wires[name].shape != shape and (not shape or wires[name].shape != (*shape[:-1], 1)):
                 raise self.refuse(f"{wires[name].shape} does not broadcast to {shape}")
 
     def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:

@@ -48,7 +48,7 @@ class Multiply(Gate):
     def check(self, wires: Wires) -> None:
         x, y, out = wires[self.x], wires[self.y], wires[self.out]
         self.require_same_size(wires, self.x, self.out)
-        if y.shape not in (x.shape, (*x.shape[:-1], 1)):
+        if y.shape != x.shape and (not x.shape or y.shape != (*x.shape[:-1], 1)):
             raise self.refuse(f"{y.shape} does not broadcast to {x.shape}")
         if out.scale != x.scale * y.scale:
             raise self.refuse("the output's scale is not the product of its operands'")

@@ -133,9 +133,7 @@ def _accumulate(spec: Correlation, shares: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def deal(
-    gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequence[Seed], session: SessionMasks
-) -> Dealt:
+def deal(gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequence[Seed], session: SessionMasks) -> Dealt:
     """Deal one bundle: a run's (`run` >= 1), or the weights' masks of a session (`run` 0).
 
     Args:

@@ -13,6 +13,7 @@ import numpy as np
 from mpc import field as fp
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
+from mpc.encoding import decode_field, encode_field
 from mpc.interpret.dealer import Dealt, SessionMasks, deal
 from mpc.interpret.party import PartyRun, SessionWires
 from mpc.prg import Seed, expand_field
@@ -77,7 +78,7 @@ class World:
         total = fp.from_signed(values)
         for bundle in bundles:
             total = fp.add(total, expand_field(bundle.mask_seed(wire.name), wire.sizes))
-        return total
+        return decode_field(encode_field(total), wire.sizes)  # as it arrives: read-only
 
     def run(self, inputs: Mapping[str, np.ndarray], batch: int, tamper: Tamper | None = None) -> WorldRun:
         """One run on int64 integers of every data input wire."""
@@ -96,11 +97,11 @@ class World:
         for wire in plan.wires:
             if wire.name not in self._sessions[0].masked:
                 result.public[wire.name] = parties[0].masked(wire.name).public
-        for output in plan.outputs:
-            total = parties[0].output(output.wire)
+        for name in dict.fromkeys(output.wire for output in plan.outputs):
+            total = parties[0].output(name)
             for party in parties:
-                total = fp.sub(total, expand_field(party.release(output.wire), plan.wire[output.wire].sizes))
-            result.outputs[output.wire] = fp.to_signed(total)
+                total = fp.sub(total, expand_field(party.release(name), plan.wire[name].sizes))
+            result.outputs[name] = fp.to_signed(total)
         result.transcripts = [party.transcript.digest for party in parties]
         return result
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import click
 
 import mpc
-from mpc.errors import MpcError
+from mpc.errors import MpcError, UsageError
 from parties.cli.display import Display
 
 _COMMANDS = {
@@ -22,9 +22,17 @@ _COMMANDS = {
     "logs": ("parties.cli.local", "logs", "What the processes say."),
     "down": ("parties.cli.local", "down", "Stop the local cluster."),
     "compile": ("parties.cli.model", "compile_", "Compile an ONNX model to a plan."),
-    "inspect": ("parties.cli.model", "inspect", "What a plan or model costs and who learns what, before anything runs."),
+    "inspect": (
+        "parties.cli.model",
+        "inspect",
+        "What a plan or model costs and who learns what, before anything runs.",
+    ),
     "run": ("parties.cli.run", "run", "Encrypted inference."),
-    "doctor": ("parties.cli.doctor", "doctor", "Check certificates, clocks, versions, links, ledgers; each with its fix."),
+    "doctor": (
+        "parties.cli.doctor",
+        "doctor",
+        "Check certificates, clocks, versions, links, ledgers; each with its fix.",
+    ),
     "party": ("parties.cli.serve", "party", "The party daemon."),
     "provider": ("parties.cli.serve", "provider", "The crypto-provider daemon."),
 }
@@ -70,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         display.say("interrupted")
         sys.exit(130)
     except click.ClickException as error:
+        if display.as_json:
+            display.json_error(UsageError(error.format_message(), remedy="see --help"))
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:

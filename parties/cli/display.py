@@ -55,12 +55,16 @@ class Display:
     def error(self, error: MpcError) -> None:
         """What failed, the likely cause, the fix."""
         if self.as_json:
-            fields = {"code": error.code, "what": error.what, "cause": error.cause, "fix": error.remedy}
-            self.json({"error": {**fields, "peer": error.peer, "exit_code": error.exit_code}})
+            self.json_error(error)
         first, *rest = error.lines()
         self.notes.print(f"[bold red]error:[/] {escape(first)}")
         for line in rest:
             self.notes.print(f"  {escape(line)}")
+
+    def json_error(self, error: MpcError) -> None:
+        """The same as one object on stdout."""
+        fields = {"code": error.code, "what": error.what, "cause": error.cause, "fix": error.remedy}
+        self.json({"error": {**fields, "peer": error.peer, "exit_code": error.exit_code}})
 
     @contextmanager
     def stages(self) -> Iterator[Stages]:

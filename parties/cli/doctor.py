@@ -90,14 +90,20 @@ def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role
         return
     same = reply.protocol == PROTOCOL
     fix = "" if same else "install the same version everywhere"
-    yield Finding(f"{peer.name} version", same, f"{reply.version}, protocol {reply.protocol}; here {mpc.__version__}", fix)
+    yield Finding(
+        f"{peer.name} version", same, f"{reply.version}, protocol {reply.protocol}; here {mpc.__version__}", fix
+    )
     skew = abs(reply.clock - time.time())
     fix = "" if skew < _CLOCK_SKEW else "set both clocks by NTP"
     yield Finding(f"{peer.name} clock", skew < _CLOCK_SKEW, f"{skew:.1f} s apart", fix)
     if role == "party":
-        yield Finding(f"{peer.name} ledger", bool(reply.ledger), f"epoch {reply.ledger}, {reply.open_sessions} sessions open")
+        yield Finding(
+            f"{peer.name} ledger", bool(reply.ledger), f"epoch {reply.ledger}, {reply.open_sessions} sessions open"
+        )
     for other in reply.peers:
-        fix = "" if other.reachable else f"open the way from {peer.name} to {other.name}; check the address in its config"
+        fix = (
+            "" if other.reachable else f"open the way from {peer.name} to {other.name}; check the address in its config"
+        )
         found = seconds(other.round_trip_seconds) if other.reachable else other.problem
         yield Finding(f"{peer.name} -> {other.name}", other.reachable, found, fix)
 

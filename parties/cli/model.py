@@ -39,7 +39,14 @@ def compile_(display: Display, model: Path, output: Path, ranges: tuple[str, ...
 @_MODEL
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 1 << 20))
 @click.option("--parties", default=2, show_default=True, type=click.IntRange(2))
-@click.option("--operators", is_flag=True, help="Only list the operators that are supported.")
+@click.option(
+    "--operators",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, asked: _list_operators(context) if asked else None,
+    help="List the operators that are supported, and stop.",
+)
 @RANGE
 @JSON
 @click.pass_obj
@@ -48,20 +55,21 @@ def inspect(
     model: Path,
     batch: int,
     parties: int,
-    operators: bool,
     ranges: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """What MODEL (an ONNX model or a plan) costs, gate by gate, and who learns what."""
-    if operators:
-        display.result(", ".join(supported()))
-        return
     plan, origins = _plan(display, model, ranges)
     report = describe(plan, origins, batch, parties)
     if as_json:
         display.json(report)
         return
     _print(display, report)
+
+
+def _list_operators(context: click.Context) -> None:
+    click.echo("\n".join(supported()))
+    context.exit()
 
 
 def _plan(display: Display, path: Path, ranges: tuple[str, ...]) -> tuple[Plan, dict[str, str]]:
@@ -102,7 +110,8 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
             }
         )
     learns = [
-        {"who": list(bound.wire[out.wire].holders), "output": out.name, "shape": list(out.shape)} for out in bound.outputs
+        {"who": list(bound.wire[out.wire].holders), "output": out.name, "shape": list(out.shape)}
+        for out in bound.outputs
     ]
     enters = [
         {

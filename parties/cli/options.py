@@ -37,7 +37,8 @@ def require_passive(security: str) -> None:
     """Active security is a later version's; nothing runs under a weaker promise than was asked for."""
     if security != "passive":
         raise UsageError(
-            "active security is not there yet", remedy="use --security passive, and read THREATS.md for what it promises"
+            "active security is not there yet",
+            remedy="use --security passive, and read THREATS.md for what it promises",
         )
 
 

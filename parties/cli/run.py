@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,19 @@ from typing import Any
 import click
 import numpy as np
 
-from mpc.compiler.compile import compile_model
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.graph import Range
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import declared_ranges, input_names, load_model
 from mpc.errors import ConfigError, InputError, UsageError
-from parties.cli.display import Display, seconds, size
+from parties.cli.display import Display, Stages, seconds, size
 from parties.cli.options import FOLDER, JSON, RANGE, SECURITY, parse_ranges, require_passive
-from parties.client import Cluster
-from parties.config import write_atomic
+from parties.client import Cluster, check_feeds
+from parties.config import ClusterConfig, load, write_atomic
+from parties.launcher import COORDINATOR
 
 _SHOWN_ROWS = 10
+_PRECISE = 1e-3
 
 
 @click.command()
@@ -52,62 +53,100 @@ def run(
     require_passive(security)
     if output is not None and (not output.parent.is_dir() or output.is_dir()):
         raise UsageError(f"cannot write {output}", cause="there is no such folder, or it is one")
+    if parties is not None and cluster is not None:
+        raise UsageError("--parties starts a cluster of its own; --cluster names one that runs")
     with display.stages() as stage:
         stage("compiling")
         feeds = load_inputs(inputs, input_names(model))
-        declared = parse_ranges(ranges, list(feeds))
-        declared = _with_automatic(display, model, declared, feeds)
-        stage("connecting" if parties is None else f"starting a provider and {parties} parties")
-        with _cluster(parties, cluster, folder) as connected:
-            me = connected.config.name
-            compiled = compile_model(model, declared, Roles(me, me, (me,)))
-            stage("sharing the weights")
-            started = time.perf_counter()
-            session = connected.open(compiled)
-            setup = time.perf_counter() - started
-            stage("computing on shares")
-            values = session.run(None, feeds)
-            session.close()
-    named = dict(zip((out.name for out in session.plan.outputs), values, strict=True))
-    if session.last_run is None:
-        raise UsageError("nothing ran")
-    price = {**asdict(session.last_run), "setup_s": setup}
+        path = None if parties is not None else _cluster_file(cluster, folder)
+        me = COORDINATOR if path is None else load(ClusterConfig, path).name
+        compiled = _compile(display, model, feeds, ranges, Roles(me, me, (me,)))
+        check_feeds(compiled.plan, feeds)
+        stage("connecting" if path is not None else f"starting a provider and {parties} parties")
+        with Cluster.connect(path) if path is not None else Cluster.local(parties or 2) as connected:
+            named, price = _infer(connected, compiled, feeds, stage)
     if output is not None:
         _write(output, named)
     if as_json:
         content = {name: _plain(value) for name, value in named.items()}
-        digest = session.plan.digest.hex()
+        digest = compiled.plan.digest.hex()
         display.json({"model": str(model), "security": security, "plan": digest, **price, "outputs": content})
         return
     _print(display, named, price)
 
 
-def _cluster(parties: int | None, cluster: Path | None, folder: Path) -> AbstractContextManager[Cluster]:
-    if parties is not None:
-        if cluster is not None:
-            raise UsageError("--parties starts a cluster of its own; --cluster names one that runs")
-        return Cluster.local(parties)
+def _infer(
+    cluster: Cluster, compiled: Compiled, feeds: dict[str, np.ndarray], stage: Stages
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(outputs by name, the price)."""
+    stage("sharing the weights")
+    started = time.perf_counter()
+    session = cluster.open(compiled)
+    setup = time.perf_counter() - started
+    stage("computing on shares")
+    values = session.run(None, feeds)
+    session.close()
+    price = asdict(session.last_run) if session.last_run is not None else {}
+    return dict(zip((out.name for out in compiled.plan.outputs), values, strict=True)), {**price, "setup_s": setup}
+
+
+def _cluster_file(cluster: Path | None, folder: Path) -> Path:
     path = cluster or folder / "cluster.toml"
     if not path.is_file():
         raise ConfigError(f"no cluster: {path} does not exist", remedy="mpc up --detach, or add --parties 3")
-    return Cluster.connect(path)
+    return path
 
 
-def _with_automatic(
-    display: Display, model: Path, declared: dict[str, tuple[float, float]], feeds: dict[str, np.ndarray]
-) -> dict[str, tuple[float, float]]:
-    """For inputs that nobody declared a range for: the power of two around this data, said aloud."""
+def _compile(
+    display: Display, model: Path, feeds: dict[str, np.ndarray], ranges: tuple[str, ...], roles: Roles
+) -> Compiled:
+    """Compile; inputs that nobody declared a range for take one from this data, said aloud.
+
+    One power of two around all of an input; if that would cost too much precision, one a column.
+    """
+    declared = parse_ranges(ranges, list(feeds))
     known = {**declared_ranges(load_model(model)), **declared}
-    for name, values in feeds.items():
-        if name in known or values.dtype.kind not in "fiu" or not values.size or not np.isfinite(values).all():
-            continue
-        most = 2.0 ** math.ceil(math.log2(max(1.0, float(np.abs(values.astype(np.float64)).max()))))
+    missing = [name for name, values in feeds.items() if name not in known and _measurable(values)]
+    if not missing:
+        return _note_error(display, compile_model(model, declared, roles))
+    whole = {name: _around(np.abs(feeds[name]).max()) for name in missing}
+    compiled = compile_model(model, {**declared, **whole}, roles)
+    form = "a power of two around this data is taken"
+    if max(compiled.errors.values()) > _PRECISE:
+        columns = {
+            name: _around(np.abs(feeds[name]).reshape(-1, feeds[name].shape[-1]).max(axis=0)) for name in missing
+        }
+        finer = compile_model(model, {**declared, **columns}, roles)
+        if max(finer.errors.values()) < max(compiled.errors.values()):
+            compiled, form = finer, "a power of two around each column of this data is taken"
+    for name in missing:
         display.say(
-            f"note: no range is declared for input {name!r}; {-most:g}:{most:g} is taken from this data, "
-            f"and the parties see it (--range {name}=LOW:HIGH declares one)"
+            f"note: no range is declared for input {name!r}; {form}, "
+            f"and the parties see it in the plan (--range {name}=LOW:HIGH declares one)"
         )
-        declared = {**declared, name: (-most, most)}
-    return declared
+    return _note_error(display, compiled)
+
+
+def _measurable(values: np.ndarray) -> bool:
+    return values.dtype.kind in "fiu" and values.size > 0 and values.ndim > 0 and bool(np.isfinite(values).all())
+
+
+def _around(most: np.ndarray) -> Range:
+    """-2^e : 2^e for each of the given sizes, 2^-10 at least."""
+    ends = np.exp2(np.ceil(np.log2(np.maximum(most.astype(np.float64), 2.0**-10))))
+    if ends.ndim == 0:
+        return -float(ends), float(ends)
+    return tuple((-ends).tolist()), tuple(ends.tolist())
+
+
+def _note_error(display: Display, compiled: Compiled) -> Compiled:
+    for name, error in compiled.errors.items():
+        if error > _PRECISE:
+            display.say(
+                f"note: fixed point limits output {name!r} to an expected error of {error:.1g}; "
+                "narrower input ranges, or one a column, make it more precise"
+            )
+    return compiled
 
 
 # ------------------------------------------------------------------------------ files
@@ -136,9 +175,7 @@ def _input_name(given: str, key: str, names: list[str], path: str) -> str:
         return key
     if len(names) == 1:
         return names[0]
-    raise InputError(
-        f"which input is {key or path!r}?", remedy=f"--input NAME={path}, NAME one of {', '.join(names)}"
-    )
+    raise InputError(f"which input is {key or path!r}?", remedy=f"--input NAME={path}, NAME one of {', '.join(names)}")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -193,10 +230,14 @@ def _print(display: Display, outputs: dict[str, Any], price: dict[str, Any]) -> 
         if len(rows) > _SHOWN_ROWS:
             display.result(f"  ... {len(rows) - _SHOWN_ROWS} more rows; --output FILE.npz keeps all")
     display.result("")
-    display.result(f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})")
+    display.result(
+        f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})"
+    )
     display.result(f"offline       {seconds(price['offline_s'])}  (of it the provider {seconds(price['provider_s'])})")
     display.result(f"set-up        {seconds(price['setup_s'])}  (weights shared, once a session)")
     display.result(f"rounds        {price['rounds']}")
-    display.result(f"sent          {size(price['sent_bytes'])} by the largest party, to all {price['parties'] - 1} peers")
+    display.result(
+        f"sent          {size(price['sent_bytes'])} by the largest party, to all {price['parties'] - 1} peers"
+    )
     display.result(f"dealt         {size(price['dealt_bytes'])}")
     display.result(f"learned by    {', '.join(price['recipients'])}")
