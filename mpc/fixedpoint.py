@@ -39,10 +39,11 @@ def check_range(values: np.ndarray, low: Sequence[Fraction], high: Sequence[Frac
     Raises:
         InputError: naming the input and the range; the values in the message are the caller's own.
     """
-    reals = np.asarray(values, dtype=np.float64)
+    reals = np.asarray(values)
     if not np.isfinite(reals).all():
         raise InputError(f"input {name!r} holds NaN or infinity", remedy="clean the data first")
-    lows, highs = (np.array([float(end) for end in ends]) for ends in (low, high))
+    kind = reals.dtype if reals.dtype.kind == "f" else np.float64  # 0.1 as a float32 is not 0.1 as a float64
+    lows, highs = (np.array([float(end) for end in ends]).astype(kind) for ends in (low, high))
     outside = (reals < lows) | (reals > highs)
     if outside.any():
         column = int(np.argwhere(outside)[0][-1]) if reals.ndim else 0

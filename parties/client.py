@@ -177,7 +177,7 @@ class Session:
             self.close()
             raise
         bound = self.plan.bind(batch)
-        return [_read(out, bound, opened[out.wire]) for name in names for out in bound.outputs if out.name == name]
+        return [read_output(out, bound, opened[out.wire]) for name in names for out in bound.outputs if out.name == name]
 
     def close(self) -> None:
         """End the session at all parties; safe to call twice."""
@@ -223,7 +223,7 @@ def _check_feed(plan: Plan, given: PlanInput, array: np.ndarray) -> int | None:
     return next((int(n) for d, n in zip(shape, array.shape, strict=True) if d == "batch"), None)
 
 
-def _read(out: PlanOutput, plan: Plan, integers: np.ndarray) -> Any:
+def read_output(out: PlanOutput, plan: Plan, integers: np.ndarray) -> Any:
     """Opened integers as the model's own output."""
     shape = tuple(int(d) for d in out.shape)
     if out.labels is not None:

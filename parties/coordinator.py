@@ -146,7 +146,11 @@ class CoordinatedSession:
         self.setup_dealt = 0
         self.terms, self.id = self._agree()
         self.open = True
-        self._enter(0, 1, plan.weights, plan, weights)
+        try:
+            self._enter(0, 1, plan.weights, plan, weights)
+        except BaseException:
+            self.close()
+            raise
 
     def _agree(self) -> tuple[Terms, bytes]:
         request = party_pb2.ProposeRequest(plan=self.plan.canonical)
@@ -174,7 +178,7 @@ class CoordinatedSession:
         wires = [plan.wire[g.out] for g in gates if isinstance(g, Input) and plan.wire[g.out].holders == (self._me,)]
         if not wires:
             return
-        seeds = self._input_seeds(BundleId(self.id, run, batch))
+        seeds = self._input_seeds(BundleId(self.id, run, batch), [wire.name for wire in wires])
         masked = {wire.name: _mask(wire, values[wire.name], seeds[wire.name]) for wire in wires}
 
         def submit(party: PartyClient) -> None:
@@ -183,22 +187,26 @@ class CoordinatedSession:
 
         self._parties.each(submit)
 
-    def _input_seeds(self, bundle: BundleId) -> dict[str, list[Seed]]:
+    def _input_seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
         """wire -> one seed a party, each checked against the provider's manifest."""
         request = party_pb2.MasksRequest(session_id=self.id, run=bundle.run)
         replies = self._parties.each(lambda party: party.call("Masks", request, self._deadlines.setup))
-        return self._checked(bundle, [(reply.manifest, reply.seeds) for reply in replies])
+        return self._checked(bundle, wires, [(reply.manifest, reply.seeds) for reply in replies])
 
-    def _checked(self, bundle: BundleId, answers: list[tuple]) -> dict[str, list[Seed]]:
-        collected: dict[str, list[Seed]] = {}
+    def _checked(self, bundle: BundleId, wires: list[str], answers: list[tuple]) -> dict[str, list[Seed]]:
+        """Exactly one seed of each wire from each party: a missing one would leave a value less masked than it looks."""
+        collected: dict[str, list[Seed]] = {wire: [] for wire in wires}
         for name, (signed, parts) in zip(self._parties.names, answers, strict=True):
-            checked = manifest.verify(self._parties.identity.ca_pem, self.terms, bundle, signed)
+            try:
+                checked = manifest.verify(self._parties.identity.ca_pem, self.terms, bundle, signed)
+            except IntegrityError as error:
+                raise IntegrityError(f"{name} handed over a false manifest", cause=error.what, peer=name) from None
+            if sorted(part.wire for part in parts) != sorted(wires):
+                raise IntegrityError(f"{name} did not hand over one mask seed for each wire", peer=name)
             for part in parts:
-                seed = Seed(part.seed)
+                seed = manifest.read_seed(part.seed, name)
                 checked.check_seed(part.wire, name, seed)
-                collected.setdefault(part.wire, []).append(seed)
-        if any(len(seeds) != len(self._parties.names) for seeds in collected.values()):
-            raise PeerError("the parties do not agree on whose input a wire is")
+                collected[part.wire].append(seed)
         return collected
 
     # -- runs
@@ -265,7 +273,8 @@ class CoordinatedSession:
     def _unmask(
         self, bundle: BundleId, plan: Plan, headers: list[party_pb2.ResultHeader], public: dict[str, bytes]
     ) -> dict[str, np.ndarray]:
-        seeds = self._checked(bundle, [(header.manifest, header.outputs) for header in headers])
+        mine = [wire for wire in dict.fromkeys(out.wire for out in plan.outputs) if self._me in plan.wire[wire].holders]
+        seeds = self._checked(bundle, mine, [(header.manifest, header.outputs) for header in headers])
         outputs = {}
         for wire, per_party in seeds.items():
             listed = {part.digest for header in headers for part in header.outputs if part.wire == wire}

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 import grpc
 
 from mpc import warmup
-from parties import launcher, telemetry
+from mpc.errors import EntropyError
+from parties import entropy, launcher, telemetry
 from parties.certificates import Identity
 from parties.config import PartyConfig, ProviderConfig
 from parties.ledger import Ledger
@@ -34,14 +35,15 @@ def run_party(config: PartyConfig) -> None:
         counters = _begin(config, stack)
         identity = Identity.load(config.tls, config.name)
         ledger = stack.enter_context(Ledger.open(config.data_dir))
-        node = PartyNode(config, identity, ledger, counters)
+        life = _Life()
+        node = PartyNode(config, identity, ledger, counters, life.draw)
         stack.callback(node.stop)
 
         def register(server: grpc.Server) -> None:
             party_pb2_grpc.add_PartyServicer_to_server(PartyService(node), server)
             party_pb2_grpc.add_PeerServicer_to_server(PeerService(node), server)
 
-        _serve(config, identity, register, node.end_overdue, node.stop)
+        _serve(config, identity, register, life, node.end_overdue, node.stop)
 
 
 def run_provider(config: ProviderConfig) -> None:
@@ -53,12 +55,32 @@ def run_provider(config: ProviderConfig) -> None:
     with ExitStack() as stack:
         counters = _begin(config, stack)
         identity = Identity.load(config.tls, config.name)
-        service = ProviderService(config, identity, counters)
+        life = _Life()
+        service = ProviderService(config, identity, counters, draw=life.draw)
 
         def register(server: grpc.Server) -> None:
             provider_pb2_grpc.add_ProviderServicer_to_server(service, server)
 
-        _serve(config, identity, register, lambda: None, lambda: None)
+        _serve(config, identity, register, life, lambda: None, lambda: None)
+
+
+class _Life:
+    """Ends with a signal, or with the first failure of the random source: nothing may be drawn after that."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.error: EntropyError | None = None
+
+    def draw(self, n: int) -> bytes:
+        """Fresh random bytes."""
+        if self.error is not None:
+            raise self.error
+        try:
+            return entropy.token(n)
+        except EntropyError as error:
+            self.error = error
+            self.stop.set()
+            raise
 
 
 def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
@@ -74,18 +96,20 @@ def _serve(
     config: PartyConfig | ProviderConfig,
     identity: Identity,
     register: Callable[[grpc.Server], None],
+    life: _Life,
     tick: Callable[[], None],
     stopping: Callable[[], None],
 ) -> None:
-    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: life.stop.set())
     warmup.warm_up()
     server = serve(identity, config.listen, register, config.limits.max_plan_bytes)
     launcher.announce_ready(config.data_dir)
     telemetry.logger().info("serving", address=config.listen)
-    while not stop.wait(_TICK):
+    while not life.stop.wait(_TICK):
         tick()
     stopping()
     server.stop(_GRACE).wait()
+    if life.error is not None:
+        raise life.error
     telemetry.logger().info("stopped")

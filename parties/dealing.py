@@ -9,7 +9,7 @@ import grpc
 from mpc.compiler.plan import Plan
 from mpc.correlations import BundleId, corrected_party
 from mpc.cost import plan_cost
-from mpc.errors import IntegrityError, PeerError
+from mpc.errors import IntegrityError, PeerError, SessionError
 from mpc.prg import SEED_BYTES, Seed
 from parties import manifest
 from parties.certificates import Identity
@@ -54,7 +54,10 @@ class Dealings:
 
     def fetch(self, terms: Terms, bundle: BundleId) -> Delivery:
         """The bundle of one run."""
-        most = plan_cost(self._limits[bundle.session], bundle.batch).dealt
+        plan = self._limits.get(bundle.session)
+        if plan is None:
+            raise SessionError("the session ended while this run was prepared")
+        most = plan_cost(plan, bundle.batch).dealt
         return self._fetch(terms, bundle, None, most)
 
     def finish(self, session_id: bytes) -> None:
@@ -87,7 +90,7 @@ class Dealings:
         if mine:
             checked.check_corrections(corrections)
         return Delivery(
-            Seed(header.seed),
+            manifest.read_seed(header.seed, provider.name),
             corrections if mine else None,
             checked,
             header.manifest,

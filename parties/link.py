@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 
 from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
+from parties.config import check_name
 from parties.pb.party_pb2 import Abort, Frame, Hello, Payload
 from parties.transport import pieces
 
@@ -181,7 +182,7 @@ class Link:
             self.check(frame.hello)
         elif body == "abort":
             cls = by_code(frame.abort.code)
-            about = frame.abort.about[:64] or self.peer
+            about = _name(frame.abort.about) or self.peer
             raise cls(f"{self.peer} ended the session ({cls.code}, about {about})", peer=about)
         else:
             raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
@@ -216,6 +217,13 @@ class Link:
         self._error = error
         self.inbox.fail(error)
         self._failed(error)
+
+
+def _name(text: str) -> str | None:
+    try:
+        return check_name(text)
+    except ValueError:
+        return None
 
 
 def exchange(links: Sequence[Link], run: int, step: int, payload: bytes, seconds: float) -> list[bytearray]:

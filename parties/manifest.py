@@ -13,7 +13,7 @@ from typing import Any
 from mpc.correlations import BundleId, corrections_digest
 from mpc.errors import IntegrityError
 from mpc.interpret.dealer import Dealt
-from mpc.prg import Seed
+from mpc.prg import SEED_BYTES, Seed
 from parties import certificates
 from parties.certificates import Identity
 from parties.pb import party_pb2
@@ -56,6 +56,13 @@ class Manifest:
         """Are these the bytes that the provider dealt?  `IntegrityError` if not."""
         if corrections_digest(corrections).hex() != self.corrections:
             raise IntegrityError("the dealt corrections were altered on their way", remedy="start a new session")
+
+
+def read_seed(secret: bytes, sender: str) -> Seed:
+    """A seed that another process sent; `IntegrityError` naming it if this cannot be one."""
+    if len(secret) != SEED_BYTES:
+        raise IntegrityError(f"{sender} sent a seed of {len(secret)} bytes", peer=sender)
+    return Seed(secret)
 
 
 def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt) -> party_pb2.Manifest:

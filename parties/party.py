@@ -27,9 +27,10 @@ from parties.probe import probe_all
 from parties.session import Session, encode_output
 from parties.telemetry import Counters, logger
 from parties.terms import NONCE_BYTES, Terms
-from parties.transport import PROTOCOL, answers, caller, collect, connect, from_rpc, pieces, streams
+from parties.transport import PROTOCOL, answers, caller, collect, connect, ends_within, from_rpc, pieces, streams
 
 _MOST_PROPOSALS = 64
+_MOST_ENDINGS = 64
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class PartyNode:
         }
         self._proposals: OrderedDict[bytes, Proposal] = OrderedDict()
         self._sessions: dict[bytes, Session] = {}
+        self._endings: OrderedDict[bytes, tuple[frozenset[str], MpcError]] = OrderedDict()
         self._changed = threading.Condition()
 
     # ----------------------------------------------------------------------- proposals
@@ -75,7 +77,12 @@ class PartyNode:
         if len(plan_bytes) > self.config.limits.max_plan_bytes:
             raise PlanError("the plan is larger than this party accepts", remedy="raise limits.max_plan_bytes")
         plan = Plan.from_bytes(plan_bytes)
-        self.policy.check_session(plan.digest, coordinator, plan.owners, plan.recipients)
+        try:
+            self.policy.check_session(plan.digest, coordinator, plan.owners, plan.recipients)
+        except PolicyError as refusal:
+            logger().warning("refused by policy", caller=coordinator, why=str(refusal))
+            # The remedy lists what this party allows: that is for its operator alone.
+            raise PolicyError(refusal.what, remedy=f"ask the operator of {self.config.name}; its log has more") from None
         nonce = self._draw(NONCE_BYTES)
         with self._changed:
             self._proposals[nonce] = Proposal(plan, coordinator)
@@ -141,19 +148,26 @@ class PartyNode:
     def _drop(self, session: Session) -> None:
         with self._changed:
             self._sessions.pop(session.id, None)
+            if session.error is not None:
+                self._endings[session.id] = (session.members, session.error)
+                while len(self._endings) > _MOST_ENDINGS:
+                    self._endings.popitem(last=False)
         self.dealings.finish(session.id)
 
     def session(self, session_id: bytes, client: str) -> Session:
-        """An open session, for somebody who has a part in it."""
+        """An open session, for somebody who has a part in it; they are told what ended one of the last."""
         with self._changed:
             session = self._sessions.get(session_id)
+            members, error = self._endings.get(session_id, (frozenset(), None))
+        if session is None and error is not None and client in members:
+            raise error
         if session is None:
             raise SessionError(
                 "this party does not know that session",
                 cause="it ended, was aborted, or the party was restarted",
                 remedy="start a new session",
             )
-        if client not in session.plan.owners | session.plan.recipients | {session.coordinator}:
+        if client not in session.members:
             raise PolicyError(f"{client!r} has no part in this session")
         return session
 
@@ -208,7 +222,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         self._node = node
 
     @answers
-    def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:  # noqa: N802
+    def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
         node = self._node
         reply = party_pb2.DescribeReply(
             name=node.config.name,
@@ -226,11 +240,11 @@ class PartyService(party_pb2_grpc.PartyServicer):
         return reply
 
     @answers
-    def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:  # noqa: N802
+    def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:
         return party_pb2.ProposeReply(nonce=self._node.propose(request.plan, caller(context)))
 
     @answers
-    def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:  # noqa: N802
+    def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
         started = time.perf_counter()
         provider = self._node.config.provider.name
         terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces))
@@ -241,7 +255,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt)
 
     @answers
-    def Prepare(self, request: party_pb2.PrepareRequest, context: grpc.ServicerContext) -> party_pb2.PrepareReply:  # noqa: N802
+    def Prepare(self, request: party_pb2.PrepareRequest, context: grpc.ServicerContext) -> party_pb2.PrepareReply:
         session = self._coordinated(request.session_id, context)
         started = time.perf_counter()
         try:
@@ -250,35 +264,37 @@ class PartyService(party_pb2_grpc.PartyServicer):
             raise
         except MpcError as error:
             session.abort(error)
-            raise
+            raise session.error or error from None
         return party_pb2.PrepareReply(
             deal_seconds=deal_seconds, prepare_seconds=time.perf_counter() - started, dealt_bytes=dealt
         )
 
     @answers
-    def Masks(self, request: party_pb2.MasksRequest, context: grpc.ServicerContext) -> party_pb2.MasksReply:  # noqa: N802
+    def Masks(self, request: party_pb2.MasksRequest, context: grpc.ServicerContext) -> party_pb2.MasksReply:
         client = caller(context)
         seeds, signed = self._node.session(request.session_id, client).masks(request.run, client)
         parts = [party_pb2.WireSeed(wire=wire, seed=seed.secret) for wire, seed in seeds]
         return party_pb2.MasksReply(seeds=parts, manifest=signed)
 
     @answers
-    def Submit(  # noqa: N802
+    def Submit(
         self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext
     ) -> party_pb2.SubmitReply:
-        client = caller(context)
-        first = next(request, party_pb2.SubmitPart())
+        client, deadlines = caller(context), self._node.config.deadlines
+        with ends_within(context, deadlines.connect):
+            first = next(request, party_pb2.SubmitPart())
         if first.WhichOneof("part") != "header":
             raise PeerError("the first message of a submission is its header", peer=client)
         header = first.header
         session = self._node.session(header.session_id, client)
         size = session.input_size(header.run, header.wire, client)
-        data = collect((part.chunk for part in request), size, f"input {header.wire}", client)
+        with ends_within(context, deadlines.submit):
+            data = collect((part.chunk for part in request), size, "the input", client)
         session.submit(header.run, header.wire, client, data)
         return party_pb2.SubmitReply()
 
     @streams
-    def Result(  # noqa: N802
+    def Result(
         self, request: party_pb2.ResultRequest, context: grpc.ServicerContext
     ) -> Iterator[party_pb2.ResultPart]:
         client = caller(context)
@@ -304,7 +320,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
                 yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
 
     @answers
-    def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:  # noqa: N802
+    def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
         self._coordinated(request.session_id, context).close()
         return party_pb2.CloseReply()
 
@@ -326,11 +342,11 @@ class PeerService(party_pb2_grpc.PeerServicer):
     def __init__(self, node: PartyNode) -> None:
         self._node = node
 
-    def Exchange(  # noqa: N802
+    def Exchange(
         self, request: Iterator[party_pb2.Frame], context: grpc.ServicerContext
     ) -> Iterator[party_pb2.Frame]:
         try:
-            link = self._accept(request, caller(context))
+            link = self._accept(request, context)
         except MpcError as error:
             logger().warning("a peer's stream was refused", code=error.code)
             yield party_pb2.Frame(abort=party_pb2.Abort(code=error.code))
@@ -345,12 +361,13 @@ class PeerService(party_pb2_grpc.PeerServicer):
         context.add_callback(link.close)
         yield from link.frames()
 
-    def _accept(self, request: Iterator[party_pb2.Frame], peer: str) -> Link:
+    def _accept(self, request: Iterator[party_pb2.Frame], context: grpc.ServicerContext) -> Link:
         """The link that a peer's greeting is for."""
-        roster = self._node.roster
+        roster, peer = self._node.roster, caller(context)
         if peer not in roster or roster.index(peer) >= roster.index(self._node.config.name):
             raise PolicyError(f"{peer!r} is not a party that dials this one")
-        first = next(request, party_pb2.Frame())
+        with ends_within(context, self._node.config.deadlines.connect):
+            first = next(request, party_pb2.Frame())
         if first.WhichOneof("body") != "hello":
             raise HandshakeError("the first frame is a greeting", peer=peer)
         session = self._node.await_session(first.hello.session_id)

@@ -75,7 +75,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         self._lock = threading.Lock()
 
     @answers
-    def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:  # noqa: N802
+    def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
         return party_pb2.DescribeReply(
             name=self._config.name,
             role="provider",
@@ -86,7 +86,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         )
 
     @streams
-    def Deal(  # noqa: N802
+    def Deal(
         self, request: provider_pb2.DealRequest, context: grpc.ServicerContext
     ) -> Iterator[provider_pb2.DealPart]:
         party = caller(context)
@@ -95,7 +95,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
                 f"the provider deals to its own parties only, not to {party!r}",
                 remedy="add it to 'parties' in the provider's config",
             )
-        session = self._open(request) if request.run == 0 else self._session(request.session_id)
+        session = self._open(request, party) if request.run == 0 else self._session(request.session_id)
         if party not in session.terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
         bundle, corrections = self._fetch(session, request, party)
@@ -112,7 +112,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
             yield provider_pb2.DealPart(chunk=piece)
 
     @answers
-    def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:  # noqa: N802
+    def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:
         with self._lock:
             session = self._sessions.get(request.session_id)
             if session is not None and caller(context) in session.terms.parties:
@@ -121,7 +121,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
 
     # ------------------------------------------------------------------------ sessions
 
-    def _open(self, request: provider_pb2.DealRequest) -> _Session:
+    def _open(self, request: provider_pb2.DealRequest, party: str) -> _Session:
         """The session of these terms: made by the first party that asks, found by the others."""
         if len(request.terms.plan) > self._config.limits.max_plan_bytes:
             raise PlanError("the plan is larger than this provider accepts", remedy="raise limits.max_plan_bytes")
@@ -131,6 +131,8 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         )
         if terms.session_id != request.session_id:
             raise HandshakeError("the session id does not belong to these terms")
+        if party not in terms.parties:
+            raise PolicyError(f"{party!r} is not a party of this session")
         if not set(terms.parties) <= set(self._config.parties):
             raise PolicyError("the session has parties that this provider does not deal to")
         with self._lock:

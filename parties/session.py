@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,10 +22,11 @@ from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
 from mpc.cost import plan_cost
 from mpc.encoding import decode_field, encode_field, field_size
-from mpc.errors import InputError, MpcError, PeerError, PlanError, PolicyError, SessionError
+from mpc.errors import EncodingError, InputError, MpcError, PeerError, PlanError, PolicyError, SessionError
 from mpc.gates.input import Input
 from mpc.interpret.party import PartyRun, SessionWires
 from mpc.prg import Seed
+from mpc.schedule import Step
 from mpc.shares import Lane, Masked
 from parties import telemetry
 from parties.config import PartyConfig
@@ -48,14 +49,24 @@ TRANSITIONS = {
 
 @dataclass
 class Run:
-    """One run at this party; `done` is set when outputs may be asked for, or the session has ended."""
+    """One run at this party.
+
+    Args:
+        held: bytes of memory it was granted.
+        burnt, revealed: as in the ledger, where it came first.
+        asked: input wires whose mask seeds their owner was given.
+        done: the outputs are revealed, or the session has ended.
+    """
 
     number: int
     plan: Plan
     party: PartyRun = field(repr=False)
     signed: SignedManifest
+    held: int
     burnt: bool = False
+    revealed: bool = False
     asked_at: float | None = None
+    asked: set[str] = field(default_factory=set)
     given: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     done: threading.Event = field(default_factory=threading.Event)
     online_seconds: float = 0.0
@@ -84,6 +95,7 @@ class Session:
     ) -> None:
         self.id = terms.session_id
         self.terms, self.plan, self.coordinator = terms, plan, coordinator
+        self.members = plan.owners | plan.recipients | {coordinator}
         self.state = "opening"
         self.error: MpcError | None = None
         self.used_at = time.monotonic()
@@ -96,6 +108,7 @@ class Session:
         self._wires = SessionWires()
         self._weights: Bundle | None = None
         self._weights_signed = SignedManifest()
+        self._asked: set[str] = set()
         self._attached: set[str] = set()
         self._runs: dict[int, Run] = {}
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="online")
@@ -148,10 +161,13 @@ class Session:
         limits = self._config.limits
         if batch > limits.max_batch:
             raise PlanError(f"a batch of {batch} is over this party's limit of {limits.max_batch}")
-        if plan_cost(self.plan, batch).held * 3 > limits.max_memory_bytes:
+        held = plan_cost(self.plan, batch).held * 3
+        if held > limits.max_memory_bytes:
             raise PlanError("this run needs more memory than this party's limit", remedy="use a smaller batch")
         self._await_weights()
         with self._preparing:
+            if held + self._pending() > limits.max_memory_bytes:
+                raise PlanError("the runs prepared need more memory than this party's limit", remedy="finish one first")
             if number != max(self._runs, default=0) + 1:
                 raise SessionError(f"run {number} was prepared before, or comes too early; runs never repeat")
             plan = self.plan.bind(batch)
@@ -162,10 +178,15 @@ class Session:
             party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires)
             party.prepare()
             with self._lock:
-                self._runs[number] = Run(number, plan, party, delivery.signed)
+                self._runs[number] = Run(number, plan, party, delivery.signed, held)
                 self._forget(number - 2)
         self._counters.dealt_bytes.inc(delivery.size)
         return delivery.deal_seconds, delivery.size
+
+    def _pending(self) -> int:
+        """Bytes granted to runs that are not done."""
+        with self._lock:
+            return sum(run.held for run in self._runs.values() if not run.done.is_set())
 
     def _forget(self, number: int) -> None:
         old = self._runs.get(number)
@@ -176,20 +197,25 @@ class Session:
         """The sub-seeds of the caller's own inputs; burns the correlations first."""
         self._require_open()
         with self._lock:
-            if number == 0:
-                bundle, signed, gates = self._weights, self._weights_signed, self.plan.weights
-                if bundle is None:
-                    raise SessionError("the weights' masks are not here yet")
-            else:
-                run = self._run(number)
-                gates = tuple(gate for gate in run.plan.online if isinstance(gate, Input))
-                self._burn(run)
-                run.asked_at = time.monotonic()
-                bundle, signed = run.party.bundle, run.signed
-            owned = [gate.out for gate in gates if self.plan.wire[gate.out].holders == (owner,)]
+            run = self._run(number) if number else None
+            gates = run.plan.online if run else self.plan.weights
+            entered = [gate.out for gate in gates if isinstance(gate, Input)]
+            owned = [wire for wire in entered if self.plan.wire[wire].holders == (owner,)]
             if not owned:
                 raise PolicyError(f"{owner!r} owns no input of run {number}")
+            if run is not None:
+                self._burn(run)
+                run.asked_at = run.asked_at or time.monotonic()
+                bundle, signed, asked = run.party.bundle, run.signed, run.asked
+            else:
+                bundle, signed, asked = self._weights_bundle(), self._weights_signed, self._asked
+            asked.update(owned)
             return [(wire, bundle.mask_seed(wire)) for wire in owned], signed
+
+    def _weights_bundle(self) -> Bundle:
+        if self._weights is None:
+            raise SessionError("the weights' masks are not here yet")
+        return self._weights
 
     def _burn(self, run: Run) -> None:
         if not run.burnt:
@@ -209,6 +235,8 @@ class Session:
                 raise PolicyError(f"{owner!r} does not own the input wire {wire}")
             if wire in (run.given if run else self._wires.masked):
                 raise InputError(f"the input wire {wire} was submitted before")
+            if wire not in (run.asked if run else self._asked):
+                raise SessionError(f"the input wire {wire} was submitted before its mask was asked for")
             return field_size(plan.wire[wire].sizes)
 
     def submit(self, number: int, wire: str, owner: str, data: bytes) -> None:
@@ -220,9 +248,7 @@ class Session:
             public = decode_field(data, plan.wire[wire].sizes)
             if run is None:
                 gate = next(gate for gate in plan.weights if gate.out == wire)
-                if self._weights is None:
-                    raise SessionError("the weights' masks are not here yet")
-                self._wires.masked[wire] = Masked(public, self._weights.take(gate.name, f"mask:{wire}"))
+                self._wires.masked[wire] = Masked(public, self._weights_bundle().take(gate.name, f"mask:{wire}"))
                 self._ready.notify_all()
                 return
             run.given[wire] = public
@@ -249,6 +275,7 @@ class Session:
             self.before_reveal(run)
             self._ledger.advance(self.id, run.number, RunState.CHECKED)
             self._ledger.advance(self.id, run.number, RunState.REVEALED)
+            run.revealed = True
             run.online_seconds, run.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
             self._counters.runs.labels(state="revealed").inc()
             self._counters.rounds.inc(run.rounds)
@@ -268,15 +295,25 @@ class Session:
         evaluation = run.party.steps(run.given)
         received: list[bytearray] | None = None
         for step in steps:
-            payload = next(evaluation) if received is None else evaluation.send(received)
+            payload = self._advance(run, evaluation, links, received)
             received = exchange(links, run.number, step.number, payload, self._config.deadlines.step)
             run.rounds += 1
             run.sent_bytes += len(payload) * len(links)
         try:
-            next(evaluation) if received is None else evaluation.send(received)
+            self._advance(run, evaluation, links, received)
         except StopIteration:
             return
         raise MpcError("the plan has more rounds than its schedule")
+
+    def _advance(
+        self, run: Run, evaluation: Generator, links: list[Link], received: list[bytearray] | None
+    ) -> bytes:
+        try:
+            return next(evaluation) if received is None else evaluation.send(received)
+        except EncodingError as error:
+            step = run.party.schedule.steps[run.rounds - 1]
+            error.peer = next((link.peer for link, data in zip(links, received or []) if not _fits(step, data)), None)
+            raise
 
     def before_reveal(self, run: Run) -> None:
         """The barrier between the last opening and the first released seed.
@@ -291,8 +328,8 @@ class Session:
         while not run.done.wait(0.5):
             if not active():
                 raise SessionError("the caller is gone")
-        if self.error is not None and not run.online_seconds:
-            raise self.error
+        if not run.revealed:
+            raise self.error or SessionError("the session was closed before this run was revealed")
         self.used_at = time.monotonic()
         return run
 
@@ -319,7 +356,10 @@ class Session:
                 return
             self.error = error
             self.state = "aborted"
-            self._ledger.abort_session(self.id, error.code)
+            try:
+                self._ledger.abort_session(self.id, error.code)
+            except MpcError as failed:  # a full disk must not keep peers and clients waiting; a restart burns it
+                self._log.error("the ledger did not take an abort", exc_info=failed)
         self._log.warning("session aborted", code=error.code, about=error.peer)
         self._counters.count_abort(error.code)
         for link in self.links.values():
@@ -366,6 +406,18 @@ class Session:
         if number not in self._runs:
             raise SessionError(f"run {number} is not prepared, or is over")
         return self._runs[number]
+
+
+def _fits(step: Step, payload: bytearray) -> bool:
+    """Is this the canonical encoding of what a peer opens in a step?"""
+    view, position = memoryview(payload), 0
+    try:
+        for opening in (opening for turn in step.turns for opening in turn.openings):
+            opening.decode(view[position : position + opening.size])
+            position += opening.size
+    except EncodingError:
+        return False
+    return True
 
 
 def encode_output(public: np.ndarray) -> bytes:

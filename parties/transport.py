@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -113,6 +115,18 @@ def connect(identity: Identity, name: str, address: str) -> grpc.Channel:
     )
 
 
+@contextmanager
+def ends_within(context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
+    """Cancel the call if the block takes longer: a caller that opens a stream and is silent holds a thread."""
+    timer = threading.Timer(seconds, context.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def caller(context: grpc.ServicerContext) -> str:
     """The name in the caller's certificate, which its CA vouches for."""
     names = context.auth_context().get("x509_common_name", [])
@@ -187,11 +201,17 @@ def _from_detail(detail: str, name: str) -> MpcError:
         texts = {key: fields[key] for key in ("what", "cause", "remedy", "peer") if key in fields}
         if not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts.values()):
             raise ValueError
+        texts = {key: _plain(text) for key, text in texts.items()}
         cls = by_code(str(fields["code"]))
         error = cls(texts.pop("what", "failed"), cause=texts.get("cause"), remedy=texts.get("remedy"))
         error.peer = texts.get("peer", name)
     except (ValueError, KeyError, TypeError):
-        return PeerError(f"the call to {name} failed", cause=detail[:200] or None, peer=name)
+        return PeerError(f"the call to {name} failed", cause=_plain(detail[:200]) or None, peer=name)
     if name not in error.what:
         error.what = f"{name}: {error.what}"
     return error
+
+
+def _plain(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

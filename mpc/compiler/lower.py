@@ -197,7 +197,8 @@ class Lowering:
         """What recipients get, and its expected error in the model's units."""
         out = self.graph.outputs[index]
         value = self.values[out.value]
-        if value.wire.holders != self.roles.recipients:
+        entered = any(gate.kind == "input" and value.wire.name in gate.writes for gate in self.gates)
+        if entered or value.wire.holders != self.roles.recipients:
             self.origin = Origin(out.name, "output")
             value = self.truncate(value, 0, self.roles.recipients)
             self.values[out.value] = value

@@ -5,6 +5,7 @@ Nothing outside the model's own folder is read.  A refusal names node, operator 
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +22,7 @@ from mpc.errors import ModelError
 from mpc.wires import BATCH
 
 MAX_MODEL_BYTES = 1 << 31
+MAX_ELEMENTS = 1 << 26
 OLDEST_OPSET = 7
 _TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -119,6 +121,8 @@ class Importer:
 
     def emit(self, op: str, reads: tuple[str, ...], writes: str | None, shape: Shape, **attributes: Any) -> str:
         """Add a graph node; returns the name it writes."""
+        if prod(d for d in shape if isinstance(d, int)) > MAX_ELEMENTS:
+            raise self.origin.refuse(f"its result of shape {shape} is too large")
         if writes is None:
             self._fresh += 1
             writes = f"{self.origin.node}/{self._fresh}"
@@ -150,7 +154,7 @@ class Importer:
                 remedy="convert it with onnx.version_converter",
             )
         for tensor in model.graph.initializer:
-            self.constants[tensor.name] = numpy_helper.to_array(tensor)
+            self.constants[tensor.name] = _array(tensor)
         inputs = [self._input(value, ranges) for value in model.graph.input if value.name not in self.constants]
         unknown = sorted(set(ranges) - {given.name for given in inputs})
         if unknown:
@@ -168,9 +172,8 @@ class Importer:
         tensor = value.type.tensor_type
         dtype = _TYPES.get(tensor.elem_type, "")
         if dtype not in _INPUT_TYPES:
-            kind = TensorProto.DataType.Name(tensor.elem_type).lower()
             raise ModelError(
-                f"input {value.name!r} has elements of type {kind}; possible are {', '.join(_INPUT_TYPES)}",
+                f"input {value.name!r} has elements of type {dtype or 'unknown'}; possible are {', '.join(_INPUT_TYPES)}",
                 remedy="convert the input to numbers before the model",
             )
         shape: list[Any] = []
@@ -184,6 +187,8 @@ class Importer:
                     f"input {value.name!r}: dimension {axis} ({dimension.dim_param or 'unnamed'}) is not fixed",
                     remedy="export the model with only the first dimension dynamic",
                 )
+        if prod(d for d in shape if d != BATCH) > MAX_ELEMENTS:
+            raise ModelError(f"input {value.name!r} of shape {tuple(shape)} is too large")
         self.shapes[value.name] = tuple(shape)
         declared = ranges.get(value.name)
         checked = None if declared is None else check_range(value.name, tuple(shape), declared)
@@ -216,6 +221,13 @@ class Importer:
             read = self.decoded[name]
             return GraphOutput(name, read.value, read.shape, read.dtype or dtype, read.labels, read.keys)
         return GraphOutput(name, name, self.shapes[name], dtype)
+
+
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    try:
+        return np.array(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ModelError(f"weight {tensor.name!r} cannot be read: {str(error)[:200]}") from None
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

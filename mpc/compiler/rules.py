@@ -20,6 +20,9 @@ from mpc.wires import Masking
 
 _WEIGHT_BITS = 32
 _LEAST_WEIGHT_BITS = 8
+_LEAST_EXPONENT = -30
+_EXACT_BITS = 8
+"""Few: constants like 1 and 0.5 cost no precision, and a plan does not tell the last bit of real weights."""
 _LINEAR_BITS = 57
 _BEFORE_SERIES_BITS = 52
 _FACTOR_BITS = 18
@@ -64,7 +67,7 @@ def _affine(state: Lowering, node: Node) -> Value:
     x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
     most = _BEFORE_SERIES_BITS if _feeds_series(state, node.writes) else _LINEAR_BITS
     exponent, exact = _weight_exponent(x, weight, bias, most)
-    wanted = _LEAST_WEIGHT_BITS - _magnitude(weight)
+    wanted = max(_LEAST_WEIGHT_BITS - _magnitude(weight), _LEAST_EXPONENT)
     if exponent < wanted and not exact and log2(x.scale) > FRACTION_BITS:
         x = state.shorten(x)
         exponent, exact = _weight_exponent(x, weight, bias, most)
@@ -107,10 +110,10 @@ def _weight_exponent(x: Value, weight: np.ndarray, bias: np.ndarray | None, most
     """(fractional bits of the weights, are they exact then): as many as are useful and the bound allows."""
     room = most - math.frexp(max(1.0, _real_interval(x, weight, bias).bound))[1]
     wanted = min(_WEIGHT_BITS - _magnitude(weight), room)
-    for exact in range(wanted + 1):
+    for exact in range(min(wanted, _EXACT_BITS) + 1):
         if not np.any(np.ldexp(weight, exact) % 1):
             return exact, True
-    return max(wanted, -30), False
+    return wanted, False
 
 
 def _magnitude(weight: np.ndarray) -> int:

@@ -51,7 +51,7 @@ class Reference:
         wire = self.wires[name]
         if value.shape != wire.sizes:
             raise PlanError(f"wire {name}: shape {value.shape} where {wire.sizes} belongs")
-        if value.size and int(np.abs(value).max()) >= 1 << wire.bits:
+        if value.size and max(int(value.max()), -int(value.min())) >= 1 << wire.bits:
             raise PlanError(f"wire {name}: a value leaves the bound of {wire.bits} bits")
         self.values[name] = value.astype(np.int64)
 

@@ -135,8 +135,7 @@ def multiply_case(draw: Draw) -> Case:
     shape = draw(shapes())
     x_bits = draw(st.integers(1, 58))
     y_bits = draw(st.one_of(st.just(MAX_BITS - x_bits), st.integers(1, MAX_BITS - x_bits)))
-    thin, square, stored = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
-    drawn = draw(st.booleans())
+    thin, square, drawn = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
     b = Builder()
     b.enter("x", shape, x_bits, Fraction(1 << 4))
     limits = {"x": ((1 << x_bits) - 1, 1)}
@@ -144,9 +143,7 @@ def multiply_case(draw: Draw) -> Case:
     if square and 2 * x_bits <= MAX_BITS:
         y_bits = x_bits
     else:
-        stored = stored and thin and len(shape) == 1  # a stored operand has no batch dimension
-        y_shape: Shape = (1,) if stored else (*shape[:-1], 1) if thin else shape
-        y = b.enter("y", y_shape, y_bits, Fraction(1, 3), session=stored)
+        y = b.enter("y", (*shape[:-1], 1) if thin else shape, y_bits, Fraction(1, 3))
         limits["y"] = ((1 << y_bits) - 1, 1)
     z_scale = Fraction(1 << 8) if y == "x" else Fraction(1 << 4, 3)
     masking = Masking.DRAWN if drawn else Masking.DERIVED
@@ -224,7 +221,9 @@ def _source(draw: Draw, b: Builder, name: str, shape: Shape, bits: int) -> tuple
     return (1 << bits) - 1, 1
 
 
-def _add_source(draw: Draw, case: tuple[Builder, dict[str, tuple[int, int]]], name: str, shape: Shape, bits: int) -> int:
+def _add_source(
+    draw: Draw, case: tuple[Builder, dict[str, tuple[int, int]]], name: str, shape: Shape, bits: int
+) -> int:
     b, limits = case
     limit = _source(draw, b, name, shape, bits)
     derived = b.wires[-1].masking is Masking.DERIVED
@@ -299,9 +298,7 @@ def concat_case(draw: Draw) -> Case:
     widest = 0
     for name, width in zip(names, columns, strict=True):
         widest = max(widest, _add_source(draw, (b, limits), name, (*head, width), draw(st.integers(1, 28))))
-    b.gate(
-        Concat(name="j", xs=names, out="y"), wire("y", (*head, sum(columns)), widest, masking=Masking.INHERITED)
-    )
+    b.gate(Concat(name="j", xs=names, out="y"), wire("y", (*head, sum(columns)), widest, masking=Masking.INHERITED))
     _finish(b, "y", False)
 
     def judge(v: Arrays) -> None:

@@ -34,7 +34,9 @@ class Builder:
         self.wires.append(wire(name, shape, bits, scale, holders=(OWNER,)))
         self.gates.append(Input(name=f"in:{name}", out=name, lifetime="session" if session else "run"))
         if not session:
-            self.inputs.append(PlanInput(name=name, wire=name, dtype="float32", low=Fraction(-1), high=Fraction(1)))
+            self.inputs.append(
+                PlanInput(name=name, wire=name, dtype="float32", low=(Fraction(-1),), high=(Fraction(1),))
+            )
         return name
 
     def gate(self, gate: Gate, *written: Wire) -> None:

@@ -59,9 +59,7 @@ def compare(bits: int, r: np.ndarray, c: np.ndarray, parties: int, rng: np.rando
     assert (opened >> kind.type(comparison.leaf_width) == 0).all()  # nothing beside the declared bits
     leaf_mask = mask & kind.type((1 << comparison.leaf_width) - 1)
     assert (opened ^ leaf_mask == expected_leaves(comparison, r, c)).all()
-    results = [
-        lane.resolve(comparison, opened, m, node) for lane, m, node in zip(lanes, masks, nodes, strict=True)
-    ]
+    results = [lane.resolve(comparison, opened, m, node) for lane, m, node in zip(lanes, masks, nodes, strict=True)]
     assert all(result.width == 1 and set(np.unique(result.values)) <= {0, 1} for result in results)
     return xor(results) ^ comparison.free_bit(mask)
 

@@ -34,7 +34,7 @@ def test_field_round_trip(shape: tuple[int, ...], seed: int) -> None:
 
 
 def test_field_elements_are_little_endian() -> None:
-    assert encoding.encode_field(np.array([1, P - 1], dtype=np.uint64)).hex() == "0100000000000000" "feffffffffffff1f"
+    assert encoding.encode_field(np.array([1, P - 1], dtype=np.uint64)).hex() == "0100000000000000feffffffffffff1f"
 
 
 def test_any_layout_is_encoded_row_by_row() -> None:
@@ -137,9 +137,7 @@ def test_words_of_a_wrong_length_are_rejected(width: int) -> None:
             encoding.decode_bits(bytes(size), (9,), width)
 
 
-@pytest.mark.parametrize(
-    ("width", "size"), [(1, 1), (8, 1), (9, 2), (16, 2), (17, 4), (32, 4), (33, 8), (64, 8)]
-)
+@pytest.mark.parametrize(("width", "size"), [(1, 1), (8, 1), (9, 2), (16, 2), (17, 4), (32, 4), (33, 8), (64, 8)])
 def test_words_take_the_smallest_type(width: int, size: int) -> None:
     assert encoding.word_type(width).itemsize == size
 

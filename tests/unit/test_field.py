@@ -195,7 +195,9 @@ def adversarial(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> 
         "just over half": [(1 << 60) + 1, (1 << 60)],  # most negative, most positive
         "edges": EDGES,
         # odd limbs of one sign near their largest sum: inexact as soon as 2^53 is passed
-        "negative limbs": [from_limbs(1 - (1 << 20) - 2 * i, 1 - (1 << 19) - 2 * j, 1 - (1 << 19)) for i, j in ((0, 0),)]
+        "negative limbs": [
+            from_limbs(1 - (1 << 20) - 2 * i, 1 - (1 << 19) - 2 * j, 1 - (1 << 19)) for i, j in ((0, 0),)
+        ]
         + [from_limbs(3 - (1 << 20), 2 - (1 << 19), 5 - (1 << 19))],
         "extremes": LIMB_EXTREMES,
     }

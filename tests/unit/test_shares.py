@@ -77,7 +77,9 @@ def test_nothing_is_converted_compared_or_decided(secret: Share, use: Callable[[
     assert str(CANARY) not in str(caught.value) and str(BITS_CANARY) not in str(caught.value)
 
 
-@pytest.mark.parametrize("use", [hash, sorted, lambda s: s < s, lambda s: s[0], lambda s: s + 1, lambda s: -s, complex, bytes])
+@pytest.mark.parametrize(
+    "use", [hash, sorted, lambda s: s < s, lambda s: s[0], lambda s: s + 1, lambda s: -s, complex, bytes]
+)
 @pytest.mark.parametrize("secret", SECRETS)
 def test_what_has_no_meaning_fails(secret: Share, use: Callable[[object], object]) -> None:
     with pytest.raises((TypeError, AttributeError, LocalProtocolError)) as caught:

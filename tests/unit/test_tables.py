@@ -26,7 +26,10 @@ def test_the_table_is_right() -> None:
 def test_exact_points() -> None:
     cos, sin, *_ = tables.sincos()
     one = 1 << tables.UNIT_BITS
-    assert (cos[[0, 1024, 2048, 3072]].tolist(), sin[[0, 1024, 2048, 3072]].tolist()) == ([one, 0, -one, 0], [0, one, 0, -one])
+    assert (cos[[0, 1024, 2048, 3072]].tolist(), sin[[0, 1024, 2048, 3072]].tolist()) == (
+        [one, 0, -one, 0],
+        [0, one, 0, -one],
+    )
     assert (cos[1:] == cos[1:][::-1]).all() and (sin[1:] == -sin[1:][::-1]).all()
 
 

@@ -28,7 +28,9 @@ def test_equal_only_for_equal_histories(first: list, second: list) -> None:
 
 
 def test_it_is_sha256_over_the_canonical_encodings() -> None:
-    encoded = crypto.canonical("mpc/v1/transcript", "s") + crypto.canonical(0, "gate", b"x") + crypto.canonical(1, "g", b"")
+    encoded = (
+        crypto.canonical("mpc/v1/transcript", "s") + crypto.canonical(0, "gate", b"x") + crypto.canonical(1, "g", b"")
+    )
     assert digest([(0, "gate", b"x"), (1, "g", b"")], "s") == hashlib.sha256(encoded).digest()
 
 

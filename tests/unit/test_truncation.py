@@ -29,8 +29,9 @@ def every(length: int, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(1 - (1 << k), 1 << k)[:, None], np.arange((1 << length) - 1)[None, :]
 
 
-def check_exhaustively(length: int, k: int, f: int) -> None:
+def check_exhaustively(length: int, k: int, f: int, step: int = 1) -> None:
     x, r = every(length, k)
+    x = x[::step]
     y, _ = truncate_at(length, x, r, k, f)
     above = y - (x >> f)
     assert np.isin(above, (0, 1)).all()
@@ -54,9 +55,9 @@ def test_the_largest_k_is_length_minus_two() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("k", range(1, 12))
-def test_the_formula_exhaustively_at_8191(k: int) -> None:
+def test_the_formula_for_every_mask_at_8191(k: int) -> None:
     for f in range(k + 1):
-        check_exhaustively(13, k, f)
+        check_exhaustively(13, k, f, step=max(1, (1 << k) // 100))
 
 
 @pytest.mark.parametrize("length", [5, 7])
@@ -86,7 +87,9 @@ def check_at_p(x: np.ndarray, r: np.ndarray, k: int, f: int) -> None:
     c = truncation.offset(public, k).astype(object)
     assert (c == (x.astype(object) + (1 << k) + r.astype(object)) % P).all()
     r1, m = truncation.mask_parts(r, f)
-    assert (m.astype(object) == (r.astype(object) >= 1 << 60)).all() and (r1.astype(object) == r.astype(object) >> f).all()
+    assert (m.astype(object) == (r.astype(object) >= 1 << 60)).all() and (
+        r1.astype(object) == r.astype(object) >> f
+    ).all()
     wrap = (c < 1 << (k + 1)) * m.astype(object)
     assert (wrap == (x.astype(object) + (1 << k) + r.astype(object) >= P)).all()
     by_parties = (c >> f) - r1.astype(object) + (wrap << (BITS - f)) - (1 << (k - f))

@@ -1,0 +1,613 @@
+"""Clients that ask for what is not theirs, out of turn, twice, or malformed (security.md 3, 6-8, 16, 19, 24)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mpc.compiler.lower import Roles
+from mpc.errors import (
+    EncodingError,
+    HandshakeError,
+    InputError,
+    MpcError,
+    PeerError,
+    PlanError,
+    PolicyError,
+    ReuseError,
+    SessionError,
+)
+from parties.config import Limits, PolicyConfig
+from parties.ledger import RunState
+from parties.pb import party_pb2
+from tests.support.parties import (
+    COORDINATOR,
+    MODEL_OWNER,
+    OWNER,
+    RECIPIENT,
+    InProcess,
+    Script,
+    data,
+    eventually,
+    parts,
+)
+
+STRANGER = "stranger"
+P = (1 << 61) - 1
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    with InProcess(tmp_path_factory.mktemp("cluster"), 2, limits=Limits(max_sessions=256)) as running:
+        yield running
+
+
+@pytest.fixture
+def script(cluster: InProcess) -> Script:
+    return cluster.script()
+
+
+def close(script: Script) -> None:
+    request = party_pb2.CloseRequest(session_id=script.id)
+    script.everyone(lambda i: script.cluster.party(i).Close(request))
+
+
+# ------------------------------------------------------------------------- who may ask
+
+
+def test_a_stranger_has_no_part_in_a_session(script: Script) -> None:
+    script.ready()
+    party = script.cluster.party(0, STRANGER)
+    for call in (
+        lambda: party.Prepare(party_pb2.PrepareRequest(session_id=script.id, run=2, batch=1)),
+        lambda: script.masks(0, 1, STRANGER),
+        lambda: script.submit(0, 1, script.input_wire, bytes(24), STRANGER),
+        lambda: script.result(0, 1, STRANGER),
+        lambda: party.Close(party_pb2.CloseRequest(session_id=script.id)),
+    ):
+        with pytest.raises(PolicyError, match="has no part"):
+            call()
+    assert script.enter(1, script.integers(data(1)), OWNER) and script.finish()
+
+
+def test_parties_are_no_clients_of_each_other(script: Script) -> None:
+    script.ready()
+    with pytest.raises(PolicyError):
+        script.masks(0, 1, "party-1")
+    with pytest.raises(PolicyError):
+        script.result(0, 1, "party-1")
+    with pytest.raises(PolicyError):
+        script.masks(0, 1, "provider")
+
+
+@pytest.mark.parametrize("caller", [OWNER, MODEL_OWNER, RECIPIENT])
+def test_only_the_coordinator_plans_and_ends(script: Script, caller: str) -> None:
+    script.ready()
+    party = script.cluster.party(0, caller)
+    with pytest.raises(PolicyError, match="not this session's coordinator"):
+        party.Prepare(party_pb2.PrepareRequest(session_id=script.id, run=2, batch=1))
+    with pytest.raises(PolicyError, match="not this session's coordinator"):
+        party.Close(party_pb2.CloseRequest(session_id=script.id))
+    assert script.cluster.of(0, script.id).state == "open"
+
+
+@pytest.mark.parametrize("caller", [COORDINATOR, RECIPIENT, MODEL_OWNER])
+def test_masks_of_data_go_to_its_owner_and_nothing_is_burnt_for_others(script: Script, caller: str) -> None:
+    script.ready()
+    with pytest.raises(PolicyError, match="owns no input"):
+        script.masks(0, 1, caller)
+    assert script.cluster.run_states(0)[-1] in ("dealt", "aborted", "revealed")
+    assert not script.cluster.of(0, script.id)._run(1).burnt
+    reply = script.masks(0, 1, OWNER)
+    assert [part.wire for part in reply.seeds] == [script.input_wire]
+
+
+def test_weights_masks_go_to_the_models_owner(script: Script) -> None:
+    script.open()
+    for caller in (OWNER, RECIPIENT, COORDINATOR):
+        with pytest.raises(PolicyError, match="owns no input"):
+            script.masks(0, 0, caller)
+    wires = {part.wire for part in script.masks(0, 0, MODEL_OWNER).seeds}
+    assert wires == set(script.compiled.weights)
+
+
+def test_an_input_is_submitted_by_its_owner(script: Script) -> None:
+    script.ready()
+    script.everyone(lambda i: script.masks(i, 1, OWNER))
+    for caller in (COORDINATOR, MODEL_OWNER, RECIPIENT):
+        with pytest.raises(PolicyError, match="does not own"):
+            script.submit(0, 1, script.input_wire, bytes(24), caller)
+
+
+@pytest.mark.parametrize("caller", [COORDINATOR, OWNER, MODEL_OWNER])
+def test_outputs_go_to_recipients_only(script: Script, caller: str) -> None:
+    """The coordinator learns what the run cost, and neither a seed nor a masked value."""
+    script.started()
+    [reply] = script.result(0, 1, caller)
+    assert reply.WhichOneof("part") == "header" and not reply.header.outputs
+    assert len(script.finish()[0]) == 2
+
+
+def test_the_recipients_are_in_the_plan_and_in_the_policy(tmp_path: Path) -> None:
+    """24: whoever the coordinator writes into a plan, each party asks its own policy."""
+    allowed = {"plans": ("any",), "coordinators": (COORDINATOR,), "owners": (OWNER, MODEL_OWNER), "recipients": (RECIPIENT,)}
+    with InProcess(tmp_path, 2, policies={1: PolicyConfig(**allowed)}) as cluster:
+        refused = {
+            "recipient": cluster.script(Roles(MODEL_OWNER, OWNER, (STRANGER,))),
+            "recipient ": cluster.script(Roles(MODEL_OWNER, OWNER, (RECIPIENT, STRANGER))),
+            "owner": cluster.script(Roles(MODEL_OWNER, STRANGER, (RECIPIENT,))),
+            "owner ": cluster.script(Roles(STRANGER, OWNER, (RECIPIENT,))),
+        }
+        for role, script in refused.items():
+            with pytest.raises(PolicyError, match=f"{role.strip()} '{STRANGER}'") as caught:
+                script.propose()
+            assert caught.value.peer == "party-1"
+            assert script.errors[0] is None  # party 0 allows it; nothing ever ran there
+        with pytest.raises(PolicyError, match=f"coordinator '{STRANGER}'"):
+            cluster.script().propose(STRANGER)
+        assert cluster.script().started().finish()
+        assert [state for state, _ in cluster.ledger_states(1)] == ["open"]
+
+
+def test_a_refusal_does_not_tell_what_else_is_allowed(tmp_path: Path) -> None:
+    """25: the list of what a party allows is its operator's."""
+    policy = PolicyConfig(plans=("ab" * 32,), coordinators=(COORDINATOR, "hidden-name"), owners=("any",), recipients=("any",))
+    with InProcess(tmp_path, 2, policies={0: policy}) as cluster:
+        with pytest.raises(PolicyError) as caught:
+            cluster.script().propose()
+        assert "ab" * 32 not in str(caught.value)
+        with pytest.raises(PolicyError) as caught:
+            cluster.script().propose(STRANGER)
+        assert "hidden-name" not in str(caught.value) and "ab" * 32 not in str(caught.value)
+
+
+# ------------------------------------------------------------------------- session ids
+
+
+@pytest.mark.parametrize("session_id", [b"", bytes(32), b"\x07" * 32, bytes(31), bytes(range(33))], ids=len)
+def test_ids_that_no_session_has(script: Script, session_id: bytes) -> None:
+    script.ready()
+    party = script.cluster.party(0)
+    with pytest.raises(SessionError, match="does not know"):
+        party.Prepare(party_pb2.PrepareRequest(session_id=session_id, run=1, batch=1))
+    with pytest.raises(SessionError, match="does not know"):
+        party.Masks(party_pb2.MasksRequest(session_id=session_id, run=1))
+    with pytest.raises(SessionError, match="does not know"):
+        script.submit(0, 1, script.input_wire, bytes(24), OWNER, session_id=session_id or bytes(1))
+    with pytest.raises(SessionError, match="does not know"):
+        party.Close(party_pb2.CloseRequest(session_id=session_id))
+
+
+def test_a_nonce_opens_one_session(script: Script) -> None:
+    """6, 19: neither the same opening nor one that shares a nonce with it ever runs again."""
+    script.open()
+    with pytest.raises(SessionError, match="or it was used"):
+        script.cluster.party(0).Open(script.opening(script.terms.nonces))
+    close(script)
+    with pytest.raises(SessionError, match="or it was used"):
+        script.cluster.party(0).Open(script.opening(script.terms.nonces))
+    fresh = script.propose()
+    with pytest.raises(SessionError, match="or it was used"):
+        script.cluster.party(0).Open(script.opening((script.terms.nonces[0], fresh[1])))
+
+
+@pytest.mark.parametrize(
+    "nonces",
+    [
+        lambda own, other: (own,),
+        lambda own, other: (own, own),
+        lambda own, other: (own, other[:31]),
+        lambda own, other: (own, other, other),
+        lambda own, other: (),
+    ],
+)
+def test_nonces_that_make_no_session(script: Script, nonces) -> None:
+    own, other = script.propose()
+    with pytest.raises(SessionError):
+        script.cluster.party(0).Open(script.opening(nonces(own, other)))
+
+
+@pytest.mark.parametrize("nonce", [bytes(32), b"\xff" * 32])
+def test_a_nonce_is_drawn_by_the_party_itself(script: Script, nonce: bytes) -> None:
+    _, other = script.propose()
+    with pytest.raises(SessionError, match="did not draw"):
+        script.cluster.party(0).Open(script.opening((nonce, other)))
+
+
+def test_a_nonce_is_for_the_caller_and_the_plan_it_was_drawn_for(script: Script) -> None:
+    nonces = script.propose()
+    with pytest.raises(SessionError, match="for you"):
+        script.cluster.party(0, STRANGER).Open(script.opening(nonces))
+    nonces = script.propose()
+    request = script.opening(nonces)
+    request.plan_digest = bytes(range(32))
+    with pytest.raises(HandshakeError, match="another plan"):
+        script.cluster.party(0).Open(request)
+
+
+@pytest.mark.parametrize(
+    "parties", [("party-1", "party-0"), ("party-0", "party-2"), ("party-1", "party-2"), ("party-0", "party-0")]
+)
+def test_the_roster_is_the_configs(script: Script, parties: tuple[str, ...]) -> None:
+    """5: another party set, or another order of it."""
+    nonces = script.propose()
+    with pytest.raises(HandshakeError):
+        script.cluster.party(0).Open(script.opening(nonces, parties))
+
+
+def test_a_session_of_which_one_party_has_other_terms(tmp_path: Path) -> None:
+    """The coordinator gives two parties different nonces of the third: no two agree, none opens."""
+    with InProcess(tmp_path, 2) as cluster:
+        script = cluster.script()
+        first, second = script.propose(), script.propose()
+        requests = [script.opening(first), script.opening((first[0], second[1]))]
+        with pytest.raises(PeerError):
+            script.everyone(lambda i: cluster.party(i).Open(requests[i]))
+        assert all(script.errors)
+        assert cluster.is_idle()
+        assert {state for index in (0, 1) for state, _ in cluster.ledger_states(index)} == {"aborted"}
+
+
+# -------------------------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 1 << 31])
+def test_runs_follow_each_other(script: Script, number: int) -> None:
+    """A run number that is repeated or skipped ends the session."""
+    script.ready()
+    with pytest.raises(PeerError):
+        script.prepare(number)
+    assert eventually(lambda: script.cluster.ledger_states(0)[0] == ("aborted", "session"))
+
+
+@pytest.mark.parametrize("batch", [0, 1 << 20, (1 << 32) - 1])
+def test_impossible_batches(script: Script, batch: int) -> None:
+    script.open().enter_weights()
+    with pytest.raises(PlanError):
+        script.prepare(1, batch)
+    script.prepare(1, 1)  # refused before anything was dealt
+
+
+def test_prepared_runs_share_one_limit_of_memory(tmp_path: Path) -> None:
+    """A coordinator that prepares and never runs fills a limit, not the machine."""
+    with InProcess(tmp_path, 2, limits=Limits(max_memory_bytes=20_000)) as cluster:
+        script = cluster.script().ready()
+        with pytest.raises(PlanError, match="memory"):
+            for number in range(2, 100):
+                script.prepare(number)
+        script.enter(1, script.integers(data(1)), OWNER)
+        assert script.finish()
+
+
+def test_nothing_before_the_weights(script: Script) -> None:
+    script.open()
+    with pytest.raises(SessionError, match="not prepared"):
+        script.masks(0, 1, OWNER)
+    with pytest.raises(SessionError, match="before its mask was asked for"):
+        script.submit(0, 0, next(iter(script.compiled.weights)), bytes(8), MODEL_OWNER)
+    with pytest.raises(SessionError, match="not prepared"):
+        script.result(0, 1, RECIPIENT)
+
+
+# -------------------------------------------------------------------------------- masks
+
+
+def test_masks_are_handed_out_once(script: Script) -> None:
+    """16: a second copy could be handed to somebody else."""
+    script.open()
+    script.everyone(lambda i: script.masks(i, 0, MODEL_OWNER))
+    with pytest.raises(ReuseError):
+        script.masks(0, 0, MODEL_OWNER)
+    other = script.cluster.script().ready()
+    other.masks(0, 1, OWNER)
+    with pytest.raises(ReuseError):
+        other.masks(0, 1, OWNER)
+
+
+def test_of_concurrent_callers_one_gets_the_masks(script: Script) -> None:
+    script.ready()
+    seeds, errors = [], []
+
+    def ask(_: int) -> None:
+        try:
+            seeds.append(script.masks(0, 1, OWNER).seeds[0].seed)
+        except ReuseError as error:
+            errors.append(error)
+
+    script.count = 8
+    script.everyone(ask)
+    assert (len(seeds), len(errors)) == (1, 7)
+
+
+def test_burnt_is_durable_before_a_mask_leaves(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """16: at the moment the seed is taken from its bundle, the ledger says so already."""
+    script.ready()
+    session = script.cluster.of(0, script.id)
+    bundle, seen = session._run(1).party.bundle, []
+    take = bundle.mask_seed
+
+    def spy(wire: str):
+        seen.append(script.cluster.run_states(0).count("burnt"))
+        return take(wire)
+
+    before = script.cluster.run_states(0).count("burnt")
+    monkeypatch.setattr(bundle, "mask_seed", spy)
+    script.masks(0, 1, OWNER)
+    assert seen == [before + 1]
+
+
+def test_if_the_ledger_cannot_burn_no_mask_leaves(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    script.ready()
+    ledger = script.cluster.ledgers[0]
+    advance = ledger.advance
+
+    def fails(session_id: bytes, run: int, state: RunState) -> None:
+        if state is RunState.BURNT:
+            raise OSError("disk full")
+        advance(session_id, run, state)
+
+    monkeypatch.setattr(ledger, "advance", fails)
+    with pytest.raises(MpcError) as caught:
+        script.masks(0, 1, OWNER)
+    assert caught.value.code == "internal"
+    monkeypatch.undo()
+    assert len(script.masks(0, 1, OWNER).seeds) == 1  # nothing had left
+
+
+# ------------------------------------------------------------------------------- inputs
+
+
+@pytest.fixture
+def asked(script: Script) -> Script:
+    """Run 1 is prepared and the owner has its masks."""
+    script.ready()
+    script.everyone(lambda i: script.masks(i, 1, OWNER))
+    return script
+
+
+@pytest.mark.parametrize("value", [P, P + 1, (1 << 64) - 1, 1 << 63, 1 << 61])
+@pytest.mark.parametrize("position", [0, 2])
+def test_an_element_that_is_not_below_p_is_rejected(asked: Script, value: int, position: int) -> None:
+    """7: rejected, never reduced; p - 1 is fine."""
+    elements = [0, 0, 0]
+    elements[position] = value
+    encoded = b"".join(element.to_bytes(8, "little") for element in elements)
+    with pytest.raises(EncodingError, match="not below p"):
+        asked.submit(0, 1, asked.input_wire, encoded, OWNER)
+    asked.submit(0, 1, asked.input_wire, b"".join(e.to_bytes(8, "little") for e in (P - 1, 0, P - 1)), OWNER)
+
+
+@pytest.mark.parametrize("size", [0, 1, 8, 23, 25, 32, 1 << 20])
+def test_an_input_of_another_length_is_rejected(asked: Script, size: int) -> None:
+    """8: before it is held."""
+    with pytest.raises(PeerError):
+        asked.submit(0, 1, asked.input_wire, bytes(size), OWNER)
+    asked.submit(0, 1, asked.input_wire, bytes(24), OWNER)
+
+
+def test_an_endless_input_is_cut_at_its_size(asked: Script) -> None:
+    sent = []
+
+    def endless() -> Iterator[party_pb2.SubmitPart]:
+        yield next(parts(asked.id, 1, asked.input_wire, b""))
+        while len(sent) < 4000:
+            sent.append(1)
+            yield party_pb2.SubmitPart(chunk=bytes(1 << 16))
+
+    with pytest.raises(PeerError, match="more than"):
+        asked.cluster.party(0, OWNER).Submit(endless())
+    assert len(sent) < 4000
+
+
+def test_an_input_is_submitted_once_and_after_its_mask(script: Script) -> None:
+    script.ready()
+    with pytest.raises(SessionError, match="before its mask was asked for"):
+        script.submit(0, 1, script.input_wire, bytes(24), OWNER)
+    script.masks(0, 1, OWNER)
+    script.submit(0, 1, script.input_wire, bytes(24), OWNER)
+    with pytest.raises(InputError, match="submitted before"):
+        script.submit(0, 1, script.input_wire, bytes(24), OWNER)
+    wire = next(iter(script.compiled.weights))
+    with pytest.raises(InputError, match="submitted before"):
+        script.submit(0, 0, wire, bytes(8), MODEL_OWNER)
+
+
+@pytest.mark.parametrize("wire", ["", "nothing", "y", "\N{SNOWMAN}" * 1000])
+def test_an_input_wire_that_is_none(asked: Script, wire: str) -> None:
+    with pytest.raises(InputError, match="no input wire"):
+        asked.submit(0, 1, wire, bytes(24), OWNER)
+    with pytest.raises(InputError, match="no input wire"):
+        asked.submit(0, 1, asked.output_wire, bytes(24), OWNER)
+
+
+def test_a_submission_begins_with_a_header(asked: Script) -> None:
+    party = asked.cluster.party(0, OWNER)
+    with pytest.raises(PeerError, match="header"):
+        party.Submit(iter([party_pb2.SubmitPart(chunk=b"x")]))
+    with pytest.raises(PeerError, match="header"):
+        party.Submit(iter([]))
+    with pytest.raises(PeerError):  # a second header is a piece of no bytes
+        party.Submit(iter([*parts(asked.id, 1, asked.input_wire, b"")] * 2))
+
+
+def test_silent_submissions_do_not_keep_their_threads(tmp_path: Path) -> None:
+    """A stream without a first message ends after `connect` seconds, whatever deadline its caller set."""
+    import threading
+    import time
+
+    from parties.config import Deadlines
+
+    done = threading.Event()
+
+    def silent() -> Iterator[party_pb2.SubmitPart]:
+        done.wait(30)
+        yield from ()
+
+    with InProcess(tmp_path, 2, deadlines=Deadlines(connect=0.5, setup=5, step=2, submit=3)) as cluster:
+        started = time.monotonic()
+        try:
+            with pytest.raises(PeerError):
+                cluster.party(0, STRANGER).Submit(silent(), 25)
+            assert time.monotonic() - started < 20
+        finally:
+            done.set()
+
+
+# ------------------------------------------------------------------------------ results
+
+
+def test_a_result_is_given_once(script: Script) -> None:
+    script.started()
+    script.finish()
+    with pytest.raises(ReuseError):
+        script.result(0, 1, RECIPIENT)
+
+
+def test_seeds_leave_after_revealed_is_in_the_ledger(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    script.ready()
+    bundle, seen = script.cluster.of(0, script.id)._run(1).party.bundle, []
+    take, before = bundle.mask_seed, script.cluster.run_states(0).count("revealed")
+
+    def spy(wire: str):
+        if wire == script.output_wire:
+            seen.append(script.cluster.run_states(0).count("revealed"))
+        return take(wire)
+
+    monkeypatch.setattr(bundle, "mask_seed", spy)
+    script.enter(1, script.integers(data(1)), OWNER)
+    script.finish()
+    assert seen == [before + 1]
+
+
+@pytest.mark.parametrize("state", [RunState.OPENED, RunState.CHECKED, RunState.REVEALED])
+def test_if_the_ledger_fails_nothing_is_revealed(
+    script: Script, monkeypatch: pytest.MonkeyPatch, state: RunState
+) -> None:
+    script.ready()
+    ledger = script.cluster.ledgers[0]
+    advance = ledger.advance
+
+    def fails(session_id: bytes, run: int, to: RunState) -> None:
+        if to is state:
+            raise OSError("disk full")
+        advance(session_id, run, to)
+
+    monkeypatch.setattr(ledger, "advance", fails)
+    script.enter(1, script.integers(data(1)), OWNER)
+    with pytest.raises(MpcError) as caught:
+        script.result(0, 1, RECIPIENT)
+    assert caught.value.code == "internal"
+    assert "disk" not in str(caught.value)
+
+
+def test_an_abort_that_the_ledger_does_not_take_is_still_an_abort(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk must not leave peers and clients waiting."""
+    script.ready()
+    ledger = script.cluster.ledgers[0]
+
+    def full(session_id: bytes, code: str) -> bool:
+        from mpc.errors import ConfigError
+
+        raise ConfigError("the disk is full")
+
+    monkeypatch.setattr(ledger, "abort_session", full)
+    script.cluster.of(0, script.id).abort(SessionError("for this test"))
+    assert eventually(lambda: script.cluster.ledger_states(1)[0][0] == "aborted", 5)
+    with pytest.raises(SessionError, match="for this test"):
+        script.result(0, 1, RECIPIENT)
+
+
+def test_a_session_closed_in_the_middle_of_a_run_reveals_nothing(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator closes between the last opening and the release; a recipient is waiting."""
+    import threading
+
+    script.ready()
+    session = script.cluster.of(0, script.id)
+    reached, go = threading.Event(), threading.Event()
+
+    def barrier(run: object) -> None:
+        reached.set()
+        go.wait(10)
+
+    monkeypatch.setattr(session, "before_reveal", barrier)
+    script.enter(1, script.integers(data(1)), OWNER)
+    assert reached.wait(10)
+    errors = []
+
+    def wait() -> None:
+        try:
+            script.result(0, 1, RECIPIENT)
+        except MpcError as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    script.cluster.party(0).Close(party_pb2.CloseRequest(session_id=script.id))
+    go.set()
+    waiting.join(10)
+    assert [type(error) for error in errors] == [SessionError]
+    assert "revealed" not in script.cluster.run_states(0)[-1:]
+
+
+def test_a_closed_session_is_over(script: Script) -> None:
+    script.ready()
+    close(script)
+    with pytest.raises(SessionError, match="does not know"):
+        script.masks(0, 1, OWNER)
+    with pytest.raises(SessionError, match="does not know"):
+        script.cluster.party(0).Close(party_pb2.CloseRequest(session_id=script.id))
+
+
+def test_a_retry_after_an_abort_shares_nothing_with_it(tmp_path: Path) -> None:
+    """19: the same input again: new id, new masks, no opened value repeats."""
+    with InProcess(tmp_path, 2, middles=[(0, 1)]) as cluster:
+        seen: list[dict[int, bytes]] = []
+
+        def watch(sender: str, number: int, frame: party_pb2.Frame):
+            if frame.WhichOneof("body") == "payload" and sender == "party-0":
+                seen[-1][frame.payload.step] = frame.payload.data
+                if len(seen) == 1 and frame.payload.step == 3:
+                    return None
+            return [frame]
+
+        cluster.middles[0].tamper = watch
+        ids, masked = [], []
+        for attempt in range(2):
+            seen.append({})
+            script = cluster.script().ready()
+            masked.append(script.enter(1, script.integers(data(1)), OWNER)[script.input_wire])
+            ids.append(script.id)
+            if attempt == 0:
+                with pytest.raises(MpcError):
+                    script.finish()
+            else:
+                assert script.finish()
+        assert ids[0] != ids[1] and masked[0] != masked[1]
+        first = {values[i : i + 8] for values in seen[0].values() for i in range(0, len(values) - 7, 8)}
+        second = {values[i : i + 8] for values in seen[1].values() for i in range(0, len(values) - 7, 8)}
+        assert first and second and not first & second
+
+
+def test_idle_and_late_owners_end_a_session(tmp_path: Path) -> None:
+    from parties.config import Deadlines
+
+    with InProcess(tmp_path, 2, deadlines=Deadlines(connect=2, setup=5, step=2, submit=0.3, idle=0.6)) as cluster:
+        late = cluster.script().ready()
+        late.everyone(lambda i: late.masks(i, 1, OWNER))
+        assert eventually(lambda: _tick(cluster, late.id), 10)
+        with pytest.raises(PeerError, match="did not submit in time"):
+            late.result(0, 1, RECIPIENT)
+        idle = cluster.script().open()
+        assert eventually(lambda: _tick(cluster, idle.id), 10)
+        assert cluster.is_idle()
+
+
+def _tick(cluster: InProcess, session_id: bytes) -> bool:
+    cluster.nodes[0].end_overdue()
+    return session_id not in cluster.nodes[0]._sessions

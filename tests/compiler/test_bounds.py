@@ -1,0 +1,127 @@
+"""Bounds are proved: the worst inputs stay inside, and the scales they lead to keep the answer right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc import fixedpoint
+from mpc.compiler.compile import compile_model
+from mpc.compiler.functions import FUNCTIONS, fit, reciprocal
+from mpc.cost import plan_cost
+from mpc.errors import InputError
+from tests.support.graphs import node, save_model
+from tests.support.models import assert_agrees, encrypted, plaintext
+
+RNG = np.random.default_rng(11)
+
+
+def _worst(weight: np.ndarray, low: float, high: float) -> np.ndarray:
+    """For each column the inputs that reach its highest and its lowest value."""
+    up = np.where(weight > 0, high, low).T
+    down = np.where(weight > 0, low, high).T
+    return np.concatenate([up, down]).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 300.0])
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (-32.0, 32.0), (-5000.0, 3000.0), (0.001, 0.002)])
+def test_inputs_at_the_worst_corner(tmp_path: Path, ends: tuple[float, float], size: float) -> None:
+    weight = (RNG.standard_normal((4, 3)) * size).astype(np.float32)
+    bias = (RNG.standard_normal(3) * size).astype(np.float32)
+    nodes = [node("Gemm", ["x", "w", "b"], ["h"]), node("Relu", ["h"], ["y"])]
+    path = save_model(tmp_path, nodes, {"w": weight, "b": bias})
+    x = _worst(weight, *ends)
+    largest = max(1.0, float(np.abs(x @ weight + bias).max()))
+    assert_agrees(path, {"x": x}, {"x": ends}, tolerance=1e-4 + 1e-6 * largest)
+
+
+def test_a_value_outside_is_refused_and_one_on_the_edge_is_not(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Relu", ["x"], ["y"])])
+    compiled = compile_model(path, {"x": (-1.0, 2.0)})
+    encrypted(compiled, {"x": np.array([[-1, 2, 0, 1]], np.float32)})
+    for bad in (-1.0001, 2.0001, np.nan, np.inf, -np.inf):
+        with pytest.raises(InputError, match="'x'"):
+            encrypted(compiled, {"x": np.array([[0, 0, bad, 0]], np.float32)})
+
+
+def test_ranges_of_columns_are_checked_column_by_column(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Relu", ["x"], ["y"])])
+    compiled = compile_model(path, {"x": ((0.0, -8.0, 0.0, 0.0), (1.0, 8.0, 1.0, 1.0))})
+    encrypted(compiled, {"x": np.array([[1, -8, 1, 1]], np.float32)})
+    with pytest.raises(InputError, match="column 3"):
+        encrypted(compiled, {"x": np.array([[1, -8, 1, 2]], np.float32)})
+
+
+def test_narrower_ranges_cost_less_and_never_more_precision(tmp_path: Path) -> None:
+    weight = RNG.standard_normal((4, 3)).astype(np.float32)
+    path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["y"])], {"w": weight})
+    wide, narrow = (compile_model(path, {"x": (-r, r)}) for r in (10_000.0, 1.0))
+    assert plan_cost(narrow.plan).dealt < plan_cost(wide.plan).dealt
+    assert narrow.errors["y"] <= wide.errors["y"]
+
+
+def test_metadata_declares_and_the_caller_wins(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Relu", ["x"], ["y"])], metadata={"mpc.range.x": "0:4"})
+    [given] = compile_model(path).plan.inputs
+    assert (given.low, given.high) == ((0,), (4,))
+    [given] = compile_model(path, {"x": (-1.0, 1.0)}).plan.inputs
+    assert (given.low, given.high) == ((-1,), (1,))
+
+
+@pytest.mark.parametrize("function", ["Sigmoid", "Tanh"])
+@pytest.mark.parametrize("reach", [2.0, 9.0, 40.0, 5000.0])
+def test_functions_inside_and_far_outside_their_interval(tmp_path: Path, function: str, reach: float) -> None:
+    path = save_model(tmp_path, [node(function, ["x"], ["y"])], shape=("batch", 1))
+    x = np.concatenate([np.linspace(-reach, reach, 301), np.linspace(-12, 12, 301).clip(-reach, reach)])
+    assert_agrees(path, {"x": x.astype(np.float32)[:, None]}, {"x": (-reach, reach)}, tolerance=2e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 20])
+def test_softmax_of_flat_steep_and_tied_rows(tmp_path: Path, classes: int) -> None:
+    path = save_model(tmp_path, [node("Softmax", ["x"], ["y"], axis=-1)], shape=("batch", classes))
+    rows = [np.zeros(classes), np.full(classes, 30.0), np.linspace(-30, 30, classes), np.eye(classes)[0] * 30]
+    rows += list(RNG.standard_normal((40, classes)) * 4)
+    assert_agrees(path, {"x": np.array(rows, np.float32)}, {"x": (-32.0, 32.0)}, tolerance=5e-4)
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_argmax_and_its_ties(tmp_path: Path, last: int) -> None:
+    nodes = [node("ArgMax", ["x"], ["y"], axis=1, keepdims=0, select_last_index=last)]
+    path = save_model(tmp_path, nodes, shape=("batch", 5))
+    x = RNG.integers(-3, 4, (60, 5)).astype(np.float32)
+    [ours] = encrypted(compile_model(path), {"x": x})
+    assert (ours == plaintext(path, {"x": x})[0]).all()
+
+
+def test_series_are_as_good_as_their_documentation_says() -> None:
+    limits = {"sigmoid": 2e-5, "tanh": 4e-5, "exp": 1e-6}
+    assert {name: fit(FUNCTIONS[name]).error < limit for name, limit in limits.items()} == dict.fromkeys(limits, True)
+    assert all(fit(reciprocal(most)).error < 2e-5 for most in range(2, 21))
+    for function in FUNCTIONS.values():
+        for end, beyond in ((function.low, function.below), (function.high, function.above)):
+            if end < -1 or end > 1:
+                assert abs(float(function.value(np.array(end))) - beyond) < 1e-4
+
+
+def test_expected_error_is_of_the_size_of_the_measured_one(tmp_path: Path) -> None:
+    w1, w2 = (RNG.standard_normal(s).astype(np.float32) for s in ((16, 32), (32, 4)))
+    nodes = [
+        node("MatMul", ["x", "a"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["r", "b"], ["y"], name="out"),
+    ]
+    path = save_model(tmp_path, nodes, {"a": w1, "b": w2}, shape=("batch", 16))
+    x = RNG.uniform(-1, 1, (200, 16)).astype(np.float32)
+    compiled = compile_model(path, {"x": (-1.0, 1.0)})
+    exact = np.maximum(x.astype(np.float64) @ w1.astype(np.float64), 0) @ w2.astype(np.float64)
+    [ours] = encrypted(compiled, {"x": x})
+    measured = float(np.sqrt(np.square(ours - exact).mean()))
+    assert measured / 4 < compiled.errors["y"] < measured * 8
+
+
+def test_encoding_rounds_to_nearest_and_refuses_what_does_not_fit() -> None:
+    assert fixedpoint.encode(np.array([0.5, -0.5, 0.26]), 4).tolist() == [2, -2, 1]
+    with pytest.raises(InputError):
+        fixedpoint.encode(np.array([2.0**40]), 1 << 20)

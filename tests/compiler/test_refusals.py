@@ -1,0 +1,157 @@
+"""What cannot be done is refused by name: the node, the operator, the attribute, the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from mpc.compiler.compile import compile_model
+from mpc.compiler.onnx_import import parse_range
+from mpc.errors import ModelError
+from tests.support.graphs import node, save_model
+
+W = {"w": np.ones((4, 3), np.float32)}
+
+
+def _refused(path: Path, *words: str, **ranges: tuple[float, float]) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        compile_model(path, ranges or None)
+    text = " ".join(caught.value.lines())
+    for word in words:
+        assert word in text, text
+    return caught.value
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    _refused(tmp_path / "none.onnx", "no model file", "none.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 100, b"{}", b"\x08\x07" * 50, bytes(range(256))])
+def test_not_onnx(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    _refused(path, "not a")
+
+
+def test_truncated_and_bit_flipped_files_are_refused_or_compile(tmp_path: Path) -> None:
+    data = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], W).read_bytes()
+    path = tmp_path / "damaged.onnx"
+    for position in range(0, len(data), 3):
+        for damaged in (data[:position], data[:position] + bytes([data[position] ^ 0x41]) + data[position + 1 :]):
+            path.write_bytes(damaged)
+            try:
+                compile_model(path)
+            except ModelError:
+                continue
+
+
+def test_unsupported_operator_names_its_node(tmp_path: Path) -> None:
+    error = _refused(
+        save_model(tmp_path, [node("Cosh", ["x"], ["y"], name="weird")]), "'weird'", "Cosh", "not supported"
+    )
+    assert (error.node, error.operator) == ("weird", "Cosh")
+
+
+def test_operator_of_another_domain(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Gemm", ["x", "w"], ["y"], domain="com.example")], W)
+    _refused(path)
+
+
+def test_attribute_is_named(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Gemm", ["x", "w"], ["y"], transA=1)], W, shape=(4, 4))
+    assert _refused(path, "'gemm'").attribute == "transA"
+
+
+def test_softmax_over_too_many_classes(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Softmax", ["x"], ["y"], axis=-1)], shape=("batch", 40))
+    _refused(path, "softmax over 40", "2 to 20")
+
+
+def test_only_the_first_dimension_may_be_open(tmp_path: Path) -> None:
+    _refused(save_model(tmp_path, [node("Relu", ["x"], ["y"])], shape=("batch", "length")), "dimension 1", "length")
+
+
+def test_strings_are_no_input(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Identity", ["x"], ["y"])], element=TensorProto.STRING)
+    _refused(path, "string", "float32")
+
+
+def test_old_opset(tmp_path: Path) -> None:
+    _refused(save_model(tmp_path, [node("Relu", ["x"], ["y"])], opset=6), "opset 6")
+
+
+def test_cycle(tmp_path: Path) -> None:
+    _refused(save_model(tmp_path, [node("Relu", ["z"], ["y"]), node("Relu", ["y"], ["z"], name="back")]))
+
+
+def test_output_that_depends_on_nothing(tmp_path: Path) -> None:
+    value = numpy_helper.from_array(np.ones(3, np.float32))
+    path = save_model(tmp_path, [node("Constant", [], ["y"], value=value)])
+    _refused(path, "'y'", "does not depend")
+
+
+def test_identity_reveals_the_input_and_is_allowed_only_with_a_fresh_mask(tmp_path: Path) -> None:
+    compiled = compile_model(save_model(tmp_path, [node("Identity", ["x"], ["y"])]))
+    assert [gate.kind for gate in compiled.plan.gates] == ["input", "truncate"]
+
+
+def test_infinite_weight(tmp_path: Path) -> None:
+    weights = {"w": np.full((4, 3), np.inf, np.float32)}
+    _refused(save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], weights), "infinite")
+
+
+def test_huge_dimension_allocates_nothing(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Relu", ["x"], ["y"])], shape=("batch", 1 << 40))
+    _refused(path, "x")
+
+
+@pytest.mark.parametrize("location", ["/etc/hostname", "../secret.bin", "sub/../../secret.bin", "", "link.bin", "."])
+def test_external_data_outside_the_folder_is_not_read(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(np.ones((4, 3), np.float32).tobytes())
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    path = save_model(folder, [node("MatMul", ["x", "w"], ["y"])], W)
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+    _refused(path, "'w'")
+
+
+@pytest.mark.parametrize("text", ["", "1", "1:", ":1", "a:b", "2:1", "1:1", "0:inf", "nan:1", "0:1,2", "0:1:2"])
+def test_ranges_that_are_none(tmp_path: Path, text: str) -> None:
+    path = save_model(tmp_path, [node("Relu", ["x"], ["y"])], metadata={"mpc.range.x": text})
+    with pytest.raises(ModelError):
+        compile_model(path)
+
+
+def test_range_for_an_input_that_is_not_there(tmp_path: Path) -> None:
+    _refused(save_model(tmp_path, [node("Relu", ["x"], ["y"])]), "'z'", "'x'", z=(0.0, 1.0))
+
+
+def test_range_with_a_wrong_number_of_columns(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Relu", ["x"], ["y"])])
+    with pytest.raises(ModelError, match="columns"):
+        compile_model(path, {"x": ((0.0, 0.0), (1.0, 1.0))})
+
+
+def test_ranges_are_parsed() -> None:
+    assert parse_range("-1.5:2") == (-1.5, 2.0)
+    assert parse_range("0:1,-2:4") == ((0.0, -2.0), (1.0, 4.0))
+
+
+def test_a_bound_that_does_not_fit_names_the_node_and_the_remedy(tmp_path: Path) -> None:
+    layers = [node("MatMul", [f"h{i}" if i else "x", "w"], [f"h{i + 1}"], name=f"layer{i}") for i in range(0)]
+    names = ["x"] + [f"h{i}" for i in range(8)] + ["y"]
+    for index, (before, after) in enumerate(zip(names, names[1:], strict=False)):
+        layers.append(node("MatMul", [before, "w"], [f"{after}.in"], name=f"layer{index}"))
+        layers.append(node("Relu", [f"{after}.in"], [after], name=f"relu{index}"))
+    path = save_model(tmp_path, layers, {"w": np.full((4, 4), 500.0, np.float32)})
+    _refused(path, "layer", "can reach", "--range")

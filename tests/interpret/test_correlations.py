@@ -1,0 +1,414 @@
+"""What is dealt: satisfies its equations, looks uniform to each party, and leaves a bundle once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from mpc import field as fp
+from mpc import kernels, tables
+from mpc.correlations import Bundle, BundleId, corrected_party, corrections_digest, expand, sub_seed
+from mpc.errors import EncodingError, IntegrityError, LocalProtocolError, ReuseError
+from mpc.gates.affine import Affine
+from mpc.gates.base import Correlation
+from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.maximum import Maximum
+from mpc.gates.multiply import Multiply
+from mpc.gates.relu import Relu
+from mpc.gates.truncate import Truncate
+from mpc.interpret.dealer import SessionMasks, deal
+from mpc.prg import expand_field
+from mpc.wires import Masking
+from tests.support.plans import OWNER, RECIPIENT, Builder, wire
+from tests.support.statistics import assert_uniform
+from tests.support.vectors import every_gate
+from tests.support.worlds import Deal, deal_by_hand, seed
+
+B = "batch"
+ROWS = 600
+DERIVED = {"masking": Masking.DERIVED}
+CLAMP = Clamp(low=-4000, high=9000, below=-5, above=7, shift=5)
+WAVE = {"window": 30, "constant": 3, "cosines": (5, -2), "sines": (1, 9), "dealt_bits": 20}
+
+
+def plan_of(kind: str) -> Builder:
+    """One gate of interest, named g."""
+    b, f = Builder(), Fraction(1 << 8)
+    b.enter("w", (3, 5), 10, session=True)
+    b.enter("x", (B, 3), 20, f)
+    b.enter("y", (B, 3), 20, f)
+    made: dict[str, Callable[[], None]] = {
+        "affine": lambda: b.gate(Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 5), 40, f)),
+        "affine, derived": lambda: b.gate(
+            Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 5), 40, f, **DERIVED)
+        ),
+        "multiply": lambda: b.gate(Multiply(name="g", x="x", y="y", out="z"), wire("z", (B, 3), 40, f * f)),
+        "multiply, derived": lambda: b.gate(
+            Multiply(name="g", x="x", y="y", out="z"), wire("z", (B, 3), 40, f * f, **DERIVED)
+        ),
+        "truncate": lambda: b.gate(Truncate(name="g", x="x", out="z", shift=8), wire("z", (B, 3), 13)),
+        "relu": lambda: b.gate(Relu(name="g", x="x", out="z", shift=8), wire("z", (B, 3), 13)),
+        "fourier": lambda: b.gate(
+            Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), **WAVE), wire("z", (B, 3), 50)
+        ),
+        "fourier, clamped": lambda: b.gate(
+            Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), clamp=CLAMP, **WAVE), wire("z", (B, 3), 50)
+        ),
+        "maximum": lambda: b.gate(
+            Maximum(name="g", x="x", index="z", value="v", shift=8), wire("v", (B, 1), 13), wire("z", (B, 1), 3)
+        ),  # fmt: skip
+    }
+    made[kind]()
+    if b.wires[-1].masking is Masking.DERIVED:
+        b.gate(Truncate(name="t", x="z", out="t", shift=0), wire("t", b.wires[-1].shape, 41, b.wires[-1].scale))
+    b.output(b.wires[-1].name)
+    return b
+
+
+KINDS = ["affine", "affine, derived", "multiply", "multiply, derived", "truncate", "relu", "fourier",
+         "fourier, clamped", "maximum"]  # fmt: skip
+
+
+def dealt(kind: str, parties: int = 3, run: int = 1, batch: int = ROWS, number: int = 1) -> Deal:
+    return deal_by_hand(plan_of(kind).build(), parties, run=run, number=number, batch=batch)
+
+
+# ------------------------------------------------------------------ equations
+
+
+class Plain:
+    """The plain values of one gate's correlations, as reconstructed from the bundles."""
+
+    def __init__(self, deal: Deal) -> None:
+        self.deal, self.masks = deal, deal.masks
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.deal.plain("g", name)
+
+
+def bit(values: np.ndarray) -> np.ndarray:
+    assert set(np.unique(values).tolist()) == {0, 1}  # not constant, either
+    return values.astype(np.uint64)
+
+
+def check_table(p: Plain, name: str, r: np.ndarray, looks: tuple[str, ...] = ("",)) -> list[np.ndarray]:
+    """Thermometers of r and nodes of the leaf masks; returns the free bits."""
+    gate = next(g for g in p.deal.plan.gates if g.name == name)
+    comparison = gate.comparison(p.deal.plan.wire)  # type: ignore[attr-defined]
+    table, free = p["table"], []
+    for row, shift, width in zip(table, comparison.shifts, comparison.widths, strict=True):
+        chunk = (r >> shift) & ((np.uint64(1) << width) - np.uint64(1))
+        assert row.tolist() == [(2 << int(v)) - 1 & (1 << 64) - 1 for v in chunk]
+    for look in looks:
+        mask = p[f"{look}leaf_mask"]
+        assert (p[f"{look}node"] == comparison.products(mask)).all()
+        free.append(comparison.free_bit(mask))
+    return free
+
+
+def affine(p: Plain) -> None:
+    product = fp.matmul(p.masks["x"], p.masks["w"])
+    assert (p["product"] == product).all() and (p["mask:z"] == p.masks["z"]).all()
+
+
+def affine_derived(p: Plain) -> None:
+    assert (p.masks["z"] == fp.sub(p["s"], fp.matmul(p.masks["x"], p.masks["w"]))).all()
+
+
+def multiply(p: Plain) -> None:
+    assert (p["product"] == fp.mul(p.masks["x"], p.masks["y"])).all() and (p["mask:z"] == p.masks["z"]).all()
+
+
+def multiply_derived(p: Plain) -> None:
+    assert (p.masks["z"] == fp.sub(p["s"], fp.mul(p.masks["x"], p.masks["y"]))).all()
+
+
+def truncate(p: Plain) -> None:
+    r = p.masks["x"]
+    assert (p["r1"] == r >> np.uint64(8)).all()
+    assert (bit(p["m"]) == (r >= np.uint64(1 << 60))).all()
+
+
+def relu(p: Plain) -> None:
+    r1 = p.masks["x"].reshape(-1) >> np.uint64(8)
+    beta, m = bit(p["beta"]), bit(p["m"])
+    assert (p["r1"] == r1).all() and (m == p.masks["x"].reshape(-1) >> np.uint64(60)).all()
+    assert (p["beta_r1"] == beta * r1).all() and (p["beta_m"] == beta * m).all()
+    (free,) = check_table(p, "g", r1)
+    assert (free == beta ^ (r1 >> np.uint64(12) & np.uint64(1))).all()
+
+
+def waves(r: np.ndarray) -> np.ndarray:
+    out = np.empty((4, r.size), dtype=np.int64)
+    kernels.harmonics(r, 30, 2, 10, tables.sincos(), out)
+    return fp.from_signed(out)
+
+
+def fourier(p: Plain) -> None:
+    assert (p["waves"] == waves(p.masks["x"].reshape(-1))).all()
+
+
+def fourier_clamped(p: Plain) -> None:
+    r = p.masks["x"].reshape(-1)
+    out, over = bit(p["beta_out"]), bit(p["beta_over"])
+    assert (p["beta_waves"] == waves(r) * out).all() and (p["waves"] == waves(r)).all()
+    r1 = r >> np.uint64(5)
+    free_over, free_under = check_table(p, "g", r1, ("over_", "under_"))
+    assert (free_over == over ^ (r1 >> np.uint64(17) & np.uint64(1))).all() and (free_over ^ free_under == out).all()
+
+
+def maximum(p: Plain) -> None:
+    r1 = (p.masks["x"] >> np.uint64(8)).T
+    m = (p.masks["x"] >> np.uint64(60)).T
+    gamma = bit(p["gamma"])
+    assert (p["r1"] == r1).all() and (p["m"] == m).all()
+    assert (p["gamma_r1"] == gamma * r1).all() and (p["gamma_m"] == gamma * m).all()
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    differences = np.concatenate([(r1[i] - r1[j]) & np.uint64((1 << 14) - 1) for i, j in pairs])
+    (free,) = check_table(p, "g", differences)
+    beta = (free ^ (differences >> np.uint64(13) & np.uint64(1))).astype(np.uint8).reshape(3, ROWS)
+    by_candidate = np.stack([[beta[0], beta[1]], [beta[0], beta[2]], [beta[1], beta[2]]])
+    node, fresh = p["node0"], p["fresh0"]
+    for subset in range(1, 16):  # inputs 2 and 3 of the node are not there: mask 0
+        product = np.ones((3, ROWS), dtype=bool)
+        for k in range(4):
+            if subset >> k & 1:
+                product &= by_candidate[:, k].astype(bool) if k < 2 else False
+        assert ((node[:, 0] >> (subset - 1) & 1).astype(bool) == product).all()
+    assert (fresh[:, 0] == gamma).all()
+
+
+EQUATIONS: dict[str, Callable[[Plain], None]] = {
+    "affine": affine, "affine, derived": affine_derived, "multiply": multiply, "multiply, derived": multiply_derived,
+    "truncate": truncate, "relu": relu, "fourier": fourier, "fourier, clamped": fourier_clamped, "maximum": maximum,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parties", [2, 3, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_correlations_satisfy_their_equations(kind: str, parties: int) -> None:
+    for run in range(1, parties + 1):  # whoever is corrected
+        EQUATIONS[kind](Plain(dealt(kind, parties, run)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_is_dealt_is_constant_or_repeats(kind: str) -> None:
+    """Constant masks were left in by Falcon and Piranha; so none of ours is, nor equal in two runs."""
+    first, second = (dealt(kind, run=run) for run in (1, 2))
+    for gate in first.plan.online:
+        for spec in gate.correlations(first.plan.wire):
+            values = first.plain(gate.name, spec.name)
+            if not values.size:
+                continue
+            if spec.name.startswith("node") and spec.width == 15:
+                assert len(np.unique(values)) > 2  # the products with inputs that are not there are 0
+            else:
+                assert len(np.unique(values.reshape(-1, values.shape[-1])[:, 0])) > 1 or len(np.unique(values)) > 1
+            assert not (values == second.plain(gate.name, spec.name)).all(), f"{gate.name}/{spec.name}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("run", [1, 2, 3])
+def test_every_share_of_every_party_looks_uniform(kind: str, run: int) -> None:
+    """The corrected party's too: its share is the plain value minus uniform ones."""
+    deal = dealt(kind, run=run)
+    assert deal.corrected == run % 3
+    for gate in deal.plan.online:
+        for spec in gate.correlations(deal.plan.wire):
+            for index, share in enumerate(deal.shares(gate.name, spec.name)):
+                if share.size:
+                    assert_uniform(share, spec.width, f"{gate.name}/{spec.name} of party {index}")
+
+
+@pytest.mark.parametrize("kind", ["relu", "affine"])
+def test_two_of_three_shares_are_independent_of_the_value(kind: str) -> None:
+    """Any two parties' shares add up to something uniform, whoever is corrected."""
+    for run in (1, 2, 3):
+        deal = dealt(kind, run=run)
+        for spec in next(g for g in deal.plan.gates if g.name == "g").correlations(deal.plan.wire):
+            shares = deal.shares("g", spec.name)
+            for i, j in ((0, 1), (0, 2), (1, 2)):
+                assert_uniform(Deal.combine([shares[i], shares[j]], spec.width), spec.width, f"{spec.name} of {i}, {j}")
+
+
+# ------------------------------------------------------------------ who receives what
+
+
+@pytest.mark.parametrize("parties", [2, 3, 5])
+def test_corrections_go_round(parties: int) -> None:
+    ids = [BundleId(bytes(32), run, 1) for run in range(3 * parties)]
+    found = [corrected_party(each, parties) for each in ids]
+    assert found == list(range(parties)) * 3
+
+
+def test_an_uncorrected_party_needs_its_seed_only() -> None:
+    """Its bundle is a function of the seed: no byte of the provider's is in it."""
+    plan = plan_of("relu").build().bind(4)
+    bundle = BundleId(b"s" * 32, 1, 4)
+    mine = Bundle(bundle, seed(5), plan.online, plan.wire, None)
+    draws = bundle.draws(seed(5))
+    for gate in plan.online:
+        for spec in gate.correlations(plan.wire):
+            take = mine.take_bits if spec.width else mine.take
+            assert (take(gate.name, spec.name).values == expand(sub_seed(draws, gate, spec), spec)).all()
+
+
+def test_what_leaves_the_provider() -> None:
+    plan = every_gate().bind(2)
+    session, seeds = SessionMasks(), [seed(i) for i in range(3)]
+    deal(plan.weights, plan.wire, BundleId(bytes(32), 0, 1), seeds, session)
+    found = deal(plan.online, plan.wire, BundleId(bytes(32), 4, 2), seeds, session)
+    assert found.corrected == 1
+    assert len(found.corrections) == sum(
+        spec.size for gate in plan.online for spec in gate.correlations(plan.wire) if spec.dependent
+    )
+    assert set(found.commitments) == {"x", "v", "i", "g"}  # held wires: inputs and outputs
+    for index, each in enumerate(seeds):
+        bundle = Bundle(
+            BundleId(bytes(32), 4, 2), each, plan.online, plan.wire, found.corrections if index == 1 else None
+        )
+        for name, commitments in found.commitments.items():
+            assert bundle.mask_seed(name).commitment() == commitments[index]
+
+
+def test_the_masks_of_a_held_wire_add_up_from_its_sub_seeds() -> None:
+    deal = dealt("relu", 3)
+    for name in ("x", "z"):
+        total = fp.zeros(deal.plan.wire[name].sizes)
+        for bundle in deal.bundles:
+            total = fp.add(total, expand_field(bundle.mask_seed(name), total.shape))
+        assert (total == deal.masks[name]).all()
+
+
+def test_sessions_runs_and_batches_draw_different_masks() -> None:
+    plan = plan_of("truncate").build()
+    ids = [BundleId(b"a" * 32, 1, 4), BundleId(b"b" * 32, 1, 4), BundleId(b"a" * 32, 2, 4), BundleId(b"a" * 32, 1, 5)]
+    masks = []
+    for each in ids:
+        bound = plan.bind(each.batch)
+        masks.append(Bundle(each, seed(1), bound.online, bound.wire, None).take("in:x", "mask:x").values[:4])
+    assert len({mask.tobytes() for mask in masks}) == len(ids)
+    assert not np.intersect1d(masks[0], np.concatenate(masks[1:])).size
+
+
+def test_a_sub_seed_belongs_to_its_holder() -> None:
+    """Another holder of the same wire means another mask: an owner's seed opens nothing of another's."""
+    bundle = BundleId(bytes(32), 1, 1)
+    gate = every_gate().gates[2]
+    specs = [
+        Correlation("mask:x", (2,), holders=holders) for holders in ((), (OWNER,), (RECIPIENT,), (OWNER, RECIPIENT))
+    ]
+    assert len({sub_seed(bundle.draws(seed(1)), gate, spec).secret for spec in specs}) == len(specs)
+
+
+# ------------------------------------------------------------------ once
+
+
+def bundles(kind: str = "relu") -> list[Bundle]:
+    return dealt(kind, 3, batch=2).bundles
+
+
+@pytest.mark.parametrize("party", [0, 1, 2])
+def test_a_value_is_taken_once(party: int) -> None:
+    bundle = bundles()[party]
+    bundle.take("g", "r1")
+    bundle.take_bits("g", "table")
+    for again in (lambda: bundle.take("g", "r1"), lambda: bundle.take_bits("g", "table")):
+        with pytest.raises(ReuseError, match="taken before"):
+            again()
+    bundle.take("g", "m")  # others are still there
+
+
+def test_a_mask_seed_is_given_once() -> None:
+    bundle = bundles()[0]
+    bundle.mask_seed("x")
+    with pytest.raises(ReuseError):
+        bundle.mask_seed("x")
+    bundle.mask_seed("z")
+
+
+def test_looking_at_the_held_seeds_gives_nothing_out() -> None:
+    bundle = bundles()[0]
+    assert {name for name, _ in bundle.held_seeds()} == {"x", "y", "z"}
+    held = dict(bundle.held_seeds())
+    assert bundle.mask_seed("x") == held["x"]
+    assert {name for name, _ in bundle.held_seeds()} == {"y", "z"}
+
+
+def test_the_mask_of_a_wire_that_nobody_holds_is_not_given_out() -> None:
+    plan = every_gate()
+    bundle = deal_by_hand(plan, 2).bundles[0]
+    for name in ("y", "p", "t", "f"):
+        with pytest.raises(ReuseError):
+            bundle.mask_seed(name)
+
+
+@pytest.mark.parametrize(("gate", "name"), [("g", "r2"), ("h", "r1"), ("in:x", "r1"), ("g", "mask:x")])
+def test_what_was_not_dealt_cannot_be_taken(gate: str, name: str) -> None:
+    with pytest.raises(LocalProtocolError, match="dealt no"):
+        bundles()[0].take(gate, name)
+
+
+# ------------------------------------------------------------------ damaged corrections
+
+
+def rebuild(corrections: bytes | None) -> Bundle:
+    plan = plan_of("relu").build().bind(2)
+    return Bundle(
+        BundleId(seed(1).derive("session").secret, 1, 2),
+        seed(1).derive("party", 1, 1),
+        plan.online,
+        plan.wire,
+        corrections,
+    )
+
+
+CORRECTIONS = dealt("relu", 3, batch=2).corrections
+
+
+def test_the_corrections_of_this_plan_fit() -> None:
+    rebuild(CORRECTIONS)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, len(CORRECTIONS) // 2, len(CORRECTIONS) - 8, len(CORRECTIONS) - 1])
+def test_short_corrections_are_refused(size: int) -> None:
+    with pytest.raises(IntegrityError, match="shorter"):
+        rebuild(CORRECTIONS[:size])
+
+
+@pytest.mark.parametrize("more", [b"\0", b"\0" * 8, CORRECTIONS])
+def test_long_corrections_are_refused(more: bytes) -> None:
+    with pytest.raises(IntegrityError, match="longer"):
+        rebuild(CORRECTIONS + more)
+
+
+def test_corrections_of_another_batch_are_refused() -> None:
+    for batch in (1, 3):
+        with pytest.raises((IntegrityError, EncodingError)):  # whichever of length and range is wrong first
+            rebuild(dealt("relu", 3, batch=batch).corrections)
+
+
+def test_corrections_for_a_plan_without_dependent_values_are_refused() -> None:
+    plan = plan_of("affine, derived").build().bind(1)
+    gates = [gate for gate in plan.online if gate.name != "t"]
+    Bundle(BundleId(bytes(32), 1, 1), seed(1), gates, plan.wire, b"")
+    with pytest.raises(IntegrityError, match="longer"):
+        Bundle(BundleId(bytes(32), 1, 1), seed(1), gates, plan.wire, b"\0")
+
+
+@pytest.mark.parametrize("element", [fp.P, fp.P + 1, (1 << 64) - 1])
+def test_an_element_that_is_not_canonical_is_refused(element: int) -> None:
+    with pytest.raises(EncodingError):  # the last correction of this plan is field elements
+        rebuild(CORRECTIONS[:-8] + element.to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize("position", [0, 1, len(CORRECTIONS) // 2, len(CORRECTIONS) - 1])
+def test_any_changed_byte_changes_the_digest_in_the_manifest(position: int) -> None:
+    """Changed in value alone, a correction is caught by the signed digest, not by its shape."""
+    damaged = bytearray(CORRECTIONS)
+    damaged[position] ^= 1
+    assert corrections_digest(bytes(damaged)) != corrections_digest(CORRECTIONS)
+    assert corrections_digest(CORRECTIONS) != corrections_digest(CORRECTIONS + b"\0")

@@ -1,0 +1,217 @@
+"""What the wire shows depends on the plan alone: sizes, order, rounds; and opened values are uniform."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from mpc import field as fp
+from mpc import tables
+from mpc.compiler.plan import Plan
+from mpc.field import P
+from mpc.gates.affine import Affine
+from mpc.gates.base import Opening
+from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.maximum import Maximum
+from mpc.gates.multiply import Multiply
+from mpc.gates.relu import Relu
+from mpc.gates.truncate import Truncate
+from mpc.wires import Masking
+from tests.support.plans import Builder, wire
+from tests.support.statistics import assert_uniform, assert_uniform_words, chi_square
+from tests.support.vectors import every_gate
+from tests.support.worlds import OpeningKey, make_world, openings
+
+B = "batch"
+ROWS = 2000
+Opened = dict[OpeningKey, tuple[Opening, np.ndarray]]
+
+
+def plan_of(kind: str) -> Plan:
+    b, f = Builder(), Fraction(1 << 8)
+    b.enter("w", (4, 4), 12, session=True)
+    b.enter("x", (B, 4), 30, f)
+    wave = {"window": 30, "constant": 3, "cosines": (5, -2), "sines": (1, 9), "dealt_bits": 20}
+    gate, out = {
+        "affine": (Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 4), 50, f)),
+        "affine, derived": (Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 4), 50, f, masking=Masking.DERIVED)),
+        "multiply": (Multiply(name="g", x="x", y="x", out="z"), wire("z", (B, 4), 59, f * f)),
+        "truncate": (Truncate(name="g", x="x", out="z", shift=8), wire("z", (B, 4), 23)),
+        "relu": (Relu(name="g", x="x", out="z", shift=8), wire("z", (B, 4), 23)),
+        "fourier": (Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), **wave), wire("z", (B, 4), 50)),
+        "fourier, clamped": (
+            Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), **wave,
+                    clamp=Clamp(low=-(1 << 20), high=1 << 21, below=0, above=1 << 30, shift=8)),
+            wire("z", (B, 4), 50),
+        ),
+        "maximum": (Maximum(name="g", x="x", value="z", shift=8), wire("z", (B, 1), 23)),
+    }[kind]  # fmt: skip
+    b.gate(gate, out)
+    if out.masking is Masking.DERIVED:
+        b.gate(Truncate(name="t", x="z", out="t", shift=0), wire("t", out.shape, 51, f))
+    b.output(b.wires[-1].name)
+    return b.build()
+
+
+KINDS = ["affine", "affine, derived", "multiply", "truncate", "relu", "fourier", "fourier, clamped", "maximum"]
+# how far results of two runs lie apart: a truncation's coin; a series' integer factors, rounded at other points
+ROUNDING = {
+    "truncate": 1,
+    "relu": 1,
+    "maximum": 1,
+    "affine, derived": 1,
+    "fourier": 1 << 23,
+    "fourier, clamped": 1 << 23,
+}
+WEIGHTS = {"w": np.random.default_rng(0).integers(-4000, 4000, (4, 4))}
+# the same secret in every row, so that only masks make rows differ: zero, ties, extremes of either sign
+SECRETS = {
+    "zero": [0, 0, 0, 0],
+    "largest": [(1 << 30) - 257] * 4,
+    "smallest": [257 - (1 << 30)] * 4,
+    "mixed": [(1 << 30) - 257, 257 - (1 << 30), 1 << 8, -1],
+}
+
+
+def opened(kind: str, row: list[int], number: int = 1, rows: int = ROWS) -> Opened:
+    plan = plan_of(kind)
+    inputs = {"x": np.tile(np.array(row if kind != "multiply" else [v >> 1 for v in row]), (rows, 1))}
+    if kind == "multiply":
+        inputs["x"] >>= 1
+    world = make_world(plan, WEIGHTS, 3, number)
+    return openings(plan.bind(rows), world.run(inputs, rows))
+
+
+# ------------------------------------------------------------------ uniform
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("secret", SECRETS)
+def test_opened_values_are_uniform_whatever_the_secret(kind: str, secret: str) -> None:
+    found = opened(kind, SECRETS[secret])
+    assert found
+    for key, (opening, values) in found.items():
+        columns = values.reshape(ROWS, -1) if opening.width == 0 else values.reshape(-1, ROWS).T
+        for number, column in enumerate(columns.T):
+            assert_uniform(np.ascontiguousarray(column), opening.width, f"{key}, column {number}")
+        assert_uniform(values, opening.width, str(key))
+
+
+@pytest.mark.parametrize("kind", ["relu", "maximum", "fourier, clamped"])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_openings_of_one_element_are_independent(kind: str, secret: str) -> None:
+    """A few bits of each of two openings, together: neither says anything about the other."""
+    found = list(opened(kind, SECRETS[secret]).items())
+    rows = {key: low_bits(opening, values) for key, (opening, values) in found}
+    keys = list(rows)
+    for i, first in enumerate(keys):
+        for second in keys[:i]:
+            joint = rows[first] * 4 + rows[second]
+            counts = np.bincount(joint, minlength=16)
+            assert chi_square(counts) < 8, f"{first} and {second}"
+
+
+def low_bits(opening: Opening, values: np.ndarray) -> np.ndarray:
+    """The low two bits of an opening's first value in every row (of two values, where they are single bits)."""
+    table = values.reshape(ROWS, -1) if opening.width == 0 else values.reshape(-1, ROWS).T
+    if opening.width == 1:
+        second = table[:, 1] if table.shape[1] > 1 else np.roll(table[:, 0], 1)
+        return (table[:, 0].astype(np.int64) & 1) * 2 + (second.astype(np.int64) & 1)
+    return (table[:, 0] & table.dtype.type(3)).astype(np.int64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_partys_messages_are_uniform(kind: str) -> None:
+    plan = plan_of(kind)
+    run = make_world(plan, WEIGHTS, 3).run({"x": np.zeros((ROWS, 4), dtype=np.int64)}, ROWS)
+    for payloads in run.payloads:
+        for payload in payloads:
+            if len(payload) % 8:
+                continue
+            assert_uniform_words(np.frombuffer(payload, dtype=np.uint8) & np.uint8(15), 4, "a message")
+
+
+def test_masked_inputs_are_uniform_and_masks_are_not_reused_by_rows() -> None:
+    plan = plan_of("relu")
+    run = make_world(plan, WEIGHTS, 2).run({"x": np.zeros((ROWS, 4), dtype=np.int64)}, ROWS)
+    assert_uniform(run.public["x"], 0, "the masked input")
+    for values in run.public.values():
+        assert len(np.unique(values)) == values.size
+
+
+# ------------------------------------------------------------------ fresh every time
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_input_twice_opens_nothing_twice(kind: str) -> None:
+    plan = plan_of(kind)
+    world = make_world(plan, WEIGHTS, 3)
+    x = {"x": np.random.default_rng(1).integers(-(1 << 28), 1 << 28, (40, 4))}
+    first, second = (world.run(x, 40) for _ in range(2))
+    for name in first.outputs:
+        assert np.abs(first.outputs[name] - second.outputs[name]).max() <= ROUNDING.get(kind, 0)
+    for name in first.public:
+        assert not (first.public[name] == second.public[name]).any(), name
+    bound = plan.bind(40)
+    one, two = openings(bound, first), openings(bound, second)
+    for key, (opening, values) in one.items():
+        others = two[key][1]
+        if opening.width == 0:
+            assert not np.intersect1d(values, others).size, key
+        else:
+            assert (values != others).any(), key
+    assert first.transcripts[0] != second.transcripts[0]
+    flat = [payload for run in (first, second) for step in run.payloads for payload in step if len(payload) > 8]
+    assert len(set(flat)) == len(flat)
+
+
+def test_sessions_mask_the_same_weights_differently() -> None:
+    plan = plan_of("affine")
+    publics = [make_world(plan, WEIGHTS, 3, number)._sessions[0].masked["w"].public for number in (1, 2)]
+    assert not np.intersect1d(*publics).size
+
+
+def test_masked_weights_are_the_same_for_every_run_of_a_session() -> None:
+    plan = plan_of("affine")
+    world = make_world(plan, WEIGHTS, 2)
+    before = world._sessions[0].masked["w"].public.copy()
+    for _ in range(2):
+        world.run({"x": np.ones((2, 4), dtype=np.int64)}, 2)
+    assert (world._sessions[0].masked["w"].public == before).all()
+
+
+# ------------------------------------------------------------------ the shape of the traffic
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("parties", [2, 3])
+def test_traffic_depends_on_shapes_alone(kind: str, parties: int) -> None:
+    plan = plan_of(kind)
+    traffic = set()
+    for secret in SECRETS.values():
+        row = [v >> 2 for v in secret] if kind == "multiply" else secret
+        run = make_world(plan, WEIGHTS, parties).run({"x": np.tile(np.array(row), (7, 1))}, 7)
+        traffic.add((tuple(run.sent), run.dealt, tuple(tuple(map(len, step)) for step in run.payloads)))
+    assert len(traffic) == 1
+
+
+def test_traffic_of_a_whole_plan_depends_on_shapes_alone() -> None:
+    plan, rng, traffic = every_gate(), np.random.default_rng(2), set()
+    for scale in (0, 1, 100):
+        weights = {"w": rng.integers(-5, 6, (4, 3)) * scale, "b": rng.integers(-5, 6, 3) * scale}
+        x = rng.integers(-9, 10, (5, 2, 2)) * scale
+        run = make_world(plan, weights, 3).run({"x": x}, 5)
+        traffic.add((tuple(run.sent), run.dealt, tuple(tuple(map(len, step)) for step in run.payloads)))
+    assert len(traffic) == 1
+
+
+def test_what_the_provider_deals_does_not_depend_on_inputs() -> None:
+    """Corrections are made before inputs exist: the same bytes whatever is then entered."""
+    plan = plan_of("relu")
+    publics = []
+    for value in (0, 12345):
+        run = make_world(plan, WEIGHTS, 2).run({"x": np.full((3, 4), value)}, 3)
+        publics.append(fp.sub(run.public["x"], np.full((3, 4), value % P, dtype=np.uint64)))
+    assert (publics[0] == publics[1]).all()  # the masks

@@ -1,0 +1,537 @@
+"""A cluster inside the test's own process, on real sockets with real certificates, that can be attacked.
+
+Everything a daemon has is here but the process: servers, identities, ledgers, configs.  An
+attack speaks to it with raw stubs under any certificate; a deviating party or provider is a
+subclass of the service with one method changed; `Middle` stands between two parties.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mpc import field as fp
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.lower import Roles
+from mpc.encoding import encode_field
+from mpc.errors import MpcError
+from mpc.fixedpoint import encode
+from mpc.prg import Seed, expand_field
+from parties import certificates
+from parties.certificates import Identity
+from parties.config import (
+    ClusterConfig,
+    Deadlines,
+    Endpoint,
+    Limits,
+    PartyConfig,
+    Peer,
+    PolicyConfig,
+    ProviderConfig,
+    ProviderPeer,
+    TlsConfig,
+)
+from parties.coordinator import CoordinatedSession, Parties
+from parties.ledger import Ledger
+from parties.party import PartyNode, PartyService, PeerService
+from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
+from parties.provider import ProviderService
+from parties.session import Session
+from parties.telemetry import Counters
+from parties.terms import Terms
+from parties.transport import connect, from_rpc, serve
+
+COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT = "coordinator", "data-owner", "model-owner", "recipient"
+EVERYONE = PolicyConfig(plans=("any",), coordinators=("any",), owners=("any",), recipients=("any",))
+FAST = Deadlines(connect=3, setup=15, step=2, submit=6, idle=600)
+FEATURES, CLASSES = 3, 2
+PATIENCE = 30.0
+"""Seconds after which a test that waits for something gives up."""
+
+
+# --------------------------------------------------------------------------------- models
+
+
+def tiny_model(path: Path, secret: float = 0.625) -> Path:
+    """x [batch, 3] in -4:4 -> Gemm -> Relu -> Gemm -> y [batch, 2]; `secret` is one of the weights."""
+    first = np.array([[0.5, -1.0, secret], [0.25, 1.5, -0.75]], dtype=np.float32)
+    second = np.array([[1.0, -0.5], [-1.25, 0.75]], dtype=np.float32)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"], "first", transB=1),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("Gemm", ["r", "w2", "b2"], ["y"], "second", transB=1),
+    ]
+    constants = {"w1": first, "b1": np.array([0.1, -0.2], np.float32), "w2": second, "b2": np.zeros(2, np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", FEATURES])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", CLASSES])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.save(model, path)
+    return path
+
+
+def tiny_answer(x: np.ndarray, secret: float = 0.625) -> np.ndarray:
+    """What the tiny model gives in the clear."""
+    first = np.array([[0.5, -1.0, secret], [0.25, 1.5, -0.75]])
+    hidden = np.maximum(x @ first.T + np.array([0.1, -0.2]), 0)
+    return hidden @ np.array([[1.0, -0.5], [-1.25, 0.75]]).T
+
+
+@cache
+def _compiled(folder: str, roles: Roles, secret: float) -> Compiled:
+    path = tiny_model(Path(folder) / f"tiny-{secret}.onnx", secret)
+    return compile_model(path, {"x": (-4.0, 4.0)}, roles)
+
+
+def data(batch: int, seed: int = 1) -> np.ndarray:
+    """A batch for the tiny model."""
+    return np.random.default_rng(seed).uniform(-4, 4, (batch, FEATURES)).astype(np.float32)
+
+
+# -------------------------------------------------------------------------------- cluster
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on right now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class InProcess:
+    """A provider and parties in this process.  A context manager.
+
+    Args:
+        services: the class that answers clients, by party index.
+        provider: the class of the provider.
+        nodes: the class of a party's node, by index.
+        policies: by party index; anything goes elsewhere.
+        addresses: (party that dials, party dialled) -> another address, of somebody in the middle.
+        entropy: where parties and provider draw from.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        parties: int = 2,
+        *,
+        deadlines: Deadlines = FAST,
+        limits: Limits | None = None,
+        services: Mapping[int, type[PartyService]] | None = None,
+        provider: type[ProviderService] = ProviderService,
+        policies: Mapping[int, PolicyConfig] | None = None,
+        middles: Sequence[tuple[int, int]] = (),
+        draw: Callable[[int], bytes] | None = None,
+        absent: Sequence[int] = (),
+    ) -> None:
+        self.folder, self.deadlines = folder, deadlines
+        self.limits = limits or Limits()
+        self.names = tuple(f"party-{index}" for index in range(parties))
+        self._services, self._provider_class, self._policies = services or {}, provider, policies or {}
+        self._pairs, self._draw, self._absent = middles, draw, absent
+        self._stack = ExitStack()
+        self.ca = folder / "ca"
+        certificates.make_ca(self.ca, "test-ca")
+        ports = free_ports(parties + 1 + len(middles))
+        self.addresses = {
+            name: Endpoint(f"127.0.0.1:{port}") for name, port in zip(("provider", *self.names), ports, strict=False)
+        }
+        self._middle_ports = ports[parties + 1 :]
+        self.nodes: list[PartyNode] = []
+        self.ledgers: list[Ledger] = []
+        self.middles: list[Middle] = []
+        self._lock = threading.RLock()
+        self._tls: dict[str, TlsConfig] = {}
+        self._channels: dict[tuple[str, str], grpc.Channel] = {}
+
+    # -- lives
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        extra = {} if self._draw is None else {"draw": self._draw}
+        tls = self.tls("provider")
+        config = ProviderConfig(
+            name="provider",
+            listen=self.addresses["provider"],
+            data_dir=self.folder / "provider-data",
+            tls=tls,
+            deadlines=self.deadlines,
+            limits=self.limits,
+            parties=self.names,
+        )
+        self.provider = self._provider_class(config, self.identity("provider"), Counters(), **extra)
+        self._serve("provider", lambda s: provider_pb2_grpc.add_ProviderServicer_to_server(self.provider, s))
+        for (first, second), port in zip(self._pairs, self._middle_ports, strict=True):
+            self.middles.append(self._stack.enter_context(Middle(self, first, second, port)))
+        for index in range(len(self.names)):
+            self._start_party(index, extra)
+
+    def _start_party(self, index: int, extra: Mapping[str, Any]) -> None:
+        name = self.names[index]
+        config = self.party_config(index)
+        ledger = self._stack.enter_context(Ledger.open(config.data_dir))
+        node = PartyNode(config, self.identity(name), ledger, Counters(), **extra)
+        self.nodes.append(node)
+        self.ledgers.append(ledger)
+        service = self._services.get(index, PartyService)(node)
+
+        def register(server: grpc.Server) -> None:
+            party_pb2_grpc.add_PartyServicer_to_server(service, server)
+            party_pb2_grpc.add_PeerServicer_to_server(PeerService(node), server)
+
+        if index not in self._absent:
+            self._serve(name, register)
+        self._stack.callback(node.stop)
+
+    def _serve(self, name: str, register: Callable[[grpc.Server], None]) -> None:
+        server = serve(self.identity(name), self.addresses[name], register, self.limits.max_plan_bytes)
+        self._stack.callback(lambda: server.stop(0).wait())
+
+    def party_config(self, index: int) -> PartyConfig:
+        """The config of one party, with those in the middle at their place."""
+        addresses = dict(self.addresses)
+        for (first, second), port in zip(self._pairs, self._middle_ports, strict=True):
+            if first == index:
+                addresses[self.names[second]] = Endpoint(f"127.0.0.1:{port}")
+        return PartyConfig(
+            name=self.names[index],
+            listen=self.addresses[self.names[index]],
+            data_dir=self.folder / f"data-{index}",
+            tls=self.tls(self.names[index]),
+            deadlines=self.deadlines,
+            limits=self.limits,
+            provider=ProviderPeer(name="provider", address=self.addresses["provider"]),
+            peers=tuple(Peer(name=name, address=addresses[name]) for name in self.names),
+            policy=self._policies.get(index, EVERYONE),
+        )
+
+    def __exit__(self, *_: object) -> None:
+        for channel in self._channels.values():
+            channel.close()
+        self._stack.close()
+
+    # -- who calls
+
+    def tls(self, name: str) -> TlsConfig:
+        """Certificate files of any name under this cluster's CA."""
+        with self._lock:
+            if name not in self._tls:
+                self._tls[name] = certificates.issue(self.ca, name, self.folder / "certificates" / name)
+            return self._tls[name]
+
+    def identity(self, name: str) -> Identity:
+        """A certificate of any name under this cluster's CA."""
+        return Identity.load(self.tls(name), name)
+
+    def channel(self, caller: str, callee: str) -> grpc.Channel:
+        """A channel from `caller` to a process."""
+        with self._lock:
+            if (caller, callee) not in self._channels:
+                self._channels[caller, callee] = connect(self.identity(caller), callee, self.addresses[callee])
+            return self._channels[caller, callee]
+
+    def party(self, index: int, caller: str = COORDINATOR) -> Caller:
+        """A client's way to call a party."""
+        name = self.names[index]
+        return Caller(party_pb2_grpc.PartyStub(self.channel(caller, name)), name)
+
+    def peer(self, index: int, caller: str) -> party_pb2_grpc.PeerStub:
+        """A peer's way to call a party."""
+        return party_pb2_grpc.PeerStub(self.channel(caller, self.names[index]))
+
+    def dealer(self, caller: str) -> Caller:
+        """A party's way to call the provider."""
+        return Caller(provider_pb2_grpc.ProviderStub(self.channel(caller, "provider")), "provider")
+
+    def client(self, name: str = COORDINATOR) -> Parties:
+        """All parties, for `CoordinatedSession`; closed with the cluster."""
+        config = ClusterConfig(
+            name=name,
+            tls=self.tls(name),
+            provider=ProviderPeer(name="provider", address=self.addresses["provider"]),
+            parties=tuple(Peer(name=party, address=self.addresses[party]) for party in self.names),
+            deadlines=self.deadlines,
+        )
+        parties = Parties(config, self.identity(name))
+        self._stack.callback(parties.close)
+        return parties
+
+    # -- models and sessions
+
+    def compiled(self, roles: Roles | None = None, secret: float = 0.625) -> Compiled:
+        """The tiny model, everything the coordinator's unless said otherwise."""
+        self.folder.mkdir(exist_ok=True)
+        return _compiled(str(self.folder), roles or Roles(), secret)
+
+    def session(self, client: Parties | None = None, roles: Roles | None = None) -> CoordinatedSession:
+        """A session of the tiny model, weights shared."""
+        compiled = self.compiled(roles)
+        return CoordinatedSession(client or self.client(), compiled.plan, compiled.weights)
+
+    def script(self, roles: Roles | None = None) -> Script:
+        """A session to be driven call by call."""
+        return Script(self, self.compiled(roles or SEPARATE))
+
+    def of(self, index: int, session_id: bytes) -> Session:
+        """A party's own session object."""
+        return self.nodes[index]._sessions[session_id]
+
+    def is_idle(self, seconds: float = PATIENCE) -> bool:
+        """No party has an open session; waits for that."""
+        return eventually(lambda: all(node.open_sessions() == 0 for node in self.nodes), seconds)
+
+    def ledger_states(self, index: int) -> list[tuple[str, str | None]]:
+        """(state, reason) of one party's sessions, the newest first."""
+        return [(str(record.state), record.reason) for record in self.ledgers[index].history()]
+
+    def run_states(self, index: int) -> list[str]:
+        """States of all runs in one party's ledger."""
+        rows = self.ledgers[index]._connection.execute("SELECT state FROM runs ORDER BY session_id, run").fetchall()
+        return [row[0] for row in rows]
+
+
+SEPARATE = Roles(MODEL_OWNER, OWNER, (RECIPIENT,))
+"""Every role its own certificate."""
+
+
+def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    """Wait until something is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Caller:
+    """A stub whose failures are the errors that they stand for."""
+
+    def __init__(self, stub: Any, name: str) -> None:
+        self.stub, self.name = stub, name
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return lambda request, seconds=PATIENCE: self.call(method, request, seconds)
+
+    def call(self, method: str, request: Any, seconds: float) -> Any:
+        try:
+            reply = getattr(self.stub, method)(request, timeout=seconds)
+            return reply if hasattr(reply, "DESCRIPTOR") else list(reply)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.name, "here") from None
+
+
+# --------------------------------------------------------------------------------- script
+
+
+class Script:
+    """A session, one call after another, each under the certificate that may make it - or another."""
+
+    def __init__(self, cluster: InProcess, compiled: Compiled) -> None:
+        self.cluster, self.compiled, self.plan = cluster, compiled, compiled.plan
+        self.count = len(cluster.names)
+        self.id = b""
+
+    def everyone(self, call: Callable[[int], Any]) -> list[Any]:
+        """One call to every party, at once; the first error."""
+        results: list[Any] = [None] * self.count
+        errors: list[MpcError | None] = [None] * self.count
+
+        def one(index: int) -> None:
+            try:
+                results[index] = call(index)
+            except MpcError as error:
+                errors[index] = error
+
+        threads = [threading.Thread(target=one, args=(index,)) for index in range(self.count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.errors = errors
+        for error in errors:
+            if error is not None:
+                raise error
+        return results
+
+    def propose(self, caller: str = COORDINATOR) -> tuple[bytes, ...]:
+        request = party_pb2.ProposeRequest(plan=self.plan.canonical)
+        return tuple(self.everyone(lambda i: self.cluster.party(i, caller).Propose(request).nonce))
+
+    def opening(self, nonces: Sequence[bytes], parties: Sequence[str] | None = None) -> party_pb2.OpenRequest:
+        names = self.cluster.names if parties is None else parties
+        return party_pb2.OpenRequest(plan_digest=self.plan.digest, parties=names, nonces=nonces)
+
+    def open(self, caller: str = COORDINATOR) -> Script:
+        nonces = self.propose(caller)
+        request = self.opening(nonces)
+        replies = self.everyone(lambda i: self.cluster.party(i, caller).Open(request))
+        self.terms = Terms(self.plan.digest, "provider", self.cluster.names, nonces)
+        self.id = self.terms.session_id
+        assert {reply.session_id for reply in replies} == {self.id}
+        return self
+
+    def masks(self, index: int, run: int, caller: str) -> party_pb2.MasksReply:
+        request = party_pb2.MasksRequest(session_id=self.id, run=run)
+        reply: party_pb2.MasksReply = self.cluster.party(index, caller).Masks(request)
+        return reply
+
+    def submit(self, index: int, run: int, wire: str, value: bytes, caller: str, session_id: bytes = b"") -> None:
+        self.cluster.party(index, caller).Submit(iter(parts(session_id or self.id, run, wire, value)))
+
+    def enter(self, run: int, values: Mapping[str, np.ndarray], caller: str, batch: int = 1) -> dict[str, bytes]:
+        """Fetch masks, mask, submit to every party; what was submitted."""
+        replies = self.everyone(lambda i: self.masks(i, run, caller))
+        masked = self.masked(values, replies, batch)
+        self.everyone(lambda i: [self.submit(i, run, wire, value, caller) for wire, value in masked.items()])
+        return masked
+
+    def masked(
+        self, values: Mapping[str, np.ndarray], replies: Sequence[party_pb2.MasksReply], batch: int = 1
+    ) -> dict[str, bytes]:
+        """x^ of each wire, from every party's seeds."""
+        bound = self.plan.bind(batch)
+        found = {}
+        for wire, value in values.items():
+            total = fp.from_signed(value)
+            for reply in replies:
+                seed = next(part.seed for part in reply.seeds if part.wire == wire)
+                total = fp.add(total, expand_field(Seed(seed), bound.wire[wire].sizes))
+            found[wire] = encode_field(total)
+        return found
+
+    def enter_weights(self) -> Script:
+        self.enter(0, self.compiled.weights, MODEL_OWNER)
+        return self
+
+    def integers(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """The data, as integers by wire."""
+        [given] = self.plan.inputs
+        return {given.wire: encode(x, self.plan.wire[given.wire].scale)}
+
+    def prepare(self, run: int, batch: int = 1, caller: str = COORDINATOR) -> None:
+        request = party_pb2.PrepareRequest(session_id=self.id, run=run, batch=batch)
+        self.everyone(lambda i: self.cluster.party(i, caller).Prepare(request))
+
+    def result(self, index: int, run: int, caller: str, values: bool = True) -> list[party_pb2.ResultPart]:
+        request = party_pb2.ResultRequest(session_id=self.id, run=run, values=values)
+        replies: list[party_pb2.ResultPart] = self.cluster.party(index, caller).Result(request)
+        return replies
+
+    def ready(self, batch: int = 1) -> Script:
+        """Open, with weights, run 1 prepared."""
+        self.open().enter_weights().prepare(1, batch)
+        return self
+
+    def started(self, batch: int = 1) -> Script:
+        """All of the above, and the data entered."""
+        self.ready(batch).enter(1, self.integers(data(batch)), OWNER, batch)
+        return self
+
+    def finish(self, run: int = 1) -> list[list[party_pb2.ResultPart]]:
+        """Every party's reply to the recipient."""
+        return self.everyone(lambda i: self.result(i, run, RECIPIENT))
+
+    @property
+    def input_wire(self) -> str:
+        return self.plan.inputs[0].wire
+
+    @property
+    def output_wire(self) -> str:
+        return self.plan.outputs[0].wire
+
+
+def parts(session_id: bytes, run: int, wire: str, value: bytes, chunk: int = 1 << 20) -> Iterator[party_pb2.SubmitPart]:
+    """A submission."""
+    yield party_pb2.SubmitPart(header=party_pb2.SubmitHeader(session_id=session_id, run=run, wire=wire))
+    for start in range(0, len(value), chunk):
+        yield party_pb2.SubmitPart(chunk=value[start : start + chunk])
+
+
+# --------------------------------------------------------------------------------- middle
+
+Frames = Iterator[party_pb2.Frame]
+Tamper = Callable[[str, int, party_pb2.Frame], "Sequence[party_pb2.Frame] | None"]
+"""(sender, number of the frame in that direction, frame) -> what is passed on; None cuts the stream."""
+
+
+class Middle(party_pb2_grpc.PeerServicer):
+    """Stands between two parties with both their keys: frames pass through `tamper`.
+
+    The test plays a deviating party with it: all that the other side can tell is that frames come
+    over a stream with the right certificate.
+    """
+
+    def __init__(self, cluster: InProcess, first: int, second: int, port: int) -> None:
+        self.first, self.second = cluster.names[first], cluster.names[second]
+        self.tamper: Tamper = lambda sender, number, frame: [frame]
+        self._cluster, self._address = cluster, Endpoint(f"127.0.0.1:{port}")
+
+    def __enter__(self) -> Self:
+        self._channel = connect(self._cluster.identity(self.first), self.second, self._cluster.addresses[self.second])
+        self._server = serve(
+            self._cluster.identity(self.second),
+            self._address,
+            lambda server: party_pb2_grpc.add_PeerServicer_to_server(self, server),
+            1 << 24,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(0).wait()
+        self._channel.close()
+
+    def Exchange(self, request: Frames, context: grpc.ServicerContext) -> Frames:
+        stub = party_pb2_grpc.PeerStub(self._channel)
+        ending: list[grpc.Call] = []
+
+        def cut() -> None:
+            context.cancel()
+            for call in ending:
+                call.cancel()
+
+        call = stub.Exchange(self._pass(request, self.first, cut))
+        ending.append(call)
+        context.add_callback(call.cancel)
+        try:
+            yield from self._pass(call, self.second, cut)
+        except grpc.RpcError:
+            context.cancel()
+
+    def _pass(self, frames: Frames, sender: str, cut: Callable[[], None]) -> Frames:
+        try:
+            for number, frame in enumerate(frames):
+                passed = self.tamper(sender, number, frame)
+                if passed is None:
+                    cut()
+                    return
+                yield from passed
+        except grpc.RpcError:
+            cut()
+        except Exception:  # gRPC ends a cancelled request stream with a bare one
+            return

@@ -1,0 +1,54 @@
+"""The `mpc` command in a process of its own, as its users run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LONG = 60.0
+"""Seconds; nothing here takes nearly as long unless it hangs."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without anything that would change the command."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MPC_", "NO_COLOR", "PYTEST"))}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**kept, "PYTHONPATH": path, "COLUMNS": "200", **more}
+
+
+def command(*words: object) -> list[str]:
+    """argv."""
+    return [sys.executable, "-P", "-m", "parties.cli", *map(str, words)]
+
+
+def mpc(
+    *words: object, folder: Path | None = None, seconds: float = LONG, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `mpc` to its end in `folder`."""
+    return subprocess.run(
+        command(*words),
+        cwd=folder or ROOT,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def start(*words: object, folder: Path, **variables: str) -> subprocess.Popen[str]:
+    """Start `mpc` and do not wait; a process group of its own, as a shell gives it."""
+    return subprocess.Popen(
+        command(*words),
+        cwd=folder,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )

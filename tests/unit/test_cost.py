@@ -1,0 +1,169 @@
+"""Declared costs against numbers counted by hand; `tests/gates` holds runs to the declarations."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from mpc import tables
+from mpc.cost import Cost, gate_cost, plan_cost
+from mpc.gates import Gate
+from mpc.gates.affine import Affine
+from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.input import Input
+from mpc.gates.linear import Combine, Concat, Reshape, Total
+from mpc.gates.maximum import Maximum
+from mpc.gates.multiply import Multiply
+from mpc.gates.relu import Relu
+from mpc.gates.truncate import Truncate
+from mpc.wires import Masking, Wire
+from tests.support.plans import Builder, wire
+from tests.support.vectors import every_gate
+
+N = 10
+X = wire("x", (N,), 40, 1 << 16)
+Y = wire("y", (N,), 40, 1 << 16)
+WAVES = {"name": "g", "x": "x", "out": "y", "window": 40, "constant": 0, "cosines": (1, 2, 3), "sines": (1, 2, 3),
+         "dealt_bits": 10, "table": tables.sincos_digest()}  # fmt: skip
+CLAMP = Clamp(low=-1, high=1, below=0, above=1, shift=18)
+
+
+def grid(name: str, columns: int, bits: int = 40) -> Wire:
+    return wire(name, (N, columns), bits)
+
+
+def check(gate: Gate, wires: list[Wire], cost: Cost) -> None:
+    assert gate_cost(gate, {w.name: w for w in wires}) == cost
+
+
+def test_input() -> None:
+    check(Input(name="g", out="x"), [X], Cost(0, 0, 0, 8 * N))
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        Reshape(name="g", x="x", out="y"),
+        Combine(name="g", xs=("x", "x"), factors=(1, 1), out="y"),
+        Total(name="g", x="x", out="y"),
+        Concat(name="g", xs=("x",), out="y"),
+    ],
+)
+def test_linear_maps_are_free(gate: Gate) -> None:
+    check(gate, [X, Y], Cost(0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(("masking", "dealt", "held"), [("derived", 0, 8), ("drawn", 8, 16)])
+def test_products(masking: str, dealt: int, held: int) -> None:
+    out = wire("z", (N,), 40, masking=Masking(masking))
+    check(Multiply(name="g", x="x", y="y", out="z"), [X, Y, out], Cost(1, 8 * N, dealt * N, held * N))
+    out = wire("z", (N, 3), 40, masking=Masking(masking))
+    gate = Affine(name="g", x="x", weight="w", out="z")
+    check(gate, [grid("x", 7), grid("w", 3), out], Cost(1, 24 * N, 3 * dealt * N, 3 * held * N))
+
+
+def test_truncate() -> None:
+    check(Truncate(name="g", x="x", out="y", shift=16), [X, Y], Cost(1, 8 * N, 16 * N, 24 * N))
+
+
+@pytest.mark.parametrize(
+    ("bits", "chunks", "leaf", "node", "mask"),
+    # products (2^K - 1 - K) + (2^(K-1) - K): 0, 1, 5, 15, 37, 83, 177, 367 bits
+    [(6, 1, 0, 0, 1), (12, 2, 1, 1, 1), (13, 3, 1, 1, 1), (24, 4, 1, 2, 1), (25, 5, 2, 5, 2), (36, 6, 2, 11, 2),
+     (40, 7, 2, 23, 2), (48, 8, 2, 46, 2)],
+)  # fmt: skip
+def test_relu(bits: int, chunks: int, leaf: int, node: int, mask: int) -> None:
+    leaves = leaf * N if leaf else 2  # one bit a comparison: packed
+    check(
+        Relu(name="g", x="x", out="y", shift=8),
+        [wire("x", (N,), bits + 8), Y],
+        Cost(3, leaves + 2 + 8 * N, (8 * chunks + node + 40) * N, (8 * chunks + node + 40 + mask + 8) * N),
+    )
+
+
+def test_fourier() -> None:
+    check(Fourier(**WAVES), [X, Y], Cost(1, 8 * N, 6 * 8 * N, 7 * 8 * N))
+    # clamped, on 40 + 2 - 18 = 24 bits: two looks at one table
+    check(
+        Fourier(**WAVES, clamp=CLAMP),
+        [X, Y],
+        Cost(3, 2 * N + 2 * 2 + 8 * N, (2 * 48 + 16 + 32 + 2 * 2) * N, (2 * 48 + 16 + 32 + 2 * 2 + 2 + 8) * N),
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidates", "levels"),
+    [(2, []), (3, [1]), (5, [1]), (6, [2, 1]), (17, [4, 1]), (18, [5, 2, 1]), (128, [32, 8, 2, 1])],
+)
+def test_maximum(candidates: int, levels: list[int]) -> None:
+    n, pairs = candidates, candidates * (candidates - 1) // 2 * N
+    nodes = sum(levels) * n * N
+    packed = sum(-(-level * n * N // 8) for level in levels)
+    both = Maximum(name="g", x="x", value="v", index="i", shift=17)  # compares on 24 bits
+    wires = [grid("x", n), grid("v", 1), grid("i", 1)]
+    dealt = pairs * (4 * 8 + 2) + 2 * nodes
+    check(
+        both,
+        wires,
+        Cost(
+            rounds=3 + len(levels),
+            sent=pairs + -(-pairs // 8) + packed + 2 * 8 * N,
+            dealt=dealt + 5 * 8 * n * N,
+            held=dealt + 5 * 8 * n * N + pairs + packed + 2 * 8 * N,
+        ),
+    )
+    index = Maximum(name="g", x="x", index="i", shift=17)
+    found = gate_cost(index, {w.name: w for w in wires})
+    assert (found.sent, found.dealt) == (pairs + -(-pairs // 8) + packed + 8 * N, dealt + 8 * n * N)
+
+
+def network_a() -> Builder:
+    """784-128-128-10 with ReLUs (SecureML's), q = 24 in both."""
+    b, f16, f32 = Builder(), Fraction(1 << 16), Fraction(1 << 32)
+    sizes = [784, 128, 128, 10]
+    for i in range(3):
+        b.enter(f"w{i}", (sizes[i], sizes[i + 1]), 18, f16, session=True)
+    b.enter("y0", ("batch", 784), 17, f16)
+    for i in range(3):
+        last = i == 2
+        masking = {} if last else {"masking": Masking.DERIVED}
+        b.gate(Affine(name=f"a{i}", x=f"y{i}", weight=f"w{i}", out=f"z{i}"),
+               wire(f"z{i}", ("batch", sizes[i + 1]), 40, f32, **masking))  # fmt: skip
+        if not last:
+            b.gate(Relu(name=f"r{i}", x=f"z{i}", out=f"y{i + 1}", shift=16),
+                   wire(f"y{i + 1}", ("batch", sizes[i + 1]), 24, f16))  # fmt: skip
+    b.output("z2")
+    return b
+
+
+@pytest.mark.parametrize("batch", [1, 128])
+def test_the_design_documents_network(batch: int) -> None:
+    """protocols.md section 6: 9 rounds, 4,384 bytes (and the output, 80), 19 KB dealt for one."""
+    cost = plan_cost(network_a().build(), batch)
+    assert cost.rounds == 9
+    assert cost.sent == batch * (4384 + 80)
+    assert cost.dealt == batch * (256 * 74 + 80)  # 74 bytes a ReLU, and the output's product
+
+
+def test_weights_cost_a_run_nothing() -> None:
+    plan = network_a().build()
+    online = [gate_cost(gate, plan.bind(1).wire) for gate in plan.online]
+    assert plan_cost(plan, 1).held == sum(cost.held for cost in online)
+
+
+def test_shared_rounds_count_once_and_bytes_all() -> None:
+    plan = every_gate()
+    bound = plan.bind(3)
+    parts = [gate_cost(gate, bound.wire) for gate in bound.online]
+    cost = plan_cost(plan, 3)
+    assert cost.rounds < sum(part.rounds for part in parts)
+    assert (cost.sent, cost.dealt, cost.held) == tuple(
+        sum(getattr(p, k) for p in parts) for k in ("sent", "dealt", "held")
+    )
+
+
+def test_totals() -> None:
+    cost = Cost(rounds=2, sent=10, dealt=100, held=1000)
+    assert [cost.total_sent(n) for n in (2, 3, 5)] == [10, 20, 40]
+    assert [cost.total_dealt(n) for n in (2, 3, 5)] == [100 + 64, 100 + 96, 100 + 160]
