@@ -34,6 +34,7 @@ _TYPES: dict[int, str] = {
     TensorProto.STRING: "string",
 }
 _INPUT_TYPES = ("float32", "float64", "float16", "int64", "int32")
+_LISTED = ", ".join(_INPUT_TYPES)
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -173,7 +174,7 @@ class Importer:
         dtype = _TYPES.get(tensor.elem_type, "")
         if dtype not in _INPUT_TYPES:
             raise ModelError(
-                f"input {value.name!r} has elements of type {dtype or 'unknown'}; possible are {', '.join(_INPUT_TYPES)}",
+                f"input {value.name!r} has elements of type {dtype or 'unknown'}; possible are {_LISTED}",
                 remedy="convert the input to numbers before the model",
             )
         shape: list[Any] = []

@@ -24,6 +24,7 @@ _LEAST_EXPONENT = -30
 _EXACT_BITS = 8
 """Few: constants like 1 and 0.5 cost no precision, and a plan does not tell the last bit of real weights."""
 _LINEAR_BITS = 57
+_FINEST_SCALE = 48
 _BEFORE_SERIES_BITS = 52
 _FACTOR_BITS = 18
 _MOST_CLASSES = 20
@@ -109,7 +110,7 @@ def _real_interval(x: Value, weight: np.ndarray, bias: np.ndarray | None) -> Int
 def _weight_exponent(x: Value, weight: np.ndarray, bias: np.ndarray | None, most: int) -> tuple[int, bool]:
     """(fractional bits of the weights, are they exact then): as many as are useful and the bound allows."""
     room = most - math.frexp(max(1.0, _real_interval(x, weight, bias).bound))[1]
-    wanted = min(_WEIGHT_BITS - _magnitude(weight), room)
+    wanted = min(_WEIGHT_BITS - _magnitude(weight), room, _FINEST_SCALE - log2(x.scale))
     for exact in range(min(wanted, _EXACT_BITS) + 1):
         if not np.any(np.ldexp(weight, exact) % 1):
             return exact, True
