@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mpc.encoding import field_size
 from mpc.gates.base import Gate, Wires
 from mpc.prg import SEED_BYTES
 from mpc.schedule import schedule
@@ -48,6 +49,11 @@ def gate_cost(gate: Gate, wires: Wires) -> Cost:
         dealt=sum(c.size for c in correlations if c.dependent),
         held=sum(c.size for c in correlations),
     )
+
+
+def stored_bytes(plan: Plan) -> int:
+    """Bytes of the weights, 8 an element."""
+    return sum(field_size(plan.wire[gate.out].sizes) for gate in plan.weights)
 
 
 def plan_cost(plan: Plan, batch: int = 1) -> Cost:

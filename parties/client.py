@@ -1,9 +1,9 @@
 """The SDK, in onnxruntime's shape.
 
-    with Cluster.local(parties=3) as cluster:
-        session = cluster.session("model.onnx")
-        [logits] = session.run(None, {"x": x})
-        print(session.last_run)
+with Cluster.local(parties=3) as cluster:
+    session = cluster.session("model.onnx")
+    [logits] = session.run(None, {"x": x})
+    print(session.last_run)
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ class Session:
             self.close()
             raise
         bound = self.plan.bind(batch)
-        return [read_output(out, bound, opened[out.wire]) for name in names for out in bound.outputs if out.name == name]
+        return [
+            read_output(out, bound, opened[out.wire]) for name in names for out in bound.outputs if out.name == name
+        ]
 
     def close(self) -> None:
         """End the session at all parties; safe to call twice."""

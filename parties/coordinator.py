@@ -171,9 +171,7 @@ class CoordinatedSession:
 
     # -- inputs
 
-    def _enter(
-        self, run: int, batch: int, gates: Iterable, plan: Plan, values: Mapping[str, np.ndarray]
-    ) -> None:
+    def _enter(self, run: int, batch: int, gates: Iterable, plan: Plan, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every input of these gates that this client owns."""
         wires = [plan.wire[g.out] for g in gates if isinstance(g, Input) and plan.wire[g.out].holders == (self._me,)]
         if not wires:

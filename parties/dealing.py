@@ -66,9 +66,7 @@ class Dealings:
             request = provider_pb2.FinishRequest(session_id=session_id)
             self._stub.Finish.future(request, timeout=self._config.deadlines.connect)
 
-    def _fetch(
-        self, terms: Terms, bundle: BundleId, agreed: provider_pb2.SessionTerms | None, most: int
-    ) -> Delivery:
+    def _fetch(self, terms: Terms, bundle: BundleId, agreed: provider_pb2.SessionTerms | None, most: int) -> Delivery:
         provider = self._config.provider
         request = provider_pb2.DealRequest(session_id=bundle.session, run=bundle.run, batch=bundle.batch, terms=agreed)
         try:

@@ -20,6 +20,7 @@ from parties.certificates import Identity
 from parties.config import PartyConfig
 from parties.dealing import Dealings
 from parties.ledger import Ledger
+from parties.limits import check_plan
 from parties.link import Link
 from parties.pb import party_pb2, party_pb2_grpc
 from parties.policy import Policy
@@ -77,12 +78,15 @@ class PartyNode:
         if len(plan_bytes) > self.config.limits.max_plan_bytes:
             raise PlanError("the plan is larger than this party accepts", remedy="raise limits.max_plan_bytes")
         plan = Plan.from_bytes(plan_bytes)
+        check_plan(plan, self.config.limits)
         try:
             self.policy.check_session(plan.digest, coordinator, plan.owners, plan.recipients)
         except PolicyError as refusal:
             logger().warning("refused by policy", caller=coordinator, why=str(refusal))
             # The remedy lists what this party allows: that is for its operator alone.
-            raise PolicyError(refusal.what, remedy=f"ask the operator of {self.config.name}; its log has more") from None
+            raise PolicyError(
+                refusal.what, remedy=f"ask the operator of {self.config.name}; its log has more"
+            ) from None
         nonce = self._draw(NONCE_BYTES)
         with self._changed:
             self._proposals[nonce] = Proposal(plan, coordinator)
@@ -277,9 +281,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         return party_pb2.MasksReply(seeds=parts, manifest=signed)
 
     @answers
-    def Submit(
-        self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext
-    ) -> party_pb2.SubmitReply:
+    def Submit(self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext) -> party_pb2.SubmitReply:
         client, deadlines = caller(context), self._node.config.deadlines
         with ends_within(context, deadlines.connect):
             first = next(request, party_pb2.SubmitPart())
@@ -294,9 +296,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         return party_pb2.SubmitReply()
 
     @streams
-    def Result(
-        self, request: party_pb2.ResultRequest, context: grpc.ServicerContext
-    ) -> Iterator[party_pb2.ResultPart]:
+    def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
         client = caller(context)
         session = self._node.session(request.session_id, client)
         run = session.result(request.run, context.is_active)
@@ -342,9 +342,7 @@ class PeerService(party_pb2_grpc.PeerServicer):
     def __init__(self, node: PartyNode) -> None:
         self._node = node
 
-    def Exchange(
-        self, request: Iterator[party_pb2.Frame], context: grpc.ServicerContext
-    ) -> Iterator[party_pb2.Frame]:
+    def Exchange(self, request: Iterator[party_pb2.Frame], context: grpc.ServicerContext) -> Iterator[party_pb2.Frame]:
         try:
             link = self._accept(request, context)
         except MpcError as error:

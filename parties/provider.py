@@ -16,13 +16,13 @@ import grpc
 import mpc
 from mpc.compiler.plan import Plan
 from mpc.correlations import BundleId
-from mpc.cost import plan_cost
 from mpc.errors import HandshakeError, PlanError, PolicyError, SessionError
 from mpc.interpret.dealer import Dealt, SessionMasks, deal
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy, manifest
 from parties.certificates import Identity
 from parties.config import ProviderConfig
+from parties.limits import check_plan, run_memory
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.telemetry import Counters, logger
 from parties.terms import Terms
@@ -86,9 +86,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         )
 
     @streams
-    def Deal(
-        self, request: provider_pb2.DealRequest, context: grpc.ServicerContext
-    ) -> Iterator[provider_pb2.DealPart]:
+    def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[provider_pb2.DealPart]:
         party = caller(context)
         if party not in self._config.parties:
             raise PolicyError(
@@ -126,9 +124,8 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         if len(request.terms.plan) > self._config.limits.max_plan_bytes:
             raise PlanError("the plan is larger than this provider accepts", remedy="raise limits.max_plan_bytes")
         plan = Plan.from_bytes(request.terms.plan)
-        terms = Terms(
-            plan.digest, self._config.name, tuple(request.terms.parties), tuple(request.terms.nonces)
-        )
+        check_plan(plan, self._config.limits)
+        terms = Terms(plan.digest, self._config.name, tuple(request.terms.parties), tuple(request.terms.nonces))
         if terms.session_id != request.session_id:
             raise HandshakeError("the session id does not belong to these terms")
         if party not in terms.parties:
@@ -188,11 +185,9 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
     def _deal(self, session: _Session, request: provider_pb2.DealRequest) -> None:
         if request.run != session.last_run + 1:
             raise SessionError(f"run {request.run} was dealt before, or comes too early")
-        if not 1 <= request.batch <= self._config.limits.max_batch or (request.run == 0 and request.batch != 1):
-            raise PlanError(f"a batch of {request.batch} is not accepted", remedy="raise limits.max_batch")
-        needed = plan_cost(session.plan, request.batch).held * (len(session.terms.parties) + 1)
-        if needed > self._config.limits.max_memory_bytes:
-            raise PlanError("this run needs more memory than the provider's limit", remedy="use a smaller batch")
+        if request.run == 0 and request.batch != 1:
+            raise PlanError("weights have no batch")
+        run_memory(session.plan, request.batch, self._config.limits)
         started = time.perf_counter()
         bundle_id = BundleId(request.session_id, request.run, request.batch)
         seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]

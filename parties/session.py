@@ -20,7 +20,6 @@ import numpy as np
 
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
-from mpc.cost import plan_cost
 from mpc.encoding import decode_field, encode_field, field_size
 from mpc.errors import EncodingError, InputError, MpcError, PeerError, PlanError, PolicyError, SessionError
 from mpc.gates.input import Input
@@ -32,6 +31,7 @@ from parties import telemetry
 from parties.config import PartyConfig
 from parties.dealing import Dealings, Delivery
 from parties.ledger import Ledger, RunState
+from parties.limits import run_memory
 from parties.link import Link, exchange
 from parties.pb.party_pb2 import Hello
 from parties.pb.party_pb2 import Manifest as SignedManifest
@@ -120,9 +120,7 @@ class Session:
             field=plan.field,
             roster=terms.roster_digest,
         )
-        self.links = {
-            name: Link(name, hello, self.abort) for name in terms.parties if name != config.name
-        }
+        self.links = {name: Link(name, hello, self.abort) for name in terms.parties if name != config.name}
         ledger.open_session(self.id, plan.digest, coordinator)
 
     # ------------------------------------------------------------------------- opening
@@ -159,11 +157,7 @@ class Session:
         """Deal and expand one run; (the provider's seconds, bytes received)."""
         self._require_open()
         limits = self._config.limits
-        if batch > limits.max_batch:
-            raise PlanError(f"a batch of {batch} is over this party's limit of {limits.max_batch}")
-        held = plan_cost(self.plan, batch).held * 3
-        if held > limits.max_memory_bytes:
-            raise PlanError("this run needs more memory than this party's limit", remedy="use a smaller batch")
+        held = run_memory(self.plan, batch, limits)
         self._await_weights()
         with self._preparing:
             if held + self._pending() > limits.max_memory_bytes:
@@ -305,9 +299,7 @@ class Session:
             return
         raise MpcError("the plan has more rounds than its schedule")
 
-    def _advance(
-        self, run: Run, evaluation: Generator, links: list[Link], received: list[bytearray] | None
-    ) -> bytes:
+    def _advance(self, run: Run, evaluation: Generator, links: list[Link], received: list[bytearray] | None) -> bytes:
         try:
             return next(evaluation) if received is None else evaluation.send(received)
         except EncodingError as error:

@@ -46,7 +46,14 @@ class Terms:
     def session_id(self) -> bytes:
         """32 bytes."""
         return digest(
-            "mpc/v1/session", PROTOCOL, FIELD, self.plan_digest, self.provider, len(self.parties), *self.parties, *self.nonces
+            "mpc/v1/session",
+            PROTOCOL,
+            FIELD,
+            self.plan_digest,
+            self.provider,
+            len(self.parties),
+            *self.parties,
+            *self.nonces,
         )
 
     @property

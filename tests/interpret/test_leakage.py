@@ -12,13 +12,13 @@ from mpc import tables
 from mpc.compiler.plan import Plan
 from mpc.field import P
 from mpc.gates.affine import Affine
-from mpc.gates.base import Opening
+from mpc.gates.base import Gate, Opening
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.maximum import Maximum
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.truncate import Truncate
-from mpc.wires import Masking
+from mpc.wires import Masking, Wire
 from tests.support.plans import Builder, wire
 from tests.support.statistics import assert_uniform, assert_uniform_words, chi_square
 from tests.support.vectors import every_gate
@@ -34,20 +34,23 @@ def plan_of(kind: str) -> Plan:
     b.enter("w", (4, 4), 12, session=True)
     b.enter("x", (B, 4), 30, f)
     wave = {"window": 30, "constant": 3, "cosines": (5, -2), "sines": (1, 9), "dealt_bits": 20}
-    gate, out = {
+    table = tables.sincos_digest()
+    clamp = Clamp(low=-(1 << 20), high=1 << 21, below=0, above=1 << 30, shift=8)
+    derived = {"masking": Masking.DERIVED}
+    made: dict[str, tuple[Gate, Wire]] = {
         "affine": (Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 4), 50, f)),
-        "affine, derived": (Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 4), 50, f, masking=Masking.DERIVED)),
+        "affine, derived": (Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 4), 50, f, **derived)),
         "multiply": (Multiply(name="g", x="x", y="x", out="z"), wire("z", (B, 4), 59, f * f)),
         "truncate": (Truncate(name="g", x="x", out="z", shift=8), wire("z", (B, 4), 23)),
         "relu": (Relu(name="g", x="x", out="z", shift=8), wire("z", (B, 4), 23)),
-        "fourier": (Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), **wave), wire("z", (B, 4), 50)),
+        "fourier": (Fourier(name="g", x="x", out="z", table=table, **wave), wire("z", (B, 4), 50)),
         "fourier, clamped": (
-            Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), **wave,
-                    clamp=Clamp(low=-(1 << 20), high=1 << 21, below=0, above=1 << 30, shift=8)),
+            Fourier(name="g", x="x", out="z", table=table, clamp=clamp, **wave),
             wire("z", (B, 4), 50),
         ),
         "maximum": (Maximum(name="g", x="x", value="z", shift=8), wire("z", (B, 1), 23)),
-    }[kind]  # fmt: skip
+    }
+    gate, out = made[kind]
     b.gate(gate, out)
     if out.masking is Masking.DERIVED:
         b.gate(Truncate(name="t", x="z", out="t", shift=0), wire("t", out.shape, 51, f))

@@ -47,8 +47,8 @@ def every_gate() -> Plan:
     b.gate(Truncate(name="8", x="p", out="t", shift=24), wire("t", (B, 4), 33, f8))
     wave = {"window": 24, "constant": -5, "cosines": (1, -2), "sines": (0, 3), "dealt_bits": 10}
     table = tables.sincos_digest()
-    b.gate(Fourier(name="9", x="t", out="f", table=table, clamp=Clamp(low=-99, high=99, below=0, above=1, shift=3), **wave),
-           wire("f", (B, 4), 20, f16))  # fmt: skip
+    clamp = Clamp(low=-99, high=99, below=0, above=1, shift=3)
+    b.gate(Fourier(name="9", x="t", out="f", table=table, clamp=clamp, **wave), wire("f", (B, 4), 20, f16))
     b.gate(Fourier(name="10", x="x", out="g", table=table, **wave), wire("g", (B, 2, 2), 20, f16))
     b.gate(Maximum(name="11", x="f", value="v", index="i", shift=8), wire("v", (B, 1), 13, f8), wire("i", (B, 1), 7))
     b.output("v", "i", "g")

@@ -165,7 +165,7 @@ def test_the_products_are_those_of_the_formula(chunks: int) -> None:
     assert table.shape == (masks.size, comparison.node_bytes) and table.dtype == np.uint8
     bits = np.unpackbits(table, axis=1, bitorder="little")
     # A product of d of the mask bits is 1 for 2^(width - d) masks: the degrees have to be those of mu_j nu_S, nu_S.
-    degrees = {d: 0 for d in range(2, chunks + 1)}
+    degrees = dict.fromkeys(range(2, chunks + 1), 0)
     for column in bits[:, :count].T:
         degrees[comparison.leaf_width - int(column.sum()).bit_length() + 1] += 1
     assert degrees == {

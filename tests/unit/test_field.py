@@ -196,9 +196,9 @@ def adversarial(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> 
         "edges": EDGES,
         # odd limbs of one sign near their largest sum: inexact as soon as 2^53 is passed
         "negative limbs": [
-            from_limbs(1 - (1 << 20) - 2 * i, 1 - (1 << 19) - 2 * j, 1 - (1 << 19)) for i, j in ((0, 0),)
-        ]
-        + [from_limbs(3 - (1 << 20), 2 - (1 << 19), 5 - (1 << 19))],
+            from_limbs(1 - (1 << 20), 1 - (1 << 19), 1 - (1 << 19)),
+            from_limbs(3 - (1 << 20), 2 - (1 << 19), 5 - (1 << 19)),
+        ],
         "extremes": LIMB_EXTREMES,
     }
     return np.array(pools[kind], dtype=np.uint64)[rng.integers(0, len(pools[kind]), size=shape)]

@@ -62,7 +62,7 @@ def test_nothing_is_shown(secret: object, show: Callable[[object], str]) -> None
         lambda s: s == s,
         lambda s: s != s,
         lambda s: s == 0,
-        lambda s: 0 == s,  # noqa: SIM300
+        lambda s: 0 == s,
         lambda s: s in [object(), s.values],
         lambda s: 1 if s else 0,
         lambda s: not s,
