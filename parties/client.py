@@ -27,8 +27,10 @@ from mpc.errors import InputError, SessionError, UsageError
 from parties import launcher
 from parties.certificates import Identity
 from parties.config import ClusterConfig, load
-from parties.coordinator import CoordinatedSession, Parties, RunReport
+from parties.coordinator import CoordinatedSession, Parties, RunReport, sum_reports
 
+BLOCK_ROWS = 1024
+"""Rows of one run; more are split."""
 _ORT_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)"}
 
 
@@ -172,18 +174,34 @@ class Session:
             for given in self.plan.inputs
         }
         try:
-            opened, self.last_run = self._remote.run(integers, batch, time.perf_counter)
+            opened, self.last_run = self._run_blocks(integers, batch)
         except BaseException:
             self.close()
             raise
         bound = self.plan.bind(batch)
-        return [
-            read_output(out, bound, opened[out.wire]) for name in names for out in bound.outputs if out.name == name
-        ]
+        outputs = {out.name: out for out in bound.outputs}
+        return [read_output(outputs[name], bound, opened[outputs[name].wire]) for name in names]
+
+    def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[dict[str, np.ndarray], RunReport]:
+        """One run for every block of rows, so that memory stays bounded; their outputs joined, their prices added."""
+        opened, reports = [], []
+        for start in range(0, batch, BLOCK_ROWS):
+            rows = slice(start, min(start + BLOCK_ROWS, batch))
+            block = {name: v if _is_fixed(self.plan, name) else v[rows] for name, v in integers.items()}
+            outputs, report = self._remote.run(block, rows.stop - rows.start, time.perf_counter)
+            opened.append(outputs)
+            reports.append(report)
+        joined = {name: np.concatenate([part[name] for part in opened]) for name in opened[0]}
+        return (joined if len(opened) > 1 else opened[0]), sum_reports(reports)
 
     def close(self) -> None:
         """End the session at all parties; safe to call twice."""
         self._remote.close()
+
+
+def _is_fixed(plan: Plan, wire: str) -> bool:
+    """Has this wire no batch dimension?"""
+    return "batch" not in plan.wire[wire].shape
 
 
 def check_feeds(plan: Plan, feeds: Mapping[str, np.ndarray]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import grpc
@@ -129,6 +129,14 @@ class RunReport:
     recipients: tuple[str, ...]
 
 
+_ADDED = ("batch", "rounds", "sent_bytes", "dealt_bytes", "online_s", "offline_s", "provider_s", "online_cpu_s")
+
+
+def sum_reports(reports: list[RunReport]) -> RunReport:
+    """The price of several runs, one after another."""
+    return replace(reports[0], **{name: sum(getattr(report, name) for report in reports) for name in _ADDED})
+
+
 class CoordinatedSession:
     """A session that this client opened.
 
@@ -144,30 +152,36 @@ class CoordinatedSession:
         self._runs = 0
         self.open = False
         self.setup_dealt = 0
-        self.terms, self.id = self._agree()
-        self.open = True
+        self.terms = self._propose()
+        self.id = self.terms.session_id
         try:
+            self._open()
             self._enter(0, 1, plan.weights, plan, weights)
         except BaseException:
             self.close()
             raise
 
-    def _agree(self) -> tuple[Terms, bytes]:
+    def _propose(self) -> Terms:
+        """Every party's consent to the plan, as a nonce."""
         request = party_pb2.ProposeRequest(plan=self.plan.canonical)
         proposals = self._parties.each(lambda party: party.call("Propose", request, self._deadlines.connect))
-        terms = Terms(
+        return Terms(
             self.plan.digest,
             self._parties.config.provider.name,
             self._parties.names,
             tuple(proposal.nonce for proposal in proposals),
         )
+
+    def _open(self) -> None:
+        terms = self.terms
         opening = party_pb2.OpenRequest(plan_digest=terms.plan_digest, parties=terms.parties, nonces=terms.nonces)
         wait = self._deadlines.connect + self._deadlines.setup
+        self.open = True
         replies = self._parties.each(lambda party: party.call("Open", opening, wait))
-        if any(reply.session_id != terms.session_id for reply in replies):
-            raise HandshakeError("a party made another session of the same terms", remedy="mpc doctor")
+        for name, reply in zip(self._parties.names, replies, strict=True):
+            if reply.session_id != self.id:
+                raise HandshakeError(f"{name} made another session of the same terms", remedy="mpc doctor", peer=name)
         self.setup_dealt = sum(reply.dealt_bytes for reply in replies)
-        return terms, terms.session_id
 
     # -- inputs
 

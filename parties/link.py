@@ -151,6 +151,7 @@ class Link:
         """Tell the peer the code, and whom it is about; nothing else."""
         self._outgoing.put(Frame(abort=Abort(code=error.code, about=error.peer or "")))
         self.close()
+        self._error = self._error or error
         self.inbox.fail(error)
 
     def close(self) -> None:
@@ -214,7 +215,7 @@ class Link:
                 )
 
     def _fail(self, error: MpcError) -> None:
-        self._error = error
+        self._error = self._error or error
         self.inbox.fail(error)
         self._failed(error)
 

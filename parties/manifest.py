@@ -96,7 +96,7 @@ def verify(ca_pem: bytes, terms: Terms, bundle: BundleId, message: party_pb2.Man
         if {key: content.get(key) for key in expected} != expected:
             raise IntegrityError("the provider's manifest is for another session or run", peer=terms.provider)
         return Manifest(terms.parties, content["corrected"], content["corrections"], dict(content["commitments"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise IntegrityError("the provider's manifest is malformed", peer=terms.provider) from None
 
 

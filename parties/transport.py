@@ -205,7 +205,7 @@ def _from_detail(detail: str, name: str) -> MpcError:
         cls = by_code(str(fields["code"]))
         error = cls(texts.pop("what", "failed"), cause=texts.get("cause"), remedy=texts.get("remedy"))
         error.peer = texts.get("peer", name)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return PeerError(f"the call to {name} failed", cause=_plain(detail[:200]) or None, peer=name)
     if name not in error.what:
         error.what = f"{name}: {error.what}"

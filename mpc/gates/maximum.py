@@ -49,7 +49,7 @@ class Maximum(Gate):
     Shapes:   x (..., n); value, index (..., 1)      Scale: value = x / 2^shift; index = 1
     Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element
     Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs
-    Error:    the truncation's; ties go to the first index, or the last
+    Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift
     """
 
     kind: ClassVar[str] = "maximum"

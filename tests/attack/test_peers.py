@@ -16,7 +16,7 @@ import pytest
 
 from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError, SessionError
 from mpc.fixedpoint import decode, encode
-from parties.config import Limits
+from parties.config import Deadlines, Limits
 from parties.pb.party_pb2 import Abort, Frame, Hello, OpenReply, Payload
 from tests.support.parties import COORDINATOR, InProcess, Script, data, eventually, tiny_answer
 
@@ -28,7 +28,8 @@ CODES_ONLY = {"code", "about"}
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
     folder = tmp_path_factory.mktemp("cluster")
-    with InProcess(folder, 2, middles=[(0, 1)], limits=Limits(max_sessions=256)) as running:
+    deadlines = Deadlines(connect=1.5, setup=15, step=2, submit=6)
+    with InProcess(folder, 2, middles=[(0, 1)], limits=Limits(max_sessions=256), deadlines=deadlines) as running:
         yield running
 
 
@@ -136,12 +137,14 @@ def test_a_greeting_that_differs_fails_before_any_share(cluster: InProcess, fiel
     """5: with a code of its own; the peer is told that code and nothing else."""
     opening = Opening(cluster)
     setattr(opening.hello, field, value)
+    started = time.monotonic()
     frames = RawPeer(cluster).send(Frame(hello=opening.hello)).all()
     assert [frame.WhichOneof("body") for frame in frames if frame.WhichOneof("body") != "hello"] == ["abort"]
     assert frames[-1].abort.code == "handshake"
     assert {found.name for found, _ in frames[-1].abort.ListFields()} <= CODES_ONLY
     error = opening.join()
     assert isinstance(error, HandshakeError) and error.peer == "party-0" and field.replace("_", " ") in error.what
+    assert time.monotonic() - started < cluster.deadlines.connect  # at once, not when the deadline is over
     assert not any(frame.HasField("payload") for frame in frames)
 
 

@@ -294,6 +294,23 @@ def test_sessions_runs_and_batches_draw_different_masks() -> None:
     assert not np.intersect1d(masks[0], np.concatenate(masks[1:])).size
 
 
+def test_every_value_of_a_bundle_has_a_seed_of_its_own() -> None:
+    """Two gates of one kind share names and shapes of values; masks that they shared would show differences."""
+    b = Builder()
+    b.enter("x", (B, 3), 20)
+    for name in ("a", "b"):
+        b.gate(Relu(name=name, x="x", out=f"y{name}", shift=8), wire(f"y{name}", (B, 3), 13, Fraction(1, 256)))
+        b.output(f"y{name}")
+    deal = deal_by_hand(b.build(), 2, batch=4)
+    bundle = BundleId(bytes(32), 1, 4)
+    draws = bundle.draws(seed(1))
+    specs = [(gate, spec) for gate in deal.plan.online for spec in gate.correlations(deal.plan.wire)]
+    assert len({sub_seed(draws, gate, spec).secret for gate, spec in specs}) == len(specs)
+    for name in ("r1", "m", "beta", "beta_r1", "beta_m", "table", "leaf_mask", "node"):
+        for first, second in zip(deal.shares("a", name), deal.shares("b", name), strict=True):
+            assert (first != second).any(), name
+
+
 def test_a_sub_seed_belongs_to_its_holder() -> None:
     """Another holder of the same wire means another mask: an owner's seed opens nothing of another's."""
     bundle = BundleId(bytes(32), 1, 1)

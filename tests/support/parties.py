@@ -407,6 +407,7 @@ class Script:
     def enter(self, run: int, values: Mapping[str, np.ndarray], caller: str, batch: int = 1) -> dict[str, bytes]:
         """Fetch masks, mask, submit to every party; what was submitted."""
         replies = self.everyone(lambda i: self.masks(i, run, caller))
+        self.masks_manifest = replies[0].manifest
         masked = self.masked(values, replies, batch)
         self.everyone(lambda i: [self.submit(i, run, wire, value, caller) for wire, value in masked.items()])
         return masked

@@ -173,6 +173,14 @@ def test_p_is_redrawn_whatever_the_three_bits_above(top: int) -> None:
     assert prg.reject(words, SEED).tolist() == [5, redrawn(1), 7]
 
 
+@pytest.mark.parametrize("position", range(4))
+def test_p_alone_is_redrawn_at_any_position(position: int) -> None:
+    words = np.arange(4, dtype=np.uint64)
+    words[position] = P
+    expected = [redrawn(i) if i == position else i for i in range(4)]
+    assert prg.reject(words, SEED).tolist() == expected
+
+
 def test_every_position_has_its_own_redraw_and_the_others_stay() -> None:
     words = np.arange(100, dtype=np.uint64)
     hit = [0, 1, 50, 99]

@@ -1,0 +1,185 @@
+"""A party that is silent, slow or cut off at any step (security.md 26): everyone aborts in time, and says who."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpc.errors import DeadlineError, MpcError, PeerError
+from mpc.fixedpoint import encode
+from parties.config import Deadlines, Limits
+from parties.pb import provider_pb2
+from parties.pb.party_pb2 import Frame, Payload
+from parties.provider import ProviderService
+from tests.support.parties import RECIPIENT, InProcess, Script, data, eventually
+
+pytestmark = pytest.mark.timeout(90)
+BAD = "party-1"
+QUICK = Deadlines(connect=1.5, setup=4, step=1, submit=4)
+GENEROUS = 15.0
+"""Seconds; a loaded machine's allowance over the deadlines above."""
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    folder = tmp_path_factory.mktemp("cluster")
+    pairs = [(0, 1), (1, 2)]
+    with InProcess(folder, 3, middles=pairs, deadlines=QUICK, limits=Limits(max_sessions=256)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def honest(cluster: InProcess) -> Iterator[None]:
+    yield
+    for middle in cluster.middles:
+        middle.tamper = lambda sender, number, frame: [frame]
+
+
+def silent(number: int, frame: Frame) -> Sequence[Frame] | None:
+    return []
+
+
+def cut(number: int, frame: Frame) -> Sequence[Frame] | None:
+    return None
+
+
+def trickle(number: int, frame: Frame) -> Sequence[Frame] | None:
+    """A byte now and then: always alive, never done."""
+    if frame.WhichOneof("body") != "payload":
+        return [frame]
+    payload = frame.payload
+
+    def pieces() -> Iterator[Frame]:
+        for position in range(len(payload.data)):
+            time.sleep(0.3)
+            yield Frame(payload=Payload(run=payload.run, step=payload.step, data=payload.data[position : position + 1]))
+
+    return pieces()  # type: ignore[return-value]
+
+
+def from_frame(first: int, fault: Callable[[int, Frame], Sequence[Frame] | None]) -> Callable:
+    """party-1 keeps to the protocol for `first` frames (its greeting is frame 0); then the fault, towards everyone."""
+
+    def tamper(sender: str, number: int, frame: Frame) -> Sequence[Frame] | None:
+        return fault(number, frame) if sender == BAD and number >= first else [frame]
+
+    return tamper
+
+
+def check_abort(cluster: InProcess, script: Script, released: bool = False) -> None:
+    """Both others ended the session about party-1; no seed of an output left them."""
+    for index in (0, 2):
+        assert eventually(lambda index=index: cluster.ledger_states(index)[0][0] == "aborted", GENEROUS)
+        states = cluster.ledgers[index].history(1)[0]
+        assert states.revealed == 0 or released
+    with pytest.raises(MpcError) as caught:
+        script.everyone(lambda i: script.result(i, 1, RECIPIENT))
+    assert isinstance(caught.value, PeerError)
+    for index in (0, 2):
+        error = script.errors[index]
+        assert isinstance(error, PeerError) and error.peer == BAD, (index, error)
+
+
+@pytest.mark.parametrize("fault", [silent, cut, trickle], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("step", range(STEPS))
+def test_at_every_step(cluster: InProcess, fault: Callable, step: int) -> None:
+    for middle in cluster.middles:
+        middle.tamper = from_frame(1 + step, fault)
+    started = time.monotonic()
+    script = cluster.script().started()
+    check_abort(cluster, script)
+    assert time.monotonic() - started < QUICK.step + GENEROUS
+
+
+@pytest.mark.parametrize("fault", [silent, cut], ids=lambda fault: fault.__name__)
+def test_at_the_handshake(cluster: InProcess, fault: Callable) -> None:
+    for middle in cluster.middles:
+        middle.tamper = from_frame(0, fault)
+    started = time.monotonic()
+    script = cluster.script()
+    with pytest.raises(PeerError):
+        script.open()
+    assert time.monotonic() - started < QUICK.connect + GENEROUS
+    for index in (0, 2):
+        error = script.errors[index]
+        assert isinstance(error, PeerError) and error.peer == BAD, (index, error)
+        assert cluster.ledger_states(index)[0][0] == "aborted"
+
+
+def test_between_two_runs(cluster: InProcess) -> None:
+    """Cut off when nothing is awaited: the next call says why, and about whom."""
+    cutting: list[bool] = []
+    script = cluster.script().open().enter_weights()
+    for link in cluster.of(1, script.id).links.values():
+        link._outgoing.put(Frame())  # a frame out of turn, from party-1
+    del cutting
+    assert eventually(lambda: cluster.ledger_states(0)[0][0] == cluster.ledger_states(2)[0][0] == "aborted")
+    for index in (0, 2):
+        with pytest.raises(PeerError) as caught:
+            script.result(index, 1, RECIPIENT)
+        assert caught.value.peer == BAD
+
+
+def test_one_client_is_told_who(cluster: InProcess) -> None:
+    """The error that the SDK raises, of all that the parties say."""
+    for fault in (silent, cut):
+        for middle in cluster.middles:
+            middle.tamper = from_frame(3, fault)
+        session = cluster.session()
+        [given] = session.plan.inputs
+        with pytest.raises(PeerError) as caught:
+            integers = encode(data(1), session.plan.wire[given.wire].scale)
+            session.run({given.wire: integers}, 1, time.perf_counter)
+        assert caught.value.peer == BAD and caught.value.exit_code == 6
+        session.close()
+
+
+def test_a_party_that_is_not_there(tmp_path: Path) -> None:
+    with InProcess(tmp_path, 3, absent=[1], deadlines=QUICK) as three:
+        started = time.monotonic()
+        with pytest.raises(PeerError) as caught:
+            three.session()
+        assert caught.value.peer == BAD
+        assert time.monotonic() - started < QUICK.connect + GENEROUS
+        script = three.script()
+        with pytest.raises(PeerError):
+            script.propose()
+        assert script.errors[0] is None and script.errors[2] is None
+
+
+# ------------------------------------------------------------------------------ provider
+
+
+class Stalling(ProviderService):
+    stall_run = -1
+    at = "header"
+
+    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[provider_pb2.DealPart]:
+        for part in super().Deal(request, context):
+            if request.run == Stalling.stall_run and Stalling.at == (part.WhichOneof("part") or ""):
+                end = time.monotonic() + 20
+                while context.is_active() and time.monotonic() < end:
+                    time.sleep(0.05)
+                return
+            yield part
+
+
+@pytest.mark.parametrize(("run", "at"), [(0, "header"), (1, "header"), (1, "chunk")])
+def test_a_provider_that_stalls(tmp_path: Path, run: int, at: str) -> None:
+    deadlines = Deadlines(connect=2, setup=1.5, step=2, submit=4)
+    with InProcess(tmp_path, 2, provider=Stalling, deadlines=deadlines) as cluster:
+        Stalling.stall_run, Stalling.at = run, at
+        script = cluster.script()
+        started = time.monotonic()
+        with pytest.raises(MpcError):
+            script.open().enter_weights().prepare(1)
+        assert time.monotonic() - started < GENEROUS
+        assert any(isinstance(e, DeadlineError) and e.peer == "provider" for e in script.errors), script.errors
+        assert cluster.is_idle()
+        Stalling.stall_run = -1
+        assert cluster.script().started().finish()

@@ -1,0 +1,357 @@
+"""The provider: whom it deals to, what it deals twice (never), and lies on the way (security.md 16, 20, 21)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpc import tables
+from mpc.compiler.plan import Plan
+from mpc.errors import EntropyError, HandshakeError, IntegrityError, MpcError, PeerError, PlanError, PolicyError, SessionError
+from mpc.prg import SEED_BYTES
+from parties.config import Limits
+from parties.pb import party_pb2, provider_pb2
+from parties.provider import ProviderService
+from parties.terms import Terms
+from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, InProcess
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    with InProcess(tmp_path_factory.mktemp("cluster"), 2, limits=Limits(max_sessions=256)) as running:
+        yield running
+
+
+class Asking:
+    """A session at the provider alone; the parties are played by the test."""
+
+    def __init__(self, cluster: InProcess, parties: tuple[str, ...] = ("party-0", "party-1")) -> None:
+        self.cluster = cluster
+        self.plan: Plan = cluster.compiled().plan
+        nonces = tuple(cluster.nodes[0]._draw(32) for _ in parties)
+        self.terms = Terms(self.plan.digest, "provider", parties, nonces)
+        self.id = self.terms.session_id
+
+    def request(self, run: int, batch: int = 1) -> provider_pb2.DealRequest:
+        request = provider_pb2.DealRequest(session_id=self.id, run=run, batch=batch)
+        if run == 0:
+            request.terms.plan = self.plan.canonical
+            request.terms.parties.extend(self.terms.parties)
+            request.terms.nonces.extend(self.terms.nonces)
+        return request
+
+    def deal(self, who: str, run: int, batch: int = 1, **changes: Any) -> list[provider_pb2.DealPart]:
+        request = self.request(run, batch)
+        for name, value in changes.items():
+            setattr(request, name, value)
+        found: list[provider_pb2.DealPart] = self.cluster.dealer(who).Deal(request)
+        return found
+
+    def opened(self) -> Asking:
+        for who in self.terms.parties:
+            self.deal(who, 0)
+        return self
+
+
+# ------------------------------------------------------------------------------- to whom
+
+
+@pytest.mark.parametrize("who", [COORDINATOR, "provider", "party-2", "stranger", MODEL_OWNER])
+def test_it_deals_to_its_own_parties(cluster: InProcess, who: str) -> None:
+    asking = Asking(cluster)
+    for run in (0, 1):
+        with pytest.raises(PolicyError, match="own parties only"):
+            asking.deal(who, run)
+    assert asking.id not in cluster.provider._sessions
+
+
+def test_each_certificate_gets_its_own_seed_and_one_the_corrections(cluster: InProcess) -> None:
+    """20: there is no way to name another party in a request."""
+    asking = Asking(cluster).opened()
+    mine, theirs = asking.deal("party-0", 1), asking.deal("party-1", 1)
+    seeds = {parts[0].header.seed for parts in (mine, theirs)}
+    assert len(seeds) == 2 and all(len(seed) == SEED_BYTES for seed in seeds)
+    assert (mine[0].header.corrections, len(mine)) == (0, 1)  # run 1 of 2 parties corrects party-1
+    assert theirs[0].header.corrections > 0 and len(theirs) == 2
+    assert mine[0].header.manifest == theirs[0].header.manifest
+    public = mine[0].header.manifest.SerializeToString()
+    assert not any(seed in public or seed.hex().encode() in public for seed in seeds)
+
+
+def test_a_party_of_another_session_is_told_nothing(tmp_path: Path) -> None:
+    with InProcess(tmp_path, 3) as three:
+        asking = Asking(three, ("party-0", "party-1")).opened()
+        for run in (0, 1):
+            with pytest.raises(PolicyError, match="not a party of this session"):
+                asking.deal("party-2", run)
+        outside = Asking(three, ("party-0", "party-1"))
+        with pytest.raises(PolicyError):
+            outside.deal("party-2", 0)
+        assert outside.id not in three.provider._sessions  # nor may it take up room
+
+
+def test_it_deals_to_nobody_together_with_strangers(cluster: InProcess) -> None:
+    with pytest.raises(PolicyError):
+        Asking(cluster, ("party-0", "stranger")).deal("party-0", 0)
+
+
+# -------------------------------------------------------------------------------- what
+
+
+def test_a_bundle_is_given_once(cluster: InProcess) -> None:
+    """16: also to the same party, and while the others have not fetched theirs."""
+    asking = Asking(cluster)
+    asking.deal("party-0", 0)
+    with pytest.raises(SessionError, match="given once"):
+        asking.deal("party-0", 0)
+    asking.deal("party-1", 0)
+    for run in (0, 0):
+        with pytest.raises(SessionError, match="before"):
+            asking.deal("party-0", run)
+    asking.deal("party-1", 1)
+    with pytest.raises(SessionError, match="given once"):
+        asking.deal("party-1", 1)
+
+
+@pytest.mark.parametrize("run", [2, 3, 1 << 31])
+def test_runs_are_dealt_in_order(cluster: InProcess, run: int) -> None:
+    with pytest.raises(SessionError, match="too early"):
+        Asking(cluster).opened().deal("party-0", run)
+
+
+def test_the_parties_agree_on_the_batch(cluster: InProcess) -> None:
+    asking = Asking(cluster).opened()
+    asking.deal("party-0", 1, batch=2)
+    with pytest.raises(HandshakeError, match="batch"):
+        asking.deal("party-1", 1, batch=3)
+
+
+@pytest.mark.parametrize("batch", [0, 4097, (1 << 32) - 1])
+def test_impossible_batches(cluster: InProcess, batch: int) -> None:
+    with pytest.raises(PlanError):
+        Asking(cluster).opened().deal("party-0", 1, batch=batch)
+
+
+def test_too_much_memory(tmp_path: Path) -> None:
+    with InProcess(tmp_path, 2, limits=Limits(max_memory_bytes=5000)) as small:
+        with pytest.raises(PlanError, match="memory"):
+            Asking(small).opened().deal("party-0", 1, batch=100)
+
+
+def test_the_id_is_that_of_the_terms(cluster: InProcess) -> None:
+    """6: it cannot be chosen."""
+    for session_id in (bytes(32), b"", b"\x05" * 32):
+        with pytest.raises(HandshakeError, match="does not belong"):
+            Asking(cluster).deal("party-0", 0, session_id=session_id)
+    asking = Asking(cluster)
+    request = asking.request(0)
+    request.terms.nonces[1] = bytes(32)
+    with pytest.raises(HandshakeError):
+        cluster.dealer("party-0").Deal(request)
+
+
+def test_an_ended_session_is_not_dealt_again(cluster: InProcess) -> None:
+    """16, 19."""
+    asking = Asking(cluster).opened()
+    cluster.dealer("stranger").Finish(provider_pb2.FinishRequest(session_id=asking.id))
+    asking.deal("party-0", 1)  # a stranger ends nothing
+    cluster.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=asking.id))
+    with pytest.raises(SessionError, match="over"):
+        asking.deal("party-0", 0)
+    with pytest.raises(SessionError, match="does not know"):
+        asking.deal("party-1", 1)
+
+
+# ------------------------------------------------------------------- lies and damage
+
+
+class Damaging(ProviderService):
+    """Changes what it sends of run 1, to everybody."""
+
+    damage = "nothing"
+
+    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[provider_pb2.DealPart]:
+        for part in super().Deal(request, context):
+            yield from self._changed(part, request) if request.run == 1 else [part]
+
+    def _changed(self, part: provider_pb2.DealPart, request: provider_pb2.DealRequest) -> list[provider_pb2.DealPart]:
+        header, manifest = part.header, part.header.manifest
+        if part.WhichOneof("part") == "chunk":
+            chunk = bytearray(part.chunk)
+            if self.damage == "a bit of the corrections":
+                chunk[len(chunk) // 2] ^= 1
+            if self.damage == "corrections cut":
+                chunk = chunk[:-8]
+            if self.damage == "corrections twice":
+                return [part, part]
+            return [provider_pb2.DealPart(chunk=bytes(chunk))]
+        if self.damage == "a bit of the manifest":
+            manifest.content = manifest.content.replace(b'"batch":1', b'"batch":2')
+        if self.damage == "a bit of the signature":
+            manifest.signature = manifest.signature[:-1] + bytes([manifest.signature[-1] ^ 1])
+        if self.damage == "signed by a party":
+            from parties import certificates
+
+            forger = CLUSTER[0].identity("party-0")
+            manifest.signature = certificates.sign(forger, manifest.content)
+            manifest.certificate = forger.certificate_pem
+        if self.damage == "the manifest of another run":
+            manifest.CopyFrom(KEPT[0])
+        if self.damage == "no manifest":
+            manifest.Clear()
+        if self.damage == "another seed":
+            header.seed = bytes(range(32))
+        if self.damage == "a short seed":
+            header.seed = header.seed[:31]
+        if self.damage == "a wrong length":
+            header.corrections += 8
+        if self.damage == "no header":
+            return []
+        return [part]
+
+
+CLUSTER: list[InProcess] = []
+KEPT: list[party_pb2.Manifest] = []
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    folder = tmp_path_factory.mktemp("damaged")
+    with InProcess(folder, 2, provider=Damaging, limits=Limits(max_sessions=256)) as running:
+        CLUSTER[:] = [running]
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("damage", "errors"),
+    [
+        ("a bit of the corrections", IntegrityError),
+        ("corrections cut", PeerError),
+        ("corrections twice", PeerError),
+        ("a wrong length", IntegrityError),
+        ("a bit of the manifest", IntegrityError),
+        ("a bit of the signature", IntegrityError),
+        ("signed by a party", IntegrityError),
+        ("the manifest of another run", IntegrityError),
+        ("no manifest", IntegrityError),
+        ("another seed", IntegrityError),
+        ("a short seed", IntegrityError),
+        ("no header", PeerError),
+    ],
+)
+def test_damage_on_the_way_is_caught_before_any_input(
+    damaged: InProcess, monkeypatch: pytest.MonkeyPatch, damage: str, errors: type[MpcError]
+) -> None:
+    """21: the signed manifest catches it; both parties abort, nothing is burnt, no mask has left."""
+    script = damaged.script().open().enter_weights()
+    KEPT[:] = [script.masks_manifest]
+    monkeypatch.setattr(damaged.provider, "damage", damage)
+    with pytest.raises(MpcError):
+        script.prepare(1)
+    assert any(isinstance(error, errors) for error in script.errors), script.errors
+    for index in (0, 1):
+        with pytest.raises(MpcError):
+            script.masks(index, 1, OWNER)
+        assert damaged.ledger_states(index)[0][0] == "aborted"
+
+
+def test_undamaged(damaged: InProcess) -> None:
+    """The control."""
+    assert damaged.script().started().finish()
+
+
+# --------------------------------------------------------------------------- public tables
+
+
+def test_a_process_with_another_sine_table_refuses_the_plan(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One differing unit would yield garbage: refused before a nonce is drawn, at party and provider."""
+    from pathlib import Path
+
+    from mpc.compiler.compile import compile_model
+
+    plan = compile_model(Path(__file__).parents[2] / "examples" / "breast_cancer_lr.onnx").plan
+    request = party_pb2.ProposeRequest(plan=plan.canonical)
+    cluster.party(0).Propose(request)
+    asking = Asking(cluster)
+    asking.plan = plan
+    asking.terms = Terms(plan.digest, "provider", asking.terms.parties, asking.terms.nonces)
+    asking.id = asking.terms.session_id
+    monkeypatch.setattr(tables, "sincos_digest", lambda: "00" * 32)
+    drawn = len(cluster.nodes[0]._proposals)
+    with pytest.raises(PlanError) as caught:
+        cluster.party(0).Propose(request)
+    assert "table" in str(caught.value)
+    assert len(cluster.nodes[0]._proposals) == drawn
+    with pytest.raises(PlanError):
+        asking.deal("party-0", 0)
+
+
+# ------------------------------------------------------------------------------- entropy
+
+
+def test_without_entropy_nothing_begins(tmp_path: Path) -> None:
+    """12: a nonce that cannot be drawn is an error, never a weaker one; the provider deals nothing either."""
+
+    def broken(n: int) -> bytes:
+        raise EntropyError("the system's random source gave a constant")
+
+    with InProcess(tmp_path, 2, draw=broken) as cluster:
+        with pytest.raises(EntropyError):
+            cluster.script().propose()
+        assert all(not node._proposals for node in cluster.nodes)
+
+
+def test_when_entropy_fails_at_the_provider_no_bundle_is_dealt(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(n: int) -> bytes:
+        raise EntropyError("the system's random source cannot be read")
+
+    script = cluster.script().open().enter_weights()
+    monkeypatch.setattr(cluster.provider, "_draw", broken)
+    with pytest.raises(EntropyError):
+        script.prepare(1)
+    with pytest.raises(MpcError):
+        script.masks(0, 1, OWNER)
+
+
+def test_a_daemon_stops_when_entropy_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12: the first failure ends the process; nothing is drawn in the meantime."""
+    import os
+
+    from parties.daemon import _Life
+
+    life = _Life()
+    assert len(life.draw(32)) == 32 and not life.stop.is_set()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "urandom", lambda n: bytes(n))
+        with pytest.raises(EntropyError):
+            life.draw(32)
+    assert life.stop.is_set()
+    with pytest.raises(EntropyError):
+        life.draw(32)
+
+
+def test_when_aes_fails_the_session_ends(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12: no mask is made of anything else."""
+    from mpc import prg
+
+    script = cluster.script().open().enter_weights()
+
+    def broken(*_: object) -> None:
+        raise EntropyError("AES returned less than was asked for")
+
+    monkeypatch.setattr(prg, "_keystream", broken)
+    with pytest.raises(MpcError):
+        script.prepare(1)
+    monkeypatch.undo()
+    with pytest.raises(MpcError):
+        script.masks(0, 1, OWNER)
+    assert {cluster.ledger_states(index)[0][0] for index in (0, 1)} == {"aborted"}
