@@ -64,6 +64,7 @@ class Bundle:
 
     Raises:
         IntegrityError: the corrections are longer or shorter than the plan says.
+        EncodingError: one of them is not the canonical encoding of anything.
     """
 
     def __init__(

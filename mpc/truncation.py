@@ -5,7 +5,9 @@ and pub = [c < 2^(k+1)], public, the wrap of the sum is w = pub m exactly: where
 2^(k+1) the sum cannot have wrapped, and where it is smaller, r either exceeds p - 2^(k+1)
 (wrap, m = 1) or is at most 2^(k+1) < 2^60 (no wrap, m = 0).  Then
 
-    y = (c >> f) - (r >> f) + 2^(61-f) w - 2^(k-f)     is floor(x / 2^f) or one more, unbiased.
+    y = (c >> f) - (r >> f) + 2^(61-f) w - 2^(k-f)     is floor(x / 2^f) or one more, unbiased
+
+(up to 2^(k+1-61-f), what the wrap's p = 2^61 - 1 lacks to a multiple of 2^f).
 
 The rounding coin is c itself, so anyone who knows x and c knows y.
 """

@@ -16,6 +16,9 @@ def verify(plan: Plan) -> None:
     """Names are unique, every wire is written once before it is read, every gate's own check holds,
     masks are known where a gate needs them, and only outputs have recipients.
 
+    Bounds are not proved again: no one but the model's owner could, and a wrong one makes an answer wrong,
+    never visible.
+
     Raises:
         PlanError: naming the gate or wire.
     """

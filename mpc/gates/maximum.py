@@ -117,6 +117,7 @@ class Maximum(Gate):
         return tuple(specs)
 
     def reference(self, run: Reference) -> None:
+        run.require_room(self.x, self.shift)
         bits = run.wire(self.x).bits
         y = truncation.reference(run.value(self.x), run.coin(self.x), bits, self.shift)
         best = y.shape[-1] - 1 - y[..., ::-1].argmax(axis=-1) if self.last else y.argmax(axis=-1)

@@ -83,6 +83,7 @@ class Relu(Gate):
         return (drawn_mask(wires[self.out]), *comparison_correlations(self.comparison(wires), shape[0]), *values)
 
     def reference(self, run: Reference) -> None:
+        run.require_room(self.x, self.shift)
         y = truncation.reference(run.value(self.x), run.coin(self.x), run.wire(self.x).bits, self.shift)
         run.set(self.out, np.maximum(y, 0))
 

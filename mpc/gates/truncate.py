@@ -1,8 +1,9 @@
-"""Truncate: fewer fractional bits, or (shift 0) only a fresh mask.
+"""Truncate: fewer fractional bits, or (shift 0) exactly the same value under a fresh mask.
 
     [y] = c1 - [r1] + pub 2^(61-f) [m] - 2^(k-f)       local once c is public; see truncation.py
 
-opened again under a drawn mask.
+opened again under a drawn mask.  With f = 0 nothing is rounded and c - r = x modulo p needs no
+wrap: m is not dealt.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class Truncate(Gate):
     """y = x / 2^shift, rounded down or up by the public coin.
 
     Shapes:   x, out: S       Scale: out = x / 2^shift
-    Deals:    r1, m: 16 bytes an element
+    Deals:    r1, m: 16 bytes an element (shift 0: 8)
     Rounds:   1               Opens: out
-    Error:    floor or floor + 1, unbiased; needs |x| < 2^k
+    Error:    floor or floor + 1, unbiased (shift 0: exact); needs |x| < 2^k
     """
 
     kind: ClassVar[str] = "truncate"
@@ -58,26 +59,37 @@ class Truncate(Gate):
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         shape = wires[self.out].sizes
-        dealt = [Correlation(name, shape, dependent=True) for name in ("r1", "m")]
+        dealt = [Correlation(name, shape, dependent=True) for name in self._dealt]
         return (drawn_mask(wires[self.out]), *dealt)
 
+    @property
+    def _dealt(self) -> tuple[str, ...]:
+        return ("r1", "m") if self.shift else ("r1",)
+
     def reference(self, run: Reference) -> None:
-        run.set(self.out, truncation.reference(run.value(self.x), run.coin(self.x), run.wire(self.x).bits, self.shift))
+        x = run.value(self.x)
+        rounded = truncation.reference(x, run.coin(self.x), run.wire(self.x).bits, self.shift)
+        run.set(self.out, rounded if self.shift else x)
 
     def deal(self, run: Dealer) -> None:
         run.draw_mask(self.out)
         r1, m = truncation.mask_parts(run.mask(self.x), self.shift)
         run.dependent("r1", r1)
-        run.dependent("m", m)
+        if self.shift:
+            run.dependent("m", m)
 
     def prepare(self, run: Party) -> None:
-        run.kept.update(masked=run.take_mask(self.out) - run.take("r1"), m=run.take("m"))
+        run.kept["masked"] = run.take_mask(self.out) - run.take("r1")
+        if self.shift:
+            run.kept["m"] = run.take("m")
 
     def evaluate(self, run: Party) -> Evaluation:
         bits = run.wire(self.x).bits
         c = truncation.offset(run.public(self.x), bits)
         centred = fp.add_int(c >> np.uint64(self.shift), -(1 << (bits - self.shift)))
-        pub = (c < np.uint64(1 << (bits + 1))).astype(np.uint64)
-        wrap = run.kept["m"].times(pub).times(1 << (fp.BITS - self.shift))
-        (opened,) = yield (run.lane.const(centred) + run.kept["masked"] + wrap,)
+        y = run.lane.const(centred) + run.kept["masked"]
+        if self.shift:
+            pub = (c < np.uint64(1 << (bits + 1))).astype(np.uint64)
+            y = y + run.kept["m"].times(pub).times(1 << (fp.BITS - self.shift))
+        (opened,) = yield (y,)
         run.set(self.out, opened)

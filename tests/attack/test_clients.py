@@ -132,7 +132,12 @@ def test_outputs_go_to_recipients_only(script: Script, caller: str) -> None:
 
 def test_the_recipients_are_in_the_plan_and_in_the_policy(tmp_path: Path) -> None:
     """24: whoever the coordinator writes into a plan, each party asks its own policy."""
-    allowed = {"plans": ("any",), "coordinators": (COORDINATOR,), "owners": (OWNER, MODEL_OWNER), "recipients": (RECIPIENT,)}
+    allowed = {
+        "plans": ("any",),
+        "coordinators": (COORDINATOR,),
+        "owners": (OWNER, MODEL_OWNER),
+        "recipients": (RECIPIENT,),
+    }
     with InProcess(tmp_path, 2, policies={1: PolicyConfig(**allowed)}) as cluster:
         refused = {
             "recipient": cluster.script(Roles(MODEL_OWNER, OWNER, (STRANGER,))),
@@ -153,7 +158,9 @@ def test_the_recipients_are_in_the_plan_and_in_the_policy(tmp_path: Path) -> Non
 
 def test_a_refusal_does_not_tell_what_else_is_allowed(tmp_path: Path) -> None:
     """25: the list of what a party allows is its operator's."""
-    policy = PolicyConfig(plans=("ab" * 32,), coordinators=(COORDINATOR, "hidden-name"), owners=("any",), recipients=("any",))
+    policy = PolicyConfig(
+        plans=("ab" * 32,), coordinators=(COORDINATOR, "hidden-name"), owners=("any",), recipients=("any",)
+    )
     with InProcess(tmp_path, 2, policies={0: policy}) as cluster:
         with pytest.raises(PolicyError) as caught:
             cluster.script().propose()

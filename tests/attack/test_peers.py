@@ -131,7 +131,13 @@ class Opening:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("protocol", 2), ("plan_digest", bytes(32)), ("field", "2^64"), ("roster", bytes(range(32))), ("plan_digest", b"")],
+    [
+        ("protocol", 2),
+        ("plan_digest", bytes(32)),
+        ("field", "2^64"),
+        ("roster", bytes(range(32))),
+        ("plan_digest", b""),
+    ],
 )
 def test_a_greeting_that_differs_fails_before_any_share(cluster: InProcess, field: str, value: object) -> None:
     """5: with a code of its own; the peer is told that code and nothing else."""

@@ -10,7 +10,16 @@ import pytest
 
 from mpc import tables
 from mpc.compiler.plan import Plan
-from mpc.errors import EntropyError, HandshakeError, IntegrityError, MpcError, PeerError, PlanError, PolicyError, SessionError
+from mpc.errors import (
+    EntropyError,
+    HandshakeError,
+    IntegrityError,
+    MpcError,
+    PeerError,
+    PlanError,
+    PolicyError,
+    SessionError,
+)
 from mpc.prg import SEED_BYTES
 from parties.config import Limits
 from parties.pb import party_pb2, provider_pb2

@@ -125,3 +125,22 @@ def test_encoding_rounds_to_nearest_and_refuses_what_does_not_fit() -> None:
     assert fixedpoint.encode(np.array([0.5, -0.5, 0.26]), 4).tolist() == [2, -2, 1]
     with pytest.raises(InputError):
         fixedpoint.encode(np.array([2.0**40]), 1 << 20)
+
+
+def test_signs_have_room_for_their_rounding(tmp_path: Path) -> None:
+    """ReLU and maximum need |x| < 2^k - 2^shift; the compiler leaves a shift at least eight bits below the bound."""
+    weight = RNG.standard_normal((4, 6)).astype(np.float32)
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["r"]), node("Softmax", ["r"], ["y"], axis=-1)]
+    path = save_model(tmp_path, nodes, {"w": weight})
+    for reach in (1e-3, 1.0, 32.0, 1e4):
+        plan = compile_model(path, {"x": (-reach, reach)}).plan
+        signed = [gate for gate in plan.gates if gate.kind in ("relu", "maximum")]
+        assert len(signed) == 2
+        assert all(plan.wire[gate.x].bits - gate.shift >= 8 for gate in signed)
+
+
+def test_an_input_that_is_revealed_is_exactly_itself(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Identity", ["x"], ["y"])])
+    x = RNG.uniform(-32, 32, (500, 4)).astype(np.float32)
+    [ours] = encrypted(compile_model(path), {"x": x})
+    assert np.abs(ours - x).max() <= 2.0**-20

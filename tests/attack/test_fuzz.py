@@ -1,0 +1,212 @@
+"""Every RPC, with bytes that nobody meant (security.md 8, 9): an answer or a typed error; the process lives."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpc.errors import MpcError
+from parties.config import Deadlines, Limits
+from parties.pb import party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
+from parties.transport import from_rpc
+from tests.support.effort import examples
+from tests.support.parties import COORDINATOR, EVERYONE, MODEL_OWNER, OWNER, RECIPIENT, InProcess, Script
+
+pytestmark = pytest.mark.timeout(110)
+SECONDS = 4.0
+CODES = {"internal"}  # the one code that a bug would have; nothing below may cause it
+LIMITS = Limits(max_plan_bytes=1 << 16, max_sessions=256)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    deadlines = Deadlines(connect=0.5, setup=5, step=1, submit=2)
+    with InProcess(tmp_path_factory.mktemp("cluster"), 2, deadlines=deadlines, limits=LIMITS) as running:
+        yield running
+
+
+@pytest.fixture
+def script(cluster: InProcess) -> Script:
+    return cluster.script().ready()
+
+
+RPCS = {
+    "/mpc.v1.Party/Describe": (party_pb2.DescribeRequest, "unary"),
+    "/mpc.v1.Party/Propose": (party_pb2.ProposeRequest, "unary"),
+    "/mpc.v1.Party/Open": (party_pb2.OpenRequest, "unary"),
+    "/mpc.v1.Party/Prepare": (party_pb2.PrepareRequest, "unary"),
+    "/mpc.v1.Party/Masks": (party_pb2.MasksRequest, "unary"),
+    "/mpc.v1.Party/Submit": (party_pb2.SubmitPart, "requests"),
+    "/mpc.v1.Party/Result": (party_pb2.ResultRequest, "replies"),
+    "/mpc.v1.Party/Close": (party_pb2.CloseRequest, "unary"),
+    "/mpc.v1.Peer/Exchange": (party_pb2.Frame, "both"),
+    "/mpc.v1.Provider/Describe": (party_pb2.DescribeRequest, "unary"),
+    "/mpc.v1.Provider/Deal": (provider_pb2.DealRequest, "replies"),
+    "/mpc.v1.Provider/Finish": (provider_pb2.FinishRequest, "unary"),
+}
+
+
+def test_every_rpc_is_walked_over() -> None:
+    files = (party_pb2.DESCRIPTOR, provider_pb2.DESCRIPTOR)
+    services = [service for file in files for service in file.services_by_name.values()]
+    found = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
+    assert found == set(RPCS)
+    assert party_pb2_grpc and provider_pb2_grpc
+
+
+def call(cluster: InProcess, path: str, caller: str, requests: list[bytes]) -> MpcError | None:
+    """Send raw bytes; None if they were answered."""
+    callee = "provider" if "Provider" in path else "party-1"
+    channel, kind = cluster.channel(caller, callee), RPCS[path][1]
+    try:
+        if kind == "unary":
+            channel.unary_unary(path)(requests[0], timeout=SECONDS)
+        elif kind == "replies":
+            list(channel.unary_stream(path)(requests[0], timeout=SECONDS))
+        elif kind == "requests":
+            channel.stream_unary(path)(iter(requests), timeout=SECONDS)
+        else:
+            replies = [
+                party_pb2.Frame.FromString(reply)
+                for reply in channel.stream_stream(path)(iter(requests), timeout=SECONDS)
+            ]
+            assert all(reply.WhichOneof("body") in ("hello", "abort") for reply in replies)
+            assert "internal" not in {reply.abort.code for reply in replies}
+    except grpc.RpcError as error:
+        unparsable = error.code() == grpc.StatusCode.INTERNAL and "deserializing request" in (error.details() or "")
+        typed = from_rpc(error, callee, "here")
+        assert unparsable or typed.code not in CODES, (path, caller, error)
+        assert error.code() != grpc.StatusCode.UNAVAILABLE, "the process is gone"
+        assert len(str(typed)) < 3000 and "Traceback" not in str(typed)
+        return typed
+    return None
+
+
+CALLERS = st.sampled_from([COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT, "party-0", "party-1", "provider", "stranger"])
+
+
+def messages(cls: type, script: Script) -> st.SearchStrategy[bytes]:
+    """Random fields, some of them those of the session that is there."""
+    ids = st.sampled_from([32, 32, 32, 31, 0]).map(lambda size: script.id[:size])  # of the session that is there now
+    known: dict[str, Any] = {
+        "session_id": ids,
+        "plan": st.sampled_from([script.plan.canonical, b"", b"{}", b"[" * 60_000, script.plan.canonical[:-1]]),
+        "plan_digest": st.sampled_from([script.plan.digest, bytes(32), b""]),
+        "parties": st.lists(st.sampled_from([*script.cluster.names, "", "x" * 1000]), max_size=4),
+        "nonces": st.lists(st.sampled_from([*script.terms.nonces, bytes(32), b"", b"y" * 500]), max_size=4),
+        "wire": st.sampled_from([script.input_wire, script.output_wire, "", "\x00" * 300, *script.compiled.weights]),
+        "run": st.sampled_from([0, 1, 2, 3, 1 << 31, (1 << 32) - 1]),
+        "batch": st.sampled_from([0, 1, 2, 4096, 4097, (1 << 32) - 1]),
+        "roster": st.sampled_from([script.terms.roster_digest, b""]),
+        "probe": st.just(False),
+    }
+
+    def build(message_class: type) -> st.SearchStrategy[Any]:
+        fields = {}
+        for field in message_class.DESCRIPTOR.fields:
+            fields[field.name] = (
+                known[field.name]
+                if field.name in known
+                else {
+                    field.TYPE_BYTES: st.binary(max_size=64) | st.just(bytes(1 << 20)),
+                    field.TYPE_STRING: st.text(max_size=20),
+                    field.TYPE_UINT32: st.integers(0, (1 << 32) - 1),
+                    field.TYPE_UINT64: st.integers(0, (1 << 64) - 1),
+                    field.TYPE_BOOL: st.booleans(),
+                    field.TYPE_DOUBLE: st.floats(),
+                }.get(field.type, None)
+            )
+            if field.message_type is not None and not field.is_repeated:
+                fields[field.name] = build(field.message_type._concrete_class)
+        chosen = {name: strategy for name, strategy in fields.items() if strategy is not None}
+        return st.fixed_dictionaries({}, optional=chosen).map(lambda given: message_class(**given))
+
+    return build(cls).map(lambda message: message.SerializeToString())
+
+
+@pytest.mark.parametrize("path", RPCS, ids=lambda path: path.rpartition("v1.")[2].replace("/", "."))
+def test_an_answer_or_a_typed_error(cluster: InProcess, script: Script, path: str) -> None:
+    cls, _ = RPCS[path]
+    shaped = messages(cls, script)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    @examples(25)
+    @given(caller=CALLERS, requests=st.lists(shaped | st.binary(max_size=200), min_size=1, max_size=3))
+    def attempt(caller: str, requests: list[bytes]) -> None:
+        if script.id not in cluster.nodes[1]._sessions:
+            script.ready()
+        call(cluster, path, caller, requests)
+
+    attempt()
+    for oversized in (bytes(1 << 20), b"\x0a" + b"\xff" * 9 + bytes(100), bytes(8 << 20)):
+        call(cluster, path, COORDINATOR, [oversized])
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
+    assert grown < 400_000, f"{grown} kB"
+    for name in (*cluster.names, "provider"):
+        stub = cluster.dealer(COORDINATOR) if name == "provider" else cluster.party(cluster.names.index(name))
+        assert stub.Describe(party_pb2.DescribeRequest()).name == name
+
+
+def test_plans_with_anything_in_them(cluster: InProcess, script: Script) -> None:
+    """One leaf of a good plan replaced by something else: a nonce, or a plan error."""
+    good = json.loads(script.plan.canonical)
+    paths: list[tuple] = []
+
+    def walk(node: Any, path: tuple) -> None:
+        if isinstance(node, dict | list):
+            for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+                walk(value, (*path, key))
+        paths.append(path)
+
+    walk(good, ())
+    values = st.sampled_from(
+        [
+            None,
+            True,
+            0,
+            1,
+            -1,
+            59,
+            60,
+            1 << 31,
+            1 << 64,
+            10**400,
+            0.5,
+            "",
+            "1/0",
+            "1e9",
+            "batch",
+            "x" * 70,
+            [],
+            {},
+            [[]],
+        ]
+    )
+
+    @examples(150)
+    @given(path=st.sampled_from(paths), value=values, drop=st.booleans())
+    def attempt(path: tuple, value: Any, drop: bool) -> None:
+        plan = json.loads(script.plan.canonical)
+        node = plan
+        for key in path[:-1]:
+            node = node[key]
+        if not path:
+            plan = value
+        elif drop:
+            del node[path[-1]]
+        else:
+            node[path[-1]] = value
+        encoded = json.dumps(plan, sort_keys=True, separators=(",", ":")).encode()
+        request = party_pb2.ProposeRequest(plan=encoded).SerializeToString()
+        error = call(cluster, "/mpc.v1.Party/Propose", COORDINATOR, [request])
+        assert error is None or error.exit_code == 5, error
+
+    attempt()
+    assert EVERYONE.plans == ("any",)
