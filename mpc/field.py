@@ -113,6 +113,10 @@ class Operand:
         """(6, k, n) float64, see `kernels.split_limbs`."""
         return _limbs(self.values)
 
+    def lay_out(self, rows: int) -> None:
+        """Make now what a product with this many rows will need."""
+        _ = self.rows if rows <= THIN_ROWS else self.limbs
+
 
 def _limbs(a: np.ndarray) -> np.ndarray:
     flat = np.ascontiguousarray(a)

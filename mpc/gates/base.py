@@ -82,6 +82,9 @@ class Gate(Frozen):
     """Base of every gate; subclasses set `kind` and are registered in `mpc.gates`."""
 
     kind: ClassVar[str]
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    results: ClassVar[tuple[str, ...]] = ("out",)
+    """The fields that name wires: one, several, or None for one that is left out."""
     needs_masks: ClassVar[bool] = False
     """Does it multiply with the parties' shares of its operands' masks?"""
     name: Name
@@ -89,12 +92,18 @@ class Gate(Frozen):
     @property
     def reads(self) -> tuple[str, ...]:
         """Names of the wires it consumes, in the order of its equation."""
-        raise NotImplementedError
+        return self._named(self.operands)
 
     @property
     def writes(self) -> tuple[str, ...]:
         """Names of the wires it produces."""
-        raise NotImplementedError
+        return self._named(self.results)
+
+    def _named(self, fields: tuple[str, ...]) -> tuple[str, ...]:
+        names: list[str] = []
+        for value in (getattr(self, name) for name in fields):
+            names += [value] if isinstance(value, str) else value or ()
+        return tuple(names)
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -81,14 +81,6 @@ class Fourier(Gate):
     clamp: Clamp | None = None
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.x,)
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        return (self.out,)
-
-    @property
     def terms(self) -> int:
         """J."""
         return len(self.cosines)

@@ -28,16 +28,9 @@ class Input(Gate):
     """
 
     kind: ClassVar[str] = "input"
+    operands: ClassVar[tuple[str, ...]] = ()
     out: Name
     lifetime: Literal["session", "run"] = "run"
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        return (self.out,)
 
     def check(self, wires: Wires) -> None:
         wire = wires[self.out]

@@ -45,10 +45,6 @@ class LinearMap(Gate):
 
     out: Name
 
-    @property
-    def writes(self) -> tuple[str, ...]:
-        return (self.out,)
-
     def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
         """The map, of the values of `reads`, to an array of the output's shape."""
         raise NotImplementedError
@@ -86,10 +82,6 @@ class Reshape(LinearMap):
     x: Name
     axes: tuple[Annotated[int, Field(ge=0, le=32)], ...] | None = None
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.x,)
-
     def check(self, wires: Wires) -> None:
         super().check(wires)
         x, out = wires[self.x], wires[self.out]
@@ -112,12 +104,9 @@ class Combine(LinearMap):
     """
 
     kind: ClassVar[str] = "combine"
+    operands: ClassVar[tuple[str, ...]] = ("xs",)
     xs: tuple[Name, ...] = Field(min_length=1, max_length=64)
     factors: tuple[Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)], ...]
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return self.xs
 
     def check(self, wires: Wires) -> None:
         super().check(wires)
@@ -145,10 +134,6 @@ class Total(LinearMap):
     kind: ClassVar[str] = "total"
     x: Name
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.x,)
-
     def check(self, wires: Wires) -> None:
         super().check(wires)
         x, out = wires[self.x], wires[self.out]
@@ -166,11 +151,8 @@ class Concat(LinearMap):
     """
 
     kind: ClassVar[str] = "concat"
+    operands: ClassVar[tuple[str, ...]] = ("xs",)
     xs: tuple[Name, ...] = Field(min_length=1, max_length=256)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return self.xs
 
     def check(self, wires: Wires) -> None:
         super().check(wires)

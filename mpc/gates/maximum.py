@@ -53,19 +53,12 @@ class Maximum(Gate):
     """
 
     kind: ClassVar[str] = "maximum"
+    results: ClassVar[tuple[str, ...]] = ("value", "index")
     x: Name
     value: Name | None = None
     index: Name | None = None
     shift: int = Field(ge=0, le=58)
     last: bool = False
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.x,)
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.value, self.index) if name is not None)
 
     def check(self, wires: Wires) -> None:
         x = wires[self.x]

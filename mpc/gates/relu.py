@@ -49,14 +49,6 @@ class Relu(Gate):
     out: Name
     shift: int = Field(ge=0, le=58)
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.x,)
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        return (self.out,)
-
     def check(self, wires: Wires) -> None:
         x, out = wires[self.x], wires[self.out]
         self.require_same_size(wires, self.x, self.out)
