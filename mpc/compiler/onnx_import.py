@@ -17,7 +17,7 @@ from onnx import TensorProto, numpy_helper
 
 from mpc.compiler import onnx_fold
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Node, Origin, Range, Shape
-from mpc.compiler.onnx_nodes import HANDLERS
+from mpc.compiler.onnx_ml import HANDLERS
 from mpc.errors import ModelError
 from mpc.wires import BATCH
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Settings = dict[str, Any]
 Handler = Callable[["Importer", onnx.NodeProto, Settings], None]
 HANDLERS: dict[tuple[str, str], Handler] = {}
-_ML = "ai.onnx.ml"
 _FLOATS = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16"}
 _INTEGERS = {TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
 
@@ -56,7 +55,7 @@ def gemm(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if len(node.input) > 2 and node.input[2]:
         given = state.constant(node.input[2], "its bias").astype(np.float64) * settings.get("beta", 1.0)
         bias = _per_column(state, given, weight.shape[1])
-    _affine(state, node.input[0], node.output[0], weight, bias)
+    affine(state, node.input[0], node.output[0], weight, bias)
 
 
 @handles("MatMul")
@@ -66,10 +65,10 @@ def matmul(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         raise state.origin.refuse("a vector as right operand is not supported", remedy="make it a (n, 1) matrix")
     if weight.ndim != 2:
         raise state.origin.refuse(f"a weight with {weight.ndim} dimensions is not supported")
-    _affine(state, node.input[0], node.output[0], weight, None)
+    affine(state, node.input[0], node.output[0], weight, None)
 
 
-def _affine(state: Importer, x: str, out: str | None, weight: np.ndarray, bias: np.ndarray | None) -> str:
+def affine(state: Importer, x: str, out: str | None, weight: np.ndarray, bias: np.ndarray | None) -> str:
     shape = state.secret(x)
     if not shape or shape[-1] != weight.shape[0]:
         raise state.origin.refuse(f"shapes {shape} and {weight.shape} do not multiply")
@@ -111,7 +110,7 @@ def arithmetic(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
             raise state.origin.refuse("dividing by a value that depends on the input is not supported yet")
         with np.errstate(divide="ignore"):
             weight, bias = 1.0 / constant, np.zeros(())
-    _scale(state, x, node.output[0], weight, bias)
+    scale(state, x, node.output[0], weight, bias)
 
 
 def _of_two_secrets(state: Importer, node: onnx.NodeProto) -> None:
@@ -135,7 +134,7 @@ def _of_two_secrets(state: Importer, node: onnx.NodeProto) -> None:
 
 @handles("Neg")
 def negate(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    _scale(state, node.input[0], node.output[0], -np.ones(()), np.zeros(()))
+    scale(state, node.input[0], node.output[0], -np.ones(()), np.zeros(()))
 
 
 @handles("BatchNormalization")
@@ -146,17 +145,10 @@ def batch_normalization(state: Importer, node: onnx.NodeProto, settings: Setting
         raise state.origin.refuse("only (batch, features) inputs are supported yet")
     gain, shift, mean, variance = (state.constant(name, "a parameter").astype(np.float64) for name in node.input[1:5])
     weight = gain / np.sqrt(variance + settings.get("epsilon", 1e-5))
-    _scale(state, node.input[0], node.output[0], weight, shift - mean * weight)
+    scale(state, node.input[0], node.output[0], weight, shift - mean * weight)
 
 
-@handles("Scaler", domain=_ML)
-def scaler(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    weight = np.array(settings.get("scale", [1.0]), dtype=np.float64)
-    offset = np.array(settings.get("offset", [0.0]), dtype=np.float64)
-    _scale(state, node.input[0], node.output[0], weight, -offset * weight)
-
-
-def _scale(state: Importer, x: str, out: str, weight: np.ndarray, bias: np.ndarray) -> None:
+def scale(state: Importer, x: str, out: str, weight: np.ndarray, bias: np.ndarray) -> None:
     """x weight + bias, constants that vary along the last axis at most."""
     shape = state.secret(x)
     weight, bias = (_last_axis(state, value, shape) for value in (weight, bias))
@@ -228,10 +220,10 @@ def softmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     axis = settings.get("axis", -1 if state.opsets.get("ai.onnx", 0) >= 13 else 1)
     if axis % len(shape) != len(shape) - 1:
         raise state.origin.refuse("only the last axis is supported yet", attribute="axis")
-    _softmax(state, node.input[0], node.output[0])
+    softmax_of(state, node.input[0], node.output[0])
 
 
-def _softmax(state: Importer, x: str, out: str) -> None:
+def softmax_of(state: Importer, x: str, out: str) -> None:
     state.emit("softmax", (x,), out, state.secret(x))
     state.facts[out] = "probabilities"
 
@@ -256,7 +248,7 @@ def identity(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if len(node.input) > 2 and node.input[2] and bool(state.constant(node.input[2], "training_mode")):
         raise state.origin.refuse("training mode is not supported", attribute="training_mode")
     if node.input[0] in state.decoded:
-        _redecode(state, node.output[0], node.input[0])
+        redecode(state, node.output[0], node.input[0])
         return
     state.alias(node.output[0], node.input[0])
 
@@ -268,7 +260,7 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         dtype = {**_FLOATS, **_INTEGERS, TensorProto.STRING: "string"}.get(target)
         if dtype is None:
             raise state.origin.refuse("labels do not become that type", attribute="to")
-        _redecode(state, node.output[0], source, dtype=dtype)
+        redecode(state, node.output[0], source, dtype=dtype)
         return
     if target not in _FLOATS and not (target in _INTEGERS and state.facts.get(source) == "index"):
         raise state.origin.refuse("only casts to floating point are supported yet", attribute="to")
@@ -337,7 +329,7 @@ def squeeze(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 def _reshaped(state: Importer, node: onnx.NodeProto, final: Shape) -> None:
     if node.input[0] in state.decoded:
-        _redecode(state, node.output[0], node.input[0], shape=final)
+        redecode(state, node.output[0], node.input[0], shape=final)
         return
     state.emit("reshape", (node.input[0],), node.output[0], final)
     _carry(state, node)
@@ -370,86 +362,7 @@ def concat(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.emit("concat", tuple(node.input), node.output[0], (*shapes[0][:-1], columns))
 
 
-# ------------------------------------------------------------ scikit-learn (ai.onnx.ml)
-
-
-def _labels(settings: Settings, integers: str, strings: str) -> tuple[int | str, ...]:
-    if settings.get(strings):
-        return tuple(entry.decode() for entry in settings[strings])
-    return tuple(int(entry) for entry in settings.get(integers, ()))
-
-
-@handles("LinearClassifier", domain=_ML)
-def linear_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    labels = _labels(settings, "classlabels_ints", "classlabels_strings")
-    transform = settings.get("post_transform", b"NONE").decode()
-    if transform not in ("NONE", "LOGISTIC", "SOFTMAX"):
-        raise state.origin.refuse(f"the transform {transform} is not supported", attribute="post_transform")
-    features = int(state.secret(node.input[0])[-1])
-    weight = np.array(settings["coefficients"], dtype=np.float64).reshape(-1, features).T
-    bias = np.array(settings.get("intercepts", np.zeros(weight.shape[1])), dtype=np.float64)
-    if weight.shape[1] != len(labels):
-        raise state.origin.refuse(f"{weight.shape[1]} rows of coefficients for {len(labels)} classes")
-    scores = _affine(state, node.input[0], None, weight, bias)
-    out = node.output[1]
-    if transform == "NONE":
-        state.alias(out, scores)
-    elif transform == "LOGISTIC":
-        state.emit("function", (scores,), out, state.shapes[scores], name="sigmoid")
-        opposite = len(labels) == 2 and (weight[:, 0] == -weight[:, 1]).all() and bias[0] == -bias[1]
-        if opposite:
-            state.facts[out] = "probabilities"
-    else:
-        _softmax(state, scores, out)
-    index = state.emit("argmax", (scores,), None, (*state.shapes[scores][:-1], 1), last=False)
-    dtype = "string" if isinstance(labels[0], str) else "int64"
-    state.decode(node.output[0], index, shape=state.shapes[scores][:-1], dtype=dtype, labels=labels)
-
-
-@handles("LinearRegressor", domain=_ML)
-def linear_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    transform = settings.get("post_transform", b"NONE").decode()
-    if transform != "NONE":
-        raise state.origin.refuse(f"the transform {transform} is not supported", attribute="post_transform")
-    targets = int(settings.get("targets", 1))
-    weight = np.array(settings["coefficients"], dtype=np.float64).reshape(targets, -1).T
-    bias = np.array(settings.get("intercepts", np.zeros(targets)), dtype=np.float64)
-    _affine(state, node.input[0], node.output[0], weight, bias)
-
-
-@handles("Normalizer", domain=_ML)
-def normalizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    norm = settings.get("norm", b"MAX").decode()
-    if norm != "L1" or state.facts.get(node.input[0]) != "probabilities":
-        raise state.origin.refuse("only the L1 norm of what already sums to one is supported yet", attribute="norm")
-    state.alias(node.output[0], node.input[0])
-
-
-@handles("ArrayFeatureExtractor", domain=_ML)
-def array_feature_extractor(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    if not state.is_constant(node.input[0]) or state.facts.get(node.input[1]) != "index":
-        raise state.origin.refuse("only class labels chosen by an ArgMax are supported yet")
-    classes = state.constant(node.input[0], "the array").reshape(-1)
-    text = classes.dtype.kind in "OSU"
-    labels = tuple(_text(entry) if text else int(entry) for entry in classes.tolist())
-    shape = state.secret(node.input[1])
-    state.decode(
-        node.output[0], node.input[1], shape=(1, *shape[:1]), dtype="string" if text else "int64", labels=labels
-    )
-
-
-def _text(entry: Any) -> str:
-    return entry.decode() if isinstance(entry, bytes) else str(entry)
-
-
-@handles("ZipMap", domain=_ML)
-def zip_map(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    keys = _labels(settings, "classlabels_int64s", "classlabels_strings")
-    state.secret(node.input[0])
-    state.decode(node.output[0], node.input[0], dtype="float32", keys=keys)
-
-
-def _redecode(state: Importer, name: str, source: str, **changes: Any) -> None:
+def redecode(state: Importer, name: str, source: str, **changes: Any) -> None:
     """The same reading with another type or shape."""
     read = state.decoded[source]
     reading: dict[str, Any] = {"dtype": read.dtype, "labels": read.labels, "keys": read.keys, "shape": read.shape}
