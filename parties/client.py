@@ -27,7 +27,7 @@ from mpc.errors import InputError, SessionError, UsageError
 from parties import launcher
 from parties.certificates import Identity
 from parties.config import ClusterConfig, load
-from parties.coordinator import CoordinatedSession, Parties, RunReport, sum_reports
+from parties.coordinator import CoordinatedSession, Parties, Progress, RunReport, sum_reports
 
 BLOCK_ROWS = 1024
 """Rows of one run; more are split."""
@@ -135,6 +135,10 @@ class Session:
         self.plan: Plan = compiled.plan
         self.last_run: RunReport | None = None
         self._remote = CoordinatedSession(parties, compiled.plan, compiled.weights)
+
+    def on_progress(self, report: Progress) -> None:
+        """Call `report(rounds done, rounds in all, bytes sent so far)` a few times a second during runs."""
+        self._remote.on_progress = report
 
     def get_inputs(self) -> list[NodeArg]:
         """Names, shapes and types of the inputs."""

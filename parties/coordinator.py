@@ -33,6 +33,8 @@ from parties.terms import Terms
 from parties.transport import connect, from_rpc, pieces
 
 Answer = TypeVar("Answer")
+Progress = Callable[[int, int, int], None]
+"""(rounds done, rounds in all, payload bytes sent by one party so far), a few times a second."""
 _RANK = {7: 0, 4: 1, 5: 2, 3: 3, 1: 5}
 
 
@@ -150,6 +152,7 @@ class CoordinatedSession:
         self._deadlines = parties.config.deadlines
         self._me = parties.identity.name
         self._runs = 0
+        self.on_progress: Progress | None = None
         self.open = False
         self.setup_dealt = 0
         self.terms = self._propose()
@@ -206,7 +209,7 @@ class CoordinatedSession:
         return self._checked(bundle, wires, [(reply.manifest, reply.seeds) for reply in replies])
 
     def _checked(self, bundle: BundleId, wires: list[str], answers: list[tuple]) -> dict[str, list[Seed]]:
-        """Exactly one seed of each wire from each party: a missing one would leave a value less masked than it looks."""
+        """Exactly one seed of each wire from each party: with one missing, a value is less masked than it looks."""
         collected: dict[str, list[Seed]] = {wire: [] for wire in wires}
         for name, (signed, parts) in zip(self._parties.names, answers, strict=True):
             try:
@@ -265,8 +268,15 @@ class CoordinatedSession:
             first = party is self._parties.clients[0]
             request = party_pb2.ResultRequest(session_id=self.id, run=run, values=first)
             replies = party.stream("Result", request, self._deadlines.submit + self._deadlines.setup)
-            header = next(replies, party_pb2.ResultPart()).header
+            header = party_pb2.ResultHeader()
             for reply in replies:
+                kind = reply.WhichOneof("part")
+                if kind == "header":
+                    header = reply.header
+                elif kind == "progress" and first and self.on_progress is not None:
+                    self.on_progress(reply.progress.rounds, reply.progress.of, reply.progress.sent_bytes)
+                if kind != "chunk":
+                    continue
                 wire, data = reply.chunk.wire, reply.chunk.data
                 if not first or wire not in limits or len(received[wire]) + len(data) > limits[wire]:
                     raise PeerError(f"{party.name} sent more output than there is", peer=party.name)

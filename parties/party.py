@@ -299,7 +299,10 @@ class PartyService(party_pb2_grpc.PartyServicer):
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
         client = caller(context)
         session = self._node.session(request.session_id, client)
-        run = session.result(request.run, context.is_active)
+        for run in session.follow(request.run, context.is_active):
+            of = len(run.party.schedule.steps)
+            yield party_pb2.ResultPart(progress=party_pb2.Progress(rounds=run.rounds, of=of, sent_bytes=run.sent_bytes))
+        run = session.result(request.run)
         released = session.release(run, client)
         outputs = [
             party_pb2.OutputSeed(wire=wire, seed=seed.secret, digest=_output_digest(public))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -39,6 +39,7 @@ from parties.telemetry import Counters
 from parties.terms import Terms
 from parties.transport import PROTOCOL
 
+_PROGRESS_SECONDS = 0.25
 TRANSITIONS = {
     "opening": frozenset({"open", "aborted"}),
     "open": frozenset({"closed", "aborted"}),
@@ -304,7 +305,8 @@ class Session:
             return next(evaluation) if received is None else evaluation.send(received)
         except EncodingError as error:
             step = run.party.schedule.steps[run.rounds - 1]
-            error.peer = next((link.peer for link, data in zip(links, received or []) if not _fits(step, data)), None)
+            answers = zip(links, received or (), strict=True)
+            error.peer = next((link.peer for link, payload in answers if not _fits(step, payload)), None)
             raise
 
     def before_reveal(self, run: Run) -> None:
@@ -313,13 +315,19 @@ class Session:
         Nothing in passive mode; in active mode the MAC check stands here.
         """
 
-    def result(self, number: int, active: Callable[[], bool]) -> Run:
-        """Wait for a run to end, as long as `active` says that the caller is still there."""
+    def follow(self, number: int, active: Callable[[], bool]) -> Iterator[Run]:
+        """The run, a few times a second until it ends, as long as `active` says that the caller is still there."""
         with self._lock:
             run = self._run(number)
-        while not run.done.wait(0.5):
+        while not run.done.wait(_PROGRESS_SECONDS):
             if not active():
                 raise SessionError("the caller is gone")
+            yield run
+
+    def result(self, number: int) -> Run:
+        """A run that has ended well; otherwise what ended it."""
+        with self._lock:
+            run = self._run(number)
         if not run.revealed:
             raise self.error or SessionError("the session was closed before this run was revealed")
         self.used_at = time.monotonic()

@@ -1,7 +1,7 @@
 """scikit-learn's operators (ai.onnx.ml), as skl2onnx writes them.
 
-Handlers are registered as in `onnx_nodes`; `HANDLERS`, taken from here, has all of both.  Labels and dictionaries are how a recipient reads an
-output; nothing can be computed from them.
+Handlers are registered as in `onnx_nodes`; `HANDLERS`, taken from here, has all of both.
+Labels and dictionaries are how a recipient reads an output; nothing can be computed from them.
 """
 
 from __future__ import annotations

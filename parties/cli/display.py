@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mpc.errors import MpcError
@@ -72,6 +72,8 @@ class Display:
         progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
             TimeElapsedColumn(),
             console=self.notes,
             transient=True,
@@ -91,7 +93,12 @@ class Stages:
     def __call__(self, name: str) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(name, total=None)
+        self._task = self._progress.add_task(name, total=None, detail="")
+
+    def rounds(self, done: int, of: int, sent_bytes: int) -> None:
+        """How far a run is."""
+        detail = f"round {done}/{of}, {size(sent_bytes)} sent"
+        self._progress.update(self._task, completed=done, total=of, detail=detail)
 
 
 def seconds(value: float) -> str:

@@ -83,6 +83,7 @@ def _infer(
     started = time.perf_counter()
     session = cluster.open(compiled)
     setup = time.perf_counter() - started
+    session.on_progress(stage.rounds)
     stage("computing on shares")
     values = session.run(None, feeds)
     session.close()
@@ -164,11 +165,18 @@ def load_inputs(entries: tuple[str, ...], names: list[str]) -> dict[str, np.ndar
         if not separator or Path(entry).is_file():
             name, path = "", entry
         for key, value in _read(Path(path)).items():
-            feeds[_input_name(name, key, names, path)] = value
+            wanted = _input_name(name, key, names, path)
+            if wanted in feeds:
+                raise InputError(
+                    f"two arrays are given for input {wanted!r}", remedy="give one --input NAME=FILE for each"
+                )
+            feeds[wanted] = value
     return feeds
 
 
 def _input_name(given: str, key: str, names: list[str], path: str) -> str:
+    if given and given not in names:
+        raise InputError(f"the model has no input {given!r}", remedy=f"its inputs are {', '.join(names)}")
     if given:
         return given
     if key in names:
@@ -195,7 +203,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # zipfile and zlib have errors of their own
         raise InputError(f"{path} is damaged ({type(error).__name__})", remedy="save it again") from None
     if not arrays:
-        raise InputError(f"{path} holds no array")
+        raise InputError(f"{path} holds no array", remedy="save one with numpy.save")
     return arrays
 
 

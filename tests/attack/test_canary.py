@@ -1,4 +1,4 @@
-"""Nothing secret is said (security.md 23, 25): recognisable inputs, weights and masks, and everything that is written."""
+"""Nothing secret is said (security.md 23, 25): recognisable inputs, weights and masks; everything that is written."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def needles(script: Script, seeds: list[bytes], masked: list[bytes]) -> list[str
     """How the secrets would look if they were written, in any of the usual ways."""
     x = data(1).copy()
     x[0, 1] = CANARY_INPUT
-    integers = [int(v) for v in script.integers(x)[script.input_wire].reshape(-1)]
-    weights = [int(v) for array in script.compiled.weights.values() for v in array.reshape(-1) if abs(int(v)) > 99_999]
-    found = ["3.14159", "1.73205"]
-    found += [str(value) for value in (*integers, *weights) if abs(value) > 99_999]
+    scale = script.plan.wire[script.input_wire].scale
+    found = ["3.14159", "1.73205", str(int(fixedpoint.encode(x[:, 1:2], scale)[0, 0])).lstrip("-")]
+    found += {str(abs(int(v))) for array in script.compiled.weights.values() for v in array.flat if int(v) & 0xFFFF}
     for secret in seeds:
         found += [secret.hex(), secret.hex()[:16], repr(secret)[2:-1], str(list(secret))[1:24]]
     for public in masked:

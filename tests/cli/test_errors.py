@@ -14,7 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.support.parties import tiny_model
-from tests.support.parties_commands import ROOT, mpc
+from tests.support.parties_commands import ROOT
+from tests.support.parties_commands import mpc_here as mpc
 
 pytestmark = pytest.mark.timeout(90)
 LR = ROOT / "examples" / "breast_cancer_lr.onnx"
@@ -44,15 +45,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "cut.npz").write_bytes((made / "two.npz").read_bytes()[:-40])
     (made / "pickle.npy").write_bytes(b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07harmful\x94.")
     with zipfile.ZipFile(made / "bomb.npz", "w") as archive:
-        archive.writestr("x.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 3), }" + b" " * 40 + b"\n")
+        archive.writestr(
+            "x.npy",
+            b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 3), }"
+            + b" " * 40
+            + b"\n",
+        )
     (made / "text.onnx").write_text("this is no model")
     (made / "zero.onnx").write_bytes(b"")
     (made / "cut.onnx").write_bytes((made / "tiny.onnx").read_bytes()[:60])
     nodes = [helper.make_node("Det", ["x"], ["y"], name="the_strange_one")]
     value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes, "g", [value("x", TensorProto.FLOAT, [2, 2])], [value("y", TensorProto.FLOAT, [])]
-    )
+    graph = helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, [2, 2])], [value("y", TensorProto.FLOAT, [])])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), made / "strange.onnx")
     return made
 
@@ -69,6 +73,7 @@ def refused(exit_code: int, *needles: str, words: list, folder: Path, **variable
 
 
 RUN = ["run", "tiny.onnx", "--range", "-4:4", "--input"]
+OWN = ["--parties", "2"]
 
 
 @pytest.mark.parametrize(
@@ -91,13 +96,15 @@ RUN = ["run", "tiny.onnx", "--range", "-4:4", "--input"]
         ("cut.npz", ["cut.npz"]),
         ("pickle.npy", ["pickle.npy"]),
         ("bomb.npz", ["bomb.npz"]),
-        ("nobody=good.npy", ["nobody", "x"]),
+        ("nobody=good.npy", ["no input 'nobody'", "x"]),
+        ("two.npz", ["two arrays", "'x'"]),
+        ("x=two.npz", ["two arrays", "'x'"]),
         (".", []),
     ],
 )
 def test_bad_data(folder: Path, file: str, needles: list[str]) -> None:
-    """Refused as input (5) before a cluster is even looked for."""
-    shown = refused(5, *needles, "fix:", words=[*RUN, file], folder=folder)
+    """Refused as input (5) before any process is started."""
+    shown = refused(5, *needles, "fix:", words=[*RUN, file, *OWN], folder=folder)
     assert shown.startswith("error: ")
 
 
@@ -114,7 +121,7 @@ def test_bad_data(folder: Path, file: str, needles: list[str]) -> None:
 )
 @pytest.mark.parametrize("command", ["inspect", "compile", "run"])
 def test_bad_models(folder: Path, command: str, model: str, needles: list[str]) -> None:
-    more = {"inspect": [], "compile": ["-o", "plan.json"], "run": ["--input", "good.npy"]}[command]
+    more = {"inspect": [], "compile": ["-o", "plan.json"], "run": ["--input", "good.npy", *OWN]}[command]
     refused(5, *needles, words=[command, model, *more], folder=folder)
     assert not (folder / "plan.json").exists()
 
@@ -171,7 +178,7 @@ def test_no_cluster_and_no_config(folder: Path, words: list[str]) -> None:
     ("words", "exit_code", "code"),
     [
         ([*RUN, "good.npy", "--json"], 3, "config"),
-        ([*RUN, "nan.npy", "--json"], 5, "input"),
+        ([*RUN, "nan.npy", "--json", *OWN], 5, "input"),
         (["inspect", "strange.onnx", "--json"], 5, "model"),
         (["ps", "--json"], 3, "config"),
         (["doctor", "--json"], 3, "config"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +39,7 @@ def test_one_client_that_plays_every_part(cluster: InProcess) -> None:
 def test_every_role_its_own_certificate_and_every_wire_as_the_reference_says(cluster: InProcess) -> None:
     script = cluster.script().started(batch=3)
     replies = script.finish()
-    runs = [cluster.of(index, script.id).result(1, lambda: True) for index in range(len(cluster.names))]
+    runs = [cluster.of(index, script.id).result(1) for index in range(len(cluster.names))]
     bound = script.plan.bind(3)
     coins = {wire.name: [run.party.masked(wire.name).public for run in runs] for wire in bound.wires}
     for public in coins.values():

@@ -442,7 +442,7 @@ class Script:
     def result(self, index: int, run: int, caller: str, values: bool = True) -> list[party_pb2.ResultPart]:
         request = party_pb2.ResultRequest(session_id=self.id, run=run, values=values)
         replies: list[party_pb2.ResultPart] = self.cluster.party(index, caller).Result(request)
-        return replies
+        return [reply for reply in replies if reply.WhichOneof("part") != "progress"]
 
     def ready(self, batch: int = 1) -> Script:
         """Open, with weights, run 1 prepared."""

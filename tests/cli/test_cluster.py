@@ -1,0 +1,236 @@
+"""`mpc up`, `ps`, `run`, `doctor`, `logs`, `down` with real processes, in the right order and in the wrong one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parties import launcher
+from parties.config import Deadlines, PartyConfig, dump_toml, load
+from parties.launcher import LocalLayout
+from tests.support.parties import data, eventually, tiny_answer, tiny_model
+from tests.support.parties_commands import LONG, mpc, start
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def pids(folder: Path) -> dict[str, int]:
+    """Who runs in a cluster's folder."""
+    layout = LocalLayout.open(folder / ".mpc")
+    return {member.name: pid for member in layout.members if (pid := launcher._running(member))}
+
+
+def alive(pid: int) -> bool:
+    return launcher._birth(pid) is not None
+
+
+def prepare(folder: Path) -> None:
+    tiny_model(folder / "tiny.onnx")
+    np.save(folder / "x.npy", data(4))
+
+
+RUN = ("run", "tiny.onnx", "--range", "-4:4", "--input", "x.npy")
+
+
+def shorten(folder: Path) -> None:
+    """Deadlines of every party and client, from the next start on."""
+    layout = LocalLayout.open(folder / ".mpc")
+    quick = Deadlines(connect=3, setup=10, step=3, submit=10)
+    for member in layout.members[1:]:
+        config = load(PartyConfig, member.config, environ={})
+        member.config.write_text(dump_toml(config.model_copy(update={"deadlines": quick})))
+    with layout.cluster_file.open("a") as file:
+        file.write("\n[deadlines]\nconnect = 3\nsetup = 10\nstep = 3\nsubmit = 10\n")
+
+
+def without_deadlines(text: str) -> str:
+    return text.split("\n[deadlines]")[0] + "\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A detached cluster of three, with short deadlines."""
+    made = tmp_path_factory.mktemp("cluster")
+    prepare(made)
+    layout = LocalLayout.create(made / ".mpc", parties=3)
+    text = layout.cluster_file.read_text()
+    layout.cluster_file.write_text(without_deadlines(text) if "connect = 10" in text else text)
+    text = layout.cluster_file.read_text()
+    layout.cluster_file.write_text(text)
+    shorten(made)
+    launcher.start(layout, detach=True)
+    yield made
+    launcher.stop(LocalLayout.open(made / ".mpc"), grace=3)
+
+
+def test_run_on_the_running_cluster(folder: Path) -> None:
+    """Results on stdout, nothing but results; the same numbers as JSON and in the file."""
+    done = mpc(*RUN, "--json", "--output", "y.npz", folder=folder)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert content["version"] == 1
+    assert np.abs(np.array(content["outputs"]["y"]) - tiny_answer(data(4))).max() < 1e-3
+    for key in ("plan", "rounds", "sent_bytes", "dealt_bytes", "online_s", "offline_s", "setup_s", "recipients"):
+        assert key in content
+    with np.load(folder / "y.npz") as saved:
+        assert np.array_equal(saved["y"], np.array(content["outputs"]["y"], dtype=np.float32))
+    shown = mpc("--quiet", *RUN, folder=folder)
+    assert shown.returncode == 0 and shown.stderr == "" and "y  4x2" in shown.stdout and "rounds" in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
+def test_ps_and_logs(folder: Path) -> None:
+    members = json.loads(mpc("ps", "--json", folder=folder).stdout)["members"]
+    assert [(m["name"], m["state"]) for m in members] == [
+        (name, "serving") for name in ("provider", "party-0", "party-1", "party-2")
+    ]
+    assert {m["pid"] for m in members} == set(pids(folder).values())
+    table = mpc("ps", folder=folder)
+    assert table.returncode == 0 and "party-2" in table.stdout
+    everyone, one = mpc("logs", folder=folder), mpc("logs", "party-1", folder=folder)
+    assert "party-0" in everyone.stdout and "party-1" in one.stdout and "party-0 " not in one.stdout
+    nobody = mpc("logs", "party-9", folder=folder)
+    assert nobody.returncode == 3 and "party-9" in nobody.stderr
+
+
+def test_doctor_of_a_healthy_cluster(folder: Path) -> None:
+    done = mpc("doctor", "--json", folder=folder)
+    report = json.loads(done.stdout)
+    bad = [finding for finding in report["findings"] if not finding["ok"] and finding["check"] != "AES"]
+    assert not bad and (done.returncode == 0) == report["healthy"]
+    checks = {finding["check"] for finding in report["findings"]}
+    assert {"own certificate", "AES", "party-0 -> party-1", "party-2 -> provider", "party-1 ledger"} <= checks
+
+
+def test_up_twice_is_refused_and_changes_nothing(folder: Path) -> None:
+    before = pids(folder)
+    done = mpc("up", "--parties", "2", "--detach", folder=folder)
+    assert done.returncode == 3 and "running already" in done.stderr and "mpc down" in done.stderr
+    assert pids(folder) == before
+
+
+def check_named(folder: Path, name: str, within: float) -> None:
+    """A run fails with exit code 6 and names the party; within its deadlines and a machine's slowness."""
+    started = time.monotonic()
+    done = mpc(*RUN, "--json", folder=folder)
+    assert time.monotonic() - started < within
+    assert done.returncode == 6, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error["peer"] == name and name in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_party_that_hangs_is_named(folder: Path) -> None:
+    """Stopped, not dead: its kernel still accepts connections."""
+    pid = pids(folder)["party-2"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        check_named(folder, "party-2", 40)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert eventually(lambda: mpc(*RUN, folder=folder).returncode == 0, 40)
+
+
+def test_a_party_killed_in_a_session(folder: Path) -> None:
+    """26: everyone else aborts, names it, and has burnt the session; a restarted party serves again."""
+    from parties.client import Cluster
+
+    with Cluster.connect(folder / ".mpc" / "cluster.toml") as cluster:
+        session = cluster.session(folder / "tiny.onnx", {"x": (-4.0, 4.0)})
+        session.run(None, {"x": data(1)})
+        os.kill(pids(folder)["party-1"], signal.SIGKILL)
+        from mpc.errors import PeerError, SessionError
+
+        with pytest.raises(PeerError) as caught:
+            session.run(None, {"x": data(1)})
+        assert caught.value.peer == "party-1"
+        with pytest.raises(SessionError):  # an abort is final
+            session.run(None, {"x": data(1)})
+    check_named(folder, "party-1", 30)
+    ill = mpc("doctor", folder=folder)
+    line = next(line for line in ill.stdout.splitlines() if line.startswith("BAD") and " party-1 " in line)
+    assert ill.returncode == 6 and "fix:" in line
+    assert any("party-0 -> party-1" in line and "BAD" in line for line in ill.stdout.splitlines())
+    states = {m["name"]: m["state"] for m in json.loads(mpc("ps", "--json", folder=folder).stdout)["members"]}
+    assert states["party-1"] == "died" and states["party-0"] == "serving"
+
+    layout = LocalLayout.open(folder / ".mpc")
+    member = layout.members[2]
+    launcher._spawn(member, launcher.daemon_command(member), None)
+    assert eventually(lambda: launcher._status(member).state == "serving")
+    assert eventually(lambda: mpc(*RUN, folder=folder).returncode == 0, 40)
+
+
+def test_down_and_down_again(folder: Path) -> None:
+    running = list(pids(folder).values())
+    first = mpc("down", folder=folder)
+    assert first.returncode == 0 and "party-2" in first.stderr and not any(map(alive, running))
+    again = mpc("down", folder=folder)
+    assert again.returncode == 0 and "nothing was running" in again.stderr
+    assert json.loads(mpc("ps", "--json", folder=folder).stdout)["members"][0]["state"] == "stopped"
+    done = mpc(*RUN, folder=folder)
+    assert done.returncode == 6 and "cannot be reached" in done.stderr
+    assert mpc("doctor", folder=folder).returncode == 6
+    assert mpc("logs", folder=folder).returncode == 0
+
+
+# ------------------------------------------------------------------------------- ctrl-C
+
+
+def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[str, str, int]:
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=LONG)
+    return out, err, process.returncode
+
+
+def test_ctrl_c_in_a_foreground_cluster(tmp_path: Path) -> None:
+    process = start("up", "--parties", "2", folder=tmp_path)
+    try:
+        assert eventually(lambda: (tmp_path / ".mpc" / "cluster.toml").exists() and len(pids(tmp_path)) == 3, LONG)
+        layout = LocalLayout.open(tmp_path / ".mpc")
+        assert eventually(lambda: all(m.state == "serving" for m in launcher.status(layout)), LONG)
+        time.sleep(0.3)
+        running = list(pids(tmp_path).values())
+        _, err, status = interrupt(process)
+        assert status == 130 and "stopped" in err and "Traceback" not in err
+        assert eventually(lambda: not any(map(alive, running)), 10)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_ctrl_c_while_a_run_has_its_own_cluster(tmp_path: Path) -> None:
+    """At whatever moment it comes: exit 130, no process, no folder left."""
+    prepare(tmp_path)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = start(*RUN, "--parties", "3", folder=tmp_path, TMPDIR=str(temporary))
+    try:
+        assert eventually(lambda: len(list(temporary.glob("mpc-*/party-2/pid"))) == 1, LONG)
+        [made] = temporary.glob("mpc-*")
+        running = [json.loads(path.read_bytes())["pid"] for path in made.glob("*/pid") if path.read_bytes().strip()]
+        assert running
+        _, err, status = interrupt(process)
+        assert status == 130 and "interrupted" in err and "Traceback" not in err
+        assert eventually(lambda: not any(map(alive, running)), 10)
+        assert not list(temporary.glob("mpc-*"))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_run_with_its_own_cluster_leaves_nothing(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    done = mpc(*RUN, "--parties", "2", "--json", folder=tmp_path, TMPDIR=str(temporary))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parties"] == 2
+    assert not list(temporary.glob("mpc-*")) and not (tmp_path / ".mpc").exists()
