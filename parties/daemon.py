@@ -61,7 +61,7 @@ def run_provider(config: ProviderConfig) -> None:
         def register(server: grpc.Server) -> None:
             provider_pb2_grpc.add_ProviderServicer_to_server(service, server)
 
-        _serve(config, identity, register, life, lambda: None, lambda: None)
+        _serve(config, identity, register, life, service.drop_idle, lambda: None)
 
 
 class _Life:
@@ -92,6 +92,12 @@ def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     return counters
 
 
+def _workers(config: PartyConfig | ProviderConfig) -> int:
+    """Threads for calls: a stream of every peer in every session holds one for the session's life."""
+    peers = len(config.peers) if isinstance(config, PartyConfig) else len(config.parties)
+    return 32 + config.limits.max_sessions * peers
+
+
 def _serve(
     config: PartyConfig | ProviderConfig,
     identity: Identity,
@@ -103,7 +109,7 @@ def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: life.stop.set())
     warmup.warm_up()
-    server = serve(identity, config.listen, register, config.limits.max_plan_bytes)
+    server = serve(identity, config.listen, register, config.limits.max_plan_bytes, _workers(config))
     launcher.announce_ready(config.data_dir)
     telemetry.logger().info("serving", address=config.listen)
     while not life.stop.wait(_TICK):

@@ -1,6 +1,9 @@
-"""How much memory a plan may take, asked before any of it is taken."""
+"""How much memory sessions and runs may take, asked before any of it is taken."""
 
 from __future__ import annotations
+
+import threading
+from math import prod
 
 from mpc.compiler.plan import Plan
 from mpc.cost import plan_cost, stored_bytes
@@ -11,12 +14,13 @@ _PER_STORED_BYTE = 18
 """A weight is held masked, as a share, and in both layouts for products: 8 + 8 + 16 + 2 * 48 bytes for 8."""
 _PER_HELD_BYTE = 3
 """Correlations are expanded, folded, and used beside temporary arrays of the same size."""
+_PER_ELEMENT = 64
+"""An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
 
 
-def check_plan(plan: Plan, limits: Limits) -> None:
-    """`PlanError` if the plan's weights alone need more memory than is allowed."""
-    if stored_bytes(plan) * _PER_STORED_BYTE > limits.max_memory_bytes:
-        raise PlanError("the plan's weights need more memory than the limit", remedy="raise limits.max_memory_bytes")
+def plan_memory(plan: Plan, limits: Limits) -> int:
+    """Bytes that a session is granted for its weights; `PlanError` if that is over the limit."""
+    return _within(stored_bytes(plan) * _PER_STORED_BYTE, limits, "the plan's weights need")
 
 
 def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
@@ -26,10 +30,46 @@ def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
             f"a batch of {batch}; 1 to {limits.max_batch} are accepted",
             remedy="split the data, or raise limits.max_batch",
         )
-    needed = plan_cost(plan, batch).held * _PER_HELD_BYTE
+    bound = plan.bind(batch)
+    elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
+    needed = plan_cost(plan, batch).held * _PER_HELD_BYTE + elements * _PER_ELEMENT
+    return _within(needed, limits, "this run needs")
+
+
+def _within(needed: int, limits: Limits, what: str) -> int:
     if needed > limits.max_memory_bytes:
         raise PlanError(
-            "this run needs more memory than the limit",
+            f"{what} {needed >> 20} MiB of memory, over the limit of {limits.max_memory_bytes >> 20}",
             remedy="use a smaller batch, or raise limits.max_memory_bytes",
         )
     return needed
+
+
+class MemoryBudget:
+    """What all sessions of one process may take together.  Thread-safe."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.max_memory_bytes
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> None:
+        """`PlanError` if that many bytes are not left."""
+        with self._lock:
+            if self._taken + count > self._limit:
+                raise PlanError(
+                    "the sessions and runs that are open need more memory than the limit",
+                    remedy="finish some first, use a smaller batch, or raise limits.max_memory_bytes",
+                )
+            self._taken += count
+
+    def give(self, count: int) -> None:
+        """They are free again."""
+        with self._lock:
+            self._taken -= count
+
+    @property
+    def taken(self) -> int:
+        """Bytes granted now."""
+        with self._lock:
+            return self._taken

@@ -19,6 +19,8 @@ from parties.config import check_name
 from parties.pb.party_pb2 import Abort, Frame, Hello, Payload
 from parties.transport import pieces
 
+SALT_BYTES = 32
+
 
 class Inbox:
     """The steps of one peer, in order.  Thread-safe: one thread puts, another takes."""
@@ -135,6 +137,7 @@ class Link:
         self._outgoing.put(Frame(hello=hello))
         self._agreed = threading.Event()
         self._error: MpcError | None = None
+        self.peer_salt = b""
 
     def frames(self) -> Iterator[Frame]:
         """What this side sends, until it is closed; gRPC iterates it in a thread of its own."""
@@ -202,6 +205,9 @@ class Link:
                     remedy="mpc doctor",
                     peer=self.peer,
                 )
+        if len(hello.salt) != SALT_BYTES:
+            raise HandshakeError(f"{self.peer} sent a malformed greeting", peer=self.peer)
+        self.peer_salt = hello.salt
         self._agreed.set()
 
     def await_agreement(self, deadline: float) -> None:

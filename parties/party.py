@@ -20,8 +20,8 @@ from parties.certificates import Identity
 from parties.config import PartyConfig
 from parties.dealing import Dealings
 from parties.ledger import Ledger
-from parties.limits import check_plan
-from parties.link import Link
+from parties.limits import MemoryBudget, plan_memory
+from parties.link import SALT_BYTES, Link
 from parties.pb import party_pb2, party_pb2_grpc
 from parties.policy import Policy
 from parties.probe import probe_all
@@ -62,6 +62,7 @@ class PartyNode:
         self.dealings = Dealings(config, identity)
         self.roster = tuple(peer.name for peer in config.peers)
         self._draw = draw
+        self._budget = MemoryBudget(config.limits)
         self._addresses = {peer.name: peer.address for peer in config.peers}
         self._channels = {
             peer.name: connect(identity, peer.name, peer.address) for peer in config.peers if peer.name != config.name
@@ -75,10 +76,11 @@ class PartyNode:
 
     def propose(self, plan_bytes: bytes, coordinator: str) -> bytes:
         """Check plan and policy; a nonce for one session."""
+        self.policy.admit(coordinator)
         if len(plan_bytes) > self.config.limits.max_plan_bytes:
             raise PlanError("the plan is larger than this party accepts", remedy="raise limits.max_plan_bytes")
         plan = Plan.from_bytes(plan_bytes)
-        check_plan(plan, self.config.limits)
+        plan_memory(plan, self.config.limits)
         try:
             self.policy.check_session(plan.digest, coordinator, plan.owners, plan.recipients)
         except PolicyError as refusal:
@@ -120,7 +122,16 @@ class PartyNode:
             if len(self._sessions) >= self.config.limits.max_sessions:
                 raise SessionError("this party has too many open sessions", remedy="close some, or wait")
             session = Session(
-                self.config, terms, proposal.plan, coordinator, self.ledger, self.dealings, self.counters, self._drop
+                self.config,
+                terms,
+                proposal.plan,
+                coordinator,
+                self.ledger,
+                self.dealings,
+                self.counters,
+                self._budget,
+                self._draw(SALT_BYTES),
+                self._drop,
             )
             self._sessions[session.id] = session
             self._changed.notify_all()
@@ -128,9 +139,12 @@ class PartyNode:
             self._meet(session)
             delivery = session.receive_weights_masks()
             session.opened()
-        except MpcError as error:
-            session.abort(error)
-            raise session.error or error from None
+        except Exception as error:
+            known = error if isinstance(error, MpcError) else MpcError("an internal error while opening a session")
+            session.abort(known)
+            if known is not error:
+                raise
+            raise session.error or known from None
         self.counters.dealt_bytes.inc(delivery.size)
         return session, delivery.size
 
@@ -269,6 +283,9 @@ class PartyService(party_pb2_grpc.PartyServicer):
         except MpcError as error:
             session.abort(error)
             raise session.error or error from None
+        except Exception:
+            session.abort(MpcError("an internal error while preparing a run"))
+            raise
         return party_pb2.PrepareReply(
             deal_seconds=deal_seconds, prepare_seconds=time.perf_counter() - started, dealt_bytes=dealt
         )
@@ -283,6 +300,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
     @answers
     def Submit(self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext) -> party_pb2.SubmitReply:
         client, deadlines = caller(context), self._node.config.deadlines
+        self._node.policy.admit(client)
         with ends_within(context, deadlines.connect):
             first = next(request, party_pb2.SubmitPart())
         if first.WhichOneof("part") != "header":
@@ -299,27 +317,27 @@ class PartyService(party_pb2_grpc.PartyServicer):
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
         client = caller(context)
         session = self._node.session(request.session_id, client)
-        for run in session.follow(request.run, context.is_active):
+        run = session.run(request.run)
+        for _ in session.follow(run, context.is_active):
             of = len(run.party.schedule.steps)
             yield party_pb2.ResultPart(progress=party_pb2.Progress(rounds=run.rounds, of=of, sent_bytes=run.sent_bytes))
-        run = session.result(request.run)
-        released = session.release(run, client)
+        released = session.released(session.result(run), client)
         outputs = [
-            party_pb2.OutputSeed(wire=wire, seed=seed.secret, digest=_output_digest(public))
-            for wire, seed, public in released
+            party_pb2.OutputSeed(wire=wire, seed=out.seed.secret, digest=_output_digest(out.public))
+            for wire, out in released.items()
         ]
         header = party_pb2.ResultHeader(
             online_seconds=run.online_seconds,
             online_cpu_seconds=run.cpu_seconds,
             rounds=run.rounds,
             sent_bytes=run.sent_bytes,
-            transcript=run.party.transcript.digest,
+            transcript=run.transcript,
             outputs=outputs,
             manifest=run.signed,
         )
         yield party_pb2.ResultPart(header=header)
-        for wire, _, public in released if request.values else ():
-            for piece in pieces(encode_output(public)):
+        for wire, out in released.items() if request.values else ():
+            for piece in pieces(encode_output(out.public)):
                 yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
 
     @answers

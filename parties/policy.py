@@ -28,6 +28,14 @@ class Policy:
         self._check("owners", "input owner", owners)
         self._check("recipients", "output recipient", recipients)
 
+    def admit(self, client: str) -> None:
+        """Raise PolicyError unless the caller can have any part at all: asked before anything of it is read."""
+        lists = (self.config.coordinators, self.config.owners, self.config.recipients)
+        if not any(allowed == (ANY,) or client in allowed for allowed in lists):
+            raise PolicyError(
+                f"this party's policy has no part for {client!r}", remedy="ask its operator; policy is in its config"
+            )
+
     def _check(self, key: str, role: str, asked: Collection[str]) -> None:
         allowed: tuple[str, ...] = getattr(self.config, key)
         refused = [] if allowed == (ANY,) else sorted(set(asked) - set(allowed))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,11 +23,14 @@ from mpc.prg import SEED_BYTES, Seed
 from parties import entropy, manifest
 from parties.certificates import Identity
 from parties.config import ProviderConfig
-from parties.limits import check_plan, run_memory
+from parties.limits import MemoryBudget, plan_memory, run_memory
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.telemetry import Counters, logger
 from parties.terms import Terms
 from parties.transport import PROTOCOL, answers, caller, pieces, streams
+
+_REMEMBERED = 4096
+"""Ended sessions that are told from ones that never were."""
 
 
 @dataclass
@@ -38,6 +42,7 @@ class _Bundle:
     signed: party_pb2.Manifest
     seconds: float
     waiting: set[str]
+    held: int
 
 
 @dataclass
@@ -49,6 +54,7 @@ class _Session:
     batches: dict[int, int] = field(default_factory=dict)
     last_run: int = -1
     used_at: float = 0.0
+    granted: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -71,7 +77,8 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         self._config, self._identity, self._counters = config, identity, counters
         self._clock, self._draw = clock, draw
         self._sessions: dict[bytes, _Session] = {}
-        self._ended: set[bytes] = set()
+        self._ended: OrderedDict[bytes, None] = OrderedDict()
+        self._budget = MemoryBudget(config.limits)
         self._lock = threading.Lock()
 
     @answers
@@ -124,7 +131,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         if len(request.terms.plan) > self._config.limits.max_plan_bytes:
             raise PlanError("the plan is larger than this provider accepts", remedy="raise limits.max_plan_bytes")
         plan = Plan.from_bytes(request.terms.plan)
-        check_plan(plan, self._config.limits)
+        granted = plan_memory(plan, self._config.limits)
         terms = Terms(plan.digest, self._config.name, tuple(request.terms.parties), tuple(request.terms.nonces))
         if terms.session_id != request.session_id:
             raise HandshakeError("the session id does not belong to these terms")
@@ -139,7 +146,8 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
             if request.session_id not in self._sessions:
                 if len(self._sessions) >= self._config.limits.max_sessions:
                     raise SessionError("the provider has too many open sessions", remedy="close some, or wait")
-                self._sessions[request.session_id] = _Session(terms, plan, used_at=self._clock())
+                self._budget.take(granted)
+                self._sessions[request.session_id] = _Session(terms, plan, used_at=self._clock(), granted=granted)
                 logger().info("session opened", session=request.session_id.hex()[:16], parties=list(terms.parties))
             return self._sessions[request.session_id]
 
@@ -154,8 +162,17 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
             return self._sessions[session_id]
 
     def _end(self, session_id: bytes) -> None:
-        if self._sessions.pop(session_id, None) is not None:
-            self._ended.add(session_id)
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self._budget.give(session.granted + sum(bundle.held for bundle in session.bundles.values()))
+            self._ended[session_id] = None
+            while len(self._ended) > _REMEMBERED:
+                self._ended.popitem(last=False)
+
+    def drop_idle(self) -> None:
+        """End the sessions that nobody has used for the idle deadline."""
+        with self._lock:
+            self._drop_idle()
 
     def _drop_idle(self) -> None:
         limit = self._clock() - self._config.deadlines.idle
@@ -180,6 +197,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
             corrections = bundle.dealt.corrections if party == corrected else b""
             if not bundle.waiting:
                 del session.bundles[request.run]
+                self._budget.give(bundle.held)
             return bundle, corrections
 
     def _deal(self, session: _Session, request: provider_pb2.DealRequest) -> None:
@@ -187,7 +205,15 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
             raise SessionError(f"run {request.run} was dealt before, or comes too early")
         if request.run == 0 and request.batch != 1:
             raise PlanError("weights have no batch")
-        run_memory(session.plan, request.batch, self._config.limits)
+        held = run_memory(session.plan, request.batch, self._config.limits) if request.run else 0
+        self._budget.take(held)
+        try:
+            self._deal_granted(session, request, held)
+        except BaseException:
+            self._budget.give(held)
+            raise
+
+    def _deal_granted(self, session: _Session, request: provider_pb2.DealRequest, held: int) -> None:
         started = time.perf_counter()
         bundle_id = BundleId(request.session_id, request.run, request.batch)
         seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
@@ -198,6 +224,6 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         session.last_run = request.run
         session.batches[request.run] = request.batch
         session.bundles[request.run] = _Bundle(
-            dealt, seeds, signed, time.perf_counter() - started, set(session.terms.parties)
+            dealt, seeds, signed, time.perf_counter() - started, set(session.terms.parties), held
         )
         self._counters.runs.labels(state="dealt").inc()

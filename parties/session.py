@@ -14,14 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
-from mpc.encoding import decode_field, encode_field, field_size
-from mpc.errors import EncodingError, InputError, MpcError, PeerError, PlanError, PolicyError, SessionError
+from mpc.encoding import decode_field, digest, encode_field, field_size
+from mpc.errors import EncodingError, InputError, MpcError, PeerError, PolicyError, SessionError
 from mpc.gates.input import Input
 from mpc.interpret.party import PartyRun, SessionWires
 from mpc.prg import Seed
@@ -31,15 +30,18 @@ from parties import telemetry
 from parties.config import PartyConfig
 from parties.dealing import Dealings, Delivery
 from parties.ledger import Ledger, RunState
-from parties.limits import run_memory
+from parties.limits import MemoryBudget, plan_memory, run_memory
 from parties.link import Link, exchange
 from parties.pb.party_pb2 import Hello
 from parties.pb.party_pb2 import Manifest as SignedManifest
+from parties.run import Released, Run
 from parties.telemetry import Counters
 from parties.terms import Terms
 from parties.transport import PROTOCOL
 
 _PROGRESS_SECONDS = 0.25
+_KEPT_RUNS = 8
+"""Runs whose outputs can still be fetched."""
 TRANSITIONS = {
     "opening": frozenset({"open", "aborted"}),
     "open": frozenset({"closed", "aborted"}),
@@ -48,38 +50,12 @@ TRANSITIONS = {
 }
 
 
-@dataclass
-class Run:
-    """One run at this party.
-
-    Args:
-        held: bytes of memory it was granted.
-        burnt, revealed: as in the ledger, where it came first.
-        asked: input wires whose mask seeds their owner was given.
-        done: the outputs are revealed, or the session has ended.
-    """
-
-    number: int
-    plan: Plan
-    party: PartyRun = field(repr=False)
-    signed: SignedManifest
-    held: int
-    burnt: bool = False
-    revealed: bool = False
-    asked_at: float | None = None
-    asked: set[str] = field(default_factory=set)
-    given: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    done: threading.Event = field(default_factory=threading.Event)
-    online_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    rounds: int = 0
-    sent_bytes: int = 0
-
-
 class Session:
     """See the module.  Its methods are called by RPC handlers, concurrently.
 
     Args:
+        budget: shared by all sessions of this process.
+        salt: 32 fresh random bytes; all parties' together key the transcript, see `_transcript_key`.
         finished: called once when the session has ended.
     """
 
@@ -92,6 +68,8 @@ class Session:
         ledger: Ledger,
         dealings: Dealings,
         counters: Counters,
+        budget: MemoryBudget,
+        salt: bytes,
         finished: Callable[[Session], None],
     ) -> None:
         self.id = terms.session_id
@@ -101,7 +79,8 @@ class Session:
         self.error: MpcError | None = None
         self.used_at = time.monotonic()
         self._config, self._ledger, self._dealings, self._counters = config, ledger, dealings, counters
-        self._finished = finished
+        self._budget, self._salt, self._finished = budget, salt, finished
+        self._granted = plan_memory(plan, config.limits)
         self._lock = threading.RLock()
         self._preparing = threading.Lock()
         self._ready = threading.Condition(self._lock)
@@ -120,9 +99,15 @@ class Session:
             plan_digest=terms.plan_digest,
             field=plan.field,
             roster=terms.roster_digest,
+            salt=salt,
         )
         self.links = {name: Link(name, hello, self.abort) for name in terms.parties if name != config.name}
-        ledger.open_session(self.id, plan.digest, coordinator)
+        budget.take(self._granted)
+        try:
+            ledger.open_session(self.id, plan.digest, coordinator)
+        except BaseException:
+            budget.give(self._granted)
+            raise
 
     # ------------------------------------------------------------------------- opening
 
@@ -161,32 +146,44 @@ class Session:
         held = run_memory(self.plan, batch, limits)
         self._await_weights()
         with self._preparing:
-            if held + self._pending() > limits.max_memory_bytes:
-                raise PlanError("the runs prepared need more memory than this party's limit", remedy="finish one first")
             if number != max(self._runs, default=0) + 1:
                 raise SessionError(f"run {number} was prepared before, or comes too early; runs never repeat")
-            plan = self.plan.bind(batch)
-            bundle_id = BundleId(self.id, number, batch)
-            delivery = self._dealings.fetch(self.terms, bundle_id)
-            self._ledger.advance(self.id, number, RunState.DEALT)
-            bundle = self._expand(plan, bundle_id, plan.online, delivery)
-            party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires)
-            party.prepare()
-            with self._lock:
-                self._runs[number] = Run(number, plan, party, delivery.signed, held)
-                self._forget(number - 2)
+            self._shrink_done(number)
+            self._budget.take(held)
+            try:
+                delivery = self._prepare(number, batch, held)
+            except BaseException:
+                self._budget.give(held)
+                raise
         self._counters.dealt_bytes.inc(delivery.size)
         return delivery.deal_seconds, delivery.size
 
-    def _pending(self) -> int:
-        """Bytes granted to runs that are not done."""
+    def _prepare(self, number: int, batch: int, held: int) -> Delivery:
+        plan = self.plan.bind(batch)
+        bundle_id = BundleId(self.id, number, batch)
+        delivery = self._dealings.fetch(self.terms, bundle_id)
+        self._ledger.advance(self.id, number, RunState.DEALT)
+        bundle = self._expand(plan, bundle_id, plan.online, delivery)
+        party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self._transcript_key())
+        party.prepare()
         with self._lock:
-            return sum(run.held for run in self._runs.values() if not run.done.is_set())
+            self._require_open()
+            self._runs[number] = Run(number, plan, delivery.signed, held, party)
+        return delivery
 
-    def _forget(self, number: int) -> None:
-        old = self._runs.get(number)
-        if old is not None and old.done.is_set():
-            del self._runs[number]
+    def _transcript_key(self) -> bytes:
+        """A value that all parties know and nobody else: without it a digest of the openings would let whoever
+        knows the masks, the provider, and any client test guesses of the data."""
+        salts = [self._salt if name not in self.links else self.links[name].peer_salt for name in self.terms.parties]
+        return digest("mpc/v1/transcript-key", *salts)
+
+    def _shrink_done(self, number: int) -> None:
+        """Give back the memory of runs that are over; recipients may still fetch the latest ones' outputs."""
+        with self._lock:
+            for run in [run for run in self._runs.values() if run.done.is_set()]:
+                self._budget.give(run.shrink())
+                if run.number < number - _KEPT_RUNS:
+                    del self._runs[run.number]
 
     def masks(self, number: int, owner: str) -> tuple[list[tuple[str, Seed]], SignedManifest]:
         """The sub-seeds of the caller's own inputs; burns the correlations first."""
@@ -247,9 +244,20 @@ class Session:
                 self._ready.notify_all()
                 return
             run.given[wire] = public
-            if len(run.given) == len(self.plan.inputs):
+            if run.complete:
                 self._burn(run)
-                self._worker.submit(self._execute, run)
+                self._start_complete()
+
+    def _start_complete(self) -> None:
+        """Start runs in the order of their numbers, which is the same at every party."""
+        for number in sorted(self._runs):
+            run = self._runs[number]
+            if run.started:
+                continue
+            if not run.complete:
+                return
+            run.started = True
+            self._worker.submit(self._execute, run)
 
     def _await_weights(self) -> None:
         deadline = time.monotonic() + self._config.deadlines.submit
@@ -270,7 +278,7 @@ class Session:
             self.before_reveal(run)
             self._ledger.advance(self.id, run.number, RunState.CHECKED)
             self._ledger.advance(self.id, run.number, RunState.REVEALED)
-            run.revealed = True
+            run.reveal()
             run.online_seconds, run.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
             self._counters.runs.labels(state="revealed").inc()
             self._counters.rounds.inc(run.rounds)
@@ -315,30 +323,28 @@ class Session:
         Nothing in passive mode; in active mode the MAC check stands here.
         """
 
-    def follow(self, number: int, active: Callable[[], bool]) -> Iterator[Run]:
-        """The run, a few times a second until it ends, as long as `active` says that the caller is still there."""
+    def run(self, number: int) -> Run:
+        """A run that was prepared; `SessionError` if it was not, or is long over."""
         with self._lock:
-            run = self._run(number)
+            return self._run(number)
+
+    def follow(self, run: Run, active: Callable[[], bool]) -> Iterator[Run]:
+        """The run, a few times a second until it ends, as long as `active` says that the caller is still there."""
         while not run.done.wait(_PROGRESS_SECONDS):
             if not active():
                 raise SessionError("the caller is gone")
             yield run
 
-    def result(self, number: int) -> Run:
+    def result(self, run: Run) -> Run:
         """A run that has ended well; otherwise what ended it."""
-        with self._lock:
-            run = self._run(number)
         if not run.revealed:
             raise self.error or SessionError("the session was closed before this run was revealed")
         self.used_at = time.monotonic()
         return run
 
-    def release(self, run: Run, recipient: str) -> list[tuple[str, Seed, np.ndarray]]:
-        """(wire, this party's mask seed, z^) of every output that the caller is a recipient of; once."""
-        with self._lock:
-            wires = dict.fromkeys(out.wire for out in self.plan.outputs)
-            held = [wire for wire in wires if recipient in self.plan.wire[wire].holders]
-            return [(wire, run.party.release(wire), run.party.output(wire)) for wire in held]
+    def released(self, run: Run, recipient: str) -> dict[str, Released]:
+        """The outputs that the caller is a recipient of, by wire; as often as it asks."""
+        return {wire: out for wire, out in run.outputs.items() if recipient in self.plan.wire[wire].holders}
 
     # -------------------------------------------------------------------------- ending
 
@@ -375,13 +381,15 @@ class Session:
             for run in self._runs.values():
                 run.done.set()
             self._ready.notify_all()
+        self._shrink_done(0)
+        self._budget.give(self._granted)
         self._worker.shutdown(wait=False, cancel_futures=True)
         self._finished(self)
 
     def overdue(self, now: float) -> MpcError | None:
         """Has somebody been silent for too long?"""
         with self._lock:
-            waiting = [run for run in self._runs.values() if run.asked_at and len(run.given) < len(self.plan.inputs)]
+            waiting = [run for run in self._runs.values() if run.asked_at and not run.complete]
             if any(now - (run.asked_at or now) > self._config.deadlines.submit for run in waiting):
                 return PeerError("an input owner took the masks and did not submit in time")
             running = any(run.asked_at and not run.done.is_set() for run in self._runs.values())

@@ -58,18 +58,26 @@ def collect(parts: Iterable[bytes], size: int, what: str, peer: str) -> bytes:
 # -------------------------------------------------------------------------- connections
 
 
-def serve(identity: Identity, address: Endpoint, register: Callable[[grpc.Server], None], largest: int) -> grpc.Server:
+def serve(
+    identity: Identity,
+    address: Endpoint,
+    register: Callable[[grpc.Server], None],
+    largest: int,
+    workers: int = 64,
+) -> grpc.Server:
     """A started server that accepts only certificates of its own CA.
 
     Args:
         register: adds the services.
         largest: bytes of the largest message it accepts.
+        workers: calls answered at once; as many again may wait, more are turned away.
 
     Raises:
         ConfigError: the port is taken.
     """
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=128, thread_name_prefix="rpc"),
+        futures.ThreadPoolExecutor(max_workers=workers, thread_name_prefix="rpc"),
+        maximum_concurrent_rpcs=2 * workers,
         options=[
             ("grpc.max_receive_message_length", largest + _OVERHEAD),
             ("grpc.max_send_message_length", largest + _OVERHEAD),

@@ -11,6 +11,8 @@ from mpc.wires import BATCH, Masking
 if TYPE_CHECKING:
     from mpc.compiler.plan import Plan
 
+MAX_ELEMENTS = 1 << 28
+
 
 def verify(plan: Plan) -> None:
     """Names are unique, every wire is written once before it is read, every gate's own check holds,
@@ -31,6 +33,9 @@ def verify(plan: Plan) -> None:
     for ends in (plan.inputs, plan.outputs):
         if len({end.name for end in ends}) != len(ends):
             raise PlanError("two inputs or two outputs of the plan have one name")
+    for wire in plan.wires:
+        if _count(wire.shape)[0] > MAX_ELEMENTS:
+            raise PlanError(f"the wire {wire.name!r} has more than 2^28 elements a row")
     _check_flow(plan)
     _check_ends(plan)
 

@@ -15,6 +15,7 @@ import numpy as np
 from mpc import field as fp
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle
+from mpc.encoding import digest, encode_field
 from mpc.errors import EncodingError, LocalProtocolError
 from mpc.gates.base import Evaluation, Gate, Opening, mask_name
 from mpc.prg import Seed
@@ -39,6 +40,16 @@ class SessionWires:
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]
+
+    def digest(self) -> bytes:
+        """Of every w^, once all are here."""
+
+        def compute() -> bytes:
+            parts = [part for name in sorted(self.masked) for part in (name, encode_field(self.masked[name].public))]
+            return digest("mpc/v1/weights", *parts)
+
+        found: bytes = self.once("digest", compute)
+        return found
 
 
 class Party:
@@ -120,19 +131,27 @@ class PartyRun:
     Args:
         bundle: its correlations, expanded, for this run only.
         session: the masked weights.
+        transcript_key: known to the parties alone.
     """
 
-    def __init__(self, plan: Plan, lane: Lane, bundle: Bundle, session: SessionWires) -> None:
+    def __init__(
+        self, plan: Plan, lane: Lane, bundle: Bundle, session: SessionWires, transcript_key: bytes = b""
+    ) -> None:
         self.plan = plan
         self.lane = lane
         self.bundle = bundle
         self.session = session
         self.given: Mapping[str, np.ndarray] = {}
-        self.transcript = Transcript(bundle.id.session, bundle.id.run, bundle.id.batch)
+        self.transcript = Transcript(
+            transcript_key, bundle.id.session, bundle.id.run, bundle.id.batch, session.digest()
+        )
         self.schedule: Schedule = schedule(plan.online, plan.wire)
         self._wires: dict[str, Masked] = {}
         self._masks: dict[str, Share] = {}
         self._parts = {gate.name: Party(self, gate) for gate in plan.online}
+        self._starting: dict[int, list[Gate]] = {}
+        for gate in plan.online:
+            self._starting.setdefault(self.schedule.starts[gate.name], []).append(gate)
 
     def __repr__(self) -> str:
         return f"<PartyRun run={self.bundle.id.run}>"
@@ -173,6 +192,8 @@ class PartyRun:
             EncodingError: a payload is not the canonical encoding of the step's openings.
         """
         self.given = given
+        for name in sorted(given):
+            self.transcript.absorb("input", name, encode_field(given[name]))
         active: dict[str, Evaluation] = {}
         waiting: dict[str, tuple[Share | BitShare, ...]] = {}
         self._start(0, active, waiting)
@@ -186,10 +207,9 @@ class PartyRun:
             raise LocalProtocolError(f"gates are left over: {sorted(active)}")
 
     def _start(self, number: int, active: dict[str, Evaluation], waiting: dict) -> None:
-        for gate in self.plan.online:
-            if self.schedule.starts[gate.name] == number:
-                active[gate.name] = gate.evaluate(self._parts[gate.name])
-                self._resume(gate, active, waiting, None)
+        for gate in self._starting.get(number, ()):
+            active[gate.name] = gate.evaluate(self._parts[gate.name])
+            self._resume(gate, active, waiting, None)
 
     def _resume(self, gate: Gate, active: dict[str, Evaluation], waiting: dict, opened: Any) -> None:
         try:

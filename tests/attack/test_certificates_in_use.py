@@ -15,7 +15,7 @@ from parties.certificates import Identity
 from parties.config import Endpoint
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.probe import probe
-from parties.transport import connect, from_rpc
+from parties.transport import connect, from_rpc, serve
 from tests.support.parties import COORDINATOR, InProcess, free_ports
 
 pytestmark = pytest.mark.timeout(60)
@@ -97,8 +97,6 @@ def test_another_name_is_another_process(cluster: InProcess) -> None:
 def test_a_server_whose_certificate_has_expired(
     cluster: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from parties.transport import serve
-
     identity = expired(cluster, tmp_path, "party-7", monkeypatch)
     address = Endpoint(f"127.0.0.1:{free_ports(1)[0]}")
     server = serve(identity, address, lambda s: None, 1 << 20)

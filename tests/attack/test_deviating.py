@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -18,7 +19,6 @@ from parties.pb import party_pb2
 from tests.support.parties import InProcess, data, tiny_answer
 
 pytestmark = pytest.mark.timeout(60)
-LIAR = 1
 
 
 class Lying(PartyService):
@@ -231,8 +231,6 @@ def test_details_of_an_error_are_text_and_bounded(tmp_path: Path) -> None:
         detail = ""
 
         def Propose(self, request: party_pb2.ProposeRequest, context: Any) -> party_pb2.ProposeReply:
-            import grpc
-
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, Hostile.detail)
 
     with InProcess(tmp_path, 2, services={1: Hostile}) as cluster:

@@ -18,6 +18,7 @@ from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError, Sess
 from mpc.fixedpoint import decode, encode
 from parties.config import Deadlines, Limits
 from parties.pb.party_pb2 import Abort, Frame, Hello, OpenReply, Payload
+from parties.terms import Terms
 from tests.support.parties import COORDINATOR, InProcess, Script, data, eventually, tiny_answer
 
 pytestmark = pytest.mark.timeout(60)
@@ -101,8 +102,6 @@ class Opening:
     """party-1 alone is told to open a session; the test is party-0."""
 
     def __init__(self, cluster: InProcess) -> None:
-        from parties.terms import Terms
-
         self.script: Script = cluster.script()
         nonces = self.script.propose()
         terms = Terms(self.script.plan.digest, "provider", cluster.names, nonces)

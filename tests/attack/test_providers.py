@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpc import tables
+from mpc import prg, tables
+from mpc.compiler.compile import compile_model
 from mpc.compiler.plan import Plan
 from mpc.errors import (
     EntropyError,
@@ -21,7 +23,9 @@ from mpc.errors import (
     SessionError,
 )
 from mpc.prg import SEED_BYTES
+from parties import certificates
 from parties.config import Limits
+from parties.daemon import _Life
 from parties.pb import party_pb2, provider_pb2
 from parties.provider import ProviderService
 from parties.terms import Terms
@@ -204,8 +208,6 @@ class Damaging(ProviderService):
         if self.damage == "a bit of the signature":
             manifest.signature = manifest.signature[:-1] + bytes([manifest.signature[-1] ^ 1])
         if self.damage == "signed by a party":
-            from parties import certificates
-
             forger = CLUSTER[0].identity("party-0")
             manifest.signature = certificates.sign(forger, manifest.content)
             manifest.certificate = forger.certificate_pem
@@ -281,10 +283,6 @@ def test_a_process_with_another_sine_table_refuses_the_plan(
     cluster: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One differing unit would yield garbage: refused before a nonce is drawn, at party and provider."""
-    from pathlib import Path
-
-    from mpc.compiler.compile import compile_model
-
     plan = compile_model(Path(__file__).parents[2] / "examples" / "breast_cancer_lr.onnx").plan
     request = party_pb2.ProposeRequest(plan=plan.canonical)
     cluster.party(0).Propose(request)
@@ -333,10 +331,6 @@ def test_when_entropy_fails_at_the_provider_no_bundle_is_dealt(
 
 def test_a_daemon_stops_when_entropy_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """12: the first failure ends the process; nothing is drawn in the meantime."""
-    import os
-
-    from parties.daemon import _Life
-
     life = _Life()
     assert len(life.draw(32)) == 32 and not life.stop.is_set()
     with monkeypatch.context() as patched:
@@ -350,8 +344,6 @@ def test_a_daemon_stops_when_entropy_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_when_aes_fails_the_session_ends(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """12: no mask is made of anything else."""
-    from mpc import prg
-
     script = cluster.script().open().enter_weights()
 
     def broken(*_: object) -> None:

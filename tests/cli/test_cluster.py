@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parties import launcher
-from parties.config import Deadlines, PartyConfig, dump_toml, load
+from mpc.errors import PeerError, SessionError
+from parties import Cluster, launcher
+from parties.config import ClusterConfig, Deadlines, PartyConfig, dump_toml, load
 from parties.launcher import LocalLayout
 from tests.support.parties import data, eventually, tiny_answer, tiny_model
 from tests.support.parties_commands import LONG, mpc, start
@@ -40,19 +41,12 @@ def prepare(folder: Path) -> None:
 RUN = ("run", "tiny.onnx", "--range", "-4:4", "--input", "x.npy")
 
 
-def shorten(folder: Path) -> None:
-    """Deadlines of every party and client, from the next start on."""
-    layout = LocalLayout.open(folder / ".mpc")
+def shorten(layout: LocalLayout) -> None:
+    """Short deadlines for every party and client."""
     quick = Deadlines(connect=3, setup=10, step=3, submit=10)
-    for member in layout.members[1:]:
-        config = load(PartyConfig, member.config, environ={})
-        member.config.write_text(dump_toml(config.model_copy(update={"deadlines": quick})))
-    with layout.cluster_file.open("a") as file:
-        file.write("\n[deadlines]\nconnect = 3\nsetup = 10\nstep = 3\nsubmit = 10\n")
-
-
-def without_deadlines(text: str) -> str:
-    return text.split("\n[deadlines]")[0] + "\n"
+    paths = [(layout.cluster_file, ClusterConfig), *((member.config, PartyConfig) for member in layout.members[1:])]
+    for path, cls in paths:
+        path.write_text(dump_toml(load(cls, path, environ={}).model_copy(update={"deadlines": quick})))
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("cluster")
     prepare(made)
     layout = LocalLayout.create(made / ".mpc", parties=3)
-    text = layout.cluster_file.read_text()
-    layout.cluster_file.write_text(without_deadlines(text) if "connect = 10" in text else text)
-    text = layout.cluster_file.read_text()
-    layout.cluster_file.write_text(text)
-    shorten(made)
+    shorten(layout)
     launcher.start(layout, detach=True)
     yield made
     launcher.stop(LocalLayout.open(made / ".mpc"), grace=3)
@@ -140,14 +130,10 @@ def test_a_party_that_hangs_is_named(folder: Path) -> None:
 
 def test_a_party_killed_in_a_session(folder: Path) -> None:
     """26: everyone else aborts, names it, and has burnt the session; a restarted party serves again."""
-    from parties.client import Cluster
-
     with Cluster.connect(folder / ".mpc" / "cluster.toml") as cluster:
         session = cluster.session(folder / "tiny.onnx", {"x": (-4.0, 4.0)})
         session.run(None, {"x": data(1)})
         os.kill(pids(folder)["party-1"], signal.SIGKILL)
-        from mpc.errors import PeerError, SessionError
-
         with pytest.raises(PeerError) as caught:
             session.run(None, {"x": data(1)})
         assert caught.value.peer == "party-1"

@@ -33,7 +33,7 @@ def test_one_client_that_plays_every_part(cluster: InProcess) -> None:
     assert cluster.is_idle()
     for index in range(len(cluster.names)):
         assert cluster.ledger_states(index)[0] == ("closed", None)
-        assert cluster.run_states(index)[-2:] == ["revealed", "revealed"]
+        assert cluster.run_states(index, session.id) == ["revealed", "revealed"]
 
 
 def test_every_role_its_own_certificate_and_every_wire_as_the_reference_says(cluster: InProcess) -> None:

@@ -309,10 +309,12 @@ class InProcess:
         """(state, reason) of one party's sessions, the newest first."""
         return [(str(record.state), record.reason) for record in self.ledgers[index].history()]
 
-    def run_states(self, index: int) -> list[str]:
-        """States of all runs in one party's ledger."""
-        rows = self.ledgers[index]._connection.execute("SELECT state FROM runs ORDER BY session_id, run").fetchall()
-        return [row[0] for row in rows]
+    def run_states(self, index: int, session_id: bytes) -> list[str]:
+        """States of a session's runs in one party's ledger, in order."""
+        query = "SELECT state FROM runs WHERE session_id = ? ORDER BY run"
+        ledger = self.ledgers[index]
+        with ledger._lock:
+            return [row[0] for row in ledger._connection.execute(query, (session_id.hex(),)).fetchall()]
 
 
 SEPARATE = Roles(MODEL_OWNER, OWNER, (RECIPIENT,))
