@@ -49,7 +49,7 @@ def check_range(values: np.ndarray, low: Sequence[Fraction], high: Sequence[Frac
         column = int(np.argwhere(outside)[0][-1]) if reals.ndim else 0
         ends = f"{lows[column % lows.size]:g}:{highs[column % highs.size]:g}"
         raise InputError(
-            f"input {name!r} has {reals[outside][0]:g} in column {column}, outside the declared range {ends}",
-            cause="bounds are proved for the declared range only; beyond it results would be wrong without warning",
-            remedy=f"declare a wider range (--range {name}=LOW:HIGH), or scale the data",
+            f"input {name!r} has {reals[outside][0]:g} in column {column}, outside the plan's range {ends}",
+            cause="bounds are proved for that range only; beyond it results would be wrong without warning",
+            remedy=f"declare a range that fits: --range {name}=LOW:HIGH, in Python ranges={{{name!r}: (low, high)}}",
         )

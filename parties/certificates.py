@@ -145,13 +145,13 @@ class Identity:
         if fault:
             raise ConfigError(
                 f"certificate {tls.certificate} {fault}",
-                remedy="issue it again with the right CA and name (mpc cert), and check this machine's clock",
+                remedy="issue it again with the right CA and name (mpc cert issue), and check this machine's clock",
             )
         if _private_key(key_pem, tls.key).public_key() != leaf.public_key():
             raise ConfigError(
                 f"key {tls.key} does not belong to certificate {tls.certificate}",
                 cause="one of the two was replaced without the other",
-                remedy="issue both again: mpc cert",
+                remedy="issue both again: mpc cert issue",
             )
         return cls(_common_name(leaf), certificate_pem, key_pem, ca_pem, leaf.not_valid_after_utc)
 
@@ -265,7 +265,9 @@ def _read(path: Path, *, private: bool = False) -> bytes:
                 )
             return file.read(LONGEST_PEM + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist", remedy="issue certificates (mpc cert), or correct [tls]") from None
+        raise ConfigError(
+            f"{path} does not exist", remedy="issue certificates (mpc cert issue), or correct [tls]"
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read", cause=error.strerror, remedy=f"make it readable by this user: ls -l {path}"
@@ -278,7 +280,7 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
             raise ValueError
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise ConfigError(f"{path} is not a PEM certificate", remedy="issue it again: mpc cert") from None
+        raise ConfigError(f"{path} is not a PEM certificate", remedy="issue it again: mpc cert issue") from None
 
 
 def _private_key(pem: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
@@ -287,7 +289,7 @@ def _private_key(pem: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
     except (ValueError, TypeError):  # TypeError: it is encrypted; the library's message is not passed on
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path} is not an unencrypted ECDSA key in PEM", remedy="issue it again: mpc cert")
+        raise ConfigError(f"{path} is not an unencrypted ECDSA key in PEM", remedy="issue it again: mpc cert issue")
     return key
 
 

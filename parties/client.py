@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,12 @@ BLOCK_ROWS = 1024
 _ORT_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)"}
 
 
+def blocks(batch: int) -> list[int]:
+    """The sizes of the runs that a batch is split into."""
+    full, rest = divmod(batch, BLOCK_ROWS)
+    return [BLOCK_ROWS] * full + [rest] * (rest > 0)
+
+
 @dataclass(frozen=True)
 class NodeArg:
     """An input or output, as onnxruntime describes it."""
@@ -54,7 +61,7 @@ class Cluster:
         self._temporary: Path | None = None
         self.config = config
         self.parties = Parties(config, Identity.load(config.tls, config.name))
-        self._sessions: list[Session] = []
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     @classmethod
     def local(cls, parties: int = 3, threads: int = 1) -> Self:
@@ -101,12 +108,12 @@ class Cluster:
     def open(self, compiled: Compiled) -> Session:
         """The same for a model that is compiled already."""
         session = Session(self.parties, compiled)
-        self._sessions.append(session)
+        self._sessions.add(session)
         return session
 
     def close(self) -> None:
         """End all sessions; stop the processes if this object started them."""
-        for session in self._sessions:
+        for session in list(self._sessions):
             session.close()
         self.parties.close()
         if self._temporary is not None and self._layout is not None:
@@ -126,6 +133,8 @@ class Cluster:
 class Session:
     """Encrypted inference of one model; `run` behaves as `onnxruntime.InferenceSession.run`.
 
+    A context manager: parties keep a session open until it is closed, dropped, or idle too long.
+
     Args:
         last_run: the price of the last run; None before the first.
     """
@@ -135,6 +144,15 @@ class Session:
         self.plan: Plan = compiled.plan
         self.last_run: RunReport | None = None
         self._remote = CoordinatedSession(parties, compiled.plan, compiled.weights)
+        weakref.finalize(self, self._remote.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def on_progress(self, report: Progress) -> None:
         """Call `report(rounds done, rounds in all, bytes sent so far)` a few times a second during runs."""
@@ -189,8 +207,9 @@ class Session:
     def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[dict[str, np.ndarray], RunReport]:
         """One run for every block of rows, so that memory stays bounded; their outputs joined, their prices added."""
         opened, reports = [], []
-        for start in range(0, batch, BLOCK_ROWS):
-            rows = slice(start, min(start + BLOCK_ROWS, batch))
+        size = batch if any(_is_fixed(self.plan, out.wire) for out in self.plan.outputs) else BLOCK_ROWS
+        for start in range(0, batch, size):
+            rows = slice(start, min(start + size, batch))
             block = {name: v if _is_fixed(self.plan, name) else v[rows] for name, v in integers.items()}
             outputs, report = self._remote.run(block, rows.stop - rows.start, time.perf_counter)
             opened.append(outputs)
@@ -237,8 +256,10 @@ def _check_feed(plan: Plan, given: PlanInput, array: np.ndarray) -> int | None:
             f"input {given.name!r} has dtype {array.dtype}, the model takes {given.dtype}",
             remedy=f"convert it: x.astype(numpy.{given.dtype})",
         )
+    if 0 in array.shape:
+        raise InputError(f"input {given.name!r} is empty: its shape is {array.shape}")
     fits = len(array.shape) == len(shape) and all(d in ("batch", n) for d, n in zip(shape, array.shape, strict=False))
-    if not fits or 0 in array.shape:
+    if not fits:
         raise InputError(
             f"input {given.name!r} has shape {array.shape}, the model takes ({', '.join(map(str, shape))})",
             remedy="reshape the data",

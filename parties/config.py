@@ -267,7 +267,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"config file {path} does not exist", remedy="check the path, or make one: mpc up, mpc init DIR"
+            f"config file {path} does not exist",
+            remedy="check the path, or make one: docs/operating.md (locally: mpc up)",
         ) from None
     except OSError as error:
         raise ConfigError(

@@ -24,6 +24,7 @@ from mpc.encoding import decode_field, digest, encode_field, field_size
 from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError
 from mpc.gates.input import Input
 from mpc.prg import Seed, expand_field
+from mpc.schedule import schedule
 from mpc.wires import Wire
 from parties import manifest
 from parties.certificates import Identity
@@ -263,11 +264,13 @@ class CoordinatedSession:
         """Every party's header, and z^ from the first one."""
         limits = {out.wire: field_size(plan.wire[out.wire].sizes) for out in plan.outputs}
         received: dict[str, bytearray] = {wire: bytearray() for wire in limits}
+        rounds = len(schedule(plan.online, plan.wire).steps)
+        patience = self._deadlines.submit + self._deadlines.setup + rounds * self._deadlines.step
 
         def ask(party: PartyClient) -> party_pb2.ResultHeader:
             first = party is self._parties.clients[0]
             request = party_pb2.ResultRequest(session_id=self.id, run=run, values=first)
-            replies = party.stream("Result", request, self._deadlines.submit + self._deadlines.setup)
+            replies = party.stream("Result", request, patience)
             header = party_pb2.ResultHeader()
             for reply in replies:
                 kind = reply.WhichOneof("part")

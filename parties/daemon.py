@@ -12,7 +12,7 @@ import grpc
 from mpc import warmup
 from mpc.errors import EntropyError
 from parties import entropy, launcher, telemetry
-from parties.certificates import Identity
+from parties.certificates import Identity, private_folder
 from parties.config import PartyConfig, ProviderConfig
 from parties.ledger import Ledger
 from parties.party import PartyNode, PartyService, PeerService
@@ -86,6 +86,7 @@ class _Life:
 def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     launcher.watch_parent()
     telemetry.configure(config.name, config.log_level)
+    private_folder(config.data_dir)
     counters = Counters()
     if config.metrics is not None:
         stack.callback(counters.serve(config.metrics))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -64,7 +65,8 @@ class Dealings:
         """Tell the provider, without waiting, that the session is over."""
         if self._limits.pop(session_id, None) is not None:
             request = provider_pb2.FinishRequest(session_id=session_id)
-            self._stub.Finish.future(request, timeout=self._config.deadlines.connect)
+            with suppress(ValueError):  # this process is stopping, and the channel is closed already
+                self._stub.Finish.future(request, timeout=self._config.deadlines.connect)
 
     def _fetch(self, terms: Terms, bundle: BundleId, agreed: provider_pb2.SessionTerms | None, most: int) -> Delivery:
         provider = self._config.provider

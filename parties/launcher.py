@@ -286,7 +286,9 @@ def _refuse_running(layout: LocalLayout) -> None:
     if running:
         raise ConfigError(
             f"the cluster in {layout.folder} is running already ({', '.join(running)})",
-            remedy="use it, or stop it: mpc down",
+            remedy="use it, or stop it: mpc down"
+            if len(running) == len(layout.members)
+            else "mpc down, then mpc up again",
         )
 
 

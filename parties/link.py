@@ -126,13 +126,16 @@ class Link:
     Args:
         hello: what both sides have to agree on.
         failed: called once with what ended the stream, unless it ended in good order.
+        ended: called with the peer's name if it did.
     """
 
-    def __init__(self, peer: str, hello: Hello, failed: Callable[[MpcError], None]) -> None:
+    def __init__(
+        self, peer: str, hello: Hello, failed: Callable[[MpcError], None], ended: Callable[[str], None]
+    ) -> None:
         self.peer = peer
         self.inbox = Inbox(peer)
         self._hello = hello
-        self._failed = failed
+        self._failed, self._ended = failed, ended
         self._outgoing: SimpleQueue[Frame | None] = SimpleQueue()
         self._outgoing.put(Frame(hello=hello))
         self._agreed = threading.Event()
@@ -173,6 +176,7 @@ class Link:
             if not self._agreed.is_set():
                 raise PeerError(f"{self.peer} closed the stream without a greeting", peer=self.peer)
             self.inbox.end()
+            self._ended(self.peer)
         except MpcError as error:
             self._fail(error)
         except Exception as error:  # the transport's own

@@ -120,7 +120,10 @@ class PartyNode:
         proposal = self._claim(terms, coordinator)
         with self._changed:
             if len(self._sessions) >= self.config.limits.max_sessions:
-                raise SessionError("this party has too many open sessions", remedy="close some, or wait")
+                raise SessionError(
+                    f"this party has {len(self._sessions)} open sessions, as many as it allows",
+                    remedy="close some (session.close()), or raise limits.max_sessions",
+                )
             session = Session(
                 self.config,
                 terms,

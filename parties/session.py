@@ -40,6 +40,7 @@ from parties.terms import Terms
 from parties.transport import PROTOCOL
 
 _PROGRESS_SECONDS = 0.25
+_FAREWELL_SECONDS = 5.0
 _KEPT_RUNS = 8
 """Runs whose outputs can still be fetched."""
 TRANSITIONS = {
@@ -101,7 +102,9 @@ class Session:
             roster=terms.roster_digest,
             salt=salt,
         )
-        self.links = {name: Link(name, hello, self.abort) for name in terms.parties if name != config.name}
+        self.links = {
+            name: Link(name, hello, self.abort, self._peer_ended) for name in terms.parties if name != config.name
+        }
         budget.take(self._granted)
         try:
             ledger.open_session(self.id, plan.digest, coordinator)
@@ -371,6 +374,17 @@ class Session:
         for link in self.links.values():
             link.abort(error)
         self._end("aborted")
+
+    def _peer_ended(self, peer: str) -> None:
+        """A peer closed its side in good order: the coordinator's own call may be on its way, so wait a moment."""
+
+        def finish() -> None:
+            if self.state == "open":
+                self.abort(PeerError(f"{peer} ended the session", peer=peer))
+
+        timer = threading.Timer(_FAREWELL_SECONDS, finish)
+        timer.daemon = True
+        timer.start()
 
     def _end(self, state: str) -> None:
         self._counters.sessions.labels(state=state).inc()

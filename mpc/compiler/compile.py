@@ -16,7 +16,7 @@ from mpc.compiler.plan import Plan
 from mpc.compiler.rules import lower
 from mpc.errors import ModelError
 
-DEFAULT_RANGE: Range = (-32.0, 32.0)
+DEFAULT_RANGE = (-32.0, 32.0)
 
 Ranges = Mapping[str, Range]
 

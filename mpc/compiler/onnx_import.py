@@ -58,11 +58,18 @@ def load_model(path: Path) -> onnx.ModelProto:
     except ModelError:
         raise
     except DecodeError:
-        raise ModelError(f"{path} is not an ONNX model", remedy="export the model to ONNX") from None
+        raise ModelError(f"{path} is not an ONNX model", remedy=_what_else(path)) from None
     except (onnx.checker.ValidationError, ValueError, TypeError, OSError) as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
         raise ModelError(f"{path} is not a valid ONNX model: {reason}") from None
     return model
+
+
+def _what_else(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(1) == b"{":
+            return "a plan has no weights: name the ONNX model that it was compiled from"
+    return "export the model to ONNX"
 
 
 def _load_external(model: onnx.ModelProto, folder: Path) -> None:

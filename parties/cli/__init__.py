@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ _COMMANDS = {
         "doctor",
         "Check certificates, clocks, versions, links, ledgers; each with its fix.",
     ),
+    "cert": ("parties.cli.cert", "cert", "A CA of one's own, and certificates for different machines."),
     "party": ("parties.cli.serve", "party", "The party daemon."),
     "provider": ("parties.cli.serve", "provider", "The crypto-provider daemon."),
 }
@@ -64,10 +66,15 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     context.obj = Display(quiet=quiet, verbose=verbose)
 
 
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status (see mpc/errors.py for the codes)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     display = Display(as_json="--json" in words, verbose="-v" in words or "--verbose" in words)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         status = cli.main(words, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

@@ -79,7 +79,7 @@ def examine(config: ClusterConfig) -> Iterator[Finding]:
 def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role: str) -> Iterator[Finding]:
     reach = probe(identity, peer.name, peer.address, config.deadlines.connect)
     if not reach.reachable:
-        fix = f"start it: mpc {role} serve --config ... (locally: mpc up)"
+        fix = f"start it: mpc {role} serve --config ... (locally: mpc down, then mpc up)"
         yield Finding(peer.name, False, f"{peer.address}: {reach.problem}", fix)
         return
     yield Finding(peer.name, True, f"{peer.address}, round trip {seconds(reach.round_trip_seconds)}")

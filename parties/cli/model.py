@@ -8,16 +8,26 @@ from typing import Any
 import click
 
 from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import input_names
 from mpc.compiler.onnx_nodes import supported
 from mpc.compiler.plan import Plan
-from mpc.cost import gate_cost, plan_cost
-from mpc.errors import ModelError, PlanError
+from mpc.cost import Cost, gate_cost, plan_cost
+from mpc.errors import PlanError
 from mpc.gates.input import Input
+from mpc.prg import SEED_BYTES
 from parties.cli.display import Display, size
-from parties.cli.options import JSON, RANGE, parse_ranges
+from parties.cli.options import JSON, RANGE, parse_ranges, require_folder
+from parties.client import blocks
 from parties.config import write_atomic
+from parties.launcher import COORDINATOR
 
+_CLIENT = click.option(
+    "--client",
+    default=COORDINATOR,
+    show_default=True,
+    help="The certificate name of who enters model and data and receives the answer; it is part of the plan.",
+)
 _MODEL = click.argument("model", type=click.Path(path_type=Path))
 
 
@@ -25,12 +35,12 @@ _MODEL = click.argument("model", type=click.Path(path_type=Path))
 @_MODEL
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the plan goes.")
 @RANGE
+@_CLIENT
 @click.pass_obj
-def compile_(display: Display, model: Path, output: Path, ranges: tuple[str, ...]) -> None:
+def compile_(display: Display, model: Path, output: Path, ranges: tuple[str, ...], client: str) -> None:
     """Compile MODEL (ONNX) to a plan: public, without weights; prints its digest."""
-    compiled = _compiled(display, model, ranges)
-    if not output.parent.is_dir():
-        raise ModelError(f"there is no folder {output.parent}", remedy="make it first")
+    require_folder(output)
+    compiled = _compiled(display, model, ranges, client)
     write_atomic(output, compiled.plan.canonical, 0o644)
     display.result(compiled.plan.digest.hex())
 
@@ -48,6 +58,7 @@ def compile_(display: Display, model: Path, output: Path, ranges: tuple[str, ...
     help="List the operators that are supported, and stop.",
 )
 @RANGE
+@_CLIENT
 @JSON
 @click.pass_obj
 def inspect(
@@ -56,10 +67,11 @@ def inspect(
     batch: int,
     parties: int,
     ranges: tuple[str, ...],
+    client: str,
     as_json: bool,
 ) -> None:
     """What MODEL (an ONNX model or a plan) costs, gate by gate, and who learns what."""
-    plan, origins = _plan(display, model, ranges)
+    plan, origins = _plan(display, model, ranges, client)
     report = describe(plan, origins, batch, parties)
     if as_json:
         display.json(report)
@@ -72,26 +84,38 @@ def _list_operators(context: click.Context) -> None:
     context.exit()
 
 
-def _plan(display: Display, path: Path, ranges: tuple[str, ...]) -> tuple[Plan, dict[str, str]]:
+def _plan(display: Display, path: Path, ranges: tuple[str, ...], client: str) -> tuple[Plan, dict[str, str]]:
     """A plan from either kind of file, and the model's node of each gate where it is known."""
     if path.is_file() and path.open("rb").read(1) == b"{":
         if ranges:
             raise PlanError("a plan's ranges are part of it", remedy="compile the model again with --range")
         return Plan.from_bytes(path.read_bytes()), {}
-    compiled = _compiled(display, path, ranges)
+    compiled = _compiled(display, path, ranges, client)
     return compiled.plan, {gate: origin.node for gate, origin in compiled.origins.items()}
 
 
-def _compiled(display: Display, path: Path, ranges: tuple[str, ...]) -> Compiled:
-    compiled = compile_model(path, parse_ranges(ranges, input_names(path) if ranges else None))
+def _compiled(display: Display, path: Path, ranges: tuple[str, ...], client: str) -> Compiled:
+    declared = parse_ranges(ranges, input_names(path) if ranges else None)
+    compiled = compile_model(path, declared, Roles(client, client, (client,)))
     for name in compiled.undeclared:
         display.say(f"note: no range is declared for input {name!r}; -32:32 is taken (--range {name}=LOW:HIGH)")
     return compiled
 
 
+def _cost(plan: Plan, batch: int) -> Cost:
+    """Of all the runs that the batch is split into; memory is that of the largest."""
+    parts = [plan_cost(plan, size) for size in blocks(batch)]
+    return Cost(
+        rounds=sum(part.rounds for part in parts),
+        sent=sum(part.sent for part in parts),
+        dealt=sum(part.dealt for part in parts),
+        held=max(part.held for part in parts),
+    )
+
+
 def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> dict[str, Any]:
     """The report that `mpc inspect --json` prints."""
-    bound, cost = plan.bind(batch), plan_cost(plan, batch)
+    bound, cost = plan.bind(batch), _cost(plan, batch)
     gates = []
     for gate in plan.gates:
         part, wires = gate_cost(gate, bound.wire), [bound.wire[name] for name in gate.writes]
@@ -130,7 +154,8 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         "rounds": cost.rounds,
         "sent_bytes_per_peer": cost.sent,
         "sent_bytes": cost.total_sent(parties),
-        "dealt_bytes": cost.total_dealt(parties),
+        "runs": len(blocks(batch)),
+        "dealt_bytes": cost.dealt + SEED_BYTES * parties * len(blocks(batch)),
         "correlation_bytes": cost.held,
         "model_owners": sorted(owners),
         "enters": enters,
@@ -157,7 +182,8 @@ def _print(display: Display, report: dict[str, Any]) -> None:
     display.table(["gate", "node", ">shape", ">rounds", ">sent to each peer", ">dealt", ">scale", ">bound"], rows)
     display.result("")
     display.result(f"digest        {report['digest']}")
-    display.result(f"rounds        {report['rounds']}")
+    split = f" (split into {report['runs']} runs)" if report["runs"] > 1 else ""
+    display.result(f"rounds        {report['rounds']}{split}")
     each = size(report["sent_bytes_per_peer"])
     display.result(f"sent          {each} by each party to each peer (batch {report['batch']})")
     display.result(f"dealt         {size(report['dealt_bytes'])} by the provider to {report['parties']} parties, a run")

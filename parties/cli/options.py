@@ -42,6 +42,14 @@ def require_passive(security: str) -> None:
         )
 
 
+def require_folder(output: Path) -> None:
+    """The folder that an output file goes to is there, and the file is no folder."""
+    if not output.parent.is_dir():
+        raise UsageError(f"cannot write {output}: there is no folder {output.parent}", remedy="make it first")
+    if output.is_dir():
+        raise UsageError(f"cannot write {output}: it is a folder", remedy="name a file in it")
+
+
 def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> dict[str, Range]:
     """`NAME=LOW:HIGH`, or `LOW:HIGH` for every input.
 

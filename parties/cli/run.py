@@ -11,13 +11,13 @@ from typing import Any
 import click
 import numpy as np
 
-from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.compile import DEFAULT_RANGE, Compiled, compile_model
 from mpc.compiler.graph import Range
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import declared_ranges, input_names, load_model
 from mpc.errors import ConfigError, InputError, UsageError
 from parties.cli.display import Display, Stages, seconds, size
-from parties.cli.options import FOLDER, JSON, RANGE, SECURITY, parse_ranges, require_passive
+from parties.cli.options import FOLDER, JSON, RANGE, SECURITY, parse_ranges, require_folder, require_passive
 from parties.client import Cluster, check_feeds
 from parties.config import ClusterConfig, load, write_atomic
 from parties.launcher import COORDINATOR
@@ -51,8 +51,8 @@ def run(
 ) -> None:
     """Encrypted inference of MODEL (ONNX) on --input, by the running cluster or by --parties of its own."""
     require_passive(security)
-    if output is not None and (not output.parent.is_dir() or output.is_dir()):
-        raise UsageError(f"cannot write {output}", cause="there is no such folder, or it is one")
+    if output is not None:
+        require_folder(output)
     if parties is not None and cluster is not None:
         raise UsageError("--parties starts a cluster of its own; --cluster names one that runs")
     with display.stages() as stage:
@@ -94,25 +94,28 @@ def _infer(
 def _cluster_file(cluster: Path | None, folder: Path) -> Path:
     path = cluster or folder / "cluster.toml"
     if not path.is_file():
-        raise ConfigError(f"no cluster: {path} does not exist", remedy="mpc up --detach, or add --parties 3")
+        remedy = "check the path" if cluster else "mpc up --detach, or add --parties 3"
+        raise ConfigError(f"no cluster: {path} does not exist", remedy=remedy)
     return path
 
 
 def _compile(
     display: Display, model: Path, feeds: dict[str, np.ndarray], ranges: tuple[str, ...], roles: Roles
 ) -> Compiled:
-    """Compile; inputs that nobody declared a range for take one from this data, said aloud.
+    """Compile; inputs that nobody declared a range for take the default, as everywhere.
 
-    One power of two around all of an input; if that would cost too much precision, one a column.
+    Where this data does not fit it, or precision suffers, they take a power of two around all of the input, or
+    around each column, said aloud.
     """
     declared = parse_ranges(ranges, list(feeds))
     known = {**declared_ranges(load_model(model)), **declared}
     missing = [name for name, values in feeds.items() if name not in known and _measurable(values)]
     if not missing:
         return _note_error(display, compile_model(model, declared, roles))
+    fits = all(np.abs(feeds[name]).max() <= DEFAULT_RANGE[1] for name in missing)
     whole = {name: _around(np.abs(feeds[name]).max()) for name in missing}
-    compiled = compile_model(model, {**declared, **whole}, roles)
-    form = "a power of two around this data is taken"
+    compiled = compile_model(model, declared if fits else {**declared, **whole}, roles)
+    form = "" if fits else "a power of two around this data is taken"
     if max(compiled.errors.values()) > _PRECISE:
         columns = {
             name: _around(np.abs(feeds[name]).reshape(-1, feeds[name].shape[-1]).max(axis=0)) for name in missing
@@ -120,11 +123,10 @@ def _compile(
         finer = compile_model(model, {**declared, **columns}, roles)
         if max(finer.errors.values()) < max(compiled.errors.values()):
             compiled, form = finer, "a power of two around each column of this data is taken"
+    low, high = DEFAULT_RANGE
     for name in missing:
-        display.say(
-            f"note: no range is declared for input {name!r}; {form}, "
-            f"and the parties see it in the plan (--range {name}=LOW:HIGH declares one)"
-        )
+        seen = f"{form}, and the parties see it in the plan" if form else f"{low:g}:{high:g} is taken"
+        display.say(f"note: no range is declared for input {name!r}; {seen} (--range {name}=LOW:HIGH declares one)")
     return _note_error(display, compiled)
 
 
@@ -161,9 +163,7 @@ def load_inputs(entries: tuple[str, ...], names: list[str]) -> dict[str, np.ndar
     """
     feeds: dict[str, np.ndarray] = {}
     for entry in entries:
-        name, separator, path = entry.partition("=")
-        if not separator or Path(entry).is_file():
-            name, path = "", entry
+        name, path = _split(entry, names)
         for key, value in _read(Path(path)).items():
             wanted = _input_name(name, key, names, path)
             if wanted in feeds:
@@ -172,6 +172,18 @@ def load_inputs(entries: tuple[str, ...], names: list[str]) -> dict[str, np.ndar
                 )
             feeds[wanted] = value
     return feeds
+
+
+def _split(entry: str, names: list[str]) -> tuple[str, str]:
+    """(name or "", path); names of inputs and paths of files may have '=' in them."""
+    if Path(entry).exists():
+        return "", entry
+    known = [name for name in names if entry.startswith(f"{name}=")]
+    if known:
+        name = max(known, key=len)
+        return name, entry[len(name) + 1 :]
+    name, separator, path = entry.partition("=")
+    return (name, path) if separator else ("", entry)
 
 
 def _input_name(given: str, key: str, names: list[str], path: str) -> str:
@@ -188,7 +200,8 @@ def _input_name(given: str, key: str, names: list[str], path: str) -> str:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise InputError(f"no input file at {path}", remedy="check the path")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"input file {path} {what}", remedy="check the path")
     try:
         loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -197,8 +210,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except (ValueError, OSError, EOFError, KeyError) as error:
         raise InputError(
             f"{path} is not a .npy or .npz file of numbers",
-            cause=str(error).split("\n", 1)[0][:200],
-            remedy="save it with numpy.save or numpy.savez",
+            cause="it holds Python objects, or is not numpy's format" if "pickle" in str(error) else str(error)[:200],
+            remedy="save numbers with numpy.save or numpy.savez",
         ) from None
     except Exception as error:  # zipfile and zlib have errors of their own
         raise InputError(f"{path} is damaged ({type(error).__name__})", remedy="save it again") from None
@@ -237,15 +250,11 @@ def _print(display: Display, outputs: dict[str, Any], price: dict[str, Any]) -> 
             display.result("  " + "  ".join(f"{v:.6g}" if array.dtype.kind == "f" else str(v) for v in row[:12]))
         if len(rows) > _SHOWN_ROWS:
             display.result(f"  ... {len(rows) - _SHOWN_ROWS} more rows; --output FILE.npz keeps all")
-    display.result("")
-    display.result(
-        f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})"
-    )
-    display.result(f"offline       {seconds(price['offline_s'])}  (of it the provider {seconds(price['provider_s'])})")
-    display.result(f"set-up        {seconds(price['setup_s'])}  (weights shared, once a session)")
-    display.result(f"rounds        {price['rounds']}")
-    display.result(
-        f"sent          {size(price['sent_bytes'])} by the largest party, to all {price['parties'] - 1} peers"
-    )
-    display.result(f"dealt         {size(price['dealt_bytes'])}")
-    display.result(f"learned by    {', '.join(price['recipients'])}")
+    display.say("")
+    display.say(f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})")
+    display.say(f"offline       {seconds(price['offline_s'])}  (of it the provider {seconds(price['provider_s'])})")
+    display.say(f"set-up        {seconds(price['setup_s'])}  (weights shared, once a session)")
+    display.say(f"rounds        {price['rounds']}")
+    display.say(f"sent          {size(price['sent_bytes'])} by the largest party, to all {price['parties'] - 1} peers")
+    display.say(f"dealt         {size(price['dealt_bytes'])}")
+    display.say(f"learned by    {', '.join(price['recipients'])}")

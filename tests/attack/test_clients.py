@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpc.compiler.lower import Roles
+from mpc.cost import plan_cost
 from mpc.errors import (
     ConfigError,
     EncodingError,
@@ -22,8 +23,13 @@ from mpc.errors import (
     ReuseError,
     SessionError,
 )
+from mpc.gates.linear import Combine, Total
+from mpc.gates.truncate import Truncate
+from mpc.wires import BATCH as B
+from mpc.wires import Masking
 from parties.config import Deadlines, Limits, PolicyConfig
 from parties.ledger import RunState
+from parties.limits import plan_memory, run_memory
 from parties.pb import party_pb2
 from tests.support.parties import (
     COORDINATOR,
@@ -36,6 +42,7 @@ from tests.support.parties import (
     eventually,
     parts,
 )
+from tests.support.plans import Builder, wire
 
 STRANGER = "stranger"
 P = (1 << 61) - 1
@@ -152,7 +159,7 @@ def test_the_recipients_are_in_the_plan_and_in_the_policy(tmp_path: Path) -> Non
                 script.propose()
             assert caught.value.peer == "party-1"
             assert script.errors[0] is None  # party 0 allows it; nothing ever ran there
-        with pytest.raises(PolicyError, match=f"coordinator '{STRANGER}'"):
+        with pytest.raises(PolicyError, match=f"no part for '{STRANGER}'|coordinator '{STRANGER}'"):
             cluster.script().propose(STRANGER)
         assert cluster.script().started().finish()
         assert [state for state, _ in cluster.ledger_states(1)] == ["open"]
@@ -461,11 +468,66 @@ def test_silent_submissions_do_not_keep_their_threads(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ results
 
 
-def test_a_result_is_given_once(script: Script) -> None:
+def test_a_recipient_may_ask_again_and_gets_the_same(script: Script) -> None:
     script.started()
+    first = script.finish()
+    again = script.finish()
+    assert [[part.SerializeToString() for part in reply] for reply in first] == [
+        [part.SerializeToString() for part in reply] for reply in again
+    ]
+
+
+def test_every_recipient_gets_the_seeds_and_nobody_else(cluster: InProcess) -> None:
+    script = cluster.script(Roles(MODEL_OWNER, OWNER, (RECIPIENT, STRANGER))).started()
+    for who in (RECIPIENT, STRANGER, RECIPIENT):
+        [header, *_] = script.result(0, 1, who)
+        assert [output.wire for output in header.header.outputs] == [script.output_wire]
+    [header] = script.result(0, 1, COORDINATOR)
+    assert not header.header.outputs
+
+
+def test_runs_start_in_the_order_of_their_numbers(script: Script) -> None:
+    """Whatever the order in which their inputs arrive, which can differ from party to party."""
+    script.ready()
+    script.prepare(2, 1)
+    for run in (2, 1):
+        script.enter(run, script.integers(data(1)), OWNER, 1)
+    assert script.finish(2)
+    assert script.finish(1)
+
+
+def test_memory_is_given_back(script: Script) -> None:
+    script.started()
+    session, budget = script.cluster.of(0, script.id), script.cluster.nodes[0]._budget
     script.finish()
-    with pytest.raises(ReuseError):
-        script.result(0, 1, RECIPIENT)
+    [one] = [run.held for run in session._runs.values()]
+    for run in range(2, 14):
+        script.prepare(run, 1)
+        script.enter(run, script.integers(data(1)), OWNER, 1)
+        script.finish(run)
+    assert sum(run.held for run in session._runs.values()) == one > 0
+    assert len(session._runs) <= 10
+    taken = budget.taken
+    session.close()
+    assert taken - budget.taken == one + session._granted
+
+
+def test_free_gates_count_against_the_memory_limit() -> None:
+    """A plan of a few kilobytes that deals next to nothing and broadcasts to terabytes."""
+    b = Builder()
+    b.enter("x", (B, 1), 20)
+    b.gate(
+        Combine(name="wide", xs=("x",), factors=(1,), out="w"),
+        wire("w", (B, 1 << 26), 20, masking=Masking.INHERITED),
+    )
+    b.gate(Total(name="sum", x="w", out="s"), wire("s", (B, 1), 50, masking=Masking.INHERITED))
+    b.gate(Truncate(name="t", x="s", out="y", shift=0), wire("y", (B, 1), 50))
+    b.output("y")
+    plan = b.build()
+    assert plan_cost(plan, 4096).held < 1 << 20
+    with pytest.raises(PlanError, match="memory"):
+        run_memory(plan, 4096, Limits())
+    plan_memory(plan, Limits())
 
 
 def test_seeds_leave_after_revealed_is_in_the_ledger(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ class Opening:
             plan_digest=terms.plan_digest,
             field="2^61-1",
             roster=terms.roster_digest,
+            salt=bytes(range(32)),
         )
         self.id = terms.session_id
         self.outcome: OpenReply | MpcError | None = None
