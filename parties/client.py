@@ -257,7 +257,7 @@ def _check_feed(plan: Plan, given: PlanInput, array: np.ndarray) -> int | None:
             remedy=f"convert it: x.astype(numpy.{given.dtype})",
         )
     if 0 in array.shape:
-        raise InputError(f"input {given.name!r} is empty: its shape is {array.shape}")
+        raise InputError(f"input {given.name!r} is empty: its shape is {array.shape}", remedy="give at least one row")
     fits = len(array.shape) == len(shape) and all(d in ("batch", n) for d, n in zip(shape, array.shape, strict=False))
     if not fits:
         raise InputError(

@@ -63,7 +63,7 @@ def test_ranges_are_checked_column_by_column(values: list, fits: bool) -> None:
     if fits:
         fixedpoint.check_range(np.array(values), low, high, "x")
         return
-    with pytest.raises(InputError, match="input 'x'.*outside the declared range") as caught:
+    with pytest.raises(InputError, match="input 'x'.*outside the plan's range") as caught:
         fixedpoint.check_range(np.array(values), low, high, "x")
     assert "--range x=" in (caught.value.remedy or "")
 
