@@ -511,7 +511,7 @@ def test_memory_is_given_back(cluster: InProcess, monkeypatch: pytest.MonkeyPatc
     give = budget.give
     monkeypatch.setattr(budget, "give", lambda count: (given.append(count), give(count)))
     session.close()
-    assert sum(given) == one + session._granted
+    assert one in given and session._granted in given
 
 
 def test_free_gates_count_against_the_memory_limit() -> None:
