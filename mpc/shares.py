@@ -136,6 +136,11 @@ class Lane:
         flipped = np.full(mask.shape, self.one)
         return Share(np.where(public_bit == 1, fp.sub(flipped, mask.values), mask.values))
 
+    def sum_selected(self, words: BitShare, selected: np.ndarray) -> BitShare:
+        """The XOR of those bits of every word that a public word selects, one bit a word."""
+        parity = np.bitwise_count(words.values & selected) & 1
+        return BitShare(parity.astype(np.uint8), 1)
+
     def look_up(self, comparison: Comparison, table: BitShare, c: np.ndarray, mask: BitShare) -> BitShare:
         """The masked leaf bits of every comparison at the public c; see `comparison`."""
         out = np.empty(c.shape, dtype=mask.values.dtype)

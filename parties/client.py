@@ -58,7 +58,6 @@ class Cluster:
 
     def __init__(self, config: ClusterConfig, layout: launcher.LocalLayout | None = None) -> None:
         self._layout = layout
-        self._temporary: Path | None = None
         self.config = config
         self.parties = Parties(config, Identity.load(config.tls, config.name))
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -80,7 +79,7 @@ class Cluster:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        cluster._temporary = folder
+        weakref.finalize(cluster, _tear_down, layout)
         return cluster
 
     @classmethod
@@ -116,10 +115,8 @@ class Cluster:
         for session in list(self._sessions):
             session.close()
         self.parties.close()
-        if self._temporary is not None and self._layout is not None:
-            launcher.stop(self._layout)
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        if self._layout is not None:
+            _tear_down(self._layout)
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +125,12 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _tear_down(layout: launcher.LocalLayout) -> None:
+    """Stop a cluster of our own and remove its folder, keys and all; safe to call twice, and at exit."""
+    launcher.stop(layout)
+    shutil.rmtree(layout.folder, ignore_errors=True)
 
 
 class Session:
@@ -144,7 +147,7 @@ class Session:
         self.plan: Plan = compiled.plan
         self.last_run: RunReport | None = None
         self._remote = CoordinatedSession(parties, compiled.plan, compiled.weights)
-        weakref.finalize(self, self._remote.close)
+        weakref.finalize(self, self._remote.close).atexit = False  # an exiting process just hangs up
 
     def __enter__(self) -> Self:
         return self

@@ -319,7 +319,7 @@ class CoordinatedSession:
         request = party_pb2.CloseRequest(session_id=self.id)
         try:
             self._parties.each(lambda party: party.call("Close", request, self._deadlines.connect))
-        except MpcError:
+        except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are
             return
 
 

@@ -87,7 +87,8 @@ class PartyNode:
             logger().warning("refused by policy", caller=coordinator, why=str(refusal))
             # The remedy lists what this party allows: that is for its operator alone.
             raise PolicyError(
-                refusal.what, remedy=f"ask the operator of {self.config.name}; its log has more"
+                refusal.what,
+                remedy=f"ask the operator of {self.config.name}, its log has more; ranges and names are part of plans",
             ) from None
         nonce = self._draw(NONCE_BYTES)
         with self._changed:

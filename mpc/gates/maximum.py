@@ -30,7 +30,7 @@ from mpc import kernels, truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
 from mpc.gates.compare import comparison_correlations, deal_comparison, sign_bit
-from mpc.shares import BitShare, Lane, Share
+from mpc.shares import Share
 from mpc.wires import Masking
 
 if TYPE_CHECKING:
@@ -167,11 +167,12 @@ class Maximum(Gate):
         (opened,) = yield (wins,)
         bits = _by_candidate(opened.reshape(-1, rows), n, flip=np.uint8(1))
         for level, _ in enumerate(_levels(n)):
-            joined = _and(lane, _grouped(bits, fill=1), kept[f"node{level}"]) ^ kept[f"fresh{level}"]
+            opened_groups, node = _grouped(bits, fill=1), kept[f"node{level}"]
+            joined = lane.sum_selected(node, _selection_table()[opened_groups])
+            joined = joined ^ lane.const_bits(opened_groups == _MONOMIALS) ^ kept[f"fresh{level}"]
             (bits,) = yield (joined,)
         e = np.ascontiguousarray(bits[:, 0, :])
-        yield_shares = [self._output(run, name, c, e) for name in self.writes]
-        public = yield tuple(yield_shares)
+        public = yield tuple(self._output(run, name, c, e) for name in self.writes)
         for name, value in zip(self.writes, public, strict=True):
             run.set(name, value)
 
@@ -183,8 +184,7 @@ class Maximum(Gate):
             terms = lane.select_bit(e, kept["gamma"]).times(np.broadcast_to(places, e.shape))
         else:
             out = np.empty(c.size, dtype=np.uint64)
-            flat = [kept[key].values.reshape(-1) for key in ("gamma", "m", "gamma_m")]
-            gamma, m, gamma_m = flat
+            gamma, m, gamma_m = (kept[key].values.reshape(-1) for key in ("gamma", "m", "gamma_m"))
             kernels.relu_mux(
                 c.reshape(-1),
                 e.reshape(-1),
@@ -265,13 +265,6 @@ def _selection_table() -> np.ndarray:
 
 def _monomials(masks: np.ndarray) -> np.ndarray:
     return _monomial_table()[masks]
-
-
-def _and(lane: Lane, opened: np.ndarray, node: BitShare) -> BitShare:
-    """The share of AND_k (opened_k xor mask_k): one bit a word."""
-    chosen = node.values & _selection_table()[opened]
-    parity = (np.bitwise_count(chosen) & 1).astype(np.uint8)
-    return BitShare(parity, 1) ^ lane.const_bits(opened == _MONOMIALS)
 
 
 def _classes_first(values: np.ndarray) -> np.ndarray:

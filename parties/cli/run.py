@@ -255,6 +255,7 @@ def _print(display: Display, outputs: dict[str, Any], price: dict[str, Any]) -> 
     display.say(f"offline       {seconds(price['offline_s'])}  (of it the provider {seconds(price['provider_s'])})")
     display.say(f"set-up        {seconds(price['setup_s'])}  (weights shared, once a session)")
     display.say(f"rounds        {price['rounds']}")
-    display.say(f"sent          {size(price['sent_bytes'])} by the largest party, to all {price['parties'] - 1} peers")
+    peers = "its peer" if price["parties"] == 2 else f"all {price['parties'] - 1} peers"
+    display.say(f"sent          {size(price['sent_bytes'])} by the largest party to {peers}")
     display.say(f"dealt         {size(price['dealt_bytes'])}")
     display.say(f"learned by    {', '.join(price['recipients'])}")
