@@ -29,6 +29,7 @@ from parties import launcher
 from parties.certificates import Identity
 from parties.config import ClusterConfig, load
 from parties.coordinator import CoordinatedSession, Parties, Progress, RunReport, sum_reports
+from parties.layout import LocalLayout
 
 BLOCK_ROWS = 1024
 """Rows of one run; more are split."""
@@ -56,7 +57,7 @@ class Cluster:
     Make one with `local` or `connect`.
     """
 
-    def __init__(self, config: ClusterConfig, layout: launcher.LocalLayout | None = None) -> None:
+    def __init__(self, config: ClusterConfig, layout: LocalLayout | None = None) -> None:
         self._layout = layout
         self.config = config
         self.parties = Parties(config, Identity.load(config.tls, config.name))
@@ -73,7 +74,7 @@ class Cluster:
         """
         folder = Path(tempfile.mkdtemp(prefix="mpc-"))
         try:
-            layout = launcher.LocalLayout.create(folder, parties, threads=threads)
+            layout = LocalLayout.create(folder, parties, threads=threads)
             launcher.start(layout)
             cluster = cls(load(ClusterConfig, layout.cluster_file), layout)
         except BaseException:
@@ -127,7 +128,7 @@ class Cluster:
         self.close()
 
 
-def _tear_down(layout: launcher.LocalLayout) -> None:
+def _tear_down(layout: LocalLayout) -> None:
     """Stop a cluster of our own and remove its folder, keys and all; safe to call twice, and at exit."""
     launcher.stop(layout)
     shutil.rmtree(layout.folder, ignore_errors=True)

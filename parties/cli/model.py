@@ -20,7 +20,7 @@ from parties.cli.display import Display, size
 from parties.cli.options import JSON, RANGE, parse_ranges, require_folder
 from parties.client import blocks
 from parties.config import write_atomic
-from parties.launcher import COORDINATOR
+from parties.layout import COORDINATOR
 
 _CLIENT = click.option(
     "--client",

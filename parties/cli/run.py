@@ -20,7 +20,7 @@ from parties.cli.display import Display, Stages, seconds, size
 from parties.cli.options import FOLDER, JSON, RANGE, SECURITY, parse_ranges, require_folder, require_passive
 from parties.client import Cluster, check_feeds
 from parties.config import ClusterConfig, load, write_atomic
-from parties.launcher import COORDINATOR
+from parties.layout import COORDINATOR
 
 _SHOWN_ROWS = 10
 _PRECISE = 1e-3

@@ -16,7 +16,8 @@ import pytest
 from mpc.errors import PeerError, SessionError
 from parties import Cluster, launcher
 from parties.config import ClusterConfig, Deadlines, PartyConfig, dump_toml, load
-from parties.launcher import LocalLayout
+from parties.layout import LocalLayout
+from parties.pids import birth_of, running
 from tests.support.parties import data, eventually, tiny_answer, tiny_model
 from tests.support.parties_commands import LONG, mpc, start
 
@@ -26,11 +27,11 @@ pytestmark = pytest.mark.timeout(120)
 def pids(folder: Path) -> dict[str, int]:
     """Who runs in a cluster's folder."""
     layout = LocalLayout.open(folder / ".mpc")
-    return {member.name: pid for member in layout.members if (pid := launcher._running(member))}
+    return {member.name: pid for member in layout.members if (pid := running(member.folder))}
 
 
 def alive(pid: int) -> bool:
-    return launcher._birth(pid) is not None
+    return birth_of(pid) is not None
 
 
 def prepare(folder: Path) -> None:

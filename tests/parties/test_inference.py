@@ -19,7 +19,7 @@ from mpc.compiler.compile import compile_model
 from mpc.cost import plan_cost
 from parties import Cluster, Session, launcher
 from parties.config import Endpoint, PartyConfig, Peer, dump_toml, load
-from parties.launcher import LocalLayout
+from parties.layout import LocalLayout
 from tests.support.effort import FULL
 from tests.support.parties_commands import mpc
 

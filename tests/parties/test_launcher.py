@@ -19,7 +19,9 @@ from mpc.errors import ConfigError, UsageError
 from parties import launcher
 from parties.certificates import Identity
 from parties.config import ClusterConfig, PartyConfig, ProviderConfig, load
-from parties.launcher import LocalLayout, Member, start, status, stop
+from parties.launcher import start, status, stop
+from parties.layout import LocalLayout, Member, _pick_ports
+from parties.pids import birth_of, children
 from parties.policy import Policy
 
 REPOSITORY = Path(__file__).parents[2]
@@ -55,7 +57,7 @@ def stub(**behaviours: str) -> Callable[[Member], list[str]]:
 
 
 def alive(pid: int) -> bool:
-    return launcher._birth(pid) is not None
+    return birth_of(pid) is not None
 
 
 def gone(pids: list[int], seconds: float = 10) -> bool:
@@ -144,7 +146,7 @@ def test_a_taken_port_names_its_holder(tmp_path: Path) -> None:
 def free_base(count: int) -> int:
     for base in range(21000, 30000, 10):
         try:
-            launcher._pick_ports(count, base)
+            _pick_ports(count, base)
         except ConfigError:
             continue
         return base
@@ -188,7 +190,7 @@ def test_start_status_stop(layout: LocalLayout, monkeypatch: pytest.MonkeyPatch)
         LocalLayout.create(layout.folder, parties=2)
     assert stop(layout) == ["provider", "party-0", "party-1"]
     assert not any(map(alive, pids))
-    assert not any(pid in launcher._children or Path(f"/proc/{pid}").exists() for pid in pids)  # no zombies
+    assert not any(pid in children or Path(f"/proc/{pid}").exists() for pid in pids)  # no zombies
     assert stop(layout) == []
     assert {line.state for line in status(layout)} == {"stopped"}
 
@@ -242,7 +244,7 @@ def test_a_recycled_pid_is_never_killed(layout: LocalLayout) -> None:
     """The pid file points at a living process that is not the one we started."""
     bystander = subprocess.Popen(["sleep", "30"], start_new_session=True)
     try:
-        record = {"pid": bystander.pid, "birth": launcher._birth(bystander.pid), "started": 0.0}
+        record = {"pid": bystander.pid, "birth": birth_of(bystander.pid), "started": 0.0}
         for wrong in (record | {"birth": "an earlier one"}, record | {"pid": -1}, record | {"pid": 0}, {"pid": "x"}):
             (layout.members[1].folder / "pid").write_text(json.dumps(wrong))
             assert status(layout)[1].state == "died"
@@ -261,7 +263,8 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 from test_launcher import stub
-from parties.launcher import LocalLayout, start
+from parties.launcher import start
+from parties.layout import LocalLayout
 start(LocalLayout.open(Path(sys.argv[3])), detach=sys.argv[4] == "detach", command=stub(party_0="stubborn"))
 print("up", flush=True)
 if sys.argv[4] != "detach":
