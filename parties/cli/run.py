@@ -207,10 +207,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         arrays = {key: loaded[key] for key in loaded.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except (ValueError, OSError, EOFError, KeyError):
         raise InputError(
             f"{path} is not a .npy or .npz file of numbers",
-            cause="it holds Python objects, or is not numpy's format" if "pickle" in str(error) else str(error)[:200],
+            cause="it holds Python objects, is cut short, or is in another format",
             remedy="save numbers with numpy.save or numpy.savez",
         ) from None
     except Exception as error:  # zipfile and zlib have errors of their own
