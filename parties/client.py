@@ -51,7 +51,22 @@ class NodeArg:
     type: str
 
 
-class Cluster:
+class _Closing:
+    """A context manager that closes at its end."""
+
+    def close(self) -> None:
+        raise NotImplementedError  # pragma: no cover - both subclasses have one
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Cluster(_Closing):
     """A running cluster, as one client sees it.  A context manager.
 
     Make one with `local` or `connect`.
@@ -73,11 +88,14 @@ class Cluster:
             ConfigError: a daemon does not start.
         """
         folder = Path(tempfile.mkdtemp(prefix="mpc-"))
+        layout = None
         try:
             layout = LocalLayout.create(folder, parties, threads=threads)
             launcher.start(layout)
             cluster = cls(load(ClusterConfig, layout.cluster_file), layout)
         except BaseException:
+            if layout is not None:
+                launcher.stop(layout)
             shutil.rmtree(folder, ignore_errors=True)
             raise
         weakref.finalize(cluster, _tear_down, layout)
@@ -119,14 +137,6 @@ class Cluster:
         if self._layout is not None:
             _tear_down(self._layout)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def _tear_down(layout: LocalLayout) -> None:
     """Stop a cluster of our own and remove its folder, keys and all; safe to call twice, and at exit."""
@@ -134,7 +144,7 @@ def _tear_down(layout: LocalLayout) -> None:
     shutil.rmtree(layout.folder, ignore_errors=True)
 
 
-class Session:
+class Session(_Closing):
     """Encrypted inference of one model; `run` behaves as `onnxruntime.InferenceSession.run`.
 
     A context manager: parties keep a session open until it is closed, dropped, or idle too long.
@@ -149,14 +159,6 @@ class Session:
         self.last_run: RunReport | None = None
         self._remote = CoordinatedSession(parties, compiled.plan, compiled.weights)
         weakref.finalize(self, self._remote.close).atexit = False  # an exiting process just hangs up
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def on_progress(self, report: Progress) -> None:
         """Call `report(rounds done, rounds in all, bytes sent so far)` a few times a second during runs."""

@@ -84,7 +84,7 @@ class Parties:
             except MpcError as error:
                 errors.append(error)
         if errors:
-            raise _most_telling(errors, self.names)
+            raise _most_telling(errors)
         return answers
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class Parties:
             client.close()
 
 
-def _most_telling(errors: list[MpcError], names: tuple[str, ...]) -> MpcError:
+def _most_telling(errors: list[MpcError]) -> MpcError:
     """Of what several parties say about one failure, the root: a refusal before a lost peer, and of
     lost peers the one that most of the others name."""
     blamed = [error.peer for error in errors if error.peer]

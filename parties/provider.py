@@ -37,6 +37,7 @@ _REMEMBERED = 4096
 class _Bundle:
     """One dealt bundle, until every party has fetched its part."""
 
+    batch: int
     dealt: Dealt = field(repr=False)
     seeds: list[Seed] = field(repr=False)
     signed: party_pb2.Manifest
@@ -51,10 +52,10 @@ class _Session:
     plan: Plan
     masks: SessionMasks = field(default_factory=SessionMasks)
     bundles: dict[int, _Bundle] = field(default_factory=dict)
-    batches: dict[int, int] = field(default_factory=dict)
     last_run: int = -1
     used_at: float = 0.0
     granted: int = 0
+    over: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -120,8 +121,11 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
     def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:
         with self._lock:
             session = self._sessions.get(request.session_id)
-            if session is not None and caller(context) in session.terms.parties:
-                self._end(request.session_id)
+            ended = session is not None and caller(context) in session.terms.parties
+            if ended:
+                self._forget(request.session_id)
+        if session is not None and ended:
+            self._settle(session)
         return provider_pb2.FinishReply()
 
     # ------------------------------------------------------------------------ sessions
@@ -139,8 +143,8 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
             raise PolicyError(f"{party!r} is not a party of this session")
         if not set(terms.parties) <= set(self._config.parties):
             raise PolicyError("the session has parties that this provider does not deal to")
+        self.drop_idle()
         with self._lock:
-            self._drop_idle()
             if request.session_id in self._ended:
                 raise SessionError("this session is over; its correlations are gone", remedy="start a new session")
             if request.session_id not in self._sessions:
@@ -161,34 +165,42 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
                 )
             return self._sessions[session_id]
 
-    def _end(self, session_id: bytes) -> None:
-        session = self._sessions.pop(session_id, None)
-        if session is not None:
+    def _forget(self, session_id: bytes) -> None:
+        """Nobody finds the session from now on; call with the lock held, and `_settle` without it."""
+        del self._sessions[session_id]
+        self._ended[session_id] = None
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+
+    def _settle(self, session: _Session) -> None:
+        """Give back what a forgotten session held, once a deal that may be under way is done."""
+        with session.lock:
+            session.over = True
             self._budget.give(session.granted + sum(bundle.held for bundle in session.bundles.values()))
-            self._ended[session_id] = None
-            while len(self._ended) > _REMEMBERED:
-                self._ended.popitem(last=False)
+            session.bundles.clear()
 
     def drop_idle(self) -> None:
         """End the sessions that nobody has used for the idle deadline."""
-        with self._lock:
-            self._drop_idle()
-
-    def _drop_idle(self) -> None:
         limit = self._clock() - self._config.deadlines.idle
-        for session_id in [sid for sid, session in self._sessions.items() if session.used_at < limit]:
-            self._end(session_id)
+        with self._lock:
+            idle = {sid: session for sid, session in self._sessions.items() if session.used_at < limit}
+            for session_id in idle:
+                self._forget(session_id)
+        for session in idle.values():
+            self._settle(session)
 
     # ------------------------------------------------------------------------- bundles
 
     def _fetch(self, session: _Session, request: provider_pb2.DealRequest, party: str) -> tuple[_Bundle, bytes]:
         """This party's part of a bundle, once."""
         with session.lock:
+            if session.over:
+                raise SessionError("this session is over", remedy="start a new session")
             session.used_at = self._clock()
             if request.run not in session.bundles:
                 self._deal(session, request)
             bundle = session.bundles[request.run]
-            if session.batches[request.run] != request.batch:
+            if bundle.batch != request.batch:
                 raise HandshakeError("the parties do not agree on this run's batch size")
             if party not in bundle.waiting:
                 raise SessionError(f"{party} was dealt this bundle before; correlations are given once")
@@ -222,8 +234,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         dealt = deal(gates, plan.wire, bundle_id, seeds, session.masks)
         signed = manifest.sign(self._identity, session.terms, bundle_id, dealt)
         session.last_run = request.run
-        session.batches[request.run] = request.batch
-        session.bundles[request.run] = _Bundle(
-            dealt, seeds, signed, time.perf_counter() - started, set(session.terms.parties), held
-        )
+        seconds = time.perf_counter() - started
+        waiting = set(session.terms.parties)
+        session.bundles[request.run] = _Bundle(request.batch, dealt, seeds, signed, seconds, waiting, held)
         self._counters.runs.labels(state="dealt").inc()

@@ -168,6 +168,25 @@ def test_the_id_is_that_of_the_terms(cluster: InProcess) -> None:
         cluster.dealer("party-0").Deal(request)
 
 
+def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
+    """A session that ends with a bundle half fetched, fetched whole, or being fetched: nothing stays, nothing twice."""
+    with InProcess(tmp_path, 2) as own:
+        budget = own.provider._budget
+        for fetchers in ((), ("party-0",), ("party-0", "party-1")):
+            asking = Asking(own).opened()
+            for who in fetchers:
+                asking.deal(who, 1)
+            assert budget.taken > 0
+            own.dealer("party-0").Finish(provider_pb2.FinishRequest(session_id=asking.id))
+            assert budget.taken == 0
+        late = Asking(own).opened()
+        session = own.provider._session(late.id)
+        own.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=late.id))
+        with pytest.raises(SessionError, match="over"):  # it had been found just before it ended
+            own.provider._fetch(session, late.request(1), "party-0")
+        assert budget.taken == 0
+
+
 def test_an_ended_session_is_not_dealt_again(cluster: InProcess) -> None:
     """16, 19."""
     asking = Asking(cluster).opened()
