@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
 from mpc import kernels
+from mpc.windows import Windows, blocks
 
 BITS = 61
 P = (1 << BITS) - 1
@@ -104,6 +106,11 @@ class Operand:
     values: np.ndarray = field(repr=False)
 
     @cached_property
+    def stack(self) -> dict[tuple[int, ...], Operand]:
+        """Each matrix of a stack (..., k, n), by its place."""
+        return {place: Operand(self.values[place]) for place in np.ndindex(self.values.shape[:-2])}
+
+    @cached_property
     def rows(self) -> np.ndarray:
         """The transposed matrix (n, k), contiguous, for products with few rows."""
         return np.ascontiguousarray(self.values.T)
@@ -115,7 +122,8 @@ class Operand:
 
     def lay_out(self, rows: int) -> None:
         """Make now what a product with this many rows will need."""
-        _ = self.rows if rows <= THIN_ROWS else self.limbs
+        for matrix in self.stack.values() if self.values.ndim > 2 else (self,):
+            _ = matrix.rows if rows <= THIN_ROWS else matrix.limbs
 
 
 def _limbs(a: np.ndarray) -> np.ndarray:
@@ -128,8 +136,11 @@ def _limbs(a: np.ndarray) -> np.ndarray:
 def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = None) -> np.ndarray:
     """a @ b (+ offset) over F_p.
 
-    Shapes: a (m, k), b (k, n), offset broadcastable to (m, n).  Error: exact.
+    Shapes: a (m, k), b (k, n), offset broadcastable to (m, n); or stacks of them, whose leading axes
+    broadcast.  Error: exact.
     """
+    if a.ndim > 2 or (b.values if isinstance(b, Operand) else b).ndim > 2:
+        return _stacked(a, b, offset)
     right = b if isinstance(b, Operand) else Operand(b)
     (m, k), n = a.shape, right.values.shape[1]
     if right.values.shape[0] != k:
@@ -146,4 +157,75 @@ def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = N
         np.matmul(left[:, :, start:stop], right.limbs[:, start:stop, :], out=products)
         kernels.recombine(products.reshape(6, -1), base.reshape(-1), out.reshape(-1))
         base = out
+    return out
+
+
+def _stacked(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None) -> np.ndarray:
+    """Matrix by matrix; where one right operand serves several left ones, their rows are joined."""
+    right = b if isinstance(b, Operand) else Operand(b)
+    (m, k), (_, n) = a.shape[-2:], right.values.shape[-2:]
+    lead = np.broadcast_shapes(a.shape[:-2], right.values.shape[:-2])
+    rank = right.values.ndim - 2
+    if all(size == 1 for size in right.values.shape[:-2]):
+        base = None if offset is None else np.broadcast_to(offset, (*lead, m, n)).reshape(-1, n)
+        joined = right.stack[(0,) * rank] if rank else right
+        return matmul(np.broadcast_to(a, (*lead, m, k)).reshape(-1, k), joined, base).reshape(*lead, m, n)
+    left = np.broadcast_to(a, (*lead, m, k))
+    out = np.empty((*lead, m, n), dtype=np.uint64)
+    offsets = None if offset is None else np.broadcast_to(offset, out.shape)
+    outer = len(lead) - rank
+    for place, matrix in right.stack.items():
+        # every left matrix that this right one is broadcast against
+        chosen = (slice(None),) * outer + tuple(
+            slice(None) if size == 1 else slice(at, at + 1)
+            for at, size in zip(place, right.values.shape[:-2], strict=True)
+        )
+        rows = left[chosen]
+        base = None if offsets is None else offsets[chosen].reshape(-1, n)
+        out[chosen] = matmul(rows.reshape(-1, k), matrix, base).reshape(*rows.shape[:-1], n)
+    return out
+
+
+BLOCK_BYTES = 12 << 20
+"""Of the limbs of a convolution's patches, or of their products, at one time."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The filters (o, c / groups, *kernel) of a convolution, split into limbs once and kept."""
+
+    values: np.ndarray = field(repr=False)
+    windows: Windows
+
+    @cached_property
+    def limbs(self) -> np.ndarray:
+        """(6, groups, o / groups, c / groups * prod(kernel)) float64."""
+        groups = self.windows.groups
+        return _limbs(self.values.reshape(groups, self.values.shape[0] // groups, -1))
+
+
+def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) -> np.ndarray:
+    """The convolution (+ offset) over F_p, as products with the patches of a few windows at a time.
+
+    Shapes: x (n, c, *sizes), offset broadcastable to the result (n, o, *positions).  Error: exact.
+    """
+    windows, right = filters.windows, filters.limbs
+    positions = windows.positions(x.shape[2:])
+    _, groups, per_group, inner = right.shape
+    out = np.empty((x.shape[0], filters.values.shape[0], *positions), dtype=np.uint64)
+    base = np.broadcast_to(zeros(()) if offset is None else offset, out.shape)
+    most = max(1, BLOCK_BYTES // (48 * groups * max(inner, per_group)))
+    images = max(1, most // prod(positions))
+    for start in range(0, x.shape[0], images):
+        rows = x[start : start + images]
+        for block in blocks(positions, most):
+            place = (slice(start, start + images), slice(None), *block)
+            columns = _limbs(windows.patches(rows, block)).reshape(6, len(rows), groups, inner, -1)
+            products = np.empty((6, len(rows), groups, per_group, columns.shape[-1]), dtype=np.float64)
+            added = np.array(base[place]).reshape(-1)
+            for first in range(0, inner, _MAX_INNER):
+                part = slice(first, first + _MAX_INNER)
+                np.matmul(right[:, None, ..., part], columns[:, :, :, part], out=products)
+                kernels.recombine(products.reshape(6, -1), added, added)
+            out[place] = added.reshape(out[place].shape)
     return out

@@ -9,6 +9,7 @@ share of one is the share of the key) without knowing who it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
@@ -100,6 +101,11 @@ class BitShare(_Secret):
         if self.width != other.width:
             raise LocalProtocolError(f"words of {self.width} and {other.width} bits do not add")
         return BitShare(self.values ^ other.values, self.width)
+
+    @classmethod
+    def stack(cls, rows: Sequence[BitShare]) -> BitShare:
+        """Rows of one shape and width, along a new first axis."""
+        return cls(np.stack([row.values for row in rows]), rows[0].width)
 
     def reshape(self, shape: tuple[int, ...]) -> BitShare:
         return BitShare(self.values.reshape(shape), self.width)

@@ -1,23 +1,29 @@
 """Compile every kernel once, for every array type the protocols give it: `python -m mpc.warmup`.
 
 numba compiles a function the first time it meets an argument type and keeps the result beside
-the source (or in the user's cache).  A small session among two parties meets them all.
+the source (or in the user's cache).  An array that may not be written to is a type of its own:
+what came from outside, a masked input or a correction, is one.  So the field's arithmetic meets
+both in every combination, and every gate that calls a kernel reads an input and a computed wire,
+at one and at two bytes a comparison, in a small session among two parties.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 
-from mpc import tables
+from mpc import encoding, tables
+from mpc import field as fp
 from mpc.compiler.plan import Plan, PlanInput, PlanOutput
-from mpc.gates.affine import Affine
 from mpc.gates.base import Gate
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.input import Input
+from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.relu import Relu
+from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.world import World
 from mpc.prg import Seed
@@ -27,40 +33,65 @@ _OWNER = ("warmup",)
 
 
 def warm_up() -> None:
-    """Run a session that uses every kernel with every type it is called with."""
+    """Use every kernel with every type it is called with."""
+    _arithmetic()
     plan = _plan()
-    weights = {"w": np.ones((4, 4), dtype=np.int64), "b": np.ones(4, dtype=np.int64)}
+    weights = {gate.out: np.ones(plan.wire[gate.out].sizes, dtype=np.int64) for gate in plan.weights}
     world = World(plan, weights, 2, Seed(bytes(range(32))))
     for batch in (1, 8):
         world.run({"x": np.ones((batch, 4), dtype=np.int64)}, batch)
+
+
+def _arithmetic() -> None:
+    """Of arrays of both types.  A matrix with one column is not copied when it is transposed, and bytes that came in
+    parts are put together in an array that may be written to."""
+    own = fp.zeros((8, 8))
+    frozen = own.copy()
+    frozen.flags.writeable = False
+    for received in (bytes(8), bytearray(8)):
+        encoding.decode_field(memoryview(received), (1,))
+    for x in (own, frozen):
+        fp.scale(x, 2)
+        fp.total(x)
+    for x, y in product((own, frozen), repeat=2):
+        for operation in (fp.add, fp.sub, fp.mul):
+            operation(x, y)
+        fp.matmul(x, y, offset=x)
+        fp.matmul(x[:1], y)
+        fp.matmul(x.reshape(1, -1), y.reshape(-1, 1))
 
 
 def _plan() -> Plan:
     wires: list[Wire] = []
     gates: list[Gate] = []
 
-    def add(
-        gate: Gate, bits: int, scale: Fraction = Fraction(1), shape: tuple = ("batch", 4), **settings: object
-    ) -> None:
+    def add(gate: Gate, bits: int, scale: Fraction | int = 1, shape: tuple = ("batch", 4), **settings: object) -> None:
         (name,) = gate.writes
-        wires.append(Wire(name=name, shape=shape, scale=scale, bits=bits, **settings))
+        wires.append(Wire(name=name, shape=shape, scale=Fraction(scale), bits=bits, **settings))
         gates.append(gate)
 
     add(Input(name="w", out="w", lifetime="session"), 8, shape=(4, 4), holders=_OWNER)
     add(Input(name="b", out="b", lifetime="session"), 8, shape=(4,), holders=_OWNER)
     add(Input(name="x", out="x"), 8, holders=_OWNER)
-    add(Affine(name="z", x="x", weight="w", bias="b", out="z"), 24, masking=Masking.DERIVED)
+    add(Matmul(name="z", x="x", weight="w", bias="b", out="z"), 24, masking=Masking.DERIVED)
     add(Relu(name="short", x="z", out="short", shift=0), 24)
-    add(Affine(name="wide", x="short", weight="w", out="wide"), 40, masking=Masking.DERIVED)
+    add(Matmul(name="wide", x="short", weight="w", out="wide"), 40, masking=Masking.DERIVED)
     add(Relu(name="long", x="wide", out="long", shift=0), 41)
     add(Truncate(name="t", x="long", out="t", shift=4), 38, Fraction(1, 16))
-    series = {"window": 24, "constant": 0, "cosines": (1,), "sines": (1,), "dealt_bits": 8}
-    table = tables.sincos_digest()
-    add(Fourier(name="f", x="x", out="f", table=table, **series), 20, holders=_OWNER)
-    clamp = Clamp(low=-8, high=8, below=0, above=1, shift=0)
-    add(Fourier(name="c", x="x", out="c", table=table, clamp=clamp, **series), 20, holders=_OWNER)
-    add(Maximum(name="m", x="t", value="m", shift=0), 39, Fraction(1, 16), ("batch", 1), holders=_OWNER)
-    outputs = [PlanOutput(name=w.name, wire=w.name, shape=w.shape, dtype="float32") for w in wires[-3:]]
+    add(Truncate(name="r", x="x", out="r", shift=0), 9)
+    end = len(gates)
+    for x, bits, scale in (("x", 8, 1), ("t", 38, Fraction(1, 16))):
+        series = {"window": 24, "constant": 0, "cosines": (1,), "sines": (1,), "dealt_bits": 8}
+        shared = {"x": x, "table": tables.sincos_digest(), **series}
+        clamp = Clamp(low=-8, high=8, below=0, above=1, shift=0)
+        add(Fourier(name=f"f{x}", out=f"f{x}", **shared), 20, holders=_OWNER)
+        add(Fourier(name=f"c{x}", out=f"c{x}", clamp=clamp, **shared), 20, holders=_OWNER)
+        for rectify in (False, True):
+            name = f"m{x}{rectify:d}"
+            maximum = Maximum(name=name, x=x, value=name, shift=0, rectify=rectify)
+            add(maximum, bits + 1, scale, ("batch", 1), holders=_OWNER)
+        add(Step(name=f"s{x}", x=x, levels=(0, 1), shift=0, out=f"s{x}"), 1, 1, ("batch", 4, 2), holders=_OWNER)
+    outputs = [PlanOutput(name=w.name, wire=w.name, shape=w.shape, dtype="float32") for w in wires[end:]]
     given = PlanInput(name="x", wire="x", dtype="float32", low=(0,), high=(1,))
     return Plan(inputs=(given,), outputs=tuple(outputs), wires=tuple(wires), gates=tuple(gates))
 

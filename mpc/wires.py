@@ -83,3 +83,14 @@ class Wire(Frozen):
         if any(d == BATCH for d in self.shape):
             raise ValueError(f"wire {self.name} is not bound to a batch size")
         return tuple(int(d) for d in self.shape)
+
+
+def broadcast(*shapes: tuple[Dimension, ...]) -> tuple[Dimension, ...] | None:
+    """The shape that all of these broadcast to, by numpy's rules; None if there is none."""
+    result: list[Dimension] = []
+    for place in range(1, max(map(len, shapes), default=0) + 1):
+        sizes = {shape[-place] for shape in shapes if len(shape) >= place} - {1}
+        if len(sizes) > 1:
+            return None
+        result.append(sizes.pop() if sizes else 1)
+    return tuple(reversed(result))

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from mpc.compiler.graph import Origin, Range
+from mpc.compiler.calibrate import MARGIN, bounded_by, ranges_around
+from mpc.compiler.graph import Graph, Origin, Range
 from mpc.compiler.lower import Roles
-from mpc.compiler.onnx_import import import_model, load_model
+from mpc.compiler.onnx_import import Shapes, import_model
+from mpc.compiler.onnx_load import load_model
 from mpc.compiler.passes import run_passes
 from mpc.compiler.plan import Plan
-from mpc.compiler.rules import lower
+from mpc.compiler.rules import Lowered, lower
 from mpc.errors import ModelError
 
 DEFAULT_RANGE = (-32.0, 32.0)
+PRECISE = 1e-3
+"""An expected error up to this, in the model's units, is none to speak of."""
+_CALIBRATED = (
+    f"bounds rest on the samples, with a margin of {MARGIN:g}, where none is proved: "
+    "data much unlike them can give a wrong answer"
+)
 
 Ranges = Mapping[str, Range]
 
@@ -31,6 +39,7 @@ class Compiled:
         origins: the model's node for each gate.
         errors: output -> expected (RMS) rounding error, in the model's units.
         undeclared: inputs that took the default range.
+        notes: what the owner should know, such as a denominator that could be zero.
     """
 
     plan: Plan
@@ -38,23 +47,70 @@ class Compiled:
     origins: dict[str, Origin]
     errors: dict[str, float] = field(default_factory=dict)
     undeclared: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def compile_model(path: str | Path, ranges: Ranges | None = None, roles: Roles | None = None) -> Compiled:
+def compile_model(
+    path: str | Path,
+    ranges: Ranges | None = None,
+    roles: Roles | None = None,
+    samples: Mapping[str, np.ndarray] | None = None,
+    shapes: Shapes | None = None,
+) -> Compiled:
     """Compile an ONNX file.
 
     Args:
         ranges: (low, high) in the model's units by input name, each end one number or one a
             column; they win over those the model declares in its metadata (`mpc.range.NAME`).
-            Undeclared inputs take -32:32.
+            Undeclared inputs take -32:32, or a power of two around their samples.
+        samples: data of every input, for a model whose bounds cannot be proved, or only so loosely
+            that precision suffers: its sums and products are then bounded by what they are on the
+            samples, times a margin, and a note says so.
+        shapes: sizes by input name for dimensions that the model leaves open, None for the batch;
+            those of the samples, if there are any.
 
     Raises:
         ModelError: the file, a node, or a bound is refused.
     """
-    graph = import_model(load_model(Path(path)), dict(ranges or {}))
-    undeclared = tuple(given.name for given in graph.inputs if given.declared is None)
-    graph.inputs = [replace(given, declared=given.declared or DEFAULT_RANGE) for given in graph.inputs]
+    graph = import_model(load_model(Path(path)), dict(ranges or {}), {**_shapes(samples or {}), **(shapes or {})})
+    around = {} if samples is None else ranges_around(samples)
+    undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
+    graph.inputs = [
+        replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs
+    ]
     if not graph.inputs:
         raise ModelError("the model has no inputs", remedy="there is nothing to keep secret")
-    lowered = lower(run_passes(graph), roles or Roles())
-    return Compiled(lowered.plan, lowered.weights, lowered.origins, lowered.errors, undeclared)
+    roles = roles or Roles()
+    _require_known(roles.owners, [given.name for given in graph.inputs], "input")
+    _require_known(roles.readers, [out.name for out in graph.outputs], "output")
+    graph = run_passes(graph)
+    lowered, notes = _lower(graph, roles, samples)
+    return Compiled(lowered.plan, lowered.weights, lowered.origins, lowered.errors, undeclared, notes)
+
+
+def _shapes(samples: Mapping[str, np.ndarray]) -> Shapes:
+    """The samples' own, their number of rows left open."""
+    return {name: (None, *value.shape[1:]) for name, value in samples.items()}
+
+
+def _lower(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None) -> tuple[Lowered, tuple[str, ...]]:
+    """By proved bounds; where there are none, or they leave too few digits, by the samples'."""
+    if samples is None:
+        lowered = lower(graph, roles)
+        return lowered, tuple(lowered.notes)
+    try:
+        proved = lower(graph, roles)
+        error = max(proved.errors.values())
+    except ModelError:
+        proved, error = None, np.inf
+    if proved is None or error > PRECISE:
+        calibrated = lower(bounded_by(graph, samples), roles)
+        if proved is None or 2 * max(calibrated.errors.values()) < error:
+            return calibrated, (*calibrated.notes, _CALIBRATED)
+    return proved, tuple(proved.notes)
+
+
+def _require_known(named: Iterable[str], known: list[str], what: str) -> None:
+    for name in named:
+        if name not in known:
+            raise ModelError(f"the model has no {what} {name!r}", remedy=f"its {what}s are {', '.join(known)}")

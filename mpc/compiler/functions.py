@@ -1,4 +1,4 @@
-"""The functions that become Fourier series: where they are fitted and what stands outside.
+"""The functions of one variable that the compiler knows, and their Fourier series.
 
 A series of period T > high - low is fitted by regularised least squares on [low, high]; the
 freedom between the interval and the period makes the error fall geometrically with J.
@@ -6,73 +6,168 @@ freedom between the interval and the period makes the error fall geometrically w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+Parameters = tuple[tuple[str, float], ...]
+
 
 @dataclass(frozen=True)
 class Function:
-    """One elementwise function.
+    """One elementwise function, its parameters filled in.
 
     Args:
-        low, high: the interval that is fitted.
-        below, above: the values that stand for the function outside it.
-        period, terms: T and J of the series.
+        low, high: beyond them it is constant, to within the error of a series; infinite where
+            it is not.
+        domain: it exists above this number only.
+        below, above: the constants.
     """
 
     value: Callable[[np.ndarray], np.ndarray]
-    low: float
-    high: float
-    below: float
-    above: float
-    period: float
-    terms: int
+    low: float = -math.inf
+    high: float = math.inf
+    domain: float = -math.inf
+
+    @property
+    def below(self) -> float:
+        return float(self.value(np.array(self.low)))
+
+    @property
+    def above(self) -> float:
+        return float(self.value(np.array(self.high)))
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-x))
+def _erf(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf, otypes=[np.float64])(x)
 
 
-FUNCTIONS = {
-    "sigmoid": Function(_sigmoid, -10.0, 10.0, 0.0, 1.0, 28.0, 14),
-    "tanh": Function(np.tanh, -5.5, 5.5, -1.0, 1.0, 15.5, 15),
-    "exp": Function(np.exp, -14.0, 0.125, 0.0, 1.0, 21.0, 16),
+def _sigmoid() -> Function:
+    return Function(lambda x: 1.0 / (1.0 + np.exp(-x)), -11.0, 11.0)
+
+
+def _softplus() -> Function:
+    """softplus(x) - max(0, x - 11): constant beyond, so that a ReLU makes up for it."""
+    return Function(lambda x: np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0) - np.maximum(x - 11.0, 0), -11.0, 11.0)
+
+
+def _gelu() -> Function:
+    """gelu(x) - max(0, x - 5)."""
+    return Function(lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))) - np.maximum(x - 5.0, 0), -5.0, 5.0)
+
+
+def _gelu_tanh() -> Function:
+    """The same of the tanh approximation."""
+
+    def value(x: np.ndarray) -> np.ndarray:
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+        return x * 0.5 * (1 + np.tanh(inner)) - np.maximum(x - 5.0, 0)
+
+    return Function(value, -5.0, 5.0)
+
+
+def _power(exponent: float) -> Function:
+    return Function(lambda x: np.power(x, exponent), domain=0.0)
+
+
+FUNCTIONS: dict[str, Callable[..., Function]] = {
+    "sigmoid": _sigmoid,
+    "tanh": lambda: Function(np.tanh, -6.0, 6.0),
+    "erf": lambda: Function(_erf, -3.6, 3.6),
+    "exp": lambda: Function(np.exp),
+    "exp_negative": lambda: Function(lambda x: np.exp(np.minimum(x, 0.125)), low=-14.0),
+    "softplus": _softplus,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "log": lambda: Function(np.log, domain=0.0),
+    "sqrt": lambda: Function(np.sqrt, domain=0.0),
+    "reciprocal": lambda: Function(lambda x: 1.0 / x, domain=0.0),
+    "rsqrt": lambda: Function(lambda x: 1.0 / np.sqrt(x), domain=0.0),
+    "power": _power,
+    "atan": lambda: Function(np.arctan),
+    "asinh": lambda: Function(np.arcsinh),
+    "sinh": lambda: Function(np.sinh),
+    "cosh": lambda: Function(np.cosh),
+    "sin": lambda: Function(np.sin),
+    "cos": lambda: Function(np.cos),
 }
-
-
-def reciprocal(most: int) -> Function:
-    """1 / x on [1, most], most at least 2."""
-    span = float(most - 1) + 0.25
-    terms = 16 if most <= 10 else 28
-    return Function(lambda x: 1.0 / x, 0.875, most + 0.125, 1.0, 1.0 / most, 1.4 * span, terms)
+"""By name; the arguments are a graph node's parameters."""
 
 
 @dataclass(frozen=True)
 class Series:
     """constant + sum_j cosines[j-1] cos(2 pi j x / T) + sines[j-1] sin(2 pi j x / T), and its error."""
 
+    period: float
     constant: float
     cosines: np.ndarray
     sines: np.ndarray
     error: float
 
     @property
+    def whole_error(self) -> float:
+        """The error of the series and, since they are integers, of its coefficients and waves."""
+        return self.error + self.weight * _WAVE_ERROR
+
+    @property
     def weight(self) -> float:
         """Root of the sum of all squared coefficients: how roundings of the waves add up."""
         return float(np.sqrt(np.square(self.cosines).sum() + np.square(self.sines).sum()))
 
+    @property
+    def reach(self) -> float:
+        """No value of the series is larger."""
+        return abs(self.constant) + float(np.abs(self.cosines).sum() + np.abs(self.sines).sum())
+
+
+_WAVE_ERROR = 2.0**-18
+_CUTS = (1e-6, 1e-5, 1e-4)
+"""Singular values to cut off: a larger cut fits less and has smaller coefficients."""
+_POINTS = 513
+_TERMS = (6, 8, 10, 12, 14, 16, 20, 24, 28, 32)
+_PERIODS = (1.2, 1.4, 1.7)
+
 
 @cache
-def fit(function: Function) -> Series:
-    """The series, fitted on 4,001 points with singular values below 1e-9 cut off."""
-    x = np.linspace(function.low, function.high, 4001)
-    angles = 2 * np.pi / function.period * np.outer(x, np.arange(1, function.terms + 1))
+def fit(name: str, parameters: Parameters, low: float, high: float, tolerance: float, unit: float) -> Series:
+    """The series with the fewest terms whose error is within the tolerance, else the best one.
+
+    Args:
+        unit: 2^n units of a wire are one period, so periods are made multiples of it by a factor
+            below two: T in the result is unit 2^n k, k small.
+    """
+    value = FUNCTIONS[name](**dict(parameters)).value
+    x = np.linspace(low, high, _POINTS)
+    target = value(x)
+    best: list[Series] = []
+    for terms in _TERMS:
+        periods = sorted({_period(ratio * (high - low), unit) for ratio in _PERIODS})
+        found = (series for period in periods for series in _fitted(x, target, period, terms))
+        best.append(min(found, key=lambda series: series.whole_error))
+        if best[-1].whole_error <= tolerance:
+            return best[-1]
+    least = min(series.whole_error for series in best)
+    return next(series for series in best if series.whole_error <= 1.3 * least)
+
+
+def _fitted(x: np.ndarray, target: np.ndarray, period: float, terms: int) -> Iterator[Series]:
+    """Least squares, with small singular values cut off: one series a cut."""
+    angles = 2 * np.pi / period * np.outer(x, np.arange(1, terms + 1))
     basis = np.concatenate([np.ones((x.size, 1)), np.cos(angles), np.sin(angles)], axis=1)
-    target = function.value(x)
-    coefficients, *_ = np.linalg.lstsq(basis, target, rcond=1e-9)
-    error = float(np.abs(basis @ coefficients - target).max())
-    cosines, sines = np.split(coefficients[1:], 2)
-    return Series(float(coefficients[0]), cosines, sines, error)
+    squares, vectors = np.linalg.eigh(basis.T @ basis)  # small, where a decomposition of the basis would not be
+    along = vectors.T @ (basis.T @ target)
+    for cut in _CUTS:
+        kept = squares > cut**2 * squares[-1]
+        coefficients = vectors[:, kept] @ (along[kept] / squares[kept])
+        error = float(np.abs(basis @ coefficients - target).max())
+        cosines, sines = np.split(coefficients[1:], 2)
+        yield Series(period, float(coefficients[0]), cosines, sines, error)
+
+
+def _period(wanted: float, unit: float) -> float:
+    """The least period above the wanted one that a wire can have: unit 2^n / k, k odd and below 32."""
+    candidates = (unit * 2.0 ** math.ceil(math.log2(wanted * k / unit)) / k for k in range(1, 32, 2))
+    return min(candidates)

@@ -40,17 +40,30 @@ class Origin:
 class Node:
     """One operator.
 
-    op and attributes:
-        affine     weight (k, n) float64, bias (n,) float64 or None: the last axis times weight
+    op, reads and attributes:
+        matmul      x y; or x, with weight (.., k, n) float64 and bias (broadcasts to the result, or None);
+                    signs: only whether each column is negative matters, it may be multiplied
+        conv        x filters; or x, with weight (o, c / groups, *kernel) and bias; windows
+        scale       x weight + bias, elementwise, arrays that broadcast; they are weights, secret
+        multiply    x y, elementwise
+        sum         factors, one float an operand, and constant: sum_i factors[i] x_i + constant, public
+        total       axes, which stay with size 1; divisor: the sum is divided by this integer
+        weigh       axis, factors: each slice times its public float
+        reshape     nothing but the written shape
+        transpose   axes
+        concat      axis
+        take        axis, indices; -1 stands for zero
+        constant    weight: the same for every row, secret; reads nothing
+        round       to about 16 fractional bits, if there are more
         relu
-        function   name: a key of `functions.FUNCTIONS`, elementwise
-        sum        factors, one float an operand: sum_i factors[i] x_i
-        multiply   x y, elementwise; y's last axis may be 1
-        reshape    nothing but the written shape
-        transpose  axes
-        concat     along the last axis
-        softmax    along the last axis
-        argmax     along the last axis; last: ties go to the last index
+        step        levels: [x >= level], one more axis; bits: compared on so many at most, else on about 20
+                    fractional ones
+        function    name: a key of `functions.FUNCTIONS`, elementwise; parameters
+        maximum     over the last axis, which stays with size 1; rectify: and zero
+        argmax      along the last axis; last: ties go to the last index; bits: as of a step
+
+    Any node may have `known` = (low, high): what its values are between, for reasons that
+    intervals do not see.
     """
 
     op: str
@@ -59,6 +72,10 @@ class Node:
     shape: Shape
     origin: Origin
     attributes: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+MOVES = frozenset({"reshape", "transpose", "take", "concat"})
+"""Operators that only move elements about (a `take` may put zeros in)."""
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,73 @@
 """From the graph to a plan: wires with scales, proved bounds and masks, and the gates that write them.
 
 `Lowering` keeps what has been emitted and offers the building blocks; `rules` has one rule an
-operator.  A wire's public bound is only the power of two above the largest its columns reach.
-A graph whose bounds do not fit is refused, naming the node, the bound and what to do.
+operator, `approximate` the functions.  A wire's public bound is only the power of two above the
+largest its elements reach.  A graph whose bounds do not fit is refused, naming the node, the
+bound and what to do.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
-from mpc import tables
-from mpc.compiler import functions
-from mpc.compiler.graph import Graph, GraphInput, Origin, Shape
+from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Range, Shape
 from mpc.compiler.plan import PlanInput, PlanOutput
-from mpc.compiler.ranges import ROUNDING, Interval
+from mpc.compiler.ranges import ROUNDING, Interval, Product
 from mpc.gates import GATES
 from mpc.gates.base import Gate
-from mpc.gates.fourier import Clamp
+from mpc.gates.bilinear import Bilinear
+from mpc.gates.linear import LinearMap
 from mpc.wires import BATCH, MAX_BITS, Masking, Wire
 
 FRACTION_BITS = 16
 """Fractional bits of what leaves a truncation."""
+LEAST_FRACTION_BITS = 12
+COMPARED_BITS = 24
+"""A comparison on up to so many bits opens one byte (four chunks of six)."""
 _INPUT_FRACTION = 28
+_COMPARED_FRACTION = 44
+_LONGEST_COMPARED = 56
 _LONGEST_INPUT = 44
-_SERIES_BITS = 52
-"""Bound of a series' input: room for the period's factor and the clamp's margin below 59."""
-_CLAMP_STEP = 0.01
-_SERIES_SCALE_BITS = 44
+_PRODUCT_BITS = 52
+_FINEST_PRODUCT = 48
+SMALLER = (
+    "declare a smaller input range (--range NAME=LOW:HIGH), or give samples of the input to bound it by "
+    "(--calibrate X.npy, in Python samples={...})"
+)
+LINEAR_BITS = 57
+"""Bound of what a product or sum may reach: room for roundings below 59."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Who enters the model, who enters the data, who receives the result: certificate names."""
+    """Who enters the model, who enters the data, who receives the result: certificate names.
+
+    Args:
+        data_owner: of every input that `owners` does not name.
+        owners: input -> who enters it.
+        recipients: of every output that `readers` does not name.
+        readers: output -> who receives it.
+    """
 
     model_owner: str = "coordinator"
     data_owner: str = "coordinator"
     recipients: tuple[str, ...] = ("coordinator",)
+    owners: dict[str, str] = field(default_factory=dict, hash=False)
+    readers: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    def owner(self, given: str) -> str:
+        """Who enters an input."""
+        return self.owners.get(given, self.data_owner)
+
+    def recipients_of(self, out: str) -> tuple[str, ...]:
+        """Who receives an output."""
+        return self.readers.get(out, self.recipients)
 
 
 @dataclass(frozen=True)
@@ -57,6 +85,12 @@ class Value:
     def shape(self) -> Shape:
         return self.wire.shape
 
+    @property
+    def reals(self) -> tuple[float, float]:
+        """The interval that covers all elements, in the model's units."""
+        unit = float(self.scale)
+        return self.interval.least / unit, self.interval.most / unit
+
 
 @dataclass
 class Lowering:
@@ -66,18 +100,24 @@ class Lowering:
         values: graph value -> wire.
         weights: weight wire -> int64 integers, the owner's secret.
         origins: gate -> the model's node.
+        notes: what the model's owner should know.
         origin: the node that is being lowered.
     """
 
     graph: Graph
     roles: Roles
-    wires: list[Wire] = field(default_factory=list)
+    wires: dict[str, Wire] = field(default_factory=dict)
     gates: list[Gate] = field(default_factory=list)
     weights: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     origins: dict[str, Origin] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
-    maxima: dict[tuple[str, bool], dict[str, Value]] = field(default_factory=dict)
+    memo: dict[object, Value] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     origin: Origin = Origin("", "input")
+
+    def note(self, text: str) -> None:
+        """Something that the model's owner should know about the node that is being lowered."""
+        self.notes.append(f"node {self.origin.node!r} ({self.origin.operator}): {text}")
 
     # -- wires and gates
 
@@ -88,7 +128,7 @@ class Lowering:
         if bits > MAX_BITS:
             raise self.origin.refuse(
                 f"its result can reach {bound / float(scale):.3g}, which needs {bits} bits where {MAX_BITS} fit",
-                remedy="declare a smaller input range (--range NAME=LOW:HIGH), or scale the model's weights down",
+                remedy=SMALLER,
             )
         return bits
 
@@ -100,14 +140,16 @@ class Lowering:
         interval: Interval,
         masking: Masking = Masking.DRAWN,
         holders: tuple[str, ...] = (),
+        least_bits: int = 1,
     ) -> Value:
         """Append a wire with its bound."""
-        bits = self.bits(interval.bound, scale)
+        interval = interval.broadcast_to(static(shape))
+        bits = max(least_bits, self.bits(interval.bound, scale))
         wire = Wire(name=name, shape=shape, scale=scale, bits=bits, masking=masking, holders=holders)
-        self.wires.append(wire)
+        self.wires[name] = wire
         return Value(wire, interval)
 
-    def gate(self, kind: str, **settings: object) -> None:
+    def gate(self, kind: str, **settings: Any) -> None:
         """Append a gate."""
         self.gates.append(GATES[kind](name=f"{len(self.gates)}.{kind}", **settings))
         self.origins[self.gates[-1].name] = self.origin
@@ -118,13 +160,13 @@ class Lowering:
         shape: Shape,
         scale: Fraction,
         interval: Interval,
-        *,
-        masking: Masking = Masking.DRAWN,
+        least_bits: int = 1,
         holders: tuple[str, ...] = (),
-        **settings: object,
+        **settings: Any,
     ) -> Value:
         """Append a gate and the one wire it writes."""
-        value = self.wire(f"{len(self.gates)}.{kind}", shape, scale, interval, masking, holders)
+        masking = Masking.INHERITED if issubclass(GATES[kind], LinearMap) else Masking.DRAWN
+        value = self.wire(f"{len(self.gates)}.{kind}", shape, scale, interval, masking, holders, least_bits)
         self.gate(kind, out=value.wire.name, **settings)
         return value
 
@@ -135,50 +177,28 @@ class Lowering:
         self.weights[value.wire.name] = values
         return value.wire.name
 
-    def recipients(self, value: str) -> tuple[str, ...]:
-        """Who receives a graph value."""
-        return self.roles.recipients if self.graph.is_output(value) else ()
-
-    def masking(self, value: str) -> Masking:
-        """Derived (nothing dealt) unless the parties need shares of this value's mask."""
-        return Masking.DRAWN if self._needs_mask(value) else Masking.DERIVED
-
-    def _needs_mask(self, value: str) -> bool:
-        if self.graph.is_output(value):
-            return True
-        readers = list(self.graph.readers(value))
-        if any(node.op in ("affine", "multiply") for node in readers):
-            return True
-        return any(
-            node.op in ("reshape", "transpose", "concat", "sum") and self._needs_mask(node.writes) for node in readers
-        )
-
-    def knows_mask(self, value: Value) -> bool:
-        """Do the parties hold shares of this wire's mask?"""
-        if value.wire.masking is not Masking.INHERITED:
-            return value.wire.masking is Masking.DRAWN
-        writer = next(gate for gate in self.gates if value.wire.name in gate.writes)
-        wires = {wire.name: wire for wire in self.wires}
-        return all(self.knows_mask(Value(wires[name], value.interval)) for name in writer.reads)
-
     # -- the ends
 
     def enter(self, given: GraphInput) -> PlanInput:
-        """The wire of an input."""
-        low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), static(given.shape)) for end in given.range)
+        """The wire of an input; integers are exact."""
+        shape = static(given.shape)
+        low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), shape) for end in given.range)
+        scale = Fraction(1) if given.dtype.startswith(("int", "uint", "bool")) else self._input_scale(given, low, high)
+        rounding = 0.0 if scale == 1 else ROUNDING
+        interval = Interval(np.rint(low * float(scale)), np.rint(high * float(scale)), np.full(shape, rounding))
+        self.origin = Origin(given.name, "input")
+        value = self.add("input", given.shape, scale, interval, holders=(self.roles.owner(given.name),))
+        self.values[given.name] = value
+        return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range))
+
+    def _input_scale(self, given: GraphInput, low: np.ndarray, high: np.ndarray) -> Fraction:
         size = np.maximum(np.abs(low), np.abs(high))
         most = math.frexp(float(size.max()))[1]
+        readers = list(self.graph.readers(given.name))
+        if readers and all(reader.attributes.get("signs") for reader in readers):
+            return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - most)
         fraction = min(_INPUT_FRACTION, self._balanced_fraction(given.name, size))
-        scale = Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
-        interval = Interval(np.rint(low * float(scale)), np.rint(high * float(scale)), np.full(low.shape, ROUNDING))
-        self.origin = Origin(given.name, "input")
-        value = self.add("input", given.shape, scale, interval, holders=(self.roles.data_owner,))
-        self.values[given.name] = value
-        ends = {
-            side: tuple(map(Fraction, np.atleast_1d(end).tolist()))
-            for side, end in zip(("low", "high"), given.range, strict=True)
-        }
-        return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **ends)
+        return Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
 
     def _balanced_fraction(self, name: str, size: np.ndarray) -> int:
         """Fractional bits of an input that leave its first layer's weights as many as do them equally good.
@@ -186,80 +206,141 @@ class Lowering:
         With T bits for both, the roundings |w| 2^-f of the inputs and |x| 2^-(T-f) of the weights are equal.
         """
         reader = self.graph.sole_reader(name)
-        if reader is None or reader.op != "affine":
+        if reader is None or reader.op not in ("matmul", "conv", "scale") or "weight" not in reader.attributes:
             return _INPUT_FRACTION
-        weight = np.abs(reader.attributes["weight"])
-        room = _SERIES_BITS - math.log2(max(1.0, float((size @ weight).max())))
-        ratio = np.sqrt(np.square(weight).sum(axis=0).max()) / np.sqrt(np.square(size).sum())
-        return max(4, round((room + math.log2(max(ratio, 2.0**-40))) / 2))
+        product, weight = product_of(reader), np.abs(reader.attributes["weight"])
+        if reader.op == "scale" and weight.min() == weight.max():
+            return _INPUT_FRACTION
+        ones = np.ones_like(weight)
+        reach = float(product(size, weight).max())
+        gain = math.sqrt(float(product(np.ones_like(size), np.square(weight)).max()))
+        spread = math.sqrt(float(product(np.square(size), ones).max()))
+        room = min(_PRODUCT_BITS - math.log2(max(1.0, reach)), _FINEST_PRODUCT)
+        return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
 
     def leave(self, index: int) -> tuple[PlanOutput, float]:
         """What recipients get, and its expected error in the model's units."""
         out = self.graph.outputs[index]
-        value = self.values[out.value]
-        entered = any(gate.kind == "input" and value.wire.name in gate.writes for gate in self.gates)
-        if entered or value.wire.holders != self.roles.recipients:
+        value, holders = self.values[out.value], self.roles.recipients_of(out.name)
+        wire = self.wires[value.wire.name]
+        writer = next(gate for gate in self.gates if wire.name in gate.writes)
+        if isinstance(writer, LinearMap) or writer.kind == "input" or (wire.holders and wire.holders != holders):
             self.origin = Origin(out.name, "output")
-            value = self.truncate(value, 0, self.roles.recipients)
-            self.values[out.value] = value
-        error = float(value.interval.error.max()) / float(value.scale)
+            wire = self.truncate(value, 0).wire
+        self.wires[wire.name] = wire.model_copy(update={"holders": holders})
+        error = float(np.minimum(value.interval.error, value.interval.typical).max()) / float(value.scale)
         reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys}
-        return PlanOutput(name=out.name, wire=value.wire.name, **reading), error
+        return PlanOutput(name=out.name, wire=wire.name, **reading), error
+
+    def choose_masks(self) -> None:
+        """A product's mask is derived, and costs nothing, unless somebody needs shares of it."""
+        needed: set[str] = {name for name, wire in self.wires.items() if wire.holders}
+        for gate in reversed(self.gates):
+            if gate.needs_masks or (isinstance(gate, LinearMap) and needed.intersection(gate.writes)):
+                needed.update(gate.reads)
+        for gate in self.gates:
+            if isinstance(gate, Bilinear) and gate.out not in needed:
+                self.wires[gate.out] = self.wires[gate.out].model_copy(update={"masking": Masking.DERIVED})
 
     # -- building blocks
 
-    def truncate(self, x: Value, shift: int, holders: tuple[str, ...] = ()) -> Value:
+    def truncate(self, x: Value, shift: int) -> Value:
         """Fewer fractional bits; with 0, only a fresh mask."""
         scale = x.scale / (1 << shift)
-        return self.add(
-            "truncate", x.shape, scale, x.interval.truncated(shift), holders=holders, x=x.wire.name, shift=shift
-        )
+        return self.add("truncate", x.shape, scale, x.interval.truncated(shift), x=x.wire.name, shift=shift)
 
     def shorten(self, x: Value, fraction: int = FRACTION_BITS) -> Value:
         """x with about `fraction` fractional bits, if it has more."""
-        shift = log2(x.scale) - fraction
-        return self.truncate(x, shift) if shift > 0 else x
+        shift = min(log2(x.scale) - fraction, x.wire.bits - 1)
+        if shift <= 0:
+            return x
+        key = ("shorten", x.wire.name, shift)
+        if key not in self.memo:
+            self.memo[key] = self.truncate(x, shift)
+        return self.memo[key]
 
-    def combine(self, xs: list[Value], factors: list[int], shape: Shape, scale: Fraction) -> Value:
-        """A public linear combination."""
-        terms = [x.interval.times(factor) for x, factor in zip(xs, factors, strict=True)]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total.plus(term)
+    def rounding(self, x: Value, extra: int = 0) -> int:
+        """The shift of a gate that compares rounded values on their bits and `extra` more.
+
+        About 16 fractional bits stay; down to 12 where that keeps a comparison to one opened byte.
+        """
+        shift = max(0, log2(x.scale) - FRACTION_BITS)
+        over = x.wire.bits - shift + extra - COMPARED_BITS
+        if 0 < over <= FRACTION_BITS - LEAST_FRACTION_BITS:
+            shift = min(shift + over, max(shift, log2(x.scale) - LEAST_FRACTION_BITS))
+        return max(shift, x.wire.bits + extra - 48)
+
+    def combine(
+        self,
+        xs: list[Value],
+        factors: list[int],
+        shape: Shape,
+        scale: Fraction,
+        constant: int = 0,
+        node: Node | None = None,
+    ) -> Value:
+        """A public linear combination, plus a public constant; `node` may know more of it than intervals do."""
+        total = Interval.between(constant, constant, ())
+        for x, factor in zip(xs, factors, strict=True):
+            total = total.plus(x.interval.times(factor))
+        if node is not None:
+            total = known_interval(total.broadcast_to(static(shape)), scale, node)
         names = tuple(x.wire.name for x in xs)
-        inherited = Masking.INHERITED
-        return self.add("combine", shape, scale, total, masking=inherited, xs=names, factors=tuple(factors))
+        return self.add("combine", shape, scale, total, xs=names, factors=tuple(factors), constant=constant)
 
-    def series(self, x: Value, function: functions.Function, holders: tuple[str, ...], bits: int) -> Value:
-        """A function by its Fourier series, clamped where the interval reaches outside."""
-        if x.wire.bits > _SERIES_BITS or log2(x.scale) > _SERIES_SCALE_BITS:
-            x = self.shorten(x, 30)
-        factor, window = _period(x.scale, function.period)
-        if factor > 1:
-            x = self.combine([x], [factor], x.shape, x.scale * factor)
-        series = functions.fit(replace(function, period=float((1 << window) / x.scale)))
-        inside = x.interval.low.min() >= function.low * x.scale and x.interval.high.max() <= function.high * x.scale
-        unit, half = float(1 << bits), bits // 2
-        values = function.value(np.linspace(function.low, function.high, 4001))
-        low, high = min(values.min(), function.below) - 0.01, max(values.max(), function.above) + 0.01
-        slope = float(np.abs(np.diff(values)).max()) * 4000 / (function.high - function.low)
-        own = math.hypot(series.error, series.weight * ROUNDING * 2.0**-half)
-        error = math.hypot(own, slope * float(x.interval.error.max()) / float(x.scale))
-        return self.add(
-            "fourier",
-            x.shape,
-            Fraction(1 << bits),
-            Interval.between(low * unit, high * unit, x.interval.low.shape, error * unit),
-            holders=holders,
-            x=x.wire.name,
-            window=window,
-            constant=round(series.constant * unit),
-            cosines=_integers(series.cosines, half),
-            sines=_integers(series.sines, half),
-            dealt_bits=bits - half,
-            table=tables.sincos_digest(),
-            clamp=None if inside else _clamp(function, x, unit),
-        )
+    def move(
+        self, kind: str, x: Value, shape: Shape, how: Callable[[np.ndarray], np.ndarray], **settings: Any
+    ) -> Value:
+        """The elements of x elsewhere; they keep its bound, whatever part of it they are."""
+        interval = x.interval.map(how)
+        return self.add(kind, shape, x.scale, interval, x.wire.bits, x=x.wire.name, **settings)
+
+    def rescaled(self, x: Value, scale: Fraction) -> Value:
+        """The same integers read at another scale: x times a public number, for nothing."""
+        return self.combine([x], [1], x.shape, scale)
+
+    def reshape(self, x: Value, shape: Shape) -> Value:
+        """The same elements in another shape."""
+        return self.move("reshape", x, shape, lambda array: array.reshape(static(shape)))
+
+    def take(self, x: Value, axis: int, indices: tuple[int, ...]) -> Value:
+        """Slices of x along an axis, in this order; -1 is a slice of zeros."""
+        chosen = np.array(indices)
+
+        def how(array: np.ndarray) -> np.ndarray:
+            taken = array.take(chosen, axis=axis)
+            taken[(slice(None),) * axis + (chosen < 0,)] = 0
+            return taken
+
+        shape = (*x.shape[:axis], len(indices), *x.shape[axis + 1 :])
+        return self.move("take", x, shape, how, axis=axis, indices=indices)
+
+
+def fractions(declared: Range) -> dict[str, tuple[Fraction, ...]]:
+    """A declared range as a plan has it."""
+    return {
+        side: tuple(map(Fraction, np.atleast_1d(end).tolist()))
+        for side, end in zip(("low", "high"), declared, strict=True)
+    }
+
+
+def product_of(node: Node) -> Product:
+    """The bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
+    if node.op == "matmul":
+        return np.matmul
+    found: Product = node.attributes["windows"].convolve if node.op == "conv" else np.multiply
+    return found
+
+
+def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
+    """Cut to what the node knows of its values, with room for roundings."""
+    if "known" not in node.attributes:
+        return interval
+    low, high = node.attributes["known"]
+    unit = float(scale)
+    low = low * 0.98 if low > 0 else low * 1.02 - 2.0**-10
+    high = high * 1.02 + 2.0**-10 if high >= 0 else high * 0.98
+    return interval.within(low * unit, high * unit)
 
 
 def static(shape: Shape) -> tuple[int, ...]:
@@ -270,30 +351,3 @@ def static(shape: Shape) -> tuple[int, ...]:
 def log2(scale: Fraction) -> int:
     """floor(log2(scale))."""
     return math.frexp(float(scale))[1] - 1
-
-
-def _integers(values: np.ndarray, bits: int) -> tuple[int, ...]:
-    return tuple(int(v) for v in np.rint(np.ldexp(values, bits)))
-
-
-def _period(scale: Fraction, period: float) -> tuple[int, int]:
-    """(factor, window): factor scale period' = 2^window with period' just above the wanted one."""
-    candidates = []
-    for factor in range(1, 32):
-        units = float(scale) * factor
-        window = max(24, math.ceil(math.log2(units * period)))
-        candidates.append(((1 << window) / units, factor, window))
-    _, factor, window = min(candidates)
-    return factor, window
-
-
-def _clamp(function: functions.Function, x: Value, unit: float) -> Clamp:
-    """Levels just inside the fitted interval, and comparisons no finer than they need be."""
-    shift = max(0, log2(x.scale * Fraction(_CLAMP_STEP)))
-    margin = 2 << shift
-    limit = (1 << x.wire.bits) - 1
-    low = max(-limit, math.ceil(function.low * x.scale) + margin)
-    high = min(limit, math.floor(function.high * x.scale) - margin)
-    return Clamp(
-        low=low, high=high, below=round(function.below * unit), above=round(function.above * unit), shift=shift
-    )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
+
+from mpc.compiler.emitter import FIX_BATCH
+from mpc.compiler.graph import Shape
+from mpc.wires import BATCH
 
 if TYPE_CHECKING:
     from mpc.compiler.onnx_import import Importer
@@ -16,14 +21,19 @@ if TYPE_CHECKING:
 def fold(state: Importer, node: onnx.NodeProto) -> bool:
     """Compute a node whose inputs are all public; False if one of them is secret."""
     if node.op_type == "Shape" and node.input[0] in state.shapes:
-        shape = np.array(state.shapes[node.input[0]], dtype=object)
+        shape = _sizes(state.shapes[node.input[0]])
         bounds = {a.name: a.i for a in node.attribute}
-        state.constants[node.output[0]] = shape[bounds.get("start", 0) : bounds.get("end", len(shape))]
+        state.constants[node.output[0]] = _narrowed(shape[bounds.get("start", 0) : bounds.get("end", len(shape))])
+        return True
+    if node.op_type == "Size" and BATCH not in state.shapes.get(node.input[0], (BATCH,)):
+        state.constants[node.output[0]] = np.array(prod(map(int, state.shapes[node.input[0]])))
         return True
     if any(name and not state.is_constant(name) for name in node.input):
         return False
     values = [state.constants[name] if name else None for name in node.input]
-    if any(value is not None and value.dtype == object for value in values):
+    if any(value is not None and BATCH in value.reshape(-1).tolist() for value in values if _is_object(value)):
+        if node.op_type in _WITH_BATCH:
+            return False
         results = _fold_shape_vector(state, node, values)
     else:
         results = _evaluate(state, node, values)
@@ -31,6 +41,23 @@ def fold(state: Importer, node: onnx.NodeProto) -> bool:
         if name:
             state.constants[name] = value
     return True
+
+
+def _is_object(value: np.ndarray | None) -> bool:
+    return value is not None and value.dtype == object
+
+
+def _sizes(shape: Shape) -> np.ndarray:
+    return np.array(shape, dtype=object)
+
+
+def _narrowed(values: np.ndarray) -> np.ndarray:
+    """int64, if the batch is not among them."""
+    return values if BATCH in values.reshape(-1).tolist() else values.astype(np.int64)
+
+
+_WITH_BATCH = ("Expand", "ConstantOfShape")
+"""Constants that have a row for each of the batch: their handlers make values of them."""
 
 
 def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
@@ -44,6 +71,9 @@ def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[
     )
     opsets = [onnx.helper.make_opsetid("" if domain == "ai.onnx" else domain, v) for domain, v in state.opsets.items()]
     model = onnx.helper.make_model(graph, opset_imports=opsets)
+    kinds = {value.dtype for value in values if value is not None and value.dtype.kind == "i"}
+    if len(kinds) > 1:  # sizes are 64 bits wide here, whatever the model cast them to
+        values = [v.astype(np.int64) if v is not None and v.dtype.kind == "i" else v for v in values]
     try:
         evaluator = ReferenceEvaluator(model)
         results = evaluator.run(None, {name: value for name, value in zip(node.input, values, strict=True) if name})
@@ -55,9 +85,9 @@ def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[
 def _fold_shape_vector(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
     handler = _SHAPE_VECTOR.get(node.op_type)
     if handler is None:
-        raise state.origin.refuse("it computes with the batch size", remedy="export the model with a fixed batch")
+        raise state.origin.refuse("it computes with the batch size", remedy=FIX_BATCH)
     settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return [handler(values, settings)]
+    return [_narrowed(np.asarray(handler(values, settings), dtype=object))]
 
 
 def _axes(values: list[Any], settings: dict[str, Any]) -> tuple[int, ...]:

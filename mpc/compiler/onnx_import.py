@@ -1,116 +1,85 @@
-"""ONNX in: the file is checked, constants are folded, and every node becomes graph nodes or a refusal.
+"""ONNX in: constants are folded, and every node becomes graph nodes or a refusal.
 
-Nothing outside the model's own folder is read.  A refusal names node, operator and attribute.
+A refusal names node, operator and attribute.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from math import prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
-from google.protobuf.message import DecodeError
+import onnx.shape_inference
 from onnx import TensorProto, numpy_helper
 
 from mpc.compiler import onnx_fold
-from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Node, Origin, Range, Shape
-from mpc.compiler.onnx_ml import HANDLERS
+from mpc.compiler.declared import check_range, declared_ranges
+from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
+from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
+from mpc.compiler.onnx_load import OLDEST_OPSET, load_model
+from mpc.compiler.operators import HANDLERS
+from mpc.compiler.operators.labels import as_number
 from mpc.errors import ModelError
-from mpc.wires import BATCH
+from mpc.wires import BATCH, Dimension
 
-MAX_MODEL_BYTES = 1 << 31
-MAX_ELEMENTS = 1 << 26
-OLDEST_OPSET = 7
 _TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.DOUBLE: "float64",
     TensorProto.FLOAT16: "float16",
     TensorProto.INT64: "int64",
     TensorProto.INT32: "int32",
+    TensorProto.INT16: "int16",
+    TensorProto.INT8: "int8",
+    TensorProto.UINT16: "uint16",
+    TensorProto.UINT8: "uint8",
+    TensorProto.UINT32: "uint32",
+    TensorProto.UINT64: "uint64",
     TensorProto.BOOL: "bool",
     TensorProto.STRING: "string",
 }
-_INPUT_TYPES = ("float32", "float64", "float16", "int64", "int32")
+Shapes = Mapping[str, Sequence[int | str | None]]
+_INPUT_TYPES = tuple(name for name in _TYPES.values() if name != "string")
+_WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
+"""The range of a type that has a small one; others are declared, or take the default."""
 _LISTED = ", ".join(_INPUT_TYPES)
 
 
-def load_model(path: Path) -> onnx.ModelProto:
-    """Read and check a model file.
-
-    Raises:
-        ModelError: missing, not ONNX, external data outside its folder, or refused by onnx's checker.
-    """
-    if not path.is_file():
-        raise ModelError(f"no model file at {path}", remedy="check the path")
-    if path.stat().st_size > MAX_MODEL_BYTES:
-        raise ModelError(f"{path} is larger than 2 GiB", remedy="store its weights as external data")
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-        if not model.graph.node and not model.graph.output:
-            raise ModelError(f"{path} is not an ONNX model", remedy="export the model to ONNX")
-        _load_external(model, path.parent)
-        onnx.checker.check_model(model)
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-    except ModelError:
-        raise
-    except DecodeError:
-        raise ModelError(f"{path} is not an ONNX model", remedy=_what_else(path)) from None
-    except (onnx.checker.ValidationError, ValueError, TypeError, OSError) as error:
-        reason = str(error).strip().split("\n", 1)[0][:300]
-        raise ModelError(f"{path} is not a valid ONNX model: {reason}") from None
-    return model
-
-
-def _what_else(path: Path) -> str:
-    with path.open("rb") as file:
-        if file.read(1) == b"{":
-            return "a plan has no weights: name the ONNX model that it was compiled from"
-    return "export the model to ONNX"
-
-
-def _load_external(model: onnx.ModelProto, folder: Path) -> None:
-    """Weights beside the model: regular files in its own folder, nothing else."""
-    for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = PurePosixPath(entries.get("location", ""))
-        target = folder / location
-        outside = location.is_absolute() or ".." in location.parts or not location.parts
-        if outside or target.is_symlink() or not target.resolve().is_relative_to(folder.resolve()):
-            raise ModelError(f"weight {tensor.name!r} points outside the model's folder")
-        if not target.is_file():
-            raise ModelError(f"weight {tensor.name!r} is in {str(location)!r}, which is not beside the model")
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
-        with target.open("rb") as data:
-            data.seek(offset)
-            tensor.raw_data = data.read(length) if length else data.read()
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
-
-
-class Importer:
+class Importer(Emitter):
     """The state of one import: what every value of the model is so far.
 
     A value is a constant (numpy array; shape vectors may hold the word "batch"), or a secret
-    with a shape.  Handlers in `onnx_nodes` read and define values through this class.
+    with a shape.  Handlers read and define values through this class.
+
+    Args:
+        decoded: values that recipients read as labels or dictionaries.
+        facts: value -> "index", "probabilities" or "mask".
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, shapes: Shapes) -> None:
+        super().__init__()
+        self._given = shapes
         self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         self.constants: dict[str, np.ndarray] = {}
-        self.shapes: dict[str, Shape] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, str] = {}
-        self.nodes: list[Node] = []
-        self.origin = Origin("", "")
-        self._fresh = 0
+        self._readers: dict[str, list[str]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node.op_type)
+        self._model = model
+        self._revealed = {value.name for value in model.graph.output}
+        self._needed = self._revealed.union(self._readers)
 
     # -- what handlers use
+
+    @property
+    def opset(self) -> int:
+        """Of the operators that have no domain."""
+        return self.opsets.get("ai.onnx", OLDEST_OPSET)
 
     def is_constant(self, name: str) -> bool:
         return name in self.constants
@@ -121,22 +90,85 @@ class Importer:
             raise self.origin.refuse(f"{what} depends on the input; only a constant is possible here")
         return self.constants[name]
 
+    def numbers(self, name: str, what: str) -> np.ndarray:
+        """A constant operand as float64."""
+        value = self.constant(name, what)
+        if value.dtype == object or value.dtype.kind not in "fiub":
+            raise self.origin.refuse(f"{what} holds something other than numbers")
+        return value.astype(np.float64)
+
+    def integers(self, name: str, what: str) -> list[int]:
+        """A constant list of integers, as axes or sizes are."""
+        value = self.constant(name, what)
+        if any(entry == BATCH for entry in value.reshape(-1).tolist()):
+            raise self.origin.refuse(f"{what} depends on the batch size", remedy=FIX_BATCH)
+        return [int(entry) for entry in value.reshape(-1)]
+
+    def optional(self, node: onnx.NodeProto, position: int, what: str) -> np.ndarray | None:
+        """A constant input that may be left out."""
+        if len(node.input) <= position or not node.input[position]:
+            return None
+        return self.constant(node.input[position], what)
+
     def secret(self, name: str) -> Shape:
-        """The shape of a secret value; a refusal if something was already read off it."""
+        """The shape of a secret value; class numbers become one, class names are refused."""
         if name in self.decoded:
-            raise self.origin.refuse("it reads class labels or dictionaries, which can only be outputs")
+            as_number(self, name)
         return self.shapes[name]
 
-    def emit(self, op: str, reads: tuple[str, ...], writes: str | None, shape: Shape, **attributes: Any) -> str:
-        """Add a graph node; returns the name it writes."""
-        if prod(d for d in shape if isinstance(d, int)) > MAX_ELEMENTS:
-            raise self.origin.refuse(f"its result of shape {shape} is too large")
-        if writes is None:
-            self._fresh += 1
-            writes = f"{self.origin.node}/{self._fresh}"
-        self.shapes[writes] = shape
-        self.nodes.append(Node(op, reads, writes, shape, self.origin, attributes))
-        return writes
+    def value(self, name: str) -> str:
+        """A value to compute with: constants become stored weights."""
+        if not self.is_constant(name):
+            self.secret(name)
+            return name
+        numbers = self.numbers(name, "an operand")
+        self.require_finite(numbers)
+        return self.stored(numbers, numbers.shape)
+
+    def stored(self, values: np.ndarray, shape: Shape) -> str:
+        """A constant as a value, broadcast to a shape; it is a weight, secret."""
+        name = self.emit("constant", (), None, shape, weight=values)
+        if not np.any(values % 1):
+            self.integral.add(name)
+        return name
+
+    def type_named(self, code: int) -> str:
+        """ONNX's number of a type as a numpy name; empty for a type that nothing here has."""
+        return _TYPES.get(code, "")
+
+    def type_of(self, name: str) -> str:
+        """The type of a value, for operators that cast to another's."""
+        if name in self.constants:
+            return str(self.constants[name].dtype)
+        return "int64" if name in self.integral else "float32"
+
+    def holds_reals(self, name: str) -> bool:
+        """Is a value, which may have whole numbers only, of a floating-point type?"""
+        return self._inferred.get(name, "").startswith("float")
+
+    @cached_property
+    def _inferred(self) -> dict[str, str]:
+        """Types of the model's values, as far as onnx can tell."""
+        try:
+            graph = onnx.shape_inference.infer_shapes(self._model).graph
+        except Exception:  # whatever onnx raises on a model that it cannot infer: then no type is known
+            return {}
+        values = (*graph.input, *graph.value_info, *graph.output)
+        return {value.name: _TYPES.get(value.type.tensor_type.elem_type, "") for value in values}
+
+    def array(self, tensor: onnx.TensorProto) -> np.ndarray:
+        """A tensor attribute."""
+        return _array(tensor)
+
+    def only_feeds(self, name: str, operators: set[str]) -> bool:
+        """Do only these operators read a value, and nobody receives it?"""
+        return name not in self._revealed and operators.issuperset(self._readers.get(name, []))
+
+    def unused(self, node: onnx.NodeProto, position: int) -> bool:
+        """Does nobody read this output of a node?"""
+        if len(node.output) <= position or not node.output[position]:
+            return True
+        return node.output[position] not in self._readers and node.output[position] not in self._revealed
 
     def alias(self, name: str, of: str) -> None:
         """The same value under another name."""
@@ -144,6 +176,10 @@ class Importer:
             self.constants[name] = self.constants[of]
             return
         self.emit("reshape", (of,), name, self.secret(of))
+        self.carry(name, of)
+
+    def carry(self, name: str, of: str) -> None:
+        """What is known of a value holds for this one too."""
         if of in self.facts:
             self.facts[name] = self.facts[of]
 
@@ -153,14 +189,15 @@ class Importer:
         self.decoded[name] = GraphOutput(name, value, shape, **reading)
         self.shapes[name] = shape
 
+    def redecode(self, name: str, source: str, **changes: Any) -> None:
+        """The same reading with another type or shape."""
+        read = self.decoded[source]
+        reading: dict[str, Any] = {"dtype": read.dtype, "labels": read.labels, "keys": read.keys, "shape": read.shape}
+        self.decode(name, read.value, **{**reading, **changes})
+
     # -- the walk
 
     def run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
-        if self.opsets.get("ai.onnx", OLDEST_OPSET) < OLDEST_OPSET:
-            raise ModelError(
-                f"the model has opset {self.opsets['ai.onnx']}; {OLDEST_OPSET} or newer is needed",
-                remedy="convert it with onnx.version_converter",
-            )
         for tensor in model.graph.initializer:
             self.constants[tensor.name] = _array(tensor)
         inputs = [self._input(value, ranges) for value in model.graph.input if value.name not in self.constants]
@@ -180,27 +217,39 @@ class Importer:
         tensor = value.type.tensor_type
         dtype = _TYPES.get(tensor.elem_type, "")
         if dtype not in _INPUT_TYPES:
+            kind = dtype or _onnx_type(tensor.elem_type)
             raise ModelError(
-                f"input {value.name!r} has elements of type {dtype or 'unknown'}; possible are {_LISTED}",
+                f"input {value.name!r} has elements of type {kind}; possible are {_LISTED}",
                 remedy="convert the input to numbers before the model",
             )
-        shape: list[Any] = []
-        for axis, dimension in enumerate(tensor.shape.dim):
-            if dimension.HasField("dim_value") and dimension.dim_value > 0:
-                shape.append(int(dimension.dim_value))
-            elif axis == 0:
-                shape.append(BATCH)
-            else:
-                raise ModelError(
-                    f"input {value.name!r}: dimension {axis} ({dimension.dim_param or 'unnamed'}) is not fixed",
-                    remedy="export the model with only the first dimension dynamic",
-                )
+        shape = [self._size(value.name, axis, d, len(tensor.shape.dim)) for axis, d in enumerate(tensor.shape.dim)]
         if prod(d for d in shape if d != BATCH) > MAX_ELEMENTS:
             raise ModelError(f"input {value.name!r} of shape {tuple(shape)} is too large")
         self.shapes[value.name] = tuple(shape)
-        declared = ranges.get(value.name)
+        if not dtype.startswith("float"):
+            self.integral.add(value.name)
+        declared = ranges.get(value.name, _WHOLE.get(dtype))
         checked = None if declared is None else check_range(value.name, tuple(shape), declared)
         return GraphInput(value.name, tuple(shape), dtype, checked)
+
+    def _size(self, name: str, axis: int, dimension: Any, rank: int) -> Dimension:
+        """One dimension of an input: the model's, or for one that the model leaves open the caller's, or the batch."""
+        fixed = dimension.HasField("dim_value") and dimension.dim_value
+        if fixed and fixed > 0:
+            return int(fixed)
+        if fixed == 0 and dimension.HasField("dim_value"):
+            raise ModelError(f"input {name!r}: dimension {axis} is 0")
+        given = self._given.get(name, ())
+        size = given[axis] if len(given) == rank else None  # a shape of another rank is no help, and refused later
+        if size is not None and size != BATCH:
+            return int(size)
+        if axis == 0:
+            return BATCH
+        example = ",".join("batch" if i == 0 else "32" if i == axis else "..." for i in range(rank))
+        raise ModelError(
+            f"input {name!r}: dimension {axis} ({dimension.dim_param or 'unnamed'}) is not fixed",
+            remedy=f"give its shape: --shape {name}={example}, in Python shapes={{{name!r}: (None, 32, ...)}}",
+        )
 
     def _node(self, index: int, node: onnx.NodeProto) -> None:
         self.origin = Origin(node.name or f"{node.op_type}_{index}", node.op_type)
@@ -215,7 +264,21 @@ class Importer:
                 "this operator is not supported",
                 remedy="replace it, or compute it outside the model; 'mpc inspect --operators' lists what is",
             )
-        handler(self, node, attributes(node))
+        settings = attributes(node)
+        self._require_text(settings)
+        handler(self, node, settings)
+        for name in node.output:
+            if name and name not in self.shapes and name not in self.constants and name in self._needed:
+                raise self.origin.refuse(f"its output {name!r} is not supported")
+
+    def _require_text(self, settings: dict[str, Any]) -> None:
+        """Handlers decode strings without a thought."""
+        for name, value in settings.items():
+            for entry in value if isinstance(value, list) else [value]:
+                try:
+                    _ = entry.decode() if isinstance(entry, bytes) else ""
+                except UnicodeDecodeError:
+                    raise self.origin.refuse("a string that is no text", attribute=name) from None
 
     def _output(self, value: onnx.ValueInfoProto) -> GraphOutput:
         name = value.name
@@ -228,7 +291,17 @@ class Importer:
         if name in self.decoded:
             read = self.decoded[name]
             return GraphOutput(name, read.value, read.shape, read.dtype or dtype, read.labels, read.keys)
-        return GraphOutput(name, name, self.shapes[name], dtype)
+        shape = self.shapes[name]
+        if BATCH in shape[1:]:
+            raise ModelError(
+                f"output {name!r} has shape {shape}; the batch has to be its first axis",
+                remedy=f"transpose it, or fix the batch ({FIX_BATCH})",
+            )
+        return GraphOutput(name, name, shape, dtype)
+
+
+def _onnx_type(code: int) -> str:
+    return TensorProto.DataType.Name(code).lower() if code in TensorProto.DataType.values() else "unknown"
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:
@@ -243,47 +316,6 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
-def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:
-    """Input ranges that the model itself declares: metadata `mpc.range.NAME` = `LOW:HIGH`."""
-    found = {}
-    for entry in model.metadata_props:
-        if entry.key.startswith("mpc.range."):
-            found[entry.key.removeprefix("mpc.range.")] = parse_range(entry.value)
-    return found
-
-
-def parse_range(text: str) -> Range:
-    """`LOW:HIGH`, or `LOW:HIGH,LOW:HIGH,...`, one for each column of the last axis.
-
-    Raises:
-        ModelError: not pairs of finite numbers, the first of each smaller.
-    """
-    try:
-        pairs = [tuple(map(float, part.split(":"))) for part in text.split(",")]
-    except ValueError:
-        pairs = []
-    if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise ModelError(f"{text[:80]!r} is not a range", remedy="write it as LOW:HIGH, for example -4:4")
-    low, high = zip(*pairs, strict=True)
-    return (low[0], high[0]) if len(pairs) == 1 else (low, high)
-
-
-def check_range(name: str, shape: Shape, declared: Range) -> Range:
-    """A range that fits an input's columns.
-
-    Raises:
-        ModelError: not finite, empty, or another number of columns than the input has.
-    """
-    low, high = (np.asarray(end, dtype=np.float64) for end in declared)
-    if low.shape != high.shape or low.ndim > 1 or (low.ndim == 1 and low.shape[0] != shape[-1]):
-        raise ModelError(f"input {name!r}: its range has {low.size} columns, its shape is {shape}")
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise ModelError(f"input {name!r}: its range is empty or not finite", remedy="declare LOW:HIGH, LOW < HIGH")
-    if low.ndim == 0:
-        return float(low), float(high)
-    return tuple(low.tolist()), tuple(high.tolist())
-
-
 def input_names(path: Path) -> list[str]:
     """Names of a model's inputs, in its order."""
     model = load_model(path)
@@ -291,12 +323,13 @@ def input_names(path: Path) -> list[str]:
     return [value.name for value in model.graph.input if value.name not in constants]
 
 
-def import_model(model: onnx.ModelProto, ranges: dict[str, Range] | None = None) -> Graph:
+def import_model(model: onnx.ModelProto, ranges: dict[str, Range] | None = None, shapes: Shapes | None = None) -> Graph:
     """The graph of a checked model.
 
     Args:
         ranges: declared input ranges; they win over those in the model's metadata.
+        shapes: sizes of dimensions that the model leaves open; None leaves the first one open.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
-    return Importer(model).run(model, known)
+    return Importer(model, shapes or {}).run(model, known)

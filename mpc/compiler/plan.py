@@ -23,7 +23,21 @@ from mpc.wires import Dimension, Frozen, Scale, Wire
 
 VERSION: Literal[1] = 1
 FIELD: Literal["2^61-1"] = "2^61-1"
-DataType = Literal["float32", "float64", "float16", "int64", "int32", "bool", "string"]
+DataType = Literal[
+    "float32",
+    "float64",
+    "float16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+    "string",
+]
 _MAX_BATCH = 1 << 20
 
 

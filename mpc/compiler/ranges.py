@@ -1,14 +1,15 @@
 """What the compiler proves about a value: where it can lie, and how far off it is expected to be.
 
-All in units of the wire that will hold it, column by column; an axis that the rows of a batch
-share has size 1.  Intervals are those of the integers that will really be used.  The expected
-error is a root mean square, adding up roundings as if they were independent: it decides
-nothing about correctness, and is reported.
+All in units of the wire that will hold it, element by element; the batch axis, whose rows share
+their bounds, has size 1.  Intervals are those of the integers that will really be used.  The
+expected error is a root mean square, adding up roundings as if they were independent, and so
+are mean and variance, as if inputs were uniform in their range: they decide nothing about
+correctness, and are reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,17 +18,23 @@ ROUNDING = 12**-0.5
 """RMS error, in units, of rounding to the nearest."""
 _TRUNCATION = 6**-0.5
 """The same of floor or floor + 1, unbiased."""
-_TYPICAL = 0.5
-"""Typical size of a value beside the largest it can have."""
+
+Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""A bilinear map over the reals: a matrix product, a convolution, an elementwise product."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """low <= x <= high, with an expected error; three arrays of one shape."""
+    """low <= x <= high, with an expected error, a mean and a variance; arrays of one shape.
+
+    Without mean and variance, those of the uniform distribution.
+    """
 
     low: np.ndarray
     high: np.ndarray
     error: np.ndarray
+    given_mean: np.ndarray | None = None
+    given_variance: np.ndarray | None = None
 
     @classmethod
     def exactly(cls, values: np.ndarray, error: float = 0.0) -> Interval:
@@ -36,69 +43,145 @@ class Interval:
 
     @classmethod
     def between(cls, low: float, high: float, shape: tuple[int, ...], error: float = 0.0) -> Interval:
-        """One interval for all columns."""
+        """One interval for all elements."""
         return cls(np.full(shape, float(low)), np.full(shape, float(high)), np.full(shape, float(error)))
 
     @property
-    def bound(self) -> float:
-        """The largest size that any column can have."""
-        return float(np.maximum(np.abs(self.low), np.abs(self.high)).max(initial=0.0))
+    def mean(self) -> np.ndarray:
+        return (self.low + self.high) / 2 if self.given_mean is None else self.given_mean
 
-    def times(self, factor: int) -> Interval:
+    @property
+    def variance(self) -> np.ndarray:
+        return np.square(self.high - self.low) / 12 if self.given_variance is None else self.given_variance
+
+    @property
+    def typical(self) -> np.ndarray:
+        """The root mean square of each element."""
+        return np.sqrt(np.square(self.mean) + self.variance)
+
+    @property
+    def size(self) -> np.ndarray:
+        """The largest size of each element."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def bound(self) -> float:
+        """The largest size that any element can have."""
+        return float(self.size.max(initial=0.0))
+
+    @property
+    def least(self) -> float:
+        """Below every element."""
+        return float(self.low.min())
+
+    @property
+    def most(self) -> float:
+        """Above every element."""
+        return float(self.high.max())
+
+    @property
+    def worst_error(self) -> float:
+        """The largest expected error of any element."""
+        return float(self.error.max(initial=0.0))
+
+    def map(self, move: Callable[[np.ndarray], np.ndarray]) -> Interval:
+        """The same elements elsewhere."""
+        return Interval(*(move(array) for array in self.arrays))
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.low, self.high, self.error, self.mean, self.variance
+
+    def broadcast_to(self, shape: tuple[int, ...]) -> Interval:
+        return self.map(lambda array: np.broadcast_to(array, shape))
+
+    def times(self, factor: int | np.ndarray) -> Interval:
         """factor x."""
-        low, high = (self.low, self.high) if factor > 0 else (self.high, self.low)
-        return Interval(low * factor, high * factor, self.error * abs(factor))
+        factor = np.asarray(factor, dtype=np.float64)
+        ends = self.low * factor, self.high * factor
+        low, high = np.minimum(*ends), np.maximum(*ends)
+        return Interval(low, high, self.error * np.abs(factor), self.mean * factor, self.variance * np.square(factor))
 
     def plus(self, other: Interval) -> Interval:
         """x + y."""
-        return Interval(self.low + other.low, self.high + other.high, np.hypot(self.error, other.error))
+        error = np.hypot(self.error, other.error)
+        mean, variance = self.mean + other.mean, self.variance + other.variance
+        return Interval(self.low + other.low, self.high + other.high, error, mean, variance)
+
+    def product(self, other: Interval, square: bool = False) -> Interval:
+        """x y elementwise; `square` says that both are one value."""
+        ends = np.stack([a * b for a in (self.low, self.high) for b in (other.low, other.high)])
+        error = np.hypot(self.error * other.typical, other.error * self.typical) * (2**0.5 if square else 1.0)
+        low = np.maximum(ends.min(axis=0), 0) if square else ends.min(axis=0)
+        if square:
+            return Interval(low, ends.max(axis=0), error, np.square(self.typical), 2 * np.square(self.variance))
+        variance = np.square(self.typical * other.typical) - np.square(self.mean * other.mean)
+        return Interval(low, ends.max(axis=0), error, self.mean * other.mean, np.maximum(variance, 0))
+
+    def bilinear(self, other: Interval, product: Product) -> Interval:
+        """Any bilinear map of two values, by the sizes of their elements."""
+        size = product(self.size.astype(np.float64), other.size.astype(np.float64))
+        mine, theirs = np.square(self.typical), np.square(other.typical)
+        error = np.sqrt(product(mine, np.square(other.error)) + product(np.square(self.error), theirs))
+        return Interval(-size, size, error, np.zeros_like(size), product(mine, theirs))
+
+    def linear(self, product: Product, weight: np.ndarray, bias: np.ndarray | None, rounded: bool) -> Interval:
+        """product(x, weight) + bias; `rounded`: the weights are integers rounded from something finer."""
+        real = weight.astype(np.float64)
+        positive, negative, squares = np.maximum(real, 0), np.minimum(real, 0), np.square(real)
+        shift = 0.0 if bias is None else bias.astype(np.float64)
+        low = product(self.low, positive) + product(self.high, negative) + shift
+        high = product(self.high, positive) + product(self.low, negative) + shift
+        off = product(np.square(self.error), squares)
+        if rounded:
+            off = off + product(np.square(self.typical), np.full_like(real, ROUNDING**2))
+        mean, variance = product(self.mean, real) + shift, product(self.variance, squares)
+        return Interval(*np.broadcast_arrays(low, high, np.sqrt(off), mean, variance))
 
     def truncated(self, shift: int) -> Interval:
         """x / 2^shift, floor or floor + 1."""
         unit = 2.0**shift
         error = np.hypot(self.error / unit, _TRUNCATION if shift else 0.0)
-        return Interval(np.floor(self.low / unit), np.floor(self.high / unit) + 1, error)
+        low, high = np.floor(self.low / unit), np.floor(self.high / unit) + 1
+        return Interval(low, high, error, self.mean / unit, self.variance / unit**2)
 
     def rectified(self) -> Interval:
-        """max(0, x)."""
-        return Interval(np.maximum(self.low, 0), np.maximum(self.high, 0), self.error)
+        """max(0, x); mean and variance as if x were normal."""
+        deviation = np.sqrt(self.variance) + 1e-30
+        z = self.mean / deviation
+        above = 1 / (1 + np.exp(-np.clip(1.702 * z, -60, 60)))  # close to the normal distribution function
+        density = np.exp(-np.square(z) / 2) / np.sqrt(2 * np.pi)
+        mean = self.mean * above + deviation * density
+        square = (np.square(self.mean) + self.variance) * above + self.mean * deviation * density
+        variance = np.maximum(square - np.square(mean), 0)
+        return Interval(np.maximum(self.low, 0), np.maximum(self.high, 0), self.error, np.maximum(mean, 0), variance)
 
-    def affine(self, weight: np.ndarray, bias: np.ndarray | None, rounded: bool) -> Interval:
-        """x weight + bias; `rounded` says that the weights are integers rounded from something finer."""
-        positive, negative = np.maximum(weight, 0).astype(np.float64), np.minimum(weight, 0).astype(np.float64)
-        shift = 0.0 if bias is None else bias.astype(np.float64)
-        low = self.low @ positive + self.high @ negative + shift
-        high = self.high @ positive + self.low @ negative + shift
-        size = np.maximum(np.abs(self.low), np.abs(self.high)) * _TYPICAL
-        inherited = np.square(self.error) @ np.square(weight.astype(np.float64))
-        own = np.square(size).sum(axis=-1, keepdims=True) * (ROUNDING**2 if rounded else 0.0)
-        return Interval(low, high, np.sqrt(inherited + own))
+    def within(self, low: float, high: float) -> Interval:
+        """What is left of it between two numbers that hold for other reasons.
 
-    def widest(self) -> Interval:
-        """One column that covers them all along the last axis."""
-        return Interval(
-            self.low.min(axis=-1, keepdims=True),
-            self.high.max(axis=-1, keepdims=True),
-            self.error.max(axis=-1, keepdims=True),
-        )
+        Values turn out smaller than they were taken to be, and so is what they are off by.
+        """
+        kept_low, kept_high = np.clip(self.low, low, high), np.clip(self.high, low, high)
+        kept_high = np.maximum(kept_low, kept_high)
+        mean = np.clip(self.mean, kept_low, kept_high)
+        variance = np.minimum(self.variance, np.square(kept_high - kept_low) / 4)
+        smaller = np.sqrt((np.square(mean) + variance) / np.maximum(np.square(self.typical), 1e-300))
+        return Interval(kept_low, kept_high, self.error * np.minimum(smaller, 1.0), mean, variance)
 
-    def reshaped(self, before: tuple[int, ...], after: tuple[int, ...]) -> Interval:
-        """The same columns in another shape."""
-        return Interval(*(np.broadcast_to(a, before).reshape(after) for a in self._arrays))
+    def greatest(self) -> Interval:
+        """Of the maximum along the last axis."""
+        return self.map(lambda array: array.max(axis=-1, keepdims=True))
 
-    def transposed(self, before: tuple[int, ...], axes: tuple[int, ...]) -> Interval:
-        """The same columns in another order."""
-        return Interval(*(np.broadcast_to(a, before).transpose(axes) for a in self._arrays))
+    def summed(self, axes: tuple[int, ...]) -> Interval:
+        """The sum over axes, which stay with size 1."""
 
-    @property
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.low, self.high, self.error
+        def total(array: np.ndarray) -> np.ndarray:
+            return array.sum(axis=axes, keepdims=True)
+
+        error = np.sqrt(total(np.square(self.error)))
+        return Interval(total(self.low), total(self.high), error, total(self.mean), total(self.variance))
 
 
-def joined(intervals: Sequence[Interval], shapes: Sequence[tuple[int, ...]]) -> Interval:
-    """One after another along the last axis."""
-    columns = [
-        [np.broadcast_to(array, shape) for array in (i.low, i.high, i.error)]
-        for i, shape in zip(intervals, shapes, strict=True)
-    ]
-    return Interval(*(np.concatenate(parts, axis=-1) for parts in zip(*columns, strict=True)))
+def joined(intervals: list[Interval], axis: int) -> Interval:
+    """One after another along an axis, all broadcast to their full shapes before."""
+    return Interval(*(np.concatenate(parts, axis=axis) for parts in zip(*(i.arrays for i in intervals), strict=True)))

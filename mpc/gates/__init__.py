@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from mpc.gates.affine import Affine
 from mpc.gates.base import Gate
+from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Fourier
 from mpc.gates.input import Input
-from mpc.gates.linear import Combine, Concat, Reshape, Total
+from mpc.gates.linear import Combine, Total, Weigh
+from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
+from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
+from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 
 _ALL: tuple[type[Gate], ...] = (
-    Affine,
     Combine,
     Concat,
+    Convolution,
     Fourier,
     Input,
+    Matmul,
     Maximum,
     Multiply,
     Relu,
     Reshape,
+    Step,
+    Take,
     Total,
     Truncate,
+    Weigh,
 )
 
 GATES: dict[str, type[Gate]] = {gate.kind: gate for gate in _ALL}

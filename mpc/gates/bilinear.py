@@ -1,42 +1,100 @@
-"""What the bilinear gates share: where their output's mask comes from.
+"""What the bilinear gates share: the equation, and where their output's mask comes from.
 
-    [x y] + [r] = x^ y^ [1] - x^ [ay] - [ax] y^ + [s]      with   r := s - ax ay
+    [x y] + [r] = x^ [y] - [ax] y^ + [s]      with   r := s - ax ay,   [y] = y^ [1] - [ay]
 
 (Beaver 1991 with the masks placed by the plan.)  s is uniform, expanded from seeds; the
 provider knows the *derived* mask r and deals whatever the next gate needs of it; no product is
 dealt.  Where the parties themselves must hold shares of the output's mask - it feeds another
 bilinear gate, or its sub-seeds go to a recipient - r is *drawn* instead and the product ax ay
 is dealt, 8 bytes an element.
+
+The second operand is a wire of the run (`y`) or of the session (`weight`, with or without a
+`bias`).  A weight's layouts are made once a session, and - [ax] w^ + [s] + [b] is offline work:
+online a party does one product, x^ [w], and opens.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from mpc import field as fp
-from mpc.gates.base import Correlation, Gate, Name, Opening, Wires, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, drawn_mask
 from mpc.shares import Share
-from mpc.wires import Masking
+from mpc.wires import Masking, broadcast
 
 if TYPE_CHECKING:
     from mpc.interpret.dealer import Dealer
     from mpc.interpret.party import Party
+    from mpc.interpret.reference import Reference
 
 
 class Bilinear(Gate):
-    """Base: one round, which opens `out`."""
+    """Base: one round, which opens `out`; a subclass says what its product is.
 
+    Deals:    derived mask: nothing; drawn mask: ax ay, shape of out
+    Error:    exact; needs |z| < 2^59
+    """
+
+    operands: ClassVar[tuple[str, ...]] = ("x", "y", "weight", "bias")
     needs_masks: ClassVar[bool] = True
+    x: Name
+    y: Name | None = None
+    weight: Name | None = None
+    bias: Name | None = None
     out: Name
 
+    # -- what a subclass says
+
+    def over_integers(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """x y over Z."""
+        raise NotImplementedError
+
+    def lay_out(self, y: np.ndarray) -> Any:
+        """The second operand in the form that `over_field` takes."""
+        return y
+
+    def warm(self, y: Any, x: tuple[int, ...]) -> None:
+        """Make now what a product of the laid out y with an x of this shape will need."""
+
+    @property
+    def layout(self) -> str:
+        """Under which name a weight's layouts are kept: gates that share the weight share them."""
+        return f"{self.kind}/{self.second}"
+
+    def over_field(self, x: np.ndarray, y: Any, offset: np.ndarray | None = None) -> np.ndarray:
+        """x y (+ offset, of the output's shape) over F_p."""
+        raise NotImplementedError
+
+    def check_shapes(self, wires: Wires) -> None:
+        """x, `second` and out fit together, else `PlanError`."""
+        raise NotImplementedError
+
+    # -- what they share
+
+    @property
+    def second(self) -> str:
+        """The wire of the second operand."""
+        return self.reads[1]
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return self._named(("weight", "bias"))
+
     def check(self, wires: Wires) -> None:
-        x, y = (wires[name] for name in self.reads[:2])
-        if wires[self.out].scale != x.scale * y.scale:
+        if (self.y is None) == (self.weight is None) or (self.bias and not self.weight):
+            raise self.refuse("its second operand is either a wire or a weight; only a weight has a bias")
+        x, y, out = wires[self.x], wires[self.second], wires[self.out]
+        if out.scale != x.scale * y.scale:
             raise self.refuse("the output's scale is not the product of its operands'")
-        if wires[self.out].masking is Masking.INHERITED:
+        if out.masking is Masking.INHERITED:
             raise self.refuse("the output's mask is derived or drawn")
+        self.check_shapes(wires)
+        if self.bias is not None:
+            bias = wires[self.bias]
+            if bias.scale != out.scale or broadcast(bias.shape, out.shape) != out.shape:
+                raise self.refuse("the bias does not fit the output's shape and scale")
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         return ((Opening("z", wires[self.out].sizes),),)
@@ -47,16 +105,40 @@ class Bilinear(Gate):
             return (Correlation("s", out.sizes),)
         return (drawn_mask(out), Correlation("product", out.sizes, dependent=True))
 
-    def deal_product(self, run: Dealer, product: np.ndarray) -> None:
-        """Given ax ay in the clear: define the output's mask, or draw it and deal the product."""
+    def reference(self, run: Reference) -> None:
+        z = self.over_integers(run.value(self.x), run.value(self.second))
+        run.set(self.out, z + run.value(self.bias) if self.bias else z)
+
+    def deal(self, run: Dealer) -> None:
+        mask = run.mask(self.second)
+        y = run.once(f"{self.layout}/mask", lambda: self.lay_out(mask)) if self.weight else self.lay_out(mask)
+        product = self.over_field(run.mask(self.x), y)
         if run.wire(self.out).masking is Masking.DERIVED:
             run.derive_mask(self.out, fp.sub(run.uniform("s"), product))
         else:
             run.draw_mask(self.out)
             run.dependent("product", product)
 
-    def take_masked(self, run: Party) -> Share:
-        """[s], or [ax ay] + [r]: what a party adds to its share before it opens."""
-        if run.wire(self.out).masking is Masking.DERIVED:
-            return run.take("s")
-        return run.take("product") + run.take_mask(self.out)
+    def prepare(self, run: Party) -> None:
+        derived = run.wire(self.out).masking is Masking.DERIVED
+        offset = run.take("s") if derived else run.take("product") + run.take_mask(self.out)
+        if self.weight is not None:
+            public = run.once(f"{self.layout}/public", lambda: self.lay_out(run.public(self.second)))
+            self.warm(self._share_of_weight(run), run.shape(self.x))
+            offset = offset - Share(self.over_field(run.mask_share(self.x).values, public))
+            if self.bias is not None:
+                offset = offset + run.share(self.bias)
+        run.kept["offset"] = offset.values
+
+    def _share_of_weight(self, run: Party) -> Any:
+        return run.once(f"{self.layout}/share", lambda: self.lay_out(run.share(self.second).values))
+
+    def evaluate(self, run: Party) -> Evaluation:
+        x, offset = run.public(self.x), run.kept["offset"]
+        if self.weight is not None:
+            z = self.over_field(x, self._share_of_weight(run), offset)
+        else:
+            crossed = self.over_field(run.mask_share(self.x).values, self.lay_out(run.public(self.second)))
+            z = self.over_field(x, self.lay_out(run.share(self.second).values), fp.sub(offset, crossed))
+        (opened,) = yield (Share(z),)
+        run.set(self.out, opened)

@@ -107,8 +107,6 @@ class Fourier(Gate):
             if self.clamp.shift > wires[self.x].bits + 1:
                 raise self.refuse("the clamp's shift leaves no bits")
             self.comparison(wires)
-        elif wires[self.x].bits > self.window + 1:
-            raise self.refuse("the input's bound exceeds two periods and there is no clamp")
 
     def comparison(self, wires: Wires) -> Comparison:
         """On x - threshold, whose bound is two bits above x's."""

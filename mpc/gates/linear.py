@@ -15,29 +15,32 @@ import numpy as np
 from pydantic import Field
 
 from mpc import field as fp
-from mpc.errors import PlanError
 from mpc.gates.base import Evaluation, Gate, Name, Wires
 from mpc.shares import Share
-from mpc.wires import BATCH, Masking, Wire
+from mpc.wires import Masking, broadcast
 
 if TYPE_CHECKING:
     from mpc.interpret.dealer import Dealer
     from mpc.interpret.party import Party
     from mpc.interpret.reference import Reference
 
+Factor = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
+
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The three operations that a linear map needs, over Z or over F_p."""
+    """The operations that a linear map needs, over Z or over F_p."""
 
     add: Callable[[np.ndarray, np.ndarray], np.ndarray]
     scale: Callable[[np.ndarray, int], np.ndarray]
+    weigh: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """Elementwise, by public int64 that broadcast."""
     total: Callable[[np.ndarray], np.ndarray]
     """The sum over the first axis."""
 
 
-INTEGERS = Arithmetic(np.add, lambda a, k: a * np.int64(k), lambda a: a.sum(axis=0))
-FIELD = Arithmetic(fp.add, fp.scale, fp.total)
+INTEGERS = Arithmetic(np.add, lambda a, k: a * np.int64(k), np.multiply, lambda a: a.sum(axis=0))
+FIELD = Arithmetic(fp.add, fp.scale, lambda a, k: fp.mul(a, fp.from_signed(k)), fp.total)
 
 
 class LinearMap(Gate):
@@ -49,13 +52,18 @@ class LinearMap(Gate):
         """The map, of the values of `reads`, to an array of the output's shape."""
         raise NotImplementedError
 
+    @property
+    def offset(self) -> int:
+        """A public constant that is added to the map; no mask knows of it."""
+        return 0
+
     def check(self, wires: Wires) -> None:
         if wires[self.out].masking is not Masking.INHERITED or wires[self.out].holders:
             raise self.refuse("the output's mask is inherited, and nobody's")
 
     def reference(self, run: Reference) -> None:
         values = [run.value(name) for name in self.reads]
-        run.set(self.out, self.apply(values, run.shape(self.out), INTEGERS))
+        run.set(self.out, self.apply(values, run.shape(self.out), INTEGERS) + np.int64(self.offset))
 
     def deal(self, run: Dealer) -> None:
         masks = [run.mask(name) for name in self.reads]
@@ -67,115 +75,99 @@ class LinearMap(Gate):
             run.set_mask(self.out, Share(self.apply(shares, run.shape(self.out), FIELD)))
 
     def evaluate(self, run: Party) -> Evaluation:
-        public = [run.public(name) for name in self.reads]
-        run.set(self.out, self.apply(public, run.shape(self.out), FIELD))
+        public = self.apply([run.public(name) for name in self.reads], run.shape(self.out), FIELD)
+        run.set(self.out, fp.add_int(public, self.offset) if self.offset else public)
         yield from ()
 
 
-class Reshape(LinearMap):
-    """out has x's elements, its axes first put in the order `axes` if given.
-
-    Shapes: x: S, out: any of as many elements      Scale: unchanged
-    """
-
-    kind: ClassVar[str] = "reshape"
-    x: Name
-    axes: tuple[Annotated[int, Field(ge=0, le=32)], ...] | None = None
-
-    def check(self, wires: Wires) -> None:
-        super().check(wires)
-        x, out = wires[self.x], wires[self.out]
-        if self.axes is not None and sorted(self.axes) != list(range(len(x.shape))):
-            raise self.refuse("the axes are not a permutation of the input's")
-        if _elements(x.shape) != _elements(out.shape):
-            raise self.refuse(f"{x.shape} does not reshape to {out.shape}")
-        if (x.scale, x.bits) != (out.scale, out.bits):
-            raise self.refuse("the output differs from the input in more than its shape")
-
-    def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
-        (x,) = values
-        return np.ascontiguousarray(x if self.axes is None else x.transpose(self.axes)).reshape(shape)
-
-
 class Combine(LinearMap):
-    """out = sum_i factors[i] xs[i], each broadcast along its last axis.
+    """out = sum_i factors[i] xs[i] + stored + constant, each broadcast to the output.
 
-    Shapes: xs[i]: S or (..., 1), out: S            Scale: out = xs[i] / factors[i]'s unit, as declared
+    Shapes: xs[i], stored: broadcast to out         Scale: out = xs[i] / factors[i]'s unit, as declared
+    `stored` is a weight, an addend that stays secret; `constant` is public.
     """
 
     kind: ClassVar[str] = "combine"
-    operands: ClassVar[tuple[str, ...]] = ("xs",)
-    xs: tuple[Name, ...] = Field(min_length=1, max_length=64)
-    factors: tuple[Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)], ...]
+    operands: ClassVar[tuple[str, ...]] = ("xs", "stored")
+    xs: tuple[Name, ...] = Field(max_length=64)
+    factors: tuple[Factor, ...]
+    stored: Name | None = None
+    constant: Factor = 0
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return self._named(("stored",))
+
+    @property
+    def offset(self) -> int:
+        return self.constant
 
     def check(self, wires: Wires) -> None:
         super().check(wires)
         if len(self.factors) != len(self.xs) or 0 in self.factors:
             raise self.refuse("one factor an operand, and none of them zero")
         shape = wires[self.out].shape
-        for name in self.xs:
-            if wires[name].shape != shape and (not shape or wires[name].shape != (*shape[:-1], 1)):
-                raise self.refuse(f"{wires[name].shape} does not broadcast to {shape}")
+        if not self.reads:
+            raise self.refuse("it combines nothing")
+        alone = () if self.xs else (shape,)  # a stored value may be the same for every row
+        if broadcast(*(wires[name].shape for name in self.reads), *alone) != shape:
+            raise self.refuse(f"the operands do not broadcast to {shape}")
+        if self.stored is not None and wires[self.stored].scale != wires[self.out].scale:
+            raise self.refuse("the stored addend does not have the output's scale")
 
     def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
-        terms = [over.scale(value, factor) for value, factor in zip(values, self.factors, strict=True)]
-        total = np.ascontiguousarray(np.broadcast_to(terms[0], shape))
+        factors = self.factors if self.stored is None else (*self.factors, 1)
+        terms = [v if k == 1 else over.scale(v, k) for v, k in zip(values, factors, strict=True)]
+        total = terms[0]
         for term in terms[1:]:
             total = over.add(total, term)
-        return total
+        return np.array(np.broadcast_to(total, shape))
+
+
+class Weigh(LinearMap):
+    """out = x with its slices along `axis` multiplied by the public `factors`, one a slice.
+
+    Shapes: x, out: S                               Scale: any, as declared
+    """
+
+    kind: ClassVar[str] = "weigh"
+    x: Name
+    axis: int = Field(ge=0, le=32)
+    factors: tuple[Factor, ...] = Field(min_length=1, max_length=1 << 16)
+
+    def check(self, wires: Wires) -> None:
+        super().check(wires)
+        shape = wires[self.x].shape
+        if wires[self.out].shape != shape or shape[self.axis : self.axis + 1] != (len(self.factors),):
+            raise self.refuse(f"{len(self.factors)} factors for axis {self.axis} of {shape}")
+
+    def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
+        factors = np.array(self.factors, dtype=np.int64)
+        return over.weigh(values[0], factors.reshape(-1, *[1] * (len(shape) - self.axis - 1)))
 
 
 class Total(LinearMap):
-    """out = the sum over x's last axis, which stays with size 1.
+    """out = the sum over some axes of x, which stay with size 1.
 
-    Shapes: x: (..., n), out: (..., 1)              Scale: unchanged
+    Shapes: x: S, out: S with 1 for the axes        Scale: any, as declared (a mean is a sum at another scale)
     """
 
     kind: ClassVar[str] = "total"
     x: Name
+    axes: tuple[Annotated[int, Field(ge=0, le=32)], ...] = Field(min_length=1)
 
     def check(self, wires: Wires) -> None:
         super().check(wires)
-        x, out = wires[self.x], wires[self.out]
-        if not x.shape or out.shape != (*x.shape[:-1], 1) or x.scale != out.scale:
-            raise self.refuse("the output is not the input's last axis, summed")
+        x, out = wires[self.x].shape, wires[self.out].shape
+        if tuple(sorted(set(self.axes))) != self.axes or self.axes[-1] >= len(x):
+            raise self.refuse(f"the axes {self.axes} are not axes of {x} in order")
+        if any(not isinstance(x[axis], int) for axis in self.axes):
+            raise self.refuse("a sum over the batch")
+        if out != tuple(1 if axis in self.axes else size for axis, size in enumerate(x)):
+            raise self.refuse(f"the output has shape {out}")
 
     def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
-        return over.total(np.ascontiguousarray(np.moveaxis(values[0], -1, 0))).reshape(shape)
-
-
-class Concat(LinearMap):
-    """out = xs, one after another along the last axis.
-
-    Shapes: xs[i]: (..., n_i), out: (..., sum n_i)  Scale: one for all
-    """
-
-    kind: ClassVar[str] = "concat"
-    operands: ClassVar[tuple[str, ...]] = ("xs",)
-    xs: tuple[Name, ...] = Field(min_length=1, max_length=256)
-
-    def check(self, wires: Wires) -> None:
-        super().check(wires)
-        out = wires[self.out]
-        columns = [_columns(wires[name]) for name in self.xs]
-        if any(wires[name].scale != out.scale or wires[name].bits > out.bits for name in self.xs):
-            raise self.refuse("the operands' scales differ, or a bound exceeds the output's")
-        if any((*wires[name].shape[:-1], sum(columns)) != out.shape for name in self.xs):
-            raise self.refuse("the operands do not join to the output's shape")
-
-    def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
-        return np.concatenate(values, axis=-1)
-
-
-def _columns(wire: Wire) -> int:
-    if not wire.shape or not isinstance(wire.shape[-1], int):
-        raise PlanError(f"wire {wire.name} has no last axis of fixed size")
-    return wire.shape[-1]
-
-
-def _elements(shape: tuple[object, ...]) -> tuple[int, int]:
-    """(batch dimensions, product of the others)."""
-    total = 1
-    for size in shape:
-        total *= size if isinstance(size, int) else 1
-    return sum(size == BATCH for size in shape), total
+        rest = [axis for axis in range(len(shape)) if axis not in self.axes]
+        rows = values[0].transpose(*self.axes, *rest)
+        rows = rows.reshape(-1, *(values[0].shape[axis] for axis in rest))
+        return over.total(np.ascontiguousarray(rows)).reshape(shape)

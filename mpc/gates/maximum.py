@@ -15,6 +15,9 @@ The last level's bits are opened under gamma_i, e_i = sel_i xor gamma_i, and
     index = sum_i i (e_i xor gamma_i)
 
 with C_i = c1_i - 2^(k-f), W = pub 2^(61-f), the mux of relu.py, once for every i.
+
+Fused with a ReLU, zero is one more candidate (c1 = 2^(k-f), r1 = 0), which every other has to
+beat and which is never selected: max(0, y_1 .. y_n), in the same rounds.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ _MONOMIALS = (1 << _FAN_IN) - 1
 
 
 class Maximum(Gate):
-    """value = max(trunc(x, shift)), index = its place, over the last axis.
+    """value = max(trunc(x, shift)), or max(0, that) if `rectify`; index = its place; over the last axis.
 
     Shapes:   x (..., n); value, index (..., 1)      Scale: value = x / 2^shift; index = 1
     Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element
@@ -59,6 +62,7 @@ class Maximum(Gate):
     index: Name | None = None
     shift: int = Field(ge=0, le=58)
     last: bool = False
+    rectify: bool = False
 
     def check(self, wires: Wires) -> None:
         x = wires[self.x]
@@ -73,8 +77,8 @@ class Maximum(Gate):
                 raise self.refuse(f"{name} is drawn, and has one element a row")
         if self.value is not None and wires[self.value].scale * (1 << self.shift) != x.scale:
             raise self.refuse("the value's scale is not the input's after the shift")
-        if self.index is not None and wires[self.index].scale != 1:
-            raise self.refuse("the index has scale 1")
+        if self.index is not None and (wires[self.index].scale != 1 or self.rectify):
+            raise self.refuse("the index has scale 1, and there is none beside a ReLU")
         self.comparison(wires)
 
     def comparison(self, wires: Wires) -> Comparison:
@@ -86,24 +90,39 @@ class Maximum(Gate):
         n = wires[self.x].sizes[-1]
         return n, count(wires[self.x]) // n
 
+    def _pairs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        return _pairs(n + self.rectify, self.last)
+
+    def _levels(self, n: int) -> tuple[int, ...]:
+        return _levels(n + self.rectify)
+
+    def _by_candidate(self, pairs: np.ndarray, n: int, flip: np.uint8 | None = None) -> np.ndarray:
+        return _by_candidate(pairs, n + self.rectify, flip)[:n]
+
+    def _candidates(self, values: np.ndarray, zero: int) -> np.ndarray:
+        """The rows that are compared: those of the input and, for a ReLU, zero's."""
+        if not self.rectify:
+            return values
+        return np.concatenate([values, np.full((1, values.shape[1]), zero, dtype=values.dtype)])
+
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         n, rows = self._sizes(wires)
-        pairs = (len(_pairs(n, self.last)[0]) * rows,)
+        pairs = (len(self._pairs(n)[0]) * rows,)
         rounds: list[tuple[Opening, ...]] = [
             (Opening("leaf", pairs, width=self.comparison(wires).leaf_width),),
             (Opening("pairs", pairs, width=1),),
         ]
-        rounds += [(Opening(f"and{i}", (n, groups, rows), width=1),) for i, groups in enumerate(_levels(n))]
+        rounds += [(Opening(f"and{i}", (n, groups, rows), width=1),) for i, groups in enumerate(self._levels(n))]
         rounds.append(tuple(Opening(name, wires[name].sizes) for name in self.writes))
         return tuple(rounds)
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         n, rows = self._sizes(wires)
-        pairs = len(_pairs(n, self.last)[0]) * rows
+        pairs = len(self._pairs(n)[0]) * rows
         dealt = ["gamma"] + (["r1", "m", "gamma_r1", "gamma_m"] if self.value is not None else [])
         specs = [drawn_mask(wires[name]) for name in self.writes]
         specs += comparison_correlations(self.comparison(wires), pairs)
-        for level, groups in enumerate(_levels(n)):
+        for level, groups in enumerate(self._levels(n)):
             specs.append(Correlation(f"node{level}", (n, groups, rows), width=_MONOMIALS, dependent=True))
             specs.append(Correlation(f"fresh{level}", (n, groups, rows), width=1))
         specs += [Correlation(name, (n, rows), dependent=True) for name in dealt]
@@ -115,7 +134,8 @@ class Maximum(Gate):
         y = truncation.reference(run.value(self.x), run.coin(self.x), bits, self.shift)
         best = y.shape[-1] - 1 - y[..., ::-1].argmax(axis=-1) if self.last else y.argmax(axis=-1)
         if self.value is not None:
-            run.set(self.value, y.max(axis=-1, keepdims=True))
+            top = y.max(axis=-1, keepdims=True)
+            run.set(self.value, np.maximum(top, 0) if self.rectify else top)
         if self.index is not None:
             run.set(self.index, best[..., None])
 
@@ -125,11 +145,12 @@ class Maximum(Gate):
         n, rows = self._sizes(run.wires)
         comparison = self.comparison(run.wires)
         r1, m = truncation.mask_parts(_classes_first(run.mask(self.x)), self.shift)
-        a, b = _pairs(n, self.last)
-        differences = _low(r1[a] - r1[b], comparison.bits + 1).reshape(-1)
+        a, b = self._pairs(n)
+        compared = self._candidates(r1, 0)
+        differences = _low(compared[a] - compared[b], comparison.bits + 1).reshape(-1)
         beta = deal_comparison(run, comparison, differences) ^ sign_bit(differences, comparison)
-        bits = _by_candidate(beta.reshape(-1, rows), n)
-        for level, _ in enumerate(_levels(n)):
+        bits = self._by_candidate(beta.reshape(-1, rows), n)
+        for level, _ in enumerate(self._levels(n)):
             run.dependent(f"node{level}", _monomials(_grouped(bits, fill=0)))
             bits = run.uniform(f"fresh{level}")
         gamma = bits[:, 0, :].astype(np.uint64)
@@ -144,7 +165,7 @@ class Maximum(Gate):
         n, _ = self._sizes(run.wires)
         run.kept.update({f"mask:{name}": run.take_mask(name) for name in self.writes})
         run.kept.update({name: run.take_bits(name) for name in ("table", "leaf_mask", "node")})
-        for level, _groups in enumerate(_levels(n)):
+        for level, _groups in enumerate(self._levels(n)):
             run.kept.update({f"{name}{level}": run.take_bits(f"{name}{level}") for name in ("node", "fresh")})
         run.kept["gamma"] = run.take("gamma")
         if self.value is not None:
@@ -157,16 +178,16 @@ class Maximum(Gate):
         kept, lane, comparison = run.kept, run.lane, self.comparison(run.wires)
         n, rows = self._sizes(run.wires)
         c = truncation.offset(_classes_first(run.public(self.x)), run.wire(self.x).bits)
-        c1 = c >> np.uint64(self.shift)
-        a, b = _pairs(n, self.last)
+        c1 = self._candidates(c >> np.uint64(self.shift), 1 << (run.wire(self.x).bits - self.shift))
+        a, b = self._pairs(n)
         differences = _low(c1[a] - c1[b], comparison.bits + 1).reshape(-1)
         (leaf,) = yield (lane.look_up(comparison, kept["table"], differences, kept["leaf_mask"]),)
         negative = lane.resolve(comparison, leaf, kept["leaf_mask"], kept["node"])
         loses = sign_bit(differences, comparison)
         wins = negative ^ lane.const_bits(loses if self.last else loses ^ np.uint8(1))
         (opened,) = yield (wins,)
-        bits = _by_candidate(opened.reshape(-1, rows), n, flip=np.uint8(1))
-        for level, _ in enumerate(_levels(n)):
+        bits = self._by_candidate(opened.reshape(-1, rows), n, flip=np.uint8(1))
+        for level, _ in enumerate(self._levels(n)):
             opened_groups, node = _grouped(bits, fill=1), kept[f"node{level}"]
             joined = lane.sum_selected(node, _selection_table()[opened_groups])
             joined = joined ^ lane.const_bits(opened_groups == _MONOMIALS) ^ kept[f"fresh{level}"]

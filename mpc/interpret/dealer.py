@@ -6,8 +6,9 @@ input, a masked value or an output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,11 @@ from mpc.wires import Wire
 
 
 class SessionMasks:
-    """Masks that outlive a run: those of the weights, and their operands' layouts."""
+    """Masks that outlive a run: those of the weights, and what was made of them once."""
 
     def __init__(self) -> None:
         self.masks: dict[str, np.ndarray] = {}
-        self.operands: dict[str, fp.Operand] = {}
+        self.made: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<SessionMasks wires={len(self.masks)}>"
@@ -71,18 +72,18 @@ class Dealer:
         seeds = [sub_seed(draws, self._gate, spec) for draws in self._draws]
         if spec.holders:
             self._commitments[name] = [seed.commitment() for seed in seeds]
-        return _accumulate(spec, [expand(seed, spec) for seed in seeds])
+        return _accumulate(spec, (expand(seed, spec) for seed in seeds))
 
     def dependent(self, name: str, plain: np.ndarray) -> None:
         """Share a plain value: everyone but the corrected party expands, that one is sent its share."""
         spec = self._claim(name, dependent=True)
         if plain.shape != spec.shape:
             raise LocalProtocolError(f"{self._gate.name}/{name}: dealt {plain.shape}, declared {spec.shape}")
-        others = [
+        others = (
             expand(sub_seed(draws, self._gate, spec), spec)
             for index, draws in enumerate(self._draws)
             if index != self._corrected
-        ]
+        )
         known = _accumulate(spec, others)
         share = plain ^ known if spec.width else fp.sub(plain, known)
         self._blobs[name] = spec.encode(share)
@@ -99,11 +100,11 @@ class Dealer:
         """The plain mask of a wire."""
         return self._masks[wire] if wire in self._masks else self._session.masks[wire]
 
-    def operand(self, wire: str) -> fp.Operand:
-        """The plain mask of a weight wire, its layouts kept for the session."""
-        if wire not in self._session.operands:
-            self._session.operands[wire] = fp.Operand(self.mask(wire))
-        return self._session.operands[wire]
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Something made of the session's masks, the first time; kept for its later runs."""
+        if key not in self._session.made:
+            self._session.made[key] = make()
+        return self._session.made[key]
 
     def _claim(self, name: str, dependent: bool) -> Correlation:
         spec = self._specs.pop(name, None)
@@ -126,10 +127,12 @@ class Dealer:
         return b"".join(parts), commitments, self._masks
 
 
-def _accumulate(spec: Correlation, shares: list[np.ndarray]) -> np.ndarray:
-    total = shares[0]
-    for share in shares[1:]:
+def _accumulate(spec: Correlation, shares: Iterator[np.ndarray]) -> np.ndarray:
+    """Their sum, with one of them in memory at a time."""
+    total = next(shares)
+    for share in shares:
         total = total ^ share if spec.width else fp.add(total, share)
+        del share  # before the next one is made
     return total
 
 

@@ -23,7 +23,9 @@ from mpc.errors import (
     ReuseError,
     SessionError,
 )
+from mpc.gates.base import Gate
 from mpc.gates.linear import Combine, Total
+from mpc.gates.moves import Reshape, Take
 from mpc.gates.truncate import Truncate
 from mpc.wires import BATCH as B
 from mpc.wires import Masking
@@ -517,13 +519,19 @@ def test_memory_is_given_back(cluster: InProcess, monkeypatch: pytest.MonkeyPatc
 def test_free_gates_count_against_the_memory_limit() -> None:
     """A plan of a few kilobytes that deals next to nothing and broadcasts to terabytes."""
     b = Builder()
-    b.enter("x", (B, 1), 20)
-    b.gate(
-        Combine(name="wide", xs=("x",), factors=(1,), out="w"),
-        wire("w", (B, 1 << 26), 20, masking=Masking.INHERITED),
-    )
-    b.gate(Total(name="sum", x="w", out="s"), wire("s", (B, 1), 50, masking=Masking.INHERITED))
-    b.gate(Truncate(name="t", x="s", out="y", shift=0), wire("y", (B, 1), 50))
+
+    def free(gate: Gate, *shape: int) -> None:
+        b.gate(gate, wire(gate.out, (B, *shape), 30, masking=Masking.INHERITED))
+
+    b.enter("x", (B, 1), 30)
+    free(Take(name="take", x="x", axis=1, indices=(0,) * 64, out="line64"), 64)
+    for n in (64, 64 * 64):  # a line and a column make a square, which is the next line
+        free(Reshape(name=f"r{n}", x=f"line{n}", out=f"row{n}"), 1, n)
+        free(Reshape(name=f"c{n}", x=f"line{n}", out=f"column{n}"), n, 1)
+        free(Combine(name=f"s{n}", xs=(f"row{n}", f"column{n}"), factors=(1, 1), out=f"square{n}"), n, n)
+        free(Reshape(name=f"l{n}", x=f"square{n}", out=f"line{n * n}"), n * n)
+    free(Total(name="sum", x=f"line{1 << 24}", axes=(1,), out="s"), 1)
+    b.gate(Truncate(name="t", x="s", out="y", shift=0), wire("y", (B, 1), 31))
     b.output("y")
     plan = b.build()
     assert plan_cost(plan, 4096).held < 1 << 20

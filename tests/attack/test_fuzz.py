@@ -42,6 +42,7 @@ RPCS = {
     "/mpc.v1.Party/Propose": (party_pb2.ProposeRequest, "unary"),
     "/mpc.v1.Party/Open": (party_pb2.OpenRequest, "unary"),
     "/mpc.v1.Party/Prepare": (party_pb2.PrepareRequest, "unary"),
+    "/mpc.v1.Party/Status": (party_pb2.StatusRequest, "unary"),
     "/mpc.v1.Party/Masks": (party_pb2.MasksRequest, "unary"),
     "/mpc.v1.Party/Submit": (party_pb2.SubmitPart, "requests"),
     "/mpc.v1.Party/Result": (party_pb2.ResultRequest, "replies"),

@@ -12,16 +12,20 @@ from mpc import field as fp
 from mpc import kernels, tables
 from mpc.correlations import Bundle, BundleId, corrected_party, corrections_digest, expand, sub_seed
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError, ReuseError
-from mpc.gates.affine import Affine
 from mpc.gates.base import Correlation
+from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
+from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
 from mpc.prg import expand_field
+from mpc.windows import Windows
 from mpc.wires import Masking
+from tests.support import naive
 from tests.support.plans import OWNER, RECIPIENT, Builder, wire
 from tests.support.statistics import assert_uniform
 from tests.support.vectors import every_gate
@@ -31,6 +35,7 @@ B = "batch"
 ROWS = 600
 DERIVED = {"masking": Masking.DERIVED}
 CLAMP = Clamp(low=-4000, high=9000, below=-5, above=7, shift=5)
+WINDOWS = Windows(kernel=(2,), strides=(1,), dilations=(1,), pads=((1, 0),), groups=2)
 WAVE = {"window": 30, "constant": 3, "cosines": (5, -2), "sines": (1, 9), "dealt_bits": 20}
 
 
@@ -40,12 +45,36 @@ def plan_of(kind: str) -> Builder:
     b.enter("w", (3, 5), 10, session=True)
     b.enter("x", (B, 3), 20, f)
     b.enter("y", (B, 3), 20, f)
+    if "stored" in kind:
+        b.enter("v", (3,), 10, session=True)
+    if "convolution" in kind or kind == "matmul, secret":
+        b.enter("left", (B, 2, 3), 20, f)
+    if kind == "matmul, secret":
+        b.enter("right", (B, 3, 2), 20, f)
+    elif kind == "convolution, secret":
+        b.enter("filters", (4, 1, 2), 10)
+    elif "convolution" in kind:
+        b.enter("k", (4, 1, 2), 10, session=True)
     made: dict[str, Callable[[], None]] = {
-        "affine": lambda: b.gate(Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 5), 40, f)),
-        "affine, derived": lambda: b.gate(
-            Affine(name="g", x="x", weight="w", out="z"), wire("z", (B, 5), 40, f, **DERIVED)
+        "matmul": lambda: b.gate(Matmul(name="g", x="x", weight="w", out="z"), wire("z", (B, 5), 40, f)),
+        "matmul, derived": lambda: b.gate(
+            Matmul(name="g", x="x", weight="w", out="z"), wire("z", (B, 5), 40, f, **DERIVED)
+        ),
+        "matmul, secret": lambda: b.gate(
+            Matmul(name="g", x="left", y="right", out="z"), wire("z", (B, 2, 2), 40, f * f)
         ),
         "multiply": lambda: b.gate(Multiply(name="g", x="x", y="y", out="z"), wire("z", (B, 3), 40, f * f)),
+        "multiply, stored": lambda: b.gate(Multiply(name="g", x="x", weight="v", out="z"), wire("z", (B, 3), 40, f)),
+        "convolution": lambda: b.gate(
+            Convolution(name="g", x="left", weight="k", windows=WINDOWS, out="z"), wire("z", (B, 4, 3), 40, f)
+        ),
+        "convolution, derived": lambda: b.gate(
+            Convolution(name="g", x="left", weight="k", windows=WINDOWS, out="z"),
+            wire("z", (B, 4, 3), 40, f, **DERIVED),
+        ),
+        "convolution, secret": lambda: b.gate(
+            Convolution(name="g", x="left", y="filters", windows=WINDOWS, out="z"), wire("z", (B, 4, 3), 40, f)
+        ),
         "multiply, derived": lambda: b.gate(
             Multiply(name="g", x="x", y="y", out="z"), wire("z", (B, 3), 40, f * f, **DERIVED)
         ),
@@ -60,6 +89,10 @@ def plan_of(kind: str) -> Builder:
         "maximum": lambda: b.gate(
             Maximum(name="g", x="x", index="z", value="v", shift=8), wire("v", (B, 1), 13), wire("z", (B, 1), 3)
         ),  # fmt: skip
+        "maximum, rectified": lambda: b.gate(
+            Maximum(name="g", x="x", value="z", shift=8, rectify=True), wire("z", (B, 1), 13)
+        ),
+        "step": lambda: b.gate(Step(name="g", x="x", levels=(999, -7, 0), shift=8, out="z"), wire("z", (B, 3, 3), 1)),
     }
     made[kind]()
     if b.wires[-1].masking is Masking.DERIVED:
@@ -68,8 +101,9 @@ def plan_of(kind: str) -> Builder:
     return b
 
 
-KINDS = ["affine", "affine, derived", "multiply", "multiply, derived", "truncate", "relu", "fourier",
-         "fourier, clamped", "maximum"]  # fmt: skip
+KINDS = ["matmul", "matmul, derived", "matmul, secret", "multiply", "multiply, derived", "multiply, stored",
+         "convolution", "convolution, derived", "convolution, secret", "truncate", "relu", "fourier",
+         "fourier, clamped", "maximum", "maximum, rectified", "step"]  # fmt: skip
 
 
 def dealt(kind: str, parties: int = 3, run: int = 1, batch: int = ROWS, number: int = 1) -> Deal:
@@ -109,21 +143,29 @@ def check_table(p: Plain, name: str, r: np.ndarray, looks: tuple[str, ...] = (""
     return free
 
 
-def affine(p: Plain) -> None:
-    product = fp.matmul(p.masks["x"], p.masks["w"])
-    assert (p["product"] == product).all() and (p["mask:z"] == p.masks["z"]).all()
+def times(p: Plain, x: str, y: str) -> np.ndarray:
+    """The product of two masks, by Python's integers."""
+    return p.masks[x].astype(object) * p.masks[y].astype(object) % fp.P
 
 
-def affine_derived(p: Plain) -> None:
-    assert (p.masks["z"] == fp.sub(p["s"], fp.matmul(p.masks["x"], p.masks["w"]))).all()
+def matrix(p: Plain, x: str, y: str) -> np.ndarray:
+    return p.masks[x].astype(object) @ p.masks[y].astype(object) % fp.P
 
 
-def multiply(p: Plain) -> None:
-    assert (p["product"] == fp.mul(p.masks["x"], p.masks["y"])).all() and (p["mask:z"] == p.masks["z"]).all()
+def convolved(p: Plain, x: str, y: str) -> np.ndarray:
+    return naive.convolution(p.masks[x], p.masks[y], WINDOWS) % fp.P
 
 
-def multiply_derived(p: Plain) -> None:
-    assert (p.masks["z"] == fp.sub(p["s"], fp.mul(p.masks["x"], p.masks["y"]))).all()
+def bilinear(product: Callable[[Plain, str, str], np.ndarray], x: str, y: str) -> Callable[[Plain], None]:
+    """A drawn mask and the dealt product, or the mask derived from both."""
+
+    def holds(p: Plain) -> None:
+        if p.deal.plan.wire["z"].masking is Masking.DERIVED:
+            assert (p.masks["z"].astype(object) == (p["s"] - product(p, x, y)) % fp.P).all()
+        else:
+            assert (p["product"] == product(p, x, y)).all() and (p["mask:z"] == p.masks["z"]).all()
+
+    return holds
 
 
 def truncate(p: Plain) -> None:
@@ -160,30 +202,48 @@ def fourier_clamped(p: Plain) -> None:
     assert (free_over == over ^ (r1 >> np.uint64(17) & np.uint64(1))).all() and (free_over ^ free_under == out).all()
 
 
+def step(p: Plain) -> None:
+    r1 = p.masks["x"].reshape(-1) >> np.uint64(8)
+    looks = ("0:", "1:", "2:")
+    beta = [bit(row) for row in p["beta"]]
+    for free, row in zip(check_table(p, "g", r1, looks), beta, strict=True):
+        assert (free == row ^ (r1 >> np.uint64(14) & np.uint64(1))).all()
+    assert (p["mask:z"] == p.masks["z"]).all()
+
+
 def maximum(p: Plain) -> None:
+    rectified = p.deal.plan.gates[-1].rectify  # type: ignore[attr-defined]
     r1 = (p.masks["x"] >> np.uint64(8)).T
     m = (p.masks["x"] >> np.uint64(60)).T
     gamma = bit(p["gamma"])
     assert (p["r1"] == r1).all() and (p["m"] == m).all()
     assert (p["gamma_r1"] == gamma * r1).all() and (p["gamma_m"] == gamma * m).all()
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    differences = np.concatenate([(r1[i] - r1[j]) & np.uint64((1 << 14) - 1) for i, j in pairs])
+    count = 4 if rectified else 3
+    compared = [*r1, np.zeros_like(r1[0])][:count]  # with zero, whose mask is 0
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    differences = np.concatenate([(compared[i] - compared[j]) & np.uint64((1 << 14) - 1) for i, j in pairs])
     (free,) = check_table(p, "g", differences)
-    beta = (free ^ (differences >> np.uint64(13) & np.uint64(1))).astype(np.uint8).reshape(3, ROWS)
-    by_candidate = np.stack([[beta[0], beta[1]], [beta[0], beta[2]], [beta[1], beta[2]]])
+    beta = (free ^ (differences >> np.uint64(13) & np.uint64(1))).astype(np.uint8).reshape(len(pairs), ROWS)
+    by_candidate = np.stack([[row for pair, row in zip(pairs, beta, strict=True) if i in pair] for i in range(3)])
     node, fresh = p["node0"], p["fresh0"]
-    for subset in range(1, 16):  # inputs 2 and 3 of the node are not there: mask 0
+    for subset in range(1, 16):  # the node's last inputs are not there: mask 0
         product = np.ones((3, ROWS), dtype=bool)
         for k in range(4):
             if subset >> k & 1:
-                product &= by_candidate[:, k].astype(bool) if k < 2 else False
+                product &= by_candidate[:, k].astype(bool) if k < count - 1 else False
         assert ((node[:, 0] >> (subset - 1) & 1).astype(bool) == product).all()
     assert (fresh[:, 0] == gamma).all()
 
 
 EQUATIONS: dict[str, Callable[[Plain], None]] = {
-    "affine": affine, "affine, derived": affine_derived, "multiply": multiply, "multiply, derived": multiply_derived,
-    "truncate": truncate, "relu": relu, "fourier": fourier, "fourier, clamped": fourier_clamped, "maximum": maximum,
+    "matmul": bilinear(matrix, "x", "w"), "matmul, derived": bilinear(matrix, "x", "w"),
+    "matmul, secret": bilinear(matrix, "left", "right"),
+    "multiply": bilinear(times, "x", "y"), "multiply, derived": bilinear(times, "x", "y"),
+    "multiply, stored": bilinear(times, "x", "v"),
+    "convolution": bilinear(convolved, "left", "k"), "convolution, derived": bilinear(convolved, "left", "k"),
+    "convolution, secret": bilinear(convolved, "left", "filters"),
+    "truncate": truncate, "relu": relu, "fourier": fourier, "fourier, clamped": fourier_clamped,
+    "maximum": maximum, "maximum, rectified": maximum, "step": step,
 }  # fmt: skip
 
 
@@ -223,7 +283,7 @@ def test_every_share_of_every_party_looks_uniform(kind: str, run: int) -> None:
                     assert_uniform(share, spec.width, f"{gate.name}/{spec.name} of party {index}")
 
 
-@pytest.mark.parametrize("kind", ["relu", "affine"])
+@pytest.mark.parametrize("kind", ["relu", "matmul", "convolution", "step"])
 def test_two_of_three_shares_are_independent_of_the_value(kind: str) -> None:
     """Any two parties' shares add up to something uniform, whoever is corrected."""
     for run in (1, 2, 3):
@@ -265,7 +325,7 @@ def test_what_leaves_the_provider() -> None:
     assert len(found.corrections) == sum(
         spec.size for gate in plan.online for spec in gate.correlations(plan.wire) if spec.dependent
     )
-    assert set(found.commitments) == {"x", "v", "i", "g"}  # held wires: inputs and outputs
+    assert set(found.commitments) == {"x", "v", "i", "g", "o"}  # held wires: inputs and outputs
     for index, each in enumerate(seeds):
         bundle = Bundle(
             BundleId(bytes(32), 4, 2), each, plan.online, plan.wire, found.corrections if index == 1 else None
@@ -358,7 +418,7 @@ def test_looking_at_the_held_seeds_gives_nothing_out() -> None:
 def test_the_mask_of_a_wire_that_nobody_holds_is_not_given_out() -> None:
     plan = every_gate()
     bundle = deal_by_hand(plan, 2).bundles[0]
-    for name in ("y", "p", "t", "f"):
+    for name in ("y", "p", "t", "f", "c", "h", "e"):
         with pytest.raises(ReuseError):
             bundle.mask_seed(name)
 
@@ -409,7 +469,7 @@ def test_corrections_of_another_batch_are_refused() -> None:
 
 
 def test_corrections_for_a_plan_without_dependent_values_are_refused() -> None:
-    plan = plan_of("affine, derived").build().bind(1)
+    plan = plan_of("matmul, derived").build().bind(1)
     gates = [gate for gate in plan.online if gate.name != "t"]
     Bundle(BundleId(bytes(32), 1, 1), seed(1), gates, plan.wire, b"")
     with pytest.raises(IntegrityError, match="longer"):

@@ -15,12 +15,19 @@ from mpc.compiler.plan import Plan, PlanOutput
 from mpc.correlations import Bundle, BundleId
 from mpc.errors import EncodingError, LocalProtocolError, PlanError, ReuseError
 from mpc.gates.base import Correlation, Evaluation, Gate, Opening, Wires, drawn_mask
+from mpc.gates.convolution import Convolution
+from mpc.gates.matmul import Matmul
+from mpc.gates.moves import Reshape
+from mpc.gates.multiply import Multiply
 from mpc.gates.truncate import Truncate
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, Dealt, SessionMasks, deal
 from mpc.interpret.party import Party, PartyRun, SessionWires
 from mpc.prg import Seed, expand_field
 from mpc.shares import BitShare, Lane, Masked, Share
+from mpc.windows import Windows
+from mpc.wires import Masking
+from tests.support import naive
 from tests.support.plans import OWNER, Builder, wire, with_parts
 from tests.support.vectors import every_gate
 from tests.support.worlds import Trial, deal_by_hand, make_world, openings, seed
@@ -301,7 +308,11 @@ def test_the_reference_is_a_function_of_inputs_and_coins() -> None:
 @pytest.mark.parametrize("parties", [2, 3, 5])
 def test_every_gate_in_one_plan(parties: int) -> None:
     rng = np.random.default_rng(parties)
-    weights = {"w": rng.integers(-(1 << 17), 1 << 17, (4, 3)), "b": rng.integers(-(1 << 33), 1 << 33, 3)}
+    weights = {
+        "w": rng.integers(-(1 << 17), 1 << 17, (4, 3)),
+        "b": rng.integers(-(1 << 33), 1 << 33, 3),
+        "k": rng.integers(-(1 << 17), 1 << 17, (2, 1, 2)),
+    }
     trial = Trial(every_gate(), weights, parties)
     for batch in (1, 4, 1, 33):
         x = rng.integers(-20_000, 20_000, (batch, 2, 2))
@@ -310,6 +321,78 @@ def test_every_gate_in_one_plan(parties: int) -> None:
         assert (checked.values["z"] == z).all()
         floor = np.maximum(z >> 16, 0)
         assert np.isin(checked.values["y"] - floor, (0, 1)).all()
+        v, before = checked.values, np.pad(x, [(0, 0), (0, 0), (1, 0)])[..., :2]
+        assert (v["c"] == before * weights["k"][:, 0, :1] + x * weights["k"][:, 0, 1:]).all()
+        assert np.isin(v["h"] - np.maximum(v["c"] >> 16, 0).max(-1, keepdims=True), (0, 1)).all()
+        u = np.stack([2 * v["h"][:, 1], np.zeros((batch, 1)), -3 * v["h"][:, 0]], axis=1)
+        assert (v["u"] == u).all() and (v["e"] == 2 * u + weights["b"] - 9).all()
+        above = v["e"][..., None] - [-70, 1 << 20]
+        assert ((v["o"] == (above >= 0)) | (above > -(1 << 14)) & (v["o"] == 1)).all()
+
+
+def shared_weight() -> Plan:
+    """One weight in a stack of matrices, twice as filters of other windows, and element by element."""
+    b = Builder()
+    b.enter("w", (2, 2, 2), 10, session=True)
+    b.enter("x", (B, 2, 2), 10)
+    wide, inherited = (B, 1, 2, 2), {"masking": Masking.INHERITED}
+    b.gate(Reshape(name="r", x="x", out="stack"), wire("stack", wide, 10, **inherited))
+    b.gate(Matmul(name="a", x="stack", weight="w", out="product"), wire("product", (B, 2, 2, 2), 22))
+    b.gate(Matmul(name="again", x="stack", weight="w", out="twice"), wire("twice", (B, 2, 2, 2), 22))
+    # named as if its layouts were the matrices'
+    b.gate(Convolution(name="matmul/w", x="x", weight="w", windows=SLIDE, out="slid"), wire("slid", (B, 2, 1), 22))
+    padded = SLIDE.model_copy(update={"pads": ((1, 2),)})
+    b.gate(Convolution(name="c", x="x", weight="w", windows=padded, out="padded"), wire("padded", (B, 2, 4), 22))
+    b.gate(Multiply(name="m", x="stack", weight="w", out="scaled"), wire("scaled", (B, 2, 2, 2), 20))
+    b.output("product", "twice", "slid", "padded", "scaled")
+    return b.build()
+
+
+SLIDE = Windows(kernel=(2,), strides=(1,), dilations=(1,), pads=((0, 0),))
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+def test_gates_that_share_a_weight(parties: int) -> None:
+    rng = np.random.default_rng(parties)
+    w = rng.integers(-1000, 1000, (2, 2, 2))
+    trial = Trial(shared_weight(), {"w": w}, parties)
+    for batch in (3, 1, 8):
+        x = rng.integers(-1000, 1000, (batch, 2, 2))
+        v = trial.run({"x": x}, batch).values
+        assert (v["product"] == x[:, None] @ w).all() and (v["twice"] == v["product"]).all()
+        assert (v["scaled"] == x[:, None] * w).all()
+        assert (v["slid"] == naive.convolution(x, w, SLIDE)).all()
+        padded = np.pad(x, [(0, 0), (0, 0), (1, 2)])
+        assert (v["padded"] == naive.convolution(padded, w, SLIDE)).all()
+
+
+def test_layouts_of_a_weight_are_made_once_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    for kind in (Matmul, Convolution):
+        original = kind.lay_out
+        monkeypatch.setattr(kind, "lay_out", lambda self, y, do=original: (made.append(self.name), do(self, y))[1])
+    world = make_world(shared_weight(), {"w": np.ones((2, 2, 2), dtype=np.int64)}, 3)
+    for batch in (1, 9, 9, 1):
+        world.run({"x": np.ones((batch, 2, 2), dtype=np.int64)}, batch)
+    # the provider's mask, and for each party w^ and its share; both products have one
+    assert {name: made.count(name) for name in made} == {"a": 1 + 2 * 3, "matmul/w": 1 + 2 * 3, "c": 1 + 2 * 3}
+
+
+def test_layouts_of_a_secret_are_made_in_every_run() -> None:
+    """What is laid out of a run's wire says nothing in the next run."""
+    b = Builder()
+    b.enter("x", (B, 2, 2), 10)
+    b.enter("y", (B, 2, 2), 10)
+    b.enter("f", (3, 2, 2), 10)
+    b.gate(Matmul(name="a", x="x", y="y", out="z"), wire("z", (B, 2, 2), 22))
+    b.gate(Convolution(name="c", x="z", y="f", windows=SLIDE, out="s"), wire("s", (B, 3, 1), 35))
+    b.output("s")
+    trial, rng = Trial(b.build(), {}, 3), np.random.default_rng(0)
+    for batch in (2, 2, 5):
+        x, y, f = (rng.integers(-1000, 1000, shape) for shape in ((batch, 2, 2), (batch, 2, 2), (3, 2, 2)))
+        values = trial.run({"x": x, "y": y, "f": f}, batch).values
+        assert (values["s"] == naive.convolution(x @ y, f, SLIDE)).all()
+    assert not trial.world._masks.made
 
 
 def test_two_outputs_of_one_wire() -> None:
@@ -372,13 +455,13 @@ def prepared() -> dict[str, Callable[[], object]]:
     session, seeds = SessionMasks(), [seed(i + 7) for i in range(2)]
     stored = BundleId(b"s" * 32, 0, 1)
     deal(plan.weights, plan.wire, stored, seeds, session)
-    session.operands["w"] = fp.Operand(session.masks["w"])
+    session.made["matmul/w/mask"] = fp.Operand(session.masks["w"])
     bundle = BundleId(b"s" * 32, 2, 2)
     dealt = deal(plan.online, plan.wire, bundle, seeds, session)
     mine = Bundle(bundle, seeds[0], plan.online, plan.wire, dealt.corrections)
     wires = SessionWires()
     weights = Bundle(stored, seeds[0], plan.weights, plan.wire, None)
-    for name in ("w", "b"):
+    for name in ("w", "b", "k"):
         public = expand_field(seed(3), plan.wire[name].sizes)
         wires.masked[name] = Masked(public, weights.take(f"in:{name}", f"mask:{name}"))
     run = PartyRun(plan, Lane.passive(0), mine, wires)
@@ -428,6 +511,6 @@ def test_wires_hold_what_their_owner_may_know() -> None:
     """A session input's owner is in the plan; nobody else receives its sub-seeds."""
     plan = every_gate()
     assert {w.name: w.holders for w in plan.wires if w.holders} == {
-        "w": (OWNER,), "b": (OWNER,), "x": (OWNER,),
-        "v": ("recipient",), "i": ("recipient",), "g": ("recipient",),
+        "w": (OWNER,), "b": (OWNER,), "k": (OWNER,), "x": (OWNER,),
+        "v": ("recipient",), "i": ("recipient",), "g": ("recipient",), "o": ("recipient",),
     }  # fmt: skip

@@ -13,13 +13,17 @@ from pathlib import Path
 from mpc import tables
 from mpc.compiler.plan import Plan, PlanInput
 from mpc.field import P
-from mpc.gates.affine import Affine
+from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
-from mpc.gates.linear import Combine, Concat, Reshape, Total
+from mpc.gates.linear import Combine, Total, Weigh
+from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
+from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
+from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.windows import Windows
 from mpc.wires import Masking
 from tests.support import crypto
 from tests.support.plans import Builder, wire
@@ -38,11 +42,11 @@ def every_gate() -> Plan:
     low, high = (Fraction(-3, 2), Fraction(-1)), (Fraction(2), Fraction(1))
     b.inputs[-1] = PlanInput(name="model's x", wire="x", dtype="float64", low=low, high=high)
     b.gate(Reshape(name="1", x="x", out="flat", axes=(0, 2, 1)), wire("flat", (B, 4), 17, f16, **INHERITED))
-    b.gate(Affine(name="2", x="flat", weight="w", bias="b", out="z"), wire("z", (B, 3), 40, f32, **DERIVED))
+    b.gate(Matmul(name="2", x="flat", weight="w", bias="b", out="z"), wire("z", (B, 3), 40, f32, **DERIVED))
     b.gate(Relu(name="3", x="z", out="y", shift=16), wire("y", (B, 3), 25, f16))
-    b.gate(Total(name="4", x="y", out="s"), wire("s", (B, 1), 27, f16, **INHERITED))
+    b.gate(Total(name="4", x="y", axes=(1,), out="s"), wire("s", (B, 1), 27, f16, **INHERITED))
     b.gate(Combine(name="5", xs=("y", "s"), factors=(3, -1), out="d"), wire("d", (B, 3), 28, f16, **INHERITED))
-    b.gate(Concat(name="6", xs=("d", "s"), out="j"), wire("j", (B, 4), 28, f16, **INHERITED))
+    b.gate(Concat(name="6", xs=("d", "s"), axis=1, out="j"), wire("j", (B, 4), 28, f16, **INHERITED))
     b.gate(Multiply(name="7", x="j", y="s", out="p"), wire("p", (B, 4), 56, f32))
     b.gate(Truncate(name="8", x="p", out="t", shift=24), wire("t", (B, 4), 33, f8))
     wave = {"window": 24, "constant": -5, "cosines": (1, -2), "sines": (0, 3), "dealt_bits": 10}
@@ -51,7 +55,18 @@ def every_gate() -> Plan:
     b.gate(Fourier(name="9", x="t", out="f", table=table, clamp=clamp, **wave), wire("f", (B, 4), 20, f16))
     b.gate(Fourier(name="10", x="x", out="g", table=table, **wave), wire("g", (B, 2, 2), 20, f16))
     b.gate(Maximum(name="11", x="f", value="v", index="i", shift=8), wire("v", (B, 1), 13, f8), wire("i", (B, 1), 7))
-    b.output("v", "i", "g")
+    b.enter("k", (2, 1, 2), 18, f16, session=True)
+    windows = Windows(kernel=(2,), strides=(1,), dilations=(1,), pads=((1, 0),), groups=2)
+    b.gate(
+        Convolution(name="12", x="x", weight="k", out="c", windows=windows), wire("c", (B, 2, 2), 36, f32, **DERIVED)
+    )
+    b.gate(Maximum(name="13", x="c", value="h", shift=16, rectify=True), wire("h", (B, 2, 1), 21, f16))
+    b.gate(Take(name="14", x="h", axis=1, indices=(1, -1, 0), out="l"), wire("l", (B, 3, 1), 21, f16, **INHERITED))
+    b.gate(Weigh(name="15", x="l", axis=1, factors=(2, 0, -3), out="u"), wire("u", (B, 3, 1), 23, f32, **INHERITED))
+    shifted = Combine(name="16", xs=("u",), factors=(2,), stored="b", constant=-9, out="e")
+    b.gate(shifted, wire("e", (B, 3, 3), 35, f32, **INHERITED))
+    b.gate(Step(name="17", x="e", levels=(-70, 1 << 20), shift=14, out="o"), wire("o", (B, 3, 3, 2), 1))
+    b.output("v", "i", "g", "o")
     b.outputs[1] = b.outputs[1].model_copy(update={"labels": ("a", 7, "c", "\u00e9")})
     b.outputs[2] = b.outputs[2].model_copy(update={"shape": (B, 4), "keys": (1, 2, 3, 4)})
     return b.build()

@@ -9,14 +9,18 @@ import pytest
 from mpc import tables
 from mpc.cost import Cost, gate_cost, plan_cost
 from mpc.gates import Gate
-from mpc.gates.affine import Affine
+from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.input import Input
-from mpc.gates.linear import Combine, Concat, Reshape, Total
+from mpc.gates.linear import Combine, Total, Weigh
+from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
+from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
+from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.windows import Windows
 from mpc.wires import Masking, Wire
 from tests.support.plans import Builder, wire
 from tests.support.vectors import every_gate
@@ -46,21 +50,33 @@ def test_input() -> None:
     [
         Reshape(name="g", x="x", out="y"),
         Combine(name="g", xs=("x", "x"), factors=(1, 1), out="y"),
-        Total(name="g", x="x", out="y"),
-        Concat(name="g", xs=("x",), out="y"),
+        Combine(name="g", xs=("x",), factors=(2,), stored="w", constant=-7, out="y"),
+        Total(name="g", x="x", axes=(0,), out="y"),
+        Concat(name="g", xs=("x",), axis=0, out="y"),
+        Take(name="g", x="x", axis=0, indices=(-1, 3, 3), out="y"),
+        Weigh(name="g", x="x", axis=0, factors=(1, 0, -5), out="y"),
     ],
 )
 def test_linear_maps_are_free(gate: Gate) -> None:
-    check(gate, [X, Y], Cost(0, 0, 0, 0))
+    check(gate, [X, Y, wire("w", (N,), 40)], Cost(0, 0, 0, 0))
 
 
 @pytest.mark.parametrize(("masking", "dealt", "held"), [("derived", 0, 8), ("drawn", 8, 16)])
 def test_products(masking: str, dealt: int, held: int) -> None:
     out = wire("z", (N,), 40, masking=Masking(masking))
     check(Multiply(name="g", x="x", y="y", out="z"), [X, Y, out], Cost(1, 8 * N, dealt * N, held * N))
+    check(Multiply(name="g", x="x", weight="w", bias="w", out="z"), [X, grid("w", 1), out],
+          Cost(1, 8 * N, dealt * N, held * N))  # fmt: skip
     out = wire("z", (N, 3), 40, masking=Masking(masking))
-    gate = Affine(name="g", x="x", weight="w", out="z")
+    gate = Matmul(name="g", x="x", weight="w", out="z")
     check(gate, [grid("x", 7), grid("w", 3), out], Cost(1, 24 * N, 3 * dealt * N, 3 * held * N))
+    out = wire("z", (N, 4, 5, 6), 40, masking=Masking(masking))
+    windows = Windows(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))
+    stored = Convolution(name="g", x="x", weight="w", windows=windows, out="z")
+    images, filters = wire("x", (N, 2, 5, 6), 9), wire("w", (4, 2, 3, 3), 9)
+    check(stored, [images, filters, out], Cost(1, 960 * N, 120 * dealt * N, 120 * held * N))
+    secret = Convolution(name="g", x="x", y="w", windows=windows, out="z")
+    check(secret, [images, filters, out], Cost(1, 960 * N, 120 * dealt * N, 120 * held * N))
 
 
 def test_truncate() -> None:
@@ -118,6 +134,42 @@ def test_maximum(candidates: int, levels: list[int]) -> None:
     assert (found.sent, found.dealt) == (pairs + -(-pairs // 8) + packed + 8 * N, dealt + 8 * n * N)
 
 
+@pytest.mark.parametrize(("candidates", "levels"), [(2, [1]), (4, [1]), (5, [2, 1]), (128, [32, 8, 2, 1])])
+def test_zero_is_one_more_candidate_that_is_never_selected(candidates: int, levels: list[int]) -> None:
+    n, pairs = candidates, (candidates + 1) * candidates // 2 * N
+    nodes, packed = sum(levels) * n * N, sum(-(-level * n * N // 8) for level in levels)
+    dealt = pairs * (4 * 8 + 2) + 2 * nodes + 5 * 8 * n * N
+    check(
+        Maximum(name="g", x="x", value="v", shift=17, rectify=True),
+        [grid("x", n), grid("v", 1)],
+        Cost(
+            rounds=3 + len(levels),
+            sent=pairs + -(-pairs // 8) + packed + 8 * N,
+            dealt=dealt,
+            held=dealt + pairs + packed + 8 * N,
+        ),
+    )
+
+
+@pytest.mark.parametrize("levels", [1, 2, 64])
+def test_step(levels: int) -> None:
+    """One table for all levels; a leaf word, a node and a bit for each."""
+    gate = Step(name="g", x="x", levels=tuple(range(1, levels + 1)), shift=18, out="y")  # on 40 + 2 - 18 = 24 bits
+    own = 8 + 2  # beta and the node's two bytes
+    check(
+        gate,
+        [X, wire("y", (N, levels), 1)],
+        Cost(
+            rounds=3,
+            sent=levels * N + -(-levels * N // 8) + 8 * levels * N,
+            dealt=(4 * 8 + levels * own) * N,
+            held=(4 * 8 + levels * (own + 1 + 8)) * N,
+        ),
+    )
+    zero = Step(name="g", x="x", levels=(0, 0), shift=18, out="y")
+    assert zero.comparison({"x": X}).bits == 40 + 1 - 18  # |x| needs less room than |x - level|
+
+
 def network_a() -> Builder:
     """784-128-128-10 with ReLUs (SecureML's), q = 24 in both."""
     b, f16, f32 = Builder(), Fraction(1 << 16), Fraction(1 << 32)
@@ -128,7 +180,7 @@ def network_a() -> Builder:
     for i in range(3):
         last = i == 2
         masking = {} if last else {"masking": Masking.DERIVED}
-        b.gate(Affine(name=f"a{i}", x=f"y{i}", weight=f"w{i}", out=f"z{i}"),
+        b.gate(Matmul(name=f"a{i}", x=f"y{i}", weight=f"w{i}", out=f"z{i}"),
                wire(f"z{i}", ("batch", sizes[i + 1]), 40, f32, **masking))  # fmt: skip
         if not last:
             b.gate(Relu(name=f"r{i}", x=f"z{i}", out=f"y{i + 1}", shift=16),

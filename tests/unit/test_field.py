@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from mpc import field as fp
 from mpc import kernels
 from mpc.field import P
+from mpc.windows import Windows
+from tests.support import naive
+from tests.support.bilinear_cases import geometries
 from tests.support.effort import FULL, examples
 
 EDGES = sorted(
@@ -278,6 +281,147 @@ def test_wide_products_with_extremes(inner: int) -> None:
     for kind in KINDS:
         a, b = adversarial(kind, (12, inner), rng), adversarial(kind, (inner, 9), rng)
         assert (fp.matmul(a, b).astype(object) == exact(a, b)).all(), kind
+
+
+# ------------------------------------------------------------------ stacks of matrices
+
+
+def stacks(a: tuple, b: tuple, rng: np.random.Generator, kind: str = "random") -> tuple[np.ndarray, np.ndarray]:
+    return adversarial(kind, a, rng), adversarial(kind, b, rng)
+
+
+LEADS = [((3,), ()), ((), (3,)), ((3,), (3,)), ((2, 3), (3,)), ((3,), (2, 3)), ((2, 1), (3,)), ((2, 1), (1, 3)),
+         ((1, 3), (2, 1)), ((3,), (1,)), ((1, 1), (1, 1)), ((2, 3), (2, 3)), ((2, 3), (1, 1, 1)),
+         ((2, 3, 2), (3, 1))]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, fp.THIN_ROWS + 1])
+@pytest.mark.parametrize(("left", "right"), LEADS)
+def test_stacks_of_matrices_broadcast(left: tuple, right: tuple, rows: int) -> None:
+    rng = np.random.default_rng([rows, len(left), len(right)])
+    for kind in ("random", "edges"):
+        a, b = stacks((*left, rows, 5), (*right, 5, 4), rng, kind)
+        expected = exact(a, b)
+        lead = expected.shape[:-2]
+        assert (fp.matmul(a, b).astype(object) == expected).all()
+        for shape in ((), (4,), (rows, 1), (1, 4), expected.shape, (*lead[:1], *[1] * (len(lead) - 1), rows, 4)):
+            offset = adversarial("edges", shape, rng)
+            kept, shifted = offset.copy(), exact(a, b, offset.astype(object))
+            assert (fp.matmul(a, b, offset).astype(object) == shifted).all(), shape
+            assert (fp.matmul(a, fp.Operand(b), offset).astype(object) == shifted).all(), shape
+            assert (offset == kept).all()
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("inner", [3640, 3641, 7400])
+def test_stacked_products_are_exact_however_the_inner_dimension_is_split(inner: int, rows: int) -> None:
+    rng = np.random.default_rng([inner, rows])
+    for kind in ("p-1", "negative limbs", "extremes"):
+        a, b = stacks((2, rows, inner), (2, inner, 2), rng, kind)
+        offset = adversarial("edges", (2, 1, 2), rng)
+        assert (fp.matmul(a, b, offset).astype(object) == exact(a, b, offset.astype(object))).all(), kind
+
+
+def test_a_stacked_operand_is_laid_out_once() -> None:
+    rng = np.random.default_rng(7)
+    for right in ((3,), (1,), (1, 3)):
+        a, b = stacks((2, 3, 9, 5), (*right, 5, 4), rng)
+        operand = fp.Operand(b)
+        rows = 18 if right[-1] == 3 else 54
+        operand.lay_out(rows)
+        before = [matrix.limbs for matrix in operand.stack.values()]
+        assert not [matrix for matrix in operand.stack.values() if "rows" in vars(matrix)]
+        assert (fp.matmul(a, operand).astype(object) == exact(a, b)).all()
+        assert all(matrix.limbs is kept for matrix, kept in zip(operand.stack.values(), before, strict=True))
+        assert not [matrix for matrix in operand.stack.values() if "rows" in vars(matrix)]
+
+
+def test_stacks_have_to_agree() -> None:
+    for a, b in (((2, 3, 4), (2, 5, 6)), ((2, 3, 4), (3, 4, 5)), ((3, 4), (2, 5, 6))):
+        with pytest.raises(ValueError):
+            fp.matmul(fp.zeros(a), fp.zeros(b))
+
+
+# ------------------------------------------------------------------ convolutions
+
+
+def plane(kernel: tuple, groups: int = 1, stride: int = 1, pads: tuple = (0, 0)) -> Windows:
+    axes = len(kernel)
+    return Windows(kernel=kernel, strides=(stride,) * axes, dilations=(1,) * axes, pads=(pads,) * axes, groups=groups)
+
+
+def convolved(x: np.ndarray, filters: np.ndarray, windows: Windows, offset: np.ndarray | int = 0) -> np.ndarray:
+    return (naive.convolution(x, filters, windows) + offset) % P
+
+
+@examples(200 if FULL else 40)
+@given(geometries(), st.integers(1, 3), st.integers(1, 3), st.integers(0, 1 << 30), st.sampled_from(KINDS))
+def test_convolutions_of_any_small_shape(geometry: tuple, groups: int, images: int, seed: int, kind: str) -> None:
+    windows, sizes = geometry
+    windows, rng = windows.model_copy(update={"groups": groups}), np.random.default_rng(seed)
+    x = adversarial(kind, (images, groups * 2, *sizes), rng)
+    filters = adversarial(kind, (groups * 2, 2, *windows.kernel), rng)
+    found = fp.convolve(x, fp.Filters(filters, windows))
+    assert found.dtype == np.uint64 and (found.astype(object) == convolved(x, filters, windows)).all()
+
+
+@pytest.mark.parametrize("block", [1, 48 * 18 * 7, 48 * 18 * 16, 48 * 18 * 40, 12 << 20])
+@pytest.mark.parametrize("kind", ["random", "p-1"])
+def test_convolutions_are_the_same_in_blocks_of_any_size(
+    kind: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One window at a time, parts of an image, single images, several, all."""
+    monkeypatch.setattr(fp, "BLOCK_BYTES", block)
+    rng, windows = np.random.default_rng(8), plane((3, 3), groups=2, pads=(1, 0))
+    x, filters = adversarial(kind, (5, 4, 5, 5), rng), adversarial(kind, (6, 2, 3, 3), rng)
+    for shape in ((), (4,), (6, 1, 1), (1, 6, 4, 4), (5, 6, 4, 4), (5, 1, 1, 1), (4, 1)):
+        offset = adversarial("edges", shape, rng)
+        kept = offset.copy()
+        found = fp.convolve(x, fp.Filters(filters, windows), offset)
+        assert (found.astype(object) == convolved(x, filters, windows, offset.astype(object))).all(), shape
+        assert (offset == kept).all()
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("inner", [3640, 3641, 7300])
+def test_convolutions_are_exact_however_the_inner_dimension_is_split(inner: int, images: int) -> None:
+    """Channels and kernel together are the inner dimension; largest limbs of one sign, as for matrices."""
+    rng, windows = np.random.default_rng(inner), plane((2,), pads=(1, 0))
+    for kind in ("p-1", "negative limbs", "extremes"):
+        x, filters = adversarial(kind, (images, inner // 2 + 1, 3), rng), adversarial(kind, (2, inner // 2 + 1, 2), rng)
+        offset = np.full((2, 1), P - 1, dtype=np.uint64)
+        found = fp.convolve(x, fp.Filters(filters, windows), offset)
+        assert (found.astype(object) == convolved(x, filters, windows, P - 1)).all(), kind
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_every_group_of_channels_has_its_own_filters(groups: int) -> None:
+    rng, windows = np.random.default_rng(groups), plane((2, 2), groups=groups, stride=2)
+    x, filters = adversarial("random", (2, 6, 4, 4), rng), adversarial("random", (6, 6 // groups, 2, 2), rng)
+    found = fp.convolve(x, fp.Filters(filters, windows)).astype(object)
+    assert (found == convolved(x, filters, windows)).all()
+    for group in range(groups):  # each on its own
+        part = slice(group * 6 // groups, (group + 1) * 6 // groups)
+        alone = fp.convolve(x[:, part], fp.Filters(filters[part], plane((2, 2), stride=2)))
+        assert (alone == found[:, part]).all()
+
+
+def test_filters_are_split_once() -> None:
+    filters = fp.Filters(np.ones((2, 1, 3), dtype=np.uint64), plane((3,)))
+    for images in (1, 4):
+        x = np.full((images, 1, 5), P - 1, dtype=np.uint64)
+        assert (fp.convolve(x, filters) == P - 3).all()
+    assert filters.limbs is filters.limbs and "Filters" in repr(filters) and "values" not in repr(filters)
+
+
+def test_any_layout_of_an_image_is_read_in_its_own_order() -> None:
+    rng, windows = np.random.default_rng(9), plane((2, 2))
+    filters = adversarial("random", (2, 3, 2, 2), rng)
+    base = adversarial("random", (2, 3, 6, 6), rng)
+    frozen = base.copy()
+    frozen.flags.writeable = False
+    for x in (base.swapaxes(2, 3), base[:, :, ::2, ::-1], frozen, np.broadcast_to(base[:1], base.shape)):
+        assert (fp.convolve(x, fp.Filters(filters, windows)).astype(object) == convolved(x, filters, windows)).all()
 
 
 # ------------------------------------------------------------------ words

@@ -252,7 +252,15 @@ def test_any_json(value: Any) -> None:
 
 
 def test_an_unknown_key_is_refused() -> None:
-    for path in ((), ("inputs", 0), ("outputs", 0), ("wires", 0), ("gates", 0), ("gates", 11, "clamp")):
+    for path in (
+        (),
+        ("inputs", 0),
+        ("outputs", 0),
+        ("wires", 0),
+        ("gates", 0),
+        ("gates", 11, "clamp"),
+        ("gates", 15, "windows"),
+    ):
         assert "extra" in refused(dump(put(content(), (*path, "extra"), 1))).what
 
 
@@ -312,6 +320,22 @@ def test_what_is_well_formed_but_wrong_is_refused_by_verify() -> None:
         (("gates", 11, "cosines", 0), 1 << 31),
         (("gates", 11, "clamp", "shift"), 58),
         (("gates", 11, "clamp", "high"), 1 << 58),
+        (("gates", 15, "windows", "kernel", 0), 0),
+        (("gates", 15, "windows", "strides", 0), 0),
+        (("gates", 15, "windows", "dilations", 0), (1 << 16) + 1),
+        (("gates", 15, "windows", "pads", 0, 1), -1),
+        (("gates", 15, "windows", "groups"), 0),
+        (("gates", 17, "axis"), -1),
+        (("gates", 17, "indices", 1), -2),
+        (("gates", 17, "indices"), []),
+        (("gates", 18, "factors", 1), 1 << 58),
+        (("gates", 18, "factors"), []),
+        (("gates", 19, "constant"), 1 << 58),
+        (("gates", 20, "levels", 0), -(1 << 58)),
+        (("gates", 20, "levels"), []),
+        (("gates", 20, "levels"), [0] * 65),
+        (("gates", 20, "shift"), 58),
+        (("gates", 6, "axes"), []),
         (("inputs", 0, "dtype"), "complex64"),
     ],
 )
@@ -352,8 +376,8 @@ def test_plans_cannot_be_changed() -> None:
 
 def test_who_enters_and_who_receives() -> None:
     assert PLAN.owners == {"owner"} and PLAN.recipients == {"recipient"}
-    assert [gate.out for gate in PLAN.weights] == ["w", "b"]
-    assert [gate.name for gate in PLAN.online] == [gate.name for gate in PLAN.gates[2:]]
+    assert [gate.out for gate in PLAN.weights] == ["w", "b", "k"]
+    assert [gate.name for gate in PLAN.online] == [gate.name for gate in PLAN.gates if gate not in PLAN.weights]
 
 
 @pytest.mark.parametrize("scale", [Fraction(1), Fraction(1 << 60), Fraction(1, 3), Fraction(-5, 7), Fraction(0)])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mpc import truncation
 from mpc.field import BITS, P
-from tests.support.cases import edgy
+from tests.support.case import edgy
 from tests.support.effort import examples
 
 # ------------------------------------------------------------------ the algebra, at p = 2^L - 1

@@ -1,0 +1,54 @@
+"""Ranges that somebody declares for an input: as text, in a model's metadata, checked against a shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpc.compiler.graph import Range, Shape
+from mpc.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:
+    """Input ranges that the model itself declares: metadata `mpc.range.NAME` = `LOW:HIGH`."""
+    found = {}
+    for entry in model.metadata_props:
+        if entry.key.startswith("mpc.range."):
+            found[entry.key.removeprefix("mpc.range.")] = parse_range(entry.value)
+    return found
+
+
+def parse_range(text: str) -> Range:
+    """`LOW:HIGH`, or `LOW:HIGH,LOW:HIGH,...`, one for each column of the last axis.
+
+    Raises:
+        ModelError: not pairs of finite numbers, the first of each smaller.
+    """
+    try:
+        pairs = [tuple(map(float, part.split(":"))) for part in text.split(",")]
+    except ValueError:
+        pairs = []
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ModelError(f"{text[:80]!r} is not a range", remedy="write it as LOW:HIGH, for example -4:4")
+    low, high = zip(*pairs, strict=True)
+    return (low[0], high[0]) if len(pairs) == 1 else (low, high)
+
+
+def check_range(name: str, shape: Shape, declared: Range) -> Range:
+    """A range that fits an input's columns.
+
+    Raises:
+        ModelError: not finite, empty, or another number of columns than the input has.
+    """
+    low, high = (np.asarray(end, dtype=np.float64) for end in declared)
+    if low.shape != high.shape or low.ndim > 1 or (low.ndim == 1 and low.shape[0] != shape[-1]):
+        raise ModelError(f"input {name!r}: its range has {low.size} columns, its shape is {shape}")
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise ModelError(f"input {name!r}: its range is empty or not finite", remedy="declare LOW:HIGH, LOW < HIGH")
+    if low.ndim == 0:
+        return float(low), float(high)
+    return tuple(low.tolist()), tuple(high.tolist())

@@ -1,0 +1,42 @@
+"""What each operator of ONNX becomes in the compiler's graph; see `registry`."""
+
+from __future__ import annotations
+
+from mpc.compiler.operators import (
+    activations,
+    distances,
+    einsum,
+    elementwise,
+    labels,
+    layers,
+    linear,
+    normalisation,
+    pooling,
+    reductions,
+    resizing,
+    shapes,
+    sklearn,
+    trees,
+    vectors,
+)
+from mpc.compiler.operators.registry import HANDLERS, supported
+
+__all__ = [
+    "HANDLERS",
+    "activations",
+    "distances",
+    "einsum",
+    "elementwise",
+    "labels",
+    "layers",
+    "linear",
+    "normalisation",
+    "pooling",
+    "reductions",
+    "resizing",
+    "shapes",
+    "sklearn",
+    "supported",
+    "trees",
+    "vectors",
+]

@@ -1,0 +1,252 @@
+"""A tree ensemble of ai.onnx.ml as one list of nodes, whichever operator has it, checked.
+
+What is reached only through a threshold of plus or minus infinity is cut off here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpc.compiler.operators.registry import Settings
+
+if TYPE_CHECKING:
+    from mpc.compiler.onnx_import import Importer
+
+MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
+"""In the order of their numbers in the operator TreeEnsemble."""
+_NODES = ("treeids", "nodeids", "modes", "featureids", "values", "truenodeids", "falsenodeids")
+_VALUES = ("treeids", "nodeids", "ids", "weights")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A node: a comparison and its two children, or a leaf."""
+
+    mode: str
+    feature: int = 0
+    value: float = 0.0
+    true: int = -1
+    false: int = -1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The last decision on a path: what it adds, at most 0 and 0 if it was taken, and the path before it.
+
+    factors: of the results of comparisons, by their places; less: a constant beside them.
+    """
+
+    before: Turn | None
+    factors: dict[int, float]
+    less: float
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf is reached if what all decisions on its path add is 0."""
+
+    row: int
+    path: Turn | None
+
+    def turns(self) -> Iterator[Turn]:
+        turn = self.path
+        while turn is not None:
+            yield turn
+            turn = turn.before
+
+
+@dataclass
+class Tree:
+    """Comparisons [sign x_feature + offset >= 0], in the order of their places, and the leaves."""
+
+    features: list[int] = field(default_factory=list)
+    signs: list[float] = field(default_factory=list)
+    offsets: list[float] = field(default_factory=list)
+    leaves: list[Leaf] = field(default_factory=list)
+
+    def compare(self, feature: int, sign: float, offset: float) -> int:
+        """Its place."""
+        self.features.append(feature)
+        self.signs.append(sign)
+        self.offsets.append(offset)
+        return len(self.features) - 1
+
+
+@dataclass
+class Forest:
+    """Trees, and for each row that is a leaf its values: (column, value)."""
+
+    trees: list[Tree]
+    values: dict[int, list[tuple[int, float]]]
+
+
+def plain(state: Importer, settings: Settings) -> Settings:
+    """Tensor attributes as lists; the double-precision twin of a list wins."""
+    tensors = {name: value for name, value in settings.items() if hasattr(value, "data_type")}
+    arrays = {name.removesuffix("_as_tensor"): state.array(value).reshape(-1) for name, value in tensors.items()}
+    return {**settings, **{name: array.tolist() for name, array in arrays.items()}}
+
+
+def lists(state: Importer, settings: Settings, names: Sequence[str]) -> list[list[Any]]:
+    """Attributes that have one entry for each of the same things."""
+    found = [list(settings.get(name, ())) for name in names]
+    for name, entries in zip(names, found, strict=True):
+        if not entries or len(entries) != len(found[0]):
+            raise state.origin.refuse(f"{name} has {len(entries)} entries, {names[0]} {len(found[0])}", attribute=name)
+    return found
+
+
+# ------------------------------------------------------------------- the operators' attributes
+
+
+def by_ids(state: Importer, settings: Settings, kind: str, columns: int) -> Forest:
+    """Of TreeEnsembleClassifier and -Regressor: nodes named by (tree, node); kind: of their values' attributes."""
+    entries = list(zip(*lists(state, settings, [f"nodes_{name}" for name in _NODES]), strict=True))
+    rows = {(tree, node): row for row, (tree, node, *_) in enumerate(entries)}
+    if len(rows) != len(entries):
+        raise state.origin.refuse("a node is there twice", attribute="nodes_nodeids")
+    nodes, roots, before = [], [], None
+    for row, (tree, _, mode, feature, value, true, false) in enumerate(entries):
+        if tree != before:
+            roots.append(row)
+        before = tree
+        if mode == b"LEAF":
+            nodes.append(Row("LEAF"))
+            continue
+        children = [rows.get((tree, child), -1) for child in (true, false)]
+        nodes.append(Row(mode.decode(errors="replace"), int(feature), float(value), *children))
+    if len(roots) != len({tree for tree, _ in rows}):
+        raise state.origin.refuse("the nodes of a tree are not side by side", attribute="nodes_treeids")
+    values: dict[int, list[tuple[int, float]]] = {}
+    for tree, node, column, value in zip(*lists(state, settings, [f"{kind}_{name}" for name in _VALUES]), strict=True):
+        row = rows.get((tree, node), -1)
+        if row < 0 or nodes[row].mode != "LEAF":
+            raise state.origin.refuse(
+                f"node {node} of tree {tree} has values and is no leaf", attribute=f"{kind}_nodeids"
+            )
+        given = values.setdefault(row, [])
+        if any(column == before for before, _ in given):
+            raise state.origin.refuse(
+                f"node {node} of tree {tree} has two values for one column", attribute=f"{kind}_ids"
+            )
+        given.append((_column(state, column, columns, f"{kind}_ids"), float(value)))
+    return _walked(state, nodes, roots, values)
+
+
+def by_places(state: Importer, settings: Settings, columns: int) -> Forest:
+    """Of TreeEnsemble: inner nodes and leaves in two lists, whose places are their names."""
+    sides = ("truenodeids", "falsenodeids", "trueleafs", "falseleafs")
+    names = [f"nodes_{name}" for name in ("featureids", "splits", "modes", *sides)]
+    inner = list(zip(*lists(state, settings, names), strict=True))
+    leaves = list(zip(*lists(state, settings, ("leaf_targetids", "leaf_weights")), strict=True))
+    nodes = []
+    for feature, value, mode, true, false, true_leaf, false_leaf in inner:
+        if not 0 <= int(mode) < len(MODES):
+            raise state.origin.refuse(f"the comparison {mode}; set membership is not possible", attribute="nodes_modes")
+        ends = [
+            _place(child, leaf, len(inner), len(leaves)) for child, leaf in ((true, true_leaf), (false, false_leaf))
+        ]
+        nodes.append(Row(MODES[int(mode)], int(feature), float(value), *ends))
+    nodes += [Row("LEAF")] * len(leaves)
+    values = {
+        len(inner) + leaf: [(_column(state, column, columns, "leaf_targetids"), float(value))]
+        for leaf, (column, value) in enumerate(leaves)
+    }
+    roots = [int(root) for root in settings.get("tree_roots", ())]
+    if not roots or min(roots) < 0 or max(roots) >= len(inner):
+        raise state.origin.refuse("a tree has no root", attribute="tree_roots")
+    # a tree that is one leaf has an inner node whose children both are that leaf
+    for root in roots:
+        if nodes[root].true == nodes[root].false:
+            nodes[root] = Row("BRANCH_LEQ", nodes[root].feature, math.inf, nodes[root].true, nodes[root].true)
+    return _walked(state, nodes, roots, values)
+
+
+def _place(child: int, leaf: int, inner: int, leaves: int) -> int:
+    """-1 for what is not there."""
+    if leaf:
+        return inner + child if 0 <= child < leaves else -1
+    return child if 0 <= child < inner else -1
+
+
+def _column(state: Importer, column: int, columns: int, attribute: str) -> int:
+    if not 0 <= column < columns:
+        raise state.origin.refuse(f"column {column} of {columns}", attribute=attribute)
+    return int(column)
+
+
+# ------------------------------------------------------------------- the trees
+
+
+def _walked(state: Importer, nodes: list[Row], roots: list[int], values: dict[int, list[tuple[int, float]]]) -> Forest:
+    """Every node has one parent, roots none."""
+    parents: dict[int, int] = {}
+    for node in nodes:
+        if node.mode == "LEAF":
+            continue
+        if node.mode not in MODES:
+            raise state.origin.refuse(f"the comparison {node.mode[:40]} is not supported", attribute="nodes_modes")
+        if math.isnan(node.value):
+            raise state.origin.refuse("a threshold is not a number", attribute="nodes_values")
+        for child in {node.true, node.false}:
+            parents[child] = parents.get(child, 0) + 1
+    if -1 in parents:
+        raise state.origin.refuse("a node's child is not there", attribute="nodes_truenodeids")
+    twice = next((row for row, count in parents.items() if count > 1), None)
+    if twice is not None or any(root in parents for root in roots):
+        raise state.origin.refuse(
+            "a node is the child of two, or a tree's first node is no root", attribute="nodes_truenodeids"
+        )
+    reached = list(roots)
+    for row in reached:  # which grows; no node is the child of two, so it ends
+        reached += {nodes[row].true, nodes[row].false} if nodes[row].mode != "LEAF" else ()
+    if len(reached) != len(nodes):
+        raise state.origin.refuse("a tree has two roots, or a cycle", attribute="nodes_truenodeids")
+    return Forest([_tree(nodes, root) for root in roots], values)
+
+
+def _tree(nodes: list[Row], root: int) -> Tree:
+    tree = Tree()
+    pending: list[tuple[int, Turn | None]] = [(root, None)]
+    while pending:
+        row, path = pending.pop()
+        if nodes[row].mode == "LEAF":
+            tree.leaves.append(Leaf(row, path))
+        else:
+            pending += [(child, Turn(path, factors, less)) for child, factors, less in _branches(tree, nodes[row])]
+    return tree
+
+
+def _branches(tree: Tree, node: Row) -> Iterator[tuple[int, dict[int, float], float]]:
+    """Each child that can be reached, and what its decision adds to a leaf's condition."""
+    mode, x, t = node.mode, node.feature, node.value
+    if math.isinf(t):
+        true = {"BRANCH_LEQ": t > 0, "BRANCH_LT": t > 0, "BRANCH_GTE": t < 0, "BRANCH_GT": t < 0}
+        yield (node.true if true.get(mode, mode == "BRANCH_NEQ") else node.false), {}, 0.0
+    elif mode in ("BRANCH_EQ", "BRANCH_NEQ"):
+        # at least one of t >= x and x >= t; both where they are equal
+        least, most = tree.compare(x, -1.0, t), tree.compare(x, 1.0, -t)
+        equal, other = (node.true, node.false) if mode == "BRANCH_EQ" else (node.false, node.true)
+        yield equal, {least: 1.0, most: 1.0}, -2.0
+        yield other, {least: -1.0, most: -1.0}, 1.0
+    else:
+        sign = -1.0 if mode in ("BRANCH_LEQ", "BRANCH_GT") else 1.0
+        place = tree.compare(x, sign, -sign * t)
+        one, zero = (node.true, node.false) if mode in ("BRANCH_LEQ", "BRANCH_GTE") else (node.false, node.true)
+        yield one, {place: 1.0}, -1.0
+        yield zero, {place: -1.0}, 0.0
+
+
+def values_of(forest: Forest, leaves: int, columns: int) -> np.ndarray:
+    """(trees * leaves, columns), each tree filled up to the same number of leaves."""
+    table = np.zeros((len(forest.trees), leaves, columns))
+    for t, tree in enumerate(forest.trees):
+        for place, leaf in enumerate(tree.leaves):
+            for column, value in forest.values.get(leaf.row, ()):
+                table[t, place, column] += value
+    return table.reshape(-1, columns)

@@ -1,0 +1,330 @@
+"""Reductions, softmax, and the places of the largest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpc.compiler.operators.elementwise import between, magnitude
+from mpc.compiler.operators.registry import Settings, handles
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mpc.compiler.onnx_import import Importer
+
+_MOST_RANKED = 64
+_MOST_FACTORS = 64
+_MOST_SUMMED = 512
+
+
+# ------------------------------------------------------------------- reductions
+
+
+@handles(
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceProd",
+)
+def reduce(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    x = state.value(node.input[0])
+    axes = _reduced(state, node, settings, x)
+    if axes is None:
+        state.alias(node.output[0], x)
+        return
+    kept = _REDUCTIONS[node.op_type](state, x, axes)
+    shape = state.shapes[x]
+    keep = settings.get("keepdims", 1)
+    final = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
+    state.reshape(kept, tuple(final), node.output[0])
+    if node.op_type in ("ReduceMax", "ReduceLogSumExp") and axes == [len(shape) - 1]:
+        state.facts[node.output[0]] = f"top {x}"
+
+
+def _reduced(state: Importer, node: onnx.NodeProto, settings: Settings, x: str) -> list[int] | None:
+    """The axes, sorted; None if nothing is to be done."""
+    given = state.optional(node, 1, "the axes")
+    axes = settings.get("axes") if given is None else given.reshape(-1).tolist()
+    if not axes:
+        if settings.get("noop_with_empty_axes", 0) and node.op_type in ("ReduceSum", "ReduceMean", "ReduceMax"):
+            return None
+        if settings.get("noop_with_empty_axes", 0):
+            raise state.origin.refuse("no axes to reduce", attribute="noop_with_empty_axes")
+        axes = range(len(state.shapes[x]))
+    return sorted({state.axis(int(axis), state.shapes[x]) for axis in axes})
+
+
+def _sum(state: Importer, x: str, axes: Sequence[int]) -> str:
+    return state.total(x, axes)
+
+
+def _mean(state: Importer, x: str, axes: Sequence[int]) -> str:
+    return state.total(x, axes, divisor=count(state, x, axes))
+
+
+def count(state: Importer, x: str, axes: Sequence[int]) -> int:
+    """Elements that a reduction joins."""
+    return prod(state.size(state.shapes[x], axis, "a reduction") for axis in axes)
+
+
+def _sum_of_squares(state: Importer, x: str, axes: Sequence[int]) -> str:
+    return state.total(state.multiply(x, x), axes)
+
+
+def _norm(state: Importer, x: str, axes: Sequence[int]) -> str:
+    return state.function("sqrt", _sum_of_squares(state, x, axes))
+
+
+def _sum_of_sizes(state: Importer, x: str, axes: Sequence[int]) -> str:
+    return state.total(magnitude(state, x), axes)
+
+
+def _log_of_sum(state: Importer, x: str, axes: Sequence[int]) -> str:
+    return state.function("log", state.total(x, axes))
+
+
+def _log_sum_exp(state: Importer, x: str, axes: Sequence[int]) -> str:
+    """max x + log sum exp(x - max x)"""
+    top = _maximum(state, x, axes)
+    powers = state.function("exp_negative", below(state, x, top), known=(0.0, 1.0))
+    total = state.total(powers, axes, known=(1.0, float(count(state, x, axes))))
+    return state.sum((top, state.function("log", total)), (1.0, 1.0))
+
+
+def _maximum(state: Importer, x: str, axes: Sequence[int], sign: float = 1.0) -> str:
+    """Over several axes at once; they stay with size 1."""
+    shape = state.shapes[x]
+    moved, back = state.last(x, axes)
+    lead = state.shapes[moved][: len(shape) - len(axes)]
+    flat = state.reshape(moved, (*lead, count(state, x, axes)))
+    top = state.maximum(flat if sign > 0 else state.scale(flat, -1.0))
+    top = top if sign > 0 else state.scale(top, -1.0)
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    return state.reshape(top, kept)
+
+
+def _minimum(state: Importer, x: str, axes: Sequence[int]) -> str:
+    return _maximum(state, x, axes, -1.0)
+
+
+def _product(state: Importer, x: str, axes: Sequence[int]) -> str:
+    """Halves times each other, in as few rounds as possible."""
+    shape, number = state.shapes[x], count(state, x, axes)
+    moved, _ = state.last(x, axes)
+    lead = state.shapes[moved][: len(shape) - len(axes)]
+    flat, axis = state.reshape(moved, (*lead, number)), len(lead)
+    while number > 1:
+        half = number // 2
+        sides = [state.take(flat, axis, range(start, start + half)) for start in (0, half)]
+        rest = [state.take(flat, axis, [number - 1])] if number % 2 else []
+        together = state.multiply(*sides)
+        flat, number = state.concat([together, *rest], axis) if rest else together, half + len(rest)
+    return state.reshape(flat, tuple(1 if axis in axes else size for axis, size in enumerate(shape)))
+
+
+_REDUCTIONS = {
+    "ReduceProd": _product,
+    "ReduceSum": _sum,
+    "ReduceMean": _mean,
+    "ReduceMax": _maximum,
+    "ReduceMin": _minimum,
+    "ReduceL1": _sum_of_sizes,
+    "ReduceL2": _norm,
+    "ReduceSumSquare": _sum_of_squares,
+    "ReduceLogSum": _log_of_sum,
+    "ReduceLogSumExp": _log_sum_exp,
+}
+
+
+# ------------------------------------------------------------------- softmax
+
+
+@handles("Softmax", "LogSoftmax")
+def softmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Before opset 13 the axes from `axis` on are one."""
+    x = state.value(node.input[0])
+    shape = state.shapes[x]
+    axis = state.axis(settings.get("axis", -1 if state.opset >= 13 else 1), shape)
+    axes = [axis] if state.opset >= 13 else list(range(axis, len(shape)))
+    if node.op_type == "Softmax":
+        softmax_of(state, x, axes, node.output[0])
+        return
+    rest = below(state, x, _maximum(state, x, axes))
+    powers = state.function("exp_negative", rest, known=(0.0, 1.0))
+    total = state.total(powers, axes, known=(1.0, float(count(state, x, axes))))
+    state.sum((rest, state.function("log", total)), (1.0, -1.0), node.output[0])
+
+
+def softmax_of(state: Importer, x: str, axes: Sequence[int], out: str | None = None) -> str:
+    """exp(x - max x) times one over its sum, which lies between 1 and the number of elements."""
+    number = float(count(state, x, axes))
+    if number == 1:
+        raise state.origin.refuse("a softmax over one element is 1", remedy="remove it from the model")
+    powers = state.function("exp_negative", below(state, x, _maximum(state, x, axes)), known=(0.0, 1.0))
+    total = state.total(powers, axes, known=(1.0, number))
+    inverse = state.function("reciprocal", total, known=(1.0 / number, 1.0))
+    name = state.multiply(powers, inverse, out, known=(0.0, 1.0))
+    state.facts[name] = "probabilities"
+    return name
+
+
+def below(state: Importer, x: str, top: str) -> str:
+    """x - max x, which is not positive."""
+    return state.sum((x, top), (1.0, -1.0), known=(-np.inf, 0.0))
+
+
+# ------------------------------------------------------------------- places
+
+
+@handles("ArgMax", "ArgMin")
+def argmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    x = state.value(node.input[0])
+    shape = state.shapes[x]
+    axis = state.axis(settings.get("axis", 0), shape)
+    moved, back = state.last(x if node.op_type == "ArgMax" else state.scale(x, -1.0), [axis])
+    place = argmax_of(state, moved, bool(settings.get("select_last_index", 0)))
+    if settings.get("keepdims", 1):
+        place = place if back == tuple(range(len(shape))) else state.transpose(place, back)
+        state.reshape(place, state.shapes[place], node.output[0])
+    else:
+        state.reshape(place, state.shapes[place][:-1], node.output[0])
+    state.facts[node.output[0]] = "index"
+
+
+def argmax_of(state: Importer, x: str, last: bool = False) -> str:
+    """Along the last axis, which stays with size 1."""
+    shape = state.shapes[x]
+    if state.size(shape, -1, "a maximum") == 1:
+        raise state.origin.refuse("the largest of one element")
+    name = state.emit("argmax", (x,), None, (*shape[:-1], 1), last=last)
+    state.integral.add(name)
+    state.facts[name] = "index"
+    return name
+
+
+@handles("TopK")
+def top_k(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Every pair is compared once; an element's rank is how many beat it, the first of equals winning.
+
+    One-hot places of ranks 0 .. k - 1 are differences of steps of the ranks.
+    """
+    given = state.optional(node, 1, "k")
+    k = int(settings["k"] if given is None else given.reshape(-1)[0])
+    sign = 1.0 if settings.get("largest", 1) else -1.0
+    x = state.value(node.input[0])
+    axis = state.axis(settings.get("axis", -1), state.shapes[x])
+    moved, back = state.last(x, [axis])
+    n = state.size(state.shapes[moved], -1, "a ranking")
+    if not 1 <= k <= n or n > _MOST_RANKED or n == 1:
+        raise state.origin.refuse(f"the {k} largest of {n}; 2 to {_MOST_RANKED} elements can be ranked")
+    rounded = state.emit("round", (moved,), None, state.shapes[moved])
+    chosen = _one_hot(state, _ranks(state, rounded, n, sign), n, k)
+    lead = state.shapes[moved][:-1]
+    row = state.reshape(rounded, (*lead, 1, n))
+    values = state.reshape(state.matmul(row, chosen), (*lead, k))
+    weighed = state.emit("weigh", (chosen,), None, (*lead, n, k), axis=len(lead), factors=tuple(map(float, range(n))))
+    state.integral.add(weighed)
+    places = state.reshape(state.total(weighed, (len(lead),)), (*lead, k))
+    for name, found in zip(node.output, (values, places), strict=False):
+        if name:
+            state.transpose(found, back, name)
+
+
+def _ranks(state: Importer, x: str, n: int, sign: float) -> str:
+    """(.., n): by how many each element is beaten."""
+    first, second = np.triu_indices(n, 1)
+    lead, axis = state.shapes[x][:-1], len(state.shapes[x]) - 1
+    sides = [state.take(x, axis, part.tolist()) for part in (first, second)]
+    wins = state.step(state.sum(sides, (sign, -sign)))  # does the first of a pair win?
+    number = np.zeros((n, n), dtype=np.int64)
+    number[first, second] = number[second, first] = np.arange(len(first))
+    others = ~np.eye(n, dtype=bool)
+    taken = state.take(wins, axis, number[others].tolist())
+    # against a later element, a win counts - 1 and one is added; against an earlier one, its win counts
+    signs = tuple(-1.0 if j > i else 1.0 for i in range(n) for j in range(n) if i != j)
+    signed = state.emit("weigh", (taken,), None, state.shapes[taken], axis=axis, factors=signs)
+    state.integral.add(signed)
+    beaten = state.total(state.reshape(signed, (*lead, n, n - 1)), (axis + 1,))
+    return state.scale(state.reshape(beaten, (*lead, n)), 1.0, np.arange(n - 1, -1, -1, dtype=np.float64))
+
+
+def _one_hot(state: Importer, ranks: str, n: int, k: int) -> str:
+    """(.., n, k): is element i of rank r?"""
+    levels = tuple(float(r) for r in range(1, k + 1))
+    beyond = state.steps(ranks, levels)  # [rank >= 1] .. [rank >= k]
+    axis = len(state.shapes[beyond]) - 1
+    before = state.take(beyond, axis, [-1, *range(k - 1)])  # [rank >= 0] is 1: zero here, one below
+    ones = np.zeros(k)
+    ones[0] = 1.0
+    return state.scale(state.sum((before, beyond), (1.0, -1.0)), 1.0, ones)
+
+
+# ------------------------------------------------------------------- products and sums along an axis
+
+
+@handles("ReduceProd")
+def reduce_product(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """A tree of products."""
+    x = state.value(node.input[0])
+    axes = _reduced(state, node, settings, x)
+    if axes is None:
+        state.alias(node.output[0], x)
+        return
+    shape, number = state.shapes[x], count(state, x, axes)
+    if number > _MOST_FACTORS:
+        raise state.origin.refuse(f"a product of {number} factors; {_MOST_FACTORS} are possible")
+    moved, _ = state.last(x, axes)
+    current = state.reshape(moved, (*state.shapes[moved][: len(shape) - len(axes)], number))
+    while (left := int(state.shapes[current][-1])) > 1:
+        axis = len(state.shapes[current]) - 1
+        halves = [state.take(current, axis, range(start, left - left % 2, 2)) for start in (0, 1)]
+        product = state.multiply(halves[0], halves[1])
+        rest = [state.take(current, axis, [left - 1])] if left % 2 else []
+        current = state.concat([product, *rest], axis) if rest else product
+    keep = settings.get("keepdims", 1)
+    final = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
+    state.reshape(current, tuple(final), node.output[0])
+
+
+@handles("CumSum")
+def cumulative_sum(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Each element is the sum of the slices up to it: public, and so free."""
+    x = state.value(node.input[0])
+    axis = state.axis(state.integers(node.input[1], "the axis")[0], state.shapes[x])
+    number = state.size(state.shapes[x], axis, "a running sum")
+    if number > _MOST_SUMMED:
+        raise state.origin.refuse(f"a running sum of {number} elements; {_MOST_SUMMED} are possible")
+    skip, backwards = int(settings.get("exclusive", 0)), bool(settings.get("reverse", 0))
+    shape = state.shapes[x]
+    rows = []
+    for i in range(number):
+        taken = range(i + skip, number) if backwards else range(0, i + 1 - skip)
+        rows += [*taken, *[-1] * (number - len(taken))]
+    windows = state.take(x, axis, rows)
+    split = state.reshape(windows, (*shape[:axis], number, number, *shape[axis + 1 :]))
+    state.reshape(state.total(split, (axis + 1,)), shape, node.output[0])
+
+
+@handles("Hardmax")
+def hardmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """One where the place of the maximum is, the first of equals; before opset 13 the axes from `axis` on are one."""
+    x = state.value(node.input[0])
+    shape = state.shapes[x]
+    axis = state.axis(settings.get("axis", -1 if state.opset >= 13 else 1), shape)
+    axes = [axis] if state.opset >= 13 else list(range(axis, len(shape)))
+    moved, back = state.last(x, axes)
+    lead, number = state.shapes[moved][: len(shape) - len(axes)], count(state, x, axes)
+    place = argmax_of(state, state.reshape(moved, (*lead, number)))
+    apart = state.scale(place, 1.0, -np.arange(number, dtype=np.float64))
+    chosen = state.reshape(between(state, apart, (0.0, 1.0)), state.shapes[moved])
+    state.transpose(chosen, back, node.output[0])

@@ -1,0 +1,71 @@
+"""What a classifier of ai.onnx.ml makes of its scores: a label, and probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpc.compiler.operators.labels import Labels
+from mpc.compiler.operators.reductions import softmax_of
+from mpc.compiler.operators.registry import Settings
+
+if TYPE_CHECKING:
+    from mpc.compiler.onnx_import import Importer
+
+ALL_BITS = 48
+"""As many as a comparison has: nothing is rounded off that decides between two classes."""
+
+
+def transform_of(state: Importer, settings: Settings) -> str:
+    """The attribute `post_transform`."""
+    name: str = settings.get("post_transform", b"NONE").decode()
+    if name not in ("NONE", "LOGISTIC", "SOFTMAX"):
+        raise state.origin.refuse(
+            f"the transform {name}; NONE, LOGISTIC and SOFTMAX are possible", attribute="post_transform"
+        )
+    return name
+
+
+def transformed(state: Importer, x: str, transform: str, out: str) -> None:
+    """What `post_transform` does to two scores or more."""
+    if transform == "LOGISTIC":
+        state.function("sigmoid", x, out)
+    elif transform == "SOFTMAX":
+        softmax_of(state, x, [len(state.shapes[x]) - 1], out)
+    else:
+        state.reshape(x, state.shapes[x], out)
+
+
+def pair(state: Importer, score: str, transform: str, out: str, *, whole: bool) -> None:
+    """Both columns from the second class's score s: -s and s, or 1 - s and s where they are parts of a whole.
+
+    A softmax is left out, as onnxruntime does; a logistic function makes parts of a whole.
+    """
+    if transform == "LOGISTIC":
+        score, whole = state.function("sigmoid", score), True
+    other = state.sum((score,), (-1.0,), None, 1.0 if whole else 0.0)
+    state.concat((other, score), len(state.shapes[score]) - 1, out)
+    if transform == "LOGISTIC":
+        state.facts[out] = "probabilities"
+
+
+def above(state: Importer, x: str, level: float = 0.0) -> str:
+    """[x > level]: the opposite of -x >= -level."""
+    below = state.steps(state.sum((x,), (-1.0,)), (-level,), bits=ALL_BITS)
+    bit = state.sum((state.reshape(below, state.shapes[x]),), (-1.0,), None, 1.0)
+    state.facts[bit] = "index"
+    return bit
+
+
+def largest(state: Importer, scores: str, *, exact: bool) -> str:
+    """The first of the largest; `exact` compares all bits, where equal scores are to be expected."""
+    shape = state.shapes[scores]
+    attributes = {"bits": ALL_BITS} if exact else {}
+    name = state.emit("argmax", (scores,), None, (*shape[:-1], 1), last=False, **attributes)
+    state.integral.add(name)
+    state.facts[name] = "index"
+    return name
+
+
+def require_classes(state: Importer, labels: Labels, attribute: str) -> None:
+    if len(labels) < 2:
+        raise state.origin.refuse(f"{len(labels)} classes; there must be two or more", attribute=attribute)

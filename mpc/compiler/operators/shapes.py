@@ -1,0 +1,377 @@
+"""Moving elements about: shapes, slices, paddings, types."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpc.compiler.graph import Shape
+from mpc.compiler.operators.elementwise import HALF_STEP
+from mpc.compiler.operators.labels import one_hot
+from mpc.compiler.operators.registry import Settings, handles
+from mpc.wires import BATCH, broadcast
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mpc.compiler.onnx_import import Importer
+
+
+@handles("Identity", "Dropout")
+def identity(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    training = state.optional(node, 2, "training_mode")
+    if training is not None and bool(training):
+        raise state.origin.refuse("training mode is not supported", attribute="training_mode")
+    if not state.unused(node, 1):
+        raise state.origin.refuse("its mask as an output is not supported")
+    if node.input[0] in state.decoded:
+        state.redecode(node.output[0], node.input[0])
+        return
+    state.alias(node.output[0], state.value(node.input[0]))
+
+
+@handles("Cast", "CastLike")
+def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Reals stay as they are; what holds whole numbers becomes an integer or a truth value."""
+    source, out = node.input[0], node.output[0]
+    target = state.type_of(node.input[1]) if node.op_type == "CastLike" else state.type_named(settings["to"])
+    if state.is_constant(source):
+        state.constants[out] = state.numbers(source, "its value").astype(target or None)
+        return
+    if source in state.decoded:
+        if not target:
+            raise state.origin.refuse("labels do not become that type", attribute="to")
+        state.redecode(out, source, dtype=target)
+        return
+    x = state.value(source)
+    if target == "bool" and state.facts.get(source) != "bool":
+        _nonzero(state, x, out)
+    elif target.startswith("float") or (target and x in state.integral):
+        state.alias(out, x)
+    elif target and state.only_feeds(out, {"Equal", "LabelEncoder", "OneHotEncoder"}):
+        state.alias(out, x)  # these ask which whole number it is cut to
+        state.facts[out] = "truncated"
+    else:
+        raise state.origin.refuse(f"a cast of reals to {target or 'that type'} cuts digits off", attribute="to")
+
+
+def _nonzero(state: Importer, x: str, out: str) -> None:
+    """[x >= a step] + [x < - a step], half of one for reals"""
+    bits = state.steps(x, (1.0, 0.0) if x in state.integral else (HALF_STEP, -HALF_STEP))
+    axis = len(state.shapes[bits]) - 1
+    ends = [state.reshape(state.take(bits, axis, [i]), state.shapes[x]) for i in (0, 1)]
+    state.sum(ends, (1.0, -1.0), out, 1.0, known=(0.0, 1.0))
+
+
+@handles("Flatten")
+def flatten(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    shape = state.secret(node.input[0])
+    axis = settings.get("axis", 1)
+    axis = axis + len(shape) if axis < 0 else axis
+    state.reshape(node.input[0], (state.merged(shape[:axis]), state.merged(shape[axis:])), node.output[0])
+    state.carry(node.output[0], node.input[0])
+
+
+@handles("Reshape")
+def reshape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    source = node.input[0]
+    shape = state.shapes[source] if source in state.decoded else state.secret(source)
+    target = list(state.constant(node.input[1], "the new shape").reshape(-1))
+    if not settings.get("allowzero", 0):
+        target = [shape[axis] if size == 0 else size for axis, size in enumerate(target)]
+    target = [size if size == BATCH else int(size) for size in target]
+    if -1 in target:
+        sizes, wanted = [d for d in shape if d != BATCH], [d for d in target if d not in (BATCH, -1)]
+        batch_missing = BATCH in shape and BATCH not in target
+        target[target.index(-1)] = BATCH if batch_missing else prod(sizes) // max(1, prod(wanted))
+    elif BATCH in shape and BATCH not in target and target[:1] == [1] and prod(target) == prod(shape[1:]):
+        target[0] = BATCH  # exported with a batch of one written out
+    reshaped(state, node, tuple(target))
+
+
+@handles("Squeeze", "Unsqueeze")
+def squeeze(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    shape = list(state.shapes[node.input[0]])
+    axes: list[int] | None = settings.get("axes")
+    if len(node.input) > 1 and node.input[1]:
+        axes = state.integers(node.input[1], "the axes")
+    if node.op_type == "Squeeze":
+        chosen = [i for i, d in enumerate(shape) if d == 1] if axes is None else [a % len(shape) for a in axes]
+        if any(shape[axis] != 1 for axis in chosen):
+            raise state.origin.refuse("an axis of more than one element cannot be squeezed", attribute="axes")
+        final = tuple(d for axis, d in enumerate(shape) if axis not in chosen)
+    else:
+        axes = axes or []
+        rank = len(shape) + len(axes)
+        places = {a % rank for a in axes}
+        rest = iter(shape)
+        final = tuple(1 if axis in places else next(rest) for axis in range(rank))
+    reshaped(state, node, final)
+
+
+def reshaped(state: Importer, node: onnx.NodeProto, final: Shape) -> None:
+    """The first input in another shape, labels included."""
+    if node.input[0] in state.decoded:
+        state.redecode(node.output[0], node.input[0], shape=final)
+        return
+    state.reshape(node.input[0], final, node.output[0])
+    state.carry(node.output[0], node.input[0])
+
+
+@handles("Transpose")
+def transpose(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    shape = state.secret(node.input[0])
+    axes = tuple(settings.get("perm", reversed(range(len(shape)))))
+    if sorted(axes) != list(range(len(shape))):
+        raise state.origin.refuse(f"{axes} is no permutation of {len(shape)} axes", attribute="perm")
+    state.transpose(node.input[0], axes, node.output[0])
+
+
+@handles("Concat")
+def concat(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    names = [name for name in node.input if not state.is_constant(name) or state.constants[name].size]
+    shapes = [state.secret(name) for name in names if not state.is_constant(name)]
+    axis = state.axis(settings["axis"], shapes[0])
+    if shapes[0][axis] == BATCH and len(shapes) == len(names) and state.only_feeds(node.output[0], {"Reshape"}):
+        # one batch after another: as long as nothing but a Reshape sees it, an axis of its own stands for them
+        rows = [state.reshape(name, (1, *shape)) for name, shape in zip(names, shapes, strict=True)]
+        if axis == 0:
+            state.concat(rows, 0, node.output[0])
+            return
+    joined = []
+    for name in names:
+        value = state.value(name)
+        if state.is_constant(name) and len(state.shapes[value]) == len(shapes[0]):
+            own = state.shapes[value]
+            wanted = (*shapes[0][:axis], own[axis], *shapes[0][axis + 1 :])
+            if own != wanted and broadcast(own, wanted) == wanted:  # the same constant for every row
+                value = state.stored(state.numbers(name, "an operand"), wanted)
+        joined.append(value)
+    state.concat(joined, axis, node.output[0])
+
+
+@handles("Split")
+def split(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    shape = state.secret(node.input[0])
+    axis = state.axis(settings.get("axis", 0), shape)
+    size = state.size(shape, axis, "a split")
+    given = state.integers(node.input[1], "the sizes") if len(node.input) > 1 and node.input[1] else None
+    sizes = given or settings.get("split")
+    if sizes is None:
+        count = settings.get("num_outputs", len(node.output))
+        part = -(-size // count)
+        sizes = [min(part, size - i * part) for i in range(count)]
+    if sum(sizes) != size or min(sizes) < 1 or len(sizes) < len(node.output):
+        raise state.origin.refuse(f"{size} elements are not split into {sizes}", attribute="split")
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    for name, start, length in zip(node.output, starts, sizes, strict=False):
+        if name:
+            state.take(node.input[0], axis, range(start, start + length), name)
+
+
+@handles("Slice")
+def slice_(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    shape = state.secret(node.input[0])
+    names = ("starts", "ends", "axes", "steps")
+    lists = [settings.get(name) for name in names]
+    for position, name in enumerate(names, 1):
+        if len(node.input) > position and node.input[position]:
+            lists[position - 1] = _ends(state, node.input[position], name)
+    starts, ends, axes, steps = lists
+    if starts is None or ends is None:
+        raise state.origin.refuse("it has no starts or ends")
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    current = node.input[0]
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        place = state.axis(axis, shape)
+        if shape[place] == BATCH and start == 0 and step == 1 and (end == BATCH or end >= (1 << 31) - 1):
+            continue
+        size = state.size(shape, place, "a slice")
+        current = state.take(current, place, range(size)[slice(start, None if end == BATCH else end, step)])
+    state.reshape(current, state.shapes[current], node.output[0])
+
+
+def _ends(state: Importer, name: str, what: str) -> list[Any]:
+    return [entry if entry == BATCH else int(entry) for entry in state.constant(name, what).reshape(-1).tolist()]
+
+
+@handles("Gather")
+def gather(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Public indices."""
+    indices = state.constant(node.input[1], "its index").astype(np.int64)
+    shape = state.secret(node.input[0])
+    axis = state.axis(settings.get("axis", 0), shape)
+    size = state.size(shape, axis, "an index")
+    if indices.size and (indices.min() < -size or indices.max() >= size):
+        raise state.origin.refuse(f"an index outside the {size} elements of axis {axis}")
+    taken = state.take(node.input[0], axis, (indices.reshape(-1) % size).tolist())
+    state.reshape(taken, (*shape[:axis], *indices.shape, *shape[axis + 1 :]), node.output[0])
+
+
+@handles("GatherElements")
+def gather_elements(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Public indices: the rows of the flat array that they mean.  Secret ones: see `_gather_secretly`."""
+    if not state.is_constant(node.input[1]):
+        _gather_secretly(state, node, settings)
+        return
+    indices = state.constant(node.input[1], "its index").astype(np.int64)
+    shape = state.secret(node.input[0])
+    axis = state.axis(settings.get("axis", 0), shape)
+    sizes = tuple(state.size(shape, place, "an index") for place in range(len(shape)))
+    places: list[np.ndarray] = list(np.indices(indices.shape))
+    places[axis] = indices % sizes[axis]
+    flat = np.ravel_multi_index(tuple(places), sizes)
+    taken = state.take(state.reshape(node.input[0], (prod(sizes),)), 0, flat.reshape(-1).tolist())
+    state.reshape(taken, indices.shape, node.output[0])
+
+
+def _gather_secretly(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Along the last axis: sum_k [index = k] x_k."""
+    x, index = state.value(node.input[0]), node.input[1]
+    shape, wanted = state.shapes[x], state.secret(index)
+    if state.axis(settings.get("axis", 0), shape) != len(shape) - 1 or shape[:-1] != wanted[:-1]:
+        raise state.origin.refuse("secret indices of another axis than the last, or of some rows only")
+    if index not in state.integral:
+        raise state.origin.refuse("secret indices that are no whole numbers")
+    size = state.size(shape, -1, "an index")
+    row = state.reshape(x, (*shape[:-1], 1, size))
+    chosen = state.multiply(one_hot(state, index, range(size)), row)
+    state.reshape(state.total(chosen, (len(shape),)), wanted, node.output[0])
+
+
+@handles("GatherND")
+def gather_nd(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Public indices into the first axes."""
+    indices = state.constant(node.input[1], "its index").astype(np.int64)
+    if settings.get("batch_dims", 0):
+        raise state.origin.refuse("leading axes of their own", attribute="batch_dims")
+    shape = state.secret(node.input[0])
+    depth = indices.shape[-1]
+    sizes = tuple(state.size(shape, place, "an index") for place in range(depth))
+    flat = np.ravel_multi_index(tuple(np.moveaxis(indices % np.array(sizes), -1, 0)), sizes)
+    rows = state.reshape(node.input[0], (prod(sizes), *shape[depth:]))
+    taken = state.take(rows, 0, flat.reshape(-1).tolist())
+    state.reshape(taken, (*indices.shape[:-1], *shape[depth:]), node.output[0])
+
+
+@handles("Pad")
+def pad(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    shape = state.secret(node.input[0])
+    pads = settings.get("pads")
+    if len(node.input) > 1 and node.input[1]:
+        pads = state.integers(node.input[1], "the padding")
+    given = state.optional(node, 2, "the value")
+    value = float(settings.get("value", 0.0) if given is None or not given.size else given.reshape(-1)[0])
+    chosen = state.optional(node, 3, "the axes")
+    axes = range(len(shape)) if chosen is None else [state.axis(int(a), shape) for a in chosen]
+    mode = settings.get("mode", b"constant").decode()
+    if mode not in ("constant", "reflect", "edge", "wrap"):
+        raise state.origin.refuse(f"the mode {mode}", attribute="mode")
+    if pads is None or len(pads) != 2 * len(axes):
+        raise state.origin.refuse("two paddings an axis", attribute="pads")
+    current, inside = node.input[0], np.ones([1] * len(shape))
+    for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        if before or after:
+            indices = _padded(state.size(shape, axis, "a padding"), before, after, mode)
+            current = state.take(current, axis, indices)
+            along = np.array([i >= 0 for i in indices], dtype=np.float64)
+            inside = inside * along.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    if mode == "constant" and value and not inside.all():
+        state.scale(current, 1.0, value * (1.0 - inside), node.output[0])
+    else:
+        state.reshape(current, state.shapes[current], node.output[0])
+
+
+def _padded(size: int, before: int, after: int, mode: str) -> list[int]:
+    """Indices of an axis with its padding; negative paddings cut."""
+    places = np.arange(-before, size + after)
+    if mode == "constant":
+        return [int(i) if 0 <= i < size else -1 for i in places]
+    if mode == "edge":
+        return np.clip(places, 0, size - 1).tolist()
+    if mode == "wrap":
+        return (places % size).tolist()
+    period = max(1, 2 * size - 2)
+    folded = places % period
+    return np.where(folded < size, folded, period - folded).tolist()
+
+
+@handles("Expand")
+def expand(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    target = tuple(_ends(state, node.input[1], "the new shape"))
+    if state.is_constant(node.input[0]):
+        values = state.numbers(node.input[0], "its value")
+        shape = broadcast(values.shape, target)
+        if shape is None:
+            raise state.origin.refuse(f"{values.shape} does not expand to {target}")
+        name = state.emit("constant", (), node.output[0], shape, weight=values)
+        if not np.any(values % 1):
+            state.integral.add(name)
+        return
+    shape = broadcast(state.secret(node.input[0]), target)
+    if shape is None:
+        raise state.origin.refuse(f"{state.shapes[node.input[0]]} does not expand to {target}")
+    state.expand(node.input[0], shape, node.output[0])
+
+
+@handles("ConstantOfShape")
+def constant_of_shape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """With the batch in its shape; all others are folded."""
+    value = state.array(settings["value"]) if "value" in settings else np.zeros(1)
+    target = tuple(_ends(state, node.input[0], "the shape"))
+    if 0 in target:  # nothing: what joins it to something ignores it
+        state.constants[node.output[0]] = np.zeros([0 if size == BATCH else size for size in target], value.dtype)
+        return
+    name = state.emit("constant", (), node.output[0], target, weight=value.astype(np.float64).reshape(()))
+    if not np.any(value % 1):
+        state.integral.add(name)
+
+
+@handles("Tile")
+def tile(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    current = node.input[0]
+    shape = state.secret(current)
+    for axis, count in enumerate(state.integers(node.input[1], "the repeats")):
+        if count != 1:
+            size = state.size(shape, axis, "repeating")
+            current = state.take(current, axis, list(range(size)) * count)
+    state.reshape(current, state.shapes[current], node.output[0])
+
+
+@handles("DepthToSpace", "SpaceToDepth")
+def depth_to_space(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    n, *rest = state.secret(node.input[0])
+    if len(rest) != 3:
+        raise state.origin.refuse("it takes an input of four axes")
+    c, h, w = (state.size(state.shapes[node.input[0]], axis, "a block") for axis in (1, 2, 3))
+    b = int(settings["blocksize"])
+    depth_first = settings.get("mode", b"DCR") == b"DCR"
+    if node.op_type == "SpaceToDepth":
+        split_up: Shape = (n, c, h // b, b, w // b, b)
+        order = (0, 3, 5, 1, 2, 4) if depth_first else (0, 1, 3, 5, 2, 4)
+        final = (n, c * b * b, h // b, w // b)
+    elif depth_first:
+        split_up, order = (n, b, b, c // (b * b), h, w), (0, 3, 4, 1, 5, 2)
+        final = (n, c // (b * b), h * b, w * b)
+    else:
+        split_up, order = (n, c // (b * b), b, b, h, w), (0, 1, 4, 2, 5, 3)
+        final = (n, c // (b * b), h * b, w * b)
+    moved = state.transpose(state.reshape(node.input[0], split_up), order)
+    state.reshape(moved, final, node.output[0])
+
+
+@handles("Trilu")
+def triangle(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Public zeros and ones over the last two axes."""
+    shape = state.secret(node.input[0])
+    k = state.optional(node, 1, "the diagonal")
+    rows, columns = (state.size(shape, axis, "a triangle") for axis in (-2, -1))
+    ones = np.ones((rows, columns))
+    diagonal = 0 if k is None else int(k.reshape(-1)[0])
+    mask = np.triu(ones, diagonal) if settings.get("upper", 1) else np.tril(ones, diagonal)
+    indices = [i if keep else -1 for i, keep in enumerate(mask.reshape(-1) > 0)]
+    flat = state.take(state.reshape(node.input[0], (*shape[:-2], rows * columns)), len(shape) - 2, indices)
+    state.reshape(flat, shape, node.output[0])

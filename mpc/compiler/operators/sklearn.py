@@ -1,0 +1,101 @@
+"""scikit-learn's transformers (ai.onnx.ml), as skl2onnx writes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpc.compiler.graph import Shape
+from mpc.compiler.operators.elementwise import HALF_STEP, between, magnitude, negation
+from mpc.compiler.operators.labels import ML
+from mpc.compiler.operators.normalisation import by_norm
+from mpc.compiler.operators.registry import Settings, handles
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mpc.compiler.onnx_import import Importer
+
+_LEAST_MAXIMUM = 2.0**-12
+
+
+@handles("Scaler", domain=ML)
+def scaler(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    weight = np.array(settings.get("scale") or [1.0], dtype=np.float64)
+    offset = np.array(settings.get("offset") or [0.0], dtype=np.float64)
+    x = state.value(node.input[0])
+    _require_columns(state, state.shapes[x], weight, "scale")
+    _require_columns(state, state.shapes[x], offset, "offset")
+    state.scale(x, weight, -offset * weight, node.output[0])
+
+
+def _require_columns(state: Importer, shape: Shape, values: np.ndarray, attribute: str) -> None:
+    if values.size not in (1, shape[-1]):
+        raise state.origin.refuse(f"{values.size} numbers for {shape[-1]} columns", attribute=attribute)
+
+
+@handles("Normalizer", domain=ML)
+def normalizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    norm, x = settings.get("norm", b"MAX").decode(), state.value(node.input[0])
+    if norm == "L1" and state.facts.get(x) == "probabilities":
+        state.alias(node.output[0], x)
+    elif norm in ("L1", "L2"):
+        by_norm(state, x, len(state.shapes[x]) - 1, norm, node.output[0])
+    elif norm == "MAX":
+        _by_maximum(state, x, node.output[0])
+    else:
+        raise state.origin.refuse(f"the norm {norm}", attribute="norm")
+
+
+def _by_maximum(state: Importer, x: str, out: str) -> None:
+    """x over the largest of its row, with its sign: that one may be negative."""
+    top = state.maximum(x)
+    sign = state.sum((state.step(top),), (2.0,), None, -1.0)
+    size = state.sum((magnitude(state, top),), (1.0,), known=(_LEAST_MAXIMUM, np.inf))
+    state.multiply(x, state.multiply(sign, state.function("reciprocal", size)), out)
+
+
+@handles("Binarizer", domain=ML)
+def binarizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """[x > t] is the opposite of t >= x."""
+    threshold = float(settings.get("threshold", 0.0))
+    left = state.scale(state.value(node.input[0]), -1.0, threshold)
+    negation(state, state.step(left), node.output[0])
+
+
+@handles("Imputer", domain=ML)
+def imputer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """x + [x = replaced] (imputed - x); what is not a number cannot be entered, so nothing replaces it."""
+    whole = bool(settings.get("imputed_value_int64s"))
+    kind = (
+        ("imputed_value_int64s", "replaced_value_int64") if whole else ("imputed_value_floats", "replaced_value_float")
+    )
+    imputed = np.array(settings.get(kind[0], ()), dtype=np.float64)
+    replaced = float(settings.get(kind[1], 0))
+    x, out = state.value(node.input[0]), node.output[0]
+    if np.isnan(replaced):
+        state.alias(out, x)
+        return
+    _require_columns(state, state.shapes[x], imputed, kind[0])
+    state.require_finite(imputed, np.array(replaced))
+    apart = state.scale(x, 1.0, -replaced)
+    levels = (0.0, 1.0) if apart in state.integral else (-HALF_STEP, HALF_STEP)
+    missing = between(state, apart, levels)
+    filled = state.sum((x, state.multiply(missing, state.scale(x, -1.0, imputed))), (1.0, 1.0), out)
+    if x in state.integral and not np.any(imputed % 1):
+        state.integral.add(filled)
+
+
+@handles("FeatureVectorizer", domain=ML)
+def feature_vectorizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Columns side by side."""
+    parts = []
+    for name in node.input:
+        shape = state.secret(name)
+        parts.append(state.reshape(name, (*shape, 1)) if len(shape) == 1 else name)
+    sizes = [state.size(state.shapes[part], -1, "a column") for part in parts]
+    declared = list(settings.get("inputdimensions", sizes))
+    if declared != sizes or any(len(state.shapes[part]) != 2 for part in parts):
+        raise state.origin.refuse(f"inputs of {sizes} columns for {declared}", attribute="inputdimensions")
+    state.concat(parts, 1, node.output[0])

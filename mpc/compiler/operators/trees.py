@@ -1,0 +1,188 @@
+"""Trees and forests, their structure secret.
+
+Every node of every tree is compared at once: x S - t, S a secret choice of features, and a step.
+A leaf is reached if all decisions on its path agree: the agreeing ones are counted by a secret
+matrix of 1, -1 and 0, whose result is at most 0 and is 0 for one leaf of each tree.  A second
+step finds it, a last product adds up the leaves' values.  Nine rounds, whatever the depth.  All
+trees are filled up to the size of the largest, which is what a plan tells of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpc.compiler.operators.forest import Forest, by_ids, by_places, plain, values_of
+from mpc.compiler.operators.labels import ML, labels_of, read_as
+from mpc.compiler.operators.linear import table
+from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.scores import above, largest, pair, require_classes, transform_of, transformed
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mpc.compiler.onnx_import import Importer
+
+_THRESHOLD_BITS = 36
+"""Of a comparison with a threshold: 2^-35 of a feature's range decides, six chunks of a table pay for it."""
+_MOST_CHOICES = 1 << 24
+"""Elements of a secret matrix: 128 MiB of weights."""
+
+
+def evaluate(state: Importer, name: str, forest: Forest, values: np.ndarray, base: np.ndarray | None) -> str:
+    """The sum over all trees of the values of the leaves that are reached.
+
+    Args:
+        values: (trees * leaves, columns).
+    """
+    x, features = table(state, name)
+    trees = forest.trees
+    inner = max(len(tree.features) for tree in trees)
+    leaves = len(values) // len(trees)
+    if not inner:
+        raise state.origin.refuse("its trees decide nothing", remedy="use a constant")
+    if len(trees) * inner * max(leaves, features) > _MOST_CHOICES:
+        raise state.origin.refuse(
+            f"{len(trees)} trees, the largest with {leaves} leaves, of {features} features, are too large",
+            remedy="train fewer or smaller trees (max_depth, max_leaf_nodes)",
+        )
+    choice, offset = np.zeros((features, len(trees), inner)), np.zeros((len(trees), inner))
+    agree, missing = np.zeros((len(trees), inner, leaves)), np.full((len(trees), 1, leaves), -1.0)
+    for t, tree in enumerate(trees):
+        if any(not 0 <= feature < features for feature in tree.features):
+            raise state.origin.refuse(f"a feature outside the {features} of its input", attribute="nodes_featureids")
+        places = np.arange(len(tree.features))
+        choice[tree.features, t, places] = tree.signs
+        offset[t, places] = tree.offsets
+        for place, leaf in enumerate(tree.leaves):
+            missing[t, 0, place] = sum(turn.less for turn in leaf.turns())
+            for decision, factor in (item for turn in leaf.turns() for item in turn.factors.items()):
+                agree[t, decision, place] = factor
+    rows = state.shapes[x][:-1]
+    apart = state.affine(x, choice.reshape(features, -1), offset.reshape(-1), signs=True)
+    decisions = state.reshape(state.steps(apart, (0.0,), bits=_THRESHOLD_BITS), (*rows, len(trees), 1, inner))
+    counted = state.affine(decisions, agree, missing)
+    state.integral.add(counted)
+    reached = state.reshape(state.step(counted), (*rows, len(trees) * leaves))
+    return state.affine(reached, values, base)
+
+
+def _table(forest: Forest, columns: int) -> np.ndarray:
+    return values_of(forest, max(len(tree.leaves) for tree in forest.trees), columns)
+
+
+def _base(state: Importer, settings: Settings, columns: int) -> np.ndarray | None:
+    base = list(settings.get("base_values") or ())
+    if len(base) not in (0, columns):
+        raise state.origin.refuse(f"{len(base)} base values for {columns} columns", attribute="base_values")
+    return np.array(base, dtype=np.float64) if base else None
+
+
+def _regress(state: Importer, node: onnx.NodeProto, settings: Settings, forest: Forest, columns: int) -> None:
+    """The transform of one target alone is left out, as onnxruntime does."""
+    joined = settings.get("aggregate_function", b"SUM").decode()
+    if joined not in ("SUM", "AVERAGE"):
+        raise state.origin.refuse(
+            f"the aggregate {joined}; SUM and AVERAGE are possible", attribute="aggregate_function"
+        )
+    transform = transform_of(state, settings)
+    values = _table(forest, columns) / (len(forest.trees) if joined == "AVERAGE" else 1)
+    total = evaluate(state, node.input[0], forest, values, _base(state, settings, columns))
+    transformed(state, total, transform if columns > 1 else "NONE", node.output[0])
+
+
+@handles("TreeEnsembleRegressor", domain=ML)
+def tree_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    settings = plain(state, settings)
+    columns = _columns(state, settings)
+    _regress(state, node, settings, by_ids(state, settings, "target", columns), columns)
+
+
+def _columns(state: Importer, settings: Settings) -> int:
+    columns = int(settings.get("n_targets", 1))
+    if not 1 <= columns <= 1 << 16:
+        raise state.origin.refuse(f"{columns} targets", attribute="n_targets")
+    return columns
+
+
+@handles("TreeEnsemble", domain=ML)
+def tree_ensemble(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Numbers name its aggregate and its transform."""
+    settings = plain(state, settings)
+    if settings.get("membership_values"):
+        raise state.origin.refuse("set membership is not possible", attribute="membership_values")
+    if settings.get("post_transform", 0):
+        raise state.origin.refuse(
+            "a transform, whose number onnxruntime and the standard read differently",
+            attribute="post_transform",
+            remedy="write it as an operator of its own behind this one",
+        )
+    columns, joined = _columns(state, settings), int(settings.get("aggregate_function", 1))
+    if joined not in (0, 1):
+        raise state.origin.refuse("neither the sum nor the average", attribute="aggregate_function")
+    named = {"aggregate_function": b"SUM" if joined else b"AVERAGE", "post_transform": b"NONE"}
+    _regress(state, node, {**settings, **named}, by_places(state, settings, columns), columns)
+
+
+@handles("TreeEnsembleClassifier", domain=ML)
+def tree_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    settings = plain(state, settings)
+    labels = labels_of(settings, "classlabels_int64s", "classlabels_strings")
+    require_classes(state, labels, "classlabels_int64s")
+    transform = transform_of(state, settings)
+    forest = by_ids(state, settings, "class", len(labels))
+    columns = {column for values in forest.values.values() for column, _ in values}
+    if len(labels) == 2:
+        index = _two_classes(state, node, settings, forest, columns, transform)
+    else:
+        _require_scores(state, settings, forest, len(labels))
+        values = _table(forest, len(labels))
+        scores = evaluate(state, node.input[0], forest, values, _base(state, settings, len(labels)))
+        index = largest(state, scores, exact=transform == "NONE")
+        transformed(state, scores, transform, node.output[1])
+    read_as(state, node.output[0], index, labels, state.shapes[index][:-1])
+
+
+def _two_classes(
+    state: Importer, node: onnx.NodeProto, settings: Settings, forest: Forest, columns: set[int], transform: str
+) -> str:
+    """One score s for both.  Where no leaf is negative it is a probability, and is compared with a half.
+
+    Listed as class 1's, it is alone: the first class's score stays 0, and is transformed like any other.
+    """
+    base = list(settings.get("base_values") or ())
+    if len(columns) != 1 or len(base) > (1 if columns == {0} else 0):
+        raise state.origin.refuse(
+            "two classes with scores of their own, whose label onnxruntime and the standard read differently",
+            attribute="class_ids",
+            remedy="write one score a leaf, that of the second class, as skl2onnx does",
+        )
+    [column] = columns
+    values = _table(forest, 2)[:, [column]]
+    score = evaluate(state, node.input[0], forest, values, np.array(base) if base else None)
+    positive = all(value >= 0 for entries in forest.values.values() for _, value in entries)
+    index = above(state, score, 0.5 if positive else 0.0)
+    if column == 0:
+        pair(state, score, transform, node.output[1], whole=positive)
+    else:
+        scores = state.concat((state.sum((score, score), (1.0, -1.0)), score), 1)
+        transformed(state, scores, transform, node.output[1])
+    return index
+
+
+def _require_scores(state: Importer, settings: Settings, forest: Forest, number: int) -> None:
+    """onnxruntime leaves a class out that no leaf has given a score; that matters where scores can be negative."""
+    positive = all(value >= 0 for entries in forest.values.values() for _, value in entries)
+    if settings.get("base_values") or positive:
+        return
+    always: set[int] = set()
+    for tree in forest.trees:
+        given = [{column for column, _ in forest.values.get(leaf.row, ())} for leaf in tree.leaves]
+        always |= set.intersection(*given)
+    if len(always) < number:
+        raise state.origin.refuse(
+            "a class may be left without a score, and scores can be negative",
+            attribute="class_ids",
+            remedy="give every class a score in all leaves of some tree, 0 if need be",
+        )

@@ -1,0 +1,84 @@
+"""One rule an operator: which gates a graph node becomes, at which scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mpc.compiler import approximate
+from mpc.compiler.graph import Graph, Node, Origin
+from mpc.compiler.lower import Lowering, Roles, Value, known_interval
+from mpc.compiler.plan import Plan
+from mpc.compiler.rules import comparisons, maps, products
+from mpc.compiler.verify import verify
+
+Rule = Callable[[Lowering, Node], Value]
+
+
+@dataclass
+class Lowered:
+    """A plan, and what stays with the model's owner.
+
+    Args:
+        weights: int64 integers of each weight wire.
+        origins: the model's node for each gate.
+        errors: output -> expected (RMS) error in the model's units.
+        notes: what the owner should know.
+    """
+
+    plan: Plan
+    weights: dict[str, np.ndarray] = field(repr=False)
+    origins: dict[str, Origin]
+    errors: dict[str, float]
+    notes: list[str]
+
+
+def lower(graph: Graph, roles: Roles) -> Lowered:
+    """The plan of a graph whose inputs all have ranges."""
+    state = Lowering(graph, roles)
+    inputs = tuple(state.enter(given) for given in graph.inputs)
+    for node in graph.nodes:
+        state.origin = node.origin
+        value = _RULES[node.op](state, node)
+        state.values[node.writes] = _with_known(value, node)
+    left = [state.leave(index) for index in range(len(graph.outputs))]
+    state.choose_masks()
+    outputs = tuple(out for out, _ in left)
+    plan = Plan(inputs=inputs, outputs=outputs, wires=tuple(state.wires.values()), gates=tuple(state.gates))
+    verify(plan)
+    errors = {out.name: error for out, error in left}
+    return Lowered(plan, state.weights, state.origins, errors, state.notes)
+
+
+def _with_known(value: Value, node: Node) -> Value:
+    return replace(value, interval=known_interval(value.interval, value.scale, node))
+
+
+def _function(state: Lowering, node: Node) -> Value:
+    x, name = state.values[node.reads[0]], node.attributes["name"]
+    finest = state.graph.is_output(node.writes)
+    return approximate.apply(state, x, name, node.attributes["parameters"], finest)
+
+
+_RULES: dict[str, Rule] = {
+    "matmul": products.affine,
+    "conv": products.affine,
+    "scale": products.scale,
+    "constant": products.constant,
+    "multiply": products.product,
+    "sum": maps.sum_,
+    "total": maps.total,
+    "weigh": maps.weigh,
+    "reshape": maps.reshape,
+    "transpose": maps.transpose,
+    "concat": maps.concat,
+    "take": maps.take,
+    "round": maps.round_,
+    "relu": comparisons.relu,
+    "step": comparisons.step,
+    "maximum": comparisons.maximum,
+    "argmax": comparisons.argmax,
+    "function": _function,
+}

@@ -1,0 +1,112 @@
+"""What compares: signs, steps, maxima."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from mpc.compiler.graph import Node
+from mpc.compiler.lower import Lowering, Value, log2, static
+from mpc.compiler.ranges import Interval
+
+_STEP_FRACTION = 20
+_MOST_CANDIDATES = 16
+_LARGEST_ARGMAX = 128
+
+
+def relu(state: Lowering, node: Node) -> Value:
+    x = state.values[node.reads[0]]
+    shift = state.rounding(x)
+    interval = x.interval.truncated(shift).rectified()
+    return state.add("relu", node.shape, x.scale / (1 << shift), interval, x=x.wire.name, shift=shift)
+
+
+def step(state: Lowering, node: Node) -> Value:
+    """Exact while the comparison has room for all bits."""
+    x = state.values[node.reads[0]]
+    limit = (1 << x.wire.bits) - 1
+    levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale))) for level in node.attributes["levels"])
+    spare = 2 if any(levels) else 1
+    shift = max(0, min(log2(x.scale) - _STEP_FRACTION, x.wire.bits - 8), x.wire.bits + spare - 48)
+    if "bits" in node.attributes:
+        shift = max(0, x.wire.bits + spare - node.attributes["bits"])
+    interval = Interval.between(0, 1, static(node.shape))
+    return state.add("step", node.shape, Fraction(1), interval, x=x.wire.name, levels=levels, shift=shift)
+
+
+def maximum(state: Lowering, node: Node) -> Value:
+    """All pairs of a few candidates at once; of more, a tournament of such groups."""
+    rectify, x = bool(node.attributes.get("rectify", False)), state.values[node.reads[0]]
+    twin = _twin(state, node, "argmax")
+    if twin is not None and not rectify and int(x.shape[-1]) <= _MOST_CANDIDATES:
+        return _both(state, node, twin)[0]
+    while (groups := -(-int(x.shape[-1]) // _MOST_CANDIDATES)) > 1:
+        x = _grouped(state, x, groups)
+        x = state.reshape(_top(state, x, False), x.shape[:-1])
+    return _top(state, x, rectify)
+
+
+def _grouped(state: Lowering, x: Value, groups: int) -> Value:
+    """(.., n) to (.., groups, size), the last group filled up with its last candidate."""
+    n = int(x.shape[-1])
+    size = -(-n // groups)
+    if n < groups * size:
+        x = state.take(x, len(x.shape) - 1, tuple(min(i, n - 1) for i in range(groups * size)))
+    return state.reshape(x, (*x.shape[:-1], groups, size))
+
+
+def _top(state: Lowering, x: Value, rectify: bool) -> Value:
+    shift = state.rounding(x, 1)
+    top = x.interval.greatest().truncated(shift)
+    value = state.wire(
+        _next(state, "value"), (*x.shape[:-1], 1), x.scale / (1 << shift), top.rectified() if rectify else top
+    )
+    state.gate("maximum", x=x.wire.name, value=value.wire.name, shift=shift, rectify=rectify)
+    return value
+
+
+def argmax(state: Lowering, node: Node) -> Value:
+    x = state.values[node.reads[0]]
+    columns = int(x.shape[-1])
+    if columns > _LARGEST_ARGMAX:
+        raise state.origin.refuse(
+            f"the place of a maximum among {columns} elements; at most {_LARGEST_ARGMAX} are possible"
+        )
+    exact = node.attributes.get("bits")
+    twin = _twin(state, node, "maximum") if exact is None else None
+    if twin is not None and columns <= _MOST_CANDIDATES:
+        return _both(state, twin, node)[1]
+    last = node.attributes["last"]
+    index = state.wire(_next(state, "index"), (*x.shape[:-1], 1), Fraction(1), _places(x))
+    shift = state.rounding(x, 1) if exact is None else max(0, x.wire.bits + 1 - exact)
+    state.gate("maximum", x=x.wire.name, index=index.wire.name, shift=shift, last=last)
+    return index
+
+
+def _next(state: Lowering, what: str) -> str:
+    return f"{len(state.gates)}.maximum.{what}"
+
+
+def _places(x: Value) -> Interval:
+    return Interval.between(0, int(x.shape[-1]) - 1, static((*x.shape[:-1], 1)))
+
+
+def _twin(state: Lowering, node: Node, op: str) -> Node | None:
+    """The other kind of maximum of the same value, if one gate can give both."""
+    readers = [n for n in state.graph.readers(node.reads[0]) if n.op == op]
+    fits = [n for n in readers if not any(n.attributes.get(name) for name in ("last", "rectify", "bits"))]
+    return fits[0] if fits and not node.attributes.get("last") else None
+
+
+def _both(state: Lowering, maximum: Node, argmax: Node) -> tuple[Value, Value]:
+    """One gate for the value and the place of a maximum."""
+    key = ("both", maximum.reads[0])
+    if (*key, "value") not in state.memo:
+        x = state.values[maximum.reads[0]]
+        shift, shape = state.rounding(x, 1), (*x.shape[:-1], 1)
+        top = x.interval.greatest().truncated(shift)
+        value = state.wire(_next(state, "value"), shape, x.scale / (1 << shift), top)
+        index = state.wire(_next(state, "index"), shape, Fraction(1), _places(x))
+        state.gate("maximum", x=x.wire.name, value=value.wire.name, index=index.wire.name, shift=shift)
+        state.memo[(*key, "value")], state.memo[(*key, "index")] = value, index
+    return state.memo[(*key, "value")], state.memo[(*key, "index")]

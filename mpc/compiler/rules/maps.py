@@ -1,0 +1,101 @@
+"""Public linear maps, which are free: what matters is that operands have one scale."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from mpc.compiler.graph import Node
+from mpc.compiler.lower import LINEAR_BITS, Lowering, Value, known_interval, log2
+from mpc.compiler.ranges import joined
+
+_FACTOR_BITS = 18
+_FINEST_FACTOR = 26
+_SIMPLE = 64
+
+
+def sum_(state: Lowering, node: Node) -> Value:
+    """A public linear combination; what are no integers take some fractional bits of the scale."""
+    xs, wanted = [state.values[name] for name in node.reads], node.attributes["factors"]
+    pairs = [(x, Fraction(factor)) for x, factor in zip(xs, wanted, strict=True) if factor]
+    if not pairs:
+        raise node.origin.refuse("all its factors are zero")
+    scale, factors = _aligned(state, pairs, node)
+    constant = round(Fraction(node.attributes.get("constant", 0.0)) * scale)
+    return state.combine([x for x, _ in factors], [k for _, k in factors], node.shape, scale, constant, node)
+
+
+def _aligned(
+    state: Lowering, pairs: list[tuple[Value, Fraction]], node: Node
+) -> tuple[Fraction, list[tuple[Value, int]]]:
+    """One scale for all, and integers to multiply each with; exact where there are small ones."""
+    for shorter in (False, True):
+        if shorter:
+            pairs = [(state.shorten(x, _FACTOR_BITS), factor) for x, factor in pairs]
+        scale = max(x.scale for x, _ in pairs)
+        exact = [factor * scale / x.scale for x, factor in pairs]
+        common = math.lcm(*(f.denominator for f in exact))
+        unit = Fraction(common) if common <= _SIMPLE else Fraction(1 << _FACTOR_BITS)
+        if common > _SIMPLE:
+            whole = sum(x.interval.bound * float(abs(f)) for (x, _), f in zip(pairs, exact, strict=True))
+            room = LINEAR_BITS - 1 - math.frexp(max(1.0, whole))[1]
+            unit *= 1 << max(0, min(_FINEST_FACTOR - _FACTOR_BITS, room - _FACTOR_BITS))
+        reach = sum(x.interval.bound * float(abs(f) * unit) for (x, _), f in zip(pairs, exact, strict=True))
+        if node.op == "sum" and "known" in node.attributes:  # terms may wrap, if their sum does not
+            reach = min(reach, max(map(abs, node.attributes["known"])) * 1.05 * float(scale * unit))
+        if reach < 2.0**LINEAR_BITS:
+            break
+    factors = [(x, round(f * unit)) for (x, _), f in zip(pairs, exact, strict=True)]
+    return scale * unit, [(x, k) for x, k in factors if k]
+
+
+def total(state: Lowering, node: Node) -> Value:
+    x, axes = state.values[node.reads[0]], node.attributes["axes"]
+    total = known_interval(x.interval.summed(axes), x.scale * node.attributes.get("divisor", 1), node)
+    over = math.frexp(max(1.0, total.bound))[1] + 1 - LINEAR_BITS
+    if over > 0:
+        x = state.shorten(x, log2(x.scale) - over)
+    scale = x.scale * node.attributes.get("divisor", 1)
+    interval = known_interval(x.interval.summed(axes), scale, node)
+    return state.add("total", node.shape, scale, interval, x=x.wire.name, axes=axes)
+
+
+def weigh(state: Lowering, node: Node) -> Value:
+    x, axis = state.values[node.reads[0]], node.attributes["axis"]
+    wanted = [Fraction(f).limit_denominator(1 << 16) for f in node.attributes["factors"]]
+    common = math.lcm(*(f.denominator for f in wanted))
+    unit = common if common <= 1 << 12 else 1 << 14
+    factors = [round(f * unit) for f in wanted]
+    along = np.array(factors, dtype=np.float64).reshape(-1, *[1] * (len(node.shape) - axis - 1))
+    return state.add(
+        "weigh", node.shape, x.scale * unit, x.interval.times(along), x=x.wire.name, axis=axis, factors=tuple(factors)
+    )
+
+
+def reshape(state: Lowering, node: Node) -> Value:
+    return state.reshape(state.values[node.reads[0]], node.shape)
+
+
+def transpose(state: Lowering, node: Node) -> Value:
+    x, axes = state.values[node.reads[0]], node.attributes["axes"]
+    return state.move("reshape", x, node.shape, lambda array: array.transpose(axes), axes=axes)
+
+
+def take(state: Lowering, node: Node) -> Value:
+    return state.take(state.values[node.reads[0]], node.attributes["axis"], node.attributes["indices"])
+
+
+def concat(state: Lowering, node: Node) -> Value:
+    pairs = [(state.values[name], Fraction(1)) for name in node.reads]
+    scale, factors = _aligned(state, pairs, node)
+    aligned = [x if k == 1 and x.scale == scale else state.combine([x], [k], x.shape, scale) for x, k in factors]
+    interval = joined([x.interval for x in aligned], node.attributes["axis"])
+    names, widest = tuple(x.wire.name for x in aligned), max(x.wire.bits for x in aligned)
+    axis = node.attributes["axis"]
+    return state.add("concat", node.shape, scale, interval, least_bits=widest, xs=names, axis=axis)
+
+
+def round_(state: Lowering, node: Node) -> Value:
+    return state.shorten(state.values[node.reads[0]])

@@ -1,0 +1,211 @@
+"""Products, with secret weights or of two secrets: how many bits each side keeps."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from mpc import fixedpoint
+from mpc.compiler.graph import Node
+from mpc.compiler.lower import (
+    FRACTION_BITS,
+    LINEAR_BITS,
+    SMALLER,
+    Lowering,
+    Value,
+    known_interval,
+    log2,
+    product_of,
+    static,
+)
+from mpc.compiler.ranges import Interval, Product
+from mpc.compiler.signs import levelled
+
+_WEIGHT_BITS = 32
+_LEAST_WEIGHT_BITS = 8
+_GOOD_WEIGHT_BITS = 15
+_LEAST_EXPONENT = -30
+_EXACT_BITS = 8
+"""Few: constants like 1 and 0.5 cost no precision, and a plan does not tell the last bit of real weights."""
+_FINEST_SCALE = 48
+_BEFORE_SERIES_BITS = 52
+_FACTOR_FRACTION = 20
+_KNOWN_PRODUCT_BITS = 50
+_SIMPLE = 64
+_GATES = {"matmul": "matmul", "conv": "convolution", "scale": "multiply", "multiply": "multiply"}
+
+
+def affine(state: Lowering, node: Node) -> Value:
+    """A product with a secret weight: as many bits for weights and data as the bound of the result allows."""
+    if "weight" not in node.attributes:
+        return product(state, node)
+    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    if node.attributes.get("signs"):
+        weight, bias = levelled(x, weight, bias)
+    most = _BEFORE_SERIES_BITS if _feeds_series(state, node.writes) else LINEAR_BITS
+    exponent, exact = _weight_exponent(x, node, weight, bias, most)
+    good = _GOOD_WEIGHT_BITS - _magnitude(weight)
+    if exponent < good and not exact and log2(x.scale) > _FACTOR_FRACTION:  # x has bits to spare
+        x = state.shorten(x, max(_FACTOR_FRACTION, log2(x.scale) - (good - exponent)))
+        exponent, exact = _weight_exponent(x, node, weight, bias, most)
+    wanted = max(_LEAST_WEIGHT_BITS - _magnitude(weight), _LEAST_EXPONENT)
+    if exponent < wanted and not exact:
+        fraction = min(FRACTION_BITS, log2(x.scale) - (wanted - exponent))
+        x = state.shorten(x, max(fraction, 6))
+        exponent, exact = _weight_exponent(x, node, weight, bias, most)
+    if exponent < wanted and not exact:
+        reach = _reach(x, node, weight, bias) / float(x.scale)
+        raise node.origin.refuse(
+            f"its result can reach {reach:.3g}, too large to keep {_LEAST_WEIGHT_BITS} bits of its weights",
+            remedy=SMALLER,
+        )
+    unit = Fraction(2) ** exponent
+    scale = x.scale * unit
+    integers = fixedpoint.encode(weight, unit, "a weight")
+    settings: dict[str, Any] = {"x": x.wire.name, "weight": state.secret(integers, unit)}
+    offset = None
+    if bias is not None and bias.any():
+        offset = fixedpoint.encode(bias, scale, "a bias")
+        settings["bias"] = state.secret(offset, scale)
+    if node.op == "conv":
+        settings["windows"] = node.attributes["windows"]
+    interval = x.interval.linear(product_of(node), integers, offset, rounded=not exact)
+    interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node)
+    return state.add(_GATES[node.op], node.shape, scale, interval, **settings)
+
+
+def _scaled(bias: np.ndarray | None, scale: Fraction) -> np.ndarray | None:
+    return None if bias is None else bias * float(scale)
+
+
+def _feeds_series(state: Lowering, value: str) -> bool:
+    return any(
+        node.op == "function" or _passes_on(node) and _feeds_series(state, node.writes)
+        for node in state.graph.readers(value)
+    )
+
+
+def _passes_on(node: Node) -> bool:
+    return node.op in ("reshape", "transpose", "concat", "sum", "take")
+
+
+def _reach(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None) -> float:
+    """How large the result can be, in units of x's scale, for real weights."""
+    interval = x.interval.linear(product_of(node), weight, _scaled(bias, x.scale), rounded=False)
+    return known_interval(interval, x.scale, node).bound
+
+
+def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None, most: int) -> tuple[int, bool]:
+    """(fractional bits of the weights, are they exact then): as many as are useful and the bound allows."""
+    room = most - math.frexp(max(1.0, _reach(x, node, weight, bias)))[1]
+    wanted = min(_WEIGHT_BITS - _magnitude(weight), room, _FINEST_SCALE - log2(x.scale))
+    for exact in range(min(wanted, _EXACT_BITS) + 1):
+        if not np.any(np.ldexp(weight, exact) % 1):
+            return exact, True
+    return wanted, False
+
+
+def _magnitude(weight: np.ndarray) -> int:
+    return math.frexp(float(np.abs(weight).max(initial=0.0)) or 1.0)[1]
+
+
+def scale(state: Lowering, node: Node) -> Value:
+    """Secret constants; a lone simple factor, like 2 or 1/8, is public, and then nothing is multiplied."""
+    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    factor = _simple(weight)
+    if factor is None:
+        return affine(state, node)
+    if factor == 0:
+        raise node.origin.refuse("it multiplies with zero", remedy="remove it from the model")
+    scale = x.scale / abs(factor)
+    if not bias.any():
+        return state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
+    spread = max(0, FRACTION_BITS + 4 - log2(scale))  # a coarse wire cannot hold a fine constant
+    scale *= 1 << spread
+    offset = fixedpoint.encode(bias, scale, "a constant")
+    sign = (1 << spread) if factor > 0 else -(1 << spread)
+    interval = x.interval.times(sign).plus(Interval.exactly(offset))
+    stored = state.secret(offset, scale)
+    return state.add("combine", node.shape, scale, interval, xs=(x.wire.name,), factors=(sign,), stored=stored)
+
+
+def _simple(weight: np.ndarray) -> Fraction | None:
+    """The one factor that all elements have, if it is a small fraction or the root of one; else None."""
+    value = float(weight.flat[0])
+    if weight.size > 1 and (weight != value).any():
+        return None
+    for power in (1, 2):
+        mantissa, exponent = math.frexp(abs(value) ** power)
+        close = Fraction(mantissa).limit_denominator(_SIMPLE)
+        if abs(close - Fraction(mantissa)) < Fraction(1, 1 << 23) and close.numerator <= _SIMPLE:
+            sign = -1 if value < 0 else 1
+            if power == 1:
+                return sign * close * Fraction(2) ** exponent
+            return sign * Fraction(abs(value)).limit_denominator(1 << 24)
+    return None
+
+
+def constant(state: Lowering, node: Node) -> Value:
+    """A weight as a value, the same for every row; its mask is that of the weight."""
+    weight = node.attributes["weight"]
+    exact = next((e for e in range(_EXACT_BITS) if not np.any(np.ldexp(weight, e) % 1)), None)
+    exponent = _FACTOR_FRACTION if exact is None else exact
+    scale = Fraction(2) ** min(exponent, 50 - _magnitude(weight))
+    integers = fixedpoint.encode(weight, scale, "a constant")
+    interval = Interval.exactly(integers).broadcast_to(static(node.shape))
+    return state.add("combine", node.shape, scale, interval, xs=(), factors=(), stored=state.secret(integers, scale))
+
+
+def product(state: Lowering, node: Node) -> Value:
+    """Two secrets; each keeps as many fractional bits as the product's bound allows, about 20 at most."""
+    left, right = (state.values[name] for name in node.reads)
+    over_reals = product_of(node)
+    square = node.reads[0] == node.reads[1]
+    fraction = _factor_fraction(node)
+    x, y = (_shortened(state, value, fraction) for value in (left, right))
+    for _ in range(3):
+        interval = _product_interval(x, y, node, over_reals, square)
+        over = math.frexp(max(1.0, interval.bound))[1] + 1 + _headroom(state, node) - LINEAR_BITS
+        if over <= 0:
+            break
+        part = -(-over // 2)
+        x, y = (state.shorten(v, max(4, log2(v.scale) - part)) for v in (x, y))
+    settings: dict[str, Any] = {"x": x.wire.name, "y": y.wire.name}
+    if node.op == "conv":
+        settings["windows"] = node.attributes["windows"]
+    interval = _product_interval(x, y, node, over_reals, square)
+    return state.add(
+        "multiply" if node.op == "multiply" else _GATES[node.op], node.shape, x.scale * y.scale, interval, **settings
+    )
+
+
+def _headroom(state: Lowering, node: Node) -> int:
+    """Bits by which sums that read a value are larger."""
+    sums = [reader for reader in state.graph.readers(node.writes) if reader.op == "total"]
+    joined = [math.prod(int(node.shape[axis]) for axis in reader.attributes["axes"]) for reader in sums]
+    return max((number.bit_length() for number in joined), default=0)
+
+
+def _factor_fraction(node: Node) -> int:
+    """Of a product that is known to be small, as x over its norm is, a factor may be small too: more bits for both."""
+    size = max(map(abs, node.attributes.get("known", (math.inf,))))
+    return _FACTOR_FRACTION if size == math.inf else max(_FACTOR_FRACTION, _KNOWN_PRODUCT_BITS // 2 - _log2_ceil(size))
+
+
+def _log2_ceil(size: float) -> int:
+    return max(0, math.ceil(math.log2(max(size, 1.0))))
+
+
+def _shortened(state: Lowering, x: Value, fraction: int) -> Value:
+    return state.shorten(x, fraction) if log2(x.scale) > fraction + 4 else x
+
+
+def _product_interval(x: Value, y: Value, node: Node, product: Product, square: bool) -> Interval:
+    if node.op == "multiply":
+        interval = x.interval.product(y.interval, square)
+    else:
+        interval = x.interval.bilinear(y.interval, product)
+    return known_interval(interval.broadcast_to(static(node.shape)), x.scale * y.scale, node)

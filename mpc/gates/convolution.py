@@ -1,0 +1,61 @@
+"""Convolution: filters that are weights, or secrets of the run; see bilinear.py."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.gates.base import Wires
+from mpc.gates.bilinear import Bilinear
+from mpc.windows import Windows
+
+_MOST_PADDED = 1 << 28
+
+
+class Convolution(Bilinear):
+    """z = x * second (+ bias): a convolution as neural networks mean it, which is a correlation.
+
+    Shapes:   x (n, c, *sizes), second (o, c / groups, *kernel), out (n, o, *positions); bias broadcasts to out
+    Scale:    out = x second = bias
+    Deals:    derived mask: nothing; drawn mask: ax ay, shape of out
+    Rounds:   1               Opens: out
+    Error:    exact; needs |z| < 2^59
+    """
+
+    kind: ClassVar[str] = "convolution"
+    windows: Windows
+
+    def check_shapes(self, wires: Wires) -> None:
+        x, y, out = (wires[name].shape for name in (self.x, self.second, self.out))
+        axes, groups = len(self.windows.kernel), self.windows.groups
+        channels, filters = x[1:2], y[:1]
+        numbers = [d for d in (*x[1:], *y) if isinstance(d, int)]
+        if not self.windows.fits or len(x) != axes + 2 or len(y) != axes + 2 or len(numbers) != 2 * axes + 3:
+            raise self.refuse(f"{x} and {y} do not fit a kernel of {axes} axes")
+        if y[2:] != self.windows.kernel or channels != (y[1] * groups,) or numbers[axes + 1] % groups:
+            raise self.refuse(f"filters {y} in {groups} groups do not fit the input {x}")
+        positions = self.windows.positions(tuple(numbers[1 : axes + 1]))
+        if min(positions) < 1 or out != (x[0], *filters, *positions):
+            raise self.refuse(f"the output has shape {out}, there are {positions} windows")
+        padded = prod(n + sum(p) for n, p in zip(numbers[1 : axes + 1], self.windows.pads, strict=True))
+        if padded * numbers[0] > _MOST_PADDED:
+            raise self.refuse("the padding is too large")
+
+    @property
+    def layout(self) -> str:
+        return f"{self.kind}/{self.name}"  # it depends on the windows too
+
+    def over_integers(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return self.windows.convolve(x, y)
+
+    def lay_out(self, y: np.ndarray) -> fp.Filters:
+        return fp.Filters(y, self.windows)
+
+    def warm(self, y: fp.Filters, x: tuple[int, ...]) -> None:
+        _ = y.limbs
+
+    def over_field(self, x: np.ndarray, y: fp.Filters, offset: np.ndarray | None = None) -> np.ndarray:
+        return fp.convolve(x, y, offset)

@@ -1,0 +1,122 @@
+"""Step: is a value at least a public level?  The bit, as a number.
+
+On rounded values (y = rounded x - level, as in truncation.py; C = c1 - 2^(k-f)):
+
+    [y >= 0] = c1[q] xor r1[q] xor [r1 mod 2^q > c1 mod 2^q]
+
+is opened under a bit beta as in relu.py; [bit] = e + beta - 2 e beta is linear in the dealt
+beta, and is opened under the next wire's mask.  Several levels look up several positions of one
+dealt table; each opened bit has a mask of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from mpc import field as fp
+from mpc import truncation
+from mpc.comparison import Comparison
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
+from mpc.gates.compare import comparison_correlations, deal_comparison, sign_bit
+from mpc.gates.linear import Factor
+from mpc.shares import BitShare, Share
+from mpc.wires import MAX_BITS, Masking
+
+if TYPE_CHECKING:
+    from mpc.interpret.dealer import Dealer
+    from mpc.interpret.party import Party
+    from mpc.interpret.reference import Reference
+
+
+class Step(Gate):
+    """out[.., i] = [trunc(x - levels[i], shift) >= 0], 0 or 1.
+
+    Shapes:   x: S, out: S + (levels)      Scale: out: any (a bit divided by it)
+    Deals:    one table; a node and beta for each level
+    Rounds:   3               Opens: leaf words, e, out
+    Error:    exact with shift 0; else a value less than 2^shift below a level may count as above it
+    """
+
+    kind: ClassVar[str] = "step"
+    x: Name
+    out: Name
+    levels: tuple[Factor, ...] = Field(min_length=1, max_length=64)
+    shift: int = Field(ge=0, le=57)
+
+    def check(self, wires: Wires) -> None:
+        x, out = wires[self.x], wires[self.out]
+        if out.shape != (*x.shape, len(self.levels)):
+            raise self.refuse("the output has one more axis than the input, of the levels")
+        if out.masking is not Masking.DRAWN:
+            raise self.refuse("the output's mask is drawn")
+        if self._bits(wires) > MAX_BITS or max(map(abs, self.levels)) >= 1 << x.bits:
+            raise self.refuse("a level lies outside the input's bound, or that leaves no room")
+        if self.shift >= self._bits(wires):
+            raise self.refuse("the shift leaves no bits")
+        self.comparison(wires)
+
+    def _bits(self, wires: Wires) -> int:
+        """The bound of x - level, with room for its rounding."""
+        return wires[self.x].bits + (2 if any(self.levels) else 1)
+
+    def comparison(self, wires: Wires) -> Comparison:
+        """On the bits that are left of x - level."""
+        return Comparison(self._bits(wires) - self.shift)
+
+    @property
+    def _looks(self) -> tuple[str, ...]:
+        return tuple(f"{i}:" for i in range(len(self.levels)))
+
+    def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
+        shape, width = (count(wires[self.x]),), self.comparison(wires).leaf_width
+        leaves = tuple(Opening(f"{look}leaf", shape, width=width) for look in self._looks)
+        bits = Opening("e", (len(self.levels), *shape), width=1)
+        return (leaves, (bits,), (Opening("z", wires[self.out].sizes),))
+
+    def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
+        size = count(wires[self.x])
+        beta = Correlation("beta", (len(self.levels), size), dependent=True)
+        tables = comparison_correlations(self.comparison(wires), size, self._looks)
+        return (drawn_mask(wires[self.out]), beta, *tables)
+
+    def reference(self, run: Reference) -> None:
+        x, coin, bits = run.value(self.x), run.coin(self.x), self._bits(run.wires)
+        rounded = [truncation.reference(x - level, fp.add_int(coin, -level), bits, self.shift) for level in self.levels]
+        run.set(self.out, (np.stack(rounded, axis=-1) >= 0).astype(np.int64))
+
+    def deal(self, run: Dealer) -> None:
+        run.draw_mask(self.out)
+        r1, _ = truncation.mask_parts(run.mask(self.x).reshape(-1), self.shift)
+        comparison = self.comparison(run.wires)
+        free = deal_comparison(run, comparison, r1, self._looks).reshape(len(self.levels), -1)
+        run.dependent("beta", (free ^ sign_bit(r1, comparison)).astype(np.uint64))
+
+    def prepare(self, run: Party) -> None:
+        run.kept.update(mask=run.take_mask(self.out), beta=run.take("beta"), table=run.take_bits("table"))
+        for look in self._looks:
+            run.kept.update({f"{look}{name}": run.take_bits(f"{look}{name}") for name in ("leaf_mask", "node")})
+
+    def evaluate(self, run: Party) -> Evaluation:
+        kept, lane, comparison = run.kept, run.lane, self.comparison(run.wires)
+        public = run.public(self.x).reshape(-1)
+        rounded = [
+            truncation.offset(fp.add_int(public, -level), self._bits(run.wires)) >> np.uint64(self.shift)
+            for level in self.levels
+        ]
+        opened = yield tuple(
+            lane.look_up(comparison, kept["table"], c1, kept[f"{look}leaf_mask"])
+            for look, c1 in zip(self._looks, rounded, strict=True)
+        )
+        bits = [
+            lane.resolve(comparison, leaf, kept[f"{look}leaf_mask"], kept[f"{look}node"])
+            ^ lane.const_bits(sign_bit(c1, comparison))
+            for look, leaf, c1 in zip(self._looks, opened, rounded, strict=True)
+        ]
+        (e,) = yield (BitShare.stack(bits),)
+        number = lane.select_bit(e, kept["beta"]).values  # (levels, elements)
+        out = np.ascontiguousarray(number.T).reshape(run.shape(self.out))
+        (z,) = yield (Share(out) + kept["mask"],)
+        run.set(self.out, z)

@@ -1,0 +1,82 @@
+"""Bounds from samples: the graph in the clear is the model, and a model too deep to be bounded runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.compiler.calibrate import MARGIN, ranges_around
+from mpc.compiler.compile import compile_model
+from mpc.compiler.evaluate import evaluate
+from mpc.compiler.onnx_import import import_model
+from mpc.compiler.onnx_load import load_model
+from mpc.compiler.passes import run_passes
+from mpc.errors import ModelError
+from tests.compiler.test_torch_networks import MODELS, RANGE, VECTORS, _feeds
+from tests.support.graphs import node, save_model
+from tests.support.models import encrypted, plaintext
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_graph_in_the_clear_is_the_model(name: str) -> None:
+    path = VECTORS / name
+    feeds = _feeds(path, rows=3)
+    graph = run_passes(import_model(load_model(path), dict.fromkeys(feeds, RANGE)))
+    named = {out.value: out for out in graph.outputs}
+    expected = {out.name: value for out, value in zip(graph.outputs, plaintext(path, feeds), strict=True)}
+    for each, value in evaluate(graph, feeds):
+        if each.writes in named:
+            theirs = expected[named[each.writes].name]
+            np.testing.assert_allclose(value.reshape(theirs.shape), theirs.astype(np.float64), atol=2e-5, rtol=1e-4)
+
+
+def deep(folder: Path, layers: int = 32, width: int = 24) -> Path:
+    """A chain that keeps the size of what passes through it, while its bound grows fivefold a layer."""
+    rng = np.random.default_rng(2)
+    weights = {
+        f"w{i}": (rng.normal(size=(width, width)) * (2 / width) ** 0.5).astype(np.float32) for i in range(layers)
+    }
+    nodes, value = [], "x"
+    for i in range(layers):
+        nodes.append(node("MatMul", [value, f"w{i}"], [f"h{i}"], name=f"layer{i}"))
+        value = f"r{i}" if i < layers - 1 else "y"
+        nodes.append(node("Relu" if i < layers - 1 else "Identity", [f"h{i}"], [value], name=f"relu{i}"))
+    return save_model(folder, nodes, weights, ("batch", width))
+
+
+def test_too_deep_for_a_proof_is_refused_with_what_helps(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="too large") as refused:
+        compile_model(deep(tmp_path), {"x": (-4.0, 4.0)})
+    assert refused.value.node is not None and "--calibrate" in str(refused.value.remedy)
+
+
+def test_samples_bound_it_and_a_note_says_so(tmp_path: Path) -> None:
+    path = deep(tmp_path)
+    rng = np.random.default_rng(3)
+    samples, x = (np.clip(rng.standard_normal((rows, 24)), -4, 4).astype(np.float32) for rows in (70, 9))
+    compiled = compile_model(path, {"x": (-4.0, 4.0)}, samples={"x": samples})
+    assert any("samples" in note and f"{MARGIN:g}" in note for note in compiled.notes)
+    [ours], [theirs] = encrypted(compiled, {"x": x}), plaintext(path, {"x": x})
+    assert np.abs(ours - theirs).max() <= 1e-3
+
+
+def test_what_can_be_proved_is_not_calibrated(tmp_path: Path) -> None:
+    path = deep(tmp_path, layers=2)
+    samples = {"x": np.zeros((3, 24), dtype=np.float32)}
+    proved = compile_model(path, {"x": (-4.0, 4.0)})
+    assert compile_model(path, {"x": (-4.0, 4.0)}, samples=samples).plan.digest == proved.plan.digest
+
+
+def test_undeclared_ranges_are_a_power_of_two_around_the_samples(tmp_path: Path) -> None:
+    samples = {"x": np.array([[0.3, -5.0], [1.0, 0.0]], dtype=np.float32)}
+    assert ranges_around(samples) == {"x": (-8.0, 8.0)}
+    assert ranges_around(samples, columns=True) == {"x": ((-1.0, -8.0), (1.0, 8.0))}
+    path = save_model(tmp_path, [node("Relu", ["x"], ["y"])], shape=("batch", 2))
+    compiled = compile_model(path, samples=samples)
+    assert not compiled.undeclared
+    assert [tuple(map(float, ends)) for ends in (compiled.plan.inputs[0].low, compiled.plan.inputs[0].high)] == [
+        (-8.0,),
+        (8.0,),
+    ]

@@ -1,0 +1,246 @@
+"""What a run is granted is what it takes: measured at the provider and at a party, for every kind of gate."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from mpc import tables
+from mpc.compiler.plan import Plan
+from mpc.correlations import Bundle, BundleId
+from mpc.gates.base import Gate
+from mpc.gates.convolution import Convolution
+from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.linear import Combine
+from mpc.gates.matmul import Matmul
+from mpc.gates.maximum import Maximum
+from mpc.gates.moves import Take
+from mpc.gates.multiply import Multiply
+from mpc.gates.relu import Relu
+from mpc.gates.step import Step
+from mpc.gates.truncate import Truncate
+from mpc.interpret.dealer import SessionMasks, deal
+from mpc.interpret.party import PartyRun, SessionWires
+from mpc.shares import Lane, Masked, Share
+from mpc.windows import Windows
+from mpc.wires import Masking
+from parties.config import Limits
+from parties.limits import plan_memory, run_memory
+from tests.support.plans import Builder, Shape, wire
+from tests.support.worlds import make_world, seed
+
+B = "batch"
+AMPLE = Limits(max_memory_bytes=1 << 50, max_batch=1 << 20)
+RUN = 2  # the world's second: the layouts of weights are there
+
+
+class Peak:
+    """Bytes that a block of code had allocated at most, and has still."""
+
+    most = left = 0
+
+
+@contextmanager
+def measured() -> Iterator[Peak]:
+    found = Peak()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield found
+        found.most = tracemalloc.get_traced_memory()[1]
+        gc.collect()
+        found.left = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+class Measured:
+    """A session of which the provider's part and one party's part can be done again, alone."""
+
+    def __init__(self, plan: Plan, batch: int, parties: int) -> None:
+        rng, self.parties, self.bound = np.random.default_rng(0), parties, plan.bind(batch)
+        weights = {gate.out: rng.integers(-3, 4, plan.wire[gate.out].sizes) for gate in plan.weights}
+        inputs = {each.wire: rng.integers(-3, 4, self.bound.wire[each.wire].sizes) for each in plan.inputs}
+        self.world = make_world(plan, weights, parties)
+        for _ in range(RUN):
+            self.run = self.world.run(inputs, batch)
+        self.given = {each.wire: self.run.public[each.wire] for each in plan.inputs}
+        self.id = BundleId(seed(1).derive("session").secret, RUN, batch)
+        self.seeds = [seed(1).derive("party", index, RUN) for index in range(parties)]
+        self.dealt = self.deal(self.world._masks)
+
+    def deal(self, masks: SessionMasks) -> object:
+        return deal(self.bound.online, self.bound.wire, self.id, self.seeds, masks)
+
+    def evaluate(self, index: int, wires: SessionWires) -> None:
+        """All that one party does, its peers' messages those of the run that was; checks its own."""
+        corrections = None
+        if index == self.dealt.corrected:
+            corrections = bytes(bytearray(self.dealt.corrections))  # its own copy
+        bundle = Bundle(self.id, self.seeds[index], self.bound.online, self.bound.wire, corrections)
+        party = PartyRun(self.bound, Lane.passive(index), bundle, wires)
+        party.prepare()
+        steps = party.steps(self.given)
+        payload = next(steps)
+        for sent in self.run.payloads:
+            assert payload == sent[index]
+            try:
+                payload = steps.send([each for sender, each in enumerate(sent) if sender != index])
+            except StopIteration:
+                break
+        else:
+            raise AssertionError("the run has more steps than were sent")
+
+
+def entered(shape: Shape, bits: int, **weights: Shape) -> Builder:
+    b = Builder()
+    for name, each in weights.items():
+        b.enter(name, each, 10, session=True)
+    b.enter("x", shape, bits)
+    return b
+
+
+def one(
+    gate: Gate, out: Shape, bits: int, scale: Fraction | int = 1, shape: Shape = (), of: int = 20, **w: Shape
+) -> Plan:
+    """A plan of one gate, from x to y."""
+    b = entered(shape, of, **w)
+    b.gate(gate, wire("y", out, bits, scale))
+    b.output("y")
+    return b.build()
+
+
+def convolved(filters: Shape, size: int, pads: int, relu: bool = False) -> Plan:
+    axes = ((pads, pads),) * 2
+    windows = Windows(kernel=filters[2:], strides=(1, 1), dilations=(1, 1), pads=axes)
+    b = entered((B, filters[1], size, size), 10, w=filters)
+    out = (B, filters[0], *windows.positions((size, size)))
+    masking = Masking.DERIVED if relu else Masking.DRAWN
+    b.gate(Convolution(name="c", x="x", weight="w", windows=windows, out="z"), wire("z", out, 36, masking=masking))
+    if relu:
+        b.gate(Relu(name="r", x="z", out="y", shift=12), wire("y", out, 24, Fraction(1, 1 << 12)))
+    b.output("y" if relu else "z")
+    return b.build()
+
+
+def maximum(n: int, rows: int, bits: int, **settings: object) -> Plan:
+    gate = Maximum(name="m", x="x", shift=0, **settings)
+    return one(gate, (B, rows, 1), bits + 1, 1, (B, rows, n), bits)
+
+
+def products_of_secrets(m: int, k: int, n: int) -> Plan:
+    b = entered((B, m, k), 20)
+    b.enter("v", (k, n), 20)
+    b.gate(Matmul(name="a", x="x", y="v", out="y"), wire("y", (B, m, n), 55))
+    b.output("y")
+    return b.build()
+
+
+def taken_and_combined() -> Plan:
+    b = entered((B, 20_000), 20)
+    b.gate(
+        Take(name="t", x="x", axis=1, indices=(*range(20_000), *range(20_000)), out="l"),
+        wire("l", (B, 40_000), 20, masking=Masking.INHERITED),
+    )
+    combine = Combine(name="c", xs=("l", "l", "l"), factors=(2, 3, -1), out="s")
+    b.gate(combine, wire("s", (B, 40_000), 24, masking=Masking.INHERITED))
+    b.gate(Truncate(name="u", x="s", out="y", shift=0), wire("y", (B, 40_000), 25))
+    b.output("y")
+    return b.build()
+
+
+WAVES = {"name": "f", "x": "x", "out": "y", "window": 24, "constant": 0, "cosines": (1,) * 20, "sines": (1,) * 20,
+         "dealt_bits": 8, "table": tables.sincos_digest()}  # fmt: skip
+CLAMP = Clamp(low=-5, high=5, below=0, above=1, shift=0)
+N = 30_000
+# (plan, batch): wide enough that what does not grow with the plan does not count
+PLANS: dict[str, tuple[Callable[[], Plan], int]] = {
+    "convolution and relu": (lambda: convolved((16, 16, 3, 3), 16, 1, relu=True), 8),
+    "a wide convolution": (lambda: convolved((48, 48, 3, 3), 26, 1), 1),
+    "a convolution from few channels": (lambda: convolved((64, 3, 7, 7), 40, 3), 2),
+    "a small convolution": (lambda: convolved((6, 1, 5, 5), 28, 2), 1),
+    "pointwise": (lambda: convolved((256, 64, 1, 1), 20, 0), 2),
+    "one large window": (lambda: convolved((4, 16, 30, 30), 30, 0), 9),
+    "pairs": (lambda: maximum(2, 4_000, 24, value="y", rectify=True), 2),
+    "windows of nine": (lambda: maximum(9, 500, 24, value="y", rectify=True), 2),
+    "windows of nine, narrow": (lambda: maximum(9, 700, 5, value="y", rectify=True), 2),
+    "windows of nine, wide": (lambda: maximum(9, 300, 47, value="y"), 2),
+    "128 candidates": (lambda: maximum(128, 4, 24, value="y", rectify=True), 2),
+    "128 candidates, narrow": (lambda: maximum(128, 5, 5, value="y", rectify=True), 2),
+    "index of 128": (lambda: maximum(128, 4, 24, index="y"), 2),
+    "one level": (lambda: one(Step(name="s", x="x", levels=(1,), shift=4, out="y"), (B, N, 1), 1, 1, (B, N)), 1),
+    "64 levels": (
+        lambda: one(
+            Step(name="s", x="x", levels=tuple(range(64)), shift=4, out="y"), (B, N // 64, 64), 1, 1, (B, N // 64)
+        ),
+        1,
+    ),
+    "relu": (lambda: one(Relu(name="r", x="x", shift=6, out="y"), (B, N), 14, Fraction(1, 64), (B, N)), 1),
+    "truncate": (lambda: one(Truncate(name="t", x="x", shift=6, out="y"), (B, N), 15, Fraction(1, 64), (B, N)), 1),
+    "multiply": (lambda: one(Multiply(name="m", x="x", y="x", out="y"), (B, N), 40, 1, (B, N)), 1),
+    "matmul": (lambda: one(Matmul(name="a", x="x", weight="w", out="y"), (B, 90), 40, 1, (B, 90), w=(90, 90)), 400),
+    "secret matrices": (lambda: products_of_secrets(60, 60, 60), 10),
+    "a wide secret matrix": (lambda: products_of_secrets(8, 300, 300), 1),
+    "taken and combined": (taken_and_combined, 1),
+    "series": (lambda: one(Fourier(**WAVES), (B, N // 8), 40, 1, (B, N // 8)), 1),
+    "series, clamped": (lambda: one(Fourier(**WAVES, clamp=CLAMP), (B, N // 8), 40, 1, (B, N // 8)), 1),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_run_takes_what_it_is_granted_and_not_much_less(name: str) -> None:
+    make, batch = PLANS[name]
+    plan = make()
+    granted, parties = run_memory(plan, batch, AMPLE), 3
+    session = Measured(plan, batch, parties)
+    with measured() as provider:
+        dealt = session.deal(session.world._masks)
+    assert dealt.corrected == RUN % parties
+    taken = [provider.most]
+    for index in (dealt.corrected, 0):
+        with measured() as party:
+            session.evaluate(index, session.world._sessions[index])
+        taken.append(party.most)
+    assert granted / 8 < max(taken) <= granted, f"{name}: {granted} granted, {taken} taken"
+
+
+def test_the_provider_adds_shares_up_one_party_after_another() -> None:
+    taken = []
+    for parties in (3, 9):
+        session = Measured(maximum(9, 500, 24, value="y"), 2, parties)
+        with measured() as provider:
+            session.deal(session.world._masks)
+        taken.append(provider.most)
+    assert taken[1] < 1.05 * taken[0]
+
+
+def test_weights_take_what_their_session_is_granted() -> None:
+    """Filters that slide in two ways, a matrix, a stack of them, factors."""
+    square = (4, 64, 64)
+    b = entered((B, 48, 3, 3), 10, filters=(48, 48, 3, 3), matrix=(128, 128), stack=square, factors=square)
+    b.enter("u", (B, 128), 10)
+    b.enter("v", (B, 4, 64, 64), 10)
+    for name, pad in (("c", 0), ("d", 1)):
+        windows = Windows(kernel=(3, 3), strides=(3, 3), dilations=(1, 1), pads=((0, pad), (0, pad)))
+        gate = Convolution(name=name, x="x", weight="filters", windows=windows, out=name)
+        b.gate(gate, wire(name, (B, 48, 1, 1), 40))
+    b.gate(Matmul(name="a", x="u", weight="matrix", out="a"), wire("a", (B, 128), 40))
+    b.gate(Matmul(name="s", x="v", weight="stack", out="s"), wire("s", (B, 4, 64, 64), 40))
+    b.gate(Multiply(name="m", x="v", weight="factors", out="m"), wire("m", (B, 4, 64, 64), 40))
+    b.output("c", "d", "a", "s", "m")
+    plan = b.build()
+    granted = plan_memory(plan, AMPLE)
+    session = Measured(plan, 1, 2)
+    with measured() as party:
+        wires = SessionWires()
+        for name, masked in session.world._sessions[1].masked.items():
+            wires.masked[name] = Masked(masked.public.copy(), Share(masked.known_mask().values.copy()))
+        session.evaluate(1, wires)
+    assert granted / 2 < party.left <= granted
+    assert party.most <= granted + run_memory(plan, 1, AMPLE)
