@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parties.client import Cluster, Session
+    from parties.client import Cluster, Guest, Session
 
-__all__ = ["Cluster", "Session"]
+__all__ = ["Cluster", "Guest", "Session"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,8 @@ with Cluster.local(parties=3) as cluster:
     session = cluster.session("model.onnx")
     [logits] = session.run(None, {"x": x})
     print(session.last_run)
+
+Where others enter inputs or receive outputs, they join: `Cluster.connect("bob.toml").join(session.ticket).run(feeds)`.
 """
 
 from __future__ import annotations
@@ -13,49 +15,53 @@ import tempfile
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from mpc import fixedpoint
 from mpc.compiler.compile import Compiled, Ranges, compile_model
-from mpc.compiler.lower import Roles
-from mpc.compiler.plan import Plan, PlanInput, PlanOutput
-from mpc.errors import InputError, SessionError, UsageError
+from mpc.compiler.onnx_import import Shapes
+from mpc.compiler.plan import Plan
+from mpc.errors import SessionError, UsageError
 from parties import launcher
+from parties.calls import Parties
 from parties.certificates import Identity
 from parties.config import ClusterConfig, load
-from parties.coordinator import CoordinatedSession, Parties, Progress, RunReport, sum_reports
+from parties.coordinator import CoordinatedSession, RunReport, sum_reports
+from parties.feeds import (
+    NodeArg,
+    agree_on_batch,
+    block,
+    check_feeds,
+    check_own,
+    chosen,
+    describe_inputs,
+    describe_outputs,
+    owned,
+    read_output,
+    read_outputs,
+    split,
+    to_integers,
+)
+from parties.guest import Guest
 from parties.layout import LocalLayout
+from parties.participant import Progress
+from parties.roles import Recipients, assign, refuse_machines
+from parties.ticket import Ticket
 
-BLOCK_ROWS = 1024
-"""Rows of one run; more are split."""
-_ORT_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)"}
-
-
-def blocks(batch: int) -> list[int]:
-    """The sizes of the runs that a batch is split into."""
-    full, rest = divmod(batch, BLOCK_ROWS)
-    return [BLOCK_ROWS] * full + [rest] * (rest > 0)
-
-
-@dataclass(frozen=True)
-class NodeArg:
-    """An input or output, as onnxruntime describes it."""
-
-    name: str
-    shape: list[int | str]
-    type: str
+__all__ = ["Cluster", "Guest", "Session", "check_feeds", "read_output"]
 
 
 class _Closing:
-    """A context manager that closes at its end."""
+    """A context manager that closes at its end, and does not wait for anybody if that is an error."""
 
     def close(self) -> None:
         raise NotImplementedError  # pragma: no cover - both subclasses have one
+
+    def abandon(self) -> None:
+        raise NotImplementedError  # pragma: no cover
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +69,10 @@ class _Closing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
 
 class Cluster(_Closing):
@@ -79,10 +88,13 @@ class Cluster(_Closing):
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     @classmethod
-    def local(cls, parties: int = 3, threads: int = 1) -> Self:
+    def local(cls, parties: int = 3, threads: int = 1, clients: Sequence[str] = ()) -> Self:
         """Start a provider and `parties` parties on this machine, as processes of their own.
 
         They end with this object, or with this process.
+
+        Args:
+            clients: names of others who may take part, each with a certificate and a `client_file`.
 
         Raises:
             ConfigError: a daemon does not start.
@@ -90,7 +102,7 @@ class Cluster(_Closing):
         folder = Path(tempfile.mkdtemp(prefix="mpc-"))
         layout = None
         try:
-            layout = LocalLayout.create(folder, parties, threads=threads)
+            layout = LocalLayout.create(folder, parties, threads=threads, clients=clients)
             launcher.start(layout)
             cluster = cls(load(ClusterConfig, layout.cluster_file), layout)
         except BaseException:
@@ -110,29 +122,80 @@ class Cluster(_Closing):
         """
         return cls(load(ClusterConfig, Path(path)))
 
-    def session(self, model: str | Path, ranges: Ranges | None = None) -> Session:
+    def client_file(self, name: str) -> Path:
+        """The cluster file of another client of a local cluster, to `connect` as that client."""
+        if self._layout is None:
+            raise UsageError(
+                "only a local cluster has its clients' files", remedy="Cluster.connect(path) as the client"
+            )
+        return self._layout.client_file(name)
+
+    def session(
+        self,
+        model: str | Path,
+        ranges: Ranges | None = None,
+        owners: Mapping[str, str] | None = None,
+        recipients: Recipients | None = None,
+        samples: Mapping[str, np.ndarray] | None = None,
+        shapes: Shapes | None = None,
+    ) -> Session:
         """Compile a model and share its weights, once, for many runs.
+
+        This client is the coordinator and enters the weights.  Others take part by certificate: they join with
+        `session.ticket`.
 
         Args:
             model: an ONNX file.
             ranges: input ranges in the model's units, by name; they win over the model's own metadata.
+            owners: input -> who enters it; this client, unless said.
+            recipients: who receives all outputs, or output -> who receives it; this client, unless said.
+            samples: data of every input, for a model whose bounds cannot be proved: see `compile_model`.
+            shapes: sizes of dimensions that the model leaves open, by input; None for the batch.
 
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
         """
-        me = self.config.name
-        return self.open(compile_model(model, ranges, Roles(me, me, (me,))))
+        roles = assign(self.config.name, owners, recipients)
+        return self.open(compile_model(model, ranges, roles, samples, shapes))
+
+    @property
+    def layout(self) -> LocalLayout | None:
+        """Where the processes that this object started live; None for a cluster that ran already."""
+        return self._layout
 
     def open(self, compiled: Compiled) -> Session:
         """The same for a model that is compiled already."""
+        refuse_machines(compiled.plan, self.parties.names, self.config.provider.name)
         session = Session(self.parties, compiled)
         self._sessions.add(session)
         return session
 
+    def join(self, ticket: str, plan: str | None = None) -> Guest:
+        """Take part in a session that somebody else coordinates, with what its plan gives this client to do.
+
+        Args:
+            ticket: the coordinator's `session.ticket`.
+            plan: the digest (hex) of the one plan that is acceptable, as `mpc inspect` prints it.
+
+        Raises:
+            PlanError: the ticket was altered, or is for another plan.
+            HandshakeError: it is for other parties than this cluster's.
+            UsageError: its plan has no part for this client.
+        """
+        return Guest(self.parties, Ticket.parse(ticket), plan)
+
     def close(self) -> None:
-        """End all sessions; stop the processes if this object started them."""
+        """End all sessions, as `Session.close` does; stop the processes if this object started them."""
+        try:
+            for session in list(self._sessions):
+                session.close()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """The same at once, whoever else still waits for something."""
         for session in list(self._sessions):
-            session.close()
+            session.abandon()
         self.parties.close()
         if self._layout is not None:
             _tear_down(self._layout)
@@ -157,8 +220,14 @@ class Session(_Closing):
         self.compiled = compiled
         self.plan: Plan = compiled.plan
         self.last_run: RunReport | None = None
+        self._me = parties.identity.name
         self._remote = CoordinatedSession(parties, compiled.plan, compiled.weights)
-        weakref.finalize(self, self._remote.close).atexit = False  # an exiting process just hangs up
+        weakref.finalize(self, self._remote.drop).atexit = False  # an exiting process just hangs up
+
+    @property
+    def ticket(self) -> str:
+        """What others need to `Cluster.join` in.  It is public, and gives no right to anything."""
+        return self._remote.ticket.text
 
     def on_progress(self, report: Progress) -> None:
         """Call `report(rounds done, rounds in all, bytes sent so far)` a few times a second during runs."""
@@ -166,125 +235,63 @@ class Session(_Closing):
 
     def get_inputs(self) -> list[NodeArg]:
         """Names, shapes and types of the inputs."""
-        return [
-            NodeArg(given.name, [*self.plan.wire[given.wire].shape], _ort_type(given.dtype))
-            for given in self.plan.inputs
-        ]
+        return describe_inputs(self.plan)
 
     def get_outputs(self) -> list[NodeArg]:
         """Names, shapes and types of the outputs."""
-        return [
-            NodeArg(out.name, [*out.shape], "seq(map)" if out.keys else _ort_type(out.dtype))
-            for out in self.plan.outputs
-        ]
+        return describe_outputs(self.plan)
 
-    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[Any]:
-        """One encrypted inference.
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        feeds: Mapping[str, np.ndarray] | None = None,
+        batch: int | None = None,
+    ) -> list[Any]:
+        """One encrypted inference; waits, within `deadlines.submit`, for the inputs that others enter.
 
         Args:
-            output_names: which outputs, in which order; None or empty for all.
-            feeds: one array for every input, of the model's type and shape.
+            output_names: which outputs, in which order; None or empty for all that this client receives.
+            feeds: one array for every input that this client enters, of the model's type and shape.
+            batch: how many rows there are, if none of these inputs says it.
 
         Raises:
             InputError: a name, shape, type or value is wrong; nothing has been sent.
+            UsageError: an output is not for this client, or the batch is not known.
             PeerError, IntegrityError: the run was aborted; the session is over.
         """
-        known = {out.name: out for out in self.plan.outputs}
-        names = list(output_names or known)
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise UsageError(f"the model has no output {unknown[0]!r}", remedy=f"its outputs are {', '.join(known)}")
-        batch = check_feeds(self.plan, feeds)
+        feeds = feeds or {}
+        names = chosen(self.plan, self._me, output_names)
+        rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), batch)
         if not self._remote.open:
             raise SessionError("the session is closed", remedy="make a new one: cluster.session(...)")
-        integers = {
-            given.wire: fixedpoint.encode(feeds[given.name], self.plan.wire[given.wire].scale)
-            for given in self.plan.inputs
-        }
+        integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
         try:
-            opened, self.last_run = self._run_blocks(integers, batch)
+            opened, self.last_run = self._run_blocks(integers, rows)
         except BaseException:
-            self.close()
+            self.abandon()
             raise
-        bound = self.plan.bind(batch)
-        outputs = {out.name: out for out in bound.outputs}
-        return [read_output(outputs[name], bound, opened[outputs[name].wire]) for name in names]
+        return read_outputs(self.plan, rows, opened, names)
 
-    def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[dict[str, np.ndarray], RunReport]:
-        """One run for every block of rows, so that memory stays bounded; their outputs joined, their prices added."""
-        opened, reports = [], []
-        size = batch if any(_is_fixed(self.plan, out.wire) for out in self.plan.outputs) else BLOCK_ROWS
-        for start in range(0, batch, size):
-            rows = slice(start, min(start + size, batch))
-            block = {name: v if _is_fixed(self.plan, name) else v[rows] for name, v in integers.items()}
-            outputs, report = self._remote.run(block, rows.stop - rows.start, time.perf_counter)
+    def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[list[dict[str, np.ndarray]], RunReport]:
+        """One run for every block of rows, so that memory stays bounded: what each opened, and their prices added."""
+        opened, reports, start = [], [], 0
+        for size in split(self.plan, batch):
+            self._remote.settle()
+            rows = block(self.plan, integers, start, size)
+            start += size
+            outputs, report = self._remote.run(rows, size, time.perf_counter, following=batch - start)
             opened.append(outputs)
             reports.append(report)
-        joined = {name: np.concatenate([part[name] for part in opened]) for name in opened[0]}
-        return (joined if len(opened) > 1 else opened[0]), sum_reports(reports)
+        return opened, sum_reports(reports)
 
     def close(self) -> None:
-        """End the session at all parties; safe to call twice."""
+        """End the session at all parties, once the others who receive outputs have them; safe to call twice.
+
+        Raises:
+            PeerError: somebody did not take them within `deadlines.submit`; the session has ended all the same.
+        """
+        self._remote.finish()
+
+    def abandon(self) -> None:
+        """End the session at all parties, now."""
         self._remote.close()
-
-
-def _is_fixed(plan: Plan, wire: str) -> bool:
-    """Has this wire no batch dimension?"""
-    return "batch" not in plan.wire[wire].shape
-
-
-def check_feeds(plan: Plan, feeds: Mapping[str, np.ndarray]) -> int:
-    """Names, types, shapes and ranges of all inputs; returns the batch size.
-
-    Raises:
-        InputError: naming what is wrong.
-    """
-    expected = {given.name: given for given in plan.inputs}
-    for name in feeds:
-        if name not in expected:
-            raise InputError(f"the model has no input {name!r}", remedy=f"its inputs are {', '.join(expected)}")
-    batches = set()
-    for name, given in expected.items():
-        if name not in feeds:
-            raise InputError(f"input {name!r} is missing", remedy=f"the model's inputs are {', '.join(expected)}")
-        batches.add(_check_feed(plan, given, np.asarray(feeds[name])))
-    batches.discard(None)
-    if len(batches) > 1:
-        raise InputError(f"the inputs have different batch sizes: {sorted(batches)}")
-    return batches.pop() if batches else 1
-
-
-def _check_feed(plan: Plan, given: PlanInput, array: np.ndarray) -> int | None:
-    """One input; its batch size, or None if its shape is fixed."""
-    shape = plan.wire[given.wire].shape
-    if array.dtype != np.dtype(given.dtype):
-        raise InputError(
-            f"input {given.name!r} has dtype {array.dtype}, the model takes {given.dtype}",
-            remedy=f"convert it: x.astype(numpy.{given.dtype})",
-        )
-    if 0 in array.shape:
-        raise InputError(f"input {given.name!r} is empty: its shape is {array.shape}", remedy="give at least one row")
-    fits = len(array.shape) == len(shape) and all(d in ("batch", n) for d, n in zip(shape, array.shape, strict=False))
-    if not fits:
-        raise InputError(
-            f"input {given.name!r} has shape {array.shape}, the model takes ({', '.join(map(str, shape))})",
-            remedy="reshape the data",
-        )
-    fixedpoint.check_range(array, given.low, given.high, given.name)
-    return next((int(n) for d, n in zip(shape, array.shape, strict=True) if d == "batch"), None)
-
-
-def read_output(out: PlanOutput, plan: Plan, integers: np.ndarray) -> Any:
-    """Opened integers as the model's own output."""
-    shape = tuple(int(d) for d in out.shape)
-    if out.labels is not None:
-        chosen = [out.labels[int(index)] for index in integers.reshape(-1)]
-        return np.array(chosen, dtype=object if out.dtype == "string" else out.dtype).reshape(shape)
-    reals = fixedpoint.decode(integers, plan.wire[out.wire].scale).reshape(shape)
-    if out.keys is not None:
-        return [dict(zip(out.keys, map(float, row), strict=True)) for row in reals]
-    return np.rint(reals).astype(out.dtype) if out.dtype.startswith("int") else reals.astype(out.dtype)
-
-
-def _ort_type(dtype: str) -> str:
-    return _ORT_TYPES.get(dtype, f"tensor({dtype})")

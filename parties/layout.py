@@ -1,13 +1,16 @@
 """The local cluster's folder: configs, certificates, ports.
 
     .mpc/ca/  provider/  party-0/ ... party-n-1/  coordinator/  cluster.toml
+    .mpc/bob/  bob.toml                           each further client's
 
 What is written here is what a real deployment writes by hand.
 """
 
 from __future__ import annotations
 
+import re
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +28,7 @@ from parties.config import (
     ProviderConfig,
     ProviderPeer,
     TlsConfig,
+    check_name,
     dump_toml,
     load,
     write_atomic,
@@ -33,6 +37,7 @@ from parties.pids import running
 
 Role = Literal["party", "provider"]
 PROVIDER, COORDINATOR = "provider", "coordinator"
+_TAKEN = re.compile(r"ca|cluster|coordinator|provider|party-\d+")
 _RENEW_BEFORE = timedelta(days=7)
 
 
@@ -60,21 +65,42 @@ class Member:
 
 @dataclass(frozen=True)
 class LocalLayout:
-    """The provider first, then the parties in the roster's order."""
+    """The provider first, then the parties in the roster's order.
+
+    clients: besides the coordinator; all of them may coordinate, own inputs and receive outputs.
+    """
 
     folder: Path
     members: tuple[Member, ...]
+    clients: tuple[str, ...] = ()
 
     @property
     def cluster_file(self) -> Path:
         return self.folder / "cluster.toml"
 
+    def client_file(self, name: str) -> Path:
+        """The cluster file of a further client; ConfigError if it was never made."""
+        if name not in self.clients:
+            raise ConfigError(
+                f"this cluster has no client {name!r}", remedy=f"make one: mpc down, mpc up --client {name}"
+            )
+        return self.folder / f"{name}.toml"
+
     @classmethod
-    def create(cls, folder: Path, parties: int = 3, base_port: int | None = None, threads: int = 1) -> Self:
-        """Write (again) every config and missing certificate; ledgers and the CA of an older layout stay.
+    def create(
+        cls,
+        folder: Path,
+        parties: int = 3,
+        base_port: int | None = None,
+        threads: int = 1,
+        clients: Sequence[str] = (),
+    ) -> Self:
+        """Write (again) every config and missing certificate; ledgers, clients and the CA of an older layout stay.
 
         base_port: the provider's port, the parties' follow; None lets the system pick free ones.
         """
+        for client in clients:
+            _check_client(client)
         if parties < 2:
             raise UsageError(f"a cluster has at least 2 parties, not {parties}", remedy="--parties 2 or more")
         folder = folder.absolute()
@@ -88,9 +114,10 @@ class LocalLayout:
         )
         if not (folder / "ca" / CA_CERTIFICATE).exists():
             make_ca(folder / "ca", "mpc-development-ca")
-        for name in (*names, COORDINATOR):
+        clients = tuple(sorted({*_clients(folder), *clients}))
+        for name in (*names, COORDINATOR, *clients):
             _certify(folder, name)
-        layout = cls(folder, members)
+        layout = cls(folder, members, clients)
         layout._write_configs(threads)
         return layout
 
@@ -101,12 +128,13 @@ class LocalLayout:
         cluster = load(ClusterConfig, folder / "cluster.toml", environ={})
         parties = (Member(peer.name, "party", folder / peer.name, peer.address) for peer in cluster.parties)
         provider = cluster.provider
-        return cls(folder, (Member(provider.name, "provider", folder / provider.name, provider.address), *parties))
+        members = (Member(provider.name, "provider", folder / provider.name, provider.address), *parties)
+        return cls(folder, members, _clients(folder))
 
     def _write_configs(self, threads: int) -> None:
         provider = ProviderPeer(name=self.members[0].name, address=self.members[0].address)
         peers = tuple(Peer(name=member.name, address=member.address) for member in self.members[1:])
-        everyone = (COORDINATOR,)
+        everyone = (COORDINATOR, *self.clients)
         policy = PolicyConfig(plans=("any",), coordinators=everyone, owners=everyone, recipients=everyone)
         for member in self.members:
             private_folder(member.data_dir)
@@ -124,14 +152,30 @@ class LocalLayout:
                     PartyConfig.model_validate({**common, "provider": provider, "peers": peers, "policy": policy})
                 )
             _write_config(member.config, text)
-        own = Path(COORDINATOR)
-        tls = TlsConfig(ca=own / CA_CERTIFICATE, certificate=own / CERTIFICATE, key=own / KEY)
-        client = ClusterConfig(name=COORDINATOR, tls=tls, provider=provider, parties=peers)
-        _write_config(self.cluster_file, dump_toml(client))
+        for name in everyone:
+            own = Path(name)
+            tls = TlsConfig(ca=own / CA_CERTIFICATE, certificate=own / CERTIFICATE, key=own / KEY)
+            client = ClusterConfig(name=name, tls=tls, provider=provider, parties=peers)
+            _write_config(self.cluster_file if name == COORDINATOR else self.client_file(name), dump_toml(client))
 
 
 def _write_config(path: Path, text: str) -> None:
     write_atomic(path, f"# Written by `mpc up`, which will write it again.\n{text}".encode())
+
+
+def _clients(folder: Path) -> tuple[str, ...]:
+    """The clients that an earlier `create` made; who deletes NAME.toml deletes the client."""
+    files = sorted(folder.glob("*.toml"))
+    return tuple(file.stem for file in files if not _TAKEN.fullmatch(file.stem) and (folder / file.stem).is_dir())
+
+
+def _check_client(name: str) -> None:
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UsageError(f"{name!r} cannot be a client's name", cause=str(error), remedy="--client bob") from None
+    if _TAKEN.fullmatch(name):
+        raise UsageError(f"a client cannot be called {name!r}: the cluster's own are", remedy="--client bob")
 
 
 def _certify(folder: Path, name: str) -> None:

@@ -7,20 +7,31 @@ from math import prod
 
 from mpc.compiler.plan import Plan
 from mpc.cost import plan_cost, stored_bytes
+from mpc.encoding import field_size
 from mpc.errors import PlanError
+from mpc.field import BLOCK_BYTES
+from mpc.gates.bilinear import Bilinear
+from mpc.gates.convolution import Convolution
 from parties.config import Limits
 
-_PER_STORED_BYTE = 18
-"""A weight is held masked, as a share, and in both layouts for products: 8 + 8 + 16 + 2 * 48 bytes for 8."""
-_PER_HELD_BYTE = 3
-"""Correlations are expanded, folded, and used beside temporary arrays of the same size."""
+_PER_STORED_BYTE = 4
+"""A weight is held masked, with its mask's share, and as a share: 3 * 8 bytes for 8, and as many to make one."""
+_PER_LAID_OUT_BYTE = 14
+"""For products it is laid out twice, masked and as a share, as rows and as limbs: 2 * (8 + 48) bytes for 8."""
+_PER_HELD_BYTE = 4
+"""Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
 _PER_ELEMENT = 64
 """An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
+_PER_PATCH_ELEMENT = 128
+"""An element of what lies under a window, or of the product with it: itself and its limbs, of both."""
 
 
 def plan_memory(plan: Plan, limits: Limits) -> int:
     """Bytes that a session is granted for its weights; `PlanError` if that is over the limit."""
-    return _within(stored_bytes(plan) * _PER_STORED_BYTE, limits, "the plan's weights need")
+    laid_out = {gate.layout: gate.second for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
+    needed = stored_bytes(plan) * _PER_STORED_BYTE
+    needed += sum(field_size(plan.wire[name].sizes) for name in laid_out.values()) * _PER_LAID_OUT_BYTE
+    return _within(needed, limits, "the plan's weights need")
 
 
 def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
@@ -33,7 +44,15 @@ def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
     bound = plan.bind(batch)
     elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
     needed = plan_cost(plan, batch).held * _PER_HELD_BYTE + elements * _PER_ELEMENT
+    needed += max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
     return _within(needed, limits, "this run needs")
+
+
+def _patches(gate: Convolution, bound: Plan) -> int:
+    """Bytes of what a convolution makes of its input, a few windows at a time (`field.convolve`)."""
+    (images, filters, *positions), (_, *each) = bound.wire[gate.out].sizes, bound.wire[gate.second].sizes
+    window = max(prod(each) * gate.windows.groups, filters) * _PER_PATCH_ELEMENT
+    return min(window * images * prod(positions), max(window, 3 * BLOCK_BYTES))
 
 
 def _within(needed: int, limits: Limits, what: str) -> int:

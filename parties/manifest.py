@@ -100,6 +100,17 @@ def verify(ca_pem: bytes, terms: Terms, bundle: BundleId, message: party_pb2.Man
         raise IntegrityError("the provider's manifest is malformed", peer=terms.provider) from None
 
 
+def batch_of(message: party_pb2.Manifest) -> int:
+    """The batch that a manifest says it is for: to be believed only once `verify` has been given it."""
+    try:
+        batch = json.loads(message.content[:LARGEST])["batch"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        batch = None
+    if type(batch) is not int or batch < 1:
+        raise IntegrityError("the provider's manifest names no batch")
+    return batch
+
+
 def _header(terms: Terms, bundle: BundleId) -> dict[str, Any]:
     return {
         "session": bundle.session.hex(),

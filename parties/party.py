@@ -281,7 +281,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         session = self._coordinated(request.session_id, context)
         started = time.perf_counter()
         try:
-            deal_seconds, dealt = session.prepare(request.run, request.batch)
+            deal_seconds, dealt = session.prepare(request.run, request.batch, request.following)
         except PlanError:
             raise
         except MpcError as error:
@@ -292,6 +292,19 @@ class PartyService(party_pb2_grpc.PartyServicer):
             raise
         return party_pb2.PrepareReply(
             deal_seconds=deal_seconds, prepare_seconds=time.perf_counter() - started, dealt_bytes=dealt
+        )
+
+    @answers
+    def Status(self, request: party_pb2.StatusRequest, context: grpc.ServicerContext) -> party_pb2.StatusReply:
+        latest, run = self._node.session(request.session_id, caller(context)).status(request.run)
+        if run is None:
+            return party_pb2.StatusReply(latest=latest)
+        return party_pb2.StatusReply(
+            latest=latest,
+            batch=run.batch,
+            following=run.following,
+            entering=sorted(run.entering),
+            unheard=sorted(run.unheard),
         )
 
     @answers
@@ -343,6 +356,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         for wire, out in released.items() if request.values else ():
             for piece in pieces(encode_output(out.public)):
                 yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
+        run.heard.add(client)
 
     @answers
     def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:

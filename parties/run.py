@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpc.compiler.plan import Plan
-from mpc.errors import SessionError
+from mpc.errors import PeerError, SessionError
 from mpc.interpret.party import PartyRun
 from mpc.prg import Seed
 from parties.pb.party_pb2 import Manifest as SignedManifest
@@ -28,13 +28,18 @@ class Run:
 
     Args:
         held: bytes of memory it was granted.
+        following: rows of the same batch that later runs will bring, as the coordinator said.
+        asked_at: since when somebody waits for it: asked for masks, or for its result.
         burnt, revealed: as in the ledger, where it came first.
         asked: input wires whose mask seeds their owner was given.
+        heard: who was told its result.
         started: handed to the worker; runs start in the order of their numbers.
         done: the outputs are revealed, or the session has ended.
     """
 
     number: int
+    batch: int
+    following: int
     plan: Plan
     signed: SignedManifest
     held: int
@@ -44,6 +49,7 @@ class Run:
     revealed: bool = False
     asked_at: float | None = None
     asked: set[str] = field(default_factory=set)
+    heard: set[str] = field(default_factory=set)
     given: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     outputs: dict[str, Released] = field(default_factory=dict)
     transcript: bytes = b""
@@ -64,6 +70,32 @@ class Run:
     def complete(self) -> bool:
         """Is every input here?"""
         return len(self.given) == len(self.plan.inputs)
+
+    @property
+    def entering(self) -> dict[str, list[str]]:
+        """Owner -> its inputs that are not here yet."""
+        missing: dict[str, list[str]] = {}
+        for given in self.plan.inputs if not self.started else ():
+            if given.wire not in self.given:
+                missing.setdefault(self.plan.wire[given.wire].holders[0], []).append(given.name)
+        return missing
+
+    @property
+    def unheard(self) -> set[str]:
+        """Who enters or receives something and was not told the result yet."""
+        ends = (*self.plan.inputs, *self.plan.outputs)
+        return {name for end in ends for name in self.plan.wire[end.wire].holders} - self.heard
+
+    def overdue(self) -> PeerError:
+        """Whose inputs are missing, for everyone who waits for them."""
+        missing = self.entering
+        names = [repr(name) for inputs in missing.values() for name in inputs]
+        what = f"input {names[0]} is" if len(names) == 1 else f"inputs {', '.join(names)} are"
+        return PeerError(
+            f"{' and '.join(missing)} did not submit in time: {what} missing from run {self.number}",
+            remedy="start a new session; deadlines.submit in the parties' configs says how long they wait",
+            peer=min(missing, default=None),
+        )
 
     def reveal(self) -> None:
         """Keep what recipients may fetch; the ledger says `revealed`."""

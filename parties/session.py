@@ -142,8 +142,11 @@ class Session:
 
     # ---------------------------------------------------------------------------- runs
 
-    def prepare(self, number: int, batch: int) -> tuple[float, int]:
-        """Deal and expand one run; (the provider's seconds, bytes received)."""
+    def prepare(self, number: int, batch: int, following: int = 0) -> tuple[float, int]:
+        """Deal and expand one run; (the provider's seconds, bytes received).
+
+        following: rows of the same batch that later runs will bring, for those who ask for the run's status.
+        """
         self._require_open()
         limits = self._config.limits
         held = run_memory(self.plan, batch, limits)
@@ -154,14 +157,14 @@ class Session:
             self._shrink_done(number)
             self._budget.take(held)
             try:
-                delivery = self._prepare(number, batch, held)
+                delivery = self._prepare(number, batch, following, held)
             except BaseException:
                 self._budget.give(held)
                 raise
         self._counters.dealt_bytes.inc(delivery.size)
         return delivery.deal_seconds, delivery.size
 
-    def _prepare(self, number: int, batch: int, held: int) -> Delivery:
+    def _prepare(self, number: int, batch: int, following: int, held: int) -> Delivery:
         plan = self.plan.bind(batch)
         bundle_id = BundleId(self.id, number, batch)
         delivery = self._dealings.fetch(self.terms, bundle_id)
@@ -171,7 +174,7 @@ class Session:
         party.prepare()
         with self._lock:
             self._require_open()
-            self._runs[number] = Run(number, plan, delivery.signed, held, party)
+            self._runs[number] = Run(number, batch, following, plan, delivery.signed, held, party)
         return delivery
 
     def _transcript_key(self) -> bytes:
@@ -326,13 +329,28 @@ class Session:
         Nothing in passive mode; in active mode the MAC check stands here.
         """
 
+    def status(self, number: int) -> tuple[int, Run | None]:
+        """(the last run that was prepared, the run of that number or the last one if it is 0).
+
+        Whoever asks keeps nothing alive by it.
+        """
+        with self._lock:
+            if self.state != "open":
+                raise self.error or SessionError(f"the session is {self.state}", remedy="start a new session")
+            latest = max(self._runs, default=0)
+            return latest, self._runs.get(number or latest)
+
     def run(self, number: int) -> Run:
         """A run that was prepared; `SessionError` if it was not, or is long over."""
         with self._lock:
             return self._run(number)
 
     def follow(self, run: Run, active: Callable[[], bool]) -> Iterator[Run]:
-        """The run, a few times a second until it ends, as long as `active` says that the caller is still there."""
+        """The run, a few times a second until it ends, as long as `active` says that the caller is still there.
+
+        From now on somebody waits for it, and so its inputs have to come in time.
+        """
+        run.asked_at = run.asked_at or time.monotonic()
         while not run.done.wait(_PROGRESS_SECONDS):
             if not active():
                 raise SessionError("the caller is gone")
@@ -363,6 +381,7 @@ class Session:
         with self._lock:
             if self.state in ("closed", "aborted"):
                 return
+            error = self._first_hand(error)
             self.error = error
             self.state = "aborted"
             try:
@@ -403,13 +422,18 @@ class Session:
     def overdue(self, now: float) -> MpcError | None:
         """Has somebody been silent for too long?"""
         with self._lock:
-            waiting = [run for run in self._runs.values() if run.asked_at and not run.complete]
-            if any(now - (run.asked_at or now) > self._config.deadlines.submit for run in waiting):
-                return PeerError("an input owner took the masks and did not submit in time")
+            for run in self._runs.values():
+                if run.entering and now - (run.asked_at or now) > self._config.deadlines.submit:
+                    return run.overdue()
             running = any(run.asked_at and not run.done.is_set() for run in self._runs.values())
             if not running and now - self.used_at > self._config.deadlines.idle:
                 return SessionError("the session was idle for too long")
             return None
+
+    def _first_hand(self, error: MpcError) -> MpcError:
+        """A peer's abort says only whom it is about: if this party misses that one's input too, it can say more."""
+        late = [run for run in self._runs.values() if run.asked_at and error.peer in run.entering]
+        return late[0].overdue() if late and error.code == PeerError.code else error
 
     # ------------------------------------------------------------------------- helpers
 

@@ -26,21 +26,38 @@ _POLL = 0.5
 @click.command()
 @click.option("--parties", default=3, show_default=True, type=click.IntRange(2), help="How many.")
 @click.option("--detach", is_flag=True, help="Return once they serve; 'mpc down' stops them.")
+@click.option(
+    "--client",
+    "clients",
+    multiple=True,
+    metavar="NAME",
+    help="Somebody else who may enter inputs and receive outputs: makes a certificate and NAME.toml for it.",
+)
 @click.option("--port", type=int, help="The provider's port; the parties' follow. Default: free ones.")
 @SECURITY
 @FOLDER
 @click.pass_obj
-def up(display: Display, parties: int, detach: bool, port: int | None, security: str, folder: Path) -> None:
+def up(
+    display: Display,
+    parties: int,
+    detach: bool,
+    clients: tuple[str, ...],
+    port: int | None,
+    security: str,
+    folder: Path,
+) -> None:
     """Start a provider and N parties as processes of their own, with a development CA.
 
-    Configs, certificates, ledgers and logs are made under .mpc/.
+    Configs, certificates, ledgers and logs are made under .mpc/.  Clients stay until their NAME.toml is deleted.
     """
     require_passive(security)
-    layout = LocalLayout.create(folder, parties, port)
+    layout = LocalLayout.create(folder, parties, port, clients=clients)
     with display.stages() as stage:
         stage(f"starting a provider and {parties} parties")
         start(layout, detach=detach)
     display.say(f"a provider and {parties} parties serve; cluster file: {layout.cluster_file}")
+    for client in layout.clients:
+        display.say(f"client {client}: {layout.client_file(client)}")
     if detach:
         display.say("next: mpc run MODEL.onnx --input X.npy; mpc ps; mpc down")
         return

@@ -10,24 +10,38 @@ import click
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import input_names
-from mpc.compiler.onnx_nodes import supported
+from mpc.compiler.operators import supported
 from mpc.compiler.plan import Plan
 from mpc.cost import Cost, gate_cost, plan_cost
 from mpc.errors import PlanError
 from mpc.gates.input import Input
 from mpc.prg import SEED_BYTES
+from parties.cli.compiling import noted
 from parties.cli.display import Display, size
-from parties.cli.options import JSON, RANGE, parse_ranges, require_folder
-from parties.client import blocks
+from parties.cli.inputs import load_inputs
+from parties.cli.join import read_ticket
+from parties.cli.options import JSON, OWNER, RANGE, RECIPIENT, SHAPE, parse_ranges, parse_shapes, require_folder
 from parties.config import write_atomic
+from parties.feeds import split
 from parties.layout import COORDINATOR
+from parties.roles import parse_roles
+from parties.ticket import Ticket
 
 _CLIENT = click.option(
     "--client",
     default=COORDINATOR,
     show_default=True,
-    help="The certificate name of who enters model and data and receives the answer; it is part of the plan.",
+    help="The certificate name of who enters the model, and all that is nobody else's; it is part of the plan.",
 )
+_CALIBRATE = click.option(
+    "--calibrate",
+    "samples",
+    multiple=True,
+    metavar="[NAME=]X.npy|X.npz",
+    help="Samples: ranges that are not declared are a power of two around them, and bounds that cannot be proved rest "
+    "on them.",
+)
+_TICKET = b'{"format":"mpc-ticket'
 _MODEL = click.argument("model", type=click.Path(path_type=Path))
 
 
@@ -35,12 +49,26 @@ _MODEL = click.argument("model", type=click.Path(path_type=Path))
 @_MODEL
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the plan goes.")
 @RANGE
+@SHAPE
+@_CALIBRATE
 @_CLIENT
+@OWNER
+@RECIPIENT
 @click.pass_obj
-def compile_(display: Display, model: Path, output: Path, ranges: tuple[str, ...], client: str) -> None:
+def compile_(
+    display: Display,
+    model: Path,
+    output: Path,
+    ranges: tuple[str, ...],
+    shapes: tuple[str, ...],
+    samples: tuple[str, ...],
+    client: str,
+    owners: tuple[str, ...],
+    recipients: tuple[str, ...],
+) -> None:
     """Compile MODEL (ONNX) to a plan: public, without weights; prints its digest."""
     require_folder(output)
-    compiled = _compiled(display, model, ranges, client)
+    compiled = _compiled(display, model, ranges, shapes, samples, parse_roles(client, owners, recipients))
     write_atomic(output, compiled.plan.canonical, 0o644)
     display.result(compiled.plan.digest.hex())
 
@@ -58,7 +86,11 @@ def compile_(display: Display, model: Path, output: Path, ranges: tuple[str, ...
     help="List the operators that are supported, and stop.",
 )
 @RANGE
+@SHAPE
+@_CALIBRATE
 @_CLIENT
+@OWNER
+@RECIPIENT
 @JSON
 @click.pass_obj
 def inspect(
@@ -67,11 +99,15 @@ def inspect(
     batch: int,
     parties: int,
     ranges: tuple[str, ...],
+    shapes: tuple[str, ...],
+    samples: tuple[str, ...],
     client: str,
+    owners: tuple[str, ...],
+    recipients: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """What MODEL (an ONNX model or a plan) costs, gate by gate, and who learns what."""
-    plan, origins = _plan(display, model, ranges, client)
+    """What MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
+    plan, origins = _plan(display, model, ranges, shapes, samples, parse_roles(client, owners, recipients))
     report = describe(plan, origins, batch, parties)
     if as_json:
         display.json(report)
@@ -84,19 +120,38 @@ def _list_operators(context: click.Context) -> None:
     context.exit()
 
 
-def _plan(display: Display, path: Path, ranges: tuple[str, ...], client: str) -> tuple[Plan, dict[str, str]]:
-    """A plan from either kind of file, and the model's node of each gate where it is known."""
+def _plan(
+    display: Display,
+    path: Path,
+    ranges: tuple[str, ...],
+    shapes: tuple[str, ...],
+    samples: tuple[str, ...],
+    roles: Roles,
+) -> tuple[Plan, dict[str, str]]:
+    """A plan from any kind of file, and the model's node of each gate where it is known."""
     if path.is_file() and path.open("rb").read(1) == b"{":
-        if ranges:
-            raise PlanError("a plan's ranges are part of it", remedy="compile the model again with --range")
+        if ranges or shapes or samples or roles != Roles(roles.model_owner, roles.model_owner, (roles.model_owner,)):
+            raise PlanError("a plan's ranges and names are part of it", remedy="compile the model again with them")
+        if path.open("rb").read(len(_TICKET)) == _TICKET:
+            return Ticket.parse(read_ticket(path)).plan, {}
         return Plan.from_bytes(path.read_bytes()), {}
-    compiled = _compiled(display, path, ranges, client)
+    compiled = _compiled(display, path, ranges, shapes, samples, roles)
     return compiled.plan, {gate: origin.node for gate, origin in compiled.origins.items()}
 
 
-def _compiled(display: Display, path: Path, ranges: tuple[str, ...], client: str) -> Compiled:
-    declared = parse_ranges(ranges, input_names(path) if ranges else None)
-    compiled = compile_model(path, declared, Roles(client, client, (client,)))
+def _compiled(
+    display: Display,
+    path: Path,
+    ranges: tuple[str, ...],
+    shapes: tuple[str, ...],
+    samples: tuple[str, ...],
+    roles: Roles,
+) -> Compiled:
+    names = input_names(path) if ranges or samples or shapes else []
+    feeds = load_inputs(samples, names) if samples else None
+    compiled = noted(
+        display, compile_model(path, parse_ranges(ranges, names), roles, feeds, parse_shapes(shapes, names))
+    )
     for name in compiled.undeclared:
         display.say(f"note: no range is declared for input {name!r}; -32:32 is taken (--range {name}=LOW:HIGH)")
     return compiled
@@ -104,7 +159,7 @@ def _compiled(display: Display, path: Path, ranges: tuple[str, ...], client: str
 
 def _cost(plan: Plan, batch: int) -> Cost:
     """Of all the runs that the batch is split into; memory is that of the largest."""
-    parts = [plan_cost(plan, size) for size in blocks(batch)]
+    parts = [plan_cost(plan, size) for size in split(plan, batch)]
     return Cost(
         rounds=sum(part.rounds for part in parts),
         sent=sum(part.sent for part in parts),
@@ -154,8 +209,8 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         "rounds": cost.rounds,
         "sent_bytes_per_peer": cost.sent,
         "sent_bytes": cost.total_sent(parties),
-        "runs": len(blocks(batch)),
-        "dealt_bytes": cost.dealt + SEED_BYTES * parties * len(blocks(batch)),
+        "runs": len(split(plan, batch)),
+        "dealt_bytes": cost.dealt + SEED_BYTES * parties * len(split(plan, batch)),
         "correlation_bytes": cost.held,
         "model_owners": sorted(owners),
         "enters": enters,

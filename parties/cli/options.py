@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from mpc.compiler.declared import parse_range
 from mpc.compiler.graph import Range
-from mpc.compiler.onnx_import import parse_range
-from mpc.errors import UsageError
+from mpc.errors import ConfigError, UsageError
 
 FOLDER = click.option(
     "--dir",
@@ -18,6 +18,19 @@ FOLDER = click.option(
     envvar="MPC_DIR",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the local cluster lives.",
+)
+CLUSTER = click.option(
+    "--cluster", type=click.Path(path_type=Path), help="Your cluster.toml; default: the local cluster's."
+)
+OWNER = click.option(
+    "--owner", "owners", multiple=True, metavar="INPUT=NAME", help="Who enters an input, by certificate; default: you."
+)
+RECIPIENT = click.option(
+    "--recipient",
+    "recipients",
+    multiple=True,
+    metavar="[OUTPUT=]NAME",
+    help="Who receives an output, or all for which nobody else is named; several; default: you.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One versioned JSON object on stdout.")
 SECURITY = click.option(
@@ -30,6 +43,13 @@ RANGE = click.option(
     metavar="[NAME=]LOW:HIGH",
     help="Declared range of an input, in the model's units; bounds are proved for it. One pair for each "
     "column of the last axis, separated by commas, is possible too.",
+)
+SHAPE = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="[NAME=]D,D,...",
+    help="Sizes of an input that the model leaves open: numbers, the first may be 'batch'.",
 )
 
 
@@ -50,6 +70,15 @@ def require_folder(output: Path) -> None:
         raise UsageError(f"cannot write {output}: it is a folder", remedy="name a file in it")
 
 
+def cluster_file(cluster: Path | None, folder: Path) -> Path:
+    """The cluster file that was named, or the local cluster's."""
+    path = cluster or folder / "cluster.toml"
+    if not path.is_file():
+        remedy = "check the path" if cluster else "mpc up --detach, or add --parties 3"
+        raise ConfigError(f"no cluster: {path} does not exist", remedy=remedy)
+    return path
+
+
 def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> dict[str, Range]:
     """`NAME=LOW:HIGH`, or `LOW:HIGH` for every input.
 
@@ -65,4 +94,19 @@ def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> d
         if inputs is None:
             raise UsageError(f"--range {entry} needs the input's name", remedy=f"--range NAME={entry}")
         found.update(dict.fromkeys(inputs, parse_range(text)))
+    return found
+
+
+def parse_shapes(entries: tuple[str, ...], inputs: list[str]) -> dict[str, tuple[int | None, ...]]:
+    """`NAME=batch,3,48,192`, or without the name for every input; None stands for the batch."""
+    found: dict[str, tuple[int | None, ...]] = {}
+    for entry in entries:
+        name, separator, text = entry.rpartition("=")
+        if separator and name not in inputs:
+            raise UsageError(f"the model has no input {name!r}", remedy=f"its inputs are {', '.join(inputs)}")
+        sizes = [None if part.strip() == "batch" else part.strip() for part in text.split(",")]
+        if None in sizes[1:] or not all(size is None or (size.isdigit() and int(size)) for size in sizes):
+            raise UsageError(f"{entry!r} is no shape", remedy="write it like --shape x=batch,3,224,224")
+        shape = tuple(None if size is None else int(size) for size in sizes)
+        found.update(dict.fromkeys([name] if separator else inputs, shape))
     return found

@@ -1,0 +1,74 @@
+"""Outputs, as the commands that receive some write and print them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpc.compiler.plan import Plan
+from mpc.errors import UsageError
+from parties.cli.display import Display
+from parties.cli.options import require_folder
+from parties.config import write_atomic
+from parties.feeds import owner_of, received
+
+_SHOWN_ROWS = 10
+
+
+def require_output(output: Path | None, plan: Plan, me: str) -> None:
+    """UsageError if there is to be a file of outputs and none for it, or no place."""
+    if output is None:
+        return
+    require_folder(output)
+    if not received(plan, me):
+        raise UsageError(
+            f"there is nothing to write to {output}: {', '.join(sorted(plan.recipients))} receives the outputs",
+            remedy="leave --output out; --recipient says who receives them",
+        )
+
+
+def write_outputs(path: Path, outputs: dict[str, Any]) -> None:
+    """A .npz file of them."""
+    buffer = io.BytesIO()
+    arrays = {name: _array(value) for name, value in outputs.items()}
+    np.savez(buffer, **arrays)
+    write_atomic(path, buffer.getvalue(), 0o644)
+
+
+def plain_outputs(outputs: dict[str, Any]) -> dict[str, Any]:
+    """The same as lists and numbers, for JSON."""
+    return {name: value if isinstance(value, list) else value.tolist() for name, value in outputs.items()}
+
+
+def print_outputs(display: Display, outputs: dict[str, Any]) -> None:
+    """Their first rows."""
+    for name, value in outputs.items():
+        array = _array(value)
+        display.result(f"{name}  {'x'.join(map(str, array.shape))}")
+        rows = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+        for row in rows[:_SHOWN_ROWS]:
+            display.result("  " + "  ".join(f"{v:.6g}" if array.dtype.kind == "f" else str(v) for v in row[:12]))
+        if len(rows) > _SHOWN_ROWS:
+            display.result(f"  ... {len(rows) - _SHOWN_ROWS} more rows; --output FILE.npz keeps all")
+
+
+def say_roles(display: Display, plan: Plan) -> None:
+    """Who enters and who learns what, for people who are about to take part."""
+    display.say(f"plan          {plan.digest.hex()}")
+    owners = sorted({name for gate in plan.weights for name in plan.wire[gate.out].holders})
+    if owners:
+        display.say(f"enters        {', '.join(owners)}: the model's weights")
+    for given in plan.inputs:
+        display.say(f"enters        {owner_of(plan, given)}: input {given.name!r}")
+    for out in plan.outputs:
+        display.say(f"learns        {', '.join(plan.wire[out.wire].holders)}: output {out.name!r}")
+
+
+def _array(value: Any) -> np.ndarray:
+    """An output as an array of numbers or text; dictionaries become one row of values each."""
+    if isinstance(value, list):
+        return np.array([list(row.values()) for row in value])
+    return value.astype(str) if value.dtype == object else value

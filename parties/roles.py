@@ -1,0 +1,87 @@
+"""Who enters and who receives what, as users say it.
+
+Names become part of the plan, and so of the digest that operators agree to: recipients are
+sorted, so that the order in which they are listed does not make another plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mpc.compiler.lower import Roles
+from mpc.compiler.plan import Plan
+from mpc.errors import UsageError
+from parties.config import check_name
+
+Recipients = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+"""Who receives all outputs, or output -> who receives it."""
+
+
+def assign(me: str, owners: Mapping[str, str] | None = None, recipients: Recipients | None = None) -> Roles:
+    """The roles of a model whose owner and coordinator is `me`, which also has all that is not said.
+
+    Raises:
+        UsageError: a name that can be no certificate's.
+    """
+    readers = recipients if isinstance(recipients, Mapping) else {}
+    everyone = (me,) if recipients is None or isinstance(recipients, Mapping) else _names(recipients)
+    return Roles(
+        me,
+        me,
+        everyone,
+        {given: _name(owner) for given, owner in (owners or {}).items()},
+        {out: _names(names) for out, names in readers.items()},
+    )
+
+
+def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str]) -> Roles:
+    """The same from `--owner INPUT=NAME`, `--recipient [OUTPUT=]NAME`; names add up, one without output is for all
+    outputs that have none of their own."""
+    owned: dict[str, str] = {}
+    for entry in owners:
+        given, separator, name = entry.rpartition("=")
+        if not separator:
+            raise UsageError(f"--owner {entry} does not say of which input", remedy=f"--owner INPUT={entry}")
+        if owned.setdefault(given, name) != name:
+            raise UsageError(f"input {given!r} has two owners", remedy="give one --owner for each input")
+    readers: dict[str, list[str]] = {}
+    everyone: list[str] = []
+    for entry in recipients:
+        out, separator, name = entry.rpartition("=")
+        (readers.setdefault(out, []) if separator else everyone).append(name)
+    roles = assign(me, owned, everyone or None)
+    return Roles(me, me, roles.recipients, roles.owners, {out: _names(names) for out, names in readers.items()})
+
+
+def others(roles: Roles, me: str) -> list[str]:
+    """Who else has a part."""
+    names = {*roles.owners.values(), *roles.recipients, *(name for who in roles.readers.values() for name in who)}
+    return sorted(names - {me})
+
+
+def refuse_machines(plan: Plan, parties: Sequence[str], provider: str) -> None:
+    """UsageError if one of the cluster's own processes owns or receives anything: the provider knows all masks, and
+    a party's certificate is for what parties say to each other."""
+    for name in sorted((plan.owners | plan.recipients) & {*parties, provider}):
+        raise UsageError(
+            f"{name!r} is a process of the cluster, not a client: it can neither own an input nor receive an output",
+            remedy="give its operator a certificate of its own for that: mpc cert issue",
+        )
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    found = tuple(sorted({_name(name) for name in ([names] if isinstance(names, str) else names)}))
+    if not found:
+        raise UsageError("an output has no recipient", remedy="name at least one: recipients=('carol',)")
+    return found
+
+
+def _name(name: str) -> str:
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise UsageError(
+            f"{name!r} cannot be anybody's certificate name",
+            cause=str(error),
+            remedy="names are those in cluster files",
+        ) from None
