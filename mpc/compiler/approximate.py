@@ -33,6 +33,7 @@ _EXPONENT_REACH = 14.0
 _SMALL_EXPONENT = 3.0
 _ROOT_FRACTION = 20
 _DEEPEST_WHOLE = 24
+"""Bits of a coarse argument, whole numbers say, that has room for fractional bits."""
 
 
 def apply(state: Lowering, x: Value, name: str, parameters: dict[str, float], finest: bool) -> Value:

@@ -56,7 +56,8 @@ class Importer(Emitter):
 
     Args:
         decoded: values that recipients read as labels or dictionaries.
-        facts: value -> "index", "probabilities" or "mask".
+        facts: value -> what is known of it: "index", "probabilities", "mask", "bool"; "truncated" if it stands
+            for itself cut to a whole number; "exp x", "1 + exp x", "square x" or "top x" of another value x.
     """
 
     def __init__(self, model: onnx.ModelProto, shapes: Shapes) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.linear import table
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
+    import onnx
+
     from mpc.compiler.onnx_import import Importer
 
 _SQUARED = ("Sub", "ReduceSumSquare")
@@ -62,7 +62,7 @@ def c_dist(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 @handles("Scan")
 def scan(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     """Only over constant rows, each of which is compared with the one state, the input."""
-    kind = _kind(settings["body"]) if len(node.input) == 2 and state.is_constant(node.input[1]) else None
+    kind = _kind(state, settings["body"]) if len(node.input) == 2 and state.is_constant(node.input[1]) else None
     if kind is None or settings.get("num_scan_inputs") != 1 or not state.unused(node, 0):
         raise state.origin.refuse(
             "a loop that is no distance to constant points", remedy="leave it out, or compute it outside the model"
@@ -77,15 +77,15 @@ def _along_rows(node: onnx.NodeProto, constants: dict[str, list[int]]) -> bool:
     """Does a node add up over the features, if it adds up at all?"""
     if not node.op_type.startswith("Reduce"):
         return True
-    given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    axes = given.get("axes") or (constants.get(node.input[1]) if len(node.input) > 1 else None)
-    return axes in ([1], [-1]) and given.get("keepdims", 1) == 0
+    given = {attribute.name: attribute for attribute in node.attribute}
+    axes = list(given["axes"].ints) if "axes" in given else constants.get(node.input[-1])
+    return axes in ([1], [-1]) and "keepdims" in given and given["keepdims"].i == 0
 
 
-def _kind(body: onnx.GraphProto) -> tuple[str, ...] | None:
+def _kind(state: Importer, body: onnx.GraphProto) -> tuple[str, ...] | None:
     """Which distance a body computes between its state and a row; it passes the state on."""
     chain = [given.name for given in body.input]
-    constants = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in body.initializer}
+    constants = {tensor.name: state.array(tensor).tolist() for tensor in body.initializer}
     found: list[str] = []
     current = ""
     for node in body.node:
