@@ -182,6 +182,14 @@ class Emitter:
         kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
         return self.emit("total", (x,), out, kept, axes=tuple(sorted(axes)), divisor=divisor, **known)
 
+    def count(self, x: str, axes: Sequence[int]) -> int:
+        """Elements that a reduction joins."""
+        return prod(self.size(self.shapes[x], axis, "a reduction") for axis in axes)
+
+    def mean(self, x: str, axes: Sequence[int], out: str | None = None, **known: Any) -> str:
+        """The mean over axes, which stay with size 1."""
+        return self.total(x, axes, out, self.count(x, axes), **known)
+
     # -- moves
 
     def reshape(self, x: str, shape: Shape, out: str | None = None) -> str:

@@ -48,11 +48,27 @@ def _bias(state: Importer, node: onnx.NodeProto, name: str) -> np.ndarray:
 
 @handles("Sub")
 def subtract(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """x - max x and x - log sum exp x are not positive."""
+    """x - max x and x - log sum exp x are not positive; mean x^2 - (mean x)^2 is the mean of squares."""
     left, right = node.input[:2]
+    if _variance(state, left, right, node.output[0]):
+        return
     beside = state.facts.get(right) == f"top {left}" and state.shapes[right] == (*state.shapes[left][:-1], 1)
     known = {"known": (-np.inf, 0.0)} if beside else {}
     difference(state, left, right, node.output[0], **known)
+
+
+def _variance(state: Importer, left: str, right: str, out: str) -> bool:
+    """Mean (x - mean x)^2 where a model subtracts the square of the mean: bounds show that it is not negative."""
+    mean = state.facts.get(right, "").removeprefix("square ")
+    fact = state.facts.get(mean, "")
+    if not fact.startswith("mean ") or state.shapes[left] != state.shapes[right]:
+        return False
+    _, axes, x = fact.split(" ", 2)
+    if state.facts.get(left) != f"mean {axes} square {x}" or len(state.shapes[mean]) != len(state.shapes[x]):
+        return False
+    apart = state.sum((x, mean), (1.0, -1.0))
+    state.mean(state.multiply(apart, apart), [int(axis) for axis in axes.split(",")], out)
+    return True
 
 
 def difference(state: Importer, left: str, right: str, out: str | None = None, **known: Any) -> str:
@@ -68,6 +84,8 @@ def difference(state: Importer, left: str, right: str, out: str | None = None, *
 def multiply(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     left, right = node.input[:2]
     product(state, left, right, node.output[0])
+    if left == right:
+        state.facts[node.output[0]] = f"square {left}"
 
 
 def product(state: Importer, left: str, right: str, out: str | None = None) -> str:

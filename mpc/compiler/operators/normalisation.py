@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpc.compiler.operators.elementwise import magnitude
-from mpc.compiler.operators.reductions import count
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -88,15 +87,15 @@ def mean_variance_normalization(state: Importer, node: onnx.NodeProto, settings:
 
 def standardised(state: Importer, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str, str]:
     """((x - mean) / deviation, the mean, one over the deviation sqrt(variance + epsilon))"""
-    mean = state.total(x, axes, divisor=count(state, x, axes))
+    mean = state.mean(x, axes)
     normal, inverse = _divided(state, state.sum((x, mean), (1.0, -1.0)), axes, epsilon)
     return normal, mean, inverse
 
 
 def _divided(state: Importer, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str]:
     """(x over d, one over d), d = sqrt(mean x^2 + epsilon); the first is at most the root of the number of elements."""
-    number = count(state, x, axes)
-    square = state.total(state.multiply(x, x), axes, divisor=number)
+    number = state.count(x, axes)
+    square = state.mean(state.multiply(x, x), axes)
     shifted = state.sum((square,), (1.0,), None, epsilon, known=(epsilon, np.inf))
     inverse = state.function("rsqrt", shifted, known=(0.0, epsilon**-0.5))
     return state.multiply(x, inverse, known=(-math.sqrt(number), math.sqrt(number))), inverse

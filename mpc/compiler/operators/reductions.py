@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +48,10 @@ def reduce(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.reshape(kept, tuple(final), node.output[0])
     if node.op_type in ("ReduceMax", "ReduceLogSumExp") and axes == [len(shape) - 1]:
         state.facts[node.output[0]] = f"top {x}"
+    if node.op_type == "ReduceMean":
+        squared = state.facts.get(x, "")
+        of = squared if squared.startswith("square ") else x
+        state.facts[node.output[0]] = f"mean {','.join(map(str, axes))} {of}"
 
 
 def _reduced(state: Importer, node: onnx.NodeProto, settings: Settings, x: str) -> list[int] | None:
@@ -69,12 +72,7 @@ def _sum(state: Importer, x: str, axes: Sequence[int]) -> str:
 
 
 def _mean(state: Importer, x: str, axes: Sequence[int]) -> str:
-    return state.total(x, axes, divisor=count(state, x, axes))
-
-
-def count(state: Importer, x: str, axes: Sequence[int]) -> int:
-    """Elements that a reduction joins."""
-    return prod(state.size(state.shapes[x], axis, "a reduction") for axis in axes)
+    return state.mean(x, axes)
 
 
 def _sum_of_squares(state: Importer, x: str, axes: Sequence[int]) -> str:
@@ -97,7 +95,7 @@ def _log_sum_exp(state: Importer, x: str, axes: Sequence[int]) -> str:
     """max x + log sum exp(x - max x)"""
     top = _maximum(state, x, axes)
     powers = state.function("exp_negative", below(state, x, top), known=(0.0, 1.0))
-    total = state.total(powers, axes, known=(1.0, float(count(state, x, axes))))
+    total = state.total(powers, axes, known=(1.0, float(state.count(x, axes))))
     return state.sum((top, state.function("log", total)), (1.0, 1.0))
 
 
@@ -106,7 +104,7 @@ def _maximum(state: Importer, x: str, axes: Sequence[int], sign: float = 1.0) ->
     shape = state.shapes[x]
     moved, back = state.last(x, axes)
     lead = state.shapes[moved][: len(shape) - len(axes)]
-    flat = state.reshape(moved, (*lead, count(state, x, axes)))
+    flat = state.reshape(moved, (*lead, state.count(x, axes)))
     top = state.maximum(flat if sign > 0 else state.scale(flat, -1.0))
     top = top if sign > 0 else state.scale(top, -1.0)
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
@@ -119,7 +117,7 @@ def _minimum(state: Importer, x: str, axes: Sequence[int]) -> str:
 
 def _product(state: Importer, x: str, axes: Sequence[int]) -> str:
     """Halves times each other, in as few rounds as possible."""
-    shape, number = state.shapes[x], count(state, x, axes)
+    shape, number = state.shapes[x], state.count(x, axes)
     moved, _ = state.last(x, axes)
     lead = state.shapes[moved][: len(shape) - len(axes)]
     flat, axis = state.reshape(moved, (*lead, number)), len(lead)
@@ -161,13 +159,13 @@ def softmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         return
     rest = below(state, x, _maximum(state, x, axes))
     powers = state.function("exp_negative", rest, known=(0.0, 1.0))
-    total = state.total(powers, axes, known=(1.0, float(count(state, x, axes))))
+    total = state.total(powers, axes, known=(1.0, float(state.count(x, axes))))
     state.sum((rest, state.function("log", total)), (1.0, -1.0), node.output[0])
 
 
 def softmax_of(state: Importer, x: str, axes: Sequence[int], out: str | None = None) -> str:
     """exp(x - max x) times one over its sum, which lies between 1 and the number of elements."""
-    number = float(count(state, x, axes))
+    number = float(state.count(x, axes))
     if number == 1:
         raise state.origin.refuse("a softmax over one element is 1", remedy="remove it from the model")
     powers = state.function("exp_negative", below(state, x, _maximum(state, x, axes)), known=(0.0, 1.0))
@@ -280,7 +278,7 @@ def reduce_product(state: Importer, node: onnx.NodeProto, settings: Settings) ->
     if axes is None:
         state.alias(node.output[0], x)
         return
-    shape, number = state.shapes[x], count(state, x, axes)
+    shape, number = state.shapes[x], state.count(x, axes)
     if number > _MOST_FACTORS:
         raise state.origin.refuse(f"a product of {number} factors; {_MOST_FACTORS} are possible")
     moved, _ = state.last(x, axes)
@@ -323,7 +321,7 @@ def hardmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     axis = state.axis(settings.get("axis", -1 if state.opset >= 13 else 1), shape)
     axes = [axis] if state.opset >= 13 else list(range(axis, len(shape)))
     moved, back = state.last(x, axes)
-    lead, number = state.shapes[moved][: len(shape) - len(axes)], count(state, x, axes)
+    lead, number = state.shapes[moved][: len(shape) - len(axes)], state.count(x, axes)
     place = argmax_of(state, state.reshape(moved, (*lead, number)))
     apart = state.scale(place, 1.0, -np.arange(number, dtype=np.float64))
     chosen = state.reshape(between(state, apart, (0.0, 1.0)), state.shapes[moved])

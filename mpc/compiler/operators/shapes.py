@@ -280,7 +280,7 @@ def pad(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
             along = np.array([i >= 0 for i in indices], dtype=np.float64)
             inside = inside * along.reshape([-1 if a == axis else 1 for a in range(len(shape))])
     if mode == "constant" and value and not inside.all():
-        state.scale(current, 1.0, value * (1.0 - inside), node.output[0])
+        state.scale(current, 1.0, np.where(inside, 0.0, value), node.output[0])
     else:
         state.reshape(current, state.shapes[current], node.output[0])
 
