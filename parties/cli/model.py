@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -45,30 +48,65 @@ _TICKET = b'{"format":"mpc-ticket'
 _MODEL = click.argument("model", type=click.Path(path_type=Path))
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the options say of how to compile a model."""
+
+    ranges: tuple[str, ...]
+    shapes: tuple[str, ...]
+    samples: tuple[str, ...]
+    roles: Roles
+
+    @property
+    def none(self) -> bool:
+        """Was nothing chosen, but perhaps a client's name?"""
+        owner = self.roles.model_owner
+        return not (self.ranges or self.shapes or self.samples) and self.roles == Roles(owner, owner, (owner,))
+
+    def compile(self, display: Display, path: Path) -> Compiled:
+        """Compile a model; the user is told what was taken for granted."""
+        names = input_names(path) if self.ranges or self.samples or self.shapes else []
+        feeds = load_inputs(self.samples, names) if self.samples else None
+        ranges, shapes = parse_ranges(self.ranges, names), parse_shapes(self.shapes, names)
+        compiled = noted(display, compile_model(path, ranges, self.roles, feeds, shapes))
+        for name in compiled.undeclared:
+            display.say(f"note: no range is declared for input {name!r}; -32:32 is taken (--range {name}=LOW:HIGH)")
+        return compiled
+
+
+def _choices(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that compiles; it receives them as `choices`."""
+
+    @RANGE
+    @SHAPE
+    @_CALIBRATE
+    @_CLIENT
+    @OWNER
+    @RECIPIENT
+    @wraps(command)
+    def chosen(
+        ranges: tuple[str, ...],
+        shapes: tuple[str, ...],
+        samples: tuple[str, ...],
+        client: str,
+        owners: tuple[str, ...],
+        recipients: tuple[str, ...],
+        **others: Any,
+    ) -> None:
+        command(choices=Choices(ranges, shapes, samples, parse_roles(client, owners, recipients)), **others)
+
+    return chosen
+
+
 @click.command("compile")
 @_MODEL
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the plan goes.")
-@RANGE
-@SHAPE
-@_CALIBRATE
-@_CLIENT
-@OWNER
-@RECIPIENT
+@_choices
 @click.pass_obj
-def compile_(
-    display: Display,
-    model: Path,
-    output: Path,
-    ranges: tuple[str, ...],
-    shapes: tuple[str, ...],
-    samples: tuple[str, ...],
-    client: str,
-    owners: tuple[str, ...],
-    recipients: tuple[str, ...],
-) -> None:
+def compile_(display: Display, model: Path, output: Path, choices: Choices) -> None:
     """Compile MODEL (ONNX) to a plan: public, without weights; prints its digest."""
     require_folder(output)
-    compiled = _compiled(display, model, ranges, shapes, samples, parse_roles(client, owners, recipients))
+    compiled = choices.compile(display, model)
     write_atomic(output, compiled.plan.canonical, 0o644)
     display.result(compiled.plan.digest.hex())
 
@@ -85,29 +123,12 @@ def compile_(
     callback=lambda context, _, asked: _list_operators(context) if asked else None,
     help="List the operators that are supported, and stop.",
 )
-@RANGE
-@SHAPE
-@_CALIBRATE
-@_CLIENT
-@OWNER
-@RECIPIENT
+@_choices
 @JSON
 @click.pass_obj
-def inspect(
-    display: Display,
-    model: Path,
-    batch: int,
-    parties: int,
-    ranges: tuple[str, ...],
-    shapes: tuple[str, ...],
-    samples: tuple[str, ...],
-    client: str,
-    owners: tuple[str, ...],
-    recipients: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def inspect(display: Display, model: Path, batch: int, parties: int, choices: Choices, as_json: bool) -> None:
     """What MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
-    plan, origins = _plan(display, model, ranges, shapes, samples, parse_roles(client, owners, recipients))
+    plan, origins = _plan(display, model, choices)
     report = describe(plan, origins, batch, parties)
     if as_json:
         display.json(report)
@@ -120,41 +141,16 @@ def _list_operators(context: click.Context) -> None:
     context.exit()
 
 
-def _plan(
-    display: Display,
-    path: Path,
-    ranges: tuple[str, ...],
-    shapes: tuple[str, ...],
-    samples: tuple[str, ...],
-    roles: Roles,
-) -> tuple[Plan, dict[str, str]]:
+def _plan(display: Display, path: Path, choices: Choices) -> tuple[Plan, dict[str, str]]:
     """A plan from any kind of file, and the model's node of each gate where it is known."""
     if path.is_file() and path.open("rb").read(1) == b"{":
-        if ranges or shapes or samples or roles != Roles(roles.model_owner, roles.model_owner, (roles.model_owner,)):
+        if not choices.none:
             raise PlanError("a plan's ranges and names are part of it", remedy="compile the model again with them")
         if path.open("rb").read(len(_TICKET)) == _TICKET:
             return Ticket.parse(read_ticket(path)).plan, {}
         return Plan.from_bytes(path.read_bytes()), {}
-    compiled = _compiled(display, path, ranges, shapes, samples, roles)
+    compiled = choices.compile(display, path)
     return compiled.plan, {gate: origin.node for gate, origin in compiled.origins.items()}
-
-
-def _compiled(
-    display: Display,
-    path: Path,
-    ranges: tuple[str, ...],
-    shapes: tuple[str, ...],
-    samples: tuple[str, ...],
-    roles: Roles,
-) -> Compiled:
-    names = input_names(path) if ranges or samples or shapes else []
-    feeds = load_inputs(samples, names) if samples else None
-    compiled = noted(
-        display, compile_model(path, parse_ranges(ranges, names), roles, feeds, parse_shapes(shapes, names))
-    )
-    for name in compiled.undeclared:
-        display.say(f"note: no range is declared for input {name!r}; -32:32 is taken (--range {name}=LOW:HIGH)")
-    return compiled
 
 
 def _cost(plan: Plan, batch: int) -> Cost:

@@ -118,6 +118,8 @@ def _minimum(state: Importer, x: str, axes: Sequence[int]) -> str:
 def _product(state: Importer, x: str, axes: Sequence[int]) -> str:
     """Halves times each other, in as few rounds as possible."""
     shape, number = state.shapes[x], state.count(x, axes)
+    if number > _MOST_FACTORS:
+        raise state.origin.refuse(f"a product of {number} factors; {_MOST_FACTORS} are possible")
     moved, _ = state.last(x, axes)
     lead = state.shapes[moved][: len(shape) - len(axes)]
     flat, axis = state.reshape(moved, (*lead, number)), len(lead)
@@ -267,31 +269,7 @@ def _one_hot(state: Importer, ranks: str, n: int, k: int) -> str:
     return state.scale(state.sum((before, beyond), (1.0, -1.0)), 1.0, ones)
 
 
-# ------------------------------------------------------------------- products and sums along an axis
-
-
-@handles("ReduceProd")
-def reduce_product(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """A tree of products."""
-    x = state.value(node.input[0])
-    axes = _reduced(state, node, settings, x)
-    if axes is None:
-        state.alias(node.output[0], x)
-        return
-    shape, number = state.shapes[x], state.count(x, axes)
-    if number > _MOST_FACTORS:
-        raise state.origin.refuse(f"a product of {number} factors; {_MOST_FACTORS} are possible")
-    moved, _ = state.last(x, axes)
-    current = state.reshape(moved, (*state.shapes[moved][: len(shape) - len(axes)], number))
-    while (left := int(state.shapes[current][-1])) > 1:
-        axis = len(state.shapes[current]) - 1
-        halves = [state.take(current, axis, range(start, left - left % 2, 2)) for start in (0, 1)]
-        product = state.multiply(halves[0], halves[1])
-        rest = [state.take(current, axis, [left - 1])] if left % 2 else []
-        current = state.concat([product, *rest], axis) if rest else product
-    keep = settings.get("keepdims", 1)
-    final = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
-    state.reshape(current, tuple(final), node.output[0])
+# ------------------------------------------------------------------- sums along an axis
 
 
 @handles("CumSum")

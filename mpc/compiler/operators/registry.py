@@ -24,7 +24,9 @@ def handles(*operators: str, domain: str = "ai.onnx") -> Callable[[Handler], Han
     """Register a handler for these operators."""
 
     def register(handler: Handler) -> Handler:
-        HANDLERS.update({(domain, operator): handler for operator in operators})
+        for operator in operators:
+            if HANDLERS.setdefault((domain, operator), handler) is not handler:
+                raise ValueError(f"{operator} has two handlers")
         return handler
 
     return register
