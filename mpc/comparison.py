@@ -1,8 +1,8 @@
 """Comparison of a public number with a dealt one, by tables: [r mod 2^q > c mod 2^q].
 
 r is cut into K chunks r_1 (most significant) .. r_K of at most six bits.  For each the
-provider deals an XOR-shared thermometer, one word whose bit v says r_j > v - 1.  At the
-public chunk c_j two neighbouring bits give, locally,
+provider deals an XOR-shared thermometer, one word of 2^w bits for a chunk of w, whose bit v
+says r_j > v - 1.  At the public chunk c_j two neighbouring bits give, locally,
 
     gt_j = [r_j > c_j]        eq_j = [r_j >= c_j] xor [r_j > c_j] = [r_j = c_j]
 
@@ -26,7 +26,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mpc.encoding import word_type
+from mpc.encoding import bits_size, word_type
 from mpc.errors import PlanError
 
 CHUNK_BITS = 6
@@ -35,11 +35,17 @@ MAX_CHUNKS = 8
 
 @dataclass(frozen=True)
 class Selectors:
-    """Tables over the opened leaf word: which monomials enter the node's sum."""
+    """Tables over the opened leaf word: which monomials enter the node's sum.
+
+    Args:
+        short: all three as one uint32 - the mask's byte, the node's one or two, and the constant in the top bit -
+            where they fit; else None.
+    """
 
     mask: np.ndarray
     node: np.ndarray
     constant: np.ndarray
+    short: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -59,22 +65,26 @@ class Comparison:
                 remedy="a smaller input range, or fewer fractional bits",
             )
 
-    @property
+    @cached_property
     def chunks(self) -> int:
-        """K."""
-        return -(-self.bits // CHUNK_BITS)
+        """K: of those whose opened words are shortest, the one whose tables and products are smallest."""
+        return _best_chunks(self.bits)
 
     @cached_property
     def widths(self) -> np.ndarray:
         """Bits of each chunk, most significant first, as even as they can be."""
-        small, larger = divmod(self.bits, self.chunks)
-        return np.array([small + (j < larger) for j in range(self.chunks)], dtype=np.uint64)
+        return np.array(_even(self.bits, self.chunks), dtype=np.uint64)
 
     @cached_property
     def shifts(self) -> np.ndarray:
         """Position of each chunk's lowest bit."""
         below = np.cumsum(self.widths[::-1], dtype=np.uint64)[::-1]
         return (below - self.widths).astype(np.uint64)
+
+    @property
+    def table_bytes(self) -> int:
+        """Of the thermometers of one comparison; each kind of chunk is a plane of its own, the widest first."""
+        return sum(map(_word_bytes, self.widths.tolist()))
 
     @property
     def leaf_width(self) -> int:
@@ -100,10 +110,32 @@ class Comparison:
         """The free bit of plain mask words, uint8."""
         return (mask >> mask.dtype.type(self.mask_width - 1)).astype(np.uint8) & np.uint8(1)
 
+    @property
+    def product_table(self) -> np.ndarray:
+        """Packed product bits of every word of plain leaf masks; shape (2^leaf_width, node_bytes) uint8."""
+        return _product_table(self.chunks)
+
     def products(self, mask: np.ndarray) -> np.ndarray:
-        """Plain product bits of plain mask words; shape (*, node_bytes) uint8."""
-        leaf = mask & mask.dtype.type((1 << self.leaf_width) - 1)
-        return _product_table(self.chunks)[leaf]
+        """Those of plain mask words, whose free bits do not count; shape (*, node_bytes)."""
+        return self.product_table[mask & mask.dtype.type((1 << self.leaf_width) - 1)]
+
+
+def _word_bytes(width: int) -> int:
+    return max(1, (1 << width) // 8)
+
+
+def _even(bits: int, chunks: int) -> list[int]:
+    small, larger = divmod(bits, chunks)
+    return [small + (j < larger) for j in range(chunks)]
+
+
+@cache
+def _best_chunks(bits: int) -> int:
+    def cost(chunks: int) -> tuple[int, int]:
+        tables = sum(map(_word_bytes, _even(bits, chunks)))
+        return bits_size((8,), 2 * chunks - 1), tables + -(-len(_products(chunks)) // 8)
+
+    return min(range(-(-bits // CHUNK_BITS), min(bits, MAX_CHUNKS) + 1), key=cost)
 
 
 Monomial = tuple[int | None, frozenset[int]]
@@ -170,4 +202,11 @@ def _selectors(chunks: int) -> Selectors:
         node[:, position] = _coefficient(words, chunks, monomial)
     constant = _coefficient(words, chunks, (None, frozenset())).astype(np.uint8)
     packed = np.packbits(node, axis=1, bitorder="little")
-    return Selectors(mask=mask.astype(word_type(2 * chunks)), node=packed, constant=constant)
+    return Selectors(mask.astype(word_type(2 * chunks)), packed, constant, _short(mask, packed, constant))
+
+
+def _short(mask: np.ndarray, node: np.ndarray, constant: np.ndarray) -> np.ndarray | None:
+    if mask.max() > 0xFF or node.shape[1] not in (1, 2):
+        return None
+    above = sum(node[:, byte].astype(np.uint32) << np.uint32(8 * byte) for byte in range(node.shape[1]))
+    return mask.astype(np.uint32) | (above << np.uint32(8)) | (constant.astype(np.uint32) << np.uint32(31))

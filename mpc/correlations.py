@@ -43,14 +43,14 @@ def sub_seed(draws: Draws, gate: Gate, correlation: Correlation) -> Seed:
     return draws.sub_seed(gate.name, correlation.name, *correlation.holders)
 
 
-def expand(seed: Seed, correlation: Correlation) -> np.ndarray:
-    """A party's share of a uniform value, or an uncorrected party's of a dependent one."""
+def expand(seed: Seed, correlation: Correlation, out: np.ndarray | None = None) -> np.ndarray:
+    """A party's share of a uniform value, or an uncorrected party's of a dependent one; in `out` if it is given."""
     if correlation.width:
-        return expand_words(seed, correlation.shape, correlation.width)
-    return expand_field(seed, correlation.shape)
+        return expand_words(seed, correlation.shape, correlation.width, out)
+    return expand_field(seed, correlation.shape, out)
 
 
-def corrections_digest(corrections: bytes) -> bytes:
+def corrections_digest(corrections: bytes | memoryview) -> bytes:
     """How the provider's manifest names a blob of corrections."""
     return digest("mpc/v1/corrections", corrections)
 
@@ -68,14 +68,14 @@ class Bundle:
     """
 
     def __init__(
-        self, bundle: BundleId, seed: Seed, gates: Iterable[Gate], wires: Wires, corrections: bytes | None
+        self, bundle: BundleId, seed: Seed, gates: Iterable[Gate], wires: Wires, corrections: bytes | memoryview | None
     ) -> None:
         draws = bundle.draws(seed)
         self.id = bundle
         self._values: dict[tuple[str, str], np.ndarray] = {}
         self._widths: dict[tuple[str, str], int] = {}
         self._mask_seeds: dict[str, Seed] = {}
-        view, position = memoryview(corrections or b""), 0
+        view, position = memoryview(b"" if corrections is None else corrections), 0
         for gate in gates:
             for correlation in gate.correlations(wires):
                 key = (gate.name, correlation.name)

@@ -8,7 +8,7 @@ allocates and the range of every element; what it returns cannot be written to.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -16,31 +16,39 @@ import numpy as np
 from mpc import kernels
 from mpc.errors import EncodingError
 
-Part = bytes | str | int
+Part = bytes | memoryview | str | int
 
 FIELD_BYTES = 8
 
 
-def canonical(*parts: Part) -> bytes:
-    """One unambiguous encoding of a sequence: each part with its type and length.
+def pieces(*parts: Part) -> Iterator[bytes | memoryview]:
+    """One unambiguous encoding of a sequence, piece by piece: each part with its type and length.
 
     Integers are non-negative and take 8 bytes; there are no two sequences with equal bytes.
     """
-    out = bytearray()
+    body: bytes | memoryview
     for part in parts:
         if isinstance(part, int):
             tag, body = b"i", part.to_bytes(8, "big")
         elif isinstance(part, str):
             tag, body = b"s", part.encode()
         else:
-            tag, body = b"b", bytes(part)
-        out += tag + len(body).to_bytes(8, "big") + body
-    return bytes(out)
+            tag, body = b"b", part
+        yield tag + len(body).to_bytes(8, "big")
+        yield body
+
+
+def canonical(*parts: Part) -> bytes:
+    """The encoding in one."""
+    return b"".join(pieces(*parts))
 
 
 def digest(tag: str, *parts: Part) -> bytes:
     """SHA-256 of `canonical(tag, *parts)`, 32 bytes; the tag separates the uses."""
-    return hashlib.sha256(canonical(tag, *parts)).digest()
+    state = hashlib.sha256()
+    for piece in pieces(tag, *parts):
+        state.update(piece)
+    return state.digest()
 
 
 def word_type(width: int) -> np.dtype:
@@ -70,7 +78,7 @@ def encode_field(values: np.ndarray) -> bytes:
 def decode_field(data: bytes | memoryview, shape: Sequence[int]) -> np.ndarray:
     """The inverse of `encode_field`; `EncodingError` on a wrong length or an element >= p."""
     _require_length(data, field_size(shape))
-    values = np.frombuffer(data, dtype="<u8")
+    values = _aligned(np.frombuffer(data, dtype="<u8"))
     if kernels.count_not_canonical(values):
         raise EncodingError("a field element is not below p", cause="bytes that no honest encoder makes")
     return _frozen(values.reshape(tuple(shape)))
@@ -93,7 +101,7 @@ def decode_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> n
         if values[count:].any():
             raise EncodingError("padding bits are not zero", cause="bytes that no honest encoder makes")
         return _frozen(values[:count].reshape(tuple(shape)))
-    words = np.frombuffer(data, dtype=word_type(width))
+    words = _aligned(np.frombuffer(data, dtype=word_type(width)))
     if width < 8 * words.itemsize and (words >> words.dtype.type(width)).any():
         raise EncodingError(f"a word has more than {width} bits", cause="bytes that no honest encoder makes")
     return _frozen(words.reshape(tuple(shape)))
@@ -102,6 +110,10 @@ def decode_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> n
 def _require_length(data: bytes | memoryview, expected: int) -> None:
     if len(data) != expected:
         raise EncodingError(f"{len(data)} bytes where {expected} belong", cause="a wrong length or shape")
+
+
+def _aligned(values: np.ndarray) -> np.ndarray:
+    return values if values.flags.aligned else values.copy()
 
 
 def _frozen(values: np.ndarray) -> np.ndarray:

@@ -112,6 +112,13 @@ def add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled
+def add_constant(a: np.ndarray, constant: np.uint64, out: np.ndarray) -> None:
+    """out = a + constant mod p."""
+    for i in range(out.size):
+        out[i] = _add(a[i], constant)
+
+
+@compiled
 def sub(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out = a - b mod p, flat arrays of one length."""
     for i in range(out.size):
@@ -237,37 +244,178 @@ def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None
 
 # ------------------------------------------- comparison by dealt tables (see comparison.py)
 
+_BLOCK = 2048
+"""Comparisons that stay in the first cache while their chunks are gone through."""
+
+
+@njit(inline="always")
+def _word_size(width: np.uint64) -> np.int64:
+    """Bytes of a thermometer for a chunk of that many bits."""
+    values = np.int64(1) << np.int64(width)
+    return max(np.int64(1), values >> np.int64(3))
+
+
+@njit(inline="always")
+def _difference(values: np.ndarray, a: int, b: int, start: int, low: np.uint64, out: np.ndarray) -> None:
+    """out = values[a] - values[b] modulo a power of two, from `start` on; row -1 is zero."""
+    for i in range(out.size):
+        left = values[a, start + i] if a >= 0 else _ZERO
+        right = values[b, start + i] if b >= 0 else _ZERO
+        out[i] = (left - right) & low
+
+
+@njit(inline="always")
+def _add_thermometers(plane: np.ndarray, first: int, r: np.ndarray, shift: np.uint64, width: np.uint64) -> None:
+    """plane ^= (2 << chunk) - 1, of as many bits as a chunk has values: bit v says chunk > v - 1."""
+    low = (_ONE << width) - _ONE
+    top = low  # the largest chunk: all ones
+    every = ((_TWO << top) if top < np.uint64(63) else _ZERO) - _ONE
+    for i in range(r.size):
+        chunk = (r[i] >> shift) & low
+        word = ((_TWO << chunk) if chunk < np.uint64(63) else _ZERO) - _ONE
+        plane[first + i] ^= word & every
+
 
 @compiled
-def thermometers(r: np.ndarray, shifts: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
-    """out[j, i] = (2 << r_j) - 1, chunk j of r[i]: bit v says r_j > v - 1."""
-    for j in range(shifts.size):
-        low = (_ONE << widths[j]) - _ONE
-        for i in range(r.size):
-            chunk = (r[i] >> shifts[j]) & low
-            out[j, i] = ((_TWO << chunk) if chunk < np.uint64(63) else _ZERO) - _ONE
+def deal_thermometers(
+    values: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    bits: int,
+    shifts: np.ndarray,
+    widths: np.ndarray,
+    table: np.ndarray,
+    sign: np.ndarray,
+) -> None:
+    """Add the thermometers of values[first] - values[second] to a share of the table, pair by pair.
+
+    Shapes: values (n, rows) uint64; first, second (pairs,), -1 for zero; table bytes, a plane a chunk, of
+    pairs * rows words; sign (pairs * rows,) uint8, set to the bit above those that are compared.
+    """
+    rows = values.shape[1]
+    size = first.size * rows
+    low = (_ONE << np.uint64(bits + 1)) - _ONE
+    buffer = np.empty(min(_BLOCK, rows), dtype=np.uint64)
+    for pair in range(first.size):
+        for start in range(0, rows, _BLOCK):
+            r = buffer[: min(_BLOCK, rows - start)]
+            _difference(values, first[pair], second[pair], start, low, r)
+            at = pair * rows + start
+            for i in range(r.size):
+                sign[at + i] = np.uint8(r[i] >> np.uint64(bits))
+            offset = 0
+            for j in range(widths.size):
+                word = _word_size(widths[j])
+                plane = table[offset : offset + word * size]
+                offset += word * size
+                if word == 8:
+                    _add_thermometers(plane.view(np.uint64), at, r, shifts[j], widths[j])
+                elif word == 4:
+                    _add_thermometers(plane.view(np.uint32), at, r, shifts[j], widths[j])
+                elif word == 2:
+                    _add_thermometers(plane.view(np.uint16), at, r, shifts[j], widths[j])
+                else:
+                    _add_thermometers(plane, at, r, shifts[j], widths[j])
+
+
+@compiled
+def deal_nodes(mask: np.ndarray, products: np.ndarray, leaf_width: int, node: np.ndarray, free: np.ndarray) -> None:
+    """Add the products of plain leaf masks to a share of the nodes; the free bit, above them, comes out."""
+    low = (_ONE << np.uint64(leaf_width)) - _ONE
+    for i in range(mask.size):
+        word = np.uint64(mask[i])
+        for b in range(node.shape[1]):
+            node[i, b] ^= products[word & low, b]
+        free[i] = np.uint8((word >> np.uint64(leaf_width)) & _ONE)
+
+
+@njit(inline="always")
+def _look_up_chunk(
+    plane: np.ndarray, first: int, c: np.ndarray, shift: np.uint64, width: np.uint64, gt: int, eq: int, out: np.ndarray
+) -> None:
+    """out ^= [r > c] at bit gt and [r = c] at bit eq, of one chunk; no eq where that is negative."""
+    low = (_ONE << width) - _ONE
+    above, equal = np.uint64(gt), np.uint64(max(eq, 0))
+    wanted = _ONE if eq >= 0 else _ZERO
+    for i in range(c.size):
+        pair = (np.uint64(plane[first + i]) >> ((c[i] >> shift) & low)) & _THREE
+        over = pair >> _ONE
+        out[first + i] ^= (over << above) | (((pair ^ over) & wanted) << equal)
+
+
+@njit(inline="always")
+def _look_up_block(
+    table: np.ndarray,
+    size: int,
+    at: int,
+    c: np.ndarray,
+    shifts: np.ndarray,
+    widths: np.ndarray,
+    mask: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Leaf bits of comparisons at .. at + len(c) of `size`, under the low 2 K - 1 bits of mask."""
+    count = shifts.size
+    keep = (_ONE << np.uint64(2 * count - 1)) - _ONE
+    for i in range(at, at + c.size):
+        out[i] = np.uint64(mask[i]) & keep
+    offset = 0
+    for j in range(count):
+        word = _word_size(widths[j])
+        plane = table[offset : offset + word * size]
+        offset += word * size
+        eq = count + j if j < count - 1 else -1
+        if word == 8:
+            _look_up_chunk(plane.view(np.uint64), at, c, shifts[j], widths[j], j, eq, out)
+        elif word == 4:
+            _look_up_chunk(plane.view(np.uint32), at, c, shifts[j], widths[j], j, eq, out)
+        elif word == 2:
+            _look_up_chunk(plane.view(np.uint16), at, c, shifts[j], widths[j], j, eq, out)
+        else:
+            _look_up_chunk(plane, at, c, shifts[j], widths[j], j, eq, out)
 
 
 @compiled
 def look_up(
-    table: np.ndarray, c: np.ndarray, shifts: np.ndarray, widths: np.ndarray, mask: np.ndarray, out: np.ndarray
+    table: np.ndarray,
+    values: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    bits: int,
+    shifts: np.ndarray,
+    widths: np.ndarray,
+    mask: np.ndarray,
+    out: np.ndarray,
+    sign: np.ndarray,
 ) -> None:
-    """out = leaf bits of every comparison, xor the low 2 K - 1 bits of mask.
+    """Leaf bits at the public values[first] - values[second]; see `deal_thermometers` for the shapes.
 
-    Bit j is gt_j and bit K + j is eq_j of chunk j, most significant chunk first; the last
-    chunk's eq is never formed, so that it cannot leave unmasked.
+    Bit j of out is gt_j and bit K + j is eq_j of chunk j, most significant chunk first, xor the low 2 K - 1 bits
+    of mask; the last chunk's eq is never formed, so that it cannot leave unmasked.  sign: the public value's bit
+    above those that are compared.
     """
-    count = shifts.size
-    keep = (_ONE << np.uint64(2 * count - 1)) - _ONE
-    for i in range(c.size):
-        leaf = _ZERO
-        for j in range(count):
-            chunk = (c[i] >> shifts[j]) & ((_ONE << widths[j]) - _ONE)
-            pair = (table[j, i] >> chunk) & _THREE
-            leaf |= (pair >> _ONE) << np.uint64(j)
-            if j < count - 1:
-                leaf |= ((pair ^ (pair >> _ONE)) & _ONE) << np.uint64(count + j)
-        out[i] = (leaf ^ np.uint64(mask[i])) & keep
+    rows = values.shape[1]
+    size = first.size * rows
+    low = (_ONE << np.uint64(bits + 1)) - _ONE
+    buffer = np.empty(min(_BLOCK, rows), dtype=np.uint64)
+    for pair in range(first.size):
+        for start in range(0, rows, _BLOCK):
+            c = buffer[: min(_BLOCK, rows - start)]
+            _difference(values, first[pair], second[pair], start, low, c)
+            at = pair * rows + start
+            for i in range(c.size):
+                sign[at + i] = np.uint8(c[i] >> np.uint64(bits))
+            _look_up_block(table, size, at, c, shifts, widths, mask, out)
+
+
+@njit(inline="always")
+def _parity(word: np.uint64) -> np.uint64:
+    word ^= word >> np.uint64(32)
+    word ^= word >> np.uint64(16)
+    word ^= word >> np.uint64(8)
+    word ^= word >> np.uint64(4)
+    word ^= word >> np.uint64(2)
+    return (word ^ (word >> _ONE)) & _ONE
 
 
 @compiled
@@ -278,13 +426,15 @@ def resolve_node(
     mask_selector: np.ndarray,
     node_selector: np.ndarray,
     constant: np.ndarray,
+    public: np.ndarray,
     one: np.uint64,
     out: np.ndarray,
 ) -> None:
     """out = the share of the AND node's bit: the monomials that the opened bits select.
 
     mask (N,) and node (N, bytes) are shares of the monomials of the masks; the selectors
-    are tables over the opened word; `constant` enters through this party's share of one.
+    are tables over the opened word; `constant`, and the public bit that is added to the
+    result, enter through this party's share of one.
     """
     width = node.shape[1]
     for i in range(opened.size):
@@ -292,36 +442,144 @@ def resolve_node(
         chosen = np.uint64(mask[i]) & np.uint64(mask_selector[o])
         for b in range(width):
             chosen ^= np.uint64(node[i, b] & node_selector[o, b])
-        chosen ^= np.uint64(constant[o]) & one
-        chosen ^= chosen >> np.uint64(32)
-        chosen ^= chosen >> np.uint64(16)
-        chosen ^= chosen >> np.uint64(8)
-        chosen ^= chosen >> np.uint64(4)
-        chosen ^= chosen >> np.uint64(2)
-        chosen ^= chosen >> np.uint64(1)
-        out[i] = np.uint8(chosen & _ONE)
-
-
-# ------------------------------------------------------ fused truncate + ReLU (see gates/relu.py)
+        chosen ^= np.uint64(constant[o] ^ public[i]) & one
+        out[i] = np.uint8(_parity(chosen))
 
 
 @compiled
-def relu_prepare(
-    a: np.ndarray, r1: np.ndarray, beta_r1: np.ndarray, when_negative: np.ndarray, when_positive: np.ndarray
+def resolve_short_node(
+    opened: np.ndarray,
+    mask: np.ndarray,
+    node: np.ndarray,
+    selector: np.ndarray,
+    public: np.ndarray,
+    one: np.uint64,
+    out: np.ndarray,
 ) -> None:
-    """The two additive terms of the mux, folded before inputs exist."""
-    for i in range(a.size):
-        when_negative[i] = _sub(a[i], beta_r1[i])
-        when_positive[i] = _sub(_add(a[i], beta_r1[i]), r1[i])
+    """`resolve_node` where mask (one byte) and node (N,) are one word of at most 31 bits, the constant its top bit."""
+    top = np.uint32(31)
+    for i in range(opened.size):
+        chosen = (np.uint32(mask[i]) | (np.uint32(node[i]) << np.uint32(8))) & selector[opened[i]]
+        chosen |= (selector[opened[i]] >> top) * (np.uint32(one) << top)
+        chosen ^= chosen >> np.uint32(16)
+        chosen ^= chosen >> np.uint32(8)
+        chosen ^= chosen >> np.uint32(4)
+        chosen ^= chosen >> np.uint32(2)
+        chosen ^= chosen >> np.uint32(1)
+        out[i] = np.uint8(chosen & np.uint32(1)) ^ (public[i] & np.uint8(one))
+
+
+# --------------------------------------------------- AND trees (see gates/maximum.py)
+
+
+@njit(inline="always")
+def _gather_words(bits: np.ndarray, place: np.ndarray, flip: np.ndarray, fill: int, words: np.ndarray) -> None:
+    """words = up to four rows of bits, side by side; `fill` where there is none."""
+    words[:] = np.uint8(0)
+    for slot in range(place.size):
+        at = np.uint8(slot)
+        if place[slot] < 0:
+            words |= np.uint8(fill << slot)
+            continue
+        row, change = bits[place[slot]], flip[slot]
+        for i in range(words.size):
+            words[i] |= (row[i] ^ change) << at
 
 
 @compiled
-def relu_mux(
+def deal_and_nodes(bits: np.ndarray, places: np.ndarray, monomials: np.ndarray, node: np.ndarray) -> None:
+    """Add the products of plain mask bits to a share of the nodes: node ^= monomials[word].
+
+    Shapes: bits (count, rows) uint8; places (nodes, 4), -1 for no input; node (nodes, rows) uint16.
+    """
+    rows = bits.shape[1]
+    words = np.empty(rows, dtype=np.uint8)
+    flip = np.zeros(4, dtype=np.uint8)
+    for n in range(places.shape[0]):
+        _gather_words(bits, places[n], flip, 0, words)
+        for i in range(rows):
+            node[n, i] ^= monomials[words[i]]
+
+
+@compiled
+def and_nodes(
+    bits: np.ndarray,
+    places: np.ndarray,
+    flips: np.ndarray,
+    node: np.ndarray,
+    selection: np.ndarray,
+    fresh: np.ndarray,
+    one: np.uint64,
+    out: np.ndarray,
+) -> None:
+    """out = shares of the ANDs of opened bits xor their masks, under `fresh`; see `deal_and_nodes`.
+
+    selection (16,): the monomials that an opened word selects.  All four ones: the constant, this party's share of one.
+    """
+    rows = bits.shape[1]
+    words = np.empty(rows, dtype=np.uint8)
+    full, mine = np.uint8(15), np.uint8(one)
+    for n in range(places.shape[0]):
+        _gather_words(bits, places[n], flips[n], 1, words)
+        for i in range(rows):
+            chosen = np.uint32(node[n, i] & selection[words[i]])
+            chosen ^= chosen >> np.uint32(8)
+            chosen ^= chosen >> np.uint32(4)
+            chosen ^= chosen >> np.uint32(2)
+            chosen ^= chosen >> np.uint32(1)
+            constant = mine if words[i] == full else np.uint8(0)
+            out[n, i] = np.uint8(chosen & np.uint32(1)) ^ constant ^ fresh[n, i]
+
+
+# ------------------------------------------ selection by an opened bit (see gates/relu.py)
+
+
+@compiled
+def deal_selected(
+    r: np.ndarray,
+    beta: np.ndarray,
+    shift: int,
+    share_beta: np.ndarray,
+    share_r1: np.ndarray,
+    share_m: np.ndarray,
+    share_beta_r1: np.ndarray,
+    share_beta_m: np.ndarray,
+) -> None:
+    """Turn the others' shares of beta, r1 = r >> shift, m = [r >= 2^60], beta r1 and beta m into the last ones.
+
+    Shapes: r (rows, n) plain masks; beta (n, rows) plain bits; the shares (n, rows).
+    """
+    f, top = np.uint64(shift), np.uint64(60)
+    rows, n = r.shape
+    for k in range(n):
+        for i in range(rows):
+            bit, r1, m = np.uint64(beta[k, i]), r[i, k] >> f, r[i, k] >> top
+            share_beta[k, i] = _sub(bit, share_beta[k, i])
+            share_r1[k, i] = _sub(r1, share_r1[k, i])
+            share_m[k, i] = _sub(m, share_m[k, i])
+            share_beta_r1[k, i] = _sub(bit * r1, share_beta_r1[k, i])
+            share_beta_m[k, i] = _sub(bit * m, share_beta_m[k, i])
+
+
+@compiled
+def offset_columns(public: np.ndarray, constant: np.uint64, shift: int, c: np.ndarray, c1: np.ndarray) -> None:
+    """c = public + constant mod p and c1 = c >> shift; public (rows, n), c and c1 (n, rows)."""
+    rows, n = public.shape
+    f = np.uint64(shift)
+    for k in range(n):
+        for i in range(rows):
+            value = _add(public[i, k], constant)
+            c[k, i] = value
+            c1[k, i] = value >> f
+
+
+@compiled
+def select(
     c: np.ndarray,
     e: np.ndarray,
     beta: np.ndarray,
-    when_negative: np.ndarray,
-    when_positive: np.ndarray,
+    r1: np.ndarray,
+    beta_r1: np.ndarray,
     m: np.ndarray,
     beta_m: np.ndarray,
     one: np.uint64,
@@ -329,21 +587,25 @@ def relu_mux(
     shift: int,
     out: np.ndarray,
 ) -> None:
-    """out = share of relu(y) + a, y the truncation of the opened c = x + 2^bits + r."""
+    """out[i] += share of the sum over k of (e xor beta)[k, i] y[k, i], y the truncation of c = x + 2^bits + r.
+
+    Shapes: out (rows,), all others (n, rows).
+    """
     f = np.uint64(shift)
     centre = _ONE << np.uint64(bits - shift)
     threshold = _ONE << np.uint64(bits + 1)
     wrap = _fold(_ONE << np.uint64(61 - shift))
-    for i in range(c.size):
-        value = _sub(c[i] >> f, centre)
-        if e[i] == 1:
-            term, select, carry = when_positive[i], _sub(one, beta[i]), _sub(m[i], beta_m[i])
-        else:
-            term, select, carry = when_negative[i], beta[i], beta_m[i]
-        total = _add(term, _mul(value, select))
-        if c[i] < threshold:
-            total = _add(total, _mul(carry, wrap))
-        out[i] = total
+    n, rows = c.shape
+    for k in range(n):
+        for i in range(rows):
+            value = _sub(c[k, i] >> f, centre)
+            chosen = _sub(one, beta[k, i]) if e[k, i] == 1 else beta[k, i]
+            minus = _sub(r1[k, i], beta_r1[k, i]) if e[k, i] == 1 else beta_r1[k, i]
+            total = _sub(_add(out[i], _mul(value, chosen)), minus)
+            if c[k, i] < threshold:
+                carry = _sub(m[k, i], beta_m[k, i]) if e[k, i] == 1 else beta_m[k, i]
+                total = _add(total, _mul(carry, wrap))
+            out[i] = total
 
 
 # --------------------------------------------------- Fourier series (see gates/fourier.py)

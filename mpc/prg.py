@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass, field
-from math import prod
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -45,25 +44,29 @@ class Seed:
         return digest("mpc/v1/seed-commitment", self.secret)
 
 
-def _keystream(seed: Seed, kind: str, count: int) -> np.ndarray:
-    """`count` bytes (rounded up to whole words) of AES-256-CTR as a fresh uint64 array."""
-    words = np.empty(-(-count // 8), dtype="<u8")
-    if not count:
-        return words
-    view = words.data.cast("B")
+def _fill(seed: Seed, kind: str, view: memoryview) -> None:
+    """Write AES-256-CTR's stream over the bytes."""
     cipher = Cipher(algorithms.AES(seed.derive("aes", kind).secret), modes.CTR(bytes(16))).encryptor()
     for start in range(0, len(view), len(_ZEROS)):
         size = min(len(_ZEROS), len(view) - start)
         written = cipher.update_into(memoryview(_ZEROS)[:size], view[start : start + size])
         if written != size:
             raise EntropyError("AES returned less than was asked for")
+
+
+def _stream(seed: Seed, kind: str, shape: tuple[int, ...], word: np.dtype, out: np.ndarray | None) -> np.ndarray:
+    """Words of the stream; in `out`, contiguous and of this shape and type, or in a fresh array."""
+    out = np.empty(shape, dtype=word) if out is None else out
+    if out.size:
+        _fill(seed, kind, out.reshape(-1).data.cast("B"))
+    return out
+
+
+def expand_field(seed: Seed, shape: tuple[int, ...], out: np.ndarray | None = None) -> np.ndarray:
+    """Uniform elements of F_p, in `out` if it is given."""
+    words = _stream(seed, "field", shape, np.dtype("<u8"), out)
+    reject(words.reshape(-1), seed)
     return words
-
-
-def expand_field(seed: Seed, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform elements of F_p."""
-    words = _keystream(seed, "field", 8 * prod(shape))
-    return reject(words, seed).reshape(shape)
 
 
 def reject(words: np.ndarray, seed: Seed) -> np.ndarray:
@@ -72,17 +75,16 @@ def reject(words: np.ndarray, seed: Seed) -> np.ndarray:
         for index in np.flatnonzero(words == kernels.P):
             attempt = 0
             while words[index] == kernels.P:
-                redraw = _keystream(seed, f"field/redraw/{index}/{attempt}", 8)
+                redraw = _stream(seed, f"field/redraw/{index}/{attempt}", (1,), words.dtype, None)
                 words[index] = redraw[0] & kernels.P
                 attempt += 1
     return words
 
 
-def expand_words(seed: Seed, shape: tuple[int, ...], width: int) -> np.ndarray:
-    """Uniform words of `width` bits, in the smallest unsigned type that holds them."""
+def expand_words(seed: Seed, shape: tuple[int, ...], width: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Uniform words of `width` bits, in the smallest unsigned type that holds them; in `out` if it is given."""
     kind = word_type(width)
-    words = _keystream(seed, f"words/{width}", kind.itemsize * prod(shape))
-    values = words.view(kind)[: prod(shape)].reshape(shape)
+    values = _stream(seed, f"words/{width}", shape, kind, out)
     if width < 8 * kind.itemsize:
         values &= kind.type((1 << width) - 1)
     return values

@@ -21,6 +21,12 @@ from mpc.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from mpc.comparison import Comparison
+    from mpc.conjunction import Nodes
+    from mpc.gates.selection import Selected
+
+Pairs = tuple[np.ndarray, np.ndarray]
+WHOLE: Pairs = (np.array([0]), np.array([-1]))
+"""Of a list of values, the pairs to compare: row 0 with nothing, unless told otherwise."""
 
 
 class _Secret:
@@ -131,7 +137,7 @@ class Lane:
 
     def const(self, public: np.ndarray) -> Share:
         """A share of public field elements."""
-        return Share(fp.mul(public, np.full((), self.one)))
+        return Share(fp.scale(public, int(self.one)))
 
     def const_bits(self, public: np.ndarray) -> BitShare:
         """A share of public bits, one a word."""
@@ -142,25 +148,57 @@ class Lane:
         flipped = np.full(mask.shape, self.one)
         return Share(np.where(public_bit == 1, fp.sub(flipped, mask.values), mask.values))
 
-    def sum_selected(self, words: BitShare, selected: np.ndarray) -> BitShare:
-        """The XOR of those bits of every word that a public word selects, one bit a word."""
-        parity = np.bitwise_count(words.values & selected) & 1
-        return BitShare(parity.astype(np.uint8), 1)
+    def look_up(
+        self, comparison: Comparison, table: BitShare, values: np.ndarray, mask: BitShare, pairs: Pairs = WHOLE
+    ) -> tuple[BitShare, np.ndarray]:
+        """The masked leaf bits of every comparison at the public values[a] - values[b], and their public sign bits.
 
-    def look_up(self, comparison: Comparison, table: BitShare, c: np.ndarray, mask: BitShare) -> BitShare:
-        """The masked leaf bits of every comparison at the public c; see `comparison`."""
-        out = np.empty(c.shape, dtype=mask.values.dtype)
-        kernels.look_up(table.values, c, comparison.shifts, comparison.widths, mask.values, out)
-        return BitShare(out, comparison.leaf_width)
+        Shapes: values (n, rows); results (pairs * rows,); see `comparison`.
+        """
+        first, second = pairs
+        size = first.size * values.shape[1]
+        out, sign = np.empty(size, dtype=mask.values.dtype), np.empty(size, dtype=np.uint8)
+        c = comparison
+        kernels.look_up(
+            table.values, values, first, second, c.bits, c.shifts, c.widths, mask.values.reshape(-1), out, sign
+        )
+        return BitShare(out, c.leaf_width), sign
 
-    def resolve(self, comparison: Comparison, opened: np.ndarray, mask: BitShare, node: BitShare) -> BitShare:
-        """The AND node's bit, xor the comparison's free bit, from the opened leaf words."""
+    def resolve(
+        self, comparison: Comparison, opened: np.ndarray, mask: BitShare, node: BitShare, public: np.ndarray
+    ) -> BitShare:
+        """The AND node's bit, xor the comparison's free bit and a public one, from the opened leaf words."""
         out = np.empty(opened.shape, dtype=np.uint8)
-        chosen = comparison.selectors
-        kernels.resolve_node(
-            opened, mask.values, node.values, chosen.mask, chosen.node, chosen.constant, self.bit_one, out
+        chosen, words = comparison.selectors, node.values
+        if chosen.short is not None:
+            whole = words.reshape(-1).view(f"<u{words.shape[1]}")
+            kernels.resolve_short_node(opened, mask.values, whole, chosen.short, public, self.bit_one, out)
+        else:
+            kernels.resolve_node(
+                opened, mask.values, words, chosen.mask, chosen.node, chosen.constant, public, self.bit_one, out
+            )
+        return BitShare(out, 1)
+
+    def conjunction(self, nodes: Nodes, opened: np.ndarray, node: BitShare, fresh: BitShare) -> BitShare:
+        """The ANDs of opened bits xor their masks, one for each node, under fresh bits.
+
+        Shapes: opened (bits, rows); node, fresh and the result (nodes, rows).
+        """
+        out = np.empty(fresh.shape, dtype=np.uint8)
+        kernels.and_nodes(
+            opened, nodes.places, nodes.flips, node.values, nodes.selection, fresh.values, self.bit_one, out
         )
         return BitShare(out, 1)
+
+    def select(self, c: np.ndarray, e: np.ndarray, dealt: Selected, bits: int, shift: int, mask: Share) -> Share:
+        """mask + the sum over the first axis of (e xor beta) y, y the truncation of the public c; see `gates.relu`.
+
+        Shapes: c, e and each dealt value (n, rows), mask and the result (rows,).
+        """
+        out = mask.values.reshape(-1).copy()
+        d = dealt
+        kernels.select(c, e, d.bit, d.r1, d.bit_r1, d.m, d.bit_m, self.one, bits, shift, out)
+        return Share(out)
 
 
 @dataclass(frozen=True, repr=False)

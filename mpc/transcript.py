@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from mpc.encoding import Part, canonical
+from mpc.encoding import Part, canonical, pieces
 
 
 class Transcript:
@@ -15,7 +15,8 @@ class Transcript:
 
     def absorb(self, *label_and_bytes: Part) -> None:
         """Add one opening: its label, then its canonical bytes."""
-        self._hash.update(canonical(*label_and_bytes))
+        for piece in pieces(*label_and_bytes):
+            self._hash.update(piece)
 
     @property
     def digest(self) -> bytes:

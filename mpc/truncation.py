@@ -17,11 +17,19 @@ from __future__ import annotations
 import numpy as np
 
 from mpc import field as fp
+from mpc import kernels
 
 
 def offset(public: np.ndarray, bits: int) -> np.ndarray:
     """c = x^ + 2^k from the opened wire x^ = x + r."""
     return fp.add_int(public, 1 << bits)
+
+
+def opened(public: np.ndarray, bits: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """c and c >> shift of the opened wire (rows, n), with its columns as rows: (n, rows)."""
+    c, c1 = (np.empty(public.shape[::-1], dtype=np.uint64) for _ in range(2))
+    kernels.offset_columns(public, np.uint64(1 << bits), shift, c, c1)
+    return c, c1
 
 
 def reference(x: np.ndarray, public: np.ndarray, bits: int, shift: int) -> np.ndarray:

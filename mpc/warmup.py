@@ -75,6 +75,7 @@ def _plan() -> Plan:
     add(Input(name="x", out="x"), 8, holders=_OWNER)
     add(Matmul(name="z", x="x", weight="w", bias="b", out="z"), 24, masking=Masking.DERIVED)
     add(Relu(name="short", x="z", out="short", shift=0), 24)
+    add(Relu(name="tiny", x="short", out="tiny", shift=20), 4, Fraction(1, 1 << 20))
     add(Matmul(name="wide", x="short", weight="w", out="wide"), 40, masking=Masking.DERIVED)
     add(Relu(name="long", x="wide", out="long", shift=0), 41)
     add(Truncate(name="t", x="long", out="t", shift=4), 38, Fraction(1, 16))

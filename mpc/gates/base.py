@@ -46,6 +46,16 @@ class Layout:
     width: int = 0
 
     @property
+    def packed(self) -> bool:
+        """Are elements smaller on the wire than in memory?"""
+        return self.width == 1
+
+    @property
+    def word(self) -> np.dtype:
+        """The type of an element in memory."""
+        return encoding.word_type(self.width or 64)
+
+    @property
     def size(self) -> int:
         """Encoded bytes."""
         if self.width:

@@ -9,6 +9,7 @@ import numpy as np
 from mpc import kernels
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation
+from mpc.shares import WHOLE, Pairs
 
 if TYPE_CHECKING:
     from mpc.interpret.dealer import Dealer
@@ -20,26 +21,29 @@ def comparison_correlations(comparison: Comparison, size: int, looks: tuple[str,
     Several look-ups at different public positions of one table are safe: each opened bit has
     a mask of its own.
     """
-    specs = [Correlation("table", (comparison.chunks, size), width=64, dependent=True)]
+    specs = [Correlation("table", (comparison.table_bytes * size,), width=8, dependent=True)]
     for look in looks:
         specs.append(Correlation(f"{look}leaf_mask", (size,), width=comparison.mask_width))
         specs.append(Correlation(f"{look}node", (size, comparison.node_bytes), width=8, dependent=True))
     return specs
 
 
-def deal_comparison(run: Dealer, comparison: Comparison, r: np.ndarray, looks: tuple[str, ...] = ("",)) -> np.ndarray:
-    """Deal for `r`, flat; returns the plain free bits, one row a look-up (flat for one)."""
-    table = np.empty((comparison.chunks, r.size), dtype=np.uint64)
-    kernels.thermometers(r, comparison.shifts, comparison.widths, table)
-    run.dependent("table", table)
-    free = []
-    for look in looks:
+def deal_comparison(
+    run: Dealer, comparison: Comparison, values: np.ndarray, pairs: Pairs = WHOLE, looks: tuple[str, ...] = ("",)
+) -> np.ndarray:
+    """Deal for the differences of pairs of rows of plain values (n, rows).
+
+    Returns:
+        the plain bits under which the results are opened, (looks, pairs * rows) uint8: each the free bit xor the
+        difference's bit above those that are compared.
+    """
+    first, second = pairs
+    size = first.size * values.shape[1]
+    free, sign = np.empty((len(looks), size), dtype=np.uint8), np.empty(size, dtype=np.uint8)
+    c = comparison
+    kernels.deal_thermometers(values, first, second, c.bits, c.shifts, c.widths, run.others("table"), sign)
+    for look, found in zip(looks, free, strict=True):
         mask = run.uniform(f"{look}leaf_mask")
-        run.dependent(f"{look}node", comparison.products(mask))
-        free.append(comparison.free_bit(mask))
-    return free[0] if len(looks) == 1 else np.stack(free)
-
-
-def sign_bit(values: np.ndarray, comparison: Comparison) -> np.ndarray:
-    """The bit just above those that are compared, uint8."""
-    return ((values >> np.uint64(comparison.bits)) & np.uint64(1)).astype(np.uint8)
+        kernels.deal_nodes(mask, c.product_table, c.leaf_width, run.others(f"{look}node"), found)
+        found ^= sign
+    return free

@@ -30,8 +30,8 @@ from mpc import field as fp
 from mpc import kernels, tables, truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
-from mpc.gates.compare import comparison_correlations, deal_comparison, sign_bit
-from mpc.shares import Share
+from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Frozen, Masking
 
 if TYPE_CHECKING:
@@ -166,12 +166,10 @@ class Fourier(Gate):
         run.dependent("waves", waves)
         if self.clamp is None:
             return
-        r1, _ = truncation.mask_parts(r, self.clamp.shift)
-        comparison = self.comparison(run.wires)
-        free = deal_comparison(run, comparison, r1, _LOOKS)
-        beta_over = (free[0] ^ sign_bit(r1, comparison)).astype(np.uint64)
-        beta_out = (free[0] ^ free[1]).astype(np.uint64)
-        run.dependent("beta_over", beta_over)
+        r1, _ = truncation.mask_parts(r.reshape(1, -1), self.clamp.shift)
+        over, under = deal_comparison(run, self.comparison(run.wires), r1, looks=_LOOKS)
+        beta_out = (over ^ under).astype(np.uint64)
+        run.dependent("beta_over", over.astype(np.uint64))
         run.dependent("beta_out", beta_out)
         run.dependent("beta_waves", waves * beta_out)
 
@@ -190,9 +188,9 @@ class Fourier(Gate):
         if self.clamp is None:
             inside, waves, rest = lane.const(np.ones_like(c)), kept["waves"], None
         else:
-            leaves, shared = self._look_up(run, c)
-            opened = yield tuple(leaves)
-            over, out = yield self._bits(run, opened, shared)
+            leaves, signs = self._look_up(run, c)
+            opened = yield leaves
+            over, out = yield self._bits(run, opened, signs)
             beyond = lane.select_bit(out, kept["beta_out"])
             inside = lane.const(np.ones_like(c)) - beyond
             waves = kept["beta_waves"].where(out, kept["rest"])
@@ -204,8 +202,8 @@ class Fourier(Gate):
         (public,) = yield ((total.reshape(run.shape(self.out)) + kept["mask"]),)
         run.set(self.out, public)
 
-    def _look_up(self, run: Party, c: np.ndarray) -> tuple[list, list[np.ndarray]]:
-        """Both masked leaf words, and the public rounded values they were looked up at."""
+    def _look_up(self, run: Party, c: np.ndarray) -> tuple[tuple[BitShare, ...], tuple[np.ndarray, ...]]:
+        """Both masked leaf words, and the public sign bits beside them."""
         clamp, comparison = self.clamp, self.comparison(run.wires)
         if clamp is None:
             raise self.refuse("not clamped")
@@ -214,18 +212,20 @@ class Fourier(Gate):
             truncation.offset(fp.add_int(c, -level), bits) >> np.uint64(clamp.shift)
             for level in (clamp.high, clamp.low)
         ]
-        leaves = [
-            run.lane.look_up(comparison, run.kept["table"], c1, run.kept[f"{look}leaf_mask"])
-            for look, c1 in zip(_LOOKS, rounded, strict=True)
-        ]
-        return leaves, rounded
+        leaves, signs = zip(
+            *(
+                run.lane.look_up(comparison, run.kept["table"], c1.reshape(1, -1), run.kept[f"{look}leaf_mask"])
+                for look, c1 in zip(_LOOKS, rounded, strict=True)
+            ),
+            strict=True,
+        )
+        return leaves, signs
 
-    def _bits(self, run: Party, opened: tuple[np.ndarray, ...], rounded: list[np.ndarray]) -> tuple:
+    def _bits(self, run: Party, opened: tuple[np.ndarray, ...], signs: tuple[np.ndarray, ...]) -> tuple:
         """Shares of over and out, each under its beta."""
         comparison, lane = self.comparison(run.wires), run.lane
         over, under = (
-            lane.resolve(comparison, leaf, run.kept[f"{look}leaf_mask"], run.kept[f"{look}node"])
-            ^ lane.const_bits(sign_bit(c1, comparison))
-            for look, leaf, c1 in zip(_LOOKS, opened, rounded, strict=True)
+            lane.resolve(comparison, leaf, run.kept[f"{look}leaf_mask"], run.kept[f"{look}node"], sign)
+            for look, leaf, sign in zip(_LOOKS, opened, signs, strict=True)
         )
         return over, over ^ under ^ lane.const_bits(np.ones(under.shape, dtype=np.uint8))

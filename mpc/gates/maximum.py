@@ -8,32 +8,32 @@ the provider knows (y = rounded x, as in truncation.py; modulo 2^(q+2) the wraps
 so d_ij = [y_i wins against y_j], ties by index, is one table comparison on q + 1 bits, opened
 under its beta.  Comparing rounded values, not rounded differences, keeps the order transitive:
 exactly one i has  sel_i = AND_{j != i} d_ij.  The ANDs are trees of nodes of at most four
-inputs: bits opened under masks select among dealt monomials of the masks, one round a level.
-The last level's bits are opened under gamma_i, e_i = sel_i xor gamma_i, and
+inputs (conjunction.py), one round a level.  The last level's bits are opened under gamma_i,
+e_i = sel_i xor gamma_i, and
 
-    max   = sum_i e_i (C_i - r1_i + W m_i) + (1 - 2 e_i)(C_i gamma_i - gamma_i r1_i + W gamma_i m_i)
+    max   = sum_i sel_i y_i            a selection by an opened bit, see selection.py, for every i
     index = sum_i i (e_i xor gamma_i)
 
-with C_i = c1_i - 2^(k-f), W = pub 2^(61-f), the mux of relu.py, once for every i.
-
-Fused with a ReLU, zero is one more candidate (c1 = 2^(k-f), r1 = 0), which every other has to
+Fused with a ReLU, zero is one more candidate (c1 - 2^(k-f) = r1 = 0), which every other has to
 beat and which is never selected: max(0, y_1 .. y_n), in the same rounds.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from mpc import field as fp
 from mpc import kernels, truncation
 from mpc.comparison import Comparison
+from mpc.conjunction import MONOMIALS, Nodes, tree_level
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
-from mpc.gates.compare import comparison_correlations, deal_comparison, sign_bit
-from mpc.shares import Share
+from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.selection import deal_selection, selection_correlations, take_selection
+from mpc.shares import Pairs, Share
 from mpc.wires import Masking
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from mpc.interpret.reference import Reference
 
 MOST = 128
-_FAN_IN = 4
-_MONOMIALS = (1 << _FAN_IN) - 1
 
 
 class Maximum(Gate):
@@ -90,20 +88,11 @@ class Maximum(Gate):
         n = wires[self.x].sizes[-1]
         return n, count(wires[self.x]) // n
 
-    def _pairs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        return _pairs(n + self.rectify, self.last)
+    def _pairs(self, n: int) -> Pairs:
+        return _pairs(n, self.rectify, self.last)
 
-    def _levels(self, n: int) -> tuple[int, ...]:
-        return _levels(n + self.rectify)
-
-    def _by_candidate(self, pairs: np.ndarray, n: int, flip: np.uint8 | None = None) -> np.ndarray:
-        return _by_candidate(pairs, n + self.rectify, flip)[:n]
-
-    def _candidates(self, values: np.ndarray, zero: int) -> np.ndarray:
-        """The rows that are compared: those of the input and, for a ReLU, zero's."""
-        if not self.rectify:
-            return values
-        return np.concatenate([values, np.full((1, values.shape[1]), zero, dtype=values.dtype)])
+    def _levels(self, n: int) -> tuple[Nodes, ...]:
+        return _levels(n, self.rectify)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         n, rows = self._sizes(wires)
@@ -112,21 +101,23 @@ class Maximum(Gate):
             (Opening("leaf", pairs, width=self.comparison(wires).leaf_width),),
             (Opening("pairs", pairs, width=1),),
         ]
-        rounds += [(Opening(f"and{i}", (n, groups, rows), width=1),) for i, groups in enumerate(self._levels(n))]
+        for level, nodes in enumerate(self._levels(n)):
+            rounds.append((Opening(f"and{level}", (len(nodes.places), rows), width=1),))
         rounds.append(tuple(Opening(name, wires[name].sizes) for name in self.writes))
         return tuple(rounds)
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         n, rows = self._sizes(wires)
         pairs = len(self._pairs(n)[0]) * rows
-        dealt = ["gamma"] + (["r1", "m", "gamma_r1", "gamma_m"] if self.value is not None else [])
         specs = [drawn_mask(wires[name]) for name in self.writes]
         specs += comparison_correlations(self.comparison(wires), pairs)
-        for level, groups in enumerate(self._levels(n)):
-            specs.append(Correlation(f"node{level}", (n, groups, rows), width=_MONOMIALS, dependent=True))
-            specs.append(Correlation(f"fresh{level}", (n, groups, rows), width=1))
-        specs += [Correlation(name, (n, rows), dependent=True) for name in dealt]
-        return tuple(specs)
+        for level, nodes in enumerate(self._levels(n)):
+            shape = (len(nodes.places), rows)
+            specs.append(Correlation(f"node{level}", shape, width=MONOMIALS, dependent=True))
+            specs.append(Correlation(f"fresh{level}", shape, width=1))
+        if self.value is None:
+            return (*specs, Correlation("gamma", (n, rows), dependent=True))
+        return (*specs, *selection_correlations("gamma", (n, rows)))
 
     def reference(self, run: Reference) -> None:
         run.require_room(self.x, self.shift)
@@ -143,156 +134,84 @@ class Maximum(Gate):
         for name in self.writes:
             run.draw_mask(name)
         n, rows = self._sizes(run.wires)
-        comparison = self.comparison(run.wires)
-        r1, m = truncation.mask_parts(_classes_first(run.mask(self.x)), self.shift)
-        a, b = self._pairs(n)
-        compared = self._candidates(r1, 0)
-        differences = _low(compared[a] - compared[b], comparison.bits + 1).reshape(-1)
-        beta = deal_comparison(run, comparison, differences) ^ sign_bit(differences, comparison)
-        bits = self._by_candidate(beta.reshape(-1, rows), n)
-        for level, _ in enumerate(self._levels(n)):
-            run.dependent(f"node{level}", _monomials(_grouped(bits, fill=0)))
+        r = np.ascontiguousarray(run.mask(self.x)).reshape(rows, n)
+        r1 = np.ascontiguousarray(r.T) >> np.uint64(self.shift)
+        beta = deal_comparison(run, self.comparison(run.wires), r1, self._pairs(n))
+        bits = beta.reshape(-1, rows)
+        for level, nodes in enumerate(self._levels(n)):
+            kernels.deal_and_nodes(bits, nodes.places, nodes.monomials, run.others(f"node{level}"))
             bits = run.uniform(f"fresh{level}")
-        gamma = bits[:, 0, :].astype(np.uint64)
-        run.dependent("gamma", gamma)
-        if self.value is not None:
-            run.dependent("r1", r1)
-            run.dependent("m", m)
-            run.dependent("gamma_r1", gamma * r1)
-            run.dependent("gamma_m", gamma * m)
+        if not self._levels(n):  # one pair is all there is
+            bits = np.repeat(bits, n, axis=0)
+        if self.value is None:
+            run.dependent("gamma", bits.astype(np.uint64))
+        else:
+            deal_selection(run, "gamma", bits, r, self.shift)
 
     def prepare(self, run: Party) -> None:
         n, _ = self._sizes(run.wires)
         run.kept.update({f"mask:{name}": run.take_mask(name) for name in self.writes})
         run.kept.update({name: run.take_bits(name) for name in ("table", "leaf_mask", "node")})
-        for level, _groups in enumerate(self._levels(n)):
+        for level, _nodes in enumerate(self._levels(n)):
             run.kept.update({f"{name}{level}": run.take_bits(f"{name}{level}") for name in ("node", "fresh")})
-        run.kept["gamma"] = run.take("gamma")
-        if self.value is not None:
-            r1, gamma_r1 = (run.take(name).values.reshape(-1) for name in ("r1", "gamma_r1"))
-            negative, positive = np.empty_like(r1), np.empty_like(r1)
-            kernels.relu_prepare(fp.zeros(r1.shape), r1, gamma_r1, negative, positive)
-            run.kept.update(negative=negative, positive=positive, m=run.take("m"), gamma_m=run.take("gamma_m"))
+        if self.value is None:
+            run.kept["gamma"] = run.take("gamma")
+        else:
+            run.kept["selected"] = selected = take_selection(run, "gamma")
+            run.kept["gamma"] = Share(selected.bit)
 
     def evaluate(self, run: Party) -> Evaluation:
         kept, lane, comparison = run.kept, run.lane, self.comparison(run.wires)
         n, rows = self._sizes(run.wires)
-        c = truncation.offset(_classes_first(run.public(self.x)), run.wire(self.x).bits)
-        c1 = self._candidates(c >> np.uint64(self.shift), 1 << (run.wire(self.x).bits - self.shift))
-        a, b = self._pairs(n)
-        differences = _low(c1[a] - c1[b], comparison.bits + 1).reshape(-1)
-        (leaf,) = yield (lane.look_up(comparison, kept["table"], differences, kept["leaf_mask"]),)
-        negative = lane.resolve(comparison, leaf, kept["leaf_mask"], kept["node"])
-        loses = sign_bit(differences, comparison)
-        wins = negative ^ lane.const_bits(loses if self.last else loses ^ np.uint8(1))
+        bits = run.wire(self.x).bits
+        c, c1 = truncation.opened(run.public(self.x).reshape(rows, n), bits, self.shift)
+        c1 -= np.uint64(1 << (bits - self.shift))  # so that zero's is 0; modulo 2^64 is modulo 2^(q+2) as well
+        looked_up, loses = lane.look_up(comparison, kept["table"], c1, kept["leaf_mask"], self._pairs(n))
+        (leaf,) = yield (looked_up,)
+        public = loses if self.last else loses ^ np.uint8(1)
+        wins = lane.resolve(comparison, leaf, kept["leaf_mask"], kept["node"], public)
         (opened,) = yield (wins,)
-        bits = self._by_candidate(opened.reshape(-1, rows), n, flip=np.uint8(1))
-        for level, _ in enumerate(self._levels(n)):
-            opened_groups, node = _grouped(bits, fill=1), kept[f"node{level}"]
-            joined = lane.sum_selected(node, _selection_table()[opened_groups])
-            joined = joined ^ lane.const_bits(opened_groups == _MONOMIALS) ^ kept[f"fresh{level}"]
-            (bits,) = yield (joined,)
-        e = np.ascontiguousarray(bits[:, 0, :])
-        public = yield tuple(self._output(run, name, c, e) for name in self.writes)
-        for name, value in zip(self.writes, public, strict=True):
+        for level, nodes in enumerate(self._levels(n)):
+            won = opened.reshape(-1, rows)
+            (opened,) = yield (lane.conjunction(nodes, won, kept[f"node{level}"], kept[f"fresh{level}"]),)
+        e = opened.reshape(n, rows) if self._levels(n) else np.stack([opened, opened ^ np.uint8(1)])
+        results = yield tuple(self._output(run, name, c, e) for name in self.writes)
+        for name, value in zip(self.writes, results, strict=True):
             run.set(name, value)
 
     def _output(self, run: Party, name: str, c: np.ndarray, e: np.ndarray) -> Share:
         """The share of one output, under its mask."""
-        kept, lane = run.kept, run.lane
+        kept, mask = run.kept, run.kept[f"mask:{name}"]
         if name == self.index:
             places = np.arange(len(e), dtype=np.uint64)[:, None]
-            terms = lane.select_bit(e, kept["gamma"]).times(np.broadcast_to(places, e.shape))
-        else:
-            out = np.empty(c.size, dtype=np.uint64)
-            gamma, m, gamma_m = (kept[key].values.reshape(-1) for key in ("gamma", "m", "gamma_m"))
-            kernels.relu_mux(
-                c.reshape(-1),
-                e.reshape(-1),
-                gamma,
-                kept["negative"],
-                kept["positive"],
-                m,
-                gamma_m,
-                lane.one,
-                run.wire(self.x).bits,
-                self.shift,
-                out,
-            )
-            terms = Share(out.reshape(c.shape))
-        return terms.sum_first().reshape(run.shape(name)) + kept[f"mask:{name}"]
+            terms = run.lane.select_bit(e, kept["gamma"]).times(np.broadcast_to(places, e.shape))
+            return terms.sum_first().reshape(run.shape(name)) + mask
+        value = run.lane.select(c, e, kept["selected"], run.wire(self.x).bits, self.shift, mask)
+        return value.reshape(run.shape(name))
 
 
 @cache
-def _pairs(n: int, last: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(a, b) of every pair i < j: i wins unless y_a - y_b is negative; for `last`, if it is."""
-    i, j = np.triu_indices(n, 1)
+def _pairs(n: int, rectify: bool, last: bool) -> Pairs:
+    """(a, b) of every pair i < j: i wins unless y_a - y_b is negative; for `last`, if it is.  -1 is zero."""
+    i, j = np.triu_indices(n + rectify, 1)
+    j[j == n] = -1
     return (j, i) if last else (i, j)
 
 
 @cache
-def _levels(n: int) -> tuple[int, ...]:
-    """How many nodes each candidate has on each level of its tree of n - 1 inputs."""
-    levels, width = [], n - 1
-    while width > 1:
-        width = -(-width // _FAN_IN)
-        levels.append(width)
-    return tuple(levels)
+def _levels(n: int, rectify: bool) -> tuple[Nodes, ...]:
+    """The AND trees of all candidates side by side: first over the pairs, then over the nodes before.
 
-
-def _by_candidate(pairs: np.ndarray, n: int, flip: np.uint8 | None = None) -> np.ndarray:
-    """(pairs, rows) to (n, n - 1, rows): candidate i's bits against every other.
-
-    d_ji = d_ij xor 1; masks do not flip, opened bits do.
+    A pair's bit says that its first wins: for the second it is the complement that counts.
     """
-    number = np.zeros((n, n), dtype=np.int64)
-    upper = np.triu_indices(n, 1)
-    number[upper] = np.arange(len(upper[0]))
-    number += number.T
-    others = ~np.eye(n, dtype=bool)
-    bits = pairs[number[others].reshape(n, n - 1)]
-    if flip is not None:
-        below = np.tril(np.ones((n, n), dtype=bool), -1)[others].reshape(n, n - 1, 1)
-        bits = np.where(below, bits ^ flip, bits)
-    return bits
-
-
-def _grouped(bits: np.ndarray, fill: int) -> np.ndarray:
-    """(n, inputs, rows) to words (n, groups, rows) of four bits, the last group filled up."""
-    n, inputs, rows = bits.shape
-    groups = -(-inputs // _FAN_IN)
-    padded = np.full((n, groups * _FAN_IN, rows), fill, dtype=np.uint16)
-    padded[:, :inputs] = bits
-    split = padded.reshape(n, groups, _FAN_IN, rows)
-    weights = (1 << np.arange(_FAN_IN, dtype=np.uint16))[:, None]
-    return (split * weights).sum(axis=2).astype(np.uint16)
-
-
-@cache
-def _monomial_table() -> np.ndarray:
-    """Mask word to the word of its 15 products: bit s - 1 is the product of the bits in s."""
-    words = range(1 << _FAN_IN)
-    return np.array([sum(((w & s) == s) << (s - 1) for s in words if s) for w in words], dtype=np.uint16)
-
-
-@cache
-def _selection_table() -> np.ndarray:
-    """Opened word o to the monomials that it selects: s whose complement is all ones in o."""
-    words = range(1 << _FAN_IN)
-    full = (1 << _FAN_IN) - 1
-    chosen = [sum(((o | s) == full) << (s - 1) for s in words if s) for o in words]
-    return np.array(chosen, dtype=np.uint16)
-
-
-def _monomials(masks: np.ndarray) -> np.ndarray:
-    return _monomial_table()[masks]
-
-
-def _classes_first(values: np.ndarray) -> np.ndarray:
-    """(..., n) to (n, rows)."""
-    return np.ascontiguousarray(values.reshape(-1, values.shape[-1]).T)
-
-
-def _low(values: np.ndarray, bits: int) -> np.ndarray:
-    """Modulo 2^bits: uint64 subtraction wraps at 2^64, a multiple of it."""
-    return values & np.uint64((1 << bits) - 1)
+    candidates = n + rectify
+    number = {pair: place for place, pair in enumerate(combinations(range(candidates), 2))}
+    others = [[j for j in range(candidates) if j != i] for i in range(n)]
+    inputs = [[number[min(i, j), max(i, j)] for j in others[i]] for i in range(n)]
+    if candidates == 2:
+        return ()
+    levels = [tree_level(inputs, [[int(j < i) for j in others[i]] for i in range(n)])]
+    while (width := len(levels[-1].places) // n) > 1:
+        inputs = [[i * width + k for k in range(width)] for i in range(n)]
+        levels.append(tree_level(inputs, [[0] * width] * n))
+    return tuple(levels)

@@ -6,13 +6,8 @@ sign of the *rounded* y needs a comparison on q bits only:
     [y >= 0] = c1[q] xor r1[q] xor [r1 mod 2^q > c1 mod 2^q]
 
 It is opened under a bit beta, e = [y >= 0] xor beta; beta is defined from the comparison's
-free bit, sb = beta xor r1[q], so that neither costs a correction.  With C = c1 - 2^(k-f) and
-W = pub 2^(61-f):
-
-    relu(y) = e (C - r1 + W m) + (1 - 2e) (C beta - beta r1 + W beta m)
-
-whose terms without C are folded offline with the next wire's mask.  m and beta m count only
-where pub = 1, about one element in 2^(61-k-1).
+free bit, sb = beta xor r1[q], so that neither costs a correction.  What remains is a selection
+by an opened bit, see selection.py.
 """
 
 from __future__ import annotations
@@ -22,11 +17,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
-from mpc import kernels, truncation
+from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
-from mpc.gates.compare import comparison_correlations, deal_comparison, sign_bit
-from mpc.shares import Share
+from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.selection import deal_selection, selection_correlations, take_selection
 from mpc.wires import Masking
 
 if TYPE_CHECKING:
@@ -70,9 +65,9 @@ class Relu(Gate):
         return ((leaf,), (Opening("e", shape, width=1),), (Opening("y", wires[self.out].sizes),))
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
-        shape = (count(wires[self.x]),)
-        values = [Correlation(name, shape, dependent=True) for name in ("r1", "m", "beta", "beta_r1", "beta_m")]
-        return (drawn_mask(wires[self.out]), *comparison_correlations(self.comparison(wires), shape[0]), *values)
+        size = count(wires[self.x])
+        compared = comparison_correlations(self.comparison(wires), size)
+        return (drawn_mask(wires[self.out]), *compared, *selection_correlations("beta", (1, size)))
 
     def reference(self, run: Reference) -> None:
         run.require_room(self.x, self.shift)
@@ -81,49 +76,22 @@ class Relu(Gate):
 
     def deal(self, run: Dealer) -> None:
         run.draw_mask(self.out)
-        r1, m = truncation.mask_parts(run.mask(self.x).reshape(-1), self.shift)
-        comparison = self.comparison(run.wires)
-        free = deal_comparison(run, comparison, r1)
-        beta = (free ^ sign_bit(r1, comparison)).astype(np.uint64)
-        run.dependent("r1", r1)
-        run.dependent("m", m)
-        run.dependent("beta", beta)
-        run.dependent("beta_r1", beta * r1)
-        run.dependent("beta_m", beta * m)
+        r = run.mask(self.x).reshape(-1, 1)
+        r1, _ = truncation.mask_parts(r.T, self.shift)
+        beta = deal_comparison(run, self.comparison(run.wires), r1)
+        deal_selection(run, "beta", beta, r, self.shift)
 
     def prepare(self, run: Party) -> None:
-        mask = run.take_mask(self.out)
-        r1, beta_r1 = run.take("r1").values, run.take("beta_r1").values
-        when_negative, when_positive = np.empty_like(r1), np.empty_like(r1)
-        kernels.relu_prepare(mask.values.reshape(-1), r1, beta_r1, when_negative, when_positive)
-        run.kept.update(
-            when_negative=when_negative,
-            when_positive=when_positive,
-            **{name: run.take_bits(name) for name in ("table", "leaf_mask", "node")},
-            **{name: run.take(name).values for name in ("beta", "m", "beta_m")},
-        )
+        run.kept.update(mask=run.take_mask(self.out), selected=take_selection(run, "beta"))
+        run.kept.update({name: run.take_bits(name) for name in ("table", "leaf_mask", "node")})
 
     def evaluate(self, run: Party) -> Evaluation:
         kept, lane, bits = run.kept, run.lane, run.wire(self.x).bits
         comparison = self.comparison(run.wires)
-        c = truncation.offset(run.public(self.x).reshape(-1), bits)
-        c1 = c >> np.uint64(self.shift)
-        (leaf,) = yield (lane.look_up(comparison, kept["table"], c1, kept["leaf_mask"]),)
-        below = lane.resolve(comparison, leaf, kept["leaf_mask"], kept["node"])
-        (e,) = yield (below ^ lane.const_bits(sign_bit(c1, comparison)),)
-        y = np.empty_like(c)
-        kernels.relu_mux(
-            c,
-            e,
-            kept["beta"],
-            kept["when_negative"],
-            kept["when_positive"],
-            kept["m"],
-            kept["beta_m"],
-            lane.one,
-            bits,
-            self.shift,
-            y,
-        )
-        (opened,) = yield (Share(y.reshape(run.shape(self.out))),)
+        c, c1 = truncation.opened(run.public(self.x).reshape(-1, 1), bits, self.shift)
+        looked_up, sign = lane.look_up(comparison, kept["table"], c1, kept["leaf_mask"])
+        (leaf,) = yield (looked_up,)
+        (e,) = yield (lane.resolve(comparison, leaf, kept["leaf_mask"], kept["node"], sign),)
+        y = lane.select(c, e.reshape(1, -1), kept["selected"], bits, self.shift, kept["mask"])
+        (opened,) = yield (y.reshape(run.shape(self.out)),)
         run.set(self.out, opened)

@@ -20,7 +20,7 @@ from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
-from mpc.gates.compare import comparison_correlations, deal_comparison, sign_bit
+from mpc.gates.compare import comparison_correlations, deal_comparison
 from mpc.gates.linear import Factor
 from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Masking
@@ -89,10 +89,9 @@ class Step(Gate):
 
     def deal(self, run: Dealer) -> None:
         run.draw_mask(self.out)
-        r1, _ = truncation.mask_parts(run.mask(self.x).reshape(-1), self.shift)
-        comparison = self.comparison(run.wires)
-        free = deal_comparison(run, comparison, r1, self._looks).reshape(len(self.levels), -1)
-        run.dependent("beta", (free ^ sign_bit(r1, comparison)).astype(np.uint64))
+        r1, _ = truncation.mask_parts(run.mask(self.x).reshape(1, -1), self.shift)
+        beta = deal_comparison(run, self.comparison(run.wires), r1, looks=self._looks)
+        run.dependent("beta", beta.astype(np.uint64))
 
     def prepare(self, run: Party) -> None:
         run.kept.update(mask=run.take_mask(self.out), beta=run.take("beta"), table=run.take_bits("table"))
@@ -106,14 +105,17 @@ class Step(Gate):
             truncation.offset(fp.add_int(public, -level), self._bits(run.wires)) >> np.uint64(self.shift)
             for level in self.levels
         ]
-        opened = yield tuple(
-            lane.look_up(comparison, kept["table"], c1, kept[f"{look}leaf_mask"])
-            for look, c1 in zip(self._looks, rounded, strict=True)
+        leaves, signs = zip(
+            *(
+                lane.look_up(comparison, kept["table"], c1.reshape(1, -1), kept[f"{look}leaf_mask"])
+                for look, c1 in zip(self._looks, rounded, strict=True)
+            ),
+            strict=True,
         )
+        opened = yield leaves
         bits = [
-            lane.resolve(comparison, leaf, kept[f"{look}leaf_mask"], kept[f"{look}node"])
-            ^ lane.const_bits(sign_bit(c1, comparison))
-            for look, leaf, c1 in zip(self._looks, opened, rounded, strict=True)
+            lane.resolve(comparison, leaf, kept[f"{look}leaf_mask"], kept[f"{look}node"], sign)
+            for look, leaf, sign in zip(self._looks, opened, signs, strict=True)
         ]
         (e,) = yield (BitShare.stack(bits),)
         number = lane.select_bit(e, kept["beta"]).values  # (levels, elements)

@@ -6,13 +6,13 @@ input, a masked value or an output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mpc import field as fp
+from mpc import kernels
 from mpc.correlations import BundleId, corrected_party, expand, sub_seed
 from mpc.errors import LocalProtocolError
 from mpc.gates.base import Correlation, Gate, Wires, mask_name
@@ -41,7 +41,7 @@ class Dealt:
         commitments: held wire -> H(k_i) of every party.
     """
 
-    corrections: bytes = field(repr=False)
+    corrections: memoryview = field(repr=False)
     corrected: int
     commitments: dict[str, list[bytes]]
 
@@ -58,7 +58,9 @@ class Dealer:
         self._commitments: dict[str, list[bytes]] = {}
         self._gate: Gate
         self._specs: dict[str, Correlation] = {}
-        self._blobs: dict[str, bytes] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        self._apart: dict[str, np.ndarray] = {}
+        self._blob = np.empty(0, dtype=np.uint8)
 
     def wire(self, name: str) -> Wire:
         return self.wires[name]
@@ -72,21 +74,39 @@ class Dealer:
         seeds = [sub_seed(draws, self._gate, spec) for draws in self._draws]
         if spec.holders:
             self._commitments[name] = [seed.commitment() for seed in seeds]
-        return _accumulate(spec, (expand(seed, spec) for seed in seeds))
+        total = expand(seeds[0], spec)
+        for seed in seeds[1:]:
+            _add_to(total, expand(seed, spec), spec)
+        return total
 
     def dependent(self, name: str, plain: np.ndarray) -> None:
         """Share a plain value: everyone but the corrected party expands, that one is sent its share."""
+        bits = name in self._specs and self._specs[name].width > 0
+        share = self.others(name)
+        if plain.shape != share.shape:
+            raise LocalProtocolError(f"{self._gate.name}/{name}: dealt {plain.shape}, declared {share.shape}")
+        if bits:
+            share ^= plain.astype(share.dtype, copy=False)
+        else:
+            kernels.sub(np.ascontiguousarray(plain).reshape(-1), share.reshape(-1), share.reshape(-1))
+
+    def others(self, name: str) -> np.ndarray:
+        """What all parties but the corrected one hold of a dependent value, where that one's share belongs.
+
+        The gate turns it into that share, in place: into plain minus it, for bits plain xor it.
+        """
         spec = self._claim(name, dependent=True)
-        if plain.shape != spec.shape:
-            raise LocalProtocolError(f"{self._gate.name}/{name}: dealt {plain.shape}, declared {spec.shape}")
-        others = (
-            expand(sub_seed(draws, self._gate, spec), spec)
-            for index, draws in enumerate(self._draws)
-            if index != self._corrected
-        )
-        known = _accumulate(spec, others)
-        share = plain ^ known if spec.width else fp.sub(plain, known)
-        self._blobs[name] = spec.encode(share)
+        start, end = self._places[name]
+        place = self._blob[start:end]
+        if spec.packed or start % spec.word.itemsize:  # put there when the gate is done
+            self._apart[name] = out = np.empty(spec.shape, dtype=spec.word)
+        else:
+            out = place.view(spec.word).reshape(spec.shape)
+        seeds = [sub_seed(draws, self._gate, spec) for i, draws in enumerate(self._draws) if i != self._corrected]
+        expand(seeds[0], spec, out)
+        for seed in seeds[1:]:
+            _add_to(out, expand(seed, spec), spec)
+        return out
 
     def draw_mask(self, wire: str) -> None:
         """This wire's mask is the uniform value named after it."""
@@ -112,28 +132,33 @@ class Dealer:
             raise LocalProtocolError(f"gate {self._gate.name} did not declare {name!r} so, or dealt it before")
         return spec
 
-    def run(self, gates: Iterable[Gate]) -> tuple[bytes, dict[str, list[bytes]], dict[str, np.ndarray]]:
+    def run(self, gates: Sequence[Gate]) -> tuple[np.ndarray, dict[str, list[bytes]], dict[str, np.ndarray]]:
         """Deal for all gates; (corrections in plan order, commitments, plain masks)."""
-        parts: list[bytes] = []
+        declared = {gate.name: gate.correlations(self.wires) for gate in gates}
+        total = sum(spec.size for specs in declared.values() for spec in specs if spec.dependent)
+        self._blob = np.empty(total, dtype=np.uint8)
+        start = 0
         for gate in gates:
-            declared = gate.correlations(self.wires)
-            self._gate, self._blobs = gate, {}
-            self._specs = {spec.name: spec for spec in declared}
+            specs = {spec.name: spec for spec in declared[gate.name]}
+            self._gate, self._specs, self._places, self._apart = gate, dict(specs), {}, {}
+            for spec in specs.values():
+                if spec.dependent:
+                    self._places[spec.name] = (start, start + spec.size)
+                    start += spec.size
             gate.deal(self)
             if self._specs:
                 raise LocalProtocolError(f"gate {gate.name} declared {sorted(self._specs)} and dealt none")
-            parts += [self._blobs[spec.name] for spec in declared if spec.dependent]
+            for name, share in self._apart.items():
+                self._blob[slice(*self._places[name])] = np.frombuffer(specs[name].encode(share), dtype=np.uint8)
         commitments = {name.split(":", 1)[1]: seeds for name, seeds in self._commitments.items()}
-        return b"".join(parts), commitments, self._masks
+        return self._blob, commitments, self._masks
 
 
-def _accumulate(spec: Correlation, shares: Iterator[np.ndarray]) -> np.ndarray:
-    """Their sum, with one of them in memory at a time."""
-    total = next(shares)
-    for share in shares:
-        total = total ^ share if spec.width else fp.add(total, share)
-        del share  # before the next one is made
-    return total
+def _add_to(total: np.ndarray, share: np.ndarray, spec: Correlation) -> None:
+    if spec.width:
+        total ^= share
+    else:
+        kernels.add(total.reshape(-1), share.reshape(-1), total.reshape(-1))
 
 
 def deal(gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequence[Seed], session: SessionMasks) -> Dealt:
@@ -146,7 +171,7 @@ def deal(gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequence[
     """
     corrected = corrected_party(bundle, len(seeds))
     dealer = Dealer(wires, [bundle.draws(seed) for seed in seeds], corrected, session)
-    corrections, commitments, masks = dealer.run(gates)
+    corrections, commitments, masks = dealer.run(tuple(gates))
     if bundle.run == 0:
         session.masks.update(masks)
-    return Dealt(corrections, corrected, commitments)
+    return Dealt(corrections.data, corrected, commitments)

@@ -368,7 +368,7 @@ def test_when_aes_fails_the_session_ends(cluster: InProcess, monkeypatch: pytest
     def broken(*_: object) -> None:
         raise EntropyError("AES returned less than was asked for")
 
-    monkeypatch.setattr(prg, "_keystream", broken)
+    monkeypatch.setattr(prg, "_fill", broken)
     with pytest.raises(MpcError):
         script.prepare(1)
     monkeypatch.undo()

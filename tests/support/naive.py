@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpc.comparison import Comparison
 from mpc.windows import Windows
 
 
@@ -33,3 +34,13 @@ def convolution(x: np.ndarray, filters: np.ndarray, windows: Windows) -> np.ndar
                 under = x[(slice(None), slice(first, first + per_group), *place)]
                 out[(slice(None), o, *position)] += under @ filters[(o, slice(None), *offset)]
     return out
+
+
+def thermometers(comparison: Comparison, r: np.ndarray) -> np.ndarray:
+    """The dealt table's bytes: a plane a chunk, of words with as many bits as the chunk has values."""
+    out = []
+    for shift, width in zip(comparison.shifts.tolist(), comparison.widths.tolist(), strict=True):
+        values = 1 << width
+        words = [sum(int(chunk > v - 1) << v for v in range(values)) for chunk in (r >> shift) % values]
+        out.append(b"".join(word.to_bytes(max(1, values // 8), "little") for word in words))
+    return np.frombuffer(b"".join(out), dtype=np.uint8).copy()

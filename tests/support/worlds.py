@@ -92,7 +92,7 @@ def _deal(plan: Plan, gates: tuple, parties: int, session: SessionMasks, ids: tu
         Bundle(bundle, each, gates, plan.wire, corrections if index == corrected else None)
         for index, each in enumerate(seeds)
     ]
-    return Deal(plan, bundles, session.masks | masks, corrections, corrected)
+    return Deal(plan, bundles, session.masks | masks, corrections.tobytes(), corrected)
 
 
 def openings(plan: Plan, run: WorldRun) -> dict[OpeningKey, tuple[Opening, np.ndarray]]:

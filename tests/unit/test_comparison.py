@@ -16,6 +16,7 @@ from mpc.errors import PlanError
 from mpc.field import P
 from mpc.shares import BitShare, Lane
 from tests.support.effort import FULL, examples
+from tests.support.naive import thermometers
 from tests.support.statistics import assert_uniform_words
 
 MOST = CHUNK_BITS * MAX_CHUNKS
@@ -31,6 +32,11 @@ def split(plain: np.ndarray, width: int, parties: int, rng: np.random.Generator)
     return [BitShare(values, width) for values in (*shares, last)]
 
 
+def with_chunks(chunks: int) -> Comparison:
+    """The smallest comparison that takes so many."""
+    return next(c for c in map(Comparison, range(1, MOST + 1)) if c.chunks == chunks)
+
+
 def xor(shares: list[BitShare]) -> np.ndarray:
     total = shares[0]
     for share in shares[1:]:
@@ -38,30 +44,30 @@ def xor(shares: list[BitShare]) -> np.ndarray:
     return total.values
 
 
-def thermometers(comparison: Comparison, r: np.ndarray) -> np.ndarray:
-    table = np.empty((comparison.chunks, r.size), dtype=np.uint64)
-    kernels.thermometers(r, comparison.shifts, comparison.widths, table)
-    return table
-
-
 def compare(bits: int, r: np.ndarray, c: np.ndarray, parties: int, rng: np.random.Generator) -> np.ndarray:
     """The result that the parties hold, the free bit taken off; checks the opened words on the way."""
     comparison = Comparison(bits)
     kind = word_type(comparison.mask_width)
     mask = rng.integers(0, (1 << comparison.mask_width) - 1, r.shape, dtype=kind, endpoint=True)
-    tables = split(thermometers(comparison, r), 64, parties, rng)
+    tables = split(thermometers(comparison, r), 8, parties, rng)
     masks = split(mask, comparison.mask_width, parties, rng)
     nodes = split(comparison.products(mask), 8, parties, rng)
     lanes = [Lane.passive(index) for index in range(parties)]
-    leaves = [lane.look_up(comparison, t, c, m) for lane, t, m in zip(lanes, tables, masks, strict=True)]
+    looked_up = [lane.look_up(comparison, t, c[None], m) for lane, t, m in zip(lanes, tables, masks, strict=True)]
+    leaves, signs = zip(*looked_up, strict=True)
+    sign = (c >> np.uint64(bits)) & np.uint64(1)
+    assert all((found == sign).all() for found in signs)
     assert all(leaf.width == comparison.leaf_width and leaf.shape == c.shape for leaf in leaves)
     opened = xor(leaves)
     assert (opened >> kind.type(comparison.leaf_width) == 0).all()  # nothing beside the declared bits
     leaf_mask = mask & kind.type((1 << comparison.leaf_width) - 1)
     assert (opened ^ leaf_mask == expected_leaves(comparison, r, c)).all()
-    results = [lane.resolve(comparison, opened, m, node) for lane, m, node in zip(lanes, masks, nodes, strict=True)]
+    public = rng.integers(0, 2, r.shape, dtype=np.uint8)
+    results = [
+        lane.resolve(comparison, opened, m, node, public) for lane, m, node in zip(lanes, masks, nodes, strict=True)
+    ]
     assert all(result.width == 1 and set(np.unique(result.values)) <= {0, 1} for result in results)
-    return xor(results) ^ comparison.free_bit(mask)
+    return xor(results) ^ comparison.free_bit(mask) ^ public
 
 
 def expected_leaves(comparison: Comparison, r: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -146,7 +152,7 @@ def test_other_widths_are_refused(bits: int) -> None:
 def test_chunks_cover_the_bits(bits: int) -> None:
     comparison = Comparison(bits)
     widths, shifts = comparison.widths.tolist(), comparison.shifts.tolist()
-    assert comparison.chunks == len(widths) == -(-bits // 6)
+    assert -(-bits // 6) <= comparison.chunks == len(widths) <= MAX_CHUNKS
     assert sum(widths) == bits and max(widths) <= CHUNK_BITS and max(widths) - min(widths) <= 1
     position = bits
     for width, shift in zip(widths, shifts, strict=True):  # most significant first, no gap
@@ -155,9 +161,26 @@ def test_chunks_cover_the_bits(bits: int) -> None:
     assert position == 0
 
 
+def cost(chunks: int, bits: int) -> tuple[float, int]:
+    """(opened bytes, dealt bytes) of one comparison with that many chunks, by the formulas of protocols.md."""
+    widths = [bits // chunks + (j < bits % chunks) for j in range(chunks)]
+    products = (2**chunks - 1 - chunks) + (2 ** (chunks - 1) - chunks)
+    opened = 1 / 8 if chunks == 1 else 1 if chunks <= 4 else 2
+    return opened, sum(max(1, 2**width // 8) for width in widths) + -(-products // 8)
+
+
+@pytest.mark.parametrize("bits", range(1, MOST + 1))
+def test_no_other_number_of_chunks_is_cheaper(bits: int) -> None:
+    comparison = Comparison(bits)
+    possible = range(-(-bits // 6), min(bits, MAX_CHUNKS) + 1)
+    found = cost(comparison.chunks, bits)
+    assert found == min(cost(chunks, bits) for chunks in possible)
+    assert found[1] == comparison.table_bytes + comparison.node_bytes
+
+
 @pytest.mark.parametrize("chunks", range(1, MAX_CHUNKS + 1))
 def test_the_products_are_those_of_the_formula(chunks: int) -> None:
-    comparison = Comparison(6 * chunks)
+    comparison = with_chunks(chunks)
     count = (2**chunks - 1 - chunks) + (2 ** (chunks - 1) - chunks)  # protocols.md section 4
     assert comparison.node_bytes == -(-count // 8)
     masks = np.arange(1 << comparison.leaf_width, dtype=word_type(comparison.mask_width))
@@ -177,7 +200,7 @@ def test_the_products_are_those_of_the_formula(chunks: int) -> None:
 
 @pytest.mark.parametrize("chunks", range(1, MAX_CHUNKS + 1))
 def test_products_ignore_the_free_bit(chunks: int) -> None:
-    comparison = Comparison(6 * chunks)
+    comparison = with_chunks(chunks)
     kind = word_type(comparison.mask_width)
     mask = np.random.default_rng(chunks).integers(0, 1 << comparison.leaf_width, 50).astype(kind)
     high = kind.type(1 << comparison.leaf_width)
@@ -187,20 +210,28 @@ def test_products_ignore_the_free_bit(chunks: int) -> None:
 
 @pytest.mark.parametrize("chunks", range(1, MAX_CHUNKS + 1))
 def test_selectors_hold_every_opened_word_and_always_the_free_bit(chunks: int) -> None:
-    chosen = Comparison(6 * chunks).selectors
+    chosen = with_chunks(chunks).selectors
     size = 1 << (2 * chunks - 1)
     assert chosen.mask.shape == chosen.constant.shape == (size,)
-    assert chosen.node.shape == (size, Comparison(6 * chunks).node_bytes)
+    assert chosen.node.shape == (size, with_chunks(chunks).node_bytes)
     assert ((chosen.mask >> (2 * chunks - 1)) == 1).all()
 
 
-def test_thermometers_say_how_large_each_chunk_is() -> None:
-    comparison = Comparison(12)
-    every = np.arange(64, dtype=np.uint64)
-    table = thermometers(comparison, (every << np.uint64(6)) | every[::-1])
-    for row, chunks in zip(table, (every, every[::-1]), strict=True):
-        for word, chunk in zip(row.tolist(), chunks.tolist(), strict=True):
-            assert [(word >> v) & 1 for v in range(64)] == [int(chunk > v - 1) for v in range(64)]
+@pytest.mark.parametrize("bits", range(1, MOST + 1))
+@pytest.mark.parametrize("pairs", [([0], [-1]), ([0, 2, 1], [1, -1, 2])])
+def test_thermometers_are_dealt_for_differences(bits: int, pairs: tuple[list[int], list[int]]) -> None:
+    comparison, rng = Comparison(bits), np.random.default_rng(bits)
+    rows = 5000 if bits in (7, 24) else 50  # more than one block
+    values = rng.integers(0, P, (3, rows), dtype=np.uint64)
+    first, second = map(np.array, pairs)
+    whole = np.vstack([values, np.zeros((1, rows), dtype=np.uint64)])  # -1: zero
+    differences = (whole[first] - whole[second]).reshape(-1)
+    plain = thermometers(comparison, differences & np.uint64((1 << bits) - 1))
+    share = rng.integers(0, 256, plain.shape, dtype=np.uint8)
+    found, sign = share.copy(), np.empty(differences.size, dtype=np.uint8)
+    kernels.deal_thermometers(values, first, second, bits, comparison.shifts, comparison.widths, found, sign)
+    assert (found ^ share == plain).all()
+    assert (sign == (differences >> np.uint64(bits)) & np.uint64(1)).all()
 
 
 @pytest.mark.parametrize("bits", [6, 12, 24, 42])
@@ -210,8 +241,8 @@ def test_opened_words_are_uniform_whatever_is_compared(bits: int) -> None:
     for r, c in ((0, 0), (1, 0), ((1 << bits) - 1, 1 << (bits - 1))):
         kind = word_type(comparison.mask_width)
         mask = rng.integers(0, (1 << comparison.mask_width) - 1, count, dtype=kind, endpoint=True)
-        table = BitShare(thermometers(comparison, np.full(count, r, dtype=np.uint64)), 64)
-        leaf = Lane.passive(0).look_up(
-            comparison, table, np.full(count, c, dtype=np.uint64), BitShare(mask, comparison.mask_width)
+        table = BitShare(thermometers(comparison, np.full(count, r, dtype=np.uint64)), 8)
+        leaf, _ = Lane.passive(0).look_up(
+            comparison, table, np.full((1, count), c, dtype=np.uint64), BitShare(mask, comparison.mask_width)
         )
         assert_uniform_words(leaf.values, comparison.leaf_width, f"r = {r}, c = {c}")

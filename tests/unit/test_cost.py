@@ -84,17 +84,17 @@ def test_truncate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bits", "chunks", "leaf", "node", "mask"),
+    ("bits", "table", "leaf", "node", "mask"),
     # products (2^K - 1 - K) + (2^(K-1) - K): 0, 1, 5, 15, 37, 83, 177, 367 bits
-    [(6, 1, 0, 0, 1), (12, 2, 1, 1, 1), (13, 3, 1, 1, 1), (24, 4, 1, 2, 1), (25, 5, 2, 5, 2), (36, 6, 2, 11, 2),
-     (40, 7, 2, 23, 2), (48, 8, 2, 46, 2)],
+    [(6, 8, 0, 0, 1), (7, 3, 1, 1, 1), (11, 5, 1, 1, 1), (18, 12, 1, 2, 1), (24, 32, 1, 2, 1), (25, 20, 2, 5, 2),
+     (32, 32, 2, 11, 2), (36, 32, 2, 23, 2), (48, 64, 2, 46, 2)],
 )  # fmt: skip
-def test_relu(bits: int, chunks: int, leaf: int, node: int, mask: int) -> None:
+def test_relu(bits: int, table: int, leaf: int, node: int, mask: int) -> None:
     leaves = leaf * N if leaf else 2  # one bit a comparison: packed
     check(
         Relu(name="g", x="x", out="y", shift=8),
         [wire("x", (N,), bits + 8), Y],
-        Cost(3, leaves + 2 + 8 * N, (8 * chunks + node + 40) * N, (8 * chunks + node + 40 + mask + 8) * N),
+        Cost(3, leaves + 2 + 8 * N, (table + node + 40) * N, (table + node + 40 + mask + 8) * N),
     )
 
 

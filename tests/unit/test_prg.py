@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,31 +193,31 @@ def test_every_position_has_its_own_redraw_and_the_others_stay() -> None:
 
 
 def test_a_redraw_that_is_p_is_redrawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = prg._keystream, []
+    real, asked = prg._stream, []
 
-    def keystream(seed: Seed, kind: str, count: int) -> np.ndarray:
+    def stream(seed: Seed, kind: str, *how: Any) -> np.ndarray:
         asked.append(kind)
         if kind in ("field/redraw/2/0", "field/redraw/2/1"):
             return np.array([(3 << 61) | P], dtype=np.uint64)
-        return real(seed, kind, count)
+        return real(seed, kind, *how)
 
-    monkeypatch.setattr(prg, "_keystream", keystream)
+    monkeypatch.setattr(prg, "_stream", stream)
     words = np.array([1, 2, P, 4], dtype=np.uint64)
     assert prg.reject(words, SEED).tolist() == [1, 2, redrawn(2, 2), 4]
     assert asked == [f"field/redraw/2/{attempt}" for attempt in range(3)]
 
 
 def test_expansion_goes_through_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = prg._keystream
+    real = prg._stream
 
-    def keystream(seed: Seed, kind: str, count: int) -> np.ndarray:
-        words = real(seed, kind, count)
+    def stream(seed: Seed, kind: str, *how: Any) -> np.ndarray:
+        words = real(seed, kind, *how)
         if kind == "field":
-            words[3] = (1 << 64) - 1
+            words.reshape(-1)[3] = (1 << 64) - 1
         return words
 
     honest = expand_field(SEED, (6,)).tolist()
-    monkeypatch.setattr(prg, "_keystream", keystream)
+    monkeypatch.setattr(prg, "_stream", stream)
     assert expand_field(SEED, (2, 3)).reshape(-1).tolist() == [*honest[:3], redrawn(3), *honest[4:]]
 
 
