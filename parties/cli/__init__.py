@@ -29,6 +29,7 @@ _COMMANDS = {
         "What a plan or model costs and who learns what, before anything runs.",
     ),
     "run": ("parties.cli.run", "run", "Encrypted inference."),
+    "bench": ("parties.cli.bench", "bench", "What encrypted inference costs, beside the same model in the clear."),
     "join": ("parties.cli.join", "join", "Take part in a run that somebody else coordinates."),
     "doctor": (
         "parties.cli.doctor",

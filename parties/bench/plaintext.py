@@ -1,0 +1,81 @@
+"""The same model in the clear: onnxruntime and, where they are installed, PyTorch's own kernels."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpc.errors import ModelError
+from parties.bench.pytorch import TorchModel
+
+Feeds = Mapping[str, np.ndarray]
+Answer = Callable[[Feeds], list[Any]]
+
+_AT_LEAST_SECONDS, _AT_LEAST_CALLS = 0.005, 3
+NO_ONNXRUNTIME = "onnxruntime is not installed: pip install 'mpc[bench]'"
+NO_PYTORCH = "PyTorch is not installed: pip install torch"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One way to compute the model in the clear.
+
+    Args:
+        key: the name of its seconds in a report.
+        answer: None if it cannot be had here.
+        missing: then why, and what to do.
+    """
+
+    key: str
+    answer: Answer | None
+    missing: str = ""
+
+    def seconds(self, feeds: Feeds) -> float:
+        """The median of a few calls; the first of them finds the caches as the last encrypted run left them."""
+        if self.answer is None:
+            raise ModelError(f"{self.key}: {self.missing}")
+        times: list[float] = []
+        while len(times) < _AT_LEAST_CALLS or (sum(times) < _AT_LEAST_SECONDS and len(times) < 100):
+            started = time.perf_counter()
+            self.answer(feeds)
+            times.append(time.perf_counter() - started)
+        return statistics.median(times)
+
+
+def baselines(model: Path, cores: int) -> list[Baseline]:
+    """onnxruntime and PyTorch, each with one thread and with all."""
+    onnxruntime = (_with_onnxruntime(model, 1), _with_onnxruntime(model, cores))
+    pytorch, why = _with_pytorch(model)
+    return [
+        Baseline("plaintext_s", onnxruntime[0], NO_ONNXRUNTIME),
+        Baseline("plaintext_all_threads_s", onnxruntime[1], NO_ONNXRUNTIME),
+        Baseline("pytorch_s", pytorch and pytorch.with_threads(1), why),
+        Baseline("pytorch_all_threads_s", pytorch and pytorch.with_threads(cores), why),
+    ]
+
+
+def _with_onnxruntime(model: Path, threads: int) -> Answer | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return lambda feeds: session.run(None, dict(feeds))
+
+
+def _with_pytorch(model: Path) -> tuple[TorchModel | None, str]:
+    """The model in PyTorch, or why there is none."""
+    try:
+        return TorchModel(model), ""
+    except ImportError:
+        return None, NO_PYTORCH
+    except ModelError as error:
+        return None, error.what

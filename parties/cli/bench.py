@@ -1,0 +1,129 @@
+"""`mpc bench`: what encrypted inference costs on this machine, beside the same model in the clear."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpc.compiler.lower import Roles
+from mpc.compiler.onnx_import import input_names
+from parties.bench.inputs import made_up, rows
+from parties.bench.machine import available_cores, describe_machine
+from parties.bench.measure import measure
+from parties.bench.plaintext import baselines
+from parties.cli.compiling import compile_for_data
+from parties.cli.display import JSON_VERSION, Display, seconds, size
+from parties.cli.inputs import load_inputs
+from parties.cli.options import JSON, RANGE, SECURITY, SHAPE, parse_ranges, parse_shapes, require_passive
+from parties.client import Cluster
+from parties.layout import COORDINATOR
+
+_SECONDS = {
+    "plaintext_s": "plaintext, onnxruntime, 1 thread",
+    "plaintext_all_threads_s": "plaintext, onnxruntime, all threads",
+    "pytorch_s": "plaintext, PyTorch, 1 thread",
+    "pytorch_all_threads_s": "plaintext, PyTorch, all threads",
+    "setup_s": "set-up: weights shared, once a session",
+    "offline_s": "offline: dealing, sending, preparing",
+    "provider_s": "  of it the provider",
+    "online_s": "online",
+    "online_cpu_s": "  CPU of the largest party",
+    "wall_s": "a whole run, as its client waits",
+}
+_COUNTS = {
+    "sent_bytes": "sent by the largest party, to all",
+    "dealt_bytes": "dealt by the provider",
+    "peak_memory_bytes": "memory of the largest process",
+}
+_SLOWDOWNS = {
+    "slowdown_online": "slowdown, online",
+    "slowdown_total": "slowdown, online + offline",
+    "slowdown_online_pytorch": "slowdown against PyTorch, online",
+    "slowdown_total_pytorch": "slowdown against PyTorch, online + offline",
+}
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL...")
+@click.option("--input", "inputs", multiple=True, metavar="[NAME=]X.npy|X.npz", help="Data; made up if left out.")
+@click.option("--batch", "batches", multiple=True, default=(1,), type=click.IntRange(1), help="Rows of a run; several.")
+@click.option("--parties", default=2, show_default=True, type=click.IntRange(2), help="How many are started for this.")
+@click.option("--repeat", default=9, show_default=True, type=click.IntRange(1), help="Medians are of so many runs.")
+@SECURITY
+@RANGE
+@SHAPE
+@JSON
+@click.pass_obj
+def bench(
+    display: Display,
+    models: tuple[Path, ...],
+    inputs: tuple[str, ...],
+    batches: tuple[int, ...],
+    parties: int,
+    repeat: int,
+    security: str,
+    ranges: tuple[str, ...],
+    shapes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure MODELs (ONNX), encrypted and in the clear by turns, in a local cluster of --parties.
+
+    --json prints an array of objects, one for each model and batch.
+    """
+    require_passive(security)
+    machine, found = describe_machine(threads=1), []
+    with display.stages() as stage:
+        stage(f"starting a provider and {parties} parties")
+        with Cluster.local(parties) as cluster:
+            for model in models:
+                names = input_names(model)
+                feeds = load_inputs(inputs, names)
+                declared, open_shapes = parse_ranges(ranges, names), parse_shapes(shapes, names)
+                roles = Roles(COORDINATOR, COORDINATOR, (COORDINATOR,))
+                compiled = compile_for_data(display, model, feeds, declared, open_shapes, roles)
+                clear = baselines(model, available_cores())
+                for missing in dict.fromkeys(one.missing for one in clear if one.answer is None):
+                    display.say(f"note: {model.name}: {missing}")
+                if not feeds:
+                    display.say(f"note: {model.name}: no --input; rows are made up, spread over each input's range")
+                started = time.perf_counter()
+                with cluster.open(compiled) as session:
+                    setup = time.perf_counter() - started
+                    for batch in batches:
+                        stage(f"{model.name}, batch {batch}")
+                        given = feeds or made_up(compiled.plan, batch)
+                        given = rows(compiled.plan, given, batch, lambda text: display.say(f"note: {text}"))
+                        head = {"model": str(model), "batch": batch, "parties": parties, "security": security}
+                        row = measure(cluster, session, clear, given, repeat, lambda t: display.say(f"note: {t}"))
+                        found.append({"version": JSON_VERSION, **head, "setup_s": setup, **row, "machine": machine})
+    if as_json:
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    for model in models:
+        _print_table(display, model, [row for row in found if row["model"] == str(model)])
+    display.result(
+        f"{machine['cpu']}, {machine['cores']} cores for all processes, {machine['threads']} thread a daemon, "
+        f"load {machine['load']} at the start; medians of {min(row['runs_measured'] for row in found)} runs or more"
+    )
+
+
+def _print_table(display: Display, model: Path, found: list[dict[str, Any]]) -> None:
+    """One column a batch, one line a phase; what could not be measured is a dash."""
+    lines = [(label, [_cell(row[key], seconds) for row in found]) for key, label in _SECONDS.items()]
+    lines.append(("rounds", [str(row["rounds"]) for row in found]))
+    lines += [(label, [_cell(row[key], size) for row in found]) for key, label in _COUNTS.items()]
+    lines += [(label, [_cell(row[key], lambda v: f"{v:,.1f} x") for row in found]) for key, label in _SLOWDOWNS.items()]
+    lines.append(("largest error", [_cell(row["max_abs_error"], lambda v: f"{v:.1e}") for row in found]))
+    lines.append(("same answer", [_cell(row["argmax_agreement"], lambda v: f"{v:.2%}") for row in found]))
+    columns = [f"{model.name}, {found[0]['parties']} parties", *(f">batch {row['batch']}" for row in found)]
+    display.table(columns, [(label, *cells) for label, cells in lines])
+    display.result("")
+
+
+def _cell(value: Any, shown: Any) -> str:
+    return "-" if value is None else str(shown(value))
