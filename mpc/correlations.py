@@ -8,7 +8,7 @@ before inputs exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +50,28 @@ def expand(seed: Seed, correlation: Correlation, out: np.ndarray | None = None) 
     return expand_field(seed, correlation.shape, out)
 
 
+LEAF_BYTES = 1 << 20
+
+
+def leaves(corrections: bytes | memoryview) -> Iterator[memoryview]:
+    """What is hashed apart: pieces of 1 MiB, the last one shorter."""
+    view = memoryview(corrections)
+    return (view[start : start + LEAF_BYTES] for start in range(0, len(view), LEAF_BYTES))
+
+
+def leaf_digest(leaf: bytes | memoryview) -> bytes:
+    """Of one piece; several threads may compute several."""
+    return digest("mpc/v1/corrections/leaf", leaf)
+
+
+def joined_digest(size: int, digests: Iterable[bytes]) -> bytes:
+    """How the provider's manifest names `size` bytes of corrections, from the digests of their leaves."""
+    return digest("mpc/v1/corrections", size, *digests)
+
+
 def corrections_digest(corrections: bytes | memoryview) -> bytes:
-    """How the provider's manifest names a blob of corrections."""
-    return digest("mpc/v1/corrections", corrections)
+    """The same, in one."""
+    return joined_digest(len(corrections), map(leaf_digest, leaves(corrections)))
 
 
 class Bundle:

@@ -72,7 +72,12 @@ def bits_size(shape: Sequence[int], width: int) -> int:
 
 def encode_field(values: np.ndarray) -> bytes:
     """Canonical elements, 8 little-endian bytes each."""
-    return np.ascontiguousarray(values, dtype="<u8").tobytes()
+    return bytes(view_field(values))
+
+
+def view_field(values: np.ndarray) -> memoryview:
+    """The same bytes, without a copy where the array is contiguous: it must not change while they are used."""
+    return np.ascontiguousarray(values, dtype="<u8").reshape(-1).data.cast("B")
 
 
 def decode_field(data: bytes | memoryview, shape: Sequence[int]) -> np.ndarray:
@@ -86,9 +91,14 @@ def decode_field(data: bytes | memoryview, shape: Sequence[int]) -> np.ndarray:
 
 def encode_bits(values: np.ndarray, width: int) -> bytes:
     """Words of `width` bits, packed eight to a byte when width is 1."""
+    return bytes(view_bits(values, width))
+
+
+def view_bits(values: np.ndarray, width: int) -> memoryview:
+    """The same bytes, without a copy where they are those of a contiguous array; see `view_field`."""
     if width == 1:
-        return np.packbits(values.reshape(-1), bitorder="little").tobytes()
-    return np.ascontiguousarray(values, dtype=word_type(width)).tobytes()
+        return np.packbits(values.reshape(-1), bitorder="little").data
+    return np.ascontiguousarray(values, dtype=word_type(width)).reshape(-1).data.cast("B")
 
 
 def decode_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> np.ndarray:

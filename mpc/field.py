@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
 
 import numpy as np
 
 from mpc import kernels
-from mpc.windows import Windows, blocks
 
 BITS = 61
 P = (1 << BITS) - 1
-_MAX_INNER = 3640
+MAX_INNER = 3640
 THIN_ROWS = 6
 
 
@@ -121,7 +119,7 @@ class Operand:
     @cached_property
     def limbs(self) -> np.ndarray:
         """(6, k, n) float64, see `kernels.split_limbs`."""
-        return _limbs(self.values)
+        return limbs(self.values)
 
     def lay_out(self, rows: int) -> None:
         """Make now what a product with this many rows will need."""
@@ -129,7 +127,8 @@ class Operand:
             _ = matrix.rows if rows <= THIN_ROWS else matrix.limbs
 
 
-def _limbs(a: np.ndarray) -> np.ndarray:
+def limbs(a: np.ndarray) -> np.ndarray:
+    """(6, *shape) float64, see `kernels.split_limbs`."""
     flat = np.ascontiguousarray(a)
     out = np.empty((6, *flat.shape), dtype=np.float64)
     kernels.split_limbs(flat.reshape(-1), out.reshape(6, -1))
@@ -153,10 +152,10 @@ def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = N
     if m <= THIN_ROWS:
         kernels.matmul_thin(np.ascontiguousarray(a), right.rows, out)
         return add(out, base) if offset is not None else out
-    left = _limbs(a)
+    left = limbs(a)
     products = np.empty((6, m, n), dtype=np.float64)
-    for start in range(0, k, _MAX_INNER):
-        stop = min(start + _MAX_INNER, k)
+    for start in range(0, k, MAX_INNER):
+        stop = min(start + MAX_INNER, k)
         np.matmul(left[:, :, start:stop], right.limbs[:, start:stop, :], out=products)
         kernels.recombine(products.reshape(6, -1), base.reshape(-1), out.reshape(-1))
         base = out
@@ -186,49 +185,4 @@ def _stacked(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None) 
         rows = left[chosen]
         base = None if offsets is None else offsets[chosen].reshape(-1, n)
         out[chosen] = matmul(rows.reshape(-1, k), matrix, base).reshape(*rows.shape[:-1], n)
-    return out
-
-
-BLOCK_BYTES = 12 << 20
-"""Of the limbs of a convolution's patches, or of their products, at one time."""
-
-
-@dataclass(frozen=True)
-class Filters:
-    """The filters (o, c / groups, *kernel) of a convolution, split into limbs once and kept."""
-
-    values: np.ndarray = field(repr=False)
-    windows: Windows
-
-    @cached_property
-    def limbs(self) -> np.ndarray:
-        """(6, groups, o / groups, c / groups * prod(kernel)) float64."""
-        groups = self.windows.groups
-        return _limbs(self.values.reshape(groups, self.values.shape[0] // groups, -1))
-
-
-def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) -> np.ndarray:
-    """The convolution (+ offset) over F_p, as products with the patches of a few windows at a time.
-
-    Shapes: x (n, c, *sizes), offset broadcastable to the result (n, o, *positions).  Error: exact.
-    """
-    windows, right = filters.windows, filters.limbs
-    positions = windows.positions(x.shape[2:])
-    _, groups, per_group, inner = right.shape
-    out = np.empty((x.shape[0], filters.values.shape[0], *positions), dtype=np.uint64)
-    base = np.broadcast_to(zeros(()) if offset is None else offset, out.shape)
-    most = max(1, BLOCK_BYTES // (48 * groups * max(inner, per_group)))
-    images = max(1, most // prod(positions))
-    for start in range(0, x.shape[0], images):
-        rows = x[start : start + images]
-        for block in blocks(positions, most):
-            place = (slice(start, start + images), slice(None), *block)
-            columns = _limbs(windows.patches(rows, block)).reshape(6, len(rows), groups, inner, -1)
-            products = np.empty((6, len(rows), groups, per_group, columns.shape[-1]), dtype=np.float64)
-            added = np.array(base[place]).reshape(-1)
-            for first in range(0, inner, _MAX_INNER):
-                part = slice(first, first + _MAX_INNER)
-                np.matmul(right[:, None, ..., part], columns[:, :, :, part], out=products)
-                kernels.recombine(products.reshape(6, -1), added, added)
-            out[place] = added.reshape(out[place].shape)
     return out

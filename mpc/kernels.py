@@ -218,6 +218,16 @@ def split_limbs(a: np.ndarray, limbs: np.ndarray) -> None:
         limbs[5, i] = l1 + l2
 
 
+@compiled
+def split_images(values: np.ndarray, limbs: np.ndarray) -> None:
+    """`split_limbs` of (n, rows, places), all images side by side: limbs (6, rows, n * places)."""
+    n, rows, places = values.shape
+    for row in range(rows):
+        for image in range(n):
+            part = slice(image * places, (image + 1) * places)
+            split_limbs(values[image, row], limbs[:, row, part])
+
+
 @njit(inline="always")
 def _residue(value: float) -> np.uint64:
     """A float64 holding an exact integer below 2^60 in size, as a residue."""
@@ -242,6 +252,125 @@ def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None
         out[i] = _fold(_fold(total) + offset[i])
 
 
+@compiled
+def recombine_images(products: np.ndarray, sums: np.ndarray) -> None:
+    """`recombine` of (6, rows, n * places), added to sums (n, rows, places)."""
+    n, rows, places = sums.shape
+    for row in range(rows):
+        for image in range(n):
+            part = slice(image * places, (image + 1) * places)
+            recombine(products[:, row, part], sums[image, row], sums[image, row])
+
+
+# ---------------------------------------- convolution by tiles (see convolution.py)
+
+
+@compiled
+def gather_tiles(
+    x: np.ndarray, top: int, left: int, high: int, wide: int, down: int, across: int, out: np.ndarray
+) -> None:
+    """Tiles of 8 x 8 inputs, `high` and `wide` apart, zeros outside.
+
+    Shapes: x (n, c, h, w), out (8, 8, c * n * down * across).
+    """
+    n, c, h, w = x.shape
+    for a in range(8):
+        for b in range(8):
+            plane = out[a, b]
+            at = 0
+            for channel in range(c):
+                for image in range(n):
+                    for ty in range(down):
+                        y = ty * high + a - top
+                        for tx in range(across):
+                            z = tx * wide + b - left
+                            inside = 0 <= y < h and 0 <= z < w
+                            plane[at] = x[image, channel, y, z] if inside else _ZERO
+                            at += 1
+
+
+@njit(inline="always")
+def _line_to_points(line: np.ndarray) -> None:
+    """B^T d in place, for many lines side by side: line (8, size)."""
+    d0, d1, d2, d3, d4, d5, d6, d7 = line[0], line[1], line[2], line[3], line[4], line[5], line[6], line[7]
+    for i in range(d0.size):
+        v0, v1, v2, v3, v4, v5, v6, v7 = d0[i], d1[i], d2[i], d3[i], d4[i], d5[i], d6[i], d7[i]
+        n3, n4 = P - v3, P - v4  # sums of up to seven stay below 2^64
+        even, odd = _sub(v2, v4), _sub(v3, v5)
+        four, sixteen = np.uint64(2), np.uint64(4)  # as rotations
+        d0[i] = _fold(_rotate(v6, four) + _rotate(P - v0, four) + _rotate(even, sixteen) + _rotate(even, four) + even)
+        d7[i] = _fold(_rotate(v7, four) + _rotate(P - v1, four) + _rotate(odd, sixteen) + _rotate(odd, four) + odd)
+        even = _fold(_rotate(v2, four) + _rotate(v6, four) + _rotate(n4, sixteen) + n4)
+        odd = _fold(_rotate(v1, four) + _rotate(v5, four) + _rotate(n3, sixteen) + n3)
+        d1[i], d2[i] = _add(even, odd), _sub(even, odd)
+        even = _fold(v2 + _rotate(n4, four) + n4 + _rotate(v6, four))
+        odd = _rotate(_fold(v1 + _rotate(n3, four) + n3 + _rotate(v5, four)), _ONE)
+        d3[i], d4[i] = _add(even, odd), _sub(even, odd)
+        even = _rotate(_fold(_rotate(v2, four) + _rotate(n4, four) + n4 + v6), four)
+        odd = _rotate(_fold(_rotate(v1, four) + _rotate(n3, four) + n3 + v5), _ONE)
+        d5[i], d6[i] = _add(even, odd), _sub(even, odd)
+
+
+@compiled
+def tiles_to_points(tiles: np.ndarray) -> None:
+    """B^T d B in place; tiles (8, 8, size)."""
+    for k in range(8):
+        _line_to_points(tiles[:, k])
+    for k in range(8):
+        _line_to_points(tiles[k])
+
+
+@njit(inline="always")
+def _line_to_results(line: np.ndarray, count: int) -> None:
+    """A^T z in the first `count` places, for many lines side by side: line (8, size)."""
+    z0, z1, z2, z3, z4, z5, z6, z7 = line[0], line[1], line[2], line[3], line[4], line[5], line[6], line[7]
+    for i in range(z0.size):
+        ones, other_ones = _add(z1[i], z2[i]), _sub(z1[i], z2[i])
+        z1[i], z2[i] = ones, other_ones
+        twos, other_twos = _add(z3[i], z4[i]), _sub(z3[i], z4[i])
+        z3[i], z4[i] = twos, other_twos
+        halves, other_halves = _add(z5[i], z6[i]), _sub(z5[i], z6[i])
+        z5[i], z6[i] = halves, other_halves
+    results = np.empty((count, z0.size), dtype=np.uint64)
+    for place in range(count):
+        ones, twos, halves = (z1, z3, z5) if place % 2 == 0 else (z2, z4, z6)
+        up = np.uint64(place)
+        result = results[place]
+        if place == 0:
+            for i in range(z0.size):
+                result[i] = _fold(z0[i] + ones[i] + twos[i] + halves[i])
+        else:
+            for i in range(z0.size):
+                result[i] = _fold(ones[i] + _rotate(twos[i], up) + _rotate(halves[i], _S61 - up))
+    last = results[count - 1]
+    for i in range(z0.size):
+        last[i] = _add(last[i], z7[i])
+    for place in range(count):
+        line[place] = results[place]
+
+
+@compiled
+def points_to_tiles(points: np.ndarray, high: int, wide: int) -> None:
+    """A^T z A in place, in the first high x wide places; points (8, 8, size)."""
+    for k in range(8):
+        _line_to_results(points[:, k], high)
+    for k in range(high):
+        _line_to_results(points[k], wide)
+
+
+@compiled
+def scatter_tiles(tiles: np.ndarray, high: int, wide: int, down: int, across: int, out: np.ndarray) -> None:
+    """out (n, o, h, w) += the results of tiles (8, 8, o * n * down * across)."""
+    n, o, h, w = out.shape
+    for channel in range(o):
+        for image in range(n):
+            first = (channel * n + image) * down * across
+            for y in range(h):
+                for z in range(w):
+                    at = first + (y // high) * across + z // wide
+                    out[image, channel, y, z] = _add(out[image, channel, y, z], tiles[y % high, z % wide, at])
+
+
 # ------------------------------------------- comparison by dealt tables (see comparison.py)
 
 _BLOCK = 2048
@@ -258,22 +387,22 @@ def _word_size(width: np.uint64) -> np.int64:
 @njit(inline="always")
 def _difference(values: np.ndarray, a: int, b: int, start: int, low: np.uint64, out: np.ndarray) -> None:
     """out = values[a] - values[b] modulo a power of two, from `start` on; row -1 is zero."""
+    end = start + out.size
+    left, right = values[max(a, 0), start:end], values[max(b, 0), start:end]
+    keep_left, keep_right = (low if a >= 0 else _ZERO), (low if b >= 0 else _ZERO)
     for i in range(out.size):
-        left = values[a, start + i] if a >= 0 else _ZERO
-        right = values[b, start + i] if b >= 0 else _ZERO
-        out[i] = (left - right) & low
+        out[i] = ((left[i] & keep_left) - (right[i] & keep_right)) & low
 
 
 @njit(inline="always")
-def _add_thermometers(plane: np.ndarray, first: int, r: np.ndarray, shift: np.uint64, width: np.uint64) -> None:
+def _add_thermometers(plane: np.ndarray, r: np.ndarray, shift: np.uint64, width: np.uint64) -> None:
     """plane ^= (2 << chunk) - 1, of as many bits as a chunk has values: bit v says chunk > v - 1."""
     low = (_ONE << width) - _ONE
-    top = low  # the largest chunk: all ones
-    every = ((_TWO << top) if top < np.uint64(63) else _ZERO) - _ONE
+    every = ((_TWO << low) if low < np.uint64(63) else _ZERO) - _ONE
     for i in range(r.size):
         chunk = (r[i] >> shift) & low
         word = ((_TWO << chunk) if chunk < np.uint64(63) else _ZERO) - _ONE
-        plane[first + i] ^= word & every
+        plane[i] ^= word & every
 
 
 @compiled
@@ -301,21 +430,22 @@ def deal_thermometers(
             r = buffer[: min(_BLOCK, rows - start)]
             _difference(values, first[pair], second[pair], start, low, r)
             at = pair * rows + start
+            signs = sign[at : at + r.size]
             for i in range(r.size):
-                sign[at + i] = np.uint8(r[i] >> np.uint64(bits))
+                signs[i] = np.uint8(r[i] >> np.uint64(bits))
             offset = 0
             for j in range(widths.size):
                 word = _word_size(widths[j])
-                plane = table[offset : offset + word * size]
+                plane = table[offset + word * at : offset + word * (at + r.size)]
                 offset += word * size
                 if word == 8:
-                    _add_thermometers(plane.view(np.uint64), at, r, shifts[j], widths[j])
+                    _add_thermometers(plane.view(np.uint64), r, shifts[j], widths[j])
                 elif word == 4:
-                    _add_thermometers(plane.view(np.uint32), at, r, shifts[j], widths[j])
+                    _add_thermometers(plane.view(np.uint32), r, shifts[j], widths[j])
                 elif word == 2:
-                    _add_thermometers(plane.view(np.uint16), at, r, shifts[j], widths[j])
+                    _add_thermometers(plane.view(np.uint16), r, shifts[j], widths[j])
                 else:
-                    _add_thermometers(plane, at, r, shifts[j], widths[j])
+                    _add_thermometers(plane, r, shifts[j], widths[j])
 
 
 @compiled
@@ -331,16 +461,16 @@ def deal_nodes(mask: np.ndarray, products: np.ndarray, leaf_width: int, node: np
 
 @njit(inline="always")
 def _look_up_chunk(
-    plane: np.ndarray, first: int, c: np.ndarray, shift: np.uint64, width: np.uint64, gt: int, eq: int, out: np.ndarray
+    plane: np.ndarray, c: np.ndarray, shift: np.uint64, width: np.uint64, gt: int, eq: int, out: np.ndarray
 ) -> None:
     """out ^= [r > c] at bit gt and [r = c] at bit eq, of one chunk; no eq where that is negative."""
     low = (_ONE << width) - _ONE
     above, equal = np.uint64(gt), np.uint64(max(eq, 0))
     wanted = _ONE if eq >= 0 else _ZERO
     for i in range(c.size):
-        pair = (np.uint64(plane[first + i]) >> ((c[i] >> shift) & low)) & _THREE
+        pair = (np.uint64(plane[i]) >> ((c[i] >> shift) & low)) & _THREE
         over = pair >> _ONE
-        out[first + i] ^= (over << above) | (((pair ^ over) & wanted) << equal)
+        out[i] ^= (over << above) | (((pair ^ over) & wanted) << equal)
 
 
 @njit(inline="always")
@@ -357,22 +487,22 @@ def _look_up_block(
     """Leaf bits of comparisons at .. at + len(c) of `size`, under the low 2 K - 1 bits of mask."""
     count = shifts.size
     keep = (_ONE << np.uint64(2 * count - 1)) - _ONE
-    for i in range(at, at + c.size):
+    for i in range(c.size):
         out[i] = np.uint64(mask[i]) & keep
     offset = 0
     for j in range(count):
         word = _word_size(widths[j])
-        plane = table[offset : offset + word * size]
+        plane = table[offset + word * at : offset + word * (at + c.size)]
         offset += word * size
         eq = count + j if j < count - 1 else -1
         if word == 8:
-            _look_up_chunk(plane.view(np.uint64), at, c, shifts[j], widths[j], j, eq, out)
+            _look_up_chunk(plane.view(np.uint64), c, shifts[j], widths[j], j, eq, out)
         elif word == 4:
-            _look_up_chunk(plane.view(np.uint32), at, c, shifts[j], widths[j], j, eq, out)
+            _look_up_chunk(plane.view(np.uint32), c, shifts[j], widths[j], j, eq, out)
         elif word == 2:
-            _look_up_chunk(plane.view(np.uint16), at, c, shifts[j], widths[j], j, eq, out)
+            _look_up_chunk(plane.view(np.uint16), c, shifts[j], widths[j], j, eq, out)
         else:
-            _look_up_chunk(plane, at, c, shifts[j], widths[j], j, eq, out)
+            _look_up_chunk(plane, c, shifts[j], widths[j], j, eq, out)
 
 
 @compiled
@@ -403,9 +533,11 @@ def look_up(
             c = buffer[: min(_BLOCK, rows - start)]
             _difference(values, first[pair], second[pair], start, low, c)
             at = pair * rows + start
+            end = at + c.size
+            signs = sign[at:end]
             for i in range(c.size):
-                sign[at + i] = np.uint8(c[i] >> np.uint64(bits))
-            _look_up_block(table, size, at, c, shifts, widths, mask, out)
+                signs[i] = np.uint8(c[i] >> np.uint64(bits))
+            _look_up_block(table, size, at, c, shifts, widths, mask[at:end], out[at:end])
 
 
 @njit(inline="always")

@@ -17,6 +17,7 @@ import numpy as np
 from mpc import encoding, tables
 from mpc import field as fp
 from mpc.compiler.plan import Plan, PlanInput, PlanOutput
+from mpc.convolution import Filters, convolve
 from mpc.gates.base import Gate
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.input import Input
@@ -27,6 +28,7 @@ from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.world import World
 from mpc.prg import Seed
+from mpc.windows import Windows
 from mpc.wires import Masking, Wire
 
 _OWNER = ("warmup",)
@@ -59,6 +61,13 @@ def _arithmetic() -> None:
         fp.matmul(x, y, offset=x)
         fp.matmul(x[:1], y)
         fp.matmul(x.reshape(1, -1), y.reshape(-1, 1))
+    windows = Windows(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))
+    filters = Filters(fp.zeros((8, 8, 3, 3)), windows)
+    for images in (1, 32):  # by patches, and by tiles
+        few = fp.zeros((images, 8, 8, 8))
+        convolve(few, filters)
+        few.flags.writeable = False
+        convolve(few, filters)
 
 
 def _plan() -> Plan:

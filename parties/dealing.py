@@ -31,7 +31,7 @@ class Delivery:
     """
 
     seed: Seed
-    corrections: bytes | None = field(repr=False)
+    corrections: memoryview | None = field(repr=False)
     manifest: Manifest
     signed: party_pb2.Manifest
     deal_seconds: float

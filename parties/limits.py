@@ -6,10 +6,10 @@ import threading
 from math import prod
 
 from mpc.compiler.plan import Plan
+from mpc.convolution import BLOCK_BYTES, TILE, tiles
 from mpc.cost import plan_cost, stored_bytes
 from mpc.encoding import field_size
 from mpc.errors import PlanError
-from mpc.field import BLOCK_BYTES
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
 from parties.config import Limits
@@ -18,6 +18,8 @@ _PER_STORED_BYTE = 4
 """A weight is held masked, with its mask's share, and as a share: 3 * 8 bytes for 8, and as many to make one."""
 _PER_LAID_OUT_BYTE = 14
 """For products it is laid out twice, masked and as a share, as rows and as limbs: 2 * (8 + 48) bytes for 8."""
+_PER_FILTER_BYTE = _PER_LAID_OUT_BYTE + 15
+"""A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
 _PER_HELD_BYTE = 4
 """Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
 _PER_ELEMENT = 64
@@ -28,9 +30,12 @@ _PER_PATCH_ELEMENT = 128
 
 def plan_memory(plan: Plan, limits: Limits) -> int:
     """Bytes that a session is granted for its weights; `PlanError` if that is over the limit."""
-    laid_out = {gate.layout: gate.second for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
+    laid_out = {gate.layout: gate for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
     needed = stored_bytes(plan) * _PER_STORED_BYTE
-    needed += sum(field_size(plan.wire[name].sizes) for name in laid_out.values()) * _PER_LAID_OUT_BYTE
+    largest = plan.bind(limits.max_batch)
+    for gate in laid_out.values():
+        tiled = isinstance(gate, Convolution) and _tiles(gate, largest)
+        needed += field_size(plan.wire[gate.second].sizes) * (_PER_FILTER_BYTE if tiled else _PER_LAID_OUT_BYTE)
     return _within(needed, limits, "the plan's weights need")
 
 
@@ -48,10 +53,17 @@ def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
     return _within(needed, limits, "this run needs")
 
 
+def _tiles(gate: Convolution, bound: Plan) -> tuple[int, int] | None:
+    return tiles(bound.wire[gate.x].sizes, bound.wire[gate.second].sizes, gate.windows)
+
+
 def _patches(gate: Convolution, bound: Plan) -> int:
-    """Bytes of what a convolution makes of its input, a few windows at a time (`field.convolve`)."""
+    """Bytes of what a convolution makes of its input, a few windows or tiles at a time (`mpc.convolution`)."""
     (images, filters, *positions), (_, *each) = bound.wire[gate.out].sizes, bound.wire[gate.second].sizes
     window = max(prod(each) * gate.windows.groups, filters) * _PER_PATCH_ELEMENT
+    if counts := _tiles(gate, bound):
+        tile = 2 * TILE * TILE * max(filters, each[0]) * 8
+        return min(tile * images * prod(counts), max(tile * prod(counts), 2 * TILE * BLOCK_BYTES))
     return min(window * images * prod(positions), max(window, 3 * BLOCK_BYTES))
 
 

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
 from parties.config import check_name
 from parties.pb.party_pb2 import Abort, Frame, Hello, Payload
-from parties.transport import pieces
+from parties.transport import pieces, room
 
 SALT_BYTES = 32
 
@@ -32,7 +32,7 @@ class Inbox:
         self._ended = False
         self._run = 0
         self._sizes: tuple[int, ...] = ()
-        self._buffers: dict[int, bytearray] = {}
+        self._buffers: dict[int, memoryview] = {}
         self._filled: dict[int, int] = {}
         self._repeated: dict[int, int] = {}
         self._allowed = -1
@@ -53,7 +53,7 @@ class Inbox:
 
     def _allow(self, step: int) -> None:
         for number in range(self._allowed + 1, min(step + 1, len(self._sizes))):
-            self._buffers[number] = bytearray(self._sizes[number])
+            self._buffers[number] = room(self._sizes[number])
             self._filled[number] = 0
         self._allowed = max(self._allowed, step)
 
@@ -86,7 +86,7 @@ class Inbox:
             raise PeerError(f"{self._peer} sent step {step} twice with different bytes", peer=self._peer)
         self._repeated[step] = (start + len(data)) % len(self._buffers[step])
 
-    def take(self, step: int, deadline: float) -> bytearray:
+    def take(self, step: int, deadline: float) -> memoryview:
         """All bytes of a step; waits until `deadline` (monotonic seconds).
 
         Raises:
@@ -147,7 +147,7 @@ class Link:
         while (frame := self._outgoing.get()) is not None:
             yield frame
 
-    def send(self, run: int, step: int, payload: bytes) -> None:
+    def send(self, run: int, step: int, payload: bytes | memoryview) -> None:
         """Send one step, in pieces."""
         self.inbox.allow(step + 1)
         for piece in pieces(payload):
@@ -237,7 +237,9 @@ def _name(text: str) -> str | None:
         return None
 
 
-def exchange(links: Sequence[Link], run: int, step: int, payload: bytes, seconds: float) -> list[bytearray]:
+def exchange(
+    links: Sequence[Link], run: int, step: int, payload: bytes | memoryview, seconds: float
+) -> list[memoryview]:
     """Send one step to every peer and take theirs; within `seconds`."""
     for link in links:
         link.send(run, step, payload)

@@ -191,7 +191,9 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
 
     # ------------------------------------------------------------------------- bundles
 
-    def _fetch(self, session: _Session, request: provider_pb2.DealRequest, party: str) -> tuple[_Bundle, bytes]:
+    def _fetch(
+        self, session: _Session, request: provider_pb2.DealRequest, party: str
+    ) -> tuple[_Bundle, bytes | memoryview]:
         """This party's part of a bundle, once."""
         with session.lock:
             if session.over:
@@ -206,7 +208,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
                 raise SessionError(f"{party} was dealt this bundle before; correlations are given once")
             bundle.waiting.discard(party)
             corrected = session.terms.parties[bundle.dealt.corrected]
-            corrections = bundle.dealt.corrections if party == corrected else b""
+            corrections: bytes | memoryview = bundle.dealt.corrections if party == corrected else b""
             if not bundle.waiting:
                 del session.bundles[request.run]
                 self._budget.give(bundle.held)

@@ -22,7 +22,7 @@ from mpc.correlations import Bundle, BundleId
 from mpc.encoding import decode_field, digest, encode_field, field_size
 from mpc.errors import EncodingError, InputError, MpcError, PeerError, PolicyError, SessionError
 from mpc.gates.input import Input
-from mpc.interpret.party import PartyRun, SessionWires
+from mpc.interpret.party import Buffer, PartyRun, SessionWires
 from mpc.prg import Seed
 from mpc.schedule import Step
 from mpc.shares import Lane, Masked
@@ -237,7 +237,7 @@ class Session:
                 raise SessionError(f"the input wire {wire} was submitted before its mask was asked for")
             return field_size(plan.wire[wire].sizes)
 
-    def submit(self, number: int, wire: str, owner: str, data: bytes) -> None:
+    def submit(self, number: int, wire: str, owner: str, data: Buffer) -> None:
         """x^ of one input; starts the run when it was the last one."""
         with self._ready:
             self.input_size(number, wire, owner)
@@ -302,7 +302,7 @@ class Session:
         for link in links:
             link.inbox.begin(run.number, [step.size for step in steps])
         evaluation = run.party.steps(run.given)
-        received: list[bytearray] | None = None
+        received: list[memoryview] | None = None
         for step in steps:
             payload = self._advance(run, evaluation, links, received)
             received = exchange(links, run.number, step.number, payload, self._config.deadlines.step)
@@ -314,7 +314,7 @@ class Session:
             return
         raise MpcError("the plan has more rounds than its schedule")
 
-    def _advance(self, run: Run, evaluation: Generator, links: list[Link], received: list[bytearray] | None) -> bytes:
+    def _advance(self, run: Run, evaluation: Generator, links: list[Link], received: list[memoryview] | None) -> Buffer:
         try:
             return next(evaluation) if received is None else evaluation.send(received)
         except EncodingError as error:
@@ -454,7 +454,7 @@ class Session:
         return self._runs[number]
 
 
-def _fits(step: Step, payload: bytearray) -> bool:
+def _fits(step: Step, payload: memoryview) -> bool:
     """Is this the canonical encoding of what a peer opens in a step?"""
     view, position = memoryview(payload), 0
     try:

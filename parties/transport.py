@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, by_code
@@ -38,21 +39,27 @@ Reply = TypeVar("Reply")
 
 
 def pieces(data: bytes | memoryview) -> Iterator[bytes]:
-    """data in pieces of at most 1 MiB."""
+    """data, a flat sequence of bytes, in pieces of at most 1 MiB."""
     view = memoryview(data)
     return (bytes(view[start : start + FRAME_BYTES]) for start in range(0, len(view), FRAME_BYTES))
 
 
-def collect(parts: Iterable[bytes], size: int, what: str, peer: str) -> bytes:
+def collect(parts: Iterable[bytes], size: int, what: str, peer: str) -> memoryview:
     """Exactly `size` bytes from pieces; `PeerError` if fewer or more come, before more is held."""
-    out = bytearray()
+    out, filled = room(size), 0
     for part in parts:
-        if len(out) + len(part) > size:
+        if filled + len(part) > size:
             raise PeerError(f"{what}: more than the {size} bytes it should have", peer=peer)
-        out += part
-    if len(out) != size:
-        raise PeerError(f"{what}: {len(out)} of {size} bytes arrived", peer=peer)
-    return bytes(out)
+        out[filled : filled + len(part)] = part
+        filled += len(part)
+    if filled != size:
+        raise PeerError(f"{what}: {filled} of {size} bytes arrived", peer=peer)
+    return out.toreadonly()
+
+
+def room(size: int) -> memoryview:
+    """So many bytes to be written; an array's, since that comes in large pages."""
+    return np.empty(size, dtype=np.uint8).data
 
 
 # -------------------------------------------------------------------------- connections

@@ -62,8 +62,9 @@ class Layout:
             return encoding.bits_size(self.shape, self.width)
         return encoding.field_size(self.shape)
 
-    def encode(self, values: np.ndarray) -> bytes:
-        return encoding.encode_bits(values, self.width) if self.width else encoding.encode_field(values)
+    def encode(self, values: np.ndarray) -> memoryview:
+        """Canonical bytes, which may be the array's own: it must not change while they are used."""
+        return encoding.view_bits(values, self.width) if self.width else encoding.view_field(values)
 
     def decode(self, data: bytes | memoryview) -> np.ndarray:
         if self.width:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mpc import field as fp
+from mpc.convolution import Filters, convolve
 from mpc.gates.base import Wires
 from mpc.gates.bilinear import Bilinear
 from mpc.windows import Windows
@@ -51,11 +51,11 @@ class Convolution(Bilinear):
     def over_integers(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return self.windows.convolve(x, y)
 
-    def lay_out(self, y: np.ndarray) -> fp.Filters:
-        return fp.Filters(y, self.windows)
+    def lay_out(self, y: np.ndarray) -> Filters:
+        return Filters(y, self.windows)
 
-    def warm(self, y: fp.Filters, x: tuple[int, ...]) -> None:
-        _ = y.limbs
+    def warm(self, y: Filters, x: tuple[int, ...]) -> None:
+        y.lay_out(x)
 
-    def over_field(self, x: np.ndarray, y: fp.Filters, offset: np.ndarray | None = None) -> np.ndarray:
-        return fp.convolve(x, y, offset)
+    def over_field(self, x: np.ndarray, y: Filters, offset: np.ndarray | None = None) -> np.ndarray:
+        return convolve(x, y, offset)

@@ -15,7 +15,7 @@ import numpy as np
 from mpc import field as fp
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle
-from mpc.encoding import digest, encode_field
+from mpc.encoding import digest, view_field
 from mpc.errors import EncodingError, LocalProtocolError
 from mpc.gates.base import Evaluation, Gate, Opening, mask_name
 from mpc.prg import Seed
@@ -23,6 +23,8 @@ from mpc.schedule import Schedule, Step, schedule
 from mpc.shares import BitShare, Lane, Masked, Share
 from mpc.transcript import Transcript
 from mpc.wires import Wire
+
+Buffer = bytes | memoryview
 
 
 class SessionWires:
@@ -45,7 +47,7 @@ class SessionWires:
         """Of every w^, once all are here."""
 
         def compute() -> bytes:
-            parts = [part for name in sorted(self.masked) for part in (name, encode_field(self.masked[name].public))]
+            parts = [part for name in sorted(self.masked) for part in (name, view_field(self.masked[name].public))]
             return digest("mpc/v1/weights", *parts)
 
         found: bytes = self.once("digest", compute)
@@ -179,7 +181,7 @@ class PartyRun:
         for gate in self.plan.online:
             gate.prepare(self._parts[gate.name])
 
-    def steps(self, given: Mapping[str, np.ndarray]) -> Generator[bytes, list[bytes], None]:
+    def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, list[Buffer], None]:
         """Evaluate.
 
         Args:
@@ -193,7 +195,7 @@ class PartyRun:
         """
         self.given = given
         for name in sorted(given):
-            self.transcript.absorb("input", name, encode_field(given[name]))
+            self.transcript.absorb("input", name, view_field(given[name]))
         active: dict[str, Evaluation] = {}
         waiting: dict[str, tuple[Share | BitShare, ...]] = {}
         self._start(0, active, waiting)
@@ -219,14 +221,14 @@ class PartyRun:
 
     def _open(
         self, step: Step, waiting: dict[str, tuple[Share | BitShare, ...]]
-    ) -> Generator[bytes, list[bytes], dict[str, tuple[np.ndarray, ...]]]:
+    ) -> Generator[Buffer, list[Buffer], dict[str, tuple[np.ndarray, ...]]]:
         """The one place where anything is opened: encode, exchange, add up, put in the transcript."""
-        own = b"".join(
+        own = [
             opening.encode(_expect(share, opening, turn.gate))
             for turn in step.turns
             for share, opening in zip(waiting[turn.gate.name], turn.openings, strict=True)
-        )
-        payloads = yield own
+        ]
+        payloads = yield own[0] if len(own) == 1 else b"".join(own)
         for payload in payloads:
             if len(payload) != step.size:
                 raise EncodingError(f"step {step.number}: {len(payload)} bytes where {step.size} belong")

@@ -109,7 +109,7 @@ class World:
         self, parties: list[PartyRun], given: dict[str, np.ndarray], result: WorldRun, tamper: Tamper | None
     ) -> None:
         running = [party.steps(given) for party in parties]
-        payloads = [next(steps) for steps in running] if parties[0].schedule.steps else []
+        payloads = [bytes(next(steps)) for steps in running] if parties[0].schedule.steps else []
         for number in range(len(parties[0].schedule.steps)):
             result.sent.append(len(payloads[0]))
             result.payloads.append(payloads)
@@ -118,7 +118,7 @@ class World:
             following = []
             for index, steps in enumerate(running):
                 try:
-                    following.append(steps.send([p for sender, p in enumerate(payloads) if sender != index]))
+                    following.append(bytes(steps.send([p for sender, p in enumerate(payloads) if sender != index])))
                 except StopIteration:
                     following.append(b"")
             payloads = following

@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 from mpc import field as fp
 from mpc import kernels
 from mpc.field import P
-from mpc.windows import Windows
-from tests.support import naive
-from tests.support.bilinear_cases import geometries
 from tests.support.effort import FULL, examples
+from tests.support.elements import EDGES, KINDS, LIMB_EXTREMES, adversarial
 
-EDGES = sorted(
-    {0, 1, 2, 3, P - 1, P - 2, P >> 1, (P >> 1) + 1, (1 << 60) - 1, 1 << 60, (1 << 60) + 1}
-    | {(1 << k) + d for k in (20, 21, 31, 32, 40, 41, 52, 53, 59) for d in (-1, 0, 1)}
-)
 elements = st.one_of(st.sampled_from(EDGES), st.integers(0, P - 1))
 signed = st.one_of(st.sampled_from([0, 1, -1, P - 1, 1 - P]), st.integers(1 - P, P - 1))
 pairs = st.lists(st.tuples(elements, elements), min_size=1, max_size=20)
@@ -136,21 +130,8 @@ def test_scalars_stay_scalars() -> None:
 # ------------------------------------------------------------------ limbs
 
 
-def from_limbs(l0: int, l1: int, l2: int) -> int:
-    return (l0 + (l1 << 21) + (l2 << 41)) % P
-
-
-# the representatives furthest from zero in every limb, and combinations with the largest sums
-LIMB_EXTREMES = [
-    from_limbs(l0, l1, l2)
-    for l0 in (-(1 << 20), 1 - (1 << 20), 0, (1 << 20) - 1)
-    for l1 in (-(1 << 19), 1 - (1 << 19), 0, (1 << 19) - 1)
-    for l2 in (-(1 << 19), 1 - (1 << 19), 0, (1 << 19) - 1)
-]
-
-
 def split(values: np.ndarray) -> list[list[int]]:
-    return [[int(v) for v in row] for row in fp._limbs(values)]
+    return [[int(v) for v in row] for row in fp.limbs(values)]
 
 
 @examples(50)
@@ -175,7 +156,7 @@ def check_limbs(values: list) -> None:
 def test_largest_limb_sums_stay_exact_at_the_largest_inner_dimension() -> None:
     """The argument for 3,640: that many products of the largest limb sums stay below 2^53."""
     largest = (1 << 20) + (1 << 19)
-    assert fp._MAX_INNER * largest**2 < 1 << 53 <= (fp._MAX_INNER + 1) * largest**2
+    assert fp.MAX_INNER * largest**2 < 1 << 53 <= (fp.MAX_INNER + 1) * largest**2
 
 
 # ------------------------------------------------------------------ matrix products
@@ -186,28 +167,6 @@ ROWS = [1, fp.THIN_ROWS, fp.THIN_ROWS + 1]
 
 def exact(a: np.ndarray, b: np.ndarray, offset: np.ndarray | int = 0) -> np.ndarray:
     return (a.astype(object) @ b.astype(object) + offset) % P
-
-
-def adversarial(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Elements that push an accumulator as far as possible in one direction."""
-    if kind == "random":
-        return rng.integers(0, P, size=shape, dtype=np.uint64)
-    pools = {
-        "p-1": [P - 1],
-        "half": [1 << 60, (1 << 60) - 1, P >> 1],  # most positive representatives
-        "just over half": [(1 << 60) + 1, (1 << 60)],  # most negative, most positive
-        "edges": EDGES,
-        # odd limbs of one sign near their largest sum: inexact as soon as 2^53 is passed
-        "negative limbs": [
-            from_limbs(1 - (1 << 20), 1 - (1 << 19), 1 - (1 << 19)),
-            from_limbs(3 - (1 << 20), 2 - (1 << 19), 5 - (1 << 19)),
-        ],
-        "extremes": LIMB_EXTREMES,
-    }
-    return np.array(pools[kind], dtype=np.uint64)[rng.integers(0, len(pools[kind]), size=shape)]
-
-
-KINDS = ["random", "p-1", "half", "just over half", "edges", "negative limbs", "extremes"]
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -224,7 +183,7 @@ def test_products_are_exact(inner: int, rows: int) -> None:
 @pytest.mark.parametrize("rows", [fp.THIN_ROWS + 1])
 def test_the_adversarial_operands_are_adversarial(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the split of the inner dimension they do break the float64 product."""
-    monkeypatch.setattr(fp, "_MAX_INNER", 1 << 30)
+    monkeypatch.setattr(fp, "MAX_INNER", 1 << 30)
     rng = np.random.default_rng(3)
     a, b = (adversarial("negative limbs", shape, rng) for shape in ((rows, 8000), (8000, 2)))
     assert not (fp.matmul(a, b).astype(object) == exact(a, b)).all()
@@ -340,88 +299,6 @@ def test_stacks_have_to_agree() -> None:
     for a, b in (((2, 3, 4), (2, 5, 6)), ((2, 3, 4), (3, 4, 5)), ((3, 4), (2, 5, 6))):
         with pytest.raises(ValueError):
             fp.matmul(fp.zeros(a), fp.zeros(b))
-
-
-# ------------------------------------------------------------------ convolutions
-
-
-def plane(kernel: tuple, groups: int = 1, stride: int = 1, pads: tuple = (0, 0)) -> Windows:
-    axes = len(kernel)
-    return Windows(kernel=kernel, strides=(stride,) * axes, dilations=(1,) * axes, pads=(pads,) * axes, groups=groups)
-
-
-def convolved(x: np.ndarray, filters: np.ndarray, windows: Windows, offset: np.ndarray | int = 0) -> np.ndarray:
-    return (naive.convolution(x, filters, windows) + offset) % P
-
-
-@examples(200 if FULL else 40)
-@given(geometries(), st.integers(1, 3), st.integers(1, 3), st.integers(0, 1 << 30), st.sampled_from(KINDS))
-def test_convolutions_of_any_small_shape(geometry: tuple, groups: int, images: int, seed: int, kind: str) -> None:
-    windows, sizes = geometry
-    windows, rng = windows.model_copy(update={"groups": groups}), np.random.default_rng(seed)
-    x = adversarial(kind, (images, groups * 2, *sizes), rng)
-    filters = adversarial(kind, (groups * 2, 2, *windows.kernel), rng)
-    found = fp.convolve(x, fp.Filters(filters, windows))
-    assert found.dtype == np.uint64 and (found.astype(object) == convolved(x, filters, windows)).all()
-
-
-@pytest.mark.parametrize("block", [1, 48 * 18 * 7, 48 * 18 * 16, 48 * 18 * 40, 12 << 20])
-@pytest.mark.parametrize("kind", ["random", "p-1"])
-def test_convolutions_are_the_same_in_blocks_of_any_size(
-    kind: str, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One window at a time, parts of an image, single images, several, all."""
-    monkeypatch.setattr(fp, "BLOCK_BYTES", block)
-    rng, windows = np.random.default_rng(8), plane((3, 3), groups=2, pads=(1, 0))
-    x, filters = adversarial(kind, (5, 4, 5, 5), rng), adversarial(kind, (6, 2, 3, 3), rng)
-    for shape in ((), (4,), (6, 1, 1), (1, 6, 4, 4), (5, 6, 4, 4), (5, 1, 1, 1), (4, 1)):
-        offset = adversarial("edges", shape, rng)
-        kept = offset.copy()
-        found = fp.convolve(x, fp.Filters(filters, windows), offset)
-        assert (found.astype(object) == convolved(x, filters, windows, offset.astype(object))).all(), shape
-        assert (offset == kept).all()
-
-
-@pytest.mark.parametrize("images", [1, 3])
-@pytest.mark.parametrize("inner", [3640, 3641, 7300])
-def test_convolutions_are_exact_however_the_inner_dimension_is_split(inner: int, images: int) -> None:
-    """Channels and kernel together are the inner dimension; largest limbs of one sign, as for matrices."""
-    rng, windows = np.random.default_rng(inner), plane((2,), pads=(1, 0))
-    for kind in ("p-1", "negative limbs", "extremes"):
-        x, filters = adversarial(kind, (images, inner // 2 + 1, 3), rng), adversarial(kind, (2, inner // 2 + 1, 2), rng)
-        offset = np.full((2, 1), P - 1, dtype=np.uint64)
-        found = fp.convolve(x, fp.Filters(filters, windows), offset)
-        assert (found.astype(object) == convolved(x, filters, windows, P - 1)).all(), kind
-
-
-@pytest.mark.parametrize("groups", [1, 2, 6])
-def test_every_group_of_channels_has_its_own_filters(groups: int) -> None:
-    rng, windows = np.random.default_rng(groups), plane((2, 2), groups=groups, stride=2)
-    x, filters = adversarial("random", (2, 6, 4, 4), rng), adversarial("random", (6, 6 // groups, 2, 2), rng)
-    found = fp.convolve(x, fp.Filters(filters, windows)).astype(object)
-    assert (found == convolved(x, filters, windows)).all()
-    for group in range(groups):  # each on its own
-        part = slice(group * 6 // groups, (group + 1) * 6 // groups)
-        alone = fp.convolve(x[:, part], fp.Filters(filters[part], plane((2, 2), stride=2)))
-        assert (alone == found[:, part]).all()
-
-
-def test_filters_are_split_once() -> None:
-    filters = fp.Filters(np.ones((2, 1, 3), dtype=np.uint64), plane((3,)))
-    for images in (1, 4):
-        x = np.full((images, 1, 5), P - 1, dtype=np.uint64)
-        assert (fp.convolve(x, filters) == P - 3).all()
-    assert filters.limbs is filters.limbs and "Filters" in repr(filters) and "values" not in repr(filters)
-
-
-def test_any_layout_of_an_image_is_read_in_its_own_order() -> None:
-    rng, windows = np.random.default_rng(9), plane((2, 2))
-    filters = adversarial("random", (2, 3, 2, 2), rng)
-    base = adversarial("random", (2, 3, 6, 6), rng)
-    frozen = base.copy()
-    frozen.flags.writeable = False
-    for x in (base.swapaxes(2, 3), base[:, :, ::2, ::-1], frozen, np.broadcast_to(base[:1], base.shape)):
-        assert (fp.convolve(x, fp.Filters(filters, windows)).astype(object) == convolved(x, filters, windows)).all()
 
 
 # ------------------------------------------------------------------ words

@@ -1,0 +1,175 @@
+"""Convolutions over F_p, exactly: as products with patches, or by tiles.
+
+By tiles (Toom and Cook; Winograd 1980; Lavin and Gray 2016): 8 x 8 inputs at a time are mapped to
+64 points, where the convolution is one product of the channels a point, and back,
+
+    y = A^T [(G g G^T) (B^T d B)] A        for each tile, at every point a matrix product over channels
+
+with the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity on each axis.  Over a field that is exact:
+fractions are elements like others, and stand in G, which is applied to filters once.  B has small
+integers only, A powers of two.  A kernel of r places gives 9 - r results a tile and axis, for 8 / (9 - r)
+products each instead of r.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from math import prod
+
+import numpy as np
+
+from mpc import field as fp
+from mpc import kernels
+from mpc.windows import Windows, blocks
+
+BLOCK_BYTES = 3 << 20
+"""Of the limbs of patches at one time, or of their products: they stay in a core's cache."""
+TILE = 8
+_FEWEST_TILES = 32
+_FEWEST_CHANNELS = 8
+_KERNELS = range(3, 7)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The filters (o, c / groups, *kernel) of a convolution, in the forms that products take: each made once, kept."""
+
+    values: np.ndarray = field(repr=False)
+    windows: Windows
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """(6, groups, o / groups, c / groups * prod(kernel)) float64, limbs."""
+        groups = self.windows.groups
+        return fp.limbs(self.values.reshape(groups, self.values.shape[0] // groups, -1))
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """(64, o, c) over F_p, the filters at the points of a tile; their limbs would take six times as much."""
+        o, c, high, wide = self.values.shape
+        across = fp.matmul(self.values.reshape(-1, wide), _filter_map(wide).T.copy())
+        down = np.ascontiguousarray(across.reshape(o, c, high, TILE).transpose(2, 3, 0, 1)).reshape(high, -1)
+        return fp.matmul(_filter_map(high), down).reshape(TILE * TILE, o, c)
+
+    def tiles(self, x: tuple[int, ...]) -> tuple[int, int] | None:
+        """Tiles along both axes if an input of this shape is better convolved by tiles, else None."""
+        return tiles(x, self.values.shape, self.windows)
+
+    def lay_out(self, x: tuple[int, ...]) -> None:
+        """Make now what a convolution of an input of this shape will need."""
+        _ = self.points if self.tiles(x) else self.rows
+
+
+def tiles(x: tuple[int, ...], filters: tuple[int, ...], windows: Windows) -> tuple[int, int] | None:
+    """Tiles along both axes if inputs and filters of these shapes are better convolved by tiles, else None."""
+    plain = windows.groups == 1 and not any(n > 1 for n in (*windows.strides, *windows.dilations))
+    if len(windows.kernel) != 2 or not plain or not all(k in _KERNELS for k in windows.kernel):
+        return None
+    positions = windows.positions(x[2:])
+    down, across = (-(-n // (TILE + 1 - k)) for n, k in zip(positions, windows.kernel, strict=True))
+    count = x[0] * down * across
+    saved = x[0] * prod(positions) * prod(windows.kernel) >= 2 * TILE * TILE * count
+    many = min(filters[:2]) >= _FEWEST_CHANNELS and count >= _FEWEST_TILES and filters[1] <= fp.MAX_INNER
+    return (down, across) if saved and many else None
+
+
+def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) -> np.ndarray:
+    """The convolution (+ offset) over F_p.
+
+    Shapes: x (n, c, *sizes), offset broadcastable to the result (n, o, *positions).  Error: exact.
+    """
+    out = np.empty((x.shape[0], filters.values.shape[0], *filters.windows.positions(x.shape[2:])), dtype=np.uint64)
+    base = np.broadcast_to(fp.zeros(()) if offset is None else offset, out.shape)
+    across = filters.tiles(x.shape)
+    if across is None:
+        _by_patches(x, filters, base, out)
+    else:
+        out[:] = base
+        _by_tiles(np.ascontiguousarray(x), filters, across, out)
+    return out
+
+
+# ------------------------------------------------------------------- patches
+
+
+def _by_patches(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarray) -> None:
+    """Products with the patches of a few images, or of a few windows of one, at a time."""
+    windows, right = filters.windows, filters.rows
+    positions = out.shape[2:]
+    _, groups, per_group, inner = right.shape
+    most = max(1, BLOCK_BYTES // (48 * groups * max(inner, per_group)))
+    images = max(1, min(x.shape[0], most // prod(positions)))
+    size = images * min(prod(positions), most)
+    split = np.empty(6 * groups * inner * size, dtype=np.float64)
+    products = np.empty(6 * groups * per_group * size, dtype=np.float64)
+    for start in range(0, x.shape[0], images):
+        some = x[start : start + images]
+        for block in blocks(positions, most):
+            place = (slice(start, start + images), slice(None), *block)
+            columns = _columns(some, windows, block, groups, split)
+            found = products[: 6 * groups * per_group * columns.shape[-1]].reshape(6, groups, per_group, -1)
+            added = np.array(base[place], order="C")
+            for first in range(0, inner, fp.MAX_INNER):
+                part = slice(first, first + fp.MAX_INNER)
+                np.matmul(right[..., part], columns[:, :, part], out=found)
+                sums = added.reshape(len(some), groups * per_group, -1)
+                kernels.recombine_images(found.reshape(6, groups * per_group, -1), sums)
+            out[place] = added
+
+
+def _columns(x: np.ndarray, windows: Windows, block: tuple[slice, ...], groups: int, room: np.ndarray) -> np.ndarray:
+    """Limbs of the patches (6, groups, inner, images * positions), all images side by side; made in `room`."""
+    patches = windows.patches(x, block)
+    count, rows, places = patches.shape
+    split = room[: 6 * patches.size].reshape(6, rows, count * places)
+    kernels.split_images(patches, split)
+    return split.reshape(6, groups, rows // groups, count * places)
+
+
+# --------------------------------------------------------------------- tiles
+
+
+def _by_tiles(x: np.ndarray, filters: Filters, counts: tuple[int, int], out: np.ndarray) -> None:
+    """Add the convolution to `out`, the tiles of a few images at a time."""
+    (down, across), points = counts, filters.points
+    o, c = points.shape[1:]
+    images = max(1, (8 * BLOCK_BYTES) // (8 * TILE * TILE * down * across * max(o, c)))
+    for start in range(0, x.shape[0], images):
+        chosen = slice(start, start + images)
+        count = len(x[chosen]) * down * across
+        data = np.empty((TILE, TILE, c * count), dtype=np.uint64)
+        high, wide = (TILE + 1 - k for k in filters.windows.kernel)
+        top, left = (before for before, _ in filters.windows.pads)
+        kernels.gather_tiles(x[chosen], top, left, high, wide, down, across, data)
+        kernels.tiles_to_points(data)
+        at_points = np.empty((TILE, TILE, o * count), dtype=np.uint64)
+        _multiply_points(data.reshape(-1, c, count), points, at_points.reshape(-1, o, count))
+        kernels.points_to_tiles(at_points, high, wide)
+        kernels.scatter_tiles(at_points, high, wide, down, across, out[chosen])
+
+
+def _multiply_points(data: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
+    """out = points @ data at each point.  Shapes: data (64, c, n), points (64, o, c), out (64, o, n)."""
+    products, right, left = (
+        np.empty((6, *shape), dtype=np.float64) for shape in (out.shape[1:], data.shape[1:], points.shape[1:])
+    )
+    zero = fp.zeros(out[0].size)
+    for channels, filters, found in zip(data, points, out, strict=True):
+        kernels.split_limbs(channels.reshape(-1), right.reshape(6, -1))
+        kernels.split_limbs(filters.reshape(-1), left.reshape(6, -1))
+        np.matmul(left, right, out=products)
+        kernels.recombine(products.reshape(6, -1), zero, found.reshape(-1))
+
+
+@cache
+def _filter_map(size: int) -> np.ndarray:
+    """G (8, size) over F_p: powers of the points, over what B^T's rows are too large by."""
+    half = pow(2, -1, fp.P)
+    points = [0, 1, -1, 2, -2, half, -half]
+    rows = []
+    for point in points:
+        excess = 4 * prod(point - other for other in points if other != point)
+        rows.append([pow(point, j, fp.P) * pow(excess, -1, fp.P) % fp.P for j in range(size)])
+    rows.append([pow(4, -1, fp.P) if j == size - 1 else 0 for j in range(size)])
+    return np.array(rows, dtype=np.uint64)
