@@ -278,6 +278,11 @@ class Session(_Closing):
         plan, weights = self.plan, self.compiled.weights
         stock = ordering.find(self._parties, plan, self._sizes, self._calls) if self._sizes else None
         remote = None
+        if stock is None and self._sizes and self._calls and ordering.find(self._parties, plan, self._sizes):
+            self.notes.append(
+                "what was dealt ahead is for sessions of more runs, which would be lost with this one: "
+                "mpc deal --runs N without --sessions is for mpc run"
+            )
         if stock is not None:
             try:
                 remote = CoordinatedSession(self._parties, plan, weights, stock)

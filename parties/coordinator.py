@@ -19,7 +19,6 @@ from parties.calls import Parties, gather
 from parties.ordering import Stock, propose
 from parties.participant import Participant, Progress
 from parties.pb import party_pb2
-from parties.terms import Terms
 from parties.ticket import Ticket
 
 __all__ = ["CoordinatedSession", "Parties", "Progress", "RunReport", "sum_reports"]

@@ -252,8 +252,8 @@ class Stocks:
         taken += sum(entry.stock.size for entry in self._entries.values())
         if taken + needed > limits.max_stock_bytes:
             raise PlanError(
-                f"the stock needs {needed >> 20:,} MiB of disk; {max(0, limits.max_stock_bytes - taken) >> 20:,} of the "
-                f"{limits.max_stock_bytes >> 20:,} MiB that this party allows are left",
+                f"the stock needs {needed:,} bytes of disk; {max(0, limits.max_stock_bytes - taken):,} of the "
+                f"{limits.max_stock_bytes:,} that this party allows are left",
                 remedy="deal fewer runs, drop others (mpc deal --drop), or raise limits.max_stock_bytes",
             )
         if len(self._orders) >= limits.max_sessions:
