@@ -495,6 +495,8 @@ def _read_bundle(path: Path, corrections: int) -> tuple[provider_pb2.DealHeader,
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
+    if path.is_symlink():
+        raise IntegrityError("it is no file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

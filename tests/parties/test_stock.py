@@ -224,7 +224,12 @@ def test_a_file_is_deleted_when_it_is_read(cluster: InProcess) -> None:
 def test_a_party_keeps_no_more_than_it_allows(tmp_path: Path) -> None:
     with InProcess(tmp_path, 2, limits=Limits(max_stock_bytes=60_000, max_batch=64)) as small:
         client, plan = small.client(), small.compiled(ALL_MINE).plan
-        for batches, message in (([1] * 20, "bytes of disk"), ([65], "are accepted"), ([], "1 to 65,536"), ([0], "a b")):
+        for batches, message in (
+            ([1] * 20, "bytes of disk"),
+            ([65], "are accepted"),
+            ([], "1 to 65,536"),
+            ([0], "a b"),
+        ):
             with pytest.raises(PlanError, match=message):
                 order(client, plan, batches)
             assert not any(path for index in (0, 1) for path in _files(small, index))

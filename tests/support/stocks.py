@@ -10,6 +10,7 @@ from parties import ordering
 from parties.ordering import Stock
 from parties.pb import party_pb2
 from parties.stock import FOLDER
+from parties.terms import Terms
 from tests.support.parties import COORDINATOR, SEPARATE, InProcess, Script
 
 
@@ -25,9 +26,8 @@ def script_of(cluster: InProcess, stock: Stock, roles: Roles = SEPARATE) -> Scri
     return script
 
 
-def opening(stock: Stock) -> party_pb2.OpenRequest:
-    """The call that takes it."""
-    terms = stock.terms
+def opening(terms: Terms) -> party_pb2.OpenRequest:
+    """The call that takes a stock."""
     return party_pb2.OpenRequest(
         plan_digest=terms.plan_digest, parties=terms.parties, nonces=terms.nonces, stocked=True
     )
@@ -36,7 +36,7 @@ def opening(stock: Stock) -> party_pb2.OpenRequest:
 def open_stock(cluster: InProcess, stock: Stock, roles: Roles = SEPARATE, caller: str = COORDINATOR) -> Script:
     """The session, opened at every party."""
     script = script_of(cluster, stock, roles)
-    script.everyone(lambda index: cluster.party(index, caller).Open(opening(stock)))
+    script.everyone(lambda index: cluster.party(index, caller).Open(opening(stock.terms)))
     return script
 
 
