@@ -90,7 +90,8 @@ def _deal(display: Display, cluster: Cluster, plan: Plan, runs: int, batch: int,
         content = {"plan": plan.digest.hex(), "runs": runs, "batch": batch, "sessions": sessions}
         display.json({**content, "bytes": taken, "seconds": elapsed})
         return
-    display.result(f"dealt         {_many(runs, 'run')} of {_many(batch, 'row')} for {_many(sessions, 'session')}, in {seconds(elapsed)}")
+    what = f"{_many(runs, 'run')} of {_many(batch, 'row')} for {_many(sessions, 'session')}"
+    display.result(f"dealt         {what}, in {seconds(elapsed)}")
     display.result(f"on disk       {size(taken)} at the party with most")
     display.result(f"plan          {plan.digest.hex()}")
     if sessions < runs:
