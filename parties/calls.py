@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import grpc
@@ -55,21 +55,29 @@ class Parties:
 
     def each(self, ask: Callable[[PartyClient], Answer]) -> list[Answer]:
         """`ask` every party at once; the most telling error if any failed."""
-        futures = [self._pool.submit(ask, client) for client in self.clients]
-        answers, errors = [], []
-        for future in futures:
-            try:
-                answers.append(future.result())
-            except MpcError as error:
-                errors.append(error)
-        if errors:
-            raise _most_telling(errors)
-        return answers
+        return gather(self.start(ask))
+
+    def start(self, ask: Callable[[PartyClient], Answer]) -> list[Future[Answer]]:
+        """The same without waiting: `gather` has the answers."""
+        return [self._pool.submit(ask, client) for client in self.clients]
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         for client in self.clients:
             client.close()
+
+
+def gather(futures: Sequence[Future[Answer]]) -> list[Answer]:
+    """What every party answered; the most telling error if any failed."""
+    answers, errors = [], []
+    for future in futures:
+        try:
+            answers.append(future.result())
+        except MpcError as error:
+            errors.append(error)
+    if errors:
+        raise _most_telling(errors)
+    return answers
 
 
 def _most_telling(errors: list[MpcError]) -> MpcError:

@@ -24,8 +24,8 @@ import numpy as np
 from mpc.compiler.compile import Compiled, Ranges, compile_model
 from mpc.compiler.onnx_import import Shapes
 from mpc.compiler.plan import Plan
-from mpc.errors import SessionError, UsageError
-from parties import launcher
+from mpc.errors import InputError, SessionError, UsageError
+from parties import launcher, ordering
 from parties.calls import Parties
 from parties.certificates import Identity
 from parties.config import ClusterConfig, load
@@ -47,11 +47,12 @@ from parties.feeds import (
 )
 from parties.guest import Guest
 from parties.layout import LocalLayout
+from parties.ordering import Stock
 from parties.participant import Progress
 from parties.roles import Recipients, assign, refuse_machines
 from parties.ticket import Ticket
 
-__all__ = ["Cluster", "Guest", "Session", "check_feeds", "read_output"]
+__all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
 
 
 class _Closing:
@@ -138,6 +139,7 @@ class Cluster(_Closing):
         recipients: Recipients | None = None,
         samples: Mapping[str, np.ndarray] | None = None,
         shapes: Shapes | None = None,
+        batch: int | None = None,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs.
 
@@ -151,22 +153,61 @@ class Cluster(_Closing):
             recipients: who receives all outputs, or output -> who receives it; this client, unless said.
             samples: data of every input, for a model whose bounds cannot be proved: see `compile_model`.
             shapes: sizes of dimensions that the model leaves open, by input; None for the batch.
+            batch: rows of every run, if that is known: what was dealt ahead for them is used (`deal`).
 
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
         """
         roles = assign(self.config.name, owners, recipients)
-        return self.open(compile_model(model, ranges, roles, samples, shapes))
+        return self.open(compile_model(model, ranges, roles, samples, shapes), batch)
+
+    def deal(
+        self, model: str | Path | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any
+    ) -> list[Stock]:
+        """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.
+
+        Args:
+            model: an ONNX file, or a plan.
+            runs: how many times `Session.run` will be called, all sessions together.
+            batch: rows of each.
+            sessions: how many sessions they are for, equally; what a session leaves over is lost.
+            choices: of `session`, as they will be given there: ranges, owners, recipients, samples, shapes.
+
+        Raises:
+            ModelError, PolicyError, PeerError: as `session`.
+            PlanError: more than a party keeps.
+        """
+        if runs < 1 or sessions < 1 or runs % sessions:
+            raise UsageError(f"{runs} runs cannot be shared by {sessions} sessions", remedy="make it a multiple")
+        if isinstance(model, Plan):
+            plan = model
+        else:
+            roles = assign(self.config.name, choices.pop("owners", None), choices.pop("recipients", None))
+            plan = compile_model(model, roles=roles, **choices).plan
+        refuse_machines(plan, self.parties.names, self.config.provider.name)
+        batches = split(plan, batch) * (runs // sessions)
+        return [ordering.order(self.parties, plan, batches) for _ in range(sessions)]
+
+    def stocks(self, plan: Plan | None = None) -> list[Stock]:
+        """What was dealt ahead for this client and not used, the oldest first."""
+        return ordering.stocks(self.parties, plan)
+
+    def drop(self, stock: Stock) -> None:
+        """Give up what was dealt ahead; the parties delete it."""
+        ordering.drop(self.parties, stock)
 
     @property
     def layout(self) -> LocalLayout | None:
         """Where the processes that this object started live; None for a cluster that ran already."""
         return self._layout
 
-    def open(self, compiled: Compiled) -> Session:
-        """The same for a model that is compiled already."""
+    def open(self, compiled: Compiled, batch: int | None = None, calls: int | None = None) -> Session:
+        """The same for a model that is compiled already.
+
+        calls: take only what was dealt ahead for exactly so many calls of `run`.
+        """
         refuse_machines(compiled.plan, self.parties.names, self.config.provider.name)
-        session = Session(self.parties, compiled)
+        session = Session(self.parties, compiled, batch, calls)
         self._sessions.add(session)
         return session
 
@@ -213,16 +254,49 @@ class Session(_Closing):
     A context manager: parties keep a session open until it is closed, dropped, or idle too long.
 
     Args:
+        batch: rows of every run, if known; what was dealt ahead for them is used.
+        calls: only if it was dealt for exactly so many calls of `run`.
         last_run: the price of the last run; None before the first.
+        notes: what the user should know of how correlations were come by.
     """
 
-    def __init__(self, parties: Parties, compiled: Compiled) -> None:
+    def __init__(
+        self, parties: Parties, compiled: Compiled, batch: int | None = None, calls: int | None = None
+    ) -> None:
         self.compiled = compiled
         self.plan: Plan = compiled.plan
         self.last_run: RunReport | None = None
-        self._me = parties.identity.name
-        self._remote = CoordinatedSession(parties, compiled.plan, compiled.weights)
-        weakref.finalize(self, self._remote.drop).atexit = False  # an exiting process just hangs up
+        self.notes: list[str] = []
+        self._parties, self._me = parties, parties.identity.name
+        self._sizes = None if batch is None else split(compiled.plan, batch)
+        self._calls = calls
+        self._progress: Progress | None = None
+        self._remote = self._begin()
+
+    def _begin(self) -> CoordinatedSession:
+        """A session at the parties: of a stock if there is one that fits, else dealt as it goes."""
+        plan, weights = self.plan, self.compiled.weights
+        stock = ordering.find(self._parties, plan, self._sizes, self._calls) if self._sizes else None
+        remote = None
+        if stock is None and self._sizes and self._calls and ordering.find(self._parties, plan, self._sizes):
+            self.notes.append(
+                "what was dealt ahead is for sessions of more runs, which would be lost with this one: "
+                "mpc deal --runs N without --sessions is for mpc run"
+            )
+        if stock is not None:
+            try:
+                remote = CoordinatedSession(self._parties, plan, weights, stock)
+            except SessionError as error:
+                self.notes.append(f"what was dealt ahead could not be used, and is dealt now: {error.what}")
+        remote = remote or CoordinatedSession(self._parties, plan, weights)
+        remote.on_progress = self._progress
+        weakref.finalize(self, remote.drop).atexit = False  # an exiting process just hangs up
+        return remote
+
+    @property
+    def stocked(self) -> int | None:
+        """How many runs are left of what was dealt ahead; None for a session that is dealt as it goes."""
+        return len(self._remote.left) if self._remote.stock else None
 
     @property
     def ticket(self) -> str:
@@ -231,7 +305,7 @@ class Session(_Closing):
 
     def on_progress(self, report: Progress) -> None:
         """Call `report(rounds done, rounds in all, bytes sent so far)` a few times a second during runs."""
-        self._remote.on_progress = report
+        self._progress = self._remote.on_progress = report
 
     def get_inputs(self) -> list[NodeArg]:
         """Names, shapes and types of the inputs."""
@@ -264,6 +338,7 @@ class Session(_Closing):
         rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), batch)
         if not self._remote.open:
             raise SessionError("the session is closed", remedy="make a new one: cluster.session(...)")
+        self._require_left(split(self.plan, rows))
         integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
         try:
             opened, self.last_run = self._run_blocks(integers, rows)
@@ -271,6 +346,32 @@ class Session(_Closing):
             self.abandon()
             raise
         return read_outputs(self.plan, rows, opened, names)
+
+    def _require_left(self, sizes: list[int]) -> None:
+        """A session of a stock has what was dealt for it and no more; the next one is another session.
+
+        Raises:
+            InputError: it was dealt for another number of rows.
+            SessionError: it is used up, and others take part, who only know of this session.
+        """
+        if self._remote.stock is None:
+            return
+        if sizes != self._sizes:
+            raise InputError(
+                f"this session was dealt ahead for batches of {sum(self._sizes or ())} rows, not of {sum(sizes)}",
+                remedy="give as many, or open a session for the others: cluster.session(...) without batch",
+            )
+        if self._remote.left:
+            return
+        if (self.plan.owners | self.plan.recipients) - {self._me}:
+            raise SessionError(
+                "what was dealt ahead for this session is used up",
+                cause="no more can be dealt for it, and those who joined it know of no other",
+                remedy="start a new session, and give the others its ticket",
+            )
+        self.notes.append("what was dealt ahead for the session was used up: a new one was opened")
+        self._remote.finish()
+        self._remote = self._begin()
 
     def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[list[dict[str, np.ndarray]], RunReport]:
         """One run for every block of rows, so that memory stays bounded: what each opened, and their prices added."""

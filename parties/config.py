@@ -131,6 +131,7 @@ class Limits(_Model):
     max_batch: Count = 4096
     max_sessions: Count = 16
     max_memory_bytes: Count = 4 << 30
+    max_stock_bytes: Count = 8 << 30
 
 
 class PolicyConfig(_Model):

@@ -8,16 +8,17 @@ and receive is theirs; they join with the session's ticket.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mpc.compiler.plan import Plan
 from mpc.errors import HandshakeError, MpcError, PeerError
-from parties.calls import Parties
+from parties.calls import Parties, gather
+from parties.ordering import Stock, propose
 from parties.participant import Participant, Progress
 from parties.pb import party_pb2
-from parties.terms import Terms
 from parties.ticket import Ticket
 
 __all__ = ["CoordinatedSession", "Parties", "Progress", "RunReport", "sum_reports"]
@@ -36,6 +37,7 @@ class RunReport:
         provider_s: of that, the provider's own time.
         online_cpu_s: CPU seconds of the largest party while online.
         recipients: who could unmask the outputs.
+        stocked: its correlations were dealt ahead.
     """
 
     batch: int
@@ -48,6 +50,7 @@ class RunReport:
     provider_s: float
     online_cpu_s: float
     recipients: tuple[str, ...]
+    stocked: bool = False
 
 
 _ADDED = ("batch", "rounds", "sent_bytes", "dealt_bytes", "online_s", "offline_s", "provider_s", "online_cpu_s")
@@ -64,21 +67,26 @@ class CoordinatedSession:
     Args:
         plan: not bound.
         weights: int64 integers of the weight wires that this client owns.
+        stock: the session that was dealt ahead, to open it; it is used up by that, whatever comes of it.
     """
 
-    def __init__(self, parties: Parties, plan: Plan, weights: Mapping[str, np.ndarray]) -> None:
-        self._parties, self.plan = parties, plan
+    def __init__(
+        self, parties: Parties, plan: Plan, weights: Mapping[str, np.ndarray], stock: Stock | None = None
+    ) -> None:
+        self._parties, self.plan, self.stock = parties, plan, stock
         self._deadlines = parties.config.deadlines
         self._runs = 0
         self.on_progress: Progress | None = None
         self.open = False
         self.setup_dealt = 0
-        self.terms = self._propose()
+        self._ahead: list[Future[party_pb2.PrepareReply]] = []
+        self.terms = stock.terms if stock else propose(parties, plan)
         self.id = self.terms.session_id
         self.part = Participant(parties, plan, self.terms)
         try:
             self._open()
             self.part.enter_weights(weights)
+            self._look_ahead()
         except BaseException:
             self.close()
             raise
@@ -88,20 +96,14 @@ class CoordinatedSession:
         """What others need to take part."""
         return Ticket(self.plan, self.terms)
 
-    def _propose(self) -> Terms:
-        """Every party's consent to the plan, as a nonce."""
-        request = party_pb2.ProposeRequest(plan=self.plan.canonical)
-        proposals = self._parties.each(lambda party: party.call("Propose", request, self._deadlines.connect))
-        return Terms(
-            self.plan.digest,
-            self._parties.config.provider.name,
-            self._parties.names,
-            tuple(proposal.nonce for proposal in proposals),
-        )
-
     def _open(self) -> None:
         terms = self.terms
-        opening = party_pb2.OpenRequest(plan_digest=terms.plan_digest, parties=terms.parties, nonces=terms.nonces)
+        opening = party_pb2.OpenRequest(
+            plan_digest=terms.plan_digest,
+            parties=terms.parties,
+            nonces=terms.nonces,
+            stocked=self.stock is not None,
+        )
         wait = self._deadlines.connect + self._deadlines.setup
         self.open = True
         replies = self._parties.each(lambda party: party.call("Open", opening, wait))
@@ -128,11 +130,12 @@ class CoordinatedSession:
         self._runs += 1
         number = self._runs
         started = clock()
-        request = party_pb2.PrepareRequest(session_id=self.id, run=number, batch=batch, following=following)
-        prepared = self._parties.each(lambda party: party.call("Prepare", request, self._deadlines.setup))
+        prepared = gather(self._ahead or self._prepare(number, batch, following))
+        self._ahead = []
         offline = clock() - started
         self.part.enter(number, batch, values)
         received = self.part.receive(number, batch, self.on_progress)
+        self._look_ahead()
         report = RunReport(
             batch=batch,
             parties=len(self._parties.names),
@@ -144,8 +147,26 @@ class CoordinatedSession:
             provider_s=max(reply.deal_seconds for reply in prepared),
             online_cpu_s=max(header.online_cpu_seconds for header in received.headers),
             recipients=tuple(sorted(self.plan.recipients)),
+            stocked=self.stock is not None,
         )
         return received.outputs, report
+
+    def _prepare(self, number: int, batch: int, following: int) -> list[Future[party_pb2.PrepareReply]]:
+        request = party_pb2.PrepareRequest(session_id=self.id, run=number, batch=batch, following=following)
+        return self._parties.start(lambda party: party.call("Prepare", request, self._deadlines.setup))
+
+    def _look_ahead(self) -> None:
+        """Have the next run of a stock prepared while nobody waits for it.
+
+        Not where others take part: they are told, with a run, how many rows follow it.
+        """
+        if self.left and not (self.plan.owners | self.plan.recipients) - {self.part.me}:
+            self._ahead = self._prepare(self._runs + 1, self.left[0], 0)
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Rows of the runs that are left of a stock."""
+        return self.stock.batches[self._runs :] if self.stock else ()
 
     @property
     def _others(self) -> frozenset[str]:

@@ -66,7 +66,8 @@ class Dealings:
         if self._limits.pop(session_id, None) is not None:
             request = provider_pb2.FinishRequest(session_id=session_id)
             with suppress(ValueError):  # this process is stopping, and the channel is closed already
-                self._stub.Finish.future(request, timeout=self._config.deadlines.connect)
+                call = self._stub.Finish.future(request, timeout=self._config.deadlines.connect)
+                call.add_done_callback(lambda _: None)  # it holds the call: one that nobody holds is cancelled
 
     def _fetch(self, terms: Terms, bundle: BundleId, agreed: provider_pb2.SessionTerms | None, most: int) -> Delivery:
         provider = self._config.provider

@@ -47,6 +47,7 @@ CREATE TABLE runs (
 
 
 class SessionState(StrEnum):
+    STOCKED = "stocked"  # its correlations lie on disk, and nobody has used any of them
     OPEN = "open"
     CLOSED = "closed"
     ABORTED = "aborted"
@@ -142,17 +143,72 @@ class Ledger:
 
     def open_session(self, session_id: bytes, plan_digest: bytes, coordinator: str) -> None:
         """Record a new session, durably; SessionError if its id is malformed or was ever seen."""
+        with self._writing(durable=True) as database:
+            self._insert(database, session_id, plan_digest, coordinator, SessionState.OPEN)
+        # From here on a copy of the database without this session is recognised.
+
+    def stock_session(self, session_id: bytes, plan_digest: bytes, coordinator: str, runs: int) -> None:
+        """Record a session that is dealt ahead, runs 1 to `runs`, durably; it outlives a restart until it is opened.
+
+        SessionError as `open_session`.
+        """
+        with self._writing(durable=True) as database:
+            self._insert(database, session_id, plan_digest, coordinator, SessionState.STOCKED)
+            rows = [(session_id.hex(), run, RunState.DEALT) for run in range(1, runs + 1)]
+            database.executemany("INSERT INTO runs VALUES (?, ?, ?)", rows)
+
+    def open_stocked(self, session_id: bytes, plan_digest: bytes, coordinator: str) -> None:
+        """Open a session that was dealt ahead, once and durably: from here on a crash burns all of it.
+
+        SessionError if it was opened or dropped before, or is not this plan's and this coordinator's.
+        """
+        key = (session_id.hex(), plan_digest.hex(), coordinator, SessionState.STOCKED)
+        with self._writing(durable=True) as database:
+            done = database.execute(
+                "UPDATE sessions SET state = ? WHERE session_id = ? AND plan_digest = ? AND coordinator = ? "
+                "AND state = ?",
+                (SessionState.OPEN, *key),
+            )
+            if done.rowcount != 1:
+                state = _session_state(database, session_id)
+                raise SessionError(
+                    f"the correlations dealt ahead for session {session_id.hex()} are not to be used: "
+                    f"this ledger has it as {state or 'unknown'}",
+                    cause="they were used or given up before, and their files were put back",
+                    remedy="deal others: mpc deal; never restore a party's stock from a backup",
+                )
+            self._count_up(database)
+
+    def drop_stocked(self, session_id: bytes, coordinator: str) -> bool:
+        """Give up a session that was dealt ahead and never opened, durably; False if it is no such session."""
+        with self._writing(durable=True) as database:
+            state = _session_state(database, session_id)
+            owner = database.execute("SELECT coordinator FROM sessions WHERE session_id = ?", (session_id.hex(),))
+            if state is not SessionState.STOCKED or owner.fetchone()[0] != coordinator:
+                return False
+            _end(database, session_id, SessionState.CLOSED, "dropped")
+            return True
+
+    def stocked(self) -> dict[bytes, tuple[bytes, str, float]]:
+        """Sessions dealt ahead and never opened, the oldest first: id -> (plan digest, coordinator, when)."""
+        query = "SELECT session_id, plan_digest, coordinator, opened_at FROM sessions WHERE state = ? ORDER BY rowid"
+        with self._lock, _storing(self._folder):
+            self._require_usable()
+            rows = self._connection.execute(query, (SessionState.STOCKED,)).fetchall()
+        return {bytes.fromhex(row[0]): (bytes.fromhex(row[1]), row[2], row[3]) for row in rows}
+
+    def _insert(
+        self, database: sqlite3.Connection, session_id: bytes, plan: bytes, coordinator: str, state: SessionState
+    ) -> None:
         if len(session_id) != SESSION_ID_BYTES:
             raise _refused(f"a session id has {SESSION_ID_BYTES} bytes, not {len(session_id)}")
         if session_id.count(session_id[0]) == SESSION_ID_BYTES:
             raise _refused("a session id of equal bytes was not made from nonces")
-        row = (session_id.hex(), plan_digest.hex(), coordinator, SessionState.OPEN, self._clock())
-        with self._writing(durable=True) as database:
-            if _session_state(database, session_id) is not None:
-                raise _refused(f"session {session_id.hex()} was used before; an id never runs twice")
-            database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, NULL)", row)
-            self._count_up(database)
-        # From here on a copy of the database without this session is recognised.
+        if _session_state(database, session_id) is not None:
+            raise _refused(f"session {session_id.hex()} was used before; an id never runs twice")
+        row = (session_id.hex(), plan.hex(), coordinator, state, self._clock())
+        database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, NULL)", row)
+        self._count_up(database)
 
     def close_session(self, session_id: bytes) -> None:
         """End an open session; runs it never finished are aborted.  SessionError if it is not open."""

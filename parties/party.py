@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -26,6 +26,7 @@ from parties.pb import party_pb2, party_pb2_grpc
 from parties.policy import Policy
 from parties.probe import probe_all
 from parties.session import Session, encode_output
+from parties.stock import Stocks
 from parties.telemetry import Counters, logger
 from parties.terms import NONCE_BYTES, Terms
 from parties.transport import PROTOCOL, answers, caller, collect, connect, ends_within, from_rpc, pieces, streams
@@ -60,6 +61,7 @@ class PartyNode:
         self.config, self.identity, self.ledger, self.counters = config, identity, ledger, counters
         self.policy = Policy(config.policy)
         self.dealings = Dealings(config, identity)
+        self.stocks = Stocks(config, identity, ledger, self.dealings)
         self.roster = tuple(peer.name for peer in config.peers)
         self._draw = draw
         self._budget = MemoryBudget(config.limits)
@@ -81,6 +83,16 @@ class PartyNode:
             raise PlanError("the plan is larger than this party accepts", remedy="raise limits.max_plan_bytes")
         plan = Plan.from_bytes(plan_bytes)
         plan_memory(plan, self.config.limits)
+        self._allow(plan, coordinator)
+        nonce = self._draw(NONCE_BYTES)
+        with self._changed:
+            self._proposals[nonce] = Proposal(plan, coordinator)
+            while len(self._proposals) > _MOST_PROPOSALS:
+                self._proposals.popitem(last=False)
+        return nonce
+
+    def _allow(self, plan: Plan, coordinator: str) -> None:
+        """Does this party's policy allow it?"""
         try:
             self.policy.check_session(plan.digest, coordinator, plan.owners, plan.recipients)
         except PolicyError as refusal:
@@ -90,12 +102,6 @@ class PartyNode:
                 refusal.what,
                 remedy=f"ask the operator of {self.config.name}, its log has more; ranges and names are part of plans",
             ) from None
-        nonce = self._draw(NONCE_BYTES)
-        with self._changed:
-            self._proposals[nonce] = Proposal(plan, coordinator)
-            while len(self._proposals) > _MOST_PROPOSALS:
-                self._proposals.popitem(last=False)
-        return nonce
 
     def _claim(self, terms: Terms, coordinator: str) -> Proposal:
         """The proposal behind this party's nonce: used up, whatever comes of it."""
@@ -110,15 +116,30 @@ class PartyNode:
 
     # ------------------------------------------------------------------------ sessions
 
-    def open(self, terms: Terms, coordinator: str) -> tuple[Session, int]:
-        """Make the session, meet the peers, receive the weights' masks; (session, bytes received)."""
+    def order(self, terms: Terms, coordinator: str, batches: Sequence[int]) -> tuple[float, int]:
+        """Begin to be dealt a session ahead; (the provider's seconds, bytes stored)."""
+        self._require_roster(terms)
+        return self.stocks.order(terms, self._claim(terms, coordinator).plan, coordinator, batches)
+
+    def _require_roster(self, terms: Terms) -> None:
         if terms.parties != self.roster:
             raise HandshakeError(
                 "the session's parties are not the ones in this party's config",
                 cause=f"this party's roster is {', '.join(self.roster)}",
                 remedy="make 'peers' the same, in the same order, in every config",
             )
-        proposal = self._claim(terms, coordinator)
+
+    def open(self, terms: Terms, coordinator: str, stocked: bool = False) -> tuple[Session, int]:
+        """Make the session, meet the peers, receive the weights' masks; (session, bytes received).
+
+        stocked: with the correlations that were dealt ahead for it.  No byte that depends on them leaves before all
+        peers have greeted with this session's id, which each of them can open once.
+        """
+        self._require_roster(terms)
+        stock = self.stocks.take(terms, coordinator) if stocked else None
+        plan = stock.plan if stock else self._claim(terms, coordinator).plan
+        if stock is not None:
+            self._allow(plan, coordinator)  # the policy may have changed since it was dealt
         with self._changed:
             if len(self._sessions) >= self.config.limits.max_sessions:
                 raise SessionError(
@@ -128,15 +149,17 @@ class PartyNode:
             session = Session(
                 self.config,
                 terms,
-                proposal.plan,
+                plan,
                 coordinator,
                 self.ledger,
-                self.dealings,
+                stock or self.dealings,
                 self.counters,
                 self._budget,
                 self._draw(SALT_BYTES),
                 self._drop,
             )
+            if stock is not None:
+                self.stocks.taken(session.id)
             self._sessions[session.id] = session
             self._changed.notify_all()
         try:
@@ -175,6 +198,7 @@ class PartyNode:
                 while len(self._endings) > _MOST_ENDINGS:
                     self._endings.popitem(last=False)
         self.dealings.finish(session.id)
+        self.stocks.remove(session.id)
 
     def session(self, session_id: bytes, client: str) -> Session:
         """An open session, for somebody who has a part in it; they are told what ended one of the last."""
@@ -215,6 +239,7 @@ class PartyNode:
             error = session.overdue(now)
             if error is not None:
                 session.abort(error)
+        self.stocks.drop_idle(now - self.config.deadlines.idle)
 
     def stop(self) -> None:
         """The process ends: no session survives it."""
@@ -222,6 +247,7 @@ class PartyNode:
             sessions = list(self._sessions.values())
         for session in sessions:
             session.abort(SessionError(f"{self.config.name} was shut down", peer=self.config.name))
+        self.stocks.stop()
         self.dealings.close()
         for channel in self._channels.values():
             channel.close()
@@ -246,6 +272,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
     @answers
     def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
         node = self._node
+        totals = node.stocks.totals
         reply = party_pb2.DescribeReply(
             name=node.config.name,
             role="party",
@@ -254,6 +281,10 @@ class PartyService(party_pb2_grpc.PartyServicer):
             open_sessions=node.open_sessions(),
             clock=time.time(),
             ledger=f"{node.ledger.epoch.id[:8]}/{node.ledger.epoch.counter}",
+            stocks=totals.stocks,
+            stocked_runs=totals.runs,
+            stock_bytes=totals.size,
+            stock_limit=totals.limit,
         )
         if request.probe:
             targets = [(p.name, p.address) for p in (*node.config.peers, node.config.provider)]
@@ -268,11 +299,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
     @answers
     def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
         started = time.perf_counter()
-        provider = self._node.config.provider.name
-        terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces))
-        if self._node.config.name not in terms.parties:
-            raise HandshakeError("this party is not among the session's")
-        session, dealt = self._node.open(terms, caller(context))
+        session, dealt = self._node.open(self._terms(request), caller(context), request.stocked)
         seconds = time.perf_counter() - started
         return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt)
 
@@ -362,6 +389,47 @@ class PartyService(party_pb2_grpc.PartyServicer):
     def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
         self._coordinated(request.session_id, context).close()
         return party_pb2.CloseReply()
+
+    # -- correlations dealt ahead
+
+    @answers
+    def Store(self, request: party_pb2.StoreRequest, context: grpc.ServicerContext) -> party_pb2.StoreReply:
+        client, node = caller(context), self._node
+        if request.run:
+            node.policy.admit(client)
+            seconds, size = node.stocks.store(request.session_id, request.run, client)
+            return party_pb2.StoreReply(deal_seconds=seconds, size=size)
+        terms = self._terms(request.terms)
+        if terms.session_id != request.session_id:
+            raise HandshakeError("the session id does not belong to these terms")
+        seconds, size = node.order(terms, client, request.terms.batches)
+        return party_pb2.StoreReply(deal_seconds=seconds, size=size)
+
+    @answers
+    def Keep(self, request: party_pb2.KeepRequest, context: grpc.ServicerContext) -> party_pb2.KeepReply:
+        self._node.stocks.keep(request.session_id, caller(context))
+        return party_pb2.KeepReply()
+
+    @streams
+    def Stocks(self, request: party_pb2.StocksRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.Stock]:
+        for stock in self._node.stocks.held(caller(context), request.plan_digest):
+            given = stock.terms
+            terms = party_pb2.StockTerms(
+                plan_digest=given.plan_digest, parties=given.parties, nonces=given.nonces, batches=stock.batches
+            )
+            yield party_pb2.Stock(terms=terms, size=stock.size, made_at=stock.made_at)
+
+    @answers
+    def Drop(self, request: party_pb2.DropRequest, context: grpc.ServicerContext) -> party_pb2.DropReply:
+        return party_pb2.DropReply(dropped=self._node.stocks.drop(request.session_id, caller(context)))
+
+    def _terms(self, request: party_pb2.OpenRequest | party_pb2.StockTerms) -> Terms:
+        """What a client says the parties agreed on, with the provider that this party trusts."""
+        provider = self._node.config.provider.name
+        terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces))
+        if self._node.config.name not in terms.parties:
+            raise HandshakeError("this party is not among the session's")
+        return terms
 
     def _coordinated(self, session_id: bytes, context: grpc.ServicerContext) -> Session:
         client = caller(context)

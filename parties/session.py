@@ -35,6 +35,7 @@ from parties.link import Link, exchange
 from parties.pb.party_pb2 import Hello
 from parties.pb.party_pb2 import Manifest as SignedManifest
 from parties.run import Released, Run
+from parties.stock import Stocked
 from parties.telemetry import Counters
 from parties.terms import Terms
 from parties.transport import PROTOCOL
@@ -55,6 +56,7 @@ class Session:
     """See the module.  Its methods are called by RPC handlers, concurrently.
 
     Args:
+        dealings: the provider's, or a stock: then the ledger opens what it lists as stocked, once.
         budget: shared by all sessions of this process.
         salt: 32 fresh random bytes; all parties' together key the transcript, see `_transcript_key`.
         finished: called once when the session has ended.
@@ -67,7 +69,7 @@ class Session:
         plan: Plan,
         coordinator: str,
         ledger: Ledger,
-        dealings: Dealings,
+        dealings: Dealings | Stocked,
         counters: Counters,
         budget: MemoryBudget,
         salt: bytes,
@@ -81,6 +83,7 @@ class Session:
         self.used_at = time.monotonic()
         self._config, self._ledger, self._dealings, self._counters = config, ledger, dealings, counters
         self._budget, self._salt, self._finished = budget, salt, finished
+        self._stocked = isinstance(dealings, Stocked)
         self._granted = plan_memory(plan, config.limits)
         self._lock = threading.RLock()
         self._preparing = threading.Lock()
@@ -107,7 +110,8 @@ class Session:
         }
         budget.take(self._granted)
         try:
-            ledger.open_session(self.id, plan.digest, coordinator)
+            enter = ledger.open_stocked if self._stocked else ledger.open_session
+            enter(self.id, plan.digest, coordinator)
         except BaseException:
             budget.give(self._granted)
             raise
@@ -168,7 +172,8 @@ class Session:
         plan = self.plan.bind(batch)
         bundle_id = BundleId(self.id, number, batch)
         delivery = self._dealings.fetch(self.terms, bundle_id)
-        self._ledger.advance(self.id, number, RunState.DEALT)
+        if not self._stocked:  # then it is there since it was dealt
+            self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = self._expand(plan, bundle_id, plan.online, delivery)
         party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self._transcript_key())
         party.prepare()

@@ -100,6 +100,10 @@ class Stages:
         detail = f"round {done}/{of}, {size(sent_bytes)} sent"
         self._progress.update(self._task, completed=done, total=of, detail=detail)
 
+    def bundles(self, done: int, of: int) -> None:
+        """How far dealing ahead is."""
+        self._progress.update(self._task, completed=done, total=of, detail=f"{done}/{of} bundles stored")
+
 
 def seconds(value: float) -> str:
     """A duration for people."""

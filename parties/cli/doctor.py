@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 import mpc
 from mpc.errors import ConfigError, MpcError
 from parties.certificates import Identity
-from parties.cli.display import Display, seconds
+from parties.cli.display import Display, seconds, size
 from parties.cli.options import FOLDER, JSON
 from parties.config import ClusterConfig, Peer, load
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
@@ -25,6 +25,7 @@ from parties.transport import PROTOCOL, connect, from_rpc
 _CLOCK_SKEW = 30.0
 _RENEW_DAYS = 30
 _AES_FLOOR = 5e8
+_FULL = 0.95
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,21 @@ def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role
         yield Finding(
             f"{peer.name} ledger", bool(reply.ledger), f"epoch {reply.ledger}, {reply.open_sessions} sessions open"
         )
+        yield _stock(peer.name, reply)
     for other in reply.peers:
         fix = (
             "" if other.reachable else f"open the way from {peer.name} to {other.name}; check the address in its config"
         )
         found = seconds(other.round_trip_seconds) if other.reachable else other.problem
         yield Finding(f"{peer.name} -> {other.name}", other.reachable, found, fix)
+
+
+def _stock(name: str, reply: party_pb2.DescribeReply) -> Finding:
+    """Runs dealt ahead; a full disk allowance is worth a word before somebody deals more."""
+    found = f"{reply.stocked_runs} runs for {reply.stocks} sessions, {size(reply.stock_bytes)} of "
+    full = reply.stock_bytes > _FULL * reply.stock_limit
+    fix = "drop some (mpc deal --drop), or raise limits.max_stock_bytes" if full else ""
+    return Finding(f"{name} stock", not full, found + size(reply.stock_limit), fix)
 
 
 def _describe(config: ClusterConfig, identity: Identity, peer: Peer, role: str) -> party_pb2.DescribeReply:

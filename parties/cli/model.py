@@ -128,7 +128,7 @@ def compile_(display: Display, model: Path, output: Path, choices: Choices) -> N
 @click.pass_obj
 def inspect(display: Display, model: Path, batch: int, parties: int, choices: Choices, as_json: bool) -> None:
     """What MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
-    plan, origins = _plan(display, model, choices)
+    plan, origins = read_plan(display, model, choices)
     report = describe(plan, origins, batch, parties)
     if as_json:
         display.json(report)
@@ -141,7 +141,7 @@ def _list_operators(context: click.Context) -> None:
     context.exit()
 
 
-def _plan(display: Display, path: Path, choices: Choices) -> tuple[Plan, dict[str, str]]:
+def read_plan(display: Display, path: Path, choices: Choices) -> tuple[Plan, dict[str, str]]:
     """A plan from any kind of file, and the model's node of each gate where it is known."""
     if path.is_file() and path.open("rb").read(1) == b"{":
         if not choices.none:

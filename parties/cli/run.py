@@ -103,7 +103,9 @@ def run(
         with Cluster.connect(path) if path is not None else Cluster.local(parties or 2) as connected:
             stage("sharing the weights")
             started = time.perf_counter()
-            session = _open(connected, compiled, who if cluster is None else [])
+            session = _open(connected, compiled, who if cluster is None else [], rows if path is not None else None)
+            for note in session.notes:
+                display.say(f"note: {note}")
             setup = time.perf_counter() - started
             if ticket is not None:
                 write_atomic(ticket, f"{session.ticket}\n".encode(), 0o644)
@@ -139,10 +141,11 @@ def _clients(who: list[str]) -> str:
     return "".join(f" --client {name}" for name in who)
 
 
-def _open(cluster: Cluster, compiled: Compiled, local: list[str]) -> Session:
-    """The session; where `mpc up` wrote the policies, a refusal says how it writes others."""
+def _open(cluster: Cluster, compiled: Compiled, local: list[str], rows: int | None) -> Session:
+    """The session, of what was dealt ahead for one such run if there is any; where `mpc up` wrote the policies, a
+    refusal says how it writes others."""
     try:
-        return cluster.open(compiled)
+        return cluster.open(compiled, rows, calls=1)
     except PolicyError as refusal:
         if local:
             refusal.remedy = f"{refusal.remedy}; a cluster of 'mpc up': mpc down; mpc up{_clients(local)} --detach"
@@ -159,7 +162,8 @@ def _say_who(display: Display, ticket: Path, compiled: Compiled, who: list[str])
 def _print_price(display: Display, price: dict[str, Any]) -> None:
     display.say("")
     display.say(f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})")
-    display.say(f"offline       {seconds(price['offline_s'])}  (of it the provider {seconds(price['provider_s'])})")
+    dealt = "dealt ahead" if price["stocked"] else f"of it the provider {seconds(price['provider_s'])}"
+    display.say(f"offline       {seconds(price['offline_s'])}  ({dealt})")
     display.say(f"set-up        {seconds(price['setup_s'])}  (weights shared, once a session)")
     display.say(f"rounds        {price['rounds']}")
     peers = "its peer" if price["parties"] == 2 else f"all {price['parties'] - 1} peers"

@@ -47,6 +47,10 @@ RPCS = {
     "/mpc.v1.Party/Submit": (party_pb2.SubmitPart, "requests"),
     "/mpc.v1.Party/Result": (party_pb2.ResultRequest, "replies"),
     "/mpc.v1.Party/Close": (party_pb2.CloseRequest, "unary"),
+    "/mpc.v1.Party/Store": (party_pb2.StoreRequest, "unary"),
+    "/mpc.v1.Party/Keep": (party_pb2.KeepRequest, "unary"),
+    "/mpc.v1.Party/Stocks": (party_pb2.StocksRequest, "replies"),
+    "/mpc.v1.Party/Drop": (party_pb2.DropRequest, "unary"),
     "/mpc.v1.Peer/Exchange": (party_pb2.Frame, "both"),
     "/mpc.v1.Provider/Describe": (party_pb2.DescribeRequest, "unary"),
     "/mpc.v1.Provider/Deal": (provider_pb2.DealRequest, "replies"),
@@ -105,6 +109,7 @@ def messages(cls: type, script: Script) -> st.SearchStrategy[bytes]:
         "wire": st.sampled_from([script.input_wire, script.output_wire, "", "\x00" * 300, *script.compiled.weights]),
         "run": st.sampled_from([0, 1, 2, 3, 1 << 31, (1 << 32) - 1]),
         "batch": st.sampled_from([0, 1, 2, 4096, 4097, (1 << 32) - 1]),
+        "batches": st.lists(st.sampled_from([0, 1, 4096, (1 << 32) - 1]), max_size=4),
         "roster": st.sampled_from([script.terms.roster_digest, b""]),
         "probe": st.just(False),
     }

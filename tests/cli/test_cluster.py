@@ -101,6 +101,45 @@ def test_doctor_of_a_healthy_cluster(folder: Path) -> None:
     assert {"own certificate", "AES", "party-0 -> party-1", "party-2 -> provider", "party-1 ledger"} <= checks
 
 
+def test_dealt_ahead(folder: Path) -> None:
+    """`mpc deal`, seen by --list and doctor, taken by `mpc run`, dropped."""
+    deal = ("deal", "tiny.onnx", "--range", "-4:4", "--batch", "4")
+    done = mpc(*deal, "--runs", "2", "--json", folder=folder)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["runs"], made["sessions"], made["batch"]) == (2, 2, 4) and made["bytes"] > 0
+    shown = mpc(*deal, "--runs", "6", "--sessions", "2", folder=folder)
+    assert "6 runs of 4 rows for 2 sessions" in shown.stdout and made["plan"] in shown.stdout
+    listed = json.loads(mpc("deal", "--list", "--json", folder=folder).stdout)["stocks"]
+    assert [stock["batches"] for stock in listed] == [[4], [4], [4, 4, 4], [4, 4, 4]]
+    assert all(stock["plan"] == made["plan"] and stock["missing"] == [] for stock in listed)
+    table = mpc("deal", "tiny.onnx", "--range", "-4:4", "--list", folder=folder)
+    assert table.returncode == 0 and made["plan"][:16] in table.stdout
+    findings = json.loads(mpc("doctor", "--json", folder=folder).stdout)["findings"]
+    assert any(f["check"] == "party-1 stock" and f["ok"] and "8 runs for 4 sessions" in f["found"] for f in findings)
+    for stocked in (True, True, False):
+        done = mpc(*RUN, "--json", folder=folder)
+        assert done.returncode == 0, done.stderr
+        run = json.loads(done.stdout)
+        assert run["stocked"] is stocked and run["plan"] == made["plan"]
+        assert np.abs(np.array(run["outputs"]["y"]) - tiny_answer(data(4))).max() < 1e-3
+        assert ("sessions of more runs" in done.stderr) is not stocked
+    dropped = mpc("deal", "--drop", folder=folder)
+    assert dropped.returncode == 0 and "6 runs of 2 sessions" in dropped.stdout
+    assert json.loads(mpc("deal", "--list", "--json", folder=folder).stdout)["stocks"] == []
+
+
+def test_dealing_says_what_is_wrong(folder: Path) -> None:
+    for words, what in (
+        (("deal",), "say what to do"),
+        (("deal", "--runs", "1"), "no model"),
+        (("deal", "tiny.onnx", "--runs", "1", "--list"), "say what to do"),
+        (("deal", "tiny.onnx", "--range", "-4:4", "--runs", "3", "--sessions", "2"), "cannot be shared"),
+    ):
+        done = mpc(*words, folder=folder)
+        assert done.returncode == 2 and what in done.stderr, done.stderr
+
+
 def test_up_twice_is_refused_and_changes_nothing(folder: Path) -> None:
     before = pids(folder)
     done = mpc("up", "--parties", "2", "--detach", folder=folder)

@@ -266,6 +266,92 @@ def test_what_must_be_durable_is_synced_before_it_returns(ledger: Ledger) -> Non
     assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+# --- sessions that were dealt ahead -------------------------------------------------------
+
+
+def test_a_stock_outlives_restarts_until_it_is_opened(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.stock_session(session(1), PLAN, "analyst", 3)
+    ledger.stock_session(session(2), PLAN, "other", 1)
+    assert ledger.stocked() == {session(1): (PLAN, "analyst", 1000.5), session(2): (PLAN, "other", 1000.5)}
+    for action in (
+        lambda: ledger.advance(session(1), 1, RunState.BURNT),
+        lambda: ledger.close_session(session(1)),
+        lambda: ledger.open_session(session(1), PLAN, "analyst"),
+        lambda: ledger.stock_session(session(1), PLAN, "analyst", 3),
+        lambda: ledger.open_stocked(session(1), PLAN, "other"),
+        lambda: ledger.open_stocked(session(1), bytes(32), "analyst"),
+        lambda: ledger.open_stocked(session(3), PLAN, "analyst"),
+    ):
+        with pytest.raises(SessionError):
+            action()
+    assert ledger.abort_session(session(1), "peer") is False
+    with restarted(ledger, tmp_path / "data") as again:
+        assert list(again.stocked()) == [session(1), session(2)]
+        again.open_stocked(session(1), PLAN, "analyst")
+        assert list(again.stocked()) == [session(2)] and again.history()[1].runs == 3
+        for state in PATH[1:]:
+            again.advance(session(1), 2, state)
+        with pytest.raises(ReuseError):
+            again.advance(session(1), 2, RunState.BURNT)
+        with pytest.raises(SessionError, match="has it as open"):
+            again.open_stocked(session(1), PLAN, "analyst")
+    with Ledger.open(tmp_path / "data") as again:
+        assert again.history()[1].state == SessionState.BURNT
+        with pytest.raises(SessionError, match="has it as burnt"):
+            again.open_stocked(session(1), PLAN, "analyst")
+
+
+def test_a_dropped_stock_is_never_opened(ledger: Ledger) -> None:
+    ledger.stock_session(session(1), PLAN, "analyst", 2)
+    assert not ledger.drop_stocked(session(1), "other") and not ledger.drop_stocked(session(2), "analyst")
+    assert ledger.drop_stocked(session(1), "analyst") and not ledger.drop_stocked(session(1), "analyst")
+    assert (ledger.history()[0].state, ledger.history()[0].reason) == (SessionState.CLOSED, "dropped")
+    with pytest.raises(SessionError, match="has it as closed"):
+        ledger.open_stocked(session(1), PLAN, "analyst")
+
+
+def test_of_sixteen_threads_one_opens_a_stock(ledger: Ledger) -> None:
+    ledger.stock_session(session(1), PLAN, "analyst", 1)
+    results: list[bool] = []
+
+    def attempt() -> None:
+        try:
+            ledger.open_stocked(session(1), PLAN, "analyst")
+            results.append(True)
+        except SessionError:
+            results.append(False)
+
+    threads = [threading.Thread(target=attempt) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [False] * 15 + [True]
+
+
+def test_stocking_and_opening_are_synced_and_move_the_epoch(ledger: Ledger) -> None:
+    seen: list[str] = []
+    counts = [ledger.epoch.counter]
+    ledger._connection.set_trace_callback(seen.append)
+    ledger.stock_session(session(1), PLAN, "analyst", 1)
+    counts.append(ledger.epoch.counter)
+    ledger.open_stocked(session(1), PLAN, "analyst")
+    counts.append(ledger.epoch.counter)
+    ledger._connection.set_trace_callback(None)
+    assert [line.rpartition(" ")[2] for line in seen if "synchronous" in line] == ["FULL", "FULL"]
+    assert counts == [counts[0], counts[0] + 1, counts[0] + 2]
+
+
+def test_a_backup_from_before_a_stock_was_opened_is_refused(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.stock_session(session(1), PLAN, "analyst", 1)
+    copy_database(tmp_path / "data", tmp_path / "backup")
+    ledger.open_stocked(session(1), PLAN, "analyst")
+    ledger.open_session(session(2), PLAN, "analyst")
+    ledger.close()
+    restore(tmp_path / "data", tmp_path / "backup")
+    refuses_as_restored(tmp_path / "data")
+
+
 # --- backups ----------------------------------------------------------------------------
 
 

@@ -158,6 +158,7 @@ class InProcess:
         self.nodes: list[PartyNode] = []
         self.ledgers: list[Ledger] = []
         self.middles: list[Middle] = []
+        self._lives = [ExitStack() for _ in range(parties)]
         self._lock = threading.RLock()
         self._tls: dict[str, TlsConfig] = {}
         self._channels: dict[tuple[str, str], grpc.Channel] = {}
@@ -185,19 +186,24 @@ class InProcess:
             parties=self.names,
         )
         self.provider = self._provider_class(config, self.identity("provider"), Counters(), **extra)
-        self._serve("provider", lambda s: provider_pb2_grpc.add_ProviderServicer_to_server(self.provider, s))
+        self._dealer = self._stack.enter_context(ExitStack())
+        self._serve(
+            "provider", lambda s: provider_pb2_grpc.add_ProviderServicer_to_server(self.provider, s), self._dealer
+        )
         for (first, second), port in zip(self._pairs, self._middle_ports, strict=True):
             self.middles.append(self._stack.enter_context(Middle(self, first, second, port)))
         for index in range(len(self.names)):
-            self._start_party(index, extra)
+            self._stack.callback(self._lives[index].close)
+            self._start_party(index)
 
-    def _start_party(self, index: int, extra: Mapping[str, Any]) -> None:
-        name = self.names[index]
+    def _start_party(self, index: int) -> None:
+        extra = {} if self._draw is None else {"draw": self._draw}
+        name, life = self.names[index], self._lives[index]
         config = self.party_config(index)
-        ledger = self._stack.enter_context(Ledger.open(config.data_dir))
+        ledger = life.enter_context(Ledger.open(config.data_dir))
         node = PartyNode(config, self.identity(name), ledger, Counters(), **extra)
-        self.nodes.append(node)
-        self.ledgers.append(ledger)
+        self.nodes[index : index + 1] = [node]
+        self.ledgers[index : index + 1] = [ledger]
         service = self._services.get(index, PartyService)(node)
 
         def register(server: grpc.Server) -> None:
@@ -205,12 +211,27 @@ class InProcess:
             party_pb2_grpc.add_PeerServicer_to_server(PeerService(node), server)
 
         if index not in self._absent:
-            self._serve(name, register)
-        self._stack.callback(node.stop)
+            self._serve(name, register, life)
+        life.callback(node.stop)
 
-    def _serve(self, name: str, register: Callable[[grpc.Server], None]) -> None:
+    def crash(self, index: int) -> None:
+        """End a party without a word to its ledger, as a kill does; `revive` starts it again."""
+        self.ledgers[index].close()
+        self._lives[index].close()
+
+    def revive(self, index: int, policy: PolicyConfig | None = None) -> None:
+        """Start a party that has crashed on what it left on its disk."""
+        if policy is not None:
+            self._policies = {**self._policies, index: policy}
+        self._start_party(index)
+
+    def stop_provider(self) -> None:
+        """Nobody deals from now on."""
+        self._dealer.close()
+
+    def _serve(self, name: str, register: Callable[[grpc.Server], None], life: ExitStack) -> None:
         server = serve(self.identity(name), self.addresses[name], register, self.limits.max_plan_bytes)
-        self._stack.callback(lambda: server.stop(0).wait())
+        life.callback(lambda: server.stop(0).wait())
 
     def party_config(self, index: int) -> PartyConfig:
         """The config of one party, with those in the middle at their place."""
