@@ -5,7 +5,7 @@ A refusal names node, operator and attribute.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ from mpc.compiler.declared import check_range, declared_ranges
 from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
 from mpc.compiler.onnx_load import OLDEST_OPSET, load_model
-from mpc.compiler.operators import HANDLERS
+from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.labels import as_number
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
@@ -55,9 +55,11 @@ class Importer(Emitter):
     with a shape.  Handlers read and define values through this class.
 
     Args:
+        joined: values of which the model sees the batch and other axes as one.
         decoded: values that recipients read as labels or dictionaries.
-        facts: value -> what is known of it: "index", "probabilities", "mask", "bool"; "truncated" if it stands
-            for itself cut to a whole number; "exp x", "1 + exp x", "square x" or "top x" of another value x.
+        facts: value -> what is known of it: "index", "natural" (a whole number that is not negative), "probabilities",
+            "mask", "bool"; "truncated" if it stands for itself cut to a whole number; "exp x", "1 + exp x",
+            "square x" or "top x" of another value x.
     """
 
     def __init__(self, model: onnx.ModelProto, shapes: Shapes) -> None:
@@ -67,10 +69,10 @@ class Importer(Emitter):
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, str] = {}
+        self.joined: dict[str, joined.Joined] = {}
         self._readers: dict[str, list[str]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self._readers.setdefault(name, []).append(node.op_type)
+        for reader, name in _reads(model.graph):
+            self._readers.setdefault(name, []).append(reader)
         self._model = model
         self._revealed = {value.name for value in model.graph.output}
         self._needed = self._revealed.union(self._readers)
@@ -100,10 +102,13 @@ class Importer(Emitter):
 
     def integers(self, name: str, what: str) -> list[int]:
         """A constant list of integers, as axes or sizes are."""
-        value = self.constant(name, what)
-        if any(entry == BATCH for entry in value.reshape(-1).tolist()):
+        return [self.whole(entry, what) for entry in self.constant(name, what).reshape(-1).tolist()]
+
+    def whole(self, entry: Any, what: str) -> int:
+        """An entry of a shape vector that must not be the batch."""
+        if isinstance(entry, str):
             raise self.origin.refuse(f"{what} depends on the batch size", remedy=FIX_BATCH)
-        return [int(entry) for entry in value.reshape(-1)]
+        return int(entry)
 
     def optional(self, node: onnx.NodeProto, position: int, what: str) -> np.ndarray | None:
         """A constant input that may be left out."""
@@ -231,6 +236,8 @@ class Importer(Emitter):
             self.integral.add(value.name)
         declared = ranges.get(value.name, _WHOLE.get(dtype))
         checked = None if declared is None else check_range(value.name, tuple(shape), declared)
+        if checked is not None and value.name in self.integral and np.min(checked[0]) >= 0:
+            self.facts[value.name] = "natural"
         return GraphInput(value.name, tuple(shape), dtype, checked)
 
     def _size(self, name: str, axis: int, dimension: Any, rank: int) -> Dimension:
@@ -267,10 +274,25 @@ class Importer(Emitter):
             )
         settings = attributes(node)
         self._require_text(settings)
-        handler(self, node, settings)
+        (joined.lift if self.joined.keys() & set(node.input) else handler)(self, node, settings)
         for name in node.output:
             if name and name not in self.shapes and name not in self.constants and name in self._needed:
                 raise self.origin.refuse(f"its output {name!r} is not supported")
+
+    def inline(self, graph: onnx.GraphProto, names: Sequence[str]) -> None:
+        """The nodes of a subgraph, as if they were the model's own; its outputs get these names."""
+        inner = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+        again = [name for name in inner if name and (name in self.shapes or name in self.constants)]
+        if again:
+            raise self.origin.refuse(f"{again[0]!r} is written twice", remedy="give every value a name of its own")
+        self.constants.update({tensor.name: _array(tensor) for tensor in graph.initializer})
+        for index, node in enumerate(graph.node):
+            self._node(index, node)
+        for name, out in zip(names, graph.output, strict=True):
+            if out.name in self.decoded:
+                self.redecode(name, out.name)
+            elif out.name in self.shapes or out.name in self.constants:
+                self.alias(name, out.name)
 
     def _require_text(self, settings: dict[str, Any]) -> None:
         """Handlers decode strings without a thought."""
@@ -288,14 +310,17 @@ class Importer(Emitter):
         if name not in self.shapes:
             raise ModelError(f"output {name!r} is written by no node")
         kind = value.type.WhichOneof("value")
-        dtype = _TYPES.get(value.type.tensor_type.elem_type, "float32") if kind == "tensor_type" else "float32"
+        element = value.type.tensor_type.elem_type if kind == "tensor_type" else TensorProto.UNDEFINED
+        dtype = _TYPES.get(element, "float32")
+        if element not in _TYPES and element != TensorProto.UNDEFINED:
+            raise ModelError(f"output {name!r} has elements of type {_onnx_type(element)}; possible are {_LISTED}")
         if name in self.decoded:
             read = self.decoded[name]
             return GraphOutput(name, read.value, read.shape, read.dtype or dtype, read.labels, read.keys)
         shape = self.shapes[name]
-        if BATCH in shape[1:]:
+        if BATCH in shape[1:] or name in self.joined:
             raise ModelError(
-                f"output {name!r} has shape {shape}; the batch has to be its first axis",
+                f"output {name!r} has shape {joined.seen(self, name)}; the batch has to be its first axis",
                 remedy=f"transpose it, or fix the batch ({FIX_BATCH})",
             )
         return GraphOutput(name, name, shape, dtype)
@@ -303,6 +328,16 @@ class Importer(Emitter):
 
 def _onnx_type(code: int) -> str:
     return TensorProto.DataType.Name(code).lower() if code in TensorProto.DataType.values() else "unknown"
+
+
+def _reads(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
+    """(operator, value that it reads), those inside branches too; what a branch gives out, its node reads."""
+    for node in graph.node:
+        yield from ((node.op_type, name) for name in node.input)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _reads(attribute.g)
+                yield from ((node.op_type, out.name) for out in attribute.g.output)
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from mpc import fixedpoint
 from mpc.compiler.compile import compile_model
@@ -35,6 +36,28 @@ def test_inputs_at_the_worst_corner(tmp_path: Path, ends: tuple[float, float], s
     x = _worst(weight, *ends)
     largest = max(1.0, float(np.abs(x @ weight + bias).max()))
     assert_agrees(path, {"x": x}, {"x": ends}, tolerance=1e-4 + 1e-6 * largest)
+
+
+@pytest.mark.parametrize("weight", [np.eye(4), np.zeros((4, 4))])
+@pytest.mark.parametrize("operator", ["Gemm", "Mul"])
+def test_whole_numbers_and_weights_leave_room_for_a_real_bias(
+    tmp_path: Path, operator: str, weight: np.ndarray
+) -> None:
+    constants = {"w": weight.astype(np.float32) * 3, "b": RNG.standard_normal(4).astype(np.float32)}
+    product = [node("Gemm", ["r", "w", "b"], ["y"])]
+    if operator == "Mul":
+        constants["w"] = np.array([1, 2, -3, 0], np.float32)
+        product = [node("Mul", ["r", "w"], ["m"]), node("Add", ["m", "b"], ["y"])]
+    path = save_model(
+        tmp_path, [node("Cast", ["x"], ["r"], to=TensorProto.FLOAT), *product], constants, element=TensorProto.INT64
+    )
+    assert_agrees(path, {"x": RNG.integers(-5, 6, (6, 4))}, {"x": (-5.0, 5.0)}, tolerance=1e-4)
+
+
+def test_a_bias_of_real_data_and_zero_weights(tmp_path: Path) -> None:
+    constants = {"w": np.zeros((4, 3), np.float32), "b": RNG.standard_normal(3).astype(np.float32)}
+    path = save_model(tmp_path, [node("Gemm", ["x", "w", "b"], ["y"])], constants)
+    assert_agrees(path, {"x": RNG.uniform(-3, 3, (6, 4)).astype(np.float32)}, tolerance=1e-4)
 
 
 def test_a_value_outside_is_refused_and_one_on_the_edge_is_not(tmp_path: Path) -> None:

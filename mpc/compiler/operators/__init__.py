@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from mpc.compiler.operators import (
     activations,
+    choices,
+    deviations,
     distances,
     einsum,
     elementwise,
+    joined,
     labels,
     layers,
     linear,
@@ -24,9 +27,12 @@ from mpc.compiler.operators.registry import HANDLERS, supported
 __all__ = [
     "HANDLERS",
     "activations",
+    "choices",
+    "deviations",
     "distances",
     "einsum",
     "elementwise",
+    "joined",
     "labels",
     "layers",
     "linear",

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpc.compiler.emitter import FIX_BATCH
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP
-from mpc.compiler.operators.labels import one_hot
+from mpc.compiler.operators.joined import many, regroup, seen
 from mpc.compiler.operators.registry import Settings, handles
-from mpc.wires import BATCH, broadcast
+from mpc.wires import BATCH, Dimension, broadcast
 
 if TYPE_CHECKING:
     import onnx
 
     from mpc.compiler.onnx_import import Importer
+
+
+_CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
+"""They can ask which whole number a real is cut to."""
 
 
 @handles("Identity", "Dropout")
@@ -50,8 +56,8 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         _nonzero(state, x, out)
     elif target.startswith("float") or (target and x in state.integral):
         state.alias(out, x)
-    elif target and state.only_feeds(out, {"Equal", "LabelEncoder", "OneHotEncoder"}):
-        state.alias(out, x)  # these ask which whole number it is cut to
+    elif target and state.only_feeds(out, _CUTTING):
+        state.alias(out, x)
         state.facts[out] = "truncated"
     else:
         raise state.origin.refuse(f"a cast of reals to {target or 'that type'} cuts digits off", attribute="to")
@@ -77,18 +83,34 @@ def flatten(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 @handles("Reshape")
 def reshape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     source = node.input[0]
-    shape = state.shapes[source] if source in state.decoded else state.secret(source)
+    if source not in state.decoded:
+        state.secret(source)
+    shape = seen(state, source)
     target = list(state.constant(node.input[1], "the new shape").reshape(-1))
     if not settings.get("allowzero", 0):
         target = [shape[axis] if size == 0 else size for axis, size in enumerate(target)]
-    target = [size if size == BATCH else int(size) for size in target]
+    target = [size if isinstance(size, str) else int(size) for size in target]
+    plain = source not in state.joined and not any(isinstance(size, str) and size != BATCH for size in target)
+    final = _resolved(shape, target) if plain else None
+    if final is None or (source not in state.decoded and not state.reshapes(source, final)):
+        if regroup(state, source, target, node.output[0]):
+            return
+    if final is None:
+        raise state.origin.refuse(f"{shape} does not reshape to {tuple(target)} for every batch size", remedy=FIX_BATCH)
+    reshaped(state, node, final)
+
+
+def _resolved(shape: Sequence[int | str], target: list[int | str]) -> Shape:
+    """The target without -1, the batch where it has to be."""
+    numbers = [size for size in target if not isinstance(size, str)]
+    sizes: list[Dimension] = [size if isinstance(size, int) else BATCH for size in target]
     if -1 in target:
-        sizes, wanted = [d for d in shape if d != BATCH], [d for d in target if d not in (BATCH, -1)]
-        batch_missing = BATCH in shape and BATCH not in target
-        target[target.index(-1)] = BATCH if batch_missing else prod(sizes) // max(1, prod(wanted))
-    elif BATCH in shape and BATCH not in target and target[:1] == [1] and prod(target) == prod(shape[1:]):
-        target[0] = BATCH  # exported with a batch of one written out
-    reshaped(state, node, tuple(target))
+        missing = BATCH in shape and BATCH not in target
+        whole = prod(size for size in shape if isinstance(size, int))
+        sizes[target.index(-1)] = BATCH if missing else whole // max(1, -prod(numbers))
+    elif BATCH in shape and BATCH not in target and numbers[:1] == [1] and prod(numbers) == prod(map(many, shape)):
+        sizes[0] = BATCH  # exported with a batch of one written out
+    return tuple(sizes)
 
 
 @handles("Squeeze", "Unsqueeze")
@@ -195,66 +217,10 @@ def slice_(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 def _ends(state: Importer, name: str, what: str) -> list[Any]:
-    return [entry if entry == BATCH else int(entry) for entry in state.constant(name, what).reshape(-1).tolist()]
-
-
-@handles("Gather")
-def gather(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Public indices."""
-    indices = state.constant(node.input[1], "its index").astype(np.int64)
-    shape = state.secret(node.input[0])
-    axis = state.axis(settings.get("axis", 0), shape)
-    size = state.size(shape, axis, "an index")
-    if indices.size and (indices.min() < -size or indices.max() >= size):
-        raise state.origin.refuse(f"an index outside the {size} elements of axis {axis}")
-    taken = state.take(node.input[0], axis, (indices.reshape(-1) % size).tolist())
-    state.reshape(taken, (*shape[:axis], *indices.shape, *shape[axis + 1 :]), node.output[0])
-
-
-@handles("GatherElements")
-def gather_elements(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Public indices: the rows of the flat array that they mean.  Secret ones: see `_gather_secretly`."""
-    if not state.is_constant(node.input[1]):
-        _gather_secretly(state, node, settings)
-        return
-    indices = state.constant(node.input[1], "its index").astype(np.int64)
-    shape = state.secret(node.input[0])
-    axis = state.axis(settings.get("axis", 0), shape)
-    sizes = tuple(state.size(shape, place, "an index") for place in range(len(shape)))
-    places: list[np.ndarray] = list(np.indices(indices.shape))
-    places[axis] = indices % sizes[axis]
-    flat = np.ravel_multi_index(tuple(places), sizes)
-    taken = state.take(state.reshape(node.input[0], (prod(sizes),)), 0, flat.reshape(-1).tolist())
-    state.reshape(taken, indices.shape, node.output[0])
-
-
-def _gather_secretly(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Along the last axis: sum_k [index = k] x_k."""
-    x, index = state.value(node.input[0]), node.input[1]
-    shape, wanted = state.shapes[x], state.secret(index)
-    if state.axis(settings.get("axis", 0), shape) != len(shape) - 1 or shape[:-1] != wanted[:-1]:
-        raise state.origin.refuse("secret indices of another axis than the last, or of some rows only")
-    if index not in state.integral:
-        raise state.origin.refuse("secret indices that are no whole numbers")
-    size = state.size(shape, -1, "an index")
-    row = state.reshape(x, (*shape[:-1], 1, size))
-    chosen = state.multiply(one_hot(state, index, range(size)), row)
-    state.reshape(state.total(chosen, (len(shape),)), wanted, node.output[0])
-
-
-@handles("GatherND")
-def gather_nd(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Public indices into the first axes."""
-    indices = state.constant(node.input[1], "its index").astype(np.int64)
-    if settings.get("batch_dims", 0):
-        raise state.origin.refuse("leading axes of their own", attribute="batch_dims")
-    shape = state.secret(node.input[0])
-    depth = indices.shape[-1]
-    sizes = tuple(state.size(shape, place, "an index") for place in range(depth))
-    flat = np.ravel_multi_index(tuple(np.moveaxis(indices % np.array(sizes), -1, 0)), sizes)
-    rows = state.reshape(node.input[0], (prod(sizes), *shape[depth:]))
-    taken = state.take(rows, 0, flat.reshape(-1).tolist())
-    state.reshape(taken, (*indices.shape[:-1], *shape[depth:]), node.output[0])
+    return [
+        entry if entry == BATCH else state.whole(entry, what)
+        for entry in state.constant(name, what).reshape(-1).tolist()
+    ]
 
 
 @handles("Pad")

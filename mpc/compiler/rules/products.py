@@ -73,7 +73,8 @@ def affine(state: Lowering, node: Node) -> Value:
     if node.op == "conv":
         settings["windows"] = node.attributes["windows"]
     interval = x.interval.linear(product_of(node), integers, offset, rounded=not exact)
-    interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node)
+    passed = np.sqrt(product_of(node)(np.square(x.interval.error), np.square(integers.astype(np.float64))))
+    interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node).off_by(passed)
     return state.add(_GATES[node.op], node.shape, scale, interval, **settings)
 
 
@@ -104,8 +105,15 @@ def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray 
     wanted = min(_WEIGHT_BITS - _magnitude(weight), room, _FINEST_SCALE - log2(x.scale))
     for exact in range(min(wanted, _EXACT_BITS) + 1):
         if not np.any(np.ldexp(weight, exact) % 1):
-            return exact, True
+            return max(exact, min(wanted, _spread(bias, x.scale * (1 << exact)) + exact)), True
     return wanted, False
+
+
+def _spread(offset: np.ndarray | None, scale: Fraction) -> int:
+    """Fractional bits that a wire lacks to hold an offset: whole numbers, as of whole weights, have none."""
+    if offset is None or not np.any(offset * float(scale) % 1):
+        return 0
+    return max(0, FRACTION_BITS + 4 - log2(scale))
 
 
 def _magnitude(weight: np.ndarray) -> int:
@@ -123,7 +131,7 @@ def scale(state: Lowering, node: Node) -> Value:
     scale = x.scale / abs(factor)
     if not bias.any():
         return state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
-    spread = max(0, FRACTION_BITS + 4 - log2(scale))  # a coarse wire cannot hold a fine constant
+    spread = _spread(bias, scale)
     scale *= 1 << spread
     offset = fixedpoint.encode(bias, scale, "a constant")
     sign = (1 << spread) if factor > 0 else -(1 << spread)
