@@ -12,6 +12,7 @@ import click
 
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import input_names
+from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
 from parties.bench.machine import available_cores, describe_machine
 from parties.bench.measure import measure
@@ -56,6 +57,7 @@ _SLOWDOWNS = {
 @click.option("--parties", default=2, show_default=True, type=click.IntRange(2), help="How many are started for this.")
 @click.option("--repeat", default=9, show_default=True, type=click.IntRange(1), help="Medians are of so many runs.")
 @click.option("--link", "link_text", metavar="LINK", help="lan, wan or MS:MBIT between all processes.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="F.png|F.svg", help="Draw seconds against the batch.")
 @SECURITY
 @RANGE
 @SHAPE
@@ -69,6 +71,7 @@ def bench(
     parties: int,
     repeat: int,
     link_text: str | None,
+    plot: Path | None,
     security: str,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
@@ -81,6 +84,8 @@ def bench(
     """
     require_passive(security)
     link = Link.parse(link_text) if link_text else None
+    if plot:
+        check_plot(plot)
     machine, found = describe_machine(threads=1), []
     with display.stages() as stage:
         stage(f"starting a provider and {parties} parties")
@@ -108,6 +113,9 @@ def bench(
                         head["link"] = through
                         row = measure(cluster, session, clear, given, repeat, lambda t: display.say(f"note: {t}"))
                         found.append({"version": JSON_VERSION, **head, "setup_s": setup, **row, "machine": machine})
+    if plot:
+        draw_bench(plot, found)
+        display.say(f"note: the chart is in {plot}")
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
         return
