@@ -106,3 +106,18 @@ def random_weights(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
 def random_input(network: Network, batch: int) -> np.ndarray:
     """Rows in [0, 1), the same for everybody who measures."""
     return np.random.default_rng(SEED + 1).random((batch, *network.image), dtype=np.float32)
+
+
+def products(network: Network) -> int:
+    """Multiplications of one row in its convolutions and full layers, counted as the definition has them."""
+    found, size = 0, network.image[-1]
+    for layer in parse(network.definition):
+        if layer.kind == "conv":
+            inputs, outputs, kernel, stride, padding = layer.sizes
+            size = (size + 2 * padding - kernel) // stride + 1
+            found += size**2 * inputs * outputs * kernel**2
+        elif layer.kind == "MaxPool":
+            size = (size - layer.sizes[0]) // layer.sizes[1] + 1
+        elif layer.kind == "FC":
+            found += math.prod(layer.sizes)
+    return found
