@@ -117,8 +117,9 @@ def chart(path: Path, found: Sequence[dict[str, Any]], footer: str) -> None:
             lines.append((f"{name}, online + offline", "s-", list(zip(x, both, strict=True))))
             floor = (row["floor_products_s"] for row in own)
             lines.append((f"{name}, its products alone", ":", list(zip(x, floor, strict=True))))
-        panels.append((f"growing {sweep}", lines))
-    draw(path, panels, footer, "batch, parties, bits of the range")
+        label = {"range": "bits of the input's range"}.get(sweep, sweep)
+        panels.append((f"growing {sweep}", label, lines))
+    draw(path, panels, footer)
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ _REMEDY = "pip install 'mpc[bench]', or leave --plot out: --json has the same nu
 Row = Mapping[str, Any]
 Line = tuple[str, str, Sequence[tuple[float, float]]]
 """A label, a style as matplotlib has it, and points."""
+Panel = tuple[str, str, Sequence[Line]]
+"""A title, what its horizontal axis says, and lines."""
 
 
 def check_plot(path: Path) -> None:
@@ -38,8 +40,10 @@ def check_plot(path: Path) -> None:
 def draw_bench(path: Path, found: Sequence[Row]) -> None:
     """A panel a model: online, online + offline, and the model in the clear."""
     models = list(dict.fromkeys(row["model"] for row in found))
-    panels = [(Path(model).name, _bench_lines([row for row in found if row["model"] == model])) for model in models]
-    draw(path, panels, f"{found[0]['parties']} parties, {found[0]['machine']['cpu']}", "batch")
+    panels = [
+        (Path(model).name, "batch", _bench_lines([row for row in found if row["model"] == model])) for model in models
+    ]
+    draw(path, panels, f"{found[0]['parties']} parties, {found[0]['machine']['cpu']}")
 
 
 def _bench_lines(rows: Sequence[Row]) -> list[Line]:
@@ -55,7 +59,7 @@ def _points(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
     return [(row["batch"], row[key]) for row in rows if row[key] is not None]
 
 
-def draw(path: Path, panels: Sequence[tuple[str, Sequence[Line]]], footer: str, across: str) -> None:
+def draw(path: Path, panels: Sequence[Panel], footer: str) -> None:
     """Panels side by side, with the same scale of seconds; no window is opened."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -63,7 +67,7 @@ def draw(path: Path, panels: Sequence[tuple[str, Sequence[Line]]], footer: str, 
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for panel, (title, lines) in zip(axes, panels, strict=True):
+    for panel, (title, across, lines) in zip(axes, panels, strict=True):
         panel.set(title=title, xlabel=across, xscale="log", yscale="log")
         for label, style, points in lines:
             panel.plot([x for x, _ in points], [y for _, y in points], style, label=label, markersize=4)
