@@ -142,15 +142,17 @@ class Running:
         except (OSError, ValueError):
             line = ""
         except queue.Empty:
-            self.close()
+            self.close(patience=0)
             return {"failed": f"no answer within {deadline:g} s"}
         return json.loads(line) if line else {"failed": f"it stopped; see {Path(self._log.name).name}"}
 
-    def close(self) -> None:
-        """End it: by the end of its input, else by force."""
+    def close(self, patience: float = 10) -> None:
+        """End it: by the end of its input, else, after `patience` seconds, by force.  Safe to call twice."""
+        if self._log.closed:
+            return
         try:
             self._process.stdin.close()
-            self._process.wait(10)
+            self._process.wait(patience)
         except (OSError, subprocess.TimeoutExpired):
             pass
         try:
