@@ -49,6 +49,7 @@ from parties.guest import Guest
 from parties.layout import LocalLayout
 from parties.ordering import Stock
 from parties.participant import Progress
+from parties.relay import Link, Relay
 from parties.roles import Recipients, assign, refuse_machines
 from parties.ticket import Ticket
 
@@ -82,36 +83,38 @@ class Cluster(_Closing):
     Make one with `local` or `connect`.
     """
 
-    def __init__(self, config: ClusterConfig, layout: LocalLayout | None = None) -> None:
-        self._layout = layout
+    def __init__(self, config: ClusterConfig, layout: LocalLayout | None = None, relay: Relay | None = None) -> None:
+        self._layout, self.relay = layout, relay
         self.config = config
         self.parties = Parties(config, Identity.load(config.tls, config.name))
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     @classmethod
-    def local(cls, parties: int = 3, threads: int = 1, clients: Sequence[str] = ()) -> Self:
+    def local(cls, parties: int = 3, threads: int = 1, clients: Sequence[str] = (), link: Link | None = None) -> Self:
         """Start a provider and `parties` parties on this machine, as processes of their own.
 
         They end with this object, or with this process.
 
         Args:
             clients: names of others who may take part, each with a certificate and a `client_file`.
+            link: what lies between any two processes, for measuring; nothing if None.
 
         Raises:
             ConfigError: a daemon does not start.
         """
         folder = Path(tempfile.mkdtemp(prefix="mpc-"))
-        layout = None
+        layout = relay = None
         try:
-            layout = LocalLayout.create(folder, parties, threads=threads, clients=clients)
+            layout = LocalLayout.create(folder, parties, threads=threads, clients=clients, relayed=link is not None)
+            relay = Relay(layout.routes, link) if link else None
             launcher.start(layout)
-            cluster = cls(load(ClusterConfig, layout.cluster_file), layout)
+            cluster = cls(load(ClusterConfig, layout.cluster_file), layout, relay)
         except BaseException:
             if layout is not None:
-                launcher.stop(layout)
+                _tear_down(layout, relay)
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        weakref.finalize(cluster, _tear_down, layout)
+        weakref.finalize(cluster, _tear_down, layout, relay)
         return cluster
 
     @classmethod
@@ -239,12 +242,14 @@ class Cluster(_Closing):
             session.abandon()
         self.parties.close()
         if self._layout is not None:
-            _tear_down(self._layout)
+            _tear_down(self._layout, self.relay)
 
 
-def _tear_down(layout: LocalLayout) -> None:
+def _tear_down(layout: LocalLayout, relay: Relay | None) -> None:
     """Stop a cluster of our own and remove its folder, keys and all; safe to call twice, and at exit."""
     launcher.stop(layout)
+    if relay is not None:
+        relay.close()
     shutil.rmtree(layout.folder, ignore_errors=True)
 
 

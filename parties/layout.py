@@ -21,6 +21,7 @@ from mpc.errors import ConfigError, UsageError
 from parties.certificates import CA_CERTIFICATE, CERTIFICATE, KEY, Identity, issue, make_ca, private_folder
 from parties.config import (
     ClusterConfig,
+    Deadlines,
     Endpoint,
     PartyConfig,
     Peer,
@@ -37,18 +38,24 @@ from parties.pids import running
 
 Role = Literal["party", "provider"]
 PROVIDER, COORDINATOR = "provider", "coordinator"
+SLOW = Deadlines(connect=120, setup=1200, step=600, submit=1200, idle=3600)
+"""Behind a relay: what takes a second here may take minutes through a slow link."""
 _TAKEN = re.compile(r"ca|cluster|coordinator|provider|party-\d+")
 _RENEW_BEFORE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One daemon of the local cluster."""
+    """One daemon of the local cluster.
+
+    listen: where it does, if others reach it elsewhere: through a relay at `address`.
+    """
 
     name: str
     role: Role
     folder: Path
     address: Endpoint
+    listen: Endpoint | None = None
 
     @property
     def config(self) -> Path:
@@ -78,6 +85,11 @@ class LocalLayout:
     def cluster_file(self) -> Path:
         return self.folder / "cluster.toml"
 
+    @property
+    def routes(self) -> list[tuple[Endpoint, Endpoint]]:
+        """What a relay has to listen to, and where it leads; nothing, unless the layout was made `relayed`."""
+        return [(member.address, member.listen) for member in self.members if member.listen]
+
     def client_file(self, name: str) -> Path:
         """The cluster file of a further client; ConfigError if it was never made."""
         if name not in self.clients:
@@ -94,10 +106,12 @@ class LocalLayout:
         base_port: int | None = None,
         threads: int = 1,
         clients: Sequence[str] = (),
+        relayed: bool = False,
     ) -> Self:
         """Write (again) every config and missing certificate; ledgers, clients and the CA of an older layout stay.
 
         base_port: the provider's port, the parties' follow; None lets the system pick free ones.
+        relayed: others reach each daemon through a relay, which may be slow: see `routes`.
         """
         for client in clients:
             _check_client(client)
@@ -107,10 +121,11 @@ class LocalLayout:
         if (folder / "cluster.toml").exists():
             refuse_running(cls.open(folder))
         names = [PROVIDER, *(f"party-{index}" for index in range(parties))]
-        ports = _pick_ports(len(names), base_port)
+        ports = [Endpoint(f"127.0.0.1:{port}") for port in _pick_ports(len(names) * (1 + relayed), base_port)]
+        behind = ports[len(names) :] if relayed else [None] * len(names)
         members = tuple(
-            Member(name, "provider" if name == PROVIDER else "party", folder / name, Endpoint(f"127.0.0.1:{port}"))
-            for name, port in zip(names, ports, strict=True)
+            Member(name, "provider" if name == PROVIDER else "party", folder / name, address, listen)
+            for name, address, listen in zip(names, ports[: len(names)], behind, strict=True)
         )
         if not (folder / "ca" / CA_CERTIFICATE).exists():
             make_ca(folder / "ca", "mpc-development-ca")
@@ -136,14 +151,16 @@ class LocalLayout:
         peers = tuple(Peer(name=member.name, address=member.address) for member in self.members[1:])
         everyone = (COORDINATOR, *self.clients)
         policy = PolicyConfig(plans=("any",), coordinators=everyone, owners=everyone, recipients=everyone)
+        deadlines = SLOW if self.routes else Deadlines()
         for member in self.members:
             private_folder(member.data_dir)
             common = {
                 "name": member.name,
-                "listen": member.address,
+                "listen": member.listen or member.address,
                 "data_dir": member.data_dir.name,
                 "tls": {"ca": CA_CERTIFICATE, "certificate": CERTIFICATE, "key": KEY},
                 "threads": threads,
+                "deadlines": deadlines,
             }
             if member.role == "provider":
                 text = dump_toml(ProviderConfig.model_validate({**common, "parties": [peer.name for peer in peers]}))
@@ -155,7 +172,7 @@ class LocalLayout:
         for name in everyone:
             own = Path(name)
             tls = TlsConfig(ca=own / CA_CERTIFICATE, certificate=own / CERTIFICATE, key=own / KEY)
-            client = ClusterConfig(name=name, tls=tls, provider=provider, parties=peers)
+            client = ClusterConfig(name=name, tls=tls, provider=provider, parties=peers, deadlines=deadlines)
             _write_config(self.cluster_file if name == COORDINATOR else self.client_file(name), dump_toml(client))
 
 

@@ -1,18 +1,23 @@
 """Makes the benchmark networks as ONNX files, and prints what they are good for and what bounds they have.
 
     python benchmarks/networks/make.py --mnist DIR [--only S,M,C,alexnet,L,A] [--out DIR]
+    python benchmarks/networks/make.py --random [--only A,S,C,L] [--out DIR]
 
 S, M and C are trained on MNIST and written beside this file; DIR holds the four IDX files, gzipped. alexnet has random
 weights and, being 15 MB, goes to made/, which git ignores. --out sends all of them elsewhere. A and L exist already:
 examples/train.py makes them, here they are only measured.
+
+--random writes the same networks with random weights to made/, as random_a.onnx and so on: what a network costs does
+not depend on what it has learnt, and so nobody needs MNIST to measure. benchmarks/peers/ measures these.
 
 Training takes PyTorch, which the project does not depend on; any recent build without a GPU will do:
 
     pip install torch --index-url https://download.pytorch.org/whl/cpu
     pip install numpy onnx onnxruntime
 
-Without PyTorch, --only alexnet,L,A still works. Seeds are fixed and training has one thread, so on one machine a second
-run writes the same files; another PyTorch or processor may sum in another order, and training amplifies that.
+Without PyTorch, --random and --only alexnet,L,A still work. Seeds are fixed and training has one thread, so on one
+machine a second run writes the same files; another PyTorch or processor may sum in another order, and training
+amplifies that.
 
 As in examples/train.py, small weights make the runtime's proofs, and hence its work, cheaper: hence the weight decay.
 """
@@ -20,9 +25,7 @@ As in examples/train.py, small weights make the runtime's proofs, and hence its 
 import argparse
 import gzip
 import math
-import re
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from bounds import proved_bounds
+from definitions import EXISTING, NETWORKS, SEED, Layer, Network, initial_weights, parse, random_weights
 from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).resolve().parent
@@ -37,20 +41,9 @@ EXAMPLES = HERE.parents[1] / "examples"
 OPSET = 17
 IR_VERSION = 8  # what opset 17 needs; every onnxruntime since 1.12 reads it
 
-SEED = 1
 HELD_OUT = 5000  # the last of the 60,000 training images: epochs and decay were chosen by these, not by the test images
 BATCH = 128
 RATE = 1.5e-3
-
-
-# --- what the networks are ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Network:
-    file: str
-    definition: str  # conv(in, out, kernel, stride, padding); MaxPool kernel/stride
-    image: tuple[int, int, int] = (1, 28, 28)
 
 
 @dataclass(frozen=True)
@@ -62,71 +55,7 @@ class Recipe:
     at_least: float
 
 
-NETWORKS = {
-    "S": Network("sarda_s.onnx", "conv(1,5,5,2,2), ReLU, FC 980-100, ReLU, FC 100-10"),
-    "M": Network(
-        "minionn_m.onnx",
-        "conv(1,16,5,1,0), MaxPool 2/2, ReLU, conv(16,16,5,1,0), MaxPool 2/2, ReLU, FC 256-100, ReLU, FC 100-10",
-    ),
-    "C": Network(
-        "lenet_c.onnx",
-        "conv(1,20,5,1,0), MaxPool 2/2, ReLU, conv(20,50,5,1,0), MaxPool 2/2, ReLU, FC 800-500, ReLU, FC 500-10",
-    ),
-    "alexnet": Network(
-        "alexnet_cifar.onnx",
-        "conv(3,96,11,4,10), MaxPool 3/2, ReLU, BN, conv(96,256,5,1,1), MaxPool 3/2, ReLU, BN, "
-        "conv(256,384,3,1,1), ReLU, conv(384,384,3,1,1), ReLU, conv(384,256,3,1,1), ReLU, "
-        "FC 256-256, ReLU, FC 256-256, ReLU, FC 256-10",
-        image=(3, 32, 32),
-    ),
-}
 RECIPES = {"S": Recipe(24, 0.5, 0.975), "M": Recipe(12, 0.5, 0.985), "C": Recipe(12, 1.0, 0.988)}
-EXISTING = {
-    "A": Network("mnist_mlp.onnx", "FC 784-128, ReLU, FC 128-128, ReLU, FC 128-10"),
-    "L": Network("breast_cancer_lr.onnx", "FC 30-1, sigmoid"),
-}
-
-
-@dataclass(frozen=True)
-class Layer:
-    kind: str
-    name: str
-    sizes: tuple[int, ...]
-
-
-def parse(definition: str) -> list[Layer]:
-    """The layers in order, named conv1, maxpool1 ...; with the Flatten that comes before the first FC."""
-    layers: list[Layer] = []
-    seen: Counter[str] = Counter()
-    channels = 0
-    for part in definition.split(", "):
-        kind, sizes = part.split("(")[0].split(" ")[0], tuple(int(digits) for digits in re.findall(r"\d+", part))
-        seen[kind] += 1
-        if kind == "FC" and seen[kind] == 1:
-            layers.append(Layer("flatten", "flatten", ()))
-        if kind == "conv":
-            channels = sizes[1]
-        layers.append(Layer(kind, f"{kind.lower()}{seen[kind]}", (channels,) if kind == "BN" else sizes))
-    return layers
-
-
-def initial_weights(layers: list[Layer]) -> dict[str, np.ndarray]:
-    """Kaiming's scale for weights, zero biases; batch-norms as a trained network might have them."""
-    rng = np.random.default_rng(SEED)
-    weights: dict[str, np.ndarray] = {}
-    for layer in layers:
-        if layer.kind in ("conv", "FC"):
-            inputs, outputs, *kernel = layer.sizes[:3]
-            shape = (outputs, inputs, *kernel * 2)
-            deviation = math.sqrt(2 / math.prod(shape[1:]))
-            weights[f"{layer.name}.weight"] = rng.standard_normal(shape) * deviation
-            weights[f"{layer.name}.bias"] = np.zeros(outputs)
-        elif layer.kind == "BN":
-            weights[f"{layer.name}.weight"] = rng.normal(1, 0.1, layer.sizes)
-            weights[f"{layer.name}.bias"] = rng.normal(0, 0.1, layer.sizes)
-            weights[f"{layer.name}.mean"] = rng.normal(0, 0.1, layer.sizes)
-            weights[f"{layer.name}.var"] = rng.uniform(0.5, 1.5, layer.sizes)
-    return {name: array.astype(np.float32) for name, array in weights.items()}
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -197,17 +126,19 @@ def train(network: Network, recipe: Recipe, images: np.ndarray, labels: np.ndarr
 def to_onnx(network: Network, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
     """One node a layer, each output named after its node; Gemm weights stored [out, in], as torch exports them."""
     layers = parse(network.definition)
+    output = "probability" if layers[-1].kind == "sigmoid" else "logits"
+    columns = next(layer.sizes[1] for layer in reversed(layers) if layer.kind == "FC")
     nodes, wire = [], "x"
     for layer in layers:
         reads = [wire, *(name for name in weights if name.startswith(f"{layer.name}."))]
-        wire = "logits" if layer is layers[-1] else layer.name
+        wire = output if layer is layers[-1] else layer.name
         operator, settings = _operator(layer)
         nodes.append(helper.make_node(operator, reads, [wire], name=layer.name, **settings))
     graph = helper.make_graph(
         nodes,
         Path(network.file).stem,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *network.image])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", layers[-1].sizes[1]])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", columns])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     made_by = "benchmarks/networks/make.py"
@@ -232,6 +163,8 @@ def _operator(layer: Layer) -> tuple[str, dict]:
             return "BatchNormalization", {}
         case "ReLU":
             return "Relu", {}
+        case "sigmoid":
+            return "Sigmoid", {}
         case "flatten":
             return "Flatten", {}
     raise SystemExit(f"no layer is called {layer.kind}")
@@ -283,6 +216,19 @@ def make_random(name: str, out: Path) -> None:
     save(model, out / network.file)
 
 
+def random_file(name: str, out: Path = HERE / "made") -> Path:
+    """Where --random writes a network."""
+    return out / f"random_{name.lower()}.onnx"
+
+
+def make_random_weights(name: str, out: Path = HERE / "made") -> Path:
+    """A network with random weights, for measuring."""
+    network = {**NETWORKS, **EXISTING}[name]
+    path = random_file(name, out)
+    save(to_onnx(network, random_weights(parse(network.definition))), path)
+    return path
+
+
 def measure(name: str, network: Network, mnist: Path | None) -> None:
     model = onnx.load(EXAMPLES / network.file)
     describe(name, network, model)
@@ -301,10 +247,16 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, metavar="DIR", help="where MNIST's gzipped IDX files are")
     parser.add_argument("--only", default=",".join(everything), metavar="NAMES", help="some of %(default)s")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: this folder; alexnet: made/)")
+    parser.add_argument("--random", action="store_true", help="random weights, for measuring; no alexnet")
     given = parser.parse_args()
     names = given.only.split(",")
     if unknown := set(names) - set(everything):
         parser.error(f"--only takes {', '.join(everything)}, not {', '.join(sorted(unknown))}")
+    if given.random:
+        for name in names:
+            if not any(layer.kind == "BN" for layer in parse({**NETWORKS, **EXISTING}[name].definition)):
+                print(make_random_weights(name, given.out or HERE / "made"))
+        return
     if given.mnist is None and (trained := [name for name in names if name in RECIPES]):
         parser.error(f"--mnist DIR is needed to train {', '.join(trained)}")
     for name in names:

@@ -12,6 +12,7 @@ import click
 
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import input_names
+from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
 from parties.bench.machine import available_cores, describe_machine
 from parties.bench.measure import measure
@@ -22,6 +23,7 @@ from parties.cli.inputs import load_inputs
 from parties.cli.options import JSON, RANGE, SECURITY, SHAPE, parse_ranges, parse_shapes, require_passive
 from parties.client import Cluster
 from parties.layout import COORDINATOR
+from parties.relay import Link
 
 _SECONDS = {
     "plaintext_s": "plaintext, onnxruntime, 1 thread",
@@ -54,6 +56,8 @@ _SLOWDOWNS = {
 @click.option("--batch", "batches", multiple=True, default=(1,), type=click.IntRange(1), help="Rows of a run; several.")
 @click.option("--parties", default=2, show_default=True, type=click.IntRange(2), help="How many are started for this.")
 @click.option("--repeat", default=9, show_default=True, type=click.IntRange(1), help="Medians are of so many runs.")
+@click.option("--link", "link_text", metavar="LINK", help="lan, wan or MS:MBIT between all processes.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="F.png|F.svg", help="Draw seconds against the batch.")
 @SECURITY
 @RANGE
 @SHAPE
@@ -66,6 +70,8 @@ def bench(
     batches: tuple[int, ...],
     parties: int,
     repeat: int,
+    link_text: str | None,
+    plot: Path | None,
     security: str,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
@@ -73,13 +79,18 @@ def bench(
 ) -> None:
     """Measure MODELs (ONNX), encrypted and in the clear by turns, in a local cluster of --parties.
 
-    --json prints an array of objects, one for each model and batch.
+    --json prints an array of objects, one for each model and batch. --link puts milliseconds (there and back) and
+    megabits a second between all processes: lan is 0.3:1000, wan 40:100.
     """
     require_passive(security)
+    link = Link.parse(link_text) if link_text else None
+    if plot:
+        check_plot(plot)
     machine, found = describe_machine(threads=1), []
     with display.stages() as stage:
         stage(f"starting a provider and {parties} parties")
-        with Cluster.local(parties) as cluster:
+        with Cluster.local(parties, link=link) as cluster:
+            through = _describe_link(link, cluster)
             for model in models:
                 names = input_names(model)
                 feeds = load_inputs(inputs, names)
@@ -99,17 +110,34 @@ def bench(
                         given = feeds or made_up(compiled.plan, batch)
                         given = rows(compiled.plan, given, batch, lambda text: display.say(f"note: {text}"))
                         head = {"model": str(model), "batch": batch, "parties": parties, "security": security}
+                        head["link"] = through
                         row = measure(cluster, session, clear, given, repeat, lambda t: display.say(f"note: {t}"))
                         found.append({"version": JSON_VERSION, **head, "setup_s": setup, **row, "machine": machine})
+    if plot:
+        draw_bench(plot, found)
+        display.say(f"note: the chart is in {plot}")
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
         return
     for model in models:
         _print_table(display, model, [row for row in found if row["model"] == str(model)])
+    if through:
+        display.result(
+            f"through a link of {through['round_trip_ms']:g} ms there and back (measured: "
+            f"{through['measured_round_trip_ms']:.2f} ms) and {through['mbit']:g} Mbit/s"
+        )
     display.result(
         f"{machine['cpu']}, {machine['cores']} cores for all processes, {machine['threads']} thread a daemon, "
         f"load {machine['load']} at the start; medians of {min(row['runs_measured'] for row in found)} runs or more"
     )
+
+
+def _describe_link(link: Link | None, cluster: Cluster) -> dict[str, float] | None:
+    """What was asked for, and what a byte really takes."""
+    if link is None or cluster.relay is None:
+        return None
+    measured = cluster.relay.round_trip()
+    return {"round_trip_ms": link.round_trip, "measured_round_trip_ms": measured, "mbit": link.rate}
 
 
 def _print_table(display: Display, model: Path, found: list[dict[str, Any]]) -> None:

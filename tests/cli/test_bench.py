@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mpc.errors import UsageError
+from parties.bench.chart import check_plot, draw_bench
 from tests.support.parties import data, tiny_model
 from tests.support.parties_commands import mpc
 
@@ -42,3 +45,26 @@ def test_active_security_is_refused_before_anything_starts(tmp_path: Path) -> No
     tiny_model(tmp_path / "tiny.onnx")
     done = mpc("bench", "tiny.onnx", "--security", "active", "--json", folder=tmp_path)
     assert done.returncode == 2 and json.loads(done.stdout)["error"]["exit_code"] == 2
+
+
+def test_a_chart_has_every_line_that_was_measured(tmp_path: Path) -> None:
+    """Drawn without a display; the numbers are the table's."""
+    row = {"model": "a.onnx", "parties": 2, "machine": {"cpu": "a processor"}, "pytorch_s": None}
+    rows = [{**row, "batch": n, "online_s": 0.01 * n, "offline_s": 0.02, "plaintext_s": 1e-5 * n} for n in (1, 32)]
+    for name in ("chart.png", "chart.svg"):
+        draw_bench(tmp_path / name, rows)
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "chart.svg").read_text()
+
+
+@pytest.mark.parametrize("name", ["chart.pdf", "nowhere/chart.png"])
+def test_a_chart_that_cannot_be_drawn_is_refused_first(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        check_plot(tmp_path / name)
+
+
+def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError) as caught:
+        check_plot(tmp_path / "chart.png")
+    assert "pip install" in str(caught.value.remedy)

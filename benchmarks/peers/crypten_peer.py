@@ -1,0 +1,110 @@
+"""CrypTen: 2 parties as processes, passive, secret model; its trusted first party makes triples on the spot, free of
+charge, so this is the online phase only."""
+
+import logging
+import sys
+import types
+from typing import Any
+
+import numpy as np
+from serving import answer, network, random_input, requests, summary, timed
+
+
+def import_crypten() -> Any:
+    """CrypTen 0.4.1 beside today's PyTorch: its ONNX reader asks for modules that have moved; no model is read here."""
+    import torch.onnx
+
+    for name in ("symbolic_registry", "_internal.registration"):
+        stand_in = types.ModuleType(f"torch.onnx.{name}")
+        stand_in.registry = None
+        sys.modules.setdefault(stand_in.__name__, stand_in)
+    for name in ("OperatorExportTypes",):
+        if not hasattr(torch.onnx, name):
+            setattr(torch.onnx, name, types.SimpleNamespace(ONNX=0, ONNX_ATEN_FALLBACK=3))
+    if not hasattr(torch.onnx, "register_custom_op_symbolic"):
+        torch.onnx.register_custom_op_symbolic = lambda *_, **__: None
+    import crypten
+
+    logging.getLogger().setLevel(logging.ERROR)
+    return crypten
+
+
+def build(crypten: Any, torch: Any, name: str) -> Any:
+    """The network from CrypTen's own layers, with the weights that everybody takes."""
+    _, layers, weights = network(name)
+    nn, made = crypten.nn, []
+    for layer in layers:
+        if layer.kind == "conv":
+            inputs, outputs, kernel, stride, padding = layer.sizes
+            made.append(nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding))
+        elif layer.kind == "FC":
+            made.append(nn.Linear(*layer.sizes))
+        elif layer.kind == "MaxPool":
+            made.append(nn.MaxPool2d(layer.sizes[0], stride=layer.sizes[1]))
+        else:
+            made.append({"ReLU": nn.ReLU, "sigmoid": nn.Sigmoid, "flatten": lambda: nn.Flatten(axis=1)}[layer.kind]())
+        for part in ("weight", "bias"):
+            if f"{layer.name}.{part}" in weights:
+                made[-1].set_parameter(part, torch.nn.Parameter(torch.from_numpy(weights[f"{layer.name}.{part}"])))
+    return nn.Sequential(*made).encrypt(src=0)
+
+
+def party(rank: int, rendezvous: str, inbox: Any, outbox: Any) -> None:
+    """Serve requests until there is None."""
+    import os
+
+    os.environ.update(WORLD_SIZE="2", RANK=str(rank), RENDEZVOUS=f"file://{rendezvous}", DISTRIBUTED_BACKEND="gloo")
+    crypten = import_crypten()
+    import torch
+
+    torch.set_num_threads(1)
+    crypten.init()
+    while (request := inbox.get()) is not None:
+        x = torch.from_numpy(random_input(network(request["network"])[0], request["batch"]))
+        model = build(crypten, torch, request["network"])
+
+        def run(x: Any = x, model: Any = model) -> np.ndarray:
+            return model(crypten.cryptensor(x, src=0)).get_plain_text().numpy()
+
+        try:
+            times, result = timed(run, request["repeat"], lambda seconds: slowest(torch, seconds))
+            reply = summary(request["network"], request["batch"], times, result)
+        except Exception as error:
+            reply = {"failed": f"{type(error).__name__}: {error}"[:300]}
+        if rank == 0:
+            outbox.put(reply)
+
+
+def slowest(torch: Any, seconds: float) -> float:
+    """Both parties must run equally often."""
+    took = torch.tensor(seconds)
+    torch.distributed.all_reduce(took, torch.distributed.ReduceOp.MAX)
+    return float(took)
+
+
+def main() -> None:
+    import tempfile
+
+    import torch.multiprocessing as processes
+
+    context = processes.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        inboxes, outbox = [context.Queue(), context.Queue()], context.Queue()
+        parties = [
+            context.Process(target=party, args=(rank, f"{folder}/meet", inboxes[rank], outbox), daemon=True)
+            for rank in range(2)
+        ]
+        for one in parties:
+            one.start()
+        for request in requests():
+            for inbox in inboxes:
+                inbox.put(request)
+            answer(outbox.get())
+        for inbox in inboxes:
+            inbox.put(None)
+        for one in parties:
+            one.join(10)
+
+
+if __name__ == "__main__":
+    main()
