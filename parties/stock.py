@@ -49,6 +49,7 @@ from parties.manifest import Manifest
 from parties.pb import provider_pb2
 from parties.telemetry import logger
 from parties.terms import Terms
+from parties.transport import room
 
 FOLDER, TERMS, PLAN = "stock", "terms.json", "plan"
 FORMAT = "mpc-stock-1"
@@ -478,7 +479,7 @@ def _read_terms(folder: Path) -> tuple[Terms, tuple[int, ...]]:
         return terms, batches
 
 
-def _read_bundle(path: Path, corrections: int) -> tuple[provider_pb2.DealHeader, bytes]:
+def _read_bundle(path: Path, corrections: int) -> tuple[provider_pb2.DealHeader, memoryview]:
     """The header, and exactly so many bytes of corrections."""
     with _opened(path) as file:
         start = file.read(len(_MAGIC) + _LENGTH_BYTES)
@@ -487,10 +488,11 @@ def _read_bundle(path: Path, corrections: int) -> tuple[provider_pb2.DealHeader,
         if not start.startswith(_MAGIC) or length > _MOST_HEADER or os.fstat(file.fileno()).st_size != whole:
             raise IntegrityError("it is longer or shorter than it should be")
         header = provider_pb2.DealHeader.FromString(file.read(length))
-        data = file.read(corrections)
-    if len(data) != corrections or header.corrections != corrections:
+        data = room(corrections)
+        filled = file.readinto(data)
+    if filled != corrections or header.corrections != corrections:
         raise IntegrityError("it holds more or less than the plan says")
-    return header, data
+    return header, data.toreadonly()
 
 
 @contextmanager
