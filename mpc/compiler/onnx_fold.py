@@ -28,7 +28,7 @@ def fold(state: Importer, node: onnx.NodeProto) -> bool:
     if node.op_type == "Size" and BATCH not in state.shapes.get(node.input[0], (BATCH,)):
         state.constants[node.output[0]] = np.array(prod(map(int, state.shapes[node.input[0]])))
         return True
-    if any(name and not state.is_constant(name) for name in node.input):
+    if node.op_type == "If" or any(name and not state.is_constant(name) for name in node.input):
         return False
     values = [state.constants[name] if name else None for name in node.input]
     if any(value is not None and BATCH in value.reshape(-1).tolist() for value in values if _is_object(value)):
@@ -36,7 +36,9 @@ def fold(state: Importer, node: onnx.NodeProto) -> bool:
             return False
         results = _fold_shape_vector(state, node, values)
     else:
-        results = _evaluate(state, node, values)
+        results = (
+            _dequantized(state, node, values) if node.op_type == "DequantizeLinear" else _evaluate(state, node, values)
+        )
     for name, value in zip(node.output, results, strict=False):
         if name:
             state.constants[name] = value
@@ -80,6 +82,19 @@ def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[
     except Exception as error:  # whatever onnx's reference raises on a malformed node is a refusal
         raise state.origin.refuse(f"its constant value cannot be computed: {error}") from None
     return [np.asarray(value) for value in results]
+
+
+def _dequantized(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
+    """(x - zero point) scale, both one number or one a slice; onnx's reference has it for the latest opsets only."""
+    x, scale, zero = (*values, None)[:3]
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+    sizes = [-1 if place == axis % max(1, x.ndim) else 1 for place in range(x.ndim)]
+    if scale.size == 1:
+        sizes = []
+    elif scale.ndim != 1 or scale.size != x.shape[axis]:
+        raise state.origin.refuse(f"scales of shape {scale.shape} for weights of shape {x.shape}")
+    wide = x.astype(np.float64) - (0 if zero is None else zero.astype(np.float64).reshape(sizes))
+    return [(wide * scale.astype(np.float64).reshape(sizes)).astype(scale.dtype)]
 
 
 def _fold_shape_vector(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ A refusal names node, operator and attribute.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -56,8 +56,9 @@ class Importer(Emitter):
 
     Args:
         decoded: values that recipients read as labels or dictionaries.
-        facts: value -> what is known of it: "index", "probabilities", "mask", "bool"; "truncated" if it stands
-            for itself cut to a whole number; "exp x", "1 + exp x", "square x" or "top x" of another value x.
+        facts: value -> what is known of it: "index", "natural" (a whole number that is not negative), "probabilities",
+            "mask", "bool"; "truncated" if it stands for itself cut to a whole number; "exp x", "1 + exp x",
+            "square x" or "top x" of another value x.
     """
 
     def __init__(self, model: onnx.ModelProto, shapes: Shapes) -> None:
@@ -68,9 +69,8 @@ class Importer(Emitter):
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, str] = {}
         self._readers: dict[str, list[str]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self._readers.setdefault(name, []).append(node.op_type)
+        for reader, name in _reads(model.graph):
+            self._readers.setdefault(name, []).append(reader)
         self._model = model
         self._revealed = {value.name for value in model.graph.output}
         self._needed = self._revealed.union(self._readers)
@@ -231,6 +231,8 @@ class Importer(Emitter):
             self.integral.add(value.name)
         declared = ranges.get(value.name, _WHOLE.get(dtype))
         checked = None if declared is None else check_range(value.name, tuple(shape), declared)
+        if checked is not None and value.name in self.integral and np.min(checked[0]) >= 0:
+            self.facts[value.name] = "natural"
         return GraphInput(value.name, tuple(shape), dtype, checked)
 
     def _size(self, name: str, axis: int, dimension: Any, rank: int) -> Dimension:
@@ -272,6 +274,21 @@ class Importer(Emitter):
             if name and name not in self.shapes and name not in self.constants and name in self._needed:
                 raise self.origin.refuse(f"its output {name!r} is not supported")
 
+    def inline(self, graph: onnx.GraphProto, names: Sequence[str]) -> None:
+        """The nodes of a subgraph, as if they were the model's own; its outputs get these names."""
+        inner = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+        again = [name for name in inner if name and (name in self.shapes or name in self.constants)]
+        if again:
+            raise self.origin.refuse(f"{again[0]!r} is written twice", remedy="give every value a name of its own")
+        self.constants.update({tensor.name: _array(tensor) for tensor in graph.initializer})
+        for index, node in enumerate(graph.node):
+            self._node(index, node)
+        for name, out in zip(names, graph.output, strict=True):
+            if out.name in self.decoded:
+                self.redecode(name, out.name)
+            elif out.name in self.shapes or out.name in self.constants:
+                self.alias(name, out.name)
+
     def _require_text(self, settings: dict[str, Any]) -> None:
         """Handlers decode strings without a thought."""
         for name, value in settings.items():
@@ -288,7 +305,10 @@ class Importer(Emitter):
         if name not in self.shapes:
             raise ModelError(f"output {name!r} is written by no node")
         kind = value.type.WhichOneof("value")
-        dtype = _TYPES.get(value.type.tensor_type.elem_type, "float32") if kind == "tensor_type" else "float32"
+        element = value.type.tensor_type.elem_type if kind == "tensor_type" else TensorProto.UNDEFINED
+        dtype = _TYPES.get(element, "float32")
+        if element not in _TYPES and element != TensorProto.UNDEFINED:
+            raise ModelError(f"output {name!r} has elements of type {_onnx_type(element)}; possible are {_LISTED}")
         if name in self.decoded:
             read = self.decoded[name]
             return GraphOutput(name, read.value, read.shape, read.dtype or dtype, read.labels, read.keys)
@@ -303,6 +323,16 @@ class Importer(Emitter):
 
 def _onnx_type(code: int) -> str:
     return TensorProto.DataType.Name(code).lower() if code in TensorProto.DataType.values() else "unknown"
+
+
+def _reads(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
+    """(operator, value that it reads), those inside branches too; what a branch gives out, its node reads."""
+    for node in graph.node:
+        yield from ((node.op_type, name) for name in node.input)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _reads(attribute.g)
+                yield from ((node.op_type, out.name) for out in attribute.g.output)
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:

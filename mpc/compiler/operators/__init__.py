@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpc.compiler.operators import (
     activations,
+    choices,
     distances,
     einsum,
     elementwise,
@@ -24,6 +25,7 @@ from mpc.compiler.operators.registry import HANDLERS, supported
 __all__ = [
     "HANDLERS",
     "activations",
+    "choices",
     "distances",
     "einsum",
     "elementwise",

@@ -163,20 +163,27 @@ def sign(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 @handles("Max", "Min")
 def extreme_of_many(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Secret operands are compared all at once, constants with the result, one by one."""
     largest = node.op_type == "Max"
-    values = list(node.input)
-    if all(state.is_constant(name) for name in values[1:]) or len(values) <= 2:
-        current = values[0]
-        for name in values[1:]:
+    values = [name for name in node.input if not state.is_constant(name)]
+    current = values[0]
+    if len(values) == 2:
+        current = _extreme(state, values[0], values[1], largest)
+    elif len(values) > 2:
+        current = _of_many(state, values, largest)
+    for name in node.input:
+        if state.is_constant(name):
             current = _extreme(state, current, name, largest)
-        state.alias(node.output[0], current)
-        return
+    state.alias(node.output[0], current)
+
+
+def _of_many(state: Importer, values: Sequence[str], largest: bool) -> str:
     names = [state.value(name) for name in values]
     shape = state.joint(*names)
     columns = [state.reshape(state.expand(name, shape), (*shape, 1)) for name in names]
     joined = state.concat(columns, len(shape))
     top = state.maximum(joined if largest else state.scale(joined, -1.0))
-    state.reshape(top if largest else state.scale(top, -1.0), shape, node.output[0])
+    return state.reshape(top if largest else state.scale(top, -1.0), shape)
 
 
 def _extreme(state: Importer, left: str, right: str, largest: bool) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP
-from mpc.compiler.operators.labels import one_hot
 from mpc.compiler.operators.registry import Settings, handles
 from mpc.wires import BATCH, broadcast
 
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     import onnx
 
     from mpc.compiler.onnx_import import Importer
+
+
+_CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
+"""They can ask which whole number a real is cut to."""
 
 
 @handles("Identity", "Dropout")
@@ -50,8 +53,8 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         _nonzero(state, x, out)
     elif target.startswith("float") or (target and x in state.integral):
         state.alias(out, x)
-    elif target and state.only_feeds(out, {"Equal", "LabelEncoder", "OneHotEncoder"}):
-        state.alias(out, x)  # these ask which whole number it is cut to
+    elif target and state.only_feeds(out, _CUTTING):
+        state.alias(out, x)
         state.facts[out] = "truncated"
     else:
         raise state.origin.refuse(f"a cast of reals to {target or 'that type'} cuts digits off", attribute="to")
@@ -196,65 +199,6 @@ def slice_(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 def _ends(state: Importer, name: str, what: str) -> list[Any]:
     return [entry if entry == BATCH else int(entry) for entry in state.constant(name, what).reshape(-1).tolist()]
-
-
-@handles("Gather")
-def gather(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Public indices."""
-    indices = state.constant(node.input[1], "its index").astype(np.int64)
-    shape = state.secret(node.input[0])
-    axis = state.axis(settings.get("axis", 0), shape)
-    size = state.size(shape, axis, "an index")
-    if indices.size and (indices.min() < -size or indices.max() >= size):
-        raise state.origin.refuse(f"an index outside the {size} elements of axis {axis}")
-    taken = state.take(node.input[0], axis, (indices.reshape(-1) % size).tolist())
-    state.reshape(taken, (*shape[:axis], *indices.shape, *shape[axis + 1 :]), node.output[0])
-
-
-@handles("GatherElements")
-def gather_elements(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Public indices: the rows of the flat array that they mean.  Secret ones: see `_gather_secretly`."""
-    if not state.is_constant(node.input[1]):
-        _gather_secretly(state, node, settings)
-        return
-    indices = state.constant(node.input[1], "its index").astype(np.int64)
-    shape = state.secret(node.input[0])
-    axis = state.axis(settings.get("axis", 0), shape)
-    sizes = tuple(state.size(shape, place, "an index") for place in range(len(shape)))
-    places: list[np.ndarray] = list(np.indices(indices.shape))
-    places[axis] = indices % sizes[axis]
-    flat = np.ravel_multi_index(tuple(places), sizes)
-    taken = state.take(state.reshape(node.input[0], (prod(sizes),)), 0, flat.reshape(-1).tolist())
-    state.reshape(taken, indices.shape, node.output[0])
-
-
-def _gather_secretly(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Along the last axis: sum_k [index = k] x_k."""
-    x, index = state.value(node.input[0]), node.input[1]
-    shape, wanted = state.shapes[x], state.secret(index)
-    if state.axis(settings.get("axis", 0), shape) != len(shape) - 1 or shape[:-1] != wanted[:-1]:
-        raise state.origin.refuse("secret indices of another axis than the last, or of some rows only")
-    if index not in state.integral:
-        raise state.origin.refuse("secret indices that are no whole numbers")
-    size = state.size(shape, -1, "an index")
-    row = state.reshape(x, (*shape[:-1], 1, size))
-    chosen = state.multiply(one_hot(state, index, range(size)), row)
-    state.reshape(state.total(chosen, (len(shape),)), wanted, node.output[0])
-
-
-@handles("GatherND")
-def gather_nd(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Public indices into the first axes."""
-    indices = state.constant(node.input[1], "its index").astype(np.int64)
-    if settings.get("batch_dims", 0):
-        raise state.origin.refuse("leading axes of their own", attribute="batch_dims")
-    shape = state.secret(node.input[0])
-    depth = indices.shape[-1]
-    sizes = tuple(state.size(shape, place, "an index") for place in range(depth))
-    flat = np.ravel_multi_index(tuple(np.moveaxis(indices % np.array(sizes), -1, 0)), sizes)
-    rows = state.reshape(node.input[0], (prod(sizes), *shape[depth:]))
-    taken = state.take(rows, 0, flat.reshape(-1).tolist())
-    state.reshape(taken, (*indices.shape[:-1], *shape[depth:]), node.output[0])
 
 
 @handles("Pad")

@@ -1,0 +1,141 @@
+"""What an index or a condition chooses: rows of a table, one-hot vectors, branches.
+
+Public indices are moves.  A secret one is compared with every place that it can mean.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpc.compiler.operators.labels import one_hot
+from mpc.compiler.operators.registry import Settings, handles
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mpc.compiler.onnx_import import Importer
+
+
+@handles("If")
+def branch(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """A public condition: the nodes of the branch that it takes stand in the place of this one."""
+    [condition] = state.numbers(node.input[0], "its condition").reshape(-1)
+    state.inline(settings["then_branch" if condition else "else_branch"], node.output)
+
+
+@handles("Gather")
+def gather(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Public indices; or secret ones, into a constant table."""
+    if not state.is_constant(node.input[1]):
+        _rows(state, node, settings)
+        return
+    if state.facts.get(node.input[0]) == "truncated":
+        raise state.origin.refuse("a cast of reals cuts digits off")
+    indices = state.constant(node.input[1], "its index").astype(np.int64)
+    shape = state.secret(node.input[0])
+    axis = state.axis(settings.get("axis", 0), shape)
+    size = state.size(shape, axis, "an index")
+    if indices.size and (indices.min() < -size or indices.max() >= size):
+        raise state.origin.refuse(f"an index outside the {size} elements of axis {axis}")
+    taken = state.take(node.input[0], axis, (indices.reshape(-1) % size).tolist())
+    state.reshape(taken, (*shape[:axis], *indices.shape, *shape[axis + 1 :]), node.output[0])
+
+
+def _rows(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Of a table, as an embedding reads them: the one-hot index times the table."""
+    data, index = node.input[:2]
+    wanted = state.secret(index)
+    if not state.is_constant(data):
+        raise state.origin.refuse(
+            "its index depends on the input, and so do the data that it reads; one of the two has to be constant",
+            remedy="along the last axis GatherElements takes both",
+        )
+    table = state.numbers(data, "the table")
+    axis = state.axis(settings.get("axis", 0), table.shape)
+    first = np.moveaxis(table, axis, 0)
+    columns = first.reshape(len(first), -1)
+    ends = min(0.0, float(columns.min())), max(0.0, float(columns.max()))
+    chosen = state.affine(places(state, index, len(columns)), columns, known=ends)
+    if not np.any(table % 1):
+        state.integral.add(chosen)
+    rest, rank = first.shape[1:], len(wanted)
+    found = state.reshape(chosen, (*wanted, *rest))
+    order = [rank + i for i in range(axis)] + list(range(rank)) + [rank + i for i in range(axis, len(rest))]
+    state.transpose(found, order, node.output[0])
+
+
+def places(state: Importer, index: str, size: int) -> str:
+    """One more axis: is the index this place?  A negative one counts from the end, one outside is nowhere."""
+    if index not in state.integral and state.facts.get(index) != "truncated":
+        raise state.origin.refuse(
+            "its indices are no whole numbers", remedy="cast them, or make the input one of int64"
+        )
+    if state.facts.get(index) in ("index", "natural"):
+        return one_hot(state, index, range(size))
+    both = one_hot(state, index, range(-size, size))
+    axis = len(state.shapes[both]) - 1
+    halves = [state.take(both, axis, range(start, start + size)) for start in (0, size)]
+    return state.sum(halves, (1.0, 1.0), known=(0.0, 1.0))
+
+
+@handles("OneHot")
+def one_hot_vectors(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    [depth], values = state.integers(node.input[1], "the depth"), state.constant(node.input[2], "the values")
+    off, on = (float(value) for value in values.reshape(-1))
+    index = node.input[0]
+    state.secret(index)
+    if index not in state.integral:  # reals are cut to whole numbers, towards zero
+        index = state.reshape(index, state.shapes[index])
+        state.facts[index] = "truncated"
+    hot = state.scale(places(state, index, depth), on - off, off)
+    rank = len(state.shapes[hot])
+    axis = state.axis(settings.get("axis", -1), state.shapes[hot])
+    order = [*range(axis), rank - 1, *range(axis, rank - 1)]
+    state.transpose(hot, order, node.output[0])
+
+
+@handles("GatherElements")
+def gather_elements(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Public indices: the rows of the flat array that they mean.  Secret ones: see `_gather_secretly`."""
+    if not state.is_constant(node.input[1]):
+        _gather_secretly(state, node, settings)
+        return
+    indices = state.constant(node.input[1], "its index").astype(np.int64)
+    shape = state.secret(node.input[0])
+    axis = state.axis(settings.get("axis", 0), shape)
+    sizes = tuple(state.size(shape, place, "an index") for place in range(len(shape)))
+    places: list[np.ndarray] = list(np.indices(indices.shape))
+    places[axis] = indices % sizes[axis]
+    flat = np.ravel_multi_index(tuple(places), sizes)
+    taken = state.take(state.reshape(node.input[0], (prod(sizes),)), 0, flat.reshape(-1).tolist())
+    state.reshape(taken, indices.shape, node.output[0])
+
+
+def _gather_secretly(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Along the last axis: sum_k [index = k] x_k."""
+    x, index = state.value(node.input[0]), node.input[1]
+    shape, wanted = state.shapes[x], state.secret(index)
+    if state.axis(settings.get("axis", 0), shape) != len(shape) - 1 or shape[:-1] != wanted[:-1]:
+        raise state.origin.refuse("secret indices of another axis than the last, or of some rows only")
+    size = state.size(shape, -1, "an index")
+    row = state.reshape(x, (*shape[:-1], 1, size))
+    chosen = state.multiply(places(state, index, size), row)
+    state.reshape(state.total(chosen, (len(shape),)), wanted, node.output[0])
+
+
+@handles("GatherND")
+def gather_nd(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+    """Public indices into the first axes."""
+    indices = state.constant(node.input[1], "its index").astype(np.int64)
+    if settings.get("batch_dims", 0):
+        raise state.origin.refuse("leading axes of their own", attribute="batch_dims")
+    shape = state.secret(node.input[0])
+    depth = indices.shape[-1]
+    sizes = tuple(state.size(shape, place, "an index") for place in range(depth))
+    flat = np.ravel_multi_index(tuple(np.moveaxis(indices % np.array(sizes), -1, 0)), sizes)
+    rows = state.reshape(node.input[0], (prod(sizes), *shape[depth:]))
+    taken = state.take(rows, 0, flat.reshape(-1).tolist())
+    state.reshape(taken, (*indices.shape[:-1], *shape[depth:]), node.output[0])
