@@ -192,15 +192,18 @@ class Emitter:
 
     # -- moves
 
-    def reshape(self, x: str, shape: Shape, out: str | None = None) -> str:
+    def reshapes(self, x: str, shape: Shape) -> bool:
+        """Are these the same elements for every batch size, the batch's rows in their places?"""
         before = self.shapes[x]
         if before.count(BATCH) != shape.count(BATCH) or _elements(before) != _elements(shape):
+            return False
+        return BATCH not in shape or _elements(before[: before.index(BATCH)]) == _elements(shape[: shape.index(BATCH)])
+
+    def reshape(self, x: str, shape: Shape, out: str | None = None) -> str:
+        if not self.reshapes(x, shape):
             raise self.origin.refuse(
-                f"{before} does not reshape to {shape} for every batch size",
-                remedy="export with a dynamic batch dimension, or a fixed one everywhere",
+                f"{self.shapes[x]} does not reshape to {shape} for every batch size", remedy=FIX_BATCH
             )
-        if BATCH in shape and _elements(before[: before.index(BATCH)]) != _elements(shape[: shape.index(BATCH)]):
-            raise self.origin.refuse(f"reshaping {before} to {shape} moves rows of the batch", remedy=FIX_BATCH)
         return self.emit("reshape", (x,), out, shape)
 
     def transpose(self, x: str, axes: Sequence[int], out: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from mpc.compiler.emitter import FIX_BATCH
-from mpc.compiler.graph import Shape
+from mpc.compiler.operators.joined import many, seen, times
 from mpc.wires import BATCH
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def fold(state: Importer, node: onnx.NodeProto) -> bool:
     """Compute a node whose inputs are all public; False if one of them is secret."""
     if node.op_type == "Shape" and node.input[0] in state.shapes:
-        shape = _sizes(state.shapes[node.input[0]])
+        shape = _sizes(seen(state, node.input[0]))
         bounds = {a.name: a.i for a in node.attribute}
         state.constants[node.output[0]] = _narrowed(shape[bounds.get("start", 0) : bounds.get("end", len(shape))])
         return True
@@ -31,7 +31,7 @@ def fold(state: Importer, node: onnx.NodeProto) -> bool:
     if node.op_type == "If" or any(name and not state.is_constant(name) for name in node.input):
         return False
     values = [state.constants[name] if name else None for name in node.input]
-    if any(value is not None and BATCH in value.reshape(-1).tolist() for value in values if _is_object(value)):
+    if any(value is not None and _open(value) for value in values):
         if node.op_type in _WITH_BATCH:
             return False
         results = _fold_shape_vector(state, node, values)
@@ -45,17 +45,18 @@ def fold(state: Importer, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _is_object(value: np.ndarray | None) -> bool:
-    return value is not None and value.dtype == object
+def _open(value: np.ndarray) -> bool:
+    """Is the batch, or a multiple of it, among the entries of a shape vector?"""
+    return value.dtype == object and any(str(entry).endswith(BATCH) for entry in value.reshape(-1).tolist())
 
 
-def _sizes(shape: Shape) -> np.ndarray:
+def _sizes(shape: Sequence[int | str]) -> np.ndarray:
     return np.array(shape, dtype=object)
 
 
 def _narrowed(values: np.ndarray) -> np.ndarray:
     """int64, if the batch is not among them."""
-    return values if BATCH in values.reshape(-1).tolist() else values.astype(np.int64)
+    return values if _open(values) else values.astype(np.int64)
 
 
 _WITH_BATCH = ("Expand", "ConstantOfShape")
@@ -102,7 +103,13 @@ def _fold_shape_vector(state: Importer, node: onnx.NodeProto, values: list[Any])
     if handler is None:
         raise state.origin.refuse("it computes with the batch size", remedy=FIX_BATCH)
     settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return [_narrowed(np.asarray(handler(values, settings), dtype=object))]
+    if node.op_type == "Mul" and sum(_open(value) for value in values) > 1:
+        raise state.origin.refuse("it multiplies the batch size with itself", remedy=FIX_BATCH)
+    try:
+        found = np.asarray(handler(values, settings))
+    except ValueError:
+        raise state.origin.refuse("it computes with the batch size", remedy=FIX_BATCH) from None
+    return [found if found.dtype == bool else _narrowed(found.astype(object))]
 
 
 def _axes(values: list[Any], settings: dict[str, Any]) -> tuple[int, ...]:
@@ -118,6 +125,40 @@ def _slice(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
     return chosen
 
 
+def _multiplied(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
+    """Of a size with numbers, as batch heads."""
+    return np.frompyfunc(lambda a, b: times([_entry(a), _entry(b)]), 2, 1)(values[0], values[1])
+
+
+def _divided(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
+    def divide(size: Any, by: Any) -> int | str:
+        number, divisor = many(_entry(size)), _entry(by)
+        if isinstance(divisor, str) or number % divisor:
+            raise ValueError
+        return times([number // divisor, BATCH] if isinstance(size, str) else [number // divisor])
+
+    return np.frompyfunc(divide, 2, 1)(values[0], values[1])
+
+
+def _equal(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
+    """The batch is no -1, which stands for a size to be kept; whether it is 3 nobody knows."""
+
+    def equal(a: Any, b: Any) -> bool:
+        if isinstance(a, str) != isinstance(b, str) and max(many(_entry(a if isinstance(b, str) else b)), 0):
+            raise ValueError
+        return bool(a == b)
+
+    return np.asarray(np.frompyfunc(equal, 2, 1)(values[0], values[1])).astype(bool)
+
+
+def _entry(size: Any) -> int | str:
+    return size if isinstance(size, str) else int(size)
+
+
+def _reshaped(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
+    return np.reshape(values[0], [int(size) for size in values[1]])
+
+
 _SHAPE_VECTOR: dict[str, Callable[[list[Any], dict[str, Any]], np.ndarray]] = {
     "Gather": lambda values, settings: np.asarray(values[0].take(values[1].astype(np.int64)), dtype=object),
     "Concat": lambda values, settings: np.concatenate([np.atleast_1d(v).astype(object) for v in values]),
@@ -126,4 +167,10 @@ _SHAPE_VECTOR: dict[str, Callable[[list[Any], dict[str, Any]], np.ndarray]] = {
     "Slice": _slice,
     "Cast": lambda values, settings: values[0],
     "Identity": lambda values, settings: values[0],
+    "Shape": lambda values, settings: np.array(values[0].shape),
+    "Reshape": _reshaped,
+    "Mul": _multiplied,
+    "Div": _divided,
+    "Equal": _equal,
+    "Where": lambda values, settings: np.where(values[0].astype(bool), *(v.astype(object) for v in values[1:])),
 }

@@ -21,7 +21,7 @@ from mpc.compiler.declared import check_range, declared_ranges
 from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
 from mpc.compiler.onnx_load import OLDEST_OPSET, load_model
-from mpc.compiler.operators import HANDLERS
+from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.labels import as_number
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
@@ -55,6 +55,7 @@ class Importer(Emitter):
     with a shape.  Handlers read and define values through this class.
 
     Args:
+        joined: values of which the model sees the batch and other axes as one.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it: "index", "natural" (a whole number that is not negative), "probabilities",
             "mask", "bool"; "truncated" if it stands for itself cut to a whole number; "exp x", "1 + exp x",
@@ -68,6 +69,7 @@ class Importer(Emitter):
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, str] = {}
+        self.joined: dict[str, joined.Joined] = {}
         self._readers: dict[str, list[str]] = {}
         for reader, name in _reads(model.graph):
             self._readers.setdefault(name, []).append(reader)
@@ -100,10 +102,13 @@ class Importer(Emitter):
 
     def integers(self, name: str, what: str) -> list[int]:
         """A constant list of integers, as axes or sizes are."""
-        value = self.constant(name, what)
-        if any(entry == BATCH for entry in value.reshape(-1).tolist()):
+        return [self.whole(entry, what) for entry in self.constant(name, what).reshape(-1).tolist()]
+
+    def whole(self, entry: Any, what: str) -> int:
+        """An entry of a shape vector that must not be the batch."""
+        if isinstance(entry, str):
             raise self.origin.refuse(f"{what} depends on the batch size", remedy=FIX_BATCH)
-        return [int(entry) for entry in value.reshape(-1)]
+        return int(entry)
 
     def optional(self, node: onnx.NodeProto, position: int, what: str) -> np.ndarray | None:
         """A constant input that may be left out."""
@@ -269,7 +274,7 @@ class Importer(Emitter):
             )
         settings = attributes(node)
         self._require_text(settings)
-        handler(self, node, settings)
+        (joined.lift if self.joined.keys() & set(node.input) else handler)(self, node, settings)
         for name in node.output:
             if name and name not in self.shapes and name not in self.constants and name in self._needed:
                 raise self.origin.refuse(f"its output {name!r} is not supported")
@@ -313,9 +318,9 @@ class Importer(Emitter):
             read = self.decoded[name]
             return GraphOutput(name, read.value, read.shape, read.dtype or dtype, read.labels, read.keys)
         shape = self.shapes[name]
-        if BATCH in shape[1:]:
+        if BATCH in shape[1:] or name in self.joined:
             raise ModelError(
-                f"output {name!r} has shape {shape}; the batch has to be its first axis",
+                f"output {name!r} has shape {joined.seen(self, name)}; the batch has to be its first axis",
                 remedy=f"transpose it, or fix the batch ({FIX_BATCH})",
             )
         return GraphOutput(name, name, shape, dtype)

@@ -61,7 +61,7 @@ def _wanted(state: Importer, node: onnx.NodeProto, settings: Settings) -> tuple[
     sizes = state.optional(node, 3, "the sizes")
     if sizes is None:
         raise state.origin.refuse("it has neither scales nor sizes")
-    return [], [entry if entry == BATCH else int(entry) for entry in sizes.reshape(-1).tolist()]
+    return [], [entry if entry == BATCH else state.whole(entry, "the sizes") for entry in sizes.reshape(-1).tolist()]
 
 
 def _places(state: Importer, settings: Settings, before: int, after: int, factor: float) -> np.ndarray:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpc.compiler.emitter import FIX_BATCH
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP
+from mpc.compiler.operators.joined import many, regroup, seen
 from mpc.compiler.operators.registry import Settings, handles
-from mpc.wires import BATCH, broadcast
+from mpc.wires import BATCH, Dimension, broadcast
 
 if TYPE_CHECKING:
     import onnx
@@ -80,18 +83,34 @@ def flatten(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 @handles("Reshape")
 def reshape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     source = node.input[0]
-    shape = state.shapes[source] if source in state.decoded else state.secret(source)
+    if source not in state.decoded:
+        state.secret(source)
+    shape = seen(state, source)
     target = list(state.constant(node.input[1], "the new shape").reshape(-1))
     if not settings.get("allowzero", 0):
         target = [shape[axis] if size == 0 else size for axis, size in enumerate(target)]
-    target = [size if size == BATCH else int(size) for size in target]
+    target = [size if isinstance(size, str) else int(size) for size in target]
+    plain = source not in state.joined and not any(isinstance(size, str) and size != BATCH for size in target)
+    final = _resolved(shape, target) if plain else None
+    if final is None or (source not in state.decoded and not state.reshapes(source, final)):
+        if regroup(state, source, target, node.output[0]):
+            return
+    if final is None:
+        raise state.origin.refuse(f"{shape} does not reshape to {tuple(target)} for every batch size", remedy=FIX_BATCH)
+    reshaped(state, node, final)
+
+
+def _resolved(shape: Sequence[int | str], target: list[int | str]) -> Shape:
+    """The target without -1, the batch where it has to be."""
+    numbers = [size for size in target if not isinstance(size, str)]
+    sizes: list[Dimension] = [size if isinstance(size, int) else BATCH for size in target]
     if -1 in target:
-        sizes, wanted = [d for d in shape if d != BATCH], [d for d in target if d not in (BATCH, -1)]
-        batch_missing = BATCH in shape and BATCH not in target
-        target[target.index(-1)] = BATCH if batch_missing else prod(sizes) // max(1, prod(wanted))
-    elif BATCH in shape and BATCH not in target and target[:1] == [1] and prod(target) == prod(shape[1:]):
-        target[0] = BATCH  # exported with a batch of one written out
-    reshaped(state, node, tuple(target))
+        missing = BATCH in shape and BATCH not in target
+        whole = prod(size for size in shape if isinstance(size, int))
+        sizes[target.index(-1)] = BATCH if missing else whole // max(1, -prod(numbers))
+    elif BATCH in shape and BATCH not in target and numbers[:1] == [1] and prod(numbers) == prod(map(many, shape)):
+        sizes[0] = BATCH  # exported with a batch of one written out
+    return tuple(sizes)
 
 
 @handles("Squeeze", "Unsqueeze")
@@ -198,7 +217,10 @@ def slice_(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 def _ends(state: Importer, name: str, what: str) -> list[Any]:
-    return [entry if entry == BATCH else int(entry) for entry in state.constant(name, what).reshape(-1).tolist()]
+    return [
+        entry if entry == BATCH else state.whole(entry, what)
+        for entry in state.constant(name, what).reshape(-1).tolist()
+    ]
 
 
 @handles("Pad")
