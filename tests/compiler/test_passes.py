@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.onnx_import import import_model
+from mpc.compiler.onnx_import import attributes, import_model
 from mpc.compiler.onnx_load import load_model
 from mpc.compiler.passes import run_passes
 from mpc.cost import plan_cost
@@ -205,3 +205,35 @@ def test_weights_are_not_in_the_plan(tmp_path: Path) -> None:
         plans.append(compile_model(path, {"x": (-1.0, 1.0)}).plan.canonical)
     assert plans[0].decode() == plans[1].decode()
     assert b"layer" not in plans[0].lower()
+
+
+ENDS = {
+    "a quotient": [node("Sqrt", ["a"], ["s"]), node("Div", ["c", "s"], ["n"])],
+    "an inverse": [node("Sqrt", ["a"], ["s"]), node("Reciprocal", ["s"], ["r"]), node("Mul", ["r", "c"], ["n"])],
+    "a power": [node("Pow", ["a", "minus"], ["r"], name="root"), node("Mul", ["c", "r"], ["n"])],
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_normalisation_that_is_spelt_out_is_known_to_be_small(tmp_path: Path, name: str) -> None:
+    """Twice, with a layer between: by intervals alone the second one has no bound.  One function each."""
+    once = [
+        node("ReduceMean", ["h"], ["m"], axes=[-1]),
+        node("Sub", ["h", "m"], ["c"]),
+        node("Pow", ["c", "two"], ["q"]),
+        node("ReduceMean", ["q"], ["v"], axes=[-1], name="spread"),
+        node("Add", ["v", "e"], ["a"]),
+        *ENDS[name],
+    ]
+    twice = []
+    for turn in (1, 2):
+        twice.append(node("Gemm", [f"n{turn - 1}" if turn > 1 else "x", "w"], [f"h{turn}"], name=f"layer{turn}"))
+        for one in once:
+            names = [
+                [v if v in ("two", "e", "minus") else f"{v}{turn}" for v in side] for side in (one.input, one.output)
+            ]
+            twice.append(node(one.op_type, *names, name=f"{one.name}{turn}", **attributes(one)))
+    constants = {"w": SQUARE * 3, "two": np.float32(2), "e": np.float32(1e-5), "minus": np.float32(-0.5)}
+    path = save_model(tmp_path, twice, constants, outputs=("n2",))
+    compiled = assert_agrees(path, X)
+    assert [gate.kind for gate in compiled.plan.gates].count("fourier") == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mpc.compiler.operators import (
     activations,
     choices,
+    deviations,
     distances,
     einsum,
     elementwise,
@@ -27,6 +28,7 @@ __all__ = [
     "HANDLERS",
     "activations",
     "choices",
+    "deviations",
     "distances",
     "einsum",
     "elementwise",

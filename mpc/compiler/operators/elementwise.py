@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpc.compiler.operators import deviations
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def add(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         left, right = right, left
     if state.is_constant(right):
         bias, fact = _bias(state, node, right), state.facts.get(left, "")
+        if deviations.shifted(state, left, bias, node.output[0]):
+            return
         state.scale(state.value(left), 1.0, bias, node.output[0])
         if fact.startswith("exp ") and bias.size == 1 and bias.flat[0] == 1.0:
             state.facts[node.output[0]] = f"1 + {fact}"
@@ -50,25 +53,11 @@ def _bias(state: Importer, node: onnx.NodeProto, name: str) -> np.ndarray:
 def subtract(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     """x - max x and x - log sum exp x are not positive; mean x^2 - (mean x)^2 is the mean of squares."""
     left, right = node.input[:2]
-    if _variance(state, left, right, node.output[0]):
+    if deviations.variance(state, left, right, node.output[0]):
         return
     beside = state.facts.get(right) == f"top {left}" and state.shapes[right] == (*state.shapes[left][:-1], 1)
     known = {"known": (-np.inf, 0.0)} if beside else {}
     difference(state, left, right, node.output[0], **known)
-
-
-def _variance(state: Importer, left: str, right: str, out: str) -> bool:
-    """Mean (x - mean x)^2 where a model subtracts the square of the mean: bounds show that it is not negative."""
-    mean = state.facts.get(right, "").removeprefix("square ")
-    fact = state.facts.get(mean, "")
-    if not fact.startswith("mean ") or state.shapes[left] != state.shapes[right]:
-        return False
-    _, axes, x = fact.split(" ", 2)
-    if state.facts.get(left) != f"mean {axes} square {x}" or len(state.shapes[mean]) != len(state.shapes[x]):
-        return False
-    apart = state.sum((x, mean), (1.0, -1.0))
-    state.mean(state.multiply(apart, apart), [int(axis) for axis in axes.split(",")], out)
-    return True
 
 
 def difference(state: Importer, left: str, right: str, out: str | None = None, **known: Any) -> str:
@@ -83,6 +72,8 @@ def difference(state: Importer, left: str, right: str, out: str | None = None, *
 @handles("Mul")
 def multiply(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     left, right = node.input[:2]
+    if deviations.scaled(state, left, right, node.output[0]) or deviations.scaled(state, right, left, node.output[0]):
+        return
     product(state, left, right, node.output[0])
     if left == right:
         state.facts[node.output[0]] = f"square {left}"
@@ -109,7 +100,9 @@ def divide(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         with np.errstate(divide="ignore"):
             _shrunk(state, state.value(left), 1.0 / state.numbers(right, "the divisor"), node.output[0])
         return
-    product(state, left, inverse(state, state.value(right)), node.output[0])
+    over = inverse(state, state.value(right))
+    if not deviations.scaled(state, left, over, node.output[0]):
+        product(state, left, over, node.output[0])
 
 
 def _shrunk(state: Importer, x: str, factors: np.ndarray, out: str) -> None:
@@ -123,10 +116,12 @@ def _shrunk(state: Importer, x: str, factors: np.ndarray, out: str) -> None:
 
 
 def inverse(state: Importer, x: str, out: str | None = None) -> str:
-    """1 / x; that of 1 + exp(y) is the logistic function of -y."""
+    """1 / x; that of 1 + exp(y) is the logistic function of -y, that of a root one function."""
     fact = state.facts.get(x, "")
     if fact.startswith("1 + exp "):
         return state.function("sigmoid", state.scale(fact.removeprefix("1 + exp "), -1.0), out)
+    if fact.startswith("root "):
+        return deviations.inverse_root(state, fact.removeprefix("root "), out)
     return state.function("reciprocal", x, out)
 
 
@@ -253,9 +248,11 @@ def power(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 def _power(state: Importer, x: str, exponent: float, out: str) -> None:
-    named = {-1.0: "reciprocal", 0.5: "sqrt", -0.5: "rsqrt"}
+    named = {-1.0: "reciprocal", 0.5: "sqrt"}
     if exponent == 1.0:
         state.reshape(x, state.shapes[x], out)
+    elif exponent == -0.5:
+        deviations.inverse_root(state, x, out)
     elif exponent in named:
         state.function(named[exponent], x, out)
     elif exponent.is_integer() and 1 < abs(exponent) <= _LONGEST_POWER:
@@ -286,8 +283,8 @@ def function(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         inverse(state, x, out)
         return
     state.function(node.op_type.lower(), x, out)
-    if node.op_type == "Exp":
-        state.facts[out] = f"exp {x}"
+    if node.op_type in ("Exp", "Sqrt"):
+        state.facts[out] = f"{'exp' if node.op_type == 'Exp' else 'root'} {x}"
 
 
 # ------------------------------------------------------------------- comparisons, logic
