@@ -212,7 +212,8 @@ class Lowering:
         if reader.op == "scale" and weight.min() == weight.max():
             return _INPUT_FRACTION
         ones = np.ones_like(weight)
-        reach = float(product(size, weight).max())
+        known = max(map(abs, reader.attributes.get("known", (math.inf,))))
+        reach = min(float(product(size, weight).max()), known)
         gain = math.sqrt(float(product(np.ones_like(size), np.square(weight)).max()))
         spread = math.sqrt(float(product(np.square(size), ones).max()))
         room = min(_PRODUCT_BITS - math.log2(max(1.0, reach)), _FINEST_PRODUCT)

@@ -168,6 +168,11 @@ class Interval:
         smaller = np.sqrt((np.square(mean) + variance) / np.maximum(np.square(self.typical), 1e-300))
         return Interval(kept_low, kept_high, self.error * np.minimum(smaller, 1.0), mean, variance)
 
+    def off_by(self, least: np.ndarray) -> Interval:
+        """With this error at least: what x is off by passes through a linear map, however small the result."""
+        error = np.maximum(self.error, np.broadcast_to(least, self.error.shape))
+        return Interval(self.low, self.high, error, self.mean, self.variance)
+
     def greatest(self) -> Interval:
         """Of the maximum along the last axis."""
         return self.map(lambda array: array.max(axis=-1, keepdims=True))

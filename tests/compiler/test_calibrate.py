@@ -80,3 +80,16 @@ def test_undeclared_ranges_are_a_power_of_two_around_the_samples(tmp_path: Path)
         (-8.0,),
         (8.0,),
     ]
+
+
+def test_columns_of_very_different_size_keep_the_digits_that_their_weights_need(tmp_path: Path) -> None:
+    """One range for all columns, the largest's; and what small columns are rounded to is in the expected error."""
+    rng = np.random.default_rng(3)
+    sizes = np.array([2000.0, 10.0, 0.1, 0.002])
+    weight = (rng.standard_normal((4, 3)) / sizes[:, None]).astype(np.float32)
+    x = (sizes * rng.uniform(0.5, 1, (64, 4))).astype(np.float32)
+    path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["h"]), node("Sigmoid", ["h"], ["y"])], {"w": weight})
+    compiled = compile_model(path, samples={"x": x})
+    [got], [want] = encrypted(compiled, {"x": x}), plaintext(path, {"x": x})
+    off = float(np.sqrt(np.mean(np.square(got - want))))
+    assert off < 1e-4 and off < 4 * compiled.errors["y"]

@@ -73,7 +73,8 @@ def affine(state: Lowering, node: Node) -> Value:
     if node.op == "conv":
         settings["windows"] = node.attributes["windows"]
     interval = x.interval.linear(product_of(node), integers, offset, rounded=not exact)
-    interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node)
+    passed = np.sqrt(product_of(node)(np.square(x.interval.error), np.square(integers.astype(np.float64))))
+    interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node).off_by(passed)
     return state.add(_GATES[node.op], node.shape, scale, interval, **settings)
 
 
