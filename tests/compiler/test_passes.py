@@ -53,6 +53,17 @@ def test_a_value_with_two_readers_is_not_folded_away(tmp_path: Path) -> None:
     assert_agrees(path, X)
 
 
+@pytest.mark.parametrize("operator", ["Add", "Mul", "Sub", "Div"])
+@pytest.mark.parametrize("shape", [(3, 1, 4), (1, 1, 4), (1, 4)])
+def test_constants_that_only_repeat_a_value(tmp_path: Path, operator: str, shape: tuple[int, ...]) -> None:
+    """Zeros and ones: nothing is added or multiplied, and yet the result is larger."""
+    constants = {"k": np.full(shape, operator in ("Mul", "Div"), np.float32)}
+    rows = [node("ReduceMean", ["x"], ["m"], axes=[1]), node(operator, ["m", "k"], ["y"])]
+    assert_agrees(save_model(tmp_path, rows, constants, shape=(2, 4)), {"x": X["x"][:2]})
+    if len(shape) == 2:
+        assert_agrees(save_model(tmp_path, rows, constants), X)
+
+
 def test_a_scaling_alone_is_an_elementwise_product_with_a_weight(tmp_path: Path) -> None:
     path = save_model(tmp_path, [node("Mul", ["x", "v"], ["y"])], {"v": VECTOR})
     assert _kinds(path) == ["input", "multiply"]

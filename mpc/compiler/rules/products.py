@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
-from mpc.compiler.graph import Node
+from mpc.compiler.graph import Node, Shape
 from mpc.compiler.lower import (
     FRACTION_BITS,
     LINEAR_BITS,
@@ -23,6 +23,7 @@ from mpc.compiler.lower import (
 )
 from mpc.compiler.ranges import Interval, Product
 from mpc.compiler.signs import levelled
+from mpc.wires import broadcast
 
 _WEIGHT_BITS = 32
 _LEAST_WEIGHT_BITS = 8
@@ -128,6 +129,8 @@ def scale(state: Lowering, node: Node) -> Value:
         return affine(state, node)
     if factor == 0:
         raise node.origin.refuse("it multiplies with zero", remedy="remove it from the model")
+    if broadcast(x.shape, bias.shape if bias.any() else ()) != node.shape:  # it is the weight that repeats x
+        x = _repeated(state, x, node.shape)
     scale = x.scale / abs(factor)
     if not bias.any():
         return state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
@@ -138,6 +141,16 @@ def scale(state: Lowering, node: Node) -> Value:
     interval = x.interval.times(sign).plus(Interval.exactly(offset))
     stored = state.secret(offset, scale)
     return state.add("combine", node.shape, scale, interval, xs=(x.wire.name,), factors=(sign,), stored=stored)
+
+
+def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
+    """x in a shape that it broadcasts to."""
+    if len(x.shape) < len(shape):
+        x = state.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
+    for axis, (before, after) in enumerate(zip(x.shape, shape, strict=True)):
+        if before != after:
+            x = state.take(x, axis, (0,) * int(after))
+    return x
 
 
 def _simple(weight: np.ndarray) -> Fraction | None:
