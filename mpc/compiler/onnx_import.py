@@ -46,6 +46,9 @@ _INPUT_TYPES = tuple(name for name in _TYPES.values() if name != "string")
 _WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 """The range of a type that has a small one; others are declared, or take the default."""
 _LISTED = ", ".join(_INPUT_TYPES)
+_TO_SCORES = ("Add", "Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_MOST_SCALED = 64.0
+"""Minus infinity, as a softmax knows it, stays that if it is divided by so much."""
 
 
 class Importer(Emitter):
@@ -70,7 +73,7 @@ class Importer(Emitter):
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, str] = {}
         self.joined: dict[str, joined.Joined] = {}
-        self._readers: dict[str, list[str]] = {}
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
         for reader, name in _reads(model.graph):
             self._readers.setdefault(name, []).append(reader)
         self._model = model
@@ -168,7 +171,30 @@ class Importer(Emitter):
 
     def only_feeds(self, name: str, operators: set[str]) -> bool:
         """Do only these operators read a value, and nobody receives it?"""
-        return name not in self._revealed and operators.issuperset(self._readers.get(name, []))
+        return name not in self._revealed and all(reader.op_type in operators for reader in self._readers.get(name, []))
+
+    def only_scores(self, name: str) -> bool:
+        """Is a value read by softmaxes only, on its way added to others, moved or divided by a small number?"""
+        readers = self._readers.get(name, [])
+        return bool(readers) and name not in self._revealed and all(map(self._leads_to_softmax, readers))
+
+    def _leads_to_softmax(self, reader: onnx.NodeProto) -> bool:
+        if reader.op_type == "Softmax":
+            return True
+        if reader.op_type in ("Mul", "Div"):
+            known = [self.constants.get(name, self._spelt_out.get(name)) for name in reader.input]
+            factors = [float(value.flat[0]) for value in known if value is not None and value.size == 1]
+            if not factors or not 1 / _MOST_SCALED <= factors[0] <= _MOST_SCALED:
+                return False
+        elif reader.op_type not in _TO_SCORES:
+            return False
+        return self.only_scores(reader.output[0])
+
+    @cached_property
+    def _spelt_out(self) -> dict[str, np.ndarray]:
+        """Constants that are nodes, wherever they stand."""
+        nodes = [node for node in self._model.graph.node if node.op_type == "Constant"]
+        return {node.output[0]: _array(a.t) for node in nodes for a in node.attribute if a.name == "value"}
 
     def unused(self, node: onnx.NodeProto, position: int) -> bool:
         """Does nobody read this output of a node?"""
@@ -330,14 +356,14 @@ def _onnx_type(code: int) -> str:
     return TensorProto.DataType.Name(code).lower() if code in TensorProto.DataType.values() else "unknown"
 
 
-def _reads(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """(operator, value that it reads), those inside branches too; what a branch gives out, its node reads."""
+def _reads(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """(node, value that it reads), those inside branches too; what a branch gives out, its node reads."""
     for node in graph.node:
-        yield from ((node.op_type, name) for name in node.input)
+        yield from ((node, name) for name in node.input)
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _reads(attribute.g)
-                yield from ((node.op_type, out.name) for out in attribute.g.output)
+                yield from ((node, out.name) for out in attribute.g.output)
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:

@@ -153,3 +153,63 @@ def test_whether_the_batch_is_some_number_is_not_decided(tmp_path: Path) -> None
     ]
     with pytest.raises(ModelError, match="computes with the batch size"):
         compile_model(save_model(tmp_path, nodes, {"three": np.array([3.0], np.float32)}))
+
+
+MASKS: dict[str, list[onnx.NodeProto]] = {
+    "filled": [node("Where", ["on", "scores", "lowest"], ["masked"])],
+    "filled, by a mask of its own": [
+        node("Where", ["on", "zero", "lowest"], ["m"], name="mask"),
+        node("Unsqueeze", ["m", "two"], ["u"]),
+        node("Squeeze", ["u", "two"], ["s"]),
+        node("Add", ["scores", "s"], ["masked"]),
+    ],
+    "multiplied": [
+        node("Sub", ["one", "x2"], ["off"]),
+        node("Mul", ["off", "lowest"], ["m"]),
+        node("Add", ["m", "scores"], ["sum"]),
+        node("Div", ["sum", "four"], ["masked"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min])
+@pytest.mark.parametrize("name", MASKS)
+def test_a_secret_mask_of_attention(name: str, lowest: float, tmp_path: Path) -> None:
+    """Minus infinity is a large number where a softmax is all that sees it."""
+    if name == "multiplied" and np.isinf(lowest):
+        pytest.skip("zero times infinity is not a number")
+    nodes = [
+        node("Mul", ["x", "four"], ["scores"], name="scaled"),
+        node("Abs", ["x"], ["size"]),
+        node("Greater", ["size", "one"], ["on"]),
+        node("Cast", ["on"], ["x2"], to=onnx.TensorProto.FLOAT),
+        *MASKS[name],
+        node("Softmax", ["masked"], ["y"]),
+    ]
+    constants = {"lowest": np.float32(lowest), "zero": np.zeros((1, 1), np.float32), "one": np.float32(0.5)}
+    constants |= {"two": np.array([2]), "four": np.float32(4)}
+    if name == "multiplied":
+        constants["one"] = np.float32(1.0)
+    path = save_model(tmp_path, nodes, constants)
+    x = RNG.uniform(1.2, 2, (6, 4)) * np.where(RNG.random((6, 4)) < 0.5, 0.1, 1.0)
+    x[:, 0] = 1.5  # something is left of every row
+    assert_agrees(path, {"x": x.astype(np.float32)}, {"x": (-2.0, 2.0)})
+
+
+def test_minus_infinity_that_anybody_else_sees_is_refused(tmp_path: Path) -> None:
+    nodes = [node("Greater", ["x", "zero"], ["on"]), node("Where", ["on", "x", "lowest"], ["y"])]
+    with pytest.raises(ModelError, match="infinite"):
+        compile_model(save_model(tmp_path, nodes, {"zero": np.float32(0), "lowest": np.float32(-np.inf)}))
+
+
+def test_softplus_and_the_line_beyond_it_are_one_function(tmp_path: Path) -> None:
+    """As dynamo exports it: its argument, where that is large."""
+    nodes = [
+        node("Softplus", ["x"], ["s"]),
+        node("Greater", ["x", "twenty"], ["beyond"]),
+        node("Where", ["beyond", "x", "s"], ["y"]),
+    ]
+    path = save_model(tmp_path, nodes, {"twenty": np.float32(20)})
+    x = np.array([[-30, -2, 0, 1], [11, 19, 21, 30]], np.float32)
+    compiled = assert_agrees(path, {"x": x})
+    assert "step" not in {gate.kind for gate in compiled.plan.gates}

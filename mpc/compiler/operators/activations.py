@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpc.compiler.operators.elementwise import clipped, magnitude, shifted
+from mpc.compiler.operators.elementwise import LINEAR_FROM, clipped, magnitude, shifted
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def hard_swish(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
 
 @handles("Softplus")
 def softplus(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """Beyond 11 it is x."""
-    _with_line(state, node, "softplus", 11.0)
+    _with_line(state, node, "softplus", LINEAR_FROM)
+    state.facts[node.output[0]] = f"softplus {node.input[0]}"
 
 
 @handles("Gelu")

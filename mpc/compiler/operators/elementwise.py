@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HALF_STEP = 2.0**-19
 """Two reals are equal if they differ by less; whole numbers are compared exactly."""
+LINEAR_FROM = 11.0
+"""Beyond this softplus(x) is x."""
 _LONGEST_POWER = 16
 _MASKED = -1e4
 """What stands for minus infinity in scores that only a softmax reads."""
@@ -31,7 +33,7 @@ def add(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if state.is_constant(left):
         left, right = right, left
     if state.is_constant(right):
-        bias, fact = _bias(state, node, right), state.facts.get(left, "")
+        bias, fact = masking(state, state.numbers(right, "an operand"), node.output[0]), state.facts.get(left, "")
         if deviations.shifted(state, left, bias, node.output[0]):
             return
         state.scale(state.value(left), 1.0, bias, node.output[0])
@@ -41,12 +43,11 @@ def add(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.sum((state.value(left), state.value(right)), (1.0, 1.0), node.output[0])
 
 
-def _bias(state: Importer, node: onnx.NodeProto, name: str) -> np.ndarray:
-    """A constant addend; the minus infinities of an attention mask become large numbers."""
-    bias = state.numbers(name, "an operand")
-    if (bias < _MASKED).any() and state.only_feeds(node.output[0], {"Softmax"}):
-        return np.maximum(bias, _MASKED)
-    return bias
+def masking(state: Importer, values: np.ndarray, out: str) -> np.ndarray:
+    """Constants; the minus infinities of an attention mask, and what is as good, become large numbers."""
+    if (values < _MASKED).any() and state.only_scores(out):
+        return np.maximum(values, _MASKED)
+    return values
 
 
 @handles("Sub")
@@ -84,7 +85,8 @@ def product(state: Importer, left: str, right: str, out: str | None = None) -> s
     if state.is_constant(left):
         left, right = right, left
     if state.is_constant(right):
-        return state.scale(state.value(left), state.numbers(right, "an operand"), 0.0, out)
+        weight = state.numbers(right, "an operand")
+        return state.scale(state.value(left), weight if out is None else masking(state, weight, out), 0.0, out)
     state.secret(left), state.secret(right)
     return state.multiply(left, right, out)
 
@@ -300,6 +302,8 @@ def compare(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     bit = state.step(difference(state, left, right), 0.0, None if opposite else node.output[0])
     if opposite:
         negation(state, bit, node.output[0])
+    if node.op_type == "Greater" and state.is_constant(left) and (state.numbers(left, "a level") >= LINEAR_FROM).all():
+        state.facts[node.output[0]] = f"beyond {right}"
 
 
 @handles("Equal")
@@ -371,9 +375,16 @@ def where(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         _chosen_publicly(state, node, state.constant(condition, "the condition").astype(bool))
         return
     if state.is_constant(x) and state.is_constant(y):
-        values = (state.numbers(x, "a branch"), state.numbers(y, "a branch"))
+        values = [masking(state, state.numbers(name, "a branch"), out) for name in (x, y)]
         state.scale(state.value(condition), values[0] - values[1], values[1], out)
         return
+    if state.facts.get(y) == f"softplus {x}" and state.facts.get(condition, "") == f"beyond {x}":
+        state.alias(out, y)  # which is x there
+        return
+    for name in (x, y):
+        if state.is_constant(name):
+            state.constants[f"{out}/{name}"] = masking(state, state.numbers(name, "a branch"), out)
+    x, y = (f"{out}/{name}" if state.is_constant(name) else name for name in (x, y))
     apart = difference(state, x, y)
     state.sum((state.multiply(apart, state.value(condition)), state.value(y)), (1.0, 1.0), out)
 
@@ -390,8 +401,7 @@ def _chosen_publicly(state: Importer, node: onnx.NodeProto, condition: np.ndarra
     for name, mask in zip(node.input[1:3], (condition, ~condition), strict=True):
         if state.is_constant(name):
             value = state.numbers(name, "a branch")
-            if (value < _MASKED).any() and state.only_feeds(node.output[0], {"Softmax"}):
-                value = np.maximum(value, _MASKED)
+            value = masking(state, value, node.output[0])
             bias = bias + np.where(mask, value, 0.0)
         else:
             parts.append((name, mask.astype(np.float64)))
