@@ -134,6 +134,12 @@ def test_infinite_weight(tmp_path: Path) -> None:
     _refused(save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], weights), "infinite")
 
 
+@pytest.mark.parametrize("operator", ["Add", "Max", "Mul"])
+def test_a_constant_that_no_scale_has_room_for(tmp_path: Path, operator: str) -> None:
+    huge = {"k": np.float32(3e38) * np.array([1, 0.5, 0.3, 0.1], np.float32)}
+    _refused(save_model(tmp_path, [node(operator, ["x", "k"], ["y"])], huge), f"'{operator.lower()}'", "large")
+
+
 def test_huge_dimension_allocates_nothing(tmp_path: Path) -> None:
     path = save_model(tmp_path, [node("Relu", ["x"], ["y"])], shape=("batch", 1 << 40))
     _refused(path, "x")

@@ -13,6 +13,7 @@ from mpc.compiler.lower import Lowering, Roles, Value, known_interval
 from mpc.compiler.plan import Plan
 from mpc.compiler.rules import comparisons, maps, products
 from mpc.compiler.verify import verify
+from mpc.errors import InputError
 
 Rule = Callable[[Lowering, Node], Value]
 
@@ -41,7 +42,10 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
     inputs = tuple(state.enter(given) for given in graph.inputs)
     for node in graph.nodes:
         state.origin = node.origin
-        value = _RULES[node.op](state, node)
+        try:
+            value = _RULES[node.op](state, node)
+        except InputError as error:  # a constant that its scale has no room for
+            raise node.origin.refuse(error.what, remedy="replace it by a smaller one that does the same") from None
         state.values[node.writes] = _with_known(value, node)
     left = [state.leave(index) for index in range(len(graph.outputs))]
     state.choose_masks()
