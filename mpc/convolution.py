@@ -25,9 +25,13 @@ from mpc.windows import Windows, blocks
 
 BLOCK_BYTES = 3 << 20
 """Of the limbs of patches at one time, or of their products: they stay in a core's cache."""
+POINT_BYTES = 6 << 20
+"""Of results at the points of tiles at one time."""
 TILE = 8
 _FEWEST_TILES = 32
-_FEWEST_CHANNELS = 8
+_FEWEST_FILTERS = 8
+_THIN = 4
+"""So few channels are multiplied one by one: BLAS has nothing to gain there."""
 _KERNELS = range(3, 7)
 
 
@@ -70,7 +74,7 @@ def tiles(x: tuple[int, ...], filters: tuple[int, ...], windows: Windows) -> tup
     down, across = (-(-n // (TILE + 1 - k)) for n, k in zip(positions, windows.kernel, strict=True))
     count = x[0] * down * across
     saved = x[0] * prod(positions) * prod(windows.kernel) >= 2 * TILE * TILE * count
-    many = min(filters[:2]) >= _FEWEST_CHANNELS and count >= _FEWEST_TILES and filters[1] <= fp.MAX_INNER
+    many = filters[0] >= _FEWEST_FILTERS and count >= _FEWEST_TILES and filters[1] <= fp.MAX_INNER
     return (down, across) if saved and many else None
 
 
@@ -134,16 +138,19 @@ def _by_tiles(x: np.ndarray, filters: Filters, counts: tuple[int, int], out: np.
     """Add the convolution to `out`, the tiles of a few images at a time."""
     (down, across), points = counts, filters.points
     o, c = points.shape[1:]
-    images = max(1, (8 * BLOCK_BYTES) // (8 * TILE * TILE * down * across * max(o, c)))
+    high, wide = (TILE + 1 - k for k in filters.windows.kernel)
+    top, left = (before for before, _ in filters.windows.pads)
+    each = TILE * TILE * down * across
+    images = max(1, min(x.shape[0], POINT_BYTES // (8 * each * max(o, c))))
+    inputs, results = (np.empty(n * each * images, dtype=np.uint64) for n in (c, o))
     for start in range(0, x.shape[0], images):
         chosen = slice(start, start + images)
         count = len(x[chosen]) * down * across
-        data = np.empty((TILE, TILE, c * count), dtype=np.uint64)
-        high, wide = (TILE + 1 - k for k in filters.windows.kernel)
-        top, left = (before for before, _ in filters.windows.pads)
+        data, at_points = (
+            room[: n * TILE * TILE * count].reshape(TILE, TILE, -1) for room, n in ((inputs, c), (results, o))
+        )
         kernels.gather_tiles(x[chosen], top, left, high, wide, down, across, data)
         kernels.tiles_to_points(data)
-        at_points = np.empty((TILE, TILE, o * count), dtype=np.uint64)
         _multiply_points(data.reshape(-1, c, count), points, at_points.reshape(-1, o, count))
         kernels.points_to_tiles(at_points, high, wide)
         kernels.scatter_tiles(at_points, high, wide, down, across, out[chosen])
@@ -151,6 +158,9 @@ def _by_tiles(x: np.ndarray, filters: Filters, counts: tuple[int, int], out: np.
 
 def _multiply_points(data: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
     """out = points @ data at each point.  Shapes: data (64, c, n), points (64, o, c), out (64, o, n)."""
+    if data.shape[1] <= _THIN:
+        kernels.multiply_points(points, data, out)
+        return
     products, right, left = (
         np.empty((6, *shape), dtype=np.float64) for shape in (out.shape[1:], data.shape[1:], points.shape[1:])
     )

@@ -320,6 +320,23 @@ def tiles_to_points(tiles: np.ndarray) -> None:
         _line_to_points(tiles[k])
 
 
+@compiled
+def multiply_points(points: np.ndarray, data: np.ndarray, out: np.ndarray) -> None:
+    """out = points @ data at each point, for few channels: points (64, o, c), data (64, c, n), out (64, o, n)."""
+    count, o, c = points.shape
+    for point in range(count):
+        for filter_ in range(o):
+            result = out[point, filter_]
+            for channel in range(c):
+                factor, row = points[point, filter_, channel], data[point, channel]
+                if channel == 0:
+                    for i in range(result.size):
+                        result[i] = _mul(factor, row[i])
+                else:
+                    for i in range(result.size):
+                        result[i] = _add(result[i], _mul(factor, row[i]))
+
+
 @njit(inline="always")
 def _line_to_results(line: np.ndarray, count: int) -> None:
     """A^T z in the first `count` places, for many lines side by side: line (8, size)."""
@@ -362,13 +379,21 @@ def points_to_tiles(points: np.ndarray, high: int, wide: int) -> None:
 def scatter_tiles(tiles: np.ndarray, high: int, wide: int, down: int, across: int, out: np.ndarray) -> None:
     """out (n, o, h, w) += the results of tiles (8, 8, o * n * down * across)."""
     n, o, h, w = out.shape
-    for channel in range(o):
-        for image in range(n):
-            first = (channel * n + image) * down * across
-            for y in range(h):
-                for z in range(w):
-                    at = first + (y // high) * across + z // wide
-                    out[image, channel, y, z] = _add(out[image, channel, y, z], tiles[y % high, z % wide, at])
+    for a in range(high):
+        for b in range(wide):
+            plane = tiles[a, b]
+            at = 0
+            for channel in range(o):
+                for image in range(n):
+                    for y in range(a, a + down * high, high):
+                        if y >= h:
+                            at += across
+                            continue
+                        row = out[image, channel, y]
+                        for z in range(b, b + across * wide, wide):
+                            if z < w:
+                                row[z] = _add(row[z], plane[at])
+                            at += 1
 
 
 # ------------------------------------------- comparison by dealt tables (see comparison.py)

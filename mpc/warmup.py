@@ -62,12 +62,11 @@ def _arithmetic() -> None:
         fp.matmul(x[:1], y)
         fp.matmul(x.reshape(1, -1), y.reshape(-1, 1))
     windows = Windows(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))
-    filters = Filters(fp.zeros((8, 8, 3, 3)), windows)
-    for images in (1, 32):  # by patches, and by tiles
-        few = fp.zeros((images, 8, 8, 8))
-        convolve(few, filters)
-        few.flags.writeable = False
-        convolve(few, filters)
+    for channels, images in ((8, 1), (8, 32), (1, 32)):  # by patches, and by tiles of many channels and of few
+        filters, x = Filters(fp.zeros((8, channels, 3, 3)), windows), fp.zeros((images, channels, 8, 8))
+        convolve(x, filters)
+        x.flags.writeable = False
+        convolve(x, filters)
 
 
 def _plan() -> Plan:

@@ -6,7 +6,7 @@ import threading
 from math import prod
 
 from mpc.compiler.plan import Plan
-from mpc.convolution import BLOCK_BYTES, TILE, tiles
+from mpc.convolution import BLOCK_BYTES, POINT_BYTES, TILE, tiles
 from mpc.cost import plan_cost, stored_bytes
 from mpc.encoding import field_size
 from mpc.errors import PlanError
@@ -63,7 +63,7 @@ def _patches(gate: Convolution, bound: Plan) -> int:
     window = max(prod(each) * gate.windows.groups, filters) * _PER_PATCH_ELEMENT
     if counts := _tiles(gate, bound):
         tile = 2 * TILE * TILE * max(filters, each[0]) * 8
-        return min(tile * images * prod(counts), max(tile * prod(counts), 2 * TILE * BLOCK_BYTES))
+        return min(tile * images * prod(counts), max(tile * prod(counts), 2 * POINT_BYTES))
     return min(window * images * prod(positions), max(window, 3 * BLOCK_BYTES))
 
 

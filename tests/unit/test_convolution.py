@@ -105,7 +105,7 @@ def test_any_layout_of_an_image_is_read_in_its_own_order() -> None:
 def always_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few channels and tiles there are."""
     monkeypatch.setattr(convolution, "_FEWEST_TILES", 1)
-    monkeypatch.setattr(convolution, "_FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(convolution, "_FEWEST_FILTERS", 1)
 
 
 @pytest.mark.usefixtures("always_by_tiles")
@@ -114,8 +114,13 @@ def always_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tiles_are_exact(kind: str, kernel: tuple[int, int]) -> None:
     rng = np.random.default_rng(kernel)
     windows = plane(kernel, pads=(1, 2))
-    x = adversarial(kind, (2, 3, 9, 12), rng)
-    filters = Filters(adversarial(kind, (4, 3, *kernel), rng), windows)
+    for channels in (3, 6):  # one by one, and by BLAS
+        _check_tiles(kind, windows, channels, rng)
+
+
+def _check_tiles(kind: str, windows: Windows, channels: int, rng: np.random.Generator) -> None:
+    x = adversarial(kind, (2, channels, 9, 12), rng)
+    filters = Filters(adversarial(kind, (4, channels, *windows.kernel), rng), windows)
     assert filters.tiles(x.shape) is not None
     for shape in ((), (4, 1, 1), (2, 4, *windows.positions((9, 12)))):
         offset = adversarial("edges", shape, rng)
@@ -148,17 +153,17 @@ def test_tiles_serve_where_they_save_products() -> None:
     many, square = (64, 16, 12, 12), (16, 16, 5, 5)
     assert chosen(many, plane((5, 5)), square)
     assert not chosen((1, 16, 12, 12), plane((5, 5)), square)  # four tiles
-    assert not chosen((64, 1, 12, 12), plane((5, 5)), (16, 1, 5, 5))  # one channel
+    assert not chosen(many, plane((5, 5)), (2, 16, 5, 5))  # two filters
     assert not chosen(many, plane((5, 5), stride=2), square)
     assert not chosen(many, plane((5, 5), groups=2), (16, 8, 5, 5))
     assert not chosen(many, plane((2, 2)), (16, 16, 2, 2))
     assert not chosen((64, 16, 5, 5), plane((5, 5)), square)  # one result a tile
 
 
-@pytest.mark.parametrize("block", [1, 1 << 14, 1 << 18])
+@pytest.mark.parametrize("block", [1, 1 << 15, 1 << 21])
 @pytest.mark.usefixtures("always_by_tiles")
 def test_tiles_of_a_few_images_at_a_time(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "BLOCK_BYTES", block)
+    monkeypatch.setattr(convolution, "POINT_BYTES", block)
     rng, windows = np.random.default_rng(block), plane((3, 3))
     x, filters = adversarial("random", (7, 3, 9, 9), rng), adversarial("random", (2, 3, 3, 3), rng)
     assert prod(windows.positions((9, 9))) == 49
