@@ -29,6 +29,8 @@ PROTOCOL = 1
 
 FRAME_BYTES = 1 << 20
 _OVERHEAD = 1 << 16
+_WIRE = [("grpc.http2.max_frame_size", FRAME_BYTES)]
+"""HTTP/2's own frames: as large as ours, a fifth less is spent on each byte than with the usual 16 KiB."""
 _LONGEST_TEXT = 2000
 _STATUS = {2: grpc.StatusCode.INVALID_ARGUMENT, 4: grpc.StatusCode.PERMISSION_DENIED, 1: grpc.StatusCode.INTERNAL}
 
@@ -89,6 +91,7 @@ def serve(
             ("grpc.max_receive_message_length", largest + _OVERHEAD),
             ("grpc.max_send_message_length", largest + _OVERHEAD),
             ("grpc.so_reuseport", 0),
+            *_WIRE,
         ],
     )
     register(server)
@@ -124,6 +127,7 @@ def connect(identity: Identity, name: str, address: str) -> grpc.Channel:
             ("grpc.max_send_message_length", -1),
             ("grpc.enable_retries", 0),
             ("grpc.use_local_subchannel_pool", 1),
+            *_WIRE,
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ],
