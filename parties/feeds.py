@@ -15,9 +15,11 @@ import numpy as np
 from mpc import fixedpoint
 from mpc.compiler.plan import Plan, PlanInput, PlanOutput
 from mpc.errors import InputError, UsageError
+from parties.limits import needed_memory
 
 BLOCK_ROWS = 1024
-"""Rows of one run; more are split."""
+BLOCK_BYTES = 2 << 30
+"""Rows, and memory of a party, that one run takes at most; larger batches are split, by everyone alike."""
 _ORT_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)"}
 
 
@@ -174,15 +176,14 @@ def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[s
 # ------------------------------------------------------------------------------- blocks
 
 
-def blocks(batch: int) -> list[int]:
-    """The sizes of the runs that a batch is split into."""
-    full, rest = divmod(batch, BLOCK_ROWS)
-    return [BLOCK_ROWS] * full + [rest] * (rest > 0)
-
-
 def split(plan: Plan, batch: int) -> list[int]:
-    """The same for a model, which is run at once if an output is about the batch as a whole."""
-    return [batch] if any(is_fixed(plan, out.wire) for out in plan.outputs) else blocks(batch)
+    """The sizes of the runs that a batch is split into: all of it at once if an output is about it as a whole."""
+    if any(is_fixed(plan, out.wire) for out in plan.outputs):
+        return [batch]
+    each = needed_memory(plan, BLOCK_ROWS) // BLOCK_ROWS
+    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, each)))
+    full, rest = divmod(batch, rows)
+    return [rows] * full + [rest] * (rest > 0)
 
 
 def block(plan: Plan, integers: Mapping[str, np.ndarray], start: int, size: int) -> dict[str, np.ndarray]:

@@ -46,11 +46,15 @@ def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
             f"a batch of {batch}; 1 to {limits.max_batch} are accepted",
             remedy="split the data, or raise limits.max_batch",
         )
+    return _within(needed_memory(plan, batch), limits, "this run needs")
+
+
+def needed_memory(plan: Plan, batch: int) -> int:
+    """Bytes that one run takes, at most."""
     bound = plan.bind(batch)
     elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
     needed = plan_cost(plan, batch).held * _PER_HELD_BYTE + elements * _PER_ELEMENT
-    needed += max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
-    return _within(needed, limits, "this run needs")
+    return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
 
 
 def _tiles(gate: Convolution, bound: Plan) -> tuple[int, int] | None:

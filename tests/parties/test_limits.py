@@ -7,13 +7,16 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mpc import tables
+from mpc.compiler.compile import compile_model
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
+from mpc.errors import PlanError
 from mpc.gates.base import Gate
 from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
@@ -31,9 +34,12 @@ from mpc.shares import Lane, Masked, Share
 from mpc.windows import Windows
 from mpc.wires import Masking
 from parties.config import Limits
+from parties.feeds import split
 from parties.limits import plan_memory, run_memory
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import make_world, seed
+
+ROOT = Path(__file__).parents[2]
 
 B = "batch"
 AMPLE = Limits(max_memory_bytes=1 << 50, max_batch=1 << 20)
@@ -244,3 +250,16 @@ def test_weights_take_what_their_session_is_granted() -> None:
         session.evaluate(1, wires)
     assert granted / 2 < party.left <= granted
     assert party.most <= granted + run_memory(plan, 1, AMPLE)
+
+
+def test_a_batch_is_split_into_runs_that_fit_the_memory() -> None:
+    """C would need more than a party's usual limit for 1,024 rows at once; a small model does not, and is not split."""
+    lenet = compile_model(ROOT / "benchmarks/networks/lenet_c.onnx").plan
+    sizes = split(lenet, 1024)
+    assert sum(sizes) == 1024 and len(sizes) > 1 and set(sizes[:-1]) == {sizes[0]} and sizes[-1] <= sizes[0]
+    for size in set(sizes):
+        run_memory(lenet, size, Limits())
+    with pytest.raises(PlanError, match="memory"):
+        run_memory(lenet, 1024, Limits())
+    small = compile_model(ROOT / "examples/breast_cancer_lr.onnx").plan
+    assert split(small, 1024) == [1024] and split(small, 2049) == [1024, 1024, 1]
