@@ -1,0 +1,54 @@
+"""The compiled loops: everything that numpy would do in more than one pass over memory.
+
+The only package that imports numba.  All functions take and return plain arrays whose
+lengths the callers have checked; none of them branches on a secret value.  Field elements
+are canonical ``uint64`` in ``[0, p)``, p = 2^61 - 1; bits are ``uint8`` 0 or 1.
+
+Constants are typed `np.uint64` throughout: numba promotes `uint64 + 0` to float64.
+"""
+
+from __future__ import annotations
+
+from mpc.kernels.arrays import add, add_constant, count_not_canonical, mask_61, mul, scale, sub, sum_rows
+from mpc.kernels.comparing import deal_nodes, deal_thermometers, look_up, resolve_node, resolve_short_node
+from mpc.kernels.conjunctions import and_nodes, deal_and_nodes
+from mpc.kernels.products import matmul_thin, recombine, recombine_images, split_images, split_limbs
+from mpc.kernels.scalar import P
+from mpc.kernels.selecting import deal_selected, offset_columns, select
+from mpc.kernels.series import dot_planes, harmonics, turned_coefficients
+from mpc.kernels.tiles import gather_tiles, multiply_points, points_to_tiles, scatter_tiles, tiles_to_points
+
+__all__ = [
+    "P",
+    "add",
+    "add_constant",
+    "and_nodes",
+    "count_not_canonical",
+    "deal_and_nodes",
+    "deal_nodes",
+    "deal_selected",
+    "deal_thermometers",
+    "dot_planes",
+    "gather_tiles",
+    "harmonics",
+    "look_up",
+    "mask_61",
+    "matmul_thin",
+    "mul",
+    "multiply_points",
+    "offset_columns",
+    "points_to_tiles",
+    "recombine",
+    "recombine_images",
+    "resolve_node",
+    "resolve_short_node",
+    "scale",
+    "scatter_tiles",
+    "select",
+    "split_images",
+    "split_limbs",
+    "sub",
+    "sum_rows",
+    "tiles_to_points",
+    "turned_coefficients",
+]

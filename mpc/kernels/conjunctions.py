@@ -1,0 +1,67 @@
+"""AND nodes of four inputs, see `mpc.conjunction`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mpc.kernels.scalar import compiled
+
+
+@njit(inline="always")
+def _gather_words(bits: np.ndarray, place: np.ndarray, flip: np.ndarray, fill: int, words: np.ndarray) -> None:
+    """words = up to four rows of bits, side by side; `fill` where there is none."""
+    words[:] = np.uint8(0)
+    for slot in range(place.size):
+        at = np.uint8(slot)
+        if place[slot] < 0:
+            words |= np.uint8(fill << slot)
+            continue
+        row, change = bits[place[slot]], flip[slot]
+        for i in range(words.size):
+            words[i] |= (row[i] ^ change) << at
+
+
+@compiled
+def deal_and_nodes(bits: np.ndarray, places: np.ndarray, monomials: np.ndarray, node: np.ndarray) -> None:
+    """Add the products of plain mask bits to a share of the nodes: node ^= monomials[word].
+
+    Shapes: bits (count, rows) uint8; places (nodes, 4), -1 for no input; node (nodes, rows) uint16.
+    """
+    rows = bits.shape[1]
+    words = np.empty(rows, dtype=np.uint8)
+    flip = np.zeros(4, dtype=np.uint8)
+    for n in range(places.shape[0]):
+        _gather_words(bits, places[n], flip, 0, words)
+        for i in range(rows):
+            node[n, i] ^= monomials[words[i]]
+
+
+@compiled
+def and_nodes(
+    bits: np.ndarray,
+    places: np.ndarray,
+    flips: np.ndarray,
+    node: np.ndarray,
+    selection: np.ndarray,
+    fresh: np.ndarray,
+    one: np.uint64,
+    out: np.ndarray,
+) -> None:
+    """out = shares of the ANDs of opened bits xor their masks, under `fresh`; see `deal_and_nodes`.
+
+    selection (16,): the monomials that an opened word selects.  All four ones: the constant, this party's share of one.
+    """
+    rows = bits.shape[1]
+    words = np.empty(rows, dtype=np.uint8)
+    full, mine = np.uint8(15), np.uint8(one)
+    for n in range(places.shape[0]):
+        _gather_words(bits, places[n], flips[n], 1, words)
+        for i in range(rows):
+            chosen = np.uint32(node[n, i] & selection[words[i]])
+            chosen ^= chosen >> np.uint32(8)
+            chosen ^= chosen >> np.uint32(4)
+            chosen ^= chosen >> np.uint32(2)
+            chosen ^= chosen >> np.uint32(1)
+            constant = mine if words[i] == full else np.uint8(0)
+            out[n, i] = np.uint8(chosen & np.uint32(1)) ^ constant ^ fresh[n, i]

@@ -1,0 +1,95 @@
+"""Matrix products: few rows with 128-bit accumulators, many through limbs and BLAS."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mpc.kernels.scalar import HALF, ZERO, P, compiled, fold, fold_wide, multiply_add_wide, rotate
+
+
+@compiled
+def matmul_thin(a: np.ndarray, b_rows: np.ndarray, out: np.ndarray) -> None:
+    """out[i, j] = <a[i], b_rows[j]> mod p for few rows of a; 128-bit accumulators.
+
+    Shapes: a (m, k), b_rows (n, k), out (m, n).  Folded every 32 terms: 32 products of
+    122 bits and a residue stay below 2^128.
+    """
+    m, k = a.shape
+    n = b_rows.shape[0]
+    for i in range(m):
+        for j in range(n):
+            high, low = ZERO, ZERO
+            for start in range(0, k, 32):
+                for t in range(start, min(start + 32, k)):
+                    high, low = multiply_add_wide(high, low, a[i, t], b_rows[j, t])
+                low = fold_wide(high, low)
+                high = ZERO
+            out[i, j] = low
+
+
+@compiled
+def split_limbs(a: np.ndarray, limbs: np.ndarray) -> None:
+    """Centred limbs of 21, 20 and 20 bits and their three pairwise sums, as float64.
+
+    limbs (6, size): l0, l1, l2, l0 + l1, l0 + l2, l1 + l2 with a = l0 + l1 2^21 + l2 2^41
+    mod p, |l0| <= 2^20, |l1|, |l2| <= 2^19.
+    """
+    for i in range(a.size):
+        value = np.int64(a[i])
+        if a[i] > HALF:
+            value -= np.int64(P)
+        l0 = ((value + np.int64(1 << 20)) & np.int64((1 << 21) - 1)) - np.int64(1 << 20)
+        value = (value - l0) >> np.int64(21)
+        l1 = ((value + np.int64(1 << 19)) & np.int64((1 << 20) - 1)) - np.int64(1 << 19)
+        l2 = (value - l1) >> np.int64(20)
+        limbs[0, i] = l0
+        limbs[1, i] = l1
+        limbs[2, i] = l2
+        limbs[3, i] = l0 + l1
+        limbs[4, i] = l0 + l2
+        limbs[5, i] = l1 + l2
+
+
+@compiled
+def split_images(values: np.ndarray, limbs: np.ndarray) -> None:
+    """`split_limbs` of (n, rows, places), all images side by side: limbs (6, rows, n * places)."""
+    n, rows, places = values.shape
+    for row in range(rows):
+        for image in range(n):
+            part = slice(image * places, (image + 1) * places)
+            split_limbs(values[image, row], limbs[:, row, part])
+
+
+@njit(inline="always")
+def _residue(value: float) -> np.uint64:
+    """A float64 holding an exact integer below 2^60 in size, as a residue."""
+    whole = np.int64(value)
+    return np.uint64(whole + (np.int64(P) if whole < 0 else np.int64(0)))
+
+
+@compiled
+def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
+    """out = offset + the field product whose six Karatsuba limb products are given.
+
+    products (6, size) float64 in the order of `split_limbs`; offset, out (size,).
+    2^62 = 2 and 2^82 = 2^21 mod p.
+    """
+    for i in range(out.size):
+        p00, p11, p22 = products[0, i], products[1, i], products[2, i]
+        total = _residue(p00) + rotate(_residue(products[3, i] - p00 - p11), np.uint64(21))
+        total += rotate(_residue(products[4, i] - p00 - p22), np.uint64(41))
+        total += rotate(_residue(p11), np.uint64(42))
+        total += rotate(_residue(products[5, i] - p11 - p22), np.uint64(1))
+        total += rotate(_residue(p22), np.uint64(21))
+        out[i] = fold(fold(total) + offset[i])
+
+
+@compiled
+def recombine_images(products: np.ndarray, sums: np.ndarray) -> None:
+    """`recombine` of (6, rows, n * places), added to sums (n, rows, places)."""
+    n, rows, places = sums.shape
+    for row in range(rows):
+        for image in range(n):
+            part = slice(image * places, (image + 1) * places)
+            recombine(products[:, row, part], sums[image, row], sums[image, row])

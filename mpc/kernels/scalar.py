@@ -1,0 +1,98 @@
+"""One element at a time: what every loop is made of, inlined into it.
+
+numba keeps compiled loops beside their own file and looks at that file only: after a change here
+`scripts/setup` throws them away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+P = np.uint64((1 << 61) - 1)
+ZERO, ONE, TWO, THREE = (np.uint64(v) for v in range(4))
+S61 = np.uint64(61)
+HALF = np.uint64(1 << 60)
+
+compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@intrinsic
+def multiply_wide(typing_context: Any, a: Any, b: Any) -> Any:
+    """(high, low) 64-bit words of the 128-bit product of two unsigned words."""
+    signature = types.UniTuple(types.uint64, 2)(types.uint64, types.uint64)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        return _emit_pair(context, builder, sig, product)
+
+    return signature, emit
+
+
+@intrinsic
+def multiply_add_wide(typing_context: Any, high: Any, low: Any, a: Any, b: Any) -> Any:
+    """(high, low) of (high, low) + a b, modulo 2^128."""
+    word = types.uint64
+    signature = types.UniTuple(word, 2)(word, word, word, word)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        wide = ir.IntType(128)
+        upper = builder.shl(builder.zext(args[0], wide), ir.Constant(wide, 64))
+        total = builder.or_(upper, builder.zext(args[1], wide))
+        product = builder.mul(builder.zext(args[2], wide), builder.zext(args[3], wide))
+        return _emit_pair(context, builder, sig, builder.add(total, product))
+
+    return signature, emit
+
+
+def _emit_pair(context: Any, builder: Any, sig: Any, value: Any) -> Any:
+    word, wide = ir.IntType(64), ir.IntType(128)
+    high = builder.trunc(builder.lshr(value, ir.Constant(wide, 64)), word)
+    low = builder.trunc(value, word)
+    return context.make_tuple(builder, sig.return_type, (high, low))
+
+
+@njit(inline="always")
+def fold(s: np.uint64) -> np.uint64:
+    """Any 64-bit word to its canonical residue."""
+    s = (s & P) + (s >> S61)
+    return min(s, s - P)
+
+
+@njit(inline="always")
+def fold_wide(high: np.uint64, low: np.uint64) -> np.uint64:
+    """Any 128-bit value high 2^64 + low to its canonical residue (2^64 = 8 mod p)."""
+    upper = (high << THREE) | (low >> S61)
+    carry = high >> S61
+    return fold(fold(upper) + (low & P) + (carry << THREE))
+
+
+@njit(inline="always")
+def mul_mod(a: np.uint64, b: np.uint64) -> np.uint64:
+    """a b mod p for canonical a, b: the product is below 2^122."""
+    high, low = multiply_wide(a, b)
+    s = (low & P) + ((high << THREE) | (low >> S61))
+    return min(s, s - P)
+
+
+@njit(inline="always")
+def add_mod(a: np.uint64, b: np.uint64) -> np.uint64:
+    s = a + b
+    return min(s, s - P)
+
+
+@njit(inline="always")
+def sub_mod(a: np.uint64, b: np.uint64) -> np.uint64:
+    s = a + (P - b)
+    return min(s, s - P)
+
+
+@njit(inline="always")
+def rotate(a: np.uint64, k: np.uint64) -> np.uint64:
+    """a 2^k mod p, 0 < k < 61: a rotation of 61 bits."""
+    return ((a << k) & P) | (a >> (S61 - k))
