@@ -103,7 +103,7 @@ def test_runs_come_in_order_and_do_not_repeat(cluster: InProcess, number: int) -
     run(script, 1)
     with pytest.raises(SessionError):
         script.prepare(number)
-    said = [str(error) for error in script.errors.values()]  # a party may hear of the other's refusal before its own
+    said = [str(error) for error in script.errors]  # a party may hear of the other's refusal before its own
     assert any("prepared before, or comes too early" in each for each in said), said
 
 
