@@ -205,7 +205,7 @@ class Lane:
 class Masked:
     """A wire x as x^ = x + a: public to the parties, with this party's share of a where it has one.
 
-    `mask` is None for a derived mask (see gates/affine.py): the provider knows it and deals
+    `mask` is None for a derived mask (see gates/bilinear.py): the provider knows it and deals
     functions of it; the parties never need it.
     """
 

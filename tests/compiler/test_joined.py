@@ -172,12 +172,16 @@ MASKS: dict[str, list[onnx.NodeProto]] = {
 }
 
 
-@pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min])
-@pytest.mark.parametrize("name", MASKS)
+LARGE = float(np.finfo(np.float32).min)
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest"),
+    # zero times infinity is not a number
+    [(name, lowest) for name in MASKS for lowest in (-np.inf, LARGE) if (name, lowest) != ("multiplied", -np.inf)],
+)
 def test_a_secret_mask_of_attention(name: str, lowest: float, tmp_path: Path) -> None:
     """Minus infinity is a large number where a softmax is all that sees it."""
-    if name == "multiplied" and np.isinf(lowest):
-        pytest.skip("zero times infinity is not a number")
     nodes = [
         node("Mul", ["x", "four"], ["scores"], name="scaled"),
         node("Abs", ["x"], ["size"]),
