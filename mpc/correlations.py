@@ -8,12 +8,14 @@ before inputs exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from blake3 import blake3
 
-from mpc.encoding import digest
+from mpc.encoding import canonical
 from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import Correlation, Gate, Wires, mask_name
 from mpc.prg import Draws, Seed, expand_field, expand_words
@@ -50,32 +52,53 @@ def expand(seed: Seed, correlation: Correlation, out: np.ndarray | None = None) 
     return expand_field(seed, correlation.shape, out)
 
 
-LEAF_BYTES = 1 << 20
+class CorrectionsDigest:
+    """How the provider's manifest names corrections: BLAKE3, fed with their bytes as they are dealt or arrive.
+
+    Args:
+        size: bytes of all of them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._hash = blake3(canonical("mpc/v1/corrections", size))
+
+    def update(self, part: bytes | memoryview) -> None:
+        """The bytes that follow."""
+        self._hash.update(part)
+
+    @property
+    def value(self) -> bytes:
+        """Of all so far, 32 bytes."""
+        return self._hash.digest()
 
 
-def leaves(corrections: bytes | memoryview) -> Iterator[memoryview]:
-    """What is hashed apart: pieces of 1 MiB, the last one shorter."""
-    view = memoryview(corrections)
-    return (view[start : start + LEAF_BYTES] for start in range(0, len(view), LEAF_BYTES))
+class Corrections(Protocol):
+    """Corrections that are here, or on their way."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """Some of them; waits until they are here."""
 
 
-def leaf_digest(leaf: bytes | memoryview) -> bytes:
-    """Of one piece; several threads may compute several."""
-    return digest("mpc/v1/corrections/leaf", leaf)
+@dataclass(frozen=True)
+class Whole:
+    """Corrections that are all here."""
 
+    data: bytes | memoryview
 
-def joined_digest(size: int, digests: Iterable[bytes]) -> bytes:
-    """How the provider's manifest names `size` bytes of corrections, from the digests of their leaves."""
-    return digest("mpc/v1/corrections", size, *digests)
+    @property
+    def size(self) -> int:
+        return len(self.data)
 
-
-def corrections_digest(corrections: bytes | memoryview) -> bytes:
-    """The same, in one."""
-    return joined_digest(len(corrections), map(leaf_digest, leaves(corrections)))
+    def read(self, start: int, stop: int) -> memoryview:
+        return memoryview(self.data)[start:stop]
 
 
 class Bundle:
-    """One party's correlations for one run, expanded; every value leaves it once.
+    """One party's correlations for one run; every value leaves it once, and is expanded or read when it does.
 
     Args:
         corrections: this party's shares of all dependent values in plan order, or None if
@@ -83,54 +106,67 @@ class Bundle:
 
     Raises:
         IntegrityError: the corrections are longer or shorter than the plan says.
-        EncodingError: one of them is not the canonical encoding of anything.
     """
 
     def __init__(
-        self, bundle: BundleId, seed: Seed, gates: Iterable[Gate], wires: Wires, corrections: bytes | memoryview | None
+        self,
+        bundle: BundleId,
+        seed: Seed,
+        gates: Iterable[Gate],
+        wires: Wires,
+        corrections: Corrections | bytes | memoryview | None,
     ) -> None:
         draws = bundle.draws(seed)
         self.id = bundle
-        self._values: dict[tuple[str, str], np.ndarray] = {}
-        self._widths: dict[tuple[str, str], int] = {}
+        self._specs: dict[tuple[str, str], Correlation] = {}
+        self._seeds: dict[tuple[str, str], Seed] = {}
+        self._starts: dict[tuple[str, str], int] = {}
         self._mask_seeds: dict[str, Seed] = {}
-        view, position = memoryview(b"" if corrections is None else corrections), 0
+        self._corrections = Whole(corrections) if isinstance(corrections, bytes | memoryview) else corrections
+        position = 0
         for gate in gates:
             for correlation in gate.correlations(wires):
                 key = (gate.name, correlation.name)
-                self._widths[key] = correlation.width
-                if correlation.dependent and corrections is not None:
-                    end = position + correlation.size
-                    if end > len(view):
-                        raise IntegrityError("the dealt corrections are shorter than the plan says")
-                    self._values[key] = correlation.decode(view[position:end])
-                    position = end
+                self._specs[key] = correlation
+                if correlation.dependent and self._corrections is not None:
+                    self._starts[key] = position
+                    position += correlation.size
                     continue
-                seed_of_value = sub_seed(draws, gate, correlation)
-                self._values[key] = expand(seed_of_value, correlation)
+                self._seeds[key] = sub_seed(draws, gate, correlation)
                 if correlation.holders:
-                    self._mask_seeds[correlation.name] = seed_of_value
-        if position != len(view):
-            raise IntegrityError("the dealt corrections are longer than the plan says")
+                    self._mask_seeds[correlation.name] = self._seeds[key]
+        found = position if self._corrections is None else self._corrections.size
+        if found != position:
+            longer = "longer" if found > position else "shorter"
+            raise IntegrityError(f"the dealt corrections are {longer} than the plan says")
 
     def __repr__(self) -> str:
-        return f"<Bundle run={self.id.run} values={len(self._values)}>"
+        return f"<Bundle run={self.id.run} values={len(self._seeds) + len(self._starts)}>"
 
-    def _take(self, gate: str, name: str) -> np.ndarray:
+    def _take(self, gate: str, name: str) -> tuple[Correlation, np.ndarray]:
         key = (gate, name)
-        if key not in self._widths:
+        spec = self._specs.get(key)
+        if spec is None:
             raise LocalProtocolError(f"gate {gate} was dealt no {name!r}")
-        if key not in self._values:
+        if key in self._seeds:
+            return spec, expand(self._seeds.pop(key), spec)
+        if key not in self._starts or self._corrections is None:
             raise ReuseError(f"correlation {gate}/{name} was taken before")
-        return self._values.pop(key)
+        start = self._starts.pop(key)
+        return spec, spec.decode(self._corrections.read(start, start + spec.size))
 
     def take(self, gate: str, name: str) -> Share:
-        """This party's share of a dealt field value, once."""
-        return Share(self._take(gate, name))
+        """This party's share of a dealt field value, once.
+
+        Raises:
+            EncodingError: what was dealt is not the canonical encoding of anything.
+        """
+        return Share(self._take(gate, name)[1])
 
     def take_bits(self, gate: str, name: str) -> BitShare:
-        """This party's share of dealt bits, once."""
-        return BitShare(self._take(gate, name), self._widths[(gate, name)])
+        """This party's share of dealt bits, once; raises as `take`."""
+        spec, values = self._take(gate, name)
+        return BitShare(values, spec.width)
 
     def held_seeds(self) -> list[tuple[str, Seed]]:
         """(wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""

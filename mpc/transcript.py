@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
+from blake3 import blake3
 
 from mpc.encoding import Part, canonical, pieces
 
 
 class Transcript:
-    """SHA-256 over every label and every reconstructed opening."""
+    """BLAKE3 over every label and every reconstructed opening: megabytes a run, of which it takes four times as many a
+    second as SHA-256."""
 
     def __init__(self, *context: Part) -> None:
-        self._hash = hashlib.sha256(canonical("mpc/v1/transcript", *context))
+        self._hash = blake3(canonical("mpc/v1/transcript", *context))
 
     def absorb(self, *label_and_bytes: Part) -> None:
         """Add one opening: its label, then its canonical bytes."""

@@ -17,7 +17,7 @@ from parties.certificates import Identity, private_folder
 from parties.config import PartyConfig, ProviderConfig
 from parties.ledger import Ledger
 from parties.party import PartyNode, PartyService, PeerService
-from parties.pb import party_pb2_grpc, provider_pb2_grpc
+from parties.pb import party_pb2_grpc
 from parties.provider import ProviderService
 from parties.telemetry import Counters
 from parties.transport import serve
@@ -46,7 +46,7 @@ def run_party(config: PartyConfig) -> None:
 
         def register(server: grpc.Server) -> None:
             party_pb2_grpc.add_PartyServicer_to_server(PartyService(node), server)
-            party_pb2_grpc.add_PeerServicer_to_server(PeerService(node), server)
+            PeerService(node).register(server)
 
         _serve(config, identity, register, life, node.end_overdue, node.stop)
 
@@ -64,7 +64,7 @@ def run_provider(config: ProviderConfig) -> None:
         service = ProviderService(config, identity, counters, draw=life.draw)
 
         def register(server: grpc.Server) -> None:
-            provider_pb2_grpc.add_ProviderServicer_to_server(service, server)
+            service.register(server)
 
         _serve(config, identity, register, life, service.drop_idle, lambda: None)
 

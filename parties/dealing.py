@@ -1,41 +1,61 @@
-"""A party's side of the provider: fetch a bundle, check its manifest."""
+"""A party's side of the provider: fetch a bundle, use it while it arrives, check its manifest.
+
+The provider sends the seed at once, corrections as it deals them, and the signed manifest last.  A
+party expands and prepares meanwhile, which tells nobody anything; what it was dealt is checked
+before the run can be used.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import grpc
 
 from mpc.compiler.plan import Plan
-from mpc.correlations import BundleId, corrected_party
+from mpc.correlations import BundleId, Corrections, CorrectionsDigest, corrected_party
 from mpc.cost import plan_cost
-from mpc.errors import IntegrityError, PeerError, SessionError
+from mpc.errors import IntegrityError, MpcError, PeerError, SessionError
 from mpc.prg import SEED_BYTES, Seed
-from parties import manifest
+from parties import frames, manifest, telemetry
 from parties.certificates import Identity
 from parties.config import PartyConfig
+from parties.frames import Chunk
 from parties.manifest import Manifest
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.terms import Terms
-from parties.transport import collect, connect, from_rpc
+from parties.transport import connect, from_rpc, room
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """What the provider sent for one bundle, checked against its manifest.
+class Receipt:
+    """What a bundle's manifest, which is checked, says of it.
 
     Args:
-        corrections: None unless this party is the corrected one.
         size: bytes of correlations received.
     """
 
-    seed: Seed
-    corrections: memoryview | None = field(repr=False)
     manifest: Manifest
     signed: party_pb2.Manifest
     deal_seconds: float
     size: int
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A bundle that is here or on its way.
+
+    Args:
+        corrections: None unless this party is the corrected one.
+        finish: waits until all of it is here and checked against its manifest; before that, nothing that was
+            computed with it may leave this process.
+    """
+
+    seed: Seed
+    corrections: Corrections | None = field(repr=False)
+    finish: Callable[[], Receipt] = field(repr=False)
 
 
 class Dealings:
@@ -71,36 +91,109 @@ class Dealings:
 
     def _fetch(self, terms: Terms, bundle: BundleId, agreed: provider_pb2.SessionTerms | None, most: int) -> Delivery:
         provider = self._config.provider
+        mine = terms.parties[corrected_party(bundle, len(terms.parties))] == self._config.name
+        expected = most if mine else 0
         request = provider_pb2.DealRequest(session_id=bundle.session, run=bundle.run, batch=bundle.batch, terms=agreed)
         try:
-            replies = self._stub.Deal(request, timeout=self._config.deadlines.setup, wait_for_ready=False)
+            replies = frames.deal(self._channel, request, self._config.deadlines.setup)
             first = next(replies)
-            if first.WhichOneof("part") != "header":
-                raise PeerError("the provider's first message has no header", peer=provider.name)
-            header = first.header
-            mine = self._is_corrected(terms, bundle)
-            expected = most if mine else 0
-            if header.corrections != expected:
-                raise IntegrityError("the provider deals more or less than the plan says", peer=provider.name)
-            corrections = collect((reply.chunk for reply in replies), expected, "corrections", provider.name)
         except grpc.RpcError as error:
             raise from_rpc(error, provider.name, provider.address) from None
         except StopIteration:
             raise PeerError("the provider answered nothing", peer=provider.name) from None
-        checked = manifest.verify(self._identity.ca_pem, terms, bundle, header.manifest)
-        if mine:
-            checked.check_corrections(corrections)
-        return Delivery(
-            manifest.read_seed(header.seed, provider.name),
-            corrections if mine else None,
-            checked,
-            header.manifest,
-            header.deal_seconds,
-            SEED_BYTES + len(corrections),
-        )
+        if isinstance(first, Chunk) or first.WhichOneof("part") != "header":
+            raise PeerError("the provider's first message has no header", peer=provider.name)
+        if first.header.corrections != expected:
+            raise IntegrityError("the provider deals more or less than the plan says", peer=provider.name)
+        seed = manifest.read_seed(first.header.seed, provider.name)
+        arriving = _Arriving(expected, replies, provider.name, provider.address)
 
-    def _is_corrected(self, terms: Terms, bundle: BundleId) -> bool:
-        return terms.parties[corrected_party(bundle, len(terms.parties))] == self._config.name
+        def finish() -> Receipt:
+            end, found = arriving.finish()
+            checked = manifest.verify(self._identity.ca_pem, terms, bundle, end.manifest)
+            if mine:
+                checked.check_corrections(found)
+            return Receipt(checked, end.manifest, end.deal_seconds, SEED_BYTES + expected)
+
+        return Delivery(seed, arriving if mine else None, finish)
 
     def close(self) -> None:
         self._channel.close()
+
+
+class _Arriving:
+    """Corrections on their way into memory that is there for all of them; a thread of their own receives them.
+
+    Thread-safe.  What ends the stream early is raised by whoever waits.  Where there are none, whoever waits for the
+    end reads it.
+    """
+
+    def __init__(self, size: int, parts: Iterable[provider_pb2.DealPart | Chunk], provider: str, address: str) -> None:
+        self.size = size
+        self._provider, self._address = provider, address
+        self._data, self._filled = room(size), 0
+        self._digest = CorrectionsDigest(size)
+        self._end: provider_pb2.DealEnd | None = None
+        self._error: MpcError | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._receive, args=(parts,), name="dealt", daemon=True)
+        if size:
+            self._thread.start()
+        self._parts = parts
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """These bytes; waits until they are here."""
+        with self._changed:
+            while self._filled < stop:
+                if self._error is not None:
+                    raise self._error
+                self._changed.wait()
+        return self._data[start:stop].toreadonly()
+
+    def finish(self) -> tuple[provider_pb2.DealEnd, bytes]:
+        """Wait for the end: it, and the digest of all corrections."""
+        if self.size:
+            self._thread.join()
+        else:
+            self._receive(self._parts)
+        if self._error is not None:
+            raise self._error
+        if self._end is None:
+            raise PeerError("the provider did not finish what it dealt", peer=self._provider)
+        return self._end, self._digest.value
+
+    def _receive(self, parts: Iterable[provider_pb2.DealPart | Chunk]) -> None:
+        try:
+            for part in parts:
+                self._accept(part)
+            if self._filled < self.size:
+                raise PeerError(f"{self._filled} of {self.size} bytes of corrections arrived", peer=self._provider)
+        except grpc.RpcError as error:
+            self._fail(from_rpc(error, self._provider, self._address))
+        except MpcError as error:
+            self._fail(error)
+        except Exception as error:
+            telemetry.logger().error("unexpected error while corrections arrived", exc_info=error)
+            self._fail(PeerError("corrections could not be received", peer=self._provider))
+
+    def _accept(self, part: provider_pb2.DealPart | Chunk) -> None:
+        if self._end is not None:
+            raise PeerError("the provider goes on after its end", peer=self._provider)
+        if not isinstance(part, Chunk):
+            if part.WhichOneof("part") != "end":
+                raise PeerError("the provider sent a message out of turn", peer=self._provider)
+            self._end = part.end
+            return
+        filled = self._filled + len(part.data)
+        if filled > self.size:
+            raise PeerError(f"more than the {self.size} bytes of corrections that there are", peer=self._provider)
+        self._digest.update(part.data)
+        self._data[self._filled : filled] = part.data
+        with self._changed:
+            self._filled = filled
+            self._changed.notify_all()
+
+    def _fail(self, error: MpcError) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()

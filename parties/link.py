@@ -16,8 +16,9 @@ from queue import SimpleQueue
 
 from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
 from parties.config import check_name
-from parties.pb.party_pb2 import Abort, Frame, Hello, Payload
-from parties.transport import pieces, room
+from parties.frames import Piece
+from parties.pb.party_pb2 import Abort, Frame, Hello
+from parties.transport import room, slices
 
 SALT_BYTES = 32
 
@@ -57,7 +58,7 @@ class Inbox:
             self._filled[number] = 0
         self._allowed = max(self._allowed, step)
 
-    def put(self, run: int, step: int, data: bytes) -> None:
+    def put(self, run: int, step: int, data: bytes | memoryview) -> None:
         """A piece arrived.
 
         Raises:
@@ -79,10 +80,10 @@ class Inbox:
             if self._filled[step] == len(buffer):
                 self._changed.notify_all()
 
-    def _repeat(self, step: int, data: bytes) -> None:
+    def _repeat(self, step: int, data: bytes | memoryview) -> None:
         """The same bytes once more are ignored; other bytes are equivocation."""
         start = self._repeated.get(step, 0)
-        if not data or bytes(self._buffers[step][start : start + len(data)]) != data:
+        if not data or bytes(self._buffers[step][start : start + len(data)]) != bytes(data):
             raise PeerError(f"{self._peer} sent step {step} twice with different bytes", peer=self._peer)
         self._repeated[step] = (start + len(data)) % len(self._buffers[step])
 
@@ -136,22 +137,22 @@ class Link:
         self.inbox = Inbox(peer)
         self._hello = hello
         self._failed, self._ended = failed, ended
-        self._outgoing: SimpleQueue[Frame | None] = SimpleQueue()
+        self._outgoing: SimpleQueue[Frame | Piece | None] = SimpleQueue()
         self._outgoing.put(Frame(hello=hello))
         self._agreed = threading.Event()
         self._error: MpcError | None = None
         self.peer_salt = b""
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Frame | Piece]:
         """What this side sends, until it is closed; gRPC iterates it in a thread of its own."""
         while (frame := self._outgoing.get()) is not None:
             yield frame
 
     def send(self, run: int, step: int, payload: bytes | memoryview) -> None:
-        """Send one step, in pieces."""
+        """Send one step, in pieces; the payload must not change from now on."""
         self.inbox.allow(step + 1)
-        for piece in pieces(payload):
-            self._outgoing.put(Frame(payload=Payload(run=run, step=step, data=piece)))
+        for piece in slices(payload):
+            self._outgoing.put(Piece(run, step, piece))
 
     def abort(self, error: MpcError) -> None:
         """Tell the peer the code, and whom it is about; nothing else."""
@@ -164,7 +165,7 @@ class Link:
         """No more frames from this side."""
         self._outgoing.put(None)
 
-    def receive(self, incoming: Iterable[Frame], lost: Callable[[Exception], MpcError]) -> None:
+    def receive(self, incoming: Iterable[Frame | Piece], lost: Callable[[Exception], MpcError]) -> None:
         """Read the peer's frames until they end; runs in a thread of its own.
 
         Args:
@@ -182,11 +183,14 @@ class Link:
         except Exception as error:  # the transport's own
             self._fail(lost(error))
 
-    def _accept(self, frame: Frame) -> None:
+    def _accept(self, frame: Frame | Piece) -> None:
+        if isinstance(frame, Piece):
+            if not self._agreed.is_set():
+                raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
+            self.inbox.put(frame.run, frame.step, frame.data)
+            return
         body = frame.WhichOneof("body")
-        if body == "payload" and self._agreed.is_set():
-            self.inbox.put(frame.payload.run, frame.payload.step, frame.payload.data)
-        elif body == "hello" and not self._agreed.is_set():
+        if body == "hello" and not self._agreed.is_set():
             self.check(frame.hello)
         elif body == "abort":
             cls = by_code(frame.abort.code)

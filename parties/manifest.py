@@ -7,12 +7,10 @@ hand it, so that a party that lies about one is named.
 from __future__ import annotations
 
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mpc.correlations import LEAF_BYTES, BundleId, corrections_digest, joined_digest, leaf_digest, leaves
+from mpc.correlations import BundleId
 from mpc.errors import IntegrityError
 from mpc.interpret.dealer import Dealt
 from mpc.prg import SEED_BYTES, Seed
@@ -54,9 +52,9 @@ class Manifest:
                 peer=party,
             )
 
-    def check_corrections(self, corrections: bytes | memoryview) -> None:
-        """Are these the bytes that the provider dealt?  `IntegrityError` if not."""
-        if _digest(corrections).hex() != self.corrections:
+    def check_corrections(self, found: bytes) -> None:
+        """Is this the digest of what the provider dealt?  `IntegrityError` if not."""
+        if found.hex() != self.corrections:
             raise IntegrityError("the dealt corrections were altered on their way", remedy="start a new session")
 
 
@@ -67,20 +65,12 @@ def read_seed(secret: bytes, sender: str) -> Seed:
     return Seed(secret)
 
 
-def _digest(corrections: bytes | memoryview) -> bytes:
-    """The digest of corrections, their leaves hashed by all cores."""
-    if len(corrections) <= LEAF_BYTES:
-        return corrections_digest(corrections)
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="digest") as pool:
-        return joined_digest(len(corrections), pool.map(leaf_digest, leaves(corrections)))
-
-
-def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt) -> party_pb2.Manifest:
-    """The manifest of what was dealt."""
+def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt, corrections: bytes) -> party_pb2.Manifest:
+    """The manifest of what was dealt, and of the digest of its corrections."""
     content = {
         **_header(terms, bundle),
         "corrected": terms.parties[dealt.corrected],
-        "corrections": _digest(dealt.corrections).hex(),
+        "corrections": corrections.hex(),
         "commitments": {wire: [h.hex() for h in hashes] for wire, hashes in dealt.commitments.items()},
     }
     encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()

@@ -15,14 +15,16 @@ import mpc
 from mpc.compiler.plan import Plan
 from mpc.encoding import digest
 from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
-from parties import entropy
+from parties import entropy, frames
 from parties.certificates import Identity
 from parties.config import PartyConfig
 from parties.dealing import Dealings
+from parties.frames import Piece
 from parties.ledger import Ledger
 from parties.limits import MemoryBudget, plan_memory
 from parties.link import SALT_BYTES, Link
 from parties.pb import party_pb2, party_pb2_grpc
+from parties.pb.party_pb2 import Frame
 from parties.policy import Policy
 from parties.probe import probe_all
 from parties.session import Session, encode_output
@@ -164,7 +166,7 @@ class PartyNode:
             self._changed.notify_all()
         try:
             self._meet(session)
-            delivery = session.receive_weights_masks()
+            dealt = session.receive_weights_masks()
             session.opened()
         except Exception as error:
             known = error if isinstance(error, MpcError) else MpcError("an internal error while opening a session")
@@ -172,8 +174,8 @@ class PartyNode:
             if known is not error:
                 raise
             raise session.error or known from None
-        self.counters.dealt_bytes.inc(delivery.size)
-        return session, delivery.size
+        self.counters.dealt_bytes.inc(dealt)
+        return session, dealt
 
     def _meet(self, session: Session) -> None:
         """Dial the parties that stand later in the roster, wait for all greetings."""
@@ -186,9 +188,9 @@ class PartyNode:
             link.await_agreement(deadline)
 
     def _dial(self, link: Link) -> None:
-        stub = party_pb2_grpc.PeerStub(self._channels[link.peer])
         address = self._addresses[link.peer]
-        link.receive(stub.Exchange(link.frames()), lambda error: _lost(error, link.peer, address))
+        incoming = frames.exchange(self._channels[link.peer], link.frames())
+        link.receive(incoming, lambda error: _lost(error, link.peer, address))
 
     def _drop(self, session: Session) -> None:
         with self._changed:
@@ -443,18 +445,22 @@ def _output_digest(public: np.ndarray) -> bytes:
     return digest("mpc/v1/output", encode_output(public))
 
 
-class PeerService(party_pb2_grpc.PeerServicer):
+class PeerService:
     """For the other parties: accept the stream of a pair."""
 
     def __init__(self, node: PartyNode) -> None:
         self._node = node
 
-    def Exchange(self, request: Iterator[party_pb2.Frame], context: grpc.ServicerContext) -> Iterator[party_pb2.Frame]:
+    def register(self, server: grpc.Server) -> None:
+        """Answer the peers' calls at this server."""
+        frames.answer_exchange(server, self._exchange)
+
+    def _exchange(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Iterator[Frame | Piece]:
         try:
             link = self._accept(request, context)
         except MpcError as error:
             logger().warning("a peer's stream was refused", code=error.code)
-            yield party_pb2.Frame(abort=party_pb2.Abort(code=error.code))
+            yield Frame(abort=party_pb2.Abort(code=error.code))
             return
         reader = threading.Thread(
             target=link.receive,
@@ -466,14 +472,14 @@ class PeerService(party_pb2_grpc.PeerServicer):
         context.add_callback(link.close)
         yield from link.frames()
 
-    def _accept(self, request: Iterator[party_pb2.Frame], context: grpc.ServicerContext) -> Link:
+    def _accept(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Link:
         """The link that a peer's greeting is for."""
         roster, peer = self._node.roster, caller(context)
         if peer not in roster or roster.index(peer) >= roster.index(self._node.config.name):
             raise PolicyError(f"{peer!r} is not a party that dials this one")
         with ends_within(context, self._node.config.deadlines.connect):
-            first = next(request, party_pb2.Frame())
-        if first.WhichOneof("body") != "hello":
+            first = next(request, Frame())
+        if isinstance(first, Piece) or first.WhichOneof("body") != "hello":
             raise HandshakeError("the first frame is a greeting", peer=peer)
         session = self._node.await_session(first.hello.session_id)
         link = session.links[peer]

@@ -16,34 +16,72 @@ import grpc
 
 import mpc
 from mpc.compiler.plan import Plan
-from mpc.correlations import BundleId
+from mpc.correlations import BundleId, CorrectionsDigest, corrected_party
+from mpc.cost import plan_cost
 from mpc.errors import HandshakeError, PlanError, PolicyError, SessionError
-from mpc.interpret.dealer import Dealt, SessionMasks, deal
+from mpc.interpret.dealer import Dealt, SessionMasks, dealing
 from mpc.prg import SEED_BYTES, Seed
-from parties import entropy, manifest
+from parties import entropy, frames, manifest
 from parties.certificates import Identity
 from parties.config import ProviderConfig
+from parties.frames import Chunk
 from parties.limits import MemoryBudget, plan_memory, run_memory
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
+from parties.pb.provider_pb2 import DealPart
 from parties.telemetry import Counters, logger
 from parties.terms import Terms
-from parties.transport import PROTOCOL, answers, caller, pieces, streams
+from parties.transport import PROTOCOL, answers, caller, slices, streams
 
 _REMEMBERED = 4096
 """Ended sessions that are told from ones that never were."""
 
 
-@dataclass
 class _Bundle:
-    """One dealt bundle, until every party has fetched its part."""
+    """One bundle, from when it begins to be dealt until every party has fetched its part.
 
-    batch: int
-    dealt: Dealt = field(repr=False)
-    seeds: list[Seed] = field(repr=False)
-    signed: party_pb2.Manifest
-    seconds: float
-    waiting: set[str]
-    held: int
+    Args:
+        corrected: the index of the party that all corrections go to, `size` bytes.
+        held: bytes of memory it was granted.
+        seconds: that dealing took.
+    """
+
+    def __init__(self, id: BundleId, seeds: list[Seed], terms: Terms, size: int, held: int) -> None:
+        self.id, self.seeds, self.size, self.held = id, seeds, size, held
+        self.corrected = corrected_party(id, len(terms.parties))
+        self.waiting = set(terms.parties)
+        self.signed = party_pb2.Manifest()
+        self.seconds = 0.0
+        self.over = False
+        self._parts: list[memoryview] = []
+        self._error: Exception | None = None
+        self._changed = threading.Condition()
+
+    def add(self, part: memoryview) -> None:
+        """Corrections that are final."""
+        with self._changed:
+            self._parts.append(part)
+            self._changed.notify_all()
+
+    def end(self, error: Exception | None = None) -> None:
+        """There is nothing more."""
+        with self._changed:
+            self._error, self.over = error, True
+            self._changed.notify_all()
+
+    def corrections(self) -> Iterator[memoryview]:
+        """All of them, as they are dealt; then what ended it, if that is an error."""
+        place = 0
+        while True:
+            with self._changed:
+                while place == len(self._parts) and not self.over:
+                    self._changed.wait()
+                if place == len(self._parts):
+                    break
+                part = self._parts[place]
+            place += 1
+            yield part
+        if self._error is not None:
+            raise self._error
 
 
 @dataclass
@@ -57,6 +95,7 @@ class _Session:
     granted: int = 0
     over: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+    dealing: threading.Lock = field(default_factory=threading.Lock)
 
 
 class ProviderService(provider_pb2_grpc.ProviderServicer):
@@ -82,6 +121,11 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         self._budget = MemoryBudget(config.limits)
         self._lock = threading.Lock()
 
+    def register(self, server: grpc.Server) -> None:
+        """Answer the parties' calls at this server."""
+        provider_pb2_grpc.add_ProviderServicer_to_server(self, server)
+        frames.answer_deal(server, self.Deal)
+
     @answers
     def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
         return party_pb2.DescribeReply(
@@ -94,7 +138,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         )
 
     @streams
-    def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[provider_pb2.DealPart]:
+    def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
         party = caller(context)
         if party not in self._config.parties:
             raise PolicyError(
@@ -104,18 +148,16 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         session = self._open(request, party) if request.run == 0 else self._session(request.session_id)
         if party not in session.terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
-        bundle, corrections = self._fetch(session, request, party)
+        bundle = self._fetch(session, request, party)
         index = session.terms.parties.index(party)
-        self._counters.dealt_bytes.inc(SEED_BYTES + len(corrections))
-        header = provider_pb2.DealHeader(
-            seed=bundle.seeds[index].secret,
-            manifest=bundle.signed,
-            deal_seconds=bundle.seconds,
-            corrections=len(corrections),
-        )
-        yield provider_pb2.DealPart(header=header)
-        for piece in pieces(corrections):
-            yield provider_pb2.DealPart(chunk=piece)
+        mine = index == bundle.corrected
+        size = bundle.size if mine else 0
+        self._counters.dealt_bytes.inc(SEED_BYTES + size)
+        yield DealPart(header=provider_pb2.DealHeader(seed=bundle.seeds[index].secret, corrections=size))
+        for corrections in bundle.corrections():
+            if mine:
+                yield from map(Chunk, slices(corrections))
+        yield DealPart(end=provider_pb2.DealEnd(manifest=bundle.signed, deal_seconds=bundle.seconds))
 
     @answers
     def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:
@@ -176,6 +218,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         """Give back what a forgotten session held, once a deal that may be under way is done."""
         with session.lock:
             session.over = True
+        with session.dealing, session.lock:
             self._budget.give(session.granted + sum(bundle.held for bundle in session.bundles.values()))
             session.bundles.clear()
 
@@ -191,52 +234,79 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
 
     # ------------------------------------------------------------------------- bundles
 
-    def _fetch(
-        self, session: _Session, request: provider_pb2.DealRequest, party: str
-    ) -> tuple[_Bundle, bytes | memoryview]:
-        """This party's part of a bundle, once."""
+    def _fetch(self, session: _Session, request: provider_pb2.DealRequest, party: str) -> _Bundle:
+        """The bundle of which this party is given its part now, once; the first that asks has it dealt."""
         with session.lock:
             if session.over:
                 raise SessionError("this session is over", remedy="start a new session")
             session.used_at = self._clock()
             if request.run not in session.bundles:
-                self._deal(session, request)
+                self._begin(session, request)
             bundle = session.bundles[request.run]
-            if bundle.batch != request.batch:
+            if bundle.id.batch != request.batch:
                 raise HandshakeError("the parties do not agree on this run's batch size")
             if party not in bundle.waiting:
                 raise SessionError(f"{party} was dealt this bundle before; correlations are given once")
             bundle.waiting.discard(party)
-            corrected = session.terms.parties[bundle.dealt.corrected]
-            corrections: bytes | memoryview = bundle.dealt.corrections if party == corrected else b""
-            if not bundle.waiting:
-                del session.bundles[request.run]
-                self._budget.give(bundle.held)
-            return bundle, corrections
+            self._release(session, request.run)
+            return bundle
 
-    def _deal(self, session: _Session, request: provider_pb2.DealRequest) -> None:
+    def _release(self, session: _Session, run: int) -> None:
+        """Give back what a bundle holds once it is dealt and everyone has asked for it; with the session's lock."""
+        bundle = session.bundles[run]
+        if bundle.over and not bundle.waiting:
+            del session.bundles[run]
+            self._budget.give(bundle.held)
+
+    def _begin(self, session: _Session, request: provider_pb2.DealRequest) -> None:
+        """Have a bundle dealt, in a thread of its own; with the session's lock."""
         if request.run != session.last_run + 1:
             raise SessionError(f"run {request.run} was dealt before, or comes too early")
         if request.run == 0 and request.batch != 1:
             raise PlanError("weights have no batch")
-        held = run_memory(session.plan, request.batch, self._config.limits) if request.run else 0
+        held = size = 0
+        if request.run:
+            held = run_memory(session.plan, request.batch, self._config.limits)
+            size = plan_cost(session.plan, request.batch).dealt
         self._budget.take(held)
         try:
-            self._deal_granted(session, request, held)
+            seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
+            bundle_id = BundleId(request.session_id, request.run, request.batch)
+            bundle = _Bundle(bundle_id, seeds, session.terms, size, held)
+            threading.Thread(target=self._deal, args=(session, bundle), name="deal", daemon=True).start()
         except BaseException:
             self._budget.give(held)
             raise
-
-    def _deal_granted(self, session: _Session, request: provider_pb2.DealRequest, held: int) -> None:
-        started = time.perf_counter()
-        bundle_id = BundleId(request.session_id, request.run, request.batch)
-        seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
-        plan = session.plan.bind(request.batch)
-        gates = plan.weights if request.run == 0 else plan.online
-        dealt = deal(gates, plan.wire, bundle_id, seeds, session.masks)
-        signed = manifest.sign(self._identity, session.terms, bundle_id, dealt)
         session.last_run = request.run
-        seconds = time.perf_counter() - started
-        waiting = set(session.terms.parties)
-        session.bundles[request.run] = _Bundle(request.batch, dealt, seeds, signed, seconds, waiting, held)
+        session.bundles[request.run] = bundle
+
+    def _deal(self, session: _Session, bundle: _Bundle) -> None:
+        with session.dealing:
+            try:
+                if session.over:
+                    raise SessionError("this session is over", remedy="start a new session")
+                self._deal_parts(session, bundle)
+                bundle.end()
+            except Exception as error:
+                bundle.end(error)
+        with session.lock:
+            if bundle.id.run in session.bundles:
+                self._release(session, bundle.id.run)
+
+    def _deal_parts(self, session: _Session, bundle: _Bundle) -> None:
+        started = time.perf_counter()
+        plan = session.plan.bind(bundle.id.batch)
+        gates = plan.weights if bundle.id.run == 0 else plan.online
+        digest = CorrectionsDigest(bundle.size)
+        parts = dealing(gates, plan.wire, bundle.id, bundle.seeds, session.masks)
+        while True:
+            try:
+                part = next(parts)
+            except StopIteration as end:
+                dealt: Dealt = end.value
+                break
+            bundle.add(part)
+            digest.update(part)
+        bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
+        bundle.seconds = time.perf_counter() - started
         self._counters.runs.labels(state="dealt").inc()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,7 +28,7 @@ from mpc.schedule import Step
 from mpc.shares import Lane, Masked
 from parties import telemetry
 from parties.config import PartyConfig
-from parties.dealing import Dealings, Delivery
+from parties.dealing import Dealings, Receipt
 from parties.ledger import Ledger, RunState
 from parties.limits import MemoryBudget, plan_memory, run_memory
 from parties.link import Link, exchange
@@ -118,12 +118,14 @@ class Session:
 
     # ------------------------------------------------------------------------- opening
 
-    def receive_weights_masks(self) -> Delivery:
-        """Fetch the weights' bundle: the masks of what lives for the session."""
+    def receive_weights_masks(self) -> int:
+        """Fetch the weights' bundle, the masks of what lives for the session; bytes received."""
         delivery = self._dealings.fetch_weights(self.id, self.terms, self.plan)
-        self._weights = self._expand(self.plan, BundleId(self.id, 0, 1), self.plan.weights, delivery)
-        self._weights_signed = delivery.signed
-        return delivery
+        bundle = Bundle(BundleId(self.id, 0, 1), delivery.seed, self.plan.weights, self.plan.wire, delivery.corrections)
+        receipt = delivery.finish()
+        self._check_seeds(bundle, receipt)
+        self._weights, self._weights_signed = bundle, receipt.signed
+        return receipt.size
 
     def opened(self) -> None:
         """Peers agreed and the weights' masks are here."""
@@ -131,11 +133,9 @@ class Session:
         self._counters.sessions.labels(state="open").inc()
         self._log.info("session open", plan=self.plan.digest.hex()[:16], coordinator=self.coordinator)
 
-    def _expand(self, plan: Plan, bundle_id: BundleId, gates: Iterable, delivery: Delivery) -> Bundle:
-        bundle = Bundle(bundle_id, delivery.seed, gates, plan.wire, delivery.corrections)
+    def _check_seeds(self, bundle: Bundle, receipt: Receipt) -> None:
         for wire, seed in bundle.held_seeds():
-            delivery.manifest.check_seed(wire, self._config.name, seed)
-        return bundle
+            receipt.manifest.check_seed(wire, self._config.name, seed)
 
     def attach(self, peer: str) -> None:
         """A peer's stream has come; a second one is refused."""
@@ -161,26 +161,32 @@ class Session:
             self._shrink_done(number)
             self._budget.take(held)
             try:
-                delivery = self._prepare(number, batch, following, held)
+                receipt = self._prepare(number, batch, following, held)
             except BaseException:
                 self._budget.give(held)
                 raise
-        self._counters.dealt_bytes.inc(delivery.size)
-        return delivery.deal_seconds, delivery.size
+        self._counters.dealt_bytes.inc(receipt.size)
+        return receipt.deal_seconds, receipt.size
 
-    def _prepare(self, number: int, batch: int, following: int, held: int) -> Delivery:
+    def _prepare(self, number: int, batch: int, following: int, held: int) -> Receipt:
         plan = self.plan.bind(batch)
         bundle_id = BundleId(self.id, number, batch)
         delivery = self._dealings.fetch(self.terms, bundle_id)
         if not self._stocked:  # then it is there since it was dealt
             self._ledger.advance(self.id, number, RunState.DEALT)
-        bundle = self._expand(plan, bundle_id, plan.online, delivery)
+        bundle = Bundle(bundle_id, delivery.seed, plan.online, plan.wire, delivery.corrections)
         party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self._transcript_key())
-        party.prepare()
+        try:
+            party.prepare()  # while corrections arrive; nothing leaves before they are checked
+        except MpcError:
+            delivery.finish()  # says first if they were altered
+            raise
+        receipt = delivery.finish()
+        self._check_seeds(bundle, receipt)
         with self._lock:
             self._require_open()
-            self._runs[number] = Run(number, batch, following, plan, delivery.signed, held, party)
-        return delivery
+            self._runs[number] = Run(number, batch, following, plan, receipt.signed, held, party)
+        return receipt
 
     def _transcript_key(self) -> bytes:
         """A value that all parties know and nobody else: without it a digest of the openings would let whoever

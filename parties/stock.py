@@ -34,7 +34,7 @@ from typing import Any, BinaryIO
 from google.protobuf.message import DecodeError
 
 from mpc.compiler.plan import Plan
-from mpc.correlations import BundleId, corrected_party, sub_seed
+from mpc.correlations import BundleId, CorrectionsDigest, Whole, corrected_party, sub_seed
 from mpc.cost import plan_cost
 from mpc.errors import ConfigError, EncodingError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
 from mpc.gates.base import Gate, Wires, mask_name
@@ -42,11 +42,11 @@ from mpc.prg import SEED_BYTES, Seed
 from parties import manifest
 from parties.certificates import Identity, private_folder
 from parties.config import PartyConfig
-from parties.dealing import Dealings, Delivery
+from parties.dealing import Dealings, Delivery, Receipt
 from parties.ledger import Ledger
 from parties.limits import run_memory
 from parties.manifest import Manifest
-from parties.pb import provider_pb2
+from parties.pb import party_pb2
 from parties.telemetry import logger
 from parties.terms import Terms
 from parties.transport import room
@@ -160,10 +160,10 @@ class Stocked:
             seed = manifest.read_seed(header.seed, self._me)
             self._check_seeds(checked, bundle, seed, gates, wires)
             if mine:
-                checked.check_corrections(corrections)
+                checked.check_corrections(_digest(corrections))
             path.unlink()
-        size = SEED_BYTES + len(corrections)
-        return Delivery(seed, corrections if mine else None, checked, header.manifest, 0.0, size)
+        receipt = Receipt(checked, header.manifest, 0.0, SEED_BYTES + len(corrections))
+        return Delivery(seed, Whole(corrections) if mine else None, lambda: receipt)
 
     def _check_seeds(
         self, checked: Manifest, bundle: BundleId, seed: Seed, gates: Iterable[Gate], wires: Wires
@@ -288,9 +288,10 @@ class Stocks:
                 raise
 
     def _write(self, order: _Order, delivery: Delivery) -> tuple[float, int]:
-        corrections = b"" if delivery.corrections is None else delivery.corrections
-        header = provider_pb2.DealHeader(
-            seed=delivery.seed.secret, manifest=delivery.signed, corrections=memoryview(corrections).nbytes
+        receipt, dealt = delivery.finish(), delivery.corrections
+        corrections = memoryview(b"") if dealt is None else dealt.read(0, dealt.size)
+        header = party_pb2.StoredBundle(
+            seed=delivery.seed.secret, manifest=receipt.signed, corrections=len(corrections)
         ).SerializeToString()
         parts = [_MAGIC, len(header).to_bytes(_LENGTH_BYTES, "big"), header, corrections]
         with _disk(order.folder):
@@ -298,7 +299,7 @@ class Stocks:
         order.stored += 1
         order.size += written
         order.used_at = time.monotonic()
-        return delivery.deal_seconds, written
+        return receipt.deal_seconds, written
 
     def keep(self, session_id: bytes, coordinator: str) -> None:
         """All of it is on this party's disk: enter it into the ledger.  The provider forgets it."""
@@ -479,7 +480,7 @@ def _read_terms(folder: Path) -> tuple[Terms, tuple[int, ...]]:
         return terms, batches
 
 
-def _read_bundle(path: Path, corrections: int) -> tuple[provider_pb2.DealHeader, memoryview]:
+def _read_bundle(path: Path, corrections: int) -> tuple[party_pb2.StoredBundle, memoryview]:
     """The header, and exactly so many bytes of corrections."""
     with _opened(path) as file:
         start = file.read(len(_MAGIC) + _LENGTH_BYTES)
@@ -487,12 +488,18 @@ def _read_bundle(path: Path, corrections: int) -> tuple[provider_pb2.DealHeader,
         whole = len(_MAGIC) + _LENGTH_BYTES + length + corrections
         if not start.startswith(_MAGIC) or length > _MOST_HEADER or os.fstat(file.fileno()).st_size != whole:
             raise IntegrityError("it is longer or shorter than it should be")
-        header = provider_pb2.DealHeader.FromString(file.read(length))
+        header = party_pb2.StoredBundle.FromString(file.read(length))
         data = room(corrections)
         filled = file.readinto(data)
     if filled != corrections or header.corrections != corrections:
         raise IntegrityError("it holds more or less than the plan says")
     return header, data.toreadonly()
+
+
+def _digest(corrections: memoryview) -> bytes:
+    digest = CorrectionsDigest(len(corrections))
+    digest.update(corrections)
+    return digest.value
 
 
 @contextmanager

@@ -40,13 +40,18 @@ Reply = TypeVar("Reply")
 # ------------------------------------------------------------------------------- bytes
 
 
-def pieces(data: bytes | memoryview) -> Iterator[bytes]:
-    """data, a flat sequence of bytes, in pieces of at most 1 MiB."""
+def slices(data: bytes | memoryview) -> Iterator[memoryview]:
+    """data, a flat sequence of bytes, in pieces of at most 1 MiB: views of it."""
     view = memoryview(data)
-    return (bytes(view[start : start + FRAME_BYTES]) for start in range(0, len(view), FRAME_BYTES))
+    return (view[start : start + FRAME_BYTES] for start in range(0, len(view), FRAME_BYTES))
 
 
-def collect(parts: Iterable[bytes], size: int, what: str, peer: str) -> memoryview:
+def pieces(data: bytes | memoryview) -> Iterator[bytes]:
+    """The same, copied."""
+    return map(bytes, slices(data))
+
+
+def collect(parts: Iterable[bytes | memoryview], size: int, what: str, peer: str) -> memoryview:
     """Exactly `size` bytes from pieces; `PeerError` if fewer or more come, before more is held."""
     out, filled = room(size), 0
     for part in parts:

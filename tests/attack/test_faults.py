@@ -13,6 +13,7 @@ import pytest
 from mpc.errors import DeadlineError, MpcError, PeerError
 from mpc.fixedpoint import encode
 from parties.config import Deadlines, Limits
+from parties.frames import Chunk
 from parties.pb import provider_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.provider import ProviderService
@@ -160,9 +161,10 @@ class Stalling(ProviderService):
     stall_run = -1
     at = "header"
 
-    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[provider_pb2.DealPart]:
+    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[provider_pb2.DealPart | Chunk]:
         for part in super().Deal(request, context):
-            if request.run == Stalling.stall_run and Stalling.at == (part.WhichOneof("part") or ""):
+            kind = "chunk" if isinstance(part, Chunk) else part.WhichOneof("part")
+            if request.run == Stalling.stall_run and Stalling.at == kind:
                 end = time.monotonic() + 20
                 while context.is_active() and time.monotonic() < end:
                     time.sleep(0.05)
@@ -170,7 +172,7 @@ class Stalling(ProviderService):
             yield part
 
 
-@pytest.mark.parametrize(("run", "at"), [(0, "header"), (1, "header"), (1, "chunk")])
+@pytest.mark.parametrize(("run", "at"), [(0, "header"), (1, "header"), (1, "chunk"), (1, "end")])
 def test_a_provider_that_stalls(tmp_path: Path, run: int, at: str) -> None:
     deadlines = Deadlines(connect=2, setup=1.5, step=2, submit=4)
     with InProcess(tmp_path, 2, provider=Stalling, deadlines=deadlines) as cluster:

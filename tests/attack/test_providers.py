@@ -26,7 +26,9 @@ from mpc.prg import SEED_BYTES
 from parties import certificates
 from parties.config import Limits
 from parties.daemon import _Life
+from parties.frames import Chunk
 from parties.pb import party_pb2, provider_pb2
+from parties.pb.provider_pb2 import DealPart
 from parties.provider import ProviderService
 from parties.terms import Terms
 from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, InProcess
@@ -89,10 +91,10 @@ def test_each_certificate_gets_its_own_seed_and_one_the_corrections(cluster: InP
     mine, theirs = asking.deal("party-0", 1), asking.deal("party-1", 1)
     seeds = {parts[0].header.seed for parts in (mine, theirs)}
     assert len(seeds) == 2 and all(len(seed) == SEED_BYTES for seed in seeds)
-    assert (mine[0].header.corrections, len(mine)) == (0, 1)  # run 1 of 2 parties corrects party-1
-    assert theirs[0].header.corrections > 0 and len(theirs) == 2
-    assert mine[0].header.manifest == theirs[0].header.manifest
-    public = mine[0].header.manifest.SerializeToString()
+    assert (mine[0].header.corrections, len(mine)) == (0, 2)  # run 1 of 2 parties corrects party-1
+    assert theirs[0].header.corrections == sum(len(part.chunk) for part in theirs) > 0
+    assert mine[-1].end.manifest == theirs[-1].end.manifest
+    public = mine[-1].end.manifest.SerializeToString()
     assert not any(seed in public or seed.hex().encode() in public for seed in seeds)
 
 
@@ -207,21 +209,29 @@ class Damaging(ProviderService):
 
     damage = "nothing"
 
-    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[provider_pb2.DealPart]:
+    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[DealPart | Chunk]:
         for part in super().Deal(request, context):
-            yield from self._changed(part, request) if request.run == 1 else [part]
+            yield from self._changed(part) if request.run == 1 else [part]
 
-    def _changed(self, part: provider_pb2.DealPart, request: provider_pb2.DealRequest) -> list[provider_pb2.DealPart]:
-        header, manifest = part.header, part.header.manifest
-        if part.WhichOneof("part") == "chunk":
-            chunk = bytearray(part.chunk)
-            if self.damage == "a bit of the corrections":
-                chunk[len(chunk) // 2] ^= 1
-            if self.damage == "corrections cut":
-                chunk = chunk[:-8]
-            if self.damage == "corrections twice":
-                return [part, part]
-            return [provider_pb2.DealPart(chunk=bytes(chunk))]
+    def _changed(self, part: DealPart | Chunk) -> list[DealPart | Chunk]:
+        if isinstance(part, Chunk):
+            return self._changed_chunk(part)
+        return self._changed_header(part) if part.WhichOneof("part") == "header" else self._changed_end(part)
+
+    def _changed_chunk(self, part: Chunk) -> list[DealPart | Chunk]:
+        chunk = bytearray(part.data)
+        if self.damage == "a bit of the corrections":
+            chunk[len(chunk) // 2] ^= 1
+        if self.damage == "an impossible element":
+            chunk[-8:] = b"\xff" * 8
+        if self.damage == "corrections cut":
+            chunk = chunk[:-8]
+        if self.damage == "corrections twice":
+            return [part, part]
+        return [Chunk(bytes(chunk))]
+
+    def _changed_end(self, part: DealPart) -> list[DealPart | Chunk]:
+        manifest = part.end.manifest
         if self.damage == "a bit of the manifest":
             manifest.content = manifest.content.replace(b'"batch":1', b'"batch":2')
         if self.damage == "a bit of the signature":
@@ -234,6 +244,14 @@ class Damaging(ProviderService):
             manifest.CopyFrom(KEPT[0])
         if self.damage == "no manifest":
             manifest.Clear()
+        if self.damage == "no end":
+            return []
+        if self.damage == "more after the end":
+            return [part, Chunk(b"x")]
+        return [part]
+
+    def _changed_header(self, part: DealPart) -> list[DealPart | Chunk]:
+        header = part.header
         if self.damage == "another seed":
             header.seed = bytes(range(32))
         if self.damage == "a short seed":
@@ -242,6 +260,8 @@ class Damaging(ProviderService):
             header.corrections += 8
         if self.damage == "no header":
             return []
+        if self.damage == "two headers":
+            return [part, part]
         return [part]
 
 
@@ -261,6 +281,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
     ("damage", "errors"),
     [
         ("a bit of the corrections", IntegrityError),
+        ("an impossible element", IntegrityError),
         ("corrections cut", PeerError),
         ("corrections twice", PeerError),
         ("a wrong length", IntegrityError),
@@ -272,6 +293,9 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
         ("another seed", IntegrityError),
         ("a short seed", IntegrityError),
         ("no header", PeerError),
+        ("two headers", PeerError),
+        ("no end", PeerError),
+        ("more after the end", PeerError),
     ],
 )
 def test_damage_on_the_way_is_caught_before_any_input(

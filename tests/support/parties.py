@@ -187,9 +187,7 @@ class InProcess:
         )
         self.provider = self._provider_class(config, self.identity("provider"), Counters(), **extra)
         self._dealer = self._stack.enter_context(ExitStack())
-        self._serve(
-            "provider", lambda s: provider_pb2_grpc.add_ProviderServicer_to_server(self.provider, s), self._dealer
-        )
+        self._serve("provider", self.provider.register, self._dealer)
         for (first, second), port in zip(self._pairs, self._middle_ports, strict=True):
             self.middles.append(self._stack.enter_context(Middle(self, first, second, port)))
         for index in range(len(self.names)):
@@ -208,7 +206,7 @@ class InProcess:
 
         def register(server: grpc.Server) -> None:
             party_pb2_grpc.add_PartyServicer_to_server(service, server)
-            party_pb2_grpc.add_PeerServicer_to_server(PeerService(node), server)
+            PeerService(node).register(server)
 
         if index not in self._absent:
             self._serve(name, register, life)

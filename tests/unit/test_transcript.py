@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,11 +26,11 @@ def test_equal_only_for_equal_histories(first: list, second: list) -> None:
     assert (digest(first) == digest(second)) == (first == second)
 
 
-def test_it_is_sha256_over_the_canonical_encodings() -> None:
+def test_it_is_blake3_over_the_canonical_encodings() -> None:
     encoded = (
         crypto.canonical("mpc/v1/transcript", "s") + crypto.canonical(0, "gate", b"x") + crypto.canonical(1, "g", b"")
     )
-    assert digest([(0, "gate", b"x"), (1, "g", b"")], "s") == hashlib.sha256(encoded).digest()
+    assert digest([(0, "gate", b"x"), (1, "g", b"")], "s") == blake3(encoded).digest()
 
 
 def test_context_and_order_count() -> None:
