@@ -89,6 +89,16 @@ def decode_field(data: bytes | memoryview, shape: Sequence[int]) -> np.ndarray:
     return _frozen(values.reshape(tuple(shape)))
 
 
+def add_field(own: memoryview, received: memoryview) -> memoryview:
+    """The encoding of the sum of what two encodings of one length stand for; refuses as `decode_field` the second."""
+    _require_length(received, len(own))
+    left, right = (_aligned(np.frombuffer(data.toreadonly(), dtype="<u8")) for data in (own, received))
+    out = np.empty(left.size, dtype=np.uint64)
+    if kernels.add_received(left, right, out):
+        raise EncodingError("a field element is not below p", cause="bytes that no honest encoder makes")
+    return out.data.cast("B")
+
+
 def encode_bits(values: np.ndarray, width: int) -> bytes:
     """Words of `width` bits, packed eight to a byte when width is 1."""
     return bytes(view_bits(values, width))
@@ -101,8 +111,20 @@ def view_bits(values: np.ndarray, width: int) -> memoryview:
     return np.ascontiguousarray(values, dtype=word_type(width)).reshape(-1).data.cast("B")
 
 
+def add_bits(own: memoryview, received: memoryview) -> memoryview:
+    """The encoding of the xor of what two encodings of one length stand for."""
+    _require_length(received, len(own))
+    left, right = (np.frombuffer(data, dtype=np.uint8) for data in (own, received))
+    return np.bitwise_xor(left, right).data
+
+
 def decode_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> np.ndarray:
     """The inverse of `encode_bits`; `EncodingError` on a wrong length or a bit outside the width."""
+    return _frozen(read_bits(data, shape, width))
+
+
+def read_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> np.ndarray:
+    """The same, as an array that may be written to if the data may."""
     _require_length(data, bits_size(shape, width))
     count = prod(shape)
     if width == 1:
@@ -110,11 +132,11 @@ def decode_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> n
         values = np.unpackbits(packed, bitorder="little")
         if values[count:].any():
             raise EncodingError("padding bits are not zero", cause="bytes that no honest encoder makes")
-        return _frozen(values[:count].reshape(tuple(shape)))
+        return values[:count].reshape(tuple(shape))
     words = _aligned(np.frombuffer(data, dtype=word_type(width)))
     if width < 8 * words.itemsize and (words >> words.dtype.type(width)).any():
         raise EncodingError(f"a word has more than {width} bits", cause="bytes that no honest encoder makes")
-    return _frozen(words.reshape(tuple(shape)))
+    return words.reshape(tuple(shape))
 
 
 def _require_length(data: bytes | memoryview, expected: int) -> None:

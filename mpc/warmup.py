@@ -52,6 +52,7 @@ def _arithmetic() -> None:
     frozen.flags.writeable = False
     for received in (bytes(8), bytearray(8)):
         encoding.decode_field(memoryview(received), (1,))
+    encoding.add_field(memoryview(bytes(8)), memoryview(bytes(8)))
     for x in (own, frozen):
         fp.scale(x, 2)
         fp.total(x)

@@ -381,11 +381,12 @@ class Session(_Closing):
     def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[list[dict[str, np.ndarray]], RunReport]:
         """One run for every block of rows, so that memory stays bounded: what each opened, and their prices added."""
         opened, reports, start = [], [], 0
-        for size in split(self.plan, batch):
+        sizes = split(self.plan, batch)
+        for number, size in enumerate(sizes):
             self._remote.settle()
             rows = block(self.plan, integers, start, size)
             start += size
-            outputs, report = self._remote.run(rows, size, time.perf_counter, following=batch - start)
+            outputs, report = self._remote.run(rows, size, time.perf_counter, sizes[number + 1 :])
             opened.append(outputs)
             reports.append(report)
         return opened, sum_reports(reports)

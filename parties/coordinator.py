@@ -7,7 +7,7 @@ and receive is theirs; they join with the session's ticket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -86,7 +86,7 @@ class CoordinatedSession:
         try:
             self._open()
             self.part.enter_weights(weights)
-            self._look_ahead()
+            self._look_ahead(self.left)
         except BaseException:
             self.close()
             raise
@@ -115,14 +115,15 @@ class CoordinatedSession:
     # -- runs
 
     def run(
-        self, values: Mapping[str, np.ndarray], batch: int, clock: Callable[[], float], following: int = 0
+        self, values: Mapping[str, np.ndarray], batch: int, clock: Callable[[], float], following: Sequence[int] = ()
     ) -> tuple[dict[str, np.ndarray], RunReport]:
         """One run; waits for what others enter.
 
         Args:
             values: int64 integers of every input wire that this client owns.
             clock: seconds, for the report.
-            following: rows of the same batch that later runs will bring, for those who join.
+            following: rows of each of the runs that the same batch goes on with.  The next one is prepared while this
+                one is online, if nobody else takes part; those who do are told how many rows there are.
 
         Returns:
             (int64 integers of every output wire that this client receives, the report)
@@ -130,12 +131,15 @@ class CoordinatedSession:
         self._runs += 1
         number = self._runs
         started = clock()
-        prepared = gather(self._ahead or self._prepare(number, batch, following))
+        prepared = gather(self._ahead or self._prepare(number, batch, sum(following)))
         self._ahead = []
         offline = clock() - started
         self.part.enter(number, batch, values)
+        if not self.stock:
+            self._look_ahead(following)
         received = self.part.receive(number, batch, self.on_progress)
-        self._look_ahead()
+        if self.stock:
+            self._look_ahead(self.left)
         report = RunReport(
             batch=batch,
             parties=len(self._parties.names),
@@ -155,13 +159,13 @@ class CoordinatedSession:
         request = party_pb2.PrepareRequest(session_id=self.id, run=number, batch=batch, following=following)
         return self._parties.start(lambda party: party.call("Prepare", request, self._deadlines.setup))
 
-    def _look_ahead(self) -> None:
-        """Have the next run of a stock prepared while nobody waits for it.
+    def _look_ahead(self, following: Sequence[int]) -> None:
+        """Have the next run prepared while nobody waits for it.
 
-        Not where others take part: they are told, with a run, how many rows follow it.
+        Not where others take part: they see what is prepared, and would enter inputs of two runs at a time.
         """
-        if self.left and not (self.plan.owners | self.plan.recipients) - {self.part.me}:
-            self._ahead = self._prepare(self._runs + 1, self.left[0], 0)
+        if following and not (self.plan.owners | self.plan.recipients) - {self.part.me}:
+            self._ahead = self._prepare(self._runs + 1, following[0], sum(following[1:]))
 
     @property
     def left(self) -> tuple[int, ...]:

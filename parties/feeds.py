@@ -18,8 +18,9 @@ from mpc.errors import InputError, UsageError
 from parties.limits import needed_memory
 
 BLOCK_ROWS = 1024
-BLOCK_BYTES = 2 << 30
-"""Rows, and memory of a party, that one run takes at most; larger batches are split, by everyone alike."""
+BLOCK_BYTES = 1 << 30
+"""Rows, and memory of a party, that one run takes at most; larger batches are split, by everyone alike.  Two are under
+way at a time: one is prepared while the one before it is online."""
 _ORT_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)"}
 
 

@@ -14,7 +14,7 @@ readings:
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -75,6 +75,19 @@ class Layout:
 @dataclass(frozen=True)
 class Opening(Layout):
     """Something all parties learn in one round: what is opened is always masked."""
+
+    def reconstruct(self, own: memoryview, received: Iterable[memoryview]) -> tuple[np.ndarray, memoryview]:
+        """(what is opened, its canonical bytes), from the encoding of this party's share and of every peer's.
+
+        Raises:
+            EncodingError: a peer's is the encoding of nothing.
+        """
+        total = own
+        for data in received:
+            total = encoding.add_bits(total, data) if self.width else encoding.add_field(total, data)
+        if self.width:
+            return encoding.read_bits(total, self.shape, self.width), total
+        return np.frombuffer(total, dtype=np.uint64).reshape(self.shape), total
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from mpc import field as fp
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle
 from mpc.encoding import digest, view_field
@@ -218,6 +217,7 @@ class PartyRun:
             waiting[gate.name] = active[gate.name].send(opened)
         except StopIteration:
             del active[gate.name]
+            self._parts[gate.name].kept.clear()
 
     def _open(
         self, step: Step, waiting: dict[str, tuple[Share | BitShare, ...]]
@@ -233,14 +233,16 @@ class PartyRun:
             if len(payload) != step.size:
                 raise EncodingError(f"step {step.number}: {len(payload)} bytes where {step.size} belong")
         opened: dict[str, tuple[np.ndarray, ...]] = {}
-        position = 0
+        position, shares = 0, iter(own)
         for turn in step.turns:
-            values = []
-            for share, opening in zip(waiting[turn.gate.name], turn.openings, strict=True):
+            values: list[np.ndarray] = []
+            for opening in turn.openings:
+                mine = next(shares)
                 part = slice(position, position + opening.size)
                 position += opening.size
-                values.append(_reconstruct(share, opening, [memoryview(p)[part] for p in payloads]))
-                self.transcript.absorb(step.number, turn.gate.name, opening.name, opening.encode(values[-1]))
+                value, encoded = opening.reconstruct(mine, [memoryview(p)[part] for p in payloads])
+                self.transcript.absorb(step.number, turn.gate.name, opening.name, encoded)
+                values.append(value)
             opened[turn.gate.name] = tuple(values)
         return opened
 
@@ -258,11 +260,3 @@ def _expect(share: Share | BitShare, opening: Opening, gate: Gate) -> np.ndarray
     if share.shape != opening.shape or width != opening.width:
         raise LocalProtocolError(f"gate {gate.name} opens {share!r} where it declared {opening}")
     return share.values
-
-
-def _reconstruct(own: Share | BitShare, opening: Opening, payloads: list[memoryview]) -> np.ndarray:
-    total = own.values
-    for payload in payloads:
-        peer = opening.decode(payload)
-        total = total ^ peer if opening.width else fp.add(total, peer)
-    return total

@@ -9,7 +9,7 @@ Constants are typed `np.uint64` throughout: numba promotes `uint64 + 0` to float
 
 from __future__ import annotations
 
-from mpc.kernels.arrays import add, add_constant, count_not_canonical, mask_61, mul, scale, sub, sum_rows
+from mpc.kernels.arrays import add, add_constant, add_received, count_not_canonical, mask_61, mul, scale, sub, sum_rows
 from mpc.kernels.comparing import deal_nodes, deal_thermometers, look_up, resolve_node, resolve_short_node
 from mpc.kernels.conjunctions import and_nodes, deal_and_nodes
 from mpc.kernels.products import matmul_thin, recombine, recombine_images, split_images, split_limbs
@@ -22,6 +22,7 @@ __all__ = [
     "P",
     "add",
     "add_constant",
+    "add_received",
     "and_nodes",
     "count_not_canonical",
     "deal_and_nodes",

@@ -73,3 +73,15 @@ def count_not_canonical(words: np.ndarray) -> int:
         if words[i] >= P:
             bad += 1
     return bad
+
+
+@compiled
+def add_received(own: np.ndarray, received: np.ndarray, out: np.ndarray) -> int:
+    """out = own + received mod p, flat arrays of one length; returns how many received words are p or more."""
+    bad = 0
+    for i in range(out.size):
+        word = received[i]
+        if word >= P:
+            bad += 1
+        out[i] = add_mod(own[i], word)
+    return bad
