@@ -82,11 +82,11 @@ PEERS = {
     ),
     "concrete": Peer(
         "Concrete ML 1.9 (FHE)",
-        "",
-        (("concrete-ml==1.9.0", "setuptools<81"),),
+        "concrete_peer.py",
+        (("concrete-ml==1.9.0",),),
         "concrete.ml.sklearn",
         1,
-        "one server",
+        "one server, knows the model",
         "all online",
     ),
     "torch": Peer(
