@@ -149,13 +149,16 @@ def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float) 
 
 
 def _usual(x: Value, exponent: float, own: float) -> tuple[float, float]:
-    """How large a power is, and what it is off by, for x of the usual size, of which one in eight is smaller.
+    """How large a power is, and what it is off by, for x of the usual size; of divisors one in eight is smaller.
+
+    Roots are mostly those of means, which keep closer together.
 
     own: the error of the power itself, beside its size.
     """
     unit = float(x.scale)
     top = min(x.interval.most, math.sqrt(3) * float(x.interval.typical.max()))  # as if uniform up to there
-    ends = [max(x.interval.least, end, 1.0) / unit for end in (top / 8, top)]
+    below = 8 if exponent <= -1 else 2
+    ends = [max(x.interval.least, end, 1.0) / unit for end in (top / below, top)]
     size = max(end**exponent for end in ends)
     slope = abs(exponent) * max(end ** (exponent - 1) for end in ends)
     off = max(ROUNDING, x.interval.worst_error) / unit
