@@ -1,6 +1,6 @@
 """Other systems and this one on the same networks, by turns in one session; one table, or `--json`.
 
-    benchmarks/peers/run [--network L,A,S,C] [--batch 1,32,128] [--peers crypten,spu,mpyc,concrete,torch] [--json]
+    benchmarks/peers/run [--network L,A,S,C] [--batch 1,32,128] [--peers crypten,dealer,spu,...] [--json]
 
 Weights are random, and the same for everybody; so are inputs.  All processes of all systems share this machine; those
 whose turn it is not, wait.  Seconds are medians over all turns.

@@ -1,5 +1,8 @@
-"""CrypTen: 2 parties as processes, passive, secret model; its trusted first party makes triples on the spot, free of
-charge, so this is the online phase only."""
+"""CrypTen: 2 parties as processes, passive, secret model.
+
+Its trusted first party makes triples on the spot, free of charge: the online phase only.  With `--dealer` a third
+process makes them, on demand: both phases.
+"""
 
 import logging
 import sys
@@ -8,6 +11,9 @@ from typing import Any
 
 import numpy as np
 from serving import answer, network, random_input, requests, summary, timed
+
+DEALER = "--dealer" in sys.argv
+PARTIES = 2
 
 
 def import_crypten() -> Any:
@@ -26,6 +32,8 @@ def import_crypten() -> Any:
     import crypten
 
     logging.getLogger().setLevel(logging.ERROR)
+    if DEALER:
+        crypten.cfg.mpc.provider = "TTP"
     return crypten
 
 
@@ -49,15 +57,27 @@ def build(crypten: Any, torch: Any, name: str) -> Any:
     return nn.Sequential(*made).encrypt(src=0)
 
 
-def party(rank: int, rendezvous: str, inbox: Any, outbox: Any) -> None:
-    """Serve requests until there is None."""
+def joined(rank: int, rendezvous: str) -> tuple[Any, Any]:
+    """CrypTen and torch in a process that is to meet the others."""
     import os
 
-    os.environ.update(WORLD_SIZE="2", RANK=str(rank), RENDEZVOUS=f"file://{rendezvous}", DISTRIBUTED_BACKEND="gloo")
+    os.environ.update(WORLD_SIZE=str(PARTIES), RANK=str(rank), RENDEZVOUS=rendezvous, DISTRIBUTED_BACKEND="gloo")
     crypten = import_crypten()
     import torch
 
     torch.set_num_threads(1)
+    return crypten, torch
+
+
+def dealer(rendezvous: str) -> None:
+    """Make triples when the first party asks, until it is killed."""
+    crypten, _ = joined(PARTIES, rendezvous)
+    crypten.mpc.provider.TTPServer()
+
+
+def party(rank: int, rendezvous: str, inbox: Any, outbox: Any) -> None:
+    """Serve requests until there is None."""
+    crypten, torch = joined(rank, rendezvous)
     crypten.init()
     while (request := inbox.get()) is not None:
         x = torch.from_numpy(random_input(network(request["network"])[0], request["batch"]))
@@ -67,7 +87,7 @@ def party(rank: int, rendezvous: str, inbox: Any, outbox: Any) -> None:
             return model(crypten.cryptensor(x, src=0)).get_plain_text().numpy()
 
         try:
-            times, result = timed(run, request["repeat"], lambda seconds: slowest(torch, seconds))
+            times, result = timed(run, request["repeat"], lambda seconds: slowest(crypten, torch, seconds))
             reply = summary(request["network"], request["batch"], times, result)
         except Exception as error:
             reply = {"failed": f"{type(error).__name__}: {error}"[:300]}
@@ -75,10 +95,10 @@ def party(rank: int, rendezvous: str, inbox: Any, outbox: Any) -> None:
             outbox.put(reply)
 
 
-def slowest(torch: Any, seconds: float) -> float:
+def slowest(crypten: Any, torch: Any, seconds: float) -> float:
     """Both parties must run equally often."""
-    took = torch.tensor(seconds)
-    torch.distributed.all_reduce(took, torch.distributed.ReduceOp.MAX)
+    took, group = torch.tensor(seconds), crypten.communicator.get().main_group
+    torch.distributed.all_reduce(took, torch.distributed.ReduceOp.MAX, group)
     return float(took)
 
 
@@ -89,12 +109,15 @@ def main() -> None:
 
     context = processes.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        inboxes, outbox = [context.Queue(), context.Queue()], context.Queue()
-        parties = [
-            context.Process(target=party, args=(rank, f"{folder}/meet", inboxes[rank], outbox), daemon=True)
-            for rank in range(2)
+        meeting, outbox = f"file://{folder}/meet", context.Queue()
+        inboxes = [context.Queue() for _ in range(PARTIES)]
+        started = [
+            context.Process(target=party, args=(rank, meeting, inbox, outbox), daemon=True)
+            for rank, inbox in enumerate(inboxes)
         ]
-        for one in parties:
+        if DEALER:
+            context.Process(target=dealer, args=(meeting,), daemon=True).start()
+        for one in started:
             one.start()
         for request in requests():
             for inbox in inboxes:
@@ -102,7 +125,7 @@ def main() -> None:
             answer(outbox.get())
         for inbox in inboxes:
             inbox.put(None)
-        for one in parties:
+        for one in started:
             one.join(10)
 
 

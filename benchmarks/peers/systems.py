@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE / "environments"
 _PYTHON = "3.11"  # the newest that all of them have packages for
 
-FIRST, MAJORITY = "passive; first party trusted", "passive, honest majority"
+FIRST, DEALER, MAJORITY = "passive; first party trusted", "passive; dealer trusted", "passive, honest majority"
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Peer:
         phases: which of them its seconds hold.
         limits: network -> largest batch that is worth waiting for.
         environment: another peer's whose environment serves this one too.
+        arguments: of the script.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Peer:
     phases: str
     limits: dict[str, int] = field(default_factory=dict)
     environment: str = ""
+    arguments: tuple[str, ...] = ()
 
 
 _CRYPTEN = (
@@ -48,6 +50,17 @@ _CRYPTEN = (
 )
 PEERS = {
     "crypten": Peer("CrypTen 0.4.1", "crypten_peer.py", _CRYPTEN, "torch", 2, FIRST, "online; triples for free"),
+    "dealer": Peer(
+        "CrypTen 0.4.1 with its dealer",
+        "crypten_peer.py",
+        _CRYPTEN,
+        "torch",
+        2,
+        DEALER,
+        "offline + online",
+        environment="crypten",
+        arguments=("--dealer",),
+    ),
     "spu": Peer(
         "SPU 0.9.5, SEMI2K",
         "spu_peer.py",
@@ -69,11 +82,11 @@ PEERS = {
     ),
     "concrete": Peer(
         "Concrete ML 1.9 (FHE)",
-        "",
-        (("concrete-ml==1.9.0", "setuptools<81"),),
+        "concrete_peer.py",
+        (("concrete-ml==1.9.0",),),
         "concrete.ml.sklearn",
         1,
-        "one server",
+        "one server, knows the model",
         "all online",
     ),
     "torch": Peer(
@@ -116,7 +129,7 @@ class Running:
         self._log = (ENVIRONMENTS / f"{name}.log").open("w")
         self._lines: queue.Queue[str] = queue.Queue()
         self._process = subprocess.Popen(
-            [str(ENVIRONMENTS / (peer.environment or name) / "bin/python"), str(HERE / peer.script)],
+            [str(ENVIRONMENTS / (peer.environment or name) / "bin/python"), str(HERE / peer.script), *peer.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -37,7 +37,8 @@ class Compiled:
         plan: public; what the parties agree on.
         weights: int64 integers of each weight wire; the model owner's secret.
         origins: the model's node for each gate.
-        errors: output -> expected (RMS) rounding error, in the model's units.
+        errors: output -> expected (RMS) rounding error, in the model's units, where values are as large
+            as they usually are: of a divisor, one in eight is smaller.
         undeclared: inputs that took the default range.
         notes: what the owner should know, such as a denominator that could be zero.
     """

@@ -36,6 +36,7 @@ _LONGEST_COMPARED = 56
 _LONGEST_INPUT = 44
 _PRODUCT_BITS = 52
 _FINEST_PRODUCT = 48
+_LOST = 4
 SMALLER = (
     "declare a smaller input range (--range NAME=LOW:HIGH), or give samples of the input to bound it by "
     "(--calibrate X.npy, in Python samples={...})"
@@ -100,6 +101,7 @@ class Lowering:
         values: graph value -> wire.
         weights: weight wire -> int64 integers, the owner's secret.
         origins: gate -> the model's node.
+        inverses: wire of 1 / x -> what it is the product of: 1 / u for x in one octave, and the octave.
         notes: what the model's owner should know.
         origin: the node that is being lowered.
     """
@@ -112,6 +114,7 @@ class Lowering:
     origins: dict[str, Origin] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     memo: dict[object, Value] = field(default_factory=dict)
+    inverses: dict[str, tuple[Value, Value]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     origin: Origin = Origin("", "input")
 
@@ -229,9 +232,29 @@ class Lowering:
             self.origin = Origin(out.name, "output")
             wire = self.truncate(value, 0).wire
         self.wires[wire.name] = wire.model_copy(update={"holders": holders})
+        self._note_lost_digits(out.name, value)
         error = float(np.minimum(value.interval.error, value.interval.typical).max()) / float(value.scale)
         reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys}
         return PlanOutput(name=out.name, wire=wire.name, **reading), error
+
+    def _note_lost_digits(self, name: str, value: Value) -> None:
+        """Where an output is expected to be off by nearly as much as it is large."""
+        unit, typical = float(value.scale), float(value.interval.typical.max())
+        if value.interval.worst_error > typical / _LOST > 0:
+            self.origin = Origin(name, "output")
+            self.note(f"fixed point leaves hardly a digit of values that are typically {typical / unit:.2g}; {SMALLER}")
+
+    def drop_unread(self) -> None:
+        """Whatever a better way to the same result left behind."""
+        read = {name for name, wire in self.wires.items() if wire.holders}
+        kept: list[Gate] = []
+        for gate in reversed(self.gates):
+            if read.intersection(gate.writes):
+                kept.append(gate)
+                read.update(gate.reads)
+        written = {name for gate in kept for name in gate.writes}
+        self.gates = kept[::-1]
+        self.wires = {name: wire for name, wire in self.wires.items() if name in written}
 
     def choose_masks(self) -> None:
         """A product's mask is derived, and costs nothing, unless somebody needs shares of it."""
@@ -341,6 +364,8 @@ def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
     unit = float(scale)
     low = low * 0.98 if low > 0 else low * 1.02 - 2.0**-10
     high = high * 1.02 + 2.0**-10 if high >= 0 else high * 0.98
+    if scale == 1:
+        return interval.within(np.ceil(low), np.floor(high))
     return interval.within(low * unit, high * unit)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mpc.compiler import functions
 from mpc.compiler.functions import Parameters, Series
-from mpc.compiler.lower import Lowering, Value, log2
+from mpc.compiler.lower import SMALLER, Lowering, Value, log2
 from mpc.compiler.ranges import ROUNDING, Interval
 
 Evaluate = Callable[[Value, Series, int], Value]
@@ -24,6 +24,7 @@ Evaluate = Callable[[Value, Series, int], Value]
 
 _DEEPEST = 40
 _POWER_BITS = 18
+_LONGEST_FACTOR = 46
 _EXPONENTS = {"reciprocal": -1.0, "rsqrt": -0.5, "sqrt": 0.5}
 INSIDE = (0.98, 2.04)
 
@@ -64,11 +65,11 @@ def apply(state: Lowering, x: Value, name: str, parameters: Parameters, evaluate
     octaves = _compared(state, x, low)
     u = _normal(state, octaves)
     series = functions.fit(name, parameters, *INSIDE, 1e-6, float(1 / u.scale))
-    relative = max(ROUNDING, x.interval.worst_error) / max(x.interval.least, x.interval.most / 8)
     if name == "log":
+        relative = max(ROUNDING, x.interval.worst_error) / max(x.interval.least, x.interval.most / 8)
         return _logarithm(state, octaves, evaluate(u, series, 36), min(1.0, relative))
     exponent = _EXPONENTS.get(name) or dict(parameters)["exponent"]
-    return _power(state, octaves, evaluate(u, series, 34 if exponent > 0 else 36), exponent, min(1.0, relative))
+    return _power(state, octaves, evaluate(u, series, 34 if exponent > 0 else 36), exponent)
 
 
 def _compared(state: Lowering, x: Value, low: float) -> _Octaves:
@@ -110,9 +111,11 @@ def _logarithm(state: Lowering, octaves: _Octaves, log_u: Value, relative: float
     return Value(total.wire, Interval.between((low - 0.1) * unit, (high + 0.1) * unit, shape, relative * unit))
 
 
-def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float, relative: float) -> Value:
+def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float) -> Value:
     """u^e s^-e, whose bound follows from the power on the interval of x."""
     x = octaves.x
+    ends = [max(x.interval.least, 2.0**octaves.first) / float(x.scale), max(x.interval.most, 1.0) / float(x.scale)]
+    values = [end**exponent for end in ends]
     reals = [2.0 ** (-i * exponent) for i in octaves.exponents]
     outer = (2.0**octaves.last / float(x.scale)) ** exponent  # s in the model's units is 2^i scale / 2^last
     # a positive power is measured by its largest value, a negative one by its least; whole ones are exact
@@ -120,22 +123,46 @@ def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float, 
     if exponent < 0 and exponent.is_integer():
         digits = 0
     integers = [max(1, round(math.ldexp(v, digits))) for v in reals]
+    if max(integers) >= 1 << _LONGEST_FACTOR:
+        raise state.origin.refuse(
+            f"its largest result is {max(values) / min(values):.2g} times its least, too many digits for fixed point",
+            remedy=SMALLER,
+        )
     largest = max(1.0, 2.0**exponent)  # of u^e
     power_u = state.shorten(power_u, min(36, 56 - math.frexp(max(reals) * largest)[1] - digits))
     g = _chosen(state, octaves, octaves.choices(integers), Fraction(2) ** digits / Fraction(outer))
-    ends = [max(x.interval.least, 2.0**octaves.first) / float(x.scale), max(x.interval.most, 1.0) / float(x.scale)]
-    values = [end**exponent for end in ends]
     least, most = min(values) * 0.95, max(values) * 1.05
     if x.interval.least < 2.0**octaves.first:
         least = -0.01 * most
     scale = power_u.scale * g.scale
     unit = float(scale)
-    relative = math.hypot(relative, power_u.interval.worst_error / float(power_u.scale), 2.0 ** (1 - _POWER_BITS))
-    usual = max(x.interval.least, x.interval.most / 8, 1.0) / float(x.scale)
-    typical = np.full(x.interval.low.shape, usual**exponent * unit)
+    own = math.hypot(power_u.interval.worst_error / float(power_u.scale), 2.0 ** (1 - _POWER_BITS))
+    usual, error = _usual(x, exponent, own)
+    typical = np.full(x.interval.low.shape, usual * unit)
     bounds = Interval.between(least * unit, most * unit, typical.shape)
-    interval = Interval(bounds.low, bounds.high, relative * typical, typical, np.square(typical) / 4)
-    return state.add("multiply", x.shape, scale, interval, x=power_u.wire.name, y=g.wire.name)
+    error = np.minimum(error * unit, typical)
+    interval = Interval(bounds.low, bounds.high, error, typical, np.square(typical) / 4)
+    value = state.add("multiply", x.shape, scale, interval, x=power_u.wire.name, y=g.wire.name)
+    if exponent == -1:
+        state.inverses[value.wire.name] = power_u, g
+    return value
+
+
+def _usual(x: Value, exponent: float, own: float) -> tuple[float, float]:
+    """How large a power is, and what it is off by, for x of the usual size; of divisors one in eight is smaller.
+
+    Roots are mostly those of means, which keep closer together.
+
+    own: the error of the power itself, beside its size.
+    """
+    unit = float(x.scale)
+    top = min(x.interval.most, math.sqrt(3) * float(x.interval.typical.max()))  # as if uniform up to there
+    below = 8 if exponent <= -1 else 2
+    ends = [max(x.interval.least, end, 1.0) / unit for end in (top / below, top)]
+    size = max(end**exponent for end in ends)
+    slope = abs(exponent) * max(end ** (exponent - 1) for end in ends)
+    off = max(ROUNDING, x.interval.worst_error) / unit
+    return size, math.hypot(own * size, slope * off)
 
 
 def _chosen(state: Lowering, octaves: _Octaves, choices: list[int], scale: Fraction) -> Value:

@@ -197,6 +197,10 @@ RARELY = {
         lambda: CalibratedClassifierCV(Logistic(), cv=2, method="isotonic"), IRIS, zipmap=False
     ),
     "neighbours, regression": Case(lambda: KNeighborsRegressor(3), (DIABETES[0][::9], DIABETES[1][::9])),
+    "neighbours, by distance": Case(
+        lambda: KNeighborsRegressor(3, weights="distance"), (DIABETES[0][::9], DIABETES[1][::9])
+    ),
+    "neighbours, classes by distance": Case(lambda: KNeighborsClassifier(3, weights="distance"), FEW, zipmap=False),
     "neighbours, absolute": Case(lambda: KNeighborsClassifier(3, metric="manhattan"), FEW, zipmap=False),
     "neighbours, cdist": Case(lambda: KNeighborsClassifier(3), FEW, zipmap=False, options={"optim": "cdist"}),
     "k-means, scaled": Case(lambda: scaled(KMeans(3, random_state=0)), WINE),

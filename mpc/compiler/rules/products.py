@@ -22,6 +22,7 @@ from mpc.compiler.lower import (
     static,
 )
 from mpc.compiler.ranges import Interval, Product
+from mpc.compiler.rules.means import share, weighted_mean
 from mpc.compiler.signs import levelled
 from mpc.wires import broadcast
 
@@ -182,6 +183,9 @@ def constant(state: Lowering, node: Node) -> Value:
 
 def product(state: Lowering, node: Node) -> Value:
     """Two secrets; each keeps as many fractional bits as the product's bound allows, about 20 at most."""
+    found = (weighted_mean(state, node) or share(state, node)) if node.op == "multiply" else None
+    if found is not None:
+        return found
     left, right = (state.values[name] for name in node.reads)
     over_reals = product_of(node)
     square = node.reads[0] == node.reads[1]
@@ -192,8 +196,7 @@ def product(state: Lowering, node: Node) -> Value:
         over = math.frexp(max(1.0, interval.bound))[1] + 1 + _headroom(state, node) - LINEAR_BITS
         if over <= 0:
             break
-        part = -(-over // 2)
-        x, y = (state.shorten(v, max(4, log2(v.scale) - part)) for v in (x, y))
+        x, y = _balanced(state, x, y, over)
     settings: dict[str, Any] = {"x": x.wire.name, "y": y.wire.name}
     if node.op == "conv":
         settings["windows"] = node.attributes["windows"]
@@ -201,6 +204,18 @@ def product(state: Lowering, node: Node) -> Value:
     return state.add(
         "multiply" if node.op == "multiply" else _GATES[node.op], node.shape, x.scale * y.scale, interval, **settings
     )
+
+
+def _balanced(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Value]:
+    """Both with fewer bits, so many together; a unit times the other's largest value is then about as much for both."""
+    sizes = [v.interval.bound / float(v.scale) for v in (x, y)]
+    ahead = log2(x.scale) - log2(y.scale) + round(math.log2(max(sizes[0], 2.0**-60) / max(sizes[1], 2.0**-60)))
+    first = min(over, max(0, -(-(over + ahead) // 2)))
+    found = []
+    for v, part in ((x, first), (y, over - first)):
+        least = 4 - max(0, math.frexp(v.interval.bound / float(v.scale))[1] - _LEAST_WEIGHT_BITS)
+        found.append(state.shorten(v, max(least, log2(v.scale) - part)))
+    return found[0], found[1]
 
 
 def _headroom(state: Lowering, node: Node) -> int:
