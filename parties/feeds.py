@@ -18,7 +18,7 @@ from mpc.errors import InputError, UsageError
 from parties.limits import needed_memory
 
 BLOCK_ROWS = 1024
-BLOCK_BYTES = 1 << 30
+BLOCK_BYTES = 3 << 29
 """Rows, and memory of a party, that one run takes at most; larger batches are split, by everyone alike.  Two are under
 way at a time: one is prepared while the one before it is online."""
 _ORT_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)"}
@@ -178,13 +178,17 @@ def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[s
 
 
 def split(plan: Plan, batch: int) -> list[int]:
-    """The sizes of the runs that a batch is split into: all of it at once if an output is about it as a whole."""
+    """The rows of the runs that a batch is split into, as even as can be.
+
+    One run takes all if an output is about the batch as a whole.
+    """
     if any(is_fixed(plan, out.wire) for out in plan.outputs):
         return [batch]
-    each = needed_memory(plan, BLOCK_ROWS) // BLOCK_ROWS
-    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, each)))
-    full, rest = divmod(batch, rows)
-    return [rows] * full + [rest] * (rest > 0)
+    needed = needed_memory(plan, BLOCK_ROWS) // BLOCK_ROWS
+    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, needed)))
+    runs = -(-batch // rows)
+    each, more = divmod(batch, runs)
+    return [each + 1] * more + [each] * (runs - more)
 
 
 def block(plan: Plan, integers: Mapping[str, np.ndarray], start: int, size: int) -> dict[str, np.ndarray]:

@@ -256,10 +256,10 @@ def test_a_batch_is_split_into_runs_that_fit_the_memory() -> None:
     """C would need more than a party's usual limit for 1,024 rows at once; a small model does not, and is not split."""
     lenet = compile_model(ROOT / "benchmarks/networks/lenet_c.onnx").plan
     sizes = split(lenet, 1024)
-    assert sum(sizes) == 1024 and len(sizes) > 1 and set(sizes[:-1]) == {sizes[0]} and sizes[-1] <= sizes[0]
-    for size in set(sizes):
-        run_memory(lenet, size, Limits())
+    assert sum(sizes) == 1024 and len(sizes) > 1 and max(sizes) - min(sizes) <= 1
+    two = 2 * run_memory(lenet, max(sizes), Limits())  # one is prepared while another is online
+    assert plan_memory(lenet, Limits()) + two <= Limits().max_memory_bytes
     with pytest.raises(PlanError, match="memory"):
         run_memory(lenet, 1024, Limits())
     small = compile_model(ROOT / "examples/breast_cancer_lr.onnx").plan
-    assert split(small, 1024) == [1024] and split(small, 2049) == [1024, 1024, 1]
+    assert split(small, 1024) == [1024] and split(small, 2049) == [683, 683, 683]

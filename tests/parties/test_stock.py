@@ -128,8 +128,9 @@ def test_other_rows_are_refused_and_cost_nothing(cluster: InProcess) -> None:
 
 def test_large_batches_are_dealt_as_they_are_split(cluster: InProcess) -> None:
     rows = BLOCK_ROWS + 6
-    stock = deal(cluster, [BLOCK_ROWS, 6], ALL_MINE)
-    assert stock.calls([BLOCK_ROWS, 6]) == 1 and stock.calls([6]) == stock.calls([BLOCK_ROWS]) == 0
+    half = rows // 2
+    stock = deal(cluster, [half, half], ALL_MINE)
+    assert stock.calls([half, half]) == 1 and stock.calls([half]) == 2 and stock.calls([rows]) == 0
     session = of(cluster, rows, calls=1)
     check(session, rows)
     assert session.stocked == 0

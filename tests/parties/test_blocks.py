@@ -1,0 +1,70 @@
+"""Large batches: runs one after another, of which the next is prepared while one is online."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.compiler.lower import Roles
+from parties import feeds
+from parties.client import Session
+from parties.participant import Participant
+from tests.support.parties import PATIENCE, InProcess, data, eventually, tiny_answer
+
+ROWS = 7
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
+    monkeypatch.setattr(feeds, "BLOCK_ROWS", 3)
+    with InProcess(tmp_path, 2) as running:
+        yield running
+
+
+def prepared(cluster: InProcess) -> int:
+    """The last run that every party has prepared."""
+    return min(max(session._runs, default=0) for node in cluster.nodes for session in node._sessions.values())
+
+
+def test_the_next_run_is_prepared_while_one_is_online(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, bool]] = []
+    receive = Participant.receive
+
+    def slow(self: Participant, run: int, *rest: object) -> object:
+        ahead = min(run + 1, 3)
+        seen.append((run, eventually(lambda: prepared(cluster) >= ahead, PATIENCE)))
+        return receive(self, run, *rest)
+
+    monkeypatch.setattr(Participant, "receive", slow)
+    session = Session(cluster.client(), cluster.compiled(Roles()))
+    x = data(ROWS)
+    [y] = session.run(None, {"x": x})
+    assert np.abs(y - tiny_answer(x)).max() < 1e-3
+    assert seen == [(1, True), (2, True), (3, True)]
+    assert session.last_run is not None and session.last_run.batch == ROWS
+    [again] = session.run(None, {"x": x[:2]})  # nothing was prepared that is not used
+    assert np.abs(again - tiny_answer(x[:2])).max() < 1e-3
+    session.close()
+    assert set(cluster.run_states(0, session._remote.id)) == {"revealed"}
+
+
+def test_a_failure_ahead_is_told_once_it_is_due(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider is gone after the first run: that run's session is over, and nothing hangs."""
+    session = Session(cluster.client(), cluster.compiled(Roles()))
+    stopped = threading.Event()
+    enter = Participant.enter
+
+    def gone(self: Participant, run: int, *rest: object) -> None:
+        if not stopped.is_set():
+            stopped.set()
+            cluster.stop_provider()
+        enter(self, run, *rest)
+
+    monkeypatch.setattr(Participant, "enter", gone)
+    with pytest.raises(Exception, match="provider"):
+        session.run(None, {"x": data(ROWS)})
+    assert cluster.is_idle()
