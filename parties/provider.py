@@ -262,6 +262,8 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         """Have a bundle dealt, in a thread of its own; with the session's lock."""
         if request.run != session.last_run + 1:
             raise SessionError(f"run {request.run} was dealt before, or comes too early")
+        if any(not bundle.over for bundle in session.bundles.values()):
+            raise SessionError(f"run {request.run} comes too early: the one before it is still being dealt")
         if request.run == 0 and request.batch != 1:
             raise PlanError("weights have no batch")
         held = size = 0

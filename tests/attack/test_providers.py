@@ -27,11 +27,11 @@ from parties import certificates
 from parties.config import Limits
 from parties.daemon import _Life
 from parties.frames import Chunk
-from parties.pb import party_pb2, provider_pb2
+from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.pb.provider_pb2 import DealPart
 from parties.provider import ProviderService
 from parties.terms import Terms
-from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, InProcess
+from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, PATIENCE, InProcess
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -137,6 +137,33 @@ def test_a_bundle_is_given_once(cluster: InProcess) -> None:
 def test_runs_are_dealt_in_order(cluster: InProcess, run: int) -> None:
     with pytest.raises(SessionError, match="too early"):
         Asking(cluster).opened().deal("party-0", run)
+
+
+def test_one_run_is_dealt_at_a_time(cluster: InProcess) -> None:
+    """Nor can what is asked for too early overtake: run 1 needs the masks of run 0."""
+    asking = Asking(cluster).opened()
+    session = cluster.provider._session(asking.id)
+    with session.dealing:  # as if run 1 took long
+        bundle = cluster.provider._fetch(session, asking.request(1), "party-0")
+        for run in (2, 2):
+            with pytest.raises(SessionError, match="still being dealt"):
+                asking.deal("party-1", run)
+        assert not bundle.over
+    assert sum(len(part.chunk) for part in asking.deal("party-1", 1)) == bundle.size
+    asking.deal("party-0", 2)
+
+
+def test_parts_come_as_they_are_dealt(cluster: InProcess) -> None:
+    """The seed is there before anything is dealt; corrections before all of them are."""
+    asking = Asking(cluster).opened()
+    session = cluster.provider._session(asking.id)
+    with session.dealing:
+        stub = provider_pb2_grpc.ProviderStub(cluster.channel("party-1", "provider"))
+        parts = stub.Deal(asking.request(1), timeout=PATIENCE)
+        header = next(parts).header
+        assert header.corrections > 0 and len(header.seed) == SEED_BYTES
+    kinds = [part.WhichOneof("part") for part in parts]
+    assert kinds[-1] == "end" and set(kinds[:-1]) == {"chunk"}
 
 
 def test_the_parties_agree_on_the_batch(cluster: InProcess) -> None:
