@@ -224,12 +224,19 @@ def resolve_short_node(
 ) -> None:
     """`resolve_node` where mask (one byte) and node (N,) are one word of at most 31 bits, the constant its top bit."""
     top = np.uint32(31)
-    for i in range(opened.size):
-        chosen = (np.uint32(mask[i]) | (np.uint32(node[i]) << np.uint32(8))) & selector[opened[i]]
-        chosen |= (selector[opened[i]] >> top) * (np.uint32(one) << top)
-        chosen ^= chosen >> np.uint32(16)
-        chosen ^= chosen >> np.uint32(8)
-        chosen ^= chosen >> np.uint32(4)
-        chosen ^= chosen >> np.uint32(2)
-        chosen ^= chosen >> np.uint32(1)
-        out[i] = np.uint8(chosen & np.uint32(1)) ^ (public[i] & np.uint8(one))
+    constant, bit = np.uint32(one) << top, np.uint8(one)
+    chosen = np.empty(min(_BLOCK, opened.size), dtype=np.uint32)
+    for start in range(0, opened.size, _BLOCK):
+        words = opened[start : start + _BLOCK]
+        for i in range(words.size):
+            chosen[i] = selector[words[i]]
+        masks, nodes = mask[start : start + _BLOCK], node[start : start + _BLOCK]
+        added, bits = public[start : start + _BLOCK], out[start : start + _BLOCK]
+        for i in range(words.size):
+            word = (np.uint32(masks[i]) | (np.uint32(nodes[i]) << np.uint32(8)) | constant) & chosen[i]
+            word ^= word >> np.uint32(16)
+            word ^= word >> np.uint32(8)
+            word ^= word >> np.uint32(4)
+            word ^= word >> np.uint32(2)
+            word ^= word >> np.uint32(1)
+            bits[i] = np.uint8(word & np.uint32(1)) ^ (added[i] & bit)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.kernels.scalar import ONE, add_mod, compiled, fold, mul_mod, sub_mod
+from mpc.kernels.scalar import ONE, ZERO, add_mod, compiled, fold, mul_mod, sub_mod
+
+_BLOCK = 512
+"""Elements that are taken through all steps at one time: what is between the steps stays in the nearest cache."""
 
 
 @compiled
@@ -69,13 +72,22 @@ def select(
     threshold = ONE << np.uint64(bits + 1)
     wrap = fold(ONE << np.uint64(61 - shift))
     n, rows = c.shape
+    size = min(_BLOCK, rows)
+    factors, others = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
     for k in range(n):
-        for i in range(rows):
-            value = sub_mod(c[k, i] >> f, centre)
-            chosen = sub_mod(one, beta[k, i]) if e[k, i] == 1 else beta[k, i]
-            minus = sub_mod(r1[k, i], beta_r1[k, i]) if e[k, i] == 1 else beta_r1[k, i]
-            total = sub_mod(add_mod(out[i], mul_mod(value, chosen)), minus)
-            if c[k, i] < threshold:
-                carry = sub_mod(m[k, i], beta_m[k, i]) if e[k, i] == 1 else beta_m[k, i]
-                total = add_mod(total, mul_mod(carry, wrap))
-            out[i] = total
+        for start in range(0, rows, _BLOCK):
+            total, places = out[start : start + _BLOCK], slice(start, start + _BLOCK)
+            opened, flips, bit = c[k][places], e[k][places], beta[k][places]
+            root, both = r1[k][places], beta_r1[k][places]
+            for i in range(total.size):
+                flip = ZERO - np.uint64(flips[i])  # all ones or none: no branch, which would be taken at random
+                factors[i] = (sub_mod(one, bit[i]) & flip) | (bit[i] & ~flip)
+                others[i] = sub_mod(total[i], (sub_mod(root[i], both[i]) & flip) | (both[i] & ~flip))
+            for i in range(total.size):
+                value = sub_mod(opened[i] >> f, centre)
+                total[i] = add_mod(others[i], mul_mod(value, factors[i]))
+            for i in range(total.size):
+                if opened[i] < threshold:
+                    row = start + i
+                    carry = sub_mod(m[k, row], beta_m[k, row]) if flips[i] == 1 else beta_m[k, row]
+                    total[i] = add_mod(total[i], mul_mod(carry, wrap))

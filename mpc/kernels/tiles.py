@@ -7,6 +7,9 @@ from numba import njit
 
 from mpc.kernels.scalar import ONE, S61, ZERO, P, add_mod, compiled, fold, mul_mod, rotate, sub_mod
 
+STRIP = 128
+"""Tiles that are transformed at one time, along both axes: all 64 points of them stay in the nearest cache."""
+
 
 @compiled
 def gather_tiles(
@@ -17,25 +20,38 @@ def gather_tiles(
     Shapes: x (n, c, h, w), out (8, 8, c * n * down * across).
     """
     n, c, h, w = x.shape
-    for a in range(8):
-        for b in range(8):
-            plane = out[a, b]
-            at = 0
-            for channel in range(c):
-                for image in range(n):
-                    for ty in range(down):
-                        y = ty * high + a - top
-                        for tx in range(across):
-                            z = tx * wide + b - left
-                            inside = 0 <= y < h and 0 <= z < w
-                            plane[at] = x[image, channel, y, z] if inside else ZERO
-                            at += 1
+    at = 0
+    for channel in range(c):
+        for image in range(n):
+            plane = x[image, channel]
+            for ty in range(down):
+                for tx in range(across):
+                    y, z = ty * high - top, tx * wide - left
+                    if y >= 0 and z >= 0 and y + 8 <= h and z + 8 <= w:
+                        for a in range(8):
+                            for b in range(8):
+                                out[a, b, at] = plane[y + a, z + b]
+                    else:
+                        for a in range(8):
+                            for b in range(8):
+                                inside = 0 <= y + a < h and 0 <= z + b < w
+                                out[a, b, at] = plane[y + a, z + b] if inside else ZERO
+                    at += 1
 
 
 @njit(inline="always")
-def _line_to_points(line: np.ndarray) -> None:
-    """B^T d in place, for many lines side by side: line (8, size)."""
-    d0, d1, d2, d3, d4, d5, d6, d7 = line[0], line[1], line[2], line[3], line[4], line[5], line[6], line[7]
+def _row(planes: np.ndarray, row: int, start: int) -> np.ndarray:
+    """A strip of one plane, contiguous as the compiler sees it: only then are loops over it vectorised."""
+    return planes[row][start : start + STRIP]
+
+
+@njit(inline="always")
+def _line_to_points(planes: np.ndarray, first: int, step: int, start: int) -> None:
+    """B^T d in place, d the strips of eight planes (64, size): `first`, and each `step` after the one before."""
+    d0, d1 = _row(planes, first, start), _row(planes, first + step, start)
+    d2, d3 = _row(planes, first + 2 * step, start), _row(planes, first + 3 * step, start)
+    d4, d5 = _row(planes, first + 4 * step, start), _row(planes, first + 5 * step, start)
+    d6, d7 = _row(planes, first + 6 * step, start), _row(planes, first + 7 * step, start)
     for i in range(d0.size):
         v0, v1, v2, v3, v4, v5, v6, v7 = d0[i], d1[i], d2[i], d3[i], d4[i], d5[i], d6[i], d7[i]
         n3, n4 = P - v3, P - v4  # sums of up to seven stay below 2^64
@@ -57,10 +73,12 @@ def _line_to_points(line: np.ndarray) -> None:
 @compiled
 def tiles_to_points(tiles: np.ndarray) -> None:
     """B^T d B in place; tiles (8, 8, size)."""
-    for k in range(8):
-        _line_to_points(tiles[:, k])
-    for k in range(8):
-        _line_to_points(tiles[k])
+    planes = tiles.reshape(64, tiles.shape[2])
+    for start in range(0, tiles.shape[2], STRIP):
+        for k in range(8):
+            _line_to_points(planes, k, 8, start)
+        for k in range(8):
+            _line_to_points(planes, 8 * k, 1, start)
 
 
 @compiled
@@ -81,59 +99,56 @@ def multiply_points(points: np.ndarray, data: np.ndarray, out: np.ndarray) -> No
 
 
 @njit(inline="always")
-def _line_to_results(line: np.ndarray, count: int) -> None:
-    """A^T z in the first `count` places, for many lines side by side: line (8, size)."""
-    z0, z1, z2, z3, z4, z5, z6, z7 = line[0], line[1], line[2], line[3], line[4], line[5], line[6], line[7]
-    for i in range(z0.size):
-        ones, other_ones = add_mod(z1[i], z2[i]), sub_mod(z1[i], z2[i])
-        z1[i], z2[i] = ones, other_ones
-        twos, other_twos = add_mod(z3[i], z4[i]), sub_mod(z3[i], z4[i])
-        z3[i], z4[i] = twos, other_twos
-        halves, other_halves = add_mod(z5[i], z6[i]), sub_mod(z5[i], z6[i])
-        z5[i], z6[i] = halves, other_halves
-    results = np.empty((count, z0.size), dtype=np.uint64)
+def _line_to_results(planes: np.ndarray, first: int, step: int, start: int, count: int, room: np.ndarray) -> None:
+    """A^T z in the first `count` places, in place; planes as in `_line_to_points`, room (6, STRIP)."""
+    z0, z7 = _row(planes, first, start), _row(planes, first + 7 * step, start)
+    size = z0.size
+    for pair in range(3):
+        z, other = (
+            _row(planes, first + (2 * pair + 1) * step, start),
+            _row(planes, first + (2 * pair + 2) * step, start),
+        )
+        sums, differences = room[pair], room[3 + pair]
+        for i in range(size):
+            sums[i], differences[i] = add_mod(z[i], other[i]), sub_mod(z[i], other[i])
     for place in range(count):
-        ones, twos, halves = (z1, z3, z5) if place % 2 == 0 else (z2, z4, z6)
-        up = np.uint64(place)
-        result = results[place]
+        odd = 3 * (place % 2)
+        ones, twos, halves = room[odd], room[odd + 1], room[odd + 2]
+        up, result = np.uint64(place), _row(planes, first + place * step, start)
         if place == 0:
-            for i in range(z0.size):
+            for i in range(size):
                 result[i] = fold(z0[i] + ones[i] + twos[i] + halves[i])
         else:
-            for i in range(z0.size):
+            for i in range(size):
                 result[i] = fold(ones[i] + rotate(twos[i], up) + rotate(halves[i], S61 - up))
-    last = results[count - 1]
-    for i in range(z0.size):
+    last = _row(planes, first + (count - 1) * step, start)
+    for i in range(size):
         last[i] = add_mod(last[i], z7[i])
-    for place in range(count):
-        line[place] = results[place]
 
 
 @compiled
 def points_to_tiles(points: np.ndarray, high: int, wide: int) -> None:
     """A^T z A in place, in the first high x wide places; points (8, 8, size)."""
-    for k in range(8):
-        _line_to_results(points[:, k], high)
-    for k in range(high):
-        _line_to_results(points[k], wide)
+    room = np.empty((6, STRIP), dtype=np.uint64)
+    planes = points.reshape(64, points.shape[2])
+    for start in range(0, points.shape[2], STRIP):
+        for k in range(8):
+            _line_to_results(planes, k, 8, start, high, room)
+        for k in range(high):
+            _line_to_results(planes, 8 * k, 1, start, wide, room)
 
 
 @compiled
 def scatter_tiles(tiles: np.ndarray, high: int, wide: int, down: int, across: int, out: np.ndarray) -> None:
     """out (n, o, h, w) += the results of tiles (8, 8, o * n * down * across)."""
     n, o, h, w = out.shape
-    for a in range(high):
-        for b in range(wide):
-            plane = tiles[a, b]
-            at = 0
-            for channel in range(o):
-                for image in range(n):
-                    for y in range(a, a + down * high, high):
-                        if y >= h:
-                            at += across
-                            continue
-                        row = out[image, channel, y]
-                        for z in range(b, b + across * wide, wide):
-                            if z < w:
-                                row[z] = add_mod(row[z], plane[at])
-                            at += 1
+    at = 0
+    for channel in range(o):
+        for image in range(n):
+            plane = out[image, channel]
+            for y in range(0, down * high, high):
+                for z in range(0, across * wide, wide):
+                    for a in range(min(high, h - y)):
+                        for b in range(min(wide, w - z)):
+                            plane[y + a, z + b] = add_mod(plane[y + a, z + b], tiles[a, b, at])
+                    at += 1
