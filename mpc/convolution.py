@@ -32,6 +32,8 @@ _FEWEST_TILES = 32
 _FEWEST_FILTERS = 8
 _THIN = 4
 """So few channels are multiplied one by one: BLAS has nothing to gain there."""
+FEW_FILTERS = 8
+"""Nor with so few filters a group: taking patches apart would cost more than all products."""
 _KERNELS = range(3, 7)
 
 
@@ -45,8 +47,18 @@ class Filters:
     @cached_property
     def rows(self) -> np.ndarray:
         """(6, groups, o / groups, c / groups * prod(kernel)) float64, limbs."""
+        return fp.limbs(self.grouped)
+
+    @cached_property
+    def grouped(self) -> np.ndarray:
+        """(groups, o / groups, c / groups * prod(kernel)) over F_p."""
         groups = self.windows.groups
-        return fp.limbs(self.values.reshape(groups, self.values.shape[0] // groups, -1))
+        return np.ascontiguousarray(self.values).reshape(groups, self.values.shape[0] // groups, -1)
+
+    @property
+    def few(self) -> bool:
+        """Are there so few of them that their products are made one by one?"""
+        return self.grouped.shape[1] <= FEW_FILTERS
 
     @cached_property
     def points(self) -> np.ndarray:
@@ -62,7 +74,10 @@ class Filters:
 
     def lay_out(self, x: tuple[int, ...]) -> None:
         """Make now what a convolution of an input of this shape will need."""
-        _ = self.points if self.tiles(x) else self.rows
+        if self.tiles(x):
+            _ = self.points
+        elif not self.few:
+            _ = self.rows
 
 
 def tiles(x: tuple[int, ...], filters: tuple[int, ...], windows: Windows) -> tuple[int, int] | None:
@@ -87,7 +102,7 @@ def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) 
     base = np.broadcast_to(fp.zeros(()) if offset is None else offset, out.shape)
     across = filters.tiles(x.shape)
     if across is None:
-        _by_patches(x, filters, base, out)
+        (_one_by_one if filters.few else _by_patches)(x, filters, base, out)
     else:
         out[:] = base
         _by_tiles(np.ascontiguousarray(x), filters, across, out)
@@ -119,6 +134,22 @@ def _by_patches(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarr
                 np.matmul(right[..., part], columns[:, :, part], out=found)
                 sums = added.reshape(len(some), groups * per_group, -1)
                 kernels.recombine_images(found.reshape(6, groups * per_group, -1), sums)
+            out[place] = added
+
+
+def _one_by_one(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarray) -> None:
+    """The same for few filters, with whole elements."""
+    windows, left = filters.windows, filters.grouped
+    groups, per_group, inner = left.shape
+    positions = out.shape[2:]
+    most = max(1, BLOCK_BYTES // (8 * groups * max(inner, per_group)))
+    images = max(1, min(x.shape[0], most // prod(positions)))
+    for start in range(0, x.shape[0], images):
+        for block in blocks(positions, most):
+            place = (slice(start, start + images), slice(None), *block)
+            added = np.array(base[place], order="C")
+            patches = windows.patches(x[start : start + images], block)
+            kernels.multiply_patches(left, patches, added.reshape(len(added), groups * per_group, -1))
             out[place] = added
 
 

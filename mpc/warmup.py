@@ -63,11 +63,13 @@ def _arithmetic() -> None:
         fp.matmul(x[:1], y)
         fp.matmul(x.reshape(1, -1), y.reshape(-1, 1))
     windows = Windows(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))
-    for channels, images in ((8, 1), (8, 32), (1, 32)):  # by patches, and by tiles of many channels and of few
-        filters, x = Filters(fp.zeros((8, channels, 3, 3)), windows), fp.zeros((images, channels, 8, 8))
-        convolve(x, filters)
-        x.flags.writeable = False
-        convolve(x, filters)
+    # by patches, of many filters and of few; by tiles, of many channels and of few
+    for count, channels, images in ((16, 8, 1), (2, 8, 1), (16, 8, 32), (16, 1, 32)):
+        for changeable in (True, False):
+            values, x = fp.zeros((count, channels, 3, 3)), fp.zeros((images, channels, 8, 8))
+            for array in (values, x):
+                array.flags.writeable = changeable
+            convolve(x, Filters(values, windows))
 
 
 def _plan() -> Plan:

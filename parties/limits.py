@@ -6,7 +6,7 @@ import threading
 from math import prod
 
 from mpc.compiler.plan import Plan
-from mpc.convolution import BLOCK_BYTES, POINT_BYTES, TILE, tiles
+from mpc.convolution import BLOCK_BYTES, FEW_FILTERS, POINT_BYTES, TILE, tiles
 from mpc.cost import plan_cost, stored_bytes
 from mpc.encoding import field_size
 from mpc.errors import PlanError
@@ -24,6 +24,8 @@ _PER_HELD_BYTE = 4
 """Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
 _PER_ELEMENT = 64
 """An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
+_PER_WHOLE_ELEMENT = 24
+"""The same where few filters are multiplied with whole elements."""
 _PER_PATCH_ELEMENT = 128
 """An element of what lies under a window, or of the product with it: itself and its limbs, of both."""
 
@@ -64,7 +66,8 @@ def _tiles(gate: Convolution, bound: Plan) -> tuple[int, int] | None:
 def _patches(gate: Convolution, bound: Plan) -> int:
     """Bytes of what a convolution makes of its input, a few windows or tiles at a time (`mpc.convolution`)."""
     (images, filters, *positions), (_, *each) = bound.wire[gate.out].sizes, bound.wire[gate.second].sizes
-    window = max(prod(each) * gate.windows.groups, filters) * _PER_PATCH_ELEMENT
+    few = filters // gate.windows.groups <= FEW_FILTERS
+    window = max(prod(each) * gate.windows.groups, filters) * (_PER_WHOLE_ELEMENT if few else _PER_PATCH_ELEMENT)
     if counts := _tiles(gate, bound):
         tile = 2 * TILE * TILE * max(filters, each[0]) * 8
         return min(tile * images * prod(counts), max(tile * prod(counts), 2 * POINT_BYTES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mpc.kernels.scalar import HALF, ZERO, P, compiled, fold, fold_wide, multiply_add_wide, rotate
+from mpc.kernels.scalar import HALF, ZERO, P, add_mod, compiled, fold, fold_wide, mul_mod, multiply_add_wide, rotate
 
 
 @compiled
@@ -93,3 +93,20 @@ def recombine_images(products: np.ndarray, sums: np.ndarray) -> None:
         for image in range(n):
             part = slice(image * places, (image + 1) * places)
             recombine(products[:, row, part], sums[image, row], sums[image, row])
+
+
+@compiled
+def multiply_patches(filters: np.ndarray, patches: np.ndarray, sums: np.ndarray) -> None:
+    """sums += filters @ patches for each image, element by element.
+
+    Shapes: filters (g, o, k), patches (n, g * k, places), sums (n, g * o, places).
+    """
+    groups, count, inner = filters.shape
+    for image in range(patches.shape[0]):
+        for group in range(groups):
+            for place in range(inner):
+                row = patches[image, group * inner + place]
+                for filter_ in range(count):
+                    factor, result = filters[group, filter_, place], sums[image, group * count + filter_]
+                    for i in range(result.size):
+                        result[i] = add_mod(result[i], mul_mod(factor, row[i]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 import numpy as np
@@ -17,6 +18,14 @@ from tests.support import naive
 from tests.support.bilinear_cases import geometries
 from tests.support.effort import FULL, examples
 from tests.support.elements import KINDS, adversarial
+
+
+@pytest.fixture(autouse=True, scope="module", params=[8, 0], ids=["elements", "limbs"])
+def few(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Few filters are multiplied with whole elements, many by limbs; here every one is, once so and once so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "FEW_FILTERS", request.param)
+        yield
 
 
 def plane(kernel: tuple, groups: int = 1, stride: int = 1, pads: tuple = (0, 0)) -> Windows:
