@@ -48,6 +48,7 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
             raise node.origin.refuse(error.what, remedy="replace it by a smaller one that does the same") from None
         state.values[node.writes] = _with_known(value, node)
     left = [state.leave(index) for index in range(len(graph.outputs))]
+    state.choose_openings()
     state.choose_masks()
     outputs = tuple(out for out, _ in left)
     plan = Plan(inputs=inputs, outputs=outputs, wires=tuple(state.wires.values()), gates=tuple(state.gates))
