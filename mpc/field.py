@@ -3,11 +3,13 @@
 Matrix products go through float64 BLAS exactly: centred representatives in three signed
 limbs of 21, 20 and 20 bits, six products by Karatsuba's identity, recombined with rotations.
 A limb sum is at most 1.5 * 2^20 in size, so an inner dimension of 3,640 stays below 2^53.
+A public matrix of small integers is not split: three to five digits of the other one are enough.
 Few rows take a compiled loop with 128-bit accumulators instead.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,6 +20,9 @@ from mpc import kernels
 BITS = 61
 P = (1 << BITS) - 1
 MAX_INNER = 3640
+EXACT_BITS = 53
+FEWER_PRODUCTS = 5
+"""The most digits that take less time than the six products of limbs."""
 THIN_ROWS = 6
 
 
@@ -102,14 +107,18 @@ class Operand:
     """A right operand (k, n) of matrix products, its layouts made once and kept.
 
     A weight matrix is multiplied by every run of a session; its limbs are split once.
+
+    Args:
+        public: its elements may decide how it is multiplied: small ones take half as long.
     """
 
     values: np.ndarray = field(repr=False)
+    public: bool = False
 
     @cached_property
     def stack(self) -> dict[tuple[int, ...], Operand]:
         """Each matrix of a stack (..., k, n), by its place."""
-        return {place: Operand(self.values[place]) for place in np.ndindex(self.values.shape[:-2])}
+        return {place: Operand(self.values[place], self.public) for place in np.ndindex(self.values.shape[:-2])}
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -121,10 +130,42 @@ class Operand:
         """(6, k, n) float64, see `kernels.split_limbs`."""
         return limbs(self.values)
 
+    @cached_property
+    def small(self) -> Small | None:
+        """The matrix as one of small integers, if it is public and is one."""
+        if not self.public or self.values.size == 0:
+            return None
+        signed = to_signed(self.values).astype(np.float64)
+        reach = math.frexp(float(np.abs(signed).sum(axis=0).max()))[1]
+        width = min(EXACT_BITS - reach, EXACT_BITS // 2)
+        return Small(signed, width) if width * (FEWER_PRODUCTS) > BITS else None
+
     def lay_out(self, rows: int) -> None:
         """Make now what a product with this many rows will need."""
         for matrix in self.stack.values() if self.values.ndim > 2 else (self,):
-            _ = matrix.rows if rows <= THIN_ROWS else matrix.limbs
+            _ = matrix.rows if rows <= THIN_ROWS else matrix.small or matrix.limbs
+
+
+@dataclass(frozen=True)
+class Small:
+    """A matrix of integers so small that float64 holds its products with digits of `width` bits exactly.
+
+    The largest column's sum of sizes is below 2^(53 - width), and a digit at most 2^(width - 1): so is every
+    partial sum of a product below 2^52.
+    """
+
+    matrix: np.ndarray = field(repr=False)
+    width: int
+
+    def times(self, a: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """a (m, k) times it, plus an offset (m, n), over F_p: a product for each digit."""
+        (m, k), n, count = a.shape, self.matrix.shape[1], BITS // self.width + 1
+        digits = np.empty((count * m, k), dtype=np.float64)
+        kernels.split_digits(np.ascontiguousarray(a).reshape(-1), self.width, digits.reshape(count, -1))
+        out = np.empty((m, n), dtype=np.uint64)
+        products = (digits @ self.matrix).reshape(count, -1)
+        kernels.join_digits(products, self.width, offset.reshape(-1), out.reshape(-1))
+        return out
 
 
 def limbs(a: np.ndarray) -> np.ndarray:
@@ -149,6 +190,8 @@ def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = N
         raise ValueError(f"inner dimensions differ: {a.shape} @ {right.values.shape}")
     out = np.empty((m, n), dtype=np.uint64)
     base = zeros((m, n)) if offset is None else np.ascontiguousarray(np.broadcast_to(offset, (m, n)))
+    if m > THIN_ROWS and right.small is not None:
+        return right.small.times(a, base)
     if m <= THIN_ROWS:
         kernels.matmul_thin(np.ascontiguousarray(a), right.rows, out)
         return add(out, base) if offset is not None else out

@@ -60,6 +60,8 @@ def _arithmetic() -> None:
         for operation in (fp.add, fp.sub, fp.mul):
             operation(x, y)
         fp.matmul(x, y, offset=x)
+        fp.matmul(x, fp.Operand(y, public=True), offset=x)
+        fp.matmul(x, fp.Operand(y, public=True))
         fp.matmul(x[:1], y)
         fp.matmul(x.reshape(1, -1), y.reshape(-1, 1))
     windows = Windows(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))

@@ -8,6 +8,12 @@ from is part of the plan, because the provider deals for it:
 * derived    a := s - (a bilinear function of other masks), s expanded from seeds: costs no
              dealt byte, but no party holds a share of it (the s-form).
 * inherited  a is a public linear function of other masks.
+
+Two kinds of wire are not masked:
+
+* public     a weight that all parties and the provider know: a = 0, and nothing is dealt for it.
+* unopened   there is no x^: the parties hold shares of x itself, and compute public linear maps of
+             it until one result is opened under a mask of its own.
 """
 
 from __future__ import annotations
@@ -47,6 +53,8 @@ class Masking(StrEnum):
     DRAWN = "drawn"
     DERIVED = "derived"
     INHERITED = "inherited"
+    PUBLIC = "public"
+    UNOPENED = "unopened"
 
 
 class Frozen(BaseModel):

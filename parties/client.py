@@ -50,7 +50,7 @@ from parties.layout import LocalLayout
 from parties.ordering import Stock
 from parties.participant import Progress
 from parties.relay import Link, Relay
-from parties.roles import Recipients, assign, refuse_machines
+from parties.roles import SECRET, Recipients, assign, refuse_machines
 from parties.ticket import Ticket
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
@@ -143,6 +143,7 @@ class Cluster(_Closing):
         samples: Mapping[str, np.ndarray] | None = None,
         shapes: Shapes | None = None,
         batch: int | None = None,
+        weights: str = SECRET,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs.
 
@@ -157,11 +158,13 @@ class Cluster(_Closing):
             samples: data of every input, for a model whose bounds cannot be proved: see `compile_model`.
             shapes: sizes of dimensions that the model leaves open, by input; None for the batch.
             batch: rows of every run, if that is known: what was dealt ahead for them is used (`deal`).
+            weights: "public" tells the model to all parties and the provider, which makes it much faster; other
+                clients are not told.
 
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
         """
-        roles = assign(self.config.name, owners, recipients)
+        roles = assign(self.config.name, owners, recipients, weights)
         return self.open(compile_model(model, ranges, roles, samples, shapes), batch)
 
     def deal(
@@ -178,14 +181,15 @@ class Cluster(_Closing):
 
         Raises:
             ModelError, PolicyError, PeerError: as `session`.
-            PlanError: more than a party keeps.
+            PlanError: more than a party keeps, or the plan's weights are public.
         """
         if runs < 1 or sessions < 1 or runs % sessions:
             raise UsageError(f"{runs} runs cannot be shared by {sessions} sessions", remedy="make it a multiple")
         if isinstance(model, Plan):
             plan = model
         else:
-            roles = assign(self.config.name, choices.pop("owners", None), choices.pop("recipients", None))
+            said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
+            roles = assign(self.config.name, **said)
             plan = compile_model(model, roles=roles, **choices).plan
         refuse_machines(plan, self.parties.names, self.config.provider.name)
         batches = split(plan, batch) * (runs // sessions)

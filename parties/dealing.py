@@ -8,15 +8,18 @@ before the run can be used.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
+import numpy as np
 
 from mpc.compiler.plan import Plan
 from mpc.correlations import BundleId, Corrections, CorrectionsDigest, corrected_party
 from mpc.cost import plan_cost
+from mpc.encoding import view_field
 from mpc.errors import IntegrityError, MpcError, PeerError, SessionError
 from mpc.prg import SEED_BYTES, Seed
 from parties import frames, manifest, telemetry
@@ -26,7 +29,7 @@ from parties.frames import Chunk
 from parties.manifest import Manifest
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.terms import Terms
-from parties.transport import connect, from_rpc, room
+from parties.transport import connect, from_rpc, pieces, room
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,33 @@ class Dealings:
         """The bundle of the weights, which opens the session at the provider."""
         self._limits[session_id] = plan
         agreed = provider_pb2.SessionTerms(plan=plan.canonical, parties=terms.parties, nonces=terms.nonces)
-        return self._fetch(terms, BundleId(session_id, 0, 1), agreed, 0)
+        return self._fetch(terms, BundleId(session_id, 0, 1), 0, {"terms": agreed})
 
-    def fetch(self, terms: Terms, bundle: BundleId) -> Delivery:
-        """The bundle of one run."""
+    def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
+        """Tell the provider the session's public weights, in plan order: it deals for what is made of them."""
+        provider = self._config.provider
+
+        def parts() -> Iterator[provider_pb2.WeightsPart]:
+            yield provider_pb2.WeightsPart(header=provider_pb2.WeightsHeader(session_id=terms.session_id))
+            for values in weights.values():
+                for piece in pieces(view_field(values)):
+                    yield provider_pb2.WeightsPart(chunk=piece)
+
+        try:
+            self._stub.Weights(parts(), timeout=self._config.deadlines.setup, wait_for_ready=False)
+        except grpc.RpcError as error:
+            raise from_rpc(error, provider.name, provider.address) from None
+
+    def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
+        """The bundle of one run.
+
+        weights: digest of the public weights that this party holds; empty if there are none.
+        """
         plan = self._limits.get(bundle.session)
         if plan is None:
             raise SessionError("the session ended while this run was prepared")
         most = plan_cost(plan, bundle.batch).dealt
-        return self._fetch(terms, bundle, None, most)
+        return self._fetch(terms, bundle, most, {"weights": weights})
 
     def finish(self, session_id: bytes) -> None:
         """Tell the provider, without waiting, that the session is over."""
@@ -89,11 +110,11 @@ class Dealings:
                 call = self._stub.Finish.future(request, timeout=self._config.deadlines.connect)
                 call.add_done_callback(lambda _: None)  # it holds the call: one that nobody holds is cancelled
 
-    def _fetch(self, terms: Terms, bundle: BundleId, agreed: provider_pb2.SessionTerms | None, most: int) -> Delivery:
+    def _fetch(self, terms: Terms, bundle: BundleId, most: int, more: dict[str, Any]) -> Delivery:
         provider = self._config.provider
         mine = terms.parties[corrected_party(bundle, len(terms.parties))] == self._config.name
         expected = most if mine else 0
-        request = provider_pb2.DealRequest(session_id=bundle.session, run=bundle.run, batch=bundle.batch, terms=agreed)
+        request = provider_pb2.DealRequest(session_id=bundle.session, run=bundle.run, batch=bundle.batch, **more)
         try:
             replies = frames.deal(self._channel, request, self._config.deadlines.setup)
             first = next(replies)

@@ -10,6 +10,7 @@ from mpc.compiler.plan import Plan
 from mpc.errors import HandshakeError, MpcError, SessionError
 from parties.calls import Parties, PartyClient
 from parties.pb import party_pb2
+from parties.stock import refuse_public_weights
 from parties.terms import Terms
 
 Stored = Callable[[int, int], None]
@@ -52,8 +53,9 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
 
     Raises:
         PolicyError: a party does not let this client open sessions of the plan.
-        PlanError: it is more than a party keeps.
+        PlanError: it is more than a party keeps, or its weights are public.
     """
+    refuse_public_weights(plan)
     terms, seconds = propose(parties, plan), parties.config.deadlines.setup
     agreed = party_pb2.StockTerms(
         plan_digest=terms.plan_digest, parties=terms.parties, nonces=terms.nonces, batches=batches

@@ -23,7 +23,7 @@ from mpc.encoding import decode_field, digest, encode_field, field_size
 from mpc.errors import DeadlineError, IntegrityError, PeerError, SessionError
 from mpc.prg import Seed, expand_field
 from mpc.schedule import schedule
-from mpc.wires import Wire
+from mpc.wires import Masking, Wire
 from parties import manifest
 from parties.calls import Parties, PartyClient
 from parties.manifest import Manifest
@@ -70,7 +70,7 @@ class Participant:
     # -- inputs
 
     def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
-        """Mask and submit every weight that this client owns: int64 integers by wire."""
+        """Mask and submit every weight that this client owns, public ones as they are: int64 integers by wire."""
         self._enter(BundleId(self.id, 0, 1), self.plan, [gate.out for gate in self.plan.weights], values)
 
     def enter(self, run: int, batch: int, values: Mapping[str, np.ndarray]) -> None:
@@ -82,17 +82,23 @@ class Participant:
         wires = [plan.wire[name] for name in names if plan.wire[name].holders == (self.me,)]
         if not wires:
             return
-        request = party_pb2.MasksRequest(session_id=self.id, run=bundle.run)
-        replies = self.parties.each(lambda party: party.call("Masks", request, self.deadlines.setup))
-        checked = [self._manifest(name, bundle, reply.manifest) for name, reply in self._named(replies)]
-        seeds = self._collect([wire.name for wire in wires], checked, [reply.seeds for reply in replies])
-        masked = {wire.name: _mask(wire, values[wire.name], seeds[wire.name]) for wire in wires}
+        seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC])
+        sent = {wire.name: _mask(wire, values[wire.name], seeds.get(wire.name, [])) for wire in wires}
 
         def submit(party: PartyClient) -> None:
-            for name, data in masked.items():
+            for name, data in sent.items():
                 party.call("Submit", _submission(self.id, bundle.run, name, data), self.deadlines.submit)
 
         self.parties.each(submit)
+
+    def _seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
+        """Every party's seed of the mask of each of these inputs."""
+        if not wires:
+            return {}
+        request = party_pb2.MasksRequest(session_id=self.id, run=bundle.run)
+        replies = self.parties.each(lambda party: party.call("Masks", request, self.deadlines.setup))
+        checked = [self._manifest(name, bundle, reply.manifest) for name, reply in self._named(replies)]
+        return self._collect(wires, checked, [reply.seeds for reply in replies])
 
     def _named(self, answers: list) -> Iterator[tuple]:
         return zip(self.parties.names, answers, strict=True)
@@ -256,7 +262,7 @@ def poll(ask: Callable[[], Found | None], seconds: float) -> Found | None:
 
 
 def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> bytes:
-    """x^ = x + sum of the parties' mask shares, canonical bytes."""
+    """x^ = x + sum of the parties' mask shares, canonical bytes; x itself of a wire that is public."""
     total = fp.from_signed(values)
     for seed in seeds:
         total = fp.add(total, expand_field(seed, wire.sizes))

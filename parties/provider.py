@@ -1,7 +1,8 @@
 """The crypto-provider: deals correlations for sessions that all their parties have agreed on.
 
-Per session it keeps the plain masks of the weights, nothing else; every bundle is dealt from
-fresh seeds, once, and each party is given its own part of it once.
+Per session it keeps the plain masks of the weights - of public ones the weights, which the first
+party hands over - and nothing else; every bundle is dealt from fresh seeds, once, and each party
+is given its own part of it once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import mpc
 from mpc.compiler.plan import Plan
 from mpc.correlations import BundleId, CorrectionsDigest, corrected_party
 from mpc.cost import plan_cost
-from mpc.errors import HandshakeError, PlanError, PolicyError, SessionError
+from mpc.errors import HandshakeError, PeerError, PlanError, PolicyError, SessionError
 from mpc.interpret.dealer import Dealt, SessionMasks, dealing
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy, frames, manifest
@@ -30,8 +31,11 @@ from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.pb.provider_pb2 import DealPart
 from parties.telemetry import Counters, logger
 from parties.terms import Terms
-from parties.transport import PROTOCOL, answers, caller, slices, streams
+from parties.transport import PROTOCOL, answers, caller, collect, ends_within, slices, streams
+from parties.weights import PublicWeights
 
+_PATIENCE = 0.75
+"""Part of a caller's own deadline that it waits for public weights: it is told by whom they are missing."""
 _REMEMBERED = 4096
 """Ended sessions that are told from ones that never were."""
 
@@ -96,6 +100,12 @@ class _Session:
     over: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     dealing: threading.Lock = field(default_factory=threading.Lock)
+    changed: threading.Condition = field(init=False)
+    weights: PublicWeights = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.changed = threading.Condition(self.lock)
+        self.weights = PublicWeights(self.plan, self.terms.parties[0], self.masks.public)
 
 
 class ProviderService(provider_pb2_grpc.ProviderServicer):
@@ -160,6 +170,30 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         yield DealPart(end=provider_pb2.DealEnd(manifest=bundle.signed, deal_seconds=bundle.seconds))
 
     @answers
+    def Weights(
+        self, request: Iterator[provider_pb2.WeightsPart], context: grpc.ServicerContext
+    ) -> provider_pb2.WeightsReply:
+        party, deadlines = caller(context), self._config.deadlines
+        with ends_within(context, deadlines.connect):
+            first = next(request, provider_pb2.WeightsPart())
+        if first.WhichOneof("part") != "header":
+            raise PeerError("the first message of public weights is their header", peer=party)
+        session = self._session(first.header.session_id)
+        with session.lock:
+            session.weights.begin(party)
+            session.used_at = self._clock()
+        try:
+            with ends_within(context, deadlines.setup):
+                data = collect((part.chunk for part in request), session.weights.size, "the public weights", party)
+            with session.lock:
+                session.weights.take(data)
+        finally:
+            with session.lock:
+                session.weights.receiving = False
+                session.changed.notify_all()
+        return provider_pb2.WeightsReply()
+
+    @answers
     def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:
         with self._lock:
             session = self._sessions.get(request.session_id)
@@ -218,6 +252,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         """Give back what a forgotten session held, once a deal that may be under way is done."""
         with session.lock:
             session.over = True
+            session.changed.notify_all()
         with session.dealing, session.lock:
             self._budget.give(session.granted + sum(bundle.held for bundle in session.bundles.values()))
             session.bundles.clear()
@@ -237,9 +272,14 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
     def _fetch(self, session: _Session, request: provider_pb2.DealRequest, party: str) -> _Bundle:
         """The bundle of which this party is given its part now, once; the first that asks has it dealt."""
         with session.lock:
+            if request.run:
+                patience = _PATIENCE * self._config.deadlines.setup
+                session.changed.wait_for(lambda: session.over or session.weights.here, patience)
             if session.over:
                 raise SessionError("this session is over", remedy="start a new session")
             session.used_at = self._clock()
+            if request.run:
+                session.weights.check(party, request.weights)
             if request.run not in session.bundles:
                 self._begin(session, request)
             bundle = session.bundles[request.run]

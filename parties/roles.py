@@ -7,22 +7,32 @@ sorted, so that the order in which they are listed does not make another plan.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mpc.compiler.lower import Roles
 from mpc.compiler.plan import Plan
 from mpc.errors import UsageError
 from parties.config import check_name
 
+SECRET, PUBLIC = "secret", "public"
+"""What weights are to the parties and the provider."""
 Recipients = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """Who receives all outputs, or output -> who receives it."""
 
 
-def assign(me: str, owners: Mapping[str, str] | None = None, recipients: Recipients | None = None) -> Roles:
+def assign(
+    me: str, owners: Mapping[str, str] | None = None, recipients: Recipients | None = None, weights: str = SECRET
+) -> Roles:
     """The roles of a model whose owner and coordinator is `me`, which also has all that is not said.
 
+    Args:
+        weights: `SECRET` or `PUBLIC`: whether the parties and the provider are told the model.
+
     Raises:
-        UsageError: a name that can be no certificate's.
+        UsageError: a name that can be no certificate's, or another word for the weights.
     """
+    if weights not in (SECRET, PUBLIC):
+        raise UsageError(f"weights are {SECRET!r} or {PUBLIC!r}, not {weights!r}")
     readers = recipients if isinstance(recipients, Mapping) else {}
     everyone = (me,) if recipients is None or isinstance(recipients, Mapping) else _names(recipients)
     return Roles(
@@ -31,10 +41,11 @@ def assign(me: str, owners: Mapping[str, str] | None = None, recipients: Recipie
         everyone,
         {given: _name(owner) for given, owner in (owners or {}).items()},
         {out: _names(names) for out, names in readers.items()},
+        weights == PUBLIC,
     )
 
 
-def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str]) -> Roles:
+def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str], weights: str = SECRET) -> Roles:
     """The same from `--owner INPUT=NAME`, `--recipient [OUTPUT=]NAME`; names add up, one without output is for all
     outputs that have none of their own."""
     owned: dict[str, str] = {}
@@ -49,8 +60,16 @@ def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str]) -> Ro
     for entry in recipients:
         out, separator, name = entry.rpartition("=")
         (readers.setdefault(out, []) if separator else everyone).append(name)
-    roles = assign(me, owned, everyone or None)
-    return Roles(me, me, roles.recipients, roles.owners, {out: _names(names) for out, names in readers.items()})
+    roles = assign(me, owned, everyone or None, weights)
+    return replace(roles, readers={out: _names(names) for out, names in readers.items()})
+
+
+def known_weights(plan: Plan) -> str | None:
+    """`PUBLIC` or `SECRET`, as the plan has it, or that it has both; None if it has no weights."""
+    public, every = len(plan.public_weights), len(plan.weights)
+    if not every:
+        return None
+    return SECRET if not public else PUBLIC if public == every else f"partly {PUBLIC}"
 
 
 def others(roles: Roles, me: str) -> list[str]:

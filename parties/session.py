@@ -21,11 +21,13 @@ from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import decode_field, digest, encode_field, field_size
 from mpc.errors import EncodingError, InputError, MpcError, PeerError, PolicyError, SessionError
+from mpc.gates.base import mask_name
 from mpc.gates.input import Input
 from mpc.interpret.party import Buffer, PartyRun, SessionWires
 from mpc.prg import Seed
 from mpc.schedule import Step
-from mpc.shares import Lane, Masked
+from mpc.shares import Lane
+from mpc.wires import Masking
 from parties import telemetry
 from parties.config import PartyConfig
 from parties.dealing import Dealings, Receipt
@@ -94,6 +96,7 @@ class Session:
         self._weights_signed = SignedManifest()
         self._asked: set[str] = set()
         self._attached: set[str] = set()
+        self._handed_over = False
         self._runs: dict[int, Run] = {}
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="online")
         self._log = telemetry.logger(session=self.id.hex()[:16])
@@ -171,7 +174,8 @@ class Session:
     def _prepare(self, number: int, batch: int, following: int, held: int) -> Receipt:
         plan = self.plan.bind(batch)
         bundle_id = BundleId(self.id, number, batch)
-        delivery = self._dealings.fetch(self.terms, bundle_id)
+        self._hand_over()
+        delivery = self._dealings.fetch(self.terms, bundle_id, self._wires.public_digest(plan))
         if not self._stocked:  # then it is there since it was dealt
             self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = Bundle(bundle_id, delivery.seed, plan.online, plan.wire, delivery.corrections)
@@ -187,6 +191,13 @@ class Session:
             self._require_open()
             self._runs[number] = Run(number, batch, following, plan, receipt.signed, held, party)
         return receipt
+
+    def _hand_over(self) -> None:
+        """Tell the provider the public weights, once, if it is this party that does."""
+        mine = bool(self.plan.public_weights) and self._index == 0
+        if mine and not self._handed_over and isinstance(self._dealings, Dealings):
+            self._dealings.hand_over(self.terms, self._wires.public(self.plan))
+            self._handed_over = True
 
     def _transcript_key(self) -> bytes:
         """A value that all parties know and nobody else: without it a digest of the openings would let whoever
@@ -209,9 +220,10 @@ class Session:
             run = self._run(number) if number else None
             gates = run.plan.online if run else self.plan.weights
             entered = [gate.out for gate in gates if isinstance(gate, Input)]
-            owned = [wire for wire in entered if self.plan.wire[wire].holders == (owner,)]
+            masked = [wire for wire in entered if self.plan.wire[wire].masking is not Masking.PUBLIC]
+            owned = [wire for wire in masked if self.plan.wire[wire].holders == (owner,)]
             if not owned:
-                raise PolicyError(f"{owner!r} owns no input of run {number}")
+                raise PolicyError(f"{owner!r} owns no input of run {number} that is masked")
             if run is not None:
                 self._burn(run)
                 run.asked_at = run.asked_at or time.monotonic()
@@ -244,7 +256,8 @@ class Session:
                 raise PolicyError(f"{owner!r} does not own the input wire {wire}")
             if wire in (run.given if run else self._wires.masked):
                 raise InputError(f"the input wire {wire} was submitted before")
-            if wire not in (run.asked if run else self._asked):
+            masked = plan.wire[wire].masking is not Masking.PUBLIC
+            if masked and wire not in (run.asked if run else self._asked):
                 raise SessionError(f"the input wire {wire} was submitted before its mask was asked for")
             return field_size(plan.wire[wire].sizes)
 
@@ -257,7 +270,9 @@ class Session:
             public = decode_field(data, plan.wire[wire].sizes)
             if run is None:
                 gate = next(gate for gate in plan.weights if gate.out == wire)
-                self._wires.masked[wire] = Masked(public, self._weights_bundle().take(gate.name, f"mask:{wire}"))
+                masked = not gate.is_public(plan.wire)
+                mask = self._weights_bundle().take(gate.name, mask_name(wire)) if masked else None
+                self._wires.add(plan.wire[wire], public, mask)
                 self._ready.notify_all()
                 return
             run.given[wire] = public

@@ -129,8 +129,8 @@ class Stocked:
         """The weights' masks."""
         return self._read(terms, BundleId(session_id, 0, 1), self.plan.weights, self.plan.wire, 0)
 
-    def fetch(self, terms: Terms, bundle: BundleId) -> Delivery:
-        """The bundle of one run.
+    def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
+        """The bundle of one run; a stock's plan has no public weights.
 
         Raises:
             PlanError: it was dealt for another number of rows.
@@ -175,6 +175,16 @@ class Stocked:
                 if correlation.holders:
                     wire = correlation.name.removeprefix(mask_name(""))
                     checked.check_seed(wire, self._me, sub_seed(draws, gate, correlation))
+
+
+def refuse_public_weights(plan: Plan) -> None:
+    """`PlanError` if correlations depend on weights that are only known once a session is open."""
+    if plan.public_weights:
+        raise PlanError(
+            "nothing can be dealt ahead for a model whose weights are public",
+            cause="what is dealt for it depends on its weights, and they are entered when a session is open",
+            remedy="leave 'mpc deal' out: runs are dealt as they come; or compile it with --weights secret",
+        )
 
 
 class Stocks:
@@ -223,6 +233,7 @@ class Stocks:
             PlanError: more runs, rows or bytes than this party allows.
             ConfigError: the disk is full, or fails.
         """
+        refuse_public_weights(plan)
         if not 1 <= len(batches) <= MOST_RUNS:
             raise PlanError(f"a stock of {len(batches)} runs; 1 to {MOST_RUNS:,} are possible")
         mine = terms.parties.index(self._config.name)
@@ -281,7 +292,8 @@ class Stocks:
             if order.over or run != order.stored or run > len(order.batches):
                 raise SessionError(f"bundle {run} of this stock was stored before, or comes too early")
             try:
-                delivery = self._dealings.fetch(order.terms, BundleId(session_id, run, order.batches[run - 1]))
+                bundle = BundleId(session_id, run, order.batches[run - 1])
+                delivery = self._dealings.fetch(order.terms, bundle, weights=b"")
                 return self._write(order, delivery)
             except BaseException:
                 self._give_up(order)

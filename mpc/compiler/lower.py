@@ -19,10 +19,11 @@ import numpy as np
 from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Range, Shape
 from mpc.compiler.plan import PlanInput, PlanOutput
 from mpc.compiler.ranges import ROUNDING, Interval, Product
+from mpc.compiler.unopened import leave_unopened
 from mpc.gates import GATES
 from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
-from mpc.gates.linear import LinearMap
+from mpc.masks import shared_masks
 from mpc.wires import BATCH, MAX_BITS, Masking, Wire
 
 FRACTION_BITS = 16
@@ -54,6 +55,7 @@ class Roles:
         owners: input -> who enters it.
         recipients: of every output that `readers` does not name.
         readers: output -> who receives it.
+        public_weights: the model is no secret: all parties and the provider are told its weights.
     """
 
     model_owner: str = "coordinator"
@@ -61,6 +63,7 @@ class Roles:
     recipients: tuple[str, ...] = ("coordinator",)
     owners: dict[str, str] = field(default_factory=dict, hash=False)
     readers: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    public_weights: bool = False
 
     def owner(self, given: str) -> str:
         """Who enters an input."""
@@ -99,7 +102,7 @@ class Lowering:
 
     Args:
         values: graph value -> wire.
-        weights: weight wire -> int64 integers, the owner's secret.
+        weights: weight wire -> int64 integers, the owner's secret unless the roles say that they are public.
         origins: gate -> the model's node.
         inverses: wire of 1 / x -> what it is the product of: 1 / u for x in one octave, and the octave.
         notes: what the model's owner should know.
@@ -152,10 +155,11 @@ class Lowering:
         self.wires[name] = wire
         return Value(wire, interval)
 
-    def gate(self, kind: str, **settings: Any) -> None:
+    def gate(self, kind: str, **settings: Any) -> Gate:
         """Append a gate."""
         self.gates.append(GATES[kind](name=f"{len(self.gates)}.{kind}", **settings))
         self.origins[self.gates[-1].name] = self.origin
+        return self.gates[-1]
 
     def add(
         self,
@@ -168,17 +172,19 @@ class Lowering:
         **settings: Any,
     ) -> Value:
         """Append a gate and the one wire it writes."""
-        masking = Masking.INHERITED if issubclass(GATES[kind], LinearMap) else Masking.DRAWN
-        value = self.wire(f"{len(self.gates)}.{kind}", shape, scale, interval, masking, holders, least_bits)
-        self.gate(kind, out=value.wire.name, **settings)
-        return value
+        name = f"{len(self.gates)}.{kind}"
+        linear = self.gate(kind, out=name, **settings).is_linear(self.wires)
+        masking = Masking.INHERITED if linear else Masking.DRAWN
+        return self.wire(name, shape, scale, interval, masking, holders, least_bits)
 
-    def secret(self, values: np.ndarray, scale: Fraction) -> str:
+    def stored(self, values: np.ndarray, scale: Fraction) -> str:
         """A weight wire: the model's owner enters it once a session; its name."""
-        owner = (self.roles.model_owner,)
-        value = self.add("input", values.shape, scale, Interval.exactly(values), holders=owner, lifetime="session")
-        self.weights[value.wire.name] = values
-        return value.wire.name
+        name, owner = f"{len(self.gates)}.input", (self.roles.model_owner,)
+        masking = Masking.PUBLIC if self.roles.public_weights else Masking.DRAWN
+        self.gate("input", out=name, lifetime="session")
+        self.wire(name, values.shape, scale, Interval.exactly(values), masking, owner)
+        self.weights[name] = values
+        return name
 
     # -- the ends
 
@@ -228,7 +234,7 @@ class Lowering:
         value, holders = self.values[out.value], self.roles.recipients_of(out.name)
         wire = self.wires[value.wire.name]
         writer = next(gate for gate in self.gates if wire.name in gate.writes)
-        if isinstance(writer, LinearMap) or writer.kind == "input" or (wire.holders and wire.holders != holders):
+        if writer.is_linear(self.wires) or writer.kind == "input" or (wire.holders and wire.holders != holders):
             self.origin = Origin(out.name, "output")
             wire = self.truncate(value, 0).wire
         self.wires[wire.name] = wire.model_copy(update={"holders": holders})
@@ -256,14 +262,19 @@ class Lowering:
         self.gates = kept[::-1]
         self.wires = {name: wire for name, wire in self.wires.items() if name in written}
 
+    def choose_openings(self) -> None:
+        """Of a linear layer what it is made of is opened, or its result; see `unopened`."""
+        writers = {name: gate.name for gate in self.gates for name in gate.writes}
+        self.gates, self.wires = leave_unopened(self.gates, self.wires, self.weights)
+        for gate in self.gates:
+            if gate.name not in self.origins:
+                self.origins[gate.name] = self.origins[writers[gate.reads[0]]]
+
     def choose_masks(self) -> None:
         """A product's mask is derived, and costs nothing, unless somebody needs shares of it."""
-        needed: set[str] = {name for name, wire in self.wires.items() if wire.holders}
-        for gate in reversed(self.gates):
-            if gate.needs_masks or (isinstance(gate, LinearMap) and needed.intersection(gate.writes)):
-                needed.update(gate.reads)
+        needed = shared_masks(self.gates, self.wires)
         for gate in self.gates:
-            if isinstance(gate, Bilinear) and gate.out not in needed:
+            if isinstance(gate, Bilinear) and not gate.is_linear(self.wires) and gate.out not in needed:
                 self.wires[gate.out] = self.wires[gate.out].model_copy(update={"masking": Masking.DERIVED})
 
     # -- building blocks

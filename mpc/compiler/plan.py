@@ -1,8 +1,9 @@
 """The plan: an ordered list of gates over named wires, and the one encoding that is hashed.
 
 A plan is public.  It holds shapes, scales, bounds, who enters what and who receives what; no
-weight and no datum.  Its canonical bytes are JSON with sorted keys and no spaces; `from_bytes`
-accepts nothing else, checks everything (`verify`) and is the only way in from outside.
+weight and no datum, but which weights all parties know.  Its canonical bytes are JSON with sorted
+keys and no spaces; `from_bytes` accepts nothing else, checks everything (`verify`) and is the only
+way in from outside.
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ class Plan(Frozen):
     def weights(self) -> tuple[Input, ...]:
         """The inputs that live for a session."""
         return tuple(g for g in self.gates if isinstance(g, Input) and g.lifetime == "session")
+
+    @cached_property
+    def public_weights(self) -> tuple[Input, ...]:
+        """Those of them that all parties and the provider know."""
+        return tuple(gate for gate in self.weights if gate.is_public(self.wire))
 
     @cached_property
     def online(self) -> tuple[Gate, ...]:

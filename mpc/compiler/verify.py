@@ -42,7 +42,7 @@ def verify(plan: Plan) -> None:
 
 def _check_flow(plan: Plan) -> None:
     stored = {gate.out for gate in plan.weights}
-    written: dict[str, bool] = {}  # wire -> do the parties hold shares of its mask?
+    written: dict[str, bool] = {}  # wire -> do the parties hold shares of it, or of its mask?
     for gate in plan.gates:
         for name in (*gate.reads, *gate.writes):
             if name not in plan.wire:
@@ -55,13 +55,18 @@ def _check_flow(plan: Plan) -> None:
                 raise PlanError(f"gate {gate.name}: {name!r} is a weight where data belongs, or the reverse")
         gate.check(plan.wire)
         known = all(written[name] for name in gate.reads)
-        if gate.needs_masks and not known:
+        unopened = any(plan.wire[name].masking is Masking.UNOPENED for name in gate.reads)
+        if unopened and not gate.takes_shares(plan.wire):
+            raise PlanError(f"gate {gate.name} reads a wire that is not opened")
+        if gate.needs_masks(plan.wire) and not known:
             raise PlanError(f"gate {gate.name} multiplies a wire whose mask is derived")
+        if unopened and not known:
+            raise PlanError(f"gate {gate.name} joins a wire that is not opened with one whose mask is derived")
         for name in gate.writes:
             if name in written:
                 raise PlanError(f"the wire {name!r} is written twice")
             masking = plan.wire[name].masking
-            written[name] = known if masking is Masking.INHERITED else masking is Masking.DRAWN
+            written[name] = known if masking is Masking.INHERITED else masking is not Masking.DERIVED
     if list(written) != [wire.name for wire in plan.wires]:
         raise PlanError("the plan's wires are not in the order in which its gates write them")
 

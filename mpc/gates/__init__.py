@@ -11,6 +11,7 @@ from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
+from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
@@ -24,6 +25,7 @@ _ALL: tuple[type[Gate], ...] = (
     Matmul,
     Maximum,
     Multiply,
+    Open,
     Relu,
     Reshape,
     Step,

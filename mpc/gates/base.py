@@ -24,7 +24,7 @@ from pydantic import Field
 
 from mpc import encoding
 from mpc.errors import PlanError
-from mpc.wires import Frozen, Wire
+from mpc.wires import Frozen, Masking, Wire
 
 if TYPE_CHECKING:
     from mpc.interpret.dealer import Dealer
@@ -109,8 +109,6 @@ class Gate(Frozen):
     operands: ClassVar[tuple[str, ...]] = ("x",)
     results: ClassVar[tuple[str, ...]] = ("out",)
     """The fields that name wires: one, several, or None for one that is left out."""
-    needs_masks: ClassVar[bool] = False
-    """Does it multiply with the parties' shares of its operands' masks?"""
     name: Name
 
     @property
@@ -133,6 +131,23 @@ class Gate(Frozen):
     def weights(self) -> tuple[str, ...]:
         """Of the wires it reads, those that have to live for a session; no other may."""
         return ()
+
+    def is_linear(self, wires: Wires) -> bool:
+        """Is it a public linear map of the run's values, so that masks move with them and nothing is opened?"""
+        return False
+
+    def needs_masks(self, wires: Wires) -> bool:
+        """Does it multiply with the parties' shares of its operands' masks?"""
+        return False
+
+    def takes_shares(self, wires: Wires) -> bool:
+        """Can it read a wire that is never opened?"""
+        return self.is_linear(wires)
+
+    def inherited(self, wires: Wires) -> Masking:
+        """What a public linear map writes: an unopened wire if it reads one."""
+        late = any(wires[name].masking is Masking.UNOPENED for name in self.reads)
+        return Masking.UNOPENED if late else Masking.INHERITED
 
     def check(self, wires: Wires) -> None:
         """Shapes, scales and bounds fit together, else `PlanError` naming the gate."""
@@ -179,6 +194,11 @@ def mask_name(wire: str) -> str:
 def drawn_mask(wire: Wire) -> Correlation:
     """Its declaration, for a bound wire."""
     return Correlation(mask_name(wire.name), wire.sizes, holders=wire.holders)
+
+
+def drawn_masks(*wires: Wire) -> tuple[Correlation, ...]:
+    """The declarations of those that are opened."""
+    return tuple(drawn_mask(wire) for wire in wires if wire.masking is not Masking.UNOPENED)
 
 
 def count(wire: Wire) -> int:

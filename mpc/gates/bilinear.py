@@ -11,6 +11,12 @@ is dealt, 8 bytes an element.
 The second operand is a wire of the run (`y`) or of the session (`weight`, with or without a
 `bias`).  A weight's layouts are made once a session, and - [ax] w^ + [s] + [b] is offline work:
 online a party does one product, x^ [w], and opens.
+
+A *public* weight makes the product a public linear map, as those of linear.py are:
+
+    z^ = x^ w + b^        with the inherited mask   az = ax w + ab
+
+Nothing is opened and nothing dealt; where x is not opened, the shares of x are mapped instead.
 """
 
 from __future__ import annotations
@@ -31,14 +37,13 @@ if TYPE_CHECKING:
 
 
 class Bilinear(Gate):
-    """Base: one round, which opens `out`; a subclass says what its product is.
+    """Base: one round, which opens `out`; with a public weight none.  A subclass says what its product is.
 
-    Deals:    derived mask: nothing; drawn mask: ax ay, shape of out
+    Deals:    derived or inherited mask: nothing; drawn mask: ax ay, shape of out
     Error:    exact; needs |z| < 2^59
     """
 
     operands: ClassVar[tuple[str, ...]] = ("x", "y", "weight", "bias")
-    needs_masks: ClassVar[bool] = True
     x: Name
     y: Name | None = None
     weight: Name | None = None
@@ -55,6 +60,10 @@ class Bilinear(Gate):
         """The second operand in the form that `over_field` takes."""
         return y
 
+    def lay_out_public(self, y: np.ndarray) -> Any:
+        """The same of a public weight, whose elements may decide how."""
+        return self.lay_out(y)
+
     def warm(self, y: Any, x: tuple[int, ...]) -> None:
         """Make now what a product of the laid out y with an x of this shape will need."""
 
@@ -64,7 +73,7 @@ class Bilinear(Gate):
         return f"{self.kind}/{self.second}"
 
     def over_field(self, x: np.ndarray, y: Any, offset: np.ndarray | None = None) -> np.ndarray:
-        """x y (+ offset, of the output's shape) over F_p."""
+        """x y (+ offset, which broadcasts to the output's shape) over F_p."""
         raise NotImplementedError
 
     def check_shapes(self, wires: Wires) -> None:
@@ -82,13 +91,22 @@ class Bilinear(Gate):
     def weights(self) -> tuple[str, ...]:
         return self._named(("weight", "bias"))
 
+    def is_linear(self, wires: Wires) -> bool:
+        return self.weight is not None and wires[self.weight].masking is Masking.PUBLIC
+
+    def needs_masks(self, wires: Wires) -> bool:
+        return not self.is_linear(wires)
+
     def check(self, wires: Wires) -> None:
         if (self.y is None) == (self.weight is None) or (self.bias and not self.weight):
             raise self.refuse("its second operand is either a wire or a weight; only a weight has a bias")
         x, y, out = wires[self.x], wires[self.second], wires[self.out]
         if out.scale != x.scale * y.scale:
             raise self.refuse("the output's scale is not the product of its operands'")
-        if out.masking is Masking.INHERITED:
+        if self.is_linear(wires):
+            if out.masking is not self.inherited(wires) or out.holders:
+                raise self.refuse("with a public weight the output's mask is inherited, and nobody's")
+        elif out.masking not in (Masking.DERIVED, Masking.DRAWN):
             raise self.refuse("the output's mask is derived or drawn")
         self.check_shapes(wires)
         if self.bias is not None:
@@ -97,10 +115,12 @@ class Bilinear(Gate):
                 raise self.refuse("the bias does not fit the output's shape and scale")
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
-        return ((Opening("z", wires[self.out].sizes),),)
+        return () if self.is_linear(wires) else ((Opening("z", wires[self.out].sizes),),)
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         out = wires[self.out]
+        if self.is_linear(wires):
+            return ()
         if out.masking is Masking.DERIVED:
             return (Correlation("s", out.sizes),)
         return (drawn_mask(out), Correlation("product", out.sizes, dependent=True))
@@ -110,6 +130,10 @@ class Bilinear(Gate):
         run.set(self.out, z + run.value(self.bias) if self.bias else z)
 
     def deal(self, run: Dealer) -> None:
+        if self.is_linear(run.wires):
+            if run.wire(self.out).masking is Masking.INHERITED:
+                run.derive_mask(self.out, self._mapped(run, run.mask(self.x), self.bias and run.mask(self.bias)))
+            return
         mask = run.mask(self.second)
         y = run.once(f"{self.layout}/mask", lambda: self.lay_out(mask)) if self.weight else self.lay_out(mask)
         product = self.over_field(run.mask(self.x), y)
@@ -120,6 +144,9 @@ class Bilinear(Gate):
             run.dependent("product", product)
 
     def prepare(self, run: Party) -> None:
+        if self.is_linear(run.wires):
+            self._prepare_linear(run)
+            return
         derived = run.wire(self.out).masking is Masking.DERIVED
         offset = run.take("s") if derived else run.take("product") + run.take_mask(self.out)
         if self.weight is not None:
@@ -130,10 +157,30 @@ class Bilinear(Gate):
                 offset = offset + run.share(self.bias)
         run.kept["offset"] = offset.values
 
+    def _prepare_linear(self, run: Party) -> None:
+        self.warm(self._public_weight(run), run.shape(self.x))
+        if run.wire(self.out).masking is Masking.INHERITED and run.needs_mask(self.out) and run.has_mask(self.x):
+            bias = self.bias and run.mask_share(self.bias).values
+            run.set_mask(self.out, Share(self._mapped(run, run.mask_share(self.x).values, bias)))
+
     def _share_of_weight(self, run: Party) -> Any:
         return run.once(f"{self.layout}/share", lambda: self.lay_out(run.share(self.second).values))
 
+    def _public_weight(self, run: Dealer | Party) -> Any:
+        return run.once(f"{self.layout}/public", lambda: self.lay_out_public(run.public(self.second)))
+
+    def _mapped(self, run: Dealer | Party, x: np.ndarray, bias: Any) -> np.ndarray:
+        """x w (+ bias): of masks, of masked values, of shares."""
+        return self.over_field(x, self._public_weight(run), bias)
+
     def evaluate(self, run: Party) -> Evaluation:
+        if self.is_linear(run.wires):
+            if run.wire(self.out).masking is Masking.UNOPENED:
+                bias = self.bias and run.share(self.bias).values
+                run.set_share(self.out, Share(self._mapped(run, run.share(self.x).values, bias)))
+            else:
+                run.set(self.out, self._mapped(run, run.public(self.x), self.bias and run.public(self.bias)))
+            return
         x, offset = run.public(self.x), run.kept["offset"]
         if self.weight is not None:
             z = self.over_field(x, self._share_of_weight(run), offset)

@@ -4,6 +4,7 @@
 
 The owner receives every party's sub-seed k_i of this wire, and of no other, and sends x^ to
 all parties: no round between them.  Data is entered for one run, weights for a session.
+Weights may be public: then x^ = x, nothing is dealt, and the provider is told x as well.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Input(Gate):
     """[x] from its owner.
 
     Shapes:   out: S          Scale: as declared
-    Deals:    the mask, from seeds: 0 bytes
+    Deals:    the mask, from seeds: 0 bytes; of a public weight nothing
     Rounds:   0               Opens: nothing
     """
 
@@ -34,19 +35,25 @@ class Input(Gate):
 
     def check(self, wires: Wires) -> None:
         wire = wires[self.out]
-        if wire.masking is not Masking.DRAWN or len(wire.holders) != 1:
-            raise self.refuse("an input's mask is drawn, and held by its one owner")
+        allowed = {Masking.DRAWN, Masking.PUBLIC} if self.lifetime == "session" else {Masking.DRAWN}
+        if wire.masking not in allowed or len(wire.holders) != 1:
+            raise self.refuse("an input's mask is drawn, and held by its one owner; only a weight may be public")
         if self.lifetime == "session" and BATCH in wire.shape:
             raise self.refuse("what lives for a session has no batch dimension")
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
-        return (drawn_mask(wires[self.out]),)
+        return () if self.is_public(wires) else (drawn_mask(wires[self.out]),)
+
+    def is_public(self, wires: Wires) -> bool:
+        """Is it a weight that is nobody's secret?"""
+        return wires[self.out].masking is Masking.PUBLIC
 
     def reference(self, run: Reference) -> None:
         run.set(self.out, run.given(self.out))
 
     def deal(self, run: Dealer) -> None:
-        run.draw_mask(self.out)
+        if not self.is_public(run.wires):
+            run.draw_mask(self.out)
 
     def prepare(self, run: Party) -> None:
         run.take_mask(self.out)

@@ -2,7 +2,8 @@
 
 If x^ = x + a then L(x)^ = L(x^) has the mask L(a): every reading of these gates applies the
 same map, once to integers, once to masks, once to public values and shares.  No round, no
-byte.  The mask is inherited, and known to the parties if all masks it is made of are.
+byte.  The mask is inherited, and known to the parties if all masks it is made of are.  Of wires
+that are not opened the same map is applied to shares of x.
 """
 
 from __future__ import annotations
@@ -57,8 +58,11 @@ class LinearMap(Gate):
         """A public constant that is added to the map; no mask knows of it."""
         return 0
 
+    def is_linear(self, wires: Wires) -> bool:
+        return True
+
     def check(self, wires: Wires) -> None:
-        if wires[self.out].masking is not Masking.INHERITED or wires[self.out].holders:
+        if wires[self.out].masking is not self.inherited(wires) or wires[self.out].holders:
             raise self.refuse("the output's mask is inherited, and nobody's")
 
     def reference(self, run: Reference) -> None:
@@ -66,25 +70,36 @@ class LinearMap(Gate):
         run.set(self.out, self.apply(values, run.shape(self.out), INTEGERS) + np.int64(self.offset))
 
     def deal(self, run: Dealer) -> None:
+        if self._is_unopened(run.wires):
+            return
         masks = [run.mask(name) for name in self.reads]
         run.derive_mask(self.out, self.apply(masks, run.shape(self.out), FIELD))
 
     def prepare(self, run: Party) -> None:
-        if all(run.has_mask(name) for name in self.reads):
+        if not self._is_unopened(run.wires) and all(run.has_mask(name) for name in self.reads):
             shares = [run.mask_share(name).values for name in self.reads]
             run.set_mask(self.out, Share(self.apply(shares, run.shape(self.out), FIELD)))
 
     def evaluate(self, run: Party) -> Evaluation:
+        if self._is_unopened(run.wires):
+            shape = run.shape(self.out)
+            share = Share(self.apply([run.share(name).values for name in self.reads], shape, FIELD))
+            offset = np.broadcast_to(fp.from_int(self.offset), shape)
+            run.set_share(self.out, share + run.lane.const(offset) if self.offset else share)
+            return
         public = self.apply([run.public(name) for name in self.reads], run.shape(self.out), FIELD)
         run.set(self.out, fp.add_int(public, self.offset) if self.offset else public)
         yield from ()
+
+    def _is_unopened(self, wires: Wires) -> bool:
+        return wires[self.out].masking is Masking.UNOPENED
 
 
 class Combine(LinearMap):
     """out = sum_i factors[i] xs[i] + stored + constant, each broadcast to the output.
 
     Shapes: xs[i], stored: broadcast to out         Scale: out = xs[i] / factors[i]'s unit, as declared
-    `stored` is a weight, an addend that stays secret; `constant` is public.
+    `stored` is a weight, an addend that need not be public; `constant` is public.
     """
 
     kind: ClassVar[str] = "combine"

@@ -46,6 +46,9 @@ class Matmul(Bilinear):
     def lay_out(self, y: np.ndarray) -> fp.Operand:
         return fp.Operand(y)
 
+    def lay_out_public(self, y: np.ndarray) -> fp.Operand:
+        return fp.Operand(y, public=True)
+
     def warm(self, y: fp.Operand, x: tuple[int, ...]) -> None:
         stack = y.values.shape[:-2]
         y.lay_out(rows=prod(np.broadcast_shapes(x[:-2], stack)) * prod(x[-2:-1]) // prod(stack))

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
+from mpc import field as fp
 from mpc import kernels, truncation
 from mpc.comparison import Comparison
 from mpc.conjunction import MONOMIALS, Nodes, tree_level
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_masks
 from mpc.gates.compare import comparison_correlations, deal_comparison
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
 from mpc.shares import Pairs, Share
@@ -49,7 +50,7 @@ class Maximum(Gate):
 
     Shapes:   x (..., n); value, index (..., 1)      Scale: value = x / 2^shift; index = 1
     Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element
-    Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs
+    Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs (but a value left unopened)
     Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift
     """
 
@@ -71,8 +72,9 @@ class Maximum(Gate):
         if x.bits <= self.shift:
             raise self.refuse("the shift leaves no bits")
         for name in self.writes:
-            if wires[name].masking is not Masking.DRAWN or wires[name].shape != (*x.shape[:-1], 1):
-                raise self.refuse(f"{name} is drawn, and has one element a row")
+            allowed = {Masking.DRAWN, Masking.UNOPENED} if name == self.value else {Masking.DRAWN}
+            if wires[name].masking not in allowed or wires[name].shape != (*x.shape[:-1], 1):
+                raise self.refuse(f"{name} is drawn, and has one element a row; only a value may be left unopened")
         if self.value is not None and wires[self.value].scale * (1 << self.shift) != x.scale:
             raise self.refuse("the value's scale is not the input's after the shift")
         if self.index is not None and (wires[self.index].scale != 1 or self.rectify):
@@ -103,13 +105,17 @@ class Maximum(Gate):
         ]
         for level, nodes in enumerate(self._levels(n)):
             rounds.append((Opening(f"and{level}", (len(nodes.places), rows), width=1),))
-        rounds.append(tuple(Opening(name, wires[name].sizes) for name in self.writes))
+        if opened := self._opened(wires):
+            rounds.append(tuple(Opening(name, wires[name].sizes) for name in opened))
         return tuple(rounds)
+
+    def _opened(self, wires: Wires) -> tuple[str, ...]:
+        return tuple(name for name in self.writes if wires[name].masking is not Masking.UNOPENED)
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         n, rows = self._sizes(wires)
         pairs = len(self._pairs(n)[0]) * rows
-        specs = [drawn_mask(wires[name]) for name in self.writes]
+        specs = list(drawn_masks(*(wires[name] for name in self.writes)))
         specs += comparison_correlations(self.comparison(wires), pairs)
         for level, nodes in enumerate(self._levels(n)):
             shape = (len(nodes.places), rows)
@@ -131,7 +137,7 @@ class Maximum(Gate):
             run.set(self.index, best[..., None])
 
     def deal(self, run: Dealer) -> None:
-        for name in self.writes:
+        for name in self._opened(run.wires):
             run.draw_mask(name)
         n, rows = self._sizes(run.wires)
         r = np.ascontiguousarray(run.mask(self.x)).reshape(rows, n)
@@ -150,7 +156,9 @@ class Maximum(Gate):
 
     def prepare(self, run: Party) -> None:
         n, _ = self._sizes(run.wires)
-        run.kept.update({f"mask:{name}": run.take_mask(name) for name in self.writes})
+        opened = self._opened(run.wires)
+        for name in self.writes:
+            run.kept[f"mask:{name}"] = run.take_mask(name) if name in opened else Share(fp.zeros(run.shape(name)))
         run.kept.update({name: run.take_bits(name) for name in ("table", "leaf_mask", "node")})
         for level, _nodes in enumerate(self._levels(n)):
             run.kept.update({f"{name}{level}": run.take_bits(f"{name}{level}") for name in ("node", "fresh")})
@@ -175,9 +183,14 @@ class Maximum(Gate):
             won = opened.reshape(-1, rows)
             (opened,) = yield (lane.conjunction(nodes, won, kept[f"node{level}"], kept[f"fresh{level}"]),)
         e = opened.reshape(n, rows) if self._levels(n) else np.stack([opened, opened ^ np.uint8(1)])
-        results = yield tuple(self._output(run, name, c, e) for name in self.writes)
-        for name, value in zip(self.writes, results, strict=True):
-            run.set(name, value)
+        shares = {name: self._output(run, name, c, e) for name in self.writes}
+        names = self._opened(run.wires)
+        for name in shares.keys() - set(names):
+            run.set_share(name, shares[name])
+        if names:
+            results = yield tuple(shares[name] for name in names)
+            for name, value in zip(names, results, strict=True):
+                run.set(name, value)
 
     def _output(self, run: Party, name: str, c: np.ndarray, e: np.ndarray) -> Share:
         """The share of one output, under its mask."""

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
+from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_masks
 from mpc.gates.compare import comparison_correlations, deal_comparison
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
+from mpc.shares import Share
 from mpc.wires import Masking
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Relu(Gate):
 
     Shapes:   x, out: S           Scale: out = x / 2^shift
     Deals:    r1, m, beta, beta r1, beta m in F_p; K table words and the node's products
-    Rounds:   3               Opens: leaf words, e, out
+    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened)
     Error:    the truncation's: floor or floor + 1; needs |x| < 2^k - 2^shift
     """
 
@@ -49,8 +51,8 @@ class Relu(Gate):
         self.require_same_size(wires, self.x, self.out)
         if out.scale * (1 << self.shift) != x.scale:
             raise self.refuse("the output's scale is not the input's after the shift")
-        if out.masking is not Masking.DRAWN:
-            raise self.refuse("the output's mask is drawn")
+        if out.masking not in (Masking.DRAWN, Masking.UNOPENED):
+            raise self.refuse("the output's mask is drawn, or it is not opened")
         if x.bits <= self.shift:
             raise self.refuse("the shift leaves no bits")
         self.comparison(wires)
@@ -62,12 +64,14 @@ class Relu(Gate):
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         shape = (count(wires[self.x]),)
         leaf = Opening("leaf", shape, width=self.comparison(wires).leaf_width)
-        return ((leaf,), (Opening("e", shape, width=1),), (Opening("y", wires[self.out].sizes),))
+        compared: tuple[tuple[Opening, ...], ...] = ((leaf,), (Opening("e", shape, width=1),))
+        out = wires[self.out]
+        return compared if out.masking is Masking.UNOPENED else (*compared, (Opening("y", out.sizes),))
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
         compared = comparison_correlations(self.comparison(wires), size)
-        return (drawn_mask(wires[self.out]), *compared, *selection_correlations("beta", (1, size)))
+        return (*drawn_masks(wires[self.out]), *compared, *selection_correlations("beta", (1, size)))
 
     def reference(self, run: Reference) -> None:
         run.require_room(self.x, self.shift)
@@ -75,14 +79,17 @@ class Relu(Gate):
         run.set(self.out, np.maximum(y, 0))
 
     def deal(self, run: Dealer) -> None:
-        run.draw_mask(self.out)
+        if not self._is_unopened(run.wires):
+            run.draw_mask(self.out)
         r = run.mask(self.x).reshape(-1, 1)
         r1, _ = truncation.mask_parts(r.T, self.shift)
         beta = deal_comparison(run, self.comparison(run.wires), r1)
         deal_selection(run, "beta", beta, r, self.shift)
 
     def prepare(self, run: Party) -> None:
-        run.kept.update(mask=run.take_mask(self.out), selected=take_selection(run, "beta"))
+        size = count(run.wire(self.out))
+        mask = Share(fp.zeros((size,))) if self._is_unopened(run.wires) else run.take_mask(self.out)
+        run.kept.update(mask=mask, selected=take_selection(run, "beta"))
         run.kept.update({name: run.take_bits(name) for name in ("table", "leaf_mask", "node")})
 
     def evaluate(self, run: Party) -> Evaluation:
@@ -93,5 +100,12 @@ class Relu(Gate):
         (leaf,) = yield (looked_up,)
         (e,) = yield (lane.resolve(comparison, leaf, kept["leaf_mask"], kept["node"], sign),)
         y = lane.select(c, e.reshape(1, -1), kept["selected"], bits, self.shift, kept["mask"])
-        (opened,) = yield (y.reshape(run.shape(self.out)),)
+        y = y.reshape(run.shape(self.out))
+        if self._is_unopened(run.wires):
+            run.set_share(self.out, y)
+            return
+        (opened,) = yield (y,)
         run.set(self.out, opened)
+
+    def _is_unopened(self, wires: Wires) -> bool:
+        return wires[self.out].masking is Masking.UNOPENED

@@ -1,7 +1,7 @@
 """The plan read on masks, by the provider: which correlations each party needs.
 
 The provider holds one seed per party and so knows every mask in the clear.  It never sees an
-input, a masked value or an output.
+input, a masked value or an output; weights it knows if the plan says that they are public.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from mpc import field as fp
 from mpc import kernels
 from mpc.correlations import BundleId, corrected_party, expand, sub_seed
 from mpc.errors import LocalProtocolError
 from mpc.gates.base import Correlation, Gate, Wires, mask_name
 from mpc.prg import Draws, Seed
-from mpc.wires import Wire
+from mpc.wires import Masking, Wire
 
 
 class SessionMasks:
-    """Masks that outlive a run: those of the weights, and what was made of them once."""
+    """What outlives a run: the weights' masks, the public weights themselves, and what was made of them once."""
 
     def __init__(self) -> None:
         self.masks: dict[str, np.ndarray] = {}
+        self.public: dict[str, np.ndarray] = {}
         self.made: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -117,11 +119,17 @@ class Dealer:
         self._masks[wire] = plain
 
     def mask(self, wire: str) -> np.ndarray:
-        """The plain mask of a wire."""
+        """The plain mask of a wire; a public weight's is zero."""
+        if self.wires[wire].masking is Masking.PUBLIC:
+            return fp.zeros(self.shape(wire))
         return self._masks[wire] if wire in self._masks else self._session.masks[wire]
 
+    def public(self, name: str) -> np.ndarray:
+        """A public weight, as field elements."""
+        return self._session.public[name]
+
     def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """Something made of the session's masks, the first time; kept for its later runs."""
+        """Something made of the session's masks or public weights, the first time; kept for its later runs."""
         if key not in self._session.made:
             self._session.made[key] = make()
         return self._session.made[key]
@@ -174,7 +182,7 @@ def dealing(
     Args:
         gates, wires: of a bound plan.
         seeds: one per party, fresh for this bundle.
-        session: written by the weights' bundle, read by runs.
+        session: written by the weights' bundle, read by runs; has the public weights by then.
 
     Yields:
         the corrections in plan order, as soon as they are final.

@@ -12,22 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from mpc import field as fp
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle
 from mpc.encoding import digest, view_field
 from mpc.errors import EncodingError, LocalProtocolError
 from mpc.gates.base import Evaluation, Gate, Opening, mask_name
+from mpc.masks import shared_masks
 from mpc.prg import Seed
 from mpc.schedule import Schedule, Step, schedule
 from mpc.shares import BitShare, Lane, Masked, Share
 from mpc.transcript import Transcript
-from mpc.wires import Wire
+from mpc.wires import Masking, Wire
 
 Buffer = bytes | memoryview
 
 
 class SessionWires:
-    """What outlives a run at one party: the masked weights, and what was made of them once."""
+    """What outlives a run at one party: the weights, masked or public, and what was made of them once."""
 
     def __init__(self) -> None:
         self.masked: dict[str, Masked] = {}
@@ -42,6 +44,19 @@ class SessionWires:
             self._memo[key] = make()
         return self._memo[key]
 
+    def add(self, wire: Wire, values: np.ndarray, mask: Share | None = None) -> None:
+        """A weight as its owner sent it; a public one has no mask: everybody's share of it is zero."""
+        self.masked[wire.name] = Masked(values, Share(fp.zeros(wire.sizes)) if mask is None else mask)
+
+    def public(self, plan: Plan) -> dict[str, np.ndarray]:
+        """The weights that are public, in plan order."""
+        return {gate.out: self.masked[gate.out].public for gate in plan.public_weights}
+
+    def public_digest(self, plan: Plan) -> bytes:
+        """What parties and provider compare of them; empty if there are none."""
+        found: bytes = self.once("public digest", lambda: public_digest(self.public(plan)))
+        return found
+
     def digest(self) -> bytes:
         """Of every w^, once all are here."""
 
@@ -51,6 +66,12 @@ class SessionWires:
 
         found: bytes = self.once("digest", compute)
         return found
+
+
+def public_digest(weights: Mapping[str, np.ndarray]) -> bytes:
+    """Of public weights in plan order; empty if there are none."""
+    parts = [part for name, values in weights.items() for part in (name, view_field(values))]
+    return digest("mpc/v1/public-weights", *parts) if parts else b""
 
 
 class Party:
@@ -91,8 +112,14 @@ class Party:
         """Does this party hold a share of the wire's mask?"""
         return self._run.mask_share(name) is not None
 
+    def needs_mask(self, name: str) -> bool:
+        """Does a gate need this party's share of the wire's mask?"""
+        return name in self._run.shared_masks
+
     def share(self, name: str) -> Share:
-        """[x] = x^ [1] - [a]."""
+        """[x] = x^ [1] - [a], or as it was computed if x is not opened."""
+        if self.wires[name].masking is Masking.UNOPENED:
+            return self._run.unopened(name)
         return self.masked(name).share(self.lane)
 
     def take(self, name: str) -> Share:
@@ -121,6 +148,10 @@ class Party:
         """Write a wire."""
         self._run.set(name, public)
 
+    def set_share(self, name: str, share: Share) -> None:
+        """Write a wire that is not opened."""
+        self._run.set_share(name, share)
+
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """Something made of the session's weights, the first time; kept for its later runs."""
         return self._run.session.once(key, make)
@@ -131,7 +162,7 @@ class PartyRun:
 
     Args:
         bundle: its correlations, expanded, for this run only.
-        session: the masked weights.
+        session: the weights.
         transcript_key: known to the parties alone.
     """
 
@@ -146,8 +177,10 @@ class PartyRun:
         self.transcript = Transcript(
             transcript_key, bundle.id.session, bundle.id.run, bundle.id.batch, session.digest()
         )
+        self.shared_masks = shared_masks(plan.online, plan.wire)
         self.schedule: Schedule = schedule(plan.online, plan.wire)
         self._wires: dict[str, Masked] = {}
+        self._unopened: dict[str, Share] = {}
         self._masks: dict[str, Share] = {}
         self._parts = {gate.name: Party(self, gate) for gate in plan.online}
         self._starting: dict[int, list[Gate]] = {}
@@ -169,11 +202,24 @@ class PartyRun:
         self._masks[wire] = mask
 
     def set(self, name: str, public: np.ndarray) -> None:
-        if name in self._wires:
-            raise LocalProtocolError(f"wire {name} written twice")
-        if public.shape != self.plan.wire[name].sizes:
-            raise LocalProtocolError(f"wire {name} written with shape {public.shape}")
+        self._require_new(name, public.shape, unopened=False)
         self._wires[name] = Masked(public, self._masks.get(name))
+
+    def set_share(self, name: str, share: Share) -> None:
+        self._require_new(name, share.shape, unopened=True)
+        self._unopened[name] = share
+
+    def unopened(self, name: str) -> Share:
+        return self._unopened[name]
+
+    def _require_new(self, name: str, shape: tuple[int, ...], unopened: bool) -> None:
+        wire = self.plan.wire[name]
+        if name in self._wires or name in self._unopened:
+            raise LocalProtocolError(f"wire {name} written twice")
+        if shape != wire.sizes:
+            raise LocalProtocolError(f"wire {name} written with shape {shape}")
+        if unopened != (wire.masking is Masking.UNOPENED):
+            raise LocalProtocolError(f"wire {name} is {wire.masking}, and written otherwise")
 
     def prepare(self) -> None:
         """All work that needs no input: call once, before `steps`."""

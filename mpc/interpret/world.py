@@ -14,11 +14,13 @@ from mpc import field as fp
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import decode_field, encode_field
+from mpc.gates.base import mask_name
+from mpc.gates.input import Input
 from mpc.interpret.dealer import Dealt, SessionMasks, deal
 from mpc.interpret.party import PartyRun, SessionWires
 from mpc.prg import Seed, expand_field
-from mpc.shares import Lane, Masked
-from mpc.wires import Wire
+from mpc.shares import Lane
+from mpc.wires import Masking, Wire
 
 Tamper = Callable[[int, int, bytes], bytes]
 """(step, sender, payload) -> what arrives instead."""
@@ -30,7 +32,8 @@ class WorldRun:
 
     Args:
         outputs: opened integers of each output wire, as recipients unmask them.
-        public: every wire's x^ at party 0: the rounding coins.
+        public: every opened wire's x^ at party 0: the rounding coins.
+        unopened: every other wire's x, which nobody learns: the sum of what the parties hold.
         sent: payload bytes of one party to each peer, step by step.
         dealt: bytes of corrections.
         transcripts: one digest a party.
@@ -38,6 +41,7 @@ class WorldRun:
 
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
     public: dict[str, np.ndarray] = field(default_factory=dict)
+    unopened: dict[str, np.ndarray] = field(default_factory=dict)
     sent: list[int] = field(default_factory=list)
     dealt: int = 0
     transcripts: list[bytes] = field(default_factory=list)
@@ -60,9 +64,15 @@ class World:
         self._runs = 0
         dealt, bundles = self._deal(plan, plan.weights, 0, 1)
         for gate in plan.weights:
-            public = self._mask_input(plan.wire[gate.out], weights[gate.out], bundles)
-            for session, bundle in zip(self._sessions, bundles, strict=True):
-                session.masked[gate.out] = Masked(public, bundle.take(gate.name, f"mask:{gate.out}"))
+            self._enter_weight(gate, weights[gate.out], bundles)
+
+    def _enter_weight(self, gate: Input, values: np.ndarray, bundles: list[Bundle]) -> None:
+        wire, public = self.plan.wire[gate.out], gate.is_public(self.plan.wire)
+        sent = self._mask_input(wire, values, [] if public else bundles)
+        if public:
+            self._masks.public[wire.name] = sent
+        for session, bundle in zip(self._sessions, bundles, strict=True):
+            session.add(wire, sent, None if public else bundle.take(gate.name, mask_name(wire.name)))
 
     def _deal(self, plan: Plan, gates: tuple, run: int, batch: int) -> tuple[Dealt, list[Bundle]]:
         bundle = BundleId(self._session_id, run, batch)
@@ -95,7 +105,9 @@ class World:
             party.prepare()
         self._exchange(parties, given, result, tamper)
         for wire in plan.wires:
-            if wire.name not in self._sessions[0].masked:
+            if wire.masking is Masking.UNOPENED:
+                result.unopened[wire.name] = _sum([party.unopened(wire.name).values for party in parties])
+            elif wire.name not in self._sessions[0].masked:
                 result.public[wire.name] = parties[0].masked(wire.name).public
         for name in dict.fromkeys(output.wire for output in plan.outputs):
             total = parties[0].output(name)
@@ -122,3 +134,10 @@ class World:
                 except StopIteration:
                     following.append(b"")
             payloads = following
+
+
+def _sum(shares: list[np.ndarray]) -> np.ndarray:
+    total = shares[0]
+    for share in shares[1:]:
+        total = fp.add(total, share)
+    return fp.to_signed(total)

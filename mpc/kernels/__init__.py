@@ -12,7 +12,16 @@ from __future__ import annotations
 from mpc.kernels.arrays import add, add_constant, add_received, count_not_canonical, mask_61, mul, scale, sub, sum_rows
 from mpc.kernels.comparing import deal_nodes, deal_thermometers, look_up, resolve_node, resolve_short_node
 from mpc.kernels.conjunctions import and_nodes, deal_and_nodes
-from mpc.kernels.products import matmul_thin, multiply_patches, recombine, recombine_images, split_images, split_limbs
+from mpc.kernels.products import (
+    join_digits,
+    matmul_thin,
+    multiply_patches,
+    recombine,
+    recombine_images,
+    split_digits,
+    split_images,
+    split_limbs,
+)
 from mpc.kernels.scalar import P
 from mpc.kernels.selecting import deal_selected, offset_columns, select
 from mpc.kernels.series import dot_planes, harmonics, turned_coefficients
@@ -32,6 +41,7 @@ __all__ = [
     "dot_planes",
     "gather_tiles",
     "harmonics",
+    "join_digits",
     "look_up",
     "mask_61",
     "matmul_thin",
@@ -47,6 +57,7 @@ __all__ = [
     "scale",
     "scatter_tiles",
     "select",
+    "split_digits",
     "split_images",
     "split_limbs",
     "sub",

@@ -61,6 +61,36 @@ def split_images(values: np.ndarray, limbs: np.ndarray) -> None:
             split_limbs(values[image, row], limbs[:, row, part])
 
 
+@compiled
+def split_digits(a: np.ndarray, width: int, digits: np.ndarray) -> None:
+    """Centred digits of `width` bits as float64, the least first: a = sum_j digits[j] 2^(width j) mod p.
+
+    Shapes: a (size,), digits (count, size) with width count > 61; |digits| <= 2^(width - 1).
+    """
+    half, mask, bits = np.int64(1) << np.int64(width - 1), (np.int64(1) << np.int64(width)) - 1, np.int64(width)
+    for i in range(a.size):
+        value = np.int64(a[i])
+        if a[i] > HALF:
+            value -= np.int64(P)
+        for j in range(digits.shape[0]):
+            digit = ((value + half) & mask) - half
+            digits[j, i] = digit
+            value = (value - digit) >> bits
+
+
+@compiled
+def join_digits(products: np.ndarray, width: int, offset: np.ndarray, out: np.ndarray) -> None:
+    """out = offset + sum_j products[j] 2^(width j) mod p, for at most six products that are integers below 2^53.
+
+    Shapes: products (count, size), offset, out (size,).
+    """
+    for i in range(out.size):
+        total = _residue(products[0, i])
+        for j in range(1, products.shape[0]):
+            total += rotate(_residue(products[j, i]), np.uint64(width * j))
+        out[i] = fold(fold(total) + offset[i])
+
+
 @njit(inline="always")
 def _residue(value: float) -> np.uint64:
     """A float64 holding an exact integer below 2^60 in size, as a residue."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import input_names
 from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
@@ -20,10 +19,11 @@ from parties.bench.plaintext import baselines
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import JSON_VERSION, Display, seconds, size
 from parties.cli.inputs import load_inputs
-from parties.cli.options import JSON, RANGE, SECURITY, SHAPE, parse_ranges, parse_shapes, require_passive
+from parties.cli.options import JSON, RANGE, SECURITY, SHAPE, WEIGHTS, parse_ranges, parse_shapes, require_passive
 from parties.client import Cluster
 from parties.layout import COORDINATOR
 from parties.relay import Link
+from parties.roles import assign
 
 _SECONDS = {
     "plaintext_s": "plaintext, onnxruntime, 1 thread",
@@ -59,6 +59,7 @@ _SLOWDOWNS = {
 @click.option("--link", "link_text", metavar="LINK", help="lan, wan or MS:MBIT between all processes.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="F.png|F.svg", help="Draw seconds against the batch.")
 @SECURITY
+@WEIGHTS
 @RANGE
 @SHAPE
 @JSON
@@ -73,6 +74,7 @@ def bench(
     link_text: str | None,
     plot: Path | None,
     security: str,
+    weights: str,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
     as_json: bool,
@@ -95,7 +97,7 @@ def bench(
                 names = input_names(model)
                 feeds = load_inputs(inputs, names)
                 declared, open_shapes = parse_ranges(ranges, names), parse_shapes(shapes, names)
-                roles = Roles(COORDINATOR, COORDINATOR, (COORDINATOR,))
+                roles = assign(COORDINATOR, weights=weights)
                 compiled = compile_for_data(display, model, feeds, declared, open_shapes, roles)
                 clear = baselines(model, available_cores())
                 for missing in dict.fromkeys(one.missing for one in clear if one.answer is None):
@@ -110,7 +112,7 @@ def bench(
                         given = feeds or made_up(compiled.plan, batch)
                         given = rows(compiled.plan, given, batch, lambda text: display.say(f"note: {text}"))
                         head = {"model": str(model), "batch": batch, "parties": parties, "security": security}
-                        head["link"] = through
+                        head.update(weights=weights, link=through)
                         row = measure(cluster, session, clear, given, repeat, lambda t: display.say(f"note: {t}"))
                         found.append({"version": JSON_VERSION, **head, "setup_s": setup, **row, "machine": machine})
     if plot:

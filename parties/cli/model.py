@@ -23,11 +23,21 @@ from parties.cli.compiling import noted
 from parties.cli.display import Display, size
 from parties.cli.inputs import load_inputs
 from parties.cli.join import read_ticket
-from parties.cli.options import JSON, OWNER, RANGE, RECIPIENT, SHAPE, parse_ranges, parse_shapes, require_folder
+from parties.cli.options import (
+    JSON,
+    OWNER,
+    RANGE,
+    RECIPIENT,
+    SHAPE,
+    WEIGHTS,
+    parse_ranges,
+    parse_shapes,
+    require_folder,
+)
 from parties.config import write_atomic
 from parties.feeds import split
 from parties.layout import COORDINATOR
-from parties.roles import parse_roles
+from parties.roles import SECRET, known_weights, parse_roles
 from parties.ticket import Ticket
 
 _CLIENT = click.option(
@@ -83,6 +93,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
     @_CLIENT
     @OWNER
     @RECIPIENT
+    @WEIGHTS
     @wraps(command)
     def chosen(
         ranges: tuple[str, ...],
@@ -91,9 +102,11 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         client: str,
         owners: tuple[str, ...],
         recipients: tuple[str, ...],
+        weights: str,
         **others: Any,
     ) -> None:
-        command(choices=Choices(ranges, shapes, samples, parse_roles(client, owners, recipients)), **others)
+        roles = parse_roles(client, owners, recipients, weights)
+        command(choices=Choices(ranges, shapes, samples, roles), **others)
 
     return chosen
 
@@ -209,6 +222,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         "dealt_bytes": cost.dealt + SEED_BYTES * parties * len(split(plan, batch)),
         "correlation_bytes": cost.held,
         "model_owners": sorted(owners),
+        "weights": known_weights(plan),
         "enters": enters,
         "learns": learns,
         "gates": gates,
@@ -240,7 +254,10 @@ def _print(display: Display, report: dict[str, Any]) -> None:
     display.result(f"dealt         {size(report['dealt_bytes'])} by the provider to {report['parties']} parties, a run")
     weights = sum(entry["phase"] == "session" for entry in report["gates"])
     if weights:
-        display.result(f"weights       {weights} arrays, entered once a session by {', '.join(report['model_owners'])}")
+        entered = f"entered once a session by {', '.join(report['model_owners'])}"
+        display.result(f"weights       {weights} arrays, {report['weights']}, {entered}")
+        if report["weights"] != SECRET:
+            display.result("              (all parties and the provider know public weights, other clients do not)")
     for entry in report["enters"]:
         low, high = (values[0] if len(values) == 1 else None for values in entry["range"])
         within = "one range a column" if low is None else f"{low:g}:{high:g}"

@@ -9,6 +9,7 @@ import click
 from mpc.compiler.declared import parse_range
 from mpc.compiler.graph import Range
 from mpc.errors import ConfigError, UsageError
+from parties.roles import PUBLIC, SECRET
 
 FOLDER = click.option(
     "--dir",
@@ -35,6 +36,13 @@ RECIPIENT = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="One versioned JSON object on stdout.")
 SECURITY = click.option(
     "--security", default="passive", show_default=True, type=click.Choice(["passive", "active"]), help="Against whom."
+)
+WEIGHTS = click.option(
+    "--weights",
+    default=SECRET,
+    show_default=True,
+    type=click.Choice([SECRET, PUBLIC]),
+    help="Public: the model is told to all parties and the provider, and linear layers need no communication.",
 )
 RANGE = click.option(
     "--range",

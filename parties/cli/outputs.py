@@ -14,6 +14,7 @@ from parties.cli.display import Display
 from parties.cli.options import require_folder
 from parties.config import write_atomic
 from parties.feeds import owner_of, received
+from parties.roles import SECRET, known_weights
 
 _SHOWN_ROWS = 10
 
@@ -60,7 +61,8 @@ def say_roles(display: Display, plan: Plan) -> None:
     display.say(f"plan          {plan.digest.hex()}")
     owners = sorted({name for gate in plan.weights for name in plan.wire[gate.out].holders})
     if owners:
-        display.say(f"enters        {', '.join(owners)}: the model's weights")
+        known = f", {weights}" if (weights := known_weights(plan)) != SECRET else ""
+        display.say(f"enters        {', '.join(owners)}: the model's weights{known}")
     for given in plan.inputs:
         display.say(f"enters        {owner_of(plan, given)}: input {given.name!r}")
     for out in plan.outputs:

@@ -24,6 +24,7 @@ from parties.cli.options import (
     RECIPIENT,
     SECURITY,
     SHAPE,
+    WEIGHTS,
     cluster_file,
     parse_ranges,
     parse_shapes,
@@ -35,7 +36,7 @@ from parties.client import Cluster, Session
 from parties.config import ClusterConfig, load, write_atomic
 from parties.feeds import agree_on_batch, check_own, owned, received
 from parties.layout import COORDINATOR
-from parties.roles import others, parse_roles
+from parties.roles import SECRET, others, parse_roles
 
 
 @click.command()
@@ -49,6 +50,7 @@ from parties.roles import others, parse_roles
 @click.option("--batch", type=click.IntRange(1), help="How many rows there are, if none of your inputs says it.")
 @CLUSTER
 @SECURITY
+@WEIGHTS
 @RANGE
 @SHAPE
 @FOLDER
@@ -66,6 +68,7 @@ def run(
     batch: int | None,
     cluster: Path | None,
     security: str,
+    weights: str,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
     folder: Path,
@@ -89,7 +92,7 @@ def run(
         stage("compiling")
         path = None if parties is not None else cluster_file(cluster, folder)
         me = COORDINATOR if path is None else load(ClusterConfig, path).name
-        roles = parse_roles(me, owners, recipients)
+        roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties)
         names = input_names(model)
@@ -101,7 +104,7 @@ def run(
         require_output(output, compiled.plan, me)
         stage("connecting" if path is not None else f"starting a provider and {parties} parties")
         with Cluster.connect(path) if path is not None else Cluster.local(parties or 2) as connected:
-            stage("sharing the weights")
+            stage("sharing the weights" if weights == SECRET else "telling the parties the weights")
             started = time.perf_counter()
             session = _open(connected, compiled, who if cluster is None else [], rows if path is not None else None)
             for note in session.notes:
@@ -120,7 +123,9 @@ def run(
     price = {**asdict(session.last_run), "setup_s": setup} if session.last_run is not None else {}
     if as_json:
         content, digest = plain_outputs(named), compiled.plan.digest.hex()
-        display.json({"model": str(model), "security": security, "plan": digest, **price, "outputs": content})
+        display.json(
+            {"model": str(model), "security": security, "weights": weights, "plan": digest, **price, "outputs": content}
+        )
         return
     print_outputs(display, named)
     _print_price(display, price)

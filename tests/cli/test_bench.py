@@ -17,8 +17,8 @@ from tests.support.parties_commands import mpc
 pytestmark = pytest.mark.timeout(120)
 
 KEYS = {
-    "model", "batch", "parties", "security", "plaintext_s", "plaintext_all_threads_s", "pytorch_s", "online_s",
-    "offline_s", "provider_s", "online_cpu_s", "rounds", "sent_bytes", "dealt_bytes", "peak_memory_bytes",
+    "model", "batch", "parties", "security", "weights", "plaintext_s", "plaintext_all_threads_s", "pytorch_s",
+    "online_s", "offline_s", "provider_s", "online_cpu_s", "rounds", "sent_bytes", "dealt_bytes", "peak_memory_bytes",
     "slowdown_online", "slowdown_total", "max_abs_error", "argmax_agreement", "machine", "version",
 }  # fmt: skip
 

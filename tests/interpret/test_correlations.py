@@ -318,12 +318,14 @@ def test_what_leaves_the_provider() -> None:
     plan = every_gate().bind(2)
     session, seeds = SessionMasks(), [seed(i) for i in range(3)]
     deal(plan.weights, plan.wire, BundleId(bytes(32), 0, 1), seeds, session)
+    assert session.masks.keys() == {"w", "b", "k"}  # a public weight has none
+    session.public["r"] = fp.zeros((3, 4))
     found = deal(plan.online, plan.wire, BundleId(bytes(32), 4, 2), seeds, session)
     assert found.corrected == 1
     assert len(found.corrections) == sum(
         spec.size for gate in plan.online for spec in gate.correlations(plan.wire) if spec.dependent
     )
-    assert set(found.commitments) == {"x", "v", "i", "g", "o"}  # held wires: inputs and outputs
+    assert set(found.commitments) == {"x", "v", "i", "g", "o", "n"}  # held wires: inputs and outputs
     for index, each in enumerate(seeds):
         bundle = Bundle(
             BundleId(bytes(32), 4, 2), each, plan.online, plan.wire, found.corrections if index == 1 else None

@@ -24,7 +24,7 @@ from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, Dealt, SessionMasks, deal
 from mpc.interpret.party import Party, PartyRun, SessionWires
 from mpc.prg import Seed, expand_field
-from mpc.shares import BitShare, Lane, Masked, Share
+from mpc.shares import BitShare, Lane, Share
 from mpc.windows import Windows
 from mpc.wires import Masking
 from tests.support import naive
@@ -312,6 +312,7 @@ def test_every_gate_in_one_plan(parties: int) -> None:
         "w": rng.integers(-(1 << 17), 1 << 17, (4, 3)),
         "b": rng.integers(-(1 << 33), 1 << 33, 3),
         "k": rng.integers(-(1 << 17), 1 << 17, (2, 1, 2)),
+        "r": rng.integers(-(1 << 17), 1 << 17, (3, 4)),
     }
     trial = Trial(every_gate(), weights, parties)
     for batch in (1, 4, 1, 33):
@@ -328,6 +329,8 @@ def test_every_gate_in_one_plan(parties: int) -> None:
         assert (v["u"] == u).all() and (v["e"] == 2 * u + weights["b"] - 9).all()
         above = v["e"][..., None] - [-70, 1 << 20]
         assert ((v["o"] == (above >= 0)) | (above > -(1 << 14)) & (v["o"] == 1)).all()
+        assert (v["a"] == v["y"] @ weights["r"]).all() and (v["n"] == v["q"] @ weights["r"]).all()
+        assert (v["q"] == v["y"]).all()  # the same coins, whatever is opened
 
 
 def shared_weight() -> Plan:
@@ -456,6 +459,7 @@ def prepared() -> dict[str, Callable[[], object]]:
     stored = BundleId(b"s" * 32, 0, 1)
     deal(plan.weights, plan.wire, stored, seeds, session)
     session.made["matmul/w/mask"] = fp.Operand(session.masks["w"])
+    session.public["r"] = fp.from_signed(np.arange(12).reshape(3, 4))
     bundle = BundleId(b"s" * 32, 2, 2)
     dealt = deal(plan.online, plan.wire, bundle, seeds, session)
     mine = Bundle(bundle, seeds[0], plan.online, plan.wire, dealt.corrections)
@@ -463,7 +467,8 @@ def prepared() -> dict[str, Callable[[], object]]:
     weights = Bundle(stored, seeds[0], plan.weights, plan.wire, None)
     for name in ("w", "b", "k"):
         public = expand_field(seed(3), plan.wire[name].sizes)
-        wires.masked[name] = Masked(public, weights.take(f"in:{name}", f"mask:{name}"))
+        wires.add(plan.wire[name], public, weights.take(f"in:{name}", f"mask:{name}"))
+    wires.add(plan.wire["r"], session.public["r"])
     run = PartyRun(plan, Lane.passive(0), mine, wires)
     return {
         "a bundle": lambda: Bundle(bundle, seeds[0], plan.online, plan.wire, dealt.corrections),
@@ -511,6 +516,6 @@ def test_wires_hold_what_their_owner_may_know() -> None:
     """A session input's owner is in the plan; nobody else receives its sub-seeds."""
     plan = every_gate()
     assert {w.name: w.holders for w in plan.wires if w.holders} == {
-        "w": (OWNER,), "b": (OWNER,), "k": (OWNER,), "x": (OWNER,),
-        "v": ("recipient",), "i": ("recipient",), "g": ("recipient",), "o": ("recipient",),
+        "w": (OWNER,), "b": (OWNER,), "k": (OWNER,), "r": (OWNER,), "x": (OWNER,),
+        "v": ("recipient",), "i": ("recipient",), "g": ("recipient",), "o": ("recipient",), "n": ("recipient",),
     }  # fmt: skip

@@ -22,7 +22,7 @@ PLAN: Plan = every_gate()
 BOUND = PLAN.bind(BATCH)
 STEPS = schedule(BOUND.online, BOUND.wire).steps
 RNG = np.random.default_rng(0)
-WEIGHTS = {name: RNG.integers(-99, 99, BOUND.wire[name].sizes) for name in ("w", "b", "k")}
+WEIGHTS = {name: RNG.integers(-99, 99, BOUND.wire[name].sizes) for name in ("w", "b", "k", "r")}
 INPUTS = {"x": RNG.integers(-999, 999, (BATCH, 2, 2))}
 
 

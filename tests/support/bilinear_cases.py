@@ -13,7 +13,7 @@ from mpc.gates.multiply import Multiply
 from mpc.windows import Windows
 from mpc.wires import MAX_BITS, Masking, broadcast
 from tests.support import naive
-from tests.support.case import Case, Draw, Limits, finish, shapes, thinned
+from tests.support.case import Case, Draw, Limits, add_unopened, finish, shapes, thinned
 from tests.support.plans import Builder, Shape, wire
 
 X_SCALE, Y_SCALE = Fraction(1 << 5), Fraction(1 << 9, 3)
@@ -22,19 +22,41 @@ X_SCALE, Y_SCALE = Fraction(1 << 5), Fraction(1 << 9, 3)
 def enter_operands(
     draw: Draw, b: Builder, limits: Limits, shapes_of: dict[str, Shape], bits: tuple[int, int]
 ) -> dict[str, str]:
-    """Enters x and either `y`, or `weight` and perhaps `bias`; the gate's fields that name them."""
+    """Enters x and either `y`, or `weight` and perhaps `bias`; the gate's fields that name them.
+
+    Weights may be public; then x may be unopened.
+    """
     fields = {"x": "x"}
+    public = "weight" in shapes_of and draw(st.booleans())
     for field, shape in shapes_of.items():
+        if field == "x" and public and bits[0] <= 48 and draw(st.booleans()):
+            add_unopened(b, limits, "x", shape, bits[0], X_SCALE)
+            continue
         size = {"x": bits[0], "bias": sum(bits)}.get(field, bits[1])
         scale = {"x": X_SCALE, "bias": X_SCALE * Y_SCALE}.get(field, Y_SCALE)
-        b.enter(field, shape, size, scale, session=field in ("weight", "bias"))
+        stored = field in ("weight", "bias")
+        b.enter(
+            field,
+            shape,
+            size,
+            scale,
+            session=stored,
+            public=public and stored and (field == "weight" or draw(st.booleans())),
+        )
         limits[field] = ((1 << size) - 1, 1)
         fields[field] = field
     return fields
 
 
-def masking(drawn: object) -> Masking:
+def masking(b: Builder, fields: dict[str, str], drawn: object) -> Masking:
+    """Of the product with these operands; with an unopened one the builder knows better."""
+    if is_public(b, fields):
+        return Masking.INHERITED
     return Masking.DRAWN if drawn else Masking.DERIVED
+
+
+def is_public(b: Builder, fields: dict[str, str]) -> bool:
+    return any(w.name == fields.get("weight") and w.masking is Masking.PUBLIC for w in b.wires)
 
 
 def two_bits(draw: Draw, most: int) -> tuple[int, int]:
@@ -70,9 +92,9 @@ def multiply_case(draw: Draw) -> Case:
     scale = X_SCALE * (X_SCALE if square else Y_SCALE)
     b.gate(
         Multiply(name="m", **fields, out="z"),
-        wire("z", out, sum(bits) + ("bias" in fields), scale, masking=masking(drawn)),
+        wire("z", out, sum(bits) + ("bias" in fields), scale, masking=masking(b, fields, drawn)),
     )
-    finish(b, "z", drawn)
+    finish(b, "z", drawn and not is_public(b, fields))
     second = fields.get("weight") or fields["y"]
 
     def judge(v: dict[str, np.ndarray]) -> None:
@@ -106,7 +128,9 @@ def matmul_case(draw: Draw) -> Case:
         operands["bias"] = draw(thinned(out, batch=False))
     fields = enter_operands(draw, b, limits, operands, bits)
     width = sum(bits) + k.bit_length() + 1
-    b.gate(Matmul(name="a", **fields, out="z"), wire("z", out, width, X_SCALE * Y_SCALE, masking=masking(drawn)))
+    drawn = drawn and not is_public(b, fields)
+    mask = masking(b, fields, drawn)
+    b.gate(Matmul(name="a", **fields, out="z"), wire("z", out, width, X_SCALE * Y_SCALE, masking=mask))
     chained = stored and drawn and columns == k and len(y) == 2 and width + bits[1] + k.bit_length() <= MAX_BITS
     if chained:  # the drawn mask is multiplied again, by the same weight
         last = wire("z2", out, width + bits[1] + k.bit_length(), X_SCALE * Y_SCALE**2, masking=Masking.DERIVED)
@@ -163,9 +187,9 @@ def convolution_case(draw: Draw) -> Case:
     fields = enter_operands(draw, b, limits, operands, bits)
     b.gate(
         Convolution(name="c", **fields, windows=windows, out="z"),
-        wire("z", out, sum(bits) + inner.bit_length() + 1, X_SCALE * Y_SCALE, masking=masking(drawn)),
+        wire("z", out, sum(bits) + inner.bit_length() + 1, X_SCALE * Y_SCALE, masking=masking(b, fields, drawn)),
     )
-    finish(b, "z", drawn)
+    finish(b, "z", drawn and not is_public(b, fields))
     second = fields.get("weight") or fields["y"]
 
     def judge(v: dict[str, np.ndarray]) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mpc.gates.multiply import Multiply
+from mpc.gates.open import Open
+from mpc.gates.relu import Relu
 from mpc.gates.truncate import Truncate
 from mpc.wires import MAX_BITS, Masking
 from tests.support.plans import Builder, Shape, wire
@@ -94,11 +96,15 @@ def shifted(draw: Draw, most: int) -> tuple[int, int]:
 
 
 def finish(b: Builder, name: str, drawn: bool) -> None:
-    """Output a drawn wire, or the truncation of one that is not."""
+    """Output a drawn wire, the truncation of one that is not, or an unopened one once it is opened."""
     if drawn:
         b.output(name)
         return
     last = b.wires[-1]
+    if last.masking is Masking.UNOPENED:
+        b.gate(Open(name="last", x=name, out="last"), wire("last", last.shape, last.bits, last.scale))
+        b.output("last")
+        return
     shift = 1 if last.bits > 1 else 0
     b.gate(
         Truncate(name="last", x=name, out="last", shift=shift),
@@ -108,13 +114,29 @@ def finish(b: Builder, name: str, drawn: bool) -> None:
 
 
 def add_source(draw: Draw, b: Builder, limits: Limits, name: str, shape: Shape, bits: int) -> int:
-    """A wire of a known mask, an input, or of a derived one, the square of an input; returns its bits."""
-    if draw(st.booleans()):
+    """A wire of a known mask, an input; or of a derived one, the square of an input; or an unopened one, the ReLU of
+    an input.  The last two do not go together.  Returns its bits."""
+    kinds = {w.masking for w in b.wires}
+    derived, unopened = Masking.UNOPENED not in kinds, Masking.DERIVED not in kinds
+    kind = draw(st.sampled_from(["known", *["derived"] * derived, *["unopened"] * unopened]))
+    if kind == "known":
         b.enter(name, shape, bits)
         limits[name] = ((1 << bits) - 1, 1)
+        return bits
+    if kind == "unopened":
+        add_unopened(b, limits, name, shape, bits)
         return bits
     source = b.enter(f"{name}/in", shape, bits)
     limits[source] = ((1 << bits) - 1, 1)
     squared = wire(name, shape, 2 * bits, masking=Masking.DERIVED)
     b.gate(Multiply(name=f"by:{name}", x=source, y=source, out=name), squared)
     return 2 * bits
+
+
+def add_unopened(b: Builder, limits: Limits, name: str, shape: Shape, bits: int, scale: Fraction | int = 1) -> None:
+    """A wire of at most 48 bits that is not opened: the ReLU of an input."""
+    source = b.enter(f"{name}/in", shape, bits, scale)
+    limits[source] = ((1 << bits) - 2, 1)
+    b.gate(
+        Relu(name=f"by:{name}", x=source, out=name, shift=0), wire(name, shape, bits, scale, masking=Masking.UNOPENED)
+    )

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from mpc import tables
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.maximum import Maximum
+from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
-from mpc.wires import MAX_BITS
+from mpc.wires import MAX_BITS, Masking
 from tests.support.bilinear_cases import convolution_case, matmul_case, multiply_case
-from tests.support.case import Case, Draw, rounded, scales, shapes, shifted
+from tests.support.case import Case, Draw, Limits, add_unopened, finish, rounded, scales, shapes, shifted
 from tests.support.linear_cases import combine_case, concat_case, reshape_case, take_case, total_case, weigh_case
 from tests.support.plans import Builder, wire
 from tests.support.worlds import Arrays
@@ -54,8 +55,10 @@ def relu_case(draw: Draw) -> Case:
     shape, scale = draw(shapes()), draw(scales)
     b = Builder()
     b.enter("x", shape, bits, scale)
-    b.gate(Relu(name="r", x="x", out="y", shift=shift), wire("y", shape, bits - shift, scale / (1 << shift)))
-    b.output("y")
+    mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
+    out = wire("y", shape, bits - shift, scale / (1 << shift), masking=mask)
+    b.gate(Relu(name="r", x="x", out="y", shift=shift), out)
+    finish(b, "y", mask is Masking.DRAWN)
 
     def judge(v: Arrays) -> None:
         floor = v["x"] >> np.int64(shift)
@@ -73,10 +76,11 @@ def maximum_case(draw: Draw, most: int = 18) -> Case:
     few = (2, 2, 3, 4) if rectify else ()  # so that all of a row are negative at times
     candidates = draw(st.sampled_from([*few, *(n for n in (2, 3, 4, 5, 6, 9, 17, 18, most) if n <= most)]))
     last, head = draw(st.booleans()), draw(shapes(most=2, side=2))
+    mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     b = Builder()
     b.enter("x", (*head, candidates), bits, Fraction(1 << 10))
     written = {
-        "v": wire("v", (*head, 1), bits - shift + 1, Fraction(1 << 10) / (1 << shift)),
+        "v": wire("v", (*head, 1), bits - shift + 1, Fraction(1 << 10) / (1 << shift), masking=mask),
         "i": wire("i", (*head, 1), 8),
     }
     gate = Maximum(
@@ -89,7 +93,9 @@ def maximum_case(draw: Draw, most: int = 18) -> Case:
         rectify=rectify,
     )
     b.gate(gate, *(written[name] for name in wants))
-    b.output(*wants)
+    if mask is Masking.UNOPENED and "v" in wants:
+        b.gate(Open(name="o", x="v", out="v^"), wire("v^", written["v"].shape, written["v"].bits, written["v"].scale))
+    b.output(*("v^" if name == "v" and mask is Masking.UNOPENED else name for name in wants))
     exact = shift == 0 and bits <= 20  # then a rounding up has probability 2^-40
 
     def judge(v: Arrays) -> None:
@@ -196,6 +202,23 @@ def judge_fourier(gate: Fourier, x: np.ndarray, z: np.ndarray) -> None:
     assert (inside | over | under).all()
 
 
+@st.composite
+def open_case(draw: Draw) -> Case:
+    """One unopened wire, opened once or twice."""
+    bits, shape, limits = draw(st.integers(1, 48)), draw(shapes()), Limits()
+    b = Builder()
+    add_unopened(b, limits, "x", shape, bits)
+    names = ["y", "z"][: draw(st.integers(1, 2))]
+    for name in names:
+        b.gate(Open(name=f"open:{name}", x="x", out=name), wire(name, shape, bits))
+    b.output(*names)
+
+    def judge(v: Arrays) -> None:
+        assert all((v[name] == np.maximum(v["x/in"], 0)).all() or bits > 20 for name in names)
+
+    return Case(b, limits, judge)
+
+
 CASES: dict[str, st.SearchStrategy[Case]] = {
     "combine": combine_case(),
     "concat": concat_case(),
@@ -205,6 +228,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "matmul": matmul_case(),
     "maximum": maximum_case(),
     "multiply": multiply_case(),
+    "open": open_case(),
     "relu": relu_case(),
     "reshape": reshape_case(),
     "step": step_case(),

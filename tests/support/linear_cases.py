@@ -59,7 +59,7 @@ def combine_case(draw: Draw) -> Case:
     own: list[Shape] = [draw(st.one_of(st.just(shape), thinned(shape))) for _ in names]
     most = abs(constant)
     if stored:
-        b.enter("w", draw(thinned(shape, batch=False)), 20, scale, session=True)
+        b.enter("w", draw(thinned(shape, batch=False)), 20, scale, session=True, public=draw(st.booleans()))
         limits["w"] = ((1 << 20) - 1, 1)
         own.append(b.wires[-1].shape)
         most += 1 << 20

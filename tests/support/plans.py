@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mpc.compiler.plan import Plan, PlanInput, PlanOutput
 from mpc.gates import Gate
 from mpc.gates.input import Input
-from mpc.wires import Wire
+from mpc.wires import Masking, Wire
 
 OWNER, RECIPIENT = "owner", "recipient"
 Shape = tuple[int | Literal["batch"], ...]
@@ -29,9 +29,19 @@ class Builder:
         self.inputs: list[PlanInput] = []
         self.outputs: list[PlanOutput] = []
 
-    def enter(self, name: str, shape: Shape, bits: int, scale: Fraction | int = 1, *, session: bool = False) -> str:
-        """An input of the run, or of the session."""
-        self.wires.append(wire(name, shape, bits, scale, holders=(OWNER,)))
+    def enter(
+        self,
+        name: str,
+        shape: Shape,
+        bits: int,
+        scale: Fraction | int = 1,
+        *,
+        session: bool = False,
+        public: bool = False,
+    ) -> str:
+        """An input of the run, or of the session; there it may be public."""
+        masking = Masking.PUBLIC if public else Masking.DRAWN
+        self.wires.append(wire(name, shape, bits, scale, holders=(OWNER,), masking=masking))
         self.gates.append(Input(name=f"in:{name}", out=name, lifetime="session" if session else "run"))
         if not session:
             self.inputs.append(
@@ -40,7 +50,10 @@ class Builder:
         return name
 
     def gate(self, gate: Gate, *written: Wire) -> None:
-        """A gate and the wires it writes."""
+        """A gate and the wires it writes; what is mapped from an unopened wire is unopened too."""
+        known = {w.name: w for w in self.wires}
+        if gate.is_linear(known) and gate.inherited(known) is Masking.UNOPENED:
+            written = tuple(w.model_copy(update={"masking": Masking.UNOPENED}) for w in written)
         self.gates.append(gate)
         self.wires.extend(written)
 

@@ -20,6 +20,7 @@ from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
+from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
@@ -66,7 +67,13 @@ def every_gate() -> Plan:
     shifted = Combine(name="16", xs=("u",), factors=(2,), stored="b", constant=-9, out="e")
     b.gate(shifted, wire("e", (B, 3, 3), 35, f32, **INHERITED))
     b.gate(Step(name="17", x="e", levels=(-70, 1 << 20), shift=14, out="o"), wire("o", (B, 3, 3, 2), 1))
-    b.output("v", "i", "g", "o")
+    b.enter("r", (3, 4), 18, f16, session=True, public=True)
+    b.gate(Matmul(name="18", x="y", weight="r", out="a"), wire("a", (B, 4), 45, f32, **INHERITED))
+    unopened = {"masking": Masking.UNOPENED}
+    b.gate(Relu(name="19", x="z", out="q", shift=16), wire("q", (B, 3), 25, f16, **unopened))
+    b.gate(Matmul(name="20", x="q", weight="r", out="t2"), wire("t2", (B, 4), 45, f32, **unopened))
+    b.gate(Open(name="21", x="t2", out="n"), wire("n", (B, 4), 45, f32))
+    b.output("v", "i", "g", "o", "n")
     b.outputs[1] = b.outputs[1].model_copy(update={"labels": ("a", 7, "c", "\u00e9")})
     b.outputs[2] = b.outputs[2].model_copy(update={"shape": (B, 4), "keys": (1, 2, 3, 4)})
     return b.build()

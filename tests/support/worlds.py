@@ -18,6 +18,7 @@ from mpc.interpret.dealer import Dealer, SessionMasks
 from mpc.interpret.world import World, WorldRun
 from mpc.prg import Seed
 from mpc.schedule import schedule
+from mpc.wires import Masking
 
 Arrays = dict[str, np.ndarray]
 Returned = TypeVar("Returned")
@@ -70,10 +71,11 @@ class Deal:
 def deal_by_hand(
     plan: Plan, parties: int, run: int = 1, number: int = 1, session: SessionMasks | None = None, batch: int = 1
 ) -> Deal:
-    """Deal one run of an unbound plan; the weights' masks too, unless `session` has them."""
+    """Deal one run of an unbound plan; the weights' masks too, unless `session` has them, public weights zero."""
     bound, master = plan.bind(batch), seed(number)
     if session is None:
         session = SessionMasks()
+        session.public.update({gate.out: fp.zeros(plan.wire[gate.out].sizes) for gate in plan.public_weights})
         if plan.weights:
             session.masks.update(_deal(bound, plan.weights, parties, session, _ids(master, 0, 1)).masks)
     return _deal(bound, bound.online, parties, session, _ids(master, run, batch))
@@ -147,7 +149,11 @@ class Trial:
         values = reference.evaluate(bound, {**self.weights, **inputs}, lambda name, _: self._public(run, name))
         masks = self._masks(bound, batch)
         for wire in bound.wires:
-            held = fp.to_signed(fp.sub(self._public(run, wire.name), masks[wire.name]))
+            if wire.masking is Masking.UNOPENED:
+                held = run.unopened[wire.name]
+            else:
+                mask = fp.zeros(()) if wire.masking is Masking.PUBLIC else masks[wire.name]
+                held = fp.to_signed(fp.sub(self._public(run, wire.name), mask))
             np.testing.assert_array_equal(held, values[wire.name], err_msg=f"wire {wire.name}")
         for output in bound.outputs:
             np.testing.assert_array_equal(run.outputs[output.wire], values[output.wire])

@@ -322,3 +322,54 @@ def test_dot_planes_adds_to_what_is_there(rows: list) -> None:
     planes = np.stack([a, b]), np.stack([b, b])
     kernels.dot_planes(*planes, out)
     assert ints(out) == [(s + x * y + y * y) % P for s, (x, y, _) in zip(start, rows, strict=True)]
+
+
+# ------------------------------------------------------------------ public matrices of small integers
+
+
+def small_matrix(bits: int, k: int, n: int, kind: str) -> np.ndarray:
+    """Signed integers of at most so many bits."""
+    rng, most = np.random.default_rng(bits), (1 << bits) - 1
+    if kind == "largest":  # every partial sum as large as it can be
+        return np.full((k, n), most, dtype=np.int64)
+    if kind == "one column":
+        found = rng.integers(-1, 2, (k, n))
+        found[:, 0] = -most
+        return found
+    return rng.integers(-most, most, (k, n), endpoint=True)
+
+
+@pytest.mark.parametrize("kind", ["largest", "one column", "any"])
+@pytest.mark.parametrize("bits", [1, 9, 16, 20, 24, 27, 30, 36, 45, 58])
+def test_products_with_public_matrices_are_exact(bits: int, kind: str) -> None:
+    """Elements whose digits are extreme and all of one sign, so that sums do not cancel."""
+    k, rows = 400, fp.THIN_ROWS + 4
+    w = fp.from_signed(small_matrix(bits, k, 3, kind))
+    a = np.random.default_rng(1).integers(0, fp.P, (rows, k), dtype=np.uint64)
+    for row, width in enumerate(range(13, 27, 4)):  # digits of 2^(width - 1) - 1, the largest there are
+        digit = (1 << (width - 1)) - 1
+        a[row] = sum(digit << (width * j) for j in range(60 // width)) % fp.P
+        a[row, ::2] = a[row, 1::2]
+    a[4:8] = np.array([[0], [1], [fp.P - 1], [fp.P // 2]], dtype=np.uint64)
+    offset = np.random.default_rng(2).integers(0, fp.P, 3, dtype=np.uint64)
+    expected = (a.astype(object) @ w.astype(object) + offset.astype(object)) % fp.P
+    assert (fp.matmul(a, fp.Operand(w, public=True), offset).astype(object) == expected).all()
+    assert (fp.matmul(a[:2], fp.Operand(w, public=True), offset).astype(object) == expected[:2]).all()
+
+
+def test_small_public_matrices_take_fewer_products() -> None:
+    """And a matrix that is not public is never looked at."""
+    small, large = (fp.from_signed(small_matrix(bits, 784, 4, "any")) for bits in (20, 58))
+    chosen = fp.Operand(small, public=True).small
+    assert chosen is not None and fp.BITS // chosen.width + 1 <= fp.FEWER_PRODUCTS
+    assert fp.Operand(large, public=True).small is None
+    assert fp.Operand(small).small is None
+    assert fp.Operand(np.zeros((0, 3), dtype=np.uint64), public=True).small is None
+
+
+@pytest.mark.parametrize("reach", [(1 << 40) - 1, 1 << 40, (1 << 40) + 1, (1 << 39) + 1])
+def test_the_bound_of_a_column_is_the_sum_of_its_sizes(reach: int) -> None:
+    """At, below and above a power of two: digits of `width` bits times the sum stay below 2^52 all the same."""
+    column = np.array([[reach - 3], [-1], [1], [-1]], dtype=np.int64)
+    chosen = fp.Operand(fp.from_signed(column), public=True).small
+    assert chosen is None or (reach << (chosen.width - 1)) <= 1 << 52

@@ -376,7 +376,8 @@ def test_plans_cannot_be_changed() -> None:
 
 def test_who_enters_and_who_receives() -> None:
     assert PLAN.owners == {"owner"} and PLAN.recipients == {"recipient"}
-    assert [gate.out for gate in PLAN.weights] == ["w", "b", "k"]
+    assert [gate.out for gate in PLAN.weights] == ["w", "b", "k", "r"]
+    assert [gate.out for gate in PLAN.public_weights] == ["r"]
     assert [gate.name for gate in PLAN.online] == [gate.name for gate in PLAN.gates if gate not in PLAN.weights]
 
 

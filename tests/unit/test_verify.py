@@ -21,6 +21,7 @@ from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import MOST, Maximum
 from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
+from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
@@ -31,6 +32,7 @@ from tests.support.vectors import every_gate
 
 B = "batch"
 DRAWN, DERIVED, INHERITED = Masking.DRAWN, Masking.DERIVED, Masking.INHERITED
+PUBLIC, UNOPENED = Masking.PUBLIC, Masking.UNOPENED
 
 
 def network() -> Plan:
@@ -142,6 +144,56 @@ def test_a_derived_mask_is_not_known_after_linear_maps(kinds: tuple[str, ...]) -
     b.gate(Multiply(name="q", x="x", y=last, out="q"), wire("q", (B, 1), 40))
     b.output("q")
     refuses(b.unchecked(), "gate q multiplies a wire whose mask is derived")
+
+
+def unopened_plan(**wires: dict[str, Any]) -> Plan:
+    """x -> r, unopened -> m, mapped -> o, opened; not verified."""
+    b = Builder()
+    b.enter("p", (3, 2), 5, session=True, public=True)
+    b.enter("x", (B, 3), 10)
+    b.gate(Multiply(name="d", x="x", y="x", out="d"), wire("d", (B, 3), 20, masking=DERIVED))
+    b.gate(Relu(name="r", x="x", out="r", shift=0), wire("r", (B, 3), 10, masking=UNOPENED))
+    b.gate(Matmul(name="m", x="r", weight="p", out="m"), wire("m", (B, 2), 17))
+    b.gate(Open(name="o", x="m", out="o"), wire("o", (B, 2), 17))
+    b.output("o")
+    return replace_wires(b.unchecked(), wires)
+
+
+def test_a_wire_that_is_not_opened_is_for_linear_maps_alone() -> None:
+    plan = unopened_plan()
+    verify(plan)
+    for gate, out in (
+        (Relu(name="bad", x="r", out="bad", shift=0), wire("bad", (B, 3), 10)),
+        (Truncate(name="bad", x="m", out="bad", shift=0), wire("bad", (B, 2), 17)),
+        (Multiply(name="bad", x="r", y="r", out="bad"), wire("bad", (B, 3), 20)),
+        (Maximum(name="bad", x="r", value="bad", shift=0), wire("bad", (B, 1), 11)),
+    ):
+        refuses(with_parts(plan, gates=(*plan.gates, gate), wires=(*plan.wires, out)), "not opened")
+
+
+def test_a_wire_that_is_not_opened_is_not_joined_with_a_derived_mask() -> None:
+    plan = unopened_plan()
+    for other, problem in (("x", None), ("d", "joins a wire that is not opened with one whose mask is derived")):
+        gate = Combine(name="c", xs=("r", other), factors=(1, 1), out="c")
+        joined = wire("c", (B, 3), 21, masking=UNOPENED)
+        changed = with_parts(plan, gates=(*plan.gates, gate), wires=(*plan.wires, joined))
+        if problem:
+            refuses(changed, problem)
+        else:
+            verify(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "masking"), [("o", UNOPENED), ("m", INHERITED), ("m", DRAWN), ("p", INHERITED), ("x", PUBLIC)]
+)
+def test_a_wire_is_not_called_something_else(name: str, masking: Masking) -> None:
+    with pytest.raises(PlanError):
+        verify(unopened_plan(**{name: {"masking": masking}}))
+
+
+def test_an_unopened_wire_is_nobodys_output() -> None:
+    with pytest.raises(PlanError):
+        verify(unopened_plan(r={"holders": (RECIPIENT,)}))
 
 
 def test_an_inherited_mask_of_known_masks_is_known() -> None:
@@ -306,6 +358,7 @@ GOOD: dict[str, tuple[Gate, list[Wire]]] = {
         Step(name="g", x="x", levels=(-511, 0, 511), shift=3, out="o"),
         [wire("x", (B, 2), 9, 8), wire("o", (B, 2, 3), 1)],
     ),
+    "open": (Open(name="g", x="x", out="o"), [wire("x", (B, 3), 9, 8, masking=UNOPENED), wire("o", (B, 3), 9, 8)]),
     "fourier": (Fourier(**WAVE, clamp=Clamp(**CLAMP)), [wire("x", (B, 3), 20), wire("o", (B, 3), 20)]),
     "maximum": (
         Maximum(name="g", x="x", value="v", index="i", shift=3),
@@ -321,6 +374,30 @@ BAD: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("input", {}, {"o": {"masking": DERIVED}}),
     ("input", {}, {"o": {"masking": INHERITED}}),
     ("input", {"lifetime": "session"}, {}),  # with a batch dimension
+    ("input", {}, {"o": {"masking": PUBLIC}}),  # what is entered for a run is nobody's to know
+    ("input", {}, {"o": {"masking": UNOPENED}}),
+    ("input", {"lifetime": "session"}, {"o": {"shape": (3,), "masking": UNOPENED}}),
+    ("input", {"lifetime": "session"}, {"o": {"shape": (3,), "masking": PUBLIC, "holders": ()}}),
+    ("matmul", {}, {"o": {"masking": PUBLIC}}),
+    ("matmul", {}, {"o": {"masking": UNOPENED}}),
+    ("matmul", {}, {"w": {"masking": PUBLIC}}),  # then the output's mask is inherited
+    ("matmul", {}, {"w": {"masking": PUBLIC}, "o": {"masking": DERIVED}}),
+    ("matmul", {}, {"w": {"masking": PUBLIC}, "o": {"masking": UNOPENED}}),
+    ("matmul", {}, {"w": {"masking": PUBLIC}, "o": {"masking": INHERITED, "holders": (RECIPIENT,)}}),
+    ("matmul", {}, {"w": {"masking": PUBLIC}, "x": {"masking": UNOPENED}, "o": {"masking": INHERITED}}),
+    ("matmul", {}, {"b": {"masking": PUBLIC}, "o": {"masking": INHERITED}}),  # a public bias alone opens nothing less
+    ("combine", {}, {"o": {"masking": UNOPENED}}),
+    ("combine", {}, {"o": {"masking": PUBLIC}}),
+    ("relu", {}, {"o": {"masking": PUBLIC}}),
+    ("maximum", {}, {"i": {"masking": UNOPENED}}),
+    ("maximum", {}, {"v": {"masking": PUBLIC}}),
+    ("open", {}, {"x": {"masking": DRAWN}}),
+    ("open", {}, {"x": {"masking": INHERITED}}),
+    ("open", {}, {"o": {"masking": UNOPENED}}),
+    ("open", {}, {"o": {"masking": DERIVED}}),
+    ("open", {}, {"o": {"shape": (B, 4)}}),
+    ("open", {}, {"o": {"scale": Fraction(4)}}),
+    ("open", {}, {"o": {"bits": 8}}),
     ("matmul", {}, {"w": {"shape": (3, 3)}}),
     ("matmul", {}, {"w": {"shape": (2,)}}),
     ("matmul", {}, {"w": {"shape": (2, 3, 1)}}),
@@ -539,6 +616,11 @@ def test_bad_wires_are_refused(kind: str, settings: dict, changes: dict) -> None
     [
         ("matmul", {"bias": None}, {}),
         ("matmul", {}, {"o": {"masking": DERIVED}}),
+        ("matmul", {}, {"w": {"masking": PUBLIC}, "o": {"masking": INHERITED}}),
+        ("matmul", {}, {"w": {"masking": PUBLIC}, "x": {"masking": UNOPENED}, "o": {"masking": UNOPENED}}),
+        ("matmul", {}, {"b": {"masking": PUBLIC}}),
+        ("relu", {}, {"o": {"masking": UNOPENED}}),
+        ("maximum", {}, {"v": {"masking": UNOPENED}}),
         ("matmul", {}, {"x": {"shape": (2,)}, "o": {"shape": (3,)}}),
         ("multiply", {}, {"o": {"masking": DERIVED}}),
         ("matmul", {}, {"b": {"shape": (1, 3)}}),

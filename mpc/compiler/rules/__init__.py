@@ -49,6 +49,7 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
         state.values[node.writes] = _with_known(value, node)
     left = [state.leave(index) for index in range(len(graph.outputs))]
     state.drop_unread()
+    state.choose_openings()
     state.choose_masks()
     outputs = tuple(out for out, _ in left)
     plan = Plan(inputs=inputs, outputs=outputs, wires=tuple(state.wires.values()), gates=tuple(state.gates))

@@ -1,4 +1,4 @@
-"""Products, with secret weights or of two secrets: how many bits each side keeps."""
+"""Products, with weights or of two secrets: how many bits each side keeps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _GATES = {"matmul": "matmul", "conv": "convolution", "scale": "multiply", "multi
 
 
 def affine(state: Lowering, node: Node) -> Value:
-    """A product with a secret weight: as many bits for weights and data as the bound of the result allows."""
+    """A product with a weight: as many bits for weights and data as the bound of the result allows."""
     if "weight" not in node.attributes:
         return product(state, node)
     x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
@@ -67,11 +67,11 @@ def affine(state: Lowering, node: Node) -> Value:
     unit = Fraction(2) ** exponent
     scale = x.scale * unit
     integers = fixedpoint.encode(weight, unit, "a weight")
-    settings: dict[str, Any] = {"x": x.wire.name, "weight": state.secret(integers, unit)}
+    settings: dict[str, Any] = {"x": x.wire.name, "weight": state.stored(integers, unit)}
     offset = None
     if bias is not None and bias.any():
         offset = fixedpoint.encode(bias, scale, "a bias")
-        settings["bias"] = state.secret(offset, scale)
+        settings["bias"] = state.stored(offset, scale)
     if node.op == "conv":
         settings["windows"] = node.attributes["windows"]
     interval = x.interval.linear(product_of(node), integers, offset, rounded=not exact)
@@ -140,7 +140,7 @@ def scale(state: Lowering, node: Node) -> Value:
     offset = fixedpoint.encode(bias, scale, "a constant")
     sign = (1 << spread) if factor > 0 else -(1 << spread)
     interval = x.interval.times(sign).plus(Interval.exactly(offset))
-    stored = state.secret(offset, scale)
+    stored = state.stored(offset, scale)
     return state.add("combine", node.shape, scale, interval, xs=(x.wire.name,), factors=(sign,), stored=stored)
 
 
@@ -178,7 +178,7 @@ def constant(state: Lowering, node: Node) -> Value:
     scale = Fraction(2) ** min(exponent, 50 - _magnitude(weight))
     integers = fixedpoint.encode(weight, scale, "a constant")
     interval = Interval.exactly(integers).broadcast_to(static(node.shape))
-    return state.add("combine", node.shape, scale, interval, xs=(), factors=(), stored=state.secret(integers, scale))
+    return state.add("combine", node.shape, scale, interval, xs=(), factors=(), stored=state.stored(integers, scale))
 
 
 def product(state: Lowering, node: Node) -> Value:

@@ -1,0 +1,153 @@
+"""Where a linear layer is opened: at what it is made of, or only its result.
+
+Between two gates that open lie public linear maps, which are free on masked values and on
+shares alike.  So what a ReLU or a maximum yields may stay unopened, and the maps' results be
+opened instead, under drawn masks.  That is worth it
+
+* for an output, whose result has to be put under a fresh mask anyway: a round less;
+* where the results have fewer elements, as of a layer that narrows: less is sent.
+
+Rounds never become more: the gates before open one less each, and all results one more at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from mpc.gates import GATES
+from mpc.gates.base import Gate
+from mpc.gates.maximum import Maximum
+from mpc.gates.open import Open
+from mpc.gates.relu import Relu
+from mpc.gates.truncate import Truncate
+from mpc.wires import BATCH, Masking, Wire
+
+
+@dataclass
+class Region:
+    """Public linear maps that hang together through wires of the run.
+
+    Args:
+        sources: wires that they read and do not write.
+        mapped: these, and all wires that are made of them.
+        sinks: those of them that others read.
+    """
+
+    gates: list[Gate] = field(default_factory=list)
+    sources: set[str] = field(default_factory=set)
+    mapped: set[str] = field(default_factory=set)
+    sinks: set[str] = field(default_factory=set)
+
+
+def leave_unopened(
+    gates: Sequence[Gate], wires: Mapping[str, Wire], weights: Mapping[str, object]
+) -> tuple[list[Gate], dict[str, Wire]]:
+    """The same plan with everything opened where it is best; wires in the order of the gates that write them."""
+    changed, found = dict(wires), list(gates)
+    for region in _regions(gates, wires, weights):
+        if _can(region, gates, wires) and _better(region, gates, wires):
+            found = _opened_late(region, found, changed)
+    return found, {name: changed[name] for gate in found for name in gate.writes}
+
+
+def _regions(gates: Sequence[Gate], wires: Mapping[str, Wire], weights: Mapping[str, object]) -> list[Region]:
+    leader: dict[str, str] = {}  # wire of the run -> one that hangs together with it, in the end the same for all
+
+    def lead(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            leader[name] = leader[leader[name]]
+            name = leader[name]
+        return name
+
+    linear = [gate for gate in gates if gate.is_linear(wires)]
+    for gate in linear:
+        for name in gate.reads:
+            if name not in weights:
+                leader[lead(name)] = lead(gate.writes[0])
+    joined: dict[str, Region] = {}
+    for gate in linear:
+        joined.setdefault(lead(gate.writes[0]), Region()).gates.append(gate)
+    for region in joined.values():
+        _find_ends(region, gates, weights)
+    return list(joined.values())
+
+
+def _find_ends(region: Region, gates: Sequence[Gate], weights: Mapping[str, object]) -> None:
+    written = {name for gate in region.gates for name in gate.writes}
+    inside = {gate.name for gate in region.gates}
+    region.sources = {n for g in region.gates for n in g.reads if n not in weights} - written
+    region.mapped = set(region.sources)
+    for gate in region.gates:  # what is made of weights alone is no part of it
+        if region.mapped.intersection(gate.reads):
+            region.mapped.update(gate.writes)
+    region.sinks = {n for g in gates if g.name not in inside for n in g.reads} & region.mapped & written
+
+
+def _can(region: Region, gates: Sequence[Gate], wires: Mapping[str, Wire]) -> bool:
+    """Can all its sources stay unopened?  They are a ReLU's or a maximum's, and only read here."""
+    inside = {gate.name for gate in region.gates}
+    elsewhere = {name for gate in gates if gate.name not in inside for name in gate.reads}
+    writers = {name: gate for gate in gates for name in gate.writes}
+    return all(
+        isinstance(writers[name], Relu | Maximum)
+        and name != getattr(writers[name], "index", None)
+        and name not in elsewhere
+        and not wires[name].holders
+        for name in region.sources
+    )
+
+
+def _better(region: Region, gates: Sequence[Gate], wires: Mapping[str, Wire]) -> bool:
+    if not region.sources or not region.sinks:
+        return False
+    readers = [gate for gate in gates if region.sinks.intersection(gate.reads)]
+    outputs = all(_is_remask(gate) for gate in readers)
+    return outputs or _size(region.sinks, wires) < _size(region.sources, wires)
+
+
+def _is_remask(gate: Gate) -> bool:
+    return isinstance(gate, Truncate) and gate.shift == 0
+
+
+def _size(names: set[str], wires: Mapping[str, Wire]) -> int:
+    return sum(prod(1 if d == BATCH else int(d) for d in wires[name].shape) for name in names)
+
+
+def _opened_late(region: Region, gates: list[Gate], wires: dict[str, Wire]) -> list[Gate]:
+    """Change the wires; the gates with those that open."""
+    inside = {gate.name for gate in region.gates}
+    for name in region.mapped:
+        wires[name] = wires[name].model_copy(update={"masking": Masking.UNOPENED})
+    opened: dict[str, str] = {}
+    found: list[Gate] = []
+    for gate in gates:
+        if gate.name in inside:
+            found.append(gate)
+            continue
+        if _is_remask(gate) and gate.reads[0] in region.sinks:
+            (x,), (out,) = gate.reads, gate.writes
+            wires[out] = wires[out].model_copy(update={"bits": wires[x].bits})
+            found.append(Open(name=f"{gate.name}.open", x=x, out=out))
+            continue
+        for name in (name for name in gate.reads if name in region.sinks and name not in opened):
+            opened[name] = f"{name}.open"
+            wires[opened[name]] = wires[name].model_copy(update={"name": opened[name], "masking": Masking.DRAWN})
+            found.append(Open(name=opened[name], x=name, out=opened[name]))
+        found.append(_reading(gate, opened))
+    return found
+
+
+def _reading(gate: Gate, renamed: Mapping[str, str]) -> Gate:
+    """The gate, reading some wires by their new names."""
+    if not renamed.keys() & set(gate.reads):
+        return gate
+    settings = {name: getattr(gate, name) for name in type(gate).model_fields}
+    for operand in gate.operands:
+        value = settings[operand]
+        if isinstance(value, str):
+            settings[operand] = renamed.get(value, value)
+        elif value is not None:
+            settings[operand] = tuple(renamed.get(name, name) for name in value)
+    return GATES[gate.kind](**settings)

@@ -1,0 +1,64 @@
+"""Open: an unopened wire becomes a masked one.
+
+    x^ = [x] + [a]        opened, a drawn
+
+What lies between a gate whose result is left unopened and this one is a public linear map of
+shares; so of the two ends of a linear layer the smaller one is opened, and a last layer's
+result, which needs a mask of its own, is opened instead of what it is made of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, drawn_mask
+from mpc.wires import Masking
+
+if TYPE_CHECKING:
+    from mpc.interpret.dealer import Dealer
+    from mpc.interpret.party import Party
+    from mpc.interpret.reference import Reference
+
+
+class Open(Gate):
+    """out = x.
+
+    Shapes:   x, out: S       Scale: unchanged
+    Deals:    the mask, from seeds: 0 bytes
+    Rounds:   1               Opens: out
+    Error:    exact
+    """
+
+    kind: ClassVar[str] = "open"
+    x: Name
+    out: Name
+
+    def takes_shares(self, wires: Wires) -> bool:
+        return True
+
+    def check(self, wires: Wires) -> None:
+        x, out = wires[self.x], wires[self.out]
+        self.require_same_size(wires, self.x, self.out)
+        if (x.scale, x.bits) != (out.scale, out.bits):
+            raise self.refuse("the output's scale and bound are the input's")
+        if x.masking is not Masking.UNOPENED or out.masking is not Masking.DRAWN:
+            raise self.refuse("its input is not opened yet, and its output's mask is drawn")
+
+    def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
+        return ((Opening("x", wires[self.out].sizes),),)
+
+    def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
+        return (drawn_mask(wires[self.out]),)
+
+    def reference(self, run: Reference) -> None:
+        run.set(self.out, run.value(self.x))
+
+    def deal(self, run: Dealer) -> None:
+        run.draw_mask(self.out)
+
+    def prepare(self, run: Party) -> None:
+        run.kept["mask"] = run.take_mask(self.out)
+
+    def evaluate(self, run: Party) -> Evaluation:
+        (opened,) = yield (run.share(self.x) + run.kept["mask"],)
+        run.set(self.out, opened)

@@ -1,0 +1,19 @@
+"""Of which wires somebody needs a share of the mask: everybody computes it, from the gates alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpc.gates.base import Gate, Wires
+from mpc.wires import Masking
+
+
+def shared_masks(gates: Sequence[Gate], wires: Wires) -> frozenset[str]:
+    """The wires that are multiplied, or added to what is not opened, that have holders, or that such ones are mapped
+    from."""
+    needed = {name for name, wire in wires.items() if wire.holders}
+    for gate in reversed(gates):
+        joins = any(wires[name].masking is Masking.UNOPENED for name in gate.reads)
+        if gate.needs_masks(wires) or joins or (gate.is_linear(wires) and needed.intersection(gate.writes)):
+            needed.update(gate.reads)
+    return frozenset(needed)

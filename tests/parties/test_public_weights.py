@@ -1,0 +1,106 @@
+"""Public weights on real processes and in the commands: right answers, the foretold price, and everyone can see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.cost import plan_cost
+from mpc.errors import PlanError, UsageError
+from mpc.prg import SEED_BYTES
+from parties import Cluster
+from parties.ticket import Ticket
+from tests.support.models import plaintext
+from tests.support.parties import data, tiny_model
+from tests.support.parties_commands import mpc
+
+ROOT = Path(__file__).resolve().parents[2]
+NETWORK_A, NETWORK_S = ROOT / "examples" / "mnist_mlp.onnx", ROOT / "benchmarks" / "networks" / "sarda_s.onnx"
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with Cluster.local(parties=request.param, clients=["guest"]) as connected:
+        yield connected
+
+
+def images(path: Path, count: int) -> np.ndarray:
+    pixels = np.load(ROOT / "examples" / "mnist_sample.npz")["images"][:count] / 255
+    return pixels.reshape((-1, 784) if path == NETWORK_A else (-1, 1, 28, 28)).astype(np.float32)
+
+
+@pytest.mark.parametrize("path", [NETWORK_A, NETWORK_S], ids=["A", "S"])
+def test_processes_answer_as_onnxruntime_does_at_the_foretold_price(cluster: Cluster, path: Path) -> None:
+    with cluster.session(path, weights="public") as session:
+        for batch in (1, 33):
+            x = images(path, batch)
+            [logits] = session.run(None, {"x": x})
+            assert np.abs(logits - plaintext(path, {"x": x})[0]).max() <= 2e-3
+            cost, report = plan_cost(session.plan, batch), session.last_run
+            assert report is not None
+            assert (report.rounds, report.sent_bytes) == (6, cost.sent * (report.parties - 1))
+            assert report.dealt_bytes == cost.dealt + SEED_BYTES * report.parties
+
+
+def test_a_guest_sees_it_in_the_ticket_and_receives(cluster: Cluster) -> None:
+    x = images(NETWORK_A, 2)
+    with cluster.session(NETWORK_A, weights="public", owners={"x": "guest"}, recipients="guest") as session:
+        assert all(
+            Ticket.parse(session.ticket).plan.wire[gate.out].masking == "public" for gate in session.plan.weights
+        )
+        with ThreadPoolExecutor(1) as pool, Cluster.connect(cluster.client_file("guest")) as joined:
+            running = pool.submit(session.run, None, {}, 2)
+            [logits] = joined.join(session.ticket).run({"x": x})
+            assert running.result(60) == []
+    assert np.abs(logits - plaintext(NETWORK_A, {"x": x})[0]).max() <= 2e-3
+
+
+def test_nothing_is_dealt_ahead(cluster: Cluster) -> None:
+    with pytest.raises(PlanError, match="dealt ahead"):
+        cluster.deal(NETWORK_A, runs=1, weights="public")
+
+
+def test_another_word_is_refused(cluster: Cluster) -> None:
+    with pytest.raises(UsageError, match="'secret' or 'public'"):
+        cluster.session(NETWORK_A, weights="open")
+
+
+def test_the_commands_say_it(tmp_path: Path) -> None:
+    """compile, inspect of a model, of a plan and as JSON, run, bench, deal."""
+    tiny_model(tmp_path / "tiny.onnx")
+    np.save(tmp_path / "x.npy", data(2))
+    words = ("tiny.onnx", "--range", "-4:4")
+
+    plans = {}
+    for weights in ("secret", "public"):
+        done = mpc("compile", *words, "--weights", weights, "-o", f"{weights}.plan", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        plans[weights] = done.stdout.strip()
+        for source in (words, (f"{weights}.plan",)):
+            chosen = ("--weights", weights) if source is words else ()
+            report = json.loads(mpc("inspect", *source, *chosen, "--json", folder=tmp_path).stdout)
+            assert (report["digest"], report["weights"]) == (plans[weights], weights)
+        shown = mpc("inspect", f"{weights}.plan", folder=tmp_path).stdout
+        assert f"arrays, {weights}, entered" in shown
+        assert ("all parties and the provider know" in shown) == (weights == "public")
+    assert plans["secret"] != plans["public"]
+    assert plans["secret"] == mpc("compile", *words, "-o", "p", folder=tmp_path).stdout.strip()
+
+    refused = mpc("inspect", "public.plan", "--weights", "public", folder=tmp_path)
+    assert refused.returncode == 5 and "part of it" in refused.stderr
+
+    done = mpc("run", *words, "--input", "x.npy", "--parties", 2, "--weights", "public", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ran = json.loads(done.stdout)
+    assert (ran["weights"], ran["plan"], ran["rounds"]) == ("public", plans["public"], 3)
+
+    done = mpc("bench", *words, "--weights", "public", "--repeat", 1, "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(done.stdout)
+    assert (row["weights"], row["rounds"]) == ("public", 3) and row["max_abs_error"] < 1e-3
