@@ -45,12 +45,12 @@ def scale(a: np.ndarray, constant: np.uint64, out: np.ndarray) -> None:
 @compiled
 def sum_rows(rows: np.ndarray, out: np.ndarray) -> None:
     """out[i] = sum over j of rows[j, i] mod p."""
-    count, size = rows.shape
-    for i in range(size):
-        total = ZERO
-        for j in range(count):
-            total = add_mod(total, rows[j, i])
-        out[i] = total
+    for i in range(out.size):
+        out[i] = ZERO
+    for j in range(rows.shape[0]):
+        row = rows[j]
+        for i in range(out.size):
+            out[i] = add_mod(out[i], row[i])
 
 
 @compiled

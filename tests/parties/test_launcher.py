@@ -19,7 +19,7 @@ from mpc.errors import ConfigError, UsageError
 from parties import launcher
 from parties.certificates import Identity
 from parties.config import ClusterConfig, PartyConfig, ProviderConfig, load
-from parties.launcher import start, status, stop
+from parties.launcher import spread, start, status, stop
 from parties.layout import LocalLayout, Member, _pick_ports
 from parties.pids import birth_of, children
 from parties.policy import Policy
@@ -193,6 +193,37 @@ def test_start_status_stop(layout: LocalLayout, monkeypatch: pytest.MonkeyPatch)
     assert not any(pid in children or Path(f"/proc/{pid}").exists() for pid in pids)  # no zombies
     assert stop(layout) == []
     assert {line.state for line in status(layout)} == {"stopped"}
+
+
+@pytest.mark.parametrize(
+    ("parties", "available", "expected"),
+    [
+        (2, {0, 1}, [{0}, {1}]),
+        (2, {3, 1, 7, 5}, [{1, 3}, {5, 7}]),
+        (3, {0, 1, 2, 3}, [{0}, {1}, {2}]),
+        (3, {4, 6}, [{4}, {6}, {4}]),
+        (2, {0}, []),
+        (2, set(), []),
+    ],
+)
+def test_parties_have_cores_of_their_own(tmp_path: Path, parties: int, available: set, expected: list) -> None:
+    members = LocalLayout.create(tmp_path / "c", parties=parties).members
+    found = spread(members, available)
+    assert [found[f"party-{index}"] for index in range(len(expected))] == expected and len(found) == len(expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no process to cores")
+@pytest.mark.parametrize("threads", [1, 1024])
+def test_daemons_run_where_they_are_bound(tmp_path: Path, threads: int) -> None:
+    """Unless they are to have more threads than that."""
+    layout = LocalLayout.create(tmp_path / "c", parties=2, threads=threads)
+    start(layout, command=stub())
+    mine = os.sched_getaffinity(0)
+    bound = spread(layout.members) if threads == 1 else {}
+    for member in status(layout):
+        assert member.pid is not None
+        assert os.sched_getaffinity(member.pid) == bound.get(member.name, mine)
+    stop(layout)
 
 
 def test_a_daemon_that_dies_early_ends_all_and_its_last_words_are_shown(layout: LocalLayout) -> None:
