@@ -296,6 +296,12 @@ class PartyRun:
         """z^ of an output wire, after the last step."""
         return self._wires[wire].public
 
+    def forget(self) -> None:
+        """Let go of every value, now: the gates' parts and the run hold each other, and would wait for the collector."""
+        for holder in (self._parts, self._wires, self._masks, self._starting):
+            holder.clear()
+        self.given = {}
+
     def release(self, wire: str) -> Seed:
         """This party's sub-seed of an output's mask, for a recipient; only after the barrier, once."""
         return self.bundle.mask_seed(wire)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,3 +70,18 @@ def test_a_failure_ahead_is_told_once_it_is_due(cluster: InProcess, monkeypatch:
     with pytest.raises(Exception, match="provider"):
         session.run(None, {"x": data(ROWS)})
     assert cluster.is_idle()
+
+
+def test_what_a_run_held_goes_when_the_next_one_is_prepared(cluster: InProcess) -> None:
+    """At once, not when Python's collector of cycles comes round: it is hundreds of megabytes."""
+    session = Session(cluster.client(), cluster.compiled(Roles()))
+    gc.disable()
+    try:
+        session.run(None, {"x": data(2)})
+        runs = [weakref.ref(held._runs[1].party) for node in cluster.nodes for held in node._sessions.values()]
+        assert len(runs) == 2 and all(run() is not None for run in runs)
+        session.run(None, {"x": data(2)})
+        assert all(run() is None for run in runs)
+    finally:
+        gc.enable()
+    session.close()
