@@ -158,8 +158,8 @@ class Cluster(_Closing):
             samples: data of every input, for a model whose bounds cannot be proved: see `compile_model`.
             shapes: sizes of dimensions that the model leaves open, by input; None for the batch.
             batch: rows of every run, if that is known: what was dealt ahead for them is used (`deal`).
-            weights: "public" tells the model to all parties and the provider, which makes it much faster; other
-                clients are not told.
+            weights: "public" tells the model to all parties and the provider, and linear layers need no
+                communication; other clients are not told.
 
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.

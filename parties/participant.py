@@ -83,7 +83,10 @@ class Participant:
         if not wires:
             return
         seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC])
-        sent = {wire.name: _mask(wire, values[wire.name], seeds.get(wire.name, [])) for wire in wires}
+        sent = {
+            wire.name: _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
+            for wire in wires
+        }
 
         def submit(party: PartyClient) -> None:
             for name, data in sent.items():

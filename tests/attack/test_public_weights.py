@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mpc import field as fp
+from mpc.compiler.plan import Plan
 from mpc.encoding import encode_field
 from mpc.errors import (
     DeadlineError,
@@ -24,10 +25,12 @@ from mpc.errors import (
 )
 from mpc.field import P
 from mpc.interpret.party import public_digest
+from mpc.wires import Masking
 from parties import ordering, participant
 from parties.config import Limits
 from parties.coordinator import CoordinatedSession
 from parties.pb import party_pb2, provider_pb2
+from parties.roles import known_weights
 from parties.terms import Terms
 from parties.ticket import Ticket
 from tests.support.parties import (
@@ -43,6 +46,7 @@ from tests.support.parties import (
     eventually,
     tiny_answer,
 )
+from tests.support.plans import replace_wires
 
 pytestmark = pytest.mark.timeout(60)
 CANARY = 1.7320508
@@ -357,3 +361,26 @@ def test_it_goes_on_for_many_runs(cluster: InProcess) -> None:
         assert report.rounds == 3
     session.close()
     assert eventually(lambda: session.id not in cluster.provider._sessions)
+
+
+def test_a_model_may_be_partly_public(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public matrices, secret biases: what is sent of a bias is masked, and the answer is right."""
+    compiled = cluster.compiled(ALONE)
+    biases = {gate.bias: {"masking": Masking.DRAWN} for gate in compiled.plan.gates if getattr(gate, "bias", None)}
+    plan = Plan.from_bytes(replace_wires(compiled.plan, biases).canonical)
+    assert known_weights(plan) == "partly public" and 0 < len(plan.public_weights) < len(plan.weights)
+    sent, honest = {}, participant._submission
+
+    def recorded(session_id: bytes, run: int, wire: str, data: bytes) -> Iterator[party_pb2.SubmitPart]:
+        sent[wire] = bytes(data)
+        return honest(session_id, run, wire, data)
+
+    monkeypatch.setattr(participant, "_submission", recorded)
+    session = CoordinatedSession(cluster.client(), plan, compiled.weights)
+    for name, value in compiled.weights.items():
+        assert (sent[name] == encode_field(fp.from_signed(value))) == (name not in biases)
+    [given], [out], x = plan.inputs, plan.outputs, data(3)
+    integers = np.rint(x * float(plan.wire[given.wire].scale)).astype(np.int64)
+    opened, _ = session.run({given.wire: integers}, 3, lambda: 0.0)
+    assert np.abs(opened[out.wire] / float(plan.wire[out.wire].scale) - tiny_answer(x)).max() < 1e-3
+    session.close()
