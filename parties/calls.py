@@ -51,7 +51,7 @@ class Parties:
         self.config, self.identity = config, identity
         self.clients = [PartyClient(identity, peer) for peer in config.parties]
         self.names = tuple(client.name for client in self.clients)
-        self._pool = ThreadPoolExecutor(max_workers=2 * len(self.clients), thread_name_prefix="client")
+        self._pool = ThreadPoolExecutor(max_workers=3 * len(self.clients), thread_name_prefix="client")
 
     def each(self, ask: Callable[[PartyClient], Answer]) -> list[Answer]:
         """`ask` every party at once; the most telling error if any failed."""

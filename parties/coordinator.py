@@ -134,10 +134,11 @@ class CoordinatedSession:
         prepared = gather(self._ahead or self._prepare(number, batch, sum(following)))
         self._ahead = []
         offline = clock() - started
+        self.part.ask(number, batch, self.on_progress)
         self.part.enter(number, batch, values)
         if not self.stock:
             self._look_ahead(following)
-        received = self.part.receive(number, batch, self.on_progress)
+        received = self.part.receive(number)
         if self.stock:
             self._look_ahead(self.left)
         report = RunReport(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -25,11 +26,11 @@ from mpc.prg import Seed, expand_field
 from mpc.schedule import schedule
 from mpc.wires import Masking, Wire
 from parties import manifest
-from parties.calls import Parties, PartyClient
+from parties.calls import Parties, PartyClient, gather
 from parties.manifest import Manifest
 from parties.pb import party_pb2
 from parties.terms import Terms
-from parties.transport import pieces
+from parties.transport import FRAME_BYTES, pieces
 
 Found = TypeVar("Found")
 Progress = Callable[[int, int, int], None]
@@ -52,6 +53,14 @@ class Received:
     headers: list[party_pb2.ResultHeader] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A result that parties were asked for: z^ by wire, as it comes, and what each will answer."""
+
+    public: dict[str, bytearray] = field(repr=False)
+    answers: list[Future[tuple[party_pb2.ResultHeader, Manifest, int]]]
+
+
 class Participant:
     """See the module.
 
@@ -66,6 +75,7 @@ class Participant:
         self.me = parties.identity.name
         self.deadlines = parties.config.deadlines
         self._rounds = len(schedule(plan.online, plan.bind(1).wire).steps)
+        self._asked: dict[int, _Asked] = {}
 
     # -- inputs
 
@@ -88,9 +98,11 @@ class Participant:
             for wire in wires
         }
 
+        seconds = self.deadlines.submit
+
         def submit(party: PartyClient) -> None:
             for name, data in sent.items():
-                party.call("Submit", _submission(self.id, bundle.run, name, data), self.deadlines.submit)
+                _submit(party, party_pb2.SubmitHeader(session_id=self.id, run=bundle.run, wire=name), data, seconds)
 
         self.parties.each(submit)
 
@@ -133,8 +145,14 @@ class Participant:
         wires = dict.fromkeys(out.wire for out in self.plan.outputs)
         return [wire for wire in wires if self.me in self.plan.wire[wire].holders]
 
+    def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
+        """Begin to wait for a run that is prepared: before its inputs are entered, parties have nothing else to do."""
+        public: dict[str, bytearray] = {}
+        answers = self.parties.start(lambda party: self._result(party, run, batch, public, on_progress))
+        self._asked[run] = _Asked(public, answers)
+
     def receive(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> Received:
-        """Wait for a run's end; unmask what this client is a recipient of.
+        """Wait for a run's end, if it was not asked for before; unmask what this client is a recipient of.
 
         Args:
             batch: None takes what the provider signed: it deals one batch for a run, so this is what ran.
@@ -142,12 +160,10 @@ class Participant:
         Raises:
             IntegrityError: seeds, outputs or openings are not what they should be, or not the same everywhere.
         """
-        public: dict[str, bytearray] = {}
-
-        def ask(party: PartyClient) -> tuple[party_pb2.ResultHeader, Manifest, int]:
-            return self._result(party, run, batch, public, on_progress)
-
-        answers = self.parties.each(ask)
+        if run not in self._asked:
+            self.ask(run, batch, on_progress)
+        asked = self._asked.pop(run)
+        answers, public = gather(asked.answers), asked.public
         headers = [header for header, _, _ in answers]
         if len({found for _, _, found in answers}) != 1:
             raise IntegrityError(
@@ -272,7 +288,14 @@ def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> bytes:
     return encode_field(total)
 
 
-def _submission(session_id: bytes, run: int, wire: str, data: bytes) -> Iterator[party_pb2.SubmitPart]:
-    yield party_pb2.SubmitPart(header=party_pb2.SubmitHeader(session_id=session_id, run=run, wire=wire))
+def _submit(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> None:
+    if len(data) <= FRAME_BYTES:
+        party.call("SubmitWhole", party_pb2.WholeInput(header=header, data=data), seconds)
+    else:
+        party.call("Submit", _parts(header, data), seconds)
+
+
+def _parts(header: party_pb2.SubmitHeader, data: bytes) -> Iterator[party_pb2.SubmitPart]:
+    yield party_pb2.SubmitPart(header=header)
     for piece in pieces(data):
         yield party_pb2.SubmitPart(chunk=piece)

@@ -359,6 +359,13 @@ class PartyService(party_pb2_grpc.PartyServicer):
         session.submit(header.run, header.wire, client, data)
         return party_pb2.SubmitReply()
 
+    @answers
+    def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
+        client, header = caller(context), request.header
+        self._node.policy.admit(client)
+        self._node.session(header.session_id, client).submit(header.run, header.wire, client, request.data)
+        return party_pb2.SubmitReply()
+
     @streams
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
         client = caller(context)

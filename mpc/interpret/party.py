@@ -297,7 +297,7 @@ class PartyRun:
         return self._wires[wire].public
 
     def forget(self) -> None:
-        """Let go of every value, now: the gates' parts and the run hold each other, and would wait for the collector."""
+        """Let go of every value, now: gates' parts and the run hold each other, and would wait for the collector."""
         for holder in (self._parts, self._wires, self._masks, self._starting):
             holder.clear()
         self.given = {}
