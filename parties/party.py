@@ -363,7 +363,9 @@ class PartyService(party_pb2_grpc.PartyServicer):
     def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
         client, header = caller(context), request.header
         self._node.policy.admit(client)
-        self._node.session(header.session_id, client).submit(header.run, header.wire, client, request.data)
+        session = self._node.session(header.session_id, client)
+        size = session.input_size(header.run, header.wire, client)
+        session.submit(header.run, header.wire, client, collect([request.data], size, "the input", client))
         return party_pb2.SubmitReply()
 
     @streams

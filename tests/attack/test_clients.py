@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,8 @@ def test_weights_masks_go_to_the_models_owner(script: Script) -> None:
     assert wires == set(script.compiled.weights)
 
 
-def test_an_input_is_submitted_by_its_owner(script: Script) -> None:
+def test_an_input_is_submitted_by_its_owner(submitting: Script) -> None:
+    script = submitting
     script.ready()
     script.everyone(lambda i: script.masks(i, 1, OWNER))
     for caller in (COORDINATOR, MODEL_OWNER, RECIPIENT):
@@ -376,9 +378,19 @@ def test_if_the_ledger_cannot_burn_no_mask_leaves(script: Script, monkeypatch: p
 # ------------------------------------------------------------------------------- inputs
 
 
+@pytest.fixture(params=[False, True], ids=["in pieces", "in one message"])
+def submitting(script: Script, request: pytest.FixtureRequest) -> Iterator[Script]:
+    """Inputs are submitted in either of two ways; the same is refused."""
+    script.whole = request.param
+    yield script
+    with suppress(MpcError):  # its stream holds a thread
+        close(script)
+
+
 @pytest.fixture
-def asked(script: Script) -> Script:
+def asked(submitting: Script) -> Script:
     """Run 1 is prepared and the owner has its masks."""
+    script = submitting
     script.ready()
     script.everyone(lambda i: script.masks(i, 1, OWNER))
     return script
@@ -418,7 +430,8 @@ def test_an_endless_input_is_cut_at_its_size(asked: Script) -> None:
     assert len(sent) < 4000
 
 
-def test_an_input_is_submitted_once_and_after_its_mask(script: Script) -> None:
+def test_an_input_is_submitted_once_and_after_its_mask(submitting: Script) -> None:
+    script = submitting
     script.ready()
     with pytest.raises(SessionError, match="before its mask was asked for"):
         script.submit(0, 1, script.input_wire, bytes(24), OWNER)

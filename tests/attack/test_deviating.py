@@ -116,8 +116,14 @@ def test_a_lie_about_masks_is_named_and_no_input_leaves(
     cluster: InProcess, monkeypatch: pytest.MonkeyPatch, lie: Callable, run: int
 ) -> None:
     submitted: list[int] = []
-    submit = PartyService.Submit
-    monkeypatch.setattr(PartyService, "Submit", lambda self, r, c: submitted.append(1) or submit(self, r, c))
+    for name in ("Submit", "SubmitWhole"):
+        submit = getattr(PartyService, name)
+
+        def counted(self: PartyService, request: Any, context: Any, submit: Callable = submit) -> Any:
+            submitted.append(1)
+            return submit(self, request, context)
+
+        monkeypatch.setattr(PartyService, name, counted)
     Lying.masks = lambda reply, number: lie(reply, number) if number == run else None
     weights = 3 * len(cluster.compiled().weights)
     with pytest.raises(IntegrityError) as caught:

@@ -45,6 +45,7 @@ RPCS = {
     "/mpc.v1.Party/Status": (party_pb2.StatusRequest, "unary"),
     "/mpc.v1.Party/Masks": (party_pb2.MasksRequest, "unary"),
     "/mpc.v1.Party/Submit": (party_pb2.SubmitPart, "requests"),
+    "/mpc.v1.Party/SubmitWhole": (party_pb2.WholeInput, "unary"),
     "/mpc.v1.Party/Result": (party_pb2.ResultRequest, "replies"),
     "/mpc.v1.Party/Close": (party_pb2.CloseRequest, "unary"),
     "/mpc.v1.Party/Store": (party_pb2.StoreRequest, "unary"),

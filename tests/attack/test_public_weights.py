@@ -27,6 +27,7 @@ from mpc.field import P
 from mpc.interpret.party import public_digest
 from mpc.wires import Masking
 from parties import ordering, participant
+from parties.calls import PartyClient
 from parties.config import Limits
 from parties.coordinator import CoordinatedSession
 from parties.pb import party_pb2, provider_pb2
@@ -257,15 +258,15 @@ def test_an_owner_that_sends_each_party_others_is_found_out(
     cluster: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled, seen, lock = cluster.compiled(ALONE), set(), threading.Lock()
-    honest = participant._submission
+    honest = participant._submit
 
-    def differing(session_id: bytes, run: int, wire: str, data: bytes) -> Iterator[party_pb2.SubmitPart]:
+    def differing(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> None:
         with lock:
-            again = wire in seen
-            seen.add(wire)
-        return honest(session_id, run, wire, bytes([data[0] ^ again]) + data[1:])
+            again = header.wire in seen
+            seen.add(header.wire)
+        honest(party, header, bytes([data[0] ^ again]) + data[1:], seconds)
 
-    monkeypatch.setattr(participant, "_submission", differing)
+    monkeypatch.setattr(participant, "_submit", differing)
     session = CoordinatedSession(cluster.client(), compiled.plan, compiled.weights)
     with pytest.raises(PeerError) as caught:  # from whichever party answers first
         session.run({}, 1, lambda: 0.0)
@@ -369,13 +370,13 @@ def test_a_model_may_be_partly_public(cluster: InProcess, monkeypatch: pytest.Mo
     biases = {gate.bias: {"masking": Masking.DRAWN} for gate in compiled.plan.gates if getattr(gate, "bias", None)}
     plan = Plan.from_bytes(replace_wires(compiled.plan, biases).canonical)
     assert known_weights(plan) == "partly public" and 0 < len(plan.public_weights) < len(plan.weights)
-    sent, honest = {}, participant._submission
+    sent, honest = {}, participant._submit
 
-    def recorded(session_id: bytes, run: int, wire: str, data: bytes) -> Iterator[party_pb2.SubmitPart]:
-        sent[wire] = bytes(data)
-        return honest(session_id, run, wire, data)
+    def recorded(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> None:
+        sent[header.wire] = bytes(data)
+        honest(party, header, data, seconds)
 
-    monkeypatch.setattr(participant, "_submission", recorded)
+    monkeypatch.setattr(participant, "_submit", recorded)
     session = CoordinatedSession(cluster.client(), plan, compiled.weights)
     for name, value in compiled.weights.items():
         assert (sent[name] == encode_field(fp.from_signed(value))) == (name not in biases)

@@ -371,12 +371,16 @@ class Caller:
 
 
 class Script:
-    """A session, one call after another, each under the certificate that may make it - or another."""
+    """A session, one call after another, each under the certificate that may make it - or another.
+
+    whole: inputs are submitted in one message.
+    """
 
     def __init__(self, cluster: InProcess, compiled: Compiled) -> None:
         self.cluster, self.compiled, self.plan = cluster, compiled, compiled.plan
         self.count = len(cluster.names)
         self.id = b""
+        self.whole = False
 
     def everyone(self, call: Callable[[int], Any]) -> list[Any]:
         """One call to every party, at once; the first error."""
@@ -423,7 +427,12 @@ class Script:
         return reply
 
     def submit(self, index: int, run: int, wire: str, value: bytes, caller: str, session_id: bytes = b"") -> None:
-        self.cluster.party(index, caller).Submit(iter(parts(session_id or self.id, run, wire, value)))
+        party, found = self.cluster.party(index, caller), session_id or self.id
+        if self.whole:
+            header = party_pb2.SubmitHeader(session_id=found, run=run, wire=wire)
+            party.SubmitWhole(party_pb2.WholeInput(header=header, data=value))
+        else:
+            party.Submit(iter(parts(found, run, wire, value)))
 
     def enter(self, run: int, values: Mapping[str, np.ndarray], caller: str, batch: int = 1) -> dict[str, bytes]:
         """Fetch masks, mask, submit to every party; what was submitted."""
