@@ -20,7 +20,7 @@ from mpc.compiler.plan import Plan
 from mpc.correlations import BundleId, CorrectionsDigest, corrected_party
 from mpc.cost import plan_cost
 from mpc.errors import HandshakeError, PeerError, PlanError, PolicyError, SessionError
-from mpc.interpret.dealer import Dealt, SessionMasks, dealing
+from mpc.interpret.dealer import SessionMasks, deal
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy, frames, manifest
 from parties.certificates import Identity
@@ -340,15 +340,12 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         plan = session.plan.bind(bundle.id.batch)
         gates = plan.weights if bundle.id.run == 0 else plan.online
         digest = CorrectionsDigest(bundle.size)
-        parts = dealing(gates, plan.wire, bundle.id, bundle.seeds, session.masks)
-        while True:
-            try:
-                part = next(parts)
-            except StopIteration as end:
-                dealt: Dealt = end.value
-                break
+
+        def final(part: memoryview) -> None:
             bundle.add(part)
             digest.update(part)
+
+        dealt = deal(gates, plan.wire, bundle.id, bundle.seeds, session.masks, final)
         bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
         bundle.seconds = time.perf_counter() - started
         self._counters.runs.labels(state="dealt").inc()

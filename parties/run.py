@@ -107,8 +107,6 @@ class Run:
     def shrink(self) -> int:
         """Let go of everything but the outputs; the bytes that are free now."""
         freed, self.held = self.held, 0
-        if self._party is not None:
-            self._party.forget()
         self._party = None
         self.given = {}
         return freed

@@ -408,7 +408,7 @@ class Session:
             if self.state in ("closed", "aborted"):
                 return
             error = self._first_hand(error)
-            self.error = error
+            self.error = error.with_traceback(None)  # whose frames would keep a run's arrays
             self.state = "aborted"
             try:
                 self._ledger.abort_session(self.id, error.code)

@@ -6,7 +6,7 @@ input, a masked value or an output; weights it knows if the plan says that they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from mpc.errors import LocalProtocolError
 from mpc.gates.base import Correlation, Gate, Wires, mask_name
 from mpc.prg import Draws, Seed
 from mpc.wires import Masking, Wire
+
+Final = Callable[[memoryview], None]
 
 
 class SessionMasks:
@@ -141,9 +143,9 @@ class Dealer:
         return spec
 
     def run(
-        self, gates: Sequence[Gate]
-    ) -> Generator[memoryview, None, tuple[np.ndarray, dict[str, list[bytes]], dict[str, np.ndarray]]]:
-        """Deal for all gates, yielding each one's corrections; (all in plan order, commitments, plain masks)."""
+        self, gates: Sequence[Gate], final: Final = lambda part: None
+    ) -> tuple[np.ndarray, dict[str, list[bytes]], dict[str, np.ndarray]]:
+        """Deal for all gates, see `deal`; (corrections in plan order, commitments, plain masks)."""
         declared = {gate.name: gate.correlations(self.wires) for gate in gates}
         total = sum(spec.size for specs in declared.values() for spec in specs if spec.dependent)
         self._blob = np.empty(total, dtype=np.uint8)
@@ -162,7 +164,7 @@ class Dealer:
             for name, share in self._apart.items():
                 self._blob[slice(*self._places[name])] = np.frombuffer(specs[name].encode(share), dtype=np.uint8)
             if start > begun:
-                yield self._blob.data[begun:start]
+                final(self._blob.data[begun:start])
         commitments = {name.split(":", 1)[1]: seeds for name, seeds in self._commitments.items()}
         return self._blob, commitments, self._masks
 
@@ -174,33 +176,25 @@ def _add_to(total: np.ndarray, share: np.ndarray, spec: Correlation) -> None:
         kernels.add(total.reshape(-1), share.reshape(-1), total.reshape(-1))
 
 
-def dealing(
-    gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequence[Seed], session: SessionMasks
-) -> Generator[memoryview, None, Dealt]:
+def deal(
+    gates: Iterable[Gate],
+    wires: Wires,
+    bundle: BundleId,
+    seeds: Sequence[Seed],
+    session: SessionMasks,
+    final: Final = lambda part: None,
+) -> Dealt:
     """Deal one bundle: a run's (`run` >= 1), or the weights' masks of a session (`run` 0).
 
     Args:
         gates, wires: of a bound plan.
         seeds: one per party, fresh for this bundle.
         session: written by the weights' bundle, read by runs; has the public weights by then.
-
-    Yields:
-        the corrections in plan order, as soon as they are final.
+        final: called with the corrections in plan order, piece by piece, as soon as they will not change.
     """
     corrected = corrected_party(bundle, len(seeds))
     dealer = Dealer(wires, [bundle.draws(seed) for seed in seeds], corrected, session)
-    corrections, commitments, masks = yield from dealer.run(tuple(gates))
+    corrections, commitments, masks = dealer.run(tuple(gates), final)
     if bundle.run == 0:
         session.masks.update(masks)
     return Dealt(corrections.data, corrected, commitments)
-
-
-def deal(gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequence[Seed], session: SessionMasks) -> Dealt:
-    """The same, in one."""
-    parts = dealing(gates, wires, bundle, seeds, session)
-    while True:
-        try:
-            next(parts)
-        except StopIteration as end:
-            dealt: Dealt = end.value
-            return dealt

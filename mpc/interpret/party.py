@@ -75,12 +75,15 @@ def public_digest(weights: Mapping[str, np.ndarray]) -> bytes:
 
 
 class Party:
-    """What one gate's `prepare` and `evaluate` see of the run."""
+    """What one gate's `prepare` and `evaluate` see of the run.
 
-    def __init__(self, run: PartyRun, gate: Gate) -> None:
+    kept: by the gate, from the one to the other.
+    """
+
+    def __init__(self, run: PartyRun, gate: Gate, kept: dict[str, Any]) -> None:
         self._run = run
         self._gate = gate.name
-        self.kept: dict[str, Any] = {}
+        self.kept = kept
         self.wires = run.plan.wire
         self.lane = run.lane
 
@@ -182,7 +185,7 @@ class PartyRun:
         self._wires: dict[str, Masked] = {}
         self._unopened: dict[str, Share] = {}
         self._masks: dict[str, Share] = {}
-        self._parts = {gate.name: Party(self, gate) for gate in plan.online}
+        self._kept: dict[str, dict[str, Any]] = {gate.name: {} for gate in plan.online}
         self._starting: dict[int, list[Gate]] = {}
         for gate in plan.online:
             self._starting.setdefault(self.schedule.starts[gate.name], []).append(gate)
@@ -221,10 +224,14 @@ class PartyRun:
         if unopened != (wire.masking is Masking.UNOPENED):
             raise LocalProtocolError(f"wire {name} is {wire.masking}, and written otherwise")
 
+    def _part(self, gate: Gate) -> Party:
+        """What the gate sees.  The run does not hold it: both would stay until Python's collector of cycles comes."""
+        return Party(self, gate, self._kept[gate.name])
+
     def prepare(self) -> None:
         """All work that needs no input: call once, before `steps`."""
         for gate in self.plan.online:
-            gate.prepare(self._parts[gate.name])
+            gate.prepare(self._part(gate))
 
     def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, list[Buffer], None]:
         """Evaluate.
@@ -255,7 +262,7 @@ class PartyRun:
 
     def _start(self, number: int, active: dict[str, Evaluation], waiting: dict) -> None:
         for gate in self._starting.get(number, ()):
-            active[gate.name] = gate.evaluate(self._parts[gate.name])
+            active[gate.name] = gate.evaluate(self._part(gate))
             self._resume(gate, active, waiting, None)
 
     def _resume(self, gate: Gate, active: dict[str, Evaluation], waiting: dict, opened: Any) -> None:
@@ -263,7 +270,7 @@ class PartyRun:
             waiting[gate.name] = active[gate.name].send(opened)
         except StopIteration:
             del active[gate.name]
-            self._parts[gate.name].kept.clear()
+            self._kept[gate.name].clear()
 
     def _open(
         self, step: Step, waiting: dict[str, tuple[Share | BitShare, ...]]
@@ -295,12 +302,6 @@ class PartyRun:
     def output(self, wire: str) -> np.ndarray:
         """z^ of an output wire, after the last step."""
         return self._wires[wire].public
-
-    def forget(self) -> None:
-        """Let go of every value, now: gates' parts and the run hold each other, and would wait for the collector."""
-        for holder in (self._parts, self._wires, self._masks, self._starting):
-            holder.clear()
-        self.given = {}
 
     def release(self, wire: str) -> Seed:
         """This party's sub-seed of an output's mask, for a recipient; only after the barrier, once."""

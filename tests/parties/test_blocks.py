@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mpc.compiler.lower import Roles
+from mpc.errors import MpcError
 from parties import feeds
 from parties.client import Session
 from parties.participant import Participant
@@ -67,7 +68,7 @@ def test_a_failure_ahead_is_told_once_it_is_due(cluster: InProcess, monkeypatch:
         enter(self, run, *rest)
 
     monkeypatch.setattr(Participant, "enter", gone)
-    with pytest.raises(Exception, match="provider"):
+    with pytest.raises(MpcError, match="provider"):
         session.run(None, {"x": data(ROWS)})
     assert cluster.is_idle()
 

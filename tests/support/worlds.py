@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from mpc.schedule import schedule
 from mpc.wires import Masking
 
 Arrays = dict[str, np.ndarray]
-Returned = TypeVar("Returned")
 OpeningKey = tuple[int, str, str]
 
 
@@ -91,22 +89,12 @@ def _deal(plan: Plan, gates: tuple, parties: int, session: SessionMasks, ids: tu
     seeds = [master.derive("party", index, bundle.run) for index in range(parties)]
     corrected = corrected_party(bundle, parties)
     dealer = Dealer(plan.wire, [bundle.draws(each) for each in seeds], corrected, session)
-    corrections, _, masks = returned(dealer.run(gates))
+    corrections, _, masks = dealer.run(gates)
     bundles = [
         Bundle(bundle, each, gates, plan.wire, corrections.data if index == corrected else None)
         for index, each in enumerate(seeds)
     ]
     return Deal(plan, bundles, session.masks | masks, corrections.tobytes(), corrected)
-
-
-def returned(steps: Generator[Any, None, Returned]) -> Returned:
-    """What a generator returns in the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: Returned = end.value
-            return value
 
 
 def openings(plan: Plan, run: WorldRun) -> dict[OpeningKey, tuple[Opening, np.ndarray]]:
