@@ -16,9 +16,10 @@ from parties import entropy, launcher, telemetry
 from parties.certificates import Identity, private_folder
 from parties.config import PartyConfig, ProviderConfig
 from parties.ledger import Ledger
-from parties.party import PartyNode, PartyService, PeerService
+from parties.party import PartyNode
 from parties.pb import party_pb2_grpc
 from parties.provider import ProviderService
+from parties.services import PartyService, PeerService
 from parties.telemetry import Counters
 from parties.transport import serve
 

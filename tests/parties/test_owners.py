@@ -32,9 +32,9 @@ from parties import Cluster, Guest, Session, feeds, launcher
 from parties.config import ClusterConfig, Deadlines, PartyConfig, dump_toml, load
 from parties.layout import LocalLayout
 from parties.participant import Participant
-from parties.party import PartyService
 from parties.pb import party_pb2
 from parties.roles import assign
+from parties.services import PartyService
 from parties.terms import Terms
 from parties.ticket import Ticket
 from tests.support.effort import examples

@@ -44,9 +44,10 @@ from parties.config import (
 )
 from parties.coordinator import CoordinatedSession, Parties
 from parties.ledger import Ledger
-from parties.party import PartyNode, PartyService, PeerService
+from parties.party import PartyNode
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.provider import ProviderService
+from parties.services import PartyService, PeerService
 from parties.session import Session
 from parties.telemetry import Counters
 from parties.terms import Terms
