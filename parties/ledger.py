@@ -7,6 +7,12 @@ A ledger put back from a backup would forget what was consumed since.  So a coun
 in the database and in a file beside it, and moves whenever the ledger or a session is opened: a
 copy of the database from before the newest session is behind the file, and is refused.  (A copy
 of the *whole* folder agrees with itself; only someone who remembers `Ledger.epoch` can tell.)
+
+The database is written first, the file second, and the call that moved the counter returns after
+both.  If the second write fails (a full disk), the call fails and the database is one ahead; the
+counter does not move again before the file has caught up.  So the database is never two ahead,
+however many writes fail, and every call that returned has left its counter in the file: a copy of
+the database that does not know of it is behind the file.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from mpc.errors import ConfigError, LocalProtocolError, ReuseError, SessionError
 from parties.certificates import private_folder
 from parties.config import write_atomic
 from parties.entropy import token
+from parties.telemetry import logger
 
 DATABASE, EPOCH, LOCK = "ledger.sqlite", "epoch", "ledger.lock"
 SESSION_ID_BYTES = 32
@@ -117,6 +124,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._closed = False
         self._epoch = Epoch("", 0)
+        self._beside: Epoch | None = None
 
     @classmethod
     def open(cls, data_dir: Path, clock: Callable[[], float] = time.time) -> Self:
@@ -192,7 +200,7 @@ class Ledger:
     def stocked(self) -> dict[bytes, tuple[bytes, str, float]]:
         """Sessions dealt ahead and never opened, the oldest first: id -> (plan digest, coordinator, when)."""
         query = "SELECT session_id, plan_digest, coordinator, opened_at FROM sessions WHERE state = ? ORDER BY rowid"
-        with self._lock, _storing(self._folder):
+        with self._lock, _using(self._folder):
             self._require_usable()
             rows = self._connection.execute(query, (SessionState.STOCKED,)).fetchall()
         return {bytes.fromhex(row[0]): (bytes.fromhex(row[1]), row[2], row[3]) for row in rows}
@@ -264,7 +272,7 @@ class Ledger:
                 (SELECT count(*) FROM runs WHERE runs.session_id = sessions.session_id),
                 (SELECT count(*) FROM runs WHERE runs.session_id = sessions.session_id AND runs.state = 'revealed')
             FROM sessions ORDER BY rowid DESC LIMIT ?"""
-        with self._lock, _storing(self._folder):
+        with self._lock, _using(self._folder):
             self._require_usable()
             rows = self._connection.execute(query, (max(0, limit),)).fetchall()
         return [
@@ -287,7 +295,7 @@ class Ledger:
         self.close()
 
     def _start(self) -> None:
-        recorded = _read_epoch(self._folder)
+        recorded = self._beside = _read_epoch(self._folder)
         with self._writing(durable=True) as database:
             if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 if recorded is not None:
@@ -298,7 +306,7 @@ class Ledger:
                 database.execute("INSERT INTO epoch VALUES (?, 0)", (token(16).hex(),))
             _check_version(database, self._folder)
             stored = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
-            # The database is written first: a crash between the two leaves it one ahead, never behind.
+            # One ahead: the last write of the file failed, or a crash came between the two.
             # With no file at all that is the very first start, before any session.
             beside = recorded or Epoch(stored.id, 0)
             if beside.id != stored.id or stored.counter - beside.counter not in (0, 1):
@@ -310,12 +318,20 @@ class Ledger:
             self._count_up(database)
 
     def _count_up(self, database: sqlite3.Connection) -> None:
+        """Move the counter in the database by one, once the file beside it has the last one."""
+        stored = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
+        if stored.counter and stored != self._beside:
+            self._write_beside(stored)
         database.execute("UPDATE epoch SET counter = counter + 1")
-        self._epoch = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
+        self._epoch = Epoch(stored.id, stored.counter + 1)
+
+    def _write_beside(self, epoch: Epoch) -> None:
+        write_atomic(self._folder / EPOCH, f"{epoch.id} {epoch.counter}\n".encode())
+        self._beside = epoch
 
     @contextmanager
     def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        with self._lock, _storing(self._folder):
+        with self._lock, _using(self._folder):
             self._require_usable()
             database, before = self._connection, self._epoch
             database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -329,7 +345,7 @@ class Ledger:
                     database.execute("ROLLBACK")
                 raise
             if self._epoch != before:
-                write_atomic(self._folder / EPOCH, f"{self._epoch.id} {self._epoch.counter}\n".encode())
+                self._write_beside(self._epoch)
 
     def _require_usable(self) -> None:
         if self._closed:
@@ -408,14 +424,30 @@ def _end(database: sqlite3.Connection, session_id: bytes, state: SessionState, r
 
 @contextmanager
 def _storing(folder: Path) -> Iterator[None]:
+    """Errors of the disk while the ledger is opened, for the operator who starts the party."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise ConfigError(
-            f"the ledger in {folder} cannot be used: {error}",
-            cause="the disk is full or read-only, or the file is damaged",
-            remedy="check the disk; if the file is damaged, give the party a new, empty data_dir",
-        ) from error
+        raise _failing(f"the ledger in {folder} cannot be used: {error}") from error
+
+
+@contextmanager
+def _using(folder: Path) -> Iterator[None]:
+    """Errors of the disk in an open ledger: clients are told them, and so learn no path; the log has it."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        logger().error("the ledger cannot be used", folder=folder, why=why)
+        raise _failing(f"the ledger cannot be used: {why}") from error
+
+
+def _failing(what: str) -> ConfigError:
+    return ConfigError(
+        what,
+        cause="the disk is full or read-only, or the file is damaged",
+        remedy="check the disk of that party; if the file is damaged, give the party a new, empty data_dir",
+    )
 
 
 def _refused(what: str) -> SessionError:

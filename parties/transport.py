@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -32,6 +33,8 @@ _OVERHEAD = 1 << 16
 _WIRE = [("grpc.http2.max_frame_size", FRAME_BYTES)]
 """HTTP/2's own frames: as large as ours, a fifth less is spent on each byte than with the usual 16 KiB."""
 _LONGEST_TEXT = 2000
+_PATH = re.compile(r"(?<![\w.:/])/[\w.~-]")
+"""The beginning of an absolute path."""
 _STATUS = {2: grpc.StatusCode.INVALID_ARGUMENT, 4: grpc.StatusCode.PERMISSION_DENIED, 1: grpc.StatusCode.INTERNAL}
 
 Reply = TypeVar("Reply")
@@ -195,7 +198,19 @@ def _fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
         telemetry.logger().error("unexpected error", exc_info=error)
         error = MpcError("an internal error; the process's own log has more")
     status = _STATUS.get(error.exit_code, grpc.StatusCode.FAILED_PRECONDITION)
-    context.abort(status, to_detail(error))
+    context.abort(status, to_detail(_discreet(error)))
+
+
+def _discreet(error: MpcError) -> MpcError:
+    """An error as callers are told it: one that names a path of this machine stays in this process's log."""
+    if not any(_PATH.search(text) for text in error.lines()):
+        return error
+    telemetry.logger().error("an error that callers are not told", code=error.code, why=str(error))
+    return type(error)(
+        "a fault of its own disk or configuration",
+        cause="the process's own log has more",
+        remedy="ask its operator",
+    )
 
 
 def to_detail(error: MpcError) -> str:

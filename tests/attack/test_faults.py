@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from mpc.errors import DeadlineError, MpcError, PeerError
+from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, SessionError
 from mpc.fixedpoint import encode
+from parties import certificates, ledger, ordering, stock, transport
 from parties.config import Deadlines, Limits
 from parties.frames import Chunk
 from parties.pb import provider_pb2
@@ -186,3 +187,50 @@ def test_a_provider_that_stalls(tmp_path: Path, run: int, at: str) -> None:
         assert cluster.is_idle()
         Stalling.stall_run = -1
         assert cluster.script().started().finish()
+
+
+# ------------------------------------------------------------------------ what errors tell
+
+
+def full_disk(path: Path, *_: object) -> None:
+    raise OSError(28, "No space left on device", str(path))
+
+
+def test_errors_of_a_partys_disk_name_no_path_to_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails, and at whom, is told; where that party keeps its files is not.  With room again all goes on."""
+    with InProcess(tmp_path, 2) as cluster:
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "write_atomic", full_disk)
+            with pytest.raises(ConfigError, match="party-[01]: the ledger cannot be used: No space left") as told:
+                cluster.session()
+            assert str(tmp_path) not in str(told.value)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                stock, "private_folder", lambda path: certificates.private_folder(tmp_path / "ca" / path.name)
+            )
+            (tmp_path / "ca" / "stock").touch()
+            client = cluster.client()
+            with pytest.raises(ConfigError, match="party-[01]: a fault of its own disk") as told:
+                ordering.order(client, cluster.compiled().plan, [1])
+            assert str(tmp_path) not in str(told.value)
+        assert cluster.is_idle()
+        cluster.session().close()
+
+
+@pytest.mark.parametrize(
+    ("text", "tells"),
+    [
+        ("the ledger in /srv/mpc/data cannot be used", False),
+        ("'/var/lib/x' is not writable", False),
+        ("~/x is gone; see /root", False),
+        ("the file of the stock stock/ab12/terms is missing", True),
+        ("party-1 at [::1]:7101 cannot be reached: https://x/y", True),
+        ("one / two, and/or three", True),
+    ],
+)
+@pytest.mark.parametrize("field", ["what", "cause", "remedy"])
+def test_a_path_in_any_part_of_an_error_stays_at_home(text: str, tells: bool, field: str) -> None:
+    texts = {"what": "it failed", field: text}
+    told = transport._discreet(SessionError(texts.pop("what"), **texts))
+    assert type(told) is SessionError
+    assert (text in str(told)) is tells

@@ -451,6 +451,82 @@ def test_a_crash_between_database_and_epoch_file_is_no_backup(
         assert again.epoch.counter == (2 if first_start else 3)
 
 
+def failing_epoch(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The file beside the database cannot be written; the database can."""
+
+    def full(path: Path, *_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "write_atomic", full)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_full_disk_makes_no_healthy_ledger_refuse_itself(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int, restarts: bool
+) -> None:
+    """However often the epoch's file cannot be written: once there is room again, the ledger opens and goes on."""
+    folder = tmp_path / "data"
+    if restarts:
+        ledger.close()
+    with monkeypatch.context() as patch:
+        failing_epoch(patch)
+        for number in range(failures):
+            with pytest.raises(ConfigError, match="No space left"):
+                if restarts:
+                    Ledger.open(folder)
+                else:
+                    ledger.open_session(session(number), PLAN, "analyst")
+    if not restarts:
+        ledger.open_session(session(98), PLAN, "analyst")
+        ledger.close_session(session(98))
+        ledger.close()
+    with Ledger.open(folder) as again:
+        again.open_session(session(99), PLAN, "analyst")
+        assert (folder / "epoch").read_text() == f"{again.epoch.id} {again.epoch.counter}\n"
+
+
+def test_a_very_first_start_on_a_full_disk_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        failing_epoch(patch)
+        for _ in range(3):
+            with pytest.raises(ConfigError, match="No space left"):
+                Ledger.open(tmp_path / "data")
+    Ledger.open(tmp_path / "data").close()
+
+
+@pytest.mark.parametrize("failures", [0, 1, 3])
+def test_a_backup_is_refused_whatever_the_disk_did_meanwhile(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """18: a database that does not know a session which was opened is refused, with failed writes before and after."""
+    folder = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        failing_epoch(patch)
+        for number in range(failures):
+            with pytest.raises(ConfigError, match="No space left"):
+                ledger.open_session(session(number), PLAN, "analyst")
+    copy_database(folder, tmp_path / "backup")
+    ledger.open_session(session(50), PLAN, "analyst")
+    with monkeypatch.context() as patch:
+        failing_epoch(patch)
+        for number in range(failures):
+            with pytest.raises(ConfigError, match="No space left"):
+                ledger.open_session(session(60 + number), PLAN, "analyst")
+    ledger.close()
+    restore(folder, tmp_path / "backup")
+    refuses_as_restored(folder)
+
+
+def test_an_open_ledger_tells_no_path(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its errors travel to clients."""
+    failing_epoch(monkeypatch)
+    with pytest.raises(ConfigError, match="No space left") as caught:
+        ledger.open_session(session(1), PLAN, "analyst")
+    assert str(tmp_path) not in str(caught.value)
+
+
 def test_the_epoch_counts_openings_of_ledger_and_sessions(ledger: Ledger, tmp_path: Path) -> None:
     first = ledger.epoch
     ledger.open_session(session(1), PLAN, "analyst")
