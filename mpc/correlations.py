@@ -34,6 +34,10 @@ class BundleId:
         """The draws of one party's seed for this bundle."""
         return Draws(seed, "bundle", self.session, self.run, self.batch)
 
+    def digest_key(self, seed: Seed) -> Seed:
+        """Derive the key of `CorrectionsDigest` from the corrected party's seed: only it and the provider have that."""
+        return seed.derive("corrections-digest", self.session, self.run, self.batch)
+
 
 def corrected_party(bundle: BundleId, parties: int) -> int:
     """Who receives the corrections of this run; it rotates, so that links share the load."""
@@ -53,14 +57,19 @@ def expand(seed: Seed, correlation: Correlation, out: np.ndarray | None = None) 
 
 
 class CorrectionsDigest:
-    """How the provider's manifest names corrections: BLAKE3, fed with their bytes as they are dealt or arrive.
+    """How the provider's manifest names corrections: keyed BLAKE3, fed with their bytes as they are dealt or arrive.
+
+    The manifest is shown to all parties and to clients, and corrections are a function of plain values and of the other
+    parties' shares.  Without the key whoever holds those shares could compute the digest that belongs to a guess of the
+    data, and compare.
 
     Args:
+        key: the bundle's `digest_key` of the corrected party.
         size: bytes of all of them.
     """
 
-    def __init__(self, size: int) -> None:
-        self._hash = blake3(canonical("mpc/v1/corrections", size))
+    def __init__(self, key: Seed, size: int) -> None:
+        self._hash = blake3(canonical("mpc/v2/corrections", size), key=key.secret)
 
     def update(self, part: bytes | memoryview) -> None:
         """The bytes that follow."""

@@ -127,7 +127,8 @@ class Dealings:
         if first.header.corrections != expected:
             raise IntegrityError("the provider deals more or less than the plan says", peer=provider.name)
         seed = manifest.read_seed(first.header.seed, provider.name)
-        arriving = _Arriving(expected, replies, provider.name, provider.address)
+        digest = CorrectionsDigest(bundle.digest_key(seed), expected)
+        arriving = _Arriving(expected, digest, replies, provider.name, provider.address)
 
         def finish() -> Receipt:
             end, found = arriving.finish()
@@ -149,11 +150,18 @@ class _Arriving:
     end reads it.
     """
 
-    def __init__(self, size: int, parts: Iterable[provider_pb2.DealPart | Chunk], provider: str, address: str) -> None:
+    def __init__(
+        self,
+        size: int,
+        digest: CorrectionsDigest,
+        parts: Iterable[provider_pb2.DealPart | Chunk],
+        provider: str,
+        address: str,
+    ) -> None:
         self.size = size
         self._provider, self._address = provider, address
         self._data, self._filled = room(size), 0
-        self._digest = CorrectionsDigest(size)
+        self._digest = digest
         self._end: provider_pb2.DealEnd | None = None
         self._error: MpcError | None = None
         self._changed = threading.Condition()

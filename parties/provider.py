@@ -339,7 +339,7 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         started = time.perf_counter()
         plan = session.plan.bind(bundle.id.batch)
         gates = plan.weights if bundle.id.run == 0 else plan.online
-        digest = CorrectionsDigest(bundle.size)
+        digest = CorrectionsDigest(bundle.id.digest_key(bundle.seeds[bundle.corrected]), bundle.size)
 
         def final(part: memoryview) -> None:
             bundle.add(part)

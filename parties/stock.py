@@ -52,10 +52,11 @@ from parties.terms import Terms
 from parties.transport import room
 
 FOLDER, TERMS, PLAN = "stock", "terms.json", "plan"
-FORMAT = "mpc-stock-1"
+FORMAT = "mpc-stock-2"
+"""Of its files, and of what the provider signed; what has another format is deleted at the next start."""
 MOST_RUNS = 1 << 16
 """Runs of one stock."""
-_MAGIC = b"mpc-bundle-1\n"
+_MAGIC = b"mpc-bundle-2\n"
 _LENGTH_BYTES = 4
 _MOST_HEADER = manifest.LARGEST + (1 << 16)
 _MOST_TERMS = 1 << 20
@@ -160,7 +161,7 @@ class Stocked:
             seed = manifest.read_seed(header.seed, self._me)
             self._check_seeds(checked, bundle, seed, gates, wires)
             if mine:
-                checked.check_corrections(_digest(corrections))
+                checked.check_corrections(_digest(bundle.digest_key(seed), corrections))
             path.unlink()
         receipt = Receipt(checked, header.manifest, 0.0, SEED_BYTES + len(corrections))
         return Delivery(seed, Whole(corrections) if mine else None, lambda: receipt)
@@ -218,11 +219,20 @@ class Stocks:
                 continue
             _, coordinator, made_at = listed[session_id]
             try:
+                if _read_content(folder)["format"] != FORMAT:
+                    self._drop_foreign(session_id, coordinator, folder)
+                    continue
                 terms, batches = _read_terms(folder)
             except MpcError as error:
                 logger().error("a stock cannot be used", session=folder.name[:16], why=str(error))
                 continue
             self._entries[session_id] = _Entry(Stock(terms, batches, _size(folder), made_at), coordinator)
+
+    def _drop_foreign(self, session_id: bytes, coordinator: str, folder: Path) -> None:
+        """Give up a stock that another version of this program wrote: none of it is ever read."""
+        self._ledger.drop_stocked(session_id, coordinator)
+        _remove(folder)
+        logger().warning("a stock of another version of mpc was deleted; deal others", session=folder.name[:16])
 
     # ------------------------------------------------------------------------- dealing
 
@@ -473,11 +483,20 @@ def _dump_terms(terms: Terms, batches: Sequence[int]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _read_terms(folder: Path) -> tuple[Terms, tuple[int, ...]]:
-    """The terms, whose id is the folder's name, and the rows of each run."""
+def _read_content(folder: Path) -> dict[str, Any]:
+    """What the terms' file says, which has a format."""
     path = folder / TERMS
     with _naming(path):
         content: dict[str, Any] = json.loads(_read_file(path, _MOST_TERMS))
+        if not isinstance(content["format"], str):
+            raise IntegrityError("it has no format")
+        return content
+
+
+def _read_terms(folder: Path) -> tuple[Terms, tuple[int, ...]]:
+    """The terms, whose id is the folder's name, and the rows of each run."""
+    content = _read_content(folder)
+    with _naming(folder / TERMS):
         terms = Terms(
             bytes.fromhex(content["plan_digest"]),
             content["provider"],
@@ -508,8 +527,8 @@ def _read_bundle(path: Path, corrections: int) -> tuple[party_pb2.StoredBundle, 
     return header, data.toreadonly()
 
 
-def _digest(corrections: memoryview) -> bytes:
-    digest = CorrectionsDigest(len(corrections))
+def _digest(key: Seed, corrections: memoryview) -> bytes:
+    digest = CorrectionsDigest(key, len(corrections))
     digest.update(corrections)
     return digest.value
 

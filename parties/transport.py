@@ -25,8 +25,8 @@ from parties import telemetry
 from parties.certificates import Identity
 from parties.config import Endpoint
 
-PROTOCOL = 1
-"""Version of everything in protos/; peers must be equal."""
+PROTOCOL = 2
+"""Version of everything in protos/ and of what is signed; peers must be equal."""
 
 FRAME_BYTES = 1 << 20
 _OVERHEAD = 1 << 16

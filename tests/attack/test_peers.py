@@ -19,6 +19,7 @@ from mpc.fixedpoint import decode, encode
 from parties.config import Deadlines, Limits
 from parties.pb.party_pb2 import Abort, Frame, Hello, OpenReply, Payload
 from parties.terms import Terms
+from parties.transport import PROTOCOL
 from tests.support.parties import COORDINATOR, InProcess, Script, data, eventually, tiny_answer
 
 pytestmark = pytest.mark.timeout(60)
@@ -106,7 +107,7 @@ class Opening:
         nonces = self.script.propose()
         terms = Terms(self.script.plan.digest, "provider", cluster.names, nonces)
         self.hello = Hello(
-            protocol=1,
+            protocol=PROTOCOL,
             session_id=terms.session_id,
             plan_digest=terms.plan_digest,
             field="2^61-1",
@@ -132,7 +133,7 @@ class Opening:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("protocol", 2),
+        ("protocol", PROTOCOL + 1),
         ("plan_digest", bytes(32)),
         ("field", "2^64"),
         ("roster", bytes(range(32))),
@@ -156,7 +157,7 @@ def test_a_greeting_that_differs_fails_before_any_share(cluster: InProcess, fiel
 
 @pytest.mark.parametrize("session_id", [bytes(32), b"", b"\x01" * 32, bytes(1 << 10)], ids=len)
 def test_a_greeting_for_a_session_that_is_not_there(cluster: InProcess, session_id: bytes) -> None:
-    hello = Hello(protocol=1, session_id=session_id, plan_digest=bytes(32), field="2^61-1", roster=bytes(32))
+    hello = Hello(protocol=PROTOCOL, session_id=session_id, plan_digest=bytes(32), field="2^61-1", roster=bytes(32))
     frames = RawPeer(cluster).send(Frame(hello=hello)).all()
     assert [(frame.abort.code, frame.abort.about) for frame in frames] == [("session", "")]
 

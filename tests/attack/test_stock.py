@@ -28,7 +28,7 @@ from parties.config import Deadlines, PolicyConfig
 from parties.ledger import RunState
 from parties.ordering import Stock
 from parties.pb import party_pb2, provider_pb2
-from parties.stock import FOLDER, MOST_RUNS
+from parties.stock import FOLDER, FORMAT, MOST_RUNS
 from parties.terms import Terms
 from tests.support.parties import (
     COORDINATOR,
@@ -304,6 +304,22 @@ def test_an_order_that_nobody_finishes_is_given_up(cluster: InProcess) -> None:
     assert eventually(lambda: not cluster.provider._sessions)
 
 
+def test_security_30_a_stock_of_the_format_that_had_no_key_is_deleted_unread(cluster: InProcess) -> None:
+    """Its manifests confirm guesses of what is entered; they are never handed to anybody."""
+    old, good = deal(cluster), deal(cluster)
+    for index in (0, 1):
+        path = folder(cluster, index, old) / "terms.json"
+        path.write_bytes(path.read_bytes().replace(FORMAT.encode(), b"mpc-stock-1"))
+        (path.parent / "000000.bundle").write_bytes(b"never read")
+        restart(cluster, index)
+        assert not path.parent.exists()
+        assert ledger_state(cluster, index, old) == ("closed", "dropped")
+    assert [each.terms for each in ordering.stocks(cluster.client())] == [good.terms]
+    with pytest.raises(SessionError, match="no stock of these terms"):
+        through_opening(script_of(cluster, old))
+    run(open_stock(cluster, good).enter_weights(), 1)
+
+
 # --------------------------------------------------------------------------- altered files
 
 
@@ -341,7 +357,7 @@ def link(path: Path, other: Path) -> None:
 def seed(path: Path, other: Path) -> None:
     """The seed of the header, with everything else as it was signed."""
     content = path.read_bytes()
-    start = len(b"mpc-bundle-1\n") + 4
+    start = len(b"mpc-bundle-2\n") + 4
     length = int.from_bytes(content[start - 4 : start], "big")
     header = provider_pb2.DealHeader.FromString(content[start : start + length])
     header.seed = entropy.token(32)

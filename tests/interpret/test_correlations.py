@@ -7,10 +7,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from mpc import field as fp
 from mpc import kernels, tables
 from mpc.correlations import Bundle, BundleId, CorrectionsDigest, corrected_party, expand, sub_seed
+from mpc.encoding import canonical
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import Correlation
 from mpc.gates.convolution import Convolution
@@ -22,7 +24,7 @@ from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
-from mpc.prg import expand_field
+from mpc.prg import Seed, expand_field
 from mpc.windows import Windows
 from mpc.wires import Masking
 from tests.support import naive
@@ -498,8 +500,11 @@ def test_any_changed_byte_changes_the_digest_in_the_manifest(position: int) -> N
     assert digest_of(CORRECTIONS) != digest_of(CORRECTIONS + b"\0")
 
 
-def digest_of(corrections: bytes, size: int | None = None, cut: int = 0) -> bytes:
-    digest = CorrectionsDigest(len(corrections) if size is None else size)
+KEY = BundleId(bytes(32), 1, 2).digest_key(Seed(bytes(32)))
+
+
+def digest_of(corrections: bytes, size: int | None = None, cut: int = 0, key: Seed = KEY) -> bytes:
+    digest = CorrectionsDigest(key, len(corrections) if size is None else size)
     digest.update(corrections[:cut])
     digest.update(memoryview(corrections)[cut:])
     return digest.value
@@ -508,3 +513,30 @@ def digest_of(corrections: bytes, size: int | None = None, cut: int = 0) -> byte
 def test_the_digest_is_of_the_bytes_and_their_number_however_they_come() -> None:
     assert len({digest_of(CORRECTIONS, cut=cut) for cut in (0, 1, 8, len(CORRECTIONS))}) == 1
     assert digest_of(CORRECTIONS) != digest_of(CORRECTIONS, size=len(CORRECTIONS) + 1)
+
+
+def test_security_30_the_digest_needs_the_key_of_this_bundle_and_party() -> None:
+    """Whoever has the corrections but not the corrected party's seed cannot compute what the manifest lists."""
+    keys = [
+        BundleId(session, run, batch).digest_key(Seed(bytes([first]) + bytes(31)))
+        for session, run, batch, first in (
+            (bytes(32), 1, 2, 0),
+            (bytes(32), 1, 2, 1),
+            (b"\1" * 32, 1, 2, 0),
+            (bytes(32), 2, 2, 0),
+            (bytes(32), 1, 3, 0),
+        )
+    ]
+    assert keys[0] == KEY and len({key.secret for key in keys}) == 5
+    found = {digest_of(CORRECTIONS, key=key) for key in keys}
+    assert len(found) == 5
+    assert found.isdisjoint(
+        {blake3(CORRECTIONS).digest(), blake3(canonical("mpc/v1/corrections", len(CORRECTIONS)) + CORRECTIONS).digest()}
+    )
+
+
+def test_the_digests_key_is_no_sub_seed_that_anybody_is_given() -> None:
+    bundle, mine = BundleId(bytes(32), 1, 2), seed(7)
+    draws = bundle.draws(mine)
+    given = {draws.sub_seed(*label).secret for label in ((), ("corrections-digest",), (bytes(32), 1, 2))}
+    assert bundle.digest_key(mine).secret not in given | {mine.secret}
