@@ -6,7 +6,7 @@ that is being imported.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
@@ -37,6 +37,19 @@ class Emitter:
         self.nodes: list[Node] = []
         self.origin = Origin("", "")
         self._fresh = 0
+        self._reserved: set[str] = set()
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Names that the model has: `fresh` gives none of them."""
+        self._reserved.update(names)
+
+    def fresh(self) -> str:
+        """A name that no value has, whatever the model calls its values and nodes."""
+        while True:
+            self._fresh += 1
+            name = f"{self.origin.node}/{self._fresh}"
+            if name not in self._reserved:
+                return name
 
     def emit(self, op: str, reads: tuple[str, ...], writes: str | None, shape: Shape, **attributes: Any) -> str:
         """Add a node; returns the name it writes."""
@@ -45,8 +58,7 @@ class Emitter:
         if any(size == 0 for size in shape):
             raise self.origin.refuse(f"its result of shape {shape} is empty")
         if writes is None:
-            self._fresh += 1
-            writes = f"{self.origin.node}/{self._fresh}"
+            writes = self.fresh()
         self.shapes[writes] = shape
         if op in _KEEP_INTEGERS and attributes.get("divisor", 1) == 1 and self.integral.issuperset(reads):
             self.integral.add(writes)

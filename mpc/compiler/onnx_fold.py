@@ -11,7 +11,8 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from mpc.compiler.emitter import FIX_BATCH
-from mpc.compiler.operators.joined import many, seen, times
+from mpc.compiler.operators.joined import seen
+from mpc.compiler.sizes import Rows, Size, many, times
 from mpc.wires import BATCH
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ def fold(state: Importer, node: onnx.NodeProto) -> bool:
 
 def _open(value: np.ndarray) -> bool:
     """Is the batch, or a multiple of it, among the entries of a shape vector?"""
-    return value.dtype == object and any(str(entry).endswith(BATCH) for entry in value.reshape(-1).tolist())
+    return value.dtype == object and any(isinstance(entry, Rows) for entry in value.reshape(-1).tolist())
 
 
-def _sizes(shape: Sequence[int | str]) -> np.ndarray:
+def _sizes(shape: Sequence[Size]) -> np.ndarray:
     return np.array(shape, dtype=object)
 
 
@@ -131,11 +132,11 @@ def _multiplied(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
 
 
 def _divided(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
-    def divide(size: Any, by: Any) -> int | str:
+    def divide(size: Any, by: Any) -> Size:
         number, divisor = many(_entry(size)), _entry(by)
-        if isinstance(divisor, str) or number % divisor:
+        if isinstance(divisor, Rows) or number % divisor:
             raise ValueError
-        return times([number // divisor, BATCH] if isinstance(size, str) else [number // divisor])
+        return Rows(number // divisor) if isinstance(size, Rows) else number // divisor
 
     return np.frompyfunc(divide, 2, 1)(values[0], values[1])
 
@@ -144,15 +145,15 @@ def _equal(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
     """The batch is no -1, which stands for a size to be kept; whether it is 3 nobody knows."""
 
     def equal(a: Any, b: Any) -> bool:
-        if isinstance(a, str) != isinstance(b, str) and max(many(_entry(a if isinstance(b, str) else b)), 0):
+        if isinstance(a, Rows) != isinstance(b, Rows) and many(_entry(a if isinstance(b, Rows) else b)) > 0:
             raise ValueError
         return bool(a == b)
 
     return np.asarray(np.frompyfunc(equal, 2, 1)(values[0], values[1])).astype(bool)
 
 
-def _entry(size: Any) -> int | str:
-    return size if isinstance(size, str) else int(size)
+def _entry(size: Any) -> Size:
+    return size if isinstance(size, Rows) else int(size)
 
 
 def _reshaped(values: list[Any], settings: dict[str, Any]) -> np.ndarray:

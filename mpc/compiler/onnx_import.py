@@ -22,7 +22,9 @@ from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
 from mpc.compiler.onnx_load import OLDEST_OPSET, load_model
 from mpc.compiler.operators import HANDLERS, joined
+from mpc.compiler.operators.facts import Fact, Natural
 from mpc.compiler.operators.labels import as_number
+from mpc.compiler.sizes import Rows
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
 
@@ -54,15 +56,13 @@ _MOST_SCALED = 64.0
 class Importer(Emitter):
     """The state of one import: what every value of the model is so far.
 
-    A value is a constant (numpy array; shape vectors may hold the word "batch"), or a secret
+    A value is a constant (numpy array; shape vectors may hold `Rows`), or a secret
     with a shape.  Handlers read and define values through this class.
 
     Args:
         joined: values of which the model sees the batch and other axes as one.
         decoded: values that recipients read as labels or dictionaries.
-        facts: value -> what is known of it: "index", "natural" (a whole number that is not negative), "probabilities",
-            "mask", "bool"; "truncated" if it stands for itself cut to a whole number; "exp x", "1 + exp x",
-            "square x" or "top x" of another value x.
+        facts: value -> what is known of it; see `operators.facts`.
     """
 
     def __init__(self, model: onnx.ModelProto, shapes: Shapes) -> None:
@@ -71,9 +71,10 @@ class Importer(Emitter):
         self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
-        self.facts: dict[str, str] = {}
+        self.facts: dict[str, Fact] = {}
         self.joined: dict[str, joined.Joined] = {}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
+        self.reserve(_names(model.graph))
         for reader, name in _reads(model.graph):
             self._readers.setdefault(name, []).append(reader)
         self._model = model
@@ -109,7 +110,7 @@ class Importer(Emitter):
 
     def whole(self, entry: Any, what: str) -> int:
         """An entry of a shape vector that must not be the batch."""
-        if isinstance(entry, str):
+        if isinstance(entry, Rows):
             raise self.origin.refuse(f"{what} depends on the batch size", remedy=FIX_BATCH)
         return int(entry)
 
@@ -263,7 +264,7 @@ class Importer(Emitter):
         declared = ranges.get(value.name, _WHOLE.get(dtype))
         checked = None if declared is None else check_range(value.name, tuple(shape), declared)
         if checked is not None and value.name in self.integral and np.min(checked[0]) >= 0:
-            self.facts[value.name] = "natural"
+            self.facts[value.name] = Natural()
         return GraphInput(value.name, tuple(shape), dtype, checked)
 
     def _size(self, name: str, axis: int, dimension: Any, rank: int) -> Dimension:
@@ -364,6 +365,16 @@ def _reads(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, str]]:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _reads(attribute.g)
                 yield from ((node, out.name) for out in attribute.g.output)
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of all values of a model, those inside branches too."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _names(attribute.g)
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpc.compiler.operators.elementwise import LINEAR_FROM, clipped, magnitude, shifted
+from mpc.compiler.operators.facts import Softplus
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def hard_swish(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
 @handles("Softplus")
 def softplus(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     _with_line(state, node, "softplus", LINEAR_FROM)
-    state.facts[node.output[0]] = f"softplus {node.input[0]}"
+    state.facts[node.output[0]] = Softplus(node.input[0])
 
 
 @handles("Gelu")

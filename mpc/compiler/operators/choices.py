@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpc.compiler.operators.facts import Natural, Place, Truncated
 from mpc.compiler.operators.labels import one_hot
 from mpc.compiler.operators.registry import Settings, handles
 
@@ -32,7 +33,7 @@ def gather(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if not state.is_constant(node.input[1]):
         _rows(state, node, settings)
         return
-    if state.facts.get(node.input[0]) == "truncated":
+    if isinstance(state.facts.get(node.input[0]), Truncated):
         raise state.origin.refuse("a cast of reals cuts digits off")
     indices = state.constant(node.input[1], "its index").astype(np.int64)
     shape = state.secret(node.input[0])
@@ -69,11 +70,11 @@ def _rows(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 def places(state: Importer, index: str, size: int) -> str:
     """One more axis: is the index this place?  A negative one counts from the end, one outside is nowhere."""
-    if index not in state.integral and state.facts.get(index) != "truncated":
+    if index not in state.integral and not isinstance(state.facts.get(index), Truncated):
         raise state.origin.refuse(
             "its indices are no whole numbers", remedy="cast them, or make the input one of int64"
         )
-    if state.facts.get(index) in ("index", "natural"):
+    if isinstance(state.facts.get(index), Place | Natural):
         return one_hot(state, index, range(size))
     both = one_hot(state, index, range(-size, size))
     axis = len(state.shapes[both]) - 1
@@ -89,7 +90,7 @@ def one_hot_vectors(state: Importer, node: onnx.NodeProto, settings: Settings) -
     state.secret(index)
     if index not in state.integral:  # reals are cut to whole numbers, towards zero
         index = state.reshape(index, state.shapes[index])
-        state.facts[index] = "truncated"
+        state.facts[index] = Truncated()
     hot = state.scale(places(state, index, depth), on - off, off)
     rank = len(state.shapes[hot])
     axis = state.axis(settings.get("axis", -1), state.shapes[hot])

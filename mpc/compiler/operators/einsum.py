@@ -70,8 +70,9 @@ def _summed(state: Importer, name: str, term: str, wanted: set[str]) -> tuple[st
     kept = "".join(label for label in term if label in wanted)
     if state.is_constant(name):
         value = state.numbers(name, "an operand").sum(axis=tuple(axes))
-        state.constants[f"{name}/{kept}"] = value
-        return f"{name}/{kept}", kept
+        summed = state.fresh()
+        state.constants[summed] = value
+        return summed, kept
     total = state.total(name, axes)
     shape = tuple(size for axis, size in enumerate(state.shapes[total]) if axis not in axes)
     return state.reshape(total, shape), kept

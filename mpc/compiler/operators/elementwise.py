@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpc.compiler.operators import deviations
+from mpc.compiler.operators.facts import Beyond, Exp, OnePlusExp, Root, Softplus, Square, Top, Truncated
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ def add(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if state.is_constant(left):
         left, right = right, left
     if state.is_constant(right):
-        bias, fact = masking(state, state.numbers(right, "an operand"), node.output[0]), state.facts.get(left, "")
+        bias, fact = masking(state, state.numbers(right, "an operand"), node.output[0]), state.facts.get(left)
         if deviations.shifted(state, left, bias, node.output[0]):
             return
         state.scale(state.value(left), 1.0, bias, node.output[0])
-        if fact.startswith("exp ") and bias.size == 1 and bias.flat[0] == 1.0:
-            state.facts[node.output[0]] = f"1 + {fact}"
+        if isinstance(fact, Exp) and bias.size == 1 and bias.flat[0] == 1.0:
+            state.facts[node.output[0]] = OnePlusExp(fact.of)
     else:
         state.sum((state.value(left), state.value(right)), (1.0, 1.0), node.output[0])
 
@@ -56,7 +57,7 @@ def subtract(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     left, right = node.input[:2]
     if deviations.variance(state, left, right, node.output[0]):
         return
-    beside = state.facts.get(right) == f"top {left}" and state.shapes[right] == (*state.shapes[left][:-1], 1)
+    beside = state.facts.get(right) == Top(left) and state.shapes[right] == (*state.shapes[left][:-1], 1)
     known = {"known": (-np.inf, 0.0)} if beside else {}
     difference(state, left, right, node.output[0], **known)
 
@@ -77,7 +78,7 @@ def multiply(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         return
     product(state, left, right, node.output[0])
     if left == right:
-        state.facts[node.output[0]] = f"square {left}"
+        state.facts[node.output[0]] = Square(left)
 
 
 def product(state: Importer, left: str, right: str, out: str | None = None) -> str:
@@ -109,9 +110,14 @@ def divide(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 def _shrunk(state: Importer, x: str, factors: np.ndarray, out: str) -> None:
     """x factors.  Squares over the variances of their columns are squares of what is about equally large."""
-    fact = state.facts.get(x, "")
-    if fact.startswith("square ") and factors.size > 1 and (factors > 0).all():
-        root = state.scale(fact.removeprefix("square "), np.sqrt(factors))
+    fact = state.facts.get(x)
+    if (
+        isinstance(fact, Square)
+        and state.shapes[fact.of] == state.shapes[x]
+        and factors.size > 1
+        and (factors > 0).all()
+    ):
+        root = state.scale(fact.of, np.sqrt(factors))
         state.multiply(root, root, out)
     else:
         state.scale(x, factors, 0.0, out)
@@ -119,11 +125,11 @@ def _shrunk(state: Importer, x: str, factors: np.ndarray, out: str) -> None:
 
 def inverse(state: Importer, x: str, out: str | None = None) -> str:
     """1 / x; that of 1 + exp(y) is the logistic function of -y, that of a root one function."""
-    fact = state.facts.get(x, "")
-    if fact.startswith("1 + exp "):
-        return state.function("sigmoid", state.scale(fact.removeprefix("1 + exp "), -1.0), out)
-    if fact.startswith("root "):
-        return deviations.inverse_root(state, fact.removeprefix("root "), out)
+    match state.facts.get(x):
+        case OnePlusExp(of) if state.shapes[of] == state.shapes[x]:
+            return state.function("sigmoid", state.scale(of, -1.0), out)
+        case Root(of) if state.shapes[of] == state.shapes[x]:
+            return deviations.inverse_root(state, of, out)
     return state.function("reciprocal", x, out)
 
 
@@ -246,7 +252,7 @@ def power(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         x = state.expand(x, shape)
     _power(state, x, exponent, node.output[0])
     if exponent == 2.0:
-        state.facts[node.output[0]] = f"square {x}"
+        state.facts[node.output[0]] = Square(x)
 
 
 def _power(state: Importer, x: str, exponent: float, out: str) -> None:
@@ -286,7 +292,7 @@ def function(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         return
     state.function(node.op_type.lower(), x, out)
     if node.op_type in ("Exp", "Sqrt"):
-        state.facts[out] = f"{'exp' if node.op_type == 'Exp' else 'root'} {x}"
+        state.facts[out] = Exp(x) if node.op_type == "Exp" else Root(x)
 
 
 # ------------------------------------------------------------------- comparisons, logic
@@ -303,14 +309,14 @@ def compare(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if opposite:
         negation(state, bit, node.output[0])
     if node.op_type == "Greater" and state.is_constant(left) and (state.numbers(left, "a level") >= LINEAR_FROM).all():
-        state.facts[node.output[0]] = f"beyond {right}"
+        state.facts[node.output[0]] = Beyond(right)
 
 
 @handles("Equal")
 def equal(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     """[d >= 0] - [d >= 1] of whole numbers; of reals, within half a step."""
     left, right = node.input[:2]
-    if state.facts.get(left) == "truncated" or state.facts.get(right) == "truncated":
+    if any(isinstance(state.facts.get(name), Truncated) for name in (left, right)):
         _equal_after_cut(state, left, right, node.output[0])
         return
     d = difference(state, left, right)
@@ -378,15 +384,20 @@ def where(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         values = [masking(state, state.numbers(name, "a branch"), out) for name in (x, y)]
         state.scale(state.value(condition), values[0] - values[1], values[1], out)
         return
-    if state.facts.get(y) == f"softplus {x}" and state.facts.get(condition, "") == f"beyond {x}":
+    alike = state.shapes.get(x) == state.shapes.get(y) == state.shapes[condition]
+    if alike and state.facts.get(y) == Softplus(x) and state.facts.get(condition) == Beyond(x):
         state.alias(out, y)  # which is x there
         return
-    for name in (x, y):
-        if state.is_constant(name):
-            state.constants[f"{out}/{name}"] = masking(state, state.numbers(name, "a branch"), out)
-    x, y = (f"{out}/{name}" if state.is_constant(name) else name for name in (x, y))
+    x, y = (_masked(state, name, out) if state.is_constant(name) else name for name in (x, y))
     apart = difference(state, x, y)
     state.sum((state.multiply(apart, state.value(condition)), state.value(y)), (1.0, 1.0), out)
+
+
+def _masked(state: Importer, name: str, out: str) -> str:
+    """A constant branch under a name of its own; see `masking`."""
+    masked = state.fresh()
+    state.constants[masked] = masking(state, state.numbers(name, "a branch"), out)
+    return masked
 
 
 def _chosen_publicly(state: Importer, node: onnx.NodeProto, condition: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mpc.compiler.emitter import FIX_BATCH
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.registry import HANDLERS, Settings
+from mpc.compiler.sizes import Rows, Size, many, sizes_of, times
 from mpc.wires import BATCH
 
 if TYPE_CHECKING:
@@ -45,28 +46,14 @@ class Joined:
         return [*axes[: self.first], list(range(self.first, last + 1)), *axes[last + 1 :]]
 
 
-def times(sizes: Sequence[int | str]) -> int | str:
-    """Their product, as shape vectors have it: a number, or so many times the batch."""
-    rows = [size for size in sizes if isinstance(size, str)]
-    number = prod(size for size in sizes if isinstance(size, int)) * prod(many(size) for size in rows)
-    if not rows:
-        return number
-    return BATCH if number == 1 else f"{number}*{BATCH}"
-
-
-def many(size: int | str) -> int:
-    """How many times the batch, or just the number."""
-    return size if isinstance(size, int) else int(size.removesuffix(BATCH).removesuffix("*") or 1)
-
-
-def seen(state: Importer, name: str) -> tuple[int | str, ...]:
+def seen(state: Importer, name: str) -> tuple[Size, ...]:
     """The shape that the model sees."""
-    shape = state.shapes[name]
+    shape = sizes_of(state.shapes[name])
     view = state.joined.get(name)
     return shape if view is None else tuple(times([shape[i] for i in group]) for group in view.places(len(shape)))
 
 
-def regroup(state: Importer, x: str, target: Sequence[int | str], out: str) -> bool:
+def regroup(state: Importer, x: str, target: Sequence[Size], out: str) -> bool:
     """Reshape to sizes of which one is several batches or was; False if they do not fit."""
     shape = state.shapes[x]
     if shape.count(BATCH) != 1:
@@ -77,15 +64,15 @@ def regroup(state: Importer, x: str, target: Sequence[int | str], out: str) -> b
         left, known = prod(d for d in shape if isinstance(d, int)), prod(map(many, rest))
         if known < 1 or left % known:
             return False
-        missing = not any(isinstance(size, str) for size in rest)
-        sizes[sizes.index(-1)] = times([left // known, BATCH] if missing else [left // known])
-    places = [i for i, size in enumerate(sizes) if isinstance(size, str)]
+        missing = not any(isinstance(size, Rows) for size in rest)
+        sizes[sizes.index(-1)] = Rows(left // known) if missing else left // known
+    places = [i for i, size in enumerate(sizes) if isinstance(size, Rows)]
     if len(places) != 1:
         return False
     place = places[0]
     before = prod(d for d in shape[: shape.index(BATCH)] if isinstance(d, int))
     ahead, count = prod(map(many, sizes[:place])), many(sizes[place])
-    if before % ahead or count % (before // ahead) or prod(map(many, sizes)) != prod(map(many, shape)):
+    if before % ahead or count % (before // ahead) or prod(map(many, sizes)) != prod(map(many, sizes_of(shape))):
         return False
     around: Shape = (before // ahead, BATCH, count // (before // ahead))
     axes = tuple(size for size in around if size != 1)
@@ -159,7 +146,7 @@ def _aligned(state: Importer, node: onnx.NodeProto, view: Joined, rank: int) -> 
                     raise _refusal(state)
                 ahead, behind = value.shape[:-from_end], value.shape[value.ndim - from_end + 1 :]
                 value = value.reshape((*ahead, *[1] * (view.more + 1), *behind))
-            node.input[position] = f"{state.origin.node}/{position}"
+            node.input[position] = state.fresh()
             state.constants[node.input[position]] = value.astype(state.constants[name].dtype)
         elif state.joined.get(name) != view or len(state.shapes[name]) != rank:
             raise _refusal(state)

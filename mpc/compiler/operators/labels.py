@@ -13,6 +13,7 @@ import numpy as np
 
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP, cut_window
+from mpc.compiler.operators.facts import Place, Truncated
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def one_hot(state: Importer, x: str, categories: Sequence[float]) -> str:
 
 def _window(state: Importer, x: str, value: float) -> tuple[float, float] | None:
     """low <= x < high exactly if x is this value; None if it never is."""
-    if state.facts.get(x) == "truncated":
+    if isinstance(state.facts.get(x), Truncated):
         return cut_window(value) if value.is_integer() else None
     if x in state.integral:
         return (value, value + 1) if value.is_integer() else None
@@ -144,7 +145,7 @@ def _entries(state: Importer, node: onnx.NodeProto) -> None:
     entries = table.reshape(-1, table.shape[-1]) if table.ndim else table.reshape(1, 1)
     if table.ndim > 2 or (named and len(entries) != 1):
         raise state.origin.refuse(f"a table of shape {table.shape}")
-    if len(entries) == 1 and table.dtype.kind in "OSUiu" and state.facts.get(places) == "index":
+    if len(entries) == 1 and table.dtype.kind in "OSUiu" and isinstance(state.facts.get(places), Place):
         labels = tuple(_text(entry) if named else int(entry) for entry in entries[0].tolist())
         read_as(state, node.output[0], places, labels, (1, rows))
         return
@@ -188,9 +189,9 @@ def one_hot_encoder(state: Importer, node: onnx.NodeProto, settings: Settings) -
         raise state.origin.refuse("categories that are strings", attribute="cats_strings")
     x = node.input[0]
     state.secret(x)
-    if x not in state.integral and state.facts.get(x) != "truncated":
+    if x not in state.integral and not isinstance(state.facts.get(x), Truncated):
         x = state.reshape(x, state.shapes[x])
-        state.facts[x] = "truncated"
+        state.facts[x] = Truncated()
     hot = one_hot(state, x, settings.get("cats_int64s", ()))
     state.reshape(hot, state.shapes[hot], node.output[0])
     state.integral.add(node.output[0])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpc.compiler.operators.elementwise import between, magnitude
+from mpc.compiler.operators.facts import Mean, Place, Probabilities, Square, Top
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ def reduce(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     final = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
     state.reshape(kept, tuple(final), node.output[0])
     if node.op_type in ("ReduceMax", "ReduceLogSumExp") and axes == [len(shape) - 1]:
-        state.facts[node.output[0]] = f"top {x}"
+        state.facts[node.output[0]] = Top(x)
     if node.op_type == "ReduceMean":
-        squared = state.facts.get(x, "")
-        of = squared if squared.startswith("square ") else x
-        state.facts[node.output[0]] = f"mean {','.join(map(str, axes))} {of}"
+        fact = state.facts.get(x)
+        of = fact if isinstance(fact, Square) and state.shapes[fact.of] == shape else x
+        state.facts[node.output[0]] = Mean(tuple(axes), of)
 
 
 def _reduced(state: Importer, node: onnx.NodeProto, settings: Settings, x: str) -> list[int] | None:
@@ -174,7 +175,8 @@ def softmax_of(state: Importer, x: str, axes: Sequence[int], out: str | None = N
     total = state.total(powers, axes, known=(1.0, number))
     inverse = state.function("reciprocal", total, known=(1.0 / number, 1.0))
     name = state.multiply(powers, inverse, out, known=(0.0, 1.0))
-    state.facts[name] = "probabilities"
+    if list(axes) == [len(state.shapes[x]) - 1]:
+        state.facts[name] = Probabilities()
     return name
 
 
@@ -198,7 +200,7 @@ def argmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.reshape(place, state.shapes[place], node.output[0])
     else:
         state.reshape(place, state.shapes[place][:-1], node.output[0])
-    state.facts[node.output[0]] = "index"
+    state.facts[node.output[0]] = Place()
 
 
 def argmax_of(state: Importer, x: str, last: bool = False) -> str:
@@ -208,7 +210,7 @@ def argmax_of(state: Importer, x: str, last: bool = False) -> str:
         raise state.origin.refuse("the largest of one element")
     name = state.emit("argmax", (x,), None, (*shape[:-1], 1), last=last)
     state.integral.add(name)
-    state.facts[name] = "index"
+    state.facts[name] = Place()
     return name
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.sizes import Rows
 from mpc.wires import BATCH
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _wanted(state: Importer, node: onnx.NodeProto, settings: Settings) -> tuple[
     sizes = state.optional(node, 3, "the sizes")
     if sizes is None:
         raise state.origin.refuse("it has neither scales nor sizes")
-    return [], [entry if entry == BATCH else state.whole(entry, "the sizes") for entry in sizes.reshape(-1).tolist()]
+    return [], [BATCH if entry == Rows() else state.whole(entry, "the sizes") for entry in sizes.reshape(-1).tolist()]
 
 
 def _places(state: Importer, settings: Settings, before: int, after: int, factor: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpc.compiler.operators.facts import Place, Probabilities
 from mpc.compiler.operators.labels import Labels
 from mpc.compiler.operators.reductions import softmax_of
 from mpc.compiler.operators.registry import Settings
@@ -45,14 +46,14 @@ def pair(state: Importer, score: str, transform: str, out: str, *, whole: bool) 
     other = state.sum((score,), (-1.0,), None, 1.0 if whole else 0.0)
     state.concat((other, score), len(state.shapes[score]) - 1, out)
     if transform == "LOGISTIC":
-        state.facts[out] = "probabilities"
+        state.facts[out] = Probabilities()
 
 
 def above(state: Importer, x: str, level: float = 0.0) -> str:
     """[x > level]: the opposite of -x >= -level."""
     below = state.steps(state.sum((x,), (-1.0,)), (-level,), bits=ALL_BITS)
     bit = state.sum((state.reshape(below, state.shapes[x]),), (-1.0,), None, 1.0)
-    state.facts[bit] = "index"
+    state.facts[bit] = Place()
     return bit
 
 
@@ -62,7 +63,7 @@ def largest(state: Importer, scores: str, *, exact: bool) -> str:
     attributes = {"bits": ALL_BITS} if exact else {}
     name = state.emit("argmax", (scores,), None, (*shape[:-1], 1), last=False, **attributes)
     state.integral.add(name)
-    state.facts[name] = "index"
+    state.facts[name] = Place()
     return name
 
 

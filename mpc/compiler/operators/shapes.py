@@ -11,8 +11,10 @@ import numpy as np
 from mpc.compiler.emitter import FIX_BATCH
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP
-from mpc.compiler.operators.joined import many, regroup, seen
+from mpc.compiler.operators.facts import Truncated
+from mpc.compiler.operators.joined import regroup, seen
 from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.sizes import Rows, Size, many
 from mpc.wires import BATCH, Dimension, broadcast
 
 if TYPE_CHECKING:
@@ -52,13 +54,13 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.redecode(out, source, dtype=target)
         return
     x = state.value(source)
-    if target == "bool" and state.facts.get(source) != "bool":
+    if target == "bool":
         _nonzero(state, x, out)
     elif target.startswith("float") or (target and x in state.integral):
         state.alias(out, x)
     elif target and state.only_feeds(out, _CUTTING):
         state.alias(out, x)
-        state.facts[out] = "truncated"
+        state.facts[out] = Truncated()
     else:
         raise state.origin.refuse(f"a cast of reals to {target or 'that type'} cuts digits off", attribute="to")
 
@@ -89,8 +91,8 @@ def reshape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     target = list(state.constant(node.input[1], "the new shape").reshape(-1))
     if not settings.get("allowzero", 0):
         target = [shape[axis] if size == 0 else size for axis, size in enumerate(target)]
-    target = [size if isinstance(size, str) else int(size) for size in target]
-    plain = source not in state.joined and not any(isinstance(size, str) and size != BATCH for size in target)
+    target = [size if isinstance(size, Rows) else int(size) for size in target]
+    plain = source not in state.joined and not any(isinstance(size, Rows) and size != Rows() for size in target)
     final = _resolved(shape, target) if plain else None
     if final is None or (source not in state.decoded and not state.reshapes(source, final)):
         if regroup(state, source, target, node.output[0]):
@@ -100,15 +102,15 @@ def reshape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     reshaped(state, node, final)
 
 
-def _resolved(shape: Sequence[int | str], target: list[int | str]) -> Shape:
+def _resolved(shape: Sequence[Size], target: list[Size]) -> Shape:
     """The target without -1, the batch where it has to be."""
-    numbers = [size for size in target if not isinstance(size, str)]
+    numbers = [size for size in target if isinstance(size, int)]
     sizes: list[Dimension] = [size if isinstance(size, int) else BATCH for size in target]
+    missing = Rows() in shape and Rows() not in target
     if -1 in target:
-        missing = BATCH in shape and BATCH not in target
         whole = prod(size for size in shape if isinstance(size, int))
         sizes[target.index(-1)] = BATCH if missing else whole // max(1, -prod(numbers))
-    elif BATCH in shape and BATCH not in target and numbers[:1] == [1] and prod(numbers) == prod(map(many, shape)):
+    elif missing and numbers[:1] == [1] and prod(numbers) == prod(map(many, shape)):
         sizes[0] = BATCH  # exported with a batch of one written out
     return tuple(sizes)
 
@@ -218,7 +220,7 @@ def slice_(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 def _ends(state: Importer, name: str, what: str) -> list[Any]:
     return [
-        entry if entry == BATCH else state.whole(entry, what)
+        BATCH if entry == Rows() else state.whole(entry, what)
         for entry in state.constant(name, what).reshape(-1).tolist()
     ]
 

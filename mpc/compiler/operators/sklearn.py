@@ -8,6 +8,7 @@ import numpy as np
 
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP, between, magnitude, negation
+from mpc.compiler.operators.facts import Probabilities
 from mpc.compiler.operators.labels import ML
 from mpc.compiler.operators.normalisation import by_norm
 from mpc.compiler.operators.registry import Settings, handles
@@ -38,7 +39,7 @@ def _require_columns(state: Importer, shape: Shape, values: np.ndarray, attribut
 @handles("Normalizer", domain=ML)
 def normalizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     norm, x = settings.get("norm", b"MAX").decode(), state.value(node.input[0])
-    if norm == "L1" and state.facts.get(x) == "probabilities":
+    if norm == "L1" and isinstance(state.facts.get(x), Probabilities):
         state.alias(node.output[0], x)
     elif norm in ("L1", "L2"):
         by_norm(state, x, len(state.shapes[x]) - 1, norm, node.output[0])

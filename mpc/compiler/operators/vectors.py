@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpc.compiler.operators.elementwise import whole_power
+from mpc.compiler.operators.facts import Place
 from mpc.compiler.operators.labels import ML, labels_of, read_as
 from mpc.compiler.operators.linear import table
 from mpc.compiler.operators.registry import Settings, handles
@@ -119,7 +120,7 @@ def svm_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) ->
     if classes == 2:
         bit = above(state, scores)  # a positive score is a vote for the first
         index = state.sum((bit,), (-1.0,), None, 1.0)
-        state.facts[index] = "index"
+        state.facts[index] = Place()
         if settings.get("prob_a"):
             _platt(state, settings, scores, transform, out)
         else:

@@ -1,0 +1,123 @@
+"""Facts: what an importer knows of a value and no interval can see, as typed objects.
+
+`Importer.facts` maps a value to one fact.  Facts that speak of other values name them in fields, and are matched by
+type only: whatever a model calls its values, a name says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """A whole number that says where something stands: 0 or more, by construction within what it points into."""
+
+
+@dataclass(frozen=True)
+class Natural:
+    """A whole number that is not negative."""
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """A real that stands for itself cut to a whole number, towards zero."""
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Numbers along the last axis that are not negative and whose sum is one."""
+
+
+@dataclass(frozen=True)
+class Exp:
+    """e to the power of a value."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class OnePlusExp:
+    """One plus e to the power of a value."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class Softplus:
+    """log(1 + exp x) of a value x."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Whether a value is above numbers from which on its softplus is itself."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class Square:
+    """A value times itself."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over axes of a value, or of the square of one.
+
+    Args:
+        axes: of the value that is averaged, from the front, ascending.
+    """
+
+    axes: tuple[int, ...]
+    of: str | Square
+
+
+@dataclass(frozen=True)
+class Above:
+    """A mean of squares plus a positive number."""
+
+    epsilon: float
+    of: Mean
+
+
+@dataclass(frozen=True)
+class Root:
+    """The square root of a value."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class OverRoot:
+    """One over the square root of a value."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class Top:
+    """The maximum of a value along its last axis, or more than that: no element is above it."""
+
+    of: str
+
+
+Fact = (
+    Place
+    | Natural
+    | Truncated
+    | Probabilities
+    | Exp
+    | OnePlusExp
+    | Softplus
+    | Beyond
+    | Square
+    | Mean
+    | Above
+    | Root
+    | OverRoot
+    | Top
+)
