@@ -1,13 +1,23 @@
-"""Hypothesis profiles: the usual one repeats exactly, MPC_FULL=1 explores."""
+"""Hypothesis profiles: the usual one repeats exactly, MPC_FULL=1 explores.  Time limits of tests know the machine."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.effort import FULL
+from tests.support.effort import FULL, patient
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, suppress_health_check=_QUIET)
 settings.register_profile("exploring", deadline=None, print_blob=True, suppress_health_check=_QUIET)
 settings.load_profile("exploring" if FULL else "repeatable")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """pytest-timeout's limits, multiplied: the nearest mark of a test, or the limit of all."""
+    usual = float(config.getini("timeout"))
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        limit = float(mark.args[0]) if mark and mark.args else usual
+        item.add_marker(pytest.mark.timeout(patient(limit)), append=False)

@@ -16,10 +16,11 @@ from parties.config import Endpoint
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.probe import probe
 from parties.transport import connect, from_rpc, serve
+from tests.support.effort import patient
 from tests.support.parties import COORDINATOR, InProcess, free_ports
 
 pytestmark = pytest.mark.timeout(60)
-SECONDS = 10
+SECONDS = patient(10)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from mpc.gates.moves import Reshape, Take
 from mpc.gates.truncate import Truncate
 from mpc.wires import BATCH as B
 from mpc.wires import Masking
-from parties.config import Deadlines, Limits, PolicyConfig
+from parties.config import Limits, PolicyConfig
 from parties.ledger import RunState
 from parties.limits import plan_memory, run_memory
 from parties.pb import party_pb2
@@ -38,10 +38,12 @@ from tests.support.parties import (
     COORDINATOR,
     MODEL_OWNER,
     OWNER,
+    PATIENCE,
     RECIPIENT,
     InProcess,
     Script,
     data,
+    deadlines,
     eventually,
     parts,
 )
@@ -259,7 +261,7 @@ def test_the_roster_is_the_configs(script: Script, parties: tuple[str, ...]) -> 
 
 def test_a_session_of_which_one_party_has_other_terms(tmp_path: Path) -> None:
     """The coordinator gives two parties different nonces of the third: no two agree, none opens."""
-    with InProcess(tmp_path, 2, deadlines=Deadlines(connect=1, setup=5, step=2, submit=3)) as cluster:
+    with InProcess(tmp_path, 2, deadlines=deadlines(connect=2, setup=8, step=4, submit=5)) as cluster:
         script = cluster.script()
         first, second = script.propose(), script.propose()
         requests = [script.opening(first), script.opening((first[0], second[1]))]
@@ -467,15 +469,15 @@ def test_silent_submissions_do_not_keep_their_threads(tmp_path: Path) -> None:
     done = threading.Event()
 
     def silent() -> Iterator[party_pb2.SubmitPart]:
-        done.wait(30)
+        done.wait(PATIENCE)
         yield from ()
 
-    with InProcess(tmp_path, 2, deadlines=Deadlines(connect=0.5, setup=5, step=2, submit=3)) as cluster:
+    with InProcess(tmp_path, 2, deadlines=deadlines(connect=0.5, setup=5, step=2, submit=3)) as cluster:
         started = time.monotonic()
         try:
             with pytest.raises(PeerError):
-                cluster.party(0, STRANGER).Submit(silent(), 25)
-            assert time.monotonic() - started < 20
+                cluster.party(0, STRANGER).Submit(silent(), PATIENCE)
+            assert time.monotonic() - started < PATIENCE / 2
         finally:
             done.set()
 
@@ -602,7 +604,7 @@ def test_an_abort_that_the_ledger_does_not_take_is_still_an_abort(
 
     monkeypatch.setattr(ledger, "abort_session", full)
     script.cluster.of(0, script.id).abort(SessionError("for this test"))
-    assert eventually(lambda: script.cluster.ledger_states(1)[0][0] == "aborted", 5)
+    assert eventually(lambda: script.cluster.ledger_states(1)[0][0] == "aborted")
     with pytest.raises(SessionError, match="for this test"):
         script.result(0, 1, RECIPIENT)
 
@@ -617,11 +619,11 @@ def test_a_session_closed_in_the_middle_of_a_run_reveals_nothing(
 
     def barrier(run: object) -> None:
         reached.set()
-        go.wait(10)
+        go.wait(PATIENCE)
 
     monkeypatch.setattr(session, "before_reveal", barrier)
     script.enter(1, script.integers(data(1)), OWNER)
-    assert reached.wait(10)
+    assert reached.wait(PATIENCE)
     errors = []
 
     def wait() -> None:
@@ -634,7 +636,7 @@ def test_a_session_closed_in_the_middle_of_a_run_reveals_nothing(
     waiting.start()
     script.cluster.party(0).Close(party_pb2.CloseRequest(session_id=script.id))
     go.set()
-    waiting.join(10)
+    waiting.join(PATIENCE)
     assert [type(error) for error in errors] == [SessionError]
     assert script.cluster.run_states(0, script.id) == ["aborted"]
 
@@ -679,14 +681,14 @@ def test_a_retry_after_an_abort_shares_nothing_with_it(tmp_path: Path) -> None:
 
 
 def test_idle_and_late_owners_end_a_session(tmp_path: Path) -> None:
-    with InProcess(tmp_path, 2, deadlines=Deadlines(connect=2, setup=5, step=2, submit=0.3, idle=0.6)) as cluster:
+    with InProcess(tmp_path, 2, deadlines=deadlines(connect=4, setup=8, step=4, submit=1, idle=2)) as cluster:
         late = cluster.script().ready()
         late.everyone(lambda i: late.masks(i, 1, OWNER))
-        assert eventually(lambda: _tick(cluster, late.id), 10)
+        assert eventually(lambda: _tick(cluster, late.id))
         with pytest.raises(PeerError, match="did not submit in time"):
             late.result(0, 1, RECIPIENT)
         idle = cluster.script().open()
-        assert eventually(lambda: _tick(cluster, idle.id), 10)
+        assert eventually(lambda: _tick(cluster, idle.id))
         assert cluster.is_idle()
 
 

@@ -13,17 +13,18 @@ import pytest
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, SessionError
 from mpc.fixedpoint import encode
 from parties import certificates, ledger, ordering, stock, transport
-from parties.config import Deadlines, Limits
+from parties.config import Limits
 from parties.frames import Chunk
 from parties.pb import provider_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.provider import ProviderService
-from tests.support.parties import OWNER, RECIPIENT, InProcess, Script, data, eventually
+from tests.support.effort import patient
+from tests.support.parties import OWNER, RECIPIENT, InProcess, Script, data, deadlines, eventually
 
 pytestmark = pytest.mark.timeout(90)
 BAD = "party-1"
-QUICK = Deadlines(connect=1.5, setup=4, step=1, submit=4)
-GENEROUS = 15.0
+QUICK = deadlines(connect=2, setup=6, step=1.5, submit=6)
+GENEROUS = patient(20.0)
 """Seconds; a loaded machine's allowance over the deadlines above."""
 STEPS = 5
 
@@ -59,7 +60,7 @@ def trickle(number: int, frame: Frame) -> Sequence[Frame] | None:
 
     def pieces() -> Iterator[Frame]:
         for position in range(len(payload.data)):
-            time.sleep(0.3)
+            time.sleep(QUICK.step / 3)
             yield Frame(payload=Payload(run=payload.run, step=payload.step, data=payload.data[position : position + 1]))
 
     return pieces()  # type: ignore[return-value]
@@ -77,7 +78,7 @@ def from_frame(first: int, fault: Callable[[int, Frame], Sequence[Frame] | None]
 def check_abort(cluster: InProcess, script: Script, released: bool = False) -> None:
     """Both others ended the session about party-1; no seed of an output left them."""
     for index in (0, 2):
-        assert eventually(lambda index=index: cluster.ledger_states(index)[0][0] == "aborted", GENEROUS)
+        assert eventually(lambda index=index: cluster.ledger_states(index)[0][0] == "aborted")
         states = cluster.ledgers[index].history(1)[0]
         assert states.revealed == 0 or released
     with pytest.raises(MpcError) as caught:
@@ -166,7 +167,7 @@ class Stalling(ProviderService):
         for part in super().Deal(request, context):
             kind = "chunk" if isinstance(part, Chunk) else part.WhichOneof("part")
             if request.run == Stalling.stall_run and Stalling.at == kind:
-                end = time.monotonic() + 20
+                end = time.monotonic() + GENEROUS
                 while context.is_active() and time.monotonic() < end:
                     time.sleep(0.05)
                 return
@@ -175,8 +176,8 @@ class Stalling(ProviderService):
 
 @pytest.mark.parametrize(("run", "at"), [(0, "header"), (1, "header"), (1, "chunk"), (1, "end")])
 def test_a_provider_that_stalls(tmp_path: Path, run: int, at: str) -> None:
-    deadlines = Deadlines(connect=2, setup=1.5, step=2, submit=4)
-    with InProcess(tmp_path, 2, provider=Stalling, deadlines=deadlines) as cluster:
+    impatient = deadlines(connect=4, setup=2, step=4, submit=6)
+    with InProcess(tmp_path, 2, provider=Stalling, deadlines=impatient) as cluster:
         Stalling.stall_run, Stalling.at = run, at
         script = cluster.script()
         started = time.monotonic()

@@ -13,22 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import MpcError
-from parties.config import Deadlines, Limits
+from parties.config import Limits
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
 from parties.transport import from_rpc
-from tests.support.effort import examples
-from tests.support.parties import COORDINATOR, EVERYONE, MODEL_OWNER, OWNER, RECIPIENT, InProcess, Script
+from tests.support.effort import examples, patient
+from tests.support.parties import COORDINATOR, EVERYONE, MODEL_OWNER, OWNER, RECIPIENT, InProcess, Script, deadlines
 
 pytestmark = pytest.mark.timeout(110)
-SECONDS = 4.0
+SECONDS = patient(6.0)
 CODES = {"internal"}  # the one code that a bug would have; nothing below may cause it
 LIMITS = Limits(max_plan_bytes=1 << 16, max_sessions=256)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
-    deadlines = Deadlines(connect=0.5, setup=5, step=1, submit=2)
-    with InProcess(tmp_path_factory.mktemp("cluster"), 2, deadlines=deadlines, limits=LIMITS) as running:
+    quick = deadlines(connect=1, setup=8, step=2, submit=3)
+    with InProcess(tmp_path_factory.mktemp("cluster"), 2, deadlines=quick, limits=LIMITS) as running:
         yield running
 
 

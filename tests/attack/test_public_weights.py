@@ -34,6 +34,7 @@ from parties.pb import party_pb2, provider_pb2
 from parties.roles import known_weights
 from parties.terms import Terms
 from parties.ticket import Ticket
+from tests.support.effort import patient
 from tests.support.parties import (
     COORDINATOR,
     FAST,
@@ -60,7 +61,8 @@ ALONE = replace(
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
     folder = tmp_path_factory.mktemp("cluster")
-    with InProcess(folder, 2, deadlines=FAST.model_copy(update={"setup": 4}), limits=Limits(max_sessions=256)) as one:
+    impatient = FAST.model_copy(update={"setup": patient(5)})
+    with InProcess(folder, 2, deadlines=impatient, limits=Limits(max_sessions=256)) as one:
         yield one
 
 

@@ -24,7 +24,7 @@ from mpc.errors import (
 )
 from parties import entropy, ordering
 from parties.client import Session
-from parties.config import Deadlines, PolicyConfig
+from parties.config import PolicyConfig
 from parties.ledger import RunState
 from parties.ordering import Stock
 from parties.pb import party_pb2, provider_pb2
@@ -39,11 +39,12 @@ from tests.support.parties import (
     InProcess,
     Script,
     data,
+    deadlines,
     eventually,
 )
 from tests.support.stocks import deal, folder, open_stock, opening, script_of
 
-QUICK = Deadlines(connect=1.5, setup=10, step=2, submit=6, idle=600)
+QUICK = deadlines(connect=3, setup=15, step=5, submit=10)
 OTHER = "other-coordinator"
 
 

@@ -15,10 +15,11 @@ import pytest
 
 from mpc.errors import PeerError, SessionError
 from parties import Cluster, launcher
-from parties.config import ClusterConfig, Deadlines, PartyConfig, dump_toml, load
+from parties.config import ClusterConfig, PartyConfig, dump_toml, load
 from parties.layout import LocalLayout
 from parties.pids import birth_of, running
-from tests.support.parties import data, eventually, tiny_answer, tiny_model
+from tests.support.effort import patient
+from tests.support.parties import data, deadlines, eventually, tiny_answer, tiny_model
 from tests.support.parties_commands import LONG, mpc, start
 
 pytestmark = pytest.mark.timeout(120)
@@ -44,7 +45,7 @@ RUN = ("run", "tiny.onnx", "--range", "-4:4", "--input", "x.npy")
 
 def shorten(layout: LocalLayout) -> None:
     """Short deadlines for every party and client."""
-    quick = Deadlines(connect=3, setup=10, step=3, submit=10)
+    quick = deadlines(connect=5, setup=20, step=5, submit=15)
     paths = [(layout.cluster_file, ClusterConfig), *((member.config, PartyConfig) for member in layout.members[1:])]
     for path, cls in paths:
         path.write_text(dump_toml(load(cls, path, environ={}).model_copy(update={"deadlines": quick})))
@@ -151,7 +152,7 @@ def check_named(folder: Path, name: str, within: float) -> None:
     """A run fails with exit code 6 and names the party; within its deadlines and a machine's slowness."""
     started = time.monotonic()
     done = mpc(*RUN, "--json", folder=folder)
-    assert time.monotonic() - started < within
+    assert time.monotonic() - started < patient(within)
     assert done.returncode == 6, done.stderr
     error = json.loads(done.stdout)["error"]
     assert error["peer"] == name and name in done.stderr and "Traceback" not in done.stderr
@@ -162,10 +163,10 @@ def test_a_party_that_hangs_is_named(folder: Path) -> None:
     pid = pids(folder)["party-2"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        check_named(folder, "party-2", 40)
+        check_named(folder, "party-2", 60)
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert eventually(lambda: mpc(*RUN, folder=folder).returncode == 0, 40)
+    assert eventually(lambda: mpc(*RUN, folder=folder).returncode == 0, 60)
 
 
 def test_a_party_killed_in_a_session(folder: Path) -> None:
@@ -179,7 +180,7 @@ def test_a_party_killed_in_a_session(folder: Path) -> None:
         assert caught.value.peer == "party-1"
         with pytest.raises(SessionError):  # an abort is final
             session.run(None, {"x": data(1)})
-    check_named(folder, "party-1", 30)
+    check_named(folder, "party-1", 45)
     ill = mpc("doctor", folder=folder)
     line = next(line for line in ill.stdout.splitlines() if line.startswith("BAD") and " party-1 " in line)
     assert ill.returncode == 6 and "fix:" in line
@@ -191,7 +192,7 @@ def test_a_party_killed_in_a_session(folder: Path) -> None:
     member = layout.members[2]
     launcher._spawn(member, launcher.daemon_command(member), None)
     assert eventually(lambda: launcher._status(member).state == "serving")
-    assert eventually(lambda: mpc(*RUN, folder=folder).returncode == 0, 40)
+    assert eventually(lambda: mpc(*RUN, folder=folder).returncode == 0, 60)
 
 
 def test_down_and_down_again(folder: Path) -> None:
@@ -222,11 +223,11 @@ def test_ctrl_c_in_a_foreground_cluster(tmp_path: Path) -> None:
         assert eventually(lambda: (tmp_path / ".mpc" / "cluster.toml").exists() and len(pids(tmp_path)) == 3, LONG)
         layout = LocalLayout.open(tmp_path / ".mpc")
         assert eventually(lambda: all(m.state == "serving" for m in launcher.status(layout)), LONG)
-        time.sleep(0.3)
+        assert process.stderr is not None and any("ctrl-C" in line for line in process.stderr)
         running = list(pids(tmp_path).values())
         _, err, status = interrupt(process)
         assert status == 130 and "stopped" in err and "Traceback" not in err
-        assert eventually(lambda: not any(map(alive, running)), 10)
+        assert eventually(lambda: not any(map(alive, running)))
     finally:
         process.kill()
         process.communicate()
@@ -245,7 +246,7 @@ def test_ctrl_c_while_a_run_has_its_own_cluster(tmp_path: Path) -> None:
         assert running
         _, err, status = interrupt(process)
         assert status == 130 and "interrupted" in err and "Traceback" not in err
-        assert eventually(lambda: not any(map(alive, running)), 10)
+        assert eventually(lambda: not any(map(alive, running)))
         assert not list(temporary.glob("mpc-*"))
     finally:
         process.kill()

@@ -16,7 +16,7 @@ from parties import launcher
 from parties.layout import LocalLayout
 from parties.roles import parse_roles
 from tests.support.parties import data, eventually
-from tests.support.parties_commands import ROOT, mpc, mpc_here, start
+from tests.support.parties_commands import LONG, ROOT, mpc, mpc_here, start
 from tests.support.people import shared_answers, shared_model
 
 pytestmark = pytest.mark.timeout(150)
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONG)
     return process.returncode, out, err
 
 

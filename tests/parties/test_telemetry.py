@@ -20,6 +20,7 @@ from prometheus_client import generate_latest
 from mpc.errors import ConfigError, DeadlineError
 from parties import telemetry
 from parties.config import Endpoint
+from tests.support.effort import patient
 
 CANARY = 7310245990012345678
 CANARY_TEXT = str(CANARY)
@@ -192,7 +193,7 @@ def test_the_http_endpoint_and_a_taken_port() -> None:
     counters.rounds.inc(12)
     stop = counters.serve(taken)
     try:
-        with urllib.request.urlopen(f"http://{taken}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{taken}/metrics", timeout=patient(10)) as answer:
             assert b"mpc_rounds_total 12.0" in answer.read()
     finally:
         stop()

@@ -28,11 +28,11 @@ from mpc.prg import Seed, expand_field
 from mpc.shares import Lane
 from parties.link import Link, exchange
 from parties.pb.party_pb2 import Frame, Hello
-from tests.support.effort import FULL
+from tests.support.effort import FULL, patient
 from tests.support.parties import data, tiny_answer, tiny_model
 
-STEP_SECONDS = 0.4
-HANG_SECONDS = 20.0
+STEP_SECONDS = patient(0.6)
+HANG_SECONDS = patient(30.0)
 RUNS = 2
 FAULTS = ("drop", "delay", "repeat", "reorder", "cut")
 

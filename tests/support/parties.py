@@ -52,12 +52,24 @@ from parties.session import Session
 from parties.telemetry import Counters
 from parties.terms import Terms
 from parties.transport import connect, from_rpc, serve
+from tests.support.effort import patient
 
 COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT = "coordinator", "data-owner", "model-owner", "recipient"
 EVERYONE = PolicyConfig(plans=("any",), coordinators=("any",), owners=("any",), recipients=("any",))
-FAST = Deadlines(connect=3, setup=15, step=2, submit=6, idle=600)
+
+
+def deadlines(connect: float, setup: float, step: float, submit: float, idle: float = 600) -> Deadlines:
+    """These seconds, and more on a slow machine."""
+    return Deadlines(
+        connect=patient(connect), setup=patient(setup), step=patient(step), submit=patient(submit), idle=patient(idle)
+    )
+
+
+FAST = deadlines(connect=10, setup=30, step=10, submit=15)
+"""For tests in which nobody is silent: nothing is waited for as long as this."""
 FEATURES, CLASSES = 3, 2
-PATIENCE = 30.0
+USUAL = 30.0
+PATIENCE = patient(USUAL)
 """Seconds after which a test that waits for something gives up."""
 
 
@@ -321,7 +333,7 @@ class InProcess:
         """A party's own session object."""
         return self.nodes[index]._sessions[session_id]
 
-    def is_idle(self, seconds: float = PATIENCE) -> bool:
+    def is_idle(self, seconds: float = USUAL) -> bool:
         """No party has an open session; waits for that."""
         return eventually(lambda: all(node.open_sessions() == 0 for node in self.nodes), seconds)
 
@@ -341,9 +353,9 @@ SEPARATE = Roles(MODEL_OWNER, OWNER, (RECIPIENT,))
 """Every role its own certificate."""
 
 
-def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    """Wait until something is true."""
-    end = time.monotonic() + seconds
+def eventually(true: Callable[[], bool], seconds: float = USUAL) -> bool:
+    """Wait until something is true, which takes at most so many seconds on an idle machine."""
+    end = time.monotonic() + patient(seconds)
     while not true():
         if time.monotonic() > end:
             return False

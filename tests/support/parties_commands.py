@@ -10,8 +10,10 @@ from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
+from tests.support.effort import patient
+
 ROOT = Path(__file__).parents[2]
-LONG = 60.0
+LONG = patient(60.0)
 """Seconds; nothing here takes nearly as long unless it hangs."""
 
 

@@ -11,6 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.effort import patient
+
+PATIENCE = patient(60.0)
 RANGES = {"x1": (-4.0, 4.0), "x2": (-4.0, 4.0)}
 _WEIGHT = np.array([[0.5, -1.0, 0.625], [0.25, 1.5, -0.75]], dtype=np.float32)
 
@@ -63,7 +66,7 @@ class Together:
         except Exception as error:
             self.outcomes[name] = error
 
-    def wait(self, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, seconds: float = PATIENCE) -> dict[str, Any]:
         for thread in self._threads:
             thread.join(seconds)
             assert not thread.is_alive(), "a call still waits"

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.effort import patient
+
 ROOT = Path(__file__).parents[2]
 
 
 def run(module: str, *arguments: object, **environment: str) -> None:
     """A module in a process of its own, in which nothing was compiled yet."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=patient(110)
+    )
     assert done.returncode == 0, done.stderr
 
 
