@@ -1,36 +1,35 @@
 """Certificates: a development CA, each process's identity, and signatures over manifests.
 
 Keys are ECDSA P-256.  A certificate's CN is the process's name everywhere (config, policy,
-logs); its DNS names are that name and the hosts it may be reached at.  Chains have exactly
-two links, CA and leaf, so that "who may speak" is one file to read.
+logs); its DNS names are that name and the hosts it may be reached at.  A CA of our own signs
+them itself; somebody else's may have intermediates, which stand behind the leaf in its file.
 """
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
-import stat
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mpc.errors import ConfigError, IntegrityError
+from parties import issued, pem
 from parties.config import TlsConfig, check_name, write_atomic
-
-Clock = Callable[[], float]
+from parties.revocation import Revocations
+from parties.trust import Clock, Trust, common_name
 
 CA_CERTIFICATE, CA_KEY = "ca.pem", "ca.key"
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 CA_DAYS, LEAF_DAYS = 3650, 365
-LONGEST_PEM = 64 << 10  # bytes; what a peer may make us parse
 # Keeps our signatures apart from those TLS makes with the same key.
 _DOMAIN = b"mpc/v1 signed bytes\x00"
 _SKEW = datetime.timedelta(minutes=5)  # clocks of different machines disagree a little
@@ -56,8 +55,8 @@ def make_ca(folder: Path, name: str) -> Path:
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_atomic(folder / CA_KEY, _private_pem(key))
-    write_atomic(folder / CA_CERTIFICATE, _pem(certificate), 0o644)
+    write_atomic(folder / CA_KEY, pem.encode_private(key))
+    write_atomic(folder / CA_CERTIFICATE, pem.encode(certificate), 0o644)
     return folder / CA_CERTIFICATE
 
 
@@ -70,12 +69,12 @@ def issue(
 ) -> TlsConfig:
     """A new key and certificate for `name` in `folder`, replacing older ones there.
 
-    hosts: DNS names and IP addresses it is reached at.  days: validity, cut at the CA's own end.
-    Returns the paths; raises ConfigError.
+    hosts: DNS names and IP addresses it is reached at; none that is the name of another certificate, and no name
+    that is another's host.  days: validity, cut at the CA's own end.  Returns the paths; raises ConfigError.
     """
     _check_name(name)
-    authority = _certificates(_read(ca_folder / CA_CERTIFICATE), ca_folder / CA_CERTIFICATE)[0]
-    authority_key = _private_key(_read(ca_folder / CA_KEY, private=True), ca_folder / CA_KEY)
+    authority = pem.certificates(pem.read(ca_folder / CA_CERTIFICATE), ca_folder / CA_CERTIFICATE)[0]
+    authority_key = pem.private_key(pem.read(ca_folder / CA_KEY, private=True), ca_folder / CA_KEY)
     if authority_key.public_key() != authority.public_key():
         raise ConfigError(f"{ca_folder / CA_KEY} is not the key of {CA_CERTIFICATE}", remedy="restore the pair")
     if authority.not_valid_after_utc <= _now():
@@ -83,6 +82,24 @@ def issue(
             f"the CA in {ca_folder} has expired", remedy="make a new CA and issue every certificate again"
         )
     private_folder(folder)
+    with issued.locked(ca_folder):
+        issued.check(ca_folder, name, hosts)
+        key, certificate = _leaf(authority, authority_key, name, hosts, days)
+        issued.add(ca_folder, name, hosts, certificate)
+    paths = TlsConfig(ca=folder / CA_CERTIFICATE, certificate=folder / CERTIFICATE, key=folder / KEY)
+    write_atomic(paths.key, pem.encode_private(key))
+    write_atomic(paths.certificate, pem.encode(certificate), 0o644)
+    write_atomic(paths.ca, pem.encode(authority), 0o644)
+    return paths
+
+
+def _leaf(
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    name: str,
+    hosts: Sequence[str],
+    days: int,
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     key = ec.generate_private_key(ec.SECP256R1())
     end = min(_now() + datetime.timedelta(days=days), authority.not_valid_after_utc)
     names = [x509.DNSName(name), *(_general_name(host) for host in dict.fromkeys(hosts) if host != name)]
@@ -97,11 +114,12 @@ def issue(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    paths = TlsConfig(ca=folder / CA_CERTIFICATE, certificate=folder / CERTIFICATE, key=folder / KEY)
-    write_atomic(paths.key, _private_pem(key))
-    write_atomic(paths.certificate, _pem(certificate), 0o644)
-    write_atomic(paths.ca, _pem(authority), 0o644)
-    return paths
+    return key, certificate
+
+
+def revoke(ca_folder: Path, name: str) -> tuple[Path, int]:
+    """Take back every certificate of `name`; (the CA's revocation list, how many it newly lists).  Raises ConfigError."""
+    return issued.revoke(ca_folder, name, CA_CERTIFICATE, CA_KEY)
 
 
 def private_folder(folder: Path) -> None:
@@ -120,13 +138,21 @@ def private_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this process is; the key stays out of repr and logs."""
+    """Who this process is, and whom it believes; the key stays out of repr and logs.
+
+    Args:
+        certificate_pem: the leaf, and the intermediates that lead to a CA if there are any.
+        not_after: the end of whichever of these ends first.
+        context: TLS for a client of this identity, as Python's own library does it.
+    """
 
     name: str
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
     ca_pem: bytes
     not_after: datetime.datetime
+    trust: Trust
+    context: ssl.SSLContext = field(repr=False, compare=False)
 
     __secret__ = True
 
@@ -134,54 +160,92 @@ class Identity:
         return f"Identity({self.name!r}, key=<redacted>, not_after={self.not_after.isoformat()})"
 
     @classmethod
-    def load(cls, tls: TlsConfig, name: str | None = None, clock: Clock = time.time) -> Identity:
-        """Read and check the three files; with `name`, the certificate must bear it.  Raises ConfigError."""
-        ca_pem, certificate_pem = _read(tls.ca), _read(tls.certificate)
-        key_pem = _read(tls.key, private=True)
-        authorities = _certificates(ca_pem, tls.ca)
-        leaf = _certificates(certificate_pem, tls.certificate)[0]
-        now = datetime.datetime.fromtimestamp(clock(), datetime.UTC)
-        fault = _fault(leaf, authorities, name, now)
+    def load(
+        cls,
+        tls: TlsConfig,
+        name: str | None = None,
+        clock: Clock = time.time,
+        members: Collection[str] = (),
+        serves: bool = False,
+    ) -> Identity:
+        """Read and check the files.
+
+        Args:
+            name: the certificate must bear it; None for any.
+            members: names of the cluster's processes: no certificate of anybody else may have one among its names.
+            serves: the certificate must be good for a server too.
+
+        Raises:
+            ConfigError: a file is missing or malformed, or the certificate is refused.
+        """
+        ca_pem, certificate_pem = pem.read(tls.ca), pem.read(tls.certificate)
+        key_pem = pem.read(tls.key, private=True)
+        authorities, chain = pem.certificates(ca_pem, tls.ca), pem.certificates(certificate_pem, tls.certificate)
+        revoked = None if tls.crl is None else Revocations(tls.crl, [*authorities, *chain[1:]])
+        trust = Trust(tuple(authorities), frozenset(members), revoked)
+        fault = trust.fault(chain, name, datetime.datetime.fromtimestamp(clock(), datetime.UTC), serves=serves)
         if fault:
             raise ConfigError(
                 f"certificate {tls.certificate} {fault}",
                 remedy="issue it again with the right CA and name (mpc cert issue), and check this machine's clock",
             )
-        if _private_key(key_pem, tls.key).public_key() != leaf.public_key():
+        if pem.private_key(key_pem, tls.key).public_key() != chain[0].public_key():
             raise ConfigError(
                 f"key {tls.key} does not belong to certificate {tls.certificate}",
                 cause="one of the two was replaced without the other",
                 remedy="issue both again: mpc cert issue",
             )
-        return cls(_common_name(leaf), certificate_pem, key_pem, ca_pem, leaf.not_valid_after_utc)
+        end = min(certificate.not_valid_after_utc for certificate in chain)
+        return cls(common_name(chain[0]), certificate_pem, key_pem, ca_pem, end, trust, client_context(tls))
+
+    def days_left(self, clock: Clock = time.time) -> float:
+        """Days until the certificate ends."""
+        return (self.not_after.timestamp() - clock()) / 86400
+
+
+def client_context(tls: TlsConfig) -> ssl.SSLContext:
+    """TLS 1.2 or newer for a client: it shows our certificate, and demands one that leads to our CA.
+
+    The name in that certificate is not compared: a certificate's own rules (`Trust`) are stricter than TLS's.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # whatever is in the CA file counts, as with gRPC
+    context.load_verify_locations(tls.ca)
+    context.load_cert_chain(tls.certificate, tls.key, password="")
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 def sign(identity: Identity, message: bytes) -> bytes:
     """ECDSA-SHA256 (DER) by `identity` over a domain tag and `message`."""
-    key = _private_key(identity.key_pem, Path(KEY))
+    key = pem.private_key(identity.key_pem, Path(KEY))
     return key.sign(_DOMAIN + message, ec.ECDSA(hashes.SHA256()))
 
 
 def verify(
-    ca_pem: bytes,
+    trust: Trust,
     certificate_pem: bytes,
     expected_name: str,
     message: bytes,
     signature: bytes,
     clock: Clock = time.time,
 ) -> None:
-    """Raise IntegrityError unless `expected_name`, certified by the CA and valid now, signed `message`."""
+    """Raise IntegrityError unless `expected_name`, certified and valid now, signed `message`.
+
+    certificate_pem: the signer's certificate and, behind it, the intermediates that lead to a CA of ours.
+    """
     try:
-        authorities = _certificates(ca_pem, Path(CA_CERTIFICATE))
-        leaf = _certificates(certificate_pem, Path(CERTIFICATE))[0]
+        chain = pem.certificates(certificate_pem, Path(CERTIFICATE))
     except ConfigError:
         raise _rejected("its certificate cannot be read", expected_name) from None
-    now = datetime.datetime.fromtimestamp(clock(), datetime.UTC)
-    fault = _fault(leaf, authorities, expected_name, now)
+    fault = trust.fault(chain, expected_name, datetime.datetime.fromtimestamp(clock(), datetime.UTC), serves=True)
     if fault:
         raise _rejected(f"its certificate {fault}", expected_name)
-    public = leaf.public_key()
-    if not isinstance(public, ec.EllipticCurvePublicKey):  # _fault has said so already; this is for the type checker
+    public = chain[0].public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey):  # `fault` has said so already; this is for the type checker
         raise _rejected("its key is not ECDSA P-256", expected_name)
     try:
         public.verify(signature, _DOMAIN + message, ec.ECDSA(hashes.SHA256()))
@@ -198,99 +262,7 @@ def _rejected(why: str, name: str) -> IntegrityError:
     )
 
 
-def _fault(
-    leaf: x509.Certificate, authorities: list[x509.Certificate], name: str | None, now: datetime.datetime
-) -> str | None:
-    """What is wrong with `leaf`, as the rest of a sentence; None if nothing is."""
-    public = leaf.public_key()
-    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
-        return "has a key that is not ECDSA P-256"
-    issuers = [authority for authority in authorities if _issued(authority, leaf)]
-    if not issuers:
-        return "is not signed by the CA"
-    for certificate, owner in ((leaf, ""), (issuers[0], "'s CA")):
-        if now > certificate.not_valid_after_utc:
-            return f"{owner} expired on {certificate.not_valid_after_utc:%Y-%m-%d}".strip()
-        if now < certificate.not_valid_before_utc:
-            return f"{owner} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC".strip()
-    if _is_authority(leaf):
-        return "is a CA's own, not a process's"
-    bears = _common_name(leaf)
-    if not bears or bears not in _dns_names(leaf):
-        return "does not have its CN among its DNS names"
-    if name is not None and bears != name:
-        return f"is for {bears!r}, not {name!r}"
-    return None
-
-
-def _issued(authority: x509.Certificate, leaf: x509.Certificate) -> bool:
-    try:
-        leaf.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return _is_authority(authority)
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-
-
-def _dns_names(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return names.get_values_for_type(x509.DNSName)
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if len(names) == 1 else ""
-
-
-# --- files and parts --------------------------------------------------------------------
-
-
-def _read(path: Path, *, private: bool = False) -> bytes:
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if private and mode & 0o077:
-                raise ConfigError(
-                    f"key {path} can be read by others (mode {mode:04o})",
-                    remedy=f"chmod 600 {path}, or issue a new key",
-                )
-            return file.read(LONGEST_PEM + 1)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist", remedy="issue certificates (mpc cert issue), or correct [tls]"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read", cause=error.strerror, remedy=f"make it readable by this user: ls -l {path}"
-        ) from None
-
-
-def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
-    try:
-        if len(pem) > LONGEST_PEM:
-            raise ValueError
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
-        raise ConfigError(f"{path} is not a PEM certificate", remedy="issue it again: mpc cert issue") from None
-
-
-def _private_key(pem: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):  # TypeError: it is encrypted; the library's message is not passed on
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path} is not an unencrypted ECDSA key in PEM", remedy="issue it again: mpc cert issue")
-    return key
+# --- parts ------------------------------------------------------------------------------
 
 
 def _builder(
@@ -348,13 +320,3 @@ def _subject(name: str) -> x509.Name:
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )

@@ -107,11 +107,16 @@ class _Model(BaseModel):
 
 
 class TlsConfig(_Model):
-    """PEM files; relative paths start at the config file's folder."""
+    """PEM files; relative paths start at the config file's folder.
+
+    certificate: the leaf and, behind it, the intermediates that lead to the CA.
+    crl: revocation lists; None to ask for none.
+    """
 
     ca: ConfigPath
     certificate: ConfigPath
     key: ConfigPath
+    crl: ConfigPath | None = None
 
 
 class Deadlines(_Model):
@@ -310,7 +315,7 @@ def _from_text(cls: type[BaseModel], keys: tuple[str, ...], value: Any) -> Any:
     for key in keys[:-1]:
         cls = _section(cls.model_fields[key].annotation) or cls
     annotation = cls.model_fields[keys[-1]].annotation
-    if annotation is Path:
+    if Path in (annotation, *(getattr(part, "__origin__", None) for part in get_args(annotation))):
         return Path(value).expanduser().absolute()
     if get_origin(annotation) is not tuple or not isinstance(value, str):
         return value

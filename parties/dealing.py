@@ -132,7 +132,7 @@ class Dealings:
 
         def finish() -> Receipt:
             end, found = arriving.finish()
-            checked = manifest.verify(self._identity.ca_pem, terms, bundle, end.manifest)
+            checked = manifest.verify(self._identity.trust, terms, bundle, end.manifest)
             if mine:
                 checked.check_corrections(found)
             return Receipt(checked, end.manifest, end.deal_seconds, SEED_BYTES + expected)

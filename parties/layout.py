@@ -35,6 +35,7 @@ from parties.config import (
     write_atomic,
 )
 from parties.pids import running
+from parties.trust import DEVELOPMENT_CA
 
 Role = Literal["party", "provider"]
 PROVIDER, COORDINATOR = "provider", "coordinator"
@@ -128,7 +129,7 @@ class LocalLayout:
             for name, address, listen in zip(names, ports[: len(names)], behind, strict=True)
         )
         if not (folder / "ca" / CA_CERTIFICATE).exists():
-            make_ca(folder / "ca", "mpc-development-ca")
+            make_ca(folder / "ca", DEVELOPMENT_CA)
         clients = tuple(sorted({*_clients(folder), *clients}))
         for name in (*names, COORDINATOR, *clients):
             _certify(folder, name)

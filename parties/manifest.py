@@ -18,6 +18,7 @@ from parties import certificates
 from parties.certificates import Identity
 from parties.pb import party_pb2
 from parties.terms import Terms
+from parties.trust import Trust
 
 LARGEST = 1 << 24
 
@@ -81,7 +82,7 @@ def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt, corre
     )
 
 
-def verify(ca_pem: bytes, terms: Terms, bundle: BundleId, message: party_pb2.Manifest) -> Manifest:
+def verify(trust: Trust, terms: Terms, bundle: BundleId, message: party_pb2.Manifest) -> Manifest:
     """The manifest, if the session's provider signed it for exactly this bundle.
 
     Raises:
@@ -89,7 +90,7 @@ def verify(ca_pem: bytes, terms: Terms, bundle: BundleId, message: party_pb2.Man
     """
     if len(message.content) > LARGEST:
         raise IntegrityError("the provider's manifest is too large")
-    certificates.verify(ca_pem, message.certificate, terms.provider, message.content, message.signature)
+    certificates.verify(trust, message.certificate, terms.provider, message.content, message.signature)
     try:
         content = json.loads(message.content)
         expected = _header(terms, bundle)

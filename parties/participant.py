@@ -129,7 +129,7 @@ class Participant:
         if found == known and checked is not None:
             return checked
         try:
-            checked = manifest.verify(self.parties.identity.ca_pem, self.terms, bundle, signed)
+            checked = manifest.verify(self.parties.identity.trust, self.terms, bundle, signed)
             self._verified = (found, checked)
             return checked
         except IntegrityError as error:

@@ -50,6 +50,7 @@ from parties.pb import party_pb2
 from parties.telemetry import logger
 from parties.terms import Terms
 from parties.transport import room
+from parties.trust import Trust
 
 FOLDER, TERMS, PLAN = "stock", "terms.json", "plan"
 FORMAT = "mpc-stock-2"
@@ -123,8 +124,8 @@ class Stocked:
         me: this party.
     """
 
-    def __init__(self, folder: Path, stock: Stock, plan: Plan, me: str, ca_pem: bytes) -> None:
-        self.plan, self._folder, self._stock, self._me, self._ca_pem = plan, folder, stock, me, ca_pem
+    def __init__(self, folder: Path, stock: Stock, plan: Plan, me: str, trust: Trust) -> None:
+        self.plan, self._folder, self._stock, self._me, self._trust = plan, folder, stock, me, trust
 
     def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan) -> Delivery:
         """The weights' masks."""
@@ -157,7 +158,7 @@ class Stocked:
         mine = terms.parties[corrected_party(bundle, len(terms.parties))] == self._me
         with _naming(path):
             header, corrections = _read_bundle(path, most if mine else 0)
-            checked = manifest.verify(self._ca_pem, terms, bundle, header.manifest)
+            checked = manifest.verify(self._trust, terms, bundle, header.manifest)
             seed = manifest.read_seed(header.seed, self._me)
             self._check_seeds(checked, bundle, seed, gates, wires)
             if mine:
@@ -423,7 +424,7 @@ class Stocks:
             plan = Plan.from_bytes(_read_file(folder / PLAN, self._config.limits.max_plan_bytes))
             if plan.digest != terms.plan_digest:
                 raise IntegrityError("it is another plan's")
-        return Stocked(folder, entry.stock, plan, self._config.name, self._identity.ca_pem)
+        return Stocked(folder, entry.stock, plan, self._config.name, self._identity.trust)
 
     def taken(self, session_id: bytes) -> None:
         """The ledger has opened it: nobody finds it any more."""

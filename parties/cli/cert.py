@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
-from parties.certificates import LEAF_DAYS, issue, make_ca
+from mpc.errors import UsageError
+from parties.certificates import LEAF_DAYS, issue, make_ca, revoke
 from parties.cli.display import Display
+from parties.trust import DEVELOPMENT_CA
 
 _PATH = click.Path(path_type=Path, file_okay=False)
 
@@ -23,6 +25,11 @@ def cert() -> None:
 @click.pass_obj
 def make(display: Display, folder: Path, name: str) -> None:
     """Make a certificate authority in FOLDER. Whoever holds its ca.key can become anyone: keep it offline."""
+    if name == DEVELOPMENT_CA:
+        raise UsageError(
+            f"{name!r} is the CA of local clusters, which daemons do not accept beyond this machine",
+            remedy="choose another --name",
+        )
     display.result(str(make_ca(folder, name)))
 
 
@@ -37,3 +44,18 @@ def issue_(display: Display, name: str, ca_folder: Path, folder: Path, hosts: tu
     """Issue (or renew) a key and certificate for NAME: a party, the provider, or a client."""
     paths = issue(ca_folder, name, folder, hosts or ("localhost", "127.0.0.1"), days)
     display.result(str(paths.certificate))
+
+
+@cert.command("revoke")
+@click.argument("name")
+@click.option("--ca", "ca_folder", required=True, type=_PATH, help="The folder that 'mpc cert ca' made.")
+@click.pass_obj
+def revoke_(display: Display, name: str, ca_folder: Path) -> None:
+    """Take back every certificate that was issued to NAME; prints the revocation list, which everyone needs.
+
+    Copy it to each party, the provider and the clients, whose configs name it: tls.crl. They read it again within a
+    second. NAME can be issued a new certificate.
+    """
+    path, number = revoke(ca_folder, name)
+    display.say(f"{number} certificates of {name!r} newly revoked")
+    display.result(str(path))

@@ -56,7 +56,8 @@ def expired(cluster: InProcess, folder: Path, name: str, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="expired"):
         Identity.load(tls, name)
     pem = [path.read_bytes() for path in (tls.certificate, tls.key, tls.ca)]
-    return Identity(name, pem[0], pem[1], pem[2], now)
+    trust = cluster.identity(COORDINATOR).trust
+    return Identity(name, pem[0], pem[1], pem[2], now, trust, certificates.client_context(tls))
 
 
 @pytest.mark.parametrize("name", ["party-0", "provider"])

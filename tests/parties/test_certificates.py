@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpc.errors import ConfigError, IntegrityError
 from parties.certificates import Identity, issue, make_ca, sign, verify
 from parties.config import TlsConfig
+from parties.trust import Trust
 
 DAY = 86400
 
@@ -212,15 +213,15 @@ MESSAGE = b"manifest of bundle 7"
 def test_signed_bytes(tls: TlsConfig, ca: Path, tmp_path: Path) -> None:
     identity = Identity.load(tls)
     signature = sign(identity, MESSAGE)
-    good = (identity.ca_pem, identity.certificate_pem, "alice", MESSAGE, signature)
+    good = (identity.trust, identity.certificate_pem, "alice", MESSAGE, signature)
     verify(*good)
     bob = Identity.load(issue(ca, "bob", tmp_path / "bob"))
     make_ca(tmp_path / "other", "test-ca")
-    other_ca = (tmp_path / "other" / "ca.pem").read_bytes()
+    other_ca = Identity.load(issue(tmp_path / "other", "alice", tmp_path / "stranger")).trust
     flipped = bytes([signature[-1] ^ 1])
     for place, value in [
         (0, other_ca),
-        (0, b""),
+        (0, Trust(())),
         (1, bob.certificate_pem),
         (1, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
         (1, identity.certificate_pem + b"\n" * (1 << 20)),
@@ -244,4 +245,4 @@ def test_a_bare_signature_by_the_tls_key_is_not_ours(tls: TlsConfig) -> None:
     key = serialization.load_pem_private_key(identity.key_pem, None)
     bare = key.sign(MESSAGE, ec.ECDSA(hashes.SHA256()))
     with pytest.raises(IntegrityError):
-        verify(identity.ca_pem, identity.certificate_pem, "alice", MESSAGE, bare)
+        verify(identity.trust, identity.certificate_pem, "alice", MESSAGE, bare)
