@@ -118,7 +118,7 @@ def _leaf(
 
 
 def revoke(ca_folder: Path, name: str) -> tuple[Path, int]:
-    """Take back every certificate of `name`; (the CA's revocation list, how many it newly lists).  Raises ConfigError."""
+    """Take back every certificate of `name`: (the CA's revocation list, how many it newly lists); ConfigError."""
     return issued.revoke(ca_folder, name, CA_CERTIFICATE, CA_KEY)
 
 

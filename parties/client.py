@@ -86,7 +86,7 @@ class Cluster(_Closing):
     def __init__(self, config: ClusterConfig, layout: LocalLayout | None = None, relay: Relay | None = None) -> None:
         self._layout, self.relay = layout, relay
         self.config = config
-        self.parties = Parties(config, Identity.load(config.tls, config.name))
+        self.parties = Parties(config, Identity.load(config.tls, config.name, members=config.machines))
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     @classmethod

@@ -181,7 +181,19 @@ class PartyConfig(_Daemon):
         _check_peers("peers", self.peers, self.provider)
         if self.name not in {peer.name for peer in self.peers}:
             raise ValueError(f"peers must contain this party itself, {self.name!r}")
+        for key in ("coordinators", "owners", "recipients"):
+            listed = sorted(self.machines.intersection(getattr(self.policy, key)))
+            if listed:
+                raise ValueError(
+                    f"policy.{key}: {listed[0]!r} is a process of the cluster; its operator needs a client's "
+                    "certificate of another name (mpc cert issue)"
+                )
         return self
+
+    @property
+    def machines(self) -> frozenset[str]:
+        """Names of the cluster's own processes."""
+        return frozenset({self.provider.name, *(peer.name for peer in self.peers)})
 
 
 class ProviderConfig(_Daemon):
@@ -195,6 +207,11 @@ class ProviderConfig(_Daemon):
         if self.name in self.parties:
             raise ValueError("the provider must not be one of its parties: it knows every mask")
         return self
+
+    @property
+    def machines(self) -> frozenset[str]:
+        """Names of the cluster's own processes."""
+        return frozenset({self.name, *self.parties})
 
 
 class ClusterConfig(_Model):
@@ -213,9 +230,15 @@ class ClusterConfig(_Model):
             raise ValueError("name must not be a party's or the provider's: each role has its own certificate")
         return self
 
+    @property
+    def machines(self) -> frozenset[str]:
+        """Names of the cluster's own processes."""
+        return frozenset({self.provider.name, *(party.name for party in self.parties)})
+
 
 def _check_peers(key: str, peers: tuple[Peer, ...], provider: Peer) -> None:
     _check_distinct(f"{key}.name", [peer.name for peer in peers])
+    _check_distinct(f"{key}.name, in lower case,", [peer.name.lower() for peer in peers])
     _check_distinct(f"{key}.address", [*(peer.address for peer in peers), provider.address])
     if provider.name in {peer.name for peer in peers}:
         raise ValueError("the provider must not be one of the parties: it knows every mask")

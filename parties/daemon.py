@@ -39,7 +39,7 @@ def run_party(config: PartyConfig) -> None:
     """
     with ExitStack() as stack:
         counters = _begin(config, stack)
-        identity = Identity.load(config.tls, config.name)
+        identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
         ledger = stack.enter_context(Ledger.open(config.data_dir))
         life = _Life()
         node = PartyNode(config, identity, ledger, counters, life.draw)
@@ -60,7 +60,7 @@ def run_provider(config: ProviderConfig) -> None:
     """
     with ExitStack() as stack:
         counters = _begin(config, stack)
-        identity = Identity.load(config.tls, config.name)
+        identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
         life = _Life()
         service = ProviderService(config, identity, counters, draw=life.draw)
 

@@ -54,7 +54,7 @@ class PartyNode:
         draw: Callable[[int], bytes] = entropy.token,
     ) -> None:
         self.config, self.identity, self.ledger, self.counters = config, identity, ledger, counters
-        self.policy = Policy(config.policy)
+        self.policy = Policy(config.policy, config.machines)
         self.dealings = Dealings(config, identity)
         self.stocks = Stocks(config, identity, ledger, self.dealings)
         self.roster = tuple(peer.name for peer in config.peers)

@@ -15,9 +15,15 @@ from parties.config import ANY, PolicyConfig, toml_value
 
 @dataclass(frozen=True)
 class Policy:
-    """Asked once per session, before any share exists."""
+    """Asked once per session, before any share exists.
+
+    Args:
+        machines: names of the roster and the provider.  Their certificates are for what the cluster's processes say to
+            each other: none of them coordinates, owns or receives anything, whatever the lists say.
+    """
 
     config: PolicyConfig
+    machines: frozenset[str] = frozenset()
 
     def check_session(
         self, plan_digest: bytes, coordinator: str, owners: Collection[str], recipients: Collection[str]
@@ -30,6 +36,7 @@ class Policy:
 
     def admit(self, client: str) -> None:
         """Raise PolicyError unless the caller can have any part at all: asked before anything of it is read."""
+        self._refuse_machines("client", {client})
         lists = (self.config.coordinators, self.config.owners, self.config.recipients)
         if not any(allowed == (ANY,) or client in allowed for allowed in lists):
             raise PolicyError(
@@ -37,6 +44,8 @@ class Policy:
             )
 
     def _check(self, key: str, role: str, asked: Collection[str]) -> None:
+        if key != "plans":
+            self._refuse_machines(role, asked)
         allowed: tuple[str, ...] = getattr(self.config, key)
         refused = [] if allowed == (ANY,) else sorted(set(asked) - set(allowed))
         if refused:
@@ -44,4 +53,13 @@ class Policy:
                 f"this party's policy does not allow the {role} {', '.join(map(repr, refused))}",
                 cause=f"policy.{key} in this party's config does not list it",
                 remedy=f"if you agree, set this under [policy] and restart: {key} = {toml_value([*allowed, *refused])}",
+            )
+
+    def _refuse_machines(self, role: str, asked: Collection[str]) -> None:
+        refused = sorted(self.machines.intersection(asked))
+        if refused:
+            raise PolicyError(
+                f"{', '.join(map(repr, refused))} is a process of the cluster, and no {role} in its own certificate",
+                cause="'any' stands for clients only, and config files may not list a process as one",
+                remedy="give its operator a certificate of its own for that: mpc cert issue",
             )

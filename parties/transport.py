@@ -20,10 +20,12 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, by_code
+from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, PolicyError, by_code
 from parties import telemetry
+from parties.callers import Callers
 from parties.certificates import Identity
 from parties.config import Endpoint
+from parties.trust import is_loopback
 
 PROTOCOL = 2
 """Version of everything in protos/ and of what is signed; peers must be equal."""
@@ -82,7 +84,7 @@ def serve(
     largest: int,
     workers: int = 64,
 ) -> grpc.Server:
-    """A started server that accepts only certificates of its own CA.
+    """A started server that accepts only certificates of its own CA, and of these only those that `Callers` does.
 
     Args:
         register: adds the services.
@@ -90,10 +92,12 @@ def serve(
         workers: calls answered at once; as many again may wait, more are turned away.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is taken, or a development certificate would be shown to other machines.
     """
+    refuse_development_ca(identity, address)
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=workers, thread_name_prefix="rpc"),
+        interceptors=[Callers(identity.trust, _refuse_caller)],
         maximum_concurrent_rpcs=2 * workers,
         options=[
             ("grpc.max_receive_message_length", largest + _OVERHEAD),
@@ -123,8 +127,27 @@ def serve(
     return server
 
 
+def refuse_development_ca(identity: Identity, address: str) -> None:
+    """ConfigError if a certificate of the development CA would be used, or believed, beyond this machine."""
+    if identity.trust.is_development and not is_loopback(Endpoint(address).host):
+        raise ConfigError(
+            f"{identity.name}'s CA is the development CA of a local cluster, and {address} is beyond this machine",
+            cause="that CA's key lies in the cluster's folder: whoever reads it can become anyone",
+            remedy="make a CA and certificates for several machines: mpc cert ca, mpc cert issue (docs/operating.md)",
+        )
+
+
+def _refuse_caller(context: grpc.ServicerContext, name: str, fault: str) -> NoReturn:
+    telemetry.logger().warning("refused a caller's certificate", caller=name, address=context.peer(), why=fault)
+    error = PolicyError(
+        f"the certificate of {name!r} {fault}", remedy="have the CA issue another one; docs/operating.md says what for"
+    )
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, to_detail(error))
+
+
 def connect(identity: Identity, name: str, address: str) -> grpc.Channel:
     """A channel to the process that bears `name`; any other certificate fails the handshake."""
+    refuse_development_ca(identity, address)
     credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
     return grpc.secure_channel(
         address,

@@ -66,7 +66,7 @@ def examine(config: ClusterConfig) -> Iterator[Finding]:
     """All checks, in order; later ones run even if earlier ones fail."""
     yield _aes()
     try:
-        identity = Identity.load(config.tls, config.name)
+        identity = Identity.load(config.tls, config.name, members=config.machines)
     except MpcError as error:
         yield Finding("own certificate", False, error.what, error.remedy or "mpc up")
         return

@@ -278,7 +278,7 @@ class InProcess:
 
     def identity(self, name: str) -> Identity:
         """A certificate of any name under this cluster's CA."""
-        return Identity.load(self.tls(name), name)
+        return Identity.load(self.tls(name), name, members=(*self.names, "provider"))
 
     def channel(self, caller: str, callee: str) -> grpc.Channel:
         """A channel from `caller` to a process."""
