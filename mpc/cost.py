@@ -57,12 +57,13 @@ def stored_bytes(plan: Plan) -> int:
 
 
 def plan_cost(plan: Plan, batch: int = 1) -> Cost:
-    """The whole run; gates that share a round count it once."""
+    """The whole run; gates that share a round count it once, and the first payload has the agreement's 32 bytes."""
     bound = plan.bind(batch)
     parts = [gate_cost(gate, bound.wire) for gate in bound.online]
+    steps = schedule(bound.online, bound.wire).steps
     return Cost(
-        rounds=len(schedule(bound.online, bound.wire).steps),
-        sent=sum(part.sent for part in parts),
+        rounds=len(steps),
+        sent=sum(step.size for step in steps),
         dealt=sum(part.dealt for part in parts),
         held=sum(part.held for part in parts),
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mpc.gates.base import Gate, Opening, Wires
+from mpc.transcript import DIGEST_BYTES
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,14 @@ class Step:
     turns: tuple[Turn, ...]
 
     @property
+    def agreement(self) -> int:
+        """Bytes in front of the openings: a run's first payload begins with a digest of all that was entered."""
+        return 0 if self.number else DIGEST_BYTES
+
+    @property
     def size(self) -> int:
         """Payload bytes of one party to each peer."""
-        return sum(opening.size for turn in self.turns for opening in turn.openings)
+        return self.agreement + sum(opening.size for turn in self.turns for opening in turn.openings)
 
 
 @dataclass(frozen=True)

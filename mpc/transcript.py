@@ -6,6 +6,8 @@ from blake3 import blake3
 
 from mpc.encoding import Part, canonical, pieces
 
+DIGEST_BYTES = 32
+
 
 class Transcript:
     """BLAKE3 over every label and every reconstructed opening: megabytes a run, of which it takes four times as many a

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
 from parties.config import check_name
 from parties.frames import Piece
-from parties.pb.party_pb2 import Abort, Frame, Hello
+from parties.pb.party_pb2 import Abort, Entered, Frame, Hello
 from parties.transport import room, slices
 
 SALT_BYTES = 32
@@ -36,13 +36,14 @@ class Inbox:
         self._buffers: dict[int, memoryview] = {}
         self._filled: dict[int, int] = {}
         self._repeated: dict[int, int] = {}
+        self._entered: tuple[bytes, ...] | None = None
         self._allowed = -1
 
     def begin(self, run: int, sizes: Sequence[int]) -> None:
         """A run starts here: how many bytes each of its steps has."""
         with self._changed:
             self._run, self._sizes = run, tuple(sizes)
-            self._buffers, self._filled, self._repeated = {}, {}, {}
+            self._buffers, self._filled, self._repeated, self._entered = {}, {}, {}, None
             self._allowed = -1
             self._allow(0)
             self._changed.notify_all()
@@ -97,10 +98,31 @@ class Inbox:
         with self._changed:
             while self._filled[step] < len(self._buffers[step]):
                 self._check()
+                if self._entered is not None and step:  # it disagrees, and this party does not
+                    raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
                 if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
                     raise DeadlineError(f"{self._peer} did not send step {step} in time", peer=self._peer)
             self._buffers.pop(step - 1, None)
             return self._buffers[step]
+
+    def put_entered(self, run: int, digests: Sequence[bytes]) -> None:
+        """The peer found that it was not sent what others were, and says what it was sent, owner by owner."""
+        with self._changed:
+            if run != self._run or self._entered is not None:
+                raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
+            self._entered = tuple(digests)
+            self._changed.notify_all()
+
+    def take_entered(self, count: int, deadline: float) -> tuple[bytes, ...]:
+        """These digests, `count` of them; raises as `take`."""
+        with self._changed:
+            while self._entered is None:
+                self._check()
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise DeadlineError(f"{self._peer} did not say what it was sent", peer=self._peer)
+            if len(self._entered) != count:
+                raise PeerError(f"{self._peer} sent a malformed frame", peer=self._peer)
+            return self._entered
 
     def _check(self) -> None:
         if self._error is not None:
@@ -154,6 +176,10 @@ class Link:
         for piece in slices(payload):
             self._outgoing.put(Piece(run, step, piece))
 
+    def send_entered(self, run: int, digests: Sequence[bytes]) -> None:
+        """Say what this party was sent: first payloads have shown that not all were sent the same."""
+        self._outgoing.put(Frame(entered=Entered(run=run, digests=digests)))
+
     def abort(self, error: MpcError) -> None:
         """Tell the peer the code, and whom it is about; nothing else."""
         self._outgoing.put(Frame(abort=Abort(code=error.code, about=error.peer or "")))
@@ -192,6 +218,8 @@ class Link:
         body = frame.WhichOneof("body")
         if body == "hello" and not self._agreed.is_set():
             self.check(frame.hello)
+        elif body == "entered" and self._agreed.is_set():
+            self.inbox.put_entered(frame.entered.run, frame.entered.digests)
         elif body == "abort":
             cls = by_code(frame.abort.code)
             about = _name(frame.abort.about) or self.peer

@@ -20,7 +20,7 @@ import numpy as np
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import decode_field, digest, encode_field, field_size
-from mpc.errors import EncodingError, InputError, MpcError, PeerError, PolicyError, SessionError
+from mpc.errors import EncodingError, InputError, IntegrityError, MpcError, PeerError, PolicyError, SessionError
 from mpc.gates.base import mask_name
 from mpc.gates.input import Input
 from mpc.interpret.party import Buffer, PartyRun, SessionWires
@@ -28,7 +28,7 @@ from mpc.prg import Seed
 from mpc.schedule import Step
 from mpc.shares import Lane
 from mpc.wires import Masking
-from parties import telemetry
+from parties import agreement, telemetry
 from parties.config import PartyConfig
 from parties.dealing import Dealings, Receipt
 from parties.ledger import Ledger, RunState
@@ -348,6 +348,8 @@ class Session:
             answers = zip(links, received or (), strict=True)
             error.peer = next((link.peer for link, payload in answers if not _fits(step, payload)), None)
             raise
+        except IntegrityError:  # the first payloads say that not all parties were sent the same
+            raise agreement.find_owners(run, links, self._config.deadlines.step) from None
 
     def before_reveal(self, run: Run) -> None:
         """The barrier between the last opening and the first released seed.
@@ -458,6 +460,8 @@ class Session:
 
     def _first_hand(self, error: MpcError) -> MpcError:
         """A peer's abort says only whom it is about: if this party misses that one's input too, it can say more."""
+        if error.code == IntegrityError.code and error.peer in self.plan.owners and error.cause is None:
+            return agreement.differing([error.peer])
         late = [run for run in self._runs.values() if run.asked_at and error.peer in run.entering]
         return late[0].overdue() if late and error.code == PeerError.code else error
 
@@ -482,7 +486,7 @@ class Session:
 
 def _fits(step: Step, payload: memoryview) -> bool:
     """Is this the canonical encoding of what a peer opens in a step?"""
-    view, position = memoryview(payload), 0
+    view, position = memoryview(payload), step.agreement
     try:
         for opening in (opening for turn in step.turns for opening in turn.openings):
             opening.decode(view[position : position + opening.size])

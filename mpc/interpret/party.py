@@ -16,7 +16,7 @@ from mpc import field as fp
 from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle
 from mpc.encoding import digest, view_field
-from mpc.errors import EncodingError, LocalProtocolError
+from mpc.errors import EncodingError, IntegrityError, LocalProtocolError
 from mpc.gates.base import Evaluation, Gate, Opening, mask_name
 from mpc.masks import shared_masks
 from mpc.prg import Seed
@@ -177,6 +177,8 @@ class PartyRun:
         self.bundle = bundle
         self.session = session
         self.given: Mapping[str, np.ndarray] = {}
+        self._key = transcript_key
+        self._agreed = False
         self.transcript = Transcript(
             transcript_key, bundle.id.session, bundle.id.run, bundle.id.batch, session.digest()
         )
@@ -244,6 +246,7 @@ class PartyRun:
 
         Raises:
             EncodingError: a payload is not the canonical encoding of the step's openings.
+            IntegrityError: the peers were not sent the inputs and weights that this party was; see `entered`.
         """
         self.given = given
         for name in sorted(given):
@@ -281,12 +284,15 @@ class PartyRun:
             for turn in step.turns
             for share, opening in zip(waiting[turn.gate.name], turn.openings, strict=True)
         ]
-        payloads = yield own[0] if len(own) == 1 else b"".join(own)
+        agreement = self.transcript.digest if step.agreement else b""
+        payloads = yield own[0] if len(own) == 1 and not agreement else b"".join([agreement, *own])
         for payload in payloads:
             if len(payload) != step.size:
                 raise EncodingError(f"step {step.number}: {len(payload)} bytes where {step.size} belong")
+        if agreement:
+            self._agree(agreement, payloads)
         opened: dict[str, tuple[np.ndarray, ...]] = {}
-        position, shares = 0, iter(own)
+        position, shares = step.agreement, iter(own)
         for turn in step.turns:
             values: list[np.ndarray] = []
             for opening in turn.openings:
@@ -299,12 +305,41 @@ class PartyRun:
             opened[turn.gate.name] = tuple(values)
         return opened
 
+    def _agree(self, agreement: bytes, payloads: list[Buffer]) -> None:
+        """Compare what the first payloads begin with: the transcript, before anything is opened, of w^ and all x^."""
+        if any(bytes(payload[: len(agreement)]) != agreement for payload in payloads):
+            raise IntegrityError("the parties were not all sent the same inputs and weights")
+        self._agreed = True
+
+    def entered(self) -> list[bytes]:
+        """Digests of all that each owner has entered, in the order of their names, to find out whose differs.
+
+        They are keyed as the transcript is: for the other parties alone.
+        """
+        masked = {name: wire.public for name, wire in self.session.masked.items()} | dict(self.given)
+        context = ("mpc/v2/entered", self._key, self.bundle.id.session, self.bundle.id.run, self.bundle.id.batch)
+        found = []
+        for owner in sorted(self.plan.owners):
+            names = [name for name in sorted(masked) if self.plan.wire[name].holders == (owner,)]
+            found.append(
+                digest(*context, owner, *(part for name in names for part in (name, view_field(masked[name]))))
+            )
+        return found
+
     def output(self, wire: str) -> np.ndarray:
         """z^ of an output wire, after the last step."""
         return self._wires[wire].public
 
     def release(self, wire: str) -> Seed:
-        """This party's sub-seed of an output's mask, for a recipient; only after the barrier, once."""
+        """This party's sub-seed of an output's mask, for a recipient; only after the barrier, once.
+
+        Raises:
+            LocalProtocolError: the parties have not agreed on what was entered.
+        """
+        if not self._agreed:
+            raise LocalProtocolError(
+                "an output's mask may not be released before the parties agree on what was entered"
+            )
         return self.bundle.mask_seed(wire)
 
 

@@ -19,6 +19,7 @@ from mpc.cost import Cost, gate_cost, plan_cost
 from mpc.errors import PlanError
 from mpc.gates.input import Input
 from mpc.prg import SEED_BYTES
+from mpc.transcript import DIGEST_BYTES
 from parties.cli.compiling import noted
 from parties.cli.display import Display, size
 from parties.cli.inputs import load_inputs
@@ -217,6 +218,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         "parties": parties,
         "rounds": cost.rounds,
         "sent_bytes_per_peer": cost.sent,
+        "agreement_bytes_per_peer": DIGEST_BYTES * len(split(plan, batch)),
         "sent_bytes": cost.total_sent(parties),
         "runs": len(split(plan, batch)),
         "dealt_bytes": cost.dealt + SEED_BYTES * parties * len(split(plan, batch)),
@@ -250,7 +252,10 @@ def _print(display: Display, report: dict[str, Any]) -> None:
     split = f" (split into {report['runs']} runs)" if report["runs"] > 1 else ""
     display.result(f"rounds        {report['rounds']}{split}")
     each = size(report["sent_bytes_per_peer"])
-    display.result(f"sent          {each} by each party to each peer (batch {report['batch']})")
+    display.result(
+        f"sent          {each} by each party to each peer (batch {report['batch']}), of which "
+        f"{size(report['agreement_bytes_per_peer'])} to compare what was entered"
+    )
     display.result(f"dealt         {size(report['dealt_bytes'])} by the provider to {report['parties']} parties, a run")
     weights = sum(entry["phase"] == "session" for entry in report["gates"])
     if weights:

@@ -16,6 +16,7 @@ import pytest
 
 from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError, SessionError
 from mpc.fixedpoint import decode, encode
+from mpc.transcript import DIGEST_BYTES
 from parties.config import Limits
 from parties.pb.party_pb2 import Abort, Frame, Hello, OpenReply, Payload
 from parties.terms import Terms
@@ -76,6 +77,16 @@ def payloads(change: Callable[[Payload], Sequence[Payload] | None], sender: str 
 
 def flipped(data: bytes) -> bytes:
     return bytes([data[0] ^ 1]) + data[1:]
+
+
+def ones(data: bytes) -> bytes:
+    return b"\xff" * len(data)
+
+
+def behind(payload: Payload, change: Callable[[bytes], bytes]) -> bytes:
+    """The payload with its openings changed; what parties compare in front of the first ones stays."""
+    kept = 0 if payload.step else DIGEST_BYTES
+    return payload.data[:kept] + change(payload.data[kept:])
 
 
 # ------------------------------------------------------------------------------ greetings
@@ -329,14 +340,14 @@ def test_pieces_of_any_size_make_a_step(cluster: InProcess) -> None:
 
 def test_elements_that_are_not_below_p_end_the_session(cluster: InProcess) -> None:
     """7: never reduced; the peer that sent them is named."""
-    cluster.middles[0].tamper = payloads(lambda p: [Payload(run=p.run, step=p.step, data=b"\xff" * len(p.data))])
+    cluster.middles[0].tamper = payloads(lambda p: [Payload(run=p.run, step=p.step, data=behind(p, ones))])
     check_abort(cluster, "encoding")
 
 
 def test_of_three_the_sender_of_nonsense_is_named(tmp_path: Path) -> None:
     with InProcess(tmp_path, 3, middles=[(0, 2)]) as three:
         three.middles[0].tamper = payloads(
-            lambda p: [Payload(run=p.run, step=p.step, data=b"\xff" * len(p.data))], sender="party-2"
+            lambda p: [Payload(run=p.run, step=p.step, data=behind(p, ones))], sender="party-2"
         )
         with pytest.raises(MpcError) as caught:
             attempt(three)
@@ -350,7 +361,7 @@ def test_a_changed_opening_never_passes_as_a_result(cluster: InProcess) -> None:
     """In passive mode a wrong share is not seen at once: the parties' transcripts differ, and nothing is accepted."""
 
     def change(p: Payload) -> list[Payload]:
-        return [Payload(run=p.run, step=p.step, data=flipped(p.data) if p.step == 0 else p.data)]
+        return [Payload(run=p.run, step=p.step, data=behind(p, flipped) if p.step == 0 else p.data)]
 
     cluster.middles[0].tamper = payloads(change)
     with pytest.raises(IntegrityError) as caught:

@@ -42,7 +42,7 @@ class Place:
 def places() -> list[Place]:
     found = []
     for step in STEPS:
-        position = 0
+        position = step.agreement
         for turn in step.turns:
             for opening in turn.openings:
                 found.append(Place(step.number, position, turn.gate.name, opening))

@@ -17,6 +17,7 @@ import pytest
 
 from mpc.compiler.compile import compile_model
 from mpc.cost import plan_cost
+from mpc.transcript import DIGEST_BYTES
 from parties import Cluster, Session, launcher
 from parties.config import Endpoint, PartyConfig, Peer, dump_toml, load
 from parties.layout import LocalLayout
@@ -184,7 +185,8 @@ def test_the_promised_price_of_network_a() -> None:
     shown = json.loads(mpc("inspect", NETWORK_A, "--json").stdout)
     assert (shown["rounds"], shown["sent_bytes_per_peer"]) == (cost.rounds, cost.sent)
     assert shown["sent_bytes"] == cost.total_sent(2) and shown["dealt_bytes"] == cost.total_dealt(2)
-    assert sum(gate["sent_bytes_per_peer"] for gate in shown["gates"]) == cost.sent
+    assert sum(gate["sent_bytes_per_peer"] for gate in shown["gates"]) == cost.sent - DIGEST_BYTES
+    assert shown["agreement_bytes_per_peer"] == DIGEST_BYTES == 32
 
 
 @pytest.mark.parametrize("cluster", [2], indirect=True)

@@ -101,7 +101,7 @@ def openings(plan: Plan, run: WorldRun) -> dict[OpeningKey, tuple[Opening, np.nd
     """Every opened value of a run of a bound plan, added up from the payloads."""
     found: dict[OpeningKey, tuple[Opening, np.ndarray]] = {}
     for step, payloads in zip(schedule(plan.online, plan.wire).steps, run.payloads, strict=True):
-        position = 0
+        position = step.agreement
         for turn in step.turns:
             for opening in turn.openings:
                 parts = [opening.decode(p[position : position + opening.size]) for p in payloads]

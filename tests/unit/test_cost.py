@@ -20,6 +20,7 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.transcript import DIGEST_BYTES
 from mpc.windows import Windows
 from mpc.wires import Masking, Wire
 from tests.support.plans import Builder, wire
@@ -191,10 +192,10 @@ def network_a() -> Builder:
 
 @pytest.mark.parametrize("batch", [1, 128])
 def test_the_design_documents_network(batch: int) -> None:
-    """protocols.md section 6: 9 rounds, 4,384 bytes (and the output, 80), 19 KB dealt for one."""
+    """9 rounds, 4,384 bytes (and the output, 80; and 32 a run for the agreement), 19 KB dealt for one."""
     cost = plan_cost(network_a().build(), batch)
     assert cost.rounds == 9
-    assert cost.sent == batch * (4384 + 80)
+    assert cost.sent == batch * (4384 + 80) + DIGEST_BYTES
     assert cost.dealt == batch * (256 * 74 + 80)  # 74 bytes a ReLU, and the output's product
 
 
@@ -211,7 +212,7 @@ def test_shared_rounds_count_once_and_bytes_all() -> None:
     cost = plan_cost(plan, 3)
     assert cost.rounds < sum(part.rounds for part in parts)
     assert (cost.sent, cost.dealt, cost.held) == tuple(
-        sum(getattr(p, k) for p in parts) for k in ("sent", "dealt", "held")
+        sum(getattr(p, k) for p in parts) + more for k, more in (("sent", DIGEST_BYTES), ("dealt", 0), ("held", 0))
     )
 
 

@@ -60,7 +60,8 @@ def test_a_step_has_the_bytes_of_all_its_openings() -> None:
     plan = two_branches().build().bind(3)
     sizes = [step.size for step in schedule(plan.online, plan.wire).steps]
     # 6 elements: 6 leaf words of 7 bits and 6 field elements; 6 packed bits; field elements
-    assert sizes == [6 * 1 + 6 * 8, 1 + 6 * 8, 6 * 8, 6 * 8]
+    # in front of the first the digest of what was entered
+    assert sizes == [32 + 6 * 1 + 6 * 8, 1 + 6 * 8, 6 * 8, 6 * 8]
 
 
 def test_within_a_step_the_order_is_the_plans() -> None:
