@@ -1,21 +1,71 @@
-"""All parties of a cluster as a client calls them: side by side, each failure an error that names its party."""
+"""All parties of a cluster as a client calls them: side by side, each failure an error that names its party.
+
+A call that waits for its answer holds no thread of this process: whoever needs the answer waits in a thread of
+its own.  So any number of sessions, and of threads, may share one `Parties`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from mpc.errors import MpcError, PeerError
+from mpc.errors import MpcError, PeerError, SessionError
 from parties.certificates import Identity
 from parties.config import ClusterConfig, Peer
 from parties.pb import party_pb2_grpc
 from parties.transport import connect, from_rpc
 
 Answer = TypeVar("Answer")
+Found = TypeVar("Found", covariant=True)
 _RANK = {7: 0, 4: 1, 5: 2, 3: 3, 1: 5}
+
+
+class Awaited(Protocol[Found]):
+    """An answer that will come."""
+
+    def result(self) -> Found:
+        """Wait for it; an `MpcError` if the call fails."""
+
+
+class Reply(Generic[Answer]):
+    """The one answer of a call that is on its way.  Who lets go of it cancels the call."""
+
+    def __init__(self, party: PartyClient, future: Any) -> None:
+        self._party, self._future = party, future
+
+    def result(self) -> Answer:
+        """Wait for it.
+
+        Raises:
+            MpcError: why there is none; it names the party.
+        """
+        try:
+            answer: Answer = self._future.result()
+            return answer
+        except grpc.RpcError as error:
+            raise from_rpc(error, self._party.name, self._party.address) from None
+        except grpc.FutureCancelledError:
+            raise PeerError(f"the call to {self._party.name} was cancelled", peer=self._party.name) from None
+
+    def when_done(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called, in a thread of gRPC's, once there is an answer or an error."""
+        self._future.add_done_callback(lambda _: tell())
+
+
+class Replies(Generic[Answer]):
+    """The answers of a call that has begun, one after another; who lets go of them cancels the call."""
+
+    def __init__(self, party: PartyClient, call: Any) -> None:
+        self._party, self._call = party, call
+
+    def __iter__(self) -> Iterator[Answer]:
+        try:
+            yield from self._call
+        except grpc.RpcError as error:
+            raise from_rpc(error, self._party.name, self._party.address) from None
 
 
 class PartyClient:
@@ -26,58 +76,75 @@ class PartyClient:
         self._channel = connect(identity, peer.name, peer.address)
         self._stub = party_pb2_grpc.PartyStub(self._channel)
 
-    def call(self, method: str, request: object, seconds: float) -> object:
-        """A call with one reply; any failure as an `MpcError` that names this party."""
-        try:
-            return getattr(self._stub, method)(request, timeout=seconds)
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.name, self.address) from None
+    def begin(self, method: str, request: object, seconds: float) -> Reply[Any]:
+        """Begin a call with one reply; request: a message, or an iterator of them."""
+        return Reply(self, self._call(getattr(self._stub, method).future, request, seconds))
 
-    def stream(self, method: str, request: object, seconds: float) -> Iterator:
-        """A call with a stream of replies."""
+    def stream(self, method: str, request: object, seconds: float) -> Replies[Any]:
+        """Begin a call with a stream of replies."""
+        return Replies(self, self._call(getattr(self._stub, method), request, seconds))
+
+    def _call(self, start: Callable[..., Any], request: object, seconds: float) -> Any:
         try:
-            yield from getattr(self._stub, method)(request, timeout=seconds)
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.name, self.address) from None
+            return start(request, timeout=seconds)
+        except ValueError:
+            raise SessionError("this client's connection is closed", remedy="connect again") from None
 
     def close(self) -> None:
         self._channel.close()
 
 
 class Parties:
-    """All parties of a cluster, called side by side."""
+    """All parties of a cluster, called side by side.  Thread-safe."""
 
     def __init__(self, config: ClusterConfig, identity: Identity) -> None:
         self.config, self.identity = config, identity
         self.clients = [PartyClient(identity, peer) for peer in config.parties]
         self.names = tuple(client.name for client in self.clients)
-        self._pool = ThreadPoolExecutor(max_workers=3 * len(self.clients), thread_name_prefix="client")
 
-    def each(self, ask: Callable[[PartyClient], Answer]) -> list[Answer]:
-        """`ask` every party at once; the most telling error if any failed."""
-        return gather(self.start(ask))
+    def start(self, method: str, request: object, seconds: float) -> list[Reply[Any]]:
+        """Call every party at once, without waiting: `gather` has the answers."""
+        return [client.begin(method, request, seconds) for client in self.clients]
 
-    def start(self, ask: Callable[[PartyClient], Answer]) -> list[Future[Answer]]:
-        """The same without waiting: `gather` has the answers."""
-        return [self._pool.submit(ask, client) for client in self.clients]
+    def each(self, method: str, request: object, seconds: float, failed: Callable[[], None] | None = None) -> list[Any]:
+        """Call every party at once; the most telling error if any failed.
+
+        failed: called once, as soon as one of the calls fails, while the others are on their way.
+        """
+        replies = self.start(method, request, seconds)
+        if failed is not None:
+            _watch(replies, failed)
+        return gather(replies)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
         for client in self.clients:
             client.close()
 
 
-def gather(futures: Sequence[Future[Answer]]) -> list[Answer]:
-    """What every party answered; the most telling error if any failed."""
-    answers, errors = [], []
-    for future in futures:
+def _watch(replies: Sequence[Reply[Any]], failed: Callable[[], None]) -> None:
+    """Wait for all of them in the order in which they come, up to the first error."""
+    done: SimpleQueue[Reply[Any]] = SimpleQueue()
+    for reply in replies:
+        reply.when_done(lambda reply=reply: done.put(reply))  # type: ignore[misc]
+    for _ in replies:
         try:
-            answers.append(future.result())
+            done.get().result()
+        except MpcError:
+            failed()
+            return
+
+
+def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
+    """What every party answered; the most telling error if any failed."""
+    found, errors = [], []
+    for answer in answers:
+        try:
+            found.append(answer.result())
         except MpcError as error:
             errors.append(error)
     if errors:
         raise _most_telling(errors)
-    return answers
+    return found
 
 
 def _most_telling(errors: list[MpcError]) -> MpcError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ import numpy as np
 from mpc.compiler.compile import Compiled, Ranges, compile_model
 from mpc.compiler.onnx_import import Shapes
 from mpc.compiler.plan import Plan
-from mpc.errors import InputError, SessionError, UsageError
+from mpc.errors import InputError, MpcError, SessionError, UsageError
 from parties import launcher, ordering
 from parties.calls import Parties
 from parties.certificates import Identity
@@ -260,7 +261,7 @@ def _tear_down(layout: LocalLayout, relay: Relay | None) -> None:
 class Session(_Closing):
     """Encrypted inference of one model; `run` behaves as `onnxruntime.InferenceSession.run`.
 
-    A context manager: parties keep a session open until it is closed, dropped, or idle too long.
+    A context manager: parties keep a session open until it is closed, dropped, or idle too long.  Thread-safe.
 
     Args:
         batch: rows of every run, if known; what was dealt ahead for them is used.
@@ -280,6 +281,8 @@ class Session(_Closing):
         self._sizes = None if batch is None else split(compiled.plan, batch)
         self._calls = calls
         self._progress: Progress | None = None
+        self._running = threading.Lock()
+        self._ended: str | None = None
         self._remote = self._begin()
 
     def _begin(self) -> CoordinatedSession:
@@ -332,6 +335,10 @@ class Session(_Closing):
     ) -> list[Any]:
         """One encrypted inference; waits, within `deadlines.submit`, for the inputs that others enter.
 
+        Threads may share a session: their runs come one after another.  What is wrong with one thread's arguments
+        touches no other; a run that fails ends the session for all of them.  Use one session a thread for runs side by
+        side.
+
         Args:
             output_names: which outputs, in which order; None or empty for all that this client receives.
             feeds: one array for every input that this client enters, of the model's type and shape.
@@ -345,15 +352,20 @@ class Session(_Closing):
         feeds = feeds or {}
         names = chosen(self.plan, self._me, output_names)
         rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), batch)
-        if not self._remote.open:
-            raise SessionError("the session is closed", remedy="make a new one: cluster.session(...)")
-        self._require_left(split(self.plan, rows))
         integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
-        try:
-            opened, self.last_run = self._run_blocks(integers, rows)
-        except BaseException:
-            self.abandon()
-            raise
+        with self._running:
+            if not self._remote.open:
+                raise SessionError(
+                    "the session is closed", cause=self._ended, remedy="make a new one: cluster.session(...)"
+                )
+            self._require_left(split(self.plan, rows))
+            try:
+                opened, self.last_run = self._run_blocks(integers, rows)
+            except BaseException as error:
+                if isinstance(error, MpcError):
+                    self._ended = f"an earlier run failed: {error.what}"
+                self.abandon()
+                raise
         return read_outputs(self.plan, rows, opened, names)
 
     def _require_left(self, sizes: list[int]) -> None:

@@ -8,14 +8,13 @@ and receive is theirs; they join with the session's ticket.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mpc.compiler.plan import Plan
 from mpc.errors import HandshakeError, MpcError, PeerError
-from parties.calls import Parties, gather
+from parties.calls import Parties, Reply, gather
 from parties.ordering import Stock, propose
 from parties.participant import Participant, Progress
 from parties.pb import party_pb2
@@ -79,7 +78,7 @@ class CoordinatedSession:
         self.on_progress: Progress | None = None
         self.open = False
         self.setup_dealt = 0
-        self._ahead: list[Future[party_pb2.PrepareReply]] = []
+        self._ahead: list[Reply[party_pb2.PrepareReply]] = []
         self.terms = stock.terms if stock else propose(parties, plan)
         self.id = self.terms.session_id
         self.part = Participant(parties, plan, self.terms)
@@ -106,7 +105,7 @@ class CoordinatedSession:
         )
         wait = self._deadlines.connect + self._deadlines.setup
         self.open = True
-        replies = self._parties.each(lambda party: party.call("Open", opening, wait))
+        replies = self._parties.each("Open", opening, wait)
         for name, reply in zip(self._parties.names, replies, strict=True):
             if reply.session_id != self.id:
                 raise HandshakeError(f"{name} made another session of the same terms", remedy="mpc doctor", peer=name)
@@ -156,9 +155,9 @@ class CoordinatedSession:
         )
         return received.outputs, report
 
-    def _prepare(self, number: int, batch: int, following: int) -> list[Future[party_pb2.PrepareReply]]:
+    def _prepare(self, number: int, batch: int, following: int) -> list[Reply[party_pb2.PrepareReply]]:
         request = party_pb2.PrepareRequest(session_id=self.id, run=number, batch=batch, following=following)
-        return self._parties.start(lambda party: party.call("Prepare", request, self._deadlines.setup))
+        return self._parties.start("Prepare", request, self._deadlines.setup)
 
     def _look_ahead(self, following: Sequence[int]) -> None:
         """Have the next run prepared while nobody waits for it.
@@ -235,6 +234,6 @@ class CoordinatedSession:
         self.open = False
         request = party_pb2.CloseRequest(session_id=self.id)
         try:
-            self._parties.each(lambda party: party.call("Close", request, self._deadlines.connect))
+            self._parties.each("Close", request, self._deadlines.connect)
         except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are
             return

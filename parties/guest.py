@@ -6,6 +6,7 @@ and the plan for the rest.  The coordinator decides when a run starts and how la
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,7 @@ class Guest:
         self.on_progress: Progress | None = None
         self._part = Participant(parties, self.plan, ticket.terms)
         self._next: int | None = None
+        self._running = threading.Lock()
         self._entered: dict[int, int] = {}
 
     def _require_part(self) -> None:
@@ -115,13 +117,18 @@ class Guest:
     def run(self, feeds: Mapping[str, np.ndarray] | None = None) -> list[Any]:
         """Take part in the next run: enter what is this client's, wait for the end, return what it receives.
 
-        A batch that the coordinator splits is taken as a whole, as `Session.run` gives it.
+        A batch that the coordinator splits is taken as a whole, as `Session.run` gives it.  Threads that share a guest
+        take part in one run after another.
 
         Args:
             feeds: one array for every name of `inputs`.
         """
         feeds = feeds or {}
         batch = check_own(self.plan, self._me, feeds)
+        with self._running:
+            return self._take_part(feeds, batch)
+
+    def _take_part(self, feeds: Mapping[str, np.ndarray], batch: int | None) -> list[Any]:
         number = self._next or self._upcoming()
         status = self._await(number)
         rows = status.batch + status.following

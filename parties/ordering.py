@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mpc.compiler.plan import Plan
 from mpc.errors import HandshakeError, MpcError, SessionError
-from parties.calls import Parties, PartyClient
+from parties.calls import Parties, PartyClient, gather
 from parties.pb import party_pb2
 from parties.stock import refuse_public_weights
 from parties.terms import Terms
@@ -43,7 +43,7 @@ class Stock:
 def propose(parties: Parties, plan: Plan) -> Terms:
     """Every party's consent to the plan, as a nonce."""
     request = party_pb2.ProposeRequest(plan=plan.canonical)
-    proposals = parties.each(lambda party: party.call("Propose", request, parties.config.deadlines.connect))
+    proposals = parties.each("Propose", request, parties.config.deadlines.connect)
     nonces = tuple(proposal.nonce for proposal in proposals)
     return Terms(plan.digest, parties.config.provider.name, parties.names, nonces)
 
@@ -65,11 +65,11 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
         # All parties store a bundle before the next is dealt: the provider never holds more than one.
         for run in range(len(batches) + 1):
             request = party_pb2.StoreRequest(session_id=terms.session_id, run=run, terms=None if run else agreed)
-            replies = parties.each(lambda party, request=request: party.call("Store", request, seconds))
+            replies = parties.each("Store", request, seconds)
             sizes = [size + reply.size for size, reply in zip(sizes, replies, strict=True)]
             stored(run + 1, len(batches) + 1)
         keep = party_pb2.KeepRequest(session_id=terms.session_id)
-        parties.each(lambda party: party.call("Keep", keep, seconds))
+        parties.each("Keep", keep, seconds)
     except BaseException:
         _try_drop(parties, terms.session_id)
         raise
@@ -80,14 +80,24 @@ def stocks(parties: Parties, plan: Plan | None = None) -> list[Stock]:
     """This client's stocks that no session has taken, the oldest first."""
     request = party_pb2.StocksRequest(plan_digest=plan.digest if plan else b"")
     seconds = parties.config.deadlines.connect
-    lists = parties.each(lambda party: (party, list(party.stream("Stocks", request, seconds))))
+    lists = gather([_Listed(party.stream("Stocks", request, seconds)) for party in parties.clients])
     found: dict[bytes, dict[str, Stock]] = {}
-    for party, replies in lists:
+    for party, replies in zip(parties.clients, lists, strict=True):
         for reply in replies:
             stock = _read(parties, party, reply)
             found.setdefault(stock.terms.session_id, {})[party.name] = stock
     everyone = [_merge(parties, held) for held in found.values()]
     return sorted(everyone, key=lambda stock: stock.made_at)
+
+
+class _Listed:
+    """All replies of a stream."""
+
+    def __init__(self, replies: Iterable[party_pb2.Stock]) -> None:
+        self._replies = replies
+
+    def result(self) -> list[party_pb2.Stock]:
+        return list(self._replies)
 
 
 def _read(parties: Parties, party: PartyClient, reply: party_pb2.Stock) -> Stock:
@@ -122,7 +132,7 @@ def find(parties: Parties, plan: Plan, sizes: Sequence[int], calls: int | None =
 def drop(parties: Parties, stock: Stock) -> None:
     """Give it up at every party that holds it."""
     request = party_pb2.DropRequest(session_id=stock.terms.session_id)
-    replies = parties.each(lambda party: party.call("Drop", request, parties.config.deadlines.connect))
+    replies = parties.each("Drop", request, parties.config.deadlines.connect)
     if not any(reply.dropped for reply in replies):
         raise SessionError("no party holds that stock", cause="a session has taken it, or it was dropped before")
 
@@ -130,6 +140,6 @@ def drop(parties: Parties, stock: Stock) -> None:
 def _try_drop(parties: Parties, session_id: bytes) -> None:
     request = party_pb2.DropRequest(session_id=session_id)
     try:
-        parties.each(lambda party: party.call("Drop", request, parties.config.deadlines.connect))
+        parties.each("Drop", request, parties.config.deadlines.connect)
     except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are: idle orders end by themselves
         return

@@ -10,9 +10,9 @@ bear its own name (`parties/coordinator.py`); who only joins is a `Guest` (`part
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from mpc.prg import Seed, expand_field
 from mpc.schedule import schedule
 from mpc.wires import Masking, Wire
 from parties import manifest
-from parties.calls import Parties, PartyClient, gather
+from parties.calls import Awaited, Parties, PartyClient, Reply, gather
 from parties.manifest import Manifest
 from parties.pb import party_pb2
 from parties.terms import Terms
@@ -58,7 +58,17 @@ class _Asked:
     """A result that parties were asked for: z^ by wire, as it comes, and what each will answer."""
 
     public: dict[str, bytearray] = field(repr=False)
-    answers: list[Future[tuple[party_pb2.ResultHeader, Manifest, int]]]
+    answers: Sequence[Awaited[tuple[party_pb2.ResultHeader, Manifest, int]]]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """One party's answer to that: nobody reads it before somebody waits for it."""
+
+    read: Callable[[], tuple[party_pb2.ResultHeader, Manifest, int]]
+
+    def result(self) -> tuple[party_pb2.ResultHeader, Manifest, int]:
+        return self.read()
 
 
 class Participant:
@@ -99,20 +109,16 @@ class Participant:
             for wire in wires
         }
 
-        seconds = self.deadlines.submit
-
-        def submit(party: PartyClient) -> None:
-            for name, data in sent.items():
-                _submit(party, party_pb2.SubmitHeader(session_id=self.id, run=bundle.run, wire=name), data, seconds)
-
-        self.parties.each(submit)
+        for name, data in sent.items():
+            header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.run, wire=name)
+            gather([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
 
     def _seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
         """Every party's seed of the mask of each of these inputs."""
         if not wires:
             return {}
         request = party_pb2.MasksRequest(session_id=self.id, run=bundle.run)
-        replies = self.parties.each(lambda party: party.call("Masks", request, self.deadlines.setup))
+        replies = self.parties.each("Masks", request, self.deadlines.setup)
         checked = [self._manifest(name, bundle, reply.manifest) for name, reply in self._named(replies)]
         return self._collect(wires, checked, [reply.seeds for reply in replies])
 
@@ -158,7 +164,14 @@ class Participant:
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
         """Begin to wait for a run that is prepared: before its inputs are entered, parties have nothing else to do."""
         public: dict[str, bytearray] = {}
-        answers = self.parties.start(lambda party: self._result(party, run, batch, public, on_progress))
+        patience = self.deadlines.submit + self.deadlines.setup + self._rounds * self.deadlines.step
+        answers = []
+        for party in self.parties.clients:
+            first = party is self.parties.clients[0]
+            request = party_pb2.ResultRequest(session_id=self.id, run=run, values=first)
+            replies = party.stream("Result", request, patience)
+            progress, into = (on_progress, public) if first else (None, None)
+            answers.append(_Waiting(partial(self._result, party.name, replies, run, batch, into, progress)))
         self._asked[run] = _Asked(public, answers)
 
     def receive(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> Received:
@@ -192,37 +205,36 @@ class Participant:
 
     def _result(
         self,
-        party: PartyClient,
+        name: str,
+        replies: Iterable[party_pb2.ResultPart],
         run: int,
         batch: int | None,
-        public: dict[str, bytearray],
+        public: dict[str, bytearray] | None,
         on_progress: Progress | None,
     ) -> tuple[party_pb2.ResultHeader, Manifest, int]:
-        """One party's header, its manifest and the batch in it; from the first party also z^, into `public`."""
-        first = party is self.parties.clients[0]
-        patience = self.deadlines.submit + self.deadlines.setup + self._rounds * self.deadlines.step
-        request = party_pb2.ResultRequest(session_id=self.id, run=run, values=first)
+        """One party's header, its manifest and the batch in it; z^ too, into `public`, if it was asked for that."""
         header, limits = party_pb2.ResultHeader(), {}
         checked, found = None, batch
-        for reply in party.stream("Result", request, patience):
+        for reply in replies:
             kind = reply.WhichOneof("part")
             if kind == "header" and checked is None:
                 header = reply.header
                 found = manifest.batch_of(header.manifest) if batch is None else batch
-                checked = self._manifest(party.name, BundleId(self.id, run, found), header.manifest)
+                checked = self._manifest(name, BundleId(self.id, run, found), header.manifest)
                 bound = self.plan.bind(found)
-                limits = {wire: field_size(bound.wire[wire].sizes) for wire in self.received if first}
-                public.update({wire: bytearray() for wire in limits})
-            elif kind == "progress" and first and on_progress is not None:
+                if public is not None:
+                    limits = {wire: field_size(bound.wire[wire].sizes) for wire in self.received}
+                    public.update({wire: bytearray() for wire in limits})
+            elif kind == "progress" and on_progress is not None:
                 on_progress(reply.progress.rounds, reply.progress.of, reply.progress.sent_bytes)
             if kind != "chunk":
                 continue
             wire, data = reply.chunk.wire, reply.chunk.data
-            if len(public.get(wire, b"")) + len(data) > limits.get(wire, -1):
-                raise PeerError(f"{party.name} sent more output than there is", peer=party.name)
+            if public is None or len(public.get(wire, b"")) + len(data) > limits.get(wire, -1):
+                raise PeerError(f"{name} sent more output than there is", peer=name)
             public[wire] += data
         if checked is None or found is None:
-            raise PeerError(f"{party.name} did not say how the run ended", peer=party.name)
+            raise PeerError(f"{name} did not say how the run ended", peer=name)
         return header, checked, found
 
     def _unmask(
@@ -242,7 +254,7 @@ class Participant:
     def status(self, run: int = 0) -> list[party_pb2.StatusReply]:
         """How far a run is (0: the latest), as each party sees it; to be polite, never to be relied on."""
         request = party_pb2.StatusRequest(session_id=self.id, run=run)
-        return self.parties.each(lambda party: party.call("Status", request, self.deadlines.connect))
+        return self.parties.each("Status", request, self.deadlines.connect)
 
     def await_run(self, run: int) -> party_pb2.StatusReply:
         """Wait until every party has a run prepared.
@@ -298,11 +310,12 @@ def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> bytes:
     return encode_field(total)
 
 
-def _submit(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> None:
+def _submit(
+    party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float
+) -> Reply[party_pb2.SubmitReply]:
     if len(data) <= FRAME_BYTES:
-        party.call("SubmitWhole", party_pb2.WholeInput(header=header, data=data), seconds)
-    else:
-        party.call("Submit", _parts(header, data), seconds)
+        return party.begin("SubmitWhole", party_pb2.WholeInput(header=header, data=data), seconds)
+    return party.begin("Submit", _parts(header, data), seconds)
 
 
 def _parts(header: party_pb2.SubmitHeader, data: bytes) -> Iterator[party_pb2.SubmitPart]:

@@ -27,7 +27,7 @@ from mpc.field import P
 from mpc.interpret.party import public_digest
 from mpc.wires import Masking
 from parties import ordering, participant
-from parties.calls import PartyClient
+from parties.calls import PartyClient, Reply
 from parties.config import Limits
 from parties.coordinator import CoordinatedSession
 from parties.pb import party_pb2, provider_pb2
@@ -262,11 +262,11 @@ def test_an_owner_that_sends_each_party_others_is_found_out(
     compiled, seen, lock = cluster.compiled(ALONE), set(), threading.Lock()
     honest = participant._submit
 
-    def differing(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> None:
+    def differing(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> Reply:
         with lock:
             again = header.wire in seen
             seen.add(header.wire)
-        honest(party, header, bytes([data[0] ^ again]) + data[1:], seconds)
+        return honest(party, header, bytes([data[0] ^ again]) + data[1:], seconds)
 
     monkeypatch.setattr(participant, "_submit", differing)
     session = CoordinatedSession(cluster.client(), compiled.plan, compiled.weights)
@@ -374,9 +374,9 @@ def test_a_model_may_be_partly_public(cluster: InProcess, monkeypatch: pytest.Mo
     assert known_weights(plan) == "partly public" and 0 < len(plan.public_weights) < len(plan.weights)
     sent, honest = {}, participant._submit
 
-    def recorded(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> None:
+    def recorded(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> Reply:
         sent[header.wire] = bytes(data)
-        honest(party, header, data, seconds)
+        return honest(party, header, data, seconds)
 
     monkeypatch.setattr(participant, "_submit", recorded)
     session = CoordinatedSession(cluster.client(), plan, compiled.weights)
