@@ -111,13 +111,12 @@ class Comparison:
         return (mask >> mask.dtype.type(self.mask_width - 1)).astype(np.uint8) & np.uint8(1)
 
     @property
-    def product_table(self) -> np.ndarray:
-        """Packed product bits of every word of plain leaf masks; shape (2^leaf_width, node_bytes) uint8."""
-        return _product_table(self.chunks)
+    def product_factors(self) -> np.ndarray:
+        """(products, 2) int64: each dealt product is that of two rows.
 
-    def products(self, mask: np.ndarray) -> np.ndarray:
-        """Those of plain mask words, whose free bits do not count; shape (*, node_bytes)."""
-        return self.product_table[mask & mask.dtype.type((1 << self.leaf_width) - 1)]
+        Rows are the bits of the leaf masks, mu_0 .. and nu_0 .., and behind them the products so far.
+        """
+        return _product_factors(self.chunks)
 
 
 def _word_bytes(width: int) -> int:
@@ -162,16 +161,16 @@ def _bit(words: np.ndarray, position: int) -> np.ndarray:
 
 
 @cache
-def _product_table(chunks: int) -> np.ndarray:
-    """Mask bits (mu_0.., nu_0..) to packed product bits."""
-    words = np.arange(1 << (2 * chunks - 1))
-    bits = np.zeros((len(words), -(-len(_products(chunks)) // 8) * 8), dtype=bool)
-    for position, (j, subset) in enumerate(_products(chunks)):
-        value = _bit(words, j) if j is not None else np.ones(len(words), dtype=bool)
-        for i in subset:
-            value = value & _bit(words, chunks + i)
-        bits[:, position] = value
-    return np.packbits(bits, axis=1, bitorder="little")
+def _product_factors(chunks: int) -> np.ndarray:
+    """Each product is one of a degree less, or a single bit, times the last of its nu."""
+    row: dict[Monomial, int] = {(j, frozenset()): j for j in range(chunks)}
+    row |= {(None, frozenset({i})): chunks + i for i in range(chunks - 1)}
+    singles, factors = len(row), []
+    for position, (only, subset) in enumerate(_products(chunks)):
+        last = max(subset)
+        factors.append((row[only, subset - {last}], chunks + last))
+        row[only, subset] = singles + position
+    return np.array(factors, dtype=np.int64).reshape(-1, 2)
 
 
 def _coefficient(words: np.ndarray, chunks: int, monomial: Monomial) -> np.ndarray:

@@ -30,11 +30,6 @@ class Nodes:
     flips: np.ndarray
 
     @property
-    def monomials(self) -> np.ndarray:
-        """(16,) uint16: the products of a word of mask bits; bit s - 1 is that of the bits in s."""
-        return _monomials()
-
-    @property
     def selection(self) -> np.ndarray:
         """(16,) uint16: the monomials that an opened word selects, s whose complement is all ones in it."""
         return _selection()
@@ -48,12 +43,6 @@ def tree_level(inputs: list[list[int]], flips: list[list[int]]) -> Nodes:
     places[:, : len(inputs[0])] = inputs
     changed[:, : len(inputs[0])] = flips
     return Nodes(places.reshape(-1, FAN_IN), changed.reshape(-1, FAN_IN))
-
-
-@cache
-def _monomials() -> np.ndarray:
-    words = range(1 << FAN_IN)
-    return np.array([sum(((w & s) == s) << (s - 1) for s in words if s) for w in words], dtype=np.uint16)
 
 
 @cache

@@ -39,13 +39,13 @@ def from_int(value: int) -> np.uint64:
 def from_signed(values: np.ndarray) -> np.ndarray:
     """int64 with |v| < p to residues: negative values wrap to p - |v|."""
     signed = np.asarray(values, dtype=np.int64)
-    return np.where(signed < 0, signed + np.int64(P), signed).astype(np.uint64)
+    return (signed + ((signed >> 63) & np.int64(P))).view(np.uint64)  # the sign as a mask of bits: no branch
 
 
 def to_signed(values: np.ndarray) -> np.ndarray:
     """Residues to the int64 in (-p/2, p/2) that they stand for."""
-    signed = values.astype(np.int64)
-    return np.where(values > np.uint64(P >> 1), signed - np.int64(P), signed)
+    above = (values + np.uint64((1 << 63) - (1 << BITS - 1))) >> np.uint64(63)  # 1 where the upper half begins
+    return values.astype(np.int64) - above.astype(np.int64) * np.int64(P)
 
 
 def _elementwise(kernel: object, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ class RunReport:
         dealt_bytes: correlations from the provider, all parties together.
         online_s: the slowest party's own time from inputs masked to outputs released.
         offline_s: dealing, sending and preparing, as seen from here.
-        provider_s: of that, the provider's own time.
+        provider_s: of that, the provider's own time, as the power of two at or below it: no more of it is told.
         online_cpu_s: CPU seconds of the largest party while online.
         recipients: who could unmask the outputs.
         stocked: its correlations were dealt ahead.

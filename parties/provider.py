@@ -29,7 +29,7 @@ from parties.frames import Chunk
 from parties.limits import MemoryBudget, plan_memory, run_memory
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.pb.provider_pb2 import DealPart
-from parties.telemetry import Counters, logger
+from parties.telemetry import Counters, coarse, logger
 from parties.terms import Terms
 from parties.transport import PROTOCOL, answers, caller, collect, ends_within, slices, streams
 from parties.weights import PublicWeights
@@ -46,7 +46,7 @@ class _Bundle:
     Args:
         corrected: the index of the party that all corrections go to, `size` bytes.
         held: bytes of memory it was granted.
-        seconds: that dealing took.
+        seconds: that dealing took, coarsely: a party is told them, and tells them on.
     """
 
     def __init__(self, id: BundleId, seeds: list[Seed], terms: Terms, size: int, held: int) -> None:
@@ -347,5 +347,5 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
 
         dealt = deal(gates, plan.wire, bundle.id, bundle.seeds, session.masks, final)
         bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
-        bundle.seconds = time.perf_counter() - started
+        bundle.seconds = coarse(time.perf_counter() - started)
         self._counters.runs.labels(state="dealt").inc()

@@ -8,6 +8,7 @@ exception, which may quote a value (numpy and pydantic do).
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import traceback
@@ -92,6 +93,18 @@ def _chain(error: BaseException) -> list[str]:
         rows = [*traceback.format_tb(current.__traceback__), f"{describe(current)}\n", *rows]
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return rows
+
+
+# --- times ------------------------------------------------------------------------------
+
+
+def coarse(seconds: float) -> float:
+    """The power of two at or below a time, in seconds; 0 for none.
+
+    For times that others are told of work on secrets. Loops take equal time for all secrets, but caches and the
+    processor's clock may not: what is left of them stays inside one octave in nearly all runs.
+    """
+    return math.ldexp(1.0, math.frexp(seconds)[1] - 1) if seconds > 0 else 0.0
 
 
 # --- logging ----------------------------------------------------------------------------

@@ -44,6 +44,6 @@ def deal_comparison(
     kernels.deal_thermometers(values, first, second, c.bits, c.shifts, c.widths, run.others("table"), sign)
     for look, found in zip(looks, free, strict=True):
         mask = run.uniform(f"{look}leaf_mask")
-        kernels.deal_nodes(mask, c.product_table, c.leaf_width, run.others(f"{look}node"), found)
+        kernels.deal_nodes(mask, c.product_factors, c.leaf_width, run.others(f"{look}node"), found)
         found ^= sign
     return free

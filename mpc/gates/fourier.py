@@ -16,7 +16,7 @@ out = over xor [x < low], compared on rounded values by two look-ups in one deal
 
 and [(1 - out) cos jr] is a choice, by the opened bit out xor beta, between dealt shares of
 beta cos jr and of the rest.  All public factors are integers from a table whose digest is in
-the plan.
+the plan; the dealt waves, functions of masks, are computed without one (kernels/series.py).
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Fourier(Gate):
         """Integers (2J, N): the dealt cosines and sines of plain masks."""
         out = np.empty((2 * self.terms, r.size), dtype=np.int64)
         drop = tables.UNIT_BITS - self.dealt_bits
-        kernels.harmonics(r, self.window, self.terms, drop, tables.sincos(), out)
+        kernels.harmonics(r, self.window, self.terms, drop, out)
         return out
 
     def _factors(self, c: np.ndarray) -> np.ndarray:

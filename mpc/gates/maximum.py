@@ -145,7 +145,7 @@ class Maximum(Gate):
         beta = deal_comparison(run, self.comparison(run.wires), r1, self._pairs(n))
         bits = beta.reshape(-1, rows)
         for level, nodes in enumerate(self._levels(n)):
-            kernels.deal_and_nodes(bits, nodes.places, nodes.monomials, run.others(f"node{level}"))
+            kernels.deal_and_nodes(bits, nodes.places, run.others(f"node{level}"))
             bits = run.uniform(f"fresh{level}")
         if not self._levels(n):  # one pair is all there is
             bits = np.repeat(bits, n, axis=0)

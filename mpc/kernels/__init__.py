@@ -1,7 +1,9 @@
 """The compiled loops: everything that numpy would do in more than one pass over memory.
 
 The only package that imports numba.  All functions take and return plain arrays whose
-lengths the callers have checked; none of them branches on a secret value.  Field elements
+lengths the callers have checked.  None of them branches on a secret value, reads memory at a
+place that depends on one, or divides by one; tests/unit/test_constant_time.py holds every one
+to that, so a new kernel says there which of its arguments are secret.  Field elements
 are canonical ``uint64`` in ``[0, p)``, p = 2^61 - 1; bits are ``uint8`` 0 or 1.
 
 Constants are typed `np.uint64` throughout: numba promotes `uint64 + 0` to float64.

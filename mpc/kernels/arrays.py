@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
-from mpc.kernels.scalar import ZERO, P, add_mod, compiled, mul_mod, sub_mod
+from mpc.kernels.scalar import ONE, S61, ZERO, P, add_mod, compiled, mul_mod, sub_mod
 
 
 @compiled
@@ -53,6 +54,13 @@ def sum_rows(rows: np.ndarray, out: np.ndarray) -> None:
             out[i] = add_mod(out[i], row[i])
 
 
+@njit(inline="always")
+def _not_canonical(word: np.uint64) -> np.int64:
+    """1 for p or more, else 0: the bits above the 61st of the word, or of the one behind it."""
+    above = (word >> S61) | ((word + ONE) >> S61)
+    return np.int64((above | (ZERO - above)) >> np.uint64(63))
+
+
 @compiled
 def mask_61(words: np.ndarray) -> int:
     """Keep 61 bits of every word in place; returns how many then equal p (to be redrawn)."""
@@ -60,8 +68,7 @@ def mask_61(words: np.ndarray) -> int:
     for i in range(words.size):
         value = words[i] & P
         words[i] = value
-        if value == P:
-            rejected += 1
+        rejected += _not_canonical(value)
     return rejected
 
 
@@ -70,8 +77,7 @@ def count_not_canonical(words: np.ndarray) -> int:
     """How many words are p or more."""
     bad = 0
     for i in range(words.size):
-        if words[i] >= P:
-            bad += 1
+        bad += _not_canonical(words[i])
     return bad
 
 
@@ -81,7 +87,6 @@ def add_received(own: np.ndarray, received: np.ndarray, out: np.ndarray) -> int:
     bad = 0
     for i in range(out.size):
         word = received[i]
-        if word >= P:
-            bad += 1
+        bad += _not_canonical(word)
         out[i] = add_mod(own[i], word)
     return bad

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mpc.kernels.scalar import ONE, THREE, TWO, ZERO, compiled
+from mpc.kernels.scalar import ONE, THREE, ZERO, compiled
 
 _BLOCK = 2048
 """Comparisons that stay in the first cache while their chunks are gone through."""
+_NONE = np.uint8(0)
+_NODE_BLOCK = 512
+"""Nodes whose bits and products, a byte each, stay in a near cache."""
 
 
 @njit(inline="always")
@@ -32,10 +35,10 @@ def _difference(values: np.ndarray, a: int, b: int, start: int, low: np.uint64, 
 def _add_thermometers(plane: np.ndarray, r: np.ndarray, shift: np.uint64, width: np.uint64) -> None:
     """plane ^= (2 << chunk) - 1, of as many bits as a chunk has values: bit v says chunk > v - 1."""
     low = (ONE << width) - ONE
-    every = ((TWO << low) if low < np.uint64(63) else ZERO) - ONE
+    every = ((ONE << low) << ONE) - ONE
     for i in range(r.size):
         chunk = (r[i] >> shift) & low
-        word = ((TWO << chunk) if chunk < np.uint64(63) else ZERO) - ONE
+        word = ((ONE << chunk) << ONE) - ONE  # shifted twice: by 64 at once is undefined
         plane[i] ^= word & every
 
 
@@ -82,15 +85,60 @@ def deal_thermometers(
                     _add_thermometers(plane, r, shifts[j], widths[j])
 
 
+@njit(inline="always")
+def _spread_bits(words: np.ndarray, width: int, out: np.ndarray) -> None:
+    """Rows of bytes, all ones where the word has bit k, else none: no place in memory depends on a word."""
+    for k in range(width):
+        row, bit = out[k], words.dtype.type(1 << k)
+        for i in range(words.size):
+            row[i] = _NONE - np.uint8((words[i] & bit) == bit)
+
+
+@njit(inline="always")
+def _pack_byte(products: np.ndarray, out: np.ndarray) -> None:
+    """Up to eight rows of bytes, all ones or none, as the bits of one row."""
+    out[:] = _NONE
+    for place in range(products.shape[0]):
+        row, bit = products[place], np.uint8(1 << place)
+        for i in range(out.size):
+            out[i] |= row[i] & bit
+
+
 @compiled
-def deal_nodes(mask: np.ndarray, products: np.ndarray, leaf_width: int, node: np.ndarray, free: np.ndarray) -> None:
-    """Add the products of plain leaf masks to a share of the nodes; the free bit, above them, comes out."""
-    low = (ONE << np.uint64(leaf_width)) - ONE
-    for i in range(mask.size):
-        word = np.uint64(mask[i])
-        for b in range(node.shape[1]):
-            node[i, b] ^= products[word & low, b]
-        free[i] = np.uint8((word >> np.uint64(leaf_width)) & ONE)
+def deal_nodes(mask: np.ndarray, factors: np.ndarray, leaf_width: int, node: np.ndarray, free: np.ndarray) -> None:
+    """Add the products of plain leaf masks to a share of the nodes; the free bit, above them, comes out.
+
+    Products are made bit by bit, many words side by side: a table would be read at secret places.
+
+    Shapes: mask (n,) words; factors (products, 2), which bit or product before is multiplied with which bit;
+    node (n, bytes) uint8; free (n,) uint8.
+    """
+    count, size = factors.shape[0], min(_NODE_BLOCK, mask.size)
+    bits = np.empty((leaf_width + count, size), dtype=np.uint8)
+    packed = np.empty((2, size), dtype=np.uint8)
+    top = np.uint64(leaf_width)
+    for start in range(0, mask.size, _NODE_BLOCK):
+        words, nodes = mask[start : start + _NODE_BLOCK], node[start : start + _NODE_BLOCK]
+        found, low, high = free[start : start + _NODE_BLOCK], packed[0][: words.size], packed[1][: words.size]
+        _spread_bits(words, leaf_width, bits)
+        for i in range(words.size):
+            found[i] = np.uint8((np.uint64(words[i]) >> top) & ONE)
+        for place in range(count):
+            left, right, row = bits[factors[place, 0]], bits[factors[place, 1]], bits[leaf_width + place]
+            for i in range(words.size):
+                row[i] = left[i] & right[i]
+        products = bits[leaf_width:]
+        if node.shape[1] == 2:
+            both = nodes.reshape(-1).view(np.uint16)
+            _pack_byte(products[:8], low)
+            _pack_byte(products[8:], high)
+            for i in range(words.size):
+                both[i] ^= np.uint16(low[i]) | (np.uint16(high[i]) << np.uint16(8))
+        else:
+            for b in range(node.shape[1]):
+                _pack_byte(products[8 * b : 8 * b + 8], low)
+                for i in range(words.size):
+                    nodes[i, b] ^= low[i]
 
 
 @njit(inline="always")

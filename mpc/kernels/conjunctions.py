@@ -23,8 +23,10 @@ def _gather_words(bits: np.ndarray, place: np.ndarray, flip: np.ndarray, fill: i
 
 
 @compiled
-def deal_and_nodes(bits: np.ndarray, places: np.ndarray, monomials: np.ndarray, node: np.ndarray) -> None:
-    """Add the products of plain mask bits to a share of the nodes: node ^= monomials[word].
+def deal_and_nodes(bits: np.ndarray, places: np.ndarray, node: np.ndarray) -> None:
+    """Add the products of plain mask bits to a share of the nodes: bit s - 1 is that of the bits in s.
+
+    From [1], the empty product, each bit in turn doubles the list: all so far, times it, stand above.
 
     Shapes: bits (count, rows) uint8; places (nodes, 4), -1 for no input; node (nodes, rows) uint16.
     """
@@ -33,8 +35,14 @@ def deal_and_nodes(bits: np.ndarray, places: np.ndarray, monomials: np.ndarray, 
     flip = np.zeros(4, dtype=np.uint8)
     for n in range(places.shape[0]):
         _gather_words(bits, places[n], flip, 0, words)
+        row = node[n]
         for i in range(rows):
-            node[n, i] ^= monomials[words[i]]
+            word = np.uint32(words[i])
+            products = np.uint32(1)
+            for k in range(4):
+                chosen = np.uint32(0) - ((word >> np.uint32(k)) & np.uint32(1))
+                products |= (products << np.uint32(1 << k)) & chosen
+            row[i] ^= np.uint16(products >> np.uint32(1))
 
 
 @compiled
@@ -50,7 +58,8 @@ def and_nodes(
 ) -> None:
     """out = shares of the ANDs of opened bits xor their masks, under `fresh`; see `deal_and_nodes`.
 
-    selection (16,): the monomials that an opened word selects.  All four ones: the constant, this party's share of one.
+    selection (16,): the monomials that an opened word, which is public, selects.  All four ones: the constant, this
+    party's share of one.
     """
     rows = bits.shape[1]
     words = np.empty(rows, dtype=np.uint8)

@@ -28,6 +28,13 @@ def matmul_thin(a: np.ndarray, b_rows: np.ndarray, out: np.ndarray) -> None:
             out[i, j] = low
 
 
+@njit(inline="always")
+def _centred(a: np.uint64) -> np.int64:
+    """A canonical residue as the integer in (-p/2, p/2] that it stands for, without a branch."""
+    above = (HALF - a) >> np.uint64(63)  # 1 where a is above 2^60
+    return np.int64(a - (P & (ZERO - above)))
+
+
 @compiled
 def split_limbs(a: np.ndarray, limbs: np.ndarray) -> None:
     """Centred limbs of 21, 20 and 20 bits and their three pairwise sums, as float64.
@@ -36,9 +43,7 @@ def split_limbs(a: np.ndarray, limbs: np.ndarray) -> None:
     mod p, |l0| <= 2^20, |l1|, |l2| <= 2^19.
     """
     for i in range(a.size):
-        value = np.int64(a[i])
-        if a[i] > HALF:
-            value -= np.int64(P)
+        value = _centred(a[i])
         l0 = ((value + np.int64(1 << 20)) & np.int64((1 << 21) - 1)) - np.int64(1 << 20)
         value = (value - l0) >> np.int64(21)
         l1 = ((value + np.int64(1 << 19)) & np.int64((1 << 20) - 1)) - np.int64(1 << 19)
@@ -69,9 +74,7 @@ def split_digits(a: np.ndarray, width: int, digits: np.ndarray) -> None:
     """
     half, mask, bits = np.int64(1) << np.int64(width - 1), (np.int64(1) << np.int64(width)) - 1, np.int64(width)
     for i in range(a.size):
-        value = np.int64(a[i])
-        if a[i] > HALF:
-            value -= np.int64(P)
+        value = _centred(a[i])
         for j in range(digits.shape[0]):
             digit = ((value + half) & mask) - half
             digits[j, i] = digit
@@ -95,7 +98,7 @@ def join_digits(products: np.ndarray, width: int, offset: np.ndarray, out: np.nd
 def _residue(value: float) -> np.uint64:
     """A float64 holding an exact integer below 2^60 in size, as a residue."""
     whole = np.int64(value)
-    return np.uint64(whole + (np.int64(P) if whole < 0 else np.int64(0)))
+    return np.uint64(whole + (np.int64(P) & (whole >> np.int64(63))))  # the sign's bit, everywhere: no branch
 
 
 @compiled

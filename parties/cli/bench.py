@@ -32,7 +32,7 @@ _SECONDS = {
     "pytorch_all_threads_s": "plaintext, PyTorch, all threads",
     "setup_s": "set-up: weights shared, once a session",
     "offline_s": "offline: dealing, sending, preparing",
-    "provider_s": "  of it the provider",
+    "provider_s": "  of it the provider, to a power of two",
     "online_s": "online",
     "online_cpu_s": "  CPU of the largest party",
     "wall_s": "a whole run, as its client waits",

@@ -167,7 +167,7 @@ def _say_who(display: Display, ticket: Path, compiled: Compiled, who: list[str])
 def _print_price(display: Display, price: dict[str, Any]) -> None:
     display.say("")
     display.say(f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})")
-    dealt = "dealt ahead" if price["stocked"] else f"of it the provider {seconds(price['provider_s'])}"
+    dealt = "dealt ahead" if price["stocked"] else f"of it the provider {seconds(price['provider_s'])} or more"
     display.say(f"offline       {seconds(price['offline_s'])}  ({dealt})")
     display.say(f"set-up        {seconds(price['setup_s'])}  (weights shared, once a session)")
     display.say(f"rounds        {price['rounds']}")

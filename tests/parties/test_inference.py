@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from math import frexp
 from pathlib import Path
 from typing import Self
 
@@ -136,6 +137,7 @@ def check_price(session: Session, batch: int, parties: int) -> None:
     assert report.dealt_bytes == cost.total_dealt(parties)
     assert report.recipients == ("coordinator",)
     assert 0 < report.online_s and 0 < report.provider_s <= report.offline_s
+    assert frexp(report.provider_s)[0] == 0.5  # the provider tells no more than a power of two
 
 
 def test_network_a_at_small_batches(cluster: Cluster, network_a: Session, images: np.ndarray) -> None:

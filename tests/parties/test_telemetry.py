@@ -197,3 +197,8 @@ def test_the_http_endpoint_and_a_taken_port() -> None:
             assert b"mpc_rounds_total 12.0" in answer.read()
     finally:
         stop()
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.0, 0.0), (0.3, 0.25), (0.25, 0.25), (0.4999, 0.25), (3.0, 2.0)])
+def test_times_of_secret_work_are_told_to_a_power_of_two(seconds: float, told: float) -> None:
+    assert telemetry.coarse(seconds) == told

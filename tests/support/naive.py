@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 
 from mpc.comparison import Comparison
@@ -44,3 +46,21 @@ def thermometers(comparison: Comparison, r: np.ndarray) -> np.ndarray:
         words = [sum(int(chunk > v - 1) << v for v in range(values)) for chunk in (r >> shift) % values]
         out.append(b"".join(word.to_bytes(max(1, values // 8), "little") for word in words))
     return np.frombuffer(b"".join(out), dtype=np.uint8).copy()
+
+
+def products(comparison: Comparison, mask: np.ndarray) -> np.ndarray:
+    """The dealt node's bytes (*, node_bytes): the products of two and more of the leaf masks, bit by bit.
+
+    First mu_j times each set of nu_i with i < j, then each set of two and more nu_i, small sets first.
+    """
+    chunks = comparison.chunks
+    sets = [[c for size in range(1, j + 1) for c in combinations(range(j), size)] for j in range(chunks)]
+    wanted = [(j, *(chunks + i for i in chosen)) for j in range(chunks) for chosen in sets[j]]
+    wanted += [tuple(chunks + i for i in chosen) for chosen in sets[-1] if len(chosen) > 1]
+    rows = [
+        sum(all(word >> bit & 1 for bit in bits) << place for place, bits in enumerate(wanted))
+        for word in mask.reshape(-1).tolist()
+    ]
+    width = -(-len(wanted) // 8)
+    found = np.frombuffer(b"".join(row.to_bytes(width, "little") for row in rows), dtype=np.uint8)
+    return found.reshape(*mask.shape, width).copy()

@@ -15,8 +15,8 @@ from mpc.encoding import word_type
 from mpc.errors import PlanError
 from mpc.field import P
 from mpc.shares import BitShare, Lane
+from tests.support import naive
 from tests.support.effort import FULL, examples
-from tests.support.naive import thermometers
 from tests.support.statistics import assert_uniform_words
 
 MOST = CHUNK_BITS * MAX_CHUNKS
@@ -49,9 +49,9 @@ def compare(bits: int, r: np.ndarray, c: np.ndarray, parties: int, rng: np.rando
     comparison = Comparison(bits)
     kind = word_type(comparison.mask_width)
     mask = rng.integers(0, (1 << comparison.mask_width) - 1, r.shape, dtype=kind, endpoint=True)
-    tables = split(thermometers(comparison, r), 8, parties, rng)
+    tables = split(naive.thermometers(comparison, r), 8, parties, rng)
     masks = split(mask, comparison.mask_width, parties, rng)
-    nodes = split(comparison.products(mask), 8, parties, rng)
+    nodes = split(dealt_nodes(comparison, mask), 8, parties, rng)
     lanes = [Lane.passive(index) for index in range(parties)]
     looked_up = [lane.look_up(comparison, t, c[None], m) for lane, t, m in zip(lanes, tables, masks, strict=True)]
     leaves, signs = zip(*looked_up, strict=True)
@@ -68,6 +68,29 @@ def compare(bits: int, r: np.ndarray, c: np.ndarray, parties: int, rng: np.rando
     ]
     assert all(result.width == 1 and set(np.unique(result.values)) <= {0, 1} for result in results)
     return xor(results) ^ comparison.free_bit(mask) ^ public
+
+
+def dealt_nodes(comparison: Comparison, mask: np.ndarray) -> np.ndarray:
+    """The node's bytes as the provider's kernel makes them; its free bits are those of the words."""
+    node, free = np.zeros((mask.size, comparison.node_bytes), dtype=np.uint8), np.empty(mask.size, dtype=np.uint8)
+    kernels.deal_nodes(mask, comparison.product_factors, comparison.leaf_width, node, free)
+    assert (free == comparison.free_bit(mask)).all()
+    return node
+
+
+@pytest.mark.parametrize("chunks", range(1, MAX_CHUNKS + 1))
+def test_every_word_of_masks_is_dealt_its_products(chunks: int) -> None:
+    """All words of up to five chunks, more than one block of the kernel; a share is added to, not written over."""
+    comparison = with_chunks(chunks)
+    kind = word_type(comparison.mask_width)
+    words, rng = 1 << comparison.mask_width, np.random.default_rng(chunks)
+    chosen = np.arange(words) if words <= 1 << 10 else rng.integers(0, words, 700)
+    mask = chosen.astype(kind)
+    before = rng.integers(0, 256, (mask.size, comparison.node_bytes), dtype=np.uint8)
+    node, free = before.copy(), np.empty(mask.size, dtype=np.uint8)
+    kernels.deal_nodes(mask, comparison.product_factors, comparison.leaf_width, node, free)
+    assert (node ^ before == naive.products(comparison, mask)).all()
+    assert (free == mask >> kind.type(comparison.leaf_width)).all()
 
 
 def expected_leaves(comparison: Comparison, r: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -184,7 +207,7 @@ def test_the_products_are_those_of_the_formula(chunks: int) -> None:
     count = (2**chunks - 1 - chunks) + (2 ** (chunks - 1) - chunks)  # protocols.md section 4
     assert comparison.node_bytes == -(-count // 8)
     masks = np.arange(1 << comparison.leaf_width, dtype=word_type(comparison.mask_width))
-    table = comparison.products(masks)
+    table = dealt_nodes(comparison, masks)
     assert table.shape == (masks.size, comparison.node_bytes) and table.dtype == np.uint8
     bits = np.unpackbits(table, axis=1, bitorder="little")
     # A product of d of the mask bits is 1 for 2^(width - d) masks: the degrees have to be those of mu_j nu_S, nu_S.
@@ -204,7 +227,7 @@ def test_products_ignore_the_free_bit(chunks: int) -> None:
     kind = word_type(comparison.mask_width)
     mask = np.random.default_rng(chunks).integers(0, 1 << comparison.leaf_width, 50).astype(kind)
     high = kind.type(1 << comparison.leaf_width)
-    assert (comparison.products(mask) == comparison.products(mask | high)).all()
+    assert (dealt_nodes(comparison, mask) == dealt_nodes(comparison, mask | high)).all()
     assert not comparison.free_bit(mask).any() and comparison.free_bit(mask | high).all()
 
 
@@ -226,7 +249,7 @@ def test_thermometers_are_dealt_for_differences(bits: int, pairs: tuple[list[int
     first, second = map(np.array, pairs)
     whole = np.vstack([values, np.zeros((1, rows), dtype=np.uint64)])  # -1: zero
     differences = (whole[first] - whole[second]).reshape(-1)
-    plain = thermometers(comparison, differences & np.uint64((1 << bits) - 1))
+    plain = naive.thermometers(comparison, differences & np.uint64((1 << bits) - 1))
     share = rng.integers(0, 256, plain.shape, dtype=np.uint8)
     found, sign = share.copy(), np.empty(differences.size, dtype=np.uint8)
     kernels.deal_thermometers(values, first, second, bits, comparison.shifts, comparison.widths, found, sign)
@@ -241,7 +264,7 @@ def test_opened_words_are_uniform_whatever_is_compared(bits: int) -> None:
     for r, c in ((0, 0), (1, 0), ((1 << bits) - 1, 1 << (bits - 1))):
         kind = word_type(comparison.mask_width)
         mask = rng.integers(0, (1 << comparison.mask_width) - 1, count, dtype=kind, endpoint=True)
-        table = BitShare(thermometers(comparison, np.full(count, r, dtype=np.uint64)), 8)
+        table = BitShare(naive.thermometers(comparison, np.full(count, r, dtype=np.uint64)), 8)
         leaf, _ = Lane.passive(0).look_up(
             comparison, table, np.full((1, count), c, dtype=np.uint64), BitShare(mask, comparison.mask_width)
         )

@@ -68,7 +68,7 @@ ANGLE_ERROR = np.pi / (1 << tables.ANGLE_BITS) * 1.01  # half a step of the fine
 def test_dealt_waves(window: int, drop: int) -> None:
     r, terms = edges(window), 5
     out = np.empty((2 * terms, r.size), dtype=np.int64)
-    kernels.harmonics(r, window, terms, drop, tables.sincos(), out)
+    kernels.harmonics(r, window, terms, drop, out)
     unit = UNIT / (1 << drop)
     assert np.abs(out / unit - true_waves(r, window, terms)).max() <= ANGLE_ERROR + 4 / UNIT + 0.5 / unit
 
