@@ -25,6 +25,22 @@ def encode(values: np.ndarray, scale: Fraction, what: str = "value") -> np.ndarr
     return scaled.astype(np.int64)
 
 
+def encode_columns(
+    values: np.ndarray, scale: Fraction, offset: Sequence[Fraction], factor: Sequence[Fraction], what: str = "value"
+) -> np.ndarray:
+    """int64 nearest to (values - offset) factor scale; offset and factor are one number, or one a column.
+
+    Raises:
+        InputError: as `encode`.
+    """
+    reals = np.asarray(values, dtype=np.float64)
+    if any(offset):
+        reals = reals - np.array([float(each) for each in offset])
+    if any(each != 1 for each in factor):
+        reals = reals * np.array([float(each) for each in factor])
+    return encode(reals.reshape(np.shape(values)), scale, what)
+
+
 def decode(integers: np.ndarray, scale: Fraction) -> np.ndarray:
     """float64 of what integers stand for."""
     return integers.astype(np.float64) / float(scale)

@@ -168,7 +168,9 @@ def agree_on_batch(plan: Plan, found: int | None, said: int | None) -> int:
 def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
     """Input wire -> int64 integers, of the inputs that are named."""
     return {
-        given.wire: fixedpoint.encode(feeds[given.name], plan.wire[given.wire].scale)
+        given.wire: fixedpoint.encode_columns(
+            feeds[given.name], plan.wire[given.wire].scale, given.offset, given.factor, f"input {given.name!r}"
+        )
         for given in plan.inputs
         if given.name in names
     }

@@ -19,30 +19,72 @@ from mpc.wires import BATCH
 
 MARGIN = 4.0
 _BLOCK_ROWS = 32
+_SMALLEST = 2.0**-10
+_FAR = 16.0
+"""Data that are so many times further from zero than they are wide have a range of their own."""
+_UNEVEN = 10
+"""Columns whose sizes differ by more than this power of two have ranges of their own."""
+_MOST_COLUMNS = 4096
 _BOUNDED = frozenset({"matmul", "conv", "scale", "multiply", "sum", "total"})
 
 Feeds = Mapping[str, np.ndarray]
 
 
 def ranges_around(feeds: Feeds, columns: bool = False) -> dict[str, Range]:
-    """A power of two around the data of each input.
+    """A power of two around the data of each input; far from zero, one or two windows of that size.
 
-    Parties see them in the plan, and so a little of the data: its size, to a factor of two.
+    Parties see them in the plan, and so a little of the data: its size to a factor of two, and where it lies.
 
     Args:
-        feeds: samples of every input.
+        feeds: samples of every input; what is not a number in them is left out.
         columns: one range for each column of the last axis.
     """
-    return {name: _around(np.abs(values), columns and values.ndim > 1) for name, values in feeds.items()}
+    return {name: _around(values, columns and values.ndim > 1) for name, values in feeds.items()}
 
 
-def _around(sizes: np.ndarray, columns: bool) -> Range:
-    """-2^e : 2^e, 2^-10 at least."""
-    most = sizes.reshape(-1, sizes.shape[-1]).max(axis=0) if columns else sizes.max()
-    ends = np.exp2(np.ceil(np.log2(np.maximum(most.astype(np.float64), 2.0**-10))))
-    if ends.ndim == 0:
-        return -float(ends), float(ends)
-    return tuple((-ends).tolist()), tuple(ends.tolist())
+def suited_ranges(feeds: Feeds) -> dict[str, Range]:
+    """`ranges_around`, with one range a column for tables whose columns are very different."""
+    return {name: _around(values, uneven(values)) for name, values in feeds.items()}
+
+
+def uneven(values: np.ndarray) -> bool:
+    """Is it a table of which some columns are far larger than others, or far from zero?"""
+    if values.ndim != 2 or not 1 < values.shape[1] <= _MOST_COLUMNS:
+        return False
+    low, high = _extremes(values, True)
+    exponents = np.log2(np.maximum(high, -low), where=(low != 0) | (high != 0), out=np.zeros(low.shape))
+    return bool(_far(low, high).any() or np.ptp(exponents) > _UNEVEN)
+
+
+def _around(values: np.ndarray, columns: bool) -> Range:
+    """-2^e : 2^e, 2^-10 at least; or multiples of a power of two that is as wide as the data."""
+    low, high = _extremes(values, columns)
+    ends = np.exp2(np.ceil(np.log2(np.maximum(np.maximum(high, -low), _SMALLEST))))
+    wide = np.exp2(np.ceil(np.log2(np.maximum(high - low, _SMALLEST))))
+    first = np.floor(low / wide)
+    last = np.maximum(np.ceil(high / wide), first + 1)
+    far = _far(low, high)
+    least, most = np.where(far, first * wide, -ends), np.where(far, last * wide, ends)
+    if least.ndim == 0:
+        return float(least), float(most)
+    return tuple(least.tolist()), tuple(most.tolist())
+
+
+def _extremes(values: np.ndarray, columns: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest of all, or of each column; 0 where there is none."""
+    rows = values.reshape(-1, values.shape[-1] if columns else 1).astype(np.float64)
+    there = np.isfinite(rows)
+    low = np.where(there, rows, np.inf).min(axis=0)
+    high = np.where(there, rows, -np.inf).max(axis=0)
+    some = there.any(axis=0)
+    low, high = np.where(some, low, 0.0), np.where(some, high, 0.0)
+    return (low, high) if columns else (low[0], high[0])
+
+
+def _far(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Is zero many times further away than the data are wide?  One value alone is taken as its size."""
+    nearest = np.where((low > 0) | (high < 0), np.minimum(np.abs(low), np.abs(high)), 0.0)
+    return np.asarray((high > low) & (nearest > _FAR * (high - low)))
 
 
 def bounded_by(graph: Graph, feeds: Feeds) -> Graph:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mpc.compiler.calibrate import MARGIN, bounded_by, ranges_around
+from mpc.compiler.calibrate import MARGIN, bounded_by, suited_ranges
+from mpc.compiler.columns import separate_columns
 from mpc.compiler.graph import Graph, Origin, Range
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import Shapes, import_model
@@ -63,7 +64,7 @@ def compile_model(
     Args:
         ranges: (low, high) in the model's units by input name, each end one number or one a
             column; they win over those the model declares in its metadata (`mpc.range.NAME`).
-            Undeclared inputs take -32:32, or a power of two around their samples.
+            Undeclared inputs take -32:32, or powers of two around their samples.
         samples: data of every input, for a model whose bounds cannot be proved, or only so loosely
             that precision suffers: its sums and products are then bounded by what they are on the
             samples, times a margin, and a note says so.
@@ -74,7 +75,7 @@ def compile_model(
         ModelError: the file, a node, or a bound is refused.
     """
     graph = import_model(load_model(Path(path)), dict(ranges or {}), {**_shapes(samples or {}), **(shapes or {})})
-    around = {} if samples is None else ranges_around(samples)
+    around = {} if samples is None else suited_ranges(samples)
     undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
     graph.inputs = [
         replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs
@@ -84,7 +85,7 @@ def compile_model(
     roles = roles or Roles()
     _require_known(roles.owners, [given.name for given in graph.inputs], "input")
     _require_known(roles.readers, [out.name for out in graph.outputs], "output")
-    graph = run_passes(graph)
+    graph = separate_columns(run_passes(graph))
     lowered, notes = _lower(graph, roles, samples)
     return Compiled(lowered.plan, lowered.weights, lowered.origins, lowered.errors, undeclared, notes)
 

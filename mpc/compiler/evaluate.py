@@ -22,7 +22,9 @@ def evaluate(graph: Graph, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[No
     """
     rows = next((feeds[g.name].shape[g.shape.index(BATCH)] for g in graph.inputs if BATCH in g.shape), 1)
     last = {name: number for number, node in enumerate(graph.nodes) for name in node.reads}
-    values = {name: np.asarray(value, dtype=np.float64) for name, value in feeds.items()}
+    values = {
+        given.name: (np.asarray(feeds[given.name], np.float64) - given.offset) * given.factor for given in graph.inputs
+    }
     for number, node in enumerate(graph.nodes):
         shape = tuple(rows if size == BATCH else int(size) for size in node.shape)
         value = _OPERATORS[node.op](node.attributes, shape, *(values[name] for name in node.reads))
@@ -93,6 +95,7 @@ _OPERATORS: dict[str, Callable[..., Reals]] = {
     "transpose": lambda node, shape, x: x.transpose(node["axes"]),
     "concat": lambda node, shape, *xs: np.concatenate(xs, axis=node["axis"]),
     "take": _take,
+    "columns": lambda node, shape, x: np.broadcast_to(x * node["weight"] + node["bias"], shape),
     "constant": lambda node, shape: np.broadcast_to(node["weight"], shape),
     "round": lambda node, shape, x: x,
     "relu": lambda node, shape, x: np.maximum(x, 0),

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from mpc.errors import ModelError
 from mpc.wires import Dimension
 
@@ -54,10 +56,11 @@ class Node:
         concat      axis
         take        axis, indices; -1 stands for zero
         constant    weight: the same for every row, secret; reads nothing
+        columns     weight, powers of two, and bias, which vary along one axis at most: x weight + bias, public
         round       to about 16 fractional bits, if there are more
         relu
-        step        levels: [x >= level], one more axis; bits: compared on so many at most, else on about 20
-                    fractional ones
+        step        levels: [x >= level], one more axis; bits: compared on so many at most, else on about
+                    `fraction` (20) fractional ones
         function    name: a key of `functions.FUNCTIONS`, elementwise; parameters
         maximum     over the last axis, which stays with size 1; rectify: and zero
         argmax      along the last axis; last: ties go to the last index; bits: as of a step
@@ -85,12 +88,31 @@ class GraphInput:
     Args:
         declared: (low, high) in the model's units, each one number or one a column of the last
             axis; None where undeclared.
+        offset, exponent: its wire holds (x - offset) 2^-exponent, of whole numbers x - offset; one number or one a
+            column.  See `columns`.
     """
 
     name: str
     shape: Shape
     dtype: str
     declared: Range | None = None
+    offset: End = 0.0
+    exponent: End = 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Does it hold whole numbers?"""
+        return self.dtype.startswith(("int", "uint", "bool"))
+
+    @property
+    def encoded(self) -> bool:
+        """Has it units or offsets?"""
+        return bool(np.any(self.offset) or np.any(self.exponent))
+
+    @property
+    def factor(self) -> np.ndarray:
+        """What x - offset is multiplied with, before the wire's scale."""
+        return np.exp2(np.zeros(np.shape(self.exponent)) if self.whole else -np.asarray(self.exponent, np.float64))
 
     @property
     def range(self) -> Range:

@@ -32,8 +32,13 @@ LEAST_FRACTION_BITS = 12
 COMPARED_BITS = 24
 """A comparison on up to so many bits opens one byte (four chunks of six)."""
 _INPUT_FRACTION = 28
+_UNIT_FRACTION = 34
+"""The same of an input whose columns have units: in parts of what they can be."""
 _COMPARED_FRACTION = 44
 _LONGEST_COMPARED = 56
+_WHOLE_BITS = 54
+"""Of columns of very different size in one unit."""
+_LEAST_UNIT_FRACTION = 16
 _LONGEST_INPUT = 44
 _PRODUCT_BITS = 52
 _FINEST_PRODUCT = 48
@@ -189,16 +194,17 @@ class Lowering:
     # -- the ends
 
     def enter(self, given: GraphInput) -> PlanInput:
-        """The wire of an input; integers are exact."""
+        """The wire of an input, in its units; integers are exact."""
         shape = static(given.shape)
-        low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), shape) for end in given.range)
-        scale = Fraction(1) if given.dtype.startswith(("int", "uint", "bool")) else self._input_scale(given, low, high)
+        low, high = (np.broadcast_to(end, shape) for end in _entered(given))
+        scale = Fraction(1) if given.whole else self._input_scale(given, low, high)
         rounding = 0.0 if scale == 1 else ROUNDING
         interval = Interval(np.rint(low * float(scale)), np.rint(high * float(scale)), np.full(shape, rounding))
         self.origin = Origin(given.name, "input")
         value = self.add("input", given.shape, scale, interval, holders=(self.roles.owner(given.name),))
         self.values[given.name] = value
-        return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range))
+        units = {name: _as_fractions(end) for name, end in (("offset", given.offset), ("factor", given.factor))}
+        return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range), **units)
 
     def _input_scale(self, given: GraphInput, low: np.ndarray, high: np.ndarray) -> Fraction:
         size = np.maximum(np.abs(low), np.abs(high))
@@ -206,8 +212,19 @@ class Lowering:
         readers = list(self.graph.readers(given.name))
         if readers and all(reader.attributes.get("signs") for reader in readers):
             return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - most)
-        fraction = min(_INPUT_FRACTION, self._balanced_fraction(given.name, size))
+        finest = _UNIT_FRACTION if given.encoded else _INPUT_FRACTION
+        fraction = min(finest, self._balanced_fraction(given.name, size), self._whole_fraction(given))
         return Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
+
+    def _whole_fraction(self, given: GraphInput) -> int:
+        """Fractional bits that leave an input room to be read in the model's own units, if somebody does that."""
+        least = 0
+        for node in self.graph.readers(given.name):
+            if node.op == "columns":
+                size = np.max(np.abs(node.attributes["bias"])) + np.max(node.attributes["weight"])
+                spread = math.frexp(float(size))[1] - log2(Fraction(float(node.attributes["weight"].min())))
+                least = max(least, spread)
+        return max(_LEAST_UNIT_FRACTION, _WHOLE_BITS - least) if least else _LONGEST_INPUT
 
     def _balanced_fraction(self, name: str, size: np.ndarray) -> int:
         """Fractional bits of an input that leave its first layer's weights as many as do them equally good.
@@ -353,10 +370,21 @@ class Lowering:
 
 def fractions(declared: Range) -> dict[str, tuple[Fraction, ...]]:
     """A declared range as a plan has it."""
-    return {
-        side: tuple(map(Fraction, np.atleast_1d(end).tolist()))
-        for side, end in zip(("low", "high"), declared, strict=True)
-    }
+    return {side: _as_fractions(end) for side, end in zip(("low", "high"), declared, strict=True)}
+
+
+def _as_fractions(values: np.ndarray | float | tuple[float, ...]) -> tuple[Fraction, ...]:
+    return tuple(map(Fraction, np.atleast_1d(values).tolist()))
+
+
+def _entered(given: GraphInput) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of what enters in its units; those of a narrow type round, perhaps outwards."""
+    ends = []
+    for end, outer in zip(given.range, (np.minimum, np.maximum), strict=True):
+        exact = np.asarray(end, dtype=np.float64)
+        typed = exact.astype(given.dtype).astype(np.float64) if given.dtype.startswith("float") else exact
+        ends.append((outer(exact, typed) - given.offset) * given.factor)
+    return ends[0], ends[1]
 
 
 def product_of(node: Node) -> Product:

@@ -31,6 +31,15 @@ def merge(first: Node, second: Node, shape: Shape) -> Node | None:
     return replace(second, op=op, reads=first.reads, attributes=found)
 
 
+def absorbed(first: Attributes, second: Node, shape: Shape) -> Attributes | None:
+    """What changes of a linear node if it reads x, of this shape, where it read x weight + bias; None if it cannot."""
+    scaling = Node("scale", (), "", shape, second.origin, first)
+    found: Attributes | None = _MERGES["scale", second.op](scaling, second, shape)
+    if found is not None and second.op == "matmul" and found["bias"].shape[:-1].count(1) == found["bias"].ndim - 1:
+        found["bias"] = found["bias"].reshape(-1)
+    return found
+
+
 def _scale_scale(first: Node, second: Node, shape: Shape) -> Attributes | None:
     a, b = first.attributes, second.attributes
     return {"weight": a["weight"] * b["weight"], "bias": a["bias"] * b["weight"] + b["bias"]}

@@ -9,6 +9,7 @@ way in from outside.
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from mpc.gates.base import Gate, Name, to_dict
 from mpc.gates.input import Input
 from mpc.wires import Dimension, Frozen, Scale, Wire
 
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 FIELD: Literal["2^61-1"] = "2^61-1"
 DataType = Literal[
     "float32",
@@ -48,6 +49,7 @@ class PlanInput(Frozen):
     Args:
         low, high: the declared range, in the model's units: one number, or one a column of the
             last axis; the owner's client checks it.
+        offset, factor: the wire holds (x - offset) factor of an input x: one number, or one a column.
     """
 
     name: Name
@@ -55,6 +57,8 @@ class PlanInput(Frozen):
     dtype: DataType
     low: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)]
     high: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)]
+    offset: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(0),)
+    factor: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(1),)
 
 
 class PlanOutput(Frozen):
@@ -77,7 +81,7 @@ class PlanOutput(Frozen):
 class Plan(Frozen):
     """See the module.  `wires` are in the order in which `gates` write them."""
 
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     field: Literal["2^61-1"] = FIELD
     inputs: Annotated[tuple[PlanInput, ...], Field(max_length=256)]
     outputs: Annotated[tuple[PlanOutput, ...], Field(min_length=1, max_length=256)]

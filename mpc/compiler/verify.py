@@ -9,7 +9,7 @@ from mpc.gates.input import Input
 from mpc.wires import BATCH, Masking
 
 if TYPE_CHECKING:
-    from mpc.compiler.plan import Plan
+    from mpc.compiler.plan import Plan, PlanInput
 
 MAX_ELEMENTS = 1 << 28
 
@@ -86,6 +86,7 @@ def _check_ends(plan: Plan) -> None:
             raise PlanError(f"input {given.name!r}: the declared range does not fit its columns")
         if any(low >= high for low, high in zip(given.low, given.high, strict=True)):
             raise PlanError(f"input {given.name!r}: the declared range is empty")
+        _check_units(plan, given)
     released = {out.wire for out in plan.outputs}
     for out in plan.outputs:
         wire = plan.wire.get(out.wire)
@@ -98,6 +99,15 @@ def _check_ends(plan: Plan) -> None:
     for wire in plan.wires:
         if wire.holders and wire.name not in released | entered | stored:
             raise PlanError(f"the wire {wire.name!r} has holders but is neither input nor output")
+
+
+def _check_units(plan: Plan, given: PlanInput) -> None:
+    columns = plan.wire[given.wire].shape[-1:]
+    for values in (given.offset, given.factor):
+        if len(values) != 1 and (len(values),) != columns:
+            raise PlanError(f"input {given.name!r}: its units do not fit its columns")
+    if any(factor <= 0 for factor in given.factor):
+        raise PlanError(f"input {given.name!r}: a unit is not positive")
 
 
 def _count(shape: tuple[object, ...]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpc.compiler.calibrate import ranges_around
+from mpc.compiler.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.compile import DEFAULT_RANGE, PRECISE, Compiled, compile_model
 from mpc.compiler.declared import declared_ranges
 from mpc.compiler.graph import Range
@@ -17,6 +17,8 @@ from mpc.errors import ModelError
 from parties.cli.display import Display
 
 Feeds = dict[str, np.ndarray]
+_LISTED = 8
+"""Ranges of columns that a note lists."""
 
 
 def compile_for_data(
@@ -30,7 +32,8 @@ def compile_for_data(
     """Compile; inputs that nobody declared a range for take the default, as everywhere.
 
     Where this data does not fit it, bounds cannot be proved for it, or precision suffers, they take a power of two
-    around all of the input, or around each column, said aloud.
+    around all of the input, or a range for each column, said aloud.  Columns of very different size have ranges of
+    their own from the start.
     """
     names = input_names(model)
     shapes = {**{name: (None, *values.shape[1:]) for name, values in feeds.items()}, **shapes}
@@ -38,53 +41,69 @@ def compile_for_data(
     missing = {name: values for name, values in feeds.items() if name not in known and _measurable(values)}
     for name in names:
         if name not in known and name not in feeds:
-            display.say(f"note: no range is declared for input {name!r}; -32:32 is taken (--range {name}=LOW:HIGH)")
+            display.say(_told(name, None))
     samples = feeds if len(feeds) == len(names) else {}
     if not missing:
-        return noted(display, _best(model, declared, [("", {})], roles, samples, shapes)[0])
-    fits = all(np.abs(values).max() <= DEFAULT_RANGE[1] for values in missing.values())
-    candidates: list[tuple[str, dict[str, Range]]] = [("", {})] if fits else []
-    candidates.append(("a power of two around this data is taken", ranges_around(missing)))
-    candidates.append(("a power of two around each column of this data is taken", ranges_around(missing, columns=True)))
-    compiled, form = _best(model, declared, candidates, roles, samples, shapes)
-    low, high = DEFAULT_RANGE
+        return noted(display, _best(model, declared, [{}], roles, samples, shapes)[0])
+    even = not any(map(uneven, missing.values()))
+    fits = even and all(np.abs(values).max() <= DEFAULT_RANGE[1] for values in missing.values())
+    candidates: list[dict[str, Range]] = [{}] if fits else []
+    candidates += [suited_ranges(missing), ranges_around(missing, columns=True)]
+    compiled, taken = _best(model, declared, candidates, roles, samples, shapes)
     for name in missing:
-        seen = f"{form}, and the parties see it in the plan" if form else f"{low:g}:{high:g} is taken"
-        display.say(f"note: no range is declared for input {name!r}; {seen} (--range {name}=LOW:HIGH declares one)")
+        display.say(_told(name, taken.get(name)))
     return noted(display, compiled)
 
 
 def _best(
     model: Path,
     declared: dict[str, Range],
-    candidates: list[tuple[str, dict[str, Range]]],
+    candidates: list[dict[str, Range]],
     roles: Roles,
     samples: Feeds,
     shapes: Shapes,
-) -> tuple[Compiled, str]:
-    """The first ranges for which the model compiles and is precise, else the most precise; and what they are.
+) -> tuple[Compiled, dict[str, Range]]:
+    """The first ranges for which the model compiles and is precise, else the most precise; and these ranges.
 
     If none does, bounds are calibrated on the data itself, if all of it is here.
     """
-    found: list[tuple[Compiled, str]] = []
+    found: list[tuple[Compiled, dict[str, Range]]] = []
     refusals: list[ModelError] = []
-    for form, around in candidates:
+    for around in candidates:
         try:
-            found.append((compile_model(model, {**declared, **around}, roles, shapes=shapes), form))
+            found.append((compile_model(model, {**declared, **around}, roles, shapes=shapes), around))
         except ModelError as error:
             refusals.append(error)
             continue
         if max(found[-1][0].errors.values()) <= PRECISE:
             return found[-1]
     if samples and all(_measurable(values) for values in samples.values()):
-        form, around = next((one for one in candidates if one[0]), candidates[0])
+        around = next((one for one in candidates if one), candidates[0])
         try:
-            found.append((compile_model(model, {**declared, **around}, roles, samples, shapes), form))
+            found.append((compile_model(model, {**declared, **around}, roles, samples, shapes), around))
         except ModelError as error:
             refusals.append(error)
     if not found:
         raise refusals[-1]
     return min(found, key=lambda one: max(one[0].errors.values()))
+
+
+def _told(name: str, taken: Range | None) -> str:
+    """Which range an input took that nobody declared one for, and who sees it."""
+    declare = f"--range {name}=LOW:HIGH"
+    if taken is None:
+        low, high = DEFAULT_RANGE
+        return f"note: no range is declared for input {name!r}; {low:g}:{high:g} is taken ({declare} declares one)"
+    low, high = (np.atleast_1d(np.asarray(end)).tolist() for end in taken)
+    listed = [f"{a:.10g}:{b:.10g}" for a, b in zip(low, high, strict=True)]
+    more = f", and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    around = "each column of this data" if len(listed) > 1 else "this data"
+    seen = ", ".join(listed[:_LISTED]) + more
+    declare += ",LOW:HIGH,... declare them" if len(listed) > 1 else " declares one"
+    return (
+        f"note: no range is declared for input {name!r}; a power of two around {around} is taken, and the parties see "
+        f"it in the plan: {seen} ({declare})"
+    )
 
 
 def _measurable(values: np.ndarray) -> bool:

@@ -22,12 +22,12 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-from mpc import fixedpoint
 from mpc.compiler.compile import Ranges, compile_model
 from mpc.errors import MpcError, PlanError
 from mpc.interpret.world import World
 from mpc.prg import Seed
 from parties.client import check_feeds, read_output
+from parties.feeds import to_integers
 
 TABLE = Path(__file__).with_name("table.json")
 PARTIES = 2
@@ -236,7 +236,7 @@ def in_world(path: Path, ranges: Ranges, feeds: Feeds) -> Feeds:
     compiled = compile_model(path, ranges)
     plan = compiled.plan
     batch = check_feeds(plan, feeds)
-    integers = {given.wire: fixedpoint.encode(feeds[given.name], plan.wire[given.wire].scale) for given in plan.inputs}
+    integers = to_integers(plan, feeds, list(feeds))
     opened = World(plan, compiled.weights, PARTIES, Seed(bytes(32))).run(integers, batch).outputs
     bound = plan.bind(batch)
     return {out.name: read_output(out, bound, opened[out.wire]) for out in bound.outputs}

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from mpc import fixedpoint
 from mpc.compiler.compile import Compiled, Ranges, compile_model
 from mpc.cost import plan_cost
 from mpc.interpret import reference
 from mpc.interpret.world import World
 from parties.client import check_feeds, read_output
+from parties.feeds import to_integers
 from tests.support.worlds import seed
 
 Feeds = dict[str, np.ndarray]
@@ -23,7 +23,7 @@ def encrypted(compiled: Compiled, feeds: Feeds, parties: int = 2) -> list[Any]:
     """The world's outputs, read as a recipient reads them; bit for bit the reference's, at the predicted cost."""
     plan = compiled.plan
     batch = check_feeds(plan, feeds)
-    integers = {g.wire: fixedpoint.encode(feeds[g.name], plan.wire[g.wire].scale) for g in plan.inputs}
+    integers = to_integers(plan, feeds, list(feeds))
     run = World(plan, compiled.weights, parties, seed(5)).run(integers, batch)
     bound = plan.bind(batch)
     expected = reference.evaluate(bound, {**compiled.weights, **integers}, lambda wire, _: run.public[wire])

@@ -84,8 +84,8 @@ OTHER_ENCODINGS: dict[str, Callable[[dict], bytes]] = {
     "another order within a gate": lambda c: GOLDEN.replace(
         b'{"kind":"input","lifetime":"session"', b'{"lifetime":"session","kind":"input"', 1
     ),
-    "a key twice, equal": lambda c: GOLDEN.replace(b'"version":1', b'"version":1,"version":1', 1),
-    "a key twice, different": lambda c: GOLDEN.replace(b'"version":1', b'"version":2,"version":1', 1),
+    "a key twice, equal": lambda c: GOLDEN.replace(b'"version":2', b'"version":2,"version":2', 1),
+    "a key twice, different": lambda c: GOLDEN.replace(b'"version":2', b'"version":3,"version":2', 1),
     "a gate's key twice": lambda c: GOLDEN.replace(b'"shift":24', b'"shift":2,"shift":24', 1),
     "text not escaped": lambda c: dump(c, ensure_ascii=False),
     "a needless escape": lambda c: GOLDEN.replace(b'"model', b'"\\u006dodel', 1),
@@ -93,8 +93,8 @@ OTHER_ENCODINGS: dict[str, Callable[[dict], bytes]] = {
     "a float": lambda c: GOLDEN.replace(b'"shift":24', b'"shift":24.0', 1),
     "an exponent": lambda c: GOLDEN.replace(b'"shift":24', b'"shift":24e0', 1),
     "a string for a number": lambda c: GOLDEN.replace(b'"shift":24', b'"shift":"24"', 1),
-    "true for one": lambda c: GOLDEN.replace(b'"version":1', b'"version":true', 1),
-    "a float for one": lambda c: GOLDEN.replace(b'"version":1', b'"version":1.0', 1),
+    "true for one": lambda c: GOLDEN.replace(b'"axis":1', b'"axis":true', 1),
+    "a float for one": lambda c: GOLDEN.replace(b'"axis":1', b'"axis":1.0', 1),
     "minus zero": lambda c: GOLDEN.replace(b'"sines":[0,', b'"sines":[-0,', 1),
     "false for zero": lambda c: GOLDEN.replace(b'"sines":[0,', b'"sines":[false,', 1),
     "a scale as a number": lambda c: GOLDEN.replace(b'"scale":"65536"', b'"scale":65536', 1),
@@ -287,7 +287,9 @@ def test_a_gate_that_is_no_object_is_refused(gate: Any) -> None:
     assert "not an object" in refused(dump(put(content(), ("gates", 0), gate))).what
 
 
-@pytest.mark.parametrize(("key", "value"), [("version", 2), ("version", 0), ("field", "2^31-1"), ("field", "")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("version", 1), ("version", 3), ("version", 0), ("field", "2^31-1"), ("field", "")]
+)
 def test_another_version_or_field_is_refused(key: str, value: Any) -> None:
     assert key in refused(dump(put(content(), (key,), value))).what
 

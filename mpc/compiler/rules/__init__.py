@@ -81,6 +81,7 @@ _RULES: dict[str, Rule] = {
     "transpose": maps.transpose,
     "concat": maps.concat,
     "take": maps.take,
+    "columns": maps.columns,
     "round": maps.round_,
     "relu": comparisons.relu,
     "step": comparisons.step,

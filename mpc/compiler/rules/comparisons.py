@@ -27,7 +27,8 @@ def step(state: Lowering, node: Node) -> Value:
     limit = (1 << x.wire.bits) - 1
     levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale))) for level in node.attributes["levels"])
     spare = 2 if any(levels) else 1
-    shift = max(0, min(log2(x.scale) - _STEP_FRACTION, x.wire.bits - 8), x.wire.bits + spare - 48)
+    fraction = node.attributes.get("fraction", _STEP_FRACTION)
+    shift = max(0, min(log2(x.scale) - fraction, x.wire.bits - 8), x.wire.bits + spare - 48)
     if "bits" in node.attributes:
         shift = max(0, x.wire.bits + spare - node.attributes["bits"])
     interval = Interval.between(0, 1, static(node.shape))

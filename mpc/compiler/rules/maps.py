@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
+from mpc import fixedpoint
 from mpc.compiler.graph import Node
-from mpc.compiler.lower import LINEAR_BITS, Lowering, Value, known_interval, log2
-from mpc.compiler.ranges import joined
+from mpc.compiler.lower import LINEAR_BITS, Lowering, Value, known_interval, log2, static
+from mpc.compiler.ranges import Interval, joined
 
 _FACTOR_BITS = 18
 _FINEST_FACTOR = 26
@@ -72,6 +74,35 @@ def weigh(state: Lowering, node: Node) -> Value:
     return state.add(
         "weigh", node.shape, x.scale * unit, x.interval.times(along), x=x.wire.name, axis=axis, factors=tuple(factors)
     )
+
+
+def columns(state: Lowering, node: Node) -> Value:
+    """x weight + bias, column by column: integers times powers of two, read at the scale of the smallest."""
+    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    sign, least = (1 if weight.min() > 0 else -1), float(np.abs(weight).min())
+    factors = [round(each) for each in (weight / least).reshape(-1).tolist()]
+    unit = Fraction(least)
+    reach = max(
+        x.wire.bits + log2(Fraction(max(map(abs, factors)))), _bits_of(float(np.abs(bias).max()), x.scale / unit)
+    )
+    if reach > LINEAR_BITS:
+        x = state.shorten(x, log2(x.scale) - (reach - LINEAR_BITS))
+    scale, interval = x.scale / unit, x.interval
+    if len(factors) > 1:
+        axis, interval = int(np.argmax(weight.shape)), interval.times(weight / least)
+        x = state.add("weigh", x.shape, scale, interval, x=x.wire.name, axis=axis, factors=tuple(factors))
+        sign = 1
+    settings: dict[str, Any] = {"xs": (x.wire.name,), "factors": (sign,)}
+    interval = interval.times(sign)
+    if bias.any():
+        offset = fixedpoint.encode(bias, scale, "an offset")
+        interval = interval.plus(Interval.exactly(offset)).broadcast_to(static(node.shape))
+        settings["stored"] = state.stored(offset, scale)
+    return state.add("combine", node.shape, scale, interval, **settings)
+
+
+def _bits_of(size: float, scale: Fraction) -> int:
+    return math.frexp(size * float(scale))[1] + 1
 
 
 def reshape(state: Lowering, node: Node) -> Value:

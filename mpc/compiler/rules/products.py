@@ -125,7 +125,7 @@ def _magnitude(weight: np.ndarray) -> int:
 def scale(state: Lowering, node: Node) -> Value:
     """Secret constants; a lone simple factor, like 2 or 1/8, is public, and then nothing is multiplied."""
     x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
-    factor = _simple(weight)
+    factor = simple_factor(weight)
     if factor is None:
         return affine(state, node)
     if factor == 0:
@@ -154,7 +154,7 @@ def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
     return x
 
 
-def _simple(weight: np.ndarray) -> Fraction | None:
+def simple_factor(weight: np.ndarray) -> Fraction | None:
     """The one factor that all elements have, if it is a small fraction or the root of one; else None."""
     value = float(weight.flat[0])
     if weight.size > 1 and (weight != value).any():
