@@ -1,7 +1,7 @@
 """Compile every kernel once, for every array type the protocols give it: `python -m mpc.warmup`.
 
-numba compiles a function the first time it meets an argument type and keeps the result beside
-the source (or in the user's cache).  An array that may not be written to is a type of its own:
+numba compiles a function the first time it meets an argument type and keeps the result in this
+user's cache (`mpc/kernel_cache.py`).  An array that may not be written to is a type of its own:
 what came from outside, a masked input or a correction, is one.  So the field's arithmetic meets
 both in every combination, and every gate that calls a kernel reads an input and a computed wire,
 at one and at two bytes a comparison, in a small session among two parties.
@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from mpc import encoding, tables
+from mpc import encoding, kernel_cache, tables
 from mpc import field as fp
 from mpc.compiler.plan import Plan, PlanInput, PlanOutput
 from mpc.convolution import Filters, convolve
@@ -35,7 +35,13 @@ _OWNER = ("warmup",)
 
 
 def warm_up() -> None:
-    """Use every kernel with every type it is called with."""
+    """Use every kernel with every type it is called with; of several processes that find nothing compiled, one
+    compiles and the others wait for it."""
+    with kernel_cache.compiling(kernel_cache.place()):
+        _use_kernels()
+
+
+def _use_kernels() -> None:
     _arithmetic()
     plan = _plan()
     weights = {gate.out: np.ones(plan.wire[gate.out].sizes, dtype=np.int64) for gate in plan.weights}

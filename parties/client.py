@@ -11,11 +11,12 @@ Where others enter inputs or receive outputs, they join: `Cluster.connect("bob.t
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -91,7 +92,14 @@ class Cluster(_Closing):
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     @classmethod
-    def local(cls, parties: int = 3, threads: int = 1, clients: Sequence[str] = (), link: Link | None = None) -> Self:
+    def local(
+        cls,
+        parties: int = 3,
+        threads: int = 1,
+        clients: Sequence[str] = (),
+        link: Link | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Self:
         """Start a provider and `parties` parties on this machine, as processes of their own.
 
         They end with this object, or with this process.
@@ -99,6 +107,7 @@ class Cluster(_Closing):
         Args:
             clients: names of others who may take part, each with a certificate and a `client_file`.
             link: what lies between any two processes, for measuring; nothing if None.
+            say: told what takes long the first time: a line on stderr if None.
 
         Raises:
             ConfigError: a daemon does not start.
@@ -108,7 +117,7 @@ class Cluster(_Closing):
         try:
             layout = LocalLayout.create(folder, parties, threads=threads, clients=clients, relayed=link is not None)
             relay = Relay(layout.routes, link) if link else None
-            launcher.start(layout)
+            launcher.start(layout, say=say or _say)
             cluster = cls(load(ClusterConfig, layout.cluster_file), layout, relay)
         except BaseException:
             if layout is not None:
@@ -248,6 +257,10 @@ class Cluster(_Closing):
         self.parties.close()
         if self._layout is not None:
             _tear_down(self._layout, self.relay)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"mpc: {text}\n")
 
 
 def _tear_down(layout: LocalLayout, relay: Relay | None) -> None:

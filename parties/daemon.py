@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 
 import grpc
 
-from mpc import warmup
+from mpc import kernel_cache, warmup
 from mpc.errors import EntropyError
 from parties import entropy, launcher, telemetry
 from parties.certificates import Identity, private_folder
@@ -128,6 +128,8 @@ def _serve(
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: life.stop.set())
+    if not (kernels := kernel_cache.place()).complete:
+        telemetry.logger().info("compiling kernels, about a minute", folder=kernels.folder, note=kernels.note)
     warmup.warm_up()
     server = serve(identity, config.listen, register, config.limits.max_plan_bytes, _workers(config))
     launcher.announce_ready(config.data_dir)

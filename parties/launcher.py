@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from mpc.errors import ConfigError
+from parties import warming
 from parties.config import Endpoint, PartyConfig, ProviderConfig, load, write_atomic
 from parties.layout import LocalLayout, Member, Role, refuse_running
 from parties.pids import birth_of, children, pid_file, record_of, running, signal_group
@@ -30,6 +31,8 @@ from parties.pids import birth_of, children, pid_file, record_of, running, signa
 PARENT_PIPE = "MPC_PARENT_PIPE"
 READY = "ready"
 _POLL = 0.05  # seconds
+_COMPILING = 10
+"""How many times as long daemons take to start where nothing that was compiled can be kept."""
 # Settings that tell one process from another: from the user's environment they would hit all alike.
 _PER_PROCESS = ("NAME", "LISTEN", "DATA_DIR", "TLS_", "PROVIDER_", "PEERS", "PARTIES", "POLICY_", "METRICS")
 
@@ -55,14 +58,22 @@ def daemon_command(member: Member) -> list[str]:
 
 
 def start(
-    layout: LocalLayout, *, detach: bool = False, deadline: float = 60, command: Command = daemon_command
+    layout: LocalLayout,
+    *,
+    detach: bool = False,
+    deadline: float = 60,
+    command: Command = daemon_command,
+    say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Start every daemon and wait, at most `deadline` seconds, until all of them serve.
 
-    A daemon says so with `announce_ready`; a probe of its port would only log a failed TLS handshake.
+    What they need compiled is compiled before, which does not count; `say` is told of it.  A daemon says that it
+    serves with `announce_ready`; a probe of its port would only log a failed TLS handshake.
     If one fails, or the wait is interrupted, all are stopped.  Raises ConfigError.
     """
     refuse_running(layout)
+    if not warming.warm(say):
+        deadline *= _COMPILING
     _cut_lifeline(layout)  # of an earlier start, all of whose daemons are gone
     reader, writer = (None, None) if detach else os.pipe()
     if writer is not None:
@@ -167,13 +178,11 @@ def _spawn(member: Member, argv: list[str], reader: int | None, cores: frozenset
 
 def _environment(member: Member, environ: Mapping[str, str], reader: int | None) -> dict[str, str]:
     dropped = tuple(f"MPC_{prefix}" for prefix in _PER_PROCESS)
-    child = {name: value for name, value in environ.items() if not name.startswith(dropped) and name != PARENT_PIPE}
+    kept = {name: value for name, value in environ.items() if not name.startswith(dropped) and name != PARENT_PIPE}
+    child = warming.environment(kept)
     config = load(ProviderConfig if member.role == "provider" else PartyConfig, member.config, environ=child)
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         child[name] = str(config.threads)
-    root = Path(__file__).parents[1]
-    if root.name != "site-packages":  # a source tree: the daemons run the code their launcher runs
-        child["PYTHONPATH"] = os.pathsep.join(filter(None, (child.get("PYTHONPATH"), str(root))))
     if reader is not None:
         child[PARENT_PIPE] = str(reader)
     return child

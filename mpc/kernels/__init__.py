@@ -1,33 +1,47 @@
 """The compiled loops: everything that numpy would do in more than one pass over memory.
 
-The only package that imports numba.  All functions take and return plain arrays whose
-lengths the callers have checked.  None of them branches on a secret value, reads memory at a
-place that depends on one, or divides by one; tests/unit/test_constant_time.py holds every one
-to that, so a new kernel says there which of its arguments are secret.  Field elements
-are canonical ``uint64`` in ``[0, p)``, p = 2^61 - 1; bits are ``uint8`` 0 or 1.
+The only package that imports numba, and not before one of the loops is used.  All functions take
+and return plain arrays whose lengths the callers have checked.  None of them branches on a secret
+value, reads memory at a place that depends on one, or divides by one;
+tests/unit/test_constant_time.py holds every one to that, so a new kernel says there which of its
+arguments are secret.  Field elements are canonical ``uint64`` in ``[0, p)``, p = 2^61 - 1; bits
+are ``uint8`` 0 or 1.
 
 Constants are typed `np.uint64` throughout: numba promotes `uint64 + 0` to float64.
 """
 
 from __future__ import annotations
 
-from mpc.kernels.arrays import add, add_constant, add_received, count_not_canonical, mask_61, mul, scale, sub, sum_rows
-from mpc.kernels.comparing import deal_nodes, deal_thermometers, look_up, resolve_node, resolve_short_node
-from mpc.kernels.conjunctions import and_nodes, deal_and_nodes
-from mpc.kernels.products import (
-    join_digits,
-    matmul_thin,
-    multiply_patches,
-    recombine,
-    recombine_images,
-    split_digits,
-    split_images,
-    split_limbs,
-)
-from mpc.kernels.scalar import P
-from mpc.kernels.selecting import deal_selected, offset_columns, select
-from mpc.kernels.series import dot_planes, harmonics, turned_coefficients
-from mpc.kernels.tiles import gather_tiles, multiply_points, points_to_tiles, scatter_tiles, tiles_to_points
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpc.kernels.arrays import (
+        add,
+        add_constant,
+        add_received,
+        count_not_canonical,
+        mask_61,
+        mul,
+        scale,
+        sub,
+        sum_rows,
+    )
+    from mpc.kernels.comparing import deal_nodes, deal_thermometers, look_up, resolve_node, resolve_short_node
+    from mpc.kernels.conjunctions import and_nodes, deal_and_nodes
+    from mpc.kernels.products import (
+        join_digits,
+        matmul_thin,
+        multiply_patches,
+        recombine,
+        recombine_images,
+        split_digits,
+        split_images,
+        split_limbs,
+    )
+    from mpc.kernels.scalar import P
+    from mpc.kernels.selecting import deal_selected, offset_columns, select
+    from mpc.kernels.series import dot_planes, harmonics, turned_coefficients
+    from mpc.kernels.tiles import gather_tiles, multiply_points, points_to_tiles, scatter_tiles, tiles_to_points
 
 __all__ = [
     "P",
@@ -67,3 +81,14 @@ __all__ = [
     "tiles_to_points",
     "turned_coefficients",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load numba and all loops when the first one is used: who only compiles a model, or asks, does not wait for it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mpc.kernels import arrays, comparing, conjunctions, products, scalar, selecting, series, tiles
+
+    for module in (arrays, comparing, conjunctions, products, scalar, selecting, series, tiles):
+        globals().update({known: value for known, value in vars(module).items() if known in __all__})
+    return globals()[name]

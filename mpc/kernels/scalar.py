@@ -1,8 +1,4 @@
-"""One element at a time: what every loop is made of, inlined into it.
-
-numba keeps compiled loops beside their own file and looks at that file only: after a change here
-`scripts/setup` throws them away.
-"""
+"""One element at a time: what every loop is made of, inlined into it; and `compiled`, which makes it one."""
 
 from __future__ import annotations
 
@@ -13,12 +9,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from mpc.kernels.caching import compiled as compiled
+
 P = np.uint64((1 << 61) - 1)
 ZERO, ONE, TWO, THREE = (np.uint64(v) for v in range(4))
 S61 = np.uint64(61)
 HALF = np.uint64(1 << 60)
-
-compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @intrinsic

@@ -91,7 +91,7 @@ def bench(
     machine, found = describe_machine(threads=1), []
     with display.stages() as stage:
         stage(f"starting a provider and {parties} parties")
-        with Cluster.local(parties, link=link) as cluster:
+        with Cluster.local(parties, link=link, say=display.say) as cluster:
             through = _describe_link(link, cluster)
             for model in models:
                 names = input_names(model)

@@ -13,6 +13,7 @@ from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
 from parties.client import Cluster
 from parties.ticket import LARGEST
+from parties.warming import warm
 
 
 @click.command()
@@ -44,6 +45,7 @@ def join(
         require_output(output, guest.plan, me)
         feeds = load_inputs(inputs, [given.name for given in guest.plan.inputs], guest.inputs)
         say_roles(display, guest.plan)
+        warm(display.say)
         guest.on_progress = stage.rounds
         stage("waiting for the others, computing on shares")
         named = dict(zip(guest.outputs, guest.run(feeds), strict=True))

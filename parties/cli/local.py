@@ -54,7 +54,7 @@ def up(
     layout = LocalLayout.create(folder, parties, port, clients=clients)
     with display.stages() as stage:
         stage(f"starting a provider and {parties} parties")
-        start(layout, detach=detach)
+        start(layout, detach=detach, say=display.say)
     display.say(f"a provider and {parties} parties serve; cluster file: {layout.cluster_file}")
     for client in layout.clients:
         display.say(f"client {client}: {layout.client_file(client)}")

@@ -37,6 +37,7 @@ from parties.config import ClusterConfig, load, write_atomic
 from parties.feeds import agree_on_batch, check_own, owned, received
 from parties.layout import COORDINATOR
 from parties.roles import SECRET, others, parse_roles
+from parties.warming import warm
 
 
 @click.command()
@@ -102,8 +103,10 @@ def run(
         )
         rows = agree_on_batch(compiled.plan, check_own(compiled.plan, me, feeds), batch)
         require_output(output, compiled.plan, me)
+        if path is not None:
+            warm(display.say)
         stage("connecting" if path is not None else f"starting a provider and {parties} parties")
-        with Cluster.connect(path) if path is not None else Cluster.local(parties or 2) as connected:
+        with Cluster.connect(path) if path is not None else Cluster.local(parties or 2, say=display.say) as connected:
             stage("sharing the weights" if weights == SECRET else "telling the parties the weights")
             started = time.perf_counter()
             session = _open(connected, compiled, who if cluster is None else [], rows if path is not None else None)

@@ -21,7 +21,7 @@ from parties.certificates import Identity
 from parties.config import ClusterConfig, PartyConfig, ProviderConfig, load
 from parties.launcher import spread, start, status, stop
 from parties.layout import LocalLayout, Member, _pick_ports
-from parties.pids import birth_of, children
+from parties.pids import birth_of, children, running
 from parties.policy import Policy
 from tests.support.effort import patient
 
@@ -95,6 +95,23 @@ def test_the_layout_is_configs_that_load_and_certificates_that_fit(tmp_path: Pat
     assert Identity.load(cluster.tls, "coordinator").ca_pem == Identity.load(config.tls).ca_pem
     assert LocalLayout.open(tmp_path / ".mpc") == layout
     assert len({member.address for member in layout.members}) == 4
+
+
+def test_what_is_compiled_first_does_not_count(layout: LocalLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any daemon is there, said aloud; and without a place for it, each has the time to compile its own."""
+    said, deadlines = [], []
+
+    def compiles(say: Callable[[str], None]) -> bool:
+        assert not any(running(member.folder) for member in layout.members)
+        say("compiling")
+        return len(said) == 1
+
+    monkeypatch.setattr(launcher.warming, "warm", compiles)
+    monkeypatch.setattr(launcher, "_await_ready", lambda _, deadline: deadlines.append(deadline))
+    for _ in range(2):
+        start(layout, deadline=7, command=stub(), say=said.append)
+        stop(layout, grace=0.2)
+    assert said == ["compiling"] * 2 and deadlines == [7, 70]
 
 
 def test_others_cannot_enter_or_read(layout: LocalLayout) -> None:
@@ -184,7 +201,7 @@ def test_start_status_stop(layout: LocalLayout, monkeypatch: pytest.MonkeyPatch)
     assert all(os.getpgid(pid) == pid and os.getsid(pid) == pid for pid in pids)
     assert all(line.uptime is not None and 0 <= line.uptime < 60 for line in lines)
     for member in layout.members:
-        assert member.log.read_text() == "started 3,3,3 ['MPC_THREADS']\n"
+        assert member.log.read_text() == "started 3,3,3 ['MPC_KERNEL_CACHE', 'MPC_THREADS']\n"
     with pytest.raises(ConfigError, match="running already"):
         start(layout, command=stub())
     with pytest.raises(ConfigError, match="running already"):

@@ -23,8 +23,7 @@ from tests.support.parties import InProcess, data
 from tests.support.vectors import every_gate
 from tests.support.worlds import make_world
 
-KERNELS = {name: kernel for name, kernel in vars(kernels).items() if isinstance(kernel, Dispatcher)}
-PUBLIC = {name: kernel for name, kernel in KERNELS.items() if not name.startswith("_")}
+PUBLIC = {name: kernel for name in kernels.__all__ if isinstance(kernel := getattr(kernels, name), Dispatcher)}
 
 
 def met() -> set[str]:
