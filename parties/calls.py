@@ -46,7 +46,7 @@ class Reply(Generic[Answer]):
             answer: Answer = self._future.result()
             return answer
         except grpc.RpcError as error:
-            raise from_rpc(error, self._party.name, self._party.address) from None
+            raise self._party.explain(error) from None
         except grpc.FutureCancelledError:
             raise PeerError(f"the call to {self._party.name} was cancelled", peer=self._party.name) from None
 
@@ -65,7 +65,7 @@ class Replies(Generic[Answer]):
         try:
             yield from self._call
         except grpc.RpcError as error:
-            raise from_rpc(error, self._party.name, self._party.address) from None
+            raise self._party.explain(error) from None
 
 
 class PartyClient:
@@ -73,6 +73,7 @@ class PartyClient:
 
     def __init__(self, identity: Identity, peer: Peer) -> None:
         self.name, self.address = peer.name, peer.address
+        self._identity = identity
         self._channel = connect(identity, peer.name, peer.address)
         self._stub = party_pb2_grpc.PartyStub(self._channel)
 
@@ -89,6 +90,10 @@ class PartyClient:
             return start(request, timeout=seconds)
         except ValueError:
             raise SessionError("this client's connection is closed", remedy="connect again") from None
+
+    def explain(self, error: grpc.RpcError) -> MpcError:
+        """The error that a failed call stands for."""
+        return from_rpc(error, self.name, self.address, self._identity)
 
     def close(self) -> None:
         self._channel.close()

@@ -29,7 +29,7 @@ from parties.frames import Chunk
 from parties.manifest import Manifest
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.terms import Terms
-from parties.transport import connect, from_rpc, pieces, room
+from parties.transport import connect, from_rpc, patience, pieces, room
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Dealings:
                     yield provider_pb2.WeightsPart(chunk=piece)
 
         try:
-            self._stub.Weights(parts(), timeout=self._config.deadlines.setup, wait_for_ready=False)
+            self._stub.Weights(parts(), timeout=patience(self._config.deadlines.setup), wait_for_ready=False)
         except grpc.RpcError as error:
-            raise from_rpc(error, provider.name, provider.address) from None
+            raise from_rpc(error, provider.name, provider.address, self._identity) from None
 
     def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
         """The bundle of one run.
@@ -116,10 +116,10 @@ class Dealings:
         expected = most if mine else 0
         request = provider_pb2.DealRequest(session_id=bundle.session, run=bundle.run, batch=bundle.batch, **more)
         try:
-            replies = frames.deal(self._channel, request, self._config.deadlines.setup)
+            replies = frames.deal(self._channel, request, patience(self._config.deadlines.setup))
             first = next(replies)
         except grpc.RpcError as error:
-            raise from_rpc(error, provider.name, provider.address) from None
+            raise from_rpc(error, provider.name, provider.address, self._identity) from None
         except StopIteration:
             raise PeerError("the provider answered nothing", peer=provider.name) from None
         if isinstance(first, Chunk) or first.WhichOneof("part") != "header":
@@ -128,7 +128,7 @@ class Dealings:
             raise IntegrityError("the provider deals more or less than the plan says", peer=provider.name)
         seed = manifest.read_seed(first.header.seed, provider.name)
         digest = CorrectionsDigest(bundle.digest_key(seed), expected)
-        arriving = _Arriving(expected, digest, replies, provider.name, provider.address)
+        arriving = _Arriving(expected, digest, replies, self._identity, provider.name, provider.address)
 
         def finish() -> Receipt:
             end, found = arriving.finish()
@@ -155,11 +155,12 @@ class _Arriving:
         size: int,
         digest: CorrectionsDigest,
         parts: Iterable[provider_pb2.DealPart | Chunk],
+        identity: Identity,
         provider: str,
         address: str,
     ) -> None:
         self.size = size
-        self._provider, self._address = provider, address
+        self._identity, self._provider, self._address = identity, provider, address
         self._data, self._filled = room(size), 0
         self._digest = digest
         self._end: provider_pb2.DealEnd | None = None
@@ -198,7 +199,7 @@ class _Arriving:
             if self._filled < self.size:
                 raise PeerError(f"{self._filled} of {self.size} bytes of corrections arrived", peer=self._provider)
         except grpc.RpcError as error:
-            self._fail(from_rpc(error, self._provider, self._address))
+            self._fail(from_rpc(error, self._provider, self._address, self._identity))
         except MpcError as error:
             self._fail(error)
         except Exception as error:

@@ -223,7 +223,12 @@ class Link:
         elif body == "abort":
             cls = by_code(frame.abort.code)
             about = _name(frame.abort.about) or self.peer
-            raise cls(f"{self.peer} ended the session ({cls.code}, about {about})", peer=about)
+            raise cls(
+                f"{self.peer} ended the session ({cls.code}, about {about})",
+                cause=f"the log of {self.peer} says more",
+                remedy="mpc doctor, then start a new session",
+                peer=about,
+            )
         else:
             raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
 
@@ -253,7 +258,10 @@ class Link:
                 raise self._error
             if time.monotonic() >= deadline:
                 raise DeadlineError(
-                    f"{self.peer} did not join the session in time", cause="it is not running", peer=self.peer
+                    f"{self.peer} did not join the session in time",
+                    cause="it is stopped or busy, or cannot reach this party",
+                    remedy="mpc doctor says which way is closed",
+                    peer=self.peer,
                 )
 
     def _fail(self, error: MpcError) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import grpc
 
 from mpc.compiler.plan import Plan
-from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
+from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
 from parties import entropy, frames
 from parties.certificates import Identity
 from parties.config import PartyConfig
@@ -24,10 +24,12 @@ from parties.session import Session
 from parties.stock import Stocks
 from parties.telemetry import Counters, logger
 from parties.terms import NONCE_BYTES, Terms
-from parties.transport import connect, from_rpc
+from parties.transport import connect, from_rpc, patience
 
 _MOST_PROPOSALS = 64
 _MOST_ENDINGS = 64
+_DIALLING = 0.8
+"""Part of the connect deadline that dialling a peer may take: what it finds is to be known before that is over."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class PartyNode:
         self._budget = MemoryBudget(config.limits)
         self._addresses = {peer.name: peer.address for peer in config.peers}
         self._channels = {
-            peer.name: connect(identity, peer.name, peer.address) for peer in config.peers if peer.name != config.name
+            peer.name: connect(identity, peer.name, peer.address, _DIALLING * config.deadlines.connect)
+            for peer in config.peers
+            if peer.name != config.name
         }
         self._proposals: OrderedDict[bytes, Proposal] = OrderedDict()
         self._sessions: dict[bytes, Session] = {}
@@ -176,14 +180,14 @@ class PartyNode:
         for name in self.roster[mine + 1 :]:
             link = session.links[name]
             threading.Thread(target=self._dial, args=(link,), name=f"link-{name}", daemon=True).start()
-        deadline = time.monotonic() + self.config.deadlines.connect
+        deadline = time.monotonic() + patience(self.config.deadlines.connect)
         for link in session.links.values():
             link.await_agreement(deadline)
 
     def _dial(self, link: Link) -> None:
         address = self._addresses[link.peer]
         incoming = frames.exchange(self._channels[link.peer], link.frames())
-        link.receive(incoming, lambda error: _lost(error, link.peer, address))
+        link.receive(incoming, lambda error: _lost(error, link.peer, address, self.identity))
 
     def _drop(self, session: Session) -> None:
         with self._changed:
@@ -248,11 +252,8 @@ class PartyNode:
             channel.close()
 
 
-def _lost(error: Exception, peer: str, address: str) -> MpcError:
+def _lost(error: Exception, peer: str, address: str, identity: Identity) -> MpcError:
     if isinstance(error, grpc.RpcError):
-        known = from_rpc(error, peer, address)
-        if not isinstance(known, DeadlineError) and known.code == PeerError.code:
-            known = PeerError(f"the connection to {peer} was lost", cause="it stopped, or the network did", peer=peer)
-        return known
+        return from_rpc(error, peer, address, identity)
     logger().error("unexpected error on a link", exc_info=error)
     return PeerError(f"the connection to {peer} was lost", peer=peer)

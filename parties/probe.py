@@ -28,7 +28,7 @@ def probe(identity: Identity, name: str, address: str, seconds: float) -> party_
             stub.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
             times.append(time.perf_counter() - started)
     except grpc.RpcError as error:
-        known = from_rpc(error, name, address)
+        known = from_rpc(error, name, address, identity)
         return party_pb2.Reach(name=name, reachable=False, problem=known.cause or known.what)
     finally:
         channel.close()

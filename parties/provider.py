@@ -31,7 +31,7 @@ from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.pb.provider_pb2 import DealPart
 from parties.telemetry import Counters, coarse, logger
 from parties.terms import Terms
-from parties.transport import PROTOCOL, answers, caller, collect, ends_within, slices, streams
+from parties.transport import PROTOCOL, answers, caller, collect, ends_within, patience, slices, streams
 from parties.weights import PublicWeights
 
 _PATIENCE = 0.75
@@ -158,7 +158,8 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         session = self._open(request, party) if request.run == 0 else self._session(request.session_id)
         if party not in session.terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
-        bundle = self._fetch(session, request, party)
+        seconds = _PATIENCE * patience(self._config.deadlines.setup, context)
+        bundle = self._fetch(session, request, party, seconds)
         index = session.terms.parties.index(party)
         mine = index == bundle.corrected
         size = bundle.size if mine else 0
@@ -269,12 +270,11 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
 
     # ------------------------------------------------------------------------- bundles
 
-    def _fetch(self, session: _Session, request: provider_pb2.DealRequest, party: str) -> _Bundle:
+    def _fetch(self, session: _Session, request: provider_pb2.DealRequest, party: str, seconds: float) -> _Bundle:
         """The bundle of which this party is given its part now, once; the first that asks has it dealt."""
         with session.lock:
             if request.run:
-                patience = _PATIENCE * self._config.deadlines.setup
-                session.changed.wait_for(lambda: session.over or session.weights.here, patience)
+                session.changed.wait_for(lambda: session.over or session.weights.here, seconds)
             if session.over:
                 raise SessionError("this session is over", remedy="start a new session")
             session.used_at = self._clock()

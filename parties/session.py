@@ -40,7 +40,7 @@ from parties.run import Released, Run
 from parties.stock import Stocked
 from parties.telemetry import Counters
 from parties.terms import Terms
-from parties.transport import PROTOCOL
+from parties.transport import PROTOCOL, patience
 
 _PROGRESS_SECONDS = 0.25
 _FAREWELL_SECONDS = 5.0
@@ -292,7 +292,7 @@ class Session:
             self._worker.submit(self._execute, run)
 
     def _await_weights(self) -> None:
-        deadline = time.monotonic() + self._config.deadlines.submit
+        deadline = time.monotonic() + patience(self._config.deadlines.submit)
         with self._ready:
             while len(self._wires.masked) < len(self.plan.weights):
                 self._require_open()

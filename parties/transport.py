@@ -11,9 +11,11 @@ import functools
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -24,7 +26,9 @@ from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, PolicyEr
 from parties import telemetry
 from parties.callers import Callers
 from parties.certificates import Identity
+from parties.channels import Unreachable, Verified
 from parties.config import Endpoint
+from parties.dialling import diagnose
 from parties.trust import is_loopback
 
 PROTOCOL = 2
@@ -145,24 +149,52 @@ def _refuse_caller(context: grpc.ServicerContext, name: str, fault: str) -> NoRe
     context.abort(grpc.StatusCode.UNAUTHENTICATED, to_detail(error))
 
 
-def connect(identity: Identity, name: str, address: str) -> grpc.Channel:
-    """A channel to the process that bears `name`; any other certificate fails the handshake."""
+def connect(identity: Identity, name: str, address: str, seconds: float = 10.0) -> grpc.Channel:
+    """A channel to the process that bears `name`; any other certificate fails before a call is made.
+
+    seconds: that dialling may take; less where a call's own deadline is shorter.
+    """
     refuse_development_ca(identity, address)
-    credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
-    return grpc.secure_channel(
-        address,
-        credentials,
-        options=[
-            ("grpc.ssl_target_name_override", name),
-            ("grpc.max_receive_message_length", FRAME_BYTES + _OVERHEAD),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.enable_retries", 0),
-            ("grpc.use_local_subchannel_pool", 1),
-            *_WIRE,
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        ],
-    )
+
+    def open_channel(believed: bytes) -> grpc.Channel:
+        return grpc.secure_channel(
+            address,
+            grpc.ssl_channel_credentials(believed, identity.key_pem, identity.certificate_pem),
+            options=[
+                ("grpc.ssl_target_name_override", name),
+                ("grpc.max_receive_message_length", FRAME_BYTES + _OVERHEAD),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.enable_retries", 0),
+                ("grpc.use_local_subchannel_pool", 1),
+                *_WIRE,
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ],
+        )
+
+    return Verified(identity, name, address, open_channel, seconds)
+
+
+_answer_by: ContextVar[float | None] = ContextVar("answer_by", default=None)
+_RESERVE, _LONGEST_RESERVE = 0.1, 2.0
+
+
+def patience(seconds: float, context: grpc.ServicerContext | None = None) -> float:
+    """Seconds that a wait inside a call may take: `seconds`, or less if the caller gives up before.
+
+    So whoever waits for somebody else is the first to give up, and tells its own caller whom it waited for.
+
+    Args:
+        context: of a call with a stream of replies; a unary call's is known.
+    """
+    by = _answer_by.get() if context is None else _deadline(context)
+    return seconds if by is None else max(0.0, min(seconds, by - time.monotonic()))
+
+
+def _deadline(context: grpc.ServicerContext) -> float | None:
+    """When a call has to be answered (monotonic seconds), some time before its caller gives up."""
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left - min(_RESERVE * left, _LONGEST_RESERVE)
 
 
 @contextmanager
@@ -193,10 +225,13 @@ def answers(method: Callable[..., Reply]) -> Callable[..., Reply]:
 
     @functools.wraps(method)
     def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Reply:
+        token = _answer_by.set(_deadline(context))
         try:
             return method(self, request, context)
         except Exception as error:
             _fail(context, error)
+        finally:
+            _answer_by.reset(token)
 
     return wrapped
 
@@ -242,16 +277,24 @@ def to_detail(error: MpcError) -> str:
     return json.dumps({key: str(value)[:_LONGEST_TEXT] for key, value in fields.items() if value})
 
 
-def from_rpc(error: grpc.RpcError, name: str, address: str) -> MpcError:
-    """The error that a failed call to `name` stands for."""
+def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity | None = None) -> MpcError:
+    """The error that a failed call to `name` stands for.
+
+    identity: ours; with it, a connection that was lost is tried once more, to say why it was.
+    """
+    if isinstance(error, Unreachable):
+        return error.known
     code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
     detail = (error.details() if isinstance(error, grpc.Call) else "") or ""
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(f"{name} at {address} did not answer in time", remedy="mpc doctor", peer=name)
+        return DeadlineError(
+            f"{name} at {address} did not answer in time",
+            cause="it is busy or stopped, or the network between is; it says so itself if it waits for somebody else",
+            remedy="mpc doctor; deadlines are in the configs",
+            peer=name,
+        )
     if code == grpc.StatusCode.UNAVAILABLE:
-        tls = any(word in detail.lower() for word in ("ssl", "certificate", "handshake", "peer name"))
-        cause = "its certificate does not verify: wrong CA, name or date" if tls else "it is not running, or a firewall"
-        return PeerError(f"{name} at {address} cannot be reached", cause=cause, remedy="mpc doctor", peer=name)
+        return diagnose(identity, name, address)
     if code == grpc.StatusCode.CANCELLED:
         return PeerError(f"the call to {name} was cancelled", peer=name)
     return _from_detail(detail, name)
@@ -269,7 +312,7 @@ def _from_detail(detail: str, name: str) -> MpcError:
         error.peer = texts.get("peer", name)
     except (ValueError, KeyError, TypeError, RecursionError):
         return PeerError(f"the call to {name} failed", cause=_plain(detail[:200]) or None, peer=name)
-    if name not in error.what:
+    if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", error.what):  # a path's part is no mention
         error.what = f"{name}: {error.what}"
     return error
 

@@ -126,7 +126,7 @@ def _describe(config: ClusterConfig, identity: Identity, peer: Peer, role: str) 
         reply: party_pb2.DescribeReply = make(channel).Describe(request, timeout=2 * config.deadlines.connect)
         return reply
     except grpc.RpcError as error:
-        raise from_rpc(error, peer.name, peer.address) from None
+        raise from_rpc(error, peer.name, peer.address, identity) from None
     finally:
         channel.close()
 

@@ -35,7 +35,7 @@ def describe(channel: grpc.Channel, name: str = "party-0") -> party_pb2.Describe
         reply: party_pb2.DescribeReply = stub.Describe(party_pb2.DescribeRequest(), timeout=SECONDS)
         return reply
     except grpc.RpcError as error:
-        raise from_rpc(error, name, "here") from None
+        raise from_rpc(error, name, "127.0.0.1:1") from None
     finally:
         channel.close()
 

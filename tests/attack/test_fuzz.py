@@ -88,7 +88,7 @@ def call(cluster: InProcess, path: str, caller: str, requests: list[bytes]) -> M
             assert "internal" not in {reply.abort.code for reply in replies}
     except grpc.RpcError as error:
         unparsable = error.code() == grpc.StatusCode.INTERNAL and "deserializing request" in (error.details() or "")
-        typed = from_rpc(error, callee, "here")
+        typed = from_rpc(error, callee, "127.0.0.1:1")
         assert unparsable or typed.code not in CODES, (path, caller, error)
         assert error.code() != grpc.StatusCode.UNAVAILABLE, "the process is gone"
         assert len(str(typed)) < 3000 and "Traceback" not in str(typed)

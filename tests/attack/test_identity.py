@@ -61,7 +61,7 @@ def error_of(channel: grpc.Channel, name: str) -> MpcError:
     try:
         health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
     except grpc.RpcError as error:
-        return from_rpc(error, name, "here")
+        return from_rpc(error, name, "127.0.0.1:1")
     finally:
         channel.close()
     pytest.fail("it was let in")
@@ -98,7 +98,7 @@ def test_security_35_a_revoked_caller(cluster: Foreign, monkeypatch: pytest.Monk
     cluster.crl.write_bytes(cluster.issuer.revoked([leaf]))
     with pytest.raises(grpc.RpcError) as caught:
         stub.Describe(party_pb2.DescribeRequest(), timeout=SECONDS)
-    assert "was revoked" in from_rpc(caught.value, "party-0", "here").what
+    assert "was revoked" in from_rpc(caught.value, "party-0", "127.0.0.1:1").what
     cluster.crl.write_bytes(cluster.issuer.revoked([]))
     stub.Describe(party_pb2.DescribeRequest(), timeout=SECONDS)
 
@@ -127,7 +127,7 @@ def test_security_35_a_client_is_no_party(cluster: Foreign) -> None:
     """And the other way round: a client greets nobody, and is dealt nothing."""
     with pytest.raises(grpc.RpcError) as caught:
         list(cluster.dealer(COORDINATOR).stub.Deal(provider_pb2.DealRequest(session_id=bytes(32)), timeout=SECONDS))
-    assert "own parties only" in from_rpc(caught.value, "provider", "here").what
+    assert "own parties only" in from_rpc(caught.value, "provider", "127.0.0.1:1").what
 
 
 def test_a_policy_cannot_list_a_process(cluster: Foreign) -> None:

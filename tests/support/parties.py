@@ -290,7 +290,7 @@ class InProcess:
     def party(self, index: int, caller: str = COORDINATOR) -> Caller:
         """A client's way to call a party."""
         name = self.names[index]
-        return Caller(party_pb2_grpc.PartyStub(self.channel(caller, name)), name)
+        return Caller(party_pb2_grpc.PartyStub(self.channel(caller, name)), name, self.addresses[name])
 
     def peer(self, index: int, caller: str) -> party_pb2_grpc.PeerStub:
         """A peer's way to call a party."""
@@ -298,7 +298,9 @@ class InProcess:
 
     def dealer(self, caller: str) -> Caller:
         """A party's way to call the provider."""
-        return Caller(provider_pb2_grpc.ProviderStub(self.channel(caller, "provider")), "provider")
+        return Caller(
+            provider_pb2_grpc.ProviderStub(self.channel(caller, "provider")), "provider", self.addresses["provider"]
+        )
 
     def client(self, name: str = COORDINATOR) -> Parties:
         """All parties, for `CoordinatedSession`; closed with the cluster."""
@@ -366,8 +368,8 @@ def eventually(true: Callable[[], bool], seconds: float = USUAL) -> bool:
 class Caller:
     """A stub whose failures are the errors that they stand for."""
 
-    def __init__(self, stub: Any, name: str) -> None:
-        self.stub, self.name = stub, name
+    def __init__(self, stub: Any, name: str, address: str) -> None:
+        self.stub, self.name, self.address = stub, name, address
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         return lambda request, seconds=PATIENCE: self.call(method, request, seconds)
@@ -377,7 +379,7 @@ class Caller:
             reply = getattr(self.stub, method)(request, timeout=seconds)
             return reply if hasattr(reply, "DESCRIPTOR") else list(reply)
         except grpc.RpcError as error:
-            raise from_rpc(error, self.name, "here") from None
+            raise from_rpc(error, self.name, self.address) from None
 
 
 # --------------------------------------------------------------------------------- script

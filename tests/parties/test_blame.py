@@ -1,0 +1,78 @@
+"""An error names the process that is to blame, whoever notices first (issue: deadlines, shutdowns)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from mpc.errors import MpcError, PeerError
+from parties.config import Deadlines
+from parties.frames import Chunk
+from parties.pb import provider_pb2
+from parties.pb.provider_pb2 import DealPart
+from parties.provider import ProviderService
+from tests.support.effort import SLOWNESS
+from tests.support.parties import RECIPIENT, InProcess, eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_a_silent_provider_is_blamed_and_not_a_party(tmp_path: Path) -> None:
+    """Equal deadlines everywhere: each process gives up before its caller does."""
+
+    class Silent(ProviderService):
+        def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
+            while context.is_active():
+                time.sleep(0.05)
+            yield from ()
+
+    deadlines = Deadlines(connect=2 * SLOWNESS, setup=2 * SLOWNESS, step=5, submit=5, idle=600)
+    with InProcess(tmp_path, 2, provider=Silent, deadlines=deadlines) as cluster:
+        with pytest.raises(MpcError) as caught:
+            cluster.session()
+        assert caught.value.peer == "provider", caught.value
+        assert "provider" in caught.value.what and caught.value.cause
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_party_that_shuts_down_blames_itself(tmp_path: Path, index: int, busy: bool) -> None:
+    """Idle or in the middle of a run: everybody who is told names the party that went."""
+    with InProcess(tmp_path, 3) as cluster:
+        script = cluster.script().ready()
+        name, waiting = cluster.names[index], []
+
+        def wait(other: int) -> None:
+            try:
+                script.result(other, 1, RECIPIENT)
+            except MpcError as error:
+                waiting.append(error)
+
+        threads = [threading.Thread(target=wait, args=(other,)) for other in range(3 if busy else 0)]
+        for thread in threads:
+            thread.start()
+        sessions = [cluster.of(other, script.id) for other in range(3)]
+        if busy:
+            assert eventually(lambda: all(session.run(1).asked_at for session in sessions))
+        cluster.nodes[index].stop()
+        assert eventually(lambda: all(session.state == "aborted" for session in sessions))
+        for thread in threads:
+            thread.join()
+        for error in (*(session.error for session in sessions), *waiting):
+            assert isinstance(error, PeerError) and error.peer == name, error
+        assert len(waiting) == len(threads)
+
+
+def test_a_provider_that_shuts_down_is_named(tmp_path: Path) -> None:
+    with InProcess(tmp_path, 2) as cluster:
+        script = cluster.script().open().enter_weights()
+        cluster.stop_provider()
+        with pytest.raises(PeerError) as caught:
+            script.prepare(1)
+        assert caught.value.peer == "provider"
+        assert "it is not running" in (caught.value.cause or "")

@@ -1,0 +1,328 @@
+"""Which certificate a server shows, and why a process cannot be reached: what is said is known, not guessed."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from mpc.errors import DeadlineError, IntegrityError, PeerError
+from parties import certificates
+from parties.certificates import Identity
+from parties.config import Endpoint
+from parties.dialling import diagnose, look
+from parties.transport import connect, from_rpc, serve
+from tests.support.authority import Issuer
+from tests.support.parties import eventually, free_ports
+
+SECONDS = 10.0
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def root() -> Issuer:
+    return Issuer.root()
+
+
+@pytest.fixture
+def client(root: Issuer, tmp_path: Path) -> Identity:
+    return Identity.load(root.leaf("client", tmp_path / "client"))
+
+
+@contextmanager
+def serving(identity: Identity, port: int | None = None) -> Iterator[Endpoint]:
+    address = Endpoint(f"127.0.0.1:{port or free_ports(1)[0]}")
+    server = serve(identity, address, lambda _: None, 1 << 20, 8)
+    try:
+        yield address
+    finally:
+        server.stop(0).wait()
+
+
+@contextmanager
+def answering(answer: bytes | None) -> Iterator[str]:
+    """Something that takes connections and says `answer`, or nothing at all and keeps them."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        kept = []
+
+        def loop() -> None:
+            while True:
+                try:
+                    taken, _ = listening.accept()
+                except OSError:
+                    return
+                kept.append(taken)
+                if answer is not None:
+                    with closing(taken):
+                        taken.sendall(answer)
+
+        threading.Thread(target=loop, daemon=True).start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+    for one in kept:
+        one.close()
+
+
+def check(channel: grpc.Channel) -> None:
+    health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+
+
+def failure(identity: Identity, address: str, name: str = "party-0") -> PeerError:
+    """The error of a call to that address."""
+    with closing(connect(identity, name, address)) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            check(channel)
+        error = from_rpc(caught.value, name, address, identity)
+    assert isinstance(error, PeerError) and error.peer == name and error.cause and error.remedy
+    return error
+
+
+# --- whose certificate
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("mallory", ["mallory", "party-0"]),
+        ("mallory", ["party-0"]),
+        ("mallory", ["mallory", "*.example", "party-0"]),
+        ("PARTY-0", ["PARTY-0"]),
+        ("party-0", ["mallory"]),
+    ],
+)
+def test_security_35_a_server_with_two_names(
+    root: Issuer, client: Identity, tmp_path: Path, name: str, names: list[str]
+) -> None:
+    """gRPC alone takes a certificate of mallory's for party-0's if party-0 is among its DNS names."""
+    tls = root.leaf(name, tmp_path / "server", names=names)
+    pems = [path.read_bytes() for path in (tls.certificate, tls.key, tls.ca)]
+    server = Identity(name, *pems, client.not_after, client.trust, certificates.client_context(tls))
+    with serving(server) as address:
+        assert "certificate" in (failure(client, address).cause or "")
+        if "party-0" in names:
+            credentials = grpc.ssl_channel_credentials(client.ca_pem, client.key_pem, client.certificate_pem)
+            with closing(
+                grpc.secure_channel(address, credentials, [("grpc.ssl_target_name_override", "party-0")])
+            ) as plain:
+                check(plain)  # the attack is one
+
+
+def test_security_35_a_server_that_comes_between_look_and_call(root: Issuer, client: Identity, tmp_path: Path) -> None:
+    """Whoever takes the address over after the look needs the very key that was seen, not only a certificate."""
+    first = Identity.load(root.leaf("party-0", tmp_path / "first"))
+    tls = root.leaf("mallory", tmp_path / "mallory", names=["mallory", "party-0"])
+    pems = [path.read_bytes() for path in (tls.certificate, tls.key, tls.ca)]
+    mallory = Identity("mallory", *pems, client.not_after, client.trust, certificates.client_context(tls))
+    with closing(connect(client, "party-0", f"127.0.0.1:{free_ports(1)[0]}")) as channel:
+        with serving(first, Endpoint(channel._address).port):
+            check(channel)
+        with serving(mallory, Endpoint(channel._address).port):
+            channel._suspect = False  # as if nothing had been noticed
+            with pytest.raises(grpc.RpcError) as caught:
+                check(channel)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "is for 'mallory'" in (failure(client, channel._address).cause or "")
+
+
+def test_security_35_a_revoked_server(root: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the next call on, over the connection that there is."""
+    monkeypatch.setattr("parties.revocation._LOOK_AGAIN", 0.0)
+    crl = tmp_path / "crl.pem"
+    crl.write_bytes(root.revoked([]))
+    client = Identity.load(root.leaf("client", tmp_path / "client").model_copy(update={"crl": crl}))
+    server = Identity.load(root.leaf("party-0", tmp_path / "server"))
+    with serving(server) as address, closing(connect(client, "party-0", address)) as channel:
+        check(channel)
+        crl.write_bytes(root.revoked([x509.load_pem_x509_certificates(server.certificate_pem)[0]]))
+        with pytest.raises(grpc.RpcError) as caught:
+            check(channel)
+        assert "was revoked" in (from_rpc(caught.value, "party-0", address).cause or "")
+
+
+def test_a_process_that_is_restarted_with_another_certificate(root: Issuer, client: Identity, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    with closing(connect(client, "party-0", f"127.0.0.1:{port}")) as channel:
+        for number in range(3):
+            with serving(Identity.load(root.leaf("party-0", tmp_path / str(number))), port):
+                if number:  # the first call shows that the connection is lost
+                    with pytest.raises(grpc.RpcError):
+                        check(channel)
+                check(channel)
+
+
+def test_one_look_for_many_calls(
+    root: Issuer, client: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls that begin together wait for one look, and later ones need none until time has passed."""
+    looks: list[str] = []
+
+    def counted(*arguments: object) -> bytes:
+        looks.append(str(arguments[1]))
+        time.sleep(0.1)
+        return look(*arguments)
+
+    monkeypatch.setattr("parties.channels.look", counted)
+    server = Identity.load(root.leaf("party-0", tmp_path / "server"))
+    with serving(server) as address, closing(connect(client, "party-0", address)) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        with futures.ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda _: check(channel), range(6)))
+        begun = [stub.Check.future(health_pb2.HealthCheckRequest(), timeout=SECONDS) for _ in range(3)]
+        assert [one.result().status for one in begun] == [1, 1, 1]
+        assert looks == ["party-0"]
+        monkeypatch.setattr("parties.channels._FRESH", 0.0)
+        check(channel)
+        assert len(looks) == 2
+
+
+def test_futures_fail_and_let_go(root: Issuer, client: Identity, tmp_path: Path) -> None:
+    """A call that is begun while nobody can be reached fails as its future does, at once and for whoever waits."""
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    with closing(connect(client, "party-0", address)) as channel:
+        stub, told = health_pb2_grpc.HealthStub(channel), threading.Event()
+        pending = stub.Check.future(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+        pending.add_done_callback(lambda _: told.set())
+        with pytest.raises(grpc.RpcError) as caught:
+            pending.result()
+        assert told.wait(SECONDS) and pending.done() and isinstance(pending.exception(), grpc.RpcError)
+        assert "not running" in (from_rpc(caught.value, "party-0", address).cause or "")
+        replies = stub.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+        with pytest.raises(grpc.RpcError):
+            next(replies)
+        with serving(Identity.load(root.leaf("party-0", tmp_path / "server")), Endpoint(address).port):
+            later = stub.Check.future(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+            assert later.result().status == 1
+            replies = stub.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+            assert next(replies).status == 1
+            held = weakref.ref(replies)
+            gc.disable()
+            try:
+                del replies
+                assert held() is None  # nothing of ours keeps a call that nobody holds
+            finally:
+                gc.enable()
+    with pytest.raises(ValueError, match="closed"):
+        check(channel)
+
+
+# --- why not
+
+
+def test_causes(root: Issuer, client: Identity, tmp_path: Path) -> None:
+    """Each fault by its own name."""
+    assert "does not resolve" in (failure(client, "no-such-host.invalid:7101").cause or "")
+    assert "nobody listens on that port" in (failure(client, f"127.0.0.1:{free_ports(1)[0]}").cause or "")
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
+        assert "does not speak TLS" in (failure(client, address).cause or "")
+    with answering(b"") as address:
+        assert "TLS handshake" in (failure(client, address).cause or "")
+    stranger = Identity.load(Issuer.root("Other Root").leaf("party-0", tmp_path / "stranger"))
+    with serving(stranger) as address:
+        assert "does not verify" in (failure(client, address).cause or "")
+    server = Identity.load(root.leaf("party-0", tmp_path / "server"))
+    with serving(server) as address:
+        own = root.leaf("client", tmp_path / "half")
+        foreign = Issuer.root("Third Root").leaf("client", tmp_path / "third")
+        half = own.model_copy(update={"certificate": foreign.certificate, "key": foreign.key})
+        pems = [path.read_bytes() for path in (half.certificate, half.key, half.ca)]
+        unknown = Identity("client", *pems, client.not_after, client.trust, certificates.client_context(half))
+        assert "our certificate" in (failure(unknown, address).cause or "")
+        other = failure(client, address, "party-1")
+        assert "is for 'party-0', not 'party-1'" in (other.cause or "")
+        found = diagnose(client, "party-0", address)
+        assert "was lost" in found.what and "it can be reached now" in (found.cause or "")
+
+
+def test_an_expired_server_and_a_clock_that_is_off(root: Issuer, client: Identity, tmp_path: Path) -> None:
+    tls = root.leaf("party-0", tmp_path / "server", days=-1)
+    pems = [path.read_bytes() for path in (tls.certificate, tls.key, tls.ca)]
+    server = Identity("party-0", *pems, client.not_after, client.trust, certificates.client_context(tls))
+    with serving(server) as address:
+        found = failure(client, address)
+        assert "expired" in (found.cause or "") and "clocks" in (found.remedy or "")
+
+
+def test_silence_and_refusal_are_two_things(client: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(None) as address:
+        with pytest.raises(PeerError, match="nothing came in 0.5 s"):
+            look(client, "party-0", address, 0.5)
+
+    def unanswered(self: socket.socket, where: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(socket.socket, "connect", unanswered)
+    with pytest.raises(PeerError, match="a firewall drops the packets"):
+        look(client, "party-0", "127.0.0.1:7101", 0.5)
+
+
+def test_a_path_is_no_mention_of_a_party() -> None:
+    """An error that another process sent names it, even if a folder in its text is called so too."""
+
+    class Ended(grpc.RpcError, grpc.Call):
+        def __init__(self, detail: str) -> None:
+            self.detail = detail
+
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.FAILED_PRECONDITION
+
+        def details(self) -> str:
+            return self.detail
+
+    Ended.__abstractmethods__ = frozenset()
+    for what, shown in (
+        ("the ledger in /srv/party-1/data cannot be used", "party-1: the ledger in /srv/party-1/data cannot be used"),
+        ("the config party-1.toml is missing", "party-1: the config party-1.toml is missing"),
+        ("this is party-10's", "party-1: this is party-10's"),
+        ("party-1 was shut down", "party-1 was shut down"),
+        ("the provider does not know party-1: add it", "the provider does not know party-1: add it"),
+    ):
+        error = from_rpc(Ended(f'{{"code": "integrity", "what": "{what}"}}'), "party-1", "127.0.0.1:1")
+        assert isinstance(error, IntegrityError) and error.what == shown
+
+
+def test_the_callee_gives_up_first(root: Issuer, client: Identity, tmp_path: Path) -> None:
+    """Whoever waits for somebody else has less time than its own caller, however the deadlines are set."""
+    from parties.transport import answers, patience
+
+    seen: list[float] = []
+
+    class Service:
+        @answers
+        def check(self, request: object, context: grpc.ServicerContext) -> health_pb2.HealthCheckResponse:
+            seen.append(patience(60))
+            return health_pb2.HealthCheckResponse()
+
+    def register(server: grpc.Server) -> None:
+        handler = grpc.unary_unary_rpc_method_handler(
+            Service().check,
+            health_pb2.HealthCheckRequest.FromString,
+            health_pb2.HealthCheckResponse.SerializeToString,
+        )
+        server.add_registered_method_handlers("test.Waiting", {"Check": handler})
+
+    address = Endpoint(f"127.0.0.1:{free_ports(1)[0]}")
+    server = serve(Identity.load(root.leaf("party-0", tmp_path / "server")), address, register, 1 << 20, 8)
+    try:
+        with closing(connect(client, "party-0", address)) as channel:
+            call = channel.unary_unary(
+                "/test.Waiting/Check",
+                health_pb2.HealthCheckRequest.SerializeToString,
+                health_pb2.HealthCheckResponse.FromString,
+            )
+            call(health_pb2.HealthCheckRequest(), timeout=30)
+            call(health_pb2.HealthCheckRequest())
+            assert 20 < seen[0] <= 28 and seen[1] == 60
+    finally:
+        server.stop(0).wait()
+    assert patience(60) == 60 and eventually(lambda: True)
+    assert issubclass(DeadlineError, PeerError)
