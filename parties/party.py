@@ -170,7 +170,7 @@ class PartyNode:
             session.abort(known)
             if known is not error:
                 raise
-            raise session.error or known from None
+            raise session.told(known) from None
         self.counters.dealt_bytes.inc(dealt)
         return session, dealt
 

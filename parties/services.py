@@ -75,7 +75,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
             raise
         except MpcError as error:
             session.abort(error)
-            raise session.error or error from None
+            raise session.told(error) from None
         except Exception:
             session.abort(MpcError("an internal error while preparing a run"))
             raise

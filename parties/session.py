@@ -465,6 +465,11 @@ class Session:
         late = [run for run in self._runs.values() if run.asked_at and error.peer in run.entering]
         return late[0].overdue() if late and error.code == PeerError.code else error
 
+    def told(self, error: MpcError) -> MpcError:
+        """What a call that failed with `error` answers: what ended the session, unless `error` says more about it."""
+        ended = self.error
+        return error if ended is None or ended.peer == error.peer else ended
+
     # ------------------------------------------------------------------------- helpers
 
     def _move(self, state: str) -> None:
