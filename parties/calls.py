@@ -15,6 +15,7 @@ import grpc
 from mpc.errors import MpcError, PeerError, SessionError
 from parties.certificates import Identity
 from parties.config import ClusterConfig, Peer
+from parties.entered import EnteredRuns, place_of
 from parties.pb import party_pb2_grpc
 from parties.transport import connect, from_rpc
 
@@ -106,6 +107,7 @@ class Parties:
         self.config, self.identity = config, identity
         self.clients = [PartyClient(identity, peer) for peer in config.parties]
         self.names = tuple(client.name for client in self.clients)
+        self.entered = EnteredRuns(place_of(config))
 
     def start(self, method: str, request: object, seconds: float) -> list[Reply[Any]]:
         """Call every party at once, without waiting: `gather` has the answers."""
@@ -124,6 +126,7 @@ class Parties:
     def close(self) -> None:
         for client in self.clients:
             client.close()
+        self.entered.close()
 
 
 def _watch(replies: Sequence[Reply[Any]], failed: Callable[[], None]) -> None:

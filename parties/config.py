@@ -215,12 +215,16 @@ class ProviderConfig(_Daemon):
 
 
 class ClusterConfig(_Model):
-    """What a client needs (cluster.toml); `name` is its own certificate's name."""
+    """What a client needs (cluster.toml); `name` is its own certificate's name.
+
+    entered: the durable file of the runs in which this client has entered something; None for one beside its key.
+    """
 
     name: Name
     tls: TlsConfig
     provider: ProviderPeer
     parties: Annotated[tuple[Peer, ...], Field(min_length=2)]
+    entered: ConfigPath | None = None
     deadlines: Deadlines = Deadlines()
 
     @model_validator(mode="after")

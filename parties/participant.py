@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -21,7 +22,7 @@ from mpc import field as fp
 from mpc.compiler.plan import Plan
 from mpc.correlations import BundleId
 from mpc.encoding import decode_field, digest, encode_field, field_size
-from mpc.errors import DeadlineError, IntegrityError, PeerError, SessionError
+from mpc.errors import DeadlineError, IntegrityError, MpcError, PeerError, SessionError
 from mpc.prg import Seed, expand_field
 from mpc.schedule import schedule
 from mpc.wires import Masking, Wire
@@ -114,13 +115,36 @@ class Participant:
             gather([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
 
     def _seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
-        """Every party's seed of the mask of each of these inputs."""
+        """Every party's seed of the mask of each of these inputs; from here on the run is listed as entered.
+
+        Raises:
+            IntegrityError: it was before.
+        """
         if not wires:
             return {}
         request = party_pb2.MasksRequest(session_id=self.id, run=bundle.run)
-        replies = self.parties.each("Masks", request, self.deadlines.setup)
-        checked = [self._manifest(name, bundle, reply.manifest) for name, reply in self._named(replies)]
-        return self._collect(wires, checked, [reply.seeds for reply in replies])
+        asked = self.parties.start("Masks", request, self.deadlines.setup)
+        refusal = self._claim(bundle.run)  # on the disk while masks are on their way, and before x^ leaves
+        try:
+            replies = gather(asked)
+            checked = [self._manifest(name, bundle, reply.manifest) for name, reply in self._named(replies)]
+            seeds = self._collect(wires, checked, [reply.seeds for reply in replies])
+        except BaseException:
+            if refusal is None:  # nothing has left, so asking again is fine
+                with suppress(MpcError):
+                    self.parties.entered.withdraw(self.id, bundle.run)
+            raise
+        if refusal is not None:
+            raise refusal
+        return seeds
+
+    def _claim(self, run: int) -> MpcError | None:
+        """List the run as entered; why that cannot be, to be raised if the parties do not object themselves."""
+        try:
+            self.parties.entered.claim(self.id, run)
+            return None
+        except MpcError as error:
+            return error
 
     def _named(self, answers: list) -> Iterator[tuple]:
         return zip(self.parties.names, answers, strict=True)
@@ -195,7 +219,7 @@ class Participant:
         if len({header.transcript for header in headers}) != 1:
             raise IntegrityError(
                 "the parties did not all see the same openings",
-                cause="one of them deviated from the protocol, or an input's owner did not send all of them the same",
+                cause="one of them deviated from the protocol",
                 remedy="do not use this session's results",
             )
         seeds = self._collect(self.received, [checked for _, checked, _ in answers], [h.outputs for h in headers])

@@ -1,0 +1,167 @@
+"""The list of the runs in which a client has entered something."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mpc.errors import ConfigError, IntegrityError
+from parties.entered import EnteredRuns
+
+ONE, OTHER = b"1" * 32, b"2" * 32
+ROOT = Path(__file__).resolve().parents[2]
+CHILD = """
+import os, pathlib, signal, sys
+from mpc.errors import IntegrityError
+from parties.entered import EnteredRuns
+runs, won = EnteredRuns(pathlib.Path(sys.argv[1])), []
+for run in range(int(sys.argv[2])):
+    try:
+        runs.claim(b"1" * 32, run)
+        won.append(str(run))
+    except IntegrityError:
+        pass
+print(" ".join(won), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "me.entered.sqlite"
+
+
+def rows(path: Path) -> list[tuple]:
+    with sqlite3.connect(path) as database:
+        return database.execute("SELECT session, first, last FROM entered ORDER BY session, first").fetchall()
+
+
+def claim(path: Path, session: bytes, run: int) -> bool:
+    """By somebody who has just started."""
+    runs = EnteredRuns(path)
+    try:
+        runs.claim(session, run)
+        return True
+    except IntegrityError:
+        return False
+    finally:
+        runs.close()
+
+
+def test_a_run_is_entered_once_also_after_a_restart(path: Path) -> None:
+    runs = EnteredRuns(path)
+    runs.claim(ONE, 0)
+    for again in (runs.claim, lambda *key: EnteredRuns(path).claim(*key)):
+        with pytest.raises(IntegrityError, match="entered something in the weights of this session before"):
+            again(ONE, 0)
+    runs.claim(ONE, 1)
+    runs.claim(OTHER, 1)
+    with pytest.raises(IntegrityError, match="in run 1 of this session before"):
+        runs.claim(OTHER, 1)
+
+
+def test_a_session_takes_one_row_however_many_runs_it_has(path: Path) -> None:
+    runs = EnteredRuns(path)
+    for run in range(100):
+        runs.claim(ONE, run)
+    assert rows(path) == [(ONE, 0, 99)]
+
+
+def test_any_order_of_runs_is_remembered(path: Path) -> None:
+    order = list(range(40))
+    random.Random(5).shuffle(order)
+    runs = EnteredRuns(path)
+    for number, run in enumerate(order):
+        runs.claim(ONE, run)
+        assert not claim(path, ONE, run)
+        assert all(not claim(path, ONE, known) for known in order[:number:7])
+    assert sorted(run for _, first, last in rows(path) for run in range(first, last + 1)) == sorted(order)
+
+
+@pytest.mark.parametrize("run", [0, 3, 7])
+def test_a_claim_is_withdrawn_alone(path: Path, run: int) -> None:
+    runs = EnteredRuns(path)
+    for other in (2, 5, 6):
+        runs.claim(ONE, other)
+    runs.claim(ONE, run)
+    runs.withdraw(ONE, run)
+    runs.withdraw(OTHER, 6)
+    assert not any(claim(path, ONE, other) for other in (2, 5, 6))
+    assert claim(path, ONE, run) and not claim(path, ONE, run)
+
+
+def test_what_was_extended_since_is_not_withdrawn(path: Path) -> None:
+    """It stays listed, which costs a run and no secret."""
+    runs = EnteredRuns(path)
+    for run in (1, 2):
+        runs.claim(ONE, run)
+    runs.withdraw(ONE, 1)
+    assert not claim(path, ONE, 1) and not claim(path, ONE, 2)
+
+
+def test_of_many_threads_one_enters(path: Path) -> None:
+    won: list[int] = []
+    runs = EnteredRuns(path)
+
+    def attempt() -> None:
+        for run in range(20):
+            try:
+                runs.claim(ONE, run)
+                won.append(run)
+            except IntegrityError:
+                pass
+
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == list(range(20))
+
+
+def test_of_many_processes_one_enters_and_a_kill_forgets_nothing(path: Path) -> None:
+    """They start at once, on a file that is not there yet, and are killed without closing it."""
+    count = 30
+    command = [sys.executable, "-c", CHILD, str(path), str(count)]
+    children = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    won = [int(run) for child in children for run in child.communicate()[0].split()]
+    assert sorted(won) == list(range(count))
+    assert [child.returncode for child in children] == [-9] * 4
+    assert not any(claim(path, ONE, run) for run in range(count))
+
+
+def test_it_is_on_the_disk_when_the_call_returns(path: Path) -> None:
+    runs = EnteredRuns(path)
+    runs.claim(ONE, 0)
+    assert runs._connection is not None
+    assert runs._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: a commit waits for the disk
+    assert runs._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_only_its_owner_may_read_it(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        EnteredRuns(path).claim(ONE, 0)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
+
+
+def test_a_file_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"not a database" * 100)
+    newer = tmp_path / "newer"
+    with sqlite3.connect(newer) as database:
+        database.execute("PRAGMA user_version = 7")
+    for path in (tmp_path / "missing" / "list", tmp_path, damaged, newer):
+        with pytest.raises(ConfigError) as caught:
+            EnteredRuns(path).claim(ONE, 0)
+        assert str(path) in caught.value.what and "'entered'" in (caught.value.remedy or "")
