@@ -166,6 +166,7 @@ def connect(identity: Identity, name: str, address: str, seconds: float = 10.0) 
                 ("grpc.max_send_message_length", -1),
                 ("grpc.enable_retries", 0),
                 ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.enable_http_proxy", 0),  # it is for the web, and would see who talks to whom
                 *_WIRE,
                 ("grpc.initial_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 1000),

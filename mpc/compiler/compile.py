@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from mpc.compiler.columns import separate_columns
 from mpc.compiler.graph import Graph, Origin, Range
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import Shapes, import_model
-from mpc.compiler.onnx_load import load_model
+from mpc.compiler.onnx_load import Source, load_model
 from mpc.compiler.passes import run_passes
 from mpc.compiler.plan import Plan
 from mpc.compiler.rules import Lowered, lower
@@ -53,15 +52,16 @@ class Compiled:
 
 
 def compile_model(
-    path: str | Path,
+    model: Source,
     ranges: Ranges | None = None,
     roles: Roles | None = None,
     samples: Mapping[str, np.ndarray] | None = None,
     shapes: Shapes | None = None,
 ) -> Compiled:
-    """Compile an ONNX file.
+    """Compile an ONNX model.
 
     Args:
+        model: a path, the file's bytes, an open file, or an `onnx.ModelProto`.
         ranges: (low, high) in the model's units by input name, each end one number or one a
             column; they win over those the model declares in its metadata (`mpc.range.NAME`).
             Undeclared inputs take -32:32, or powers of two around their samples.
@@ -74,7 +74,7 @@ def compile_model(
     Raises:
         ModelError: the file, a node, or a bound is refused.
     """
-    graph = import_model(load_model(Path(path)), dict(ranges or {}), {**_shapes(samples or {}), **(shapes or {})})
+    graph = import_model(load_model(model), dict(ranges or {}), {**_shapes(samples or {}), **(shapes or {})})
     around = {} if samples is None else suited_ranges(samples)
     undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
     graph.inputs = [

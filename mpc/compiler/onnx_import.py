@@ -389,9 +389,9 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
-def input_names(path: Path) -> list[str]:
-    """Names of a model's inputs, in its order."""
-    model = load_model(path)
+def input_names(model: Path | onnx.ModelProto) -> list[str]:
+    """Names of a model's inputs, in its order: of a file, or of a model that is loaded."""
+    model = load_model(model) if isinstance(model, Path) else model
     constants = {tensor.name for tensor in model.graph.initializer}
     return [value.name for value in model.graph.input if value.name not in constants]
 

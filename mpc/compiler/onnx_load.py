@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import onnx
 import onnx.inliner
@@ -10,40 +12,82 @@ import onnx.version_converter
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from mpc.errors import ModelError
+from mpc.errors import ModelError, UsageError
 
 MAX_MODEL_BYTES = 1 << 31
 OLDEST_OPSET = 7
 CONVERTED_OPSET = 13
 
 
-def load_model(path: Path) -> onnx.ModelProto:
-    """Read and check a model file.
+Source = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | onnx.ModelProto
+"""What onnx and onnxruntime take as a model: a file's path, its content, an open file, or onnx's own object."""
+
+
+def load_model(source: Source) -> onnx.ModelProto:
+    """Read and check a model.
 
     Raises:
         ModelError: missing, not ONNX, external data outside its folder, or refused by onnx's checker.
+        UsageError: the source is of no type that can be a model.
     """
-    if not path.is_file():
-        raise ModelError(f"no model file at {path}", remedy="check the path")
-    if path.stat().st_size > MAX_MODEL_BYTES:
-        raise ModelError(f"{path} is larger than 2 GiB", remedy="store its weights as external data")
+    if isinstance(source, onnx.ModelProto):
+        return _checked(source, None)
+    if isinstance(source, (str, PathLike)):
+        path = Path(source)
+        return _checked(_parsed(_content(path), path), path)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _checked(_parsed(bytes(source), None), None)
+    content = source.read() if hasattr(source, "read") else None
+    if not isinstance(content, bytes):
+        raise UsageError(
+            f"a model cannot be {_kind(source, content)}",
+            remedy="give an ONNX file's path, its content as bytes, a file opened with 'rb', or an onnx.ModelProto",
+        )
+    return _checked(_parsed(content, None), None)
+
+
+def _kind(source: object, content: object) -> str:
+    return f"of type {type(source).__name__}" if content is None else f"a file that gives {type(content).__name__}"
+
+
+def _content(path: Path) -> bytes:
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
-        if not model.graph.node and not model.graph.output:
-            raise ModelError(f"{path} is not an ONNX model", remedy="export the model to ONNX")
-        _load_external(model, path.parent)
+        if not path.is_file():
+            raise ModelError(f"no model file at {path}", remedy="check the path")
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise ModelError(f"{path} is larger than 2 GiB", remedy="store its weights as external data")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
+        raise ModelError(f"{path} cannot be read: {error}", remedy="check the path and its permissions") from None
+
+
+def _parsed(content: bytes, path: Path | None) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError:
+        raise ModelError(f"{_named(path)} is not an ONNX model", remedy=_what_else(content)) from None
+    return model
+
+
+def _checked(model: onnx.ModelProto, path: Path | None) -> onnx.ModelProto:
+    """A model as the importer takes it: its weights in it, no functions, a modern opset."""
+    if not model.graph.node and not model.graph.output:
+        raise ModelError(f"{_named(path)} is not an ONNX model", remedy="export the model to ONNX")
+    try:
+        _load_external(model, path)
         onnx.checker.check_model(model)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
-        model = _modern(model)
+        return _modern(model)
     except ModelError:
         raise
-    except DecodeError:
-        raise ModelError(f"{path} is not an ONNX model", remedy=_what_else(path)) from None
     except (onnx.checker.ValidationError, ValueError, TypeError, OSError) as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
-        raise ModelError(f"{path} is not a valid ONNX model: {reason}") from None
-    return model
+        raise ModelError(f"{_named(path)} is not a valid ONNX model: {reason}") from None
+
+
+def _named(path: Path | None) -> str:
+    return "the model" if path is None else str(path)
 
 
 def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -60,29 +104,46 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from None
 
 
-def _what_else(path: Path) -> str:
-    with path.open("rb") as file:
-        if file.read(1) == b"{":
-            return "a plan has no weights: name the ONNX model that it was compiled from"
+def _what_else(content: bytes) -> str:
+    if content[:1] == b"{":
+        return "a plan has no weights: name the ONNX model that it was compiled from"
     return "export the model to ONNX"
 
 
-def _load_external(model: onnx.ModelProto, folder: Path) -> None:
-    """Weights beside the model: regular files in its own folder, nothing else."""
+def _load_external(model: onnx.ModelProto, path: Path | None) -> None:
+    """Read the weights that are stored beside the model."""
     for tensor in model.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = PurePosixPath(entries.get("location", ""))
-        target = folder / location
-        outside = location.is_absolute() or ".." in location.parts or not location.parts
-        if outside or target.is_symlink() or not target.resolve().is_relative_to(folder.resolve()):
-            raise ModelError(f"weight {tensor.name!r} points outside the model's folder")
-        if not target.is_file():
-            raise ModelError(f"weight {tensor.name!r} is in {str(location)!r}, which is not beside the model")
+        if path is None:
+            raise ModelError(
+                f"weight {tensor.name!r} is in another file", remedy="give the path of the model, which says where"
+            )
+        target = _beside(path, PurePosixPath(entries.get("location", "")), tensor.name)
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
         with target.open("rb") as data:
             data.seek(offset)
             tensor.raw_data = data.read(length) if length else data.read()
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def _beside(path: Path, location: PurePosixPath, weight: str) -> Path:
+    """The file of a weight: a regular one in the model's own folder.
+
+    A model hub's cache has links to files under other names: there the weights are beside the file that the model's
+    own link leads to.
+    """
+    folder = path.parent
+    target, real, home = folder / location, (folder / location).resolve(), path.resolve().parent
+    outside = location.is_absolute() or ".." in location.parts or not location.parts
+    within = real.parent == home if target.is_symlink() else real.is_relative_to(folder.resolve())
+    if outside or not within:
+        raise ModelError(
+            f"weight {weight!r} points outside the model's folder",
+            remedy="put the file that has it beside the model; a link may lead to a file beside the real model only",
+        )
+    if not real.is_file():
+        raise ModelError(f"weight {weight!r} is in {str(location)!r}, which is not beside the model")
+    return real

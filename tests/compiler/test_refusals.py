@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from onnx import TensorProto, numpy_helper
 
 from mpc.compiler.compile import compile_model
 from mpc.compiler.declared import parse_range
-from mpc.errors import ModelError
+from mpc.compiler.onnx_load import Source
+from mpc.errors import ModelError, UsageError
 from tests.support.graphs import node, save_model
 
 W = {"w": np.ones((4, 3), np.float32)}
 
 
-def _refused(path: Path, *words: str, **ranges: tuple[float, float]) -> ModelError:
+def _refused(path: Source, *words: str, **ranges: tuple[float, float]) -> ModelError:
     with pytest.raises(ModelError) as caught:
         compile_model(path, ranges or None)
     text = " ".join(caught.value.lines())
@@ -159,6 +161,80 @@ def test_external_data_outside_the_folder_is_not_read(tmp_path: Path, location: 
     tensor.external_data.add(key="location", value=location)
     path.write_bytes(model.SerializeToString())
     _refused(path, "'w'")
+
+
+def hub(folder: Path, location: str = "weights.bin") -> tuple[Path, Path]:
+    """A model with its weights elsewhere, as a model hub's cache has it: links to files named by their content.
+
+    Returns the model's link and the weights' link.
+    """
+    for name in ("blobs", "snapshots/main"):
+        (folder / name).mkdir(parents=True)
+    model = onnx.load(save_model(folder / "blobs", [node("MatMul", ["x", "w"], ["y"])], W))
+    tensor = model.graph.initializer[0]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (folder / "blobs" / "2f1c").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    (folder / "blobs" / "90ab").write_bytes(model.SerializeToString())
+    links = folder / "snapshots" / "main" / "model.onnx", folder / "snapshots" / "main" / "weights.bin"
+    for link, blob in zip(links, ("90ab", "2f1c"), strict=True):
+        link.symlink_to(f"../../blobs/{blob}")
+    return links
+
+
+def test_weights_behind_links_of_a_model_hub_are_read(tmp_path: Path) -> None:
+    model, _ = hub(tmp_path)
+    [weights] = compile_model(model, {"x": (-1.0, 1.0)}).weights.values()
+    assert weights.shape == W["w"].shape and weights.any()
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../../secret.bin", "../../blobs/sub/deep.bin", "sub/near.bin"])
+def test_links_of_weights_that_lead_elsewhere_are_not(tmp_path: Path, target: str) -> None:
+    """Only a file right beside the real model; a link in a link, or a model that is no link, changes nothing."""
+    model, weights = hub(tmp_path)
+    content = weights.read_bytes()
+    for name in ("secret.bin", "blobs/sub/deep.bin", "snapshots/main/sub/near.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    weights.unlink()
+    weights.symlink_to(target)
+    _refused(model, "'w'", "outside", x=(-1.0, 1.0))
+    (weights.parent / "second").symlink_to(target)
+    weights.unlink()
+    weights.symlink_to("second")
+    _refused(model, "'w'", "outside", x=(-1.0, 1.0))
+
+
+def test_a_model_in_any_form_that_onnxruntime_takes_is_the_same(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], W)
+    content, ranges = path.read_bytes(), {"x": (-1.0, 1.0)}
+    known = compile_model(path, ranges)
+    for form in (str(path), content, bytearray(content), memoryview(content), io.BytesIO(content), onnx.load(path)):
+        compiled = compile_model(form, ranges)
+        assert compiled.plan.digest == known.plan.digest
+        assert all(np.array_equal(compiled.weights[name], known.weights[name]) for name in known.weights)
+    with path.open("rb") as file:
+        assert compile_model(file, ranges).plan.digest == known.plan.digest
+
+
+@pytest.mark.parametrize("form", [None, 3, [], {}, io.StringIO("x"), np.zeros(3), object()], ids=repr)
+def test_what_can_be_no_model(form: object) -> None:
+    with pytest.raises(UsageError, match="a model cannot be") as caught:
+        compile_model(form)  # type: ignore[arg-type]
+    assert "onnx.ModelProto" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize("form", [b"", b"{}", b"\xff" * 9, "", "\0", "no.onnx", io.BytesIO(b"x"), onnx.ModelProto()])
+def test_models_that_are_none(form: Source) -> None:
+    with pytest.raises(ModelError):
+        compile_model(form)
+
+
+def test_weights_elsewhere_need_the_models_path(tmp_path: Path) -> None:
+    model, _ = hub(tmp_path)
+    for form in (model.read_bytes(), onnx.load(model, load_external_data=False)):
+        _refused(form, "'w'", "another file", x=(-1.0, 1.0))
 
 
 @pytest.mark.parametrize("text", ["", "1", "1:", ":1", "a:b", "2:1", "1:1", "0:inf", "nan:1", "0:1,2", "0:1:2"])

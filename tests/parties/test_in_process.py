@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,3 +74,13 @@ def test_two_sessions_at_once(cluster: InProcess) -> None:
     for script in (one, other):
         transcripts = {parts[0].header.transcript for parts in script.finish()}
         assert len(transcripts) == 1
+
+
+def test_a_proxy_for_the_web_is_not_asked_for_the_parties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`http_proxy` in the environment, as in many companies: nobody listens there."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.setenv(name, "elsewhere.example")
+    with InProcess(tmp_path, 2) as cluster:
+        cluster.session().close()
