@@ -15,8 +15,9 @@ import numpy as np
 from mpc import tables
 from mpc.compiler import functions, normalise
 from mpc.compiler.functions import Function, Parameters, Series
-from mpc.compiler.lower import SMALLER, Lowering, Value, log2
+from mpc.compiler.lower import SMALLER, Lowering, Value
 from mpc.compiler.ranges import ROUNDING, Interval
+from mpc.compiler.scales import log2
 from mpc.gates.fourier import Clamp
 
 TOLERANCE = 2e-5

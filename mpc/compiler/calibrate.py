@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from mpc.compiler.evaluate import evaluate
-from mpc.compiler.graph import Graph, Range
+from mpc.compiler.graph import MOVES, Graph, Range, static
 from mpc.wires import BATCH
 
 MARGIN = 4.0
@@ -88,22 +88,49 @@ def _far(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def bounded_by(graph: Graph, feeds: Feeds) -> Graph:
-    """The graph whose sums and products are known to stay within `MARGIN` times what they are on the samples."""
-    largest: dict[str, float] = {}
+    """The graph whose sums and products are known to stay within `MARGIN` times what they are on the samples.
+
+    It also knows how large each value usually is, unless it is only moved: expected errors rest on that.
+    """
+    seen: dict[str, _Seen] = {}
     for block in _blocks(graph, feeds):
         for node, value in evaluate(graph, block):
-            if node.op in _BOUNDED:
-                size = float(np.abs(value).max(initial=0.0))
-                largest[node.writes] = max(size, largest.get(node.writes, 0.0))
+            if node.op not in MOVES:
+                seen.setdefault(node.writes, _Seen()).take(value.reshape(-1, *static(node.shape)))
     nodes = []
     for node in graph.nodes:
-        if node.op in _BOUNDED:
-            most = max(MARGIN * largest[node.writes], 2.0**-10)
-            low, high = node.attributes.get("known", (-np.inf, np.inf))
-            known = (max(low, -most), min(high, most))
-            node = replace(node, attributes={**node.attributes, "known": known})
+        if node.op not in MOVES:
+            attributes = {**node.attributes, "usual": seen[node.writes].usual}
+            if node.op in _BOUNDED:
+                most = max(MARGIN * seen[node.writes].largest, 2.0**-10)
+                low, high = node.attributes.get("known", (-np.inf, np.inf))
+                attributes["known"] = (max(low, -most), min(high, most))
+            node = replace(node, attributes=attributes)
         nodes.append(node)
     return Graph(graph.inputs, nodes, graph.outputs)
+
+
+class _Seen:
+    """What a value is on the samples so far, element by element of a row."""
+
+    def __init__(self) -> None:
+        self.largest = 0.0
+        self._rows = 0
+        self._total: np.ndarray | float = 0.0
+        self._squares: np.ndarray | float = 0.0
+
+    def take(self, values: np.ndarray) -> None:
+        """Some more rows: shape (rows, *value)."""
+        self.largest = max(self.largest, float(np.abs(values).max(initial=0.0)))
+        self._rows += len(values)
+        self._total = self._total + values.sum(axis=0)
+        self._squares = self._squares + np.square(values).sum(axis=0)
+
+    @property
+    def usual(self) -> tuple[np.ndarray, np.ndarray]:
+        """(mean, variance)"""
+        mean = np.asarray(self._total) / self._rows
+        return mean, np.maximum(np.asarray(self._squares) / self._rows - np.square(mean), 0.0)
 
 
 def _blocks(graph: Graph, feeds: Feeds) -> list[dict[str, np.ndarray]]:

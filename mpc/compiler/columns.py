@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Shape
-from mpc.compiler.lower import static
+from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Shape, static
 from mpc.compiler.merging import absorbed
 from mpc.compiler.rules.products import simple_factor
 

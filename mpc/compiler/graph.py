@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import ModelError
-from mpc.wires import Dimension
+from mpc.wires import BATCH, Dimension
 
 Shape = tuple[Dimension, ...]
 End = float | tuple[float, ...]
@@ -66,7 +66,7 @@ class Node:
         argmax      along the last axis; last: ties go to the last index; bits: as of a step
 
     Any node may have `known` = (low, high): what its values are between, for reasons that
-    intervals do not see.
+    intervals do not see; and `usual` = (mean, variance), arrays of its `static` shape, on samples.
     """
 
     op: str
@@ -75,6 +75,11 @@ class Node:
     shape: Shape
     origin: Origin
     attributes: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def static(shape: Shape) -> tuple[int, ...]:
+    """The shape of an interval: the batch dimension has size 1, since rows share their bounds."""
+    return tuple(1 if d == BATCH else int(d) for d in shape)
 
 
 MOVES = frozenset({"reshape", "transpose", "take", "concat"})

@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Range, Shape
+from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Range, Shape, static
 from mpc.compiler.plan import PlanInput, PlanOutput
 from mpc.compiler.ranges import ROUNDING, Interval, Product
+from mpc.compiler.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.unopened import leave_unopened
 from mpc.gates import GATES
 from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
 from mpc.masks import shared_masks
-from mpc.wires import BATCH, MAX_BITS, Masking, Wire
+from mpc.wires import MAX_BITS, Masking, Wire
 
 FRACTION_BITS = 16
 """Fractional bits of what leaves a truncation."""
@@ -43,6 +44,8 @@ _LONGEST_INPUT = 44
 _PRODUCT_BITS = 52
 _FINEST_PRODUCT = 48
 _LOST = 4
+_EVENING_BITS = 26
+_LEAST_EVENING_BITS = 20
 SMALLER = (
     "declare a smaller input range (--range NAME=LOW:HIGH), or give samples of the input to bound it by "
     "(--calibrate X.npy, in Python samples={...})"
@@ -308,7 +311,33 @@ class Lowering:
             return x
         key = ("shorten", x.wire.name, shift)
         if key not in self.memo:
-            self.memo[key] = self.truncate(x, shift)
+            self.memo[key] = self.truncate(*self.evened(x, shift))
+        return self.memo[key]
+
+    def evened(self, x: Value, shift: int) -> tuple[Value, int]:
+        """x times a public integer, and the shift that makes it x / 2^shift at a power of two as its scale.
+
+        Both are as they were if that is one already, or if there is no room for an integer that is precise enough.
+        """
+        more = min(_EVENING_BITS, MAX_BITS - 1 - x.wire.bits)
+        if is_even(x.scale) or more < min(_LEAST_EVENING_BITS, x.wire.bits - shift):
+            return x, shift
+        scale = even(x.scale) * (1 << more)
+        factor = round(scale / x.scale)
+        off = abs(float(factor * x.scale / scale) - 1) * factor
+        interval = x.interval.times(factor)
+        interval = interval.off_by(np.hypot(interval.error, off * x.interval.typical))
+        name, least = x.wire.name, shift + more + 1
+        return self.add("combine", x.shape, scale, interval, least, xs=(name,), factors=(factor,)), shift + more
+
+    def plain(self, x: Value) -> Value:
+        """x itself, unless the odd part of its scale is long: then x at a power of two, which costs a truncation."""
+        if odd_bits(x.scale) <= MOST_ODD_BITS:
+            return x
+        key = ("plain", x.wire.name)
+        if key not in self.memo:
+            room = MAX_BITS - 1 - _LEAST_EVENING_BITS
+            self.memo[key] = self.truncate(*self.evened(self.shorten(x, log2(x.scale) - (x.wire.bits - room)), 0))
         return self.memo[key]
 
     def rounding(self, x: Value, extra: int = 0) -> int:
@@ -397,6 +426,22 @@ def product_of(node: Node) -> Product:
 
 def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
     """Cut to what the node knows of its values, with room for roundings."""
+    if "usual" in node.attributes:
+        return _usually(_cut(interval, scale, node), interval.error, scale, node)
+    return _cut(interval, scale, node)
+
+
+def _usually(interval: Interval, error: np.ndarray, scale: Fraction, node: Node) -> Interval:
+    """As large as it is on samples: then no error is smaller because values turn out to be."""
+    mean, variance = (
+        np.broadcast_to(part, interval.low.shape) * float(scale) ** power
+        for power, part in enumerate(node.attributes["usual"], 1)
+    )
+    mean = np.clip(mean, interval.low, interval.high)
+    return Interval(interval.low, interval.high, np.broadcast_to(error, mean.shape), mean, variance)
+
+
+def _cut(interval: Interval, scale: Fraction, node: Node) -> Interval:
     if "known" not in node.attributes:
         return interval
     low, high = node.attributes["known"]
@@ -406,13 +451,3 @@ def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
     if scale == 1:
         return interval.within(np.ceil(low), np.floor(high))
     return interval.within(low * unit, high * unit)
-
-
-def static(shape: Shape) -> tuple[int, ...]:
-    """The shape of an interval: the batch dimension has size 1, since rows share their bounds."""
-    return tuple(1 if d == BATCH else int(d) for d in shape)
-
-
-def log2(scale: Fraction) -> int:
-    """floor(log2(scale))."""
-    return math.frexp(float(scale))[1] - 1

@@ -16,8 +16,9 @@ import numpy as np
 
 from mpc.compiler import functions
 from mpc.compiler.functions import Parameters, Series
-from mpc.compiler.lower import SMALLER, Lowering, Value, log2
+from mpc.compiler.lower import SMALLER, Lowering, Value
 from mpc.compiler.ranges import ROUNDING, Interval
+from mpc.compiler.scales import log2
 
 Evaluate = Callable[[Value, Series, int], Value]
 """A series on a value that lies where it was fitted, with so many fractional bits."""
@@ -122,7 +123,10 @@ def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float) 
     digits = _POWER_BITS + 2 if exponent > 0 else _POWER_BITS - math.frexp(min(reals))[1]
     if exponent < 0 and exponent.is_integer():
         digits = 0
-    integers = [max(1, round(math.ldexp(v, digits))) for v in reals]
+    within = 1.0
+    if digits:  # the integers are rounded anyway, and take in what `outer` is less than a power of two
+        within = outer / 2.0 ** math.ceil(math.log2(outer))
+    integers = [max(1, round(math.ldexp(v * within, digits))) for v in reals]
     if max(integers) >= 1 << _LONGEST_FACTOR:
         raise state.origin.refuse(
             f"its largest result is {max(values) / min(values):.2g} times its least, too many digits for fixed point",
@@ -130,7 +134,7 @@ def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float) 
         )
     largest = max(1.0, 2.0**exponent)  # of u^e
     power_u = state.shorten(power_u, min(36, 56 - math.frexp(max(reals) * largest)[1] - digits))
-    g = _chosen(state, octaves, octaves.choices(integers), Fraction(2) ** digits / Fraction(outer))
+    g = _chosen(state, octaves, octaves.choices(integers), Fraction(2) ** digits / Fraction(outer / within))
     least, most = min(values) * 0.95, max(values) * 1.05
     if x.interval.least < 2.0**octaves.first:
         least = -0.01 * most

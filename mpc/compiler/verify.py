@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mpc.compiler.plan import Plan, PlanInput
 
 MAX_ELEMENTS = 1 << 28
+MAX_SCALE_BITS = 256
+"""Of a scale's numerator and denominator: both are read as floating-point numbers too."""
 
 
 def verify(plan: Plan) -> None:
@@ -28,8 +30,11 @@ def verify(plan: Plan) -> None:
         raise PlanError("two wires of the plan have one name")
     if len({gate.name for gate in plan.gates}) != len(plan.gates):
         raise PlanError("two gates of the plan have one name")
-    if any(wire.scale <= 0 for wire in plan.wires):
-        raise PlanError("a wire's scale is not positive")
+    for wire in plan.wires:
+        if wire.scale <= 0:
+            raise PlanError("a wire's scale is not positive")
+        if max(wire.scale.numerator.bit_length(), wire.scale.denominator.bit_length()) > MAX_SCALE_BITS:
+            raise PlanError(f"the scale of the wire {wire.name!r} has more than {MAX_SCALE_BITS} bits")
     for ends in (plan.inputs, plan.outputs):
         if len({end.name for end in ends}) != len(ends):
             raise PlanError("two inputs or two outputs of the plan have one name")

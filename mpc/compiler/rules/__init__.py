@@ -42,6 +42,8 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
     inputs = tuple(state.enter(given) for given in graph.inputs)
     for node in graph.nodes:
         state.origin = node.origin
+        if node.op in _GROWING:
+            state.values.update({name: state.plain(state.values[name]) for name in node.reads})
         try:
             value = _RULES[node.op](state, node)
         except InputError as error:  # a constant that its scale has no room for
@@ -68,6 +70,8 @@ def _function(state: Lowering, node: Node) -> Value:
     return approximate.apply(state, x, name, node.attributes["parameters"], finest)
 
 
+_GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})
+"""What can make the odd part of a scale longer; see `scales`."""
 _RULES: dict[str, Rule] = {
     "matmul": products.affine,
     "conv": products.affine,

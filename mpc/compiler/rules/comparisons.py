@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from mpc.compiler.graph import Node
-from mpc.compiler.lower import Lowering, Value, log2, static
+from mpc.compiler.graph import Node, static
+from mpc.compiler.lower import Lowering, Value
 from mpc.compiler.ranges import Interval
+from mpc.compiler.scales import log2
 
 _STEP_FRACTION = 20
 _MOST_CANDIDATES = 16
@@ -16,9 +17,15 @@ _LARGEST_ARGMAX = 128
 
 def relu(state: Lowering, node: Node) -> Value:
     x = state.values[node.reads[0]]
-    shift = state.rounding(x)
+    x, shift = _rounded(state, x)
     interval = x.interval.truncated(shift).rectified()
     return state.add("relu", node.shape, x.scale / (1 << shift), interval, x=x.wire.name, shift=shift)
+
+
+def _rounded(state: Lowering, x: Value, extra: int = 0) -> tuple[Value, int]:
+    """What is compared, and the shift; see `Lowering.rounding`."""
+    shift = state.rounding(x, extra)
+    return state.evened(x, shift) if shift else (x, 0)
 
 
 def step(state: Lowering, node: Node) -> Value:
@@ -57,7 +64,7 @@ def _grouped(state: Lowering, x: Value, groups: int) -> Value:
 
 
 def _top(state: Lowering, x: Value, rectify: bool) -> Value:
-    shift = state.rounding(x, 1)
+    x, shift = _rounded(state, x, 1)
     top = x.interval.greatest().truncated(shift)
     value = state.wire(
         _next(state, "value"), (*x.shape[:-1], 1), x.scale / (1 << shift), top.rectified() if rectify else top
@@ -104,7 +111,7 @@ def _both(state: Lowering, maximum: Node, argmax: Node) -> tuple[Value, Value]:
     key = ("both", maximum.reads[0])
     if (*key, "value") not in state.memo:
         x = state.values[maximum.reads[0]]
-        shift, shape = state.rounding(x, 1), (*x.shape[:-1], 1)
+        (x, shift), shape = _rounded(state, x, 1), (*x.shape[:-1], 1)
         top = x.interval.greatest().truncated(shift)
         value = state.wire(_next(state, "value"), shape, x.scale / (1 << shift), top)
         index = state.wire(_next(state, "index"), shape, Fraction(1), _places(x))

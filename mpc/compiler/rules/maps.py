@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from mpc import fixedpoint
-from mpc.compiler.graph import Node
-from mpc.compiler.lower import LINEAR_BITS, Lowering, Value, known_interval, log2, static
+from mpc.compiler.graph import Node, static
+from mpc.compiler.lower import LINEAR_BITS, Lowering, Value, known_interval
 from mpc.compiler.ranges import Interval, joined
+from mpc.compiler.scales import even, log2
 
 _FACTOR_BITS = 18
 _FINEST_FACTOR = 26
@@ -26,13 +28,37 @@ def sum_(state: Lowering, node: Node) -> Value:
         raise node.origin.refuse("all its factors are zero")
     scale, factors = _aligned(state, pairs, node)
     constant = round(Fraction(node.attributes.get("constant", 0.0)) * scale)
-    return state.combine([x for x, _ in factors], [k for _, k in factors], node.shape, scale, constant, node)
+    found = state.combine([x for x, _, _ in factors], [k for _, k, _ in factors], node.shape, scale, constant, node)
+    if _is_clip(state, node):  # what the value is off by passes once, whichever side of it is seen
+        worst = np.maximum(*(x.interval.error * abs(k) for x, k, _ in factors))
+        return Value(found.wire, replace(found.interval, error=np.minimum(found.interval.error, worst)))
+    off = sum(np.square(float(k) * off * x.interval.typical) for x, k, off in factors)
+    return Value(found.wire, found.interval.off_by(np.hypot(found.interval.error, np.sqrt(off))))
+
+
+def _is_clip(state: Lowering, node: Node) -> bool:
+    """Is it relu(x - low) - relu(x - high)?"""
+    if sorted(node.attributes["factors"]) != [-1.0, 1.0]:
+        return False
+    writers = {one.writes: one for one in state.graph.nodes}
+    bends = [writers.get(name) for name in node.reads]
+    if any(bend is None or bend.op != "relu" for bend in bends):
+        return False
+    roots = set()
+    for name in (bend.reads[0] for bend in bends if bend is not None):
+        above = writers.get(name)
+        shifted = above is not None and above.op == "scale" and (above.attributes["weight"] == 1).all()
+        roots.add(above.reads[0] if above is not None and shifted else name)
+    return len(roots) == 1
 
 
 def _aligned(
     state: Lowering, pairs: list[tuple[Value, Fraction]], node: Node
-) -> tuple[Fraction, list[tuple[Value, int]]]:
-    """One scale for all, and integers to multiply each with; exact where there are small ones."""
+) -> tuple[Fraction, list[tuple[Value, int, float]]]:
+    """One scale for all, and integers to multiply each with, and what each is off by, beside its size.
+
+    Small integers are exact.  Where there are none, the scale is a power of two.
+    """
     for shorter in (False, True):
         if shorter:
             pairs = [(state.shorten(x, _FACTOR_BITS), factor) for x, factor in pairs]
@@ -41,6 +67,7 @@ def _aligned(
         common = math.lcm(*(f.denominator for f in exact))
         unit = Fraction(common) if common <= _SIMPLE else Fraction(1 << _FACTOR_BITS)
         if common > _SIMPLE:
+            scale, exact = even(scale), [f * even(scale) / scale for f in exact]
             whole = sum(x.interval.bound * float(abs(f)) for (x, _), f in zip(pairs, exact, strict=True))
             room = LINEAR_BITS - 1 - math.frexp(max(1.0, whole))[1]
             unit *= 1 << max(0, min(_FINEST_FACTOR - _FACTOR_BITS, room - _FACTOR_BITS))
@@ -49,8 +76,8 @@ def _aligned(
             reach = min(reach, max(map(abs, node.attributes["known"])) * 1.05 * float(scale * unit))
         if reach < 2.0**LINEAR_BITS:
             break
-    factors = [(x, round(f * unit)) for (x, _), f in zip(pairs, exact, strict=True)]
-    return scale * unit, [(x, k) for x, k in factors if k]
+    factors = [(x, round(f * unit), f * unit) for (x, _), f in zip(pairs, exact, strict=True)]
+    return scale * unit, [(x, k, abs(float(wanted / k) - 1)) for x, k, wanted in factors if k]
 
 
 def total(state: Lowering, node: Node) -> Value:
@@ -68,7 +95,9 @@ def weigh(state: Lowering, node: Node) -> Value:
     x, axis = state.values[node.reads[0]], node.attributes["axis"]
     wanted = [Fraction(f).limit_denominator(1 << 16) for f in node.attributes["factors"]]
     common = math.lcm(*(f.denominator for f in wanted))
-    unit = common if common <= 1 << 12 else 1 << 14
+    unit = Fraction(common)
+    if common > 1 << 12:  # rounded, and the scale then a power of two
+        unit = Fraction(1 << 14) * even(x.scale) / x.scale
     factors = [round(f * unit) for f in wanted]
     along = np.array(factors, dtype=np.float64).reshape(-1, *[1] * (len(node.shape) - axis - 1))
     return state.add(
@@ -121,7 +150,7 @@ def take(state: Lowering, node: Node) -> Value:
 def concat(state: Lowering, node: Node) -> Value:
     pairs = [(state.values[name], Fraction(1)) for name in node.reads]
     scale, factors = _aligned(state, pairs, node)
-    aligned = [x if k == 1 and x.scale == scale else state.combine([x], [k], x.shape, scale) for x, k in factors]
+    aligned = [x if k == 1 and x.scale == scale else state.combine([x], [k], x.shape, scale) for x, k, _ in factors]
     interval = joined([x.interval for x in aligned], node.attributes["axis"])
     names, widest = tuple(x.wire.name for x in aligned), max(x.wire.bits for x in aligned)
     axis = node.attributes["axis"]

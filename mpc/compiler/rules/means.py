@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mpc.compiler.graph import Node, Shape
-from mpc.compiler.lower import LINEAR_BITS, Lowering, Value, log2, static
+from mpc.compiler.graph import Node, Shape, static
+from mpc.compiler.lower import LINEAR_BITS, Lowering, Value
 from mpc.compiler.ranges import Interval
+from mpc.compiler.scales import log2
 
 _FRACTION = 24
 _SLACK = 1 / 64

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
-from mpc.compiler.graph import Node, Shape
+from mpc.compiler.graph import Node, Shape, static
 from mpc.compiler.lower import (
     FRACTION_BITS,
     LINEAR_BITS,
@@ -17,12 +17,11 @@ from mpc.compiler.lower import (
     Lowering,
     Value,
     known_interval,
-    log2,
     product_of,
-    static,
 )
 from mpc.compiler.ranges import Interval, Product
 from mpc.compiler.rules.means import share, weighted_mean
+from mpc.compiler.scales import even, log2
 from mpc.compiler.signs import levelled
 from mpc.wires import broadcast
 
@@ -65,6 +64,8 @@ def affine(state: Lowering, node: Node) -> Value:
             remedy=SMALLER,
         )
     unit = Fraction(2) ** exponent
+    if not exact:  # weights are rounded anyway: they take in what the scale of x is more than a power of two
+        unit *= even(x.scale) / x.scale
     scale = x.scale * unit
     integers = fixedpoint.encode(weight, unit, "a weight")
     settings: dict[str, Any] = {"x": x.wire.name, "weight": state.stored(integers, unit)}
