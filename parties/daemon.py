@@ -18,6 +18,7 @@ from parties.config import PartyConfig, ProviderConfig
 from parties.ledger import Ledger
 from parties.party import PartyNode
 from parties.pb import party_pb2_grpc
+from parties.private_memory import keep_private
 from parties.provider import ProviderService
 from parties.services import PartyService, PeerService
 from parties.telemetry import Counters
@@ -102,6 +103,7 @@ def _keep_memory() -> None:
 
 
 def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
+    keep_private()
     launcher.watch_parent()
     _keep_memory()
     telemetry.configure(config.name, config.log_level)

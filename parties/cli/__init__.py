@@ -16,6 +16,7 @@ import click
 import mpc
 from mpc.errors import MpcError, UsageError
 from parties.cli.display import Display
+from parties.private_memory import keep_private
 
 _COMMANDS = {
     "up": ("parties.cli.local", "up", "Start a local cluster: a provider and N parties, real processes."),
@@ -74,7 +75,12 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its status (see mpc/errors.py for the codes)."""
+    """Run the command line and exit with its status (see mpc/errors.py for the codes).
+
+    arguments: None takes the process's own, and makes the process private: it may hold data, a model, a key.
+    """
+    if arguments is None:
+        keep_private()
     words = list(sys.argv[1:] if arguments is None else arguments)
     display = Display(as_json="--json" in words, verbose="-v" in words or "--verbose" in words)
     signal.signal(signal.SIGTERM, _terminate)
