@@ -154,6 +154,10 @@ class IntegrityError(MpcError):
     exit_code = 7
 
 
+class MpcWarning(UserWarning):
+    """Something that the user should know of an answer and that is no error: bounds, precision, what was assumed."""
+
+
 def by_code(code: str) -> type[MpcError]:
     """The error class with this stable code; `MpcError` for one this version does not know."""
     known = {MpcError.code: MpcError}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mpc.errors import MpcWarning
+
 if TYPE_CHECKING:
     from parties.client import Cluster, Guest, Session
 
-__all__ = ["Cluster", "Guest", "Session"]
+__all__ = ["Cluster", "Guest", "MpcWarning", "Session"]
 
 
 def __getattr__(name: str) -> Any:

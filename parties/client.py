@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 from mpc.compiler.compile import Compiled, Ranges, compile_model
 from mpc.compiler.onnx_import import Shapes
 from mpc.compiler.plan import Plan
-from mpc.errors import InputError, MpcError, SessionError, UsageError
+from mpc.errors import InputError, MpcError, MpcWarning, SessionError, UsageError
 from parties import launcher, ordering
 from parties.calls import Parties
 from parties.certificates import Identity
@@ -39,6 +40,7 @@ from parties.feeds import (
     check_feeds,
     check_own,
     chosen,
+    coarse_columns,
     describe_inputs,
     describe_outputs,
     owned,
@@ -280,7 +282,8 @@ class Session(_Closing):
         batch: rows of every run, if known; what was dealt ahead for them is used.
         calls: only if it was dealt for exactly so many calls of `run`.
         last_run: the price of the last run; None before the first.
-        notes: what the user should know of how correlations were come by.
+        notes: what the user should know: of bounds and precision (`Compiled.messages`), of data that their ranges
+            hardly resolve, of how correlations were come by.  Each is an `MpcWarning` too.
     """
 
     def __init__(
@@ -290,6 +293,8 @@ class Session(_Closing):
         self.plan: Plan = compiled.plan
         self.last_run: RunReport | None = None
         self.notes: list[str] = []
+        for text in compiled.messages:
+            self._note(text)
         self._parties, self._me = parties, parties.identity.name
         self._sizes = None if batch is None else split(compiled.plan, batch)
         self._calls = calls
@@ -304,7 +309,7 @@ class Session(_Closing):
         stock = ordering.find(self._parties, plan, self._sizes, self._calls) if self._sizes else None
         remote = None
         if stock is None and self._sizes and self._calls and ordering.find(self._parties, plan, self._sizes):
-            self.notes.append(
+            self._note(
                 "what was dealt ahead is for sessions of more runs, which would be lost with this one: "
                 "mpc deal --runs N without --sessions is for mpc run"
             )
@@ -312,11 +317,17 @@ class Session(_Closing):
             try:
                 remote = CoordinatedSession(self._parties, plan, weights, stock)
             except SessionError as error:
-                self.notes.append(f"what was dealt ahead could not be used, and is dealt now: {error.what}")
+                self._note(f"what was dealt ahead could not be used, and is dealt now: {error.what}")
         remote = remote or CoordinatedSession(self._parties, plan, weights)
         remote.on_progress = self._progress
         weakref.finalize(self, remote.drop).atexit = False  # an exiting process just hangs up
         return remote
+
+    def _note(self, text: str) -> None:
+        """Keep what the user should know, and say it once a session."""
+        if text not in self.notes:
+            warnings.warn(text, MpcWarning, stacklevel=4)
+        self.notes.append(text)
 
     @property
     def stocked(self) -> int | None:
@@ -366,6 +377,9 @@ class Session(_Closing):
         names = chosen(self.plan, self._me, output_names)
         rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), batch)
         integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
+        for text in coarse_columns(self.plan, feeds):
+            if text not in self.notes:
+                self._note(text)
         with self._running:
             if not self._remote.open:
                 raise SessionError(
@@ -403,7 +417,7 @@ class Session(_Closing):
                 cause="no more can be dealt for it, and those who joined it know of no other",
                 remedy="start a new session, and give the others its ticket",
             )
-        self.notes.append("what was dealt ahead for the session was used up: a new one was opened")
+        self._note("what was dealt ahead for the session was used up: a new one was opened")
         self._remote.finish()
         self._remote = self._begin()
 

@@ -6,6 +6,7 @@ part in a run checks, splits and joins as all the others do.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ BLOCK_ROWS = 1024
 BLOCK_BYTES = 3 << 29
 """Rows, and memory of a party, that one run takes at most; larger batches are split, by everyone alike.  Two are under
 way at a time: one is prepared while the one before it is online."""
+_RESOLVED = 2.0**-34
+"""The part of a range that a comparison of trees tells apart."""
+_FEWEST_STEPS = 512
+_LEAST_ROWS = 8
 _ORT_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)"}
 
 
@@ -174,6 +179,33 @@ def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[s
         for given in plan.inputs
         if given.name in names
     }
+
+
+def coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray]) -> list[str]:
+    """Columns of tables whose values differ by less than their ranges resolve well, as sentences for who enters them.
+
+    Bounds and expected errors are for data that are spread over the declared range; of a column that fills a small
+    part of it, less is left.
+    """
+    found = []
+    for given in plan.inputs:
+        values = np.asarray(feeds.get(given.name, ()))
+        if values.ndim != 2 or len(values) < _LEAST_ROWS or not given.dtype.startswith("float"):
+            continue
+        reals = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+        low, high, factor = (np.array([float(e) for e in ends]) for ends in (given.low, given.high, given.factor))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a number
+            spread = np.nan_to_num(np.nanstd(reals, axis=0))
+        steps = spread / np.maximum(1 / (factor * float(plan.wire[given.wire].scale)), (high - low) * _RESOLVED)
+        lost = np.flatnonzero((spread > 0) & (steps < _FEWEST_STEPS))
+        found += [
+            f"column {column} of input {given.name!r} varies by about {spread[column]:.2g}, and its range resolves "
+            f"{spread[column] / steps[column]:.2g}: what depends on it is hardly right; declare a range a column "
+            f"(--range {given.name}=LOW:HIGH,LOW:HIGH,..., in Python ranges={{{given.name!r}: (lows, highs)}})"
+            for column in lost[:1].tolist()
+        ]
+    return found
 
 
 # ------------------------------------------------------------------------------- blocks

@@ -14,13 +14,15 @@ from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import Shapes, import_model
 from mpc.compiler.onnx_load import Source, load_model
 from mpc.compiler.passes import run_passes
-from mpc.compiler.plan import Plan
+from mpc.compiler.plan import Plan, PlanOutput
 from mpc.compiler.rules import Lowered, lower
 from mpc.errors import ModelError
 
 DEFAULT_RANGE = (-32.0, 32.0)
 PRECISE = 1e-3
 """An expected error up to this, in the model's units, is none to speak of."""
+MISTAKEN = 1e-2
+"""The same of labels and whole numbers: the part of them that rounding is expected to change."""
 _CALIBRATED = (
     f"bounds rest on the samples, with a margin of {MARGIN:g}, where none is proved: "
     "data much unlike them can give a wrong answer"
@@ -38,7 +40,8 @@ class Compiled:
         weights: int64 integers of each weight wire; the model owner's secret.
         origins: the model's node for each gate.
         errors: output -> expected (RMS) rounding error, in the model's units, where values are as large
-            as they usually are: of a divisor, one in eight is smaller.
+            as they usually are: of a divisor, one in eight is smaller.  Of labels and whole numbers the part that is
+            expected to differ.  Inputs are taken to be spread over their ranges.
         undeclared: inputs that took the default range.
         notes: what the owner should know, such as a denominator that could be zero.
     """
@@ -49,6 +52,42 @@ class Compiled:
     errors: dict[str, float] = field(default_factory=dict)
     undeclared: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def messages(self) -> list[str]:
+        """What its user should be told: notes, errors that matter, and what was assumed."""
+        low, high = DEFAULT_RANGE
+        assumed = [
+            f"no range is declared for input {name!r}; {low:g}:{high:g} is taken (--range {name}=LOW:HIGH, in Python "
+            f"ranges={{{name!r}: (low, high)}}, declares one)"
+            for name in self.undeclared
+        ]
+        return [*self.notes, *filter(None, (_limited(out, self.errors) for out in self.plan.outputs)), *assumed]
+
+    @property
+    def imprecision(self) -> float:
+        """The largest expected error; up to 1 is none to speak of."""
+        return imprecision(self.plan, self.errors)
+
+
+def imprecision(plan: Plan, errors: Mapping[str, float]) -> float:
+    """The largest of the outputs' expected errors, in units of what is none to speak of."""
+    return max(errors.get(out.name, 0.0) / (PRECISE if _real(out) else MISTAKEN) for out in plan.outputs)
+
+
+def _real(out: PlanOutput) -> bool:
+    return out.dtype.startswith("float")
+
+
+def _limited(out: PlanOutput, errors: Mapping[str, float]) -> str | None:
+    """What is told of an output whose expected error matters."""
+    error = errors.get(out.name, 0.0)
+    if error <= (PRECISE if _real(out) else MISTAKEN):
+        return None
+    remedy = "narrower input ranges, or one a column, make it more precise"
+    if _real(out):
+        return f"fixed point limits output {out.name!r} to an expected error of {error:.1g}; {remedy}"
+    return f"fixed point is expected to change {100 * error:.1g} % of output {out.name!r}; {remedy}"
 
 
 def compile_model(
@@ -102,12 +141,12 @@ def _lower(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None)
         return lowered, tuple(lowered.notes)
     try:
         proved = lower(graph, roles)
-        error = max(proved.errors.values())
+        error = imprecision(proved.plan, proved.errors)
     except ModelError:
         proved, error = None, np.inf
-    if proved is None or error > PRECISE:
+    if proved is None or error > 1:
         calibrated = lower(bounded_by(graph, samples), roles)
-        if proved is None or 2 * max(calibrated.errors.values()) < error:
+        if proved is None or 2 * imprecision(calibrated.plan, calibrated.errors) < error:
             return calibrated, (*calibrated.notes, _CALIBRATED)
     return proved, tuple(proved.notes)
 

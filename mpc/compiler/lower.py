@@ -249,7 +249,8 @@ class Lowering:
         return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
 
     def leave(self, index: int) -> tuple[PlanOutput, float]:
-        """What recipients get, and its expected error in the model's units."""
+        """What recipients get, and its expected error in the model's units; of labels and whole numbers the part that
+        is expected to differ."""
         out = self.graph.outputs[index]
         value, holders = self.values[out.value], self.roles.recipients_of(out.name)
         wire = self.wires[value.wire.name]
@@ -260,6 +261,8 @@ class Lowering:
         self.wires[wire.name] = wire.model_copy(update={"holders": holders})
         self._note_lost_digits(out.name, value)
         error = float(np.minimum(value.interval.error, value.interval.typical).max()) / float(value.scale)
+        if value.scale == 1 and not out.dtype.startswith("float"):
+            error = min(1.0, float(value.interval.worst_error) ** 2)
         reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys}
         return PlanOutput(name=out.name, wire=wire.name, **reading), error
 

@@ -19,6 +19,11 @@ ROUNDING = 12**-0.5
 _TRUNCATION = 6**-0.5
 """The same of floor or floor + 1, unbiased."""
 
+_MEAN_OFF = 0.8
+"""The mean size of a normal error, as a part of its root mean square."""
+_LOGISTIC = 1.702
+"""The logistic function of so many deviations is close to the normal distribution function."""
+
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """A bilinear map over the reals: a matrix product, a convolution, an elementwise product."""
 
@@ -149,7 +154,7 @@ class Interval:
         """max(0, x); mean and variance as if x were normal."""
         deviation = np.sqrt(self.variance) + 1e-30
         z = self.mean / deviation
-        above = 1 / (1 + np.exp(-np.clip(1.702 * z, -60, 60)))  # close to the normal distribution function
+        above = 1 / (1 + np.exp(-np.clip(_LOGISTIC * z, -60, 60)))
         density = np.exp(-np.square(z) / 2) / np.sqrt(2 * np.pi)
         mean = self.mean * above + deviation * density
         square = (np.square(self.mean) + self.variance) * above + self.mean * deviation * density
@@ -172,6 +177,41 @@ class Interval:
         """With this error at least: what x is off by passes through a linear map, however small the result."""
         error = np.maximum(self.error, np.broadcast_to(least, self.error.shape))
         return Interval(self.low, self.high, error, self.mean, self.variance)
+
+    def chance_above(self, level: float) -> np.ndarray:
+        """How likely x >= level is."""
+        if self.given_variance is None:
+            return np.clip((self.high - level) / np.maximum(self.high - self.low, 1e-300), 0.0, 1.0)
+        deviation = np.sqrt(self.given_variance) + 1e-30
+        return np.asarray(1 / (1 + np.exp(-np.clip(_LOGISTIC * (self.mean - level) / deviation, -60, 60))))
+
+    def chance_misjudged(self, level: float, blur: float, whole: bool) -> np.ndarray:
+        """How likely it is that rounding puts x on the wrong side of a level.
+
+        Args:
+            blur: units below the level in which a comparison may err by itself, less and less.
+            whole: x holds whole numbers, that are off by one or right.
+        """
+        if self.given_variance is None:
+            there = (self.low <= level) & (level <= self.high)
+            density = there / np.maximum(self.high - self.low, 1.0)
+        else:
+            deviation = np.sqrt(self.given_variance) + 1e-30
+            density = np.exp(-np.square((self.mean - level) / deviation) / 2) / (deviation * np.sqrt(2 * np.pi))
+        if whole:
+            return np.minimum(np.square(self.error), 1.0) * np.minimum(2 * density, 1.0)
+        return np.minimum(density * (_MEAN_OFF * self.error + blur / 2), 1.0)
+
+    def chance_outranked(self, blur: float) -> np.ndarray:
+        """How likely rounding changes which element along the last axis is the largest; that axis keeps size 1.
+
+        The largest two are taken to be as far apart as so many draws from all of them together would be.
+        """
+        number = self.low.shape[-1]
+        spread = np.sqrt(self.variance.mean(axis=-1, keepdims=True) + self.mean.var(axis=-1, keepdims=True))
+        off = _MEAN_OFF * np.sqrt(2 * np.square(self.error).mean(axis=-1, keepdims=True)) + blur / 2
+        density = 1 / (2 * np.sqrt(np.pi) * np.maximum(spread, 1.0))
+        return np.asarray(np.minimum((number - 1) * density * off, 1.0))
 
     def greatest(self) -> Interval:
         """Of the maximum along the last axis."""

@@ -9,12 +9,13 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
 
 import mpc
-from mpc.errors import MpcError, UsageError
+from mpc.errors import MpcError, MpcWarning, UsageError
 from parties.cli.display import Display
 from parties.private_memory import keep_private
 
@@ -84,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     display = Display(as_json="--json" in words, verbose="-v" in words or "--verbose" in words)
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.simplefilter("ignore", MpcWarning)  # commands say what they warn of
     try:
         status = cli.main(words, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

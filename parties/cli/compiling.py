@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mpc.compiler.calibrate import ranges_around, suited_ranges, uneven
-from mpc.compiler.compile import DEFAULT_RANGE, PRECISE, Compiled, compile_model
+from mpc.compiler.compile import DEFAULT_RANGE, Compiled, compile_model
 from mpc.compiler.declared import declared_ranges
 from mpc.compiler.graph import Range
 from mpc.compiler.lower import Roles
@@ -39,9 +39,6 @@ def compile_for_data(
     shapes = {**{name: (None, *values.shape[1:]) for name, values in feeds.items()}, **shapes}
     known = {**declared_ranges(load_model(model)), **declared}
     missing = {name: values for name, values in feeds.items() if name not in known and _measurable(values)}
-    for name in names:
-        if name not in known and name not in feeds:
-            display.say(_told(name, None))
     samples = feeds if len(feeds) == len(names) else {}
     if not missing:
         return noted(display, _best(model, declared, [{}], roles, samples, shapes)[0])
@@ -50,8 +47,8 @@ def compile_for_data(
     candidates: list[dict[str, Range]] = [{}] if fits else []
     candidates += [suited_ranges(missing), ranges_around(missing, columns=True)]
     compiled, taken = _best(model, declared, candidates, roles, samples, shapes)
-    for name in missing:
-        display.say(_told(name, taken.get(name)))
+    for name, around in taken.items():
+        display.say(_told(name, around))
     return noted(display, compiled)
 
 
@@ -75,7 +72,7 @@ def _best(
         except ModelError as error:
             refusals.append(error)
             continue
-        if max(found[-1][0].errors.values()) <= PRECISE:
+        if found[-1][0].imprecision <= 1:
             return found[-1]
     if samples and all(_measurable(values) for values in samples.values()):
         around = next((one for one in candidates if one), candidates[0])
@@ -85,15 +82,12 @@ def _best(
             refusals.append(error)
     if not found:
         raise refusals[-1]
-    return min(found, key=lambda one: max(one[0].errors.values()))
+    return min(found, key=lambda one: one[0].imprecision)
 
 
-def _told(name: str, taken: Range | None) -> str:
+def _told(name: str, taken: Range) -> str:
     """Which range an input took that nobody declared one for, and who sees it."""
     declare = f"--range {name}=LOW:HIGH"
-    if taken is None:
-        low, high = DEFAULT_RANGE
-        return f"note: no range is declared for input {name!r}; {low:g}:{high:g} is taken ({declare} declares one)"
     low, high = (np.atleast_1d(np.asarray(end)).tolist() for end in taken)
     listed = [f"{a:.10g}:{b:.10g}" for a, b in zip(low, high, strict=True)]
     more = f", and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
@@ -111,12 +105,7 @@ def _measurable(values: np.ndarray) -> bool:
 
 
 def noted(display: Display, compiled: Compiled) -> Compiled:
-    for note in compiled.notes:
-        display.say(f"note: {note}")
-    for name, error in compiled.errors.items():
-        if error > PRECISE:
-            display.say(
-                f"note: fixed point limits output {name!r} to an expected error of {error:.1g}; "
-                "narrower input ranges, or one a column, make it more precise"
-            )
+    """Tell the user what a compilation has to say; returns it."""
+    for text in compiled.messages:
+        display.say(f"note: {text}")
     return compiled

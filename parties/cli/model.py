@@ -79,10 +79,7 @@ class Choices:
         names = input_names(path) if self.ranges or self.samples or self.shapes else []
         feeds = load_inputs(self.samples, names) if self.samples else None
         ranges, shapes = parse_ranges(self.ranges, names), parse_shapes(self.shapes, names)
-        compiled = noted(display, compile_model(path, ranges, self.roles, feeds, shapes))
-        for name in compiled.undeclared:
-            display.say(f"note: no range is declared for input {name!r}; -32:32 is taken (--range {name}=LOW:HIGH)")
-        return compiled
+        return noted(display, compile_model(path, ranges, self.roles, feeds, shapes))
 
 
 def _choices(command: Callable[..., None]) -> Callable[..., None]:

@@ -110,15 +110,16 @@ def run(
             stage("sharing the weights" if weights == SECRET else "telling the parties the weights")
             started = time.perf_counter()
             session = _open(connected, compiled, who if cluster is None else [], rows if path is not None else None)
-            for note in session.notes:
-                display.say(f"note: {note}")
+            _say_notes(display, session, compiled.messages)  # which were said when it was compiled
             setup = time.perf_counter() - started
             if ticket is not None:
                 write_atomic(ticket, f"{session.ticket}\n".encode(), 0o644)
                 _say_who(display, ticket, compiled, who)
             session.on_progress(stage.rounds)
             stage("waiting for the others, computing on shares" if who else "computing on shares")
+            told = list(session.notes)
             named = dict(zip(received(compiled.plan, me), session.run(None, feeds, rows), strict=True))
+            _say_notes(display, session, told)
             if output is not None:
                 write_outputs(output, named)
             stage("waiting until the others have their outputs" if who else "closing the session")
@@ -132,6 +133,12 @@ def run(
         return
     print_outputs(display, named)
     _print_price(display, price)
+
+
+def _say_notes(display: Display, session: Session, told: list[str]) -> None:
+    """What the session's user should know and has not been told."""
+    for note in session.notes[len(told) :]:
+        display.say(f"note: {note}")
 
 
 def _require_ticket(who: list[str], ticket: Path | None, parties: int | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import numpy as np
+
 from mpc.compiler.graph import Node, static
 from mpc.compiler.lower import Lowering, Value
 from mpc.compiler.ranges import Interval
@@ -38,8 +40,25 @@ def step(state: Lowering, node: Node) -> Value:
     shift = max(0, min(log2(x.scale) - fraction, x.wire.bits - 8), x.wire.bits + spare - 48)
     if "bits" in node.attributes:
         shift = max(0, x.wire.bits + spare - node.attributes["bits"])
-    interval = Interval.between(0, 1, static(node.shape))
+    interval = _bits(x, node, levels, shift)
     return state.add("step", node.shape, Fraction(1), interval, x=x.wire.name, levels=levels, shift=shift)
+
+
+def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval:
+    """The results of comparisons.
+
+    Decisions, which a model's answer hangs on, are wrong as often as rounding changes sides.  Other comparisons choose
+    between values that are about equal there (|x|, min, max, a clip), so that does not matter.
+    """
+    shape = static(node.shape)
+    counted = x.scale == 1 and x.interval.worst_error > 0
+    if "bits" not in node.attributes and not counted:
+        return Interval.between(0, 1, shape)
+    blur = float(1 << shift) if shift else 0.0
+    chances: list[np.ndarray] = [x.interval.chance_above(level - 0.5 * counted) for level in levels]
+    wrong = [x.interval.chance_misjudged(level - 0.5 * counted, blur, counted) for level in levels]
+    mean, error = np.stack(chances, axis=-1), np.sqrt(np.stack(wrong, axis=-1))
+    return Interval(np.zeros(shape), np.ones(shape), error, mean, mean * (1 - mean)).broadcast_to(shape)
 
 
 def maximum(state: Lowering, node: Node) -> Value:
@@ -85,8 +104,8 @@ def argmax(state: Lowering, node: Node) -> Value:
     if twin is not None and columns <= _MOST_CANDIDATES:
         return _both(state, twin, node)[1]
     last = node.attributes["last"]
-    index = state.wire(_next(state, "index"), (*x.shape[:-1], 1), Fraction(1), _places(x))
     shift = state.rounding(x, 1) if exact is None else max(0, x.wire.bits + 1 - exact)
+    index = state.wire(_next(state, "index"), (*x.shape[:-1], 1), Fraction(1), _places(x, shift))
     state.gate("maximum", x=x.wire.name, index=index.wire.name, shift=shift, last=last)
     return index
 
@@ -95,8 +114,10 @@ def _next(state: Lowering, what: str) -> str:
     return f"{len(state.gates)}.maximum.{what}"
 
 
-def _places(x: Value) -> Interval:
-    return Interval.between(0, int(x.shape[-1]) - 1, static((*x.shape[:-1], 1)))
+def _places(x: Value, shift: int) -> Interval:
+    """A place among the elements; it is another one as often as rounding changes which is the largest."""
+    found = Interval.between(0, int(x.shape[-1]) - 1, static((*x.shape[:-1], 1)))
+    return found.off_by(np.sqrt(x.interval.chance_outranked(float(1 << shift) if shift else 0.0)))
 
 
 def _twin(state: Lowering, node: Node, op: str) -> Node | None:
@@ -114,7 +135,7 @@ def _both(state: Lowering, maximum: Node, argmax: Node) -> tuple[Value, Value]:
         (x, shift), shape = _rounded(state, x, 1), (*x.shape[:-1], 1)
         top = x.interval.greatest().truncated(shift)
         value = state.wire(_next(state, "value"), shape, x.scale / (1 << shift), top)
-        index = state.wire(_next(state, "index"), shape, Fraction(1), _places(x))
+        index = state.wire(_next(state, "index"), shape, Fraction(1), _places(x, shift))
         state.gate("maximum", x=x.wire.name, value=value.wire.name, index=index.wire.name, shift=shift)
         state.memo[(*key, "value")], state.memo[(*key, "index")] = value, index
     return state.memo[(*key, "value")], state.memo[(*key, "index")]

@@ -1,0 +1,100 @@
+"""Expected errors of labels and forests count what rounding does at thresholds, and nobody is left without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skl2onnx import to_onnx
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LogisticRegression
+
+from mpc.compiler import lower
+from mpc.compiler.calibrate import ranges_around
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.operators import trees
+from parties.feeds import coarse_columns
+from tests.support.models import plaintext
+from tests.support.tables import computed, payments, save
+
+RNG = np.random.Generator(np.random.PCG64(7))
+SPREAD = RNG.uniform(-1, 1, (2000, 3)).astype(np.float32)
+SCORE = SPREAD @ np.array([1.0, -2.0, 0.7]) + 0.3 * np.sin(9 * SPREAD[:, 0])
+THREE = np.digitize(SCORE, [-0.7, 0.7])
+OPSET = {"": 18, "ai.onnx.ml": 3}
+
+
+def converted(model, y: np.ndarray, folder: Path) -> Path:  # type: ignore[no-untyped-def]
+    model.fit(SPREAD[:1000].astype(np.float64), y[:1000])
+    options = {id(model): {"zipmap": False}} if y.dtype.kind == "i" else None
+    return save(folder, to_onnx(model, SPREAD[:1], options=options, target_opset=OPSET))
+
+
+def measured(compiled: Compiled, path: Path) -> list[float]:
+    """Labels: the part that differs; values: the root mean square error."""
+    feeds = {"X": SPREAD[1000:]}
+    return [
+        float(np.mean(ours != theirs))
+        if theirs.dtype.kind == "i"
+        else float(np.sqrt(np.mean(np.square(ours - theirs))))
+        for ours, theirs in zip(computed(compiled, feeds), plaintext(path, feeds), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("bits", [9, 12])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_forest_that_compares_few_bits(
+    classes: int, bits: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With so few bits, rounding is seen on a thousand rows: what is expected is about what happens."""
+    y = THREE if classes == 3 else (SCORE > 0).astype(np.int64)
+    path = converted(RandomForestClassifier(20, max_depth=6, random_state=0), y, tmp_path)
+    monkeypatch.setattr(trees, "_THRESHOLD_BITS", bits)
+    compiled = compile_model(path, {"X": (-1.0, 1.0)})
+    label, probabilities = compiled.errors.values()
+    wrong, off = measured(compiled, path)
+    assert wrong / 5 < label < 10 * wrong + 0.01
+    assert off / 3 < probabilities < 4 * off
+    assert any("expected to change" in text for text in compiled.messages) == (label > 0.01)
+
+
+def test_a_forest_of_values_that_compares_few_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = converted(RandomForestRegressor(20, max_depth=6, random_state=0), SCORE, tmp_path)
+    monkeypatch.setattr(trees, "_THRESHOLD_BITS", 10)
+    compiled = compile_model(path, {"X": (-1.0, 1.0)})
+    [expected], [off] = compiled.errors.values(), measured(compiled, path)
+    assert off / 3 < expected < 4 * off
+    assert any("expected error" in text for text in compiled.messages)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_regression_whose_input_has_few_bits(classes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    y = THREE if classes == 3 else (SCORE > 0).astype(np.int64)
+    path = converted(LogisticRegression(C=100.0), y, tmp_path)
+    monkeypatch.setattr(lower, "_INPUT_FRACTION", 5)
+    compiled = compile_model(path, {"X": (-1.0, 1.0)})
+    label, wrong = compiled.errors["label"], measured(compiled, path)[0]
+    assert wrong / 4 < label < 4 * wrong
+
+
+def test_labels_that_are_right_are_expected_to_be(tmp_path: Path) -> None:
+    path = converted(RandomForestClassifier(20, max_depth=6, random_state=0), THREE, tmp_path)
+    compiled = compile_model(path, {"X": (-1.0, 1.0)})
+    assert measured(compiled, path)[0] == 0 and 0 < compiled.errors["label"] < 1e-4
+    assert not compiled.messages
+
+
+# ------------------------------------------------------------------ data in a small part of their range
+
+
+def test_a_column_that_its_range_hardly_resolves_is_named(tmp_path: Path) -> None:
+    x, y, _ = payments()
+    model = RandomForestClassifier(10, max_depth=5, random_state=0).fit(x.astype(np.float64), y)
+    path = save(tmp_path, to_onnx(model, x[:1], options={id(model): {"zipmap": False}}, target_opset=OPSET))
+    feeds = {"X": x}
+    [text] = coarse_columns(compile_model(path, {"X": (-(2.0**31), 2.0**31)}).plan, feeds)
+    assert "column 2 of input 'X'" in text and "a range a column" in text
+    assert not coarse_columns(compile_model(path, ranges_around(feeds, columns=True)).plan, feeds)
+    x[:5, 1] = np.nan
+    assert not coarse_columns(compile_model(path, ranges_around(feeds, columns=True)).plan, feeds)
