@@ -20,9 +20,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails, core_schema
 
 from mpc.errors import ConfigError
+from mpc.text import PROCESS_NAME
 
 ANY = "any"
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -63,7 +63,7 @@ class Endpoint(str):
 
 def check_name(name: str) -> str:
     """A name that can be a certificate's CN and DNS name; ValueError otherwise."""
-    if not _NAME.fullmatch(name):
+    if not PROCESS_NAME.fullmatch(name):
         raise ValueError("must be 1 to 63 letters, digits, '.', '_' or '-', starting and ending with a letter or digit")
     if name.lower() == ANY:
         raise ValueError(f"{name!r} is reserved: it means everyone in a policy")

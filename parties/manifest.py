@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpc.correlations import BundleId
-from mpc.errors import IntegrityError
+from mpc.errors import IntegrityError, PlanError
 from mpc.interpret.dealer import Dealt
 from mpc.prg import SEED_BYTES, Seed
+from mpc.text import check_name
 from parties import certificates
 from parties.certificates import Identity
 from parties.pb import party_pb2
@@ -96,8 +97,12 @@ def verify(trust: Trust, terms: Terms, bundle: BundleId, message: party_pb2.Mani
         expected = _header(terms, bundle)
         if {key: content.get(key) for key in expected} != expected:
             raise IntegrityError("the provider's manifest is for another session or run", peer=terms.provider)
+        if content["corrected"] not in terms.parties:
+            raise ValueError
+        for wire in content["commitments"]:
+            check_name(wire, "the wire")
         return Manifest(terms.parties, content["corrected"], content["corrections"], dict(content["commitments"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (PlanError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise IntegrityError("the provider's manifest is malformed", peer=terms.provider) from None
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, PolicyError, by_code
+from mpc.text import shown
 from parties import telemetry
 from parties.callers import Callers
 from parties.certificates import Identity
@@ -307,17 +308,12 @@ def _from_detail(detail: str, name: str) -> MpcError:
         texts = {key: fields[key] for key in ("what", "cause", "remedy", "peer") if key in fields}
         if not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts.values()):
             raise ValueError
-        texts = {key: _plain(text) for key, text in texts.items()}
+        texts = {key: shown(text) for key, text in texts.items()}
         cls = by_code(str(fields["code"]))
         error = cls(texts.pop("what", "failed"), cause=texts.get("cause"), remedy=texts.get("remedy"))
         error.peer = texts.get("peer", name)
     except (ValueError, KeyError, TypeError, RecursionError):
-        return PeerError(f"the call to {name} failed", cause=_plain(detail[:200]) or None, peer=name)
+        return PeerError(f"the call to {name} failed", cause=shown(detail[:200]) or None, peer=name)
     if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", error.what):  # a path's part is no mention
         error.what = f"{name}: {error.what}"
     return error
-
-
-def _plain(text: str) -> str:
-    """Without what would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -21,6 +21,7 @@ from mpc.errors import PlanError
 from mpc.gates import GATES
 from mpc.gates.base import Gate, Name, to_dict
 from mpc.gates.input import Input
+from mpc.text import shown
 from mpc.wires import Dimension, Frozen, Scale, Wire
 
 VERSION: Literal[2] = 2
@@ -191,5 +192,5 @@ def _dump(content: dict[str, Any]) -> bytes:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error).split("\n", 1)[0][:200]
+        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:400])
+    return shown(str(error).split("\n", 1)[0][:200])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpc import text
 from mpc.errors import PlanError
 from mpc.gates.input import Input
 from mpc.wires import BATCH, Masking
@@ -38,11 +39,26 @@ def verify(plan: Plan) -> None:
     for ends in (plan.inputs, plan.outputs):
         if len({end.name for end in ends}) != len(ends):
             raise PlanError("two inputs or two outputs of the plan have one name")
+    _check_names(plan)
     for wire in plan.wires:
         if _count(wire.shape)[0] > MAX_ELEMENTS:
             raise PlanError(f"the wire {wire.name!r} has more than 2^28 elements a row")
     _check_flow(plan)
     _check_ends(plan)
+
+
+def _check_names(plan: Plan) -> None:
+    """What people are shown before they agree reads as what it is."""
+    names = [("the input", given.name) for given in plan.inputs]
+    names += [("the output", out.name) for out in plan.outputs]
+    names += [("the wire", wire.name) for wire in plan.wires]
+    names += [("the gate", gate.name) for gate in plan.gates]
+    for what, name in names:
+        text.check_name(name, what)
+    ends = [*(given.name for given in plan.inputs), *(out.name for out in plan.outputs)]
+    text.check_distinct(ends, "the input or output")
+    for holder in {holder for wire in plan.wires for holder in wire.holders}:
+        text.check_process(holder)
 
 
 def _check_flow(plan: Plan) -> None:

@@ -9,13 +9,26 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from mpc.errors import MpcError
+from mpc.text import shown
 
 JSON_VERSION = 1
+
+
+def plain(text: str, keep: str = "") -> Text:
+    """Text as it is, whoever wrote it: no markup, and what a terminal would obey as escapes, but for what is in `keep`.
+
+    All that the commands print comes through here, or is JSON in ASCII.
+    """
+    return Text(shown(text, keep))
+
+
+def _console(stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class Display:
@@ -27,17 +40,17 @@ class Display:
 
     def __init__(self, quiet: bool = False, verbose: bool = False, as_json: bool = False) -> None:
         self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
-        self.out = Console(highlight=False, soft_wrap=True)
-        self.notes = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.out = _console()
+        self.notes = _console(stderr=True)
 
     def say(self, text: str) -> None:
         """A note on stderr."""
         if not self.quiet:
-            self.notes.print(escape(text))
+            self.notes.print(plain(text))
 
     def result(self, text: str) -> None:
         """A line on stdout."""
-        self.out.print(escape(text))
+        self.out.print(plain(text))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
         """A table on stdout; columns whose name starts with '>' are right-aligned."""
@@ -45,7 +58,7 @@ class Display:
         for column in columns:
             table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
         for row in rows:
-            table.add_row(*(escape(str(cell)) for cell in row))
+            table.add_row(*(plain(str(cell)) for cell in row))
         self.out.print(table)
 
     def json(self, content: dict[str, Any]) -> None:
@@ -57,9 +70,9 @@ class Display:
         if self.as_json:
             self.json_error(error)
         first, *rest = error.lines()
-        self.notes.print(f"[bold red]error:[/] {escape(first)}")
+        self.notes.print(Text.assemble(("error:", "bold red"), " ", plain(first)))
         for line in rest:
-            self.notes.print(f"  {escape(line)}")
+            self.notes.print(plain(f"  {line}", "\n"))
 
     def json_error(self, error: MpcError) -> None:
         """The same as one object on stdout."""
@@ -71,9 +84,9 @@ class Display:
         """A spinner that names what is being done; on a terminal only."""
         progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
             console=self.notes,
             transient=True,
