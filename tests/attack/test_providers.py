@@ -144,7 +144,7 @@ def test_one_run_is_dealt_at_a_time(cluster: InProcess) -> None:
     asking = Asking(cluster).opened()
     session = cluster.provider._session(asking.id)
     with session.dealing:  # as if run 1 took long
-        bundle = cluster.provider._fetch(session, asking.request(1), "party-0")
+        bundle = cluster.provider._fetch(session, asking.request(1), "party-0", 1.0)
         for run in (2, 2):
             with pytest.raises(SessionError, match="still being dealt"):
                 asking.deal("party-1", run)
@@ -212,7 +212,7 @@ def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
         session = own.provider._session(late.id)
         own.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=late.id))
         with pytest.raises(SessionError, match="over"):  # it had been found just before it ended
-            own.provider._fetch(session, late.request(1), "party-0")
+            own.provider._fetch(session, late.request(1), "party-0", 1.0)
         assert budget.taken == 0
 
 
