@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpc.compiler.graph import Range, Shape
+from mpc.compiler.graph import End, Range, Shape
 from mpc.errors import ModelError
 
 if TYPE_CHECKING:
@@ -52,3 +52,16 @@ def check_range(name: str, shape: Shape, declared: Range) -> Range:
     if low.ndim == 0:
         return float(low), float(high)
     return tuple(low.tolist()), tuple(high.tolist())
+
+
+def within_table(declared: Range | None, rows: int) -> Range:
+    """The range of an input that only indexes a table: its places, negative ones counting from the end."""
+    low, high = (-float(rows), rows - 1.0) if declared is None else declared
+    ends = np.maximum(low, -float(rows)), np.minimum(high, rows - 1.0)
+    if (ends[0] > ends[1]).any():
+        return low, high
+    return _plain(ends[0]), _plain(ends[1])
+
+
+def _plain(end: np.ndarray) -> End:
+    return float(end) if end.ndim == 0 else tuple(end.tolist())

@@ -57,7 +57,8 @@ class Node:
         take        axis, indices; -1 stands for zero
         constant    weight: the same for every row, secret; reads nothing
         columns     weight, powers of two, and bias, which vary along one axis at most: x weight + bias, public
-        round       to about 16 fractional bits, if there are more
+        round       to `fraction` fractional bits, about 16 if not given, if there are more;
+                    apart: then element i of the last axis counts i times as many units more
         relu
         step        levels: [x >= level], one more axis; bits: compared on so many at most, else on about
                     `fraction` (20) fractional ones

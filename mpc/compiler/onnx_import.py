@@ -17,7 +17,7 @@ import onnx.shape_inference
 from onnx import TensorProto, numpy_helper
 
 from mpc.compiler import onnx_fold
-from mpc.compiler.declared import check_range, declared_ranges
+from mpc.compiler.declared import check_range, declared_ranges, within_table
 from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
 from mpc.compiler.onnx_load import OLDEST_OPSET, load_model
@@ -263,9 +263,25 @@ class Importer(Emitter):
             self.integral.add(value.name)
         declared = ranges.get(value.name, _WHOLE.get(dtype))
         checked = None if declared is None else check_range(value.name, tuple(shape), declared)
+        if value.name in self.integral and (rows := self._indexed(value.name)):
+            checked = within_table(checked, rows)
         if checked is not None and value.name in self.integral and np.min(checked[0]) >= 0:
             self.facts[value.name] = Natural()
         return GraphInput(value.name, tuple(shape), dtype, checked)
+
+    def _indexed(self, name: str) -> int:
+        """Rows of the smallest constant table that a value is an index of, if it is nothing else; else 0."""
+        found: list[int] = []
+        for reader in self._readers.get(name, []):
+            if reader.op_type == "Gather" and list(reader.input).count(name) == 1 and reader.input[1] == name:
+                table = self.constants.get(reader.input[0], self._spelt_out.get(reader.input[0]))
+                axis = next((attribute.i for attribute in reader.attribute if attribute.name == "axis"), 0)
+                found.append(table.shape[axis] if table is not None and table.ndim > axis >= -table.ndim else 0)
+            elif reader.op_type in ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"):
+                found.append(self._indexed(reader.output[0]))
+            else:
+                found.append(0)
+        return 0 if name in self._revealed else min(found, default=0)
 
     def _size(self, name: str, axis: int, dimension: Any, rank: int) -> Dimension:
         """One dimension of an input: the model's, or for one that the model leaves open the caller's, or the batch."""

@@ -14,6 +14,11 @@ e_i = sel_i xor gamma_i, and
     max   = sum_i sel_i y_i            a selection by an opened bit, see selection.py, for every i
     index = sum_i i (e_i xor gamma_i)
 
+Rounding is random, to one of two neighbours, so equal values may round apart.  Where a place is asked for and
+something is rounded off, candidate i therefore counts as y_i - i (or y_i + i, where the last of equals wins): of
+equal values the first wins for certain, and one that is larger by as many units as they are apart loses to nobody
+before it.
+
 Fused with a ReLU, zero is one more candidate (c1 - 2^(k-f) = r1 = 0), which every other has to
 beat and which is never selected: max(0, y_1 .. y_n), in the same rounds.
 """
@@ -51,7 +56,8 @@ class Maximum(Gate):
     Shapes:   x (..., n); value, index (..., 1)      Scale: value = x / 2^shift; index = 1
     Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element
     Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs (but a value left unopened)
-    Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift
+    Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift, or n times as
+              much room where there is an index and something is rounded off: up to n units decide nothing there
     """
 
     kind: ClassVar[str] = "maximum"
@@ -71,6 +77,8 @@ class Maximum(Gate):
             raise self.refuse(f"the last axis has to have 2 to {MOST} elements", remedy="a smaller last axis")
         if x.bits <= self.shift:
             raise self.refuse("the shift leaves no bits")
+        if self._apart and 1 << (x.bits - self.shift) <= x.shape[-1]:
+            raise self.refuse("the shift leaves too few bits to tell so many candidates apart")
         for name in self.writes:
             allowed = {Masking.DRAWN, Masking.UNOPENED} if name == self.value else {Masking.DRAWN}
             if wires[name].masking not in allowed or wires[name].shape != (*x.shape[:-1], 1):
@@ -84,6 +92,13 @@ class Maximum(Gate):
     def comparison(self, wires: Wires) -> Comparison:
         """On q + 1 bits, q = k - shift."""
         return Comparison(wires[self.x].bits - self.shift + 1)
+
+    @property
+    def _apart(self) -> int:
+        """What a candidate counts more than the one before, in rounded units."""
+        if self.index is None or not self.shift:
+            return 0
+        return 1 if self.last else -1
 
     def _sizes(self, wires: Wires) -> tuple[int, int]:
         """(elements a row, rows)."""
@@ -126,12 +141,13 @@ class Maximum(Gate):
         return (*specs, *selection_correlations("gamma", (n, rows)))
 
     def reference(self, run: Reference) -> None:
-        run.require_room(self.x, self.shift)
-        bits = run.wire(self.x).bits
+        bits, n = run.wire(self.x).bits, run.shape(self.x)[-1]
+        run.require_room(self.x, self.shift, n if self._apart else 1)
         y = truncation.reference(run.value(self.x), run.coin(self.x), bits, self.shift)
-        best = y.shape[-1] - 1 - y[..., ::-1].argmax(axis=-1) if self.last else y.argmax(axis=-1)
+        counted = y + self._apart * np.arange(n)
+        best = n - 1 - counted[..., ::-1].argmax(axis=-1) if self.last else counted.argmax(axis=-1)
         if self.value is not None:
-            top = y.max(axis=-1, keepdims=True)
+            top = np.take_along_axis(y, best[..., None], axis=-1)
             run.set(self.value, np.maximum(top, 0) if self.rectify else top)
         if self.index is not None:
             run.set(self.index, best[..., None])
@@ -174,6 +190,8 @@ class Maximum(Gate):
         bits = run.wire(self.x).bits
         c, c1 = truncation.opened(run.public(self.x).reshape(rows, n), bits, self.shift)
         c1 -= np.uint64(1 << (bits - self.shift))  # so that zero's is 0; modulo 2^64 is modulo 2^(q+2) as well
+        if self._apart:
+            c1 += (self._apart * np.arange(n)).astype(np.uint64)[:, None]
         looked_up, loses = lane.look_up(comparison, kept["table"], c1, kept["leaf_mask"], self._pairs(n))
         (leaf,) = yield (looked_up,)
         public = loses if self.last else loses ^ np.uint8(1)

@@ -46,10 +46,10 @@ class Reference:
         """The opened masked wire."""
         return self._coins(name, self.shape(name))
 
-    def require_room(self, name: str, shift: int) -> None:
-        """A sign is read off the rounded value, so |x| has to stay below 2^k - 2^shift, else `PlanError`."""
+    def require_room(self, name: str, shift: int, units: int = 1) -> None:
+        """A sign is read off the rounded value, so |x| has to stay below 2^k - units 2^shift, else `PlanError`."""
         value = self.values[name]
-        room = (1 << self.wires[name].bits) - (1 << shift)
+        room = (1 << self.wires[name].bits) - (units << shift)
         if value.size and (value.max() >= room or value.min() <= -room):
             raise PlanError(f"wire {name}: a value leaves no room for its rounding by {shift} bits")
 

@@ -75,6 +75,10 @@ def maximum_case(draw: Draw, most: int = 18) -> Case:
     wants = ("v",) if rectify else wants
     few = (2, 2, 3, 4) if rectify else ()  # so that all of a row are negative at times
     candidates = draw(st.sampled_from([*few, *(n for n in (2, 3, 4, 5, 6, 9, 17, 18, most) if n <= most)]))
+    if shift and "i" in wants:  # rounded values have to have room for so many
+        candidates = min(candidates, (1 << min(bits - shift, 5)) - 1)
+        if candidates < 2:
+            bits, candidates = shift + 2, 2
     last, head = draw(st.booleans()), draw(shapes(most=2, side=2))
     mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     b = Builder()
@@ -103,15 +107,23 @@ def maximum_case(draw: Draw, most: int = 18) -> Case:
         best = floor.max(axis=-1)
         if "v" in wants:
             either = [np.maximum(best + d, 0) if rectify else best + d for d in (0, 1)]
+            if shift and "i" in wants:  # the value of the place that was found
+                found = np.take_along_axis(floor, v["i"], axis=-1)[..., 0]
+                either = [found, found + 1]
             assert ((v["v"][..., 0] == either[0]) | (v["v"][..., 0] == either[1])).all()
         if "i" in wants:
             chosen = np.take_along_axis(floor, v["i"], axis=-1)[..., 0]
-            assert (chosen >= best - 1).all()
+            assert (chosen >= best - (candidates if shift else 1)).all()
+            equal = v["x"] == np.take_along_axis(v["x"], v["i"], axis=-1)
+            places = np.arange(candidates)
+            before = equal & (places > v["i"] if last else places < v["i"])
+            assert not before.any()  # of equal values the first, whatever is rounded off
             if exact:
                 place = floor.shape[-1] - 1 - floor[..., ::-1].argmax(-1) if last else floor.argmax(-1)
                 assert (v["i"][..., 0] == place).all()
 
-    return Case(b, {"x": ((1 << bits) - (1 << shift) - 1, 1 << shift)}, judge)
+    room = candidates if shift and "i" in wants else 1
+    return Case(b, {"x": ((1 << bits) - (room << shift) - 1, 1 << shift)}, judge)
 
 
 @st.composite

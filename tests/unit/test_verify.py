@@ -563,6 +563,7 @@ BAD: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("maximum", {}, {"x": {"shape": (3, B)}}),
     ("maximum", {}, {"x": {"shape": ()}}),
     ("maximum", {}, {"x": {"bits": 3}}),
+    ("maximum", {}, {"x": {"bits": 4}}),  # two rounded values, three candidates
     ("maximum", {}, {"x": {"bits": 51}}),  # 49 bits to compare
     ("maximum", {}, {"v": {"shape": (B, 3)}}),
     ("maximum", {}, {"i": {"shape": (B,)}}),
@@ -665,7 +666,8 @@ def test_bad_wires_are_refused(kind: str, settings: dict, changes: dict) -> None
         ("reshape", {"axes": None}, {}),
         ("maximum", {"index": None}, {}),
         ("maximum", {"value": None, "last": True}, {}),
-        ("maximum", {}, {"x": {"shape": (B, MOST)}}),
+        ("maximum", {}, {"x": {"shape": (B, MOST), "bits": 11}}),
+        ("maximum", {}, {"x": {"bits": 5}}),
         ("maximum", {}, {"x": {"bits": 50}}),
         ("maximum", {"rectify": True, "index": None}, {"x": {"shape": (B, MOST)}}),
         ("fourier", {"clamp": None}, {"x": {"bits": 25}}),

@@ -30,6 +30,20 @@ class Probabilities:
 
 
 @dataclass(frozen=True)
+class Ordered:
+    """Numbers along an axis that are in the order of another value's, equal where those are; as a softmax's are.
+
+    Args:
+        axes: one axis, or several that are one.
+        shares: they are not negative and their sum is one.
+    """
+
+    of: str
+    axes: tuple[int, ...]
+    shares: bool
+
+
+@dataclass(frozen=True)
 class Exp:
     """e to the power of a value."""
 
@@ -110,6 +124,7 @@ Fact = (
     | Natural
     | Truncated
     | Probabilities
+    | Ordered
     | Exp
     | OnePlusExp
     | Softplus

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpc.compiler.operators.elementwise import between, magnitude
-from mpc.compiler.operators.facts import Mean, Place, Probabilities, Square, Top
+from mpc.compiler.operators.facts import Mean, Ordered, Place, Square, Top
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _MOST_RANKED = 64
 _MOST_FACTORS = 64
 _MOST_SUMMED = 512
+_RANKED_FRACTION = 28
+"""Fractional bits of what is ranked: as many as an input has at most."""
+_RANKED_BITS = 48
 
 
 # ------------------------------------------------------------------- reductions
@@ -164,6 +167,7 @@ def softmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     powers = state.function("exp_negative", rest, known=(0.0, 1.0))
     total = state.total(powers, axes, known=(1.0, float(state.count(x, axes))))
     state.sum((rest, state.function("log", total)), (1.0, -1.0), node.output[0])
+    state.facts[node.output[0]] = Ordered(x, tuple(axes), shares=False)
 
 
 def softmax_of(state: Importer, x: str, axes: Sequence[int], out: str | None = None) -> str:
@@ -175,8 +179,7 @@ def softmax_of(state: Importer, x: str, axes: Sequence[int], out: str | None = N
     total = state.total(powers, axes, known=(1.0, number))
     inverse = state.function("reciprocal", total, known=(1.0 / number, 1.0))
     name = state.multiply(powers, inverse, out, known=(0.0, 1.0))
-    if list(axes) == [len(state.shapes[x]) - 1]:
-        state.facts[name] = Probabilities()
+    state.facts[name] = Ordered(x, tuple(axes), shares=True)
     return name
 
 
@@ -193,6 +196,7 @@ def argmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     x = state.value(node.input[0])
     shape = state.shapes[x]
     axis = state.axis(settings.get("axis", 0), shape)
+    x = compared(state, x, axis)
     moved, back = state.last(x if node.op_type == "ArgMax" else state.scale(x, -1.0), [axis])
     place = argmax_of(state, moved, bool(settings.get("select_last_index", 0)))
     if settings.get("keepdims", 1):
@@ -201,6 +205,14 @@ def argmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     else:
         state.reshape(place, state.shapes[place][:-1], node.output[0])
     state.facts[node.output[0]] = Place()
+
+
+def compared(state: Importer, x: str, axis: int) -> str:
+    """What to compare instead of x along an axis: behind a softmax its argument, whose equals are equal for certain."""
+    match state.facts.get(x):
+        case Ordered(of, axes) if axis in axes and state.shapes[of] == state.shapes[x]:
+            return compared(state, of, axis)
+    return x
 
 
 def argmax_of(state: Importer, x: str, last: bool = False) -> str:
@@ -226,11 +238,12 @@ def top_k(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     x = state.value(node.input[0])
     axis = state.axis(settings.get("axis", -1), state.shapes[x])
     moved, back = state.last(x, [axis])
+    keys, _ = state.last(compared(state, x, axis), [axis])
     n = state.size(state.shapes[moved], -1, "a ranking")
     if not 1 <= k <= n or n > _MOST_RANKED or n == 1:
         raise state.origin.refuse(f"the {k} largest of {n}; 2 to {_MOST_RANKED} elements can be ranked")
     rounded = state.emit("round", (moved,), None, state.shapes[moved])
-    chosen = _one_hot(state, _ranks(state, rounded, n, sign), n, k)
+    chosen = _one_hot(state, _ranks(state, _apart(state, keys, sign), n, sign), n, k)
     lead = state.shapes[moved][:-1]
     row = state.reshape(rounded, (*lead, 1, n))
     values = state.reshape(state.matmul(row, chosen), (*lead, k))
@@ -242,12 +255,18 @@ def top_k(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
             state.transpose(found, back, name)
 
 
+def _apart(state: Importer, x: str, sign: float) -> str:
+    """What is ranked: x, rounded, and each element worse than the one before it by as much as rounding can change."""
+    return state.emit("round", (x,), None, state.shapes[x], fraction=_RANKED_FRACTION, apart=-int(sign))
+
+
 def _ranks(state: Importer, x: str, n: int, sign: float) -> str:
     """(.., n): by how many each element is beaten."""
     first, second = np.triu_indices(n, 1)
     lead, axis = state.shapes[x][:-1], len(state.shapes[x]) - 1
     sides = [state.take(x, axis, part.tolist()) for part in (first, second)]
-    wins = state.step(state.sum(sides, (sign, -sign)))  # does the first of a pair win?
+    apart = state.sum(sides, (sign, -sign))
+    wins = state.reshape(state.steps(apart, (0.0,), bits=_RANKED_BITS), state.shapes[apart])  # does the first win?
     number = np.zeros((n, n), dtype=np.int64)
     number[first, second] = number[second, first] = np.arange(len(first))
     others = ~np.eye(n, dtype=bool)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP, between, magnitude, negation
-from mpc.compiler.operators.facts import Probabilities
+from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
 from mpc.compiler.operators.normalisation import by_norm
 from mpc.compiler.operators.registry import Settings, handles
@@ -39,7 +39,7 @@ def _require_columns(state: Importer, shape: Shape, values: np.ndarray, attribut
 @handles("Normalizer", domain=ML)
 def normalizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     norm, x = settings.get("norm", b"MAX").decode(), state.value(node.input[0])
-    if norm == "L1" and isinstance(state.facts.get(x), Probabilities):
+    if norm == "L1" and _are_shares(state, x):
         state.alias(node.output[0], x)
     elif norm in ("L1", "L2"):
         by_norm(state, x, len(state.shapes[x]) - 1, norm, node.output[0])
@@ -47,6 +47,16 @@ def normalizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
         _by_maximum(state, x, node.output[0])
     else:
         raise state.origin.refuse(f"the norm {norm}", attribute="norm")
+
+
+def _are_shares(state: Importer, x: str) -> bool:
+    """Are the numbers of a row not negative, and their sum one?"""
+    match state.facts.get(x):
+        case Probabilities():
+            return True
+        case Ordered(of, axes, shares=True):
+            return state.shapes[of] == state.shapes[x] and axes == (len(state.shapes[x]) - 1,)
+    return False
 
 
 def _by_maximum(state: Importer, x: str, out: str) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from mpc.compiler.graph import Node, static
+from mpc.compiler.graph import MOVES, Node, static
 from mpc.compiler.lower import Lowering, Value
 from mpc.compiler.ranges import Interval
 from mpc.compiler.scales import log2
@@ -15,13 +15,34 @@ from mpc.compiler.scales import log2
 _STEP_FRACTION = 20
 _MOST_CANDIDATES = 16
 _LARGEST_ARGMAX = 128
+_EXACT_BITS = 48
+_PLACE_BITS = 36
+"""Of the comparisons that find a place: what is closer than one unit of so many counts as equal, and the first wins."""
 
 
 def relu(state: Lowering, node: Node) -> Value:
     x = state.values[node.reads[0]]
-    x, shift = _rounded(state, x)
+    if _decides_places(state, node):
+        shift = max(0, x.wire.bits - _EXACT_BITS)
+    else:
+        x, shift = _rounded(state, x)
     interval = x.interval.truncated(shift).rectified()
     return state.add("relu", node.shape, x.scale / (1 << shift), interval, x=x.wire.name, shift=shift)
+
+
+def _decides_places(state: Lowering, node: Node) -> bool:
+    """Do only searches for a place read it?  Rounding would tell equal values apart."""
+    readers = list(state.graph.readers(node.writes))
+    if not readers or state.graph.is_output(node.writes):
+        return False
+    return all(one.op == "argmax" or (_passes_on(one) and _decides_places(state, one)) for one in readers)
+
+
+def _passes_on(node: Node) -> bool:
+    """Is every element of what it reads what it was, or its opposite?"""
+    if node.op == "scale":
+        return bool((np.abs(node.attributes["weight"]) == 1).all())
+    return node.op in MOVES
 
 
 def _rounded(state: Lowering, x: Value, extra: int = 0) -> tuple[Value, int]:
@@ -99,12 +120,11 @@ def argmax(state: Lowering, node: Node) -> Value:
         raise state.origin.refuse(
             f"the place of a maximum among {columns} elements; at most {_LARGEST_ARGMAX} are possible"
         )
-    exact = node.attributes.get("bits")
-    twin = _twin(state, node, "maximum") if exact is None else None
+    twin = _twin(state, node, "maximum") if "bits" not in node.attributes else None
     if twin is not None and columns <= _MOST_CANDIDATES:
         return _both(state, twin, node)[1]
     last = node.attributes["last"]
-    shift = state.rounding(x, 1) if exact is None else max(0, x.wire.bits + 1 - exact)
+    shift = max(0, x.wire.bits + 1 - node.attributes.get("bits", _PLACE_BITS))
     index = state.wire(_next(state, "index"), (*x.shape[:-1], 1), Fraction(1), _places(x, shift))
     state.gate("maximum", x=x.wire.name, index=index.wire.name, shift=shift, last=last)
     return index
@@ -132,7 +152,8 @@ def _both(state: Lowering, maximum: Node, argmax: Node) -> tuple[Value, Value]:
     key = ("both", maximum.reads[0])
     if (*key, "value") not in state.memo:
         x = state.values[maximum.reads[0]]
-        (x, shift), shape = _rounded(state, x, 1), (*x.shape[:-1], 1)
+        shift, shape = max(0, x.wire.bits + 1 - _PLACE_BITS), (*x.shape[:-1], 1)
+        x, shift = state.evened(x, shift) if shift else (x, 0)
         top = x.interval.greatest().truncated(shift)
         value = state.wire(_next(state, "value"), shape, x.scale / (1 << shift), top)
         index = state.wire(_next(state, "index"), shape, Fraction(1), _places(x, shift))

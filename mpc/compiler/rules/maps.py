@@ -11,13 +11,15 @@ import numpy as np
 
 from mpc import fixedpoint
 from mpc.compiler.graph import Node, static
-from mpc.compiler.lower import LINEAR_BITS, Lowering, Value, known_interval
+from mpc.compiler.lower import FRACTION_BITS, LINEAR_BITS, Lowering, Value, known_interval
 from mpc.compiler.ranges import Interval, joined
 from mpc.compiler.scales import even, log2
 
 _FACTOR_BITS = 18
 _FINEST_FACTOR = 26
 _SIMPLE = 64
+_ROUNDED_BITS = 44
+"""What is rounded to be compared may have so many: a difference has room for a comparison on all of its bits."""
 
 
 def sum_(state: Lowering, node: Node) -> Value:
@@ -158,4 +160,13 @@ def concat(state: Lowering, node: Node) -> Value:
 
 
 def round_(state: Lowering, node: Node) -> Value:
-    return state.shorten(state.values[node.reads[0]])
+    x, fraction = state.values[node.reads[0]], node.attributes.get("fraction", FRACTION_BITS)
+    rounded = state.shorten(x, max(min(fraction, _ROUNDED_BITS - x.wire.bits + log2(x.scale)), FRACTION_BITS))
+    apart = node.attributes.get("apart", 0)
+    if rounded is x or not apart:
+        return rounded
+    offset = apart * np.arange(int(node.shape[-1]), dtype=np.int64)
+    interval = rounded.interval.plus(Interval.exactly(offset))
+    stored = state.stored(offset, rounded.scale)
+    xs = (rounded.wire.name,)
+    return state.add("combine", node.shape, rounded.scale, interval, xs=xs, factors=(1,), stored=stored)
