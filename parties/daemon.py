@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 
 import grpc
@@ -17,12 +17,11 @@ from parties.certificates import Identity, private_folder
 from parties.config import PartyConfig, ProviderConfig
 from parties.ledger import Ledger
 from parties.party import PartyNode
-from parties.pb import party_pb2_grpc
 from parties.private_memory import keep_private
 from parties.provider import ProviderService
-from parties.services import PartyService, PeerService
+from parties.server import Desk, largest_message, serve
+from parties.services import PartyDesks, PartyService, PeerService
 from parties.telemetry import Counters
-from parties.transport import serve
 
 _GRACE = 2.0
 _TICK = 1.0
@@ -46,11 +45,13 @@ def run_party(config: PartyConfig) -> None:
         node = PartyNode(config, identity, ledger, counters, life.draw)
         stack.callback(node.stop)
 
-        def register(server: grpc.Server) -> None:
-            party_pb2_grpc.add_PartyServicer_to_server(PartyService(node), server)
-            PeerService(node).register(server)
+        desks = PartyDesks(config)
 
-        _serve(config, identity, register, life, node.end_overdue, node.stop)
+        def register(server: grpc.Server) -> None:
+            PartyService(node).register(server, desks)
+            PeerService(node).register(server, desks)
+
+        _serve(config, identity, register, desks.all, life, node.end_overdue, node.stop)
 
 
 def run_provider(config: ProviderConfig) -> None:
@@ -65,10 +66,7 @@ def run_provider(config: ProviderConfig) -> None:
         life = _Life()
         service = ProviderService(config, identity, counters, draw=life.draw)
 
-        def register(server: grpc.Server) -> None:
-            service.register(server)
-
-        _serve(config, identity, register, life, service.drop_idle, lambda: None)
+        _serve(config, identity, service.register, service.desks, life, service.drop_idle, lambda: None)
 
 
 class _Life:
@@ -114,16 +112,11 @@ def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     return counters
 
 
-def _workers(config: PartyConfig | ProviderConfig) -> int:
-    """Threads for calls: a stream of every peer in every session holds one for the session's life."""
-    peers = len(config.peers) if isinstance(config, PartyConfig) else len(config.parties)
-    return 32 + config.limits.max_sessions * peers
-
-
 def _serve(
     config: PartyConfig | ProviderConfig,
     identity: Identity,
     register: Callable[[grpc.Server], None],
+    desks: Iterable[Desk],
     life: _Life,
     tick: Callable[[], None],
     stopping: Callable[[], None],
@@ -133,13 +126,14 @@ def _serve(
     if not (kernels := kernel_cache.place()).complete:
         telemetry.logger().info("compiling kernels, about a minute", folder=kernels.folder, note=kernels.note)
     warmup.warm_up()
-    server = serve(identity, config.listen, register, config.limits.max_plan_bytes, _workers(config))
+    server = serve(identity, config.listen, register, largest_message(config.limits), desks)
     launcher.announce_ready(config.data_dir)
     telemetry.logger().info("serving", address=config.listen)
     while not life.stop.wait(_TICK):
         tick()
+    server.drain()
     stopping()
-    server.stop(_GRACE).wait()
+    server.stop(_GRACE)
     if life.error is not None:
         raise life.error
     telemetry.logger().info("stopped")

@@ -7,7 +7,7 @@ not have the plain form that this module writes is left to protobuf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import grpc
@@ -119,20 +119,17 @@ def _read_piece(message: bytes) -> Piece | None:
 
 # ------------------------------------------------------------------------------ streams
 
+EXCHANGE = (decode_frame, encode_frame)
+"""How a server reads and writes `Peer.Exchange`."""
+DEAL = (DealRequest.FromString, encode_part)
+"""How a server reads and writes `Provider.Deal`."""
+
 
 def exchange(channel: grpc.Channel, frames: Iterator[Frame | Piece]) -> Iterable[Frame | Piece]:
     """Call `Peer.Exchange`: send these, receive the peer's."""
     call = channel.stream_stream(_path(_EXCHANGE), request_serializer=encode_frame, response_deserializer=decode_frame)
     replies: Iterable[Frame | Piece] = call(frames)
     return replies
-
-
-def answer_exchange(
-    server: grpc.Server, method: Callable[[Iterator[Frame | Piece], grpc.ServicerContext], Iterator[Frame | Piece]]
-) -> None:
-    """Let `method` answer `Peer.Exchange` at this server."""
-    handler = grpc.stream_stream_rpc_method_handler(method, decode_frame, encode_frame)
-    _register(server, _EXCHANGE, handler)
 
 
 def deal(channel: grpc.Channel, request: DealRequest, seconds: float) -> Iterator[DealPart | Chunk]:
@@ -144,18 +141,5 @@ def deal(channel: grpc.Channel, request: DealRequest, seconds: float) -> Iterato
     return replies
 
 
-def answer_deal(
-    server: grpc.Server, method: Callable[[DealRequest, grpc.ServicerContext], Iterator[DealPart | Chunk]]
-) -> None:
-    """Let `method` answer `Provider.Deal` at this server, in place of what was registered before."""
-    handler = grpc.unary_stream_rpc_method_handler(method, DealRequest.FromString, encode_part)
-    _register(server, _DEAL, handler)
-
-
 def _path(method: tuple[str, str]) -> str:
     return "/" + "/".join(method)
-
-
-def _register(server: grpc.Server, method: tuple[str, str], handler: grpc.RpcMethodHandler) -> None:
-    service, name = method
-    server.add_registered_method_handlers(service, {name: handler})

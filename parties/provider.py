@@ -23,19 +23,22 @@ from mpc.errors import HandshakeError, PeerError, PlanError, PolicyError, Sessio
 from mpc.interpret.dealer import SessionMasks, deal
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy, frames, manifest
+from parties.alarms import ends_within
 from parties.certificates import Identity
 from parties.config import ProviderConfig
 from parties.frames import Chunk
 from parties.limits import MemoryBudget, plan_memory, run_memory
-from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
+from parties.pb import party_pb2, provider_pb2
 from parties.pb.provider_pb2 import DealPart
+from parties.server import Desk, register
 from parties.telemetry import Counters, coarse, logger
 from parties.terms import Terms
-from parties.transport import PROTOCOL, answers, caller, collect, ends_within, patience, slices, streams
+from parties.transport import PROTOCOL, caller, collect, patience, slices
 from parties.weights import PublicWeights
 
 _PATIENCE = 0.75
 """Part of a caller's own deadline that it waits for public weights: it is told by whom they are missing."""
+_SPARE = 8
 _REMEMBERED = 4096
 """Ended sessions that are told from ones that never were."""
 
@@ -108,7 +111,7 @@ class _Session:
         self.weights = PublicWeights(self.plan, self.terms.parties[0], self.masks.public)
 
 
-class ProviderService(provider_pb2_grpc.ProviderServicer):
+class ProviderService:
     """The RPCs.
 
     Args:
@@ -131,12 +134,26 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
         self._budget = MemoryBudget(config.limits)
         self._lock = threading.Lock()
 
+        parties, sessions = len(config.parties), config.limits.max_sessions
+        self._deals = Desk("deals", 3 * sessions + _SPARE, parties)
+        self._calls = Desk("calls", sessions + _SPARE, parties)
+        self._control = Desk("control", _SPARE)
+        self.desks = self._deals, self._calls, self._control
+
     def register(self, server: grpc.Server) -> None:
         """Answer the parties' calls at this server."""
-        provider_pb2_grpc.add_ProviderServicer_to_server(self, server)
-        frames.answer_deal(server, self.Deal)
+        kinds = {"Deal": self._deals, "Describe": self._control}
+        service = provider_pb2.DESCRIPTOR.services_by_name["Provider"]
+        seconds, codecs = self._config.deadlines.connect, {"Deal": frames.DEAL}
+        register(server, service, self, lambda name: kinds.get(name, self._calls), self._admit, seconds, codecs)
 
-    @answers
+    def _admit(self, method: str, party: str) -> None:
+        if method != "Describe" and party not in self._config.parties:
+            raise PolicyError(
+                f"the provider deals to its own parties only, not to {party!r}",
+                remedy="add it to 'parties' in the provider's config",
+            )
+
     def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
         return party_pb2.DescribeReply(
             name=self._config.name,
@@ -147,14 +164,8 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
             clock=time.time(),
         )
 
-    @streams
     def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
         party = caller(context)
-        if party not in self._config.parties:
-            raise PolicyError(
-                f"the provider deals to its own parties only, not to {party!r}",
-                remedy="add it to 'parties' in the provider's config",
-            )
         session = self._open(request, party) if request.run == 0 else self._session(request.session_id)
         if party not in session.terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
@@ -170,7 +181,6 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
                 yield from map(Chunk, slices(corrections))
         yield DealPart(end=provider_pb2.DealEnd(manifest=bundle.signed, deal_seconds=bundle.seconds))
 
-    @answers
     def Weights(
         self, request: Iterator[provider_pb2.WeightsPart], context: grpc.ServicerContext
     ) -> provider_pb2.WeightsReply:
@@ -194,7 +204,6 @@ class ProviderService(provider_pb2_grpc.ProviderServicer):
                 session.changed.notify_all()
         return provider_pb2.WeightsReply()
 
-    @answers
     def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:
         with self._lock:
             session = self._sessions.get(request.session_id)

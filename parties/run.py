@@ -22,6 +22,16 @@ class Released:
     seed: Seed
 
 
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run is doing, at one moment; as `Run` says it."""
+
+    batch: int
+    following: int
+    entering: tuple[str, ...]
+    unheard: tuple[str, ...]
+
+
 @dataclass
 class Run:
     """See the module.
@@ -33,6 +43,7 @@ class Run:
         burnt, revealed: as in the ledger, where it came first.
         asked: input wires whose mask seeds their owner was given.
         heard: who was told its result.
+        waiting: who waits for it, and a token of the call in which it does.
         started: handed to the worker; runs start in the order of their numbers.
         done: the outputs are revealed, or the session has ended.
     """
@@ -50,6 +61,7 @@ class Run:
     asked_at: float | None = None
     asked: set[str] = field(default_factory=set)
     heard: set[str] = field(default_factory=set)
+    waiting: dict[str, object] = field(default_factory=dict)
     given: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     outputs: dict[str, Released] = field(default_factory=dict)
     transcript: bytes = b""
@@ -85,6 +97,11 @@ class Run:
         """Who enters or receives something and was not told the result yet."""
         ends = (*self.plan.inputs, *self.plan.outputs)
         return {name for end in ends for name in self.plan.wire[end.wire].holders} - self.heard
+
+    @property
+    def status(self) -> RunStatus:
+        """For whoever has a part in it."""
+        return RunStatus(self.batch, self.following, tuple(sorted(self.entering)), tuple(sorted(self.unheard)))
 
     def overdue(self) -> PeerError:
         """Whose inputs are missing, for everyone who waits for them."""

@@ -13,25 +13,62 @@ import mpc
 from mpc.encoding import digest
 from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError
 from parties import frames
+from parties.alarms import ends_within
+from parties.config import PartyConfig
 from parties.frames import Piece
 from parties.link import Link
 from parties.party import PartyNode
-from parties.pb import party_pb2, party_pb2_grpc
+from parties.pb import party_pb2
 from parties.pb.party_pb2 import Frame
 from parties.probe import probe_all
+from parties.server import Desk, register
 from parties.session import Session, encode_output
 from parties.telemetry import logger
 from parties.terms import Terms
-from parties.transport import PROTOCOL, answers, caller, collect, ends_within, pieces, streams
+from parties.transport import PROTOCOL, caller, collect, pieces
+
+_SPARE = 8
 
 
-class PartyService(party_pb2_grpc.PartyServicer):
+class PartyDesks:
+    """A party's threads for calls.  Who has as many sessions as there may be is never refused.
+
+    Args:
+        calls: a session's coordinator, owner and recipient, each with one call at a time, and one ahead.
+        results: what is waited for, with the next run's.
+        peers: one stream a session, and some that end or are refused.
+        control: who this is, for everyone.
+    """
+
+    def __init__(self, config: PartyConfig) -> None:
+        sessions = config.limits.max_sessions
+        self.calls = Desk("calls", 3 * sessions + _SPARE)
+        self.results = Desk("results", 2 * sessions + _SPARE)
+        self.peers = Desk("peers", sessions + _SPARE, len(config.peers) - 1)
+        self.control = Desk("control", _SPARE)
+
+    @property
+    def all(self) -> tuple[Desk, ...]:
+        return self.calls, self.results, self.peers, self.control
+
+
+class PartyService:
     """For clients; see the proto for what each call is."""
 
     def __init__(self, node: PartyNode) -> None:
         self._node = node
 
-    @answers
+    def register(self, server: grpc.Server, desks: PartyDesks) -> None:
+        """Answer clients' calls at this server."""
+        kinds = {"Result": desks.results, "Describe": desks.control}
+        service = party_pb2.DESCRIPTOR.services_by_name["Party"]
+        seconds = self._node.config.deadlines.connect
+        register(server, service, self, lambda name: kinds.get(name, desks.calls), self._admit, seconds)
+
+    def _admit(self, method: str, client: str) -> None:
+        if method != "Describe":
+            self._node.policy.admit(client)
+
     def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
         node = self._node
         totals = node.stocks.totals
@@ -54,18 +91,15 @@ class PartyService(party_pb2_grpc.PartyServicer):
             reply.peers.extend(probe_all(node.identity, others, node.config.deadlines.connect))
         return reply
 
-    @answers
     def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:
         return party_pb2.ProposeReply(nonce=self._node.propose(request.plan, caller(context)))
 
-    @answers
     def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
         started = time.perf_counter()
         session, dealt = self._node.open(self._terms(request), caller(context), request.stocked)
         seconds = time.perf_counter() - started
         return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt)
 
-    @answers
     def Prepare(self, request: party_pb2.PrepareRequest, context: grpc.ServicerContext) -> party_pb2.PrepareReply:
         session = self._coordinated(request.session_id, context)
         started = time.perf_counter()
@@ -83,7 +117,6 @@ class PartyService(party_pb2_grpc.PartyServicer):
             deal_seconds=deal_seconds, prepare_seconds=time.perf_counter() - started, dealt_bytes=dealt
         )
 
-    @answers
     def Status(self, request: party_pb2.StatusRequest, context: grpc.ServicerContext) -> party_pb2.StatusReply:
         latest, run = self._node.session(request.session_id, caller(context)).status(request.run)
         if run is None:
@@ -92,48 +125,44 @@ class PartyService(party_pb2_grpc.PartyServicer):
             latest=latest,
             batch=run.batch,
             following=run.following,
-            entering=sorted(run.entering),
-            unheard=sorted(run.unheard),
+            entering=run.entering,
+            unheard=run.unheard,
         )
 
-    @answers
     def Masks(self, request: party_pb2.MasksRequest, context: grpc.ServicerContext) -> party_pb2.MasksReply:
         client = caller(context)
         seeds, signed = self._node.session(request.session_id, client).masks(request.run, client)
         parts = [party_pb2.WireSeed(wire=wire, seed=seed.secret) for wire, seed in seeds]
         return party_pb2.MasksReply(seeds=parts, manifest=signed)
 
-    @answers
     def Submit(self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext) -> party_pb2.SubmitReply:
         client, deadlines = caller(context), self._node.config.deadlines
-        self._node.policy.admit(client)
         with ends_within(context, deadlines.connect):
             first = next(request, party_pb2.SubmitPart())
         if first.WhichOneof("part") != "header":
             raise PeerError("the first message of a submission is its header", peer=client)
         header = first.header
         session = self._node.session(header.session_id, client)
-        size = session.input_size(header.run, header.wire, client)
-        with ends_within(context, deadlines.submit):
-            data = collect((part.chunk for part in request), size, "the input", client)
-        session.submit(header.run, header.wire, client, data)
+        with session.receiving(header.run, header.wire, client) as size:
+            with ends_within(context, deadlines.submit):
+                data = collect((part.chunk for part in request), size, "the input", client)
+            session.submit(header.run, header.wire, client, data)
         return party_pb2.SubmitReply()
 
-    @answers
     def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
         client, header = caller(context), request.header
-        self._node.policy.admit(client)
         session = self._node.session(header.session_id, client)
-        size = session.input_size(header.run, header.wire, client)
-        session.submit(header.run, header.wire, client, collect([request.data], size, "the input", client))
+        with session.receiving(header.run, header.wire, client) as size:
+            session.submit(header.run, header.wire, client, collect([request.data], size, "the input", client))
         return party_pb2.SubmitReply()
 
-    @streams
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
         client = caller(context)
         session = self._node.session(request.session_id, client)
         run = session.run(request.run)
-        for _ in session.follow(run, context.is_active):
+        for _ in session.follow(run, client, context.is_active):
+            if not request.values:
+                continue
             of = len(run.party.schedule.steps)
             yield party_pb2.ResultPart(progress=party_pb2.Progress(rounds=run.rounds, of=of, sent_bytes=run.sent_bytes))
         released = session.released(session.result(run), client)
@@ -150,24 +179,22 @@ class PartyService(party_pb2_grpc.PartyServicer):
             outputs=outputs,
             manifest=run.signed,
         )
-        yield party_pb2.ResultPart(header=header)
-        for wire, out in released.items() if request.values else ():
-            for piece in pieces(encode_output(out.public)):
-                yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
-        run.heard.add(client)
+        with ends_within(context, self._node.config.deadlines.submit):  # for one that does not read what it is sent
+            yield party_pb2.ResultPart(header=header)
+            for wire, out in released.items() if request.values else ():
+                for piece in pieces(encode_output(out.public)):
+                    yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
+        session.tell(run, client)
 
-    @answers
     def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
         self._coordinated(request.session_id, context).close()
         return party_pb2.CloseReply()
 
     # -- correlations dealt ahead
 
-    @answers
     def Store(self, request: party_pb2.StoreRequest, context: grpc.ServicerContext) -> party_pb2.StoreReply:
         client, node = caller(context), self._node
         if request.run:
-            node.policy.admit(client)
             seconds, size = node.stocks.store(request.session_id, request.run, client)
             return party_pb2.StoreReply(deal_seconds=seconds, size=size)
         terms = self._terms(request.terms)
@@ -176,12 +203,10 @@ class PartyService(party_pb2_grpc.PartyServicer):
         seconds, size = node.order(terms, client, request.terms.batches)
         return party_pb2.StoreReply(deal_seconds=seconds, size=size)
 
-    @answers
     def Keep(self, request: party_pb2.KeepRequest, context: grpc.ServicerContext) -> party_pb2.KeepReply:
         self._node.stocks.keep(request.session_id, caller(context))
         return party_pb2.KeepReply()
 
-    @streams
     def Stocks(self, request: party_pb2.StocksRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.Stock]:
         for stock in self._node.stocks.held(caller(context), request.plan_digest):
             given = stock.terms
@@ -190,7 +215,6 @@ class PartyService(party_pb2_grpc.PartyServicer):
             )
             yield party_pb2.Stock(terms=terms, size=stock.size, made_at=stock.made_at)
 
-    @answers
     def Drop(self, request: party_pb2.DropRequest, context: grpc.ServicerContext) -> party_pb2.DropReply:
         return party_pb2.DropReply(dropped=self._node.stocks.drop(request.session_id, caller(context)))
 
@@ -220,11 +244,13 @@ class PeerService:
     def __init__(self, node: PartyNode) -> None:
         self._node = node
 
-    def register(self, server: grpc.Server) -> None:
+    def register(self, server: grpc.Server, desks: PartyDesks) -> None:
         """Answer the peers' calls at this server."""
-        frames.answer_exchange(server, self._exchange)
+        service = party_pb2.DESCRIPTOR.services_by_name["Peer"]
+        seconds = self._node.config.deadlines.connect
+        register(server, service, self, lambda _: desks.peers, lambda *_: None, seconds, {"Exchange": frames.EXCHANGE})
 
-    def _exchange(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Iterator[Frame | Piece]:
+    def Exchange(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Iterator[Frame | Piece]:
         try:
             link = self._accept(request, context)
         except MpcError as error:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -36,7 +37,7 @@ from parties.limits import MemoryBudget, plan_memory, run_memory
 from parties.link import Link, exchange
 from parties.pb.party_pb2 import Hello
 from parties.pb.party_pb2 import Manifest as SignedManifest
-from parties.run import Released, Run
+from parties.run import Released, Run, RunStatus
 from parties.stock import Stocked
 from parties.telemetry import Counters
 from parties.terms import Terms
@@ -95,6 +96,7 @@ class Session:
         self._weights: Bundle | None = None
         self._weights_signed = SignedManifest()
         self._asked: set[str] = set()
+        self._receiving: set[tuple[int, str]] = set()
         self._attached: set[str] = set()
         self._handed_over = False
         self._runs: dict[int, Run] = {}
@@ -261,6 +263,20 @@ class Session:
                 raise SessionError(f"the input wire {wire} was submitted before its mask was asked for")
             return field_size(plan.wire[wire].sizes)
 
+    @contextmanager
+    def receiving(self, number: int, wire: str, owner: str) -> Iterator[int]:
+        """While one input of the caller's arrives: bytes that it has.  Nobody makes this party hold it twice."""
+        with self._lock:
+            size = self.input_size(number, wire, owner)
+            if (number, wire) in self._receiving:
+                raise InputError(f"the input wire {wire} is being submitted", remedy="wait for it, or hang up")
+            self._receiving.add((number, wire))
+        try:
+            yield size
+        finally:
+            with self._lock:
+                self._receiving.discard((number, wire))
+
     def submit(self, number: int, wire: str, owner: str, data: Buffer) -> None:
         """x^ of one input; starts the run when it was the last one."""
         with self._ready:
@@ -357,8 +373,8 @@ class Session:
         Nothing in passive mode; in active mode the MAC check stands here.
         """
 
-    def status(self, number: int) -> tuple[int, Run | None]:
-        """(the last run that was prepared, the run of that number or the last one if it is 0).
+    def status(self, number: int) -> tuple[int, RunStatus | None]:
+        """(the last run that was prepared, how the run of that number is doing, or the last one if it is 0).
 
         Whoever asks keeps nothing alive by it.
         """
@@ -366,23 +382,35 @@ class Session:
             if self.state != "open":
                 raise self.error or SessionError(f"the session is {self.state}", remedy="start a new session")
             latest = max(self._runs, default=0)
-            return latest, self._runs.get(number or latest)
+            run = self._runs.get(number or latest)
+            return latest, run and run.status
 
     def run(self, number: int) -> Run:
         """A run that was prepared; `SessionError` if it was not, or is long over."""
         with self._lock:
             return self._run(number)
 
-    def follow(self, run: Run, active: Callable[[], bool]) -> Iterator[Run]:
+    def follow(self, run: Run, client: str, active: Callable[[], bool]) -> Iterator[Run]:
         """The run, a few times a second until it ends, as long as `active` says that the caller is still there.
 
-        From now on somebody waits for it, and so its inputs have to come in time.
+        From now on somebody waits for it, and so its inputs have to come in time.  A caller waits for a run once: who
+        asks again, after its connection broke, takes the place of its earlier call.
         """
-        run.asked_at = run.asked_at or time.monotonic()
+        mine = object()
+        with self._lock:
+            run.asked_at = run.asked_at or time.monotonic()
+            run.waiting[client] = mine
         while not run.done.wait(_PROGRESS_SECONDS):
             if not active():
                 raise SessionError("the caller is gone")
+            if run.waiting[client] is not mine:
+                raise SessionError(f"{client} asked for the result of run {run.number} again, and waits there")
             yield run
+
+    def tell(self, run: Run, client: str) -> None:
+        """The caller was told the run's result."""
+        with self._lock:
+            run.heard.add(client)
 
     def result(self, run: Run) -> Run:
         """A run that has ended well; otherwise what ended it."""

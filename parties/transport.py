@@ -1,4 +1,4 @@
-"""gRPC under mutual TLS: servers, channels, who is calling, and errors that cross the wire.
+"""gRPC under mutual TLS: channels, who is calling, and errors that cross the wire; `server` has the other end.
 
 A failed call carries one JSON object, `{"code", "what", "cause", "remedy", "peer"}`, as its
 status detail; the other side turns it back into the same error class.  Anything unexpected
@@ -7,25 +7,19 @@ becomes the code `internal` and nothing else.
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent import futures
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, PolicyError, by_code
+from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, by_code
 from mpc.text import shown
-from parties import telemetry
-from parties.callers import Callers
 from parties.certificates import Identity
 from parties.channels import Unreachable, Verified
 from parties.config import Endpoint
@@ -36,13 +30,10 @@ PROTOCOL = 2
 """Version of everything in protos/ and of what is signed; peers must be equal."""
 
 FRAME_BYTES = 1 << 20
-_OVERHEAD = 1 << 16
-_WIRE = [("grpc.http2.max_frame_size", FRAME_BYTES)]
+OVERHEAD = 1 << 16
+WIRE = [("grpc.http2.max_frame_size", FRAME_BYTES)]
 """HTTP/2's own frames: as large as ours, a fifth less is spent on each byte than with the usual 16 KiB."""
 _LONGEST_TEXT = 2000
-_PATH = re.compile(r"(?<![\w.:/])/[\w.~-]")
-"""The beginning of an absolute path."""
-_STATUS = {2: grpc.StatusCode.INVALID_ARGUMENT, 4: grpc.StatusCode.PERMISSION_DENIED, 1: grpc.StatusCode.INTERNAL}
 
 Reply = TypeVar("Reply")
 
@@ -82,56 +73,6 @@ def room(size: int) -> memoryview:
 # -------------------------------------------------------------------------- connections
 
 
-def serve(
-    identity: Identity,
-    address: Endpoint,
-    register: Callable[[grpc.Server], None],
-    largest: int,
-    workers: int = 64,
-) -> grpc.Server:
-    """A started server that accepts only certificates of its own CA, and of these only those that `Callers` does.
-
-    Args:
-        register: adds the services.
-        largest: bytes of the largest message it accepts.
-        workers: calls answered at once; as many again may wait, more are turned away.
-
-    Raises:
-        ConfigError: the port is taken, or a development certificate would be shown to other machines.
-    """
-    refuse_development_ca(identity, address)
-    server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=workers, thread_name_prefix="rpc"),
-        interceptors=[Callers(identity.trust, _refuse_caller)],
-        maximum_concurrent_rpcs=2 * workers,
-        options=[
-            ("grpc.max_receive_message_length", largest + _OVERHEAD),
-            ("grpc.max_send_message_length", largest + _OVERHEAD),
-            ("grpc.so_reuseport", 0),
-            *_WIRE,
-        ],
-    )
-    register(server)
-    status = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    credentials = grpc.ssl_server_credentials(
-        [(identity.key_pem, identity.certificate_pem)], root_certificates=identity.ca_pem, require_client_auth=True
-    )
-    try:
-        bound = server.add_secure_port(address, credentials)
-    except RuntimeError:
-        bound = 0
-    if not bound:
-        raise ConfigError(
-            f"cannot listen on {address}",
-            cause="the port is in use, or the address is not this machine's",
-            remedy="stop what uses it, or set another listen address",
-        )
-    server.start()
-    status.set("", health_pb2.HealthCheckResponse.SERVING)
-    return server
-
-
 def refuse_development_ca(identity: Identity, address: str) -> None:
     """ConfigError if a certificate of the development CA would be used, or believed, beyond this machine."""
     if identity.trust.is_development and not is_loopback(Endpoint(address).host):
@@ -140,14 +81,6 @@ def refuse_development_ca(identity: Identity, address: str) -> None:
             cause="that CA's key lies in the cluster's folder: whoever reads it can become anyone",
             remedy="make a CA and certificates for several machines: mpc cert ca, mpc cert issue (docs/operating.md)",
         )
-
-
-def _refuse_caller(context: grpc.ServicerContext, name: str, fault: str) -> NoReturn:
-    telemetry.logger().warning("refused a caller's certificate", caller=name, address=context.peer(), why=fault)
-    error = PolicyError(
-        f"the certificate of {name!r} {fault}", remedy="have the CA issue another one; docs/operating.md says what for"
-    )
-    context.abort(grpc.StatusCode.UNAUTHENTICATED, to_detail(error))
 
 
 def connect(identity: Identity, name: str, address: str, seconds: float = 10.0) -> grpc.Channel:
@@ -163,12 +96,12 @@ def connect(identity: Identity, name: str, address: str, seconds: float = 10.0) 
             grpc.ssl_channel_credentials(believed, identity.key_pem, identity.certificate_pem),
             options=[
                 ("grpc.ssl_target_name_override", name),
-                ("grpc.max_receive_message_length", FRAME_BYTES + _OVERHEAD),
+                ("grpc.max_receive_message_length", FRAME_BYTES + OVERHEAD),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.enable_retries", 0),
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.enable_http_proxy", 0),  # it is for the web, and would see who talks to whom
-                *_WIRE,
+                *WIRE,
                 ("grpc.initial_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 1000),
             ],
@@ -200,15 +133,13 @@ def _deadline(context: grpc.ServicerContext) -> float | None:
 
 
 @contextmanager
-def ends_within(context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
-    """Cancel the call if the block takes longer: a caller that opens a stream and is silent holds a thread."""
-    timer = threading.Timer(seconds, context.cancel)
-    timer.daemon = True
-    timer.start()
+def answered_in_time(context: grpc.ServicerContext) -> Iterator[None]:
+    """In this block `patience` knows when the call has to be answered."""
+    token = _answer_by.set(_deadline(context))
     try:
         yield
     finally:
-        timer.cancel()
+        _answer_by.reset(token)
 
 
 def caller(context: grpc.ServicerContext) -> str:
@@ -220,57 +151,6 @@ def caller(context: grpc.ServicerContext) -> str:
 
 
 # ------------------------------------------------------------------------------- errors
-
-
-def answers(method: Callable[..., Reply]) -> Callable[..., Reply]:
-    """Turn what a unary handler raises into a status; log what was unexpected, without values."""
-
-    @functools.wraps(method)
-    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Reply:
-        token = _answer_by.set(_deadline(context))
-        try:
-            return method(self, request, context)
-        except Exception as error:
-            _fail(context, error)
-        finally:
-            _answer_by.reset(token)
-
-    return wrapped
-
-
-def streams(method: Callable[..., Iterator[Reply]]) -> Callable[..., Iterator[Reply]]:
-    """The same for a handler that yields its replies."""
-
-    @functools.wraps(method)
-    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Reply]:
-        try:
-            yield from method(self, request, context)
-        except Exception as error:
-            _fail(context, error)
-
-    return wrapped
-
-
-def _fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    if not isinstance(error, MpcError):
-        if context.code() is not None or not context.is_active():
-            raise error  # the call has ended already
-        telemetry.logger().error("unexpected error", exc_info=error)
-        error = MpcError("an internal error; the process's own log has more")
-    status = _STATUS.get(error.exit_code, grpc.StatusCode.FAILED_PRECONDITION)
-    context.abort(status, to_detail(_discreet(error)))
-
-
-def _discreet(error: MpcError) -> MpcError:
-    """An error as callers are told it: one that names a path of this machine stays in this process's log."""
-    if not any(_PATH.search(text) for text in error.lines()):
-        return error
-    telemetry.logger().error("an error that callers are not told", code=error.code, why=str(error))
-    return type(error)(
-        "a fault of its own disk or configuration",
-        cause="the process's own log has more",
-        remedy="ask its operator",
-    )
 
 
 def to_detail(error: MpcError) -> str:

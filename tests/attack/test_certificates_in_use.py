@@ -15,7 +15,8 @@ from parties.certificates import Identity
 from parties.config import Endpoint
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.probe import probe
-from parties.transport import connect, from_rpc, serve
+from parties.server import serve
+from parties.transport import connect, from_rpc
 from tests.support.effort import patient
 from tests.support.parties import COORDINATOR, InProcess, free_ports
 
@@ -106,7 +107,7 @@ def test_a_server_whose_certificate_has_expired(
         reach = probe(cluster.identity(COORDINATOR), "party-7", address, SECONDS)
         assert not reach.reachable and "certificate" in reach.problem
     finally:
-        server.stop(0).wait()
+        server.stop(0)
 
 
 def test_a_parties_session_with_an_impostor_among_them(tmp_path: Path) -> None:

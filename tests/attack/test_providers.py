@@ -219,8 +219,9 @@ def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
 def test_an_ended_session_is_not_dealt_again(cluster: InProcess) -> None:
     """16, 19."""
     asking = Asking(cluster).opened()
-    cluster.dealer("stranger").Finish(provider_pb2.FinishRequest(session_id=asking.id))
-    asking.deal("party-0", 1)  # a stranger ends nothing
+    with pytest.raises(PolicyError, match="its own parties only"):
+        cluster.dealer("stranger").Finish(provider_pb2.FinishRequest(session_id=asking.id))
+    asking.deal("party-0", 1)
     cluster.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=asking.id))
     with pytest.raises(SessionError, match="over"):
         asking.deal("party-0", 0)

@@ -47,11 +47,12 @@ from parties.ledger import Ledger
 from parties.party import PartyNode
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.provider import ProviderService
-from parties.services import PartyService, PeerService
+from parties.server import Desk, largest_message, serve
+from parties.services import PartyDesks, PartyService, PeerService
 from parties.session import Session
 from parties.telemetry import Counters
 from parties.terms import Terms
-from parties.transport import connect, from_rpc, serve
+from parties.transport import connect, from_rpc
 from tests.support.effort import patient
 
 COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT = "coordinator", "data-owner", "model-owner", "recipient"
@@ -200,7 +201,7 @@ class InProcess:
         )
         self.provider = self._provider_class(config, self.identity("provider"), Counters(), **extra)
         self._dealer = self._stack.enter_context(ExitStack())
-        self._serve("provider", self.provider.register, self._dealer)
+        self._serve("provider", self.provider.register, self.provider.desks, self._dealer)
         for (first, second), port in zip(self._pairs, self._middle_ports, strict=True):
             self.middles.append(self._stack.enter_context(Middle(self, first, second, port)))
         for index in range(len(self.names)):
@@ -217,12 +218,14 @@ class InProcess:
         self.ledgers[index : index + 1] = [ledger]
         service = self._services.get(index, PartyService)(node)
 
+        desks = PartyDesks(config)
+
         def register(server: grpc.Server) -> None:
-            party_pb2_grpc.add_PartyServicer_to_server(service, server)
-            PeerService(node).register(server)
+            service.register(server, desks)
+            PeerService(node).register(server, desks)
 
         if index not in self._absent:
-            self._serve(name, register, life)
+            self._serve(name, register, desks.all, life)
         life.callback(node.stop)
 
     def crash(self, index: int) -> None:
@@ -240,9 +243,11 @@ class InProcess:
         """Nobody deals from now on."""
         self._dealer.close()
 
-    def _serve(self, name: str, register: Callable[[grpc.Server], None], life: ExitStack) -> None:
-        server = serve(self.identity(name), self.addresses[name], register, self.limits.max_plan_bytes)
-        life.callback(lambda: server.stop(0).wait())
+    def _serve(
+        self, name: str, register: Callable[[grpc.Server], None], desks: Sequence[Desk], life: ExitStack
+    ) -> None:
+        server = serve(self.identity(name), self.addresses[name], register, largest_message(self.limits), desks)
+        life.callback(server.stop, 0)
 
     def party_config(self, index: int) -> PartyConfig:
         """The config of one party, with those in the middle at their place."""
@@ -549,7 +554,7 @@ class Middle(party_pb2_grpc.PeerServicer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.stop(0).wait()
+        self._server.stop(0)
         self._channel.close()
 
     def Exchange(self, request: Frames, context: grpc.ServicerContext) -> Frames:
