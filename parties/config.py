@@ -120,23 +120,34 @@ class TlsConfig(_Model):
 
 
 class Deadlines(_Model):
-    """Seconds until a silent peer ends the session."""
+    """Seconds until a silent peer ends the session.
+
+    grace: after the last sign of life of a session's coordinator.
+    """
 
     connect: Seconds = 10
     setup: Seconds = 60
     step: Seconds = 30
     submit: Seconds = 120
     idle: Seconds = 600
+    grace: Seconds = 30
 
 
 class Limits(_Model):
     """What one process accepts; bytes where the name says so."""
 
-    max_plan_bytes: Count = 16 << 20
+    max_plan_bytes: Count = 1 << 20
     max_batch: Count = 4096
     max_sessions: Count = 16
+    max_sessions_per_caller: Count | None = None
     max_memory_bytes: Count = 4 << 30
     max_stock_bytes: Count = 8 << 30
+    max_kept_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+
+    @property
+    def sessions_of_one(self) -> int:
+        """Sessions that one caller may have at once."""
+        return min(self.max_sessions, self.max_sessions_per_caller or self.max_sessions)
 
 
 class PolicyConfig(_Model):

@@ -14,6 +14,8 @@ from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
 from parties.config import Limits
 
+_PER_PLAN_BYTE = 24
+"""A plan's bytes, and what they are parsed into."""
 _PER_STORED_BYTE = 4
 """A weight is held masked, with its mask's share, and as a share: 3 * 8 bytes for 8, and as many to make one."""
 _PER_LAID_OUT_BYTE = 14
@@ -30,10 +32,15 @@ _PER_PATCH_ELEMENT = 128
 """An element of what lies under a window, or of the product with it: itself and its limbs, of both."""
 
 
+def parsed_memory(size: int) -> int:
+    """Bytes that a plan takes whose canonical bytes are so many."""
+    return size * _PER_PLAN_BYTE
+
+
 def plan_memory(plan: Plan, limits: Limits) -> int:
-    """Bytes that a session is granted for its weights; `PlanError` if that is over the limit."""
+    """Bytes that a session is granted for its plan and weights; `PlanError` if that is over the limit."""
     laid_out = {gate.layout: gate for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
-    needed = stored_bytes(plan) * _PER_STORED_BYTE
+    needed = parsed_memory(len(plan.canonical)) + stored_bytes(plan) * _PER_STORED_BYTE
     largest = plan.bind(limits.max_batch)
     for gate in laid_out.values():
         tiled = isinstance(gate, Convolution) and _tiles(gate, largest)

@@ -40,10 +40,18 @@ class Stock:
         return 0 if rest or self.batches != tuple(sizes) * count else count
 
 
-def propose(parties: Parties, plan: Plan) -> Terms:
-    """Every party's consent to the plan, as a nonce."""
-    request = party_pb2.ProposeRequest(plan=plan.canonical)
-    proposals = parties.each("Propose", request, parties.config.deadlines.connect)
+def propose(parties: Parties, plan: Plan, ahead: bool = False) -> Terms:
+    """Every party's consent to the plan, as a nonce.
+
+    The first party is asked before the others: so of many clients that ask at once all parties have room for the same.
+
+    ahead: for what is dealt now and opened later.
+    """
+    request = party_pb2.ProposeRequest(plan=plan.canonical, ahead=ahead)
+    first, *others = parties.clients
+    seconds = parties.config.deadlines.connect
+    proposals = gather([first.begin("Propose", request, seconds)])
+    proposals += gather([party.begin("Propose", request, seconds) for party in others])
     nonces = tuple(proposal.nonce for proposal in proposals)
     return Terms(plan.digest, parties.config.provider.name, parties.names, nonces)
 
@@ -56,7 +64,7 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
         PlanError: it is more than a party keeps, or its weights are public.
     """
     refuse_public_weights(plan)
-    terms, seconds = propose(parties, plan), parties.config.deadlines.setup
+    terms, seconds = propose(parties, plan, ahead=True), parties.config.deadlines.setup
     agreed = party_pb2.StockTerms(
         plan_digest=terms.plan_digest, parties=terms.parties, nonces=terms.nonces, batches=batches
     )

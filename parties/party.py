@@ -6,38 +6,30 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import grpc
 
 from mpc.compiler.plan import Plan
-from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
+from mpc.errors import HandshakeError, MpcError, PeerError, PolicyError, SessionError
 from parties import entropy, frames
 from parties.certificates import Identity
 from parties.config import PartyConfig
 from parties.dealing import Dealings
 from parties.ledger import Ledger
-from parties.limits import MemoryBudget, plan_memory
+from parties.limits import MemoryBudget
 from parties.link import SALT_BYTES, Link
 from parties.policy import Policy
+from parties.proposals import Proposal, Proposals
 from parties.session import Session
-from parties.stock import Stocks
+from parties.slots import Slot, Slots
+from parties.stock import Stocked, Stocks
 from parties.telemetry import Counters, logger
-from parties.terms import NONCE_BYTES, Terms
+from parties.terms import Terms
 from parties.transport import connect, from_rpc, patience
 
-_MOST_PROPOSALS = 64
 _MOST_ENDINGS = 64
 _DIALLING = 0.8
 """Part of the connect deadline that dialling a peer may take: what it finds is to be known before that is over."""
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A plan that this party's policy allows, and the nonce that stands for its consent to one session."""
-
-    plan: Plan
-    coordinator: str
 
 
 class PartyNode:
@@ -68,32 +60,27 @@ class PartyNode:
             for peer in config.peers
             if peer.name != config.name
         }
-        self._proposals: OrderedDict[bytes, Proposal] = OrderedDict()
+        self.slots = Slots(config.limits, config.name)
+        self.proposals = Proposals(config.limits, config.deadlines, self.slots, self._budget, self._allow, draw)
         self._sessions: dict[bytes, Session] = {}
+        self._slots_of: dict[bytes, Slot] = {}
+        self._stopping = False
         self._endings: OrderedDict[bytes, tuple[frozenset[str], MpcError]] = OrderedDict()
         self._changed = threading.Condition()
 
     # ----------------------------------------------------------------------- proposals
 
-    def propose(self, plan_bytes: bytes, coordinator: str) -> bytes:
-        """Check plan and policy; a nonce for one session."""
-        self.policy.admit(coordinator)
-        if len(plan_bytes) > self.config.limits.max_plan_bytes:
-            raise PlanError("the plan is larger than this party accepts", remedy="raise limits.max_plan_bytes")
-        plan = Plan.from_bytes(plan_bytes)
-        plan_memory(plan, self.config.limits)
-        self._allow(plan, coordinator)
-        nonce = self._draw(NONCE_BYTES)
-        with self._changed:
-            self._proposals[nonce] = Proposal(plan, coordinator)
-            while len(self._proposals) > _MOST_PROPOSALS:
-                self._proposals.popitem(last=False)
-        return nonce
+    def propose(self, plan_bytes: bytes, coordinator: str, ahead: bool = False) -> bytes:
+        """Check plan and policy; a nonce for one session.  See `Proposals`."""
+        self._require_serving()
+        return self.proposals.propose(plan_bytes, coordinator, ahead)
 
-    def _allow(self, plan: Plan, coordinator: str) -> None:
-        """Does this party's policy allow it?"""
+    def _allow(self, digest: bytes, coordinator: str, plan: Plan | None) -> None:
+        """Does this party's policy allow it, as far as is known yet?"""
         try:
-            self.policy.check_session(plan.digest, coordinator, plan.owners, plan.recipients)
+            self.policy.check_proposal(digest, coordinator)
+            if plan is not None:
+                self.policy.check_session(digest, coordinator, plan.owners, plan.recipients)
         except PolicyError as refusal:
             logger().warning("refused by policy", caller=coordinator, why=str(refusal))
             # The remedy lists what this party allows: that is for its operator alone.
@@ -103,22 +90,21 @@ class PartyNode:
             ) from None
 
     def _claim(self, terms: Terms, coordinator: str) -> Proposal:
-        """The proposal behind this party's nonce: used up, whatever comes of it."""
+        """The proposal behind this party's nonce."""
         mine = terms.nonces[terms.parties.index(self.config.name)]
-        with self._changed:
-            proposal = self._proposals.pop(mine, None)
-        if proposal is None or proposal.coordinator != coordinator:
-            raise SessionError("this party did not draw that nonce for you, or it was used", remedy="propose again")
-        if proposal.plan.digest != terms.plan_digest:
-            raise HandshakeError("the nonce was drawn for another plan")
-        return proposal
+        return self.proposals.claim(mine, coordinator, terms.plan_digest)
 
     # ------------------------------------------------------------------------ sessions
 
     def order(self, terms: Terms, coordinator: str, batches: Sequence[int]) -> tuple[float, int]:
         """Begin to be dealt a session ahead; (the provider's seconds, bytes stored)."""
         self._require_roster(terms)
-        return self.stocks.order(terms, self._claim(terms, coordinator).plan, coordinator, batches)
+        self._require_serving()
+        proposal = self._claim(terms, coordinator)
+        try:
+            return self.stocks.order(terms, proposal.plan, coordinator, batches)
+        finally:
+            self.proposals.give_back(proposal)
 
     def _require_roster(self, terms: Terms) -> None:
         if terms.parties != self.roster:
@@ -128,6 +114,10 @@ class PartyNode:
                 remedy="make 'peers' the same, in the same order, in every config",
             )
 
+    def _require_serving(self) -> None:
+        if self._stopping:
+            raise SessionError(f"{self.config.name} is shutting down", remedy="try again once it has started")
+
     def open(self, terms: Terms, coordinator: str, stocked: bool = False) -> tuple[Session, int]:
         """Make the session, meet the peers, receive the weights' masks; (session, bytes received).
 
@@ -135,32 +125,8 @@ class PartyNode:
         peers have greeted with this session's id, which each of them can open once.
         """
         self._require_roster(terms)
-        stock = self.stocks.take(terms, coordinator) if stocked else None
-        plan = stock.plan if stock else self._claim(terms, coordinator).plan
-        if stock is not None:
-            self._allow(plan, coordinator)  # the policy may have changed since it was dealt
-        with self._changed:
-            if len(self._sessions) >= self.config.limits.max_sessions:
-                raise SessionError(
-                    f"this party has {len(self._sessions)} open sessions, as many as it allows",
-                    remedy="close some (session.close()), or raise limits.max_sessions",
-                )
-            session = Session(
-                self.config,
-                terms,
-                plan,
-                coordinator,
-                self.ledger,
-                stock or self.dealings,
-                self.counters,
-                self._budget,
-                self._draw(SALT_BYTES),
-                self._drop,
-            )
-            if stock is not None:
-                self.stocks.taken(session.id)
-            self._sessions[session.id] = session
-            self._changed.notify_all()
+        self._require_serving()
+        session = self._open_stocked(terms, coordinator) if stocked else self._open_proposed(terms, coordinator)
         try:
             self._meet(session)
             dealt = session.receive_weights_masks()
@@ -173,6 +139,48 @@ class PartyNode:
             raise session.told(known) from None
         self.counters.dealt_bytes.inc(dealt)
         return session, dealt
+
+    def _open_proposed(self, terms: Terms, coordinator: str) -> Session:
+        proposal = self._claim(terms, coordinator)
+        try:
+            slot = self.slots.keep(coordinator, proposal.slot)
+            proposal.slot = None  # the session's from here on
+            return self._make(terms, proposal.plan, coordinator, self.dealings, slot)
+        finally:
+            self.proposals.give_back(proposal)
+
+    def _open_stocked(self, terms: Terms, coordinator: str) -> Session:
+        stock = self.stocks.take(terms, coordinator)
+        self._allow(stock.plan.digest, coordinator, stock.plan)  # the policy may have changed since it was dealt
+        return self._make(terms, stock.plan, coordinator, stock, self.slots.keep(coordinator))
+
+    def _make(self, terms: Terms, plan: Plan, coordinator: str, dealings: Dealings | Stocked, slot: Slot) -> Session:
+        """A session that is in the ledger and that peers can find.  The disk is waited for without any lock."""
+        try:
+            session = Session(
+                self.config,
+                terms,
+                plan,
+                coordinator,
+                self.ledger,
+                dealings,
+                self.counters,
+                self._budget,
+                self._draw(SALT_BYTES),
+                self._drop,
+            )
+        except BaseException:
+            self.slots.free(slot)
+            raise
+        if isinstance(dealings, Stocked):
+            self.stocks.taken(session.id)
+        with self._changed:
+            self._slots_of[session.id] = slot
+            self._sessions[session.id] = session
+            self._changed.notify_all()
+        if self._stopping:
+            session.abort(self._farewell())
+        return session
 
     def _meet(self, session: Session) -> None:
         """Dial the parties that stand later in the roster, wait for all greetings."""
@@ -192,6 +200,7 @@ class PartyNode:
     def _drop(self, session: Session) -> None:
         with self._changed:
             self._sessions.pop(session.id, None)
+            self.slots.free(self._slots_of.pop(session.id, None))
             if session.error is not None:
                 self._endings[session.id] = (session.members, session.error)
                 while len(self._endings) > _MOST_ENDINGS:
@@ -238,14 +247,19 @@ class PartyNode:
             error = session.overdue(now)
             if error is not None:
                 session.abort(error)
+        self.proposals.drop_old(now)
         self.stocks.drop_idle(now - self.config.deadlines.idle)
+
+    def _farewell(self) -> SessionError:
+        return SessionError(f"{self.config.name} was shut down", peer=self.config.name)
 
     def stop(self) -> None:
         """The process ends: no session survives it."""
         with self._changed:
+            self._stopping = True
             sessions = list(self._sessions.values())
         for session in sessions:
-            session.abort(SessionError(f"{self.config.name} was shut down", peer=self.config.name))
+            session.abort(self._farewell())
         self.stocks.stop()
         self.dealings.close()
         for channel in self._channels.values():

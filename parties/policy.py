@@ -34,6 +34,11 @@ class Policy:
         self._check("owners", "input owner", owners)
         self._check("recipients", "output recipient", recipients)
 
+    def check_proposal(self, plan_digest: bytes, coordinator: str) -> None:
+        """Raise PolicyError unless the coordinator and the plan of that digest are allowed: before it is parsed."""
+        self._check("coordinators", "coordinator", {coordinator})
+        self._check("plans", "plan", {plan_digest.hex()})
+
     def admit(self, client: str) -> None:
         """Raise PolicyError unless the caller can have any part at all: asked before anything of it is read."""
         self._refuse_machines("client", {client})

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import grpc
 
 import mpc
-from mpc.compiler.plan import Plan
+from mpc.compiler.plan import Plan, digest_of
 from mpc.correlations import BundleId, CorrectionsDigest, corrected_party
 from mpc.cost import plan_cost
 from mpc.errors import HandshakeError, PeerError, PlanError, PolicyError, SessionError
@@ -93,22 +93,37 @@ class _Bundle:
 
 @dataclass
 class _Session:
+    """A session that a party has opened here.
+
+    Args:
+        opener: that party.
+        joined: parties that have asked for it.
+        dealing: deals of it that are under way.
+    """
+
     terms: Terms
     plan: Plan
+    opener: str = ""
+    joined: set[str] = field(default_factory=set)
     masks: SessionMasks = field(default_factory=SessionMasks)
     bundles: dict[int, _Bundle] = field(default_factory=dict)
     last_run: int = -1
     used_at: float = 0.0
     granted: int = 0
     over: bool = False
+    dealing: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
-    dealing: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(init=False)
     weights: PublicWeights = field(init=False)
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition(self.lock)
         self.weights = PublicWeights(self.plan, self.terms.parties[0], self.masks.public)
+
+    @property
+    def whole(self) -> bool:
+        """Has every party asked for it?"""
+        return len(self.joined) == len(self.terms.parties)
 
 
 class ProviderService:
@@ -133,6 +148,8 @@ class ProviderService:
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._budget = MemoryBudget(config.limits)
         self._lock = threading.Lock()
+        self._parsing = threading.Lock()
+        self._opening = {party: threading.Lock() for party in config.parties}
 
         parties, sessions = len(config.parties), config.limits.max_sessions
         self._deals = Desk("deals", 3 * sessions + _SPARE, parties)
@@ -217,29 +234,69 @@ class ProviderService:
     # ------------------------------------------------------------------------ sessions
 
     def _open(self, request: provider_pb2.DealRequest, party: str) -> _Session:
-        """The session of these terms: made by the first party that asks, found by the others."""
-        if len(request.terms.plan) > self._config.limits.max_plan_bytes:
-            raise PlanError("the plan is larger than this provider accepts", remedy="raise limits.max_plan_bytes")
-        plan = Plan.from_bytes(request.terms.plan)
-        granted = plan_memory(plan, self._config.limits)
-        terms = Terms(plan.digest, self._config.name, tuple(request.terms.parties), tuple(request.terms.nonces))
+        """The session of these terms: made by the first party that asks, found by the others.
+
+        What costs nothing is asked first, and a plan is parsed once a session.
+        """
+        given = request.terms
+        if len(given.plan) > self._config.limits.max_plan_bytes:
+            raise PlanError(
+                f"a plan of {len(given.plan):,} bytes; this provider accepts {self._config.limits.max_plan_bytes:,}",
+                remedy="raise limits.max_plan_bytes",
+            )
+        terms = Terms(digest_of(given.plan), self._config.name, tuple(given.parties), tuple(given.nonces))
         if terms.session_id != request.session_id:
             raise HandshakeError("the session id does not belong to these terms")
         if party not in terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
         if not set(terms.parties) <= set(self._config.parties):
             raise PolicyError("the session has parties that this provider does not deal to")
-        self.drop_idle()
+        with self._opening[party]:
+            return self._join(request.session_id, party) or self._make(terms, given.plan, party)
+
+    def _join(self, session_id: bytes, party: str) -> _Session | None:
+        """The session, if another party has opened it."""
         with self._lock:
-            if request.session_id in self._ended:
+            if session_id in self._ended:
                 raise SessionError("this session is over; its correlations are gone", remedy="start a new session")
-            if request.session_id not in self._sessions:
-                if len(self._sessions) >= self._config.limits.max_sessions:
-                    raise SessionError("the provider has too many open sessions", remedy="close some, or wait")
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.joined.add(party)
+            return session
+
+    def _make(self, terms: Terms, plan_bytes: bytes, party: str) -> _Session:
+        with self._lock:
+            self._require_room(party)
+        with self._parsing:
+            plan = Plan.from_bytes(plan_bytes)
+        granted = plan_memory(plan, self._config.limits)
+        with self._lock:
+            if terms.session_id not in self._sessions:  # another party may have come meanwhile
+                self._require_room(party)
                 self._budget.take(granted)
-                self._sessions[request.session_id] = _Session(terms, plan, used_at=self._clock(), granted=granted)
-                logger().info("session opened", session=request.session_id.hex()[:16], parties=list(terms.parties))
-            return self._sessions[request.session_id]
+                made = _Session(terms, plan, opener=party, used_at=self._clock(), granted=granted)
+                self._sessions[terms.session_id] = made
+                logger().info("session opened", session=terms.session_id.hex()[:16], parties=list(terms.parties))
+        found = self._join(terms.session_id, party)
+        if found is None:
+            raise SessionError("this session is over; its correlations are gone", remedy="start a new session")
+        return found
+
+    def _require_room(self, party: str) -> None:
+        """Is there a place for a session that this party opens?  With the lock.
+
+        Sessions that not all their parties have joined count for who opened them, and take nobody else's places.  There
+        are twice as many places as a party has: of those that end there, this process hears a moment later.
+        """
+        whole = [session for session in self._sessions.values() if session.whole]
+        mine = sum(session.opener == party for session in self._sessions.values() if not session.whole)
+        most = self._config.limits.max_sessions
+        if mine >= self._config.limits.sessions_of_one or len(whole) + mine >= 2 * most:
+            raise SessionError(
+                f"{self._config.name} has {len(whole)} open sessions, and {mine} that only {party} has joined",
+                cause="as many as it allows; idle ones end by themselves",
+                remedy="close some (session.close()), wait, or raise limits.max_sessions of the provider",
+            )
 
     def _session(self, session_id: bytes) -> _Session:
         with self._lock:
@@ -259,12 +316,17 @@ class ProviderService:
             self._ended.popitem(last=False)
 
     def _settle(self, session: _Session) -> None:
-        """Give back what a forgotten session held, once a deal that may be under way is done."""
+        """Give back what a forgotten session held: now, or when a deal that is under way is done."""
         with session.lock:
             session.over = True
             session.changed.notify_all()
-        with session.dealing, session.lock:
+            self._give_back(session)
+
+    def _give_back(self, session: _Session) -> None:
+        """See `_settle`; with the session's lock."""
+        if not session.dealing:
             self._budget.give(session.granted + sum(bundle.held for bundle in session.bundles.values()))
+            session.granted = 0
             session.bundles.clear()
 
     def drop_idle(self) -> None:
@@ -320,28 +382,32 @@ class ProviderService:
             held = run_memory(session.plan, request.batch, self._config.limits)
             size = plan_cost(session.plan, request.batch).dealt
         self._budget.take(held)
+        session.dealing += 1
         try:
             seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
             bundle_id = BundleId(request.session_id, request.run, request.batch)
             bundle = _Bundle(bundle_id, seeds, session.terms, size, held)
             threading.Thread(target=self._deal, args=(session, bundle), name="deal", daemon=True).start()
         except BaseException:
+            session.dealing -= 1
             self._budget.give(held)
             raise
         session.last_run = request.run
         session.bundles[request.run] = bundle
 
     def _deal(self, session: _Session, bundle: _Bundle) -> None:
-        with session.dealing:
-            try:
-                if session.over:
-                    raise SessionError("this session is over", remedy="start a new session")
-                self._deal_parts(session, bundle)
-                bundle.end()
-            except Exception as error:
-                bundle.end(error)
+        try:
+            if session.over:
+                raise SessionError("this session is over", remedy="start a new session")
+            self._deal_parts(session, bundle)
+            bundle.end()
+        except Exception as error:
+            bundle.end(error)
         with session.lock:
-            if bundle.id.run in session.bundles:
+            session.dealing -= 1
+            if session.over:
+                self._give_back(session)
+            elif bundle.id.run in session.bundles:
                 self._release(session, bundle.id.run)
 
     def _deal_parts(self, session: _Session, bundle: _Bundle) -> None:

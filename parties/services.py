@@ -92,7 +92,7 @@ class PartyService:
         return reply
 
     def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:
-        return party_pb2.ProposeReply(nonce=self._node.propose(request.plan, caller(context)))
+        return party_pb2.ProposeReply(nonce=self._node.propose(request.plan, caller(context), request.ahead))
 
     def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
         started = time.perf_counter()

@@ -104,7 +104,7 @@ class Plan(Frozen):
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 over the canonical bytes, 32 bytes."""
-        return encoding.digest("mpc/v1/plan", self.canonical)
+        return digest_of(self.canonical)
 
     @cached_property
     def weights(self) -> tuple[Input, ...]:
@@ -171,6 +171,11 @@ class Plan(Frozen):
             raise PlanError("the plan is not in its canonical encoding", remedy="make it with 'mpc compile'")
         verify(plan)
         return plan
+
+
+def digest_of(canonical: bytes) -> bytes:
+    """The digest of the plan of these bytes, whether they are one or not: SHA-256, 32 bytes."""
+    return encoding.digest("mpc/v1/plan", canonical)
 
 
 def _gate(entry: Any) -> Gate:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +141,28 @@ def test_runs_are_dealt_in_order(cluster: InProcess, run: int) -> None:
         Asking(cluster).opened().deal("party-0", run)
 
 
-def test_one_run_is_dealt_at_a_time(cluster: InProcess) -> None:
+@contextmanager
+def slow_dealing(provider: ProviderService, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if what is dealt in this block took long."""
+    deal, go = provider._deal_parts, threading.Event()
+
+    def waiting(*arguments: Any) -> None:
+        assert go.wait(PATIENCE)
+        deal(*arguments)
+
+    monkeypatch.setattr(provider, "_deal_parts", waiting)
+    try:
+        yield
+    finally:
+        go.set()
+        monkeypatch.setattr(provider, "_deal_parts", deal)
+
+
+def test_one_run_is_dealt_at_a_time(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor can what is asked for too early overtake: run 1 needs the masks of run 0."""
     asking = Asking(cluster).opened()
     session = cluster.provider._session(asking.id)
-    with session.dealing:  # as if run 1 took long
+    with slow_dealing(cluster.provider, monkeypatch):
         bundle = cluster.provider._fetch(session, asking.request(1), "party-0", 1.0)
         for run in (2, 2):
             with pytest.raises(SessionError, match="still being dealt"):
@@ -153,11 +172,10 @@ def test_one_run_is_dealt_at_a_time(cluster: InProcess) -> None:
     asking.deal("party-0", 2)
 
 
-def test_parts_come_as_they_are_dealt(cluster: InProcess) -> None:
+def test_parts_come_as_they_are_dealt(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The seed is there before anything is dealt; corrections before all of them are."""
     asking = Asking(cluster).opened()
-    session = cluster.provider._session(asking.id)
-    with session.dealing:
+    with slow_dealing(cluster.provider, monkeypatch):
         stub = provider_pb2_grpc.ProviderStub(cluster.channel("party-1", "provider"))
         parts = stub.Deal(asking.request(1), timeout=PATIENCE)
         header = next(parts).header
@@ -362,11 +380,12 @@ def test_a_process_with_another_sine_table_refuses_the_plan(
     asking.terms = Terms(plan.digest, "provider", asking.terms.parties, asking.terms.nonces)
     asking.id = asking.terms.session_id
     monkeypatch.setattr(tables, "sincos_digest", lambda: "00" * 32)
-    drawn = len(cluster.nodes[0]._proposals)
+    drawn = len(cluster.nodes[0].proposals)
+    cluster.nodes[0].proposals._parsed.clear()  # parsed once, while anybody uses it
     with pytest.raises(PlanError) as caught:
         cluster.party(0).Propose(request)
     assert "table" in str(caught.value)
-    assert len(cluster.nodes[0]._proposals) == drawn
+    assert len(cluster.nodes[0].proposals) == drawn
     with pytest.raises(PlanError):
         asking.deal("party-0", 0)
 
@@ -383,7 +402,7 @@ def test_without_entropy_nothing_begins(tmp_path: Path) -> None:
     with InProcess(tmp_path, 2, draw=broken) as cluster:
         with pytest.raises(EntropyError):
             cluster.script().propose()
-        assert all(not node._proposals for node in cluster.nodes)
+        assert all(not len(node.proposals) for node in cluster.nodes)
 
 
 def test_when_entropy_fails_at_the_provider_no_bundle_is_dealt(

@@ -486,7 +486,10 @@ def test_only_who_may_open_sessions_may_order(tmp_path: Path) -> None:
 
 def test_a_stock_is_its_coordinators_alone(cluster: InProcess) -> None:
     stock = deal(cluster)
-    for caller in (OTHER, OWNER, MODEL_OWNER, RECIPIENT, "party-1", "provider"):
+    for machine in ("party-1", "provider"):
+        with pytest.raises(PolicyError, match="process of the cluster"):
+            cluster.party(0, machine).Stocks(party_pb2.StocksRequest())
+    for caller in (OTHER, OWNER, MODEL_OWNER, RECIPIENT):
         party = cluster.party(0, caller)
         assert party.Stocks(party_pb2.StocksRequest()) == []
         assert not party.Drop(party_pb2.DropRequest(session_id=stock.terms.session_id)).dropped
