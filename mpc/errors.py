@@ -7,6 +7,9 @@ ever carries a secret value.  `LocalProtocolError` is a mistake of the code on t
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 
 class MpcError(Exception):
     """Base of everything this project raises on purpose.
@@ -29,6 +32,14 @@ class MpcError(Exception):
         self.cause = cause
         self.remedy = remedy
         self.peer = peer
+
+    def again(self) -> Self:
+        """An equal error, to be kept, or to be raised in another place.
+
+        What is raised is given the frames that it passes, and with them all that they hold.  So what is kept was never
+        raised, and what is raised is not kept.
+        """
+        return copy.copy(self)
 
     def lines(self) -> list[str]:
         """What, cause and remedy, a line each, as the CLI prints them."""

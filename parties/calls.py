@@ -149,9 +149,9 @@ def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
         try:
             found.append(answer.result())
         except MpcError as error:
-            errors.append(error)
+            errors.append(error.again())
     if errors:
-        raise _most_telling(errors)
+        raise _most_telling(errors).again()
     return found
 
 

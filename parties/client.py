@@ -320,7 +320,8 @@ class Session(_Closing):
                 self._note(f"what was dealt ahead could not be used, and is dealt now: {error.what}")
         remote = remote or CoordinatedSession(self._parties, plan, weights)
         remote.on_progress = self._progress
-        weakref.finalize(self, remote.drop).atexit = False  # an exiting process just hangs up
+        self._dropping = weakref.finalize(self, remote.drop)
+        self._dropping.atexit = False  # an exiting process just hangs up
         return remote
 
     def _note(self, text: str) -> None:
@@ -419,6 +420,7 @@ class Session(_Closing):
             )
         self._note("what was dealt ahead for the session was used up: a new one was opened")
         self._remote.finish()
+        self._dropping.detach()
         self._remote = self._begin()
 
     def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[list[dict[str, np.ndarray]], RunReport]:

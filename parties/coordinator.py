@@ -232,6 +232,8 @@ class CoordinatedSession:
         if not self.open:
             return
         self.open = False
+        self.part.forget()
+        self._ahead = []
         request = party_pb2.CloseRequest(session_id=self.id)
         try:
             self._parties.each("Close", request, self._deadlines.connect)

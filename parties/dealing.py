@@ -166,28 +166,30 @@ class _Arriving:
         self._end: provider_pb2.DealEnd | None = None
         self._error: MpcError | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._receive, args=(parts,), name="dealt", daemon=True)
+        self._parts: Iterable[provider_pb2.DealPart | Chunk] = () if size else parts
+        self._thread: threading.Thread | None = None
         if size:
-            self._thread.start()
-        self._parts = parts
+            self._thread = threading.Thread(target=self._receive, args=(parts,), name="dealt", daemon=True)
+            self._thread.start()  # and lets go of this object when it ends
 
     def read(self, start: int, stop: int) -> memoryview:
         """These bytes; waits until they are here."""
         with self._changed:
             while self._filled < stop:
                 if self._error is not None:
-                    raise self._error
+                    raise self._error.again()
                 self._changed.wait()
         return self._data[start:stop].toreadonly()
 
     def finish(self) -> tuple[provider_pb2.DealEnd, bytes]:
         """Wait for the end: it, and the digest of all corrections."""
-        if self.size:
+        if self._thread is not None:
             self._thread.join()
         else:
             self._receive(self._parts)
+            self._parts = ()
         if self._error is not None:
-            raise self._error
+            raise self._error.again()
         if self._end is None:
             raise PeerError("the provider did not finish what it dealt", peer=self._provider)
         return self._end, self._digest.value
@@ -225,5 +227,5 @@ class _Arriving:
 
     def _fail(self, error: MpcError) -> None:
         with self._changed:
-            self._error = error
+            self._error = error.again()
             self._changed.notify_all()

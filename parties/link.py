@@ -126,14 +126,14 @@ class Inbox:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise self._error.again()
         if self._ended:
             raise PeerError(f"{self._peer} ended the session", peer=self._peer)
 
     def fail(self, error: MpcError) -> None:
         """Nothing more will come: whoever waits gets this error."""
         with self._changed:
-            self._error = self._error or error
+            self._error = self._error or error.again()
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -184,7 +184,7 @@ class Link:
         """Tell the peer the code, and whom it is about; nothing else."""
         self._outgoing.put(Frame(abort=Abort(code=error.code, about=error.peer or "")))
         self.close()
-        self._error = self._error or error
+        self._error = self._error or error.again()
         self.inbox.fail(error)
 
     def close(self) -> None:
@@ -255,7 +255,7 @@ class Link:
         """Wait for the peer's greeting until `deadline` (monotonic seconds)."""
         while not self._agreed.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
             if self._error is not None:
-                raise self._error
+                raise self._error.again()
             if time.monotonic() >= deadline:
                 raise DeadlineError(
                     f"{self.peer} did not join the session in time",
@@ -265,7 +265,7 @@ class Link:
                 )
 
     def _fail(self, error: MpcError) -> None:
-        self._error = self._error or error
+        self._error = self._error or error.again()
         self.inbox.fail(error)
         self._failed(error)
 

@@ -227,6 +227,10 @@ class Participant:
         outputs = {wire: self._unmask(plan.wire[wire], headers, public, seeds[wire]) for wire in seeds}
         return Received(answers[0][2], outputs, headers)
 
+    def forget(self) -> None:
+        """Hang up on results that nobody waits for any more."""
+        self._asked.clear()
+
     def _result(
         self,
         name: str,

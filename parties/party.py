@@ -214,7 +214,7 @@ class PartyNode:
             session = self._sessions.get(session_id)
             members, error = self._endings.get(session_id, (frozenset(), None))
         if session is None and error is not None and client in members:
-            raise error
+            raise error.again()
         if session is None:
             raise SessionError(
                 "this party does not know that session",

@@ -19,7 +19,7 @@ import mpc
 from mpc.compiler.plan import Plan, digest_of
 from mpc.correlations import BundleId, CorrectionsDigest, corrected_party
 from mpc.cost import plan_cost
-from mpc.errors import HandshakeError, PeerError, PlanError, PolicyError, SessionError
+from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
 from mpc.interpret.dealer import SessionMasks, deal
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy, frames, manifest
@@ -60,7 +60,7 @@ class _Bundle:
         self.seconds = 0.0
         self.over = False
         self._parts: list[memoryview] = []
-        self._error: Exception | None = None
+        self._error: MpcError | None = None
         self._changed = threading.Condition()
 
     def add(self, part: memoryview) -> None:
@@ -69,10 +69,10 @@ class _Bundle:
             self._parts.append(part)
             self._changed.notify_all()
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: MpcError | None = None) -> None:
         """There is nothing more."""
         with self._changed:
-            self._error, self.over = error, True
+            self._error, self.over = error and error.again(), True
             self._changed.notify_all()
 
     def corrections(self) -> Iterator[memoryview]:
@@ -88,7 +88,7 @@ class _Bundle:
             place += 1
             yield part
         if self._error is not None:
-            raise self._error
+            raise self._error.again()
 
 
 @dataclass
@@ -401,8 +401,11 @@ class ProviderService:
                 raise SessionError("this session is over", remedy="start a new session")
             self._deal_parts(session, bundle)
             bundle.end()
-        except Exception as error:
+        except MpcError as error:
             bundle.end(error)
+        except Exception as error:
+            logger().error("unexpected error while dealing", exc_info=error)
+            bundle.end(MpcError("an internal error; the provider's own log has more"))
         with session.lock:
             session.dealing -= 1
             if session.over:

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,6 +32,7 @@ from mpc.schedule import Step
 from mpc.shares import Lane
 from mpc.wires import Masking
 from parties import agreement, telemetry
+from parties.alarms import ALARMS, Alarm
 from parties.config import PartyConfig
 from parties.dealing import Dealings, Receipt
 from parties.ledger import Ledger, RunState
@@ -47,6 +50,7 @@ _PROGRESS_SECONDS = 0.25
 _FAREWELL_SECONDS = 5.0
 _KEPT_RUNS = 8
 """Runs whose outputs can still be fetched."""
+Arg = TypeVar("Arg")
 TRANSITIONS = {
     "opening": frozenset({"open", "aborted"}),
     "open": frozenset({"closed", "aborted"}),
@@ -99,6 +103,7 @@ class Session:
         self._receiving: set[tuple[int, str]] = set()
         self._attached: set[str] = set()
         self._handed_over = False
+        self._farewells: list[Alarm] = []
         self._runs: dict[int, Run] = {}
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="online")
         self._log = telemetry.logger(session=self.id.hex()[:16])
@@ -111,7 +116,9 @@ class Session:
             salt=salt,
         )
         self.links = {
-            name: Link(name, hello, self.abort, self._peer_ended) for name in terms.parties if name != config.name
+            name: Link(name, hello, _weakly(self.abort), _weakly(self._peer_ended))
+            for name in terms.parties
+            if name != config.name
         }
         budget.take(self._granted)
         try:
@@ -380,7 +387,7 @@ class Session:
         """
         with self._lock:
             if self.state != "open":
-                raise self.error or SessionError(f"the session is {self.state}", remedy="start a new session")
+                raise self.ending()
             latest = max(self._runs, default=0)
             run = self._runs.get(number or latest)
             return latest, run and run.status
@@ -415,7 +422,7 @@ class Session:
     def result(self, run: Run) -> Run:
         """A run that has ended well; otherwise what ended it."""
         if not run.revealed:
-            raise self.error or SessionError("the session was closed before this run was revealed")
+            raise self.ending(SessionError("the session was closed before this run was revealed"))
         self.used_at = time.monotonic()
         return run
 
@@ -438,7 +445,7 @@ class Session:
             if self.state in ("closed", "aborted"):
                 return
             error = self._first_hand(error)
-            self.error = error.with_traceback(None)  # whose frames would keep a run's arrays
+            self.error = error.again()
             self.state = "aborted"
             try:
                 self._ledger.abort_session(self.id, error.code)
@@ -450,19 +457,29 @@ class Session:
             link.abort(error)
         self._end("aborted")
 
+    def ending(self, otherwise: MpcError | None = None) -> MpcError:
+        """What ended it, to be raised; if that is no error, `otherwise`."""
+        if self.error is not None:
+            return self.error.again()
+        return otherwise or SessionError(f"the session is {self.state}", remedy="start a new session")
+
     def _peer_ended(self, peer: str) -> None:
         """A peer closed its side in good order: the coordinator's own call may be on its way, so wait a moment."""
+        error = PeerError(f"{peer} ended the session", peer=peer)
+        lost = _weakly(self._abort_aside)
+        with self._lock:
+            if self.state in ("opening", "open"):
+                self._farewells.append(ALARMS.set(_FAREWELL_SECONDS, lambda: lost(error)))
 
-        def finish() -> None:
-            if self.state == "open":
-                self.abort(PeerError(f"{peer} ended the session", peer=peer))
-
-        timer = threading.Timer(_FAREWELL_SECONDS, finish)
-        timer.daemon = True
-        timer.start()
+    def _abort_aside(self, error: MpcError) -> None:
+        """`abort` in a thread of its own: the ledger is written."""
+        if self.state == "open":
+            threading.Thread(target=self.abort, args=(error,), name="abort", daemon=True).start()
 
     def _end(self, state: str) -> None:
         self._counters.sessions.labels(state=state).inc()
+        for alarm in self._farewells:
+            alarm.cancel()
         for link in self.links.values():
             link.close()
             link.inbox.end()
@@ -496,25 +513,36 @@ class Session:
     def told(self, error: MpcError) -> MpcError:
         """What a call that failed with `error` answers: what ended the session, unless `error` says more about it."""
         ended = self.error
-        return error if ended is None or ended.peer == error.peer else ended
+        return error if ended is None or ended.peer == error.peer else ended.again()
 
     # ------------------------------------------------------------------------- helpers
 
     def _move(self, state: str) -> None:
         with self._lock:
             if state not in TRANSITIONS[self.state]:
-                raise self.error or SessionError(f"the session is {self.state}")
+                raise self.ending()
             self.state = state
 
     def _require_open(self) -> None:
         if self.state != "open":
-            raise self.error or SessionError(f"the session is {self.state}", remedy="start a new session")
+            raise self.ending()
         self.used_at = time.monotonic()
 
     def _run(self, number: int) -> Run:
         if number not in self._runs:
             raise SessionError(f"run {number} is not prepared, or is over")
         return self._runs[number]
+
+
+def _weakly(method: Callable[[Arg], None]) -> Callable[[Arg], None]:
+    """The method of an object that it does not keep: nothing happens once that is gone."""
+    kept = weakref.WeakMethod(method)
+
+    def call(argument: Arg) -> None:
+        if (found := kept()) is not None:
+            found(argument)
+
+    return call
 
 
 def _fits(step: Step, payload: memoryview) -> bool:

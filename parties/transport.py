@@ -164,8 +164,9 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
 
     identity: ours; with it, a connection that was lost is tried once more, to say why it was.
     """
+    error.__traceback__ = None  # gRPC raises the call itself, which whoever made it keeps: its frames would stay
     if isinstance(error, Unreachable):
-        return error.known
+        return error.known.again()
     code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
     detail = (error.details() if isinstance(error, grpc.Call) else "") or ""
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
