@@ -7,6 +7,7 @@ its own.  So any number of sessions, and of threads, may share one `Parties`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from mpc.errors import MpcError, PeerError, SessionError
 from parties.certificates import Identity
 from parties.config import ClusterConfig, Peer
 from parties.entered import EnteredRuns, place_of
+from parties.keeper import Keeper
 from parties.pb import party_pb2_grpc
 from parties.transport import connect, from_rpc
 
@@ -108,6 +110,7 @@ class Parties:
         self.clients = [PartyClient(identity, peer) for peer in config.parties]
         self.names = tuple(client.name for client in self.clients)
         self.entered = EnteredRuns(place_of(config))
+        self.keeper = Keeper(self)
 
     def start(self, method: str, request: object, seconds: float) -> list[Reply[Any]]:
         """Call every party at once, without waiting: `gather` has the answers."""
@@ -116,30 +119,36 @@ class Parties:
     def each(self, method: str, request: object, seconds: float, failed: Callable[[], None] | None = None) -> list[Any]:
         """Call every party at once; the most telling error if any failed.
 
-        failed: called once, as soon as one of the calls fails, while the others are on their way.
+        failed: called once, as soon as one of the calls fails, to call off the others, which are on their way.  What
+            failed first is the error then; the others only heard of it.
         """
         replies = self.start(method, request, seconds)
-        if failed is not None:
-            _watch(replies, failed)
-        return gather(replies)
+        first = None if failed is None else _watch(replies, failed)
+        if first is None:
+            return gather(replies)
+        with suppress(MpcError):
+            gather(replies)
+        raise first
 
     def close(self) -> None:
         for client in self.clients:
             client.close()
+        self.keeper.close()
         self.entered.close()
 
 
-def _watch(replies: Sequence[Reply[Any]], failed: Callable[[], None]) -> None:
-    """Wait for all of them in the order in which they come, up to the first error."""
+def _watch(replies: Sequence[Reply[Any]], failed: Callable[[], None]) -> MpcError | None:
+    """Wait for all of them in the order in which they come, up to the first error, which is returned."""
     done: SimpleQueue[Reply[Any]] = SimpleQueue()
     for reply in replies:
         reply.when_done(lambda reply=reply: done.put(reply))  # type: ignore[misc]
     for _ in replies:
         try:
             done.get().result()
-        except MpcError:
+        except MpcError as error:
             failed()
-            return
+            return error.again()
+    return None
 
 
 def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:

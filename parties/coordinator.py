@@ -79,6 +79,7 @@ class CoordinatedSession:
         self.open = False
         self.setup_dealt = 0
         self._ahead: list[Reply[party_pb2.PrepareReply]] = []
+        self._called_off: list[Reply[party_pb2.EndReply]] = []
         self.terms = stock.terms if stock else propose(parties, plan)
         self.id = self.terms.session_id
         self.part = Participant(parties, plan, self.terms)
@@ -105,11 +106,17 @@ class CoordinatedSession:
         )
         wait = self._deadlines.connect + self._deadlines.setup
         self.open = True
-        replies = self._parties.each("Open", opening, wait)
+        replies = self._parties.each("Open", opening, wait, self._call_off)
         for name, reply in zip(self._parties.names, replies, strict=True):
             if reply.session_id != self.id:
                 raise HandshakeError(f"{name} made another session of the same terms", remedy="mpc doctor", peer=name)
         self.setup_dealt = sum(reply.dealt_bytes for reply in replies)
+        self._parties.keeper.keep(self, min(reply.grace_seconds for reply in replies))
+
+    def _call_off(self) -> None:
+        """One party does not open the session: the others are told, or would wait for it until a deadline."""
+        request = party_pb2.EndRequest(session_id=self.id)
+        self._called_off = self._parties.start("End", request, self._deadlines.connect)
 
     # -- runs
 

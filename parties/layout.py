@@ -39,7 +39,7 @@ from parties.trust import DEVELOPMENT_CA
 
 Role = Literal["party", "provider"]
 PROVIDER, COORDINATOR = "provider", "coordinator"
-SLOW = Deadlines(connect=120, setup=1200, step=600, submit=1200, idle=3600)
+SLOW = Deadlines(connect=120, setup=1200, step=600, submit=1200, idle=3600, grace=600)
 """Behind a relay: what takes a second here may take minutes through a slow link."""
 _TAKEN = re.compile(r"ca|cluster|coordinator|provider|party-\d+")
 _RENEW_BEFORE = timedelta(days=7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import grpc
 
@@ -65,6 +65,7 @@ class PartyNode:
         self._sessions: dict[bytes, Session] = {}
         self._slots_of: dict[bytes, Slot] = {}
         self._stopping = False
+        self._called_off: OrderedDict[tuple[bytes, str], None] = OrderedDict()
         self._endings: OrderedDict[bytes, tuple[frozenset[str], MpcError]] = OrderedDict()
         self._changed = threading.Condition()
 
@@ -178,8 +179,9 @@ class PartyNode:
             self._slots_of[session.id] = slot
             self._sessions[session.id] = session
             self._changed.notify_all()
-        if self._stopping:
-            session.abort(self._farewell())
+            called_off = (session.id, coordinator) in self._called_off
+        if self._stopping or called_off:
+            session.abort(self._ended_by(coordinator) if called_off else self._farewell())
         return session
 
     def _meet(self, session: Session) -> None:
@@ -223,7 +225,39 @@ class PartyNode:
             )
         if client not in session.members:
             raise PolicyError(f"{client!r} has no part in this session")
+        session.renew(client)
         return session
+
+    def sessions(self, client: str) -> list[Session]:
+        """The open sessions that the caller coordinates; all of them for this party's operator.  The oldest first."""
+        with self._changed:
+            sessions = list(self._sessions.values())
+        mine = [session for session in sessions if client in (session.coordinator, self.config.name)]
+        return sorted(mine, key=lambda session: session.opened_at)
+
+    def renew(self, session_ids: Collection[bytes], client: str) -> None:
+        """The caller still wants these; those that are not its own, or not here, are passed over."""
+        with self._changed:
+            sessions = [self._sessions[each] for each in session_ids if each in self._sessions]
+        for session in sessions:
+            session.renew(client)
+
+    def end(self, session_id: bytes, client: str) -> None:
+        """End one of `sessions`, whatever it is doing."""
+        with self._changed:
+            found = self._sessions.get(session_id)
+            if found is None:  # it may be on its way
+                self._called_off[session_id, client] = None
+                while len(self._called_off) > _MOST_ENDINGS:
+                    self._called_off.popitem(last=False)
+        if found is None or client not in (found.coordinator, self.config.name):
+            raise SessionError(f"{client} has no open session of that id at {self.config.name}", remedy="mpc sessions")
+        found.abort(self._ended_by(client))
+
+    def _ended_by(self, client: str) -> SessionError:
+        operator = client == self.config.name
+        who = f"the operator of {self.config.name}" if operator else f"{client}, who coordinates it,"
+        return SessionError(f"{who} ended the session", remedy="start a new session", peer=client)
 
     def await_session(self, session_id: bytes) -> Session:
         """The session a peer greets with; it may be a moment ahead of the coordinator's call."""

@@ -66,6 +66,7 @@ class Run:
     outputs: dict[str, Released] = field(default_factory=dict)
     transcript: bytes = b""
     done: threading.Event = field(default_factory=threading.Event)
+    ended_at: float = 0.0
     online_seconds: float = 0.0
     cpu_seconds: float = 0.0
     rounds: int = 0

@@ -37,7 +37,7 @@ class PartyDesks:
         calls: a session's coordinator, owner and recipient, each with one call at a time, and one ahead.
         results: what is waited for, with the next run's.
         peers: one stream a session, and some that end or are refused.
-        control: who this is, for everyone.
+        control: what must always be heard: who this is, which sessions there are, that one is wanted or is not.
     """
 
     def __init__(self, config: PartyConfig) -> None:
@@ -60,13 +60,15 @@ class PartyService:
 
     def register(self, server: grpc.Server, desks: PartyDesks) -> None:
         """Answer clients' calls at this server."""
-        kinds = {"Result": desks.results, "Describe": desks.control}
+        control = ("Describe", "Sessions", "End", "Renew")
+        kinds = {"Result": desks.results, **dict.fromkeys(control, desks.control)}
         service = party_pb2.DESCRIPTOR.services_by_name["Party"]
         seconds = self._node.config.deadlines.connect
         register(server, service, self, lambda name: kinds.get(name, desks.calls), self._admit, seconds)
 
     def _admit(self, method: str, client: str) -> None:
-        if method != "Describe":
+        operator = client == self._node.config.name and method in ("Sessions", "End")
+        if method != "Describe" and not operator:
             self._node.policy.admit(client)
 
     def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
@@ -98,7 +100,8 @@ class PartyService:
         started = time.perf_counter()
         session, dealt = self._node.open(self._terms(request), caller(context), request.stocked)
         seconds = time.perf_counter() - started
-        return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt)
+        grace = self._node.config.deadlines.grace
+        return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt, grace_seconds=grace)
 
     def Prepare(self, request: party_pb2.PrepareRequest, context: grpc.ServicerContext) -> party_pb2.PrepareReply:
         session = self._coordinated(request.session_id, context)
@@ -189,6 +192,29 @@ class PartyService:
     def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
         self._coordinated(request.session_id, context).close()
         return party_pb2.CloseReply()
+
+    def Renew(self, request: party_pb2.RenewRequest, context: grpc.ServicerContext) -> party_pb2.RenewReply:
+        self._node.renew(request.session_ids, caller(context))
+        return party_pb2.RenewReply()
+
+    def Sessions(
+        self, request: party_pb2.SessionsRequest, context: grpc.ServicerContext
+    ) -> Iterator[party_pb2.OpenSession]:
+        now = time.monotonic()
+        for session in self._node.sessions(caller(context)):
+            yield party_pb2.OpenSession(
+                session_id=session.id,
+                plan_digest=session.plan.digest,
+                coordinator=session.coordinator,
+                state=session.state,
+                open_seconds=now - session.opened_at,
+                silent_seconds=max(0.0, now - session.renewed_at),
+                runs=session.latest,
+            )
+
+    def End(self, request: party_pb2.EndRequest, context: grpc.ServicerContext) -> party_pb2.EndReply:
+        self._node.end(request.session_id, caller(context))
+        return party_pb2.EndReply()
 
     # -- correlations dealt ahead
 

@@ -87,7 +87,7 @@ class Session:
         self.members = plan.owners | plan.recipients | {coordinator}
         self.state = "opening"
         self.error: MpcError | None = None
-        self.used_at = time.monotonic()
+        self.used_at = self.opened_at = self.renewed_at = time.monotonic()
         self._config, self._ledger, self._dealings, self._counters = config, ledger, dealings, counters
         self._budget, self._salt, self._finished = budget, salt, finished
         self._stocked = isinstance(dealings, Stocked)
@@ -335,6 +335,7 @@ class Session:
             self._ledger.advance(self.id, run.number, RunState.REVEALED)
             run.reveal()
             run.online_seconds, run.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+            run.ended_at = time.monotonic()
             self._counters.runs.labels(state="revealed").inc()
             self._counters.rounds.inc(run.rounds)
             self._counters.sent_bytes.inc(run.sent_bytes)
@@ -410,9 +411,21 @@ class Session:
         while not run.done.wait(_PROGRESS_SECONDS):
             if not active():
                 raise SessionError("the caller is gone")
+            self.renew(client)
             if run.waiting[client] is not mine:
                 raise SessionError(f"{client} asked for the result of run {run.number} again, and waits there")
             yield run
+
+    def renew(self, client: str) -> None:
+        """A sign of life of whoever that is; it counts if it is the coordinator."""
+        if client == self.coordinator:
+            self.renewed_at = time.monotonic()
+
+    @property
+    def latest(self) -> int:
+        """The last run that was prepared; 0 if none was."""
+        with self._lock:
+            return max(self._runs, default=0)
 
     def tell(self, run: Run, client: str) -> None:
         """The caller was told the run's result."""
@@ -498,10 +511,29 @@ class Session:
             for run in self._runs.values():
                 if run.entering and now - (run.asked_at or now) > self._config.deadlines.submit:
                     return run.overdue()
+            if self.state == "open" and now - self.renewed_at > self._config.deadlines.grace and not self._awaited(now):
+                return SessionError(
+                    f"{self.coordinator}, who coordinates the session, is gone",
+                    cause=f"there was no sign of its life for {self._config.deadlines.grace:g} s (deadlines.grace)",
+                    remedy="start a new session",
+                    peer=self.coordinator,
+                )
             running = any(run.asked_at and not run.done.is_set() for run in self._runs.values())
             if not running and now - self.used_at > self._config.deadlines.idle:
                 return SessionError("the session was idle for too long")
             return None
+
+    def _awaited(self, now: float) -> bool:
+        """Does anybody but the coordinator still wait for something that may come?  With the lock."""
+        if self._preparing.locked():
+            return True
+        for run in self._runs.values():
+            if run.asked_at and not run.done.is_set() and set(run.entering) != {self.coordinator}:
+                return True
+            others = run.unheard - {self.coordinator}
+            if run.revealed and others and now - run.ended_at < self._config.deadlines.submit:
+                return True
+        return False
 
     def _first_hand(self, error: MpcError) -> MpcError:
         """A peer's abort says only whom it is about: if this party misses that one's input too, it can say more."""

@@ -34,6 +34,7 @@ _COMMANDS = {
     "run": ("parties.cli.run", "run", "Encrypted inference."),
     "bench": ("parties.cli.bench", "bench", "What encrypted inference costs, beside the same model in the clear."),
     "join": ("parties.cli.join", "join", "Take part in a run that somebody else coordinates."),
+    "sessions": ("parties.cli.sessions", "sessions", "Which sessions are open; end one with --abort."),
     "doctor": (
         "parties.cli.doctor",
         "doctor",

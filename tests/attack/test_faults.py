@@ -12,12 +12,13 @@ import pytest
 
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, SessionError
 from mpc.fixedpoint import encode
-from parties import certificates, ledger, ordering, stock, transport
+from parties import certificates, ledger, ordering, stock
 from parties.config import Limits
 from parties.frames import Chunk
 from parties.pb import provider_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.provider import ProviderService
+from parties.server import _discreet
 from tests.support.effort import patient
 from tests.support.parties import OWNER, RECIPIENT, InProcess, Script, data, deadlines, eventually
 
@@ -232,6 +233,6 @@ def test_errors_of_a_partys_disk_name_no_path_to_clients(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("field", ["what", "cause", "remedy"])
 def test_a_path_in_any_part_of_an_error_stays_at_home(text: str, tells: bool, field: str) -> None:
     texts = {"what": "it failed", field: text}
-    told = transport._discreet(SessionError(texts.pop("what"), **texts))
+    told = _discreet(SessionError(texts.pop("what"), **texts))
     assert type(told) is SessionError
     assert (text in str(told)) is tells

@@ -48,6 +48,9 @@ RPCS = {
     "/mpc.v1.Party/SubmitWhole": (party_pb2.WholeInput, "unary"),
     "/mpc.v1.Party/Result": (party_pb2.ResultRequest, "replies"),
     "/mpc.v1.Party/Close": (party_pb2.CloseRequest, "unary"),
+    "/mpc.v1.Party/Renew": (party_pb2.RenewRequest, "unary"),
+    "/mpc.v1.Party/Sessions": (party_pb2.SessionsRequest, "replies"),
+    "/mpc.v1.Party/End": (party_pb2.EndRequest, "unary"),
     "/mpc.v1.Party/Store": (party_pb2.StoreRequest, "unary"),
     "/mpc.v1.Party/Keep": (party_pb2.KeepRequest, "unary"),
     "/mpc.v1.Party/Stocks": (party_pb2.StocksRequest, "replies"),
@@ -112,6 +115,8 @@ def messages(cls: type, script: Script) -> st.SearchStrategy[bytes]:
         "run": st.sampled_from([0, 1, 2, 3, 1 << 31, (1 << 32) - 1]),
         "batch": st.sampled_from([0, 1, 2, 4096, 4097, (1 << 32) - 1]),
         "batches": st.lists(st.sampled_from([0, 1, 4096, (1 << 32) - 1]), max_size=4),
+        "session_ids": st.lists(ids, max_size=4),
+        "digests": st.lists(st.sampled_from([bytes(32), b""]), max_size=4),
         "roster": st.sampled_from([script.terms.roster_digest, b""]),
         "probe": st.just(False),
     }

@@ -163,7 +163,7 @@ def test_one_run_is_dealt_at_a_time(cluster: InProcess, monkeypatch: pytest.Monk
     asking = Asking(cluster).opened()
     session = cluster.provider._session(asking.id)
     with slow_dealing(cluster.provider, monkeypatch):
-        bundle = cluster.provider._fetch(session, asking.request(1), "party-0", 1.0)
+        bundle = cluster.provider._fetch(session, asking.request(1), "party-0", PATIENCE)
         for run in (2, 2):
             with pytest.raises(SessionError, match="still being dealt"):
                 asking.deal("party-1", run)
@@ -231,7 +231,7 @@ def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
         session = own.provider._session(late.id)
         own.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=late.id))
         with pytest.raises(SessionError, match="over"):  # it had been found just before it ended
-            own.provider._fetch(session, late.request(1), "party-0", 1.0)
+            own.provider._fetch(session, late.request(1), "party-0", PATIENCE)
         assert budget.taken == 0
 
 

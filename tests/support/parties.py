@@ -59,10 +59,17 @@ COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT = "coordinator", "data-owner", "model
 EVERYONE = PolicyConfig(plans=("any",), coordinators=("any",), owners=("any",), recipients=("any",))
 
 
-def deadlines(connect: float, setup: float, step: float, submit: float, idle: float = 600) -> Deadlines:
+def deadlines(
+    connect: float, setup: float, step: float, submit: float, idle: float = 600, grace: float = 60
+) -> Deadlines:
     """These seconds, and more on a slow machine."""
     return Deadlines(
-        connect=patient(connect), setup=patient(setup), step=patient(step), submit=patient(submit), idle=patient(idle)
+        connect=patient(connect),
+        setup=patient(setup),
+        step=patient(step),
+        submit=patient(submit),
+        idle=patient(idle),
+        grace=patient(grace),
     )
 
 

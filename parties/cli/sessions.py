@@ -1,0 +1,165 @@
+"""`mpc sessions`: what is open at the parties, and how to end it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from mpc.errors import ConfigError, MpcError, UsageError
+from parties.calls import PartyClient, gather
+from parties.certificates import Identity
+from parties.cli.display import Display, seconds
+from parties.cli.options import CLUSTER, FOLDER, JSON
+from parties.config import ClusterConfig, Endpoint, PartyConfig, Peer, load
+from parties.pb import party_pb2
+
+_SHOWN = 16
+_SHORTEST = 8
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+
+
+@dataclass
+class Found:
+    """A session, as the parties that have it say: the longest of their times."""
+
+    session: str
+    plan: str
+    coordinator: str
+    state: str
+    open_seconds: float
+    silent_seconds: float
+    runs: int
+    parties: list[str] = field(default_factory=list)
+
+
+@click.command()
+@CLUSTER
+@click.option(
+    "--party",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A party's config, by its operator: all sessions of that party, whoever opened them.",
+)
+@click.option("--abort", "ended", multiple=True, metavar="ID", help="End this one, at all parties; 8 digits of it do.")
+@FOLDER
+@JSON
+@click.pass_obj
+def sessions(
+    display: Display, cluster: Path | None, party: Path | None, ended: tuple[str, ...], folder: Path, as_json: bool
+) -> None:
+    """The open sessions that you coordinate, or with --party all of that party's."""
+    if cluster is not None and party is not None:
+        raise UsageError("--cluster and --party exclude each other", remedy="--party is for a party's operator")
+    clients, wait = _operator(party) if party else _client(cluster or folder / "cluster.toml")
+    try:
+        found = _list(display, clients, wait)
+        chosen = [_choose(found, each) for each in ended]
+        for each in chosen:
+            _end(clients, each, wait)
+    finally:
+        for client in clients:
+            client.close()
+    if as_json:
+        display.json({"sessions": [asdict(each) for each in found], "ended": [each.session for each in chosen]})
+        return
+    for each in chosen:
+        display.say(f"ended session {each.session}")
+    if not ended:
+        display.out.print(_table(found)) if found else display.say("no open sessions")
+
+
+def _client(path: Path) -> tuple[list[PartyClient], float]:
+    if not path.is_file():
+        raise ConfigError(f"no cluster: {path} does not exist", remedy="mpc up --detach, or --cluster FILE")
+    config = load(ClusterConfig, path)
+    identity = Identity.load(config.tls, config.name, members=config.machines)
+    return [PartyClient(identity, peer) for peer in config.parties], config.deadlines.connect
+
+
+def _operator(path: Path) -> tuple[list[PartyClient], float]:
+    """The party itself, on its own machine, with its own certificate."""
+    config = load(PartyConfig, path)
+    host = _ANYWHERE.get(config.listen.host)
+    address = Endpoint(f"{host}:{config.listen.port}") if host else config.listen
+    identity = Identity.load(config.tls, config.name, members=config.machines)
+    return [PartyClient(identity, Peer(name=config.name, address=address))], config.deadlines.connect
+
+
+class _Told:
+    """What one party lists."""
+
+    def __init__(self, client: PartyClient, wait: float) -> None:
+        self.name = client.name
+        self._replies = client.stream("Sessions", party_pb2.SessionsRequest(), wait)
+
+    def result(self) -> list[party_pb2.OpenSession]:
+        return list(self._replies)
+
+
+def _list(display: Display, clients: Sequence[PartyClient], wait: float) -> list[Found]:
+    """What all parties list, by session; a party that cannot be asked is said, unless none can."""
+    found: dict[bytes, Found] = {}
+    errors: list[MpcError] = []
+    for told in [_Told(client, wait) for client in clients]:
+        try:
+            listed = told.result()
+        except MpcError as error:
+            errors.append(error)
+            continue
+        for each in listed:
+            _merge(found.setdefault(each.session_id, _first(each)), told.name, each)
+    if len(errors) == len(clients):
+        raise errors[0]
+    for error in errors:
+        display.say(f"note: {error.what}")
+    return sorted(found.values(), key=lambda each: -each.open_seconds)
+
+
+def _first(told: party_pb2.OpenSession) -> Found:
+    return Found(told.session_id.hex(), told.plan_digest.hex(), told.coordinator, told.state, 0.0, 0.0, 0)
+
+
+def _merge(found: Found, name: str, told: party_pb2.OpenSession) -> None:
+    found.parties.append(name)
+    found.open_seconds = max(found.open_seconds, told.open_seconds)
+    found.silent_seconds = max(found.silent_seconds, told.silent_seconds)
+    found.runs = max(found.runs, told.runs)
+
+
+def _choose(found: Sequence[Found], wanted: str) -> Found:
+    matching = [each for each in found if each.session.startswith(wanted.lower())]
+    if len(wanted) < _SHORTEST or len(matching) > 1:
+        raise UsageError(f"{wanted!r} may stand for several sessions", remedy="give more of its digits: mpc sessions")
+    if not matching:
+        raise UsageError(f"there is no open session {wanted!r} of yours", remedy="mpc sessions lists what there is")
+    return matching[0]
+
+
+def _end(clients: Sequence[PartyClient], session: Found, wait: float) -> None:
+    """Any party that has it tells the others; all are told, so that one that is gone keeps nobody waiting."""
+    request: Any = party_pb2.EndRequest(session_id=bytes.fromhex(session.session))
+    ended = 0
+    errors: list[MpcError] = []
+    for reply in [client.begin("End", request, wait) for client in clients if client.name in session.parties]:
+        try:
+            gather([reply])
+            ended += 1
+        except MpcError as error:  # it may have heard of it from a peer before
+            errors.append(error)
+    if not ended:
+        raise errors[0]
+
+
+def _table(found: Sequence[Found]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("session", "coordinator", "state", "open for", "last heard of", "runs", "at"):
+        table.add_column(column)
+    for each in found:
+        silent = f"{seconds(each.silent_seconds)} ago"
+        times = (seconds(each.open_seconds), silent, str(each.runs))
+        table.add_row(each.session[:_SHOWN], each.coordinator, each.state, *times, ", ".join(each.parties))
+    return table
