@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import grpc
 
@@ -15,6 +14,7 @@ from mpc.errors import EntropyError
 from parties import entropy, launcher, telemetry
 from parties.certificates import Identity, private_folder
 from parties.config import PartyConfig, ProviderConfig
+from parties.heap import keep_memory
 from parties.ledger import Ledger
 from parties.party import PartyNode
 from parties.private_memory import keep_private
@@ -25,10 +25,6 @@ from parties.telemetry import Counters
 
 _GRACE = 2.0
 _TICK = 1.0
-_ARENAS, _TRIM, _MMAP = -8, -1, -3
-"""glibc's M_ARENA_MAX, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
-_KEPT_BYTES = 1 << 30
-_LARGEST_IN_HEAP = 32 << 20
 
 
 def run_party(config: PartyConfig) -> None:
@@ -88,22 +84,10 @@ class _Life:
             raise
 
 
-def _keep_memory() -> None:
-    """Have up to 1 GiB of freed memory stay with this process, where the C library is glibc.
-
-    A run's arrays are as large as the last one's: given back and taken again, every page of theirs would be
-    cleared by the kernel first, which takes longer than the arithmetic on it.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_ARENAS, 1), (_TRIM, _KEPT_BYTES), (_MMAP, _LARGEST_IN_HEAP)):
-            mallopt(option, value)
-
-
 def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     keep_private()
     launcher.watch_parent()
-    _keep_memory()
+    keep_memory(config.limits.max_kept_bytes)
     telemetry.configure(config.name, config.log_level)
     private_folder(config.data_dir)
     counters = Counters()

@@ -50,10 +50,10 @@ class PartyNode:
         self.config, self.identity, self.ledger, self.counters = config, identity, ledger, counters
         self.policy = Policy(config.policy, config.machines)
         self.dealings = Dealings(config, identity)
-        self.stocks = Stocks(config, identity, ledger, self.dealings)
+        self._budget = MemoryBudget(config.limits)
+        self.stocks = Stocks(config, identity, ledger, self.dealings, self._budget)
         self.roster = tuple(peer.name for peer in config.peers)
         self._draw = draw
-        self._budget = MemoryBudget(config.limits)
         self._addresses = {peer.name: peer.address for peer in config.peers}
         self._channels = {
             peer.name: connect(identity, peer.name, peer.address, _DIALLING * config.deadlines.connect)

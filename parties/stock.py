@@ -44,7 +44,7 @@ from parties.certificates import Identity, private_folder
 from parties.config import PartyConfig
 from parties.dealing import Dealings, Delivery, Receipt
 from parties.ledger import Ledger
-from parties.limits import run_memory
+from parties.limits import MemoryBudget, run_memory
 from parties.manifest import Manifest
 from parties.pb import party_pb2
 from parties.telemetry import logger
@@ -196,8 +196,11 @@ class Stocks:
         ConfigError: the disk fails.
     """
 
-    def __init__(self, config: PartyConfig, identity: Identity, ledger: Ledger, dealings: Dealings) -> None:
+    def __init__(
+        self, config: PartyConfig, identity: Identity, ledger: Ledger, dealings: Dealings, budget: MemoryBudget
+    ) -> None:
         self._config, self._identity, self._ledger, self._dealings = config, identity, ledger, dealings
+        self._budget = budget
         self._root = config.data_dir / FOLDER
         self._lock = threading.Lock()
         self._orders: dict[bytes, _Order] = {}
@@ -256,6 +259,7 @@ class Stocks:
         needed += (len(batches) + 1) * _BUNDLE_BYTES + len(plan.canonical)
         folder = self._root / terms.session_id.hex()
         order = _Order(terms, plan, coordinator, tuple(batches), folder, needed, time.monotonic())
+        self._require_disk(needed)
         with self._lock:
             self._require_room(needed)
             self._orders[terms.session_id] = order
@@ -281,6 +285,8 @@ class Stocks:
             )
         if len(self._orders) >= limits.max_sessions:
             raise SessionError("this party is dealt too many stocks at once", remedy="wait for the others")
+
+    def _require_disk(self, needed: int) -> None:
         private_folder(self._root)
         with _disk(self._root):
             free = shutil.disk_usage(self._root).free
@@ -302,13 +308,18 @@ class Stocks:
         with order.lock:
             if order.over or run != order.stored or run > len(order.batches):
                 raise SessionError(f"bundle {run} of this stock was stored before, or comes too early")
+            bundle = BundleId(session_id, run, order.batches[run - 1])
+            mine = order.terms.parties[corrected_party(bundle, len(order.terms.parties))] == self._config.name
+            held = plan_cost(order.plan, bundle.batch).dealt if mine else 0  # all of it, until it is on the disk
+            self._budget.take(held)
             try:
-                bundle = BundleId(session_id, run, order.batches[run - 1])
                 delivery = self._dealings.fetch(order.terms, bundle, weights=b"")
                 return self._write(order, delivery)
             except BaseException:
                 self._give_up(order)
                 raise
+            finally:
+                self._budget.give(held)
 
     def _write(self, order: _Order, delivery: Delivery) -> tuple[float, int]:
         receipt, dealt = delivery.finish(), delivery.corrections

@@ -47,7 +47,7 @@ from parties.ledger import Ledger
 from parties.party import PartyNode
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.provider import ProviderService
-from parties.server import Desk, largest_message, serve
+from parties.server import Desk, Server, largest_message, serve
 from parties.services import PartyDesks, PartyService, PeerService
 from parties.session import Session
 from parties.telemetry import Counters
@@ -179,6 +179,7 @@ class InProcess:
         self.nodes: list[PartyNode] = []
         self.ledgers: list[Ledger] = []
         self.middles: list[Middle] = []
+        self.servers: dict[str, Server] = {}
         self._lives = [ExitStack() for _ in range(parties)]
         self._lock = threading.RLock()
         self._tls: dict[str, TlsConfig] = {}
@@ -254,6 +255,7 @@ class InProcess:
         self, name: str, register: Callable[[grpc.Server], None], desks: Sequence[Desk], life: ExitStack
     ) -> None:
         server = serve(self.identity(name), self.addresses[name], register, largest_message(self.limits), desks)
+        self.servers[name] = server
         life.callback(server.stop, 0)
 
     def party_config(self, index: int) -> PartyConfig:
