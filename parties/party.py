@@ -76,11 +76,19 @@ class PartyNode:
         self._require_serving()
         return self.proposals.propose(plan_bytes, coordinator, ahead)
 
-    def _allow(self, digest: bytes, coordinator: str, plan: Plan | None) -> None:
+    def admit(self, client: str, coordinates: bool) -> None:
+        """Raise PolicyError unless the caller may have any part here, or may coordinate: before it is listened to."""
+        self.policy.admit(client)
+        if coordinates:
+            self._allow(None, client, None)
+
+    def _allow(self, digest: bytes | None, coordinator: str, plan: Plan | None) -> None:
         """Does this party's policy allow it, as far as is known yet?"""
         try:
-            self.policy.check_proposal(digest, coordinator)
-            if plan is not None:
+            self.policy.check_coordinator(coordinator)
+            if digest is not None:
+                self.policy.check_plan(digest)
+            if digest is not None and plan is not None:
                 self.policy.check_session(digest, coordinator, plan.owners, plan.recipients)
         except PolicyError as refusal:
             logger().warning("refused by policy", caller=coordinator, why=str(refusal))

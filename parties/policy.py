@@ -34,9 +34,12 @@ class Policy:
         self._check("owners", "input owner", owners)
         self._check("recipients", "output recipient", recipients)
 
-    def check_proposal(self, plan_digest: bytes, coordinator: str) -> None:
-        """Raise PolicyError unless the coordinator and the plan of that digest are allowed: before it is parsed."""
-        self._check("coordinators", "coordinator", {coordinator})
+    def check_coordinator(self, client: str) -> None:
+        """Raise PolicyError unless the caller may coordinate sessions: asked before anything of it is read."""
+        self._check("coordinators", "coordinator", {client})
+
+    def check_plan(self, plan_digest: bytes) -> None:
+        """Raise PolicyError unless the plan of that digest is allowed: asked before it is parsed."""
         self._check("plans", "plan", {plan_digest.hex()})
 
     def admit(self, client: str) -> None:

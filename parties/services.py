@@ -28,6 +28,8 @@ from parties.terms import Terms
 from parties.transport import PROTOCOL, caller, collect, pieces
 
 _SPARE = 8
+_COORDINATORS = frozenset({"Propose", "Open", "Prepare", "Close", "Renew", "Store", "Keep"})
+"""Calls that only coordinators make; their messages are not read for anybody else."""
 
 
 class PartyDesks:
@@ -69,7 +71,7 @@ class PartyService:
     def _admit(self, method: str, client: str) -> None:
         operator = client == self._node.config.name and method in ("Sessions", "End")
         if method != "Describe" and not operator:
-            self._node.policy.admit(client)
+            self._node.admit(client, method in _COORDINATORS)
 
     def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
         node = self._node
