@@ -253,9 +253,13 @@ class Importer(Emitter):
             kind = dtype or _onnx_type(tensor.elem_type)
             raise ModelError(
                 f"input {value.name!r} has elements of type {kind}; possible are {_LISTED}",
-                remedy="convert the input to numbers before the model",
+                remedy="convert the input to numbers before the model"
+                + (
+                    ": number the categories (scikit-learn's OrdinalEncoder), and train on the numbers"
+                    * (kind == "string")
+                ),
             )
-        shape = [self._size(value.name, axis, d, len(tensor.shape.dim)) for axis, d in enumerate(tensor.shape.dim)]
+        shape = self._input_shape(value.name, tensor)
         if prod(d for d in shape if d != BATCH) > MAX_ELEMENTS:
             raise ModelError(f"input {value.name!r} of shape {tuple(shape)} is too large")
         self.shapes[value.name] = tuple(shape)
@@ -282,6 +286,16 @@ class Importer(Emitter):
             else:
                 found.append(0)
         return 0 if name in self._revealed else min(found, default=0)
+
+    def _input_shape(self, name: str, tensor: Any) -> list[Dimension]:
+        if tensor.HasField("shape"):
+            return [self._size(name, axis, d, len(tensor.shape.dim)) for axis, d in enumerate(tensor.shape.dim)]
+        if name not in self._given:
+            raise ModelError(
+                f"input {name!r} has no shape in the model",
+                remedy=f"give it: --shape {name}=batch,3, in Python shapes={{{name!r}: (None, 3)}}",
+            )
+        return [BATCH if size in (None, BATCH) else int(size) for size in self._given[name]]
 
     def _size(self, name: str, axis: int, dimension: Any, rank: int) -> Dimension:
         """One dimension of an input: the model's, or for one that the model leaves open the caller's, or the batch."""

@@ -1,4 +1,7 @@
-"""Reading a model file: nothing outside its own folder is read, and onnx's checker has the first word."""
+"""Reading a model file: nothing outside its own folder is read, and onnx's checker has the first word.
+
+It is asked about what `onnx_repair` makes of models that onnxruntime runs and the checker alone would refuse.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import onnx.version_converter
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
+from mpc.compiler.onnx_repair import checkable, repair
 from mpc.errors import ModelError, UsageError
 
 MAX_MODEL_BYTES = 1 << 31
@@ -31,7 +35,9 @@ def load_model(source: Source) -> onnx.ModelProto:
         UsageError: the source is of no type that can be a model.
     """
     if isinstance(source, onnx.ModelProto):
-        return _checked(source, None)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(source)
+        return _checked(copy, None)
     if isinstance(source, (str, PathLike)):
         path = Path(source)
         return _checked(_parsed(_content(path), path), path)
@@ -75,7 +81,8 @@ def _checked(model: onnx.ModelProto, path: Path | None) -> onnx.ModelProto:
         raise ModelError(f"{_named(path)} is not an ONNX model", remedy="export the model to ONNX")
     try:
         _load_external(model, path)
-        onnx.checker.check_model(model)
+        repair(model)
+        onnx.checker.check_model(checkable(model))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         return _modern(model)

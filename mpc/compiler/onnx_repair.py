@@ -1,0 +1,161 @@
+"""Models that onnxruntime runs and onnx's checker refuses, made into what the checker takes; the meaning stays.
+
+Nodes in no order, no name of the graph, outputs without a type or shape, initialisers that an old format wants among
+the inputs, and names that several branches use each for themselves.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+
+import onnx
+import onnx.shape_inference
+from onnx import TensorProto
+
+_INITIALISERS_ALONE = 4
+"""The first version of the format in which an initialiser need not be an input."""
+
+
+def repair(model: onnx.ModelProto) -> None:
+    """Change a model in place; what cannot be repaired is left for the checker to refuse."""
+    graph = model.graph
+    graph.name = graph.name or "model"
+    if model.ir_version < _INITIALISERS_ALONE:
+        if not model.opset_import:
+            model.opset_import.add(domain="", version=1)
+        model.ir_version = _INITIALISERS_ALONE
+    taken = set(_defined(graph))
+    for node in graph.node:
+        for branch in _branches(node):
+            _rename(branch, {}, taken)
+    _sort(graph, set())
+    _type_outputs(model)
+
+
+def checkable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as the checker wants it: where a shape is not said, one without axes, which nobody else reads."""
+    if all(value.type.tensor_type.HasField("shape") for value in _ends(model) if _is_tensor(value)):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for value in _ends(copy):
+        if _is_tensor(value):
+            value.type.tensor_type.shape.SetInParent()
+    return copy
+
+
+def _ends(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from model.graph.input
+    yield from model.graph.output
+
+
+def _is_tensor(value: onnx.ValueInfoProto) -> bool:
+    return value.type.WhichOneof("value") == "tensor_type"
+
+
+def _branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _defined(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names that a graph gives to values of its own."""
+    yield from (value.name for value in graph.input)
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (name for node in graph.node for name in node.output if name)
+
+
+# ------------------------------------------------------------------- order
+
+
+def _sort(graph: onnx.GraphProto, outside: set[str]) -> None:
+    """Writers before readers, else as they are."""
+    written = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    known = outside | set(_defined(graph))
+    waits = [
+        {written[name] for name in _reads(node) if name in written} - {place} for place, node in enumerate(graph.node)
+    ]
+    readers: dict[int, list[int]] = {}
+    for place, before in enumerate(waits):
+        for other in before:
+            readers.setdefault(other, []).append(place)
+    left = [len(before) for before in waits]
+    ready = [place for place, count in enumerate(left) if not count]
+    order = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for place in readers.get(order[-1], ()):
+            left[place] -= 1
+            if not left[place]:
+                heapq.heappush(ready, place)
+    if len(order) == len(left) and order != sorted(order):
+        nodes = [graph.node[place] for place in order]
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+    for node in graph.node:
+        for branch in _branches(node):
+            _sort(branch, known)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node reads, its branches included: of what they do not define themselves."""
+    yield from (name for name in node.input if name)
+    for branch in _branches(node):
+        own = set(_defined(branch))
+        yield from (name for inner in branch.node for name in _reads(inner) if name not in own)
+        yield from (out.name for out in branch.output if out.name not in own)
+
+
+# ------------------------------------------------------------------- names
+
+
+def _rename(graph: onnx.GraphProto, outer: Mapping[str, str], taken: set[str]) -> None:
+    """Give values of a branch names that nothing else in the model has."""
+    own = {name: _free(name, taken) for name in dict.fromkeys(_defined(graph))}
+    taken.update(own.values())
+    names = {**outer, **own}
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for fields in (node.input, node.output):
+            for place, name in enumerate(fields):
+                fields[place] = names.get(name, name)
+        for branch in _branches(node):
+            _rename(branch, names, taken)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}.{number}"
+    return found
+
+
+# ------------------------------------------------------------------- types
+
+
+def _type_outputs(model: onnx.ModelProto) -> None:
+    """Outputs that do not say their type have the one that onnx infers."""
+    missing = [out for out in model.graph.output if not _typed(out)]
+    if not missing:
+        return
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:  # whatever onnx raises on a model that it cannot infer: then the type stays unknown
+        return
+    known = {value.name: value for value in (*inferred.output, *inferred.value_info) if _typed(value)}
+    for out in missing:
+        if out.name in known:
+            out.type.CopyFrom(known[out.name].type)
+        elif not out.type.WhichOneof("value"):
+            out.type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def _typed(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    return kind is not None and (kind != "tensor_type" or value.type.tensor_type.elem_type != TensorProto.UNDEFINED)
