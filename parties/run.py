@@ -56,6 +56,7 @@ class Run:
     held: int
     _party: PartyRun | None = field(repr=False)
     burnt: bool = False
+    burning: threading.Lock = field(default_factory=threading.Lock, repr=False)
     started: bool = False
     revealed: bool = False
     asked_at: float | None = None

@@ -40,7 +40,8 @@ _PATH = re.compile(r"(?<![\w.:/])/[\w.~-]")
 _HEALTH_SHARE, _HEALTH_SECONDS = 4, 10.0
 _RPCS_A_THREAD = 16
 _STREAMS = 1 << 10
-_PING_MS, _PING_TIMEOUT_MS = 20_000, 20_000
+_PING_MS, _PING_TIMEOUT_MS = 60_000, 120_000
+"""So that waiting calls of a machine that has vanished end; a slow link that is full may take that long to answer."""
 
 Codec = tuple[Callable[[bytes], Any], Callable[[Any], bytes]]
 """(reads a request, writes a reply)."""

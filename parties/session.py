@@ -233,8 +233,11 @@ class Session:
             owned = [wire for wire in masked if self.plan.wire[wire].holders == (owner,)]
             if not owned:
                 raise PolicyError(f"{owner!r} owns no input of run {number} that is masked")
+        if run is not None:
+            self._burn(run)
+        with self._lock:
+            self._require_open()
             if run is not None:
-                self._burn(run)
                 run.asked_at = run.asked_at or time.monotonic()
                 bundle, signed, asked = run.party.bundle, run.signed, run.asked
             else:
@@ -248,9 +251,11 @@ class Session:
         return self._weights
 
     def _burn(self, run: Run) -> None:
-        if not run.burnt:
-            self._ledger.advance(self.id, run.number, RunState.BURNT)
-            run.burnt = True
+        """Enter the run as burnt, once; the disk is waited for without the session's lock."""
+        with run.burning:
+            if not run.burnt:
+                self._ledger.advance(self.id, run.number, RunState.BURNT)
+                run.burnt = True
 
     def input_size(self, number: int, wire: str, owner: str) -> int:
         """Bytes that this input has; refuses a wire that the caller does not own or has sent."""
@@ -299,8 +304,10 @@ class Session:
                 self._ready.notify_all()
                 return
             run.given[wire] = public
-            if run.complete:
-                self._burn(run)
+            complete = run.complete
+        if complete:
+            self._burn(run)
+            with self._lock:
                 self._start_complete()
 
     def _start_complete(self) -> None:
@@ -309,7 +316,7 @@ class Session:
             run = self._runs[number]
             if run.started:
                 continue
-            if not run.complete:
+            if not (run.complete and run.burnt):
                 return
             run.started = True
             self._worker.submit(self._execute, run)
@@ -447,10 +454,11 @@ class Session:
 
     def close(self) -> None:
         """End in good order."""
-        with self._lock:
-            self._move("closed")
+        self._move("closed")
+        try:
             self._ledger.close_session(self.id)
-        self._end("closed")
+        finally:
+            self._end("closed")
 
     def abort(self, error: MpcError) -> None:
         """End with an error: peers are told the code, waiting clients get the error.  Idempotent."""
@@ -460,10 +468,10 @@ class Session:
             error = self._first_hand(error)
             self.error = error.again()
             self.state = "aborted"
-            try:
-                self._ledger.abort_session(self.id, error.code)
-            except MpcError as failed:  # a full disk must not keep peers and clients waiting; a restart burns it
-                self._log.error("the ledger did not take an abort", exc_info=failed)
+        try:
+            self._ledger.abort_session(self.id, error.code)
+        except MpcError as failed:  # a full disk must not keep peers and clients waiting; a restart burns it
+            self._log.error("the ledger did not take an abort", exc_info=failed)
         self._log.warning("session aborted", code=error.code, about=error.peer)
         self._counters.count_abort(error.code)
         for link in self.links.values():

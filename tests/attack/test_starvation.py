@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.compiler.lower import Roles
 from mpc.compiler.plan import Plan
-from mpc.errors import InputError, MpcError, PlanError, PolicyError, SessionError
+from mpc.errors import ConfigError, InputError, MpcError, PlanError, PolicyError, SessionError
 from parties import entropy
 from parties.client import Cluster
 from parties.config import Limits, PolicyConfig
@@ -335,6 +335,44 @@ def test_a_disk_that_is_slow_stops_nobody_else(cluster: InProcess, monkeypatch: 
         script.everyone(lambda i: cluster.party(i).Close(party_pb2.CloseRequest(session_id=script.id)))
         go.set()
         waiting.result(PATIENCE)
+
+
+def test_a_disk_that_is_slow_keeps_nobody_from_asking(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within one session too: its status is told, and deadlines are watched, while masks wait for `burnt`."""
+    script = cluster.script().ready()
+    go, reached = threading.Event(), threading.Event()
+    advance = cluster.ledgers[0].advance
+
+    def slow(*arguments: Any) -> None:
+        reached.set()
+        assert go.wait(PATIENCE)
+        advance(*arguments)
+
+    monkeypatch.setattr(cluster.ledgers[0], "advance", slow)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: script.enter(1, script.integers(data(1)), OWNER))
+        assert reached.wait(PATIENCE)
+        status = cluster.party(0, OWNER).Status(party_pb2.StatusRequest(session_id=script.id, run=1))
+        assert list(status.entering) == [OWNER]
+        assert len(cluster.party(0).Sessions(party_pb2.SessionsRequest())) == 1
+        cluster.nodes[0].end_overdue()
+        go.set()
+        waiting.result(PATIENCE)
+    assert len(script.finish()) == 2
+
+
+def test_a_session_is_over_whatever_the_disk_says(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk when it is closed: the caller is told, and no place and no memory stays taken."""
+    script = cluster.script().open()
+
+    def full(*_: object) -> None:
+        raise ConfigError("the disk is full")
+
+    monkeypatch.setattr(cluster.ledgers[0], "close_session", full)
+    with pytest.raises(ConfigError):
+        cluster.party(0).Close(party_pb2.CloseRequest(session_id=script.id))
+    assert script.id not in cluster.nodes[0]._sessions and cluster.nodes[0]._budget.taken == 0
+    check_a_good_client(cluster)
 
 
 def test_a_party_that_drains_says_so_and_opens_nothing_more(cluster: InProcess) -> None:
