@@ -17,7 +17,8 @@ from parties.certificates import Identity
 from parties.config import Endpoint, PartyConfig, PolicyConfig, TlsConfig
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2
 from parties.policy import Policy
-from parties.transport import connect, from_rpc, serve
+from parties.server import serve
+from parties.transport import connect, from_rpc
 from parties.trust import DEVELOPMENT_CA
 from tests.support.authority import Issuer
 from tests.support.parties import COORDINATOR, InProcess, free_ports
@@ -162,7 +163,7 @@ def test_security_35_the_development_ca_stays_on_its_machine(tmp_path: Path) -> 
         connect(local, "party-1", f"{host}:{port}").close()
     certificates.make_ca(tmp_path / "real", "clinic-ca")
     real = Identity.load(certificates.issue(tmp_path / "real", "party-0", tmp_path / "again"))
-    serve(real, Endpoint(f"0.0.0.0:{port}"), lambda _: None, 1 << 20).stop(0).wait()
+    serve(real, Endpoint(f"0.0.0.0:{port}"), lambda _: None, 1 << 20).stop(0)
     mixed = tmp_path / "mixed.pem"
     mixed.write_bytes(real.ca_pem + local.ca_pem)
     both = certificates.issue(tmp_path / "real", "party-0", tmp_path / "both").model_copy(update={"ca": mixed})
