@@ -17,7 +17,8 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,10 @@ from typing import Any, Self
 import numpy as np
 
 from mpc.compiler.compile import Compiled, Ranges, compile_model
+from mpc.compiler.graph import Range
+from mpc.compiler.metadata import ModelMeta
 from mpc.compiler.onnx_import import Shapes
+from mpc.compiler.onnx_load import Source
 from mpc.compiler.plan import Plan
 from mpc.errors import InputError, MpcError, MpcWarning, SessionError, UsageError
 from parties import launcher, ordering
@@ -44,6 +48,8 @@ from parties.feeds import (
     describe_inputs,
     describe_outputs,
     owned,
+    read_count,
+    read_feeds,
     read_output,
     read_outputs,
     split,
@@ -58,6 +64,9 @@ from parties.roles import SECRET, Recipients, assign, refuse_machines
 from parties.ticket import Ticket
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
+
+
+_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights"}
 
 
 class _Closing:
@@ -114,6 +123,11 @@ class Cluster(_Closing):
         Raises:
             ConfigError: a daemon does not start.
         """
+        parties, threads = read_count(parties, "the number of parties", 2), read_count(threads, "the number of threads")
+        if isinstance(clients, str) or not isinstance(clients, Sequence | Set):
+            raise UsageError("clients are a list of names", remedy="clients=('bob', 'carol')")
+        if link is not None and not isinstance(link, Link):
+            raise UsageError("a link is made from its text", remedy="link=Link.parse('wan'), from parties.relay")
         folder = Path(tempfile.mkdtemp(prefix="mpc-"))
         layout = relay = None
         try:
@@ -136,6 +150,8 @@ class Cluster(_Closing):
         Raises:
             ConfigError: the file or a certificate in it.
         """
+        if not isinstance(path, str | PathLike):
+            raise UsageError(f"a cluster file is a path, not of type {type(path).__name__}", remedy="'cluster.toml'")
         return cls(load(ClusterConfig, Path(path)))
 
     def client_file(self, name: str) -> Path:
@@ -148,12 +164,12 @@ class Cluster(_Closing):
 
     def session(
         self,
-        model: str | Path,
-        ranges: Ranges | None = None,
+        model: Source,
+        ranges: Ranges | Range | None = None,
         owners: Mapping[str, str] | None = None,
         recipients: Recipients | None = None,
-        samples: Mapping[str, np.ndarray] | None = None,
-        shapes: Shapes | None = None,
+        samples: Mapping[str, np.ndarray] | np.ndarray | None = None,
+        shapes: Shapes | Sequence[int | str | None] | None = None,
         batch: int | None = None,
         weights: str = SECRET,
     ) -> Session:
@@ -163,8 +179,9 @@ class Cluster(_Closing):
         `session.ticket`.
 
         Args:
-            model: an ONNX file.
-            ranges: input ranges in the model's units, by name; they win over the model's own metadata.
+            model: an ONNX file's path, its bytes, an open file, or an `onnx.ModelProto`.
+            ranges: input ranges in the model's units, by name, or one pair (low, high) for all; they win over the
+                model's own metadata.
             owners: input -> who enters it; this client, unless said.
             recipients: who receives all outputs, or output -> who receives it; this client, unless said.
             samples: data of every input, for a model whose bounds cannot be proved: see `compile_model`.
@@ -179,13 +196,11 @@ class Cluster(_Closing):
         roles = assign(self.config.name, owners, recipients, weights)
         return self.open(compile_model(model, ranges, roles, samples, shapes), batch)
 
-    def deal(
-        self, model: str | Path | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any
-    ) -> list[Stock]:
+    def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.
 
         Args:
-            model: an ONNX file, or a plan.
+            model: as `session`'s, or a plan.
             runs: how many times `Session.run` will be called, all sessions together.
             batch: rows of each.
             sessions: how many sessions they are for, equally; what a session leaves over is lost.
@@ -195,7 +210,13 @@ class Cluster(_Closing):
             ModelError, PolicyError, PeerError: as `session`.
             PlanError: more than a party keeps, or the plan's weights are public.
         """
-        if runs < 1 or sessions < 1 or runs % sessions:
+        runs, sessions = read_count(runs, "the number of runs"), read_count(sessions, "the number of sessions")
+        batch = read_count(batch, "the batch")
+        if unknown := set(choices) - _CHOICES:
+            raise UsageError(
+                f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(_CHOICES))}"
+            )
+        if runs % sessions:
             raise UsageError(f"{runs} runs cannot be shared by {sessions} sessions", remedy="make it a multiple")
         if isinstance(model, Plan):
             plan = model
@@ -225,7 +246,12 @@ class Cluster(_Closing):
 
         calls: take only what was dealt ahead for exactly so many calls of `run`.
         """
+        if not isinstance(compiled, Compiled):
+            raise UsageError(
+                "this is no compiled model", remedy="cluster.session(model), or open(compile_model(model))"
+            )
         refuse_machines(compiled.plan, self.parties.names, self.config.provider.name)
+        batch = batch if batch is None else read_count(batch, "the batch")
         session = Session(self.parties, compiled, batch, calls)
         self._sessions.add(session)
         return session
@@ -242,6 +268,8 @@ class Cluster(_Closing):
             HandshakeError: it is for other parties than this cluster's.
             UsageError: its plan has no part for this client.
         """
+        if not isinstance(ticket, str) or not isinstance(plan, str | None):
+            raise UsageError("ticket and plan are texts", remedy="cluster.join(session.ticket)")
         return Guest(self.parties, Ticket.parse(ticket), plan)
 
     def close(self) -> None:
@@ -271,6 +299,11 @@ def _tear_down(layout: LocalLayout, relay: Relay | None) -> None:
     if relay is not None:
         relay.close()
     shutil.rmtree(layout.folder, ignore_errors=True)
+
+
+def _are_options(given: object) -> bool:
+    """Is this onnxruntime's RunOptions, which stands where a batch may?"""
+    return type(given).__name__ == "RunOptions" and type(given).__module__.startswith("onnxruntime")
 
 
 class Session(_Closing):
@@ -352,11 +385,22 @@ class Session(_Closing):
         """Names, shapes and types of the outputs."""
         return describe_outputs(self.plan)
 
+    def get_modelmeta(self) -> ModelMeta:
+        """What the model's file says about itself; nobody but its owner is told."""
+        return self.compiled.meta
+
+    def get_providers(self) -> list[str]:
+        """What computes, where onnxruntime names its execution providers."""
+        return ["MpcExecutionProvider"]
+
     def run(
         self,
-        output_names: Sequence[str] | None,
-        feeds: Mapping[str, np.ndarray] | None = None,
+        output_names: Sequence[str] | None = None,
+        feeds: Mapping[str, np.ndarray] | np.ndarray | None = None,
         batch: int | None = None,
+        *,
+        input_feed: Mapping[str, np.ndarray] | None = None,
+        run_options: object = None,
     ) -> list[Any]:
         """One encrypted inference; waits, within `deadlines.submit`, for the inputs that others enter.
 
@@ -366,17 +410,21 @@ class Session(_Closing):
 
         Args:
             output_names: which outputs, in which order; None or empty for all that this client receives.
-            feeds: one array for every input that this client enters, of the model's type and shape.
-            batch: how many rows there are, if none of these inputs says it.
+            feeds: one array for every input that this client enters, of the model's type and shape; if it enters one,
+                the array alone will do.
+            batch: how many rows there are, if none of these inputs says it.  onnxruntime's `RunOptions`, which stand
+                here there, are taken and say nothing to the parties.
+            input_feed, run_options: onnxruntime's names for `feeds` and its options.
 
         Raises:
             InputError: a name, shape, type or value is wrong; nothing has been sent.
             UsageError: an output is not for this client, or the batch is not known.
             PeerError, IntegrityError: the run was aborted; the session is over.
         """
-        feeds = feeds or {}
+        feeds = read_feeds(self.plan, self._me, input_feed if feeds is None else feeds)
         names = chosen(self.plan, self._me, output_names)
-        rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), batch)
+        said = None if batch is None or _are_options(batch) else read_count(batch, "the batch")
+        rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), said)
         integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
         for text in coarse_columns(self.plan, feeds):
             if text not in self.notes:

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
+from mpc.compiler.arguments import as_arrays
 from mpc.compiler.plan import Plan, PlanInput, PlanOutput
 from mpc.errors import InputError, UsageError
 from parties.limits import needed_memory
 
+_MOST = 1 << 31
 BLOCK_ROWS = 1024
 BLOCK_BYTES = 3 << 29
 """Rows, and memory of a party, that one run takes at most; larger batches are split, by everyone alike.  Two are under
@@ -77,8 +79,13 @@ def chosen(plan: Plan, me: str, names: Sequence[str] | None) -> list[str]:
         UsageError: there is none of that name, or it is not for `me`.
     """
     known = {out.name: out for out in plan.outputs}
+    if names is not None and (isinstance(names, str | bytes) or not isinstance(names, Sequence)):
+        raise UsageError(
+            "output names are a list of names, or None for all",
+            remedy=f"session.run([{next(iter(known))!r}], feeds)",
+        )
     for name in names or ():
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise UsageError(f"the model has no output {name!r}", remedy=f"its outputs are {', '.join(known)}")
         holders = plan.wire[known[name].wire].holders
         if me not in holders:
@@ -90,6 +97,30 @@ def chosen(plan: Plan, me: str, names: Sequence[str] | None) -> list[str]:
 
 
 # -------------------------------------------------------------------------------- feeds
+
+
+def read_feeds(plan: Plan, me: str, given: Any) -> dict[str, np.ndarray]:
+    """Arrays by input name, of what `me` gives: a mapping, or one array if it enters one input; lists of numbers too.
+
+    Raises:
+        UsageError, InputError: it has no form that means anything.
+    """
+    own, types = owned(plan, me), {each.name: each.dtype for each in plan.inputs}
+    if given is not None and not isinstance(given, Mapping):
+        types = {name: types[name] for name in own}
+    return as_arrays(given, types, "feeds", "{'x': array, ...}")
+
+
+def read_count(given: Any, what: str, least: int = 1) -> int:
+    """A whole number that somebody gives.
+
+    Raises:
+        UsageError: it is none, less than `least`, or more than anything here can be.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or not least <= given <= _MOST:
+        shown = given if isinstance(given, int | np.integer) else f"of type {type(given).__name__}"
+        raise UsageError(f"{what} cannot be {shown}", remedy=f"give a whole number, {least} or more")
+    return int(given)
 
 
 def check_feeds(plan: Plan, feeds: Mapping[str, np.ndarray]) -> int:

@@ -21,6 +21,8 @@ from parties.feeds import (
     describe_inputs,
     describe_outputs,
     owned,
+    read_count,
+    read_feeds,
     read_outputs,
     received,
     split,
@@ -92,6 +94,7 @@ class Guest:
             DeadlineError: the run was not prepared in time; asking again is fine.
             SessionError: the run or the session is over.
         """
+        feeds = read_feeds(self.plan, self._me, feeds)
         batch = check_own(self.plan, self._me, feeds)
         if not self.inputs:
             raise UsageError(f"the plan has no input that {self._me} enters", remedy="receive(run), or run()")
@@ -123,7 +126,7 @@ class Guest:
         Args:
             feeds: one array for every name of `inputs`.
         """
-        feeds = feeds or {}
+        feeds = read_feeds(self.plan, self._me, feeds)
         batch = check_own(self.plan, self._me, feeds)
         with self._running:
             return self._take_part(feeds, batch)
@@ -159,9 +162,7 @@ class Guest:
         return status.latest + (0 if waits else 1)
 
     def _await(self, run: int) -> party_pb2.StatusReply:
-        if run < 1:
-            raise UsageError(f"there is no run {run}", remedy="runs are numbered from 1")
-        return self._part.await_run(run)
+        return self._part.await_run(read_count(run, "the number of a run"))
 
     def _enter(self, run: int, status: party_pb2.StatusReply, integers: Mapping[str, np.ndarray]) -> None:
         if run in self._entered or self._me not in status.entering:

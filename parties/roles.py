@@ -6,7 +6,7 @@ sorted, so that the order in which they are listed does not make another plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from mpc.compiler.lower import Roles
@@ -31,8 +31,11 @@ def assign(
     Raises:
         UsageError: a name that can be no certificate's, or another word for the weights.
     """
-    if weights not in (SECRET, PUBLIC):
-        raise UsageError(f"weights are {SECRET!r} or {PUBLIC!r}, not {weights!r}")
+    if not isinstance(weights, str) or weights not in (SECRET, PUBLIC):
+        shown = repr(weights) if isinstance(weights, str) else f"of type {type(weights).__name__}"
+        raise UsageError(f"weights are {SECRET!r} or {PUBLIC!r}, not {shown}")
+    if owners is not None and not isinstance(owners, Mapping):
+        raise UsageError("owners are by input", remedy="owners={'x': 'bob'}")
     readers = recipients if isinstance(recipients, Mapping) else {}
     everyone = (me,) if recipients is None or isinstance(recipients, Mapping) else _names(recipients)
     return Roles(
@@ -89,6 +92,8 @@ def refuse_machines(plan: Plan, parties: Sequence[str], provider: str) -> None:
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(names, Sequence | Set):
+        raise UsageError("recipients are names", remedy="recipients='carol', or {'y': ('bob', 'carol')} by output")
     found = tuple(sorted({_name(name) for name in ([names] if isinstance(names, str) else names)}))
     if not found:
         raise UsageError("an output has no recipient", remedy="name at least one: recipients=('carol',)")
@@ -97,7 +102,7 @@ def _names(names: str | Sequence[str]) -> tuple[str, ...]:
 
 def _name(name: str) -> str:
     try:
-        return check_name(name)
+        return check_name(name if isinstance(name, str) else "")
     except ValueError as error:
         raise UsageError(
             f"{name!r} cannot be anybody's certificate name",

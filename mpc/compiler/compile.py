@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
 from mpc.compiler.calibrate import MARGIN, bounded_by, suited_ranges
 from mpc.compiler.columns import separate_columns
 from mpc.compiler.graph import Graph, Origin, Range
 from mpc.compiler.lower import Roles
-from mpc.compiler.onnx_import import Shapes, import_model
+from mpc.compiler.metadata import ModelMeta, read_meta
+from mpc.compiler.onnx_import import Shapes, import_model, input_types
 from mpc.compiler.onnx_load import Source, load_model
 from mpc.compiler.passes import run_passes
 from mpc.compiler.plan import Plan, PlanOutput
@@ -28,6 +30,7 @@ _CALIBRATED = (
     "data much unlike them can give a wrong answer"
 )
 
+_LONGEST_NAME = 200
 Ranges = Mapping[str, Range]
 
 
@@ -44,6 +47,7 @@ class Compiled:
             expected to differ.  Inputs are taken to be spread over their ranges.
         undeclared: inputs that took the default range.
         notes: what the owner should know, such as a denominator that could be zero.
+        meta: what the model's file says about itself.
     """
 
     plan: Plan
@@ -52,6 +56,7 @@ class Compiled:
     errors: dict[str, float] = field(default_factory=dict)
     undeclared: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    meta: ModelMeta = field(default=ModelMeta(), repr=False)
 
     @property
     def messages(self) -> list[str]:
@@ -92,17 +97,17 @@ def _limited(out: PlanOutput, errors: Mapping[str, float]) -> str | None:
 
 def compile_model(
     model: Source,
-    ranges: Ranges | None = None,
+    ranges: Ranges | Range | None = None,
     roles: Roles | None = None,
-    samples: Mapping[str, np.ndarray] | None = None,
-    shapes: Shapes | None = None,
+    samples: Mapping[str, np.ndarray] | np.ndarray | None = None,
+    shapes: Shapes | Sequence[int | str | None] | None = None,
 ) -> Compiled:
     """Compile an ONNX model.
 
     Args:
         model: a path, the file's bytes, an open file, or an `onnx.ModelProto`.
-        ranges: (low, high) in the model's units by input name, each end one number or one a
-            column; they win over those the model declares in its metadata (`mpc.range.NAME`).
+        ranges: (low, high) in the model's units by input name, or one for all inputs; each end one
+            number or one a column; they win over those the model declares in its metadata (`mpc.range.NAME`).
             Undeclared inputs take -32:32, or powers of two around their samples.
         samples: data of every input, for a model whose bounds cannot be proved, or only so loosely
             that precision suffers: its sums and products are then bounded by what they are on the
@@ -112,21 +117,34 @@ def compile_model(
 
     Raises:
         ModelError: the file, a node, or a bound is refused.
+        UsageError, InputError: an argument has a form that says nothing.
     """
-    graph = import_model(load_model(model), dict(ranges or {}), {**_shapes(samples or {}), **(shapes or {})})
-    around = {} if samples is None else suited_ranges(samples)
+    loaded = load_model(model)
+    types = input_types(loaded)
+    known, sizes = as_ranges(ranges, [*types]), as_shapes(shapes, [*types])
+    data = None if samples is None else as_samples(samples, types)
+    graph = import_model(loaded, known, {**_shapes(data or {}), **sizes})
+    around = {} if data is None else suited_ranges(data)
     undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
     graph.inputs = [
         replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs
     ]
     if not graph.inputs:
         raise ModelError("the model has no inputs", remedy="there is nothing to keep secret")
+    for name in [given.name for given in graph.inputs] + [out.name for out in graph.outputs]:
+        if len(name) > _LONGEST_NAME:
+            raise ModelError(
+                f"an input or output has a name of {len(name)} characters, {name[:20]!r}...",
+                remedy=f"rename it: names have up to {_LONGEST_NAME}",
+            )
     roles = roles or Roles()
     _require_known(roles.owners, [given.name for given in graph.inputs], "input")
     _require_known(roles.readers, [out.name for out in graph.outputs], "output")
     graph = separate_columns(run_passes(graph))
-    lowered, notes = _lower(graph, roles, samples)
-    return Compiled(lowered.plan, lowered.weights, lowered.origins, lowered.errors, undeclared, notes)
+    lowered, notes = _lower(graph, roles, data)
+    return Compiled(
+        lowered.plan, lowered.weights, lowered.origins, lowered.errors, undeclared, notes, read_meta(loaded)
+    )
 
 
 def _shapes(samples: Mapping[str, np.ndarray]) -> Shapes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from mpc.compiler import onnx_fold
 from mpc.compiler.declared import check_range, declared_ranges, within_table
 from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
-from mpc.compiler.onnx_load import OLDEST_OPSET, load_model
+from mpc.compiler.onnx_load import OLDEST_OPSET, Source, load_model
 from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.facts import Fact, Natural
 from mpc.compiler.operators.labels import as_number
@@ -419,11 +418,17 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
-def input_names(model: Path | onnx.ModelProto) -> list[str]:
-    """Names of a model's inputs, in its order: of a file, or of a model that is loaded."""
-    model = load_model(model) if isinstance(model, Path) else model
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [value.name for value in model.graph.input if value.name not in constants]
+def input_types(model: Source) -> dict[str, str]:
+    """A model's inputs in its order, with their numpy types; without a type that numpy knows, an empty one."""
+    loaded = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    constants = {tensor.name for tensor in loaded.graph.initializer}
+    types = {value.name: _TYPES.get(value.type.tensor_type.elem_type, "") for value in loaded.graph.input}
+    return {name: "" if kind == "string" else kind for name, kind in types.items() if name not in constants}
+
+
+def input_names(model: Source) -> list[str]:
+    """Names of a model's inputs, in its order."""
+    return [*input_types(model)]
 
 
 def import_model(model: onnx.ModelProto, ranges: dict[str, Range] | None = None, shapes: Shapes | None = None) -> Graph:

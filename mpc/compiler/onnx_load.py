@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import onnx
 import onnx.inliner
@@ -43,13 +43,21 @@ def load_model(source: Source) -> onnx.ModelProto:
         return _checked(_parsed(_content(path), path), path)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _checked(_parsed(bytes(source), None), None)
-    content = source.read() if hasattr(source, "read") else None
+    content = _read(source)
     if not isinstance(content, bytes):
         raise UsageError(
             f"a model cannot be {_kind(source, content)}",
             remedy="give an ONNX file's path, its content as bytes, a file opened with 'rb', or an onnx.ModelProto",
         )
     return _checked(_parsed(content, None), None)
+
+
+def _read(source: Any) -> object:
+    """What an open file gives; None if it is none, or a closed one."""
+    try:
+        return source.read()
+    except Exception:  # whatever an object of the caller's raises
+        return None
 
 
 def _kind(source: object, content: object) -> str:

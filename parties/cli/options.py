@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -74,6 +75,8 @@ def require_folder(output: Path) -> None:
     """The folder that an output file goes to is there, and the file is no folder."""
     if not output.parent.is_dir():
         raise UsageError(f"cannot write {output}: there is no folder {output.parent}", remedy="make it first")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write {output}: you may not write to {output.parent}", remedy="name another folder")
     if output.is_dir():
         raise UsageError(f"cannot write {output}: it is a folder", remedy="name a file in it")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from mpc.compiler.plan import Plan
 from mpc.errors import UsageError
@@ -24,6 +26,8 @@ def require_output(output: Path | None, plan: Plan, me: str) -> None:
     if output is None:
         return
     require_folder(output)
+    if output.suffix not in (".npz", ""):
+        raise UsageError(f"{output} would be a .npz file by another name", remedy=f"--output {output.stem}.npz")
     if not received(plan, me):
         raise UsageError(
             f"there is nothing to write to {output}: {', '.join(sorted(plan.recipients))} receives the outputs",
@@ -32,11 +36,13 @@ def require_output(output: Path | None, plan: Plan, me: str) -> None:
 
 
 def write_outputs(path: Path, outputs: dict[str, Any]) -> None:
-    """A .npz file of them."""
+    """Write them to a .npz file that this user alone can read, whatever their names are."""
     buffer = io.BytesIO()
-    arrays = {name: _array(value) for name, value in outputs.items()}
-    np.savez(buffer, **arrays)
-    write_atomic(path, buffer.getvalue(), 0o644)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, value in outputs.items():  # numpy.savez takes names as arguments, and has one called "file" itself
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                npy.write_array(entry, np.asanyarray(_array(value)), allow_pickle=False)
+    write_atomic(path, buffer.getvalue())
 
 
 def plain_outputs(outputs: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpc.compiler.compile import compile_model
+from mpc.errors import ModelError, UsageError
+from parties.cli.outputs import require_output, write_outputs
 from tests.support.effort import patient
+from tests.support.graphs import node, save_model
 from tests.support.parties import data, tiny_answer, tiny_model
 from tests.support.parties_commands import ROOT, environment, mpc
 
@@ -82,3 +88,37 @@ def test_commands_that_compute_nothing_on_shares_compile_nothing(tmp_path: Path,
     assert "internal error" not in done.stderr
     assert done.returncode == (3 if words[0] in ("ps", "doctor") else 0), done.stderr
     assert not (tmp_path / "cache").exists()
+
+
+def test_outputs_of_any_name_are_written_for_their_reader_alone(tmp_path: Path) -> None:
+    """numpy.savez takes names as arguments, and has one called "file" itself."""
+    names = ["file", "args", "kwds", "a/b", "../up", "ä ö", "allow_pickle", "x" * 60_000]
+    outputs = {name: np.arange(position + 1.0) for position, name in enumerate(names)}
+    write_outputs(tmp_path / "y.npz", {**outputs, "labels": np.array(["red", "blue"], dtype=object), "empty": []})
+    assert stat.S_IMODE((tmp_path / "y.npz").stat().st_mode) == 0o600
+    with np.load(tmp_path / "y.npz", allow_pickle=False) as found:
+        assert sorted(found.files) == sorted([*names, "labels", "empty"])
+        assert all(np.array_equal(found[name], outputs[name]) for name in names)
+        assert found["labels"].tolist() == ["red", "blue"]
+
+
+def test_what_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    model = save_model(tmp_path, [node("Relu", ["x"], ["y"])])
+    plan = compile_model(model, (-1, 1)).plan
+    me = plan.wire[plan.outputs[0].wire].holders[0]
+    for path, problem in (
+        (tmp_path / "y.csv", "would be a .npz file"),
+        (tmp_path / "absent" / "y.npz", "there is no folder"),
+        (tmp_path, "it is a folder"),
+        (Path("/proc/y.npz"), "you may not write"),
+    ):
+        if problem != "you may not write" or not os.access("/proc", os.W_OK):
+            with pytest.raises(UsageError, match=problem):
+                require_output(path, plan, me)
+    require_output(tmp_path / "y.npz", plan, me)
+
+
+def test_a_name_that_no_plan_has_room_for_is_refused_as_the_models(tmp_path: Path) -> None:
+    model = save_model(tmp_path, [node("Relu", ["x"], ["y" * 300])], outputs=["y" * 300])
+    with pytest.raises(ModelError, match="300 characters"):
+        compile_model(model, (-1, 1))

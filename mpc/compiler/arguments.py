@@ -1,0 +1,156 @@
+"""What callers say of a model's inputs - ranges, shapes, samples, data - in every form that has one meaning.
+
+All else is refused with the form that is right: a wrong argument never ends in an error of Python's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpc.compiler.declared import parse_range
+from mpc.compiler.graph import Range
+from mpc.errors import InputError, UsageError
+
+_KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
+"""Kinds of a type, and of numbers in lists that become that type without a loss that matters."""
+
+
+def as_ranges(given: Any, names: Sequence[str]) -> dict[str, Range]:
+    """Ranges by input name, of a mapping, or of one pair (low, high) for all inputs.
+
+    Raises:
+        UsageError: it is neither; an end is no number and no sequence of numbers.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return {_name(name, "ranges"): _range(pair) for name, pair in given.items()}
+    pair = _range(given)
+    return dict.fromkeys(names, pair)
+
+
+def _range(given: Any) -> Range:
+    if isinstance(given, str):
+        return parse_range(given)
+    try:
+        ends = [np.asarray(end) for end in given]
+        low, high = (end.astype(np.float64) for end in ends if end.dtype.kind in "fiub")
+    except Exception:  # whatever an object of the caller's does when it is gone through
+        raise _no_range(given) from None
+    if len(ends) != 2 or low.ndim > 1 or high.ndim > 1:
+        raise _no_range(given)
+    return low.tolist(), high.tolist()
+
+
+def _no_range(given: Any) -> UsageError:
+    return UsageError(
+        f"a range cannot be of type {type(given).__name__} like this",
+        remedy="ranges=(-4, 4) for all inputs, or ranges={'x': (-4, 4), 'y': ([0, 0], [1, 255])}, each end a number or "
+        "one a column",
+    )
+
+
+def as_shapes(given: Any, names: Sequence[str]) -> dict[str, tuple[int | str | None, ...]]:
+    """Shapes by input name, of a mapping, or of one shape if there is one input.
+
+    Raises:
+        UsageError: it is neither; a size is no positive whole number, "batch" or None.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        given = {_only(names, "shapes", "{'x': (None, 3, 32, 32)}"): given}
+    return {_name(name, "shapes"): _shape(sizes) for name, sizes in given.items()}
+
+
+def _shape(given: Any) -> tuple[int | str | None, ...]:
+    found: list[int | str | None] = []
+    for size in given if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [-1]:
+        whole = isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0
+        if not whole and size is not None and not (isinstance(size, str) and size == "batch"):
+            raise UsageError(
+                "a shape is a sequence of whole numbers, None for the batch",
+                remedy="shapes={'x': (None, 3, 32, 32)}",
+            )
+        found.append(int(size) if whole else size)
+    return tuple(found)
+
+
+def as_arrays(given: Any, types: Mapping[str, str], what: str, form: str) -> dict[str, np.ndarray]:
+    """Arrays by input name, of a mapping, or of one array if there is one input.
+
+    Args:
+        types: numpy type of each input that may be given without its name, or has a type at all.
+        what: the argument's name.
+        form: how it is written.
+
+    Raises:
+        UsageError: it is neither.
+        InputError: something in it holds no numbers.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        name = _only([*types], what, form)
+        alone = isinstance(given, list | tuple) and len(given) == 1 and isinstance(given[0], np.ndarray)
+        given = {name: given[0] if alone else given}
+    return {_name(name, what): as_array(value, types.get(name), name) for name, value in given.items()}
+
+
+def as_samples(given: Any, types: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Samples by input name, of a mapping, or of one array if there is one input.
+
+    Raises:
+        UsageError, InputError: as `as_arrays`; or one has no rows or no numbers.
+    """
+    found = as_arrays(given, types, "samples", "{'x': array}")
+    for name, values in found.items():
+        if values.dtype.kind not in "fiub" or not values.size or not values.ndim:
+            raise InputError(
+                f"the samples of input {name!r} are no rows of numbers", remedy="give numpy arrays of rows"
+            )
+    return found
+
+
+def as_array(value: Any, dtype: str | None, name: str) -> np.ndarray:
+    """An array as it is; numbers in lists in the type that the model has, if that changes none of them.
+
+    Raises:
+        InputError: it holds no numbers, or rows of different lengths.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        found = np.asarray(value)
+    except Exception:  # rows of different lengths; or an object of the caller's that has its own idea of an array
+        found = np.array(None)
+    if found.dtype.kind not in "fiub":
+        raise InputError(
+            f"input {name!r} is no array of numbers",
+            cause="it has text in it, rows of different lengths, or is an object that numpy does not know",
+            remedy="give a numpy array: numpy.array(rows, dtype=numpy.float32)",
+        )
+    if not dtype or hasattr(value, "dtype"):
+        return found
+    wanted = np.dtype(dtype)
+    if found.dtype.kind not in _KINDS[wanted.kind]:
+        return found  # another type is refused where all types are
+    with np.errstate(over="ignore"):
+        cast = found.astype(wanted)
+    return found if wanted.kind != "f" and not np.array_equal(cast, found) else cast
+
+
+def _only(names: Sequence[str], what: str, form: str) -> str:
+    if len(names) != 1:
+        listed = f": {', '.join(names)}" if names else ""
+        raise UsageError(f"{what} without names, and there are {len(names)} inputs{listed}", remedy=f"{what}={form}")
+    return names[0]
+
+
+def _name(name: Any, what: str) -> str:
+    if not isinstance(name, str):
+        raise UsageError(f"{what} are by name, and {type(name).__name__} is none", remedy=f"{what}={{'x': ...}}")
+    return name
