@@ -56,8 +56,14 @@ def check_range(values: np.ndarray, low: Sequence[Fraction], high: Sequence[Frac
         InputError: naming the input and the range; the values in the message are the caller's own.
     """
     reals = np.asarray(values)
-    if not np.isfinite(reals).all():
-        raise InputError(f"input {name!r} holds NaN or infinity", remedy="clean the data first")
+    wild = ~np.isfinite(reals)
+    if wild.any():
+        place = f" in column {np.argwhere(wild)[0][-1]}" if reals.ndim else ""
+        raise InputError(
+            f"input {name!r} holds NaN or infinity{place}",
+            cause="every value enters as a number in a declared range, also where the model replaces or routes NaN",
+            remedy="replace it before it is entered, as the model's own Imputer would, or leave these rows out",
+        )
     kind = reals.dtype if reals.dtype.kind == "f" else np.float64  # 0.1 as a float32 is not 0.1 as a float64
     lows, highs = (np.array([float(end) for end in ends]).astype(kind) for ends in (low, high))
     outside = (reals < lows) | (reals > highs)

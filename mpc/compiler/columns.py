@@ -23,6 +23,7 @@ import numpy as np
 
 from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Shape, static
 from mpc.compiler.merging import absorbed
+from mpc.compiler.operators.elementwise import HALF_STEP
 from mpc.compiler.rules.products import simple_factor
 
 _APART = 3
@@ -32,6 +33,8 @@ _FAR = 16.0
 _FINE = 3
 """Bits of half a range to which its middle is rounded, so that offsets are short numbers."""
 _LEAST_EXPONENT, _MOST_EXPONENT = -40, 60
+_SAME = 2.0**-31
+"""Inputs that differ by less, in units of their columns, are the same but for roundings."""
 _STEP_FRACTION = 20
 """Fractional bits, in the model's units, on which a step compares reals: see `rules.comparisons.step`."""
 
@@ -174,6 +177,8 @@ class _Walk:
             return self._compared(node)
         if node.op == "relu":
             return self._rectified(node)
+        if node.op == "sum":
+            return self._summed(node)
         return node.op == "multiply" and self._products and self._multiplied(node)
 
     def _emit(
@@ -287,11 +292,13 @@ class _Walk:
             return False
         if view.secret or view.weight.min() < 0 or view.weight.size > 1 or view.bias.size > 1:
             view = self._about_zero(name, view)
-            if any(levels) and view.weight.size > 1:
-                return False
-        bias = view.bias.item()
-        known = dict(node.attributes)
-        known["levels"] = tuple((level - bias) / view.weight.flat[0] for level in levels)
+        bias, known = view.bias.item(), dict(node.attributes)
+        if view.weight.size == 1:
+            known["levels"] = tuple((level - bias) / view.weight.item() for level in levels)
+        elif max(map(abs, levels)) <= HALF_STEP:  # which levels stand for being equal, on the grid of each column
+            known["levels"] = tuple(float(np.sign(level)) * _SAME for level in levels)
+        else:
+            return False
         known["fraction"] = _STEP_FRACTION + round(np.log2(view.weight.max()))
         self.nodes.append(replace(node, reads=(view.read,), attributes=known))
         return True
@@ -300,6 +307,29 @@ class _Walk:
         view = self._about_zero(node.reads[0], self._views[node.reads[0]])
         found = replace(view, read=f"{node.writes}/own")
         self._emit("relu", (view.read,), found.read, node.shape, node.origin, **node.attributes)
+        self._views[node.writes] = found
+        return True
+
+    def _summed(self, node: Node) -> bool:
+        """Values in equal units."""
+        views = [self._views.get(name) or _plainly(name, self.shapes[name]) for name in node.reads]
+        if "known" in node.attributes or any(self.shapes[name] != node.shape for name in node.reads):
+            return False
+        views = [self._in_units(name, view) for name, view in zip(node.reads, views, strict=True)]
+        signs = [np.sign(view.weight.flat[0]) for view in views]
+        if any(not np.array_equal(np.abs(view.weight), np.abs(views[0].weight)) for view in views):
+            return False
+        factors = node.attributes["factors"]
+        bias = sum((f * v.bias for f, v in zip(factors, views, strict=True)), np.asarray(node.attributes["constant"]))
+        found = replace(
+            views[0], read=f"{node.writes}/own", weight=np.abs(views[0].weight), bias=_fewest(np.asarray(bias)),
+            secret=any(view.secret for view in views), product=any(view.product for view in views),
+        )  # fmt: skip
+        if not _along_one(found):
+            return False
+        taken = tuple(f * float(sign) for f, sign in zip(factors, signs, strict=True))
+        reads = tuple(view.read for view in views)
+        self._emit("sum", reads, found.read, node.shape, node.origin, factors=taken, constant=0.0)
         self._views[node.writes] = found
         return True
 

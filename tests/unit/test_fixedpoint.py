@@ -72,3 +72,19 @@ def test_one_range_serves_all_columns() -> None:
     fixedpoint.check_range(np.array([[0.0, 1.0, 0.5]]), [Fraction(0)], [Fraction(1)], "x")
     with pytest.raises(InputError, match="column 2"):
         fixedpoint.check_range(np.array([[0.0, 1.0, 1.5]]), [Fraction(0)], [Fraction(1)], "x")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_named_by_its_column(bad: float) -> None:
+    x = np.array([[1.0, 2.0, 3.0], [1.0, bad, bad]])
+    with pytest.raises(InputError, match="input 'x' holds NaN or infinity in column 1") as caught:
+        fixedpoint.check_range(x, (Fraction(0),), (Fraction(4),), "x")
+    assert "replace it" in str(caught.value.remedy)
+
+
+def test_columns_have_units_and_offsets_of_their_own() -> None:
+    x = np.array([[1.7e9 + 64, 0.125], [1.7e9 - 128, 0.25]], np.float32)
+    offset, factor = (Fraction(1_700_000_000), Fraction(0)), (Fraction(1, 128), Fraction(4))
+    exact = np.rint((x.astype(np.float64) - [1.7e9, 0]) * [1 / 128, 4] * 4)
+    assert fixedpoint.encode_columns(x, Fraction(4), offset, factor).tolist() == exact.tolist()
+    assert fixedpoint.encode_columns(np.float32(3.5), Fraction(2), (Fraction(1),), (Fraction(2),)).shape == ()
