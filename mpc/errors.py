@@ -23,6 +23,8 @@ class MpcError(Exception):
 
     code = "internal"
     exit_code = 1
+    heard_from: str | None = None
+    """The peer that told it, by a code and a name; None for what this process found."""
 
     def __init__(
         self, what: str, *, cause: str | None = None, remedy: str | None = None, peer: str | None = None

@@ -223,12 +223,14 @@ class Link:
         elif body == "abort":
             cls = by_code(frame.abort.code)
             about = _name(frame.abort.about) or self.peer
-            raise cls(
+            heard = cls(
                 f"{self.peer} ended the session ({cls.code}, about {about})",
                 cause=f"the log of {self.peer} says more",
                 remedy="mpc doctor, then start a new session",
                 peer=about,
             )
+            heard.heard_from = self.peer
+            raise heard
         else:
             raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
 

@@ -545,7 +545,7 @@ class Session:
 
     def _first_hand(self, error: MpcError) -> MpcError:
         """A peer's abort says only whom it is about: if this party misses that one's input too, it can say more."""
-        if error.code == IntegrityError.code and error.peer in self.plan.owners and error.cause is None:
+        if error.code == IntegrityError.code and error.peer in self.plan.owners and error.heard_from:
             return agreement.differing([error.peer])
         late = [run for run in self._runs.values() if run.asked_at and error.peer in run.entering]
         return late[0].overdue() if late and error.code == PeerError.code else error

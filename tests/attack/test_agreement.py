@@ -16,7 +16,7 @@ from mpc.interpret.party import PartyRun
 from mpc.interpret.world import World
 from mpc.prg import expand_field
 from mpc.shares import Lane
-from parties.pb.party_pb2 import CloseRequest, Entered, Frame
+from parties.pb.party_pb2 import Abort, CloseRequest, Entered, Frame
 from tests.support.parties import MODEL_OWNER, OWNER, RECIPIENT, InProcess, Script, data, eventually
 from tests.support.plans import Builder, wire
 from tests.support.stocks import deal, open_stock
@@ -116,6 +116,16 @@ def test_security_31_a_model_owner(
     script.enter(1, script.integers(data(1)), OWNER)
     assert_ended(script, MODEL_OWNER, MODEL_OWNER)
     assert no_more_than_one_opening(shown)
+
+
+def test_who_hears_of_it_first_names_the_owner_too(cluster: InProcess) -> None:
+    """A peer's abort may come before a party has found out by itself: it is a code and a name."""
+    script = cluster.script(CURIOUS).open()
+    heard = Frame(abort=Abort(code=IntegrityError.code, about=OWNER))
+    cluster.of(1, script.id).links["party-0"]._outgoing.put(heard)
+    assert eventually(lambda: script.id not in cluster.nodes[0]._sessions)
+    with pytest.raises(IntegrityError, match=f"{OWNER} did not send all parties the same"):
+        script.result(0, 1, OWNER)
 
 
 def test_security_31_several_owners_are_all_named(cluster: InProcess) -> None:
