@@ -14,7 +14,7 @@ from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
 from parties.config import Limits
 
-_PER_PLAN_BYTE = 24
+_PER_PLAN_BYTE = 40
 """A plan's bytes, and what they are parsed into."""
 _PER_STORED_BYTE = 4
 """A weight is held masked, with its mask's share, and as a share: 3 * 8 bytes for 8, and as many to make one."""

@@ -294,7 +294,7 @@ def test_impossible_batches(script: Script, batch: int) -> None:
 
 def test_prepared_runs_share_one_limit_of_memory(tmp_path: Path) -> None:
     """A coordinator that prepares and never runs fills a limit, not the machine."""
-    with InProcess(tmp_path, 2, limits=Limits(max_memory_bytes=120_000)) as cluster:
+    with InProcess(tmp_path, 2, limits=Limits(max_memory_bytes=180_000)) as cluster:
         script = cluster.script().ready()
         with pytest.raises(PlanError, match="memory"):
             for number in range(2, 100):

@@ -198,7 +198,7 @@ def test_impossible_batches(cluster: InProcess, batch: int) -> None:
 
 
 def test_too_much_memory(tmp_path: Path) -> None:
-    with InProcess(tmp_path, 2, limits=Limits(max_memory_bytes=100_000)) as small:
+    with InProcess(tmp_path, 2, limits=Limits(max_memory_bytes=150_000)) as small:
         asking = Asking(small).opened()
         with pytest.raises(PlanError, match="memory"):
             asking.deal("party-0", 1, batch=4000)

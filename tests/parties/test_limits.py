@@ -35,7 +35,7 @@ from mpc.windows import Windows
 from mpc.wires import Masking
 from parties.config import Limits
 from parties.feeds import split
-from parties.limits import plan_memory, run_memory
+from parties.limits import parsed_memory, plan_memory, run_memory
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import make_world, seed
 
@@ -214,6 +214,21 @@ def test_a_run_takes_what_it_is_granted_and_not_much_less(name: str) -> None:
             session.evaluate(index, session.world._sessions[index])
         taken.append(party.most)
     assert granted / 8 < max(taken) <= granted, f"{name}: {granted} granted, {taken} taken"
+
+
+def test_a_plan_takes_what_it_is_granted_when_it_is_parsed() -> None:
+    b = entered((B, 4), 10)
+    for number in range(600):
+        gate = Combine(name=f"c{number}", xs=(f"s{number}" if number else "x",), factors=(1,), out=f"s{number + 1}")
+        b.gate(gate, wire(f"s{number + 1}", (B, 4), 11, masking=Masking.INHERITED))
+    b.gate(Truncate(name="t", x="s600", shift=2, out="y"), wire("y", (B, 4), 12, Fraction(1, 4)))
+    b.output("y")
+    data = b.build().canonical
+    Plan.from_bytes(data)
+    with measured() as parsing:
+        plan = Plan.from_bytes(data)
+    assert plan.canonical == data
+    assert parsed_memory(len(data)) / 4 < parsing.left < parsing.most <= parsed_memory(len(data))
 
 
 def test_the_provider_adds_shares_up_one_party_after_another() -> None:
