@@ -128,7 +128,7 @@ class Parties:
             return gather(replies)
         with suppress(MpcError):
             gather(replies)
-        raise first
+        raise first.again()  # not the one that this frame keeps
 
     def close(self) -> None:
         for client in self.clients:

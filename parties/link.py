@@ -221,18 +221,22 @@ class Link:
         elif body == "entered" and self._agreed.is_set():
             self.inbox.put_entered(frame.entered.run, frame.entered.digests)
         elif body == "abort":
-            cls = by_code(frame.abort.code)
-            about = _name(frame.abort.about) or self.peer
-            heard = cls(
-                f"{self.peer} ended the session ({cls.code}, about {about})",
-                cause=f"the log of {self.peer} says more",
-                remedy="mpc doctor, then start a new session",
-                peer=about,
-            )
-            heard.heard_from = self.peer
-            raise heard
+            raise self._heard(frame.abort)
         else:
             raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
+
+    def _heard(self, abort: Abort) -> MpcError:
+        """What a peer says about the end: a code and a name."""
+        cls = by_code(abort.code)
+        about = _name(abort.about) or self.peer
+        error = cls(
+            f"{self.peer} ended the session ({cls.code}, about {about})",
+            cause=f"the log of {self.peer} says more",
+            remedy="mpc doctor, then start a new session",
+            peer=about,
+        )
+        error.heard_from = self.peer
+        return error
 
     def check(self, hello: Hello) -> None:
         """Compare the greetings.
