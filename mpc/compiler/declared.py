@@ -26,7 +26,7 @@ def parse_range(text: str) -> Range:
     """`LOW:HIGH`, or `LOW:HIGH,LOW:HIGH,...`, one for each column of the last axis.
 
     Raises:
-        ModelError: not pairs of finite numbers, the first of each smaller.
+        ModelError: not pairs of numbers.
     """
     try:
         pairs = [tuple(map(float, part.split(":"))) for part in text.split(",")]
@@ -39,16 +39,18 @@ def parse_range(text: str) -> Range:
 
 
 def check_range(name: str, shape: Shape, declared: Range) -> Range:
-    """A range that fits an input's columns.
+    """A range that fits an input's columns; one value, as of a column that never changes, is a range.
 
     Raises:
-        ModelError: not finite, empty, or another number of columns than the input has.
+        ModelError: not finite, the low end above the high one, or another number of columns than the input has.
     """
     low, high = (np.asarray(end, dtype=np.float64) for end in declared)
     if low.shape != high.shape or low.ndim > 1 or (low.ndim == 1 and low.shape[0] != shape[-1]):
         raise ModelError(f"input {name!r}: its range has {low.size} columns, its shape is {shape}")
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise ModelError(f"input {name!r}: its range is empty or not finite", remedy="declare LOW:HIGH, LOW < HIGH")
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+        raise ModelError(
+            f"input {name!r}: its range is empty or not finite", remedy="declare LOW:HIGH, LOW not above HIGH"
+        )
     if low.ndim == 0:
         return float(low), float(high)
     return tuple(low.tolist()), tuple(high.tolist())

@@ -105,7 +105,7 @@ def _check_ends(plan: Plan) -> None:
             plan.wire[given.wire].shape[-1:] and plan.wire[given.wire].shape[-1],
         }:
             raise PlanError(f"input {given.name!r}: the declared range does not fit its columns")
-        if any(low >= high for low, high in zip(given.low, given.high, strict=True)):
+        if any(low > high for low, high in zip(given.low, given.high, strict=True)):
             raise PlanError(f"input {given.name!r}: the declared range is empty")
         _check_units(plan, given)
     released = {out.wire for out in plan.outputs}

@@ -79,6 +79,19 @@ def test_run_on_the_running_cluster(folder: Path) -> None:
     assert "\x1b" not in shown.stdout
 
 
+def test_a_column_that_never_changes(folder: Path) -> None:
+    """A range of one value, given for its column, and one for the whole input."""
+    x = data(4)
+    x[:, 0] = 0
+    np.save(folder / "constant.npy", x)
+    words = ("run", "tiny.onnx", "--input", "constant.npy", "--json", "--range")
+    done = mpc(*words, "x=0:0,-4:4,-4:4", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert np.abs(np.array(json.loads(done.stdout)["outputs"]["y"]) - tiny_answer(x)).max() < 1e-3
+    outside = mpc(*words, "x=1:1,-4:4,-4:4", folder=folder)
+    assert outside.returncode == 2 and "outside the plan's range 1:1" in outside.stderr
+
+
 def test_ps_and_logs(folder: Path) -> None:
     members = json.loads(mpc("ps", "--json", folder=folder).stdout)["members"]
     assert [(m["name"], m["state"]) for m in members] == [

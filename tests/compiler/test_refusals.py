@@ -237,7 +237,7 @@ def test_weights_elsewhere_need_the_models_path(tmp_path: Path) -> None:
         _refused(form, "'w'", "another file", x=(-1.0, 1.0))
 
 
-@pytest.mark.parametrize("text", ["", "1", "1:", ":1", "a:b", "2:1", "1:1", "0:inf", "nan:1", "0:1,2", "0:1:2"])
+@pytest.mark.parametrize("text", ["", "1", "1:", ":1", "a:b", "2:1", "0:inf", "nan:1", "0:1,2", "0:1:2"])
 def test_ranges_that_are_none(tmp_path: Path, text: str) -> None:
     path = save_model(tmp_path, [node("Relu", ["x"], ["y"])], metadata={"mpc.range.x": text})
     with pytest.raises(ModelError):

@@ -23,6 +23,7 @@ from parties import Cluster, Session, launcher
 from parties.config import Endpoint, PartyConfig, Peer, dump_toml, load
 from parties.layout import LocalLayout
 from tests.support.effort import FULL
+from tests.support.parties import data, tiny_answer, tiny_model
 from tests.support.parties_commands import mpc
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -165,6 +166,18 @@ def test_network_l(cluster: Cluster, patients: np.ndarray) -> None:
         assert np.abs(probability - plaintext(NETWORK_L, patients[:batch])).max() < TOLERANCE
         check_price(session, batch, len(cluster.config.parties))
     session.close()
+
+
+def test_a_column_of_one_value(cluster: Cluster, tmp_path: Path) -> None:
+    """Ranges of the SDK: a constant column beside others, and nothing but constants."""
+    x = data(3)
+    x[:, 1] = 1.5
+    path = tiny_model(tmp_path / "tiny.onnx")
+    constant = np.full_like(x, 0.25)
+    for values, declared in ((x, ((-4, 1.5, -4), (4, 1.5, 4))), (constant, (0.25, 0.25))):
+        with cluster.session(path, ranges={"x": declared}) as session:
+            [y] = session.run(None, {"x": values})
+            assert np.abs(y - tiny_answer(values)).max() < 1e-3
 
 
 def test_a_session_looks_like_onnxruntimes(network_a: Session) -> None:

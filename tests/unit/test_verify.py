@@ -232,7 +232,7 @@ def test_one_wire_declared_twice() -> None:
     refuses(with_parts(NETWORK, inputs=(*NETWORK.inputs, again)), "input gates")
 
 
-@pytest.mark.parametrize("ends", [(1, 1), (2, 1), (0, -1)])
+@pytest.mark.parametrize("ends", [(2, 1), (0, -1), (Fraction(1, 3), Fraction(1, 4))])
 def test_an_empty_range(ends: tuple[int, int]) -> None:
     low, high = ((Fraction(end),) for end in ends)
     refuses(with_input(low=low, high=high), "range is empty")
@@ -243,6 +243,8 @@ def test_an_empty_range_in_one_column(position: int) -> None:
     low, high = [Fraction(0)] * 4, [Fraction(1)] * 4
     verify(with_input(low=tuple(low), high=tuple(high)))
     low[position] = Fraction(1)
+    verify(with_input(low=tuple(low), high=tuple(high)))  # one value: a constant column
+    low[position] = Fraction(2)
     refuses(with_input(low=tuple(low), high=tuple(high)), "range is empty")
 
 
