@@ -44,7 +44,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: dict[str, float], fi
     if log2(x.scale) < _ROOT_FRACTION and x.wire.bits <= _DEEPEST_WHOLE:  # whole numbers, say: digits cost nothing
         spread = 1 << (_ROOT_FRACTION - log2(x.scale))
         x = state.combine([x], [spread], x.shape, x.scale * spread)
-    low, high = x.reals
+    low, high = x.coarse
     bottom = low
     if name == "reciprocal" and high < 0:
         opposite = state.combine([x], [-1], x.shape, x.scale)
@@ -109,7 +109,7 @@ def _floored(state: Lowering, x: Value, name: str) -> Value:
 
 def _series(x: Value, name: str, settings: Parameters, function: Function) -> tuple[Series, tuple[float, float]]:
     """The series, and the interval that it holds on: what the argument's and the function's have in common."""
-    low, high = x.reals
+    low, high = x.coarse
     margin = 4 / float(x.scale)
     first, last = max(low - margin, function.low), min(high + margin, function.high)
     if first <= function.domain:
@@ -139,7 +139,8 @@ def evaluate(
     factor, window = _fit_period(x.scale, series.period)
     if factor > 1:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
-    beyond = x.reals[0] < inside[0] == function.low, x.reals[1] > inside[1] == function.high
+    low, high = x.coarse
+    beyond = low < inside[0] == function.low, high > inside[1] == function.high
     values = function.value(np.linspace(*inside, 257))
     least, most = float(values.min()) - 4 * series.error, float(values.max()) + 4 * series.error
     bits = min(bits, 57 - max(0, math.frexp(max(series.reach, 1.0))[1]))

@@ -110,10 +110,14 @@ def _offset(given: GraphInput) -> np.ndarray:
 
 
 def _exponent(given: GraphInput) -> np.ndarray:
-    """The power of two above the sizes of each column."""
+    """The power of two above the sizes of each column; what is constant has no size, and takes the largest of the others.
+
+    That of a constant that is no offset counts: its middle is rounded to whole numbers, say.
+    """
     low, high = _ends(given)
     offset = _offset(given)
     size = np.maximum(np.abs(low - offset), np.abs(high - offset))
+    size = np.where((low == high) & (size < 2.0**_LEAST_EXPONENT), size.max() or 1.0, size)
     exponent = np.ceil(np.log2(np.maximum(size, 2.0**_LEAST_EXPONENT)))
     return np.asarray(np.clip(exponent, _LEAST_EXPONENT, _MOST_EXPONENT))
 

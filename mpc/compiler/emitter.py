@@ -117,7 +117,8 @@ class Emitter:
         return name
 
     def scale(self, x: str, weight: np.ndarray | float, bias: np.ndarray | float = 0.0, out: str | None = None) -> str:
-        """x weight + bias, elementwise, with secret constants that broadcast."""
+        """x weight + bias, elementwise, with secret constants that broadcast; an array is a bias even if it is 0."""
+        added = isinstance(bias, np.ndarray) or bias != 0.0
         weight, bias = np.asarray(weight, dtype=np.float64), np.asarray(bias, dtype=np.float64)
         self.require_finite(weight, bias)
         shape = broadcast(self.shapes[x], weight.shape, bias.shape)
@@ -126,7 +127,7 @@ class Emitter:
         if shape.count(BATCH) != self.shapes[x].count(BATCH):
             raise self.origin.refuse("a constant that differs from row to row of the batch")
         if weight.any():
-            name = self.emit("scale", (x,), out, shape, weight=weight, bias=bias)
+            name = self.emit("scale", (x,), out, shape, weight=weight, bias=bias if added else None)
         else:
             name = self.emit("constant", (), out, shape, weight=bias)
         if (x in self.integral or not weight.any()) and not np.any(weight % 1) and not np.any(bias % 1):

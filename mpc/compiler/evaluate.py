@@ -86,7 +86,7 @@ def _argmax(node: Attributes, shape: tuple[int, ...], x: Reals) -> Reals:
 _OPERATORS: dict[str, Callable[..., Reals]] = {
     "matmul": _matmul,
     "conv": _conv,
-    "scale": lambda node, shape, x: np.broadcast_to(x * node["weight"] + node["bias"], shape),
+    "scale": lambda node, shape, x: np.broadcast_to(_with_bias(x * node["weight"], node), shape),
     "multiply": lambda node, shape, x, y: np.broadcast_to(x * y, shape),
     "sum": _sum,
     "total": lambda node, shape, x: x.sum(axis=node["axes"], keepdims=True) / node.get("divisor", 1),

@@ -46,7 +46,7 @@ class Node:
         matmul      x y; or x, with weight (.., k, n) float64 and bias (broadcasts to the result, or None);
                     signs: only whether each column is negative matters, it may be multiplied
         conv        x filters; or x, with weight (o, c / groups, *kernel) and bias; windows
-        scale       x weight + bias, elementwise, arrays that broadcast; they are weights, secret
+        scale       x weight + bias (or None), elementwise, arrays that broadcast; they are weights, secret
         multiply    x y, elementwise
         sum         factors, one float an operand, and constant: sum_i factors[i] x_i + constant, public
         total       axes, which stay with size 1; divisor: the sum is divided by this integer

@@ -18,7 +18,7 @@ import numpy as np
 
 from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Range, Shape, static
 from mpc.compiler.plan import PlanInput, PlanOutput
-from mpc.compiler.ranges import ROUNDING, Interval, Product
+from mpc.compiler.ranges import ROUNDING, Interval, Product, widened
 from mpc.compiler.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.unopened import leave_unopened
 from mpc.gates import GATES
@@ -102,6 +102,11 @@ class Value:
         """The interval that covers all elements, in the model's units."""
         unit = float(self.scale)
         return self.interval.least / unit, self.interval.most / unit
+
+    @property
+    def coarse(self) -> tuple[float, float]:
+        """`reals`, widened to a coarse grid: what a plan may follow from, where the ends tell of secret weights."""
+        return widened(*self.reals)
 
 
 @dataclass
@@ -238,7 +243,7 @@ class Lowering:
         if reader is None or reader.op not in ("matmul", "conv", "scale") or "weight" not in reader.attributes:
             return _INPUT_FRACTION
         product, weight = product_of(reader), np.abs(reader.attributes["weight"])
-        if reader.op == "scale" and weight.min() == weight.max():
+        if reader.op == "scale" and weight.size == 1:
             return _INPUT_FRACTION
         ones = np.ones_like(weight)
         known = max(map(abs, reader.attributes.get("known", (math.inf,))))
@@ -246,6 +251,8 @@ class Lowering:
         gain = math.sqrt(float(product(np.ones_like(size), np.square(weight)).max()))
         spread = math.sqrt(float(product(np.square(size), ones).max()))
         room = min(_PRODUCT_BITS - math.log2(max(1.0, reach)), _FINEST_PRODUCT)
+        if spread == 0:  # zeros, of which no digit is lost
+            return _INPUT_FRACTION
         return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
 
     def leave(self, index: int) -> tuple[PlanOutput, float]:

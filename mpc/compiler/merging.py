@@ -42,7 +42,7 @@ def absorbed(first: Attributes, second: Node, shape: Shape) -> Attributes | None
 
 def _scale_scale(first: Node, second: Node, shape: Shape) -> Attributes | None:
     a, b = first.attributes, second.attributes
-    return {"weight": a["weight"] * b["weight"], "bias": a["bias"] * b["weight"] + b["bias"]}
+    return {"weight": a["weight"] * b["weight"], "bias": _sum(_times(a["bias"], b["weight"]), b["bias"])}
 
 
 def _matmul_scale(first: Node, second: Node, shape: Shape) -> Attributes | None:
@@ -50,7 +50,7 @@ def _matmul_scale(first: Node, second: Node, shape: Shape) -> Attributes | None:
     if not _varies_only(b["weight"], -1) or first.shape != second.shape:
         return None
     columns = b["weight"].reshape(-1)
-    return {"weight": a["weight"] * columns, "bias": _or_zero(a) * b["weight"] + b["bias"]}
+    return {"weight": a["weight"] * columns, "bias": _sum(_times(a["bias"], b["weight"]), b["bias"])}
 
 
 def _conv_scale(first: Node, second: Node, shape: Shape) -> Attributes | None:
@@ -59,7 +59,7 @@ def _conv_scale(first: Node, second: Node, shape: Shape) -> Attributes | None:
     if not _varies_only(b["weight"], 1 - rank) or first.shape != second.shape:
         return None
     filters = b["weight"].reshape(-1, *[1] * (rank - 1))
-    return {**a, "weight": a["weight"] * filters, "bias": _or_zero(a) * b["weight"] + b["bias"]}
+    return {**a, "weight": a["weight"] * filters, "bias": _sum(_times(a["bias"], b["weight"]), b["bias"])}
 
 
 def _scale_matmul(first: Node, second: Node, shape: Shape) -> Attributes | None:
@@ -67,8 +67,10 @@ def _scale_matmul(first: Node, second: Node, shape: Shape) -> Attributes | None:
     if not _varies_only(a["weight"], -1) or first.shape != shape:
         return None
     weight = a["weight"].reshape(-1, 1) * b["weight"]
+    if a["bias"] is None:
+        return {"weight": weight, "bias": b["bias"]}
     offset = np.broadcast_to(a["bias"], (*a["bias"].shape[:-1], weight.shape[-2])) @ b["weight"]
-    return {"weight": weight, "bias": offset + _or_zero(b)}
+    return {"weight": weight, "bias": _sum(offset, b["bias"])}
 
 
 def _scale_conv(first: Node, second: Node, shape: Shape) -> Attributes | None:
@@ -80,14 +82,16 @@ def _scale_conv(first: Node, second: Node, shape: Shape) -> Attributes | None:
     per_channel = np.broadcast_to(a["weight"].reshape(-1), (channels,)).reshape(windows.groups, -1)
     grouped = b["weight"].reshape(windows.groups, -1, *b["weight"].shape[1:])
     weight = grouped * per_channel.reshape(windows.groups, 1, -1, *[1] * (rank - 2))
+    found = {"weight": weight.reshape(b["weight"].shape), "bias": b["bias"], "windows": windows}
+    if a["bias"] is None:
+        return found
     sizes = tuple(1 if d == BATCH else int(d) for d in shape)
     if a["bias"].ndim == rank and a["bias"].shape[0] > 1:
         return None
     offset = windows.convolve(np.broadcast_to(a["bias"], (1, *sizes[1:])), b["weight"])
-    flat = offset.reshape(*offset.shape[:2], -1)
-    if np.ptp(flat, axis=-1).max() <= 1e-9 * np.abs(flat).max(initial=0.0):  # no padding: the same everywhere
-        offset = flat[..., :1].reshape(*offset.shape[:2], *[1] * (rank - 2))
-    return {"weight": weight.reshape(b["weight"].shape), "bias": offset + _or_zero(b), "windows": windows}
+    if not np.any(windows.pads) and all(size == 1 for size in a["bias"].shape[2 - rank :]):  # equal everywhere
+        offset = offset.reshape(*offset.shape[:2], -1)[..., :1].reshape(*offset.shape[:2], *[1] * (rank - 2))
+    return {**found, "bias": _sum(offset, b["bias"])}
 
 
 def _matmul_matmul(first: Node, second: Node, shape: Shape) -> Attributes | None:
@@ -96,13 +100,20 @@ def _matmul_matmul(first: Node, second: Node, shape: Shape) -> Attributes | None
         return None
     if a["weight"].shape[0] * b["weight"].shape[1] > a["weight"].size + b["weight"].size:
         return None
-    bias = _or_zero(b) if a["bias"] is None else a["bias"] @ b["weight"] + _or_zero(b)
-    return {"weight": a["weight"] @ b["weight"], "bias": bias}
+    bias = None if a["bias"] is None else a["bias"] @ b["weight"]
+    return {"weight": a["weight"] @ b["weight"], "bias": _sum(bias, b["bias"])}
 
 
-def _or_zero(attributes: Attributes) -> np.ndarray:
-    bias = attributes["bias"]
-    return np.zeros(()) if bias is None else bias
+Bias = np.ndarray | None
+"""None where a model has none: one that is all zeros counts as any other, since plans show which are there."""
+
+
+def _sum(left: Bias, right: Bias) -> Bias:
+    return left if right is None else right if left is None else left + right
+
+
+def _times(bias: Bias, factors: np.ndarray) -> Bias:
+    return None if bias is None else bias * factors
 
 
 def _varies_only(values: np.ndarray, axis: int) -> bool:

@@ -9,6 +9,7 @@ correctness, and are reported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -225,6 +226,27 @@ class Interval:
 
         error = np.sqrt(total(np.square(self.error)))
         return Interval(total(self.low), total(self.high), error, total(self.mean), total(self.variance))
+
+
+_GRID_BITS = 3
+"""An end of an interval that a plan tells of is a multiple of an eighth of its power of two."""
+
+
+def widened(low: float, high: float) -> tuple[float, float]:
+    """An interval around low..high whose ends say no more than four bits and an exponent of them.
+
+    What a plan holds beside powers of two - coefficients of a series, where it is clamped - follows from such ends: a
+    weight that changes by less than an eighth of its power of two mostly leaves them as they are.
+    """
+    return -_outwards(-low), _outwards(high)
+
+
+def _outwards(end: float) -> float:
+    """The least multiple at or above it of an eighth of its power of two."""
+    if end == 0.0 or math.isinf(end):
+        return end
+    step = math.ldexp(1.0, math.frexp(end)[1] - 1 - _GRID_BITS)
+    return math.ceil(end / step) * step
 
 
 def joined(intervals: list[Interval], axis: int) -> Interval:

@@ -408,7 +408,8 @@ def _chosen_publicly(state: Importer, node: onnx.NodeProto, condition: np.ndarra
         if others[0] in ((), (1,)) and not state.is_constant(chosen):
             state.alias(node.output[0], chosen)
             return
-    parts, bias = [], np.zeros(())
+    parts: list[tuple[str, np.ndarray]] = []
+    bias: np.ndarray | float = 0.0
     for name, mask in zip(node.input[1:3], (condition, ~condition), strict=True):
         if state.is_constant(name):
             value = state.numbers(name, "a branch")

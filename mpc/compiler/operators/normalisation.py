@@ -105,10 +105,10 @@ def _with_gain(state: Importer, node: onnx.NodeProto, x: str, trailing: int) -> 
     """Gain and shift, the second and third inputs, with axes of size 1 behind them."""
     gain = state.numbers(node.input[1], "its gain")
     gain = gain.reshape(*gain.shape, *[1] * trailing)
-    shift = np.zeros(())
+    shift: np.ndarray | float = 0.0
     if len(node.input) > 2 and node.input[2]:
-        shift = state.numbers(node.input[2], "its shift")
-        shift = shift.reshape(*shift.shape, *[1] * trailing)
+        given = state.numbers(node.input[2], "its shift")
+        shift = given.reshape(*given.shape, *[1] * trailing)
     state.scale(x, gain, shift, node.output[0])
 
 

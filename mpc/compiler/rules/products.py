@@ -70,7 +70,7 @@ def affine(state: Lowering, node: Node) -> Value:
     integers = fixedpoint.encode(weight, unit, "a weight")
     settings: dict[str, Any] = {"x": x.wire.name, "weight": state.stored(integers, unit)}
     offset = None
-    if bias is not None and bias.any():
+    if bias is not None:
         offset = fixedpoint.encode(bias, scale, "a bias")
         settings["bias"] = state.stored(offset, scale)
     if node.op == "conv":
@@ -113,8 +113,12 @@ def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray 
 
 
 def _spread(offset: np.ndarray | None, scale: Fraction) -> int:
-    """Fractional bits that a wire lacks to hold an offset: whole numbers, as of whole weights, have none."""
-    if offset is None or not np.any(offset * float(scale) % 1):
+    """Fractional bits that a wire lacks to hold an offset: whole numbers, as of whole weights, have none.
+
+    Zeros count as whole beside whole numbers only: a plan does not tell that a bias is zero.
+    """
+    whole = offset is None or not np.any(offset * float(scale) % 1)
+    if offset is None or (whole and (scale == 1 or offset.any())):
         return 0
     return max(0, FRACTION_BITS + 4 - log2(scale))
 
@@ -131,10 +135,10 @@ def scale(state: Lowering, node: Node) -> Value:
         return affine(state, node)
     if factor == 0:
         raise node.origin.refuse("it multiplies with zero", remedy="remove it from the model")
-    if broadcast(x.shape, bias.shape if bias.any() else ()) != node.shape:  # it is the weight that repeats x
+    if broadcast(x.shape, () if bias is None else bias.shape) != node.shape:  # it is the weight that repeats x
         x = _repeated(state, x, node.shape)
     scale = x.scale / abs(factor)
-    if not bias.any():
+    if bias is None:
         return state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
     spread = _spread(bias, scale)
     scale *= 1 << spread
