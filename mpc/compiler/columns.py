@@ -110,10 +110,7 @@ def _offset(given: GraphInput) -> np.ndarray:
 
 
 def _exponent(given: GraphInput) -> np.ndarray:
-    """The power of two above the sizes of each column; what is constant has no size, and takes the largest of the others.
-
-    That of a constant that is no offset counts: its middle is rounded to whole numbers, say.
-    """
+    """The power of two above the sizes of each column; a constant, which its offset is, takes the largest of others."""
     low, high = _ends(given)
     offset = _offset(given)
     size = np.maximum(np.abs(low - offset), np.abs(high - offset))

@@ -9,7 +9,8 @@ from mpc.kernels.scalar import ONE, THREE, ZERO, compiled
 
 _BLOCK = 2048
 """Comparisons that stay in the first cache while their chunks are gone through."""
-_NONE = np.uint8(0)
+_EACH_BYTE = np.uint64(0x0101010101010101)
+_PAIRS, _OTHERS = np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00FF00FF00FF00FF)
 _NODE_BLOCK = 512
 """Nodes whose bits and products, a byte each, stay in a near cache."""
 
@@ -86,59 +87,86 @@ def deal_thermometers(
 
 
 @njit(inline="always")
-def _spread_bits(words: np.ndarray, width: int, out: np.ndarray) -> None:
-    """Rows of bytes, all ones where the word has bit k, else none: no place in memory depends on a word."""
-    for k in range(width):
-        row, bit = out[k], words.dtype.type(1 << k)
+def _byte_planes(words: np.ndarray, out: np.ndarray) -> None:
+    """The low bytes of words of one or two, and the high ones if there are any, each in a row."""
+    low = out[0]
+    for i in range(words.size):
+        low[i] = np.uint8(words[i])
+    if out.shape[0] > 1:
+        high = out[1]
         for i in range(words.size):
-            row[i] = _NONE - np.uint8((words[i] & bit) == bit)
+            high[i] = np.uint8(words[i] >> np.uint16(8))
 
 
 @njit(inline="always")
-def _pack_byte(products: np.ndarray, out: np.ndarray) -> None:
-    """Up to eight rows of bytes, all ones or none, as the bits of one row."""
-    out[:] = _NONE
+def _pack_bytes(products: np.ndarray, out: np.ndarray) -> None:
+    """Up to eight rows of bytes, all ones or none, as the bits of one row; eight bytes a word."""
+    out[:] = ZERO
     for place in range(products.shape[0]):
-        row, bit = products[place], np.uint8(1 << place)
+        row, bit = products[place], _EACH_BYTE << np.uint64(place)
         for i in range(out.size):
             out[i] |= row[i] & bit
+
+
+@njit(inline="always")
+def _every_other(word: np.uint64) -> np.uint64:
+    """Four bytes, with room for another beside each."""
+    word = (word | (word << np.uint64(16))) & _PAIRS
+    return (word | (word << np.uint64(8))) & _OTHERS
+
+
+@njit(inline="always")
+def _add_pairs(packed: np.ndarray, room: np.ndarray, nodes: np.ndarray) -> None:
+    """nodes ^= two rows of packed bytes, byte by byte beside each other; room for as many bytes."""
+    halves = packed.view(np.uint32)
+    low, high = halves[0], halves[1]
+    for i in range(low.size):
+        room[i] = _every_other(np.uint64(low[i])) | (_every_other(np.uint64(high[i])) << np.uint64(8))
+    flat, added = nodes.reshape(-1), room.view(np.uint8)
+    for i in range(flat.size):
+        flat[i] ^= added[i]
 
 
 @compiled
 def deal_nodes(mask: np.ndarray, factors: np.ndarray, leaf_width: int, node: np.ndarray, free: np.ndarray) -> None:
     """Add the products of plain leaf masks to a share of the nodes; the free bit, above them, comes out.
 
-    Products are made bit by bit, many words side by side: a table would be read at secret places.
+    Products are made bit by bit, a byte for each bit and eight bytes a word: a table would be read at secret places.
 
-    Shapes: mask (n,) words; factors (products, 2), which bit or product before is multiplied with which bit;
-    node (n, bytes) uint8; free (n,) uint8.
+    Shapes: mask (n,) words of one or two bytes; factors (products, 2), which bit or product before is multiplied with
+    which bit; node (n, bytes) uint8, contiguous; free (n,) uint8.
     """
-    count, size = factors.shape[0], min(_NODE_BLOCK, mask.size)
-    bits = np.empty((leaf_width + count, size), dtype=np.uint8)
-    packed = np.empty((2, size), dtype=np.uint8)
-    top = np.uint64(leaf_width)
+    count, lanes, last = factors.shape[0], _NODE_BLOCK // 8, leaf_width + factors.shape[0]
+    plain = np.zeros((mask.itemsize, _NODE_BLOCK), dtype=np.uint8)
+    planes = plain.view(np.uint64)
+    bits = np.empty((last + 1, lanes), dtype=np.uint64)  # of the leaf masks, the products, the free one
+    packed, room = np.empty((2, lanes), dtype=np.uint64), np.empty(2 * lanes, dtype=np.uint64)
     for start in range(0, mask.size, _NODE_BLOCK):
         words, nodes = mask[start : start + _NODE_BLOCK], node[start : start + _NODE_BLOCK]
-        found, low, high = free[start : start + _NODE_BLOCK], packed[0][: words.size], packed[1][: words.size]
-        _spread_bits(words, leaf_width, bits)
+        _byte_planes(words, plain)
+        for k in range(leaf_width + 1):
+            row, plane, at = bits[k if k < leaf_width else last], planes[k >> 3], np.uint64(k & 7)
+            for i in range(lanes):
+                bit = (plane[i] >> at) & _EACH_BYTE
+                row[i] = (bit << np.uint64(8)) - bit  # 255 times each byte
+        found, top = free[start : start + _NODE_BLOCK], bits[last].view(np.uint8)
         for i in range(words.size):
-            found[i] = np.uint8((np.uint64(words[i]) >> top) & ONE)
+            found[i] = top[i] & np.uint8(1)
         for place in range(count):
             left, right, row = bits[factors[place, 0]], bits[factors[place, 1]], bits[leaf_width + place]
-            for i in range(words.size):
+            for i in range(lanes):
                 row[i] = left[i] & right[i]
-        products = bits[leaf_width:]
+        products = bits[leaf_width:last]
         if node.shape[1] == 2:
-            both = nodes.reshape(-1).view(np.uint16)
-            _pack_byte(products[:8], low)
-            _pack_byte(products[8:], high)
-            for i in range(words.size):
-                both[i] ^= np.uint16(low[i]) | (np.uint16(high[i]) << np.uint16(8))
+            _pack_bytes(products[:8], packed[0])
+            _pack_bytes(products[8:], packed[1])
+            _add_pairs(packed, room, nodes)
         else:
             for b in range(node.shape[1]):
-                _pack_byte(products[8 * b : 8 * b + 8], low)
+                _pack_bytes(products[8 * b : 8 * b + 8], packed[0])
+                row = packed[0].view(np.uint8)
                 for i in range(words.size):
-                    nodes[i, b] ^= low[i]
+                    nodes[i, b] ^= row[i]
 
 
 @njit(inline="always")
