@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -9,9 +10,10 @@ from contextlib import ExitStack
 
 import grpc
 
+import mpc
 from mpc import kernel_cache, warmup
-from mpc.errors import EntropyError
-from parties import entropy, launcher, telemetry
+from mpc.errors import ConfigError, EntropyError
+from parties import entropy, launcher, lock, native, telemetry
 from parties.certificates import Identity, private_folder
 from parties.config import PartyConfig, ProviderConfig
 from parties.heap import keep_memory
@@ -22,6 +24,7 @@ from parties.provider import ProviderService
 from parties.server import Desk, largest_message, serve
 from parties.services import PartyDesks, PartyService, PeerService
 from parties.telemetry import Counters
+from parties.watch import Watch
 
 _GRACE = 2.0
 _TICK = 1.0
@@ -47,7 +50,8 @@ def run_party(config: PartyConfig) -> None:
             PartyService(node).register(server, desks)
             PeerService(node).register(server, desks)
 
-        _serve(config, identity, register, desks.all, life, node.end_overdue, node.stop)
+        watch = Watch(config.data_dir, identity, counters, ledger.check_writable)
+        _serve(config, identity, node, register, desks.all, life, watch, node.end_overdue, node.stop)
 
 
 def run_provider(config: ProviderConfig) -> None:
@@ -59,10 +63,20 @@ def run_provider(config: ProviderConfig) -> None:
     with ExitStack() as stack:
         counters = _begin(config, stack)
         identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
+        stack.callback(os.close, _taken(config))
         life = _Life()
         service = ProviderService(config, identity, counters, draw=life.draw)
+        watch = Watch(config.data_dir, identity, counters)
+        _serve(config, identity, service, service.register, service.desks, life, watch, service.drop_idle, lambda: None)
 
-        _serve(config, identity, service.register, service.desks, life, service.drop_idle, lambda: None)
+
+def _taken(config: ProviderConfig) -> int:
+    try:
+        return lock.take(config.data_dir)
+    except OSError as error:
+        raise ConfigError(
+            f"data_dir {config.data_dir} cannot be used", cause=error.strerror, remedy="check the disk and its rights"
+        ) from None
 
 
 class _Life:
@@ -71,6 +85,7 @@ class _Life:
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.error: EntropyError | None = None
+        self.hangups: list[None] = []
 
     def draw(self, n: int) -> bytes:
         """Fresh random bytes."""
@@ -88,7 +103,8 @@ def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     keep_private()
     launcher.watch_parent()
     keep_memory(config.limits.max_kept_bytes)
-    telemetry.configure(config.name, config.log_level)
+    telemetry.configure(config.name, config.log_level, native.capture(stack))
+    telemetry.logger().info("starting", version=mpc.__version__, address=config.listen)
     private_folder(config.data_dir)
     counters = Counters()
     if config.metrics is not None:
@@ -99,14 +115,17 @@ def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
 def _serve(
     config: PartyConfig | ProviderConfig,
     identity: Identity,
+    described: PartyNode | ProviderService,
     register: Callable[[grpc.Server], None],
     desks: Iterable[Desk],
     life: _Life,
+    watch: Watch,
     tick: Callable[[], None],
     stopping: Callable[[], None],
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: life.stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: life.hangups.append(None))  # said below: a handler must not log
     if not (kernels := kernel_cache.place()).complete:
         telemetry.logger().info("compiling kernels, about a minute", folder=kernels.folder, note=kernels.note)
     warmup.warm_up()
@@ -115,6 +134,13 @@ def _serve(
     telemetry.logger().info("serving", address=config.listen)
     while not life.stop.wait(_TICK):
         tick()
+        watch.tick()
+        if watch.problem != described.problem:
+            described.problem = watch.problem
+            server.set_health(not watch.problem)
+        if life.hangups:
+            life.hangups.clear()
+            telemetry.logger().info("SIGHUP does nothing", fix="a changed config needs a restart, tls.crl does not")
     server.drain()
     stopping()
     server.stop(_GRACE)

@@ -17,7 +17,6 @@ the database that does not know of it is behind the file.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sqlite3
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Self
 
 from mpc.errors import ConfigError, LocalProtocolError, ReuseError, SessionError
+from parties import lock
 from parties.certificates import private_folder
 from parties.config import write_atomic
 from parties.entropy import token
@@ -131,7 +131,7 @@ class Ledger:
         """Take exclusive use of `data_dir`, refuse a restored ledger, burn what a crash left open."""
         private_folder(data_dir)
         with _storing(data_dir):
-            lock_file = _take(data_dir / LOCK)
+            lock_file = lock.take(data_dir, LOCK)
         connection = None
         try:
             with _storing(data_dir):
@@ -144,6 +144,11 @@ class Ledger:
                 connection.close()
             os.close(lock_file)
             raise
+
+    def check_writable(self) -> None:
+        """Write, durably, what is there already; ConfigError if the disk does not take it."""
+        with self._writing(durable=True) as database:
+            database.execute("UPDATE epoch SET counter = counter")
 
     @property
     def epoch(self) -> Epoch:
@@ -350,24 +355,6 @@ class Ledger:
     def _require_usable(self) -> None:
         if self._closed:
             raise LocalProtocolError("the ledger is closed")
-
-
-def _take(path: Path) -> int:
-    # flock, not a pid file: the kernel lets go of it whatever way the process ends.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise ConfigError(
-            f"data_dir {path.parent} is in use by another process{f' (pid {holder})' if holder else ''}",
-            cause="a party has one daemon per data_dir",
-            remedy="stop that one (mpc down), or give this one its own data_dir",
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -53,6 +53,7 @@ class PartyNode:
         self._budget = MemoryBudget(config.limits)
         self.stocks = Stocks(config, identity, ledger, self.dealings, self._budget)
         self.roster = tuple(peer.name for peer in config.peers)
+        self.problem = ""
         self._draw = draw
         self._addresses = {peer.name: peer.address for peer in config.peers}
         self._channels = {
@@ -78,7 +79,10 @@ class PartyNode:
 
     def admit(self, client: str, coordinates: bool) -> None:
         """Raise PolicyError unless the caller may have any part here, or may coordinate: before it is listened to."""
-        self.policy.admit(client)
+        try:
+            self.policy.admit(client)
+        except PolicyError as refusal:
+            raise self._told(refusal) from refusal
         if coordinates:
             self._allow(None, client, None)
 
@@ -91,12 +95,11 @@ class PartyNode:
             if digest is not None and plan is not None:
                 self.policy.check_session(digest, coordinator, plan.owners, plan.recipients)
         except PolicyError as refusal:
-            logger().warning("refused by policy", caller=coordinator, why=str(refusal))
-            # The remedy lists what this party allows: that is for its operator alone.
-            raise PolicyError(
-                refusal.what,
-                remedy=f"ask the operator of {self.config.name}, its log has more; ranges and names are part of plans",
-            ) from None
+            raise self._told(refusal, "; ranges and names are part of plans") from refusal
+
+    def _told(self, refusal: PolicyError, more: str = "") -> PolicyError:
+        """A refusal as callers are told it: what this party allows is for its operator alone, and in its log."""
+        return PolicyError(refusal.what, remedy=f"ask the operator of {self.config.name}, its log has more{more}")
 
     def _claim(self, terms: Terms, coordinator: str) -> Proposal:
         """The proposal behind this party's nonce."""

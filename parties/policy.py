@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from mpc.errors import PolicyError
 from parties.config import ANY, PolicyConfig, toml_value
 
+_PARTS = ("coordinators", "owners", "recipients")
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -45,10 +47,13 @@ class Policy:
     def admit(self, client: str) -> None:
         """Raise PolicyError unless the caller can have any part at all: asked before anything of it is read."""
         self._refuse_machines("client", {client})
-        lists = (self.config.coordinators, self.config.owners, self.config.recipients)
+        lists = [getattr(self.config, key) for key in _PARTS]
         if not any(allowed == (ANY,) or client in allowed for allowed in lists):
+            lines = [f"{key} = {toml_value([*allowed, client])}" for key, allowed in zip(_PARTS, lists, strict=True)]
             raise PolicyError(
-                f"this party's policy has no part for {client!r}", remedy="ask its operator; policy is in its config"
+                f"this party's policy has no part for {client!r}",
+                cause=f"none of policy.{', policy.'.join(_PARTS)} in this party's config lists it",
+                remedy=f"if you agree, set what it may be under [policy] and restart: {' or '.join(lines)}",
             )
 
     def _check(self, key: str, role: str, asked: Collection[str]) -> None:

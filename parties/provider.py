@@ -148,6 +148,7 @@ class ProviderService:
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._budget = MemoryBudget(config.limits)
         self._lock = threading.Lock()
+        self.problem = ""
         self._parsing = threading.Lock()
         self._opening = {party: threading.Lock() for party in config.parties}
 
@@ -179,6 +180,9 @@ class ProviderService:
             protocol=PROTOCOL,
             open_sessions=len(self._sessions),
             clock=time.time(),
+            certificate_days=self._identity.days_left(),
+            problem=self.problem,
+            deals_to=self._config.parties,
         )
 
     def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
@@ -427,3 +431,12 @@ class ProviderService:
         bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
         bundle.seconds = coarse(time.perf_counter() - started)
         self._counters.runs.labels(state="dealt").inc()
+        logger().info(
+            "dealt",
+            session=bundle.id.session.hex()[:16],
+            run=bundle.id.run,
+            rows=bundle.id.batch,
+            bytes=bundle.size,
+            seconds=round(bundle.seconds, 3),
+            corrected=session.terms.parties[bundle.corrected],
+        )

@@ -25,6 +25,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2
 
 from mpc.errors import ConfigError, MpcError, PeerError, PolicyError, SessionError
+from mpc.text import shown
 from parties import telemetry
 from parties.alarms import ends_within
 from parties.callers import Callers
@@ -143,7 +144,7 @@ def _handler(
             with answering(requests, context) as request, answered_in_time(context):
                 return behaviour(request, context)
         except Exception as error:
-            failure = _failure(context, error)
+            failure = _failure(context, error, method.name)
         context.abort(*failure)
 
     def many(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -152,7 +153,7 @@ def _handler(
                 yield from behaviour(request, context)
             return
         except Exception as error:
-            failure = _failure(context, error)
+            failure = _failure(context, error, method.name)
         context.abort(*failure)
 
     answer, make = (
@@ -171,21 +172,35 @@ def _first(requests: Iterator[Any], context: grpc.ServicerContext, client: str, 
     raise PeerError("the call brought no message", peer=client)
 
 
-def _failure(context: grpc.ServicerContext, error: Exception) -> tuple[grpc.StatusCode, str]:
-    """What the caller is told.  What was unexpected is logged, without values."""
+def _failure(context: grpc.ServicerContext, error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
+    """What the caller is told.  It is logged, so many a minute for each caller, with what only the operator is told:
+    the cause of a refusal says which line of the policy would allow it.  What was unexpected is without values."""
     if not isinstance(error, MpcError):
         if context.code() is not None or not context.is_active():
             raise error  # the call has ended already
         telemetry.logger().error("unexpected error", exc_info=error)
         error = MpcError("an internal error; the process's own log has more")
+    else:
+        own = error.__cause__ if isinstance(error.__cause__, MpcError) else error
+        client, level = shown_caller(context), "warning" if isinstance(error, PolicyError) else "info"
+        event = "refused by policy" if isinstance(error, PolicyError) else "a call failed"
+        fields = {"call": method, "caller": client, "address": context.peer(), "code": error.code, "why": str(own)}
+        telemetry.rationed((client, error.code), level, event, **fields)
     return _STATUS.get(error.exit_code, grpc.StatusCode.FAILED_PRECONDITION), to_detail(_discreet(error))
+
+
+def shown_caller(context: grpc.ServicerContext) -> str:
+    """The caller's name for the log; empty if its certificate has none."""
+    try:
+        return shown(caller(context))
+    except MpcError:
+        return ""
 
 
 def _discreet(error: MpcError) -> MpcError:
     """An error as callers are told it: one that names a path of this machine stays in this process's log."""
     if not any(_PATH.search(text) for text in error.lines()):
         return error
-    telemetry.logger().error("an error that callers are not told", code=error.code, why=str(error))
     return type(error)(
         "a fault of its own disk or configuration",
         cause="the process's own log has more",
@@ -297,7 +312,8 @@ def serve(
 
 
 def _refuse_caller(context: grpc.ServicerContext, name: str, fault: str) -> NoReturn:
-    telemetry.logger().warning("refused a caller's certificate", caller=name, address=context.peer(), why=fault)
+    fields = {"caller": shown(name), "address": context.peer(), "why": fault}
+    telemetry.rationed((shown(name),), "warning", "refused a caller's certificate", **fields)
     error = PolicyError(
         f"the certificate of {name!r} {fault}", remedy="have the CA issue another one; docs/operating.md says what for"
     )

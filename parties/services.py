@@ -21,10 +21,10 @@ from parties.party import PartyNode
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import Frame
 from parties.probe import probe_all
-from parties.server import Desk, register
+from parties.server import Desk, register, shown_caller
 from parties.session import Session, encode_output
-from parties.telemetry import logger
-from parties.terms import Terms
+from parties.telemetry import rationed
+from parties.terms import Terms, roster_digest
 from parties.transport import PROTOCOL, caller, collect, pieces
 
 _SPARE = 8
@@ -88,6 +88,9 @@ class PartyService:
             stocked_runs=totals.runs,
             stock_bytes=totals.size,
             stock_limit=totals.limit,
+            certificate_days=node.identity.days_left(),
+            problem=node.problem,
+            roster_digest=roster_digest(node.config.provider.name, node.roster),
         )
         if request.probe:
             targets = [(p.name, p.address) for p in (*node.config.peers, node.config.provider)]
@@ -282,7 +285,9 @@ class PeerService:
         try:
             link = self._accept(request, context)
         except MpcError as error:
-            logger().warning("a peer's stream was refused", code=error.code)
+            name = shown_caller(context)
+            fields = {"caller": name, "address": context.peer(), "code": error.code, "why": str(error)}
+            rationed((name, error.code), "warning", "a peer's stream was refused", **fields)
             yield Frame(abort=party_pb2.Abort(code=error.code))
             return
         reader = threading.Thread(

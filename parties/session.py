@@ -346,12 +346,27 @@ class Session:
             self._counters.runs.labels(state="revealed").inc()
             self._counters.rounds.inc(run.rounds)
             self._counters.sent_bytes.inc(run.sent_bytes)
+            self._log_end(run)
             run.done.set()
         except MpcError as error:
             self.abort(error)
         except Exception as error:
             self._log.error("unexpected error in a run", exc_info=error)
             self.abort(MpcError("an internal error; the party's own log has more"))
+
+    def _log_end(self, run: Run) -> None:
+        self._log.info(
+            "run ended",
+            run=run.number,
+            rows=run.batch,
+            rounds=run.rounds,
+            sent_bytes=run.sent_bytes,
+            seconds=round(run.online_seconds, 3),
+            cpu_seconds=round(run.cpu_seconds, 3),
+            coordinator=self.coordinator,
+            owners=sorted(self.plan.owners),
+            recipients=sorted(self.plan.recipients),
+        )
 
     def _evaluate(self, run: Run) -> None:
         steps = run.party.schedule.steps
@@ -458,6 +473,7 @@ class Session:
         try:
             self._ledger.close_session(self.id)
         finally:
+            self._log.info("session closed", runs=max(self._runs, default=0))
             self._end("closed")
 
     def abort(self, error: MpcError) -> None:
@@ -472,7 +488,7 @@ class Session:
             self._ledger.abort_session(self.id, error.code)
         except MpcError as failed:  # a full disk must not keep peers and clients waiting; a restart burns it
             self._log.error("the ledger did not take an abort", exc_info=failed)
-        self._log.warning("session aborted", code=error.code, about=error.peer)
+        self._log.warning("session aborted", code=error.code, about=error.peer, why=str(error))
         self._counters.count_abort(error.code)
         for link in self.links.values():
             link.abort(error)

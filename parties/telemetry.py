@@ -19,11 +19,12 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 from structlog.typing import EventDict, Processor
 
 from mpc.errors import ConfigError, MpcError, by_code
 from parties.config import Endpoint
+from parties.ration import Ration
 
 REDACTED = "<redacted>"
 _SECRET_WORDS = frozenset({"seed", "key", "share", "mask", "secret"})
@@ -168,6 +169,17 @@ def logger(**context: Any) -> structlog.stdlib.BoundLogger:
     return bound
 
 
+_ration = Ration()
+
+
+def rationed(kind: tuple[str, ...], level: str, event: str, **fields: Any) -> None:
+    """A line that somebody else has caused: of each kind so many a minute, and how many were left out."""
+    left_out = _ration.take((event, *kind))
+    if left_out is not None:
+        more = {"left_out_before": left_out} if left_out else {}
+        getattr(logger(), level)(event, **fields, **more)
+
+
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not issubclass(kind, KeyboardInterrupt):
         logger().critical("uncaught exception", exc_info=(kind, error, trace))
@@ -186,6 +198,8 @@ class Counters:
         self.aborts = self._counter("mpc_aborts", "Aborted sessions by error code", ["code"])
         self.rounds = self._counter("mpc_rounds", "Rounds of communication with the other parties")
         self.sent_bytes = self._counter("mpc_sent_bytes", "Payload bytes sent to the other parties")
+        self.certificate_days = self._gauge("mpc_certificate_days_left", "Days until this process's certificate ends")
+        self.disk_ok = self._gauge("mpc_disk_ok", "1 while the data folder and the ledger can be written")
         self.dealt_bytes = self._counter("mpc_dealt_bytes", "Correlation bytes sent (provider) or received (party)")
 
     def count_abort(self, code: str) -> None:
@@ -209,6 +223,9 @@ class Counters:
             thread.join()
 
         return stop
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)
 
     def _counter(self, name: str, text: str, labels: list[str] | None = None) -> Counter:
         return Counter(name, text, labels or [], registry=self.registry)

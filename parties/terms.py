@@ -7,6 +7,7 @@ same id has agreed to the same terms.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpc.compiler.plan import FIELD
@@ -59,4 +60,9 @@ class Terms:
     @property
     def roster_digest(self) -> bytes:
         """What peers compare in their first frame."""
-        return digest("mpc/v1/roster", self.provider, *self.parties)
+        return roster_digest(self.provider, self.parties)
+
+
+def roster_digest(provider: str, parties: Sequence[str]) -> bytes:
+    """The provider and the parties in their order, 32 bytes: equal in every config of a cluster."""
+    return digest("mpc/v1/roster", provider, *parties)

@@ -20,6 +20,7 @@ from parties.cli.options import FOLDER, JSON
 from parties.config import ClusterConfig, Peer, load
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.probe import probe
+from parties.terms import roster_digest
 from parties.transport import PROTOCOL, connect, from_rpc
 
 _CLOCK_SKEW = 30.0
@@ -89,6 +90,7 @@ def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role
     except MpcError as error:
         yield Finding(f"{peer.name} answers", False, error.what, error.remedy or f"mpc logs {peer.name}")
         return
+    yield from _wellbeing(config, peer.name, role, reply)
     same = reply.protocol == PROTOCOL
     fix = "" if same else "install the same version everywhere"
     yield Finding(
@@ -108,6 +110,27 @@ def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role
         )
         found = seconds(other.round_trip_seconds) if other.reachable else other.problem
         yield Finding(f"{peer.name} -> {other.name}", other.reachable, found, fix)
+
+
+def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.DescribeReply) -> Iterator[Finding]:
+    """Disk, certificate, and whether it means the same cluster as the file at hand."""
+    fix = "free space on its disk, or mend it; it serves again by itself" if reply.problem else ""
+    yield Finding(f"{name} disk", not reply.problem, reply.problem or "can be written", fix)
+    days = reply.certificate_days
+    fix = "" if days > _RENEW_DAYS else f"issue another certificate for {name}, and restart it"
+    yield Finding(f"{name} certificate", days > 0, f"{days:.0f} days left", fix)
+    names = [party.name for party in config.parties]
+    if role == "party":
+        same = reply.roster_digest == roster_digest(config.provider.name, names)
+        fix = (
+            "" if same else f"name the same provider and parties, in the same order, in its config: {', '.join(names)}"
+        )
+        yield Finding(f"{name} roster", same, "as in this file" if same else "another one than in this file", fix)
+        return
+    missing = [party for party in names if party not in reply.deals_to]
+    fix = f"add {', '.join(missing)} to 'parties' in its config, and restart it" if missing else ""
+    found = f"does not deal to {', '.join(missing)}" if missing else "deals to all of them"
+    yield Finding(f"{name} parties", not missing, found, fix)
 
 
 def _stock(name: str, reply: party_pb2.DescribeReply) -> Finding:

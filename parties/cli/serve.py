@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from parties import native
 from parties.config import PartyConfig, ProviderConfig, load
 
 _CONFIG = click.option(
@@ -31,6 +32,7 @@ def party() -> None:
 @_LEVEL
 def serve_party(config: Path, listen: str | None, log_level: str | None) -> None:
     """Serve as one party until SIGTERM or ctrl-C."""
+    native.trace_handshakes()  # before gRPC is imported
     from parties.daemon import run_party
 
     run_party(load(PartyConfig, config, _overrides(listen, log_level)))
@@ -47,6 +49,7 @@ def provider() -> None:
 @_LEVEL
 def serve_provider(config: Path, listen: str | None, log_level: str | None) -> None:
     """Serve as the crypto-provider until SIGTERM or ctrl-C."""
+    native.trace_handshakes()  # before gRPC is imported
     from parties.daemon import run_provider
 
     run_provider(load(ProviderConfig, config, _overrides(listen, log_level)))

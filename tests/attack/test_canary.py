@@ -118,6 +118,9 @@ def test_an_honest_session_and_everything_that_can_go_wrong(
         said.append(metrics(cluster))
     said.append(written.getvalue())
     assert '"process": "test"' in said[-1] and "unexpected error" in said[-1]
+    assert all(
+        f'"event": "{event}"' in said[-1] for event in ("run ended", "dealt", "a call failed", "session aborted")
+    )
     for needle in secrets:
         assert not any(needle in text for text in said), needle
 

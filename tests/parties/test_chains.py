@@ -15,9 +15,10 @@ from parties import certificates, pem
 from parties.certificates import Identity, issue, make_ca, revoke, sign, verify
 from parties.config import ClusterConfig, TlsConfig, load
 from parties.revocation import Revocations
-from parties.trust import is_loopback
+from parties.trust import DEVELOPMENT_CA, is_loopback
 from tests.support.authority import Issuer
 from tests.support.parties import InProcess, data, tiny_answer
+from tests.support.parties_commands import mpc_here as mpc
 
 
 def leaf_of(tls: TlsConfig) -> x509.Certificate:
@@ -201,3 +202,20 @@ def test_revoking_and_issuing_again(tmp_path: Path) -> None:
 )
 def test_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    """A CA, two certificates, one taken back; names that are hosts, and the development CA's name, are refused."""
+    ca = tmp_path / "ca"
+    assert mpc("cert", "ca", ca, "--name", DEVELOPMENT_CA).returncode == 2
+    assert mpc("cert", "ca", ca).returncode == 0
+    assert mpc("cert", "issue", "party-0", "--ca", ca, "-o", tmp_path / "a", "--host", "a.example").returncode == 0
+    done = mpc("cert", "issue", "mallory", "--ca", ca, "-o", tmp_path / "m", "--host", "party-0")
+    assert done.returncode == 3 and "is the name of a certificate" in done.stderr and "fix:" in done.stderr
+    assert not (tmp_path / "m" / "certificate.pem").exists()
+    done = mpc("cert", "revoke", "party-0", "--ca", ca)
+    assert done.returncode == 0 and done.stdout.strip() == str(ca / "crl.pem")
+    files = {name: tmp_path / "a" / f"{name}.pem" for name in ("ca", "certificate", "key")}
+    tls = TlsConfig(**files, crl=ca / "crl.pem")
+    assert "was revoked" in refused(tls, "party-0")
+    assert mpc("cert", "revoke", "nobody", "--ca", ca).returncode == 3

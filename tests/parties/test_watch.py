@@ -1,0 +1,240 @@
+"""A daemon's own health: its disk, its certificate, its folder, hang-ups."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import sys
+import threading
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from mpc.errors import ConfigError
+from parties import daemon, launcher, lock, telemetry, watch
+from parties.certificates import Identity
+from parties.cli.doctor import examine
+from parties.config import Endpoint, ProviderConfig, dump_toml
+from parties.ledger import Ledger
+from parties.provider import ProviderService
+from parties.telemetry import Counters
+from parties.transport import connect
+from parties.watch import Watch
+from tests.support.authority import Issuer
+from tests.support.effort import patient
+from tests.support.parties import COORDINATOR, InProcess, eventually, free_ports
+from tests.support.parties_commands import mpc_here as mpc
+
+pytestmark = pytest.mark.timeout(90)
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What this process logs."""
+    stream, hook = io.StringIO(), sys.excepthook
+    telemetry.configure("test", "info", stream)
+    yield stream
+    sys.excepthook = hook
+    telemetry.structlog.reset_defaults()
+
+
+def events(log: io.StringIO) -> list[dict]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Identity:
+    return Identity.load(Issuer.root().leaf("provider", tmp_path / "provider", days=400))
+
+
+def test_a_disk_that_is_full_and_empty_again(
+    tmp_path: Path, identity: Identity, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time, counters = [0.0], Counters()
+    watched = Watch(tmp_path, identity, counters, clock=lambda: time[0])
+    watched.tick()
+    assert watched.problem == "" and list(tmp_path.glob(".disk*")) == []
+    monkeypatch.setattr(watch.shutil, "disk_usage", lambda _: Usage(1 << 40, 1 << 40, 4096))
+    watched.tick()
+    assert watched.problem == ""  # looked a moment ago
+    time[0] += 6
+    watched.tick()
+    assert watched.problem == "its disk is full" and counters.disk_ok._value.get() == 0
+    monkeypatch.undo()
+    time[0] += 6
+    watched.tick()
+    assert watched.problem == "" and counters.disk_ok._value.get() == 1
+    assert [entry["event"] for entry in events(log)] == ["not serving", "serving again"]
+
+
+def test_a_disk_that_takes_no_write(tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quota, a read-only mount, a failing disk: seen by writing, and no path is told."""
+    time = [0.0]
+    watched = Watch(tmp_path, identity, Counters(), clock=lambda: time[0])
+
+    def full(_: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(watch.os, "fsync", full)
+    watched.tick()
+    assert "quota" in watched.problem.lower() and str(tmp_path) not in watched.problem
+    monkeypatch.undo()
+    time[0] += 6
+    watched.tick()
+    assert watched.problem == ""
+
+
+def test_a_ledger_that_cannot_be_written(tmp_path: Path, identity: Identity) -> None:
+    time = [0.0]
+    with Ledger.open(tmp_path / "data") as ledger:
+        watched = Watch(tmp_path / "data", identity, Counters(), ledger.check_writable, clock=lambda: time[0])
+        epoch = ledger.epoch
+        watched.tick()
+        assert watched.problem == "" and ledger.epoch == epoch
+        ledger._connection.execute("PRAGMA query_only = ON")
+        time[0] += 61
+        watched.tick()
+        assert watched.problem == "its ledger cannot be written"
+        ledger._connection.execute("PRAGMA query_only = OFF")
+        time[0] += 6
+        watched.tick()
+        assert watched.problem == ""
+        ledger.open_session(bytes(range(32)), bytes(32), "coordinator")  # and it is as usable as before
+
+
+def test_a_certificate_that_ends_soon(tmp_path: Path, log: io.StringIO) -> None:
+    """From thirty days on, once a day; the number is a metric, too."""
+    root, time = Issuer.root(), [0.0]
+    for days, expected in ((31, 0), (29, 2), (3, 2)):
+        log.truncate(0), log.seek(0)
+        counters = Counters()
+        identity = Identity.load(root.leaf("party-0", tmp_path / str(days), days=days))
+        watched = Watch(tmp_path, identity, counters, clock=lambda: time[0])
+        for _ in range(48):
+            watched.tick()
+            time[0] += 3600
+        spoken = [entry for entry in events(log) if entry["event"] == "the certificate ends soon"]
+        assert len(spoken) == expected
+        assert all(days - 1 < entry["days_left"] <= days for entry in spoken)
+        [sample] = [s for m in counters.registry.collect() for s in m.samples if s.name == "mpc_certificate_days_left"]
+        assert days - 1 < sample.value <= days
+
+
+def test_two_providers_on_one_folder(tmp_path: Path) -> None:
+    tls = Issuer.root().leaf("provider", tmp_path / "provider")
+    config = ProviderConfig(
+        name="provider",
+        listen=Endpoint(f"127.0.0.1:{free_ports(1)[0]}"),
+        data_dir=tmp_path / "data",
+        tls=tls,
+        parties=("party-0", "party-1"),
+    )
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "provider.toml"
+    path.write_text(dump_toml(config))
+    held = lock.take(tmp_path / "data")
+    try:
+        done = mpc("provider", "serve", "--config", path)
+        assert done.returncode == 3
+        assert "is in use by another process" in done.stderr and str(os.getpid()) in done.stderr
+        with pytest.raises(ConfigError, match="in use"):
+            lock.take(tmp_path / "data")
+    finally:
+        os.close(held)
+    os.close(lock.take(tmp_path / "data"))
+
+
+def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
+    tmp_path: Path, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon's own loop: health, `Describe` and log follow the disk, both ways; SIGHUP changes nothing."""
+    root = Issuer.root()
+    tls, client = root.leaf("provider", tmp_path / "provider"), Identity.load(root.leaf("client", tmp_path / "client"))
+    address = Endpoint(f"127.0.0.1:{free_ports(1)[0]}")
+    config = ProviderConfig(name="provider", listen=address, data_dir=tmp_path, tls=tls, parties=("party-0", "party-1"))
+    identity, life, counters, broken = Identity.load(tls), daemon._Life(), Counters(), threading.Event()
+
+    def writable() -> None:
+        if broken.is_set():
+            raise ConfigError("the ledger in /srv/data cannot be used")
+
+    monkeypatch.setattr(watch, "_ROOM_EVERY", 0.0)
+    monkeypatch.setattr(watch, "_WRITE_EVERY", 0.0)
+    monkeypatch.setattr(daemon, "_TICK", 0.02)
+    monkeypatch.setattr(daemon.warmup, "warm_up", lambda: None)
+    monkeypatch.setattr(launcher, "announce_ready", lambda _: None)
+    service = ProviderService(config, identity, counters)
+    seen: list[object] = []
+
+    def healthy(stub: health_pb2_grpc.HealthStub) -> bool | None:
+        try:
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=patient(10))
+            return reply.status == health_pb2.HealthCheckResponse.SERVING
+        except grpc.RpcError:
+            return None
+
+    def drive() -> None:
+        try:
+            with closing(connect(client, "provider", address)) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                seen.append(eventually(lambda: healthy(stub) is True))
+                broken.set()
+                seen.append(eventually(lambda: healthy(stub) is False))
+                seen.append(service.problem)
+                broken.clear()
+                seen.append(eventually(lambda: healthy(stub) is True))
+                os.kill(os.getpid(), signal.SIGHUP)
+                seen.append(eventually(lambda: "SIGHUP" in log.getvalue()))
+                seen.append(healthy(stub))
+        finally:
+            life.stop.set()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    driver = threading.Thread(target=drive)
+    driver.start()
+    try:
+        watched = Watch(tmp_path, identity, counters, writable)
+        daemon._serve(
+            config, identity, service, service.register, service.desks, life, watched, lambda: None, lambda: None
+        )
+    finally:
+        driver.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert seen == [True, True, "its ledger cannot be written", True, True, True]
+    said = [entry["event"] for entry in events(log)]
+    assert said.index("serving") < said.index("not serving") < said.index("serving again") < said.index("stopped")
+
+
+def test_doctor_finds_what_is_wrong_with_others(tmp_path: Path) -> None:
+    """Rosters that differ, a provider that does not know a party, a full disk, a certificate that ends soon."""
+    with InProcess(tmp_path, 3) as cluster:
+        config = cluster.client().config
+        fine = {finding.check: finding for finding in examine(config)}
+        for check in ("party-1 roster", "provider parties", "party-2 disk", "provider disk", "party-0 certificate"):
+            assert fine[check].ok and not fine[check].fix, fine[check]
+        cluster.nodes[1].roster = ("party-1", "party-0", "party-2")
+        cluster.nodes[2].problem = "its disk is full"
+        provider = cluster.provider._config
+        cluster.provider._config = provider.model_copy(update={"parties": ("party-0", "party-1")})
+        object.__setattr__(
+            cluster.nodes[0].identity, "not_after", cluster.identity(COORDINATOR).not_after.replace(year=2000)
+        )
+        found = {finding.check: finding for finding in examine(config)}
+        for check, said in {
+            "party-1 roster": "another one",
+            "provider parties": "does not deal to party-2",
+            "party-2 disk": "its disk is full",
+            "party-0 certificate": "days left",
+        }.items():
+            assert not found[check].ok and said in found[check].found and found[check].fix, found[check]
+        assert found["party-0 roster"].ok and found["provider disk"].ok
