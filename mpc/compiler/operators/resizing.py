@@ -16,9 +16,17 @@ if TYPE_CHECKING:
 
     from mpc.compiler.onnx_import import Importer
 
+_TIE = 1e-6
+"""How close to halfway between two elements a place counts as halfway, as onnxruntime has it."""
+
+
+def _halfway(v: np.ndarray) -> np.ndarray:
+    return np.asarray(np.abs(v - np.floor(v) - 0.5) < _TIE)
+
+
 _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "round_prefer_floor": lambda v: np.ceil(v - 0.5),
-    "round_prefer_ceil": lambda v: np.floor(v + 0.5),
+    "round_prefer_floor": lambda v: np.where(_halfway(v), np.floor(v), np.floor(v + 0.5)),
+    "round_prefer_ceil": lambda v: np.where(_halfway(v), np.ceil(v), np.floor(v + 0.5)),
     "floor": np.floor,
     "ceil": np.ceil,
 }
@@ -42,11 +50,13 @@ def resize(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         if (sizes and sizes[place] == shape[axis]) or (not sizes and scales[place] == 1.0):
             continue
         before = state.size(shape, axis, "resizing")
-        after = sizes[place] if sizes else int(before * scales[place])
-        factor = after / before if sizes else scales[place]
+        after = sizes[place] if sizes else int(np.float32(before) * np.float32(scales[place]))
+        if after == before:  # whatever the scale, nothing moves
+            continue
+        factor = np.float32(after) / np.float32(before) if sizes else np.float32(scales[place])
         places = _places(state, settings, before, after, factor)
         if mode == "nearest":
-            current = state.take(current, axis, _nearest(state, settings, places, before))
+            current = state.take(current, axis, _nearest(state, settings, places, before, bool(factor < 1)))
         else:
             current = _linear(state, current, axis, places, before)
     state.reshape(current, state.shapes[current], node.output[0])
@@ -65,32 +75,68 @@ def _wanted(state: Importer, node: onnx.NodeProto, settings: Settings) -> tuple[
     return [], [BATCH if entry == Rows() else state.whole(entry, "the sizes") for entry in sizes.reshape(-1).tolist()]
 
 
-def _places(state: Importer, settings: Settings, before: int, after: int, factor: float) -> np.ndarray:
-    """Where on the input's axis each element of the result lies."""
+def _places(state: Importer, settings: Settings, before: int, after: int, factor: np.float32) -> np.ndarray:
+    """Where on the input's axis each element of the result lies, in onnxruntime's precision: a last digit decides."""
     default = b"half_pixel" if state.opset >= 11 else b"asymmetric"
     mode = settings.get("coordinate_transformation_mode", default).decode()
-    x = np.arange(after, dtype=np.float64)
-    length = factor * before
-    half = (x + 0.5) / factor - 0.5
-    places = {
-        "half_pixel": half,
-        "half_pixel_symmetric": before / 2 * (1 - after / length) + half,
-        "pytorch_half_pixel": half if after > 1 else np.zeros_like(x),
-        "asymmetric": x / factor,
-        "align_corners": x * (before - 1) / (length - 1) if length > 1 else np.zeros_like(x),
-    }
-    if mode not in places:
-        raise state.origin.refuse(f"the coordinates {mode}", attribute="coordinate_transformation_mode")
-    return places[mode]
+    handler = _COORDINATES.get(mode)
+    if handler is None or (mode == "tf_half_pixel_for_nn" and settings.get("mode", b"nearest") != b"nearest"):
+        known = ", ".join(_COORDINATES)
+        raise state.origin.refuse(
+            f"the coordinates {mode}",
+            attribute="coordinate_transformation_mode",
+            remedy=f"export it with one of {known} (the last for the mode nearest only)",
+        )
+    return handler(np.arange(after, dtype=np.float32), factor, np.float32(after), np.float32(before))
 
 
-def _nearest(state: Importer, settings: Settings, places: np.ndarray, before: int) -> list[int]:
-    """Which element each place is nearest to."""
-    default = b"round_prefer_floor" if state.opset >= 11 else b"floor"
+def _half_pixel(x: np.ndarray, scale: np.float32, after: np.float32, before: np.float32) -> np.ndarray:
+    return (x + _HALF) / scale - _HALF
+
+
+def _symmetric(x: np.ndarray, scale: np.float32, after: np.float32, before: np.float32) -> np.ndarray:
+    """Half pixels around the middle: the middle in single precision, the rest in double."""
+    offset = before / np.float32(2) * (np.float32(1) - after / (scale * before))
+    return (np.float64(offset) + (x.astype(np.float64) + 0.5) / np.float64(scale) - 0.5).astype(np.float32)
+
+
+def _pytorch(x: np.ndarray, scale: np.float32, after: np.float32, before: np.float32) -> np.ndarray:
+    return _half_pixel(x, scale, after, before) if after > 1 else np.zeros_like(x)
+
+
+def _asymmetric(x: np.ndarray, scale: np.float32, after: np.float32, before: np.float32) -> np.ndarray:
+    return x / scale
+
+
+def _corners(x: np.ndarray, scale: np.float32, after: np.float32, before: np.float32) -> np.ndarray:
+    return x * (before - np.float32(1)) / (after - np.float32(1)) if after > 1 else np.zeros_like(x)
+
+
+def _pixels(x: np.ndarray, scale: np.float32, after: np.float32, before: np.float32) -> np.ndarray:
+    return (x + _HALF) / scale
+
+
+_HALF = np.float32(0.5)
+_COORDINATES: dict[str, Callable[[np.ndarray, np.float32, np.float32, np.float32], np.ndarray]] = {
+    "half_pixel": _half_pixel,
+    "half_pixel_symmetric": _symmetric,
+    "pytorch_half_pixel": _pytorch,
+    "asymmetric": _asymmetric,
+    "align_corners": _corners,
+    "tf_half_pixel_for_nn": _pixels,
+}
+
+
+def _nearest(state: Importer, settings: Settings, places: np.ndarray, before: int, shrinks: bool) -> list[int]:
+    """Which element each place is nearest to; before opset 11 the one ahead of it if the axis shrinks."""
+    default = b"round_prefer_floor" if state.opset >= 11 else b"ceil" if shrinks else b"floor"
     rounding = settings.get("nearest_mode", default).decode()
     if rounding not in _ROUNDINGS:
-        raise state.origin.refuse(f"the rounding {rounding}", attribute="nearest_mode")
-    chosen: list[int] = np.clip(_ROUNDINGS[rounding](places), 0, before - 1).astype(int).tolist()
+        raise state.origin.refuse(
+            f"the rounding {rounding}", attribute="nearest_mode", remedy=f"use one of {', '.join(_ROUNDINGS)}"
+        )
+    rounded = _ROUNDINGS[rounding](places.astype(np.float64))
+    chosen: list[int] = np.clip(rounded, 0, before - 1).astype(int).tolist()
     return chosen
 
 
