@@ -19,7 +19,7 @@ from mpc.wires import BATCH, Dimension, broadcast
 FIX_BATCH = "fix the batch size: --shape INPUT=1,..., in Python shapes={...}, or export the model with it"
 MAX_ELEMENTS = 1 << 26
 MAX_INDICES = 1 << 20
-_KEEP_INTEGERS = MOVES | {"relu", "maximum", "multiply", "total", "round"}
+_KEEP_INTEGERS = MOVES | {"relu", "maximum", "multiply", "total", "round", "fit"}
 
 
 class Emitter:

@@ -6,6 +6,7 @@ A refusal names node, operator and attribute.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -21,7 +22,7 @@ from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
 from mpc.compiler.onnx_load import OLDEST_OPSET, Source, load_model
 from mpc.compiler.operators import HANDLERS, joined
-from mpc.compiler.operators.facts import Fact, Natural
+from mpc.compiler.operators.facts import Fact, Natural, Truncated
 from mpc.compiler.operators.labels import as_number
 from mpc.compiler.sizes import Rows
 from mpc.errors import ModelError
@@ -48,6 +49,16 @@ _WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (
 """The range of a type that has a small one; others are declared, or take the default."""
 _LISTED = ", ".join(_INPUT_TYPES)
 _TO_SCORES = ("Add", "Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_WRAPPING = frozenset(
+    {"Add", "Cast", "CastLike", "CumSum", "Einsum", "Gemm", "MatMul", "Mul", "Neg", "Pow", "ReduceL1", "ReduceProd",
+     "ReduceSum", "ReduceSumSquare", "Sub", "Sum"}
+)  # fmt: skip
+"""What may leave an integer type, upon which onnxruntime wraps around."""
+_ENDS = {
+    f"{sign}int{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    for bits in (8, 16, 32, 64)
+    for sign in ("", "u")
+}
 _MOST_SCALED = 64.0
 """Minus infinity, as a softmax knows it, stays that if it is divided by so much."""
 
@@ -331,9 +342,33 @@ class Importer(Emitter):
         settings = attributes(node)
         self._require_text(settings)
         (joined.lift if self.joined.keys() & set(node.input) else handler)(self, node, settings)
+        if node.op_type in _WRAPPING:
+            for name in node.output:
+                self._require_fit(name)
         for name in node.output:
             if name and name not in self.shapes and name not in self.constants and name in self._needed:
                 raise self.origin.refuse(f"its output {name!r} is not supported")
+
+    def _require_fit(self, name: str) -> None:
+        """A value wraps around where it leaves its integer type: bounds have to show that it does not."""
+        ends = _ENDS.get(self._inferred.get(name, ""))
+        place = next((i for i in reversed(range(len(self.nodes))) if self.nodes[i].writes == name), None)
+        if ends is None or place is None or name in self.decoded or isinstance(self.facts.get(name), Truncated):
+            return
+        inner = self.fresh()
+        self.shapes[inner] = self.shapes[name]
+        self.nodes[place] = replace(self.nodes[place], writes=inner)
+        if name in self.integral:
+            self.integral.add(inner)
+        self.emit("fit", (inner,), name, self.shapes[name], ends=ends, type=self._inferred[name])
+
+    def opposite_fits(self, name: str, x: str) -> str:
+        """x, whose opposite is of the integer type of another value too, or refused."""
+        kind = self._inferred.get(name, "")
+        if kind not in _ENDS:
+            return x
+        low, high = _ENDS[kind]
+        return self.emit("fit", (x,), None, self.shapes[x], ends=(max(low, -high), high), type=kind)
 
     def inline(self, graph: onnx.GraphProto, names: Sequence[str]) -> None:
         """The nodes of a subgraph, as if they were the model's own; its outputs get these names."""

@@ -147,7 +147,8 @@ def sum_of_many(state: Importer, node: onnx.NodeProto, settings: Settings) -> No
 
 @handles("Abs")
 def absolute(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    magnitude(state, state.value(node.input[0]), node.output[0])
+    x = state.value(node.input[0])
+    magnitude(state, state.opposite_fits(node.output[0], x), node.output[0])
 
 
 def magnitude(state: Importer, x: str, out: str | None = None) -> str:

@@ -170,3 +170,15 @@ def round_(state: Lowering, node: Node) -> Value:
     stored = state.stored(offset, rounded.scale)
     xs = (rounded.wire.name,)
     return state.add("combine", node.shape, rounded.scale, interval, xs=xs, factors=(1,), stored=stored)
+
+
+def fit(state: Lowering, node: Node) -> Value:
+    """The value itself, refused where its bounds leave its integer type: there onnxruntime wraps around."""
+    x, (low, high) = state.values[node.reads[0]], node.attributes["ends"]
+    least, most = x.reals
+    if least < low - 0.5 or most > high + 0.5:
+        raise node.origin.refuse(
+            f"its result can lie between {least:.6g} and {most:.6g}, and {node.attributes['type']} wraps around there",
+            remedy="cast its operands to a wider type (int64, float32) before, or declare a smaller range of the input",
+        )
+    return x
