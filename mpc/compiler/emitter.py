@@ -19,6 +19,9 @@ from mpc.wires import BATCH, Dimension, broadcast
 FIX_BATCH = "fix the batch size: --shape INPUT=1,..., in Python shapes={...}, or export the model with it"
 MAX_ELEMENTS = 1 << 26
 MAX_INDICES = 1 << 20
+MOST_TERMS = 64
+"""Operands of one gate that adds up."""
+_MOST_JOINED = 1024
 _KEEP_INTEGERS = MOVES | {"relu", "maximum", "multiply", "total", "round", "fit"}
 
 
@@ -108,7 +111,11 @@ class Emitter:
         constant: float = 0.0,
         **known: Any,
     ) -> str:
-        """sum_i factors[i] reads[i] + constant; factors and constant are public."""
+        """sum_i factors[i] reads[i] + constant; factors and constant are public.  Of very many, a sum of sums."""
+        if len(reads) > MOST_TERMS:
+            parts = range(0, len(reads), MOST_TERMS)
+            sums = [self.sum(reads[i : i + MOST_TERMS], factors[i : i + MOST_TERMS]) for i in parts]
+            return self.sum(sums, [1.0] * len(sums), out, constant, **known)
         name = self.emit(
             "sum", tuple(reads), out, self.joint(*reads), factors=tuple(factors), constant=constant, **known
         )
@@ -233,6 +240,9 @@ class Emitter:
         return self.emit("take", (x,), out, (*shape[:axis], len(chosen), *shape[axis + 1 :]), axis=axis, indices=chosen)
 
     def concat(self, reads: Sequence[str], axis: int, out: str | None = None) -> str:
+        if len(reads) > _MOST_JOINED:
+            parts = range(0, len(reads), _MOST_JOINED)
+            return self.concat([self.concat(reads[i : i + _MOST_JOINED], axis) for i in parts], axis, out)
         shapes = [self.shapes[name] for name in reads]
         if len({s[:axis] + s[axis + 1 :] for s in shapes}) != 1 or len({len(s) for s in shapes}) != 1:
             raise self.origin.refuse(f"shapes {', '.join(map(str, shapes))} do not join along axis {axis}")

@@ -98,6 +98,7 @@ _OPERATORS: dict[str, Callable[..., Reals]] = {
     "columns": lambda node, shape, x: np.broadcast_to(x * node["weight"] + node["bias"], shape),
     "constant": lambda node, shape: np.broadcast_to(node["weight"], shape),
     "round": lambda node, shape, x: x,
+    "lowest": lambda node, shape, x: np.where(node["where"], x.min(), x),
     "fit": lambda node, shape, x: x,
     "relu": lambda node, shape, x: np.maximum(x, 0),
     "step": lambda node, shape, x: (x[..., None] >= np.array(node["levels"])).astype(np.float64),

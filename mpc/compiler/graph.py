@@ -58,8 +58,10 @@ class Node:
         constant    weight: the same for every row, secret; reads nothing
         columns     weight, powers of two, and bias, which vary along one axis at most: x weight + bias, public
         round       to `fraction` fractional bits, about 16 if not given, if there are more;
-                    apart: then element i of the last axis counts i times as many units more
+                    apart: then element i of the last axis counts i times as many units more,
+                    if anything was rounded off, or `always`
         fit         ends, type: x itself, an integer that has to stay between them, else it is refused
+        lowest      where, of its static shape: there the least number that x can be, elsewhere x, which is zero there
         relu
         step        levels: [x >= level], one more axis; bits: compared on so many at most, else on about
                     `fraction` (20) fractional ones

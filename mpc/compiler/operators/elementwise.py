@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpc.compiler.emitter import MOST_TERMS
 from mpc.compiler.operators import deviations
 from mpc.compiler.operators.facts import Beyond, Exp, OnePlusExp, Root, Softplus, Square, Top, Truncated
 from mpc.compiler.operators.registry import Settings, handles
@@ -142,6 +143,9 @@ def negate(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 def sum_of_many(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     values = [state.value(name) for name in node.input]
     factor = 1.0 / len(values) if node.op_type == "Mean" else 1.0
+    if node.op_type == "Mean" and len(values) > MOST_TERMS:
+        state.sum((state.sum(values, [1.0] * len(values)),), (factor,), node.output[0])
+        return
     state.sum(values, [factor] * len(values), node.output[0])
 
 
@@ -257,13 +261,13 @@ def power(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 def _power(state: Importer, x: str, exponent: float, out: str) -> None:
-    named = {-1.0: "reciprocal", 0.5: "sqrt"}
+    named: dict[float, str] = {-1.0: "reciprocal", 0.5: "sqrt"}
     if exponent == 1.0:
         state.reshape(x, state.shapes[x], out)
     elif exponent == -0.5:
         deviations.inverse_root(state, x, out)
     elif exponent in named:
-        state.function(named[exponent], x, out)
+        state.function(named[exponent], x, out, **({"known": (0.0, np.inf)} if exponent > 0 else {}))
     elif exponent.is_integer() and 1 < abs(exponent) <= _LONGEST_POWER:
         if exponent < 0:
             x = state.function("reciprocal", x)
@@ -291,7 +295,8 @@ def function(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if node.op_type == "Reciprocal":
         inverse(state, x, out)
         return
-    state.function(node.op_type.lower(), x, out)
+    known = {"known": (0.0, np.inf)} if node.op_type == "Sqrt" else {}
+    state.function(node.op_type.lower(), x, out, **known)
     if node.op_type in ("Exp", "Sqrt"):
         state.facts[out] = Exp(x) if node.op_type == "Exp" else Root(x)
 

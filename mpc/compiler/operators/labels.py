@@ -25,7 +25,7 @@ ML = "ai.onnx.ml"
 Label = int | str
 Labels = tuple[Label, ...]
 _MOST_LEVELS = 64
-_MOST_CATEGORIES = 1 << 12
+_MOST_CATEGORIES = 1 << 16
 _LARGEST_WHOLE = 1 << 30
 
 
@@ -66,7 +66,10 @@ def as_number(state: Importer, name: str) -> None:
 def one_hot(state: Importer, x: str, categories: Sequence[float]) -> str:
     """One more axis: is x this category?  Each is a window of two neighbouring levels."""
     if not 1 <= len(categories) <= _MOST_CATEGORIES:
-        raise state.origin.refuse(f"{len(categories)} categories; 1 to {_MOST_CATEGORIES} are possible")
+        raise state.origin.refuse(
+            f"{len(categories)} categories; 1 to {_MOST_CATEGORIES} are possible",
+            remedy="split the table; of an index, declare a range from 0 (--range NAME=0:LAST), which halves them",
+        )
     if len(set(categories)) != len(categories):
         raise state.origin.refuse("a category is there twice")
     windows = [_window(state, x, float(value)) for value in categories]

@@ -9,6 +9,7 @@ import numpy as np
 
 from mpc.compiler.operators.elementwise import between, magnitude
 from mpc.compiler.operators.facts import Mean, Ordered, Place, Square, Top
+from mpc.compiler.operators.labels import one_hot
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
     from mpc.compiler.onnx_import import Importer
 
-_MOST_RANKED = 64
+_MOST_RANKED = 256
+_MOST_PLACES = 128
+_GROUP = 16
 _MOST_FACTORS = 64
 _MOST_SUMMED = 512
 _RANKED_FRACTION = 28
@@ -220,10 +223,33 @@ def argmax_of(state: Importer, x: str, last: bool = False) -> str:
     shape = state.shapes[x]
     if state.size(shape, -1, "a maximum") == 1:
         raise state.origin.refuse("the largest of one element")
+    number = int(shape[-1])
+    if number > _MOST_PLACES:
+        return _place_of_many(state, x, number, last=last)
     name = state.emit("argmax", (x,), None, (*shape[:-1], 1), last=last)
     state.integral.add(name)
     state.facts[name] = Place()
     return name
+
+
+def _place_of_many(state: Importer, x: str, number: int, *, last: bool) -> str:
+    """The place within the group of the largest maximum, which a one-hot place of that group chooses."""
+    lead, axis = state.shapes[x][:-1], len(state.shapes[x]) - 1
+    groups = -(-number // _GROUP)
+    order = [min(i, number - 1) for i in range(groups * _GROUP)]  # the last one again is never the first of equals
+    order = [number - 1 - i for i in order] if last else order
+    grouped = state.reshape(state.take(x, axis, order), (*lead, groups, _GROUP))
+    local = state.reshape(argmax_of(state, grouped), (*lead, groups))
+    top = state.reshape(state.maximum(grouped), (*lead, groups))
+    apart = state.emit("round", (top,), None, state.shapes[top], fraction=_RANKED_FRACTION, apart=-1, always=True)
+    group = argmax_of(state, apart)
+    hot = state.reshape(one_hot(state, group, range(groups)), (*lead, groups))
+    chosen = state.total(state.multiply(hot, local), (axis,), known=(0.0, float(_GROUP - 1)))
+    place = state.sum((group, chosen), (float(_GROUP), 1.0))
+    place = state.sum((place,), (-1.0,), None, float(number - 1)) if last else place
+    state.integral.add(place)
+    state.facts[place] = Place()
+    return place
 
 
 @handles("TopK")
@@ -241,7 +267,10 @@ def top_k(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     keys, _ = state.last(compared(state, x, axis), [axis])
     n = state.size(state.shapes[moved], -1, "a ranking")
     if not 1 <= k <= n or n > _MOST_RANKED or n == 1:
-        raise state.origin.refuse(f"the {k} largest of {n}; 2 to {_MOST_RANKED} elements can be ranked")
+        raise state.origin.refuse(
+            f"the {k} largest of {n}; 2 to {_MOST_RANKED} elements can be ranked",
+            remedy="rank fewer: keep fewer points or scores, or reveal the scores and rank them outside the model",
+        )
     rounded = state.emit("round", (moved,), None, state.shapes[moved])
     chosen = _one_hot(state, _ranks(state, _apart(state, keys, sign), n, sign), n, k)
     lead = state.shapes[moved][:-1]

@@ -27,6 +27,10 @@ _CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
 """They can ask which whole number a real is cut to."""
 
 
+_LEAST = -1e30
+_MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
+
+
 @handles("Identity", "Dropout")
 def identity(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     training = state.optional(node, 2, "training_mode")
@@ -247,10 +251,23 @@ def pad(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
             current = state.take(current, axis, indices)
             along = np.array([i >= 0 for i in indices], dtype=np.float64)
             inside = inside * along.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    if mode == "constant" and value and not inside.all():
+    if mode == "constant" and value < _LEAST and not inside.all():
+        _padded_for_maxima(state, current, np.asarray(inside) == 0, node.output[0])
+    elif mode == "constant" and value and not inside.all():
         state.scale(current, 1.0, np.where(inside, 0.0, value), node.output[0])
     else:
         state.reshape(current, state.shapes[current], node.output[0])
+
+
+def _padded_for_maxima(state: Importer, x: str, outside: np.ndarray, out: str) -> None:
+    """Padding below all numbers: where only maxima read it, the least that the value can be does as well."""
+    if not state.only_feeds(out, _MAXIMA):
+        raise state.origin.refuse(
+            "it pads with minus infinity, or as good as that, which fixed point does not have",
+            attribute="value",
+            remedy=f"pad with a number that is just below the data, or read it by {', '.join(sorted(_MAXIMA))} only",
+        )
+    state.emit("lowest", (x,), out, state.shapes[x], where=outside)
 
 
 def _padded(size: int, before: int, after: int, mode: str) -> list[int]:

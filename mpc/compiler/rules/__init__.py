@@ -87,6 +87,7 @@ _RULES: dict[str, Rule] = {
     "take": maps.take,
     "columns": maps.columns,
     "round": maps.round_,
+    "lowest": maps.lowest,
     "fit": maps.fit,
     "relu": comparisons.relu,
     "step": comparisons.step,

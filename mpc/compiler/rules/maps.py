@@ -163,7 +163,7 @@ def round_(state: Lowering, node: Node) -> Value:
     x, fraction = state.values[node.reads[0]], node.attributes.get("fraction", FRACTION_BITS)
     rounded = state.shorten(x, max(min(fraction, _ROUNDED_BITS - x.wire.bits + log2(x.scale)), FRACTION_BITS))
     apart = node.attributes.get("apart", 0)
-    if rounded is x or not apart:
+    if not apart or (rounded is x and not node.attributes.get("always")):
         return rounded
     offset = apart * np.arange(int(node.shape[-1]), dtype=np.int64)
     interval = rounded.interval.plus(Interval.exactly(offset))
@@ -182,3 +182,15 @@ def fit(state: Lowering, node: Node) -> Value:
             remedy="cast its operands to a wider type (int64, float32) before, or declare a smaller range of the input",
         )
     return x
+
+
+def lowest(state: Lowering, node: Node) -> Value:
+    """x plus, where it is padding, its least number: no bound is larger for it."""
+    x = state.values[node.reads[0]]
+    where = np.broadcast_to(node.attributes["where"], static(node.shape))
+    least = np.floor(x.interval.least)
+    offset = np.where(where, least, 0.0).astype(np.int64)
+    kept = x.interval.broadcast_to(static(node.shape))
+    filled = kept.map(lambda array: np.where(where, 0.0, array)).plus(Interval.exactly(offset))
+    stored, xs = state.stored(offset, x.scale), (x.wire.name,)
+    return state.add("combine", node.shape, x.scale, filled, xs=xs, factors=(1,), stored=stored)
