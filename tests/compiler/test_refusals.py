@@ -69,7 +69,7 @@ def test_attribute_is_named(tmp_path: Path) -> None:
 
 def test_a_ranking_of_too_many(tmp_path: Path) -> None:
     path = save_model(tmp_path, [node("TopK", ["x", "k"], ["y", "i"])], {"k": np.array([3])}, shape=("batch", 400))
-    _refused(path, "3 largest of 400", "64")
+    _refused(path, "3 largest of 400", "256")
 
 
 def test_what_needs_all_rows_at_once(tmp_path: Path) -> None:
