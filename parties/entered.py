@@ -123,12 +123,13 @@ def _named(run: int) -> str:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # Made by us first: sqlite would use the umask, and gives -wal and -shm the mode of this file.
+    # Made by us first: sqlite would use the umask, and gives its journal the mode of this file.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
     database = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
+        # No write-ahead log: this file alone is the list, and whoever moves it moves all of it.
+        for pragma in ("journal_mode = TRUNCATE", "synchronous = FULL", "fullfsync = ON"):
             database.execute(f"PRAGMA {pragma}")
         database.execute(_SCHEMA)
         version = database.execute("PRAGMA user_version").fetchone()[0]

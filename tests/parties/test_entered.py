@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import random
 import sqlite3
 import stat
@@ -143,7 +144,17 @@ def test_it_is_on_the_disk_when_the_call_returns(path: Path) -> None:
     runs.claim(ONE, 0)
     assert runs._connection is not None
     assert runs._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: a commit waits for the disk
-    assert runs._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert runs._connection.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
+
+
+def test_the_file_alone_is_the_list_also_after_a_kill(path: Path, tmp_path: Path) -> None:
+    """Whoever moves it, as 'entered' in the cluster file invites to, need not know of files beside it."""
+    command = [sys.executable, "-c", CHILD, str(path), "4"]
+    won = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout.split()
+    assert len(won) == 4
+    moved = tmp_path / "elsewhere.sqlite"
+    shutil.copy(path, moved)
+    assert not any(claim(moved, ONE, int(run)) for run in won)
 
 
 def test_only_its_owner_may_read_it(path: Path) -> None:
