@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import ceil, log2
 
 import numpy as np
 
@@ -90,6 +91,7 @@ def _far(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 def bounded_by(graph: Graph, feeds: Feeds) -> Graph:
     """The graph whose sums and products are known to stay within `MARGIN` times what they are on the samples.
 
+    Each of these bounds is the next power of two: the plan shows it, and should say no more of the samples than that.
     It also knows how large each value usually is, unless it is only moved: expected errors rest on that.
     """
     seen: dict[str, _Seen] = {}
@@ -102,7 +104,7 @@ def bounded_by(graph: Graph, feeds: Feeds) -> Graph:
         if node.op not in MOVES:
             attributes = {**node.attributes, "usual": seen[node.writes].usual}
             if node.op in _BOUNDED:
-                most = max(MARGIN * seen[node.writes].largest, 2.0**-10)
+                most = 2.0 ** ceil(log2(max(MARGIN * seen[node.writes].largest, _SMALLEST)))
                 low, high = node.attributes.get("known", (-np.inf, np.inf))
                 attributes["known"] = (max(low, -most), min(high, most))
             node = replace(node, attributes=attributes)

@@ -1,4 +1,8 @@
-"""Compiling for a command: which ranges undeclared inputs take, and what the user is told of it."""
+"""Compiling for a command: which ranges undeclared inputs take, and what the user is told of it.
+
+A plan is public to all parties, the provider and everybody with a ticket.  So nothing of it may follow from data that
+are to stay private: only where all who see it are processes of the user's own is it suited to the data at hand.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,48 @@ from mpc.compiler.graph import Range
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import Shapes, input_names
 from mpc.compiler.onnx_load import load_model
-from mpc.errors import ModelError
+from mpc.errors import InputError, ModelError
 from parties.cli.display import Display
 
 Feeds = dict[str, np.ndarray]
 _LISTED = 8
 """Ranges of columns that a note lists."""
+
+
+def compile_blindly(
+    display: Display,
+    model: Path,
+    feeds: Feeds,
+    declared: dict[str, Range],
+    shapes: Shapes,
+    roles: Roles,
+    samples: Feeds | None = None,
+) -> Compiled:
+    """Compile without a look at what is entered, but for its shapes: others see the plan.
+
+    Args:
+        feeds: what this client enters.
+        samples: data that may become known; undeclared ranges, and bounds that cannot be proved, rest on them.
+
+    Raises:
+        InputError: what is entered fits no range that was declared, and the default neither.
+    """
+    known = {**declared_ranges(load_model(model)), **declared, **(samples or {})}
+    for name, values in feeds.items():
+        if name not in known and _measurable(values) and np.abs(values).max() > DEFAULT_RANGE[1]:
+            raise InputError(
+                f"no range is declared for input {name!r}, and what you enter goes beyond "
+                f"{DEFAULT_RANGE[0]:g}:{DEFAULT_RANGE[1]:g}",
+                cause="ranges stand in the plan, which all parties see; so none is made from private data",
+                remedy=f"declare what anybody may know of it: --range {name}=LOW:HIGH, or one pair for each column; "
+                "or give --calibrate a file of data that may become known",
+            )
+    return noted(display, compile_model(model, declared, roles, samples, _with_own(shapes, samples or feeds)))
+
+
+def _with_own(shapes: Shapes, feeds: Feeds) -> Shapes:
+    """Shapes that were declared, and the arrays' own where none was; the number of rows stays open."""
+    return {**{name: (None, *values.shape[1:]) for name, values in feeds.items()}, **shapes}
 
 
 def compile_for_data(
@@ -29,14 +69,14 @@ def compile_for_data(
     shapes: Shapes,
     roles: Roles,
 ) -> Compiled:
-    """Compile; inputs that nobody declared a range for take the default, as everywhere.
+    """Compile where nobody but this user sees the plan; undeclared inputs take the default range, as everywhere.
 
     Where this data does not fit it, bounds cannot be proved for it, or precision suffers, they take a power of two
     around all of the input, or a range for each column, said aloud.  Columns of very different size have ranges of
     their own from the start.
     """
     names = input_names(model)
-    shapes = {**{name: (None, *values.shape[1:]) for name, values in feeds.items()}, **shapes}
+    shapes = _with_own(shapes, feeds)
     known = {**declared_ranges(load_model(model)), **declared}
     missing = {name: values for name, values in feeds.items() if name not in known and _measurable(values)}
     samples = feeds if len(feeds) == len(names) else {}

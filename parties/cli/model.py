@@ -25,6 +25,7 @@ from parties.cli.display import Display, size
 from parties.cli.inputs import load_inputs
 from parties.cli.join import read_ticket
 from parties.cli.options import (
+    CALIBRATE,
     JSON,
     OWNER,
     RANGE,
@@ -46,14 +47,6 @@ _CLIENT = click.option(
     default=COORDINATOR,
     show_default=True,
     help="The certificate name of who enters the model, and all that is nobody else's; it is part of the plan.",
-)
-_CALIBRATE = click.option(
-    "--calibrate",
-    "samples",
-    multiple=True,
-    metavar="[NAME=]X.npy|X.npz",
-    help="Samples: ranges that are not declared are a power of two around them, and bounds that cannot be proved rest "
-    "on them.",
 )
 _TICKET = b'{"format":"mpc-ticket'
 _MODEL = click.argument("model", type=click.Path(path_type=Path))
@@ -87,7 +80,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
 
     @RANGE
     @SHAPE
-    @_CALIBRATE
+    @CALIBRATE
     @_CLIENT
     @OWNER
     @RECIPIENT

@@ -61,6 +61,15 @@ SHAPE = click.option(
     help="Sizes of an input that the model leaves open: numbers, the first may be 'batch'.",
 )
 
+CALIBRATE = click.option(
+    "--calibrate",
+    "samples",
+    multiple=True,
+    metavar="[NAME=]X.npy|X.npz",
+    help="Samples that may become known, since the plan tells of them: ranges that are not declared are a power of two "
+    "around them, and bounds that cannot be proved rest on them.",
+)
+
 
 def require_passive(security: str) -> None:
     """Active security is a later version's; nothing runs under a weaker promise than was asked for."""

@@ -12,10 +12,12 @@ import click
 from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx_import import input_names
 from mpc.errors import PolicyError, UsageError
-from parties.cli.compiling import compile_for_data
+from parties.certificates import Identity
+from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.display import Display, seconds, size
 from parties.cli.inputs import load_inputs
 from parties.cli.options import (
+    CALIBRATE,
     CLUSTER,
     FOLDER,
     JSON,
@@ -54,6 +56,7 @@ from parties.warming import warm
 @WEIGHTS
 @RANGE
 @SHAPE
+@CALIBRATE
 @FOLDER
 @JSON
 @click.pass_obj
@@ -72,6 +75,7 @@ def run(
     weights: str,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
+    samples: tuple[str, ...],
     folder: Path,
     as_json: bool,
 ) -> None:
@@ -92,15 +96,17 @@ def run(
     with display.stages() as stage:
         stage("compiling")
         path = None if parties is not None else cluster_file(cluster, folder)
-        me = COORDINATOR if path is None else load(ClusterConfig, path).name
+        me, ours = _whose(path)
         roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties)
         names = input_names(model)
         feeds = load_inputs(inputs, names, [name for name in names if roles.owner(name) == me])
-        compiled = compile_for_data(
-            display, model, feeds, parse_ranges(ranges, names), parse_shapes(shapes, names), roles
-        )
+        given = (display, model, feeds, parse_ranges(ranges, names), parse_shapes(shapes, names), roles)
+        if ours and not (who or ticket or samples):
+            compiled = compile_for_data(*given)
+        else:
+            compiled = compile_blindly(*given, load_inputs(samples, names) if samples else None)
         rows = agree_on_batch(compiled.plan, check_own(compiled.plan, me, feeds), batch)
         require_output(output, compiled.plan, me)
         if path is not None:
@@ -133,6 +139,19 @@ def run(
         return
     print_outputs(display, named)
     _print_price(display, price)
+
+
+def _whose(path: Path | None) -> tuple[str, bool]:
+    """(this client's name, whether all processes of the cluster are this user's own).
+
+    They are in a cluster of --parties, and for whoever started it in one of `mpc up`, whose development CA is good for
+    this machine only; other clients of that have names of their own.
+    """
+    if path is None:
+        return COORDINATOR, True
+    config = load(ClusterConfig, path)
+    ours = config.name == COORDINATOR and Identity.load(config.tls, config.name).trust.is_development
+    return config.name, ours
 
 
 def _say_notes(display: Display, session: Session, told: list[str]) -> None:
