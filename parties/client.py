@@ -184,7 +184,8 @@ class Cluster(_Closing):
                 model's own metadata.
             owners: input -> who enters it; this client, unless said.
             recipients: who receives all outputs, or output -> who receives it; this client, unless said.
-            samples: data of every input, for a model whose bounds cannot be proved: see `compile_model`.
+            samples: data of every input that may become known, since the plan tells of them, for a model whose
+                bounds cannot be proved: see `compile_model`.
             shapes: sizes of dimensions that the model leaves open, by input; None for the batch.
             batch: rows of every run, if that is known: what was dealt ahead for them is used (`deal`).
             weights: "public" tells the model to all parties and the provider, and linear layers need no

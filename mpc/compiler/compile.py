@@ -111,7 +111,8 @@ def compile_model(
             Undeclared inputs take -32:32, or powers of two around their samples.
         samples: data of every input, for a model whose bounds cannot be proved, or only so loosely
             that precision suffers: its sums and products are then bounded by what they are on the
-            samples, times a margin, and a note says so.
+            samples, times a margin, and a note says so.  The plan, which parties see, tells of them: never
+            what is to stay private, but data that may become known.
         shapes: sizes by input name for dimensions that the model leaves open, None for the batch;
             those of the samples, if there are any.
 
