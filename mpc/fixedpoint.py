@@ -58,10 +58,10 @@ def check_range(values: np.ndarray, low: Sequence[Fraction], high: Sequence[Frac
     reals = np.asarray(values)
     wild = ~np.isfinite(reals)
     if wild.any():
-        place = f" in column {np.argwhere(wild)[0][-1]}" if reals.ndim else ""
+        place = f"column {np.argwhere(wild)[0][-1]}: " if reals.ndim else ""
         raise InputError(
-            f"input {name!r} holds NaN or infinity{place}",
-            cause="every value enters as a number in a declared range, also where the model replaces or routes NaN",
+            f"input {name!r} holds NaN or infinity",
+            cause=f"{place}every value enters as a number in a declared range, also where the model would replace NaN",
             remedy="replace it before it is entered, as the model's own Imputer would, or leave these rows out",
         )
     kind = reals.dtype if reals.dtype.kind == "f" else np.float64  # 0.1 as a float32 is not 0.1 as a float64

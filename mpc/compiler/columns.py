@@ -350,10 +350,9 @@ class _Walk:
 
 def _entering(given: GraphInput) -> _View:
     """An input: reals enter in units of their columns, whole numbers in units of 1."""
-    lead = (1,) * (len(given.shape) - 1)
-    exponent, bias = (
-        np.asarray(each, dtype=np.float64).reshape((*lead, -1)) for each in (given.exponent, given.offset)
-    )
+    rank = len(given.shape)
+    ends = (np.asarray(each, dtype=np.float64) for each in (given.exponent, given.offset))
+    exponent, bias = (each.reshape((1,) * (rank - each.ndim) + each.shape) for each in ends)
     if given.whole:
         return _View(given.name, np.ones_like(exponent), _fewest(bias), _fewest(exponent))
     return _View(given.name, _fewest(np.exp2(exponent)), _fewest(bias), _zero(exponent))

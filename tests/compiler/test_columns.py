@@ -255,6 +255,15 @@ def test_whole_numbers_stay_exact_and_cheap_to_compare(tmp_path: Path) -> None:
     assert compiled.plan.wire[step.x].scale == 1
 
 
+def test_a_lone_number_far_from_zero(tmp_path: Path) -> None:
+    """An input without axes has an offset too."""
+    path = save_model(tmp_path, [node("Mul", ["x", "k"], ["y"])], {"k": np.float32([0.3, 0.7])}, ())
+    compiled = compile_model(path, {"x": (100.0, 101.0)})
+    assert compiled.plan.inputs[0].offset != (0,)
+    x = np.array(100.625, np.float32)
+    assert np.abs(computed(compiled, {"x": x})[0] - plaintext(path, {"x": x})[0]).max() < 1e-4
+
+
 # ------------------------------------------------------------------ ranges from data
 
 

@@ -77,7 +77,7 @@ def test_one_range_serves_all_columns() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_named_by_its_column(bad: float) -> None:
     x = np.array([[1.0, 2.0, 3.0], [1.0, bad, bad]])
-    with pytest.raises(InputError, match="input 'x' holds NaN or infinity in column 1") as caught:
+    with pytest.raises(InputError, match="input 'x' holds NaN or infinity; cause: column 1:") as caught:
         fixedpoint.check_range(x, (Fraction(0),), (Fraction(4),), "x")
     assert "replace it" in str(caught.value.remedy)
 
