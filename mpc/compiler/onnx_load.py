@@ -5,8 +5,7 @@ It is asked about what `onnx_repair` makes of models that onnxruntime runs and t
 
 from __future__ import annotations
 
-from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 
 import onnx
@@ -23,7 +22,7 @@ OLDEST_OPSET = 7
 CONVERTED_OPSET = 13
 
 
-Source = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | onnx.ModelProto
+Source = str | PurePath | bytes | bytearray | memoryview | IO[bytes] | onnx.ModelProto
 """What onnx and onnxruntime take as a model: a file's path, its content, an open file, or onnx's own object."""
 
 
@@ -38,7 +37,7 @@ def load_model(source: Source) -> onnx.ModelProto:
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
         return _checked(copy, None)
-    if isinstance(source, (str, PathLike)):
+    if isinstance(source, (str, PurePath)):
         path = Path(source)
         return _checked(_parsed(_content(path), path), path)
     if isinstance(source, (bytes, bytearray, memoryview)):

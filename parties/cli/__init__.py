@@ -5,7 +5,9 @@ Sub-commands are imported when they are called, so that `mpc ps` does not wait f
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -52,7 +54,9 @@ class _Lazy(click.Group):
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
-            return None
+            close = difflib.get_close_matches(name, _COMMANDS, 1, 0.6)
+            meant = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(_COMMANDS)}"
+            raise click.UsageError(f"there is no command {name!r}; {meant}", context)
         module, attribute, _ = _COMMANDS[name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
@@ -76,6 +80,20 @@ def _terminate(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
+def _run(words: list[str]) -> object:
+    """Run a command.
+
+    Raises:
+        BrokenPipeError: nobody reads its output any more, for which click would end with status 1.
+    """
+    try:
+        return cli.main(words, standalone_mode=False)
+    except SystemExit:
+        if type(sys.stdout).__module__.partition(".")[0] == "click":  # what it puts there in that case
+            raise BrokenPipeError from None
+        raise
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status (see mpc/errors.py for the codes).
 
@@ -85,10 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         keep_private()
     words = list(sys.argv[1:] if arguments is None else arguments)
     display = Display(as_json="--json" in words, verbose="-v" in words or "--verbose" in words)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path or a name that this locale cannot write is shown escaped
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
     warnings.simplefilter("ignore", MpcWarning)  # commands say what they warn of
     try:
-        status = cli.main(words, standalone_mode=False)
+        if arguments is None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = _run(words)
+        sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
     except MpcError as error:
         display.error(error)
@@ -101,9 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             display.json_error(UsageError(error.format_message(), remedy="see --help"))
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read it has enough: mpc logs | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(0)
     except Exception as error:
         if display.verbose:
             raise

@@ -17,6 +17,7 @@ from mpc.errors import MpcError
 from mpc.text import shown
 
 JSON_VERSION = 1
+_WIDEST = 1 << 16
 
 
 def plain(text: str, keep: str = "") -> Text:
@@ -29,6 +30,13 @@ def plain(text: str, keep: str = "") -> Text:
 
 def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+class _Console(Console):
+    """A console that lets the command end in good order when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 class Display:
@@ -59,7 +67,8 @@ class Display:
             table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
         for row in rows:
             table.add_row(*(plain(str(cell)) for cell in row))
-        self.out.print(table)
+        wide = self.out.measure(table, options=self.out.options.update(max_width=_WIDEST)).maximum
+        _Console(highlight=False, soft_wrap=True, width=wide).print(table, crop=False)  # a terminal wraps lines itself
 
     def json(self, content: dict[str, Any]) -> None:
         """One versioned object on stdout."""

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from mpc.errors import InputError
+from parties.cli.tables import read_table
 
 
-def load_inputs(entries: tuple[str, ...], names: list[str], own: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays by input name, from `[NAME=]FILE` entries.
+def load_inputs(
+    entries: tuple[str, ...],
+    names: Sequence[str],
+    own: Sequence[str] | None = None,
+    types: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, np.ndarray]:
+    """Arrays by input name, from `[NAME=]FILE` entries; of a .npz file with several arrays also `FILE.npz:ARRAY`.
 
     Args:
         names: of all inputs of the model.
         own: of those that the caller enters, if not all: a file that does not say which input it is is one of them.
+        types: numpy types of the inputs, which numbers that are read from text take.
 
     Raises:
-        InputError: a file is missing, not .npy or .npz, or does not say which input it is.
+        InputError: a file is missing, no .npy, .npz, .csv or .tsv, or does not say which input it is.
     """
     feeds: dict[str, np.ndarray] = {}
+    mine = names if own is None else own
     for entry in entries:
         name, path = _split(entry, names)
-        for key, value in _read(Path(path)).items():
-            wanted = _input_name(name, key, names, path, names if own is None else own)
+        for wanted, value in _wanted(name, path, names, mine, types).items():
             if wanted in feeds:
                 raise InputError(
                     f"two arrays are given for input {wanted!r}", remedy="give one --input NAME=FILE for each"
@@ -34,7 +42,39 @@ def load_inputs(entries: tuple[str, ...], names: list[str], own: Sequence[str] |
     return feeds
 
 
-def _split(entry: str, names: list[str]) -> tuple[str, str]:
+def _wanted(
+    name: str, path: str, names: Sequence[str], own: Sequence[str], types: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """What an entry gives, by input."""
+    file, key = _member(path)
+    if file.suffix.lower() in (".csv", ".tsv"):
+        return read_table(file, [name] if name else own, names, types)
+    arrays = _read(file)
+    if key:
+        if key not in arrays:
+            raise InputError(f"{file} has no array {key!r}", remedy=f"it has {', '.join(arrays)}")
+        arrays = {key: arrays[key]}
+    elif len(arrays) > 1:
+        chosen = {name} if name else {known for known in arrays if known in names}
+        if not chosen & arrays.keys():
+            raise InputError(
+                f"{file} has several arrays, and none by the name of an input",
+                cause=f"it has {', '.join(arrays)}",
+                remedy=f"say which: --input {name or (own[0] if own else 'NAME')}={file}:{next(iter(arrays))}",
+            )
+        arrays = {known: value for known, value in arrays.items() if known in chosen}
+    return {_input_name(name, known, names, path, own): value for known, value in arrays.items()}
+
+
+def _member(path: str) -> tuple[Path, str]:
+    """(file, array in it or ""); a file's own name may have a ':' in it."""
+    file, separator, key = path.rpartition(":")
+    if separator and not Path(path).exists() and Path(file).is_file():
+        return Path(file), key
+    return Path(path), ""
+
+
+def _split(entry: str, names: Sequence[str]) -> tuple[str, str]:
     """(name or "", path); names of inputs and paths of files may have '=' in them."""
     if Path(entry).exists():
         return "", entry
@@ -46,7 +86,7 @@ def _split(entry: str, names: list[str]) -> tuple[str, str]:
     return (name, path) if separator else ("", entry)
 
 
-def _input_name(given: str, key: str, names: list[str], path: str, own: Sequence[str]) -> str:
+def _input_name(given: str, key: str, names: Sequence[str], path: str, own: Sequence[str]) -> str:
     if given and given not in names:
         raise InputError(f"the model has no input {given!r}", remedy=f"its inputs are {', '.join(names)}")
     if given:
@@ -73,7 +113,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path} is not a .npy or .npz file of numbers",
             cause="it holds Python objects, is cut short, or is in another format",
-            remedy="save numbers with numpy.save or numpy.savez",
+            remedy="save numbers with numpy.save or numpy.savez, or as a table with the suffix .csv",
         ) from None
     except Exception as error:  # zipfile and zlib have errors of their own
         raise InputError(f"{path} is damaged ({type(error).__name__})", remedy="save it again") from None

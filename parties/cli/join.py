@@ -18,7 +18,7 @@ from parties.warming import warm
 
 @click.command()
 @click.argument("ticket", type=click.Path(path_type=Path))
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]X.npy|X.npz", help="The private data you enter.")
+@click.option("--input", "inputs", multiple=True, metavar="[NAME=]X.npy|X.npz|X.csv", help="The data you enter.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the outputs you receive to this .npz file.")
 @click.option("--plan", "digest", metavar="DIGEST", help="Take part only if this is the plan's digest.")
 @CLUSTER
@@ -43,7 +43,8 @@ def join(
         guest = connected.join(read_ticket(ticket), digest)
         me = connected.config.name
         require_output(output, guest.plan, me)
-        feeds = load_inputs(inputs, [given.name for given in guest.plan.inputs], guest.inputs)
+        types = {given.name: given.dtype for given in guest.plan.inputs}
+        feeds = load_inputs(inputs, [*types], guest.inputs, types)
         say_roles(display, guest.plan)
         warm(display.say)
         guest.on_progress = stage.rounds

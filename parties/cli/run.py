@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mpc.compiler.compile import Compiled
-from mpc.compiler.onnx_import import input_names
+from mpc.compiler.onnx_import import input_types
 from mpc.errors import PolicyError, UsageError
 from parties.certificates import Identity
 from parties.cli.compiling import compile_blindly, compile_for_data
@@ -44,7 +44,7 @@ from parties.warming import warm
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]X.npy|X.npz", help="The private data you enter.")
+@click.option("--input", "inputs", multiple=True, metavar="[NAME=]X.npy|X.npz|X.csv", help="The data you enter.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the outputs you receive to this .npz file.")
 @click.option("--parties", type=click.IntRange(2), help="Start this many parties just for this run.")
 @OWNER
@@ -100,13 +100,14 @@ def run(
         roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties)
-        names = input_names(model)
-        feeds = load_inputs(inputs, names, [name for name in names if roles.owner(name) == me])
+        types = input_types(model)
+        names = [*types]
+        feeds = load_inputs(inputs, names, [name for name in names if roles.owner(name) == me], types)
         given = (display, model, feeds, parse_ranges(ranges, names), parse_shapes(shapes, names), roles)
         if ours and not (who or ticket or samples):
             compiled = compile_for_data(*given)
         else:
-            compiled = compile_blindly(*given, load_inputs(samples, names) if samples else None)
+            compiled = compile_blindly(*given, load_inputs(samples, names, types=types) if samples else None)
         rows = agree_on_batch(compiled.plan, check_own(compiled.plan, me, feeds), batch)
         require_output(output, compiled.plan, me)
         if path is not None:

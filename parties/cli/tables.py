@@ -1,0 +1,99 @@
+"""Tables of numbers as text, .csv and .tsv: one row a line, perhaps under a line of names."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mpc.compiler.arguments import as_array
+from mpc.errors import InputError
+
+_SEPARATORS = {".csv": (",", ";"), ".tsv": ("\t",)}
+
+
+def read_table(path: Path, own: Sequence[str], names: Sequence[str], types: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """A table as inputs: all of it as the one input, or each input from the column of its name.
+
+    Args:
+        own: inputs that it may be for.
+        names: of all inputs of the model.
+        types: numpy types of inputs; float32 for one that is not there.
+
+    Raises:
+        InputError: it is no table of numbers, or it does not say which input it is.
+    """
+    header, rows = _cells(path)
+    values = np.array(rows)
+    if len(own) == 1:
+        [name] = own
+        if name not in names:
+            raise InputError(f"the model has no input {name!r}", remedy=f"its inputs are {', '.join(names)}")
+        return {name: _typed(values, types, name)}
+    columns = {name: header.index(name) for name in own if name in header}
+    if not columns:
+        raise InputError(
+            f"{path} has no column by the name of an input",
+            cause=f"the inputs are {', '.join(own) or 'none of yours'}",
+            remedy=f"name the columns in the first line, or say which input all of it is: --input NAME={path}",
+        )
+    return {name: _typed(values[:, [column]], types, name) for name, column in columns.items()}
+
+
+def _typed(values: np.ndarray, types: Mapping[str, str], name: str) -> np.ndarray:
+    """Numbers in an input's type; whole ones only, where it has those only."""
+    kind = np.dtype(types.get(name) or "float32")
+    if kind.kind != "f" and np.array_equal(values, np.rint(values)):
+        return as_array(values.astype(np.int64).tolist(), str(kind), name)
+    return values.astype(kind) if kind.kind == "f" else values
+
+
+def _cells(path: Path) -> tuple[list[str], list[list[float]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"input file {path} does not exist", remedy="check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text ({type(error).__name__})", remedy="save it as UTF-8") from None
+    first = text.partition("\n")[0]
+    separator = max(_SEPARATORS[path.suffix.lower()], key=first.count)
+    try:
+        lines = [
+            (number, line) for number, line in enumerate(csv.reader(text.splitlines(), delimiter=separator), 1) if line
+        ]
+    except csv.Error:
+        raise InputError(f"{path} is no table", cause="a cell is too large, or quotes do not end") from None
+    header = [cell.strip() for cell in lines[0][1]] if lines and not all(map(_is_number, lines[0][1])) else []
+    rows = lines[1:] if header else lines
+    if not rows:
+        raise InputError(f"{path} has no row of numbers", remedy="give at least one")
+    width = len(rows[0][1])
+    for number, line in rows:
+        if len(line) != width:
+            raise InputError(
+                f"{path}, line {number}: {len(line)} cells where others have {width}", remedy="complete it"
+            )
+    return header, [
+        [_number(path, number, column, cell) for column, cell in enumerate(line, 1)] for number, line in rows
+    ]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _number(path: Path, line: int, column: int, cell: str) -> float:
+    """A cell's number; an empty one has none."""
+    if _is_number(cell.strip()):
+        return float(cell.strip() or "nan")
+    raise InputError(
+        f"{path}, line {line}: column {column} is no number",
+        cause="it has text in it, a category perhaps, or a comma where a point belongs",
+        remedy="give categories the numbers that the model was trained with (one column each for one-hot)",
+    )
