@@ -135,7 +135,7 @@ class Participant:
                     self.parties.entered.withdraw(self.id, bundle.run)
             raise
         if refusal is not None:
-            raise refusal
+            raise refusal.again()
         return seeds
 
     def _claim(self, run: int) -> MpcError | None:
