@@ -29,7 +29,7 @@ MALLORY, GOOD = "mallory", "coordinator"
 MEMORY = 256 << 20
 PLACES = 8 << 20
 """Bytes of messages that are being read, at most: some hundred calls, of 1 MiB each at worst, and few of them are."""
-SLACK = 0.03
+SLACK = 0.05
 """Seconds: what a machine with two cores needs to change between three processes of the cluster and two clients."""
 
 

@@ -20,8 +20,9 @@ from parties.pb import party_pb2
 from parties.transport import connect
 
 MIB = 1 << 20
-PAUSE = 0.1
-"""Seconds between two calls of one thread: places and memory of the parties are to be short, not this machine."""
+PAUSE = 0.25
+"""Seconds between two calls of one thread, some 300 calls a second in all: parties bound places and memory, not the
+processor time that a flood of refused calls takes."""
 METHODS = ("Propose", "Open", "Prepare", "Status", "Masks", "SubmitWhole", "Close", "Renew", "End", "Store", "Drop")
 
 
