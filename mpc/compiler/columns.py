@@ -95,8 +95,12 @@ def _plain(values: np.ndarray) -> Any:
 
 
 def _ends(given: GraphInput) -> tuple[np.ndarray, np.ndarray]:
+    """The range's, rounded outwards as a narrow type may round what is entered."""
     low, high = (np.asarray(end, dtype=np.float64) for end in given.range)
-    return low, high
+    if given.whole:
+        return low, high
+    typed = [end.astype(given.dtype).astype(np.float64) for end in (low, high)]
+    return np.minimum(low, typed[0]), np.maximum(high, typed[1])
 
 
 def _offset(given: GraphInput) -> np.ndarray:
@@ -106,7 +110,8 @@ def _offset(given: GraphInput) -> np.ndarray:
     grid = np.exp2(np.floor(np.log2(half)) - _FINE)
     if given.whole:
         grid = np.maximum(grid, 1.0)
-    return np.where(np.abs(middle) > _FAR * half, np.rint(middle / grid) * grid, 0.0)
+    far = (high > low) & (np.abs(middle) > _FAR * half)  # a constant is taken as it is
+    return np.where(far, np.rint(middle / grid) * grid, 0.0)
 
 
 def _exponent(given: GraphInput) -> np.ndarray:

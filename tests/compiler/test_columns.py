@@ -255,6 +255,17 @@ def test_whole_numbers_stay_exact_and_cheap_to_compare(tmp_path: Path) -> None:
     assert compiled.plan.wire[step.x].scale == 1
 
 
+@pytest.mark.parametrize("constant", [1.7e9 + 1, 0.1, 0.0])
+def test_a_constant_column_beside_others(constant: float, tmp_path: Path) -> None:
+    """A number that float32 does not have, too; and a range that is narrower than float32 resolves there."""
+    weight = np.array([[1e-9], [0.5], [1e-9]], np.float32)
+    path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 3))
+    compiled = compile_model(path, {"x": ((constant, 0.0, 1.7e9), (constant, 1e5, 1.7e9 + 1))})
+    x = np.array([[constant, 3.5, 1.7e9], [constant, 1e5, 1.7e9 + 1]], np.float32)
+    exact = x.astype(np.float64) @ weight.astype(np.float64)
+    assert np.allclose(computed(compiled, {"x": x})[0], exact, rtol=2e-7, atol=1e-4)
+
+
 def test_a_lone_number_far_from_zero(tmp_path: Path) -> None:
     """An input without axes has an offset too."""
     path = save_model(tmp_path, [node("Mul", ["x", "k"], ["y"])], {"k": np.float32([0.3, 0.7])}, ())
