@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mpc.errors import ConfigError, IntegrityError
 from parties import issued, pem
-from parties.config import TlsConfig, check_name, write_atomic
+from parties.config import TlsConfig, check_name, is_host_name, write_atomic
 from parties.revocation import Revocations
 from parties.trust import Clock, Trust, common_name
 
@@ -308,10 +308,9 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(host)
-    except ValueError:
-        raise ConfigError(f"{host!r} is neither a DNS name nor an IP address", remedy="correct the host") from None
+    if not is_host_name(host):
+        raise ConfigError(f"{host!r} is neither a DNS name nor an IP address", remedy="correct the host")
+    return x509.DNSName(host)
 
 
 def _subject(name: str) -> x509.Name:

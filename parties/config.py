@@ -70,6 +70,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_host_name(text: str) -> bool:
+    """Can this be the DNS name of one host?  A dot may end it; no wildcard, and nothing that no host is called."""
+    return _HOST.fullmatch(text.removesuffix(".")) is not None
+
+
 def _check_allowed(names: tuple[str, ...]) -> tuple[str, ...]:
     if names == (ANY,):
         return names

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -19,6 +21,8 @@ from mpc.errors import PeerError
 from parties.certificates import Identity
 from parties.config import Endpoint
 
+_DER = 2
+"""Of `_ssl`: how Python 3.11 and 3.12 are told which encoding is wanted."""
 _SHORTEST = 0.2  # seconds that a step of dialling is given at least
 _CERTIFICATES = "issue certificates of one CA, for the right names (mpc cert issue), and set all clocks by NTP"
 
@@ -37,9 +41,8 @@ def look(identity: Identity, name: str, address: str, seconds: float) -> bytes:
         raw.settimeout(_left(deadline))
         try:
             with identity.context.wrap_socket(raw, server_hostname=None if ".." in name else name) as secured:
-                der = secured.getpeercert(binary_form=True) or b""
-                leaf = x509.load_der_x509_certificate(der)
-                fault = identity.trust.fault_of_leaf(leaf, name)
+                chain = [x509.load_der_x509_certificate(der) for der in _shown(secured)]
+                fault = identity.trust.fault_in_use(chain, name, datetime.now(UTC))
                 if fault is not None:
                     raise _unreachable(name, address, f"its certificate {fault}", _CERTIFICATES)
                 _await_welcome(secured, name, address, deadline)
@@ -54,7 +57,7 @@ def look(identity: Identity, name: str, address: str, seconds: float) -> bytes:
             ) from None
         except OSError as error:
             raise _unreachable(name, address, _hung_up(error), f"look into the log of {name}") from None
-    return leaf.public_bytes(Encoding.PEM)
+    return chain[0].public_bytes(Encoding.PEM)
 
 
 def diagnose(identity: Identity | None, name: str, address: str, seconds: float = 2.0) -> PeerError:
@@ -104,6 +107,13 @@ def _dial(name: str, address: str, deadline: float) -> socket.socket:
         cause = "no answer at all: the machine is down, or a firewall drops the packets"
         raise _unreachable(name, address, cause, "let the port through, or correct the address in the config")
     raise _unreachable(name, address, (last.strerror if last else None) or "it has no address", "correct the network")
+
+
+def _shown(secured: ssl.SSLSocket) -> list[bytes]:
+    """The certificates (DER) that the other end showed, its own first."""
+    if sys.version_info >= (3, 13):
+        return secured.get_unverified_chain()
+    return [each.public_bytes(_DER) for each in secured._sslobj.get_unverified_chain()]  # public since 3.13
 
 
 def _await_welcome(secured: ssl.SSLSocket, name: str, address: str, deadline: float) -> None:

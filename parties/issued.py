@@ -68,7 +68,7 @@ def read(folder: Path) -> list[Issued]:
 
 def check(folder: Path, name: str, hosts: Sequence[str]) -> None:
     """Raise ConfigError if a host is another certificate's name, or the name another's host.  Case does not count."""
-    mine = {host.lower() for host in hosts} - {name.lower()}
+    mine = {_plain(host) for host in hosts} - {name.lower()}
     for wildcard in sorted(host for host in mine if "*" in host):
         raise ConfigError(
             f"{wildcard!r} stands for many hosts", remedy="name each host: a wildcard would answer to other names too"
@@ -88,12 +88,17 @@ def check(folder: Path, name: str, hosts: Sequence[str]) -> None:
                 cause=f"a certificate of {name!r} with that host would be taken for {other.name!r}",
                 remedy="give the host another name, or leave it out: peers check names, not addresses",
             )
-        if name.lower() in {host.lower() for host in other.hosts}:
+        if name.lower() in map(_plain, other.hosts):
             raise ConfigError(
                 f"the name {name!r} is a host of {other.name!r}, to whom this CA has issued a certificate",
                 cause=f"{other.name!r} would be taken for {name!r}",
                 remedy="choose another name",
             )
+
+
+def _plain(host: str) -> str:
+    """A host as DNS compares it: without case, and without the dot that may end it."""
+    return host.rstrip(".").lower()
 
 
 def add(folder: Path, name: str, hosts: Sequence[str], certificate: x509.Certificate) -> None:

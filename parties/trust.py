@@ -2,7 +2,8 @@
 
 A certificate counts as the process that its CN names if it leads to a CA of our own file, through
 intermediates if there are any, is valid now, has an ECDSA P-256 key, has its CN among its DNS names,
-has no other process of the cluster among them, and is on no revocation list.
+has no other process of the cluster and no wildcard among them, and if neither it nor a CA on its way is on a
+revocation list.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from parties.config import check_name
+from parties.config import check_name, is_host_name
 from parties.revocation import Revocations
 
 Clock = Callable[[], float]
@@ -56,10 +57,21 @@ class Trust:
             name: whose it has to be; None for anybody's.
             serves: it has to be good for a server, not only for a client.
         """
-        return self._fault_of_chain(chain, now, serves) or self.fault_of_leaf(chain[0], name)
+        return self._fault_of_chain(chain, now, serves) or self._fault_of_leaf(chain[0], name)
 
-    def fault_of_leaf(self, leaf: x509.Certificate, name: str | None) -> str | None:
-        """What is wrong with a certificate whose chain TLS has verified already; None if nothing is."""
+    def fault_in_use(self, chain: Sequence[x509.Certificate], name: str | None, now: datetime.datetime) -> str | None:
+        """What is wrong with chain[0], which TLS has verified already and a process shows; None if nothing is.
+
+        TLS asks no revocation list.  So with one, a way to a CA is looked for once more, without what is on it.
+
+        Args:
+            chain: all that the process showed, its own first.
+            name: whose it has to be; None for anybody's.
+        """
+        fault = self._fault_of_leaf(chain[0], name)
+        return fault if fault is not None or self.revoked is None else self._fault_of_path(chain, now)
+
+    def _fault_of_leaf(self, leaf: x509.Certificate, name: str | None) -> str | None:
         if not _is_p256(leaf):
             return "has a key that is not ECDSA P-256"
         if _is_authority(leaf):
@@ -73,7 +85,11 @@ class Trust:
             return f"has a CN that cannot be a name: it {error}"
         if name is not None and bears != name:
             return f"is for {bears!r}, not {name!r}"
-        others = {member for member in self.members if member.lower() in {n.lower() for n in names}} - {bears}
+        wrong = next((each for each in names if not is_host_name(each)), None)
+        if wrong is not None:
+            return f"has {wrong[:80]!r} among its DNS names, which is a wildcard or no host's name"
+        hosts = {each.rstrip(".").lower() for each in names}
+        others = {member for member in self.members if member.lower() in hosts} - {bears}
         if others:
             return f"has another process of the cluster, {min(others)!r}, among its DNS names"
         if self.revoked is not None and self.revoked.contains(leaf):
@@ -84,32 +100,66 @@ class Trust:
         leaf = chain[0]
         if not _is_p256(leaf):
             return "has a key that is not ECDSA P-256"
-        refusal = self._verify(chain, now)
+        refusal = self._fault_of_path(chain, now)
         if refusal is not None:
-            return _explain(leaf, [*chain[1:], *self.authorities], now) or refusal
+            return refusal
         for use, what in ((_CLIENT, "a client"), (_SERVER, "a server")):
             if (serves or use == _CLIENT) and not _usable(leaf, use):
                 return f"is not meant for {what} (its extended key usage)"
         return None
 
-    def _verify(self, chain: Sequence[x509.Certificate], now: datetime.datetime) -> str | None:
-        """Ask the library for a path from chain[0] to one of our CAs; why there is none."""
-        anchors = [authority for authority in self.authorities if _is_authority(authority)]
-        if not anchors:
-            return "is not signed by the CA"
-        builder = (
-            verification.PolicyBuilder()
-            .store(verification.Store(anchors))
-            .time(now)
-            .max_chain_depth(_LONGEST_CHAIN)
-            .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
-        )
-        try:
-            builder.build_client_verifier().verify(chain[0], list(chain[1:]))
-        except (verification.VerificationError, ValueError) as error:
-            detail = str(error).split("\n", 1)[0].removeprefix("validation failed: ").split(" (encountered", 1)[0]
-            return f"does not lead to the CA, or not through intermediates that are here ({detail[:200]})"
-        return None
+    def _fault_of_path(self, chain: Sequence[x509.Certificate], now: datetime.datetime) -> str | None:
+        """Why chain[0] does not lead to one of our CAs past everything that is revoked."""
+        refusal = _verify(chain, self.authorities, now)
+        if refusal is not None:
+            return _explain(chain[0], [*chain[1:], *self.authorities], now) or refusal
+        lost = self._lost([*chain[1:], *self.authorities])
+        if not lost:
+            return None
+        between, anchors = ([each for each in some if each not in lost] for some in (chain[1:], self.authorities))
+        return _verify([chain[0], *between], anchors, now) and "was issued by a CA that was revoked"
+
+    def _lost(self, known: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+        """Those of these CAs that are revoked, and those that nobody but such a one has issued.
+
+        The second kind are intermediates of our own CA file, which need no issuer to be believed.
+        """
+        if self.revoked is None:
+            return []
+        lost = [each for each in known if self.revoked.contains(each)]
+        found = bool(lost)
+        while found:
+            kept = [each for each in known if each not in lost]
+            orphans = [
+                each
+                for each in kept
+                if any(_issued(other, each) for other in lost) and not any(_issued(other, each) for other in kept)
+            ]
+            lost += orphans
+            found = bool(orphans)
+        return lost
+
+
+def _verify(
+    chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], now: datetime.datetime
+) -> str | None:
+    """Ask the library for a path from chain[0] to one of the CAs; why there is none."""
+    anchors = [authority for authority in authorities if _is_authority(authority)]
+    if not anchors:
+        return "is not signed by the CA"
+    builder = (
+        verification.PolicyBuilder()
+        .store(verification.Store(anchors))
+        .time(now)
+        .max_chain_depth(_LONGEST_CHAIN)
+        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
+    )
+    try:
+        builder.build_client_verifier().verify(chain[0], list(chain[1:]))
+    except (verification.VerificationError, ValueError) as error:
+        detail = str(error).split("\n", 1)[0].removeprefix("validation failed: ").split(" (encountered", 1)[0]
+        return f"does not lead to the CA, or not through intermediates that are here ({detail[:200]})"
+    return None
 
 
 def _explain(leaf: x509.Certificate, others: list[x509.Certificate], now: datetime.datetime) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from parties import certificates, pem
 from parties.certificates import Identity, issue, make_ca, revoke, sign, verify
 from parties.config import ClusterConfig, TlsConfig, load
 from parties.revocation import Revocations
-from parties.trust import DEVELOPMENT_CA, is_loopback
+from parties.trust import DEVELOPMENT_CA, Trust, is_loopback
 from tests.support.authority import Issuer
 from tests.support.parties import InProcess, data, tiny_answer
 from tests.support.parties_commands import mpc_here as mpc
+
+NOW = datetime.now(UTC)
 
 
 def leaf_of(tls: TlsConfig) -> x509.Certificate:
@@ -118,6 +121,87 @@ def test_a_revoked_certificate(middle: Issuer, root: Issuer, tmp_path: Path) -> 
         verify(identity.trust, signer.certificate_pem, "bob", b"bytes", sign(signer, b"bytes"))
 
 
+def test_security_35_a_revoked_intermediate(root: Issuer, tmp_path: Path) -> None:
+    """The root's list has it: whatever leads through it is refused, wherever it stands and however many follow."""
+    upper = root.intermediate("Upper", length=1)
+    lower, crl = upper.intermediate("Lower"), tmp_path / "crl.pem"
+    folders = {upper: tmp_path / "upper", lower: tmp_path / "lower", root: tmp_path / "root"}
+    leaves = {issuer: issuer.leaf("alice", folder, root=root) for issuer, folder in folders.items()}
+    signers = {issuer: Identity.load(tls) for issuer, tls in leaves.items()}
+    refusal = "was issued by a CA that was revoked"
+
+    def outcome(issuer: Issuer, authorities: tuple[Issuer, ...] = (root,)) -> str:
+        tls = leaves[issuer].model_copy(update={"ca": tmp_path / "ca.pem", "crl": crl})
+        tls.ca.write_bytes(b"".join(pem.encode(each.certificate) for each in authorities))
+        lists = Revocations(crl, [each.certificate for each in (root, upper, lower)])
+        trust = Trust(tuple(each.certificate for each in authorities), frozenset(), lists)
+        chain, signer = x509.load_pem_x509_certificates(tls.certificate.read_bytes()), signers[issuer]
+        found = {trust.fault(chain, "alice", NOW), trust.fault_in_use(chain, "alice", NOW)}
+        for use in (
+            lambda: Identity.load(tls),
+            lambda: verify(trust, signer.certificate_pem, "alice", b"x", sign(signer, b"x")),
+        ):
+            try:
+                use()
+                found.add(None)
+            except (ConfigError, IntegrityError) as error:
+                found.add(refusal if refusal in str(error) else str(error))
+        [same] = found
+        return same or ""
+
+    crl.write_bytes(root.revoked([]))
+    assert [outcome(issuer) for issuer in leaves] == ["", "", ""]
+    crl.write_bytes(root.revoked([upper.certificate]))
+    for authorities in ((root,), (root, upper), (root, upper, lower), (upper, root), (root, lower)):
+        assert [outcome(issuer, authorities) for issuer in leaves] == [refusal, refusal, ""], authorities
+    crl.write_bytes(root.revoked([]) + upper.revoked([lower.certificate]))
+    assert [outcome(issuer, (root, upper)) for issuer in leaves] == ["", refusal, ""]
+    crl.write_bytes(root.revoked([root.certificate]))
+    assert [outcome(issuer) for issuer in leaves] == [refusal] * 3
+
+
+def test_an_intermediate_that_was_certified_anew(root: Issuer, tmp_path: Path) -> None:
+    """The old certificate of a CA's key is on the list, the new one is not: leaves lead past the old one."""
+    old, crl = root.intermediate(), tmp_path / "crl.pem"
+    new = root.intermediate(key=old.key)
+    crl.write_bytes(root.revoked([old.certificate]))
+    for between, good in (((old,), False), ((new,), True), ((old, new), True), ((new, old), True)):
+        tls = old.leaf("alice", tmp_path / "alice", root=root, chain=False).model_copy(update={"crl": crl})
+        tls.certificate.write_bytes(
+            tls.certificate.read_bytes() + b"".join(pem.encode(issuer.certificate) for issuer in between)
+        )
+        if good:
+            assert Identity.load(tls).name == "alice"
+        else:
+            assert "a CA that was revoked" in refused(tls)
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ("*", "wildcard"),
+        ("party-*", "wildcard"),
+        ("*.example", "wildcard"),
+        ("party-0.", "another process of the cluster, 'party-0'"),
+        ("PARTY-0.", "another process of the cluster, 'party-0'"),
+        ("party-0..", "no host's name"),
+        (".party-0", "no host's name"),
+        ("party-0\0.example", "no host's name"),
+        ("party-0\n", "no host's name"),
+        ("party-0 ", "no host's name"),
+        ("", "no host's name"),
+        ("host.example.", ""),
+    ],
+)
+def test_security_35_names_that_stand_for_others(root: Issuer, tmp_path: Path, other: str, why: str) -> None:
+    """Patterns, and other ways to write a name, are no way round the rule that nobody bears another's."""
+    tls = root.leaf("mallory", tmp_path, names=["mallory", other])
+    trust = Trust((root.certificate,), frozenset({"party-0", "provider"}))
+    fault = trust.fault_in_use([leaf_of(tls)], None, NOW)
+    assert fault == trust.fault([leaf_of(tls)], "mallory", NOW)
+    assert (why in (fault or "")) if why else fault is None
+
+
 def test_a_list_is_read_again(root: Issuer, tmp_path: Path) -> None:
     leaf = leaf_of(root.leaf("alice", tmp_path / "alice"))
     path, time = tmp_path / "crl.pem", [0.0]
@@ -166,7 +250,16 @@ def test_security_35_a_host_that_is_a_name(tmp_path: Path) -> None:
     ca = tmp_path / "ca"
     make_ca(ca, "test-ca")
     issue(ca, "party-1", tmp_path / "party-1", ["b.example"])
-    for hosts in (["party-1"], ["PARTY-1"], ["m.example", "Party-1"], ["*"], ["*.example"]):
+    for hosts in (
+        ["party-1"],
+        ["PARTY-1"],
+        ["m.example", "Party-1"],
+        ["*"],
+        ["*.example"],
+        ["party-1."],
+        ["a b"],
+        [""],
+    ):
         with pytest.raises(ConfigError):
             issue(ca, "mallory", tmp_path / "mallory", hosts)
     for name in ("b.example", "B.example", "PARTY-1"):

@@ -18,7 +18,7 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.errors import IntegrityError, PeerError
-from parties import certificates
+from parties import certificates, pem
 from parties.certificates import Identity
 from parties.config import Endpoint
 from parties.dialling import diagnose, look
@@ -172,6 +172,44 @@ def test_security_35_a_revoked_server(root: Issuer, tmp_path: Path, monkeypatch:
         with pytest.raises(grpc.RpcError) as caught:
             check(channel)
         assert "was revoked" in (from_rpc(caught.value, "party-0", address).cause or "")
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_security_35_a_revoked_intermediate_in_use(
+    root: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool
+) -> None:
+    """A caller is refused by the server, and a server by who dials it, from the next call on.
+
+    in_file: the intermediate stands in everybody's CA file too, and nobody shows it.
+    """
+    monkeypatch.setattr("parties.revocation._LOOK_AGAIN", 0.0)
+    middle = root.intermediate()
+    lists = {name: tmp_path / f"{name}.crl" for name in ("old", "party-0", "client")}
+
+    def identity(issuer: Issuer, name: str) -> Identity:
+        tls = issuer.leaf(name, tmp_path / name, root=root, chain=not in_file)
+        if in_file:
+            tls.ca.write_bytes(pem.encode(root.certificate) + pem.encode(middle.certificate))
+        lists[name].write_bytes(root.revoked([]))
+        return Identity.load(tls.model_copy(update={"crl": lists[name]}))
+
+    old, client, server = identity(middle, "old"), identity(root, "client"), identity(root, "party-0")
+    with serving(server) as address, closing(connect(old, "party-0", address)) as channel:
+        check(channel)
+        with closing(connect(client, "party-0", address)) as another:
+            check(another)
+            lists["party-0"].write_bytes(root.revoked([middle.certificate]))
+            with pytest.raises(grpc.RpcError) as caught:
+                check(channel)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert "a CA that was revoked" in str(from_rpc(caught.value, "party-0", address))
+            check(another)
+    with serving(old) as address, closing(connect(client, "old", address)) as channel:
+        check(channel)
+        lists["client"].write_bytes(root.revoked([middle.certificate]))
+        with pytest.raises(grpc.RpcError) as caught:
+            check(channel)
+        assert "a CA that was revoked" in (from_rpc(caught.value, "old", address).cause or "")
 
 
 def test_a_process_that_is_restarted_with_another_certificate(root: Issuer, client: Identity, tmp_path: Path) -> None:

@@ -33,9 +33,11 @@ class Issuer:
         key = rsa.generate_private_key(65537, 2048)
         return cls(_signed(name, key, _subject(name), key, ca=True, usage=usage), key)
 
-    def intermediate(self, name: str = "Acme Intermediate", length: int | None = 0, days: float = 90) -> Issuer:
-        """A CA below this one."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def intermediate(
+        self, name: str = "Acme Intermediate", length: int | None = 0, days: float = 90, key: Key | None = None
+    ) -> Issuer:
+        """A CA below this one; with `key`, one that is certified anew."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         made = _signed(name, key, self.certificate.subject, self.key, ca=True, usage=True, length=length, days=days)
         return Issuer(made, key, (made, *self.between))
 
