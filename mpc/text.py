@@ -4,6 +4,9 @@ A name is what a plan, a ticket or a model calls something.  Whoever writes it m
 see something else: a line less, another direction, an invisible difference between two names.  So names have letters,
 marks, digits, punctuation and symbols of Unicode and ASCII's space, composed (NFC); nothing that controls, reverses or
 cannot be seen.  Names of processes are ASCII altogether.
+
+The labels of classes are what a model answers with, so they have whatever can be printed, in any form and with any
+spaces: only what controls, formats, reverses or is no character is refused, since programs print them as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ PROCESS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters, marks and symbols that show as nothing."""
 _REFUSED = ("C", "Zl", "Zp")  # control, format, surrogate, private, unassigned; line and paragraph separators
+_REFUSED_IN_LABELS = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def is_plain(character: str) -> bool:
@@ -53,6 +57,14 @@ def check_distinct(names: list[str], what: str) -> None:
         other = seen.setdefault(" ".join(unicodedata.normalize("NFKC", name).split()), name)
         if other != name:
             raise _refused(what, name, f"it looks like {shown(other)!r}")
+
+
+def label_fault(label: str) -> str | None:
+    """What is wrong with a class label, as a sentence's end; None if it can be printed as it is."""
+    if label.isascii() and label.isprintable():
+        return None
+    wrong = next((c for c in label if unicodedata.category(c) in _REFUSED_IN_LABELS), None)
+    return None if wrong is None else f"it has the character U+{ord(wrong):04X}, which steers what is printed"
 
 
 def check_process(name: str) -> None:

@@ -23,7 +23,7 @@ from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Sh
 from mpc.compiler.onnx_load import OLDEST_OPSET, Source, load_model
 from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.facts import Fact, Natural, Truncated
-from mpc.compiler.operators.labels import as_number
+from mpc.compiler.operators.labels import as_number, require_printable
 from mpc.compiler.sizes import Rows
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
@@ -407,6 +407,7 @@ class Importer(Emitter):
             raise ModelError(f"output {name!r} has elements of type {_onnx_type(element)}; possible are {_LISTED}")
         if name in self.decoded:
             read = self.decoded[name]
+            require_printable(name, (*(read.labels or ()), *(read.keys or ())))
             return GraphOutput(name, read.value, read.shape, read.dtype or dtype, read.labels, read.keys)
         shape = self.shapes[name]
         if BATCH in shape[1:] or name in self.joined:

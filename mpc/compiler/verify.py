@@ -57,6 +57,15 @@ def _check_names(plan: Plan) -> None:
         text.check_name(name, what)
     ends = [*(given.name for given in plan.inputs), *(out.name for out in plan.outputs)]
     text.check_distinct(ends, "the input or output")
+    for out in plan.outputs:
+        for label in (*(out.labels or ()), *(out.keys or ())):
+            fault = text.label_fault(label) if isinstance(label, str) else None
+            if fault is not None:
+                raise PlanError(
+                    f"the label {text.shown(str(label)[:80])!r} of output {out.name!r} is refused",
+                    cause=fault,
+                    remedy="rename that class before the model is trained or converted",
+                )
     for holder in {holder for wire in plan.wires for holder in wire.holders}:
         text.check_process(holder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from sklearn.preprocessing import KBinsDiscretizer, OrdinalEncoder, StandardScal
 from sklearn.svm import SVC
 
 from mpc.compiler.compile import compile_model
-from mpc.errors import ModelError, MpcError
+from mpc.compiler.plan import Plan
+from mpc.errors import ModelError, MpcError, PlanError
 from tests.support.effort import FULL
 from tests.support.estimators import CANCER, NAMED, WHOLE, WINE, Case, columns, converted
 from tests.support.graphs import ml_model, node, save_model
@@ -153,6 +155,57 @@ def test_class_numbers_are_computed_with(tmp_path: Path) -> None:
     constants = {"t": np.array([3, 10, -4]), "half": np.array(0.5, np.float32), "rows": np.array([-1])}
     path = _chain(tmp_path, take, cast, node("Mul", ["f", "half"], ["h"]), flat, **constants)
     assert_agrees(path, {"x": X}, RANGE)
+
+
+PRINTABLE = ["", " a  b ", "größe", "日本語", "نعم", "e\u0301", "no\u00a0break", "👍", "'[bold]\"\\", "ﬁ", "x" * 300]
+STEERING = [
+    "x\x1b[2K",
+    "x\ny",
+    "\x00",
+    "\t",
+    "x\u202eyx",
+    "a\u200bb",
+    "\u2066",
+    "\ufeff",
+    "a\u2028b",
+    "\ue000",
+    "\x9b1m",
+]
+
+
+def test_labels_are_any_printable_text(tmp_path: Path) -> None:
+    """As they are in the model, spaces, marks and all; as class names and as keys of dictionaries."""
+    weights = np.random.default_rng(3).uniform(-1, 1, (len(PRINTABLE), 4)).astype(np.float32)
+    given = {"coefficients": weights.ravel().tolist(), "intercepts": [0.0] * len(PRINTABLE)}
+    path = ml_model(tmp_path, "LinearClassifier", {"label": STRING, "y": FLOAT}, classlabels_strings=PRINTABLE, **given)
+    assert_agrees(path, {"x": X}, RANGE)
+    plan = compile_model(path, RANGE).plan
+    assert plan.outputs[0].labels == tuple(PRINTABLE) and Plan.from_bytes(plan.canonical) == plan
+    keys = PRINTABLE[:4]
+    path = ml_model(tmp_path, "ZipMap", {"y": FLOAT}, classlabels_strings=keys)
+    assert compile_model(path, RANGE).plan.outputs[0].keys == tuple(keys)
+
+
+@pytest.mark.parametrize("bad", STEERING)
+def test_security_34_labels_that_steer_are_refused(bad: str, tmp_path: Path) -> None:
+    """When the model is compiled, and by everyone who reads a plan: programs print labels as they are."""
+    linear = {"coefficients": [0.5, -1.0, 2.0, 0.25], "intercepts": [0.1]}
+    classes: list[tuple[str, dict[str, int], dict[str, Any], str]] = [
+        ("LinearClassifier", {"label": STRING, "y": FLOAT}, linear, "labels"),
+        ("ZipMap", {"y": FLOAT}, {}, "keys"),
+    ]
+    for operator, outputs, attributes, place in classes:
+        names = ["good", *(["fair", "poor"] if place == "keys" else [])]
+        path = ml_model(tmp_path, operator, outputs, classlabels_strings=[*names, bad], **attributes)
+        with pytest.raises(ModelError, match="class label") as caught:
+            compile_model(path, RANGE)
+        assert caught.value.remedy and str(caught.value).isascii() and str(caught.value).isprintable()
+        path = ml_model(tmp_path, operator, outputs, classlabels_strings=[*names, "last"], **attributes)
+        content = json.loads(compile_model(path, RANGE).plan.canonical)
+        content["outputs"][0][place][-1] = bad
+        with pytest.raises(PlanError, match="is refused") as refused:
+            Plan.from_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+        assert str(refused.value).isascii() and str(refused.value).isprintable()
 
 
 def test_class_names_are_not(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mpc.compiler.plan import Plan
 from mpc.errors import PlanError
 from mpc.text import check_distinct, check_name, check_process, is_plain, shown
 from tests.support.parties import tiny_model
+from tests.support.vectors import FOLDER
 
 GOOD = ["x", "/model/layers.0/Gemm:0", " capital-gain", "Amount (USD)", "größe", "入力", "x²", "α·β", "[bold]", "a  b"]
 BAD = [
@@ -98,6 +100,37 @@ def renamed(content: Any, old: str, new: str) -> Any:
     if isinstance(content, list):
         return [renamed(value, old, new) for value in content]
     return new if content == old else content
+
+
+def texts(content: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where the texts of a JSON value are."""
+    if isinstance(content, str):
+        yield where
+    elif isinstance(content, dict | list):
+        entries = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in entries:
+            yield from texts(value, (*where, key))
+
+
+def test_security_34_no_text_of_a_plan_steers_a_terminal() -> None:
+    """Whatever in a plan is a text, of all kinds of gates: with a control character, or half a pair, it is refused."""
+    golden = json.loads((FOLDER / "plan.json").read_bytes())
+    golden["outputs"][0]["labels"], golden["outputs"][0]["keys"] = ["a", "b"], ["c", "d"]
+    assert Plan.from_bytes(json.dumps(golden, sort_keys=True, separators=(",", ":")).encode())
+    tried = 0
+    for *way, last in texts(golden):
+        holder: Any = golden
+        for key in way:
+            holder = holder[key]
+        for bad in ("\x1b[2K", "\ud800"):
+            kept = holder[last]
+            holder[last] += bad
+            with pytest.raises(PlanError) as caught:
+                Plan.from_bytes(json.dumps(golden, sort_keys=True, separators=(",", ":")).encode())
+            assert str(caught.value).isprintable()
+            holder[last] = kept
+            tried += 1
+    assert tried > 200
 
 
 @pytest.mark.parametrize("what", ["input", "output", "wire", "gate", "holder"])

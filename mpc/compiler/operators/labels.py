@@ -6,7 +6,7 @@ onnxruntime; here, where no error may depend on data, it is in none of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP, cut_window
 from mpc.compiler.operators.facts import Place, Truncated
 from mpc.compiler.operators.registry import Settings, handles
+from mpc.errors import ModelError
+from mpc.text import label_fault, shown
 
 if TYPE_CHECKING:
     import onnx
@@ -40,6 +42,22 @@ def read_as(state: Importer, out: str, index: str, labels: Labels, shape: Shape 
     """`out` is the label at a place among these."""
     dtype = "string" if any(isinstance(label, str) for label in labels) else "int64"
     state.decode(out, index, shape=state.shapes[index] if shape is None else shape, dtype=dtype, labels=labels)
+
+
+def require_printable(name: str, labels: Iterable[int | str]) -> None:
+    """Refuse the labels or keys of an output that have characters which steer what recipients' programs print.
+
+    Raises:
+        ModelError: naming the output and the label.
+    """
+    for label in labels:
+        fault = label_fault(label) if isinstance(label, str) else None
+        if fault is not None:
+            raise ModelError(
+                f"output {name!r} has the class label {shown(str(label)[:80])!r}",
+                cause=fault,
+                remedy="rename that class before the model is trained or converted, or number the classes",
+            )
 
 
 def as_number(state: Importer, name: str) -> None:
