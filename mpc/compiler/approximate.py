@@ -61,12 +61,16 @@ def apply(state: Lowering, x: Value, name: str, parameters: dict[str, float], fi
         elif not positive or low < -1e-3 * max(1.0, high):
             raise state.origin.refuse(
                 f"its argument can be {low:.3g}, and it is defined above {function.domain:g} only",
-                remedy="declare a range that keeps it away from there (--range NAME=LOW:HIGH)",
+                remedy=(
+                    "declare a range that keeps it away from there (--range NAME=LOW:HIGH), or keep it "
+                    "away in the model: a Clip or Max before it, with a least value above "
+                    f"{function.domain:g}"
+                ),
             )
     if name == "exp" and high > 20:
         raise state.origin.refuse(
             f"its argument can reach {high:.3g}, and its result e to that power",
-            remedy=SMALLER,
+            remedy=f"{SMALLER}, or put a Clip to at most 20 before it",
         )
     if name == "exp" and high > _SMALL_EXPONENT and high - low > 2 * _SMALL_EXPONENT:
         return _squared(state, x)
@@ -84,7 +88,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: dict[str, float], fi
     if scaled > _ACCEPTABLE:
         raise state.origin.refuse(
             f"its argument lies in {low:.3g}:{high:.3g}, too wide an interval to approximate it on",
-            remedy=SMALLER,
+            remedy=f"{SMALLER}, or put a Clip before it",
         )
     return evaluate(state, x, function, series, inside, 40 if finest else 34)
 

@@ -131,7 +131,13 @@ def compile_model(
         replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs
     ]
     if not graph.inputs:
-        raise ModelError("the model has no inputs", remedy="there is nothing to keep secret")
+        raise ModelError(
+            "the model has no inputs",
+            remedy=(
+                "list what is secret among the inputs of its graph, without an initializer of that "
+                "name; a model of constants needs no secure computation"
+            ),
+        )
     for name in [given.name for given in graph.inputs] + [out.name for out in graph.outputs]:
         if len(name) > _LONGEST_NAME:
             raise ModelError(

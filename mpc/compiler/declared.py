@@ -46,7 +46,12 @@ def check_range(name: str, shape: Shape, declared: Range) -> Range:
     """
     low, high = (np.asarray(end, dtype=np.float64) for end in declared)
     if low.shape != high.shape or low.ndim > 1 or (low.ndim == 1 and low.shape[0] != shape[-1]):
-        raise ModelError(f"input {name!r}: its range has {low.size} columns, its shape is {shape}")
+        raise ModelError(
+            f"input {name!r}: its range has {low.size} columns, its shape is {shape}",
+            remedy=f"declare one range for all columns, LOW:HIGH, or one a column, {shape[-1]} of them"
+            if shape
+            else "declare one range, LOW:HIGH",
+        )
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
         raise ModelError(
             f"input {name!r}: its range is empty or not finite", remedy="declare LOW:HIGH, LOW not above HIGH"

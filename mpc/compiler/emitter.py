@@ -17,6 +17,9 @@ from mpc.windows import Windows
 from mpc.wires import BATCH, Dimension, broadcast
 
 FIX_BATCH = "fix the batch size: --shape INPUT=1,..., in Python shapes={...}, or export the model with it"
+EXPORT_TRAINED = (
+    "export the model for inference (in torch model.eval() before torch.onnx.export), and without that output"
+)
 MAX_ELEMENTS = 1 << 26
 MAX_INDICES = 1 << 20
 MOST_TERMS = 64
@@ -57,9 +60,20 @@ class Emitter:
     def emit(self, op: str, reads: tuple[str, ...], writes: str | None, shape: Shape, **attributes: Any) -> str:
         """Add a node; returns the name it writes."""
         if prod(d for d in shape if isinstance(d, int)) > MAX_ELEMENTS:
-            raise self.origin.refuse(f"its result of shape {shape} is too large")
+            raise self.origin.refuse(
+                f"its result of shape {shape} is too large",
+                remedy=(
+                    f"split it: {MAX_ELEMENTS:,} elements a row are possible; export the model for "
+                    "smaller inputs, or with fewer channels or features"
+                ),
+            )
         if any(size == 0 for size in shape):
-            raise self.origin.refuse(f"its result of shape {shape} is empty")
+            raise self.origin.refuse(
+                f"its result of shape {shape} is empty",
+                remedy=(
+                    "leave it out of the model, or choose sizes, a slice or a kernel that leave one element or more"
+                ),
+            )
         if writes is None:
             writes = self.fresh()
         self.shapes[writes] = shape
@@ -73,13 +87,26 @@ class Emitter:
         shapes = [self.shapes[name] for name in names]
         shape = broadcast(*shapes)
         if shape is None:
-            raise self.origin.refuse(f"its operands' shapes {', '.join(map(str, shapes))} do not broadcast")
+            raise self.origin.refuse(
+                f"its operands' shapes {', '.join(map(str, shapes))} do not broadcast",
+                remedy=(
+                    "give its operands shapes whose sizes are equal or 1 (Unsqueeze, Reshape or "
+                    "Transpose before it); where an input leaves a size open, --shape NAME=SIZES fixes "
+                    "it"
+                ),
+            )
         return shape
 
     def axis(self, axis: int, shape: Shape) -> int:
         """An axis counted from the front; a refusal if there is no such axis."""
         if not -len(shape) <= axis < len(shape):
-            raise self.origin.refuse(f"axis {axis} of a value of shape {shape}", attribute="axis")
+            raise self.origin.refuse(
+                f"axis {axis} of a value of shape {shape}",
+                attribute="axis",
+                remedy=f"give an axis from {-len(shape)} to {len(shape) - 1}"
+                if shape
+                else "leave it out: a scalar has no axes",
+            )
         return axis % len(shape)
 
     def size(self, shape: Shape, axis: int, what: str) -> int:
@@ -130,9 +157,12 @@ class Emitter:
         self.require_finite(weight, bias)
         shape = broadcast(self.shapes[x], weight.shape, bias.shape)
         if shape is None:
-            raise self.origin.refuse(f"constants of shapes {weight.shape}, {bias.shape} beside {self.shapes[x]}")
+            raise self.origin.refuse(
+                f"constants of shapes {weight.shape}, {bias.shape} beside {self.shapes[x]}",
+                remedy="give the constants shapes that broadcast to the value's: sizes that are equal or 1",
+            )
         if shape.count(BATCH) != self.shapes[x].count(BATCH):
-            raise self.origin.refuse("a constant that differs from row to row of the batch")
+            raise self.origin.refuse("a constant that differs from row to row of the batch", remedy=FIX_BATCH)
         if weight.any():
             name = self.emit("scale", (x,), out, shape, weight=weight, bias=bias if added else None)
         else:
@@ -157,15 +187,24 @@ class Emitter:
         shape = self.shapes[x]
         product = self._product(shape, weight.shape)
         if bias is not None and broadcast(product, bias.shape) != product:
-            raise self.origin.refuse(f"a bias of shape {bias.shape} does not broadcast to {product}")
+            raise self.origin.refuse(
+                f"a bias of shape {bias.shape} does not broadcast to {product}",
+                remedy="give it one entry a column of the product, or one for all",
+            )
         return self.emit("matmul", (x,), out, product, weight=weight, bias=bias, **known)
 
     def _product(self, left: Shape, right: Shape) -> Shape:
         stacked = broadcast(left[:-2], right[:-2])
         if len(right) < 2 or not left or left[-1] != right[-2] or stacked is None:
-            raise self.origin.refuse(f"shapes {left} and {right} do not multiply")
+            raise self.origin.refuse(
+                f"shapes {left} and {right} do not multiply",
+                remedy=(
+                    "put a Transpose or a Reshape before it: the last size of the left has to be the "
+                    "last but one of the right, as numpy.matmul has it"
+                ),
+            )
         if left[-1] == BATCH or right[-1] == BATCH:
-            raise self.origin.refuse("a product over the batch, whose rows are independent here")
+            raise self.origin.refuse("a product over the batch, whose rows are independent here", remedy=FIX_BATCH)
         if len(left) == 1:
             return right[-1:]
         return (*stacked, left[-2], right[-1])
@@ -186,10 +225,22 @@ class Emitter:
         sizes = tuple(self.size(shape, axis, "a convolution") for axis in range(2, len(shape)))
         positions = windows.positions(sizes)
         if min(positions) < 1:
-            raise self.origin.refuse(f"its kernel {windows.kernel} is larger than its input {shape}")
+            raise self.origin.refuse(
+                f"its kernel {windows.kernel} is larger than its input {shape}",
+                remedy=(
+                    "give a larger input (--shape NAME=SIZES, if the model leaves its size open), more "
+                    "padding, or a smaller kernel"
+                ),
+            )
         fits = shape[1] == int(filters[1]) * windows.groups and int(filters[0]) % windows.groups == 0
         if not fits or BATCH in filters:
-            raise self.origin.refuse(f"filters {filters} in {windows.groups} groups do not fit an input {shape}")
+            raise self.origin.refuse(
+                f"filters {filters} in {windows.groups} groups do not fit an input {shape}",
+                remedy=(
+                    f"give filters of shape (outputs, {shape[1]} / groups, *kernel), with a number of "
+                    "groups that divides both"
+                ),
+            )
         return (shape[0], filters[0], *positions)
 
     def total(self, x: str, axes: Sequence[int], out: str | None = None, divisor: int = 1, **known: Any) -> str:
@@ -236,7 +287,10 @@ class Emitter:
         self.size(shape, axis, "an index")
         chosen = tuple(map(int, indices))
         if len(chosen) > MAX_INDICES:
-            raise self.origin.refuse(f"{len(chosen)} indices along one axis; {MAX_INDICES} are possible")
+            raise self.origin.refuse(
+                f"{len(chosen)} indices along one axis; {MAX_INDICES} are possible",
+                remedy=f"take at most {MAX_INDICES:,} at a time, and join the parts with Concat",
+            )
         return self.emit("take", (x,), out, (*shape[:axis], len(chosen), *shape[axis + 1 :]), axis=axis, indices=chosen)
 
     def concat(self, reads: Sequence[str], axis: int, out: str | None = None) -> str:
@@ -245,7 +299,10 @@ class Emitter:
             return self.concat([self.concat(reads[i : i + _MOST_JOINED], axis) for i in parts], axis, out)
         shapes = [self.shapes[name] for name in reads]
         if len({s[:axis] + s[axis + 1 :] for s in shapes}) != 1 or len({len(s) for s in shapes}) != 1:
-            raise self.origin.refuse(f"shapes {', '.join(map(str, shapes))} do not join along axis {axis}")
+            raise self.origin.refuse(
+                f"shapes {', '.join(map(str, shapes))} do not join along axis {axis}",
+                remedy="give them sizes that differ along that axis only (Reshape, Expand or Slice before it)",
+            )
         total = sum(self.size(shape, axis, "joining") for shape in shapes)
         return self.emit("concat", tuple(reads), out, (*shapes[0][:axis], total, *shapes[0][axis + 1 :]), axis=axis)
 
@@ -253,7 +310,13 @@ class Emitter:
         """x repeated to a shape that it broadcasts to."""
         own = self.shapes[x]
         if broadcast(own, shape) != shape:
-            raise self.origin.refuse(f"{own} does not expand to {shape}")
+            raise self.origin.refuse(
+                f"{own} does not expand to {shape}",
+                remedy=(
+                    "expand to a shape that ends in its own sizes, where a size of 1 may become any "
+                    "other (Unsqueeze or Reshape before it)"
+                ),
+            )
         if len(own) < len(shape):
             x = self.reshape(x, (1,) * (len(shape) - len(own)) + own)
         for axis, (before, after) in enumerate(zip(self.shapes[x], shape, strict=True)):
@@ -297,7 +360,13 @@ class Emitter:
 
     def require_finite(self, *arrays: np.ndarray | None) -> None:
         if any(array is not None and not np.isfinite(array).all() for array in arrays):
-            raise self.origin.refuse("a weight is infinite or not a number")
+            raise self.origin.refuse(
+                "a weight is infinite or not a number",
+                remedy=(
+                    "replace it by a finite number (in a mask, -1e4 does for minus infinity), or train "
+                    "the model anew on data without NaN and infinity"
+                ),
+            )
 
 
 def _elements(shape: Shape) -> int:

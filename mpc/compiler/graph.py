@@ -27,8 +27,12 @@ class Origin:
     node: str
     operator: str
 
-    def refuse(self, problem: str, *, attribute: str | None = None, remedy: str | None = None) -> ModelError:
-        """The error that names this node."""
+    def refuse(self, problem: str, *, remedy: str, attribute: str | None = None) -> ModelError:
+        """The error that names this node.
+
+        Args:
+            remedy: what to change in the model, its export or the call, so that it compiles.
+        """
         return ModelError(
             f"node {self.node!r} ({self.operator}): {problem}",
             node=self.node,

@@ -79,7 +79,13 @@ def _compared(state: Lowering, x: Value, low: float) -> _Octaves:
     first = max(0, math.floor(math.log2(max(x.interval.least, 1.0))))
     last = max(first, math.floor(math.log2(max(x.interval.most, 1.0))))
     if first == last:
-        raise state.origin.refuse("its argument has no digits left", remedy="declare a larger input range")
+        raise state.origin.refuse(
+            "its argument has no digits left",
+            remedy=(
+                "declare a wider input range (--range NAME=LOW:HIGH), or multiply by a constant "
+                "before it: it is nearly always zero on this one"
+            ),
+        )
     below = low * float(x.scale) < -1
     levels = tuple(1 << i for i in range(first if below else first + 1, last + 1))
     shape = (*x.shape, len(levels))
@@ -130,7 +136,7 @@ def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float) 
     if max(integers) >= 1 << _LONGEST_FACTOR:
         raise state.origin.refuse(
             f"its largest result is {max(values) / min(values):.2g} times its least, too many digits for fixed point",
-            remedy=SMALLER,
+            remedy=f"{SMALLER}, or put a Clip before it that keeps it further from zero",
         )
     largest = max(1.0, 2.0**exponent)  # of u^e
     power_u = state.shorten(power_u, min(36, 56 - math.frexp(max(reals) * largest)[1] - digits))

@@ -82,7 +82,13 @@ def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[
         evaluator = ReferenceEvaluator(model)
         results = evaluator.run(None, {name: value for name, value in zip(node.input, values, strict=True) if name})
     except Exception as error:  # whatever onnx's reference raises on a malformed node is a refusal
-        raise state.origin.refuse(f"its constant value cannot be computed: {error}") from None
+        raise state.origin.refuse(
+            f"its constant value cannot be computed: {error}",
+            remedy=(
+                "compute it when the model is exported and store the result as an initializer "
+                "(onnxruntime's offline optimisation, onnxsim)"
+            ),
+        ) from None
     return [np.asarray(value) for value in results]
 
 
@@ -94,7 +100,12 @@ def _dequantized(state: Importer, node: onnx.NodeProto, values: list[Any]) -> li
     if scale.size == 1:
         sizes = []
     elif scale.ndim != 1 or scale.size != x.shape[axis]:
-        raise state.origin.refuse(f"scales of shape {scale.shape} for weights of shape {x.shape}")
+        raise state.origin.refuse(
+            f"scales of shape {scale.shape} for weights of shape {x.shape}",
+            remedy=f"give one scale, or one for each of the {x.shape[axis % x.ndim]} slices of axis {axis}"
+            if x.ndim
+            else "give one scale",
+        )
     wide = x.astype(np.float64) - (0 if zero is None else zero.astype(np.float64).reshape(sizes))
     return [(wide * scale.astype(np.float64).reshape(sizes)).astype(scale.dtype)]
 

@@ -104,14 +104,23 @@ class Importer(Emitter):
     def constant(self, name: str, what: str) -> np.ndarray:
         """A constant operand; a refusal naming `what` if it is secret data."""
         if name not in self.constants:
-            raise self.origin.refuse(f"{what} depends on the input; only a constant is possible here")
+            raise self.origin.refuse(
+                f"{what} depends on the input; only a constant is possible here",
+                remedy=(
+                    "export the model with that operand fixed: as an initializer, or as a number in "
+                    "the code that is exported"
+                ),
+            )
         return self.constants[name]
 
     def numbers(self, name: str, what: str) -> np.ndarray:
         """A constant operand as float64."""
         value = self.constant(name, what)
         if value.dtype == object or value.dtype.kind not in "fiub":
-            raise self.origin.refuse(f"{what} holds something other than numbers")
+            raise self.origin.refuse(
+                f"{what} holds something other than numbers",
+                remedy="store it with numbers (float32 or int64); text has to be numbered before the model",
+            )
         return value.astype(np.float64)
 
     def integers(self, name: str, what: str) -> list[int]:
@@ -247,7 +256,10 @@ class Importer(Emitter):
         unknown = sorted(set(ranges) - {given.name for given in inputs})
         if unknown:
             names = ", ".join(repr(given.name) for given in inputs)
-            raise ModelError(f"a range is declared for {unknown[0]!r}, but the inputs are {names}")
+            raise ModelError(
+                f"a range is declared for {unknown[0]!r}, but the inputs are {names}",
+                remedy="name one of these inputs: --range NAME=LOW:HIGH",
+            )
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
         outputs = [self._output(value) for value in model.graph.output]
@@ -256,7 +268,13 @@ class Importer(Emitter):
     def _input(self, value: onnx.ValueInfoProto, ranges: dict[str, Range]) -> GraphInput:
         kind = value.type.WhichOneof("value")
         if kind != "tensor_type":
-            raise ModelError(f"input {value.name!r} is a {kind}, not a tensor")
+            raise ModelError(
+                f"input {value.name!r} is a {kind}, not a tensor",
+                remedy=(
+                    "export the model with a tensor for each input: a sequence or map becomes one "
+                    "tensor, or one input an entry"
+                ),
+            )
         tensor = value.type.tensor_type
         dtype = _TYPES.get(tensor.elem_type, "")
         if dtype not in _INPUT_TYPES:
@@ -271,7 +289,13 @@ class Importer(Emitter):
             )
         shape = self._input_shape(value.name, tensor)
         if prod(d for d in shape if d != BATCH) > MAX_ELEMENTS:
-            raise ModelError(f"input {value.name!r} of shape {tuple(shape)} is too large")
+            raise ModelError(
+                f"input {value.name!r} of shape {tuple(shape)} is too large",
+                remedy=(
+                    f"enter less at once: {MAX_ELEMENTS:,} elements a row are possible (--shape "
+                    f"{value.name}=SIZES, if the model leaves a size open)"
+                ),
+            )
         self.shapes[value.name] = tuple(shape)
         if not dtype.startswith("float"):
             self.integral.add(value.name)
@@ -313,7 +337,10 @@ class Importer(Emitter):
         if fixed and fixed > 0:
             return int(fixed)
         if fixed == 0 and dimension.HasField("dim_value"):
-            raise ModelError(f"input {name!r}: dimension {axis} is 0")
+            raise ModelError(
+                f"input {name!r}: dimension {axis} is 0",
+                remedy=("export it with a size of 1 or more; or leave it open there, and give --shape NAME=SIZES"),
+            )
         given = self._given.get(name, ())
         size = given[axis] if len(given) == rank else None  # a shape of another rank is no help, and refused later
         if size is not None and size != BATCH:
@@ -330,7 +357,13 @@ class Importer(Emitter):
         self.origin = Origin(node.name or f"{node.op_type}_{index}", node.op_type)
         for name in node.input:
             if name and name not in self.constants and name not in self.shapes:
-                raise self.origin.refuse(f"it reads {name!r}, which nothing has written")
+                raise self.origin.refuse(
+                    f"it reads {name!r}, which nothing has written",
+                    remedy=(
+                        "give the graph a node or an input of that name, or export the model anew: nodes "
+                        "may not read one another in a circle"
+                    ),
+                )
         if onnx_fold.fold(self, node):
             return
         handler = HANDLERS.get((node.domain or "ai.onnx", node.op_type))
@@ -347,7 +380,13 @@ class Importer(Emitter):
                 self._require_fit(name)
         for name in node.output:
             if name and name not in self.shapes and name not in self.constants and name in self._needed:
-                raise self.origin.refuse(f"its output {name!r} is not supported")
+                raise self.origin.refuse(
+                    f"its output {name!r} is not supported",
+                    remedy=(
+                        "end the model before its readers (onnx.utils.extract_model), or export it without "
+                        f"that output; {node.output[0]!r} is possible"
+                    ),
+                )
 
     def _require_fit(self, name: str) -> None:
         """A value wraps around where it leaves its integer type: bounds have to show that it does not."""
@@ -392,19 +431,33 @@ class Importer(Emitter):
                 try:
                     _ = entry.decode() if isinstance(entry, bytes) else ""
                 except UnicodeDecodeError:
-                    raise self.origin.refuse("a string that is no text", attribute=name) from None
+                    raise self.origin.refuse(
+                        "a string that is no text", attribute=name, remedy="write its bytes as UTF-8"
+                    ) from None
 
     def _output(self, value: onnx.ValueInfoProto) -> GraphOutput:
         name = value.name
         if name in self.constants:
-            raise ModelError(f"output {name!r} does not depend on any input", remedy="remove it from the model")
+            raise ModelError(
+                f"output {name!r} does not depend on any input",
+                remedy="take it off the outputs of the model's graph: it is known without a computation",
+            )
         if name not in self.shapes:
-            raise ModelError(f"output {name!r} is written by no node")
+            raise ModelError(
+                f"output {name!r} is written by no node",
+                remedy="take it off the outputs of the model's graph, or name there what a node writes",
+            )
         kind = value.type.WhichOneof("value")
         element = value.type.tensor_type.elem_type if kind == "tensor_type" else TensorProto.UNDEFINED
         dtype = _TYPES.get(element, "float32")
         if element not in _TYPES and element != TensorProto.UNDEFINED:
-            raise ModelError(f"output {name!r} has elements of type {_onnx_type(element)}; possible are {_LISTED}")
+            raise ModelError(
+                f"output {name!r} has elements of type {_onnx_type(element)}; possible are {_LISTED}",
+                remedy=(
+                    "put a Cast to float32 or int64 before the output, or read it by numbers and name "
+                    "them outside the model"
+                ),
+            )
         if name in self.decoded:
             read = self.decoded[name]
             require_printable(name, (*(read.labels or ()), *(read.keys or ())))
@@ -446,7 +499,10 @@ def _array(tensor: onnx.TensorProto) -> np.ndarray:
     try:
         return np.array(numpy_helper.to_array(tensor))
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise ModelError(f"weight {tensor.name!r} cannot be read: {str(error)[:200]}") from None
+        raise ModelError(
+            f"weight {tensor.name!r} cannot be read: {str(error)[:200]}",
+            remedy="save the model anew with onnx.save, its weights as float32 or int64",
+        ) from None
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -66,7 +66,12 @@ def _kind(source: object, content: object) -> str:
 def _content(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise ModelError(f"no model file at {path}", remedy="check the path")
+            raise ModelError(
+                f"no model file at {path}",
+                remedy=(
+                    "give the path of a file that 'mpc compile' can see; a relative one starts at the working directory"
+                ),
+            )
         if path.stat().st_size > MAX_MODEL_BYTES:
             raise ModelError(f"{path} is larger than 2 GiB", remedy="store its weights as external data")
         return path.read_bytes()
@@ -97,7 +102,12 @@ def _checked(model: onnx.ModelProto, path: Path | None) -> onnx.ModelProto:
         raise
     except (onnx.checker.ValidationError, ValueError, TypeError, OSError) as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
-        raise ModelError(f"{_named(path)} is not a valid ONNX model: {reason}") from None
+        raise ModelError(
+            f"{_named(path)} is not a valid ONNX model: {reason}",
+            remedy=(
+                "export it anew; onnx.checker.check_model(model, full_check=True) shows the fault where it is made"
+            ),
+        ) from None
 
 
 def _named(path: Path | None) -> str:
@@ -159,5 +169,11 @@ def _beside(path: Path, location: PurePosixPath, weight: str) -> Path:
             remedy="put the file that has it beside the model; a link may lead to a file beside the real model only",
         )
     if not real.is_file():
-        raise ModelError(f"weight {weight!r} is in {str(location)!r}, which is not beside the model")
+        raise ModelError(
+            f"weight {weight!r} is in {str(location)!r}, which is not beside the model",
+            remedy=(
+                "copy the file that has it to the model's folder, or save the model in one file "
+                "(onnx.save without save_as_external_data)"
+            ),
+        )
     return real

@@ -19,7 +19,7 @@ from mpc import encoding
 from mpc.compiler.verify import verify
 from mpc.errors import PlanError
 from mpc.gates import GATES
-from mpc.gates.base import Gate, Name, to_dict
+from mpc.gates.base import COMPILE_ANEW, Gate, Name, to_dict
 from mpc.gates.input import Input
 from mpc.text import shown
 from mpc.wires import Dimension, Frozen, Scale, Wire
@@ -138,7 +138,12 @@ class Plan(Frozen):
             PlanError: the batch is not between 1 and 2^20.
         """
         if not 1 <= batch <= _MAX_BATCH:
-            raise PlanError(f"a batch of {batch}; 1 to {_MAX_BATCH} are possible")
+            raise PlanError(
+                f"a batch of {batch}; 1 to {_MAX_BATCH} are possible",
+                remedy=f"split the rows into batches of at most {_MAX_BATCH:,}"
+                if batch > _MAX_BATCH
+                else "enter one row or more",
+            )
         outputs = tuple(
             out.model_copy(update={"shape": tuple(batch if d == "batch" else d for d in out.shape)})
             for out in self.outputs
@@ -166,7 +171,7 @@ class Plan(Frozen):
             content["gates"] = tuple(_gate(entry) for entry in content["gates"])
             plan = cls.model_validate(content)
         except (ValidationError, ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
-            raise PlanError(f"the plan is malformed: {_first_line(error)}") from None
+            raise PlanError(f"the plan is malformed: {_first_line(error)}", remedy=COMPILE_ANEW) from None
         if plan.canonical != data:
             raise PlanError("the plan is not in its canonical encoding", remedy="make it with 'mpc compile'")
         verify(plan)
@@ -180,7 +185,7 @@ def digest_of(canonical: bytes) -> bytes:
 
 def _gate(entry: Any) -> Gate:
     if not isinstance(entry, dict):
-        raise PlanError("a gate of the plan is not an object")
+        raise PlanError("a gate of the plan is not an object", remedy=COMPILE_ANEW)
     kind = GATES.get(str(entry.get("kind")))
     if kind is None:
         raise PlanError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mpc import text
 from mpc.errors import PlanError
+from mpc.gates.base import COMPILE_ANEW
 from mpc.gates.input import Input
 from mpc.wires import BATCH, Masking
 
@@ -28,21 +29,26 @@ def verify(plan: Plan) -> None:
         PlanError: naming the gate or wire.
     """
     if len(plan.wire) != len(plan.wires):
-        raise PlanError("two wires of the plan have one name")
+        raise PlanError("two wires of the plan have one name", remedy=COMPILE_ANEW)
     if len({gate.name for gate in plan.gates}) != len(plan.gates):
-        raise PlanError("two gates of the plan have one name")
+        raise PlanError("two gates of the plan have one name", remedy=COMPILE_ANEW)
     for wire in plan.wires:
         if wire.scale <= 0:
-            raise PlanError("a wire's scale is not positive")
+            raise PlanError("a wire's scale is not positive", remedy=COMPILE_ANEW)
         if max(wire.scale.numerator.bit_length(), wire.scale.denominator.bit_length()) > MAX_SCALE_BITS:
-            raise PlanError(f"the scale of the wire {wire.name!r} has more than {MAX_SCALE_BITS} bits")
+            raise PlanError(
+                f"the scale of the wire {wire.name!r} has more than {MAX_SCALE_BITS} bits", remedy=COMPILE_ANEW
+            )
     for ends in (plan.inputs, plan.outputs):
         if len({end.name for end in ends}) != len(ends):
-            raise PlanError("two inputs or two outputs of the plan have one name")
+            raise PlanError("two inputs or two outputs of the plan have one name", remedy=COMPILE_ANEW)
     _check_names(plan)
     for wire in plan.wires:
         if _count(wire.shape)[0] > MAX_ELEMENTS:
-            raise PlanError(f"the wire {wire.name!r} has more than 2^28 elements a row")
+            raise PlanError(
+                f"the wire {wire.name!r} has more than 2^28 elements a row",
+                remedy=f"compute it in parts, or for fewer channels or features: {MAX_ELEMENTS:,} are possible",
+            )
     _check_flow(plan)
     _check_ends(plan)
 
@@ -76,29 +82,35 @@ def _check_flow(plan: Plan) -> None:
     for gate in plan.gates:
         for name in (*gate.reads, *gate.writes):
             if name not in plan.wire:
-                raise PlanError(f"gate {gate.name} names the wire {name!r}, which the plan does not define")
+                raise PlanError(
+                    f"gate {gate.name} names the wire {name!r}, which the plan does not define", remedy=COMPILE_ANEW
+                )
         for name in gate.reads:
             if name not in written:
-                raise PlanError(f"gate {gate.name} reads the wire {name!r} before it is written")
+                raise PlanError(f"gate {gate.name} reads the wire {name!r} before it is written", remedy=COMPILE_ANEW)
         for name in gate.reads:
             if (name in gate.weights) != (name in stored):
-                raise PlanError(f"gate {gate.name}: {name!r} is a weight where data belongs, or the reverse")
+                raise PlanError(
+                    f"gate {gate.name}: {name!r} is a weight where data belongs, or the reverse", remedy=COMPILE_ANEW
+                )
         gate.check(plan.wire)
         known = all(written[name] for name in gate.reads)
         unopened = any(plan.wire[name].masking is Masking.UNOPENED for name in gate.reads)
         if unopened and not gate.takes_shares(plan.wire):
-            raise PlanError(f"gate {gate.name} reads a wire that is not opened")
+            raise PlanError(f"gate {gate.name} reads a wire that is not opened", remedy=COMPILE_ANEW)
         if gate.needs_masks(plan.wire) and not known:
-            raise PlanError(f"gate {gate.name} multiplies a wire whose mask is derived")
+            raise PlanError(f"gate {gate.name} multiplies a wire whose mask is derived", remedy=COMPILE_ANEW)
         if unopened and not known:
-            raise PlanError(f"gate {gate.name} joins a wire that is not opened with one whose mask is derived")
+            raise PlanError(
+                f"gate {gate.name} joins a wire that is not opened with one whose mask is derived", remedy=COMPILE_ANEW
+            )
         for name in gate.writes:
             if name in written:
-                raise PlanError(f"the wire {name!r} is written twice")
+                raise PlanError(f"the wire {name!r} is written twice", remedy=COMPILE_ANEW)
             masking = plan.wire[name].masking
             written[name] = known if masking is Masking.INHERITED else masking is not Masking.DERIVED
     if list(written) != [wire.name for wire in plan.wires]:
-        raise PlanError("the plan's wires are not in the order in which its gates write them")
+        raise PlanError("the plan's wires are not in the order in which its gates write them", remedy=COMPILE_ANEW)
 
 
 def _check_ends(plan: Plan) -> None:
@@ -106,38 +118,38 @@ def _check_ends(plan: Plan) -> None:
     stored = {gate.out for gate in plan.weights}
     declared = [given.wire for given in plan.inputs]
     if sorted(declared) != sorted(entered):
-        raise PlanError("the plan's inputs are not the wires that its input gates write")
+        raise PlanError("the plan's inputs are not the wires that its input gates write", remedy=COMPILE_ANEW)
     for given in plan.inputs:
         columns = {len(given.low), len(given.high)}
         if len(columns) != 1 or not columns <= {
             1,
             plan.wire[given.wire].shape[-1:] and plan.wire[given.wire].shape[-1],
         }:
-            raise PlanError(f"input {given.name!r}: the declared range does not fit its columns")
+            raise PlanError(f"input {given.name!r}: the declared range does not fit its columns", remedy=COMPILE_ANEW)
         if any(low > high for low, high in zip(given.low, given.high, strict=True)):
-            raise PlanError(f"input {given.name!r}: the declared range is empty")
+            raise PlanError(f"input {given.name!r}: the declared range is empty", remedy=COMPILE_ANEW)
         _check_units(plan, given)
     released = {out.wire for out in plan.outputs}
     for out in plan.outputs:
         wire = plan.wire.get(out.wire)
         if wire is None or not wire.holders or wire.masking is not Masking.DRAWN:
-            raise PlanError(f"output {out.name!r} has no recipient who could unmask it")
+            raise PlanError(f"output {out.name!r} has no recipient who could unmask it", remedy=COMPILE_ANEW)
         if out.wire in entered | stored:
-            raise PlanError(f"output {out.name!r} is an input, unchanged: nothing is computed")
+            raise PlanError(f"output {out.name!r} is an input, unchanged: nothing is computed", remedy=COMPILE_ANEW)
         if _count(out.shape) != _count(wire.shape):
-            raise PlanError(f"output {out.name!r} has another size than its wire")
+            raise PlanError(f"output {out.name!r} has another size than its wire", remedy=COMPILE_ANEW)
     for wire in plan.wires:
         if wire.holders and wire.name not in released | entered | stored:
-            raise PlanError(f"the wire {wire.name!r} has holders but is neither input nor output")
+            raise PlanError(f"the wire {wire.name!r} has holders but is neither input nor output", remedy=COMPILE_ANEW)
 
 
 def _check_units(plan: Plan, given: PlanInput) -> None:
     columns = plan.wire[given.wire].shape[-1:]
     for values in (given.offset, given.factor):
         if len(values) != 1 and (len(values),) != columns:
-            raise PlanError(f"input {given.name!r}: its units do not fit its columns")
+            raise PlanError(f"input {given.name!r}: its units do not fit its columns", remedy=COMPILE_ANEW)
     if any(factor <= 0 for factor in given.factor):
-        raise PlanError(f"input {given.name!r}: a unit is not positive")
+        raise PlanError(f"input {given.name!r}: a unit is not positive", remedy=COMPILE_ANEW)
 
 
 def _count(shape: tuple[object, ...]) -> tuple[int, int]:

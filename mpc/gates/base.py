@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Wires = Mapping[str, Wire]
+COMPILE_ANEW = (
+    "compile the model anew ('mpc compile') with the version of mpc that all processes run, and give each of them "
+    "the file as it was written"
+)
 Evaluation = Generator[tuple["Share | BitShare", ...], tuple[np.ndarray, ...], None]
 
 
@@ -175,7 +179,7 @@ class Gate(Frozen):
         """Compute the written wires; yields exactly what `openings` declares."""
         raise NotImplementedError
 
-    def refuse(self, problem: str, remedy: str | None = None) -> PlanError:
+    def refuse(self, problem: str, remedy: str = COMPILE_ANEW) -> PlanError:
         """The error for a plan whose wires do not fit this gate."""
         return PlanError(f"gate {self.name} ({self.kind}): {problem}", remedy=remedy)
 

@@ -34,13 +34,18 @@ def gather(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         _rows(state, node, settings)
         return
     if isinstance(state.facts.get(node.input[0]), Truncated):
-        raise state.origin.refuse("a cast of reals cuts digits off")
+        raise state.origin.refuse(
+            "a cast of reals cuts digits off",
+            remedy="leave the cast out, or make the input one of int64, with whole numbers only",
+        )
     indices = state.constant(node.input[1], "its index").astype(np.int64)
     shape = state.secret(node.input[0])
     axis = state.axis(settings.get("axis", 0), shape)
     size = state.size(shape, axis, "an index")
     if indices.size and (indices.min() < -size or indices.max() >= size):
-        raise state.origin.refuse(f"an index outside the {size} elements of axis {axis}")
+        raise state.origin.refuse(
+            f"an index outside the {size} elements of axis {axis}", remedy=f"give indices from {-size} to {size - 1}"
+        )
     taken = state.take(node.input[0], axis, (indices.reshape(-1) % size).tolist())
     state.reshape(taken, (*shape[:axis], *indices.shape, *shape[axis + 1 :]), node.output[0])
 
@@ -120,7 +125,13 @@ def _gather_secretly(state: Importer, node: onnx.NodeProto, settings: Settings) 
     x, index = state.value(node.input[0]), node.input[1]
     shape, wanted = state.shapes[x], state.secret(index)
     if state.axis(settings.get("axis", 0), shape) != len(shape) - 1 or shape[:-1] != wanted[:-1]:
-        raise state.origin.refuse("secret indices of another axis than the last, or of some rows only")
+        raise state.origin.refuse(
+            "secret indices of another axis than the last, or of some rows only",
+            remedy=(
+                "put a Transpose before it that makes the axis the last one, and give indices for "
+                "every row; or gather by constant indices"
+            ),
+        )
     size = state.size(shape, -1, "an index")
     row = state.reshape(x, (*shape[:-1], 1, size))
     chosen = state.multiply(places(state, index, size), row)
@@ -132,7 +143,11 @@ def gather_nd(state: Importer, node: onnx.NodeProto, settings: Settings) -> None
     """Public indices into the first axes."""
     indices = state.constant(node.input[1], "its index").astype(np.int64)
     if settings.get("batch_dims", 0):
-        raise state.origin.refuse("leading axes of their own", attribute="batch_dims")
+        raise state.origin.refuse(
+            "leading axes of their own",
+            attribute="batch_dims",
+            remedy="write it with batch_dims=0 and full indices, or as a Gather or GatherElements",
+        )
     shape = state.secret(node.input[0])
     depth = indices.shape[-1]
     sizes = tuple(state.size(shape, place, "an index") for place in range(depth))

@@ -41,7 +41,10 @@ def absolute(state: Importer, x: str, points: np.ndarray) -> str:
 def _points(state: Importer, name: str, features: int) -> np.ndarray:
     points = state.numbers(name, "the other points")
     if points.ndim != 2 or points.shape[1] != features:
-        raise state.origin.refuse(f"points of shape {points.shape} for {features} features")
+        raise state.origin.refuse(
+            f"points of shape {points.shape} for {features} features",
+            remedy=f"give a matrix of points, {features} numbers a row",
+        )
     state.require_finite(points)
     return points
 
@@ -50,7 +53,13 @@ def _points(state: Importer, name: str, features: int) -> np.ndarray:
 def c_dist(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     metric = settings.get("metric", b"sqeuclidean").decode()
     if metric not in ("sqeuclidean", "euclidean"):
-        raise state.origin.refuse(f"the metric {metric}", attribute="metric")
+        raise state.origin.refuse(
+            f"the metric {metric}",
+            attribute="metric",
+            remedy=(
+                "use the metric euclidean or sqeuclidean, or compute the distance with Sub, Abs or Mul, and ReduceSum"
+            ),
+        )
     x, features = table(state, node.input[0])
     distances = squared(state, x, _points(state, node.input[1], features))
     if metric == "euclidean":

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def einsum(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     terms, result = _parsed(state, settings["equation"].decode(), [_shape(state, name) for name in node.input])
     if len(terms) > 2:
-        raise state.origin.refuse("more than two operands are not supported", attribute="equation")
+        raise state.origin.refuse(
+            "more than two operands are not supported",
+            attribute="equation",
+            remedy="write it as Einsums of two operands, one behind the other",
+        )
     reduced = [
         _summed(state, name, term, set(result).union(*terms[:i], *terms[i + 1 :]))
         for i, (name, term) in enumerate(zip(node.input, terms, strict=True))
@@ -41,7 +45,11 @@ def _parsed(state: Importer, equation: str, shapes: list[Shape]) -> tuple[list[s
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms, spread = left.split(","), 0
     if len(terms) != len(shapes):
-        raise state.origin.refuse(f"{equation!r} does not fit {len(shapes)} operands", attribute="equation")
+        raise state.origin.refuse(
+            f"{equation!r} does not fit {len(shapes)} operands",
+            attribute="equation",
+            remedy="write one term for each operand, and one letter (or an ellipsis) for each of its axes",
+        )
     filled = []
     for term, shape in zip(terms, shapes, strict=True):
         missing = len(shape) - len(term.replace("...", ""))
@@ -55,7 +63,14 @@ def _parsed(state: Importer, equation: str, shapes: list[Shape]) -> tuple[list[s
     doubled = any(len(set(term)) != len(term) for term in (*filled, result))
     misfit = any(len(term) != len(shape) for term, shape in zip(filled, shapes, strict=True))
     if doubled or misfit or not set(result).issubset("".join(filled)):
-        raise state.origin.refuse(f"the equation {equation!r} is not supported", attribute="equation")
+        raise state.origin.refuse(
+            f"the equation {equation!r} is not supported",
+            attribute="equation",
+            remedy=(
+                "use each letter once a term, and in the result only letters of the terms; take a "
+                "diagonal with Mul by Trilu or an identity, and ReduceSum"
+            ),
+        )
     return filled, result
 
 

@@ -245,13 +245,22 @@ def power(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if state.is_constant(node.input[0]) and not state.is_constant(node.input[1]):
         base = state.numbers(node.input[0], "the base")
         if (base <= 0).any():
-            raise state.origin.refuse("a secret power of what is not positive")
+            raise state.origin.refuse(
+                "a secret power of what is not positive",
+                remedy=(
+                    "use a positive base; of a negative base take the absolute value, and the sign "
+                    "from the exponent's parity outside the model"
+                ),
+            )
         state.function("exp", state.scale(state.value(node.input[1]), np.log(base)), node.output[0])
         return
     exponents = state.numbers(node.input[1], "the exponent")
     exponent, x = float(exponents.flat[0]), state.value(node.input[0])
     if (exponents != exponent).any():
-        raise state.origin.refuse("exponents that differ from element to element")
+        raise state.origin.refuse(
+            "exponents that differ from element to element",
+            remedy="Split the value, raise each part with its own Pow, and join the parts with Concat",
+        )
     shape = state.joint(x, state.stored(np.zeros(exponents.shape), exponents.shape)) if exponents.size > 1 else None
     if shape is not None:
         x = state.expand(x, shape)
@@ -273,7 +282,10 @@ def _power(state: Importer, x: str, exponent: float, out: str) -> None:
             x = state.function("reciprocal", x)
         whole_power(state, x, int(abs(exponent)), out)
     elif exponent.is_integer():
-        raise state.origin.refuse(f"the power {exponent:g}; 1 to {_LONGEST_POWER} and their negatives are possible")
+        raise state.origin.refuse(
+            f"the power {exponent:g}; 1 to {_LONGEST_POWER} and their negatives are possible",
+            remedy=f"multiply several powers up to {_LONGEST_POWER}; x^0 is the constant 1",
+        )
     else:
         state.function("power", x, out, exponent=exponent)
 
@@ -336,7 +348,10 @@ def _equal_after_cut(state: Importer, left: str, right: str, out: str) -> None:
         left, right = right, left
     numbers = state.numbers(right, "the other operand").reshape(-1)
     if (numbers != numbers[0]).any():
-        raise state.origin.refuse("a cast of reals, compared with several numbers")
+        raise state.origin.refuse(
+            "a cast of reals, compared with several numbers",
+            remedy=("compare with one number at a time (an Equal for each, and Or), or make the input one of int64"),
+        )
     between(state, left, cut_window(float(numbers[0])), out)
 
 

@@ -17,6 +17,7 @@ from mpc.compiler.operators.registry import Settings
 if TYPE_CHECKING:
     from mpc.compiler.onnx_import import Importer
 
+ONE_HOT = "train on a column of 0 and 1 for each category (scikit-learn's OneHotEncoder), with thresholds between them"
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
 """In the order of their numbers in the operator TreeEnsemble."""
 _NODES = ("treeids", "nodeids", "modes", "featureids", "values", "truenodeids", "falsenodeids")
@@ -97,7 +98,11 @@ def lists(state: Importer, settings: Settings, names: Sequence[str]) -> list[lis
     found = [list(settings.get(name, ())) for name in names]
     for name, entries in zip(names, found, strict=True):
         if not entries or len(entries) != len(found[0]):
-            raise state.origin.refuse(f"{name} has {len(entries)} entries, {names[0]} {len(found[0])}", attribute=name)
+            raise state.origin.refuse(
+                f"{name} has {len(entries)} entries, {names[0]} {len(found[0])}",
+                attribute=name,
+                remedy=f"give as many entries as {names[0]} has",
+            )
     return found
 
 
@@ -109,7 +114,11 @@ def by_ids(state: Importer, settings: Settings, kind: str, columns: int) -> Fore
     entries = list(zip(*lists(state, settings, [f"nodes_{name}" for name in _NODES]), strict=True))
     rows = {(tree, node): row for row, (tree, node, *_) in enumerate(entries)}
     if len(rows) != len(entries):
-        raise state.origin.refuse("a node is there twice", attribute="nodes_nodeids")
+        raise state.origin.refuse(
+            "a node is there twice",
+            attribute="nodes_nodeids",
+            remedy=("give every node of a tree an id of its own: convert the forest anew (skl2onnx, onnxmltools)"),
+        )
     nodes, roots, before = [], [], None
     for row, (tree, _, mode, feature, value, true, false) in enumerate(entries):
         if tree != before:
@@ -121,18 +130,26 @@ def by_ids(state: Importer, settings: Settings, kind: str, columns: int) -> Fore
         children = [rows.get((tree, child), -1) for child in (true, false)]
         nodes.append(Row(mode.decode(errors="replace"), int(feature), float(value), *children))
     if len(roots) != len({tree for tree, _ in rows}):
-        raise state.origin.refuse("the nodes of a tree are not side by side", attribute="nodes_treeids")
+        raise state.origin.refuse(
+            "the nodes of a tree are not side by side",
+            attribute="nodes_treeids",
+            remedy="sort the nodes by tree: all lists of nodes_ in one order",
+        )
     values: dict[int, list[tuple[int, float]]] = {}
     for tree, node, column, value in zip(*lists(state, settings, [f"{kind}_{name}" for name in _VALUES]), strict=True):
         row = rows.get((tree, node), -1)
         if row < 0 or nodes[row].mode != "LEAF":
             raise state.origin.refuse(
-                f"node {node} of tree {tree} has values and is no leaf", attribute=f"{kind}_nodeids"
+                f"node {node} of tree {tree} has values and is no leaf",
+                attribute=f"{kind}_nodeids",
+                remedy="give values to leaves only: convert the forest anew",
             )
         given = values.setdefault(row, [])
         if any(column == before for before, _ in given):
             raise state.origin.refuse(
-                f"node {node} of tree {tree} has two values for one column", attribute=f"{kind}_ids"
+                f"node {node} of tree {tree} has two values for one column",
+                attribute=f"{kind}_ids",
+                remedy="give their sum as one value",
             )
         given.append((_column(state, column, columns, f"{kind}_ids"), float(value)))
     return _walked(state, nodes, roots, values)
@@ -147,7 +164,9 @@ def by_places(state: Importer, settings: Settings, columns: int) -> Forest:
     nodes = []
     for feature, value, mode, true, false, true_leaf, false_leaf in inner:
         if not 0 <= int(mode) < len(MODES):
-            raise state.origin.refuse(f"the comparison {mode}; set membership is not possible", attribute="nodes_modes")
+            raise state.origin.refuse(
+                f"the comparison {mode}; set membership is not possible", attribute="nodes_modes", remedy=ONE_HOT
+            )
         ends = [
             _place(child, leaf, len(inner), len(leaves)) for child, leaf in ((true, true_leaf), (false, false_leaf))
         ]
@@ -159,7 +178,11 @@ def by_places(state: Importer, settings: Settings, columns: int) -> Forest:
     }
     roots = [int(root) for root in settings.get("tree_roots", ())]
     if not roots or min(roots) < 0 or max(roots) >= len(inner):
-        raise state.origin.refuse("a tree has no root", attribute="tree_roots")
+        raise state.origin.refuse(
+            "a tree has no root",
+            attribute="tree_roots",
+            remedy="list the place of each tree's first node in tree_roots, at least one",
+        )
     # a tree that is one leaf has an inner node whose children both are that leaf
     for root in roots:
         if nodes[root].true == nodes[root].false:
@@ -176,7 +199,11 @@ def _place(child: int, leaf: int, inner: int, leaves: int) -> int:
 
 def _column(state: Importer, column: int, columns: int, attribute: str) -> int:
     if not 0 <= column < columns:
-        raise state.origin.refuse(f"column {column} of {columns}", attribute=attribute)
+        raise state.origin.refuse(
+            f"column {column} of {columns}",
+            attribute=attribute,
+            remedy=(f"number the columns from 0 to {columns - 1}, or declare more of them (n_targets, classlabels)"),
+        )
     return int(column)
 
 
@@ -190,23 +217,43 @@ def _walked(state: Importer, nodes: list[Row], roots: list[int], values: dict[in
         if node.mode == "LEAF":
             continue
         if node.mode not in MODES:
-            raise state.origin.refuse(f"the comparison {node.mode[:40]} is not supported", attribute="nodes_modes")
+            raise state.origin.refuse(
+                f"the comparison {node.mode[:40]} is not supported",
+                attribute="nodes_modes",
+                remedy=f"use one of {', '.join(MODES)}",
+            )
         if math.isnan(node.value):
-            raise state.origin.refuse("a threshold is not a number", attribute="nodes_values")
+            raise state.origin.refuse(
+                "a threshold is not a number",
+                attribute="nodes_values",
+                remedy="train the forest on data without NaN (SimpleImputer before it), and convert it anew",
+            )
         for child in {node.true, node.false}:
             parents[child] = parents.get(child, 0) + 1
     if -1 in parents:
-        raise state.origin.refuse("a node's child is not there", attribute="nodes_truenodeids")
+        raise state.origin.refuse(
+            "a node's child is not there",
+            attribute="nodes_truenodeids",
+            remedy=("let nodes_truenodeids and nodes_falsenodeids name nodes of the tree: convert the forest anew"),
+        )
     twice = next((row for row, count in parents.items() if count > 1), None)
     if twice is not None or any(root in parents for root in roots):
         raise state.origin.refuse(
-            "a node is the child of two, or a tree's first node is no root", attribute="nodes_truenodeids"
+            "a node is the child of two, or a tree's first node is no root",
+            attribute="nodes_truenodeids",
+            remedy=("write a node that two share once for each, and a tree's root first: convert the forest anew"),
         )
     reached = list(roots)
     for row in reached:  # which grows; no node is the child of two, so it ends
         reached += {nodes[row].true, nodes[row].false} if nodes[row].mode != "LEAF" else ()
     if len(reached) != len(nodes):
-        raise state.origin.refuse("a tree has two roots, or a cycle", attribute="nodes_truenodeids")
+        raise state.origin.refuse(
+            "a tree has two roots, or a cycle",
+            attribute="nodes_truenodeids",
+            remedy=(
+                "write one root a tree and make every other node the child of one before it: convert the forest anew"
+            ),
+        )
     return Forest([_tree(nodes, root) for root in roots], values)
 
 

@@ -116,7 +116,11 @@ def _transposed(state: Importer, node: onnx.NodeProto, settings: Settings) -> No
     groups = state.joined[x].places(len(state.shapes[x]))
     order = settings.get("perm", list(reversed(range(len(groups)))))
     if sorted(order) != list(range(len(groups))):
-        raise state.origin.refuse(f"{tuple(order)} is no permutation of {len(groups)} axes", attribute="perm")
+        raise state.origin.refuse(
+            f"{tuple(order)} is no permutation of {len(groups)} axes",
+            attribute="perm",
+            remedy=f"name each axis from 0 to {len(groups) - 1} once",
+        )
     axes = [axis for place in order for axis in groups[place]]
     state.transpose(x, axes, out)
     state.joined[out] = Joined(axes.index(state.joined[x].first), state.joined[x].more)
@@ -127,7 +131,11 @@ def _renumbered(state: Importer, settings: Settings, view: Joined, rank: int, op
     groups = view.places(rank)
     axis = int(settings.get("axis", -1))
     if not -len(groups) <= axis < len(groups):
-        raise state.origin.refuse(f"axis {axis} of {len(groups)}", attribute="axis")
+        raise state.origin.refuse(
+            f"axis {axis} of {len(groups)}",
+            attribute="axis",
+            remedy=f"give an axis from {-len(groups)} to {len(groups) - 1}",
+        )
     [place, *others] = groups[axis]
     if others or ("Normalization" in operator and place <= view.first):
         raise _refusal(state)

@@ -89,11 +89,17 @@ def one_hot(state: Importer, x: str, categories: Sequence[float]) -> str:
             remedy="split the table; of an index, declare a range from 0 (--range NAME=0:LAST), which halves them",
         )
     if len(set(categories)) != len(categories):
-        raise state.origin.refuse("a category is there twice")
+        raise state.origin.refuse(
+            "a category is there twice",
+            remedy="list each category once: train the encoder anew, or drop the repeated ones",
+        )
     windows = [_window(state, x, float(value)) for value in categories]
     levels = sorted({level for window in windows if window for level in window})
     if not levels:
-        raise state.origin.refuse("whole numbers are none of its categories")
+        raise state.origin.refuse(
+            "whole numbers are none of its categories",
+            remedy=("make the input one of float32, or the categories whole numbers (OrdinalEncoder before the model)"),
+        )
     parts = [
         state.steps(x, tuple(levels[start : start + _MOST_LEVELS])) for start in range(0, len(levels), _MOST_LEVELS)
     ]
@@ -117,7 +123,13 @@ def _picked(state: Importer, hot: str, values: Sequence[Any], default: float) ->
     """The value of the category, of the shape before `one_hot`; a secret table."""
     table = np.array(values, dtype=np.float64)
     if not np.any(table % 1) and np.abs(table).max() > _LARGEST_WHOLE:
-        raise state.origin.refuse(f"whole numbers up to {np.abs(table).max():.3g}, which would not stay exact")
+        raise state.origin.refuse(
+            f"whole numbers up to {np.abs(table).max():.3g}, which would not stay exact",
+            remedy=(
+                f"use numbers up to {_LARGEST_WHOLE:,}: number the entries from 0, and look their "
+                "values up in the result"
+            ),
+        )
     ends = min(default, float(table.min())), max(default, float(table.max()))
     found = state.affine(hot, (table - default)[:, None], np.array([default]), known=ends)
     if not np.any(table % 1) and float(default).is_integer():
@@ -147,7 +159,7 @@ def _columns(state: Importer, node: onnx.NodeProto) -> None:
     places = state.integers(node.input[1], "the places")
     size = state.size(shape, -1, "an index")
     if not places or min(places) < 0 or max(places) >= size:
-        raise state.origin.refuse(f"a place outside its {size} columns")
+        raise state.origin.refuse(f"a place outside its {size} columns", remedy=f"choose columns from 0 to {size - 1}")
     whole = state.reshape(node.input[0], (1, *shape)) if len(shape) == 1 else node.input[0]
     state.take(whole, len(state.shapes[whole]) - 1, places, node.output[0])
 
@@ -157,7 +169,9 @@ def _entries(state: Importer, node: onnx.NodeProto) -> None:
     table, places = state.constant(node.input[0], "the table"), node.input[1]
     shape = state.secret(places)
     if places not in state.integral:
-        raise state.origin.refuse("its places are no whole numbers")
+        raise state.origin.refuse(
+            "its places are no whole numbers", remedy="make the places an input of int64, or the result of an ArgMax"
+        )
     if sum(size != 1 for size in shape) > 1:
         _entries_of_rows(state, node, table, shape)
         return
@@ -165,7 +179,10 @@ def _entries(state: Importer, node: onnx.NodeProto) -> None:
     named = table.dtype.kind in "OSU"
     entries = table.reshape(-1, table.shape[-1]) if table.ndim else table.reshape(1, 1)
     if table.ndim > 2 or (named and len(entries) != 1):
-        raise state.origin.refuse(f"a table of shape {table.shape}")
+        raise state.origin.refuse(
+            f"a table of shape {table.shape}",
+            remedy="give a table with one row of names; or of numbers, with rows and columns",
+        )
     if len(entries) == 1 and table.dtype.kind in "OSUiu" and isinstance(state.facts.get(places), Place):
         labels = tuple(_text(entry) if named else int(entry) for entry in entries[0].tolist())
         read_as(state, node.output[0], places, labels, (1, rows))
@@ -185,7 +202,13 @@ def _entries(state: Importer, node: onnx.NodeProto) -> None:
 def _entries_of_rows(state: Importer, node: onnx.NodeProto, table: np.ndarray, shape: Shape) -> None:
     """Several places a row: their flat list is one that only a Reshape sees, so it keeps its axes."""
     if table.size != table.shape[-1] or table.dtype.kind in "OSU" or not state.only_feeds(node.output[0], {"Reshape"}):
-        raise state.origin.refuse(f"places of shape {shape}; one a row is possible")
+        raise state.origin.refuse(
+            f"places of shape {shape}; one a row is possible",
+            remedy=(
+                "flatten the table to one row of numbers and let a Reshape alone read the result; "
+                "or look up one place a row"
+            ),
+        )
     found = _picked(state, one_hot(state, node.input[1], range(table.size)), table.reshape(-1).tolist(), 0.0)
     state.reshape(found, (1, *shape), node.output[0])
 
@@ -199,7 +222,13 @@ def zip_map(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     keys = labels_of(settings, "classlabels_int64s", "classlabels_strings")
     shape = state.secret(node.input[0])
     if len(shape) != 2 or shape[1] != len(keys):
-        raise state.origin.refuse(f"{len(keys)} keys for a value of shape {shape}", attribute="classlabels_int64s")
+        raise state.origin.refuse(
+            f"{len(keys)} keys for a value of shape {shape}",
+            attribute="classlabels_int64s",
+            remedy=(
+                "give one class label for each column of a matrix of scores; or convert with the option zipmap=False"
+            ),
+        )
     state.decode(node.output[0], node.input[0], dtype="float32", keys=keys)
 
 
@@ -207,7 +236,14 @@ def zip_map(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 def one_hot_encoder(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     """Reals are cut to whole numbers first, towards zero."""
     if settings.get("cats_strings"):
-        raise state.origin.refuse("categories that are strings", attribute="cats_strings")
+        raise state.origin.refuse(
+            "categories that are strings",
+            attribute="cats_strings",
+            remedy=(
+                "number the categories before the model (scikit-learn's OrdinalEncoder), and train "
+                "on the numbers (cats_int64s)"
+            ),
+        )
     x = node.input[0]
     state.secret(x)
     if x not in state.integral and not isinstance(state.facts.get(x), Truncated):
@@ -234,7 +270,11 @@ def label_encoder(state: Importer, node: onnx.NodeProto, settings: Settings) -> 
         return
     state.secret(source)
     if any(isinstance(key, str) for key in keys):
-        raise state.origin.refuse("keys that are strings, for numbers", attribute="keys_strings")
+        raise state.origin.refuse(
+            "keys that are strings, for numbers",
+            attribute="keys_strings",
+            remedy=("number the categories before the model (scikit-learn's OrdinalEncoder), and use keys_int64s"),
+        )
     hot = one_hot(state, source, [float(key) for key in keys])
     if isinstance(default, str):
         # the last label is that of all other values
@@ -251,9 +291,18 @@ def _mapping(state: Importer, settings: Settings) -> tuple[list[Any], list[Any],
         raise state.origin.refuse("a list of classes", remedy="convert for ai.onnx.ml 2 or newer")
     keys, values = _entries_of(state, settings, "keys"), _entries_of(state, settings, "values")
     if not keys or len(keys) != len(values):
-        raise state.origin.refuse(f"{len(keys)} keys for {len(values)} values", attribute="keys_int64s")
+        raise state.origin.refuse(
+            f"{len(keys)} keys for {len(values)} values",
+            attribute="keys_int64s",
+            remedy=(
+                "give one value for each key, one or more: keys_int64s or keys_floats, and "
+                "values_int64s, values_floats or values_strings"
+            ),
+        )
     if len(set(keys)) != len(keys):
-        raise state.origin.refuse("a key is there twice", attribute="keys_int64s")
+        raise state.origin.refuse(
+            "a key is there twice", attribute="keys_int64s", remedy="list each key once, with the value that is meant"
+        )
     if isinstance(values[0], str):
         default: Any = settings.get("default_string", b"_Unused").decode()
     elif isinstance(values[0], int):

@@ -54,7 +54,7 @@ def matmul(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     left, right = node.input[:2]
     shapes = [_shape(state, name) for name in (left, right)]
     if not all(shapes):
-        raise state.origin.refuse("a product with a scalar")
+        raise state.origin.refuse("a product with a scalar", remedy="use Mul, which multiplies with a scalar")
     if state.is_constant(right):
         weight = state.numbers(right, "its right operand")
         if weight.ndim == 1:
@@ -105,12 +105,20 @@ def padding(
     if mode in ("NOTSET", ""):
         pads = list(settings.get("pads", [0] * 2 * axes))
         if len(pads) != 2 * axes:
-            raise state.origin.refuse(f"{len(pads)} paddings for {axes} axes", attribute="pads")
+            raise state.origin.refuse(
+                f"{len(pads)} paddings for {axes} axes",
+                attribute="pads",
+                remedy=f"give {2 * axes} paddings: those before each axis, then those behind it",
+            )
         return tuple(zip(pads[:axes], pads[axes:], strict=True))
     if mode == "VALID":
         return ((0, 0),) * axes
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        raise state.origin.refuse(f"the padding {mode}", attribute="auto_pad")
+        raise state.origin.refuse(
+            f"the padding {mode}",
+            attribute="auto_pad",
+            remedy="use VALID, SAME_UPPER or SAME_LOWER; or NOTSET, with pads",
+        )
     found = []
     for size, span, stride in zip(sizes, reach, strides, strict=True):
         total = max(0, (-(-size // stride) - 1) * stride + span - size)
@@ -127,7 +135,10 @@ def extents(kernel: list[int], dilations: list[int]) -> list[int]:
 def spatial(state: Importer, shape: Shape) -> tuple[int, ...]:
     """The sizes of the axes behind batch and channels."""
     if len(shape) < 3:
-        raise state.origin.refuse(f"an input of shape {shape} has no spatial axis")
+        raise state.origin.refuse(
+            f"an input of shape {shape} has no spatial axis",
+            remedy="give rows, channels and one axis or more behind them (Unsqueeze before it)",
+        )
     return tuple(state.size(shape, axis, "a window") for axis in range(2, len(shape)))
 
 
@@ -137,7 +148,13 @@ def convolution(state: Importer, node: onnx.NodeProto, settings: Settings) -> No
     sizes, weight = spatial(state, state.shapes[x]), _shape(state, filters)
     kernel = [int(size) for size in weight[2:]]
     if len(kernel) != len(sizes) or list(settings.get("kernel_shape", kernel)) != kernel:
-        raise state.origin.refuse(f"filters of shape {weight} for an input {state.shapes[x]}", attribute="kernel_shape")
+        raise state.origin.refuse(
+            f"filters of shape {weight} for an input {state.shapes[x]}",
+            attribute="kernel_shape",
+            remedy=(
+                "give filters and an input with as many axes, and a kernel_shape that is the last of the filters' sizes"
+            ),
+        )
     strides = list(settings.get("strides", [1] * len(sizes)))
     dilations = list(settings.get("dilations", [1] * len(sizes)))
     pads = padding(state, settings, sizes, extents(kernel, dilations), strides)

@@ -20,7 +20,13 @@ def table(state: Importer, x: str) -> tuple[str, int]:
     """(a value of one row an example, its number of columns)"""
     shape = state.secret(x)
     if len(shape) != 2:
-        raise state.origin.refuse(f"its input has shape {shape}; rows and columns are needed")
+        raise state.origin.refuse(
+            f"its input has shape {shape}; rows and columns are needed",
+            remedy=(
+                "put a Reshape or Flatten before it that gives (rows, features); --shape "
+                "NAME=batch,FEATURES, if the model leaves the shape open"
+            ),
+        )
     return x, state.size(shape, 1, "a model's features")
 
 
@@ -35,13 +41,20 @@ def linear_classifier(state: Importer, node: onnx.NodeProto, settings: Settings)
     opposite = number == 2 and (weight[:, 0] == -weight[:, 1]).all() and bias[0] == -bias[1]
     if number == 1 or (opposite and transform != "SOFTMAX"):
         if len(labels) != 2:
-            raise state.origin.refuse(f"one row of coefficients for {len(labels)} classes", attribute="coefficients")
+            raise state.origin.refuse(
+                f"one row of coefficients for {len(labels)} classes",
+                attribute="coefficients",
+                remedy="give one row of coefficients a class; one row is enough for two classes only",
+            )
         score = state.affine(node.input[0], weight[:, -1:], bias[-1:])
         index = above(state, score)
         pair(state, score, transform, node.output[1], whole=number == 1)
     else:
         if number > len(labels):
-            raise state.origin.refuse(f"{number} rows of coefficients for {len(labels)} classes")
+            raise state.origin.refuse(
+                f"{number} rows of coefficients for {len(labels)} classes",
+                remedy="give one class label for each row of coefficients",
+            )
         scores = state.affine(node.input[0], weight, bias)
         index = largest(state, scores, exact=False)
         transformed(state, scores, transform, node.output[1])
@@ -68,8 +81,16 @@ def _coefficients(
         raise state.origin.refuse(
             f"{weight.size} coefficients for {features} features" + (f" and {number} targets" if number else ""),
             attribute="coefficients",
+            remedy=(
+                "give one coefficient for each feature and score, and check the input's number of "
+                "columns (--shape NAME=batch,FEATURES)"
+            ),
         )
     bias = np.array(settings.get("intercepts") or np.zeros(rows), dtype=np.float64)
     if bias.size != rows:
-        raise state.origin.refuse(f"{bias.size} intercepts for {rows} scores", attribute="intercepts")
+        raise state.origin.refuse(
+            f"{bias.size} intercepts for {rows} scores",
+            attribute="intercepts",
+            remedy=f"give {rows} intercepts, or none",
+        )
     return weight.reshape(rows, features).T, bias

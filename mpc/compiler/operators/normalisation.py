@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpc.compiler.emitter import EXPORT_TRAINED
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.registry import Settings, handles
 
@@ -23,11 +24,15 @@ _LEAST_NORM = 2.0**-12
 @handles("BatchNormalization")
 def batch_normalization(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if settings.get("training_mode", 0):
-        raise state.origin.refuse("training mode is not supported", attribute="training_mode")
+        raise state.origin.refuse("training mode is not supported", attribute="training_mode", remedy=EXPORT_TRAINED)
     if not settings.get("spatial", 1):
-        raise state.origin.refuse("statistics for each position are not supported", attribute="spatial")
+        raise state.origin.refuse(
+            "statistics for each position are not supported",
+            attribute="spatial",
+            remedy=("use spatial=1; for statistics of each position Flatten before it, so that each is a channel"),
+        )
     if not all(state.unused(node, position) for position in range(1, len(node.output))):
-        raise state.origin.refuse("running statistics as outputs are not supported")
+        raise state.origin.refuse("running statistics as outputs are not supported", remedy=EXPORT_TRAINED)
     shape = state.secret(node.input[0])
     gain, shift, mean, variance = (
         state.numbers(name, "a parameter").reshape(-1, *[1] * max(0, len(shape) - 2)) for name in node.input[1:5]
@@ -62,12 +67,21 @@ def group_normalization(state: Importer, node: onnx.NodeProto, settings: Setting
     n, channels, *sizes = state.shapes[x]
     groups = int(settings["num_groups"])
     if not isinstance(channels, int) or channels % groups:
-        raise state.origin.refuse(f"{channels} channels in {groups} groups", attribute="num_groups")
+        raise state.origin.refuse(
+            f"{channels} channels in {groups} groups",
+            attribute="num_groups",
+            remedy=("use a number of groups that divides the number of channels, which has to be fixed (--shape)"),
+        )
     split = state.reshape(x, (n, groups, channels // groups, *sizes))
     normal, *_ = standardised(state, split, range(2, len(sizes) + 3), settings.get("epsilon", 1e-5))
     parameters = state.constants.get(node.input[1])
     if parameters is None or parameters.size != channels:
-        raise state.origin.refuse("a gain for each group, not each channel, is not supported")
+        raise state.origin.refuse(
+            "a gain for each group, not each channel, is not supported",
+            remedy=(
+                "repeat each group's gain and bias for its channels: constants with one entry a channel, as of opset 21"
+            ),
+        )
     _with_gain(state, node, state.reshape(normal, state.shapes[x]), len(sizes))
 
 

@@ -21,7 +21,10 @@ Places = list[list[int]]
 @handles("MaxPool")
 def max_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if not state.unused(node, 1):
-        raise state.origin.refuse("the places of the maxima as an output are not supported")
+        raise state.origin.refuse(
+            "the places of the maxima as an output are not supported",
+            remedy="export the pooling without indices (return_indices=False); for the places use ArgMax",
+        )
     places = _places(state, node, settings)
     # A window's padding takes the place of nothing: an element of the window stands in for it.
     filled = [[[i if i >= 0 else max(window) for i in window] for window in axis] for axis in places]
@@ -53,7 +56,11 @@ def lp_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     """The norm of each window."""
     p, x = int(settings.get("p", 2)), state.value(node.input[0])
     if p not in (1, 2):
-        raise state.origin.refuse(f"the norm of order {p}; 1 and 2 are possible", attribute="p")
+        raise state.origin.refuse(
+            f"the norm of order {p}; 1 and 2 are possible",
+            attribute="p",
+            remedy="use p=1 or p=2; or AveragePool of Pow, times the kernel's size, and Pow again",
+        )
     powers = state.multiply(x, x) if p == 2 else magnitude(state, x)
     windows = _windows(state, powers, _places(state, node, settings))
     shape = state.shapes[windows]
@@ -91,7 +98,11 @@ def _covered(state: Importer, node: onnx.NodeProto, settings: Settings) -> list[
     strides = list(settings.get("strides", [1] * len(sizes)))
     dilations = list(settings.get("dilations", [1] * len(sizes)))
     if not len(kernel) == len(strides) == len(dilations) == len(sizes):
-        raise state.origin.refuse(f"a kernel of {len(kernel)} axes for {len(sizes)}", attribute="kernel_shape")
+        raise state.origin.refuse(
+            f"a kernel of {len(kernel)} axes for {len(sizes)}",
+            attribute="kernel_shape",
+            remedy=f"give kernel_shape, strides and dilations {len(sizes)} entries each",
+        )
     reach = extents(kernel, dilations)
     pads = padding(state, settings, sizes, reach, strides)
     covered = []
@@ -105,7 +116,11 @@ def _covered(state: Importer, node: onnx.NodeProto, settings: Settings) -> list[
             for start in range(count)
         ]
         if count < 1 or any(not any(0 <= i < size for i in window) for window in windows):
-            raise state.origin.refuse(f"a window of axis {axis + 2} covers nothing but padding", attribute="pads")
+            raise state.origin.refuse(
+                f"a window of axis {axis + 2} covers nothing but padding",
+                attribute="pads",
+                remedy=("use paddings smaller than the kernel, a smaller stride, or ceil_mode=0; or a larger input"),
+            )
         covered.append(windows)
     return covered
 

@@ -69,7 +69,11 @@ def _reduced(state: Importer, node: onnx.NodeProto, settings: Settings, x: str) 
         if settings.get("noop_with_empty_axes", 0) and node.op_type in ("ReduceSum", "ReduceMean", "ReduceMax"):
             return None
         if settings.get("noop_with_empty_axes", 0):
-            raise state.origin.refuse("no axes to reduce", attribute="noop_with_empty_axes")
+            raise state.origin.refuse(
+                "no axes to reduce",
+                attribute="noop_with_empty_axes",
+                remedy=f"leave {node.op_type} out, or name its axes",
+            )
         axes = range(len(state.shapes[x]))
     return sorted({state.axis(int(axis), state.shapes[x]) for axis in axes})
 
@@ -126,7 +130,13 @@ def _product(state: Importer, x: str, axes: Sequence[int]) -> str:
     """Halves times each other, in as few rounds as possible."""
     shape, number = state.shapes[x], state.count(x, axes)
     if number > _MOST_FACTORS:
-        raise state.origin.refuse(f"a product of {number} factors; {_MOST_FACTORS} are possible")
+        raise state.origin.refuse(
+            f"a product of {number} factors; {_MOST_FACTORS} are possible",
+            remedy=(
+                f"multiply groups of at most {_MOST_FACTORS} factors (a Reshape and a ReduceProd), "
+                "then their products; or, of positive numbers, use Exp of a ReduceSum of Log"
+            ),
+        )
     moved, _ = state.last(x, axes)
     lead = state.shapes[moved][: len(shape) - len(axes)]
     flat, axis = state.reshape(moved, (*lead, number)), len(lead)
@@ -177,7 +187,7 @@ def softmax_of(state: Importer, x: str, axes: Sequence[int], out: str | None = N
     """exp(x - max x) times one over its sum, which lies between 1 and the number of elements."""
     number = float(state.count(x, axes))
     if number == 1:
-        raise state.origin.refuse("a softmax over one element is 1", remedy="remove it from the model")
+        raise state.origin.refuse("a softmax over one element is 1", remedy="leave it out: its result is always 1")
     powers = state.function("exp_negative", below(state, x, _maximum(state, x, axes)), known=(0.0, 1.0))
     total = state.total(powers, axes, known=(1.0, number))
     inverse = state.function("reciprocal", total, known=(1.0 / number, 1.0))
@@ -222,7 +232,7 @@ def argmax_of(state: Importer, x: str, last: bool = False) -> str:
     """Along the last axis, which stays with size 1."""
     shape = state.shapes[x]
     if state.size(shape, -1, "a maximum") == 1:
-        raise state.origin.refuse("the largest of one element")
+        raise state.origin.refuse("the largest of one element", remedy="leave it out: its result is always 0")
     number = int(shape[-1])
     if number > _MOST_PLACES:
         return _place_of_many(state, x, number, last=last)
@@ -252,6 +262,23 @@ def _place_of_many(state: Importer, x: str, number: int, *, last: bool) -> str:
     return place
 
 
+def _ranked_instead(k: int, n: int) -> str:
+    """What helps where k of n cannot be ranked."""
+    if n == 1:
+        return "leave it out: of one element it changes nothing"
+    if not 1 <= k <= n:
+        return f"ask for 1 to {n}"
+    fewer = (
+        f"rank at most {_MOST_RANKED}: for nearest neighbours, fit the model to so many prototypes of the training "
+        "points (KMeans centres of each class)"
+    )
+    alone = "take the place with ArgMax or ArgMin, which has no such limit; or " if k == 1 else ""
+    return (
+        f"{alone}{fewer}; or end the model before the ranking (onnx.utils.extract_model) and rank what is revealed, "
+        "which shows every distance or score to its reader"
+    )
+
+
 @handles("TopK")
 def top_k(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     """Every pair is compared once; an element's rank is how many beat it, the first of equals winning.
@@ -268,8 +295,7 @@ def top_k(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     n = state.size(state.shapes[moved], -1, "a ranking")
     if not 1 <= k <= n or n > _MOST_RANKED or n == 1:
         raise state.origin.refuse(
-            f"the {k} largest of {n}; 2 to {_MOST_RANKED} elements can be ranked",
-            remedy="rank fewer: keep fewer points or scores, or reveal the scores and rank them outside the model",
+            f"the {k} largest of {n}; 2 to {_MOST_RANKED} elements can be ranked", remedy=_ranked_instead(k, n)
         )
     rounded = state.emit("round", (moved,), None, state.shapes[moved])
     chosen = _one_hot(state, _ranks(state, _apart(state, keys, sign), n, sign), n, k)
@@ -329,7 +355,13 @@ def cumulative_sum(state: Importer, node: onnx.NodeProto, settings: Settings) ->
     axis = state.axis(state.integers(node.input[1], "the axis")[0], state.shapes[x])
     number = state.size(state.shapes[x], axis, "a running sum")
     if number > _MOST_SUMMED:
-        raise state.origin.refuse(f"a running sum of {number} elements; {_MOST_SUMMED} are possible")
+        raise state.origin.refuse(
+            f"a running sum of {number} elements; {_MOST_SUMMED} are possible",
+            remedy=(
+                f"sum parts of at most {_MOST_SUMMED} elements (Split, CumSum), and Add the total "
+                "of all parts before each; or MatMul with a triangle of ones"
+            ),
+        )
     skip, backwards = int(settings.get("exclusive", 0)), bool(settings.get("reverse", 0))
     shape = state.shapes[x]
     rows = []

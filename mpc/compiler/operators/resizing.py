@@ -36,12 +36,24 @@ _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def resize(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     mode = settings.get("mode", b"nearest").decode()
     if mode not in ("nearest", "linear"):
-        raise state.origin.refuse(f"the mode {mode}; nearest and linear are possible", attribute="mode")
+        raise state.origin.refuse(
+            f"the mode {mode}; nearest and linear are possible",
+            attribute="mode",
+            remedy="export it with mode=nearest or mode=linear (in torch interpolate(mode='bilinear'))",
+        )
     if settings.get("antialias", 0):
-        raise state.origin.refuse("a smoothed resize is not supported", attribute="antialias")
+        raise state.origin.refuse(
+            "a smoothed resize is not supported",
+            attribute="antialias",
+            remedy="export it with antialias=0; an AveragePool before it smooths as well",
+        )
     policy = settings.get("keep_aspect_ratio_policy", b"stretch")
     if policy != b"stretch":
-        raise state.origin.refuse(f"the policy {policy.decode()}", attribute="keep_aspect_ratio_policy")
+        raise state.origin.refuse(
+            f"the policy {policy.decode()}",
+            attribute="keep_aspect_ratio_policy",
+            remedy="use keep_aspect_ratio_policy=stretch, with the sizes that the result should have",
+        )
     shape = state.secret(node.input[0])
     axes = [state.axis(a, shape) for a in settings.get("axes", range(len(shape)))]
     scales, sizes = _wanted(state, node, settings)
@@ -71,7 +83,9 @@ def _wanted(state: Importer, node: onnx.NodeProto, settings: Settings) -> tuple[
         return [float(s) for s in scales], []
     sizes = state.optional(node, 3, "the sizes")
     if sizes is None:
-        raise state.origin.refuse("it has neither scales nor sizes")
+        raise state.origin.refuse(
+            "it has neither scales nor sizes", remedy="give one constant of the two, one entry an axis"
+        )
     return [], [BATCH if entry == Rows() else state.whole(entry, "the sizes") for entry in sizes.reshape(-1).tolist()]
 
 

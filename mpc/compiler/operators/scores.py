@@ -21,7 +21,12 @@ def transform_of(state: Importer, settings: Settings) -> str:
     name: str = settings.get("post_transform", b"NONE").decode()
     if name not in ("NONE", "LOGISTIC", "SOFTMAX"):
         raise state.origin.refuse(
-            f"the transform {name}; NONE, LOGISTIC and SOFTMAX are possible", attribute="post_transform"
+            f"the transform {name}; NONE, LOGISTIC and SOFTMAX are possible",
+            attribute="post_transform",
+            remedy=(
+                "use one of these, and compute the other behind the model: SOFTMAX_ZERO is 0 where "
+                "a score is, PROBIT an inverse of the normal distribution"
+            ),
         )
     return name
 
@@ -69,4 +74,8 @@ def largest(state: Importer, scores: str, *, exact: bool) -> str:
 
 def require_classes(state: Importer, labels: Labels, attribute: str) -> None:
     if len(labels) < 2:
-        raise state.origin.refuse(f"{len(labels)} classes; there must be two or more", attribute=attribute)
+        raise state.origin.refuse(
+            f"{len(labels)} classes; there must be two or more",
+            attribute=attribute,
+            remedy="train on data with two classes or more; a classifier of one class gives a constant",
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.compiler.emitter import FIX_BATCH
+from mpc.compiler.emitter import EXPORT_TRAINED, FIX_BATCH
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP
 from mpc.compiler.operators.facts import Truncated
@@ -27,6 +27,7 @@ _CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
 """They can ask which whole number a real is cut to."""
 
 
+_EXPAND = "expand to a shape that ends in its own sizes, where a size of 1 may become any other (Unsqueeze before it)"
 _LEAST = -1e30
 _MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
 
@@ -35,9 +36,9 @@ _MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
 def identity(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     training = state.optional(node, 2, "training_mode")
     if training is not None and bool(training):
-        raise state.origin.refuse("training mode is not supported", attribute="training_mode")
+        raise state.origin.refuse("training mode is not supported", attribute="training_mode", remedy=EXPORT_TRAINED)
     if not state.unused(node, 1):
-        raise state.origin.refuse("its mask as an output is not supported")
+        raise state.origin.refuse("its mask as an output is not supported", remedy=EXPORT_TRAINED)
     if node.input[0] in state.decoded:
         state.redecode(node.output[0], node.input[0])
         return
@@ -54,7 +55,11 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         return
     if source in state.decoded:
         if not target:
-            raise state.origin.refuse("labels do not become that type", attribute="to")
+            raise state.origin.refuse(
+                "labels do not become that type",
+                attribute="to",
+                remedy="cast them to int64, float32 or string, or leave the cast out",
+            )
         state.redecode(out, source, dtype=target)
         return
     x = state.value(source)
@@ -66,7 +71,14 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.alias(out, x)
         state.facts[out] = Truncated()
     else:
-        raise state.origin.refuse(f"a cast of reals to {target or 'that type'} cuts digits off", attribute="to")
+        raise state.origin.refuse(
+            f"a cast of reals to {target or 'that type'} cuts digits off",
+            attribute="to",
+            remedy=(
+                "make the input one of int64, with whole numbers only; or leave the cast out, "
+                "since an operator that follows computes with reals as well"
+            ),
+        )
 
 
 def _nonzero(state: Importer, x: str, out: str) -> None:
@@ -128,7 +140,13 @@ def squeeze(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     if node.op_type == "Squeeze":
         chosen = [i for i, d in enumerate(shape) if d == 1] if axes is None else [a % len(shape) for a in axes]
         if any(shape[axis] != 1 for axis in chosen):
-            raise state.origin.refuse("an axis of more than one element cannot be squeezed", attribute="axes")
+            raise state.origin.refuse(
+                "an axis of more than one element cannot be squeezed",
+                attribute="axes",
+                remedy=(
+                    "squeeze axes of size 1 only; take one element of the others with Gather or Slice, or use Reshape"
+                ),
+            )
         final = tuple(d for axis, d in enumerate(shape) if axis not in chosen)
     else:
         axes = axes or []
@@ -153,7 +171,11 @@ def transpose(state: Importer, node: onnx.NodeProto, settings: Settings) -> None
     shape = state.secret(node.input[0])
     axes = tuple(settings.get("perm", reversed(range(len(shape)))))
     if sorted(axes) != list(range(len(shape))):
-        raise state.origin.refuse(f"{axes} is no permutation of {len(shape)} axes", attribute="perm")
+        raise state.origin.refuse(
+            f"{axes} is no permutation of {len(shape)} axes",
+            attribute="perm",
+            remedy=f"name each axis from 0 to {len(shape) - 1} once",
+        )
     state.transpose(node.input[0], axes, node.output[0])
 
 
@@ -192,7 +214,11 @@ def split(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         part = -(-size // count)
         sizes = [min(part, size - i * part) for i in range(count)]
     if sum(sizes) != size or min(sizes) < 1 or len(sizes) < len(node.output):
-        raise state.origin.refuse(f"{size} elements are not split into {sizes}", attribute="split")
+        raise state.origin.refuse(
+            f"{size} elements are not split into {sizes}",
+            attribute="split",
+            remedy=f"give sizes of 1 or more whose sum is {size}, one for each output",
+        )
     starts = np.concatenate([[0], np.cumsum(sizes)])
     for name, start, length in zip(node.output, starts, sizes, strict=False):
         if name:
@@ -209,7 +235,7 @@ def slice_(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
             lists[position - 1] = _ends(state, node.input[position], name)
     starts, ends, axes, steps = lists
     if starts is None or ends is None:
-        raise state.origin.refuse("it has no starts or ends")
+        raise state.origin.refuse("it has no starts or ends", remedy="give both, as constants")
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     current = node.input[0]
@@ -241,9 +267,13 @@ def pad(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     axes = range(len(shape)) if chosen is None else [state.axis(int(a), shape) for a in chosen]
     mode = settings.get("mode", b"constant").decode()
     if mode not in ("constant", "reflect", "edge", "wrap"):
-        raise state.origin.refuse(f"the mode {mode}", attribute="mode")
+        raise state.origin.refuse(f"the mode {mode}", attribute="mode", remedy="use constant, reflect, edge or wrap")
     if pads is None or len(pads) != 2 * len(axes):
-        raise state.origin.refuse("two paddings an axis", attribute="pads")
+        raise state.origin.refuse(
+            "two paddings an axis",
+            attribute="pads",
+            remedy=f"give {2 * len(axes)} paddings: those before each axis, then those behind it",
+        )
     current, inside = node.input[0], np.ones([1] * len(shape))
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         if before or after:
@@ -291,14 +321,14 @@ def expand(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         values = state.numbers(node.input[0], "its value")
         shape = broadcast(values.shape, target)
         if shape is None:
-            raise state.origin.refuse(f"{values.shape} does not expand to {target}")
+            raise state.origin.refuse(f"{values.shape} does not expand to {target}", remedy=_EXPAND)
         name = state.emit("constant", (), node.output[0], shape, weight=values)
         if not np.any(values % 1):
             state.integral.add(name)
         return
     shape = broadcast(state.secret(node.input[0]), target)
     if shape is None:
-        raise state.origin.refuse(f"{state.shapes[node.input[0]]} does not expand to {target}")
+        raise state.origin.refuse(f"{state.shapes[node.input[0]]} does not expand to {target}", remedy=_EXPAND)
     state.expand(node.input[0], shape, node.output[0])
 
 
@@ -330,7 +360,10 @@ def tile(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 def depth_to_space(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     n, *rest = state.secret(node.input[0])
     if len(rest) != 3:
-        raise state.origin.refuse("it takes an input of four axes")
+        raise state.origin.refuse(
+            "it takes an input of four axes",
+            remedy="put a Reshape or Unsqueeze before it that gives (rows, channels, height, width)",
+        )
     c, h, w = (state.size(state.shapes[node.input[0]], axis, "a block") for axis in (1, 2, 3))
     b = int(settings["blocksize"])
     depth_first = settings.get("mode", b"DCR") == b"DCR"

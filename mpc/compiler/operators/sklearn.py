@@ -33,7 +33,11 @@ def scaler(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 def _require_columns(state: Importer, shape: Shape, values: np.ndarray, attribute: str) -> None:
     if values.size not in (1, shape[-1]):
-        raise state.origin.refuse(f"{values.size} numbers for {shape[-1]} columns", attribute=attribute)
+        raise state.origin.refuse(
+            f"{values.size} numbers for {shape[-1]} columns",
+            attribute=attribute,
+            remedy=f"give one number for all columns, or one for each of the {shape[-1]}",
+        )
 
 
 @handles("Normalizer", domain=ML)
@@ -46,7 +50,7 @@ def normalizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
     elif norm == "MAX":
         _by_maximum(state, x, node.output[0])
     else:
-        raise state.origin.refuse(f"the norm {norm}", attribute="norm")
+        raise state.origin.refuse(f"the norm {norm}", attribute="norm", remedy="use MAX, L1 or L2")
 
 
 def _are_shares(state: Importer, x: str) -> bool:
@@ -108,5 +112,9 @@ def feature_vectorizer(state: Importer, node: onnx.NodeProto, settings: Settings
     sizes = [state.size(state.shapes[part], -1, "a column") for part in parts]
     declared = list(settings.get("inputdimensions", sizes))
     if declared != sizes or any(len(state.shapes[part]) != 2 for part in parts):
-        raise state.origin.refuse(f"inputs of {sizes} columns for {declared}", attribute="inputdimensions")
+        raise state.origin.refuse(
+            f"inputs of {sizes} columns for {declared}",
+            attribute="inputdimensions",
+            remedy="let inputdimensions say how many columns each input has, in their order",
+        )
     state.concat(parts, 1, node.output[0])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpc.compiler.operators.forest import Forest, by_ids, by_places, plain, values_of
+from mpc.compiler.operators.forest import ONE_HOT, Forest, by_ids, by_places, plain, values_of
 from mpc.compiler.operators.labels import ML, labels_of, read_as
 from mpc.compiler.operators.linear import table
 from mpc.compiler.operators.registry import Settings, handles
@@ -41,7 +41,13 @@ def evaluate(state: Importer, name: str, forest: Forest, values: np.ndarray, bas
     inner = max(len(tree.features) for tree in trees)
     leaves = len(values) // len(trees)
     if not inner:
-        raise state.origin.refuse("its trees decide nothing", remedy="use a constant")
+        raise state.origin.refuse(
+            "its trees decide nothing",
+            remedy=(
+                "train until a tree splits (a larger max_depth, a smaller min_samples_leaf), or "
+                "leave the model out: its result is a constant"
+            ),
+        )
     if len(trees) * inner * max(leaves, features) > _MOST_CHOICES:
         raise state.origin.refuse(
             f"{len(trees)} trees, the largest with {leaves} leaves, of {features} features, are too large",
@@ -51,7 +57,14 @@ def evaluate(state: Importer, name: str, forest: Forest, values: np.ndarray, bas
     agree, missing = np.zeros((len(trees), inner, leaves)), np.full((len(trees), 1, leaves), -1.0)
     for t, tree in enumerate(trees):
         if any(not 0 <= feature < features for feature in tree.features):
-            raise state.origin.refuse(f"a feature outside the {features} of its input", attribute="nodes_featureids")
+            raise state.origin.refuse(
+                f"a feature outside the {features} of its input",
+                attribute="nodes_featureids",
+                remedy=(
+                    "enter all features that the trees were trained on (--shape NAME=batch,FEATURES, "
+                    "if the model leaves it open), or convert the forest anew"
+                ),
+            )
         places = np.arange(len(tree.features))
         choice[tree.features, t, places] = tree.signs
         offset[t, places] = tree.offsets
@@ -75,7 +88,11 @@ def _table(forest: Forest, columns: int) -> np.ndarray:
 def _base(state: Importer, settings: Settings, columns: int) -> np.ndarray | None:
     base = list(settings.get("base_values") or ())
     if len(base) not in (0, columns):
-        raise state.origin.refuse(f"{len(base)} base values for {columns} columns", attribute="base_values")
+        raise state.origin.refuse(
+            f"{len(base)} base values for {columns} columns",
+            attribute="base_values",
+            remedy=f"give {columns} base values, or none",
+        )
     return np.array(base, dtype=np.float64) if base else None
 
 
@@ -84,7 +101,11 @@ def _regress(state: Importer, node: onnx.NodeProto, settings: Settings, forest: 
     joined = settings.get("aggregate_function", b"SUM").decode()
     if joined not in ("SUM", "AVERAGE"):
         raise state.origin.refuse(
-            f"the aggregate {joined}; SUM and AVERAGE are possible", attribute="aggregate_function"
+            f"the aggregate {joined}; SUM and AVERAGE are possible",
+            attribute="aggregate_function",
+            remedy=(
+                "use SUM or AVERAGE; the least or largest of several trees is a Min or Max of models of one tree each"
+            ),
         )
     transform = transform_of(state, settings)
     values = _table(forest, columns) / (len(forest.trees) if joined == "AVERAGE" else 1)
@@ -102,7 +123,9 @@ def tree_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) ->
 def _columns(state: Importer, settings: Settings) -> int:
     columns = int(settings.get("n_targets", 1))
     if not 1 <= columns <= 1 << 16:
-        raise state.origin.refuse(f"{columns} targets", attribute="n_targets")
+        raise state.origin.refuse(
+            f"{columns} targets", attribute="n_targets", remedy="declare 1 to 65,536 targets, or several models"
+        )
     return columns
 
 
@@ -111,7 +134,7 @@ def tree_ensemble(state: Importer, node: onnx.NodeProto, settings: Settings) -> 
     """Numbers name its aggregate and its transform."""
     settings = plain(state, settings)
     if settings.get("membership_values"):
-        raise state.origin.refuse("set membership is not possible", attribute="membership_values")
+        raise state.origin.refuse("set membership is not possible", attribute="membership_values", remedy=ONE_HOT)
     if settings.get("post_transform", 0):
         raise state.origin.refuse(
             "a transform, whose number onnxruntime and the standard read differently",
@@ -120,7 +143,13 @@ def tree_ensemble(state: Importer, node: onnx.NodeProto, settings: Settings) -> 
         )
     columns, joined = _columns(state, settings), int(settings.get("aggregate_function", 1))
     if joined not in (0, 1):
-        raise state.origin.refuse("neither the sum nor the average", attribute="aggregate_function")
+        raise state.origin.refuse(
+            "neither the sum nor the average",
+            attribute="aggregate_function",
+            remedy=(
+                "use 1, the sum, or 0, the average; the least or largest is a Min or Max of models of one tree each"
+            ),
+        )
     named = {"aggregate_function": b"SUM" if joined else b"AVERAGE", "post_transform": b"NONE"}
     _regress(state, node, {**settings, **named}, by_places(state, settings, columns), columns)
 

@@ -34,15 +34,25 @@ def _machine(state: Importer, name: str, settings: Settings, vectors: np.ndarray
     """
     bias = np.array(settings.get("rho", ()), dtype=np.float64)[: weight.shape[1]]
     if bias.size != weight.shape[1]:
-        raise state.origin.refuse(f"{bias.size} offsets for {weight.shape[1]} scores", attribute="rho")
+        raise state.origin.refuse(
+            f"{bias.size} offsets for {weight.shape[1]} scores",
+            attribute="rho",
+            remedy="give one offset in rho for each pair of classes, or one for a regression",
+        )
     kernel = settings.get("kernel_type", b"LINEAR").decode()
     if kernel not in _KERNELS:
-        raise state.origin.refuse(f"the kernel {kernel}", attribute="kernel_type")
+        raise state.origin.refuse(
+            f"the kernel {kernel}", attribute="kernel_type", remedy="train with the kernel LINEAR, POLY, RBF or SIGMOID"
+        )
     if kernel == "LINEAR":
         return state.affine(name, vectors.T @ weight, bias)
     parameters = [float(p) for p in settings.get("kernel_params", ())]
     if len(parameters) != 3 or not np.isfinite(parameters).all():
-        raise state.origin.refuse("gamma, an offset and a degree are needed", attribute="kernel_params")
+        raise state.origin.refuse(
+            "gamma, an offset and a degree are needed",
+            attribute="kernel_params",
+            remedy="give three finite numbers: gamma, coef0 and degree",
+        )
     gamma, offset, degree = parameters
     if kernel == "RBF":
         return state.affine(_radial(state, name, vectors, gamma), weight, bias)
@@ -51,7 +61,9 @@ def _machine(state: Importer, name: str, settings: Settings, vectors: np.ndarray
         return state.affine(state.function("tanh", inner), weight, bias)
     if not degree.is_integer() or not 1 <= degree <= _LONGEST_POWER:
         raise state.origin.refuse(
-            f"a kernel of degree {degree:g}; 1 to {_LONGEST_POWER} are possible", attribute="kernel_params"
+            f"a kernel of degree {degree:g}; 1 to {_LONGEST_POWER} are possible",
+            attribute="kernel_params",
+            remedy=f"train with a whole degree from 1 to {_LONGEST_POWER}, or the kernel RBF",
         )
     return state.affine(whole_power(state, inner, int(degree)), weight, bias)
 
@@ -59,7 +71,11 @@ def _machine(state: Importer, name: str, settings: Settings, vectors: np.ndarray
 def _radial(state: Importer, name: str, vectors: np.ndarray, gamma: float) -> str:
     """exp(-gamma |x - v|^2), from x and v times the root of gamma."""
     if gamma < 0:
-        raise state.origin.refuse(f"gamma is {gamma:g}", attribute="kernel_params")
+        raise state.origin.refuse(
+            f"gamma is {gamma:g}",
+            attribute="kernel_params",
+            remedy="train with a gamma above 0 ('scale' and 'auto' are)",
+        )
     root = math.sqrt(gamma)
     x, scaled = state.scale(name, root), vectors * root
     square = state.total(state.multiply(x, x), (1,))
@@ -71,7 +87,12 @@ def _vectors(state: Importer, settings: Settings, number: int, features: int) ->
     values = np.array(settings.get("support_vectors", ()), dtype=np.float64)
     if number < 1 or values.size != number * features:
         raise state.origin.refuse(
-            f"{values.size} numbers for {number} vectors of {features} features", attribute="support_vectors"
+            f"{values.size} numbers for {number} vectors of {features} features",
+            attribute="support_vectors",
+            remedy=(
+                "give as many numbers as vectors times features, and check the input's number of "
+                "columns (--shape NAME=batch,FEATURES)"
+            ),
         )
     state.require_finite(values)
     return values.reshape(number, features)
@@ -87,7 +108,11 @@ def svm_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) -> 
     number = int(settings.get("n_supports", 0))
     weight = np.array(settings.get("coefficients", ()), dtype=np.float64)
     if weight.size != (number or features):
-        raise state.origin.refuse(f"{weight.size} coefficients for {number} vectors", attribute="coefficients")
+        raise state.origin.refuse(
+            f"{weight.size} coefficients for {number} vectors",
+            attribute="coefficients",
+            remedy="give one coefficient for each support vector",
+        )
     if number:
         score = _machine(state, name, settings, _vectors(state, settings, number, features), weight[:, None])
     else:
@@ -113,7 +138,11 @@ def svm_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) ->
         _linear(state, node, settings, labels, features)
         return
     if len(counts) != classes or min(counts) < 0:
-        raise state.origin.refuse(f"vectors of {len(counts)} classes, not {classes}", attribute="vectors_per_class")
+        raise state.origin.refuse(
+            f"vectors of {len(counts)} classes, not {classes}",
+            attribute="vectors_per_class",
+            remedy=f"list {classes} numbers in vectors_per_class, one for each class label",
+        )
     vectors = _vectors(state, settings, sum(counts), features)
     pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
     scores = _machine(state, name, settings, vectors, _pairwise(state, settings, counts, pairs))
@@ -160,7 +189,11 @@ def _pairwise(state: Importer, settings: Settings, counts: list[int], pairs: lis
     number = sum(counts)
     given = np.array(settings.get("coefficients", ()), dtype=np.float64)
     if given.size != (len(counts) - 1) * number:
-        raise state.origin.refuse(f"{given.size} coefficients for {number} vectors", attribute="coefficients")
+        raise state.origin.refuse(
+            f"{given.size} coefficients for {number} vectors",
+            attribute="coefficients",
+            remedy="give each vector as many coefficients as there are classes less one",
+        )
     rows = given.reshape(len(counts) - 1, number)
     owner = np.repeat(np.arange(len(counts)), counts)
     weight = np.zeros((number, len(pairs)))
@@ -192,6 +225,13 @@ def _platt(state: Importer, settings: Settings, score: str, transform: str, out:
     """
     a, b = ([float(v) for v in settings.get(name, ())] for name in ("prob_a", "prob_b"))
     if len(a) != 1 or len(b) != 1 or transform != "NONE":
-        raise state.origin.refuse(f"{len(a)} and {len(b)} numbers for one pair, or a transform", attribute="prob_a")
+        raise state.origin.refuse(
+            f"{len(a)} and {len(b)} numbers for one pair, or a transform",
+            attribute="prob_a",
+            remedy=(
+                "give one number in prob_a and one in prob_b, with post_transform=NONE; or convert "
+                "without probabilities"
+            ),
+        )
     fitted = state.scale(score, a[0], b[0])
     pair(state, fitted, "LOGISTIC", out, whole=True)

@@ -47,7 +47,13 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
         try:
             value = _RULES[node.op](state, node)
         except InputError as error:  # a constant that its scale has no room for
-            raise node.origin.refuse(error.what, remedy="replace it by a smaller one that does the same") from None
+            raise node.origin.refuse(
+                error.what,
+                remedy=(
+                    "replace it by a number that is nearer to zero and does the same (in a mask, -1e4 "
+                    "does for minus infinity)"
+                ),
+            ) from None
         state.values[node.writes] = _with_known(value, node)
     left = [state.leave(index) for index in range(len(graph.outputs))]
     state.drop_unread()

@@ -118,7 +118,8 @@ def argmax(state: Lowering, node: Node) -> Value:
     columns = int(x.shape[-1])
     if columns > _LARGEST_ARGMAX:
         raise state.origin.refuse(
-            f"the place of a maximum among {columns} elements; at most {_LARGEST_ARGMAX} are possible"
+            f"the place of a maximum among {columns} elements; at most {_LARGEST_ARGMAX} are possible",
+            remedy=(f"find the largest of groups of at most {_LARGEST_ARGMAX} first, then of the groups' maxima"),
         )
     twin = _twin(state, node, "maximum") if "bits" not in node.attributes else None
     if twin is not None and columns <= _MOST_CANDIDATES:

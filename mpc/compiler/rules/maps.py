@@ -27,7 +27,9 @@ def sum_(state: Lowering, node: Node) -> Value:
     xs, wanted = [state.values[name] for name in node.reads], node.attributes["factors"]
     pairs = [(x, Fraction(factor)) for x, factor in zip(xs, wanted, strict=True) if factor]
     if not pairs:
-        raise node.origin.refuse("all its factors are zero")
+        raise node.origin.refuse(
+            "all its factors are zero", remedy="leave it out of the model: its result is a constant"
+        )
     scale, factors = _aligned(state, pairs, node)
     constant = round(Fraction(node.attributes.get("constant", 0.0)) * scale)
     found = state.combine([x for x, _, _ in factors], [k for _, k, _ in factors], node.shape, scale, constant, node)

@@ -134,7 +134,7 @@ def scale(state: Lowering, node: Node) -> Value:
     if factor is None:
         return affine(state, node)
     if factor == 0:
-        raise node.origin.refuse("it multiplies with zero", remedy="remove it from the model")
+        raise node.origin.refuse("it multiplies with zero", remedy="leave it out of the model: its result is zero")
     if broadcast(x.shape, () if bias is None else bias.shape) != node.shape:  # it is the weight that repeats x
         x = _repeated(state, x, node.shape)
     scale = x.scale / abs(factor)
