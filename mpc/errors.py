@@ -19,6 +19,7 @@ class MpcError(Exception):
         cause: the likely cause, if known.
         remedy: the next command or change that helps.
         peer: the name of the process this is about, if one is.
+        local: it is about this process's own disk or configuration and names paths: for its operator, not for callers.
     """
 
     code = "internal"
@@ -27,13 +28,20 @@ class MpcError(Exception):
     """The peer that told it, by a code and a name; None for what this process found."""
 
     def __init__(
-        self, what: str, *, cause: str | None = None, remedy: str | None = None, peer: str | None = None
+        self,
+        what: str,
+        *,
+        cause: str | None = None,
+        remedy: str | None = None,
+        peer: str | None = None,
+        local: bool = False,
     ) -> None:
         super().__init__(what)
         self.what = what
         self.cause = cause
         self.remedy = remedy
         self.peer = peer
+        self.local = local
 
     def again(self) -> Self:
         """An equal error, to be kept, or to be raised in another place.

@@ -46,6 +46,7 @@ def make_ca(folder: Path, name: str) -> Path:
             raise ConfigError(
                 f"{existing} exists already",
                 remedy="use that CA, or remove its folder and issue every certificate again",
+                local=True,
             )
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(name)
@@ -76,10 +77,12 @@ def issue(
     authority = pem.certificates(pem.read(ca_folder / CA_CERTIFICATE), ca_folder / CA_CERTIFICATE)[0]
     authority_key = pem.private_key(pem.read(ca_folder / CA_KEY, private=True), ca_folder / CA_KEY)
     if authority_key.public_key() != authority.public_key():
-        raise ConfigError(f"{ca_folder / CA_KEY} is not the key of {CA_CERTIFICATE}", remedy="restore the pair")
+        raise ConfigError(
+            f"{ca_folder / CA_KEY} is not the key of {CA_CERTIFICATE}", remedy="restore the pair", local=True
+        )
     if authority.not_valid_after_utc <= _now():
         raise ConfigError(
-            f"the CA in {ca_folder} has expired", remedy="make a new CA and issue every certificate again"
+            f"the CA in {ca_folder} has expired", remedy="make a new CA and issue every certificate again", local=True
         )
     private_folder(folder)
     with issued.locked(ca_folder):
@@ -129,7 +132,10 @@ def private_folder(folder: Path) -> None:
         folder.chmod(0o700)
     except OSError as error:
         raise ConfigError(
-            f"folder {folder} cannot be made", cause=error.strerror, remedy="choose a folder you may write to"
+            f"folder {folder} cannot be made",
+            cause=error.strerror,
+            remedy="choose a folder you may write to",
+            local=True,
         ) from None
 
 
@@ -188,12 +194,14 @@ class Identity:
             raise ConfigError(
                 f"certificate {tls.certificate} {fault}",
                 remedy="issue it again with the right CA and name (mpc cert issue), and check this machine's clock",
+                local=True,
             )
         if pem.private_key(key_pem, tls.key).public_key() != chain[0].public_key():
             raise ConfigError(
                 f"key {tls.key} does not belong to certificate {tls.certificate}",
                 cause="one of the two was replaced without the other",
                 remedy="issue both again: mpc cert issue",
+                local=True,
             )
         end = min(certificate.not_valid_after_utc for certificate in chain)
         return cls(common_name(chain[0]), certificate_pem, key_pem, ca_pem, end, trust, client_context(tls))

@@ -318,13 +318,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"config file {path} does not exist",
             remedy="check the path, or make one: docs/operating.md (locally: mpc up)",
+            local=True,
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"config file {path} cannot be read", cause=error.strerror, remedy=f"check its permissions: ls -l {path}"
+            f"config file {path} cannot be read",
+            cause=error.strerror,
+            remedy=f"check its permissions: ls -l {path}",
+            local=True,
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} is not TOML", cause=str(error), remedy="correct that line") from None
+        raise ConfigError(
+            f"config file {path} is not TOML", cause=str(error), remedy="correct that line", local=True
+        ) from None
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -390,7 +396,7 @@ def _explain(
         what, fix = _describe(cls, path, origins, problem)
         whats.append(what)
         fixes.append(fix)
-    return ConfigError("; ".join(whats), remedy="; ".join(dict.fromkeys(fixes)))
+    return ConfigError("; ".join(whats), remedy="; ".join(dict.fromkeys(fixes)), local=True)
 
 
 def _describe(cls: type[BaseModel], path: Path, origins: dict[Location, str], problem: ErrorDetails) -> tuple[str, str]:

@@ -75,7 +75,10 @@ def _taken(config: ProviderConfig) -> int:
         return lock.take(config.data_dir)
     except OSError as error:
         raise ConfigError(
-            f"data_dir {config.data_dir} cannot be used", cause=error.strerror, remedy="check the disk and its rights"
+            f"data_dir {config.data_dir} cannot be used",
+            cause=error.strerror,
+            remedy="check the disk and its rights",
+            local=True,
         ) from None
 
 

@@ -115,6 +115,7 @@ class EnteredRuns:
                 cause="its folder is missing, read-only or full, or the file is damaged",
                 remedy="make the folder writable, or name another durable file as 'entered' in the cluster file; "
                 "do not delete the list, it keeps a mask from being used twice",
+                local=True,
             ) from None
 
 

@@ -56,13 +56,17 @@ def read(folder: Path) -> list[Issued]:
     except FileNotFoundError:
         return []  # a CA of before there were lists
     except OSError as error:
-        raise ConfigError(f"{folder / ISSUED} cannot be read", cause=error.strerror, remedy="check its mode") from None
+        raise ConfigError(
+            f"{folder / ISSUED} cannot be read", cause=error.strerror, remedy="check its mode", local=True
+        ) from None
     try:
         entries = [json.loads(line) for line in lines]
         return [Issued(e["name"], tuple(e["hosts"]), int(e["serial"]), float(e["end"])) for e in entries]
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
-            f"{folder / ISSUED} is damaged", remedy="restore it; without it this CA cannot tell names from hosts"
+            f"{folder / ISSUED} is damaged",
+            remedy="restore it; without it this CA cannot tell names from hosts",
+            local=True,
         ) from None
 
 
@@ -135,6 +139,7 @@ def revoke(folder: Path, name: str, authority: str, key: str) -> tuple[Path, int
                 f"this CA has issued no certificate to {name!r} that it knows of",
                 cause=f"{folder / ISSUED} lists what was issued",
                 remedy="check the name; it is the certificate's CN",
+                local=True,
             )
         now = datetime.now(UTC)
         path = folder / REVOKED

@@ -165,7 +165,9 @@ def _spawn(member: Member, argv: list[str], reader: int | None, cores: frozenset
             start_new_session=True,  # Ctrl-C is for the launcher, which then stops the daemons in order
         )
     except OSError as error:
-        raise ConfigError(f"{member.name} cannot be started", cause=f"{argv[0]}: {error.strerror}") from None
+        raise ConfigError(
+            f"{member.name} cannot be started", cause=f"{argv[0]}: {error.strerror}", local=True
+        ) from None
     finally:
         os.close(log)
     children[child.pid] = child

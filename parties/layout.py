@@ -250,4 +250,5 @@ def refuse_running(layout: LocalLayout) -> None:
             remedy="use it, or stop it: mpc down"
             if len(alive) == len(layout.members)
             else "mpc down, then mpc up again",
+            local=True,
         )

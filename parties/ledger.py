@@ -377,6 +377,7 @@ def _check_version(database: sqlite3.Connection, folder: Path) -> None:
         raise ConfigError(
             f"the ledger in {folder} has version {version}, this program reads {_VERSION}",
             remedy="run the version of mpc that wrote it, or give the party a new, empty data_dir",
+            local=True,
         )
 
 
@@ -415,7 +416,7 @@ def _storing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise _failing(f"the ledger in {folder} cannot be used: {error}") from error
+        raise _failing(f"the ledger in {folder} cannot be used: {error}", local=True) from error
 
 
 @contextmanager
@@ -429,11 +430,12 @@ def _using(folder: Path) -> Iterator[None]:
         raise _failing(f"the ledger cannot be used: {why}") from error
 
 
-def _failing(what: str) -> ConfigError:
+def _failing(what: str, local: bool = False) -> ConfigError:
     return ConfigError(
         what,
         cause="the disk is full or read-only, or the file is damaged",
         remedy="check the disk of that party; if the file is damaged, give the party a new, empty data_dir",
+        local=local,
     )
 
 
@@ -446,4 +448,5 @@ def _restored(folder: Path, cause: str) -> ConfigError:
         f"the ledger in {folder} was restored from a backup",
         cause=f"{cause}; it may have forgotten correlations that were used since",
         remedy="give the party a new, empty data_dir; open sessions are lost, certificates stay",
+        local=True,
     )

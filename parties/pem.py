@@ -25,15 +25,19 @@ def read(path: Path, *, private: bool = False, most: int = LONGEST) -> bytes:
                 raise ConfigError(
                     f"key {path} can be read by others (mode {mode:04o})",
                     remedy=f"chmod 600 {path}, or issue a new key",
+                    local=True,
                 )
             return file.read(most + 1)
     except FileNotFoundError:
         raise ConfigError(
-            f"{path} does not exist", remedy="issue certificates (mpc cert issue), or correct [tls]"
+            f"{path} does not exist", remedy="issue certificates (mpc cert issue), or correct [tls]", local=True
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read", cause=error.strerror, remedy=f"make it readable by this user: ls -l {path}"
+            f"{path} cannot be read",
+            cause=error.strerror,
+            remedy=f"make it readable by this user: ls -l {path}",
+            local=True,
         ) from None
 
 
@@ -44,7 +48,9 @@ def certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
             raise ValueError
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise ConfigError(f"{path} is not a PEM certificate", remedy="issue it again: mpc cert issue") from None
+        raise ConfigError(
+            f"{path} is not a PEM certificate", remedy="issue it again: mpc cert issue", local=True
+        ) from None
 
 
 def private_key(pem: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
@@ -54,7 +60,9 @@ def private_key(pem: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
     except (ValueError, TypeError):  # TypeError: it is encrypted; the library's message is not passed on
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path} is not an unencrypted ECDSA key in PEM", remedy="issue it again: mpc cert issue")
+        raise ConfigError(
+            f"{path} is not an unencrypted ECDSA key in PEM", remedy="issue it again: mpc cert issue", local=True
+        )
     return key
 
 

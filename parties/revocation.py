@@ -83,6 +83,7 @@ class Revocations:
                     f"a revocation list in {self._path} is not signed by a known CA",
                     cause=f"its issuer is {found.issuer.rfc4514_string()[:200]}",
                     remedy="put that CA's certificate into tls.ca, or an intermediate's into tls.certificate",
+                    local=True,
                 )
             serials.update((found.issuer, entry.serial_number) for entry in found)
             if found.next_update_utc is not None:
@@ -99,7 +100,9 @@ def _parse(data: bytes, path: Path) -> list[x509.CertificateRevocationList]:
         return [x509.load_pem_x509_crl(part + _END) for part in parts]
     except ValueError:
         raise ConfigError(
-            f"{path} is not a revocation list in PEM", remedy="make one: mpc cert revoke, or your CA's own command"
+            f"{path} is not a revocation list in PEM",
+            remedy="make one: mpc cert revoke, or your CA's own command",
+            local=True,
         ) from None
 
 

@@ -11,7 +11,6 @@ leaves the others theirs.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,8 +35,6 @@ from parties.transport import FRAME_BYTES, OVERHEAD, WIRE, answered_in_time, cal
 CALLERS = 4
 """Callers that may take all of their share at once before others wait."""
 _STATUS = {2: grpc.StatusCode.INVALID_ARGUMENT, 4: grpc.StatusCode.PERMISSION_DENIED, 1: grpc.StatusCode.INTERNAL}
-_PATH = re.compile(r"(?<![\w.:/])/[\w.~-]")
-"""The beginning of an absolute path."""
 _HEALTH_SHARE, _HEALTH_SECONDS = 4, 10.0
 _RPCS_A_THREAD = 16
 _STREAMS = 1 << 10
@@ -198,8 +195,8 @@ def shown_caller(context: grpc.ServicerContext) -> str:
 
 
 def _discreet(error: MpcError) -> MpcError:
-    """An error as callers are told it: one that names a path of this machine stays in this process's log."""
-    if not any(_PATH.search(text) for text in error.lines()):
+    """An error as callers are told it: one that names paths of this machine stays in this process's log."""
+    if not error.local:
         return error
     return type(error)(
         "a fault of its own disk or configuration",

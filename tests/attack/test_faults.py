@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, SessionError
+from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError
 from mpc.fixedpoint import encode
 from parties import certificates, ledger, ordering, stock
 from parties.config import Limits
@@ -18,7 +18,6 @@ from parties.frames import Chunk
 from parties.pb import provider_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.provider import ProviderService
-from parties.server import _discreet
 from tests.support.effort import patient
 from tests.support.parties import OWNER, RECIPIENT, InProcess, Script, data, deadlines, eventually
 
@@ -217,22 +216,3 @@ def test_errors_of_a_partys_disk_name_no_path_to_clients(tmp_path: Path, monkeyp
             assert str(tmp_path) not in str(told.value)
         assert cluster.is_idle()
         cluster.session().close()
-
-
-@pytest.mark.parametrize(
-    ("text", "tells"),
-    [
-        ("the ledger in /srv/mpc/data cannot be used", False),
-        ("'/var/lib/x' is not writable", False),
-        ("~/x is gone; see /root", False),
-        ("the file of the stock stock/ab12/terms is missing", True),
-        ("party-1 at [::1]:7101 cannot be reached: https://x/y", True),
-        ("one / two, and/or three", True),
-    ],
-)
-@pytest.mark.parametrize("field", ["what", "cause", "remedy"])
-def test_a_path_in_any_part_of_an_error_stays_at_home(text: str, tells: bool, field: str) -> None:
-    texts = {"what": "it failed", field: text}
-    told = _discreet(SessionError(texts.pop("what"), **texts))
-    assert type(told) is SessionError
-    assert (text in str(told)) is tells
