@@ -147,7 +147,7 @@ class Lowering:
         if bits > MAX_BITS:
             raise self.origin.refuse(
                 f"its result can reach {bound / float(scale):.3g}, which needs {bits} bits where {MAX_BITS} fit",
-                remedy=SMALLER,
+                remedy=f"{SMALLER}, or divide by a constant before it",
             )
         return bits
 

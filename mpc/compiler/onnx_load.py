@@ -102,12 +102,22 @@ def _checked(model: onnx.ModelProto, path: Path | None) -> onnx.ModelProto:
         raise
     except (onnx.checker.ValidationError, ValueError, TypeError, OSError) as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
-        raise ModelError(
-            f"{_named(path)} is not a valid ONNX model: {reason}",
-            remedy=(
-                "export it anew; onnx.checker.check_model(model, full_check=True) shows the fault where it is made"
-            ),
-        ) from None
+        raise ModelError(f"{_named(path)} is not a valid ONNX model: {reason}", remedy=_repair(reason)) from None
+
+
+_REPAIRS = {
+    "topologically sorted": "give the graph a node or an input of that name; nodes may not read in a circle",
+    "is not an output of any node": "take it off the outputs of the model's graph, or name there what a node writes",
+    "deprecated": "export it for another opset (in torch opset_version=17), or with the operator's successor",
+    "No Op registered": "export it for another opset (in torch opset_version=17), or replace the operator",
+    "attribute": "write the attribute as the operator's page of ONNX has it, or export the model anew",
+}
+"""What helps where onnx's checker says so."""
+
+
+def _repair(reason: str) -> str:
+    anew = "export it anew; onnx.checker.check_model(model, full_check=True) shows the fault where the model is made"
+    return next((remedy for words, remedy in _REPAIRS.items() if words in reason), anew)
 
 
 def _named(path: Path | None) -> str:

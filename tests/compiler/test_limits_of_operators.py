@@ -40,6 +40,18 @@ def test_columns_over_their_deviations(tmp_path: Path) -> None:
     assert_agrees(save_model(tmp_path, nodes, {"tiny": np.float32(1e-6)}), {"x": DATA}, RANGE, 2e-3)
 
 
+@pytest.mark.parametrize("reach", [4.0, 1e3, 1e6])
+@pytest.mark.parametrize(("operator", "bounds"), [("Clip", (-1.5, 2.5)), ("Min", (2.5,))])
+def test_a_clip_bounds_what_follows(tmp_path: Path, operator: str, bounds: tuple[float, ...], reach: float) -> None:
+    """An exponential of a wide range is possible behind it; its ends and their neighbours come out right."""
+    constants = {f"c{i}": np.float32(value) for i, value in enumerate(bounds)}
+    nodes = [node(operator, ["x", *constants], ["p"]), node("Exp", ["p"], ["y"])]
+    path = save_model(tmp_path, nodes, constants)
+    low = -1.5 if operator == "Clip" else -3.0
+    data = np.array([[-reach, low, 2.5, reach], [low + 0.01, 2.49, 0, 2.51]], np.float32)
+    assert_agrees(path, {"x": data}, {"x": (-reach, reach)}, max(5e-3, 1e-5 * reach))
+
+
 @pytest.mark.parametrize("value", [-np.inf, -3.4e38])
 def test_padding_that_only_a_maximum_reads(tmp_path: Path, value: float) -> None:
     nodes = [

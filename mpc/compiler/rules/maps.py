@@ -18,6 +18,8 @@ from mpc.compiler.scales import even, log2
 _FACTOR_BITS = 18
 _FINEST_FACTOR = 26
 _SIMPLE = 64
+_ROUNDINGS = 6
+"""Units of an operand: the two sides of a clip are rounded apart, each where it is added to, shortened and compared."""
 _ROUNDED_BITS = 44
 """What is rounded to be compared may have so many: a difference has room for a comparison on all of its bits."""
 
@@ -33,27 +35,48 @@ def sum_(state: Lowering, node: Node) -> Value:
     scale, factors = _aligned(state, pairs, node)
     constant = round(Fraction(node.attributes.get("constant", 0.0)) * scale)
     found = state.combine([x for x, _, _ in factors], [k for _, k, _ in factors], node.shape, scale, constant, node)
-    if _is_clip(state, node):  # what the value is off by passes once, whichever side of it is seen
-        worst = np.maximum(*(x.interval.error * abs(k) for x, k, _ in factors))
-        return Value(found.wire, replace(found.interval, error=np.minimum(found.interval.error, worst)))
-    off = sum(np.square(float(k) * off * x.interval.typical) for x, k, off in factors)
-    return Value(found.wire, found.interval.off_by(np.hypot(found.interval.error, np.sqrt(off))))
+    bends = _bends(state, node)
+    if bends is None:
+        off = sum(np.square(float(k) * off * x.interval.typical) for x, k, off in factors)
+        return Value(found.wire, found.interval.off_by(np.hypot(found.interval.error, np.sqrt(off))))
+    error = found.interval.error
+    if bends[0] is not None:  # what the value is off by passes once, whichever side of it is seen
+        error = np.minimum(error, np.maximum(*(x.interval.error * abs(k) for x, k, _ in factors)))
+    room = sum(abs(k) * (_ROUNDINGS + off * x.interval.bound) for x, k, off in factors)
+    low, high = (end * float(scale) for end in _clipped(bends))
+    return Value(found.wire, replace(found.interval.within(low - room, high + room), error=error))
 
 
-def _is_clip(state: Lowering, node: Node) -> bool:
-    """Is it relu(x - low) - relu(x - high)?"""
-    if sorted(node.attributes["factors"]) != [-1.0, 1.0]:
-        return False
+def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] | None:
+    """(-low, -high) of relu(x - low) - relu(x - high), (None, -high) of x - relu(x - high); None of another sum."""
+    if sorted(node.attributes["factors"]) != [-1.0, 1.0] or node.attributes.get("constant"):
+        return None
+    order = node.reads if node.attributes["factors"][0] > 0 else node.reads[::-1]
     writers = {one.writes: one for one in state.graph.nodes}
-    bends = [writers.get(name) for name in node.reads]
-    if any(bend is None or bend.op != "relu" for bend in bends):
-        return False
-    roots = set()
-    for name in (bend.reads[0] for bend in bends if bend is not None):
-        above = writers.get(name)
-        shifted = above is not None and above.op == "scale" and (above.attributes["weight"] == 1).all()
-        roots.add(above.reads[0] if above is not None and shifted else name)
-    return len(roots) == 1
+    first, second = (_bend(writers, name) for name in order)
+    if second is None or second[0] != (order[0] if first is None else first[0]):
+        return None
+    return (None if first is None else first[1]), second[1]
+
+
+def _bend(writers: dict[str, Node], name: str) -> tuple[str, np.ndarray] | None:
+    """x and b, if the value is relu(x + b)."""
+    bend = writers.get(name)
+    if bend is None or bend.op != "relu":
+        return None
+    above = writers.get(bend.reads[0])
+    if above is None or above.op != "scale" or not (above.attributes["weight"] == 1).all():
+        return bend.reads[0], np.zeros(1)
+    bias = above.attributes["bias"]
+    return above.reads[0], np.zeros(1) if bias is None else np.asarray(bias)
+
+
+def _clipped(bends: tuple[np.ndarray | None, np.ndarray]) -> tuple[float, float]:
+    """Between what such a difference lies, but for roundings."""
+    first, second = bends
+    if first is None:
+        return -math.inf, float(np.max(-second))
+    return float(np.minimum(first - second, 0).min()), float(np.maximum(first - second, 0).max())
 
 
 def _aligned(

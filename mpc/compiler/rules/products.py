@@ -61,7 +61,7 @@ def affine(state: Lowering, node: Node) -> Value:
         reach = _reach(x, node, weight, bias) / float(x.scale)
         raise node.origin.refuse(
             f"its result can reach {reach:.3g}, too large to keep {_LEAST_WEIGHT_BITS} bits of its weights",
-            remedy=SMALLER,
+            remedy=f"{SMALLER}, or divide by a constant before it",
         )
     unit = Fraction(2) ** exponent
     if not exact:  # weights are rounded anyway: they take in what the scale of x is more than a power of two
