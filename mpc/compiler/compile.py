@@ -10,6 +10,7 @@ import numpy as np
 from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
 from mpc.compiler.calibrate import MARGIN, bounded_by, suited_ranges
 from mpc.compiler.columns import separate_columns
+from mpc.compiler.declared import own_sizes
 from mpc.compiler.graph import Graph, Origin, Range
 from mpc.compiler.lower import Roles
 from mpc.compiler.metadata import ModelMeta, read_meta
@@ -114,7 +115,7 @@ def compile_model(
             samples, times a margin, and a note says so.  The plan, which parties see, tells of them: never
             what is to stay private, but data that may become known.
         shapes: sizes by input name for dimensions that the model leaves open, None for the batch;
-            those of the samples, if there are any.
+            those of the samples, if there are any.  They must agree with what the model fixes.
 
     Raises:
         ModelError: the file, a node, or a bound is refused.
@@ -124,7 +125,7 @@ def compile_model(
     types = input_types(loaded)
     known, sizes = as_ranges(ranges, [*types]), as_shapes(shapes, [*types])
     data = None if samples is None else as_samples(samples, types)
-    graph = import_model(loaded, known, {**_shapes(data or {}), **sizes})
+    graph = import_model(loaded, known, {**own_sizes(loaded, data or {}), **sizes})
     around = {} if data is None else suited_ranges(data)
     undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
     graph.inputs = [
@@ -152,11 +153,6 @@ def compile_model(
     return Compiled(
         lowered.plan, lowered.weights, lowered.origins, lowered.errors, undeclared, notes, read_meta(loaded)
     )
-
-
-def _shapes(samples: Mapping[str, np.ndarray]) -> Shapes:
-    """The samples' own, their number of rows left open."""
-    return {name: (None, *value.shape[1:]) for name, value in samples.items()}
 
 
 def _lower(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None) -> tuple[Lowered, tuple[str, ...]]:

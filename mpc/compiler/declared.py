@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpc.compiler.graph import End, Range, Shape
 from mpc.errors import ModelError
+from mpc.wires import BATCH
 
 if TYPE_CHECKING:
     import onnx
@@ -59,6 +61,48 @@ def check_range(name: str, shape: Shape, declared: Range) -> Range:
     if low.ndim == 0:
         return float(low), float(high)
     return tuple(low.tolist()), tuple(high.tolist())
+
+
+def check_sizes(name: str, fixed: Sequence[int], given: Sequence[int | str | None]) -> None:
+    """Refuse a shape that contradicts what the model itself says of an input.
+
+    Args:
+        fixed: the model's sizes; 0 where it leaves one open.
+        given: the caller's sizes; None or "batch" for the batch.
+
+    Raises:
+        ModelError: another number of dimensions, or another size than a fixed one.
+    """
+    wanted = tuple(BATCH if size is None else size for size in given)
+    fits = len(fixed) == len(wanted) and all(mine in (0, size) for mine, size in zip(fixed, wanted, strict=True))
+    if fits:
+        return
+    own = ",".join(str(size) if size > 0 else "batch" if axis == 0 else "?" for axis, size in enumerate(fixed))
+    raise ModelError(
+        f"input {name!r} cannot have the shape {','.join(map(str, wanted)) or '()'}",
+        cause=f"the model has {len(fixed)} dimensions for it, {own or 'none'}; only what it leaves open can be chosen",
+        remedy=f"leave the shape of {name!r} out, give one that fits, or export the model with open dimensions",
+    )
+
+
+def own_sizes(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int | None, ...]]:
+    """Sizes by input name that arrays give to what a model leaves open; the number of rows stays open.
+
+    What the model fixes is the model's, and an array of another number of dimensions gives nothing: data that do not
+    fit are refused where they are entered.
+    """
+    found: dict[str, tuple[int | None, ...]] = {}
+    for value in model.graph.input:
+        array, tensor = arrays.get(value.name), value.type.tensor_type
+        if array is None:
+            continue
+        sizes = (None, *array.shape[1:])
+        if not tensor.HasField("shape"):
+            found[value.name] = sizes
+        elif len(tensor.shape.dim) == array.ndim:
+            pairs = zip(tensor.shape.dim, sizes, strict=True)
+            found[value.name] = tuple(d.dim_value if d.dim_value > 0 else size for d, size in pairs)
+    return found
 
 
 def within_table(declared: Range | None, rows: int) -> Range:

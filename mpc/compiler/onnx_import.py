@@ -17,7 +17,7 @@ import onnx.shape_inference
 from onnx import TensorProto, numpy_helper
 
 from mpc.compiler import onnx_fold
-from mpc.compiler.declared import check_range, declared_ranges, within_table
+from mpc.compiler.declared import check_range, check_sizes, declared_ranges, within_table
 from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
 from mpc.compiler.onnx_load import OLDEST_OPSET, Source, load_model
@@ -260,6 +260,12 @@ class Importer(Emitter):
                 f"a range is declared for {unknown[0]!r}, but the inputs are {names}",
                 remedy="name one of these inputs: --range NAME=LOW:HIGH",
             )
+        for name in sorted(self._given.keys() - {given.name for given in inputs}):
+            names = ", ".join(repr(given.name) for given in inputs)
+            raise ModelError(
+                f"a shape is given for {name!r}, but the inputs are {names}",
+                remedy="name one of these inputs: --shape NAME=SIZES",
+            )
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
         outputs = [self._output(value) for value in model.graph.output]
@@ -323,6 +329,8 @@ class Importer(Emitter):
 
     def _input_shape(self, name: str, tensor: Any) -> list[Dimension]:
         if tensor.HasField("shape"):
+            if name in self._given:
+                check_sizes(name, [d.dim_value for d in tensor.shape.dim], self._given[name])
             return [self._size(name, axis, d, len(tensor.shape.dim)) for axis, d in enumerate(tensor.shape.dim)]
         if name not in self._given:
             raise ModelError(
@@ -341,8 +349,7 @@ class Importer(Emitter):
                 f"input {name!r}: dimension {axis} is 0",
                 remedy=("export it with a size of 1 or more; or leave it open there, and give --shape NAME=SIZES"),
             )
-        given = self._given.get(name, ())
-        size = given[axis] if len(given) == rank else None  # a shape of another rank is no help, and refused later
+        size = self._given[name][axis] if name in self._given else None
         if size is not None and size != BATCH:
             return int(size)
         if axis == 0:

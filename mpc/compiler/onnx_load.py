@@ -5,6 +5,7 @@ It is asked about what `onnx_repair` makes of models that onnxruntime runs and t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 
@@ -22,17 +23,27 @@ OLDEST_OPSET = 7
 CONVERTED_OPSET = 13
 
 
-Source = str | PurePath | bytes | bytearray | memoryview | IO[bytes] | onnx.ModelProto
-"""What onnx and onnxruntime take as a model: a file's path, its content, an open file, or onnx's own object."""
+@dataclass(frozen=True)
+class Loaded:
+    """A model that was read and checked, for whoever compiles it more than once; nobody changes it."""
+
+    model: onnx.ModelProto
+
+
+Source = str | PurePath | bytes | bytearray | memoryview | IO[bytes] | onnx.ModelProto | Loaded
+"""What onnx and onnxruntime take as a model: a file's path, its content, an open file, or onnx's own object; or one
+that was loaded before."""
 
 
 def load_model(source: Source) -> onnx.ModelProto:
-    """Read and check a model.
+    """Read and check a model; one that was loaded before is taken as it is.
 
     Raises:
         ModelError: missing, not ONNX, external data outside its folder, or refused by onnx's checker.
         UsageError: the source is of no type that can be a model.
     """
+    if isinstance(source, Loaded):
+        return source.model
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mpc.compiler.onnx_import import input_names
+from mpc.compiler.onnx_load import Loaded, load_model
 from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
 from parties.bench.machine import available_cores, describe_machine
@@ -94,11 +95,12 @@ def bench(
         with Cluster.local(parties, link=link, say=display.say) as cluster:
             through = _describe_link(link, cluster)
             for model in models:
-                names = input_names(model)
+                loaded = Loaded(load_model(model))
+                names = input_names(loaded)
                 feeds = load_inputs(inputs, names)
                 declared, open_shapes = parse_ranges(ranges, names), parse_shapes(shapes, names)
                 roles = assign(COORDINATOR, weights=weights)
-                compiled = compile_for_data(display, model, feeds, declared, open_shapes, roles)
+                compiled = compile_for_data(display, loaded, feeds, declared, open_shapes, roles)
                 clear = baselines(model, available_cores())
                 for missing in dict.fromkeys(one.missing for one in clear if one.answer is None):
                     display.say(f"note: {model.name}: {missing}")

@@ -6,17 +6,15 @@ are to stay private: only where all who see it are processes of the user's own i
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from mpc.compiler.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.compile import DEFAULT_RANGE, Compiled, compile_model
-from mpc.compiler.declared import declared_ranges
+from mpc.compiler.declared import declared_ranges, own_sizes
 from mpc.compiler.graph import Range
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import Shapes, input_names
-from mpc.compiler.onnx_load import load_model
+from mpc.compiler.onnx_load import Loaded, Source, load_model
 from mpc.errors import InputError, ModelError
 from parties.cli.display import Display
 
@@ -27,7 +25,7 @@ _LISTED = 8
 
 def compile_blindly(
     display: Display,
-    model: Path,
+    model: Source,
     feeds: Feeds,
     declared: dict[str, Range],
     shapes: Shapes,
@@ -43,7 +41,8 @@ def compile_blindly(
     Raises:
         InputError: what is entered fits no range that was declared, and the default neither.
     """
-    known = {**declared_ranges(load_model(model)), **declared, **(samples or {})}
+    loaded = Loaded(load_model(model))
+    known = {**declared_ranges(loaded.model), **declared, **(samples or {})}
     for name, values in feeds.items():
         if name not in known and _measurable(values) and np.abs(values).max() > DEFAULT_RANGE[1]:
             raise InputError(
@@ -53,17 +52,17 @@ def compile_blindly(
                 remedy=f"declare what anybody may know of it: --range {name}=LOW:HIGH, or one pair for each column; "
                 "or give --calibrate a file of data that may become known",
             )
-    return noted(display, compile_model(model, declared, roles, samples, _with_own(shapes, samples or feeds)))
+    return noted(display, compile_model(loaded, declared, roles, samples, _with_own(loaded, shapes, samples or feeds)))
 
 
-def _with_own(shapes: Shapes, feeds: Feeds) -> Shapes:
-    """Shapes that were declared, and the arrays' own where none was; the number of rows stays open."""
-    return {**{name: (None, *values.shape[1:]) for name, values in feeds.items()}, **shapes}
+def _with_own(model: Loaded, shapes: Shapes, feeds: Feeds) -> Shapes:
+    """Shapes that were declared, and the arrays' own where none was."""
+    return {**own_sizes(model.model, feeds), **shapes}
 
 
 def compile_for_data(
     display: Display,
-    model: Path,
+    model: Source,
     feeds: Feeds,
     declared: dict[str, Range],
     shapes: Shapes,
@@ -75,25 +74,26 @@ def compile_for_data(
     around all of the input, or a range for each column, said aloud.  Columns of very different size have ranges of
     their own from the start.
     """
-    names = input_names(model)
-    shapes = _with_own(shapes, feeds)
-    known = {**declared_ranges(load_model(model)), **declared}
+    loaded = Loaded(load_model(model))
+    names = input_names(loaded)
+    shapes = _with_own(loaded, shapes, feeds)
+    known = {**declared_ranges(loaded.model), **declared}
     missing = {name: values for name, values in feeds.items() if name not in known and _measurable(values)}
     samples = feeds if len(feeds) == len(names) else {}
     if not missing:
-        return noted(display, _best(model, declared, [{}], roles, samples, shapes)[0])
+        return noted(display, _best(loaded, declared, [{}], roles, samples, shapes)[0])
     even = not any(map(uneven, missing.values()))
     fits = even and all(np.abs(values).max() <= DEFAULT_RANGE[1] for values in missing.values())
     candidates: list[dict[str, Range]] = [{}] if fits else []
     candidates += [suited_ranges(missing), ranges_around(missing, columns=True)]
-    compiled, taken = _best(model, declared, candidates, roles, samples, shapes)
+    compiled, taken = _best(loaded, declared, candidates, roles, samples, shapes)
     for name, around in taken.items():
         display.say(_told(name, around))
     return noted(display, compiled)
 
 
 def _best(
-    model: Path,
+    model: Loaded,
     declared: dict[str, Range],
     candidates: list[dict[str, Range]],
     roles: Roles,

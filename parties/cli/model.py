@@ -13,6 +13,7 @@ import click
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.lower import Roles
 from mpc.compiler.onnx_import import input_names
+from mpc.compiler.onnx_load import Loaded, load_model
 from mpc.compiler.operators import supported
 from mpc.compiler.plan import Plan
 from mpc.cost import Cost, gate_cost, plan_cost
@@ -69,10 +70,11 @@ class Choices:
 
     def compile(self, display: Display, path: Path) -> Compiled:
         """Compile a model; the user is told what was taken for granted."""
-        names = input_names(path) if self.ranges or self.samples or self.shapes else []
+        loaded = Loaded(load_model(path))
+        names = input_names(loaded)
         feeds = load_inputs(self.samples, names) if self.samples else None
         ranges, shapes = parse_ranges(self.ranges, names), parse_shapes(self.shapes, names)
-        return noted(display, compile_model(path, ranges, self.roles, feeds, shapes))
+        return noted(display, compile_model(loaded, ranges, self.roles, feeds, shapes))
 
 
 def _choices(command: Callable[..., None]) -> Callable[..., None]:

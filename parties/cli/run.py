@@ -11,6 +11,7 @@ import click
 
 from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx_import import input_types
+from mpc.compiler.onnx_load import Loaded, load_model
 from mpc.errors import PolicyError, UsageError
 from parties.certificates import Identity
 from parties.cli.compiling import compile_blindly, compile_for_data
@@ -100,10 +101,11 @@ def run(
         roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties)
-        types = input_types(model)
+        loaded = Loaded(load_model(model))
+        types = input_types(loaded)
         names = [*types]
         feeds = load_inputs(inputs, names, [name for name in names if roles.owner(name) == me], types)
-        given = (display, model, feeds, parse_ranges(ranges, names), parse_shapes(shapes, names), roles)
+        given = (display, loaded, feeds, parse_ranges(ranges, names), parse_shapes(shapes, names), roles)
         if ours and not (who or ticket or samples):
             compiled = compile_for_data(*given)
         else:
