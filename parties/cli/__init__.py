@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -46,6 +47,8 @@ _COMMANDS = {
     "party": ("parties.cli.serve", "party", "The party daemon."),
     "provider": ("parties.cli.serve", "provider", "The crypto-provider daemon."),
 }
+_AGAIN = 0.05
+"""Seconds after which a lost interrupt comes again."""
 
 
 class _Lazy(click.Group):
@@ -80,6 +83,17 @@ def _terminate(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
+def _again(lost: sys.UnraisableHookArgs) -> None:
+    """Send an interrupt again that Python could not raise: it came within a destructor or a library's callback."""
+    if lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt):
+        main_thread = threading.main_thread().ident or 0
+        timer = threading.Timer(_AGAIN, signal.pthread_kill, (main_thread, signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+        return
+    sys.__unraisablehook__(lost)
+
+
 def _run(words: list[str]) -> object:
     """Run a command.
 
@@ -110,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", MpcWarning)  # commands say what they warn of
     try:
         if arguments is None:
+            sys.unraisablehook = _again
             signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _run(words)
         sys.stdout.flush()
@@ -133,3 +148,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         display.error(MpcError(f"an internal error ({type(error).__name__})", remedy="run it again with mpc -v"))
         sys.exit(1)
+    finally:
+        if arguments is None:  # nothing is left to put in order: a second ctrl-C need not wait for Python to end
+            signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -22,9 +21,9 @@ from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.probe import probe
 from parties.terms import roster_digest
 from parties.transport import PROTOCOL, connect, from_rpc
+from parties.watch import WARN_DAYS
 
 _CLOCK_SKEW = 30.0
-_RENEW_DAYS = 30
 _AES_FLOOR = 5e8
 _FULL = 0.95
 
@@ -65,15 +64,14 @@ def doctor(display: Display, cluster: Path | None, folder: Path, as_json: bool) 
 
 def examine(config: ClusterConfig) -> Iterator[Finding]:
     """All checks, in order; later ones run even if earlier ones fail."""
-    yield _aes()
+    yield aes()
     try:
         identity = Identity.load(config.tls, config.name, members=config.machines)
     except MpcError as error:
         yield Finding("own certificate", False, error.what, error.remedy or "mpc up")
         return
-    days = (identity.not_after - datetime.now(UTC)).days
-    fix = "" if days >= _RENEW_DAYS else "issue new certificates: mpc up makes them, or your CA"
-    yield Finding("own certificate", days > 0, f"{identity.name}, {days} days left", fix)
+    fix = "issue new certificates: mpc up makes them, or your CA"
+    yield _lifetime("own certificate", f"{identity.name}, ", identity.days_left(), fix)
     for peer, role in ((config.provider, "provider"), *((party, "party") for party in config.parties)):
         yield from _examine_process(config, identity, peer, role)
 
@@ -116,9 +114,8 @@ def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.Des
     """Disk, certificate, and whether it means the same cluster as the file at hand."""
     fix = "free space on its disk, or mend it; it serves again by itself" if reply.problem else ""
     yield Finding(f"{name} disk", not reply.problem, reply.problem or "can be written", fix)
-    days = reply.certificate_days
-    fix = "" if days > _RENEW_DAYS else f"issue another certificate for {name}, and restart it"
-    yield Finding(f"{name} certificate", days > 0, f"{days:.0f} days left", fix)
+    fix = f"issue another certificate for {name}, and restart it"
+    yield _lifetime(f"{name} certificate", "", reply.certificate_days, fix)
     names = [party.name for party in config.parties]
     if role == "party":
         same = reply.roster_digest == roster_digest(config.provider.name, names)
@@ -131,6 +128,11 @@ def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.Des
     fix = f"add {', '.join(missing)} to 'parties' in its config, and restart it" if missing else ""
     found = f"does not deal to {', '.join(missing)}" if missing else "deals to all of them"
     yield Finding(f"{name} parties", not missing, found, fix)
+
+
+def _lifetime(check: str, whose: str, days: float, fix: str) -> Finding:
+    """How long a certificate lasts; less than a day counts as none, and is shown as none."""
+    return Finding(check, days >= 1, f"{whose}{max(0, int(days))} days left", "" if days > WARN_DAYS else fix)
 
 
 def _stock(name: str, reply: party_pb2.DescribeReply) -> Finding:
@@ -154,13 +156,14 @@ def _describe(config: ClusterConfig, identity: Identity, peer: Peer, role: str) 
         channel.close()
 
 
-def _aes() -> Finding:
+def aes() -> Finding:
+    """How fast this processor encrypts."""
     cipher = Cipher(algorithms.AES(bytes(32)), modes.CTR(bytes(16))).encryptor()
     block, rounds, rate = bytes(1 << 20), 16, 0.0
     for _ in range(4):  # CPU time, the best of four: a machine that is busy has the same instructions
-        started = time.process_time()
+        started = time.thread_time()
         for _ in range(rounds):
             cipher.update(block)
-        rate = max(rate, rounds * len(block) / max(time.process_time() - started, 1e-9))
+        rate = max(rate, rounds * len(block) / max(time.thread_time() - started, 1e-9))
     fix = "" if rate > _AES_FLOOR else "this processor has no AES instructions: dealing will be slow"
     return Finding("AES", rate > _AES_FLOOR, f"{rate / 1e9:.1f} GB/s", fix)

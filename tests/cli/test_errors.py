@@ -39,6 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(made / "objects.npy", np.array([[{}, 1, 2]], dtype=object), allow_pickle=True)
     np.savez(made / "objects.npz", x=np.array([[{}, 1, 2]], dtype=object))
     np.savez(made / "two.npz", x=good, other=good)
+    np.savez(made / "strangers.npz", a=good, b=good)
     np.savez(made / "nothing.npz")
     (made / "zero.npy").write_bytes(b"")
     (made / "cut.npy").write_bytes((made / "good.npy").read_bytes()[:-3])
@@ -97,8 +98,7 @@ OWN = ["--parties", "2"]
         ("pickle.npy", ["pickle.npy"]),
         ("bomb.npz", ["bomb.npz"]),
         ("nobody=good.npy", ["no input 'nobody'", "x"]),
-        ("two.npz", ["two arrays", "'x'"]),
-        ("x=two.npz", ["two arrays", "'x'"]),
+        ("strangers.npz", ["several arrays", "a, b", "--input x="]),
         (".", []),
     ],
 )
@@ -106,6 +106,11 @@ def test_bad_data(folder: Path, file: str, needles: list[str]) -> None:
     """Refused as input (5) before any process is started."""
     shown = refused(5, *needles, "fix:", words=[*RUN, file, *OWN], folder=folder)
     assert shown.startswith("error: ")
+
+
+def test_two_arrays_for_one_input(folder: Path) -> None:
+    """The archive has one by the input's name, and the file beside it is for no other."""
+    refused(5, "two arrays", "'x'", "fix:", words=[*RUN, "two.npz", "--input", "good.npy", *OWN], folder=folder)
 
 
 @pytest.mark.parametrize(

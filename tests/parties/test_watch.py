@@ -12,7 +12,10 @@ import threading
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -22,7 +25,7 @@ from mpc.errors import ConfigError
 from parties import daemon, launcher, lock, telemetry, watch
 from parties.certificates import Identity
 from parties.cli.doctor import examine
-from parties.config import Endpoint, ProviderConfig, dump_toml
+from parties.config import ClusterConfig, Endpoint, ProviderConfig, dump_toml
 from parties.ledger import Ledger
 from parties.provider import ProviderService
 from parties.telemetry import Counters
@@ -34,6 +37,7 @@ from tests.support.parties import COORDINATOR, InProcess, eventually, free_ports
 from tests.support.parties_commands import mpc_here as mpc
 
 pytestmark = pytest.mark.timeout(90)
+doctor = import_module("parties.cli.doctor")  # the package has a command of this name
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -234,7 +238,46 @@ def test_doctor_finds_what_is_wrong_with_others(tmp_path: Path) -> None:
             "party-1 roster": "another one",
             "provider parties": "does not deal to party-2",
             "party-2 disk": "its disk is full",
-            "party-0 certificate": "days left",
+            "party-0 certificate": "0 days left",
         }.items():
             assert not found[check].ok and said in found[check].found and found[check].fix, found[check]
         assert found["party-0 roster"].ok and found["provider disk"].ok
+
+
+@pytest.mark.parametrize(
+    ("days", "healthy", "shown", "told"),
+    [(400, True, "399 days left", False), (20, True, "19 days left", True), (0.9, False, "0 days left", True)],
+)
+def test_doctor_counts_less_than_a_day_as_none(
+    tmp_path: Path, days: float, healthy: bool, shown: str, told: bool
+) -> None:
+    """One's own certificate, and a daemon's as it describes it; the last month comes with what to do."""
+    with InProcess(tmp_path, 2) as cluster:
+        config = cluster.client().config
+        issuer = Issuer.root()
+        own = ClusterConfig.model_validate(
+            {**config.model_dump(), "tls": issuer.leaf(COORDINATOR, tmp_path / "own", days=days)}
+        )
+        [mine] = [finding for finding in examine(own) if finding.check == "own certificate"]
+        end = datetime.now(UTC) + timedelta(days=days)
+        object.__setattr__(cluster.nodes[0].identity, "not_after", end)
+        [theirs] = [finding for finding in examine(config) if finding.check == "party-0 certificate"]
+    for finding in (mine, theirs):
+        assert (finding.ok, bool(finding.fix)) == (healthy, told) and shown in finding.found, finding
+
+
+def test_doctor_measures_a_processor_in_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's load does not make AES slow; a processor that needs a second for 16 MiB is."""
+    clock = SimpleNamespace(now=0.0, step=1e-3)
+
+    def ticking() -> float:
+        clock.now += clock.step
+        return clock.now
+
+    hours = SimpleNamespace(thread_time=ticking, perf_counter=lambda: 3600 * ticking(), time=lambda: 3600 * ticking())
+    monkeypatch.setattr(doctor, "time", hours)
+    quick = doctor.aes()
+    assert quick.ok and quick.found == "16.8 GB/s" and not quick.fix
+    clock.step = 1.0
+    slow = doctor.aes()
+    assert not slow.ok and slow.found == "0.0 GB/s" and "no AES instructions" in slow.fix
