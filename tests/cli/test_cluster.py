@@ -89,7 +89,7 @@ def test_a_column_that_never_changes(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert np.abs(np.array(json.loads(done.stdout)["outputs"]["y"]) - tiny_answer(x)).max() < 1e-3
     outside = mpc(*words, "x=1:1,-4:4,-4:4", folder=folder)
-    assert outside.returncode == 2 and "outside the plan's range 1:1" in outside.stderr
+    assert outside.returncode == 5 and "outside the plan's range 1:1" in outside.stderr
 
 
 def test_ps_and_logs(folder: Path) -> None:

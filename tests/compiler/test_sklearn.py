@@ -204,13 +204,14 @@ RARELY = {
     "neighbours, absolute": Case(lambda: KNeighborsClassifier(3, metric="manhattan"), FEW, zipmap=False),
     "neighbours, cdist": Case(lambda: KNeighborsClassifier(3), FEW, zipmap=False, options={"optim": "cdist"}),
     "k-means, scaled": Case(lambda: scaled(KMeans(3, random_state=0)), WINE),
+    "many neighbours": Case(lambda: KNeighborsClassifier(3), IRIS, zipmap=False),
     "mixture": Case(lambda: GaussianMixture(2, random_state=0), IRIS),
 }
 
 REFUSED = {
     "powers of each column": (Case(PowerTransformer, IRIS), "Pow", "exponents"),
     "quantiles": (Case(lambda: QuantileTransformer(n_quantiles=10), IRIS), "IsNaN", "not supported"),
-    "many neighbours": (Case(lambda: KNeighborsClassifier(3), IRIS, zipmap=False), "TopK", "64"),
+    "many neighbours": (Case(lambda: KNeighborsClassifier(3), CANCER, zipmap=False), "TopK", "256"),
 }
 
 

@@ -135,7 +135,7 @@ def test_what_is_not_yours_to_give_or_to_have(people: People) -> None:
             session.run(None, {"x1": X1})
         with pytest.raises(UsageError, match="how many rows"):
             session.run(None)
-        with pytest.raises(UsageError, match="a batch of 0"):
+        with pytest.raises(UsageError, match="the batch cannot be 0"):
             session.run(None, batch=0)
         bob, _, carol = people.guests(session)
         with pytest.raises(InputError, match="dave enters it"):
@@ -198,7 +198,7 @@ def test_mistakes_of_a_guest_are_typed_and_end_nothing(people: People) -> None:
             bob.submit(1, {"x1": X1[:2]})
         with pytest.raises(InputError, match="has 3 rows"):
             bob.run({"x1": X1[:2]})
-        with pytest.raises(UsageError, match="no run 0"):
+        with pytest.raises(UsageError, match="the number of a run cannot be 0"):
             bob.submit(0, {"x1": X1})
         bob.submit(1, {"x1": X1})
         for again in (bob, people.bob.join(session.ticket)):

@@ -114,10 +114,14 @@ def tiny_answer(x: np.ndarray, secret: float = 0.625) -> np.ndarray:
     return hidden @ np.array([[1.0, -0.5], [-1.25, 0.75]]).T
 
 
+_COMPILING = threading.Lock()
+
+
 @cache
 def _compiled(folder: str, roles: Roles, secret: float) -> Compiled:
-    path = tiny_model(Path(folder) / f"tiny-{secret}.onnx", secret)
-    return compile_model(path, {"x": (-4.0, 4.0)}, roles)
+    path = Path(folder) / f"tiny-{secret}.onnx"
+    with _COMPILING:  # threads of one test may ask at once: nobody reads what another is writing
+        return compile_model(tiny_model(path, secret), {"x": (-4.0, 4.0)}, roles)
 
 
 def data(batch: int, seed: int = 1) -> np.ndarray:
