@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -46,23 +47,36 @@ def decode(integers: np.ndarray, scale: Fraction) -> np.ndarray:
     return integers.astype(np.float64) / float(scale)
 
 
-def check_range(values: np.ndarray, low: Sequence[Fraction], high: Sequence[Fraction], name: str) -> None:
-    """Every value of an input is finite and inside its declared range.
+def nearest_to_zero(low: Any, high: Any) -> np.ndarray:
+    """float64: the number of each column's range that is nearest to zero, which stands for missing ones."""
+    return np.clip(0.0, np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64))
+
+
+def check_range(
+    values: np.ndarray, low: Sequence[Fraction], high: Sequence[Fraction], name: str, missing: Sequence[int] = ()
+) -> None:
+    """Every value of an input is finite and inside its declared range, or is missing where that may be.
 
     Args:
         low, high: one number, or one for each column of the last axis.
+        missing: columns of the last axis in which NaN is possible.
 
     Raises:
         InputError: naming the input and the range; the values in the message are the caller's own.
     """
     reals = np.asarray(values)
     wild = ~np.isfinite(reals)
+    if missing:
+        columns = [*missing]
+        wild[..., columns] &= ~np.isnan(reals[..., columns])
     if wild.any():
         place = f"column {np.argwhere(wild)[0][-1]}: " if reals.ndim else ""
         raise InputError(
             f"input {name!r} holds NaN or infinity",
-            cause=f"{place}every value enters as a number in a declared range, also where the model would replace NaN",
-            remedy="replace it before it is entered, as the model's own Imputer would, or leave these rows out",
+            cause=f"{place}every value enters as a number in a declared range, "
+            "but for NaN in columns that only an Imputer of NaN or trees with nodes_missing_value_tracks_true read",
+            remedy="replace it before it is entered, put an Imputer of NaN (scikit-learn's SimpleImputer) first in the "
+            "model, or leave these rows out",
         )
     kind = reals.dtype if reals.dtype.kind == "f" else np.float64  # 0.1 as a float32 is not 0.1 as a float64
     lows, highs = (np.array([float(end) for end in ends]).astype(kind) for ends in (low, high))

@@ -179,7 +179,7 @@ def _check_feed(plan: Plan, given: PlanInput, array: np.ndarray) -> int | None:
             f"input {given.name!r} has shape {array.shape}, the model takes ({', '.join(map(str, shape))})",
             remedy="reshape the data",
         )
-    fixedpoint.check_range(array, given.low, given.high, given.name)
+    fixedpoint.check_range(array, given.low, given.high, given.name, given.missing.columns if given.missing else ())
     return next((int(n) for d, n in zip(shape, array.shape, strict=True) if d == "batch"), None)
 
 
@@ -202,14 +202,20 @@ def agree_on_batch(plan: Plan, found: int | None, said: int | None) -> int:
 
 
 def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
-    """Input wire -> int64 integers, of the inputs that are named."""
-    return {
-        given.wire: fixedpoint.encode_columns(
-            feeds[given.name], plan.wire[given.wire].scale, given.offset, given.factor, f"input {given.name!r}"
+    """Input wire -> int64 integers, of the inputs that are named; where numbers may be missing, of both wires."""
+    found = {}
+    for given in plan.inputs:
+        if given.name not in names:
+            continue
+        values = np.asarray(feeds[given.name])
+        if given.missing is not None:
+            missing = np.isnan(values)
+            found[given.missing.wire] = missing.astype(np.int64)
+            values = np.where(missing, fixedpoint.nearest_to_zero(given.low, given.high), values)
+        found[given.wire] = fixedpoint.encode_columns(
+            values, plan.wire[given.wire].scale, given.offset, given.factor, f"input {given.name!r}"
         )
-        for given in plan.inputs
-        if given.name in names
-    }
+    return found
 
 
 def coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray]) -> list[str]:

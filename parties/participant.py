@@ -97,7 +97,7 @@ class Participant:
 
     def enter(self, run: int, batch: int, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every input of a run that this client owns: int64 integers by wire."""
-        inputs = [given.wire for given in self.plan.inputs]
+        inputs = [wire for given in self.plan.inputs for wire in given.wires]
         self._enter(BundleId(self.id, run, batch), self.plan.bind(batch), inputs, values)
 
     def _enter(self, bundle: BundleId, plan: Plan, names: list[str], values: Mapping[str, np.ndarray]) -> None:

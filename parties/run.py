@@ -83,14 +83,14 @@ class Run:
     @property
     def complete(self) -> bool:
         """Is every input here?"""
-        return len(self.given) == len(self.plan.inputs)
+        return all(wire in self.given for given in self.plan.inputs for wire in given.wires)
 
     @property
     def entering(self) -> dict[str, list[str]]:
         """Owner -> its inputs that are not here yet."""
         missing: dict[str, list[str]] = {}
         for given in self.plan.inputs if not self.started else ():
-            if given.wire not in self.given:
+            if not self.given.keys() >= {*given.wires}:
                 missing.setdefault(self.plan.wire[given.wire].holders[0], []).append(given.name)
         return missing
 

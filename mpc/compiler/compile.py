@@ -16,6 +16,7 @@ from mpc.compiler.lower import Roles
 from mpc.compiler.metadata import ModelMeta, read_meta
 from mpc.compiler.onnx_import import Shapes, import_model, input_types
 from mpc.compiler.onnx_load import Source, load_model
+from mpc.compiler.operators.missing import with_marks
 from mpc.compiler.passes import run_passes
 from mpc.compiler.plan import Plan, PlanOutput
 from mpc.compiler.rules import Lowered, lower
@@ -125,8 +126,9 @@ def compile_model(
     types = input_types(loaded)
     known, sizes = as_ranges(ranges, [*types]), as_shapes(shapes, [*types])
     data = None if samples is None else as_samples(samples, types)
-    graph = import_model(loaded, known, {**own_sizes(loaded, data or {}), **sizes})
     around = {} if data is None else suited_ranges(data)
+    assumed = {**dict.fromkeys(types, DEFAULT_RANGE), **around}
+    graph = import_model(loaded, known, {**own_sizes(loaded, data or {}), **sizes}, assumed)
     undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
     graph.inputs = [
         replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs
@@ -146,9 +148,10 @@ def compile_model(
                 remedy=f"rename it: names have up to {_LONGEST_NAME}",
             )
     roles = roles or Roles()
-    _require_known(roles.owners, [given.name for given in graph.inputs], "input")
+    _require_known(roles.owners, [given.name for given in graph.inputs if not given.marks], "input")
     _require_known(roles.readers, [out.name for out in graph.outputs], "output")
     graph = separate_columns(run_passes(graph))
+    data = None if data is None else with_marks(graph.inputs, data)
     lowered, notes = _lower(graph, roles, data)
     return Compiled(
         lowered.plan, lowered.weights, lowered.origins, lowered.errors, undeclared, notes, read_meta(loaded)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mpc.compiler import functions
-from mpc.compiler.graph import Graph, Node
+from mpc.compiler.graph import Graph, Node, static
 from mpc.wires import BATCH
 
 Reals = np.ndarray
@@ -33,6 +33,11 @@ def evaluate(graph: Graph, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[No
         for name in set(node.reads):
             if last[name] == number:
                 del values[name]
+
+
+def move(node: Node, values: Sequence[Reals]) -> Reals:
+    """What a move makes of arrays of the `static` shapes of what it reads."""
+    return _OPERATORS[node.op](node.attributes, static(node.shape), *values)
 
 
 Attributes = dict[str, Any]

@@ -48,11 +48,15 @@ class Node:
 
     op, reads and attributes:
         matmul      x y; or x, with weight (.., k, n) float64 and bias (broadcasts to the result, or None);
-                    signs: only whether each column is negative matters, it may be multiplied
+                    signs: only whether each column is negative matters, it may be multiplied;
+                    marks: the last so many rows, for marks (0 or 1) of missing numbers: a positive weight makes the
+                    column not negative where one is missing, a negative weight makes it negative
         conv        x filters; or x, with weight (o, c / groups, *kernel) and bias; windows
         scale       x weight + bias (or None), elementwise, arrays that broadcast; they are weights, secret
         multiply    x y, elementwise
-        sum         factors, one float an operand, and constant: sum_i factors[i] x_i + constant, public
+        sum         factors, one float an operand, and constant: sum_i factors[i] x_i + constant, public;
+                    fills, of its `static` shape: the second operand puts numbers in where the first, a missing number,
+                    is that
         total       axes, which stay with size 1; divisor: the sum is divided by this integer
         weigh       axis, factors: each slice times its public float
         reshape     nothing but the written shape
@@ -103,6 +107,8 @@ class GraphInput:
             axis; None where undeclared.
         offset, exponent: its wire holds (x - offset) 2^-exponent, of whole numbers x - offset; one number or one a
             column.  See `columns`.
+        marks: the input of which this one tells where numbers are missing: see `operators.missing`.
+        columns: those of the marked input that may miss numbers.
     """
 
     name: str
@@ -111,6 +117,8 @@ class GraphInput:
     declared: Range | None = None
     offset: End = 0.0
     exponent: End = 0.0
+    marks: str = ""
+    columns: tuple[int, ...] = ()
 
     @property
     def whole(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Range, Shape, static
-from mpc.compiler.plan import PlanInput, PlanOutput
+from mpc.compiler.plan import Missing, PlanInput, PlanOutput
 from mpc.compiler.ranges import ROUNDING, Interval, Product, widened
 from mpc.compiler.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.unopened import leave_unopened
@@ -37,6 +37,8 @@ _UNIT_FRACTION = 34
 """The same of an input whose columns have units: in parts of what they can be."""
 _COMPARED_FRACTION = 44
 _LONGEST_COMPARED = 56
+_MARKED_BITS = 2
+"""By which a comparison reaches further where numbers may be missing."""
 _WHOLE_BITS = 54
 """Of columns of very different size in one unit."""
 _LEAST_UNIT_FRACTION = 16
@@ -201,6 +203,20 @@ class Lowering:
 
     # -- the ends
 
+    def enter_all(self) -> tuple[PlanInput, ...]:
+        """The inputs, each with the marks of its missing numbers."""
+        entered = {given.name: self.enter(given) for given in self.graph.inputs}
+        missing = {
+            given.marks: Missing(wire=entered[given.name].wire, columns=given.columns)
+            for given in self.graph.inputs
+            if given.marks
+        }
+        return tuple(
+            entered[given.name].model_copy(update={"missing": missing.get(given.name)})
+            for given in self.graph.inputs
+            if not given.marks
+        )
+
     def enter(self, given: GraphInput) -> PlanInput:
         """The wire of an input, in its units; integers are exact."""
         shape = static(given.shape)
@@ -209,7 +225,7 @@ class Lowering:
         rounding = 0.0 if scale == 1 else ROUNDING
         interval = Interval(np.rint(low * float(scale)), np.rint(high * float(scale)), np.full(shape, rounding))
         self.origin = Origin(given.name, "input")
-        value = self.add("input", given.shape, scale, interval, holders=(self.roles.owner(given.name),))
+        value = self.add("input", given.shape, scale, interval, holders=(self.roles.owner(given.marks or given.name),))
         self.values[given.name] = value
         units = {name: _as_fractions(end) for name, end in (("offset", given.offset), ("factor", given.factor))}
         return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range), **units)
@@ -217,12 +233,22 @@ class Lowering:
     def _input_scale(self, given: GraphInput, low: np.ndarray, high: np.ndarray) -> Fraction:
         size = np.maximum(np.abs(low), np.abs(high))
         most = math.frexp(float(size.max()))[1]
-        readers = list(self.graph.readers(given.name))
-        if readers and all(reader.attributes.get("signs") for reader in readers):
-            return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - most)
+        if self._is_compared(given.name):
+            beyond = _MARKED_BITS if any(other.marks == given.name for other in self.graph.inputs) else 0
+            return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - beyond - most)
         finest = _UNIT_FRACTION if given.encoded else _INPUT_FRACTION
         fraction = min(finest, self._balanced_fraction(given.name, size), self._whole_fraction(given))
         return Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
+
+    def _is_compared(self, name: str) -> bool:
+        """Do only comparisons read an input, perhaps beside the marks of missing numbers?"""
+        marks = {given.name for given in self.graph.inputs if given.marks}
+        found: list[bool] = []
+        for reader in self.graph.readers(name):
+            beside = reader.op == "concat" and marks.intersection(reader.reads)
+            behind = list(self.graph.readers(reader.writes)) if beside else [reader]
+            found.append(bool(behind) and all(each.attributes.get("signs") for each in behind))
+        return bool(found) and all(found)
 
     def _whole_fraction(self, given: GraphInput) -> int:
         """Fractional bits that leave an input room to be read in the model's own units, if somebody does that."""

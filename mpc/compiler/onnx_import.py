@@ -5,7 +5,7 @@ A refusal names node, operator and attribute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import prod
@@ -24,6 +24,7 @@ from mpc.compiler.onnx_load import OLDEST_OPSET, Source, load_model
 from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.facts import Fact, Natural, Truncated
 from mpc.compiler.operators.labels import as_number, require_printable
+from mpc.compiler.operators.missing import marked
 from mpc.compiler.sizes import Rows
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
@@ -73,10 +74,19 @@ class Importer(Emitter):
         joined: values of which the model sees the batch and other axes as one.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
+        enterable: inputs whose numbers may be missing, with their ranges; marks: what tells where they are, of values;
+            marking: the inputs for it; aware: what nodes write that look at it.  See `operators.missing`.
     """
 
-    def __init__(self, model: onnx.ModelProto, shapes: Shapes) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, shapes: Shapes, assumed: Mapping[str, Range], complete: Collection[str] = ()
+    ) -> None:
         super().__init__()
+        self._assumed, self._complete = assumed, complete
+        self.enterable: dict[str, Range] = {}
+        self.marks: dict[str, tuple[str, np.ndarray] | None] = {}
+        self.marking: list[GraphInput] = []
+        self.aware: set[str] = set()
         self._given = shapes
         self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         self.constants: dict[str, np.ndarray] = {}
@@ -269,7 +279,7 @@ class Importer(Emitter):
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
         outputs = [self._output(value) for value in model.graph.output]
-        return Graph(inputs, self.nodes, outputs)
+        return marked(Graph([*inputs, *self.marking], self.nodes, outputs), self.aware)
 
     def _input(self, value: onnx.ValueInfoProto, ranges: dict[str, Range]) -> GraphInput:
         kind = value.type.WhichOneof("value")
@@ -311,6 +321,9 @@ class Importer(Emitter):
             checked = within_table(checked, rows)
         if checked is not None and value.name in self.integral and np.min(checked[0]) >= 0:
             self.facts[value.name] = Natural()
+        within = checked or self._assumed.get(value.name)
+        if dtype.startswith("float") and shape and shape[-1] != BATCH and within and value.name not in self._complete:
+            self.enterable[value.name] = within
         return GraphInput(value.name, tuple(shape), dtype, checked)
 
     def _indexed(self, name: str) -> int:
@@ -530,13 +543,21 @@ def input_names(model: Source) -> list[str]:
     return [*input_types(model)]
 
 
-def import_model(model: onnx.ModelProto, ranges: dict[str, Range] | None = None, shapes: Shapes | None = None) -> Graph:
+def import_model(
+    model: onnx.ModelProto,
+    ranges: dict[str, Range] | None = None,
+    shapes: Shapes | None = None,
+    assumed: Mapping[str, Range] | None = None,
+) -> Graph:
     """The graph of a checked model.
 
     Args:
         ranges: declared input ranges; they win over those in the model's metadata.
         shapes: sizes of dimensions that the model leaves open; None leaves the first one open.
+        assumed: ranges that inputs get which have no declared one.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
-    return Importer(model, shapes or {}).run(model, known)
+    graph = Importer(model, shapes or {}, assumed or {}).run(model, known)
+    complete = {given.marks for given in graph.inputs if given.marks and not given.columns}
+    return Importer(model, shapes or {}, assumed or {}, complete).run(model, known) if complete else graph

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mpc.compiler.filling import join_filled
 from mpc.compiler.graph import MOVES, Graph, Node, Shape
 from mpc.compiler.merging import merge
 
@@ -166,6 +167,7 @@ PASSES = (
     sink_output_reshapes,
     drop_dead_nodes,
     fold_linear,
+    join_filled,
     drop_empty_moves,
     share_steps,
     fuse_pooling,

@@ -44,6 +44,18 @@ DataType = Literal[
 _MAX_BATCH = 1 << 20
 
 
+class Missing(Frozen):
+    """Where numbers of an input may be missing (NaN).
+
+    Args:
+        wire: entered by the input's owner beside it: 1 where a number is missing, else 0.
+        columns: of the last axis, those that may miss numbers; of the others NaN is refused.
+    """
+
+    wire: Name
+    columns: Annotated[tuple[int, ...], Field(min_length=1, max_length=1 << 16)]
+
+
 class PlanInput(Frozen):
     """Data that its owner enters for every run, under the model's own name for it.
 
@@ -51,6 +63,8 @@ class PlanInput(Frozen):
         low, high: the declared range, in the model's units: one number, or one a column of the
             last axis; the owner's client checks it.
         offset, factor: the wire holds (x - offset) factor of an input x: one number, or one a column.
+        missing: None where no number may be missing.  In place of one that is, the number of its column's range that
+            is nearest to zero is entered.
     """
 
     name: Name
@@ -60,6 +74,12 @@ class PlanInput(Frozen):
     high: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)]
     offset: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(0),)
     factor: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(1),)
+    missing: Missing | None = None
+
+    @property
+    def wires(self) -> tuple[str, ...]:
+        """The wires that its owner enters."""
+        return (self.wire,) if self.missing is None else (self.wire, self.missing.wire)
 
 
 class PlanOutput(Frozen):
@@ -98,6 +118,9 @@ class Plan(Frozen):
     def canonical(self) -> bytes:
         """The bytes that parties agree on."""
         content = self.model_dump(mode="json", exclude={"gates"})
+        for entry in content["inputs"]:
+            if entry["missing"] is None:
+                del entry["missing"]
         content["gates"] = [to_dict(gate) for gate in self.gates]
         return _dump(content)
 

@@ -116,7 +116,7 @@ def _check_flow(plan: Plan) -> None:
 def _check_ends(plan: Plan) -> None:
     entered = {gate.out for gate in plan.gates if isinstance(gate, Input) and gate.lifetime == "run"}
     stored = {gate.out for gate in plan.weights}
-    declared = [given.wire for given in plan.inputs]
+    declared = [wire for given in plan.inputs for wire in given.wires]
     if sorted(declared) != sorted(entered):
         raise PlanError("the plan's inputs are not the wires that its input gates write", remedy=COMPILE_ANEW)
     for given in plan.inputs:
@@ -129,6 +129,7 @@ def _check_ends(plan: Plan) -> None:
         if any(low > high for low, high in zip(given.low, given.high, strict=True)):
             raise PlanError(f"input {given.name!r}: the declared range is empty", remedy=COMPILE_ANEW)
         _check_units(plan, given)
+        _check_missing(plan, given)
     released = {out.wire for out in plan.outputs}
     for out in plan.outputs:
         wire = plan.wire.get(out.wire)
@@ -150,6 +151,20 @@ def _check_units(plan: Plan, given: PlanInput) -> None:
             raise PlanError(f"input {given.name!r}: its units do not fit its columns", remedy=COMPILE_ANEW)
     if any(factor <= 0 for factor in given.factor):
         raise PlanError(f"input {given.name!r}: a unit is not positive", remedy=COMPILE_ANEW)
+
+
+def _check_missing(plan: Plan, given: PlanInput) -> None:
+    if given.missing is None:
+        return
+    wire, marks, columns = plan.wire[given.wire], plan.wire[given.missing.wire], given.missing.columns
+    fits = marks.shape == wire.shape and marks.holders == wire.holders and marks.scale == 1
+    if not fits or not wire.shape:
+        raise PlanError(f"input {given.name!r}: the marks of missing numbers do not fit it")
+    size = wire.shape[-1]
+    if list(columns) != sorted({*columns}) or columns[0] < 0 or not isinstance(size, int) or columns[-1] >= size:
+        raise PlanError(f"input {given.name!r}: it has no such columns as may miss numbers")
+    if not given.dtype.startswith("float"):
+        raise PlanError(f"input {given.name!r}: a number of type {given.dtype} cannot be missing")
 
 
 def _count(shape: tuple[object, ...]) -> tuple[int, int]:

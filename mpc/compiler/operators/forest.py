@@ -33,6 +33,8 @@ class Row:
     value: float = 0.0
     true: int = -1
     false: int = -1
+    tracks: bool = False
+    """Does a missing number take the true side, whatever the comparison says of it?"""
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,20 @@ class Leaf:
 
 @dataclass
 class Tree:
-    """Comparisons [sign x_feature + offset >= 0], in the order of their places, and the leaves."""
+    """Comparisons [sign x_feature + offset >= 0], in the order of their places, and the leaves.
+
+    sides: 1 or -1, the comparison's result if the number is missing: [side >= 0].
+    """
 
     features: list[int] = field(default_factory=list)
+    sides: list[float] = field(default_factory=list)
     signs: list[float] = field(default_factory=list)
     offsets: list[float] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
 
-    def compare(self, feature: int, sign: float, offset: float) -> int:
+    def compare(self, feature: int, sign: float, offset: float, missing: bool) -> int:
         """Its place."""
+        self.sides.append(1.0 if missing else -1.0)
         self.features.append(feature)
         self.signs.append(sign)
         self.offsets.append(offset)
@@ -80,10 +87,14 @@ class Tree:
 
 @dataclass
 class Forest:
-    """Trees, and for each row that is a leaf its values: (column, value)."""
+    """Trees, and for each row that is a leaf its values: (column, value).
+
+    routes: some node sends missing numbers to its true side, so data may miss numbers.
+    """
 
     trees: list[Tree]
     values: dict[int, list[tuple[int, float]]]
+    routes: bool = False
 
 
 def plain(state: Importer, settings: Settings) -> Settings:
@@ -112,6 +123,7 @@ def lists(state: Importer, settings: Settings, names: Sequence[str]) -> list[lis
 def by_ids(state: Importer, settings: Settings, kind: str, columns: int) -> Forest:
     """Of TreeEnsembleClassifier and -Regressor: nodes named by (tree, node); kind: of their values' attributes."""
     entries = list(zip(*lists(state, settings, [f"nodes_{name}" for name in _NODES]), strict=True))
+    tracks = _tracks(state, settings, len(entries))
     rows = {(tree, node): row for row, (tree, node, *_) in enumerate(entries)}
     if len(rows) != len(entries):
         raise state.origin.refuse(
@@ -128,7 +140,9 @@ def by_ids(state: Importer, settings: Settings, kind: str, columns: int) -> Fore
             nodes.append(Row("LEAF"))
             continue
         children = [rows.get((tree, child), -1) for child in (true, false)]
-        nodes.append(Row(mode.decode(errors="replace"), int(feature), float(value), *children))
+        nodes.append(
+            Row(mode.decode(errors="replace"), int(feature), float(value), children[0], children[1], tracks[row])
+        )
     if len(roots) != len({tree for tree, _ in rows}):
         raise state.origin.refuse(
             "the nodes of a tree are not side by side",
@@ -161,8 +175,8 @@ def by_places(state: Importer, settings: Settings, columns: int) -> Forest:
     names = [f"nodes_{name}" for name in ("featureids", "splits", "modes", *sides)]
     inner = list(zip(*lists(state, settings, names), strict=True))
     leaves = list(zip(*lists(state, settings, ("leaf_targetids", "leaf_weights")), strict=True))
-    nodes = []
-    for feature, value, mode, true, false, true_leaf, false_leaf in inner:
+    nodes, tracks = [], _tracks(state, settings, len(inner))
+    for row, (feature, value, mode, true, false, true_leaf, false_leaf) in enumerate(inner):
         if not 0 <= int(mode) < len(MODES):
             raise state.origin.refuse(
                 f"the comparison {mode}; set membership is not possible", attribute="nodes_modes", remedy=ONE_HOT
@@ -170,7 +184,7 @@ def by_places(state: Importer, settings: Settings, columns: int) -> Forest:
         ends = [
             _place(child, leaf, len(inner), len(leaves)) for child, leaf in ((true, true_leaf), (false, false_leaf))
         ]
-        nodes.append(Row(MODES[int(mode)], int(feature), float(value), *ends))
+        nodes.append(Row(MODES[int(mode)], int(feature), float(value), ends[0], ends[1], tracks[row]))
     nodes += [Row("LEAF")] * len(leaves)
     values = {
         len(inner) + leaf: [(_column(state, column, columns, "leaf_targetids"), float(value))]
@@ -188,6 +202,19 @@ def by_places(state: Importer, settings: Settings, columns: int) -> Forest:
         if nodes[root].true == nodes[root].false:
             nodes[root] = Row("BRANCH_LEQ", nodes[root].feature, math.inf, nodes[root].true, nodes[root].true)
     return _walked(state, nodes, roots, values)
+
+
+def _tracks(state: Importer, settings: Settings, number: int) -> list[bool]:
+    """Does a missing number take the true side, for each node?"""
+    name = "nodes_missing_value_tracks_true"
+    found = [bool(entry) for entry in settings.get(name, ())] or [False] * number
+    if len(found) != number:
+        raise state.origin.refuse(
+            f"{name} has {len(found)} entries for {number} nodes",
+            attribute=name,
+            remedy="give it one entry for each node, or leave it out: convert the forest anew",
+        )
+    return found
 
 
 def _place(child: int, leaf: int, inner: int, leaves: int) -> int:
@@ -254,10 +281,11 @@ def _walked(state: Importer, nodes: list[Row], roots: list[int], values: dict[in
                 "write one root a tree and make every other node the child of one before it: convert the forest anew"
             ),
         )
-    return Forest([_tree(nodes, root) for root in roots], values)
+    routes = any(node.tracks for node in nodes)
+    return Forest([_tree(nodes, root, routes) for root in roots], values, routes)
 
 
-def _tree(nodes: list[Row], root: int) -> Tree:
+def _tree(nodes: list[Row], root: int, routes: bool) -> Tree:
     tree = Tree()
     pending: list[tuple[int, Turn | None]] = [(root, None)]
     while pending:
@@ -265,26 +293,41 @@ def _tree(nodes: list[Row], root: int) -> Tree:
         if nodes[row].mode == "LEAF":
             tree.leaves.append(Leaf(row, path))
         else:
-            pending += [(child, Turn(path, factors, less)) for child, factors, less in _branches(tree, nodes[row])]
+            pending += [
+                (child, Turn(path, factors, less)) for child, factors, less in _branches(tree, nodes[row], routes)
+            ]
     return tree
 
 
-def _branches(tree: Tree, node: Row) -> Iterator[tuple[int, dict[int, float], float]]:
-    """Each child that can be reached, and what its decision adds to a leaf's condition."""
+def _branches(tree: Tree, node: Row, routes: bool) -> Iterator[tuple[int, dict[int, float], float]]:
+    """Each child that can be reached, and what its decision adds to a leaf's condition.
+
+    NaN is unequal to all numbers, so all comparisons but that one are false of it.
+    """
     mode, x, t = node.mode, node.feature, node.value
+    missing = node.tracks or mode == "BRANCH_NEQ"  # to the true side?
     if math.isinf(t):
         true = {"BRANCH_LEQ": t > 0, "BRANCH_LT": t > 0, "BRANCH_GTE": t < 0, "BRANCH_GT": t < 0}
-        yield (node.true if true.get(mode, mode == "BRANCH_NEQ") else node.false), {}, 0.0
+        there = true.get(mode, mode == "BRANCH_NEQ")
+        child, other = (node.true, node.false) if there else (node.false, node.true)
+        if routes and there != missing:  # which only missing numbers reach
+            place = tree.compare(x, 0.0, 1.0, False)
+            yield child, {place: 1.0}, -1.0
+            yield other, {place: -1.0}, 0.0
+        else:
+            yield child, {}, 0.0
     elif mode in ("BRANCH_EQ", "BRANCH_NEQ"):
         # at least one of t >= x and x >= t; both where they are equal
-        least, most = tree.compare(x, -1.0, t), tree.compare(x, 1.0, -t)
         equal, other = (node.true, node.false) if mode == "BRANCH_EQ" else (node.false, node.true)
+        least = tree.compare(x, -1.0, t, True)
+        most = tree.compare(x, 1.0, -t, missing == (mode == "BRANCH_EQ"))
         yield equal, {least: 1.0, most: 1.0}, -2.0
         yield other, {least: -1.0, most: -1.0}, 1.0
     else:
         sign = -1.0 if mode in ("BRANCH_LEQ", "BRANCH_GT") else 1.0
-        place = tree.compare(x, sign, -sign * t)
-        one, zero = (node.true, node.false) if mode in ("BRANCH_LEQ", "BRANCH_GTE") else (node.false, node.true)
+        straight = mode in ("BRANCH_LEQ", "BRANCH_GTE")
+        place = tree.compare(x, sign, -sign * t, missing == straight)
+        one, zero = (node.true, node.false) if straight else (node.false, node.true)
         yield one, {place: 1.0}, -1.0
         yield zero, {place: -1.0}, 0.0
 

@@ -10,6 +10,7 @@ from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP, between, magnitude, negation
 from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
+from mpc.compiler.operators.missing import marks_of
 from mpc.compiler.operators.normalisation import by_norm
 from mpc.compiler.operators.registry import Settings, handles
 
@@ -81,7 +82,7 @@ def binarizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None
 
 @handles("Imputer", domain=ML)
 def imputer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
-    """x + [x = replaced] (imputed - x); what is not a number cannot be entered, so nothing replaces it."""
+    """x + [x = replaced] (imputed - x); of NaN, x + missing (imputed - what is entered in place of it)."""
     whole = bool(settings.get("imputed_value_int64s"))
     kind = (
         ("imputed_value_int64s", "replaced_value_int64") if whole else ("imputed_value_floats", "replaced_value_float")
@@ -89,17 +90,29 @@ def imputer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     imputed = np.array(settings.get(kind[0], ()), dtype=np.float64)
     replaced = float(settings.get(kind[1], 0))
     x, out = state.value(node.input[0]), node.output[0]
-    if np.isnan(replaced):
-        state.alias(out, x)
-        return
     _require_columns(state, state.shapes[x], imputed, kind[0])
-    state.require_finite(imputed, np.array(replaced))
+    state.require_finite(imputed)
+    if np.isnan(replaced):
+        _fill(state, x, imputed, out)
+        return
+    state.require_finite(np.array(replaced))
     apart = state.scale(x, 1.0, -replaced)
     levels = (0.0, 1.0) if apart in state.integral else (-HALF_STEP, HALF_STEP)
     missing = between(state, apart, levels)
     filled = state.sum((x, state.multiply(missing, state.scale(x, -1.0, imputed))), (1.0, 1.0), out)
     if x in state.integral and not np.any(imputed % 1):
         state.integral.add(filled)
+
+
+def _fill(state: Importer, x: str, imputed: np.ndarray, out: str) -> None:
+    """x with numbers in place of missing ones."""
+    found = marks_of(state, x)
+    if found is None:
+        state.alias(out, x)
+        return
+    missing, entered = found
+    filling = state.emit("scale", (missing,), None, state.shapes[x], weight=imputed - entered, bias=None)
+    state.aware.add(state.sum((x, filling), (1.0, 1.0), out, fills=entered))
 
 
 @handles("FeatureVectorizer", domain=ML)

@@ -16,6 +16,7 @@ import numpy as np
 from mpc.compiler.operators.forest import ONE_HOT, Forest, by_ids, by_places, plain, values_of
 from mpc.compiler.operators.labels import ML, labels_of, read_as
 from mpc.compiler.operators.linear import table
+from mpc.compiler.operators.missing import marks_of
 from mpc.compiler.operators.registry import Settings, handles
 from mpc.compiler.operators.scores import above, largest, pair, require_classes, transform_of, transformed
 
@@ -54,7 +55,8 @@ def evaluate(state: Importer, name: str, forest: Forest, values: np.ndarray, bas
             remedy="train fewer or smaller trees (max_depth, max_leaf_nodes)",
         )
     choice, offset = np.zeros((features, len(trees), inner)), np.zeros((len(trees), inner))
-    agree, missing = np.zeros((len(trees), inner, leaves)), np.full((len(trees), 1, leaves), -1.0)
+    sides = np.zeros_like(choice)
+    agree, never = np.zeros((len(trees), inner, leaves)), np.full((len(trees), 1, leaves), -1.0)
     for t, tree in enumerate(trees):
         if any(not 0 <= feature < features for feature in tree.features):
             raise state.origin.refuse(
@@ -68,17 +70,35 @@ def evaluate(state: Importer, name: str, forest: Forest, values: np.ndarray, bas
         places = np.arange(len(tree.features))
         choice[tree.features, t, places] = tree.signs
         offset[t, places] = tree.offsets
+        sides[tree.features, t, places] = tree.sides
         for place, leaf in enumerate(tree.leaves):
-            missing[t, 0, place] = sum(turn.less for turn in leaf.turns())
+            never[t, 0, place] = sum(turn.less for turn in leaf.turns())
             for decision, factor in (item for turn in leaf.turns() for item in turn.factors.items()):
                 agree[t, decision, place] = factor
     rows = state.shapes[x][:-1]
-    apart = state.affine(x, choice.reshape(features, -1), offset.reshape(-1), signs=True)
+    parts = [each.reshape(features, -1) for each in (choice, sides)]
+    apart = _apart(state, x, parts, offset.reshape(-1), forest.routes)
     decisions = state.reshape(state.steps(apart, (0.0,), bits=_THRESHOLD_BITS), (*rows, len(trees), 1, inner))
-    counted = state.affine(decisions, agree, missing)
+    counted = state.affine(decisions, agree, never)
     state.integral.add(counted)
     reached = state.reshape(state.step(counted), (*rows, len(trees) * leaves))
     return state.affine(reached, values, base)
+
+
+def _apart(state: Importer, x: str, parts: list[np.ndarray], offset: np.ndarray, routes: bool) -> str:
+    """What is at least 0 where a comparison holds, (.., comparisons).
+
+    Args:
+        parts: the features' signs, and the sides of those that are missing; (features, comparisons) each.
+        routes: features may be missing.
+    """
+    found = marks_of(state, x) if routes else None
+    if found is None:
+        return state.affine(x, parts[0], offset, signs=True)
+    beside = state.concat((x, found[0]), 1)
+    apart = state.affine(beside, np.concatenate(parts), offset, signs=True, marks=len(parts[1]))
+    state.aware.add(apart)
+    return apart
 
 
 def _table(forest: Forest, columns: int) -> np.ndarray:

@@ -39,7 +39,7 @@ class Lowered:
 def lower(graph: Graph, roles: Roles) -> Lowered:
     """The plan of a graph whose inputs all have ranges."""
     state = Lowering(graph, roles)
-    inputs = tuple(state.enter(given) for given in graph.inputs)
+    inputs = state.enter_all()
     for node in graph.nodes:
         state.origin = node.origin
         if node.op in _GROWING:

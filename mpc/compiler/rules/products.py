@@ -45,7 +45,7 @@ def affine(state: Lowering, node: Node) -> Value:
         return product(state, node)
     x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
     if node.attributes.get("signs"):
-        weight, bias = levelled(x, weight, bias)
+        weight, bias = levelled(x, weight, bias, node.attributes.get("marks", 0))
     most = _BEFORE_SERIES_BITS if _feeds_series(state, node.writes) else LINEAR_BITS
     exponent, exact = _weight_exponent(x, node, weight, bias, most)
     good = _GOOD_WEIGHT_BITS - _magnitude(weight)

@@ -1,0 +1,249 @@
+"""Numbers that are missing: Imputers that fill them in, trees that route them; onnxruntime says what is right."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.plan import Missing, Plan
+from mpc.compiler.verify import verify
+from mpc.cost import plan_cost
+from mpc.errors import InputError, PlanError
+from parties.feeds import check_feeds, to_integers
+from tests.support import estimators  # noqa: F401 - mends the converter of histograms
+from tests.support.graphs import ml_model, node, save_model
+from tests.support.models import assert_agrees, encrypted, plaintext
+
+FLOAT = TensorProto.FLOAT
+SCALES = np.array([1.0, 30.0, 0.02, 4.0], np.float32)
+RANGE = (tuple((-6.0 * SCALES.astype(float)).tolist()), tuple((6.0 * SCALES.astype(float)).tolist()))
+
+
+def table(rows: int = 160, seed: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rows of four columns of different size, those with holes, a class of two)"""
+    rng = np.random.default_rng(seed)
+    x = np.clip(rng.normal(size=(rows, 4)), -5, 5).astype(np.float32) * SCALES
+    holes = np.where(rng.random(x.shape) < 0.25, np.float32(np.nan), x)
+    return x, holes, (x[:, 0] / SCALES[0] + x[:, 3] / SCALES[3] + np.isnan(holes[:, 1]) > 0.3).astype(np.int64)
+
+
+X, HOLES, Y = table()
+PIPELINES: dict[str, tuple[Callable[[], Any], int]] = {
+    "mean": (lambda: SimpleImputer(), 0),
+    "constant": (lambda: SimpleImputer(strategy="constant", fill_value=3.5), 0),
+    "scaled": (lambda: make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), 2),
+    "linear": (lambda: make_pipeline(SimpleImputer(), StandardScaler(), LinearRegression()), 1),
+    "logistic": (lambda: make_pipeline(SimpleImputer(strategy="median"), MinMaxScaler(), LogisticRegression()), 0),
+    "forest": (lambda: make_pipeline(SimpleImputer(), StandardScaler(), RandomForestClassifier(5, max_depth=4)), 0),
+    "histograms": (lambda: HistGradientBoostingRegressor(max_iter=4, min_samples_leaf=4), 0),
+    "histograms' classes": (lambda: HistGradientBoostingClassifier(max_iter=4, min_samples_leaf=4), 0),
+}
+
+
+def exported(name: str, folder: Path, fitted_to: np.ndarray) -> Path:
+    model = PIPELINES[name][0]().fit(fitted_to, Y)
+    options = {"zipmap": False} if hasattr(model, "predict_proba") else None
+    path = folder / "model.onnx"
+    path.write_bytes(to_onnx(model, X[:1], options=options, target_opset={"": 18, "ai.onnx.ml": 3}).SerializeToString())
+    return path
+
+
+def missing(compiled: Compiled) -> tuple[int, ...]:
+    found = compiled.plan.inputs[0].missing
+    return () if found is None else found.columns
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_pipelines_with_and_without_missing_numbers(name: str, tmp_path: Path) -> None:
+    path = exported(name, tmp_path, HOLES)
+    tolerance = 1e-3 * max(1.0, float(SCALES.max()))
+    assert_agrees(path, {"X": X[:24]}, {"X": RANGE}, tolerance)
+    compiled = assert_agrees(path, {"X": HOLES[:24]}, {"X": RANGE}, tolerance)
+    assert missing(compiled) == (0, 1, 2, 3)
+    if PIPELINES[name][1]:
+        assert plan_cost(compiled.plan, 24).rounds == PIPELINES[name][1]
+
+
+def test_a_row_of_which_every_number_is_missing(tmp_path: Path) -> None:
+    assert_agrees(exported("forest", tmp_path, HOLES), {"X": np.full((2, 4), np.nan, np.float32)}, {"X": RANGE})
+
+
+@pytest.mark.parametrize("name", ["logistic", "forest"])
+def test_filling_in_costs_no_round(name: str, tmp_path: Path) -> None:
+    """As many as of the pipeline without its Imputer."""
+    path = exported(name, tmp_path, HOLES)
+    filled = compile_model(path, {"X": RANGE}).plan
+    bare = make_pipeline(*[step for _, step in PIPELINES[name][0]().steps[1:]]).fit(X, Y)
+    onnx_model = to_onnx(bare, X[:1], options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3})
+    without = compile_model(onnx_model.SerializeToString(), {"X": RANGE}).plan
+    assert plan_cost(filled, 8).rounds == plan_cost(without, 8).rounds
+    assert b'"missing"' in filled.canonical and b'"missing"' not in without.canonical
+
+
+# ------------------------------------------------------------------- trees by hand
+
+MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
+HARD = np.array(
+    [[a, b, 0.0, 0.0] for a, b in itertools.product([np.nan, -4.0, 0.0, 0.5, 4.0], repeat=2)], dtype=np.float32
+)
+
+
+def trees(mode: str, tracks: tuple[int, int], thresholds: tuple[float, float] = (0.5, 0.0)) -> dict[str, Any]:
+    """Two trees; each compares a column with a threshold, and on the false side the other one."""
+    return {
+        "nodes_treeids": [0] * 5,
+        "nodes_nodeids": [0, 1, 2, 3, 4],
+        "nodes_featureids": [0, 0, 1, 0, 0],
+        "nodes_modes": [mode, "LEAF", mode, "LEAF", "LEAF"],
+        "nodes_values": [thresholds[0], 0.0, thresholds[1], 0.0, 0.0],
+        "nodes_truenodeids": [1, 0, 3, 0, 0],
+        "nodes_falsenodeids": [2, 0, 4, 0, 0],
+        "nodes_missing_value_tracks_true": [tracks[0], 0, tracks[1], 0, 0],
+    }
+
+
+def regressor(folder: Path, **settings: Any) -> Path:
+    values = {
+        "target_treeids": [0] * 3,
+        "target_nodeids": [1, 3, 4],
+        "target_ids": [0] * 3,
+        "target_weights": [1.0, 2.0, 4.0],
+    }
+    return ml_model(folder, "TreeEnsembleRegressor", {"y": FLOAT}, n_targets=1, **settings, **values)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("tracks", [(1, 0), (0, 1), (1, 1)])
+def test_each_node_says_where_missing_numbers_go(mode: str, tracks: tuple[int, int], tmp_path: Path) -> None:
+    compiled = assert_agrees(regressor(tmp_path, **trees(mode, tracks)), {"x": HARD}, {"x": (-4, 4)}, 1e-5)
+    assert missing(compiled) == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("thresholds", [(0.5, np.inf), (0.0, -np.inf), (9.0, -1e6)])
+def test_thresholds_that_no_number_reaches(mode: str, thresholds: tuple[float, float], tmp_path: Path) -> None:
+    for tracks in ((1, 0), (0, 1)):
+        path = regressor(tmp_path, **trees(mode, tracks, thresholds))
+        assert_agrees(path, {"x": HARD}, {"x": (-4, 4)}, 1e-5)
+
+
+@pytest.mark.parametrize("declared", [(-4.0, 4.0), (-1e5, 1e5), (-4.0, 5e8)])
+def test_ties_stay_exact_beside_missing_numbers(declared: tuple[float, float], tmp_path: Path) -> None:
+    """Numbers that are equal to a threshold, a threshold in any range."""
+    for threshold in (0.1, 1 / 3, -3.7):
+        tied = np.float32(threshold)
+        x = np.array([[tied, tied, 0, 0], [np.nan, tied, 0, 0], [tied, np.nan, 0, 0], [1, 2, 0, 0]], np.float32)
+        path = regressor(tmp_path, **trees("BRANCH_LEQ", (1, 0), (float(tied), float(tied))))
+        assert_agrees(path, {"x": x}, {"x": declared}, 1e-5)
+
+
+def test_a_classifier_of_two_trees(tmp_path: Path) -> None:
+    one, values = trees("BRANCH_LEQ", (1, 0)), [0.75, 0.125, 0.25]
+    other = {**trees("BRANCH_LEQ", (0, 1), (0.0, 0.25)), "nodes_treeids": [1] * 5}
+    settings = {name: one[name] + other[name] for name in one}
+    path = ml_model(
+        tmp_path, "TreeEnsembleClassifier", {"label": TensorProto.INT64, "scores": FLOAT},
+        classlabels_int64s=[0, 1, 2], class_treeids=[0] * 9 + [1] * 9, class_nodeids=[1, 1, 1, 3, 3, 3, 4, 4, 4] * 2,
+        class_ids=[0, 1, 2] * 6,
+        class_weights=[v * w for w in (0.5, 0.3) for s in range(3) for v in np.roll(values, s)],
+        post_transform="NONE", **settings,
+    )  # fmt: skip
+    assert_agrees(path, {"x": HARD}, {"x": (-4, 4)}, 1e-4)
+
+
+# ------------------------------------------------------------------- what may be missing, and what may not
+
+
+def imputer(reads: str, out: str) -> Any:
+    return node(
+        "Imputer", [reads], [out], domain="ai.onnx.ml",
+        imputed_value_floats=[1.5, -2.0, 0.25, 7.0], replaced_value_float=float("nan"),
+    )  # fmt: skip
+
+
+def test_columns_that_something_else_reads_cannot_be_missing(tmp_path: Path) -> None:
+    steps = [
+        ("numbers", SimpleImputer(), [1, 3]),
+        ("others", "passthrough", [0]),
+    ]
+    model = make_pipeline(ColumnTransformer(steps), LinearRegression()).fit(
+        np.where(np.arange(4) == 0, X, HOLES), X[:, 1]
+    )
+    given = [("X", FloatTensorType([None, 4]))]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(to_onnx(model, initial_types=given, target_opset={"": 18, "ai.onnx.ml": 3}).SerializeToString())
+    fits = np.where(np.arange(4) % 2 == 0, X, HOLES)[:24]
+    compiled = assert_agrees(path, {"X": fits}, {"X": RANGE}, 1e-2)
+    assert set(missing(compiled)) >= {1, 3} and 0 not in missing(compiled)
+    with pytest.raises(InputError, match="input 'X' holds NaN or infinity; cause: column 0:"):
+        check_feeds(compiled.plan, {"X": np.where(np.arange(4) == 0, np.float32(np.nan), fits)})
+    with pytest.raises(InputError, match="holds NaN or infinity; cause: column 1:"):
+        check_feeds(compiled.plan, {"X": np.where(np.arange(4) == 1, np.float32(np.inf), fits)})
+
+
+def test_an_input_that_is_read_beside_its_imputer(tmp_path: Path) -> None:
+    """No column can be missing, so nothing is entered beside them."""
+    path = save_model(tmp_path, [imputer("x", "filled"), node("Add", ["x", "filled"], ["y"])])
+    compiled = assert_agrees(path, {"x": X[:4] / SCALES}, {"x": (-8, 8)})
+    assert compiled.plan.inputs[0].missing is None
+    assert b'"missing"' not in compiled.plan.canonical
+    with pytest.raises(InputError, match="column"):
+        check_feeds(compiled.plan, {"x": HOLES})
+
+
+def test_what_enters_is_a_number_of_the_range_and_a_mark(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [imputer("x", "y")])
+    low, high = (2.0, -8.0, -1.0, 1e9), (8.0, -4.0, 1.0, 1.001e9)
+    compiled = compile_model(path, {"x": (low, high)})
+    [given] = compiled.plan.inputs
+    assert given.missing is not None
+    x = np.array([[3, -5, 0.5, 1.0005e9], [np.nan] * 4], np.float32)
+    assert check_feeds(compiled.plan, {"x": x}) == 2
+    entered = to_integers(compiled.plan, {"x": x}, ["x"])
+    assert entered[given.missing.wire].tolist() == [[0] * 4, [1] * 4]
+    nearest = to_integers(compiled.plan, {"x": np.array([[2, -4, 0, 1e9]], np.float32)}, ["x"])
+    assert entered[given.wire][1].tolist() == nearest[given.wire][0].tolist()
+    [ours], [theirs] = encrypted(compiled, {"x": x}), plaintext(path, {"x": x})
+    assert (np.abs(ours - theirs) <= [1e-4, 1e-4, 1e-4, 2e3]).all()
+
+
+def test_samples_and_undeclared_ranges_may_miss_numbers(tmp_path: Path) -> None:
+    path = exported("linear", tmp_path, HOLES)
+    compiled = compile_model(path, samples=HOLES)
+    theirs = plaintext(path, {"X": HOLES[:24]})[0]
+    assert np.abs(encrypted(compiled, {"X": HOLES[:24]})[0] - theirs).max() < 1e-3
+
+
+def test_a_plan_with_marks_survives_its_encoding_and_is_checked(tmp_path: Path) -> None:
+    plan = compile_model(exported("linear", tmp_path, HOLES), {"X": RANGE}).plan
+    assert Plan.from_bytes(plan.canonical).inputs == plan.inputs
+    [given] = plan.inputs
+    assert given.missing is not None
+    for columns in ((1, 0), (0, 0), (-1,), (4,)):
+        wrong = given.model_copy(update={"missing": Missing(wire=given.missing.wire, columns=columns)})
+        with pytest.raises(PlanError, match="no such columns"):
+            verify(plan.model_copy(update={"inputs": (wrong,)}))
+    with pytest.raises(PlanError, match="not the wires that its input gates write"):
+        verify(plan.model_copy(update={"inputs": (given.model_copy(update={"missing": None}),)}))
+    with pytest.raises(PlanError, match="cannot be missing"):
+        verify(plan.model_copy(update={"inputs": (given.model_copy(update={"dtype": "int64"}),)}))
+    absent = json.loads(plan.canonical)
+    absent["inputs"][0]["missing"] = None
+    with pytest.raises(PlanError):
+        Plan.from_bytes(json.dumps(absent, sort_keys=True, separators=(",", ":")).encode())
