@@ -159,12 +159,12 @@ def _check_missing(plan: Plan, given: PlanInput) -> None:
     wire, marks, columns = plan.wire[given.wire], plan.wire[given.missing.wire], given.missing.columns
     fits = marks.shape == wire.shape and marks.holders == wire.holders and marks.scale == 1
     if not fits or not wire.shape:
-        raise PlanError(f"input {given.name!r}: the marks of missing numbers do not fit it")
+        raise PlanError(f"input {given.name!r}: the marks of missing numbers do not fit it", remedy=COMPILE_ANEW)
     size = wire.shape[-1]
     if list(columns) != sorted({*columns}) or columns[0] < 0 or not isinstance(size, int) or columns[-1] >= size:
-        raise PlanError(f"input {given.name!r}: it has no such columns as may miss numbers")
+        raise PlanError(f"input {given.name!r}: it has no such columns as may miss numbers", remedy=COMPILE_ANEW)
     if not given.dtype.startswith("float"):
-        raise PlanError(f"input {given.name!r}: a number of type {given.dtype} cannot be missing")
+        raise PlanError(f"input {given.name!r}: a number of type {given.dtype} cannot be missing", remedy=COMPILE_ANEW)
 
 
 def _count(shape: tuple[object, ...]) -> tuple[int, int]:
