@@ -11,7 +11,7 @@ from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
 from mpc.compiler.calibrate import MARGIN, bounded_by, suited_ranges
 from mpc.compiler.columns import separate_columns
 from mpc.compiler.declared import own_sizes
-from mpc.compiler.graph import Graph, Origin, Range
+from mpc.compiler.graph import Graph, GraphInput, Origin, Range
 from mpc.compiler.lower import Roles
 from mpc.compiler.metadata import ModelMeta, read_meta
 from mpc.compiler.onnx_import import Shapes, import_model, input_types
@@ -20,7 +20,8 @@ from mpc.compiler.operators.missing import with_marks
 from mpc.compiler.passes import run_passes
 from mpc.compiler.plan import Plan, PlanOutput
 from mpc.compiler.rules import Lowered, lower
-from mpc.errors import ModelError
+from mpc.errors import InputError, ModelError
+from mpc.wires import BATCH
 
 DEFAULT_RANGE = (-32.0, 32.0)
 PRECISE = 1e-3
@@ -150,6 +151,7 @@ def compile_model(
     roles = roles or Roles()
     _require_known(roles.owners, [given.name for given in graph.inputs if not given.marks], "input")
     _require_known(roles.readers, [out.name for out in graph.outputs], "output")
+    _check_samples(graph.inputs, data or {})
     graph = separate_columns(run_passes(graph))
     data = None if data is None else with_marks(graph.inputs, data)
     lowered, notes = _lower(graph, roles, data)
@@ -173,6 +175,24 @@ def _lower(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None)
         if proved is None or 2 * imprecision(calibrated.plan, calibrated.errors) < error:
             return calibrated, (*calibrated.notes, _CALIBRATED)
     return proved, tuple(proved.notes)
+
+
+def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError if samples do not have their input's shape, with any number of rows where the batch is."""
+    for given in inputs:
+        values = samples.get(given.name)
+        if values is None:
+            continue
+        fits = values.ndim == len(given.shape) and all(
+            wanted in (BATCH, size) for wanted, size in zip(given.shape, values.shape, strict=True)
+        )
+        if not fits:
+            shown = ", ".join("rows" if size == BATCH else str(size) for size in given.shape)
+            raise InputError(
+                f"the samples of input {given.name!r} have shape {values.shape}, and the model takes ({shown})",
+                remedy="give samples of that shape; where the model fixes how many rows it takes, give so many, or "
+                "export it with an open batch",
+            )
 
 
 def _require_known(named: Iterable[str], known: list[str], what: str) -> None:

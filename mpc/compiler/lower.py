@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from mpc.compiler.graph import Graph, GraphInput, Node, Origin, Range, Shape, static
 from mpc.compiler.plan import Missing, PlanInput, PlanOutput
@@ -171,8 +172,18 @@ class Lowering:
         return Value(wire, interval)
 
     def gate(self, kind: str, **settings: Any) -> Gate:
-        """Append a gate."""
-        self.gates.append(GATES[kind](name=f"{len(self.gates)}.{kind}", **settings))
+        """Append a gate.
+
+        Raises:
+            ModelError: one of its numbers is beyond what a plan can hold, since values can get so large.
+        """
+        try:
+            self.gates.append(GATES[kind](name=f"{len(self.gates)}.{kind}", **settings))
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise self.origin.refuse(
+                f"what it computes with can get too large for a plan ({kind}: {place})", remedy=SMALLER
+            ) from None
         self.origins[self.gates[-1].name] = self.origin
         return self.gates[-1]
 

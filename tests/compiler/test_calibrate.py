@@ -13,7 +13,7 @@ from mpc.compiler.evaluate import evaluate
 from mpc.compiler.onnx_import import import_model
 from mpc.compiler.onnx_load import load_model
 from mpc.compiler.passes import run_passes
-from mpc.errors import ModelError
+from mpc.errors import InputError, ModelError
 from tests.compiler.test_torch_networks import MODELS, RANGE, VECTORS, _feeds
 from tests.support.graphs import node, save_model
 from tests.support.models import encrypted, plaintext
@@ -93,3 +93,29 @@ def test_columns_of_very_different_size_keep_the_digits_that_their_weights_need(
     [got], [want] = encrypted(compiled, {"x": x}), plaintext(path, {"x": x})
     off = float(np.sqrt(np.mean(np.square(got - want))))
     assert off < 1e-4 and off < 4 * compiled.errors["y"]
+
+
+@pytest.mark.parametrize("last", ["Add", "Sub", "Concat"])
+def test_what_is_far_too_large_is_refused_and_samples_bound_it(last: str, tmp_path: Path) -> None:
+    """Five squarings of 32 reach 2^160: no gate's numbers hold that."""
+    nodes = [node("Mul", [f"a{i}" if i else "x"] * 2, [f"a{i + 1}"], name=f"square{i}") for i in range(5)]
+    axis = {"axis": 1} if last == "Concat" else {}
+    nodes.append(node(last, ["a5", "x"], ["y"], name="last", **axis))
+    path = save_model(tmp_path, nodes, {}, ("batch", 3))
+    with pytest.raises(ModelError, match="large") as refused:
+        compile_model(path, {"x": (-32.0, 32.0)})
+    assert "--calibrate" in str(refused.value.remedy)
+    samples = np.random.default_rng(4).uniform(-1, 1, (20, 3)).astype(np.float32)
+    compiled = compile_model(path, {"x": (-32.0, 32.0)}, samples={"x": samples})
+    assert np.abs(encrypted(compiled, {"x": samples})[0] - plaintext(path, {"x": samples})[0]).max() < 1e-3
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_samples_have_as_many_rows_as_a_model_that_fixes_them(rows: int, tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Reshape", ["h", "shape"], ["y"])]
+    weights = {"w": np.full((3, 3), 0.5, np.float32), "shape": np.array([3, 2], np.int64)}
+    path = save_model(tmp_path, nodes, weights, (2, 3))
+    samples = np.ones((rows, 3), np.float32)
+    with pytest.raises(InputError, match=r"shape \(., 3\), and the model takes \(2, 3\)"):
+        compile_model(path, samples={"x": samples})
+    compile_model(path, samples={"x": np.ones((2, 3), np.float32)})
