@@ -19,6 +19,7 @@ import click
 
 import mpc
 from mpc.errors import MpcError, MpcWarning, UsageError
+from mpc.text import shown
 from parties.cli.display import Display
 from parties.private_memory import keep_private
 
@@ -138,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         if display.as_json:
             display.json_error(UsageError(error.format_message(), remedy="see --help"))
-        error.show()
+        click.UsageError(shown(error.format_message(), keep="\n"), getattr(error, "ctx", None)).show()
         sys.exit(error.exit_code)
     except BrokenPipeError:  # whoever read it has enough: mpc logs | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
