@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from skl2onnx import to_onnx
 from sklearn import ensemble, tree
 from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputRegressor
@@ -32,7 +33,7 @@ from tests.support.estimators import (
     converted,
 )
 from tests.support.graphs import ml_model
-from tests.support.models import assert_agrees
+from tests.support.models import assert_agrees, encrypted, plaintext
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 SEED = {"random_state": 0}
@@ -522,3 +523,22 @@ def test_a_forest_on_many_rows(seed: int, tmp_path: Path) -> None:
     path, _ = converted(case, tmp_path)
     data = np.random.default_rng(seed).standard_normal((300, 20)).astype(np.float32)
     assert_agrees(path, {"X": np.clip(data, -8, 8)}, {"X": (-8.0, 8.0)}, tolerance=1e-5)
+
+
+def test_of_each_tree_one_leaf_counts(tmp_path: Path) -> None:
+    """Boosted trees behind a logarithm's inverse, as of a Poisson loss: all leaves together reach far beyond it."""
+    rng = np.random.default_rng(5)
+    x = rng.uniform(-4, 4, (300, 4)).astype(np.float32)
+    y = 5 + np.sin(x[:, 0]) + 0.3 * x[:, 1]
+    model = ensemble.GradientBoostingRegressor(n_estimators=30, max_depth=4, random_state=0).fit(x, y)
+    sizes = sum(np.abs(stage[0].tree_.value).sum() for stage in model.estimators_)
+    assert sizes > 40  # more than an exponential takes
+    boosted = to_onnx(model, x[:1], target_opset={"": 18, "ai.onnx.ml": 3})
+    [out] = boosted.graph.output
+    boosted.graph.node.append(helper.make_node("Exp", [out.name], ["rate"], name="inverse_link"))
+    out.name = "rate"
+    path = tmp_path / "boosted.onnx"
+    path.write_bytes(boosted.SerializeToString())
+    compiled = compile_model(path, {"X": (-4.0, 4.0)})
+    [rates], [expected] = encrypted(compiled, {"X": x[:40]}), plaintext(path, {"X": x[:40]})
+    assert np.abs(rates - expected).max() < 1e-3 * expected.max()

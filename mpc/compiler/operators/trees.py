@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _THRESHOLD_BITS = 36
 """Of a comparison with a threshold: 2^-35 of a feature's range decides, six chunks of a table pay for it."""
+_ROUNDINGS = 2.0**-8
+"""Room for what each leaf's value is rounded by, beside the largest sum."""
 _MOST_CHOICES = 1 << 24
 """Elements of a secret matrix: 128 MiB of weights."""
 
@@ -82,7 +84,22 @@ def evaluate(state: Importer, name: str, forest: Forest, values: np.ndarray, bas
     counted = state.affine(decisions, agree, never)
     state.integral.add(counted)
     reached = state.reshape(state.step(counted), (*rows, len(trees) * leaves))
-    return state.affine(reached, values, base)
+    return state.affine(reached, values, base, known=_reach(forest, values, base))
+
+
+def _reach(forest: Forest, values: np.ndarray, base: np.ndarray | None) -> tuple[float, float]:
+    """What the trees' sum can be: of each tree one leaf is reached, and bounds alone would add all of them.
+
+    Args:
+        values: (trees * leaves, columns), trees filled up to the same number of leaves.
+    """
+    leaves = values.reshape(len(forest.trees), -1, values.shape[1])
+    real = [leaves[t, : len(tree.leaves)] for t, tree in enumerate(forest.trees)]
+    start = np.zeros(values.shape[1]) if base is None else base
+    low = float((start + sum(tree.min(axis=0) for tree in real)).min())
+    high = float((start + sum(tree.max(axis=0) for tree in real)).max())
+    room = max(-low, high, 1.0) * _ROUNDINGS
+    return low - room, high + room
 
 
 def _apart(state: Importer, x: str, parts: list[np.ndarray], offset: np.ndarray, routes: bool) -> str:
