@@ -567,9 +567,15 @@ class Session:
         return late[0].overdue() if late and error.code == PeerError.code else error
 
     def told(self, error: MpcError) -> MpcError:
-        """What a call that failed with `error` answers: what ended the session, unless `error` says more about it."""
+        """What a call that failed with `error` answers: what ended the session, unless `error` says more about it.
+
+        A peer that ended it for the same reason gives a code and a name only: what this party found itself says more.
+        """
         ended = self.error
-        return error if ended is None or ended.peer == error.peer else ended.again()
+        found = not error.heard_from and error.code != PeerError.code
+        if ended is None or ended.peer == error.peer or (ended.heard_from and found):
+            return error
+        return ended.again()
 
     # ------------------------------------------------------------------------- helpers
 

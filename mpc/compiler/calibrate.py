@@ -136,10 +136,16 @@ class _Seen:
 
 
 def _blocks(graph: Graph, feeds: Feeds) -> list[dict[str, np.ndarray]]:
-    """A few rows at a time, so that memory stays bounded."""
-    batched = {given.name for given in graph.inputs if BATCH in given.shape}
-    rows = max((len(feeds[name]) for name in batched), default=1)
-    return [
-        {name: v[start : start + _BLOCK_ROWS] if name in batched else v for name, v in feeds.items()}
-        for start in range(0, rows, _BLOCK_ROWS)
-    ]
+    """A few rows at a time, so that memory stays bounded; as many as the model takes where it fixes how many."""
+    sizes = {
+        given.name: _BLOCK_ROWS if given.shape[0] == BATCH else int(given.shape[0])
+        for given in graph.inputs
+        if given.shape
+    }
+    count = max((ceil(len(feeds[name]) / size) for name, size in sizes.items()), default=1)
+    return [{name: _block(v, sizes.get(name), number) for name, v in feeds.items()} for number in range(count)]
+
+
+def _block(values: np.ndarray, size: int | None, number: int) -> np.ndarray:
+    """Rows of one block; all of what has no more rows than that."""
+    return values if size is None or len(values) <= size else values[number * size : (number + 1) * size]

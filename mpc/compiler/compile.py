@@ -178,21 +178,28 @@ def _lower(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None)
 
 
 def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> None:
-    """Raise InputError if samples do not have their input's shape, with any number of rows where the batch is."""
+    """Raise InputError if samples do not have their input's shape, but for the number of rows, of one run or several."""
+    runs: set[float] = set()
     for given in inputs:
         values = samples.get(given.name)
-        if values is None:
+        if values is None or given.marks:
             continue
-        fits = values.ndim == len(given.shape) and all(
-            wanted in (BATCH, size) for wanted, size in zip(given.shape, values.shape, strict=True)
-        )
-        if not fits:
+        rows, *rest = (*given.shape, 1)[: max(1, len(given.shape))]
+        fits = values.ndim == len(given.shape) and (not given.shape or values.shape[1:] == tuple(rest))
+        whole = rows == BATCH or not values.ndim or len(values) % int(rows) == 0
+        if not (fits and whole):
             shown = ", ".join("rows" if size == BATCH else str(size) for size in given.shape)
             raise InputError(
                 f"the samples of input {given.name!r} have shape {values.shape}, and the model takes ({shown})",
-                remedy="give samples of that shape; where the model fixes how many rows it takes, give so many, or "
-                "export it with an open batch",
+                remedy="give samples of that shape, or of several runs: a multiple of its rows",
             )
+        runs.add(0 if rows == BATCH or not values.ndim else len(values) // int(rows))
+    if len(runs) > 1 and max(runs) > 1:
+        raise InputError(
+            "the samples of the inputs are of different numbers of runs",
+            cause="the model fixes how many rows it takes",
+            remedy="give as many runs of each input",
+        )
 
 
 def _require_known(named: Iterable[str], known: list[str], what: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.calibrate import MARGIN, ranges_around
+from mpc.compiler.calibrate import MARGIN, bounded_by, ranges_around
 from mpc.compiler.compile import compile_model
 from mpc.compiler.evaluate import evaluate
 from mpc.compiler.onnx_import import import_model
@@ -110,12 +110,19 @@ def test_what_is_far_too_large_is_refused_and_samples_bound_it(last: str, tmp_pa
     assert np.abs(encrypted(compiled, {"x": samples})[0] - plaintext(path, {"x": samples})[0]).max() < 1e-3
 
 
-@pytest.mark.parametrize("rows", [1, 8])
-def test_samples_have_as_many_rows_as_a_model_that_fixes_them(rows: int, tmp_path: Path) -> None:
-    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Reshape", ["h", "shape"], ["y"])]
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_samples_are_of_whole_runs_where_a_model_fixes_their_rows(rows: int, tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Mul", ["h", "h"], ["a"]), node("Reshape", ["a", "shape"], ["y"])]
     weights = {"w": np.full((3, 3), 0.5, np.float32), "shape": np.array([3, 2], np.int64)}
     path = save_model(tmp_path, nodes, weights, (2, 3))
-    samples = np.ones((rows, 3), np.float32)
-    with pytest.raises(InputError, match=r"shape \(., 3\), and the model takes \(2, 3\)"):
-        compile_model(path, samples={"x": samples})
-    compile_model(path, samples={"x": np.ones((2, 3), np.float32)})
+    samples = {"x": np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)}
+    if rows % 2:
+        with pytest.raises(InputError, match=r"shape \(., 3\), and the model takes \(2, 3\)"):
+            compile_model(path, samples=samples)
+        return
+    compiled = compile_model(path, samples=samples)
+    [found], [expected] = encrypted(compiled, {"x": samples["x"][-2:]}), plaintext(path, {"x": samples["x"][-2:]})
+    assert np.abs(found - expected).max() < 1e-3 * expected.max()
+    bounded = bounded_by(run_passes(import_model(load_model(path), {"x": (-32.0, 32.0)})), samples)
+    [square] = [each for each in bounded.nodes if each.op == "multiply"]
+    assert square.attributes["known"][1] >= MARGIN * expected.max()  # the last run's rows are the largest
