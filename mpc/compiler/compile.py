@@ -178,7 +178,7 @@ def _lower(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None)
 
 
 def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> None:
-    """Raise InputError if samples do not have their input's shape, but for the number of rows, of one run or several."""
+    """Raise InputError if samples do not have their input's shape, but for how many rows: of one run or several."""
     runs: set[float] = set()
     for given in inputs:
         values = samples.get(given.name)
