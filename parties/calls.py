@@ -165,12 +165,12 @@ def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
 
 
 def _most_telling(errors: list[MpcError]) -> MpcError:
-    """Of what several parties say about one failure, the root: a refusal before a lost peer, and of
-    lost peers the one that most of the others name."""
+    """Of what several parties say about one failure, the root: a refusal before a lost peer, what a party found before
+    what it heard of, and of lost peers the one that most of the others name."""
     blamed = [error.peer for error in errors if error.peer]
 
-    def rank(error: MpcError) -> tuple[int, int, int]:
+    def rank(error: MpcError) -> tuple[int, bool, int, int]:
         votes = blamed.count(error.peer) if error.peer else 0
-        return (_RANK.get(error.exit_code, 4), -votes, 0 if error.code == PeerError.code else 1)
+        return (_RANK.get(error.exit_code, 4), bool(error.heard_from), -votes, 0 if error.code == PeerError.code else 1)
 
     return min(errors, key=rank)

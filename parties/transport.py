@@ -1,6 +1,6 @@
 """gRPC under mutual TLS: channels, who is calling, and errors that cross the wire; `server` has the other end.
 
-A failed call carries one JSON object, `{"code", "what", "cause", "remedy", "peer"}`, as its
+A failed call carries one JSON object, `{"code", "what", "cause", "remedy", "peer", "heard_from"}`, as its
 status detail; the other side turns it back into the same error class.  Anything unexpected
 becomes the code `internal` and nothing else.
 """
@@ -155,7 +155,7 @@ def caller(context: grpc.ServicerContext) -> str:
 
 def to_detail(error: MpcError) -> str:
     """The JSON object that travels."""
-    fields = {key: getattr(error, key) for key in ("code", "what", "cause", "remedy", "peer")}
+    fields = {key: getattr(error, key) for key in ("code", "what", "cause", "remedy", "peer", "heard_from")}
     return json.dumps({key: str(value)[:_LONGEST_TEXT] for key, value in fields.items() if value})
 
 
@@ -186,13 +186,13 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
 def _from_detail(detail: str, name: str) -> MpcError:
     try:
         fields = json.loads(detail)
-        texts = {key: fields[key] for key in ("what", "cause", "remedy", "peer") if key in fields}
+        texts = {key: fields[key] for key in ("what", "cause", "remedy", "peer", "heard_from") if key in fields}
         if not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts.values()):
             raise ValueError
         texts = {key: shown(text) for key, text in texts.items()}
         cls = by_code(str(fields["code"]))
         error = cls(texts.pop("what", "failed"), cause=texts.get("cause"), remedy=texts.get("remedy"))
-        error.peer = texts.get("peer", name)
+        error.peer, error.heard_from = texts.get("peer", name), texts.get("heard_from")
     except (ValueError, KeyError, TypeError, RecursionError):
         return PeerError(f"the call to {name} failed", cause=shown(detail[:200]) or None, peer=name)
     if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", error.what):  # a path's part is no mention
