@@ -1,4 +1,4 @@
-"""What callers say of a model's inputs - ranges, shapes, samples, data - in every form that has one meaning.
+"""Read what callers say of a model's inputs - ranges, shapes, samples, data - in every form that has one meaning.
 
 All else is refused with the form that is right: a wrong argument never ends in an error of Python's own.
 """

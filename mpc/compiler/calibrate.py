@@ -113,7 +113,7 @@ def bounded_by(graph: Graph, feeds: Feeds) -> Graph:
 
 
 class _Seen:
-    """What a value is on the samples so far, element by element of a row."""
+    """Collects how large a value is on the samples so far, element by element of a row."""
 
     def __init__(self) -> None:
         self.largest = 0.0

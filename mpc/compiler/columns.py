@@ -41,7 +41,7 @@ _STEP_FRACTION = 20
 
 @dataclass(frozen=True)
 class _View:
-    """What a value of the model is made of: read * weight + bias, arrays of its rank that vary along one axis at most.
+    """Describes a value of the model: read * weight + bias, arrays of its rank that vary along one axis at most.
 
     Args:
         unit: 2^unit is about the size of each column of `read`: 0 unless that holds whole numbers.

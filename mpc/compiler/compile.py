@@ -27,7 +27,7 @@ DEFAULT_RANGE = (-32.0, 32.0)
 PRECISE = 1e-3
 """An expected error up to this, in the model's units, is none to speak of."""
 MISTAKEN = 1e-2
-"""The same of labels and whole numbers: the part of them that rounding is expected to change."""
+"""Bounds the expected share of labels or whole numbers that rounding changes, above which a note says so."""
 _CALIBRATED = (
     f"bounds rest on the samples, with a margin of {MARGIN:g}, where none is proved: "
     "data much unlike them can give a wrong answer"
@@ -63,7 +63,7 @@ class Compiled:
 
     @property
     def messages(self) -> list[str]:
-        """What its user should be told: notes, errors that matter, and what was assumed."""
+        """List what its user should be told: notes, errors that matter, and what was assumed."""
         low, high = DEFAULT_RANGE
         assumed = [
             f"no range is declared for input {name!r}; {low:g}:{high:g} is taken (--range {name}=LOW:HIGH, in Python "
@@ -88,7 +88,7 @@ def _real(out: PlanOutput) -> bool:
 
 
 def _limited(out: PlanOutput, errors: Mapping[str, float]) -> str | None:
-    """What is told of an output whose expected error matters."""
+    """Word what is told of an output whose expected error matters."""
     error = errors.get(out.name, 0.0)
     if error <= (PRECISE if _real(out) else MISTAKEN):
         return None

@@ -36,7 +36,7 @@ def evaluate(graph: Graph, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[No
 
 
 def move(node: Node, values: Sequence[Reals]) -> Reals:
-    """What a move makes of arrays of the `static` shapes of what it reads."""
+    """Compute what a move makes of arrays of the `static` shapes of what it reads."""
     return _OPERATORS[node.op](node.attributes, static(node.shape), *values)
 
 

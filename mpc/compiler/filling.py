@@ -1,4 +1,4 @@
-"""What reads numbers put in for missing ones, x + marks fill, reads x and the marks themselves: in no round more.
+"""Let what reads numbers put in for missing ones, x + marks fill, read x and the marks themselves: in no round more.
 
 The importer of an Imputer leaves at its sum what x is where marks are 1: `fills`.  See `operators.missing`.
 """
