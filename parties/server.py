@@ -134,7 +134,8 @@ def _handler(
         client = caller(context)
         admit(method.name, client)
         with desk.place(client):
-            yield requests if method.client_streaming else _first(requests, context, client, seconds)
+            own = _until_hung_up(requests)
+            yield own if method.client_streaming else _first(own, context, client, seconds)
 
     def one(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         try:
@@ -162,6 +163,23 @@ def _handler(
     return make(answer, *codec)
 
 
+class _HungUp(Exception):
+    """The caller, or its connection, is gone: nobody waits for an answer."""
+
+
+def _until_hung_up(requests: Iterator[Any]) -> Iterator[Any]:
+    """Pass on what the caller sends; raise an error of this process's own when the call is over.
+
+    gRPC keeps the error that it raises here in the call's state, which that error's own frames hold: a circle.  With
+    its traceback, whatever its frames hold - a link, a session's secrets - would stay until the collector comes round.
+    """
+    try:
+        yield from requests
+    except grpc.RpcError as error:
+        error.__traceback__ = None
+        raise _HungUp from None
+
+
 def _first(requests: Iterator[Any], context: grpc.ServicerContext, client: str, seconds: float) -> Any:
     with ends_within(context, seconds):
         for request in requests:
@@ -172,6 +190,8 @@ def _first(requests: Iterator[Any], context: grpc.ServicerContext, client: str, 
 def _failure(context: grpc.ServicerContext, error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     """What the caller is told.  It is logged, so many a minute for each caller, with what only the operator is told:
     the cause of a refusal says which line of the policy would allow it.  What was unexpected is without values."""
+    if isinstance(error, _HungUp):
+        return grpc.StatusCode.CANCELLED, ""
     if not isinstance(error, MpcError):
         if context.code() is not None or not context.is_active():
             raise error  # the call has ended already

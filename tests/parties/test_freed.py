@@ -142,6 +142,21 @@ def test_a_session_whose_provider_fails(tmp_path: Path) -> None:
         check_gone(refs)
 
 
+def test_a_session_whose_connections_break(tmp_path: Path) -> None:
+    """gRPC keeps the error that a broken stream's reader gets, and with it what that error's frames hold."""
+    with InProcess(tmp_path, 2) as own, Cluster(own.client().config) as client:
+        session = client.open(own.compiled())
+        run(session)
+        refs = held(own, session)
+        for node in own.nodes:
+            for channel in node._channels.values():
+                channel.close()
+        with pytest.raises(MpcError):
+            session.run(None, {"x": data(1)})
+        del session
+        check_gone(refs)
+
+
 def test_a_session_of_what_was_dealt_ahead(cluster: InProcess, client: Cluster) -> None:
     compiled = cluster.compiled()
     client.deal(compiled.plan, runs=2, batch=2)
