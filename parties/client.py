@@ -44,9 +44,9 @@ from parties.feeds import (
     check_feeds,
     check_own,
     chosen,
-    coarse_columns,
     describe_inputs,
     describe_outputs,
+    note_coarse_columns,
     owned,
     read_count,
     read_feeds,
@@ -427,9 +427,7 @@ class Session(_Closing):
         said = None if batch is None or _are_options(batch) else read_count(batch, "the batch")
         rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), said)
         integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
-        for text in coarse_columns(self.plan, feeds):
-            if text not in self.notes:
-                self._note(text)
+        note_coarse_columns(self.plan, feeds, self.notes)
         with self._running:
             if not self._remote.open:
                 raise SessionError(

@@ -16,7 +16,7 @@ import numpy as np
 from mpc import fixedpoint
 from mpc.compiler.arguments import as_arrays
 from mpc.compiler.plan import Plan, PlanInput, PlanOutput
-from mpc.errors import InputError, UsageError
+from mpc.errors import InputError, MpcWarning, UsageError
 from parties.limits import needed_memory
 
 _MOST = 1 << 31
@@ -243,6 +243,14 @@ def coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray]) -> list[str]:
             for column in lost[:1].tolist()
         ]
     return found
+
+
+def note_coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray], notes: list[str]) -> None:
+    """Add to `notes`, and say as an `MpcWarning` to whoever called the caller, what no note says of these data yet."""
+    for text in coarse_columns(plan, feeds):
+        if text not in notes:
+            notes.append(text)
+            warnings.warn(text, MpcWarning, stacklevel=3)
 
 
 # ------------------------------------------------------------------------------- blocks

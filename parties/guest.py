@@ -20,6 +20,7 @@ from parties.feeds import (
     check_own,
     describe_inputs,
     describe_outputs,
+    note_coarse_columns,
     owned,
     read_count,
     read_feeds,
@@ -40,6 +41,7 @@ class Guest:
         plan: public: what is computed, in which bounds, who enters and who receives what.
         inputs: names of the inputs that this client enters.
         outputs: names of the outputs that it receives.
+        notes: what its user should know of data that their ranges hardly resolve; each is an `MpcWarning` too.
     """
 
     def __init__(self, parties: Parties, ticket: Ticket, digest: str | None = None) -> None:
@@ -54,6 +56,7 @@ class Guest:
             )
         self.inputs, self.outputs = owned(self.plan, self._me), received(self.plan, self._me)
         self._require_part()
+        self.notes: list[str] = []
         self.on_progress: Progress | None = None
         self._part = Participant(parties, self.plan, ticket.terms)
         self._next: int | None = None
@@ -98,6 +101,7 @@ class Guest:
         batch = check_own(self.plan, self._me, feeds)
         if not self.inputs:
             raise UsageError(f"the plan has no input that {self._me} enters", remedy="receive(run), or run()")
+        note_coarse_columns(self.plan, feeds, self.notes)
         status = self._await(run)
         if batch not in (None, status.batch):
             raise _other_batch(status.batch, batch)
@@ -128,6 +132,7 @@ class Guest:
         """
         feeds = read_feeds(self.plan, self._me, feeds)
         batch = check_own(self.plan, self._me, feeds)
+        note_coarse_columns(self.plan, feeds, self.notes)
         with self._running:
             return self._take_part(feeds, batch)
 

@@ -50,6 +50,8 @@ def join(
         guest.on_progress = stage.rounds
         stage("waiting for the others, computing on shares")
         named = dict(zip(guest.outputs, guest.run(feeds), strict=True))
+        for note in guest.notes:
+            display.say(f"note: {note}")
     if output is not None:
         write_outputs(output, named)
     if as_json:

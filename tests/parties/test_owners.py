@@ -28,7 +28,7 @@ from mpc.errors import (
     SessionError,
     UsageError,
 )
-from parties import Cluster, Guest, Session, feeds, launcher
+from parties import Cluster, Guest, MpcWarning, Session, feeds, launcher
 from parties.config import ClusterConfig, Deadlines, PartyConfig, dump_toml, load
 from parties.layout import LocalLayout
 from parties.participant import Participant
@@ -38,6 +38,7 @@ from parties.services import PartyService
 from parties.terms import Terms
 from parties.ticket import Ticket
 from tests.support.effort import examples
+from tests.support.graphs import node, save_model
 from tests.support.parties import OWNER, RECIPIENT, InProcess, data, deadlines
 from tests.support.people import RANGES, Together, shared_answers, shared_model
 
@@ -123,6 +124,22 @@ def test_an_owner_who_also_receives_and_a_coordinator_who_does_not(people: Peopl
         assert done["alice"] == []
         for mine, hers, expected in zip(done["bob"], done["carol"], shared_answers(X1, X2), strict=True):
             assert np.array_equal(mine, hers) and np.abs(mine - expected).max() < TOLERANCE
+
+
+def test_a_guest_is_told_of_columns_that_their_ranges_hardly_resolve(people: People, tmp_path: Path) -> None:
+    """In the words that the owner of a session of its own hears, once, and nobody else."""
+    path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], {"w": np.full((2, 1), 0.3, np.float32)}, (None, 2))
+    x = np.random.Generator(np.random.PCG64(0)).uniform(0, [[1e9, 1e-4]], (16, 2)).astype(np.float32)
+    with people.alice.session(path, {"x": (-(2.0**30), 2.0**30)}, {"x": "bob"}, "bob") as session:
+        bob, told = people.bob.join(session.ticket), len(session.notes)
+        alice = Together(alice=lambda: [session.run(None, batch=len(x)) for _ in range(2)])
+        with pytest.warns(MpcWarning, match="column 1 of input 'x'") as caught:
+            bob.run({"x": x})
+            bob.submit(2, {"x": x})
+            bob.receive(2)
+        alice.wait()
+        assert [str(each.message) for each in caught if each.category is MpcWarning] == bob.notes
+        assert bob.notes == feeds.coarse_columns(session.plan, {"x": x}) and len(session.notes) == told
 
 
 def test_what_is_not_yours_to_give_or_to_have(people: People) -> None:
