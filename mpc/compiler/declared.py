@@ -14,6 +14,9 @@ from mpc.wires import BATCH
 if TYPE_CHECKING:
     import onnx
 
+_SOME_SIZE = 32
+"""What an example of a shape has where nothing is known."""
+
 
 def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:
     """Input ranges that the model itself declares: metadata `mpc.range.NAME` = `LOW:HIGH`."""
@@ -83,6 +86,21 @@ def check_sizes(name: str, fixed: Sequence[int], given: Sequence[int | str | Non
         cause=f"the model has {len(fixed)} dimensions for it, {own or 'none'}; only what it leaves open can be chosen",
         remedy=f"leave the shape of {name!r} out, give one that fits, or export the model with open dimensions",
     )
+
+
+def example_shape(fixed: Sequence[int], given: Sequence[int | str | None] | None = None) -> tuple[str, str] | None:
+    """Make up a shape that a caller could give, as --shape and as Python have it; None if only the batch is open.
+
+    Args:
+        fixed: the model's sizes; 0 where it leaves one open.
+        given: the caller's own, of as many dimensions; a size that neither says is made up.
+    """
+    chosen = [None] * len(fixed) if given is None else [None if size == BATCH else size for size in given]
+    sizes = [mine if mine > 0 else theirs for mine, theirs in zip(fixed, chosen, strict=True)]
+    if None not in sizes[1:]:
+        return None
+    shown = [size if size is not None or not axis else _SOME_SIZE for axis, size in enumerate(sizes)]
+    return ",".join(BATCH if size is None else str(size) for size in shown), repr(tuple(shown))
 
 
 def own_sizes(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int | None, ...]]:

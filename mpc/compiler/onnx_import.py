@@ -17,14 +17,15 @@ import onnx.shape_inference
 from onnx import TensorProto, numpy_helper
 
 from mpc.compiler import onnx_fold
-from mpc.compiler.declared import check_range, check_sizes, declared_ranges, within_table
+from mpc.compiler.declared import check_range, check_sizes, declared_ranges, example_shape, within_table
 from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
-from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Origin, Range, Shape
+from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Range, Shape
 from mpc.compiler.onnx_load import OLDEST_OPSET, Source, load_model
 from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.facts import Fact, Natural, Truncated
 from mpc.compiler.operators.labels import as_number, require_printable
 from mpc.compiler.operators.missing import marked
+from mpc.compiler.operators.unsupported import is_supported, named, refusal, unsupported
 from mpc.compiler.sizes import Rows
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
@@ -88,6 +89,7 @@ class Importer(Emitter):
         self.marking: list[GraphInput] = []
         self.aware: set[str] = set()
         self._given = shapes
+        self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
@@ -260,6 +262,21 @@ class Importer(Emitter):
     # -- the walk
 
     def run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
+        """Walk all nodes.
+
+        Raises:
+            ModelError: something is refused; operators that no handler has are named first, and all of them.
+        """
+        try:
+            return self._run(model, ranges)
+        except ModelError as error:
+            given = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+            found = unsupported([*enumerate(model.graph.node), *self._inlined], given)
+            if not found:
+                raise
+            raise refusal(found, None if error.node in {origin.node for origin in found} else error) from None
+
+    def _run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
         for tensor in model.graph.initializer:
             self.constants[tensor.name] = _array(tensor)
         inputs = [self._input(value, ranges) for value in model.graph.input if value.name not in self.constants]
@@ -344,7 +361,7 @@ class Importer(Emitter):
         if tensor.HasField("shape"):
             if name in self._given:
                 check_sizes(name, [d.dim_value for d in tensor.shape.dim], self._given[name])
-            return [self._size(name, axis, d, len(tensor.shape.dim)) for axis, d in enumerate(tensor.shape.dim)]
+            return [self._size(name, axis, tensor.shape.dim) for axis in range(len(tensor.shape.dim))]
         if name not in self._given:
             raise ModelError(
                 f"input {name!r} has no shape in the model",
@@ -352,8 +369,9 @@ class Importer(Emitter):
             )
         return [BATCH if size in (None, BATCH) else int(size) for size in self._given[name]]
 
-    def _size(self, name: str, axis: int, dimension: Any, rank: int) -> Dimension:
+    def _size(self, name: str, axis: int, dimensions: Sequence[Any]) -> Dimension:
         """One dimension of an input: the model's, or for one that the model leaves open the caller's, or the batch."""
+        dimension = dimensions[axis]
         fixed = dimension.HasField("dim_value") and dimension.dim_value
         if fixed and fixed > 0:
             return int(fixed)
@@ -367,14 +385,26 @@ class Importer(Emitter):
             return int(size)
         if axis == 0:
             return BATCH
-        example = ",".join("batch" if i == 0 else "32" if i == axis else "..." for i in range(rank))
         raise ModelError(
             f"input {name!r}: dimension {axis} ({dimension.dim_param or 'unnamed'}) is not fixed",
-            remedy=f"give its shape: --shape {name}={example}, in Python shapes={{{name!r}: (None, 32, ...)}}",
+            remedy=f"give its shape, for example {self._example()}",
+        )
+
+    def _example(self) -> str:
+        """Shapes of all inputs of which something is open but the batch, as a caller could give them."""
+        found: dict[str, tuple[str, str]] = {}
+        for value in self._model.graph.input:
+            sizes, given = [d.dim_value for d in value.type.tensor_type.shape.dim], self._given.get(value.name)
+            fits = value.name not in self.constants and (given is None or len(given) == len(sizes))
+            if fits and (example := example_shape(sizes, given)):
+                found[value.name] = example
+        options = " ".join(f"--shape {name}={text}" for name, (text, _) in found.items())
+        return (
+            f"{options}, in Python shapes={{{', '.join(f'{name!r}: {python}' for name, (_, python) in found.items())}}}"
         )
 
     def _node(self, index: int, node: onnx.NodeProto) -> None:
-        self.origin = Origin(node.name or f"{node.op_type}_{index}", node.op_type)
+        self.origin = named(node, index)
         for name in node.input:
             if name and name not in self.constants and name not in self.shapes:
                 raise self.origin.refuse(
@@ -386,12 +416,9 @@ class Importer(Emitter):
                 )
         if onnx_fold.fold(self, node):
             return
-        handler = HANDLERS.get((node.domain or "ai.onnx", node.op_type))
-        if handler is None:
-            raise self.origin.refuse(
-                "this operator is not supported",
-                remedy="replace it, or compute it outside the model; 'mpc inspect --operators' lists what is",
-            )
+        if not is_supported(node):
+            raise refusal([self.origin])
+        handler = HANDLERS[node.domain or "ai.onnx", node.op_type]
         settings = attributes(node)
         self._require_text(settings)
         (joined.lift if self.joined.keys() & set(node.input) else handler)(self, node, settings)
@@ -436,6 +463,7 @@ class Importer(Emitter):
         if again:
             raise self.origin.refuse(f"{again[0]!r} is written twice", remedy="give every value a name of its own")
         self.constants.update({tensor.name: _array(tensor) for tensor in graph.initializer})
+        self._inlined += enumerate(graph.node)
         for index, node in enumerate(graph.node):
             self._node(index, node)
         for name, out in zip(names, graph.output, strict=True):
