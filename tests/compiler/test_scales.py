@@ -115,3 +115,13 @@ def test_what_the_networks_of_the_readme_cost(file: str, rounds: int, sent: int,
     """At batch 1; sent to each peer, dealt to the corrected party."""
     cost = plan_cost(compile_model(ROOT / file).plan, 1)
     assert (cost.rounds, cost.sent, cost.dealt) == (rounds, sent, dealt)
+
+
+@pytest.mark.parametrize("declared", [0.25, 4.0, 100.0])
+def test_a_constant_beside_small_factors(declared: float, tmp_path: Path) -> None:
+    """Squares times 2e-5, plus 1, as a local response normalisation has it: the factor is kept, and the 1 fits too."""
+    path = save_model(
+        tmp_path, [node("LRN", ["x"], ["y"], size=5, alpha=1e-4, beta=0.75, bias=1.0)], shape=("batch", 6, 3, 3)
+    )
+    x = np.random.default_rng(3).uniform(-declared, declared, (4, 6, 3, 3)).astype(np.float32)
+    assert_agrees(path, {"x": x}, {"x": (-declared, declared)}, 1e-4 * declared)

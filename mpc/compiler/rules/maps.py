@@ -101,6 +101,7 @@ def _aligned(
         reach = sum(x.interval.bound * float(abs(f) * unit) for (x, _), f in zip(pairs, exact, strict=True))
         if node.op == "sum" and "known" in node.attributes:  # terms may wrap, if their sum does not
             reach = min(reach, max(map(abs, node.attributes["known"])) * 1.05 * float(scale * unit))
+        reach = max(reach, abs(node.attributes.get("constant", 0.0)) * float(scale * unit))
         if reach < 2.0**LINEAR_BITS:
             break
     factors = [(x, round(f * unit), f * unit) for (x, _), f in zip(pairs, exact, strict=True)]
