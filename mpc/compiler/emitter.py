@@ -24,6 +24,12 @@ MAX_ELEMENTS = 1 << 26
 MAX_INDICES = 1 << 20
 MOST_TERMS = 64
 """Operands of one gate that adds up."""
+INTEGERS = {
+    f"{sign}int{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    for bits in (8, 16, 32, 64)
+    for sign in ("", "u")
+}
+"""The least and the largest number of each integer type."""
 _MOST_JOINED = 1024
 _KEEP_INTEGERS = MOVES | {"relu", "maximum", "multiply", "total", "round", "fit"}
 

@@ -68,7 +68,7 @@ class Node:
         round       to `fraction` fractional bits, about 16 if not given, if there are more;
                     apart: then element i of the last axis counts i times as many units more,
                     if anything was rounded off, or `always`
-        fit         ends, type: x itself, an integer that has to stay between them, else it is refused
+        fit         ends, outside: x itself, refused where it can be more than half a unit beyond them; outside says why
         lowest      where, of its static shape: there the least number that x can be, elsewhere x, which is zero there
         relu
         step        levels: [x >= level], one more axis; bits: compared on so many at most, else on about

@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 
 from mpc.compiler import onnx_fold
 from mpc.compiler.declared import check_range, check_sizes, declared_ranges, example_shape, within_table
-from mpc.compiler.emitter import FIX_BATCH, MAX_ELEMENTS, Emitter
+from mpc.compiler.emitter import FIX_BATCH, INTEGERS, MAX_ELEMENTS, Emitter
 from mpc.compiler.graph import Graph, GraphInput, GraphOutput, Range, Shape
 from mpc.compiler.onnx_load import OLDEST_OPSET, Source, load_model
 from mpc.compiler.operators import HANDLERS, joined
@@ -56,11 +56,6 @@ _WRAPPING = frozenset(
      "ReduceSum", "ReduceSumSquare", "Sub", "Sum"}
 )  # fmt: skip
 """What may leave an integer type, upon which onnxruntime wraps around."""
-_ENDS = {
-    f"{sign}int{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    for bits in (8, 16, 32, 64)
-    for sign in ("", "u")
-}
 _MOST_SCALED = 64.0
 """Minus infinity, as a softmax knows it, stays that if it is divided by so much."""
 
@@ -437,7 +432,8 @@ class Importer(Emitter):
 
     def _require_fit(self, name: str) -> None:
         """A value wraps around where it leaves its integer type: bounds have to show that it does not."""
-        ends = _ENDS.get(self._inferred.get(name, ""))
+        kind = self._inferred.get(name, "")
+        ends = INTEGERS.get(kind)
         place = next((i for i in reversed(range(len(self.nodes))) if self.nodes[i].writes == name), None)
         if ends is None or place is None or name in self.decoded or isinstance(self.facts.get(name), Truncated):
             return
@@ -446,15 +442,15 @@ class Importer(Emitter):
         self.nodes[place] = replace(self.nodes[place], writes=inner)
         if name in self.integral:
             self.integral.add(inner)
-        self.emit("fit", (inner,), name, self.shapes[name], ends=ends, type=self._inferred[name])
+        self.emit("fit", (inner,), name, self.shapes[name], ends=ends, outside=_wraps(kind))
 
     def opposite_fits(self, name: str, x: str) -> str:
         """x, whose opposite is of the integer type of another value too, or refused."""
         kind = self._inferred.get(name, "")
-        if kind not in _ENDS:
+        if kind not in INTEGERS:
             return x
-        low, high = _ENDS[kind]
-        return self.emit("fit", (x,), None, self.shapes[x], ends=(max(low, -high), high), type=kind)
+        low, high = INTEGERS[kind]
+        return self.emit("fit", (x,), None, self.shapes[x], ends=(max(low, -high), high), outside=_wraps(kind))
 
     def inline(self, graph: onnx.GraphProto, names: Sequence[str]) -> None:
         """The nodes of a subgraph, as if they were the model's own; its outputs get these names."""
@@ -517,6 +513,10 @@ class Importer(Emitter):
                 remedy=f"transpose it, or fix the batch ({FIX_BATCH})",
             )
         return GraphOutput(name, name, shape, dtype)
+
+
+def _wraps(kind: str) -> str:
+    return f"{kind} wraps around there"
 
 
 def _onnx_type(code: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.compiler.emitter import EXPORT_TRAINED, FIX_BATCH
+from mpc.compiler.emitter import EXPORT_TRAINED, FIX_BATCH, INTEGERS
 from mpc.compiler.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP
 from mpc.compiler.operators.facts import Truncated
@@ -28,6 +28,8 @@ _CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
 
 
 _EXPAND = "expand to a shape that ends in its own sizes, where a size of 1 may become any other (Unsqueeze before it)"
+_INSIDE = 2.0**-20
+"""By which a real stays away from where the next whole number begins."""
 _LEAST = -1e30
 _MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
 
@@ -60,7 +62,8 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
                 attribute="to",
                 remedy="cast them to int64, float32 or string, or leave the cast out",
             )
-        state.redecode(out, source, dtype=target)
+        labels = state.decoded[source].labels
+        state.redecode(out, source, dtype=target, labels=labels and _cast_labels(labels, target))
         return
     x = state.value(source)
     if target == "bool":
@@ -68,8 +71,7 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     elif target.startswith("float") or (target and x in state.integral):
         state.alias(out, x)
     elif target and state.only_feeds(out, _CUTTING):
-        state.alias(out, x)
-        state.facts[out] = Truncated()
+        _cut(state, x, target, out)
     else:
         raise state.origin.refuse(
             f"a cast of reals to {target or 'that type'} cuts digits off",
@@ -79,6 +81,24 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
                 "since an operator that follows computes with reals as well"
             ),
         )
+
+
+def _cut(state: Importer, x: str, target: str, out: str) -> None:
+    """Reals that stand for whole numbers of an integer type; beyond its ends the standard defines nothing."""
+    low, high = INTEGERS[target]
+    if target == "int64":  # no wire reaches its ends
+        state.alias(out, x)
+    else:  # what is less than a unit beyond an end is cut to it
+        ends = low - 0.5 + _INSIDE, high + 0.5 - _INSIDE
+        state.emit("fit", (x,), out, state.shapes[x], ends=ends, outside=f"a cast to {target} is undefined there")
+    state.facts[out] = Truncated()
+
+
+def _cast_labels(labels: tuple[int | str, ...], target: str) -> tuple[int | str, ...]:
+    """Labels as an integer type has them, which wraps around; others are cast as they are read."""
+    if target not in INTEGERS or any(isinstance(label, str) for label in labels):
+        return labels
+    return tuple(np.array(labels, dtype=np.int64).astype(target).tolist())
 
 
 def _nonzero(state: Importer, x: str, out: str) -> None:

@@ -201,12 +201,12 @@ def round_(state: Lowering, node: Node) -> Value:
 
 
 def fit(state: Lowering, node: Node) -> Value:
-    """The value itself, refused where its bounds leave its integer type: there onnxruntime wraps around."""
+    """The value itself, refused where its bounds leave its integer type."""
     x, (low, high) = state.values[node.reads[0]], node.attributes["ends"]
     least, most = x.reals
     if least < low - 0.5 or most > high + 0.5:
         raise node.origin.refuse(
-            f"its result can lie between {least:.6g} and {most:.6g}, and {node.attributes['type']} wraps around there",
+            f"its result can lie between {least:.6g} and {most:.6g}, and {node.attributes['outside']}",
             remedy="cast its operands to a wider type (int64, float32) before, or declare a smaller range of the input",
         )
     return x
