@@ -29,7 +29,7 @@ from parties.bench.chart import check_plot, draw  # noqa: E402
 from parties.bench.inputs import made_up  # noqa: E402
 from parties.bench.machine import describe_machine  # noqa: E402
 from parties.bench.measure import measure  # noqa: E402
-from parties.relay import Link  # noqa: E402
+from parties.local.relay import Link  # noqa: E402
 
 SWEEPS = ("batch", "parties", "range")
 BATCHES = tuple(4**power for power in range(7))  # 1 to 4,096

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mpc.errors import MpcWarning
 
 if TYPE_CHECKING:
-    from parties.client import Cluster, Guest, Session
+    from parties.client.cluster import Cluster, Guest, Session
 
 __all__ = ["Cluster", "Guest", "MpcWarning", "Session"]
 
@@ -15,7 +15,7 @@ __all__ = ["Cluster", "Guest", "MpcWarning", "Session"]
 def __getattr__(name: str) -> Any:
     """The SDK is imported when it is first used: `mpc ps` does not wait for compiled kernels."""
     if name in __all__:
-        from parties import client
+        from parties.client import cluster as client
 
         return getattr(client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

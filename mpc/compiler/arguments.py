@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mpc.compiler.declared import parse_range
-from mpc.compiler.graph import Range
+from mpc.compiler.graph.graph import Range
+from mpc.compiler.onnx.declared import parse_range
 from mpc.errors import InputError, UsageError
 
 _KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
-from mpc.compiler.calibrate import MARGIN, bounded_by, suited_ranges
-from mpc.compiler.columns import separate_columns
-from mpc.compiler.declared import own_sizes
-from mpc.compiler.graph import Graph, GraphInput, Origin, Range
-from mpc.compiler.lower import Roles
-from mpc.compiler.metadata import ModelMeta, read_meta
-from mpc.compiler.onnx_import import Shapes, import_model, input_types
-from mpc.compiler.onnx_load import Source, load_model
+from mpc.compiler.graph.calibrate import MARGIN, bounded_by, suited_ranges
+from mpc.compiler.graph.columns import separate_columns
+from mpc.compiler.graph.graph import Graph, GraphInput, Origin, Range
+from mpc.compiler.graph.passes import run_passes
+from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.lowering.lower import Lowered, lower
+from mpc.compiler.onnx.declared import own_sizes
+from mpc.compiler.onnx.load import Source, load_model
+from mpc.compiler.onnx.metadata import ModelMeta, read_meta
+from mpc.compiler.onnx.walk import Shapes, import_model, input_types
 from mpc.compiler.operators.missing import with_marks
-from mpc.compiler.passes import run_passes
-from mpc.compiler.plan import Plan, PlanOutput
-from mpc.compiler.rules import Lowered, lower
 from mpc.errors import InputError, ModelError
+from mpc.plan.plan import Plan, PlanOutput
 from mpc.wires import BATCH
 
 DEFAULT_RANGE = (-32.0, 32.0)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from mpc import field as fp
-from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle
 from mpc.encoding import digest, view_field
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError
 from mpc.gates.base import Evaluation, Gate, Opening, mask_name
-from mpc.masks import shared_masks
+from mpc.plan.masking import shared_masks
+from mpc.plan.plan import Plan
+from mpc.plan.schedule import Schedule, Step, schedule
 from mpc.prg import Seed
-from mpc.schedule import Schedule, Step, schedule
 from mpc.shares import BitShare, Lane, Masked, Share
 from mpc.transcript import Transcript
 from mpc.wires import Masking, Wire

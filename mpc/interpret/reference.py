@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mpc.compiler.plan import Plan
 from mpc.errors import PlanError
 from mpc.gates.base import Wires
+from mpc.plan.plan import Plan
 from mpc.wires import Wire
 
 Coins = Callable[[str, tuple[int, ...]], np.ndarray]

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpc import field as fp
-from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import decode_field, encode_field
 from mpc.gates.base import mask_name
 from mpc.gates.input import Input
 from mpc.interpret.dealer import Dealt, SessionMasks, deal
 from mpc.interpret.party import PartyRun, SessionWires
+from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane
 from mpc.wires import Masking, Wire

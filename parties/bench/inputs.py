@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
-from mpc.compiler.plan import Plan, PlanInput
 from mpc.errors import InputError
-from parties.feeds import is_fixed
+from mpc.plan.plan import Plan, PlanInput
+from parties.client.feeds import is_fixed
 
 _GOLDEN = 0.6180339887498949
 Say = Callable[[str], None]

@@ -12,9 +12,9 @@ import numpy as np
 
 from parties.bench.machine import peak_memory, reset_peak_memory
 from parties.bench.plaintext import Baseline
-from parties.client import Cluster, Session
-from parties.coordinator import RunReport
-from parties.pids import running
+from parties.client.cluster import Cluster, Session
+from parties.client.coordinated import RunReport
+from parties.local.processes import running
 
 Feeds = Mapping[str, np.ndarray]
 Say = Callable[[str], None]

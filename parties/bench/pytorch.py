@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from mpc.compiler.onnx_load import load_model
+from mpc.compiler.onnx.load import load_model
 from mpc.errors import ModelError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import mpc
 from mpc.errors import MpcError, MpcWarning, UsageError
 from mpc.text import shown
 from parties.cli.display import Display
-from parties.private_memory import keep_private
+from parties.process.private_memory import keep_private
 
 _COMMANDS = {
     "up": ("parties.cli.local", "up", "Start a local cluster: a provider and N parties, real processes."),

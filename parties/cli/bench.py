@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from mpc.compiler.onnx_import import input_names
-from mpc.compiler.onnx_load import Loaded, load_model
+from mpc.compiler.onnx.load import Loaded, load_model
+from mpc.compiler.onnx.walk import input_names
+from parties.agreed.roles import assign
 from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
 from parties.bench.machine import available_cores, describe_machine
@@ -21,10 +22,9 @@ from parties.cli.compiling import compile_for_data
 from parties.cli.display import JSON_VERSION, Display, seconds, size
 from parties.cli.inputs import load_inputs
 from parties.cli.options import JSON, RANGE, SECURITY, SHAPE, WEIGHTS, parse_ranges, parse_shapes, require_passive
-from parties.client import Cluster
-from parties.layout import COORDINATOR
-from parties.relay import Link
-from parties.roles import assign
+from parties.client.cluster import Cluster
+from parties.local.layout import COORDINATOR
+from parties.local.relay import Link
 
 _SECONDS = {
     "plaintext_s": "plaintext, onnxruntime, 1 thread",

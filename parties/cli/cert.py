@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from mpc.errors import UsageError
-from parties.certificates import LEAF_DAYS, issue, make_ca, revoke
 from parties.cli.display import Display
-from parties.trust import DEVELOPMENT_CA
+from parties.trust.chains import DEVELOPMENT_CA
+from parties.trust.identity import LEAF_DAYS, issue, make_ca, revoke
 
 _PATH = click.Path(path_type=Path, file_okay=False)
 

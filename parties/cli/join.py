@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from mpc.errors import UsageError
+from parties.agreed.ticket import LARGEST
 from parties.cli.display import Display
 from parties.cli.inputs import load_inputs
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
-from parties.client import Cluster
-from parties.ticket import LARGEST
-from parties.warming import warm
+from parties.client.cluster import Cluster
+from parties.local.warming import warm
 
 
 @click.command()

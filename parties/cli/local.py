@@ -17,8 +17,8 @@ from rich.table import Table
 from mpc.errors import ConfigError, PeerError
 from parties.cli.display import Display, seconds
 from parties.cli.options import FOLDER, JSON, SECURITY, require_passive
-from parties.launcher import MemberStatus, start, status, stop
-from parties.layout import LocalLayout
+from parties.local.launcher import MemberStatus, start, status, stop
+from parties.local.layout import LocalLayout
 
 _POLL = 0.5
 

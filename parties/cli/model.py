@@ -11,16 +11,18 @@ from typing import Any
 import click
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lower import Roles
-from mpc.compiler.onnx_import import input_names
-from mpc.compiler.onnx_load import Loaded, load_model
+from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.onnx.load import Loaded, load_model
+from mpc.compiler.onnx.walk import input_names
 from mpc.compiler.operators import supported
-from mpc.compiler.plan import Plan
-from mpc.cost import Cost, gate_cost, plan_cost
 from mpc.errors import PlanError
 from mpc.gates.input import Input
+from mpc.plan.cost import Cost, gate_cost, plan_cost
+from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
 from mpc.transcript import DIGEST_BYTES
+from parties.agreed.roles import SECRET, known_weights, parse_roles
+from parties.agreed.ticket import Ticket
 from parties.cli.compiling import noted
 from parties.cli.display import Display, size
 from parties.cli.inputs import load_inputs
@@ -37,11 +39,9 @@ from parties.cli.options import (
     parse_shapes,
     require_folder,
 )
-from parties.config import write_atomic
-from parties.feeds import split
-from parties.layout import COORDINATOR
-from parties.roles import SECRET, known_weights, parse_roles
-from parties.ticket import Ticket
+from parties.client.feeds import split
+from parties.config.models import write_atomic
+from parties.local.layout import COORDINATOR
 
 _CLIENT = click.option(
     "--client",

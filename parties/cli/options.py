@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from mpc.compiler.declared import parse_range
-from mpc.compiler.graph import Range
+from mpc.compiler.graph.graph import Range
+from mpc.compiler.onnx.declared import parse_range
 from mpc.errors import ConfigError, UsageError
-from parties.roles import PUBLIC, SECRET
+from parties.agreed.roles import PUBLIC, SECRET
 
 FOLDER = click.option(
     "--dir",

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from mpc.compiler.plan import Plan
 from mpc.errors import UsageError
+from mpc.plan.plan import Plan
+from parties.agreed.roles import SECRET, known_weights
 from parties.cli.display import Display
 from parties.cli.options import require_folder
-from parties.config import write_atomic
-from parties.feeds import owner_of, received
-from parties.roles import SECRET, known_weights
+from parties.client.feeds import owner_of, received
+from parties.config.models import write_atomic
 
 _SHOWN_ROWS = 10
 

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from mpc.compiler.compile import Compiled
-from mpc.compiler.onnx_import import input_types
-from mpc.compiler.onnx_load import Loaded, load_model
+from mpc.compiler.onnx.load import Loaded, load_model
+from mpc.compiler.onnx.walk import input_types
 from mpc.errors import PolicyError, UsageError
-from parties.certificates import Identity
+from parties.agreed.roles import SECRET, others, parse_roles
 from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.display import Display, seconds, size
 from parties.cli.inputs import load_inputs
@@ -35,12 +35,12 @@ from parties.cli.options import (
     require_passive,
 )
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
-from parties.client import Cluster, Session
-from parties.config import ClusterConfig, load, write_atomic
-from parties.feeds import agree_on_batch, check_own, owned, received
-from parties.layout import COORDINATOR
-from parties.roles import SECRET, others, parse_roles
-from parties.warming import warm
+from parties.client.cluster import Cluster, Session
+from parties.client.feeds import agree_on_batch, check_own, owned, received
+from parties.config.models import ClusterConfig, load, write_atomic
+from parties.local.layout import COORDINATOR
+from parties.local.warming import warm
+from parties.trust.identity import Identity
 
 
 @click.command()

@@ -11,12 +11,12 @@ import click
 from rich.table import Table
 
 from mpc.errors import ConfigError, MpcError, UsageError
-from parties.calls import PartyClient, gather
-from parties.certificates import Identity
 from parties.cli.display import Display, seconds
 from parties.cli.options import CLUSTER, FOLDER, JSON
-from parties.config import ClusterConfig, Endpoint, PartyConfig, Peer, load
+from parties.client.channels import PartyClient, gather
+from parties.config.models import ClusterConfig, Endpoint, PartyConfig, Peer, load
 from parties.pb import party_pb2
+from parties.trust.identity import Identity
 
 _SHOWN = 16
 _SHORTEST = 8

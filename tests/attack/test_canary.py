@@ -16,13 +16,13 @@ import structlog
 from prometheus_client import generate_latest
 
 from mpc import fixedpoint
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import MpcError
 from mpc.prg import Seed
 from parties import telemetry
+from parties.party.session import Session
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import Frame, Payload
-from parties.session import Session
 from parties.telemetry import Counters
 from tests.support.parties import OWNER, RECIPIENT, SEPARATE, InProcess, Script, data
 

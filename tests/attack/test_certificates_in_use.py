@@ -10,13 +10,13 @@ import grpc
 import pytest
 
 from mpc.errors import ConfigError, PeerError
-from parties import certificates
-from parties.certificates import Identity
-from parties.config import Endpoint
+from parties.config.models import Endpoint
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
-from parties.probe import probe
-from parties.server import serve
-from parties.transport import connect, from_rpc
+from parties.trust import identity as certificates
+from parties.trust.identity import Identity
+from parties.wire.probe import probe
+from parties.wire.server import serve
+from parties.wire.transport import connect, from_rpc
 from tests.support.effort import patient
 from tests.support.parties import COORDINATOR, InProcess, free_ports
 

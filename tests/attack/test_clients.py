@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpc.compiler.lower import Roles
-from mpc.cost import plan_cost
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import (
     ConfigError,
     EncodingError,
@@ -28,11 +27,12 @@ from mpc.gates.base import Gate
 from mpc.gates.linear import Combine, Total
 from mpc.gates.moves import Reshape, Take
 from mpc.gates.truncate import Truncate
+from mpc.plan.cost import plan_cost
 from mpc.wires import BATCH as B
 from mpc.wires import Masking
-from parties.config import Limits, PolicyConfig
-from parties.ledger import RunState
-from parties.limits import plan_memory, run_memory
+from parties.agreed.memory import plan_memory, run_memory
+from parties.config.models import Limits, PolicyConfig
+from parties.party.ledger.sessions import RunState
 from parties.pb import party_pb2
 from tests.support.parties import (
     COORDINATOR,

@@ -13,9 +13,9 @@ import pytest
 
 from mpc.errors import IntegrityError, MpcError, PeerError
 from mpc.fixedpoint import decode, encode
-from parties.coordinator import CoordinatedSession
+from parties.client.coordinated import CoordinatedSession
+from parties.party.services import PartyService
 from parties.pb import party_pb2
-from parties.services import PartyService
 from tests.support.parties import InProcess, data, tiny_answer
 
 pytestmark = pytest.mark.timeout(60)

@@ -22,7 +22,6 @@ from google.protobuf.message import Message
 from prometheus_client import generate_latest
 
 from mpc import field as fp
-from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId, CorrectionsDigest
 from mpc.encoding import canonical, decode_field, digest, view_field
 from mpc.errors import PlanError
@@ -31,14 +30,15 @@ from mpc.interpret import party as party_module
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, SessionMasks
 from mpc.interpret.party import PartyRun, SessionWires
+from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane
 from mpc.transcript import Transcript
 from parties import entropy
+from parties.agreed.ticket import Ticket
 from parties.pb import party_pb2, provider_pb2
-from parties.provider import ProviderService
-from parties.ticket import Ticket
-from parties.transport import caller
+from parties.provider.service import ProviderService
+from parties.wire.transport import caller
 from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, RECIPIENT, InProcess, data
 
 VICTIM = 1  # who is corrected in run 1

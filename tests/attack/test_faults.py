@@ -12,12 +12,15 @@ import pytest
 
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError
 from mpc.fixedpoint import encode
-from parties import certificates, ledger, ordering, stock
-from parties.config import Limits
-from parties.frames import Chunk
+from parties.client import stocks as ordering
+from parties.config.models import Limits
+from parties.party.ledger import sessions as ledger
+from parties.party.stock import shelf as stock
 from parties.pb import provider_pb2
 from parties.pb.party_pb2 import Frame, Payload
-from parties.provider import ProviderService
+from parties.provider.service import ProviderService
+from parties.trust import identity as certificates
+from parties.wire.frames import Chunk
 from tests.support.effort import patient
 from tests.support.parties import OWNER, RECIPIENT, InProcess, Script, data, deadlines, eventually
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import MpcError
-from parties.config import Limits
+from parties.config.models import Limits
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
-from parties.transport import from_rpc
+from parties.wire.transport import from_rpc
 from tests.support.effort import examples, patient
 from tests.support.parties import COORDINATOR, EVERYONE, MODEL_OWNER, OWNER, RECIPIENT, InProcess, Script, deadlines
 

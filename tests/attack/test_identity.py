@@ -10,16 +10,16 @@ import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import ConfigError, MpcError, PolicyError
-from parties import certificates
-from parties.certificates import Identity
-from parties.config import Endpoint, PartyConfig, PolicyConfig, TlsConfig
+from parties.config.models import Endpoint, PartyConfig, PolicyConfig, TlsConfig
+from parties.party.policy import Policy
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2
-from parties.policy import Policy
-from parties.server import serve
-from parties.transport import connect, from_rpc
-from parties.trust import DEVELOPMENT_CA
+from parties.trust import identity as certificates
+from parties.trust.chains import DEVELOPMENT_CA
+from parties.trust.identity import Identity
+from parties.wire.server import serve
+from parties.wire.transport import connect, from_rpc
 from tests.support.authority import Issuer
 from tests.support.parties import COORDINATOR, InProcess, free_ports
 
@@ -91,7 +91,7 @@ def test_security_35_callers_with_two_names(cluster: Foreign, name: str, names: 
 
 def test_security_35_a_revoked_caller(cluster: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the next call on, over the connection that it has already."""
-    monkeypatch.setattr("parties.revocation._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("parties.trust.revocation._LOOK_AGAIN", 0.0)
     channel = cluster.channel("mallory", "party-0")
     stub = party_pb2_grpc.PartyStub(channel)
     stub.Describe(party_pb2.DescribeRequest(), timeout=SECONDS)

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parties import launcher
-from parties.client import Cluster
-from parties.config import PartyConfig, PolicyConfig, dump_toml, load
-from parties.layout import LocalLayout
-from parties.pids import running
+from parties.client.cluster import Cluster
+from parties.config.models import PartyConfig, PolicyConfig, dump_toml, load
+from parties.local import launcher
+from parties.local.layout import LocalLayout
+from parties.local.processes import running
 from tests.support.effort import patient
 from tests.support.parties import data, tiny_answer, tiny_model
 from tests.support.parties_commands import ROOT, environment

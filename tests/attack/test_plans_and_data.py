@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import DEFAULT_RANGE
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import InputError, ModelError
-from parties.certificates import issue, make_ca
 from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.display import Display
 from parties.cli.run import _whose
-from parties.config import ClusterConfig, load
-from parties.layout import LocalLayout
+from parties.config.models import ClusterConfig, load
+from parties.local.layout import LocalLayout
+from parties.trust.identity import issue, make_ca
 from tests.compiler.test_calibrate import deep
 from tests.support.parties import tiny_model
 

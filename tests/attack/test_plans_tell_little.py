@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.ranges import widened
+from mpc.compiler.lowering.intervals import widened
 from tests.support.graphs import ml_model, node, save_model
 
 Weights = dict[str, np.ndarray]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from parties import launcher
-from parties.layout import LocalLayout
-from parties.pids import birth_of, running
+from parties.local import launcher
+from parties.local.layout import LocalLayout
+from parties.local.processes import birth_of, running
 from tests.support.parties_commands import ROOT, environment, mpc
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl and /proc are Linux's")
@@ -28,8 +28,8 @@ DAEMON = (
     """
 import sys
 from pathlib import Path
-from parties import daemon
-from parties.config import PartyConfig, ProviderConfig, load
+from parties.process import life as daemon
+from parties.config.models import PartyConfig, ProviderConfig, load
 def serve(*_):
 """
     + "".join(f"    {line}\n" for line in REPORT.strip().splitlines())
@@ -85,7 +85,7 @@ def test_security_37_daemons_and_commands_leave_no_core_dump_and_cannot_be_looke
 
 @LINUX
 def test_security_37_an_abort_writes_nothing(tmp_path: Path) -> None:
-    script = "import os\nfrom parties.private_memory import keep_private\nkeep_private()\nos.abort()"
+    script = "import os\nfrom parties.process.private_memory import keep_private\nkeep_private()\nos.abort()"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=tmp_path,
@@ -101,8 +101,8 @@ def test_security_37_an_abort_writes_nothing(tmp_path: Path) -> None:
 
 LOOK = """
 import ctypes, os
-from parties.pids import birth_of
-from parties.private_memory import keep_private
+from parties.local.processes import birth_of
+from parties.process.private_memory import keep_private
 
 def become_nobody():
     os.setgroups([])

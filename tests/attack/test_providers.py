@@ -13,7 +13,6 @@ import pytest
 
 from mpc import prg, tables
 from mpc.compiler.compile import compile_model
-from mpc.compiler.plan import Plan
 from mpc.errors import (
     EntropyError,
     HandshakeError,
@@ -24,15 +23,16 @@ from mpc.errors import (
     PolicyError,
     SessionError,
 )
+from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
-from parties import certificates
-from parties.config import Limits
-from parties.daemon import _Life
-from parties.frames import Chunk
+from parties.agreed.terms import Terms
+from parties.config.models import Limits
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.pb.provider_pb2 import DealPart
-from parties.provider import ProviderService
-from parties.terms import Terms
+from parties.process.life import _Life
+from parties.provider.service import ProviderService
+from parties.trust import identity as certificates
+from parties.wire.frames import Chunk
 from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, PATIENCE, InProcess
 
 pytestmark = pytest.mark.timeout(60)

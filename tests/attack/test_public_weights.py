@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mpc import field as fp
-from mpc.compiler.plan import Plan
 from mpc.encoding import encode_field
 from mpc.errors import (
     DeadlineError,
@@ -25,15 +24,17 @@ from mpc.errors import (
 )
 from mpc.field import P
 from mpc.interpret.party import public_digest
+from mpc.plan.plan import Plan
 from mpc.wires import Masking
-from parties import ordering, participant
-from parties.calls import PartyClient, Reply
-from parties.config import Limits
-from parties.coordinator import CoordinatedSession
+from parties.agreed.roles import known_weights
+from parties.agreed.terms import Terms
+from parties.agreed.ticket import Ticket
+from parties.client import participant
+from parties.client import stocks as ordering
+from parties.client.channels import PartyClient, Reply
+from parties.client.coordinated import CoordinatedSession
+from parties.config.models import Limits
 from parties.pb import party_pb2, provider_pb2
-from parties.roles import known_weights
-from parties.terms import Terms
-from parties.ticket import Ticket
 from tests.support.effort import patient
 from tests.support.parties import (
     COORDINATOR,

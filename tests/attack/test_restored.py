@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from mpc import field as fp
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.encoding import decode_field
 from mpc.errors import ConfigError, IntegrityError, MpcError, SessionError
-from parties.coordinator import CoordinatedSession
-from parties.entered import place_of
-from parties.ordering import Stock
-from parties.participant import Participant
+from parties.client.coordinated import CoordinatedSession
+from parties.client.entered import place_of
+from parties.client.participant import Participant
+from parties.client.stocks import Stock
+from parties.party.services import PartyService
 from parties.pb import party_pb2
-from parties.services import PartyService
 from tests.support.parties import MODEL_OWNER, OWNER, InProcess, Script, data, deadlines
 from tests.support.stocks import deal, open_stock
 

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mpc.compiler.lower import Roles
-from mpc.compiler.plan import Plan
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import ConfigError, InputError, MpcError, PlanError, PolicyError, SessionError
+from mpc.plan.plan import Plan
 from parties import entropy
-from parties.client import Cluster
-from parties.config import Limits, PolicyConfig
-from parties.limits import parsed_memory
+from parties.agreed.memory import parsed_memory
+from parties.agreed.terms import Terms
+from parties.client.cluster import Cluster
+from parties.config.models import Limits, PolicyConfig
 from parties.pb import party_pb2, provider_pb2
-from parties.server import CALLERS, Desk
-from parties.terms import Terms
-from parties.transport import from_rpc
+from parties.wire.server import CALLERS, Desk
+from parties.wire.transport import from_rpc
 from tests.parties.test_side_by_side import at_once
 from tests.support.parties import (
     COORDINATOR,

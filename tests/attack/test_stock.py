@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import (
     ConfigError,
     HandshakeError,
@@ -22,14 +22,15 @@ from mpc.errors import (
     ReuseError,
     SessionError,
 )
-from parties import entropy, ordering
-from parties.client import Session
-from parties.config import PolicyConfig
-from parties.ledger import RunState
-from parties.ordering import Stock
+from parties import entropy
+from parties.agreed.terms import Terms
+from parties.client import stocks as ordering
+from parties.client.cluster import Session
+from parties.client.stocks import Stock
+from parties.config.models import PolicyConfig
+from parties.party.ledger.sessions import RunState
+from parties.party.stock.shelf import FOLDER, FORMAT, MOST_RUNS
 from parties.pb import party_pb2, provider_pb2
-from parties.stock import FOLDER, FORMAT, MOST_RUNS
-from parties.terms import Terms
 from tests.support.parties import (
     COORDINATOR,
     MODEL_OWNER,

@@ -18,16 +18,18 @@ import pytest
 
 from mpc import errors
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.plan import Plan
 from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
-from parties import issued, ledger, lock, pem
-from parties.certificates import Identity, issue, make_ca, private_folder
-from parties.config import PartyConfig, TlsConfig, load
-from parties.entered import EnteredRuns
-from parties.ledger import Ledger
+from mpc.plan.plan import Plan
+from parties.client.entered import EnteredRuns
+from parties.config.models import PartyConfig, TlsConfig, load
+from parties.party.ledger import sessions as ledger
+from parties.party.ledger.sessions import Ledger
 from parties.pb import party_pb2
-from parties.revocation import Revocations
-from parties.server import _discreet
+from parties.process import lock
+from parties.trust import issued, pem
+from parties.trust.identity import Identity, issue, make_ca, private_folder
+from parties.trust.revocation import Revocations
+from parties.wire.server import _discreet
 from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, SEPARATE, InProcess, Script, data, tiny_model
 
 pytestmark = pytest.mark.timeout(90)

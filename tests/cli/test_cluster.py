@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from mpc.errors import PeerError, SessionError
-from parties import Cluster, launcher
-from parties.config import ClusterConfig, PartyConfig, dump_toml, load
-from parties.layout import LocalLayout
-from parties.pids import birth_of, running
+from parties import Cluster
+from parties.config.models import ClusterConfig, PartyConfig, dump_toml, load
+from parties.local import launcher
+from parties.local.layout import LocalLayout
+from parties.local.processes import birth_of, running
 from tests.support.effort import patient
 from tests.support.parties import data, deadlines, eventually, tiny_answer, tiny_model
 from tests.support.parties_commands import LONG, mpc, start

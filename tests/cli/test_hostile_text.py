@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from mpc.compiler.compile import compile_model
 from mpc.errors import MpcError
 from mpc.text import is_plain
+from parties.agreed.terms import Terms
+from parties.agreed.ticket import Ticket
 from parties.cli.display import Display
 from parties.telemetry import configure, logger
-from parties.terms import Terms
-from parties.ticket import Ticket
 from tests.support.parties import tiny_model
 from tests.support.parties_commands import mpc_here as mpc
 

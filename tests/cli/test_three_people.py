@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mpc.errors import UsageError
-from parties import launcher
-from parties.layout import LocalLayout
-from parties.roles import parse_roles
+from parties.agreed.roles import parse_roles
+from parties.local import launcher
+from parties.local.layout import LocalLayout
 from tests.support.parties import data, eventually
 from tests.support.parties_commands import LONG, ROOT, mpc, mpc_here, start
 from tests.support.people import shared_answers, shared_model

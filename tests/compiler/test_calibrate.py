@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.calibrate import MARGIN, bounded_by, ranges_around
 from mpc.compiler.compile import compile_model
-from mpc.compiler.evaluate import evaluate
-from mpc.compiler.onnx_import import import_model
-from mpc.compiler.onnx_load import load_model
-from mpc.compiler.passes import run_passes
+from mpc.compiler.graph.calibrate import MARGIN, bounded_by, ranges_around
+from mpc.compiler.graph.evaluate import evaluate
+from mpc.compiler.graph.passes import run_passes
+from mpc.compiler.onnx.load import load_model
+from mpc.compiler.onnx.walk import import_model
 from mpc.errors import InputError, ModelError
 from tests.compiler.test_torch_networks import MODELS, RANGE, VECTORS, _feeds
 from tests.support.graphs import node, save_model

@@ -14,12 +14,12 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mpc.compiler.calibrate import ranges_around, suited_ranges
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lower import Roles
-from mpc.compiler.plan import Plan
-from mpc.cost import plan_cost
+from mpc.compiler.graph.calibrate import ranges_around, suited_ranges
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import InputError, PlanError
+from mpc.plan.cost import plan_cost
+from mpc.plan.plan import Plan
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import Display
 from tests.support.graphs import node, save_model

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.declared import parse_range
+from mpc.compiler.onnx.declared import parse_range
 from tests.support.estimators import Case, converted
 from tests.support.graphs import node, save_model
 from tests.support.models import assert_agrees, encrypted, plaintext

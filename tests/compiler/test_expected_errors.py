@@ -10,11 +10,11 @@ from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
 
-from mpc.compiler import lower
-from mpc.compiler.calibrate import ranges_around
 from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.graph.calibrate import ranges_around
+from mpc.compiler.lowering import builder as lower
 from mpc.compiler.operators import trees
-from parties.feeds import coarse_columns
+from parties.client.feeds import coarse_columns
 from tests.support.models import plaintext
 from tests.support.tables import computed, payments, save
 

@@ -18,8 +18,8 @@ from sklearn.preprocessing import KBinsDiscretizer, OrdinalEncoder, StandardScal
 from sklearn.svm import SVC
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.plan import Plan
 from mpc.errors import ModelError, MpcError, PlanError
+from mpc.plan.plan import Plan
 from tests.support.effort import FULL
 from tests.support.estimators import CANCER, NAMED, WHOLE, WINE, Case, columns, converted
 from tests.support.graphs import ml_model, node, save_model

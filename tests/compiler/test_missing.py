@@ -21,11 +21,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.plan import Missing, Plan
-from mpc.compiler.verify import verify
-from mpc.cost import plan_cost
 from mpc.errors import InputError, PlanError
-from parties.feeds import check_feeds, to_integers
+from mpc.plan.cost import plan_cost
+from mpc.plan.plan import Missing, Plan
+from mpc.plan.verify import verify
+from parties.client.feeds import check_feeds, to_integers
 from tests.support import estimators  # noqa: F401 - mends the converter of histograms
 from tests.support.graphs import ml_model, node, save_model
 from tests.support.models import assert_agrees, encrypted, plaintext

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.onnx_import import attributes, import_model
-from mpc.compiler.onnx_load import load_model
-from mpc.compiler.passes import run_passes
-from mpc.cost import plan_cost
+from mpc.compiler.graph.passes import run_passes
+from mpc.compiler.onnx.load import load_model
+from mpc.compiler.onnx.walk import attributes, import_model
+from mpc.plan.cost import plan_cost
 from tests.support.graphs import node, save_model
 from tests.support.models import assert_agrees
 

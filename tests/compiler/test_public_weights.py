@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from mpc import field as fp
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lower import Roles
-from mpc.cost import gate_cost, plan_cost
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import ModelError
 from mpc.interpret import reference
+from mpc.plan.cost import gate_cost, plan_cost
 from mpc.transcript import DIGEST_BYTES
 from mpc.wires import Masking
-from parties.roles import PUBLIC, SECRET, assign, known_weights
+from parties.agreed.roles import PUBLIC, SECRET, assign, known_weights
 from tests.support.case import edgy
 from tests.support.effort import examples
 from tests.support.graphs import node, save_model

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.declared import parse_range
-from mpc.compiler.onnx_load import Source
+from mpc.compiler.onnx.declared import parse_range
+from mpc.compiler.onnx.load import Source
 from mpc.errors import ModelError, UsageError
 from tests.support.graphs import node, save_model
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.onnx_load import load_model
-from mpc.compiler.onnx_repair import repair
+from mpc.compiler.onnx.load import load_model
+from mpc.compiler.onnx.repair import repair
 from mpc.errors import ModelError
 from tests.support.models import assert_agrees
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.evaluate import evaluate
-from mpc.compiler.onnx_import import import_model
-from mpc.compiler.onnx_load import load_model
+from mpc.compiler.graph.evaluate import evaluate
+from mpc.compiler.onnx.load import load_model
+from mpc.compiler.onnx.walk import import_model
 from mpc.errors import ModelError
 from tests.support.graphs import node, save_model
 from tests.support.models import plaintext

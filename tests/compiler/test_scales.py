@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.plan import Plan
-from mpc.compiler.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
-from mpc.compiler.verify import MAX_SCALE_BITS
-from mpc.cost import plan_cost
+from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.errors import PlanError
+from mpc.plan.cost import plan_cost
+from mpc.plan.plan import Plan
+from mpc.plan.verify import MAX_SCALE_BITS
 from tests.support.graphs import node, save_model
 from tests.support.mobile import NETWORKS, Builder, images, save
 from tests.support.models import assert_agrees, encrypted, plaintext

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler import onnx_load
 from mpc.compiler.compile import compile_model
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.onnx import load as onnx_load
 from mpc.errors import ModelError
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import Display

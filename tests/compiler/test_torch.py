@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mpc.compiler.onnx_load import load_model
+from mpc.compiler.onnx.load import load_model
 from tests.support.models import assert_agrees
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "torch"

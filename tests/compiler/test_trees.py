@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.cost import plan_cost
 from mpc.errors import ModelError
+from mpc.plan.cost import plan_cost
 from tests.support.estimators import (
     CANCER,
     DIABETES,

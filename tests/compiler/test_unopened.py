@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpc.compiler.unopened import leave_unopened
-from mpc.compiler.verify import verify
-from mpc.cost import plan_cost
+from mpc.compiler.lowering.unopened import leave_unopened
 from mpc.gates.linear import Combine, Total
 from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.truncate import Truncate
+from mpc.plan.cost import plan_cost
+from mpc.plan.verify import verify
 from mpc.wires import Masking
 from tests.support.plans import Builder, Plan, wire, with_parts
 from tests.support.worlds import Trial

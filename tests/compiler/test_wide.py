@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.graph import Range
+from mpc.compiler.graph.graph import Range
 from mpc.errors import ModelError
 from tests.support.graphs import node
 from tests.support.models import encrypted

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc import field as fp
-from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
 from mpc.gates import GATES
 from mpc.gates.base import Correlation, Gate, Opening, mask_name
@@ -25,6 +24,7 @@ from mpc.interpret import reference
 from mpc.interpret.dealer import deal
 from mpc.interpret.party import PartyRun
 from mpc.interpret.world import World
+from mpc.plan.plan import Plan
 from mpc.shares import Lane
 from tests.support.case import Case
 from tests.support.cases import CASES, maximum_case

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mpc import field as fp
-from mpc.compiler.plan import Plan, PlanOutput
 from mpc.correlations import Bundle, BundleId
 from mpc.errors import EncodingError, LocalProtocolError, PlanError, ReuseError
 from mpc.gates.base import Correlation, Evaluation, Gate, Opening, Wires, drawn_mask
@@ -23,6 +22,7 @@ from mpc.gates.truncate import Truncate
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, Dealt, SessionMasks, deal
 from mpc.interpret.party import Party, PartyRun, SessionWires
+from mpc.plan.plan import Plan, PlanOutput
 from mpc.prg import Seed, expand_field
 from mpc.shares import BitShare, Lane, Share
 from mpc.windows import Windows

@@ -9,7 +9,6 @@ import pytest
 
 from mpc import field as fp
 from mpc import tables
-from mpc.compiler.plan import Plan
 from mpc.field import P
 from mpc.gates.base import Gate, Opening
 from mpc.gates.convolution import Convolution
@@ -22,6 +21,7 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.plan.plan import Plan
 from mpc.windows import Windows
 from mpc.wires import Masking, Wire
 from tests.support.plans import Builder, wire

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mpc.compiler.plan import Plan
 from mpc.errors import EncodingError, PeerError
 from mpc.field import P
 from mpc.gates.base import Opening
-from mpc.schedule import schedule
+from mpc.plan.plan import Plan
+from mpc.plan.schedule import schedule
 from tests.support.effort import FULL
 from tests.support.vectors import every_gate
 from tests.support.worlds import make_world

@@ -11,11 +11,11 @@ import grpc
 import pytest
 
 from mpc.errors import MpcError, PeerError
-from parties.config import Deadlines
-from parties.frames import Chunk
+from parties.config.models import Deadlines
 from parties.pb import provider_pb2
 from parties.pb.provider_pb2 import DealPart
-from parties.provider import ProviderService
+from parties.provider.service import ProviderService
+from parties.wire.frames import Chunk
 from tests.support.effort import SLOWNESS
 from tests.support.parties import RECIPIENT, InProcess, eventually
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import MpcError
-from parties import feeds
-from parties.client import Session
-from parties.participant import Participant
+from parties.client import feeds
+from parties.client.cluster import Session
+from parties.client.participant import Participant
 from tests.support.parties import PATIENCE, InProcess, data, eventually, tiny_answer
 
 ROWS = 7

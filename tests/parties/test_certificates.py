@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mpc.errors import ConfigError, IntegrityError
-from parties.certificates import Identity, issue, make_ca, sign, verify
-from parties.config import TlsConfig
-from parties.trust import Trust
+from parties.config.models import TlsConfig
+from parties.trust.chains import Trust
+from parties.trust.identity import Identity, issue, make_ca, sign, verify
 
 DAY = 86400
 

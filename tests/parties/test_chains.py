@@ -12,11 +12,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mpc.errors import ConfigError, IntegrityError
 from mpc.fixedpoint import decode, encode
-from parties import certificates, pem
-from parties.certificates import Identity, issue, make_ca, revoke, sign, verify
-from parties.config import ClusterConfig, TlsConfig, load
-from parties.revocation import Revocations
-from parties.trust import DEVELOPMENT_CA, Trust, is_loopback
+from parties.config.models import ClusterConfig, TlsConfig, load
+from parties.trust import identity as certificates
+from parties.trust import pem
+from parties.trust.chains import DEVELOPMENT_CA, Trust, is_loopback
+from parties.trust.identity import Identity, issue, make_ca, revoke, sign, verify
+from parties.trust.revocation import Revocations
 from tests.support.authority import Issuer
 from tests.support.parties import InProcess, data, tiny_answer
 from tests.support.parties_commands import mpc_here as mpc

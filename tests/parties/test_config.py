@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from mpc.errors import ConfigError
-from parties import config
-from parties.config import ClusterConfig, Endpoint, PartyConfig, PolicyConfig, ProviderConfig, dump_toml, load
+from parties.config import models as config
+from parties.config.models import ClusterConfig, Endpoint, PartyConfig, PolicyConfig, ProviderConfig, dump_toml, load
 
 PARTY = """\
 name = "alice"

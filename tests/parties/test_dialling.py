@@ -18,12 +18,13 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.errors import IntegrityError, PeerError
-from parties import certificates, pem
-from parties.certificates import Identity
-from parties.config import Endpoint
-from parties.dialling import diagnose, look
-from parties.server import serve
-from parties.transport import answered_in_time, connect, from_rpc, patience
+from parties.config.models import Endpoint
+from parties.trust import identity as certificates
+from parties.trust import pem
+from parties.trust.identity import Identity
+from parties.wire.dialling import diagnose, look
+from parties.wire.server import serve
+from parties.wire.transport import answered_in_time, connect, from_rpc, patience
 from tests.support.authority import Issuer
 from tests.support.parties import free_ports
 
@@ -161,7 +162,7 @@ def test_security_35_a_server_that_comes_between_look_and_call(root: Issuer, cli
 
 def test_security_35_a_revoked_server(root: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the next call on, over the connection that there is."""
-    monkeypatch.setattr("parties.revocation._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("parties.trust.revocation._LOOK_AGAIN", 0.0)
     crl = tmp_path / "crl.pem"
     crl.write_bytes(root.revoked([]))
     client = Identity.load(root.leaf("client", tmp_path / "client").model_copy(update={"crl": crl}))
@@ -182,7 +183,7 @@ def test_security_35_a_revoked_intermediate_in_use(
 
     in_file: the intermediate stands in everybody's CA file too, and nobody shows it.
     """
-    monkeypatch.setattr("parties.revocation._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("parties.trust.revocation._LOOK_AGAIN", 0.0)
     middle = root.intermediate()
     lists = {name: tmp_path / f"{name}.crl" for name in ("old", "party-0", "client")}
 
@@ -234,7 +235,7 @@ def test_one_look_for_many_calls(
         time.sleep(0.1)
         return look(*arguments)
 
-    monkeypatch.setattr("parties.channels.look", counted)
+    monkeypatch.setattr("parties.wire.channels.look", counted)
     server = Identity.load(root.leaf("party-0", tmp_path / "server"))
     with serving(server) as address, closing(connect(client, "party-0", address)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -243,7 +244,7 @@ def test_one_look_for_many_calls(
         begun = [stub.Check.future(health_pb2.HealthCheckRequest(), timeout=SECONDS) for _ in range(3)]
         assert [one.result().status for one in begun] == [1, 1, 1]
         assert looks == ["party-0"]
-        monkeypatch.setattr("parties.channels._FRESH", 0.0)
+        monkeypatch.setattr("parties.wire.channels._FRESH", 0.0)
         check(channel)
         assert len(looks) == 2
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import ConfigError, IntegrityError
-from parties.entered import EnteredRuns
+from parties.client.entered import EnteredRuns
 
 ONE, OTHER = b"1" * 32, b"2" * 32
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import os, pathlib, signal, sys
 from mpc.errors import IntegrityError
-from parties.entered import EnteredRuns
+from parties.client.entered import EnteredRuns
 runs, won = EnteredRuns(pathlib.Path(sys.argv[1])), []
 for run in range(int(sys.argv[2])):
     try:

@@ -7,9 +7,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parties.frames import Chunk, Piece, decode_frame, decode_part, encode_frame, encode_part
 from parties.pb.party_pb2 import Abort, Frame, Hello, Payload
 from parties.pb.provider_pb2 import DealEnd, DealHeader, DealPart
+from parties.wire.frames import Chunk, Piece, decode_frame, decode_part, encode_frame, encode_part
 from tests.support.effort import examples
 
 numbers = st.one_of(st.sampled_from([0, 1, 127, 128, 16383, 16384, (1 << 32) - 1]), st.integers(0, (1 << 32) - 1))

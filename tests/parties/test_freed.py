@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import structlog
 
-import parties.session
+import parties.party.session
 from mpc.errors import MpcError, SessionError
-from parties.client import Cluster, Session
+from parties.client.cluster import Cluster, Session
 from parties.pb import party_pb2
 from tests.support.parties import InProcess, data, eventually, tiny_answer
 
@@ -117,7 +117,7 @@ def test_a_session_that_fails_in_a_run(cluster: InProcess, client: Cluster, monk
     def broken(*_: object) -> None:
         raise ValueError("a mistake of this test's")
 
-    monkeypatch.setattr(parties.session.Session, "before_reveal", broken)
+    monkeypatch.setattr(parties.party.session.Session, "before_reveal", broken)
     with pytest.raises(MpcError, match="internal error"):
         session.run(None, {"x": data(1)})
     del session

@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from parties import heap
-from parties.client import Cluster
-from parties.heap import container_memory, keep_memory
-from parties.pids import running
+from parties.client.cluster import Cluster
+from parties.local.processes import running
+from parties.process import heap
+from parties.process.heap import container_memory, keep_memory
 
 GIB, MIB = 1 << 30, 1 << 20
 

@@ -17,11 +17,12 @@ import onnxruntime
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.cost import plan_cost
+from mpc.plan.cost import plan_cost
 from mpc.transcript import DIGEST_BYTES
-from parties import Cluster, Session, launcher
-from parties.config import Endpoint, PartyConfig, Peer, dump_toml, load
-from parties.layout import LocalLayout
+from parties import Cluster, Session
+from parties.config.models import Endpoint, PartyConfig, Peer, dump_toml, load
+from parties.local import launcher
+from parties.local.layout import LocalLayout
 from tests.support.effort import FULL
 from tests.support.parties import data, tiny_answer, tiny_model
 from tests.support.parties_commands import mpc

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import ConfigError, UsageError
-from parties import launcher
-from parties.certificates import Identity
-from parties.config import ClusterConfig, PartyConfig, ProviderConfig, load
-from parties.launcher import spread, start, status, stop
-from parties.layout import LocalLayout, Member, _pick_ports
-from parties.pids import birth_of, children, running
-from parties.policy import Policy
+from parties.config.models import ClusterConfig, PartyConfig, ProviderConfig, load
+from parties.local import launcher
+from parties.local.launcher import spread, start, status, stop
+from parties.local.layout import LocalLayout, Member, _pick_ports
+from parties.local.processes import birth_of, children, running
+from parties.party.policy import Policy
+from parties.trust.identity import Identity
 from tests.support.effort import patient
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parents[2]
 STUB = """
 import os, signal, sys, time
 from pathlib import Path
-from parties import launcher
+from parties.local import launcher
 data_dir, behaviour = Path(sys.argv[1]), sys.argv[2]
 if "stubborn" in behaviour:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -312,8 +312,8 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 from test_launcher import stub
-from parties.launcher import start
-from parties.layout import LocalLayout
+from parties.local.launcher import start
+from parties.local.layout import LocalLayout
 start(LocalLayout.open(Path(sys.argv[3])), detach=sys.argv[4] == "detach", command=stub(party_0="stubborn"))
 print("up", flush=True)
 if sys.argv[4] != "detach":

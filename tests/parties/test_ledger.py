@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import ConfigError, LocalProtocolError, MpcError, ReuseError, SessionError
-from parties import ledger as module
-from parties.ledger import TRANSITIONS, Ledger, RunState, SessionState
+from parties.party.ledger import sessions as module
+from parties.party.ledger.sessions import TRANSITIONS, Ledger, RunState, SessionState
 
 REPOSITORY = Path(__file__).parents[2]
 PLAN = bytes(range(32))
@@ -207,7 +207,7 @@ def test_a_second_daemon_is_refused(ledger: Ledger, tmp_path: Path) -> None:
 CRASH = """
 import os, sys
 from pathlib import Path
-from parties.ledger import Ledger
+from parties.party.ledger.sessions import Ledger
 session = bytes.fromhex(sys.argv[2])
 ledger = Ledger.open(Path(sys.argv[1]))
 ledger.open_session(session, bytes(32), "analyst")

@@ -14,7 +14,6 @@ import pytest
 
 from mpc import tables
 from mpc.compiler.compile import compile_model
-from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId
 from mpc.errors import PlanError
 from mpc.gates.base import Gate
@@ -30,12 +29,13 @@ from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
 from mpc.interpret.party import PartyRun, SessionWires
+from mpc.plan.plan import Plan
 from mpc.shares import Lane, Masked, Share
 from mpc.windows import Windows
 from mpc.wires import Masking
-from parties.config import Limits
-from parties.feeds import split
-from parties.limits import parsed_memory, plan_memory, run_memory
+from parties.agreed.memory import parsed_memory, plan_memory, run_memory
+from parties.client.feeds import split
+from parties.config.models import Limits
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import make_world, seed
 

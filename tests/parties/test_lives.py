@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import MpcError, PolicyError, SessionError
-from parties.client import Cluster
-from parties.config import Limits, dump_toml
+from parties.client.cluster import Cluster
+from parties.config.models import Limits, dump_toml
 from parties.pb import party_pb2
 from tests.parties.test_side_by_side import at_once
 from tests.support.effort import patient

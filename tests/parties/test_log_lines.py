@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import PolicyError, SessionError
 from parties import telemetry
-from parties.config import PolicyConfig
+from parties.config.models import PolicyConfig
 from parties.pb import party_pb2
 from parties.ration import Ration
 from tests.support.parties import COORDINATOR, OWNER, SEPARATE, InProcess

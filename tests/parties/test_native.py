@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from parties.native import records
+from parties.process.native import records
 from parties.ration import Ration
 
 LINES = [
@@ -69,12 +69,12 @@ SERVER = """
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from parties import native
+from parties.process import native
 native.trace_handshakes()
 from parties import telemetry
-from parties.certificates import Identity
-from parties.config import Endpoint, TlsConfig
-from parties.server import serve
+from parties.trust.identity import Identity
+from parties.config.models import Endpoint, TlsConfig
+from parties.wire.server import serve
 stack = ExitStack()
 telemetry.configure("party-0", "info", native.capture(stack))
 folder = Path(sys.argv[1])
@@ -90,7 +90,7 @@ server.stop(0)
 @pytest.mark.timeout(60)
 def test_a_process_writes_json_only(tmp_path: Path) -> None:
     """Garbage, a caller without a certificate and a port scan: each with its address, in JSON, and no more than so."""
-    from parties.certificates import issue, make_ca
+    from parties.trust.identity import issue, make_ca
     from tests.support.parties import free_ports
 
     make_ca(tmp_path / "ca", "test-ca")

@@ -12,8 +12,9 @@ import onnxruntime
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.cost import plan_cost
-from parties import Cluster, launcher
+from mpc.plan.cost import plan_cost
+from parties import Cluster
+from parties.local import launcher
 from tests.support.models import encrypted, plaintext
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.plan import Plan
 from mpc.errors import (
     DeadlineError,
     InputError,
@@ -28,15 +27,18 @@ from mpc.errors import (
     SessionError,
     UsageError,
 )
-from parties import Cluster, Guest, MpcWarning, Session, feeds, launcher
-from parties.config import ClusterConfig, Deadlines, PartyConfig, dump_toml, load
-from parties.layout import LocalLayout
-from parties.participant import Participant
+from mpc.plan.plan import Plan
+from parties import Cluster, Guest, MpcWarning, Session
+from parties.agreed.roles import assign
+from parties.agreed.terms import Terms
+from parties.agreed.ticket import Ticket
+from parties.client import feeds
+from parties.client.participant import Participant
+from parties.config.models import ClusterConfig, Deadlines, PartyConfig, dump_toml, load
+from parties.local import launcher
+from parties.local.layout import LocalLayout
+from parties.party.services import PartyService
 from parties.pb import party_pb2
-from parties.roles import assign
-from parties.services import PartyService
-from parties.terms import Terms
-from parties.ticket import Ticket
 from tests.support.effort import examples
 from tests.support.graphs import node, save_model
 from tests.support.parties import OWNER, RECIPIENT, InProcess, data, deadlines
@@ -241,7 +243,7 @@ def test_a_guest_who_took_its_masks_and_lost_them(people: People, monkeypatch: p
     with people.session() as session:
         run = Together(alice=lambda: session.run(None, batch=3))
         lost = people.bob.join(session.ticket)
-        monkeypatch.setattr("parties.participant._mask", lambda *_: (_ for _ in ()).throw(KeyError("crash")))
+        monkeypatch.setattr("parties.client.participant._mask", lambda *_: (_ for _ in ()).throw(KeyError("crash")))
         with pytest.raises(KeyError):
             lost.submit(1, {"x1": X1})
         monkeypatch.undo()

@@ -7,8 +7,8 @@ import tomllib
 import pytest
 
 from mpc.errors import PolicyError
-from parties.config import PolicyConfig
-from parties.policy import Policy
+from parties.config.models import PolicyConfig
+from parties.party.policy import Policy
 
 DIGEST = bytes(range(32))
 ALLOWED = PolicyConfig(

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.cost import plan_cost
 from mpc.errors import PlanError, UsageError
+from mpc.plan.cost import plan_cost
 from mpc.prg import SEED_BYTES
 from parties import Cluster
-from parties.ticket import Ticket
+from parties.agreed.ticket import Ticket
 from tests.support.models import plaintext
 from tests.support.parties import data, tiny_model
 from tests.support.parties_commands import mpc

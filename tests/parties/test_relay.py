@@ -10,8 +10,8 @@ import pytest
 
 from mpc.errors import UsageError
 from parties import Cluster
-from parties.config import Endpoint
-from parties.relay import Bucket, Link, Relay, lateness
+from parties.config.models import Endpoint
+from parties.local.relay import Bucket, Link, Relay, lateness
 from tests.support.parties import data, tiny_model
 
 pytestmark = pytest.mark.timeout(120)

@@ -15,7 +15,7 @@ import pytest
 
 from mpc.compiler.arguments import as_array
 from mpc.errors import InputError, MpcError, UsageError
-from parties.client import Cluster, Session
+from parties.client.cluster import Cluster, Session
 from tests.support.graphs import node, save_model
 from tests.support.parties import InProcess, data, tiny_answer, tiny_model
 
@@ -232,7 +232,7 @@ def test_no_argument_ends_in_a_traceback(client: Cluster, session: Session, mode
 def broken(**more: Any) -> None:
     """A cluster that starts nothing: what is wrong is found before, or there is nothing wrong."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("parties.launcher.start", stop)
+        patch.setattr("parties.local.launcher.start", stop)
         try:
             Cluster.local(**{"parties": 2, **more})
         except Nothing:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mpc.errors import InputError, MpcError, SessionError
-from parties.client import Cluster
-from parties.config import Limits
+from parties.client.cluster import Cluster
+from parties.config.models import Limits
 from tests.support.parties import PATIENCE, InProcess, data, tiny_answer
 
 PARTIES = 2

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.errors import InputError, PlanError, SessionError, UsageError
 from mpc.fixedpoint import decode, encode
-from parties.client import Cluster, Session
-from parties.config import Limits
-from parties.coordinator import CoordinatedSession, Parties
-from parties.feeds import BLOCK_ROWS
-from parties.guest import Guest
-from parties.ordering import find, order, stocks
-from parties.stock import FOLDER
-from parties.ticket import Ticket
+from parties.agreed.ticket import Ticket
+from parties.client.cluster import Cluster, Session
+from parties.client.coordinated import CoordinatedSession, Parties
+from parties.client.feeds import BLOCK_ROWS
+from parties.client.guest import Guest
+from parties.client.stocks import find, order, stocks
+from parties.config.models import Limits
+from parties.party.stock.shelf import FOLDER
 from tests.support.parties import InProcess, data, eventually, tiny_answer
 from tests.support.stocks import deal, folder
 

@@ -22,15 +22,18 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.errors import ConfigError
-from parties import daemon, launcher, lock, telemetry, watch
-from parties.certificates import Identity
+from parties import telemetry
 from parties.cli.doctor import examine
-from parties.config import ClusterConfig, Endpoint, ProviderConfig, dump_toml
-from parties.ledger import Ledger
-from parties.provider import ProviderService
+from parties.config.models import ClusterConfig, Endpoint, ProviderConfig, dump_toml
+from parties.local import launcher
+from parties.party.ledger.sessions import Ledger
+from parties.process import life as daemon
+from parties.process import lock, watch
+from parties.process.watch import Watch
+from parties.provider.service import ProviderService
 from parties.telemetry import Counters
-from parties.transport import connect
-from parties.watch import Watch
+from parties.trust.identity import Identity
+from parties.wire.transport import connect
 from tests.support.authority import Issuer
 from tests.support.effort import patient
 from tests.support.parties import COORDINATOR, InProcess, eventually, free_ports

@@ -26,7 +26,7 @@ from mpc.interpret.party import PartyRun
 from mpc.interpret.world import World
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane
-from parties.link import Link, exchange
+from parties.party.link import Link, exchange
 from parties.pb.party_pb2 import Frame, Hello
 from tests.support.effort import FULL, patient
 from tests.support.parties import data, tiny_answer, tiny_model

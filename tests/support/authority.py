@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from parties import pem
-from parties.config import TlsConfig
+from parties.config.models import TlsConfig
+from parties.trust import pem
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 BOTH = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)

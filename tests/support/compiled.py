@@ -1,6 +1,7 @@
 """What numba still compiles after a warm-up: `python -m tests.support.compiled FOLDER`, in a fresh process.
 
-Writes FOLDER/new, a line for each kernel and array type that a run met first: none if `mpc.warmup` met them all.
+Writes FOLDER/new, a line for each kernel and array type that a run met first: none if `mpc.interpret.warmup` met them
+all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numba.core.dispatcher import Dispatcher
 
 from mpc import kernels
 from mpc.fixedpoint import encode
-from mpc.warmup import warm_up
+from mpc.interpret.warmup import warm_up
 from tests.support.case import Case
 from tests.support.cases import CASES
 from tests.support.parties import InProcess, data

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import grpc
 
-from parties.certificates import Identity
-from parties.config import ClusterConfig, load
+from parties.config.models import ClusterConfig, load
 from parties.pb import party_pb2
-from parties.transport import connect
+from parties.trust.identity import Identity
+from parties.wire.transport import connect
 
 MIB = 1 << 20
 PAUSE = 0.25

@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime
 
 from mpc.compiler.compile import Compiled, Ranges, compile_model
-from mpc.cost import plan_cost
 from mpc.interpret import reference
 from mpc.interpret.world import World
-from parties.client import check_feeds, read_output
-from parties.feeds import to_integers
+from mpc.plan.cost import plan_cost
+from parties.client.cluster import check_feeds, read_output
+from parties.client.feeds import to_integers
 from tests.support.worlds import seed
 
 Feeds = dict[str, np.ndarray]

@@ -23,14 +23,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mpc import field as fp
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lower import Roles
+from mpc.compiler.lowering.builder import Roles
 from mpc.encoding import encode_field
 from mpc.errors import MpcError
 from mpc.fixedpoint import encode
 from mpc.prg import Seed, expand_field
-from parties import certificates
-from parties.certificates import Identity
-from parties.config import (
+from parties.agreed.terms import Terms
+from parties.client.coordinated import CoordinatedSession, Parties
+from parties.config.models import (
     ClusterConfig,
     Deadlines,
     Endpoint,
@@ -42,17 +42,17 @@ from parties.config import (
     ProviderPeer,
     TlsConfig,
 )
-from parties.coordinator import CoordinatedSession, Parties
-from parties.ledger import Ledger
-from parties.party import PartyNode
+from parties.party.ledger.sessions import Ledger
+from parties.party.node import PartyNode
+from parties.party.services import PartyDesks, PartyService, PeerService
+from parties.party.session import Session
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
-from parties.provider import ProviderService
-from parties.server import Desk, Server, largest_message, serve
-from parties.services import PartyDesks, PartyService, PeerService
-from parties.session import Session
+from parties.provider.service import ProviderService
 from parties.telemetry import Counters
-from parties.terms import Terms
-from parties.transport import connect, from_rpc
+from parties.trust import identity as certificates
+from parties.trust.identity import Identity
+from parties.wire.server import Desk, Server, largest_message, serve
+from parties.wire.transport import connect, from_rpc
 from tests.support.effort import patient
 
 COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT = "coordinator", "data-owner", "model-owner", "recipient"

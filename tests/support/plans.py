@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, Literal
 
-from mpc.compiler.plan import Plan, PlanInput, PlanOutput
 from mpc.gates import Gate
 from mpc.gates.input import Input
+from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.wires import Masking, Wire
 
 OWNER, RECIPIENT = "owner", "recipient"

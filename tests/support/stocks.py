@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpc.compiler.lower import Roles
-from parties import ordering
-from parties.ordering import Stock
+from mpc.compiler.lowering.builder import Roles
+from parties.agreed.terms import Terms
+from parties.client import stocks as ordering
+from parties.client.stocks import Stock
+from parties.party.stock.shelf import FOLDER
 from parties.pb import party_pb2
-from parties.stock import FOLDER
-from parties.terms import Terms
 from tests.support.parties import COORDINATOR, SEPARATE, InProcess, Script
 
 

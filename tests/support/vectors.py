@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 
 from mpc import tables
-from mpc.compiler.plan import Plan, PlanInput
 from mpc.field import P
 from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
@@ -24,6 +23,7 @@ from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.plan.plan import Plan, PlanInput
 from mpc.windows import Windows
 from mpc.wires import Masking
 from tests.support import crypto

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc import field as fp
-from mpc.compiler.plan import Plan
 from mpc.correlations import Bundle, BundleId, corrected_party
-from mpc.cost import plan_cost
 from mpc.gates.base import Opening
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, SessionMasks
 from mpc.interpret.world import World, WorldRun
+from mpc.plan.cost import plan_cost
+from mpc.plan.plan import Plan
+from mpc.plan.schedule import schedule
 from mpc.prg import Seed
-from mpc.schedule import schedule
 from mpc.wires import Masking
 
 Arrays = dict[str, np.ndarray]

@@ -7,7 +7,6 @@ from fractions import Fraction
 import pytest
 
 from mpc import tables
-from mpc.cost import Cost, gate_cost, plan_cost
 from mpc.gates import Gate
 from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
@@ -20,6 +19,7 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.plan.cost import Cost, gate_cost, plan_cost
 from mpc.transcript import DIGEST_BYTES
 from mpc.windows import Windows
 from mpc.wires import Masking, Wire

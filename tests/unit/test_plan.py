@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mpc.compiler.plan import Plan, PlanInput, PlanOutput
 from mpc.errors import PlanError
 from mpc.gates import GATES
+from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.wires import Wire
 from tests.support import crypto
 from tests.support.effort import examples

@@ -11,7 +11,7 @@ from mpc.gates.maximum import Maximum
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.truncate import Truncate
-from mpc.schedule import schedule
+from mpc.plan.schedule import schedule
 from mpc.wires import Masking, Wire
 from tests.support.effort import examples
 from tests.support.plans import Builder, wire

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.plan import Plan
 from mpc.errors import PlanError
+from mpc.plan.plan import Plan
 from mpc.text import check_distinct, check_name, check_process, is_plain, shown
 from tests.support.parties import tiny_model
 from tests.support.vectors import FOLDER

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from mpc import tables
-from mpc.compiler.plan import Plan, PlanInput, PlanOutput
-from mpc.compiler.verify import verify
 from mpc.errors import PlanError
 from mpc.gates import GATES, Gate
 from mpc.gates.convolution import Convolution
@@ -25,6 +23,8 @@ from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.verify import verify
 from mpc.windows import Windows
 from mpc.wires import Masking, Wire
 from tests.support.plans import OWNER, RECIPIENT, Builder, replace_wires, wire, with_parts

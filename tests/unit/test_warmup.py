@@ -32,7 +32,7 @@ def test_every_kernel_is_compiled_for_every_type_that_runs_give_it(tmp_path: Pat
 @pytest.mark.slow
 def test_a_run_adds_nothing_to_a_fresh_cache(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    run("mpc.warmup", MPC_KERNEL_CACHE=str(cache))
+    run("mpc.interpret.warmup", MPC_KERNEL_CACHE=str(cache))
     compiled = sorted(cache.rglob("*.nbc"))
     assert len(compiled) > 20
     run("tests.support.compiled", tmp_path, MPC_KERNEL_CACHE=str(cache))

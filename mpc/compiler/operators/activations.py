@@ -13,7 +13,7 @@ from mpc.compiler.operators.registry import Settings, handles
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 
 @handles("Relu")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpc.compiler.graph import Shape
+from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.facts import Above, Mean, OverRoot, Square
 
 if TYPE_CHECKING:
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 
 def variance(state: Importer, left: str, right: str, out: str) -> bool:

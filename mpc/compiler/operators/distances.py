@@ -16,7 +16,7 @@ from mpc.compiler.operators.registry import Settings, handles
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 _SQUARED = ("Sub", "ReduceSumSquare")
 _ABSOLUTE = ("Sub", "Abs", "ReduceSum")

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpc.compiler.graph import Shape
+from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.registry import Settings, handles
 from mpc.wires import Dimension
 
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 
 @handles("Einsum")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.compiler.emitter import MOST_TERMS
+from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.operators import deviations
 from mpc.compiler.operators.facts import Beyond, Exp, OnePlusExp, Root, Softplus, Square, Top, Truncated
 from mpc.compiler.operators.registry import Settings, handles
@@ -15,7 +15,7 @@ from mpc.compiler.operators.registry import Settings, handles
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 HALF_STEP = 2.0**-19
 """Two reals are equal if they differ by less; whole numbers are compared exactly."""

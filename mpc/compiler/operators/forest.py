@@ -15,7 +15,7 @@ import numpy as np
 from mpc.compiler.operators.registry import Settings
 
 if TYPE_CHECKING:
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 ONE_HOT = "train on a column of 0 and 1 for each category (scikit-learn's OneHotEncoder), with thresholds between them"
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")

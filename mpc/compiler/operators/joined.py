@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from mpc.compiler.emitter import FIX_BATCH
-from mpc.compiler.graph import Shape
+from mpc.compiler.graph.emitter import FIX_BATCH
+from mpc.compiler.graph.graph import Shape
+from mpc.compiler.onnx.sizes import Rows, Size, many, sizes_of, times
 from mpc.compiler.operators.registry import HANDLERS, Settings
-from mpc.compiler.sizes import Rows, Size, many, sizes_of, times
 from mpc.wires import BATCH
 
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 _ANYWHERE = {
     "Abs", "Cast", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",

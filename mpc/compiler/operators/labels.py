@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.compiler.graph import Shape
+from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP, cut_window
 from mpc.compiler.operators.facts import Place, Truncated
 from mpc.compiler.operators.registry import Settings, handles
@@ -21,7 +21,7 @@ from mpc.text import label_fault, shown
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 ML = "ai.onnx.ml"
 Label = int | str

@@ -13,7 +13,7 @@ from mpc.compiler.operators.scores import above, largest, pair, require_classes,
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 
 def table(state: Importer, x: str) -> tuple[str, int]:

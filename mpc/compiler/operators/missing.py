@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpc.compiler.evaluate import move
-from mpc.compiler.graph import MOVES, Graph, GraphInput, Shape, static
+from mpc.compiler.graph.evaluate import move
+from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Shape, static
 from mpc.fixedpoint import nearest_to_zero
 
 if TYPE_CHECKING:
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 
 def marks_of(state: Importer, x: str) -> tuple[str, np.ndarray] | None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpc.compiler.emitter import EXPORT_TRAINED
+from mpc.compiler.graph.emitter import EXPORT_TRAINED
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.registry import Settings, handles
 
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 _LEAST_NORM = 2.0**-12
 """Norms are taken to be at least that: nothing is divided by zero."""

@@ -12,7 +12,7 @@ from mpc.compiler.operators.registry import Settings, handles
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 Places = list[list[int]]
 """For each window along one axis, the elements that it covers; -1 where it covers padding."""

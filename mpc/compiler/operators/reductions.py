@@ -15,7 +15,7 @@ from mpc.compiler.operators.registry import Settings, handles
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 _MOST_RANKED = 256
 _MOST_PLACES = 128

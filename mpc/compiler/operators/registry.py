@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 Settings = dict[str, Any]
 Handler = Callable[["Importer", "onnx.NodeProto", Settings], None]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpc.compiler.onnx.sizes import Rows
 from mpc.compiler.operators.registry import Settings, handles
-from mpc.compiler.sizes import Rows
 from mpc.wires import BATCH
 
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 _TIE = 1e-6
 """How close to halfway between two elements a place counts as halfway, as onnxruntime has it."""

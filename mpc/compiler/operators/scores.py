@@ -10,7 +10,7 @@ from mpc.compiler.operators.reductions import softmax_of
 from mpc.compiler.operators.registry import Settings
 
 if TYPE_CHECKING:
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 ALL_BITS = 48
 """As many as a comparison has: nothing is rounded off that decides between two classes."""

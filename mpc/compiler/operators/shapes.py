@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.compiler.emitter import EXPORT_TRAINED, FIX_BATCH, INTEGERS
-from mpc.compiler.graph import Shape
+from mpc.compiler.graph.emitter import EXPORT_TRAINED, FIX_BATCH, INTEGERS
+from mpc.compiler.graph.graph import Shape
+from mpc.compiler.onnx.sizes import Rows, Size, many
 from mpc.compiler.operators.elementwise import HALF_STEP
 from mpc.compiler.operators.facts import Truncated
 from mpc.compiler.operators.joined import regroup, seen
 from mpc.compiler.operators.registry import Settings, handles
-from mpc.compiler.sizes import Rows, Size, many
 from mpc.wires import BATCH, Dimension, broadcast
 
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 
 _CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpc.compiler.graph import Shape
+from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP, between, magnitude, negation
 from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
@@ -17,7 +17,7 @@ from mpc.compiler.operators.registry import Settings, handles
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 _LEAST_MAXIMUM = 2.0**-12
 

@@ -23,7 +23,7 @@ from mpc.compiler.operators.scores import above, largest, pair, require_classes,
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 _THRESHOLD_BITS = 36
 """Of a comparison with a threshold: 2^-35 of a feature's range decides, six chunks of a table pay for it."""

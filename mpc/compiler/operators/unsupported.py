@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mpc.compiler.graph import Origin
+from mpc.compiler.graph.graph import Origin
 from mpc.compiler.operators.registry import HANDLERS
 from mpc.errors import ModelError
 

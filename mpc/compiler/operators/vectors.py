@@ -21,7 +21,7 @@ from mpc.compiler.operators.scores import above, largest, pair, require_classes,
 if TYPE_CHECKING:
     import onnx
 
-    from mpc.compiler.onnx_import import Importer
+    from mpc.compiler.onnx.walk import Importer
 
 _KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
 _LONGEST_POWER = 16

@@ -1,0 +1,1 @@
+"""The compiler's own graph of real numbers, and the passes over it."""

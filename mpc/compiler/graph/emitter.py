@@ -1,0 +1,379 @@
+"""Building a graph: one method an operator, which knows the shape of its result.
+
+Importers of models write with it.  Whatever does not fit is refused in the name of the node
+that is being imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mpc.compiler.graph.graph import MOVES, Node, Origin, Shape
+from mpc.windows import Windows
+from mpc.wires import BATCH, Dimension, broadcast
+
+FIX_BATCH = "fix the batch size: --shape INPUT=1,..., in Python shapes={...}, or export the model with it"
+EXPORT_TRAINED = (
+    "export the model for inference (in torch model.eval() before torch.onnx.export), and without that output"
+)
+MAX_ELEMENTS = 1 << 26
+MAX_INDICES = 1 << 20
+MOST_TERMS = 64
+"""Operands of one gate that adds up."""
+INTEGERS = {
+    f"{sign}int{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    for bits in (8, 16, 32, 64)
+    for sign in ("", "u")
+}
+"""The least and the largest number of each integer type."""
+_MOST_JOINED = 1024
+_KEEP_INTEGERS = MOVES | {"relu", "maximum", "multiply", "total", "round", "fit"}
+
+
+class Emitter:
+    """The nodes of a graph so far, and what is known of every value.
+
+    Args:
+        shapes: of every value that depends on an input.
+        integral: those that hold integers.
+        origin: the node of the model that is being imported.
+    """
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, Shape] = {}
+        self.integral: set[str] = set()
+        self.nodes: list[Node] = []
+        self.origin = Origin("", "")
+        self._fresh = 0
+        self._reserved: set[str] = set()
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Names that the model has: `fresh` gives none of them."""
+        self._reserved.update(names)
+
+    def fresh(self) -> str:
+        """A name that no value has, whatever the model calls its values and nodes."""
+        while True:
+            self._fresh += 1
+            name = f"{self.origin.node}/{self._fresh}"
+            if name not in self._reserved:
+                return name
+
+    def emit(self, op: str, reads: tuple[str, ...], writes: str | None, shape: Shape, **attributes: Any) -> str:
+        """Add a node; returns the name it writes."""
+        if prod(d for d in shape if isinstance(d, int)) > MAX_ELEMENTS:
+            raise self.origin.refuse(
+                f"its result of shape {shape} is too large",
+                remedy=(
+                    f"split it: {MAX_ELEMENTS:,} elements a row are possible; export the model for "
+                    "smaller inputs, or with fewer channels or features"
+                ),
+            )
+        if any(size == 0 for size in shape):
+            raise self.origin.refuse(
+                f"its result of shape {shape} is empty",
+                remedy=(
+                    "leave it out of the model, or choose sizes, a slice or a kernel that leave one element or more"
+                ),
+            )
+        if writes is None:
+            writes = self.fresh()
+        self.shapes[writes] = shape
+        if op in _KEEP_INTEGERS and attributes.get("divisor", 1) == 1 and self.integral.issuperset(reads):
+            self.integral.add(writes)
+        self.nodes.append(Node(op, reads, writes, shape, self.origin, attributes))
+        return writes
+
+    def joint(self, *names: str) -> Shape:
+        """The shape that these values broadcast to."""
+        shapes = [self.shapes[name] for name in names]
+        shape = broadcast(*shapes)
+        if shape is None:
+            raise self.origin.refuse(
+                f"its operands' shapes {', '.join(map(str, shapes))} do not broadcast",
+                remedy=(
+                    "give its operands shapes whose sizes are equal or 1 (Unsqueeze, Reshape or "
+                    "Transpose before it); where an input leaves a size open, --shape NAME=SIZES fixes "
+                    "it"
+                ),
+            )
+        return shape
+
+    def axis(self, axis: int, shape: Shape) -> int:
+        """An axis counted from the front; a refusal if there is no such axis."""
+        if not -len(shape) <= axis < len(shape):
+            raise self.origin.refuse(
+                f"axis {axis} of a value of shape {shape}",
+                attribute="axis",
+                remedy=f"give an axis from {-len(shape)} to {len(shape) - 1}"
+                if shape
+                else "leave it out: a scalar has no axes",
+            )
+        return axis % len(shape)
+
+    def size(self, shape: Shape, axis: int, what: str) -> int:
+        """The size of an axis that must not be the batch."""
+        size = shape[axis]
+        if not isinstance(size, int):
+            raise self.origin.refuse(
+                f"{what} along the batch, whose rows are independent here",
+                remedy=FIX_BATCH,
+            )
+        return size
+
+    def merged(self, shape: Shape) -> Dimension:
+        """Several axes as one; the batch stays alone."""
+        sizes = [d for d in shape if isinstance(d, int)]
+        if len(sizes) == len(shape):
+            return prod(sizes)
+        if prod(sizes) == 1 and len(shape) - len(sizes) == 1:
+            return BATCH
+        raise self.origin.refuse("it joins the batch with another axis", remedy=FIX_BATCH)
+
+    # -- arithmetic
+
+    def sum(
+        self,
+        reads: Sequence[str],
+        factors: Sequence[float],
+        out: str | None = None,
+        constant: float = 0.0,
+        **known: Any,
+    ) -> str:
+        """sum_i factors[i] reads[i] + constant; factors and constant are public.  Of very many, a sum of sums."""
+        if len(reads) > MOST_TERMS:
+            parts = range(0, len(reads), MOST_TERMS)
+            sums = [self.sum(reads[i : i + MOST_TERMS], factors[i : i + MOST_TERMS]) for i in parts]
+            return self.sum(sums, [1.0] * len(sums), out, constant, **known)
+        name = self.emit(
+            "sum", tuple(reads), out, self.joint(*reads), factors=tuple(factors), constant=constant, **known
+        )
+        if self.integral.issuperset(reads) and all(float(f).is_integer() for f in (*factors, constant)):
+            self.integral.add(name)
+        return name
+
+    def scale(self, x: str, weight: np.ndarray | float, bias: np.ndarray | float = 0.0, out: str | None = None) -> str:
+        """x weight + bias, elementwise, with secret constants that broadcast; an array is a bias even if it is 0."""
+        added = isinstance(bias, np.ndarray) or bias != 0.0
+        weight, bias = np.asarray(weight, dtype=np.float64), np.asarray(bias, dtype=np.float64)
+        self.require_finite(weight, bias)
+        shape = broadcast(self.shapes[x], weight.shape, bias.shape)
+        if shape is None:
+            raise self.origin.refuse(
+                f"constants of shapes {weight.shape}, {bias.shape} beside {self.shapes[x]}",
+                remedy="give the constants shapes that broadcast to the value's: sizes that are equal or 1",
+            )
+        if shape.count(BATCH) != self.shapes[x].count(BATCH):
+            raise self.origin.refuse("a constant that differs from row to row of the batch", remedy=FIX_BATCH)
+        if weight.any():
+            name = self.emit("scale", (x,), out, shape, weight=weight, bias=bias if added else None)
+        else:
+            name = self.emit("constant", (), out, shape, weight=bias)
+        if (x in self.integral or not weight.any()) and not np.any(weight % 1) and not np.any(bias % 1):
+            self.integral.add(name)
+        return name
+
+    def multiply(self, x: str, y: str, out: str | None = None, **known: Any) -> str:
+        return self.emit("multiply", (x, y), out, self.joint(x, y), **known)
+
+    def matmul(self, x: str, y: str, out: str | None = None) -> str:
+        """Of two secrets, with numpy's rules for stacks; both have two axes at least."""
+        left, right = self.shapes[x], self.shapes[y]
+        return self.emit("matmul", (x, y), out, self._product(left, right))
+
+    def affine(
+        self, x: str, weight: np.ndarray, bias: np.ndarray | None = None, out: str | None = None, **known: Any
+    ) -> str:
+        """x weight + bias, a secret weight."""
+        self.require_finite(weight, bias)
+        shape = self.shapes[x]
+        product = self._product(shape, weight.shape)
+        if bias is not None and broadcast(product, bias.shape) != product:
+            raise self.origin.refuse(
+                f"a bias of shape {bias.shape} does not broadcast to {product}",
+                remedy="give it one entry a column of the product, or one for all",
+            )
+        return self.emit("matmul", (x,), out, product, weight=weight, bias=bias, **known)
+
+    def _product(self, left: Shape, right: Shape) -> Shape:
+        stacked = broadcast(left[:-2], right[:-2])
+        if len(right) < 2 or not left or left[-1] != right[-2] or stacked is None:
+            raise self.origin.refuse(
+                f"shapes {left} and {right} do not multiply",
+                remedy=(
+                    "put a Transpose or a Reshape before it: the last size of the left has to be the "
+                    "last but one of the right, as numpy.matmul has it"
+                ),
+            )
+        if left[-1] == BATCH or right[-1] == BATCH:
+            raise self.origin.refuse("a product over the batch, whose rows are independent here", remedy=FIX_BATCH)
+        if len(left) == 1:
+            return right[-1:]
+        return (*stacked, left[-2], right[-1])
+
+    def convolve(
+        self, x: str, weight: np.ndarray, bias: np.ndarray | None, windows: Windows, out: str | None = None
+    ) -> str:
+        """With secret filters (o, c / groups, *kernel)."""
+        self.require_finite(weight, bias)
+        shape = self._convolved(x, weight.shape, windows)
+        return self.emit("conv", (x,), out, shape, weight=weight, bias=bias, windows=windows)
+
+    def convolve_secrets(self, x: str, filters: str, windows: Windows, out: str | None = None) -> str:
+        return self.emit("conv", (x, filters), out, self._convolved(x, self.shapes[filters], windows), windows=windows)
+
+    def _convolved(self, x: str, filters: Shape, windows: Windows) -> Shape:
+        shape = self.shapes[x]
+        sizes = tuple(self.size(shape, axis, "a convolution") for axis in range(2, len(shape)))
+        positions = windows.positions(sizes)
+        if min(positions) < 1:
+            raise self.origin.refuse(
+                f"its kernel {windows.kernel} is larger than its input {shape}",
+                remedy=(
+                    "give a larger input (--shape NAME=SIZES, if the model leaves its size open), more "
+                    "padding, or a smaller kernel"
+                ),
+            )
+        fits = shape[1] == int(filters[1]) * windows.groups and int(filters[0]) % windows.groups == 0
+        if not fits or BATCH in filters:
+            raise self.origin.refuse(
+                f"filters {filters} in {windows.groups} groups do not fit an input {shape}",
+                remedy=(
+                    f"give filters of shape (outputs, {shape[1]} / groups, *kernel), with a number of "
+                    "groups that divides both"
+                ),
+            )
+        return (shape[0], filters[0], *positions)
+
+    def total(self, x: str, axes: Sequence[int], out: str | None = None, divisor: int = 1, **known: Any) -> str:
+        """The sum over axes, which stay with size 1, divided by an integer."""
+        shape = self.shapes[x]
+        if not axes:
+            return self.reshape(x, shape, out)
+        for axis in axes:
+            self.size(shape, axis, "a reduction")
+        kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+        return self.emit("total", (x,), out, kept, axes=tuple(sorted(axes)), divisor=divisor, **known)
+
+    def count(self, x: str, axes: Sequence[int]) -> int:
+        """Elements that a reduction joins."""
+        return prod(self.size(self.shapes[x], axis, "a reduction") for axis in axes)
+
+    def mean(self, x: str, axes: Sequence[int], out: str | None = None, **known: Any) -> str:
+        """The mean over axes, which stay with size 1."""
+        return self.total(x, axes, out, self.count(x, axes), **known)
+
+    # -- moves
+
+    def reshapes(self, x: str, shape: Shape) -> bool:
+        """Are these the same elements for every batch size, the batch's rows in their places?"""
+        before = self.shapes[x]
+        if before.count(BATCH) != shape.count(BATCH) or _elements(before) != _elements(shape):
+            return False
+        return BATCH not in shape or _elements(before[: before.index(BATCH)]) == _elements(shape[: shape.index(BATCH)])
+
+    def reshape(self, x: str, shape: Shape, out: str | None = None) -> str:
+        if not self.reshapes(x, shape):
+            raise self.origin.refuse(
+                f"{self.shapes[x]} does not reshape to {shape} for every batch size", remedy=FIX_BATCH
+            )
+        return self.emit("reshape", (x,), out, shape)
+
+    def transpose(self, x: str, axes: Sequence[int], out: str | None = None) -> str:
+        shape = self.shapes[x]
+        return self.emit("transpose", (x,), out, tuple(shape[a] for a in axes), axes=tuple(axes))
+
+    def take(self, x: str, axis: int, indices: Sequence[int], out: str | None = None) -> str:
+        """Slices along an axis, in this order; -1 is a slice of zeros."""
+        shape = self.shapes[x]
+        self.size(shape, axis, "an index")
+        chosen = tuple(map(int, indices))
+        if len(chosen) > MAX_INDICES:
+            raise self.origin.refuse(
+                f"{len(chosen)} indices along one axis; {MAX_INDICES} are possible",
+                remedy=f"take at most {MAX_INDICES:,} at a time, and join the parts with Concat",
+            )
+        return self.emit("take", (x,), out, (*shape[:axis], len(chosen), *shape[axis + 1 :]), axis=axis, indices=chosen)
+
+    def concat(self, reads: Sequence[str], axis: int, out: str | None = None) -> str:
+        if len(reads) > _MOST_JOINED:
+            parts = range(0, len(reads), _MOST_JOINED)
+            return self.concat([self.concat(reads[i : i + _MOST_JOINED], axis) for i in parts], axis, out)
+        shapes = [self.shapes[name] for name in reads]
+        if len({s[:axis] + s[axis + 1 :] for s in shapes}) != 1 or len({len(s) for s in shapes}) != 1:
+            raise self.origin.refuse(
+                f"shapes {', '.join(map(str, shapes))} do not join along axis {axis}",
+                remedy="give them sizes that differ along that axis only (Reshape, Expand or Slice before it)",
+            )
+        total = sum(self.size(shape, axis, "joining") for shape in shapes)
+        return self.emit("concat", tuple(reads), out, (*shapes[0][:axis], total, *shapes[0][axis + 1 :]), axis=axis)
+
+    def expand(self, x: str, shape: Shape, out: str | None = None) -> str:
+        """x repeated to a shape that it broadcasts to."""
+        own = self.shapes[x]
+        if broadcast(own, shape) != shape:
+            raise self.origin.refuse(
+                f"{own} does not expand to {shape}",
+                remedy=(
+                    "expand to a shape that ends in its own sizes, where a size of 1 may become any "
+                    "other (Unsqueeze or Reshape before it)"
+                ),
+            )
+        if len(own) < len(shape):
+            x = self.reshape(x, (1,) * (len(shape) - len(own)) + own)
+        for axis, (before, after) in enumerate(zip(self.shapes[x], shape, strict=True)):
+            if before != after:
+                x = self.take(x, axis, [0] * self.size(shape, axis, "repeating"))
+        return self.reshape(x, shape, out)
+
+    def last(self, x: str, axes: Sequence[int]) -> tuple[str, tuple[int, ...]]:
+        """(x with these axes moved to the end, the permutation that moves them back)."""
+        rank = len(self.shapes[x])
+        order = [a for a in range(rank) if a not in axes] + list(axes)
+        back = tuple(int(a) for a in np.argsort(order))
+        return (x if order == list(range(rank)) else self.transpose(x, order)), back
+
+    # -- comparisons and functions
+
+    def relu(self, x: str, out: str | None = None) -> str:
+        return self.emit("relu", (x,), out, self.shapes[x])
+
+    def step(self, x: str, level: float = 0.0, out: str | None = None) -> str:
+        """[x >= level], the level public."""
+        return self.reshape(self.steps(x, (level,)), self.shapes[x], out)
+
+    def steps(self, x: str, levels: tuple[float, ...], **known: Any) -> str:
+        """One more axis: [x >= level] for each."""
+        name = self.emit("step", (x,), None, (*self.shapes[x], len(levels)), levels=levels, **known)
+        self.integral.add(name)
+        return name
+
+    def function(self, name: str, x: str, out: str | None = None, **parameters: Any) -> str:
+        known = parameters.pop("known", None)
+        attributes = {"name": name, "parameters": parameters} | ({"known": known} if known else {})
+        return self.emit("function", (x,), out, self.shapes[x], **attributes)
+
+    def maximum(self, x: str, out: str | None = None) -> str:
+        """Over the last axis, which stays with size 1."""
+        shape = self.shapes[x]
+        if self.size(shape, -1, "a maximum") == 1:
+            return self.reshape(x, shape, out)
+        return self.emit("maximum", (x,), out, (*shape[:-1], 1))
+
+    def require_finite(self, *arrays: np.ndarray | None) -> None:
+        if any(array is not None and not np.isfinite(array).all() for array in arrays):
+            raise self.origin.refuse(
+                "a weight is infinite or not a number",
+                remedy=(
+                    "replace it by a finite number (in a mask, -1e4 does for minus infinity), or train "
+                    "the model anew on data without NaN and infinity"
+                ),
+            )
+
+
+def _elements(shape: Shape) -> int:
+    return prod(d for d in shape if isinstance(d, int))

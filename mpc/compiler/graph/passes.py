@@ -1,0 +1,184 @@
+"""Passes over the graph, each small and named; `PASSES` is their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from mpc.compiler.graph.filling import join_filled
+from mpc.compiler.graph.graph import MOVES, Graph, Node, Shape
+from mpc.compiler.graph.merging import merge
+
+
+def drop_empty_moves(graph: Graph) -> Graph:
+    """A reshape to the same shape, or a transposition of nothing, is the value itself."""
+    shapes = {given.name: given.shape for given in graph.inputs} | {n.writes: n.shape for n in graph.nodes}
+    renamed: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        node = _renamed(node, renamed)
+        if node.reads and _is_empty(node, shapes[node.reads[0]]):
+            renamed[node.writes] = node.reads[0]
+        else:
+            kept.append(node)
+    outputs = [replace(out, value=renamed.get(out.value, out.value)) for out in graph.outputs]
+    return Graph(graph.inputs, kept, outputs)
+
+
+def _is_empty(node: Node, before: Shape) -> bool:
+    if node.shape != before:
+        return False
+    axes = node.attributes.get("axes", ())
+    return node.op == "reshape" or (node.op == "transpose" and axes == tuple(range(len(axes))))
+
+
+def _renamed(node: Node, renamed: dict[str, str]) -> Node:
+    return replace(node, reads=tuple(renamed.get(name, name) for name in node.reads))
+
+
+def join_reshapes(graph: Graph) -> Graph:
+    """A reshape of a reshape reads the first one's input."""
+    writers = {node.writes: node for node in graph.nodes}
+    nodes = []
+    for node in graph.nodes:
+        before = writers.get(node.reads[0]) if node.op == "reshape" else None
+        if before is not None and before.op == "reshape":
+            node = replace(node, reads=before.reads)
+        writers[node.writes] = node
+        nodes.append(node)
+    return Graph(graph.inputs, nodes, graph.outputs)
+
+
+def sink_output_reshapes(graph: Graph) -> Graph:
+    """A reshape that only an output reads happens at the recipient."""
+    writers = {node.writes: node for node in graph.nodes}
+    outputs = []
+    for out in graph.outputs:
+        while (node := writers.get(out.value)) is not None and node.op == "reshape":
+            out = replace(out, value=node.reads[0])
+        outputs.append(out)
+    return Graph(graph.inputs, graph.nodes, outputs)
+
+
+def drop_dead_nodes(graph: Graph) -> Graph:
+    """What no output depends on is not computed."""
+    needed = {out.value for out in graph.outputs}
+    kept = []
+    for node in reversed(graph.nodes):
+        if node.writes in needed:
+            kept.append(node)
+            needed.update(node.reads)
+    return Graph(graph.inputs, kept[::-1], graph.outputs)
+
+
+def fold_linear(graph: Graph) -> Graph:
+    """Scalings, batch-norms and biases become part of the linear layer before or after them."""
+    shapes = {given.name: given.shape for given in graph.inputs} | {n.writes: n.shape for n in graph.nodes}
+    nodes, index = list(graph.nodes), 0
+    while index < len(nodes):
+        node = nodes[index]
+        following = Graph(graph.inputs, nodes, graph.outputs).sole_reader(node.writes)
+        merged = merge(node, following, shapes[node.reads[0]]) if following is not None and node.reads else None
+        if merged is None or following is None:
+            index += 1
+            continue
+        nodes[nodes.index(following)] = merged
+        del nodes[index]
+        index = max(0, index - 1)
+    return Graph(graph.inputs, nodes, graph.outputs)
+
+
+def share_steps(graph: Graph) -> Graph:
+    """Equal nodes that read the same are computed once."""
+    seen: dict[object, str] = {}
+    renamed: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        node = _renamed(node, renamed)
+        key = _key(node)
+        if key is not None and key in seen and not graph.is_output(node.writes):
+            renamed[node.writes] = seen[key]
+            continue
+        if key is not None:
+            seen.setdefault(key, node.writes)
+        kept.append(node)
+    return Graph(graph.inputs, kept, graph.outputs)
+
+
+def _key(node: Node) -> object:
+    values: list[object] = [node.op, node.reads, node.shape]
+    for name, value in sorted(node.attributes.items()):
+        if isinstance(value, np.ndarray):
+            return None
+        values.append((name, tuple(sorted(value.items())) if isinstance(value, dict) else value))
+    return tuple(values)
+
+
+def fuse_pooling(graph: Graph) -> Graph:
+    """A ReLU before or behind a maximum, with only moves between them, becomes part of it.
+
+    max(relu(x)) = relu(max(x)) = max(0, x): what is compared anyway decides the sign as well.
+    """
+    for name in [node.writes for node in graph.nodes if node.op == "maximum"]:
+        node = next(node for node in graph.nodes if node.writes == name)
+        found = _chain(graph, node, _behind) or _chain(graph, node, _before)
+        if found is not None:
+            graph = _without(graph, found, node)
+    return graph
+
+
+Neighbour = Callable[[Graph, Node], Node | None]
+
+
+def _behind(graph: Graph, node: Node) -> Node | None:
+    return graph.sole_reader(node.writes)
+
+
+def _before(graph: Graph, node: Node) -> Node | None:
+    writer = next((n for n in graph.nodes if node.reads and n.writes == node.reads[0]), None)
+    return writer if writer is not None and graph.sole_reader(writer.writes) is node else None
+
+
+def _chain(graph: Graph, node: Node, neighbour: Neighbour) -> Node | None:
+    """The ReLU that only moves of one value separate from a maximum."""
+    current = neighbour(graph, node)
+    while current is not None and current.op in MOVES - {"concat"}:
+        current = neighbour(graph, current)
+    return current if current is not None and current.op == "relu" else None
+
+
+def _without(graph: Graph, relu: Node, maximum: Node) -> Graph:
+    renamed = {relu.writes: relu.reads[0]}
+    nodes = []
+    for node in graph.nodes:
+        if node is maximum:
+            node = replace(node, attributes={**node.attributes, "rectify": True})
+        if node is not relu:
+            nodes.append(_renamed(node, renamed))
+    outputs = [replace(out, value=renamed.get(out.value, out.value)) for out in graph.outputs]
+    return Graph(graph.inputs, nodes, outputs)
+
+
+PASSES = (
+    drop_empty_moves,
+    join_reshapes,
+    sink_output_reshapes,
+    drop_dead_nodes,
+    fold_linear,
+    join_filled,
+    drop_empty_moves,
+    share_steps,
+    fuse_pooling,
+    sink_output_reshapes,
+    drop_dead_nodes,
+)
+"""In this order, after shapes and constants (`onnx_import`), before scales and bounds (`lower`)."""
+
+
+def run_passes(graph: Graph) -> Graph:
+    """All of them."""
+    for each in PASSES:
+        graph = each(graph)
+    return graph

@@ -1,0 +1,1 @@
+"""From the graph to gates: scales, proved intervals, and one rule for each operator."""

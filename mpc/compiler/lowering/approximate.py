@@ -1,0 +1,203 @@
+"""Functions of one variable on a proved interval: by one series, clamped, or after normalisation.
+
+Which of them follows from where the argument can lie.  What no series reaches to `TOLERANCE` is
+refused, naming the interval.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from mpc import tables
+from mpc.compiler import functions
+from mpc.compiler.functions import Function, Parameters, Series
+from mpc.compiler.lowering import normalise
+from mpc.compiler.lowering.builder import SMALLER, Lowering, Value
+from mpc.compiler.lowering.intervals import ROUNDING, Interval
+from mpc.compiler.lowering.scales import log2
+from mpc.gates.fourier import Clamp
+
+TOLERANCE = 2e-5
+"""What a series may be off by, beside the largest value of the function; 1 at least."""
+_ACCEPTABLE = 1e-3
+_CLAMP_STEP = 0.01
+_SERIES_BITS = 52
+"""Bound of a series' argument: room for the period's factor and the clamp's margin below 59."""
+_SERIES_SCALE_BITS = 44
+_FLOOR = 2.0**-16
+_SLACK = 2.0**-8
+"""What a sum of positive numbers can be below 0 by the errors of series, beside its largest value."""
+_EXPONENT_REACH = 14.0
+_SMALL_EXPONENT = 3.0
+_ROOT_FRACTION = 20
+_DEEPEST_WHOLE = 24
+"""Bits of a coarse argument, whole numbers say, that has room for fractional bits."""
+
+
+def apply(state: Lowering, x: Value, name: str, parameters: dict[str, float], finest: bool) -> Value:
+    """f(x); `finest` says that it is revealed as it is, and nothing multiplies it."""
+    settings: Parameters = tuple(sorted(parameters.items()))
+    function = functions.FUNCTIONS[name](**parameters)
+    if log2(x.scale) < _ROOT_FRACTION and x.wire.bits <= _DEEPEST_WHOLE:  # whole numbers, say: digits cost nothing
+        spread = 1 << (_ROOT_FRACTION - log2(x.scale))
+        x = state.combine([x], [spread], x.shape, x.scale * spread)
+    low, high = x.coarse
+    bottom = low
+    if name == "reciprocal" and high < 0:
+        opposite = state.combine([x], [-1], x.shape, x.scale)
+        found = apply(state, opposite, name, parameters, finest)
+        return state.combine([found], [-1], x.shape, found.scale)
+    if name == "sqrt" and low < 0 < high:
+        state.note(f"bounds alone do not show that the argument of {name} is not negative; below 0 it counts as 0")
+        x = replace(x, interval=x.interval.within(0.0, math.inf))
+        low = 0.0
+    if low <= function.domain:
+        positive = name == "sqrt" or (name == "power" and parameters["exponent"] > 0)
+        if low >= -max(4 / float(x.scale), _SLACK * high) and high > _FLOOR and not positive:
+            x = _floored(state, x, name)
+        elif not positive or low < -1e-3 * max(1.0, high):
+            raise state.origin.refuse(
+                f"its argument can be {low:.3g}, and it is defined above {function.domain:g} only",
+                remedy=(
+                    "declare a range that keeps it away from there (--range NAME=LOW:HIGH), or keep it "
+                    "away in the model: a Clip or Max before it, with a least value above "
+                    f"{function.domain:g}"
+                ),
+            )
+    if name == "exp" and high > 20:
+        raise state.origin.refuse(
+            f"its argument can reach {high:.3g}, and its result e to that power",
+            remedy=f"{SMALLER}, or put a Clip to at most 20 before it",
+        )
+    if name == "exp" and high > _SMALL_EXPONENT and high - low > 2 * _SMALL_EXPONENT:
+        return _squared(state, x)
+    if name == "exp":
+        function = Function(function.value, low=high - _EXPONENT_REACH)
+    series, inside = _series(x, name, settings, function)
+    scaled = series.whole_error / _unit_of_error(name, function, inside)
+    if scaled > TOLERANCE and normalise.possible(name):
+        inner = functions.FUNCTIONS[name](**parameters)
+
+        def on_octave(u: Value, series: Series, bits: int) -> Value:
+            return evaluate(state, u, inner, series, normalise.INSIDE, bits)
+
+        return normalise.apply(state, x, name, settings, on_octave, bottom)
+    if scaled > _ACCEPTABLE:
+        raise state.origin.refuse(
+            f"its argument lies in {low:.3g}:{high:.3g}, too wide an interval to approximate it on",
+            remedy=f"{SMALLER}, or put a Clip before it",
+        )
+    return evaluate(state, x, function, series, inside, 40 if finest else 34)
+
+
+def _squared(state: Lowering, x: Value) -> Value:
+    """exp(x) = exp(x / 2)^2: a series is as far off everywhere as at its largest value, a square is not."""
+    low, high = x.reals
+    root = state.shorten(apply(state, state.rescaled(x, x.scale * 2), "exp", {}, False), _ROOT_FRACTION)
+    unit = float(root.scale) ** 2
+    square = root.interval.product(root.interval, square=True)
+    slack = 0.01 * math.exp(high)
+    interval = square.within((math.exp(low) - slack) * unit, (math.exp(high) + slack) * unit)
+    return state.add("multiply", x.shape, root.scale**2, interval, x=root.wire.name, y=root.wire.name)
+
+
+def _floored(state: Lowering, x: Value, name: str) -> Value:
+    """An argument that may be 0 where the function is infinite: what is smaller than a floor counts as the floor."""
+    floor = max(_FLOOR, 16 / float(x.scale))
+    state.note(f"the argument of {name} can be 0; what is below {floor:.2g} counts as that")
+    return replace(x, interval=x.interval.within(floor * float(x.scale), math.inf))
+
+
+def _series(x: Value, name: str, settings: Parameters, function: Function) -> tuple[Series, tuple[float, float]]:
+    """The series, and the interval that it holds on: what the argument's and the function's have in common."""
+    low, high = x.coarse
+    margin = 4 / float(x.scale)
+    first, last = max(low - margin, function.low), min(high + margin, function.high)
+    if first <= function.domain:
+        first = min(0.5 * max(low, 0.0) + 1e-9 * last, last / 2)
+    if low >= function.high or high <= function.low:  # constant on all of it: some interval beside, and clamped
+        first, last = (last - 1.0, last) if low >= function.high else (first, first + 1.0)
+    if last - first < 64 / float(x.scale):
+        first, last = first - 32 / float(x.scale), last + 32 / float(x.scale)
+    tolerance = TOLERANCE * _unit_of_error(name, function, (first, last))
+    return functions.fit(name, settings, first, last, tolerance, float(1 / x.scale)), (first, last)
+
+
+def _unit_of_error(name: str, function: Function, inside: tuple[float, float]) -> float:
+    """What an error is measured by: the least value of a power, which scales other values; else the largest, or 1."""
+    sizes = np.abs(function.value(np.linspace(*inside, 257)))
+    if name in ("reciprocal", "rsqrt"):
+        return 4 * float(sizes.min())
+    return 0.1 if name == "exp_negative" else max(1.0, float(sizes.max()))
+
+
+def evaluate(
+    state: Lowering, x: Value, function: Function, series: Series, inside: tuple[float, float], bits: int
+) -> Value:
+    """The series on x, clamped where x reaches outside."""
+    if x.wire.bits > _SERIES_BITS or log2(x.scale) > _SERIES_SCALE_BITS:
+        x = state.shorten(x, min(30, _SERIES_BITS - 1 - x.wire.bits + log2(x.scale)))
+    factor, window = _fit_period(x.scale, series.period)
+    if factor > 1:
+        x = state.combine([x], [factor], x.shape, x.scale * factor)
+    low, high = x.coarse
+    beyond = low < inside[0] == function.low, high > inside[1] == function.high
+    values = function.value(np.linspace(*inside, 257))
+    least, most = float(values.min()) - 4 * series.error, float(values.max()) + 4 * series.error
+    bits = min(bits, 57 - max(0, math.frexp(max(series.reach, 1.0))[1]))
+    largest = max(float(np.abs(series.cosines).max()), float(np.abs(series.sines).max()))
+    half = min(bits // 2, 30 - math.frexp(max(largest, 1.0))[1])
+    bits = min(bits, half + tables.UNIT_BITS)
+    unit = float(1 << bits)
+    slope = float(np.abs(np.diff(values)).max()) * 256 / (inside[1] - inside[0])
+    own = math.hypot(series.error, series.weight * ROUNDING * 2.0**-half)
+    error = math.hypot(own, slope * x.interval.worst_error / float(x.scale))
+    slack = 8 * own
+    return state.add(
+        "fourier",
+        x.shape,
+        Fraction(1 << bits),
+        Interval.between((least - slack) * unit, (most + slack) * unit, x.interval.low.shape, error * unit),
+        x=x.wire.name,
+        window=window,
+        constant=round(series.constant * unit),
+        cosines=_integers(series.cosines, half),
+        sines=_integers(series.sines, half),
+        dealt_bits=bits - half,
+        table=tables.sincos_digest(),
+        clamp=_clamp(x, inside, beyond, function, unit) if any(beyond) else None,
+    )
+
+
+def _integers(values: np.ndarray, bits: int) -> tuple[int, ...]:
+    return tuple(int(v) for v in np.rint(np.ldexp(values, bits)))
+
+
+def _fit_period(scale: Fraction, period: float) -> tuple[int, int]:
+    """(factor, window) with factor period scale = 2^window, which `functions.fit` saw to."""
+    for factor in range(1, 64):
+        window = math.log2(factor * period * float(scale))
+        if abs(window - round(window)) < 1e-9:
+            while round(window) < 24:
+                factor, window = factor * 2, window + 1
+            return factor, round(window)
+    raise ValueError(f"no small multiple of the period {period} is a power of two units")
+
+
+def _clamp(x: Value, inside: tuple[float, float], beyond: tuple[bool, bool], function: Function, unit: float) -> Clamp:
+    """Levels just inside the fitted interval, at the wire's bound where x is never beyond it.
+
+    Comparisons are no finer than they need be.
+    """
+    step = _CLAMP_STEP * (inside[1] - inside[0]) / 20
+    shift = max(0, log2(x.scale * Fraction(step)), x.wire.bits + 2 - 48)
+    margin = 2 << shift
+    limit = (1 << x.wire.bits) - 1
+    low = max(-limit, math.ceil(inside[0] * x.scale) + margin) if beyond[0] else -limit
+    high = min(limit, math.floor(inside[1] * x.scale) - margin) if beyond[1] else limit
+    below, above = (float(function.value(np.array(end))) for end in inside)
+    return Clamp(low=low, high=high, below=round(below * unit), above=round(above * unit), shift=shift)

@@ -1,0 +1,500 @@
+"""From the graph to a plan: wires with scales, proved bounds and masks, and the gates that write them.
+
+`Lowering` keeps what has been emitted and offers the building blocks; `rules` has one rule an
+operator, `approximate` the functions.  A wire's public bound is only the power of two above the
+largest its elements reach.  A graph whose bounds do not fit is refused, naming the node, the
+bound and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from mpc.compiler.graph.graph import Graph, GraphInput, Node, Origin, Range, Shape, static
+from mpc.compiler.lowering.intervals import ROUNDING, Interval, Product, widened
+from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
+from mpc.compiler.lowering.unopened import leave_unopened
+from mpc.gates import GATES
+from mpc.gates.base import Gate
+from mpc.gates.bilinear import Bilinear
+from mpc.plan.masking import shared_masks
+from mpc.plan.plan import Missing, PlanInput, PlanOutput
+from mpc.wires import MAX_BITS, Masking, Wire
+
+FRACTION_BITS = 16
+"""Fractional bits of what leaves a truncation."""
+LEAST_FRACTION_BITS = 12
+COMPARED_BITS = 24
+"""A comparison on up to so many bits opens one byte (four chunks of six)."""
+_INPUT_FRACTION = 28
+_UNIT_FRACTION = 34
+"""The same of an input whose columns have units: in parts of what they can be."""
+_COMPARED_FRACTION = 44
+_LONGEST_COMPARED = 56
+_MARKED_BITS = 2
+"""By which a comparison reaches further where numbers may be missing."""
+_WHOLE_BITS = 54
+"""Of columns of very different size in one unit."""
+_LEAST_UNIT_FRACTION = 16
+_LONGEST_INPUT = 44
+_PRODUCT_BITS = 52
+_FINEST_PRODUCT = 48
+_LOST = 4
+_EVENING_BITS = 26
+_LEAST_EVENING_BITS = 20
+SMALLER = (
+    "declare a smaller input range (--range NAME=LOW:HIGH), or give samples of the input to bound it by "
+    "(--calibrate X.npy, in Python samples={...})"
+)
+LINEAR_BITS = 57
+"""Bound of what a product or sum may reach: room for roundings below 59."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who enters the model, who enters the data, who receives the result: certificate names.
+
+    Args:
+        data_owner: of every input that `owners` does not name.
+        owners: input -> who enters it.
+        recipients: of every output that `readers` does not name.
+        readers: output -> who receives it.
+        public_weights: the model is no secret: all parties and the provider are told its weights.
+    """
+
+    model_owner: str = "coordinator"
+    data_owner: str = "coordinator"
+    recipients: tuple[str, ...] = ("coordinator",)
+    owners: dict[str, str] = field(default_factory=dict, hash=False)
+    readers: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    public_weights: bool = False
+
+    def owner(self, given: str) -> str:
+        """Who enters an input."""
+        return self.owners.get(given, self.data_owner)
+
+    def recipients_of(self, out: str) -> tuple[str, ...]:
+        """Who receives an output."""
+        return self.readers.get(out, self.recipients)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A wire while compiling."""
+
+    wire: Wire
+    interval: Interval
+
+    @property
+    def scale(self) -> Fraction:
+        return self.wire.scale
+
+    @property
+    def shape(self) -> Shape:
+        return self.wire.shape
+
+    @property
+    def reals(self) -> tuple[float, float]:
+        """The interval that covers all elements, in the model's units."""
+        unit = float(self.scale)
+        return self.interval.least / unit, self.interval.most / unit
+
+    @property
+    def coarse(self) -> tuple[float, float]:
+        """`reals`, widened to a coarse grid: what a plan may follow from, where the ends tell of secret weights."""
+        return widened(*self.reals)
+
+
+@dataclass
+class Lowering:
+    """What has been emitted so far.
+
+    Args:
+        values: graph value -> wire.
+        weights: weight wire -> int64 integers, the owner's secret unless the roles say that they are public.
+        origins: gate -> the model's node.
+        inverses: wire of 1 / x -> what it is the product of: 1 / u for x in one octave, and the octave.
+        notes: what the model's owner should know.
+        origin: the node that is being lowered.
+    """
+
+    graph: Graph
+    roles: Roles
+    wires: dict[str, Wire] = field(default_factory=dict)
+    gates: list[Gate] = field(default_factory=list)
+    weights: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    memo: dict[object, Value] = field(default_factory=dict)
+    inverses: dict[str, tuple[Value, Value]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    origin: Origin = Origin("", "input")
+
+    def note(self, text: str) -> None:
+        """Something that the model's owner should know about the node that is being lowered."""
+        self.notes.append(f"node {self.origin.node!r} ({self.origin.operator}): {text}")
+
+    # -- wires and gates
+
+    def bits(self, bound: float, scale: Fraction) -> int:
+        """The proved power of two, with room for a truncation's rounding; a refusal if there is none."""
+        least = 8 + max(0, log2(scale) - FRACTION_BITS)
+        bits = max(least, math.frexp(bound * (1 + 1 / 64) + 2)[1])
+        if bits > MAX_BITS:
+            raise self.origin.refuse(
+                f"its result can reach {bound / float(scale):.3g}, which needs {bits} bits where {MAX_BITS} fit",
+                remedy=f"{SMALLER}, or divide by a constant before it",
+            )
+        return bits
+
+    def wire(
+        self,
+        name: str,
+        shape: Shape,
+        scale: Fraction,
+        interval: Interval,
+        masking: Masking = Masking.DRAWN,
+        holders: tuple[str, ...] = (),
+        least_bits: int = 1,
+    ) -> Value:
+        """Append a wire with its bound."""
+        interval = interval.broadcast_to(static(shape))
+        bits = max(least_bits, self.bits(interval.bound, scale))
+        wire = Wire(name=name, shape=shape, scale=scale, bits=bits, masking=masking, holders=holders)
+        self.wires[name] = wire
+        return Value(wire, interval)
+
+    def gate(self, kind: str, **settings: Any) -> Gate:
+        """Append a gate.
+
+        Raises:
+            ModelError: one of its numbers is beyond what a plan can hold, since values can get so large.
+        """
+        try:
+            self.gates.append(GATES[kind](name=f"{len(self.gates)}.{kind}", **settings))
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise self.origin.refuse(
+                f"what it computes with can get too large for a plan ({kind}: {place})", remedy=SMALLER
+            ) from None
+        self.origins[self.gates[-1].name] = self.origin
+        return self.gates[-1]
+
+    def add(
+        self,
+        kind: str,
+        shape: Shape,
+        scale: Fraction,
+        interval: Interval,
+        least_bits: int = 1,
+        holders: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> Value:
+        """Append a gate and the one wire it writes."""
+        name = f"{len(self.gates)}.{kind}"
+        linear = self.gate(kind, out=name, **settings).is_linear(self.wires)
+        masking = Masking.INHERITED if linear else Masking.DRAWN
+        return self.wire(name, shape, scale, interval, masking, holders, least_bits)
+
+    def stored(self, values: np.ndarray, scale: Fraction) -> str:
+        """A weight wire: the model's owner enters it once a session; its name."""
+        name, owner = f"{len(self.gates)}.input", (self.roles.model_owner,)
+        masking = Masking.PUBLIC if self.roles.public_weights else Masking.DRAWN
+        self.gate("input", out=name, lifetime="session")
+        self.wire(name, values.shape, scale, Interval.exactly(values), masking, owner)
+        self.weights[name] = values
+        return name
+
+    # -- the ends
+
+    def enter_all(self) -> tuple[PlanInput, ...]:
+        """The inputs, each with the marks of its missing numbers."""
+        entered = {given.name: self.enter(given) for given in self.graph.inputs}
+        missing = {
+            given.marks: Missing(wire=entered[given.name].wire, columns=given.columns)
+            for given in self.graph.inputs
+            if given.marks
+        }
+        return tuple(
+            entered[given.name].model_copy(update={"missing": missing.get(given.name)})
+            for given in self.graph.inputs
+            if not given.marks
+        )
+
+    def enter(self, given: GraphInput) -> PlanInput:
+        """The wire of an input, in its units; integers are exact."""
+        shape = static(given.shape)
+        low, high = (np.broadcast_to(end, shape) for end in _entered(given))
+        scale = Fraction(1) if given.whole else self._input_scale(given, low, high)
+        rounding = 0.0 if scale == 1 else ROUNDING
+        interval = Interval(np.rint(low * float(scale)), np.rint(high * float(scale)), np.full(shape, rounding))
+        self.origin = Origin(given.name, "input")
+        value = self.add("input", given.shape, scale, interval, holders=(self.roles.owner(given.marks or given.name),))
+        self.values[given.name] = value
+        units = {name: _as_fractions(end) for name, end in (("offset", given.offset), ("factor", given.factor))}
+        return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range), **units)
+
+    def _input_scale(self, given: GraphInput, low: np.ndarray, high: np.ndarray) -> Fraction:
+        size = np.maximum(np.abs(low), np.abs(high))
+        most = math.frexp(float(size.max()))[1]
+        if self._is_compared(given.name):
+            beyond = _MARKED_BITS if any(other.marks == given.name for other in self.graph.inputs) else 0
+            return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - beyond - most)
+        finest = _UNIT_FRACTION if given.encoded else _INPUT_FRACTION
+        fraction = min(finest, self._balanced_fraction(given.name, size), self._whole_fraction(given))
+        return Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
+
+    def _is_compared(self, name: str) -> bool:
+        """Do only comparisons read an input, perhaps beside the marks of missing numbers?"""
+        marks = {given.name for given in self.graph.inputs if given.marks}
+        found: list[bool] = []
+        for reader in self.graph.readers(name):
+            beside = reader.op == "concat" and marks.intersection(reader.reads)
+            behind = list(self.graph.readers(reader.writes)) if beside else [reader]
+            found.append(bool(behind) and all(each.attributes.get("signs") for each in behind))
+        return bool(found) and all(found)
+
+    def _whole_fraction(self, given: GraphInput) -> int:
+        """Fractional bits that leave an input room to be read in the model's own units, if somebody does that."""
+        least = 0
+        for node in self.graph.readers(given.name):
+            if node.op == "columns":
+                size = np.max(np.abs(node.attributes["bias"])) + np.max(node.attributes["weight"])
+                spread = math.frexp(float(size))[1] - log2(Fraction(float(node.attributes["weight"].min())))
+                least = max(least, spread)
+        return max(_LEAST_UNIT_FRACTION, _WHOLE_BITS - least) if least else _LONGEST_INPUT
+
+    def _balanced_fraction(self, name: str, size: np.ndarray) -> int:
+        """Fractional bits of an input that leave its first layer's weights as many as do them equally good.
+
+        With T bits for both, the roundings |w| 2^-f of the inputs and |x| 2^-(T-f) of the weights are equal.
+        """
+        reader = self.graph.sole_reader(name)
+        if reader is None or reader.op not in ("matmul", "conv", "scale") or "weight" not in reader.attributes:
+            return _INPUT_FRACTION
+        product, weight = product_of(reader), np.abs(reader.attributes["weight"])
+        if reader.op == "scale" and weight.size == 1:
+            return _INPUT_FRACTION
+        ones = np.ones_like(weight)
+        known = max(map(abs, reader.attributes.get("known", (math.inf,))))
+        reach = min(float(product(size, weight).max()), known)
+        gain = math.sqrt(float(product(np.ones_like(size), np.square(weight)).max()))
+        spread = math.sqrt(float(product(np.square(size), ones).max()))
+        room = min(_PRODUCT_BITS - math.log2(max(1.0, reach)), _FINEST_PRODUCT)
+        if spread == 0:  # zeros, of which no digit is lost
+            return _INPUT_FRACTION
+        return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
+
+    def leave(self, index: int) -> tuple[PlanOutput, float]:
+        """What recipients get, and its expected error in the model's units; of labels and whole numbers the part that
+        is expected to differ."""
+        out = self.graph.outputs[index]
+        value, holders = self.values[out.value], self.roles.recipients_of(out.name)
+        wire = self.wires[value.wire.name]
+        writer = next(gate for gate in self.gates if wire.name in gate.writes)
+        if writer.is_linear(self.wires) or writer.kind == "input" or (wire.holders and wire.holders != holders):
+            self.origin = Origin(out.name, "output")
+            wire = self.truncate(value, 0).wire
+        self.wires[wire.name] = wire.model_copy(update={"holders": holders})
+        self._note_lost_digits(out.name, value)
+        error = float(np.minimum(value.interval.error, value.interval.typical).max()) / float(value.scale)
+        if value.scale == 1 and not out.dtype.startswith("float"):
+            error = min(1.0, float(value.interval.worst_error) ** 2)
+        reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys}
+        return PlanOutput(name=out.name, wire=wire.name, **reading), error
+
+    def _note_lost_digits(self, name: str, value: Value) -> None:
+        """Where an output is expected to be off by nearly as much as it is large."""
+        unit, typical = float(value.scale), float(value.interval.typical.max())
+        if value.interval.worst_error > typical / _LOST > 0:
+            self.origin = Origin(name, "output")
+            self.note(f"fixed point leaves hardly a digit of values that are typically {typical / unit:.2g}; {SMALLER}")
+
+    def drop_unread(self) -> None:
+        """Whatever a better way to the same result left behind."""
+        read = {name for name, wire in self.wires.items() if wire.holders}
+        kept: list[Gate] = []
+        for gate in reversed(self.gates):
+            if read.intersection(gate.writes):
+                kept.append(gate)
+                read.update(gate.reads)
+        written = {name for gate in kept for name in gate.writes}
+        self.gates = kept[::-1]
+        self.wires = {name: wire for name, wire in self.wires.items() if name in written}
+
+    def choose_openings(self) -> None:
+        """Of a linear layer what it is made of is opened, or its result; see `unopened`."""
+        writers = {name: gate.name for gate in self.gates for name in gate.writes}
+        self.gates, self.wires = leave_unopened(self.gates, self.wires, self.weights)
+        for gate in self.gates:
+            if gate.name not in self.origins:
+                self.origins[gate.name] = self.origins[writers[gate.reads[0]]]
+
+    def choose_masks(self) -> None:
+        """A product's mask is derived, and costs nothing, unless somebody needs shares of it."""
+        needed = shared_masks(self.gates, self.wires)
+        for gate in self.gates:
+            if isinstance(gate, Bilinear) and not gate.is_linear(self.wires) and gate.out not in needed:
+                self.wires[gate.out] = self.wires[gate.out].model_copy(update={"masking": Masking.DERIVED})
+
+    # -- building blocks
+
+    def truncate(self, x: Value, shift: int) -> Value:
+        """Fewer fractional bits; with 0, only a fresh mask."""
+        scale = x.scale / (1 << shift)
+        return self.add("truncate", x.shape, scale, x.interval.truncated(shift), x=x.wire.name, shift=shift)
+
+    def shorten(self, x: Value, fraction: int = FRACTION_BITS) -> Value:
+        """x with about `fraction` fractional bits, if it has more."""
+        shift = min(log2(x.scale) - fraction, x.wire.bits - 1)
+        if shift <= 0:
+            return x
+        key = ("shorten", x.wire.name, shift)
+        if key not in self.memo:
+            self.memo[key] = self.truncate(*self.evened(x, shift))
+        return self.memo[key]
+
+    def evened(self, x: Value, shift: int) -> tuple[Value, int]:
+        """x times a public integer, and the shift that makes it x / 2^shift at a power of two as its scale.
+
+        Both are as they were if that is one already, or if there is no room for an integer that is precise enough.
+        """
+        more = min(_EVENING_BITS, MAX_BITS - 1 - x.wire.bits)
+        if is_even(x.scale) or more < min(_LEAST_EVENING_BITS, x.wire.bits - shift):
+            return x, shift
+        scale = even(x.scale) * (1 << more)
+        factor = round(scale / x.scale)
+        off = abs(float(factor * x.scale / scale) - 1) * factor
+        interval = x.interval.times(factor)
+        interval = interval.off_by(np.hypot(interval.error, off * x.interval.typical))
+        name, least = x.wire.name, shift + more + 1
+        return self.add("combine", x.shape, scale, interval, least, xs=(name,), factors=(factor,)), shift + more
+
+    def plain(self, x: Value) -> Value:
+        """x itself, unless the odd part of its scale is long: then x at a power of two, which costs a truncation."""
+        if odd_bits(x.scale) <= MOST_ODD_BITS:
+            return x
+        key = ("plain", x.wire.name)
+        if key not in self.memo:
+            room = MAX_BITS - 1 - _LEAST_EVENING_BITS
+            self.memo[key] = self.truncate(*self.evened(self.shorten(x, log2(x.scale) - (x.wire.bits - room)), 0))
+        return self.memo[key]
+
+    def rounding(self, x: Value, extra: int = 0) -> int:
+        """The shift of a gate that compares rounded values on their bits and `extra` more.
+
+        About 16 fractional bits stay; down to 12 where that keeps a comparison to one opened byte.
+        """
+        shift = max(0, log2(x.scale) - FRACTION_BITS)
+        over = x.wire.bits - shift + extra - COMPARED_BITS
+        if 0 < over <= FRACTION_BITS - LEAST_FRACTION_BITS:
+            shift = min(shift + over, max(shift, log2(x.scale) - LEAST_FRACTION_BITS))
+        return max(shift, x.wire.bits + extra - 48)
+
+    def combine(
+        self,
+        xs: list[Value],
+        factors: list[int],
+        shape: Shape,
+        scale: Fraction,
+        constant: int = 0,
+        node: Node | None = None,
+    ) -> Value:
+        """A public linear combination, plus a public constant; `node` may know more of it than intervals do."""
+        total = Interval.between(constant, constant, ())
+        for x, factor in zip(xs, factors, strict=True):
+            total = total.plus(x.interval.times(factor))
+        if node is not None:
+            total = known_interval(total.broadcast_to(static(shape)), scale, node)
+        names = tuple(x.wire.name for x in xs)
+        return self.add("combine", shape, scale, total, xs=names, factors=tuple(factors), constant=constant)
+
+    def move(
+        self, kind: str, x: Value, shape: Shape, how: Callable[[np.ndarray], np.ndarray], **settings: Any
+    ) -> Value:
+        """The elements of x elsewhere; they keep its bound, whatever part of it they are."""
+        interval = x.interval.map(how)
+        return self.add(kind, shape, x.scale, interval, x.wire.bits, x=x.wire.name, **settings)
+
+    def rescaled(self, x: Value, scale: Fraction) -> Value:
+        """The same integers read at another scale: x times a public number, for nothing."""
+        return self.combine([x], [1], x.shape, scale)
+
+    def reshape(self, x: Value, shape: Shape) -> Value:
+        """The same elements in another shape."""
+        return self.move("reshape", x, shape, lambda array: array.reshape(static(shape)))
+
+    def take(self, x: Value, axis: int, indices: tuple[int, ...]) -> Value:
+        """Slices of x along an axis, in this order; -1 is a slice of zeros."""
+        chosen = np.array(indices)
+
+        def how(array: np.ndarray) -> np.ndarray:
+            taken = array.take(chosen, axis=axis)
+            taken[(slice(None),) * axis + (chosen < 0,)] = 0
+            return taken
+
+        shape = (*x.shape[:axis], len(indices), *x.shape[axis + 1 :])
+        return self.move("take", x, shape, how, axis=axis, indices=indices)
+
+
+def fractions(declared: Range) -> dict[str, tuple[Fraction, ...]]:
+    """A declared range as a plan has it."""
+    return {side: _as_fractions(end) for side, end in zip(("low", "high"), declared, strict=True)}
+
+
+def _as_fractions(values: np.ndarray | float | tuple[float, ...]) -> tuple[Fraction, ...]:
+    return tuple(map(Fraction, np.atleast_1d(values).tolist()))
+
+
+def _entered(given: GraphInput) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of what enters in its units; those of a narrow type round, perhaps outwards."""
+    ends = []
+    for end, outer in zip(given.range, (np.minimum, np.maximum), strict=True):
+        exact = np.asarray(end, dtype=np.float64)
+        typed = exact.astype(given.dtype).astype(np.float64) if given.dtype.startswith("float") else exact
+        ends.append((outer(exact, typed) - given.offset) * given.factor)
+    return ends[0], ends[1]
+
+
+def product_of(node: Node) -> Product:
+    """The bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
+    if node.op == "matmul":
+        return np.matmul
+    found: Product = node.attributes["windows"].convolve if node.op == "conv" else np.multiply
+    return found
+
+
+def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
+    """Cut to what the node knows of its values, with room for roundings."""
+    if "usual" in node.attributes:
+        return _usually(_cut(interval, scale, node), interval.error, scale, node)
+    return _cut(interval, scale, node)
+
+
+def _usually(interval: Interval, error: np.ndarray, scale: Fraction, node: Node) -> Interval:
+    """As large as it is on samples: then no error is smaller because values turn out to be."""
+    mean, variance = (
+        np.broadcast_to(part, interval.low.shape) * float(scale) ** power
+        for power, part in enumerate(node.attributes["usual"], 1)
+    )
+    mean = np.clip(mean, interval.low, interval.high)
+    return Interval(interval.low, interval.high, np.broadcast_to(error, mean.shape), mean, variance)
+
+
+def _cut(interval: Interval, scale: Fraction, node: Node) -> Interval:
+    if "known" not in node.attributes:
+        return interval
+    low, high = node.attributes["known"]
+    unit = float(scale)
+    low = low * 0.98 if low > 0 else low * 1.02 - 2.0**-10
+    high = high * 1.02 + 2.0**-10 if high >= 0 else high * 0.98
+    if scale == 1:
+        return interval.within(np.ceil(low), np.floor(high))
+    return interval.within(low * unit, high * unit)

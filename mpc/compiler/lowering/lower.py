@@ -1,0 +1,103 @@
+"""One rule an operator: which gates a graph node becomes, at which scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mpc.compiler.graph.graph import Graph, Node, Origin
+from mpc.compiler.lowering import approximate
+from mpc.compiler.lowering.builder import Lowering, Roles, Value, known_interval
+from mpc.compiler.lowering.rules import comparisons, maps, products
+from mpc.errors import InputError
+from mpc.plan.plan import Plan
+from mpc.plan.verify import verify
+
+Rule = Callable[[Lowering, Node], Value]
+
+
+@dataclass
+class Lowered:
+    """A plan, and what stays with the model's owner.
+
+    Args:
+        weights: int64 integers of each weight wire.
+        origins: the model's node for each gate.
+        errors: output -> expected (RMS) error in the model's units.
+        notes: what the owner should know.
+    """
+
+    plan: Plan
+    weights: dict[str, np.ndarray] = field(repr=False)
+    origins: dict[str, Origin]
+    errors: dict[str, float]
+    notes: list[str]
+
+
+def lower(graph: Graph, roles: Roles) -> Lowered:
+    """The plan of a graph whose inputs all have ranges."""
+    state = Lowering(graph, roles)
+    inputs = state.enter_all()
+    for node in graph.nodes:
+        state.origin = node.origin
+        if node.op in _GROWING:
+            state.values.update({name: state.plain(state.values[name]) for name in node.reads})
+        try:
+            value = _RULES[node.op](state, node)
+        except InputError as error:  # a constant that its scale has no room for
+            raise node.origin.refuse(
+                error.what,
+                remedy=(
+                    "replace it by a number that is nearer to zero and does the same (in a mask, -1e4 "
+                    "does for minus infinity)"
+                ),
+            ) from None
+        state.values[node.writes] = _with_known(value, node)
+    left = [state.leave(index) for index in range(len(graph.outputs))]
+    state.drop_unread()
+    state.choose_openings()
+    state.choose_masks()
+    outputs = tuple(out for out, _ in left)
+    plan = Plan(inputs=inputs, outputs=outputs, wires=tuple(state.wires.values()), gates=tuple(state.gates))
+    verify(plan)
+    errors = {out.name: error for out, error in left}
+    return Lowered(plan, state.weights, state.origins, errors, state.notes)
+
+
+def _with_known(value: Value, node: Node) -> Value:
+    return replace(value, interval=known_interval(value.interval, value.scale, node))
+
+
+def _function(state: Lowering, node: Node) -> Value:
+    x, name = state.values[node.reads[0]], node.attributes["name"]
+    finest = state.graph.is_output(node.writes)
+    return approximate.apply(state, x, name, node.attributes["parameters"], finest)
+
+
+_GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})
+"""What can make the odd part of a scale longer; see `scales`."""
+_RULES: dict[str, Rule] = {
+    "matmul": products.affine,
+    "conv": products.affine,
+    "scale": products.scale,
+    "constant": products.constant,
+    "multiply": products.product,
+    "sum": maps.sum_,
+    "total": maps.total,
+    "weigh": maps.weigh,
+    "reshape": maps.reshape,
+    "transpose": maps.transpose,
+    "concat": maps.concat,
+    "take": maps.take,
+    "columns": maps.columns,
+    "round": maps.round_,
+    "lowest": maps.lowest,
+    "fit": maps.fit,
+    "relu": comparisons.relu,
+    "step": comparisons.step,
+    "maximum": comparisons.maximum,
+    "argmax": comparisons.argmax,
+    "function": _function,
+}

@@ -1,0 +1,1 @@
+"""How each operator of the graph becomes gates."""

@@ -1,0 +1,163 @@
+"""What compares: signs, steps, maxima."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from mpc.compiler.graph.graph import MOVES, Node, static
+from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.lowering.scales import log2
+
+_STEP_FRACTION = 20
+_MOST_CANDIDATES = 16
+_LARGEST_ARGMAX = 128
+_EXACT_BITS = 48
+_PLACE_BITS = 36
+"""Of the comparisons that find a place: what is closer than one unit of so many counts as equal, and the first wins."""
+
+
+def relu(state: Lowering, node: Node) -> Value:
+    x = state.values[node.reads[0]]
+    if _decides_places(state, node):
+        shift = max(0, x.wire.bits - _EXACT_BITS)
+    else:
+        x, shift = _rounded(state, x)
+    interval = x.interval.truncated(shift).rectified()
+    return state.add("relu", node.shape, x.scale / (1 << shift), interval, x=x.wire.name, shift=shift)
+
+
+def _decides_places(state: Lowering, node: Node) -> bool:
+    """Do only searches for a place read it?  Rounding would tell equal values apart."""
+    readers = list(state.graph.readers(node.writes))
+    if not readers or state.graph.is_output(node.writes):
+        return False
+    return all(one.op == "argmax" or (_passes_on(one) and _decides_places(state, one)) for one in readers)
+
+
+def _passes_on(node: Node) -> bool:
+    """Is every element of what it reads what it was, or its opposite?"""
+    if node.op == "scale":
+        return bool((np.abs(node.attributes["weight"]) == 1).all())
+    return node.op in MOVES
+
+
+def _rounded(state: Lowering, x: Value, extra: int = 0) -> tuple[Value, int]:
+    """What is compared, and the shift; see `Lowering.rounding`."""
+    shift = state.rounding(x, extra)
+    return state.evened(x, shift) if shift else (x, 0)
+
+
+def step(state: Lowering, node: Node) -> Value:
+    """Exact while the comparison has room for all bits."""
+    x = state.values[node.reads[0]]
+    limit = (1 << x.wire.bits) - 1
+    levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale))) for level in node.attributes["levels"])
+    spare = 2 if any(levels) else 1
+    fraction = node.attributes.get("fraction", _STEP_FRACTION)
+    shift = max(0, min(log2(x.scale) - fraction, x.wire.bits - 8), x.wire.bits + spare - 48)
+    if "bits" in node.attributes:
+        shift = max(0, x.wire.bits + spare - node.attributes["bits"])
+    interval = _bits(x, node, levels, shift)
+    return state.add("step", node.shape, Fraction(1), interval, x=x.wire.name, levels=levels, shift=shift)
+
+
+def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval:
+    """The results of comparisons.
+
+    Decisions, which a model's answer hangs on, are wrong as often as rounding changes sides.  Other comparisons choose
+    between values that are about equal there (|x|, min, max, a clip), so that does not matter.
+    """
+    shape = static(node.shape)
+    counted = x.scale == 1 and x.interval.worst_error > 0
+    if "bits" not in node.attributes and not counted:
+        return Interval.between(0, 1, shape)
+    blur = float(1 << shift) if shift else 0.0
+    chances: list[np.ndarray] = [x.interval.chance_above(level - 0.5 * counted) for level in levels]
+    wrong = [x.interval.chance_misjudged(level - 0.5 * counted, blur, counted) for level in levels]
+    mean, error = np.stack(chances, axis=-1), np.sqrt(np.stack(wrong, axis=-1))
+    return Interval(np.zeros(shape), np.ones(shape), error, mean, mean * (1 - mean)).broadcast_to(shape)
+
+
+def maximum(state: Lowering, node: Node) -> Value:
+    """All pairs of a few candidates at once; of more, a tournament of such groups."""
+    rectify, x = bool(node.attributes.get("rectify", False)), state.values[node.reads[0]]
+    twin = _twin(state, node, "argmax")
+    if twin is not None and not rectify and int(x.shape[-1]) <= _MOST_CANDIDATES:
+        return _both(state, node, twin)[0]
+    while (groups := -(-int(x.shape[-1]) // _MOST_CANDIDATES)) > 1:
+        x = _grouped(state, x, groups)
+        x = state.reshape(_top(state, x, False), x.shape[:-1])
+    return _top(state, x, rectify)
+
+
+def _grouped(state: Lowering, x: Value, groups: int) -> Value:
+    """(.., n) to (.., groups, size), the last group filled up with its last candidate."""
+    n = int(x.shape[-1])
+    size = -(-n // groups)
+    if n < groups * size:
+        x = state.take(x, len(x.shape) - 1, tuple(min(i, n - 1) for i in range(groups * size)))
+    return state.reshape(x, (*x.shape[:-1], groups, size))
+
+
+def _top(state: Lowering, x: Value, rectify: bool) -> Value:
+    x, shift = _rounded(state, x, 1)
+    top = x.interval.greatest().truncated(shift)
+    value = state.wire(
+        _next(state, "value"), (*x.shape[:-1], 1), x.scale / (1 << shift), top.rectified() if rectify else top
+    )
+    state.gate("maximum", x=x.wire.name, value=value.wire.name, shift=shift, rectify=rectify)
+    return value
+
+
+def argmax(state: Lowering, node: Node) -> Value:
+    x = state.values[node.reads[0]]
+    columns = int(x.shape[-1])
+    if columns > _LARGEST_ARGMAX:
+        raise state.origin.refuse(
+            f"the place of a maximum among {columns} elements; at most {_LARGEST_ARGMAX} are possible",
+            remedy=(f"find the largest of groups of at most {_LARGEST_ARGMAX} first, then of the groups' maxima"),
+        )
+    twin = _twin(state, node, "maximum") if "bits" not in node.attributes else None
+    if twin is not None and columns <= _MOST_CANDIDATES:
+        return _both(state, twin, node)[1]
+    last = node.attributes["last"]
+    shift = max(0, x.wire.bits + 1 - node.attributes.get("bits", _PLACE_BITS))
+    index = state.wire(_next(state, "index"), (*x.shape[:-1], 1), Fraction(1), _places(x, shift))
+    state.gate("maximum", x=x.wire.name, index=index.wire.name, shift=shift, last=last)
+    return index
+
+
+def _next(state: Lowering, what: str) -> str:
+    return f"{len(state.gates)}.maximum.{what}"
+
+
+def _places(x: Value, shift: int) -> Interval:
+    """A place among the elements; it is another one as often as rounding changes which is the largest."""
+    found = Interval.between(0, int(x.shape[-1]) - 1, static((*x.shape[:-1], 1)))
+    return found.off_by(np.sqrt(x.interval.chance_outranked(float(1 << shift) if shift else 0.0)))
+
+
+def _twin(state: Lowering, node: Node, op: str) -> Node | None:
+    """The other kind of maximum of the same value, if one gate can give both."""
+    readers = [n for n in state.graph.readers(node.reads[0]) if n.op == op]
+    fits = [n for n in readers if not any(n.attributes.get(name) for name in ("last", "rectify", "bits"))]
+    return fits[0] if fits and not node.attributes.get("last") else None
+
+
+def _both(state: Lowering, maximum: Node, argmax: Node) -> tuple[Value, Value]:
+    """One gate for the value and the place of a maximum."""
+    key = ("both", maximum.reads[0])
+    if (*key, "value") not in state.memo:
+        x = state.values[maximum.reads[0]]
+        shift, shape = max(0, x.wire.bits + 1 - _PLACE_BITS), (*x.shape[:-1], 1)
+        x, shift = state.evened(x, shift) if shift else (x, 0)
+        top = x.interval.greatest().truncated(shift)
+        value = state.wire(_next(state, "value"), shape, x.scale / (1 << shift), top)
+        index = state.wire(_next(state, "index"), shape, Fraction(1), _places(x, shift))
+        state.gate("maximum", x=x.wire.name, value=value.wire.name, index=index.wire.name, shift=shift)
+        state.memo[(*key, "value")], state.memo[(*key, "index")] = value, index
+    return state.memo[(*key, "value")], state.memo[(*key, "index")]

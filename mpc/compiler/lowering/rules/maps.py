@@ -1,0 +1,224 @@
+"""Public linear maps, which are free: what matters is that operands have one scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from mpc import fixedpoint
+from mpc.compiler.graph.graph import Node, static
+from mpc.compiler.lowering.builder import FRACTION_BITS, LINEAR_BITS, Lowering, Value, known_interval
+from mpc.compiler.lowering.intervals import Interval, joined
+from mpc.compiler.lowering.scales import even, log2
+
+_FACTOR_BITS = 18
+_FINEST_FACTOR = 26
+_SIMPLE = 64
+_ROUNDINGS = 6
+"""Units of an operand: the two sides of a clip are rounded apart, each where it is added to, shortened and compared."""
+_ROUNDED_BITS = 44
+"""What is rounded to be compared may have so many: a difference has room for a comparison on all of its bits."""
+
+
+def sum_(state: Lowering, node: Node) -> Value:
+    """A public linear combination; what are no integers take some fractional bits of the scale."""
+    xs, wanted = [state.values[name] for name in node.reads], node.attributes["factors"]
+    pairs = [(x, Fraction(factor)) for x, factor in zip(xs, wanted, strict=True) if factor]
+    if not pairs:
+        raise node.origin.refuse(
+            "all its factors are zero", remedy="leave it out of the model: its result is a constant"
+        )
+    scale, factors = _aligned(state, pairs, node)
+    constant = round(Fraction(node.attributes.get("constant", 0.0)) * scale)
+    found = state.combine([x for x, _, _ in factors], [k for _, k, _ in factors], node.shape, scale, constant, node)
+    bends = _bends(state, node)
+    if bends is None:
+        off = sum(np.square(float(k) * off * x.interval.typical) for x, k, off in factors)
+        return Value(found.wire, found.interval.off_by(np.hypot(found.interval.error, np.sqrt(off))))
+    error = found.interval.error
+    if bends[0] is not None:  # what the value is off by passes once, whichever side of it is seen
+        error = np.minimum(error, np.maximum(*(x.interval.error * abs(k) for x, k, _ in factors)))
+    room = sum(abs(k) * (_ROUNDINGS + off * x.interval.bound) for x, k, off in factors)
+    low, high = (end * float(scale) for end in _clipped(bends))
+    return Value(found.wire, replace(found.interval.within(low - room, high + room), error=error))
+
+
+def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] | None:
+    """(-low, -high) of relu(x - low) - relu(x - high), (None, -high) of x - relu(x - high); None of another sum."""
+    if sorted(node.attributes["factors"]) != [-1.0, 1.0] or node.attributes.get("constant"):
+        return None
+    order = node.reads if node.attributes["factors"][0] > 0 else node.reads[::-1]
+    writers = {one.writes: one for one in state.graph.nodes}
+    first, second = (_bend(writers, name) for name in order)
+    if second is None or second[0] != (order[0] if first is None else first[0]):
+        return None
+    return (None if first is None else first[1]), second[1]
+
+
+def _bend(writers: dict[str, Node], name: str) -> tuple[str, np.ndarray] | None:
+    """x and b, if the value is relu(x + b)."""
+    bend = writers.get(name)
+    if bend is None or bend.op != "relu":
+        return None
+    above = writers.get(bend.reads[0])
+    if above is None or above.op != "scale" or not (above.attributes["weight"] == 1).all():
+        return bend.reads[0], np.zeros(1)
+    bias = above.attributes["bias"]
+    return above.reads[0], np.zeros(1) if bias is None else np.asarray(bias)
+
+
+def _clipped(bends: tuple[np.ndarray | None, np.ndarray]) -> tuple[float, float]:
+    """Between what such a difference lies, but for roundings."""
+    first, second = bends
+    if first is None:
+        return -math.inf, float(np.max(-second))
+    return float(np.minimum(first - second, 0).min()), float(np.maximum(first - second, 0).max())
+
+
+def _aligned(
+    state: Lowering, pairs: list[tuple[Value, Fraction]], node: Node
+) -> tuple[Fraction, list[tuple[Value, int, float]]]:
+    """One scale for all, and integers to multiply each with, and what each is off by, beside its size.
+
+    Small integers are exact.  Where there are none, the scale is a power of two.
+    """
+    for shorter in (False, True):
+        if shorter:
+            pairs = [(state.shorten(x, _FACTOR_BITS), factor) for x, factor in pairs]
+        scale = max(x.scale for x, _ in pairs)
+        exact = [factor * scale / x.scale for x, factor in pairs]
+        common = math.lcm(*(f.denominator for f in exact))
+        unit = Fraction(common) if common <= _SIMPLE else Fraction(1 << _FACTOR_BITS)
+        if common > _SIMPLE:
+            scale, exact = even(scale), [f * even(scale) / scale for f in exact]
+            whole = sum(x.interval.bound * float(abs(f)) for (x, _), f in zip(pairs, exact, strict=True))
+            room = LINEAR_BITS - 1 - math.frexp(max(1.0, whole))[1]
+            unit *= 1 << max(0, min(_FINEST_FACTOR - _FACTOR_BITS, room - _FACTOR_BITS))
+        reach = sum(x.interval.bound * float(abs(f) * unit) for (x, _), f in zip(pairs, exact, strict=True))
+        if node.op == "sum" and "known" in node.attributes:  # terms may wrap, if their sum does not
+            reach = min(reach, max(map(abs, node.attributes["known"])) * 1.05 * float(scale * unit))
+        reach = max(reach, abs(node.attributes.get("constant", 0.0)) * float(scale * unit))
+        if reach < 2.0**LINEAR_BITS:
+            break
+    factors = [(x, round(f * unit), f * unit) for (x, _), f in zip(pairs, exact, strict=True)]
+    return scale * unit, [(x, k, abs(float(wanted / k) - 1)) for x, k, wanted in factors if k]
+
+
+def total(state: Lowering, node: Node) -> Value:
+    x, axes = state.values[node.reads[0]], node.attributes["axes"]
+    total = known_interval(x.interval.summed(axes), x.scale * node.attributes.get("divisor", 1), node)
+    over = math.frexp(max(1.0, total.bound))[1] + 1 - LINEAR_BITS
+    if over > 0:
+        x = state.shorten(x, log2(x.scale) - over)
+    scale = x.scale * node.attributes.get("divisor", 1)
+    interval = known_interval(x.interval.summed(axes), scale, node)
+    return state.add("total", node.shape, scale, interval, x=x.wire.name, axes=axes)
+
+
+def weigh(state: Lowering, node: Node) -> Value:
+    x, axis = state.values[node.reads[0]], node.attributes["axis"]
+    wanted = [Fraction(f).limit_denominator(1 << 16) for f in node.attributes["factors"]]
+    common = math.lcm(*(f.denominator for f in wanted))
+    unit = Fraction(common)
+    if common > 1 << 12:  # rounded, and the scale then a power of two
+        unit = Fraction(1 << 14) * even(x.scale) / x.scale
+    factors = [round(f * unit) for f in wanted]
+    along = np.array(factors, dtype=np.float64).reshape(-1, *[1] * (len(node.shape) - axis - 1))
+    return state.add(
+        "weigh", node.shape, x.scale * unit, x.interval.times(along), x=x.wire.name, axis=axis, factors=tuple(factors)
+    )
+
+
+def columns(state: Lowering, node: Node) -> Value:
+    """x weight + bias, column by column: integers times powers of two, read at the scale of the smallest."""
+    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    if not node.shape:  # one number has no column
+        weight, bias = weight.reshape(()), bias.reshape(())
+    sign, least = (1 if weight.min() > 0 else -1), float(np.abs(weight).min())
+    factors = [round(each) for each in (weight / least).reshape(-1).tolist()]
+    unit = Fraction(least)
+    reach = max(
+        x.wire.bits + log2(Fraction(max(map(abs, factors)))), _bits_of(float(np.abs(bias).max()), x.scale / unit)
+    )
+    if reach > LINEAR_BITS:
+        x = state.shorten(x, log2(x.scale) - (reach - LINEAR_BITS))
+    scale, interval = x.scale / unit, x.interval
+    if len(factors) > 1:
+        axis, interval = int(np.argmax(weight.shape)), interval.times(weight / least)
+        x = state.add("weigh", x.shape, scale, interval, x=x.wire.name, axis=axis, factors=tuple(factors))
+        sign = 1
+    settings: dict[str, Any] = {"xs": (x.wire.name,), "factors": (sign,)}
+    interval = interval.times(sign)
+    if bias.any():
+        offset = fixedpoint.encode(bias, scale, "an offset")
+        interval = interval.plus(Interval.exactly(offset)).broadcast_to(static(node.shape))
+        settings["stored"] = state.stored(offset, scale)
+    return state.add("combine", node.shape, scale, interval, **settings)
+
+
+def _bits_of(size: float, scale: Fraction) -> int:
+    return math.frexp(size * float(scale))[1] + 1
+
+
+def reshape(state: Lowering, node: Node) -> Value:
+    return state.reshape(state.values[node.reads[0]], node.shape)
+
+
+def transpose(state: Lowering, node: Node) -> Value:
+    x, axes = state.values[node.reads[0]], node.attributes["axes"]
+    return state.move("reshape", x, node.shape, lambda array: array.transpose(axes), axes=axes)
+
+
+def take(state: Lowering, node: Node) -> Value:
+    return state.take(state.values[node.reads[0]], node.attributes["axis"], node.attributes["indices"])
+
+
+def concat(state: Lowering, node: Node) -> Value:
+    pairs = [(state.values[name], Fraction(1)) for name in node.reads]
+    scale, factors = _aligned(state, pairs, node)
+    aligned = [x if k == 1 and x.scale == scale else state.combine([x], [k], x.shape, scale) for x, k, _ in factors]
+    interval = joined([x.interval for x in aligned], node.attributes["axis"])
+    names, widest = tuple(x.wire.name for x in aligned), max(x.wire.bits for x in aligned)
+    axis = node.attributes["axis"]
+    return state.add("concat", node.shape, scale, interval, least_bits=widest, xs=names, axis=axis)
+
+
+def round_(state: Lowering, node: Node) -> Value:
+    x, fraction = state.values[node.reads[0]], node.attributes.get("fraction", FRACTION_BITS)
+    rounded = state.shorten(x, max(min(fraction, _ROUNDED_BITS - x.wire.bits + log2(x.scale)), FRACTION_BITS))
+    apart = node.attributes.get("apart", 0)
+    if not apart or (rounded is x and not node.attributes.get("always")):
+        return rounded
+    offset = apart * np.arange(int(node.shape[-1]), dtype=np.int64)
+    interval = rounded.interval.plus(Interval.exactly(offset))
+    stored = state.stored(offset, rounded.scale)
+    xs = (rounded.wire.name,)
+    return state.add("combine", node.shape, rounded.scale, interval, xs=xs, factors=(1,), stored=stored)
+
+
+def fit(state: Lowering, node: Node) -> Value:
+    """The value itself, refused where its bounds leave its integer type."""
+    x, (low, high) = state.values[node.reads[0]], node.attributes["ends"]
+    least, most = x.reals
+    if least < low - 0.5 or most > high + 0.5:
+        raise node.origin.refuse(
+            f"its result can lie between {least:.6g} and {most:.6g}, and {node.attributes['outside']}",
+            remedy="cast its operands to a wider type (int64, float32) before, or declare a smaller range of the input",
+        )
+    return x
+
+
+def lowest(state: Lowering, node: Node) -> Value:
+    """x plus, where it is padding, its least number: no bound is larger for it."""
+    x = state.values[node.reads[0]]
+    where = np.broadcast_to(node.attributes["where"], static(node.shape))
+    least = np.floor(x.interval.least)
+    offset = np.where(where, least, 0.0).astype(np.int64)
+    kept = x.interval.broadcast_to(static(node.shape))
+    filled = kept.map(lambda array: np.where(where, 0.0, array)).plus(Interval.exactly(offset))
+    stored, xs = state.stored(offset, x.scale), (x.wire.name,)
+    return state.add("combine", node.shape, x.scale, filled, xs=xs, factors=(1,), stored=stored)

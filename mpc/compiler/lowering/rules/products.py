@@ -1,0 +1,252 @@
+"""Products, with weights or of two secrets: how many bits each side keeps."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from mpc import fixedpoint
+from mpc.compiler.graph.graph import Node, Shape, static
+from mpc.compiler.lowering.builder import (
+    FRACTION_BITS,
+    LINEAR_BITS,
+    SMALLER,
+    Lowering,
+    Value,
+    known_interval,
+    product_of,
+)
+from mpc.compiler.lowering.intervals import Interval, Product
+from mpc.compiler.lowering.rules.means import share, weighted_mean
+from mpc.compiler.lowering.scales import even, log2
+from mpc.compiler.lowering.signs import levelled
+from mpc.wires import broadcast
+
+_WEIGHT_BITS = 32
+_LEAST_WEIGHT_BITS = 8
+_GOOD_WEIGHT_BITS = 15
+_LEAST_EXPONENT = -30
+_EXACT_BITS = 8
+"""Few: constants like 1 and 0.5 cost no precision, and a plan does not tell the last bit of real weights."""
+_FINEST_SCALE = 48
+_BEFORE_SERIES_BITS = 52
+_FACTOR_FRACTION = 20
+_KNOWN_PRODUCT_BITS = 50
+_SIMPLE = 64
+_GATES = {"matmul": "matmul", "conv": "convolution", "scale": "multiply", "multiply": "multiply"}
+
+
+def affine(state: Lowering, node: Node) -> Value:
+    """A product with a weight: as many bits for weights and data as the bound of the result allows."""
+    if "weight" not in node.attributes:
+        return product(state, node)
+    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    if node.attributes.get("signs"):
+        weight, bias = levelled(x, weight, bias, node.attributes.get("marks", 0))
+    most = _BEFORE_SERIES_BITS if _feeds_series(state, node.writes) else LINEAR_BITS
+    exponent, exact = _weight_exponent(x, node, weight, bias, most)
+    good = _GOOD_WEIGHT_BITS - _magnitude(weight)
+    if exponent < good and not exact and log2(x.scale) > _FACTOR_FRACTION:  # x has bits to spare
+        x = state.shorten(x, max(_FACTOR_FRACTION, log2(x.scale) - (good - exponent)))
+        exponent, exact = _weight_exponent(x, node, weight, bias, most)
+    wanted = max(_LEAST_WEIGHT_BITS - _magnitude(weight), _LEAST_EXPONENT)
+    if exponent < wanted and not exact:
+        fraction = min(FRACTION_BITS, log2(x.scale) - (wanted - exponent))
+        x = state.shorten(x, max(fraction, 6))
+        exponent, exact = _weight_exponent(x, node, weight, bias, most)
+    if exponent < wanted and not exact:
+        reach = _reach(x, node, weight, bias) / float(x.scale)
+        raise node.origin.refuse(
+            f"its result can reach {reach:.3g}, too large to keep {_LEAST_WEIGHT_BITS} bits of its weights",
+            remedy=f"{SMALLER}, or divide by a constant before it",
+        )
+    unit = Fraction(2) ** exponent
+    if not exact:  # weights are rounded anyway: they take in what the scale of x is more than a power of two
+        unit *= even(x.scale) / x.scale
+    scale = x.scale * unit
+    integers = fixedpoint.encode(weight, unit, "a weight")
+    settings: dict[str, Any] = {"x": x.wire.name, "weight": state.stored(integers, unit)}
+    offset = None
+    if bias is not None:
+        offset = fixedpoint.encode(bias, scale, "a bias")
+        settings["bias"] = state.stored(offset, scale)
+    if node.op == "conv":
+        settings["windows"] = node.attributes["windows"]
+    interval = x.interval.linear(product_of(node), integers, offset, rounded=not exact)
+    passed = np.sqrt(product_of(node)(np.square(x.interval.error), np.square(integers.astype(np.float64))))
+    interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node).off_by(passed)
+    return state.add(_GATES[node.op], node.shape, scale, interval, **settings)
+
+
+def _scaled(bias: np.ndarray | None, scale: Fraction) -> np.ndarray | None:
+    return None if bias is None else bias * float(scale)
+
+
+def _feeds_series(state: Lowering, value: str) -> bool:
+    return any(
+        node.op == "function" or _passes_on(node) and _feeds_series(state, node.writes)
+        for node in state.graph.readers(value)
+    )
+
+
+def _passes_on(node: Node) -> bool:
+    return node.op in ("reshape", "transpose", "concat", "sum", "take")
+
+
+def _reach(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None) -> float:
+    """How large the result can be, in units of x's scale, for real weights."""
+    interval = x.interval.linear(product_of(node), weight, _scaled(bias, x.scale), rounded=False)
+    return known_interval(interval, x.scale, node).bound
+
+
+def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None, most: int) -> tuple[int, bool]:
+    """(fractional bits of the weights, are they exact then): as many as are useful and the bound allows."""
+    room = most - math.frexp(max(1.0, _reach(x, node, weight, bias)))[1]
+    wanted = min(_WEIGHT_BITS - _magnitude(weight), room, _FINEST_SCALE - log2(x.scale))
+    for exact in range(min(wanted, _EXACT_BITS) + 1):
+        if not np.any(np.ldexp(weight, exact) % 1):
+            return max(exact, min(wanted, _spread(bias, x.scale * (1 << exact)) + exact)), True
+    return wanted, False
+
+
+def _spread(offset: np.ndarray | None, scale: Fraction) -> int:
+    """Fractional bits that a wire lacks to hold an offset: whole numbers, as of whole weights, have none.
+
+    Zeros count as whole beside whole numbers only: a plan does not tell that a bias is zero.
+    """
+    whole = offset is None or not np.any(offset * float(scale) % 1)
+    if offset is None or (whole and (scale == 1 or offset.any())):
+        return 0
+    return max(0, FRACTION_BITS + 4 - log2(scale))
+
+
+def _magnitude(weight: np.ndarray) -> int:
+    return math.frexp(float(np.abs(weight).max(initial=0.0)) or 1.0)[1]
+
+
+def scale(state: Lowering, node: Node) -> Value:
+    """Secret constants; a lone simple factor, like 2 or 1/8, is public, and then nothing is multiplied."""
+    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    factor = simple_factor(weight)
+    if factor is None:
+        return affine(state, node)
+    if factor == 0:
+        raise node.origin.refuse("it multiplies with zero", remedy="leave it out of the model: its result is zero")
+    if broadcast(x.shape, () if bias is None else bias.shape) != node.shape:  # it is the weight that repeats x
+        x = _repeated(state, x, node.shape)
+    scale = x.scale / abs(factor)
+    if bias is None:
+        return state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
+    spread = _spread(bias, scale)
+    scale *= 1 << spread
+    offset = fixedpoint.encode(bias, scale, "a constant")
+    sign = (1 << spread) if factor > 0 else -(1 << spread)
+    interval = x.interval.times(sign).plus(Interval.exactly(offset))
+    stored = state.stored(offset, scale)
+    return state.add("combine", node.shape, scale, interval, xs=(x.wire.name,), factors=(sign,), stored=stored)
+
+
+def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
+    """x in a shape that it broadcasts to."""
+    if len(x.shape) < len(shape):
+        x = state.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
+    for axis, (before, after) in enumerate(zip(x.shape, shape, strict=True)):
+        if before != after:
+            x = state.take(x, axis, (0,) * int(after))
+    return x
+
+
+def simple_factor(weight: np.ndarray) -> Fraction | None:
+    """The one factor that all elements have, if it is a small fraction or the root of one; else None."""
+    value = float(weight.flat[0])
+    if weight.size > 1 and (weight != value).any():
+        return None
+    for power in (1, 2):
+        mantissa, exponent = math.frexp(abs(value) ** power)
+        close = Fraction(mantissa).limit_denominator(_SIMPLE)
+        if abs(close - Fraction(mantissa)) < Fraction(1, 1 << 23) and close.numerator <= _SIMPLE:
+            sign = -1 if value < 0 else 1
+            if power == 1:
+                return sign * close * Fraction(2) ** exponent
+            return sign * Fraction(abs(value)).limit_denominator(1 << 24)
+    return None
+
+
+def constant(state: Lowering, node: Node) -> Value:
+    """A weight as a value, the same for every row; its mask is that of the weight."""
+    weight = node.attributes["weight"]
+    exact = next((e for e in range(_EXACT_BITS) if not np.any(np.ldexp(weight, e) % 1)), None)
+    exponent = _FACTOR_FRACTION if exact is None else exact
+    scale = Fraction(2) ** min(exponent, 50 - _magnitude(weight))
+    integers = fixedpoint.encode(weight, scale, "a constant")
+    interval = Interval.exactly(integers).broadcast_to(static(node.shape))
+    return state.add("combine", node.shape, scale, interval, xs=(), factors=(), stored=state.stored(integers, scale))
+
+
+def product(state: Lowering, node: Node) -> Value:
+    """Two secrets; each keeps as many fractional bits as the product's bound allows, about 20 at most."""
+    found = (weighted_mean(state, node) or share(state, node)) if node.op == "multiply" else None
+    if found is not None:
+        return found
+    left, right = (state.values[name] for name in node.reads)
+    over_reals = product_of(node)
+    square = node.reads[0] == node.reads[1]
+    fraction = _factor_fraction(node)
+    x, y = (_shortened(state, value, fraction) for value in (left, right))
+    for _ in range(3):
+        interval = _product_interval(x, y, node, over_reals, square)
+        over = math.frexp(max(1.0, interval.bound))[1] + 1 + _headroom(state, node) - LINEAR_BITS
+        if over <= 0:
+            break
+        x, y = _balanced(state, x, y, over)
+    settings: dict[str, Any] = {"x": x.wire.name, "y": y.wire.name}
+    if node.op == "conv":
+        settings["windows"] = node.attributes["windows"]
+    interval = _product_interval(x, y, node, over_reals, square)
+    return state.add(
+        "multiply" if node.op == "multiply" else _GATES[node.op], node.shape, x.scale * y.scale, interval, **settings
+    )
+
+
+def _balanced(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Value]:
+    """Both with fewer bits, so many together; a unit times the other's largest value is then about as much for both."""
+    sizes = [v.interval.bound / float(v.scale) for v in (x, y)]
+    ahead = log2(x.scale) - log2(y.scale) + round(math.log2(max(sizes[0], 2.0**-60) / max(sizes[1], 2.0**-60)))
+    first = min(over, max(0, -(-(over + ahead) // 2)))
+    found = []
+    for v, part in ((x, first), (y, over - first)):
+        least = 4 - max(0, math.frexp(v.interval.bound / float(v.scale))[1] - _LEAST_WEIGHT_BITS)
+        found.append(state.shorten(v, max(least, log2(v.scale) - part)))
+    return found[0], found[1]
+
+
+def _headroom(state: Lowering, node: Node) -> int:
+    """Bits by which sums that read a value are larger."""
+    sums = [reader for reader in state.graph.readers(node.writes) if reader.op == "total"]
+    joined = [math.prod(int(node.shape[axis]) for axis in reader.attributes["axes"]) for reader in sums]
+    return max((number.bit_length() for number in joined), default=0)
+
+
+def _factor_fraction(node: Node) -> int:
+    """Of a product that is known to be small, as x over its norm is, a factor may be small too: more bits for both."""
+    size = max(map(abs, node.attributes.get("known", (math.inf,))))
+    return _FACTOR_FRACTION if size == math.inf else max(_FACTOR_FRACTION, _KNOWN_PRODUCT_BITS // 2 - _log2_ceil(size))
+
+
+def _log2_ceil(size: float) -> int:
+    return max(0, math.ceil(math.log2(max(size, 1.0))))
+
+
+def _shortened(state: Lowering, x: Value, fraction: int) -> Value:
+    return state.shorten(x, fraction) if log2(x.scale) > fraction + 4 else x
+
+
+def _product_interval(x: Value, y: Value, node: Node, product: Product, square: bool) -> Interval:
+    if node.op == "multiply":
+        interval = x.interval.product(y.interval, square)
+    else:
+        interval = x.interval.bilinear(y.interval, product)
+    return known_interval(interval.broadcast_to(static(node.shape)), x.scale * y.scale, node)

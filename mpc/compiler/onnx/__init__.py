@@ -1,0 +1,1 @@
+"""Reading ONNX: files, folding, ranges and the walk that hands each node to its operator."""

@@ -1,0 +1,136 @@
+"""Ranges that somebody declares for an input: as text, in a model's metadata, checked against a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpc.compiler.graph.graph import End, Range, Shape
+from mpc.errors import ModelError
+from mpc.wires import BATCH
+
+if TYPE_CHECKING:
+    import onnx
+
+_SOME_SIZE = 32
+"""What an example of a shape has where nothing is known."""
+
+
+def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:
+    """Input ranges that the model itself declares: metadata `mpc.range.NAME` = `LOW:HIGH`."""
+    found = {}
+    for entry in model.metadata_props:
+        if entry.key.startswith("mpc.range."):
+            found[entry.key.removeprefix("mpc.range.")] = parse_range(entry.value)
+    return found
+
+
+def parse_range(text: str) -> Range:
+    """`LOW:HIGH`, or `LOW:HIGH,LOW:HIGH,...`, one for each column of the last axis.
+
+    Raises:
+        ModelError: not pairs of numbers.
+    """
+    try:
+        pairs = [tuple(map(float, part.split(":"))) for part in text.split(",")]
+    except ValueError:
+        pairs = []
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ModelError(f"{text[:80]!r} is not a range", remedy="write it as LOW:HIGH, for example -4:4")
+    low, high = zip(*pairs, strict=True)
+    return (low[0], high[0]) if len(pairs) == 1 else (low, high)
+
+
+def check_range(name: str, shape: Shape, declared: Range) -> Range:
+    """A range that fits an input's columns; one value, as of a column that never changes, is a range.
+
+    Raises:
+        ModelError: not finite, the low end above the high one, or another number of columns than the input has.
+    """
+    low, high = (np.asarray(end, dtype=np.float64) for end in declared)
+    if low.shape != high.shape or low.ndim > 1 or (low.ndim == 1 and low.shape[0] != shape[-1]):
+        raise ModelError(
+            f"input {name!r}: its range has {low.size} columns, its shape is {shape}",
+            remedy=f"declare one range for all columns, LOW:HIGH, or one a column, {shape[-1]} of them"
+            if shape
+            else "declare one range, LOW:HIGH",
+        )
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+        raise ModelError(
+            f"input {name!r}: its range is empty or not finite", remedy="declare LOW:HIGH, LOW not above HIGH"
+        )
+    if low.ndim == 0:
+        return float(low), float(high)
+    return tuple(low.tolist()), tuple(high.tolist())
+
+
+def check_sizes(name: str, fixed: Sequence[int], given: Sequence[int | str | None]) -> None:
+    """Refuse a shape that contradicts what the model itself says of an input.
+
+    Args:
+        fixed: the model's sizes; 0 where it leaves one open.
+        given: the caller's sizes; None or "batch" for the batch.
+
+    Raises:
+        ModelError: another number of dimensions, or another size than a fixed one.
+    """
+    wanted = tuple(BATCH if size is None else size for size in given)
+    fits = len(fixed) == len(wanted) and all(mine in (0, size) for mine, size in zip(fixed, wanted, strict=True))
+    if fits:
+        return
+    own = ",".join(str(size) if size > 0 else "batch" if axis == 0 else "?" for axis, size in enumerate(fixed))
+    raise ModelError(
+        f"input {name!r} cannot have the shape {','.join(map(str, wanted)) or '()'}",
+        cause=f"the model has {len(fixed)} dimensions for it, {own or 'none'}; only what it leaves open can be chosen",
+        remedy=f"leave the shape of {name!r} out, give one that fits, or export the model with open dimensions",
+    )
+
+
+def example_shape(fixed: Sequence[int], given: Sequence[int | str | None] | None = None) -> tuple[str, str] | None:
+    """Make up a shape that a caller could give, as --shape and as Python have it; None if only the batch is open.
+
+    Args:
+        fixed: the model's sizes; 0 where it leaves one open.
+        given: the caller's own, of as many dimensions; a size that neither says is made up.
+    """
+    chosen = [None] * len(fixed) if given is None else [None if size == BATCH else size for size in given]
+    sizes = [mine if mine > 0 else theirs for mine, theirs in zip(fixed, chosen, strict=True)]
+    if None not in sizes[1:]:
+        return None
+    shown = [size if size is not None or not axis else _SOME_SIZE for axis, size in enumerate(sizes)]
+    return ",".join(BATCH if size is None else str(size) for size in shown), repr(tuple(shown))
+
+
+def own_sizes(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int | None, ...]]:
+    """Sizes by input name that arrays give to what a model leaves open; the number of rows stays open.
+
+    What the model fixes is the model's, and an array of another number of dimensions gives nothing: data that do not
+    fit are refused where they are entered.
+    """
+    found: dict[str, tuple[int | None, ...]] = {}
+    for value in model.graph.input:
+        array, tensor = arrays.get(value.name), value.type.tensor_type
+        if array is None:
+            continue
+        sizes = (None, *array.shape[1:])
+        if not tensor.HasField("shape"):
+            found[value.name] = sizes
+        elif len(tensor.shape.dim) == array.ndim:
+            pairs = zip(tensor.shape.dim, sizes, strict=True)
+            found[value.name] = tuple(d.dim_value if d.dim_value > 0 else size for d, size in pairs)
+    return found
+
+
+def within_table(declared: Range | None, rows: int) -> Range:
+    """The range of an input that only indexes a table: its places, negative ones counting from the end."""
+    low, high = (-float(rows), rows - 1.0) if declared is None else declared
+    ends = np.maximum(low, -float(rows)), np.minimum(high, rows - 1.0)
+    if (ends[0] > ends[1]).any():
+        return low, high
+    return _plain(ends[0]), _plain(ends[1])
+
+
+def _plain(end: np.ndarray) -> End:
+    return float(end) if end.ndim == 0 else tuple(end.tolist())

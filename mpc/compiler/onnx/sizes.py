@@ -1,0 +1,44 @@
+"""Sizes as shape vectors hold them while a model is imported: numbers, or multiples of the open batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from mpc.compiler.graph.graph import Shape
+from mpc.wires import BATCH, Dimension
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The size of an axis that has `times` elements for each row of the batch."""
+
+    times: int = 1
+
+    def __repr__(self) -> str:
+        return BATCH if self.times == 1 else f"{self.times}*{BATCH}"
+
+
+Size = int | Rows
+
+
+def times(sizes: Sequence[Size]) -> Size:
+    """Their product; at most one of them is a multiple of the batch."""
+    number = prod(map(many, sizes))
+    return Rows(number) if any(isinstance(size, Rows) for size in sizes) else number
+
+
+def many(size: Size) -> int:
+    """How many elements for each row of the batch, or just the number."""
+    return size.times if isinstance(size, Rows) else size
+
+
+def size_of(dimension: Dimension) -> Size:
+    """A dimension of a shape as a shape vector has it."""
+    return dimension if isinstance(dimension, int) else Rows()
+
+
+def sizes_of(shape: Shape) -> tuple[Size, ...]:
+    """A shape as a vector."""
+    return tuple(map(size_of, shape))

@@ -1,0 +1,591 @@
+"""ONNX in: constants are folded, and every node becomes graph nodes or a refusal.
+
+A refusal names node, operator and attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+from onnx import TensorProto, numpy_helper
+
+from mpc.compiler.graph.emitter import FIX_BATCH, INTEGERS, MAX_ELEMENTS, Emitter
+from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Range, Shape
+from mpc.compiler.onnx import fold as onnx_fold
+from mpc.compiler.onnx.declared import check_range, check_sizes, declared_ranges, example_shape, within_table
+from mpc.compiler.onnx.load import OLDEST_OPSET, Source, load_model
+from mpc.compiler.onnx.sizes import Rows
+from mpc.compiler.operators import HANDLERS, joined
+from mpc.compiler.operators.facts import Fact, Natural, Truncated
+from mpc.compiler.operators.labels import as_number, require_printable
+from mpc.compiler.operators.missing import marked
+from mpc.compiler.operators.unsupported import is_supported, named, refusal, unsupported
+from mpc.errors import ModelError
+from mpc.wires import BATCH, Dimension
+
+_TYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.INT64: "int64",
+    TensorProto.INT32: "int32",
+    TensorProto.INT16: "int16",
+    TensorProto.INT8: "int8",
+    TensorProto.UINT16: "uint16",
+    TensorProto.UINT8: "uint8",
+    TensorProto.UINT32: "uint32",
+    TensorProto.UINT64: "uint64",
+    TensorProto.BOOL: "bool",
+    TensorProto.STRING: "string",
+}
+Shapes = Mapping[str, Sequence[int | str | None]]
+_INPUT_TYPES = tuple(name for name in _TYPES.values() if name != "string")
+_WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
+"""The range of a type that has a small one; others are declared, or take the default."""
+_LISTED = ", ".join(_INPUT_TYPES)
+_TO_SCORES = ("Add", "Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_WRAPPING = frozenset(
+    {"Add", "Cast", "CastLike", "CumSum", "Einsum", "Gemm", "MatMul", "Mul", "Neg", "Pow", "ReduceL1", "ReduceProd",
+     "ReduceSum", "ReduceSumSquare", "Sub", "Sum"}
+)  # fmt: skip
+"""What may leave an integer type, upon which onnxruntime wraps around."""
+_MOST_SCALED = 64.0
+"""Minus infinity, as a softmax knows it, stays that if it is divided by so much."""
+
+
+class Importer(Emitter):
+    """The state of one import: what every value of the model is so far.
+
+    A value is a constant (numpy array; shape vectors may hold `Rows`), or a secret
+    with a shape.  Handlers read and define values through this class.
+
+    Args:
+        joined: values of which the model sees the batch and other axes as one.
+        decoded: values that recipients read as labels or dictionaries.
+        facts: value -> what is known of it; see `operators.facts`.
+        enterable: inputs whose numbers may be missing, with their ranges; marks: what tells where they are, of values;
+            marking: the inputs for it; aware: what nodes write that look at it.  See `operators.missing`.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, shapes: Shapes, assumed: Mapping[str, Range], complete: Collection[str] = ()
+    ) -> None:
+        super().__init__()
+        self._assumed, self._complete = assumed, complete
+        self.enterable: dict[str, Range] = {}
+        self.marks: dict[str, tuple[str, np.ndarray] | None] = {}
+        self.marking: list[GraphInput] = []
+        self.aware: set[str] = set()
+        self._given = shapes
+        self._inlined: list[tuple[int, onnx.NodeProto]] = []
+        self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+        self.constants: dict[str, np.ndarray] = {}
+        self.decoded: dict[str, GraphOutput] = {}
+        self.facts: dict[str, Fact] = {}
+        self.joined: dict[str, joined.Joined] = {}
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        self.reserve(_names(model.graph))
+        for reader, name in _reads(model.graph):
+            self._readers.setdefault(name, []).append(reader)
+        self._model = model
+        self._revealed = {value.name for value in model.graph.output}
+        self._needed = self._revealed.union(self._readers)
+
+    # -- what handlers use
+
+    @property
+    def opset(self) -> int:
+        """Of the operators that have no domain."""
+        return self.opsets.get("ai.onnx", OLDEST_OPSET)
+
+    def is_constant(self, name: str) -> bool:
+        return name in self.constants
+
+    def constant(self, name: str, what: str) -> np.ndarray:
+        """A constant operand; a refusal naming `what` if it is secret data."""
+        if name not in self.constants:
+            raise self.origin.refuse(
+                f"{what} depends on the input; only a constant is possible here",
+                remedy=(
+                    "export the model with that operand fixed: as an initializer, or as a number in "
+                    "the code that is exported"
+                ),
+            )
+        return self.constants[name]
+
+    def numbers(self, name: str, what: str) -> np.ndarray:
+        """A constant operand as float64."""
+        value = self.constant(name, what)
+        if value.dtype == object or value.dtype.kind not in "fiub":
+            raise self.origin.refuse(
+                f"{what} holds something other than numbers",
+                remedy="store it with numbers (float32 or int64); text has to be numbered before the model",
+            )
+        return value.astype(np.float64)
+
+    def integers(self, name: str, what: str) -> list[int]:
+        """A constant list of integers, as axes or sizes are."""
+        return [self.whole(entry, what) for entry in self.constant(name, what).reshape(-1).tolist()]
+
+    def whole(self, entry: Any, what: str) -> int:
+        """An entry of a shape vector that must not be the batch."""
+        if isinstance(entry, Rows):
+            raise self.origin.refuse(f"{what} depends on the batch size", remedy=FIX_BATCH)
+        return int(entry)
+
+    def optional(self, node: onnx.NodeProto, position: int, what: str) -> np.ndarray | None:
+        """A constant input that may be left out."""
+        if len(node.input) <= position or not node.input[position]:
+            return None
+        return self.constant(node.input[position], what)
+
+    def secret(self, name: str) -> Shape:
+        """The shape of a secret value; class numbers become one, class names are refused."""
+        if name in self.decoded:
+            as_number(self, name)
+        return self.shapes[name]
+
+    def value(self, name: str) -> str:
+        """A value to compute with: constants become stored weights."""
+        if not self.is_constant(name):
+            self.secret(name)
+            return name
+        numbers = self.numbers(name, "an operand")
+        self.require_finite(numbers)
+        return self.stored(numbers, numbers.shape)
+
+    def stored(self, values: np.ndarray, shape: Shape) -> str:
+        """A constant as a value, broadcast to a shape; it is a weight, secret."""
+        name = self.emit("constant", (), None, shape, weight=values)
+        if not np.any(values % 1):
+            self.integral.add(name)
+        return name
+
+    def type_named(self, code: int) -> str:
+        """ONNX's number of a type as a numpy name; empty for a type that nothing here has."""
+        return _TYPES.get(code, "")
+
+    def type_of(self, name: str) -> str:
+        """The type of a value, for operators that cast to another's."""
+        if name in self.constants:
+            return str(self.constants[name].dtype)
+        return "int64" if name in self.integral else "float32"
+
+    def holds_reals(self, name: str) -> bool:
+        """Is a value, which may have whole numbers only, of a floating-point type?"""
+        return self._inferred.get(name, "").startswith("float")
+
+    @cached_property
+    def _inferred(self) -> dict[str, str]:
+        """Types of the model's values, as far as onnx can tell."""
+        try:
+            graph = onnx.shape_inference.infer_shapes(self._model).graph
+        except Exception:  # whatever onnx raises on a model that it cannot infer: then no type is known
+            return {}
+        values = (*graph.input, *graph.value_info, *graph.output)
+        return {value.name: _TYPES.get(value.type.tensor_type.elem_type, "") for value in values}
+
+    def array(self, tensor: onnx.TensorProto) -> np.ndarray:
+        """A tensor attribute."""
+        return _array(tensor)
+
+    def only_feeds(self, name: str, operators: set[str]) -> bool:
+        """Do only these operators read a value, and nobody receives it?"""
+        return name not in self._revealed and all(reader.op_type in operators for reader in self._readers.get(name, []))
+
+    def only_scores(self, name: str) -> bool:
+        """Is a value read by softmaxes only, on its way added to others, moved or divided by a small number?"""
+        readers = self._readers.get(name, [])
+        return bool(readers) and name not in self._revealed and all(map(self._leads_to_softmax, readers))
+
+    def _leads_to_softmax(self, reader: onnx.NodeProto) -> bool:
+        if reader.op_type == "Softmax":
+            return True
+        if reader.op_type in ("Mul", "Div"):
+            known = [self.constants.get(name, self._spelt_out.get(name)) for name in reader.input]
+            factors = [float(value.flat[0]) for value in known if value is not None and value.size == 1]
+            if not factors or not 1 / _MOST_SCALED <= factors[0] <= _MOST_SCALED:
+                return False
+        elif reader.op_type not in _TO_SCORES:
+            return False
+        return self.only_scores(reader.output[0])
+
+    @cached_property
+    def _spelt_out(self) -> dict[str, np.ndarray]:
+        """Constants that are nodes, wherever they stand."""
+        nodes = [node for node in self._model.graph.node if node.op_type == "Constant"]
+        return {node.output[0]: _array(a.t) for node in nodes for a in node.attribute if a.name == "value"}
+
+    def unused(self, node: onnx.NodeProto, position: int) -> bool:
+        """Does nobody read this output of a node?"""
+        if len(node.output) <= position or not node.output[position]:
+            return True
+        return node.output[position] not in self._readers and node.output[position] not in self._revealed
+
+    def alias(self, name: str, of: str) -> None:
+        """The same value under another name."""
+        if of in self.constants:
+            self.constants[name] = self.constants[of]
+            return
+        self.emit("reshape", (of,), name, self.secret(of))
+        self.carry(name, of)
+
+    def carry(self, name: str, of: str) -> None:
+        """What is known of a value holds for this one too."""
+        if of in self.facts:
+            self.facts[name] = self.facts[of]
+
+    def decode(self, name: str, value: str, **reading: Any) -> None:
+        """`name` is how recipients read the secret `value`: labels, or dictionaries."""
+        shape = reading.pop("shape", self.shapes[value])
+        self.decoded[name] = GraphOutput(name, value, shape, **reading)
+        self.shapes[name] = shape
+
+    def redecode(self, name: str, source: str, **changes: Any) -> None:
+        """The same reading with another type or shape."""
+        read = self.decoded[source]
+        reading: dict[str, Any] = {"dtype": read.dtype, "labels": read.labels, "keys": read.keys, "shape": read.shape}
+        self.decode(name, read.value, **{**reading, **changes})
+
+    # -- the walk
+
+    def run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
+        """Walk all nodes.
+
+        Raises:
+            ModelError: something is refused; operators that no handler has are named first, and all of them.
+        """
+        try:
+            return self._run(model, ranges)
+        except ModelError as error:
+            given = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+            found = unsupported([*enumerate(model.graph.node), *self._inlined], given)
+            if not found:
+                raise
+            raise refusal(found, None if error.node in {origin.node for origin in found} else error) from None
+
+    def _run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
+        for tensor in model.graph.initializer:
+            self.constants[tensor.name] = _array(tensor)
+        inputs = [self._input(value, ranges) for value in model.graph.input if value.name not in self.constants]
+        unknown = sorted(set(ranges) - {given.name for given in inputs})
+        if unknown:
+            names = ", ".join(repr(given.name) for given in inputs)
+            raise ModelError(
+                f"a range is declared for {unknown[0]!r}, but the inputs are {names}",
+                remedy="name one of these inputs: --range NAME=LOW:HIGH",
+            )
+        for name in sorted(self._given.keys() - {given.name for given in inputs}):
+            names = ", ".join(repr(given.name) for given in inputs)
+            raise ModelError(
+                f"a shape is given for {name!r}, but the inputs are {names}",
+                remedy="name one of these inputs: --shape NAME=SIZES",
+            )
+        for index, node in enumerate(model.graph.node):
+            self._node(index, node)
+        outputs = [self._output(value) for value in model.graph.output]
+        return marked(Graph([*inputs, *self.marking], self.nodes, outputs), self.aware)
+
+    def _input(self, value: onnx.ValueInfoProto, ranges: dict[str, Range]) -> GraphInput:
+        kind = value.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise ModelError(
+                f"input {value.name!r} is a {kind}, not a tensor",
+                remedy=(
+                    "export the model with a tensor for each input: a sequence or map becomes one "
+                    "tensor, or one input an entry"
+                ),
+            )
+        tensor = value.type.tensor_type
+        dtype = _TYPES.get(tensor.elem_type, "")
+        if dtype not in _INPUT_TYPES:
+            kind = dtype or _onnx_type(tensor.elem_type)
+            raise ModelError(
+                f"input {value.name!r} has elements of type {kind}; possible are {_LISTED}",
+                remedy="convert the input to numbers before the model"
+                + (
+                    ": number the categories (scikit-learn's OrdinalEncoder), and train on the numbers"
+                    * (kind == "string")
+                ),
+            )
+        shape = self._input_shape(value.name, tensor)
+        if prod(d for d in shape if d != BATCH) > MAX_ELEMENTS:
+            raise ModelError(
+                f"input {value.name!r} of shape {tuple(shape)} is too large",
+                remedy=(
+                    f"enter less at once: {MAX_ELEMENTS:,} elements a row are possible (--shape "
+                    f"{value.name}=SIZES, if the model leaves a size open)"
+                ),
+            )
+        self.shapes[value.name] = tuple(shape)
+        if not dtype.startswith("float"):
+            self.integral.add(value.name)
+        declared = ranges.get(value.name, _WHOLE.get(dtype))
+        checked = None if declared is None else check_range(value.name, tuple(shape), declared)
+        if value.name in self.integral and (rows := self._indexed(value.name)):
+            checked = within_table(checked, rows)
+        if checked is not None and value.name in self.integral and np.min(checked[0]) >= 0:
+            self.facts[value.name] = Natural()
+        within = checked or self._assumed.get(value.name)
+        if dtype.startswith("float") and shape and shape[-1] != BATCH and within and value.name not in self._complete:
+            self.enterable[value.name] = within
+        return GraphInput(value.name, tuple(shape), dtype, checked)
+
+    def _indexed(self, name: str) -> int:
+        """Rows of the smallest constant table that a value is an index of, if it is nothing else; else 0."""
+        found: list[int] = []
+        for reader in self._readers.get(name, []):
+            if reader.op_type == "Gather" and list(reader.input).count(name) == 1 and reader.input[1] == name:
+                table = self.constants.get(reader.input[0], self._spelt_out.get(reader.input[0]))
+                axis = next((attribute.i for attribute in reader.attribute if attribute.name == "axis"), 0)
+                found.append(table.shape[axis] if table is not None and table.ndim > axis >= -table.ndim else 0)
+            elif reader.op_type in ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"):
+                found.append(self._indexed(reader.output[0]))
+            else:
+                found.append(0)
+        return 0 if name in self._revealed else min(found, default=0)
+
+    def _input_shape(self, name: str, tensor: Any) -> list[Dimension]:
+        if tensor.HasField("shape"):
+            if name in self._given:
+                check_sizes(name, [d.dim_value for d in tensor.shape.dim], self._given[name])
+            return [self._size(name, axis, tensor.shape.dim) for axis in range(len(tensor.shape.dim))]
+        if name not in self._given:
+            raise ModelError(
+                f"input {name!r} has no shape in the model",
+                remedy=f"give it: --shape {name}=batch,3, in Python shapes={{{name!r}: (None, 3)}}",
+            )
+        return [BATCH if size in (None, BATCH) else int(size) for size in self._given[name]]
+
+    def _size(self, name: str, axis: int, dimensions: Sequence[Any]) -> Dimension:
+        """One dimension of an input: the model's, or for one that the model leaves open the caller's, or the batch."""
+        dimension = dimensions[axis]
+        fixed = dimension.HasField("dim_value") and dimension.dim_value
+        if fixed and fixed > 0:
+            return int(fixed)
+        if fixed == 0 and dimension.HasField("dim_value"):
+            raise ModelError(
+                f"input {name!r}: dimension {axis} is 0",
+                remedy=("export it with a size of 1 or more; or leave it open there, and give --shape NAME=SIZES"),
+            )
+        size = self._given[name][axis] if name in self._given else None
+        if size is not None and size != BATCH:
+            return int(size)
+        if axis == 0:
+            return BATCH
+        raise ModelError(
+            f"input {name!r}: dimension {axis} ({dimension.dim_param or 'unnamed'}) is not fixed",
+            remedy=f"give its shape, for example {self._example()}",
+        )
+
+    def _example(self) -> str:
+        """Shapes of all inputs of which something is open but the batch, as a caller could give them."""
+        found: dict[str, tuple[str, str]] = {}
+        for value in self._model.graph.input:
+            sizes, given = [d.dim_value for d in value.type.tensor_type.shape.dim], self._given.get(value.name)
+            fits = value.name not in self.constants and (given is None or len(given) == len(sizes))
+            if fits and (example := example_shape(sizes, given)):
+                found[value.name] = example
+        options = " ".join(f"--shape {name}={text}" for name, (text, _) in found.items())
+        return (
+            f"{options}, in Python shapes={{{', '.join(f'{name!r}: {python}' for name, (_, python) in found.items())}}}"
+        )
+
+    def _node(self, index: int, node: onnx.NodeProto) -> None:
+        self.origin = named(node, index)
+        for name in node.input:
+            if name and name not in self.constants and name not in self.shapes:
+                raise self.origin.refuse(
+                    f"it reads {name!r}, which nothing has written",
+                    remedy=(
+                        "give the graph a node or an input of that name, or export the model anew: nodes "
+                        "may not read one another in a circle"
+                    ),
+                )
+        if onnx_fold.fold(self, node):
+            return
+        if not is_supported(node):
+            raise refusal([self.origin])
+        handler = HANDLERS[node.domain or "ai.onnx", node.op_type]
+        settings = attributes(node)
+        self._require_text(settings)
+        (joined.lift if self.joined.keys() & set(node.input) else handler)(self, node, settings)
+        if node.op_type in _WRAPPING:
+            for name in node.output:
+                self._require_fit(name)
+        for name in node.output:
+            if name and name not in self.shapes and name not in self.constants and name in self._needed:
+                raise self.origin.refuse(
+                    f"its output {name!r} is not supported",
+                    remedy=(
+                        "end the model before its readers (onnx.utils.extract_model), or export it without "
+                        f"that output; {node.output[0]!r} is possible"
+                    ),
+                )
+
+    def _require_fit(self, name: str) -> None:
+        """A value wraps around where it leaves its integer type: bounds have to show that it does not."""
+        kind = self._inferred.get(name, "")
+        ends = INTEGERS.get(kind)
+        place = next((i for i in reversed(range(len(self.nodes))) if self.nodes[i].writes == name), None)
+        if ends is None or place is None or name in self.decoded or isinstance(self.facts.get(name), Truncated):
+            return
+        inner = self.fresh()
+        self.shapes[inner] = self.shapes[name]
+        self.nodes[place] = replace(self.nodes[place], writes=inner)
+        if name in self.integral:
+            self.integral.add(inner)
+        self.emit("fit", (inner,), name, self.shapes[name], ends=ends, outside=_wraps(kind))
+
+    def opposite_fits(self, name: str, x: str) -> str:
+        """x, whose opposite is of the integer type of another value too, or refused."""
+        kind = self._inferred.get(name, "")
+        if kind not in INTEGERS:
+            return x
+        low, high = INTEGERS[kind]
+        return self.emit("fit", (x,), None, self.shapes[x], ends=(max(low, -high), high), outside=_wraps(kind))
+
+    def inline(self, graph: onnx.GraphProto, names: Sequence[str]) -> None:
+        """The nodes of a subgraph, as if they were the model's own; its outputs get these names."""
+        inner = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+        again = [name for name in inner if name and (name in self.shapes or name in self.constants)]
+        if again:
+            raise self.origin.refuse(f"{again[0]!r} is written twice", remedy="give every value a name of its own")
+        self.constants.update({tensor.name: _array(tensor) for tensor in graph.initializer})
+        self._inlined += enumerate(graph.node)
+        for index, node in enumerate(graph.node):
+            self._node(index, node)
+        for name, out in zip(names, graph.output, strict=True):
+            if out.name in self.decoded:
+                self.redecode(name, out.name)
+            elif out.name in self.shapes or out.name in self.constants:
+                self.alias(name, out.name)
+
+    def _require_text(self, settings: dict[str, Any]) -> None:
+        """Handlers decode strings without a thought."""
+        for name, value in settings.items():
+            for entry in value if isinstance(value, list) else [value]:
+                try:
+                    _ = entry.decode() if isinstance(entry, bytes) else ""
+                except UnicodeDecodeError:
+                    raise self.origin.refuse(
+                        "a string that is no text", attribute=name, remedy="write its bytes as UTF-8"
+                    ) from None
+
+    def _output(self, value: onnx.ValueInfoProto) -> GraphOutput:
+        name = value.name
+        if name in self.constants:
+            raise ModelError(
+                f"output {name!r} does not depend on any input",
+                remedy="take it off the outputs of the model's graph: it is known without a computation",
+            )
+        if name not in self.shapes:
+            raise ModelError(
+                f"output {name!r} is written by no node",
+                remedy="take it off the outputs of the model's graph, or name there what a node writes",
+            )
+        kind = value.type.WhichOneof("value")
+        element = value.type.tensor_type.elem_type if kind == "tensor_type" else TensorProto.UNDEFINED
+        dtype = _TYPES.get(element, "float32")
+        if element not in _TYPES and element != TensorProto.UNDEFINED:
+            raise ModelError(
+                f"output {name!r} has elements of type {_onnx_type(element)}; possible are {_LISTED}",
+                remedy=(
+                    "put a Cast to float32 or int64 before the output, or read it by numbers and name "
+                    "them outside the model"
+                ),
+            )
+        if name in self.decoded:
+            read = self.decoded[name]
+            require_printable(name, (*(read.labels or ()), *(read.keys or ())))
+            return GraphOutput(name, read.value, read.shape, read.dtype or dtype, read.labels, read.keys)
+        shape = self.shapes[name]
+        if BATCH in shape[1:] or name in self.joined:
+            raise ModelError(
+                f"output {name!r} has shape {joined.seen(self, name)}; the batch has to be its first axis",
+                remedy=f"transpose it, or fix the batch ({FIX_BATCH})",
+            )
+        return GraphOutput(name, name, shape, dtype)
+
+
+def _wraps(kind: str) -> str:
+    return f"{kind} wraps around there"
+
+
+def _onnx_type(code: int) -> str:
+    return TensorProto.DataType.Name(code).lower() if code in TensorProto.DataType.values() else "unknown"
+
+
+def _reads(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """(node, value that it reads), those inside branches too; what a branch gives out, its node reads."""
+    for node in graph.node:
+        yield from ((node, name) for name in node.input)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _reads(attribute.g)
+                yield from ((node, out.name) for out in attribute.g.output)
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of all values of a model, those inside branches too."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _names(attribute.g)
+
+
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    try:
+        return np.array(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ModelError(
+            f"weight {tensor.name!r} cannot be read: {str(error)[:200]}",
+            remedy="save the model anew with onnx.save, its weights as float32 or int64",
+        ) from None
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes as Python values."""
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+
+def input_types(model: Source) -> dict[str, str]:
+    """A model's inputs in its order, with their numpy types; without a type that numpy knows, an empty one."""
+    loaded = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    constants = {tensor.name for tensor in loaded.graph.initializer}
+    types = {value.name: _TYPES.get(value.type.tensor_type.elem_type, "") for value in loaded.graph.input}
+    return {name: "" if kind == "string" else kind for name, kind in types.items() if name not in constants}
+
+
+def input_names(model: Source) -> list[str]:
+    """Names of a model's inputs, in its order."""
+    return [*input_types(model)]
+
+
+def import_model(
+    model: onnx.ModelProto,
+    ranges: dict[str, Range] | None = None,
+    shapes: Shapes | None = None,
+    assumed: Mapping[str, Range] | None = None,
+) -> Graph:
+    """The graph of a checked model.
+
+    Args:
+        ranges: declared input ranges; they win over those in the model's metadata.
+        shapes: sizes of dimensions that the model leaves open; None leaves the first one open.
+        assumed: ranges that inputs get which have no declared one.
+    """
+    known = declared_ranges(model)
+    known.update(ranges or {})
+    graph = Importer(model, shapes or {}, assumed or {}).run(model, known)
+    complete = {given.marks for given in graph.inputs if given.marks and not given.columns}
+    return Importer(model, shapes or {}, assumed or {}, complete).run(model, known) if complete else graph

@@ -1,0 +1,120 @@
+"""Compile every kernel once, for every array type the protocols give it: `python -m mpc.interpret.warmup`.
+
+numba compiles a function the first time it meets an argument type and keeps the result in this
+user's cache (`mpc/kernel_cache.py`).  An array that may not be written to is a type of its own:
+what came from outside, a masked input or a correction, is one.  So the field's arithmetic meets
+both in every combination, and every gate that calls a kernel reads an input and a computed wire,
+at one and at two bytes a comparison, in a small session among two parties.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+
+from mpc import encoding, kernel_cache, tables
+from mpc import field as fp
+from mpc.convolution import Filters, convolve
+from mpc.gates.base import Gate
+from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.input import Input
+from mpc.gates.matmul import Matmul
+from mpc.gates.maximum import Maximum
+from mpc.gates.relu import Relu
+from mpc.gates.step import Step
+from mpc.gates.truncate import Truncate
+from mpc.interpret.world import World
+from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.prg import Seed
+from mpc.windows import Windows
+from mpc.wires import Masking, Wire
+
+_OWNER = ("warmup",)
+
+
+def warm_up() -> None:
+    """Use every kernel with every type it is called with; of several processes that find nothing compiled, one
+    compiles and the others wait for it."""
+    with kernel_cache.compiling(kernel_cache.place()):
+        _use_kernels()
+
+
+def _use_kernels() -> None:
+    _arithmetic()
+    plan = _plan()
+    weights = {gate.out: np.ones(plan.wire[gate.out].sizes, dtype=np.int64) for gate in plan.weights}
+    world = World(plan, weights, 2, Seed(bytes(range(32))))
+    for batch in (1, 8):
+        world.run({"x": np.ones((batch, 4), dtype=np.int64)}, batch)
+
+
+def _arithmetic() -> None:
+    """Of arrays of both types.  A matrix with one column is not copied when it is transposed, and bytes that came in
+    parts are put together in an array that may be written to."""
+    own = fp.zeros((8, 8))
+    frozen = own.copy()
+    frozen.flags.writeable = False
+    for received in (bytes(8), bytearray(8)):
+        encoding.decode_field(memoryview(received), (1,))
+    encoding.add_field(memoryview(bytes(8)), memoryview(bytes(8)))
+    for x in (own, frozen):
+        fp.scale(x, 2)
+        fp.total(x)
+    for x, y in product((own, frozen), repeat=2):
+        for operation in (fp.add, fp.sub, fp.mul):
+            operation(x, y)
+        fp.matmul(x, y, offset=x)
+        fp.matmul(x, fp.Operand(y, public=True), offset=x)
+        fp.matmul(x, fp.Operand(y, public=True))
+        fp.matmul(x[:1], y)
+        fp.matmul(x.reshape(1, -1), y.reshape(-1, 1))
+    windows = Windows(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))
+    # by patches, of many filters and of few; by tiles, of many channels and of few
+    for count, channels, images in ((16, 8, 1), (2, 8, 1), (16, 8, 32), (16, 1, 32)):
+        for changeable in (True, False):
+            values, x = fp.zeros((count, channels, 3, 3)), fp.zeros((images, channels, 8, 8))
+            for array in (values, x):
+                array.flags.writeable = changeable
+            convolve(x, Filters(values, windows))
+
+
+def _plan() -> Plan:
+    wires: list[Wire] = []
+    gates: list[Gate] = []
+
+    def add(gate: Gate, bits: int, scale: Fraction | int = 1, shape: tuple = ("batch", 4), **settings: object) -> None:
+        (name,) = gate.writes
+        wires.append(Wire(name=name, shape=shape, scale=Fraction(scale), bits=bits, **settings))
+        gates.append(gate)
+
+    add(Input(name="w", out="w", lifetime="session"), 8, shape=(4, 4), holders=_OWNER)
+    add(Input(name="b", out="b", lifetime="session"), 8, shape=(4,), holders=_OWNER)
+    add(Input(name="x", out="x"), 8, holders=_OWNER)
+    add(Matmul(name="z", x="x", weight="w", bias="b", out="z"), 24, masking=Masking.DERIVED)
+    add(Relu(name="short", x="z", out="short", shift=0), 24)
+    add(Relu(name="tiny", x="short", out="tiny", shift=20), 4, Fraction(1, 1 << 20))
+    add(Matmul(name="wide", x="short", weight="w", out="wide"), 40, masking=Masking.DERIVED)
+    add(Relu(name="long", x="wide", out="long", shift=0), 41)
+    add(Truncate(name="t", x="long", out="t", shift=4), 38, Fraction(1, 16))
+    add(Truncate(name="r", x="x", out="r", shift=0), 9)
+    end = len(gates)
+    for x, bits, scale in (("x", 8, 1), ("t", 38, Fraction(1, 16))):
+        series = {"window": 24, "constant": 0, "cosines": (1,), "sines": (1,), "dealt_bits": 8}
+        shared = {"x": x, "table": tables.sincos_digest(), **series}
+        clamp = Clamp(low=-8, high=8, below=0, above=1, shift=0)
+        add(Fourier(name=f"f{x}", out=f"f{x}", **shared), 20, holders=_OWNER)
+        add(Fourier(name=f"c{x}", out=f"c{x}", clamp=clamp, **shared), 20, holders=_OWNER)
+        for rectify in (False, True):
+            name = f"m{x}{rectify:d}"
+            maximum = Maximum(name=name, x=x, value=name, shift=0, rectify=rectify)
+            add(maximum, bits + 1, scale, ("batch", 1), holders=_OWNER)
+        add(Step(name=f"s{x}", x=x, levels=(0, 1), shift=0, out=f"s{x}"), 1, 1, ("batch", 4, 2), holders=_OWNER)
+    outputs = [PlanOutput(name=w.name, wire=w.name, shape=w.shape, dtype="float32") for w in wires[end:]]
+    given = PlanInput(name="x", wire="x", dtype="float32", low=(0,), high=(1,))
+    return Plan(inputs=(given,), outputs=tuple(outputs), wires=tuple(wires), gates=tuple(gates))
+
+
+if __name__ == "__main__":
+    warm_up()

@@ -1,0 +1,69 @@
+"""What a plan costs, exactly, before anything runs: the counters of a run must agree with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpc.encoding import field_size
+from mpc.gates.base import Gate, Wires
+from mpc.plan.schedule import schedule
+from mpc.prg import SEED_BYTES
+
+if TYPE_CHECKING:
+    from mpc.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The price of one run, or of one gate's part of it.
+
+    Args:
+        rounds: openings one after another.
+        sent: payload bytes of one party to each of its peers.
+        dealt: bytes of corrections, to one party; every party also receives one seed.
+        held: bytes of correlations that a party holds, expanded.
+    """
+
+    rounds: int
+    sent: int
+    dealt: int
+    held: int
+
+    def total_sent(self, parties: int) -> int:
+        """Payload bytes of one party to all its peers."""
+        return self.sent * (parties - 1)
+
+    def total_dealt(self, parties: int) -> int:
+        """All bytes of correlations that leave the provider, seeds included."""
+        return self.dealt + SEED_BYTES * parties
+
+
+def gate_cost(gate: Gate, wires: Wires) -> Cost:
+    """One gate's own rounds and bytes, over bound wires."""
+    rounds = gate.openings(wires)
+    correlations = gate.correlations(wires)
+    return Cost(
+        rounds=len(rounds),
+        sent=sum(opening.size for openings in rounds for opening in openings),
+        dealt=sum(c.size for c in correlations if c.dependent),
+        held=sum(c.size for c in correlations),
+    )
+
+
+def stored_bytes(plan: Plan) -> int:
+    """Bytes of the weights, 8 an element."""
+    return sum(field_size(plan.wire[gate.out].sizes) for gate in plan.weights)
+
+
+def plan_cost(plan: Plan, batch: int = 1) -> Cost:
+    """The whole run; gates that share a round count it once, and the first payload has the agreement's 32 bytes."""
+    bound = plan.bind(batch)
+    parts = [gate_cost(gate, bound.wire) for gate in bound.online]
+    steps = schedule(bound.online, bound.wire).steps
+    return Cost(
+        rounds=len(steps),
+        sent=sum(step.size for step in steps),
+        dealt=sum(part.dealt for part in parts),
+        held=sum(part.held for part in parts),
+    )

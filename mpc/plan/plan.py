@@ -1,0 +1,229 @@
+"""The plan: an ordered list of gates over named wires, and the one encoding that is hashed.
+
+A plan is public.  It holds shapes, scales, bounds, who enters what and who receives what; no
+weight and no datum, but which weights all parties know.  Its canonical bytes are JSON with sorted
+keys and no spaces; `from_bytes` accepts nothing else, checks everything (`verify`) and is the only
+way in from outside.
+"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from mpc import encoding
+from mpc.errors import PlanError
+from mpc.gates import GATES
+from mpc.gates.base import COMPILE_ANEW, Gate, Name, to_dict
+from mpc.gates.input import Input
+from mpc.plan.verify import verify
+from mpc.text import shown
+from mpc.wires import Dimension, Frozen, Scale, Wire
+
+VERSION: Literal[2] = 2
+FIELD: Literal["2^61-1"] = "2^61-1"
+DataType = Literal[
+    "float32",
+    "float64",
+    "float16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+    "string",
+]
+_MAX_BATCH = 1 << 20
+
+
+class Missing(Frozen):
+    """Where numbers of an input may be missing (NaN).
+
+    Args:
+        wire: entered by the input's owner beside it: 1 where a number is missing, else 0.
+        columns: of the last axis, those that may miss numbers; of the others NaN is refused.
+    """
+
+    wire: Name
+    columns: Annotated[tuple[int, ...], Field(min_length=1, max_length=1 << 16)]
+
+
+class PlanInput(Frozen):
+    """Data that its owner enters for every run, under the model's own name for it.
+
+    Args:
+        low, high: the declared range, in the model's units: one number, or one a column of the
+            last axis; the owner's client checks it.
+        offset, factor: the wire holds (x - offset) factor of an input x: one number, or one a column.
+        missing: None where no number may be missing.  In place of one that is, the number of its column's range that
+            is nearest to zero is entered.
+    """
+
+    name: Name
+    wire: Name
+    dtype: DataType
+    low: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)]
+    high: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)]
+    offset: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(0),)
+    factor: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(1),)
+    missing: Missing | None = None
+
+    @property
+    def wires(self) -> tuple[str, ...]:
+        """The wires that its owner enters."""
+        return (self.wire,) if self.missing is None else (self.wire, self.missing.wire)
+
+
+class PlanOutput(Frozen):
+    """What recipients get, and how they read the opened integers.
+
+    Args:
+        shape: the model's shape for it; the wire has as many elements.
+        labels: the output is an index into these (class labels).
+        keys: the output's columns become dictionaries with these keys (ZipMap).
+    """
+
+    name: Name
+    wire: Name
+    shape: tuple[Dimension, ...]
+    dtype: DataType
+    labels: tuple[int | str, ...] | None = None
+    keys: tuple[int | str, ...] | None = None
+
+
+class Plan(Frozen):
+    """See the module.  `wires` are in the order in which `gates` write them."""
+
+    version: Literal[2] = VERSION
+    field: Literal["2^61-1"] = FIELD
+    inputs: Annotated[tuple[PlanInput, ...], Field(max_length=256)]
+    outputs: Annotated[tuple[PlanOutput, ...], Field(min_length=1, max_length=256)]
+    wires: Annotated[tuple[Wire, ...], Field(max_length=20_000)]
+    gates: Annotated[tuple[Gate, ...], Field(max_length=20_000)]
+
+    @cached_property
+    def wire(self) -> dict[str, Wire]:
+        """Wires by name."""
+        return {wire.name: wire for wire in self.wires}
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """The bytes that parties agree on."""
+        content = self.model_dump(mode="json", exclude={"gates"})
+        for entry in content["inputs"]:
+            if entry["missing"] is None:
+                del entry["missing"]
+        content["gates"] = [to_dict(gate) for gate in self.gates]
+        return _dump(content)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 over the canonical bytes, 32 bytes."""
+        return digest_of(self.canonical)
+
+    @cached_property
+    def weights(self) -> tuple[Input, ...]:
+        """The inputs that live for a session."""
+        return tuple(g for g in self.gates if isinstance(g, Input) and g.lifetime == "session")
+
+    @cached_property
+    def public_weights(self) -> tuple[Input, ...]:
+        """Those of them that all parties and the provider know."""
+        return tuple(gate for gate in self.weights if gate.is_public(self.wire))
+
+    @cached_property
+    def online(self) -> tuple[Gate, ...]:
+        """The gates of a run: all but the weights."""
+        return tuple(g for g in self.gates if not (isinstance(g, Input) and g.lifetime == "session"))
+
+    @cached_property
+    def owners(self) -> frozenset[str]:
+        """Who enters something."""
+        return frozenset(name for g in self.gates if isinstance(g, Input) for name in self.wire[g.out].holders)
+
+    @cached_property
+    def recipients(self) -> frozenset[str]:
+        """Who receives something."""
+        return frozenset(name for out in self.outputs for name in self.wire[out.wire].holders)
+
+    def bind(self, batch: int) -> Plan:
+        """The plan for one batch size: every dimension a number.
+
+        Raises:
+            PlanError: the batch is not between 1 and 2^20.
+        """
+        if not 1 <= batch <= _MAX_BATCH:
+            raise PlanError(
+                f"a batch of {batch}; 1 to {_MAX_BATCH} are possible",
+                remedy=f"split the rows into batches of at most {_MAX_BATCH:,}"
+                if batch > _MAX_BATCH
+                else "enter one row or more",
+            )
+        outputs = tuple(
+            out.model_copy(update={"shape": tuple(batch if d == "batch" else d for d in out.shape)})
+            for out in self.outputs
+        )
+        return Plan.model_construct(
+            version=self.version,
+            field=self.field,
+            inputs=self.inputs,
+            outputs=outputs,
+            wires=tuple(wire.bind(batch) for wire in self.wires),
+            gates=self.gates,
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Plan:
+        """Parse and verify a plan from outside.
+
+        Raises:
+            PlanError: not canonical, not well-formed, or refused by `verify`.
+        """
+        try:
+            content = json.loads(data)
+            if not isinstance(content, dict) or not isinstance(content.get("gates"), list):
+                raise PlanError("these bytes are not a plan", remedy="make one with 'mpc compile'")
+            content["gates"] = tuple(_gate(entry) for entry in content["gates"])
+            plan = cls.model_validate(content)
+        except (ValidationError, ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
+            raise PlanError(f"the plan is malformed: {_first_line(error)}", remedy=COMPILE_ANEW) from None
+        if plan.canonical != data:
+            raise PlanError("the plan is not in its canonical encoding", remedy="make it with 'mpc compile'")
+        verify(plan)
+        return plan
+
+
+def digest_of(canonical: bytes) -> bytes:
+    """The digest of the plan of these bytes, whether they are one or not: SHA-256, 32 bytes."""
+    return encoding.digest("mpc/v1/plan", canonical)
+
+
+def _gate(entry: Any) -> Gate:
+    if not isinstance(entry, dict):
+        raise PlanError("a gate of the plan is not an object", remedy=COMPILE_ANEW)
+    kind = GATES.get(str(entry.get("kind")))
+    if kind is None:
+        raise PlanError(
+            f"the plan has a gate of kind {str(entry.get('kind'))[:40]!r}, which this version does not know",
+            remedy="run the same version of mpc everywhere",
+        )
+    return kind.model_validate({key: value for key, value in entry.items() if key != "kind"})
+
+
+def _dump(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:400])
+    return shown(str(error).split("\n", 1)[0][:200])

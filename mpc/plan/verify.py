@@ -1,0 +1,174 @@
+"""Is a plan well-formed?  Asked by its compiler, and again by every party and the provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpc import text
+from mpc.errors import PlanError
+from mpc.gates.base import COMPILE_ANEW
+from mpc.gates.input import Input
+from mpc.wires import BATCH, Masking
+
+if TYPE_CHECKING:
+    from mpc.plan.plan import Plan, PlanInput
+
+MAX_ELEMENTS = 1 << 28
+MAX_SCALE_BITS = 256
+"""Of a scale's numerator and denominator: both are read as floating-point numbers too."""
+
+
+def verify(plan: Plan) -> None:
+    """Names are unique, every wire is written once before it is read, every gate's own check holds,
+    masks are known where a gate needs them, and only outputs have recipients.
+
+    Bounds are not proved again: no one but the model's owner could, and a wrong one makes an answer wrong,
+    never visible.
+
+    Raises:
+        PlanError: naming the gate or wire.
+    """
+    if len(plan.wire) != len(plan.wires):
+        raise PlanError("two wires of the plan have one name", remedy=COMPILE_ANEW)
+    if len({gate.name for gate in plan.gates}) != len(plan.gates):
+        raise PlanError("two gates of the plan have one name", remedy=COMPILE_ANEW)
+    for wire in plan.wires:
+        if wire.scale <= 0:
+            raise PlanError("a wire's scale is not positive", remedy=COMPILE_ANEW)
+        if max(wire.scale.numerator.bit_length(), wire.scale.denominator.bit_length()) > MAX_SCALE_BITS:
+            raise PlanError(
+                f"the scale of the wire {wire.name!r} has more than {MAX_SCALE_BITS} bits", remedy=COMPILE_ANEW
+            )
+    for ends in (plan.inputs, plan.outputs):
+        if len({end.name for end in ends}) != len(ends):
+            raise PlanError("two inputs or two outputs of the plan have one name", remedy=COMPILE_ANEW)
+    _check_names(plan)
+    for wire in plan.wires:
+        if _count(wire.shape)[0] > MAX_ELEMENTS:
+            raise PlanError(
+                f"the wire {wire.name!r} has more than 2^28 elements a row",
+                remedy=f"compute it in parts, or for fewer channels or features: {MAX_ELEMENTS:,} are possible",
+            )
+    _check_flow(plan)
+    _check_ends(plan)
+
+
+def _check_names(plan: Plan) -> None:
+    """What people are shown before they agree reads as what it is."""
+    names = [("the input", given.name) for given in plan.inputs]
+    names += [("the output", out.name) for out in plan.outputs]
+    names += [("the wire", wire.name) for wire in plan.wires]
+    names += [("the gate", gate.name) for gate in plan.gates]
+    for what, name in names:
+        text.check_name(name, what)
+    ends = [*(given.name for given in plan.inputs), *(out.name for out in plan.outputs)]
+    text.check_distinct(ends, "the input or output")
+    for out in plan.outputs:
+        for label in (*(out.labels or ()), *(out.keys or ())):
+            fault = text.label_fault(label) if isinstance(label, str) else None
+            if fault is not None:
+                raise PlanError(
+                    f"the label {text.shown(str(label)[:80])!r} of output {out.name!r} is refused",
+                    cause=fault,
+                    remedy="rename that class before the model is trained or converted",
+                )
+    for holder in {holder for wire in plan.wires for holder in wire.holders}:
+        text.check_process(holder)
+
+
+def _check_flow(plan: Plan) -> None:
+    stored = {gate.out for gate in plan.weights}
+    written: dict[str, bool] = {}  # wire -> do the parties hold shares of it, or of its mask?
+    for gate in plan.gates:
+        for name in (*gate.reads, *gate.writes):
+            if name not in plan.wire:
+                raise PlanError(
+                    f"gate {gate.name} names the wire {name!r}, which the plan does not define", remedy=COMPILE_ANEW
+                )
+        for name in gate.reads:
+            if name not in written:
+                raise PlanError(f"gate {gate.name} reads the wire {name!r} before it is written", remedy=COMPILE_ANEW)
+        for name in gate.reads:
+            if (name in gate.weights) != (name in stored):
+                raise PlanError(
+                    f"gate {gate.name}: {name!r} is a weight where data belongs, or the reverse", remedy=COMPILE_ANEW
+                )
+        gate.check(plan.wire)
+        known = all(written[name] for name in gate.reads)
+        unopened = any(plan.wire[name].masking is Masking.UNOPENED for name in gate.reads)
+        if unopened and not gate.takes_shares(plan.wire):
+            raise PlanError(f"gate {gate.name} reads a wire that is not opened", remedy=COMPILE_ANEW)
+        if gate.needs_masks(plan.wire) and not known:
+            raise PlanError(f"gate {gate.name} multiplies a wire whose mask is derived", remedy=COMPILE_ANEW)
+        if unopened and not known:
+            raise PlanError(
+                f"gate {gate.name} joins a wire that is not opened with one whose mask is derived", remedy=COMPILE_ANEW
+            )
+        for name in gate.writes:
+            if name in written:
+                raise PlanError(f"the wire {name!r} is written twice", remedy=COMPILE_ANEW)
+            masking = plan.wire[name].masking
+            written[name] = known if masking is Masking.INHERITED else masking is not Masking.DERIVED
+    if list(written) != [wire.name for wire in plan.wires]:
+        raise PlanError("the plan's wires are not in the order in which its gates write them", remedy=COMPILE_ANEW)
+
+
+def _check_ends(plan: Plan) -> None:
+    entered = {gate.out for gate in plan.gates if isinstance(gate, Input) and gate.lifetime == "run"}
+    stored = {gate.out for gate in plan.weights}
+    declared = [wire for given in plan.inputs for wire in given.wires]
+    if sorted(declared) != sorted(entered):
+        raise PlanError("the plan's inputs are not the wires that its input gates write", remedy=COMPILE_ANEW)
+    for given in plan.inputs:
+        columns = {len(given.low), len(given.high)}
+        if len(columns) != 1 or not columns <= {
+            1,
+            plan.wire[given.wire].shape[-1:] and plan.wire[given.wire].shape[-1],
+        }:
+            raise PlanError(f"input {given.name!r}: the declared range does not fit its columns", remedy=COMPILE_ANEW)
+        if any(low > high for low, high in zip(given.low, given.high, strict=True)):
+            raise PlanError(f"input {given.name!r}: the declared range is empty", remedy=COMPILE_ANEW)
+        _check_units(plan, given)
+        _check_missing(plan, given)
+    released = {out.wire for out in plan.outputs}
+    for out in plan.outputs:
+        wire = plan.wire.get(out.wire)
+        if wire is None or not wire.holders or wire.masking is not Masking.DRAWN:
+            raise PlanError(f"output {out.name!r} has no recipient who could unmask it", remedy=COMPILE_ANEW)
+        if out.wire in entered | stored:
+            raise PlanError(f"output {out.name!r} is an input, unchanged: nothing is computed", remedy=COMPILE_ANEW)
+        if _count(out.shape) != _count(wire.shape):
+            raise PlanError(f"output {out.name!r} has another size than its wire", remedy=COMPILE_ANEW)
+    for wire in plan.wires:
+        if wire.holders and wire.name not in released | entered | stored:
+            raise PlanError(f"the wire {wire.name!r} has holders but is neither input nor output", remedy=COMPILE_ANEW)
+
+
+def _check_units(plan: Plan, given: PlanInput) -> None:
+    columns = plan.wire[given.wire].shape[-1:]
+    for values in (given.offset, given.factor):
+        if len(values) != 1 and (len(values),) != columns:
+            raise PlanError(f"input {given.name!r}: its units do not fit its columns", remedy=COMPILE_ANEW)
+    if any(factor <= 0 for factor in given.factor):
+        raise PlanError(f"input {given.name!r}: a unit is not positive", remedy=COMPILE_ANEW)
+
+
+def _check_missing(plan: Plan, given: PlanInput) -> None:
+    if given.missing is None:
+        return
+    wire, marks, columns = plan.wire[given.wire], plan.wire[given.missing.wire], given.missing.columns
+    fits = marks.shape == wire.shape and marks.holders == wire.holders and marks.scale == 1
+    if not fits or not wire.shape:
+        raise PlanError(f"input {given.name!r}: the marks of missing numbers do not fit it", remedy=COMPILE_ANEW)
+    size = wire.shape[-1]
+    if list(columns) != sorted({*columns}) or columns[0] < 0 or not isinstance(size, int) or columns[-1] >= size:
+        raise PlanError(f"input {given.name!r}: it has no such columns as may miss numbers", remedy=COMPILE_ANEW)
+    if not given.dtype.startswith("float"):
+        raise PlanError(f"input {given.name!r}: a number of type {given.dtype} cannot be missing", remedy=COMPILE_ANEW)
+
+
+def _count(shape: tuple[object, ...]) -> tuple[int, int]:
+    total = 1
+    for size in shape:
+        total *= size if isinstance(size, int) else 1
+    return total, sum(size == BATCH for size in shape)

@@ -1,0 +1,1 @@
+"""What processes must agree on byte for byte."""

@@ -1,0 +1,120 @@
+"""How much memory sessions and runs may take, asked before any of it is taken."""
+
+from __future__ import annotations
+
+import threading
+from math import prod
+
+from mpc.convolution import BLOCK_BYTES, FEW_FILTERS, POINT_BYTES, TILE, tiles
+from mpc.encoding import field_size
+from mpc.errors import PlanError
+from mpc.gates.bilinear import Bilinear
+from mpc.gates.convolution import Convolution
+from mpc.plan.cost import plan_cost, stored_bytes
+from mpc.plan.plan import Plan
+from parties.config.models import Limits
+
+_PER_PLAN_BYTE = 40
+"""A plan's bytes, and what they are parsed into."""
+_PER_STORED_BYTE = 4
+"""A weight is held masked, with its mask's share, and as a share: 3 * 8 bytes for 8, and as many to make one."""
+_PER_LAID_OUT_BYTE = 14
+"""For products it is laid out twice, masked and as a share, as rows and as limbs: 2 * (8 + 48) bytes for 8."""
+_PER_FILTER_BYTE = _PER_LAID_OUT_BYTE + 15
+"""A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
+_PER_HELD_BYTE = 4
+"""Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
+_PER_ELEMENT = 64
+"""An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
+_PER_WHOLE_ELEMENT = 24
+"""The same where few filters are multiplied with whole elements."""
+_PER_PATCH_ELEMENT = 128
+"""An element of what lies under a window, or of the product with it: itself and its limbs, of both."""
+
+
+def parsed_memory(size: int) -> int:
+    """Bytes that a plan takes whose canonical bytes are so many."""
+    return size * _PER_PLAN_BYTE
+
+
+def plan_memory(plan: Plan, limits: Limits) -> int:
+    """Bytes that a session is granted for its plan and weights; `PlanError` if that is over the limit."""
+    laid_out = {gate.layout: gate for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
+    needed = parsed_memory(len(plan.canonical)) + stored_bytes(plan) * _PER_STORED_BYTE
+    largest = plan.bind(limits.max_batch)
+    for gate in laid_out.values():
+        tiled = isinstance(gate, Convolution) and _tiles(gate, largest)
+        needed += field_size(plan.wire[gate.second].sizes) * (_PER_FILTER_BYTE if tiled else _PER_LAID_OUT_BYTE)
+    return _within(needed, limits, "the plan's weights need")
+
+
+def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
+    """Bytes that one run is granted; `PlanError` if the batch or its memory is over the limit."""
+    if not 1 <= batch <= limits.max_batch:
+        raise PlanError(
+            f"a batch of {batch}; 1 to {limits.max_batch} are accepted",
+            remedy="split the data, or raise limits.max_batch",
+        )
+    return _within(needed_memory(plan, batch), limits, "this run needs")
+
+
+def needed_memory(plan: Plan, batch: int) -> int:
+    """Bytes that one run takes, at most."""
+    bound = plan.bind(batch)
+    elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
+    needed = plan_cost(plan, batch).held * _PER_HELD_BYTE + elements * _PER_ELEMENT
+    return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
+
+
+def _tiles(gate: Convolution, bound: Plan) -> tuple[int, int] | None:
+    return tiles(bound.wire[gate.x].sizes, bound.wire[gate.second].sizes, gate.windows)
+
+
+def _patches(gate: Convolution, bound: Plan) -> int:
+    """Bytes of what a convolution makes of its input, a few windows or tiles at a time (`mpc.convolution`)."""
+    (images, filters, *positions), (_, *each) = bound.wire[gate.out].sizes, bound.wire[gate.second].sizes
+    few = filters // gate.windows.groups <= FEW_FILTERS
+    window = max(prod(each) * gate.windows.groups, filters) * (_PER_WHOLE_ELEMENT if few else _PER_PATCH_ELEMENT)
+    if counts := _tiles(gate, bound):
+        tile = 2 * TILE * TILE * max(filters, each[0]) * 8
+        return min(tile * images * prod(counts), max(tile * prod(counts), 2 * POINT_BYTES))
+    return min(window * images * prod(positions), max(window, 3 * BLOCK_BYTES))
+
+
+def _within(needed: int, limits: Limits, what: str) -> int:
+    if needed > limits.max_memory_bytes:
+        raise PlanError(
+            f"{what} {needed >> 20} MiB of memory, over the limit of {limits.max_memory_bytes >> 20}",
+            remedy="use a smaller batch, or raise limits.max_memory_bytes",
+        )
+    return needed
+
+
+class MemoryBudget:
+    """What all sessions of one process may take together.  Thread-safe."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.max_memory_bytes
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> None:
+        """`PlanError` if that many bytes are not left."""
+        with self._lock:
+            if self._taken + count > self._limit:
+                raise PlanError(
+                    "the sessions and runs that are open need more memory than the limit",
+                    remedy="finish some first, use a smaller batch, or raise limits.max_memory_bytes",
+                )
+            self._taken += count
+
+    def give(self, count: int) -> None:
+        """They are free again."""
+        with self._lock:
+            self._taken -= count
+
+    @property
+    def taken(self) -> int:
+        """Bytes granted now."""
+        with self._lock:
+            return self._taken

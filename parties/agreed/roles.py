@@ -1,0 +1,111 @@
+"""Who enters and who receives what, as users say it.
+
+Names become part of the plan, and so of the digest that operators agree to: recipients are
+sorted, so that the order in which they are listed does not make another plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+
+from mpc.compiler.lowering.builder import Roles
+from mpc.errors import UsageError
+from mpc.plan.plan import Plan
+from parties.config.models import check_name
+
+SECRET, PUBLIC = "secret", "public"
+"""What weights are to the parties and the provider."""
+Recipients = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+"""Who receives all outputs, or output -> who receives it."""
+
+
+def assign(
+    me: str, owners: Mapping[str, str] | None = None, recipients: Recipients | None = None, weights: str = SECRET
+) -> Roles:
+    """The roles of a model whose owner and coordinator is `me`, which also has all that is not said.
+
+    Args:
+        weights: `SECRET` or `PUBLIC`: whether the parties and the provider are told the model.
+
+    Raises:
+        UsageError: a name that can be no certificate's, or another word for the weights.
+    """
+    if not isinstance(weights, str) or weights not in (SECRET, PUBLIC):
+        shown = repr(weights) if isinstance(weights, str) else f"of type {type(weights).__name__}"
+        raise UsageError(f"weights are {SECRET!r} or {PUBLIC!r}, not {shown}")
+    if owners is not None and not isinstance(owners, Mapping):
+        raise UsageError("owners are by input", remedy="owners={'x': 'bob'}")
+    readers = recipients if isinstance(recipients, Mapping) else {}
+    everyone = (me,) if recipients is None or isinstance(recipients, Mapping) else _names(recipients)
+    return Roles(
+        me,
+        me,
+        everyone,
+        {given: _name(owner) for given, owner in (owners or {}).items()},
+        {out: _names(names) for out, names in readers.items()},
+        weights == PUBLIC,
+    )
+
+
+def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str], weights: str = SECRET) -> Roles:
+    """The same from `--owner INPUT=NAME`, `--recipient [OUTPUT=]NAME`; names add up, one without output is for all
+    outputs that have none of their own."""
+    owned: dict[str, str] = {}
+    for entry in owners:
+        given, separator, name = entry.rpartition("=")
+        if not separator:
+            raise UsageError(f"--owner {entry} does not say of which input", remedy=f"--owner INPUT={entry}")
+        if owned.setdefault(given, name) != name:
+            raise UsageError(f"input {given!r} has two owners", remedy="give one --owner for each input")
+    readers: dict[str, list[str]] = {}
+    everyone: list[str] = []
+    for entry in recipients:
+        out, separator, name = entry.rpartition("=")
+        (readers.setdefault(out, []) if separator else everyone).append(name)
+    roles = assign(me, owned, everyone or None, weights)
+    return replace(roles, readers={out: _names(names) for out, names in readers.items()})
+
+
+def known_weights(plan: Plan) -> str | None:
+    """`PUBLIC` or `SECRET`, as the plan has it, or that it has both; None if it has no weights."""
+    public, every = len(plan.public_weights), len(plan.weights)
+    if not every:
+        return None
+    return SECRET if not public else PUBLIC if public == every else f"partly {PUBLIC}"
+
+
+def others(roles: Roles, me: str) -> list[str]:
+    """Who else has a part."""
+    names = {*roles.owners.values(), *roles.recipients, *(name for who in roles.readers.values() for name in who)}
+    return sorted(names - {me})
+
+
+def refuse_machines(plan: Plan, parties: Sequence[str], provider: str) -> None:
+    """UsageError if one of the cluster's own processes owns or receives anything: the provider knows all masks, and
+    a party's certificate is for what parties say to each other."""
+    for name in sorted((plan.owners | plan.recipients) & {*parties, provider}):
+        raise UsageError(
+            f"{name!r} is a process of the cluster, not a client: it can neither own an input nor receive an output",
+            remedy="give its operator a certificate of its own for that: mpc cert issue",
+        )
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(names, Sequence | Set):
+        raise UsageError("recipients are names", remedy="recipients='carol', or {'y': ('bob', 'carol')} by output")
+    found = tuple(sorted({_name(name) for name in ([names] if isinstance(names, str) else names)}))
+    if not found:
+        raise UsageError("an output has no recipient", remedy="name at least one: recipients=('carol',)")
+    return found
+
+
+def _name(name: str) -> str:
+    try:
+        return check_name(name if isinstance(name, str) else "")
+    except ValueError as error:
+        raise UsageError(
+            f"{name!r} cannot be anybody's certificate name",
+            cause=str(error),
+            remedy="names are those in cluster files",
+        ) from None

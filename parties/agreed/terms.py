@@ -1,0 +1,68 @@
+"""What a session is made of, and the one id that stands for all of it.
+
+The id hashes the plan, the version, the field, the provider, the roster and a fresh nonce of
+every party: no two sessions share one, no single party can choose it, and whoever holds the
+same id has agreed to the same terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpc.encoding import digest
+from mpc.errors import SessionError
+from mpc.plan.plan import FIELD
+from parties.wire.transport import PROTOCOL
+
+NONCE_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Public terms of one session.
+
+    Args:
+        plan_digest: of the unbound plan.
+        provider: its certificate name.
+        parties: names in the roster's order.
+        nonces: one a party, 32 bytes, in that order.
+
+    Raises:
+        SessionError: the lists do not fit, or a nonce is malformed or given twice.
+    """
+
+    plan_digest: bytes
+    provider: str
+    parties: tuple[str, ...]
+    nonces: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.parties) < 2 or len(self.parties) != len(self.nonces):
+            raise SessionError("a session has one nonce for each of at least two parties")
+        if any(len(nonce) != NONCE_BYTES for nonce in self.nonces) or len(set(self.nonces)) != len(self.nonces):
+            raise SessionError("a session's nonces are 32 bytes each and all different")
+
+    @property
+    def session_id(self) -> bytes:
+        """32 bytes."""
+        return digest(
+            "mpc/v1/session",
+            PROTOCOL,
+            FIELD,
+            self.plan_digest,
+            self.provider,
+            len(self.parties),
+            *self.parties,
+            *self.nonces,
+        )
+
+    @property
+    def roster_digest(self) -> bytes:
+        """What peers compare in their first frame."""
+        return roster_digest(self.provider, self.parties)
+
+
+def roster_digest(provider: str, parties: Sequence[str]) -> bytes:
+    """The provider and the parties in their order, 32 bytes: equal in every config of a cluster."""
+    return digest("mpc/v1/roster", provider, *parties)

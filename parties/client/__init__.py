@@ -1,0 +1,1 @@
+"""What only a user's process does: open sessions, enter data, receive results."""

@@ -1,0 +1,176 @@
+"""All parties of a cluster as a client calls them: side by side, each failure an error that names its party.
+
+A call that waits for its answer holds no thread of this process: whoever needs the answer waits in a thread of
+its own.  So any number of sessions, and of threads, may share one `Parties`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+import grpc
+
+from mpc.errors import MpcError, PeerError, SessionError
+from parties.client.entered import EnteredRuns, place_of
+from parties.client.keeper import Keeper
+from parties.config.models import ClusterConfig, Peer
+from parties.pb import party_pb2_grpc
+from parties.trust.identity import Identity
+from parties.wire.transport import connect, from_rpc
+
+Answer = TypeVar("Answer")
+Found = TypeVar("Found", covariant=True)
+_RANK = {7: 0, 4: 1, 5: 2, 3: 3, 1: 5}
+
+
+class Awaited(Protocol[Found]):
+    """An answer that will come."""
+
+    def result(self) -> Found:
+        """Wait for it; an `MpcError` if the call fails."""
+
+
+class Reply(Generic[Answer]):
+    """The one answer of a call that is on its way.  Who lets go of it cancels the call."""
+
+    def __init__(self, party: PartyClient, future: Any) -> None:
+        self._party, self._future = party, future
+
+    def result(self) -> Answer:
+        """Wait for it.
+
+        Raises:
+            MpcError: why there is none; it names the party.
+        """
+        try:
+            answer: Answer = self._future.result()
+            return answer
+        except grpc.RpcError as error:
+            raise self._party.explain(error) from None
+        except grpc.FutureCancelledError:
+            raise PeerError(f"the call to {self._party.name} was cancelled", peer=self._party.name) from None
+
+    def when_done(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called, in a thread of gRPC's, once there is an answer or an error."""
+        self._future.add_done_callback(lambda _: tell())
+
+
+class Replies(Generic[Answer]):
+    """The answers of a call that has begun, one after another; who lets go of them cancels the call."""
+
+    def __init__(self, party: PartyClient, call: Any) -> None:
+        self._party, self._call = party, call
+
+    def __iter__(self) -> Iterator[Answer]:
+        try:
+            yield from self._call
+        except grpc.RpcError as error:
+            raise self._party.explain(error) from None
+
+
+class PartyClient:
+    """One party, as a client calls it."""
+
+    def __init__(self, identity: Identity, peer: Peer) -> None:
+        self.name, self.address = peer.name, peer.address
+        self._identity = identity
+        self._channel = connect(identity, peer.name, peer.address)
+        self._stub = party_pb2_grpc.PartyStub(self._channel)
+
+    def begin(self, method: str, request: object, seconds: float) -> Reply[Any]:
+        """Begin a call with one reply; request: a message, or an iterator of them."""
+        return Reply(self, self._call(getattr(self._stub, method).future, request, seconds))
+
+    def stream(self, method: str, request: object, seconds: float) -> Replies[Any]:
+        """Begin a call with a stream of replies."""
+        return Replies(self, self._call(getattr(self._stub, method), request, seconds))
+
+    def _call(self, start: Callable[..., Any], request: object, seconds: float) -> Any:
+        try:
+            return start(request, timeout=seconds)
+        except ValueError:
+            raise SessionError("this client's connection is closed", remedy="connect again") from None
+
+    def explain(self, error: grpc.RpcError) -> MpcError:
+        """The error that a failed call stands for."""
+        return from_rpc(error, self.name, self.address, self._identity)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class Parties:
+    """All parties of a cluster, called side by side.  Thread-safe."""
+
+    def __init__(self, config: ClusterConfig, identity: Identity) -> None:
+        self.config, self.identity = config, identity
+        self.clients = [PartyClient(identity, peer) for peer in config.parties]
+        self.names = tuple(client.name for client in self.clients)
+        self.entered = EnteredRuns(place_of(config))
+        self.keeper = Keeper(self)
+
+    def start(self, method: str, request: object, seconds: float) -> list[Reply[Any]]:
+        """Call every party at once, without waiting: `gather` has the answers."""
+        return [client.begin(method, request, seconds) for client in self.clients]
+
+    def each(self, method: str, request: object, seconds: float, failed: Callable[[], None] | None = None) -> list[Any]:
+        """Call every party at once; the most telling error if any failed.
+
+        failed: called once, as soon as one of the calls fails, to call off the others, which are on their way.  What
+            failed first is the error then; the others only heard of it.
+        """
+        replies = self.start(method, request, seconds)
+        first = None if failed is None else _watch(replies, failed)
+        if first is None:
+            return gather(replies)
+        with suppress(MpcError):
+            gather(replies)
+        raise first.again()  # not the one that this frame keeps
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.keeper.close()
+        self.entered.close()
+
+
+def _watch(replies: Sequence[Reply[Any]], failed: Callable[[], None]) -> MpcError | None:
+    """Wait for all of them in the order in which they come, up to the first error, which is returned."""
+    done: SimpleQueue[Reply[Any]] = SimpleQueue()
+    for reply in replies:
+        reply.when_done(lambda reply=reply: done.put(reply))  # type: ignore[misc]
+    for _ in replies:
+        try:
+            done.get().result()
+        except MpcError as error:
+            failed()
+            return error.again()
+    return None
+
+
+def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
+    """What every party answered; the most telling error if any failed."""
+    found, errors = [], []
+    for answer in answers:
+        try:
+            found.append(answer.result())
+        except MpcError as error:
+            errors.append(error.again())
+    if errors:
+        raise _most_telling(errors).again()
+    return found
+
+
+def _most_telling(errors: list[MpcError]) -> MpcError:
+    """Of what several parties say about one failure, the root: a refusal before a lost peer, what a party found before
+    what it heard of, and of lost peers the one that most of the others name."""
+    blamed = [error.peer for error in errors if error.peer]
+
+    def rank(error: MpcError) -> tuple[int, bool, int, int]:
+        votes = blamed.count(error.peer) if error.peer else 0
+        return (_RANK.get(error.exit_code, 4), bool(error.heard_from), -votes, 0 if error.code == PeerError.code else 1)
+
+    return min(errors, key=rank)

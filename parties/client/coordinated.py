@@ -1,0 +1,248 @@
+"""The coordinator's side of a session: propose, open, prepare, close.
+
+It decides what runs and when, and sees nothing for it: masking, submitting and unmasking is
+done by its `Participant`, for the parts of the plan that bear its own name.  What others enter
+and receive is theirs; they join with the session's ticket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mpc.errors import HandshakeError, MpcError, PeerError
+from mpc.plan.plan import Plan
+from parties.agreed.ticket import Ticket
+from parties.client.channels import Parties, Reply, gather
+from parties.client.participant import Participant, Progress
+from parties.client.stocks import Stock, propose
+from parties.pb import party_pb2
+
+__all__ = ["CoordinatedSession", "Parties", "Progress", "RunReport", "sum_reports"]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run cost, counted.
+
+    Args:
+        rounds: openings one after another.
+        sent_bytes: the largest party's payload, all peers together.
+        dealt_bytes: correlations from the provider, all parties together.
+        online_s: the slowest party's own time from inputs masked to outputs released.
+        offline_s: dealing, sending and preparing, as seen from here.
+        provider_s: of that, the provider's own time, as the power of two at or below it: no more of it is told.
+        online_cpu_s: CPU seconds of the largest party while online.
+        recipients: who could unmask the outputs.
+        stocked: its correlations were dealt ahead.
+    """
+
+    batch: int
+    parties: int
+    rounds: int
+    sent_bytes: int
+    dealt_bytes: int
+    online_s: float
+    offline_s: float
+    provider_s: float
+    online_cpu_s: float
+    recipients: tuple[str, ...]
+    stocked: bool = False
+
+
+_ADDED = ("batch", "rounds", "sent_bytes", "dealt_bytes", "online_s", "offline_s", "provider_s", "online_cpu_s")
+
+
+def sum_reports(reports: list[RunReport]) -> RunReport:
+    """The price of several runs, one after another."""
+    return replace(reports[0], **{name: sum(getattr(report, name) for report in reports) for name in _ADDED})
+
+
+class CoordinatedSession:
+    """A session that this client opened.
+
+    Args:
+        plan: not bound.
+        weights: int64 integers of the weight wires that this client owns.
+        stock: the session that was dealt ahead, to open it; it is used up by that, whatever comes of it.
+    """
+
+    def __init__(
+        self, parties: Parties, plan: Plan, weights: Mapping[str, np.ndarray], stock: Stock | None = None
+    ) -> None:
+        self._parties, self.plan, self.stock = parties, plan, stock
+        self._deadlines = parties.config.deadlines
+        self._runs = 0
+        self.on_progress: Progress | None = None
+        self.open = False
+        self.setup_dealt = 0
+        self._ahead: list[Reply[party_pb2.PrepareReply]] = []
+        self._called_off: list[Reply[party_pb2.EndReply]] = []
+        self.terms = stock.terms if stock else propose(parties, plan)
+        self.id = self.terms.session_id
+        self.part = Participant(parties, plan, self.terms)
+        try:
+            self._open()
+            self.part.enter_weights(weights)
+            self._look_ahead(self.left)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def ticket(self) -> Ticket:
+        """What others need to take part."""
+        return Ticket(self.plan, self.terms)
+
+    def _open(self) -> None:
+        terms = self.terms
+        opening = party_pb2.OpenRequest(
+            plan_digest=terms.plan_digest,
+            parties=terms.parties,
+            nonces=terms.nonces,
+            stocked=self.stock is not None,
+        )
+        wait = self._deadlines.connect + self._deadlines.setup
+        self.open = True
+        replies = self._parties.each("Open", opening, wait, self._call_off)
+        for name, reply in zip(self._parties.names, replies, strict=True):
+            if reply.session_id != self.id:
+                raise HandshakeError(f"{name} made another session of the same terms", remedy="mpc doctor", peer=name)
+        self.setup_dealt = sum(reply.dealt_bytes for reply in replies)
+        self._parties.keeper.keep(self, min(reply.grace_seconds for reply in replies))
+
+    def _call_off(self) -> None:
+        """One party does not open the session: the others are told, or would wait for it until a deadline."""
+        request = party_pb2.EndRequest(session_id=self.id)
+        self._called_off = self._parties.start("End", request, self._deadlines.connect)
+
+    # -- runs
+
+    def run(
+        self, values: Mapping[str, np.ndarray], batch: int, clock: Callable[[], float], following: Sequence[int] = ()
+    ) -> tuple[dict[str, np.ndarray], RunReport]:
+        """One run; waits for what others enter.
+
+        Args:
+            values: int64 integers of every input wire that this client owns.
+            clock: seconds, for the report.
+            following: rows of each of the runs that the same batch goes on with.  The next one is prepared while this
+                one is online, if nobody else takes part; those who do are told how many rows there are.
+
+        Returns:
+            (int64 integers of every output wire that this client receives, the report)
+        """
+        self._runs += 1
+        number = self._runs
+        started = clock()
+        prepared = gather(self._ahead or self._prepare(number, batch, sum(following)))
+        self._ahead = []
+        offline = clock() - started
+        self.part.ask(number, batch, self.on_progress)
+        self.part.enter(number, batch, values)
+        if not self.stock:
+            self._look_ahead(following)
+        received = self.part.receive(number)
+        if self.stock:
+            self._look_ahead(self.left)
+        report = RunReport(
+            batch=batch,
+            parties=len(self._parties.names),
+            rounds=received.headers[0].rounds,
+            sent_bytes=max(header.sent_bytes for header in received.headers),
+            dealt_bytes=sum(reply.dealt_bytes for reply in prepared),
+            online_s=max(header.online_seconds for header in received.headers),
+            offline_s=offline,
+            provider_s=max(reply.deal_seconds for reply in prepared),
+            online_cpu_s=max(header.online_cpu_seconds for header in received.headers),
+            recipients=tuple(sorted(self.plan.recipients)),
+            stocked=self.stock is not None,
+        )
+        return received.outputs, report
+
+    def _prepare(self, number: int, batch: int, following: int) -> list[Reply[party_pb2.PrepareReply]]:
+        request = party_pb2.PrepareRequest(session_id=self.id, run=number, batch=batch, following=following)
+        return self._parties.start("Prepare", request, self._deadlines.setup)
+
+    def _look_ahead(self, following: Sequence[int]) -> None:
+        """Have the next run prepared while nobody waits for it.
+
+        Not where others take part: they see what is prepared, and would enter inputs of two runs at a time.
+        """
+        if following and not (self.plan.owners | self.plan.recipients) - {self.part.me}:
+            self._ahead = self._prepare(self._runs + 1, following[0], sum(following[1:]))
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Rows of the runs that are left of a stock."""
+        return self.stock.batches[self._runs :] if self.stock else ()
+
+    @property
+    def _others(self) -> frozenset[str]:
+        """Who else receives something."""
+        return self.plan.recipients - {self.part.me}
+
+    def settle(self) -> None:
+        """Wait until everyone else who receives outputs of the last run has them.
+
+        Raises:
+            PeerError: somebody did not take them within `deadlines.submit`.
+        """
+        if not (self._runs and self.open):
+            return
+        waiting = self.part.await_heard(self._runs, self._deadlines.submit, self._others)
+        if waiting:
+            raise PeerError(
+                f"{' and '.join(sorted(waiting))} did not take the outputs of run {self._runs} "
+                f"within {self._deadlines.submit:g} s",
+                cause="they did not join, and the session does not wait for ever",
+                remedy="start a new session; recipients join it with its ticket: mpc join",
+                peer=min(waiting),
+            )
+
+    # -- ending
+
+    def finish(self) -> None:
+        """Close once everyone has what is theirs.
+
+        Who only enters something is told how its run ended too, if it asks soon.
+
+        Raises:
+            PeerError: a recipient did not take its outputs in time; the session is closed all the same.
+        """
+        owners = {self.plan.wire[given.wire].holders[0] for given in self.plan.inputs}
+        try:
+            self.settle()
+            if self._runs and self.open:
+                self.part.await_heard(self._runs, self._deadlines.connect, owners - {self.part.me})
+        except PeerError as error:
+            if error.peer in self._others:
+                raise
+        finally:
+            self.close()
+
+    def drop(self) -> None:
+        """Nobody here uses it any more: close it, unless others have yet to take their outputs."""
+        waiting: set[str] = set()
+        try:
+            if self._runs and self.open:
+                waiting = self.part.await_heard(self._runs, 0, self._others)
+        except (MpcError, RuntimeError):
+            pass
+        if not waiting:
+            self.close()
+
+    def close(self) -> None:
+        """Tell every party that the session is over; a party that is gone is no error here."""
+        if not self.open:
+            return
+        self.open = False
+        self.part.forget()
+        self._ahead = []
+        request = party_pb2.CloseRequest(session_id=self.id)
+        try:
+            self._parties.each("Close", request, self._deadlines.connect)
+        except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are
+            return

@@ -1,0 +1,143 @@
+"""What a client must never forget: the runs in which it has entered something.
+
+A run's masks are used once, and the parties' ledgers see to that.  But if all parties are put back to an earlier moment
+- snapshots of machines, or a stock with its whole data folder - or lie, none of them remembers, and the masks of a
+run would be handed out again.  Two values under one mask show their difference.  So every client keeps this list, by
+itself: a run stands in it, durably, before anything leaves that was masked for it, and no run is entered twice.
+
+One sqlite file for each name, beside the key unless the cluster file says otherwise; several processes may use it at
+once.  Runs of a session follow one another, so a session takes one row, of about 100 bytes, however many runs it has.
+Nothing is ever pruned: a party can be restored to any age, and what the provider signed can be shown with a renewed
+certificate of the same key, so there is no day after which a session cannot come back.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mpc.errors import ConfigError, IntegrityError
+from parties.config.models import ClusterConfig
+
+_WAIT_SECONDS = 20.0
+"""For other processes of this client that write at the same moment; each takes milliseconds."""
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entered (
+    session BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (session, first)) WITHOUT ROWID
+"""
+
+
+def place_of(config: ClusterConfig) -> Path:
+    """The file of this client's list."""
+    return config.entered or config.tls.key.parent / f"{config.name}.entered.sqlite"
+
+
+class EnteredRuns:
+    """The list of one client.  Thread-safe; the file is made when something is entered for the first time.
+
+    Args:
+        path: of the file, which only its owner may read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def claim(self, session_id: bytes, run: int) -> None:
+        """List a run (0: the session's weights); it is on the disk when this returns.
+
+        Raises:
+            IntegrityError: it is listed already.
+            ConfigError: the file cannot be written.
+        """
+        with self._writing() as database:
+            row = database.execute(
+                "SELECT first, last FROM entered WHERE session = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+                (session_id, run),
+            ).fetchone()
+            if row is not None and run <= row[1]:
+                raise IntegrityError(
+                    f"this client entered something in {_named(run)} of this session before",
+                    cause="a party was restored from a backup or forgets what it has used, or another process of this "
+                    "client takes part in the session too",
+                    remedy="enter nothing in this session: find out which party was restored, and start a new session",
+                )
+            if row is not None and run == row[1] + 1:
+                database.execute(
+                    "UPDATE entered SET last = ? WHERE session = ? AND first = ?", (run, session_id, row[0])
+                )
+            else:
+                database.execute("INSERT INTO entered VALUES (?, ?, ?)", (session_id, run, run))
+
+    def withdraw(self, session_id: bytes, run: int) -> None:
+        """Take back a claim of which nothing has left this process; the run may be claimed again."""
+        with self._writing() as database:
+            key = (session_id, run)
+            database.execute("DELETE FROM entered WHERE session = ? AND last = ? AND first = last", key)
+            database.execute("UPDATE entered SET last = last - 1 WHERE session = ? AND last = ?", key)
+
+    def close(self) -> None:
+        """Let go of the file; safe to call twice."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._storing():
+            if self._connection is None:
+                self._connection = _connect(self._path)
+            database = self._connection
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ConfigError(
+                f"this client's list of the runs it has entered something in, {self._path}, cannot be written: {why}",
+                cause="its folder is missing, read-only or full, or the file is damaged",
+                remedy="make the folder writable, or name another durable file as 'entered' in the cluster file; "
+                "do not delete the list, it keeps a mask from being used twice",
+                local=True,
+            ) from None
+
+
+def _named(run: int) -> str:
+    return f"run {run}" if run else "the weights"
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Made by us first: sqlite would use the umask, and gives its journal the mode of this file.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+    database = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        # No write-ahead log: this file alone is the list, and whoever moves it moves all of it.
+        for pragma in ("journal_mode = TRUNCATE", "synchronous = FULL", "fullfsync = ON"):
+            database.execute(f"PRAGMA {pragma}")
+        database.execute(_SCHEMA)
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _VERSION):
+            raise sqlite3.DatabaseError(f"it has version {version}, this program reads {_VERSION}")
+        database.execute(f"PRAGMA user_version = {_VERSION}")
+    except BaseException:
+        database.close()
+        raise
+    return database

@@ -1,0 +1,71 @@
+"""A client's signs of life: parties end the sessions of one that is gone."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mpc.errors import SessionError
+from parties.alarms import ALARMS, Alarm
+from parties.pb import party_pb2
+
+if TYPE_CHECKING:
+    from parties.client.channels import Parties, Reply
+
+_RENEWALS, _SOONEST = 4, 0.05
+"""Signs of life within the parties' grace; seconds between two, at least."""
+
+
+class Kept(Protocol):
+    """A session that this client coordinates."""
+
+    id: bytes
+    open: bool
+
+
+class Keeper:
+    """Tells the parties, now and then, which sessions this client still wants: those of a client that is gone end.
+
+    It keeps none of them: a session that nobody here holds any more is not asked for.  Thread-safe.
+    """
+
+    def __init__(self, parties: Parties) -> None:
+        self._parties = weakref.ref(parties)
+        self._sessions: weakref.WeakSet[Kept] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._alarm: Alarm | None = None
+        self._interval = float("inf")
+        self._sent: list[Reply[Any]] = []
+
+    def keep(self, session: Kept, grace: float) -> None:
+        """Ask for this one from now on, until it is closed or gone; grace: seconds that the parties wait for that."""
+        with self._lock:
+            self._sessions.add(session)
+            self._interval = min(self._interval, max(_SOONEST, grace / _RENEWALS))
+            if self._alarm is None:
+                self._set()
+
+    def _set(self) -> None:
+        renew = weakref.WeakMethod(self._renew)
+        self._alarm = ALARMS.set(self._interval, lambda: (found := renew()) and found())
+
+    def _renew(self) -> None:
+        with self._lock:
+            self._alarm, parties = None, self._parties()
+            wanted = [session.id for session in self._sessions if session.open]
+            if wanted and parties is not None:
+                self._set()
+            else:
+                self._interval = float("inf")
+        if wanted and parties is not None:
+            with suppress(SessionError):  # closed meanwhile
+                self._sent = parties.start("Renew", party_pb2.RenewRequest(session_ids=wanted), self._interval)
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        with self._lock:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._sessions.clear()

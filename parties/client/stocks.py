@@ -1,0 +1,153 @@
+"""The coordinator's side of stocks: have sessions dealt ahead, see what there is, find one for a session, drop some."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from mpc.errors import HandshakeError, MpcError, SessionError
+from mpc.plan.plan import Plan
+from parties.agreed.terms import Terms
+from parties.client.channels import Parties, PartyClient, gather
+from parties.party.stock.shelf import refuse_public_weights
+from parties.pb import party_pb2
+
+Stored = Callable[[int, int], None]
+"""(bundles stored, bundles in all)."""
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What was dealt ahead for one session of this client.
+
+    Args:
+        batches: rows of its runs 1, 2, 3, ...
+        size: bytes on disk, at the party with most.
+        made_at: seconds since 1970.
+        missing: parties that do not hold it; unless there are none it is of no use.
+    """
+
+    terms: Terms
+    batches: tuple[int, ...]
+    size: int
+    made_at: float
+    missing: tuple[str, ...] = ()
+
+    def calls(self, sizes: Sequence[int]) -> int:
+        """How many batches it serves that are split into runs of these sizes; 0 if it was dealt for others."""
+        count, rest = divmod(len(self.batches), len(sizes))
+        return 0 if rest or self.batches != tuple(sizes) * count else count
+
+
+def propose(parties: Parties, plan: Plan, ahead: bool = False) -> Terms:
+    """Every party's consent to the plan, as a nonce.
+
+    The first party is asked before the others: so of many clients that ask at once all parties have room for the same.
+
+    ahead: for what is dealt now and opened later.
+    """
+    request = party_pb2.ProposeRequest(plan=plan.canonical, ahead=ahead)
+    first, *others = parties.clients
+    seconds = parties.config.deadlines.connect
+    proposals = gather([first.begin("Propose", request, seconds)])
+    proposals += gather([party.begin("Propose", request, seconds) for party in others])
+    nonces = tuple(proposal.nonce for proposal in proposals)
+    return Terms(plan.digest, parties.config.provider.name, parties.names, nonces)
+
+
+def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored = lambda done, of: None) -> Stock:
+    """Have all correlations of one session dealt now: its weights' masks, and one run for each of `batches`.
+
+    Raises:
+        PolicyError: a party does not let this client open sessions of the plan.
+        PlanError: it is more than a party keeps, or its weights are public.
+    """
+    refuse_public_weights(plan)
+    terms, seconds = propose(parties, plan, ahead=True), parties.config.deadlines.setup
+    agreed = party_pb2.StockTerms(
+        plan_digest=terms.plan_digest, parties=terms.parties, nonces=terms.nonces, batches=batches
+    )
+    sizes = [0] * len(parties.names)
+    try:
+        # All parties store a bundle before the next is dealt: the provider never holds more than one.
+        for run in range(len(batches) + 1):
+            request = party_pb2.StoreRequest(session_id=terms.session_id, run=run, terms=None if run else agreed)
+            replies = parties.each("Store", request, seconds)
+            sizes = [size + reply.size for size, reply in zip(sizes, replies, strict=True)]
+            stored(run + 1, len(batches) + 1)
+        keep = party_pb2.KeepRequest(session_id=terms.session_id)
+        parties.each("Keep", keep, seconds)
+    except BaseException:
+        _try_drop(parties, terms.session_id)
+        raise
+    return Stock(terms, tuple(batches), max(sizes), time.time())
+
+
+def stocks(parties: Parties, plan: Plan | None = None) -> list[Stock]:
+    """This client's stocks that no session has taken, the oldest first."""
+    request = party_pb2.StocksRequest(plan_digest=plan.digest if plan else b"")
+    seconds = parties.config.deadlines.connect
+    lists = gather([_Listed(party.stream("Stocks", request, seconds)) for party in parties.clients])
+    found: dict[bytes, dict[str, Stock]] = {}
+    for party, replies in zip(parties.clients, lists, strict=True):
+        for reply in replies:
+            stock = _read(parties, party, reply)
+            found.setdefault(stock.terms.session_id, {})[party.name] = stock
+    everyone = [_merge(parties, held) for held in found.values()]
+    return sorted(everyone, key=lambda stock: stock.made_at)
+
+
+class _Listed:
+    """All replies of a stream."""
+
+    def __init__(self, replies: Iterable[party_pb2.Stock]) -> None:
+        self._replies = replies
+
+    def result(self) -> list[party_pb2.Stock]:
+        return list(self._replies)
+
+
+def _read(parties: Parties, party: PartyClient, reply: party_pb2.Stock) -> Stock:
+    given = reply.terms
+    provider, names = parties.config.provider.name, parties.names
+    if tuple(given.parties) != names:
+        raise HandshakeError(f"{party.name} holds a stock of other parties", remedy="mpc doctor", peer=party.name)
+    terms = Terms(given.plan_digest, provider, names, tuple(given.nonces))
+    return Stock(terms, tuple(given.batches), reply.size, reply.made_at)
+
+
+def _merge(parties: Parties, held: dict[str, Stock]) -> Stock:
+    """One stock as all parties hold it; who holds other runs of it than the first one holds none."""
+    first = next(iter(held.values()))
+    same = {name: stock for name, stock in held.items() if stock.batches == first.batches}
+    missing = tuple(name for name in parties.names if name not in same)
+    size = max(stock.size for stock in same.values())
+    return Stock(first.terms, first.batches, size, min(stock.made_at for stock in same.values()), missing)
+
+
+def find(parties: Parties, plan: Plan, sizes: Sequence[int], calls: int | None = None) -> Stock | None:
+    """A stock for batches that are split into runs of `sizes`: the one with most of them, the oldest of these.
+
+    Args:
+        calls: for exactly so many batches; what a session leaves over is lost.
+    """
+    usable = [stock for stock in stocks(parties, plan) if not stock.missing and stock.calls(sizes)]
+    fitting = [stock for stock in usable if calls in (None, stock.calls(sizes))]
+    return max(fitting, key=lambda stock: stock.calls(sizes), default=None)
+
+
+def drop(parties: Parties, stock: Stock) -> None:
+    """Give it up at every party that holds it."""
+    request = party_pb2.DropRequest(session_id=stock.terms.session_id)
+    replies = parties.each("Drop", request, parties.config.deadlines.connect)
+    if not any(reply.dropped for reply in replies):
+        raise SessionError("no party holds that stock", cause="a session has taken it, or it was dropped before")
+
+
+def _try_drop(parties: Parties, session_id: bytes) -> None:
+    request = party_pb2.DropRequest(session_id=session_id)
+    try:
+        parties.each("Drop", request, parties.config.deadlines.connect)
+    except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are: idle orders end by themselves
+        return

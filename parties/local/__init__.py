@@ -1,0 +1,1 @@
+"""Clusters on one machine: their folder, their processes, their links."""

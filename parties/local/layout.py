@@ -1,0 +1,254 @@
+"""The local cluster's folder: configs, certificates, ports.
+
+    .mpc/ca/  provider/  party-0/ ... party-n-1/  coordinator/  cluster.toml
+    .mpc/bob/  bob.toml                           each further client's
+
+What is written here is what a real deployment writes by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, Self
+
+from mpc.errors import ConfigError, UsageError
+from parties.config.models import (
+    ClusterConfig,
+    Deadlines,
+    Endpoint,
+    PartyConfig,
+    Peer,
+    PolicyConfig,
+    ProviderConfig,
+    ProviderPeer,
+    TlsConfig,
+    check_name,
+    dump_toml,
+    load,
+    write_atomic,
+)
+from parties.local.processes import running
+from parties.trust.chains import DEVELOPMENT_CA
+from parties.trust.identity import CA_CERTIFICATE, CERTIFICATE, KEY, Identity, issue, make_ca, private_folder
+
+Role = Literal["party", "provider"]
+PROVIDER, COORDINATOR = "provider", "coordinator"
+SLOW = Deadlines(connect=120, setup=1200, step=600, submit=1200, idle=3600, grace=600)
+"""Behind a relay: what takes a second here may take minutes through a slow link."""
+_TAKEN = re.compile(r"ca|cluster|coordinator|provider|party-\d+")
+_RENEW_BEFORE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One daemon of the local cluster.
+
+    listen: where it does, if others reach it elsewhere: through a relay at `address`.
+    """
+
+    name: str
+    role: Role
+    folder: Path
+    address: Endpoint
+    listen: Endpoint | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.toml"
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
+
+
+@dataclass(frozen=True)
+class LocalLayout:
+    """The provider first, then the parties in the roster's order.
+
+    clients: besides the coordinator; all of them may coordinate, own inputs and receive outputs.
+    """
+
+    folder: Path
+    members: tuple[Member, ...]
+    clients: tuple[str, ...] = ()
+
+    @property
+    def cluster_file(self) -> Path:
+        return self.folder / "cluster.toml"
+
+    @property
+    def routes(self) -> list[tuple[Endpoint, Endpoint]]:
+        """What a relay has to listen to, and where it leads; nothing, unless the layout was made `relayed`."""
+        return [(member.address, member.listen) for member in self.members if member.listen]
+
+    def client_file(self, name: str) -> Path:
+        """The cluster file of a further client; ConfigError if it was never made."""
+        if name not in self.clients:
+            raise ConfigError(
+                f"this cluster has no client {name!r}", remedy=f"make one: mpc down, mpc up --client {name}"
+            )
+        return self.folder / f"{name}.toml"
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        parties: int = 3,
+        base_port: int | None = None,
+        threads: int = 1,
+        clients: Sequence[str] = (),
+        relayed: bool = False,
+    ) -> Self:
+        """Write (again) every config and missing certificate; ledgers, clients and the CA of an older layout stay.
+
+        base_port: the provider's port, the parties' follow; None lets the system pick free ones.
+        relayed: others reach each daemon through a relay, which may be slow: see `routes`.
+        """
+        for client in clients:
+            _check_client(client)
+        if parties < 2:
+            raise UsageError(f"a cluster has at least 2 parties, not {parties}", remedy="--parties 2 or more")
+        folder = folder.absolute()
+        if (folder / "cluster.toml").exists():
+            refuse_running(cls.open(folder))
+        names = [PROVIDER, *(f"party-{index}" for index in range(parties))]
+        ports = [Endpoint(f"127.0.0.1:{port}") for port in _pick_ports(len(names) * (1 + relayed), base_port)]
+        behind = ports[len(names) :] if relayed else [None] * len(names)
+        members = tuple(
+            Member(name, "provider" if name == PROVIDER else "party", folder / name, address, listen)
+            for name, address, listen in zip(names, ports[: len(names)], behind, strict=True)
+        )
+        if not (folder / "ca" / CA_CERTIFICATE).exists():
+            make_ca(folder / "ca", DEVELOPMENT_CA)
+        clients = tuple(sorted({*_clients(folder), *clients}))
+        for name in (*names, COORDINATOR, *clients):
+            _certify(folder, name)
+        layout = cls(folder, members, clients)
+        layout._write_configs(threads)
+        return layout
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The layout an earlier `create` wrote; ConfigError if there is none."""
+        folder = folder.absolute()
+        cluster = load(ClusterConfig, folder / "cluster.toml", environ={})
+        parties = (Member(peer.name, "party", folder / peer.name, peer.address) for peer in cluster.parties)
+        provider = cluster.provider
+        members = (Member(provider.name, "provider", folder / provider.name, provider.address), *parties)
+        return cls(folder, members, _clients(folder))
+
+    def _write_configs(self, threads: int) -> None:
+        provider = ProviderPeer(name=self.members[0].name, address=self.members[0].address)
+        peers = tuple(Peer(name=member.name, address=member.address) for member in self.members[1:])
+        everyone = (COORDINATOR, *self.clients)
+        policy = PolicyConfig(plans=("any",), coordinators=everyone, owners=everyone, recipients=everyone)
+        deadlines = SLOW if self.routes else Deadlines()
+        for member in self.members:
+            private_folder(member.data_dir)
+            common = {
+                "name": member.name,
+                "listen": member.listen or member.address,
+                "data_dir": member.data_dir.name,
+                "tls": {"ca": CA_CERTIFICATE, "certificate": CERTIFICATE, "key": KEY},
+                "threads": threads,
+                "deadlines": deadlines,
+            }
+            if member.role == "provider":
+                text = dump_toml(ProviderConfig.model_validate({**common, "parties": [peer.name for peer in peers]}))
+            else:
+                text = dump_toml(
+                    PartyConfig.model_validate({**common, "provider": provider, "peers": peers, "policy": policy})
+                )
+            _write_config(member.config, text)
+        for name in everyone:
+            own = Path(name)
+            tls = TlsConfig(ca=own / CA_CERTIFICATE, certificate=own / CERTIFICATE, key=own / KEY)
+            client = ClusterConfig(name=name, tls=tls, provider=provider, parties=peers, deadlines=deadlines)
+            _write_config(self.cluster_file if name == COORDINATOR else self.client_file(name), dump_toml(client))
+
+
+def _write_config(path: Path, text: str) -> None:
+    write_atomic(path, f"# Written by `mpc up`, which will write it again.\n{text}".encode())
+
+
+def _clients(folder: Path) -> tuple[str, ...]:
+    """The clients that an earlier `create` made; who deletes NAME.toml deletes the client."""
+    files = sorted(folder.glob("*.toml"))
+    return tuple(file.stem for file in files if not _TAKEN.fullmatch(file.stem) and (folder / file.stem).is_dir())
+
+
+def _check_client(name: str) -> None:
+    try:
+        check_name(name if isinstance(name, str) else "")
+    except ValueError as error:
+        raise UsageError(f"{name!r} cannot be a client's name", cause=str(error), remedy="--client bob") from None
+    if _TAKEN.fullmatch(name):
+        raise UsageError(f"a client cannot be called {name!r}: the cluster's own are", remedy="--client bob")
+
+
+def _certify(folder: Path, name: str) -> None:
+    own = folder / name
+    tls = TlsConfig(ca=own / CA_CERTIFICATE, certificate=own / CERTIFICATE, key=own / KEY)
+    with suppress(ConfigError):  # missing, expired, of another CA: whatever it is, a new one is the answer
+        identity = Identity.load(tls, name)
+        same_ca = identity.ca_pem == (folder / "ca" / CA_CERTIFICATE).read_bytes()
+        if same_ca and identity.not_after - datetime.now(UTC) > _RENEW_BEFORE:
+            return
+    issue(folder / "ca", name, own)
+
+
+def _pick_ports(count: int, base: int | None) -> list[int]:
+    if base is not None and not 1024 <= base <= 65536 - count:
+        raise ConfigError(
+            f"ports {base} to {base + count - 1} cannot be used", remedy=f"--port 1024 to {65536 - count}"
+        )
+    with ExitStack() as held:  # all at once, or the system could hand out one port twice
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for index, candidate in enumerate(sockets):
+            port = 0 if base is None else base + index
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ConfigError(
+                    f"port {port} is taken ({error.strerror})",
+                    cause=_holder(port) or f"another cluster or program: lsof -nP -iTCP:{port} -sTCP:LISTEN",
+                    remedy="stop it (mpc down), choose another --port, or leave --port out",
+                ) from None
+        return [candidate.getsockname()[1] for candidate in sockets]
+
+
+def _holder(port: int) -> str | None:
+    """`name (pid n)` of who listens on a port, where /proc can tell."""
+    with suppress(OSError, ValueError):
+        rows = [row.split() for file in ("tcp", "tcp6") for row in Path("/proc/net", file).read_text().splitlines()[1:]]
+        links = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
+        for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+            with suppress(OSError):
+                if str(descriptor.readlink()) in links:
+                    process = descriptor.parents[1]
+                    return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    return None
+
+
+def refuse_running(layout: LocalLayout) -> None:
+    """ConfigError if any of its daemons runs."""
+    alive = [member.name for member in layout.members if running(member.folder)]
+    if alive:
+        raise ConfigError(
+            f"the cluster in {layout.folder} is running already ({', '.join(alive)})",
+            remedy="use it, or stop it: mpc down"
+            if len(alive) == len(layout.members)
+            else "mpc down, then mpc up again",
+            local=True,
+        )

@@ -1,0 +1,1 @@
+"""The party's daemon: what a party remembers and does."""

@@ -1,0 +1,1 @@
+"""The party's durable record of sessions and runs, so that nothing is used twice."""

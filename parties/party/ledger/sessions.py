@@ -1,0 +1,452 @@
+"""What a party must never forget: session ids it has seen and correlations it has consumed.
+
+One sqlite file per data directory, used by one process at a time.  Whatever was in flight when
+a process died is burnt at the next start: a crash costs correlations, it never reuses one.
+
+A ledger put back from a backup would forget what was consumed since.  So a counter stands both
+in the database and in a file beside it, and moves whenever the ledger or a session is opened: a
+copy of the database from before the newest session is behind the file, and is refused.  (A copy
+of the *whole* folder agrees with itself; only someone who remembers `Ledger.epoch` can tell.)
+
+The database is written first, the file second, and the call that moved the counter returns after
+both.  If the second write fails (a full disk), the call fails and the database is one ahead; the
+counter does not move again before the file has caught up.  So the database is never two ahead,
+however many writes fail, and every call that returned has left its counter in the file: a copy of
+the database that does not know of it is behind the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from mpc.errors import ConfigError, LocalProtocolError, ReuseError, SessionError
+from parties.config.models import write_atomic
+from parties.entropy import token
+from parties.process import lock
+from parties.telemetry import logger
+from parties.trust.identity import private_folder
+
+DATABASE, EPOCH, LOCK = "ledger.sqlite", "epoch", "ledger.lock"
+SESSION_ID_BYTES = 32
+MAX_RUN = (1 << 63) - 1
+_VERSION = 1
+_REASON = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_SCHEMA = """
+CREATE TABLE epoch (id TEXT NOT NULL, counter INTEGER NOT NULL);
+CREATE TABLE sessions (
+    session_id TEXT PRIMARY KEY, plan_digest TEXT NOT NULL, coordinator TEXT NOT NULL,
+    state TEXT NOT NULL, opened_at REAL NOT NULL, reason TEXT);
+CREATE INDEX sessions_by_state ON sessions (state);
+CREATE TABLE runs (
+    session_id TEXT NOT NULL REFERENCES sessions, run INTEGER NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (session_id, run)) WITHOUT ROWID;
+"""
+
+
+class SessionState(StrEnum):
+    STOCKED = "stocked"  # its correlations lie on disk, and nobody has used any of them
+    OPEN = "open"
+    CLOSED = "closed"
+    ABORTED = "aborted"
+    BURNT = "burnt"
+
+
+class RunState(StrEnum):
+    DEALT = "dealt"
+    BURNT = "burnt"
+    OPENED = "opened"
+    CHECKED = "checked"
+    REVEALED = "revealed"
+    ABORTED = "aborted"
+
+
+# Every step a run can take; None is a run the ledger has not seen.
+TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
+    None: frozenset({RunState.DEALT}),
+    RunState.DEALT: frozenset({RunState.BURNT, RunState.ABORTED}),
+    RunState.BURNT: frozenset({RunState.OPENED, RunState.ABORTED}),
+    RunState.OPENED: frozenset({RunState.CHECKED, RunState.ABORTED}),
+    RunState.CHECKED: frozenset({RunState.REVEALED, RunState.ABORTED}),
+    RunState.REVEALED: frozenset(),
+    RunState.ABORTED: frozenset(),
+}
+_CONSUMED = frozenset({RunState.BURNT, RunState.OPENED, RunState.CHECKED, RunState.REVEALED})
+_FINAL = (RunState.REVEALED, RunState.ABORTED)
+
+# On disk before the call returns: the first masked byte leaves after `burnt`, the first mask after
+# `revealed`.  The others may be lost in a power cut (not in a crash of the process), which only
+# loses history: a session still open at the next start is burnt, whichever state its runs were in.
+_DURABLE = frozenset({RunState.BURNT, RunState.REVEALED})
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Which ledger this is, and how often it or a session was opened."""
+
+    id: str
+    counter: int
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """One line of `mpc ps`; opened_at in seconds since 1970."""
+
+    session_id: str
+    plan_digest: str
+    coordinator: str
+    state: SessionState
+    opened_at: float
+    reason: str | None
+    runs: int
+    revealed: int
+
+
+class Ledger:
+    """Thread-safe; one per data directory.  Every method raises ConfigError when the disk fails."""
+
+    def __init__(
+        self, folder: Path, connection: sqlite3.Connection, lock_file: int, clock: Callable[[], float]
+    ) -> None:
+        self._folder = folder
+        self._connection = connection
+        self._lock_file = lock_file
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._closed = False
+        self._epoch = Epoch("", 0)
+        self._beside: Epoch | None = None
+
+    @classmethod
+    def open(cls, data_dir: Path, clock: Callable[[], float] = time.time) -> Self:
+        """Take exclusive use of `data_dir`, refuse a restored ledger, burn what a crash left open."""
+        private_folder(data_dir)
+        with _storing(data_dir):
+            lock_file = lock.take(data_dir, LOCK)
+        connection = None
+        try:
+            with _storing(data_dir):
+                connection = _connect(data_dir / DATABASE)
+                ledger = cls(data_dir, connection, lock_file, clock)
+                ledger._start()
+            return ledger
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            os.close(lock_file)
+            raise
+
+    def check_writable(self) -> None:
+        """Write, durably, what is there already; ConfigError if the disk does not take it."""
+        with self._writing(durable=True) as database:
+            database.execute("UPDATE epoch SET counter = counter")
+
+    @property
+    def epoch(self) -> Epoch:
+        return self._epoch
+
+    def open_session(self, session_id: bytes, plan_digest: bytes, coordinator: str) -> None:
+        """Record a new session, durably; SessionError if its id is malformed or was ever seen."""
+        with self._writing(durable=True) as database:
+            self._insert(database, session_id, plan_digest, coordinator, SessionState.OPEN)
+        # From here on a copy of the database without this session is recognised.
+
+    def stock_session(self, session_id: bytes, plan_digest: bytes, coordinator: str, runs: int) -> None:
+        """Record a session that is dealt ahead, runs 1 to `runs`, durably; it outlives a restart until it is opened.
+
+        SessionError as `open_session`.
+        """
+        with self._writing(durable=True) as database:
+            self._insert(database, session_id, plan_digest, coordinator, SessionState.STOCKED)
+            rows = [(session_id.hex(), run, RunState.DEALT) for run in range(1, runs + 1)]
+            database.executemany("INSERT INTO runs VALUES (?, ?, ?)", rows)
+
+    def open_stocked(self, session_id: bytes, plan_digest: bytes, coordinator: str) -> None:
+        """Open a session that was dealt ahead, once and durably: from here on a crash burns all of it.
+
+        SessionError if it was opened or dropped before, or is not this plan's and this coordinator's.
+        """
+        key = (session_id.hex(), plan_digest.hex(), coordinator, SessionState.STOCKED)
+        with self._writing(durable=True) as database:
+            done = database.execute(
+                "UPDATE sessions SET state = ? WHERE session_id = ? AND plan_digest = ? AND coordinator = ? "
+                "AND state = ?",
+                (SessionState.OPEN, *key),
+            )
+            if done.rowcount != 1:
+                state = _session_state(database, session_id)
+                raise SessionError(
+                    f"the correlations dealt ahead for session {session_id.hex()} are not to be used: "
+                    f"this ledger has it as {state or 'unknown'}",
+                    cause="they were used or given up before, and their files were put back",
+                    remedy="deal others: mpc deal; never restore a party's stock from a backup",
+                )
+            self._count_up(database)
+
+    def drop_stocked(self, session_id: bytes, coordinator: str) -> bool:
+        """Give up a session that was dealt ahead and never opened, durably; False if it is no such session."""
+        with self._writing(durable=True) as database:
+            state = _session_state(database, session_id)
+            owner = database.execute("SELECT coordinator FROM sessions WHERE session_id = ?", (session_id.hex(),))
+            if state is not SessionState.STOCKED or owner.fetchone()[0] != coordinator:
+                return False
+            _end(database, session_id, SessionState.CLOSED, "dropped")
+            return True
+
+    def stocked(self) -> dict[bytes, tuple[bytes, str, float]]:
+        """Sessions dealt ahead and never opened, the oldest first: id -> (plan digest, coordinator, when)."""
+        query = "SELECT session_id, plan_digest, coordinator, opened_at FROM sessions WHERE state = ? ORDER BY rowid"
+        with self._lock, _using(self._folder):
+            self._require_usable()
+            rows = self._connection.execute(query, (SessionState.STOCKED,)).fetchall()
+        return {bytes.fromhex(row[0]): (bytes.fromhex(row[1]), row[2], row[3]) for row in rows}
+
+    def _insert(
+        self, database: sqlite3.Connection, session_id: bytes, plan: bytes, coordinator: str, state: SessionState
+    ) -> None:
+        if len(session_id) != SESSION_ID_BYTES:
+            raise _refused(f"a session id has {SESSION_ID_BYTES} bytes, not {len(session_id)}")
+        if session_id.count(session_id[0]) == SESSION_ID_BYTES:
+            raise _refused("a session id of equal bytes was not made from nonces")
+        if _session_state(database, session_id) is not None:
+            raise _refused(f"session {session_id.hex()} was used before; an id never runs twice")
+        row = (session_id.hex(), plan.hex(), coordinator, state, self._clock())
+        database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, NULL)", row)
+        self._count_up(database)
+
+    def close_session(self, session_id: bytes) -> None:
+        """End an open session; runs it never finished are aborted.  SessionError if it is not open."""
+        with self._writing() as database:
+            _require_open(database, session_id)
+            _end(database, session_id, SessionState.CLOSED, None)
+
+    def abort_session(self, session_id: bytes, code: str) -> bool:
+        """End a session with an error's code; False if it had already ended (the first reason stays).
+
+        Aborts come from several tasks at once, so only an unknown session is a SessionError.
+        """
+        if not _REASON.fullmatch(code):
+            raise LocalProtocolError("an abort is recorded by its code: a short word in lower case, no free text")
+        with self._writing() as database:
+            state = _session_state(database, session_id)
+            if state is None:
+                raise _refused(f"session {session_id.hex()} is unknown")
+            if state is SessionState.OPEN:
+                _end(database, session_id, SessionState.ABORTED, code)
+            return state is SessionState.OPEN
+
+    def advance(self, session_id: bytes, run: int, state: RunState) -> None:
+        """Take a run to its next state; `burnt` and `revealed` are on disk before this returns.
+
+        ReuseError for a second burn, SessionError for every other step not in TRANSITIONS, for runs
+        that do not strictly increase, and for a session that is not open.
+        """
+        state = RunState(state)
+        if not 0 <= run <= MAX_RUN:
+            raise _refused(f"run {run} is out of range")
+        with self._writing(durable=state in _DURABLE) as database:
+            _require_open(database, session_id)
+            key = (session_id.hex(), run)
+            row = database.execute("SELECT state FROM runs WHERE session_id = ? AND run = ?", key).fetchone()
+            before = RunState(row[0]) if row else None
+            if state is RunState.BURNT and before in _CONSUMED:
+                raise ReuseError(f"the correlations of run {run}, session {session_id.hex()}, are already used")
+            if state not in TRANSITIONS[before]:
+                raise _refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
+            if before is None:
+                last = database.execute("SELECT max(run) FROM runs WHERE session_id = ?", key[:1]).fetchone()[0]
+                if last is not None and run <= last:
+                    raise _refused(f"run {run} of session {session_id.hex()} comes after run {last}")
+                database.execute("INSERT INTO runs VALUES (?, ?, ?)", (*key, state))
+            else:
+                database.execute("UPDATE runs SET state = ? WHERE session_id = ? AND run = ?", (state, *key))
+
+    def history(self, limit: int = 20) -> list[SessionRecord]:
+        """The newest sessions first."""
+        query = """
+            SELECT session_id, plan_digest, coordinator, state, opened_at, reason,
+                (SELECT count(*) FROM runs WHERE runs.session_id = sessions.session_id),
+                (SELECT count(*) FROM runs WHERE runs.session_id = sessions.session_id AND runs.state = 'revealed')
+            FROM sessions ORDER BY rowid DESC LIMIT ?"""
+        with self._lock, _using(self._folder):
+            self._require_usable()
+            rows = self._connection.execute(query, (max(0, limit),)).fetchall()
+        return [
+            SessionRecord(session_id, plan, coordinator, SessionState(state), opened_at, reason, runs, revealed)
+            for session_id, plan, coordinator, state, opened_at, reason, runs, revealed in rows
+        ]
+
+    def close(self) -> None:
+        """Give up the data directory; safe to call twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._connection.close()
+                os.close(self._lock_file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        recorded = self._beside = _read_epoch(self._folder)
+        with self._writing(durable=True) as database:
+            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                if recorded is not None:
+                    raise _restored(self._folder, "the database is gone, its epoch file is not")
+                for statement in _SCHEMA.split(";"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+                database.execute("INSERT INTO epoch VALUES (?, 0)", (token(16).hex(),))
+            _check_version(database, self._folder)
+            stored = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
+            # One ahead: the last write of the file failed, or a crash came between the two.
+            # With no file at all that is the very first start, before any session.
+            beside = recorded or Epoch(stored.id, 0)
+            if beside.id != stored.id or stored.counter - beside.counter not in (0, 1):
+                raise _restored(self._folder, "the epoch in the database and in the file beside it do not agree")
+            database.execute(
+                "UPDATE sessions SET state = ?, reason = 'restart' WHERE state = ?",
+                (SessionState.BURNT, SessionState.OPEN),
+            )
+            self._count_up(database)
+
+    def _count_up(self, database: sqlite3.Connection) -> None:
+        """Move the counter in the database by one, once the file beside it has the last one."""
+        stored = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
+        if stored.counter and stored != self._beside:
+            self._write_beside(stored)
+        database.execute("UPDATE epoch SET counter = counter + 1")
+        self._epoch = Epoch(stored.id, stored.counter + 1)
+
+    def _write_beside(self, epoch: Epoch) -> None:
+        write_atomic(self._folder / EPOCH, f"{epoch.id} {epoch.counter}\n".encode())
+        self._beside = epoch
+
+    @contextmanager
+    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._lock, _using(self._folder):
+            self._require_usable()
+            database, before = self._connection, self._epoch
+            database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                self._epoch = before
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+            if self._epoch != before:
+                self._write_beside(self._epoch)
+
+    def _require_usable(self) -> None:
+        if self._closed:
+            raise LocalProtocolError("the ledger is closed")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Made by us first: sqlite would use the umask, and gives -wal and -shm the mode of this file.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in ("journal_mode = WAL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
+            database.execute(f"PRAGMA {pragma}")  # fullfsync: macOS's fsync alone does not reach the disk
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _check_version(database: sqlite3.Connection, folder: Path) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version != _VERSION:
+        raise ConfigError(
+            f"the ledger in {folder} has version {version}, this program reads {_VERSION}",
+            remedy="run the version of mpc that wrote it, or give the party a new, empty data_dir",
+            local=True,
+        )
+
+
+def _read_epoch(folder: Path) -> Epoch | None:
+    try:
+        words = (folder / EPOCH).read_bytes()[:128].decode("ascii", "replace").split()
+        return Epoch(words[0], int(words[1]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, IndexError):
+        raise _restored(folder, f"{folder / EPOCH} is damaged") from None
+
+
+def _session_state(database: sqlite3.Connection, session_id: bytes) -> SessionState | None:
+    row = database.execute("SELECT state FROM sessions WHERE session_id = ?", (session_id.hex(),)).fetchone()
+    return SessionState(row[0]) if row else None
+
+
+def _require_open(database: sqlite3.Connection, session_id: bytes) -> None:
+    state = _session_state(database, session_id)
+    if state is not SessionState.OPEN:
+        raise _refused(f"session {session_id.hex()} is {state or 'unknown'}, not open")
+
+
+def _end(database: sqlite3.Connection, session_id: bytes, state: SessionState, reason: str | None) -> None:
+    key = session_id.hex()
+    database.execute("UPDATE sessions SET state = ?, reason = ? WHERE session_id = ?", (state, reason, key))
+    database.execute(
+        "UPDATE runs SET state = ? WHERE session_id = ? AND state NOT IN (?, ?)", (RunState.ABORTED, key, *_FINAL)
+    )
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    """Errors of the disk while the ledger is opened, for the operator who starts the party."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise _failing(f"the ledger in {folder} cannot be used: {error}", local=True) from error
+
+
+@contextmanager
+def _using(folder: Path) -> Iterator[None]:
+    """Errors of the disk in an open ledger: clients are told them, and so learn no path; the log has it."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        logger().error("the ledger cannot be used", folder=folder, why=why)
+        raise _failing(f"the ledger cannot be used: {why}") from error
+
+
+def _failing(what: str, local: bool = False) -> ConfigError:
+    return ConfigError(
+        what,
+        cause="the disk is full or read-only, or the file is damaged",
+        remedy="check the disk of that party; if the file is damaged, give the party a new, empty data_dir",
+        local=local,
+    )
+
+
+def _refused(what: str) -> SessionError:
+    return SessionError(what, remedy="start a new session; it gets a new id and new correlations")
+
+
+def _restored(folder: Path, cause: str) -> ConfigError:
+    return ConfigError(
+        f"the ledger in {folder} was restored from a backup",
+        cause=f"{cause}; it may have forgotten correlations that were used since",
+        remedy="give the party a new, empty data_dir; open sessions are lost, certificates stay",
+        local=True,
+    )

@@ -1,0 +1,293 @@
+"""One stream between two parties of one session, and the steps that travel on it.
+
+A peer cannot know step t + 1 before it has this party's step t, so at any moment the only
+acceptable frames are pieces of the step that is awaited and of the one after what was sent
+last.  Everything else - a past step with other bytes, a future one, a piece too many - ends
+the session.  A peer that is a run ahead is held back by not reading on, which fills its
+stream's window: nothing is buffered without bound.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import SimpleQueue
+
+from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
+from parties.config.models import check_name
+from parties.pb.party_pb2 import Abort, Entered, Frame, Hello
+from parties.wire.frames import Piece
+from parties.wire.transport import room, slices
+
+SALT_BYTES = 32
+
+
+class Inbox:
+    """The steps of one peer, in order.  Thread-safe: one thread puts, another takes."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._changed = threading.Condition()
+        self._error: MpcError | None = None
+        self._ended = False
+        self._run = 0
+        self._sizes: tuple[int, ...] = ()
+        self._buffers: dict[int, memoryview] = {}
+        self._filled: dict[int, int] = {}
+        self._repeated: dict[int, int] = {}
+        self._entered: tuple[bytes, ...] | None = None
+        self._allowed = -1
+
+    def begin(self, run: int, sizes: Sequence[int]) -> None:
+        """A run starts here: how many bytes each of its steps has."""
+        with self._changed:
+            self._run, self._sizes = run, tuple(sizes)
+            self._buffers, self._filled, self._repeated, self._entered = {}, {}, {}, None
+            self._allowed = -1
+            self._allow(0)
+            self._changed.notify_all()
+
+    def allow(self, step: int) -> None:
+        """This party sends step - 1 now, so the peer may send up to `step`."""
+        with self._changed:
+            self._allow(step)
+
+    def _allow(self, step: int) -> None:
+        for number in range(self._allowed + 1, min(step + 1, len(self._sizes))):
+            self._buffers[number] = room(self._sizes[number])
+            self._filled[number] = 0
+        self._allowed = max(self._allowed, step)
+
+    def put(self, run: int, step: int, data: bytes | memoryview) -> None:
+        """A piece arrived.
+
+        Raises:
+            PeerError: it belongs to no step that is possible now, or differs from what came before.
+        """
+        with self._changed:
+            while run == self._run + 1 and not self._error and not self._ended:
+                self._changed.wait()
+            if run != self._run or step > self._allowed or step not in self._buffers:
+                raise PeerError(f"{self._peer} sent step {step} of run {run} out of turn", peer=self._peer)
+            buffer, filled = self._buffers[step], self._filled[step]
+            if filled == len(buffer):
+                self._repeat(step, data)
+                return
+            if filled + len(data) > len(buffer) or not data:
+                raise PeerError(f"{self._peer} sent too many bytes in step {step}", peer=self._peer)
+            buffer[filled : filled + len(data)] = data
+            self._filled[step] = filled + len(data)
+            if self._filled[step] == len(buffer):
+                self._changed.notify_all()
+
+    def _repeat(self, step: int, data: bytes | memoryview) -> None:
+        """The same bytes once more are ignored; other bytes are equivocation."""
+        start = self._repeated.get(step, 0)
+        if not data or bytes(self._buffers[step][start : start + len(data)]) != bytes(data):
+            raise PeerError(f"{self._peer} sent step {step} twice with different bytes", peer=self._peer)
+        self._repeated[step] = (start + len(data)) % len(self._buffers[step])
+
+    def take(self, step: int, deadline: float) -> memoryview:
+        """All bytes of a step; waits until `deadline` (monotonic seconds).
+
+        Raises:
+            DeadlineError: they did not come in time.
+            MpcError: whatever ended the link.
+        """
+        with self._changed:
+            while self._filled[step] < len(self._buffers[step]):
+                self._check()
+                if self._entered is not None and step:  # it disagrees, and this party does not
+                    raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise DeadlineError(f"{self._peer} did not send step {step} in time", peer=self._peer)
+            self._buffers.pop(step - 1, None)
+            return self._buffers[step]
+
+    def put_entered(self, run: int, digests: Sequence[bytes]) -> None:
+        """The peer found that it was not sent what others were, and says what it was sent, owner by owner."""
+        with self._changed:
+            if run != self._run or self._entered is not None:
+                raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
+            self._entered = tuple(digests)
+            self._changed.notify_all()
+
+    def take_entered(self, count: int, deadline: float) -> tuple[bytes, ...]:
+        """These digests, `count` of them; raises as `take`."""
+        with self._changed:
+            while self._entered is None:
+                self._check()
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise DeadlineError(f"{self._peer} did not say what it was sent", peer=self._peer)
+            if len(self._entered) != count:
+                raise PeerError(f"{self._peer} sent a malformed frame", peer=self._peer)
+            return self._entered
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error.again()
+        if self._ended:
+            raise PeerError(f"{self._peer} ended the session", peer=self._peer)
+
+    def fail(self, error: MpcError) -> None:
+        """Nothing more will come: whoever waits gets this error."""
+        with self._changed:
+            self._error = self._error or error.again()
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """The peer closed its side in good order."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+class Link:
+    """This party's end of one stream.
+
+    Args:
+        hello: what both sides have to agree on.
+        failed: called once with what ended the stream, unless it ended in good order.
+        ended: called with the peer's name if it did.
+    """
+
+    def __init__(
+        self, peer: str, hello: Hello, failed: Callable[[MpcError], None], ended: Callable[[str], None]
+    ) -> None:
+        self.peer = peer
+        self.inbox = Inbox(peer)
+        self._hello = hello
+        self._failed, self._ended = failed, ended
+        self._outgoing: SimpleQueue[Frame | Piece | None] = SimpleQueue()
+        self._outgoing.put(Frame(hello=hello))
+        self._agreed = threading.Event()
+        self._error: MpcError | None = None
+        self.peer_salt = b""
+
+    def frames(self) -> Iterator[Frame | Piece]:
+        """What this side sends, until it is closed; gRPC iterates it in a thread of its own."""
+        while (frame := self._outgoing.get()) is not None:
+            yield frame
+
+    def send(self, run: int, step: int, payload: bytes | memoryview) -> None:
+        """Send one step, in pieces; the payload must not change from now on."""
+        self.inbox.allow(step + 1)
+        for piece in slices(payload):
+            self._outgoing.put(Piece(run, step, piece))
+
+    def send_entered(self, run: int, digests: Sequence[bytes]) -> None:
+        """Say what this party was sent: first payloads have shown that not all were sent the same."""
+        self._outgoing.put(Frame(entered=Entered(run=run, digests=digests)))
+
+    def abort(self, error: MpcError) -> None:
+        """Tell the peer the code, and whom it is about; nothing else."""
+        self._outgoing.put(Frame(abort=Abort(code=error.code, about=error.peer or "")))
+        self.close()
+        self._error = self._error or error.again()
+        self.inbox.fail(error)
+
+    def close(self) -> None:
+        """No more frames from this side."""
+        self._outgoing.put(None)
+
+    def receive(self, incoming: Iterable[Frame | Piece], lost: Callable[[Exception], MpcError]) -> None:
+        """Read the peer's frames until they end; runs in a thread of its own.
+
+        Args:
+            lost: turns what the transport raises into an error that names the peer.
+        """
+        try:
+            for frame in incoming:
+                self._accept(frame)
+            if not self._agreed.is_set():
+                raise PeerError(f"{self.peer} closed the stream without a greeting", peer=self.peer)
+            self.inbox.end()
+            self._ended(self.peer)
+        except MpcError as error:
+            self._fail(error)
+        except Exception as error:  # the transport's own
+            self._fail(lost(error))
+
+    def _accept(self, frame: Frame | Piece) -> None:
+        if isinstance(frame, Piece):
+            if not self._agreed.is_set():
+                raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
+            self.inbox.put(frame.run, frame.step, frame.data)
+            return
+        body = frame.WhichOneof("body")
+        if body == "hello" and not self._agreed.is_set():
+            self.check(frame.hello)
+        elif body == "entered" and self._agreed.is_set():
+            self.inbox.put_entered(frame.entered.run, frame.entered.digests)
+        elif body == "abort":
+            raise self._heard(frame.abort)
+        else:
+            raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
+
+    def _heard(self, abort: Abort) -> MpcError:
+        """What a peer says about the end: a code and a name."""
+        cls = by_code(abort.code)
+        about = _name(abort.about) or self.peer
+        error = cls(
+            f"{self.peer} ended the session ({cls.code}, about {about})",
+            cause=f"the log of {self.peer} says more",
+            remedy="mpc doctor, then start a new session",
+            peer=about,
+        )
+        error.heard_from = self.peer
+        return error
+
+    def check(self, hello: Hello) -> None:
+        """Compare the greetings.
+
+        Raises:
+            HandshakeError: naming what differs; no share has been sent.
+        """
+        for name in ("protocol", "field", "session_id", "plan_digest", "roster"):
+            if getattr(hello, name) != getattr(self._hello, name):
+                raise HandshakeError(
+                    f"{self.peer} disagrees about the session's {name.replace('_', ' ')}",
+                    cause="it runs another version, or was given another plan or roster",
+                    remedy="mpc doctor",
+                    peer=self.peer,
+                )
+        if len(hello.salt) != SALT_BYTES:
+            raise HandshakeError(f"{self.peer} sent a malformed greeting", peer=self.peer)
+        self.peer_salt = hello.salt
+        self._agreed.set()
+
+    def await_agreement(self, deadline: float) -> None:
+        """Wait for the peer's greeting until `deadline` (monotonic seconds)."""
+        while not self._agreed.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
+            if self._error is not None:
+                raise self._error.again()
+            if time.monotonic() >= deadline:
+                raise DeadlineError(
+                    f"{self.peer} did not join the session in time",
+                    cause="it is stopped or busy, or cannot reach this party",
+                    remedy="mpc doctor says which way is closed",
+                    peer=self.peer,
+                )
+
+    def _fail(self, error: MpcError) -> None:
+        self._error = self._error or error.again()
+        self.inbox.fail(error)
+        self._failed(error)
+
+
+def _name(text: str) -> str | None:
+    try:
+        return check_name(text)
+    except ValueError:
+        return None
+
+
+def exchange(
+    links: Sequence[Link], run: int, step: int, payload: bytes | memoryview, seconds: float
+) -> list[memoryview]:
+    """Send one step to every peer and take theirs; within `seconds`."""
+    for link in links:
+        link.send(run, step, payload)
+    deadline = time.monotonic() + seconds
+    return [link.inbox.take(step, deadline) for link in links]

@@ -1,0 +1,319 @@
+"""A party: what it was proposed, its sessions, its stocks; `services` has the calls that reach it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+
+import grpc
+
+from mpc.errors import HandshakeError, MpcError, PeerError, PolicyError, SessionError
+from mpc.plan.plan import Plan
+from parties import entropy
+from parties.agreed.memory import MemoryBudget
+from parties.agreed.terms import Terms
+from parties.config.models import PartyConfig
+from parties.party.ledger.sessions import Ledger
+from parties.party.link import SALT_BYTES, Link
+from parties.party.policy import Policy
+from parties.party.proposals import Proposal, Proposals
+from parties.party.session import Session
+from parties.party.slots import Slot, Slots
+from parties.party.stock.shelf import Stocked, Stocks
+from parties.party.supply import Dealings
+from parties.telemetry import Counters, logger
+from parties.trust.identity import Identity
+from parties.wire import frames
+from parties.wire.transport import connect, from_rpc, patience
+
+_MOST_ENDINGS = 64
+_DIALLING = 0.8
+"""Part of the connect deadline that dialling a peer may take: what it finds is to be known before that is over."""
+
+
+class PartyNode:
+    """What both services share: identity, ledger, policy, sessions.
+
+    Args:
+        draw: fresh random bytes.
+    """
+
+    def __init__(
+        self,
+        config: PartyConfig,
+        identity: Identity,
+        ledger: Ledger,
+        counters: Counters,
+        draw: Callable[[int], bytes] = entropy.token,
+    ) -> None:
+        self.config, self.identity, self.ledger, self.counters = config, identity, ledger, counters
+        self.policy = Policy(config.policy, config.machines)
+        self.dealings = Dealings(config, identity)
+        self._budget = MemoryBudget(config.limits)
+        self.stocks = Stocks(config, identity, ledger, self.dealings, self._budget)
+        self.roster = tuple(peer.name for peer in config.peers)
+        self.problem = ""
+        self._draw = draw
+        self._addresses = {peer.name: peer.address for peer in config.peers}
+        self._channels = {
+            peer.name: connect(identity, peer.name, peer.address, _DIALLING * config.deadlines.connect)
+            for peer in config.peers
+            if peer.name != config.name
+        }
+        self.slots = Slots(config.limits, config.name)
+        self.proposals = Proposals(config.limits, config.deadlines, self.slots, self._budget, self._allow, draw)
+        self._sessions: dict[bytes, Session] = {}
+        self._slots_of: dict[bytes, Slot] = {}
+        self._stopping = False
+        self._called_off: OrderedDict[tuple[bytes, str], None] = OrderedDict()
+        self._endings: OrderedDict[bytes, tuple[frozenset[str], MpcError]] = OrderedDict()
+        self._changed = threading.Condition()
+
+    # ----------------------------------------------------------------------- proposals
+
+    def propose(self, plan_bytes: bytes, coordinator: str, ahead: bool = False) -> bytes:
+        """Check plan and policy; a nonce for one session.  See `Proposals`."""
+        self._require_serving()
+        return self.proposals.propose(plan_bytes, coordinator, ahead)
+
+    def admit(self, client: str, coordinates: bool) -> None:
+        """Raise PolicyError unless the caller may have any part here, or may coordinate: before it is listened to."""
+        try:
+            self.policy.admit(client)
+        except PolicyError as refusal:
+            raise self._told(refusal) from refusal
+        if coordinates:
+            self._allow(None, client, None)
+
+    def _allow(self, digest: bytes | None, coordinator: str, plan: Plan | None) -> None:
+        """Does this party's policy allow it, as far as is known yet?"""
+        try:
+            self.policy.check_coordinator(coordinator)
+            if digest is not None:
+                self.policy.check_plan(digest)
+            if digest is not None and plan is not None:
+                self.policy.check_session(digest, coordinator, plan.owners, plan.recipients)
+        except PolicyError as refusal:
+            raise self._told(refusal, "; ranges and names are part of plans") from refusal
+
+    def _told(self, refusal: PolicyError, more: str = "") -> PolicyError:
+        """A refusal as callers are told it: what this party allows is for its operator alone, and in its log."""
+        return PolicyError(refusal.what, remedy=f"ask the operator of {self.config.name}, its log has more{more}")
+
+    def _claim(self, terms: Terms, coordinator: str) -> Proposal:
+        """The proposal behind this party's nonce."""
+        mine = terms.nonces[terms.parties.index(self.config.name)]
+        return self.proposals.claim(mine, coordinator, terms.plan_digest)
+
+    # ------------------------------------------------------------------------ sessions
+
+    def order(self, terms: Terms, coordinator: str, batches: Sequence[int]) -> tuple[float, int]:
+        """Begin to be dealt a session ahead; (the provider's seconds, bytes stored)."""
+        self._require_roster(terms)
+        self._require_serving()
+        proposal = self._claim(terms, coordinator)
+        try:
+            return self.stocks.order(terms, proposal.plan, coordinator, batches)
+        finally:
+            self.proposals.give_back(proposal)
+
+    def _require_roster(self, terms: Terms) -> None:
+        if terms.parties != self.roster:
+            raise HandshakeError(
+                "the session's parties are not the ones in this party's config",
+                cause=f"this party's roster is {', '.join(self.roster)}",
+                remedy="make 'peers' the same, in the same order, in every config",
+            )
+
+    def _require_serving(self) -> None:
+        if self._stopping:
+            raise SessionError(f"{self.config.name} is shutting down", remedy="try again once it has started")
+
+    def open(self, terms: Terms, coordinator: str, stocked: bool = False) -> tuple[Session, int]:
+        """Make the session, meet the peers, receive the weights' masks; (session, bytes received).
+
+        stocked: with the correlations that were dealt ahead for it.  No byte that depends on them leaves before all
+        peers have greeted with this session's id, which each of them can open once.
+        """
+        self._require_roster(terms)
+        self._require_serving()
+        session = self._open_stocked(terms, coordinator) if stocked else self._open_proposed(terms, coordinator)
+        try:
+            self._meet(session)
+            dealt = session.receive_weights_masks()
+            session.opened()
+        except Exception as error:
+            known = error if isinstance(error, MpcError) else MpcError("an internal error while opening a session")
+            session.abort(known)
+            if known is not error:
+                raise
+            raise session.told(known) from None
+        self.counters.dealt_bytes.inc(dealt)
+        return session, dealt
+
+    def _open_proposed(self, terms: Terms, coordinator: str) -> Session:
+        proposal = self._claim(terms, coordinator)
+        try:
+            slot = self.slots.keep(coordinator, proposal.slot)
+            proposal.slot = None  # the session's from here on
+            return self._make(terms, proposal.plan, coordinator, self.dealings, slot)
+        finally:
+            self.proposals.give_back(proposal)
+
+    def _open_stocked(self, terms: Terms, coordinator: str) -> Session:
+        stock = self.stocks.take(terms, coordinator)
+        self._allow(stock.plan.digest, coordinator, stock.plan)  # the policy may have changed since it was dealt
+        return self._make(terms, stock.plan, coordinator, stock, self.slots.keep(coordinator))
+
+    def _make(self, terms: Terms, plan: Plan, coordinator: str, dealings: Dealings | Stocked, slot: Slot) -> Session:
+        """A session that is in the ledger and that peers can find.  The disk is waited for without any lock."""
+        try:
+            session = Session(
+                self.config,
+                terms,
+                plan,
+                coordinator,
+                self.ledger,
+                dealings,
+                self.counters,
+                self._budget,
+                self._draw(SALT_BYTES),
+                self._drop,
+            )
+        except BaseException:
+            self.slots.free(slot)
+            raise
+        if isinstance(dealings, Stocked):
+            self.stocks.taken(session.id)
+        with self._changed:
+            self._slots_of[session.id] = slot
+            self._sessions[session.id] = session
+            self._changed.notify_all()
+            called_off = (session.id, coordinator) in self._called_off
+        if self._stopping or called_off:
+            session.abort(self._ended_by(coordinator) if called_off else self._farewell())
+        return session
+
+    def _meet(self, session: Session) -> None:
+        """Dial the parties that stand later in the roster, wait for all greetings."""
+        mine = self.roster.index(self.config.name)
+        for name in self.roster[mine + 1 :]:
+            link = session.links[name]
+            threading.Thread(target=self._dial, args=(link,), name=f"link-{name}", daemon=True).start()
+        deadline = time.monotonic() + patience(self.config.deadlines.connect)
+        for link in session.links.values():
+            link.await_agreement(deadline)
+
+    def _dial(self, link: Link) -> None:
+        address = self._addresses[link.peer]
+        incoming = frames.exchange(self._channels[link.peer], link.frames())
+        link.receive(incoming, lambda error: _lost(error, link.peer, address, self.identity))
+
+    def _drop(self, session: Session) -> None:
+        with self._changed:
+            self._sessions.pop(session.id, None)
+            self.slots.free(self._slots_of.pop(session.id, None))
+            if session.error is not None:
+                self._endings[session.id] = (session.members, session.error)
+                while len(self._endings) > _MOST_ENDINGS:
+                    self._endings.popitem(last=False)
+        self.dealings.finish(session.id)
+        self.stocks.remove(session.id)
+
+    def session(self, session_id: bytes, client: str) -> Session:
+        """An open session, for somebody who has a part in it; they are told what ended one of the last."""
+        with self._changed:
+            session = self._sessions.get(session_id)
+            members, error = self._endings.get(session_id, (frozenset(), None))
+        if session is None and error is not None and client in members:
+            raise error.again()
+        if session is None:
+            raise SessionError(
+                "this party does not know that session",
+                cause="it ended, was aborted, or the party was restarted",
+                remedy="start a new session",
+            )
+        if client not in session.members:
+            raise PolicyError(f"{client!r} has no part in this session")
+        session.renew(client)
+        return session
+
+    def sessions(self, client: str) -> list[Session]:
+        """The open sessions that the caller coordinates; all of them for this party's operator.  The oldest first."""
+        with self._changed:
+            sessions = list(self._sessions.values())
+        mine = [session for session in sessions if client in (session.coordinator, self.config.name)]
+        return sorted(mine, key=lambda session: session.opened_at)
+
+    def renew(self, session_ids: Collection[bytes], client: str) -> None:
+        """The caller still wants these; those that are not its own, or not here, are passed over."""
+        with self._changed:
+            sessions = [self._sessions[each] for each in session_ids if each in self._sessions]
+        for session in sessions:
+            session.renew(client)
+
+    def end(self, session_id: bytes, client: str) -> None:
+        """End one of `sessions`, whatever it is doing."""
+        with self._changed:
+            found = self._sessions.get(session_id)
+            if found is None:  # it may be on its way
+                self._called_off[session_id, client] = None
+                while len(self._called_off) > _MOST_ENDINGS:
+                    self._called_off.popitem(last=False)
+        if found is None or client not in (found.coordinator, self.config.name):
+            raise SessionError(f"{client} has no open session of that id at {self.config.name}", remedy="mpc sessions")
+        found.abort(self._ended_by(client))
+
+    def _ended_by(self, client: str) -> SessionError:
+        operator = client == self.config.name
+        who = f"the operator of {self.config.name}" if operator else f"{client}, who coordinates it,"
+        return SessionError(f"{who} ended the session", remedy="start a new session", peer=client)
+
+    def await_session(self, session_id: bytes) -> Session:
+        """The session a peer greets with; it may be a moment ahead of the coordinator's call."""
+        deadline = time.monotonic() + self.config.deadlines.connect
+        with self._changed:
+            while session_id not in self._sessions:
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise SessionError("no session of that id was opened here")
+            return self._sessions[session_id]
+
+    def open_sessions(self) -> int:
+        with self._changed:
+            return len(self._sessions)
+
+    def end_overdue(self) -> None:
+        """Abort the sessions in which somebody has been silent for too long."""
+        now = time.monotonic()
+        with self._changed:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            error = session.overdue(now)
+            if error is not None:
+                session.abort(error)
+        self.proposals.drop_old(now)
+        self.stocks.drop_idle(now - self.config.deadlines.idle)
+
+    def _farewell(self) -> SessionError:
+        return SessionError(f"{self.config.name} was shut down", peer=self.config.name)
+
+    def stop(self) -> None:
+        """The process ends: no session survives it."""
+        with self._changed:
+            self._stopping = True
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.abort(self._farewell())
+        self.stocks.stop()
+        self.dealings.close()
+        for channel in self._channels.values():
+            channel.close()
+
+
+def _lost(error: Exception, peer: str, address: str, identity: Identity) -> MpcError:
+    if isinstance(error, grpc.RpcError):
+        return from_rpc(error, peer, address, identity)
+    logger().error("unexpected error on a link", exc_info=error)
+    return PeerError(f"the connection to {peer} was lost", peer=peer)

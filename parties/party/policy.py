@@ -1,0 +1,78 @@
+"""A party's own policy: nothing runs that its operator did not allow by name.
+
+An error names the refused thing and the config line that would allow it.  It is for the log
+and the operator; what a peer sees is its code alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from mpc.errors import PolicyError
+from parties.config.models import ANY, PolicyConfig, toml_value
+
+_PARTS = ("coordinators", "owners", "recipients")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Asked once per session, before any share exists.
+
+    Args:
+        machines: names of the roster and the provider.  Their certificates are for what the cluster's processes say to
+            each other: none of them coordinates, owns or receives anything, whatever the lists say.
+    """
+
+    config: PolicyConfig
+    machines: frozenset[str] = frozenset()
+
+    def check_session(
+        self, plan_digest: bytes, coordinator: str, owners: Collection[str], recipients: Collection[str]
+    ) -> None:
+        """Raise PolicyError unless the plan, its coordinator, every owner and every recipient are allowed."""
+        self._check("plans", "plan", {plan_digest.hex()})
+        self._check("coordinators", "coordinator", {coordinator})
+        self._check("owners", "input owner", owners)
+        self._check("recipients", "output recipient", recipients)
+
+    def check_coordinator(self, client: str) -> None:
+        """Raise PolicyError unless the caller may coordinate sessions: asked before anything of it is read."""
+        self._check("coordinators", "coordinator", {client})
+
+    def check_plan(self, plan_digest: bytes) -> None:
+        """Raise PolicyError unless the plan of that digest is allowed: asked before it is parsed."""
+        self._check("plans", "plan", {plan_digest.hex()})
+
+    def admit(self, client: str) -> None:
+        """Raise PolicyError unless the caller can have any part at all: asked before anything of it is read."""
+        self._refuse_machines("client", {client})
+        lists = [getattr(self.config, key) for key in _PARTS]
+        if not any(allowed == (ANY,) or client in allowed for allowed in lists):
+            lines = [f"{key} = {toml_value([*allowed, client])}" for key, allowed in zip(_PARTS, lists, strict=True)]
+            raise PolicyError(
+                f"this party's policy has no part for {client!r}",
+                cause=f"none of policy.{', policy.'.join(_PARTS)} in this party's config lists it",
+                remedy=f"if you agree, set what it may be under [policy] and restart: {' or '.join(lines)}",
+            )
+
+    def _check(self, key: str, role: str, asked: Collection[str]) -> None:
+        if key != "plans":
+            self._refuse_machines(role, asked)
+        allowed: tuple[str, ...] = getattr(self.config, key)
+        refused = [] if allowed == (ANY,) else sorted(set(asked) - set(allowed))
+        if refused:
+            raise PolicyError(
+                f"this party's policy does not allow the {role} {', '.join(map(repr, refused))}",
+                cause=f"policy.{key} in this party's config does not list it",
+                remedy=f"if you agree, set this under [policy] and restart: {key} = {toml_value([*allowed, *refused])}",
+            )
+
+    def _refuse_machines(self, role: str, asked: Collection[str]) -> None:
+        refused = sorted(self.machines.intersection(asked))
+        if refused:
+            raise PolicyError(
+                f"{', '.join(map(repr, refused))} is a process of the cluster, and no {role} in its own certificate",
+                cause="'any' stands for clients only, and config files may not list a process as one",
+                remedy="give its operator a certificate of its own for that: mpc cert issue",
+            )

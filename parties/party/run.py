@@ -1,0 +1,131 @@
+"""One run at one party, from its correlations to its released outputs."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mpc.errors import PeerError, SessionError
+from mpc.interpret.party import PartyRun
+from mpc.plan.plan import Plan
+from mpc.prg import Seed
+from parties.pb.party_pb2 import Manifest as SignedManifest
+
+
+@dataclass(frozen=True)
+class Released:
+    """An output after the barrier: z^, and this party's sub-seed of its mask for its recipients."""
+
+    public: np.ndarray = field(repr=False)
+    seed: Seed
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run is doing, at one moment; as `Run` says it."""
+
+    batch: int
+    following: int
+    entering: tuple[str, ...]
+    unheard: tuple[str, ...]
+
+
+@dataclass
+class Run:
+    """See the module.
+
+    Args:
+        held: bytes of memory it was granted.
+        following: rows of the same batch that later runs will bring, as the coordinator said.
+        asked_at: since when somebody waits for it: asked for masks, or for its result.
+        burnt, revealed: as in the ledger, where it came first.
+        asked: input wires whose mask seeds their owner was given.
+        heard: who was told its result.
+        waiting: who waits for it, and a token of the call in which it does.
+        started: handed to the worker; runs start in the order of their numbers.
+        done: the outputs are revealed, or the session has ended.
+    """
+
+    number: int
+    batch: int
+    following: int
+    plan: Plan
+    signed: SignedManifest
+    held: int
+    _party: PartyRun | None = field(repr=False)
+    burnt: bool = False
+    burning: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    started: bool = False
+    revealed: bool = False
+    asked_at: float | None = None
+    asked: set[str] = field(default_factory=set)
+    heard: set[str] = field(default_factory=set)
+    waiting: dict[str, object] = field(default_factory=dict)
+    given: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    outputs: dict[str, Released] = field(default_factory=dict)
+    transcript: bytes = b""
+    done: threading.Event = field(default_factory=threading.Event)
+    ended_at: float = 0.0
+    online_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    rounds: int = 0
+    sent_bytes: int = 0
+
+    @property
+    def party(self) -> PartyRun:
+        """The evaluation; `SessionError` once the run is over and its memory given back."""
+        if self._party is None:
+            raise SessionError(f"run {self.number} is over")
+        return self._party
+
+    @property
+    def complete(self) -> bool:
+        """Is every input here?"""
+        return all(wire in self.given for given in self.plan.inputs for wire in given.wires)
+
+    @property
+    def entering(self) -> dict[str, list[str]]:
+        """Owner -> its inputs that are not here yet."""
+        missing: dict[str, list[str]] = {}
+        for given in self.plan.inputs if not self.started else ():
+            if not self.given.keys() >= {*given.wires}:
+                missing.setdefault(self.plan.wire[given.wire].holders[0], []).append(given.name)
+        return missing
+
+    @property
+    def unheard(self) -> set[str]:
+        """Who enters or receives something and was not told the result yet."""
+        ends = (*self.plan.inputs, *self.plan.outputs)
+        return {name for end in ends for name in self.plan.wire[end.wire].holders} - self.heard
+
+    @property
+    def status(self) -> RunStatus:
+        """For whoever has a part in it."""
+        return RunStatus(self.batch, self.following, tuple(sorted(self.entering)), tuple(sorted(self.unheard)))
+
+    def overdue(self) -> PeerError:
+        """Whose inputs are missing, for everyone who waits for them."""
+        missing = self.entering
+        names = [repr(name) for inputs in missing.values() for name in inputs]
+        what = f"input {names[0]} is" if len(names) == 1 else f"inputs {', '.join(names)} are"
+        return PeerError(
+            f"{' and '.join(missing)} did not submit in time: {what} missing from run {self.number}",
+            remedy="start a new session; deadlines.submit in the parties' configs says how long they wait",
+            peer=min(missing, default=None),
+        )
+
+    def reveal(self) -> None:
+        """Keep what recipients may fetch; the ledger says `revealed`."""
+        for wire in dict.fromkeys(out.wire for out in self.plan.outputs):
+            self.outputs[wire] = Released(self.party.output(wire), self.party.release(wire))
+        self.transcript = self.party.transcript.digest
+        self.revealed = True
+
+    def shrink(self) -> int:
+        """Let go of everything but the outputs; the bytes that are free now."""
+        freed, self.held = self.held, 0
+        self._party = None
+        self.given = {}
+        return freed

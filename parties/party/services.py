@@ -1,0 +1,320 @@
+"""What a party answers: to clients, and to the other parties."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+
+import mpc
+from mpc.encoding import digest
+from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError
+from parties.agreed.terms import Terms, roster_digest
+from parties.alarms import ends_within
+from parties.config.models import PartyConfig
+from parties.party.link import Link
+from parties.party.node import PartyNode
+from parties.party.session import Session, encode_output
+from parties.pb import party_pb2
+from parties.pb.party_pb2 import Frame
+from parties.telemetry import rationed
+from parties.wire import frames
+from parties.wire.frames import Piece
+from parties.wire.probe import probe_all
+from parties.wire.server import Desk, register, shown_caller
+from parties.wire.transport import PROTOCOL, caller, collect, pieces
+
+_SPARE = 8
+_COORDINATORS = frozenset({"Propose", "Open", "Prepare", "Close", "Renew", "Store", "Keep"})
+"""Calls that only coordinators make; their messages are not read for anybody else."""
+
+
+class PartyDesks:
+    """A party's threads for calls.  Who has as many sessions as there may be is never refused.
+
+    Args:
+        calls: a session's coordinator, owner and recipient, each with one call at a time, and one ahead.
+        results: what is waited for, with the next run's.
+        peers: one stream a session, and some that end or are refused.
+        control: what must always be heard: who this is, which sessions there are, that one is wanted or is not.
+    """
+
+    def __init__(self, config: PartyConfig) -> None:
+        sessions = config.limits.max_sessions
+        self.calls = Desk("calls", 3 * sessions + _SPARE)
+        self.results = Desk("results", 2 * sessions + _SPARE)
+        self.peers = Desk("peers", sessions + _SPARE, len(config.peers) - 1)
+        self.control = Desk("control", _SPARE)
+
+    @property
+    def all(self) -> tuple[Desk, ...]:
+        return self.calls, self.results, self.peers, self.control
+
+
+class PartyService:
+    """For clients; see the proto for what each call is."""
+
+    def __init__(self, node: PartyNode) -> None:
+        self._node = node
+
+    def register(self, server: grpc.Server, desks: PartyDesks) -> None:
+        """Answer clients' calls at this server."""
+        control = ("Describe", "Sessions", "End", "Renew")
+        kinds = {"Result": desks.results, **dict.fromkeys(control, desks.control)}
+        service = party_pb2.DESCRIPTOR.services_by_name["Party"]
+        seconds = self._node.config.deadlines.connect
+        register(server, service, self, lambda name: kinds.get(name, desks.calls), self._admit, seconds)
+
+    def _admit(self, method: str, client: str) -> None:
+        operator = client == self._node.config.name and method in ("Sessions", "End")
+        if method != "Describe" and not operator:
+            self._node.admit(client, method in _COORDINATORS)
+
+    def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
+        node = self._node
+        totals = node.stocks.totals
+        reply = party_pb2.DescribeReply(
+            name=node.config.name,
+            role="party",
+            version=mpc.__version__,
+            protocol=PROTOCOL,
+            open_sessions=node.open_sessions(),
+            clock=time.time(),
+            ledger=f"{node.ledger.epoch.id[:8]}/{node.ledger.epoch.counter}",
+            stocks=totals.stocks,
+            stocked_runs=totals.runs,
+            stock_bytes=totals.size,
+            stock_limit=totals.limit,
+            certificate_days=node.identity.days_left(),
+            problem=node.problem,
+            roster_digest=roster_digest(node.config.provider.name, node.roster),
+        )
+        if request.probe:
+            targets = [(p.name, p.address) for p in (*node.config.peers, node.config.provider)]
+            others = [target for target in targets if target[0] != node.config.name]
+            reply.peers.extend(probe_all(node.identity, others, node.config.deadlines.connect))
+        return reply
+
+    def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:
+        return party_pb2.ProposeReply(nonce=self._node.propose(request.plan, caller(context), request.ahead))
+
+    def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
+        started = time.perf_counter()
+        session, dealt = self._node.open(self._terms(request), caller(context), request.stocked)
+        seconds = time.perf_counter() - started
+        grace = self._node.config.deadlines.grace
+        return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt, grace_seconds=grace)
+
+    def Prepare(self, request: party_pb2.PrepareRequest, context: grpc.ServicerContext) -> party_pb2.PrepareReply:
+        session = self._coordinated(request.session_id, context)
+        started = time.perf_counter()
+        try:
+            deal_seconds, dealt = session.prepare(request.run, request.batch, request.following)
+        except PlanError:
+            raise
+        except MpcError as error:
+            session.abort(error)
+            raise session.told(error) from None
+        except Exception:
+            session.abort(MpcError("an internal error while preparing a run"))
+            raise
+        return party_pb2.PrepareReply(
+            deal_seconds=deal_seconds, prepare_seconds=time.perf_counter() - started, dealt_bytes=dealt
+        )
+
+    def Status(self, request: party_pb2.StatusRequest, context: grpc.ServicerContext) -> party_pb2.StatusReply:
+        latest, run = self._node.session(request.session_id, caller(context)).status(request.run)
+        if run is None:
+            return party_pb2.StatusReply(latest=latest)
+        return party_pb2.StatusReply(
+            latest=latest,
+            batch=run.batch,
+            following=run.following,
+            entering=run.entering,
+            unheard=run.unheard,
+        )
+
+    def Masks(self, request: party_pb2.MasksRequest, context: grpc.ServicerContext) -> party_pb2.MasksReply:
+        client = caller(context)
+        seeds, signed = self._node.session(request.session_id, client).masks(request.run, client)
+        parts = [party_pb2.WireSeed(wire=wire, seed=seed.secret) for wire, seed in seeds]
+        return party_pb2.MasksReply(seeds=parts, manifest=signed)
+
+    def Submit(self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext) -> party_pb2.SubmitReply:
+        client, deadlines = caller(context), self._node.config.deadlines
+        with ends_within(context, deadlines.connect):
+            first = next(request, party_pb2.SubmitPart())
+        if first.WhichOneof("part") != "header":
+            raise PeerError("the first message of a submission is its header", peer=client)
+        header = first.header
+        session = self._node.session(header.session_id, client)
+        with session.receiving(header.run, header.wire, client) as size:
+            with ends_within(context, deadlines.submit):
+                data = collect((part.chunk for part in request), size, "the input", client)
+            session.submit(header.run, header.wire, client, data)
+        return party_pb2.SubmitReply()
+
+    def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
+        client, header = caller(context), request.header
+        session = self._node.session(header.session_id, client)
+        with session.receiving(header.run, header.wire, client) as size:
+            session.submit(header.run, header.wire, client, collect([request.data], size, "the input", client))
+        return party_pb2.SubmitReply()
+
+    def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
+        client = caller(context)
+        session = self._node.session(request.session_id, client)
+        run = session.run(request.run)
+        for _ in session.follow(run, client, context.is_active):
+            if not request.values:
+                continue
+            of = len(run.party.schedule.steps)
+            yield party_pb2.ResultPart(progress=party_pb2.Progress(rounds=run.rounds, of=of, sent_bytes=run.sent_bytes))
+        released = session.released(session.result(run), client)
+        outputs = [
+            party_pb2.OutputSeed(wire=wire, seed=out.seed.secret, digest=_output_digest(out.public))
+            for wire, out in released.items()
+        ]
+        header = party_pb2.ResultHeader(
+            online_seconds=run.online_seconds,
+            online_cpu_seconds=run.cpu_seconds,
+            rounds=run.rounds,
+            sent_bytes=run.sent_bytes,
+            transcript=run.transcript,
+            outputs=outputs,
+            manifest=run.signed,
+        )
+        with ends_within(context, self._node.config.deadlines.submit):  # for one that does not read what it is sent
+            yield party_pb2.ResultPart(header=header)
+            for wire, out in released.items() if request.values else ():
+                for piece in pieces(encode_output(out.public)):
+                    yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
+        session.tell(run, client)
+
+    def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
+        self._coordinated(request.session_id, context).close()
+        return party_pb2.CloseReply()
+
+    def Renew(self, request: party_pb2.RenewRequest, context: grpc.ServicerContext) -> party_pb2.RenewReply:
+        self._node.renew(request.session_ids, caller(context))
+        return party_pb2.RenewReply()
+
+    def Sessions(
+        self, request: party_pb2.SessionsRequest, context: grpc.ServicerContext
+    ) -> Iterator[party_pb2.OpenSession]:
+        now = time.monotonic()
+        for session in self._node.sessions(caller(context)):
+            yield party_pb2.OpenSession(
+                session_id=session.id,
+                plan_digest=session.plan.digest,
+                coordinator=session.coordinator,
+                state=session.state,
+                open_seconds=now - session.opened_at,
+                silent_seconds=max(0.0, now - session.renewed_at),
+                runs=session.latest,
+            )
+
+    def End(self, request: party_pb2.EndRequest, context: grpc.ServicerContext) -> party_pb2.EndReply:
+        self._node.end(request.session_id, caller(context))
+        return party_pb2.EndReply()
+
+    # -- correlations dealt ahead
+
+    def Store(self, request: party_pb2.StoreRequest, context: grpc.ServicerContext) -> party_pb2.StoreReply:
+        client, node = caller(context), self._node
+        if request.run:
+            seconds, size = node.stocks.store(request.session_id, request.run, client)
+            return party_pb2.StoreReply(deal_seconds=seconds, size=size)
+        terms = self._terms(request.terms)
+        if terms.session_id != request.session_id:
+            raise HandshakeError("the session id does not belong to these terms")
+        seconds, size = node.order(terms, client, request.terms.batches)
+        return party_pb2.StoreReply(deal_seconds=seconds, size=size)
+
+    def Keep(self, request: party_pb2.KeepRequest, context: grpc.ServicerContext) -> party_pb2.KeepReply:
+        self._node.stocks.keep(request.session_id, caller(context))
+        return party_pb2.KeepReply()
+
+    def Stocks(self, request: party_pb2.StocksRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.Stock]:
+        for stock in self._node.stocks.held(caller(context), request.plan_digest):
+            given = stock.terms
+            terms = party_pb2.StockTerms(
+                plan_digest=given.plan_digest, parties=given.parties, nonces=given.nonces, batches=stock.batches
+            )
+            yield party_pb2.Stock(terms=terms, size=stock.size, made_at=stock.made_at)
+
+    def Drop(self, request: party_pb2.DropRequest, context: grpc.ServicerContext) -> party_pb2.DropReply:
+        return party_pb2.DropReply(dropped=self._node.stocks.drop(request.session_id, caller(context)))
+
+    def _terms(self, request: party_pb2.OpenRequest | party_pb2.StockTerms) -> Terms:
+        """What a client says the parties agreed on, with the provider that this party trusts."""
+        provider = self._node.config.provider.name
+        terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces))
+        if self._node.config.name not in terms.parties:
+            raise HandshakeError("this party is not among the session's")
+        return terms
+
+    def _coordinated(self, session_id: bytes, context: grpc.ServicerContext) -> Session:
+        client = caller(context)
+        session = self._node.session(session_id, client)
+        if session.coordinator != client:
+            raise PolicyError(f"{client!r} is not this session's coordinator")
+        return session
+
+
+def _output_digest(public: np.ndarray) -> bytes:
+    return digest("mpc/v1/output", encode_output(public))
+
+
+class PeerService:
+    """For the other parties: accept the stream of a pair."""
+
+    def __init__(self, node: PartyNode) -> None:
+        self._node = node
+
+    def register(self, server: grpc.Server, desks: PartyDesks) -> None:
+        """Answer the peers' calls at this server."""
+        service = party_pb2.DESCRIPTOR.services_by_name["Peer"]
+        seconds = self._node.config.deadlines.connect
+        register(server, service, self, lambda _: desks.peers, lambda *_: None, seconds, {"Exchange": frames.EXCHANGE})
+
+    def Exchange(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Iterator[Frame | Piece]:
+        try:
+            link = self._accept(request, context)
+        except MpcError as error:
+            name = shown_caller(context)
+            fields = {"caller": name, "address": context.peer(), "code": error.code, "why": str(error)}
+            rationed((name, error.code), "warning", "a peer's stream was refused", **fields)
+            yield Frame(abort=party_pb2.Abort(code=error.code))
+            return
+        reader = threading.Thread(
+            target=link.receive,
+            args=(request, lambda error: PeerError(f"the connection to {link.peer} was lost", peer=link.peer)),
+            name=f"link-{link.peer}",
+            daemon=True,
+        )
+        reader.start()
+        context.add_callback(link.close)
+        yield from link.frames()
+
+    def _accept(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Link:
+        """The link that a peer's greeting is for."""
+        roster, peer = self._node.roster, caller(context)
+        if peer not in roster or roster.index(peer) >= roster.index(self._node.config.name):
+            raise PolicyError(f"{peer!r} is not a party that dials this one")
+        with ends_within(context, self._node.config.deadlines.connect):
+            first = next(request, Frame())
+        if isinstance(first, Piece) or first.WhichOneof("body") != "hello":
+            raise HandshakeError("the first frame is a greeting", peer=peer)
+        session = self._node.await_session(first.hello.session_id)
+        link = session.links[peer]
+        session.attach(peer)
+        try:
+            link.check(first.hello)
+        except HandshakeError as error:
+            session.abort(error)
+            raise
+        return link

@@ -1,0 +1,1 @@
+"""Correlations that were dealt ahead and lie on the party's disk."""

@@ -1,0 +1,1 @@
+"""What every daemon is as a process: its life, its memory, its signals."""

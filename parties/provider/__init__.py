@@ -1,0 +1,1 @@
+"""The crypto-provider's daemon: it deals correlated randomness."""

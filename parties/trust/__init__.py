@@ -1,0 +1,1 @@
+"""Who is who: certificate authorities, identities, chains, signatures and revocation."""

@@ -1,0 +1,1 @@
+"""How bytes travel: servers, channels, frames, and errors across a connection."""

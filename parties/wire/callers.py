@@ -1,0 +1,112 @@
+"""Who may call a server at all: every call's certificate is looked at before its handler is.
+
+TLS has verified that the certificate leads to our CA and is valid.  What TLS does not ask is asked here, on each
+call: does the CN stand among the DNS names, is it no other process's name, has it expired meanwhile, was it revoked, or
+one of the intermediates that lead to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+
+from mpc.errors import ConfigError
+from parties.trust import pem
+from parties.trust.chains import Clock, Trust, common_name
+
+_REMEMBERED = 1024
+_KINDS = {
+    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+}
+
+
+class Callers(grpc.ServerInterceptor):
+    """Refuses callers whose certificate `trust` does not accept.  Thread-safe.
+
+    Args:
+        refuse: ends the call, by raising; it is given the call's context, the caller's name and what is wrong.
+    """
+
+    def __init__(
+        self, trust: Trust, refuse: Callable[[grpc.ServicerContext, str, str], None], clock: Clock = time.time
+    ) -> None:
+        self._trust, self._refuse, self._clock = trust, refuse, clock
+        self._known: OrderedDict[tuple[bytes, bytes, int], tuple[str, str | None, datetime]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Put the check before the call's handler."""
+        handler = continuation(handler_call_details)
+        if handler is None:
+            return None
+        kind, make = _KINDS[handler.request_streaming, handler.response_streaming]
+        behaviour = getattr(handler, kind)
+
+        @functools.wraps(behaviour)
+        def guarded(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
+            self.check(context)
+            return behaviour(request, context, *more)
+
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
+
+    def check(self, context: grpc.ServicerContext) -> None:
+        """Refuse the call if its certificate is not accepted."""
+        said = context.auth_context()
+        shown = said.get("x509_pem_cert", [])
+        if len(shown) != 1:
+            self._refuse(context, "", "is not here: there is no single one")
+            return
+        name, fault, end = self._judge(shown[0], b"".join(said.get("x509_pem_cert_chain", [])))
+        if fault is None and datetime.fromtimestamp(self._clock(), UTC) > end:
+            fault = f"expired on {end:%Y-%m-%d}"
+        if fault is not None:
+            self._refuse(context, name, fault)
+
+    def _judge(self, own: bytes, between: bytes) -> tuple[str, str | None, datetime]:
+        """(CN, what is wrong if anything is, the end of its validity); remembered until revocation lists change.
+
+        Args:
+            own, between: the caller's certificate, and those that it showed behind it (PEM).
+        """
+        revoked = self._trust.revoked
+        if revoked is None:
+            between = b""
+        key = (own, hashlib.sha256(between).digest(), 0 if revoked is None else revoked.refresh())
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        leaf = x509.load_pem_x509_certificate(own)
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        fault = self._trust.fault_in_use([leaf, *_readable(between)], None, now)
+        found = (common_name(leaf), fault, leaf.not_valid_after_utc)
+        with self._lock:
+            self._known[key] = found
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return found
+
+
+def _readable(certificates: bytes) -> list[x509.Certificate]:
+    """The intermediates that a caller showed; none if they cannot be read, and then they lead nowhere."""
+    try:
+        return pem.certificates(certificates, Path("chain")) if certificates else []
+    except ConfigError:
+        return []

@@ -1,0 +1,151 @@
+"""Dial a process with Python's own sockets and TLS: which certificate it shows, or why it cannot be reached.
+
+gRPC tells neither the certificate of a server nor, but in words, why a connection failed.  Here both are known:
+a name that does not resolve, a port where nobody listens, packets that are not answered, a certificate that does
+not verify, one of ours that is not accepted.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mpc.errors import PeerError
+from parties.config.models import Endpoint
+from parties.trust.identity import Identity
+
+_DER = 2
+"""Of `_ssl`: how Python 3.11 and 3.12 are told which encoding is wanted."""
+_SHORTEST = 0.2  # seconds that a step of dialling is given at least
+_CERTIFICATES = "issue certificates of one CA, for the right names (mpc cert issue), and set all clocks by NTP"
+
+
+def look(identity: Identity, name: str, address: str, seconds: float) -> bytes:
+    """Dial, and return the certificate (PEM, the leaf alone) of the process that answers.
+
+    The certificate leads to our CA, is valid, and is `name`'s by all rules of `Trust`; the process has accepted ours.
+
+    Raises:
+        PeerError: naming the process, with a cause that is known and not guessed.
+    """
+    deadline = time.monotonic() + seconds
+    raw = _dial(name, address, deadline)
+    with closing(raw):
+        raw.settimeout(_left(deadline))
+        try:
+            with identity.context.wrap_socket(raw, server_hostname=None if ".." in name else name) as secured:
+                chain = [x509.load_der_x509_certificate(der) for der in _shown(secured)]
+                fault = identity.trust.fault_in_use(chain, name, datetime.now(UTC))
+                if fault is not None:
+                    raise _unreachable(name, address, f"its certificate {fault}", _CERTIFICATES)
+                _await_welcome(secured, name, address, deadline)
+        except ssl.SSLCertVerificationError as error:
+            cause = f"its certificate does not verify: {error.verify_message}"
+            raise _unreachable(name, address, cause, _CERTIFICATES) from None
+        except ssl.SSLError as error:
+            raise _not_agreed(name, address, error) from None
+        except TimeoutError:
+            raise _unreachable(
+                name, address, f"a connection was made, but nothing came in {seconds:g} s: it is busy or stopped"
+            ) from None
+        except OSError as error:
+            raise _unreachable(name, address, _hung_up(error), f"look into the log of {name}") from None
+    return chain[0].public_bytes(Encoding.PEM)
+
+
+def diagnose(identity: Identity | None, name: str, address: str, seconds: float = 2.0) -> PeerError:
+    """Why a call to a process failed for lack of a connection, as far as dialling it once more shows."""
+    try:
+        if identity is None:
+            _dial(name, address, time.monotonic() + seconds).close()
+        else:
+            look(identity, name, address, seconds)
+    except PeerError as error:
+        return error
+    return PeerError(
+        f"the connection to {name} at {address} was lost",
+        cause="it can be reached now: it was restarted, it shut the connection, or the network failed for a moment",
+        remedy=f"start a new session; if it happens again, look into the log of {name}",
+        peer=name,
+    )
+
+
+def _dial(name: str, address: str, deadline: float) -> socket.socket:
+    """A connected socket, to the first of the name's addresses that takes it."""
+    endpoint = Endpoint(address)
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "it is no host name"
+        raise _unreachable(
+            name,
+            address,
+            f"the host name {endpoint.host!r} does not resolve ({reason})",
+            f"correct the address of {name} in the config, or the name's DNS entry",
+        ) from None
+    last: OSError | None = None
+    for family, kind, protocol, _, where in found:
+        raw = socket.socket(family, kind, protocol)
+        raw.settimeout(_left(deadline))
+        try:
+            raw.connect(where)
+            return raw
+        except OSError as error:
+            raw.close()
+            last = error
+    if isinstance(last, ConnectionRefusedError):
+        cause = "the machine is there, but nobody listens on that port: it is not running"
+        raise _unreachable(name, address, cause, f"start {name}, or correct its address in the config")
+    if isinstance(last, TimeoutError):
+        cause = "no answer at all: the machine is down, or a firewall drops the packets"
+        raise _unreachable(name, address, cause, "let the port through, or correct the address in the config")
+    raise _unreachable(name, address, (last.strerror if last else None) or "it has no address", "correct the network")
+
+
+def _shown(secured: ssl.SSLSocket) -> list[bytes]:
+    """The certificates (DER) that the other end showed, its own first."""
+    if sys.version_info >= (3, 13):
+        return secured.get_unverified_chain()
+    return [each.public_bytes(_DER) for each in secured._sslobj.get_unverified_chain()]  # public since 3.13
+
+
+def _await_welcome(secured: ssl.SSLSocket, name: str, address: str, deadline: float) -> None:
+    """Wait for the first byte: with TLS 1.3 a server looks at our certificate after the handshake is over here."""
+    secured.settimeout(_left(deadline))
+    if not secured.recv(1):
+        raise _unreachable(
+            name,
+            address,
+            "it hung up when it had seen our certificate: its CA is another, or ours has expired by its clock",
+            _CERTIFICATES,
+        )
+
+
+def _not_agreed(name: str, address: str, error: ssl.SSLError) -> PeerError:
+    reason = (error.reason or "").lower().replace("_", " ")
+    if "alert" in reason:
+        cause = f"it refuses our certificate or our TLS: {reason}"
+        return _unreachable(name, address, cause, _CERTIFICATES)
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return _unreachable(name, address, "it hung up during the TLS handshake", f"look into the log of {name}")
+    cause = f"what answers there does not speak TLS as it should: {reason or 'handshake failed'}"
+    return _unreachable(name, address, cause, f"correct the address of {name} in the config")
+
+
+def _hung_up(error: OSError) -> str:
+    return f"the connection was cut during the TLS handshake: {error.strerror or type(error).__name__}"
+
+
+def _unreachable(name: str, address: str, cause: str, remedy: str = "mpc doctor") -> PeerError:
+    return PeerError(f"{name} at {address} cannot be reached", cause=cause, remedy=remedy, peer=name)
+
+
+def _left(deadline: float) -> float:
+    return max(_SHORTEST, deadline - time.monotonic())
