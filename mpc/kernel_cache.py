@@ -178,6 +178,11 @@ def compiling(found: Place) -> Iterator[None]:
             (found.folder / _COMPLETE).touch(mode=0o600)
 
 
+def reopen(folder: Path) -> None:
+    """Note that something is to be compiled again."""
+    (folder / _COMPLETE).unlink(missing_ok=True)
+
+
 def _prune(folder: Path) -> None:
     """Delete what older versions, or this one on another processor, have not compiled again for a long time."""
     old = (folder / _COMPILING).stat().st_mtime - _KEPT_SECONDS

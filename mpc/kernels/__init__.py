@@ -12,6 +12,7 @@ Constants are typed `np.uint64` throughout: numba promotes `uint64 + 0` to float
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,11 +83,49 @@ __all__ = [
     "turned_coefficients",
 ]
 
+DEALING = frozenset({"deal_and_nodes", "deal_nodes", "deal_selected", "deal_thermometers", "harmonics"})
+"""Loops that a provider uses and a party does not."""
+EVALUATING = frozenset(
+    {
+        "add_received",
+        "and_nodes",
+        "dot_planes",
+        "look_up",
+        "offset_columns",
+        "resolve_node",
+        "resolve_short_node",
+        "select",
+        "turned_coefficients",
+    }
+)
+"""Loops that a party uses and a provider does not."""
+
+
+def load(unused: Set[str] = frozenset()) -> bool:
+    """Load what was compiled, for every array type, so that no run waits for it.
+
+    Args:
+        unused: loops to leave out; one that is used all the same is loaded then.
+
+    Returns:
+        False if some of it was not there, or could not be read.
+    """
+    from mpc.kernels import caching
+
+    loops = [_get(name) for name in __all__ if name not in unused]
+    return all(caching.load(loop) for loop in loops if callable(loop))
+
 
 def __getattr__(name: str) -> Any:
     """Load numba and all loops when the first one is used: who only compiles a model, or asks, does not wait for it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _get(name)
+
+
+def _get(name: str) -> Any:
+    if name in globals():
+        return globals()[name]
     from mpc.kernels import arrays, comparing, conjunctions, products, scalar, selecting, series, tiles
 
     for module in (arrays, comparing, conjunctions, products, scalar, selecting, series, tiles):

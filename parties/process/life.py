@@ -1,4 +1,7 @@
-"""The two daemons' lives: load, serve, say so, and stop in good order on SIGTERM or SIGINT."""
+"""The two daemons' lives: load, serve, say so, and stop in good order on SIGTERM or SIGINT.
+
+Each imports its own services only, and loads the kernels that its role uses.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,27 @@ import signal
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import grpc
 
 import mpc
-from mpc import kernel_cache
+from mpc import kernel_cache, kernels
 from mpc.errors import ConfigError, EntropyError
-from mpc.interpret import warmup
 from parties import entropy, telemetry
 from parties.config.models import PartyConfig, ProviderConfig
 from parties.local import launcher
-from parties.party.ledger.sessions import Ledger
-from parties.party.node import PartyNode
-from parties.party.services import PartyDesks, PartyService, PeerService
 from parties.process import lock, native
 from parties.process.heap import keep_memory
 from parties.process.private_memory import keep_private
 from parties.process.watch import Watch
-from parties.provider.service import ProviderService
 from parties.telemetry import Counters
 from parties.trust.identity import Identity, private_folder
 from parties.wire.server import Desk, largest_message, serve
+
+if TYPE_CHECKING:
+    from parties.party.node import PartyNode
+    from parties.provider.service import ProviderService
 
 _GRACE = 2.0
 _TICK = 1.0
@@ -39,6 +42,10 @@ def run_party(config: PartyConfig) -> None:
     Raises:
         ConfigError: certificates, ledger or port.
     """
+    from parties.party.ledger.sessions import Ledger
+    from parties.party.node import PartyNode
+    from parties.party.services import PartyDesks, PartyService, PeerService
+
     with ExitStack() as stack:
         counters = _begin(config, stack)
         identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
@@ -63,6 +70,8 @@ def run_provider(config: ProviderConfig) -> None:
     Raises:
         ConfigError: certificates or port.
     """
+    from parties.provider.service import ProviderService
+
     with ExitStack() as stack:
         counters = _begin(config, stack)
         identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
@@ -118,6 +127,18 @@ def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     return counters
 
 
+def _get_kernels(config: PartyConfig | ProviderConfig) -> None:
+    """Load what was compiled, or compile: no run waits for either."""
+    unused = kernels.EVALUATING if isinstance(config, ProviderConfig) else kernels.DEALING
+    kept = kernel_cache.place()
+    if kept.complete and kernels.load(unused):
+        return
+    from mpc.interpret import warmup  # the compiler's side: whoever has compiled kernels does without it
+
+    telemetry.logger().info("compiling kernels, about a minute", folder=kept.folder, note=kept.note)
+    warmup.warm_up()
+
+
 def _serve(
     config: PartyConfig | ProviderConfig,
     identity: Identity,
@@ -132,9 +153,7 @@ def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: life.stop.set())
     signal.signal(signal.SIGHUP, lambda *_: life.hangups.append(None))  # said below: a handler must not log
-    if not (kernels := kernel_cache.place()).complete:
-        telemetry.logger().info("compiling kernels, about a minute", folder=kernels.folder, note=kernels.note)
-    warmup.warm_up()
+    _get_kernels(config)
     server = serve(identity, config.listen, register, largest_message(config.limits), desks)
     launcher.announce_ready(config.data_dir)
     telemetry.logger().info("serving", address=config.listen)

@@ -177,7 +177,7 @@ def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
     monkeypatch.setattr(watch, "_ROOM_EVERY", 0.0)
     monkeypatch.setattr(watch, "_WRITE_EVERY", 0.0)
     monkeypatch.setattr(daemon, "_TICK", 0.02)
-    monkeypatch.setattr(daemon.warmup, "warm_up", lambda: None)
+    monkeypatch.setattr(daemon, "_get_kernels", lambda config: None)
     monkeypatch.setattr(launcher, "announce_ready", lambda _: None)
     service = ProviderService(config, identity, counters)
     seen: list[object] = []

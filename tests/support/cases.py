@@ -78,6 +78,7 @@ def maximum_case(draw: Draw, most: int = 18) -> Case:
     if shift and "i" in wants:  # rounded values have to have room for so many
         candidates = min(candidates, (1 << min(bits - shift, 5)) - 1)
         if candidates < 2:
+            shift = min(shift, MAX_BITS - 2)
             bits, candidates = shift + 2, 2
     last, head = draw(st.booleans()), draw(shapes(most=2, side=2))
     mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))

@@ -2,12 +2,14 @@
 
 Writes FOLDER/new, a line for each kernel and array type that a run met first: none if `mpc.interpret.warmup` met them
 all.
+Writes FOLDER/dealing and FOLDER/evaluating, a line for each kernel that a provider and a party use.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from numba.core.dispatcher import Dispatcher
 
 from mpc import kernels
 from mpc.fixedpoint import encode
+from mpc.interpret import world
 from mpc.interpret.warmup import warm_up
 from tests.support.case import Case
 from tests.support.cases import CASES
@@ -32,6 +35,36 @@ def met() -> set[str]:
     return {f"{name}{signature}" for name, kernel in PUBLIC.items() for signature in kernel.signatures}
 
 
+def watch(used: dict[str, set[str]]) -> None:
+    """Note from now on which kernels are used in dealing and which in preparing and evaluating."""
+    roles = [""]
+
+    def within(role: str, name: str, holder: object) -> None:
+        function = getattr(holder, name)
+
+        def call(*arguments: object) -> object:
+            roles.append(role)
+            try:
+                return function(*arguments)
+            finally:
+                roles.pop()
+
+        setattr(holder, name, call)
+
+    def noted(name: str, kernel: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            used.setdefault(roles[-1], set()).add(name)
+            return kernel(*arguments)
+
+        return call
+
+    within("dealing", "deal", world)
+    within("evaluating", "prepare", world.PartyRun)
+    within("evaluating", "_exchange", world.World)
+    for name, kernel in PUBLIC.items():
+        setattr(kernels, name, noted(name, kernel))
+
+
 def run_cases() -> None:
     for name in sorted(CASES):
 
@@ -39,9 +72,9 @@ def run_cases() -> None:
         @given(case=CASES[name], parties=st.sampled_from([2, 3]), seed=st.integers(0, 1 << 30))
         def attempt(case: Case, parties: int, seed: int) -> None:
             plan = case.builder.build()
-            world = make_world(plan, {g.out: case.values(g.out, 1, seed) for g in plan.weights}, parties, seed)
+            made = make_world(plan, {g.out: case.values(g.out, 1, seed) for g in plan.weights}, parties, seed)
             for batch in (1, 9):
-                world.run(case.inputs(batch, seed), batch)
+                made.run(case.inputs(batch, seed), batch)
 
         attempt()
 
@@ -50,9 +83,9 @@ def run_every_gate() -> None:
     plan = every_gate()
     weights = {gate.out: np.ones(plan.wire[gate.out].sizes, dtype=np.int64) for gate in plan.weights}
     for parties in (2, 3):
-        world = make_world(plan, weights, parties)
+        made = make_world(plan, weights, parties)
         for batch in (1, 9, 1):
-            world.run({"x": np.ones((batch, 2, 2), dtype=np.int64)}, batch)
+            made.run({"x": np.ones((batch, 2, 2), dtype=np.int64)}, batch)
 
 
 def run_cluster(folder: Path) -> None:
@@ -70,8 +103,12 @@ def main() -> None:
     warm_up()
     warmed = met()
     missed = [name for name, kernel in PUBLIC.items() if not kernel.signatures]
+    used: dict[str, set[str]] = {}
+    watch(used)
     run_cases()
     run_every_gate()
+    for role in ("dealing", "evaluating"):
+        (folder / role).write_text("".join(f"{name}\n" for name in sorted(used[role])))
     run_cluster(folder / "cluster")
     (folder / "new").write_text("".join(f"{each}\n" for each in sorted(missed) + sorted(met() - warmed)))
 

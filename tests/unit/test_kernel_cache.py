@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mpc import kernel_cache
 from mpc.kernel_cache import Place, choose, compiling
+from mpc.kernels import caching
+from tests.support.effort import patient
 
 ROOT = Path(__file__).parents[2]
+COMPILERS = {"numba.np.arraymath", "numba.np.linalg", "scipy.linalg"}
+"""Modules that numba needs to compile, and nobody to run what was compiled."""
 NOWHERE = "/proc/nowhere"
 """A place in which not even root can make a folder."""
 
@@ -200,10 +208,8 @@ def test_what_older_versions_compiled_goes_after_a_time(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------- numba's files
 
-LOOP = """
-import sys
+LOOPS = """
 import numpy as np
-from mpc import kernel_cache
 from mpc.kernels.caching import compiled
 
 @compiled
@@ -213,37 +219,95 @@ def double(x):
         out[i] = 2 * x[i]
     return out
 
-for x in (np.arange(3.0), np.arange(3)):
-    print(double(x).sum())
-print(sum(double.stats.cache_hits.values()), kernel_cache.place().folder)
+@compiled
+def quadruple(x):
+    return double(double(x))
+"""
+PROCESS = """
+import json, sys
+import numpy as np
+import loops
+from mpc import kernel_cache
+from mpc.kernels.caching import load
+loaded = [load(loop) for loop in (loops.double, loops.quadruple)]
+assert [float(loops.quadruple(x).sum()) for x in (np.arange(3.0), np.arange(3))] == [12, 12]
+with kernel_cache.compiling(kernel_cache.place()):
+    print(json.dumps([loaded, sorted(sys.modules), str(kernel_cache.place().folder)]))
 """
 
 
-def twice(tmp_path: Path, **environment: str) -> tuple[int, Path]:
-    """Run the loop in a process of its own; (how many of its two types were found compiled, the cache)."""
-    (tmp_path / "loop.py").write_text(LOOP)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MPC_KERNEL_CACHE": str(tmp_path / "cache"), **environment}
-    command = [sys.executable, str(tmp_path / "loop.py")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, check=False)
+def in_process(tmp_path: Path, **environment: str) -> tuple[list[bool], set[str], Path]:
+    """Load and use the two loops, in a process of its own; (what could be loaded, all its modules, the cache)."""
+    (tmp_path / "loops.py").write_text(LOOPS)
+    path = os.pathsep.join((str(ROOT), str(tmp_path)))
+    environ = {**os.environ, "PYTHONPATH": path, "MPC_KERNEL_CACHE": str(tmp_path / "cache"), **environment}
+    command = [sys.executable, "-c", PROCESS]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=patient(100), check=False)
     assert done.returncode == 0, done.stderr
-    first, second, last = done.stdout.splitlines()
-    assert (float(first), float(second)) == (6, 6)
-    hits, folder = last.split()
-    return int(hits), Path(folder)
+    loaded, modules, folder = json.loads(done.stdout)
+    return loaded, set(modules), Path(folder)
 
 
-def test_a_damaged_cache_is_compiled_again(tmp_path: Path) -> None:
-    """Whatever a crash or a full disk left of it; and numba's own variables do not lead elsewhere."""
+def test_loading_imports_nothing_that_only_a_compilation_needs(tmp_path: Path) -> None:
+    """And numba's own variables do not lead elsewhere."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    assert twice(tmp_path, NUMBA_CACHE_DIR=str(elsewhere))[0] == 0
-    hits, folder = twice(tmp_path)
-    assert hits == 2 and not list(elsewhere.iterdir())
-    for pattern, content in (("*.nbc", b""), ("*.nbi", b""), ("*.nbi", b"\x80\x05nonsense")):
-        for path in folder.glob(pattern):
-            path.write_bytes(content)
-        assert twice(tmp_path)[0] < 2
-        assert twice(tmp_path)[0] == 2
+    loaded, modules, folder = in_process(tmp_path, NUMBA_CACHE_DIR=str(elsewhere))
+    assert loaded == [False, False] and COMPILERS <= modules
+    loaded, modules, again = in_process(tmp_path)
+    assert loaded == [True, True] and not COMPILERS & modules
+    assert again == folder and not list(elsewhere.iterdir())
+
+
+Hits = tuple[int, int]
+
+
+@pytest.fixture
+def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], tuple[list[bool], Hits]]:
+    """Load the two loops from a cache, as a new process does, and use each with two types; (what could be loaded, how
+    many types of each were not compiled)."""
+    (tmp_path / "loops.py").write_text(LOOPS)
+
+    def use(found: Place) -> tuple[list[bool], Hits]:
+        monkeypatch.setattr(kernel_cache, "place", lambda: found)
+        spec = importlib.util.spec_from_file_location("loops", tmp_path / "loops.py")
+        assert spec is not None and spec.loader is not None
+        fresh = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(fresh)
+        loops = (fresh.double, fresh.quadruple)
+        loaded = [caching.load(loop) for loop in loops] if found.complete else []
+        assert [float(loop(x).sum()) for loop in loops for x in (np.arange(3.0), np.arange(3))] == [6, 6, 12, 12]
+        double, quadruple = (sum(loop.stats.cache_hits.values()) for loop in loops)
+        return loaded, (double, quadruple)
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("pattern", "content", "loaded", "complete"),
+    [
+        ("*.double*.nbc", b"", [False, True], False),
+        ("*.quadruple*.nbc", None, [True, False], True),  # compiled from the LLVM form of one that was loaded
+        ("*.double*.nbi", b"\x80\x05nonsense", [False, True], False),
+        ("*.nbi", b"", [False, False], False),
+    ],
+)
+def test_a_damaged_cache_is_compiled_again(
+    tmp_path: Path, use: Callable, pattern: str, content: bytes | None, loaded: list[bool], complete: bool
+) -> None:
+    """Whatever a crash or a full disk left of it; and the next daemon compiles the rest before it serves."""
+    found = choose({"MPC_KERNEL_CACHE": str(tmp_path / "cache")})
+    assert found.folder is not None
+    with compiling(found):
+        assert use(found) == ([], (0, 0))
+    assert use(found) == ([True, True], (2, 2))
+    for path in found.folder.glob(pattern):
+        path.write_bytes(content) if content is not None else path.unlink()
+    told, hits = use(found)
+    assert told == loaded and [count == 2 for count in hits] == loaded and found.complete is complete
+    with compiling(found):
+        pass
+    assert use(found) == ([True, True], (2, 2))
 
 
 PLANTED = """
@@ -255,14 +319,19 @@ sys.stdout.buffer.write(pickle.dumps(Code()))
 """
 
 
-def test_security_37_code_that_somebody_else_could_have_planted_is_not_loaded(tmp_path: Path) -> None:
-    _, folder = twice(tmp_path)
+def test_security_37_code_that_somebody_else_could_have_planted_is_not_loaded(tmp_path: Path, use: Callable) -> None:
+    environ = {"MPC_KERNEL_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
+    found = choose(environ)
+    assert found.folder is not None
+    with compiling(found):
+        use(found)
     mark = tmp_path / "executed"
     planted = subprocess.run([sys.executable, "-c", PLANTED, str(mark)], capture_output=True, check=True).stdout
-    index = next(folder.glob("*.nbi"))
+    index = next(found.folder.glob("*.nbi"))
     for mode in (0o777, 0o700):
         index.write_bytes(planted)
-        folder.chmod(mode)
-        hits, used = twice(tmp_path, HOME=str(tmp_path / "home"))
-        assert (used == folder) is (mode == 0o700)
+        found.folder.chmod(mode)
+        chosen = choose(environ)
+        use(chosen)
+        assert (chosen == found) is (mode == 0o700)
         assert mark.exists() is (mode == 0o700)  # files of our own are code: that is why nobody else's may be

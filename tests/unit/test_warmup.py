@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mpc import kernels
 from tests.support.effort import patient
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +25,13 @@ def run(module: str, *arguments: object, **environment: str) -> None:
 
 
 def test_every_kernel_is_compiled_for_every_type_that_runs_give_it(tmp_path: Path) -> None:
-    """Every gate on inputs and computed wires, among two and three parties, and a cluster's own encodings."""
+    """Every gate on inputs and computed wires, among two and three parties, and a cluster's own encodings; and no
+    daemon leaves out a kernel that its role uses, or loads what the other's alone does."""
     run("tests.support.compiled", tmp_path)
     assert (tmp_path / "new").read_text() == ""
+    dealing, evaluating = ({*(tmp_path / role).read_text().split()} for role in ("dealing", "evaluating"))
+    assert not kernels.EVALUATING & dealing and kernels.EVALUATING <= evaluating
+    assert not kernels.DEALING & evaluating and kernels.DEALING <= dealing
 
 
 @pytest.mark.slow
