@@ -89,6 +89,8 @@ def start(
     finally:
         if reader is not None:
             os.close(reader)
+        if layout.ports is not None:
+            layout.ports.release()
 
 
 def spread(members: Sequence[Member], available: Collection[int] | None = None) -> dict[str, frozenset[int]]:

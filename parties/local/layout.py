@@ -9,10 +9,9 @@ What is written here is what a real deployment writes by hand.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self
@@ -33,6 +32,7 @@ from parties.config.models import (
     load,
     write_atomic,
 )
+from parties.local.ports import Ports
 from parties.local.processes import running
 from parties.trust.chains import DEVELOPMENT_CA
 from parties.trust.identity import CA_CERTIFICATE, CERTIFICATE, KEY, Identity, issue, make_ca, private_folder
@@ -76,11 +76,13 @@ class LocalLayout:
     """The provider first, then the parties in the roster's order.
 
     clients: besides the coordinator; all of them may coordinate, own inputs and receive outputs.
+    ports: what keeps the members' ports free until they listen; None in a layout that was there before.
     """
 
     folder: Path
     members: tuple[Member, ...]
     clients: tuple[str, ...] = ()
+    ports: Ports | None = field(default=None, compare=False, repr=False)
 
     @property
     def cluster_file(self) -> Path:
@@ -111,7 +113,7 @@ class LocalLayout:
     ) -> Self:
         """Write (again) every config and missing certificate; ledgers, clients and the CA of an older layout stay.
 
-        base_port: the provider's port, the parties' follow; None lets the system pick free ones.
+        base_port: the provider's port, the parties' follow; None takes any that are free.
         relayed: others reach each daemon through a relay, which may be slow: see `routes`.
         """
         for client in clients:
@@ -122,18 +124,19 @@ class LocalLayout:
         if (folder / "cluster.toml").exists():
             refuse_running(cls.open(folder))
         names = [PROVIDER, *(f"party-{index}" for index in range(parties))]
-        ports = [Endpoint(f"127.0.0.1:{port}") for port in _pick_ports(len(names) * (1 + relayed), base_port)]
-        behind = ports[len(names) :] if relayed else [None] * len(names)
+        ports = Ports(len(names) * (1 + relayed), base_port)
+        addresses = [Endpoint(f"127.0.0.1:{port}") for port in ports.numbers]
+        behind = addresses[len(names) :] if relayed else [None] * len(names)
         members = tuple(
             Member(name, "provider" if name == PROVIDER else "party", folder / name, address, listen)
-            for name, address, listen in zip(names, ports[: len(names)], behind, strict=True)
+            for name, address, listen in zip(names, addresses[: len(names)], behind, strict=True)
         )
         if not (folder / "ca" / CA_CERTIFICATE).exists():
             make_ca(folder / "ca", DEVELOPMENT_CA)
         clients = tuple(sorted({*_clients(folder), *clients}))
         for name in (*names, COORDINATOR, *clients):
             _certify(folder, name)
-        layout = cls(folder, members, clients)
+        layout = cls(folder, members, clients, ports)
         layout._write_configs(threads)
         return layout
 
@@ -205,40 +208,6 @@ def _certify(folder: Path, name: str) -> None:
         if same_ca and identity.not_after - datetime.now(UTC) > _RENEW_BEFORE:
             return
     issue(folder / "ca", name, own)
-
-
-def _pick_ports(count: int, base: int | None) -> list[int]:
-    if base is not None and not 1024 <= base <= 65536 - count:
-        raise ConfigError(
-            f"ports {base} to {base + count - 1} cannot be used", remedy=f"--port 1024 to {65536 - count}"
-        )
-    with ExitStack() as held:  # all at once, or the system could hand out one port twice
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for index, candidate in enumerate(sockets):
-            port = 0 if base is None else base + index
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise ConfigError(
-                    f"port {port} is taken ({error.strerror})",
-                    cause=_holder(port) or f"another cluster or program: lsof -nP -iTCP:{port} -sTCP:LISTEN",
-                    remedy="stop it (mpc down), choose another --port, or leave --port out",
-                ) from None
-        return [candidate.getsockname()[1] for candidate in sockets]
-
-
-def _holder(port: int) -> str | None:
-    """`name (pid n)` of who listens on a port, where /proc can tell."""
-    with suppress(OSError, ValueError):
-        rows = [row.split() for file in ("tcp", "tcp6") for row in Path("/proc/net", file).read_text().splitlines()[1:]]
-        links = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
-        for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-            with suppress(OSError):
-                if str(descriptor.readlink()) in links:
-                    process = descriptor.parents[1]
-                    return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-    return None
 
 
 def refuse_running(layout: LocalLayout) -> None:

@@ -26,6 +26,7 @@ from typing import Self
 
 from mpc.errors import ConfigError, UsageError
 from parties.config.models import Endpoint
+from parties.local.ports import Ports
 
 _CHUNK = 1 << 16
 _READY_SECONDS, _END_SECONDS = 30.0, 5.0
@@ -75,9 +76,8 @@ class Relay:
             ConfigError: it cannot.
         """
         self._echo = socket.create_server(("127.0.0.1", 0))
-        self._front = socket.create_server(("127.0.0.1", 0))
-        echo, front = (f"127.0.0.1:{one.getsockname()[1]}" for one in (self._echo, self._front))
-        self._front.close()
+        ports = Ports(1)
+        echo, front = f"127.0.0.1:{self._echo.getsockname()[1]}", f"127.0.0.1:{ports.numbers[0]}"
         self._address = Endpoint(front)
         threading.Thread(target=_echo, args=(self._echo,), name="echo", daemon=True).start()
         root = Path(__file__).parents[2]
@@ -92,6 +92,7 @@ class Relay:
         )
         asked = {"routes": [*routes, (front, echo)], "round_trip": link.round_trip, "rate": link.rate}
         self._tell(json.dumps(asked))
+        ports.release()
 
     def _tell(self, order: str) -> None:
         pipe, answers = self._process.stdin, self._process.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,15 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import grpc
 import pytest
 
 from mpc.errors import ConfigError, UsageError
 from parties.config.models import ClusterConfig, PartyConfig, ProviderConfig, load
 from parties.local import launcher
 from parties.local.launcher import spread, start, status, stop
-from parties.local.layout import LocalLayout, Member, _pick_ports
+from parties.local.layout import LocalLayout, Member
+from parties.local.ports import Ports
 from parties.local.processes import birth_of, children, running
 from parties.party.policy import Policy
 from parties.trust.identity import Identity
@@ -161,10 +166,37 @@ def test_a_taken_port_names_its_holder(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "cluster.toml").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ports cannot be kept")
+def test_ports_are_kept_until_somebody_listens() -> None:
+    """Nobody else is given them, nor finds anybody there, and who is meant to listen there can."""
+    kept = Ports(3)
+    with ExitStack() as stack:
+        others = [stack.enter_context(closing(socket.socket())) for _ in range(3)]
+        for other, port in zip(others, kept.numbers, strict=True):
+            with pytest.raises(OSError):
+                other.bind(("127.0.0.1", port))
+            assert other.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
+        held = Ports(1)
+        assert server.add_insecure_port(f"127.0.0.1:{held.numbers[0]}") == held.numbers[0]
+        server.start()
+        server.stop(0)
+    kept.release()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", kept.numbers[0]))
+
+
+def test_a_started_cluster_keeps_no_ports(layout: LocalLayout) -> None:
+    assert layout.ports is not None and layout.ports.release.alive
+    start(layout, command=stub())
+    assert not layout.ports.release.alive
+
+
 def free_base(count: int) -> int:
     for base in range(21000, 30000, 10):
         try:
-            _pick_ports(count, base)
+            Ports(count, base).release()
         except ConfigError:
             continue
         return base
@@ -253,8 +285,8 @@ def test_a_daemon_that_dies_early_ends_all_and_its_last_words_are_shown(layout: 
 
 def test_a_daemon_that_never_serves_ends_all_at_the_deadline(layout: LocalLayout) -> None:
     began = time.monotonic()
-    with pytest.raises(ConfigError, match="party-0 did not serve within 2 s"):
-        start(layout, command=stub(party_0="mute stubborn"), deadline=2)
+    with pytest.raises(ConfigError, match="provider did not serve within 2 s"):  # the first of all who do not
+        start(layout, command=stub(provider="mute stubborn"), deadline=2)
     assert time.monotonic() - began < patient(20)
     assert {line.state for line in status(layout)} == {"stopped"}
 
@@ -265,9 +297,9 @@ def test_a_program_that_is_not_there(layout: LocalLayout) -> None:
 
 
 def test_a_stale_ready_file_is_not_believed(layout: LocalLayout) -> None:
-    launcher.announce_ready(layout.members[1].data_dir)
-    with pytest.raises(ConfigError, match="party-0 did not serve"):
-        start(layout, command=stub(party_0="mute"), deadline=2)
+    launcher.announce_ready(layout.members[0].data_dir)
+    with pytest.raises(ConfigError, match="provider did not serve"):
+        start(layout, command=stub(provider="mute"), deadline=2)
     start(layout, command=stub())
     (layout.members[1].data_dir / launcher.READY).write_text("1\n")
     assert status(layout)[1].state == "starting"

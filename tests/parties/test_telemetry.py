@@ -21,6 +21,7 @@ from mpc.errors import ConfigError, DeadlineError
 from parties import telemetry
 from parties.config.models import Endpoint
 from tests.support.effort import patient
+from tests.support.parties import free_ports
 
 CANARY = 7310245990012345678
 CANARY_TEXT = str(CANARY)
@@ -183,12 +184,9 @@ def test_counters_have_their_own_registry() -> None:
 
 
 def test_the_http_endpoint_and_a_taken_port() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        probe.listen()
-        taken = Endpoint(f"127.0.0.1:{probe.getsockname()[1]}")
-        with pytest.raises(ConfigError, match="cannot listen"):
-            telemetry.Counters().serve(taken)
+    taken = Endpoint(f"127.0.0.1:{free_ports(1)[0]}")
+    with socket.create_server((taken.host, taken.port)), pytest.raises(ConfigError, match="cannot listen"):
+        telemetry.Counters().serve(taken)
     counters = telemetry.Counters()
     counters.rounds.inc(12)
     stop = counters.serve(taken)

@@ -7,9 +7,9 @@ subclass of the service with one method changed; `Middle` stands between two par
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -42,6 +42,7 @@ from parties.config.models import (
     ProviderPeer,
     TlsConfig,
 )
+from parties.local.ports import Ports
 from parties.party.ledger.sessions import Ledger
 from parties.party.node import PartyNode
 from parties.party.services import PartyDesks, PartyService, PeerService
@@ -132,13 +133,13 @@ def data(batch: int, seed: int = 1) -> np.ndarray:
 # -------------------------------------------------------------------------------- cluster
 
 
+_held: deque[Ports] = deque(maxlen=64)
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that nobody listens on, and that no other process is given meanwhile; for a test or two."""
+    _held.append(Ports(count))
+    return _held[-1].numbers
 
 
 class InProcess:
@@ -354,8 +355,12 @@ class InProcess:
         return self.nodes[index]._sessions[session_id]
 
     def is_idle(self, seconds: float = USUAL) -> bool:
-        """No party has an open session; waits for that."""
+        """No party has an open session; waits for that.  Not in a cluster where another test may have left one."""
         return eventually(lambda: all(node.open_sessions() == 0 for node in self.nodes), seconds)
+
+    def has_ended(self, session_id: bytes) -> bool:
+        """No party has this session; waits for that."""
+        return eventually(lambda: not any(session_id in node._sessions for node in self.nodes))
 
     def ledger_states(self, index: int) -> list[tuple[str, str | None]]:
         """(state, reason) of one party's sessions, the newest first."""
