@@ -1,4 +1,7 @@
-"""Hypothesis profiles: the usual one repeats exactly, MPC_FULL=1 explores.  Time limits of tests know the machine."""
+"""Hypothesis profiles: the usual one repeats exactly, MPC_FULL=1 explores.  Time limits of tests know the machine.
+
+Tests run in random order, and the last lines say how to have that order again.
+"""
 
 from __future__ import annotations
 
@@ -21,3 +24,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("timeout")
         limit = float(mark.args[0]) if mark and mark.args else usual
         item.add_marker(pytest.mark.timeout(patient(limit)), append=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The order's seed, which -q leaves out."""
+    if config.getoption("randomly_reorganize", False):
+        seed = config.getoption("randomly_seed")
+        terminalreporter.write_line(f"The order was random: scripts/test --randomly-seed={seed} FILE repeats it.")

@@ -53,15 +53,23 @@ def shorten(layout: LocalLayout) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A detached cluster of three, with short deadlines."""
-    made = tmp_path_factory.mktemp("cluster")
-    prepare(made)
-    layout = LocalLayout.create(made / ".mpc", parties=3)
-    shorten(layout)
-    launcher.start(layout, detach=True)
-    yield made
-    launcher.stop(LocalLayout.open(made / ".mpc"), grace=3)
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cluster of three, with short deadlines."""
+    folder = tmp_path_factory.mktemp("cluster")
+    prepare(folder)
+    shorten(LocalLayout.create(folder / ".mpc", parties=3))
+    yield folder
+    launcher.stop(LocalLayout.open(folder / ".mpc"), grace=3)
+
+
+@pytest.fixture
+def folder(made: Path) -> Path:
+    """That cluster, detached and serving: started again, if another test has left it otherwise."""
+    layout = LocalLayout.open(made / ".mpc")
+    if any(member.state != "serving" for member in launcher.status(layout)):
+        launcher.stop(layout, grace=3)
+        launcher.start(layout, detach=True)
+    return made
 
 
 def test_run_on_the_running_cluster(folder: Path) -> None:

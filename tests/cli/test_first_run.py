@@ -37,7 +37,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(patient(420))
+@pytest.mark.timeout(420)
 def test_the_first_run_compiles_once_and_aloud(tmp_path: Path, installed: Path) -> None:
     """Two commands at once, of an installation that is read-only, without a home; then a third."""
     tiny_model(tmp_path / "tiny.onnx")

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.effort import patient
 from tests.support.parties import data, eventually, tiny_model
 from tests.support.parties_commands import LONG, environment, start
 
 pytestmark = [
-    pytest.mark.timeout(patient(120)),
+    pytest.mark.timeout(120),
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes through /proc"),
 ]
 RUN = ("run", "tiny.onnx", "--range", "-4:4", "--input", "x.npy", "--parties", "2")

@@ -447,9 +447,9 @@ def test_a_broken_newest_ensemble_is_refused(changes: dict[str, Any], tmp_path: 
 
 def _compiled(case: Case, folder: Path) -> tuple[Compiled, float]:
     path, x = converted(case, folder)
-    start = time.perf_counter()
+    start = time.process_time()
     compiled = compile_model(path, {"X": (-8.0, 8.0)})
-    return compiled, time.perf_counter() - start
+    return compiled, time.process_time() - start
 
 
 def _noise() -> tuple[np.ndarray, np.ndarray]:
@@ -500,10 +500,10 @@ def test_a_very_deep_tree_is_refused_soon(tmp_path: Path) -> None:
         "nodes_falsenodeids": [n + 1 if n % 2 == 0 and n < 2 * number else 0 for n in places],
     }
     path = regressor(tmp_path, [1.0] * (number + 1), **nodes)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ModelError, match="too large"):
         compile_model(path)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 @pytest.mark.slow

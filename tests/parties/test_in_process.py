@@ -31,7 +31,7 @@ def test_one_client_that_plays_every_part(cluster: InProcess) -> None:
         assert np.abs(decode(opened[out.wire], session.plan.wire[out.wire].scale) - tiny_answer(x)).max() < 1e-3
         assert report.batch == batch
     session.close()
-    assert cluster.is_idle()
+    assert cluster.has_ended(session.id)
     for index in range(len(cluster.names)):
         assert cluster.ledger_states(index)[0] == ("closed", None)
         assert cluster.run_states(index, session.id) == ["revealed", "revealed"]

@@ -52,6 +52,12 @@ def gone(cluster: InProcess, session_id: bytes) -> bool:
     return all(session_id not in node._sessions for node in cluster.nodes)
 
 
+def quiet(cluster: InProcess) -> InProcess:
+    """The cluster, once no session of another test is left in it."""
+    assert eventually(lambda: tick(cluster) or not any(node._sessions for node in cluster.nodes))
+    return cluster
+
+
 def client_of(cluster: InProcess, name: str = COORDINATOR) -> Cluster:
     return Cluster(cluster.client(name).config)
 
@@ -214,7 +220,7 @@ def listed(cluster: InProcess, index: int, caller: str) -> list[bytes]:
 
 
 def test_who_sees_and_ends_which_sessions(cluster: InProcess) -> None:
-    script = cluster.script(SEPARATE).open()
+    script = quiet(cluster).script(SEPARATE).open()
     other = cluster.script(SEPARATE).open(BOB)
     assert {script.id} == set(listed(cluster, 0, COORDINATOR)) and listed(cluster, 0, BOB) == [other.id]
     assert {script.id, other.id} == set(listed(cluster, 0, "party-0"))
@@ -227,18 +233,18 @@ def test_who_sees_and_ends_which_sessions(cluster: InProcess) -> None:
         with pytest.raises(SessionError, match="no open session of that id"):
             cluster.party(0, stranger).End(request)
     cluster.party(0, "party-0").End(request)
-    assert eventually(lambda: gone(cluster, other.id) or all(other.id not in node._sessions for node in cluster.nodes))
+    assert cluster.has_ended(other.id)
     with pytest.raises(SessionError, match="the operator of party-0 ended the session"):
         other.masks(0, 1, MODEL_OWNER)
     cluster.party(1).End(party_pb2.EndRequest(session_id=script.id))
-    assert eventually(lambda: all(script.id not in node._sessions for node in cluster.nodes))
+    assert cluster.has_ended(script.id)
 
 
 def test_the_command(cluster: InProcess, tmp_path: Path) -> None:
     mine, operators = tmp_path / "cluster.toml", tmp_path / "party.toml"
     mine.write_text(dump_toml(cluster.client().config))
     operators.write_text(dump_toml(cluster.party_config(1)))
-    script, other = cluster.script().open(), cluster.script().open(BOB)
+    script, other = quiet(cluster).script().open(), cluster.script().open(BOB)
     told = mpc_here("sessions", "--cluster", mine, "--json")
     assert told.returncode == 0, told.stderr
     [found] = json.loads(told.stdout)["sessions"]

@@ -7,8 +7,12 @@ import os
 from hypothesis import settings
 
 FULL = os.environ.get("MPC_FULL") == "1"
-SLOWNESS = float(os.environ.get("MPC_TEST_SLOWNESS", "1"))
-"""How much slower this machine is than one that has nothing else to do: all waits and deadlines of tests grow by it."""
+
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+SLOWNESS = float(os.environ.get("MPC_TEST_SLOWNESS", "1")) * max(1.0, min(_WORKERS, 2 * _WORKERS / _CORES))
+"""How much slower this machine is than two cores that have nothing else to do: all waits and deadlines of tests grow by
+it.  Workers that run tests side by side count too."""
 
 
 def examples(count: int) -> settings:
