@@ -17,9 +17,10 @@ from blake3 import blake3
 
 from mpc.encoding import canonical
 from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
-from mpc.gates.base import Correlation, Gate, Wires, mask_name
+from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.prg import Draws, Seed, expand_field, expand_words
 from mpc.shares import BitShare, Share
+from mpc.wires import Wires
 
 
 @dataclass(frozen=True)

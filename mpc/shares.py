@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
 from mpc import field as fp
 from mpc import kernels
+from mpc.comparison import Comparison
+from mpc.conjunction import Nodes
 from mpc.errors import LocalProtocolError
-
-if TYPE_CHECKING:
-    from mpc.comparison import Comparison
-    from mpc.conjunction import Nodes
-    from mpc.gates.selection import Selected
 
 Pairs = tuple[np.ndarray, np.ndarray]
 WHOLE: Pairs = (np.array([0]), np.array([-1]))
@@ -115,6 +112,19 @@ class BitShare(_Secret):
 
     def reshape(self, shape: tuple[int, ...]) -> BitShare:
         return BitShare(self.values.reshape(shape), self.width)
+
+
+@dataclass(frozen=True, repr=False)
+class Selected:
+    """One party's shares of what is dealt for n rows of elements, each (n, rows); see `gates.selection`."""
+
+    bit: np.ndarray
+    r1: np.ndarray
+    m: np.ndarray
+    bit_r1: np.ndarray
+    bit_m: np.ndarray
+
+    __secret__ = True
 
 
 @dataclass(frozen=True)

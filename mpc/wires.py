@@ -19,6 +19,7 @@ Two kinds of wire are not masked:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -91,6 +92,10 @@ class Wire(Frozen):
         if any(d == BATCH for d in self.shape):
             raise ValueError(f"wire {self.name} is not bound to a batch size")
         return tuple(int(d) for d in self.shape)
+
+
+Wires = Mapping[str, Wire]
+"""Wires by name."""
 
 
 def broadcast(*shapes: tuple[Dimension, ...]) -> tuple[Dimension, ...] | None:

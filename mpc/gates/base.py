@@ -14,31 +14,26 @@ readings:
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from mpc import encoding
 from mpc.errors import PlanError
-from mpc.wires import Frozen, Masking, Wire
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
-    from mpc.shares import BitShare, Share
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
+from mpc.shares import BitShare, Share
+from mpc.wires import Frozen, Masking, Wire, Wires
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Wires = Mapping[str, Wire]
 COMPILE_ANEW = (
     "compile the model anew ('mpc compile') with the version of mpc that all processes run, and give each of them "
     "the file as it was written"
 )
-Evaluation = Generator[tuple["Share | BitShare", ...], tuple[np.ndarray, ...], None]
+Evaluation = Generator[tuple[Share | BitShare, ...], tuple[np.ndarray, ...], None]
 
 
 @dataclass(frozen=True)
@@ -165,17 +160,17 @@ class Gate(Frozen):
         """What is dealt for it, in the order of its bytes."""
         return ()
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         """The integers the parties must reconstruct, bit for bit."""
         raise NotImplementedError
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         """Name the plain values of its correlations and the mask of each wire it writes."""
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         """What can be computed before inputs exist."""
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         """Compute the written wires; yields exactly what `openings` declares."""
         raise NotImplementedError
 

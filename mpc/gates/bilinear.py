@@ -21,19 +21,15 @@ Nothing is opened and nothing dealt; where x is not opened, the shares of x are 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mpc import field as fp
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, drawn_mask
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import Share
-from mpc.wires import Masking, broadcast
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.wires import Masking, Wires, broadcast
 
 
 class Bilinear(Gate):
@@ -125,11 +121,11 @@ class Bilinear(Gate):
             return (Correlation("s", out.sizes),)
         return (drawn_mask(out), Correlation("product", out.sizes, dependent=True))
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         z = self.over_integers(run.value(self.x), run.value(self.second))
         run.set(self.out, z + run.value(self.bias) if self.bias else z)
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         if self.is_linear(run.wires):
             if run.wire(self.out).masking is Masking.INHERITED:
                 run.derive_mask(self.out, self._mapped(run, run.mask(self.x), self.bias and run.mask(self.bias)))
@@ -143,7 +139,7 @@ class Bilinear(Gate):
             run.draw_mask(self.out)
             run.dependent("product", product)
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         if self.is_linear(run.wires):
             self._prepare_linear(run)
             return
@@ -157,23 +153,23 @@ class Bilinear(Gate):
                 offset = offset + run.share(self.bias)
         run.kept["offset"] = offset.values
 
-    def _prepare_linear(self, run: Party) -> None:
+    def _prepare_linear(self, run: PartyReading) -> None:
         self.warm(self._public_weight(run), run.shape(self.x))
         if run.wire(self.out).masking is Masking.INHERITED and run.needs_mask(self.out) and run.has_mask(self.x):
             bias = self.bias and run.mask_share(self.bias).values
             run.set_mask(self.out, Share(self._mapped(run, run.mask_share(self.x).values, bias)))
 
-    def _share_of_weight(self, run: Party) -> Any:
+    def _share_of_weight(self, run: PartyReading) -> Any:
         return run.once(f"{self.layout}/share", lambda: self.lay_out(run.share(self.second).values))
 
-    def _public_weight(self, run: Dealer | Party) -> Any:
+    def _public_weight(self, run: DealReading | PartyReading) -> Any:
         return run.once(f"{self.layout}/public", lambda: self.lay_out_public(run.public(self.second)))
 
-    def _mapped(self, run: Dealer | Party, x: np.ndarray, bias: Any) -> np.ndarray:
+    def _mapped(self, run: DealReading | PartyReading, x: np.ndarray, bias: Any) -> np.ndarray:
         """x w (+ bias): of masks, of masked values, of shares."""
         return self.over_field(x, self._public_weight(run), bias)
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         if self.is_linear(run.wires):
             if run.wire(self.out).masking is Masking.UNOPENED:
                 bias = self.bias and run.share(self.bias).values

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mpc import kernels
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation
+from mpc.gates.readings import DealReading
 from mpc.shares import WHOLE, Pairs
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
 
 
 def comparison_correlations(comparison: Comparison, size: int, looks: tuple[str, ...] = ("",)) -> list[Correlation]:
@@ -29,7 +25,7 @@ def comparison_correlations(comparison: Comparison, size: int, looks: tuple[str,
 
 
 def deal_comparison(
-    run: Dealer, comparison: Comparison, values: np.ndarray, pairs: Pairs = WHOLE, looks: tuple[str, ...] = ("",)
+    run: DealReading, comparison: Comparison, values: np.ndarray, pairs: Pairs = WHOLE, looks: tuple[str, ...] = ("",)
 ) -> np.ndarray:
     """Deal for the differences of pairs of rows of plain values (n, rows).
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from mpc.convolution import Filters, convolve
-from mpc.gates.base import Wires
 from mpc.gates.bilinear import Bilinear
 from mpc.windows import Windows
+from mpc.wires import Wires
 
 _MOST_PADDED = 1 << 28
 

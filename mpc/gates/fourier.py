@@ -21,7 +21,7 @@ the plan; the dealt waves, functions of masks, are computed without one (kernels
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -29,15 +29,11 @@ from pydantic import Field
 from mpc import field as fp
 from mpc import kernels, tables, truncation
 from mpc.comparison import Comparison
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask
 from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
-from mpc.wires import MAX_BITS, Frozen, Masking
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 
 _LOOKS = ("over_", "under_")
 Coefficient = Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)]
@@ -146,7 +142,7 @@ class Fourier(Gate):
         kernels.turned_coefficients(c, self.window, cosines, sines, tables.sincos(), out)
         return out
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         x, coin, shape = run.value(self.x).reshape(-1), run.coin(self.x).reshape(-1), run.shape(self.out)
         r = fp.sub(coin, fp.from_signed(x))
         z = np.int64(self.constant) + (self._factors(coin) * self._waves(r)).sum(axis=0)
@@ -159,7 +155,7 @@ class Fourier(Gate):
             z = np.where(over, self.clamp.above, np.where(under, z, self.clamp.below))
         run.set(self.out, z.reshape(shape))
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         run.draw_mask(self.out)
         r = run.mask(self.x).reshape(-1)
         waves = fp.from_signed(self._waves(r))
@@ -173,7 +169,7 @@ class Fourier(Gate):
         run.dependent("beta_out", beta_out)
         run.dependent("beta_waves", waves * beta_out)
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         run.kept.update(mask=run.take_mask(self.out), waves=run.take("waves"))
         if self.clamp is not None:
             run.kept["rest"] = run.kept["waves"] - (masked := run.take("beta_waves"))
@@ -182,7 +178,7 @@ class Fourier(Gate):
             for look in _LOOKS:
                 run.kept.update({f"{look}{name}": run.take_bits(f"{look}{name}") for name in ("leaf_mask", "node")})
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         kept, lane = run.kept, run.lane
         c = run.public(self.x).reshape(-1)
         if self.clamp is None:
@@ -202,7 +198,7 @@ class Fourier(Gate):
         (public,) = yield ((total.reshape(run.shape(self.out)) + kept["mask"]),)
         run.set(self.out, public)
 
-    def _look_up(self, run: Party, c: np.ndarray) -> tuple[tuple[BitShare, ...], tuple[np.ndarray, ...]]:
+    def _look_up(self, run: PartyReading, c: np.ndarray) -> tuple[tuple[BitShare, ...], tuple[np.ndarray, ...]]:
         """Both masked leaf words, and the public sign bits beside them."""
         clamp, comparison = self.clamp, self.comparison(run.wires)
         if clamp is None:
@@ -221,7 +217,7 @@ class Fourier(Gate):
         )
         return leaves, signs
 
-    def _bits(self, run: Party, opened: tuple[np.ndarray, ...], signs: tuple[np.ndarray, ...]) -> tuple:
+    def _bits(self, run: PartyReading, opened: tuple[np.ndarray, ...], signs: tuple[np.ndarray, ...]) -> tuple:
         """Shares of over and out, each under its beta."""
         comparison, lane = self.comparison(run.wires), run.lane
         over, under = (

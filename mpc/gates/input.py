@@ -9,15 +9,11 @@ Weights may be public: then x^ = x, nothing is dealt, and the provider is told x
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Wires, drawn_mask
-from mpc.wires import BATCH, Masking
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, drawn_mask
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
+from mpc.wires import BATCH, Masking, Wires
 
 
 class Input(Gate):
@@ -48,16 +44,16 @@ class Input(Gate):
         """Is it a weight that is nobody's secret?"""
         return wires[self.out].masking is Masking.PUBLIC
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         run.set(self.out, run.given(self.out))
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         if not self.is_public(run.wires):
             run.draw_mask(self.out)
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         run.take_mask(self.out)
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         run.set(self.out, run.given(self.out))
         yield from ()

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from mpc import field as fp
-from mpc.gates.base import Evaluation, Gate, Name, Wires
+from mpc.gates.base import Evaluation, Gate, Name
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import Share
-from mpc.wires import Masking, broadcast
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.wires import Masking, Wires, broadcast
 
 Factor = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
 
@@ -65,22 +61,22 @@ class LinearMap(Gate):
         if wires[self.out].masking is not self.inherited(wires) or wires[self.out].holders:
             raise self.refuse("the output's mask is inherited, and nobody's")
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         values = [run.value(name) for name in self.reads]
         run.set(self.out, self.apply(values, run.shape(self.out), INTEGERS) + np.int64(self.offset))
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         if self._is_unopened(run.wires):
             return
         masks = [run.mask(name) for name in self.reads]
         run.derive_mask(self.out, self.apply(masks, run.shape(self.out), FIELD))
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         if not self._is_unopened(run.wires) and all(run.has_mask(name) for name in self.reads):
             shares = [run.mask_share(name).values for name in self.reads]
             run.set_mask(self.out, Share(self.apply(shares, run.shape(self.out), FIELD)))
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         if self._is_unopened(run.wires):
             shape = run.shape(self.out)
             share = Share(self.apply([run.share(name).values for name in self.reads], shape, FIELD))

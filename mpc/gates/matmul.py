@@ -8,9 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from mpc import field as fp
-from mpc.gates.base import Wires
 from mpc.gates.bilinear import Bilinear
-from mpc.wires import Dimension, broadcast
+from mpc.wires import Dimension, Wires, broadcast
 
 
 class Matmul(Bilinear):

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import combinations
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -36,16 +36,12 @@ from mpc import field as fp
 from mpc import kernels, truncation
 from mpc.comparison import Comparison
 from mpc.conjunction import MONOMIALS, Nodes, tree_level
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_masks
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
 from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
 from mpc.shares import Pairs, Share
-from mpc.wires import Masking
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.wires import Masking, Wires
 
 MOST = 128
 
@@ -140,7 +136,7 @@ class Maximum(Gate):
             return (*specs, Correlation("gamma", (n, rows), dependent=True))
         return (*specs, *selection_correlations("gamma", (n, rows)))
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         bits, n = run.wire(self.x).bits, run.shape(self.x)[-1]
         run.require_room(self.x, self.shift, n if self._apart else 1)
         y = truncation.reference(run.value(self.x), run.coin(self.x), bits, self.shift)
@@ -152,7 +148,7 @@ class Maximum(Gate):
         if self.index is not None:
             run.set(self.index, best[..., None])
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         for name in self._opened(run.wires):
             run.draw_mask(name)
         n, rows = self._sizes(run.wires)
@@ -170,7 +166,7 @@ class Maximum(Gate):
         else:
             deal_selection(run, "gamma", bits, r, self.shift)
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         n, _ = self._sizes(run.wires)
         opened = self._opened(run.wires)
         for name in self.writes:
@@ -184,7 +180,7 @@ class Maximum(Gate):
             run.kept["selected"] = selected = take_selection(run, "gamma")
             run.kept["gamma"] = Share(selected.bit)
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         kept, lane, comparison = run.kept, run.lane, self.comparison(run.wires)
         n, rows = self._sizes(run.wires)
         bits = run.wire(self.x).bits
@@ -210,7 +206,7 @@ class Maximum(Gate):
             for name, value in zip(names, results, strict=True):
                 run.set(name, value)
 
-    def _output(self, run: Party, name: str, c: np.ndarray, e: np.ndarray) -> Share:
+    def _output(self, run: PartyReading, name: str, c: np.ndarray, e: np.ndarray) -> Share:
         """The share of one output, under its mask."""
         kept, mask = run.kept, run.kept[f"mask:{name}"]
         if name == self.index:

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from mpc.gates.base import Gate, Name, Wires
+from mpc.gates.base import Gate, Name
 from mpc.gates.linear import Arithmetic, LinearMap
-from mpc.wires import BATCH
+from mpc.wires import BATCH, Wires
 
 Axis = Annotated[int, Field(ge=0, le=32)]
 

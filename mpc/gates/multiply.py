@@ -7,9 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from mpc import field as fp
-from mpc.gates.base import Wires
 from mpc.gates.bilinear import Bilinear
-from mpc.wires import broadcast
+from mpc.wires import Wires, broadcast
 
 
 class Multiply(Bilinear):

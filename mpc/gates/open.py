@@ -9,15 +9,11 @@ result, which needs a mask of its own, is opened instead of what it is made of.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, drawn_mask
-from mpc.wires import Masking
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, drawn_mask
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
+from mpc.wires import Masking, Wires
 
 
 class Open(Gate):
@@ -50,15 +46,15 @@ class Open(Gate):
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         return (drawn_mask(wires[self.out]),)
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         run.set(self.out, run.value(self.x))
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         run.draw_mask(self.out)
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         run.kept["mask"] = run.take_mask(self.out)
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         (opened,) = yield (run.share(self.x) + run.kept["mask"],)
         run.set(self.out, opened)

@@ -12,7 +12,7 @@ by an opened bit, see selection.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -20,16 +20,12 @@ from pydantic import Field
 from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_masks
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
 from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
 from mpc.shares import Share
-from mpc.wires import Masking
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.wires import Masking, Wires
 
 
 class Relu(Gate):
@@ -73,12 +69,12 @@ class Relu(Gate):
         compared = comparison_correlations(self.comparison(wires), size)
         return (*drawn_masks(wires[self.out]), *compared, *selection_correlations("beta", (1, size)))
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         run.require_room(self.x, self.shift)
         y = truncation.reference(run.value(self.x), run.coin(self.x), run.wire(self.x).bits, self.shift)
         run.set(self.out, np.maximum(y, 0))
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         if not self._is_unopened(run.wires):
             run.draw_mask(self.out)
         r = run.mask(self.x).reshape(-1, 1)
@@ -86,13 +82,13 @@ class Relu(Gate):
         beta = deal_comparison(run, self.comparison(run.wires), r1)
         deal_selection(run, "beta", beta, r, self.shift)
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         size = count(run.wire(self.out))
         mask = Share(fp.zeros((size,))) if self._is_unopened(run.wires) else run.take_mask(self.out)
         run.kept.update(mask=mask, selected=take_selection(run, "beta"))
         run.kept.update({name: run.take_bits(name) for name in ("table", "leaf_mask", "node")})
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         kept, lane, bits = run.kept, run.lane, run.wire(self.x).bits
         comparison = self.comparison(run.wires)
         c, c1 = truncation.opened(run.public(self.x).reshape(-1, 1), bits, self.shift)

@@ -11,34 +11,16 @@ about one element in 2^(61-k-1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mpc import kernels
 from mpc.gates.base import Correlation
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
+from mpc.gates.readings import DealReading, PartyReading
+from mpc.shares import Selected
 
 
 def _names(bit: str) -> tuple[str, ...]:
     return (bit, "r1", "m", f"{bit}_r1", f"{bit}_m")
-
-
-@dataclass(frozen=True, repr=False)
-class Selected:
-    """One party's shares of what is dealt for n rows of elements, each (n, rows)."""
-
-    bit: np.ndarray
-    r1: np.ndarray
-    m: np.ndarray
-    bit_r1: np.ndarray
-    bit_m: np.ndarray
-
-    __secret__ = True
 
 
 def selection_correlations(bit: str, shape: tuple[int, int]) -> list[Correlation]:
@@ -46,11 +28,11 @@ def selection_correlations(bit: str, shape: tuple[int, int]) -> list[Correlation
     return [Correlation(name, shape, dependent=True) for name in _names(bit)]
 
 
-def deal_selection(run: Dealer, bit: str, plain: np.ndarray, r: np.ndarray, shift: int) -> None:
+def deal_selection(run: DealReading, bit: str, plain: np.ndarray, r: np.ndarray, shift: int) -> None:
     """Deal for plain bits (n, rows) uint8 and plain masks r (rows, n)."""
     kernels.deal_selected(r, plain, shift, *(run.others(name) for name in _names(bit)))
 
 
-def take_selection(run: Party, bit: str) -> Selected:
+def take_selection(run: PartyReading, bit: str) -> Selected:
     """This party's shares, once."""
     return Selected(*(run.take(name).values for name in _names(bit)))

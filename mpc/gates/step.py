@@ -11,7 +11,7 @@ dealt table; each opened bit has a mask of its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,16 +19,12 @@ from pydantic import Field
 from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, count, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask
 from mpc.gates.compare import comparison_correlations, deal_comparison
 from mpc.gates.linear import Factor
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
-from mpc.wires import MAX_BITS, Masking
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.wires import MAX_BITS, Masking, Wires
 
 
 class Step(Gate):
@@ -82,23 +78,23 @@ class Step(Gate):
         tables = comparison_correlations(self.comparison(wires), size, self._looks)
         return (drawn_mask(wires[self.out]), beta, *tables)
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         x, coin, bits = run.value(self.x), run.coin(self.x), self._bits(run.wires)
         rounded = [truncation.reference(x - level, fp.add_int(coin, -level), bits, self.shift) for level in self.levels]
         run.set(self.out, (np.stack(rounded, axis=-1) >= 0).astype(np.int64))
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         run.draw_mask(self.out)
         r1, _ = truncation.mask_parts(run.mask(self.x).reshape(1, -1), self.shift)
         beta = deal_comparison(run, self.comparison(run.wires), r1, looks=self._looks)
         run.dependent("beta", beta.astype(np.uint64))
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         run.kept.update(mask=run.take_mask(self.out), beta=run.take("beta"), table=run.take_bits("table"))
         for look in self._looks:
             run.kept.update({f"{look}{name}": run.take_bits(f"{look}{name}") for name in ("leaf_mask", "node")})
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         kept, lane, comparison = run.kept, run.lane, self.comparison(run.wires)
         public = run.public(self.x).reshape(-1)
         rounded = [

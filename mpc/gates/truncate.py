@@ -8,20 +8,16 @@ wrap: m is not dealt.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from mpc import field as fp
 from mpc import truncation
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, Wires, drawn_mask
-from mpc.wires import Masking
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealer
-    from mpc.interpret.party import Party
-    from mpc.interpret.reference import Reference
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, drawn_mask
+from mpc.gates.readings import ClearReading, DealReading, PartyReading
+from mpc.wires import Masking, Wires
 
 
 class Truncate(Gate):
@@ -58,24 +54,24 @@ class Truncate(Gate):
     def _dealt(self) -> tuple[str, ...]:
         return ("r1", "m") if self.shift else ("r1",)
 
-    def reference(self, run: Reference) -> None:
+    def reference(self, run: ClearReading) -> None:
         x = run.value(self.x)
         rounded = truncation.reference(x, run.coin(self.x), run.wire(self.x).bits, self.shift)
         run.set(self.out, rounded if self.shift else x)
 
-    def deal(self, run: Dealer) -> None:
+    def deal(self, run: DealReading) -> None:
         run.draw_mask(self.out)
         r1, m = truncation.mask_parts(run.mask(self.x), self.shift)
         run.dependent("r1", r1)
         if self.shift:
             run.dependent("m", m)
 
-    def prepare(self, run: Party) -> None:
+    def prepare(self, run: PartyReading) -> None:
         run.kept["masked"] = run.take_mask(self.out) - run.take("r1")
         if self.shift:
             run.kept["m"] = run.take("m")
 
-    def evaluate(self, run: Party) -> Evaluation:
+    def evaluate(self, run: PartyReading) -> Evaluation:
         bits = run.wire(self.x).bits
         c = truncation.offset(run.public(self.x), bits)
         centred = fp.add_int(c >> np.uint64(self.shift), -(1 << (bits - self.shift)))

@@ -16,9 +16,10 @@ from mpc import field as fp
 from mpc import kernels
 from mpc.correlations import BundleId, corrected_party, expand, sub_seed
 from mpc.errors import LocalProtocolError
-from mpc.gates.base import Correlation, Gate, Wires, mask_name
+from mpc.gates.base import Correlation, Gate, mask_name
+from mpc.gates.readings import DealReading
 from mpc.prg import Draws, Seed
-from mpc.wires import Masking, Wire
+from mpc.wires import Masking, Wires
 
 Final = Callable[[memoryview], None]
 
@@ -50,11 +51,11 @@ class Dealt:
     commitments: dict[str, list[bytes]]
 
 
-class Dealer:
+class Dealer(DealReading):
     """What a gate's `deal` sees: it names plain values; this makes shares and corrections of them."""
 
     def __init__(self, wires: Wires, draws: Sequence[Draws], corrected: int, session: SessionMasks) -> None:
-        self.wires = wires
+        self.wires: Wires = wires
         self._draws = draws
         self._corrected = corrected
         self._session = session
@@ -65,12 +66,6 @@ class Dealer:
         self._places: dict[str, tuple[int, int]] = {}
         self._apart: dict[str, np.ndarray] = {}
         self._blob = np.empty(0, dtype=np.uint8)
-
-    def wire(self, name: str) -> Wire:
-        return self.wires[name]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.wires[name].sizes
 
     def uniform(self, name: str) -> np.ndarray:
         """The plain value of a uniform correlation: the sum of what all parties will expand."""

@@ -17,13 +17,14 @@ from mpc.correlations import Bundle
 from mpc.encoding import digest, view_field
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError
 from mpc.gates.base import Evaluation, Gate, Opening, mask_name
+from mpc.gates.readings import PartyReading
 from mpc.plan.masking import shared_masks
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule, Step, schedule
 from mpc.prg import Seed
 from mpc.shares import BitShare, Lane, Masked, Share
 from mpc.transcript import Transcript
-from mpc.wires import Masking, Wire
+from mpc.wires import Masking, Wire, Wires
 
 Buffer = bytes | memoryview
 
@@ -74,7 +75,7 @@ def public_digest(weights: Mapping[str, np.ndarray]) -> bytes:
     return digest("mpc/v1/public-weights", *parts) if parts else b""
 
 
-class Party:
+class Party(PartyReading):
     """What one gate's `prepare` and `evaluate` see of the run.
 
     kept: by the gate, from the one to the other.
@@ -84,17 +85,11 @@ class Party:
         self._run = run
         self._gate = gate.name
         self.kept = kept
-        self.wires = run.plan.wire
+        self.wires: Wires = run.plan.wire
         self.lane = run.lane
 
     def __repr__(self) -> str:
         return f"<Party gate={self._gate}>"
-
-    def wire(self, name: str) -> Wire:
-        return self.wires[name]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.wires[name].sizes
 
     def masked(self, name: str) -> Masked:
         """A wire that was written, or a weight."""

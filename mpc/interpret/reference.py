@@ -11,28 +11,22 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mpc.errors import PlanError
-from mpc.gates.base import Wires
+from mpc.gates.readings import ClearReading
 from mpc.plan.plan import Plan
-from mpc.wires import Wire
+from mpc.wires import Wires
 
 Coins = Callable[[str, tuple[int, ...]], np.ndarray]
 """(wire, shape) -> the opened masked wire, canonical field elements."""
 
 
-class Reference:
+class Reference(ClearReading):
     """What a gate's `reference` sees."""
 
     def __init__(self, wires: Wires, given: Mapping[str, np.ndarray], coins: Coins) -> None:
-        self.wires = wires
+        self.wires: Wires = wires
         self._given = given
         self._coins = coins
         self.values: dict[str, np.ndarray] = {}
-
-    def wire(self, name: str) -> Wire:
-        return self.wires[name]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.wires[name].sizes
 
     def given(self, name: str) -> np.ndarray:
         """The integers that the owner of an input entered."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpc.encoding import field_size
-from mpc.gates.base import Gate, Wires
+from mpc.gates.base import Gate
 from mpc.plan.schedule import schedule
 from mpc.prg import SEED_BYTES
+from mpc.wires import Wires
 
 if TYPE_CHECKING:
     from mpc.plan.plan import Plan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpc.gates.base import Gate, Wires
-from mpc.wires import Masking
+from mpc.gates.base import Gate
+from mpc.wires import Masking, Wires
 
 
 def shared_masks(gates: Sequence[Gate], wires: Wires) -> frozenset[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mpc.gates.base import Gate, Opening, Wires
+from mpc.gates.base import Gate, Opening
 from mpc.transcript import DIGEST_BYTES
+from mpc.wires import Wires
 
 
 @dataclass(frozen=True)

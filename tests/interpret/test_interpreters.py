@@ -13,7 +13,7 @@ import pytest
 from mpc import field as fp
 from mpc.correlations import Bundle, BundleId
 from mpc.errors import EncodingError, LocalProtocolError, PlanError, ReuseError
-from mpc.gates.base import Correlation, Evaluation, Gate, Opening, Wires, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Opening, drawn_mask
 from mpc.gates.convolution import Convolution
 from mpc.gates.matmul import Matmul
 from mpc.gates.moves import Reshape
@@ -26,7 +26,7 @@ from mpc.plan.plan import Plan, PlanOutput
 from mpc.prg import Seed, expand_field
 from mpc.shares import BitShare, Lane, Share
 from mpc.windows import Windows
-from mpc.wires import Masking
+from mpc.wires import Masking, Wires
 from tests.support import naive
 from tests.support.plans import OWNER, Builder, wire, with_parts
 from tests.support.vectors import every_gate

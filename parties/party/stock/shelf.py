@@ -35,10 +35,11 @@ from google.protobuf.message import DecodeError
 
 from mpc.correlations import BundleId, CorrectionsDigest, Whole, corrected_party, sub_seed
 from mpc.errors import ConfigError, EncodingError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
-from mpc.gates.base import Gate, Wires, mask_name
+from mpc.gates.base import Gate, mask_name
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES, Seed
+from mpc.wires import Wires
 from parties.agreed import manifest
 from parties.agreed.manifest import Manifest
 from parties.agreed.memory import MemoryBudget, run_memory
