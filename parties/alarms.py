@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 import grpc
 
-from parties import telemetry
-
 _FEW = 256
 
 
@@ -68,6 +66,8 @@ class Alarms:
             try:
                 ring()
             except Exception as error:
+                from parties import telemetry  # a client has no log, and nearly nobody gets here
+
                 telemetry.logger().error("unexpected error in an alarm", exc_info=error)
             del ring  # it may hold what the next wait should not keep
 

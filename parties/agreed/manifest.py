@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpc.correlations import BundleId
 from mpc.errors import IntegrityError, PlanError
-from mpc.interpret.dealer import Dealt
 from mpc.prg import SEED_BYTES, Seed
 from mpc.text import check_name
 from parties.agreed.terms import Terms
@@ -20,6 +19,9 @@ from parties.pb import party_pb2
 from parties.trust import identity as certificates
 from parties.trust.chains import Trust
 from parties.trust.identity import Identity
+
+if TYPE_CHECKING:
+    from mpc.interpret.dealer import Dealt
 
 LARGEST = 1 << 24
 

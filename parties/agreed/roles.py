@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mpc.compiler.lowering.builder import Roles
 from mpc.errors import UsageError
-from mpc.plan.plan import Plan
 from parties.config.models import check_name
+
+if TYPE_CHECKING:
+    from mpc.compiler.lowering.builder import Roles
+    from mpc.plan.plan import Plan
 
 SECRET, PUBLIC = "secret", "public"
 """What weights are to the parties and the provider."""
@@ -31,6 +34,8 @@ def assign(
     Raises:
         UsageError: a name that can be no certificate's, or another word for the weights.
     """
+    from mpc.compiler.lowering.builder import Roles  # who joins assigns none
+
     if not isinstance(weights, str) or weights not in (SECRET, PUBLIC):
         shown = repr(weights) if isinstance(weights, str) else f"of type {type(weights).__name__}"
         raise UsageError(f"weights are {SECRET!r} or {PUBLIC!r}, not {shown}")

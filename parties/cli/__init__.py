@@ -21,6 +21,7 @@ import mpc
 from mpc.errors import MpcError, MpcWarning, UsageError
 from mpc.text import shown
 from parties.cli.display import Display
+from parties.process.heap import loading
 from parties.process.private_memory import keep_private
 
 _COMMANDS = {
@@ -62,7 +63,8 @@ class _Lazy(click.Group):
             meant = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(_COMMANDS)}"
             raise click.UsageError(f"there is no command {name!r}; {meant}", context)
         module, attribute, _ = _COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        with loading():
+            command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,37 +6,23 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from mpc.errors import MpcError
-from mpc.text import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 JSON_VERSION = 1
-_WIDEST = 1 << 16
 
 
-def plain(text: str, keep: str = "") -> Text:
-    """Text as it is, whoever wrote it: no markup, and what a terminal would obey as escapes, but for what is in `keep`.
+def _terminal() -> ModuleType:
+    from parties.cli import terminal
 
-    All that the commands print comes through here, or is JSON in ASCII.
-    """
-    return Text(shown(text, keep))
-
-
-def _console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-class _Console(Console):
-    """A console that lets the command end in good order when nobody reads it any more."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+    return terminal
 
 
 class Display:
@@ -48,27 +34,29 @@ class Display:
 
     def __init__(self, quiet: bool = False, verbose: bool = False, as_json: bool = False) -> None:
         self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
-        self.out = _console()
-        self.notes = _console(stderr=True)
+
+    @cached_property
+    def out(self) -> Console:
+        """Return stdout; rich is imported when something is printed."""
+        return _terminal().console()
+
+    @cached_property
+    def notes(self) -> Console:
+        """Return stderr."""
+        return _terminal().console(stderr=True)
 
     def say(self, text: str) -> None:
         """A note on stderr."""
         if not self.quiet:
-            self.notes.print(plain(text))
+            self.notes.print(_terminal().plain(text))
 
     def result(self, text: str) -> None:
         """A line on stdout."""
-        self.out.print(plain(text))
+        self.out.print(_terminal().plain(text))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
         """A table on stdout; columns whose name starts with '>' are right-aligned."""
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
-        for row in rows:
-            table.add_row(*(plain(str(cell)) for cell in row))
-        wide = self.out.measure(table, options=self.out.options.update(max_width=_WIDEST)).maximum
-        _Console(highlight=False, soft_wrap=True, width=wide).print(table, crop=False)  # a terminal wraps lines itself
+        _terminal().print_table(self.out, columns, rows, title)
 
     def json(self, content: dict[str, Any]) -> None:
         """One versioned object on stdout."""
@@ -79,9 +67,9 @@ class Display:
         if self.as_json:
             self.json_error(error)
         first, *rest = error.lines()
-        self.notes.print(Text.assemble(("error:", "bold red"), " ", plain(first)))
+        self.notes.print(_terminal().error_line(first))
         for line in rest:
-            self.notes.print(plain(f"  {line}", "\n"))
+            self.notes.print(_terminal().plain(f"  {line}", "\n"))
 
     def json_error(self, error: MpcError) -> None:
         """The same as one object on stdout."""
@@ -91,16 +79,7 @@ class Display:
     @contextmanager
     def stages(self) -> Iterator[Stages]:
         """A spinner that names what is being done; on a terminal only."""
-        progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeElapsedColumn(),
-            console=self.notes,
-            transient=True,
-            disable=self.quiet or not self.notes.is_terminal,
-        )
+        progress = _terminal().spinner(self.notes, self.quiet)
         with progress:
             yield Stages(progress)
 

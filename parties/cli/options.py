@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mpc.compiler.graph.graph import Range
-from mpc.compiler.onnx.declared import parse_range
 from mpc.errors import ConfigError, UsageError
 from parties.agreed.roles import PUBLIC, SECRET
+
+if TYPE_CHECKING:
+    from mpc.compiler.graph.graph import Range
 
 FOLDER = click.option(
     "--dir",
@@ -105,6 +107,8 @@ def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> d
     Args:
         inputs: the model's input names, for entries without one.
     """
+    from mpc.compiler.onnx.declared import parse_range  # commands that compile nothing do without the compiler
+
     found: dict[str, Range] = {}
     for entry in entries:
         name, separator, text = entry.rpartition("=")

@@ -9,6 +9,7 @@ import click
 
 from parties.config.models import PartyConfig, ProviderConfig, load
 from parties.process import native
+from parties.process.heap import loading
 
 _CONFIG = click.option(
     "--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Its TOML configuration."
@@ -33,7 +34,8 @@ def party() -> None:
 def serve_party(config: Path, listen: str | None, log_level: str | None) -> None:
     """Serve as one party until SIGTERM or ctrl-C."""
     native.trace_handshakes()  # before gRPC is imported
-    from parties.process.life import run_party
+    with loading():
+        from parties.process.life import run_party
 
     run_party(load(PartyConfig, config, _overrides(listen, log_level)))
 
@@ -50,6 +52,7 @@ def provider() -> None:
 def serve_provider(config: Path, listen: str | None, log_level: str | None) -> None:
     """Serve as the crypto-provider until SIGTERM or ctrl-C."""
     native.trace_handshakes()  # before gRPC is imported
-    from parties.process.life import run_provider
+    with loading():
+        from parties.process.life import run_provider
 
     run_provider(load(ProviderConfig, config, _overrides(listen, log_level)))

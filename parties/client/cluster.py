@@ -21,15 +21,10 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from mpc.compiler.compile import Compiled, Ranges, compile_model
-from mpc.compiler.graph.graph import Range
-from mpc.compiler.onnx.load import Source
-from mpc.compiler.onnx.metadata import ModelMeta
-from mpc.compiler.onnx.walk import Shapes
 from mpc.errors import InputError, MpcError, MpcWarning, SessionError, UsageError
 from mpc.plan.plan import Plan
 from parties.agreed.roles import SECRET, Recipients, assign, refuse_machines
@@ -63,6 +58,13 @@ from parties.local import launcher
 from parties.local.layout import LocalLayout
 from parties.local.relay import Link, Relay
 from parties.trust.identity import Identity
+
+if TYPE_CHECKING:
+    from mpc.compiler.compile import Compiled, Ranges
+    from mpc.compiler.graph.graph import Range
+    from mpc.compiler.onnx.load import Source
+    from mpc.compiler.onnx.metadata import ModelMeta
+    from mpc.compiler.onnx.walk import Shapes
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
 
@@ -195,6 +197,8 @@ class Cluster(_Closing):
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
         """
+        from mpc.compiler.compile import compile_model  # imports onnx: who joins does without it
+
         roles = assign(self.config.name, owners, recipients, weights)
         return self.open(compile_model(model, ranges, roles, samples, shapes), batch)
 
@@ -223,6 +227,8 @@ class Cluster(_Closing):
         if isinstance(model, Plan):
             plan = model
         else:
+            from mpc.compiler.compile import compile_model
+
             said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
             roles = assign(self.config.name, **said)
             plan = compile_model(model, roles=roles, **choices).plan
@@ -248,6 +254,8 @@ class Cluster(_Closing):
 
         calls: take only what was dealt ahead for exactly so many calls of `run`.
         """
+        from mpc.compiler.compile import Compiled
+
         if not isinstance(compiled, Compiled):
             raise UsageError(
                 "this is no compiled model", remedy="cluster.session(model), or open(compile_model(model))"

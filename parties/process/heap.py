@@ -1,9 +1,11 @@
-"""How much freed memory stays with a daemon, and how much its container has."""
+"""How much freed memory stays with a daemon, how much its container has, and what is never garbage."""
 
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _ARENAS, _TRIM, _MMAP = -8, -1, -3
@@ -14,6 +16,22 @@ _MOST = (1 << 31) - 1
 _PART = 4
 """Of a container's limit a quarter may be kept: the rest is for what is in use."""
 _GROUPS, _MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Look for no garbage among the modules and kernels that the block loads: they stay as long as the process.
+
+    Python would look a dozen times meanwhile, and at all of them again whenever it looks, and at the end.
+    """
+    looks = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if looks:
+            gc.enable()
 
 
 def keep_memory(most: int) -> int:

@@ -21,7 +21,7 @@ from parties import entropy, telemetry
 from parties.config.models import PartyConfig, ProviderConfig
 from parties.local import launcher
 from parties.process import lock, native
-from parties.process.heap import keep_memory
+from parties.process.heap import keep_memory, loading
 from parties.process.private_memory import keep_private
 from parties.process.watch import Watch
 from parties.telemetry import Counters
@@ -42,9 +42,10 @@ def run_party(config: PartyConfig) -> None:
     Raises:
         ConfigError: certificates, ledger or port.
     """
-    from parties.party.ledger.sessions import Ledger
-    from parties.party.node import PartyNode
-    from parties.party.services import PartyDesks, PartyService, PeerService
+    with loading():
+        from parties.party.ledger.sessions import Ledger
+        from parties.party.node import PartyNode
+        from parties.party.services import PartyDesks, PartyService, PeerService
 
     with ExitStack() as stack:
         counters = _begin(config, stack)
@@ -70,7 +71,8 @@ def run_provider(config: ProviderConfig) -> None:
     Raises:
         ConfigError: certificates or port.
     """
-    from parties.provider.service import ProviderService
+    with loading():
+        from parties.provider.service import ProviderService
 
     with ExitStack() as stack:
         counters = _begin(config, stack)
@@ -131,8 +133,9 @@ def _get_kernels(config: PartyConfig | ProviderConfig) -> None:
     """Load what was compiled, or compile: no run waits for either."""
     unused = kernels.EVALUATING if isinstance(config, ProviderConfig) else kernels.DEALING
     kept = kernel_cache.place()
-    if kept.complete and kernels.load(unused):
-        return
+    with loading():
+        if kept.complete and kernels.load(unused):
+            return
     from mpc.interpret import warmup  # the compiler's side: whoever has compiled kernels does without it
 
     telemetry.logger().info("compiling kernels, about a minute", folder=kept.folder, note=kept.note)

@@ -11,7 +11,6 @@ from pathlib import Path
 from cryptography import x509
 
 from mpc.errors import ConfigError
-from parties import telemetry
 from parties.trust import pem
 
 _END = b"-----END X509 CRL-----"
@@ -59,6 +58,8 @@ class Revocations:
             return self.generation
 
     def _reload(self) -> None:
+        from parties import telemetry  # most clients have no list, and none of them a log
+
         try:
             self._serials, self.overdue = self._load()
         except ConfigError as error:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx.reference import ReferenceEvaluator
 
 from mpc.compiler.graph.emitter import FIX_BATCH
 from mpc.compiler.onnx.sizes import Rows, Size, many, times
@@ -66,6 +65,8 @@ _WITH_BATCH = ("Expand", "ConstantOfShape")
 
 def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
     """onnx's own reference implementation, on this one node."""
+    from onnx.reference import ReferenceEvaluator  # most models have nothing to compute
+
     names = [name for name in dict.fromkeys(node.input) if name]
     graph = onnx.helper.make_graph(
         [node],

@@ -43,7 +43,7 @@ from mpc.wires import Wires
 from parties.agreed import manifest
 from parties.agreed.manifest import Manifest
 from parties.agreed.memory import MemoryBudget, run_memory
-from parties.agreed.terms import Terms
+from parties.agreed.terms import Terms, refuse_public_weights
 from parties.config.models import PartyConfig
 from parties.party.ledger.sessions import Ledger
 from parties.party.supply import Dealings, Delivery, Receipt
@@ -178,16 +178,6 @@ class Stocked:
                 if correlation.holders:
                     wire = correlation.name.removeprefix(mask_name(""))
                     checked.check_seed(wire, self._me, sub_seed(draws, gate, correlation))
-
-
-def refuse_public_weights(plan: Plan) -> None:
-    """`PlanError` if correlations depend on weights that are only known once a session is open."""
-    if plan.public_weights:
-        raise PlanError(
-            "nothing can be dealt ahead for a model whose weights are public",
-            cause="what is dealt for it depends on its weights, and they are entered when a session is open",
-            remedy="leave 'mpc deal' out: runs are dealt as they come; or compile it with --weights secret",
-        )
 
 
 class Stocks:
