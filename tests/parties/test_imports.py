@@ -40,7 +40,10 @@ parties.{name}
 COMPILES = {"mpc.compiler.compile", "mpc.compiler.lowering", "onnx"}
 COMPUTES = {"mpc.interpret.dealer", "mpc.interpret.party", "numba", "scipy"}
 LOGS = {"parties.telemetry", "prometheus_client", "structlog"}
-SERVES = {"grpc_health.v1.health", "parties.party", "parties.process.life", "parties.provider", "parties.wire.server"}
+CLIENT = {"parties.client.channels", "parties.client.cluster", "parties.client.participant"}
+PARTY = {"parties.party.ledger.sessions", "parties.party.node", "parties.party.stock.shelf", "parties.party.supply"}
+PROVIDER = {"parties.provider.public_weights", "parties.provider.service"}
+SERVES = PARTY | PROVIDER | {"grpc_health.v1.health", "parties.process.life", "parties.wire.server"}
 TALKS = {"grpc", "parties.pb", "parties.wire"}
 TESTS = {"mpc.interpret.reference", "mpc.interpret.warmup", "mpc.interpret.world"}
 
@@ -63,8 +66,8 @@ def imported(program: str, known: Set[str] = frozenset()) -> set[str]:
         (COMMAND, "run", COMPUTES | LOGS | SERVES | TESTS | {"rich", "onnx.reference"}),
         (COMMAND, "join", COMPILES | COMPUTES | LOGS | SERVES | TESTS | {"rich"}),
         (SDK, "Cluster", COMPILES | COMPUTES | LOGS | SERVES | TESTS | {"click", "rich"}),
-        (DAEMON, "party", COMPILES | TESTS | {"mpc.interpret.dealer", "numba", "parties.client", "parties.provider"}),
-        (DAEMON, "provider", COMPILES | TESTS | {"numba", "parties.client", "parties.party"}),
+        (DAEMON, "party", COMPILES | TESTS | CLIENT | PROVIDER | {"mpc.interpret.dealer", "numba"}),
+        (DAEMON, "provider", COMPILES | TESTS | CLIENT | PARTY | {"numba"}),
     ],
     ids=["mpc ps", "mpc run", "mpc join", "the SDK", "a party", "the provider"],
 )
