@@ -18,9 +18,14 @@ settings.load_profile("exploring" if FULL else "repeatable")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """pytest-timeout's limits, multiplied: the nearest mark of a test, or the limit of all."""
+    """pytest-timeout's limits, multiplied: the nearest mark of a test, or the limit of all.
+
+    And no test's name has an address in memory: workers that run side by side must know each test by one name.
+    """
     usual = float(config.getini("timeout"))
     for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid} has another name in each process: give its parameters ids")
         mark = item.get_closest_marker("timeout")
         limit = float(mark.args[0]) if mark and mark.args else usual
         item.add_marker(pytest.mark.timeout(patient(limit)), append=False)

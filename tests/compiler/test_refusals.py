@@ -218,7 +218,9 @@ def test_a_model_in_any_form_that_onnxruntime_takes_is_the_same(tmp_path: Path) 
         assert compile_model(file, ranges).plan.digest == known.plan.digest
 
 
-@pytest.mark.parametrize("form", [None, 3, [], {}, io.StringIO("x"), np.zeros(3), object()], ids=repr)
+@pytest.mark.parametrize(
+    "form", [None, 3, [], {}, io.StringIO("x"), np.zeros(3), object()], ids=lambda form: type(form).__name__
+)
 def test_what_can_be_no_model(form: object) -> None:
     with pytest.raises(UsageError, match="a model cannot be") as caught:
         compile_model(form)  # type: ignore[arg-type]
