@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from mpc.errors import MpcWarning
 
 if TYPE_CHECKING:
-    from parties.client.cluster import Cluster, Guest, Session
+    from parties.client.cluster import Cluster, Guest
+    from parties.client.session import Session
 
 __all__ = ["Cluster", "Guest", "MpcWarning", "Session"]
 

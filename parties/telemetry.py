@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from structlog.typing import EventDict, Processor
 
 from mpc.errors import ConfigError, MpcError, by_code
-from parties.config.models import Endpoint
+from parties.addresses import Endpoint
 from parties.ration import Ration
 
 REDACTED = "<redacted>"

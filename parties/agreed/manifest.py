@@ -16,7 +16,7 @@ from mpc.prg import SEED_BYTES, Seed
 from mpc.text import check_name
 from parties.agreed.terms import Terms
 from parties.pb import party_pb2
-from parties.trust import identity as certificates
+from parties.trust import identity as identities
 from parties.trust.chains import Trust
 from parties.trust.identity import Identity
 
@@ -80,7 +80,7 @@ def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt, corre
     encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return party_pb2.Manifest(
         content=encoded,
-        signature=certificates.sign(identity, encoded),
+        signature=identities.sign(identity, encoded),
         certificate=identity.certificate_pem,
     )
 
@@ -93,7 +93,7 @@ def verify(trust: Trust, terms: Terms, bundle: BundleId, message: party_pb2.Mani
     """
     if len(message.content) > LARGEST:
         raise IntegrityError("the provider's manifest is too large")
-    certificates.verify(trust, message.certificate, terms.provider, message.content, message.signature)
+    identities.verify(trust, message.certificate, terms.provider, message.content, message.signature)
     try:
         content = json.loads(message.content)
         expected = _header(terms, bundle)

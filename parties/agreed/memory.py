@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from math import prod
 
 from mpc.convolution import BLOCK_BYTES, FEW_FILTERS, POINT_BYTES, TILE, tiles
@@ -88,33 +87,3 @@ def _within(needed: int, limits: Limits, what: str) -> int:
             remedy="use a smaller batch, or raise limits.max_memory_bytes",
         )
     return needed
-
-
-class MemoryBudget:
-    """What all sessions of one process may take together.  Thread-safe."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limit = limits.max_memory_bytes
-        self._taken = 0
-        self._lock = threading.Lock()
-
-    def take(self, count: int) -> None:
-        """`PlanError` if that many bytes are not left."""
-        with self._lock:
-            if self._taken + count > self._limit:
-                raise PlanError(
-                    "the sessions and runs that are open need more memory than the limit",
-                    remedy="finish some first, use a smaller batch, or raise limits.max_memory_bytes",
-                )
-            self._taken += count
-
-    def give(self, count: int) -> None:
-        """They are free again."""
-        with self._lock:
-            self._taken -= count
-
-    @property
-    def taken(self) -> int:
-        """Bytes granted now."""
-        with self._lock:
-            return self._taken

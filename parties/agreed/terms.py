@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpc.encoding import digest
-from mpc.errors import PlanError, SessionError
-from mpc.plan.plan import FIELD, Plan
-from parties.wire.transport import PROTOCOL
+from mpc.errors import SessionError
+from mpc.plan.plan import FIELD
 
+PROTOCOL = 2
+"""Version of everything in protos/ and of what is signed; peers must be equal."""
 NONCE_BYTES = 32
 
 
@@ -66,13 +67,3 @@ class Terms:
 def roster_digest(provider: str, parties: Sequence[str]) -> bytes:
     """The provider and the parties in their order, 32 bytes: equal in every config of a cluster."""
     return digest("mpc/v1/roster", provider, *parties)
-
-
-def refuse_public_weights(plan: Plan) -> None:
-    """`PlanError` if correlations depend on weights that are only known once a session is open."""
-    if plan.public_weights:
-        raise PlanError(
-            "nothing can be dealt ahead for a model whose weights are public",
-            cause="what is dealt for it depends on its weights, and they are entered when a session is open",
-            remedy="leave 'mpc deal' out: runs are dealt as they come; or compile it with --weights secret",
-        )

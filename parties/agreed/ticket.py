@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from mpc.errors import HandshakeError, MpcError, PlanError
 from mpc.plan.plan import Plan
+from parties.addresses import check_name
 from parties.agreed.terms import Terms
-from parties.config.models import check_name
 
 FORMAT = "mpc-ticket-1"
 LARGEST = 1 << 26

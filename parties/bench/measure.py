@@ -12,8 +12,9 @@ import numpy as np
 
 from parties.bench.machine import peak_memory, reset_peak_memory
 from parties.bench.plaintext import Baseline
-from parties.client.cluster import Cluster, Session
+from parties.client.cluster import Cluster
 from parties.client.coordinated import RunReport
+from parties.client.session import Session
 from parties.local.processes import running
 
 Feeds = Mapping[str, np.ndarray]
@@ -107,8 +108,6 @@ _SLOWDOWNS = {
     "pytorch_all_threads_s": "_pytorch_all_threads",
 }
 _PLAINTEXT = tuple(_SLOWDOWNS)
-
-
 # ------------------------------------------------------------------------------ right?
 
 

@@ -12,7 +12,6 @@ import click
 
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.walk import input_names
-from parties.agreed.roles import assign
 from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
 from parties.bench.machine import available_cores, describe_machine
@@ -23,6 +22,7 @@ from parties.cli.display import JSON_VERSION, Display, seconds, size
 from parties.cli.inputs import load_inputs
 from parties.cli.options import JSON, RANGE, SECURITY, SHAPE, WEIGHTS, parse_ranges, parse_shapes, require_passive
 from parties.client.cluster import Cluster
+from parties.client.roles import assign
 from parties.local.layout import COORDINATOR
 from parties.local.relay import Link
 

@@ -8,8 +8,8 @@ import click
 
 from mpc.errors import UsageError
 from parties.cli.display import Display
+from parties.trust.authority import LEAF_DAYS, issue, make_ca, revoke
 from parties.trust.chains import DEVELOPMENT_CA
-from parties.trust.identity import LEAF_DAYS, issue, make_ca, revoke
 
 _PATH = click.Path(path_type=Path, file_okay=False)
 

@@ -13,15 +13,17 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import mpc
 from mpc.errors import ConfigError, MpcError
-from parties.agreed.terms import roster_digest
+from parties.agreed.terms import PROTOCOL, roster_digest
 from parties.cli.display import Display, seconds, size
 from parties.cli.options import FOLDER, JSON
-from parties.config.models import ClusterConfig, Peer, load
+from parties.config.load import load
+from parties.config.models import ClusterConfig, Peer
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.process.watch import WARN_DAYS
 from parties.trust.identity import Identity
 from parties.wire.probe import probe
-from parties.wire.transport import PROTOCOL, connect, from_rpc
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect
 
 _CLOCK_SKEW = 30.0
 _AES_FLOOR = 5e8

@@ -21,7 +21,6 @@ from mpc.plan.cost import Cost, gate_cost, plan_cost
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
 from mpc.transcript import DIGEST_BYTES
-from parties.agreed.roles import SECRET, known_weights, parse_roles
 from parties.agreed.ticket import Ticket
 from parties.cli.compiling import noted
 from parties.cli.display import Display, size
@@ -40,7 +39,8 @@ from parties.cli.options import (
     require_folder,
 )
 from parties.client.feeds import split
-from parties.config.models import write_atomic
+from parties.client.roles import SECRET, known_weights, parse_roles
+from parties.disk import write_atomic
 from parties.local.layout import COORDINATOR
 
 _CLIENT = click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpc.errors import ConfigError, UsageError
-from parties.agreed.roles import PUBLIC, SECRET
+from parties.client.roles import PUBLIC, SECRET
 
 if TYPE_CHECKING:
     from mpc.compiler.graph.graph import Range

@@ -12,11 +12,11 @@ from numpy.lib import format as npy
 
 from mpc.errors import UsageError
 from mpc.plan.plan import Plan
-from parties.agreed.roles import SECRET, known_weights
 from parties.cli.display import Display
 from parties.cli.options import require_folder
 from parties.client.feeds import owner_of, received
-from parties.config.models import write_atomic
+from parties.client.roles import SECRET, known_weights
+from parties.disk import write_atomic
 
 _SHOWN_ROWS = 10
 

@@ -13,7 +13,6 @@ from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.walk import input_types
 from mpc.errors import PolicyError, UsageError
-from parties.agreed.roles import SECRET, others, parse_roles
 from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.display import Display, seconds, size
 from parties.cli.inputs import load_inputs
@@ -35,9 +34,13 @@ from parties.cli.options import (
     require_passive,
 )
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
-from parties.client.cluster import Cluster, Session
+from parties.client.cluster import Cluster
 from parties.client.feeds import agree_on_batch, check_own, owned, received
-from parties.config.models import ClusterConfig, load, write_atomic
+from parties.client.roles import SECRET, others, parse_roles
+from parties.client.session import Session
+from parties.config.load import load
+from parties.config.models import ClusterConfig
+from parties.disk import write_atomic
 from parties.local.layout import COORDINATOR
 from parties.local.warming import warm
 from parties.trust.identity import Identity

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from parties.config.models import PartyConfig, ProviderConfig, load
+from parties.config.load import load
+from parties.config.models import PartyConfig, ProviderConfig
 from parties.process import native
 from parties.process.heap import loading
 
@@ -35,7 +36,7 @@ def serve_party(config: Path, listen: str | None, log_level: str | None) -> None
     """Serve as one party until SIGTERM or ctrl-C."""
     native.trace_handshakes()  # before gRPC is imported
     with loading():
-        from parties.process.life import run_party
+        from parties.party.daemon import run_party
 
     run_party(load(PartyConfig, config, _overrides(listen, log_level)))
 
@@ -53,6 +54,6 @@ def serve_provider(config: Path, listen: str | None, log_level: str | None) -> N
     """Serve as the crypto-provider until SIGTERM or ctrl-C."""
     native.trace_handshakes()  # before gRPC is imported
     with loading():
-        from parties.process.life import run_provider
+        from parties.provider.daemon import run_provider
 
     run_provider(load(ProviderConfig, config, _overrides(listen, log_level)))

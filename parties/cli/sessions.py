@@ -11,10 +11,12 @@ import click
 from rich.table import Table
 
 from mpc.errors import ConfigError, MpcError, UsageError
+from parties.addresses import Endpoint
 from parties.cli.display import Display, seconds
 from parties.cli.options import CLUSTER, FOLDER, JSON
 from parties.client.channels import PartyClient, gather
-from parties.config.models import ClusterConfig, Endpoint, PartyConfig, Peer, load
+from parties.config.load import load
+from parties.config.models import ClusterConfig, PartyConfig, Peer
 from parties.pb import party_pb2
 from parties.trust.identity import Identity
 

@@ -19,7 +19,8 @@ from parties.client.keeper import Keeper
 from parties.config.models import ClusterConfig, Peer
 from parties.pb import party_pb2_grpc
 from parties.trust.identity import Identity
-from parties.wire.transport import connect, from_rpc
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect
 
 Answer = TypeVar("Answer")
 Found = TypeVar("Found", covariant=True)

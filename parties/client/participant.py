@@ -31,7 +31,8 @@ from parties.agreed.manifest import Manifest
 from parties.agreed.terms import Terms
 from parties.client.channels import Awaited, Parties, PartyClient, Reply, gather
 from parties.pb import party_pb2
-from parties.wire.transport import FRAME_BYTES, pieces
+from parties.wire.pieces import pieces
+from parties.wire.transport import FRAME_BYTES
 
 Found = TypeVar("Found")
 Progress = Callable[[int, int, int], None]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from mpc.errors import HandshakeError, MpcError, SessionError
 from mpc.plan.plan import Plan
-from parties.agreed.terms import Terms, refuse_public_weights
+from parties.agreed.ahead import refuse_public_weights
+from parties.agreed.terms import Terms
 from parties.client.channels import Parties, PartyClient, gather
 from parties.pb import party_pb2
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -23,13 +21,15 @@ from pathlib import Path
 from typing import Literal
 
 from mpc.errors import ConfigError
-from parties.config.models import Endpoint, PartyConfig, ProviderConfig, load, write_atomic
+from parties.addresses import Endpoint
+from parties.config.load import load
+from parties.config.models import PartyConfig, ProviderConfig
+from parties.disk import write_atomic
 from parties.local import warming
 from parties.local.layout import LocalLayout, Member, Role, refuse_running
 from parties.local.processes import birth_of, children, pid_file, record_of, running, signal_group
+from parties.process.lifeline import PARENT_PIPE, READY
 
-PARENT_PIPE = "MPC_PARENT_PIPE"
-READY = "ready"
 _POLL = 0.05  # seconds
 _COMPILING = 10
 """How many times as long daemons take to start where nothing that was compiled can be kept."""
@@ -226,38 +226,3 @@ def _is_ready(member: Member, pid: int) -> bool:
 
 
 # --- the daemon's side ------------------------------------------------------------------
-
-
-def announce_ready(data_dir: Path) -> None:
-    """Called by a daemon once it serves."""
-    write_atomic(data_dir / READY, f"{os.getpid()}\n".encode())
-
-
-def watch_parent(grace: float = 10) -> threading.Thread | None:
-    """Called by a daemon at its start: when the launcher is gone, SIGTERM itself, after `grace` seconds exit hard.
-
-    None if nobody asked for it (a detached or real daemon).
-    """
-    number = os.environ.pop(PARENT_PIPE, None)
-    if number is None:
-        return None
-    try:
-        descriptor = int(number)
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            raise ValueError
-    except (ValueError, OSError):
-        raise ConfigError(
-            f"{PARENT_PIPE} is not a pipe", remedy=f"unset {PARENT_PIPE}; only the launcher sets it"
-        ) from None
-    os.set_inheritable(descriptor, False)
-
-    def wait() -> None:
-        while os.read(descriptor, 1):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(grace)
-        os._exit(1)  # the main thread is stuck in a kernel or ignores SIGTERM
-
-    watcher = threading.Thread(target=wait, name="parent-watch", daemon=True)
-    watcher.start()
-    return watcher

@@ -17,25 +17,24 @@ from pathlib import Path
 from typing import Literal, Self
 
 from mpc.errors import ConfigError, UsageError
+from parties.addresses import Endpoint, check_name
+from parties.config.load import dump_toml, load
 from parties.config.models import (
     ClusterConfig,
     Deadlines,
-    Endpoint,
     PartyConfig,
     Peer,
     PolicyConfig,
     ProviderConfig,
     ProviderPeer,
     TlsConfig,
-    check_name,
-    dump_toml,
-    load,
-    write_atomic,
 )
+from parties.disk import private_folder, write_atomic
 from parties.local.ports import Ports
 from parties.local.processes import running
+from parties.trust.authority import issue, make_ca
 from parties.trust.chains import DEVELOPMENT_CA
-from parties.trust.identity import CA_CERTIFICATE, CERTIFICATE, KEY, Identity, issue, make_ca, private_folder
+from parties.trust.identity import CA_CERTIFICATE, CERTIFICATE, KEY, Identity
 
 Role = Literal["party", "provider"]
 PROVIDER, COORDINATOR = "provider", "coordinator"

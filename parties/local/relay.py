@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Self
 
 from mpc.errors import ConfigError, UsageError
-from parties.config.models import Endpoint
+from parties.addresses import Endpoint
 from parties.local.ports import Ports
 
 _CHUNK = 1 << 16

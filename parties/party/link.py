@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 
 from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
-from parties.config.models import check_name
+from parties.addresses import check_name
 from parties.pb.party_pb2 import Abort, Entered, Frame, Hello
 from parties.wire.frames import Piece
-from parties.wire.transport import room, slices
+from parties.wire.pieces import room, slices
 
 SALT_BYTES = 32
 

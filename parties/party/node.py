@@ -12,7 +12,6 @@ import grpc
 from mpc.errors import HandshakeError, MpcError, PeerError, PolicyError, SessionError
 from mpc.plan.plan import Plan
 from parties import entropy
-from parties.agreed.memory import MemoryBudget
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
 from parties.party.ledger.sessions import Ledger
@@ -21,12 +20,15 @@ from parties.party.policy import Policy
 from parties.party.proposals import Proposal, Proposals
 from parties.party.session import Session
 from parties.party.slots import Slot, Slots
-from parties.party.stock.shelf import Stocked, Stocks
+from parties.party.stock.shelf import Stocks
+from parties.party.stock.supply import Stocked
 from parties.party.supply import Dealings
+from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters, logger
 from parties.trust.identity import Identity
 from parties.wire import frames
-from parties.wire.transport import connect, from_rpc, patience
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect, patience
 
 _MOST_ENDINGS = 64
 _DIALLING = 0.8

@@ -10,7 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from mpc.errors import PolicyError
-from parties.config.models import ANY, PolicyConfig, toml_value
+from parties.addresses import ANY
+from parties.config.load import toml_value
+from parties.config.models import PolicyConfig
 
 _PARTS = ("coordinators", "owners", "recipients")
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from mpc.errors import HandshakeError, PlanError, SessionError
 from mpc.plan.plan import Plan, digest_of
-from parties.agreed.memory import MemoryBudget, parsed_memory, plan_memory
+from parties.agreed.memory import parsed_memory, plan_memory
 from parties.agreed.terms import NONCE_BYTES
 from parties.config.models import Deadlines, Limits
 from parties.party.slots import Slot, Slots
+from parties.process.budget import MemoryBudget
 
 _PER_SESSION = 4
 """Proposals that a coordinator may have for each session that it may have; the oldest gives way."""

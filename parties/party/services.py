@@ -12,7 +12,7 @@ import numpy as np
 import mpc
 from mpc.encoding import digest
 from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError
-from parties.agreed.terms import Terms, roster_digest
+from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.alarms import ends_within
 from parties.config.models import PartyConfig
 from parties.party.link import Link
@@ -23,9 +23,10 @@ from parties.pb.party_pb2 import Frame
 from parties.telemetry import rationed
 from parties.wire import frames
 from parties.wire.frames import Piece
+from parties.wire.pieces import collect, pieces
 from parties.wire.probe import probe_all
 from parties.wire.server import Desk, register, shown_caller
-from parties.wire.transport import PROTOCOL, caller, collect, pieces
+from parties.wire.transport import caller
 
 _SPARE = 8
 _COORDINATORS = frozenset({"Propose", "Open", "Prepare", "Close", "Renew", "Store", "Keep"})

@@ -32,20 +32,22 @@ from mpc.prg import Seed
 from mpc.shares import Lane
 from mpc.wires import Masking
 from parties import telemetry
-from parties.agreed.memory import MemoryBudget, plan_memory, run_memory
-from parties.agreed.terms import Terms
+from parties.agreed.memory import plan_memory, run_memory
+from parties.agreed.terms import PROTOCOL, Terms
 from parties.alarms import ALARMS, Alarm
 from parties.config.models import PartyConfig
 from parties.party import agreement
-from parties.party.ledger.sessions import Ledger, RunState
+from parties.party.ledger.sessions import Ledger
+from parties.party.ledger.states import RunState
 from parties.party.link import Link, exchange
 from parties.party.run import Released, Run, RunStatus
-from parties.party.stock.shelf import Stocked
+from parties.party.stock.supply import Stocked
 from parties.party.supply import Dealings, Receipt
 from parties.pb.party_pb2 import Hello
 from parties.pb.party_pb2 import Manifest as SignedManifest
+from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters
-from parties.wire.transport import PROTOCOL, patience
+from parties.wire.transport import patience
 
 _PROGRESS_SECONDS = 0.25
 _FAREWELL_SECONDS = 5.0

@@ -31,7 +31,9 @@ from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.trust.identity import Identity
 from parties.wire import frames
 from parties.wire.frames import Chunk
-from parties.wire.transport import connect, from_rpc, patience, pieces, room
+from parties.wire.pieces import pieces, room
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect, patience
 
 
 @dataclass(frozen=True)

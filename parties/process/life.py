@@ -1,102 +1,40 @@
-"""The two daemons' lives: load, serve, say so, and stop in good order on SIGTERM or SIGINT.
-
-Each imports its own services only, and loads the kernels that its role uses.
-"""
+"""A daemon's life: begin, serve, say so, and stop in good order on SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import grpc
 
 import mpc
 from mpc import kernel_cache, kernels
-from mpc.errors import ConfigError, EntropyError
+from mpc.errors import EntropyError
 from parties import entropy, telemetry
 from parties.config.models import PartyConfig, ProviderConfig
-from parties.local import launcher
-from parties.process import lock, native
+from parties.disk import private_folder
+from parties.process import lifeline, native
 from parties.process.heap import keep_memory, loading
 from parties.process.private_memory import keep_private
 from parties.process.watch import Watch
 from parties.telemetry import Counters
-from parties.trust.identity import Identity, private_folder
+from parties.trust.identity import Identity
 from parties.wire.server import Desk, largest_message, serve
-
-if TYPE_CHECKING:
-    from parties.party.node import PartyNode
-    from parties.provider.service import ProviderService
 
 _GRACE = 2.0
 _TICK = 1.0
 
 
-def run_party(config: PartyConfig) -> None:
-    """Serve as a party until told to stop.
+class Described(Protocol):
+    """The part of a daemon that tells callers what is wrong with it: `problem`, empty if nothing is."""
 
-    Raises:
-        ConfigError: certificates, ledger or port.
-    """
-    with loading():
-        from parties.party.ledger.sessions import Ledger
-        from parties.party.node import PartyNode
-        from parties.party.services import PartyDesks, PartyService, PeerService
-
-    with ExitStack() as stack:
-        counters = _begin(config, stack)
-        identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
-        ledger = stack.enter_context(Ledger.open(config.data_dir))
-        life = _Life()
-        node = PartyNode(config, identity, ledger, counters, life.draw)
-        stack.callback(node.stop)
-
-        desks = PartyDesks(config)
-
-        def register(server: grpc.Server) -> None:
-            PartyService(node).register(server, desks)
-            PeerService(node).register(server, desks)
-
-        watch = Watch(config.data_dir, identity, counters, ledger.check_writable)
-        _serve(config, identity, node, register, desks.all, life, watch, node.end_overdue, node.stop)
+    problem: str
 
 
-def run_provider(config: ProviderConfig) -> None:
-    """Serve as the crypto-provider until told to stop.
-
-    Raises:
-        ConfigError: certificates or port.
-    """
-    with loading():
-        from parties.provider.service import ProviderService
-
-    with ExitStack() as stack:
-        counters = _begin(config, stack)
-        identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
-        stack.callback(os.close, _taken(config))
-        life = _Life()
-        service = ProviderService(config, identity, counters, draw=life.draw)
-        watch = Watch(config.data_dir, identity, counters)
-        _serve(config, identity, service, service.register, service.desks, life, watch, service.drop_idle, lambda: None)
-
-
-def _taken(config: ProviderConfig) -> int:
-    try:
-        return lock.take(config.data_dir)
-    except OSError as error:
-        raise ConfigError(
-            f"data_dir {config.data_dir} cannot be used",
-            cause=error.strerror,
-            remedy="check the disk and its rights",
-            local=True,
-        ) from None
-
-
-class _Life:
+class Life:
     """Ends with a signal, or with the first failure of the random source: nothing may be drawn after that."""
 
     def __init__(self) -> None:
@@ -116,9 +54,10 @@ class _Life:
             raise
 
 
-def _begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
+def begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
+    """Make the process private, and its log, folder and counters ready; returns the counters."""
     keep_private()
-    launcher.watch_parent()
+    lifeline.watch_parent()
     keep_memory(config.limits.max_kept_bytes)
     telemetry.configure(config.name, config.log_level, native.capture(stack))
     telemetry.logger().info("starting", version=mpc.__version__, address=config.listen)
@@ -142,23 +81,33 @@ def _get_kernels(config: PartyConfig | ProviderConfig) -> None:
     warmup.warm_up()
 
 
-def _serve(
+def serve_until_told(
     config: PartyConfig | ProviderConfig,
     identity: Identity,
-    described: PartyNode | ProviderService,
+    described: Described,
     register: Callable[[grpc.Server], None],
     desks: Iterable[Desk],
-    life: _Life,
+    life: Life,
     watch: Watch,
     tick: Callable[[], None],
     stopping: Callable[[], None],
 ) -> None:
+    """Serve until a signal, or until the random source fails.
+
+    Args:
+        register: adds the daemon's services to the server.
+        tick, watch: called once a second.
+        stopping: called when no new call is let in, before open ones are cut.
+
+    Raises:
+        EntropyError: the random source failed.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: life.stop.set())
     signal.signal(signal.SIGHUP, lambda *_: life.hangups.append(None))  # said below: a handler must not log
     _get_kernels(config)
     server = serve(identity, config.listen, register, largest_message(config.limits), desks)
-    launcher.announce_ready(config.data_dir)
+    lifeline.announce_ready(config.data_dir)
     telemetry.logger().info("serving", address=config.listen)
     while not life.stop.wait(_TICK):
         tick()

@@ -24,19 +24,21 @@ from mpc.plan.plan import Plan, digest_of
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy
 from parties.agreed import manifest
-from parties.agreed.memory import MemoryBudget, plan_memory, run_memory
-from parties.agreed.terms import Terms
+from parties.agreed.memory import plan_memory, run_memory
+from parties.agreed.terms import PROTOCOL, Terms
 from parties.alarms import ends_within
 from parties.config.models import ProviderConfig
 from parties.pb import party_pb2, provider_pb2
 from parties.pb.provider_pb2 import DealPart
+from parties.process.budget import MemoryBudget
 from parties.provider.public_weights import PublicWeights
 from parties.telemetry import Counters, coarse, logger
 from parties.trust.identity import Identity
 from parties.wire import frames
 from parties.wire.frames import Chunk
+from parties.wire.pieces import collect, slices
 from parties.wire.server import Desk, register
-from parties.wire.transport import PROTOCOL, caller, collect, patience, slices
+from parties.wire.transport import caller, patience
 
 _PATIENCE = 0.75
 """Part of a caller's own deadline that it waits for public weights: it is told by whom they are missing."""

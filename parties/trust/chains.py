@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from parties.config.models import check_name, is_host_name
+from parties.addresses import check_name, is_host_name
 from parties.trust.revocation import Revocations
 
 Clock = Callable[[], float]

@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from mpc.errors import ConfigError
-from parties.config.models import write_atomic
+from parties.disk import write_atomic
 from parties.trust import pem
 
 ISSUED, REVOKED = "issued.jsonl", "crl.pem"

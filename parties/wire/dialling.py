@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mpc.errors import PeerError
-from parties.config.models import Endpoint
+from parties.addresses import Endpoint
 from parties.trust.identity import Identity
 
 _DER = 2

@@ -12,7 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from parties.pb import party_pb2
 from parties.trust.identity import Identity
-from parties.wire.transport import connect, from_rpc
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect
 
 _SAMPLES = 5
 

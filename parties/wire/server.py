@@ -26,19 +26,13 @@ from grpc_health.v1 import health, health_pb2
 from mpc.errors import ConfigError, MpcError, PeerError, PolicyError, SessionError
 from mpc.text import shown
 from parties import telemetry
+from parties.addresses import Endpoint
 from parties.alarms import ends_within
-from parties.config.models import Endpoint, Limits
+from parties.config.models import Limits
 from parties.trust.identity import Identity
 from parties.wire.callers import Callers
-from parties.wire.transport import (
-    FRAME_BYTES,
-    OVERHEAD,
-    WIRE,
-    answered_in_time,
-    caller,
-    refuse_development_ca,
-    to_detail,
-)
+from parties.wire.status import to_detail
+from parties.wire.transport import FRAME_BYTES, OVERHEAD, WIRE, answered_in_time, caller, refuse_development_ca
 
 CALLERS = 4
 """Callers that may take all of their share at once before others wait."""

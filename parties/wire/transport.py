@@ -1,73 +1,25 @@
-"""gRPC under mutual TLS: channels, who is calling, and errors that cross the wire; `server` has the other end.
-
-A failed call carries one JSON object, `{"code", "what", "cause", "remedy", "peer", "heard_from"}`, as its
-status detail; the other side turns it back into the same error class.  Anything unexpected
-becomes the code `internal` and nothing else.
-"""
+"""gRPC under mutual TLS: channels to a named process, who is calling, and how long a call may take."""
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
 
 import grpc
-import numpy as np
 
-from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError, by_code
-from mpc.text import shown
-from parties.config.models import Endpoint
+from mpc.errors import ConfigError, PeerError
+from parties.addresses import Endpoint
 from parties.trust.chains import is_loopback
 from parties.trust.identity import Identity
-from parties.wire.channels import Unreachable, Verified
-from parties.wire.dialling import diagnose
-
-PROTOCOL = 2
-"""Version of everything in protos/ and of what is signed; peers must be equal."""
+from parties.wire.channels import Verified
 
 FRAME_BYTES = 1 << 20
 OVERHEAD = 1 << 16
 WIRE = [("grpc.http2.max_frame_size", FRAME_BYTES)]
 """HTTP/2's own frames: as large as ours, a fifth less is spent on each byte than with the usual 16 KiB."""
-_LONGEST_TEXT = 2000
-
-Reply = TypeVar("Reply")
-
-
 # ------------------------------------------------------------------------------- bytes
-
-
-def slices(data: bytes | memoryview) -> Iterator[memoryview]:
-    """data, a flat sequence of bytes, in pieces of at most 1 MiB: views of it."""
-    view = memoryview(data)
-    return (view[start : start + FRAME_BYTES] for start in range(0, len(view), FRAME_BYTES))
-
-
-def pieces(data: bytes | memoryview) -> Iterator[bytes]:
-    """The same, copied."""
-    return map(bytes, slices(data))
-
-
-def collect(parts: Iterable[bytes | memoryview], size: int, what: str, peer: str) -> memoryview:
-    """Exactly `size` bytes from pieces; `PeerError` if fewer or more come, before more is held."""
-    out, filled = room(size), 0
-    for part in parts:
-        if filled + len(part) > size:
-            raise PeerError(f"{what}: more than the {size} bytes it should have", peer=peer)
-        out[filled : filled + len(part)] = part
-        filled += len(part)
-    if filled != size:
-        raise PeerError(f"{what}: {filled} of {size} bytes arrived", peer=peer)
-    return out.toreadonly()
-
-
-def room(size: int) -> memoryview:
-    """So many bytes to be written; an array's, since that comes in large pages."""
-    return np.empty(size, dtype=np.uint8).data
 
 
 # -------------------------------------------------------------------------- connections
@@ -148,53 +100,3 @@ def caller(context: grpc.ServicerContext) -> str:
     if len(names) != 1:
         raise PeerError("the caller's certificate has no single name")
     return names[0].decode("utf-8", "replace")
-
-
-# ------------------------------------------------------------------------------- errors
-
-
-def to_detail(error: MpcError) -> str:
-    """The JSON object that travels."""
-    fields = {key: getattr(error, key) for key in ("code", "what", "cause", "remedy", "peer", "heard_from")}
-    return json.dumps({key: str(value)[:_LONGEST_TEXT] for key, value in fields.items() if value})
-
-
-def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity | None = None) -> MpcError:
-    """The error that a failed call to `name` stands for.
-
-    identity: ours; with it, a connection that was lost is tried once more, to say why it was.
-    """
-    error.__traceback__ = None  # gRPC raises the call itself, which whoever made it keeps: its frames would stay
-    if isinstance(error, Unreachable):
-        return error.known.again()
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    detail = (error.details() if isinstance(error, grpc.Call) else "") or ""
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(
-            f"{name} at {address} did not answer in time",
-            cause="it is busy or stopped, or the network between is; it says so itself if it waits for somebody else",
-            remedy="mpc doctor; deadlines are in the configs",
-            peer=name,
-        )
-    if code == grpc.StatusCode.UNAVAILABLE:
-        return diagnose(identity, name, address)
-    if code == grpc.StatusCode.CANCELLED:
-        return PeerError(f"the call to {name} was cancelled", peer=name)
-    return _from_detail(detail, name)
-
-
-def _from_detail(detail: str, name: str) -> MpcError:
-    try:
-        fields = json.loads(detail)
-        texts = {key: fields[key] for key in ("what", "cause", "remedy", "peer", "heard_from") if key in fields}
-        if not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts.values()):
-            raise ValueError
-        texts = {key: shown(text) for key, text in texts.items()}
-        cls = by_code(str(fields["code"]))
-        error = cls(texts.pop("what", "failed"), cause=texts.get("cause"), remedy=texts.get("remedy"))
-        error.peer, error.heard_from = texts.get("peer", name), texts.get("heard_from")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return PeerError(f"the call to {name} failed", cause=shown(detail[:200]) or None, peer=name)
-    if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", error.what):  # a path's part is no mention
-        error.what = f"{name}: {error.what}"
-    return error

@@ -10,13 +10,15 @@ import grpc
 import pytest
 
 from mpc.errors import ConfigError, PeerError
-from parties.config.models import Endpoint
+from parties.addresses import Endpoint
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
+from parties.trust import authority
 from parties.trust import identity as certificates
 from parties.trust.identity import Identity
 from parties.wire.probe import probe
 from parties.wire.server import serve
-from parties.wire.transport import connect, from_rpc
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect
 from tests.support.effort import patient
 from tests.support.parties import COORDINATOR, InProcess, free_ports
 
@@ -42,17 +44,17 @@ def describe(channel: grpc.Channel, name: str = "party-0") -> party_pb2.Describe
 
 
 def other_ca(folder: Path, name: str) -> Identity:
-    certificates.make_ca(folder / "ca", "test-ca")  # the same name, another key
-    return Identity.load(certificates.issue(folder / "ca", name, folder / name), name)
+    authority.make_ca(folder / "ca", "test-ca")  # the same name, another key
+    return Identity.load(authority.issue(folder / "ca", name, folder / name), name)
 
 
 def expired(cluster: InProcess, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Identity:
     """A certificate of the right CA that was valid until an hour ago."""
     now = datetime.datetime.now(datetime.UTC)
     with monkeypatch.context() as patched:
-        patched.setattr(certificates, "_now", lambda: now - datetime.timedelta(days=2, hours=1))
+        patched.setattr(authority, "_now", lambda: now - datetime.timedelta(days=2, hours=1))
         ca = cluster.ca
-        tls = certificates.issue(ca, name, folder / f"expired-{name}", days=2)
+        tls = authority.issue(ca, name, folder / f"expired-{name}", days=2)
     # Identity.load would refuse it, as it should; an attacker does not ask.
     with pytest.raises(ConfigError, match="expired"):
         Identity.load(tls, name)

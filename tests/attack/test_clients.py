@@ -32,7 +32,7 @@ from mpc.wires import BATCH as B
 from mpc.wires import Masking
 from parties.agreed.memory import plan_memory, run_memory
 from parties.config.models import Limits, PolicyConfig
-from parties.party.ledger.sessions import RunState
+from parties.party.ledger.states import RunState
 from parties.pb import party_pb2
 from tests.support.parties import (
     COORDINATOR,

@@ -12,6 +12,7 @@ import pytest
 
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError
 from mpc.fixedpoint import encode
+from parties import disk
 from parties.client import stocks as ordering
 from parties.config.models import Limits
 from parties.party.ledger import sessions as ledger
@@ -19,7 +20,6 @@ from parties.party.stock import shelf as stock
 from parties.pb import provider_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.provider.service import ProviderService
-from parties.trust import identity as certificates
 from parties.wire.frames import Chunk
 from tests.support.effort import patient
 from tests.support.parties import OWNER, RECIPIENT, InProcess, Script, data, deadlines, eventually
@@ -209,9 +209,7 @@ def test_errors_of_a_partys_disk_name_no_path_to_clients(tmp_path: Path, monkeyp
                 cluster.session()
             assert str(tmp_path) not in str(told.value)
         with monkeypatch.context() as patch:
-            patch.setattr(
-                stock, "private_folder", lambda path: certificates.private_folder(tmp_path / "ca" / path.name)
-            )
+            patch.setattr(stock, "private_folder", lambda path: disk.private_folder(tmp_path / "ca" / path.name))
             (tmp_path / "ca" / "stock").touch()
             client = cluster.client()
             with pytest.raises(ConfigError, match="party-[01]: a fault of its own disk") as told:

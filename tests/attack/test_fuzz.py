@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mpc.errors import MpcError
 from parties.config.models import Limits
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
-from parties.wire.transport import from_rpc
+from parties.wire.status import from_rpc
 from tests.support.effort import examples, patient
 from tests.support.parties import COORDINATOR, EVERYONE, MODEL_OWNER, OWNER, RECIPIENT, InProcess, Script, deadlines
 

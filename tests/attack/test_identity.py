@@ -12,14 +12,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.compiler.lowering.builder import Roles
 from mpc.errors import ConfigError, MpcError, PolicyError
-from parties.config.models import Endpoint, PartyConfig, PolicyConfig, TlsConfig
+from parties.addresses import Endpoint
+from parties.config.models import PartyConfig, PolicyConfig, TlsConfig
 from parties.party.policy import Policy
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2
+from parties.trust import authority
 from parties.trust import identity as certificates
 from parties.trust.chains import DEVELOPMENT_CA
 from parties.trust.identity import Identity
 from parties.wire.server import serve
-from parties.wire.transport import connect, from_rpc
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect
 from tests.support.authority import Issuer
 from tests.support.parties import COORDINATOR, InProcess, free_ports
 
@@ -151,8 +154,8 @@ def test_machines_are_refused_by_policy_alone() -> None:
 
 def test_security_35_the_development_ca_stays_on_its_machine(tmp_path: Path) -> None:
     """Neither served nor believed beyond loopback; on it, and with another CA, everything goes."""
-    certificates.make_ca(tmp_path / "ca", DEVELOPMENT_CA)
-    local = Identity.load(certificates.issue(tmp_path / "ca", "party-0", tmp_path / "party-0"))
+    authority.make_ca(tmp_path / "ca", DEVELOPMENT_CA)
+    local = Identity.load(authority.issue(tmp_path / "ca", "party-0", tmp_path / "party-0"))
     port = free_ports(1)[0]
     for host in ("0.0.0.0", "[::]", "party-0.example", "10.1.2.3"):
         with pytest.raises(ConfigError, match="development CA"):
@@ -161,11 +164,11 @@ def test_security_35_the_development_ca_stays_on_its_machine(tmp_path: Path) -> 
             connect(local, "party-1", f"{host}:{port}")
     for host in ("localhost", "127.0.0.1"):
         connect(local, "party-1", f"{host}:{port}").close()
-    certificates.make_ca(tmp_path / "real", "clinic-ca")
-    real = Identity.load(certificates.issue(tmp_path / "real", "party-0", tmp_path / "again"))
+    authority.make_ca(tmp_path / "real", "clinic-ca")
+    real = Identity.load(authority.issue(tmp_path / "real", "party-0", tmp_path / "again"))
     serve(real, Endpoint(f"0.0.0.0:{port}"), lambda _: None, 1 << 20).stop(0)
     mixed = tmp_path / "mixed.pem"
     mixed.write_bytes(real.ca_pem + local.ca_pem)
-    both = certificates.issue(tmp_path / "real", "party-0", tmp_path / "both").model_copy(update={"ca": mixed})
+    both = authority.issue(tmp_path / "real", "party-0", tmp_path / "both").model_copy(update={"ca": mixed})
     with pytest.raises(ConfigError, match="development CA"):
         serve(Identity.load(both), Endpoint(f"0.0.0.0:{port}"), lambda _: None, 1 << 20)

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from parties.client.cluster import Cluster
-from parties.config.models import PartyConfig, PolicyConfig, dump_toml, load
+from parties.config.load import dump_toml, load
+from parties.config.models import PartyConfig, PolicyConfig
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from parties.local.processes import running

@@ -17,10 +17,9 @@ import pytest
 from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError, SessionError
 from mpc.fixedpoint import decode, encode
 from mpc.transcript import DIGEST_BYTES
-from parties.agreed.terms import Terms
+from parties.agreed.terms import PROTOCOL, Terms
 from parties.config.models import Limits
 from parties.pb.party_pb2 import Abort, Frame, Hello, OpenReply, Payload
-from parties.wire.transport import PROTOCOL
 from tests.support.parties import (
     COORDINATOR,
     PATIENCE,

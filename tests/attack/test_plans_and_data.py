@@ -13,9 +13,10 @@ from mpc.errors import InputError, ModelError
 from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.display import Display
 from parties.cli.run import _whose
-from parties.config.models import ClusterConfig, load
+from parties.config.load import load
+from parties.config.models import ClusterConfig
 from parties.local.layout import LocalLayout
-from parties.trust.identity import issue, make_ca
+from parties.trust.authority import issue, make_ca
 from tests.compiler.test_calibrate import deep
 from tests.support.parties import tiny_model
 

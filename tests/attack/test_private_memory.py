@@ -28,18 +28,20 @@ DAEMON = (
     """
 import sys
 from pathlib import Path
-from parties.process import life as daemon
-from parties.config.models import PartyConfig, ProviderConfig, load
+from parties.party.node import daemon as party
+from parties.provider.service import daemon as provider
+from parties.config.models import PartyConfig, ProviderConfig
+from parties.config.load import load
 def serve(*_):
 """
     + "".join(f"    {line}\n" for line in REPORT.strip().splitlines())
     + """
-daemon._serve = serve
+party.serve_until_told = provider.serve_until_told = serve
 role, path = sys.argv[1:]
 if role == "party":
-    daemon.run_party(load(PartyConfig, Path(path), environ={}))
+    party.run_party(load(PartyConfig, Path(path), environ={}))
 else:
-    daemon.run_provider(load(ProviderConfig, Path(path), environ={}))
+    provider.run_provider(load(ProviderConfig, Path(path), environ={}))
 """
 )
 COMMAND = """

@@ -29,7 +29,7 @@ from parties.agreed.terms import Terms
 from parties.config.models import Limits
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.pb.provider_pb2 import DealPart
-from parties.process.life import _Life
+from parties.process.life import Life
 from parties.provider.service import ProviderService
 from parties.trust import identity as certificates
 from parties.wire.frames import Chunk
@@ -422,7 +422,7 @@ def test_when_entropy_fails_at_the_provider_no_bundle_is_dealt(
 
 def test_a_daemon_stops_when_entropy_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """12: the first failure ends the process; nothing is drawn in the meantime."""
-    life = _Life()
+    life = Life()
     assert len(life.draw(32)) == 32 and not life.stop.is_set()
     with monkeypatch.context() as patched:
         patched.setattr(os, "urandom", lambda n: bytes(n))

@@ -26,13 +26,13 @@ from mpc.field import P
 from mpc.interpret.party import public_digest
 from mpc.plan.plan import Plan
 from mpc.wires import Masking
-from parties.agreed.roles import known_weights
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client import participant
 from parties.client import stocks as ordering
 from parties.client.channels import PartyClient, Reply
 from parties.client.coordinated import CoordinatedSession
+from parties.client.roles import known_weights
 from parties.config.models import Limits
 from parties.pb import party_pb2, provider_pb2
 from tests.support.effort import patient

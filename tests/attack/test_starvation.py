@@ -25,7 +25,7 @@ from parties.client.cluster import Cluster
 from parties.config.models import Limits, PolicyConfig
 from parties.pb import party_pb2, provider_pb2
 from parties.wire.server import CALLERS, Desk
-from parties.wire.transport import from_rpc
+from parties.wire.status import from_rpc
 from tests.parties.test_side_by_side import at_once
 from tests.support.parties import (
     COORDINATOR,

@@ -25,11 +25,12 @@ from mpc.errors import (
 from parties import entropy
 from parties.agreed.terms import Terms
 from parties.client import stocks as ordering
-from parties.client.cluster import Session
+from parties.client.session import Session
 from parties.client.stocks import Stock
 from parties.config.models import PolicyConfig
-from parties.party.ledger.sessions import RunState
-from parties.party.stock.shelf import FOLDER, FORMAT, MOST_RUNS
+from parties.party.ledger.states import RunState
+from parties.party.stock.files import FOLDER, FORMAT
+from parties.party.stock.orders import MOST_RUNS
 from parties.pb import party_pb2, provider_pb2
 from tests.support.parties import (
     COORDINATOR,

@@ -21,13 +21,16 @@ from mpc.compiler.compile import Compiled, compile_model
 from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
 from mpc.plan.plan import Plan
 from parties.client.entered import EnteredRuns
-from parties.config.models import PartyConfig, TlsConfig, load
+from parties.config.load import load
+from parties.config.models import PartyConfig, TlsConfig
+from parties.disk import private_folder
 from parties.party.ledger import sessions as ledger
 from parties.party.ledger.sessions import Ledger
 from parties.pb import party_pb2
 from parties.process import lock
 from parties.trust import issued, pem
-from parties.trust.identity import Identity, issue, make_ca, private_folder
+from parties.trust.authority import issue, make_ca
+from parties.trust.identity import Identity
 from parties.trust.revocation import Revocations
 from parties.wire.server import _discreet
 from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, SEPARATE, InProcess, Script, data, tiny_model

@@ -15,7 +15,8 @@ import pytest
 
 from mpc.errors import PeerError, SessionError
 from parties import Cluster
-from parties.config.models import ClusterConfig, PartyConfig, dump_toml, load
+from parties.config.load import dump_toml, load
+from parties.config.models import ClusterConfig, PartyConfig
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from parties.local.processes import birth_of, running

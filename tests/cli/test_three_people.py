@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import UsageError
-from parties.agreed.roles import parse_roles
+from parties.client.roles import parse_roles
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from tests.support.parties import data, eventually

@@ -14,8 +14,8 @@ import pytest
 from mpc.compiler.lowering.builder import Roles
 from mpc.errors import MpcError
 from parties.client import feeds
-from parties.client.cluster import Session
 from parties.client.participant import Participant
+from parties.client.session import Session
 from tests.support.parties import PATIENCE, InProcess, data, eventually, tiny_answer
 
 ROWS = 7

@@ -16,8 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mpc.errors import ConfigError, IntegrityError
 from parties.config.models import TlsConfig
+from parties.trust.authority import issue, make_ca
 from parties.trust.chains import Trust
-from parties.trust.identity import Identity, issue, make_ca, sign, verify
+from parties.trust.identity import Identity, sign, verify
 
 DAY = 86400
 

@@ -12,11 +12,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mpc.errors import ConfigError, IntegrityError
 from mpc.fixedpoint import decode, encode
-from parties.config.models import ClusterConfig, TlsConfig, load
+from parties.config.load import load
+from parties.config.models import ClusterConfig, TlsConfig
 from parties.trust import identity as certificates
 from parties.trust import pem
+from parties.trust.authority import issue, make_ca, revoke
 from parties.trust.chains import DEVELOPMENT_CA, Trust, is_loopback
-from parties.trust.identity import Identity, issue, make_ca, revoke, sign, verify
+from parties.trust.identity import Identity, sign, verify
 from parties.trust.revocation import Revocations
 from tests.support.authority import Issuer
 from tests.support.parties import InProcess, data, tiny_answer

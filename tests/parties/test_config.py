@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from mpc.errors import ConfigError
-from parties.config import models as config
-from parties.config.models import ClusterConfig, Endpoint, PartyConfig, PolicyConfig, ProviderConfig, dump_toml, load
+from parties import disk
+from parties.addresses import Endpoint
+from parties.config.load import dump_toml, load
+from parties.config.models import ClusterConfig, PartyConfig, PolicyConfig, ProviderConfig
 
 PARTY = """\
 name = "alice"
@@ -214,9 +216,9 @@ def test_any_text_survives_the_writer(texts: Texts) -> None:
 
 def test_atomic_writes_keep_the_old_file_when_they_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    config.write_atomic(path, b"old")
+    disk.write_atomic(path, b"old")
     before = os.umask(0o077)
-    config.write_atomic(path, b"newer", 0o644)
+    disk.write_atomic(path, b"newer", 0o644)
     os.umask(before)
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"newer", 0o644)
 
@@ -225,6 +227,6 @@ def test_atomic_writes_keep_the_old_file_when_they_fail(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="disk full"):
-        config.write_atomic(path, b"newest")
+        disk.write_atomic(path, b"newest")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"newer"

@@ -18,13 +18,14 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.errors import IntegrityError, PeerError
-from parties.config.models import Endpoint
+from parties.addresses import Endpoint
 from parties.trust import identity as certificates
 from parties.trust import pem
 from parties.trust.identity import Identity
 from parties.wire.dialling import diagnose, look
 from parties.wire.server import serve
-from parties.wire.transport import answered_in_time, connect, from_rpc, patience
+from parties.wire.status import from_rpc
+from parties.wire.transport import answered_in_time, connect, patience
 from tests.support.authority import Issuer
 from tests.support.parties import free_ports
 

@@ -14,7 +14,8 @@ import structlog
 
 import parties.party.session
 from mpc.errors import MpcError, SessionError
-from parties.client.cluster import Cluster, Session
+from parties.client.cluster import Cluster
+from parties.client.session import Session
 from parties.pb import party_pb2
 from tests.support.parties import InProcess, data, eventually, tiny_answer
 

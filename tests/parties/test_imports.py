@@ -21,14 +21,14 @@ command = cli.get_command(None, "{name}")
 DAEMON = """
 import sys
 from parties.cli import serve
-from parties.process import life
+from parties.{name} import daemon
 class Begins(Exception):
     pass
 def begin(*_):
     raise Begins
-life._begin = begin
+daemon.begin = begin
 try:
-    life.run_{name}(None)
+    daemon.run_{name}(None)
 except Begins:
     pass
 """

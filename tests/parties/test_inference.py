@@ -20,7 +20,9 @@ from mpc.compiler.compile import compile_model
 from mpc.plan.cost import plan_cost
 from mpc.transcript import DIGEST_BYTES
 from parties import Cluster, Session
-from parties.config.models import Endpoint, PartyConfig, Peer, dump_toml, load
+from parties.addresses import Endpoint
+from parties.config.load import dump_toml, load
+from parties.config.models import PartyConfig, Peer
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from tests.support.effort import FULL

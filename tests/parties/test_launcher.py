@@ -20,13 +20,15 @@ import grpc
 import pytest
 
 from mpc.errors import ConfigError, UsageError
-from parties.config.models import ClusterConfig, PartyConfig, ProviderConfig, load
+from parties.config.load import load
+from parties.config.models import ClusterConfig, PartyConfig, ProviderConfig
 from parties.local import launcher
 from parties.local.launcher import spread, start, status, stop
 from parties.local.layout import LocalLayout, Member
 from parties.local.ports import Ports
 from parties.local.processes import birth_of, children, running
 from parties.party.policy import Policy
+from parties.process import lifeline
 from parties.trust.identity import Identity
 from tests.support.effort import patient
 
@@ -36,18 +38,18 @@ REPOSITORY = Path(__file__).parents[2]
 STUB = """
 import os, signal, sys, time
 from pathlib import Path
-from parties.local import launcher
+from parties.process import lifeline
 data_dir, behaviour = Path(sys.argv[1]), sys.argv[2]
 if "stubborn" in behaviour:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-launcher.watch_parent(grace=0.3)
+lifeline.watch_parent(grace=0.3)
 threads = ",".join(os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "OMP", "NUMBA"))
 print("started", threads, sorted(name for name in os.environ if name.startswith("MPC_")), flush=True)
 if "dies" in behaviour:
     print("last words: the ledger was restored from a backup", file=sys.stderr)
     sys.exit(3)
 if "mute" not in behaviour:
-    launcher.announce_ready(data_dir)
+    lifeline.announce_ready(data_dir)
 time.sleep(600)
 """
 
@@ -297,11 +299,11 @@ def test_a_program_that_is_not_there(layout: LocalLayout) -> None:
 
 
 def test_a_stale_ready_file_is_not_believed(layout: LocalLayout) -> None:
-    launcher.announce_ready(layout.members[0].data_dir)
+    lifeline.announce_ready(layout.members[0].data_dir)
     with pytest.raises(ConfigError, match="provider did not serve"):
         start(layout, command=stub(provider="mute"), deadline=2)
     start(layout, command=stub())
-    (layout.members[1].data_dir / launcher.READY).write_text("1\n")
+    (layout.members[1].data_dir / lifeline.READY).write_text("1\n")
     assert status(layout)[1].state == "starting"
 
 
@@ -390,13 +392,13 @@ def test_the_log_of_the_last_start_is_kept(layout: LocalLayout) -> None:
 
 
 def test_watch_parent_without_a_launcher_and_with_nonsense(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(launcher.PARENT_PIPE, raising=False)
-    assert launcher.watch_parent() is None
+    monkeypatch.delenv(lifeline.PARENT_PIPE, raising=False)
+    assert lifeline.watch_parent() is None
     with (tmp_path / "file").open("w") as file:
         for nonsense in ("x", "-1", "987654", str(file.fileno())):
-            monkeypatch.setenv(launcher.PARENT_PIPE, nonsense)
+            monkeypatch.setenv(lifeline.PARENT_PIPE, nonsense)
             with pytest.raises(ConfigError, match="is not a pipe"):
-                launcher.watch_parent()
+                lifeline.watch_parent()
 
 
 def test_the_command_runs_the_cli_of_this_interpreter(layout: LocalLayout) -> None:

@@ -18,7 +18,8 @@ import pytest
 
 from mpc.errors import ConfigError, LocalProtocolError, MpcError, ReuseError, SessionError
 from parties.party.ledger import sessions as module
-from parties.party.ledger.sessions import TRANSITIONS, Ledger, RunState, SessionState
+from parties.party.ledger.sessions import Ledger
+from parties.party.ledger.states import TRANSITIONS, RunState, SessionState
 
 REPOSITORY = Path(__file__).parents[2]
 PLAN = bytes(range(32))

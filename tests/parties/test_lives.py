@@ -13,7 +13,8 @@ import pytest
 from mpc.compiler.lowering.builder import Roles
 from mpc.errors import MpcError, PolicyError, SessionError
 from parties.client.cluster import Cluster
-from parties.config.models import Limits, dump_toml
+from parties.config.load import dump_toml
+from parties.config.models import Limits
 from parties.pb import party_pb2
 from tests.parties.test_side_by_side import at_once
 from tests.support.effort import patient

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mpc.compiler.compile import compile_model
-from parties.client.cluster import Session
+from parties.client.session import Session
 from tests.support.graphs import node, save_model
 from tests.support.models import plaintext
 from tests.support.parties import InProcess

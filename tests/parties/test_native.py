@@ -73,7 +73,8 @@ from parties.process import native
 native.trace_handshakes()
 from parties import telemetry
 from parties.trust.identity import Identity
-from parties.config.models import Endpoint, TlsConfig
+from parties.addresses import Endpoint
+from parties.config.models import TlsConfig
 from parties.wire.server import serve
 stack = ExitStack()
 telemetry.configure("party-0", "info", native.capture(stack))
@@ -90,7 +91,7 @@ server.stop(0)
 @pytest.mark.timeout(60)
 def test_a_process_writes_json_only(tmp_path: Path) -> None:
     """Garbage, a caller without a certificate and a port scan: each with its address, in JSON, and no more than so."""
-    from parties.trust.identity import issue, make_ca
+    from parties.trust.authority import issue, make_ca
     from tests.support.parties import free_ports
 
     make_ca(tmp_path / "ca", "test-ca")

@@ -29,12 +29,13 @@ from mpc.errors import (
 )
 from mpc.plan.plan import Plan
 from parties import Cluster, Guest, MpcWarning, Session
-from parties.agreed.roles import assign
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client import feeds
 from parties.client.participant import Participant
-from parties.config.models import ClusterConfig, Deadlines, PartyConfig, dump_toml, load
+from parties.client.roles import assign
+from parties.config.load import dump_toml, load
+from parties.config.models import ClusterConfig, Deadlines, PartyConfig
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from parties.party.services import PartyService

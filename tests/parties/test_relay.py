@@ -10,7 +10,7 @@ import pytest
 
 from mpc.errors import UsageError
 from parties import Cluster
-from parties.config.models import Endpoint
+from parties.addresses import Endpoint
 from parties.local.relay import Bucket, Link, Relay, lateness
 from tests.support.parties import data, tiny_model
 

@@ -15,7 +15,8 @@ import pytest
 
 from mpc.compiler.arguments import as_array
 from mpc.errors import InputError, MpcError, UsageError
-from parties.client.cluster import Cluster, Session
+from parties.client.cluster import Cluster
+from parties.client.session import Session
 from tests.support.graphs import node, save_model
 from tests.support.parties import InProcess, data, tiny_answer, tiny_model
 

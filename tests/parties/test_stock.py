@@ -15,13 +15,14 @@ from mpc.compiler.lowering.builder import Roles
 from mpc.errors import InputError, PlanError, SessionError, UsageError
 from mpc.fixedpoint import decode, encode
 from parties.agreed.ticket import Ticket
-from parties.client.cluster import Cluster, Session
+from parties.client.cluster import Cluster
 from parties.client.coordinated import CoordinatedSession, Parties
 from parties.client.feeds import BLOCK_ROWS
 from parties.client.guest import Guest
+from parties.client.session import Session
 from parties.client.stocks import find, order, stocks
 from parties.config.models import Limits
-from parties.party.stock.shelf import FOLDER
+from parties.party.stock.files import FOLDER
 from tests.support.parties import InProcess, data, eventually, tiny_answer
 from tests.support.stocks import deal, folder
 

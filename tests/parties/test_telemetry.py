@@ -19,7 +19,7 @@ from prometheus_client import generate_latest
 
 from mpc.errors import ConfigError, DeadlineError
 from parties import telemetry
-from parties.config.models import Endpoint
+from parties.addresses import Endpoint
 from tests.support.effort import patient
 from tests.support.parties import free_ports
 

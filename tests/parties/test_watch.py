@@ -23,12 +23,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.errors import ConfigError
 from parties import telemetry
+from parties.addresses import Endpoint
 from parties.cli.doctor import examine
-from parties.config.models import ClusterConfig, Endpoint, ProviderConfig, dump_toml
-from parties.local import launcher
+from parties.config.load import dump_toml
+from parties.config.models import ClusterConfig, ProviderConfig
 from parties.party.ledger.sessions import Ledger
-from parties.process import life as daemon
-from parties.process import lock, watch
+from parties.process import life as life_module
+from parties.process import lifeline, lock, watch
 from parties.process.watch import Watch
 from parties.provider.service import ProviderService
 from parties.telemetry import Counters
@@ -168,7 +169,7 @@ def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
     tls, client = root.leaf("provider", tmp_path / "provider"), Identity.load(root.leaf("client", tmp_path / "client"))
     address = Endpoint(f"127.0.0.1:{free_ports(1)[0]}")
     config = ProviderConfig(name="provider", listen=address, data_dir=tmp_path, tls=tls, parties=("party-0", "party-1"))
-    identity, life, counters, broken = Identity.load(tls), daemon._Life(), Counters(), threading.Event()
+    identity, life, counters, broken = Identity.load(tls), life_module.Life(), Counters(), threading.Event()
 
     def writable() -> None:
         if broken.is_set():
@@ -176,9 +177,9 @@ def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
 
     monkeypatch.setattr(watch, "_ROOM_EVERY", 0.0)
     monkeypatch.setattr(watch, "_WRITE_EVERY", 0.0)
-    monkeypatch.setattr(daemon, "_TICK", 0.02)
-    monkeypatch.setattr(daemon, "_get_kernels", lambda config: None)
-    monkeypatch.setattr(launcher, "announce_ready", lambda _: None)
+    monkeypatch.setattr(life_module, "_TICK", 0.02)
+    monkeypatch.setattr(life_module, "_get_kernels", lambda config: None)
+    monkeypatch.setattr(lifeline, "announce_ready", lambda _: None)
     service = ProviderService(config, identity, counters)
     seen: list[object] = []
 
@@ -210,7 +211,7 @@ def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
     driver.start()
     try:
         watched = Watch(tmp_path, identity, counters, writable)
-        daemon._serve(
+        life_module.serve_until_told(
             config, identity, service, service.register, service.desks, life, watched, lambda: None, lambda: None
         )
     finally:

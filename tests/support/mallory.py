@@ -14,7 +14,8 @@ from pathlib import Path
 
 import grpc
 
-from parties.config.models import ClusterConfig, load
+from parties.config.load import load
+from parties.config.models import ClusterConfig
 from parties.pb import party_pb2
 from parties.trust.identity import Identity
 from parties.wire.transport import connect

@@ -28,12 +28,12 @@ from mpc.encoding import encode_field
 from mpc.errors import MpcError
 from mpc.fixedpoint import encode
 from mpc.prg import Seed, expand_field
+from parties.addresses import Endpoint
 from parties.agreed.terms import Terms
 from parties.client.coordinated import CoordinatedSession, Parties
 from parties.config.models import (
     ClusterConfig,
     Deadlines,
-    Endpoint,
     Limits,
     PartyConfig,
     Peer,
@@ -50,10 +50,11 @@ from parties.party.session import Session
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.provider.service import ProviderService
 from parties.telemetry import Counters
-from parties.trust import identity as certificates
+from parties.trust import authority
 from parties.trust.identity import Identity
 from parties.wire.server import Desk, Server, largest_message, serve
-from parties.wire.transport import connect, from_rpc
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect
 from tests.support.effort import patient
 
 COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT = "coordinator", "data-owner", "model-owner", "recipient"
@@ -175,7 +176,7 @@ class InProcess:
         self._pairs, self._draw, self._absent = middles, draw, absent
         self._stack = ExitStack()
         self.ca = folder / "ca"
-        certificates.make_ca(self.ca, "test-ca")
+        authority.make_ca(self.ca, "test-ca")
         ports = free_ports(parties + 1 + len(middles))
         self.addresses = {
             name: Endpoint(f"127.0.0.1:{port}") for name, port in zip(("provider", *self.names), ports, strict=False)
@@ -292,7 +293,7 @@ class InProcess:
         """Certificate files of any name under this cluster's CA."""
         with self._lock:
             if name not in self._tls:
-                self._tls[name] = certificates.issue(self.ca, name, self.folder / "certificates" / name)
+                self._tls[name] = authority.issue(self.ca, name, self.folder / "certificates" / name)
             return self._tls[name]
 
     def identity(self, name: str) -> Identity:

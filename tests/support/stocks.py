@@ -9,7 +9,7 @@ from mpc.compiler.lowering.builder import Roles
 from parties.agreed.terms import Terms
 from parties.client import stocks as ordering
 from parties.client.stocks import Stock
-from parties.party.stock.shelf import FOLDER
+from parties.party.stock.files import FOLDER
 from parties.pb import party_pb2
 from tests.support.parties import COORDINATOR, SEPARATE, InProcess, Script
 

@@ -24,91 +24,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from mpc.errors import ConfigError, LocalProtocolError, ReuseError, SessionError
-from parties.config.models import write_atomic
+from mpc.errors import LocalProtocolError, ReuseError, SessionError
+from parties.disk import private_folder, write_atomic
 from parties.entropy import token
+from parties.party.ledger.epoch import EPOCH, Epoch, failing, read_epoch, restored
+from parties.party.ledger.schema import DATABASE, SCHEMA, VERSION, check_version, connect
+from parties.party.ledger.states import (
+    CONSUMED,
+    DURABLE,
+    FINAL,
+    TRANSITIONS,
+    RunState,
+    SessionRecord,
+    SessionState,
+)
 from parties.process import lock
 from parties.telemetry import logger
-from parties.trust.identity import private_folder
 
-DATABASE, EPOCH, LOCK = "ledger.sqlite", "epoch", "ledger.lock"
+LOCK = "ledger.lock"
 SESSION_ID_BYTES = 32
 MAX_RUN = (1 << 63) - 1
-_VERSION = 1
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_SCHEMA = """
-CREATE TABLE epoch (id TEXT NOT NULL, counter INTEGER NOT NULL);
-CREATE TABLE sessions (
-    session_id TEXT PRIMARY KEY, plan_digest TEXT NOT NULL, coordinator TEXT NOT NULL,
-    state TEXT NOT NULL, opened_at REAL NOT NULL, reason TEXT);
-CREATE INDEX sessions_by_state ON sessions (state);
-CREATE TABLE runs (
-    session_id TEXT NOT NULL REFERENCES sessions, run INTEGER NOT NULL, state TEXT NOT NULL,
-    PRIMARY KEY (session_id, run)) WITHOUT ROWID;
-"""
-
-
-class SessionState(StrEnum):
-    STOCKED = "stocked"  # its correlations lie on disk, and nobody has used any of them
-    OPEN = "open"
-    CLOSED = "closed"
-    ABORTED = "aborted"
-    BURNT = "burnt"
-
-
-class RunState(StrEnum):
-    DEALT = "dealt"
-    BURNT = "burnt"
-    OPENED = "opened"
-    CHECKED = "checked"
-    REVEALED = "revealed"
-    ABORTED = "aborted"
-
-
-# Every step a run can take; None is a run the ledger has not seen.
-TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
-    None: frozenset({RunState.DEALT}),
-    RunState.DEALT: frozenset({RunState.BURNT, RunState.ABORTED}),
-    RunState.BURNT: frozenset({RunState.OPENED, RunState.ABORTED}),
-    RunState.OPENED: frozenset({RunState.CHECKED, RunState.ABORTED}),
-    RunState.CHECKED: frozenset({RunState.REVEALED, RunState.ABORTED}),
-    RunState.REVEALED: frozenset(),
-    RunState.ABORTED: frozenset(),
-}
-_CONSUMED = frozenset({RunState.BURNT, RunState.OPENED, RunState.CHECKED, RunState.REVEALED})
-_FINAL = (RunState.REVEALED, RunState.ABORTED)
-
-# On disk before the call returns: the first masked byte leaves after `burnt`, the first mask after
-# `revealed`.  The others may be lost in a power cut (not in a crash of the process), which only
-# loses history: a session still open at the next start is burnt, whichever state its runs were in.
-_DURABLE = frozenset({RunState.BURNT, RunState.REVEALED})
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Which ledger this is, and how often it or a session was opened."""
-
-    id: str
-    counter: int
-
-
-@dataclass(frozen=True)
-class SessionRecord:
-    """One line of `mpc ps`; opened_at in seconds since 1970."""
-
-    session_id: str
-    plan_digest: str
-    coordinator: str
-    state: SessionState
-    opened_at: float
-    reason: str | None
-    runs: int
-    revealed: int
 
 
 class Ledger:
@@ -135,7 +74,7 @@ class Ledger:
         connection = None
         try:
             with _storing(data_dir):
-                connection = _connect(data_dir / DATABASE)
+                connection = connect(data_dir / DATABASE)
                 ledger = cls(data_dir, connection, lock_file, clock)
                 ledger._start()
             return ledger
@@ -253,12 +192,12 @@ class Ledger:
         state = RunState(state)
         if not 0 <= run <= MAX_RUN:
             raise _refused(f"run {run} is out of range")
-        with self._writing(durable=state in _DURABLE) as database:
+        with self._writing(durable=state in DURABLE) as database:
             _require_open(database, session_id)
             key = (session_id.hex(), run)
             row = database.execute("SELECT state FROM runs WHERE session_id = ? AND run = ?", key).fetchone()
             before = RunState(row[0]) if row else None
-            if state is RunState.BURNT and before in _CONSUMED:
+            if state is RunState.BURNT and before in CONSUMED:
                 raise ReuseError(f"the correlations of run {run}, session {session_id.hex()}, are already used")
             if state not in TRANSITIONS[before]:
                 raise _refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
@@ -300,22 +239,22 @@ class Ledger:
         self.close()
 
     def _start(self) -> None:
-        recorded = self._beside = _read_epoch(self._folder)
+        recorded = self._beside = read_epoch(self._folder)
         with self._writing(durable=True) as database:
             if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 if recorded is not None:
-                    raise _restored(self._folder, "the database is gone, its epoch file is not")
-                for statement in _SCHEMA.split(";"):
+                    raise restored(self._folder, "the database is gone, its epoch file is not")
+                for statement in SCHEMA.split(";"):
                     database.execute(statement)
-                database.execute(f"PRAGMA user_version = {_VERSION}")
+                database.execute(f"PRAGMA user_version = {VERSION}")
                 database.execute("INSERT INTO epoch VALUES (?, 0)", (token(16).hex(),))
-            _check_version(database, self._folder)
+            check_version(database, self._folder)
             stored = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
             # One ahead: the last write of the file failed, or a crash came between the two.
             # With no file at all that is the very first start, before any session.
             beside = recorded or Epoch(stored.id, 0)
             if beside.id != stored.id or stored.counter - beside.counter not in (0, 1):
-                raise _restored(self._folder, "the epoch in the database and in the file beside it do not agree")
+                raise restored(self._folder, "the epoch in the database and in the file beside it do not agree")
             database.execute(
                 "UPDATE sessions SET state = ?, reason = 'restart' WHERE state = ?",
                 (SessionState.BURNT, SessionState.OPEN),
@@ -357,40 +296,6 @@ class Ledger:
             raise LocalProtocolError("the ledger is closed")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    # Made by us first: sqlite would use the umask, and gives -wal and -shm the mode of this file.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        for pragma in ("journal_mode = WAL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
-            database.execute(f"PRAGMA {pragma}")  # fullfsync: macOS's fsync alone does not reach the disk
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _check_version(database: sqlite3.Connection, folder: Path) -> None:
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version != _VERSION:
-        raise ConfigError(
-            f"the ledger in {folder} has version {version}, this program reads {_VERSION}",
-            remedy="run the version of mpc that wrote it, or give the party a new, empty data_dir",
-            local=True,
-        )
-
-
-def _read_epoch(folder: Path) -> Epoch | None:
-    try:
-        words = (folder / EPOCH).read_bytes()[:128].decode("ascii", "replace").split()
-        return Epoch(words[0], int(words[1]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, IndexError):
-        raise _restored(folder, f"{folder / EPOCH} is damaged") from None
-
-
 def _session_state(database: sqlite3.Connection, session_id: bytes) -> SessionState | None:
     row = database.execute("SELECT state FROM sessions WHERE session_id = ?", (session_id.hex(),)).fetchone()
     return SessionState(row[0]) if row else None
@@ -406,7 +311,7 @@ def _end(database: sqlite3.Connection, session_id: bytes, state: SessionState, r
     key = session_id.hex()
     database.execute("UPDATE sessions SET state = ?, reason = ? WHERE session_id = ?", (state, reason, key))
     database.execute(
-        "UPDATE runs SET state = ? WHERE session_id = ? AND state NOT IN (?, ?)", (RunState.ABORTED, key, *_FINAL)
+        "UPDATE runs SET state = ? WHERE session_id = ? AND state NOT IN (?, ?)", (RunState.ABORTED, key, *FINAL)
     )
 
 
@@ -416,7 +321,7 @@ def _storing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise _failing(f"the ledger in {folder} cannot be used: {error}", local=True) from error
+        raise failing(f"the ledger in {folder} cannot be used: {error}", local=True) from error
 
 
 @contextmanager
@@ -427,26 +332,8 @@ def _using(folder: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         logger().error("the ledger cannot be used", folder=folder, why=why)
-        raise _failing(f"the ledger cannot be used: {why}") from error
-
-
-def _failing(what: str, local: bool = False) -> ConfigError:
-    return ConfigError(
-        what,
-        cause="the disk is full or read-only, or the file is damaged",
-        remedy="check the disk of that party; if the file is damaged, give the party a new, empty data_dir",
-        local=local,
-    )
+        raise failing(f"the ledger cannot be used: {why}") from error
 
 
 def _refused(what: str) -> SessionError:
     return SessionError(what, remedy="start a new session; it gets a new id and new correlations")
-
-
-def _restored(folder: Path, cause: str) -> ConfigError:
-    return ConfigError(
-        f"the ledger in {folder} was restored from a backup",
-        cause=f"{cause}; it may have forgotten correlations that were used since",
-        remedy="give the party a new, empty data_dir; open sessions are lost, certificates stay",
-        local=True,
-    )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpc.errors import UsageError
-from parties.config.models import check_name
+from parties.addresses import check_name
 
 if TYPE_CHECKING:
     from mpc.compiler.lowering.builder import Roles

@@ -1,0 +1,18 @@
+"""What may be dealt ahead: parties and clients judge it alike."""
+
+from __future__ import annotations
+
+from mpc.errors import (
+    PlanError,
+)
+from mpc.plan.plan import Plan
+
+
+def refuse_public_weights(plan: Plan) -> None:
+    """`PlanError` if correlations depend on weights that are only known once a session is open."""
+    if plan.public_weights:
+        raise PlanError(
+            "nothing can be dealt ahead for a model whose weights are public",
+            cause="what is dealt for it depends on its weights, and they are entered when a session is open",
+            remedy="leave 'mpc deal' out: runs are dealt as they come; or compile it with --weights secret",
+        )

@@ -1,0 +1,234 @@
+"""A session as its coordinator's user sees it: inputs in, outputs out."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpc.errors import InputError, MpcError, MpcWarning, SessionError
+from mpc.plan.plan import Plan
+from parties.client import stocks as ordering
+from parties.client.channels import Parties
+from parties.client.closing import Closing
+from parties.client.coordinated import CoordinatedSession, RunReport, sum_reports
+from parties.client.feeds import (
+    NodeArg,
+    agree_on_batch,
+    block,
+    check_own,
+    chosen,
+    describe_inputs,
+    describe_outputs,
+    note_coarse_columns,
+    owned,
+    read_count,
+    read_feeds,
+    read_outputs,
+    split,
+    to_integers,
+)
+from parties.client.participant import Progress
+
+if TYPE_CHECKING:
+    from mpc.compiler.compile import Compiled
+    from mpc.compiler.onnx.metadata import ModelMeta
+
+
+class Session(Closing):
+    """Encrypted inference of one model; `run` behaves as `onnxruntime.InferenceSession.run`.
+
+    A context manager: parties keep a session open until it is closed, dropped, or idle too long.  Thread-safe.
+
+    Args:
+        batch: rows of every run, if known; what was dealt ahead for them is used.
+        calls: only if it was dealt for exactly so many calls of `run`.
+        last_run: the price of the last run; None before the first.
+        notes: what the user should know: of bounds and precision (`Compiled.messages`), of data that their ranges
+            hardly resolve, of how correlations were come by.  Each is an `MpcWarning` too.
+    """
+
+    def __init__(
+        self, parties: Parties, compiled: Compiled, batch: int | None = None, calls: int | None = None
+    ) -> None:
+        self.compiled = compiled
+        self.plan: Plan = compiled.plan
+        self.last_run: RunReport | None = None
+        self.notes: list[str] = []
+        for text in compiled.messages:
+            self._note(text)
+        self._parties, self._me = parties, parties.identity.name
+        self._sizes = None if batch is None else split(compiled.plan, batch)
+        self._calls = calls
+        self._progress: Progress | None = None
+        self._running = threading.Lock()
+        self._ended: str | None = None
+        self._remote = self._begin()
+
+    def _begin(self) -> CoordinatedSession:
+        """A session at the parties: of a stock if there is one that fits, else dealt as it goes."""
+        plan, weights = self.plan, self.compiled.weights
+        stock = ordering.find(self._parties, plan, self._sizes, self._calls) if self._sizes else None
+        remote = None
+        if stock is None and self._sizes and self._calls and ordering.find(self._parties, plan, self._sizes):
+            self._note(
+                "what was dealt ahead is for sessions of more runs, which would be lost with this one: "
+                "mpc deal --runs N without --sessions is for mpc run"
+            )
+        if stock is not None:
+            try:
+                remote = CoordinatedSession(self._parties, plan, weights, stock)
+            except SessionError as error:
+                self._note(f"what was dealt ahead could not be used, and is dealt now: {error.what}")
+        remote = remote or CoordinatedSession(self._parties, plan, weights)
+        remote.on_progress = self._progress
+        self._dropping = weakref.finalize(self, remote.drop)
+        self._dropping.atexit = False  # an exiting process just hangs up
+        return remote
+
+    def _note(self, text: str) -> None:
+        """Keep what the user should know, and say it once a session."""
+        if text not in self.notes:
+            warnings.warn(text, MpcWarning, stacklevel=4)
+        self.notes.append(text)
+
+    @property
+    def stocked(self) -> int | None:
+        """How many runs are left of what was dealt ahead; None for a session that is dealt as it goes."""
+        return len(self._remote.left) if self._remote.stock else None
+
+    @property
+    def ticket(self) -> str:
+        """What others need to `Cluster.join` in.  It is public, and gives no right to anything."""
+        return self._remote.ticket.text
+
+    def on_progress(self, report: Progress) -> None:
+        """Call `report(rounds done, rounds in all, bytes sent so far)` a few times a second during runs."""
+        self._progress = self._remote.on_progress = report
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Names, shapes and types of the inputs."""
+        return describe_inputs(self.plan)
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Names, shapes and types of the outputs."""
+        return describe_outputs(self.plan)
+
+    def get_modelmeta(self) -> ModelMeta:
+        """What the model's file says about itself; nobody but its owner is told."""
+        return self.compiled.meta
+
+    def get_providers(self) -> list[str]:
+        """What computes, where onnxruntime names its execution providers."""
+        return ["MpcExecutionProvider"]
+
+    def run(
+        self,
+        output_names: Sequence[str] | None = None,
+        feeds: Mapping[str, np.ndarray] | np.ndarray | None = None,
+        batch: int | None = None,
+        *,
+        input_feed: Mapping[str, np.ndarray] | None = None,
+        run_options: object = None,
+    ) -> list[Any]:
+        """One encrypted inference; waits, within `deadlines.submit`, for the inputs that others enter.
+
+        Threads may share a session: their runs come one after another.  What is wrong with one thread's arguments
+        touches no other; a run that fails ends the session for all of them.  Use one session a thread for runs side by
+        side.
+
+        Args:
+            output_names: which outputs, in which order; None or empty for all that this client receives.
+            feeds: one array for every input that this client enters, of the model's type and shape; if it enters one,
+                the array alone will do.
+            batch: how many rows there are, if none of these inputs says it.  onnxruntime's `RunOptions`, which stand
+                here there, are taken and say nothing to the parties.
+            input_feed, run_options: onnxruntime's names for `feeds` and its options.
+
+        Raises:
+            InputError: a name, shape, type or value is wrong; nothing has been sent.
+            UsageError: an output is not for this client, or the batch is not known.
+            PeerError, IntegrityError: the run was aborted; the session is over.
+        """
+        feeds = read_feeds(self.plan, self._me, input_feed if feeds is None else feeds)
+        names = chosen(self.plan, self._me, output_names)
+        said = None if batch is None or _are_options(batch) else read_count(batch, "the batch")
+        rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), said)
+        integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
+        note_coarse_columns(self.plan, feeds, self.notes)
+        with self._running:
+            if not self._remote.open:
+                raise SessionError(
+                    "the session is closed", cause=self._ended, remedy="make a new one: cluster.session(...)"
+                )
+            self._require_left(split(self.plan, rows))
+            try:
+                opened, self.last_run = self._run_blocks(integers, rows)
+            except BaseException as error:
+                if isinstance(error, MpcError):
+                    self._ended = f"an earlier run failed: {error.what}"
+                self.abandon()
+                raise
+        return read_outputs(self.plan, rows, opened, names)
+
+    def _require_left(self, sizes: list[int]) -> None:
+        """A session of a stock has what was dealt for it and no more; the next one is another session.
+
+        Raises:
+            InputError: it was dealt for another number of rows.
+            SessionError: it is used up, and others take part, who only know of this session.
+        """
+        if self._remote.stock is None:
+            return
+        if sizes != self._sizes:
+            raise InputError(
+                f"this session was dealt ahead for batches of {sum(self._sizes or ())} rows, not of {sum(sizes)}",
+                remedy="give as many, or open a session for the others: cluster.session(...) without batch",
+            )
+        if self._remote.left:
+            return
+        if (self.plan.owners | self.plan.recipients) - {self._me}:
+            raise SessionError(
+                "what was dealt ahead for this session is used up",
+                cause="no more can be dealt for it, and those who joined it know of no other",
+                remedy="start a new session, and give the others its ticket",
+            )
+        self._note("what was dealt ahead for the session was used up: a new one was opened")
+        self._remote.finish()
+        self._dropping.detach()
+        self._remote = self._begin()
+
+    def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[list[dict[str, np.ndarray]], RunReport]:
+        """One run for every block of rows, so that memory stays bounded: what each opened, and their prices added."""
+        opened, reports, start = [], [], 0
+        sizes = split(self.plan, batch)
+        for number, size in enumerate(sizes):
+            self._remote.settle()
+            rows = block(self.plan, integers, start, size)
+            start += size
+            outputs, report = self._remote.run(rows, size, time.perf_counter, sizes[number + 1 :])
+            opened.append(outputs)
+            reports.append(report)
+        return opened, sum_reports(reports)
+
+    def close(self) -> None:
+        """End the session at all parties, once the others who receive outputs have them; safe to call twice.
+
+        Raises:
+            PeerError: somebody did not take them within `deadlines.submit`; the session has ended all the same.
+        """
+        self._remote.finish()
+
+    def abandon(self) -> None:
+        """End the session at all parties, now."""
+        self._remote.close()
+
+
+def _are_options(given: object) -> bool:
+    """Is this onnxruntime's RunOptions, which stands where a batch may?"""
+    return type(given).__name__ == "RunOptions" and type(given).__module__.startswith("onnxruntime")

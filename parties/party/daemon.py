@@ -1,0 +1,39 @@
+"""The party daemon: what it is made of."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import grpc
+
+from parties.config.models import PartyConfig
+from parties.party.ledger.sessions import Ledger
+from parties.party.node import PartyNode
+from parties.party.services import PartyDesks, PartyService, PeerService
+from parties.process.life import Life, begin, serve_until_told
+from parties.process.watch import Watch
+from parties.trust.identity import Identity
+
+
+def run_party(config: PartyConfig) -> None:
+    """Serve as a party until told to stop.
+
+    Raises:
+        ConfigError: certificates, ledger or port.
+    """
+    with ExitStack() as stack:
+        counters = begin(config, stack)
+        identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
+        ledger = stack.enter_context(Ledger.open(config.data_dir))
+        life = Life()
+        node = PartyNode(config, identity, ledger, counters, life.draw)
+        stack.callback(node.stop)
+
+        desks = PartyDesks(config)
+
+        def register(server: grpc.Server) -> None:
+            PartyService(node).register(server, desks)
+            PeerService(node).register(server, desks)
+
+        watch = Watch(config.data_dir, identity, counters, ledger.check_writable)
+        serve_until_told(config, identity, node, register, desks.all, life, watch, node.end_overdue, node.stop)

@@ -1,0 +1,63 @@
+"""What is asked to be dealt ahead, and what lies there."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mpc.plan.plan import Plan
+from parties.agreed.terms import Terms
+
+MOST_RUNS = 1 << 16
+"""Runs of one stock."""
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What was dealt ahead for one session.
+
+    Args:
+        batches: rows of its runs 1, 2, 3, ...
+        size: bytes on this party's disk.
+        made_at: seconds since 1970.
+    """
+
+    terms: Terms
+    batches: tuple[int, ...]
+    size: int
+    made_at: float
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a party tells of its stocks to everyone: how many sessions and runs, bytes taken and allowed."""
+
+    stocks: int
+    runs: int
+    size: int
+    limit: int
+
+
+@dataclass
+class Order:
+    """A stock that is being dealt, in memory; its folder is worth nothing until the ledger knows it."""
+
+    terms: Terms
+    plan: Plan
+    coordinator: str
+    batches: tuple[int, ...]
+    folder: Path
+    reserved: int
+    used_at: float
+    size: int = 0
+    stored: int = 0
+    over: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass
+class Entry:
+    stock: Stock
+    coordinator: str
+    taken: bool = False

@@ -1,0 +1,89 @@
+"""What a session takes from its stock, in the place of what would be dealt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mpc.correlations import BundleId, Whole, corrected_party, sub_seed
+from mpc.errors import PlanError, SessionError
+from mpc.gates.base import Gate, mask_name
+from mpc.plan.cost import plan_cost
+from mpc.plan.plan import Plan
+from mpc.prg import SEED_BYTES, Seed
+from mpc.wires import Wires
+from parties.agreed import manifest
+from parties.agreed.manifest import Manifest
+from parties.agreed.terms import Terms
+from parties.party.stock.files import (
+    bundle_name,
+    keyed_digest,
+    naming,
+    read_bundle,
+)
+from parties.party.stock.orders import Stock
+from parties.party.supply import Delivery, Receipt
+from parties.trust.chains import Trust
+
+
+class Stocked:
+    """The bundles of one stock: stands where `Dealings` does in the session that takes it.
+
+    Args:
+        stock: of this plan; in the ledger.
+        me: this party.
+    """
+
+    def __init__(self, folder: Path, stock: Stock, plan: Plan, me: str, trust: Trust) -> None:
+        self.plan, self._folder, self._stock, self._me, self._trust = plan, folder, stock, me, trust
+
+    def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan) -> Delivery:
+        """The weights' masks."""
+        return self._read(terms, BundleId(session_id, 0, 1), self.plan.weights, self.plan.wire, 0)
+
+    def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
+        """The bundle of one run; a stock's plan has no public weights.
+
+        Raises:
+            PlanError: it was dealt for another number of rows.
+            SessionError: there are no more.
+        """
+        batches = self._stock.batches
+        if bundle.run > len(batches):
+            raise SessionError(
+                f"the {len(batches)} runs that were dealt ahead for this session are used up",
+                cause="its weights' masks are no longer with the provider, so no more can be dealt for it",
+                remedy="start a new session",
+            )
+        if batches[bundle.run - 1] != bundle.batch:
+            raise PlanError(
+                f"run {bundle.run} was dealt ahead for {batches[bundle.run - 1]} rows, not {bundle.batch}",
+                remedy="give as many rows as the stock was dealt for, or start a session without it",
+            )
+        plan = self.plan.bind(bundle.batch)
+        return self._read(terms, bundle, plan.online, plan.wire, plan_cost(self.plan, bundle.batch).dealt)
+
+    def _read(self, terms: Terms, bundle: BundleId, gates: Iterable[Gate], wires: Wires, most: int) -> Delivery:
+        path = self._folder / bundle_name(bundle.run)
+        mine = terms.parties[corrected_party(bundle, len(terms.parties))] == self._me
+        with naming(path):
+            header, corrections = read_bundle(path, most if mine else 0)
+            checked = manifest.verify(self._trust, terms, bundle, header.manifest)
+            seed = manifest.read_seed(header.seed, self._me)
+            self._check_seeds(checked, bundle, seed, gates, wires)
+            if mine:
+                checked.check_corrections(keyed_digest(bundle.digest_key(seed), corrections))
+            path.unlink()
+        receipt = Receipt(checked, header.manifest, 0.0, SEED_BYTES + len(corrections))
+        return Delivery(seed, Whole(corrections) if mine else None, lambda: receipt)
+
+    def _check_seeds(
+        self, checked: Manifest, bundle: BundleId, seed: Seed, gates: Iterable[Gate], wires: Wires
+    ) -> None:
+        """The seed is the one that was dealt: every sub-seed that the manifest commits to follows from it."""
+        draws = bundle.draws(seed)
+        for gate in gates:
+            for correlation in gate.correlations(wires):
+                if correlation.holders:
+                    wire = correlation.name.removeprefix(mask_name(""))
+                    checked.check_seed(wire, self._me, sub_seed(draws, gate, correlation))

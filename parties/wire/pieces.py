@@ -1,0 +1,42 @@
+"""Long values travel in pieces of at most 1 MiB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from mpc.errors import PeerError
+from parties.wire.transport import FRAME_BYTES
+
+Reply = TypeVar("Reply")
+
+
+def slices(data: bytes | memoryview) -> Iterator[memoryview]:
+    """data, a flat sequence of bytes, in pieces of at most 1 MiB: views of it."""
+    view = memoryview(data)
+    return (view[start : start + FRAME_BYTES] for start in range(0, len(view), FRAME_BYTES))
+
+
+def pieces(data: bytes | memoryview) -> Iterator[bytes]:
+    """The same, copied."""
+    return map(bytes, slices(data))
+
+
+def collect(parts: Iterable[bytes | memoryview], size: int, what: str, peer: str) -> memoryview:
+    """Exactly `size` bytes from pieces; `PeerError` if fewer or more come, before more is held."""
+    out, filled = room(size), 0
+    for part in parts:
+        if filled + len(part) > size:
+            raise PeerError(f"{what}: more than the {size} bytes it should have", peer=peer)
+        out[filled : filled + len(part)] = part
+        filled += len(part)
+    if filled != size:
+        raise PeerError(f"{what}: {filled} of {size} bytes arrived", peer=peer)
+    return out.toreadonly()
+
+
+def room(size: int) -> memoryview:
+    """So many bytes to be written; an array's, since that comes in large pages."""
+    return np.empty(size, dtype=np.uint8).data

@@ -1,0 +1,68 @@
+"""Errors across a connection: what is told of one, and the error that a failed call stands for.
+
+A failed call carries one JSON object, `{"code", "what", "cause", "remedy", "peer", "heard_from"}`, as its
+status detail; the other side turns it back into the same error class.  Anything unexpected
+becomes the code `internal` and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import grpc
+
+from mpc.errors import DeadlineError, MpcError, PeerError, by_code
+from mpc.text import shown
+from parties.trust.identity import Identity
+from parties.wire.channels import Unreachable
+from parties.wire.dialling import diagnose
+
+_LONGEST_TEXT = 2000
+
+
+def to_detail(error: MpcError) -> str:
+    """The JSON object that travels."""
+    fields = {key: getattr(error, key) for key in ("code", "what", "cause", "remedy", "peer", "heard_from")}
+    return json.dumps({key: str(value)[:_LONGEST_TEXT] for key, value in fields.items() if value})
+
+
+def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity | None = None) -> MpcError:
+    """The error that a failed call to `name` stands for.
+
+    identity: ours; with it, a connection that was lost is tried once more, to say why it was.
+    """
+    error.__traceback__ = None  # gRPC raises the call itself, which whoever made it keeps: its frames would stay
+    if isinstance(error, Unreachable):
+        return error.known.again()
+    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    detail = (error.details() if isinstance(error, grpc.Call) else "") or ""
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(
+            f"{name} at {address} did not answer in time",
+            cause="it is busy or stopped, or the network between is; it says so itself if it waits for somebody else",
+            remedy="mpc doctor; deadlines are in the configs",
+            peer=name,
+        )
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return diagnose(identity, name, address)
+    if code == grpc.StatusCode.CANCELLED:
+        return PeerError(f"the call to {name} was cancelled", peer=name)
+    return _from_detail(detail, name)
+
+
+def _from_detail(detail: str, name: str) -> MpcError:
+    try:
+        fields = json.loads(detail)
+        texts = {key: fields[key] for key in ("what", "cause", "remedy", "peer", "heard_from") if key in fields}
+        if not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts.values()):
+            raise ValueError
+        texts = {key: shown(text) for key, text in texts.items()}
+        cls = by_code(str(fields["code"]))
+        error = cls(texts.pop("what", "failed"), cause=texts.get("cause"), remedy=texts.get("remedy"))
+        error.peer, error.heard_from = texts.get("peer", name), texts.get("heard_from")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return PeerError(f"the call to {name} failed", cause=shown(detail[:200]) or None, peer=name)
+    if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", error.what):  # a path's part is no mention
+        error.what = f"{name}: {error.what}"
+    return error
