@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import click
 
@@ -54,6 +55,9 @@ _AGAIN = 0.05
 
 
 class _Lazy(click.Group):
+    alone = False
+    """One command is all that this process runs."""
+
     def list_commands(self, context: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -63,7 +67,7 @@ class _Lazy(click.Group):
             meant = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(_COMMANDS)}"
             raise click.UsageError(f"there is no command {name!r}; {meant}", context)
         module, attribute, _ = _COMMANDS[name]
-        with loading():
+        with loading() if self.alone else nullcontext():
             command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
@@ -117,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: None takes the process's own, and makes the process private: it may hold data, a model, a key.
     """
     if arguments is None:
+        cli.alone = True
         keep_private()
     words = list(sys.argv[1:] if arguments is None else arguments)
     display = Display(as_json="--json" in words, verbose="-v" in words or "--verbose" in words)

@@ -22,7 +22,7 @@ from parties.local.layout import LocalLayout
 from parties.local.processes import birth_of, running
 from tests.support.effort import patient
 from tests.support.parties import data, deadlines, eventually, tiny_answer, tiny_model
-from tests.support.parties_commands import LONG, mpc, start
+from tests.support.parties_commands import LONG, mpc, mpc_here, start
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -95,10 +95,10 @@ def test_a_column_that_never_changes(folder: Path) -> None:
     x[:, 0] = 0
     np.save(folder / "constant.npy", x)
     words = ("run", "tiny.onnx", "--input", "constant.npy", "--json", "--range")
-    done = mpc(*words, "x=0:0,-4:4,-4:4", folder=folder)
+    done = mpc_here(*words, "x=0:0,-4:4,-4:4", folder=folder)
     assert done.returncode == 0, done.stderr
     assert np.abs(np.array(json.loads(done.stdout)["outputs"]["y"]) - tiny_answer(x)).max() < 1e-3
-    outside = mpc(*words, "x=1:1,-4:4,-4:4", folder=folder)
+    outside = mpc_here(*words, "x=1:1,-4:4,-4:4", folder=folder)
     assert outside.returncode == 5 and "outside the plan's range 1:1" in outside.stderr
 
 
@@ -108,11 +108,11 @@ def test_ps_and_logs(folder: Path) -> None:
         (name, "serving") for name in ("provider", "party-0", "party-1", "party-2")
     ]
     assert {m["pid"] for m in members} == set(pids(folder).values())
-    table = mpc("ps", folder=folder)
+    table = mpc_here("ps", folder=folder)
     assert table.returncode == 0 and "party-2" in table.stdout
-    everyone, one = mpc("logs", folder=folder), mpc("logs", "party-1", folder=folder)
+    everyone, one = mpc("logs", folder=folder), mpc_here("logs", "party-1", folder=folder)
     assert "party-0" in everyone.stdout and "party-1" in one.stdout and "party-0 " not in one.stdout
-    nobody = mpc("logs", "party-9", folder=folder)
+    nobody = mpc_here("logs", "party-9", folder=folder)
     assert nobody.returncode == 3 and "party-9" in nobody.stderr
 
 
@@ -132,25 +132,25 @@ def test_dealt_ahead(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert (made["runs"], made["sessions"], made["batch"]) == (2, 2, 4) and made["bytes"] > 0
-    shown = mpc(*deal, "--runs", "6", "--sessions", "2", folder=folder)
+    shown = mpc_here(*deal, "--runs", "6", "--sessions", "2", folder=folder)
     assert "6 runs of 4 rows for 2 sessions" in shown.stdout and made["plan"] in shown.stdout
-    listed = json.loads(mpc("deal", "--list", "--json", folder=folder).stdout)["stocks"]
+    listed = json.loads(mpc_here("deal", "--list", "--json", folder=folder).stdout)["stocks"]
     assert [stock["batches"] for stock in listed] == [[4], [4], [4, 4, 4], [4, 4, 4]]
     assert all(stock["plan"] == made["plan"] and stock["missing"] == [] for stock in listed)
-    table = mpc("deal", "tiny.onnx", "--range", "-4:4", "--list", folder=folder)
+    table = mpc_here("deal", "tiny.onnx", "--range", "-4:4", "--list", folder=folder)
     assert table.returncode == 0 and made["plan"][:16] in table.stdout
-    findings = json.loads(mpc("doctor", "--json", folder=folder).stdout)["findings"]
+    findings = json.loads(mpc_here("doctor", "--json", folder=folder).stdout)["findings"]
     assert any(f["check"] == "party-1 stock" and f["ok"] and "8 runs for 4 sessions" in f["found"] for f in findings)
-    for stocked in (True, True, False):
-        done = mpc(*RUN, "--json", folder=folder)
+    for stocked, run_it in ((True, mpc), (True, mpc_here), (False, mpc_here)):
+        done = run_it(*RUN, "--json", folder=folder)
         assert done.returncode == 0, done.stderr
         run = json.loads(done.stdout)
         assert run["stocked"] is stocked and run["plan"] == made["plan"]
         assert np.abs(np.array(run["outputs"]["y"]) - tiny_answer(data(4))).max() < 1e-3
         assert ("sessions of more runs" in done.stderr) is not stocked
-    dropped = mpc("deal", "--drop", folder=folder)
+    dropped = mpc_here("deal", "--drop", folder=folder)
     assert dropped.returncode == 0 and "6 runs of 2 sessions" in dropped.stdout
-    assert json.loads(mpc("deal", "--list", "--json", folder=folder).stdout)["stocks"] == []
+    assert json.loads(mpc_here("deal", "--list", "--json", folder=folder).stdout)["stocks"] == []
 
 
 def test_dealing_says_what_is_wrong(folder: Path) -> None:
@@ -160,7 +160,7 @@ def test_dealing_says_what_is_wrong(folder: Path) -> None:
         (("deal", "tiny.onnx", "--runs", "1", "--list"), "say what to do"),
         (("deal", "tiny.onnx", "--range", "-4:4", "--runs", "3", "--sessions", "2"), "cannot be shared"),
     ):
-        done = mpc(*words, folder=folder)
+        done = mpc_here(*words, folder=folder)
         assert done.returncode == 2 and what in done.stderr, done.stderr
 
 
@@ -189,7 +189,7 @@ def test_a_party_that_hangs_is_named(folder: Path) -> None:
         check_named(folder, "party-2", 60)
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert eventually(lambda: mpc(*RUN, folder=folder).returncode == 0, 60)
+    assert eventually(lambda: mpc_here(*RUN, folder=folder).returncode == 0, 60)
 
 
 def test_a_party_killed_in_a_session(folder: Path) -> None:
@@ -204,31 +204,31 @@ def test_a_party_killed_in_a_session(folder: Path) -> None:
         with pytest.raises(SessionError):  # an abort is final
             session.run(None, {"x": data(1)})
     check_named(folder, "party-1", 45)
-    ill = mpc("doctor", folder=folder)
+    ill = mpc_here("doctor", folder=folder)
     line = next(line for line in ill.stdout.splitlines() if line.startswith("BAD") and " party-1 " in line)
     assert ill.returncode == 6 and "fix:" in line
     assert any("party-0 -> party-1" in line and "BAD" in line for line in ill.stdout.splitlines())
-    states = {m["name"]: m["state"] for m in json.loads(mpc("ps", "--json", folder=folder).stdout)["members"]}
+    states = {m["name"]: m["state"] for m in json.loads(mpc_here("ps", "--json", folder=folder).stdout)["members"]}
     assert states["party-1"] == "died" and states["party-0"] == "serving"
 
     layout = LocalLayout.open(folder / ".mpc")
     member = layout.members[2]
     launcher._spawn(member, launcher.daemon_command(member), None)
     assert eventually(lambda: launcher._status(member).state == "serving")
-    assert eventually(lambda: mpc(*RUN, folder=folder).returncode == 0, 60)
+    assert eventually(lambda: mpc_here(*RUN, folder=folder).returncode == 0, 60)
 
 
 def test_down_and_down_again(folder: Path) -> None:
     running = list(pids(folder).values())
     first = mpc("down", folder=folder)
     assert first.returncode == 0 and "party-2" in first.stderr and not any(map(alive, running))
-    again = mpc("down", folder=folder)
+    again = mpc_here("down", folder=folder)
     assert again.returncode == 0 and "nothing was running" in again.stderr
-    assert json.loads(mpc("ps", "--json", folder=folder).stdout)["members"][0]["state"] == "stopped"
-    done = mpc(*RUN, folder=folder)
+    assert json.loads(mpc_here("ps", "--json", folder=folder).stdout)["members"][0]["state"] == "stopped"
+    done = mpc_here(*RUN, folder=folder)
     assert done.returncode == 6 and "cannot be reached" in done.stderr
-    assert mpc("doctor", folder=folder).returncode == 6
-    assert mpc("logs", folder=folder).returncode == 0
+    assert mpc_here("doctor", folder=folder).returncode == 6
+    assert mpc_here("logs", folder=folder).returncode == 0
 
 
 # ------------------------------------------------------------------------------- ctrl-C

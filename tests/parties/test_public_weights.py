@@ -17,7 +17,7 @@ from parties import Cluster
 from parties.agreed.ticket import Ticket
 from tests.support.models import plaintext
 from tests.support.parties import data, tiny_model
-from tests.support.parties_commands import mpc
+from tests.support.parties_commands import mpc, mpc_here
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK_A, NETWORK_S = ROOT / "examples" / "mnist_mlp.onnx", ROOT / "benchmarks" / "networks" / "sarda_s.onnx"
@@ -79,20 +79,20 @@ def test_the_commands_say_it(tmp_path: Path) -> None:
 
     plans = {}
     for weights in ("secret", "public"):
-        done = mpc("compile", *words, "--weights", weights, "-o", f"{weights}.plan", folder=tmp_path)
+        done = mpc_here("compile", *words, "--weights", weights, "-o", f"{weights}.plan", folder=tmp_path)
         assert done.returncode == 0, done.stderr
         plans[weights] = done.stdout.strip()
         for source in (words, (f"{weights}.plan",)):
             chosen = ("--weights", weights) if source is words else ()
-            report = json.loads(mpc("inspect", *source, *chosen, "--json", folder=tmp_path).stdout)
+            report = json.loads(mpc_here("inspect", *source, *chosen, "--json", folder=tmp_path).stdout)
             assert (report["digest"], report["weights"]) == (plans[weights], weights)
-        shown = mpc("inspect", f"{weights}.plan", folder=tmp_path).stdout
+        shown = mpc_here("inspect", f"{weights}.plan", folder=tmp_path).stdout
         assert f"arrays, {weights}, entered" in shown
         assert ("all parties and the provider know" in shown) == (weights == "public")
     assert plans["secret"] != plans["public"]
-    assert plans["secret"] == mpc("compile", *words, "-o", "p", folder=tmp_path).stdout.strip()
+    assert plans["secret"] == mpc_here("compile", *words, "-o", "p", folder=tmp_path).stdout.strip()
 
-    refused = mpc("inspect", "public.plan", "--weights", "public", folder=tmp_path)
+    refused = mpc_here("inspect", "public.plan", "--weights", "public", folder=tmp_path)
     assert refused.returncode == 5 and "part of it" in refused.stderr
 
     done = mpc("run", *words, "--input", "x.npy", "--parties", 2, "--weights", "public", "--json", folder=tmp_path)

@@ -46,7 +46,7 @@ def mpc(
 
 
 def mpc_here(*words: object, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The same within this process: no second spent on imports.  For commands that start nothing and fail early."""
+    """Run `mpc` within this process: no second is spent on imports.  For commands that start nothing."""
     from parties.cli import main
 
     out, err = io.StringIO(), io.StringIO()
