@@ -28,8 +28,8 @@ DAEMON = (
     """
 import sys
 from pathlib import Path
-from parties.party.node import daemon as party
-from parties.provider.service import daemon as provider
+from parties.party import daemon as party
+from parties.provider import daemon as provider
 from parties.config.models import PartyConfig, ProviderConfig
 from parties.config.load import load
 def serve(*_):
