@@ -44,7 +44,7 @@ _PATIENCE = 0.75
 """Part of a caller's own deadline that it waits for public weights: it is told by whom they are missing."""
 _SPARE = 8
 _REMEMBERED = 4096
-"""Ended sessions that are told from ones that never were."""
+"""Ended sessions that are told from ones that never were, with the party that ended each."""
 
 
 class _Bundle:
@@ -102,6 +102,7 @@ class _Session:
     Args:
         opener: that party.
         joined: parties that have asked for it.
+        ended_by: the party that ended it, if one did.
         dealing: deals of it that are under way.
     """
 
@@ -115,6 +116,7 @@ class _Session:
     used_at: float = 0.0
     granted: int = 0
     over: bool = False
+    ended_by: str = ""
     dealing: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(init=False)
@@ -128,6 +130,21 @@ class _Session:
     def whole(self) -> bool:
         """Has every party asked for it?"""
         return len(self.joined) == len(self.terms.parties)
+
+
+def _over(by: str) -> SessionError:
+    """The error that a session has ended here.  A party that ends one knows why: so this is heard from it.
+
+    by: the party that ended it, if one did.
+    """
+    error = SessionError(
+        "this session is over; its correlations are gone",
+        cause=f"{by} ended it, and its log says why" if by else "it was idle too long",
+        remedy="start a new session",
+        peer=by or None,
+    )
+    error.heard_from = by or None
+    return error
 
 
 class ProviderService:
@@ -149,7 +166,7 @@ class ProviderService:
         self._config, self._identity, self._counters = config, identity, counters
         self._clock, self._draw = clock, draw
         self._sessions: dict[bytes, _Session] = {}
-        self._ended: OrderedDict[bytes, None] = OrderedDict()
+        self._ended: OrderedDict[bytes, str] = OrderedDict()
         self._budget = MemoryBudget(config.limits)
         self._lock = threading.Lock()
         self.problem = ""
@@ -230,11 +247,12 @@ class ProviderService:
         return provider_pb2.WeightsReply()
 
     def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:
+        party = caller(context)
         with self._lock:
             session = self._sessions.get(request.session_id)
-            ended = session is not None and caller(context) in session.terms.parties
+            ended = session is not None and party in session.terms.parties
             if ended:
-                self._forget(request.session_id)
+                self._forget(request.session_id, party)
         if session is not None and ended:
             self._settle(session)
         return provider_pb2.FinishReply()
@@ -266,7 +284,7 @@ class ProviderService:
         """The session, if another party has opened it."""
         with self._lock:
             if session_id in self._ended:
-                raise SessionError("this session is over; its correlations are gone", remedy="start a new session")
+                raise _over(self._ended[session_id])
             session = self._sessions.get(session_id)
             if session is not None:
                 session.joined.add(party)
@@ -287,7 +305,7 @@ class ProviderService:
                 logger().info("session opened", session=terms.session_id.hex()[:16], parties=list(terms.parties))
         found = self._join(terms.session_id, party)
         if found is None:
-            raise SessionError("this session is over; its correlations are gone", remedy="start a new session")
+            raise _over("")
         return found
 
     def _require_room(self, party: str) -> None:
@@ -308,18 +326,23 @@ class ProviderService:
 
     def _session(self, session_id: bytes) -> _Session:
         with self._lock:
+            if session_id in self._ended:
+                raise _over(self._ended[session_id])
             if session_id not in self._sessions:
                 raise SessionError(
                     "the provider does not know this session",
-                    cause="it was restarted, or the session ended or was idle too long",
+                    cause="it was restarted, or the session ended long ago",
                     remedy="start a new session",
                 )
             return self._sessions[session_id]
 
-    def _forget(self, session_id: bytes) -> None:
-        """Nobody finds the session from now on; call with the lock held, and `_settle` without it."""
-        del self._sessions[session_id]
-        self._ended[session_id] = None
+    def _forget(self, session_id: bytes, by: str = "") -> None:
+        """Nobody finds the session from now on; call with the lock held, and `_settle` without it.
+
+        by: the party that ended it, if one did.
+        """
+        self._sessions.pop(session_id).ended_by = by
+        self._ended[session_id] = by
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
@@ -355,7 +378,7 @@ class ProviderService:
             if request.run:
                 session.changed.wait_for(lambda: session.over or session.weights.here, seconds)
             if session.over:
-                raise SessionError("this session is over", remedy="start a new session")
+                raise _over(session.ended_by)
             session.used_at = self._clock()
             if request.run:
                 session.weights.check(party, request.weights)
@@ -406,7 +429,7 @@ class ProviderService:
     def _deal(self, session: _Session, bundle: _Bundle) -> None:
         try:
             if session.over:
-                raise SessionError("this session is over", remedy="start a new session")
+                raise _over(session.ended_by)
             self._deal_parts(session, bundle)
             bundle.end()
         except MpcError as error:

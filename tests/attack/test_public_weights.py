@@ -41,6 +41,7 @@ from tests.support.parties import (
     FAST,
     MODEL_OWNER,
     OWNER,
+    PATIENCE,
     RECIPIENT,
     SEPARATE,
     InProcess,
@@ -235,7 +236,7 @@ def test_a_bundle_waits_for_them(cluster: InProcess) -> None:
         waiting = pool.submit(handing.deal, "party-1", 1, handing.digest)
         assert not waiting.done()
         handing.hand_over()
-        assert waiting.result(10)
+        assert waiting.result(PATIENCE)
 
 
 def test_nobody_waits_for_ever(cluster: InProcess) -> None:
@@ -250,8 +251,12 @@ def test_an_ended_session_wakes_who_waits(cluster: InProcess) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(handing.deal, "party-1", 1, handing.digest)
         cluster.dealer("party-0").Finish(provider_pb2.FinishRequest(session_id=handing.id))
-        with pytest.raises(SessionError):
-            waiting.result(2)
+        with pytest.raises(SessionError) as caught:
+            waiting.result(PATIENCE)
+    with pytest.raises(SessionError) as later:
+        handing.deal("party-1", 1, handing.digest)
+    for error in (caught.value, later.value):  # the provider is not to blame, and does not say it found anything
+        assert error.peer == error.heard_from == "party-0" and "party-0 ended it" in str(error.cause)
 
 
 # ------------------------------------------------------------------------- a whole cluster

@@ -17,7 +17,7 @@ from parties import Cluster
 from parties.agreed.ticket import Ticket
 from tests.support.models import plaintext
 from tests.support.parties import data, tiny_model
-from tests.support.parties_commands import mpc, mpc_here
+from tests.support.parties_commands import LONG, mpc, mpc_here
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK_A, NETWORK_S = ROOT / "examples" / "mnist_mlp.onnx", ROOT / "benchmarks" / "networks" / "sarda_s.onnx"
@@ -57,7 +57,7 @@ def test_a_guest_sees_it_in_the_ticket_and_receives(cluster: Cluster) -> None:
         with ThreadPoolExecutor(1) as pool, Cluster.connect(cluster.client_file("guest")) as joined:
             running = pool.submit(session.run, None, {}, 2)
             [logits] = joined.join(session.ticket).run({"x": x})
-            assert running.result(60) == []
+            assert running.result(LONG) == []
     assert np.abs(logits - plaintext(NETWORK_A, {"x": x})[0]).max() <= 2e-3
 
 

@@ -178,7 +178,7 @@ def test_of_processes_that_find_nothing_one_compiles_and_the_others_wait(tmp_pat
     log = tmp_path / "log"
     command = [sys.executable, "-c", COMPILES, str(log)]
     processes = [subprocess.Popen(command, cwd=ROOT, env=environ) for _ in range(4)]
-    assert [process.wait(60) for process in processes] == [0] * 4
+    assert [process.wait(patient(60)) for process in processes] == [0] * 4
     assert log.read_text() == "compiles\n"
 
 
