@@ -572,10 +572,11 @@ class Session:
     def told(self, error: MpcError) -> MpcError:
         """What a call that failed with `error` answers: what ended the session, unless `error` says more about it.
 
-        A peer that ended it for the same reason gives a code and a name only: what this party found itself says more.
+        A peer that ended it for the same reason gives a code and a name only: what this party found itself says more,
+        unless it found no more than that a peer is gone, or that the session is not open any longer.
         """
         ended = self.error
-        found = not error.heard_from and error.code != PeerError.code
+        found = not error.heard_from and error.code not in (PeerError.code, SessionError.code)
         if ended is None or ended.peer == error.peer or (ended.heard_from and found):
             return error
         return ended.again()

@@ -269,7 +269,9 @@ def test_a_session_of_which_one_party_has_other_terms(tmp_path: Path) -> None:
             script.everyone(lambda i: cluster.party(i).Open(requests[i]))
         assert all(script.errors)
         assert cluster.is_idle()
-        assert {state for index in (0, 1) for state, _ in cluster.ledger_states(index)} == {"aborted"}
+        assert eventually(
+            lambda: {state for index in (0, 1) for state, _ in cluster.ledger_states(index)} == {"aborted"}
+        )
 
 
 # -------------------------------------------------------------------------------- runs
@@ -638,7 +640,7 @@ def test_a_session_closed_in_the_middle_of_a_run_reveals_nothing(
     go.set()
     waiting.join(PATIENCE)
     assert [type(error) for error in errors] == [SessionError]
-    assert script.cluster.run_states(0, script.id) == ["aborted"]
+    assert eventually(lambda: script.cluster.run_states(0, script.id) == ["aborted"])
 
 
 def test_a_closed_session_is_over(script: Script) -> None:

@@ -92,8 +92,19 @@ def check_abort(cluster: InProcess, script: Script, released: bool = False) -> N
         assert isinstance(error, PeerError) and error.peer == BAD, (index, error)
 
 
-@pytest.mark.parametrize("fault", [silent, cut, trickle], ids=lambda fault: fault.__name__)
-@pytest.mark.parametrize("step", range(STEPS))
+AT_STEPS = [(fault, step) for fault in (silent, cut, trickle) for step in range(STEPS)]
+WAITED_FOR = {(silent, 0), (trickle, STEPS // 2)}
+"""Of the faults that only a deadline ends, those that are always tried."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "step"),
+    [
+        pytest.param(fault, step, marks=[] if fault is cut or (fault, step) in WAITED_FOR else pytest.mark.slow)
+        for fault, step in AT_STEPS
+    ],
+    ids=[f"{step}-{fault.__name__}" for fault, step in AT_STEPS],
+)
 def test_at_every_step(cluster: InProcess, fault: Callable, step: int) -> None:
     for middle in cluster.middles:
         middle.tamper = from_frame(1 + step, fault)
@@ -117,7 +128,7 @@ def test_at_the_handshake(cluster: InProcess, fault: Callable) -> None:
     for index in (0, 2):
         error = script.errors[index]
         assert isinstance(error, PeerError) and error.peer == BAD, (index, error)
-        assert cluster.ledger_states(index)[0][0] == "aborted"
+        assert eventually(lambda index=index: cluster.ledger_states(index)[0][0] == "aborted")
 
 
 def test_between_two_runs(cluster: InProcess) -> None:

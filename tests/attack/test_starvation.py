@@ -97,7 +97,9 @@ def half_open(cluster: InProcess, path: str, caller: str, count: int) -> Iterato
             each.cancel()
 
 
-@pytest.mark.parametrize("method", ["Propose", "Status", "Submit", "Prepare"])
+@pytest.mark.parametrize(
+    "method", ["Propose", "Submit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Status", "Prepare"))]
+)
 def test_calls_that_say_nothing_hold_their_callers_places_only(cluster: InProcess, method: str) -> None:
     """Also those of methods with one message: gRPC would wait for it in a thread of the server's, for ever."""
     share = 3 * SMALL.max_sessions + 8

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from mpc.errors import MpcError, PeerError
+from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError, SessionError
 from parties.config.models import Deadlines
 from parties.pb import provider_pb2
 from parties.pb.provider_pb2 import DealPart
@@ -76,3 +76,17 @@ def test_a_provider_that_shuts_down_is_named(tmp_path: Path) -> None:
             script.prepare(1)
         assert caught.value.peer == "provider"
         assert "it is not running" in (caught.value.cause or "")
+
+
+def test_what_only_follows_from_the_end_does_not_stand_for_its_cause(tmp_path: Path) -> None:
+    """A call that finds the session closed answers why it was, if a peer has said so; own findings go first."""
+    with InProcess(tmp_path, 2) as cluster:
+        session = cluster.of(0, cluster.script().open().id)
+        heard = HandshakeError("party-1 ended the session", peer="party-1")
+        heard.heard_from = "party-1"
+        session.abort(heard)
+        for follows in (SessionError("it is aborted, not open"), PeerError("it does not answer", peer="provider")):
+            told = session.told(follows)
+            assert (told.code, told.peer) == (HandshakeError.code, "party-1")
+        own = IntegrityError("the corrections were altered", peer="provider")
+        assert session.told(own) is own

@@ -422,7 +422,7 @@ class Script:
         self.whole = False
 
     def everyone(self, call: Callable[[int], Any]) -> list[Any]:
-        """One call to every party, at once; the first error."""
+        """One call to every party, at once; the first error that a party found itself, or else that it heard of."""
         results: list[Any] = [None] * self.count
         errors: list[MpcError | None] = [None] * self.count
 
@@ -438,9 +438,9 @@ class Script:
         for thread in threads:
             thread.join()
         self.errors = errors
-        for error in errors:
-            if error is not None:
-                raise error
+        failed = sorted((error for error in errors if error is not None), key=lambda error: bool(error.heard_from))
+        if failed:
+            raise failed[0]
         return results
 
     def propose(self, caller: str = COORDINATOR) -> tuple[bytes, ...]:
