@@ -70,11 +70,14 @@ def resident(layout: LocalLayout) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seconds", [8, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turns", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_security_33_one_certificate_with_the_smallest_role_starves_nobody(
-    layout: LocalLayout, tmp_path: Path, seconds: float
+    layout: LocalLayout, tmp_path: Path, turns: int
 ) -> None:
-    """The good client's median latency at most doubles, all of its runs are right, and memory has its limit."""
+    """The good client's median latency at most doubles, all of its runs are right, and memory has its limit.
+
+    Turns with and without mallory alternate and are compared one by one: what else this machine does, it does in both.
+    """
     model, x = tiny_model(tmp_path / "tiny.onnx"), data(1)
     expected = tiny_answer(x)
     with ExitStack() as stack:
@@ -97,15 +100,16 @@ def test_security_33_one_certificate_with_the_smallest_role_starves_nobody(
         before = resident(layout)
         quiet, loud, most = [], [], before
         with attacking(layout, shared._remote.id) as mallory:
-            for _ in range(4):
-                loud.append(median(patient(seconds) / 4))
+            for _ in range(turns):
+                loud.append(median(1.0))
                 most = [max(pair) for pair in zip(most, resident(layout), strict=True)]
                 with good.session(model, RANGE) as another:  # a new session is opened meanwhile
                     assert np.abs(another.run(None, {"x": x})[0] - expected).max() < 1e-3
                 mallory.send_signal(signal.SIGSTOP)
-                quiet.append(median(patient(seconds) / 8))
+                quiet.append(median(0.5))
                 mallory.send_signal(signal.SIGCONT)
             assert mallory.poll() is None
-        assert statistics.median(loud) <= 2 * statistics.median(quiet) + patient(SLACK), (loud, quiet)
+        worse = [under - 2 * usual for under, usual in zip(loud, quiet, strict=True)]
+        assert statistics.median(worse) <= patient(SLACK), (loud, quiet)
         assert all(now - then < MEMORY + PLACES for then, now in zip(before, most, strict=True)), (before, most)
         print("latency", statistics.median(quiet), statistics.median(loud), "memory", before, most)

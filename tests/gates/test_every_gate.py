@@ -27,7 +27,7 @@ def check(case: Case, parties: int, batches: list[int], seed: int) -> None:
 @pytest.mark.parametrize("parties", [2, 3, 5])
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_parties_equal_the_reference_at_the_declared_cost(kind: str, parties: int) -> None:
-    @examples(40)
+    @examples({2: 40, 3: 20, 5: 10}[parties])
     @given(
         case=CASES[kind],
         batches=st.lists(st.sampled_from([1, 2, 3, 9]), min_size=1, max_size=2),

@@ -106,7 +106,7 @@ def resident(cluster: Cluster) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_sessions_that_end_leave_nothing(tmp_path: Path, count: int) -> None:
     """Of many sessions one after another each daemon holds one; Python's collector of cycles may never run."""
     path, x = wide_model(tmp_path / "wide.onnx"), np.zeros((1, WIDTH), np.float32)
@@ -116,4 +116,4 @@ def test_sessions_that_end_leave_nothing(tmp_path: Path, count: int) -> None:
             with cluster.session(path, {"x": (-1.0, 1.0)}) as session:
                 session.run(None, {"x": x})
             after.append(resident(cluster))
-        assert all(sizes[-1] - sizes[5] < 60 * MIB for sizes in zip(*after, strict=True)), after
+        assert all(sizes[-1] - sizes[4] < 60 * MIB for sizes in zip(*after, strict=True)), after

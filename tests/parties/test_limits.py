@@ -199,7 +199,24 @@ PLANS: dict[str, tuple[Callable[[], Plan], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", PLANS)
+SHAPES = {
+    "a wide convolution",
+    "a convolution from few channels",
+    "a small convolution",
+    "pointwise",
+    "one large window",
+    "windows of nine, narrow",
+    "windows of nine, wide",
+    "128 candidates, narrow",
+    "a wide secret matrix",
+    "series",
+}
+"""Further shapes of gates that the other plans have."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SHAPES else []) for name in PLANS]
+)
 def test_a_run_takes_what_it_is_granted_and_not_much_less(name: str) -> None:
     make, batch = PLANS[name]
     plan = make()

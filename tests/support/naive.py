@@ -43,8 +43,9 @@ def thermometers(comparison: Comparison, r: np.ndarray) -> np.ndarray:
     out = []
     for shift, width in zip(comparison.shifts.tolist(), comparison.widths.tolist(), strict=True):
         values = 1 << width
-        words = [sum(int(chunk > v - 1) << v for v in range(values)) for chunk in (r >> shift) % values]
-        out.append(b"".join(word.to_bytes(max(1, values // 8), "little") for word in words))
+        chunks = ((r >> shift) % values).tolist()
+        words = {chunk: sum(int(chunk > v - 1) << v for v in range(values)) for chunk in set(chunks)}
+        out.append(b"".join(words[chunk].to_bytes(max(1, values // 8), "little") for chunk in chunks))
     return np.frombuffer(b"".join(out), dtype=np.uint8).copy()
 
 
