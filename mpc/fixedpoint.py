@@ -10,6 +10,11 @@ import numpy as np
 
 from mpc.errors import InputError
 
+_BEYOND = 16
+"""What stands for missing numbers is so small a part of a range beyond it."""
+_APART = 128
+"""Roundings of the largest number by which it is beyond, times that part, if the range is narrow."""
+
 
 def encode(values: np.ndarray, scale: Fraction, what: str = "value") -> np.ndarray:
     """int64 nearest to values times scale.
@@ -52,6 +57,22 @@ def nearest_to_zero(low: Any, high: Any) -> np.ndarray:
     return np.clip(0.0, np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64))
 
 
+def beyond(low: Any, high: Any, dtype: str, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """What stands for missing numbers of each column, and what is halfway there from the end of its range; float64.
+
+    Both are beyond the range on one side, by more than a number of this type is rounded by, and by little beside the
+    range.
+
+    Args:
+        side: "high" or "low".
+    """
+    low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    size, width = np.maximum(np.abs(low), np.abs(high)), high - low
+    apart = np.maximum(width, _APART * float(np.finfo(dtype).eps) * size)
+    step = np.where(width > 0, apart, np.where(size > 0, size, 1.0)) / _BEYOND
+    return (high + step, high + step / 2) if side == "high" else (low - step, low - step / 2)
+
+
 def check_range(
     values: np.ndarray, low: Sequence[Fraction], high: Sequence[Fraction], name: str, missing: Sequence[int] = ()
 ) -> None:
@@ -74,7 +95,7 @@ def check_range(
         raise InputError(
             f"input {name!r} holds NaN or infinity",
             cause=f"{place}every value enters as a number in a declared range, "
-            "but for NaN in columns that only an Imputer of NaN or trees with nodes_missing_value_tracks_true read",
+            "but for NaN in columns that only an Imputer of NaN or trees read",
             remedy="replace it before it is entered, put an Imputer of NaN (scikit-learn's SimpleImputer) first in the "
             "model, or leave these rows out",
         )

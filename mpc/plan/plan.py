@@ -13,10 +13,12 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from mpc import encoding
 from mpc.errors import PlanError
+from mpc.fixedpoint import beyond, nearest_to_zero
 from mpc.gates import GATES
 from mpc.gates.base import COMPILE_ANEW, Gate, Name, to_dict
 from mpc.gates.input import Input
@@ -45,14 +47,16 @@ _MAX_BATCH = 1 << 20
 
 
 class Missing(Frozen):
-    """Where numbers of an input may be missing (NaN).
+    """Where numbers of an input may be missing (NaN), and how that is entered: in one of two ways.
 
     Args:
         wire: entered by the input's owner beside it: 1 where a number is missing, else 0.
+        beyond: a number beyond this end of its column's range stands for a missing one.
         columns: of the last axis, those that may miss numbers; of the others NaN is refused.
     """
 
-    wire: Name
+    wire: Name | None = None
+    beyond: Literal["low", "high"] | None = None
     columns: Annotated[tuple[int, ...], Field(min_length=1, max_length=1 << 16)]
 
 
@@ -63,8 +67,7 @@ class PlanInput(Frozen):
         low, high: the declared range, in the model's units: one number, or one a column of the
             last axis; the owner's client checks it.
         offset, factor: the wire holds (x - offset) factor of an input x: one number, or one a column.
-        missing: None where no number may be missing.  In place of one that is, the number of its column's range that
-            is nearest to zero is entered.
+        missing: None where no number may be missing.  In place of one that is, `stand_in` is entered.
     """
 
     name: Name
@@ -79,7 +82,18 @@ class PlanInput(Frozen):
     @property
     def wires(self) -> tuple[str, ...]:
         """The wires that its owner enters."""
-        return (self.wire,) if self.missing is None else (self.wire, self.missing.wire)
+        return (self.wire,) if self.missing is None or self.missing.wire is None else (self.wire, self.missing.wire)
+
+    @property
+    def stand_in(self) -> np.ndarray:
+        """What is entered in place of missing numbers, one number or one a column; it follows from the range alone.
+
+        Beside marks that is the number of the range that is nearest to zero.
+        """
+        low, high = ([float(end) for end in ends] for ends in (self.low, self.high))
+        if self.missing is None or self.missing.beyond is None:
+            return nearest_to_zero(low, high)
+        return beyond(low, high, self.dtype, self.missing.beyond)[0]
 
 
 class PlanOutput(Frozen):

@@ -156,8 +156,11 @@ def _check_units(plan: Plan, given: PlanInput) -> None:
 def _check_missing(plan: Plan, given: PlanInput) -> None:
     if given.missing is None:
         return
-    wire, marks, columns = plan.wire[given.wire], plan.wire[given.missing.wire], given.missing.columns
-    fits = marks.shape == wire.shape and marks.holders == wire.holders and marks.scale == 1
+    if (given.missing.wire is None) == (given.missing.beyond is None):
+        raise PlanError(f"input {given.name!r}: missing numbers enter in one way", remedy=COMPILE_ANEW)
+    wire, columns = plan.wire[given.wire], given.missing.columns
+    marks = wire if given.missing.wire is None else plan.wire[given.missing.wire]
+    fits = marks.shape == wire.shape and marks.holders == wire.holders and (marks is wire or marks.scale == 1)
     if not fits or not wire.shape:
         raise PlanError(f"input {given.name!r}: the marks of missing numbers do not fit it", remedy=COMPILE_ANEW)
     size = wire.shape[-1]

@@ -200,6 +200,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
             "input": given.name,
             "range": [[*map(float, given.low)], [*map(float, given.high)]],
             "shape": list(bound.wire[given.wire].sizes),
+            "missing": list(given.missing.columns) if given.missing else [],
         }
         for given in plan.inputs
     ]
@@ -258,10 +259,25 @@ def _print(display: Display, report: dict[str, Any]) -> None:
     for entry in report["enters"]:
         low, high = (values[0] if len(values) == 1 else None for values in entry["range"])
         within = "one range a column" if low is None else f"{low:g}:{high:g}"
-        display.result(f"enters        {', '.join(entry['who'])}: input {entry['input']!r} in {within}")
+        missing = f", {_may_miss(entry['missing'], entry['shape'][-1])}" if entry["missing"] else ""
+        display.result(f"enters        {', '.join(entry['who'])}: input {entry['input']!r} in {within}{missing}")
     for entry in report["learns"]:
         display.result(f"learns        {', '.join(entry['who'])}: output {entry['output']!r} {tuple(entry['shape'])}")
     display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")
+
+
+def _may_miss(columns: list[int], size: int) -> str:
+    """Word which columns of an input NaN may stand in."""
+    if len(columns) == size:
+        return "where any number may be missing (NaN)"
+    groups: list[list[int]] = []
+    for column in columns:
+        if groups and groups[-1][-1] + 1 == column:
+            groups[-1].append(column)
+        else:
+            groups.append([column])
+    ends = ", ".join(str(group[0]) if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups)
+    return f"where numbers of column{'s' if len(columns) > 1 else ''} {ends} may be missing (NaN)"
 
 
 def _scale(text: str) -> str:

@@ -210,8 +210,9 @@ def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[s
         values = np.asarray(feeds[given.name])
         if given.missing is not None:
             missing = np.isnan(values)
-            found[given.missing.wire] = missing.astype(np.int64)
-            values = np.where(missing, fixedpoint.nearest_to_zero(given.low, given.high), values)
+            if given.missing.wire is not None:
+                found[given.missing.wire] = missing.astype(np.int64)
+            values = np.where(missing, given.stand_in, values)
         found[given.wire] = fixedpoint.encode_columns(
             values, plan.wire[given.wire].scale, given.offset, given.factor, f"input {given.name!r}"
         )

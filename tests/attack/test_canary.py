@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import gc
 import io
-import logging
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import structlog
 from prometheus_client import generate_latest
 
 from mpc import fixedpoint
 from mpc.compiler.lowering.builder import Roles
 from mpc.errors import MpcError
 from mpc.prg import Seed
-from parties import telemetry
 from parties.party.session import Session
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.telemetry import Counters
+from tests.support.logs import written
 from tests.support.parties import OWNER, RECIPIENT, SEPARATE, InProcess, Script, data
 
+__all__ = ["written"]
 pytestmark = pytest.mark.timeout(60)
 CANARY_INPUT = np.float32(-3.14159274)
 CANARY_WEIGHT = 1.7320508
@@ -43,21 +41,6 @@ def needles(script: Script, seeds: list[bytes], masked: list[bytes]) -> list[str
     for public in masked:
         found += [public[:8].hex(), str(int.from_bytes(public[:8], "little"))]
     return [needle for needle in found if len(needle) > 5]
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Everything this process logs, at the loudest level."""
-    stream = io.StringIO()
-    root, mpc_logger = logging.getLogger(), logging.getLogger("mpc")
-    before = (list(root.handlers), root.level, mpc_logger.level, sys.excepthook)
-    telemetry.configure("test", "debug", stream)
-    yield stream
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    mpc_logger.setLevel(before[2])
-    sys.excepthook = before[3]
-    structlog.reset_defaults()
 
 
 def reprs() -> Iterator[str]:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.support.graphs import node, save_model
 from tests.support.parties import tiny_model
 from tests.support.parties_commands import ROOT
 from tests.support.parties_commands import mpc_here as mpc
@@ -258,3 +259,22 @@ def test_help_and_version(folder: Path) -> None:
     for words in (["--help"], ["run", "--help"], ["--version"], ["party", "serve", "--help"]):
         done = mpc(*words, folder=folder)
         assert done.returncode == 0 and done.stdout
+
+
+def test_inspect_tells_which_columns_may_miss_numbers(tmp_path: Path) -> None:
+    """Those that only an Imputer reads; another operator reads the third."""
+    settings = {"imputed_value_floats": [1.5, -2.0, 0.25], "replaced_value_float": float("nan")}
+    nodes = [
+        node("Gather", ["x", "some"], ["a"], axis=1),
+        node("Imputer", ["a"], ["filled"], domain="ai.onnx.ml", **settings),
+        node("Gather", ["x", "third"], ["b"], "other", axis=1),
+        node("Concat", ["filled", "b"], ["y"], axis=1),
+    ]
+    path = save_model(tmp_path, nodes, {"some": np.array([0, 1, 3]), "third": np.array([2])})
+    words = ("inspect", path, "--range", "-4:4")
+    assert "input 'x' in -4:4, where numbers of columns 0-1, 3 may be missing (NaN)" in mpc(*words).stdout
+    [entered] = json.loads(mpc(*words, "--json").stdout)["enters"]
+    assert entered["missing"] == [0, 1, 3]
+    whole = save_model(tmp_path, [node("Relu", ["x"], ["y"])])
+    assert "missing" not in mpc("inspect", whole).stdout
+    assert [entry["missing"] for entry in json.loads(mpc("inspect", whole, "--json").stdout)["enters"]] == [[]]

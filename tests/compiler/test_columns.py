@@ -318,3 +318,13 @@ def test_units_that_do_not_fit_are_refused(units: dict, tmp_path: Path) -> None:
     bad = with_parts(plan, inputs=[plan.inputs[0].model_copy(update=units)])
     with pytest.raises(PlanError, match="unit"):
         Plan.from_bytes(bad.canonical)
+
+
+def test_columns_from_which_zero_is_taken_keep_their_units(tmp_path: Path) -> None:
+    """An Imputer of zeros looks at x - 0 of columns in units of their own."""
+    settings = {"imputed_value_floats": [1.5e9, 0.25], "replaced_value_float": 0.0}
+    path = save_model(tmp_path, [node("Imputer", ["x"], ["y"], domain="ai.onnx.ml", **settings)], {}, ("batch", 2))
+    x = np.array([[0, 0.125], [1.25e9, 0], [-1e9, -0.5]], np.float32)
+    compiled = compile_model(path, {"x": ((-(2.0**31), -1.0), (2.0**31, 1.0))})
+    [ours], [theirs] = encrypted(compiled, {"x": x}), plaintext(path, {"x": x})
+    assert (np.abs(ours - theirs) <= [512, 1e-4]).all()

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 from onnx import TensorProto
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import FloatTensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -51,6 +53,26 @@ PIPELINES: dict[str, tuple[Callable[[], Any], int]] = {
     "linear": (lambda: make_pipeline(SimpleImputer(), StandardScaler(), LinearRegression()), 1),
     "logistic": (lambda: make_pipeline(SimpleImputer(strategy="median"), MinMaxScaler(), LogisticRegression()), 0),
     "forest": (lambda: make_pipeline(SimpleImputer(), StandardScaler(), RandomForestClassifier(5, max_depth=4)), 0),
+    "before": (lambda: make_pipeline(StandardScaler(), SimpleImputer(strategy="median"), LinearRegression()), 1),
+    "between": (lambda: make_pipeline(MinMaxScaler(), SimpleImputer(), StandardScaler(), LogisticRegression()), 0),
+    "filled for trees": (lambda: make_pipeline(StandardScaler(), SimpleImputer(), RandomForestClassifier(4)), 0),
+    "scaled for trees": (
+        lambda: make_pipeline(StandardScaler(), HistGradientBoostingRegressor(max_iter=4, min_samples_leaf=4)),
+        0,
+    ),
+    "columns": (
+        lambda: make_pipeline(
+            ColumnTransformer(
+                [
+                    ("a", make_pipeline(StandardScaler(), SimpleImputer()), [3, 0]),
+                    ("b", make_pipeline(SimpleImputer(strategy="median"), MinMaxScaler()), [1]),
+                    ("c", SimpleImputer(strategy="constant", fill_value=-1.0), [2]),
+                ]
+            ),
+            LinearRegression(),
+        ),
+        3,
+    ),
     "histograms": (lambda: HistGradientBoostingRegressor(max_iter=4, min_samples_leaf=4), 0),
     "histograms' classes": (lambda: HistGradientBoostingClassifier(max_iter=4, min_samples_leaf=4), 0),
 }
@@ -93,7 +115,8 @@ def test_filling_in_costs_no_round(name: str, tmp_path: Path) -> None:
     onnx_model = to_onnx(bare, X[:1], options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3})
     without = compile_model(onnx_model.SerializeToString(), {"X": RANGE}).plan
     assert plan_cost(filled, 8).rounds == plan_cost(without, 8).rounds
-    assert b'"missing"' in filled.canonical and b'"missing"' not in without.canonical
+    [marked], [bare_input] = filled.inputs, without.inputs
+    assert marked.missing is not None and len(marked.wires) == 2 and len(bare_input.wires) == 1
 
 
 # ------------------------------------------------------------------- trees by hand
@@ -129,7 +152,7 @@ def regressor(folder: Path, **settings: Any) -> Path:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("tracks", [(1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("tracks", [(1, 0), (0, 1), (1, 1), (0, 0)])
 def test_each_node_says_where_missing_numbers_go(mode: str, tracks: tuple[int, int], tmp_path: Path) -> None:
     compiled = assert_agrees(regressor(tmp_path, **trees(mode, tracks)), {"x": HARD}, {"x": (-4, 4)}, 1e-5)
     assert missing(compiled) == (0, 1, 2, 3)
@@ -138,18 +161,21 @@ def test_each_node_says_where_missing_numbers_go(mode: str, tracks: tuple[int, i
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("thresholds", [(0.5, np.inf), (0.0, -np.inf), (9.0, -1e6)])
 def test_thresholds_that_no_number_reaches(mode: str, thresholds: tuple[float, float], tmp_path: Path) -> None:
-    for tracks in ((1, 0), (0, 1)):
+    for tracks in ((1, 0), (0, 1), (0, 0)):
         path = regressor(tmp_path, **trees(mode, tracks, thresholds))
         assert_agrees(path, {"x": HARD}, {"x": (-4, 4)}, 1e-5)
 
 
+@pytest.mark.parametrize("tracks", [(1, 0), (0, 0)])
 @pytest.mark.parametrize("declared", [(-4.0, 4.0), (-1e5, 1e5), (-4.0, 5e8)])
-def test_ties_stay_exact_beside_missing_numbers(declared: tuple[float, float], tmp_path: Path) -> None:
+def test_ties_stay_exact_beside_missing_numbers(
+    declared: tuple[float, float], tracks: tuple[int, int], tmp_path: Path
+) -> None:
     """Numbers that are equal to a threshold, a threshold in any range."""
     for threshold in (0.1, 1 / 3, -3.7):
         tied = np.float32(threshold)
         x = np.array([[tied, tied, 0, 0], [np.nan, tied, 0, 0], [tied, np.nan, 0, 0], [1, 2, 0, 0]], np.float32)
-        path = regressor(tmp_path, **trees("BRANCH_LEQ", (1, 0), (float(tied), float(tied))))
+        path = regressor(tmp_path, **trees("BRANCH_LEQ", tracks, (float(tied), float(tied))))
         assert_agrees(path, {"x": x}, {"x": declared}, 1e-5)
 
 
@@ -165,6 +191,100 @@ def test_a_classifier_of_two_trees(tmp_path: Path) -> None:
         post_transform="NONE", **settings,
     )  # fmt: skip
     assert_agrees(path, {"x": HARD}, {"x": (-4, 4)}, 1e-4)
+
+
+# ------------------------------------------------------------------- trees that say nothing of missing numbers
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_marks_missing_numbers_cost_nothing(mode: str, tmp_path: Path) -> None:
+    """Numbers beyond the range stand for them, on the side where the comparison is false."""
+    path = regressor(tmp_path, **trees(mode, (0, 0)))
+    compiled = assert_agrees(path, {"x": HARD}, {"x": (-4, 4)}, 1e-5)
+    [given] = compiled.plan.inputs
+    assert given.missing is not None and given.wires == (given.wire,)
+    assert given.missing.beyond == ("low" if mode in ("BRANCH_GTE", "BRANCH_GT") else "high")
+    tracking = compile_model(regressor(tmp_path, **trees(mode, (0, 1))), {"x": (-4, 4)}).plan
+    assert plan_cost(compiled.plan, 64).rounds == plan_cost(tracking, 64).rounds
+    assert plan_cost(compiled.plan, 64).held < plan_cost(tracking, 64).held
+
+
+def test_a_forest_whose_trees_disagree_about_a_side_has_marks(tmp_path: Path) -> None:
+    settings = trees("BRANCH_LEQ", (0, 0))
+    path = regressor(tmp_path, **{**settings, "nodes_modes": ["BRANCH_LEQ", "LEAF", "BRANCH_GT", "LEAF", "LEAF"]})
+    compiled = assert_agrees(path, {"x": HARD}, {"x": (-4, 4)}, 1e-5)
+    assert compiled.plan.inputs[0].missing is not None and compiled.plan.inputs[0].missing.wire is not None
+
+
+@pytest.mark.parametrize("mode", ["BRANCH_LEQ", "BRANCH_GT"])
+@pytest.mark.parametrize(
+    "declared",
+    [
+        (-4.0, 4.0),
+        (0.5, 0.5),
+        (0.0, 0.0),
+        (1e6, 1e6 + 8),
+        (-3e-5, 1e-5),
+        ((-4.0, 1e9, 0.5, 0.0), (4.0, 1.1e9, 0.5, 0.0)),
+    ],
+)
+def test_what_stands_for_missing_numbers_is_apart_from_all_of_any_range(
+    mode: str, declared: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """Thresholds at and beyond both ends of the range, numbers at its ends and missing ones."""
+    low, high = (np.broadcast_to(np.float32(end), (4,)) for end in declared)
+    x = np.stack([low, high, np.full(4, np.nan, np.float32), np.where(np.arange(4) % 2, low, np.float32(np.nan))])
+    step = max(float(high[0]) - float(low[0]), 1e-6 * abs(float(high[0])), 1e-6)
+    for threshold in (low[0], high[0], high[0] + step, low[0] - step, 3e38, -3e38, np.inf, -np.inf):
+        path = regressor(tmp_path, **trees(mode, (0, 0), (float(threshold), float(high[1]))))
+        assert_agrees(path, {"x": x.astype(np.float32)}, {"x": declared}, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_forest_of_scikit_learn_that_saw_no_missing_number(dtype: str, tmp_path: Path) -> None:
+    model = RandomForestClassifier(8, max_depth=5, random_state=0).fit(X, Y)
+    path = tmp_path / "model.onnx"
+    given = [("X", (FloatTensorType if dtype == "float32" else DoubleTensorType)([None, 4]))]
+    made = to_onnx(model, initial_types=given, options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3})
+    for node_ in made.graph.node:  # as of exporters that do not know of missing numbers
+        for attribute in node_.attribute:
+            if attribute.name == "nodes_missing_value_tracks_true":
+                attribute.ints[:] = [0] * len(attribute.ints)
+    path.write_bytes(made.SerializeToString())
+    rows = np.concatenate([HOLES[:24], np.full((1, 4), np.nan)]).astype(dtype)
+    compiled = assert_agrees(path, {"X": rows}, {"X": RANGE}, 1e-3)
+    assert missing(compiled) == (0, 1, 2, 3) and len(compiled.plan.inputs[0].wires) == 1
+
+
+def test_samples_of_a_forest_may_miss_numbers(tmp_path: Path) -> None:
+    path = regressor(tmp_path, **trees("BRANCH_LEQ", (0, 0)))
+    compiled = compile_model(path, samples={"x": HARD})
+    assert np.abs(encrypted(compiled, {"x": HARD})[0] - plaintext(path, {"x": HARD})[0]).max() < 1e-4
+
+
+# ------------------------------------------------------------------- behind scalings
+
+
+def scaled(op: str, reads: str, out: str, values: list[float]) -> Any:
+    return node(op, [reads, f"{out}-by"], [out], out), {f"{out}-by": np.array(values, np.float32)}
+
+
+@pytest.mark.parametrize("factors", [[2.0, 0.5, 3.0, 1.5], [2.0, -0.5, 3.0, 1.5], [2.0, 0.0, 3.0, 1.5]])
+@pytest.mark.parametrize("tracks", [(1, 0), (0, 0)])
+def test_trees_behind_a_scaling(tracks: tuple[int, int], factors: list[float], tmp_path: Path) -> None:
+    """A negative factor turns the side about; one of zero makes a number of what is missing, but for NaN itself."""
+    (mul, by), (add, of) = scaled("Mul", "x", "m", factors), scaled("Add", "m", "s", [0.25, 1.0, -2.0, 0.0])
+    path = regressor(tmp_path, **trees("BRANCH_LEQ", tracks))
+    model = onnx.load(path)
+    model.graph.node[0].input[0] = "s"
+    for place, each in enumerate((mul, add)):
+        model.graph.node.insert(place, each)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in {**by, **of}.items())
+    onnx.save(model, path)
+    compiled = assert_agrees(path, {"x": HARD}, {"x": (-4, 4)}, 1e-5)
+    assert missing(compiled) == (0, 1, 2, 3)
+    alone = tracks == (0, 0) and min(factors) > 0
+    assert len(compiled.plan.inputs[0].wires) == (1 if alone else 2)
 
 
 # ------------------------------------------------------------------- what may be missing, and what may not
@@ -230,6 +350,22 @@ def test_samples_and_undeclared_ranges_may_miss_numbers(tmp_path: Path) -> None:
     assert np.abs(encrypted(compiled, {"X": HOLES[:24]})[0] - theirs).max() < 1e-3
 
 
+def test_a_plan_without_marks_survives_its_encoding_and_is_checked(tmp_path: Path) -> None:
+    plan = compile_model(regressor(tmp_path, **trees("BRANCH_LEQ", (0, 0))), {"x": (-4, 4)}).plan
+    assert Plan.from_bytes(plan.canonical).inputs == plan.inputs
+    [given] = plan.inputs
+    assert to_integers(plan, {"x": np.full((1, 4), np.nan, np.float32)}, ["x"])[given.wire].min() > 4 * float(
+        plan.wire[given.wire].scale
+    )
+    for update, cause in (
+        ({"dtype": "int64"}, "cannot be missing"),
+        ({"missing": Missing(beyond="low", columns=(4,))}, "no such"),
+        ({"missing": Missing(columns=(0,))}, "enter in one way"),
+    ):
+        with pytest.raises(PlanError, match=cause):
+            verify(plan.model_copy(update={"inputs": (given.model_copy(update=update),)}))
+
+
 def test_a_plan_with_marks_survives_its_encoding_and_is_checked(tmp_path: Path) -> None:
     plan = compile_model(exported("linear", tmp_path, HOLES), {"X": RANGE}).plan
     assert Plan.from_bytes(plan.canonical).inputs == plan.inputs
@@ -243,6 +379,9 @@ def test_a_plan_with_marks_survives_its_encoding_and_is_checked(tmp_path: Path) 
         verify(plan.model_copy(update={"inputs": (given.model_copy(update={"missing": None}),)}))
     with pytest.raises(PlanError, match="cannot be missing"):
         verify(plan.model_copy(update={"inputs": (given.model_copy(update={"dtype": "int64"}),)}))
+    both = {"wire": given.missing.wire, "beyond": "high", "columns": (0,)}
+    with pytest.raises(PlanError, match="enter in one way"):
+        verify(plan.model_copy(update={"inputs": (given.model_copy(update={"missing": Missing(**both)}),)}))
     absent = json.loads(plan.canonical)
     absent["inputs"][0]["missing"] = None
     with pytest.raises(PlanError):

@@ -96,7 +96,7 @@ def _plain(values: np.ndarray) -> Any:
 
 def _ends(given: GraphInput) -> tuple[np.ndarray, np.ndarray]:
     """The range's, rounded outwards as a narrow type may round what is entered."""
-    low, high = (np.asarray(end, dtype=np.float64) for end in given.range)
+    low, high = (np.asarray(end, dtype=np.float64) for end in given.span)
     if given.whole:
         return low, high
     typed = [end.astype(given.dtype).astype(np.float64) for end in (low, high)]
@@ -280,7 +280,7 @@ class _Walk:
 
     def _composed(self, node: Node, view: _View, factor: float) -> bool:
         """A power of two, and a constant of the model added: still units and offsets, no longer public ones."""
-        added = node.attributes["bias"]
+        added = np.zeros(()) if node.attributes["bias"] is None else node.attributes["bias"]
         if factor == 0 or abs(np.frexp(factor)[0]) != 0.5 or self.shapes[node.reads[0]] != node.shape:
             return False
         added = added.reshape((1,) * (len(node.shape) - added.ndim) + added.shape)

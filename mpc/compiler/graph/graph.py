@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import ModelError
+from mpc.fixedpoint import beyond
 from mpc.wires import BATCH, Dimension
 
 Shape = tuple[Dimension, ...]
@@ -108,7 +109,9 @@ class GraphInput:
         offset, exponent: its wire holds (x - offset) 2^-exponent, of whole numbers x - offset; one number or one a
             column.  See `columns`.
         marks: the input of which this one tells where numbers are missing: see `operators.missing`.
-        columns: those of the marked input that may miss numbers.
+        columns: those of the marked input, or of this one if numbers beyond its range stand for missing ones, that
+            may miss numbers.
+        beyond: the end of the range beyond which they are, "low" or "high"; empty if there are none.
     """
 
     name: str
@@ -119,6 +122,7 @@ class GraphInput:
     exponent: End = 0.0
     marks: str = ""
     columns: tuple[int, ...] = ()
+    beyond: str = ""
 
     @property
     def whole(self) -> bool:
@@ -141,6 +145,24 @@ class GraphInput:
         if self.declared is None:
             raise ValueError(f"input {self.name} has no declared range")
         return self.declared
+
+    @property
+    def span(self) -> Range:
+        """What is between them enters: the range, and what stands for missing numbers."""
+        if not self.beyond:
+            return self.range
+        low, high = (np.asarray(end, dtype=np.float64) for end in self.range)
+        stands, _ = beyond(low, high, self.dtype, self.beyond)
+        if len(self.columns) < int(self.shape[-1]):  # only some of the columns reach there
+            some = np.isin(np.arange(int(self.shape[-1])), self.columns)
+            low, high, stands = (np.broadcast_to(end, some.shape) for end in (low, high, stands))
+            stands = np.where(some, stands, high if self.beyond == "high" else low)
+        low, high = (low, stands) if self.beyond == "high" else (stands, high)
+        return _plain(low), _plain(high)
+
+
+def _plain(end: np.ndarray) -> End:
+    return float(end) if end.ndim == 0 else tuple(end.tolist())
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,10 @@ class Lowering:
             given.marks: Missing(wire=entered[given.name].wire, columns=given.columns)
             for given in self.graph.inputs
             if given.marks
+        } | {
+            given.name: Missing(beyond=given.beyond, columns=given.columns)
+            for given in self.graph.inputs
+            if given.beyond
         }
         return tuple(
             entered[given.name].model_copy(update={"missing": missing.get(given.name)})
@@ -456,7 +460,7 @@ def _as_fractions(values: np.ndarray | float | tuple[float, ...]) -> tuple[Fract
 def _entered(given: GraphInput) -> tuple[np.ndarray, np.ndarray]:
     """The ends of what enters in its units; those of a narrow type round, perhaps outwards."""
     ends = []
-    for end, outer in zip(given.range, (np.minimum, np.maximum), strict=True):
+    for end, outer in zip(given.span, (np.minimum, np.maximum), strict=True):
         exact = np.asarray(end, dtype=np.float64)
         typed = exact.astype(given.dtype).astype(np.float64) if given.dtype.startswith("float") else exact
         ends.append((outer(exact, typed) - given.offset) * given.factor)

@@ -5,10 +5,11 @@ A refusal names node, operator and attribute.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from mpc.compiler.onnx.sizes import Rows
 from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.facts import Fact, Natural, Truncated
 from mpc.compiler.operators.labels import as_number, require_printable
-from mpc.compiler.operators.missing import marked
+from mpc.compiler.operators.missing import Standing, Way, marked, ways
 from mpc.compiler.operators.unsupported import is_supported, named, refusal, unsupported
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
@@ -71,18 +72,26 @@ class Importer(Emitter):
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; marks: what tells where they are, of values;
-            marking: the inputs for it; aware: what nodes write that look at it.  See `operators.missing`.
+            marking: the inputs for it; aware: what nodes write that look at it; wanted: how readers would have numbers
+            of some inputs enter that are missing; standing: inputs with numbers that stand for missing ones.  See
+            `operators.missing`.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, shapes: Shapes, assumed: Mapping[str, Range], complete: Collection[str] = ()
+        self,
+        model: onnx.ModelProto,
+        shapes: Shapes,
+        assumed: Mapping[str, Range],
+        found: Mapping[str, Way] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        self._assumed, self._complete = assumed, complete
+        self._assumed, self._ways = assumed, found
         self.enterable: dict[str, Range] = {}
         self.marks: dict[str, tuple[str, np.ndarray] | None] = {}
         self.marking: list[GraphInput] = []
         self.aware: set[str] = set()
+        self.wanted: list[tuple[frozenset[str], str]] = []
+        self.standing: dict[str, Standing] = {}
         self._given = shapes
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
@@ -333,10 +342,16 @@ class Importer(Emitter):
             checked = within_table(checked, rows)
         if checked is not None and value.name in self.integral and np.min(checked[0]) >= 0:
             self.facts[value.name] = Natural()
-        within = checked or self._assumed.get(value.name)
-        if dtype.startswith("float") and shape and shape[-1] != BATCH and within and value.name not in self._complete:
+        given, within = GraphInput(value.name, tuple(shape), dtype, checked), checked or self._assumed.get(value.name)
+        if not (dtype.startswith("float") and shape and shape[-1] != BATCH and within):
+            return given
+        way = self._ways.get(value.name)
+        if way is None:
             self.enterable[value.name] = within
-        return GraphInput(value.name, tuple(shape), dtype, checked)
+        elif way.side:
+            self.standing[value.name] = Standing(within, dtype, way)
+            return replace(given, columns=way.columns, beyond=way.side)
+        return given
 
     def _indexed(self, name: str) -> int:
         """Rows of the smallest constant table that a value is an index of, if it is nothing else; else 0."""
@@ -586,6 +601,7 @@ def import_model(
     """
     known = declared_ranges(model)
     known.update(ranges or {})
-    graph = Importer(model, shapes or {}, assumed or {}).run(model, known)
-    complete = {given.marks for given in graph.inputs if given.marks and not given.columns}
-    return Importer(model, shapes or {}, assumed or {}, complete).run(model, known) if complete else graph
+    importer = Importer(model, shapes or {}, assumed or {})
+    graph = importer.run(model, known)
+    found = ways(importer, graph)
+    return Importer(model, shapes or {}, assumed or {}, found).run(model, known) if found else graph

@@ -1,6 +1,6 @@
 """A tree ensemble of ai.onnx.ml as one list of nodes, whichever operator has it, checked.
 
-What is reached only through a threshold of plus or minus infinity is cut off here.
+What is reached only through a threshold of plus or minus infinity is cut off here, unless missing numbers reach it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpc.compiler.operators.missing import may_miss
 from mpc.compiler.operators.registry import Settings
 
 if TYPE_CHECKING:
@@ -89,12 +90,14 @@ class Tree:
 class Forest:
     """Trees, and for each row that is a leaf its values: (column, value).
 
-    routes: some node sends missing numbers to its true side, so data may miss numbers.
+    missing: which features may miss numbers; None if none can.
+    side: the end of the number line where trees treat numbers as missing ones; empty if there is none.
     """
 
     trees: list[Tree]
     values: dict[int, list[tuple[int, float]]]
-    routes: bool = False
+    missing: np.ndarray | None = None
+    side: str = ""
 
 
 def plain(state: Importer, settings: Settings) -> Settings:
@@ -120,7 +123,7 @@ def lists(state: Importer, settings: Settings, names: Sequence[str]) -> list[lis
 # ------------------------------------------------------------------- the operators' attributes
 
 
-def by_ids(state: Importer, settings: Settings, kind: str, columns: int) -> Forest:
+def by_ids(state: Importer, x: str, settings: Settings, kind: str, columns: int) -> Forest:
     """Of TreeEnsembleClassifier and -Regressor: nodes named by (tree, node); kind: of their values' attributes."""
     entries = list(zip(*lists(state, settings, [f"nodes_{name}" for name in _NODES]), strict=True))
     tracks = _tracks(state, settings, len(entries))
@@ -166,10 +169,10 @@ def by_ids(state: Importer, settings: Settings, kind: str, columns: int) -> Fore
                 remedy="give their sum as one value",
             )
         given.append((_column(state, column, columns, f"{kind}_ids"), float(value)))
-    return _walked(state, nodes, roots, values)
+    return _walked(state, x, nodes, roots, values)
 
 
-def by_places(state: Importer, settings: Settings, columns: int) -> Forest:
+def by_places(state: Importer, x: str, settings: Settings, columns: int) -> Forest:
     """Of TreeEnsemble: inner nodes and leaves in two lists, whose places are their names."""
     sides = ("truenodeids", "falsenodeids", "trueleafs", "falseleafs")
     names = [f"nodes_{name}" for name in ("featureids", "splits", "modes", *sides)]
@@ -201,7 +204,7 @@ def by_places(state: Importer, settings: Settings, columns: int) -> Forest:
     for root in roots:
         if nodes[root].true == nodes[root].false:
             nodes[root] = Row("BRANCH_LEQ", nodes[root].feature, math.inf, nodes[root].true, nodes[root].true)
-    return _walked(state, nodes, roots, values)
+    return _walked(state, x, nodes, roots, values)
 
 
 def _tracks(state: Importer, settings: Settings, number: int) -> list[bool]:
@@ -237,7 +240,9 @@ def _column(state: Importer, column: int, columns: int, attribute: str) -> int:
 # ------------------------------------------------------------------- the trees
 
 
-def _walked(state: Importer, nodes: list[Row], roots: list[int], values: dict[int, list[tuple[int, float]]]) -> Forest:
+def _walked(
+    state: Importer, x: str, nodes: list[Row], roots: list[int], values: dict[int, list[tuple[int, float]]]
+) -> Forest:
     """Every node has one parent, roots none."""
     parents: dict[int, int] = {}
     for node in nodes:
@@ -281,11 +286,23 @@ def _walked(state: Importer, nodes: list[Row], roots: list[int], values: dict[in
                 "write one root a tree and make every other node the child of one before it: convert the forest anew"
             ),
         )
-    routes = any(node.tracks for node in nodes)
-    return Forest([_tree(nodes, root, routes) for root in roots], values, routes)
+    side = _side(nodes)
+    missing = may_miss(state, x, side)
+    return Forest([_tree(nodes, root, missing) for root in roots], values, missing, side)
 
 
-def _tree(nodes: list[Row], root: int, routes: bool) -> Tree:
+def _side(nodes: list[Row]) -> str:
+    """The end of the number line where all nodes treat numbers as missing ones: their comparison is false of both."""
+    inner = [node for node in nodes if node.mode != "LEAF"]
+    modes = {node.mode for node in inner} - {"BRANCH_EQ", "BRANCH_NEQ"}
+    if any(node.tracks for node in inner):
+        return ""
+    if modes <= {"BRANCH_LEQ", "BRANCH_LT"}:
+        return "high"
+    return "low" if modes <= {"BRANCH_GTE", "BRANCH_GT"} else ""
+
+
+def _tree(nodes: list[Row], root: int, missing: np.ndarray | None) -> Tree:
     tree = Tree()
     pending: list[tuple[int, Turn | None]] = [(root, None)]
     while pending:
@@ -293,29 +310,26 @@ def _tree(nodes: list[Row], root: int, routes: bool) -> Tree:
         if nodes[row].mode == "LEAF":
             tree.leaves.append(Leaf(row, path))
         else:
-            pending += [
-                (child, Turn(path, factors, less)) for child, factors, less in _branches(tree, nodes[row], routes)
-            ]
+            node = nodes[row]
+            misses = missing is not None and 0 <= node.feature < len(missing) and bool(missing[node.feature])
+            pending += [(child, Turn(path, factors, less)) for child, factors, less in _branches(tree, node, misses)]
     return tree
 
 
-def _branches(tree: Tree, node: Row, routes: bool) -> Iterator[tuple[int, dict[int, float], float]]:
+def _branches(tree: Tree, node: Row, misses: bool) -> Iterator[tuple[int, dict[int, float], float]]:
     """Each child that can be reached, and what its decision adds to a leaf's condition.
 
     NaN is unequal to all numbers, so all comparisons but that one are false of it.
+
+    Args:
+        misses: the number that is compared may be missing.
     """
     mode, x, t = node.mode, node.feature, node.value
     missing = node.tracks or mode == "BRANCH_NEQ"  # to the true side?
-    if math.isinf(t):
-        true = {"BRANCH_LEQ": t > 0, "BRANCH_LT": t > 0, "BRANCH_GTE": t < 0, "BRANCH_GT": t < 0}
-        there = true.get(mode, mode == "BRANCH_NEQ")
-        child, other = (node.true, node.false) if there else (node.false, node.true)
-        if routes and there != missing:  # which only missing numbers reach
-            place = tree.compare(x, 0.0, 1.0, False)
-            yield child, {place: 1.0}, -1.0
-            yield other, {place: -1.0}, 0.0
-        else:
-            yield child, {}, 0.0
+    true = {"BRANCH_LEQ": t > 0, "BRANCH_LT": t > 0, "BRANCH_GTE": t < 0, "BRANCH_GT": t < 0}
+    there = true.get(mode, mode == "BRANCH_NEQ")
+    if math.isinf(t) and not (misses and there != missing and node.true != node.false):
+        yield (node.true if there else node.false), {}, 0.0
     elif mode in ("BRANCH_EQ", "BRANCH_NEQ"):
         # at least one of t >= x and x >= t; both where they are equal
         equal, other = (node.true, node.false) if mode == "BRANCH_EQ" else (node.false, node.true)

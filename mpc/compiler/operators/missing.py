@@ -1,34 +1,139 @@
-"""Numbers that may be missing (NaN): a value beside them that is 1 where one is missing and 0 elsewhere.
+"""Numbers that may be missing (NaN), and how a client enters them.
 
 A model may look at NaN: an Imputer replaces it, a node of a tree sends it to one side.  No integer mod p stands for
-NaN.  So the client of such an input enters a number of its range in place of it (`nearest_to_zero`), and beside it
-as many zeros and ones that say where.  That a column may miss numbers is public in the plan; which ones miss is
-masked as all data.  A column that anything else reads cannot miss numbers.
+NaN.  So a missing number enters in one of two ways:
+
+* marked: as a number of its column's range (`nearest_to_zero`), with a second input beside, which is 1 where a number
+  is missing and 0 elsewhere;
+* as a number beyond one end of its column's range (`beyond`), if nothing reads it but trees that treat NaN as they
+  treat all numbers there: [x <= t] is false of both.  That costs nothing.
+
+That a column may miss numbers is public in the plan; which ones miss is masked as all data.  A column that anything
+else reads cannot miss numbers.  Moves and scalings pass NaN on, and Imputers and trees read what is before a scaling.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpc.compiler.graph.evaluate import move
-from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Shape, static
-from mpc.fixedpoint import nearest_to_zero
+from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Node, Range, Shape, static
+from mpc.fixedpoint import beyond, nearest_to_zero
 
 if TYPE_CHECKING:
     from mpc.compiler.onnx.walk import Importer
 
 
-def marks_of(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
-    """(value of the shape of x: 1 where x is missing; what is entered there); None if no number of x can be missing.
+@dataclass(frozen=True)
+class Way:
+    """How numbers of an input may be missing without marks, as a first import of the model has found.
 
-    Only moves are between x and inputs whose numbers may be missing.  The second is an array of x's `static` shape.
+    Args:
+        columns: that may miss numbers; none, if something reads them all as numbers.
+        side: the end of the range beyond which a number stands for a missing one.
+    """
+
+    columns: tuple[int, ...] = ()
+    side: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An input in whose columns numbers beyond its range stand for missing ones."""
+
+    within: Range
+    dtype: str
+    way: Way
+
+
+# ------------------------------------------------------------------- what handlers ask
+
+
+def marks_of(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
+    """(value of the shape of x: 1 where x is missing; what x is there); None if no number of x can be missing.
+
+    Only moves and scalings are between x and inputs whose numbers may be missing.  The second is an array of x's
+    `static` shape.
     """
     if x not in state.marks:
-        state.marks[x] = _entered(state, x) if x in state.enterable else _moved(state, x)
+        state.marks[x] = _entered(state, x) if x in state.enterable else _passed_on(state, x)
     return state.marks[x]
+
+
+def must_mark(state: Importer, x: str) -> None:
+    """Ask for marks beside the inputs that x comes from: whether a number is missing is asked of itself."""
+    state.wanted.append((_roots(state, x), ""))
+
+
+def may_miss(state: Importer, x: str, side: str) -> np.ndarray | None:
+    """Tell which columns of a table may miss numbers, for trees; None if none can.
+
+    Args:
+        side: the end of the number line where trees treat numbers as missing ones; empty if there is none.
+    """
+    if x in state.decoded or len(state.shapes[x]) != 2:
+        return None
+    if marks_of(state, x) is not None:
+        value, weight, _ = unscaled(state, x)
+        rises = (weight > 0).all() and _roots(state, value, scaled=False) == _roots(state, x)
+        state.wanted.append((_roots(state, x), side if rises else ""))
+        return np.ones(static(state.shapes[x])[-1], dtype=bool)
+    _, there = limits_of(state, unscaled(state, x)[0])
+    return there.reshape(-1) if there.any() else None
+
+
+def limits_of(state: Importer, x: str) -> tuple[np.ndarray, np.ndarray]:
+    """(numbers between the range and what stands for missing ones; where there are such), of x's `static` shape."""
+    shape, node = static(state.shapes[x]), _writer(state, x)
+    if x in state.standing:
+        given, there = state.standing[x], np.zeros(shape, dtype=bool)
+        there[..., [*given.way.columns]] = True
+        return np.broadcast_to(beyond(*given.within, given.dtype, given.way.side)[1], shape), there
+    if node is None or node.op not in MOVES:
+        return np.zeros(shape), np.zeros(shape, dtype=bool)
+    limits, there = zip(*(limits_of(state, name) for name in node.reads), strict=True)
+    return move(node, limits), move(node, there).astype(bool)
+
+
+def unscaled(state: Importer, x: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """(value, weight, bias): x = value weight + bias, arrays of x's `static` shape, no weight zero.
+
+    Scalings on the way from the inputs are taken out, past moves, so that they cost nothing where numbers may miss.
+    """
+    shape, node = static(state.shapes[x]), _writer(state, x)
+    plain = x, np.ones(shape), np.zeros(shape)
+    if node is None:
+        return plain
+    if _scales(state, node):
+        own, added = node.attributes["weight"], node.attributes["bias"]
+        if not own.all():
+            return plain
+        value, weight, bias = unscaled(state, node.reads[0])
+        return value, weight * own, np.broadcast_to(bias * own + (0.0 if added is None else added), shape)
+    if node.op not in MOVES or -1 in node.attributes.get("indices", ()):
+        return plain
+    values, weights, biases = zip(*(unscaled(state, name) for name in node.reads), strict=True)
+    if values == node.reads:
+        return plain
+    value = state.emit(node.op, values, None, node.shape, **node.attributes)
+    return value, move(node, weights), move(node, biases)
+
+
+def _writer(state: Importer, x: str) -> Node | None:
+    return next((node for node in reversed(state.nodes) if node.writes == x), None)
+
+
+def _scales(state: Importer, node: Node) -> bool:
+    """Is it x weight + bias, of x's own shape?"""
+    return (
+        node.op == "scale"
+        and "known" not in node.attributes
+        and static(state.shapes[node.reads[0]]) == static(node.shape)
+    )
 
 
 def _entered(state: Importer, x: str) -> tuple[str, np.ndarray]:
@@ -39,14 +144,16 @@ def _entered(state: Importer, x: str) -> tuple[str, np.ndarray]:
     return name, np.broadcast_to(nearest_to_zero(*state.enterable[x]), static(shape))
 
 
-def _moved(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
-    node = next((node for node in reversed(state.nodes) if node.writes == x), None)
-    if node is None or node.op not in MOVES:
+def _passed_on(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
+    node = _writer(state, x)
+    if node is None or not (node.op in MOVES or _scales(state, node)):
         return None
     found = [marks_of(state, name) for name in node.reads]
     some = next((each for each in found if each is not None), None)
     if some is None:
         return None
+    if node.op == "scale":
+        return some[0], move(node, [some[1]])
     parts = [
         each or _nothing(state, some[0], state.shapes[name], node.attributes["axis"])
         for each, name in zip(found, node.reads, strict=True)
@@ -58,6 +165,36 @@ def _moved(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
 def _nothing(state: Importer, like: str, shape: Shape, axis: int) -> tuple[str, np.ndarray]:
     """The marks of what is joined with others, and misses no number."""
     return state.take(like, axis, [-1] * state.size(shape, axis, "joining")), np.zeros(static(shape))
+
+
+def _roots(state: Importer, x: str, scaled: bool = True) -> frozenset[str]:
+    """The inputs that x comes from by moves, and by scalings or none, and that may miss numbers."""
+    if x in state.enterable:
+        return frozenset([x])
+    node = _writer(state, x)
+    if node is None or not (node.op in MOVES or (scaled and _scales(state, node))):
+        return frozenset()
+    return frozenset[str]().union(*(_roots(state, name, scaled) for name in node.reads))
+
+
+# ------------------------------------------------------------------- what an import has found
+
+
+def ways(state: Importer, graph: Graph) -> dict[str, Way]:
+    """Find, by name, the inputs that need no marks: no number can be missing, or one beyond the range stands for it.
+
+    Inputs that one reader joins enter in one way.
+    """
+    columns = {given.marks: given.columns for given in graph.inputs if given.marks}
+    sides = {name: {side for roots, side in state.wanted if name in roots} for name in columns}
+    marked = {name for name, found in sides.items() if len(found) != 1 or "" in found}
+    while joined := {name for roots, _ in state.wanted if roots & marked for name in roots} - marked:
+        marked |= joined
+    return {
+        name: Way(free, "" if name in marked or not free else next(iter(sides[name])))
+        for name, free in columns.items()
+        if not free or name not in marked
+    }
 
 
 def marked(graph: Graph, aware: set[str]) -> Graph:
@@ -74,13 +211,16 @@ def marked(graph: Graph, aware: set[str]) -> Graph:
             first = known.index((given.name, 0)) + 1
             places[given.name] = np.broadcast_to(first + np.arange(len(_columns(given))), static(given.shape))
     shapes = {given.name: given.shape for given in graph.inputs} | {node.writes: node.shape for node in graph.nodes}
+    awaited = _awaited(graph)
     read: set[int] = {0}
     for node in graph.nodes:
-        if not any(name in places for name in node.reads):
+        if node.writes not in awaited or not any(name in places for name in node.reads):
             continue
         if node.op in MOVES:
             sources = [places.get(name, np.zeros(static(shapes[name]), int)) for name in node.reads]
             places[node.writes] = move(node, sources)
+        elif node.op == "scale" and static(node.shape) == static(shapes[node.reads[0]]):
+            places[node.writes] = places[node.reads[0]]
         elif node.writes not in aware:
             read.update(*(np.unique(places[name]).tolist() for name in node.reads if name in places))
     read.update(*(np.unique(places[out.value]).tolist() for out in graph.outputs if out.value in places))
@@ -92,17 +232,30 @@ def marked(graph: Graph, aware: set[str]) -> Graph:
     return Graph(inputs, graph.nodes, graph.outputs)
 
 
+def _awaited(graph: Graph) -> set[str]:
+    """Values that outputs come from: readers that nothing reads, as of a scaling that was taken out, do not count."""
+    found = {out.value for out in graph.outputs}
+    for node in reversed(graph.nodes):
+        if node.writes in found:
+            found.update(node.reads)
+    return found
+
+
 def _columns(given: GraphInput) -> range:
     size = given.shape[-1] if given.shape else 1
     return range(size if isinstance(size, int) else 1)
 
 
-def with_marks(inputs: list[GraphInput], samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def with_marks(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Samples as they are entered: with what stands for missing numbers, and marks beside them."""
     found, named = dict(samples), {given.name: given for given in inputs}
     for given in inputs:
+        name = given.marks or (given.name if given.beyond else "")
+        if not name:
+            continue
+        values, within = samples[name], named[name].range
+        stands = beyond(*within, given.dtype, given.beyond)[0] if given.beyond else nearest_to_zero(*within)
+        found[name] = np.where(np.isnan(values), stands, values)
         if given.marks:
-            values = samples[given.marks]
             found[given.name] = np.isnan(values)
-            found[given.marks] = np.where(np.isnan(values), nearest_to_zero(*named[given.marks].range), values)
     return found

@@ -10,7 +10,7 @@ from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.elementwise import HALF_STEP, between, magnitude, negation
 from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
-from mpc.compiler.operators.missing import marks_of
+from mpc.compiler.operators.missing import marks_of, must_mark, unscaled
 from mpc.compiler.operators.normalisation import by_norm
 from mpc.compiler.operators.registry import Settings, handles
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mpc.compiler.onnx.walk import Importer
 
 _LEAST_MAXIMUM = 2.0**-12
+_MOST_FILLED = 2.0**40
+"""A number to put in is larger before a scaling that takes almost all of it away: then it is put in behind."""
 
 
 @handles("Scaler", domain=ML)
@@ -105,14 +107,25 @@ def imputer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 def _fill(state: Importer, x: str, imputed: np.ndarray, out: str) -> None:
-    """x with numbers in place of missing ones."""
-    found = marks_of(state, x)
-    if found is None:
+    """x with numbers in place of missing ones; what scales x is done to the filled numbers, if these stay small."""
+    if marks_of(state, x) is None:
         state.alias(out, x)
         return
-    missing, entered = found
+    must_mark(state, x)
+    value, weight, bias = unscaled(state, x)
+    imputed = np.broadcast_to(imputed, weight.shape)
+    if value == x or np.abs((imputed - bias) / weight).max() > _MOST_FILLED:
+        _filled(state, x, imputed, out)
+    else:
+        state.scale(_filled(state, value, (imputed - bias) / weight, None), weight[0], bias[0], out)
+
+
+def _filled(state: Importer, x: str, imputed: np.ndarray, out: str | None) -> str:
+    missing, entered = marks_of(state, x) or ("", np.zeros(()))
     filling = state.emit("scale", (missing,), None, state.shapes[x], weight=imputed - entered, bias=None)
-    state.aware.add(state.sum((x, filling), (1.0, 1.0), out, fills=entered))
+    filled = state.sum((x, filling), (1.0, 1.0), out, fills=entered)
+    state.aware.add(filled)
+    return filled
 
 
 @handles("FeatureVectorizer", domain=ML)

@@ -16,7 +16,7 @@ import numpy as np
 from mpc.compiler.operators.forest import ONE_HOT, Forest, by_ids, by_places, plain, values_of
 from mpc.compiler.operators.labels import ML, labels_of, read_as
 from mpc.compiler.operators.linear import table
-from mpc.compiler.operators.missing import marks_of
+from mpc.compiler.operators.missing import limits_of, marks_of, unscaled
 from mpc.compiler.operators.registry import Settings, handles
 from mpc.compiler.operators.scores import above, largest, pair, require_classes, transform_of, transformed
 
@@ -79,7 +79,7 @@ def evaluate(state: Importer, name: str, forest: Forest, values: np.ndarray, bas
                 agree[t, decision, place] = factor
     rows = state.shapes[x][:-1]
     parts = [each.reshape(features, -1) for each in (choice, sides)]
-    apart = _apart(state, x, parts, offset.reshape(-1), forest.routes)
+    apart = _apart(state, x, parts, offset.reshape(-1), forest)
     decisions = state.reshape(state.steps(apart, (0.0,), bits=_THRESHOLD_BITS), (*rows, len(trees), 1, inner))
     counted = state.affine(decisions, agree, never)
     state.integral.add(counted)
@@ -102,20 +102,46 @@ def _reach(forest: Forest, values: np.ndarray, base: np.ndarray | None) -> tuple
     return low - room, high + room
 
 
-def _apart(state: Importer, x: str, parts: list[np.ndarray], offset: np.ndarray, routes: bool) -> str:
+def _apart(state: Importer, x: str, parts: list[np.ndarray], offset: np.ndarray, forest: Forest) -> str:
     """What is at least 0 where a comparison holds, (.., comparisons).
 
     Args:
         parts: the features' signs, and the sides of those that are missing; (features, comparisons) each.
-        routes: features may be missing.
     """
-    found = marks_of(state, x) if routes else None
+    choice, sides = parts
+    if forest.missing is None:
+        return state.affine(x, choice, offset, signs=True)
+    x, weight, bias = unscaled(state, x)
+    choice, offset = weight.reshape(-1, 1) * choice, offset + bias.reshape(-1) @ choice
+    found = marks_of(state, x)
     if found is None:
-        return state.affine(x, parts[0], offset, signs=True)
+        offset = _below(choice, offset, *limits_of(state, x), side=forest.side)
+        return state.affine(x, choice, offset, signs=True)
+    choice, offset = _finite(choice, offset)
     beside = state.concat((x, found[0]), 1)
-    apart = state.affine(beside, np.concatenate(parts), offset, signs=True, marks=len(parts[1]))
+    apart = state.affine(beside, np.concatenate([choice, sides]), offset, signs=True, marks=len(sides))
     state.aware.add(apart)
     return apart
+
+
+def _finite(choice: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Comparisons with plus and minus infinity, of which only missing numbers decide, as ones with a constant."""
+    endless = np.isinf(offset)
+    return np.where(endless, 0.0, choice), np.where(endless, np.sign(offset), offset)
+
+
+def _below(choice: np.ndarray, offset: np.ndarray, limits: np.ndarray, there: np.ndarray, side: str) -> np.ndarray:
+    """Offsets of thresholds that are at most halfway between a column's range and what stands for missing numbers.
+
+    Shapes: choice (features, comparisons), of one feature each; limits and there (1, features).
+    """
+    feature = np.abs(choice).argmax(axis=0)
+    factor = choice[feature, np.arange(choice.shape[1])]
+    compared = (factor != 0) & there.reshape(-1)[feature]
+    limit = limits.reshape(-1)[feature]
+    threshold = np.where(compared, -offset / np.where(compared, factor, 1.0), 0.0)
+    over = compared & ((threshold > limit) if side == "high" else (threshold < limit))
+    return np.where(over, -limit * factor, offset)
 
 
 def _table(forest: Forest, columns: int) -> np.ndarray:
@@ -154,7 +180,7 @@ def _regress(state: Importer, node: onnx.NodeProto, settings: Settings, forest: 
 def tree_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     settings = plain(state, settings)
     columns = _columns(state, settings)
-    _regress(state, node, settings, by_ids(state, settings, "target", columns), columns)
+    _regress(state, node, settings, by_ids(state, node.input[0], settings, "target", columns), columns)
 
 
 def _columns(state: Importer, settings: Settings) -> int:
@@ -188,7 +214,7 @@ def tree_ensemble(state: Importer, node: onnx.NodeProto, settings: Settings) -> 
             ),
         )
     named = {"aggregate_function": b"SUM" if joined else b"AVERAGE", "post_transform": b"NONE"}
-    _regress(state, node, {**settings, **named}, by_places(state, settings, columns), columns)
+    _regress(state, node, {**settings, **named}, by_places(state, node.input[0], settings, columns), columns)
 
 
 @handles("TreeEnsembleClassifier", domain=ML)
@@ -197,7 +223,7 @@ def tree_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) -
     labels = labels_of(settings, "classlabels_int64s", "classlabels_strings")
     require_classes(state, labels, "classlabels_int64s")
     transform = transform_of(state, settings)
-    forest = by_ids(state, settings, "class", len(labels))
+    forest = by_ids(state, node.input[0], settings, "class", len(labels))
     columns = {column for values in forest.values.values() for column, _ in values}
     if len(labels) == 2:
         index = _two_classes(state, node, settings, forest, columns, transform)
