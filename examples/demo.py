@@ -37,7 +37,7 @@ def plaintext(model: Path, x: np.ndarray) -> tuple[np.ndarray, float]:
     return answer, statistics.median(times)
 
 
-def encrypted(session: Session, x: np.ndarray, runs: int) -> tuple[np.ndarray, dict[str, float]]:
+def private(session: Session, x: np.ndarray, runs: int) -> tuple[np.ndarray, dict[str, float]]:
     """The cluster's answer, and the medians of `runs` runs after one to warm up."""
     session.run(None, {"x": x})
     reports = []
@@ -76,18 +76,18 @@ def digits(cluster: Cluster, out: Console, count: int) -> None:
     x, labels = (data["images"][:count] / 255).astype(np.float32), data["labels"][:count]
     out.rule(f"MNIST: network A (784-128-128-10), {count} test images")
     session = cluster.session(model)
-    answer, price = encrypted(session, x, runs=3)
+    answer, price = private(session, x, runs=3)
     reference, plain = plaintext(model, x)
     for row in range(5):
         shown, was = answer[row].argmax(), labels[row]
-        out.print(f"  image {row}: encrypted says {shown}, plaintext {reference[row].argmax()}, truth {was}")
+        out.print(f"  image {row}: private says {shown}, plaintext {reference[row].argmax()}, truth {was}")
     ours, theirs = answer.argmax(1), reference.argmax(1)
-    out.print(f"  accuracy        encrypted {(ours == labels).mean():.2%}, plaintext {(theirs == labels).mean():.2%}")
+    out.print(f"  accuracy        private {(ours == labels).mean():.2%}, plaintext {(theirs == labels).mean():.2%}")
     out.print(f"  same answer     {(ours == theirs).mean():.2%}")
     out.print(
         f"  largest error   {np.abs(answer - reference).max():.1e} of logits up to {np.abs(reference).max():.1f}\n"
     )
-    single, single_price = encrypted(session, x[:1], runs=7)
+    single, single_price = private(session, x[:1], runs=7)
     show_price(out, [("batch 1", single_price, plaintext(model, x[:1])[1]), (f"batch {count}", price, plain)])
     session.close()
 
@@ -98,15 +98,15 @@ def tumours(cluster: Cluster, out: Console) -> None:
     x, truth = data["x"], data["y"].reshape(-1)
     out.rule(f"Breast cancer: network L (logistic regression), {len(x)} patients")
     session = cluster.session(model)
-    answer, price = encrypted(session, x, runs=3)
+    answer, price = private(session, x, runs=3)
     reference, plain = plaintext(model, x)
     for row in range(3):
         ours, theirs = float(answer[row, 0]), float(reference[row, 0])
-        out.print(f"  patient {row}: encrypted {ours:.4f}, plaintext {theirs:.4f}")
+        out.print(f"  patient {row}: private {ours:.4f}, plaintext {theirs:.4f}")
     ours, theirs = answer.reshape(-1) >= 0.5, reference.reshape(-1) >= 0.5
-    out.print(f"  accuracy        encrypted {(ours == truth).mean():.2%}, plaintext {(theirs == truth).mean():.2%}")
+    out.print(f"  accuracy        private {(ours == truth).mean():.2%}, plaintext {(theirs == truth).mean():.2%}")
     out.print(f"  largest error   {np.abs(answer - reference).max():.1e} of probabilities\n")
-    _, single_price = encrypted(session, x[:1], runs=7)
+    _, single_price = private(session, x[:1], runs=7)
     show_price(out, [("batch 1", single_price, plaintext(model, x[:1])[1]), (f"batch {len(x)}", price, plain)])
     session.close()
 

@@ -1,1 +1,1 @@
-"""`mpc bench`: what encrypted inference costs beside the same model in the clear, measured in one session."""
+"""`mpc bench`: what private inference costs beside the same model in the clear, measured in one session."""

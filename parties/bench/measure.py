@@ -1,4 +1,4 @@
-"""Measuring: in one session, a batch in the clear and encrypted by turns; medians of what each phase took."""
+"""Measuring: in one session, a batch in the clear and among the parties by turns; medians of what each phase took."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ _PLAINTEXT = tuple(_SLOWDOWNS)
 
 
 def compare(session: Session, baselines: Sequence[Baseline], feeds: Feeds, outputs: Sequence[Any]) -> dict[str, Any]:
-    """How far the encrypted answer is from the first baseline's: None of both where there is no baseline."""
+    """How far the parties' answer is from the first baseline's: None of both where there is no baseline."""
     answer = next((baseline.answer for baseline in baselines if baseline.answer is not None), None)
     if answer is None:
         return {"max_abs_error": None, "argmax_agreement": None}

@@ -37,7 +37,7 @@ class Baseline:
     missing: str = ""
 
     def seconds(self, feeds: Feeds) -> float:
-        """The median of a few calls; the first of them finds the caches as the last encrypted run left them."""
+        """The median of a few calls; the first of them finds the caches as the last run of the parties left them."""
         if self.answer is None:
             raise ModelError(f"{self.key}: {self.missing}")
         times: list[float] = []

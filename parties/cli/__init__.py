@@ -37,8 +37,8 @@ _COMMANDS = {
         "What a plan or model costs and who learns what, before anything runs.",
     ),
     "deal": ("parties.cli.deal", "deal", "Have correlations dealt ahead, so that runs start at once."),
-    "run": ("parties.cli.run", "run", "Encrypted inference."),
-    "bench": ("parties.cli.bench", "bench", "What encrypted inference costs, beside the same model in the clear."),
+    "run": ("parties.cli.run", "run", "Private inference of a model on your data."),
+    "bench": ("parties.cli.bench", "bench", "What private inference costs, beside the same model in the clear."),
     "join": ("parties.cli.join", "join", "Take part in a run that somebody else coordinates."),
     "sessions": ("parties.cli.sessions", "sessions", "Which sessions are open; end one with --abort."),
     "doctor": (

@@ -1,4 +1,4 @@
-"""`mpc bench`: what encrypted inference costs on this machine, beside the same model in the clear."""
+"""`mpc bench`: what private inference costs on this machine, beside the same model in the clear."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def bench(
     shapes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure MODELs (ONNX), encrypted and in the clear by turns, in a local cluster of --parties.
+    """Measure MODELs (ONNX) among parties and in the clear, by turns, in a local cluster of --parties.
 
     --json prints an array of objects, one for each model and batch. --link puts milliseconds (there and back) and
     megabits a second between all processes: lan is 0.3:1000, wan 40:100.

@@ -1,4 +1,4 @@
-"""`mpc run`: encrypted inference from the command line."""
+"""`mpc run`: private inference from the command line."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run(
     folder: Path,
     as_json: bool,
 ) -> None:
-    """Encrypted inference of MODEL (ONNX) on --input, by the running cluster or by --parties of its own.
+    """Private inference of MODEL (ONNX) on --input, by the running cluster or by --parties of its own.
 
     With --owner and --recipient others enter inputs and receive outputs: they join with the file that --ticket
     writes, and this command waits for them.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Session(Closing):
-    """Encrypted inference of one model; `run` behaves as `onnxruntime.InferenceSession.run`.
+    """Private inference of one model; `run` behaves as `onnxruntime.InferenceSession.run`.
 
     A context manager: parties keep a session open until it is closed, dropped, or idle too long.  Thread-safe.
 
@@ -136,7 +136,7 @@ class Session(Closing):
         input_feed: Mapping[str, np.ndarray] | None = None,
         run_options: object = None,
     ) -> list[Any]:
-        """One encrypted inference; waits, within `deadlines.submit`, for the inputs that others enter.
+        """Run the model once on private data; waits, within `deadlines.submit`, for the inputs that others enter.
 
         Threads may share a session: their runs come one after another.  What is wrong with one thread's arguments
         touches no other; a run that fails ends the session for all of them.  Use one session a thread for runs side by
