@@ -180,6 +180,7 @@ def _lower(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None)
 def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> None:
     """Raise InputError if samples do not have their input's shape, but for how many rows: of one run or several."""
     runs: set[float] = set()
+    missing = {given.marks: given.columns for given in inputs}
     for given in inputs:
         values = samples.get(given.name)
         if values is None or given.marks:
@@ -193,12 +194,26 @@ def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) 
                 f"the samples of input {given.name!r} have shape {values.shape}, and the model takes ({shown})",
                 remedy="give samples of that shape, or of several runs: a multiple of its rows",
             )
+        _require_numbers(given, values, missing.get(given.name, given.columns))
         runs.add(0 if rows == BATCH or not values.ndim else len(values) // int(rows))
     if len(runs) > 1 and max(runs) > 1:
         raise InputError(
             "the samples of the inputs are of different numbers of runs",
             cause="the model fixes how many rows it takes",
             remedy="give as many runs of each input",
+        )
+
+
+def _require_numbers(given: GraphInput, values: np.ndarray, missing: tuple[int, ...]) -> None:
+    """Raise InputError if samples are infinite somewhere, or miss a number in a column that may not."""
+    wild = ~np.isfinite(values)
+    if missing:
+        wild[..., [*missing]] &= ~np.isnan(values[..., [*missing]])
+    if wild.any():
+        raise InputError(
+            f"the samples of input {given.name!r} hold NaN or infinity in column {np.argwhere(wild)[0][-1]}",
+            cause="nothing can be bounded by them; NaN may stand in columns that only an Imputer of NaN or trees read",
+            remedy="leave those rows out, or fill the numbers in",
         )
 
 

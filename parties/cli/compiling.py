@@ -44,7 +44,7 @@ def compile_blindly(
     loaded = Loaded(load_model(model))
     known = {**declared_ranges(loaded.model), **declared, **(samples or {})}
     for name, values in feeds.items():
-        if name not in known and _measurable(values) and np.abs(values).max() > DEFAULT_RANGE[1]:
+        if name not in known and _measurable(values) and np.nanmax(np.abs(values)) > DEFAULT_RANGE[1]:
             raise InputError(
                 f"no range is declared for input {name!r}, and what you enter goes beyond "
                 f"{DEFAULT_RANGE[0]:g}:{DEFAULT_RANGE[1]:g}",
@@ -78,14 +78,14 @@ def compile_for_data(
     names = input_names(loaded)
     shapes = _with_own(loaded, shapes, feeds)
     known = {**declared_ranges(loaded.model), **declared}
-    missing = {name: values for name, values in feeds.items() if name not in known and _measurable(values)}
+    undeclared = {name: values for name, values in feeds.items() if name not in known and _measurable(values)}
     samples = feeds if len(feeds) == len(names) else {}
-    if not missing:
+    if not undeclared:
         return noted(display, _best(loaded, declared, [{}], roles, samples, shapes)[0])
-    even = not any(map(uneven, missing.values()))
-    fits = even and all(np.abs(values).max() <= DEFAULT_RANGE[1] for values in missing.values())
+    even = not any(map(uneven, undeclared.values()))
+    fits = even and all(np.nanmax(np.abs(values)) <= DEFAULT_RANGE[1] for values in undeclared.values())
     candidates: list[dict[str, Range]] = [{}] if fits else []
-    candidates += [suited_ranges(missing), ranges_around(missing, columns=True)]
+    candidates += [suited_ranges(undeclared), ranges_around(undeclared, columns=True)]
     compiled, taken = _best(loaded, declared, candidates, roles, samples, shapes)
     for name, around in taken.items():
         display.say(_told(name, around))
@@ -120,6 +120,8 @@ def _best(
             found.append((compile_model(model, {**declared, **around}, roles, samples, shapes), around))
         except ModelError as error:
             refusals.append(error)
+        except InputError:  # a number is missing that may not be: that is told when the data are checked
+            pass
     if not found:
         raise refusals[-1]
     return min(found, key=lambda one: one[0].imprecision)
@@ -141,7 +143,9 @@ def _told(name: str, taken: Range) -> str:
 
 
 def _measurable(values: np.ndarray) -> bool:
-    return values.dtype.kind in "fiu" and values.size > 0 and values.ndim > 0 and bool(np.isfinite(values).all())
+    """Tell whether these are numbers, none of them infinite; missing ones say nothing of a range."""
+    numbers = values.dtype.kind in "fiu" and values.size > 0 and values.ndim > 0
+    return numbers and not np.isinf(values).any() and not np.isnan(values).all()
 
 
 def noted(display: Display, compiled: Compiled) -> Compiled:
