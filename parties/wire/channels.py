@@ -3,7 +3,8 @@
 gRPC verifies a server's chain and finds the name that is dialled among its certificate's DNS names; it does not look
 at the CN, nor at revocation lists, and tells nobody which certificate it saw.  So a channel here dials first with
 Python's TLS (`parties/wire/dialling.py`), judges that certificate, and then gives gRPC nothing to believe in but that
-very certificate: any other fails gRPC's own handshake, whoever issued it.
+very certificate: any other fails gRPC's own handshake, whoever issued it.  gRPC dials the very address, too: a host
+name may lead to several servers, and a channel stays with the one that was looked at.
 
 The certificate is looked at again after a failure, after some seconds without a call, and when a revocation list has
 changed; so a process may be restarted with another one.
@@ -22,7 +23,7 @@ import grpc
 
 from mpc.errors import PeerError
 from parties.trust.identity import Identity
-from parties.wire.dialling import look
+from parties.wire.dialling import Seen, look
 
 _FRESH = 30.0
 """Seconds without a call after which a certificate is looked at again."""
@@ -42,7 +43,7 @@ class Verified(grpc.Channel):
     Its calls take what those of gRPC's own channels take; what `Unreachable` would say is raised as one.
 
     Args:
-        open_channel: gRPC's own channel, that believes in one certificate (PEM) alone.
+        open_channel: gRPC's own channel, that believes in one certificate (PEM) alone, to a target without a name.
         seconds: that dialling may take; less where a call's own deadline is shorter.
     """
 
@@ -51,7 +52,7 @@ class Verified(grpc.Channel):
         identity: Identity,
         name: str,
         address: str,
-        open_channel: Callable[[bytes], grpc.Channel],
+        open_channel: Callable[[bytes, str], grpc.Channel],
         seconds: float,
     ) -> None:
         self._seconds = seconds
@@ -59,7 +60,7 @@ class Verified(grpc.Channel):
         self._lock = threading.Lock()
         self._inner: grpc.Channel | None = None
         self._outdated: list[grpc.Channel] = []  # calls may still be on their way in these
-        self._pem = b""
+        self._seen: Seen | None = None
         self._looking: Future[grpc.Channel] | None = None
         self._used_at = 0.0
         self._revocations = 0
@@ -102,13 +103,14 @@ class Verified(grpc.Channel):
     def _look(self, looking: Future[grpc.Channel], seconds: float) -> None:
         try:
             revocations = self._lists()
-            pem = look(self._identity, self._name, self._address, seconds)
+            before = "" if self._seen is None else self._seen.target
+            seen = look(self._identity, self._name, self._address, seconds, before)
             with self._lock:
                 if self._closed:
                     raise ValueError("the channel is closed")
-                if self._inner is None or pem != self._pem:
+                if self._inner is None or seen != self._seen:
                     self._outdated += [self._inner] if self._inner is not None else []
-                    self._inner, self._pem = self._open(pem), pem
+                    self._inner, self._seen = self._open(seen.certificate, seen.target), seen
                 self._suspect, self._revocations = False, revocations
                 inner = self._inner
         except PeerError as error:

@@ -12,7 +12,9 @@ import ssl
 import sys
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -27,16 +29,52 @@ _SHORTEST = 0.2  # seconds that a step of dialling is given at least
 _CERTIFICATES = "issue certificates of one CA, for the right names (mpc cert issue), and set all clocks by NTP"
 
 
-def look(identity: Identity, name: str, address: str, seconds: float) -> bytes:
-    """Dial, and return the certificate (PEM, the leaf alone) of the process that answers.
+@dataclass(frozen=True)
+class Seen:
+    """A process that answered, and whose certificate was judged.
+
+    Args:
+        certificate: its own (PEM), without the CAs that vouch for it.
+        target: where it was dialled, an address without a name, as gRPC writes it.
+    """
+
+    certificate: bytes
+    target: str
+
+
+def look(identity: Identity, name: str, address: str, seconds: float, before: str = "") -> Seen:
+    """Dial, and return the certificate of the process that answers, and where that is.
 
     The certificate leads to our CA, is valid, and is `name`'s by all rules of `Trust`; the process has accepted ours.
+    A host name may have several addresses with a server at each, also with certificates of their own: the first that
+    is as it should be is taken.
+
+    Args:
+        before: the target that was seen last, which is dialled first.
 
     Raises:
-        PeerError: naming the process, with a cause that is known and not guessed.
+        PeerError: naming the process, with a cause that is known and not guessed; of the first server that answered,
+            if one did.
     """
     deadline = time.monotonic() + seconds
-    raw = _dial(name, address, deadline)
+    last: OSError | None = None
+    wrong: PeerError | None = None
+    found = [(_target(each[4]), each) for each in _addresses(name, address)]
+    for target, each in sorted(found, key=lambda one: one[0] != before):
+        try:
+            raw = _connected(each, deadline)
+        except OSError as error:
+            last = error
+            continue
+        try:
+            return Seen(_judged(identity, name, address, raw, deadline, seconds), target)
+        except PeerError as error:
+            wrong = wrong or error
+    raise (wrong or _unanswered(name, address, last)).again() from None
+
+
+def _judged(identity: Identity, name: str, address: str, raw: socket.socket, deadline: float, seconds: float) -> bytes:
+    """The certificate of the process at the other end of a connection, which is closed."""
     with closing(raw):
         raw.settimeout(_left(deadline))
         try:
@@ -79,9 +117,23 @@ def diagnose(identity: Identity | None, name: str, address: str, seconds: float 
 
 def _dial(name: str, address: str, deadline: float) -> socket.socket:
     """A connected socket, to the first of the name's addresses that takes it."""
+    last: OSError | None = None
+    for each in _addresses(name, address):
+        try:
+            return _connected(each, deadline)
+        except OSError as error:
+            last = error
+    raise _unanswered(name, address, last)
+
+
+_Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+
+
+def _addresses(name: str, address: str) -> list[_Address]:
+    """What the name's host resolves to; PeerError if it does not."""
     endpoint = Endpoint(address)
     try:
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        return [*socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)]
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else "it is no host name"
         raise _unreachable(
@@ -90,23 +142,36 @@ def _dial(name: str, address: str, deadline: float) -> socket.socket:
             f"the host name {endpoint.host!r} does not resolve ({reason})",
             f"correct the address of {name} in the config, or the name's DNS entry",
         ) from None
-    last: OSError | None = None
-    for family, kind, protocol, _, where in found:
-        raw = socket.socket(family, kind, protocol)
-        raw.settimeout(_left(deadline))
-        try:
-            raw.connect(where)
-            return raw
-        except OSError as error:
-            raw.close()
-            last = error
+
+
+def _connected(each: _Address, deadline: float) -> socket.socket:
+    """A connected socket; OSError if nobody takes the connection."""
+    family, kind, protocol, _, where = each
+    raw = socket.socket(family, kind, protocol)
+    raw.settimeout(_left(deadline))
+    try:
+        raw.connect(where)
+    except OSError:
+        raw.close()
+        raise
+    return raw
+
+
+def _target(where: Any) -> str:
+    """An address as gRPC takes it: nothing is left to be resolved."""
+    host, port, *more = where
+    return f"ipv6:[{host.replace('%', '%25')}]:{port}" if more else f"ipv4:{host}:{port}"
+
+
+def _unanswered(name: str, address: str, last: OSError | None) -> PeerError:
+    """The error of a name none of whose addresses took a connection."""
     if isinstance(last, ConnectionRefusedError):
         cause = "the machine is there, but nobody listens on that port: it is not running"
-        raise _unreachable(name, address, cause, f"start {name}, or correct its address in the config")
+        return _unreachable(name, address, cause, f"start {name}, or correct its address in the config")
     if isinstance(last, TimeoutError):
         cause = "no answer at all: the machine is down, or a firewall drops the packets"
-        raise _unreachable(name, address, cause, "let the port through, or correct the address in the config")
-    raise _unreachable(name, address, (last.strerror if last else None) or "it has no address", "correct the network")
+        return _unreachable(name, address, cause, "let the port through, or correct the address in the config")
+    return _unreachable(name, address, (last.strerror if last else None) or "it has no address", "correct the network")
 
 
 def _shown(secured: ssl.SSLSocket) -> list[bytes]:

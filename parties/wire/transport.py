@@ -42,9 +42,9 @@ def connect(identity: Identity, name: str, address: str, seconds: float = 10.0) 
     """
     refuse_development_ca(identity, address)
 
-    def open_channel(believed: bytes) -> grpc.Channel:
+    def open_channel(believed: bytes, target: str) -> grpc.Channel:
         return grpc.secure_channel(
-            address,
+            target,
             grpc.ssl_channel_credentials(believed, identity.key_pem, identity.certificate_pem),
             options=[
                 ("grpc.ssl_target_name_override", name),

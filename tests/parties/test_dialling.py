@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -22,7 +23,7 @@ from parties.addresses import Endpoint
 from parties.trust import identity as certificates
 from parties.trust import pem
 from parties.trust.identity import Identity
-from parties.wire.dialling import diagnose, look
+from parties.wire.dialling import Seen, diagnose, look
 from parties.wire.server import serve
 from parties.wire.status import from_rpc
 from parties.wire.transport import answered_in_time, connect, patience
@@ -231,7 +232,7 @@ def test_one_look_for_many_calls(
     """Calls that begin together wait for one look, and later ones need none until time has passed."""
     looks: list[str] = []
 
-    def counted(*arguments: object) -> bytes:
+    def counted(*arguments: object) -> Seen:
         looks.append(str(arguments[1]))
         time.sleep(0.1)
         return look(*arguments)
@@ -278,6 +279,99 @@ def test_futures_fail_and_let_go(root: Issuer, client: Identity, tmp_path: Path)
                 gc.enable()
     with pytest.raises(ValueError, match="closed"):
         check(channel)
+
+
+# --- one name, several servers
+
+
+HOSTS = ("127.0.0.1", "127.0.0.2")
+
+
+@pytest.fixture
+def twins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A name with two addresses, in the order of the list."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("one loopback address")
+    order, resolve = [*HOSTS], socket.getaddrinfo
+
+    def resolved(host: str, port: int, **more: int) -> list:
+        hosts = order if host == "localhost" else [host]
+        return [entry for one in hosts for entry in resolve(one, port, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    yield order
+
+
+@contextmanager
+def both(first: Identity, second: Identity) -> Iterator[tuple[Endpoint, list]]:
+    """Two servers on one port of two addresses, and what is called there."""
+    port, calls = free_ports(1)[0], []
+
+    def registered(host: str) -> Callable[[grpc.Server], None]:
+        def register(server: grpc.Server) -> None:
+            def said(request: object, context: grpc.ServicerContext) -> health_pb2.HealthCheckResponse:
+                calls.append(host)
+                return health_pb2.HealthCheckResponse(status=1)
+
+            handler = grpc.unary_unary_rpc_method_handler(
+                said, health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
+            )
+            server.add_registered_method_handlers("test.Twin", {"Who": handler})
+
+        return register
+
+    servers = [
+        serve(identity, Endpoint(f"{host}:{port}"), registered(host), 1 << 20)
+        for identity, host in zip((first, second), HOSTS, strict=True)
+    ]
+    try:
+        yield Endpoint(f"localhost:{port}"), [servers, calls]
+    finally:
+        for server in servers:
+            server.stop(0)
+
+
+def ask(channel: grpc.Channel) -> None:
+    call = channel.unary_unary(
+        "/test.Twin/Who", health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString
+    )
+    call(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+
+
+def test_a_name_of_two_servers_with_certificates_of_their_own(
+    root: Issuer, client: Identity, tmp_path: Path, twins: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A channel stays with the one that it saw first, whatever order the name has later, until a call fails."""
+    servers = [Identity.load(root.leaf("party-0", tmp_path / str(number))) for number in range(2)]
+    with both(*servers) as (address, [running, calls]), closing(connect(client, "party-0", address)) as channel:
+        ask(channel)
+        twins.reverse()
+        monkeypatch.setattr("parties.wire.channels._FRESH", 0.0)
+        for _ in range(3):
+            ask(channel)
+        assert calls == [HOSTS[0]] * 4
+        running[0].stop(0)
+        with suppress(grpc.RpcError):  # what shows that it is gone
+            ask(channel)
+        ask(channel)
+        assert calls[-1] == HOSTS[1]
+
+
+def test_security_35_of_two_servers_only_one_bears_the_name(
+    root: Issuer, client: Identity, tmp_path: Path, twins: list[str]
+) -> None:
+    """Each is judged by all rules; if none passes, the error says what is wrong with the first."""
+    good = Identity.load(root.leaf("party-0", tmp_path / "good"))
+    wrong = [Identity.load(root.leaf("mallory", tmp_path / "mallory"))]
+    wrong += [Identity.load(Issuer.root("Other Root").leaf("party-0", tmp_path / "stranger"))]
+    for bad in wrong:
+        with both(bad, good) as (address, [_, calls]), closing(connect(client, "party-0", address)) as channel:
+            ask(channel)
+            assert calls == [HOSTS[1]]
+    with both(*wrong) as (address, [_, calls]), closing(connect(client, "party-0", address)) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(channel)
+        assert not calls and "certificate" in (from_rpc(caught.value, "party-0", address).cause or "")
 
 
 # --- why not
