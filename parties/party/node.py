@@ -18,11 +18,10 @@ from parties.party.ledger.sessions import Ledger
 from parties.party.link import SALT_BYTES, Link
 from parties.party.policy import Policy
 from parties.party.proposals import Proposal, Proposals
-from parties.party.session import Session
+from parties.party.session import PartySession
 from parties.party.slots import Slot, Slots
-from parties.party.stock.shelf import Stocks
-from parties.party.stock.supply import Stocked
-from parties.party.supply import Dealings
+from parties.party.stock.shelf import Shelf
+from parties.party.supply import LiveSupply, Supply
 from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters, logger
 from parties.trust.identity import Identity
@@ -52,9 +51,9 @@ class PartyNode:
     ) -> None:
         self.config, self.identity, self.ledger, self.counters = config, identity, ledger, counters
         self.policy = Policy(config.policy, config.machines)
-        self.dealings = Dealings(config, identity)
+        self.supply = LiveSupply(config, identity)
         self._budget = MemoryBudget(config.limits)
-        self.stocks = Stocks(config, identity, ledger, self.dealings, self._budget)
+        self.stocks = Shelf(config, identity, ledger, self.supply, self._budget)
         self.roster = tuple(peer.name for peer in config.peers)
         self.problem = ""
         self._draw = draw
@@ -66,7 +65,7 @@ class PartyNode:
         }
         self.slots = Slots(config.limits, config.name)
         self.proposals = Proposals(config.limits, config.deadlines, self.slots, self._budget, self._allow, draw)
-        self._sessions: dict[bytes, Session] = {}
+        self._sessions: dict[bytes, PartySession] = {}
         self._slots_of: dict[bytes, Slot] = {}
         self._stopping = False
         self._called_off: OrderedDict[tuple[bytes, str], None] = OrderedDict()
@@ -133,7 +132,7 @@ class PartyNode:
         if self._stopping:
             raise SessionError(f"{self.config.name} is shutting down", remedy="try again once it has started")
 
-    def open(self, terms: Terms, coordinator: str, stocked: bool = False) -> tuple[Session, int]:
+    def open(self, terms: Terms, coordinator: str, stocked: bool = False) -> tuple[PartySession, int]:
         """Make the session, meet the peers, receive the weights' masks; (session, bytes received).
 
         stocked: with the correlations that were dealt ahead for it.  No byte that depends on them leaves before all
@@ -155,30 +154,30 @@ class PartyNode:
         self.counters.dealt_bytes.inc(dealt)
         return session, dealt
 
-    def _open_proposed(self, terms: Terms, coordinator: str) -> Session:
+    def _open_proposed(self, terms: Terms, coordinator: str) -> PartySession:
         proposal = self._claim(terms, coordinator)
         try:
             slot = self.slots.keep(coordinator, proposal.slot)
             proposal.slot = None  # the session's from here on
-            return self._make(terms, proposal.plan, coordinator, self.dealings, slot)
+            return self._make(terms, proposal.plan, coordinator, self.supply, slot)
         finally:
             self.proposals.give_back(proposal)
 
-    def _open_stocked(self, terms: Terms, coordinator: str) -> Session:
+    def _open_stocked(self, terms: Terms, coordinator: str) -> PartySession:
         stock = self.stocks.take(terms, coordinator)
         self._allow(stock.plan.digest, coordinator, stock.plan)  # the policy may have changed since it was dealt
         return self._make(terms, stock.plan, coordinator, stock, self.slots.keep(coordinator))
 
-    def _make(self, terms: Terms, plan: Plan, coordinator: str, dealings: Dealings | Stocked, slot: Slot) -> Session:
+    def _make(self, terms: Terms, plan: Plan, coordinator: str, supply: Supply, slot: Slot) -> PartySession:
         """A session that is in the ledger and that peers can find.  The disk is waited for without any lock."""
         try:
-            session = Session(
+            session = PartySession(
                 self.config,
                 terms,
                 plan,
                 coordinator,
                 self.ledger,
-                dealings,
+                supply,
                 self.counters,
                 self._budget,
                 self._draw(SALT_BYTES),
@@ -187,7 +186,7 @@ class PartyNode:
         except BaseException:
             self.slots.free(slot)
             raise
-        if isinstance(dealings, Stocked):
+        if supply.stored:
             self.stocks.taken(session.id)
         with self._changed:
             self._slots_of[session.id] = slot
@@ -198,7 +197,7 @@ class PartyNode:
             session.abort(self._ended_by(coordinator) if called_off else self._farewell())
         return session
 
-    def _meet(self, session: Session) -> None:
+    def _meet(self, session: PartySession) -> None:
         """Dial the parties that stand later in the roster, wait for all greetings."""
         mine = self.roster.index(self.config.name)
         for name in self.roster[mine + 1 :]:
@@ -213,7 +212,7 @@ class PartyNode:
         incoming = frames.exchange(self._channels[link.peer], link.frames())
         link.receive(incoming, lambda error: _lost(error, link.peer, address, self.identity))
 
-    def _drop(self, session: Session) -> None:
+    def _drop(self, session: PartySession) -> None:
         with self._changed:
             self._sessions.pop(session.id, None)
             self.slots.free(self._slots_of.pop(session.id, None))
@@ -221,10 +220,10 @@ class PartyNode:
                 self._endings[session.id] = (session.members, session.error)
                 while len(self._endings) > _MOST_ENDINGS:
                     self._endings.popitem(last=False)
-        self.dealings.finish(session.id)
+        self.supply.finish(session.id)
         self.stocks.remove(session.id)
 
-    def session(self, session_id: bytes, client: str) -> Session:
+    def session(self, session_id: bytes, client: str) -> PartySession:
         """An open session, for somebody who has a part in it; they are told what ended one of the last."""
         with self._changed:
             session = self._sessions.get(session_id)
@@ -242,7 +241,7 @@ class PartyNode:
         session.renew(client)
         return session
 
-    def sessions(self, client: str) -> list[Session]:
+    def sessions(self, client: str) -> list[PartySession]:
         """The open sessions that the caller coordinates; all of them for this party's operator.  The oldest first."""
         with self._changed:
             sessions = list(self._sessions.values())
@@ -273,7 +272,7 @@ class PartyNode:
         who = f"the operator of {self.config.name}" if operator else f"{client}, who coordinates it,"
         return SessionError(f"{who} ended the session", remedy="start a new session", peer=client)
 
-    def await_session(self, session_id: bytes) -> Session:
+    def await_session(self, session_id: bytes) -> PartySession:
         """The session a peer greets with; it may be a moment ahead of the coordinator's call."""
         deadline = time.monotonic() + self.config.deadlines.connect
         with self._changed:
@@ -309,7 +308,7 @@ class PartyNode:
         for session in sessions:
             session.abort(self._farewell())
         self.stocks.stop()
-        self.dealings.close()
+        self.supply.close()
         for channel in self._channels.values():
             channel.close()
 

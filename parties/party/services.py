@@ -17,7 +17,7 @@ from parties.alarms import ends_within
 from parties.config.models import PartyConfig
 from parties.party.link import Link
 from parties.party.node import PartyNode
-from parties.party.session import Session, encode_output
+from parties.party.session import PartySession, encode_output
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import Frame
 from parties.telemetry import rationed
@@ -258,7 +258,7 @@ class PartyService:
             raise HandshakeError("this party is not among the session's")
         return terms
 
-    def _coordinated(self, session_id: bytes, context: grpc.ServicerContext) -> Session:
+    def _coordinated(self, session_id: bytes, context: grpc.ServicerContext) -> PartySession:
         client = caller(context)
         session = self._node.session(session_id, client)
         if session.coordinator != client:

@@ -41,8 +41,7 @@ from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
 from parties.party.link import Link, exchange
 from parties.party.run import Released, Run, RunStatus
-from parties.party.stock.supply import Stocked
-from parties.party.supply import Dealings, Receipt
+from parties.party.supply import Receipt, Supply
 from parties.pb.party_pb2 import Hello
 from parties.pb.party_pb2 import Manifest as SignedManifest
 from parties.process.budget import MemoryBudget
@@ -62,11 +61,11 @@ TRANSITIONS = {
 }
 
 
-class Session:
+class PartySession:
     """See the module.  Its methods are called by RPC handlers, concurrently.
 
     Args:
-        dealings: the provider's, or a stock: then the ledger opens what it lists as stocked, once.
+        supply: the provider's, or a stock: then the ledger opens what it lists as stocked, once.
         budget: shared by all sessions of this process.
         salt: 32 fresh random bytes; all parties' together key the transcript, see `_transcript_key`.
         finished: called once when the session has ended.
@@ -79,11 +78,11 @@ class Session:
         plan: Plan,
         coordinator: str,
         ledger: Ledger,
-        dealings: Dealings | Stocked,
+        supply: Supply,
         counters: Counters,
         budget: MemoryBudget,
         salt: bytes,
-        finished: Callable[[Session], None],
+        finished: Callable[[PartySession], None],
     ) -> None:
         self.id = terms.session_id
         self.terms, self.plan, self.coordinator = terms, plan, coordinator
@@ -91,9 +90,8 @@ class Session:
         self.state = "opening"
         self.error: MpcError | None = None
         self.used_at = self.opened_at = self.renewed_at = time.monotonic()
-        self._config, self._ledger, self._dealings, self._counters = config, ledger, dealings, counters
+        self._config, self._ledger, self._supply, self._counters = config, ledger, supply, counters
         self._budget, self._salt, self._finished = budget, salt, finished
-        self._stocked = isinstance(dealings, Stocked)
         self._granted = plan_memory(plan, config.limits)
         self._lock = threading.RLock()
         self._preparing = threading.Lock()
@@ -125,7 +123,7 @@ class Session:
         }
         budget.take(self._granted)
         try:
-            enter = ledger.open_stocked if self._stocked else ledger.open_session
+            enter = ledger.open_stocked if supply.stored else ledger.open_session
             enter(self.id, plan.digest, coordinator)
         except BaseException:
             budget.give(self._granted)
@@ -135,7 +133,7 @@ class Session:
 
     def receive_weights_masks(self) -> int:
         """Fetch the weights' bundle, the masks of what lives for the session; bytes received."""
-        delivery = self._dealings.fetch_weights(self.id, self.terms, self.plan)
+        delivery = self._supply.fetch_weights(self.id, self.terms, self.plan)
         bundle = Bundle(BundleId(self.id, 0, 1), delivery.seed, self.plan.weights, self.plan.wire, delivery.corrections)
         receipt = delivery.finish()
         self._check_seeds(bundle, receipt)
@@ -187,8 +185,8 @@ class Session:
         plan = self.plan.bind(batch)
         bundle_id = BundleId(self.id, number, batch)
         self._hand_over()
-        delivery = self._dealings.fetch(self.terms, bundle_id, self._wires.public_digest(plan))
-        if not self._stocked:  # then it is there since it was dealt
+        delivery = self._supply.fetch(self.terms, bundle_id, self._wires.public_digest(plan))
+        if not self._supply.stored:  # then it is there since it was dealt
             self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = Bundle(bundle_id, delivery.seed, plan.online, plan.wire, delivery.corrections)
         party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self._transcript_key())
@@ -207,8 +205,8 @@ class Session:
     def _hand_over(self) -> None:
         """Tell the provider the public weights, once, if it is this party that does."""
         mine = bool(self.plan.public_weights) and self._index == 0
-        if mine and not self._handed_over and isinstance(self._dealings, Dealings):
-            self._dealings.hand_over(self.terms, self._wires.public(self.plan))
+        if mine and not self._handed_over:
+            self._supply.hand_over(self.terms, self._wires.public(self.plan))
             self._handed_over = True
 
     def _transcript_key(self) -> bytes:

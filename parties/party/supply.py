@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
@@ -65,8 +65,29 @@ class Delivery:
     finish: Callable[[], Receipt] = field(repr=False)
 
 
-class Dealings:
+class Supply(Protocol):
+    """Where a session's bundles come from: dealt by the provider as they are asked for, or dealt ahead and stored."""
+
+    stored: bool
+    """The bundles were dealt ahead: the ledger lists them, and opens their session once."""
+
+    def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan) -> Delivery:
+        """Fetch the bundle of the weights, the first of a session."""
+
+    def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
+        """Fetch the bundle of one run.
+
+        weights: digest of the public weights that this party holds; empty if there are none.
+        """
+
+    def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
+        """Tell whoever deals the session's public weights, in plan order."""
+
+
+class LiveSupply:
     """The connection to the one provider that this party's config names."""
+
+    stored = False
 
     def __init__(self, config: PartyConfig, identity: Identity) -> None:
         self._config, self._identity = config, identity

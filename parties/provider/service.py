@@ -11,14 +11,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import grpc
 
 import mpc
-from mpc.correlations import BundleId, CorrectionsDigest, corrected_party
+from mpc.correlations import BundleId, CorrectionsDigest
 from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
-from mpc.interpret.dealer import SessionMasks, deal
+from mpc.interpret.dealer import deal
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan, digest_of
 from mpc.prg import SEED_BYTES, Seed
@@ -31,7 +30,8 @@ from parties.config.models import ProviderConfig
 from parties.pb import party_pb2, provider_pb2
 from parties.pb.provider_pb2 import DealPart
 from parties.process.budget import MemoryBudget
-from parties.provider.public_weights import PublicWeights
+from parties.provider.bundles import DealtBundle
+from parties.provider.sessions import ProviderSession
 from parties.telemetry import Counters, coarse, logger
 from parties.trust.identity import Identity
 from parties.wire import frames
@@ -45,91 +45,6 @@ _PATIENCE = 0.75
 _SPARE = 8
 _REMEMBERED = 4096
 """Ended sessions that are told from ones that never were, with the party that ended each."""
-
-
-class _Bundle:
-    """One bundle, from when it begins to be dealt until every party has fetched its part.
-
-    Args:
-        corrected: the index of the party that all corrections go to, `size` bytes.
-        held: bytes of memory it was granted.
-        seconds: that dealing took, coarsely: a party is told them, and tells them on.
-    """
-
-    def __init__(self, id: BundleId, seeds: list[Seed], terms: Terms, size: int, held: int) -> None:
-        self.id, self.seeds, self.size, self.held = id, seeds, size, held
-        self.corrected = corrected_party(id, len(terms.parties))
-        self.waiting = set(terms.parties)
-        self.signed = party_pb2.Manifest()
-        self.seconds = 0.0
-        self.over = False
-        self._parts: list[memoryview] = []
-        self._error: MpcError | None = None
-        self._changed = threading.Condition()
-
-    def add(self, part: memoryview) -> None:
-        """Corrections that are final."""
-        with self._changed:
-            self._parts.append(part)
-            self._changed.notify_all()
-
-    def end(self, error: MpcError | None = None) -> None:
-        """There is nothing more."""
-        with self._changed:
-            self._error, self.over = error and error.again(), True
-            self._changed.notify_all()
-
-    def corrections(self) -> Iterator[memoryview]:
-        """All of them, as they are dealt; then what ended it, if that is an error."""
-        place = 0
-        while True:
-            with self._changed:
-                while place == len(self._parts) and not self.over:
-                    self._changed.wait()
-                if place == len(self._parts):
-                    break
-                part = self._parts[place]
-            place += 1
-            yield part
-        if self._error is not None:
-            raise self._error.again()
-
-
-@dataclass
-class _Session:
-    """A session that a party has opened here.
-
-    Args:
-        opener: that party.
-        joined: parties that have asked for it.
-        ended_by: the party that ended it, if one did.
-        dealing: deals of it that are under way.
-    """
-
-    terms: Terms
-    plan: Plan
-    opener: str = ""
-    joined: set[str] = field(default_factory=set)
-    masks: SessionMasks = field(default_factory=SessionMasks)
-    bundles: dict[int, _Bundle] = field(default_factory=dict)
-    last_run: int = -1
-    used_at: float = 0.0
-    granted: int = 0
-    over: bool = False
-    ended_by: str = ""
-    dealing: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    changed: threading.Condition = field(init=False)
-    weights: PublicWeights = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.changed = threading.Condition(self.lock)
-        self.weights = PublicWeights(self.plan, self.terms.parties[0], self.masks.public)
-
-    @property
-    def whole(self) -> bool:
-        """Has every party asked for it?"""
-        return len(self.joined) == len(self.terms.parties)
 
 
 def _over(by: str) -> SessionError:
@@ -165,7 +80,7 @@ class ProviderService:
     ) -> None:
         self._config, self._identity, self._counters = config, identity, counters
         self._clock, self._draw = clock, draw
-        self._sessions: dict[bytes, _Session] = {}
+        self._sessions: dict[bytes, ProviderSession] = {}
         self._ended: OrderedDict[bytes, str] = OrderedDict()
         self._budget = MemoryBudget(config.limits)
         self._lock = threading.Lock()
@@ -259,7 +174,7 @@ class ProviderService:
 
     # ------------------------------------------------------------------------ sessions
 
-    def _open(self, request: provider_pb2.DealRequest, party: str) -> _Session:
+    def _open(self, request: provider_pb2.DealRequest, party: str) -> ProviderSession:
         """The session of these terms: made by the first party that asks, found by the others.
 
         What costs nothing is asked first, and a plan is parsed once a session.
@@ -280,7 +195,7 @@ class ProviderService:
         with self._opening[party]:
             return self._join(request.session_id, party) or self._make(terms, given.plan, party)
 
-    def _join(self, session_id: bytes, party: str) -> _Session | None:
+    def _join(self, session_id: bytes, party: str) -> ProviderSession | None:
         """The session, if another party has opened it."""
         with self._lock:
             if session_id in self._ended:
@@ -290,7 +205,7 @@ class ProviderService:
                 session.joined.add(party)
             return session
 
-    def _make(self, terms: Terms, plan_bytes: bytes, party: str) -> _Session:
+    def _make(self, terms: Terms, plan_bytes: bytes, party: str) -> ProviderSession:
         with self._lock:
             self._require_room(party)
         with self._parsing:
@@ -300,7 +215,7 @@ class ProviderService:
             if terms.session_id not in self._sessions:  # another party may have come meanwhile
                 self._require_room(party)
                 self._budget.take(granted)
-                made = _Session(terms, plan, opener=party, used_at=self._clock(), granted=granted)
+                made = ProviderSession(terms, plan, opener=party, used_at=self._clock(), granted=granted)
                 self._sessions[terms.session_id] = made
                 logger().info("session opened", session=terms.session_id.hex()[:16], parties=list(terms.parties))
         found = self._join(terms.session_id, party)
@@ -324,7 +239,7 @@ class ProviderService:
                 remedy="close some (session.close()), wait, or raise limits.max_sessions of the provider",
             )
 
-    def _session(self, session_id: bytes) -> _Session:
+    def _session(self, session_id: bytes) -> ProviderSession:
         with self._lock:
             if session_id in self._ended:
                 raise _over(self._ended[session_id])
@@ -346,14 +261,14 @@ class ProviderService:
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
-    def _settle(self, session: _Session) -> None:
+    def _settle(self, session: ProviderSession) -> None:
         """Give back what a forgotten session held: now, or when a deal that is under way is done."""
         with session.lock:
             session.over = True
             session.changed.notify_all()
             self._give_back(session)
 
-    def _give_back(self, session: _Session) -> None:
+    def _give_back(self, session: ProviderSession) -> None:
         """See `_settle`; with the session's lock."""
         if not session.dealing:
             self._budget.give(session.granted + sum(bundle.held for bundle in session.bundles.values()))
@@ -372,7 +287,9 @@ class ProviderService:
 
     # ------------------------------------------------------------------------- bundles
 
-    def _fetch(self, session: _Session, request: provider_pb2.DealRequest, party: str, seconds: float) -> _Bundle:
+    def _fetch(
+        self, session: ProviderSession, request: provider_pb2.DealRequest, party: str, seconds: float
+    ) -> DealtBundle:
         """The bundle of which this party is given its part now, once; the first that asks has it dealt."""
         with session.lock:
             if request.run:
@@ -393,14 +310,14 @@ class ProviderService:
             self._release(session, request.run)
             return bundle
 
-    def _release(self, session: _Session, run: int) -> None:
+    def _release(self, session: ProviderSession, run: int) -> None:
         """Give back what a bundle holds once it is dealt and everyone has asked for it; with the session's lock."""
         bundle = session.bundles[run]
         if bundle.over and not bundle.waiting:
             del session.bundles[run]
             self._budget.give(bundle.held)
 
-    def _begin(self, session: _Session, request: provider_pb2.DealRequest) -> None:
+    def _begin(self, session: ProviderSession, request: provider_pb2.DealRequest) -> None:
         """Have a bundle dealt, in a thread of its own; with the session's lock."""
         if request.run != session.last_run + 1:
             raise SessionError(f"run {request.run} was dealt before, or comes too early")
@@ -417,7 +334,7 @@ class ProviderService:
         try:
             seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
             bundle_id = BundleId(request.session_id, request.run, request.batch)
-            bundle = _Bundle(bundle_id, seeds, session.terms, size, held)
+            bundle = DealtBundle(bundle_id, seeds, session.terms, size, held)
             threading.Thread(target=self._deal, args=(session, bundle), name="deal", daemon=True).start()
         except BaseException:
             session.dealing -= 1
@@ -426,7 +343,7 @@ class ProviderService:
         session.last_run = request.run
         session.bundles[request.run] = bundle
 
-    def _deal(self, session: _Session, bundle: _Bundle) -> None:
+    def _deal(self, session: ProviderSession, bundle: DealtBundle) -> None:
         try:
             if session.over:
                 raise _over(session.ended_by)
@@ -444,7 +361,7 @@ class ProviderService:
             elif bundle.id.run in session.bundles:
                 self._release(session, bundle.id.run)
 
-    def _deal_parts(self, session: _Session, bundle: _Bundle) -> None:
+    def _deal_parts(self, session: ProviderSession, bundle: DealtBundle) -> None:
         started = time.perf_counter()
         plan = session.plan.bind(bundle.id.batch)
         gates = plan.weights if bundle.id.run == 0 else plan.online

@@ -16,7 +16,7 @@ from mpc import fixedpoint
 from mpc.compiler.lowering.builder import Roles
 from mpc.errors import MpcError
 from mpc.prg import Seed
-from parties.party.session import Session
+from parties.party.session import PartySession
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.telemetry import Counters
@@ -126,7 +126,7 @@ def submit_nonsense(script: Script, patched: pytest.MonkeyPatch) -> list[BaseExc
 
 def crash_in_a_gate(script: Script, patched: pytest.MonkeyPatch) -> list[BaseException]:
     """A bug whose exception quotes the very values, as numpy's do."""
-    session: Session = script.cluster.of(0, script.id)
+    session: PartySession = script.cluster.of(0, script.id)
 
     def crash(run) -> None:
         raise ValueError(f"cannot reshape {CANARY_INPUT!r} and {CANARY_WEIGHT}")
@@ -138,7 +138,7 @@ def crash_in_a_gate(script: Script, patched: pytest.MonkeyPatch) -> list[BaseExc
 
 
 def crash_in_a_handler(script: Script, patched: pytest.MonkeyPatch) -> list[BaseException]:
-    session: Session = script.cluster.of(0, script.id)
+    session: PartySession = script.cluster.of(0, script.id)
 
     def crash(*arguments) -> None:
         raise KeyError(f"{CANARY_INPUT!r} {CANARY_WEIGHT}")

@@ -128,7 +128,7 @@ def test_a_parties_session_with_an_impostor_among_them(tmp_path: Path) -> None:
 def test_an_unpinned_provider_is_refused(tmp_path: Path) -> None:
     """20: the provider is the one of the config; another process of the same CA is not."""
     with InProcess(tmp_path, 2) as cluster:
-        dealings = cluster.nodes[0].dealings
+        dealings = cluster.nodes[0].supply
         dealings.close()
         channel = connect(cluster.identity("party-0"), "provider", cluster.addresses["party-1"])
         dealings._channel, dealings._stub = channel, provider_pb2_grpc.ProviderStub(channel)

@@ -301,14 +301,14 @@ def test_one_party_cannot_take_the_providers_places(cluster: InProcess) -> None:
         alone()
     with pytest.raises(SessionError, match="that only party-1 has joined"):
         alone()
-    opening = cluster.nodes[1].dealings.fetch_weights
+    opening = cluster.nodes[1].supply.fetch_weights
 
     def later(*arguments: Any) -> Any:
         """As party-1's quota is used up, party-0 has to come first."""
         assert eventually(lambda: len(cluster.provider._sessions) > SMALL.max_sessions)
         return opening(*arguments)
 
-    cluster.nodes[1].dealings.fetch_weights = later  # type: ignore[method-assign]
+    cluster.nodes[1].supply.fetch_weights = later  # type: ignore[method-assign]
     check_a_good_client(cluster)
 
 

@@ -118,7 +118,7 @@ def test_a_session_that_fails_in_a_run(cluster: InProcess, client: Cluster, monk
     def broken(*_: object) -> None:
         raise ValueError("a mistake of this test's")
 
-    monkeypatch.setattr(parties.party.session.Session, "before_reveal", broken)
+    monkeypatch.setattr(parties.party.session.PartySession, "before_reveal", broken)
     with pytest.raises(MpcError, match="internal error"):
         session.run(None, {"x": data(1)})
     del session
@@ -169,7 +169,7 @@ def test_a_session_of_what_was_dealt_ahead(cluster: InProcess, client: Cluster) 
         f"{name}'s {what}": weakref.ref(thing)
         for name, node in zip(cluster.names, cluster.nodes, strict=True)
         for own in [node._sessions[remote.id]]
-        for what, thing in {"session": own, "wires": own._wires, "run": own._runs[1], "stock": own._dealings}.items()
+        for what, thing in {"session": own, "wires": own._wires, "run": own._runs[1], "stock": own._supply}.items()
     }
     del remote
     session.close()

@@ -46,7 +46,7 @@ from parties.local.ports import Ports
 from parties.party.ledger.sessions import Ledger
 from parties.party.node import PartyNode
 from parties.party.services import PartyDesks, PartyService, PeerService
-from parties.party.session import Session
+from parties.party.session import PartySession
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.provider.service import ProviderService
 from parties.telemetry import Counters
@@ -351,7 +351,7 @@ class InProcess:
         """A session to be driven call by call."""
         return Script(self, self.compiled(roles or SEPARATE))
 
-    def of(self, index: int, session_id: bytes) -> Session:
+    def of(self, index: int, session_id: bytes) -> PartySession:
         """A party's own session object."""
         return self.nodes[index]._sessions[session_id]
 

@@ -56,8 +56,8 @@ from parties.party.stock.files import (
     write_file,
 )
 from parties.party.stock.orders import MOST_RUNS, Entry, Order, Stock, Totals
-from parties.party.stock.supply import Stocked
-from parties.party.supply import Dealings, Delivery
+from parties.party.stock.supply import StoredSupply
+from parties.party.supply import Delivery, LiveSupply
 from parties.pb import party_pb2
 from parties.process.budget import MemoryBudget
 from parties.telemetry import logger
@@ -68,7 +68,7 @@ _BUNDLE_BYTES = 4096
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
-class Stocks:
+class Shelf:
     """All stocks of one party.  Thread-safe; made once a process, after the ledger.
 
     Raises:
@@ -76,9 +76,9 @@ class Stocks:
     """
 
     def __init__(
-        self, config: PartyConfig, identity: Identity, ledger: Ledger, dealings: Dealings, budget: MemoryBudget
+        self, config: PartyConfig, identity: Identity, ledger: Ledger, dealings: LiveSupply, budget: MemoryBudget
     ) -> None:
-        self._config, self._identity, self._ledger, self._dealings = config, identity, ledger, dealings
+        self._config, self._identity, self._ledger, self._supply = config, identity, ledger, dealings
         self._budget = budget
         self._root = config.data_dir / FOLDER
         self._lock = threading.Lock()
@@ -145,7 +145,7 @@ class Stocks:
         try:
             with order.lock:
                 self._prepare_folder(order)
-                delivery = self._dealings.fetch_weights(terms.session_id, terms, plan)
+                delivery = self._supply.fetch_weights(terms.session_id, terms, plan)
                 seconds, _ = self._write(order, delivery)
                 return seconds, order.size
         except BaseException:
@@ -192,7 +192,7 @@ class Stocks:
             held = plan_cost(order.plan, bundle.batch).dealt if mine else 0  # all of it, until it is on the disk
             self._budget.take(held)
             try:
-                delivery = self._dealings.fetch(order.terms, bundle, weights=b"")
+                delivery = self._supply.fetch(order.terms, bundle, weights=b"")
                 return self._write(order, delivery)
             except BaseException:
                 self._give_up(order)
@@ -220,7 +220,7 @@ class Stocks:
         with order.lock:
             if order.over or order.stored != len(order.batches) + 1:
                 raise SessionError(f"{order.stored} of this stock's {len(order.batches) + 1} bundles are stored")
-            self._dealings.finish(session_id)
+            self._supply.finish(session_id)
             with on_disk(order.folder):
                 sync(order.folder)
                 sync(self._root)
@@ -246,7 +246,7 @@ class Stocks:
         order.over = True
         with self._lock:
             self._orders.pop(order.terms.session_id, None)
-        self._dealings.finish(order.terms.session_id)
+        self._supply.finish(order.terms.session_id)
         remove(order.folder)
 
     def drop_idle(self, limit: float) -> None:
@@ -292,7 +292,7 @@ class Stocks:
         size = sum(entry.stock.size for entry in entries)
         return Totals(len(free), sum(len(s.batches) for s in free), size, self._config.limits.max_stock_bytes)
 
-    def take(self, terms: Terms, coordinator: str) -> Stocked:
+    def take(self, terms: Terms, coordinator: str) -> StoredSupply:
         """The stock of exactly these terms, for the session that will open it.
 
         Nothing of it is read but its plan, and the ledger has yet to allow its use.
@@ -314,7 +314,7 @@ class Stocks:
             plan = Plan.from_bytes(read_file(folder / PLAN, self._config.limits.max_plan_bytes))
             if plan.digest != terms.plan_digest:
                 raise IntegrityError("it is another plan's")
-        return Stocked(folder, entry.stock, plan, self._config.name, self._identity.trust)
+        return StoredSupply(folder, entry.stock, plan, self._config.name, self._identity.trust)
 
     def taken(self, session_id: bytes) -> None:
         """The ledger has opened it: nobody finds it any more."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from mpc.correlations import BundleId, Whole, corrected_party, sub_seed
 from mpc.errors import PlanError, SessionError
@@ -26,13 +28,15 @@ from parties.party.supply import Delivery, Receipt
 from parties.trust.chains import Trust
 
 
-class Stocked:
-    """The bundles of one stock: stands where `Dealings` does in the session that takes it.
+class StoredSupply:
+    """The bundles of one stock: stands where `LiveSupply` does in the session that takes it.
 
     Args:
         stock: of this plan; in the ledger.
         me: this party.
     """
+
+    stored = True
 
     def __init__(self, folder: Path, stock: Stock, plan: Plan, me: str, trust: Trust) -> None:
         self.plan, self._folder, self._stock, self._me, self._trust = plan, folder, stock, me, trust
@@ -62,6 +66,10 @@ class Stocked:
             )
         plan = self.plan.bind(bundle.batch)
         return self._read(terms, bundle, plan.online, plan.wire, plan_cost(self.plan, bundle.batch).dealt)
+
+    def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
+        """Refuse: nothing is dealt ahead for public weights, so a stock's plan has none."""
+        raise PlanError("a stock has no public weights")
 
     def _read(self, terms: Terms, bundle: BundleId, gates: Iterable[Gate], wires: Wires, most: int) -> Delivery:
         path = self._folder / bundle_name(bundle.run)
