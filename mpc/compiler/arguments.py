@@ -118,6 +118,8 @@ def as_samples(given: Any, types: Mapping[str, str]) -> dict[str, np.ndarray]:
 def as_array(value: Any, dtype: str | None, name: str) -> np.ndarray:
     """An array as it is; numbers in lists in the type that the model has, if that changes none of them.
 
+    None, or what pandas has for it, is a missing number: NaN.
+
     Raises:
         InputError: it holds no numbers, or rows of different lengths.
     """
@@ -127,6 +129,7 @@ def as_array(value: Any, dtype: str | None, name: str) -> np.ndarray:
         found = np.asarray(value)
     except Exception:  # rows of different lengths; or an object of the caller's that has its own idea of an array
         found = np.array(None)
+    found = _with_holes(found)
     if found.dtype.kind not in "fiub":
         raise InputError(
             f"input {name!r} is no array of numbers",
@@ -141,6 +144,16 @@ def as_array(value: Any, dtype: str | None, name: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         cast = found.astype(wanted)
     return found if wanted.kind != "f" and not np.array_equal(cast, found) else cast
+
+
+def _with_holes(found: np.ndarray) -> np.ndarray:
+    """Objects that are numbers or stand for missing ones, as float64; other arrays as they are."""
+    if found.dtype != object or not found.ndim:
+        return found
+    entries = [np.nan if each is None or type(each).__name__ == "NAType" else each for each in found.flat]
+    if any(isinstance(each, bool) or not isinstance(each, int | float | np.number) for each in entries):
+        return found
+    return np.array(entries, dtype=np.float64).reshape(found.shape)
 
 
 def _only(names: Sequence[str], what: str, form: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpc.compiler.arguments import as_array
 from mpc.compiler.compile import compile_model
 from mpc.compiler.lowering.builder import Roles
 from mpc.errors import InputError
@@ -54,3 +55,24 @@ def test_samples_that_miss_a_number_where_none_may_be_missing_bound_nothing(tmp_
         x[3, 2] = wild
         with pytest.raises(InputError, match="samples of input 'x' hold NaN or infinity in column 2"):
             compile_model(path, samples=x)
+
+
+def test_rows_with_none_are_rows_with_missing_numbers() -> None:
+    """As lists have it, and tables of objects, such as pandas' with its own kind of nothing."""
+
+    class NAType:
+        """pandas.NA, which is no number and cannot be compared."""
+
+    class Table:
+        def __init__(self, rows: list) -> None:
+            self._rows = rows
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            return np.array(self._rows, dtype=object)
+
+    for rows in ([[1.5, None], [2, 0.25]], Table([[1.5, NAType()], [2, 0.25]])):
+        found = as_array(rows, "float32", "x")
+        assert found.dtype == np.float32 and np.array_equal(found, [[1.5, np.nan], [2, 0.25]], equal_nan=True)
+    for wrong in ([[1.5, "a"]], [[None, True]], [[1.5, None], [1.0]], None):
+        with pytest.raises(InputError, match="no array of numbers"):
+            as_array(wrong, "float32", "x")
