@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 
 from mpc.compiler.graph.emitter import FIX_BATCH
-from mpc.compiler.onnx.sizes import Rows, Size, many, times
+from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.joined import seen
+from mpc.compiler.operators.sizes import Rows, Size, many, times
 from mpc.wires import BATCH
 
-if TYPE_CHECKING:
-    from mpc.compiler.onnx.walk import Importer
 
-
-def fold(state: Importer, node: onnx.NodeProto) -> bool:
+def fold(state: Context, node: onnx.NodeProto) -> bool:
     """Compute a node whose inputs are all public; False if one of them is secret."""
     if node.op_type == "Shape" and node.input[0] in state.shapes:
         shape = _sizes(seen(state, node.input[0]))
@@ -63,7 +61,7 @@ _WITH_BATCH = ("Expand", "ConstantOfShape")
 """Constants that have a row for each of the batch: their handlers make values of them."""
 
 
-def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
+def _evaluate(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
     """onnx's own reference implementation, on this one node."""
     from onnx.reference import ReferenceEvaluator  # most models have nothing to compute
 
@@ -93,7 +91,7 @@ def _evaluate(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[
     return [np.asarray(value) for value in results]
 
 
-def _dequantized(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
+def _dequantized(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
     """(x - zero point) scale, both one number or one a slice; onnx's reference has it for the latest opsets only."""
     x, scale, zero = (*values, None)[:3]
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
@@ -111,7 +109,7 @@ def _dequantized(state: Importer, node: onnx.NodeProto, values: list[Any]) -> li
     return [(wide * scale.astype(np.float64).reshape(sizes)).astype(scale.dtype)]
 
 
-def _fold_shape_vector(state: Importer, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
+def _fold_shape_vector(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
     handler = _SHAPE_VECTOR.get(node.op_type)
     if handler is None:
         raise state.origin.refuse("it computes with the batch size", remedy=FIX_BATCH)

@@ -17,17 +17,18 @@ import onnx
 import onnx.shape_inference
 from onnx import TensorProto, numpy_helper
 
-from mpc.compiler.graph.emitter import FIX_BATCH, INTEGERS, MAX_ELEMENTS, Emitter
-from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Range, Shape
+from mpc.compiler.graph.emitter import FIX_BATCH, INTEGERS, MAX_ELEMENTS
+from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Range
 from mpc.compiler.onnx import fold as onnx_fold
 from mpc.compiler.onnx.declared import check_range, check_sizes, declared_ranges, example_shape, within_table
 from mpc.compiler.onnx.load import OLDEST_OPSET, Source, load_model
-from mpc.compiler.onnx.sizes import Rows
+from mpc.compiler.onnx.unsupported import is_supported, named, refusal, unsupported
 from mpc.compiler.operators import HANDLERS, joined
-from mpc.compiler.operators.facts import Fact, Natural, Truncated
+from mpc.compiler.operators.context import Body, Context, ModelNode, wraps
+from mpc.compiler.operators.facts import Natural, Standing, Truncated, Way
 from mpc.compiler.operators.labels import as_number, require_printable
-from mpc.compiler.operators.missing import Standing, Way, marked, ways
-from mpc.compiler.operators.unsupported import is_supported, named, refusal, unsupported
+from mpc.compiler.operators.missing import marked, ways
+from mpc.compiler.operators.registry import READ_LABELS
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
 
@@ -51,31 +52,15 @@ _INPUT_TYPES = tuple(name for name in _TYPES.values() if name != "string")
 _WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 """The range of a type that has a small one; others are declared, or take the default."""
 _LISTED = ", ".join(_INPUT_TYPES)
-_TO_SCORES = ("Add", "Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _WRAPPING = frozenset(
     {"Add", "Cast", "CastLike", "CumSum", "Einsum", "Gemm", "MatMul", "Mul", "Neg", "Pow", "ReduceL1", "ReduceProd",
      "ReduceSum", "ReduceSumSquare", "Sub", "Sum"}
 )  # fmt: skip
 """What may leave an integer type, upon which onnxruntime wraps around."""
-_MOST_SCALED = 64.0
-"""Minus infinity, as a softmax knows it, stays that if it is divided by so much."""
 
 
-class Importer(Emitter):
-    """The state of one import: what every value of the model is so far.
-
-    A value is a constant (numpy array; shape vectors may hold `Rows`), or a secret
-    with a shape.  Handlers read and define values through this class.
-
-    Args:
-        joined: values of which the model sees the batch and other axes as one.
-        decoded: values that recipients read as labels or dictionaries.
-        facts: value -> what is known of it; see `operators.facts`.
-        enterable: inputs whose numbers may be missing, with their ranges; marks: what tells where they are, of values;
-            marking: the inputs for it; aware: what nodes write that look at it; wanted: how readers would have numbers
-            of some inputs enter that are missing; standing: inputs with numbers that stand for missing ones.  See
-            `operators.missing`.
-    """
+class Importer(Context):
+    """One import: walks over a model's nodes and calls their handlers."""
 
     def __init__(
         self,
@@ -84,112 +69,23 @@ class Importer(Emitter):
         assumed: Mapping[str, Range],
         found: Mapping[str, Way] = MappingProxyType({}),
     ) -> None:
-        super().__init__()
+        opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+        readers: dict[str, list[ModelNode]] = {}
+        for reader, name in _reads(model.graph):
+            readers.setdefault(name, []).append(reader)
+        revealed = frozenset(value.name for value in model.graph.output)
+        super().__init__(opsets.get("ai.onnx", OLDEST_OPSET), opsets, readers, revealed)
         self._assumed, self._ways = assumed, found
-        self.enterable: dict[str, Range] = {}
-        self.marks: dict[str, tuple[str, np.ndarray] | None] = {}
-        self.marking: list[GraphInput] = []
-        self.aware: set[str] = set()
-        self.wanted: list[tuple[frozenset[str], str]] = []
-        self.standing: dict[str, Standing] = {}
         self._given = shapes
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
-        self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-        self.constants: dict[str, np.ndarray] = {}
-        self.decoded: dict[str, GraphOutput] = {}
-        self.facts: dict[str, Fact] = {}
-        self.joined: dict[str, joined.Joined] = {}
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
         self.reserve(_names(model.graph))
-        for reader, name in _reads(model.graph):
-            self._readers.setdefault(name, []).append(reader)
         self._model = model
-        self._revealed = {value.name for value in model.graph.output}
-        self._needed = self._revealed.union(self._readers)
+        self._needed = revealed.union(readers)
 
-    # -- what handlers use
+    # -- what handlers ask of the model's format
 
-    @property
-    def opset(self) -> int:
-        """Of the operators that have no domain."""
-        return self.opsets.get("ai.onnx", OLDEST_OPSET)
-
-    def is_constant(self, name: str) -> bool:
-        return name in self.constants
-
-    def constant(self, name: str, what: str) -> np.ndarray:
-        """A constant operand; a refusal naming `what` if it is secret data."""
-        if name not in self.constants:
-            raise self.origin.refuse(
-                f"{what} depends on the input; only a constant is possible here",
-                remedy=(
-                    "export the model with that operand fixed: as an initializer, or as a number in "
-                    "the code that is exported"
-                ),
-            )
-        return self.constants[name]
-
-    def numbers(self, name: str, what: str) -> np.ndarray:
-        """A constant operand as float64."""
-        value = self.constant(name, what)
-        if value.dtype == object or value.dtype.kind not in "fiub":
-            raise self.origin.refuse(
-                f"{what} holds something other than numbers",
-                remedy="store it with numbers (float32 or int64); text has to be numbered before the model",
-            )
-        return value.astype(np.float64)
-
-    def integers(self, name: str, what: str) -> list[int]:
-        """A constant list of integers, as axes or sizes are."""
-        return [self.whole(entry, what) for entry in self.constant(name, what).reshape(-1).tolist()]
-
-    def whole(self, entry: Any, what: str) -> int:
-        """An entry of a shape vector that must not be the batch."""
-        if isinstance(entry, Rows):
-            raise self.origin.refuse(f"{what} depends on the batch size", remedy=FIX_BATCH)
-        return int(entry)
-
-    def optional(self, node: onnx.NodeProto, position: int, what: str) -> np.ndarray | None:
-        """A constant input that may be left out."""
-        if len(node.input) <= position or not node.input[position]:
-            return None
-        return self.constant(node.input[position], what)
-
-    def secret(self, name: str) -> Shape:
-        """The shape of a secret value; class numbers become one, class names are refused."""
-        if name in self.decoded:
-            as_number(self, name)
-        return self.shapes[name]
-
-    def value(self, name: str) -> str:
-        """A value to compute with: constants become stored weights."""
-        if not self.is_constant(name):
-            self.secret(name)
-            return name
-        numbers = self.numbers(name, "an operand")
-        self.require_finite(numbers)
-        return self.stored(numbers, numbers.shape)
-
-    def stored(self, values: np.ndarray, shape: Shape) -> str:
-        """A constant as a value, broadcast to a shape; it is a weight, secret."""
-        name = self.emit("constant", (), None, shape, weight=values)
-        if not np.any(values % 1):
-            self.integral.add(name)
-        return name
-
-    def type_named(self, code: int) -> str:
-        """ONNX's number of a type as a numpy name; empty for a type that nothing here has."""
-        return _TYPES.get(code, "")
-
-    def type_of(self, name: str) -> str:
-        """The type of a value, for operators that cast to another's."""
-        if name in self.constants:
-            return str(self.constants[name].dtype)
-        return "int64" if name in self.integral else "float32"
-
-    def holds_reals(self, name: str) -> bool:
-        """Is a value, which may have whole numbers only, of a floating-point type?"""
-        return self._inferred.get(name, "").startswith("float")
+    def inferred(self, name: str) -> str:
+        return self._inferred.get(name, "")
 
     @cached_property
     def _inferred(self) -> dict[str, str]:
@@ -201,30 +97,8 @@ class Importer(Emitter):
         values = (*graph.input, *graph.value_info, *graph.output)
         return {value.name: _TYPES.get(value.type.tensor_type.elem_type, "") for value in values}
 
-    def array(self, tensor: onnx.TensorProto) -> np.ndarray:
-        """A tensor attribute."""
-        return _array(tensor)
-
-    def only_feeds(self, name: str, operators: set[str]) -> bool:
-        """Do only these operators read a value, and nobody receives it?"""
-        return name not in self._revealed and all(reader.op_type in operators for reader in self._readers.get(name, []))
-
-    def only_scores(self, name: str) -> bool:
-        """Is a value read by softmaxes only, on its way added to others, moved or divided by a small number?"""
-        readers = self._readers.get(name, [])
-        return bool(readers) and name not in self._revealed and all(map(self._leads_to_softmax, readers))
-
-    def _leads_to_softmax(self, reader: onnx.NodeProto) -> bool:
-        if reader.op_type == "Softmax":
-            return True
-        if reader.op_type in ("Mul", "Div"):
-            known = [self.constants.get(name, self._spelt_out.get(name)) for name in reader.input]
-            factors = [float(value.flat[0]) for value in known if value is not None and value.size == 1]
-            if not factors or not 1 / _MOST_SCALED <= factors[0] <= _MOST_SCALED:
-                return False
-        elif reader.op_type not in _TO_SCORES:
-            return False
-        return self.only_scores(reader.output[0])
+    def known(self, name: str) -> np.ndarray | None:
+        return self.constants.get(name, self._spelt_out.get(name))
 
     @cached_property
     def _spelt_out(self) -> dict[str, np.ndarray]:
@@ -232,36 +106,19 @@ class Importer(Emitter):
         nodes = [node for node in self._model.graph.node if node.op_type == "Constant"]
         return {node.output[0]: _array(a.t) for node in nodes for a in node.attribute if a.name == "value"}
 
-    def unused(self, node: onnx.NodeProto, position: int) -> bool:
-        """Does nobody read this output of a node?"""
-        if len(node.output) <= position or not node.output[position]:
-            return True
-        return node.output[position] not in self._readers and node.output[position] not in self._revealed
+    def type_named(self, code: int) -> str:
+        return _TYPES.get(code, "")
 
-    def alias(self, name: str, of: str) -> None:
-        """The same value under another name."""
-        if of in self.constants:
-            self.constants[name] = self.constants[of]
-            return
-        self.emit("reshape", (of,), name, self.secret(of))
-        self.carry(name, of)
+    def array(self, tensor: onnx.TensorProto) -> np.ndarray:
+        return _array(tensor)
 
-    def carry(self, name: str, of: str) -> None:
-        """What is known of a value holds for this one too."""
-        if of in self.facts:
-            self.facts[name] = self.facts[of]
-
-    def decode(self, name: str, value: str, **reading: Any) -> None:
-        """`name` is how recipients read the secret `value`: labels, or dictionaries."""
-        shape = reading.pop("shape", self.shapes[value])
-        self.decoded[name] = GraphOutput(name, value, shape, **reading)
-        self.shapes[name] = shape
-
-    def redecode(self, name: str, source: str, **changes: Any) -> None:
-        """The same reading with another type or shape."""
-        read = self.decoded[source]
-        reading: dict[str, Any] = {"dtype": read.dtype, "labels": read.labels, "keys": read.keys, "shape": read.shape}
-        self.decode(name, read.value, **{**reading, **changes})
+    def body(self, graph: onnx.GraphProto) -> Body:
+        return Body(
+            tuple(value.name for value in graph.input),
+            {tensor.name: _array(tensor) for tensor in graph.initializer},
+            tuple(map(_model_node, graph.node)),
+            tuple(value.name for value in graph.output),
+        )
 
     # -- the walk
 
@@ -356,16 +213,15 @@ class Importer(Emitter):
     def _indexed(self, name: str) -> int:
         """Rows of the smallest constant table that a value is an index of, if it is nothing else; else 0."""
         found: list[int] = []
-        for reader in self._readers.get(name, []):
-            if reader.op_type == "Gather" and list(reader.input).count(name) == 1 and reader.input[1] == name:
-                table = self.constants.get(reader.input[0], self._spelt_out.get(reader.input[0]))
-                axis = next((attribute.i for attribute in reader.attribute if attribute.name == "axis"), 0)
+        for reader in self.readers.get(name, []):
+            if reader.op_type == "Gather" and reader.input.count(name) == 1 and reader.input[1] == name:
+                table, axis = self.known(reader.input[0]), reader.settings.get("axis", 0)
                 found.append(table.shape[axis] if table is not None and table.ndim > axis >= -table.ndim else 0)
             elif reader.op_type in ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"):
                 found.append(self._indexed(reader.output[0]))
             else:
                 found.append(0)
-        return 0 if name in self._revealed else min(found, default=0)
+        return 0 if name in self.revealed else min(found, default=0)
 
     def _input_shape(self, name: str, tensor: Any) -> list[Dimension]:
         if tensor.HasField("shape"):
@@ -429,9 +285,13 @@ class Importer(Emitter):
         if not is_supported(node):
             raise refusal([self.origin])
         handler = HANDLERS[node.domain or "ai.onnx", node.op_type]
-        settings = attributes(node)
-        self._require_text(settings)
-        (joined.lift if self.joined.keys() & set(node.input) else handler)(self, node, settings)
+        reading = _model_node(node)
+        self._require_text(reading.settings)
+        if handler not in READ_LABELS:
+            for name in node.input:
+                if name in self.decoded:
+                    as_number(self, name)
+        (joined.lift if self.joined.keys() & set(node.input) else handler)(self, reading, reading.settings)
         if node.op_type in _WRAPPING:
             for name in node.output:
                 self._require_fit(name)
@@ -447,7 +307,7 @@ class Importer(Emitter):
 
     def _require_fit(self, name: str) -> None:
         """A value wraps around where it leaves its integer type: bounds have to show that it does not."""
-        kind = self._inferred.get(name, "")
+        kind = self.inferred(name)
         ends = INTEGERS.get(kind)
         place = next((i for i in reversed(range(len(self.nodes))) if self.nodes[i].writes == name), None)
         if ends is None or place is None or name in self.decoded or isinstance(self.facts.get(name), Truncated):
@@ -457,15 +317,7 @@ class Importer(Emitter):
         self.nodes[place] = replace(self.nodes[place], writes=inner)
         if name in self.integral:
             self.integral.add(inner)
-        self.emit("fit", (inner,), name, self.shapes[name], ends=ends, outside=_wraps(kind))
-
-    def opposite_fits(self, name: str, x: str) -> str:
-        """x, whose opposite is of the integer type of another value too, or refused."""
-        kind = self._inferred.get(name, "")
-        if kind not in INTEGERS:
-            return x
-        low, high = INTEGERS[kind]
-        return self.emit("fit", (x,), None, self.shapes[x], ends=(max(low, -high), high), outside=_wraps(kind))
+        self.emit("fit", (inner,), name, self.shapes[name], ends=ends, outside=wraps(kind))
 
     def inline(self, graph: onnx.GraphProto, names: Sequence[str]) -> None:
         """The nodes of a subgraph, as if they were the model's own; its outputs get these names."""
@@ -530,22 +382,23 @@ class Importer(Emitter):
         return GraphOutput(name, name, shape, dtype)
 
 
-def _wraps(kind: str) -> str:
-    return f"{kind} wraps around there"
-
-
 def _onnx_type(code: int) -> str:
     return TensorProto.DataType.Name(code).lower() if code in TensorProto.DataType.values() else "unknown"
 
 
-def _reads(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, str]]:
+def _model_node(node: onnx.NodeProto) -> ModelNode:
+    return ModelNode(node.op_type, tuple(node.input), tuple(node.output), node.domain, lambda: attributes(node))
+
+
+def _reads(graph: onnx.GraphProto) -> Iterator[tuple[ModelNode, str]]:
     """(node, value that it reads), those inside branches too; what a branch gives out, its node reads."""
     for node in graph.node:
-        yield from ((node, name) for name in node.input)
+        reader = _model_node(node)
+        yield from ((reader, name) for name in reader.input)
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _reads(attribute.g)
-                yield from ((node, out.name) for out in attribute.g.output)
+                yield from ((reader, out.name) for out in attribute.g.output)
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import LINEAR_FROM, clipped, magnitude, shifted
 from mpc.compiler.operators.facts import Softplus
-from mpc.compiler.operators.registry import Settings, handles
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
+from mpc.compiler.operators.registry import handles
 
 
 @handles("Relu")
-def relu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def relu(state: Context, node: ModelNode, settings: Settings) -> None:
     state.relu(state.value(node.input[0]), node.output[0])
 
 
 @handles("LeakyRelu")
-def leaky_relu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def leaky_relu(state: Context, node: ModelNode, settings: Settings) -> None:
     """a x + (1 - a) relu(x)"""
     slope, x = float(settings.get("alpha", 0.01)), state.value(node.input[0])
     state.sum((x, state.relu(x)), (slope, 1.0 - slope), node.output[0])
 
 
 @handles("PRelu")
-def p_relu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def p_relu(state: Context, node: ModelNode, settings: Settings) -> None:
     """relu(x) - slope relu(-x), and relu(-x) = relu(x) - x"""
     x = state.value(node.input[0])
     positive = state.relu(x)
@@ -45,7 +39,7 @@ def p_relu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("ThresholdedRelu")
-def thresholded_relu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def thresholded_relu(state: Context, node: ModelNode, settings: Settings) -> None:
     """x where x > alpha, else 0: relu(x - alpha) + alpha [x > alpha]"""
     alpha, x = float(settings.get("alpha", 1.0)), state.value(node.input[0])
     below = state.step(state.scale(x, -1.0, alpha))
@@ -53,7 +47,7 @@ def thresholded_relu(state: Importer, node: onnx.NodeProto, settings: Settings) 
 
 
 @handles("Elu", "Selu", "Celu")
-def elu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def elu(state: Context, node: ModelNode, settings: Settings) -> None:
     """gamma (relu(x) + alpha (exp(min(x, 0) / width) - 1))"""
     alpha, gamma = settings.get("alpha", 1.0), 1.0
     if node.op_type == "Selu":
@@ -71,14 +65,14 @@ def elu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("HardSigmoid")
-def hard_sigmoid(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def hard_sigmoid(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     line = state.sum((x,), (float(settings.get("alpha", 0.2)),), None, float(settings.get("beta", 0.5)))
     clipped(state, line, 0.0, 1.0, node.output[0])
 
 
 @handles("HardSwish")
-def hard_swish(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def hard_swish(state: Context, node: ModelNode, settings: Settings) -> None:
     """x clip(x / 6 + 1 / 2, 0, 1)"""
     x = state.value(node.input[0])
     gate = clipped(state, state.sum((x,), (1.0 / 6.0,), None, 0.5), 0.0, 1.0)
@@ -86,32 +80,32 @@ def hard_swish(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
 
 
 @handles("Softplus")
-def softplus(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def softplus(state: Context, node: ModelNode, settings: Settings) -> None:
     _with_line(state, node, "softplus", LINEAR_FROM)
     state.facts[node.output[0]] = Softplus(node.input[0])
 
 
 @handles("Gelu")
-def gelu(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def gelu(state: Context, node: ModelNode, settings: Settings) -> None:
     """Beyond 5 it is x."""
     _with_line(state, node, "gelu_tanh" if settings.get("approximate", b"none") == b"tanh" else "gelu", 5.0)
 
 
-def _with_line(state: Importer, node: onnx.NodeProto, name: str, beyond: float) -> None:
+def _with_line(state: Context, node: ModelNode, name: str, beyond: float) -> None:
     x = state.value(node.input[0])
     bend = state.function(name, x)
     state.sum((bend, state.relu(shifted(state, x, -beyond))), (1.0, 1.0), node.output[0])
 
 
 @handles("Swish")
-def swish(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def swish(state: Context, node: ModelNode, settings: Settings) -> None:
     """x sigmoid(alpha x)"""
     x, alpha = state.value(node.input[0]), float(settings.get("alpha", 1.0))
     state.multiply(x, state.function("sigmoid", state.sum((x,), (alpha,))), node.output[0])
 
 
 @handles("Mish")
-def mish(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def mish(state: Context, node: ModelNode, settings: Settings) -> None:
     """x tanh(softplus(x))"""
     x = state.value(node.input[0])
     bend = state.sum((state.function("softplus", x), state.relu(shifted(state, x, -11.0))), (1.0, 1.0))
@@ -119,7 +113,7 @@ def mish(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("Softsign")
-def softsign(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def softsign(state: Context, node: ModelNode, settings: Settings) -> None:
     """x / (1 + |x|)"""
     x = state.value(node.input[0])
     size = state.sum((magnitude(state, x),), (1.0,), None, 1.0, known=(1.0, np.inf))
@@ -127,7 +121,7 @@ def softsign(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("Shrink")
-def shrink(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def shrink(state: Context, node: ModelNode, settings: Settings) -> None:
     """x + bias below -lambd, x - bias above lambd, else 0.
 
     Above: relu(x - lambd) + (lambd - bias) [x > lambd]; below its mirror image.

@@ -6,29 +6,24 @@ Public indices are moves.  A secret one is compared with every place that it can
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Natural, Place, Truncated
 from mpc.compiler.operators.labels import one_hot
-from mpc.compiler.operators.registry import Settings, handles
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
+from mpc.compiler.operators.registry import handles
 
 
 @handles("If")
-def branch(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def branch(state: Context, node: ModelNode, settings: Settings) -> None:
     """A public condition: the nodes of the branch that it takes stand in the place of this one."""
     [condition] = state.numbers(node.input[0], "its condition").reshape(-1)
     state.inline(settings["then_branch" if condition else "else_branch"], node.output)
 
 
 @handles("Gather")
-def gather(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def gather(state: Context, node: ModelNode, settings: Settings) -> None:
     """Public indices; or secret ones, into a constant table."""
     if not state.is_constant(node.input[1]):
         _rows(state, node, settings)
@@ -50,7 +45,7 @@ def gather(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.reshape(taken, (*shape[:axis], *indices.shape, *shape[axis + 1 :]), node.output[0])
 
 
-def _rows(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
     """Of a table, as an embedding reads them: the one-hot index times the table."""
     data, index = node.input[:2]
     wanted = state.secret(index)
@@ -73,7 +68,7 @@ def _rows(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.transpose(found, order, node.output[0])
 
 
-def places(state: Importer, index: str, size: int) -> str:
+def places(state: Context, index: str, size: int) -> str:
     """One more axis: is the index this place?  A negative one counts from the end, one outside is nowhere."""
     if index not in state.integral and not isinstance(state.facts.get(index), Truncated):
         raise state.origin.refuse(
@@ -88,7 +83,7 @@ def places(state: Importer, index: str, size: int) -> str:
 
 
 @handles("OneHot")
-def one_hot_vectors(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def one_hot_vectors(state: Context, node: ModelNode, settings: Settings) -> None:
     [depth], values = state.integers(node.input[1], "the depth"), state.constant(node.input[2], "the values")
     off, on = (float(value) for value in values.reshape(-1))
     index = node.input[0]
@@ -104,7 +99,7 @@ def one_hot_vectors(state: Importer, node: onnx.NodeProto, settings: Settings) -
 
 
 @handles("GatherElements")
-def gather_elements(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def gather_elements(state: Context, node: ModelNode, settings: Settings) -> None:
     """Public indices: the rows of the flat array that they mean.  Secret ones: see `_gather_secretly`."""
     if not state.is_constant(node.input[1]):
         _gather_secretly(state, node, settings)
@@ -120,7 +115,7 @@ def gather_elements(state: Importer, node: onnx.NodeProto, settings: Settings) -
     state.reshape(taken, indices.shape, node.output[0])
 
 
-def _gather_secretly(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def _gather_secretly(state: Context, node: ModelNode, settings: Settings) -> None:
     """Along the last axis: sum_k [index = k] x_k."""
     x, index = state.value(node.input[0]), node.input[1]
     shape, wanted = state.shapes[x], state.secret(index)
@@ -139,7 +134,7 @@ def _gather_secretly(state: Importer, node: onnx.NodeProto, settings: Settings) 
 
 
 @handles("GatherND")
-def gather_nd(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def gather_nd(state: Context, node: ModelNode, settings: Settings) -> None:
     """Public indices into the first axes."""
     indices = state.constant(node.input[1], "its index").astype(np.int64)
     if settings.get("batch_dims", 0):

@@ -8,18 +8,15 @@ over a root is one function.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpc.compiler.graph.graph import Shape
+from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Above, Mean, OverRoot, Square
 
-if TYPE_CHECKING:
-    from mpc.compiler.onnx.walk import Importer
 
-
-def variance(state: Importer, left: str, right: str, out: str) -> bool:
+def variance(state: Context, left: str, right: str, out: str) -> bool:
     """Mean (x - mean x)^2 where a model subtracts the square of the mean: bounds show that it is not negative."""
     square, average = state.facts.get(right), state.facts.get(left)
     if not isinstance(square, Square) or not isinstance(average, Mean) or not isinstance(average.of, Square):
@@ -34,7 +31,7 @@ def variance(state: Importer, left: str, right: str, out: str) -> bool:
     return True
 
 
-def shifted(state: Importer, x: str, by: np.ndarray, out: str) -> bool:
+def shifted(state: Context, x: str, by: np.ndarray, out: str) -> bool:
     """mean x^2 + epsilon, which is epsilon at least; False if it is something else."""
     fact = state.facts.get(x)
     if by.size != 1 or by.ndim > len(state.shapes.get(x, ())) or not 0 < by.flat[0] < math.inf:
@@ -47,7 +44,7 @@ def shifted(state: Importer, x: str, by: np.ndarray, out: str) -> bool:
     return True
 
 
-def inverse_root(state: Importer, y: str, out: str | None = None) -> str:
+def inverse_root(state: Context, y: str, out: str | None = None) -> str:
     """One over the root of y."""
     fact = state.facts.get(y)
     known = (0.0, fact.epsilon**-0.5) if isinstance(fact, Above) else None
@@ -56,7 +53,7 @@ def inverse_root(state: Importer, y: str, out: str | None = None) -> str:
     return name
 
 
-def scaled(state: Importer, x: str, over: str, out: str) -> bool:
+def scaled(state: Context, x: str, over: str, out: str) -> bool:
     """x times one over the root of its own mean square; False if it is another product."""
     root = state.facts.get(over)
     above = state.facts.get(root.of) if isinstance(root, OverRoot) else None
@@ -69,6 +66,6 @@ def scaled(state: Importer, x: str, over: str, out: str) -> bool:
     return True
 
 
-def _kept(state: Importer, x: str, axes: tuple[int, ...]) -> Shape:
+def _kept(state: Context, x: str, axes: tuple[int, ...]) -> Shape:
     """The shape of a mean over axes that stay with size 1: one that reads x element by element."""
     return tuple(1 if axis in axes else size for axis, size in enumerate(state.shapes[x]))

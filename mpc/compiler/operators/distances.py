@@ -5,31 +5,25 @@ Squared ones are |x|^2 - 2 x v + |v|^2, one product for all points.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from mpc.compiler.operators.context import Body, Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.linear import table
-from mpc.compiler.operators.registry import Settings, handles
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
+from mpc.compiler.operators.registry import handles
 
 _SQUARED = ("Sub", "ReduceSumSquare")
 _ABSOLUTE = ("Sub", "Abs", "ReduceSum")
 
 
-def squared(state: Importer, x: str, points: np.ndarray) -> str:
+def squared(state: Context, x: str, points: np.ndarray) -> str:
     """(rows, points)"""
     square = state.total(state.multiply(x, x), (1,))
     crossed = state.affine(x, -2.0 * points.T, np.square(points).sum(axis=1))
     return state.sum((crossed, square), (1.0, 1.0), known=(0.0, np.inf))
 
 
-def absolute(state: Importer, x: str, points: np.ndarray) -> str:
+def absolute(state: Context, x: str, points: np.ndarray) -> str:
     """(rows, points), sums of absolute differences."""
     rows, features = state.shapes[x]
     number = len(points)
@@ -38,7 +32,7 @@ def absolute(state: Importer, x: str, points: np.ndarray) -> str:
     return state.reshape(total, (rows, number))
 
 
-def _points(state: Importer, name: str, features: int) -> np.ndarray:
+def _points(state: Context, name: str, features: int) -> np.ndarray:
     points = state.numbers(name, "the other points")
     if points.ndim != 2 or points.shape[1] != features:
         raise state.origin.refuse(
@@ -50,7 +44,7 @@ def _points(state: Importer, name: str, features: int) -> np.ndarray:
 
 
 @handles("CDist", domain="com.microsoft")
-def c_dist(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def c_dist(state: Context, node: ModelNode, settings: Settings) -> None:
     metric = settings.get("metric", b"sqeuclidean").decode()
     if metric not in ("sqeuclidean", "euclidean"):
         raise state.origin.refuse(
@@ -69,9 +63,9 @@ def c_dist(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("Scan")
-def scan(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def scan(state: Context, node: ModelNode, settings: Settings) -> None:
     """Only over constant rows, each of which is compared with the one state, the input."""
-    kind = _kind(state, settings["body"]) if len(node.input) == 2 and state.is_constant(node.input[1]) else None
+    kind = _kind(state.body(settings["body"])) if len(node.input) == 2 and state.is_constant(node.input[1]) else None
     if kind is None or settings.get("num_scan_inputs") != 1 or not state.unused(node, 0):
         raise state.origin.refuse(
             "a loop that is no distance to constant points", remedy="leave it out, or compute it outside the model"
@@ -82,24 +76,23 @@ def scan(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.transpose(distances, (1, 0), node.output[1])
 
 
-def _along_rows(node: onnx.NodeProto, constants: dict[str, list[int]]) -> bool:
+def _along_rows(node: ModelNode, constants: dict[str, list[int]]) -> bool:
     """Does a node add up over the features, if it adds up at all?"""
     if not node.op_type.startswith("Reduce"):
         return True
-    given = {attribute.name: attribute for attribute in node.attribute}
-    axes = list(given["axes"].ints) if "axes" in given else constants.get(node.input[-1])
-    return axes in ([1], [-1]) and "keepdims" in given and given["keepdims"].i == 0
+    axes = node.settings.get("axes", constants.get(node.input[-1]))
+    return axes in ([1], [-1]) and node.settings.get("keepdims") == 0
 
 
-def _kind(state: Importer, body: onnx.GraphProto) -> tuple[str, ...] | None:
+def _kind(body: Body) -> tuple[str, ...] | None:
     """Which distance a body computes between its state and a row; it passes the state on."""
-    chain = [given.name for given in body.input]
-    constants = {tensor.name: state.array(tensor).tolist() for tensor in body.initializer}
+    chain = list(body.inputs)
+    constants = {name: values.tolist() for name, values in body.constants.items()}
     found: list[str] = []
     current = ""
-    for node in body.node:
+    for node in body.nodes:
         reads = [name for name in node.input if name not in constants]
-        if node.op_type == "Identity" and reads == chain[:1] and node.output[0] == body.output[0].name:
+        if node.op_type == "Identity" and reads == chain[:1] and node.output[0] == body.outputs[0]:
             continue
         if node.op_type == "Identity" and reads == [current]:
             current = node.output[0]
@@ -109,4 +102,4 @@ def _kind(state: Importer, body: onnx.GraphProto) -> tuple[str, ...] | None:
         else:
             return None
     kinds = [kind for kind in (_SQUARED, _ABSOLUTE) if tuple(found) == kind]
-    return kinds[0] if kinds and len(body.output) == 2 and current == body.output[1].name else None
+    return kinds[0] if kinds and len(body.outputs) == 2 and current == body.outputs[1] else None

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mpc.compiler.graph.graph import Shape
-from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.registry import handles
 from mpc.wires import Dimension
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
 
 
 @handles("Einsum")
-def einsum(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def einsum(state: Context, node: ModelNode, settings: Settings) -> None:
     terms, result = _parsed(state, settings["equation"].decode(), [_shape(state, name) for name in node.input])
     if len(terms) > 2:
         raise state.origin.refuse(
@@ -36,11 +30,11 @@ def einsum(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     _product(state, reduced[0], reduced[1], result, node.output[0])
 
 
-def _shape(state: Importer, name: str) -> Shape:
+def _shape(state: Context, name: str) -> Shape:
     return tuple(state.constants[name].shape) if state.is_constant(name) else state.secret(name)
 
 
-def _parsed(state: Importer, equation: str, shapes: list[Shape]) -> tuple[list[str], str]:
+def _parsed(state: Context, equation: str, shapes: list[Shape]) -> tuple[list[str], str]:
     """One letter an axis; an ellipsis becomes capital letters, the same for all operands, from the right."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms, spread = left.split(","), 0
@@ -77,7 +71,7 @@ def _parsed(state: Importer, equation: str, shapes: list[Shape]) -> tuple[list[s
 _ELLIPSIS = "STUVWXYZ"
 
 
-def _summed(state: Importer, name: str, term: str, wanted: set[str]) -> tuple[str, str]:
+def _summed(state: Context, name: str, term: str, wanted: set[str]) -> tuple[str, str]:
     """The operand without the axes that nothing else has."""
     axes = [axis for axis, label in enumerate(term) if label not in wanted]
     if not axes:
@@ -93,7 +87,7 @@ def _summed(state: Importer, name: str, term: str, wanted: set[str]) -> tuple[st
     return state.reshape(total, shape), kept
 
 
-def _product(state: Importer, x: tuple[str, str], y: tuple[str, str], result: str, out: str) -> None:
+def _product(state: Context, x: tuple[str, str], y: tuple[str, str], result: str, out: str) -> None:
     """(stack, rows, joined) times (stack, joined, columns), each group of axes but the stack's made one."""
     if state.is_constant(x[0]):
         x, y = y, x
@@ -115,7 +109,7 @@ def _product(state: Importer, x: tuple[str, str], y: tuple[str, str], result: st
     state.transpose(whole, order, out)
 
 
-def _laid_out(state: Importer, operand: tuple[str, str], groups: list[list[str]], sizes: dict[str, Dimension]) -> str:
+def _laid_out(state: Context, operand: tuple[str, str], groups: list[list[str]], sizes: dict[str, Dimension]) -> str:
     """The stack's axes, then two groups of axes as one each."""
     name, term = operand
     turned = state.transpose(state.value(name), [term.index(c) for group in groups for c in group])

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.operators import deviations
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Beyond, Exp, OnePlusExp, Root, Softplus, Square, Top, Truncated
-from mpc.compiler.operators.registry import Settings, handles
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
+from mpc.compiler.operators.registry import handles
 
 HALF_STEP = 2.0**-19
 """Two reals are equal if they differ by less; whole numbers are compared exactly."""
@@ -30,7 +26,7 @@ _MASKED = -1e4
 
 
 @handles("Add")
-def add(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def add(state: Context, node: ModelNode, settings: Settings) -> None:
     left, right = node.input[:2]
     if state.is_constant(left):
         left, right = right, left
@@ -45,7 +41,7 @@ def add(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.sum((state.value(left), state.value(right)), (1.0, 1.0), node.output[0])
 
 
-def masking(state: Importer, values: np.ndarray, out: str) -> np.ndarray:
+def masking(state: Context, values: np.ndarray, out: str) -> np.ndarray:
     """Constants; the minus infinities of an attention mask, and what is as good, become large numbers."""
     if (values < _MASKED).any() and state.only_scores(out):
         return np.maximum(values, _MASKED)
@@ -53,7 +49,7 @@ def masking(state: Importer, values: np.ndarray, out: str) -> np.ndarray:
 
 
 @handles("Sub")
-def subtract(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def subtract(state: Context, node: ModelNode, settings: Settings) -> None:
     """x - max x and x - log sum exp x are not positive; mean x^2 - (mean x)^2 is the mean of squares."""
     left, right = node.input[:2]
     if deviations.variance(state, left, right, node.output[0]):
@@ -63,7 +59,7 @@ def subtract(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     difference(state, left, right, node.output[0], **known)
 
 
-def difference(state: Importer, left: str, right: str, out: str | None = None, **known: Any) -> str:
+def difference(state: Context, left: str, right: str, out: str | None = None, **known: Any) -> str:
     """left - right, either of them constant."""
     if state.is_constant(right):
         return state.scale(state.value(left), 1.0, -state.numbers(right, "an operand"), out)
@@ -73,7 +69,7 @@ def difference(state: Importer, left: str, right: str, out: str | None = None, *
 
 
 @handles("Mul")
-def multiply(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def multiply(state: Context, node: ModelNode, settings: Settings) -> None:
     left, right = node.input[:2]
     if deviations.scaled(state, left, right, node.output[0]) or deviations.scaled(state, right, left, node.output[0]):
         return
@@ -82,7 +78,7 @@ def multiply(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.facts[node.output[0]] = Square(left)
 
 
-def product(state: Importer, left: str, right: str, out: str | None = None) -> str:
+def product(state: Context, left: str, right: str, out: str | None = None) -> str:
     """left right, either of them constant."""
     if state.is_constant(left):
         left, right = right, left
@@ -94,7 +90,7 @@ def product(state: Importer, left: str, right: str, out: str | None = None) -> s
 
 
 @handles("Div")
-def divide(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def divide(state: Context, node: ModelNode, settings: Settings) -> None:
     left, right = node.input[:2]
     dividend = state.constants[left] if state.is_constant(left) else None
     whole = left in state.integral and not state.holds_reals(left)
@@ -109,7 +105,7 @@ def divide(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         product(state, left, over, node.output[0])
 
 
-def _shrunk(state: Importer, x: str, factors: np.ndarray, out: str) -> None:
+def _shrunk(state: Context, x: str, factors: np.ndarray, out: str) -> None:
     """x factors.  Squares over the variances of their columns are squares of what is about equally large."""
     fact = state.facts.get(x)
     if (
@@ -124,7 +120,7 @@ def _shrunk(state: Importer, x: str, factors: np.ndarray, out: str) -> None:
         state.scale(x, factors, 0.0, out)
 
 
-def inverse(state: Importer, x: str, out: str | None = None) -> str:
+def inverse(state: Context, x: str, out: str | None = None) -> str:
     """1 / x; that of 1 + exp(y) is the logistic function of -y, that of a root one function."""
     match state.facts.get(x):
         case OnePlusExp(of) if state.shapes[of] == state.shapes[x]:
@@ -135,12 +131,12 @@ def inverse(state: Importer, x: str, out: str | None = None) -> str:
 
 
 @handles("Neg")
-def negate(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def negate(state: Context, node: ModelNode, settings: Settings) -> None:
     state.scale(state.value(node.input[0]), -1.0, 0.0, node.output[0])
 
 
 @handles("Sum", "Mean")
-def sum_of_many(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def sum_of_many(state: Context, node: ModelNode, settings: Settings) -> None:
     values = [state.value(name) for name in node.input]
     factor = 1.0 / len(values) if node.op_type == "Mean" else 1.0
     if node.op_type == "Mean" and len(values) > MOST_TERMS:
@@ -150,18 +146,18 @@ def sum_of_many(state: Importer, node: onnx.NodeProto, settings: Settings) -> No
 
 
 @handles("Abs")
-def absolute(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def absolute(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     magnitude(state, state.opposite_fits(node.output[0], x), node.output[0])
 
 
-def magnitude(state: Importer, x: str, out: str | None = None) -> str:
+def magnitude(state: Context, x: str, out: str | None = None) -> str:
     """|x| = 2 relu(x) - x"""
     return state.sum((state.relu(x), x), (2.0, -1.0), out, known=(0.0, np.inf))
 
 
 @handles("Sign")
-def sign(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def sign(state: Context, node: ModelNode, settings: Settings) -> None:
     """[x >= a step] + [x > - a step] - 1"""
     x = state.value(node.input[0])
     bits = state.steps(x, (1.0, 0.0) if x in state.integral else (HALF_STEP, -HALF_STEP))
@@ -170,7 +166,7 @@ def sign(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("Max", "Min")
-def extreme_of_many(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def extreme_of_many(state: Context, node: ModelNode, settings: Settings) -> None:
     """Secret operands are compared all at once, constants with the result, one by one."""
     largest = node.op_type == "Max"
     values = [name for name in node.input if not state.is_constant(name)]
@@ -185,7 +181,7 @@ def extreme_of_many(state: Importer, node: onnx.NodeProto, settings: Settings) -
     state.alias(node.output[0], current)
 
 
-def _of_many(state: Importer, values: Sequence[str], largest: bool) -> str:
+def _of_many(state: Context, values: Sequence[str], largest: bool) -> str:
     names = [state.value(name) for name in values]
     shape = state.joint(*names)
     columns = [state.reshape(state.expand(name, shape), (*shape, 1)) for name in names]
@@ -194,7 +190,7 @@ def _of_many(state: Importer, values: Sequence[str], largest: bool) -> str:
     return state.reshape(top if largest else state.scale(top, -1.0), shape)
 
 
-def _extreme(state: Importer, left: str, right: str, largest: bool) -> str:
+def _extreme(state: Context, left: str, right: str, largest: bool) -> str:
     """max(a, b) = b + relu(a - b),  min(a, b) = a - relu(a - b)"""
     if state.is_constant(left):
         left, right = right, left
@@ -207,7 +203,7 @@ def _extreme(state: Importer, left: str, right: str, largest: bool) -> str:
 
 
 @handles("Clip")
-def clip(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def clip(state: Context, node: ModelNode, settings: Settings) -> None:
     """low + relu(x - low) - relu(x - high)"""
     bounds = [settings.get("min"), settings.get("max")]
     for position in (1, 2):
@@ -221,7 +217,7 @@ def clip(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     clipped(state, x, low, high, out)
 
 
-def clipped(state: Importer, x: str, low: float | None, high: float | None, out: str | None = None) -> str:
+def clipped(state: Context, x: str, low: float | None, high: float | None, out: str | None = None) -> str:
     """x cut to an interval; the bounds are constants of the model, secret."""
     if low is None and high is None:
         return state.reshape(x, state.shapes[x], out)
@@ -235,13 +231,13 @@ def clipped(state: Importer, x: str, low: float | None, high: float | None, out:
     return state.scale(above, 1.0, low, out)
 
 
-def shifted(state: Importer, x: str, by: float) -> str:
+def shifted(state: Context, x: str, by: float) -> str:
     """x + by"""
     return state.scale(x, 1.0, by) if by else x
 
 
 @handles("Pow")
-def power(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def power(state: Context, node: ModelNode, settings: Settings) -> None:
     if state.is_constant(node.input[0]) and not state.is_constant(node.input[1]):
         base = state.numbers(node.input[0], "the base")
         if (base <= 0).any():
@@ -269,7 +265,7 @@ def power(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.facts[node.output[0]] = Square(x)
 
 
-def _power(state: Importer, x: str, exponent: float, out: str) -> None:
+def _power(state: Context, x: str, exponent: float, out: str) -> None:
     named: dict[float, str] = {-1.0: "reciprocal", 0.5: "sqrt"}
     if exponent == 1.0:
         state.reshape(x, state.shapes[x], out)
@@ -290,7 +286,7 @@ def _power(state: Importer, x: str, exponent: float, out: str) -> None:
         state.function("power", x, out, exponent=exponent)
 
 
-def whole_power(state: Importer, x: str, exponent: int, out: str | None = None) -> str:
+def whole_power(state: Context, x: str, exponent: int, out: str | None = None) -> str:
     """By squaring, from the top bit down."""
     digits, current = bin(exponent)[3:], x
     for position, digit in enumerate(digits):
@@ -302,7 +298,7 @@ def whole_power(state: Importer, x: str, exponent: int, out: str | None = None) 
 
 
 @handles("Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Sin", "Cos", "Sinh", "Cosh", "Asinh", "Atan", "Tanh", "Sigmoid")
-def function(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def function(state: Context, node: ModelNode, settings: Settings) -> None:
     x, out = state.value(node.input[0]), node.output[0]
     if node.op_type == "Reciprocal":
         inverse(state, x, out)
@@ -317,7 +313,7 @@ def function(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("GreaterOrEqual", "LessOrEqual", "Greater", "Less")
-def compare(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def compare(state: Context, node: ModelNode, settings: Settings) -> None:
     """[x >= y] is a step of x - y; x > y is the opposite of y >= x."""
     left, right = node.input[:2]
     if node.op_type in ("Greater", "LessOrEqual"):
@@ -331,7 +327,7 @@ def compare(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("Equal")
-def equal(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def equal(state: Context, node: ModelNode, settings: Settings) -> None:
     """[d >= 0] - [d >= 1] of whole numbers; of reals, within half a step."""
     left, right = node.input[:2]
     if any(isinstance(state.facts.get(name), Truncated) for name in (left, right)):
@@ -342,7 +338,7 @@ def equal(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     between(state, d, levels, node.output[0])
 
 
-def _equal_after_cut(state: Importer, left: str, right: str, out: str) -> None:
+def _equal_after_cut(state: Context, left: str, right: str, out: str) -> None:
     """x, cut to a whole number towards zero, against a constant."""
     if state.is_constant(left):
         left, right = right, left
@@ -361,7 +357,7 @@ def cut_window(value: float) -> tuple[float, float]:
     return low, (value + 1 if value >= 0 else value + HALF_STEP)
 
 
-def between(state: Importer, x: str, levels: tuple[float, float], out: str | None = None) -> str:
+def between(state: Context, x: str, levels: tuple[float, float], out: str | None = None) -> str:
     """[levels[0] <= x < levels[1]]"""
     bits = state.steps(x, levels)
     axis = len(state.shapes[bits]) - 1
@@ -370,23 +366,23 @@ def between(state: Importer, x: str, levels: tuple[float, float], out: str | Non
 
 
 @handles("Not")
-def logical_not(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def logical_not(state: Context, node: ModelNode, settings: Settings) -> None:
     negation(state, state.value(node.input[0]), node.output[0])
 
 
-def negation(state: Importer, bit: str, out: str | None = None) -> str:
+def negation(state: Context, bit: str, out: str | None = None) -> str:
     """1 - bit"""
     return state.sum((bit,), (-1.0,), out, 1.0, known=(0.0, 1.0))
 
 
 @handles("And")
-def logical_and(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def logical_and(state: Context, node: ModelNode, settings: Settings) -> None:
     left, right = node.input[:2]
     product(state, left, right, node.output[0])
 
 
 @handles("Or", "Xor")
-def logical_or(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def logical_or(state: Context, node: ModelNode, settings: Settings) -> None:
     """a + b - a b;  a + b - 2 a b"""
     x, y = (state.value(name) for name in node.input[:2])
     both = state.multiply(x, y)
@@ -394,7 +390,7 @@ def logical_or(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
 
 
 @handles("Where")
-def where(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def where(state: Context, node: ModelNode, settings: Settings) -> None:
     """y + condition (x - y)"""
     condition, x, y = node.input[:3]
     out = node.output[0]
@@ -414,14 +410,14 @@ def where(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.sum((state.multiply(apart, state.value(condition)), state.value(y)), (1.0, 1.0), out)
 
 
-def _masked(state: Importer, name: str, out: str) -> str:
+def _masked(state: Context, name: str, out: str) -> str:
     """A constant branch under a name of its own; see `masking`."""
     masked = state.fresh()
     state.constants[masked] = masking(state, state.numbers(name, "a branch"), out)
     return masked
 
 
-def _chosen_publicly(state: Importer, node: onnx.NodeProto, condition: np.ndarray) -> None:
+def _chosen_publicly(state: Context, node: ModelNode, condition: np.ndarray) -> None:
     """A constant condition: each branch times zeros and ones, which stay the owner's secret."""
     if condition.all() or not condition.any():
         chosen = node.input[1 if condition.all() else 2]
@@ -442,7 +438,7 @@ def _chosen_publicly(state: Importer, node: onnx.NodeProto, condition: np.ndarra
     _joined(state, scaled, node.output[0])
 
 
-def _joined(state: Importer, names: Sequence[str], out: str) -> None:
+def _joined(state: Context, names: Sequence[str], out: str) -> None:
     if len(names) == 1:
         state.reshape(names[0], state.shapes[names[0]], out)
     else:

@@ -1,12 +1,14 @@
 """Facts: what an importer knows of a value and no interval can see, as typed objects.
 
-`Importer.facts` maps a value to one fact.  Facts that speak of other values name them in fields, and are matched by
+`Context.facts` maps a value to one fact.  Facts that speak of other values name them in fields, and are matched by
 type only: whatever a model calls its values, a name says nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from mpc.compiler.graph.graph import Range
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,28 @@ class Top:
     """The maximum of a value along its last axis, or more than that: no element is above it."""
 
     of: str
+
+
+@dataclass(frozen=True)
+class Way:
+    """How numbers of an input may be missing without marks, as a first import of the model has found.
+
+    Args:
+        columns: that may miss numbers; none, if something reads them all as numbers.
+        side: the end of the range beyond which a number stands for a missing one.
+    """
+
+    columns: tuple[int, ...] = ()
+    side: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An input in whose columns numbers beyond its range stand for missing ones."""
+
+    within: Range
+    dtype: str
+    way: Way
 
 
 Fact = (

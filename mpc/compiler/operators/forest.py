@@ -8,15 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from mpc.compiler.operators.context import Context, Settings
 from mpc.compiler.operators.missing import may_miss
-from mpc.compiler.operators.registry import Settings
-
-if TYPE_CHECKING:
-    from mpc.compiler.onnx.walk import Importer
 
 ONE_HOT = "train on a column of 0 and 1 for each category (scikit-learn's OneHotEncoder), with thresholds between them"
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
@@ -100,14 +97,14 @@ class Forest:
     side: str = ""
 
 
-def plain(state: Importer, settings: Settings) -> Settings:
+def plain(state: Context, settings: Settings) -> Settings:
     """Tensor attributes as lists; the double-precision twin of a list wins."""
     tensors = {name: value for name, value in settings.items() if hasattr(value, "data_type")}
     arrays = {name.removesuffix("_as_tensor"): state.array(value).reshape(-1) for name, value in tensors.items()}
     return {**settings, **{name: array.tolist() for name, array in arrays.items()}}
 
 
-def lists(state: Importer, settings: Settings, names: Sequence[str]) -> list[list[Any]]:
+def lists(state: Context, settings: Settings, names: Sequence[str]) -> list[list[Any]]:
     """Attributes that have one entry for each of the same things."""
     found = [list(settings.get(name, ())) for name in names]
     for name, entries in zip(names, found, strict=True):
@@ -123,7 +120,7 @@ def lists(state: Importer, settings: Settings, names: Sequence[str]) -> list[lis
 # ------------------------------------------------------------------- the operators' attributes
 
 
-def by_ids(state: Importer, x: str, settings: Settings, kind: str, columns: int) -> Forest:
+def by_ids(state: Context, x: str, settings: Settings, kind: str, columns: int) -> Forest:
     """Of TreeEnsembleClassifier and -Regressor: nodes named by (tree, node); kind: of their values' attributes."""
     entries = list(zip(*lists(state, settings, [f"nodes_{name}" for name in _NODES]), strict=True))
     tracks = _tracks(state, settings, len(entries))
@@ -172,7 +169,7 @@ def by_ids(state: Importer, x: str, settings: Settings, kind: str, columns: int)
     return _walked(state, x, nodes, roots, values)
 
 
-def by_places(state: Importer, x: str, settings: Settings, columns: int) -> Forest:
+def by_places(state: Context, x: str, settings: Settings, columns: int) -> Forest:
     """Of TreeEnsemble: inner nodes and leaves in two lists, whose places are their names."""
     sides = ("truenodeids", "falsenodeids", "trueleafs", "falseleafs")
     names = [f"nodes_{name}" for name in ("featureids", "splits", "modes", *sides)]
@@ -207,7 +204,7 @@ def by_places(state: Importer, x: str, settings: Settings, columns: int) -> Fore
     return _walked(state, x, nodes, roots, values)
 
 
-def _tracks(state: Importer, settings: Settings, number: int) -> list[bool]:
+def _tracks(state: Context, settings: Settings, number: int) -> list[bool]:
     """Does a missing number take the true side, for each node?"""
     name = "nodes_missing_value_tracks_true"
     found = [bool(entry) for entry in settings.get(name, ())] or [False] * number
@@ -227,7 +224,7 @@ def _place(child: int, leaf: int, inner: int, leaves: int) -> int:
     return child if 0 <= child < inner else -1
 
 
-def _column(state: Importer, column: int, columns: int, attribute: str) -> int:
+def _column(state: Context, column: int, columns: int, attribute: str) -> int:
     if not 0 <= column < columns:
         raise state.origin.refuse(
             f"column {column} of {columns}",
@@ -241,7 +238,7 @@ def _column(state: Importer, column: int, columns: int, attribute: str) -> int:
 
 
 def _walked(
-    state: Importer, x: str, nodes: list[Row], roots: list[int], values: dict[int, list[tuple[int, float]]]
+    state: Context, x: str, nodes: list[Row], roots: list[int], values: dict[int, list[tuple[int, float]]]
 ) -> Forest:
     """Every node has one parent, roots none."""
     parents: dict[int, int] = {}

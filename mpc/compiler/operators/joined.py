@@ -1,6 +1,6 @@
 """The batch joined with other axes, as attention does: (batch, heads, ..) as (batch heads, ..).
 
-Such a value keeps its axes apart here: its shape in the graph has the batch alone, and `Importer.joined` tells
+Such a value keeps its axes apart here: its shape in the graph has the batch alone, and `Context.joined` tells
 which of its neighbours the model sees as one axis with it.  Operators that leave that axis in peace are imported
 as they are, with their axes renumbered; a Reshape takes it apart again.
 """
@@ -8,20 +8,16 @@ as they are, with their axes renumbered; a Reshape takes it apart again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpc.compiler.graph.emitter import FIX_BATCH
 from mpc.compiler.graph.graph import Shape
-from mpc.compiler.onnx.sizes import Rows, Size, many, sizes_of, times
-from mpc.compiler.operators.registry import HANDLERS, Settings
+from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.registry import HANDLERS
+from mpc.compiler.operators.sizes import Joined, Rows, Size, many, sizes_of, times
 from mpc.wires import BATCH
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
 
 _ANYWHERE = {
     "Abs", "Cast", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
@@ -32,28 +28,14 @@ _PAIRS = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Where"}
 _ALONG = {"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization"}
 
 
-@dataclass(frozen=True)
-class Joined:
-    """How a model sees a value: the axis `first` and the `more` behind it are one.  The batch is among them."""
-
-    first: int
-    more: int
-
-    def places(self, rank: int) -> list[list[int]]:
-        """Of each axis that the model sees, those that it stands for."""
-        last = self.first + self.more
-        axes = [[axis] for axis in range(rank)]
-        return [*axes[: self.first], list(range(self.first, last + 1)), *axes[last + 1 :]]
-
-
-def seen(state: Importer, name: str) -> tuple[Size, ...]:
+def seen(state: Context, name: str) -> tuple[Size, ...]:
     """The shape that the model sees."""
     shape = sizes_of(state.shapes[name])
     view = state.joined.get(name)
     return shape if view is None else tuple(times([shape[i] for i in group]) for group in view.places(len(shape)))
 
 
-def regroup(state: Importer, x: str, target: Sequence[Size], out: str) -> bool:
+def regroup(state: Context, x: str, target: Sequence[Size], out: str) -> bool:
     """Reshape to sizes of which one is several batches or was; False if they do not fit."""
     shape = state.shapes[x]
     if shape.count(BATCH) != 1:
@@ -83,7 +65,7 @@ def regroup(state: Importer, x: str, target: Sequence[Size], out: str) -> bool:
     return True
 
 
-def lift(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def lift(state: Context, node: ModelNode, settings: Settings) -> None:
     """Import a node that reads such a value."""
     if node.op_type == "Reshape":
         HANDLERS["ai.onnx", "Reshape"](state, node, settings)
@@ -107,11 +89,11 @@ def lift(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
             state.joined[out] = view
 
 
-def _refusal(state: Importer) -> Exception:
+def _refusal(state: Context) -> Exception:
     return state.origin.refuse("it reads an axis that joins the batch with another one", remedy=FIX_BATCH)
 
 
-def _transposed(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def _transposed(state: Context, node: ModelNode, settings: Settings) -> None:
     x, out = node.input[0], node.output[0]
     groups = state.joined[x].places(len(state.shapes[x]))
     order = settings.get("perm", list(reversed(range(len(groups)))))
@@ -126,7 +108,7 @@ def _transposed(state: Importer, node: onnx.NodeProto, settings: Settings) -> No
     state.joined[out] = Joined(axes.index(state.joined[x].first), state.joined[x].more)
 
 
-def _renumbered(state: Importer, settings: Settings, view: Joined, rank: int, operator: str) -> dict[str, Any]:
+def _renumbered(state: Context, settings: Settings, view: Joined, rank: int, operator: str) -> dict[str, Any]:
     """The same axis, from the front."""
     groups = view.places(rank)
     axis = int(settings.get("axis", -1))
@@ -142,9 +124,9 @@ def _renumbered(state: Importer, settings: Settings, view: Joined, rank: int, op
     return {**settings, "axis": place}
 
 
-def _aligned(state: Importer, node: onnx.NodeProto, view: Joined, rank: int) -> onnx.NodeProto:
+def _aligned(state: Context, node: ModelNode, view: Joined, rank: int) -> ModelNode:
     """Constants that broadcast get as many axes; other values are joined alike."""
-    node = type(node).FromString(node.SerializeToString())
+    inputs = list(node.input)
     for position, name in enumerate(node.input):
         if state.is_constant(name):
             value = state.numbers(name, "an operand")
@@ -154,14 +136,14 @@ def _aligned(state: Importer, node: onnx.NodeProto, view: Joined, rank: int) -> 
                     raise _refusal(state)
                 ahead, behind = value.shape[:-from_end], value.shape[value.ndim - from_end + 1 :]
                 value = value.reshape((*ahead, *[1] * (view.more + 1), *behind))
-            node.input[position] = state.fresh()
-            state.constants[node.input[position]] = value.astype(state.constants[name].dtype)
+            inputs[position] = state.fresh()
+            state.constants[inputs[position]] = value.astype(state.constants[name].dtype)
         elif state.joined.get(name) != view or len(state.shapes[name]) != rank:
             raise _refusal(state)
-    return node
+    return replace(node, input=tuple(inputs))
 
 
-def _require_rows(state: Importer, node: onnx.NodeProto, settings: Settings, view: Joined, rank: int) -> None:
+def _require_rows(state: Context, node: ModelNode, settings: Settings, view: Joined, rank: int) -> None:
     """A product of rows with a constant matrix, or of two stacks that are joined alike."""
     left, right = node.input[:2]
     behind = len(view.places(rank)) - view.first - 1  # axes behind the joined one

@@ -7,21 +7,17 @@ onnxruntime; here, where no error may depend on data, it is in none of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mpc.compiler.graph.graph import Shape
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import HALF_STEP, cut_window
 from mpc.compiler.operators.facts import Place, Truncated
-from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.registry import handles
 from mpc.errors import ModelError
 from mpc.text import label_fault, shown
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
 
 ML = "ai.onnx.ml"
 Label = int | str
@@ -38,7 +34,7 @@ def labels_of(settings: Settings, integers: str, strings: str) -> Labels:
     return tuple(int(entry) for entry in settings.get(integers, ()))
 
 
-def read_as(state: Importer, out: str, index: str, labels: Labels, shape: Shape | None = None) -> None:
+def read_as(state: Context, out: str, index: str, labels: Labels, shape: Shape | None = None) -> None:
     """`out` is the label at a place among these."""
     dtype = "string" if any(isinstance(label, str) for label in labels) else "int64"
     state.decode(out, index, shape=state.shapes[index] if shape is None else shape, dtype=dtype, labels=labels)
@@ -60,7 +56,7 @@ def require_printable(name: str, labels: Iterable[int | str]) -> None:
             )
 
 
-def as_number(state: Importer, name: str) -> None:
+def as_number(state: Context, name: str) -> None:
     """Integer labels become a value to compute with, under the same name."""
     read = state.decoded[name]
     labels = read.labels or ()
@@ -81,7 +77,7 @@ def as_number(state: Importer, name: str) -> None:
 # ------------------------------------------------------------------- look-ups
 
 
-def one_hot(state: Importer, x: str, categories: Sequence[float]) -> str:
+def one_hot(state: Context, x: str, categories: Sequence[float]) -> str:
     """One more axis: is x this category?  Each is a window of two neighbouring levels."""
     if not 1 <= len(categories) <= _MOST_CATEGORIES:
         raise state.origin.refuse(
@@ -110,7 +106,7 @@ def one_hot(state: Importer, x: str, categories: Sequence[float]) -> str:
     return state.sum(ends, (1.0, -1.0), known=(0.0, 1.0))
 
 
-def _window(state: Importer, x: str, value: float) -> tuple[float, float] | None:
+def _window(state: Context, x: str, value: float) -> tuple[float, float] | None:
     """low <= x < high exactly if x is this value; None if it never is."""
     if isinstance(state.facts.get(x), Truncated):
         return cut_window(value) if value.is_integer() else None
@@ -119,7 +115,7 @@ def _window(state: Importer, x: str, value: float) -> tuple[float, float] | None
     return value - HALF_STEP, value + HALF_STEP
 
 
-def _picked(state: Importer, hot: str, values: Sequence[Any], default: float) -> str:
+def _picked(state: Context, hot: str, values: Sequence[Any], default: float) -> str:
     """The value of the category, of the shape before `one_hot`; a secret table."""
     table = np.array(values, dtype=np.float64)
     if not np.any(table % 1) and np.abs(table).max() > _LARGEST_WHOLE:
@@ -141,7 +137,7 @@ def _picked(state: Importer, hot: str, values: Sequence[Any], default: float) ->
 
 
 @handles("ArrayFeatureExtractor", domain=ML)
-def array_feature_extractor(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def array_feature_extractor(state: Context, node: ModelNode, settings: Settings) -> None:
     """Columns of data at public places, or entries of a table at secret ones."""
     data, places = node.input[:2]
     if state.is_constant(places):
@@ -154,7 +150,7 @@ def array_feature_extractor(state: Importer, node: onnx.NodeProto, settings: Set
         )
 
 
-def _columns(state: Importer, node: onnx.NodeProto) -> None:
+def _columns(state: Context, node: ModelNode) -> None:
     shape = state.secret(node.input[0])
     places = state.integers(node.input[1], "the places")
     size = state.size(shape, -1, "an index")
@@ -164,7 +160,7 @@ def _columns(state: Importer, node: onnx.NodeProto) -> None:
     state.take(whole, len(state.shapes[whole]) - 1, places, node.output[0])
 
 
-def _entries(state: Importer, node: onnx.NodeProto) -> None:
+def _entries(state: Context, node: ModelNode) -> None:
     """Of one row of labels: a reading.  Of numbers: a product with the one-hot place."""
     table, places = state.constant(node.input[0], "the table"), node.input[1]
     shape = state.secret(places)
@@ -199,7 +195,7 @@ def _entries(state: Importer, node: onnx.NodeProto) -> None:
         state.integral.add(found)
 
 
-def _entries_of_rows(state: Importer, node: onnx.NodeProto, table: np.ndarray, shape: Shape) -> None:
+def _entries_of_rows(state: Context, node: ModelNode, table: np.ndarray, shape: Shape) -> None:
     """Several places a row: their flat list is one that only a Reshape sees, so it keeps its axes."""
     if table.size != table.shape[-1] or table.dtype.kind in "OSU" or not state.only_feeds(node.output[0], {"Reshape"}):
         raise state.origin.refuse(
@@ -218,7 +214,7 @@ def _text(entry: Any) -> str:
 
 
 @handles("ZipMap", domain=ML)
-def zip_map(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def zip_map(state: Context, node: ModelNode, settings: Settings) -> None:
     keys = labels_of(settings, "classlabels_int64s", "classlabels_strings")
     shape = state.secret(node.input[0])
     if len(shape) != 2 or shape[1] != len(keys):
@@ -233,7 +229,7 @@ def zip_map(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("OneHotEncoder", domain=ML)
-def one_hot_encoder(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def one_hot_encoder(state: Context, node: ModelNode, settings: Settings) -> None:
     """Reals are cut to whole numbers first, towards zero."""
     if settings.get("cats_strings"):
         raise state.origin.refuse(
@@ -254,8 +250,8 @@ def one_hot_encoder(state: Importer, node: onnx.NodeProto, settings: Settings) -
     state.integral.add(node.output[0])
 
 
-@handles("LabelEncoder", domain=ML)
-def label_encoder(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+@handles("LabelEncoder", domain=ML, labels=True)
+def label_encoder(state: Context, node: ModelNode, settings: Settings) -> None:
     keys, values, default = _mapping(state, settings)
     source, out = node.input[0], node.output[0]
     if source in state.decoded and state.decoded[source].labels is not None:
@@ -285,7 +281,7 @@ def label_encoder(state: Importer, node: onnx.NodeProto, settings: Settings) -> 
     state.reshape(found, state.shapes[found], out)
 
 
-def _mapping(state: Importer, settings: Settings) -> tuple[list[Any], list[Any], Any]:
+def _mapping(state: Context, settings: Settings) -> tuple[list[Any], list[Any], Any]:
     """(keys, values, the value of everything else)"""
     if settings.get("classes_strings"):
         raise state.origin.refuse("a list of classes", remedy="convert for ai.onnx.ml 2 or newer")
@@ -314,7 +310,7 @@ def _mapping(state: Importer, settings: Settings) -> tuple[list[Any], list[Any],
     return keys, values, default
 
 
-def _entries_of(state: Importer, settings: Settings, side: str) -> list[Any]:
+def _entries_of(state: Context, settings: Settings, side: str) -> list[Any]:
     for kind in ("int64s", "floats", "strings"):
         if settings.get(f"{side}_{kind}"):
             return [_plain(entry) for entry in settings[f"{side}_{kind}"]]

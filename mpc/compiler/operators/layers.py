@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mpc.compiler.graph.graph import Shape
-from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.registry import handles
 from mpc.windows import Windows
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
 
 
 @handles("Gemm")
-def gemm(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def gemm(state: Context, node: ModelNode, settings: Settings) -> None:
     """alpha A B + beta C"""
     a, b = node.input[:2]
     c = node.input[2] if len(node.input) > 2 else ""
@@ -44,12 +38,12 @@ def gemm(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.sum((product, state.value(c)), (1.0, beta), node.output[0])
 
 
-def _turned(state: Importer, x: str, turn: bool) -> str:
+def _turned(state: Context, x: str, turn: bool) -> str:
     return state.transpose(x, (1, 0)) if turn else x
 
 
 @handles("MatMul")
-def matmul(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def matmul(state: Context, node: ModelNode, settings: Settings) -> None:
     """numpy's matmul; a vector is a matrix with one row (left) or one column (right)."""
     left, right = node.input[:2]
     shapes = [_shape(state, name) for name in (left, right)]
@@ -77,11 +71,11 @@ def matmul(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.reshape(product, shape, node.output[0])
 
 
-def _shape(state: Importer, name: str) -> Shape:
+def _shape(state: Context, name: str) -> Shape:
     return tuple(state.constants[name].shape) if state.is_constant(name) else state.secret(name)
 
 
-def _from_the_left(state: Importer, weight: np.ndarray, x: str) -> str:
+def _from_the_left(state: Context, weight: np.ndarray, x: str) -> str:
     """W x = (x' W')', for a vector W too; x a vector or matrices."""
     if len(state.shapes[x]) == 1:
         x = state.reshape(x, (*state.shapes[x], 1))
@@ -97,7 +91,7 @@ def _from_the_left(state: Importer, weight: np.ndarray, x: str) -> str:
 
 
 def padding(
-    state: Importer, settings: Settings, sizes: tuple[int, ...], reach: list[int], strides: list[int]
+    state: Context, settings: Settings, sizes: tuple[int, ...], reach: list[int], strides: list[int]
 ) -> tuple[tuple[int, int], ...]:
     """(before, after) of each axis, from `pads` or `auto_pad`; reach is the kernel's extent, dilated."""
     mode = settings.get("auto_pad", b"NOTSET").decode()
@@ -132,7 +126,7 @@ def extents(kernel: list[int], dilations: list[int]) -> list[int]:
     return [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
 
 
-def spatial(state: Importer, shape: Shape) -> tuple[int, ...]:
+def spatial(state: Context, shape: Shape) -> tuple[int, ...]:
     """The sizes of the axes behind batch and channels."""
     if len(shape) < 3:
         raise state.origin.refuse(
@@ -143,7 +137,7 @@ def spatial(state: Importer, shape: Shape) -> tuple[int, ...]:
 
 
 @handles("Conv")
-def convolution(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def convolution(state: Context, node: ModelNode, settings: Settings) -> None:
     x, filters = state.value(node.input[0]), node.input[1]
     sizes, weight = spatial(state, state.shapes[x]), _shape(state, filters)
     kernel = [int(size) for size in weight[2:]]
@@ -169,7 +163,7 @@ def convolution(state: Importer, node: onnx.NodeProto, settings: Settings) -> No
     _convolved(state, node, x, windows, len(sizes))
 
 
-def cropped(state: Importer, x: str, pads: tuple[tuple[int, int], ...]) -> tuple[str, tuple[tuple[int, int], ...]]:
+def cropped(state: Context, x: str, pads: tuple[tuple[int, int], ...]) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Negative paddings cut the input; what is left pads it."""
     for axis, (before, after) in enumerate(pads, 2):
         if min(before, after) < 0:
@@ -178,7 +172,7 @@ def cropped(state: Importer, x: str, pads: tuple[tuple[int, int], ...]) -> tuple
     return x, tuple((max(0, before), max(0, after)) for before, after in pads)
 
 
-def _convolved(state: Importer, node: onnx.NodeProto, x: str, windows: Windows, axes: int) -> None:
+def _convolved(state: Context, node: ModelNode, x: str, windows: Windows, axes: int) -> None:
     bias = _channel_bias(state, node, axes)
     if state.is_constant(node.input[1]):
         weight = state.numbers(node.input[1], "its filters")
@@ -191,7 +185,7 @@ def _convolved(state: Importer, node: onnx.NodeProto, x: str, windows: Windows, 
     _plus(state, product, bias, node.output[0])
 
 
-def _channel_bias(state: Importer, node: onnx.NodeProto, axes: int) -> np.ndarray | str | None:
+def _channel_bias(state: Context, node: ModelNode, axes: int) -> np.ndarray | str | None:
     """The third input, one number a channel, shaped to be added: an array, or the name of a secret."""
     if len(node.input) < 3 or not node.input[2]:
         return None
@@ -201,7 +195,7 @@ def _channel_bias(state: Importer, node: onnx.NodeProto, axes: int) -> np.ndarra
     return state.reshape(node.input[2], (*shape, *[1] * axes))
 
 
-def _plus(state: Importer, product: str, bias: np.ndarray | str | None, out: str) -> None:
+def _plus(state: Context, product: str, bias: np.ndarray | str | None, out: str) -> None:
     if bias is None:
         state.reshape(product, state.shapes[product], out)
     elif isinstance(bias, str):
@@ -211,7 +205,7 @@ def _plus(state: Importer, product: str, bias: np.ndarray | str | None, out: str
 
 
 @handles("ConvTranspose")
-def transposed_convolution(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def transposed_convolution(state: Context, node: ModelNode, settings: Settings) -> None:
     """A convolution of the input, spread out with zeros, with the filters turned around."""
     x = state.value(node.input[0])
     sizes, groups = spatial(state, state.shapes[x]), int(settings.get("group", 1))
@@ -249,7 +243,7 @@ def transposed_convolution(state: Importer, node: onnx.NodeProto, settings: Sett
 
 
 def _transposed_pads(
-    state: Importer,
+    state: Context,
     settings: Settings,
     sizes: tuple[int, ...],
     reach: list[int],

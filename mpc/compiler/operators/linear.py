@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.labels import ML, labels_of, read_as
-from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.scores import above, largest, pair, require_classes, transform_of, transformed
 
-if TYPE_CHECKING:
-    import onnx
 
-    from mpc.compiler.onnx.walk import Importer
-
-
-def table(state: Importer, x: str) -> tuple[str, int]:
+def table(state: Context, x: str) -> tuple[str, int]:
     """(a value of one row an example, its number of columns)"""
     shape = state.secret(x)
     if len(shape) != 2:
@@ -31,7 +25,7 @@ def table(state: Importer, x: str) -> tuple[str, int]:
 
 
 @handles("LinearClassifier", domain=ML)
-def linear_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def linear_classifier(state: Context, node: ModelNode, settings: Settings) -> None:
     """Two opposite scores, as of a logistic regression, are computed once."""
     labels = labels_of(settings, "classlabels_ints", "classlabels_strings")
     require_classes(state, labels, "classlabels_ints")
@@ -62,7 +56,7 @@ def linear_classifier(state: Importer, node: onnx.NodeProto, settings: Settings)
 
 
 @handles("LinearRegressor", domain=ML)
-def linear_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def linear_regressor(state: Context, node: ModelNode, settings: Settings) -> None:
     """One target alone is not transformed, in onnxruntime."""
     targets, transform = int(settings.get("targets", 1)), transform_of(state, settings)
     weight, bias = _coefficients(state, node, settings, targets)
@@ -71,7 +65,7 @@ def linear_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) 
 
 
 def _coefficients(
-    state: Importer, node: onnx.NodeProto, settings: Settings, number: int | None
+    state: Context, node: ModelNode, settings: Settings, number: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(features, scores), (scores,)"""
     _, features = table(state, node.input[0])

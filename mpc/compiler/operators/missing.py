@@ -15,45 +15,20 @@ else reads cannot miss numbers.  Moves and scalings pass NaN on, and Imputers an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 
 from mpc.compiler.graph.evaluate import move
-from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Node, Range, Shape, static
+from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Node, Shape, static
+from mpc.compiler.operators.context import Context
+from mpc.compiler.operators.facts import Way
 from mpc.fixedpoint import beyond, nearest_to_zero
-
-if TYPE_CHECKING:
-    from mpc.compiler.onnx.walk import Importer
-
-
-@dataclass(frozen=True)
-class Way:
-    """How numbers of an input may be missing without marks, as a first import of the model has found.
-
-    Args:
-        columns: that may miss numbers; none, if something reads them all as numbers.
-        side: the end of the range beyond which a number stands for a missing one.
-    """
-
-    columns: tuple[int, ...] = ()
-    side: str = ""
-
-
-@dataclass(frozen=True)
-class Standing:
-    """An input in whose columns numbers beyond its range stand for missing ones."""
-
-    within: Range
-    dtype: str
-    way: Way
-
 
 # ------------------------------------------------------------------- what handlers ask
 
 
-def marks_of(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
+def marks_of(state: Context, x: str) -> tuple[str, np.ndarray] | None:
     """(value of the shape of x: 1 where x is missing; what x is there); None if no number of x can be missing.
 
     Only moves and scalings are between x and inputs whose numbers may be missing.  The second is an array of x's
@@ -64,12 +39,12 @@ def marks_of(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
     return state.marks[x]
 
 
-def must_mark(state: Importer, x: str) -> None:
+def must_mark(state: Context, x: str) -> None:
     """Ask for marks beside the inputs that x comes from: whether a number is missing is asked of itself."""
     state.wanted.append((_roots(state, x), ""))
 
 
-def may_miss(state: Importer, x: str, side: str) -> np.ndarray | None:
+def may_miss(state: Context, x: str, side: str) -> np.ndarray | None:
     """Tell which columns of a table may miss numbers, for trees; None if none can.
 
     Args:
@@ -86,7 +61,7 @@ def may_miss(state: Importer, x: str, side: str) -> np.ndarray | None:
     return there.reshape(-1) if there.any() else None
 
 
-def limits_of(state: Importer, x: str) -> tuple[np.ndarray, np.ndarray]:
+def limits_of(state: Context, x: str) -> tuple[np.ndarray, np.ndarray]:
     """(numbers between the range and what stands for missing ones; where there are such), of x's `static` shape."""
     shape, node = static(state.shapes[x]), _writer(state, x)
     if x in state.standing:
@@ -99,7 +74,7 @@ def limits_of(state: Importer, x: str) -> tuple[np.ndarray, np.ndarray]:
     return move(node, limits), move(node, there).astype(bool)
 
 
-def unscaled(state: Importer, x: str) -> tuple[str, np.ndarray, np.ndarray]:
+def unscaled(state: Context, x: str) -> tuple[str, np.ndarray, np.ndarray]:
     """(value, weight, bias): x = value weight + bias, arrays of x's `static` shape, no weight zero.
 
     Scalings on the way from the inputs are taken out, past moves, so that they cost nothing where numbers may miss.
@@ -123,11 +98,11 @@ def unscaled(state: Importer, x: str) -> tuple[str, np.ndarray, np.ndarray]:
     return value, move(node, weights), move(node, biases)
 
 
-def _writer(state: Importer, x: str) -> Node | None:
+def _writer(state: Context, x: str) -> Node | None:
     return next((node for node in reversed(state.nodes) if node.writes == x), None)
 
 
-def _scales(state: Importer, node: Node) -> bool:
+def _scales(state: Context, node: Node) -> bool:
     """Is it x weight + bias, of x's own shape?"""
     return (
         node.op == "scale"
@@ -136,7 +111,7 @@ def _scales(state: Importer, node: Node) -> bool:
     )
 
 
-def _entered(state: Importer, x: str) -> tuple[str, np.ndarray]:
+def _entered(state: Context, x: str) -> tuple[str, np.ndarray]:
     shape, name = state.shapes[x], state.fresh()
     state.shapes[name] = shape
     state.integral.add(name)
@@ -144,7 +119,7 @@ def _entered(state: Importer, x: str) -> tuple[str, np.ndarray]:
     return name, np.broadcast_to(nearest_to_zero(*state.enterable[x]), static(shape))
 
 
-def _passed_on(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
+def _passed_on(state: Context, x: str) -> tuple[str, np.ndarray] | None:
     node = _writer(state, x)
     if node is None or not (node.op in MOVES or _scales(state, node)):
         return None
@@ -162,12 +137,12 @@ def _passed_on(state: Importer, x: str) -> tuple[str, np.ndarray] | None:
     return written, move(node, [values for _, values in parts])
 
 
-def _nothing(state: Importer, like: str, shape: Shape, axis: int) -> tuple[str, np.ndarray]:
+def _nothing(state: Context, like: str, shape: Shape, axis: int) -> tuple[str, np.ndarray]:
     """The marks of what is joined with others, and misses no number."""
     return state.take(like, axis, [-1] * state.size(shape, axis, "joining")), np.zeros(static(shape))
 
 
-def _roots(state: Importer, x: str, scaled: bool = True) -> frozenset[str]:
+def _roots(state: Context, x: str, scaled: bool = True) -> frozenset[str]:
     """The inputs that x comes from by moves, and by scalings or none, and that may miss numbers."""
     if x in state.enterable:
         return frozenset([x])
@@ -180,7 +155,7 @@ def _roots(state: Importer, x: str, scaled: bool = True) -> frozenset[str]:
 # ------------------------------------------------------------------- what an import has found
 
 
-def ways(state: Importer, graph: Graph) -> dict[str, Way]:
+def ways(state: Context, graph: Graph) -> dict[str, Way]:
     """Find, by name, the inputs that need no marks: no number can be missing, or one beyond the range stands for it.
 
     Inputs that one reader joins enter in one way.

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpc.compiler.graph.emitter import EXPORT_TRAINED
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
-from mpc.compiler.operators.registry import Settings, handles
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
+from mpc.compiler.operators.registry import handles
 
 _LEAST_NORM = 2.0**-12
 """Norms are taken to be at least that: nothing is divided by zero."""
 
 
 @handles("BatchNormalization")
-def batch_normalization(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def batch_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     if settings.get("training_mode", 0):
         raise state.origin.refuse("training mode is not supported", attribute="training_mode", remedy=EXPORT_TRAINED)
     if not settings.get("spatial", 1):
@@ -42,7 +37,7 @@ def batch_normalization(state: Importer, node: onnx.NodeProto, settings: Setting
 
 
 @handles("LayerNormalization")
-def layer_normalization(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def layer_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     rank = len(state.shapes[x])
     axes = range(state.axis(settings.get("axis", -1), state.shapes[x]), rank)
@@ -54,7 +49,7 @@ def layer_normalization(state: Importer, node: onnx.NodeProto, settings: Setting
 
 
 @handles("InstanceNormalization")
-def instance_normalization(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def instance_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     rank = len(state.shapes[x])
     normal, *_ = standardised(state, x, range(2, rank), settings.get("epsilon", 1e-5))
@@ -62,7 +57,7 @@ def instance_normalization(state: Importer, node: onnx.NodeProto, settings: Sett
 
 
 @handles("GroupNormalization")
-def group_normalization(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def group_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     n, channels, *sizes = state.shapes[x]
     groups = int(settings["num_groups"])
@@ -86,27 +81,27 @@ def group_normalization(state: Importer, node: onnx.NodeProto, settings: Setting
 
 
 @handles("RMSNormalization")
-def rms_normalization(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def rms_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     axes = range(state.axis(settings.get("axis", -1), state.shapes[x]), len(state.shapes[x]))
     _with_gain(state, node, _divided(state, x, axes, settings.get("epsilon", 1e-5))[0], 0)
 
 
 @handles("MeanVarianceNormalization")
-def mean_variance_normalization(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def mean_variance_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     normal, *_ = standardised(state, x, list(settings.get("axes", [0, 2, 3])), 1e-9)
     state.reshape(normal, state.shapes[normal], node.output[0])
 
 
-def standardised(state: Importer, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str, str]:
+def standardised(state: Context, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str, str]:
     """((x - mean) / deviation, the mean, one over the deviation sqrt(variance + epsilon))"""
     mean = state.mean(x, axes)
     normal, inverse = _divided(state, state.sum((x, mean), (1.0, -1.0)), axes, epsilon)
     return normal, mean, inverse
 
 
-def _divided(state: Importer, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str]:
+def _divided(state: Context, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str]:
     """(x over d, one over d), d = sqrt(mean x^2 + epsilon); the first is at most the root of the number of elements."""
     number = state.count(x, axes)
     square = state.mean(state.multiply(x, x), axes)
@@ -115,7 +110,7 @@ def _divided(state: Importer, x: str, axes: Sequence[int], epsilon: float) -> tu
     return state.multiply(x, inverse, known=(-math.sqrt(number), math.sqrt(number))), inverse
 
 
-def _with_gain(state: Importer, node: onnx.NodeProto, x: str, trailing: int) -> None:
+def _with_gain(state: Context, node: ModelNode, x: str, trailing: int) -> None:
     """Gain and shift, the second and third inputs, with axes of size 1 behind them."""
     gain = state.numbers(node.input[1], "its gain")
     gain = gain.reshape(*gain.shape, *[1] * trailing)
@@ -127,13 +122,13 @@ def _with_gain(state: Importer, node: onnx.NodeProto, x: str, trailing: int) -> 
 
 
 @handles("LpNormalization")
-def lp_normalization(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def lp_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     axis = state.axis(settings.get("axis", -1), state.shapes[x])
     by_norm(state, x, axis, "L1" if settings.get("p", 2) == 1 else "L2", node.output[0])
 
 
-def by_norm(state: Importer, x: str, axis: int, norm: str, out: str) -> None:
+def by_norm(state: Context, x: str, axis: int, norm: str, out: str) -> None:
     """x over the norm of each row."""
     if norm == "L2":
         square = state.total(state.multiply(x, x), (axis,), known=(_LEAST_NORM**2, np.inf))
@@ -149,7 +144,7 @@ def by_norm(state: Importer, x: str, axis: int, norm: str, out: str) -> None:
 
 
 @handles("LRN")
-def local_response(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def local_response(state: Context, node: ModelNode, settings: Settings) -> None:
     """x over a power of bias + alpha / size times the sum of squares of the channels around."""
     x, size = state.value(node.input[0]), int(settings["size"])
     channels = state.size(state.shapes[x], 1, "a window of channels")

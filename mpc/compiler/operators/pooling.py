@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.layers import extents, padding, spatial
-from mpc.compiler.operators.registry import Settings, handles
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
+from mpc.compiler.operators.registry import handles
 
 Places = list[list[int]]
 """For each window along one axis, the elements that it covers; -1 where it covers padding."""
 
 
 @handles("MaxPool")
-def max_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def max_pool(state: Context, node: ModelNode, settings: Settings) -> None:
     if not state.unused(node, 1):
         raise state.origin.refuse(
             "the places of the maxima as an output are not supported",
@@ -34,7 +29,7 @@ def max_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("AveragePool")
-def average_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def average_pool(state: Context, node: ModelNode, settings: Settings) -> None:
     """The sum of each window times one over its size: public, axis by axis."""
     places = _places(state, node, settings)
     with_padding = bool(settings.get("count_include_pad", 0))
@@ -52,7 +47,7 @@ def average_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> N
 
 
 @handles("LpPool")
-def lp_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def lp_pool(state: Context, node: ModelNode, settings: Settings) -> None:
     """The norm of each window."""
     p, x = int(settings.get("p", 2)), state.value(node.input[0])
     if p not in (1, 2):
@@ -72,7 +67,7 @@ def lp_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("GlobalAveragePool", "GlobalMaxPool")
-def global_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def global_pool(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     shape = state.shapes[x]
     sizes = spatial(state, shape)
@@ -84,14 +79,14 @@ def global_pool(state: Importer, node: onnx.NodeProto, settings: Settings) -> No
         state.reshape(state.maximum(flat), kept, node.output[0])
 
 
-def _places(state: Importer, node: onnx.NodeProto, settings: Settings) -> list[Places]:
+def _places(state: Context, node: ModelNode, settings: Settings) -> list[Places]:
     return [
         [[i if 0 <= i < size else -1 for i in window] for window in axis]
         for axis, size in zip(_covered(state, node, settings), spatial(state, state.secret(node.input[0])), strict=True)
     ]
 
 
-def _covered(state: Importer, node: onnx.NodeProto, settings: Settings) -> list[Places]:
+def _covered(state: Context, node: ModelNode, settings: Settings) -> list[Places]:
     """For each axis and window the positions that it covers, before the input's first and behind its last too."""
     sizes = spatial(state, state.secret(node.input[0]))
     kernel = list(settings["kernel_shape"])
@@ -125,7 +120,7 @@ def _covered(state: Importer, node: onnx.NodeProto, settings: Settings) -> list[
     return covered
 
 
-def _counts(state: Importer, node: onnx.NodeProto, settings: Settings, axis: int, with_padding: bool) -> list[int]:
+def _counts(state: Context, node: ModelNode, settings: Settings, axis: int, with_padding: bool) -> list[int]:
     """What each window along an axis is divided by: its elements, or those of the padded input too."""
     sizes = spatial(state, state.secret(node.input[0]))
     kernel = list(settings["kernel_shape"])
@@ -136,7 +131,7 @@ def _counts(state: Importer, node: onnx.NodeProto, settings: Settings, axis: int
     return [sum(low <= i < high for i in window) for window in _covered(state, node, settings)[axis]]
 
 
-def _windows(state: Importer, x: str, places: list[Places]) -> str:
+def _windows(state: Context, x: str, places: list[Places]) -> str:
     """(n, c, *sizes) to (n, c, *windows, elements of a window)."""
     n, c = state.shapes[x][:2]
     current = x

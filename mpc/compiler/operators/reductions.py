@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import between, magnitude
 from mpc.compiler.operators.facts import Mean, Ordered, Place, Square, Top
 from mpc.compiler.operators.labels import one_hot
-from mpc.compiler.operators.registry import Settings, handles
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
+from mpc.compiler.operators.registry import handles
 
 _MOST_RANKED = 256
 _MOST_PLACES = 128
@@ -42,7 +37,7 @@ _RANKED_BITS = 48
     "ReduceLogSumExp",
     "ReduceProd",
 )
-def reduce(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     axes = _reduced(state, node, settings, x)
     if axes is None:
@@ -61,7 +56,7 @@ def reduce(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.facts[node.output[0]] = Mean(tuple(axes), of)
 
 
-def _reduced(state: Importer, node: onnx.NodeProto, settings: Settings, x: str) -> list[int] | None:
+def _reduced(state: Context, node: ModelNode, settings: Settings, x: str) -> list[int] | None:
     """The axes, sorted; None if nothing is to be done."""
     given = state.optional(node, 1, "the axes")
     axes = settings.get("axes") if given is None else given.reshape(-1).tolist()
@@ -78,31 +73,31 @@ def _reduced(state: Importer, node: onnx.NodeProto, settings: Settings, x: str) 
     return sorted({state.axis(int(axis), state.shapes[x]) for axis in axes})
 
 
-def _sum(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _sum(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.total(x, axes)
 
 
-def _mean(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _mean(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.mean(x, axes)
 
 
-def _sum_of_squares(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _sum_of_squares(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.total(state.multiply(x, x), axes)
 
 
-def _norm(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _norm(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.function("sqrt", _sum_of_squares(state, x, axes))
 
 
-def _sum_of_sizes(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _sum_of_sizes(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.total(magnitude(state, x), axes)
 
 
-def _log_of_sum(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _log_of_sum(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.function("log", state.total(x, axes))
 
 
-def _log_sum_exp(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _log_sum_exp(state: Context, x: str, axes: Sequence[int]) -> str:
     """max x + log sum exp(x - max x)"""
     top = _maximum(state, x, axes)
     powers = state.function("exp_negative", below(state, x, top), known=(0.0, 1.0))
@@ -110,7 +105,7 @@ def _log_sum_exp(state: Importer, x: str, axes: Sequence[int]) -> str:
     return state.sum((top, state.function("log", total)), (1.0, 1.0))
 
 
-def _maximum(state: Importer, x: str, axes: Sequence[int], sign: float = 1.0) -> str:
+def _maximum(state: Context, x: str, axes: Sequence[int], sign: float = 1.0) -> str:
     """Over several axes at once; they stay with size 1."""
     shape = state.shapes[x]
     moved, back = state.last(x, axes)
@@ -122,11 +117,11 @@ def _maximum(state: Importer, x: str, axes: Sequence[int], sign: float = 1.0) ->
     return state.reshape(top, kept)
 
 
-def _minimum(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _minimum(state: Context, x: str, axes: Sequence[int]) -> str:
     return _maximum(state, x, axes, -1.0)
 
 
-def _product(state: Importer, x: str, axes: Sequence[int]) -> str:
+def _product(state: Context, x: str, axes: Sequence[int]) -> str:
     """Halves times each other, in as few rounds as possible."""
     shape, number = state.shapes[x], state.count(x, axes)
     if number > _MOST_FACTORS:
@@ -167,7 +162,7 @@ _REDUCTIONS = {
 
 
 @handles("Softmax", "LogSoftmax")
-def softmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def softmax(state: Context, node: ModelNode, settings: Settings) -> None:
     """Before opset 13 the axes from `axis` on are one."""
     x = state.value(node.input[0])
     shape = state.shapes[x]
@@ -183,7 +178,7 @@ def softmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.facts[node.output[0]] = Ordered(x, tuple(axes), shares=False)
 
 
-def softmax_of(state: Importer, x: str, axes: Sequence[int], out: str | None = None) -> str:
+def softmax_of(state: Context, x: str, axes: Sequence[int], out: str | None = None) -> str:
     """exp(x - max x) times one over its sum, which lies between 1 and the number of elements."""
     number = float(state.count(x, axes))
     if number == 1:
@@ -196,7 +191,7 @@ def softmax_of(state: Importer, x: str, axes: Sequence[int], out: str | None = N
     return name
 
 
-def below(state: Importer, x: str, top: str) -> str:
+def below(state: Context, x: str, top: str) -> str:
     """x - max x, which is not positive."""
     return state.sum((x, top), (1.0, -1.0), known=(-np.inf, 0.0))
 
@@ -205,7 +200,7 @@ def below(state: Importer, x: str, top: str) -> str:
 
 
 @handles("ArgMax", "ArgMin")
-def argmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def argmax(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     shape = state.shapes[x]
     axis = state.axis(settings.get("axis", 0), shape)
@@ -220,7 +215,7 @@ def argmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.facts[node.output[0]] = Place()
 
 
-def compared(state: Importer, x: str, axis: int) -> str:
+def compared(state: Context, x: str, axis: int) -> str:
     """What to compare instead of x along an axis: behind a softmax its argument, whose equals are equal for certain."""
     match state.facts.get(x):
         case Ordered(of, axes) if axis in axes and state.shapes[of] == state.shapes[x]:
@@ -228,7 +223,7 @@ def compared(state: Importer, x: str, axis: int) -> str:
     return x
 
 
-def argmax_of(state: Importer, x: str, last: bool = False) -> str:
+def argmax_of(state: Context, x: str, last: bool = False) -> str:
     """Along the last axis, which stays with size 1."""
     shape = state.shapes[x]
     if state.size(shape, -1, "a maximum") == 1:
@@ -242,7 +237,7 @@ def argmax_of(state: Importer, x: str, last: bool = False) -> str:
     return name
 
 
-def _place_of_many(state: Importer, x: str, number: int, *, last: bool) -> str:
+def _place_of_many(state: Context, x: str, number: int, *, last: bool) -> str:
     """The place within the group of the largest maximum, which a one-hot place of that group chooses."""
     lead, axis = state.shapes[x][:-1], len(state.shapes[x]) - 1
     groups = -(-number // _GROUP)
@@ -280,7 +275,7 @@ def _ranked_instead(k: int, n: int) -> str:
 
 
 @handles("TopK")
-def top_k(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def top_k(state: Context, node: ModelNode, settings: Settings) -> None:
     """Every pair is compared once; an element's rank is how many beat it, the first of equals winning.
 
     One-hot places of ranks 0 .. k - 1 are differences of steps of the ranks.
@@ -310,12 +305,12 @@ def top_k(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
             state.transpose(found, back, name)
 
 
-def _apart(state: Importer, x: str, sign: float) -> str:
+def _apart(state: Context, x: str, sign: float) -> str:
     """What is ranked: x, rounded, and each element worse than the one before it by as much as rounding can change."""
     return state.emit("round", (x,), None, state.shapes[x], fraction=_RANKED_FRACTION, apart=-int(sign))
 
 
-def _ranks(state: Importer, x: str, n: int, sign: float) -> str:
+def _ranks(state: Context, x: str, n: int, sign: float) -> str:
     """(.., n): by how many each element is beaten."""
     first, second = np.triu_indices(n, 1)
     lead, axis = state.shapes[x][:-1], len(state.shapes[x]) - 1
@@ -334,7 +329,7 @@ def _ranks(state: Importer, x: str, n: int, sign: float) -> str:
     return state.scale(state.reshape(beaten, (*lead, n)), 1.0, np.arange(n - 1, -1, -1, dtype=np.float64))
 
 
-def _one_hot(state: Importer, ranks: str, n: int, k: int) -> str:
+def _one_hot(state: Context, ranks: str, n: int, k: int) -> str:
     """(.., n, k): is element i of rank r?"""
     levels = tuple(float(r) for r in range(1, k + 1))
     beyond = state.steps(ranks, levels)  # [rank >= 1] .. [rank >= k]
@@ -349,7 +344,7 @@ def _one_hot(state: Importer, ranks: str, n: int, k: int) -> str:
 
 
 @handles("CumSum")
-def cumulative_sum(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def cumulative_sum(state: Context, node: ModelNode, settings: Settings) -> None:
     """Each element is the sum of the slices up to it: public, and so free."""
     x = state.value(node.input[0])
     axis = state.axis(state.integers(node.input[1], "the axis")[0], state.shapes[x])
@@ -374,7 +369,7 @@ def cumulative_sum(state: Importer, node: onnx.NodeProto, settings: Settings) ->
 
 
 @handles("Hardmax")
-def hardmax(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def hardmax(state: Context, node: ModelNode, settings: Settings) -> None:
     """One where the place of the maximum is, the first of equals; before opset 13 the axes from `axis` on are one."""
     x = state.value(node.input[0])
     shape = state.shapes[x]

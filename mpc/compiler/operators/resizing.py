@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mpc.compiler.onnx.sizes import Rows
-from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.registry import handles
+from mpc.compiler.operators.sizes import Rows
 from mpc.wires import BATCH
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
 
 _TIE = 1e-6
 """How close to halfway between two elements a place counts as halfway, as onnxruntime has it."""
@@ -33,7 +29,7 @@ _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @handles("Resize", "Upsample")
-def resize(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def resize(state: Context, node: ModelNode, settings: Settings) -> None:
     mode = settings.get("mode", b"nearest").decode()
     if mode not in ("nearest", "linear"):
         raise state.origin.refuse(
@@ -74,7 +70,7 @@ def resize(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.reshape(current, state.shapes[current], node.output[0])
 
 
-def _wanted(state: Importer, node: onnx.NodeProto, settings: Settings) -> tuple[list[float], list[Any]]:
+def _wanted(state: Context, node: ModelNode, settings: Settings) -> tuple[list[float], list[Any]]:
     """(scales, sizes); one of them is empty."""
     if "scales" in settings:
         return list(settings["scales"]), []
@@ -89,7 +85,7 @@ def _wanted(state: Importer, node: onnx.NodeProto, settings: Settings) -> tuple[
     return [], [BATCH if entry == Rows() else state.whole(entry, "the sizes") for entry in sizes.reshape(-1).tolist()]
 
 
-def _places(state: Importer, settings: Settings, before: int, after: int, factor: np.float32) -> np.ndarray:
+def _places(state: Context, settings: Settings, before: int, after: int, factor: np.float32) -> np.ndarray:
     """Where on the input's axis each element of the result lies, in onnxruntime's precision: a last digit decides."""
     default = b"half_pixel" if state.opset >= 11 else b"asymmetric"
     mode = settings.get("coordinate_transformation_mode", default).decode()
@@ -141,7 +137,7 @@ _COORDINATES: dict[str, Callable[[np.ndarray, np.float32, np.float32, np.float32
 }
 
 
-def _nearest(state: Importer, settings: Settings, places: np.ndarray, before: int, shrinks: bool) -> list[int]:
+def _nearest(state: Context, settings: Settings, places: np.ndarray, before: int, shrinks: bool) -> list[int]:
     """Which element each place is nearest to; before opset 11 the one ahead of it if the axis shrinks."""
     default = b"round_prefer_floor" if state.opset >= 11 else b"ceil" if shrinks else b"floor"
     rounding = settings.get("nearest_mode", default).decode()
@@ -154,7 +150,7 @@ def _nearest(state: Importer, settings: Settings, places: np.ndarray, before: in
     return chosen
 
 
-def _linear(state: Importer, x: str, axis: int, places: np.ndarray, before: int) -> str:
+def _linear(state: Context, x: str, axis: int, places: np.ndarray, before: int) -> str:
     """Between two neighbours, each with its public weight."""
     inside = np.clip(places, 0, before - 1)
     low = np.floor(inside).astype(int)

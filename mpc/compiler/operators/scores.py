@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mpc.compiler.operators.context import Context, Settings
 from mpc.compiler.operators.facts import Place, Probabilities
 from mpc.compiler.operators.labels import Labels
 from mpc.compiler.operators.reductions import softmax_of
-from mpc.compiler.operators.registry import Settings
-
-if TYPE_CHECKING:
-    from mpc.compiler.onnx.walk import Importer
 
 ALL_BITS = 48
 """As many as a comparison has: nothing is rounded off that decides between two classes."""
 
 
-def transform_of(state: Importer, settings: Settings) -> str:
+def transform_of(state: Context, settings: Settings) -> str:
     """The attribute `post_transform`."""
     name: str = settings.get("post_transform", b"NONE").decode()
     if name not in ("NONE", "LOGISTIC", "SOFTMAX"):
@@ -31,7 +26,7 @@ def transform_of(state: Importer, settings: Settings) -> str:
     return name
 
 
-def transformed(state: Importer, x: str, transform: str, out: str) -> None:
+def transformed(state: Context, x: str, transform: str, out: str) -> None:
     """What `post_transform` does to two scores or more."""
     if transform == "LOGISTIC":
         state.function("sigmoid", x, out)
@@ -41,7 +36,7 @@ def transformed(state: Importer, x: str, transform: str, out: str) -> None:
         state.reshape(x, state.shapes[x], out)
 
 
-def pair(state: Importer, score: str, transform: str, out: str, *, whole: bool) -> None:
+def pair(state: Context, score: str, transform: str, out: str, *, whole: bool) -> None:
     """Both columns from the second class's score s: -s and s, or 1 - s and s where they are parts of a whole.
 
     A softmax is left out, as onnxruntime does; a logistic function makes parts of a whole.
@@ -54,7 +49,7 @@ def pair(state: Importer, score: str, transform: str, out: str, *, whole: bool) 
         state.facts[out] = Probabilities()
 
 
-def above(state: Importer, x: str, level: float = 0.0) -> str:
+def above(state: Context, x: str, level: float = 0.0) -> str:
     """[x > level]: the opposite of -x >= -level."""
     below = state.steps(state.sum((x,), (-1.0,)), (-level,), bits=ALL_BITS)
     bit = state.sum((state.reshape(below, state.shapes[x]),), (-1.0,), None, 1.0)
@@ -62,7 +57,7 @@ def above(state: Importer, x: str, level: float = 0.0) -> str:
     return bit
 
 
-def largest(state: Importer, scores: str, *, exact: bool) -> str:
+def largest(state: Context, scores: str, *, exact: bool) -> str:
     """The first of the largest; `exact` compares all bits, where equal scores are to be expected."""
     shape = state.shapes[scores]
     attributes = {"bits": ALL_BITS} if exact else {}
@@ -72,7 +67,7 @@ def largest(state: Importer, scores: str, *, exact: bool) -> str:
     return name
 
 
-def require_classes(state: Importer, labels: Labels, attribute: str) -> None:
+def require_classes(state: Context, labels: Labels, attribute: str) -> None:
     if len(labels) < 2:
         raise state.origin.refuse(
             f"{len(labels)} classes; there must be two or more",

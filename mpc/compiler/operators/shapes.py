@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mpc.compiler.graph.emitter import EXPORT_TRAINED, FIX_BATCH, INTEGERS
 from mpc.compiler.graph.graph import Shape
-from mpc.compiler.onnx.sizes import Rows, Size, many
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import HALF_STEP
 from mpc.compiler.operators.facts import Truncated
 from mpc.compiler.operators.joined import regroup, seen
-from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.registry import handles
+from mpc.compiler.operators.sizes import Rows, Size, many
 from mpc.wires import BATCH, Dimension, broadcast
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
-
 
 _CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
 """They can ask which whole number a real is cut to."""
@@ -34,8 +29,8 @@ _LEAST = -1e30
 _MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceMax"}
 
 
-@handles("Identity", "Dropout")
-def identity(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+@handles("Identity", "Dropout", labels=True)
+def identity(state: Context, node: ModelNode, settings: Settings) -> None:
     training = state.optional(node, 2, "training_mode")
     if training is not None and bool(training):
         raise state.origin.refuse("training mode is not supported", attribute="training_mode", remedy=EXPORT_TRAINED)
@@ -47,8 +42,8 @@ def identity(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.alias(node.output[0], state.value(node.input[0]))
 
 
-@handles("Cast", "CastLike")
-def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+@handles("Cast", "CastLike", labels=True)
+def cast(state: Context, node: ModelNode, settings: Settings) -> None:
     """Reals stay as they are; what holds whole numbers becomes an integer or a truth value."""
     source, out = node.input[0], node.output[0]
     target = state.type_of(node.input[1]) if node.op_type == "CastLike" else state.type_named(settings["to"])
@@ -83,7 +78,7 @@ def cast(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         )
 
 
-def _cut(state: Importer, x: str, target: str, out: str) -> None:
+def _cut(state: Context, x: str, target: str, out: str) -> None:
     """Reals that stand for whole numbers of an integer type; beyond its ends the standard defines nothing."""
     low, high = INTEGERS[target]
     if target == "int64":  # no wire reaches its ends
@@ -101,7 +96,7 @@ def _cast_labels(labels: tuple[int | str, ...], target: str) -> tuple[int | str,
     return tuple(np.array(labels, dtype=np.int64).astype(target).tolist())
 
 
-def _nonzero(state: Importer, x: str, out: str) -> None:
+def _nonzero(state: Context, x: str, out: str) -> None:
     """[x >= a step] + [x < - a step], half of one for reals"""
     bits = state.steps(x, (1.0, 0.0) if x in state.integral else (HALF_STEP, -HALF_STEP))
     axis = len(state.shapes[bits]) - 1
@@ -110,7 +105,7 @@ def _nonzero(state: Importer, x: str, out: str) -> None:
 
 
 @handles("Flatten")
-def flatten(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def flatten(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.secret(node.input[0])
     axis = settings.get("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
@@ -118,8 +113,8 @@ def flatten(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.carry(node.output[0], node.input[0])
 
 
-@handles("Reshape")
-def reshape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+@handles("Reshape", labels=True)
+def reshape(state: Context, node: ModelNode, settings: Settings) -> None:
     source = node.input[0]
     if source not in state.decoded:
         state.secret(source)
@@ -151,8 +146,8 @@ def _resolved(shape: Sequence[Size], target: list[Size]) -> Shape:
     return tuple(sizes)
 
 
-@handles("Squeeze", "Unsqueeze")
-def squeeze(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+@handles("Squeeze", "Unsqueeze", labels=True)
+def squeeze(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = list(state.shapes[node.input[0]])
     axes: list[int] | None = settings.get("axes")
     if len(node.input) > 1 and node.input[1]:
@@ -177,7 +172,7 @@ def squeeze(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     reshaped(state, node, final)
 
 
-def reshaped(state: Importer, node: onnx.NodeProto, final: Shape) -> None:
+def reshaped(state: Context, node: ModelNode, final: Shape) -> None:
     """The first input in another shape, labels included."""
     if node.input[0] in state.decoded:
         state.redecode(node.output[0], node.input[0], shape=final)
@@ -187,7 +182,7 @@ def reshaped(state: Importer, node: onnx.NodeProto, final: Shape) -> None:
 
 
 @handles("Transpose")
-def transpose(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def transpose(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.secret(node.input[0])
     axes = tuple(settings.get("perm", reversed(range(len(shape)))))
     if sorted(axes) != list(range(len(shape))):
@@ -200,7 +195,7 @@ def transpose(state: Importer, node: onnx.NodeProto, settings: Settings) -> None
 
 
 @handles("Concat")
-def concat(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def concat(state: Context, node: ModelNode, settings: Settings) -> None:
     names = [name for name in node.input if not state.is_constant(name) or state.constants[name].size]
     shapes = [state.secret(name) for name in names if not state.is_constant(name)]
     axis = state.axis(settings["axis"], shapes[0])
@@ -223,7 +218,7 @@ def concat(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("Split")
-def split(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def split(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.secret(node.input[0])
     axis = state.axis(settings.get("axis", 0), shape)
     size = state.size(shape, axis, "a split")
@@ -246,7 +241,7 @@ def split(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("Slice")
-def slice_(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def slice_(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.secret(node.input[0])
     names = ("starts", "ends", "axes", "steps")
     lists = [settings.get(name) for name in names]
@@ -268,7 +263,7 @@ def slice_(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.reshape(current, state.shapes[current], node.output[0])
 
 
-def _ends(state: Importer, name: str, what: str) -> list[Any]:
+def _ends(state: Context, name: str, what: str) -> list[Any]:
     return [
         BATCH if entry == Rows() else state.whole(entry, what)
         for entry in state.constant(name, what).reshape(-1).tolist()
@@ -276,7 +271,7 @@ def _ends(state: Importer, name: str, what: str) -> list[Any]:
 
 
 @handles("Pad")
-def pad(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def pad(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.secret(node.input[0])
     pads = settings.get("pads")
     if len(node.input) > 1 and node.input[1]:
@@ -309,7 +304,7 @@ def pad(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.reshape(current, state.shapes[current], node.output[0])
 
 
-def _padded_for_maxima(state: Importer, x: str, outside: np.ndarray, out: str) -> None:
+def _padded_for_maxima(state: Context, x: str, outside: np.ndarray, out: str) -> None:
     """Padding below all numbers: where only maxima read it, the least that the value can be does as well."""
     if not state.only_feeds(out, _MAXIMA):
         raise state.origin.refuse(
@@ -335,7 +330,7 @@ def _padded(size: int, before: int, after: int, mode: str) -> list[int]:
 
 
 @handles("Expand")
-def expand(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def expand(state: Context, node: ModelNode, settings: Settings) -> None:
     target = tuple(_ends(state, node.input[1], "the new shape"))
     if state.is_constant(node.input[0]):
         values = state.numbers(node.input[0], "its value")
@@ -353,7 +348,7 @@ def expand(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("ConstantOfShape")
-def constant_of_shape(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def constant_of_shape(state: Context, node: ModelNode, settings: Settings) -> None:
     """With the batch in its shape; all others are folded."""
     value = state.array(settings["value"]) if "value" in settings else np.zeros(1)
     target = tuple(_ends(state, node.input[0], "the shape"))
@@ -366,7 +361,7 @@ def constant_of_shape(state: Importer, node: onnx.NodeProto, settings: Settings)
 
 
 @handles("Tile")
-def tile(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def tile(state: Context, node: ModelNode, settings: Settings) -> None:
     current = node.input[0]
     shape = state.secret(current)
     for axis, count in enumerate(state.integers(node.input[1], "the repeats")):
@@ -377,7 +372,7 @@ def tile(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
 
 
 @handles("DepthToSpace", "SpaceToDepth")
-def depth_to_space(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def depth_to_space(state: Context, node: ModelNode, settings: Settings) -> None:
     n, *rest = state.secret(node.input[0])
     if len(rest) != 3:
         raise state.origin.refuse(
@@ -402,7 +397,7 @@ def depth_to_space(state: Importer, node: onnx.NodeProto, settings: Settings) ->
 
 
 @handles("Trilu")
-def triangle(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def triangle(state: Context, node: ModelNode, settings: Settings) -> None:
     """Public zeros and ones over the last two axes."""
     shape = state.secret(node.input[0])
     k = state.optional(node, 1, "the diagonal")

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mpc.compiler.graph.graph import Shape
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import HALF_STEP, between, magnitude, negation
 from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
 from mpc.compiler.operators.missing import marks_of, must_mark, unscaled
 from mpc.compiler.operators.normalisation import by_norm
-from mpc.compiler.operators.registry import Settings, handles
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
+from mpc.compiler.operators.registry import handles
 
 _LEAST_MAXIMUM = 2.0**-12
 _MOST_FILLED = 2.0**40
@@ -25,7 +19,7 @@ _MOST_FILLED = 2.0**40
 
 
 @handles("Scaler", domain=ML)
-def scaler(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def scaler(state: Context, node: ModelNode, settings: Settings) -> None:
     weight = np.array(settings.get("scale") or [1.0], dtype=np.float64)
     offset = np.array(settings.get("offset") or [0.0], dtype=np.float64)
     x = state.value(node.input[0])
@@ -34,7 +28,7 @@ def scaler(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
     state.scale(x, weight, -offset * weight, node.output[0])
 
 
-def _require_columns(state: Importer, shape: Shape, values: np.ndarray, attribute: str) -> None:
+def _require_columns(state: Context, shape: Shape, values: np.ndarray, attribute: str) -> None:
     if values.size not in (1, shape[-1]):
         raise state.origin.refuse(
             f"{values.size} numbers for {shape[-1]} columns",
@@ -44,7 +38,7 @@ def _require_columns(state: Importer, shape: Shape, values: np.ndarray, attribut
 
 
 @handles("Normalizer", domain=ML)
-def normalizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def normalizer(state: Context, node: ModelNode, settings: Settings) -> None:
     norm, x = settings.get("norm", b"MAX").decode(), state.value(node.input[0])
     if norm == "L1" and _are_shares(state, x):
         state.alias(node.output[0], x)
@@ -56,7 +50,7 @@ def normalizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> Non
         raise state.origin.refuse(f"the norm {norm}", attribute="norm", remedy="use MAX, L1 or L2")
 
 
-def _are_shares(state: Importer, x: str) -> bool:
+def _are_shares(state: Context, x: str) -> bool:
     """Are the numbers of a row not negative, and their sum one?"""
     match state.facts.get(x):
         case Probabilities():
@@ -66,7 +60,7 @@ def _are_shares(state: Importer, x: str) -> bool:
     return False
 
 
-def _by_maximum(state: Importer, x: str, out: str) -> None:
+def _by_maximum(state: Context, x: str, out: str) -> None:
     """x over the largest of its row, with its sign: that one may be negative."""
     top = state.maximum(x)
     sign = state.sum((state.step(top),), (2.0,), None, -1.0)
@@ -75,7 +69,7 @@ def _by_maximum(state: Importer, x: str, out: str) -> None:
 
 
 @handles("Binarizer", domain=ML)
-def binarizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def binarizer(state: Context, node: ModelNode, settings: Settings) -> None:
     """[x > t] is the opposite of t >= x."""
     threshold = float(settings.get("threshold", 0.0))
     left = state.scale(state.value(node.input[0]), -1.0, threshold)
@@ -83,7 +77,7 @@ def binarizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None
 
 
 @handles("Imputer", domain=ML)
-def imputer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def imputer(state: Context, node: ModelNode, settings: Settings) -> None:
     """x + [x = replaced] (imputed - x); of NaN, x + missing (imputed - what is entered in place of it)."""
     whole = bool(settings.get("imputed_value_int64s"))
     kind = (
@@ -106,7 +100,7 @@ def imputer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
         state.integral.add(filled)
 
 
-def _fill(state: Importer, x: str, imputed: np.ndarray, out: str) -> None:
+def _fill(state: Context, x: str, imputed: np.ndarray, out: str) -> None:
     """x with numbers in place of missing ones; what scales x is done to the filled numbers, if these stay small."""
     if marks_of(state, x) is None:
         state.alias(out, x)
@@ -120,7 +114,7 @@ def _fill(state: Importer, x: str, imputed: np.ndarray, out: str) -> None:
         state.scale(_filled(state, value, (imputed - bias) / weight, None), weight[0], bias[0], out)
 
 
-def _filled(state: Importer, x: str, imputed: np.ndarray, out: str | None) -> str:
+def _filled(state: Context, x: str, imputed: np.ndarray, out: str | None) -> str:
     missing, entered = marks_of(state, x) or ("", np.zeros(()))
     filling = state.emit("scale", (missing,), None, state.shapes[x], weight=imputed - entered, bias=None)
     filled = state.sum((x, filling), (1.0, 1.0), out, fills=entered)
@@ -129,7 +123,7 @@ def _filled(state: Importer, x: str, imputed: np.ndarray, out: str | None) -> st
 
 
 @handles("FeatureVectorizer", domain=ML)
-def feature_vectorizer(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def feature_vectorizer(state: Context, node: ModelNode, settings: Settings) -> None:
     """Columns side by side."""
     parts = []
     for name in node.input:

@@ -9,21 +9,15 @@ trees are filled up to the size of the largest, which is what a plan tells of th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.forest import ONE_HOT, Forest, by_ids, by_places, plain, values_of
 from mpc.compiler.operators.labels import ML, labels_of, read_as
 from mpc.compiler.operators.linear import table
 from mpc.compiler.operators.missing import limits_of, marks_of, unscaled
-from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.scores import above, largest, pair, require_classes, transform_of, transformed
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
 
 _THRESHOLD_BITS = 36
 """Of a comparison with a threshold: 2^-35 of a feature's range decides, six chunks of a table pay for it."""
@@ -33,7 +27,7 @@ _MOST_CHOICES = 1 << 24
 """Elements of a secret matrix: 128 MiB of weights."""
 
 
-def evaluate(state: Importer, name: str, forest: Forest, values: np.ndarray, base: np.ndarray | None) -> str:
+def evaluate(state: Context, name: str, forest: Forest, values: np.ndarray, base: np.ndarray | None) -> str:
     """The sum over all trees of the values of the leaves that are reached.
 
     Args:
@@ -102,7 +96,7 @@ def _reach(forest: Forest, values: np.ndarray, base: np.ndarray | None) -> tuple
     return low - room, high + room
 
 
-def _apart(state: Importer, x: str, parts: list[np.ndarray], offset: np.ndarray, forest: Forest) -> str:
+def _apart(state: Context, x: str, parts: list[np.ndarray], offset: np.ndarray, forest: Forest) -> str:
     """What is at least 0 where a comparison holds, (.., comparisons).
 
     Args:
@@ -148,7 +142,7 @@ def _table(forest: Forest, columns: int) -> np.ndarray:
     return values_of(forest, max(len(tree.leaves) for tree in forest.trees), columns)
 
 
-def _base(state: Importer, settings: Settings, columns: int) -> np.ndarray | None:
+def _base(state: Context, settings: Settings, columns: int) -> np.ndarray | None:
     base = list(settings.get("base_values") or ())
     if len(base) not in (0, columns):
         raise state.origin.refuse(
@@ -159,7 +153,7 @@ def _base(state: Importer, settings: Settings, columns: int) -> np.ndarray | Non
     return np.array(base, dtype=np.float64) if base else None
 
 
-def _regress(state: Importer, node: onnx.NodeProto, settings: Settings, forest: Forest, columns: int) -> None:
+def _regress(state: Context, node: ModelNode, settings: Settings, forest: Forest, columns: int) -> None:
     """The transform of one target alone is left out, as onnxruntime does."""
     joined = settings.get("aggregate_function", b"SUM").decode()
     if joined not in ("SUM", "AVERAGE"):
@@ -177,13 +171,13 @@ def _regress(state: Importer, node: onnx.NodeProto, settings: Settings, forest: 
 
 
 @handles("TreeEnsembleRegressor", domain=ML)
-def tree_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def tree_regressor(state: Context, node: ModelNode, settings: Settings) -> None:
     settings = plain(state, settings)
     columns = _columns(state, settings)
     _regress(state, node, settings, by_ids(state, node.input[0], settings, "target", columns), columns)
 
 
-def _columns(state: Importer, settings: Settings) -> int:
+def _columns(state: Context, settings: Settings) -> int:
     columns = int(settings.get("n_targets", 1))
     if not 1 <= columns <= 1 << 16:
         raise state.origin.refuse(
@@ -193,7 +187,7 @@ def _columns(state: Importer, settings: Settings) -> int:
 
 
 @handles("TreeEnsemble", domain=ML)
-def tree_ensemble(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def tree_ensemble(state: Context, node: ModelNode, settings: Settings) -> None:
     """Numbers name its aggregate and its transform."""
     settings = plain(state, settings)
     if settings.get("membership_values"):
@@ -218,7 +212,7 @@ def tree_ensemble(state: Importer, node: onnx.NodeProto, settings: Settings) -> 
 
 
 @handles("TreeEnsembleClassifier", domain=ML)
-def tree_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def tree_classifier(state: Context, node: ModelNode, settings: Settings) -> None:
     settings = plain(state, settings)
     labels = labels_of(settings, "classlabels_int64s", "classlabels_strings")
     require_classes(state, labels, "classlabels_int64s")
@@ -237,7 +231,7 @@ def tree_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) -
 
 
 def _two_classes(
-    state: Importer, node: onnx.NodeProto, settings: Settings, forest: Forest, columns: set[int], transform: str
+    state: Context, node: ModelNode, settings: Settings, forest: Forest, columns: set[int], transform: str
 ) -> str:
     """One score s for both.  Where no leaf is negative it is a probability, and is compared with a half.
 
@@ -263,7 +257,7 @@ def _two_classes(
     return index
 
 
-def _require_scores(state: Importer, settings: Settings, forest: Forest, number: int) -> None:
+def _require_scores(state: Context, settings: Settings, forest: Forest, number: int) -> None:
     """onnxruntime leaves a class out that no leaf has given a score; that matters where scores can be negative."""
     positive = all(value >= 0 for entries in forest.values.values() for _, value in entries)
     if settings.get("base_values") or positive:

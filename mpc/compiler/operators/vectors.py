@@ -7,27 +7,22 @@ A linear kernel and what follows it are one product.  The squared distance of a 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import whole_power
 from mpc.compiler.operators.facts import Place
 from mpc.compiler.operators.labels import ML, labels_of, read_as
 from mpc.compiler.operators.linear import table
-from mpc.compiler.operators.registry import Settings, handles
+from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.scores import above, largest, pair, require_classes, transform_of, transformed
-
-if TYPE_CHECKING:
-    import onnx
-
-    from mpc.compiler.onnx.walk import Importer
 
 _KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
 _LONGEST_POWER = 16
 
 
-def _machine(state: Importer, name: str, settings: Settings, vectors: np.ndarray, weight: np.ndarray) -> str:
+def _machine(state: Context, name: str, settings: Settings, vectors: np.ndarray, weight: np.ndarray) -> str:
     """kernel(x, vectors) weight + rho.
 
     Shapes: vectors (vectors, features), weight (vectors, scores).
@@ -68,7 +63,7 @@ def _machine(state: Importer, name: str, settings: Settings, vectors: np.ndarray
     return state.affine(whole_power(state, inner, int(degree)), weight, bias)
 
 
-def _radial(state: Importer, name: str, vectors: np.ndarray, gamma: float) -> str:
+def _radial(state: Context, name: str, vectors: np.ndarray, gamma: float) -> str:
     """exp(-gamma |x - v|^2), from x and v times the root of gamma."""
     if gamma < 0:
         raise state.origin.refuse(
@@ -83,7 +78,7 @@ def _radial(state: Importer, name: str, vectors: np.ndarray, gamma: float) -> st
     return state.function("exp_negative", state.sum((crossed, square), (1.0, -1.0), known=(-np.inf, 0.0)))
 
 
-def _vectors(state: Importer, settings: Settings, number: int, features: int) -> np.ndarray:
+def _vectors(state: Context, settings: Settings, number: int, features: int) -> np.ndarray:
     values = np.array(settings.get("support_vectors", ()), dtype=np.float64)
     if number < 1 or values.size != number * features:
         raise state.origin.refuse(
@@ -102,7 +97,7 @@ def _vectors(state: Importer, settings: Settings, number: int, features: int) ->
 
 
 @handles("SVMRegressor", domain=ML)
-def svm_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def svm_regressor(state: Context, node: ModelNode, settings: Settings) -> None:
     """One class: 1 where the score is positive, else -1."""
     name, features = table(state, node.input[0])
     number = int(settings.get("n_supports", 0))
@@ -127,7 +122,7 @@ def svm_regressor(state: Importer, node: onnx.NodeProto, settings: Settings) -> 
 
 
 @handles("SVMClassifier", domain=ML)
-def svm_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) -> None:
+def svm_classifier(state: Context, node: ModelNode, settings: Settings) -> None:
     """A score for each pair of classes votes for one of them; with prob_a and prob_b, Platt's probabilities."""
     name, features = table(state, node.input[0])
     labels = labels_of(settings, "classlabels_ints", "classlabels_strings")
@@ -166,9 +161,7 @@ def svm_classifier(state: Importer, node: onnx.NodeProto, settings: Settings) ->
     read_as(state, node.output[0], index, labels, state.shapes[index][:-1])
 
 
-def _linear(
-    state: Importer, node: onnx.NodeProto, settings: Settings, labels: tuple[int | str, ...], features: int
-) -> None:
+def _linear(state: Context, node: ModelNode, settings: Settings, labels: tuple[int | str, ...], features: int) -> None:
     """Without vectors: the largest of one score a class; they share one offset."""
     weight = np.array(settings.get("coefficients", ()), dtype=np.float64)
     if len(labels) == 2 or weight.size != len(labels) * features:
@@ -184,7 +177,7 @@ def _linear(
     transformed(state, scores, transform_of(state, settings), node.output[1])
 
 
-def _pairwise(state: Importer, settings: Settings, counts: list[int], pairs: list[tuple[int, int]]) -> np.ndarray:
+def _pairwise(state: Context, settings: Settings, counts: list[int], pairs: list[tuple[int, int]]) -> np.ndarray:
     """(vectors, pairs).  A vector of class i has one coefficient against every other class, j after i in row j - 1."""
     number = sum(counts)
     given = np.array(settings.get("coefficients", ()), dtype=np.float64)
@@ -203,7 +196,7 @@ def _pairwise(state: Importer, settings: Settings, counts: list[int], pairs: lis
     return weight
 
 
-def _votes(state: Importer, scores: str, pairs: list[tuple[int, int]], classes: int) -> str:
+def _votes(state: Context, scores: str, pairs: list[tuple[int, int]], classes: int) -> str:
     """How many pairs each class wins: what it wins as the first of a pair, and as the second what is not won."""
     wins = above(state, scores)
     chosen = [place for c in range(classes) for place, two in enumerate(pairs) if c in two]
@@ -218,7 +211,7 @@ def _votes(state: Importer, scores: str, pairs: list[tuple[int, int]], classes: 
     return votes
 
 
-def _platt(state: Importer, settings: Settings, score: str, transform: str, out: str) -> None:
+def _platt(state: Context, settings: Settings, score: str, transform: str, out: str) -> None:
     """The first class has 1 - sigmoid(a s + b).
 
     onnxruntime stops an iteration early: where that is within 0.005 of a half, it says a half.

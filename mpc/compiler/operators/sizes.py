@@ -23,6 +23,20 @@ class Rows:
 Size = int | Rows
 
 
+@dataclass(frozen=True)
+class Joined:
+    """How a model sees a value: the axis `first` and the `more` behind it are one.  The batch is among them."""
+
+    first: int
+    more: int
+
+    def places(self, rank: int) -> list[list[int]]:
+        """Of each axis that the model sees, those that it stands for."""
+        last = self.first + self.more
+        axes = [[axis] for axis in range(rank)]
+        return [*axes[: self.first], list(range(self.first, last + 1)), *axes[last + 1 :]]
+
+
 def times(sizes: Sequence[Size]) -> Size:
     """Their product; at most one of them is a multiple of the batch."""
     number = prod(map(many, sizes))

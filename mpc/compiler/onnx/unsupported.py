@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING
+
+import onnx
 
 from mpc.compiler.graph.graph import Origin
 from mpc.compiler.operators.registry import HANDLERS
 from mpc.errors import ModelError
-
-if TYPE_CHECKING:
-    import onnx
 
 _OF_SHAPES = ("Shape", "Size")
 """What they write is public, whatever they read."""

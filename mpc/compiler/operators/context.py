@@ -1,0 +1,260 @@
+"""What a handler may ask: every value of the model so far, as what it is imported.
+
+Handlers are given a `Context` and a `ModelNode`.  Neither knows how a model is stored, nor who walks over it:
+`onnx.walk` derives from the one and makes the others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mpc.compiler.graph.emitter import FIX_BATCH, INTEGERS, Emitter
+from mpc.compiler.graph.graph import GraphInput, GraphOutput, Range, Shape
+from mpc.compiler.operators.facts import Fact, Standing
+from mpc.compiler.operators.sizes import Joined, Rows
+
+Settings = dict[str, Any]
+"""A node's attributes as Python values.  Tensors and subgraphs are as the model has them: see `array`, `body`."""
+_TO_SCORES = ("Add", "Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_MOST_SCALED = 64.0
+"""Minus infinity, as a softmax knows it, stays that if it is divided by so much."""
+
+
+@dataclass(frozen=True)
+class ModelNode:
+    """One node of the model.
+
+    Args:
+        input, output: names of values; empty where one is left out.
+        read: its attributes; they are read when somebody asks for them.
+    """
+
+    op_type: str
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+    domain: str = ""
+    read: Callable[[], Settings] = field(default=dict, repr=False, compare=False)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Its attributes."""
+        return self.read()
+
+
+@dataclass(frozen=True)
+class Body:
+    """A subgraph of a node: what enters it, what it has of its own, and what leaves it."""
+
+    inputs: tuple[str, ...]
+    constants: Mapping[str, np.ndarray]
+    nodes: tuple[ModelNode, ...]
+    outputs: tuple[str, ...]
+
+
+class Context(Emitter, ABC):
+    """What every value of the model is so far, and the questions that handlers ask of it.
+
+    A value is a constant (numpy array; shape vectors may hold `Rows`), or a secret
+    with a shape.  Handlers read and define values through this class.
+
+    Args:
+        opset: the version of the operators that have no domain; opsets: of those of every domain that the model names.
+        readers: value -> the nodes that read it, those inside branches too.
+        revealed: values that recipients receive.
+
+    Attributes:
+        joined: values of which the model sees the batch and other axes as one.
+        decoded: values that recipients read as labels or dictionaries.
+        facts: value -> what is known of it; see `operators.facts`.
+        enterable: inputs whose numbers may be missing, with their ranges; marks: what tells where they are, of values;
+            marking: the inputs for it; aware: what nodes write that look at it; wanted: how readers would have numbers
+            of some inputs enter that are missing; standing: inputs with numbers that stand for missing ones.  See
+            `operators.missing`.
+    """
+
+    def __init__(
+        self, opset: int, opsets: Mapping[str, int], readers: Mapping[str, list[ModelNode]], revealed: frozenset[str]
+    ) -> None:
+        super().__init__()
+        self.opset, self.opsets = opset, opsets
+        self.readers, self.revealed = readers, revealed
+        self.constants: dict[str, np.ndarray] = {}
+        self.decoded: dict[str, GraphOutput] = {}
+        self.facts: dict[str, Fact] = {}
+        self.joined: dict[str, Joined] = {}
+        self.enterable: dict[str, Range] = {}
+        self.marks: dict[str, tuple[str, np.ndarray] | None] = {}
+        self.marking: list[GraphInput] = []
+        self.aware: set[str] = set()
+        self.wanted: list[tuple[frozenset[str], str]] = []
+        self.standing: dict[str, Standing] = {}
+
+    # -- what only the model's own format tells
+
+    @abstractmethod
+    def inferred(self, name: str) -> str:
+        """The type of a value as the model has it, a numpy name; empty if that is not known."""
+
+    @abstractmethod
+    def known(self, name: str) -> np.ndarray | None:
+        """A constant, even one whose node comes later; None of what is no constant."""
+
+    @abstractmethod
+    def type_named(self, code: int) -> str:
+        """The model's number of a type as a numpy name; empty for a type that nothing here has."""
+
+    @abstractmethod
+    def array(self, tensor: Any) -> np.ndarray:
+        """A tensor attribute as an array."""
+
+    @abstractmethod
+    def body(self, graph: Any) -> Body:
+        """A subgraph attribute, to be looked into."""
+
+    @abstractmethod
+    def inline(self, graph: Any, names: Sequence[str]) -> None:
+        """Import the nodes of a subgraph as if they were the model's own; its outputs get these names."""
+
+    # -- values
+
+    def is_constant(self, name: str) -> bool:
+        return name in self.constants
+
+    def constant(self, name: str, what: str) -> np.ndarray:
+        """A constant operand; a refusal naming `what` if it is secret data."""
+        if name not in self.constants:
+            raise self.origin.refuse(
+                f"{what} depends on the input; only a constant is possible here",
+                remedy=(
+                    "export the model with that operand fixed: as an initializer, or as a number in "
+                    "the code that is exported"
+                ),
+            )
+        return self.constants[name]
+
+    def numbers(self, name: str, what: str) -> np.ndarray:
+        """A constant operand as float64."""
+        value = self.constant(name, what)
+        if value.dtype == object or value.dtype.kind not in "fiub":
+            raise self.origin.refuse(
+                f"{what} holds something other than numbers",
+                remedy="store it with numbers (float32 or int64); text has to be numbered before the model",
+            )
+        return value.astype(np.float64)
+
+    def integers(self, name: str, what: str) -> list[int]:
+        """A constant list of integers, as axes or sizes are."""
+        return [self.whole(entry, what) for entry in self.constant(name, what).reshape(-1).tolist()]
+
+    def whole(self, entry: Any, what: str) -> int:
+        """An entry of a shape vector that must not be the batch."""
+        if isinstance(entry, Rows):
+            raise self.origin.refuse(f"{what} depends on the batch size", remedy=FIX_BATCH)
+        return int(entry)
+
+    def optional(self, node: ModelNode, position: int, what: str) -> np.ndarray | None:
+        """A constant input that may be left out."""
+        if len(node.input) <= position or not node.input[position]:
+            return None
+        return self.constant(node.input[position], what)
+
+    def secret(self, name: str) -> Shape:
+        """The shape of a secret value."""
+        return self.shapes[name]
+
+    def value(self, name: str) -> str:
+        """Make a value to compute with: a constant becomes a stored weight, a node of its own."""
+        if not self.is_constant(name):
+            self.secret(name)
+            return name
+        numbers = self.numbers(name, "an operand")
+        self.require_finite(numbers)
+        return self.stored(numbers, numbers.shape)
+
+    def stored(self, values: np.ndarray, shape: Shape) -> str:
+        """A constant as a value, broadcast to a shape; it is a weight, secret."""
+        name = self.emit("constant", (), None, shape, weight=values)
+        if not np.any(values % 1):
+            self.integral.add(name)
+        return name
+
+    def type_of(self, name: str) -> str:
+        """The type of a value, for operators that cast to another's."""
+        if name in self.constants:
+            return str(self.constants[name].dtype)
+        return "int64" if name in self.integral else "float32"
+
+    def holds_reals(self, name: str) -> bool:
+        """Is a value, which may have whole numbers only, of a floating-point type?"""
+        return self.inferred(name).startswith("float")
+
+    def only_feeds(self, name: str, operators: set[str]) -> bool:
+        """Do only these operators read a value, and nobody receives it?"""
+        return name not in self.revealed and all(reader.op_type in operators for reader in self.readers.get(name, []))
+
+    def only_scores(self, name: str) -> bool:
+        """Is a value read by softmaxes only, on its way added to others, moved or divided by a small number?"""
+        readers = self.readers.get(name, [])
+        return bool(readers) and name not in self.revealed and all(map(self._leads_to_softmax, readers))
+
+    def _leads_to_softmax(self, reader: ModelNode) -> bool:
+        if reader.op_type == "Softmax":
+            return True
+        if reader.op_type in ("Mul", "Div"):
+            known = [self.known(name) for name in reader.input]
+            factors = [float(value.flat[0]) for value in known if value is not None and value.size == 1]
+            if not factors or not 1 / _MOST_SCALED <= factors[0] <= _MOST_SCALED:
+                return False
+        elif reader.op_type not in _TO_SCORES:
+            return False
+        return self.only_scores(reader.output[0])
+
+    def unused(self, node: ModelNode, position: int) -> bool:
+        """Does nobody read this output of a node?"""
+        if len(node.output) <= position or not node.output[position]:
+            return True
+        return node.output[position] not in self.readers and node.output[position] not in self.revealed
+
+    def alias(self, name: str, of: str) -> None:
+        """The same value under another name."""
+        if of in self.constants:
+            self.constants[name] = self.constants[of]
+            return
+        self.emit("reshape", (of,), name, self.secret(of))
+        self.carry(name, of)
+
+    def carry(self, name: str, of: str) -> None:
+        """What is known of a value holds for this one too."""
+        if of in self.facts:
+            self.facts[name] = self.facts[of]
+
+    def decode(self, name: str, value: str, **reading: Any) -> None:
+        """`name` is how recipients read the secret `value`: labels, or dictionaries."""
+        shape = reading.pop("shape", self.shapes[value])
+        self.decoded[name] = GraphOutput(name, value, shape, **reading)
+        self.shapes[name] = shape
+
+    def redecode(self, name: str, source: str, **changes: Any) -> None:
+        """The same reading with another type or shape."""
+        read = self.decoded[source]
+        reading: dict[str, Any] = {"dtype": read.dtype, "labels": read.labels, "keys": read.keys, "shape": read.shape}
+        self.decode(name, read.value, **{**reading, **changes})
+
+    def opposite_fits(self, name: str, x: str) -> str:
+        """x, whose opposite is of the integer type of another value too, or refused."""
+        kind = self.inferred(name)
+        if kind not in INTEGERS:
+            return x
+        low, high = INTEGERS[kind]
+        return self.emit("fit", (x,), None, self.shapes[x], ends=(max(low, -high), high), outside=wraps(kind))
+
+
+def wraps(kind: str) -> str:
+    """Why a value has to stay within an integer type."""
+    return f"{kind} wraps around there"
