@@ -12,13 +12,13 @@ from mpc.compiler.graph.calibrate import MARGIN, bounded_by, suited_ranges
 from mpc.compiler.graph.columns import separate_columns
 from mpc.compiler.graph.graph import Graph, GraphInput, Origin, Range
 from mpc.compiler.graph.passes import run_passes
-from mpc.compiler.lowering.builder import Roles
 from mpc.compiler.lowering.lower import Lowered, lower
 from mpc.compiler.onnx.declared import own_sizes
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.metadata import ModelMeta, read_meta
 from mpc.compiler.onnx.walk import Shapes, import_model, input_types
 from mpc.compiler.operators.missing import with_marks
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from mpc.plan.plan import Plan, PlanOutput
 from mpc.wires import BATCH

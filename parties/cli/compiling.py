@@ -11,10 +11,10 @@ import numpy as np
 from mpc.compiler.compile import DEFAULT_RANGE, Compiled, compile_model
 from mpc.compiler.graph.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.graph.graph import Range
-from mpc.compiler.lowering.builder import Roles
 from mpc.compiler.onnx.declared import declared_ranges, own_sizes
 from mpc.compiler.onnx.load import Loaded, Source, load_model
 from mpc.compiler.onnx.walk import Shapes, input_names
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from parties.cli.display import Display
 

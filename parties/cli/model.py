@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lowering.builder import Roles
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.walk import input_names
 from mpc.compiler.operators import supported
+from mpc.compiler.roles import Roles
 from mpc.errors import PlanError
 from mpc.gates.input import Input
 from mpc.plan.cost import Cost, gate_cost, plan_cost

@@ -14,7 +14,7 @@ from mpc.errors import UsageError
 from parties.addresses import check_name
 
 if TYPE_CHECKING:
-    from mpc.compiler.lowering.builder import Roles
+    from mpc.compiler.roles import Roles
     from mpc.plan.plan import Plan
 
 SECRET, PUBLIC = "secret", "public"
@@ -34,7 +34,7 @@ def assign(
     Raises:
         UsageError: a name that can be no certificate's, or another word for the weights.
     """
-    from mpc.compiler.lowering.builder import Roles  # who joins assigns none
+    from mpc.compiler.roles import Roles  # who joins assigns none
 
     if not isinstance(weights, str) or weights not in (SECRET, PUBLIC):
         shown = repr(weights) if isinstance(weights, str) else f"of type {type(weights).__name__}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc import field as fp
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.encoding import decode_field, encode_field
 from mpc.errors import IntegrityError, LocalProtocolError, MpcError, PeerError
 from mpc.gates.matmul import Matmul

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from mpc import fixedpoint
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import MpcError
 from mpc.prg import Seed
 from parties.party.session import PartySession

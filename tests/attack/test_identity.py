@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import ConfigError, MpcError, PolicyError
 from parties.addresses import Endpoint
 from parties.config.models import PartyConfig, PolicyConfig, TlsConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import DEFAULT_RANGE
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.display import Display

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mpc import field as fp
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.encoding import decode_field
 from mpc.errors import ConfigError, IntegrityError, MpcError, SessionError
 from parties.client.coordinated import CoordinatedSession

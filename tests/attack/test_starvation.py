@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import ConfigError, InputError, MpcError, PlanError, PolicyError, SessionError
 from mpc.plan.plan import Plan
 from parties import entropy

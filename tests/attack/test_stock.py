@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import (
     ConfigError,
     HandshakeError,

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.calibrate import ranges_around, suited_ranges
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError, PlanError
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mpc import field as fp
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import ModelError
 from mpc.interpret import reference
 from mpc.plan.cost import gate_cost, plan_cost

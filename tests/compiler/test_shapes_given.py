@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.lowering.builder import Roles
 from mpc.compiler.onnx import load as onnx_load
+from mpc.compiler.roles import Roles
 from mpc.errors import ModelError
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import Display

@@ -10,7 +10,7 @@ import pytest
 
 import tests.support.estimators  # noqa: F401 - mends a converter of skl2onnx
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import Display
 from tests.support.models import encrypted, plaintext

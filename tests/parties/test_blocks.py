@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import MpcError
 from parties.client import feeds
 from parties.client.participant import Participant

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import MpcError, PolicyError, SessionError
 from parties.client.cluster import Cluster
 from parties.config.load import dump_toml

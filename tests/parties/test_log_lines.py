@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import PolicyError, SessionError
 from parties import telemetry
 from parties.config.models import PolicyConfig

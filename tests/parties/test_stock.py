@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError, PlanError, SessionError, UsageError
 from mpc.fixedpoint import decode, encode
 from parties.agreed.ticket import Ticket

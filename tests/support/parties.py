@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mpc import field as fp
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.encoding import encode_field
 from mpc.errors import MpcError
 from mpc.fixedpoint import encode

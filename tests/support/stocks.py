@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from parties.agreed.terms import Terms
 from parties.client import stocks as ordering
 from parties.client.stocks import Stock

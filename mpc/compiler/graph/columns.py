@@ -21,10 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from mpc.compiler.graph.graph import Graph, GraphInput, Node, Origin, Shape, static
+from mpc.compiler.graph.graph import HALF_STEP, Graph, GraphInput, Node, Origin, Shape, simple_factor, static
 from mpc.compiler.graph.merging import absorbed
-from mpc.compiler.lowering.rules.products import simple_factor
-from mpc.compiler.operators.elementwise import HALF_STEP
 
 _APART = 3
 """Columns whose sizes differ by less than this power of two share one unit."""

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpc.compiler.graph.graph import Graph, Node, static
-from mpc.compiler.lowering.rules.products import simple_factor
+from mpc.compiler.graph.graph import Graph, Node, simple_factor, static
 
 
 def join_filled(graph: Graph) -> Graph:

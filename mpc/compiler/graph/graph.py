@@ -6,8 +6,10 @@ owner; nothing of this module is ever sent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from mpc.wires import BATCH, Dimension
 Shape = tuple[Dimension, ...]
 End = float | tuple[float, ...]
 Range = tuple[End, End]
+HALF_STEP = 2.0**-19
+"""Two reals are equal if they differ by less; whole numbers are compared exactly."""
+_SIMPLE = 64
 
 
 @dataclass(frozen=True)
@@ -196,3 +201,19 @@ class Graph:
         """The one node that reads a value, if there is just one and it is not revealed."""
         readers = list(self.readers(value))
         return readers[0] if len(readers) == 1 and not self.is_output(value) else None
+
+
+def simple_factor(weight: np.ndarray) -> Fraction | None:
+    """The one factor that all elements have, if it is a small fraction or the root of one; else None."""
+    value = float(weight.flat[0])
+    if weight.size > 1 and (weight != value).any():
+        return None
+    for power in (1, 2):
+        mantissa, exponent = math.frexp(abs(value) ** power)
+        close = Fraction(mantissa).limit_denominator(_SIMPLE)
+        if abs(close - Fraction(mantissa)) < Fraction(1, 1 << 23) and close.numerator <= _SIMPLE:
+            sign = -1 if value < 0 else 1
+            if power == 1:
+                return sign * close * Fraction(2) ** exponent
+            return sign * Fraction(abs(value)).limit_denominator(1 << 24)
+    return None

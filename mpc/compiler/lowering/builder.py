@@ -21,6 +21,7 @@ from mpc.compiler.graph.graph import Graph, GraphInput, Node, Origin, Range, Sha
 from mpc.compiler.lowering.intervals import ROUNDING, Interval, Product, widened
 from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.lowering.unopened import leave_unopened
+from mpc.compiler.roles import Roles
 from mpc.gates import GATES
 from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
@@ -55,34 +56,6 @@ SMALLER = (
 )
 LINEAR_BITS = 57
 """Bound of what a product or sum may reach: room for roundings below 59."""
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Who enters the model, who enters the data, who receives the result: certificate names.
-
-    Args:
-        data_owner: of every input that `owners` does not name.
-        owners: input -> who enters it.
-        recipients: of every output that `readers` does not name.
-        readers: output -> who receives it.
-        public_weights: the model is no secret: all parties and the provider are told its weights.
-    """
-
-    model_owner: str = "coordinator"
-    data_owner: str = "coordinator"
-    recipients: tuple[str, ...] = ("coordinator",)
-    owners: dict[str, str] = field(default_factory=dict, hash=False)
-    readers: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    public_weights: bool = False
-
-    def owner(self, given: str) -> str:
-        """Who enters an input."""
-        return self.owners.get(given, self.data_owner)
-
-    def recipients_of(self, out: str) -> tuple[str, ...]:
-        """Who receives an output."""
-        return self.readers.get(out, self.recipients)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 
 from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate
-from mpc.compiler.lowering.builder import Lowering, Roles, Value, known_interval
+from mpc.compiler.lowering.builder import Lowering, Value, known_interval
 from mpc.compiler.lowering.rules import comparisons, maps, products
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
 from mpc.plan.verify import verify

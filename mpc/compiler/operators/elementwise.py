@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from mpc.compiler.graph.emitter import MOST_TERMS
+from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import deviations
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Beyond, Exp, OnePlusExp, Root, Softplus, Square, Top, Truncated
 from mpc.compiler.operators.registry import handles
 
-HALF_STEP = 2.0**-19
-"""Two reals are equal if they differ by less; whole numbers are compared exactly."""
 LINEAR_FROM = 11.0
 """Beyond this softplus(x) is x."""
 _LONGEST_POWER = 16

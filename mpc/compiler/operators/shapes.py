@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from mpc.compiler.graph.emitter import EXPORT_TRAINED, FIX_BATCH, INTEGERS
-from mpc.compiler.graph.graph import Shape
+from mpc.compiler.graph.graph import HALF_STEP, Shape
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import HALF_STEP
 from mpc.compiler.operators.facts import Truncated
 from mpc.compiler.operators.joined import regroup, seen
 from mpc.compiler.operators.registry import handles

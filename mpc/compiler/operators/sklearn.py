@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.compiler.graph.graph import Shape
+from mpc.compiler.graph.graph import HALF_STEP, Shape
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import HALF_STEP, between, magnitude, negation
+from mpc.compiler.operators.elementwise import between, magnitude, negation
 from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
 from mpc.compiler.operators.missing import marks_of, must_mark, unscaled

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
-from mpc.compiler.graph.graph import Node, Shape, static
+from mpc.compiler.graph.graph import Node, Shape, simple_factor, static
 from mpc.compiler.lowering.builder import (
     FRACTION_BITS,
     LINEAR_BITS,
@@ -35,7 +35,6 @@ _FINEST_SCALE = 48
 _BEFORE_SERIES_BITS = 52
 _FACTOR_FRACTION = 20
 _KNOWN_PRODUCT_BITS = 50
-_SIMPLE = 64
 _GATES = {"matmul": "matmul", "conv": "convolution", "scale": "multiply", "multiply": "multiply"}
 
 
@@ -157,22 +156,6 @@ def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
         if before != after:
             x = state.take(x, axis, (0,) * int(after))
     return x
-
-
-def simple_factor(weight: np.ndarray) -> Fraction | None:
-    """The one factor that all elements have, if it is a small fraction or the root of one; else None."""
-    value = float(weight.flat[0])
-    if weight.size > 1 and (weight != value).any():
-        return None
-    for power in (1, 2):
-        mantissa, exponent = math.frexp(abs(value) ** power)
-        close = Fraction(mantissa).limit_denominator(_SIMPLE)
-        if abs(close - Fraction(mantissa)) < Fraction(1, 1 << 23) and close.numerator <= _SIMPLE:
-            sign = -1 if value < 0 else 1
-            if power == 1:
-                return sign * close * Fraction(2) ** exponent
-            return sign * Fraction(abs(value)).limit_denominator(1 << 24)
-    return None
 
 
 def constant(state: Lowering, node: Node) -> Value:

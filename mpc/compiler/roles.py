@@ -1,0 +1,33 @@
+"""Who does what with a model: what its compiler is told of people, and nothing else of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who enters the model, who enters the data, who receives the result: certificate names.
+
+    Args:
+        data_owner: of every input that `owners` does not name.
+        owners: input -> who enters it.
+        recipients: of every output that `readers` does not name.
+        readers: output -> who receives it.
+        public_weights: the model is no secret: all parties and the provider are told its weights.
+    """
+
+    model_owner: str = "coordinator"
+    data_owner: str = "coordinator"
+    recipients: tuple[str, ...] = ("coordinator",)
+    owners: dict[str, str] = field(default_factory=dict, hash=False)
+    readers: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    public_weights: bool = False
+
+    def owner(self, given: str) -> str:
+        """Who enters an input."""
+        return self.owners.get(given, self.data_owner)
+
+    def recipients_of(self, out: str) -> tuple[str, ...]:
+        """Who receives an output."""
+        return self.readers.get(out, self.recipients)
