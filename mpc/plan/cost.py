@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mpc.encoding import field_size
 from mpc.gates.base import Gate
+from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
 from mpc.prg import SEED_BYTES
 from mpc.wires import Wires
-
-if TYPE_CHECKING:
-    from mpc.plan.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 A plan is public.  It holds shapes, scales, bounds, who enters what and who receives what; no
 weight and no datum, but which weights all parties know.  Its canonical bytes are JSON with sorted
-keys and no spaces; `from_bytes` accepts nothing else, checks everything (`verify`) and is the only
-way in from outside.
+keys and no spaces; `parse_plan` is the only way in from outside.
 """
 
 from __future__ import annotations
@@ -14,16 +13,13 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mpc import encoding
 from mpc.errors import PlanError
 from mpc.fixedpoint import beyond, nearest_to_zero
-from mpc.gates import GATES
-from mpc.gates.base import COMPILE_ANEW, Gate, Name, to_dict
+from mpc.gates.base import Gate, Name, to_dict
 from mpc.gates.input import Input
-from mpc.plan.verify import verify
-from mpc.text import shown
 from mpc.wires import Dimension, Frozen, Scale, Wire
 
 VERSION: Literal[2] = 2
@@ -194,50 +190,11 @@ class Plan(Frozen):
             gates=self.gates,
         )
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Plan:
-        """Parse and verify a plan from outside.
-
-        Raises:
-            PlanError: not canonical, not well-formed, or refused by `verify`.
-        """
-        try:
-            content = json.loads(data)
-            if not isinstance(content, dict) or not isinstance(content.get("gates"), list):
-                raise PlanError("these bytes are not a plan", remedy="make one with 'mpc compile'")
-            content["gates"] = tuple(_gate(entry) for entry in content["gates"])
-            plan = cls.model_validate(content)
-        except (ValidationError, ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
-            raise PlanError(f"the plan is malformed: {_first_line(error)}", remedy=COMPILE_ANEW) from None
-        if plan.canonical != data:
-            raise PlanError("the plan is not in its canonical encoding", remedy="make it with 'mpc compile'")
-        verify(plan)
-        return plan
-
 
 def digest_of(canonical: bytes) -> bytes:
     """The digest of the plan of these bytes, whether they are one or not: SHA-256, 32 bytes."""
     return encoding.digest("mpc/v1/plan", canonical)
 
 
-def _gate(entry: Any) -> Gate:
-    if not isinstance(entry, dict):
-        raise PlanError("a gate of the plan is not an object", remedy=COMPILE_ANEW)
-    kind = GATES.get(str(entry.get("kind")))
-    if kind is None:
-        raise PlanError(
-            f"the plan has a gate of kind {str(entry.get('kind'))[:40]!r}, which this version does not know",
-            remedy="run the same version of mpc everywhere",
-        )
-    return kind.model_validate({key: value for key, value in entry.items() if key != "kind"})
-
-
 def _dump(content: dict[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:400])
-    return shown(str(error).split("\n", 1)[0][:200])

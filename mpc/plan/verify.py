@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mpc import text
 from mpc.errors import PlanError
 from mpc.gates.base import COMPILE_ANEW
 from mpc.gates.input import Input
+from mpc.plan.plan import Plan, PlanInput
 from mpc.wires import BATCH, Masking
-
-if TYPE_CHECKING:
-    from mpc.plan.plan import Plan, PlanInput
 
 MAX_ELEMENTS = 1 << 28
 MAX_SCALE_BITS = 256

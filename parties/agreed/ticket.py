@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mpc.errors import HandshakeError, MpcError, PlanError
+from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from parties.addresses import check_name
 from parties.agreed.terms import Terms
@@ -64,7 +65,7 @@ class Ticket:
         """
         content = _load(text.strip())
         try:
-            plan = Plan.from_bytes(_dump(content["plan"]).encode())
+            plan = parse_plan(_dump(content["plan"]).encode())
             terms = Terms(
                 bytes.fromhex(content["plan_digest"]),
                 check_name(content["provider"]),

@@ -18,6 +18,7 @@ from mpc.compiler.roles import Roles
 from mpc.errors import PlanError
 from mpc.gates.input import Input
 from mpc.plan.cost import Cost, gate_cost, plan_cost
+from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
 from mpc.transcript import DIGEST_BYTES
@@ -154,7 +155,7 @@ def read_plan(display: Display, path: Path, choices: Choices) -> tuple[Plan, dic
             raise PlanError("a plan's ranges and names are part of it", remedy="compile the model again with them")
         if path.open("rb").read(len(_TICKET)) == _TICKET:
             return Ticket.parse(read_ticket(path)).plan, {}
-        return Plan.from_bytes(path.read_bytes()), {}
+        return parse_plan(path.read_bytes()), {}
     compiled = choices.compile(display, path)
     return compiled.plan, {gate: origin.node for gate, origin in compiled.origins.items()}
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpc.errors import HandshakeError, PlanError, SessionError
+from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan, digest_of
 from parties.agreed.memory import parsed_memory, plan_memory
 from parties.agreed.terms import NONCE_BYTES
@@ -118,7 +119,7 @@ class Proposals:
             plan = self._parsed.get(digest)
             if plan is None:
                 with self._parsing:
-                    plan = Plan.from_bytes(plan_bytes)
+                    plan = parse_plan(plan_bytes)
                 self._parsed[digest] = plan
             return plan
 

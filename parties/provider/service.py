@@ -19,7 +19,8 @@ from mpc.correlations import BundleId, CorrectionsDigest
 from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
 from mpc.interpret.dealer import deal
 from mpc.plan.cost import plan_cost
-from mpc.plan.plan import Plan, digest_of
+from mpc.plan.parse import parse_plan
+from mpc.plan.plan import digest_of
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy
 from parties.agreed import manifest
@@ -209,7 +210,7 @@ class ProviderService:
         with self._lock:
             self._require_room(party)
         with self._parsing:
-            plan = Plan.from_bytes(plan_bytes)
+            plan = parse_plan(plan_bytes)
         granted = plan_memory(plan, self._config.limits)
         with self._lock:
             if terms.session_id not in self._sessions:  # another party may have come meanwhile

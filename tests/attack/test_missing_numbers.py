@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.interpret.world import World, WorldRun
 from parties import Session

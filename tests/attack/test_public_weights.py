@@ -24,7 +24,7 @@ from mpc.errors import (
 )
 from mpc.field import P
 from mpc.interpret.party import public_digest
-from mpc.plan.plan import Plan
+from mpc.plan.parse import parse_plan
 from mpc.wires import Masking
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
@@ -376,7 +376,7 @@ def test_a_model_may_be_partly_public(cluster: InProcess, monkeypatch: pytest.Mo
     """Public matrices, secret biases: what is sent of a bias is masked, and the answer is right."""
     compiled = cluster.compiled(ALONE)
     biases = {gate.bias: {"masking": Masking.DRAWN} for gate in compiled.plan.gates if getattr(gate, "bias", None)}
-    plan = Plan.from_bytes(replace_wires(compiled.plan, biases).canonical)
+    plan = parse_plan(replace_wires(compiled.plan, biases).canonical)
     assert known_weights(plan) == "partly public" and 0 < len(plan.public_weights) < len(plan.weights)
     sent, honest = {}, participant._submit
 

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.compiler.roles import Roles
 from mpc.errors import ConfigError, InputError, MpcError, PlanError, PolicyError, SessionError
+from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from parties import entropy
 from parties.agreed.memory import parsed_memory
@@ -183,7 +184,7 @@ def test_an_input_is_held_once_however_often_it_is_sent(cluster: InProcess) -> N
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How long each plan was that was parsed."""
-    parse, seen = Plan.from_bytes, list[int]()
+    parse, seen = parse_plan, list[int]()
 
     def watched(given: bytes) -> Plan:
         seen.append(len(given))

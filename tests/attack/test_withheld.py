@@ -19,7 +19,7 @@ import pytest
 from mpc import errors
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
-from mpc.plan.plan import Plan
+from mpc.plan.parse import parse_plan
 from parties.client.entered import EnteredRuns
 from parties.config.load import load
 from parties.config.models import PartyConfig, TlsConfig
@@ -265,7 +265,7 @@ def slashed(folder: Path) -> Compiled:
         value.name = f"/{value.name}"
     compiled = compile_model(model, {"/x": (-4.0, 4.0)}, SEPARATE)
     content = renamed(json.loads(compiled.plan.canonical), compiled.plan.inputs[0].wire, WIRE)
-    return replace(compiled, plan=Plan.from_bytes(dump(content)))
+    return replace(compiled, plan=parse_plan(dump(content)))
 
 
 WIRE = "/encoder/x"

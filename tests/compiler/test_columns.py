@@ -19,7 +19,7 @@ from mpc.compiler.graph.calibrate import ranges_around, suited_ranges
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, PlanError
 from mpc.plan.cost import plan_cost
-from mpc.plan.plan import Plan
+from mpc.plan.parse import parse_plan
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import Display
 from tests.support.graphs import node, save_model
@@ -317,7 +317,7 @@ def test_units_that_do_not_fit_are_refused(units: dict, tmp_path: Path) -> None:
     plan = compile_model(converted("logistic", tmp_path), {"X": WIDE}).plan
     bad = with_parts(plan, inputs=[plan.inputs[0].model_copy(update=units)])
     with pytest.raises(PlanError, match="unit"):
-        Plan.from_bytes(bad.canonical)
+        parse_plan(bad.canonical)
 
 
 def test_columns_from_which_zero_is_taken_keep_their_units(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from sklearn.preprocessing import KBinsDiscretizer, OrdinalEncoder, StandardScal
 from sklearn.svm import SVC
 
 from mpc.compiler.compile import compile_model
+from mpc.compiler.graph.graph import Shape
+from mpc.compiler.operators.context import Context
 from mpc.errors import ModelError, MpcError, PlanError
-from mpc.plan.plan import Plan
+from mpc.plan.parse import parse_plan
 from tests.support.effort import FULL
 from tests.support.estimators import CANCER, NAMED, WHOLE, WINE, Case, columns, converted
 from tests.support.graphs import ml_model, node, save_model
@@ -157,6 +159,25 @@ def test_class_numbers_are_computed_with(tmp_path: Path) -> None:
     assert_agrees(path, {"x": X}, RANGE)
 
 
+def test_a_question_adds_no_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers find numbers where labels stood; asking for a shape makes none."""
+    asked, ask = [], Context.secret
+
+    def secret(state: Context, name: str) -> Shape:
+        before = len(state.nodes)
+        shape = ask(state, name)
+        asked.append((name, len(state.nodes) - before, name in state.decoded))
+        return shape
+
+    monkeypatch.setattr(Context, "secret", secret)
+    take = node("ArrayFeatureExtractor", ["t", "i"], ["l"], **ML)
+    constants = {"t": np.array([3, 10, -4]), "two": np.array(2), "rows": np.array([-1])}
+    doubled, flat = node("Mul", ["l", "two"], ["d"]), node("Reshape", ["d", "rows"], ["y"])
+    path = _chain(tmp_path, take, doubled, flat, **constants)
+    compile_model(path, ranges=RANGE)
+    assert {added for _, added, _ in asked} == {0} and ("l", 0, False) in asked
+
+
 PRINTABLE = ["", " a  b ", "größe", "日本語", "نعم", "e\u0301", "no\u00a0break", "👍", "'[bold]\"\\", "ﬁ", "x" * 300]
 STEERING = [
     "x\x1b[2K",
@@ -180,7 +201,7 @@ def test_labels_are_any_printable_text(tmp_path: Path) -> None:
     path = ml_model(tmp_path, "LinearClassifier", {"label": STRING, "y": FLOAT}, classlabels_strings=PRINTABLE, **given)
     assert_agrees(path, {"x": X}, RANGE)
     plan = compile_model(path, RANGE).plan
-    assert plan.outputs[0].labels == tuple(PRINTABLE) and Plan.from_bytes(plan.canonical) == plan
+    assert plan.outputs[0].labels == tuple(PRINTABLE) and parse_plan(plan.canonical) == plan
     keys = PRINTABLE[:4]
     path = ml_model(tmp_path, "ZipMap", {"y": FLOAT}, classlabels_strings=keys)
     assert compile_model(path, RANGE).plan.outputs[0].keys == tuple(keys)
@@ -204,7 +225,7 @@ def test_security_34_labels_that_steer_are_refused(bad: str, tmp_path: Path) -> 
         content = json.loads(compile_model(path, RANGE).plan.canonical)
         content["outputs"][0][place][-1] = bad
         with pytest.raises(PlanError, match="is refused") as refused:
-            Plan.from_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+            parse_plan(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
         assert str(refused.value).isascii() and str(refused.value).isprintable()
 
 

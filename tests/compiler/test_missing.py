@@ -25,7 +25,8 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.errors import InputError, PlanError
 from mpc.plan.cost import plan_cost
-from mpc.plan.plan import Missing, Plan
+from mpc.plan.parse import parse_plan
+from mpc.plan.plan import Missing
 from mpc.plan.verify import verify
 from parties.client.feeds import check_feeds, to_integers
 from tests.support import estimators  # noqa: F401 - mends the converter of histograms
@@ -352,7 +353,7 @@ def test_samples_and_undeclared_ranges_may_miss_numbers(tmp_path: Path) -> None:
 
 def test_a_plan_without_marks_survives_its_encoding_and_is_checked(tmp_path: Path) -> None:
     plan = compile_model(regressor(tmp_path, **trees("BRANCH_LEQ", (0, 0))), {"x": (-4, 4)}).plan
-    assert Plan.from_bytes(plan.canonical).inputs == plan.inputs
+    assert parse_plan(plan.canonical).inputs == plan.inputs
     [given] = plan.inputs
     assert to_integers(plan, {"x": np.full((1, 4), np.nan, np.float32)}, ["x"])[given.wire].min() > 4 * float(
         plan.wire[given.wire].scale
@@ -368,7 +369,7 @@ def test_a_plan_without_marks_survives_its_encoding_and_is_checked(tmp_path: Pat
 
 def test_a_plan_with_marks_survives_its_encoding_and_is_checked(tmp_path: Path) -> None:
     plan = compile_model(exported("linear", tmp_path, HOLES), {"X": RANGE}).plan
-    assert Plan.from_bytes(plan.canonical).inputs == plan.inputs
+    assert parse_plan(plan.canonical).inputs == plan.inputs
     [given] = plan.inputs
     assert given.missing is not None
     for columns in ((1, 0), (0, 0), (-1,), (4,)):
@@ -385,4 +386,4 @@ def test_a_plan_with_marks_survives_its_encoding_and_is_checked(tmp_path: Path) 
     absent = json.loads(plan.canonical)
     absent["inputs"][0]["missing"] = None
     with pytest.raises(PlanError):
-        Plan.from_bytes(json.dumps(absent, sort_keys=True, separators=(",", ":")).encode())
+        parse_plan(json.dumps(absent, sort_keys=True, separators=(",", ":")).encode())

@@ -13,7 +13,7 @@ from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.errors import PlanError
 from mpc.plan.cost import plan_cost
-from mpc.plan.plan import Plan
+from mpc.plan.parse import parse_plan
 from mpc.plan.verify import MAX_SCALE_BITS
 from tests.support.graphs import node, save_model
 from tests.support.mobile import NETWORKS, Builder, images, save
@@ -98,7 +98,7 @@ def test_a_plan_with_a_long_scale_is_refused(tmp_path: Path, digits: int) -> Non
     for long in ("7" * digits, "1/" + "7" * digits):
         content["wires"][0]["scale"] = long
         with pytest.raises(PlanError, match=f"scale.*more than {MAX_SCALE_BITS} bits"):
-            Plan.from_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+            parse_plan(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from mpc.gates.truncate import Truncate
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, Dealt, SessionMasks, deal
 from mpc.interpret.party import Party, PartyRun, SessionWires
+from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan, PlanOutput
 from mpc.prg import Seed, expand_field
 from mpc.shares import BitShare, Lane, Share
@@ -401,7 +402,7 @@ def test_layouts_of_a_secret_are_made_in_every_run() -> None:
 def test_two_outputs_of_one_wire() -> None:
     plan = linear_plan()
     again = PlanOutput(name="again", wire="y", shape=(B, 2, 1), dtype="float32")
-    plan = Plan.from_bytes(with_parts(plan, outputs=(*plan.outputs, again)).canonical)
+    plan = parse_plan(with_parts(plan, outputs=(*plan.outputs, again)).canonical)
     assert Trial(plan, {}, 2).run({"x": np.array([[160, -160]])}, 1).run.outputs["y"].tolist() in (
         [[10, -10]], [[11, -10]], [[10, -9]], [[11, -9]])  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 
 from mpc.compiler.arguments import as_array
 from mpc.compiler.compile import compile_model
-from mpc.compiler.lowering.builder import Roles
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import Display

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mpc.gates import Gate
 from mpc.gates.input import Input
+from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.wires import Masking, Wire
 
@@ -73,7 +74,7 @@ class Builder:
     def build(self) -> Plan:
         """The plan as every process reads it: through its bytes, verified."""
         plan = self.unchecked()
-        read = Plan.from_bytes(plan.canonical)
+        read = parse_plan(plan.canonical)
         assert read.digest == plan.digest
         return read
 

@@ -13,7 +13,7 @@ import pytest
 
 from mpc.compiler.compile import compile_model
 from mpc.errors import PlanError
-from mpc.plan.plan import Plan
+from mpc.plan.parse import parse_plan
 from mpc.text import check_distinct, check_name, check_process, is_plain, shown
 from tests.support.parties import tiny_model
 from tests.support.vectors import FOLDER
@@ -117,7 +117,7 @@ def test_security_34_no_text_of_a_plan_steers_a_terminal() -> None:
     """Whatever in a plan is a text, of all kinds of gates: with a control character, or half a pair, it is refused."""
     golden = json.loads((FOLDER / "plan.json").read_bytes())
     golden["outputs"][0]["labels"], golden["outputs"][0]["keys"] = ["a", "b"], ["c", "d"]
-    assert Plan.from_bytes(json.dumps(golden, sort_keys=True, separators=(",", ":")).encode())
+    assert parse_plan(json.dumps(golden, sort_keys=True, separators=(",", ":")).encode())
     tried = 0
     for *way, last in texts(golden):
         holder: Any = golden
@@ -127,7 +127,7 @@ def test_security_34_no_text_of_a_plan_steers_a_terminal() -> None:
             kept = holder[last]
             holder[last] += bad
             with pytest.raises(PlanError) as caught:
-                Plan.from_bytes(json.dumps(golden, sort_keys=True, separators=(",", ":")).encode())
+                parse_plan(json.dumps(golden, sort_keys=True, separators=(",", ":")).encode())
             assert str(caught.value).isprintable()
             holder[last] = kept
             tried += 1
@@ -150,4 +150,4 @@ def test_security_34_a_plan_with_such_a_name_is_refused(what: str, tmp_path: Pat
         changed = renamed(content, old, bad)
         data = json.dumps(changed, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
         with pytest.raises(PlanError, match="is refused|cannot be anybody's"):
-            Plan.from_bytes(data)
+            parse_plan(data)

@@ -28,6 +28,7 @@ from pathlib import Path
 from mpc.correlations import BundleId, corrected_party
 from mpc.errors import ConfigError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
 from mpc.plan.cost import plan_cost
+from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from parties.agreed.ahead import refuse_public_weights
 from parties.agreed.memory import run_memory
@@ -311,7 +312,7 @@ class Shelf:
                 remedy="start a session without it; mpc deal --list shows what there is, mpc deal makes more",
             )
         with on_disk(folder), naming(folder / PLAN):
-            plan = Plan.from_bytes(read_file(folder / PLAN, self._config.limits.max_plan_bytes))
+            plan = parse_plan(read_file(folder / PLAN, self._config.limits.max_plan_bytes))
             if plan.digest != terms.plan_digest:
                 raise IntegrityError("it is another plan's")
         return StoredSupply(folder, entry.stock, plan, self._config.name, self._identity.trust)

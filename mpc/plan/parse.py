@@ -1,0 +1,54 @@
+"""A plan from outside: parsed, held to the one encoding, and verified."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from mpc.errors import PlanError
+from mpc.gates import GATES
+from mpc.gates.base import COMPILE_ANEW, Gate
+from mpc.plan.plan import Plan
+from mpc.plan.verify import verify
+from mpc.text import shown
+
+
+def parse_plan(data: bytes) -> Plan:
+    """Parse and verify a plan from outside.
+
+    Raises:
+        PlanError: not canonical, not well-formed, or refused by `verify`.
+    """
+    try:
+        content = json.loads(data)
+        if not isinstance(content, dict) or not isinstance(content.get("gates"), list):
+            raise PlanError("these bytes are not a plan", remedy="make one with 'mpc compile'")
+        content["gates"] = tuple(_gate(entry) for entry in content["gates"])
+        plan = Plan.model_validate(content)
+    except (ValidationError, ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
+        raise PlanError(f"the plan is malformed: {_first_line(error)}", remedy=COMPILE_ANEW) from None
+    if plan.canonical != data:
+        raise PlanError("the plan is not in its canonical encoding", remedy="make it with 'mpc compile'")
+    verify(plan)
+    return plan
+
+
+def _gate(entry: Any) -> Gate:
+    if not isinstance(entry, dict):
+        raise PlanError("a gate of the plan is not an object", remedy=COMPILE_ANEW)
+    kind = GATES.get(str(entry.get("kind")))
+    if kind is None:
+        raise PlanError(
+            f"the plan has a gate of kind {str(entry.get('kind'))[:40]!r}, which this version does not know",
+            remedy="run the same version of mpc everywhere",
+        )
+    return kind.model_validate({key: value for key, value in entry.items() if key != "kind"})
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:400])
+    return shown(str(error).split("\n", 1)[0][:200])
