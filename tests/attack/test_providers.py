@@ -348,7 +348,10 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
 def test_damage_on_the_way_is_caught_before_any_input(
     damaged: InProcess, monkeypatch: pytest.MonkeyPatch, damage: str, errors: type[MpcError]
 ) -> None:
-    """21: the signed manifest catches it; both parties abort, nothing is burnt, no mask has left."""
+    """21: the signed manifest catches it; both parties abort, nothing is burnt, no mask has left.
+
+    Where only the corrected party sees the damage, the other hears of it a moment later.
+    """
     script = damaged.script().open().enter_weights()
     KEPT[:] = [script.masks_manifest]
     monkeypatch.setattr(damaged.provider, "damage", damage)
@@ -356,9 +359,10 @@ def test_damage_on_the_way_is_caught_before_any_input(
         script.prepare(1)
     assert any(isinstance(error, errors) for error in script.errors), script.errors
     for index in (0, 1):
+        assert eventually(lambda index=index: damaged.ledger_states(index)[0][0] == "aborted")
         with pytest.raises(MpcError):
             script.masks(index, 1, OWNER)
-        assert eventually(lambda index=index: damaged.ledger_states(index)[0][0] == "aborted")
+        assert "burnt" not in damaged.run_states(index, script.id)
 
 
 def test_undamaged(damaged: InProcess) -> None:
