@@ -49,7 +49,7 @@ class Alarms:
         return alarm
 
     def cancel(self, alarm: Alarm) -> None:
-        """See `Alarm.cancel`."""
+        """Keep an alarm from ringing; nothing happens if it rings already."""
         with self._changed:
             if alarm.over:
                 return

@@ -16,7 +16,8 @@ from parties.config.models import Limits
 _PER_PLAN_BYTE = 40
 """A plan's bytes, and what they are parsed into."""
 _PER_STORED_BYTE = 4
-"""A weight is held masked, with its mask's share, and as a share: 3 * 8 bytes for 8, and as many to make one."""
+"""Bytes of peak memory for each byte of stored weight: masked, mask share and share (24 for 8), plus a copy while
+it is made."""
 _PER_LAID_OUT_BYTE = 14
 """For products it is laid out twice, masked and as a share, as rows and as limbs: 2 * (8 + 48) bytes for 8."""
 _PER_FILTER_BYTE = _PER_LAID_OUT_BYTE + 15

@@ -60,7 +60,7 @@ class Terms:
 
     @property
     def roster_digest(self) -> bytes:
-        """What peers compare in their first frame."""
+        """Digest the roster; peers compare it in their first frame."""
         return roster_digest(self.provider, self.parties)
 
 

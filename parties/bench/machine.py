@@ -11,7 +11,7 @@ _RESET_PEAK = "5"  # to clear_refs: from now on VmHWM counts from here (Linux 4.
 
 
 def describe_machine(threads: int) -> dict[str, Any]:
-    """What a reader needs to judge seconds by.
+    """Describe this machine, for readers who have to judge seconds.
 
     Args:
         threads: of each daemon.

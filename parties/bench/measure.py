@@ -30,7 +30,7 @@ _PHASES = ("online_s", "offline_s", "provider_s", "online_cpu_s")
 
 @dataclass
 class Samples:
-    """What the runs of one batch took, run by run."""
+    """Seconds and counts of the runs of one batch, run by run."""
 
     reports: list[RunReport] = field(default_factory=list)
     walls: list[float] = field(default_factory=list)

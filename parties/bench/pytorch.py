@@ -24,7 +24,7 @@ Step = tuple[Callable[..., Any], list[str], str]
 
 
 class TorchModel:
-    """What the graph computes, operator by operator.
+    """The model's graph as a PyTorch module, operator by operator.
 
     Raises:
         ImportError: PyTorch is not installed.
@@ -67,7 +67,7 @@ class TorchModel:
 
 
 def _padding(settings: Settings) -> list[int]:
-    """The same on both sides of each axis, as PyTorch has it."""
+    """Read pads that are equal on both sides of each axis, as PyTorch has them."""
     pads = list(settings.get("pads", [0, 0, 0, 0]))
     half = len(pads) // 2
     automatic = settings.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")

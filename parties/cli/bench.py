@@ -137,7 +137,7 @@ def bench(
 
 
 def _describe_link(link: Link | None, cluster: Cluster) -> dict[str, float] | None:
-    """What was asked for, and what a byte really takes."""
+    """Describe the link: the one that was asked for, and the time that a byte really takes."""
     if link is None or cluster.relay is None:
         return None
     measured = cluster.relay.round_trip()

@@ -63,7 +63,7 @@ class Display:
         sys.stdout.write(json.dumps({"version": JSON_VERSION, **content}) + "\n")
 
     def error(self, error: MpcError) -> None:
-        """What failed, the likely cause, the fix."""
+        """Print an error: what failed, the likely cause, the fix."""
         if self.as_json:
             self.json_error(error)
         first, *rest = error.lines()
@@ -72,7 +72,7 @@ class Display:
             self.notes.print(_terminal().plain(f"  {line}", "\n"))
 
     def json_error(self, error: MpcError) -> None:
-        """The same as one object on stdout."""
+        """Print an error as one object on stdout."""
         fields = {"code": error.code, "what": error.what, "cause": error.cause, "fix": error.remedy}
         self.json({"error": {**fields, "peer": error.peer, "exit_code": error.exit_code}})
 
@@ -85,7 +85,7 @@ class Display:
 
 
 class Stages:
-    """What `Display.stages` gives: call it with the name of each stage as it begins."""
+    """A spinner or nothing, made by `Display.stages`: call it with the name of each stage as it begins."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

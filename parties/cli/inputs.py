@@ -45,7 +45,7 @@ def load_inputs(
 def _wanted(
     name: str, path: str, names: Sequence[str], own: Sequence[str], types: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """What an entry gives, by input."""
+    """Read an `--input` entry: arrays by input."""
     file, key = _member(path)
     if file.suffix.lower() in (".csv", ".tsv"):
         return read_table(file, [name] if name else own, names, types)

@@ -122,7 +122,7 @@ def down(display: Display, folder: Path) -> None:
 @FOLDER
 @click.pass_obj
 def logs(display: Display, who: str | None, follow: bool, folder: Path) -> None:
-    """What WHO (default: everyone) has logged since it was started."""
+    """Print what WHO (default: everyone) has logged since it was started."""
     members = _layout(folder).members
     if who is not None and who not in [member.name for member in members]:
         raise ConfigError(f"there is no process {who!r}", remedy=f"one of {', '.join(m.name for m in members)}")

@@ -56,7 +56,7 @@ _MODEL = click.argument("model", type=click.Path(path_type=Path))
 
 @dataclass(frozen=True)
 class Choices:
-    """What the options say of how to compile a model."""
+    """Options that say how to compile a model."""
 
     ranges: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -134,7 +134,7 @@ def compile_(display: Display, model: Path, output: Path, choices: Choices) -> N
 @JSON
 @click.pass_obj
 def inspect(display: Display, model: Path, batch: int, parties: int, choices: Choices, as_json: bool) -> None:
-    """What MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
+    """Say what MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
     plan, origins = read_plan(display, model, choices)
     report = describe(plan, origins, batch, parties)
     if as_json:
@@ -161,7 +161,7 @@ def read_plan(display: Display, path: Path, choices: Choices) -> tuple[Plan, dic
 
 
 def _cost(plan: Plan, batch: int) -> Cost:
-    """Of all the runs that the batch is split into; memory is that of the largest."""
+    """Add up the cost of all runs that the batch is split into; memory is that of the largest."""
     parts = [plan_cost(plan, size) for size in split(plan, batch)]
     return Cost(
         rounds=sum(part.rounds for part in parts),

@@ -46,7 +46,7 @@ def write_outputs(path: Path, outputs: dict[str, Any]) -> None:
 
 
 def plain_outputs(outputs: dict[str, Any]) -> dict[str, Any]:
-    """The same as lists and numbers, for JSON."""
+    """Turn outputs into lists and numbers, for JSON."""
     return {name: value if isinstance(value, list) else value.tolist() for name, value in outputs.items()}
 
 
@@ -63,7 +63,7 @@ def print_outputs(display: Display, outputs: dict[str, Any]) -> None:
 
 
 def say_roles(display: Display, plan: Plan) -> None:
-    """Who enters and who learns what, for people who are about to take part."""
+    """Say who enters and who learns what, to people who are about to take part."""
     display.say(f"plan          {plan.digest.hex()}")
     owners = sorted({name for gate in plan.weights for name in plan.wire[gate.out].holders})
     if owners:

@@ -161,7 +161,7 @@ def _whose(path: Path | None) -> tuple[str, bool]:
 
 
 def _say_notes(display: Display, session: Session, told: list[str]) -> None:
-    """What the session's user should know and has not been told."""
+    """Say those notes of the session that its user has not been told."""
     for note in session.notes[len(told) :]:
         display.say(f"note: {note}")
 

@@ -92,7 +92,7 @@ def _operator(path: Path) -> tuple[list[PartyClient], float]:
 
 
 class _Told:
-    """What one party lists."""
+    """The sessions that one party lists."""
 
     def __init__(self, client: PartyClient, wait: float) -> None:
         self.name = client.name
@@ -103,7 +103,7 @@ class _Told:
 
 
 def _list(display: Display, clients: Sequence[PartyClient], wait: float) -> list[Found]:
-    """What all parties list, by session; a party that cannot be asked is said, unless none can."""
+    """Ask all parties, and sort their answers by session; say which party cannot be asked, unless none can."""
     found: dict[bytes, Found] = {}
     errors: list[MpcError] = []
     for told in [_Told(client, wait) for client in clients]:

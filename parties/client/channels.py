@@ -153,7 +153,7 @@ def _watch(replies: Sequence[Reply[Any]], failed: Callable[[], None]) -> MpcErro
 
 
 def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
-    """What every party answered; the most telling error if any failed."""
+    """Wait for every party's answer; raise the most telling error if any failed."""
     found, errors = [], []
     for answer in answers:
         try:
@@ -166,8 +166,8 @@ def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
 
 
 def _most_telling(errors: list[MpcError]) -> MpcError:
-    """Of what several parties say about one failure, the root: a refusal before a lost peer, what a party found before
-    what it heard of, and of lost peers the one that most of the others name."""
+    """Choose the error that is nearest to the root, of those that parties tell of one failure: a refusal before a lost
+    peer, one that a party found before one that it heard of, and of lost peers the one that most others name."""
     blamed = [error.peer for error in errors if error.peer]
 
     def rank(error: MpcError) -> tuple[int, bool, int, int]:

@@ -198,7 +198,7 @@ class Cluster(Closing):
         return [ordering.order(self.parties, plan, batches) for _ in range(sessions)]
 
     def stocks(self, plan: Plan | None = None) -> list[Stock]:
-        """What was dealt ahead for this client and not used, the oldest first."""
+        """List the stocks of this client that nobody has used, the oldest first."""
         return ordering.stocks(self.parties, plan)
 
     def drop(self, stock: Stock) -> None:
@@ -211,7 +211,7 @@ class Cluster(Closing):
         return self._layout
 
     def open(self, compiled: Compiled, batch: int | None = None, calls: int | None = None) -> Session:
-        """The same for a model that is compiled already.
+        """Open a session as `session` does, of a model that is compiled already.
 
         calls: take only what was dealt ahead for exactly so many calls of `run`.
         """
@@ -252,7 +252,7 @@ class Cluster(Closing):
             self.abandon()
 
     def abandon(self) -> None:
-        """The same at once, whoever else still waits for something."""
+        """Close at once, whoever else still waits for something."""
         for session in list(self._sessions):
             session.abandon()
         self.parties.close()

@@ -25,7 +25,7 @@ __all__ = ["CoordinatedSession", "Parties", "Progress", "RunReport", "sum_report
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run cost, counted.
+    """The price of a run, counted.
 
     Args:
         rounds: openings one after another.
@@ -93,7 +93,7 @@ class CoordinatedSession:
 
     @property
     def ticket(self) -> Ticket:
-        """What others need to take part."""
+        """The ticket that others need to take part."""
         return Ticket(self.plan, self.terms)
 
     def _open(self) -> None:
@@ -181,7 +181,7 @@ class CoordinatedSession:
 
     @property
     def _others(self) -> frozenset[str]:
-        """Who else receives something."""
+        """The other recipients."""
         return self.plan.recipients - {self.part.me}
 
     def settle(self) -> None:

@@ -58,7 +58,7 @@ def _ort_type(dtype: str) -> str:
 
 
 def owner_of(plan: Plan, given: PlanInput) -> str:
-    """Who enters an input."""
+    """Name the owner of an input."""
     return plan.wire[given.wire].holders[0]
 
 
@@ -133,7 +133,7 @@ def check_feeds(plan: Plan, feeds: Mapping[str, np.ndarray]) -> int:
 
 
 def check_own(plan: Plan, me: str, feeds: Mapping[str, np.ndarray]) -> int | None:
-    """The same for the inputs that `me` enters; None if they do not say how large the batch is.
+    """Check the inputs that `me` enters, as `check_feeds` does; None if they do not say how large the batch is.
 
     Raises:
         InputError: naming what is wrong, or whose the input is.

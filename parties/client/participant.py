@@ -43,7 +43,7 @@ _SOONEST, _LATEST = 0.02, 0.5
 
 @dataclass(frozen=True)
 class Received:
-    """What a participant has of a run that is over.
+    """A participant's part of a run that is over.
 
     Args:
         outputs: int64 integers of every output wire that it receives.
@@ -74,7 +74,7 @@ class _Waiting:
 
 
 class Participant:
-    """See the module.
+    """One client's part in a session: it masks, submits, receives and unmasks.
 
     Args:
         plan: not bound.
@@ -151,7 +151,7 @@ class Participant:
         return zip(self.parties.names, answers, strict=True)
 
     def _manifest(self, sender: str, bundle: BundleId, signed: party_pb2.Manifest) -> Manifest:
-        """What a party handed over, if the session's provider signed it for exactly this bundle.
+        """Return the manifest that a party handed over, if the session's provider signed it for exactly this bundle.
 
         All parties hand over the same one, with masks and with results: it is verified once.
         """
@@ -323,7 +323,7 @@ class Participant:
 
 
 def poll(ask: Callable[[], Found | None], seconds: float) -> Found | None:
-    """What `ask` gives once it gives something; None if it does not within so many seconds."""
+    """Call `ask` until it gives something; None if it does not within so many seconds."""
     end, pause = time.monotonic() + seconds, _SOONEST
     while (found := ask()) is None and (left := end - time.monotonic()) > 0:
         time.sleep(min(pause, left))

@@ -54,7 +54,7 @@ def assign(
 
 
 def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str], weights: str = SECRET) -> Roles:
-    """The same from `--owner INPUT=NAME`, `--recipient [OUTPUT=]NAME`; names add up, one without output is for all
+    """Read roles from `--owner INPUT=NAME`, `--recipient [OUTPUT=]NAME`; names add up, one without output is for all
     outputs that have none of their own."""
     owned: dict[str, str] = {}
     for entry in owners:
@@ -81,7 +81,7 @@ def known_weights(plan: Plan) -> str | None:
 
 
 def others(roles: Roles, me: str) -> list[str]:
-    """Who else has a part."""
+    """Name everybody else who has a part."""
     names = {*roles.owners.values(), *roles.recipients, *(name for who in roles.readers.values() for name in who)}
     return sorted(names - {me})
 

@@ -104,7 +104,7 @@ class Session(Closing):
 
     @property
     def ticket(self) -> str:
-        """What others need to `Cluster.join` in.  It is public, and gives no right to anything."""
+        """The ticket with which others `Cluster.join`.  It is public, and gives no right to anything."""
         return self._remote.ticket.text
 
     def on_progress(self, report: Progress) -> None:
@@ -120,11 +120,11 @@ class Session(Closing):
         return describe_outputs(self.plan)
 
     def get_modelmeta(self) -> ModelMeta:
-        """What the model's file says about itself; nobody but its owner is told."""
+        """Return the metadata of the model's file, as onnxruntime does; only its owner is told them."""
         return self.compiled.meta
 
     def get_providers(self) -> list[str]:
-        """What computes, where onnxruntime names its execution providers."""
+        """Name what computes, where onnxruntime names its execution providers."""
         return ["MpcExecutionProvider"]
 
     def run(

@@ -19,7 +19,7 @@ Stored = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Stock:
-    """What was dealt ahead for one session of this client.
+    """Correlations that were dealt ahead for one session of this client.
 
     Args:
         batches: rows of its runs 1, 2, 3, ...

@@ -80,7 +80,7 @@ class Deadlines(_Model):
 
 
 class Limits(_Model):
-    """What one process accepts; bytes where the name says so."""
+    """Limits of one process; in bytes where the name says so."""
 
     max_plan_bytes: Count = 1 << 20
     max_batch: Count = 4096
@@ -97,7 +97,7 @@ class Limits(_Model):
 
 
 class PolicyConfig(_Model):
-    """What this party agrees to; an empty list refuses everyone, ["any"] refuses no one."""
+    """The policy of one party: an empty list refuses everyone, ["any"] refuses no one."""
 
     plans: AllowedPlans = ()
     coordinators: AllowedNames = ()
@@ -172,7 +172,7 @@ class ProviderConfig(_Daemon):
 
 
 class ClusterConfig(_Model):
-    """What a client needs (cluster.toml); `name` is its own certificate's name.
+    """A client's settings (cluster.toml); `name` is its own certificate's name.
 
     entered: the durable file of the runs in which this client has entered something; None for one beside its key.
     """

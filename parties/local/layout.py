@@ -89,7 +89,7 @@ class LocalLayout:
 
     @property
     def routes(self) -> list[tuple[Endpoint, Endpoint]]:
-        """What a relay has to listen to, and where it leads; nothing, unless the layout was made `relayed`."""
+        """Addresses that a relay listens to, and those that they lead to; none unless the layout was made `relayed`."""
         return [(member.address, member.listen) for member in self.members if member.listen]
 
     def client_file(self, name: str) -> Path:

@@ -31,7 +31,7 @@ def pid_file(folder: Path) -> Path:
 
 
 def record_of(folder: Path) -> Record | None:
-    """What was written when a daemon was started here; None if nothing was, or it was stopped."""
+    """Read the record of a daemon that was started here; None if there was none, or it was stopped."""
     try:
         fields = json.loads(pid_file(folder).read_bytes())
         return Record(int(fields["pid"]), str(fields["birth"]), float(fields["started"]))
@@ -53,7 +53,7 @@ def running(folder: Path) -> int | None:
 
 
 def birth_of(pid: int) -> str | None:
-    """What tells this process from others that had or will have its pid; None if it is dead."""
+    """Return a mark that tells this process from others that had or will have its pid; None if it is dead."""
     if not sys.platform.startswith("linux"):
         fields = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
         shown = subprocess.run(fields, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False)

@@ -39,7 +39,7 @@ Route = tuple[Endpoint, Endpoint]
 
 @dataclass(frozen=True)
 class Link:
-    """What lies between two processes.
+    """The link between two processes: a round trip and a rate.
 
     Args:
         round_trip: milliseconds, there and back.

@@ -82,7 +82,7 @@ class Inbox:
                 self._changed.notify_all()
 
     def _repeat(self, step: int, data: bytes | memoryview) -> None:
-        """The same bytes once more are ignored; other bytes are equivocation."""
+        """Ignore bytes that came before, and refuse other ones: they are equivocation."""
         start = self._repeated.get(step, 0)
         if not data or bytes(self._buffers[step][start : start + len(data)]) != bytes(data):
             raise PeerError(f"{self._peer} sent step {step} twice with different bytes", peer=self._peer)
@@ -166,7 +166,7 @@ class Link:
         self.peer_salt = b""
 
     def frames(self) -> Iterator[Frame | Piece]:
-        """What this side sends, until it is closed; gRPC iterates it in a thread of its own."""
+        """Yield the frames that this side sends, until it is closed; gRPC iterates it in a thread of its own."""
         while (frame := self._outgoing.get()) is not None:
             yield frame
 
@@ -226,7 +226,7 @@ class Link:
             raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
 
     def _heard(self, abort: Abort) -> MpcError:
-        """What a peer says about the end: a code and a name."""
+        """Turn a peer's abort, a code and a name, into an error."""
         cls = by_code(abort.code)
         about = _name(abort.about) or self.peer
         error = cls(

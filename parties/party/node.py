@@ -35,7 +35,7 @@ _DIALLING = 0.8
 
 
 class PartyNode:
-    """What both services share: identity, ledger, policy, sessions.
+    """A party as both of its services see it: identity, ledger, policy, sessions.
 
     Args:
         draw: fresh random bytes.

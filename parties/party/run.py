@@ -34,7 +34,7 @@ class RunStatus:
 
 @dataclass
 class Run:
-    """See the module.
+    """The state of one run at one party.
 
     Args:
         held: bytes of memory it was granted.
@@ -96,7 +96,7 @@ class Run:
 
     @property
     def unheard(self) -> set[str]:
-        """Who enters or receives something and was not told the result yet."""
+        """Owners and recipients that were not told the result yet."""
         ends = (*self.plan.inputs, *self.plan.outputs)
         return {name for end in ends for name in self.plan.wire[end.wire].holders} - self.heard
 
@@ -106,7 +106,7 @@ class Run:
         return RunStatus(self.batch, self.following, tuple(sorted(self.entering)), tuple(sorted(self.unheard)))
 
     def overdue(self) -> PeerError:
-        """Whose inputs are missing, for everyone who waits for them."""
+        """Make the error that names the owners whose inputs are missing."""
         missing = self.entering
         names = [repr(name) for inputs in missing.values() for name in inputs]
         what = f"input {names[0]} is" if len(names) == 1 else f"inputs {', '.join(names)} are"

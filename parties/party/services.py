@@ -251,7 +251,7 @@ class PartyService:
         return party_pb2.DropReply(dropped=self._node.stocks.drop(request.session_id, caller(context)))
 
     def _terms(self, request: party_pb2.OpenRequest | party_pb2.StockTerms) -> Terms:
-        """What a client says the parties agreed on, with the provider that this party trusts."""
+        """Read the terms that a client says the parties agreed on, with the provider that this party trusts."""
         provider = self._node.config.provider.name
         terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces))
         if self._node.config.name not in terms.parties:

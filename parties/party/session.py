@@ -62,7 +62,7 @@ TRANSITIONS = {
 
 
 class PartySession:
-    """See the module.  Its methods are called by RPC handlers, concurrently.
+    """A session at one party.  RPC handlers call its methods, concurrently.
 
     Args:
         supply: the provider's, or a stock: then the ledger opens what it lists as stocked, once.
@@ -496,7 +496,7 @@ class PartySession:
         self._end("aborted")
 
     def ending(self, otherwise: MpcError | None = None) -> MpcError:
-        """What ended it, to be raised; if that is no error, `otherwise`."""
+        """Return the error that ended it, to be raised; `otherwise` if none did."""
         if self.error is not None:
             return self.error.again()
         return otherwise or SessionError(f"the session is {self.state}", remedy="start a new session")
@@ -561,14 +561,14 @@ class PartySession:
         return False
 
     def _first_hand(self, error: MpcError) -> MpcError:
-        """A peer's abort says only whom it is about: if this party misses that one's input too, it can say more."""
+        """Prefer own evidence: if this party misses that peer's input too, it says so and does not repeat the abort."""
         if error.code == IntegrityError.code and error.peer in self.plan.owners and error.heard_from:
             return agreement.differing([error.peer])
         late = [run for run in self._runs.values() if run.asked_at and error.peer in run.entering]
         return late[0].overdue() if late and error.code == PeerError.code else error
 
     def told(self, error: MpcError) -> MpcError:
-        """What a call that failed with `error` answers: what ended the session, unless `error` says more about it.
+        """Return the error that a failed call answers with: the one that ended the session, unless `error` says more.
 
         A peer that ended it for the same reason gives a code and a name only: what this party found itself says more,
         unless it found no more than that a peer is gone, or that the session is not open any longer.

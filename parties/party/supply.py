@@ -38,7 +38,7 @@ from parties.wire.transport import connect, patience
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a bundle's manifest, which is checked, says of it.
+    """A bundle's manifest, which is checked, and what receiving it took.
 
     Args:
         size: bytes of correlations received.

@@ -9,7 +9,7 @@ from parties.config.models import Limits
 
 
 class MemoryBudget:
-    """What all sessions of one process may take together.  Thread-safe."""
+    """Memory that all sessions of one process may take together.  Thread-safe."""
 
     def __init__(self, limits: Limits) -> None:
         self._limit = limits.max_memory_bytes

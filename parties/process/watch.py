@@ -29,7 +29,9 @@ _ROOM_EVERY, _WRITE_EVERY, _SPEAK_EVERY = 5.0, 60.0, 86400.0
 
 
 class Watch:
-    """See the module.  One thread calls `tick`, every second or so; `problem` says what is wrong, "" if nothing is.
+    """A look at the disk and at the certificate, now and then.
+
+    One thread calls `tick`, every second or so; `problem` says what is wrong, "" if nothing is.
 
     Args:
         folder: the daemon's data_dir.
@@ -67,7 +69,7 @@ class Watch:
             self._speak()
 
     def _look(self, write: bool) -> str:
-        """What is wrong with the disk, in words that tell no path; empty if nothing is."""
+        """Look at the disk: say what is wrong in words that tell no path, or nothing."""
         try:
             if shutil.disk_usage(self._folder).free < _LEAST_FREE:
                 return "its disk is full"

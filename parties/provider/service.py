@@ -42,7 +42,7 @@ from parties.wire.server import Desk, register
 from parties.wire.transport import caller, patience
 
 _PATIENCE = 0.75
-"""Part of a caller's own deadline that it waits for public weights: it is told by whom they are missing."""
+"""Fraction of the caller's deadline to wait for public weights, so that the error can still name who is late."""
 _SPARE = 8
 _REMEMBERED = 4096
 """Ended sessions that are told from ones that never were, with the party that ended each."""
@@ -270,7 +270,7 @@ class ProviderService:
             self._give_back(session)
 
     def _give_back(self, session: ProviderSession) -> None:
-        """See `_settle`; with the session's lock."""
+        """Give back what a forgotten session held, unless a deal is under way; call with the session's lock."""
         if not session.dealing:
             self._budget.give(session.granted + sum(bundle.held for bundle in session.bundles.values()))
             session.granted = 0

@@ -31,7 +31,7 @@ _CLIENT, _SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_A
 
 @dataclass(frozen=True)
 class Trust:
-    """See the module.
+    """The CAs that this process believes, and the names that nobody else may bear.
 
     Args:
         authorities: the certificates of our own CA file, in its order.
@@ -51,7 +51,7 @@ class Trust:
     def fault(
         self, chain: Sequence[x509.Certificate], name: str | None, now: datetime.datetime, *, serves: bool = False
     ) -> str | None:
-        """What is wrong with chain[0], the rest of which leads to a CA, as the rest of a sentence; None if nothing is.
+        """Judge chain[0], the rest of which leads to a CA: what is wrong, as the rest of a sentence, or None.
 
         Args:
             name: whose it has to be; None for anybody's.
@@ -60,7 +60,7 @@ class Trust:
         return self._fault_of_chain(chain, now, serves) or self._fault_of_leaf(chain[0], name)
 
     def fault_in_use(self, chain: Sequence[x509.Certificate], name: str | None, now: datetime.datetime) -> str | None:
-        """What is wrong with chain[0], which TLS has verified already and a process shows; None if nothing is.
+        """Judge chain[0], which TLS has verified already and a process shows: what is wrong, or None.
 
         TLS asks no revocation list.  So with one, a way to a CA is looked for once more, without what is on it.
 

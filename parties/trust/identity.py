@@ -32,7 +32,7 @@ _DOMAIN = b"mpc/v1 signed bytes\x00"
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this process is, and whom it believes; the key stays out of repr and logs.
+    """This process's certificate and key, and its trust; the key stays out of repr and logs.
 
     Args:
         certificate_pem: the leaf, and the intermediates that lead to a CA if there are any.

@@ -130,7 +130,7 @@ _Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
 
 def _addresses(name: str, address: str) -> list[_Address]:
-    """What the name's host resolves to; PeerError if it does not."""
+    """Resolve the name's host; PeerError if that fails."""
     endpoint = Endpoint(address)
     try:
         return [*socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)]

@@ -20,7 +20,7 @@ def slices(data: bytes | memoryview) -> Iterator[memoryview]:
 
 
 def pieces(data: bytes | memoryview) -> Iterator[bytes]:
-    """The same, copied."""
+    """Split into pieces of at most 1 MiB, each an owned `bytes`."""
     return map(bytes, slices(data))
 
 

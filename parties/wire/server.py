@@ -190,8 +190,10 @@ def _first(requests: Iterator[Any], context: grpc.ServicerContext, client: str, 
 
 
 def _failure(context: grpc.ServicerContext, error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
-    """What the caller is told.  It is logged, so many a minute for each caller, with what only the operator is told:
-    the cause of a refusal says which line of the policy would allow it.  What was unexpected is without values."""
+    """Turn an error into the status that the caller is told, and log it: so many a minute for each caller.
+
+    The log also has what only the operator is told: the cause of a refusal says which line of the policy would allow
+    it. Unexpected errors are logged without values."""
     if isinstance(error, _HungUp):
         return grpc.StatusCode.CANCELLED, ""
     if not isinstance(error, MpcError):
@@ -251,7 +253,7 @@ class Server:
         self._server, self._status, self._desks = server, status, tuple(desks)
 
     def set_health(self, well: bool) -> None:
-        """What health checks are answered; once it drains, that stays NOT_SERVING."""
+        """Set the answer to health checks; once it drains, that stays NOT_SERVING."""
         states = health_pb2.HealthCheckResponse
         self._status.set("", states.SERVING if well else states.NOT_SERVING)
 

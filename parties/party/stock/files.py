@@ -57,7 +57,7 @@ def dump_terms(terms: Terms, batches: Sequence[int]) -> bytes:
 
 
 def read_content(folder: Path) -> dict[str, Any]:
-    """What the terms' file says, which has a format."""
+    """Read the file of the terms, which names its format."""
     path = folder / TERMS
     with naming(path):
         content: dict[str, Any] = json.loads(read_file(path, _MOST_TERMS))

@@ -15,7 +15,7 @@ MOST_RUNS = 1 << 16
 
 @dataclass(frozen=True)
 class Stock:
-    """What was dealt ahead for one session.
+    """Correlations that were dealt ahead for one session.
 
     Args:
         batches: rows of its runs 1, 2, 3, ...
@@ -31,7 +31,7 @@ class Stock:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a party tells of its stocks to everyone: how many sessions and runs, bytes taken and allowed."""
+    """Sums that a party tells everyone of its stocks: sessions, runs, bytes taken and bytes allowed."""
 
     stocks: int
     runs: int
