@@ -7,9 +7,10 @@ readings:
 
     reference   on integers in the clear, with the public rounding coins
     deal        on masks, by the provider
-    prepare     on correlations, by each party, before inputs exist
-    evaluate    on masked wires and shares, by each party: a generator that yields, round by
-                round, the shares it wants opened and is sent the opened values
+    prepare     on correlations, by each party, before inputs exist; returns a frozen record of
+                what evaluate will need, or None
+    evaluate    on masked wires, shares and that record, by each party: a generator that yields,
+                round by round, the shares it wants opened and is sent the opened values
 """
 
 from __future__ import annotations
@@ -167,11 +168,16 @@ class Gate(Frozen):
     def deal(self, run: DealReading) -> None:
         """Name the plain values of its correlations and the mask of each wire it writes."""
 
-    def prepare(self, run: PartyReading) -> None:
-        """What can be computed before inputs exist."""
+    def prepare(self, run: PartyReading) -> Any:
+        """Compute what can be computed before inputs exist: the record that `evaluate` receives."""
+        return None
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
-        """Compute the written wires; yields exactly what `openings` declares."""
+    def evaluate(self, run: PartyReading, kept: Any) -> Evaluation:
+        """Compute the written wires; yields exactly what `openings` declares.
+
+        Args:
+            kept: what `prepare` returned, of that type.
+        """
         raise NotImplementedError
 
     def refuse(self, problem: str, remedy: str = COMPILE_ANEW) -> PlanError:

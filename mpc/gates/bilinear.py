@@ -139,10 +139,11 @@ class Bilinear(Gate):
             run.draw_mask(self.out)
             run.dependent("product", product)
 
-    def prepare(self, run: PartyReading) -> None:
+    def prepare(self, run: PartyReading) -> Share | None:
+        """The share of all that does not depend on the run's values; of a public linear map there is none."""
         if self.is_linear(run.wires):
             self._prepare_linear(run)
-            return
+            return None
         derived = run.wire(self.out).masking is Masking.DERIVED
         offset = run.take("s") if derived else run.take("product") + run.take_mask(self.out)
         if self.weight is not None:
@@ -151,7 +152,7 @@ class Bilinear(Gate):
             offset = offset - Share(self.over_field(run.mask_share(self.x).values, public))
             if self.bias is not None:
                 offset = offset + run.share(self.bias)
-        run.kept["offset"] = offset.values
+        return offset
 
     def _prepare_linear(self, run: PartyReading) -> None:
         self.warm(self._public_weight(run), run.shape(self.x))
@@ -169,15 +170,15 @@ class Bilinear(Gate):
         """x w (+ bias): of masks, of masked values, of shares."""
         return self.over_field(x, self._public_weight(run), bias)
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
-        if self.is_linear(run.wires):
+    def evaluate(self, run: PartyReading, kept: Share | None) -> Evaluation:
+        if kept is None:
             if run.wire(self.out).masking is Masking.UNOPENED:
                 bias = self.bias and run.share(self.bias).values
                 run.set_share(self.out, Share(self._mapped(run, run.share(self.x).values, bias)))
             else:
                 run.set(self.out, self._mapped(run, run.public(self.x), self.bias and run.public(self.bias)))
             return
-        x, offset = run.public(self.x), run.kept["offset"]
+        x, offset = run.public(self.x), kept.values
         if self.weight is not None:
             z = self.over_field(x, self._share_of_weight(run), offset)
         else:

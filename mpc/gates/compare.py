@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mpc import kernels
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation
-from mpc.gates.readings import DealReading
-from mpc.shares import WHOLE, Pairs
+from mpc.gates.readings import DealReading, PartyReading
+from mpc.shares import WHOLE, BitShare, Pairs
+
+
+@dataclass(frozen=True, repr=False)
+class Look:
+    """One party's shares for one look-up in a dealt table: the mask of the leaf words, and the AND node's products."""
+
+    mask: BitShare
+    node: BitShare
+
+    __secret__ = True
+
+
+@dataclass(frozen=True, repr=False)
+class Comparing:
+    """One party's shares of a dealt table, and of what its look-ups need, in their order."""
+
+    table: BitShare
+    looks: tuple[Look, ...]
+
+    __secret__ = True
 
 
 def comparison_correlations(comparison: Comparison, size: int, looks: tuple[str, ...] = ("",)) -> list[Correlation]:
@@ -43,3 +65,11 @@ def deal_comparison(
         kernels.deal_nodes(mask, c.product_factors, c.leaf_width, run.others(f"{look}node"), found)
         found ^= sign
     return free
+
+
+def take_comparison(run: PartyReading, looks: tuple[str, ...] = ("",)) -> Comparing:
+    """This party's shares, once."""
+    table = run.take_bits("table")
+    return Comparing(
+        table, tuple(Look(run.take_bits(f"{look}leaf_mask"), run.take_bits(f"{look}node")) for look in looks)
+    )

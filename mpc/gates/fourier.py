@@ -21,6 +21,7 @@ the plan; the dealt waves, functions of masks, are computed without one (kernels
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -30,7 +31,7 @@ from mpc import field as fp
 from mpc import kernels, tables, truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask
-from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Frozen, Masking, Wires
@@ -54,6 +55,30 @@ class Clamp(Frozen):
     below: Level
     above: Level
     shift: int = Field(ge=0, le=57)
+
+
+@dataclass(frozen=True, repr=False)
+class Clamped:
+    """What a clamped series needs besides: the waves times beta and the rest of them, both bits' betas, the tables."""
+
+    beta_waves: Share
+    rest: Share
+    beta_over: Share
+    beta_out: Share
+    comparing: Comparing
+
+    __secret__ = True
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared:
+    """The output's mask and the dealt waves (2J, elements), or, of a clamped series, what stands for them."""
+
+    mask: Share
+    waves: Share
+    clamped: Clamped | None
+
+    __secret__ = True
 
 
 class Fourier(Gate):
@@ -169,59 +194,54 @@ class Fourier(Gate):
         run.dependent("beta_out", beta_out)
         run.dependent("beta_waves", waves * beta_out)
 
-    def prepare(self, run: PartyReading) -> None:
-        run.kept.update(mask=run.take_mask(self.out), waves=run.take("waves"))
-        if self.clamp is not None:
-            run.kept["rest"] = run.kept["waves"] - (masked := run.take("beta_waves"))
-            run.kept.update(beta_waves=masked, beta_over=run.take("beta_over"), beta_out=run.take("beta_out"))
-            run.kept["table"] = run.take_bits("table")
-            for look in _LOOKS:
-                run.kept.update({f"{look}{name}": run.take_bits(f"{look}{name}") for name in ("leaf_mask", "node")})
-
-    def evaluate(self, run: PartyReading) -> Evaluation:
-        kept, lane = run.kept, run.lane
-        c = run.public(self.x).reshape(-1)
+    def prepare(self, run: PartyReading) -> Prepared:
+        mask, waves = run.take_mask(self.out), run.take("waves")
         if self.clamp is None:
-            inside, waves, rest = lane.const(np.ones_like(c)), kept["waves"], None
+            return Prepared(mask, waves, None)
+        masked = run.take("beta_waves")
+        betas = run.take("beta_over"), run.take("beta_out")
+        return Prepared(mask, waves, Clamped(masked, waves - masked, *betas, take_comparison(run, _LOOKS)))
+
+    def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
+        lane, clamped = run.lane, kept.clamped
+        c = run.public(self.x).reshape(-1)
+        if clamped is None or self.clamp is None:
+            inside, waves, rest = lane.const(np.ones_like(c)), kept.waves, None
         else:
-            leaves, signs = self._look_up(run, c)
+            leaves, signs = self._look_up(run, clamped.comparing, self.clamp, c)
             opened = yield leaves
-            over, out = yield self._bits(run, opened, signs)
-            beyond = lane.select_bit(out, kept["beta_out"])
+            over, out = yield self._bits(run, clamped.comparing, opened, signs)
+            beyond = lane.select_bit(out, clamped.beta_out)
             inside = lane.const(np.ones_like(c)) - beyond
-            waves = kept["beta_waves"].where(out, kept["rest"])
-            above = lane.select_bit(over, kept["beta_over"])
+            waves = clamped.beta_waves.where(out, clamped.rest)
+            above = lane.select_bit(over, clamped.beta_over)
             rest = above.times(self.clamp.above) + (beyond - above).times(self.clamp.below)
         z = inside.times(self.constant).values
         kernels.dot_planes(fp.from_signed(self._factors(c)), waves.values, z)
         total = Share(z) if rest is None else Share(z) + rest
-        (public,) = yield ((total.reshape(run.shape(self.out)) + kept["mask"]),)
+        (public,) = yield ((total.reshape(run.shape(self.out)) + kept.mask),)
         run.set(self.out, public)
 
-    def _look_up(self, run: PartyReading, c: np.ndarray) -> tuple[tuple[BitShare, ...], tuple[np.ndarray, ...]]:
+    def _look_up(
+        self, run: PartyReading, kept: Comparing, clamp: Clamp, c: np.ndarray
+    ) -> tuple[tuple[BitShare, ...], tuple[np.ndarray, ...]]:
         """Both masked leaf words, and the public sign bits beside them."""
-        clamp, comparison = self.clamp, self.comparison(run.wires)
-        if clamp is None:
-            raise self.refuse("not clamped")
-        bits = run.wire(self.x).bits + 2
-        rounded = [
-            truncation.offset(fp.add_int(c, -level), bits) >> np.uint64(clamp.shift)
-            for level in (clamp.high, clamp.low)
-        ]
-        leaves, signs = zip(
-            *(
-                run.lane.look_up(comparison, run.kept["table"], c1.reshape(1, -1), run.kept[f"{look}leaf_mask"])
-                for look, c1 in zip(_LOOKS, rounded, strict=True)
-            ),
-            strict=True,
-        )
-        return leaves, signs
+        comparison, bits = self.comparison(run.wires), run.wire(self.x).bits + 2
+        leaves, signs = [], []
+        for look, level in zip(kept.looks, (clamp.high, clamp.low), strict=True):
+            rounded = truncation.offset(fp.add_int(c, -level), bits) >> np.uint64(clamp.shift)
+            leaf, sign = run.lane.look_up(comparison, kept.table, rounded.reshape(1, -1), look.mask)
+            leaves.append(leaf)
+            signs.append(sign)
+        return tuple(leaves), tuple(signs)
 
-    def _bits(self, run: PartyReading, opened: tuple[np.ndarray, ...], signs: tuple[np.ndarray, ...]) -> tuple:
+    def _bits(
+        self, run: PartyReading, kept: Comparing, opened: tuple[np.ndarray, ...], signs: tuple[np.ndarray, ...]
+    ) -> tuple[BitShare, BitShare]:
         """Shares of over and out, each under its beta."""
         comparison, lane = self.comparison(run.wires), run.lane
         over, under = (
-            lane.resolve(comparison, leaf, run.kept[f"{look}leaf_mask"], run.kept[f"{look}node"], sign)
-            for look, leaf, sign in zip(_LOOKS, opened, signs, strict=True)
+            lane.resolve(comparison, leaf, look.mask, look.node, sign)
+            for look, leaf, sign in zip(kept.looks, opened, signs, strict=True)
         )
         return over, over ^ under ^ lane.const_bits(np.ones(under.shape, dtype=np.uint8))

@@ -54,6 +54,6 @@ class Input(Gate):
     def prepare(self, run: PartyReading) -> None:
         run.take_mask(self.out)
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
+    def evaluate(self, run: PartyReading, kept: None) -> Evaluation:
         run.set(self.out, run.given(self.out))
         yield from ()

@@ -76,7 +76,7 @@ class LinearMap(Gate):
             shares = [run.mask_share(name).values for name in self.reads]
             run.set_mask(self.out, Share(self.apply(shares, run.shape(self.out), FIELD)))
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
+    def evaluate(self, run: PartyReading, kept: None) -> Evaluation:
         if self._is_unopened(run.wires):
             shape = run.shape(self.out)
             share = Share(self.apply([run.share(name).values for name in self.reads], shape, FIELD))

@@ -25,6 +25,7 @@ beat and which is never selected: max(0, y_1 .. y_n), in the same rounds.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from typing import ClassVar
@@ -37,13 +38,34 @@ from mpc import kernels, truncation
 from mpc.comparison import Comparison
 from mpc.conjunction import MONOMIALS, Nodes, tree_level
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
-from mpc.shares import Pairs, Share
+from mpc.shares import BitShare, Pairs, Selected, Share
 from mpc.wires import Masking, Wires
 
 MOST = 128
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared:
+    """What one party was dealt for a maximum.
+
+    Args:
+        masks: of each output; zeros of a value that is left unopened.
+        levels: of each level of the AND trees the products of its nodes, and the bits under which their results are
+            opened.
+        gamma: under which the last bits are opened, (elements, rows).
+        selected: to choose the value by them, if it is asked for.
+    """
+
+    masks: dict[str, Share]
+    comparing: Comparing
+    levels: tuple[tuple[BitShare, BitShare], ...]
+    gamma: Share
+    selected: Selected | None
+
+    __secret__ = True
 
 
 class Maximum(Gate):
@@ -166,38 +188,40 @@ class Maximum(Gate):
         else:
             deal_selection(run, "gamma", bits, r, self.shift)
 
-    def prepare(self, run: PartyReading) -> None:
+    def prepare(self, run: PartyReading) -> Prepared:
         n, _ = self._sizes(run.wires)
         opened = self._opened(run.wires)
-        for name in self.writes:
-            run.kept[f"mask:{name}"] = run.take_mask(name) if name in opened else Share(fp.zeros(run.shape(name)))
-        run.kept.update({name: run.take_bits(name) for name in ("table", "leaf_mask", "node")})
-        for level, _nodes in enumerate(self._levels(n)):
-            run.kept.update({f"{name}{level}": run.take_bits(f"{name}{level}") for name in ("node", "fresh")})
+        masks = {
+            name: run.take_mask(name) if name in opened else Share(fp.zeros(run.shape(name))) for name in self.writes
+        }
+        comparing = take_comparison(run)
+        levels = tuple(
+            (run.take_bits(f"node{level}"), run.take_bits(f"fresh{level}")) for level in range(len(self._levels(n)))
+        )
         if self.value is None:
-            run.kept["gamma"] = run.take("gamma")
-        else:
-            run.kept["selected"] = selected = take_selection(run, "gamma")
-            run.kept["gamma"] = Share(selected.bit)
+            return Prepared(masks, comparing, levels, run.take("gamma"), None)
+        selected = take_selection(run, "gamma")
+        return Prepared(masks, comparing, levels, Share(selected.bit), selected)
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
-        kept, lane, comparison = run.kept, run.lane, self.comparison(run.wires)
+    def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
+        lane, comparison = run.lane, self.comparison(run.wires)
+        table, (look,) = kept.comparing.table, kept.comparing.looks
         n, rows = self._sizes(run.wires)
         bits = run.wire(self.x).bits
         c, c1 = truncation.opened(run.public(self.x).reshape(rows, n), bits, self.shift)
         c1 -= np.uint64(1 << (bits - self.shift))  # so that zero's is 0; modulo 2^64 is modulo 2^(q+2) as well
         if self._apart:
             c1 += (self._apart * np.arange(n)).astype(np.uint64)[:, None]
-        looked_up, loses = lane.look_up(comparison, kept["table"], c1, kept["leaf_mask"], self._pairs(n))
+        looked_up, loses = lane.look_up(comparison, table, c1, look.mask, self._pairs(n))
         (leaf,) = yield (looked_up,)
         public = loses if self.last else loses ^ np.uint8(1)
-        wins = lane.resolve(comparison, leaf, kept["leaf_mask"], kept["node"], public)
+        wins = lane.resolve(comparison, leaf, look.mask, look.node, public)
         (opened,) = yield (wins,)
-        for level, nodes in enumerate(self._levels(n)):
+        for nodes, (node, fresh) in zip(self._levels(n), kept.levels, strict=True):
             won = opened.reshape(-1, rows)
-            (opened,) = yield (lane.conjunction(nodes, won, kept[f"node{level}"], kept[f"fresh{level}"]),)
+            (opened,) = yield (lane.conjunction(nodes, won, node, fresh),)
         e = opened.reshape(n, rows) if self._levels(n) else np.stack([opened, opened ^ np.uint8(1)])
-        shares = {name: self._output(run, name, c, e) for name in self.writes}
+        shares = {name: self._output(run, kept, name, c, e) for name in self.writes}
         names = self._opened(run.wires)
         for name in shares.keys() - set(names):
             run.set_share(name, shares[name])
@@ -206,14 +230,14 @@ class Maximum(Gate):
             for name, value in zip(names, results, strict=True):
                 run.set(name, value)
 
-    def _output(self, run: PartyReading, name: str, c: np.ndarray, e: np.ndarray) -> Share:
+    def _output(self, run: PartyReading, kept: Prepared, name: str, c: np.ndarray, e: np.ndarray) -> Share:
         """The share of one output, under its mask."""
-        kept, mask = run.kept, run.kept[f"mask:{name}"]
-        if name == self.index:
+        mask = kept.masks[name]
+        if name == self.index or kept.selected is None:
             places = np.arange(len(e), dtype=np.uint64)[:, None]
-            terms = run.lane.select_bit(e, kept["gamma"]).times(np.broadcast_to(places, e.shape))
+            terms = run.lane.select_bit(e, kept.gamma).times(np.broadcast_to(places, e.shape))
             return terms.sum_first().reshape(run.shape(name)) + mask
-        value = run.lane.select(c, e, kept["selected"], run.wire(self.x).bits, self.shift, mask)
+        value = run.lane.select(c, e, kept.selected, run.wire(self.x).bits, self.shift, mask)
         return value.reshape(run.shape(name))
 
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, drawn_mask
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
+from mpc.shares import Share
 from mpc.wires import Masking, Wires
 
 
@@ -52,9 +53,9 @@ class Open(Gate):
     def deal(self, run: DealReading) -> None:
         run.draw_mask(self.out)
 
-    def prepare(self, run: PartyReading) -> None:
-        run.kept["mask"] = run.take_mask(self.out)
+    def prepare(self, run: PartyReading) -> Share:
+        return run.take_mask(self.out)
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
-        (opened,) = yield (run.share(self.x) + run.kept["mask"],)
+    def evaluate(self, run: PartyReading, kept: Share) -> Evaluation:
+        (opened,) = yield (run.share(self.x) + kept,)
         run.set(self.out, opened)

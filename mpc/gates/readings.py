@@ -107,12 +107,10 @@ class PartyReading(Reading, Protocol):
     """What `prepare` and `evaluate` may ask: what this party was dealt, and what is public among the parties.
 
     `prepare` runs before inputs exist: there are masks and correlations, the session's weights, but no wire of the
-    run. It takes each correlation once, and keeps
-    what `evaluate` will need.
+    run. It takes each correlation once, and returns
+    a frozen record of what `evaluate` will need.
     """
 
-    kept: dict[str, Any]
-    """What `prepare` puts here, `evaluate` finds."""
     lane: Lane
     """How this party enters constants: nothing else tells parties apart."""
 

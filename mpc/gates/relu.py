@@ -12,6 +12,7 @@ by an opened bit, see selection.py.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -21,11 +22,22 @@ from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
-from mpc.shares import Share
+from mpc.shares import Selected, Share
 from mpc.wires import Masking, Wires
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared:
+    """The output's mask (zeros, of a result that is left unopened), and the shares that compare and choose."""
+
+    mask: Share
+    selected: Selected
+    comparing: Comparing
+
+    __secret__ = True
 
 
 class Relu(Gate):
@@ -82,20 +94,19 @@ class Relu(Gate):
         beta = deal_comparison(run, self.comparison(run.wires), r1)
         deal_selection(run, "beta", beta, r, self.shift)
 
-    def prepare(self, run: PartyReading) -> None:
+    def prepare(self, run: PartyReading) -> Prepared:
         size = count(run.wire(self.out))
         mask = Share(fp.zeros((size,))) if self._is_unopened(run.wires) else run.take_mask(self.out)
-        run.kept.update(mask=mask, selected=take_selection(run, "beta"))
-        run.kept.update({name: run.take_bits(name) for name in ("table", "leaf_mask", "node")})
+        return Prepared(mask, take_selection(run, "beta"), take_comparison(run))
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
-        kept, lane, bits = run.kept, run.lane, run.wire(self.x).bits
-        comparison = self.comparison(run.wires)
+    def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
+        lane, bits, comparison = run.lane, run.wire(self.x).bits, self.comparison(run.wires)
+        table, (look,) = kept.comparing.table, kept.comparing.looks
         c, c1 = truncation.opened(run.public(self.x).reshape(-1, 1), bits, self.shift)
-        looked_up, sign = lane.look_up(comparison, kept["table"], c1, kept["leaf_mask"])
+        looked_up, sign = lane.look_up(comparison, table, c1, look.mask)
         (leaf,) = yield (looked_up,)
-        (e,) = yield (lane.resolve(comparison, leaf, kept["leaf_mask"], kept["node"], sign),)
-        y = lane.select(c, e.reshape(1, -1), kept["selected"], bits, self.shift, kept["mask"])
+        (e,) = yield (lane.resolve(comparison, leaf, look.mask, look.node, sign),)
+        y = lane.select(c, e.reshape(1, -1), kept.selected, bits, self.shift, kept.mask)
         y = y.reshape(run.shape(self.out))
         if self._is_unopened(run.wires):
             run.set_share(self.out, y)

@@ -11,6 +11,7 @@ dealt table; each opened bit has a mask of its own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -20,11 +21,22 @@ from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask
-from mpc.gates.compare import comparison_correlations, deal_comparison
+from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.linear import Factor
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Masking, Wires
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared:
+    """The output's mask, the betas (levels, elements), and the shares that compare."""
+
+    mask: Share
+    beta: Share
+    comparing: Comparing
+
+    __secret__ = True
 
 
 class Step(Gate):
@@ -89,32 +101,26 @@ class Step(Gate):
         beta = deal_comparison(run, self.comparison(run.wires), r1, looks=self._looks)
         run.dependent("beta", beta.astype(np.uint64))
 
-    def prepare(self, run: PartyReading) -> None:
-        run.kept.update(mask=run.take_mask(self.out), beta=run.take("beta"), table=run.take_bits("table"))
-        for look in self._looks:
-            run.kept.update({f"{look}{name}": run.take_bits(f"{look}{name}") for name in ("leaf_mask", "node")})
+    def prepare(self, run: PartyReading) -> Prepared:
+        return Prepared(run.take_mask(self.out), run.take("beta"), take_comparison(run, self._looks))
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
-        kept, lane, comparison = run.kept, run.lane, self.comparison(run.wires)
+    def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
+        lane, comparison = run.lane, self.comparison(run.wires)
+        table, looks = kept.comparing.table, kept.comparing.looks
         public = run.public(self.x).reshape(-1)
-        rounded = [
-            truncation.offset(fp.add_int(public, -level), self._bits(run.wires)) >> np.uint64(self.shift)
-            for level in self.levels
-        ]
-        leaves, signs = zip(
-            *(
-                lane.look_up(comparison, kept["table"], c1.reshape(1, -1), kept[f"{look}leaf_mask"])
-                for look, c1 in zip(self._looks, rounded, strict=True)
-            ),
-            strict=True,
-        )
-        opened = yield leaves
+        leaves, signs = [], []
+        for look, level in zip(looks, self.levels, strict=True):
+            rounded = truncation.offset(fp.add_int(public, -level), self._bits(run.wires)) >> np.uint64(self.shift)
+            leaf, sign = lane.look_up(comparison, table, rounded.reshape(1, -1), look.mask)
+            leaves.append(leaf)
+            signs.append(sign)
+        opened = yield tuple(leaves)
         bits = [
-            lane.resolve(comparison, leaf, kept[f"{look}leaf_mask"], kept[f"{look}node"], sign)
-            for look, leaf, sign in zip(self._looks, opened, signs, strict=True)
+            lane.resolve(comparison, leaf, look.mask, look.node, sign)
+            for look, leaf, sign in zip(looks, opened, signs, strict=True)
         ]
         (e,) = yield (BitShare.stack(bits),)
-        number = lane.select_bit(e, kept["beta"]).values  # (levels, elements)
+        number = lane.select_bit(e, kept.beta).values  # (levels, elements)
         out = np.ascontiguousarray(number.T).reshape(run.shape(self.out))
-        (z,) = yield (Share(out) + kept["mask"],)
+        (z,) = yield (Share(out) + kept.mask,)
         run.set(self.out, z)

@@ -8,6 +8,7 @@ wrap: m is not dealt.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,18 @@ from mpc import field as fp
 from mpc import truncation
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, drawn_mask
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
+from mpc.shares import Share
 from mpc.wires import Masking, Wires
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared:
+    """[a] - [r1], and [m], which is dealt only if something is rounded off."""
+
+    masked: Share
+    m: Share | None
+
+    __secret__ = True
 
 
 class Truncate(Gate):
@@ -66,18 +78,17 @@ class Truncate(Gate):
         if self.shift:
             run.dependent("m", m)
 
-    def prepare(self, run: PartyReading) -> None:
-        run.kept["masked"] = run.take_mask(self.out) - run.take("r1")
-        if self.shift:
-            run.kept["m"] = run.take("m")
+    def prepare(self, run: PartyReading) -> Prepared:
+        masked = run.take_mask(self.out) - run.take("r1")
+        return Prepared(masked, run.take("m") if self.shift else None)
 
-    def evaluate(self, run: PartyReading) -> Evaluation:
+    def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         bits = run.wire(self.x).bits
         c = truncation.offset(run.public(self.x), bits)
         centred = fp.add_int(c >> np.uint64(self.shift), -(1 << (bits - self.shift)))
-        y = run.lane.const(centred) + run.kept["masked"]
-        if self.shift:
+        y = run.lane.const(centred) + kept.masked
+        if kept.m is not None:
             pub = (c < np.uint64(1 << (bits + 1))).astype(np.uint64)
-            y = y + run.kept["m"].times(pub).times(1 << (fp.BITS - self.shift))
+            y = y + kept.m.times(pub).times(1 << (fp.BITS - self.shift))
         (opened,) = yield (y,)
         run.set(self.out, opened)

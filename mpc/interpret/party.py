@@ -76,15 +76,11 @@ def public_digest(weights: Mapping[str, np.ndarray]) -> bytes:
 
 
 class Party(PartyReading):
-    """What one gate's `prepare` and `evaluate` see of the run.
+    """What one gate's `prepare` and `evaluate` see of the run."""
 
-    kept: by the gate, from the one to the other.
-    """
-
-    def __init__(self, run: PartyRun, gate: Gate, kept: dict[str, Any]) -> None:
+    def __init__(self, run: PartyRun, gate: Gate) -> None:
         self._run = run
         self._gate = gate.name
-        self.kept = kept
         self.wires: Wires = run.plan.wire
         self.lane = run.lane
 
@@ -182,7 +178,7 @@ class PartyRun:
         self._wires: dict[str, Masked] = {}
         self._unopened: dict[str, Share] = {}
         self._masks: dict[str, Share] = {}
-        self._kept: dict[str, dict[str, Any]] = {gate.name: {} for gate in plan.online}
+        self._prepared: dict[str, Any] = {}
         self._starting: dict[int, list[Gate]] = {}
         for gate in plan.online:
             self._starting.setdefault(self.schedule.starts[gate.name], []).append(gate)
@@ -223,12 +219,12 @@ class PartyRun:
 
     def _part(self, gate: Gate) -> Party:
         """What the gate sees.  The run does not hold it: both would stay until Python's collector of cycles comes."""
-        return Party(self, gate, self._kept[gate.name])
+        return Party(self, gate)
 
     def prepare(self) -> None:
         """All work that needs no input: call once, before `steps`."""
         for gate in self.plan.online:
-            gate.prepare(self._part(gate))
+            self._prepared[gate.name] = gate.prepare(self._part(gate))
 
     def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, list[Buffer], None]:
         """Evaluate.
@@ -260,7 +256,9 @@ class PartyRun:
 
     def _start(self, number: int, active: dict[str, Evaluation], waiting: dict) -> None:
         for gate in self._starting.get(number, ()):
-            active[gate.name] = gate.evaluate(self._part(gate))
+            if gate.name not in self._prepared:
+                raise LocalProtocolError(f"gate {gate.name} is not prepared, or what it writes would be written twice")
+            active[gate.name] = gate.evaluate(self._part(gate), self._prepared.pop(gate.name))
             self._resume(gate, active, waiting, None)
 
     def _resume(self, gate: Gate, active: dict[str, Evaluation], waiting: dict, opened: Any) -> None:
@@ -268,7 +266,6 @@ class PartyRun:
             waiting[gate.name] = active[gate.name].send(opened)
         except StopIteration:
             del active[gate.name]
-            self._kept[gate.name].clear()
 
     def _open(
         self, step: Step, waiting: dict[str, tuple[Share | BitShare, ...]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
+from typing import get_args, get_type_hints
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,18 @@ from tests.support.worlds import Trial
 
 def test_every_kind_of_gate_has_a_case() -> None:
     assert set(CASES) == set(GATES)
+
+
+@pytest.mark.parametrize("kind", sorted(GATES))
+def test_what_prepare_returns_is_what_evaluate_receives_and_is_frozen(kind: str) -> None:
+    returned = get_type_hints(GATES[kind].prepare)["return"]
+    given = get_type_hints(GATES[kind].evaluate)["kept"]
+    assert given == returned or (returned is type(None) and given is type(None))
+    for record in {returned, *get_args(returned)} - {type(None)}:
+        if is_dataclass(record):
+            assert record.__dataclass_params__.frozen and not record.__dataclass_params__.repr
+        else:
+            assert get_args(record), f"{record} is no frozen record"
 
 
 def check(case: Case, parties: int, batches: list[int], seed: int) -> None:

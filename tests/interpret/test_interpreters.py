@@ -79,17 +79,19 @@ class Odd(Gate):
         if fault == "draws twice":
             run.draw_mask(self.out)
 
-    def prepare(self, run: Party) -> None:
-        run.kept.update(mask=run.take_mask(self.out), d=run.take("d"))
+    def prepare(self, run: Party) -> tuple[Share, Share]:
+        mask, d = run.take_mask(self.out), run.take("d")
         if self.fault == "takes twice":
             run.take("d")
         if self.fault == "takes what was not dealt":
             run.take("e")
         if self.fault == "sets a mask twice":
-            run.set_mask(self.out, run.kept["mask"])
+            run.set_mask(self.out, mask)
+        return mask, d
 
-    def evaluate(self, run: Party) -> Evaluation:
-        share: Share | BitShare = run.lane.const(run.public(self.x)) - run.kept["d"] + run.kept["mask"]
+    def evaluate(self, run: Party, kept: tuple[Share, Share]) -> Evaluation:
+        mask, d = kept
+        share: Share | BitShare = run.lane.const(run.public(self.x)) - d + mask
         fault = self.fault
         if fault == "opens another shape":
             share = share.reshape((-1,))
