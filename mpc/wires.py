@@ -58,6 +58,15 @@ class Masking(StrEnum):
     UNOPENED = "unopened"
 
 
+class Lifetime(StrEnum):
+    """How long what an owner enters stays at the parties."""
+
+    SESSION = "session"
+    """Weights: entered once, read by every run."""
+    RUN = "run"
+    """Data: entered for one run."""
+
+
 class Frozen(BaseModel):
     """Strict, immutable, no unknown keys: plans come from outside."""
 

@@ -9,11 +9,11 @@ Weights may be public: then x^ = x, nothing is dealt, and the provider is told x
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, drawn_mask
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
-from mpc.wires import BATCH, Masking, Wires
+from mpc.wires import BATCH, Lifetime, Masking, Wires
 
 
 class Input(Gate):
@@ -27,18 +27,23 @@ class Input(Gate):
     kind: ClassVar[str] = "input"
     operands: ClassVar[tuple[str, ...]] = ()
     out: Name
-    lifetime: Literal["session", "run"] = "run"
+    lifetime: Lifetime = Lifetime.RUN
 
     def check(self, wires: Wires) -> None:
         wire = wires[self.out]
-        allowed = {Masking.DRAWN, Masking.PUBLIC} if self.lifetime == "session" else {Masking.DRAWN}
+        allowed = {Masking.DRAWN, Masking.PUBLIC} if self.is_weight else {Masking.DRAWN}
         if wire.masking not in allowed or len(wire.holders) != 1:
             raise self.refuse("an input's mask is drawn, and held by its one owner; only a weight may be public")
-        if self.lifetime == "session" and BATCH in wire.shape:
+        if self.is_weight and BATCH in wire.shape:
             raise self.refuse("what lives for a session has no batch dimension")
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         return () if self.is_public(wires) else (drawn_mask(wires[self.out]),)
+
+    @property
+    def is_weight(self) -> bool:
+        """Does it live for a session?"""
+        return self.lifetime is Lifetime.SESSION
 
     def is_public(self, wires: Wires) -> bool:
         """Is it a weight that is nobody's secret?"""

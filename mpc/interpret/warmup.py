@@ -29,7 +29,7 @@ from mpc.interpret.world import World
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.prg import Seed
 from mpc.windows import Windows
-from mpc.wires import Masking, Wire
+from mpc.wires import Lifetime, Masking, Wire
 
 _OWNER = ("warmup",)
 
@@ -89,8 +89,8 @@ def _plan() -> Plan:
         wires.append(Wire(name=name, shape=shape, scale=Fraction(scale), bits=bits, **settings))
         gates.append(gate)
 
-    add(Input(name="w", out="w", lifetime="session"), 8, shape=(4, 4), holders=_OWNER)
-    add(Input(name="b", out="b", lifetime="session"), 8, shape=(4,), holders=_OWNER)
+    add(Input(name="w", out="w", lifetime=Lifetime.SESSION), 8, shape=(4, 4), holders=_OWNER)
+    add(Input(name="b", out="b", lifetime=Lifetime.SESSION), 8, shape=(4,), holders=_OWNER)
     add(Input(name="x", out="x"), 8, holders=_OWNER)
     add(Matmul(name="z", x="x", weight="w", bias="b", out="z"), 24, masking=Masking.DERIVED)
     add(Relu(name="short", x="z", out="short", shift=0), 24)

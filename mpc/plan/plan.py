@@ -142,7 +142,7 @@ class Plan(Frozen):
     @cached_property
     def weights(self) -> tuple[Input, ...]:
         """The inputs that live for a session."""
-        return tuple(g for g in self.gates if isinstance(g, Input) and g.lifetime == "session")
+        return tuple(g for g in self.gates if isinstance(g, Input) and g.is_weight)
 
     @cached_property
     def public_weights(self) -> tuple[Input, ...]:
@@ -152,7 +152,7 @@ class Plan(Frozen):
     @cached_property
     def online(self) -> tuple[Gate, ...]:
         """The gates of a run: all but the weights."""
-        return tuple(g for g in self.gates if not (isinstance(g, Input) and g.lifetime == "session"))
+        return tuple(g for g in self.gates if not (isinstance(g, Input) and g.is_weight))
 
     @cached_property
     def owners(self) -> frozenset[str]:

@@ -177,7 +177,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
     gates = []
     for gate in plan.gates:
         part, wires = gate_cost(gate, bound.wire), [bound.wire[name] for name in gate.writes]
-        setup = isinstance(gate, Input) and gate.lifetime == "session"
+        setup = isinstance(gate, Input) and gate.is_weight
         gates.append(
             {
                 "gate": gate.name,

@@ -27,7 +27,7 @@ from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
 from mpc.plan.masking import shared_masks
 from mpc.plan.plan import Missing, PlanInput, PlanOutput
-from mpc.wires import MAX_BITS, Masking, Wire
+from mpc.wires import MAX_BITS, Lifetime, Masking, Wire
 
 FRACTION_BITS = 16
 """Fractional bits of what leaves a truncation."""
@@ -180,7 +180,7 @@ class Lowering:
         """A weight wire: the model's owner enters it once a session; its name."""
         name, owner = f"{len(self.gates)}.input", (self.roles.model_owner,)
         masking = Masking.PUBLIC if self.roles.public_weights else Masking.DRAWN
-        self.gate("input", out=name, lifetime="session")
+        self.gate("input", out=name, lifetime=Lifetime.SESSION)
         self.wire(name, values.shape, scale, Interval.exactly(values), masking, owner)
         self.weights[name] = values
         return name
