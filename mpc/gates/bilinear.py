@@ -2,8 +2,9 @@
 
     [x y] + [r] = x^ [y] - [ax] y^ + [s]      with   r := s - ax ay,   [y] = y^ [1] - [ay]
 
-(Beaver 1991 with the masks placed by the plan.)  s is uniform, expanded from seeds; the
-provider knows the *derived* mask r and deals whatever the next gate needs of it; no product is
+(Beaver 1991, Efficient multiparty protocols using circuit randomization, with the masks placed by
+the plan, as in Turbospeedz 2019 and ABY2.0 2021; docs/protocols.md, "Bilinear gates".)  s is uniform,
+expanded from seeds; the provider knows the *derived* mask r and deals whatever the next gate needs of it; no product is
 dealt.  Where the parties themselves must hold shares of the output's mask - it feeds another
 bilinear gate, or its sub-seeds go to a recipient - r is *drawn* instead and the product ax ay
 is dealt, 8 bytes an element.

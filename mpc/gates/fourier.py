@@ -17,6 +17,9 @@ out = over xor [x < low], compared on rounded values by two look-ups in one deal
 and [(1 - out) cos jr] is a choice, by the opened bit out xor beta, between dealt shares of
 beta cos jr and of the rest.  All public factors are integers from a table whose digest is in
 the plan; the dealt waves, functions of masks, are computed without one (kernels/series.py).
+
+Sources: the construction is ours, from the addition theorems above; docs/protocols.md, "Series", has the error and how
+series are fitted.  The comparisons of the clamp are those of comparison.py.
 """
 
 from __future__ import annotations

@@ -21,6 +21,10 @@ before it.
 
 Fused with a ReLU, zero is one more candidate (c1 - 2^(k-f) = r1 = 0), which every other has to
 beat and which is never selected: max(0, y_1 .. y_n), in the same rounds.
+
+Sources: AND nodes of several inputs under masks as the multiplication gates of ABY2.0 (Patra, Schneider, Suresh,
+Yalame 2021); the tables are those of comparison.py.  Comparing differences of rounded values, and the places of equal
+ones, is ours: docs/protocols.md, "Maximum and pooling".
 """
 
 from __future__ import annotations

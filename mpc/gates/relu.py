@@ -8,6 +8,11 @@ sign of the *rounded* y needs a comparison on q bits only:
 It is opened under a bit beta, e = [y >= 0] xor beta; beta is defined from the comparison's
 free bit, sb = beta xor r1[q], so that neither costs a correction.  What remains is a selection
 by an opened bit, see selection.py.
+
+Sources: masked wires as in Beaver 1991 (Efficient multiparty protocols using circuit randomization), ABY2.0 (Patra,
+Schneider, Suresh, Yalame 2021); the look-up in dealt tables is that of TinyTable (Damgard, Nielsen, Nielsen,
+Ranellucci 2017), see comparison.py.  How both are fused with the truncation is ours: docs/protocols.md, "ReLU, fused
+with truncation", has the argument.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ On rounded values (y = rounded x - level, as in truncation.py; C = c1 - 2^(k-f))
 is opened under a bit beta as in relu.py; [bit] = e + beta - 2 e beta is linear in the dealt
 beta, and is opened under the next wire's mask.  Several levels look up several positions of one
 dealt table; each opened bit has a mask of its own.
+
+Sources: those of comparison.py.  That several levels share one table is ours: docs/protocols.md, "Step".
 """
 
 from __future__ import annotations

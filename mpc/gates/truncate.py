@@ -4,6 +4,10 @@
 
 opened again under a drawn mask.  With f = 0 nothing is rounded and c - r = x modulo p needs no
 wrap: m is not dealt.
+
+Sources: opening x + 2^k + r and taking off a dealt r >> f is the probabilistic truncation of Catrina and Saxena 2010
+(Secure computation with fixed-point numbers), which hides x with spare bits.  Here r is uniform over the whole field;
+that m and pub give the wrap exactly is ours: docs/protocols.md, "Truncation", has the proof.
 """
 
 from __future__ import annotations
