@@ -46,6 +46,7 @@ class Run:
         waiting: who waits for it, and a token of the call in which it does.
         started: handed to the worker; runs start in the order of their numbers.
         done: the outputs are revealed, or the session has ended.
+        steps: how many there are, known also when the run is over.
     """
 
     number: int
@@ -72,6 +73,10 @@ class Run:
     cpu_seconds: float = 0.0
     rounds: int = 0
     sent_bytes: int = 0
+    steps: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = len(self.party.schedule.steps)
 
     @property
     def party(self) -> PartyRun:

@@ -172,8 +172,8 @@ class PartyService:
         for _ in session.follow(run, client, context.is_active):
             if not request.values:
                 continue
-            of = len(run.party.schedule.steps)
-            yield party_pb2.ResultPart(progress=party_pb2.Progress(rounds=run.rounds, of=of, sent_bytes=run.sent_bytes))
+            progress = party_pb2.Progress(rounds=run.rounds, of=run.steps, sent_bytes=run.sent_bytes)
+            yield party_pb2.ResultPart(progress=progress)
         released = session.released(session.result(run), client)
         outputs = [
             party_pb2.OutputSeed(wire=wire, seed=out.seed.secret, digest=_output_digest(out.public))

@@ -16,6 +16,7 @@ from mpc.errors import (
     EncodingError,
     HandshakeError,
     InputError,
+    IntegrityError,
     MpcError,
     PeerError,
     PlanError,
@@ -592,6 +593,19 @@ def test_if_the_ledger_fails_nothing_is_revealed(
         script.result(0, 1, RECIPIENT)
     assert caught.value.code == "internal"
     assert "disk" not in str(caught.value)
+
+
+def test_who_waits_for_a_run_hears_what_ended_it(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session ends, and gives back the run's memory, just when a client is told how far the run is."""
+    session = script.ready().cluster.of(0, script.id)
+
+    def ends(*_: object) -> Iterator[None]:
+        session.abort(IntegrityError("ended, for this test"))
+        yield
+
+    monkeypatch.setattr(session, "follow", ends)
+    with pytest.raises(IntegrityError, match="ended, for this test"):
+        script.result(0, 1, RECIPIENT)
 
 
 def test_an_abort_that_the_ledger_does_not_take_is_still_an_abort(
