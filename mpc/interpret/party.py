@@ -27,6 +27,8 @@ from mpc.transcript import Transcript
 from mpc.wires import Masking, Wire, Wires
 
 Buffer = bytes | memoryview
+Waiting = dict[str, tuple[Share | BitShare, ...]]
+"""Gate -> the shares that it wants opened in the next round."""
 
 
 class SessionWires:
@@ -243,7 +245,7 @@ class PartyRun:
         for name in sorted(given):
             self.transcript.absorb("input", name, view_field(given[name]))
         active: dict[str, Evaluation] = {}
-        waiting: dict[str, tuple[Share | BitShare, ...]] = {}
+        waiting: Waiting = {}
         self._start(0, active, waiting)
         for step in self.schedule.steps:
             opened = yield from self._open(step, waiting)
@@ -254,22 +256,20 @@ class PartyRun:
         if active or waiting:
             raise LocalProtocolError(f"gates are left over: {sorted(active)}")
 
-    def _start(self, number: int, active: dict[str, Evaluation], waiting: dict) -> None:
+    def _start(self, number: int, active: dict[str, Evaluation], waiting: Waiting) -> None:
         for gate in self._starting.get(number, ()):
             if gate.name not in self._prepared:
                 raise LocalProtocolError(f"gate {gate.name} is not prepared, or what it writes would be written twice")
             active[gate.name] = gate.evaluate(self._part(gate), self._prepared.pop(gate.name))
             self._resume(gate, active, waiting, None)
 
-    def _resume(self, gate: Gate, active: dict[str, Evaluation], waiting: dict, opened: Any) -> None:
+    def _resume(self, gate: Gate, active: dict[str, Evaluation], waiting: Waiting, opened: Any) -> None:
         try:
             waiting[gate.name] = active[gate.name].send(opened)
         except StopIteration:
             del active[gate.name]
 
-    def _open(
-        self, step: Step, waiting: dict[str, tuple[Share | BitShare, ...]]
-    ) -> Generator[Buffer, list[Buffer], dict[str, tuple[np.ndarray, ...]]]:
+    def _open(self, step: Step, waiting: Waiting) -> Generator[Buffer, list[Buffer], dict[str, tuple[np.ndarray, ...]]]:
         """The one place where anything is opened: encode, exchange, add up, put in the transcript."""
         own = [
             opening.encode(_expect(share, opening, turn.gate))

@@ -29,7 +29,7 @@ from mpc.interpret.world import World
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.prg import Seed
 from mpc.windows import Windows
-from mpc.wires import Lifetime, Masking, Wire
+from mpc.wires import Dimension, Lifetime, Masking, Wire
 
 _OWNER = ("warmup",)
 
@@ -84,7 +84,13 @@ def _plan() -> Plan:
     wires: list[Wire] = []
     gates: list[Gate] = []
 
-    def add(gate: Gate, bits: int, scale: Fraction | int = 1, shape: tuple = ("batch", 4), **settings: object) -> None:
+    def add(
+        gate: Gate,
+        bits: int,
+        scale: Fraction | int = 1,
+        shape: tuple[Dimension, ...] = ("batch", 4),
+        **settings: object,
+    ) -> None:
         (name,) = gate.writes
         wires.append(Wire(name=name, shape=shape, scale=Fraction(scale), bits=bits, **settings))
         gates.append(gate)

@@ -5,7 +5,7 @@ Every value is a function of the master seed, so a run can be repeated exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from mpc import field as fp
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import decode_field, encode_field
-from mpc.gates.base import mask_name
+from mpc.gates.base import Gate, mask_name
 from mpc.gates.input import Input
 from mpc.interpret.dealer import Dealt, SessionMasks, deal
 from mpc.interpret.party import PartyRun, SessionWires
@@ -74,7 +74,7 @@ class World:
         for session, bundle in zip(self._sessions, bundles, strict=True):
             session.add(wire, sent, None if public else bundle.take(gate.name, mask_name(wire.name)))
 
-    def _deal(self, plan: Plan, gates: tuple, run: int, batch: int) -> tuple[Dealt, list[Bundle]]:
+    def _deal(self, plan: Plan, gates: Sequence[Gate], run: int, batch: int) -> tuple[Dealt, list[Bundle]]:
         bundle = BundleId(self._session_id, run, batch)
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
         dealt = deal(gates, plan.wire, bundle, seeds, self._masks)
