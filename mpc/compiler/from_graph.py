@@ -1,0 +1,138 @@
+"""From a graph to a verified plan: passes, units of columns, bounds that are proved or follow from samples.
+
+Nothing here knows how a model is stored; whatever makes a graph with declared ranges can be compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from mpc.compiler.graph.calibrate import MARGIN, bounded_by
+from mpc.compiler.graph.columns import separate_columns
+from mpc.compiler.graph.graph import Graph, GraphInput
+from mpc.compiler.graph.passes import run_passes
+from mpc.compiler.lowering.lower import Lowered, lower
+from mpc.compiler.operators.missing import with_marks
+from mpc.compiler.roles import Roles
+from mpc.errors import InputError, ModelError
+from mpc.plan.plan import Plan, PlanOutput
+from mpc.wires import BATCH
+
+PRECISE = 1e-3
+"""An expected error up to this, in the model's units, is none to speak of."""
+MISTAKEN = 1e-2
+"""Bounds the expected share of labels or whole numbers that rounding changes, above which a note says so."""
+_CALIBRATED = (
+    f"bounds rest on the samples, with a margin of {MARGIN:g}, where none is proved: "
+    "data much unlike them can give a wrong answer"
+)
+_LONGEST_NAME = 200
+
+
+def compile_graph(graph: Graph, roles: Roles | None = None, samples: Mapping[str, np.ndarray] | None = None) -> Lowered:
+    """Compile a graph.
+
+    Args:
+        graph: its inputs all have ranges.
+        samples: data by input name, as `compile_model` has them.
+
+    Raises:
+        ModelError: there is no input, a name is too long, or a node or a bound is refused.
+        InputError: the samples do not fit the inputs.
+    """
+    if not graph.inputs:
+        raise ModelError(
+            "the model has no inputs",
+            remedy=(
+                "list what is secret among the inputs of its graph, without an initializer of that "
+                "name; a model of constants needs no secure computation"
+            ),
+        )
+    for name in [given.name for given in graph.inputs] + [out.name for out in graph.outputs]:
+        if len(name) > _LONGEST_NAME:
+            raise ModelError(
+                f"an input or output has a name of {len(name)} characters, {name[:20]!r}...",
+                remedy=f"rename it: names have up to {_LONGEST_NAME}",
+            )
+    roles = roles or Roles()
+    _require_known(roles.owners, [given.name for given in graph.inputs if not given.marks], "input")
+    _require_known(roles.readers, [out.name for out in graph.outputs], "output")
+    _check_samples(graph.inputs, samples or {})
+    graph = separate_columns(run_passes(graph))
+    entered = None if samples is None else with_marks(graph.inputs, dict(samples))
+    return _bounded(graph, roles, entered)
+
+
+def imprecision(plan: Plan, errors: Mapping[str, float]) -> float:
+    """The largest of the outputs' expected errors, in units of what is none to speak of."""
+    return max(errors.get(out.name, 0.0) / (PRECISE if is_real(out) else MISTAKEN) for out in plan.outputs)
+
+
+def is_real(out: PlanOutput) -> bool:
+    """Tell whether an output holds real numbers, not labels or whole ones."""
+    return out.dtype.startswith("float")
+
+
+def _bounded(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None) -> Lowered:
+    """By proved bounds; where there are none, or they leave too few digits, by the samples'."""
+    if samples is None:
+        return lower(graph, roles)
+    try:
+        proved = lower(graph, roles)
+        error = imprecision(proved.plan, proved.errors)
+    except ModelError:
+        proved, error = None, np.inf
+    if proved is None or error > 1:
+        calibrated = lower(bounded_by(graph, samples), roles)
+        if proved is None or 2 * imprecision(calibrated.plan, calibrated.errors) < error:
+            return replace(calibrated, notes=[*calibrated.notes, _CALIBRATED])
+    return proved
+
+
+def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError if samples do not have their input's shape, but for how many rows: of one run or several."""
+    runs: set[float] = set()
+    missing = {given.marks: given.columns for given in inputs}
+    for given in inputs:
+        values = samples.get(given.name)
+        if values is None or given.marks:
+            continue
+        rows, *rest = (*given.shape, 1)[: max(1, len(given.shape))]
+        fits = values.ndim == len(given.shape) and (not given.shape or values.shape[1:] == tuple(rest))
+        whole = rows == BATCH or not values.ndim or len(values) % int(rows) == 0
+        if not (fits and whole):
+            shown = ", ".join("rows" if size == BATCH else str(size) for size in given.shape)
+            raise InputError(
+                f"the samples of input {given.name!r} have shape {values.shape}, and the model takes ({shown})",
+                remedy="give samples of that shape, or of several runs: a multiple of its rows",
+            )
+        _require_numbers(given, values, missing.get(given.name, given.columns))
+        runs.add(0 if rows == BATCH or not values.ndim else len(values) // int(rows))
+    if len(runs) > 1 and max(runs) > 1:
+        raise InputError(
+            "the samples of the inputs are of different numbers of runs",
+            cause="the model fixes how many rows it takes",
+            remedy="give as many runs of each input",
+        )
+
+
+def _require_numbers(given: GraphInput, values: np.ndarray, missing: tuple[int, ...]) -> None:
+    """Raise InputError if samples are infinite somewhere, or miss a number in a column that may not."""
+    wild = ~np.isfinite(values)
+    if missing:
+        wild[..., [*missing]] &= ~np.isnan(values[..., [*missing]])
+    if wild.any():
+        raise InputError(
+            f"the samples of input {given.name!r} hold NaN or infinity in column {np.argwhere(wild)[0][-1]}",
+            cause="nothing can be bounded by them; NaN may stand in columns that only an Imputer of NaN or trees read",
+            remedy="leave those rows out, or fill the numbers in",
+        )
+
+
+def _require_known(named: Iterable[str], known: list[str], what: str) -> None:
+    for name in named:
+        if name not in known:
+            raise ModelError(f"the model has no {what} {name!r}", remedy=f"its {what}s are {', '.join(known)}")
