@@ -1,22 +1,71 @@
-"""parties: everything that talks or remembers - daemons, transport, ledger, SDK, CLI."""
+"""parties: everything that talks or remembers - daemons, wire, ledger, SDK, CLI.
+
+Users import from here; what is not in `__all__` may change with any version.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mpc.errors import MpcWarning
+from mpc.errors import (
+    ConfigError,
+    DeadlineError,
+    EncodingError,
+    EntropyError,
+    HandshakeError,
+    InputError,
+    IntegrityError,
+    ModelError,
+    MpcError,
+    MpcWarning,
+    PeerError,
+    PlanError,
+    PolicyError,
+    SessionError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
-    from parties.client.cluster import Cluster, Guest
+    from parties.client.cluster import Cluster
+    from parties.client.coordinated import RunReport
+    from parties.client.guest import Guest
     from parties.client.session import Session
+    from parties.client.stocks import Stock
 
-__all__ = ["Cluster", "Guest", "MpcWarning", "Session"]
+__all__ = [
+    "Cluster",
+    "ConfigError",
+    "DeadlineError",
+    "EncodingError",
+    "EntropyError",
+    "Guest",
+    "HandshakeError",
+    "InputError",
+    "IntegrityError",
+    "ModelError",
+    "MpcError",
+    "MpcWarning",
+    "PeerError",
+    "PlanError",
+    "PolicyError",
+    "RunReport",
+    "Session",
+    "SessionError",
+    "Stock",
+    "UsageError",
+]
+_LATE = {
+    "Cluster": "parties.client.cluster",
+    "Guest": "parties.client.guest",
+    "RunReport": "parties.client.coordinated",
+    "Session": "parties.client.session",
+    "Stock": "parties.client.stocks",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The SDK is imported when it is first used: `mpc ps` does not wait for compiled kernels."""
-    if name in __all__:
-        from parties.client import cluster as client
-
-        return getattr(client, name)
+    """Import the SDK when it is first used: `mpc ps` does not wait for it."""
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,102 @@
+"""The public API: whoever changes a name or an argument changes it here too, and says so in CHANGELOG.md."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import mpc
+import parties
+
+API: dict[str, Any] = {
+    "Cluster": {
+        "abandon": "",
+        "client_file": "name",
+        "close": "",
+        "connect": "path",
+        "deal": "model, runs, batch=, sessions=, choices",
+        "drop": "stock",
+        "join": "ticket, plan=",
+        "layout": "property",
+        "local": "parties=, threads=, clients=, link=, say=",
+        "open": "compiled, batch=, calls=",
+        "session": "model, ranges=, owners=, recipients=, samples=, shapes=, batch=, weights=",
+        "stocks": "plan=",
+    },
+    "ConfigError": "MpcError",
+    "DeadlineError": "PeerError",
+    "EncodingError": "PeerError",
+    "EntropyError": "MpcError",
+    "Guest": {"get_inputs": "", "get_outputs": "", "receive": "run", "run": "feeds=", "submit": "run, feeds"},
+    "HandshakeError": "PeerError",
+    "InputError": "PlanError",
+    "IntegrityError": "MpcError",
+    "ModelError": "PlanError",
+    "MpcError": "Exception",
+    "MpcWarning": "UserWarning",
+    "PeerError": "MpcError",
+    "PlanError": "MpcError",
+    "PolicyError": "MpcError",
+    "RunReport": {
+        "fields": "batch, parties, rounds, sent_bytes, dealt_bytes, online_s, offline_s, provider_s, "
+        "online_cpu_s, recipients, stocked"
+    },
+    "Session": {
+        "abandon": "",
+        "close": "",
+        "get_inputs": "",
+        "get_modelmeta": "",
+        "get_outputs": "",
+        "get_providers": "",
+        "on_progress": "report",
+        "run": "output_names=, feeds=, batch=, input_feed=, run_options=",
+        "stocked": "property",
+        "ticket": "property",
+    },
+    "SessionError": "PeerError",
+    "Stock": {"calls": "sizes", "fields": "terms, batches, size, made_at, missing"},
+    "UsageError": "MpcError",
+}
+
+
+def arguments(function: Any) -> str:
+    """Names of a function's arguments; `=` behind those that may be left out."""
+    found = inspect.signature(getattr(function, "__func__", function)).parameters.values()
+    return ", ".join(
+        f"{each.name}{'' if each.default is each.empty else '='}" for each in found if each.name not in ("self", "cls")
+    )
+
+
+def shape(thing: type) -> Any:
+    """What a user sees of a class: an error's base; methods, properties and fields of anything else."""
+    if issubclass(thing, BaseException):
+        return thing.__mro__[1].__name__
+    public = {name: value for name, value in sorted(vars(thing).items()) if not name.startswith("_")}
+    found = {
+        name: "property" if isinstance(value, property) else arguments(value)
+        for name, value in public.items()
+        if callable(value) or isinstance(value, classmethod | staticmethod | property)
+    }
+    if fields := getattr(thing, "__dataclass_fields__", None):
+        found["fields"] = ", ".join(fields)
+    return found
+
+
+def test_the_public_api_is_this() -> None:
+    assert parties.__all__ == sorted(parties.__all__)
+    assert {name: shape(getattr(parties, name)) for name in parties.__all__} == API
+
+
+def test_whatever_is_public_says_what_it_is() -> None:
+    for name in parties.__all__:
+        thing = getattr(parties, name)
+        assert thing.__doc__, name
+        if not issubclass(thing, BaseException):
+            assert all(getattr(thing, method).__doc__ for method in API[name] if method != "fields"), name
+
+
+def test_one_version() -> None:
+    """It stands in `mpc/__init__.py` alone; the distribution is built with it."""
+    from importlib.metadata import version
+
+    assert version("mpc") == mpc.__version__
