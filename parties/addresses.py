@@ -45,9 +45,9 @@ class Endpoint(str):
         return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
 
-def check_name(name: str) -> str:
-    """A name that can be a certificate's CN and DNS name; ValueError otherwise."""
-    if not PROCESS_NAME.fullmatch(name):
+def check_name(name: object) -> str:
+    """A name that can be a certificate's CN and DNS name; ValueError if it is none, or no text."""
+    if not isinstance(name, str) or not PROCESS_NAME.fullmatch(name):
         raise ValueError("must be 1 to 63 letters, digits, '.', '_' or '-', starting and ending with a letter or digit")
     if name.lower() == ANY:
         raise ValueError(f"{name!r} is reserved: it means everyone in a policy")

@@ -16,7 +16,7 @@ _FEW = 256
 class Alarm:
     """One that is set; `cancel` lets go of what it would have called."""
 
-    def __init__(self, owner: Alarms, ring: Callable[[], None]) -> None:
+    def __init__(self, owner: Alarms, ring: Callable[[], object]) -> None:
         self._owner, self.ring = owner, ring
         self.over = False
 
@@ -35,7 +35,7 @@ class Alarms:
         self._thread: threading.Thread | None = None
         self._wakes = float("inf")
 
-    def set(self, seconds: float, ring: Callable[[], None]) -> Alarm:
+    def set(self, seconds: float, ring: Callable[[], object]) -> Alarm:
         """Call `ring` in so many seconds."""
         alarm, when = Alarm(self, ring), time.monotonic() + seconds
         with self._changed:
@@ -71,7 +71,7 @@ class Alarms:
                 telemetry.logger().error("unexpected error in an alarm", exc_info=error)
             del ring  # it may hold what the next wait should not keep
 
-    def _next(self) -> Callable[[], None]:
+    def _next(self) -> Callable[[], object]:
         with self._changed:
             while True:
                 self._wakes = self._heap[0][0] if self._heap else float("inf")

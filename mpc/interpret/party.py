@@ -7,7 +7,7 @@ test that runs all parties in one - decides how they travel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,7 @@ class PartyRun:
         for gate in self.plan.online:
             self._prepared[gate.name] = gate.prepare(self._part(gate))
 
-    def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, list[Buffer], None]:
+    def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]:
         """Evaluate.
 
         Args:
@@ -269,7 +269,9 @@ class PartyRun:
         except StopIteration:
             del active[gate.name]
 
-    def _open(self, step: Step, waiting: Waiting) -> Generator[Buffer, list[Buffer], dict[str, tuple[np.ndarray, ...]]]:
+    def _open(
+        self, step: Step, waiting: Waiting
+    ) -> Generator[Buffer, Sequence[Buffer], dict[str, tuple[np.ndarray, ...]]]:
         """The one place where anything is opened: encode, exchange, add up, put in the transcript."""
         own = [
             opening.encode(_expect(share, opening, turn.gate))
@@ -297,7 +299,7 @@ class PartyRun:
             opened[turn.gate.name] = tuple(values)
         return opened
 
-    def _agree(self, agreement: bytes, payloads: list[Buffer]) -> None:
+    def _agree(self, agreement: bytes, payloads: Sequence[Buffer]) -> None:
         """Compare what the first payloads begin with: the transcript, before anything is opened, of w^ and all x^."""
         if any(bytes(payload[: len(agreement)]) != agreement for payload in payloads):
             raise IntegrityError("the parties were not all sent the same inputs and weights")

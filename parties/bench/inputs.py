@@ -26,7 +26,8 @@ def _spread(plan: Plan, given: PlanInput, batch: int) -> np.ndarray:
     low, high = (np.array([float(end) for end in ends]) for ends in (given.low, given.high))
     values = low + fractions * (high - low)
     dtype = np.dtype(given.dtype)
-    return np.rint(values).astype(dtype) if dtype.kind in "iu" else values.astype(dtype)
+    spread: np.ndarray = np.rint(values) if dtype.kind in "iu" else values
+    return spread.astype(dtype)
 
 
 def rows(plan: Plan, feeds: Mapping[str, np.ndarray], batch: int, say: Say) -> dict[str, np.ndarray]:

@@ -89,7 +89,7 @@ def summarise(samples: Samples) -> dict[str, Any]:
     phases = {key: statistics.median(getattr(report, key) for report in samples.reports) for key in _PHASES}
     total = statistics.median(report.online_s + report.offline_s for report in samples.reports)
     online = [report.online_s for report in samples.reports]
-    row = {key: plain.get(key) for key in _PLAINTEXT}
+    row: dict[str, Any] = {key: plain.get(key) for key in _PLAINTEXT}
     row.update(phases)
     row["online_range_s"] = [min(online), max(online)]
     row["wall_s"] = statistics.median(samples.walls)

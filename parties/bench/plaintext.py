@@ -55,8 +55,8 @@ def baselines(model: Path, cores: int) -> list[Baseline]:
     return [
         Baseline("plaintext_s", onnxruntime[0], NO_ONNXRUNTIME),
         Baseline("plaintext_all_threads_s", onnxruntime[1], NO_ONNXRUNTIME),
-        Baseline("pytorch_s", pytorch and pytorch.with_threads(1), why),
-        Baseline("pytorch_all_threads_s", pytorch and pytorch.with_threads(cores), why),
+        Baseline("pytorch_s", _threaded(pytorch, 1), why),
+        Baseline("pytorch_all_threads_s", _threaded(pytorch, cores), why),
     ]
 
 
@@ -69,6 +69,10 @@ def _with_onnxruntime(model: Path, threads: int) -> Answer | None:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return lambda feeds: session.run(None, dict(feeds))
+
+
+def _threaded(model: TorchModel | None, threads: int) -> Answer | None:
+    return None if model is None else model.with_threads(threads)
 
 
 def _with_pytorch(model: Path) -> tuple[TorchModel | None, str]:

@@ -92,7 +92,7 @@ def _terminate(number: int, frame: object) -> None:
 
 def _again(lost: sys.UnraisableHookArgs) -> None:
     """Send an interrupt again that Python could not raise: it came within a destructor or a library's callback."""
-    if lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt):
+    if isinstance(lost.exc_value, KeyboardInterrupt):
         main_thread = threading.main_thread().ident or 0
         timer = threading.Timer(_AGAIN, signal.pthread_kill, (main_thread, signal.SIGINT))
         timer.daemon = True

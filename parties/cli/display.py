@@ -38,12 +38,14 @@ class Display:
     @cached_property
     def out(self) -> Console:
         """Return stdout; rich is imported when something is printed."""
-        return _terminal().console()
+        out: Console = _terminal().console()
+        return out
 
     @cached_property
     def notes(self) -> Console:
         """Return stderr."""
-        return _terminal().console(stderr=True)
+        notes: Console = _terminal().console(stderr=True)
+        return notes
 
     def say(self, text: str) -> None:
         """A note on stderr."""

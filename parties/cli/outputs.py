@@ -79,4 +79,5 @@ def _array(value: Any) -> np.ndarray:
     """An output as an array of numbers or text; dictionaries become one row of values each."""
     if isinstance(value, list):
         return np.array([list(row.values()) for row in value])
-    return value.astype(str) if value.dtype == object else value
+    array = np.asarray(value)
+    return array.astype(str) if array.dtype == object else array

@@ -93,8 +93,8 @@ def run(
         raise UsageError(
             "--input is missing", remedy="give the data: --input [NAME=]X.npy; --owner says whose it is else"
         )
-    for path in filter(None, (output, ticket)):
-        require_folder(path)
+    for written in filter(None, (output, ticket)):
+        require_folder(written)
     if parties is not None and cluster is not None:
         raise UsageError("--parties starts a cluster of its own; --cluster names one that runs")
     with display.stages() as stage:

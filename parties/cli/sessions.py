@@ -116,8 +116,8 @@ def _list(display: Display, clients: Sequence[PartyClient], wait: float) -> list
             _merge(found.setdefault(each.session_id, _first(each)), told.name, each)
     if len(errors) == len(clients):
         raise errors[0]
-    for error in errors:
-        display.say(f"note: {error.what}")
+    for silent in errors:
+        display.say(f"note: {silent.what}")
     return sorted(found.values(), key=lambda each: -each.open_seconds)
 
 

@@ -239,7 +239,8 @@ class Cluster(Closing):
             HandshakeError: it is for other parties than this cluster's.
             UsageError: its plan has no part for this client.
         """
-        if not isinstance(ticket, str) or not isinstance(plan, str | None):
+        given: tuple[object, object] = (ticket, plan)
+        if not isinstance(given[0], str) or not isinstance(given[1], str | None):
             raise UsageError("ticket and plan are texts", remedy="cluster.join(session.ticket)")
         return Guest(self.parties, Ticket.parse(ticket), plan)
 

@@ -79,13 +79,13 @@ def chosen(plan: Plan, me: str, names: Sequence[str] | None) -> list[str]:
         UsageError: there is none of that name, or it is not for `me`.
     """
     known = {out.name: out for out in plan.outputs}
-    if names is not None and (isinstance(names, str | bytes) or not isinstance(names, Sequence)):
+    if names is not None and not _are_texts(names):
         raise UsageError(
             "output names are a list of names, or None for all",
             remedy=f"session.run([{next(iter(known))!r}], feeds)",
         )
     for name in names or ():
-        if not isinstance(name, str) or name not in known:
+        if name not in known:
             raise UsageError(f"the model has no output {name!r}", remedy=f"its outputs are {', '.join(known)}")
         holders = plan.wire[known[name].wire].holders
         if me not in holders:
@@ -94,6 +94,12 @@ def chosen(plan: Plan, me: str, names: Sequence[str] | None) -> list[str]:
                 remedy=f"who receives what is part of the plan: recipients={{{name!r}: (..., {me!r})}} changes it",
             )
     return list(names or received(plan, me))
+
+
+def _are_texts(names: object) -> bool:
+    if not isinstance(names, Sequence) or isinstance(names, str | bytes):
+        return False
+    return all(isinstance(name, str) for name in names)
 
 
 # -------------------------------------------------------------------------------- feeds
@@ -152,12 +158,13 @@ def _check(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[str]) 
     for name in feeds:
         if name not in expected:
             raise InputError(f"the model has no input {name!r}", remedy=f"its inputs are {', '.join(expected)}")
-    batches = set()
+    batches: set[int] = set()
     for name in names:
         if name not in feeds:
             raise InputError(f"input {name!r} is missing", remedy=f"the inputs to give are {', '.join(names)}")
-        batches.add(_check_feed(plan, expected[name], np.asarray(feeds[name])))
-    batches.discard(None)
+        batch = _check_feed(plan, expected[name], np.asarray(feeds[name]))
+        if batch is not None:
+            batches.add(batch)
     if len(batches) > 1:
         raise InputError(f"the inputs have different batch sizes: {sorted(batches)}")
     return batches.pop() if batches else None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import InputError, PeerError, PlanError, ReuseError, SessionError, UsageError
+from mpc.plan.plan import PlanInput, PlanOutput
 from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties
 from parties.client.feeds import (
@@ -70,9 +71,8 @@ class Guest:
                 remedy="session.run(None, feeds); others join with certificates of their own",
             )
         if not (self.inputs or self.outputs):
-            named = sorted(
-                {name for end in (*self.plan.inputs, *self.plan.outputs) for name in self.plan.wire[end.wire].holders}
-            )
+            ends: tuple[PlanInput | PlanOutput, ...] = (*self.plan.inputs, *self.plan.outputs)
+            named = sorted({name for end in ends for name in self.plan.wire[end.wire].holders})
             raise UsageError(
                 f"the plan has no part for {self._me}: it names {', '.join(named)}",
                 cause="this cluster file's certificate is another's, or the coordinator meant somebody else",

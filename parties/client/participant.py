@@ -34,6 +34,7 @@ from parties.pb import party_pb2
 from parties.wire.pieces import pieces
 from parties.wire.transport import FRAME_BYTES
 
+Answer = TypeVar("Answer")
 Found = TypeVar("Found")
 Progress = Callable[[int, int, int], None]
 """(rounds done, rounds in all, payload bytes sent by one party so far), a few times a second."""
@@ -88,7 +89,7 @@ class Participant:
         self.deadlines = parties.config.deadlines
         self._rounds = len(schedule(plan.online, plan.bind(1).wire).steps)
         self._asked: dict[int, _Asked] = {}
-        self._verified: tuple[tuple, Manifest | None] = ((), None)
+        self._verified: tuple[tuple[object, ...], Manifest | None] = ((), None)
 
     # -- inputs
 
@@ -147,7 +148,7 @@ class Participant:
         except MpcError as error:
             return error
 
-    def _named(self, answers: list) -> Iterator[tuple]:
+    def _named(self, answers: Sequence[Answer]) -> Iterator[tuple[str, Answer]]:
         return zip(self.parties.names, answers, strict=True)
 
     def _manifest(self, sender: str, bundle: BundleId, signed: party_pb2.Manifest) -> Manifest:
@@ -166,7 +167,12 @@ class Participant:
         except IntegrityError as error:
             raise IntegrityError(f"{sender} handed over a false manifest", cause=error.what, peer=sender) from None
 
-    def _collect(self, wires: list[str], manifests: list[Manifest], answers: list) -> dict[str, list[Seed]]:
+    def _collect(
+        self,
+        wires: list[str],
+        manifests: list[Manifest],
+        answers: Sequence[Sequence[party_pb2.WireSeed | party_pb2.OutputSeed]],
+    ) -> dict[str, list[Seed]]:
         """Exactly one seed of each wire from each party: with one missing, a value is less masked than it looks."""
         collected: dict[str, list[Seed]] = {wire: [] for wire in wires}
         for checked, (name, parts) in zip(manifests, self._named(answers), strict=True):

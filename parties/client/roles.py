@@ -36,11 +36,7 @@ def assign(
     """
     from mpc.compiler.roles import Roles  # who joins assigns none
 
-    if not isinstance(weights, str) or weights not in (SECRET, PUBLIC):
-        shown = repr(weights) if isinstance(weights, str) else f"of type {type(weights).__name__}"
-        raise UsageError(f"weights are {SECRET!r} or {PUBLIC!r}, not {shown}")
-    if owners is not None and not isinstance(owners, Mapping):
-        raise UsageError("owners are by input", remedy="owners={'x': 'bob'}")
+    _check_forms(weights, owners)
     readers = recipients if isinstance(recipients, Mapping) else {}
     everyone = (me,) if recipients is None or isinstance(recipients, Mapping) else _names(recipients)
     return Roles(
@@ -96,6 +92,14 @@ def refuse_machines(plan: Plan, parties: Sequence[str], provider: str) -> None:
         )
 
 
+def _check_forms(weights: object, owners: object) -> None:
+    if not isinstance(weights, str) or weights not in (SECRET, PUBLIC):
+        shown = repr(weights) if isinstance(weights, str) else f"of type {type(weights).__name__}"
+        raise UsageError(f"weights are {SECRET!r} or {PUBLIC!r}, not {shown}")
+    if owners is not None and not isinstance(owners, Mapping):
+        raise UsageError("owners are by input", remedy="owners={'x': 'bob'}")
+
+
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(names, Sequence | Set):
         raise UsageError("recipients are names", remedy="recipients='carol', or {'y': ('bob', 'carol')} by output")
@@ -107,7 +111,7 @@ def _names(names: str | Sequence[str]) -> tuple[str, ...]:
 
 def _name(name: str) -> str:
     try:
-        return check_name(name if isinstance(name, str) else "")
+        return check_name(name)
     except ValueError as error:
         raise UsageError(
             f"{name!r} cannot be anybody's certificate name",

@@ -191,7 +191,7 @@ def _clients(folder: Path) -> tuple[str, ...]:
 
 def _check_client(name: str) -> None:
     try:
-        check_name(name if isinstance(name, str) else "")
+        check_name(name)
     except ValueError as error:
         raise UsageError(f"{name!r} cannot be a client's name", cause=str(error), remedy="--client bob") from None
     if _TAKEN.fullmatch(name):

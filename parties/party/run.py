@@ -9,7 +9,7 @@ import numpy as np
 
 from mpc.errors import PeerError, SessionError
 from mpc.interpret.party import PartyRun
-from mpc.plan.plan import Plan
+from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.prg import Seed
 from parties.pb.party_pb2 import Manifest as SignedManifest
 
@@ -102,7 +102,7 @@ class Run:
     @property
     def unheard(self) -> set[str]:
         """Owners and recipients that were not told the result yet."""
-        ends = (*self.plan.inputs, *self.plan.outputs)
+        ends: tuple[PlanInput | PlanOutput, ...] = (*self.plan.inputs, *self.plan.outputs)
         return {name for end in ends for name in self.plan.wire[end.wire].holders} - self.heard
 
     @property

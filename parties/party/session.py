@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -375,7 +375,7 @@ class PartySession:
         for link in links:
             link.inbox.begin(run.number, [step.size for step in steps])
         evaluation = run.party.steps(run.given)
-        received: list[memoryview] | None = None
+        received: Sequence[Buffer] | None = None
         for step in steps:
             payload = self._advance(run, evaluation, links, received)
             received = exchange(links, run.number, step.number, payload, self._config.deadlines.step)
@@ -387,7 +387,13 @@ class PartySession:
             return
         raise MpcError("the plan has more rounds than its schedule")
 
-    def _advance(self, run: Run, evaluation: Generator, links: list[Link], received: list[memoryview] | None) -> Buffer:
+    def _advance(
+        self,
+        run: Run,
+        evaluation: Generator[Buffer, Sequence[Buffer], None],
+        links: list[Link],
+        received: Sequence[Buffer] | None,
+    ) -> Buffer:
         try:
             return next(evaluation) if received is None else evaluation.send(received)
         except EncodingError as error:
@@ -414,7 +420,7 @@ class PartySession:
                 raise self.ending()
             latest = max(self._runs, default=0)
             run = self._runs.get(number or latest)
-            return latest, run and run.status
+            return latest, None if run is None else run.status
 
     def run(self, number: int) -> Run:
         """A run that was prepared; `SessionError` if it was not, or is long over."""
@@ -609,7 +615,7 @@ def _weakly(method: Callable[[Arg], None]) -> Callable[[Arg], None]:
     return call
 
 
-def _fits(step: Step, payload: memoryview) -> bool:
+def _fits(step: Step, payload: Buffer) -> bool:
     """Is this the canonical encoding of what a peer opens in a step?"""
     view, position = memoryview(payload), step.agreement
     try:

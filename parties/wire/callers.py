@@ -23,6 +23,7 @@ from cryptography import x509
 from mpc.errors import ConfigError
 from parties.trust import pem
 from parties.trust.chains import Clock, Trust, common_name
+from parties.wire.transport import shown_by
 
 _REMEMBERED = 1024
 _KINDS = {
@@ -49,9 +50,9 @@ class Callers(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Put the check before the call's handler."""
         handler = continuation(handler_call_details)
         if handler is None:
@@ -68,12 +69,11 @@ class Callers(grpc.ServerInterceptor):
 
     def check(self, context: grpc.ServicerContext) -> None:
         """Refuse the call if its certificate is not accepted."""
-        said = context.auth_context()
-        shown = said.get("x509_pem_cert", [])
+        shown = shown_by(context, "x509_pem_cert")
         if len(shown) != 1:
             self._refuse(context, "", "is not here: there is no single one")
             return
-        name, fault, end = self._judge(shown[0], b"".join(said.get("x509_pem_cert_chain", [])))
+        name, fault, end = self._judge(shown[0], b"".join(shown_by(context, "x509_pem_cert_chain")))
         if fault is None and datetime.fromtimestamp(self._clock(), UTC) > end:
             fault = f"expired on {end:%Y-%m-%d}"
         if fault is not None:

@@ -154,9 +154,7 @@ class Verified(grpc.Channel):
         """A callable that makes the call."""
         return _Replies(self, "stream_stream", method, arguments, options)
 
-    def subscribe(
-        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
-    ) -> None:
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
         """Tell `callback` of gRPC's own connection; dials first if there is none."""
         self.ready(None).subscribe(callback, try_to_connect)
 
@@ -184,7 +182,9 @@ class Verified(grpc.Channel):
 class _Method:
     """One method of a `Verified` channel, on whichever inner channel is current."""
 
-    def __init__(self, channel: Verified, kind: str, method: str, arguments: tuple, options: dict) -> None:
+    def __init__(
+        self, channel: Verified, kind: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
         self._channel, self._kind = channel, kind
         self._method, self._arguments, self._options = method, arguments, options
         self._made: tuple[grpc.Channel, Any] | None = None
@@ -227,7 +227,7 @@ class _OneReply(_Method):
             return _Pending(lambda: self._begin(*self._ready(timeout), request, more))
         return self._begin(self._on(inner), timeout, request, more)
 
-    def _begin(self, call: Any, left: float | None, request: Any, more: dict) -> Any:
+    def _begin(self, call: Any, left: float | None, request: Any, more: dict[str, Any]) -> Any:
         future = call.future(request, timeout=left, **more)
         future.add_done_callback(lambda done: self._channel.ended(done.code()))
         return future
@@ -253,7 +253,7 @@ class _Replies(_Method):
         return replies
 
 
-class _Failed(Iterator):
+class _Failed(Iterator[Any]):
     """The replies of a call that could not be made."""
 
     def __init__(self, error: Unreachable) -> None:

@@ -178,7 +178,8 @@ def _shown(secured: ssl.SSLSocket) -> list[bytes]:
     """The certificates (DER) that the other end showed, its own first."""
     if sys.version_info >= (3, 13):
         return secured.get_unverified_chain()
-    return [each.public_bytes(_DER) for each in secured._sslobj.get_unverified_chain()]  # public since 3.13
+    inner: Any = secured  # what is asked is public, and so typed, since 3.13
+    return [each.public_bytes(_DER) for each in inner._sslobj.get_unverified_chain()]
 
 
 def _await_welcome(secured: ssl.SSLSocket, name: str, address: str, deadline: float) -> None:

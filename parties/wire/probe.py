@@ -38,6 +38,11 @@ def probe(identity: Identity, name: str, address: str, seconds: float) -> party_
 
 def probe_all(identity: Identity, targets: Iterable[tuple[str, str]], seconds: float) -> list[party_pb2.Reach]:
     """Several at once."""
+
+    def reach(target: tuple[str, str]) -> party_pb2.Reach:
+        name, address = target
+        return probe(identity, name, address, seconds)
+
     chosen = list(targets)
     with ThreadPoolExecutor(max_workers=max(1, len(chosen))) as pool:
-        return list(pool.map(lambda target: probe(identity, *target, seconds), chosen))
+        return list(pool.map(reach, chosen))

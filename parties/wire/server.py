@@ -127,7 +127,7 @@ def _handler(
     admit: Callable[[str, str], None],
     seconds: float,
     codec: Codec,
-) -> grpc.RpcMethodHandler:
+) -> grpc.RpcMethodHandler[Any, Any]:
     """A handler whose requests are a stream for gRPC, also where there is one: so nothing is waited for before a
     place is taken.  On the wire it makes no difference."""
 
@@ -156,13 +156,19 @@ def _handler(
             failure = _failure(context, error, method.name)
         context.abort(*failure)
 
-    answer, make = (
-        (many, grpc.stream_stream_rpc_method_handler)
-        if method.server_streaming
-        else (one, grpc.stream_unary_rpc_method_handler)
-    )
-    answer.experimental_thread_pool = desk.pool  # type: ignore[attr-defined]
-    return make(answer, *codec)
+    if method.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(_Pooled(many, desk.pool), *codec)
+    return grpc.stream_unary_rpc_method_handler(_Pooled(one, desk.pool), *codec)
+
+
+class _Pooled:
+    """A handler's behaviour, and the threads that gRPC runs it in: it looks for an attribute of that name."""
+
+    def __init__(self, behaviour: Callable[[Iterator[Any], grpc.ServicerContext], Any], pool: ThreadPoolExecutor):
+        self.behaviour, self.experimental_thread_pool = behaviour, pool
+
+    def __call__(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        return self.behaviour(requests, context)
 
 
 class _HungUp(Exception):
@@ -197,7 +203,8 @@ def _failure(context: grpc.ServicerContext, error: Exception, method: str) -> tu
     if isinstance(error, _HungUp):
         return grpc.StatusCode.CANCELLED, ""
     if not isinstance(error, MpcError):
-        if context.code() is not None or not context.is_active():
+        state: Any = context  # whose code gRPC's types leave out
+        if state.code() is not None or not context.is_active():
             raise error  # the call has ended already
         telemetry.logger().error("unexpected error", exc_info=error)
         error = MpcError("an internal error; the process's own log has more")

@@ -35,8 +35,7 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
     error.__traceback__ = None  # gRPC raises the call itself, which whoever made it keeps: its frames would stay
     if isinstance(error, Unreachable):
         return error.known.again()
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    detail = (error.details() if isinstance(error, grpc.Call) else "") or ""
+    code, detail = _ending(error)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(
             f"{name} at {address} did not answer in time",
@@ -49,6 +48,11 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
     if code == grpc.StatusCode.CANCELLED:
         return PeerError(f"the call to {name} was cancelled", peer=name)
     return _from_detail(detail, name)
+
+
+def _ending(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """(status, detail) of a call that has failed: gRPC raises the call itself."""
+    return (error.code(), error.details() or "") if isinstance(error, grpc.Call) else (grpc.StatusCode.UNKNOWN, "")
 
 
 def _from_detail(detail: str, name: str) -> MpcError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import cast
 
 import grpc
 
@@ -80,7 +81,7 @@ def patience(seconds: float, context: grpc.ServicerContext | None = None) -> flo
 
 def _deadline(context: grpc.ServicerContext) -> float | None:
     """When a call has to be answered (monotonic seconds), some time before its caller gives up."""
-    left = context.time_remaining()
+    left = cast("float | None", context.time_remaining())  # None without a deadline, which gRPC's types leave out
     return None if left is None else time.monotonic() + left - min(_RESERVE * left, _LONGEST_RESERVE)
 
 
@@ -94,9 +95,15 @@ def answered_in_time(context: grpc.ServicerContext) -> Iterator[None]:
         _answer_by.reset(token)
 
 
+def shown_by(context: grpc.ServicerContext, what: str) -> Sequence[bytes]:
+    """Return what the caller's TLS has shown, by gRPC's name for it; nothing if it has shown none."""
+    # gRPC's types say bytes, and it gives a list of them.
+    return cast("Mapping[str, Sequence[bytes]]", context.auth_context()).get(what, ())
+
+
 def caller(context: grpc.ServicerContext) -> str:
     """The name in the caller's certificate, which its CA vouches for."""
-    names = context.auth_context().get("x509_common_name", [])
+    names = shown_by(context, "x509_common_name")
     if len(names) != 1:
         raise PeerError("the caller's certificate has no single name")
     return names[0].decode("utf-8", "replace")

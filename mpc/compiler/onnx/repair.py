@@ -118,7 +118,8 @@ def _rename(graph: onnx.GraphProto, outer: Mapping[str, str], taken: set[str]) -
     own = {name: _free(name, taken) for name in dict.fromkeys(_defined(graph))}
     taken.update(own.values())
     names = {**outer, **own}
-    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    values: list[onnx.ValueInfoProto | onnx.TensorProto] = [*graph.input, *graph.output, *graph.value_info]
+    for value in (*values, *graph.initializer):
         value.name = names.get(value.name, value.name)
     for node in graph.node:
         for fields in (node.input, node.output):

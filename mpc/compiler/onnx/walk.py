@@ -403,7 +403,8 @@ def _reads(graph: onnx.GraphProto) -> Iterator[tuple[ModelNode, str]]:
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:
     """Names of all values of a model, those inside branches too."""
-    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    yield from (value.name for value in (*graph.input, *graph.output))
+    yield from (tensor.name for tensor in graph.initializer)
     for node in graph.node:
         yield from (*node.input, *node.output)
         for attribute in node.attribute:

@@ -8,8 +8,9 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -107,7 +108,7 @@ def keyed_digest(key: Seed, corrections: memoryview) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BufferedReader]:
     if path.is_symlink():
         raise IntegrityError("it is no file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -125,7 +126,7 @@ def read_file(path: Path, most: int) -> bytes:
     return data
 
 
-def write_file(path: Path, parts: Iterable[bytes]) -> int:
+def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> int:
     """A new file that only its owner may read, on the disk when this returns; its bytes."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:

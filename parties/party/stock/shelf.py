@@ -207,7 +207,7 @@ class Shelf:
         header = party_pb2.StoredBundle(
             seed=delivery.seed.secret, manifest=receipt.signed, corrections=len(corrections)
         ).SerializeToString()
-        parts = [MAGIC, len(header).to_bytes(LENGTH_BYTES, "big"), header, corrections]
+        parts: list[bytes | memoryview] = [MAGIC, len(header).to_bytes(LENGTH_BYTES, "big"), header, corrections]
         with on_disk(order.folder):
             written = write_file(order.folder / bundle_name(order.stored), parts)
         order.stored += 1
