@@ -8,15 +8,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
-from mpc.compiler.from_graph import MISTAKEN, PRECISE, compile_graph, imprecision, is_real
+from mpc.compiler.from_graph import MISTAKEN, PRECISE, compile_graph, imprecision
 from mpc.compiler.graph.calibrate import suited_ranges
 from mpc.compiler.graph.graph import Origin, Range
 from mpc.compiler.onnx.declared import own_sizes
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.metadata import ModelMeta, read_meta
 from mpc.compiler.onnx.walk import Shapes, import_model, input_types
+from mpc.compiler.rehearsal.rehearse import Rehearsal
+from mpc.compiler.rehearsal.tally import LOST, RARE, Expected
 from mpc.compiler.roles import Roles
-from mpc.plan.plan import Plan, PlanOutput
+from mpc.plan.plan import Plan
 
 DEFAULT_RANGE = (-32.0, 32.0)
 Ranges = Mapping[str, Range]
@@ -30,9 +32,9 @@ class Compiled:
         plan: public; what the parties agree on.
         weights: int64 integers of each weight wire; the model owner's secret.
         origins: the model's node for each gate.
-        errors: output -> expected (RMS) rounding error, in the model's units, where values are as large
-            as they usually are: of a divisor, one in eight is smaller.  Of labels and whole numbers the part that is
-            expected to differ.  Inputs are taken to be spread over their ranges.
+        rehearsal: what each output is expected to be off by, once somebody asks.
+        rough: output -> the sum of its roundings as if they were independent, in the model's units: which of several
+            plans is taken hangs on it, and nothing else.
         undeclared: inputs that took the default range.
         notes: what the owner should know, such as a denominator that could be zero.
         meta: what the model's file says about itself.
@@ -41,10 +43,21 @@ class Compiled:
     plan: Plan
     weights: dict[str, np.ndarray] = field(repr=False)
     origins: dict[str, Origin]
-    errors: dict[str, float] = field(default_factory=dict)
+    rehearsal: Rehearsal = field(repr=False)
+    rough: dict[str, float] = field(default_factory=dict, repr=False)
     undeclared: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     meta: ModelMeta = field(default=ModelMeta(), repr=False)
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Map each output to its expected error.
+
+        That is the root mean square, in the model's units, where values are no larger than they usually are, of inputs
+        spread over their ranges, moving together or small, or of the samples.  Of labels and whole numbers it is the
+        part that is expected to differ.  The first call rehearses the plan.
+        """
+        return {name: each.error for name, each in self.rehearsal.expected.items()}
 
     @property
     def messages(self) -> list[str]:
@@ -55,23 +68,42 @@ class Compiled:
             f"ranges={{{name!r}: (low, high)}}, declares one)"
             for name in self.undeclared
         ]
-        return [*self.notes, *filter(None, (_limited(out, self.errors) for out in self.plan.outputs)), *assumed]
+        expected = self.rehearsal.expected
+        limited = [text for out in self.plan.outputs if (text := _limited(out.name, expected[out.name]))]
+        return [*self.notes, *limited, *assumed]
 
     @property
     def imprecision(self) -> float:
-        """The largest expected error; up to 1 is none to speak of."""
-        return imprecision(self.plan, self.errors)
+        """The largest rough error; up to 1 is none to speak of."""
+        return imprecision(self.plan, self.rough)
 
 
-def _limited(out: PlanOutput, errors: Mapping[str, float]) -> str | None:
+def _limited(name: str, expected: Expected) -> str | None:
     """Word what is told of an output whose expected error matters."""
-    error = errors.get(out.name, 0.0)
-    if error <= (PRECISE if is_real(out) else MISTAKEN):
-        return None
     remedy = "narrower input ranges, or one a column, make it more precise"
-    if is_real(out):
-        return f"fixed point limits output {out.name!r} to an expected error of {error:.1g}; {remedy}"
-    return f"fixed point is expected to change {100 * error:.1g} % of output {out.name!r}; {remedy}"
+    if expected.whole:
+        if expected.error <= MISTAKEN:
+            return None
+        return f"fixed point is expected to change {100 * expected.error:.1g} % of output {name!r}; {remedy}"
+    if expected.tiny:
+        return (
+            f"output {name!r} is off by about {expected.tiny:.1g} where inputs are very small beside their ranges, "
+            f"which leaves hardly two digits of it; elsewhere its expected error is {expected.error:.1g}; {remedy}"
+        )
+    lost = expected.smooth > expected.size / LOST > 0
+    if expected.error <= PRECISE and not lost:
+        return None
+    said = f"fixed point limits output {name!r} to an expected error of {expected.error:.1g}"
+    if expected.jumps > expected.smooth and expected.changed > RARE:
+        jump = expected.jumps / expected.changed**0.5
+        return (
+            f"{said}: it jumps where comparisons in the model come out otherwise, by about {jump:.1g}, which rounding "
+            f"does in {100 * expected.changed:.1g} % of the rows; for rows that lie just on a threshold, as data that "
+            f"the model was trained on may, it cannot be estimated; {remedy}"
+        )
+    if lost:
+        said += f", which leaves hardly a digit of values that are typically {expected.size:.2g}"
+    return f"{said}; {remedy}"
 
 
 def compile_model(
@@ -111,6 +143,6 @@ def compile_model(
         replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs
     ]
     found = compile_graph(graph, roles, data)
-    return Compiled(
-        found.plan, found.weights, found.origins, found.errors, undeclared, tuple(found.notes), read_meta(loaded)
-    )
+    rehearsal = Rehearsal(found.graph, found.plan, found.weights, found.wires, data)
+    meta, notes = read_meta(loaded), tuple(found.notes)
+    return Compiled(found.plan, found.weights, found.origins, rehearsal, found.rough, undeclared, notes, meta)

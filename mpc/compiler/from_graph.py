@@ -67,7 +67,7 @@ def compile_graph(graph: Graph, roles: Roles | None = None, samples: Mapping[str
 
 
 def imprecision(plan: Plan, errors: Mapping[str, float]) -> float:
-    """The largest of the outputs' expected errors, in units of what is none to speak of."""
+    """The largest of the outputs' errors, in units of what is none to speak of."""
     return max(errors.get(out.name, 0.0) / (PRECISE if is_real(out) else MISTAKEN) for out in plan.outputs)
 
 
@@ -82,12 +82,12 @@ def _bounded(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | Non
         return lower(graph, roles)
     try:
         proved = lower(graph, roles)
-        error = imprecision(proved.plan, proved.errors)
+        error = imprecision(proved.plan, proved.rough)
     except ModelError:
         proved, error = None, np.inf
     if proved is None or error > 1:
         calibrated = lower(bounded_by(graph, samples), roles)
-        if proved is None or 2 * imprecision(calibrated.plan, calibrated.errors) < error:
+        if proved is None or 2 * imprecision(calibrated.plan, calibrated.rough) < error:
             return replace(calibrated, notes=[*calibrated.notes, _CALIBRATED])
     return proved
 

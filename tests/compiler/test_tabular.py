@@ -56,7 +56,7 @@ def checked(name: str, folder: Path, how: str, apart: bool = False) -> Compiled:
     else:
         compiled = compile_model(path, around(feeds))
     assert_declared(compiled, computed(compiled, feeds), plaintext(path, feeds))
-    assert how == "powers of two" or not any("hardly a digit" in note for note in compiled.notes)
+    assert how == "powers of two" or not any("hardly a digit" in text for text in compiled.messages)
     return compiled
 
 

@@ -92,7 +92,7 @@ def bounded_by(graph: Graph, feeds: Feeds) -> Graph:
     """The graph whose sums and products are known to stay within `MARGIN` times what they are on the samples.
 
     Each of these bounds is the next power of two: the plan shows it, and should say no more of the samples than that.
-    It also knows how large each value usually is, unless it is only moved: expected errors rest on that.
+    It also knows how large each value usually is, unless it is only moved: rough errors rest on that.
     """
     seen: dict[str, _Seen] = {}
     for block in _blocks(graph, feeds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,52 @@ from mpc.compiler.graph.graph import Graph, Node, static
 from mpc.wires import BATCH
 
 Reals = np.ndarray
+Decide = Callable[[Node, Reals, Callable[[Reals], Reals]], Reals]
+DECISIONS = frozenset({"step", "argmax"})
+"""Operators whose results jump."""
 
 
-def evaluate(graph: Graph, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[Node, Reals]]:
+def evaluate(
+    graph: Graph, feeds: Mapping[str, np.ndarray], decide: Decide | None = None
+) -> Iterator[tuple[Node, Reals]]:
     """Every node with its value, in order; a value is let go once nothing reads it any more.
 
     Args:
         feeds: every input; all have as many rows where the batch is open.
+        decide: see `follow`.
     """
+    values, rows = entered(graph, feeds)
+    return follow(graph.nodes, values, rows, decide)
+
+
+def entered(graph: Graph, feeds: Mapping[str, np.ndarray]) -> tuple[dict[str, Reals], int]:
+    """The inputs in the units in which they enter, and how many rows there are."""
     rows = next((feeds[g.name].shape[g.shape.index(BATCH)] for g in graph.inputs if BATCH in g.shape), 1)
-    last = {name: number for number, node in enumerate(graph.nodes) for name in node.reads}
     values = {
         given.name: (np.asarray(feeds[given.name], np.float64) - given.offset) * given.factor for given in graph.inputs
     }
-    for number, node in enumerate(graph.nodes):
+    return values, rows
+
+
+def follow(
+    nodes: Sequence[Node], values: dict[str, Reals], rows: int, decide: Decide | None = None
+) -> Iterator[tuple[Node, Reals]]:
+    """Every one of some nodes with its value, in order.
+
+    Args:
+        values: all that they read and do not write, in their own units; each is let go after its last use.
+        rows: the size of the batch.
+        decide: what takes a node that compares, its operand and a function of the operand, and gives its value.
+    """
+    last = {name: number for number, node in enumerate(nodes) for name in node.reads}
+    for number, node in enumerate(nodes):
         shape = tuple(rows if size == BATCH else int(size) for size in node.shape)
-        value = _OPERATORS[node.op](node.attributes, shape, *(values[name] for name in node.reads))
+        operator = partial(_OPERATORS[node.op], node.attributes, shape)
+        operands = [values[name] for name in node.reads]
+        if decide is not None and node.op in DECISIONS:
+            value = decide(node, operands[0], operator)
+        else:
+            value = operator(*operands)
         values[node.writes] = value
         yield node, value
         for name in set(node.reads):

@@ -47,7 +47,6 @@ _LEAST_UNIT_FRACTION = 16
 _LONGEST_INPUT = 44
 _PRODUCT_BITS = 52
 _FINEST_PRODUCT = 48
-_LOST = 4
 _EVENING_BITS = 26
 _LEAST_EVENING_BITS = 20
 SMALLER = (
@@ -270,8 +269,7 @@ class Lowering:
         return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
 
     def leave(self, index: int) -> tuple[PlanOutput, float]:
-        """What recipients get, and its expected error in the model's units; of labels and whole numbers the part that
-        is expected to differ."""
+        """What recipients get, and roughly what it is off by; of labels and whole numbers the part that differs."""
         out = self.graph.outputs[index]
         value, holders = self.values[out.value], self.roles.recipients_of(out.name)
         wire = self.wires[value.wire.name]
@@ -280,19 +278,11 @@ class Lowering:
             self.origin = Origin(out.name, "output")
             wire = self.truncate(value, 0).wire
         self.wires[wire.name] = wire.model_copy(update={"holders": holders})
-        self._note_lost_digits(out.name, value)
         error = float(np.minimum(value.interval.error, value.interval.typical).max()) / float(value.scale)
         if value.scale == 1 and not out.dtype.startswith("float"):
             error = min(1.0, float(value.interval.worst_error) ** 2)
         reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys}
         return PlanOutput(name=out.name, wire=wire.name, **reading), error
-
-    def _note_lost_digits(self, name: str, value: Value) -> None:
-        """Where an output is expected to be off by nearly as much as it is large."""
-        unit, typical = float(value.scale), float(value.interval.typical.max())
-        if value.interval.worst_error > typical / _LOST > 0:
-            self.origin = Origin(name, "output")
-            self.note(f"fixed point leaves hardly a digit of values that are typically {typical / unit:.2g}; {SMALLER}")
 
     def drop_unread(self) -> None:
         """Whatever a better way to the same result left behind."""

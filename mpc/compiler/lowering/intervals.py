@@ -1,10 +1,10 @@
-"""What the compiler proves about a value: where it can lie, and how far off it is expected to be.
+"""What the compiler proves about a value: where it can lie; and roughly how far off it is.
 
 All in units of the wire that will hold it, element by element; the batch axis, whose rows share
 their bounds, has size 1.  Intervals are those of the integers that will really be used.  The
-expected error is a root mean square, adding up roundings as if they were independent, and so
-are mean and variance, as if inputs were uniform in their range: they decide nothing about
-correctness, and are reported.
+error is a root mean square, adding up roundings as if they were independent, and so are mean
+and variance, as if inputs were uniform in their range: they decide nothing about correctness,
+only which of several plans is taken.  What is reported is measured: see `rehearsal`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Interval:
-    """low <= x <= high, with an expected error, a mean and a variance; arrays of one shape.
+    """low <= x <= high, with a rough error, a mean and a variance; arrays of one shape.
 
     Without mean and variance, those of the uniform distribution.
     """
@@ -87,7 +87,7 @@ class Interval:
 
     @property
     def worst_error(self) -> float:
-        """The largest expected error of any element."""
+        """The largest rough error of any element."""
         return float(self.error.max(initial=0.0))
 
     def map(self, move: Callable[[np.ndarray], np.ndarray]) -> Interval:

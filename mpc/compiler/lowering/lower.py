@@ -26,15 +26,19 @@ class Lowered:
     Args:
         weights: int64 integers of each weight wire.
         origins: the model's node for each gate.
-        errors: output -> expected (RMS) error in the model's units.
+        rough: output -> the sum of its roundings as if they were independent, in the model's units.
         notes: what the owner should know.
+        graph: that it was made of.
+        wires: graph value -> the wire that holds it; not all are left in the plan.
     """
 
     plan: Plan
     weights: dict[str, np.ndarray] = field(repr=False)
     origins: dict[str, Origin]
-    errors: dict[str, float]
+    rough: dict[str, float]
     notes: list[str]
+    graph: Graph = field(repr=False)
+    wires: dict[str, str] = field(repr=False)
 
 
 def lower(graph: Graph, roles: Roles) -> Lowered:
@@ -63,8 +67,9 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
     outputs = tuple(out for out, _ in left)
     plan = Plan(inputs=inputs, outputs=outputs, wires=tuple(state.wires.values()), gates=tuple(state.gates))
     verify(plan)
-    errors = {out.name: error for out, error in left}
-    return Lowered(plan, state.weights, state.origins, errors, state.notes)
+    rough = {out.name: error for out, error in left}
+    wires = {name: value.wire.name for name, value in state.values.items()}
+    return Lowered(plan, state.weights, state.origins, rough, state.notes, graph, wires)
 
 
 def _with_known(value: Value, node: Node) -> Value:

@@ -1,0 +1,95 @@
+"""A plan's gates on integers in the clear, many rows at once: what the parties would reconstruct."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from mpc import fixedpoint
+from mpc.compiler.graph.graph import Graph
+from mpc.compiler.rehearsal.drawing import Draws, Feeds
+from mpc.gates.base import Gate
+from mpc.gates.bilinear import Bilinear
+from mpc.plan.plan import Plan
+from mpc.wires import BATCH, Wire
+
+
+class Clear:
+    """What a gate's `reference` sees.  No bound is checked: they are proved, or rest on the samples rehearsed on."""
+
+    def __init__(self, wires: Mapping[str, Wire], given: Mapping[str, np.ndarray], draws: Draws) -> None:
+        self.wires, self._given, self._draws = wires, given, draws
+        self.values: dict[str, np.ndarray] = {}
+
+    def wire(self, name: str) -> Wire:
+        return self.wires[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.wires[name].sizes
+
+    def given(self, name: str) -> np.ndarray:
+        return self._given[name]
+
+    def value(self, name: str) -> np.ndarray:
+        return self.values[name]
+
+    def coin(self, name: str) -> np.ndarray:
+        return self._draws.coins(self.shape(name))
+
+    def require_room(self, name: str, shift: int, units: int = 1) -> None:
+        pass
+
+    def set(self, name: str, value: np.ndarray) -> None:
+        self.values[name] = value.astype(np.int64)
+
+    def reals(self, name: str) -> np.ndarray:
+        """A wire's values in the model's units."""
+        return fixedpoint.decode(self.values[name], self.wires[name].scale)
+
+
+def integers(graph: Graph, plan: Plan, feeds: Feeds) -> dict[str, np.ndarray]:
+    """What enters: integers by input wire."""
+    marks = {given.marks: given.name for given in graph.inputs if given.marks}
+    found = {}
+    for each in plan.inputs:
+        scale, what = plan.wire[each.wire].scale, f"input {each.name!r}"
+        found[each.wire] = fixedpoint.encode_columns(feeds[each.name], scale, each.offset, each.factor, what)
+        if each.missing is not None and each.missing.wire is not None:
+            found[each.missing.wire] = feeds[marks[each.name]].astype(np.int64)
+    return found
+
+
+def computed(
+    plan: Plan,
+    weights: Mapping[str, np.ndarray],
+    entered: Mapping[str, np.ndarray],
+    kept: Iterable[str],
+    draws: Draws,
+) -> Clear:
+    """The integers of outputs, and of what decisions compare and give; others go once nothing reads them."""
+    batches = (
+        values.shape[plan.wire[name].shape.index(BATCH)]
+        for name, values in entered.items()
+        if BATCH in plan.wire[name].shape
+    )
+    bound = plan.bind(next(batches, 1))
+    clear = Clear(bound.wire, {**weights, **entered}, draws)
+    last = {name: number for number, gate in enumerate(bound.gates) for name in gate.reads}
+    decisive = {name for gate in bound.gates if set(gate.writes).intersection(kept) for name in _compared(gate)}
+    decisive.update(out.wire for out in bound.outputs)
+    for number, gate in enumerate(bound.gates):
+        if isinstance(gate, Bilinear):  # in float64, which is fast and good enough
+            z = gate.over_integers(clear.value(gate.x).astype(np.float64), clear.value(gate.second).astype(np.float64))
+            clear.set(gate.out, np.rint(z) + (clear.value(gate.bias) if gate.bias else 0))
+        else:
+            gate.reference(clear)
+        for name in gate.reads:
+            if last[name] == number and name not in decisive:
+                clear.values.pop(name, None)
+    return clear
+
+
+def _compared(gate: Gate) -> tuple[str, ...]:
+    """The wires of a gate that decides: what it reads and what it writes."""
+    return (*gate.reads, *gate.writes) if gate.kind == "step" or getattr(gate, "index", None) else ()

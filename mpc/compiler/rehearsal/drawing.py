@@ -1,0 +1,123 @@
+"""Inputs to rehearse a plan on: rows of samples, or drawn from the declared ranges, the same ones every time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mpc.compiler.graph.graph import GraphInput
+from mpc.compiler.operators.missing import with_marks
+from mpc.prg import Seed, expand_field, expand_words
+from mpc.wires import BATCH
+
+KINDS = 3
+"""Kinds of rows that are drawn: spread over the range, moving together, small."""
+_MOST_RUNS = 15
+"""Runs of a model that fixes its rows."""
+_SMALLEST = 6.0
+"""Small rows are smaller by up to this power of two."""
+_TINIEST = 24.0
+"""Tiny numbers of a range about zero are smaller by up to this power of two."""
+_TOGETHER = 0.75
+"""The part of its range by which a row moves as a whole, if it does."""
+_MISSING = 1 / 8
+
+Feeds = dict[str, np.ndarray]
+
+
+class Draws:
+    """Draws numbers that follow from nothing but how many arrays were drawn before: a rehearsal repeats itself."""
+
+    def __init__(self) -> None:
+        self._seed, self._count = Seed(bytes(32)), 0
+
+    def _next(self) -> Seed:
+        self._count += 1
+        return self._seed.derive("rehearsal", self._count)
+
+    def coins(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Draw uniform field elements."""
+        return expand_field(self._next(), shape)
+
+    def uniform(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Draw reals between 0 and 1."""
+        return (expand_words(self._next(), shape, 32) + 0.5) * 2.0**-32
+
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Draw reals of mean 0 and variance 1 (Box and Muller 1958)."""
+        return np.asarray(np.sqrt(-2 * np.log(self.uniform(shape))) * np.cos(2 * np.pi * self.uniform(shape)))
+
+
+def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, tiny: bool = False) -> list[Feeds]:
+    """One run of many rows, or several runs of a model that fixes its rows: arrays by input name, marks among them.
+
+    Row r of an open batch, and run r of others, is of kind r modulo `KINDS`.
+
+    Args:
+        tiny: instead all rows are as near to zero as their ranges let them be, by random powers of two.
+    """
+    data = [given for given in inputs if not given.marks]
+    runs = []
+    for number in range(_number(data, rows)):
+        feeds = {given.name: _drawn(given, rows, number, draws, tiny=tiny) for given in data}
+        for given in inputs:
+            if given.columns:
+                _leave_out(feeds[given.marks or given.name], given.columns, draws)
+        runs.append(with_marks(inputs, feeds))
+    return runs
+
+
+def sampled_runs(inputs: list[GraphInput], rows: int, samples: Mapping[str, np.ndarray]) -> list[Feeds]:
+    """One run of many rows of the samples, evenly chosen, or several runs of a model that fixes its rows."""
+    data = [given for given in inputs if not given.marks]
+    chosen = (
+        {given.name: _chosen(given, samples[given.name], rows, number) for given in data}
+        for number in range(_number(data, rows))
+    )
+    return [with_marks(inputs, feeds) for feeds in chosen]
+
+
+def _number(data: list[GraphInput], rows: int) -> int:
+    return 1 if any(BATCH in given.shape for given in data) else min(rows, _MOST_RUNS)
+
+
+def _chosen(given: GraphInput, values: np.ndarray, rows: int, number: int) -> np.ndarray:
+    """Rows of the samples, evenly; of a model that fixes how many it takes, those of one run."""
+    if not given.shape:
+        return values
+    if BATCH in given.shape:
+        return values[:: max(1, len(values) // rows)][:rows]
+    size = int(given.shape[0])
+    first = number % max(1, len(values) // size) * size
+    return values[first : first + size]
+
+
+def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, tiny: bool) -> np.ndarray:
+    """A third of the rows is spread over the range; of the others some move as a whole, some are small.
+
+    Data are no uniform noise: neighbours of an image move together, and much of a range is often empty.
+    """
+    shape = tuple(rows if size == BATCH else int(size) for size in given.shape)
+    low, high = (np.broadcast_to(np.asarray(end, np.float64), shape) for end in given.range)
+    each = (*shape[:1], *(1,) * (len(shape) - 1))
+    kind = (np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)) % KINDS
+    part, together = draws.uniform(shape), draws.uniform(each)
+    part = np.where(kind == 1, _TOGETHER * together + (1 - _TOGETHER) * part, part)
+    size = np.where(kind == 2, np.exp2(-_SMALLEST * together), 1.0)
+    nearest = np.clip(0.0, low, high)
+    values = nearest + (low + (high - low) * part - nearest) * size
+    if tiny:
+        least = np.maximum(np.abs(nearest), np.maximum(np.abs(low), np.abs(high)) * 2.0**-_TINIEST)
+        size = np.log2(np.maximum(np.abs(values), least) / np.where(least > 0, least, 1.0))
+        values = np.clip(np.sign(values) * least * np.exp2(size * draws.uniform(shape)), low, high)
+    if given.whole:
+        values = np.clip(np.rint(values), np.ceil(low), np.floor(high))
+    return values.astype(given.dtype)
+
+
+def _leave_out(values: np.ndarray, columns: tuple[int, ...], draws: Draws) -> None:
+    """Make some numbers of columns missing that may be."""
+    gone = np.zeros(values.shape, dtype=bool)
+    gone[..., list(columns)] = True
+    values[gone & (draws.uniform(values.shape) < _MISSING)] = np.nan

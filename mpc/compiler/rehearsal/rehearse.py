@@ -1,0 +1,148 @@
+"""A plan rehearsed in the clear, at its owner's: how far its answers are from the model's.
+
+To add up roundings as if they were independent is wrong wherever errors cancel, where values are far smaller than
+their bounds, and where a function is steep in one place.  So nothing is added up here: the plan's own gates compute on
+integers, rounding as parties do, the graph computes on reals, and what they differ by is the error.  Where decisions
+are taken - a tree's, a label's - the graph takes those of the plan, so that the difference is what smooth parts are
+off by; how often a decision comes out otherwise, and what it does then, is found in `jumps`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mpc.compiler.graph.evaluate import Reals, evaluate
+from mpc.compiler.graph.graph import MOVES, Graph, Node
+from mpc.compiler.rehearsal.clear import Clear, computed, integers
+from mpc.compiler.rehearsal.drawing import Draws, Feeds, drawn_runs, sampled_runs
+from mpc.compiler.rehearsal.jumps import Decisions, jumps
+from mpc.compiler.rehearsal.tally import Expected, Tally
+from mpc.gates.bilinear import Bilinear
+from mpc.plan.plan import Plan
+
+_MOST_ROWS = 255
+_FEWEST_ROWS = 3
+_WORK = 1 << 28
+"""Multiplications that a rehearsal takes about, if the fewest rows do not need more."""
+_ELEMENTS = 1 << 22
+"""Elements of all wires that it takes about, likewise."""
+
+
+class Rehearsal:
+    """A rehearsal that is held when somebody asks what it shows, once.
+
+    Args:
+        graph: that the plan was made of.
+        weights: int64 integers of each weight wire.
+        wires: graph value -> the plan's wire that holds it.
+        samples: data to rehearse on, by input name; else inputs are drawn from their ranges.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Plan,
+        weights: Mapping[str, np.ndarray],
+        wires: Mapping[str, str],
+        samples: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        self._todo: Callable[[], dict[str, Expected]] | None = lambda: _rehearse(graph, plan, weights, wires, samples)
+        self._found: dict[str, Expected] = {}
+
+    @property
+    def expected(self) -> dict[str, Expected]:
+        """What each output is expected to be off by."""
+        todo = self._todo
+        if todo is not None:  # two threads may hold it at once: it is the same one
+            self._found = todo()
+            self._todo = None
+        return self._found
+
+
+def _rehearse(
+    graph: Graph,
+    plan: Plan,
+    weights: Mapping[str, np.ndarray],
+    wires: Mapping[str, str],
+    samples: Mapping[str, np.ndarray] | None,
+) -> dict[str, Expected]:
+    draws, decisions, rows = Draws(), Decisions(), _rows(plan)
+    tallies = [Tally(out, drawn=samples is None) for out in graph.outputs]
+
+    def compared(feeds: Feeds, decisions: Decisions) -> Iterator[tuple[Tally, np.ndarray, Reals]]:
+        clear = computed(plan, weights, integers(graph, plan, feeds), wires.values(), draws)
+        reals = _followed(graph, plan, wires, feeds, clear, decisions)
+        for tally, out in zip(tallies, plan.outputs, strict=True):
+            yield tally, clear.reals(out.wire), reals[tally.out.value]
+
+    inputs = graph.inputs
+    runs = drawn_runs(inputs, rows, draws) if samples is None else sampled_runs(inputs, rows, samples)
+    with np.errstate(all="ignore"):
+        for number, feeds in enumerate(runs):
+            for tally, ours, theirs in compared(feeds, decisions):
+                tally.take(ours, theirs, number)
+        for feeds in drawn_runs(inputs, rows, draws, tiny=True) if samples is None else []:
+            for tally, ours, theirs in compared(feeds, Decisions()):
+                tally.take_tiny(ours, theirs)
+        unsure = decisions.unsure()
+        if unsure:
+            named = {tally.out.value: tally for tally in tallies}
+            found = jumps(graph, runs, unsure, draws, lambda name, seen: named[name].count(seen))
+            for tally in tallies:
+                tally.jumps = found.get(tally.out.value, [])
+    return {tally.out.name: tally.expected for tally in tallies}
+
+
+def _rows(plan: Plan) -> int:
+    """As many rows as time and memory allow."""
+    wires, weights = plan.bind(1).wire, {gate.out for gate in plan.weights}
+    held = work = sum(math.prod(wire.sizes) for name, wire in wires.items() if name not in weights)
+    for gate in plan.gates:
+        if isinstance(gate, Bilinear):
+            second, results = wires[gate.second].sizes, math.prod(wires[gate.out].sizes)
+            work += results * (math.prod(second[1:]) if gate.kind == "convolution" else second[-2:][0] if second else 1)
+    return int(np.clip(min(_WORK // max(1, work), _ELEMENTS // max(1, held)), _FEWEST_ROWS, _MOST_ROWS))
+
+
+def _followed(
+    graph: Graph,
+    plan: Plan,
+    wires: Mapping[str, str],
+    feeds: Feeds,
+    clear: Clear,
+    decisions: Decisions,
+) -> dict[str, Reals]:
+    """The outputs on reals, by the decisions that the plan took; these are collected."""
+    gates = {name: gate for gate in plan.gates for name in gate.writes}
+    shapes = {given.name: given.shape for given in graph.inputs} | {node.writes: node.shape for node in graph.nodes}
+
+    of_signs = _of_signs(graph)
+
+    def decide(node: Node, operand: Reals, operator: Callable[[Reals], Reals]) -> Reals:
+        wire = wires[node.writes]
+        if wire not in gates:  # nothing reads it
+            return operator(operand)
+        gate: Any = gates[wire]
+        ours = clear.reals(gate.x).reshape(operand.shape)
+        blur = (1 << gate.shift) / float(clear.wires[gate.x].scale) if gate.shift else 0.0
+        signs = node.reads[0] in of_signs
+        decisions.take(node, shapes[node.reads[0]], ours, operand, blur, signs=signs)
+        return clear.reals(wire)
+
+    wanted = {out.value for out in graph.outputs}
+    found = {given.name: np.asarray(feeds[given.name]) for given in graph.inputs if given.name in wanted}
+    found.update((node.writes, value) for node, value in evaluate(graph, feeds, decide) if node.writes in wanted)
+    return found
+
+
+def _of_signs(graph: Graph) -> set[str]:
+    """Values of which a plan has the signs only, and what moves make of them."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.attributes.get("signs") or (node.op in MOVES and found.intersection(node.reads)):
+            found.add(node.writes)
+    return found
