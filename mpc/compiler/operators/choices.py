@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.elementwise import masking
 from mpc.compiler.operators.facts import Natural, Place, Truncated
 from mpc.compiler.operators.labels import one_hot
 from mpc.compiler.operators.registry import handles
@@ -54,7 +55,13 @@ def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
             "its index depends on the input, and so do the data that it reads; one of the two has to be constant",
             remedy="along the last axis GatherElements takes both",
         )
-    table = state.numbers(data, "the table")
+    table = masking(state, state.numbers(data, "the table"), node.output[0])
+    if not np.isfinite(table).all():
+        raise state.origin.refuse(
+            "the table that its index reads holds infinities or NaN",
+            remedy="write a large number in their place, -1e4 for minus infinity say, which does where the result is "
+            "only compared or goes into a Softmax",
+        )
     axis = state.axis(settings.get("axis", 0), table.shape)
     first = np.moveaxis(table, axis, 0)
     columns = first.reshape(len(first), -1)

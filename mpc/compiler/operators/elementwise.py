@@ -10,6 +10,7 @@ import numpy as np
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import deviations
+from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Beyond, Exp, OnePlusExp, Root, Softplus, Square, Top, Truncated
 from mpc.compiler.operators.registry import handles
@@ -190,15 +191,27 @@ def _of_many(state: Context, values: Sequence[str], largest: bool) -> str:
 
 
 def _extreme(state: Context, left: str, right: str, largest: bool) -> str:
-    """max(a, b) = b + relu(a - b),  min(a, b) = a - relu(a - b)"""
+    """max(a, b) = b + relu(a - b),  min(a, b) = a - relu(a - b); with an infinite constant it is the other operand."""
     if state.is_constant(left):
         left, right = right, left
+    if state.is_constant(right) and not within(values := state.numbers(right, "an operand")).all():
+        if ((values >= BOUNDLESS) if largest else (values <= -BOUNDLESS)).any() or np.isnan(values).any():
+            raise state.origin.refuse(
+                f"one of its constants is {'' if largest else 'minus '}infinity or no number, and so is its result",
+                remedy="replace that constant by a number that its result may be, or leave the node out",
+            )
+        return piecewise(state, state.value(left), values, lambda x, v: _with_constant(state, x, v, largest), None)
     above = state.relu(difference(state, left, right))
     if not largest:
         return state.sum((state.value(left), above), (1.0, -1.0))
     if state.is_constant(right):
         return state.scale(above, 1.0, state.numbers(right, "an operand"))
     return state.sum((state.value(right), above), (1.0, 1.0))
+
+
+def _with_constant(state: Context, x: str, values: np.ndarray, largest: bool) -> str:
+    above = state.relu(state.scale(x, 1.0, -values))
+    return state.scale(above, 1.0, values) if largest else state.sum((x, above), (1.0, -1.0))
 
 
 @handles("Clip")
@@ -311,10 +324,22 @@ def function(state: Context, node: ModelNode, settings: Settings) -> None:
 # ------------------------------------------------------------------- comparisons, logic
 
 
+_COMPARISONS = {
+    "GreaterOrEqual": np.greater_equal,
+    "LessOrEqual": np.less_equal,
+    "Greater": np.greater,
+    "Less": np.less,
+}
+
+
 @handles("GreaterOrEqual", "LessOrEqual", "Greater", "Less")
 def compare(state: Context, node: ModelNode, settings: Settings) -> None:
-    """[x >= y] is a step of x - y; x > y is the opposite of y >= x."""
+    """[x >= y] is a step of x - y; x > y is the opposite of y >= x.  Infinite constants decide it themselves."""
     left, right = node.input[:2]
+    constant = left if state.is_constant(left) else right if state.is_constant(right) else None
+    if constant is not None and not within(levels := state.numbers(constant, "a level")).all():
+        _compare_with(state, node, levels, first=constant == left)
+        return
     if node.op_type in ("Greater", "LessOrEqual"):
         left, right = right, left
     opposite = node.op_type in ("Greater", "Less")
@@ -323,6 +348,21 @@ def compare(state: Context, node: ModelNode, settings: Settings) -> None:
         negation(state, bit, node.output[0])
     if node.op_type == "Greater" and state.is_constant(left) and (state.numbers(left, "a level") >= LINEAR_FROM).all():
         state.facts[node.output[0]] = Beyond(right)
+
+
+def _compare_with(state: Context, node: ModelNode, levels: np.ndarray, *, first: bool) -> None:
+    """A value with constants of which some are infinite or no number; `first`: they are the left operand."""
+    compared = _COMPARISONS[node.op_type]
+    known = compared(levels, 0.0) if first else compared(0.0, levels)
+    from_level = first == (node.op_type in ("GreaterOrEqual", "Less"))  # is it level - x that is at least 0, or below?
+
+    def bits(x: str, values: np.ndarray) -> str:
+        apart = state.scale(x, -1.0, values) if from_level else state.scale(x, 1.0, -values)
+        bit = state.step(apart, 0.0)
+        return negation(state, bit) if node.op_type in ("Greater", "Less") else bit
+
+    value = state.value(node.input[1] if first else node.input[0])
+    state.alias(node.output[0], piecewise(state, value, levels, bits, known))
 
 
 @handles("Equal")

@@ -1,0 +1,93 @@
+"""Infinite constants, and what converters write for them: they decide by themselves, or are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from mpc.compiler.compile import compile_model
+from mpc.errors import ModelError
+from tests.support.graphs import node, save_model
+from tests.support.models import assert_agrees
+
+X = {"x": np.random.default_rng(3).uniform(-4, 4, (9, 2, 4)).astype(np.float32)}
+SHAPE = ("batch", 2, 4)
+RANGE = (-4.0, 4.0)
+LARGEST = np.float32(3.4e38)
+LEVELS = {
+    "all": np.full(4, LARGEST, np.float32),
+    "one": np.array(np.inf, np.float32),
+    "some": np.array([0.5, np.inf, -LARGEST, -0.25], np.float32),
+    "both axes": np.array([[0.5, np.inf, 1.0, -np.inf], [np.inf, 0.25, 1.0, 2.0]], np.float32),
+    "no number": np.array([np.nan, 1.0, np.nan, 0.0], np.float32),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("operator", ["Less", "LessOrEqual", "Greater", "GreaterOrEqual"])
+@pytest.mark.parametrize("name", LEVELS)
+def test_comparisons(name: str, operator: str, first: bool, tmp_path: Path) -> None:
+    reads = ["level", "x"] if first else ["x", "level"]
+    nodes = [node(operator, reads, ["bit"]), node("Cast", ["bit"], ["b"], to=1), node("Add", ["b", "x"], ["y"])]
+    path = save_model(tmp_path, nodes, {"level": LEVELS[name]}, SHAPE)
+    compiled = assert_agrees(path, X, {"x": RANGE})
+    steps = [compiled.plan.wire[gate.out].shape for gate in compiled.plan.gates if gate.kind == "step"]
+    assert len(steps) == (0 if name in ("all", "one") else 1)
+    if name in ("some", "no number"):
+        assert steps == [("batch", 2, 2, 1)]  # of the two columns that are not decided
+
+
+def test_a_level_beyond_the_range_that_is_no_infinity_stays_secret(tmp_path: Path) -> None:
+    nodes = [node("Less", ["x", "level"], ["bit"]), node("Cast", ["bit"], ["y"], to=1)]
+    path = save_model(tmp_path, nodes, {"level": np.float32(5.3)}, SHAPE)
+    assert any(gate.kind == "step" for gate in compile_model(path, RANGE).plan.gates)
+
+
+NEUTRAL = {
+    "Max": {
+        "one": np.array(-np.inf, np.float32),
+        "some": np.array([-np.inf, 0.3, -LARGEST, 1.0], np.float32),
+        "both axes": np.array([[0.5, -np.inf, 1.0, 0.0], [-np.inf, 0.25, 1.0, 2.0]], np.float32),
+    },
+}
+NEUTRAL["Min"] = {name: -values for name, values in NEUTRAL["Max"].items()}
+
+
+@pytest.mark.parametrize("operator", NEUTRAL)
+@pytest.mark.parametrize("name", NEUTRAL["Max"])
+def test_what_a_maximum_or_minimum_leaves_as_it_is(operator: str, name: str, tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node(operator, ["x", "c"], ["y"])], {"c": NEUTRAL[operator][name]}, SHAPE)
+    compiled = assert_agrees(path, X, {"x": RANGE}, tolerance=1e-4)
+    assert sum(gate.kind == "relu" for gate in compiled.plan.gates) == (name != "one")
+
+
+@pytest.mark.parametrize("operator", NEUTRAL)
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_an_infinite_result_is_refused_by_name(operator: str, value: float, tmp_path: Path) -> None:
+    constant = np.float32(value if operator == "Max" else -value)
+    path = save_model(tmp_path, [node(operator, ["x", "c"], ["y"], name="far")], {"c": constant}, SHAPE)
+    with pytest.raises(ModelError, match="node 'far'") as refused:
+        compile_model(path, RANGE)
+    assert "replace that constant" in str(refused.value.remedy)
+
+
+def _read_from_table(folder: Path, last: str) -> tuple[Path, np.ndarray]:
+    table = np.array([[0.0, -np.inf, 1.0], [2.0, 0.0, -np.inf], [0.5, 0.25, 0.125]], np.float32)
+    nodes = [node("Gather", ["table", "x"], ["t"], name="read")]
+    nodes.append(node(last, ["t"], ["y"], **({"axis": -1} if last == "Softmax" else {})))
+    return save_model(folder, nodes, {"table": table}, ("batch",), element=TensorProto.INT64), table
+
+
+def test_a_table_of_masks_that_a_softmax_reads(tmp_path: Path) -> None:
+    path, _ = _read_from_table(tmp_path, "Softmax")
+    assert_agrees(path, {"x": np.array([0, 1, 2, 1], np.int64)}, {"x": (0.0, 2.0)})
+
+
+def test_another_table_of_infinities_is_refused_by_name(tmp_path: Path) -> None:
+    path, _ = _read_from_table(tmp_path, "Neg")
+    with pytest.raises(ModelError, match="node 'read'.*table") as refused:
+        compile_model(path, (0.0, 2.0))
+    assert "-1e4" in str(refused.value.remedy)
