@@ -60,9 +60,13 @@ class TlsConfig(_Model):
     """
 
     ca: ConfigPath
+    """Certificates of the CAs that are believed, PEM."""
     certificate: ConfigPath
+    """Own certificate, and behind it the intermediates that lead to the CA, PEM."""
     key: ConfigPath
+    """Own key, PEM, readable by its owner only."""
     crl: ConfigPath | None = None
+    """Revocation lists, PEM; read again when the file changes."""
 
 
 class Deadlines(_Model):
@@ -72,23 +76,36 @@ class Deadlines(_Model):
     """
 
     connect: Seconds = 10
+    """Until a process that is dialled, or a peer's greeting, answers."""
     setup: Seconds = 60
+    """Until a session is open, or a run is dealt and prepared."""
     step: Seconds = 30
+    """Until a peer's payload of one round is here."""
     submit: Seconds = 120
+    """Until owners have entered their inputs; and how long outputs are kept for recipients."""
     idle: Seconds = 600
+    """Until a session without runs ends."""
     grace: Seconds = 30
+    """After the last sign of life of a session's coordinator, until the session ends."""
 
 
 class Limits(_Model):
     """Limits of one process; in bytes where the name says so."""
 
     max_plan_bytes: Count = 1 << 20
+    """Bytes of the largest plan that is read."""
     max_batch: Count = 4096
+    """Rows of the largest run."""
     max_sessions: Count = 16
+    """Sessions that are open at once."""
     max_sessions_per_caller: Count | None = None
+    """Sessions of one coordinator; as many as there may be if it is not set."""
     max_memory_bytes: Count = 4 << 30
+    """Bytes of memory that all sessions and runs may take together."""
     max_stock_bytes: Count = 8 << 30
+    """Bytes on disk that all stocks may take together."""
     max_kept_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    """Bytes of freed memory that stay with the process for its next run."""
 
     @property
     def sessions_of_one(self) -> int:
@@ -100,14 +117,20 @@ class PolicyConfig(_Model):
     """The policy of one party: an empty list refuses everyone, ["any"] refuses no one."""
 
     plans: AllowedPlans = ()
+    """Digests of plans that may run."""
     coordinators: AllowedNames = ()
+    """Names of clients that may open sessions."""
     owners: AllowedNames = ()
+    """Names of clients that may enter inputs and weights."""
     recipients: AllowedNames = ()
+    """Names of clients that may learn outputs."""
 
 
 class Peer(_Model):
     name: Name
+    """The name in that process's certificate."""
     address: Endpoint
+    """Where it listens."""
 
 
 class ProviderPeer(Peer):
@@ -116,14 +139,20 @@ class ProviderPeer(Peer):
 
 class _Daemon(_Model):
     name: Name
+    """The name in this process's own certificate."""
     listen: Endpoint
+    """Where it listens."""
     data_dir: ConfigPath
+    """The folder that it keeps to itself: a party's ledger and stocks."""
     tls: TlsConfig
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Threads that a matrix product may use, where a local cluster starts this process."""
     log_level: LogLevel = "info"
+    """The least important lines that are written."""
     metrics: Endpoint | None = None
+    """Where metrics for Prometheus are served; nowhere if it is not set."""
 
 
 class PartyConfig(_Daemon):
@@ -157,6 +186,7 @@ class ProviderConfig(_Daemon):
     """The provider; `parties` are the certificate names it may deal to."""
 
     parties: Annotated[tuple[Name, ...], Field(min_length=2)]
+    """Names of the only parties that it deals to."""
 
     @model_validator(mode="after")
     def _check_roster(self) -> Self:
@@ -178,10 +208,12 @@ class ClusterConfig(_Model):
     """
 
     name: Name
+    """The name in this client's own certificate."""
     tls: TlsConfig
     provider: ProviderPeer
     parties: Annotated[tuple[Peer, ...], Field(min_length=2)]
     entered: ConfigPath | None = None
+    """The durable list of runs in which this client has entered something; beside its key if it is not set."""
     deadlines: Deadlines = Deadlines()
 
     @model_validator(mode="after")
