@@ -42,7 +42,7 @@ class Manifest:
     commitments: dict[str, list[str]]
 
     def check_seed(self, wire: str, party: str, seed: Seed) -> None:
-        """Is this the sub-seed that the provider gave that party for that wire?
+        """Require that this is the sub-seed that the provider gave that party for that wire.
 
         Raises:
             IntegrityError: it is not; `peer` is the party that handed it over.
@@ -57,7 +57,7 @@ class Manifest:
             )
 
     def check_corrections(self, found: bytes) -> None:
-        """Is this the digest of what the provider dealt?  `IntegrityError` if not."""
+        """Require that this is the digest of what the provider dealt; `IntegrityError` if not."""
         if found.hex() != self.corrections:
             raise IntegrityError("the dealt corrections were altered on their way", remedy="start a new session")
 

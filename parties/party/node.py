@@ -89,7 +89,7 @@ class PartyNode:
             self._allow(None, client, None)
 
     def _allow(self, digest: bytes | None, coordinator: str, plan: Plan | None) -> None:
-        """Does this party's policy allow it, as far as is known yet?"""
+        """Require that this party's policy allows it, as far as is known yet."""
         try:
             self.policy.check_coordinator(coordinator)
             if digest is not None:

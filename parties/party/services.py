@@ -75,6 +75,7 @@ class PartyService:
             self._node.admit(client, method in _COORDINATORS)
 
     def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
+        """Say who this is and how it is; with `probe`, how far away its peers and the provider are."""
         node = self._node
         totals = node.stocks.totals
         reply = party_pb2.DescribeReply(
@@ -100,9 +101,11 @@ class PartyService:
         return reply
 
     def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:
+        """Answer with a nonce for one session, if the policy allows the plan and there is a place for it."""
         return party_pb2.ProposeReply(nonce=self._node.propose(request.plan, caller(context), request.ahead))
 
     def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
+        """Open a session of these terms; returns once all peers have greeted and the weights' masks are here."""
         started = time.perf_counter()
         session, dealt = self._node.open(self._terms(request), caller(context), request.stocked)
         seconds = time.perf_counter() - started
@@ -110,6 +113,7 @@ class PartyService:
         return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt, grace_seconds=grace)
 
     def Prepare(self, request: party_pb2.PrepareRequest, context: grpc.ServicerContext) -> party_pb2.PrepareReply:
+        """Have the next run dealt, and prepare it; only for the session's coordinator."""
         session = self._coordinated(request.session_id, context)
         started = time.perf_counter()
         try:
@@ -127,6 +131,7 @@ class PartyService:
         )
 
     def Status(self, request: party_pb2.StatusRequest, context: grpc.ServicerContext) -> party_pb2.StatusReply:
+        """Say how a run is doing, to whoever has a part in the session."""
         latest, run = self._node.session(request.session_id, caller(context)).status(request.run)
         if run is None:
             return party_pb2.StatusReply(latest=latest)
@@ -139,12 +144,14 @@ class PartyService:
         )
 
     def Masks(self, request: party_pb2.MasksRequest, context: grpc.ServicerContext) -> party_pb2.MasksReply:
+        """Hand out the sub-seeds of the caller's own inputs, once; the run is burnt before."""
         client = caller(context)
         seeds, signed = self._node.session(request.session_id, client).masks(request.run, client)
         parts = [party_pb2.WireSeed(wire=wire, seed=seed.secret) for wire, seed in seeds]
         return party_pb2.MasksReply(seeds=parts, manifest=signed)
 
     def Submit(self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext) -> party_pb2.SubmitReply:
+        """Take one input, x^, in pieces; the run starts with the last input."""
         client, deadlines = caller(context), self._node.config.deadlines
         with ends_within(context, deadlines.connect):
             first = next(request, party_pb2.SubmitPart())
@@ -159,6 +166,7 @@ class PartyService:
         return party_pb2.SubmitReply()
 
     def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
+        """Take one input that fits a message."""
         client, header = caller(context), request.header
         session = self._node.session(header.session_id, client)
         with session.receiving(header.run, header.wire, client) as size:
@@ -166,6 +174,7 @@ class PartyService:
         return party_pb2.SubmitReply()
 
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
+        """Wait for a run, then send its cost and, to recipients, sub-seeds of their outputs, and z^ if it is asked for."""
         client = caller(context)
         session = self._node.session(request.session_id, client)
         run = session.run(request.run)
@@ -196,16 +205,19 @@ class PartyService:
         session.tell(run, client)
 
     def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
+        """End a session in good order; only for its coordinator."""
         self._coordinated(request.session_id, context).close()
         return party_pb2.CloseReply()
 
     def Renew(self, request: party_pb2.RenewRequest, context: grpc.ServicerContext) -> party_pb2.RenewReply:
+        """Take a sign of life of the coordinator of these sessions."""
         self._node.renew(request.session_ids, caller(context))
         return party_pb2.RenewReply()
 
     def Sessions(
         self, request: party_pb2.SessionsRequest, context: grpc.ServicerContext
     ) -> Iterator[party_pb2.OpenSession]:
+        """List the open sessions that the caller coordinates, or all of them to this party's operator."""
         now = time.monotonic()
         for session in self._node.sessions(caller(context)):
             yield party_pb2.OpenSession(
@@ -219,12 +231,14 @@ class PartyService:
             )
 
     def End(self, request: party_pb2.EndRequest, context: grpc.ServicerContext) -> party_pb2.EndReply:
+        """Abort a session, for its coordinator or this party's operator."""
         self._node.end(request.session_id, caller(context))
         return party_pb2.EndReply()
 
     # -- correlations dealt ahead
 
     def Store(self, request: party_pb2.StoreRequest, context: grpc.ServicerContext) -> party_pb2.StoreReply:
+        """Be dealt a session ahead: its weights' masks (run 0, with the terms), then one run after another."""
         client, node = caller(context), self._node
         if request.run:
             seconds, size = node.stocks.store(request.session_id, request.run, client)
@@ -236,10 +250,12 @@ class PartyService:
         return party_pb2.StoreReply(deal_seconds=seconds, size=size)
 
     def Keep(self, request: party_pb2.KeepRequest, context: grpc.ServicerContext) -> party_pb2.KeepReply:
+        """Enter a stock into the ledger, once all of it is on the disk."""
         self._node.stocks.keep(request.session_id, caller(context))
         return party_pb2.KeepReply()
 
     def Stocks(self, request: party_pb2.StocksRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.Stock]:
+        """List the caller's stocks, of one plan if it names one."""
         for stock in self._node.stocks.held(caller(context), request.plan_digest):
             given = stock.terms
             terms = party_pb2.StockTerms(
@@ -248,6 +264,7 @@ class PartyService:
             yield party_pb2.Stock(terms=terms, size=stock.size, made_at=stock.made_at)
 
     def Drop(self, request: party_pb2.DropRequest, context: grpc.ServicerContext) -> party_pb2.DropReply:
+        """Give up a stock of the caller's."""
         return party_pb2.DropReply(dropped=self._node.stocks.drop(request.session_id, caller(context)))
 
     def _terms(self, request: party_pb2.OpenRequest | party_pb2.StockTerms) -> Terms:
@@ -283,6 +300,7 @@ class PeerService:
         register(server, service, self, lambda _: desks.peers, lambda *_: None, seconds, {"Exchange": frames.EXCHANGE})
 
     def Exchange(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Iterator[Frame | Piece]:
+        """Take the stream of a party that stands earlier in the roster, and send this side's frames."""
         try:
             link = self._accept(request, context)
         except MpcError as error:

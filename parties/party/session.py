@@ -537,7 +537,7 @@ class PartySession:
         self._finished(self)
 
     def overdue(self, now: float) -> MpcError | None:
-        """Has somebody been silent for too long?"""
+        """Return the error that ends the session, if somebody has been silent for too long."""
         with self._lock:
             for run in self._runs.values():
                 if run.entering and now - (run.asked_at or now) > self._config.deadlines.submit:

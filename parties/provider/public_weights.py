@@ -39,7 +39,7 @@ class PublicWeights:
         return self._held.keys() == self._shapes.keys()
 
     def begin(self, party: str) -> None:
-        """May this party hand them over?  Once: nobody makes the provider hold them twice."""
+        """Require that this party may hand them over.  Once: nobody makes the provider hold them twice."""
         if party != self.sender:
             raise PolicyError(f"public weights are handed over by {self.sender}, not by {party!r}")
         if self.receiving or self.here:
@@ -63,7 +63,7 @@ class PublicWeights:
         self._digest = public_digest(found)
 
     def check(self, party: str, digest: bytes) -> None:
-        """Does this party hold the same?
+        """Require that this party holds the weights that were handed over.
 
         Raises:
             DeadlineError: they did not come in time.

@@ -110,6 +110,7 @@ class ProviderService:
             )
 
     def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
+        """Say who this is and how it is."""
         return party_pb2.DescribeReply(
             name=self._config.name,
             role="provider",
@@ -123,6 +124,7 @@ class ProviderService:
         )
 
     def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
+        """Deal a party its part of a bundle, once; run 0 opens the session. The signed manifest comes last."""
         party = caller(context)
         session = self._open(request, party) if request.run == 0 else self._session(request.session_id)
         if party not in session.terms.parties:
@@ -142,6 +144,7 @@ class ProviderService:
     def Weights(
         self, request: Iterator[provider_pb2.WeightsPart], context: grpc.ServicerContext
     ) -> provider_pb2.WeightsReply:
+        """Take a session's public weights from the first party of its roster, once."""
         party, deadlines = caller(context), self._config.deadlines
         with ends_within(context, deadlines.connect):
             first = next(request, provider_pb2.WeightsPart())
@@ -163,6 +166,7 @@ class ProviderService:
         return provider_pb2.WeightsReply()
 
     def Finish(self, request: provider_pb2.FinishRequest, context: grpc.ServicerContext) -> provider_pb2.FinishReply:
+        """Forget a session that a party of it says is over."""
         party = caller(context)
         with self._lock:
             session = self._sessions.get(request.session_id)
@@ -225,7 +229,7 @@ class ProviderService:
         return found
 
     def _require_room(self, party: str) -> None:
-        """Is there a place for a session that this party opens?  With the lock.
+        """Require a place for a session that this party opens.  With the lock.
 
         Sessions that not all their parties have joined count for who opened them, and take nobody else's places.  There
         are twice as many places as a party has: of those that end there, this process hears a moment later.

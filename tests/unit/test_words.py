@@ -150,6 +150,30 @@ def test_docstrings_begin_with_a_verb_or_their_subject() -> None:
     assert not [f"{path}:{line} {text.splitlines()[0]}" for path, line, text in found if odd.match(text)]
 
 
+SERVICES = {"parties/party/services.py": party_pb2, "parties/provider/service.py": provider_pb2}
+
+
+def test_every_call_that_a_daemon_answers_says_what_it_does() -> None:
+    for place, wire in SERVICES.items():
+        calls = {name for service in wire.DESCRIPTOR.services_by_name.values() for name in service.methods_by_name}
+        tree = ast.parse((ROOT / place).read_text())
+        methods = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in calls]
+        assert {node.name for node in methods} == calls
+        assert not [f"{place}:{node.lineno} {node.name}" for node in methods if not ast.get_docstring(node)]
+
+
+def test_only_what_answers_yes_or_no_asks() -> None:
+    """A docstring that is a question belongs to a function that returns a bool; others say what they do."""
+    odd = []
+    for path in (path for path in modules() if path.parts[0] in PLAIN):
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
+                asks = re.match(r"[^.?]*\?", text.splitlines()[0])
+                if asks and (node.returns is None or ast.unparse(node.returns) != "bool"):
+                    odd.append(f"{path}:{node.lineno} {text.splitlines()[0]}")
+    assert not odd
+
+
 # ------------------------------------------------------------------------------------ paths
 
 
