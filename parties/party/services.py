@@ -174,7 +174,7 @@ class PartyService:
         return party_pb2.SubmitReply()
 
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
-        """Wait for a run, then send its cost and, to recipients, sub-seeds of their outputs, and z^ if it is asked for."""
+        """Wait for a run, then send its cost and, to recipients, sub-seeds of their outputs and z^ if asked for it."""
         client = caller(context)
         session = self._node.session(request.session_id, client)
         run = session.run(request.run)
