@@ -9,7 +9,7 @@ from mpc.plan.plan import Plan
 
 
 def refuse_public_weights(plan: Plan) -> None:
-    """`PlanError` if correlations depend on weights that are only known once a session is open."""
+    """Raise PlanError if correlations depend on weights that are only known once a session is open."""
     if plan.public_weights:
         raise PlanError(
             "nothing can be dealt ahead for a model whose weights are public",

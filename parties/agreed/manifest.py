@@ -63,14 +63,14 @@ class Manifest:
 
 
 def read_seed(secret: bytes, sender: str) -> Seed:
-    """A seed that another process sent; `IntegrityError` naming it if this cannot be one."""
+    """Read a seed that another process sent; `IntegrityError` naming it if this cannot be one."""
     if len(secret) != SEED_BYTES:
         raise IntegrityError(f"{sender} sent a seed of {len(secret)} bytes", peer=sender)
     return Seed(secret)
 
 
 def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt, corrections: bytes) -> party_pb2.Manifest:
-    """The manifest of what was dealt, and of the digest of its corrections."""
+    """Sign the manifest of what was dealt, and of the digest of its corrections."""
     content = {
         **_header(terms, bundle),
         "corrected": terms.parties[dealt.corrected],
@@ -86,7 +86,7 @@ def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt, corre
 
 
 def verify(trust: Trust, terms: Terms, bundle: BundleId, message: party_pb2.Manifest) -> Manifest:
-    """The manifest, if the session's provider signed it for exactly this bundle.
+    """Return the manifest, if the session's provider signed it for exactly this bundle.
 
     Raises:
         IntegrityError: a wrong signer, signature, session, run, batch or form.
@@ -109,7 +109,7 @@ def verify(trust: Trust, terms: Terms, bundle: BundleId, message: party_pb2.Mani
 
 
 def batch_of(message: party_pb2.Manifest) -> int:
-    """The batch that a manifest says it is for: to be believed only once `verify` has been given it."""
+    """Read the batch that a manifest says it is for: to be believed only once `verify` has been given it."""
     try:
         batch = json.loads(message.content[:LARGEST])["batch"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -33,12 +33,12 @@ _PER_PATCH_ELEMENT = 128
 
 
 def parsed_memory(size: int) -> int:
-    """Bytes that a plan takes whose canonical bytes are so many."""
+    """Return the bytes that a plan takes whose canonical bytes are so many."""
     return size * _PER_PLAN_BYTE
 
 
 def plan_memory(plan: Plan, limits: Limits) -> int:
-    """Bytes that a session is granted for its plan and weights; `PlanError` if that is over the limit."""
+    """Return the bytes that a session is granted for its plan and weights; `PlanError` if that is over the limit."""
     laid_out = {gate.layout: gate for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
     needed = parsed_memory(len(plan.canonical)) + stored_bytes(plan) * _PER_STORED_BYTE
     largest = plan.bind(limits.max_batch)
@@ -49,7 +49,7 @@ def plan_memory(plan: Plan, limits: Limits) -> int:
 
 
 def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
-    """Bytes that one run is granted; `PlanError` if the batch or its memory is over the limit."""
+    """Return the bytes that one run is granted; `PlanError` if the batch or its memory is over the limit."""
     if not 1 <= batch <= limits.max_batch:
         raise PlanError(
             f"a batch of {batch}; 1 to {limits.max_batch} are accepted",
@@ -59,7 +59,7 @@ def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
 
 
 def needed_memory(plan: Plan, batch: int) -> int:
-    """Bytes that one run takes, at most."""
+    """Return the bytes that one run takes, at most."""
     bound = plan.bind(batch)
     elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
     needed = plan_cost(plan, batch).held * _PER_HELD_BYTE + elements * _PER_ELEMENT

@@ -65,5 +65,5 @@ class Terms:
 
 
 def roster_digest(provider: str, parties: Sequence[str]) -> bytes:
-    """The provider and the parties in their order, 32 bytes: equal in every config of a cluster."""
+    """Digest the provider and the parties in their order, 32 bytes: equal in every config of a cluster."""
     return digest("mpc/v1/roster", provider, *parties)

@@ -58,7 +58,7 @@ class Ticket:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The inverse of `text`.
+        """Read a ticket from its `text`.
 
         Raises:
             PlanError: not a ticket, not in its one encoding, or altered on its way.
@@ -86,7 +86,7 @@ class Ticket:
         return ticket
 
     def require_roster(self, provider: str, parties: tuple[str, ...]) -> None:
-        """`HandshakeError` unless the session is one of the very parties that this client's own config names."""
+        """Raise HandshakeError unless the session is one of the very parties that this client's own config names."""
         if (self.terms.provider, self.terms.parties) != (provider, parties):
             raise HandshakeError(
                 "the ticket is for other parties than those in your cluster file",

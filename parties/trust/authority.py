@@ -24,7 +24,7 @@ _SKEW = datetime.timedelta(minutes=5)  # clocks of different machines disagree a
 
 
 def make_ca(folder: Path, name: str) -> Path:
-    """A new CA called `name` in `folder`; returns its certificate's path.  Never replaces one."""
+    """Make a new CA called `name` in `folder`; return its certificate's path.  Never replaces one."""
     _check_name(name)
     private_folder(folder)
     for existing in (folder / CA_KEY, folder / CA_CERTIFICATE):
@@ -54,7 +54,7 @@ def issue(
     hosts: Sequence[str] = ("localhost", "127.0.0.1"),
     days: int = LEAF_DAYS,
 ) -> TlsConfig:
-    """A new key and certificate for `name` in `folder`, replacing older ones there.
+    """Issue a new key and certificate for `name` in `folder`, replacing older ones there.
 
     hosts: DNS names and IP addresses it is reached at; none that is the name of another certificate, and no name
     that is another's host.  days: validity, cut at the CA's own end.  Returns the paths; raises ConfigError.

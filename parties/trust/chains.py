@@ -209,13 +209,13 @@ _LEAF_POLICY = verification.ExtensionPolicy.permit_all()
 
 
 def common_name(certificate: x509.Certificate) -> str:
-    """The CN; empty if there is none, or more than one."""
+    """Return the CN; empty if there is none, or more than one."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if len(names) == 1 else ""
 
 
 def dns_names(certificate: x509.Certificate) -> list[str]:
-    """The DNS names among the subject's alternative names."""
+    """Return the DNS names among the subject's alternative names."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return names.get_values_for_type(x509.DNSName)

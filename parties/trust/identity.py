@@ -95,12 +95,12 @@ class Identity:
         return cls(common_name(chain[0]), certificate_pem, key_pem, ca_pem, end, trust, client_context(tls))
 
     def days_left(self, clock: Clock = time.time) -> float:
-        """Days until the certificate ends."""
+        """Return the days until the certificate ends."""
         return (self.not_after.timestamp() - clock()) / 86400
 
 
 def client_context(tls: TlsConfig) -> ssl.SSLContext:
-    """TLS 1.2 or newer for a client: it shows our certificate, and demands one that leads to our CA.
+    """Make a client's TLS context: 1.2 or newer, shows our certificate, demands one that leads to our CA.
 
     The name in that certificate is not compared: a certificate's own rules (`Trust`) are stricter than TLS's.
     """
@@ -116,7 +116,7 @@ def client_context(tls: TlsConfig) -> ssl.SSLContext:
 
 
 def sign(identity: Identity, message: bytes) -> bytes:
-    """ECDSA-SHA256 (DER) by `identity` over a domain tag and `message`."""
+    """Sign a domain tag and `message` with ECDSA-SHA256 (DER)."""
     key = pem.private_key(identity.key_pem, Path(KEY))
     return key.sign(_DOMAIN + message, ec.ECDSA(hashes.SHA256()))
 

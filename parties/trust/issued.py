@@ -40,7 +40,7 @@ class Issued:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process, and one thread, at a time issues or revokes in this CA's folder."""
+    """Let one process, and one thread, at a time issue or revoke in this CA's folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -50,7 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def read(folder: Path) -> list[Issued]:
-    """All that this CA has issued, as far as it has kept a list; ConfigError if that is damaged."""
+    """Read the list of all that this CA has issued, as far as it has kept a list; ConfigError if that is damaged."""
     try:
         lines = (folder / ISSUED).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

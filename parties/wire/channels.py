@@ -69,7 +69,7 @@ class Verified(grpc.Channel):
     # -- which channel
 
     def current(self) -> grpc.Channel | None:
-        """The inner channel if its certificate needs no look now.
+        """Return the inner channel if its certificate needs no look now.
 
         Raises:
             ValueError: the channel is closed; as gRPC's.
@@ -83,7 +83,7 @@ class Verified(grpc.Channel):
             return None if self._suspect or changed or now - used_at > _FRESH else self._inner
 
     def ready(self, timeout: float | None) -> grpc.Channel:
-        """The inner channel, after a look at the certificate if it is time for one.
+        """Return the inner channel, after a look at the certificate if it is time for one.
 
         Callers that come during a look wait for its outcome.
 
@@ -132,26 +132,26 @@ class Verified(grpc.Channel):
         return 0 if revoked is None else revoked.refresh()
 
     def ended(self, code: grpc.StatusCode | None) -> None:
-        """A call has ended so: after a lost connection, the process may come back with another certificate."""
+        """Note how a call ended: after a lost connection, the process may come back with another certificate."""
         if code is grpc.StatusCode.UNAVAILABLE:
             self._suspect = True
 
     # -- as gRPC has it
 
     def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """A callable that makes the call."""
+        """Return a callable that makes the call."""
         return _OneReply(self, "unary_unary", method, arguments, options)
 
     def stream_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """A callable that makes the call."""
+        """Return a callable that makes the call."""
         return _OneReply(self, "stream_unary", method, arguments, options)
 
     def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """A callable that makes the call."""
+        """Return a callable that makes the call."""
         return _Replies(self, "unary_stream", method, arguments, options)
 
     def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """A callable that makes the call."""
+        """Return a callable that makes the call."""
         return _Replies(self, "stream_stream", method, arguments, options)
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
@@ -159,7 +159,7 @@ class Verified(grpc.Channel):
         self.ready(None).subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """The end of `subscribe`."""
+        """Undo `subscribe`."""
         if self._inner is not None:
             self._inner.unsubscribe(callback)
 

@@ -99,7 +99,7 @@ def _judged(identity: Identity, name: str, address: str, raw: socket.socket, dea
 
 
 def diagnose(identity: Identity | None, name: str, address: str, seconds: float = 2.0) -> PeerError:
-    """Why a call to a process failed for lack of a connection, as far as dialling it once more shows."""
+    """Say why a call failed for lack of a connection, as far as dialling that process once more shows."""
     try:
         if identity is None:
             _dial(name, address, time.monotonic() + seconds).close()

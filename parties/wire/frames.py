@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
 
 
 def encode_frame(frame: Frame | Piece) -> bytes:
-    """The bytes of a `Frame`."""
+    """Encode a `Frame`."""
     if not isinstance(frame, Piece):
         return frame.SerializeToString()
     head = Payload(run=frame.run, step=frame.step).SerializeToString() + _LAST + _varint(len(frame.data))
@@ -45,7 +45,7 @@ def encode_frame(frame: Frame | Piece) -> bytes:
 
 
 def decode_frame(message: bytes) -> Frame | Piece:
-    """A payload as a `Piece`, anything else as the `Frame` that it is."""
+    """Decode a payload as a `Piece`, anything else as the `Frame` that it is."""
     piece = _read_piece(message)
     if piece is not None:
         return piece
@@ -56,14 +56,14 @@ def decode_frame(message: bytes) -> Frame | Piece:
 
 
 def encode_part(part: DealPart | Chunk) -> bytes:
-    """The bytes of a `DealPart`."""
+    """Encode a `DealPart`."""
     if not isinstance(part, Chunk):
         return part.SerializeToString()
     return b"".join((_BULK, _varint(len(part.data)), part.data))
 
 
 def decode_part(message: bytes) -> DealPart | Chunk:
-    """Corrections as a `Chunk`, anything else as the `DealPart` that it is."""
+    """Decode corrections as a `Chunk`, anything else as the `DealPart` that it is."""
     data = _last(message, 0, _BULK)
     if data is not None:
         return Chunk(data)

@@ -14,7 +14,7 @@ Reply = TypeVar("Reply")
 
 
 def slices(data: bytes | memoryview) -> Iterator[memoryview]:
-    """data, a flat sequence of bytes, in pieces of at most 1 MiB: views of it."""
+    """Split data, a flat sequence of bytes, into views of at most 1 MiB."""
     view = memoryview(data)
     return (view[start : start + FRAME_BYTES] for start in range(0, len(view), FRAME_BYTES))
 
@@ -25,7 +25,7 @@ def pieces(data: bytes | memoryview) -> Iterator[bytes]:
 
 
 def collect(parts: Iterable[bytes | memoryview], size: int, what: str, peer: str) -> memoryview:
-    """Exactly `size` bytes from pieces; `PeerError` if fewer or more come, before more is held."""
+    """Collect exactly `size` bytes from pieces; `PeerError` if fewer or more come, before more is held."""
     out, filled = room(size), 0
     for part in parts:
         if filled + len(part) > size:
@@ -38,5 +38,5 @@ def collect(parts: Iterable[bytes | memoryview], size: int, what: str, peer: str
 
 
 def room(size: int) -> memoryview:
-    """So many bytes to be written; an array's, since that comes in large pages."""
+    """Allocate so many bytes to be written, as an array's, since that comes in large pages."""
     return np.empty(size, dtype=np.uint8).data

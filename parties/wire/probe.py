@@ -37,7 +37,7 @@ def probe(identity: Identity, name: str, address: str, seconds: float) -> party_
 
 
 def probe_all(identity: Identity, targets: Iterable[tuple[str, str]], seconds: float) -> list[party_pb2.Reach]:
-    """Several at once."""
+    """Probe several processes at once."""
 
     def reach(target: tuple[str, str]) -> party_pb2.Reach:
         name, address = target

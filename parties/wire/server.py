@@ -64,7 +64,7 @@ class Desk:
 
     @contextmanager
     def place(self, client: str) -> Iterator[None]:
-        """One of the caller's places, for the time of a call.
+        """Take one of the caller's places, for the time of a call.
 
         Raises:
             SessionError: it has taken all of them.
@@ -86,7 +86,7 @@ class Desk:
                     del self._taken[client]
 
     def close(self) -> None:
-        """No more calls; what runs goes on."""
+        """Take no more calls; those that run go on."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -218,7 +218,7 @@ def _failure(context: grpc.ServicerContext, error: Exception, method: str) -> tu
 
 
 def shown_caller(context: grpc.ServicerContext) -> str:
-    """The caller's name for the log; empty if its certificate has none."""
+    """Return the caller's name for the log; empty if its certificate has none."""
     try:
         return shown(caller(context))
     except MpcError:
@@ -277,7 +277,7 @@ class Server:
 
 
 def largest_message(limits: Limits) -> int:
-    """Bytes of the largest message that a daemon takes: a plan, or a piece of an input."""
+    """Return the bytes of the largest message that a daemon takes: a plan, or a piece of an input."""
     return max(limits.max_plan_bytes, FRAME_BYTES)
 
 
@@ -288,7 +288,7 @@ def serve(
     largest: int,
     desks: Iterable[Desk] = (),
 ) -> Server:
-    """A started server that accepts only certificates of its own CA, and of these only those that `Callers` does.
+    """Start a server that accepts only certificates of its own CA, and of these only those that `Callers` does.
 
     Args:
         register_all: adds the services.

@@ -22,13 +22,13 @@ _LONGEST_TEXT = 2000
 
 
 def to_detail(error: MpcError) -> str:
-    """The JSON object that travels."""
+    """Encode an error as the JSON object that travels."""
     fields = {key: getattr(error, key) for key in ("code", "what", "cause", "remedy", "peer", "heard_from")}
     return json.dumps({key: str(value)[:_LONGEST_TEXT] for key, value in fields.items() if value})
 
 
 def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity | None = None) -> MpcError:
-    """The error that a failed call to `name` stands for.
+    """Return the error that a failed call to `name` stands for.
 
     identity: ours; with it, a connection that was lost is tried once more, to say why it was.
     """

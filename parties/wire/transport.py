@@ -27,7 +27,7 @@ WIRE = [("grpc.http2.max_frame_size", FRAME_BYTES)]
 
 
 def refuse_development_ca(identity: Identity, address: str) -> None:
-    """ConfigError if a certificate of the development CA would be used, or believed, beyond this machine."""
+    """Raise ConfigError if a certificate of the development CA would be used, or believed, beyond this machine."""
     if identity.trust.is_development and not is_loopback(Endpoint(address).host):
         raise ConfigError(
             f"{identity.name}'s CA is the development CA of a local cluster, and {address} is beyond this machine",
@@ -37,7 +37,7 @@ def refuse_development_ca(identity: Identity, address: str) -> None:
 
 
 def connect(identity: Identity, name: str, address: str, seconds: float = 10.0) -> grpc.Channel:
-    """A channel to the process that bears `name`; any other certificate fails before a call is made.
+    """Open a channel to the process that bears `name`; any other certificate fails before a call is made.
 
     seconds: that dialling may take; less where a call's own deadline is shorter.
     """
@@ -68,7 +68,7 @@ _RESERVE, _LONGEST_RESERVE = 0.1, 2.0
 
 
 def patience(seconds: float, context: grpc.ServicerContext | None = None) -> float:
-    """Seconds that a wait inside a call may take: `seconds`, or less if the caller gives up before.
+    """Return the seconds that a wait inside a call may take: `seconds`, or less if the caller gives up before.
 
     So whoever waits for somebody else is the first to give up, and tells its own caller whom it waited for.
 
@@ -87,7 +87,7 @@ def _deadline(context: grpc.ServicerContext) -> float | None:
 
 @contextmanager
 def answered_in_time(context: grpc.ServicerContext) -> Iterator[None]:
-    """In this block `patience` knows when the call has to be answered."""
+    """Let `patience` know, in this block, when the call has to be answered."""
     token = _answer_by.set(_deadline(context))
     try:
         yield
@@ -102,7 +102,7 @@ def shown_by(context: grpc.ServicerContext, what: str) -> Sequence[bytes]:
 
 
 def caller(context: grpc.ServicerContext) -> str:
-    """The name in the caller's certificate, which its CA vouches for."""
+    """Return the name in the caller's certificate, which its CA vouches for."""
     names = shown_by(context, "x509_common_name")
     if len(names) != 1:
         raise PeerError("the caller's certificate has no single name")

@@ -162,6 +162,51 @@ def test_every_call_that_a_daemon_answers_says_what_it_does() -> None:
         assert not [f"{place}:{node.lineno} {node.name}" for node in methods if not ast.get_docstring(node)]
 
 
+VERBS = ("parties/agreed", "parties/trust", "parties/wire")
+"""Packages in which the first word of a public function's docstring is a verb in its base form."""
+NO_VERBS = {
+    "A",
+    "An",
+    "The",
+    "All",
+    "Bytes",
+    "Days",
+    "Seconds",
+    "Several",
+    "One",
+    "No",
+    "Exactly",
+    "So",
+    "In",
+    "Why",
+    "It",
+}
+
+
+def public_functions(node: ast.AST) -> Iterator[ast.FunctionDef]:
+    """Those of a module and of its public classes, without properties."""
+    for child in ast.iter_child_nodes(node):
+        name = getattr(child, "name", "_")
+        if isinstance(child, ast.ClassDef) and not name.startswith("_"):
+            yield from public_functions(child)
+        if isinstance(child, ast.FunctionDef) and not name.startswith("_"):
+            if not any("property" in ast.unparse(decorator) for decorator in child.decorator_list):
+                yield child
+
+
+def test_public_functions_say_what_they_do() -> None:
+    odd, seen = [], 0
+    for path in (path for path in modules() if str(path.parent) in VERBS):
+        for function in public_functions(ast.parse((ROOT / path).read_text())):
+            text = ast.get_docstring(function)
+            if text and not re.match(r"[^.?]*\?", text.splitlines()[0]):
+                seen += 1
+                first = text.split()[0].rstrip(",;:")
+                if not re.fullmatch(r"[A-Z][a-z]+", first) or first in NO_VERBS:
+                    odd.append(f"{path}:{function.lineno} {text.splitlines()[0]}")
+    assert seen > 50 and not odd
+
+
 def test_only_what_answers_yes_or_no_asks() -> None:
     """A docstring that is a question belongs to a function that returns a bool; others say what they do."""
     odd = []
