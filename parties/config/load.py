@@ -171,30 +171,7 @@ def _suggest(word: str, known: list[str] | Mapping[str, Any]) -> str:
 
 
 def dump_toml(model: BaseModel) -> str:
-    """The model as TOML that `load` reads back; paths as they are, absent options left out."""
-    return _table((), model.model_dump(mode="json", exclude_none=True)).lstrip("\n")
+    """Write the model as TOML that `load` reads back; paths as they are, absent options left out."""
+    import tomli_w  # only who makes a cluster writes any
 
-
-def _table(prefix: tuple[str, ...], values: dict[str, Any]) -> str:
-    plain, sections = "", ""
-    for key, value in values.items():
-        name = (*prefix, key)
-        if isinstance(value, dict):
-            sections += f"\n[{'.'.join(name)}]\n{_table(name, value)}"
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            sections += "".join(f"\n[[{'.'.join(name)}]]\n{_table(name, entry)}" for entry in value)
-        else:
-            plain += f"{key} = {toml_value(value)}\n"
-    return plain + sections
-
-
-def toml_value(value: Any) -> str:
-    """A bool, number, string or list of them in TOML's syntax."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(toml_value(item) for item in value)}]"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if " " <= c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return tomli_w.dumps(model.model_dump(mode="json", exclude_none=True))

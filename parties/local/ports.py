@@ -12,7 +12,6 @@ import socket
 import sys
 import weakref
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 from mpc.errors import ConfigError
 
@@ -56,13 +55,12 @@ def _bind(held: ExitStack, port: int) -> socket.socket:
 
 
 def _holder(port: int) -> str | None:
-    """`name (pid n)` of who listens on a port, where /proc can tell."""
-    with suppress(OSError, ValueError):
-        rows = [row.split() for file in ("tcp", "tcp6") for row in Path("/proc/net", file).read_text().splitlines()[1:]]
-        links = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
-        for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-            with suppress(OSError):
-                if str(descriptor.readlink()) in links:
-                    process = descriptor.parents[1]
-                    return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    """Name who listens on a port, as `name (pid n)`; None if it is nobody that this user may look at."""
+    import psutil  # only for this error
+
+    for process in psutil.process_iter(["name"]):
+        with suppress(psutil.Error):
+            sockets = process.net_connections(kind="tcp")
+            if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets):
+                return f"{process.info['name']} (pid {process.pid})"
     return None

@@ -6,12 +6,12 @@ and the operator; what a peer sees is its code alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from mpc.errors import PolicyError
 from parties.addresses import ANY
-from parties.config.load import toml_value
 from parties.config.models import PolicyConfig
 
 _PARTS = ("coordinators", "owners", "recipients")
@@ -51,7 +51,7 @@ class Policy:
         self._refuse_machines("client", {client})
         lists = [getattr(self.config, key) for key in _PARTS]
         if not any(allowed == (ANY,) or client in allowed for allowed in lists):
-            lines = [f"{key} = {toml_value([*allowed, client])}" for key, allowed in zip(_PARTS, lists, strict=True)]
+            lines = [f"{key} = {_listed([*allowed, client])}" for key, allowed in zip(_PARTS, lists, strict=True)]
             raise PolicyError(
                 f"this party's policy has no part for {client!r}",
                 cause=f"none of policy.{', policy.'.join(_PARTS)} in this party's config lists it",
@@ -67,7 +67,7 @@ class Policy:
             raise PolicyError(
                 f"this party's policy does not allow the {role} {', '.join(map(repr, refused))}",
                 cause=f"policy.{key} in this party's config does not list it",
-                remedy=f"if you agree, set this under [policy] and restart: {key} = {toml_value([*allowed, *refused])}",
+                remedy=f"if you agree, set this under [policy] and restart: {key} = {_listed([*allowed, *refused])}",
             )
 
     def _refuse_machines(self, role: str, asked: Collection[str]) -> None:
@@ -78,3 +78,8 @@ class Policy:
                 cause="'any' stands for clients only, and config files may not list a process as one",
                 remedy="give its operator a certificate of its own for that: mpc cert issue",
             )
+
+
+def _listed(names: Collection[str]) -> str:
+    """Write names as TOML has a list: as JSON has it, on one line."""
+    return json.dumps([*names], ensure_ascii=False)

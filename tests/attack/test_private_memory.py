@@ -103,6 +103,7 @@ def test_security_37_an_abort_writes_nothing(tmp_path: Path) -> None:
 
 LOOK = """
 import ctypes, os
+import psutil  # while this process may still read its folder
 from parties.local.processes import birth_of
 from parties.process.private_memory import keep_private
 

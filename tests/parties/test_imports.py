@@ -44,6 +44,8 @@ CLIENT = {"parties.client.channels", "parties.client.cluster", "parties.client.p
 PARTY = {"parties.party.ledger.sessions", "parties.party.node", "parties.party.stock.shelf", "parties.party.supply"}
 PROVIDER = {"parties.provider.public_weights", "parties.provider.service"}
 SERVES = PARTY | PROVIDER | {"grpc_health.v1.health", "parties.process.life", "parties.wire.server"}
+LATER = {"psutil", "tomli_w"}
+"""Imported by whoever starts processes or writes a configuration, when they do."""
 TALKS = {"grpc", "parties.pb", "parties.wire"}
 TESTS = {"mpc.interpret.reference", "mpc.interpret.warmup", "mpc.interpret.world"}
 
@@ -62,12 +64,12 @@ def imported(program: str, known: Set[str] = frozenset()) -> set[str]:
 @pytest.mark.parametrize(
     ("program", "name", "without"),
     [
-        (COMMAND, "ps", COMPILES | COMPUTES | LOGS | SERVES | TALKS | TESTS | {"mpc.gates", "numpy"}),
-        (COMMAND, "run", COMPUTES | LOGS | SERVES | TESTS | {"rich", "onnx.reference"}),
-        (COMMAND, "join", COMPILES | COMPUTES | LOGS | SERVES | TESTS | {"rich"}),
-        (SDK, "Cluster", COMPILES | COMPUTES | LOGS | SERVES | TESTS | {"click", "rich"}),
-        (DAEMON, "party", COMPILES | TESTS | CLIENT | PROVIDER | {"mpc.interpret.dealer", "numba"}),
-        (DAEMON, "provider", COMPILES | TESTS | CLIENT | PARTY | {"numba"}),
+        (COMMAND, "ps", LATER | COMPILES | COMPUTES | LOGS | SERVES | TALKS | TESTS | {"mpc.gates", "numpy"}),
+        (COMMAND, "run", LATER | COMPUTES | LOGS | SERVES | TESTS | {"rich", "onnx.reference"}),
+        (COMMAND, "join", LATER | COMPILES | COMPUTES | LOGS | SERVES | TESTS | {"rich"}),
+        (SDK, "Cluster", LATER | COMPILES | COMPUTES | LOGS | SERVES | TESTS | {"click", "rich"}),
+        (DAEMON, "party", LATER | COMPILES | TESTS | CLIENT | PROVIDER | {"mpc.interpret.dealer", "numba"}),
+        (DAEMON, "provider", LATER | COMPILES | TESTS | CLIENT | PARTY | {"numba"}),
     ],
     ids=["mpc ps", "mpc run", "mpc join", "the SDK", "a party", "the provider"],
 )

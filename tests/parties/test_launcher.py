@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from mpc.errors import ConfigError, UsageError
@@ -164,7 +165,7 @@ def test_a_taken_port_names_its_holder(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"port {base + 1} is taken") as caught:
             LocalLayout.create(tmp_path / "a", parties=2, base_port=base)
     assert "--port" in (caught.value.remedy or "")
-    assert f"pid {os.getpid()}" in (caught.value.cause or "") or "lsof" in (caught.value.cause or "")
+    assert f"(pid {os.getpid()})" in (caught.value.cause or "")
     assert not (tmp_path / "a" / "cluster.toml").exists()
 
 
@@ -321,6 +322,21 @@ def test_one_that_dies_later_shows_as_died_and_the_rest_can_be_stopped(layout: L
     assert gone([victim])
     assert [line.state for line in status(layout)] == ["serving", "died", "serving"]
     assert stop(layout) == ["provider", "party-1"]
+
+
+def test_a_birth_is_none_of_the_dead_and_no_matter_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is set moves the moments of the machine's start and of the process's, and not what is between."""
+    before, boot = birth_of(os.getpid()), psutil.boot_time()
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil._psplatform, "boot_time", lambda: boot + 3600.25)
+        assert psutil.boot_time() == boot + 3600.25
+        assert birth_of(os.getpid()) == before is not None
+    child = subprocess.Popen(["sleep", "600"])
+    assert birth_of(child.pid) not in (None, before)
+    child.kill()
+    assert gone([child.pid])  # a zombie: nobody has waited for it
+    child.wait()
+    assert birth_of(child.pid) is None
 
 
 def test_a_recycled_pid_is_never_killed(layout: LocalLayout) -> None:
