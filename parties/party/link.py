@@ -18,6 +18,7 @@ from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_co
 from parties.addresses import check_name
 from parties.pb.party_pb2 import Abort, Entered, Frame, Hello
 from parties.wire.frames import Piece
+from parties.wire.inflow import Inflow
 from parties.wire.pieces import room, slices
 
 SALT_BYTES = 32
@@ -28,9 +29,7 @@ class Inbox:
 
     def __init__(self, peer: str) -> None:
         self._peer = peer
-        self._changed = threading.Condition()
-        self._error: MpcError | None = None
-        self._ended = False
+        self._inflow = Inflow()
         self._run = 0
         self._sizes: tuple[int, ...] = ()
         self._buffers: dict[int, memoryview] = {}
@@ -41,16 +40,16 @@ class Inbox:
 
     def begin(self, run: int, sizes: Sequence[int]) -> None:
         """A run starts here: how many bytes each of its steps has."""
-        with self._changed:
+        with self._inflow.lock:
             self._run, self._sizes = run, tuple(sizes)
             self._buffers, self._filled, self._repeated, self._entered = {}, {}, {}, None
             self._allowed = -1
             self._allow(0)
-            self._changed.notify_all()
+            self._inflow.arrived()
 
     def allow(self, step: int) -> None:
         """This party sends step - 1 now, so the peer may send up to `step`."""
-        with self._changed:
+        with self._inflow.lock:
             self._allow(step)
 
     def _allow(self, step: int) -> None:
@@ -65,9 +64,8 @@ class Inbox:
         Raises:
             PeerError: it belongs to no step that is possible now, or differs from what came before.
         """
-        with self._changed:
-            while run == self._run + 1 and not self._error and not self._ended:
-                self._changed.wait()
+        with self._inflow.lock:
+            self._inflow.hold_back(lambda: run == self._run + 1)  # its stream's window fills: nothing is buffered
             if run != self._run or step > self._allowed or step not in self._buffers:
                 raise PeerError(f"{self._peer} sent step {step} of run {run} out of turn", peer=self._peer)
             buffer, filled = self._buffers[step], self._filled[step]
@@ -79,7 +77,7 @@ class Inbox:
             buffer[filled : filled + len(data)] = data
             self._filled[step] = filled + len(data)
             if self._filled[step] == len(buffer):
-                self._changed.notify_all()
+                self._inflow.arrived()
 
     def _repeat(self, step: int, data: bytes | memoryview) -> None:
         """Ignore bytes that came before, and refuse other ones: they are equivocation."""
@@ -95,52 +93,51 @@ class Inbox:
             DeadlineError: they did not come in time.
             MpcError: whatever ended the link.
         """
-        with self._changed:
-            while self._filled[step] < len(self._buffers[step]):
-                self._check()
-                if self._entered is not None and step:  # it disagrees, and this party does not
-                    raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
-                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                    raise DeadlineError(f"{self._peer} did not send step {step} in time", peer=self._peer)
+        with self._inflow.lock:
+            self._await(lambda: self._is_here(step), deadline, f"did not send step {step} in time")
             self._buffers.pop(step - 1, None)
             return self._buffers[step]
 
+    @property
+    def held_back(self) -> bool:
+        """The peer is a run ahead, and its stream is not read on; or somebody waits for a step."""
+        return self._inflow.waiting > 0
+
     def put_entered(self, run: int, digests: Sequence[bytes]) -> None:
         """The peer found that it was not sent what others were, and says what it was sent, owner by owner."""
-        with self._changed:
+        with self._inflow.lock:
             if run != self._run or self._entered is not None:
                 raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
             self._entered = tuple(digests)
-            self._changed.notify_all()
+            self._inflow.arrived()
 
     def take_entered(self, count: int, deadline: float) -> tuple[bytes, ...]:
         """These digests, `count` of them; raises as `take`."""
-        with self._changed:
-            while self._entered is None:
-                self._check()
-                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                    raise DeadlineError(f"{self._peer} did not say what it was sent", peer=self._peer)
-            if len(self._entered) != count:
+        with self._inflow.lock:
+            self._await(lambda: self._entered is not None, deadline, "did not say what it was sent")
+            entered = self._entered or ()
+            if len(entered) != count:
                 raise PeerError(f"{self._peer} sent a malformed frame", peer=self._peer)
-            return self._entered
+            return entered
 
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error.again()
-        if self._ended:
+    def _is_here(self, step: int) -> bool:
+        if self._filled[step] == len(self._buffers[step]):
+            return True
+        if self._entered is not None and step and not self._inflow.over:  # it disagrees, and this party does not
+            raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
+        return False
+
+    def _await(self, ready: Callable[[], bool], deadline: float, late: str) -> None:
+        if not self._inflow.wait(ready, deadline, lambda: DeadlineError(f"{self._peer} {late}", peer=self._peer)):
             raise PeerError(f"{self._peer} ended the session", peer=self._peer)
 
     def fail(self, error: MpcError) -> None:
         """Nothing more will come: whoever waits gets this error."""
-        with self._changed:
-            self._error = self._error or error.again()
-            self._changed.notify_all()
+        self._inflow.fail(error)
 
     def end(self) -> None:
         """The peer closed its side in good order."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        self._inflow.close()
 
 
 class Link:

@@ -31,6 +31,7 @@ from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.trust.identity import Identity
 from parties.wire import frames
 from parties.wire.frames import Chunk
+from parties.wire.inflow import Inflow
 from parties.wire.pieces import pieces, room
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect, patience
@@ -189,8 +190,7 @@ class _Arriving:
         self._data, self._filled = room(size), 0
         self._digest = digest
         self._end: provider_pb2.DealEnd | None = None
-        self._error: MpcError | None = None
-        self._changed = threading.Condition()
+        self._inflow = Inflow()
         self._parts: Iterable[provider_pb2.DealPart | Chunk] = () if size else parts
         self._thread: threading.Thread | None = None
         if size:
@@ -199,11 +199,9 @@ class _Arriving:
 
     def read(self, start: int, stop: int) -> memoryview:
         """These bytes; waits until they are here."""
-        with self._changed:
-            while self._filled < stop:
-                if self._error is not None:
-                    raise self._error.again()
-                self._changed.wait()
+        with self._inflow.lock:
+            if not self._inflow.wait(lambda: self._filled >= stop):
+                raise PeerError("the provider did not deal what it said", peer=self._provider)
         return self._data[start:stop].toreadonly()
 
     def finish(self) -> tuple[provider_pb2.DealEnd, bytes]:
@@ -213,8 +211,7 @@ class _Arriving:
         else:
             self._receive(self._parts)
             self._parts = ()
-        if self._error is not None:
-            raise self._error.again()
+        self._inflow.check()
         if self._end is None:
             raise PeerError("the provider did not finish what it dealt", peer=self._provider)
         return self._end, self._digest.value
@@ -225,13 +222,14 @@ class _Arriving:
                 self._accept(part)
             if self._filled < self.size:
                 raise PeerError(f"{self._filled} of {self.size} bytes of corrections arrived", peer=self._provider)
+            self._inflow.close()
         except grpc.RpcError as error:
-            self._fail(from_rpc(error, self._provider, self._address, self._identity))
+            self._inflow.fail(from_rpc(error, self._provider, self._address, self._identity))
         except MpcError as error:
-            self._fail(error)
+            self._inflow.fail(error)
         except Exception as error:
             telemetry.logger().error("unexpected error while corrections arrived", exc_info=error)
-            self._fail(PeerError("corrections could not be received", peer=self._provider))
+            self._inflow.fail(PeerError("corrections could not be received", peer=self._provider))
 
     def _accept(self, part: provider_pb2.DealPart | Chunk) -> None:
         if self._end is not None:
@@ -246,11 +244,6 @@ class _Arriving:
             raise PeerError(f"more than the {self.size} bytes of corrections that there are", peer=self._provider)
         self._digest.update(part.data)
         self._data[self._filled : filled] = part.data
-        with self._changed:
+        with self._inflow.lock:
             self._filled = filled
-            self._changed.notify_all()
-
-    def _fail(self, error: MpcError) -> None:
-        with self._changed:
-            self._error = error.again()
-            self._changed.notify_all()
+            self._inflow.arrived()

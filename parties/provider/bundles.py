@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 from mpc.correlations import BundleId, corrected_party
@@ -10,6 +9,7 @@ from mpc.errors import MpcError
 from mpc.prg import Seed
 from parties.agreed.terms import Terms
 from parties.pb import party_pb2
+from parties.wire.inflow import Inflow
 
 
 class DealtBundle:
@@ -27,34 +27,34 @@ class DealtBundle:
         self.waiting = set(terms.parties)
         self.signed = party_pb2.Manifest()
         self.seconds = 0.0
-        self.over = False
         self._parts: list[memoryview] = []
-        self._error: MpcError | None = None
-        self._changed = threading.Condition()
+        self._inflow = Inflow()
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is dealt of it."""
+        return self._inflow.over
 
     def add(self, part: memoryview) -> None:
-        """Corrections that are final."""
-        with self._changed:
+        """Add corrections that are final."""
+        with self._inflow.lock:
             self._parts.append(part)
-            self._changed.notify_all()
+            self._inflow.arrived()
 
     def end(self, error: MpcError | None = None) -> None:
-        """There is nothing more."""
-        with self._changed:
-            self._error, self.over = error and error.again(), True
-            self._changed.notify_all()
+        """Say that there is nothing more, and why if that is an error."""
+        if error is None:
+            self._inflow.close()
+        else:
+            self._inflow.fail(error)
 
     def corrections(self) -> Iterator[memoryview]:
-        """All of them, as they are dealt; then what ended it, if that is an error."""
+        """Yield all corrections as they are dealt; then raise what ended it, if that is an error."""
         place = 0
-        while True:
-            with self._changed:
-                while place == len(self._parts) and not self.over:
-                    self._changed.wait()
-                if place == len(self._parts):
-                    break
-                part = self._parts[place]
-            place += 1
+        while (part := self._part(place)) is not None:
             yield part
-        if self._error is not None:
-            raise self._error.again()
+            place += 1
+
+    def _part(self, place: int) -> memoryview | None:
+        with self._inflow.lock:
+            return self._parts[place] if self._inflow.wait(lambda: place < len(self._parts)) else None

@@ -430,7 +430,7 @@ def test_a_peer_ahead_is_held_back_not_buffered(cluster: InProcess) -> None:
     assert isinstance(opening.join(), OpenReply)
     inbox = cluster.of(1, opening.id).links["party-0"].inbox
     peer.send(*(Frame(payload=Payload(run=1, step=0, data=bytes(1 << 20))) for _ in range(64)))
-    assert eventually(lambda: bool(inbox._changed._waiters))  # type: ignore[attr-defined]  # the reader is held back
+    assert eventually(lambda: inbox.held_back)
     assert sum(map(len, inbox._buffers.values())) == 0
     cluster.of(1, opening.id).abort(PeerError("enough"))
     peer.end()
