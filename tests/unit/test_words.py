@@ -280,6 +280,17 @@ def has_name(dotted: str) -> bool:
     return False
 
 
+def test_decisions_are_numbered_indexed_and_whole() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = sorted(folder.glob("[0-9]*.md"))
+    index = [row[1] for row in rows((folder / "README.md").read_text())]
+    assert index == [f"[{path.read_text().splitlines()[0].split(': ', 1)[1]}]({path.name})" for path in pages]
+    for number, path in enumerate(pages, 1):
+        text = path.read_text()
+        assert text.startswith(f"# {number:03}: ") and path.name.startswith(f"{number:03}-")
+        assert all(f"**{part}.**" in text for part in ("Context", "Choice", "Refused", "Number")), path.name
+
+
 def test_stages_of_the_compiler_are_its_modules() -> None:
     for row in rows(page("compiling")):
         for name in re.findall(r"`([\w/.]+)`", row[2]):
