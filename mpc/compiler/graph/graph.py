@@ -52,39 +52,7 @@ class Origin:
 class Node:
     """One operator.
 
-    op, reads and attributes:
-        matmul      x y; or x, with weight (.., k, n) float64 and bias (broadcasts to the result, or None);
-                    signs: only whether each column is negative matters, it may be multiplied;
-                    marks: the last so many rows, for marks (0 or 1) of missing numbers: a positive weight makes the
-                    column not negative where one is missing, a negative weight makes it negative
-        conv        x filters; or x, with weight (o, c / groups, *kernel) and bias; windows
-        scale       x weight + bias (or None), elementwise, arrays that broadcast; they are weights, secret
-        multiply    x y, elementwise
-        sum         factors, one float an operand, and constant: sum_i factors[i] x_i + constant, public;
-                    fills, of its `static` shape: the second operand puts numbers in where the first, a missing number,
-                    is that
-        total       axes, which stay with size 1; divisor: the sum is divided by this integer
-        weigh       axis, factors: each slice times its public float
-        reshape     nothing but the written shape
-        transpose   axes
-        concat      axis
-        take        axis, indices; -1 stands for zero
-        constant    weight: the same for every row, secret; reads nothing
-        columns     weight, powers of two, and bias, which vary along one axis at most: x weight + bias, public
-        round       to `fraction` fractional bits, about 16 if not given, if there are more;
-                    apart: then element i of the last axis counts i times as many units more,
-                    if anything was rounded off, or `always`
-        fit         ends, outside: x itself, refused where it can be more than half a unit beyond them; outside says why
-        lowest      where, of its static shape: there the least number that x can be, elsewhere x, which is zero there
-        relu
-        step        levels: [x >= level], one more axis; bits: compared on so many at most, else on about
-                    `fraction` (20) fractional ones
-        function    name: a key of `functions.FUNCTIONS`, elementwise; parameters
-        maximum     over the last axis, which stays with size 1; rectify: and zero
-        argmax      along the last axis; last: ties go to the last index; bits: as of a step
-
-    Any node may have `known` = (low, high): what its values are between, for reasons that
-    intervals do not see; and `usual` = (mean, variance), arrays of its `static` shape, on samples.
+    What each reads, which attributes it has and which shape follows stands in `spec`.
     """
 
     op: str

@@ -22,7 +22,7 @@ def merge(first: Node, second: Node, shape: Shape) -> Node | None:
     handler = _MERGES.get((first.op, second.op))
     if handler is None or len(first.reads) > 1 or len(second.reads) > 1 or "known" in second.attributes:
         return None
-    found = handler(first, second, shape)
+    found = _arrays(handler(first, second, shape))
     if found is None:
         return None
     op = first.op if second.op == "scale" else second.op
@@ -34,10 +34,17 @@ def merge(first: Node, second: Node, shape: Shape) -> Node | None:
 def absorbed(first: Attributes, second: Node, shape: Shape) -> Attributes | None:
     """What changes of a linear node if it reads x, of this shape, where it read x weight + bias; None if it cannot."""
     scaling = Node("scale", (), "", shape, second.origin, first)
-    found: Attributes | None = _MERGES["scale", second.op](scaling, second, shape)
+    found = _arrays(_MERGES["scale", second.op](scaling, second, shape))
     if found is not None and second.op == "matmul" and found["bias"].shape[:-1].count(1) == found["bias"].ndim - 1:
         found["bias"] = found["bias"].reshape(-1)
     return found
+
+
+def _arrays(found: Attributes | None) -> Attributes | None:
+    """Numbers that numpy made of arrays without axes are such arrays again."""
+    if found is None:
+        return None
+    return {name: np.asarray(value) if isinstance(value, np.generic) else value for name, value in found.items()}
 
 
 def _scale_scale(first: Node, second: Node, shape: Shape) -> Attributes | None:

@@ -179,7 +179,7 @@ class Context(Emitter, ABC):
 
     def stored(self, values: np.ndarray, shape: Shape) -> str:
         """A constant as a value, broadcast to a shape; it is a weight, secret."""
-        name = self.emit("constant", (), None, shape, weight=values)
+        name = self.emit("constant", (), None, shape, weight=np.asarray(values))
         if not np.any(values % 1):
             self.integral.add(name)
         return name

@@ -1,0 +1,94 @@
+"""The law of the compiler's graph: it names what is emitted, lowered and evaluated, all of it; and it refuses."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mpc.compiler
+from mpc.compiler.from_graph import compile_graph
+from mpc.compiler.graph import evaluate
+from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
+from mpc.compiler.graph.spec import SPEC, check
+from mpc.compiler.lowering import lower
+from tests.compiler.conftest import CHECKED
+
+ROOT = Path(mpc.compiler.__path__[0])
+EMITTERS = {"emit": 0, "_emit": 0, "Node": 0}
+"""What makes a node, and the place of the operator among its arguments."""
+
+
+def emitted() -> set[str]:
+    """Every operator that is written out where a node is made, and those that a node's operator is set to."""
+    found: set[str] = set()
+    for path in [*(ROOT / "onnx").glob("*.py"), *(ROOT / "operators").glob("*.py"), *(ROOT / "graph").glob("*.py")]:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call):
+                name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+                if name in EMITTERS and call.args and isinstance(call.args[0], ast.Constant):
+                    found.add(str(call.args[0].value))
+    return found
+
+
+def test_what_is_emitted_lowered_and_evaluated_is_in_the_law_and_the_reverse() -> None:
+    assert emitted() == set(SPEC) == set(lower._RULES) == set(evaluate._OPERATORS)
+
+
+def graph_of(op: str, shape: tuple[Any, ...], reads: tuple[str, ...] = ("x",), **attributes: Any) -> Graph:
+    given = GraphInput("x", ("batch", 3), "float32", (-4.0, 4.0))
+    node = Node(op, reads, "y", shape, Origin("n", op), attributes)
+    return Graph([given], [node], [GraphOutput("y", "y", shape, "float32")])
+
+
+WEIGHT = np.ones((3, 2))
+LAWFUL: dict[str, Graph] = {
+    "matmul": graph_of("matmul", ("batch", 2), weight=WEIGHT, bias=None),
+    "relu": graph_of("relu", ("batch", 3), known=(0.0, 4.0)),
+    "step": graph_of("step", ("batch", 3, 2), levels=(0.0, 1.0)),
+    "take": graph_of("take", ("batch", 2), axis=1, indices=(2, -1)),
+    "total": graph_of("total", ("batch", 1), axes=(1,)),
+    "sum": graph_of("sum", ("batch", 3), ("x", "x"), factors=(1.0, -2.0), constant=0.5),
+}
+UNLAWFUL: dict[str, tuple[Graph, str]] = {
+    "no such operator": (graph_of("cube", ("batch", 3)), "no such operator"),
+    "a shape that does not follow": (graph_of("relu", ("batch", 4)), "shape"),
+    "an attribute that it does not have": (graph_of("relu", ("batch", 3), slope=0.1), "slope"),
+    "an attribute that is missing": (graph_of("matmul", ("batch", 2), weight=WEIGHT), "bias"),
+    "an attribute of another kind": (graph_of("matmul", ("batch", 2), weight=[[1.0]], bias=None), "weight"),
+    "weights of another type": (graph_of("matmul", ("batch", 2), weight=WEIGHT.astype(np.float32), bias=None), "kind"),
+    "a bias that does not fit": (graph_of("matmul", ("batch", 2), weight=WEIGHT, bias=np.ones(5)), "shape"),
+    "one factor for two operands": (graph_of("sum", ("batch", 3), ("x", "x"), factors=(1.0,), constant=0.0), "shape"),
+    "an index outside": (graph_of("take", ("batch", 1), axis=1, indices=(3,)), "shape"),
+    "a sum over the batch": (graph_of("total", (1, 3), axes=(0,)), "shape"),
+    "too many values": (graph_of("relu", ("batch", 3), ("x", "x")), "2 values"),
+    "a range upside down": (graph_of("relu", ("batch", 3), known=(1.0, 0.0)), "known"),
+    "a value that nobody writes": (graph_of("relu", ("batch", 3), ("z",)), "nothing before"),
+    "an output that nobody writes": (
+        replace(LAWFUL["relu"], outputs=[GraphOutput("o", "o", ("batch", 3), "float32")]),
+        "nothing writes",
+    ),
+    "written twice": (replace(LAWFUL["relu"], nodes=LAWFUL["relu"].nodes * 2), "twice"),
+}
+
+
+@pytest.mark.parametrize("name", LAWFUL)
+def test_lawful(name: str) -> None:
+    check(LAWFUL[name])
+
+
+@pytest.mark.parametrize("name", UNLAWFUL)
+def test_unlawful(name: str) -> None:
+    graph, problem = UNLAWFUL[name]
+    with pytest.raises(ValueError, match=problem):
+        check(graph)
+
+
+def test_every_pass_is_checked_while_these_tests_run() -> None:
+    CHECKED.clear()
+    compile_graph(LAWFUL["relu"], samples={"x": np.zeros((2, 3))})
+    assert {"drop_dead_nodes", "fold_linear", "fuse_pooling", "separate_columns"} <= set(CHECKED)
