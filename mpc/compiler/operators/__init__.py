@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpc.compiler.operators import (
     activations,
+    casts,
     choices,
     deviations,
     distances,
@@ -13,8 +14,10 @@ from mpc.compiler.operators import (
     labels,
     layers,
     linear,
+    logic,
     normalisation,
     pooling,
+    ranking,
     reductions,
     resizing,
     shapes,
@@ -27,6 +30,7 @@ from mpc.compiler.operators.registry import HANDLERS, supported
 __all__ = [
     "HANDLERS",
     "activations",
+    "casts",
     "choices",
     "deviations",
     "distances",
@@ -36,8 +40,10 @@ __all__ = [
     "labels",
     "layers",
     "linear",
+    "logic",
     "normalisation",
     "pooling",
+    "ranking",
     "reductions",
     "resizing",
     "shapes",

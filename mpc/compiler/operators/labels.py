@@ -13,8 +13,8 @@ import numpy as np
 
 from mpc.compiler.graph.graph import HALF_STEP, Shape
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import cut_window
 from mpc.compiler.operators.facts import Place, Truncated
+from mpc.compiler.operators.logic import cut_window
 from mpc.compiler.operators.registry import handles
 from mpc.errors import ModelError
 from mpc.text import label_fault, shown

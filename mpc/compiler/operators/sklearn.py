@@ -6,9 +6,10 @@ import numpy as np
 
 from mpc.compiler.graph.graph import HALF_STEP, Shape
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import between, magnitude, negation
+from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
+from mpc.compiler.operators.logic import between, negation
 from mpc.compiler.operators.missing import marks_of, must_mark, unscaled
 from mpc.compiler.operators.normalisation import by_norm
 from mpc.compiler.operators.registry import handles

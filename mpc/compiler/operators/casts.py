@@ -1,0 +1,91 @@
+"""A value under another name, or as another type has it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpc.compiler.graph.emitter import EXPORT_TRAINED, INTEGERS
+from mpc.compiler.graph.graph import HALF_STEP
+from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.facts import Truncated
+from mpc.compiler.operators.registry import handles
+
+_CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
+"""They can ask which whole number a real is cut to."""
+_INSIDE = 2.0**-20
+"""By which a real stays away from where the next whole number begins."""
+
+
+@handles("Identity", "Dropout", labels=True)
+def identity(state: Context, node: ModelNode, settings: Settings) -> None:
+    training = state.optional(node, 2, "training_mode")
+    if training is not None and bool(training):
+        raise state.origin.refuse("training mode is not supported", attribute="training_mode", remedy=EXPORT_TRAINED)
+    if not state.unused(node, 1):
+        raise state.origin.refuse("its mask as an output is not supported", remedy=EXPORT_TRAINED)
+    if node.input[0] in state.decoded:
+        state.redecode(node.output[0], node.input[0])
+        return
+    state.alias(node.output[0], state.value(node.input[0]))
+
+
+@handles("Cast", "CastLike", labels=True)
+def cast(state: Context, node: ModelNode, settings: Settings) -> None:
+    """Reals stay as they are; what holds whole numbers becomes an integer or a truth value."""
+    source, out = node.input[0], node.output[0]
+    target = state.type_of(node.input[1]) if node.op_type == "CastLike" else state.type_named(settings["to"])
+    if state.is_constant(source):
+        state.constants[out] = state.numbers(source, "its value").astype(target or None)
+        return
+    if source in state.decoded:
+        if not target:
+            raise state.origin.refuse(
+                "labels do not become that type",
+                attribute="to",
+                remedy="cast them to int64, float32 or string, or leave the cast out",
+            )
+        labels = state.decoded[source].labels
+        state.redecode(out, source, dtype=target, labels=labels and _cast_labels(labels, target))
+        return
+    x = state.value(source)
+    if target == "bool":
+        _nonzero(state, x, out)
+    elif target.startswith("float") or (target and x in state.integral):
+        state.alias(out, x)
+    elif target and state.only_feeds(out, _CUTTING):
+        _cut(state, x, target, out)
+    else:
+        raise state.origin.refuse(
+            f"a cast of reals to {target or 'that type'} cuts digits off",
+            attribute="to",
+            remedy=(
+                "make the input one of int64, with whole numbers only; or leave the cast out, "
+                "since an operator that follows computes with reals as well"
+            ),
+        )
+
+
+def _cut(state: Context, x: str, target: str, out: str) -> None:
+    """Reals that stand for whole numbers of an integer type; beyond its ends the standard defines nothing."""
+    low, high = INTEGERS[target]
+    if target == "int64":  # no wire reaches its ends
+        state.alias(out, x)
+    else:  # what is less than a unit beyond an end is cut to it
+        ends = low - 0.5 + _INSIDE, high + 0.5 - _INSIDE
+        state.emit("fit", (x,), out, state.shapes[x], ends=ends, outside=f"a cast to {target} is undefined there")
+    state.facts[out] = Truncated()
+
+
+def _cast_labels(labels: tuple[int | str, ...], target: str) -> tuple[int | str, ...]:
+    """Labels as an integer type has them, which wraps around; others are cast as they are read."""
+    if target not in INTEGERS or any(isinstance(label, str) for label in labels):
+        return labels
+    return tuple(np.array(labels, dtype=np.int64).astype(target).tolist())
+
+
+def _nonzero(state: Context, x: str, out: str) -> None:
+    """[x >= a step] + [x < - a step], half of one for reals"""
+    bits = state.steps(x, (1.0, 0.0) if x in state.integral else (HALF_STEP, -HALF_STEP))
+    axis = len(state.shapes[bits]) - 1
+    ends = [state.reshape(state.take(bits, axis, [i]), state.shapes[x]) for i in (0, 1)]
+    state.sum(ends, (1.0, -1.0), out, 1.0, known=(0.0, 1.0))

@@ -1,0 +1,173 @@
+"""Comparisons, truth values, and choosing by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpc.compiler.graph.graph import HALF_STEP
+from mpc.compiler.operators.boundless import piecewise, within
+from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.elementwise import LINEAR_FROM, difference, masking, product
+from mpc.compiler.operators.facts import Beyond, Softplus, Truncated
+from mpc.compiler.operators.registry import handles
+
+_COMPARISONS = {
+    "GreaterOrEqual": np.greater_equal,
+    "LessOrEqual": np.less_equal,
+    "Greater": np.greater,
+    "Less": np.less,
+}
+
+
+@handles("GreaterOrEqual", "LessOrEqual", "Greater", "Less")
+def compare(state: Context, node: ModelNode, settings: Settings) -> None:
+    """[x >= y] is a step of x - y; x > y is the opposite of y >= x.  Infinite constants decide it themselves."""
+    left, right = node.input[:2]
+    constant = left if state.is_constant(left) else right if state.is_constant(right) else None
+    if constant is not None and not within(levels := state.numbers(constant, "a level")).all():
+        _compare_with(state, node, levels, first=constant == left)
+        return
+    if node.op_type in ("Greater", "LessOrEqual"):
+        left, right = right, left
+    opposite = node.op_type in ("Greater", "Less")
+    bit = state.step(difference(state, left, right), 0.0, None if opposite else node.output[0])
+    if opposite:
+        negation(state, bit, node.output[0])
+    if node.op_type == "Greater" and state.is_constant(left) and (state.numbers(left, "a level") >= LINEAR_FROM).all():
+        state.facts[node.output[0]] = Beyond(right)
+
+
+def _compare_with(state: Context, node: ModelNode, levels: np.ndarray, *, first: bool) -> None:
+    """A value with constants of which some are infinite or no number; `first`: they are the left operand."""
+    compared = _COMPARISONS[node.op_type]
+    known = compared(levels, 0.0) if first else compared(0.0, levels)
+    from_level = first == (node.op_type in ("GreaterOrEqual", "Less"))  # is it level - x that is at least 0, or below?
+
+    def bits(x: str, values: np.ndarray) -> str:
+        apart = state.scale(x, -1.0, values) if from_level else state.scale(x, 1.0, -values)
+        bit = state.step(apart, 0.0)
+        return negation(state, bit) if node.op_type in ("Greater", "Less") else bit
+
+    value = state.value(node.input[1] if first else node.input[0])
+    state.alias(node.output[0], piecewise(state, value, levels, bits, known))
+
+
+@handles("Equal")
+def equal(state: Context, node: ModelNode, settings: Settings) -> None:
+    """[d >= 0] - [d >= 1] of whole numbers; of reals, within half a step."""
+    left, right = node.input[:2]
+    if any(isinstance(state.facts.get(name), Truncated) for name in (left, right)):
+        _equal_after_cut(state, left, right, node.output[0])
+        return
+    d = difference(state, left, right)
+    levels = (0.0, 1.0) if d in state.integral else (-HALF_STEP, HALF_STEP)
+    between(state, d, levels, node.output[0])
+
+
+def _equal_after_cut(state: Context, left: str, right: str, out: str) -> None:
+    """x, cut to a whole number towards zero, against a constant."""
+    if state.is_constant(left):
+        left, right = right, left
+    numbers = state.numbers(right, "the other operand").reshape(-1)
+    if (numbers != numbers[0]).any():
+        raise state.origin.refuse(
+            "a cast of reals, compared with several numbers",
+            remedy=("compare with one number at a time (an Equal for each, and Or), or make the input one of int64"),
+        )
+    between(state, left, cut_window(float(numbers[0])), out)
+
+
+def cut_window(value: float) -> tuple[float, float]:
+    """The reals low <= x < high that are cut to this whole number, towards zero."""
+    low = value if value > 0 else value - 1 + HALF_STEP
+    return low, (value + 1 if value >= 0 else value + HALF_STEP)
+
+
+def between(state: Context, x: str, levels: tuple[float, float], out: str | None = None) -> str:
+    """[levels[0] <= x < levels[1]]"""
+    bits = state.steps(x, levels)
+    axis = len(state.shapes[bits]) - 1
+    ends = [state.reshape(state.take(bits, axis, [i]), state.shapes[x]) for i in (0, 1)]
+    return state.sum(ends, (1.0, -1.0), out, known=(0.0, 1.0))
+
+
+@handles("Not")
+def logical_not(state: Context, node: ModelNode, settings: Settings) -> None:
+    negation(state, state.value(node.input[0]), node.output[0])
+
+
+def negation(state: Context, bit: str, out: str | None = None) -> str:
+    """1 - bit"""
+    return state.sum((bit,), (-1.0,), out, 1.0, known=(0.0, 1.0))
+
+
+@handles("And")
+def logical_and(state: Context, node: ModelNode, settings: Settings) -> None:
+    left, right = node.input[:2]
+    product(state, left, right, node.output[0])
+
+
+@handles("Or", "Xor")
+def logical_or(state: Context, node: ModelNode, settings: Settings) -> None:
+    """a + b - a b;  a + b - 2 a b"""
+    x, y = (state.value(name) for name in node.input[:2])
+    both = state.multiply(x, y)
+    state.sum((x, y, both), (1.0, 1.0, -1.0 if node.op_type == "Or" else -2.0), node.output[0])
+
+
+@handles("Where")
+def where(state: Context, node: ModelNode, settings: Settings) -> None:
+    """y + condition (x - y)"""
+    condition, x, y = node.input[:3]
+    out = node.output[0]
+    if state.is_constant(condition):
+        _chosen_publicly(state, node, state.constant(condition, "the condition").astype(bool))
+        return
+    if state.is_constant(x) and state.is_constant(y):
+        values = [masking(state, state.numbers(name, "a branch"), out) for name in (x, y)]
+        state.scale(state.value(condition), values[0] - values[1], values[1], out)
+        return
+    alike = state.shapes.get(x) == state.shapes.get(y) == state.shapes[condition]
+    if alike and state.facts.get(y) == Softplus(x) and state.facts.get(condition) == Beyond(x):
+        state.alias(out, y)  # which is x there
+        return
+    x, y = (_masked(state, name, out) if state.is_constant(name) else name for name in (x, y))
+    apart = difference(state, x, y)
+    state.sum((state.multiply(apart, state.value(condition)), state.value(y)), (1.0, 1.0), out)
+
+
+def _masked(state: Context, name: str, out: str) -> str:
+    """A constant branch under a name of its own; see `masking`."""
+    masked = state.fresh()
+    state.constants[masked] = masking(state, state.numbers(name, "a branch"), out)
+    return masked
+
+
+def _chosen_publicly(state: Context, node: ModelNode, condition: np.ndarray) -> None:
+    """A constant condition: each branch times zeros and ones, which stay the owner's secret."""
+    if condition.all() or not condition.any():
+        chosen = node.input[1 if condition.all() else 2]
+        others = [np.broadcast_shapes(condition.shape)]
+        if others[0] in ((), (1,)) and not state.is_constant(chosen):
+            state.alias(node.output[0], chosen)
+            return
+    parts: list[tuple[str, np.ndarray]] = []
+    bias: np.ndarray | float = 0.0
+    for name, mask in zip(node.input[1:3], (condition, ~condition), strict=True):
+        if state.is_constant(name):
+            value = state.numbers(name, "a branch")
+            value = masking(state, value, node.output[0])
+            bias = bias + np.where(mask, value, 0.0)
+        else:
+            parts.append((name, mask.astype(np.float64)))
+    scaled = [state.scale(state.value(name), mask, bias if i == 0 else 0.0) for i, (name, mask) in enumerate(parts)]
+    _joined(state, scaled, node.output[0])
+
+
+def _joined(state: Context, names: Sequence[str], out: str) -> None:
+    if len(names) == 1:
+        state.reshape(names[0], state.shapes[names[0]], out)
+    else:
+        state.sum(names, [1.0] * len(names), out)
