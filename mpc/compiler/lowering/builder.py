@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from mpc.compiler.graph.graph import Graph, GraphInput, Node, Origin, Range, Shape, static
-from mpc.compiler.lowering.intervals import ROUNDING, Interval, Product, widened
+from mpc.compiler.graph.graph import Graph, Node, Origin, Shape, static
+from mpc.compiler.lowering.intervals import Interval, Product, widened
 from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.lowering.unopened import leave_unopened
 from mpc.compiler.roles import Roles
@@ -26,7 +26,6 @@ from mpc.gates import GATES
 from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
 from mpc.plan.masking import shared_masks
-from mpc.plan.plan import Missing, PlanInput, PlanOutput
 from mpc.wires import MAX_BITS, Lifetime, Masking, Wire
 
 FRACTION_BITS = 16
@@ -34,19 +33,6 @@ FRACTION_BITS = 16
 LEAST_FRACTION_BITS = 12
 COMPARED_BITS = 24
 """A comparison on up to so many bits opens one byte (four chunks of six)."""
-_INPUT_FRACTION = 28
-_UNIT_FRACTION = 34
-"""The same of an input whose columns have units: in parts of what they can be."""
-_COMPARED_FRACTION = 44
-_LONGEST_COMPARED = 56
-_MARKED_BITS = 2
-"""By which a comparison reaches further where numbers may be missing."""
-_WHOLE_BITS = 54
-"""Of columns of very different size in one unit."""
-_LEAST_UNIT_FRACTION = 16
-_LONGEST_INPUT = 44
-_PRODUCT_BITS = 52
-_FINEST_PRODUCT = 48
 _EVENING_BITS = 26
 _LEAST_EVENING_BITS = 20
 SMALLER = (
@@ -184,105 +170,7 @@ class Lowering:
         self.weights[name] = values
         return name
 
-    # -- the ends
-
-    def enter_all(self) -> tuple[PlanInput, ...]:
-        """The inputs, each with the marks of its missing numbers."""
-        entered = {given.name: self.enter(given) for given in self.graph.inputs}
-        missing = {
-            given.marks: Missing(wire=entered[given.name].wire, columns=given.columns)
-            for given in self.graph.inputs
-            if given.marks
-        } | {
-            given.name: Missing(beyond=given.beyond, columns=given.columns)
-            for given in self.graph.inputs
-            if given.beyond
-        }
-        return tuple(
-            entered[given.name].model_copy(update={"missing": missing.get(given.name)})
-            for given in self.graph.inputs
-            if not given.marks
-        )
-
-    def enter(self, given: GraphInput) -> PlanInput:
-        """The wire of an input, in its units; integers are exact."""
-        shape = static(given.shape)
-        low, high = (np.broadcast_to(end, shape) for end in _entered(given))
-        scale = Fraction(1) if given.whole else self._input_scale(given, low, high)
-        rounding = 0.0 if scale == 1 else ROUNDING
-        interval = Interval(np.rint(low * float(scale)), np.rint(high * float(scale)), np.full(shape, rounding))
-        self.origin = Origin(given.name, "input")
-        value = self.add("input", given.shape, scale, interval, holders=(self.roles.owner(given.marks or given.name),))
-        self.values[given.name] = value
-        units = {name: _as_fractions(end) for name, end in (("offset", given.offset), ("factor", given.factor))}
-        return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range), **units)
-
-    def _input_scale(self, given: GraphInput, low: np.ndarray, high: np.ndarray) -> Fraction:
-        size = np.maximum(np.abs(low), np.abs(high))
-        most = math.frexp(float(size.max()))[1]
-        if self._is_compared(given.name):
-            beyond = _MARKED_BITS if any(other.marks == given.name for other in self.graph.inputs) else 0
-            return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - beyond - most)
-        finest = _UNIT_FRACTION if given.encoded else _INPUT_FRACTION
-        fraction = min(finest, self._balanced_fraction(given.name, size), self._whole_fraction(given))
-        return Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
-
-    def _is_compared(self, name: str) -> bool:
-        """Do only comparisons read an input, perhaps beside the marks of missing numbers?"""
-        marks = {given.name for given in self.graph.inputs if given.marks}
-        found: list[bool] = []
-        for reader in self.graph.readers(name):
-            beside = reader.op == "concat" and marks.intersection(reader.reads)
-            behind = list(self.graph.readers(reader.writes)) if beside else [reader]
-            found.append(bool(behind) and all(each.attributes.get("signs") for each in behind))
-        return bool(found) and all(found)
-
-    def _whole_fraction(self, given: GraphInput) -> int:
-        """Fractional bits that leave an input room to be read in the model's own units, if somebody does that."""
-        least = 0
-        for node in self.graph.readers(given.name):
-            if node.op == "columns":
-                size = np.max(np.abs(node.attributes["bias"])) + np.max(node.attributes["weight"])
-                spread = math.frexp(float(size))[1] - log2(Fraction(float(node.attributes["weight"].min())))
-                least = max(least, spread)
-        return max(_LEAST_UNIT_FRACTION, _WHOLE_BITS - least) if least else _LONGEST_INPUT
-
-    def _balanced_fraction(self, name: str, size: np.ndarray) -> int:
-        """Fractional bits of an input that leave its first layer's weights as many as do them equally good.
-
-        With T bits for both, the roundings |w| 2^-f of the inputs and |x| 2^-(T-f) of the weights are equal.
-        """
-        reader = self.graph.sole_reader(name)
-        if reader is None or reader.op not in ("matmul", "conv", "scale") or "weight" not in reader.attributes:
-            return _INPUT_FRACTION
-        product, weight = product_of(reader), np.abs(reader.attributes["weight"])
-        if reader.op == "scale" and weight.size == 1:
-            return _INPUT_FRACTION
-        ones = np.ones_like(weight)
-        known = max(map(abs, reader.attributes.get("known", (math.inf,))))
-        reach = min(float(product(size, weight).max()), known)
-        gain = math.sqrt(float(product(np.ones_like(size), np.square(weight)).max()))
-        spread = math.sqrt(float(product(np.square(size), ones).max()))
-        room = min(_PRODUCT_BITS - math.log2(max(1.0, reach)), _FINEST_PRODUCT)
-        if spread == 0:  # zeros, of which no digit is lost
-            return _INPUT_FRACTION
-        return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
-
-    def leave(self, index: int) -> tuple[PlanOutput, float]:
-        """What recipients get, and roughly what it is off by; of labels and whole numbers the part that differs."""
-        out = self.graph.outputs[index]
-        value, holders = self.values[out.value], self.roles.recipients_of(out.name)
-        wire = self.wires[value.wire.name]
-        writer = next(gate for gate in self.gates if wire.name in gate.writes)
-        if writer.is_linear(self.wires) or writer.kind == "input" or (wire.holders and wire.holders != holders):
-            self.origin = Origin(out.name, "output")
-            wire = self.truncate(value, 0).wire
-        self.wires[wire.name] = wire.model_copy(update={"holders": holders})
-        error = float(np.minimum(value.interval.error, value.interval.typical).max()) / float(value.scale)
-        if value.scale == 1 and not out.dtype.startswith("float"):
-            error = min(1.0, float(value.interval.worst_error) ** 2)
-        reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys}
-        return PlanOutput(name=out.name, wire=wire.name, **reading), error
+    # -- when all is emitted
 
     def drop_unread(self) -> None:
         """Whatever a better way to the same result left behind."""
@@ -409,25 +297,6 @@ class Lowering:
 
         shape = (*x.shape[:axis], len(indices), *x.shape[axis + 1 :])
         return self.move("take", x, shape, how, axis=axis, indices=indices)
-
-
-def fractions(declared: Range) -> dict[str, tuple[Fraction, ...]]:
-    """A declared range as a plan has it."""
-    return {side: _as_fractions(end) for side, end in zip(("low", "high"), declared, strict=True)}
-
-
-def _as_fractions(values: np.ndarray | float | tuple[float, ...]) -> tuple[Fraction, ...]:
-    return tuple(map(Fraction, np.atleast_1d(values).tolist()))
-
-
-def _entered(given: GraphInput) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of what enters in its units; those of a narrow type round, perhaps outwards."""
-    ends = []
-    for end, outer in zip(given.span, (np.minimum, np.maximum), strict=True):
-        exact = np.asarray(end, dtype=np.float64)
-        typed = exact.astype(given.dtype).astype(np.float64) if given.dtype.startswith("float") else exact
-        ends.append((outer(exact, typed) - given.offset) * given.factor)
-    return ends[0], ends[1]
 
 
 def product_of(node: Node) -> Product:

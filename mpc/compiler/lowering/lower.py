@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mpc.compiler.graph.graph import Graph, Node, Origin
-from mpc.compiler.lowering import approximate
+from mpc.compiler.lowering import approximate, ends
 from mpc.compiler.lowering.builder import Lowering, Value, known_interval
 from mpc.compiler.lowering.rules import comparisons, maps, products
 from mpc.compiler.roles import Roles
@@ -44,7 +44,7 @@ class Lowered:
 def lower(graph: Graph, roles: Roles) -> Lowered:
     """The plan of a graph whose inputs all have ranges."""
     state = Lowering(graph, roles)
-    inputs = state.enter_all()
+    inputs = ends.enter_all(state)
     for node in graph.nodes:
         state.origin = node.origin
         if node.op in _GROWING:
@@ -60,7 +60,7 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
                 ),
             ) from None
         state.values[node.writes] = _with_known(value, node)
-    left = [state.leave(index) for index in range(len(graph.outputs))]
+    left = [ends.leave(state, index) for index in range(len(graph.outputs))]
     state.drop_unread()
     state.choose_openings()
     state.choose_masks()

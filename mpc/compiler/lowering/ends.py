@@ -1,0 +1,150 @@
+"""The ends of a plan: inputs as wires of their own scale, and outputs with who receives them."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from mpc.compiler.graph.graph import GraphInput, Origin, Range, static
+from mpc.compiler.lowering.builder import Lowering, product_of
+from mpc.compiler.lowering.intervals import ROUNDING, Interval
+from mpc.compiler.lowering.scales import log2
+from mpc.plan.plan import Missing, PlanInput, PlanOutput
+
+_INPUT_FRACTION = 28
+_UNIT_FRACTION = 34
+"""Fractional bits of an input whose columns have units, in parts of what they can be."""
+_COMPARED_FRACTION = 44
+_LONGEST_COMPARED = 56
+_MARKED_BITS = 2
+"""By which a comparison reaches further where numbers may be missing."""
+_WHOLE_BITS = 54
+"""Bits that hold columns of very different size in one unit."""
+_LEAST_UNIT_FRACTION = 16
+_LONGEST_INPUT = 44
+_PRODUCT_BITS = 52
+_FINEST_PRODUCT = 48
+
+
+def enter_all(state: Lowering) -> tuple[PlanInput, ...]:
+    """The inputs, each with the marks of its missing numbers."""
+    entered = {given.name: enter(state, given) for given in state.graph.inputs}
+    missing = {
+        given.marks: Missing(wire=entered[given.name].wire, columns=given.columns)
+        for given in state.graph.inputs
+        if given.marks
+    } | {
+        given.name: Missing(beyond=given.beyond, columns=given.columns) for given in state.graph.inputs if given.beyond
+    }
+    return tuple(
+        entered[given.name].model_copy(update={"missing": missing.get(given.name)})
+        for given in state.graph.inputs
+        if not given.marks
+    )
+
+
+def enter(state: Lowering, given: GraphInput) -> PlanInput:
+    """The wire of an input, in its units; integers are exact."""
+    shape = static(given.shape)
+    low, high = (np.broadcast_to(end, shape) for end in _entered(given))
+    scale = Fraction(1) if given.whole else _input_scale(state, given, low, high)
+    rounding = 0.0 if scale == 1 else ROUNDING
+    interval = Interval(np.rint(low * float(scale)), np.rint(high * float(scale)), np.full(shape, rounding))
+    state.origin = Origin(given.name, "input")
+    value = state.add("input", given.shape, scale, interval, holders=(state.roles.owner(given.marks or given.name),))
+    state.values[given.name] = value
+    units = {name: _as_fractions(end) for name, end in (("offset", given.offset), ("factor", given.factor))}
+    return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range), **units)
+
+
+def _input_scale(state: Lowering, given: GraphInput, low: np.ndarray, high: np.ndarray) -> Fraction:
+    size = np.maximum(np.abs(low), np.abs(high))
+    most = math.frexp(float(size.max()))[1]
+    if _is_compared(state, given.name):
+        beyond = _MARKED_BITS if any(other.marks == given.name for other in state.graph.inputs) else 0
+        return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - beyond - most)
+    finest = _UNIT_FRACTION if given.encoded else _INPUT_FRACTION
+    fraction = min(finest, _balanced_fraction(state, given.name, size), _whole_fraction(state, given))
+    return Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
+
+
+def _is_compared(state: Lowering, name: str) -> bool:
+    """Do only comparisons read an input, perhaps beside the marks of missing numbers?"""
+    marks = {given.name for given in state.graph.inputs if given.marks}
+    found: list[bool] = []
+    for reader in state.graph.readers(name):
+        beside = reader.op == "concat" and marks.intersection(reader.reads)
+        behind = list(state.graph.readers(reader.writes)) if beside else [reader]
+        found.append(bool(behind) and all(each.attributes.get("signs") for each in behind))
+    return bool(found) and all(found)
+
+
+def _whole_fraction(state: Lowering, given: GraphInput) -> int:
+    """Fractional bits that leave an input room to be read in the model's own units, if somebody does that."""
+    least = 0
+    for node in state.graph.readers(given.name):
+        if node.op == "columns":
+            size = np.max(np.abs(node.attributes["bias"])) + np.max(node.attributes["weight"])
+            spread = math.frexp(float(size))[1] - log2(Fraction(float(node.attributes["weight"].min())))
+            least = max(least, spread)
+    return max(_LEAST_UNIT_FRACTION, _WHOLE_BITS - least) if least else _LONGEST_INPUT
+
+
+def _balanced_fraction(state: Lowering, name: str, size: np.ndarray) -> int:
+    """Fractional bits of an input that leave its first layer's weights as many as do them equally good.
+
+    With T bits for both, the roundings |w| 2^-f of the inputs and |x| 2^-(T-f) of the weights are equal.
+    """
+    reader = state.graph.sole_reader(name)
+    if reader is None or reader.op not in ("matmul", "conv", "scale") or "weight" not in reader.attributes:
+        return _INPUT_FRACTION
+    product, weight = product_of(reader), np.abs(reader.attributes["weight"])
+    if reader.op == "scale" and weight.size == 1:
+        return _INPUT_FRACTION
+    ones = np.ones_like(weight)
+    known = max(map(abs, reader.attributes.get("known", (math.inf,))))
+    reach = min(float(product(size, weight).max()), known)
+    gain = math.sqrt(float(product(np.ones_like(size), np.square(weight)).max()))
+    spread = math.sqrt(float(product(np.square(size), ones).max()))
+    room = min(_PRODUCT_BITS - math.log2(max(1.0, reach)), _FINEST_PRODUCT)
+    if spread == 0:  # zeros, of which no digit is lost
+        return _INPUT_FRACTION
+    return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
+
+
+def leave(state: Lowering, index: int) -> tuple[PlanOutput, float]:
+    """What recipients get, and roughly what it is off by; of labels and whole numbers the part that differs."""
+    out = state.graph.outputs[index]
+    value, holders = state.values[out.value], state.roles.recipients_of(out.name)
+    wire = state.wires[value.wire.name]
+    writer = next(gate for gate in state.gates if wire.name in gate.writes)
+    if writer.is_linear(state.wires) or writer.kind == "input" or (wire.holders and wire.holders != holders):
+        state.origin = Origin(out.name, "output")
+        wire = state.truncate(value, 0).wire
+    state.wires[wire.name] = wire.model_copy(update={"holders": holders})
+    error = float(np.minimum(value.interval.error, value.interval.typical).max()) / float(value.scale)
+    if value.scale == 1 and not out.dtype.startswith("float"):
+        error = min(1.0, float(value.interval.worst_error) ** 2)
+    reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys}
+    return PlanOutput(name=out.name, wire=wire.name, **reading), error
+
+
+def fractions(declared: Range) -> dict[str, tuple[Fraction, ...]]:
+    """A declared range as a plan has it."""
+    return {side: _as_fractions(end) for side, end in zip(("low", "high"), declared, strict=True)}
+
+
+def _as_fractions(values: np.ndarray | float | tuple[float, ...]) -> tuple[Fraction, ...]:
+    return tuple(map(Fraction, np.atleast_1d(values).tolist()))
+
+
+def _entered(given: GraphInput) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of what enters in its units; those of a narrow type round, perhaps outwards."""
+    ends = []
+    for end, outer in zip(given.span, (np.minimum, np.maximum), strict=True):
+        exact = np.asarray(end, dtype=np.float64)
+        typed = exact.astype(given.dtype).astype(np.float64) if given.dtype.startswith("float") else exact
+        ends.append((outer(exact, typed) - given.offset) * given.factor)
+    return ends[0], ends[1]
