@@ -10,7 +10,8 @@ import pytest
 from mpc.compiler.compile import compile_model
 from mpc.compiler.graph.passes import run_passes
 from mpc.compiler.onnx.load import load_model
-from mpc.compiler.onnx.walk import attributes, import_model
+from mpc.compiler.onnx.protos import attributes
+from mpc.compiler.onnx.walk import import_model
 from mpc.plan.cost import plan_cost
 from tests.support.graphs import node, save_model
 from tests.support.models import assert_agrees

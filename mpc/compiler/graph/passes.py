@@ -174,7 +174,7 @@ PASSES = (
     sink_output_reshapes,
     drop_dead_nodes,
 )
-"""In this order, after shapes and constants (`onnx_import`), before scales and bounds (`lower`)."""
+"""In this order, after shapes and constants (`the import`), before scales and bounds (`lowering`)."""
 
 
 def run_passes(graph: Graph) -> Graph:

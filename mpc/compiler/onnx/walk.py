@@ -5,7 +5,7 @@ A refusal names node, operator and attribute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import prod
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.shape_inference
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from mpc.compiler.graph.emitter import FIX_BATCH, INTEGERS, MAX_ELEMENTS
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Range
 from mpc.compiler.onnx import fold as onnx_fold
 from mpc.compiler.onnx.declared import check_range, check_sizes, declared_ranges, example_shape, within_table
 from mpc.compiler.onnx.load import OLDEST_OPSET, Source, load_model
+from mpc.compiler.onnx.protos import TYPES, array_of, model_node, names_of, reads_of, type_name
 from mpc.compiler.onnx.unsupported import is_supported, named, refusal, unsupported
 from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.context import Body, Context, ModelNode, wraps
@@ -32,23 +33,8 @@ from mpc.compiler.operators.registry import READ_LABELS
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
 
-_TYPES: dict[int, str] = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.DOUBLE: "float64",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.INT64: "int64",
-    TensorProto.INT32: "int32",
-    TensorProto.INT16: "int16",
-    TensorProto.INT8: "int8",
-    TensorProto.UINT16: "uint16",
-    TensorProto.UINT8: "uint8",
-    TensorProto.UINT32: "uint32",
-    TensorProto.UINT64: "uint64",
-    TensorProto.BOOL: "bool",
-    TensorProto.STRING: "string",
-}
 Shapes = Mapping[str, Sequence[int | str | None]]
-_INPUT_TYPES = tuple(name for name in _TYPES.values() if name != "string")
+_INPUT_TYPES = tuple(name for name in TYPES.values() if name != "string")
 _WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 """The range of a type that has a small one; others are declared, or take the default."""
 _LISTED = ", ".join(_INPUT_TYPES)
@@ -71,14 +57,14 @@ class Importer(Context):
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         readers: dict[str, list[ModelNode]] = {}
-        for reader, name in _reads(model.graph):
+        for reader, name in reads_of(model.graph):
             readers.setdefault(name, []).append(reader)
         revealed = frozenset(value.name for value in model.graph.output)
         super().__init__(opsets.get("ai.onnx", OLDEST_OPSET), opsets, readers, revealed)
         self._assumed, self._ways = assumed, found
         self._given = shapes
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
-        self.reserve(_names(model.graph))
+        self.reserve(names_of(model.graph))
         self._model = model
         self._needed = revealed.union(readers)
 
@@ -95,7 +81,7 @@ class Importer(Context):
         except Exception:  # whatever onnx raises on a model that it cannot infer: then no type is known
             return {}
         values = (*graph.input, *graph.value_info, *graph.output)
-        return {value.name: _TYPES.get(value.type.tensor_type.elem_type, "") for value in values}
+        return {value.name: TYPES.get(value.type.tensor_type.elem_type, "") for value in values}
 
     def known(self, name: str) -> np.ndarray | None:
         return self.constants.get(name, self._spelt_out.get(name))
@@ -104,19 +90,19 @@ class Importer(Context):
     def _spelt_out(self) -> dict[str, np.ndarray]:
         """Constants that are nodes, wherever they stand."""
         nodes = [node for node in self._model.graph.node if node.op_type == "Constant"]
-        return {node.output[0]: _array(a.t) for node in nodes for a in node.attribute if a.name == "value"}
+        return {node.output[0]: array_of(a.t) for node in nodes for a in node.attribute if a.name == "value"}
 
     def type_named(self, code: int) -> str:
-        return _TYPES.get(code, "")
+        return TYPES.get(code, "")
 
     def array(self, tensor: onnx.TensorProto) -> np.ndarray:
-        return _array(tensor)
+        return array_of(tensor)
 
     def body(self, graph: onnx.GraphProto) -> Body:
         return Body(
             tuple(value.name for value in graph.input),
-            {tensor.name: _array(tensor) for tensor in graph.initializer},
-            tuple(map(_model_node, graph.node)),
+            {tensor.name: array_of(tensor) for tensor in graph.initializer},
+            tuple(map(model_node, graph.node)),
             tuple(value.name for value in graph.output),
         )
 
@@ -139,7 +125,7 @@ class Importer(Context):
 
     def _run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
         for tensor in model.graph.initializer:
-            self.constants[tensor.name] = _array(tensor)
+            self.constants[tensor.name] = array_of(tensor)
         inputs = [self._input(value, ranges) for value in model.graph.input if value.name not in self.constants]
         unknown = sorted(set(ranges) - {given.name for given in inputs})
         if unknown:
@@ -170,9 +156,9 @@ class Importer(Context):
                 ),
             )
         tensor = value.type.tensor_type
-        dtype = _TYPES.get(tensor.elem_type, "")
+        dtype = TYPES.get(tensor.elem_type, "")
         if dtype not in _INPUT_TYPES:
-            kind = dtype or _onnx_type(tensor.elem_type)
+            kind = dtype or type_name(tensor.elem_type)
             raise ModelError(
                 f"input {value.name!r} has elements of type {kind}; possible are {_LISTED}",
                 remedy="convert the input to numbers before the model"
@@ -285,7 +271,7 @@ class Importer(Context):
         if not is_supported(node):
             raise refusal([self.origin])
         handler = HANDLERS[node.domain or "ai.onnx", node.op_type]
-        reading = _model_node(node)
+        reading = model_node(node)
         self._require_text(reading.settings)
         if handler not in READ_LABELS:
             for name in node.input:
@@ -325,7 +311,7 @@ class Importer(Context):
         again = [name for name in inner if name and (name in self.shapes or name in self.constants)]
         if again:
             raise self.origin.refuse(f"{again[0]!r} is written twice", remedy="give every value a name of its own")
-        self.constants.update({tensor.name: _array(tensor) for tensor in graph.initializer})
+        self.constants.update({tensor.name: array_of(tensor) for tensor in graph.initializer})
         self._inlined += enumerate(graph.node)
         for index, node in enumerate(graph.node):
             self._node(index, node)
@@ -360,10 +346,10 @@ class Importer(Context):
             )
         kind = value.type.WhichOneof("value")
         element = value.type.tensor_type.elem_type if kind == "tensor_type" else TensorProto.UNDEFINED
-        dtype = _TYPES.get(element, "float32")
-        if element not in _TYPES and element != TensorProto.UNDEFINED:
+        dtype = TYPES.get(element, "float32")
+        if element not in TYPES and element != TensorProto.UNDEFINED:
             raise ModelError(
-                f"output {name!r} has elements of type {_onnx_type(element)}; possible are {_LISTED}",
+                f"output {name!r} has elements of type {type_name(element)}; possible are {_LISTED}",
                 remedy=(
                     "put a Cast to float32 or int64 before the output, or read it by numbers and name "
                     "them outside the model"
@@ -382,56 +368,11 @@ class Importer(Context):
         return GraphOutput(name, name, shape, dtype)
 
 
-def _onnx_type(code: int) -> str:
-    return TensorProto.DataType.Name(code).lower() if code in TensorProto.DataType.values() else "unknown"
-
-
-def _model_node(node: onnx.NodeProto) -> ModelNode:
-    return ModelNode(node.op_type, tuple(node.input), tuple(node.output), node.domain, lambda: attributes(node))
-
-
-def _reads(graph: onnx.GraphProto) -> Iterator[tuple[ModelNode, str]]:
-    """(node, value that it reads), those inside branches too; what a branch gives out, its node reads."""
-    for node in graph.node:
-        reader = _model_node(node)
-        yield from ((reader, name) for name in reader.input)
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _reads(attribute.g)
-                yield from ((reader, out.name) for out in attribute.g.output)
-
-
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of all values of a model, those inside branches too."""
-    yield from (value.name for value in (*graph.input, *graph.output))
-    yield from (tensor.name for tensor in graph.initializer)
-    for node in graph.node:
-        yield from (*node.input, *node.output)
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _names(attribute.g)
-
-
-def _array(tensor: onnx.TensorProto) -> np.ndarray:
-    try:
-        return np.array(numpy_helper.to_array(tensor))
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise ModelError(
-            f"weight {tensor.name!r} cannot be read: {str(error)[:200]}",
-            remedy="save the model anew with onnx.save, its weights as float32 or int64",
-        ) from None
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values."""
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-
-
 def input_types(model: Source) -> dict[str, str]:
     """A model's inputs in its order, with their numpy types; without a type that numpy knows, an empty one."""
     loaded = model if isinstance(model, onnx.ModelProto) else load_model(model)
     constants = {tensor.name for tensor in loaded.graph.initializer}
-    types = {value.name: _TYPES.get(value.type.tensor_type.elem_type, "") for value in loaded.graph.input}
+    types = {value.name: TYPES.get(value.type.tensor_type.elem_type, "") for value in loaded.graph.input}
     return {name: "" if kind == "string" else kind for name, kind in types.items() if name not in constants}
 
 

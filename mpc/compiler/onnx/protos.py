@@ -1,0 +1,82 @@
+"""What a model's messages hold, as Python has it: types, tensors, nodes and the names that they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from mpc.compiler.operators.context import ModelNode
+from mpc.errors import ModelError
+
+TYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.INT64: "int64",
+    TensorProto.INT32: "int32",
+    TensorProto.INT16: "int16",
+    TensorProto.INT8: "int8",
+    TensorProto.UINT16: "uint16",
+    TensorProto.UINT8: "uint8",
+    TensorProto.UINT32: "uint32",
+    TensorProto.UINT64: "uint64",
+    TensorProto.BOOL: "bool",
+    TensorProto.STRING: "string",
+}
+"""Numpy names of the types that a model may have."""
+
+
+def type_name(code: int) -> str:
+    """Name a type as ONNX does, for messages."""
+    return TensorProto.DataType.Name(code).lower() if code in TensorProto.DataType.values() else "unknown"
+
+
+def model_node(node: onnx.NodeProto) -> ModelNode:
+    """Make what handlers see of a node."""
+    return ModelNode(node.op_type, tuple(node.input), tuple(node.output), node.domain, lambda: attributes(node))
+
+
+def reads_of(graph: onnx.GraphProto) -> Iterator[tuple[ModelNode, str]]:
+    """List (node, value that it reads), those inside branches too; what a branch gives out, its node reads."""
+    for node in graph.node:
+        reader = model_node(node)
+        yield from ((reader, name) for name in reader.input)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from reads_of(attribute.g)
+                yield from ((reader, out.name) for out in attribute.g.output)
+
+
+def names_of(graph: onnx.GraphProto) -> Iterator[str]:
+    """List the names of all values of a model, those inside branches too."""
+    yield from (value.name for value in (*graph.input, *graph.output))
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from names_of(attribute.g)
+
+
+def array_of(tensor: onnx.TensorProto) -> np.ndarray:
+    """Read a tensor.
+
+    Raises:
+        ModelError: its bytes are not of its type and shape.
+    """
+    try:
+        return np.array(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ModelError(
+            f"weight {tensor.name!r} cannot be read: {str(error)[:200]}",
+            remedy="save the model anew with onnx.save, its weights as float32 or int64",
+        ) from None
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Read a node's attributes as Python values."""
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
