@@ -13,7 +13,6 @@ certificate of the same key, so there is no day after which a session cannot com
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -22,14 +21,17 @@ from pathlib import Path
 
 from mpc.errors import ConfigError, IntegrityError
 from parties.config.models import ClusterConfig
+from parties.database import Migration, UnknownVersionError, connect, migrate, transaction, version_of
 
-_WAIT_SECONDS = 20.0
-"""For other processes of this client that write at the same moment; each takes milliseconds."""
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entered (
-    session BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (session, first)) WITHOUT ROWID
-"""
+_MIGRATIONS: tuple[Migration, ...] = (
+    (
+        # "if not": the first program that made lists did it in two steps
+        """CREATE TABLE IF NOT EXISTS entered (
+            session BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (session, first)
+        ) WITHOUT ROWID""",
+    ),
+)
+"""Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
 
 
 def place_of(config: ClusterConfig) -> Path:
@@ -95,14 +97,8 @@ class EnteredRuns:
             if self._connection is None:
                 self._connection = _connect(self._path)
             database = self._connection
-            database.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(database):
                 yield database
-                database.execute("COMMIT")
-            except BaseException:
-                if database.in_transaction:
-                    database.execute("ROLLBACK")
-                raise
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
@@ -124,19 +120,20 @@ def _named(run: int) -> str:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # Made by us first: sqlite would use the umask, and gives its journal the mode of this file.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-    database = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+    # No write-ahead log: this file alone is the list, and whoever moves it moves all of it.
+    database = connect(path, "journal_mode = TRUNCATE", "synchronous = FULL", "fullfsync = ON")
     try:
-        # No write-ahead log: this file alone is the list, and whoever moves it moves all of it.
-        for pragma in ("journal_mode = TRUNCATE", "synchronous = FULL", "fullfsync = ON"):
-            database.execute(f"PRAGMA {pragma}")
-        database.execute(_SCHEMA)
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
-            raise sqlite3.DatabaseError(f"it has version {version}, this program reads {_VERSION}")
-        database.execute(f"PRAGMA user_version = {_VERSION}")
+        if version_of(database) != len(_MIGRATIONS):  # else nobody has to wait
+            with transaction(database):
+                migrate(database, _MIGRATIONS)
+    except UnknownVersionError as error:
+        database.close()
+        raise ConfigError(
+            f"this client's list of the runs it has entered something in, {path}, cannot be read: {error}",
+            cause="a newer version of mpc wrote it",
+            remedy="run the version that wrote it; do not delete the list, it keeps a mask from being used twice",
+            local=True,
+        ) from None
     except BaseException:
         database.close()
         raise

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 
 from mpc.errors import ConfigError
+from parties import database as files
 
 DATABASE = "ledger.sqlite"
-VERSION = 1
-SCHEMA = """
-CREATE TABLE epoch (id TEXT NOT NULL, counter INTEGER NOT NULL);
-CREATE TABLE sessions (
-    session_id TEXT PRIMARY KEY, plan_digest TEXT NOT NULL, coordinator TEXT NOT NULL,
-    state TEXT NOT NULL, opened_at REAL NOT NULL, reason TEXT);
-CREATE INDEX sessions_by_state ON sessions (state);
-CREATE TABLE runs (
-    session_id TEXT NOT NULL REFERENCES sessions, run INTEGER NOT NULL, state TEXT NOT NULL,
-    PRIMARY KEY (session_id, run)) WITHOUT ROWID;
-"""
+MIGRATIONS: tuple[files.Migration, ...] = (
+    (
+        "CREATE TABLE epoch (id TEXT NOT NULL, counter INTEGER NOT NULL)",
+        """CREATE TABLE sessions (
+            session_id TEXT PRIMARY KEY, plan_digest TEXT NOT NULL, coordinator TEXT NOT NULL,
+            state TEXT NOT NULL, opened_at REAL NOT NULL, reason TEXT)""",
+        "CREATE INDEX sessions_by_state ON sessions (state)",
+        """CREATE TABLE runs (
+            session_id TEXT NOT NULL REFERENCES sessions, run INTEGER NOT NULL, state TEXT NOT NULL,
+            PRIMARY KEY (session_id, run)) WITHOUT ROWID""",
+    ),
+)
+"""Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    # Made by us first: sqlite would use the umask, and gives -wal and -shm the mode of this file.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    """Open the ledger's file."""
+    # fullfsync: macOS's fsync alone does not reach the disk
+    return files.connect(path, "journal_mode = WAL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON")
+
+
+def is_empty(database: sqlite3.Connection) -> bool:
+    """Say whether nothing was ever written to the file."""
+    return database.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+
+
+def bring_forward(database: sqlite3.Connection, folder: Path) -> None:
+    """Make the tables, or those of an older version today's, within the caller's transaction.
+
+    Raises:
+        ConfigError: a newer program wrote the ledger.
+    """
     try:
-        for pragma in ("journal_mode = WAL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
-            database.execute(f"PRAGMA {pragma}")  # fullfsync: macOS's fsync alone does not reach the disk
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def check_version(database: sqlite3.Connection, folder: Path) -> None:
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version != VERSION:
+        files.migrate(database, MIGRATIONS)
+    except files.UnknownVersionError as error:
         raise ConfigError(
-            f"the ledger in {folder} has version {version}, this program reads {VERSION}",
+            f"the ledger in {folder} cannot be read: {error}",
+            cause="a newer version of mpc wrote it",
             remedy="run the version of mpc that wrote it, or give the party a new, empty data_dir",
             local=True,
-        )
+        ) from None

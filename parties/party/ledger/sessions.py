@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Self
 
 from mpc.errors import LocalProtocolError, ReuseError, SessionError
+from parties.database import transaction
 from parties.disk import private_folder, write_atomic
 from parties.entropy import token
 from parties.party.ledger.epoch import EPOCH, Epoch, failing, read_epoch, restored
-from parties.party.ledger.schema import DATABASE, SCHEMA, VERSION, check_version, connect
+from parties.party.ledger.schema import DATABASE, bring_forward, connect, is_empty
 from parties.party.ledger.states import (
     CONSUMED,
     DURABLE,
@@ -241,14 +242,12 @@ class Ledger:
     def _start(self) -> None:
         recorded = self._beside = read_epoch(self._folder)
         with self._writing(durable=True) as database:
-            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                if recorded is not None:
-                    raise restored(self._folder, "the database is gone, its epoch file is not")
-                for statement in SCHEMA.split(";"):
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version = {VERSION}")
+            new = is_empty(database)
+            if new and recorded is not None:
+                raise restored(self._folder, "the database is gone, its epoch file is not")
+            bring_forward(database, self._folder)
+            if new:
                 database.execute("INSERT INTO epoch VALUES (?, 0)", (token(16).hex(),))
-            check_version(database, self._folder)
             stored = Epoch(*database.execute("SELECT id, counter FROM epoch").fetchone())
             # One ahead: the last write of the file failed, or a crash came between the two.
             # With no file at all that is the very first start, before any session.
@@ -279,14 +278,11 @@ class Ledger:
             self._require_usable()
             database, before = self._connection, self._epoch
             database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            database.execute("BEGIN IMMEDIATE")
             try:
-                yield database
-                database.execute("COMMIT")
+                with transaction(database):
+                    yield database
             except BaseException:
                 self._epoch = before
-                if database.in_transaction:
-                    database.execute("ROLLBACK")
                 raise
             if self._epoch != before:
                 self._write_beside(self._epoch)

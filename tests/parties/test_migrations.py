@@ -1,0 +1,225 @@
+"""Files of every version that ever was are opened, and nothing that was used is forgotten.
+
+The vectors are dumps of files that those versions wrote, by processes that were then killed: by the programs of that
+time, not by today's.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mpc.errors import ConfigError, IntegrityError, LocalProtocolError, MpcError, SessionError
+from parties import database as files
+from parties.client import entered
+from parties.client.entered import EnteredRuns
+from parties.party.ledger import schema
+from parties.party.ledger.sessions import Ledger
+from parties.party.ledger.states import RunState, SessionState
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "databases"
+LEDGERS, LISTS = sorted(VECTORS.glob("ledger-*.sql")), sorted(VECTORS.glob("entered-*.sql"))
+PLAN = bytes(range(32))
+ONE, OTHER = b"1" * 32, b"2" * 32
+
+
+def session(number: int) -> bytes:
+    return b"session-" + number.to_bytes(24, "big")
+
+
+def restore(vector: Path, path: Path) -> str:
+    """Make the file of a dump; what the dump says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = vector.read_text()
+    connection = sqlite3.connect(path)
+    connection.executescript(text)
+    connection.close()
+    return text
+
+
+def old_ledger(vector: Path, folder: Path) -> Path:
+    """The data folder of a party of then."""
+    text = restore(vector, folder / schema.DATABASE)
+    (folder / "epoch").write_text(re.search("^-- epoch: (.*)$", text, re.MULTILINE)[1] + "\n")
+    return folder
+
+
+def version(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    found = files.version_of(connection)
+    connection.close()
+    return found
+
+
+def table(path: Path) -> list[tuple]:
+    """The tables and indices, as sqlite lists them."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT type, name, tbl_name FROM sqlite_master ORDER BY name").fetchall()
+    columns = [(row[1], connection.execute(f"PRAGMA table_info({row[1]})").fetchall()) for row in rows]
+    connection.close()
+    return [*rows, *columns]
+
+
+@pytest.mark.parametrize(
+    ("name", "migrations"), [("ledger", schema.MIGRATIONS), ("entered", entered._MIGRATIONS)], ids=["ledger", "entered"]
+)
+def test_there_is_a_vector_of_every_version(name: str, migrations: Sequence[files.Migration]) -> None:
+    known = {int(path.stem.split("-")[1]) for path in VECTORS.glob(f"{name}-*.sql")}
+    assert known == set(range(1, len(migrations) + 1))
+
+
+@pytest.mark.parametrize("vector", LEDGERS, ids=[path.stem for path in LEDGERS])
+def test_an_old_ledger_is_brought_forward_and_forgets_nothing(vector: Path, tmp_path: Path) -> None:
+    folder = old_ledger(vector, tmp_path / "old")
+    with Ledger.open(folder) as ledger:
+        found = {record.session_id: record for record in ledger.history()}
+        states = {number: found[session(number).hex()].state for number in (1, 2, 3)}
+        assert states == {1: SessionState.BURNT, 2: SessionState.CLOSED, 3: SessionState.ABORTED}
+        assert found[session(1).hex()].reason == "restart" and found[session(3).hex()].reason == "deadline"
+        assert (found[session(1).hex()].runs, found[session(1).hex()].revealed) == (5, 1)
+        for record in found.values():
+            with pytest.raises(SessionError, match="used before"):
+                ledger.open_session(bytes.fromhex(record.session_id), PLAN, "analyst")
+            if record.state is SessionState.STOCKED:
+                continue
+            with pytest.raises(SessionError, match="are not to be used"):
+                ledger.open_stocked(bytes.fromhex(record.session_id), PLAN, "analyst")
+            for run in range(1, 6):
+                for state in RunState:
+                    with pytest.raises(MpcError):
+                        ledger.advance(bytes.fromhex(record.session_id), run, state)
+    Ledger.open(tmp_path / "new").close()
+    assert table(folder / schema.DATABASE) == table(tmp_path / "new" / schema.DATABASE)
+    assert version(folder / schema.DATABASE) == len(schema.MIGRATIONS)
+
+
+def test_what_an_old_ledger_has_in_stock_is_opened_once(tmp_path: Path) -> None:
+    folder = old_ledger(VECTORS / "ledger-1-stocked.sql", tmp_path / "old")
+    with Ledger.open(folder) as ledger:
+        assert list(ledger.stocked()) == [session(4)]  # 5 was opened, and its process killed; 6 was dropped
+        ledger.open_stocked(session(4), PLAN, "analyst")
+        ledger.advance(session(4), 1, RunState.BURNT)
+    with Ledger.open(folder) as ledger, pytest.raises(SessionError, match="has it as burnt"):
+        ledger.open_stocked(session(4), PLAN, "analyst")
+
+
+@pytest.mark.parametrize("vector", LEDGERS, ids=[path.stem for path in LEDGERS])
+def test_an_old_ledger_that_was_put_back_is_refused(vector: Path, tmp_path: Path) -> None:
+    """As of any version: what is opened once moves the epoch, and the dump is behind it."""
+    folder = old_ledger(vector, tmp_path / "old")
+    Ledger.open(folder).close()
+    for path in folder.glob(f"{schema.DATABASE}*"):
+        path.unlink()
+    restore(vector, folder / schema.DATABASE)
+    with pytest.raises(ConfigError, match="restored from a backup"):
+        Ledger.open(folder)
+
+
+@pytest.mark.parametrize("vector", LISTS, ids=[path.stem for path in LISTS])
+def test_a_clients_old_list_is_brought_forward_and_forgets_nothing(vector: Path, tmp_path: Path) -> None:
+    path = tmp_path / "me.entered.sqlite"
+    restore(vector, path)
+    runs = EnteredRuns(path)
+    for run in (0, 1, 2, 5):
+        with pytest.raises(IntegrityError, match="before"):
+            runs.claim(ONE, run)
+    for claim in ((ONE, 3), (OTHER, 7)):  # a claim that was withdrawn is none
+        runs.claim(*claim)
+        with pytest.raises(IntegrityError):
+            runs.claim(*claim)
+    runs.close()
+    assert not path.with_name(path.name + "-wal").exists()
+    assert version(path) == len(entered._MIGRATIONS)
+
+
+def test_a_newer_list_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "me.entered.sqlite"
+    restore(LISTS[0], path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(ConfigError, match="version 7") as caught:
+        EnteredRuns(path).claim(ONE, 3)
+    assert "run the version that wrote it" in (caught.value.remedy or "")
+
+
+# --- how files are brought forward --------------------------------------------------------
+
+THREE: tuple[files.Migration, ...] = (
+    ("CREATE TABLE a (x INTEGER)",),
+    ("ALTER TABLE a ADD COLUMN y INTEGER", "UPDATE a SET y = x + 1"),
+    ("CREATE TABLE b (z INTEGER)", "INSERT INTO b SELECT y FROM a"),
+)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """A file of version 1 with one row."""
+    connection = files.connect(tmp_path / "file")
+    with files.transaction(connection):
+        files.migrate(connection, THREE[:1])
+        connection.execute("INSERT INTO a VALUES (4)")
+    connection.close()
+    return tmp_path / "file"
+
+
+def test_each_migration_runs_once_and_in_order(first: Path) -> None:
+    for newest in (2, 3, 3):
+        connection = files.connect(first)
+        with files.transaction(connection):
+            files.migrate(connection, THREE[:newest])
+        assert files.version_of(connection) == newest
+        connection.close()
+    connection = files.connect(first)
+    assert connection.execute("SELECT x, y, z FROM a, b").fetchall() == [(4, 5, 5)]
+    with pytest.raises(files.UnknownVersionError, match="it has version 3, this program reads versions up to 2"):
+        with files.transaction(connection):
+            files.migrate(connection, THREE[:2])
+    with pytest.raises(LocalProtocolError):
+        files.migrate(connection, THREE)
+    connection.close()
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_migration_that_fails_leaves_the_old_file(first: Path, broken: int) -> None:
+    wrong = [*THREE]
+    wrong[broken] = (*wrong[broken], "INSERT INTO nowhere VALUES (1)")
+    before = first.read_bytes()
+    connection = files.connect(first)
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"), files.transaction(connection):
+        files.migrate(connection, wrong)
+    assert files.version_of(connection) == 1
+    connection.close()
+    assert first.read_bytes() == before
+
+
+def test_a_ledger_whose_migration_fails_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the version nor the epoch has moved, and the program of before opens it again."""
+    folder = tmp_path / "data"
+    with Ledger.open(folder) as ledger:
+        ledger.stock_session(session(1), PLAN, "analyst", 1)
+    epoch = (folder / "epoch").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("DROP TABLE runs", "DROP TABLE nowhere")))
+        with pytest.raises(ConfigError, match="cannot be used"):
+            Ledger.open(folder)
+    assert (folder / "epoch").read_text() == epoch
+    with Ledger.open(folder) as ledger:
+        assert list(ledger.stocked()) == [session(1)]
+
+
+def test_a_ledger_is_brought_forward_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    Ledger.open(folder).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE budgets (spent REAL)",)))
+        Ledger.open(folder).close()
+        Ledger.open(folder).close()
+        assert version(folder / schema.DATABASE) == len(schema.MIGRATIONS)
+    with pytest.raises(ConfigError, match="newer version of mpc") as caught:  # and there is no way back
+        Ledger.open(folder)
+    assert "run the version of mpc that wrote it" in (caught.value.remedy or "")
