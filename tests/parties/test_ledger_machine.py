@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from parties.party.ledger.states import CONSUMED, FINAL, TRANSITIONS, RunState, 
 from tests.support.effort import examples
 
 PLAN = bytes(range(32))
-SESSIONS, RUNS = st.integers(1, 4), st.integers(0, 3)
+SESSIONS, RUNS = st.integers(1, 6), st.integers(0, 3)
 STOCKED_RUNS = 2
 
 Runs = dict[tuple[int, int], RunState]
@@ -42,6 +43,8 @@ class Ledgers(RuleBasedStateMachine):
         self.runs: Runs = {}
         self.burnt: set[tuple[int, int]] = set()
         self.copies: list[tuple[int, States, Runs]] = []
+        self.openings = 0
+        """How often the ledger or a session was opened, or one was stocked: a copy from before the last time is old."""
         self.ledger = Ledger.open(self.folder)
 
     def teardown(self) -> None:
@@ -70,6 +73,7 @@ class Ledgers(RuleBasedStateMachine):
         if self.sessions.get(number) is SessionState.STOCKED:
             self.ledger.open_stocked(session(number), PLAN, "analyst")
             self.sessions[number] = SessionState.OPEN
+            self.openings += 1
         else:
             with pytest.raises(SessionError):
                 self.ledger.open_stocked(session(number), PLAN, "analyst")
@@ -155,21 +159,29 @@ class Ledgers(RuleBasedStateMachine):
         source.backup(target)
         source.close()
         target.close()
-        self.copies.append((self.ledger.epoch.counter, dict(self.sessions), dict(self.runs)))
+        self.copies.append((self.openings, dict(self.sessions), dict(self.runs)))
+
+    @rule(number=SESSIONS, stocked=st.booleans())
+    def forget(self, number: int, stocked: bool) -> None:
+        """One session more, and back to the moment before it: chance alone seldom does that."""
+        self.copy()
+        (self.stock if stocked else self.open_session)(number)
+        self._restore(len(self.copies) - 1)
 
     @precondition(lambda self: self.copies)
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
+        self._restore(data.draw(st.integers(0, len(self.copies) - 1)))
+
+    def _restore(self, number: int) -> None:
         """The party is stopped, and a copy put in the database's place: refused, but for the moment's own."""
-        number = data.draw(st.integers(0, len(self.copies) - 1))
-        counter, sessions, runs = self.copies[number]
-        newest = self.ledger.epoch.counter
+        openings, sessions, runs = self.copies[number]
         self.ledger.close()
         path, kept = self.folder / DATABASE, self.root / "kept"
         shutil.move(path, kept)
         assert not path.with_name(f"{DATABASE}-wal").exists()  # what is closed is one file
         shutil.copy(self.root / f"copy-{number}", path)
-        if counter == newest:  # no session and no ledger was opened since, so what is open there is burnt
+        if openings == self.openings:  # no session and no ledger was opened since, so what is open there is burnt
             self.sessions, self.runs = dict(sessions), dict(runs)
         else:
             with pytest.raises(ConfigError, match="restored from a backup"):
@@ -202,13 +214,14 @@ class Ledgers(RuleBasedStateMachine):
 
     # -- the model
 
-    def _begin(self, number: int, state: SessionState, call: object) -> None:
+    def _begin(self, number: int, state: SessionState, call: Callable[[], None]) -> None:
         if number in self.sessions:
             with pytest.raises(SessionError, match="used before"):
                 call()
             return
         call()
         self.sessions[number] = state
+        self.openings += 1
 
     def _end(self, number: int, state: SessionState) -> None:
         self.sessions[number] = state
@@ -218,6 +231,7 @@ class Ledgers(RuleBasedStateMachine):
 
     def _open(self) -> None:
         self.ledger = Ledger.open(self.folder)
+        self.openings += 1
         for number, state in self.sessions.items():
             if state is SessionState.OPEN:
                 self.sessions[number] = SessionState.BURNT
