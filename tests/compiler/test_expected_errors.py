@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.calibrate import ranges_around
-from mpc.compiler.lowering import builder as lower
+from mpc.compiler.lowering import ends
 from mpc.compiler.operators import trees
 from parties.client.feeds import coarse_columns
 from tests.support.models import plaintext
@@ -72,7 +72,7 @@ def test_a_forest_of_values_that_compares_few_bits(monkeypatch: pytest.MonkeyPat
 def test_a_regression_whose_input_has_few_bits(classes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     y = THREE if classes == 3 else (SCORE > 0).astype(np.int64)
     path = converted(LogisticRegression(C=100.0), y, tmp_path)
-    monkeypatch.setattr(lower, "_INPUT_FRACTION", 5)
+    monkeypatch.setattr(ends, "_INPUT_FRACTION", 5)
     compiled = compile_model(path, {"X": (-1.0, 1.0)})
     label, wrong = compiled.errors["label"], measured(compiled, path)[0]
     assert wrong / 4 < label < 4 * wrong
