@@ -89,8 +89,7 @@ def choose(environ: Mapping[str, str]) -> Place:
     """The first folder that can be trusted and used; made if it is not there."""
     refused: list[str] = []
     for root, usual in _roots(environ):
-        folder = root / f"kernels-{fingerprint()[:16]}"
-        problem = _claim(folder, named=root == Path(environ.get(VARIABLE, "")))
+        folder, problem = _claim(root / f"kernels-{fingerprint()[:16]}", named=root == Path(environ.get(VARIABLE, "")))
         if not problem:
             return Place(folder, "" if usual else _note(refused, f"{root} is used"))
         refused.append(problem)
@@ -120,33 +119,36 @@ def _note(refused: list[str], instead: str) -> str:
     return f"compiled kernels cannot be kept in the usual place ({why}): {instead} ({VARIABLE} names another)"
 
 
-def _claim(folder: Path, named: bool) -> str:
-    """Make a folder if it is not there; why it must not or cannot be used, empty if it can."""
+def _claim(folder: Path, named: bool) -> tuple[Path, str]:
+    """Make a folder if it is not there; where it really is, and why it must not or cannot be used, empty if it can.
+
+    What is judged is what is used from then on: a link on the way could lead elsewhere later.
+    """
     try:
         if not folder.is_absolute():
-            return f"{folder.parent} is no absolute path"
+            return folder, f"{folder.parent} is no absolute path"
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        real = folder.parent.resolve(strict=True)
-        for ancestor in (real, *real.parents):
+        folder = folder.parent.resolve(strict=True) / folder.name
+        for ancestor in folder.parents:
             if problem := _exposed(ancestor, sticky=True, root=True):
-                return problem
+                return folder, problem
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         if problem := _exposed(folder, sticky=False, root=named):
-            return problem
+            return folder, problem
         if not os.access(folder, os.W_OK | os.X_OK) and not (folder / _COMPLETE).exists():
-            return f"{folder} cannot be written to"
+            return folder, f"{folder} cannot be written to"
     except OSError as error:
-        return f"{error.filename or folder}: {error.strerror}"
-    return ""
+        return folder, f"{error.filename or folder}: {error.strerror}"
+    return folder, ""
 
 
 def _exposed(folder: Path, sticky: bool, root: bool) -> str:
     """Why somebody else decides what is in a folder; empty if nobody does.
 
     Args:
-        sticky: it is a folder above the one that counts: its group may write (a user's own, often), and so may
-            everybody if they cannot replace what is not theirs.
+        sticky: it is a folder above the one that counts: this process's own group may write (a user's own, often),
+            and so may everybody if they cannot replace what is not theirs.
         root: it may be root's, as a folder that an image or an installation brings.
     """
     status = folder.lstat()
@@ -154,7 +156,8 @@ def _exposed(folder: Path, sticky: bool, root: bool) -> str:
         return f"{folder} is no folder"
     if status.st_uid != os.geteuid() and not (root and status.st_uid == 0):
         return f"{folder} belongs to another user"
-    writers = stat.S_IWOTH if sticky else stat.S_IWOTH | stat.S_IWGRP
+    own_group = sticky and status.st_gid == os.getegid()
+    writers = stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP
     if status.st_mode & writers and not (sticky and status.st_mode & stat.S_ISVTX):
         return f"others may write to {folder}"
     return ""

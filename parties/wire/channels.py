@@ -114,6 +114,7 @@ class Verified(grpc.Channel):
                 self._suspect, self._revocations = False, revocations
                 inner = self._inner
         except PeerError as error:
+            self._suspect = True  # the next call looks again
             self._end(looking).set_exception(Unreachable(error))
         except BaseException as error:
             self._end(looking).set_exception(error)

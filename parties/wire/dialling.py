@@ -26,6 +26,7 @@ from parties.trust.identity import Identity
 _DER = 2
 """Of `_ssl`: how Python 3.11 and 3.12 are told which encoding is wanted."""
 _SHORTEST = 0.2  # seconds that a step of dialling is given at least
+_LEAST_SHARE = 1.0
 _CERTIFICATES = "issue certificates of one CA, for the right names (mpc cert issue), and set all clocks by NTP"
 
 
@@ -60,17 +61,24 @@ def look(identity: Identity, name: str, address: str, seconds: float, before: st
     last: OSError | None = None
     wrong: PeerError | None = None
     found = [(_target(each[4]), each) for each in _addresses(name, address)]
-    for target, each in sorted(found, key=lambda one: one[0] != before):
+    for place, (target, each) in enumerate(sorted(found, key=lambda one: one[0] != before)):
+        own = _share(deadline, len(found) - place)
         try:
-            raw = _connected(each, deadline)
+            raw = _connected(each, own)
         except OSError as error:
             last = error
             continue
         try:
-            return Seen(_judged(identity, name, address, raw, deadline, seconds), target)
+            return Seen(_judged(identity, name, address, raw, own, seconds), target)
         except PeerError as error:
             wrong = wrong or error
     raise (wrong or _unanswered(name, address, last)).again() from None
+
+
+def _share(deadline: float, addresses: int) -> float:
+    """Until when the next of so many addresses may take its time: one that is silent leaves some to those behind it."""
+    now = time.monotonic()
+    return min(deadline, now + max((deadline - now) / addresses, _LEAST_SHARE))
 
 
 def _judged(identity: Identity, name: str, address: str, raw: socket.socket, deadline: float, seconds: float) -> bytes:

@@ -24,7 +24,9 @@ from parties.agreed.memory import parsed_memory
 from parties.agreed.terms import Terms
 from parties.client.cluster import Cluster
 from parties.config.models import Limits, PolicyConfig
+from parties.party import proposals
 from parties.pb import party_pb2, provider_pb2
+from parties.provider import service
 from parties.wire.server import CALLERS, Desk
 from parties.wire.status import from_rpc
 from tests.parties.test_side_by_side import at_once
@@ -190,9 +192,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         seen.append(len(given))
         return parse(given)
 
-    monkeypatch.setattr(Plan, "from_bytes", watched)
+    for place in (proposals, service):
+        monkeypatch.setattr(place, "parse_plan", watched)
     yield seen
-    monkeypatch.setattr(Plan, "from_bytes", parse)
+    for place in (proposals, service):
+        monkeypatch.setattr(place, "parse_plan", parse)
 
 
 def test_no_plan_is_parsed_for_who_may_not_propose_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

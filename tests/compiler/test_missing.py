@@ -288,6 +288,53 @@ def test_trees_behind_a_scaling(tracks: tuple[int, int], factors: list[float], t
     assert len(compiled.plan.inputs[0].wires) == (1 if alone else 2)
 
 
+FIVE = HARD[[0, 7, 11, 18, 24]]
+EACH = {
+    "as it is": None,
+    "columns": [2.0, 0.5, 3.0, 1.5],
+    "rows": [[1.0], [2.0], [0.5], [-1.0], [4.0]],
+    "both": (np.arange(20).reshape(5, 4) / 4 + 0.5).tolist(),
+}
+
+
+@pytest.mark.parametrize("how", EACH)
+@pytest.mark.parametrize("tracks", [(1, 0), (0, 0)])
+@pytest.mark.parametrize("filled", [False, True])
+def test_rows_that_a_model_fixes(how: str, tracks: tuple[int, int], filled: bool, tmp_path: Path) -> None:
+    """Such a model can scale each row differently; then trees and Imputers read the rows as they are scaled."""
+    path = regressor(tmp_path, **trees("BRANCH_LEQ", tracks))
+    model, reads = onnx.load(path), "x"
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = len(FIVE)
+    nodes = []
+    if EACH[how] is not None:
+        mul, by = scaled("Mul", "x", "s", EACH[how])
+        nodes, reads = [mul], "s"
+        model.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in by.items())
+    if filled:
+        nodes, reads = [*nodes, imputer(reads, "f")], "f"
+    model.graph.node[0].input[0] = reads
+    for place, each in enumerate(nodes):
+        model.graph.node.insert(place, each)
+    onnx.save(model, path)
+    assert_agrees(path, {"x": FIVE}, {"x": (-4, 4)}, 1e-5)
+    whole = np.nan_to_num(FIVE)
+    assert_agrees(path, {"x": whole}, {"x": (-4, 4)}, 1e-5)
+
+
+@pytest.mark.parametrize("mode, threshold", [("BRANCH_LT", 0.5), ("BRANCH_LEQ", -0.5), ("BRANCH_GTE", 0.5)])
+@pytest.mark.parametrize("large", [1e6, 3e8, 1e10])
+def test_a_constant_column_beside_a_large_one(mode: str, threshold: float, large: float, tmp_path: Path) -> None:
+    """What a range decides alone - 0 is below 0.5 - is decided so whatever the grid of the columns' common unit is."""
+    path = regressor(tmp_path, **trees(mode, (1, 1), (threshold, large / 2)))
+    model = onnx.load(path)
+    model.graph.node[0].input[0] = "s"
+    model.graph.node.insert(0, node("Gather", ["x", "o"], ["s"], axis=1))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 1, 2, 3]), "o"))
+    onnx.save(model, path)
+    rows = np.array([[0, 0, 0, 0], [0, large, 1, 1], [np.nan, 1, 0.5, 0.5]], np.float32)
+    assert_agrees(path, {"x": rows}, {"x": ((0.0, 0.0, 0.0, 0.0), (0.0, large, 1.0, 1.0))}, 1e-5)
+
+
 # ------------------------------------------------------------------- what may be missing, and what may not
 
 

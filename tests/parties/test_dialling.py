@@ -23,6 +23,7 @@ from parties.addresses import Endpoint
 from parties.trust import identity as certificates
 from parties.trust import pem
 from parties.trust.identity import Identity
+from parties.wire import dialling
 from parties.wire.dialling import Seen, diagnose, look
 from parties.wire.server import serve
 from parties.wire.status import from_rpc
@@ -482,3 +483,11 @@ def test_the_callee_gives_up_first(root: Issuer, client: Identity, tmp_path: Pat
     finally:
         server.stop(0)
     assert patience(60) == 60
+
+
+def test_a_silent_address_leaves_time_to_those_behind_it() -> None:
+    now = time.monotonic()
+    first = dialling._share(now + 10, 2)
+    assert now + 4.9 < first < now + 5.1
+    assert dialling._share(now + 10, 1) == now + 10
+    assert dialling._share(now + 0.5, 4) == now + 0.5  # never beyond what there is

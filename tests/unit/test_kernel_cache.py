@@ -91,6 +91,29 @@ def test_security_37_a_cache_that_others_can_change_is_not_used(temporary: Path,
             assert found == Place(usual), oct(mode)
 
 
+def test_security_37_what_is_judged_is_what_is_used(tmp_path: Path) -> None:
+    """A link above the cache is followed once: whoever owns it cannot lead this process elsewhere later."""
+    (tmp_path / "judged").mkdir(mode=0o700)
+    (tmp_path / "planted").mkdir(mode=0o700)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "judged")
+    found = choose({"MPC_KERNEL_CACHE": str(link)})
+    link.unlink()
+    link.symlink_to(tmp_path / "planted")
+    assert found.folder is not None and found.folder.parent == (tmp_path / "judged").resolve()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another group")
+def test_security_37_another_group_cannot_exchange_the_cache(temporary: Path, tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path / "home")}
+    usual = choose(environ).folder
+    assert usual is not None
+    os.chown(usual.parent, -1, 4321)
+    usual.parent.chmod(0o770)
+    found = choose(environ)
+    assert found.folder != usual and f"others may write to {usual.parent}" in found.note
+
+
 def test_security_37_a_cache_of_another_user_is_not_used(
     temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,13 +65,13 @@ class _Filled:
         )
         if self._graph.is_output(total.writes) or not layers or len(total.shape) != 2 or not readers:
             return self._graph
+        fills = total.attributes["fills"]
+        if (fill != fill[0]).any() or (fills != fills[0]).any():  # rows that the model fixes, each filled differently
+            return self._graph
         features = fill.shape[1]
         shape, name = (total.shape[0], 2 * features), f"{total.writes}/beside"
         beside = Node("concat", (self._x, self._marks), name, shape, total.origin, {"axis": 1})
-        changed = {
-            reader.writes: [_reading(reader, name, fill.reshape(-1), total.attributes["fills"].reshape(-1))]
-            for reader in readers
-        }
+        changed = {reader.writes: [_reading(reader, name, fill[0], fills[0])] for reader in readers}
         return self._with({**changed, total.writes: [beside]}, self._scale)
 
     def _with(self, changed: dict[str, list[Node]], without: Node) -> Graph:

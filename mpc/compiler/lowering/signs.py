@@ -32,6 +32,7 @@ def levelled(x: Value, weight: np.ndarray, bias: np.ndarray, marks: int = 0) -> 
     alone = np.count_nonzero(weight, axis=0) == 1
     size = np.where(alone, np.abs(weight).sum(axis=0), 1.0)
     weight, bias = weight / size, bias / size
+    exact = bias
     grid = np.floor if unit == 1.0 else np.rint  # a threshold between whole numbers belongs to the one below
     bias = np.where(alone, grid(bias * unit) / unit, bias)
     least = low @ np.maximum(weight, 0) + high @ np.minimum(weight, 0)
@@ -40,6 +41,9 @@ def levelled(x: Value, weight: np.ndarray, bias: np.ndarray, marks: int = 0) -> 
     if marks:
         beyond = np.where(most == least, 1.0, beyond)  # nothing but marks decides
     bias = np.clip(bias, -most - beyond, beyond - least)
+    # What the range alone decides stays as it is, also where the grid is coarser than that range.
+    bias = np.where(alone & (most + exact < 0), np.minimum(bias, -most - 1 / unit), bias)
+    bias = np.where(alone & (least + exact >= 0), np.maximum(bias, -least), bias)
     reach = np.maximum(np.abs(least + bias), np.abs(most + bias))
     if marks:
         outside = np.exp2(np.ceil(np.log2(reach + beyond)))

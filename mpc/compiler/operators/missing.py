@@ -53,12 +53,13 @@ def may_miss(state: Context, x: str, side: str) -> np.ndarray | None:
     if x in state.decoded or len(state.shapes[x]) != 2:
         return None
     if marks_of(state, x) is not None:
-        value, weight, _ = unscaled(state, x)
-        rises = (weight > 0).all() and _roots(state, value, scaled=False) == _roots(state, x)
+        value, weight, _ = unscaled_columns(state, x)
+        straight = static(state.shapes[x])[0] == 1 or _writer(state, value) is None  # no row's columns are another's
+        rises = straight and (weight > 0).all() and _roots(state, value, scaled=False) == _roots(state, x)
         state.wanted.append((_roots(state, x), side if rises else ""))
         return np.ones(static(state.shapes[x])[-1], dtype=bool)
-    _, there = limits_of(state, unscaled(state, x)[0])
-    return there.reshape(-1) if there.any() else None
+    _, there = limits_of(state, unscaled_columns(state, x)[0])
+    return there.reshape(-1, there.shape[-1])[0] if there.any() else None
 
 
 def limits_of(state: Context, x: str) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +97,18 @@ def unscaled(state: Context, x: str) -> tuple[str, np.ndarray, np.ndarray]:
         return plain
     value = state.emit(node.op, values, None, node.shape, **node.attributes)
     return value, move(node, weights), move(node, biases)
+
+
+def unscaled_columns(state: Context, x: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """(value, weight, bias) as `unscaled`, of a table: one weight and one bias for each of its columns.
+
+    Where a model fixes its rows and scales each differently, nothing is taken out.
+    """
+    value, weight, bias = unscaled(state, x)
+    weight, bias = weight.reshape(-1, weight.shape[-1]), bias.reshape(-1, bias.shape[-1])
+    if (weight == weight[0]).all() and (bias == bias[0]).all():
+        return value, weight[0], bias[0]
+    return x, np.ones_like(weight[0]), np.zeros_like(bias[0])
 
 
 def _writer(state: Context, x: str) -> Node | None:

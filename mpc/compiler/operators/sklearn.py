@@ -10,7 +10,7 @@ from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
 from mpc.compiler.operators.logic import between, negation
-from mpc.compiler.operators.missing import marks_of, must_mark, unscaled
+from mpc.compiler.operators.missing import marks_of, must_mark, unscaled_columns
 from mpc.compiler.operators.normalisation import by_norm
 from mpc.compiler.operators.registry import handles
 
@@ -107,12 +107,12 @@ def _fill(state: Context, x: str, imputed: np.ndarray, out: str) -> None:
         state.alias(out, x)
         return
     must_mark(state, x)
-    value, weight, bias = unscaled(state, x)
+    value, weight, bias = unscaled_columns(state, x)
     imputed = np.broadcast_to(imputed, weight.shape)
     if value == x or np.abs((imputed - bias) / weight).max() > _MOST_FILLED:
         _filled(state, x, imputed, out)
     else:
-        state.scale(_filled(state, value, (imputed - bias) / weight, None), weight[0], bias[0], out)
+        state.scale(_filled(state, value, (imputed - bias) / weight, None), weight, bias, out)
 
 
 def _filled(state: Context, x: str, imputed: np.ndarray, out: str | None) -> str:

@@ -15,7 +15,7 @@ from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.forest import ONE_HOT, Forest, by_ids, by_places, plain, values_of
 from mpc.compiler.operators.labels import ML, labels_of, read_as
 from mpc.compiler.operators.linear import table
-from mpc.compiler.operators.missing import limits_of, marks_of, unscaled
+from mpc.compiler.operators.missing import limits_of, marks_of, unscaled_columns
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.scores import above, largest, pair, require_classes, transform_of, transformed
 
@@ -105,11 +105,12 @@ def _apart(state: Context, x: str, parts: list[np.ndarray], offset: np.ndarray, 
     choice, sides = parts
     if forest.missing is None:
         return state.affine(x, choice, offset, signs=True)
-    x, weight, bias = unscaled(state, x)
-    choice, offset = weight.reshape(-1, 1) * choice, offset + bias.reshape(-1) @ choice
+    x, weight, bias = unscaled_columns(state, x)
+    choice, offset = weight.reshape(-1, 1) * choice, offset + bias @ choice
     found = marks_of(state, x)
     if found is None:
-        offset = _below(choice, offset, *limits_of(state, x), side=forest.side)
+        limits, there = (each.reshape(-1, each.shape[-1])[0] for each in limits_of(state, x))
+        offset = _below(choice, offset, limits, there, forest.side)
         return state.affine(x, choice, offset, signs=True)
     choice, offset = _finite(choice, offset)
     beside = state.concat((x, found[0]), 1)
@@ -127,12 +128,12 @@ def _finite(choice: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _below(choice: np.ndarray, offset: np.ndarray, limits: np.ndarray, there: np.ndarray, side: str) -> np.ndarray:
     """Offsets of thresholds that are at most halfway between a column's range and what stands for missing numbers.
 
-    Shapes: choice (features, comparisons), of one feature each; limits and there (1, features).
+    Shapes: choice (features, comparisons), of one feature each; limits and there (features,).
     """
     feature = np.abs(choice).argmax(axis=0)
     factor = choice[feature, np.arange(choice.shape[1])]
-    compared = (factor != 0) & there.reshape(-1)[feature]
-    limit = limits.reshape(-1)[feature]
+    compared = (factor != 0) & there[feature]
+    limit = limits[feature]
     threshold = np.where(compared, -offset / np.where(compared, factor, 1.0), 0.0)
     over = compared & ((threshold > limit) if side == "high" else (threshold < limit))
     return np.where(over, -limit * factor, offset)
