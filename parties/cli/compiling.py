@@ -11,7 +11,7 @@ import numpy as np
 from mpc.compiler.compile import DEFAULT_RANGE, Compiled, compile_model
 from mpc.compiler.graph.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.graph.graph import Range
-from mpc.compiler.onnx.declared import declared_ranges, own_sizes
+from mpc.compiler.onnx.declared import declared_ranges, misfits, own_sizes
 from mpc.compiler.onnx.load import Loaded, Source, load_model
 from mpc.compiler.onnx.walk import Shapes, input_names
 from mpc.compiler.roles import Roles
@@ -78,7 +78,8 @@ def compile_for_data(
     names = input_names(loaded)
     shapes = _with_own(loaded, shapes, feeds)
     known = {**declared_ranges(loaded.model), **declared}
-    undeclared = {name: values for name, values in feeds.items() if name not in known and _measurable(values)}
+    known_or_wrong = {*known, *misfits(loaded.model, feeds)}
+    undeclared = {name: values for name, values in feeds.items() if name not in known_or_wrong and _measurable(values)}
     samples = feeds if len(feeds) == len(names) else {}
     if not undeclared:
         return noted(display, _best(loaded, declared, [{}], roles, samples, shapes)[0])
@@ -137,8 +138,8 @@ def _told(name: str, taken: Range) -> str:
     seen = ", ".join(listed[:_LISTED]) + more
     declare += ",LOW:HIGH,... declare them" if len(listed) > 1 else " declares one"
     return (
-        f"note: no range is declared for input {name!r}; a power of two around {around} is taken, and the parties see "
-        f"it in the plan: {seen} ({declare})"
+        f"note: no range is declared for input {name!r}; one around {around} is taken, as wide as a power of two, and "
+        f"the parties see it in the plan: {seen} ({declare})"
     )
 
 

@@ -63,7 +63,22 @@ def _wanted(
                 remedy=f"say which: --input {name or (own[0] if own else 'NAME')}={file}:{next(iter(arrays))}",
             )
         arrays = {known: value for known, value in arrays.items() if known in chosen}
-    return {_input_name(name, known, names, path, own): value for known, value in arrays.items()}
+    found = {_input_name(name, known, names, path, own): value for known, value in arrays.items()}
+    return {wanted: _in_type(value, types.get(wanted)) for wanted, value in found.items()}
+
+
+def _in_type(values: np.ndarray, kind: str | None) -> np.ndarray:
+    """Numbers of a file in their input's type, as those of a table are; as they are where that would change one.
+
+    A float64 loses digits that the model does not have, and nothing else; whole numbers stay whole.
+    """
+    if kind not in np.sctypeDict or values.dtype.kind not in "fiu" or values.dtype == kind:
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = values.astype(kind)
+    if values.dtype.kind == cast.dtype.kind == "f":
+        return cast if (np.isinf(cast) == np.isinf(values)).all() else values
+    return cast if values.dtype.kind in "iu" and np.array_equal(cast.astype(values.dtype), values) else values
 
 
 def _member(path: str) -> tuple[Path, str]:

@@ -96,7 +96,9 @@ def cluster_file(cluster: Path | None, folder: Path) -> Path:
     """The cluster file that was named, or the local cluster's."""
     path = cluster or folder / "cluster.toml"
     if not path.is_file():
-        remedy = "check the path" if cluster else "mpc up --detach, or add --parties 3"
+        command = click.get_current_context(silent=True)
+        own = command is not None and any(each.name == "parties" for each in command.command.params)
+        remedy = "check the path" if cluster else "mpc up --detach" + (", or add --parties 3" if own else "")
         raise ConfigError(f"no cluster: {path} does not exist", remedy=remedy)
     return path
 

@@ -126,7 +126,7 @@ def run(
             setup = time.perf_counter() - started
             if ticket is not None:
                 write_atomic(ticket, f"{session.ticket}\n".encode(), 0o644)
-                _say_who(display, ticket, compiled, who)
+                _say_who(display, ticket, compiled, who, path)
             session.on_progress(stage.rounds)
             stage("waiting for the others, computing on shares" if who else "computing on shares")
             told = list(session.notes)
@@ -192,11 +192,14 @@ def _open(cluster: Cluster, compiled: Compiled, local: list[str], rows: int | No
         raise
 
 
-def _say_who(display: Display, ticket: Path, compiled: Compiled, who: list[str]) -> None:
+def _say_who(display: Display, ticket: Path, compiled: Compiled, who: list[str], cluster: Path | None) -> None:
+    """Say what each of the others types, with its cluster file where `mpc up` made that beside this one."""
     say_roles(display, compiled.plan)
     for name in who:
-        given = " ".join(f"--input {given}=FILE" for given in owned(compiled.plan, name))
-        display.say(f"{name + ':':<13} mpc join {ticket} {given}".rstrip())
+        given = [f"--input {given}=FILE" for given in owned(compiled.plan, name)]
+        own = cluster.with_name(f"{name}.toml") if cluster is not None else None
+        given += [f"--cluster {own}"] if own is not None and own.is_file() else []
+        display.say(f"{name + ':':<13} mpc join {' '.join([str(ticket), *given])}")
 
 
 def _print_price(display: Display, price: dict[str, Any]) -> None:

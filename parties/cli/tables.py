@@ -1,4 +1,8 @@
-"""Tables of numbers as text, .csv and .tsv: one row a line, perhaps under a line of names."""
+"""Tables of numbers as text, .csv and .tsv: one row a line, perhaps under a line of names.
+
+No row may be taken for names, nor names for a row: the first line holds names if no cell of it is a number.  A line of
+both, and one that counts 0, 1, 2, as pandas names columns that have no names, are refused.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,11 @@ import numpy as np
 from mpc.compiler.arguments import as_array
 from mpc.errors import InputError
 
-_SEPARATORS = {".csv": (",", ";"), ".tsv": ("\t",)}
+_SEPARATORS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
+_MISSING = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
+"""Cells without a number, as spreadsheets, R and pandas write them; in lower case."""
+_COUNTED = 3
+"""So many columns named 0, 1, 2, ... are no row by chance."""
 
 
 def read_table(path: Path, own: Sequence[str], names: Sequence[str], types: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -65,10 +73,11 @@ def _cells(path: Path) -> tuple[list[str], list[list[float]]]:
         ]
     except csv.Error:
         raise InputError(f"{path} is no table", cause="a cell is too large, or quotes do not end") from None
-    header = [cell.strip() for cell in lines[0][1]] if lines and not all(map(_is_number, lines[0][1])) else []
+    header = _header(path, *lines[0]) if lines else []
     rows = lines[1:] if header else lines
     if not rows:
-        raise InputError(f"{path} has no row of numbers", remedy="give at least one")
+        cause = "its one line is taken for names of columns, since no cell of it is a number" if header else None
+        raise InputError(f"{path} has no row of numbers", cause=cause, remedy="give at least one")
     width = len(rows[0][1])
     for number, line in rows:
         if len(line) != width:
@@ -80,20 +89,43 @@ def _cells(path: Path) -> tuple[list[str], list[list[float]]]:
     ]
 
 
+def _header(path: Path, number: int, line: list[str]) -> list[str]:
+    """Names of columns, if that is what the first line holds; refused where it could be names or a row."""
+    cells = [cell.strip() for cell in line]
+    text = [column for column, cell in enumerate(cells, 1) if not _is_number(cell)]
+    if len(cells) >= _COUNTED and cells == [str(column) for column in range(len(cells))]:
+        raise InputError(
+            f"{path}, line {number} counts 0, 1, 2, ...: it is a line of names or a row",
+            cause="pandas writes this line for columns without names",
+            remedy="save the table with header=False, or give its columns names",
+        )
+    if text and any(_is_number(cell) and cell.lower() not in _MISSING for cell in cells):
+        raise InputError(
+            f"{path}, line {number}: column {text[0]} is no number, and others are",
+            cause="the first line holds names only if no cell of it is a number",
+            remedy="leave a cell empty where a number is missing, or give every column a name",
+        )
+    return cells if text else []
+
+
 def _is_number(cell: str) -> bool:
+    """Tell whether it is one, or stands for a missing one."""
     try:
-        float(cell or "nan")
+        float("nan" if cell.lower() in _MISSING else cell)
     except ValueError:
         return False
     return True
 
 
 def _number(path: Path, line: int, column: int, cell: str) -> float:
-    """A cell's number; an empty one has none."""
-    if _is_number(cell.strip()):
-        return float(cell.strip() or "nan")
+    """Read a cell's number; one that is empty or says NA has none."""
+    if _is_number(cell := cell.strip()):
+        return float("nan" if cell.lower() in _MISSING else cell)
     raise InputError(
         f"{path}, line {line}: column {column} is no number",
         cause="it has text in it, a category perhaps, or a comma where a point belongs",
-        remedy="give categories the numbers that the model was trained with (one column each for one-hot)",
+        remedy=(
+            "leave it empty where a number is missing; give categories the numbers that the model was trained with "
+            "(one column each for one-hot)"
+        ),
     )

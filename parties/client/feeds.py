@@ -148,7 +148,7 @@ def check_own(plan: Plan, me: str, feeds: Mapping[str, np.ndarray]) -> int | Non
         if given.name in feeds and owner_of(plan, given) != me:
             raise InputError(
                 f"input {given.name!r} is not {me}'s to give: {owner_of(plan, given)} enters it",
-                remedy="leave it out; who enters what is part of the plan",
+                remedy=f"leave it out, or join as {owner_of(plan, given)}, with that one's own cluster file",
             )
     return _check(plan, feeds, owned(plan, me))
 
@@ -199,7 +199,10 @@ def agree_on_batch(plan: Plan, found: int | None, said: int | None) -> int:
     if said is not None and said < 1:
         raise UsageError(f"a batch of {said}", remedy="give the number of rows, 1 or more")
     if found is not None and said is not None and found != said:
-        raise InputError(f"the inputs have {found} rows, and the batch is said to be {said}", remedy="leave batch out")
+        raise InputError(
+            f"the inputs have {found} rows, and the batch is said to be {said}",
+            remedy="leave the batch out: it follows from them",
+        )
     if found is None and said is None and any(not is_fixed(plan, given.wire) for given in plan.inputs):
         raise UsageError(
             "none of the inputs that you give says how many rows there are",

@@ -32,7 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(made / "shape.npy", np.zeros((1, 4), dtype=np.float32))
     np.save(made / "rank.npy", np.zeros(3, dtype=np.float32))
     np.save(made / "empty.npy", np.zeros((0, 3), dtype=np.float32))
-    np.save(made / "double.npy", good.astype(np.float64))
     np.save(made / "text.npy", np.array([["a", "b", "c"]]))
     np.save(made / "nan.npy", np.array([[0, np.nan, 0]], dtype=np.float32))
     np.save(made / "inf.npy", np.array([[0, np.inf, 0]], dtype=np.float32))
@@ -85,7 +84,6 @@ OWN = ["--parties", "2"]
         ("shape.npy", ["shape", "(1, 4)", "batch"]),
         ("rank.npy", ["shape"]),
         ("empty.npy", ["empty", "shape"]),
-        ("double.npy", ["float64", "float32", "astype"]),
         ("text.npy", ["dtype"]),
         ("nan.npy", ["NaN"]),
         ("inf.npy", ["NaN or infinity"]),

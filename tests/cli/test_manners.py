@@ -49,7 +49,9 @@ def test_commands_load_what_they_need(tmp_path: Path) -> None:
     for words in (("ps",), ("logs",), ("down",), ("cert", "ca", "ca")):
         assert not loaded(*words, folder=tmp_path) & set(HEAVY), words
     tiny_model(tmp_path / "tiny.onnx")
-    assert not loaded("inspect", "tiny.onnx", folder=tmp_path) & {"numba", "llvmlite", "matplotlib", "onnxruntime"}
+    assert not loaded("compile", "tiny.onnx", folder=tmp_path) & {"numba", "llvmlite", "matplotlib", "onnxruntime"}
+    # it rehearses the plan on integers, with the loops that parties run
+    assert not loaded("inspect", "tiny.onnx", folder=tmp_path) & {"matplotlib", "onnxruntime"}
 
 
 @pytest.mark.parametrize("module", ["mpc", "parties", "parties.cli"])
@@ -116,6 +118,48 @@ def test_tables_of_numbers(tmp_path: Path, name: str, text: str) -> None:
     found = load_inputs((path,), ["x"], types={"x": "float32"})["x"]
     assert found.dtype == np.float32 and found.tolist() == [[1, 2.5, -3], [4, 5, 6]]
     assert load_inputs((f"x={path}",), ["w", "x"])["x"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("5.1,3.5,red\n4.9,3.0,1\n", ("line 1", "column 3 is no number, and others are")),
+        ("0,1,2\n7,8,9\n", ("line 1 counts 0, 1, 2", "header=False")),
+        ("5,1;3,5\n", ("line 1: column 2 is no number, and others are",)),
+        ("red,blue\n", ("no row of numbers", "taken for names")),
+        ("a,b\n1,x\n", ("line 2: column 2", "leave it empty where a number is missing")),
+    ],
+)
+def test_no_row_is_taken_for_names_nor_names_for_a_row(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError) as caught:
+        load_inputs((write(tmp_path, "x.csv", text),), ["x"])
+    assert all(word in str(caught.value) + str(caught.value.remedy) + str(caught.value.cause) for word in words)
+
+
+@pytest.mark.parametrize("missing", ["", "NA", "NaN", "null", "N/A", "None"])
+def test_a_first_row_may_miss_a_number(tmp_path: Path, missing: str) -> None:
+    found = load_inputs((write(tmp_path, "x.csv", f"5.1,{missing},3\n1,2,3\n"),), ["x"])["x"]
+    assert found.shape == (2, 3) and np.isnan(found[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("array", "kind", "taken"),
+    [
+        (np.array([[0.1, 1e300]]), "float32", "float64"),  # would become infinite: refused later, by name
+        (np.array([[0.1, 2.0]]), "float32", "float32"),
+        (np.array([[1, 255]], np.uint8), "float32", "float32"),
+        (np.array([[1, 1 << 30 | 1]]), "float32", "int64"),
+        (np.array([[1, 300]]), "int8", "int64"),
+        (np.array([[1, 100]]), "int8", "int8"),
+        (np.array([[1.5]]), "int64", "float64"),
+    ],
+)
+def test_arrays_enter_in_the_models_type_where_no_number_changes(
+    tmp_path: Path, array: np.ndarray, kind: str, taken: str
+) -> None:
+    np.save(tmp_path / "x.npy", array)
+    found = load_inputs((str(tmp_path / "x.npy"),), ["x"], types={"x": kind})["x"]
+    assert found.dtype == taken
 
 
 def test_columns_are_inputs_by_their_names(tmp_path: Path) -> None:

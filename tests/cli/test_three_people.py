@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,7 +128,9 @@ def test_clients_of_a_local_cluster_stay_until_their_file_is_deleted(tmp_path: P
     again = LocalLayout.create(tmp_path / ".mpc", parties=3, clients=("dave",))
     assert again.clients == ("bob", "dave") and (tmp_path / ".mpc" / "bob" / "key.pem").read_bytes() == key
     policy = again.members[1].config.read_text()
-    assert policy.count('["coordinator", "bob", "dave"]') == 3 and "carol" not in policy
+    allowed = tomllib.loads(policy)["policy"]
+    assert [allowed[who] for who in ("coordinators", "owners", "recipients")] == [["coordinator", "bob", "dave"]] * 3
+    assert "carol" not in policy
     for name in ("provider", "party-7", "coordinator", "cluster", "ca", "any", "../bob", ""):
         with pytest.raises(UsageError):
             LocalLayout.create(tmp_path / "other", parties=2, clients=(name,))

@@ -123,6 +123,16 @@ def own_sizes(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> dict[
     return found
 
 
+def misfits(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> set[str]:
+    """Inputs that a table of another number of columns than the model fixes is given for: it says nothing of ranges."""
+    found = set()
+    for value in model.graph.input:
+        array, sizes = arrays.get(value.name), value.type.tensor_type.shape.dim
+        if array is not None and len(sizes) == array.ndim == 2 and sizes[1].dim_value not in (0, array.shape[1]):
+            found.add(value.name)
+    return found
+
+
 def within_table(declared: Range | None, rows: int) -> Range:
     """The range of an input that only indexes a table: its places, negative ones counting from the end."""
     low, high = (-float(rows), rows - 1.0) if declared is None else declared
