@@ -32,6 +32,11 @@ def opened(public: np.ndarray, bits: int, shift: int) -> tuple[np.ndarray, np.nd
     return c, c1
 
 
+def moved(public: np.ndarray, by: int | np.ndarray) -> np.ndarray:
+    """(public + by) mod p, |by| < 2^61: for readings in the clear, which wait for no compiled loop."""
+    return np.asarray(np.mod(public.astype(np.int64) + by, np.int64(fp.P)).astype(np.uint64))
+
+
 def reference(x: np.ndarray, public: np.ndarray, bits: int, shift: int) -> np.ndarray:
     """y for integers x and the opened wire: exactly what the parties reconstruct.
 
@@ -39,7 +44,7 @@ def reference(x: np.ndarray, public: np.ndarray, bits: int, shift: int) -> np.nd
         x: int64 with |x| < 2^bits.
         public: x + r mod p, same shape.
     """
-    c = offset(public, bits).astype(np.int64)
+    c = moved(public, 1 << bits).astype(np.int64)
     lifted = x + np.int64(1 << bits)
     wrap = (c < lifted).astype(np.int64)
     r = c - lifted + wrap * np.int64(fp.P)

@@ -172,12 +172,12 @@ class Fourier(Gate):
 
     def reference(self, run: ClearReading) -> None:
         x, coin, shape = run.value(self.x).reshape(-1), run.coin(self.x).reshape(-1), run.shape(self.out)
-        r = fp.sub(coin, fp.from_signed(x))
+        r = truncation.moved(coin, -x)
         z = np.int64(self.constant) + (self._factors(coin) * self._waves(r)).sum(axis=0)
         if self.clamp is not None:
             bits = run.wire(self.x).bits + 2
             over, under = (
-                truncation.reference(x - level, fp.add_int(coin, -level), bits, self.clamp.shift) >= 0
+                truncation.reference(x - level, truncation.moved(coin, -level), bits, self.clamp.shift) >= 0
                 for level in (self.clamp.high, self.clamp.low)
             )
             z = np.where(over, self.clamp.above, np.where(under, z, self.clamp.below))

@@ -94,7 +94,9 @@ class Step(Gate):
 
     def reference(self, run: ClearReading) -> None:
         x, coin, bits = run.value(self.x), run.coin(self.x), self._bits(run.wires)
-        rounded = [truncation.reference(x - level, fp.add_int(coin, -level), bits, self.shift) for level in self.levels]
+        rounded = [
+            truncation.reference(x - level, truncation.moved(coin, -level), bits, self.shift) for level in self.levels
+        ]
         run.set(self.out, (np.stack(rounded, axis=-1) >= 0).astype(np.int64))
 
     def deal(self, run: DealReading) -> None:

@@ -49,9 +49,7 @@ def test_commands_load_what_they_need(tmp_path: Path) -> None:
     for words in (("ps",), ("logs",), ("down",), ("cert", "ca", "ca")):
         assert not loaded(*words, folder=tmp_path) & set(HEAVY), words
     tiny_model(tmp_path / "tiny.onnx")
-    assert not loaded("compile", "tiny.onnx", folder=tmp_path) & {"numba", "llvmlite", "matplotlib", "onnxruntime"}
-    # it rehearses the plan on integers, with the loops that parties run
-    assert not loaded("inspect", "tiny.onnx", folder=tmp_path) & {"matplotlib", "onnxruntime"}
+    assert not loaded("inspect", "tiny.onnx", folder=tmp_path) & {"numba", "llvmlite", "matplotlib", "onnxruntime"}
 
 
 @pytest.mark.parametrize("module", ["mpc", "parties", "parties.cli"])

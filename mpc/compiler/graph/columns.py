@@ -54,6 +54,10 @@ class _View:
     secret: bool = False
     product: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("weight", "bias", "unit"):  # of a number alone numpy makes a scalar, which is no array
+            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.weight, self.bias, self.unit
@@ -212,7 +216,7 @@ class _Walk:
         unit = np.exp2(view.unit)
         writes = self._emit(
             "columns", (view.read,), f"{name}/{len(self.nodes)}", self.shapes[view.read], Origin(name, "input"),
-            weight=1 / unit, bias=_zero(unit),
+            weight=np.asarray(1 / unit), bias=_zero(unit),
         )  # fmt: skip
         return replace(view, read=writes, weight=view.weight * unit, unit=_zero(unit))
 

@@ -197,7 +197,8 @@ def _extreme(state: Context, left: str, right: str, largest: bool) -> str:
     if state.is_constant(right) and not within(values := state.numbers(right, "an operand")).all():
         if ((values >= BOUNDLESS) if largest else (values <= -BOUNDLESS)).any() or np.isnan(values).any():
             raise state.origin.refuse(
-                f"one of its constants is {'' if largest else 'minus '}infinity or no number, and so is its result",
+                f"one of its constants is {'' if largest else 'minus '}infinity, as large as that, or no number, "
+                "and so is its result",
                 remedy="replace that constant by a number that its result may be, or leave the node out",
             )
         return piecewise(state, state.value(left), values, lambda x, v: _with_constant(state, x, v, largest), None)

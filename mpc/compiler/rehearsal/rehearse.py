@@ -79,7 +79,7 @@ def _rehearse(
         for tally, out in zip(tallies, plan.outputs, strict=True):
             yield tally, clear.reals(out.wire), reals[tally.out.value]
 
-    inputs = graph.inputs
+    inputs, samples = graph.inputs, samples or None
     runs = drawn_runs(inputs, rows, draws) if samples is None else sampled_runs(inputs, rows, samples)
     with np.errstate(all="ignore"):
         for number, feeds in enumerate(runs):
