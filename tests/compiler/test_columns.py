@@ -208,7 +208,8 @@ def test_units_go_with_the_columns(name: str, ranges, tmp_path: Path) -> None:  
     compiled = compile_model(path, {"x": ranges})
     [ours], [theirs] = computed(compiled, feeds), exactly(name, path, feeds)
     error = compiled.errors["y"]
-    assert np.abs(ours - theirs).max() <= 8 * error + 1e-6 * np.abs(theirs).max()
+    # six deviations; and these rows stand at one end of their ranges, where it is twice what the whole range has
+    assert np.abs(ours - theirs).max() <= 12 * error + 1e-6 * np.abs(theirs).max()
     assert error <= (1e-2 if name == "products" else 1e-3) * max(1.0, np.abs(theirs).max())
 
 
