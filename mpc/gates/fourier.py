@@ -36,6 +36,7 @@ from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask
 from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
+from mpc.kernels import waves as plain_waves
 from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 
@@ -166,14 +167,18 @@ class Fourier(Gate):
     def _factors(self, c: np.ndarray) -> np.ndarray:
         """Integers (2J, N): the public factors of the dealt waves."""
         out = np.empty((2 * self.terms, c.size), dtype=np.int64)
-        cosines, sines = (np.array(row, dtype=np.int64) for row in (self.cosines, self.sines))
-        kernels.turned_coefficients(c, self.window, cosines, sines, tables.sincos(), out)
+        kernels.turned_coefficients(c, self.window, *self._coefficients(), tables.sincos(), out)
         return out
+
+    def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(self.cosines, dtype=np.int64), np.array(self.sines, dtype=np.int64)
 
     def reference(self, run: ClearReading) -> None:
         x, coin, shape = run.value(self.x).reshape(-1), run.coin(self.x).reshape(-1), run.shape(self.out)
-        r = truncation.moved(coin, -x)
-        z = np.int64(self.constant) + (self._factors(coin) * self._waves(r)).sum(axis=0)
+        drop = tables.UNIT_BITS - self.dealt_bits
+        dealt = plain_waves.harmonics(truncation.moved(coin, -x), self.window, self.terms, drop)
+        factors = plain_waves.turned_coefficients(coin, self.window, *self._coefficients(), tables.sincos())
+        z = np.int64(self.constant) + (factors * dealt).sum(axis=0)
         if self.clamp is not None:
             bits = run.wire(self.x).bits + 2
             over, under = (

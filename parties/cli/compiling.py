@@ -16,9 +16,7 @@ from mpc.compiler.onnx.load import Loaded, Source, load_model
 from mpc.compiler.onnx.walk import Shapes, input_names
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
-from mpc.gates.fourier import Fourier
 from parties.cli.display import Display
-from parties.local.warming import warm
 
 Feeds = dict[str, np.ndarray]
 _LISTED = 8
@@ -152,12 +150,7 @@ def _measurable(values: np.ndarray) -> bool:
 
 
 def noted(display: Display, compiled: Compiled) -> Compiled:
-    """Tell the user what a compilation has to say; returns it.
-
-    Where the model has functions by series, that is found with loops that parties run too: they are compiled, aloud.
-    """
-    if any(gate.kind == Fourier.kind for gate in compiled.plan.gates):
-        warm(display.say)
+    """Tell the user what a compilation has to say; returns it."""
     for text in compiled.messages:
         display.say(f"note: {text}")
     return compiled

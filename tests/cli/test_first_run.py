@@ -77,7 +77,7 @@ def test_the_first_run_compiles_once_and_aloud(tmp_path: Path, installed: Path) 
         ["run", "--help"],
         ["ps"],
         ["inspect", str(ROOT / "examples" / "mnist_mlp.onnx"), "--json"],
-        ["compile", str(ROOT / "examples" / "mnist_mlp.onnx"), "-o", "mlp.plan"],
+        ["compile", str(ROOT / "examples" / "breast_cancer_lr.onnx"), "-o", "lr.plan"],
         ["cert", "ca", "ca"],
         ["doctor"],
     ],
