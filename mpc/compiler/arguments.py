@@ -136,14 +136,21 @@ def as_array(value: Any, dtype: str | None, name: str) -> np.ndarray:
             cause="it has text in it, rows of different lengths, or is an object that numpy does not know",
             remedy="give a numpy array: numpy.array(rows, dtype=numpy.float32)",
         )
-    if not dtype or hasattr(value, "dtype"):
-        return found
+    return found if not dtype or hasattr(value, "dtype") else in_type(found, dtype)
+
+
+def in_type(found: np.ndarray, dtype: str) -> np.ndarray:
+    """Cast numbers to the type that the model has, if that changes none of them but by a float's rounding.
+
+    Others stay as they are: another type is refused where all types are.
+    """
     wanted = np.dtype(dtype)
     if found.dtype.kind not in _KINDS[wanted.kind]:
-        return found  # another type is refused where all types are
-    with np.errstate(over="ignore"):
+        return found
+    with np.errstate(over="ignore", invalid="ignore"):
         cast = found.astype(wanted)
-    return found if wanted.kind != "f" and not np.array_equal(cast, found) else cast
+    same = np.isinf(cast) == np.isinf(found) if wanted.kind == "f" else cast == found
+    return cast if same.all() else found
 
 
 def _with_holes(found: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from mpc.compiler.arguments import in_type
 from mpc.errors import InputError
 from parties.cli.tables import read_table
 
@@ -68,17 +69,8 @@ def _wanted(
 
 
 def _in_type(values: np.ndarray, kind: str | None) -> np.ndarray:
-    """Numbers of a file in their input's type, as those of a table are; as they are where that would change one.
-
-    A float64 loses digits that the model does not have, and nothing else; whole numbers stay whole.
-    """
-    if kind not in np.sctypeDict or values.dtype.kind not in "fiu" or values.dtype == kind:
-        return values
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = values.astype(kind)
-    if values.dtype.kind == cast.dtype.kind == "f":
-        return cast if (np.isinf(cast) == np.isinf(values)).all() else values
-    return cast if values.dtype.kind in "iu" and np.array_equal(cast.astype(values.dtype), values) else values
+    """Numbers of a file in their input's type, as numbers of a table and of lists are."""
+    return in_type(values, kind) if kind in np.sctypeDict and values.dtype.kind in "fiu" else values
 
 
 def _member(path: str) -> tuple[Path, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpc.compiler.arguments import as_array
+from mpc.compiler.arguments import in_type
 from mpc.errors import InputError
 
 _SEPARATORS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
@@ -53,9 +53,8 @@ def read_table(path: Path, own: Sequence[str], names: Sequence[str], types: Mapp
 def _typed(values: np.ndarray, types: Mapping[str, str], name: str) -> np.ndarray:
     """Numbers in an input's type; whole ones only, where it has those only."""
     kind = np.dtype(types.get(name) or "float32")
-    if kind.kind != "f" and np.array_equal(values, np.rint(values)):
-        return as_array(values.astype(np.int64).tolist(), str(kind), name)
-    return values.astype(kind) if kind.kind == "f" else values
+    whole = kind.kind != "f" and np.array_equal(values, np.rint(values))
+    return in_type(values.astype(np.int64) if whole else values, str(kind))
 
 
 def _cells(path: Path) -> tuple[list[str], list[list[float]]]:

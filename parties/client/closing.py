@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
 
-class Closing:
-    """A context manager that closes at its end, and does not wait for anybody if that is an error."""
+class Closing(ABC):
+    """Closes when its block ends; after an error it hangs up without waiting for anybody."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError  # pragma: no cover - both subclasses have one
+        """End in good order, waiting for the others."""
 
+    @abstractmethod
     def abandon(self) -> None:
-        raise NotImplementedError  # pragma: no cover
+        """End at once, waiting for nobody."""
 
     def __enter__(self) -> Self:
         return self

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,14 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0
 )
 def test_an_example_runs(name: str, said: str) -> None:
     command = [sys.executable, str(EXAMPLES / f"{name}.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(100), check=False)
-    assert done.returncode == 0, done.stderr
-    assert re.search(said, done.stdout), done.stdout
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=patient(100))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # daemons that an example left, if it failed
+        process.wait()
+    assert process.returncode == 0, err
+    assert re.search(said, out), out

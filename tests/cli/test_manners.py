@@ -146,13 +146,13 @@ def test_a_first_row_may_miss_a_number(tmp_path: Path, missing: str) -> None:
         (np.array([[0.1, 1e300]]), "float32", "float64"),  # would become infinite: refused later, by name
         (np.array([[0.1, 2.0]]), "float32", "float32"),
         (np.array([[1, 255]], np.uint8), "float32", "float32"),
-        (np.array([[1, 1 << 30 | 1]]), "float32", "int64"),
+        (np.array([[1, 1 << 30 | 1]]), "float32", "float32"),  # as in a table, and in lists
         (np.array([[1, 300]]), "int8", "int64"),
         (np.array([[1, 100]]), "int8", "int8"),
         (np.array([[1.5]]), "int64", "float64"),
     ],
 )
-def test_arrays_enter_in_the_models_type_where_no_number_changes(
+def test_arrays_enter_in_the_models_type_if_only_a_floats_rounding_changes_them(
     tmp_path: Path, array: np.ndarray, kind: str, taken: str
 ) -> None:
     np.save(tmp_path / "x.npy", array)

@@ -121,7 +121,7 @@ class GraphInput:
 
     @property
     def span(self) -> Range:
-        """What is between them enters: the range, and what stands for missing numbers."""
+        """Give the ends between which all that enters lies: the range, and what stands for missing numbers."""
         if not self.beyond:
             return self.range
         low, high = (np.asarray(end, dtype=np.float64) for end in self.range)

@@ -281,7 +281,7 @@ def _define(shapes: dict[str, Shape], name: str, shape: Shape) -> None:
 
 
 def _problem(node: Node, form: Form, reads: list[Shape]) -> str:
-    """What keeps a node from being of this form; empty if nothing does."""
+    """Say what keeps a node from being of this form; empty if nothing does."""
     if not form.reads[0] <= len(reads) <= form.reads[1]:
         return f"it reads {len(reads)} values"
     for name in form.has:

@@ -115,7 +115,7 @@ def _balanced_fraction(state: Lowering, name: str, size: np.ndarray) -> int:
 
 
 def leave(state: Lowering, index: int) -> tuple[PlanOutput, float]:
-    """What recipients get, and roughly what it is off by; of labels and whole numbers the part that differs."""
+    """Reveal the outputs; tell roughly what each is off by, of labels and whole numbers the part that differs."""
     out = state.graph.outputs[index]
     value, holders = state.values[out.value], state.roles.recipients_of(out.name)
     wire = state.wires[value.wire.name]

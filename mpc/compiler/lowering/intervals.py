@@ -1,4 +1,4 @@
-"""What the compiler proves about a value: where it can lie; and roughly how far off it is.
+"""Intervals: the compiler proves where a value can lie, and estimates roughly how far off it is.
 
 All in units of the wire that will hold it, element by element; the batch axis, whose rows share
 their bounds, has size 1.  Intervals are those of the integers that will really be used.  The

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 _SOME_SIZE = 32
-"""What an example of a shape has where nothing is known."""
+"""Stands in an example of a shape where nothing is known."""
 
 
 def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:

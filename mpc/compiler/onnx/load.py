@@ -31,8 +31,8 @@ class Loaded:
 
 
 Source = str | PurePath | bytes | bytearray | memoryview | IO[bytes] | onnx.ModelProto | Loaded
-"""What onnx and onnxruntime take as a model: a file's path, its content, an open file, or onnx's own object; or one
-that was loaded before."""
+"""Everything that onnx and onnxruntime take as a model: a file's path, its content, an open file, or onnx's own object;
+or one that was loaded before."""
 
 
 def load_model(source: Source) -> onnx.ModelProto:
@@ -123,7 +123,7 @@ _REPAIRS = {
     "No Op registered": "export it for another opset (in torch opset_version=17), or replace the operator",
     "attribute": "write the attribute as the operator's page of ONNX has it, or export the model anew",
 }
-"""What helps where onnx's checker says so."""
+"""The remedy, by what onnx's checker says."""
 
 
 def _repair(reason: str) -> str:

@@ -1,4 +1,4 @@
-"""What a model's messages hold, as Python has it: types, tensors, nodes and the names that they read."""
+"""Read a model's messages into Python: types, tensors, nodes and the names that they read."""
 
 from __future__ import annotations
 
