@@ -7,12 +7,24 @@ ever carries a secret value.  `LocalProtocolError` is a mistake of the code on t
 
 from __future__ import annotations
 
-import copy
-from typing import Self
+from typing import Any, ClassVar, Self, TypedDict, Unpack
+
+
+class Said(TypedDict, total=False):
+    """The fields that every error has, as arguments."""
+
+    what: str
+    cause: str | None
+    remedy: str | None
+    peer: str | None
+    local: bool
+    heard_from: str | None
 
 
 class MpcError(Exception):
     """Base of everything this project raises on purpose.
+
+    An error is not changed after it was made: somebody may hold it already.  `with_` makes another one.
 
     Args:
         what: one sentence, what failed; safe to show anywhere.
@@ -20,12 +32,13 @@ class MpcError(Exception):
         remedy: the next command or change that helps.
         peer: the name of the process this is about, if one is.
         local: it is about this process's own disk or configuration and names paths: for its operator, not for callers.
+        heard_from: the peer that told it, by a code and a name; None for what this process found.
     """
 
     code = "internal"
     exit_code = 1
-    heard_from: str | None = None
-    """The peer that told it, by a code and a name; None for what this process found."""
+    fields: ClassVar[tuple[str, ...]] = ("what", "cause", "remedy", "peer", "local", "heard_from")
+    """Names of what an error of this class says, each an argument of its constructor."""
 
     def __init__(
         self,
@@ -35,6 +48,7 @@ class MpcError(Exception):
         remedy: str | None = None,
         peer: str | None = None,
         local: bool = False,
+        heard_from: str | None = None,
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -42,17 +56,35 @@ class MpcError(Exception):
         self.remedy = remedy
         self.peer = peer
         self.local = local
+        self.heard_from = heard_from
+
+    def with_(self, **changes: Unpack[Said]) -> Self:
+        """Return an error of this class that says what this one says, but for these fields.
+
+        Its `__cause__` is this one's, its frames are not: in an `except`, raise it `from error.__cause__`.
+        """
+        said = self._said()
+        said.update(changes)
+        made = type(self)(**said)
+        made.__cause__, made.__suppress_context__ = self.__cause__, self.__suppress_context__
+        return made
 
     def again(self) -> Self:
-        """An equal error, to be kept, or to be raised in another place.
+        """Return an equal error, to be kept, or to be raised in another place.
 
         What is raised is given the frames that it passes, and with them all that they hold.  So what is kept was never
         raised, and what is raised is not kept.
         """
-        return copy.copy(self)
+        return type(self)(**self._said())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (type(self), self._said())
+
+    def _said(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.fields}
 
     def lines(self) -> list[str]:
-        """What, cause and remedy, a line each, as the CLI prints them."""
+        """Return what failed, cause and remedy, a line each, as the CLI prints them."""
         rows = [self.what]
         if self.cause:
             rows.append(f"cause: {self.cause}")
@@ -114,6 +146,7 @@ class ModelError(PlanError):
     """A model cannot be compiled; names the node, the operator and the attribute."""
 
     code = "model"
+    fields = (*PlanError.fields, "node", "operator", "attribute")
 
     def __init__(
         self,
@@ -124,8 +157,11 @@ class ModelError(PlanError):
         attribute: str | None = None,
         cause: str | None = None,
         remedy: str | None = None,
+        peer: str | None = None,
+        local: bool = False,
+        heard_from: str | None = None,
     ) -> None:
-        super().__init__(what, cause=cause, remedy=remedy)
+        super().__init__(what, cause=cause, remedy=remedy, peer=peer, local=local, heard_from=heard_from)
         self.node = node
         self.operator = operator
         self.attribute = attribute
@@ -180,7 +216,7 @@ class MpcWarning(UserWarning):
 
 
 def by_code(code: str) -> type[MpcError]:
-    """The error class with this stable code; `MpcError` for one this version does not know."""
+    """Return the error class with this stable code; `MpcError` for one this version does not know."""
     known = {MpcError.code: MpcError}
     pending: list[type[MpcError]] = [MpcError]
     while pending:
@@ -188,3 +224,7 @@ def by_code(code: str) -> type[MpcError]:
             known[cls.code] = cls
             pending.append(cls)
     return known.get(code, MpcError)
+
+
+def _made(cls: type[MpcError], said: dict[str, Any]) -> MpcError:
+    return cls(**said)

@@ -75,8 +75,7 @@ class Ticket:
             ticket = cls(plan, terms)
             session = ticket.terms.session_id.hex()
         except PlanError as error:
-            error.remedy = error.remedy or _AGAIN
-            raise
+            raise error.with_(remedy=error.remedy or _AGAIN) from error.__cause__
         except (MpcError, ValueError, TypeError, AttributeError, RecursionError):
             raise _altered("its terms are malformed") from None
         if session != content["session"]:

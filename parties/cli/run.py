@@ -187,9 +187,10 @@ def _open(cluster: Cluster, compiled: Compiled, local: list[str], rows: int | No
     try:
         return cluster.open(compiled, rows, calls=1)
     except PolicyError as refusal:
-        if local:
-            refusal.remedy = f"{refusal.remedy}; a cluster of 'mpc up': mpc down; mpc up{_clients(local)} --detach"
-        raise
+        if not local:
+            raise
+        remedy = f"{refusal.remedy}; a cluster of 'mpc up': mpc down; mpc up{_clients(local)} --detach"
+        raise refusal.with_(remedy=remedy) from refusal.__cause__
 
 
 def _say_who(display: Display, ticket: Path, compiled: Compiled, who: list[str], cluster: Path | None) -> None:

@@ -226,14 +226,13 @@ class Link:
         """Turn a peer's abort, a code and a name, into an error."""
         cls = by_code(abort.code)
         about = _name(abort.about) or self.peer
-        error = cls(
+        return cls(
             f"{self.peer} ended the session ({cls.code}, about {about})",
             cause=f"the log of {self.peer} says more",
             remedy="mpc doctor, then start a new session",
             peer=about,
+            heard_from=self.peer,
         )
-        error.heard_from = self.peer
-        return error
 
     def check(self, hello: Hello) -> None:
         """Compare the greetings.

@@ -57,8 +57,7 @@ class PublicWeights:
                 found[name] = decode_field(data[position:end], shape)
                 position = end
         except EncodingError as error:
-            error.peer = self.sender
-            raise
+            raise error.with_(peer=self.sender) from error.__cause__
         self._held.update(found)
         self._digest = public_digest(found)
 

@@ -63,10 +63,15 @@ def _from_detail(detail: str, name: str) -> MpcError:
             raise ValueError
         texts = {key: shown(text) for key, text in texts.items()}
         cls = by_code(str(fields["code"]))
-        error = cls(texts.pop("what", "failed"), cause=texts.get("cause"), remedy=texts.get("remedy"))
-        error.peer, error.heard_from = texts.get("peer", name), texts.get("heard_from")
+        what = texts.get("what", "failed")
+        if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", what):  # a path's part is no mention
+            what = f"{name}: {what}"
+        return cls(
+            what,
+            cause=texts.get("cause"),
+            remedy=texts.get("remedy"),
+            peer=texts.get("peer", name),
+            heard_from=texts.get("heard_from"),
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         return PeerError(f"the call to {name} failed", cause=shown(detail[:200]) or None, peer=name)
-    if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", error.what):  # a path's part is no mention
-        error.what = f"{name}: {error.what}"
-    return error

@@ -82,8 +82,7 @@ def test_what_only_follows_from_the_end_does_not_stand_for_its_cause(tmp_path: P
     """A call that finds the session closed answers why it was, if a peer has said so; own findings go first."""
     with InProcess(tmp_path, 2) as cluster:
         session = cluster.of(0, cluster.script().open().id)
-        heard = HandshakeError("party-1 ended the session", peer="party-1")
-        heard.heard_from = "party-1"
+        heard = HandshakeError("party-1 ended the session", peer="party-1", heard_from="party-1")
         session.abort(heard)
         for follows in (SessionError("it is aborted, not open"), PeerError("it does not answer", peer="provider")):
             told = session.told(follows)

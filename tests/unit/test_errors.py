@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import pickle
+
 import pytest
 
 from mpc import errors
@@ -40,3 +44,52 @@ def test_lines_are_what_cause_and_remedy() -> None:
 def test_own_mistakes_and_peers_are_never_mixed() -> None:
     own = {c for c in classes() if issubclass(c, errors.LocalProtocolError)}
     assert not any(issubclass(c, errors.PeerError) for c in own)
+
+
+def full(cls: type[MpcError]) -> MpcError:
+    """An error of this class with a value of its own in each field, and a cause."""
+    said = {name: True if name == "local" else f"its {name}" for name in cls.fields}
+    try:
+        raise cls(**said) from ValueError("beneath")  # type: ignore[arg-type]
+    except MpcError as error:
+        return error
+
+
+@pytest.mark.parametrize("cls", classes())
+def test_a_constructor_takes_every_field_and_no_others(cls: type[MpcError]) -> None:
+    assert tuple(inspect.signature(cls).parameters)[0] == cls.fields[0] == "what"
+    assert set(inspect.signature(cls).parameters) == set(cls.fields) == set(vars(full(cls)))
+
+
+@pytest.mark.parametrize("cls", classes())
+def test_copies_keep_class_code_exit_status_and_every_field(cls: type[MpcError]) -> None:
+    error = full(cls)
+    for made in (
+        error.again(),
+        error.with_(),
+        copy.copy(error),
+        copy.deepcopy(error),
+        pickle.loads(pickle.dumps(error)),
+    ):
+        assert type(made) is cls and made is not error
+        assert (made.code, made.exit_code, str(made), made.args) == (cls.code, cls.exit_code, str(error), error.args)
+        assert vars(made) == vars(error)
+        assert made.__traceback__ is None  # the frames that it passed, and what they hold, stay behind
+
+
+@pytest.mark.parametrize("cls", classes())
+def test_a_copy_with_a_change_says_all_else_as_before(cls: type[MpcError]) -> None:
+    error = full(cls)
+    for name in ("what", "cause", "remedy", "peer", "heard_from"):
+        made = error.with_(**{name: "another"})  # type: ignore[misc]
+        assert type(made) is cls and vars(made) == vars(error) | {name: "another"}
+        assert made.lines()[0] == made.args[0] == made.what
+    assert vars(error) == vars(full(cls))
+
+
+def test_a_copy_with_a_change_has_the_cause_and_a_kept_copy_has_none() -> None:
+    error = full(errors.PeerError)
+    assert error.with_(peer="b").__cause__ is error.__cause__ is not None
+    assert error.with_(peer="b").__suppress_context__
+    assert error.again().__cause__ is None
+    assert not MpcError("alone").with_(peer="b").__suppress_context__
