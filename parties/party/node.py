@@ -150,7 +150,7 @@ class PartyNode:
             session.abort(known)
             if known is not error:
                 raise
-            raise session.told(known) from None
+            raise session.life.told(known) from None
         self.counters.dealt_bytes.inc(dealt)
         return session, dealt
 
@@ -216,8 +216,8 @@ class PartyNode:
         with self._changed:
             self._sessions.pop(session.id, None)
             self.slots.free(self._slots_of.pop(session.id, None))
-            if session.error is not None:
-                self._endings[session.id] = (session.members, session.error)
+            if session.life.error is not None:
+                self._endings[session.id] = (session.members, session.life.error)
                 while len(self._endings) > _MOST_ENDINGS:
                     self._endings.popitem(last=False)
         self.supply.finish(session.id)
@@ -246,7 +246,7 @@ class PartyNode:
         with self._changed:
             sessions = list(self._sessions.values())
         mine = [session for session in sessions if client in (session.coordinator, self.config.name)]
-        return sorted(mine, key=lambda session: session.opened_at)
+        return sorted(mine, key=lambda session: session.life.opened_at)
 
     def renew(self, session_ids: Collection[bytes], client: str) -> None:
         """The caller still wants these; those that are not its own, or not here, are passed over."""

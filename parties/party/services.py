@@ -122,7 +122,7 @@ class PartyService:
             raise
         except MpcError as error:
             session.abort(error)
-            raise session.told(error) from None
+            raise session.life.told(error) from None
         except Exception:
             session.abort(MpcError("an internal error while preparing a run"))
             raise
@@ -146,7 +146,7 @@ class PartyService:
     def Masks(self, request: party_pb2.MasksRequest, context: grpc.ServicerContext) -> party_pb2.MasksReply:
         """Hand out the sub-seeds of the caller's own inputs, once; the run is burnt before."""
         client = caller(context)
-        seeds, signed = self._node.session(request.session_id, client).masks(request.run, client)
+        seeds, signed = self._node.session(request.session_id, client).entries.masks(request.run, client)
         parts = [party_pb2.WireSeed(wire=wire, seed=seed.secret) for wire, seed in seeds]
         return party_pb2.MasksReply(seeds=parts, manifest=signed)
 
@@ -159,25 +159,25 @@ class PartyService:
             raise PeerError("the first message of a submission is its header", peer=client)
         header = first.header
         session = self._node.session(header.session_id, client)
-        with session.receiving(header.run, header.wire, client) as size:
+        with session.entries.receiving(header.run, header.wire, client) as size:
             with ends_within(context, deadlines.submit):
                 data = collect((part.chunk for part in request), size, "the input", client)
-            session.submit(header.run, header.wire, client, data)
+            session.entries.submit(header.run, header.wire, client, data)
         return party_pb2.SubmitReply()
 
     def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
         """Take one input that fits a message."""
         client, header = caller(context), request.header
         session = self._node.session(header.session_id, client)
-        with session.receiving(header.run, header.wire, client) as size:
-            session.submit(header.run, header.wire, client, collect([request.data], size, "the input", client))
+        with session.entries.receiving(header.run, header.wire, client) as size:
+            session.entries.submit(header.run, header.wire, client, collect([request.data], size, "the input", client))
         return party_pb2.SubmitReply()
 
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
         """Wait for a run, then send its cost and, to recipients, sub-seeds of their outputs and z^ if asked for it."""
         client = caller(context)
         session = self._node.session(request.session_id, client)
-        run = session.run(request.run)
+        run = session.runs.get(request.run)
         for _ in session.follow(run, client, context.is_active):
             if not request.values:
                 continue
@@ -224,10 +224,10 @@ class PartyService:
                 session_id=session.id,
                 plan_digest=session.plan.digest,
                 coordinator=session.coordinator,
-                state=session.state,
-                open_seconds=now - session.opened_at,
-                silent_seconds=max(0.0, now - session.renewed_at),
-                runs=session.latest,
+                state=session.life.state,
+                open_seconds=now - session.life.opened_at,
+                silent_seconds=max(0.0, now - session.life.renewed_at),
+                runs=session.runs.latest,
             )
 
     def End(self, request: party_pb2.EndRequest, context: grpc.ServicerContext) -> party_pb2.EndReply:

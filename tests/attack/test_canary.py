@@ -131,7 +131,7 @@ def crash_in_a_gate(script: Script, patched: pytest.MonkeyPatch) -> list[BaseExc
     def crash(run) -> None:
         raise ValueError(f"cannot reshape {CANARY_INPUT!r} and {CANARY_WEIGHT}")
 
-    patched.setattr(session, "_evaluate", crash)
+    patched.setattr(session.online, "_evaluate", crash)
     collect(enter, script)
     collect(script.everyone, lambda i: script.result(i, 1, RECIPIENT))
     return [error for error in script.errors if error is not None]
@@ -143,7 +143,7 @@ def crash_in_a_handler(script: Script, patched: pytest.MonkeyPatch) -> list[Base
     def crash(*arguments) -> None:
         raise KeyError(f"{CANARY_INPUT!r} {CANARY_WEIGHT}")
 
-    patched.setattr(session, "masks", crash)
+    patched.setattr(session.entries, "masks", crash)
     found = collect(script.masks, 0, 1, OWNER)
     assert found and isinstance(found[0], MpcError) and found[0].code == "internal"
     return found

@@ -106,7 +106,7 @@ def test_only_the_coordinator_plans_and_ends(script: Script, caller: str) -> Non
         party.Prepare(party_pb2.PrepareRequest(session_id=script.id, run=2, batch=1))
     with pytest.raises(PolicyError, match="not this session's coordinator"):
         party.Close(party_pb2.CloseRequest(session_id=script.id))
-    assert script.cluster.of(0, script.id).state == "open"
+    assert script.cluster.of(0, script.id).life.state == "open"
 
 
 @pytest.mark.parametrize("caller", [COORDINATOR, RECIPIENT, MODEL_OWNER])
@@ -350,7 +350,7 @@ def test_burnt_is_durable_before_a_mask_leaves(script: Script, monkeypatch: pyte
     """16: at the moment the seed is taken from its bundle, the ledger says so already."""
     script.ready()
     session = script.cluster.of(0, script.id)
-    bundle, seen = session._run(1).party.bundle, []
+    bundle, seen = session.runs.get(1).party.bundle, []
     take = bundle.mask_seed
 
     def spy(wire: str):
@@ -520,13 +520,13 @@ def test_memory_is_given_back(cluster: InProcess, monkeypatch: pytest.MonkeyPatc
     script = cluster.script().started()
     session, budget = script.cluster.of(0, script.id), script.cluster.nodes[0]._budget
     script.finish()
-    [one] = [run.held for run in session._runs.values()]
+    [one] = [run.held for run in session.runs.kept.values()]
     for run in range(2, 14):
         script.prepare(run, 1)
         script.enter(run, script.integers(data(1)), OWNER, 1)
         script.finish(run)
-    assert sum(run.held for run in session._runs.values()) == one > 0
-    assert len(session._runs) <= 10
+    assert sum(run.held for run in session.runs.kept.values()) == one > 0
+    assert len(session.runs.kept) <= 10
     given: list[int] = []
     give = budget.give
     monkeypatch.setattr(budget, "give", lambda count: (given.append(count), give(count)))
@@ -560,7 +560,7 @@ def test_free_gates_count_against_the_memory_limit() -> None:
 
 def test_seeds_leave_after_revealed_is_in_the_ledger(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     script.ready()
-    bundle, seen = script.cluster.of(0, script.id)._run(1).party.bundle, []
+    bundle, seen = script.cluster.of(0, script.id).runs.get(1).party.bundle, []
     take = bundle.mask_seed
 
     def spy(wire: str):
@@ -637,7 +637,7 @@ def test_a_session_closed_in_the_middle_of_a_run_reveals_nothing(
         reached.set()
         go.wait(PATIENCE)
 
-    monkeypatch.setattr(session, "before_reveal", barrier)
+    monkeypatch.setattr(session.online, "before_reveal", barrier)
     script.enter(1, script.integers(data(1)), OWNER)
     assert reached.wait(PATIENCE)
     errors = []

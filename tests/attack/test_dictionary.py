@@ -84,7 +84,7 @@ class Scene:
         self.bundle = BundleId(script.id, 1, 1)
         self.bound: Plan = script.plan.bind(1)
         self.seeds = [self._seed(name, 1) for name in cluster.names]
-        self.run = cluster.of(0, script.id).run(1)
+        self.run = cluster.of(0, script.id).runs.get(1)
         self.public = {
             wire.name: self._public(wire.name) for wire in self.bound.wires if self._public(wire.name) is not None
         }
@@ -334,7 +334,7 @@ def transcript_if(scene: Scene, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) 
 
 def cluster_weights(scene: Scene) -> list[SessionWires]:
     """What the provider and the model's owner know of the weights at every party."""
-    return [scene.cluster.of(index, scene.script.id).run(1).party.session for index in scene.indices]
+    return [scene.cluster.of(index, scene.script.id).runs.get(1).party.session for index in scene.indices]
 
 
 def confirmed(

@@ -242,7 +242,7 @@ def test_a_second_stream_is_refused_and_the_first_goes_on(cluster: InProcess) ->
     assert peer.first().HasField("hello")
     frames = RawPeer(cluster).send(Frame(hello=opening.hello)).all()
     assert [frame.abort.code for frame in frames] == ["peer"]
-    assert cluster.of(1, opening.id).state == "open"
+    assert cluster.of(1, opening.id).life.state == "open"
     peer.end()
 
 

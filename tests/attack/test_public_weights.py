@@ -348,7 +348,7 @@ def test_a_guest_who_only_receives_is_not_told_the_weights_or_the_masks(
     )
     seeds = [out.seed for header in received.headers for out in header.outputs]
     assert {out.wire for header in received.headers for out in header.outputs} == {script.output_wire}
-    dealt = [node._sessions[script.id].run(1).party.bundle for node in cluster.nodes]
+    dealt = [node._sessions[script.id].runs.get(1).party.bundle for node in cluster.nodes]
     hidden = [seed.secret for bundle in dealt for _, seed in bundle.held_seeds()]
     assert len(seeds) == 2 and not any(seed in everything for seed in hidden)
     assert Ticket.parse(Ticket(script.plan, script.terms).text).plan.public_weights

@@ -58,12 +58,12 @@ def test_a_party_that_shuts_down_blames_itself(tmp_path: Path, index: int, busy:
             thread.start()
         sessions = [cluster.of(other, script.id) for other in range(3)]
         if busy:
-            assert eventually(lambda: all(session.run(1).asked_at for session in sessions))
+            assert eventually(lambda: all(session.runs.get(1).asked_at for session in sessions))
         cluster.nodes[index].stop()
-        assert eventually(lambda: all(session.state == "aborted" for session in sessions))
+        assert eventually(lambda: all(session.life.state == "aborted" for session in sessions))
         for thread in threads:
             thread.join()
-        for error in (*(session.error for session in sessions), *waiting):
+        for error in (*(session.life.error for session in sessions), *waiting):
             assert isinstance(error, PeerError) and error.peer == name, error
         assert len(waiting) == len(threads)
 
@@ -85,7 +85,7 @@ def test_what_only_follows_from_the_end_does_not_stand_for_its_cause(tmp_path: P
         heard = HandshakeError("party-1 ended the session", peer="party-1", heard_from="party-1")
         session.abort(heard)
         for follows in (SessionError("it is aborted, not open"), PeerError("it does not answer", peer="provider")):
-            told = session.told(follows)
+            told = session.life.told(follows)
             assert (told.code, told.peer) == (HandshakeError.code, "party-1")
         own = IntegrityError("the corrections were altered", peer="provider")
-        assert session.told(own) is own
+        assert session.life.told(own) is own

@@ -30,7 +30,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProce
 
 def prepared(cluster: InProcess) -> int:
     """The last run that every party has prepared."""
-    return min(max(session._runs, default=0) for node in cluster.nodes for session in node._sessions.values())
+    return min(session.runs.latest for node in cluster.nodes for session in node._sessions.values())
 
 
 def test_the_next_run_is_prepared_while_one_is_online(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_what_a_run_held_goes_when_the_next_one_is_prepared(cluster: InProcess) 
     gc.disable()
     try:
         session.run(None, {"x": data(2)})
-        runs = [weakref.ref(held._runs[1].party) for node in cluster.nodes for held in node._sessions.values()]
+        runs = [weakref.ref(held.runs.kept[1].party) for node in cluster.nodes for held in node._sessions.values()]
         assert len(runs) == 2 and all(run() is not None for run in runs)
         session.run(None, {"x": data(2)})
         assert all(run() is None for run in runs)

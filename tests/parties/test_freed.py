@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import structlog
 
-import parties.party.session
+import parties.party.online
 from mpc.errors import MpcError, SessionError
 from parties.client.cluster import Cluster
 from parties.client.session import Session
@@ -48,9 +48,13 @@ def held(cluster: InProcess, session: Session) -> dict[str, weakref.ref]:
     found: dict[str, Any] = {"client's session": remote, "participant": remote.part}
     for name, node in zip(cluster.names, cluster.nodes, strict=True):
         own = node._sessions[remote.id]
-        found |= {f"{name}'s session": own, f"{name}'s wires": own._wires, f"{name}'s bundle of weights": own._weights}
+        found |= {
+            f"{name}'s session": own,
+            f"{name}'s wires": own._wires,
+            f"{name}'s bundle of weights": own.entries.weights,
+        }
         found |= {f"{name}'s link to {peer}": link for peer, link in own.links.items()}
-        found |= {f"{name}'s run {number}": run for number, run in own._runs.items()}
+        found |= {f"{name}'s run {number}": run for number, run in own.runs.kept.items()}
         found |= {f"{name}'s {wire}": masked.public for wire, masked in own._wires.masked.items()}
     dealt = cluster.provider._sessions[remote.id]
     found |= {"provider's session": dealt, "provider's masks": dealt.masks, "provider's weights": dealt.weights}
@@ -118,7 +122,7 @@ def test_a_session_that_fails_in_a_run(cluster: InProcess, client: Cluster, monk
     def broken(*_: object) -> None:
         raise ValueError("a mistake of this test's")
 
-    monkeypatch.setattr(parties.party.session.PartySession, "before_reveal", broken)
+    monkeypatch.setattr(parties.party.online.Online, "before_reveal", broken)
     with pytest.raises(MpcError, match="internal error"):
         session.run(None, {"x": data(1)})
     del session
@@ -169,7 +173,7 @@ def test_a_session_of_what_was_dealt_ahead(cluster: InProcess, client: Cluster) 
         f"{name}'s {what}": weakref.ref(thing)
         for name, node in zip(cluster.names, cluster.nodes, strict=True)
         for own in [node._sessions[remote.id]]
-        for what, thing in {"session": own, "wires": own._wires, "run": own._runs[1], "stock": own._supply}.items()
+        for what, thing in {"session": own, "wires": own._wires, "run": own.runs.kept[1], "stock": own._supply}.items()
     }
     del remote
     session.close()

@@ -40,7 +40,7 @@ def test_one_client_that_plays_every_part(cluster: InProcess) -> None:
 def test_every_role_its_own_certificate_and_every_wire_as_the_reference_says(cluster: InProcess) -> None:
     script = cluster.script().started(batch=3)
     replies = script.finish()
-    runs = [cluster.of(index, script.id).run(1) for index in range(len(cluster.names))]
+    runs = [cluster.of(index, script.id).runs.get(1) for index in range(len(cluster.names))]
     bound = script.plan.bind(3)
     coins = {wire.name: [run.party.masked(wire.name).public for run in runs] for wire in bound.wires}
     for public in coins.values():

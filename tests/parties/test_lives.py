@@ -128,7 +128,7 @@ def test_outputs_are_kept_for_those_who_have_yet_to_fetch_them(cluster: InProces
 
 
 def run_is_over(cluster: InProcess, index: int, session_id: bytes) -> bool:
-    return cluster.of(index, session_id).run(1).done.is_set()
+    return cluster.of(index, session_id).runs.get(1).done.is_set()
 
 
 def test_they_are_not_kept_for_ever(tmp_path: Path) -> None:

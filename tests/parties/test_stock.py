@@ -95,7 +95,7 @@ def test_the_next_run_is_prepared_before_anybody_asks(cluster: InProcess) -> Non
     deal(cluster, [1, 1], ALL_MINE)
     session = of(cluster, 1)
     for run in (1, 2):
-        assert eventually(lambda run=run: set(cluster.of(0, session._remote.id)._runs) == set(range(1, run + 1)))
+        assert eventually(lambda run=run: set(cluster.of(0, session._remote.id).runs.kept) == set(range(1, run + 1)))
         check(session, 1)
     session.close()
     assert cluster.is_idle()

@@ -14,7 +14,7 @@ import mpc.errors
 import parties
 from parties.cli import cli
 from parties.config import models
-from parties.party import session
+from parties.party import life
 from parties.party.ledger import states
 from parties.pb import party_pb2, provider_pb2
 
@@ -326,7 +326,7 @@ def arrows(title: str) -> dict[str, set[str]]:
 
 
 def test_diagrams_of_sessions_and_runs_are_the_codes_own() -> None:
-    memory = {state: set(following) for state, following in session.TRANSITIONS.items()}
+    memory = {state: set(following) for state, following in life.TRANSITIONS.items()}
     assert arrows("A session in a party's memory") == memory | {"[*]": {"opening"}}
     runs = {str(state or "[*]"): {str(each) for each in following} for state, following in states.TRANSITIONS.items()}
     assert arrows("A run in the ledger") == runs

@@ -1,0 +1,55 @@
+"""The runs of one session that can still be asked for."""
+
+from __future__ import annotations
+
+from mpc.errors import SessionError
+from parties.party.life import SessionLife
+from parties.party.run import Run
+from parties.process.budget import MemoryBudget
+
+_KEPT_RUNS = 8
+"""Runs whose outputs can still be fetched."""
+
+
+class Runs:
+    """Runs by number, guarded by their session's lock.
+
+    Args:
+        budget: what the memory of runs that are over is given back to.
+    """
+
+    def __init__(self, life: SessionLife, budget: MemoryBudget) -> None:
+        self.kept: dict[int, Run] = {}
+        self._lock, self._budget = life.lock, budget
+
+    @property
+    def latest(self) -> int:
+        """The last run that was prepared; 0 if none was."""
+        with self._lock:
+            return max(self.kept, default=0)
+
+    def get(self, number: int) -> Run:
+        """A run that was prepared; `SessionError` if it was not, or is long over."""
+        with self._lock:
+            if number not in self.kept:
+                raise SessionError(f"run {number} is not prepared, or is over")
+            return self.kept[number]
+
+    def add(self, run: Run) -> None:
+        """Take a run that is prepared."""
+        with self._lock:
+            self.kept[run.number] = run
+
+    def shrink_done(self, number: int) -> None:
+        """Give back the memory of runs that are over; recipients may still fetch the latest ones' outputs."""
+        with self._lock:
+            for run in [run for run in self.kept.values() if run.done.is_set()]:
+                self._budget.give(run.shrink())
+                if run.number < number - _KEPT_RUNS:
+                    del self.kept[run.number]
+
+    def end(self) -> None:
+        """The session has ended: nobody waits any longer."""
+        with self._lock:
+            for run in self.kept.values():
+                run.done.set()
