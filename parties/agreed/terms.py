@@ -58,12 +58,12 @@ class Terms:
             *self.nonces,
         )
 
-    @property
-    def roster_digest(self) -> bytes:
-        """Digest the roster; peers compare it in their first frame."""
-        return roster_digest(self.provider, self.parties)
 
+def roster_digest(provider: str, parties: Sequence[str], cluster: str | None) -> bytes:
+    """Digest the provider, the parties in their order and the cluster's id, 32 bytes: equal in all its configs.
 
-def roster_digest(provider: str, parties: Sequence[str]) -> bytes:
-    """Digest the provider and the parties in their order, 32 bytes: equal in every config of a cluster."""
-    return digest("mpc/v1/roster", provider, *parties)
+    Peers compare it in their first frame.
+    """
+    if cluster is None:
+        return digest("mpc/v1/roster", provider, *parties)
+    return digest("mpc/v1/roster with id", cluster, provider, *parties)

@@ -8,6 +8,8 @@ import click
 
 from mpc.errors import UsageError
 from parties.cli.display import Display
+from parties.config.models import CLUSTER_BYTES
+from parties.entropy import token
 from parties.trust.authority import LEAF_DAYS, issue, make_ca, revoke
 from parties.trust.chains import DEVELOPMENT_CA
 
@@ -33,16 +35,33 @@ def make(display: Display, folder: Path, name: str) -> None:
     display.result(str(make_ca(folder, name)))
 
 
+@cert.command("cluster")
+@click.pass_obj
+def cluster_(display: Display) -> None:
+    """Print a fresh id for a cluster: `cluster = "ID"` in the config of every party, the provider and every client.
+
+    What is put at the parties names it, so it stays as long as the data do.
+    """
+    display.result(token(CLUSTER_BYTES).hex())
+
+
 @cert.command("issue")
 @click.argument("name")
 @click.option("--ca", "ca_folder", required=True, type=_PATH, help="The folder that 'mpc cert ca' made.")
 @click.option("-o", "--output", "folder", required=True, type=_PATH, help="Where key, certificate and CA go.")
 @click.option("--host", "hosts", multiple=True, help="A DNS name or address that NAME is reached at; several.")
 @click.option("--days", default=LEAF_DAYS, show_default=True, type=click.IntRange(1))
+@click.option("--keep-key", is_flag=True, help="Renew the certificate of the key that is in the folder.")
 @click.pass_obj
-def issue_(display: Display, name: str, ca_folder: Path, folder: Path, hosts: tuple[str, ...], days: int) -> None:
-    """Issue (or renew) a key and certificate for NAME: a party, the provider, or a client."""
-    paths = issue(ca_folder, name, folder, hosts or ("localhost", "127.0.0.1"), days)
+def issue_(
+    display: Display, name: str, ca_folder: Path, folder: Path, hosts: tuple[str, ...], days: int, keep_key: bool
+) -> None:
+    """Issue (or renew) a key and certificate for NAME: a party, the provider, or a client.
+
+    What a client has put at the parties belongs to its key: renew its certificate with --keep-key, as long as that
+    key is nobody else's.
+    """
+    paths = issue(ca_folder, name, folder, hosts or ("localhost", "127.0.0.1"), days, keep_key=keep_key)
     display.result(str(paths.certificate))
 
 

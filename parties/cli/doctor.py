@@ -120,9 +120,12 @@ def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.Des
     yield _lifetime(f"{name} certificate", "", reply.certificate_days, fix)
     names = [party.name for party in config.parties]
     if role == "party":
-        same = reply.roster_digest == roster_digest(config.provider.name, names)
+        same = reply.roster_digest == roster_digest(config.provider.name, names, config.cluster)
         fix = (
-            "" if same else f"name the same provider and parties, in the same order, in its config: {', '.join(names)}"
+            ""
+            if same
+            else f"name the same provider and parties, in the same order, in its config: {', '.join(names)}; 'cluster' "
+            "must be equal too"
         )
         yield Finding(f"{name} roster", same, "as in this file" if same else "another one than in this file", fix)
         return

@@ -16,6 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from parties.addresses import ANY, Endpoint, check_name
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+CLUSTER_BYTES = 16
+"""Random bytes of a cluster's id, which is written in hex."""
+_CLUSTER = re.compile(r"[0-9a-f]{32}")
 
 
 def _check_allowed(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -34,6 +37,12 @@ def _check_plans(plans: tuple[str, ...]) -> tuple[str, ...]:
     return plans
 
 
+def _check_cluster(text: str) -> str:
+    if not _CLUSTER.fullmatch(text.lower()):
+        raise ValueError("must be 32 hex digits, as 'mpc cert cluster' prints them")
+    return text.lower()
+
+
 def _resolve(path: Path, info: ValidationInfo) -> Path:
     path = path.expanduser()
     return path if not info.context else Path(os.path.abspath(info.context["folder"] / path))
@@ -42,6 +51,7 @@ def _resolve(path: Path, info: ValidationInfo) -> Path:
 Name = Annotated[str, AfterValidator(check_name)]
 AllowedNames = Annotated[tuple[str, ...], AfterValidator(_check_allowed)]
 AllowedPlans = Annotated[tuple[str, ...], AfterValidator(_check_plans)]
+ClusterId = Annotated[str, AfterValidator(_check_cluster)]
 ConfigPath = Annotated[Path, AfterValidator(_resolve)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
@@ -140,6 +150,8 @@ class ProviderPeer(Peer):
 class _Daemon(_Model):
     name: Name
     """The name in this process's own certificate."""
+    cluster: ClusterId | None = None
+    """The cluster's id, equal in every config; without one the parties keep no data."""
     listen: Endpoint
     """Where it listens."""
     data_dir: ConfigPath
@@ -209,6 +221,8 @@ class ClusterConfig(_Model):
 
     name: Name
     """The name in this client's own certificate."""
+    cluster: ClusterId | None = None
+    """The cluster's id, equal in every config; without one this client puts no data."""
     tls: TlsConfig
     provider: ProviderPeer
     parties: Annotated[tuple[Peer, ...], Field(min_length=2)]

@@ -20,6 +20,7 @@ from mpc.errors import ConfigError, UsageError
 from parties.addresses import Endpoint, check_name
 from parties.config.load import dump_toml, load
 from parties.config.models import (
+    CLUSTER_BYTES,
     ClusterConfig,
     Deadlines,
     PartyConfig,
@@ -30,6 +31,7 @@ from parties.config.models import (
     TlsConfig,
 )
 from parties.disk import private_folder, write_atomic
+from parties.entropy import token
 from parties.local.ports import Ports
 from parties.local.processes import running
 from parties.trust.authority import issue, make_ca
@@ -136,7 +138,7 @@ class LocalLayout:
         for name in (*names, COORDINATOR, *clients):
             _certify(folder, name)
         layout = cls(folder, members, clients, ports)
-        layout._write_configs(threads)
+        layout._write_configs(threads, _cluster_id(folder))
         return layout
 
     @classmethod
@@ -149,7 +151,7 @@ class LocalLayout:
         members = (Member(provider.name, "provider", folder / provider.name, provider.address), *parties)
         return cls(folder, members, _clients(folder))
 
-    def _write_configs(self, threads: int) -> None:
+    def _write_configs(self, threads: int, cluster: str) -> None:
         provider = ProviderPeer(name=self.members[0].name, address=self.members[0].address)
         peers = tuple(Peer(name=member.name, address=member.address) for member in self.members[1:])
         everyone = (COORDINATOR, *self.clients)
@@ -159,6 +161,7 @@ class LocalLayout:
             private_folder(member.data_dir)
             common = {
                 "name": member.name,
+                "cluster": cluster,
                 "listen": member.listen or member.address,
                 "data_dir": member.data_dir.name,
                 "tls": {"ca": CA_CERTIFICATE, "certificate": CERTIFICATE, "key": KEY},
@@ -175,8 +178,19 @@ class LocalLayout:
         for name in everyone:
             own = Path(name)
             tls = TlsConfig(ca=own / CA_CERTIFICATE, certificate=own / CERTIFICATE, key=own / KEY)
-            client = ClusterConfig(name=name, tls=tls, provider=provider, parties=peers, deadlines=deadlines)
+            client = ClusterConfig(
+                name=name, cluster=cluster, tls=tls, provider=provider, parties=peers, deadlines=deadlines
+            )
             _write_config(self.cluster_file if name == COORDINATOR else self.client_file(name), dump_toml(client))
+
+
+def _cluster_id(folder: Path) -> str:
+    """The id of the cluster that an earlier `create` made here, else a fresh one: what the parties keep names it."""
+    with suppress(ConfigError):  # there is no cluster file, or one that cannot be read and is written again
+        found = load(ClusterConfig, folder / "cluster.toml", environ={}).cluster
+        if found is not None:
+            return found
+    return token(CLUSTER_BYTES).hex()
 
 
 def _write_config(path: Path, text: str) -> None:
@@ -201,10 +215,14 @@ def _check_client(name: str) -> None:
 def _certify(folder: Path, name: str) -> None:
     own = folder / name
     tls = TlsConfig(ca=own / CA_CERTIFICATE, certificate=own / CERTIFICATE, key=own / KEY)
+    same_ca = tls.ca.is_file() and tls.ca.read_bytes() == (folder / "ca" / CA_CERTIFICATE).read_bytes()
     with suppress(ConfigError):  # missing, expired, of another CA: whatever it is, a new one is the answer
         identity = Identity.load(tls, name)
-        same_ca = identity.ca_pem == (folder / "ca" / CA_CERTIFICATE).read_bytes()
         if same_ca and identity.not_after - datetime.now(UTC) > _RENEW_BEFORE:
+            return
+    with suppress(ConfigError):  # renewed, if the key is there: what was put at the parties is that key's
+        if same_ca:
+            issue(folder / "ca", name, own, keep_key=True)
             return
     issue(folder / "ca", name, own)
 

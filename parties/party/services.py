@@ -92,7 +92,7 @@ class PartyService:
             stock_limit=totals.limit,
             certificate_days=node.identity.days_left(),
             problem=node.problem,
-            roster_digest=roster_digest(node.config.provider.name, node.roster),
+            roster_digest=roster_digest(node.config.provider.name, node.roster, node.config.cluster),
         )
         if request.probe:
             targets = [(p.name, p.address) for p in (*node.config.peers, node.config.provider)]

@@ -20,7 +20,7 @@ from mpc.plan.plan import Plan
 from mpc.shares import Lane
 from parties import telemetry
 from parties.agreed.memory import plan_memory, run_memory
-from parties.agreed.terms import PROTOCOL, Terms
+from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.config.models import PartyConfig
 from parties.party.entries import Entries
 from parties.party.ledger.sessions import Ledger
@@ -96,7 +96,7 @@ class PartySession:
             session_id=self.id,
             plan_digest=self.terms.plan_digest,
             field=self.plan.field,
-            roster=self.terms.roster_digest,
+            roster=roster_digest(self.terms.provider, self.terms.parties, self._config.cluster),
             salt=self._salt,
         )
         lost, ended = weakly(self.abort), weakly(self._farewells.heard)

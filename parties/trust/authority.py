@@ -53,11 +53,14 @@ def issue(
     folder: Path,
     hosts: Sequence[str] = ("localhost", "127.0.0.1"),
     days: int = LEAF_DAYS,
+    *,
+    keep_key: bool = False,
 ) -> TlsConfig:
     """Issue a new key and certificate for `name` in `folder`, replacing older ones there.
 
     hosts: DNS names and IP addresses it is reached at; none that is the name of another certificate, and no name
-    that is another's host.  days: validity, cut at the CA's own end.  Returns the paths; raises ConfigError.
+    that is another's host.  days: validity, cut at the CA's own end.  keep_key: certify the key that is there.
+    Returns the paths; raises ConfigError.
     """
     _check_name(name)
     authority = pem.certificates(pem.read(ca_folder / CA_CERTIFICATE), ca_folder / CA_CERTIFICATE)[0]
@@ -73,7 +76,8 @@ def issue(
     private_folder(folder)
     with issued.locked(ca_folder):
         issued.check(ca_folder, name, hosts)
-        key, certificate = _leaf(authority, authority_key, name, hosts, days)
+        old = _kept(folder / KEY) if keep_key else None
+        key, certificate = _leaf(authority, authority_key, name, hosts, days, old)
         issued.add(ca_folder, name, hosts, certificate)
     paths = TlsConfig(ca=folder / CA_CERTIFICATE, certificate=folder / CERTIFICATE, key=folder / KEY)
     write_atomic(paths.key, pem.encode_private(key))
@@ -82,14 +86,22 @@ def issue(
     return paths
 
 
+def _kept(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = pem.private_key(pem.read(path, private=True), path)
+    if not isinstance(key.curve, ec.SECP256R1):
+        raise ConfigError(f"{path} is not a key on P-256", remedy="issue it again without --keep-key", local=True)
+    return key
+
+
 def _leaf(
     authority: x509.Certificate,
     authority_key: ec.EllipticCurvePrivateKey,
     name: str,
     hosts: Sequence[str],
     days: int,
+    key: ec.EllipticCurvePrivateKey | None,
 ) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     end = min(_now() + datetime.timedelta(days=days), authority.not_valid_after_utc)
     names = [x509.DNSName(name), *(_general_name(host) for host in dict.fromkeys(hosts) if host != name)]
     certificate = (

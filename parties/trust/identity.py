@@ -128,16 +128,20 @@ def verify(
     message: bytes,
     signature: bytes,
     clock: Clock = time.time,
+    *,
+    serves: bool = True,
 ) -> None:
     """Raise IntegrityError unless `expected_name`, certified and valid now, signed `message`.
 
-    certificate_pem: the signer's certificate and, behind it, the intermediates that lead to a CA of ours.
+    Args:
+        certificate_pem: the signer's certificate and, behind it, the intermediates that lead to a CA of ours.
+        serves: the certificate must be good for a server, as a process's is; a client's need not be.
     """
     try:
         chain = pem.certificates(certificate_pem, Path(CERTIFICATE))
     except ConfigError:
         raise _rejected("its certificate cannot be read", expected_name) from None
-    fault = trust.fault(chain, expected_name, datetime.datetime.fromtimestamp(clock(), datetime.UTC), serves=True)
+    fault = trust.fault(chain, expected_name, datetime.datetime.fromtimestamp(clock(), datetime.UTC), serves=serves)
     if fault:
         raise _rejected(f"its certificate {fault}", expected_name)
     public = chain[0].public_key()

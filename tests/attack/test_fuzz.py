@@ -13,11 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import MpcError
+from parties.agreed.terms import roster_digest
 from parties.config.models import Limits
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
 from parties.wire.status import from_rpc
 from tests.support.effort import examples, patient
-from tests.support.parties import COORDINATOR, EVERYONE, MODEL_OWNER, OWNER, RECIPIENT, InProcess, Script, deadlines
+from tests.support.parties import (
+    CLUSTER,
+    COORDINATOR,
+    EVERYONE,
+    MODEL_OWNER,
+    OWNER,
+    RECIPIENT,
+    InProcess,
+    Script,
+    deadlines,
+)
 
 pytestmark = pytest.mark.timeout(110)
 SECONDS = patient(6.0)
@@ -117,7 +128,7 @@ def messages(cls: type, script: Script) -> st.SearchStrategy[bytes]:
         "batches": st.lists(st.sampled_from([0, 1, 4096, (1 << 32) - 1]), max_size=4),
         "session_ids": st.lists(ids, max_size=4),
         "digests": st.lists(st.sampled_from([bytes(32), b""]), max_size=4),
-        "roster": st.sampled_from([script.terms.roster_digest, b""]),
+        "roster": st.sampled_from([roster_digest("provider", script.cluster.names, CLUSTER), b""]),
         "probe": st.just(False),
     }
 

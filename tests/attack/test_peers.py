@@ -17,10 +17,11 @@ import pytest
 from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError, SessionError
 from mpc.fixedpoint import decode, encode
 from mpc.transcript import DIGEST_BYTES
-from parties.agreed.terms import PROTOCOL, Terms
+from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.config.models import Limits
 from parties.pb.party_pb2 import Abort, Frame, Hello, OpenReply, Payload
 from tests.support.parties import (
+    CLUSTER,
     COORDINATOR,
     PATIENCE,
     InProcess,
@@ -130,7 +131,7 @@ class Opening:
             session_id=terms.session_id,
             plan_digest=terms.plan_digest,
             field="2^61-1",
-            roster=terms.roster_digest,
+            roster=roster_digest("provider", cluster.names, CLUSTER),
             salt=bytes(range(32)),
         )
         self.id = terms.session_id

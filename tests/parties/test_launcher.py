@@ -22,7 +22,7 @@ import pytest
 
 from mpc.errors import ConfigError, UsageError
 from parties.config.load import load
-from parties.config.models import ClusterConfig, PartyConfig, ProviderConfig
+from parties.config.models import ClusterConfig, PartyConfig, ProviderConfig, TlsConfig
 from parties.local import launcher
 from parties.local.launcher import spread, start, status, stop
 from parties.local.layout import LocalLayout, Member
@@ -30,9 +30,11 @@ from parties.local.ports import Ports
 from parties.local.processes import birth_of, children, running
 from parties.party.policy import Policy
 from parties.process import lifeline
+from parties.trust.authority import issue
 from parties.trust.identity import Identity
 from tests.support.effort import patient
 
+TLS = {"ca": "ca", "certificate": "certificate", "key": "key"}
 REPOSITORY = Path(__file__).parents[2]
 
 # What a daemon does as far as the launcher sees.  argv: data_dir, behaviour.
@@ -141,6 +143,39 @@ def test_creating_again_keeps_the_ca_good_certificates_and_ledgers(layout: Local
     assert (party.data_dir / "ledger.sqlite").read_text() == "kept"
     for member in again.members[1:]:
         Identity.load(load(PartyConfig, member.config, environ={}).tls, member.name)
+
+
+def test_a_clusters_id_is_in_every_config_and_stays(layout: LocalLayout) -> None:
+    def ids(folder: Path) -> set[str | None]:
+        found = {load(ClusterConfig, folder / "cluster.toml", environ={}).cluster}
+        for member in layout.members:
+            kind = ProviderConfig if member.role == "provider" else PartyConfig
+            found.add(load(kind, folder / member.name / "config.toml", environ={}).cluster)
+        return found
+
+    [first] = ids(layout.folder)
+    assert first is not None and len(bytes.fromhex(first)) == 16
+    LocalLayout.create(layout.folder, 2)
+    assert ids(layout.folder) == {first}
+    for path in layout.folder.rglob("*.toml"):  # as clusters were before they had one
+        path.write_text("".join(line for line in path.open() if not line.startswith("cluster = ")))
+    assert ids(layout.folder) == {None}
+    assert LocalLayout.open(layout.folder).members
+    LocalLayout.create(layout.folder, 2)
+    [fresh] = ids(layout.folder)
+    assert fresh not in (None, first)
+
+
+def test_a_certificate_is_renewed_with_its_key(layout: LocalLayout) -> None:
+    """What its owner has put at the parties is that key's."""
+    folder = layout.folder / "coordinator"
+    key, old = (folder / "key.pem").read_bytes(), (folder / "certificate.pem").read_bytes()
+    issue(layout.folder / "ca", "coordinator", folder, days=3)
+    assert (folder / "key.pem").read_bytes() != key
+    key = (folder / "key.pem").read_bytes()
+    LocalLayout.create(layout.folder, 2)
+    assert (folder / "key.pem").read_bytes() == key and (folder / "certificate.pem").read_bytes() != old
+    assert Identity.load(TlsConfig(**{k: folder / f"{v}.pem" for k, v in TLS.items()}), "coordinator").days_left() > 3
 
 
 def test_certificates_of_another_ca_are_replaced(layout: LocalLayout) -> None:

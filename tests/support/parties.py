@@ -58,6 +58,7 @@ from parties.wire.transport import connect
 from tests.support.effort import patient
 
 COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT = "coordinator", "data-owner", "model-owner", "recipient"
+CLUSTER = "0123456789abcdef" * 2
 EVERYONE = PolicyConfig(plans=("any",), coordinators=("any",), owners=("any",), recipients=("any",))
 
 
@@ -206,6 +207,7 @@ class InProcess:
         tls = self.tls("provider")
         config = ProviderConfig(
             name="provider",
+            cluster=CLUSTER,
             listen=self.addresses["provider"],
             data_dir=self.folder / "provider-data",
             tls=tls,
@@ -272,6 +274,7 @@ class InProcess:
                 addresses[self.names[second]] = Endpoint(f"127.0.0.1:{port}")
         return PartyConfig(
             name=self.names[index],
+            cluster=CLUSTER,
             listen=self.addresses[self.names[index]],
             data_dir=self.folder / f"data-{index}",
             tls=self.tls(self.names[index]),
@@ -326,6 +329,7 @@ class InProcess:
         """All parties, for `CoordinatedSession`; closed with the cluster."""
         config = ClusterConfig(
             name=name,
+            cluster=CLUSTER,
             tls=self.tls(name),
             provider=ProviderPeer(name="provider", address=self.addresses["provider"]),
             parties=tuple(Peer(name=party, address=self.addresses[party]) for party in self.names),

@@ -1,0 +1,392 @@
+"""Data at rest, as owners, parties and the provider agree on it byte for byte: manifests, receipts, tombstones.
+
+An object is a table.  A column is cut into blocks of 65,536 rows, and of a block each party holds x^ = x + sum_i a_i in
+public and a_i as a seed k_i of its own.  The owner signs a manifest of it, which commits to every k_i and, salted,
+to every x^.  Its digest is the object's id.  All that it says of the table is public to whoever may see the object;
+nothing in it is a function of the values alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from math import prod
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from mpc.encoding import digest
+from mpc.errors import InputError, IntegrityError, PlanError
+from mpc.prg import Seed
+from mpc.text import check_distinct, check_name, label_fault
+from mpc.wires import Frozen, Scale
+from parties.addresses import ANY
+from parties.addresses import check_name as check_process
+from parties.agreed.signed import Signed, dump, read
+from parties.trust.chains import Clock, Trust
+from parties.trust.identity import Identity
+
+BLOCK_ROWS = 1 << 16
+"""Rows of a block; the last one of a column has what is left."""
+LARGEST = 1 << 24
+"""Bytes of the largest manifest."""
+LARGEST_SCHEMA = 1 << 20
+SALT_BYTES = 32
+_LARGEST_STATEMENT = 1 << 12
+_MOST_ELEMENTS = 1 << 27
+"""Elements of a block: 1 GiB."""
+_LARGEST_INTEGER = 1 << 59
+_MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES = 4096, 1 << 16, 1024
+_MANIFEST, _TOMBSTONE, _RECEIPT = "mpc/v1/object", "mpc/v1/tombstone", "mpc/v1/receipt"
+_OBJECT_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_HEX = re.compile(r"([0-9a-f]{64})+")
+
+
+def _text(value: str) -> str:
+    try:
+        check_name(value, "the text")
+    except PlanError as error:
+        raise ValueError(error.cause) from None
+    return value
+
+
+def _prose(value: str) -> str:
+    for line in value.split("\n"):
+        _text(line)
+    return value
+
+
+def _label(value: str) -> str:
+    fault = label_fault(value)
+    if fault is not None:
+        raise ValueError(fault)
+    return value
+
+
+def _readers(names: tuple[str, ...]) -> tuple[str, ...]:
+    if names != (ANY,):
+        for name in names:
+            check_process(name)
+    return names
+
+
+Text = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_text)]
+Prose = Annotated[str, Field(max_length=4096), AfterValidator(_prose)]
+Category = Annotated[str, Field(max_length=256), AfterValidator(_label)]
+Process = Annotated[str, AfterValidator(check_process)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Cluster = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Moment = Annotated[int, Field(ge=0, lt=1 << 40)]
+"""Seconds since 1970."""
+Size = Annotated[int, Field(ge=1, le=1 << 27)]
+ColumnType = Literal["number", "integer", "category", "array", "missing"]
+
+
+class Column(Frozen):
+    """One column: what is public about it.
+
+    Args:
+        type: "number", "integer", "category" (its place among `categories`), "array", or "missing" (0 or 1).
+        scale: the object holds round(x * scale).
+        low, high: that x lies between, in the column's own unit, as its owner says; never taken from the data.
+        shape: of one row; () for a number.
+        missing_of: the column whose missing numbers this 0/1 column marks.
+    """
+
+    name: Text
+    type: ColumnType
+    scale: Scale = Fraction(1)
+    low: Scale
+    high: Scale
+    shape: Annotated[tuple[Size, ...], Field(max_length=8)] = ()
+    unit: Annotated[str, Field(max_length=64), AfterValidator(_text)] = ""
+    categories: Annotated[tuple[Category, ...], Field(max_length=_MOST_CATEGORIES)] = ()
+    description: Prose = ""
+    missing_of: Text | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scale <= 0 or self.low > self.high:
+            raise ValueError("its scale is above 0, and low is at most high")
+        if max(abs(self.low), abs(self.high)) * self.scale >= _LARGEST_INTEGER:
+            raise ValueError("its range, times its scale, is beyond 59 bits")
+        if prod(self.shape) > _MOST_ELEMENTS or (self.shape and self.type != "array"):
+            raise ValueError("only an array's rows have a shape, of 2^27 elements at most")
+        if self.type in ("integer", "category", "missing") and self.scale != 1:
+            raise ValueError(f"a column of type {self.type} has scale 1")
+        high = {"category": len(self.categories) - 1, "missing": 1}.get(self.type)
+        if high is not None and (self.low != 0 or self.high != high):
+            raise ValueError(f"a column of type {self.type} has the range 0 to {high}")
+        if (self.type == "category") != bool(self.categories) or len(set(self.categories)) != len(self.categories):
+            raise ValueError("a column of type category, and no other, has categories, all different")
+        if (self.type == "missing") != (self.missing_of is not None):
+            raise ValueError("a column of type missing, and no other, says whose missing numbers it marks")
+        return self
+
+    def elements(self, rows: int) -> int:
+        """Count the field elements of so many rows."""
+        return rows * prod(self.shape)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The smallest and the largest integer that the column holds."""
+        return round(self.low * self.scale), round(self.high * self.scale)
+
+
+class Schema(Frozen):
+    """All that an owner says of an object before anything of it is put.
+
+    Args:
+        name: "OWNER/NAME".
+        version: 1, or one more than the newest version of that name.
+        previous: the id of that version (hex), which need not be there any more.
+        cluster: the cluster's id.
+        parties: names in the roster's order.
+        rows_per_person: the most rows that are one person's.
+        visible: names of clients that may see this; ("any",) for everyone whom a party lets in. Its owner may always.
+        created, expires: seconds since 1970; None never expires.
+    """
+
+    format: Literal["mpc-object-1"] = "mpc-object-1"
+    owner: Process
+    name: str
+    version: Annotated[int, Field(ge=1, lt=1 << 31)] = 1
+    previous: Digest | None = None
+    cluster: Cluster
+    parties: Annotated[tuple[Process, ...], Field(min_length=2, max_length=256)]
+    rows: Annotated[int, Field(ge=1, le=1 << 40)]
+    rows_per_person: Annotated[int, Field(ge=1, le=1 << 40)] = 1
+    columns: Annotated[tuple[Column, ...], Field(min_length=1, max_length=_MOST_COLUMNS)]
+    description: Prose = ""
+    visible: Annotated[tuple[str, ...], Field(max_length=_MOST_NAMES), AfterValidator(_readers)] = ()
+    created: Moment
+    expires: Moment | None = None
+
+    @model_validator(mode="after")
+    def _check_schema(self) -> Self:
+        owner, _, rest = self.name.partition("/")
+        if owner != self.owner or not _OBJECT_NAME.fullmatch(rest):
+            raise ValueError("its name is OWNER/NAME, NAME of 1 to 63 letters, digits, '.', '_' and '-'")
+        if (self.version == 1) != (self.previous is None):
+            raise ValueError("version 1 has no previous one, all others have")
+        if len(set(self.parties)) != len(self.parties):
+            raise ValueError("a party is named twice")
+        if self.expires is not None and self.expires <= self.created:
+            raise ValueError("it expires before it was made")
+        names = [column.name for column in self.columns]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError("two columns have one name")
+        try:
+            check_distinct(names, "the column")
+        except PlanError:
+            raise ValueError("two columns have names that look alike") from None
+        if any(column.missing_of is not None and column.missing_of not in names for column in self.columns):
+            raise ValueError("a column marks the missing numbers of a column that is not there")
+        if any(column.elements(min(self.rows, BLOCK_ROWS)) > _MOST_ELEMENTS for column in self.columns):
+            raise ValueError("a block of 65,536 rows of a column has more than 2^27 elements")
+        return self
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read it from its canonical bytes; `InputError` if it is malformed."""
+        return read(cls, content, LARGEST_SCHEMA, "the object's schema")
+
+    @property
+    def content(self) -> bytes:
+        """Canonical JSON."""
+        return dump(self.model_dump(mode="json"))
+
+    @property
+    def block_count(self) -> int:
+        """Blocks of one column."""
+        return -(-self.rows // BLOCK_ROWS)
+
+    def block_rows(self, block: int) -> int:
+        """Count the rows of a block; `InputError` if there is no such block."""
+        if not 0 <= block < self.block_count:
+            raise InputError(f"{self.name} has {self.block_count} blocks a column, and no block {block}")
+        return min(BLOCK_ROWS, self.rows - block * BLOCK_ROWS)
+
+    def column(self, name: str) -> Column:
+        """Find a column; `InputError` if there is none of that name."""
+        found = next((column for column in self.columns if column.name == name), None)
+        if found is None:
+            raise InputError(f"{self.name} has no such column")
+        return found
+
+    def block_shape(self, column: str, block: int) -> tuple[int, ...]:
+        """Give the shape of a block, its rows first; `InputError` if there is none."""
+        return (self.block_rows(block), *self.column(column).shape)
+
+    @property
+    def elements(self) -> int:
+        """Field elements of the whole object."""
+        return sum(column.elements(self.rows) for column in self.columns)
+
+    def seen_by(self, client: str) -> bool:
+        """May a client of that name see the object, as its owner says?"""
+        return client == self.owner or self.visible == (ANY,) or client in self.visible
+
+
+class Manifest(Schema):
+    """An object: its schema, and what binds every block of it.
+
+    Args:
+        commitments: column -> one text a block, H(k_i) of each party in the roster's order, 64 hex digits each.
+        contents: a salted digest of all x^, see `contents_digest`.
+    """
+
+    commitments: dict[str, tuple[str, ...]]
+    contents: Digest
+
+    @model_validator(mode="after")
+    def _check_manifest(self) -> Self:
+        if {column.name for column in self.columns} != set(self.commitments):
+            raise ValueError("it has commitments for other columns than its own")
+        length = 64 * len(self.parties)
+        every = [each for blocks in self.commitments.values() for each in blocks]
+        if any(len(blocks) != self.block_count for blocks in self.commitments.values()):
+            raise ValueError("it has more or fewer blocks than its rows have")
+        if any(len(each) != length or not _HEX.fullmatch(each) for each in every):
+            raise ValueError("a block has one commitment of 64 hex digits for each party")
+        seen = {each[start : start + 64] for each in every for start in range(0, length, 64)}
+        if len(seen) != len(every) * len(self.parties):
+            raise ValueError("a commitment stands in it twice: two values would lie under one seed")
+        return self
+
+    @classmethod
+    def of(cls, schema: Schema, commitments: dict[str, Sequence[Sequence[bytes]]], contents: bytes) -> Manifest:
+        """Complete a schema; commitments: column -> block -> H(k_i) of each party."""
+        joined = {name: tuple(b"".join(each).hex() for each in blocks) for name, blocks in commitments.items()}
+        fields = {name: getattr(schema, name) for name in Schema.model_fields}
+        return cls(**fields, commitments=joined, contents=contents.hex())
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read it from its canonical bytes; `InputError` if it is malformed."""
+        return read(cls, content, LARGEST, "the object's manifest")
+
+    @property
+    def id(self) -> bytes:
+        """The object's id, 32 bytes."""
+        return object_id(self.content)
+
+    @property
+    def schema_content(self) -> bytes:
+        """Canonical bytes of the schema that this manifest completes."""
+        return Schema(**{name: getattr(self, name) for name in Schema.model_fields}).content
+
+    def commitment(self, column: str, block: int, party: str) -> bytes:
+        """Return H(k_i) of a party's seed of a block, 32 bytes; `InputError` if there is no such block."""
+        self.block_shape(column, block)
+        start = 64 * self.parties.index(party)
+        return bytes.fromhex(self.commitments[column][block][start : start + 64])
+
+    def check_seed(self, column: str, block: int, party: str, seed: Seed) -> None:
+        """Require that this is the seed that the party gave the owner for that block.
+
+        Raises:
+            IntegrityError: it is not; `peer` is the party.
+        """
+        if seed.commitment() != self.commitment(column, block, party):
+            raise IntegrityError(
+                f"{party} handed over a seed of column {column!r} of {self.name} that is not the one it was put with",
+                cause="that party deviates from the protocol, or its data were altered",
+                remedy="do not use this session's results; put the object again if the party's disk was damaged",
+                peer=party,
+            )
+
+    def sign(self, identity: Identity) -> Signed:
+        """Sign it, as its owner."""
+        return Signed.make(identity, _MANIFEST, self.content)
+
+    @classmethod
+    def verify(cls, trust: Trust, signed: Signed, clock: Clock | None) -> Manifest:
+        """Return the manifest, if its owner signed it.
+
+        Args:
+            clock: when the owner's certificate has to be valid; None: when the manifest says it was made, for what
+                parties have long kept, who looked at the clock when it was put.
+
+        Raises:
+            IntegrityError: another signer, or another signature.
+            InputError: it is malformed.
+        """
+        found = cls.parse(signed.content)
+        signed.check(trust, _MANIFEST, found.owner, clock or (lambda: float(found.created)))
+        return found
+
+
+def object_id(content: bytes) -> bytes:
+    """Digest a manifest's canonical bytes: the id of the object, 32 bytes."""
+    return digest("mpc/v1/object", content)
+
+
+def contents_digest(salt: bytes, digests: Iterable[bytes]) -> bytes:
+    """Digest what the parties hold of an object, 32 bytes.
+
+    Args:
+        salt: 32 bytes, which the owner and the parties know, and nobody else: who knows the masks would
+            test guesses of a short block against a digest without it.
+        digests: BLAKE3 of each block's x^, column after column in the manifest's order.
+    """
+    if len(salt) != SALT_BYTES:
+        raise InputError(f"a salt has {SALT_BYTES} bytes, not {len(salt)}")
+    return digest("mpc/v1/object-contents", salt, *digests)
+
+
+class Receipt(Frozen):
+    """A party's word that it has all of an object, on its disk.
+
+    Args:
+        object: the id.
+        at: seconds since 1970, by the party's own clock.
+    """
+
+    format: Literal["mpc-receipt-1"] = "mpc-receipt-1"
+    cluster: Cluster
+    party: Process
+    object: Digest
+    at: Moment
+
+    def sign(self, identity: Identity) -> Signed:
+        """Sign it, as that party."""
+        return Signed.make(identity, _RECEIPT, dump(self.model_dump(mode="json")))
+
+    @classmethod
+    def verify(cls, trust: Trust, signed: Signed, party: str, clock: Clock) -> Receipt:
+        """Return the receipt, if that party signed it; `IntegrityError`, or `InputError` if it is malformed."""
+        found = read(cls, signed.content, _LARGEST_STATEMENT, "a receipt")
+        if found.party != party:
+            raise IntegrityError(f"this is not {party}'s receipt", peer=party)
+        signed.check(trust, _RECEIPT, party, clock)
+        return found
+
+
+class Tombstone(Frozen):
+    """An owner's word that an object is to be removed for good.
+
+    Args:
+        object: the id.
+        at: seconds since 1970, as the owner says; nothing follows from it.
+    """
+
+    format: Literal["mpc-tombstone-1"] = "mpc-tombstone-1"
+    cluster: Cluster
+    owner: Process
+    object: Digest
+    at: Moment
+
+    def sign(self, identity: Identity) -> Signed:
+        """Sign it, as the owner."""
+        return Signed.make(identity, _TOMBSTONE, dump(self.model_dump(mode="json")))
+
+    @classmethod
+    def verify(cls, trust: Trust, signed: Signed, clock: Clock) -> Tombstone:
+        """Return the tombstone, if the owner that it names signed it; `IntegrityError`, `InputError` if malformed."""
+        found = read(cls, signed.content, _LARGEST_STATEMENT, "a tombstone")
+        signed.check(trust, _TOMBSTONE, found.owner, clock)
+        return found
