@@ -14,7 +14,8 @@ from mpc.compiler.graph.graph import Origin, Range
 from mpc.compiler.onnx.declared import own_sizes
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.metadata import ModelMeta, read_meta
-from mpc.compiler.onnx.walk import Shapes, import_model, input_types
+from mpc.compiler.onnx.signature import Shapes, input_types
+from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.rehearsal.rehearse import Rehearsal
 from mpc.compiler.rehearsal.tally import LOST, RARE, Expected
 from mpc.compiler.roles import Roles

@@ -12,69 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from mpc import field as fp
 from mpc.correlations import Bundle
 from mpc.encoding import digest, view_field
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError
 from mpc.gates.base import Evaluation, Gate, Opening, mask_name
 from mpc.gates.readings import PartyReading
+from mpc.interpret.session_wires import SessionWires
 from mpc.plan.masking import shared_masks
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule, Step, schedule
 from mpc.prg import Seed
 from mpc.shares import BitShare, Lane, Masked, Share
 from mpc.transcript import Transcript
-from mpc.wires import Masking, Wire, Wires
+from mpc.wires import Masking, Wires
 
 Buffer = bytes | memoryview
 Waiting = dict[str, tuple[Share | BitShare, ...]]
 """Gate -> the shares that it wants opened in the next round."""
-
-
-class SessionWires:
-    """What outlives a run at one party: the weights, masked or public, and what was made of them once."""
-
-    def __init__(self) -> None:
-        self.masked: dict[str, Masked] = {}
-        self._memo: dict[str, Any] = {}
-
-    def __repr__(self) -> str:
-        return f"<SessionWires weights={len(self.masked)}>"
-
-    def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """`make()` the first time, the same object afterwards."""
-        if key not in self._memo:
-            self._memo[key] = make()
-        return self._memo[key]
-
-    def add(self, wire: Wire, values: np.ndarray, mask: Share | None = None) -> None:
-        """A weight as its owner sent it; a public one has no mask: everybody's share of it is zero."""
-        self.masked[wire.name] = Masked(values, Share(fp.zeros(wire.sizes)) if mask is None else mask)
-
-    def public(self, plan: Plan) -> dict[str, np.ndarray]:
-        """The weights that are public, in plan order."""
-        return {gate.out: self.masked[gate.out].public for gate in plan.public_weights}
-
-    def public_digest(self, plan: Plan) -> bytes:
-        """What parties and provider compare of them; empty if there are none."""
-        found: bytes = self.once("public digest", lambda: public_digest(self.public(plan)))
-        return found
-
-    def digest(self) -> bytes:
-        """Of every w^, once all are here."""
-
-        def compute() -> bytes:
-            parts = [part for name in sorted(self.masked) for part in (name, view_field(self.masked[name].public))]
-            return digest("mpc/v1/weights", *parts)
-
-        found: bytes = self.once("digest", compute)
-        return found
-
-
-def public_digest(weights: Mapping[str, np.ndarray]) -> bytes:
-    """Of public weights in plan order; empty if there are none."""
-    parts = [part for name, values in weights.items() for part in (name, view_field(values))]
-    return digest("mpc/v1/public-weights", *parts) if parts else b""
 
 
 class Party(PartyReading):

@@ -16,7 +16,8 @@ from mpc.encoding import decode_field, encode_field
 from mpc.gates.base import Gate, mask_name
 from mpc.gates.input import Input
 from mpc.interpret.dealer import Dealt, SessionMasks, deal
-from mpc.interpret.party import PartyRun, SessionWires
+from mpc.interpret.party import PartyRun
+from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane

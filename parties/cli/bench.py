@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mpc.compiler.onnx.load import Loaded, load_model
-from mpc.compiler.onnx.walk import input_names
+from mpc.compiler.onnx.signature import input_names
 from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
 from parties.bench.machine import available_cores, describe_machine

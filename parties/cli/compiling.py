@@ -13,7 +13,7 @@ from mpc.compiler.graph.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.graph.graph import Range
 from mpc.compiler.onnx.declared import declared_ranges, misfits, own_sizes
 from mpc.compiler.onnx.load import Loaded, Source, load_model
-from mpc.compiler.onnx.walk import Shapes, input_names
+from mpc.compiler.onnx.signature import Shapes, input_names
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from parties.cli.display import Display

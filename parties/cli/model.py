@@ -12,7 +12,7 @@ import click
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.onnx.load import Loaded, load_model
-from mpc.compiler.onnx.walk import input_names
+from mpc.compiler.onnx.signature import input_names
 from mpc.compiler.operators import supported
 from mpc.compiler.roles import Roles
 from mpc.errors import PlanError

@@ -11,7 +11,7 @@ import click
 
 from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx.load import Loaded, load_model
-from mpc.compiler.onnx.walk import input_types
+from mpc.compiler.onnx.signature import input_types
 from mpc.errors import PolicyError, UsageError
 from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.display import Display, seconds, size

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled, Ranges
     from mpc.compiler.graph.graph import Range
     from mpc.compiler.onnx.load import Source
-    from mpc.compiler.onnx.walk import Shapes
+    from mpc.compiler.onnx.signature import Shapes
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
 _CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights"}

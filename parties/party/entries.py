@@ -14,7 +14,8 @@ from mpc.encoding import decode_field, field_size
 from mpc.errors import InputError, PolicyError, SessionError
 from mpc.gates.base import mask_name
 from mpc.gates.input import Input
-from mpc.interpret.party import Buffer, SessionWires
+from mpc.interpret.party import Buffer
+from mpc.interpret.session_wires import SessionWires
 from mpc.prg import Seed
 from mpc.wires import Masking
 from parties.party.ledger.states import RunState

@@ -15,7 +15,8 @@ import numpy as np
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import digest, encode_field
 from mpc.errors import MpcError, PeerError, SessionError
-from mpc.interpret.party import PartyRun, SessionWires
+from mpc.interpret.party import PartyRun
+from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.shares import Lane
 from parties import telemetry

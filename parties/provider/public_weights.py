@@ -12,7 +12,7 @@ import numpy as np
 
 from mpc.encoding import decode_field, field_size
 from mpc.errors import DeadlineError, EncodingError, HandshakeError, PolicyError, SessionError
-from mpc.interpret.party import public_digest
+from mpc.interpret.session_wires import public_digest
 from mpc.plan.plan import Plan
 
 

@@ -29,7 +29,8 @@ from mpc.gates.base import mask_name
 from mpc.interpret import party as party_module
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, SessionMasks
-from mpc.interpret.party import PartyRun, SessionWires
+from mpc.interpret.party import PartyRun
+from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane

@@ -23,7 +23,7 @@ from mpc.errors import (
     SessionError,
 )
 from mpc.field import P
-from mpc.interpret.party import public_digest
+from mpc.interpret.session_wires import public_digest
 from mpc.plan.parse import parse_plan
 from mpc.wires import Masking
 from parties.agreed.terms import Terms

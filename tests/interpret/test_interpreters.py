@@ -21,7 +21,8 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.truncate import Truncate
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, Dealt, SessionMasks, deal
-from mpc.interpret.party import Party, PartyRun, SessionWires
+from mpc.interpret.party import Party, PartyRun
+from mpc.interpret.session_wires import SessionWires
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan, PlanOutput
 from mpc.prg import Seed, expand_field

@@ -28,7 +28,8 @@ from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
-from mpc.interpret.party import PartyRun, SessionWires
+from mpc.interpret.party import PartyRun
+from mpc.interpret.session_wires import SessionWires
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.shares import Lane, Masked, Share

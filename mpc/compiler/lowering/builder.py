@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from mpc.compiler.graph.graph import Graph, Node, Origin, Shape, static
-from mpc.compiler.lowering.intervals import Interval, Product, widened
+from mpc.compiler.lowering.intervals import Interval, widened
+from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.lowering.unopened import leave_unopened
 from mpc.compiler.roles import Roles
@@ -297,40 +298,3 @@ class Lowering:
 
         shape = (*x.shape[:axis], len(indices), *x.shape[axis + 1 :])
         return self.move("take", x, shape, how, axis=axis, indices=indices)
-
-
-def product_of(node: Node) -> Product:
-    """The bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
-    if node.op == "matmul":
-        return np.matmul
-    found: Product = node.attributes["windows"].convolve if node.op == "conv" else np.multiply
-    return found
-
-
-def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
-    """Cut to what the node knows of its values, with room for roundings."""
-    if "usual" in node.attributes:
-        return _usually(_cut(interval, scale, node), interval.error, scale, node)
-    return _cut(interval, scale, node)
-
-
-def _usually(interval: Interval, error: np.ndarray, scale: Fraction, node: Node) -> Interval:
-    """As large as it is on samples: then no error is smaller because values turn out to be."""
-    mean, variance = (
-        np.broadcast_to(part, interval.low.shape) * float(scale) ** power
-        for power, part in enumerate(node.attributes["usual"], 1)
-    )
-    mean = np.clip(mean, interval.low, interval.high)
-    return Interval(interval.low, interval.high, np.broadcast_to(error, mean.shape), mean, variance)
-
-
-def _cut(interval: Interval, scale: Fraction, node: Node) -> Interval:
-    if "known" not in node.attributes:
-        return interval
-    low, high = node.attributes["known"]
-    unit = float(scale)
-    low = low * 0.98 if low > 0 else low * 1.02 - 2.0**-10
-    high = high * 1.02 + 2.0**-10 if high >= 0 else high * 0.98
-    if scale == 1:
-        return interval.within(np.ceil(low), np.floor(high))
-    return interval.within(low * unit, high * unit)

@@ -8,8 +8,9 @@ from fractions import Fraction
 import numpy as np
 
 from mpc.compiler.graph.graph import GraphInput, Origin, Range, static
-from mpc.compiler.lowering.builder import Lowering, product_of
+from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
+from mpc.compiler.lowering.known import product_of
 from mpc.compiler.lowering.scales import log2
 from mpc.plan.plan import Missing, PlanInput, PlanOutput
 

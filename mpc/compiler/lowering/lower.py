@@ -9,7 +9,8 @@ import numpy as np
 
 from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends
-from mpc.compiler.lowering.builder import Lowering, Value, known_interval
+from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rules import comparisons, maps, products
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mpc.compiler.graph.emitter import FIX_BATCH
+from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.joined import seen
 from mpc.compiler.operators.sizes import Rows, Size, many, times

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.compiler.graph.emitter import EXPORT_TRAINED, INTEGERS
 from mpc.compiler.graph.graph import HALF_STEP
+from mpc.compiler.graph.writer import EXPORT_TRAINED, INTEGERS
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Truncated
 from mpc.compiler.operators.registry import handles

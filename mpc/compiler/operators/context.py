@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from mpc.compiler.graph.emitter import FIX_BATCH, INTEGERS, Emitter
+from mpc.compiler.graph.emitter import Emitter
 from mpc.compiler.graph.graph import GraphInput, GraphOutput, Range, Shape
+from mpc.compiler.graph.writer import FIX_BATCH, INTEGERS
 from mpc.compiler.operators.facts import Fact, Standing
 from mpc.compiler.operators.sizes import Joined, Rows
 

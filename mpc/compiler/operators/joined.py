@@ -12,8 +12,8 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from mpc.compiler.graph.emitter import FIX_BATCH
 from mpc.compiler.graph.graph import Shape
+from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.registry import HANDLERS
 from mpc.compiler.operators.sizes import Joined, Rows, Size, many, sizes_of, times

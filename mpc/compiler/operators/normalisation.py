@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpc.compiler.graph.emitter import EXPORT_TRAINED
+from mpc.compiler.graph.writer import EXPORT_TRAINED
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.registry import handles

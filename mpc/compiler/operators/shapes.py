@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mpc.compiler.graph.emitter import FIX_BATCH
 from mpc.compiler.graph.graph import Shape
+from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.joined import regroup, seen
 from mpc.compiler.operators.registry import handles

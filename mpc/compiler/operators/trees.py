@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.forest import ONE_HOT, Forest, by_ids, by_places, plain, values_of
+from mpc.compiler.operators.ensembles import ONE_HOT, by_ids, by_places, plain
+from mpc.compiler.operators.forest import Forest, values_of
 from mpc.compiler.operators.labels import ML, labels_of, read_as
 from mpc.compiler.operators.linear import table
 from mpc.compiler.operators.missing import limits_of, marks_of, unscaled_columns

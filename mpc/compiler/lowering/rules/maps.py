@@ -11,8 +11,9 @@ import numpy as np
 
 from mpc import fixedpoint
 from mpc.compiler.graph.graph import Node, static
-from mpc.compiler.lowering.builder import FRACTION_BITS, LINEAR_BITS, Lowering, Value, known_interval
+from mpc.compiler.lowering.builder import FRACTION_BITS, LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import Interval, joined
+from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.scales import even, log2
 
 _FACTOR_BITS = 18

@@ -16,10 +16,9 @@ from mpc.compiler.lowering.builder import (
     SMALLER,
     Lowering,
     Value,
-    known_interval,
-    product_of,
 )
 from mpc.compiler.lowering.intervals import Interval, Product
+from mpc.compiler.lowering.known import known_interval, product_of
 from mpc.compiler.lowering.rules.means import share, weighted_mean
 from mpc.compiler.lowering.scales import even, log2
 from mpc.compiler.lowering.signs import levelled

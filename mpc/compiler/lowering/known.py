@@ -1,0 +1,47 @@
+"""Intervals as nodes of the graph know them: cut to what is known of a node's values, and as large as on samples."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from mpc.compiler.graph.graph import Node
+from mpc.compiler.lowering.intervals import Interval, Product
+
+
+def product_of(node: Node) -> Product:
+    """The bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
+    if node.op == "matmul":
+        return np.matmul
+    found: Product = node.attributes["windows"].convolve if node.op == "conv" else np.multiply
+    return found
+
+
+def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
+    """Cut to what the node knows of its values, with room for roundings."""
+    if "usual" in node.attributes:
+        return _usually(_cut(interval, scale, node), interval.error, scale, node)
+    return _cut(interval, scale, node)
+
+
+def _usually(interval: Interval, error: np.ndarray, scale: Fraction, node: Node) -> Interval:
+    """As large as it is on samples: then no error is smaller because values turn out to be."""
+    mean, variance = (
+        np.broadcast_to(part, interval.low.shape) * float(scale) ** power
+        for power, part in enumerate(node.attributes["usual"], 1)
+    )
+    mean = np.clip(mean, interval.low, interval.high)
+    return Interval(interval.low, interval.high, np.broadcast_to(error, mean.shape), mean, variance)
+
+
+def _cut(interval: Interval, scale: Fraction, node: Node) -> Interval:
+    if "known" not in node.attributes:
+        return interval
+    low, high = node.attributes["known"]
+    unit = float(scale)
+    low = low * 0.98 if low > 0 else low * 1.02 - 2.0**-10
+    high = high * 1.02 + 2.0**-10 if high >= 0 else high * 0.98
+    if scale == 1:
+        return interval.within(np.ceil(low), np.floor(high))
+    return interval.within(low * unit, high * unit)

@@ -1,0 +1,232 @@
+"""A model's inputs and outputs: their shapes, types and ranges, or a refusal that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from mpc.compiler.graph.graph import GraphInput, GraphOutput, Range
+from mpc.compiler.graph.writer import FIX_BATCH, MAX_ELEMENTS
+from mpc.compiler.onnx.declared import check_range, check_sizes, example_shape, within_table
+from mpc.compiler.onnx.load import Source, load_model
+from mpc.compiler.onnx.protos import TYPES, type_name
+from mpc.compiler.operators import joined
+from mpc.compiler.operators.context import Context
+from mpc.compiler.operators.facts import Natural, Standing, Way
+from mpc.compiler.operators.labels import require_printable
+from mpc.errors import ModelError
+from mpc.wires import BATCH, Dimension
+
+Shapes = Mapping[str, Sequence[int | str | None]]
+_INPUT_TYPES = tuple(name for name in TYPES.values() if name != "string")
+_WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
+"""The range of a type that has a small one; others are declared, or take the default."""
+_LISTED = ", ".join(_INPUT_TYPES)
+
+
+class Signature:
+    """Reads a model's inputs before the walk, and its outputs after it.
+
+    Args:
+        state: the import, told of every input's shape, range and facts.
+        shapes, assumed: as `import_model` has them.
+        found: how inputs enter whose missing numbers matter.
+    """
+
+    def __init__(
+        self,
+        state: Context,
+        model: onnx.ModelProto,
+        shapes: Shapes,
+        assumed: Mapping[str, Range],
+        found: Mapping[str, Way],
+    ) -> None:
+        self._state, self._model, self._given = state, model, shapes
+        self._assumed, self._ways = assumed, found
+
+    def inputs(self, ranges: dict[str, Range]) -> list[GraphInput]:
+        """Read all inputs but constants.
+
+        Raises:
+            ModelError: one is refused, or a range or a shape is given for what is no input.
+        """
+        given = self._model.graph.input
+        inputs = [self.input(value, ranges) for value in given if value.name not in self._state.constants]
+        unknown = sorted(set(ranges) - {given.name for given in inputs})
+        if unknown:
+            names = ", ".join(repr(given.name) for given in inputs)
+            raise ModelError(
+                f"a range is declared for {unknown[0]!r}, but the inputs are {names}",
+                remedy="name one of these inputs: --range NAME=LOW:HIGH",
+            )
+        for name in sorted(self._given.keys() - {given.name for given in inputs}):
+            names = ", ".join(repr(given.name) for given in inputs)
+            raise ModelError(
+                f"a shape is given for {name!r}, but the inputs are {names}",
+                remedy="name one of these inputs: --shape NAME=SIZES",
+            )
+        return inputs
+
+    def input(self, value: onnx.ValueInfoProto, ranges: dict[str, Range]) -> GraphInput:
+        kind = value.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise ModelError(
+                f"input {value.name!r} is a {kind}, not a tensor",
+                remedy=(
+                    "export the model with a tensor for each input: a sequence or map becomes one "
+                    "tensor, or one input an entry"
+                ),
+            )
+        tensor = value.type.tensor_type
+        dtype = TYPES.get(tensor.elem_type, "")
+        if dtype not in _INPUT_TYPES:
+            kind = dtype or type_name(tensor.elem_type)
+            raise ModelError(
+                f"input {value.name!r} has elements of type {kind}; possible are {_LISTED}",
+                remedy="convert the input to numbers before the model"
+                + (
+                    ": number the categories (scikit-learn's OrdinalEncoder), and train on the numbers"
+                    * (kind == "string")
+                ),
+            )
+        shape = self._input_shape(value.name, tensor)
+        if prod(d for d in shape if d != BATCH) > MAX_ELEMENTS:
+            raise ModelError(
+                f"input {value.name!r} of shape {tuple(shape)} is too large",
+                remedy=(
+                    f"enter less at once: {MAX_ELEMENTS:,} elements a row are possible (--shape "
+                    f"{value.name}=SIZES, if the model leaves a size open)"
+                ),
+            )
+        self._state.shapes[value.name] = tuple(shape)
+        if not dtype.startswith("float"):
+            self._state.integral.add(value.name)
+        declared = ranges.get(value.name, _WHOLE.get(dtype))
+        checked = None if declared is None else check_range(value.name, tuple(shape), declared)
+        if value.name in self._state.integral and (rows := self._indexed(value.name)):
+            checked = within_table(checked, rows)
+        if checked is not None and value.name in self._state.integral and np.min(checked[0]) >= 0:
+            self._state.facts[value.name] = Natural()
+        given, within = GraphInput(value.name, tuple(shape), dtype, checked), checked or self._assumed.get(value.name)
+        if not (dtype.startswith("float") and shape and shape[-1] != BATCH and within):
+            return given
+        way = self._ways.get(value.name)
+        if way is None:
+            self._state.enterable[value.name] = within
+        elif way.side:
+            self._state.standing[value.name] = Standing(within, dtype, way)
+            return replace(given, columns=way.columns, beyond=way.side)
+        return given
+
+    def _indexed(self, name: str) -> int:
+        """Rows of the smallest constant table that a value is an index of, if it is nothing else; else 0."""
+        found: list[int] = []
+        for reader in self._state.readers.get(name, []):
+            if reader.op_type == "Gather" and reader.input.count(name) == 1 and reader.input[1] == name:
+                table, axis = self._state.known(reader.input[0]), reader.settings.get("axis", 0)
+                found.append(table.shape[axis] if table is not None and table.ndim > axis >= -table.ndim else 0)
+            elif reader.op_type in ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"):
+                found.append(self._indexed(reader.output[0]))
+            else:
+                found.append(0)
+        return 0 if name in self._state.revealed else min(found, default=0)
+
+    def _input_shape(self, name: str, tensor: Any) -> list[Dimension]:
+        if tensor.HasField("shape"):
+            if name in self._given:
+                check_sizes(name, [d.dim_value for d in tensor.shape.dim], self._given[name])
+            return [self._size(name, axis, tensor.shape.dim) for axis in range(len(tensor.shape.dim))]
+        if name not in self._given:
+            raise ModelError(
+                f"input {name!r} has no shape in the model",
+                remedy=f"give it: --shape {name}=batch,3, in Python shapes={{{name!r}: (None, 3)}}",
+            )
+        return [BATCH if size in (None, BATCH) else int(size) for size in self._given[name]]
+
+    def _size(self, name: str, axis: int, dimensions: Sequence[Any]) -> Dimension:
+        """One dimension of an input: the model's, or for one that the model leaves open the caller's, or the batch."""
+        dimension = dimensions[axis]
+        fixed = dimension.HasField("dim_value") and dimension.dim_value
+        if fixed and fixed > 0:
+            return int(fixed)
+        if fixed == 0 and dimension.HasField("dim_value"):
+            raise ModelError(
+                f"input {name!r}: dimension {axis} is 0",
+                remedy=("export it with a size of 1 or more; or leave it open there, and give --shape NAME=SIZES"),
+            )
+        size = self._given[name][axis] if name in self._given else None
+        if size is not None and size != BATCH:
+            return int(size)
+        if axis == 0:
+            return BATCH
+        raise ModelError(
+            f"input {name!r}: dimension {axis} ({dimension.dim_param or 'unnamed'}) is not fixed",
+            remedy=f"give its shape, for example {self._example()}",
+        )
+
+    def _example(self) -> str:
+        """Shapes of all inputs of which something is open but the batch, as a caller could give them."""
+        found: dict[str, tuple[str, str]] = {}
+        for value in self._model.graph.input:
+            sizes, given = [d.dim_value for d in value.type.tensor_type.shape.dim], self._given.get(value.name)
+            fits = value.name not in self._state.constants and (given is None or len(given) == len(sizes))
+            if fits and (example := example_shape(sizes, given)):
+                found[value.name] = example
+        options = " ".join(f"--shape {name}={text}" for name, (text, _) in found.items())
+        return (
+            f"{options}, in Python shapes={{{', '.join(f'{name!r}: {python}' for name, (_, python) in found.items())}}}"
+        )
+
+    def output(self, value: onnx.ValueInfoProto) -> GraphOutput:
+        name = value.name
+        if name in self._state.constants:
+            raise ModelError(
+                f"output {name!r} does not depend on any input",
+                remedy="take it off the outputs of the model's graph: it is known without a computation",
+            )
+        if name not in self._state.shapes:
+            raise ModelError(
+                f"output {name!r} is written by no node",
+                remedy="take it off the outputs of the model's graph, or name there what a node writes",
+            )
+        kind = value.type.WhichOneof("value")
+        element = value.type.tensor_type.elem_type if kind == "tensor_type" else TensorProto.UNDEFINED
+        dtype = TYPES.get(element, "float32")
+        if element not in TYPES and element != TensorProto.UNDEFINED:
+            raise ModelError(
+                f"output {name!r} has elements of type {type_name(element)}; possible are {_LISTED}",
+                remedy=(
+                    "put a Cast to float32 or int64 before the output, or read it by numbers and name "
+                    "them outside the model"
+                ),
+            )
+        if name in self._state.decoded:
+            read = self._state.decoded[name]
+            require_printable(name, (*(read.labels or ()), *(read.keys or ())))
+            return GraphOutput(name, read.value, read.shape, read.dtype or dtype, read.labels, read.keys)
+        shape = self._state.shapes[name]
+        if BATCH in shape[1:] or name in self._state.joined:
+            raise ModelError(
+                f"output {name!r} has shape {joined.seen(self._state, name)}; the batch has to be its first axis",
+                remedy=f"transpose it, or fix the batch ({FIX_BATCH})",
+            )
+        return GraphOutput(name, name, shape, dtype)
+
+
+def input_types(model: Source) -> dict[str, str]:
+    """A model's inputs in its order, with their numpy types; without a type that numpy knows, an empty one."""
+    loaded = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    constants = {tensor.name for tensor in loaded.graph.initializer}
+    types = {value.name: TYPES.get(value.type.tensor_type.elem_type, "") for value in loaded.graph.input}
+    return {name: "" if kind == "string" else kind for name, kind in types.items() if name not in constants}
+
+
+def input_names(model: Source) -> list[str]:
+    """Names of a model's inputs, in its order."""
+    return [*input_types(model)]

@@ -1,0 +1,60 @@
+"""Wires that outlive a run at one party: the session's weights, masked or public, and what is made of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.encoding import digest, view_field
+from mpc.plan.plan import Plan
+from mpc.shares import Masked, Share
+from mpc.wires import Wire
+
+
+class SessionWires:
+    """What outlives a run at one party: the weights, masked or public, and what was made of them once."""
+
+    def __init__(self) -> None:
+        self.masked: dict[str, Masked] = {}
+        self._memo: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<SessionWires weights={len(self.masked)}>"
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """`make()` the first time, the same object afterwards."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def add(self, wire: Wire, values: np.ndarray, mask: Share | None = None) -> None:
+        """A weight as its owner sent it; a public one has no mask: everybody's share of it is zero."""
+        self.masked[wire.name] = Masked(values, Share(fp.zeros(wire.sizes)) if mask is None else mask)
+
+    def public(self, plan: Plan) -> dict[str, np.ndarray]:
+        """The weights that are public, in plan order."""
+        return {gate.out: self.masked[gate.out].public for gate in plan.public_weights}
+
+    def public_digest(self, plan: Plan) -> bytes:
+        """What parties and provider compare of them; empty if there are none."""
+        found: bytes = self.once("public digest", lambda: public_digest(self.public(plan)))
+        return found
+
+    def digest(self) -> bytes:
+        """Of every w^, once all are here."""
+
+        def compute() -> bytes:
+            parts = [part for name in sorted(self.masked) for part in (name, view_field(self.masked[name].public))]
+            return digest("mpc/v1/weights", *parts)
+
+        found: bytes = self.once("digest", compute)
+        return found
+
+
+def public_digest(weights: Mapping[str, np.ndarray]) -> bytes:
+    """Of public weights in plan order; empty if there are none."""
+    parts = [part for name, values in weights.items() for part in (name, view_field(values))]
+    return digest("mpc/v1/public-weights", *parts) if parts else b""
