@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 
 import mpc.compiler
 from mpc.compiler.from_graph import compile_graph
-from mpc.compiler.graph import evaluate
+from mpc.compiler.graph import attributes, evaluate
+from mpc.compiler.graph.attributes import Affine, Attributes, Maximum, Step, Sum, Take, Total
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
-from mpc.compiler.graph.spec import SPEC, check
+from mpc.compiler.graph.spec import HOLDS, SPEC, check
 from mpc.compiler.lowering import lower
 from tests.compiler.conftest import CHECKED
 
@@ -39,34 +40,44 @@ def test_what_is_emitted_lowered_and_evaluated_is_in_the_law_and_the_reverse() -
     assert emitted() == set(SPEC) == set(lower._RULES) == set(evaluate._OPERATORS)
 
 
-def graph_of(op: str, shape: tuple[Any, ...], reads: tuple[str, ...] = ("x",), **attributes: Any) -> Graph:
+def graph_of(
+    op: str, shape: tuple[Any, ...], reads: tuple[str, ...] = ("x",), attributes: Attributes | None = None
+) -> Graph:
     given = GraphInput("x", ("batch", 3), "float32", (-4.0, 4.0))
-    node = Node(op, reads, "y", shape, Origin("n", op), attributes)
+    node = Node(op, reads, "y", shape, Origin("n", op), attributes or Attributes())
     return Graph([given], [node], [GraphOutput("y", "y", shape, "float32")])
 
 
 WEIGHT = np.ones((3, 2))
+
+
+def layer(weight: Any, bias: Any = None, reads: tuple[str, ...] = ("x",)) -> Graph:
+    return graph_of("matmul", ("batch", 2), reads, Affine(weight=weight, bias=bias))
+
+
 LAWFUL: dict[str, Graph] = {
-    "matmul": graph_of("matmul", ("batch", 2), weight=WEIGHT, bias=None),
-    "relu": graph_of("relu", ("batch", 3), known=(0.0, 4.0)),
-    "step": graph_of("step", ("batch", 3, 2), levels=(0.0, 1.0)),
-    "take": graph_of("take", ("batch", 2), axis=1, indices=(2, -1)),
-    "total": graph_of("total", ("batch", 1), axes=(1,)),
-    "sum": graph_of("sum", ("batch", 3), ("x", "x"), factors=(1.0, -2.0), constant=0.5),
+    "matmul": graph_of("matmul", ("batch", 2), attributes=Affine(weight=WEIGHT, bias=None)),
+    "relu": graph_of("relu", ("batch", 3), attributes=Attributes(known=(0.0, 4.0))),
+    "step": graph_of("step", ("batch", 3, 2), attributes=Step(levels=(0.0, 1.0))),
+    "take": graph_of("take", ("batch", 2), attributes=Take(axis=1, indices=(2, -1))),
+    "total": graph_of("total", ("batch", 1), attributes=Total(axes=(1,))),
+    "sum": graph_of("sum", ("batch", 3), ("x", "x"), Sum(factors=(1.0, -2.0), constant=0.5)),
 }
 UNLAWFUL: dict[str, tuple[Graph, str]] = {
     "no such operator": (graph_of("cube", ("batch", 3)), "no such operator"),
     "a shape that does not follow": (graph_of("relu", ("batch", 4)), "shape"),
-    "an attribute that it does not have": (graph_of("relu", ("batch", 3), slope=0.1), "slope"),
-    "an attribute that is missing": (graph_of("matmul", ("batch", 2), weight=WEIGHT), "bias"),
-    "an attribute of another kind": (graph_of("matmul", ("batch", 2), weight=[[1.0]], bias=None), "weight"),
-    "weights of another type": (graph_of("matmul", ("batch", 2), weight=WEIGHT.astype(np.float32), bias=None), "kind"),
-    "a bias that does not fit": (graph_of("matmul", ("batch", 2), weight=WEIGHT, bias=np.ones(5)), "shape"),
-    "one factor for two operands": (graph_of("sum", ("batch", 3), ("x", "x"), factors=(1.0,), constant=0.0), "shape"),
-    "an index outside": (graph_of("take", ("batch", 1), axis=1, indices=(3,)), "shape"),
-    "a sum over the batch": (graph_of("total", (1, 3), axes=(0,)), "shape"),
+    "attributes of another operator": (graph_of("relu", ("batch", 3), attributes=Maximum()), "Maximum, not Attributes"),
+    "no attributes": (graph_of("matmul", ("batch", 2)), "Attributes, not Affine"),
+    "those of a form with another number of reads": (layer(WEIGHT, reads=("x", "x")), "Affine, not Attributes"),
+    "an attribute of another kind": (layer([[1.0]]), "weight is of another kind"),
+    "weights of another type": (layer(WEIGHT.astype(np.float32)), "kind"),
+    "none where one belongs": (layer(None), "weight is of another kind"),
+    "a bias that does not fit": (layer(WEIGHT, np.ones(5)), "shape"),
+    "one factor for two operands": (graph_of("sum", ("batch", 3), ("x", "x"), Sum(factors=(1.0,))), "shape"),
+    "an index outside": (graph_of("take", ("batch", 1), attributes=Take(axis=1, indices=(3,))), "shape"),
+    "a sum over the batch": (graph_of("total", (1, 3), attributes=Total(axes=(0,))), "shape"),
     "too many values": (graph_of("relu", ("batch", 3), ("x", "x")), "2 values"),
-    "a range upside down": (graph_of("relu", ("batch", 3), known=(1.0, 0.0)), "known"),
+    "a range upside down": (graph_of("relu", ("batch", 3), attributes=Attributes(known=(1.0, 0.0))), "known"),
     "a value that nobody writes": (graph_of("relu", ("batch", 3), ("z",)), "nothing before"),
     "an output that nobody writes": (
         replace(LAWFUL["relu"], outputs=[GraphOutput("o", "o", ("batch", 3), "float32")]),
@@ -86,6 +97,25 @@ def test_unlawful(name: str) -> None:
     graph, problem = UNLAWFUL[name]
     with pytest.raises(ValueError, match=problem):
         check(graph)
+
+
+def records() -> set[type[Attributes]]:
+    found = {kind for kind in vars(attributes).values() if isinstance(kind, type) and issubclass(kind, Attributes)}
+    assert len(found) > 15
+    return found
+
+
+def test_every_record_belongs_to_an_operator_and_the_law_knows_all_its_fields() -> None:
+    assert records() == {form.has for forms in SPEC.values() for form in forms}
+    kinds = {str(each.type).removesuffix(" | None") for record in records() for each in fields(record)}
+    assert kinds == set(HOLDS)
+
+
+def test_attributes_are_read_as_their_operators_own() -> None:
+    [node] = LAWFUL["take"].nodes
+    assert node.of(Take).indices == (2, -1)
+    with pytest.raises(TypeError, match="take 'y' has no attributes of the kind Total"):
+        node.of(Total)
 
 
 def test_every_pass_is_checked_while_these_tests_run() -> None:

@@ -102,12 +102,12 @@ def bounded_by(graph: Graph, feeds: Feeds) -> Graph:
     nodes = []
     for node in graph.nodes:
         if node.op not in MOVES:
-            attributes = {**node.attributes, "usual": seen[node.writes].usual}
+            known = node.attributes.known
             if node.op in _BOUNDED:
                 most = 2.0 ** ceil(log2(max(MARGIN * seen[node.writes].largest, _SMALLEST)))
-                low, high = node.attributes.get("known", (-np.inf, np.inf))
-                attributes["known"] = (max(low, -most), min(high, most))
-            node = replace(node, attributes=attributes)
+                low, high = known or (-np.inf, np.inf)
+                known = (max(low, -most), min(high, most))
+            node = replace(node, attributes=replace(node.attributes, known=known, usual=seen[node.writes].usual))
         nodes.append(node)
     return Graph(graph.inputs, nodes, graph.outputs)
 

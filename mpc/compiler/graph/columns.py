@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Attributes, Columns, Concat, Step, Sum, Take, Transpose, Weighted
 from mpc.compiler.graph.graph import HALF_STEP, Graph, GraphInput, Node, Origin, Shape, simple_factor, static
 from mpc.compiler.graph.merging import absorbed
 from mpc.compiler.graph.units import View, along_one, encoded, entering, fewest, meeting, plainly, zero
@@ -76,7 +76,7 @@ class _Walk:
             return self._moved(node)
         if node.op == "concat":
             return self._joined(node)
-        if node.op in ("matmul", "conv", "scale") and "weight" in node.attributes:
+        if node.op in ("matmul", "conv", "scale") and isinstance(node.attributes, Weighted):
             return self._taken_in(node)
         if node.op == "step":
             return self._compared(node)
@@ -87,7 +87,7 @@ class _Walk:
         return node.op == "multiply" and self._products and self._multiplied(node)
 
     def _emit(
-        self, op: str, read: tuple[str, ...], writes: str, shape: Shape, origin: Origin, **attributes: Any
+        self, op: str, read: tuple[str, ...], writes: str, shape: Shape, origin: Origin, attributes: Attributes
     ) -> str:
         self.shapes[writes] = shape
         self.nodes.append(Node(op, read, writes, shape, origin, attributes))
@@ -102,7 +102,7 @@ class _Walk:
             self.took_apart_products |= view.product
             origin, shape = Origin(name, "input"), self.shapes[name]
             self._real[name] = self._emit(
-                "columns", (view.read,), f"{name}/units", shape, origin, weight=view.weight, bias=view.bias
+                "columns", (view.read,), f"{name}/units", shape, origin, Columns(weight=view.weight, bias=view.bias)
             )
         return self._real[name]
 
@@ -113,7 +113,7 @@ class _Walk:
         unit = np.exp2(view.unit)
         writes = self._emit(
             "columns", (view.read,), f"{name}/{len(self.nodes)}", self.shapes[view.read], Origin(name, "input"),
-            weight=np.asarray(1 / unit), bias=zero(unit),
+            Columns(weight=np.asarray(1 / unit), bias=zero(unit)),
         )  # fmt: skip
         return replace(view, read=writes, weight=view.weight * unit, unit=zero(unit))
 
@@ -126,7 +126,7 @@ class _Walk:
         bias = fewest(view.bias / weight)
         writes = self._emit(
             "columns", (view.read,), f"{name}/{len(self.nodes)}", self.shapes[view.read], Origin(name, "input"),
-            weight=np.full_like(weight, sign, shape=(1,) * weight.ndim), bias=bias,
+            Columns(weight=np.full_like(weight, sign, shape=(1,) * weight.ndim), bias=bias),
         )  # fmt: skip
         return replace(view, read=writes, weight=weight, bias=zero(bias))
 
@@ -135,17 +135,17 @@ class _Walk:
     def _moved(self, node: Node) -> bool:
         view, before = self._views[node.reads[0]], static(self.shapes[node.reads[0]])
         moved = view.map(f"{node.writes}/own", lambda array: fewest(_mover(node)(np.broadcast_to(array, before))))
-        if node.op == "take" and -1 in node.attributes["indices"]:
-            moved = replace(moved, bias=fewest(np.where(_zeros(node), 0.0, moved.bias)))
+        if isinstance(node.attributes, Take) and -1 in node.attributes.indices:
+            moved = replace(moved, bias=fewest(np.where(_zeros(node.attributes, len(node.shape)), 0.0, moved.bias)))
         if not along_one(moved):
             return False
-        self._emit(node.op, (view.read,), moved.read, node.shape, node.origin, **node.attributes)
+        self._emit(node.op, (view.read,), moved.read, node.shape, node.origin, node.attributes)
         self._views[node.writes] = moved
         return True
 
     def _joined(self, node: Node) -> bool:
         views = [self._views.get(name) or plainly(name, self.shapes[name]) for name in node.reads]
-        axis, sizes = node.attributes["axis"], [static(self.shapes[name]) for name in node.reads]
+        axis, sizes = node.of(Concat).axis, [static(self.shapes[name]) for name in node.reads]
 
         def side_by_side(parts: list[np.ndarray]) -> np.ndarray:
             return fewest(np.concatenate([np.broadcast_to(p, s) for p, s in zip(parts, sizes, strict=True)], axis))
@@ -157,7 +157,7 @@ class _Walk:
         if not along_one(joined):
             return False
         reads = tuple(view.read for view in views)
-        self._emit(node.op, reads, joined.read, node.shape, node.origin, **node.attributes)
+        self._emit(node.op, reads, joined.read, node.shape, node.origin, node.attributes)
         self._views[node.writes] = joined
         return True
 
@@ -166,20 +166,21 @@ class _Walk:
     def _taken_in(self, node: Node) -> bool:
         name = node.reads[0]
         view = self._views[name]
-        factor = simple_factor(node.attributes["weight"]) if node.op == "scale" else None
+        factor = simple_factor(node.of(Weighted).weight) if node.op == "scale" else None
         if factor is not None:  # it is free, and a product with a weight is not
             return self._composed(node, view, float(factor))
-        if not node.attributes.get("signs"):
+        if not node.only_signs:
             view = self._in_units(name, view)
-        found = absorbed({"weight": view.weight, "bias": view.bias}, node, self.shapes[name])
+        found = absorbed(Weighted(weight=view.weight, bias=view.bias), node, self.shapes[name])
         if found is None:
             return False
-        self.nodes.append(replace(node, reads=(view.read,), attributes={**node.attributes, **found}))
+        self.nodes.append(replace(node, reads=(view.read,), attributes=found))
         return True
 
     def _composed(self, node: Node, view: View, factor: float) -> bool:
         """A power of two, and a constant of the model added: still units and offsets, no longer public ones."""
-        added = np.zeros(()) if node.attributes["bias"] is None else node.attributes["bias"]
+        bias = node.of(Weighted).bias
+        added = np.zeros(()) if bias is None else bias
         if factor == 0 or abs(np.frexp(factor)[0]) != 0.5 or self.shapes[node.reads[0]] != node.shape:
             return False
         added = added.reshape((1,) * (len(node.shape) - added.ndim) + added.shape)
@@ -191,41 +192,42 @@ class _Walk:
 
     def _compared(self, node: Node) -> bool:
         """A constant of the model does not go into levels, which are public."""
-        name, levels = node.reads[0], node.attributes["levels"]
+        name, taken = node.reads[0], node.of(Step)
         view = self._views[name]
         if view.product:
             return False
         if view.secret or view.weight.min() < 0 or view.weight.size > 1 or view.bias.size > 1:
             view = self._about_zero(name, view)
-        bias, known = view.bias.item(), dict(node.attributes)
+        bias, levels = view.bias.item(), taken.levels
         if view.weight.size == 1:
-            known["levels"] = tuple((level - bias) / view.weight.item() for level in levels)
+            levels = tuple((level - bias) / view.weight.item() for level in levels)
         elif max(map(abs, levels)) <= HALF_STEP:  # which levels stand for being equal, on the grid of each column
-            known["levels"] = tuple(float(np.sign(level)) * _SAME for level in levels)
+            levels = tuple(float(np.sign(level)) * _SAME for level in levels)
         else:
             return False
-        known["fraction"] = _STEP_FRACTION + round(np.log2(view.weight.max()))
-        self.nodes.append(replace(node, reads=(view.read,), attributes=known))
+        fraction = _STEP_FRACTION + round(np.log2(view.weight.max()))
+        found = replace(taken, levels=levels, fraction=fraction)
+        self.nodes.append(replace(node, reads=(view.read,), attributes=found))
         return True
 
     def _rectified(self, node: Node) -> bool:
         view = self._about_zero(node.reads[0], self._views[node.reads[0]])
         found = replace(view, read=f"{node.writes}/own")
-        self._emit("relu", (view.read,), found.read, node.shape, node.origin, **node.attributes)
+        self._emit("relu", (view.read,), found.read, node.shape, node.origin, node.attributes)
         self._views[node.writes] = found
         return True
 
     def _summed(self, node: Node) -> bool:
         """Values in equal units."""
         views = [self._views.get(name) or plainly(name, self.shapes[name]) for name in node.reads]
-        if "known" in node.attributes or any(self.shapes[name] != node.shape for name in node.reads):
+        if node.attributes.known is not None or any(self.shapes[name] != node.shape for name in node.reads):
             return False
         views = [self._in_units(name, view) for name, view in zip(node.reads, views, strict=True)]
         signs = [np.sign(view.weight.flat[0]) for view in views]
         if any(not np.array_equal(np.abs(view.weight), np.abs(views[0].weight)) for view in views):
             return False
-        factors = node.attributes["factors"]
-        bias = sum((f * v.bias for f, v in zip(factors, views, strict=True)), np.asarray(node.attributes["constant"]))
+        factors = node.of(Sum).factors
+        bias = sum((f * v.bias for f, v in zip(factors, views, strict=True)), np.asarray(node.of(Sum).constant))
         found = replace(
             views[0], read=f"{node.writes}/own", weight=np.abs(views[0].weight), bias=fewest(np.asarray(bias)),
             secret=any(view.secret for view in views), product=any(view.product for view in views),
@@ -234,20 +236,20 @@ class _Walk:
             return False
         taken = tuple(f * float(sign) for f, sign in zip(factors, signs, strict=True))
         reads = tuple(view.read for view in views)
-        self._emit("sum", reads, found.read, node.shape, node.origin, factors=taken, constant=0.0)
+        self._emit("sum", reads, found.read, node.shape, node.origin, Sum(factors=taken))
         self._views[node.writes] = found
         return True
 
     def _multiplied(self, node: Node) -> bool:
         views = [self._views.get(name) or plainly(name, self.shapes[name]) for name in node.reads]
-        if "known" in node.attributes:
+        if node.attributes.known is not None:
             return False
         views = [self._about_zero(name, view) for name, view in zip(node.reads, views, strict=True)]
         weight = fewest(np.asarray(views[0].weight * views[1].weight))
         found = View(f"{node.writes}/own", weight, zero(weight), zero(weight), product=True)
         if not along_one(found):
             return False
-        self._emit("multiply", (views[0].read, views[1].read), found.read, node.shape, node.origin)
+        self._emit("multiply", (views[0].read, views[1].read), found.read, node.shape, node.origin, Attributes())
         self._views[node.writes] = found
         return True
 
@@ -256,12 +258,12 @@ def _mover(node: Node) -> Callable[[np.ndarray], np.ndarray]:
     if node.op == "reshape":
         return lambda array: array.reshape(static(node.shape))
     if node.op == "transpose":
-        return lambda array: array.transpose(node.attributes["axes"])
-    return lambda array: array.take(np.array(node.attributes["indices"]), axis=node.attributes["axis"])
+        return lambda array: array.transpose(node.of(Transpose).axes)
+    taken = node.of(Take)
+    return lambda array: array.take(np.array(taken.indices), axis=taken.axis)
 
 
-def _zeros(node: Node) -> np.ndarray:
+def _zeros(taken: Take, rank: int) -> np.ndarray:
     """Where a take puts zeros in, of its rank."""
-    axis = node.attributes["axis"]
-    behind = len(node.shape) - axis - 1
-    return (np.array(node.attributes["indices"]) < 0).reshape((1,) * axis + (-1,) + (1,) * behind)
+    behind = rank - taken.axis - 1
+    return (np.array(taken.indices) < 0).reshape((1,) * taken.axis + (-1,) + (1,) * behind)

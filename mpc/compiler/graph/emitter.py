@@ -8,10 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import (
+    Affine,
+    Array,
+    Attributes,
+    Concat,
+    Constant,
+    Ends,
+    Filters,
+    Function,
+    Maximum,
+    Sliding,
+    Step,
+    Sum,
+    Take,
+    Total,
+    Transpose,
+    Weighted,
+)
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.graph.writer import FIX_BATCH, MAX_INDICES, Writer
 from mpc.windows import Windows
@@ -33,16 +50,16 @@ class Emitter(Writer):
         factors: Sequence[float],
         out: str | None = None,
         constant: float = 0.0,
-        **known: Any,
+        known: Ends | None = None,
+        fills: Array | None = None,
     ) -> str:
         """sum_i factors[i] reads[i] + constant; factors and constant are public.  Of very many, a sum of sums."""
         if len(reads) > MOST_TERMS:
             parts = range(0, len(reads), MOST_TERMS)
             sums = [self.sum(reads[i : i + MOST_TERMS], factors[i : i + MOST_TERMS]) for i in parts]
-            return self.sum(sums, [1.0] * len(sums), out, constant, **known)
-        name = self.emit(
-            "sum", tuple(reads), out, self.joint(*reads), factors=tuple(factors), constant=constant, **known
-        )
+            return self.sum(sums, [1.0] * len(sums), out, constant, known, fills)
+        taken = Sum(factors=tuple(factors), constant=constant, fills=fills, known=known)
+        name = self.emit("sum", tuple(reads), out, self.joint(*reads), taken)
         if self.integral.issuperset(reads) and all(float(f).is_integer() for f in (*factors, constant)):
             self.integral.add(name)
         return name
@@ -61,15 +78,15 @@ class Emitter(Writer):
         if shape.count(BATCH) != self.shapes[x].count(BATCH):
             raise self.origin.refuse("a constant that differs from row to row of the batch", remedy=FIX_BATCH)
         if weight.any():
-            name = self.emit("scale", (x,), out, shape, weight=weight, bias=bias if added else None)
+            name = self.emit("scale", (x,), out, shape, Weighted(weight=weight, bias=bias if added else None))
         else:
-            name = self.emit("constant", (), out, shape, weight=bias)
+            name = self.emit("constant", (), out, shape, Constant(weight=bias))
         if (x in self.integral or not weight.any()) and not np.any(weight % 1) and not np.any(bias % 1):
             self.integral.add(name)
         return name
 
-    def multiply(self, x: str, y: str, out: str | None = None, **known: Any) -> str:
-        return self.emit("multiply", (x, y), out, self.joint(x, y), **known)
+    def multiply(self, x: str, y: str, out: str | None = None, known: Ends | None = None) -> str:
+        return self.emit("multiply", (x, y), out, self.joint(x, y), Attributes(known=known))
 
     def matmul(self, x: str, y: str, out: str | None = None) -> str:
         """Of two secrets, with numpy's rules for stacks; both have two axes at least."""
@@ -77,9 +94,16 @@ class Emitter(Writer):
         return self.emit("matmul", (x, y), out, self._product(left, right))
 
     def affine(
-        self, x: str, weight: np.ndarray, bias: np.ndarray | None = None, out: str | None = None, **known: Any
+        self,
+        x: str,
+        weight: np.ndarray,
+        bias: np.ndarray | None = None,
+        out: str | None = None,
+        known: Ends | None = None,
+        signs: bool = False,
+        marks: int = 0,
     ) -> str:
-        """x weight + bias, a secret weight."""
+        """x weight + bias, a secret weight; signs and marks are as in `Affine`."""
         self.require_finite(weight, bias)
         shape = self.shapes[x]
         product = self._product(shape, weight.shape)
@@ -88,7 +112,8 @@ class Emitter(Writer):
                 f"a bias of shape {bias.shape} does not broadcast to {product}",
                 remedy="give it one entry a column of the product, or one for all",
             )
-        return self.emit("matmul", (x,), out, product, weight=weight, bias=bias, **known)
+        taken = Affine(weight=weight, bias=bias, signs=signs, marks=marks, known=known)
+        return self.emit("matmul", (x,), out, product, taken)
 
     def _product(self, left: Shape, right: Shape) -> Shape:
         stacked = broadcast(left[:-2], right[:-2])
@@ -112,10 +137,11 @@ class Emitter(Writer):
         """With secret filters (o, c / groups, *kernel)."""
         self.require_finite(weight, bias)
         shape = self._convolved(x, weight.shape, windows)
-        return self.emit("conv", (x,), out, shape, weight=weight, bias=bias, windows=windows)
+        return self.emit("conv", (x,), out, shape, Filters(weight=weight, bias=bias, windows=windows))
 
     def convolve_secrets(self, x: str, filters: str, windows: Windows, out: str | None = None) -> str:
-        return self.emit("conv", (x, filters), out, self._convolved(x, self.shapes[filters], windows), windows=windows)
+        shape = self._convolved(x, self.shapes[filters], windows)
+        return self.emit("conv", (x, filters), out, shape, Sliding(windows=windows))
 
     def _convolved(self, x: str, filters: Shape, windows: Windows) -> Shape:
         shape = self.shapes[x]
@@ -140,7 +166,9 @@ class Emitter(Writer):
             )
         return (shape[0], filters[0], *positions)
 
-    def total(self, x: str, axes: Sequence[int], out: str | None = None, divisor: int = 1, **known: Any) -> str:
+    def total(
+        self, x: str, axes: Sequence[int], out: str | None = None, divisor: int = 1, known: Ends | None = None
+    ) -> str:
         """The sum over axes, which stay with size 1, divided by an integer."""
         shape = self.shapes[x]
         if not axes:
@@ -148,15 +176,15 @@ class Emitter(Writer):
         for axis in axes:
             self.size(shape, axis, "a reduction")
         kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-        return self.emit("total", (x,), out, kept, axes=tuple(sorted(axes)), divisor=divisor, **known)
+        return self.emit("total", (x,), out, kept, Total(axes=tuple(sorted(axes)), divisor=divisor, known=known))
 
     def count(self, x: str, axes: Sequence[int]) -> int:
         """Elements that a reduction joins."""
         return prod(self.size(self.shapes[x], axis, "a reduction") for axis in axes)
 
-    def mean(self, x: str, axes: Sequence[int], out: str | None = None, **known: Any) -> str:
+    def mean(self, x: str, axes: Sequence[int], out: str | None = None, known: Ends | None = None) -> str:
         """The mean over axes, which stay with size 1."""
-        return self.total(x, axes, out, self.count(x, axes), **known)
+        return self.total(x, axes, out, self.count(x, axes), known)
 
     # -- moves
 
@@ -169,7 +197,7 @@ class Emitter(Writer):
 
     def transpose(self, x: str, axes: Sequence[int], out: str | None = None) -> str:
         shape = self.shapes[x]
-        return self.emit("transpose", (x,), out, tuple(shape[a] for a in axes), axes=tuple(axes))
+        return self.emit("transpose", (x,), out, tuple(shape[a] for a in axes), Transpose(axes=tuple(axes)))
 
     def take(self, x: str, axis: int, indices: Sequence[int], out: str | None = None) -> str:
         """Slices along an axis, in this order; -1 is a slice of zeros."""
@@ -181,7 +209,8 @@ class Emitter(Writer):
                 f"{len(chosen)} indices along one axis; {MAX_INDICES} are possible",
                 remedy=f"take at most {MAX_INDICES:,} at a time, and join the parts with Concat",
             )
-        return self.emit("take", (x,), out, (*shape[:axis], len(chosen), *shape[axis + 1 :]), axis=axis, indices=chosen)
+        kept = (*shape[:axis], len(chosen), *shape[axis + 1 :])
+        return self.emit("take", (x,), out, kept, Take(axis=axis, indices=chosen))
 
     def concat(self, reads: Sequence[str], axis: int, out: str | None = None) -> str:
         if len(reads) > _MOST_JOINED:
@@ -194,7 +223,8 @@ class Emitter(Writer):
                 remedy="give them sizes that differ along that axis only (Reshape, Expand or Slice before it)",
             )
         total = sum(self.size(shape, axis, "joining") for shape in shapes)
-        return self.emit("concat", tuple(reads), out, (*shapes[0][:axis], total, *shapes[0][axis + 1 :]), axis=axis)
+        whole = (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
+        return self.emit("concat", tuple(reads), out, whole, Concat(axis=axis))
 
     def expand(self, x: str, shape: Shape, out: str | None = None) -> str:
         """x repeated to a shape that it broadcasts to."""
@@ -230,20 +260,21 @@ class Emitter(Writer):
         """[x >= level], the level public."""
         return self.reshape(self.steps(x, (level,)), self.shapes[x], out)
 
-    def steps(self, x: str, levels: tuple[float, ...], **known: Any) -> str:
+    def steps(self, x: str, levels: tuple[float, ...], bits: int | None = None) -> str:
         """One more axis: [x >= level] for each."""
-        name = self.emit("step", (x,), None, (*self.shapes[x], len(levels)), levels=levels, **known)
+        name = self.emit("step", (x,), None, (*self.shapes[x], len(levels)), Step(levels=levels, bits=bits))
         self.integral.add(name)
         return name
 
-    def function(self, name: str, x: str, out: str | None = None, **parameters: Any) -> str:
-        known = parameters.pop("known", None)
-        attributes = {"name": name, "parameters": parameters} | ({"known": known} if known else {})
-        return self.emit("function", (x,), out, self.shapes[x], **attributes)
+    def function(
+        self, name: str, x: str, out: str | None = None, known: Ends | None = None, **parameters: float
+    ) -> str:
+        """A key of `functions.FUNCTIONS` with its parameters, elementwise."""
+        return self.emit("function", (x,), out, self.shapes[x], Function(name=name, parameters=parameters, known=known))
 
     def maximum(self, x: str, out: str | None = None) -> str:
         """Over the last axis, which stays with size 1."""
         shape = self.shapes[x]
         if self.size(shape, -1, "a maximum") == 1:
             return self.reshape(x, shape, out)
-        return self.emit("maximum", (x,), out, (*shape[:-1], 1))
+        return self.emit("maximum", (x,), out, (*shape[:-1], 1), Maximum())

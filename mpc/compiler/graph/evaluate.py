@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from mpc.compiler import functions
+from mpc.compiler.graph.attributes import (
+    ArgMax,
+    Attributes,
+    Columns,
+    Concat,
+    Constant,
+    Filters,
+    Function,
+    Lowest,
+    Maximum,
+    Sliding,
+    Step,
+    Sum,
+    Take,
+    Total,
+    Transpose,
+    Weigh,
+    Weighted,
+)  # fmt: skip
 from mpc.compiler.graph.graph import Graph, Node, static
 from mpc.wires import BATCH
 
@@ -71,73 +89,120 @@ def move(node: Node, values: Sequence[Reals]) -> Reals:
     return _OPERATORS[node.op](node.attributes, static(node.shape), *values)
 
 
-Attributes = dict[str, Any]
+Sizes = tuple[int, ...]
 
 
-def _matmul(node: Attributes, shape: tuple[int, ...], x: Reals, *y: Reals) -> Reals:
-    return x @ y[0] if y else _with_bias(x @ node["weight"], node)
+def _matmul(taken: Attributes, shape: Sizes, x: Reals, *y: Reals) -> Reals:
+    return _with_bias(x @ taken.weight, taken) if isinstance(taken, Weighted) else x @ y[0]
 
 
-def _conv(node: Attributes, shape: tuple[int, ...], x: Reals, *y: Reals) -> Reals:
-    convolve = node["windows"].convolve
-    found: Reals = convolve(x, y[0]) if y else _with_bias(convolve(x, node["weight"]), node)
+def _conv(taken: Filters | Sliding, shape: Sizes, x: Reals, *y: Reals) -> Reals:
+    convolve = taken.windows.convolve
+    return _with_bias(convolve(x, taken.weight), taken) if isinstance(taken, Filters) else convolve(x, y[0])
+
+
+def _scale(taken: Weighted, shape: Sizes, x: Reals) -> Reals:
+    return np.broadcast_to(_with_bias(x * taken.weight, taken), shape)
+
+
+def _with_bias(product: Reals, taken: Weighted) -> Reals:
+    return product if taken.bias is None else product + taken.bias
+
+
+def _columns(taken: Columns, shape: Sizes, x: Reals) -> Reals:
+    return np.broadcast_to(x * taken.weight + taken.bias, shape)
+
+
+def _constant(taken: Constant, shape: Sizes) -> Reals:
+    return np.broadcast_to(taken.weight, shape)
+
+
+def _multiply(taken: Attributes, shape: Sizes, x: Reals, y: Reals) -> Reals:
+    return np.broadcast_to(x * y, shape)
+
+
+def _sum(taken: Sum, shape: Sizes, *xs: Reals) -> Reals:
+    total = sum(factor * x for factor, x in zip(taken.factors, xs, strict=True))
+    return np.broadcast_to(np.asarray(total + taken.constant), shape)
+
+
+def _total(taken: Total, shape: Sizes, x: Reals) -> Reals:
+    return x.sum(axis=taken.axes, keepdims=True) / taken.divisor
+
+
+def _weigh(taken: Weigh, shape: Sizes, x: Reals) -> Reals:
+    return x * np.array(taken.factors).reshape(-1, *[1] * (x.ndim - taken.axis - 1))
+
+
+def _reshape(taken: Attributes, shape: Sizes, x: Reals) -> Reals:
+    return x.reshape(shape)
+
+
+def _transpose(taken: Transpose, shape: Sizes, x: Reals) -> Reals:
+    return x.transpose(taken.axes)
+
+
+def _concat(taken: Concat, shape: Sizes, *xs: Reals) -> Reals:
+    return np.concatenate(xs, axis=taken.axis)
+
+
+def _take(taken: Take, shape: Sizes, x: Reals) -> Reals:
+    indices = np.array(taken.indices)
+    found = x.take(indices, axis=taken.axis)
+    found[(slice(None),) * taken.axis + (indices < 0,)] = 0
     return found
 
 
-def _with_bias(product: Reals, node: Attributes) -> Reals:
-    return product if node["bias"] is None else product + node["bias"]
+def _itself(taken: Attributes, shape: Sizes, x: Reals) -> Reals:
+    return x
 
 
-def _sum(node: Attributes, shape: tuple[int, ...], *xs: Reals) -> Reals:
-    total = sum(factor * x for factor, x in zip(node["factors"], xs, strict=True))
-    return np.broadcast_to(np.asarray(total + node.get("constant", 0.0)), shape)
+def _lowest(taken: Lowest, shape: Sizes, x: Reals) -> Reals:
+    return np.where(taken.where, x.min(), x)
 
 
-def _take(node: Attributes, shape: tuple[int, ...], x: Reals) -> Reals:
-    indices = np.array(node["indices"])
-    taken = x.take(indices, axis=node["axis"])
-    taken[(slice(None),) * node["axis"] + (indices < 0,)] = 0
-    return taken
+def _relu(taken: Attributes, shape: Sizes, x: Reals) -> Reals:
+    return np.maximum(x, 0)
 
 
-def _weigh(node: Attributes, shape: tuple[int, ...], x: Reals) -> Reals:
-    return x * np.array(node["factors"]).reshape(-1, *[1] * (x.ndim - node["axis"] - 1))
+def _step(taken: Step, shape: Sizes, x: Reals) -> Reals:
+    return (x[..., None] >= np.array(taken.levels)).astype(np.float64)
 
 
-def _function(node: Attributes, shape: tuple[int, ...], x: Reals) -> Reals:
-    function = functions.FUNCTIONS[node["name"]](**node["parameters"])
+def _function(taken: Function, shape: Sizes, x: Reals) -> Reals:
+    function = functions.FUNCTIONS[taken.name](**taken.parameters)
     return function.value(np.maximum(x, 2.0**-20) if function.domain == 0 else x)
 
 
-def _maximum(node: Attributes, shape: tuple[int, ...], x: Reals) -> Reals:
+def _maximum(taken: Maximum, shape: Sizes, x: Reals) -> Reals:
     top = x.max(axis=-1, keepdims=True)
-    return np.maximum(top, 0) if node.get("rectify") else top
+    return np.maximum(top, 0) if taken.rectify else top
 
 
-def _argmax(node: Attributes, shape: tuple[int, ...], x: Reals) -> Reals:
-    place = x.shape[-1] - 1 - x[..., ::-1].argmax(axis=-1) if node["last"] else x.argmax(axis=-1)
+def _argmax(taken: ArgMax, shape: Sizes, x: Reals) -> Reals:
+    place = x.shape[-1] - 1 - x[..., ::-1].argmax(axis=-1) if taken.last else x.argmax(axis=-1)
     return place[..., None].astype(np.float64)
 
 
 _OPERATORS: dict[str, Callable[..., Reals]] = {
     "matmul": _matmul,
     "conv": _conv,
-    "scale": lambda node, shape, x: np.broadcast_to(_with_bias(x * node["weight"], node), shape),
-    "multiply": lambda node, shape, x, y: np.broadcast_to(x * y, shape),
+    "scale": _scale,
+    "multiply": _multiply,
     "sum": _sum,
-    "total": lambda node, shape, x: x.sum(axis=node["axes"], keepdims=True) / node.get("divisor", 1),
+    "total": _total,
     "weigh": _weigh,
-    "reshape": lambda node, shape, x: x.reshape(shape),
-    "transpose": lambda node, shape, x: x.transpose(node["axes"]),
-    "concat": lambda node, shape, *xs: np.concatenate(xs, axis=node["axis"]),
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "concat": _concat,
     "take": _take,
-    "columns": lambda node, shape, x: np.broadcast_to(x * node["weight"] + node["bias"], shape),
-    "constant": lambda node, shape: np.broadcast_to(node["weight"], shape),
-    "round": lambda node, shape, x: x,
-    "lowest": lambda node, shape, x: np.where(node["where"], x.min(), x),
-    "fit": lambda node, shape, x: x,
-    "relu": lambda node, shape, x: np.maximum(x, 0),
-    "step": lambda node, shape, x: (x[..., None] >= np.array(node["levels"])).astype(np.float64),
+    "columns": _columns,
+    "constant": _constant,
+    "round": _itself,
+    "lowest": _lowest,
+    "fit": _itself,
+    "relu": _relu,
+    "step": _step,
     "function": _function,
     "maximum": _maximum,
     "argmax": _argmax,

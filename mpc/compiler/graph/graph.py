@@ -10,15 +10,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Affine, Attributes
 from mpc.errors import ModelError
 from mpc.fixedpoint import beyond
 from mpc.wires import BATCH, Dimension
 
 Shape = tuple[Dimension, ...]
+Kind = TypeVar("Kind", bound=Attributes)
 End = float | tuple[float, ...]
 Range = tuple[End, End]
 HALF_STEP = 2.0**-19
@@ -60,7 +62,22 @@ class Node:
     writes: str
     shape: Shape
     origin: Origin
-    attributes: dict[str, Any] = field(default_factory=dict, repr=False)
+    attributes: Attributes = field(default=Attributes(), repr=False)
+
+    def of(self, kind: type[Kind]) -> Kind:
+        """Return the attributes of a node whose operator has those of this kind.
+
+        Raises:
+            TypeError: it has others.
+        """
+        if not isinstance(self.attributes, kind):
+            raise TypeError(f"{self.op} {self.writes!r} has no attributes of the kind {kind.__name__}")
+        return self.attributes
+
+    @property
+    def only_signs(self) -> bool:
+        """Does it matter of each of its columns only whether it is negative?"""
+        return isinstance(self.attributes, Affine) and self.attributes.signs
 
 
 def static(shape: Shape) -> tuple[int, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Maximum, Transpose
 from mpc.compiler.graph.filling import join_filled
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Shape
 from mpc.compiler.graph.merging import merge
@@ -30,8 +31,9 @@ def drop_empty_moves(graph: Graph) -> Graph:
 def _is_empty(node: Node, before: Shape) -> bool:
     if node.shape != before:
         return False
-    axes = node.attributes.get("axes", ())
-    return node.op == "reshape" or (node.op == "transpose" and axes == tuple(range(len(axes))))
+    if isinstance(node.attributes, Transpose):
+        return node.attributes.axes == tuple(range(len(node.attributes.axes)))
+    return node.op == "reshape"
 
 
 def _renamed(node: Node, renamed: dict[str, str]) -> Node:
@@ -109,10 +111,10 @@ def share_steps(graph: Graph) -> Graph:
 
 def _key(node: Node) -> object:
     values: list[object] = [node.op, node.reads, node.shape]
-    for name, value in sorted(node.attributes.items()):
+    for value in (getattr(node.attributes, each.name) for each in fields(node.attributes)):
         if isinstance(value, np.ndarray):
             return None
-        values.append((name, tuple(sorted(value.items())) if isinstance(value, dict) else value))
+        values.append(tuple(sorted(value.items())) if isinstance(value, dict) else value)
     return tuple(values)
 
 
@@ -154,7 +156,7 @@ def _without(graph: Graph, relu: Node, maximum: Node) -> Graph:
     nodes = []
     for node in graph.nodes:
         if node is maximum:
-            node = replace(node, attributes={**node.attributes, "rectify": True})
+            node = replace(node, attributes=replace(node.of(Maximum), rectify=True))
         if node is not relu:
             nodes.append(_renamed(node, renamed))
     outputs = [replace(out, value=renamed.get(out.value, out.value)) for out in graph.outputs]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Attributes, Total
 from mpc.compiler.graph.graph import MOVES, Node, Origin, Shape
 from mpc.wires import BATCH, Dimension, broadcast
 
@@ -26,6 +26,7 @@ INTEGERS = {
     for sign in ("", "u")
 }
 """The least and the largest number of each integer type."""
+_NONE = Attributes()
 _KEEP_INTEGERS = MOVES | {"relu", "maximum", "multiply", "total", "round", "fit"}
 
 
@@ -58,7 +59,9 @@ class Writer:
             if name not in self._reserved:
                 return name
 
-    def emit(self, op: str, reads: tuple[str, ...], writes: str | None, shape: Shape, **attributes: Any) -> str:
+    def emit(
+        self, op: str, reads: tuple[str, ...], writes: str | None, shape: Shape, attributes: Attributes = _NONE
+    ) -> str:
         """Add a node; returns the name it writes."""
         if prod(d for d in shape if isinstance(d, int)) > MAX_ELEMENTS:
             raise self.origin.refuse(
@@ -78,7 +81,8 @@ class Writer:
         if writes is None:
             writes = self.fresh()
         self.shapes[writes] = shape
-        if op in _KEEP_INTEGERS and attributes.get("divisor", 1) == 1 and self.integral.issuperset(reads):
+        divided = isinstance(attributes, Total) and attributes.divisor != 1
+        if op in _KEEP_INTEGERS and not divided and self.integral.issuperset(reads):
             self.integral.add(writes)
         self.nodes.append(Node(op, reads, writes, shape, self.origin, attributes))
         return writes

@@ -7,6 +7,7 @@ refused, naming the interval.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -38,7 +39,7 @@ _DEEPEST_WHOLE = 24
 """Bits of a coarse argument, whole numbers say, that has room for fractional bits."""
 
 
-def apply(state: Lowering, x: Value, name: str, parameters: dict[str, float], finest: bool) -> Value:
+def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float], finest: bool) -> Value:
     """f(x); `finest` says that it is revealed as it is, and nothing multiplies it."""
     settings: Parameters = tuple(sorted(parameters.items()))
     function = functions.FUNCTIONS[name](**parameters)

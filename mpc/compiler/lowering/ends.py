@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Columns, Weighted
 from mpc.compiler.graph.graph import GraphInput, Origin, Range, static
 from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
@@ -78,7 +79,7 @@ def _is_compared(state: Lowering, name: str) -> bool:
     for reader in state.graph.readers(name):
         beside = reader.op == "concat" and marks.intersection(reader.reads)
         behind = list(state.graph.readers(reader.writes)) if beside else [reader]
-        found.append(bool(behind) and all(each.attributes.get("signs") for each in behind))
+        found.append(bool(behind) and all(each.only_signs for each in behind))
     return bool(found) and all(found)
 
 
@@ -86,9 +87,9 @@ def _whole_fraction(state: Lowering, given: GraphInput) -> int:
     """Fractional bits that leave an input room to be read in the model's own units, if somebody does that."""
     least = 0
     for node in state.graph.readers(given.name):
-        if node.op == "columns":
-            size = np.max(np.abs(node.attributes["bias"])) + np.max(node.attributes["weight"])
-            spread = math.frexp(float(size))[1] - log2(Fraction(float(node.attributes["weight"].min())))
+        if isinstance(taken := node.attributes, Columns):
+            size = np.max(np.abs(taken.bias)) + np.max(taken.weight)
+            spread = math.frexp(float(size))[1] - log2(Fraction(float(taken.weight.min())))
             least = max(least, spread)
     return max(_LEAST_UNIT_FRACTION, _WHOLE_BITS - least) if least else _LONGEST_INPUT
 
@@ -99,13 +100,13 @@ def _balanced_fraction(state: Lowering, name: str, size: np.ndarray) -> int:
     With T bits for both, the roundings |w| 2^-f of the inputs and |x| 2^-(T-f) of the weights are equal.
     """
     reader = state.graph.sole_reader(name)
-    if reader is None or reader.op not in ("matmul", "conv", "scale") or "weight" not in reader.attributes:
+    if reader is None or not isinstance(reader.attributes, Weighted):
         return _INPUT_FRACTION
-    product, weight = product_of(reader), np.abs(reader.attributes["weight"])
+    product, weight = product_of(reader), np.abs(reader.attributes.weight)
     if reader.op == "scale" and weight.size == 1:
         return _INPUT_FRACTION
     ones = np.ones_like(weight)
-    known = max(map(abs, reader.attributes.get("known", (math.inf,))))
+    known = max(map(abs, reader.attributes.known or (math.inf,)))
     reach = min(float(product(size, weight).max()), known)
     gain = math.sqrt(float(product(np.ones_like(size), np.square(weight)).max()))
     spread = math.sqrt(float(product(np.square(size), ones).max()))

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Ends, Filters, Moments, Sliding
 from mpc.compiler.graph.graph import Node
 from mpc.compiler.lowering.intervals import Interval, Product
 
@@ -14,31 +15,31 @@ def product_of(node: Node) -> Product:
     """The bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
     if node.op == "matmul":
         return np.matmul
-    found: Product = node.attributes["windows"].convolve if node.op == "conv" else np.multiply
-    return found
+    if isinstance(node.attributes, Filters | Sliding):
+        return node.attributes.windows.convolve
+    return np.multiply
 
 
 def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
     """Cut to what the node knows of its values, with room for roundings."""
-    if "usual" in node.attributes:
-        return _usually(_cut(interval, scale, node), interval.error, scale, node)
-    return _cut(interval, scale, node)
+    found = _cut(interval, scale, node.attributes.known)
+    usual = node.attributes.usual
+    return found if usual is None else _usually(found, interval.error, scale, usual)
 
 
-def _usually(interval: Interval, error: np.ndarray, scale: Fraction, node: Node) -> Interval:
+def _usually(interval: Interval, error: np.ndarray, scale: Fraction, usual: Moments) -> Interval:
     """As large as it is on samples: then no error is smaller because values turn out to be."""
     mean, variance = (
-        np.broadcast_to(part, interval.low.shape) * float(scale) ** power
-        for power, part in enumerate(node.attributes["usual"], 1)
+        np.broadcast_to(part, interval.low.shape) * float(scale) ** power for power, part in enumerate(usual, 1)
     )
     mean = np.clip(mean, interval.low, interval.high)
     return Interval(interval.low, interval.high, np.broadcast_to(error, mean.shape), mean, variance)
 
 
-def _cut(interval: Interval, scale: Fraction, node: Node) -> Interval:
-    if "known" not in node.attributes:
+def _cut(interval: Interval, scale: Fraction, known: Ends | None) -> Interval:
+    if known is None:
         return interval
-    low, high = node.attributes["known"]
+    low, high = known
     unit = float(scale)
     low = low * 0.98 if low > 0 else low * 1.02 - 2.0**-10
     high = high * 1.02 + 2.0**-10 if high >= 0 else high * 0.98

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Function
 from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends
 from mpc.compiler.lowering.builder import Lowering, Value
@@ -78,9 +79,9 @@ def _with_known(value: Value, node: Node) -> Value:
 
 
 def _function(state: Lowering, node: Node) -> Value:
-    x, name = state.values[node.reads[0]], node.attributes["name"]
+    x, taken = state.values[node.reads[0]], node.of(Function)
     finest = state.graph.is_output(node.writes)
-    return approximate.apply(state, x, name, node.attributes["parameters"], finest)
+    return approximate.apply(state, x, taken.name, taken.parameters, finest)
 
 
 _GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})

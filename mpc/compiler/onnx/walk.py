@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 
+from mpc.compiler.graph.attributes import Fit
 from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.writer import INTEGERS
 from mpc.compiler.onnx import fold as onnx_fold
@@ -172,7 +173,7 @@ class Importer(Context):
         self.nodes[place] = replace(self.nodes[place], writes=inner)
         if name in self.integral:
             self.integral.add(inner)
-        self.emit("fit", (inner,), name, self.shapes[name], ends=ends, outside=wraps(kind))
+        self.emit("fit", (inner,), name, self.shapes[name], Fit(ends=ends, outside=wraps(kind)))
 
     def inline(self, graph: onnx.GraphProto, names: Sequence[str]) -> None:
         """The nodes of a subgraph, as if they were the model's own; its outputs get these names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Fit
 from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.graph.writer import EXPORT_TRAINED, INTEGERS
 from mpc.compiler.operators.context import Context, ModelNode, Settings
@@ -72,7 +73,8 @@ def _cut(state: Context, x: str, target: str, out: str) -> None:
         state.alias(out, x)
     else:  # what is less than a unit beyond an end is cut to it
         ends = low - 0.5 + _INSIDE, high + 0.5 - _INSIDE
-        state.emit("fit", (x,), out, state.shapes[x], ends=ends, outside=f"a cast to {target} is undefined there")
+        limits = Fit(ends=ends, outside=f"a cast to {target} is undefined there")
+        state.emit("fit", (x,), out, state.shapes[x], limits)
     state.facts[out] = Truncated()
 
 

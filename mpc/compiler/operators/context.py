@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Constant, Fit
 from mpc.compiler.graph.emitter import Emitter
 from mpc.compiler.graph.graph import GraphInput, GraphOutput, Range, Shape
 from mpc.compiler.graph.writer import FIX_BATCH, INTEGERS
@@ -180,7 +181,7 @@ class Context(Emitter, ABC):
 
     def stored(self, values: np.ndarray, shape: Shape) -> str:
         """A constant as a value, broadcast to a shape; it is a weight, secret."""
-        name = self.emit("constant", (), None, shape, weight=np.asarray(values))
+        name = self.emit("constant", (), None, shape, Constant(weight=np.asarray(values)))
         if not np.any(values % 1):
             self.integral.add(name)
         return name
@@ -253,7 +254,7 @@ class Context(Emitter, ABC):
         if kind not in INTEGERS:
             return x
         low, high = INTEGERS[kind]
-        return self.emit("fit", (x,), None, self.shapes[x], ends=(max(low, -high), high), outside=wraps(kind))
+        return self.emit("fit", (x,), None, self.shapes[x], Fit(ends=(max(low, -high), high), outside=wraps(kind)))
 
 
 def wraps(kind: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Ends
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import deviations
@@ -55,17 +55,16 @@ def subtract(state: Context, node: ModelNode, settings: Settings) -> None:
     if deviations.variance(state, left, right, node.output[0]):
         return
     beside = state.facts.get(right) == Top(left) and state.shapes[right] == (*state.shapes[left][:-1], 1)
-    known = {"known": (-np.inf, 0.0)} if beside else {}
-    difference(state, left, right, node.output[0], **known)
+    difference(state, left, right, node.output[0], (-np.inf, 0.0) if beside else None)
 
 
-def difference(state: Context, left: str, right: str, out: str | None = None, **known: Any) -> str:
+def difference(state: Context, left: str, right: str, out: str | None = None, known: Ends | None = None) -> str:
     """left - right, either of them constant."""
     if state.is_constant(right):
         return state.scale(state.value(left), 1.0, -state.numbers(right, "an operand"), out)
     if state.is_constant(left):
         return state.scale(state.value(right), -1.0, state.numbers(left, "an operand"), out)
-    return state.sum((state.value(left), state.value(right)), (1.0, -1.0), out, **known)
+    return state.sum((state.value(left), state.value(right)), (1.0, -1.0), out, known=known)
 
 
 @handles("Mul")
@@ -285,7 +284,7 @@ def _power(state: Context, x: str, exponent: float, out: str) -> None:
     elif exponent == -0.5:
         deviations.inverse_root(state, x, out)
     elif exponent in named:
-        state.function(named[exponent], x, out, **({"known": (0.0, np.inf)} if exponent > 0 else {}))
+        state.function(named[exponent], x, out, (0.0, np.inf) if exponent > 0 else None)
     elif exponent.is_integer() and 1 < abs(exponent) <= _LONGEST_POWER:
         if exponent < 0:
             x = state.function("reciprocal", x)
@@ -316,7 +315,6 @@ def function(state: Context, node: ModelNode, settings: Settings) -> None:
     if node.op_type == "Reciprocal":
         inverse(state, x, out)
         return
-    known = {"known": (0.0, np.inf)} if node.op_type == "Sqrt" else {}
-    state.function(node.op_type.lower(), x, out, **known)
+    state.function(node.op_type.lower(), x, out, (0.0, np.inf) if node.op_type == "Sqrt" else None)
     if node.op_type in ("Exp", "Sqrt"):
         state.facts[out] = Exp(x) if node.op_type == "Exp" else Root(x)

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Concat, Take, Weighted
 from mpc.compiler.graph.evaluate import move
 from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Node, Shape, static
 from mpc.compiler.operators.context import Context
@@ -85,17 +86,17 @@ def unscaled(state: Context, x: str) -> tuple[str, np.ndarray, np.ndarray]:
     if node is None:
         return plain
     if _scales(state, node):
-        own, added = node.attributes["weight"], node.attributes["bias"]
+        own, added = node.of(Weighted).weight, node.of(Weighted).bias
         if not own.all():
             return plain
         value, weight, bias = unscaled(state, node.reads[0])
         return value, weight * own, np.broadcast_to(bias * own + (0.0 if added is None else added), shape)
-    if node.op not in MOVES or -1 in node.attributes.get("indices", ()):
+    if node.op not in MOVES or (isinstance(node.attributes, Take) and -1 in node.attributes.indices):
         return plain
     values, weights, biases = zip(*(unscaled(state, name) for name in node.reads), strict=True)
     if values == node.reads:
         return plain
-    value = state.emit(node.op, values, None, node.shape, **node.attributes)
+    value = state.emit(node.op, values, None, node.shape, node.attributes)
     return value, move(node, weights), move(node, biases)
 
 
@@ -119,7 +120,7 @@ def _scales(state: Context, node: Node) -> bool:
     """Is it x weight + bias, of x's own shape?"""
     return (
         node.op == "scale"
-        and "known" not in node.attributes
+        and node.attributes.known is None
         and static(state.shapes[node.reads[0]]) == static(node.shape)
     )
 
@@ -143,10 +144,10 @@ def _passed_on(state: Context, x: str) -> tuple[str, np.ndarray] | None:
     if node.op == "scale":
         return some[0], move(node, [some[1]])
     parts = [
-        each or _nothing(state, some[0], state.shapes[name], node.attributes["axis"])
+        each or _nothing(state, some[0], state.shapes[name], node.of(Concat).axis)
         for each, name in zip(found, node.reads, strict=True)
     ]
-    written = state.emit(node.op, tuple(name for name, _ in parts), None, node.shape, **node.attributes)
+    written = state.emit(node.op, tuple(name for name, _ in parts), None, node.shape, node.attributes)
     return written, move(node, [values for _, values in parts])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from mpc.compiler.graph.attributes import Weigh
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.layers import extents, padding, spatial
@@ -42,7 +43,7 @@ def average_pool(state: Context, node: ModelNode, settings: Settings) -> None:
     for axis, (count, most) in enumerate(zip(counts, full, strict=True), 2):
         if min(count) != most:
             weighed = tuple(most / n for n in count)
-            current = state.emit("weigh", (current,), None, state.shapes[current], axis=axis, factors=weighed)
+            current = state.emit("weigh", (current,), None, state.shapes[current], Weigh(axis=axis, factors=weighed))
     state.reshape(current, shape[:-1], node.output[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import ArgMax, Round, Weigh
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Ordered, Place
 from mpc.compiler.operators.labels import one_hot
@@ -50,7 +51,7 @@ def argmax_of(state: Context, x: str, last: bool = False) -> str:
     number = int(shape[-1])
     if number > _MOST_PLACES:
         return _place_of_many(state, x, number, last=last)
-    name = state.emit("argmax", (x,), None, (*shape[:-1], 1), last=last)
+    name = state.emit("argmax", (x,), None, (*shape[:-1], 1), ArgMax(last=last))
     state.integral.add(name)
     state.facts[name] = Place()
     return name
@@ -65,7 +66,9 @@ def _place_of_many(state: Context, x: str, number: int, *, last: bool) -> str:
     grouped = state.reshape(state.take(x, axis, order), (*lead, groups, _GROUP))
     local = state.reshape(argmax_of(state, grouped), (*lead, groups))
     top = state.reshape(state.maximum(grouped), (*lead, groups))
-    apart = state.emit("round", (top,), None, state.shapes[top], fraction=_RANKED_FRACTION, apart=-1, always=True)
+    apart = state.emit(
+        "round", (top,), None, state.shapes[top], Round(fraction=_RANKED_FRACTION, apart=-1, always=True)
+    )
     group = argmax_of(state, apart)
     hot = state.reshape(one_hot(state, group, range(groups)), (*lead, groups))
     chosen = state.total(state.multiply(hot, local), (axis,), known=(0.0, float(_GROUP - 1)))
@@ -111,12 +114,14 @@ def top_k(state: Context, node: ModelNode, settings: Settings) -> None:
         raise state.origin.refuse(
             f"the {k} largest of {n}; 2 to {_MOST_RANKED} elements can be ranked", remedy=_ranked_instead(k, n)
         )
-    rounded = state.emit("round", (moved,), None, state.shapes[moved])
+    rounded = state.emit("round", (moved,), None, state.shapes[moved], Round())
     chosen = _one_hot(state, _ranks(state, _apart(state, keys, sign), n, sign), n, k)
     lead = state.shapes[moved][:-1]
     row = state.reshape(rounded, (*lead, 1, n))
     values = state.reshape(state.matmul(row, chosen), (*lead, k))
-    weighed = state.emit("weigh", (chosen,), None, (*lead, n, k), axis=len(lead), factors=tuple(map(float, range(n))))
+    weighed = state.emit(
+        "weigh", (chosen,), None, (*lead, n, k), Weigh(axis=len(lead), factors=tuple(map(float, range(n))))
+    )
     state.integral.add(weighed)
     places = state.reshape(state.total(weighed, (len(lead),)), (*lead, k))
     for name, found in zip(node.output, (values, places), strict=False):
@@ -126,7 +131,7 @@ def top_k(state: Context, node: ModelNode, settings: Settings) -> None:
 
 def _apart(state: Context, x: str, sign: float) -> str:
     """What is ranked: x, rounded, and each element worse than the one before it by as much as rounding can change."""
-    return state.emit("round", (x,), None, state.shapes[x], fraction=_RANKED_FRACTION, apart=-int(sign))
+    return state.emit("round", (x,), None, state.shapes[x], Round(fraction=_RANKED_FRACTION, apart=-int(sign)))
 
 
 def _ranks(state: Context, x: str, n: int, sign: float) -> str:
@@ -142,7 +147,7 @@ def _ranks(state: Context, x: str, n: int, sign: float) -> str:
     taken = state.take(wins, axis, number[others].tolist())
     # against a later element, a win counts - 1 and one is added; against an earlier one, its win counts
     signs = tuple(-1.0 if j > i else 1.0 for i in range(n) for j in range(n) if i != j)
-    signed = state.emit("weigh", (taken,), None, state.shapes[taken], axis=axis, factors=signs)
+    signed = state.emit("weigh", (taken,), None, state.shapes[taken], Weigh(axis=axis, factors=signs))
     state.integral.add(signed)
     beaten = state.total(state.reshape(signed, (*lead, n, n - 1)), (axis + 1,))
     return state.scale(state.reshape(beaten, (*lead, n)), 1.0, np.arange(n - 1, -1, -1, dtype=np.float64))

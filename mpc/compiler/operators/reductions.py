@@ -130,9 +130,9 @@ def _product(state: Context, x: str, axes: Sequence[int]) -> str:
     flat, axis = state.reshape(moved, (*lead, number)), len(lead)
     while number > 1:
         half = number // 2
-        sides = [state.take(flat, axis, range(start, start + half)) for start in (0, half)]
+        first, second = (state.take(flat, axis, range(start, start + half)) for start in (0, half))
         rest = [state.take(flat, axis, [number - 1])] if number % 2 else []
-        together = state.multiply(*sides)
+        together = state.multiply(first, second)
         flat, number = state.concat([together, *rest], axis) if rest else together, half + len(rest)
     return state.reshape(flat, tuple(1 if axis in axes else size for axis, size in enumerate(shape)))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Weigh
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.sizes import Rows
@@ -159,5 +160,5 @@ def _linear(state: Context, x: str, axis: int, places: np.ndarray, before: int) 
     for indices, weights in ((low, 1 - share), (np.minimum(low + 1, before - 1), share)):
         taken = state.take(x, axis, indices.tolist())
         factors = tuple(weights.tolist())
-        parts.append(state.emit("weigh", (taken,), None, state.shapes[taken], axis=axis, factors=factors))
+        parts.append(state.emit("weigh", (taken,), None, state.shapes[taken], Weigh(axis=axis, factors=factors)))
     return state.sum(parts, (1.0, 1.0))

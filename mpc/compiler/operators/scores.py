@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mpc.compiler.graph.attributes import ArgMax
 from mpc.compiler.operators.context import Context, Settings
 from mpc.compiler.operators.facts import Place, Probabilities
 from mpc.compiler.operators.labels import Labels
@@ -60,8 +61,8 @@ def above(state: Context, x: str, level: float = 0.0) -> str:
 def largest(state: Context, scores: str, *, exact: bool) -> str:
     """The first of the largest; `exact` compares all bits, where equal scores are to be expected."""
     shape = state.shapes[scores]
-    attributes = {"bits": ALL_BITS} if exact else {}
-    name = state.emit("argmax", (scores,), None, (*shape[:-1], 1), last=False, **attributes)
+    taken = ArgMax(last=False, bits=ALL_BITS if exact else None)
+    name = state.emit("argmax", (scores,), None, (*shape[:-1], 1), taken)
     state.integral.add(name)
     state.facts[name] = Place()
     return name

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Constant, Lowest
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
@@ -229,7 +230,7 @@ def _padded_for_maxima(state: Context, x: str, outside: np.ndarray, out: str) ->
             attribute="value",
             remedy=f"pad with a number that is just below the data, or read it by {', '.join(sorted(_MAXIMA))} only",
         )
-    state.emit("lowest", (x,), out, state.shapes[x], where=outside)
+    state.emit("lowest", (x,), out, state.shapes[x], Lowest(where=outside))
 
 
 def _padded(size: int, before: int, after: int, mode: str) -> list[int]:
@@ -254,7 +255,7 @@ def expand(state: Context, node: ModelNode, settings: Settings) -> None:
         shape = broadcast(values.shape, target)
         if shape is None:
             raise state.origin.refuse(f"{values.shape} does not expand to {target}", remedy=_EXPAND)
-        name = state.emit("constant", (), node.output[0], shape, weight=values)
+        name = state.emit("constant", (), node.output[0], shape, Constant(weight=values))
         if not np.any(values % 1):
             state.integral.add(name)
         return
@@ -272,7 +273,7 @@ def constant_of_shape(state: Context, node: ModelNode, settings: Settings) -> No
     if 0 in target:  # nothing: what joins it to something ignores it
         state.constants[node.output[0]] = np.zeros([0 if size == BATCH else size for size in target], value.dtype)
         return
-    name = state.emit("constant", (), node.output[0], target, weight=value.astype(np.float64).reshape(()))
+    name = state.emit("constant", (), node.output[0], target, Constant(weight=value.astype(np.float64).reshape(())))
     if not np.any(value % 1):
         state.integral.add(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Weighted
 from mpc.compiler.graph.graph import HALF_STEP, Shape
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
@@ -117,7 +118,7 @@ def _fill(state: Context, x: str, imputed: np.ndarray, out: str) -> None:
 
 def _filled(state: Context, x: str, imputed: np.ndarray, out: str | None) -> str:
     missing, entered = marks_of(state, x) or ("", np.zeros(()))
-    filling = state.emit("scale", (missing,), None, state.shapes[x], weight=imputed - entered, bias=None)
+    filling = state.emit("scale", (missing,), None, state.shapes[x], Weighted(weight=imputed - entered, bias=None))
     filled = state.sum((x, filling), (1.0, 1.0), out, fills=entered)
     state.aware.add(filled)
     return filled

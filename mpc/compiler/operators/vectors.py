@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Weigh
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import whole_power
 from mpc.compiler.operators.facts import Place
@@ -203,7 +204,7 @@ def _votes(state: Context, scores: str, pairs: list[tuple[int, int]], classes: i
     signs = [1.0 if two[0] == c else -1.0 for c in range(classes) for two in pairs if c in two]
     lead = state.shapes[scores][:-1]
     taken = state.take(wins, len(lead), chosen)
-    signed = state.emit("weigh", (taken,), None, state.shapes[taken], axis=len(lead), factors=tuple(signs))
+    signed = state.emit("weigh", (taken,), None, state.shapes[taken], Weigh(axis=len(lead), factors=tuple(signs)))
     won = state.total(state.reshape(signed, (*lead, classes, classes - 1)), (len(lead) + 1,))
     # class c is the second of c pairs, in each of which a loss of the first counts
     votes = state.scale(state.reshape(won, (*lead, classes)), 1.0, np.arange(classes, dtype=np.float64))

@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Take
 from mpc.compiler.graph.evaluate import Reals, entered, evaluate, follow
 from mpc.compiler.graph.graph import Graph, Node, Shape, static
 from mpc.compiler.rehearsal.drawing import Draws, Feeds
@@ -267,7 +268,7 @@ def _source_of(graph: Graph, shapes: Mapping[str, Shape], value: str) -> _Source
 
 def _spreads(node: Node, shapes: Mapping[str, Shape]) -> bool:
     """Does one element of what it reads go into several?"""
-    if node.op == "take":
-        taken = [index for index in node.attributes["indices"] if index >= 0]
+    if isinstance(node.attributes, Take):
+        taken = [index for index in node.attributes.indices if index >= 0]
         return len(taken) > len(set(taken))
     return len(node.reads) > 1 or any(prod(static(node.shape)) > prod(static(shapes[name])) for name in node.reads)

@@ -143,6 +143,6 @@ def _of_signs(graph: Graph) -> set[str]:
     """Values of which a plan has the signs only, and what moves make of them."""
     found: set[str] = set()
     for node in graph.nodes:
-        if node.attributes.get("signs") or (node.op in MOVES and found.intersection(node.reads)):
+        if node.only_signs or (node.op in MOVES and found.intersection(node.reads)):
             found.add(node.writes)
     return found

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import ArgMax, Maximum, Step, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
@@ -41,7 +42,7 @@ def _decides_places(state: Lowering, node: Node) -> bool:
 def _passes_on(node: Node) -> bool:
     """Is every element of what it reads what it was, or its opposite?"""
     if node.op == "scale":
-        return bool((np.abs(node.attributes["weight"]) == 1).all())
+        return bool((np.abs(node.of(Weighted).weight) == 1).all())
     return node.op in MOVES
 
 
@@ -53,14 +54,14 @@ def _rounded(state: Lowering, x: Value, extra: int = 0) -> tuple[Value, int]:
 
 def step(state: Lowering, node: Node) -> Value:
     """Exact while the comparison has room for all bits."""
-    x = state.values[node.reads[0]]
+    x, taken = state.values[node.reads[0]], node.of(Step)
     limit = (1 << x.wire.bits) - 1
-    levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale))) for level in node.attributes["levels"])
+    levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale))) for level in taken.levels)
     spare = 2 if any(levels) else 1
-    fraction = node.attributes.get("fraction", _STEP_FRACTION)
+    fraction = _STEP_FRACTION if taken.fraction is None else taken.fraction
     shift = max(0, min(log2(x.scale) - fraction, x.wire.bits - 8), x.wire.bits + spare - 48)
-    if "bits" in node.attributes:
-        shift = max(0, x.wire.bits + spare - node.attributes["bits"])
+    if taken.bits is not None:
+        shift = max(0, x.wire.bits + spare - taken.bits)
     interval = _bits(x, node, levels, shift)
     return state.add("step", node.shape, Fraction(1), interval, x=x.wire.name, levels=levels, shift=shift)
 
@@ -73,7 +74,7 @@ def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval
     """
     shape = static(node.shape)
     counted = x.scale == 1 and x.interval.worst_error > 0
-    if "bits" not in node.attributes and not counted:
+    if node.of(Step).bits is None and not counted:
         return Interval.between(0, 1, shape)
     blur = float(1 << shift) if shift else 0.0
     chances: list[np.ndarray] = [x.interval.chance_above(level - 0.5 * counted) for level in levels]
@@ -84,7 +85,7 @@ def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval
 
 def maximum(state: Lowering, node: Node) -> Value:
     """All pairs of a few candidates at once; of more, a tournament of such groups."""
-    rectify, x = bool(node.attributes.get("rectify", False)), state.values[node.reads[0]]
+    rectify, x = node.of(Maximum).rectify, state.values[node.reads[0]]
     twin = _twin(state, node, "argmax")
     if twin is not None and not rectify and int(x.shape[-1]) <= _MOST_CANDIDATES:
         return _both(state, node, twin)[0]
@@ -114,20 +115,19 @@ def _top(state: Lowering, x: Value, rectify: bool) -> Value:
 
 
 def argmax(state: Lowering, node: Node) -> Value:
-    x = state.values[node.reads[0]]
+    x, taken = state.values[node.reads[0]], node.of(ArgMax)
     columns = int(x.shape[-1])
     if columns > _LARGEST_ARGMAX:
         raise state.origin.refuse(
             f"the place of a maximum among {columns} elements; at most {_LARGEST_ARGMAX} are possible",
             remedy=(f"find the largest of groups of at most {_LARGEST_ARGMAX} first, then of the groups' maxima"),
         )
-    twin = _twin(state, node, "maximum") if "bits" not in node.attributes else None
+    twin = _twin(state, node, "maximum") if taken.bits is None else None
     if twin is not None and columns <= _MOST_CANDIDATES:
         return _both(state, twin, node)[1]
-    last = node.attributes["last"]
-    shift = max(0, x.wire.bits + 1 - node.attributes.get("bits", _PLACE_BITS))
+    shift = max(0, x.wire.bits + 1 - (_PLACE_BITS if taken.bits is None else taken.bits))
     index = state.wire(_next(state, "index"), (*x.shape[:-1], 1), Fraction(1), _places(x, shift))
-    state.gate("maximum", x=x.wire.name, index=index.wire.name, shift=shift, last=last)
+    state.gate("maximum", x=x.wire.name, index=index.wire.name, shift=shift, last=taken.last)
     return index
 
 
@@ -143,9 +143,16 @@ def _places(x: Value, shift: int) -> Interval:
 
 def _twin(state: Lowering, node: Node, op: str) -> Node | None:
     """The other kind of maximum of the same value, if one gate can give both."""
-    readers = [n for n in state.graph.readers(node.reads[0]) if n.op == op]
-    fits = [n for n in readers if not any(n.attributes.get(name) for name in ("last", "rectify", "bits"))]
-    return fits[0] if fits and not node.attributes.get("last") else None
+    fits = [n for n in state.graph.readers(node.reads[0]) if n.op == op and _is_usual(n)]
+    return fits[0] if fits and not (isinstance(node.attributes, ArgMax) and node.attributes.last) else None
+
+
+def _is_usual(node: Node) -> bool:
+    """Is it a maximum that one gate finds beside its place, or such a place?"""
+    taken = node.attributes
+    if isinstance(taken, ArgMax):
+        return not taken.last and not taken.bits
+    return not node.of(Maximum).rectify
 
 
 def _both(state: Lowering, maximum: Node, argmax: Node) -> tuple[Value, Value]:

@@ -10,6 +10,19 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
+from mpc.compiler.graph.attributes import (
+    Columns,
+    Concat,
+    Fit,
+    Lowest,
+    Round,
+    Sum,
+    Take,
+    Total,
+    Transpose,
+    Weigh,
+    Weighted,
+)
 from mpc.compiler.graph.graph import Node, static
 from mpc.compiler.lowering.builder import FRACTION_BITS, LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import Interval, joined
@@ -27,14 +40,14 @@ _ROUNDED_BITS = 44
 
 def sum_(state: Lowering, node: Node) -> Value:
     """A public linear combination; what are no integers take some fractional bits of the scale."""
-    xs, wanted = [state.values[name] for name in node.reads], node.attributes["factors"]
+    xs, wanted = [state.values[name] for name in node.reads], node.of(Sum).factors
     pairs = [(x, Fraction(factor)) for x, factor in zip(xs, wanted, strict=True) if factor]
     if not pairs:
         raise node.origin.refuse(
             "all its factors are zero", remedy="leave it out of the model: its result is a constant"
         )
     scale, factors = _aligned(state, pairs, node)
-    constant = round(Fraction(node.attributes.get("constant", 0.0)) * scale)
+    constant = round(Fraction(node.of(Sum).constant) * scale)
     found = state.combine([x for x, _, _ in factors], [k for _, k, _ in factors], node.shape, scale, constant, node)
     bends = _bends(state, node)
     if bends is None:
@@ -50,9 +63,10 @@ def sum_(state: Lowering, node: Node) -> Value:
 
 def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] | None:
     """(-low, -high) of relu(x - low) - relu(x - high), (None, -high) of x - relu(x - high); None of another sum."""
-    if sorted(node.attributes["factors"]) != [-1.0, 1.0] or node.attributes.get("constant"):
+    taken = node.of(Sum)
+    if sorted(taken.factors) != [-1.0, 1.0] or taken.constant:
         return None
-    order = node.reads if node.attributes["factors"][0] > 0 else node.reads[::-1]
+    order = node.reads if taken.factors[0] > 0 else node.reads[::-1]
     writers = {one.writes: one for one in state.graph.nodes}
     first, second = (_bend(writers, name) for name in order)
     if second is None or second[0] != (order[0] if first is None else first[0]):
@@ -66,9 +80,9 @@ def _bend(writers: dict[str, Node], name: str) -> tuple[str, np.ndarray] | None:
     if bend is None or bend.op != "relu":
         return None
     above = writers.get(bend.reads[0])
-    if above is None or above.op != "scale" or not (above.attributes["weight"] == 1).all():
+    if above is None or above.op != "scale" or not (above.of(Weighted).weight == 1).all():
         return bend.reads[0], np.zeros(1)
-    bias = above.attributes["bias"]
+    bias = above.of(Weighted).bias
     return above.reads[0], np.zeros(1) if bias is None else np.asarray(bias)
 
 
@@ -100,9 +114,10 @@ def _aligned(
             room = LINEAR_BITS - 1 - math.frexp(max(1.0, whole))[1]
             unit *= 1 << max(0, min(_FINEST_FACTOR - _FACTOR_BITS, room - _FACTOR_BITS))
         reach = sum(x.interval.bound * float(abs(f) * unit) for (x, _), f in zip(pairs, exact, strict=True))
-        if node.op == "sum" and "known" in node.attributes:  # terms may wrap, if their sum does not
-            reach = min(reach, max(map(abs, node.attributes["known"])) * 1.05 * float(scale * unit))
-        reach = max(reach, abs(node.attributes.get("constant", 0.0)) * float(scale * unit))
+        if isinstance(taken := node.attributes, Sum):
+            if taken.known is not None:  # terms may wrap, if their sum does not
+                reach = min(reach, max(map(abs, taken.known)) * 1.05 * float(scale * unit))
+            reach = max(reach, abs(taken.constant) * float(scale * unit))
         if reach < 2.0**LINEAR_BITS:
             break
     factors = [(x, round(f * unit), f * unit) for (x, _), f in zip(pairs, exact, strict=True)]
@@ -110,19 +125,19 @@ def _aligned(
 
 
 def total(state: Lowering, node: Node) -> Value:
-    x, axes = state.values[node.reads[0]], node.attributes["axes"]
-    total = known_interval(x.interval.summed(axes), x.scale * node.attributes.get("divisor", 1), node)
+    x, axes, divisor = state.values[node.reads[0]], node.of(Total).axes, node.of(Total).divisor
+    total = known_interval(x.interval.summed(axes), x.scale * divisor, node)
     over = math.frexp(max(1.0, total.bound))[1] + 1 - LINEAR_BITS
     if over > 0:
         x = state.shorten(x, log2(x.scale) - over)
-    scale = x.scale * node.attributes.get("divisor", 1)
+    scale = x.scale * divisor
     interval = known_interval(x.interval.summed(axes), scale, node)
     return state.add("total", node.shape, scale, interval, x=x.wire.name, axes=axes)
 
 
 def weigh(state: Lowering, node: Node) -> Value:
-    x, axis = state.values[node.reads[0]], node.attributes["axis"]
-    wanted = [Fraction(f).limit_denominator(1 << 16) for f in node.attributes["factors"]]
+    x, axis = state.values[node.reads[0]], node.of(Weigh).axis
+    wanted = [Fraction(f).limit_denominator(1 << 16) for f in node.of(Weigh).factors]
     common = math.lcm(*(f.denominator for f in wanted))
     unit = Fraction(common)
     if common > 1 << 12:  # rounded, and the scale then a power of two
@@ -136,7 +151,7 @@ def weigh(state: Lowering, node: Node) -> Value:
 
 def columns(state: Lowering, node: Node) -> Value:
     """x weight + bias, column by column: integers times powers of two, read at the scale of the smallest."""
-    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    x, weight, bias = state.values[node.reads[0]], node.of(Columns).weight, node.of(Columns).bias
     if not node.shape:  # one number has no column
         weight, bias = weight.reshape(()), bias.reshape(())
     sign, least = (1 if weight.min() > 0 else -1), float(np.abs(weight).min())
@@ -170,31 +185,32 @@ def reshape(state: Lowering, node: Node) -> Value:
 
 
 def transpose(state: Lowering, node: Node) -> Value:
-    x, axes = state.values[node.reads[0]], node.attributes["axes"]
+    x, axes = state.values[node.reads[0]], node.of(Transpose).axes
     return state.move("reshape", x, node.shape, lambda array: array.transpose(axes), axes=axes)
 
 
 def take(state: Lowering, node: Node) -> Value:
-    return state.take(state.values[node.reads[0]], node.attributes["axis"], node.attributes["indices"])
+    taken = node.of(Take)
+    return state.take(state.values[node.reads[0]], taken.axis, taken.indices)
 
 
 def concat(state: Lowering, node: Node) -> Value:
     pairs = [(state.values[name], Fraction(1)) for name in node.reads]
     scale, factors = _aligned(state, pairs, node)
     aligned = [x if k == 1 and x.scale == scale else state.combine([x], [k], x.shape, scale) for x, k, _ in factors]
-    interval = joined([x.interval for x in aligned], node.attributes["axis"])
+    axis = node.of(Concat).axis
+    interval = joined([x.interval for x in aligned], axis)
     names, widest = tuple(x.wire.name for x in aligned), max(x.wire.bits for x in aligned)
-    axis = node.attributes["axis"]
     return state.add("concat", node.shape, scale, interval, least_bits=widest, xs=names, axis=axis)
 
 
 def round_(state: Lowering, node: Node) -> Value:
-    x, fraction = state.values[node.reads[0]], node.attributes.get("fraction", FRACTION_BITS)
+    x, taken = state.values[node.reads[0]], node.of(Round)
+    fraction = FRACTION_BITS if taken.fraction is None else taken.fraction
     rounded = state.shorten(x, max(min(fraction, _ROUNDED_BITS - x.wire.bits + log2(x.scale)), FRACTION_BITS))
-    apart = node.attributes.get("apart", 0)
-    if not apart or (rounded is x and not node.attributes.get("always")):
+    if not taken.apart or (rounded is x and not taken.always):
         return rounded
-    offset = apart * np.arange(int(node.shape[-1]), dtype=np.int64)
+    offset = taken.apart * np.arange(int(node.shape[-1]), dtype=np.int64)
     interval = rounded.interval.plus(Interval.exactly(offset))
     stored = state.stored(offset, rounded.scale)
     xs = (rounded.wire.name,)
@@ -203,11 +219,11 @@ def round_(state: Lowering, node: Node) -> Value:
 
 def fit(state: Lowering, node: Node) -> Value:
     """The value itself, refused where its bounds leave its integer type."""
-    x, (low, high) = state.values[node.reads[0]], node.attributes["ends"]
+    x, (low, high) = state.values[node.reads[0]], node.of(Fit).ends
     least, most = x.reals
     if least < low - 0.5 or most > high + 0.5:
         raise node.origin.refuse(
-            f"its result can lie between {least:.6g} and {most:.6g}, and {node.attributes['outside']}",
+            f"its result can lie between {least:.6g} and {most:.6g}, and {node.of(Fit).outside}",
             remedy="cast its operands to a wider type (int64, float32) before, or declare a smaller range of the input",
         )
     return x
@@ -216,7 +232,7 @@ def fit(state: Lowering, node: Node) -> Value:
 def lowest(state: Lowering, node: Node) -> Value:
     """x plus, where it is padding, its least number: no bound is larger for it."""
     x = state.values[node.reads[0]]
-    where = np.broadcast_to(node.attributes["where"], static(node.shape))
+    where = np.broadcast_to(node.of(Lowest).where, static(node.shape))
     least = np.floor(x.interval.least)
     offset = np.where(where, least, 0.0).astype(np.int64)
     kept = x.interval.broadcast_to(static(node.shape))

@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from mpc.compiler.graph.attributes import Total
 from mpc.compiler.graph.graph import Node, Shape, static
 from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
@@ -64,7 +67,7 @@ class _Mean:
 
     @property
     def number(self) -> int:
-        return math.prod(int(self.product.shape[axis]) for axis in self.total.attributes["axes"])
+        return math.prod(int(self.product.shape[axis]) for axis in self.total.of(Total).axes)
 
 
 def weighted_mean(state: Lowering, node: Node) -> Value | None:
@@ -88,7 +91,7 @@ def weighted_mean(state: Lowering, node: Node) -> Value | None:
     most = _OCTAVE * mean.size
     error = _error(mean, weights, brought, values, inverse)
     each = _bounded(state, brought, values, mean.product.shape, (-most, most), error / math.sqrt(mean.number))
-    axes = mean.total.attributes["axes"]
+    axes = mean.total.of(Total).axes
     total = state.add("total", kept, each.scale, _within(each, kept, most, error), x=each.wire.name, axes=axes)
     total = state.shorten(state.reshape(total, node.shape), min(_FRACTION, room // 2))
     power = state.shorten(power, room - log2(total.scale))
@@ -113,11 +116,19 @@ def _found(state: Lowering, node: Node) -> _Mean | None:
     if product is None or product.op != "multiply" or product.reads.count(weight) != 1:
         return None
     weights, [values] = state.values[weight], [state.values[name] for name in product.reads if name != weight]
-    alike = above.attributes == below.attributes and above.shape == below.shape
+    alike = _alike(above.of(Total), below.of(Total)) and above.shape == below.shape
     least = state.values[below.writes].reals[0]
     if not alike or weights.shape != product.shape or weights.interval.least < 0 or least <= 0:
         return None
     return _Mean(weights, values, product, above, least)
+
+
+def _alike(above: Total, below: Total) -> bool:
+    """Are both sums over equal axes, divided alike and known alike?"""
+    if (above.axes, above.divisor, above.known) != (below.axes, below.divisor, below.known):
+        return False
+    moments = zip(above.usual or (), below.usual or (), strict=False)
+    return (above.usual is None) == (below.usual is None) and all(np.array_equal(a, b) for a, b in moments)
 
 
 def _error(mean: _Mean, weights: Value, brought: Value, values: Value, inverse: Value) -> float:

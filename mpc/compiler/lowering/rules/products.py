@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
+from mpc.compiler.graph.attributes import Affine, Constant, Filters, Sliding, Total, Weighted
 from mpc.compiler.graph.graph import Node, Shape, simple_factor, static
 from mpc.compiler.lowering.builder import (
     FRACTION_BITS,
@@ -39,11 +40,12 @@ _GATES = {"matmul": "matmul", "conv": "convolution", "scale": "multiply", "multi
 
 def affine(state: Lowering, node: Node) -> Value:
     """A product with a weight: as many bits for weights and data as the bound of the result allows."""
-    if "weight" not in node.attributes:
+    taken = node.attributes
+    if not isinstance(taken, Weighted):
         return product(state, node)
-    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
-    if node.attributes.get("signs"):
-        weight, bias = levelled(x, weight, bias, node.attributes.get("marks", 0))
+    x, weight, bias = state.values[node.reads[0]], taken.weight, taken.bias
+    if isinstance(taken, Affine) and taken.signs:
+        weight, bias = levelled(x, weight, np.zeros(()) if bias is None else bias, taken.marks)
     most = _BEFORE_SERIES_BITS if _feeds_series(state, node.writes) else LINEAR_BITS
     exponent, exact = _weight_exponent(x, node, weight, bias, most)
     good = _GOOD_WEIGHT_BITS - _magnitude(weight)
@@ -71,8 +73,8 @@ def affine(state: Lowering, node: Node) -> Value:
     if bias is not None:
         offset = fixedpoint.encode(bias, scale, "a bias")
         settings["bias"] = state.stored(offset, scale)
-    if node.op == "conv":
-        settings["windows"] = node.attributes["windows"]
+    if isinstance(taken, Filters):
+        settings["windows"] = taken.windows
     interval = x.interval.linear(product_of(node), integers, offset, rounded=not exact)
     passed = np.sqrt(product_of(node)(np.square(x.interval.error), np.square(integers.astype(np.float64))))
     interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node).off_by(passed)
@@ -127,7 +129,7 @@ def _magnitude(weight: np.ndarray) -> int:
 
 def scale(state: Lowering, node: Node) -> Value:
     """Secret constants; a lone simple factor, like 2 or 1/8, is public, and then nothing is multiplied."""
-    x, weight, bias = state.values[node.reads[0]], node.attributes["weight"], node.attributes["bias"]
+    x, weight, bias = state.values[node.reads[0]], node.of(Weighted).weight, node.of(Weighted).bias
     factor = simple_factor(weight)
     if factor is None:
         return affine(state, node)
@@ -159,7 +161,7 @@ def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
 
 def constant(state: Lowering, node: Node) -> Value:
     """A weight as a value, the same for every row; its mask is that of the weight."""
-    weight = node.attributes["weight"]
+    weight = node.of(Constant).weight
     exact = next((e for e in range(_EXACT_BITS) if not np.any(np.ldexp(weight, e) % 1)), None)
     exponent = _FACTOR_FRACTION if exact is None else exact
     scale = Fraction(2) ** min(exponent, 50 - _magnitude(weight))
@@ -185,8 +187,8 @@ def product(state: Lowering, node: Node) -> Value:
             break
         x, y = _balanced(state, x, y, over)
     settings: dict[str, Any] = {"x": x.wire.name, "y": y.wire.name}
-    if node.op == "conv":
-        settings["windows"] = node.attributes["windows"]
+    if isinstance(node.attributes, Sliding):
+        settings["windows"] = node.attributes.windows
     interval = _product_interval(x, y, node, over_reals, square)
     return state.add(
         "multiply" if node.op == "multiply" else _GATES[node.op], node.shape, x.scale * y.scale, interval, **settings
@@ -208,13 +210,13 @@ def _balanced(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Va
 def _headroom(state: Lowering, node: Node) -> int:
     """Bits by which sums that read a value are larger."""
     sums = [reader for reader in state.graph.readers(node.writes) if reader.op == "total"]
-    joined = [math.prod(int(node.shape[axis]) for axis in reader.attributes["axes"]) for reader in sums]
+    joined = [math.prod(int(node.shape[axis]) for axis in reader.of(Total).axes) for reader in sums]
     return max((number.bit_length() for number in joined), default=0)
 
 
 def _factor_fraction(node: Node) -> int:
     """Of a product that is known to be small, as x over its norm is, a factor may be small too: more bits for both."""
-    size = max(map(abs, node.attributes.get("known", (math.inf,))))
+    size = max(map(abs, node.attributes.known or (math.inf,)))
     return _FACTOR_FRACTION if size == math.inf else max(_FACTOR_FRACTION, _KNOWN_PRODUCT_BITS // 2 - _log2_ceil(size))
 
 

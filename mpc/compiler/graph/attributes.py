@@ -1,0 +1,204 @@
+"""Attributes of the graph's operators: a frozen record for each kind of node, so that who reads one is type-checked.
+
+Which operator has which record stands in `spec`; a field's type says what `spec` holds its value to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mpc.windows import Windows
+
+Array = np.ndarray
+"""float64."""
+Mask = np.ndarray
+"""bool."""
+Ends = tuple[float, float]
+"""(low, high), the first not above the second."""
+Moments = tuple[np.ndarray, np.ndarray]
+"""(mean, variance), of the node's `static` shape."""
+Numbers = tuple[float, ...]
+Wholes = tuple[int, ...]
+Parameters = Mapping[str, float]
+Name = str
+"""A key of `functions.FUNCTIONS`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attributes:
+    """Holds what any node may know of its values, and all that many operators have.
+
+    Args:
+        known: what they are between, for reasons that intervals do not see.
+        usual: how large they are on samples.
+    """
+
+    known: Ends | None = None
+    usual: Moments | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weighted(Attributes):
+    """x weight + bias, secret: elementwise (scale), or as the derived records say.  None is no bias, zeros are one."""
+
+    weight: Array
+    bias: Array | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Affine(Weighted):
+    """x weight + bias, a weight of shape (.., k, n).
+
+    Args:
+        signs: only whether each column is negative matters, it may be multiplied.
+        marks: the last so many rows, for marks (0 or 1) of missing numbers: a positive weight makes the column not
+            negative where one is missing, a negative weight makes it negative.
+    """
+
+    signs: bool = False
+    marks: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Filters(Weighted):
+    """A convolution with secret filters (o, c / groups, *kernel), + bias."""
+
+    windows: Windows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sliding(Attributes):
+    """A convolution of two secrets."""
+
+    windows: Windows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sum(Attributes):
+    """sum_i factors[i] x_i + constant, public.
+
+    Args:
+        fills: of the node's `static` shape, if the second operand puts numbers in where the first, a missing number,
+            is that.
+    """
+
+    factors: Numbers
+    constant: float = 0.0
+    fills: Array | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Total(Attributes):
+    """The sum over axes, which stay with size 1, divided by an integer."""
+
+    axes: Wholes
+    divisor: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weigh(Attributes):
+    """Each slice along an axis times its public factor."""
+
+    axis: int
+    factors: Numbers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Transpose(Attributes):
+    """A permutation of all axes."""
+
+    axes: Wholes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Concat(Attributes):
+    """The axis along which values stand side by side."""
+
+    axis: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Take(Attributes):
+    """Slices along an axis; -1 stands for zeros."""
+
+    axis: int
+    indices: Wholes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Constant(Attributes):
+    """A secret weight, one for every row."""
+
+    weight: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Columns(Attributes):
+    """x weight + bias, public: weight, powers of two, and bias vary along one axis at most."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Round(Attributes):
+    """A rounding to `fraction` fractional bits, about 16 if not given, if there are more.
+
+    Args:
+        apart: then element i of the last axis counts i times as many units more, if anything was rounded off.
+        always: and if nothing was.
+    """
+
+    fraction: int | None = None
+    apart: int = 0
+    always: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit(Attributes):
+    """x itself, refused where it can be more than half a unit beyond the ends; outside says why."""
+
+    ends: Ends
+    outside: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lowest(Attributes):
+    """Where this is true the least number that x can be, elsewhere x, which is zero there."""
+
+    where: Mask
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step(Attributes):
+    """[x >= level], one more axis: compared on so many bits at most, else on about `fraction` (20) fractional ones."""
+
+    levels: Numbers
+    bits: int | None = None
+    fraction: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Function(Attributes):
+    """A function of one variable, elementwise."""
+
+    name: Name
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Maximum(Attributes):
+    """The largest over the last axis, which stays with size 1; rectify: and zero."""
+
+    rectify: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArgMax(Attributes):
+    """The place of the largest along the last axis.  last: ties go to the last index; bits: as of a step."""
+
+    last: bool
+    bits: int | None = None
