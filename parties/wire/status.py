@@ -15,7 +15,7 @@ import grpc
 from mpc.errors import DeadlineError, MpcError, PeerError, by_code
 from mpc.text import shown
 from parties.trust.identity import Identity
-from parties.wire.channels import Unreachable
+from parties.wire.calls import Unreachable
 from parties.wire.dialling import diagnose
 
 _LONGEST_TEXT = 2000

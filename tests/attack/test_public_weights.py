@@ -28,10 +28,11 @@ from mpc.plan.parse import parse_plan
 from mpc.wires import Masking
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
-from parties.client import participant
 from parties.client import stocks as ordering
+from parties.client import submitting
 from parties.client.channels import PartyClient, Reply
 from parties.client.coordinated import CoordinatedSession
+from parties.client.participant import Participant
 from parties.client.roles import known_weights
 from parties.config.models import Limits
 from parties.pb import party_pb2, provider_pb2
@@ -266,7 +267,7 @@ def test_an_owner_that_sends_each_party_others_is_found_out(
     cluster: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled, seen, lock = cluster.compiled(ALONE), set(), threading.Lock()
-    honest = participant._submit
+    honest = submitting._submit
 
     def differing(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> Reply:
         with lock:
@@ -274,7 +275,7 @@ def test_an_owner_that_sends_each_party_others_is_found_out(
             seen.add(header.wire)
         return honest(party, header, bytes([data[0] ^ again]) + data[1:], seconds)
 
-    monkeypatch.setattr(participant, "_submit", differing)
+    monkeypatch.setattr(submitting, "_submit", differing)
     session = CoordinatedSession(cluster.client(), compiled.plan, compiled.weights)
     with pytest.raises(PeerError) as caught:  # from whichever party answers first
         session.run({}, 1, lambda: 0.0)
@@ -334,7 +335,7 @@ def test_a_guest_who_only_receives_is_not_told_the_weights_or_the_masks(
                 yield reply
 
         monkeypatch.setattr(party, "stream", overheard)
-    part = participant.Participant(client, script.plan, script.terms)
+    part = Participant(client, script.plan, script.terms)
     received = part.receive(1)
     scale = float(script.plan.wire[script.output_wire].scale)
     assert np.abs(received.outputs[script.output_wire] / scale - tiny_answer(data(1), CANARY)).max() < 1e-3
@@ -378,13 +379,13 @@ def test_a_model_may_be_partly_public(cluster: InProcess, monkeypatch: pytest.Mo
     biases = {gate.bias: {"masking": Masking.DRAWN} for gate in compiled.plan.gates if getattr(gate, "bias", None)}
     plan = parse_plan(replace_wires(compiled.plan, biases).canonical)
     assert known_weights(plan) == "partly public" and 0 < len(plan.public_weights) < len(plan.weights)
-    sent, honest = {}, participant._submit
+    sent, honest = {}, submitting._submit
 
     def recorded(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> Reply:
         sent[header.wire] = bytes(data)
         return honest(party, header, data, seconds)
 
-    monkeypatch.setattr(participant, "_submit", recorded)
+    monkeypatch.setattr(submitting, "_submit", recorded)
     session = CoordinatedSession(cluster.client(), plan, compiled.weights)
     for name, value in compiled.weights.items():
         assert (sent[name] == encode_field(fp.from_signed(value))) == (name not in biases)

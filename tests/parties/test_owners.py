@@ -32,7 +32,9 @@ from parties import Cluster, Guest, MpcWarning, Session
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client import feeds
+from parties.client.handed import HandedOver
 from parties.client.participant import Participant
+from parties.client.receiving import Receiver
 from parties.client.roles import assign
 from parties.config.load import dump_toml, load
 from parties.config.models import ClusterConfig, Deadlines, PartyConfig
@@ -202,7 +204,7 @@ def test_who_is_not_named_is_refused(people: People) -> None:
 
 def asks_for_masks(who: Participant) -> None:
     """Of everything, as if it were theirs."""
-    who.me = "bob"
+    who.submitter.me = "bob"
     who.enter(1, 1, {given.wire: np.zeros((1, 3), np.int64) for given in who.plan.inputs})
 
 
@@ -244,7 +246,7 @@ def test_a_guest_who_took_its_masks_and_lost_them(people: People, monkeypatch: p
     with people.session() as session:
         run = Together(alice=lambda: session.run(None, batch=3))
         lost = people.bob.join(session.ticket)
-        monkeypatch.setattr("parties.client.participant._mask", lambda *_: (_ for _ in ()).throw(KeyError("crash")))
+        monkeypatch.setattr("parties.client.submitting._mask", lambda *_: (_ for _ in ()).throw(KeyError("crash")))
         with pytest.raises(KeyError):
             lost.submit(1, {"x1": X1})
         monkeypatch.undo()
@@ -268,11 +270,13 @@ def test_nobody_but_the_recipient_can_unmask(people: People) -> None:
             assert set(result.outputs) == theirs
             assert {out.wire for header in result.headers for out in header.outputs} == theirs
 
-            class Greedy(Participant):
+            class Greedy(Receiver):
                 received = [y, p]
 
+            handed = HandedOver(cluster.parties, ticket.terms)
+            greedy = Greedy(cluster.parties, ticket.plan, ticket.terms.session_id, cluster.config.name, handed)
             with pytest.raises((IntegrityError, PeerError)):
-                Greedy(cluster.parties, ticket.plan, ticket.terms).receive(1)
+                greedy.receive(1)
         assert np.abs(carol.receive(1)[0] - shared_answers(X1, X2)[0]).max() < TOLERANCE
 
 

@@ -1,0 +1,176 @@
+"""How somebody who takes part in a session waits for a run's end, and unmasks what it is a recipient of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.correlations import BundleId
+from mpc.encoding import decode_field, digest, field_size
+from mpc.errors import IntegrityError, PeerError
+from mpc.plan.plan import Plan
+from mpc.plan.schedule import schedule
+from mpc.prg import Seed, expand_field
+from mpc.wires import Wire
+from parties.agreed import manifest
+from parties.agreed.manifest import Manifest
+from parties.client.channels import Awaited, Parties, gather
+from parties.client.handed import HandedOver
+from parties.pb import party_pb2
+
+Progress = Callable[[int, int, int], None]
+"""(rounds done, rounds in all, payload bytes sent by one party so far), a few times a second."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A participant's part of a run that is over.
+
+    Args:
+        outputs: int64 integers of every output wire that it receives.
+        headers: every party's account of the run, in the roster's order.
+    """
+
+    batch: int
+    outputs: dict[str, np.ndarray] = field(repr=False)
+    headers: list[party_pb2.ResultHeader] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A result that parties were asked for: z^ by wire, as it comes, and what each will answer."""
+
+    public: dict[str, bytearray] = field(repr=False)
+    answers: Sequence[Awaited[tuple[party_pb2.ResultHeader, Manifest, int]]]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """One party's answer to that: nobody reads it before somebody waits for it."""
+
+    read: Callable[[], tuple[party_pb2.ResultHeader, Manifest, int]]
+
+    def result(self) -> tuple[party_pb2.ResultHeader, Manifest, int]:
+        return self.read()
+
+
+class Receiver:
+    """Receives and unmasks what one client is a recipient of.
+
+    Args:
+        plan: not bound.
+        session: the session's id.
+        me: the client's name, as the plan has it.
+        handed: checks what the parties hand over.
+    """
+
+    def __init__(self, parties: Parties, plan: Plan, session: bytes, me: str, handed: HandedOver) -> None:
+        self.parties, self.plan, self.id, self.me = parties, plan, session, me
+        self.deadlines = parties.config.deadlines
+        self._handed = handed
+        self._rounds = len(schedule(plan.online, plan.bind(1).wire).steps)
+        self._asked: dict[int, _Asked] = {}
+
+    @property
+    def received(self) -> list[str]:
+        """The output wires that this client is a recipient of."""
+        wires = dict.fromkeys(out.wire for out in self.plan.outputs)
+        return [wire for wire in wires if self.me in self.plan.wire[wire].holders]
+
+    def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
+        """Begin to wait for a run that is prepared: before its inputs are entered, parties have nothing else to do."""
+        public: dict[str, bytearray] = {}
+        patience = self.deadlines.submit + self.deadlines.setup + self._rounds * self.deadlines.step
+        answers = []
+        for party in self.parties.clients:
+            first = party is self.parties.clients[0]
+            request = party_pb2.ResultRequest(session_id=self.id, run=run, values=first)
+            replies = party.stream("Result", request, patience)
+            progress, into = (on_progress, public) if first else (None, None)
+            answers.append(_Waiting(partial(self._result, party.name, replies, run, batch, into, progress)))
+        self._asked[run] = _Asked(public, answers)
+
+    def receive(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> Received:
+        """Wait for a run's end, if it was not asked for before; unmask what this client is a recipient of.
+
+        Args:
+            batch: None takes what the provider signed: it deals one batch for a run, so this is what ran.
+
+        Raises:
+            IntegrityError: seeds, outputs or openings are not what they should be, or not the same everywhere.
+        """
+        if run not in self._asked:
+            self.ask(run, batch, on_progress)
+        asked = self._asked.pop(run)
+        answers, public = gather(asked.answers), asked.public
+        headers = [header for header, _, _ in answers]
+        if len({found for _, _, found in answers}) != 1:
+            raise IntegrityError(
+                "the parties did not all run the same batch", remedy="do not use this session's results"
+            )
+        if len({header.transcript for header in headers}) != 1:
+            raise IntegrityError(
+                "the parties did not all see the same openings",
+                cause="one of them deviated from the protocol",
+                remedy="do not use this session's results",
+            )
+        seeds = self._handed.collect(
+            self.received, [checked for _, checked, _ in answers], [h.outputs for h in headers]
+        )
+        plan = self.plan.bind(answers[0][2])
+        outputs = {wire: self._unmask(plan.wire[wire], headers, public, seeds[wire]) for wire in seeds}
+        return Received(answers[0][2], outputs, headers)
+
+    def forget(self) -> None:
+        """Hang up on results that nobody waits for any more."""
+        self._asked.clear()
+
+    def _result(
+        self,
+        name: str,
+        replies: Iterable[party_pb2.ResultPart],
+        run: int,
+        batch: int | None,
+        public: dict[str, bytearray] | None,
+        on_progress: Progress | None,
+    ) -> tuple[party_pb2.ResultHeader, Manifest, int]:
+        """One party's header, its manifest and the batch in it; z^ too, into `public`, if it was asked for that."""
+        header, limits = party_pb2.ResultHeader(), {}
+        checked, found = None, batch
+        for reply in replies:
+            kind = reply.WhichOneof("part")
+            if kind == "header" and checked is None:
+                header = reply.header
+                found = manifest.batch_of(header.manifest) if batch is None else batch
+                checked = self._handed.manifest(name, BundleId(self.id, run, found), header.manifest)
+                bound = self.plan.bind(found)
+                if public is not None:
+                    limits = {wire: field_size(bound.wire[wire].sizes) for wire in self.received}
+                    public.update({wire: bytearray() for wire in limits})
+            elif kind == "progress" and on_progress is not None:
+                on_progress(reply.progress.rounds, reply.progress.of, reply.progress.sent_bytes)
+            if kind != "chunk":
+                continue
+            wire, data = reply.chunk.wire, reply.chunk.data
+            if public is None or len(public.get(wire, b"")) + len(data) > limits.get(wire, -1):
+                raise PeerError(f"{name} sent more output than there is", peer=name)
+            public[wire] += data
+        if checked is None or found is None:
+            raise PeerError(f"{name} did not say how the run ended", peer=name)
+        return header, checked, found
+
+    def _unmask(
+        self, wire: Wire, headers: list[party_pb2.ResultHeader], public: Mapping[str, bytearray], seeds: list[Seed]
+    ) -> np.ndarray:
+        data = bytes(public[wire.name])
+        listed = {part.digest for header in headers for part in header.outputs if part.wire == wire.name}
+        if listed != {digest("mpc/v1/output", data)}:
+            raise IntegrityError("the parties hold different outputs", remedy="do not use this session's results")
+        total = decode_field(data, wire.sizes)
+        for seed in seeds:
+            total = fp.sub(total, expand_field(seed, wire.sizes))
+        return fp.to_signed(total)

@@ -1,0 +1,116 @@
+"""How somebody who takes part in a session enters what it owns: masks it, and submits it to every party."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.correlations import BundleId
+from mpc.encoding import encode_field
+from mpc.errors import MpcError
+from mpc.plan.plan import Plan
+from mpc.prg import Seed, expand_field
+from mpc.wires import Masking, Wire
+from parties.client.channels import Parties, PartyClient, Reply, gather
+from parties.client.handed import HandedOver
+from parties.pb import party_pb2
+from parties.wire.pieces import pieces
+from parties.wire.transport import FRAME_BYTES
+
+
+class Submitter:
+    """Masks and submits what one client owns.
+
+    Args:
+        plan: not bound.
+        session: the session's id.
+        me: the client's name, as the plan has it.
+        handed: checks what the parties hand over.
+    """
+
+    def __init__(self, parties: Parties, plan: Plan, session: bytes, me: str, handed: HandedOver) -> None:
+        self.parties, self.plan, self.id, self.me = parties, plan, session, me
+        self.deadlines = parties.config.deadlines
+        self._handed = handed
+
+    def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
+        """Mask and submit every weight that this client owns, public ones as they are: int64 integers by wire."""
+        self._enter(BundleId(self.id, 0, 1), self.plan, [gate.out for gate in self.plan.weights], values)
+
+    def enter(self, run: int, batch: int, values: Mapping[str, np.ndarray]) -> None:
+        """Mask and submit every input of a run that this client owns: int64 integers by wire."""
+        inputs = [wire for given in self.plan.inputs for wire in given.wires]
+        self._enter(BundleId(self.id, run, batch), self.plan.bind(batch), inputs, values)
+
+    def _enter(self, bundle: BundleId, plan: Plan, names: list[str], values: Mapping[str, np.ndarray]) -> None:
+        wires = [plan.wire[name] for name in names if plan.wire[name].holders == (self.me,)]
+        if not wires:
+            return
+        seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC])
+        sent = {
+            wire.name: _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
+            for wire in wires
+        }
+
+        for name, data in sent.items():
+            header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.run, wire=name)
+            gather([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
+
+    def _seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
+        """Every party's seed of the mask of each of these inputs; from here on the run is listed as entered.
+
+        Raises:
+            IntegrityError: it was before.
+        """
+        if not wires:
+            return {}
+        request = party_pb2.MasksRequest(session_id=self.id, run=bundle.run)
+        asked = self.parties.start("Masks", request, self.deadlines.setup)
+        refusal = self._claim(bundle.run)  # on the disk while masks are on their way, and before x^ leaves
+        try:
+            replies = gather(asked)
+            checked = [
+                self._handed.manifest(name, bundle, reply.manifest) for name, reply in self._handed.named(replies)
+            ]
+            seeds = self._handed.collect(wires, checked, [reply.seeds for reply in replies])
+        except BaseException:
+            if refusal is None:  # nothing has left, so asking again is fine
+                with suppress(MpcError):
+                    self.parties.entered.withdraw(self.id, bundle.run)
+            raise
+        if refusal is not None:
+            raise refusal.again()
+        return seeds
+
+    def _claim(self, run: int) -> MpcError | None:
+        """List the run as entered; why that cannot be, to be raised if the parties do not object themselves."""
+        try:
+            self.parties.entered.claim(self.id, run)
+            return None
+        except MpcError as error:
+            return error
+
+
+def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> bytes:
+    """x^ = x + sum of the parties' mask shares, canonical bytes; x itself of a wire that is public."""
+    total = fp.from_signed(values)
+    for seed in seeds:
+        total = fp.add(total, expand_field(seed, wire.sizes))
+    return encode_field(total)
+
+
+def _submit(
+    party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float
+) -> Reply[party_pb2.SubmitReply]:
+    if len(data) <= FRAME_BYTES:
+        return party.begin("SubmitWhole", party_pb2.WholeInput(header=header, data=data), seconds)
+    return party.begin("Submit", _parts(header, data), seconds)
+
+
+def _parts(header: party_pb2.SubmitHeader, data: bytes) -> Iterator[party_pb2.SubmitPart]:
+    yield party_pb2.SubmitPart(header=header)
+    for piece in pieces(data):
+        yield party_pb2.SubmitPart(chunk=piece)
