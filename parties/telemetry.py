@@ -172,12 +172,12 @@ def logger(**context: Any) -> structlog.stdlib.BoundLogger:
 _ration = Ration()
 
 
-def rationed(kind: tuple[str, ...], level: str, event: str, **fields: Any) -> None:
+def rationed(kind: tuple[str, ...], level: int, event: str, **fields: Any) -> None:
     """A line that somebody else has caused: of each kind so many a minute, and how many were left out."""
     left_out = _ration.take((event, *kind))
     if left_out is not None:
         more = {"left_out_before": left_out} if left_out else {}
-        getattr(logger(), level)(event, **fields, **more)
+        logger().log(level, event, **fields, **more)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

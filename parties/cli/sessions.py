@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Table
@@ -96,7 +95,7 @@ class _Told:
 
     def __init__(self, client: PartyClient, wait: float) -> None:
         self.name = client.name
-        self._replies = client.stream("Sessions", party_pb2.SessionsRequest(), wait)
+        self._replies = client.stream(lambda stub: stub.Sessions, party_pb2.SessionsRequest(), wait)
 
     def result(self) -> list[party_pb2.OpenSession]:
         return list(self._replies)
@@ -143,10 +142,12 @@ def _choose(found: Sequence[Found], wanted: str) -> Found:
 
 def _end(clients: Sequence[PartyClient], session: Found, wait: float) -> None:
     """Any party that has it tells the others; all are told, so that one that is gone keeps nobody waiting."""
-    request: Any = party_pb2.EndRequest(session_id=bytes.fromhex(session.session))
+    request = party_pb2.EndRequest(session_id=bytes.fromhex(session.session))
     ended = 0
     errors: list[MpcError] = []
-    for reply in [client.begin("End", request, wait) for client in clients if client.name in session.parties]:
+    for reply in [
+        client.begin(lambda stub: stub.End, request, wait) for client in clients if client.name in session.parties
+    ]:
         try:
             gather([reply])
             ended += 1

@@ -7,9 +7,9 @@ its own.  So any number of sessions, and of threads, may share one `Parties`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import grpc
 
@@ -22,9 +22,30 @@ from parties.trust.identity import Identity
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect
 
+Request = TypeVar("Request")
+Asked = TypeVar("Asked", contravariant=True)
 Answer = TypeVar("Answer")
 Found = TypeVar("Found", covariant=True)
 _RANK = {7: 0, 4: 1, 5: 2, 3: 3, 1: 5}
+
+
+class OneReply(Protocol[Asked, Answer]):
+    """A call of a stub that has one reply."""
+
+    def future(self, request: Asked, /, timeout: float | None = None) -> grpc.Future[Answer]:
+        """Begin the call; request: a message, or an iterator of them."""
+
+
+class ManyReplies(Protocol[Asked, Found]):
+    """A call of a stub that has a stream of replies."""
+
+    def __call__(self, request: Asked, /, timeout: float | None = None) -> Iterator[Found]:
+        """Begin the call."""
+
+
+One = Callable[[party_pb2_grpc.PartyStub], OneReply[Request, Answer]]
+Many = Callable[[party_pb2_grpc.PartyStub], ManyReplies[Request, Answer]]
+"""Which call is meant: `lambda stub: stub.Prepare`."""
 
 
 class Awaited(Protocol[Found]):
@@ -37,7 +58,7 @@ class Awaited(Protocol[Found]):
 class Reply(Generic[Answer]):
     """The one answer of a call that is on its way.  Who lets go of it cancels the call."""
 
-    def __init__(self, party: PartyClient, future: Any) -> None:
+    def __init__(self, party: PartyClient, future: grpc.Future[Answer]) -> None:
         self._party, self._future = party, future
 
     def result(self) -> Answer:
@@ -47,8 +68,7 @@ class Reply(Generic[Answer]):
             MpcError: why there is none; it names the party.
         """
         try:
-            answer: Answer = self._future.result()
-            return answer
+            return self._future.result()
         except grpc.RpcError as error:
             raise self._party.explain(error) from None
         except grpc.FutureCancelledError:
@@ -62,7 +82,7 @@ class Reply(Generic[Answer]):
 class Replies(Generic[Answer]):
     """The answers of a call that has begun, one after another; who lets go of them cancels the call."""
 
-    def __init__(self, party: PartyClient, call: Any) -> None:
+    def __init__(self, party: PartyClient, call: Iterator[Answer]) -> None:
         self._party, self._call = party, call
 
     def __iter__(self) -> Iterator[Answer]:
@@ -81,26 +101,32 @@ class PartyClient:
         self._channel = connect(identity, peer.name, peer.address)
         self._stub = party_pb2_grpc.PartyStub(self._channel)
 
-    def begin(self, method: str, request: object, seconds: float) -> Reply[Any]:
-        """Begin a call with one reply; request: a message, or an iterator of them."""
-        return Reply(self, self._call(getattr(self._stub, method).future, request, seconds))
+    def begin(self, call: One[Request, Answer], request: Request, seconds: float) -> Reply[Answer]:
+        """Begin a call with one reply, which may take so many seconds; request: a message, or an iterator of them."""
+        with _unless_closed():
+            return Reply(self, call(self._stub).future(request, timeout=seconds))
 
-    def stream(self, method: str, request: object, seconds: float) -> Replies[Any]:
-        """Begin a call with a stream of replies."""
-        return Replies(self, self._call(getattr(self._stub, method), request, seconds))
-
-    def _call(self, start: Callable[..., Any], request: object, seconds: float) -> Any:
-        try:
-            return start(request, timeout=seconds)
-        except ValueError:
-            raise SessionError("this client's connection is closed", remedy="connect again") from None
+    def stream(self, call: Many[Request, Answer], request: Request, seconds: float) -> Replies[Answer]:
+        """Begin a call with a stream of replies, the last of which comes within so many seconds."""
+        with _unless_closed():
+            return Replies(self, call(self._stub)(request, timeout=seconds))
 
     def explain(self, error: grpc.RpcError) -> MpcError:
-        """The error that a failed call stands for."""
+        """Return the error that a failed call stands for."""
         return from_rpc(error, self.name, self.address, self._identity)
 
     def close(self) -> None:
+        """End all calls; safe to call twice."""
         self._channel.close()
+
+
+@contextmanager
+def _unless_closed() -> Iterator[None]:
+    """Raise SessionError where gRPC says that the channel is closed."""
+    try:
+        yield
+    except ValueError:
+        raise SessionError("this client's connection is closed", remedy="connect again") from None
 
 
 class Parties:
@@ -113,17 +139,22 @@ class Parties:
         self.entered = EnteredRuns(place_of(config))
         self.keeper = Keeper(self)
 
-    def start(self, method: str, request: object, seconds: float) -> list[Reply[Any]]:
+    def start(self, call: One[Request, Answer], request: Request, seconds: float) -> list[Reply[Answer]]:
         """Call every party at once, without waiting: `gather` has the answers."""
-        return [client.begin(method, request, seconds) for client in self.clients]
+        return [client.begin(call, request, seconds) for client in self.clients]
 
-    def each(self, method: str, request: object, seconds: float, failed: Callable[[], None] | None = None) -> list[Any]:
-        """Call every party at once; the most telling error if any failed.
+    def each(
+        self, call: One[Request, Answer], request: Request, seconds: float, failed: Callable[[], None] | None = None
+    ) -> list[Answer]:
+        """Call every party at once, and return every party's answer.
 
         failed: called once, as soon as one of the calls fails, to call off the others, which are on their way.  What
             failed first is the error then; the others only heard of it.
+
+        Raises:
+            MpcError: the most telling one, if any call failed.
         """
-        replies = self.start(method, request, seconds)
+        replies = self.start(call, request, seconds)
         first = None if failed is None else _watch(replies, failed)
         if first is None:
             return gather(replies)
@@ -132,15 +163,16 @@ class Parties:
         raise first.again()  # not the one that this frame keeps
 
     def close(self) -> None:
+        """End all calls, and ask for no session any more; safe to call twice."""
         for client in self.clients:
             client.close()
         self.keeper.close()
         self.entered.close()
 
 
-def _watch(replies: Sequence[Reply[Any]], failed: Callable[[], None]) -> MpcError | None:
+def _watch(replies: Sequence[Reply[Answer]], failed: Callable[[], None]) -> MpcError | None:
     """Wait for all of them in the order in which they come, up to the first error, which is returned."""
-    done: SimpleQueue[Reply[Any]] = SimpleQueue()
+    done: SimpleQueue[Reply[Answer]] = SimpleQueue()
     for reply in replies:
         reply.when_done(lambda reply=reply: done.put(reply))  # type: ignore[misc]
     for _ in replies:

@@ -106,7 +106,7 @@ class CoordinatedSession:
         )
         wait = self._deadlines.connect + self._deadlines.setup
         self.open = True
-        replies = self._parties.each("Open", opening, wait, self._call_off)
+        replies = self._parties.each(lambda stub: stub.Open, opening, wait, self._call_off)
         for name, reply in zip(self._parties.names, replies, strict=True):
             if reply.session_id != self.id:
                 raise HandshakeError(f"{name} made another session of the same terms", remedy="mpc doctor", peer=name)
@@ -116,7 +116,7 @@ class CoordinatedSession:
     def _call_off(self) -> None:
         """One party does not open the session: the others are told, or would wait for it until a deadline."""
         request = party_pb2.EndRequest(session_id=self.id)
-        self._called_off = self._parties.start("End", request, self._deadlines.connect)
+        self._called_off = self._parties.start(lambda stub: stub.End, request, self._deadlines.connect)
 
     # -- runs
 
@@ -164,7 +164,7 @@ class CoordinatedSession:
 
     def _prepare(self, number: int, batch: int, following: int) -> list[Reply[party_pb2.PrepareReply]]:
         request = party_pb2.PrepareRequest(session_id=self.id, run=number, batch=batch, following=following)
-        return self._parties.start("Prepare", request, self._deadlines.setup)
+        return self._parties.start(lambda stub: stub.Prepare, request, self._deadlines.setup)
 
     def _look_ahead(self, following: Sequence[int]) -> None:
         """Have the next run prepared while nobody waits for it.
@@ -243,6 +243,6 @@ class CoordinatedSession:
         self._ahead = []
         request = party_pb2.CloseRequest(session_id=self.id)
         try:
-            self._parties.each("Close", request, self._deadlines.connect)
+            self._parties.each(lambda stub: stub.Close, request, self._deadlines.connect)
         except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mpc.errors import SessionError
 from parties.alarms import ALARMS, Alarm
@@ -37,7 +37,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._alarm: Alarm | None = None
         self._interval = float("inf")
-        self._sent: list[Reply[Any]] = []
+        self._sent: list[Reply[party_pb2.RenewReply]] = []
 
     def keep(self, session: Kept, grace: float) -> None:
         """Ask for this one from now on, until it is closed or gone; grace: seconds that the parties wait for that."""
@@ -61,7 +61,9 @@ class Keeper:
                 self._interval = float("inf")
         if wanted and parties is not None:
             with suppress(SessionError):  # closed meanwhile
-                self._sent = parties.start("Renew", party_pb2.RenewRequest(session_ids=wanted), self._interval)
+                self._sent = parties.start(
+                    lambda stub: stub.Renew, party_pb2.RenewRequest(session_ids=wanted), self._interval
+                )
 
     def close(self) -> None:
         """Ask for nothing more."""

@@ -73,7 +73,7 @@ class Participant:
     def status(self, run: int = 0) -> list[party_pb2.StatusReply]:
         """How far a run is (0: the latest), as each party sees it; to be polite, never to be relied on."""
         request = party_pb2.StatusRequest(session_id=self.id, run=run)
-        return self.parties.each("Status", request, self.deadlines.connect)
+        return self.parties.each(lambda stub: stub.Status, request, self.deadlines.connect)
 
     def await_run(self, run: int) -> party_pb2.StatusReply:
         """Wait until every party has a run prepared.

@@ -89,7 +89,7 @@ class Receiver:
         for party in self.parties.clients:
             first = party is self.parties.clients[0]
             request = party_pb2.ResultRequest(session_id=self.id, run=run, values=first)
-            replies = party.stream("Result", request, patience)
+            replies = party.stream(lambda stub: stub.Result, request, patience)
             progress, into = (on_progress, public) if first else (None, None)
             answers.append(_Waiting(partial(self._result, party.name, replies, run, batch, into, progress)))
         self._asked[run] = _Asked(public, answers)

@@ -50,8 +50,8 @@ def propose(parties: Parties, plan: Plan, ahead: bool = False) -> Terms:
     request = party_pb2.ProposeRequest(plan=plan.canonical, ahead=ahead)
     first, *others = parties.clients
     seconds = parties.config.deadlines.connect
-    proposals = gather([first.begin("Propose", request, seconds)])
-    proposals += gather([party.begin("Propose", request, seconds) for party in others])
+    proposals = gather([first.begin(lambda stub: stub.Propose, request, seconds)])
+    proposals += gather([party.begin(lambda stub: stub.Propose, request, seconds) for party in others])
     nonces = tuple(proposal.nonce for proposal in proposals)
     return Terms(plan.digest, parties.config.provider.name, parties.names, nonces)
 
@@ -73,11 +73,11 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
         # All parties store a bundle before the next is dealt: the provider never holds more than one.
         for run in range(len(batches) + 1):
             request = party_pb2.StoreRequest(session_id=terms.session_id, run=run, terms=None if run else agreed)
-            replies = parties.each("Store", request, seconds)
+            replies = parties.each(lambda stub: stub.Store, request, seconds)
             sizes = [size + reply.size for size, reply in zip(sizes, replies, strict=True)]
             stored(run + 1, len(batches) + 1)
         keep = party_pb2.KeepRequest(session_id=terms.session_id)
-        parties.each("Keep", keep, seconds)
+        parties.each(lambda stub: stub.Keep, keep, seconds)
     except BaseException:
         _try_drop(parties, terms.session_id)
         raise
@@ -88,7 +88,7 @@ def stocks(parties: Parties, plan: Plan | None = None) -> list[Stock]:
     """This client's stocks that no session has taken, the oldest first."""
     request = party_pb2.StocksRequest(plan_digest=plan.digest if plan else b"")
     seconds = parties.config.deadlines.connect
-    lists = gather([_Listed(party.stream("Stocks", request, seconds)) for party in parties.clients])
+    lists = gather([_Listed(party.stream(lambda stub: stub.Stocks, request, seconds)) for party in parties.clients])
     found: dict[bytes, dict[str, Stock]] = {}
     for party, replies in zip(parties.clients, lists, strict=True):
         for reply in replies:
@@ -140,7 +140,7 @@ def find(parties: Parties, plan: Plan, sizes: Sequence[int], calls: int | None =
 def drop(parties: Parties, stock: Stock) -> None:
     """Give it up at every party that holds it."""
     request = party_pb2.DropRequest(session_id=stock.terms.session_id)
-    replies = parties.each("Drop", request, parties.config.deadlines.connect)
+    replies = parties.each(lambda stub: stub.Drop, request, parties.config.deadlines.connect)
     if not any(reply.dropped for reply in replies):
         raise SessionError("no party holds that stock", cause="a session has taken it, or it was dropped before")
 
@@ -148,6 +148,6 @@ def drop(parties: Parties, stock: Stock) -> None:
 def _try_drop(parties: Parties, session_id: bytes) -> None:
     request = party_pb2.DropRequest(session_id=session_id)
     try:
-        parties.each("Drop", request, parties.config.deadlines.connect)
+        parties.each(lambda stub: stub.Drop, request, parties.config.deadlines.connect)
     except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are: idle orders end by themselves
         return

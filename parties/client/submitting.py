@@ -68,7 +68,7 @@ class Submitter:
         if not wires:
             return {}
         request = party_pb2.MasksRequest(session_id=self.id, run=bundle.run)
-        asked = self.parties.start("Masks", request, self.deadlines.setup)
+        asked = self.parties.start(lambda stub: stub.Masks, request, self.deadlines.setup)
         refusal = self._claim(bundle.run)  # on the disk while masks are on their way, and before x^ leaves
         try:
             replies = gather(asked)
@@ -106,8 +106,8 @@ def _submit(
     party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float
 ) -> Reply[party_pb2.SubmitReply]:
     if len(data) <= FRAME_BYTES:
-        return party.begin("SubmitWhole", party_pb2.WholeInput(header=header, data=data), seconds)
-    return party.begin("Submit", _parts(header, data), seconds)
+        return party.begin(lambda stub: stub.SubmitWhole, party_pb2.WholeInput(header=header, data=data), seconds)
+    return party.begin(lambda stub: stub.Submit, _parts(header, data), seconds)
 
 
 def _parts(header: party_pb2.SubmitHeader, data: bytes) -> Iterator[party_pb2.SubmitPart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from parties.config.models import PartyConfig
 from parties.party.link import Link
 from parties.party.node import PartyNode
 from parties.party.session import PartySession, encode_output
-from parties.pb import party_pb2
+from parties.pb import party_pb2, party_pb2_grpc
 from parties.pb.party_pb2 import Frame
 from parties.telemetry import rationed
 from parties.wire import frames
@@ -55,7 +56,7 @@ class PartyDesks:
         return self.calls, self.results, self.peers, self.control
 
 
-class PartyService:
+class PartyService(party_pb2_grpc.PartyServicer):
     """For clients; see the proto for what each call is."""
 
     def __init__(self, node: PartyNode) -> None:
@@ -306,7 +307,7 @@ class PeerService:
         except MpcError as error:
             name = shown_caller(context)
             fields = {"caller": name, "address": context.peer(), "code": error.code, "why": str(error)}
-            rationed((name, error.code), "warning", "a peer's stream was refused", **fields)
+            rationed((name, error.code), logging.WARNING, "a peer's stream was refused", **fields)
             yield Frame(abort=party_pb2.Abort(code=error.code))
             return
         reader = threading.Thread(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import logging
 import os
 import re
 import threading
@@ -66,7 +67,7 @@ def _release(out: TextIO) -> None:
     os.dup2(out.fileno(), 2)
 
 
-def records(lines: Iterable[str], traced: bool) -> Iterator[tuple[str, str, dict[str, str]]]:
+def records(lines: Iterable[str], traced: bool) -> Iterator[tuple[int, str, dict[str, str]]]:
     """(level, event, its fields) of each record that is worth a line.
 
     traced: handshakes are traced, so what `ssl_transport_security.cc` says of a failure comes again with its address.
@@ -81,7 +82,7 @@ def records(lines: Iterable[str], traced: bool) -> Iterator[tuple[str, str, dict
             elif failed and waited < _CONTINUED:
                 waited += 1
             elif line.strip() and not (traced and _REST.match(line)):
-                yield "warning", "stderr", {"text": _short(line)}
+                yield logging.WARNING, "stderr", {"text": _short(line)}
             continue
         severity, place, text = found.groups()
         ended = _ENDED.search(text)
@@ -91,13 +92,13 @@ def records(lines: Iterable[str], traced: bool) -> Iterator[tuple[str, str, dict
                 yield _handshake(failed, address.group(1))
                 failed = ""
         elif not (place in _OF_HANDSHAKES or "gRPC Tracers" in text or (traced and place in _TWICE)):
-            level = {"I": "info", "W": "warning"}.get(severity, "error")
+            level = {"I": logging.INFO, "W": logging.WARNING}.get(severity, logging.ERROR)
             yield level, "grpc", {"place": place, "text": _short(text)}
 
 
-def _handshake(failed: str, address: str) -> tuple[str, str, dict[str, str]]:
+def _handshake(failed: str, address: str) -> tuple[int, str, dict[str, str]]:
     why = failed.split(", args={", 1)[0].split(" shutdown=", 1)[0]
-    return "warning", "a TLS handshake failed", {"address": shown(address), "why": _short(why)}
+    return logging.WARNING, "a TLS handshake failed", {"address": shown(address), "why": _short(why)}
 
 
 def _short(text: str) -> str:

@@ -26,12 +26,13 @@ from parties.trust.chains import Clock, Trust, common_name
 from parties.wire.transport import shown_by
 
 _REMEMBERED = 1024
-_KINDS = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+_KINDS: dict[tuple[bool, bool], tuple[Callable[[Any], Any], Callable[..., Any]]] = {
+    (False, False): (lambda handler: handler.unary_unary, grpc.unary_unary_rpc_method_handler),
+    (False, True): (lambda handler: handler.unary_stream, grpc.unary_stream_rpc_method_handler),
+    (True, False): (lambda handler: handler.stream_unary, grpc.stream_unary_rpc_method_handler),
+    (True, True): (lambda handler: handler.stream_stream, grpc.stream_stream_rpc_method_handler),
 }
+"""(do requests come as a stream, do replies): (a handler's behaviour, a maker of such a handler)."""
 
 
 class Callers(grpc.ServerInterceptor):
@@ -57,15 +58,18 @@ class Callers(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        kind, make = _KINDS[handler.request_streaming, handler.response_streaming]
-        behaviour = getattr(handler, kind)
+        behaviour_of, make = _KINDS[handler.request_streaming, handler.response_streaming]
+        behaviour = behaviour_of(handler)
 
         @functools.wraps(behaviour)
         def guarded(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
             self.check(context)
             return behaviour(request, context, *more)
 
-        return make(guarded, handler.request_deserializer, handler.response_serializer)
+        guarding: grpc.RpcMethodHandler[Any, Any] = make(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
+        return guarding
 
     def check(self, context: grpc.ServicerContext) -> None:
         """Refuse the call if its certificate is not accepted."""

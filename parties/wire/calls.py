@@ -38,20 +38,20 @@ class Changing(Protocol):
 
 
 class _Method:
-    """One method of a channel, on whichever inner channel is current."""
+    """One method of a channel, on whichever inner channel is current.
 
-    def __init__(
-        self, channel: Changing, kind: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
-    ) -> None:
-        self._channel, self._kind = channel, kind
-        self._method, self._arguments, self._options = method, arguments, options
+    Args:
+        make: the method's callable on an inner channel, one of gRPC's.
+    """
+
+    def __init__(self, channel: Changing, make: Callable[[grpc.Channel], Any]) -> None:
+        self._channel, self._make = channel, make
         self._made: tuple[grpc.Channel, Any] | None = None
 
     def _on(self, inner: grpc.Channel) -> Any:
         made = self._made
         if made is None or made[0] is not inner:
-            call = getattr(inner, self._kind)(self._method, *self._arguments, **self._options)
-            self._made = made = (inner, call)
+            self._made = made = (inner, self._make(inner))
         return made[1]
 
     def _ready(self, timeout: float | None) -> tuple[Any, float | None]:

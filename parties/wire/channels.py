@@ -133,19 +133,19 @@ class Verified(grpc.Channel):
 
     def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Return a callable that makes the call."""
-        return OneReply(self, "unary_unary", method, arguments, options)
+        return OneReply(self, lambda inner: inner.unary_unary(method, *arguments, **options))
 
     def stream_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Return a callable that makes the call."""
-        return OneReply(self, "stream_unary", method, arguments, options)
+        return OneReply(self, lambda inner: inner.stream_unary(method, *arguments, **options))
 
     def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Return a callable that makes the call."""
-        return Replies(self, "unary_stream", method, arguments, options)
+        return Replies(self, lambda inner: inner.unary_stream(method, *arguments, **options))
 
     def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Return a callable that makes the call."""
-        return Replies(self, "stream_stream", method, arguments, options)
+        return Replies(self, lambda inner: inner.stream_stream(method, *arguments, **options))
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
         """Tell `callback` of gRPC's own connection; dials first if there is none."""

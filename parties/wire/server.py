@@ -11,6 +11,7 @@ leaves the others theirs.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -210,7 +211,7 @@ def _failure(context: grpc.ServicerContext, error: Exception, method: str) -> tu
         error = MpcError("an internal error; the process's own log has more")
     else:
         own = error.__cause__ if isinstance(error.__cause__, MpcError) else error
-        client, level = shown_caller(context), "warning" if isinstance(error, PolicyError) else "info"
+        client, level = shown_caller(context), logging.WARNING if isinstance(error, PolicyError) else logging.INFO
         event = "refused by policy" if isinstance(error, PolicyError) else "a call failed"
         fields = {"call": method, "caller": client, "address": context.peer(), "code": error.code, "why": str(own)}
         telemetry.rationed((client, error.code), level, event, **fields)
@@ -341,7 +342,7 @@ def serve(
 
 def _refuse_caller(context: grpc.ServicerContext, name: str, fault: str) -> NoReturn:
     fields = {"caller": shown(name), "address": context.peer(), "why": fault}
-    telemetry.rationed((shown(name),), "warning", "refused a caller's certificate", **fields)
+    telemetry.rationed((shown(name),), logging.WARNING, "refused a caller's certificate", **fields)
     error = PolicyError(
         f"the certificate of {name!r} {fault}", remedy="have the CA issue another one; docs/operating.md says what for"
     )

@@ -23,7 +23,14 @@ _LONGEST_TEXT = 2000
 
 def to_detail(error: MpcError) -> str:
     """Encode an error as the JSON object that travels."""
-    fields = {key: getattr(error, key) for key in ("code", "what", "cause", "remedy", "peer", "heard_from")}
+    fields = {
+        "code": error.code,
+        "what": error.what,
+        "cause": error.cause,
+        "remedy": error.remedy,
+        "peer": error.peer,
+        "heard_from": error.heard_from,
+    }
     return json.dumps({key: str(value)[:_LONGEST_TEXT] for key, value in fields.items() if value})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import ssl
 import subprocess
@@ -35,7 +36,7 @@ LINES = [
 
 def test_a_failed_handshake_is_one_record() -> None:
     [(level, event, fields)] = records(LINES, traced=True)
-    assert (level, event, fields["address"]) == ("warning", "a TLS handshake failed", "10.1.2.3:35940")
+    assert (level, event, fields["address"]) == (logging.WARNING, "a TLS handshake failed", "10.1.2.3:35940")
     assert fields["why"] == "UNKNOWN: Ssl handshake failed (TSI_PROTOCOL_FAILURE): HTTP_REQUEST"
 
 
@@ -47,8 +48,10 @@ def test_without_traces_the_reason_stays() -> None:
 def test_other_lines() -> None:
     given = ["E1128 15:35:35.9 1 server.cc:7] out of \x1b[8mfiles\n", "Fatal thing\n", "\n", "x" * 10_000 + "\n"]
     found = list(records(given, traced=True))
-    assert [(level, event) for level, event, _ in found] == [("error", "grpc"), ("warning", "stderr")] + [
-        ("warning", "stderr")
+    assert [(level, event) for level, event, _ in found] == [
+        (logging.ERROR, "grpc"),
+        (logging.WARNING, "stderr"),
+        (logging.WARNING, "stderr"),
     ]
     assert found[0][2]["text"] == "out of \\x1b[8mfiles" and len(found[2][2]["text"]) == 600
 
