@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from mpc.errors import HandshakeError, MpcError, PeerError
 from mpc.plan.plan import Plan
 from parties.agreed.ticket import Ticket
-from parties.client.channels import Parties, Reply, gather
+from parties.client.channels import Parties, Reply
 from parties.client.participant import Participant, Progress
+from parties.client.pipeline import Pipeline
 from parties.client.stocks import Stock, propose
 from parties.pb import party_pb2
 
@@ -60,6 +62,20 @@ def sum_reports(reports: list[RunReport]) -> RunReport:
     return replace(reports[0], **{name: sum(getattr(report, name) for report in reports) for name in _ADDED})
 
 
+def prepare(
+    parties: Parties, session: bytes, number: int, batch: int, following: int
+) -> list[Reply[party_pb2.PrepareReply]]:
+    """Have every party begin to prepare a run, without waiting.
+
+    Args:
+        session: its id.
+        batch: rows of the run.
+        following: rows of all runs that the same batch goes on with.
+    """
+    request = party_pb2.PrepareRequest(session_id=session, run=number, batch=batch, following=following)
+    return parties.start(lambda stub: stub.Prepare, request, parties.config.deadlines.setup)
+
+
 class CoordinatedSession:
     """A session that this client opened.
 
@@ -74,19 +90,19 @@ class CoordinatedSession:
     ) -> None:
         self._parties, self.plan, self.stock = parties, plan, stock
         self._deadlines = parties.config.deadlines
-        self._runs = 0
         self.on_progress: Progress | None = None
         self.open = False
         self.setup_dealt = 0
-        self._ahead: list[Reply[party_pb2.PrepareReply]] = []
         self._called_off: list[Reply[party_pb2.EndReply]] = []
         self.terms = stock.terms if stock else propose(parties, plan)
         self.id = self.terms.session_id
         self.part = Participant(parties, plan, self.terms)
+        alone = not (plan.owners | plan.recipients) - {self.part.me}
+        self._pipeline = Pipeline(partial(prepare, parties, self.id), alone, stock.batches if stock else None)
         try:
             self._open()
             self.part.enter_weights(weights)
-            self._look_ahead(self.left)
+            self._pipeline.opened()
         except BaseException:
             self.close()
             raise
@@ -134,19 +150,14 @@ class CoordinatedSession:
         Returns:
             (int64 integers of every output wire that this client receives, the report)
         """
-        self._runs += 1
-        number = self._runs
         started = clock()
-        prepared = gather(self._ahead or self._prepare(number, batch, sum(following)))
-        self._ahead = []
-        offline = clock() - started
+        prepared = self._pipeline.next(batch, following)
+        offline, number = clock() - started, self._pipeline.begun
         self.part.ask(number, batch, self.on_progress)
         self.part.enter(number, batch, values)
-        if not self.stock:
-            self._look_ahead(following)
+        self._pipeline.entered(following)
         received = self.part.receive(number)
-        if self.stock:
-            self._look_ahead(self.left)
+        self._pipeline.received()
         report = RunReport(
             batch=batch,
             parties=len(self._parties.names),
@@ -162,22 +173,20 @@ class CoordinatedSession:
         )
         return received.outputs, report
 
-    def _prepare(self, number: int, batch: int, following: int) -> list[Reply[party_pb2.PrepareReply]]:
-        request = party_pb2.PrepareRequest(session_id=self.id, run=number, batch=batch, following=following)
-        return self._parties.start(lambda stub: stub.Prepare, request, self._deadlines.setup)
-
-    def _look_ahead(self, following: Sequence[int]) -> None:
-        """Have the next run prepared while nobody waits for it.
-
-        Not where others take part: they see what is prepared, and would enter inputs of two runs at a time.
-        """
-        if following and not (self.plan.owners | self.plan.recipients) - {self.part.me}:
-            self._ahead = self._prepare(self._runs + 1, following[0], sum(following[1:]))
-
     @property
     def left(self) -> tuple[int, ...]:
         """Rows of the runs that are left of a stock."""
-        return self.stock.batches[self._runs :] if self.stock else ()
+        return self._pipeline.left
+
+    @property
+    def ahead(self) -> int | None:
+        """The number of the run that is prepared before it is its turn; None if there is none."""
+        return self._pipeline.ahead
+
+    @property
+    def _runs(self) -> int:
+        """How many runs have begun."""
+        return self._pipeline.begun
 
     @property
     def _others(self) -> frozenset[str]:
@@ -240,7 +249,7 @@ class CoordinatedSession:
             return
         self.open = False
         self.part.forget()
-        self._ahead = []
+        self._pipeline.forget()
         request = party_pb2.CloseRequest(session_id=self.id)
         try:
             self._parties.each(lambda stub: stub.Close, request, self._deadlines.connect)

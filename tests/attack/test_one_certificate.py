@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from parties.client.cluster import Cluster
+from parties.client.coordinated import prepare
 from parties.config.load import dump_toml, load
 from parties.config.models import PartyConfig, PolicyConfig
 from parties.local import launcher
@@ -84,7 +85,7 @@ def test_security_33_one_certificate_with_the_smallest_role_starves_nobody(
         good = stack.enter_context(Cluster.connect(layout.cluster_file))
         shared = good.session(model, RANGE, recipients=MALLORY)  # the one in which mallory has a part
         stack.callback(shared.abandon)
-        shared._remote._prepare(1, 1, 0)[0].result()
+        prepare(good.parties, shared._remote.id, 1, 1, 0)[0].result()
         session = stack.enter_context(good.session(model, RANGE))
 
         def median(seconds: float) -> float:

@@ -180,7 +180,7 @@ def test_others_join_a_session_that_was_dealt_ahead(cluster: InProcess) -> None:
     session = Session(cluster.client(), compiled, 2)
     ticket = Ticket.parse(session.ticket)
     owner, recipient = (Guest(cluster.client(name), ticket) for name in ("data-owner", "recipient"))
-    assert session._remote._ahead == []  # guests are told how many rows follow, so nothing is prepared ahead
+    assert session._remote.ahead is None  # guests are told how many rows follow, so nothing is prepared ahead
     x = data(2)
     remote = session._remote
     values: list[np.ndarray] = []
