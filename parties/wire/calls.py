@@ -74,7 +74,7 @@ class OneReply(_Method):
             raise
 
     def with_call(self, request: Any, timeout: float | None = None, **more: Any) -> Any:
-        """The reply, and the call."""
+        """Make the call; return the reply and the call."""
         call, left = self._ready(timeout)
         return call.with_call(request, timeout=left, **more)
 
