@@ -57,13 +57,13 @@ class Manifest:
             )
 
     def check_corrections(self, found: bytes) -> None:
-        """Require that this is the digest of what the provider dealt; `IntegrityError` if not."""
+        """Require that this is the digest of what the provider dealt; raise IntegrityError if not."""
         if found.hex() != self.corrections:
             raise IntegrityError("the dealt corrections were altered on their way", remedy="start a new session")
 
 
 def read_seed(secret: bytes, sender: str) -> Seed:
-    """Read a seed that another process sent; `IntegrityError` naming it if this cannot be one."""
+    """Read a seed that another process sent; raise IntegrityError that names it if this cannot be one."""
     if len(secret) != SEED_BYTES:
         raise IntegrityError(f"{sender} sent a seed of {len(secret)} bytes", peer=sender)
     return Seed(secret)

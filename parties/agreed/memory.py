@@ -38,7 +38,7 @@ def parsed_memory(size: int) -> int:
 
 
 def plan_memory(plan: Plan, limits: Limits) -> int:
-    """Return the bytes that a session is granted for its plan and weights; `PlanError` if that is over the limit."""
+    """Return the bytes that a session is granted for plan and weights; raise PlanError if that is over the limit."""
     laid_out = {gate.layout: gate for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
     needed = parsed_memory(len(plan.canonical)) + stored_bytes(plan) * _PER_STORED_BYTE
     largest = plan.bind(limits.max_batch)
@@ -49,7 +49,7 @@ def plan_memory(plan: Plan, limits: Limits) -> int:
 
 
 def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
-    """Return the bytes that one run is granted; `PlanError` if the batch or its memory is over the limit."""
+    """Return the bytes that one run is granted; raise PlanError if the batch or its memory is over the limit."""
     if not 1 <= batch <= limits.max_batch:
         raise PlanError(
             f"a batch of {batch}; 1 to {limits.max_batch} are accepted",
@@ -71,7 +71,7 @@ def _tiles(gate: Convolution, bound: Plan) -> tuple[int, int] | None:
 
 
 def _patches(gate: Convolution, bound: Plan) -> int:
-    """Bytes of what a convolution makes of its input, a few windows or tiles at a time (`mpc.convolution`)."""
+    """Count the bytes that a convolution makes of its input, a few windows or tiles at a time (`mpc.convolution`)."""
     (images, filters, *positions), (_, *each) = bound.wire[gate.out].sizes, bound.wire[gate.second].sizes
     few = filters // gate.windows.groups <= FEW_FILTERS
     window = max(prod(each) * gate.windows.groups, filters) * (_PER_WHOLE_ELEMENT if few else _PER_PATCH_ELEMENT)

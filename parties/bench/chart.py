@@ -38,7 +38,7 @@ def check_plot(path: Path) -> None:
 
 
 def draw_bench(path: Path, found: Sequence[Row]) -> None:
-    """A panel a model: online, online + offline, and the model in the clear."""
+    """Draw a panel for each model: online, online + offline, and the model in the clear."""
     models = list(dict.fromkeys(row["model"] for row in found))
     panels = [
         (Path(model).name, "batch", _bench_lines([row for row in found if row["model"] == model])) for model in models
@@ -60,7 +60,7 @@ def _points(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
 
 
 def draw(path: Path, panels: Sequence[Panel], footer: str) -> None:
-    """Panels side by side, with the same scale of seconds; no window is opened."""
+    """Draw panels side by side, with one scale of seconds; no window is opened."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

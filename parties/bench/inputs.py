@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 
 
 def made_up(plan: Plan, batch: int) -> dict[str, np.ndarray]:
-    """An array for every input, the same each time, spread evenly over the input's range (Weyl's sequence)."""
+    """Make an array for every input, equal each time, spread evenly over the input's range (Weyl's sequence)."""
     return {given.name: _spread(plan, given, batch) for given in plan.inputs}
 
 
@@ -31,7 +31,7 @@ def _spread(plan: Plan, given: PlanInput, batch: int) -> np.ndarray:
 
 
 def rows(plan: Plan, feeds: Mapping[str, np.ndarray], batch: int, say: Say) -> dict[str, np.ndarray]:
-    """The first `batch` rows; over and over if there are fewer, said aloud."""
+    """Return the first `batch` rows; if there are fewer, repeat them, and say so."""
     chosen = {}
     for given in plan.inputs:
         array = np.asarray(feeds[given.name])

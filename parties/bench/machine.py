@@ -27,7 +27,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -41,7 +41,7 @@ def _cpu_model() -> str:
 
 
 def peak_memory(pid: int) -> int | None:
-    """The most resident memory that a process had at once, in bytes."""
+    """Return the most resident memory that a process had at once, in bytes."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -50,7 +50,7 @@ def peak_memory(pid: int) -> int | None:
 
 
 def reset_peak_memory(pid: int) -> None:
-    """Count it from now; where that is not possible it keeps counting from the process's start."""
+    """Count peak memory from now; where that is not possible, it counts from the process's start."""
     try:
         Path(f"/proc/{pid}/clear_refs").write_text(_RESET_PEAK)
     except OSError:

@@ -46,7 +46,7 @@ def measure(
     repeat: int,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """One row: every phase of `repeat` runs of a batch, and of the same batch in the clear.
+    """Measure one row: every phase of `repeat` runs of a batch, and of an equal batch in the clear.
 
     Args:
         repeat: fewer, three at least, where a run takes long; `say` is told.
@@ -83,7 +83,7 @@ def _run_both(session: Session, baselines: Sequence[Baseline], feeds: Feeds, sam
 
 
 def summarise(samples: Samples) -> dict[str, Any]:
-    """Medians of seconds; what is counted is the same in every run, and taken from the last."""
+    """Take the medians of seconds; what is counted is equal in every run, and taken from the last."""
     last = samples.reports[-1]
     plain = {key: statistics.median(times) for key, times in samples.plaintext.items()}
     phases = {key: statistics.median(getattr(report, key) for report in samples.reports) for key in _PHASES}
@@ -112,7 +112,7 @@ _PLAINTEXT = tuple(_SLOWDOWNS)
 
 
 def compare(session: Session, baselines: Sequence[Baseline], feeds: Feeds, outputs: Sequence[Any]) -> dict[str, Any]:
-    """How far the parties' answer is from the first baseline's: None of both where there is no baseline."""
+    """Return how far the parties' answer is from the first baseline's: None of both where there is no baseline."""
     answer = next((baseline.answer for baseline in baselines if baseline.answer is not None), None)
     if answer is None:
         return {"max_abs_error": None, "argmax_agreement": None}
@@ -124,7 +124,7 @@ def compare(session: Session, baselines: Sequence[Baseline], feeds: Feeds, outpu
 
 
 def _agreement(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    """Rows with the same label, or the same largest column; None where an output is one number a row."""
+    """Count the rows with equal labels, or equal largest columns; None where an output is one number a row."""
     for ours, theirs in pairs:
         if theirs.dtype.kind != "f":
             return float((ours == theirs).mean())
@@ -134,7 +134,7 @@ def _agreement(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
 
 
 def _array(value: Any) -> np.ndarray:
-    """An output as an array; dictionaries become one row of values each."""
+    """Return an output as an array; dictionaries become one row of values each."""
     if isinstance(value, list):
         return np.array([list(row.values()) for row in value])
     array = np.asarray(value)

@@ -37,7 +37,8 @@ class Baseline:
     missing: str = ""
 
     def seconds(self, feeds: Feeds) -> float:
-        """The median of a few calls; the first of them finds the caches as the last run of the parties left them."""
+        """Measure the median seconds of a few calls; the first of them finds the caches as the last run of the parties
+        left them."""
         if self.answer is None:
             raise ModelError(f"{self.key}: {self.missing}")
         times: list[float] = []
@@ -49,7 +50,7 @@ class Baseline:
 
 
 def baselines(model: Path, cores: int) -> list[Baseline]:
-    """onnxruntime and PyTorch, each with one thread and with all."""
+    """Return onnxruntime and PyTorch, each with one thread and with all."""
     onnxruntime = (_with_onnxruntime(model, 1), _with_onnxruntime(model, cores))
     pytorch, why = _with_pytorch(model)
     return [
@@ -76,7 +77,7 @@ def _threaded(model: TorchModel | None, threads: int) -> Answer | None:
 
 
 def _with_pytorch(model: Path) -> tuple[TorchModel | None, str]:
-    """The model in PyTorch, or why there is none."""
+    """Return the model in PyTorch, or why there is none."""
     try:
         return TorchModel(model), ""
     except ImportError:

@@ -24,7 +24,7 @@ Step = tuple[Callable[..., Any], list[str], str]
 
 
 class TorchModel:
-    """The model's graph as a PyTorch module, operator by operator.
+    """A model's graph as a PyTorch module, operator by operator.
 
     Raises:
         ImportError: PyTorch is not installed.
@@ -43,7 +43,7 @@ class TorchModel:
         self._steps = [self._step(node) for node in model.graph.node]
 
     def with_threads(self, threads: int) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-        """The model as a function of its inputs."""
+        """Return the model as a function of its inputs."""
         torch = self._torch
 
         def answer(feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -67,7 +67,7 @@ class TorchModel:
 
 
 def _padding(settings: Settings) -> list[int]:
-    """Read pads that are equal on both sides of each axis, as PyTorch has them."""
+    """Return pads that are equal on both sides of each axis, as PyTorch has them."""
     pads = list(settings.get("pads", [0, 0, 0, 0]))
     half = len(pads) // 2
     automatic = settings.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")

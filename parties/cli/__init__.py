@@ -82,7 +82,7 @@ class _Lazy(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Show a traceback for an internal error.")
 @click.pass_context
 def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
-    """Secure multi-party computation for machine learning: answers from data that nobody may see."""
+    """Compute answers from data that nobody may see: secure multi-party computation for machine learning."""
     context.obj = Display(quiet=quiet, verbose=verbose)
 
 

@@ -145,7 +145,7 @@ def _describe_link(link: Link | None, cluster: Cluster) -> dict[str, float] | No
 
 
 def _print_table(display: Display, model: Path, found: list[dict[str, Any]]) -> None:
-    """One column a batch, one line a phase; what could not be measured is a dash."""
+    """Print one column for each batch, one line for each phase; what could not be measured is a dash."""
     lines = [(label, [_cell(row[key], seconds) for row in found]) for key, label in _SECONDS.items()]
     lines.append(("rounds", [str(row["rounds"]) for row in found]))
     lines += [(label, [_cell(row[key], size) for row in found]) for key, label in _COUNTS.items()]

@@ -18,7 +18,7 @@ _PATH = click.Path(path_type=Path, file_okay=False)
 
 @click.group()
 def cert() -> None:
-    """Certificates for parties on different machines."""
+    """Make certificates for parties on different machines."""
 
 
 @cert.command("ca")

@@ -56,7 +56,7 @@ def compile_blindly(
 
 
 def _with_own(model: Loaded, shapes: Shapes, feeds: Feeds) -> Shapes:
-    """Shapes that were declared, and the arrays' own where none was."""
+    """Return the shapes that were declared, and the arrays' own where none was."""
     return {**own_sizes(model.model, feeds), **shapes}
 
 
@@ -101,7 +101,7 @@ def _best(
     samples: Feeds,
     shapes: Shapes,
 ) -> tuple[Compiled, dict[str, Range]]:
-    """The first ranges for which the model compiles and is precise, else the most precise; and these ranges.
+    """Return the compilation of the first ranges that are precise enough, else of the most precise, with these ranges.
 
     If none does, bounds are calibrated on the data itself, if all of it is here.
     """
@@ -129,7 +129,7 @@ def _best(
 
 
 def _told(name: str, taken: Range) -> str:
-    """Which range an input took that nobody declared one for, and who sees it."""
+    """Say which range an input took that nobody declared one for, and who sees it."""
     declare = f"--range {name}=LOW:HIGH"
     low, high = (np.atleast_1d(np.asarray(end)).tolist() for end in taken)
     listed = [f"{a:.10g}:{b:.10g}" for a, b in zip(low, high, strict=True)]
@@ -150,7 +150,7 @@ def _measurable(values: np.ndarray) -> bool:
 
 
 def noted(display: Display, compiled: Compiled) -> Compiled:
-    """Tell the user what a compilation has to say; returns it."""
+    """Tell the user what a compilation has to say; return the compilation."""
     for text in compiled.messages:
         display.say(f"note: {text}")
     return compiled

@@ -26,7 +26,7 @@ def _terminal() -> ModuleType:
 
 
 class Display:
-    """One command's voice.
+    """A command's one voice.
 
     Args:
         as_json: an error becomes one JSON object on stdout too.
@@ -48,20 +48,20 @@ class Display:
         return notes
 
     def say(self, text: str) -> None:
-        """A note on stderr."""
+        """Print a note on stderr."""
         if not self.quiet:
             self.notes.print(_terminal().plain(text))
 
     def result(self, text: str) -> None:
-        """A line on stdout."""
+        """Print a line on stdout."""
         self.out.print(_terminal().plain(text))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-        """A table on stdout; columns whose name starts with '>' are right-aligned."""
+        """Print a table on stdout; columns whose name starts with '>' are right-aligned."""
         _terminal().print_table(self.out, columns, rows, title)
 
     def json(self, content: dict[str, Any]) -> None:
-        """One versioned object on stdout."""
+        """Print one versioned object on stdout."""
         sys.stdout.write(json.dumps({"version": JSON_VERSION, **content}) + "\n")
 
     def error(self, error: MpcError) -> None:
@@ -80,7 +80,7 @@ class Display:
 
     @contextmanager
     def stages(self) -> Iterator[Stages]:
-        """A spinner that names what is being done; on a terminal only."""
+        """Show a spinner that names what is being done, on a terminal only."""
         progress = _terminal().spinner(self.notes, self.quiet)
         with progress:
             yield Stages(progress)
@@ -99,24 +99,24 @@ class Stages:
         self._task = self._progress.add_task(name, total=None, detail="")
 
     def rounds(self, done: int, of: int, sent_bytes: int) -> None:
-        """How far a run is."""
+        """Show how far a run is."""
         detail = f"round {done}/{of}, {size(sent_bytes)} sent"
         self._progress.update(self._task, completed=done, total=of, detail=detail)
 
     def bundles(self, done: int, of: int) -> None:
-        """How far dealing ahead is."""
+        """Show how far dealing ahead is."""
         self._progress.update(self._task, completed=done, total=of, detail=f"{done}/{of} bundles stored")
 
 
 def seconds(value: float) -> str:
-    """A duration for people."""
+    """Write a duration for people."""
     if value < 1e-3:
         return f"{value * 1e6:.0f} us"
     return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
 def size(count: int) -> str:
-    """Bytes for people; exact below 10 kB."""
+    """Write a number of bytes for people; exact below 10 kB."""
     if count < 10_000:
         return f"{count:,} B"
     return f"{count / 1e3:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"

@@ -65,7 +65,7 @@ def doctor(display: Display, cluster: Path | None, folder: Path, as_json: bool) 
 
 
 def examine(config: ClusterConfig) -> Iterator[Finding]:
-    """All checks, in order; later ones run even if earlier ones fail."""
+    """Make all checks, in order; later ones are made even if earlier ones fail."""
     yield aes()
     try:
         identity = Identity.load(config.tls, config.name, members=config.machines)
@@ -113,7 +113,7 @@ def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role
 
 
 def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.DescribeReply) -> Iterator[Finding]:
-    """Disk, certificate, and whether it means the same cluster as the file at hand."""
+    """Look at a process's disk and certificate, and whether it means the cluster of the file at hand."""
     fix = "free space on its disk, or mend it; it serves again by itself" if reply.problem else ""
     yield Finding(f"{name} disk", not reply.problem, reply.problem or "can be written", fix)
     fix = f"issue another certificate for {name}, and restart it"
@@ -136,12 +136,12 @@ def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.Des
 
 
 def _lifetime(check: str, whose: str, days: float, fix: str) -> Finding:
-    """How long a certificate lasts; less than a day counts as none, and is shown as none."""
+    """Say how long a certificate lasts; less than a day counts as none, and is shown as none."""
     return Finding(check, days >= 1, f"{whose}{max(0, int(days))} days left", "" if days > WARN_DAYS else fix)
 
 
 def _stock(name: str, reply: party_pb2.DescribeReply) -> Finding:
-    """Runs dealt ahead; a full disk allowance is worth a word before somebody deals more."""
+    """Say how many runs are dealt ahead; a full disk allowance is worth a word before somebody deals more."""
     found = f"{reply.stocked_runs} runs for {reply.stocks} sessions, {size(reply.stock_bytes)} of "
     full = reply.stock_bytes > _FULL * reply.stock_limit
     fix = "drop some (mpc deal --drop), or raise limits.max_stock_bytes" if full else ""
@@ -162,7 +162,7 @@ def _describe(config: ClusterConfig, identity: Identity, peer: Peer, role: str) 
 
 
 def aes() -> Finding:
-    """How fast this processor encrypts."""
+    """Measure how fast this processor encrypts."""
     cipher = Cipher(algorithms.AES(bytes(32)), modes.CTR(bytes(16))).encryptor()
     block, rounds, rate = bytes(1 << 20), 16, 0.0
     for _ in range(4):  # CPU time, the best of four: a machine that is busy has the same instructions

@@ -20,7 +20,7 @@ def load_inputs(
     own: Sequence[str] | None = None,
     types: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
-    """Arrays by input name, from `[NAME=]FILE` entries; of a .npz file with several arrays also `FILE.npz:ARRAY`.
+    """Load arrays by input name, from `[NAME=]FILE` entries; of a .npz file with several arrays also `FILE.npz:ARRAY`.
 
     Args:
         names: of all inputs of the model.
@@ -69,12 +69,12 @@ def _wanted(
 
 
 def _in_type(values: np.ndarray, kind: str | None) -> np.ndarray:
-    """Numbers of a file in their input's type, as numbers of a table and of lists are."""
+    """Return the numbers of a file in their input's type, as numbers of a table and of lists are."""
     return in_type(values, kind) if kind in np.sctypeDict and values.dtype.kind in "fiu" else values
 
 
 def _member(path: str) -> tuple[Path, str]:
-    """(file, array in it or ""); a file's own name may have a ':' in it."""
+    """Split a name into a file and an array in it, "" for none; a file's own name may have a ':' in it."""
     file, separator, key = path.rpartition(":")
     if separator and not Path(path).exists() and Path(file).is_file():
         return Path(file), key
@@ -82,7 +82,7 @@ def _member(path: str) -> tuple[Path, str]:
 
 
 def _split(entry: str, names: Sequence[str]) -> tuple[str, str]:
-    """(name or "", path); names of inputs and paths of files may have '=' in them."""
+    """Split an entry into a name, "" for none, and a path; names of inputs and paths of files may have '=' in them."""
     if Path(entry).exists():
         return "", entry
     known = [name for name in names if entry.startswith(f"{name}=")]

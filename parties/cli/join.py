@@ -63,7 +63,7 @@ def join(
 
 
 def read_ticket(path: Path) -> str:
-    """A ticket's text; UsageError if there is no such file."""
+    """Read a ticket's text; raise UsageError if there is no such file."""
     try:
         with path.open("rb") as file:
             return file.read(LARGEST + 1).decode("ascii", "replace")

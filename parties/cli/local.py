@@ -69,7 +69,7 @@ def up(
 
 
 def _watch(display: Display, layout: LocalLayout) -> None:
-    """Live status until ctrl-C; an error if a process dies."""
+    """Show the status of all processes until ctrl-C; raise an error if one of them dies."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     live_on = display.out.is_terminal and not display.quiet
@@ -99,7 +99,7 @@ def _table(members: list[MemberStatus]) -> Table:
 @JSON
 @click.pass_obj
 def ps(display: Display, folder: Path, as_json: bool) -> None:
-    """Every process of the local cluster and its state."""
+    """Show every process of the local cluster and its state."""
     members = status(_layout(folder))
     if as_json:
         display.json({"members": [asdict(member) for member in members]})
@@ -132,7 +132,7 @@ def logs(display: Display, who: str | None, follow: bool, folder: Path) -> None:
 
 
 def _lines(paths: list[Path], follow: bool) -> Iterator[str]:
-    """Rendered lines in order of time; then, if asked for, new ones as they come."""
+    """Yield rendered lines in the order of time; then, if asked for, new ones as they come."""
     offsets = dict.fromkeys(paths, 0)
     while True:
         found: list[tuple[str, str]] = []
@@ -148,7 +148,7 @@ def _lines(paths: list[Path], follow: bool) -> Iterator[str]:
 
 
 def _render(line: str) -> tuple[str, str]:
-    """(time, text) of one JSON line; other lines as they are."""
+    """Return the time and the text of one JSON line; other lines as they are."""
     try:
         event = json.loads(line)
         stamp, level = event.pop("timestamp"), event.pop("level")

@@ -70,7 +70,7 @@ class Choices:
         return not (self.ranges or self.shapes or self.samples) and self.roles == Roles(owner, owner, (owner,))
 
     def compile(self, display: Display, path: Path) -> Compiled:
-        """Compile a model; the user is told what was taken for granted."""
+        """Compile a model; tell the user what was taken for granted."""
         loaded = Loaded(load_model(path))
         names = input_names(loaded)
         feeds = load_inputs(self.samples, names) if self.samples else None
@@ -79,7 +79,7 @@ class Choices:
 
 
 def _choices(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that compiles; it receives them as `choices`."""
+    """Give a command the options of one that compiles; it receives them as `choices`."""
 
     @RANGE
     @SHAPE
@@ -149,7 +149,7 @@ def _list_operators(context: click.Context) -> None:
 
 
 def read_plan(display: Display, path: Path, choices: Choices) -> tuple[Plan, dict[str, str]]:
-    """A plan from any kind of file, and the model's node of each gate where it is known."""
+    """Read a plan from any kind of file, and the model's node of each gate where it is known."""
     if path.is_file() and path.open("rb").read(1) == b"{":
         if not choices.none:
             raise PlanError("a plan's ranges and names are part of it", remedy="compile the model again with them")
@@ -172,7 +172,7 @@ def _cost(plan: Plan, batch: int) -> Cost:
 
 
 def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> dict[str, Any]:
-    """The report that `mpc inspect --json` prints."""
+    """Return the report that `mpc inspect --json` prints."""
     bound, cost = plan.bind(batch), _cost(plan, batch)
     gates = []
     for gate in plan.gates:

@@ -74,7 +74,7 @@ CALIBRATE = click.option(
 
 
 def require_passive(security: str) -> None:
-    """Active security is a later version's; nothing runs under a weaker promise than was asked for."""
+    """Refuse active security, which is a later version's: nothing runs under a weaker promise than was asked for."""
     if security != "passive":
         raise UsageError(
             "active security is not there yet",
@@ -83,7 +83,7 @@ def require_passive(security: str) -> None:
 
 
 def require_folder(output: Path) -> None:
-    """The folder that an output file goes to is there, and the file is no folder."""
+    """Require that the folder that an output file goes to is there, and that the file is no folder."""
     if not output.parent.is_dir():
         raise UsageError(f"cannot write {output}: there is no folder {output.parent}", remedy="make it first")
     if not os.access(output.parent, os.W_OK | os.X_OK):
@@ -93,7 +93,7 @@ def require_folder(output: Path) -> None:
 
 
 def cluster_file(cluster: Path | None, folder: Path) -> Path:
-    """The cluster file that was named, or the local cluster's."""
+    """Return the path of the cluster file that was named, or of the local cluster's."""
     path = cluster or folder / "cluster.toml"
     if not path.is_file():
         command = click.get_current_context(silent=True)
@@ -104,7 +104,7 @@ def cluster_file(cluster: Path | None, folder: Path) -> Path:
 
 
 def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> dict[str, Range]:
-    """`NAME=LOW:HIGH`, or `LOW:HIGH` for every input.
+    """Read `NAME=LOW:HIGH` entries, or `LOW:HIGH` for every input; return (low, high) by input.
 
     Args:
         inputs: the model's input names, for entries without one.
@@ -124,7 +124,8 @@ def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> d
 
 
 def parse_shapes(entries: tuple[str, ...], inputs: list[str]) -> dict[str, tuple[int | None, ...]]:
-    """`NAME=batch,3,48,192`, or without the name for every input; None stands for the batch."""
+    """Read `NAME=batch,3,48,192` entries, or without a name for every input; return shapes by input, with None for the
+    batch."""
     found: dict[str, tuple[int | None, ...]] = {}
     for entry in entries:
         name, separator, text = entry.rpartition("=")

@@ -22,7 +22,7 @@ _SHOWN_ROWS = 10
 
 
 def require_output(output: Path | None, plan: Plan, me: str) -> None:
-    """UsageError if there is to be a file of outputs and none for it, or no place."""
+    """Raise UsageError if there is to be a file of outputs and there are none for it, or no place."""
     if output is None:
         return
     require_folder(output)
@@ -36,7 +36,7 @@ def require_output(output: Path | None, plan: Plan, me: str) -> None:
 
 
 def write_outputs(path: Path, outputs: dict[str, Any]) -> None:
-    """Write them to a .npz file that this user alone can read, whatever their names are."""
+    """Write outputs to a .npz file that this user alone can read, whatever their names are."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, value in outputs.items():  # numpy.savez takes names as arguments, and has one called "file" itself
@@ -51,7 +51,7 @@ def plain_outputs(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_outputs(display: Display, outputs: dict[str, Any]) -> None:
-    """Their first rows."""
+    """Print the first rows of each output."""
     for name, value in outputs.items():
         array = _array(value)
         display.result(f"{name}  {'x'.join(map(str, array.shape))}")
@@ -76,7 +76,7 @@ def say_roles(display: Display, plan: Plan) -> None:
 
 
 def _array(value: Any) -> np.ndarray:
-    """An output as an array of numbers or text; dictionaries become one row of values each."""
+    """Return an output as an array of numbers or text; dictionaries become one row of values each."""
     if isinstance(value, list):
         return np.array([list(row.values()) for row in value])
     array = np.asarray(value)

@@ -83,7 +83,7 @@ def run(
     folder: Path,
     as_json: bool,
 ) -> None:
-    """Private inference of MODEL (ONNX) on --input, by the running cluster or by --parties of its own.
+    """Run private inference of MODEL (ONNX) on --input, by the running cluster or by --parties of its own.
 
     With --owner and --recipient others enter inputs and receive outputs: they join with the file that --ticket
     writes, and this command waits for them.
@@ -148,7 +148,7 @@ def run(
 
 
 def _whose(path: Path | None) -> tuple[str, bool]:
-    """(this client's name, whether all processes of the cluster are this user's own).
+    """Return this client's name, and whether all processes of the cluster are this user's own.
 
     They are in a cluster of --parties, and for whoever started it in one of `mpc up`, whose development CA is good for
     this machine only; other clients of that have names of their own.
@@ -167,7 +167,7 @@ def _say_notes(display: Display, session: Session, told: list[str]) -> None:
 
 
 def _require_ticket(who: list[str], ticket: Path | None, parties: int | None) -> None:
-    """Others can only take part if they can reach the cluster, and are told of the session."""
+    """Require that others can take part: they have to reach the cluster, and to be told of the session."""
     if who and parties is not None:
         raise UsageError(
             f"{', '.join(who)} cannot join a cluster that --parties starts for one run",
@@ -182,7 +182,7 @@ def _clients(who: list[str]) -> str:
 
 
 def _open(cluster: Cluster, compiled: Compiled, local: list[str], rows: int | None) -> Session:
-    """The session, of what was dealt ahead for one such run if there is any; where `mpc up` wrote the policies, a
+    """Open the session, of what was dealt ahead for one such run if there is any.  Where `mpc up` wrote the policies, a
     refusal says how it writes others."""
     try:
         return cluster.open(compiled, rows, calls=1)

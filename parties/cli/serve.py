@@ -25,7 +25,7 @@ def _overrides(listen: str | None, log_level: str | None) -> dict[str, Any]:
 
 @click.group()
 def party() -> None:
-    """The party daemon."""
+    """Run the party daemon."""
 
 
 @party.command("serve")
@@ -43,7 +43,7 @@ def serve_party(config: Path, listen: str | None, log_level: str | None) -> None
 
 @click.group()
 def provider() -> None:
-    """The crypto-provider daemon."""
+    """Run the crypto-provider daemon."""
 
 
 @provider.command("serve")

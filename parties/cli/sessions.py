@@ -52,7 +52,7 @@ class Found:
 def sessions(
     display: Display, cluster: Path | None, party: Path | None, ended: tuple[str, ...], folder: Path, as_json: bool
 ) -> None:
-    """The open sessions that you coordinate, or with --party all of that party's."""
+    """Show the open sessions that you coordinate, or with --party all of that party's."""
     if cluster is not None and party is not None:
         raise UsageError("--cluster and --party exclude each other", remedy="--party is for a party's operator")
     clients, wait = _operator(party) if party else _client(cluster or folder / "cluster.toml")
@@ -82,7 +82,7 @@ def _client(path: Path) -> tuple[list[PartyClient], float]:
 
 
 def _operator(path: Path) -> tuple[list[PartyClient], float]:
-    """The party itself, on its own machine, with its own certificate."""
+    """Call the party itself, on its own machine, with its own certificate."""
     config = load(PartyConfig, path)
     host = _ANYWHERE.get(config.listen.host)
     address = Endpoint(f"{host}:{config.listen.port}") if host else config.listen
@@ -91,7 +91,7 @@ def _operator(path: Path) -> tuple[list[PartyClient], float]:
 
 
 class _Told:
-    """The sessions that one party lists."""
+    """Sessions that one party lists."""
 
     def __init__(self, client: PartyClient, wait: float) -> None:
         self.name = client.name
@@ -141,7 +141,7 @@ def _choose(found: Sequence[Found], wanted: str) -> Found:
 
 
 def _end(clients: Sequence[PartyClient], session: Found, wait: float) -> None:
-    """Any party that has it tells the others; all are told, so that one that is gone keeps nobody waiting."""
+    """End a session at all parties that have it.  Each tells the others: one that is gone keeps nobody waiting."""
     request = party_pb2.EndRequest(session_id=bytes.fromhex(session.session))
     ended = 0
     errors: list[MpcError] = []

@@ -23,7 +23,7 @@ _COUNTED = 3
 
 
 def read_table(path: Path, own: Sequence[str], names: Sequence[str], types: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """A table as inputs: all of it as the one input, or each input from the column of its name.
+    """Read a table as inputs: all of it as the one input, or each input from the column of its name.
 
     Args:
         own: inputs that it may be for.
@@ -51,7 +51,7 @@ def read_table(path: Path, own: Sequence[str], names: Sequence[str], types: Mapp
 
 
 def _typed(values: np.ndarray, types: Mapping[str, str], name: str) -> np.ndarray:
-    """Numbers in an input's type; whole ones only, where it has those only."""
+    """Return numbers in an input's type; whole ones only, where the type has those only."""
     kind = np.dtype(types.get(name) or "float32")
     whole = kind.kind != "f" and np.array_equal(values, np.rint(values))
     return in_type(values.astype(np.int64) if whole else values, str(kind))
@@ -89,7 +89,7 @@ def _cells(path: Path) -> tuple[list[str], list[list[float]]]:
 
 
 def _header(path: Path, number: int, line: list[str]) -> list[str]:
-    """Names of columns, if that is what the first line holds; refused where it could be names or a row."""
+    """Return the names of columns, if the first line holds them; refuse it where it could be names or a row."""
     cells = [cell.strip() for cell in line]
     text = [column for column, cell in enumerate(cells, 1) if not _is_number(cell)]
     if len(cells) >= _COUNTED and cells == [str(column) for column in range(len(cells))]:
@@ -108,7 +108,7 @@ def _header(path: Path, number: int, line: list[str]) -> list[str]:
 
 
 def _is_number(cell: str) -> bool:
-    """Tell whether it is one, or stands for a missing one."""
+    """Tell whether a cell holds a number, or stands for a missing one."""
     try:
         float("nan" if cell.lower() in _MISSING else cell)
     except ValueError:

@@ -15,7 +15,8 @@ _WIDEST = 1 << 16
 
 
 def plain(text: str, keep: str = "") -> Text:
-    """Text as it is, whoever wrote it: no markup, and what a terminal would obey as escapes, but for what is in `keep`.
+    """Return text as it is, whoever wrote it: no markup, and what a terminal would obey as escapes, but for what is in
+    `keep`.
 
     All that the commands print comes through here, or is JSON in ASCII.
     """
@@ -23,7 +24,7 @@ def plain(text: str, keep: str = "") -> Text:
 
 
 def error_line(text: str) -> Text:
-    """The first line of an error."""
+    """Return the first line of an error."""
     return Text.assemble(("error:", "bold red"), " ", plain(text))
 
 

@@ -52,17 +52,17 @@ class Awaited(Protocol[Found]):
     """An answer that will come."""
 
     def result(self) -> Found:
-        """Wait for it; an `MpcError` if the call fails."""
+        """Wait for the answer; raise an `MpcError` if the call fails."""
 
 
 class Reply(Generic[Answer]):
-    """The one answer of a call that is on its way.  Who lets go of it cancels the call."""
+    """One answer of a call that is on its way.  Letting go of it cancels the call."""
 
     def __init__(self, party: PartyClient, future: grpc.Future[Answer]) -> None:
         self._party, self._future = party, future
 
     def result(self) -> Answer:
-        """Wait for it.
+        """Wait for the answer.
 
         Raises:
             MpcError: why there is none; it names the party.
@@ -80,7 +80,7 @@ class Reply(Generic[Answer]):
 
 
 class Replies(Generic[Answer]):
-    """The answers of a call that has begun, one after another; who lets go of them cancels the call."""
+    """Answers of a call that has begun, one after another.  Letting go of them cancels the call."""
 
     def __init__(self, party: PartyClient, call: Iterator[Answer]) -> None:
         self._party, self._call = party, call
@@ -171,7 +171,7 @@ class Parties:
 
 
 def _watch(replies: Sequence[Reply[Answer]], failed: Callable[[], None]) -> MpcError | None:
-    """Wait for all of them in the order in which they come, up to the first error, which is returned."""
+    """Wait for all replies in the order in which they come, up to the first error, which is returned."""
     done: SimpleQueue[Reply[Answer]] = SimpleQueue()
     for reply in replies:
         reply.when_done(lambda reply=reply: done.put(reply))  # type: ignore[misc]

@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Closing(ABC):
-    """Closes when its block ends; after an error it hangs up without waiting for anybody."""
+    """A context manager that closes when its block ends; after an error it hangs up and waits for nobody."""
 
     @abstractmethod
     def close(self) -> None:

@@ -109,7 +109,7 @@ class Cluster(Closing):
 
     @classmethod
     def connect(cls, path: str | Path) -> Self:
-        """A cluster that runs already, by its `cluster.toml`.
+        """Connect to a cluster that runs already, by its `cluster.toml`.
 
         Raises:
             ConfigError: the file or a certificate in it.
@@ -119,7 +119,7 @@ class Cluster(Closing):
         return cls(load(ClusterConfig, Path(path)))
 
     def client_file(self, name: str) -> Path:
-        """The cluster file of another client of a local cluster, to `connect` as that client."""
+        """Return the path of the cluster file of another client of a local cluster, to `connect` as that client."""
         if self._layout is None:
             raise UsageError(
                 "only a local cluster has its clients' files", remedy="Cluster.connect(path) as the client"
@@ -207,7 +207,7 @@ class Cluster(Closing):
 
     @property
     def layout(self) -> LocalLayout | None:
-        """Where the processes that this object started live; None for a cluster that ran already."""
+        """Places of the processes that this object started; None for a cluster that ran already."""
         return self._layout
 
     def open(self, compiled: Compiled, batch: int | None = None, calls: int | None = None) -> Session:

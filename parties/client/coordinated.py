@@ -27,7 +27,7 @@ __all__ = ["CoordinatedSession", "Parties", "Progress", "RunReport", "sum_report
 
 @dataclass(frozen=True)
 class RunReport:
-    """The price of a run, counted.
+    """Price of a run, counted.
 
     Args:
         rounds: openings one after another.
@@ -58,7 +58,7 @@ _ADDED = ("batch", "rounds", "sent_bytes", "dealt_bytes", "online_s", "offline_s
 
 
 def sum_reports(reports: list[RunReport]) -> RunReport:
-    """The price of several runs, one after another."""
+    """Return the price of several runs, one after another: their rows, rounds, bytes and seconds added up."""
     return replace(reports[0], **{name: sum(getattr(report, name) for report in reports) for name in _ADDED})
 
 
@@ -109,7 +109,7 @@ class CoordinatedSession:
 
     @property
     def ticket(self) -> Ticket:
-        """The ticket that others need to take part."""
+        """Ticket that others need to take part."""
         return Ticket(self.plan, self.terms)
 
     def _open(self) -> None:
@@ -130,7 +130,7 @@ class CoordinatedSession:
         self._parties.keeper.keep(self, min(reply.grace_seconds for reply in replies))
 
     def _call_off(self) -> None:
-        """One party does not open the session: the others are told, or would wait for it until a deadline."""
+        """Tell all parties that one of them does not open the session: else they would wait for it until a deadline."""
         request = party_pb2.EndRequest(session_id=self.id)
         self._called_off = self._parties.start(lambda stub: stub.End, request, self._deadlines.connect)
 
@@ -139,7 +139,7 @@ class CoordinatedSession:
     def run(
         self, values: Mapping[str, np.ndarray], batch: int, clock: Callable[[], float], following: Sequence[int] = ()
     ) -> tuple[dict[str, np.ndarray], RunReport]:
-        """One run; waits for what others enter.
+        """Run the plan once; wait for what others enter.
 
         Args:
             values: int64 integers of every input wire that this client owns.
@@ -180,17 +180,17 @@ class CoordinatedSession:
 
     @property
     def ahead(self) -> int | None:
-        """The number of the run that is prepared before it is its turn; None if there is none."""
+        """Number of the run that is prepared before it is its turn; None if there is none."""
         return self._pipeline.ahead
 
     @property
     def _runs(self) -> int:
-        """How many runs have begun."""
+        """Number of runs that have begun."""
         return self._pipeline.begun
 
     @property
     def _others(self) -> frozenset[str]:
-        """The other recipients."""
+        """Other recipients than this client."""
         return self.plan.recipients - {self.part.me}
 
     def settle(self) -> None:
@@ -214,7 +214,7 @@ class CoordinatedSession:
     # -- ending
 
     def finish(self) -> None:
-        """Close once everyone has what is theirs.
+        """Close the session once everyone has what is theirs.
 
         Who only enters something is told how its run ended too, if it asks soon.
 
@@ -233,7 +233,7 @@ class CoordinatedSession:
             self.close()
 
     def drop(self) -> None:
-        """Nobody here uses it any more: close it, unless others have yet to take their outputs."""
+        """Close the session, which nobody here uses any more, unless others have yet to take their outputs."""
         waiting: set[str] = set()
         try:
             if self._runs and self.open:

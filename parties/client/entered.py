@@ -35,12 +35,12 @@ _MIGRATIONS: tuple[Migration, ...] = (
 
 
 def place_of(config: ClusterConfig) -> Path:
-    """The file of this client's list."""
+    """Return the path of the file in which this client lists what it has entered."""
     return config.entered or config.tls.key.parent / f"{config.name}.entered.sqlite"
 
 
 class EnteredRuns:
-    """The list of one client.  Thread-safe; the file is made when something is entered for the first time.
+    """List of what one client has entered.  Thread-safe; the file is made when something is entered for the first time.
 
     Args:
         path: of the file, which only its owner may read.

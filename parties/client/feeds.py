@@ -41,12 +41,12 @@ class NodeArg:
 
 
 def describe_inputs(plan: Plan) -> list[NodeArg]:
-    """Names, shapes and types of the model's inputs."""
+    """Return the names, shapes and types of the model's inputs."""
     return [NodeArg(given.name, [*plan.wire[given.wire].shape], _ort_type(given.dtype)) for given in plan.inputs]
 
 
 def describe_outputs(plan: Plan) -> list[NodeArg]:
-    """Names, shapes and types of the model's outputs."""
+    """Return the names, shapes and types of the model's outputs."""
     return [NodeArg(out.name, [*out.shape], "seq(map)" if out.keys else _ort_type(out.dtype)) for out in plan.outputs]
 
 
@@ -63,17 +63,17 @@ def owner_of(plan: Plan, given: PlanInput) -> str:
 
 
 def owned(plan: Plan, name: str) -> tuple[str, ...]:
-    """The inputs that somebody enters."""
+    """Name the inputs that somebody enters."""
     return tuple(given.name for given in plan.inputs if owner_of(plan, given) == name)
 
 
 def received(plan: Plan, name: str) -> tuple[str, ...]:
-    """The outputs that somebody receives."""
+    """Name the outputs that somebody receives."""
     return tuple(out.name for out in plan.outputs if name in plan.wire[out.wire].holders)
 
 
 def chosen(plan: Plan, me: str, names: Sequence[str] | None) -> list[str]:
-    """The outputs that are asked for, all that `me` receives if none is named.
+    """Return the outputs that are asked for, or all that `me` receives if none is named.
 
     Raises:
         UsageError: there is none of that name, or it is not for `me`.
@@ -106,7 +106,8 @@ def _are_texts(names: object) -> bool:
 
 
 def read_feeds(plan: Plan, me: str, given: Any) -> dict[str, np.ndarray]:
-    """Arrays by input name, of what `me` gives: a mapping, or one array if it enters one input; lists of numbers too.
+    """Read what `me` gives as arrays by input name.  It is a mapping, or one array if `me` enters one input; lists of
+    numbers will do for arrays.
 
     Raises:
         UsageError, InputError: it has no form that means anything.
@@ -118,7 +119,7 @@ def read_feeds(plan: Plan, me: str, given: Any) -> dict[str, np.ndarray]:
 
 
 def read_count(given: Any, what: str, least: int = 1) -> int:
-    """A whole number that somebody gives.
+    """Read a whole number that somebody gives, of at least `least`.
 
     Raises:
         UsageError: it is none, less than `least`, or more than anything here can be.
@@ -130,7 +131,7 @@ def read_count(given: Any, what: str, least: int = 1) -> int:
 
 
 def check_feeds(plan: Plan, feeds: Mapping[str, np.ndarray]) -> int:
-    """Names, types, shapes and ranges of all inputs; returns the batch size.
+    """Check names, types, shapes and ranges of all inputs; return the number of rows.
 
     Raises:
         InputError: naming what is wrong.
@@ -139,7 +140,7 @@ def check_feeds(plan: Plan, feeds: Mapping[str, np.ndarray]) -> int:
 
 
 def check_own(plan: Plan, me: str, feeds: Mapping[str, np.ndarray]) -> int | None:
-    """Check the inputs that `me` enters, as `check_feeds` does; None if they do not say how large the batch is.
+    """Check the inputs that `me` enters, as `check_feeds` does; return the number of rows, None if they do not say it.
 
     Raises:
         InputError: naming what is wrong, or whose the input is.
@@ -171,7 +172,7 @@ def _check(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[str]) 
 
 
 def _check_feed(plan: Plan, given: PlanInput, array: np.ndarray) -> int | None:
-    """One input; its batch size, or None if its shape is fixed."""
+    """Check one input; return its number of rows, or None if its shape is fixed."""
     shape = plan.wire[given.wire].shape
     if array.dtype != np.dtype(given.dtype):
         raise InputError(
@@ -191,7 +192,7 @@ def _check_feed(plan: Plan, given: PlanInput, array: np.ndarray) -> int | None:
 
 
 def agree_on_batch(plan: Plan, found: int | None, said: int | None) -> int:
-    """The batch of a run that its coordinator starts: what its own inputs have, or what it says.
+    """Return the rows of a run that its coordinator starts: what its own inputs have, or what it says.
 
     Raises:
         InputError, UsageError: they differ, or neither is there.
@@ -212,7 +213,8 @@ def agree_on_batch(plan: Plan, found: int | None, said: int | None) -> int:
 
 
 def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
-    """Input wire -> int64 integers, of the inputs that are named; where numbers may be missing, of both wires."""
+    """Encode the inputs that are named: int64 integers by input wire, at the wire's scale.  Where numbers may be
+    missing, an input has two wires."""
     found = {}
     for given in plan.inputs:
         if given.name not in names:
@@ -230,7 +232,8 @@ def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[s
 
 
 def coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray]) -> list[str]:
-    """Columns of tables whose values differ by less than their ranges resolve well, as sentences for who enters them.
+    """Describe, in sentences for whoever enters them, the columns of tables whose values differ by less than their
+    ranges resolve well.
 
     Bounds and expected errors are for data that are spread over the declared range; of a column that fills a small
     part of it, less is left.
@@ -257,7 +260,7 @@ def coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def note_coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray], notes: list[str]) -> None:
-    """Add to `notes`, and say as an `MpcWarning` to whoever called the caller, what no note says of these data yet."""
+    """Add to `notes` what no note says of these data yet, and warn the caller's caller of it with an `MpcWarning`."""
     for text in coarse_columns(plan, feeds):
         if text not in notes:
             notes.append(text)
@@ -268,7 +271,7 @@ def note_coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray], notes: list
 
 
 def split(plan: Plan, batch: int) -> list[int]:
-    """The rows of the runs that a batch is split into, as even as can be.
+    """Split a batch into runs as even as can be; return the rows of each.
 
     One run takes all if an output is about the batch as a whole.
     """
@@ -282,7 +285,7 @@ def split(plan: Plan, batch: int) -> list[int]:
 
 
 def block(plan: Plan, integers: Mapping[str, np.ndarray], start: int, size: int) -> dict[str, np.ndarray]:
-    """The rows of one run, of every input that has rows."""
+    """Cut out the rows of one run, of every input that has rows."""
     return {name: v if is_fixed(plan, name) else v[start : start + size] for name, v in integers.items()}
 
 
@@ -295,7 +298,7 @@ def is_fixed(plan: Plan, wire: str) -> bool:
 
 
 def read_outputs(plan: Plan, batch: int, opened: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]) -> list[Any]:
-    """Outputs by name, from what the runs of a batch have opened."""
+    """Return outputs in the order of their names, from what the runs of a batch have opened."""
     bound = plan.bind(batch)
     outputs = {out.name: out for out in bound.outputs}
     values = []
@@ -306,7 +309,7 @@ def read_outputs(plan: Plan, batch: int, opened: Sequence[Mapping[str, np.ndarra
 
 
 def read_output(out: PlanOutput, plan: Plan, integers: np.ndarray) -> Any:
-    """Opened integers as the model's own output."""
+    """Decode opened integers into the model's own output."""
     shape = tuple(int(d) for d in out.shape)
     if out.labels is not None:
         picked = [out.labels[int(index)] for index in integers.reshape(-1)]

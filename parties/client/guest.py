@@ -36,7 +36,8 @@ from parties.pb import party_pb2
 
 
 class Guest:
-    """Made by `Cluster.join`; nothing has to be closed, the session is the coordinator's.
+    """A client that takes part in a session by its ticket, made by `Cluster.join`.  Nothing has to be closed: the
+    session is the coordinator's.
 
     Args:
         plan: public: what is computed, in which bounds, who enters and who receives what.
@@ -80,11 +81,11 @@ class Guest:
             )
 
     def get_inputs(self) -> list[NodeArg]:
-        """Names, shapes and types of all inputs of the model, also those of others."""
+        """Return the names, shapes and types of all inputs of the model, also those of others."""
         return describe_inputs(self.plan)
 
     def get_outputs(self) -> list[NodeArg]:
-        """Names, shapes and types of all outputs of the model, also those of others."""
+        """Return the names, shapes and types of all outputs of the model, also those of others."""
         return describe_outputs(self.plan)
 
     # -- one run
@@ -108,7 +109,7 @@ class Guest:
         self._enter(run, status, to_integers(self.plan, feeds, self.inputs))
 
     def receive(self, run: int) -> list[Any]:
-        """The outputs of one run that this client receives, in the model's order; waits for its end.
+        """Wait for the end of a run, and return its outputs that this client receives, in the model's order.
 
         Who receives none is still told that the run has ended well, or what has ended it.
 
@@ -160,7 +161,7 @@ class Guest:
         return read_outputs(self.plan, rows, opened, self.outputs)
 
     def _upcoming(self) -> int:
-        """The first run in which this client still has something to do."""
+        """Return the number of the first run in which this client still has something to do."""
         replies = self._part.status()
         status = min(replies, key=lambda reply: reply.latest)
         waits = self._me in (*status.entering, *status.unheard)

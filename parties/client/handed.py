@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 
 class HandedOver:
-    """Checks what the parties of one session hand over.
+    """Manifests and seeds that the parties of one session hand over, each checked before it is used.
 
     Args:
         terms: of that session.
@@ -29,6 +29,7 @@ class HandedOver:
         self._verified: tuple[tuple[object, ...], Manifest | None] = ((), None)
 
     def named(self, answers: Sequence[Answer]) -> Iterator[tuple[str, Answer]]:
+        """Pair each party's answer with the party's name; answers come in the roster's order."""
         return zip(self._parties.names, answers, strict=True)
 
     def manifest(self, sender: str, bundle: BundleId, signed: party_pb2.Manifest) -> Manifest:
@@ -53,7 +54,8 @@ class HandedOver:
         manifests: list[Manifest],
         answers: Sequence[Sequence[party_pb2.WireSeed | party_pb2.OutputSeed]],
     ) -> dict[str, list[Seed]]:
-        """Exactly one seed of each wire from each party: with one missing, a value is less masked than it looks."""
+        """Collect exactly one seed of each wire from each party: with one missing, a value is less masked than it
+        looks."""
         collected: dict[str, list[Seed]] = {wire: [] for wire in wires}
         for checked, (name, parts) in zip(manifests, self.named(answers), strict=True):
             if sorted(part.wire for part in parts) != sorted(wires):

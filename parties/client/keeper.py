@@ -26,7 +26,8 @@ class Kept(Protocol):
 
 
 class Keeper:
-    """Tells the parties, now and then, which sessions this client still wants: those of a client that is gone end.
+    """A thread-safe list of the sessions that this client still wants, of which it tells the parties now and then: they
+    end those of a client that is gone.
 
     It keeps none of them: a session that nobody here holds any more is not asked for.  Thread-safe.
     """
@@ -40,7 +41,10 @@ class Keeper:
         self._sent: list[Reply[party_pb2.RenewReply]] = []
 
     def keep(self, session: Kept, grace: float) -> None:
-        """Ask for this one from now on, until it is closed or gone; grace: seconds that the parties wait for that."""
+        """Ask for this session from now on, until it is closed or gone.
+
+        grace: seconds that the parties wait for a sign of life.
+        """
         with self._lock:
             self._sessions.add(session)
             self._interval = min(self._interval, max(_SOONEST, grace / _RENEWALS))
@@ -66,7 +70,7 @@ class Keeper:
                 )
 
     def close(self) -> None:
-        """Ask for nothing more."""
+        """Ask for no session any more."""
         with self._lock:
             if self._alarm is not None:
                 self._alarm.cancel()

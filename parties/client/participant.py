@@ -71,7 +71,7 @@ class Participant:
     # -- waiting for others
 
     def status(self, run: int = 0) -> list[party_pb2.StatusReply]:
-        """How far a run is (0: the latest), as each party sees it; to be polite, never to be relied on."""
+        """Ask each party how far a run is (0: the latest), to be polite: nothing may rely on the answers."""
         request = party_pb2.StatusRequest(session_id=self.id, run=run)
         return self.parties.each(lambda stub: stub.Status, request, self.deadlines.connect)
 
@@ -99,7 +99,7 @@ class Participant:
         return found
 
     def await_heard(self, run: int, seconds: float, of: Collection[str]) -> set[str]:
-        """Wait until all of `of` were told a run's result by every party; who was not."""
+        """Wait until every party has told all of `of` a run's result; return the names of those who were not told."""
         waiting: set[str] = set(of)
 
         def heard() -> bool | None:
@@ -113,7 +113,7 @@ class Participant:
 
 
 def poll(ask: Callable[[], Found | None], seconds: float) -> Found | None:
-    """Call `ask` until it gives something; None if it does not within so many seconds."""
+    """Call `ask` until it gives something; return that, or None if it does not within so many seconds."""
     end, pause = time.monotonic() + seconds, _SOONEST
     while (found := ask()) is None and (left := end - time.monotonic()) > 0:
         time.sleep(min(pause, left))

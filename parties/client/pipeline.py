@@ -51,7 +51,7 @@ class Pipeline(Generic[Answer]):
 
     @property
     def ahead(self) -> int | None:
-        """The number of the run that is prepared before it is its turn; None if there is none."""
+        """Number of the run that is prepared before it is its turn; None if there is none."""
         return None if self._ahead is None else self.begun + 1
 
     def opened(self) -> None:

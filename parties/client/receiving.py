@@ -59,7 +59,7 @@ class _Waiting:
 
 
 class Receiver:
-    """Receives and unmasks what one client is a recipient of.
+    """One client's side of results: it receives and unmasks what that client is a recipient of.
 
     Args:
         plan: not bound.
@@ -77,7 +77,7 @@ class Receiver:
 
     @property
     def received(self) -> list[str]:
-        """The output wires that this client is a recipient of."""
+        """Output wires that this client is a recipient of."""
         wires = dict.fromkeys(out.wire for out in self.plan.outputs)
         return [wire for wire in wires if self.me in self.plan.wire[wire].holders]
 
@@ -138,7 +138,8 @@ class Receiver:
         public: dict[str, bytearray] | None,
         on_progress: Progress | None,
     ) -> tuple[party_pb2.ResultHeader, Manifest, int]:
-        """One party's header, its manifest and the batch in it; z^ too, into `public`, if it was asked for that."""
+        """Read one party's answer: its header, its manifest and the rows of the run; z^ goes into `public`, if that was
+        asked for."""
         header, limits = party_pb2.ResultHeader(), {}
         checked, found = None, batch
         for reply in replies:

@@ -26,7 +26,7 @@ Recipients = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 def assign(
     me: str, owners: Mapping[str, str] | None = None, recipients: Recipients | None = None, weights: str = SECRET
 ) -> Roles:
-    """The roles of a model whose owner and coordinator is `me`, which also has all that is not said.
+    """Assign the roles of a model whose owner and coordinator is `me`, which also has every role that is not said.
 
     Args:
         weights: `SECRET` or `PUBLIC`: whether the parties and the provider are told the model.
@@ -69,7 +69,7 @@ def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str], weigh
 
 
 def known_weights(plan: Plan) -> str | None:
-    """`PUBLIC` or `SECRET`, as the plan has it, or that it has both; None if it has no weights."""
+    """Return `PUBLIC` or `SECRET`, as the plan's weights are, or that there are both; None if there are no weights."""
     public, every = len(plan.public_weights), len(plan.weights)
     if not every:
         return None
@@ -83,8 +83,8 @@ def others(roles: Roles, me: str) -> list[str]:
 
 
 def refuse_machines(plan: Plan, parties: Sequence[str], provider: str) -> None:
-    """UsageError if one of the cluster's own processes owns or receives anything: the provider knows all masks, and
-    a party's certificate is for what parties say to each other."""
+    """Raise UsageError if one of the cluster's own processes owns or receives anything: the provider knows all masks,
+    and a party's certificate is for what parties say to each other."""
     for name in sorted((plan.owners | plan.recipients) & {*parties, provider}):
         raise UsageError(
             f"{name!r} is a process of the cluster, not a client: it can neither own an input nor receive an output",

@@ -71,7 +71,7 @@ class Session(Closing):
         self._remote = self._begin()
 
     def _begin(self) -> CoordinatedSession:
-        """A session at the parties: of a stock if there is one that fits, else dealt as it goes."""
+        """Open a session at the parties: of a stock if one fits, else dealt as it goes."""
         plan, weights = self.plan, self.compiled.weights
         stock = ordering.find(self._parties, plan, self._sizes, self._calls) if self._sizes else None
         remote = None
@@ -99,12 +99,12 @@ class Session(Closing):
 
     @property
     def stocked(self) -> int | None:
-        """How many runs are left of what was dealt ahead; None for a session that is dealt as it goes."""
+        """Number of runs that are left of what was dealt ahead; None for a session that is dealt as it goes."""
         return len(self._remote.left) if self._remote.stock else None
 
     @property
     def ticket(self) -> str:
-        """The ticket with which others `Cluster.join`.  It is public, and gives no right to anything."""
+        """Ticket with which others `Cluster.join`.  A ticket is public, and gives no right to anything."""
         return self._remote.ticket.text
 
     def on_progress(self, report: Progress) -> None:
@@ -112,11 +112,11 @@ class Session(Closing):
         self._progress = self._remote.on_progress = report
 
     def get_inputs(self) -> list[NodeArg]:
-        """Names, shapes and types of the inputs."""
+        """Return the names, shapes and types of the inputs."""
         return describe_inputs(self.plan)
 
     def get_outputs(self) -> list[NodeArg]:
-        """Names, shapes and types of the outputs."""
+        """Return the names, shapes and types of the outputs."""
         return describe_outputs(self.plan)
 
     def get_modelmeta(self) -> ModelMeta:
@@ -136,7 +136,7 @@ class Session(Closing):
         input_feed: Mapping[str, np.ndarray] | None = None,
         run_options: object = None,
     ) -> list[Any]:
-        """Run the model once on private data; waits, within `deadlines.submit`, for the inputs that others enter.
+        """Run the model once on private data; wait, within `deadlines.submit`, for the inputs that others enter.
 
         Threads may share a session: their runs come one after another.  What is wrong with one thread's arguments
         touches no other; a run that fails ends the session for all of them.  Use one session a thread for runs side by
@@ -177,7 +177,7 @@ class Session(Closing):
         return read_outputs(self.plan, rows, opened, names)
 
     def _require_left(self, sizes: list[int]) -> None:
-        """A session of a stock has what was dealt for it and no more; the next one is another session.
+        """Require that a session of a stock has been dealt these runs; begin another session if it is used up.
 
         Raises:
             InputError: it was dealt for another number of rows.
@@ -204,7 +204,8 @@ class Session(Closing):
         self._remote = self._begin()
 
     def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[list[dict[str, np.ndarray]], RunReport]:
-        """One run for every block of rows, so that memory stays bounded: what each opened, and their prices added."""
+        """Run once for every block of rows, so that memory stays bounded; return what each opened, and their prices
+        added up."""
         opened, reports, start = [], [], 0
         sizes = split(self.plan, batch)
         for number, size in enumerate(sizes):

@@ -35,13 +35,13 @@ class Stock:
     missing: tuple[str, ...] = ()
 
     def calls(self, sizes: Sequence[int]) -> int:
-        """How many batches it serves that are split into runs of these sizes; 0 if it was dealt for others."""
+        """Count the batches that it serves if each is split into runs of these sizes; 0 if it was dealt for others."""
         count, rest = divmod(len(self.batches), len(sizes))
         return 0 if rest or self.batches != tuple(sizes) * count else count
 
 
 def propose(parties: Parties, plan: Plan, ahead: bool = False) -> Terms:
-    """Every party's consent to the plan, as a nonce.
+    """Ask every party to consent to the plan; return the terms of a new session, with a nonce of each party.
 
     The first party is asked before the others: so of many clients that ask at once all parties have room for the same.
 
@@ -85,7 +85,7 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
 
 
 def stocks(parties: Parties, plan: Plan | None = None) -> list[Stock]:
-    """This client's stocks that no session has taken, the oldest first."""
+    """List this client's stocks that no session has taken, the oldest first."""
     request = party_pb2.StocksRequest(plan_digest=plan.digest if plan else b"")
     seconds = parties.config.deadlines.connect
     lists = gather([_Listed(party.stream(lambda stub: stub.Stocks, request, seconds)) for party in parties.clients])
@@ -118,7 +118,7 @@ def _read(parties: Parties, party: PartyClient, reply: party_pb2.Stock) -> Stock
 
 
 def _merge(parties: Parties, held: dict[str, Stock]) -> Stock:
-    """One stock as all parties hold it; who holds other runs of it than the first one holds none."""
+    """Merge what each party holds of a stock; a party that holds other runs of it than the first one holds none."""
     first = next(iter(held.values()))
     same = {name: stock for name, stock in held.items() if stock.batches == first.batches}
     missing = tuple(name for name in parties.names if name not in same)
@@ -127,7 +127,7 @@ def _merge(parties: Parties, held: dict[str, Stock]) -> Stock:
 
 
 def find(parties: Parties, plan: Plan, sizes: Sequence[int], calls: int | None = None) -> Stock | None:
-    """A stock for batches that are split into runs of `sizes`: the one with most of them, the oldest of these.
+    """Find a stock for batches that are split into runs of `sizes`: the one with most of them, the oldest of these.
 
     Args:
         calls: for exactly so many batches; what a session leaves over is lost.
@@ -138,7 +138,7 @@ def find(parties: Parties, plan: Plan, sizes: Sequence[int], calls: int | None =
 
 
 def drop(parties: Parties, stock: Stock) -> None:
-    """Give it up at every party that holds it."""
+    """Give a stock up at every party that holds it."""
     request = party_pb2.DropRequest(session_id=stock.terms.session_id)
     replies = parties.each(lambda stub: stub.Drop, request, parties.config.deadlines.connect)
     if not any(reply.dropped for reply in replies):

@@ -22,7 +22,7 @@ from parties.wire.transport import FRAME_BYTES
 
 
 class Submitter:
-    """Masks and submits what one client owns.
+    """One client's side of inputs: it masks and submits what that client owns.
 
     Args:
         plan: not bound.
@@ -60,7 +60,7 @@ class Submitter:
             gather([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
 
     def _seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
-        """Every party's seed of the mask of each of these inputs; from here on the run is listed as entered.
+        """Ask every party for its seed of the mask of each of these inputs; list the run as entered.
 
         Raises:
             IntegrityError: it was before.
@@ -86,7 +86,7 @@ class Submitter:
         return seeds
 
     def _claim(self, run: int) -> MpcError | None:
-        """List the run as entered; why that cannot be, to be raised if the parties do not object themselves."""
+        """List the run as entered; return why that cannot be, to be raised if the parties do not object themselves."""
         try:
             self.parties.entered.claim(self.id, run)
             return None
@@ -95,7 +95,7 @@ class Submitter:
 
 
 def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> bytes:
-    """x^ = x + sum of the parties' mask shares, canonical bytes; x itself of a wire that is public."""
+    """Return x^ = x + the sum of the parties' mask shares, as canonical bytes; x itself for a wire that is public."""
     total = fp.from_signed(values)
     for seed in seeds:
         total = fp.add(total, expand_field(seed, wire.sizes))

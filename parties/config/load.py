@@ -29,7 +29,7 @@ def load(
     overrides: Mapping[str, Any] = _NOTHING,
     environ: Mapping[str, str] = os.environ,
 ) -> Config:
-    """`path` as a `cls`, with `MPC_<SECTION>_<KEY>` from `environ` and dotted `overrides` on top.
+    """Load `path` as a `cls`, with `MPC_<SECTION>_<KEY>` from `environ` and dotted `overrides` on top.
 
     Overrides that are None count as not given.  Lists in a variable or a flag are comma-separated,
     peers `name=host:port`; relative paths there start at the working directory.  Raises ConfigError.

@@ -63,7 +63,7 @@ class _Model(BaseModel):
 
 
 class TlsConfig(_Model):
-    """PEM files; relative paths start at the config file's folder.
+    """PEM files of a process; relative paths start at the config file's folder.
 
     certificate: the leaf and, behind it, the intermediates that lead to the CA.
     crl: revocation lists; None to ask for none.
@@ -124,7 +124,7 @@ class Limits(_Model):
 
 
 class PolicyConfig(_Model):
-    """The policy of one party: an empty list refuses everyone, ["any"] refuses no one."""
+    """Policy of one party: an empty list refuses everyone, ["any"] refuses no one."""
 
     plans: AllowedPlans = ()
     """Digests of plans that may run."""
@@ -168,7 +168,7 @@ class _Daemon(_Model):
 
 
 class PartyConfig(_Daemon):
-    """One party; `peers` is the whole roster in order, itself included."""
+    """A party's settings; `peers` is the whole roster in order, itself included."""
 
     provider: ProviderPeer
     peers: Annotated[tuple[Peer, ...], Field(min_length=2)]
@@ -195,7 +195,7 @@ class PartyConfig(_Daemon):
 
 
 class ProviderConfig(_Daemon):
-    """The provider; `parties` are the certificate names it may deal to."""
+    """A provider's settings; `parties` are the certificate names it may deal to."""
 
     parties: Annotated[tuple[Name, ...], Field(min_length=2)]
     """Names of the only parties that it deals to."""

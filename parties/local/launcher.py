@@ -42,7 +42,7 @@ _lifelines: dict[Path, int] = {}  # write ends, by layout folder; closing one en
 
 @dataclass(frozen=True)
 class MemberStatus:
-    """state: serving, starting, died (it left its pid file) or stopped; uptime in seconds."""
+    """A daemon's state: serving, starting, died (it left its pid file) or stopped; its uptime is in seconds."""
 
     name: str
     role: Role
@@ -53,6 +53,7 @@ class MemberStatus:
 
 
 def daemon_command(member: Member) -> list[str]:
+    """Return the command that starts a daemon."""
     # -P: a file in the user's working directory must not stand in for a module of a daemon.
     return [sys.executable, "-P", "-m", "parties.cli", member.role, "serve", "--config", str(member.config)]
 
@@ -94,7 +95,7 @@ def start(
 
 
 def spread(members: Sequence[Member], available: Collection[int] | None = None) -> dict[str, frozenset[int]]:
-    """Which of the cores that this process may use each party is bound to; as evenly as can be.
+    """Choose the cores of this process that each party is bound to, as evenly as can be.
 
     Parties hand every message from thread to thread.  On cores of their own that is done in half the time it takes when
     the system moves threads about between parties.  The provider, which works at other times, may use all.
@@ -111,7 +112,8 @@ def spread(members: Sequence[Member], available: Collection[int] | None = None) 
 
 
 def stop(layout: LocalLayout, grace: float = 10) -> list[str]:
-    """SIGTERM, after `grace` seconds SIGKILL; returns who was stopped.  Nothing running is no error."""
+    """Stop every daemon with SIGTERM, after `grace` seconds with SIGKILL; return the names of those that were stopped.
+    Nothing running is no error."""
     alive = {member.name: pid for member in layout.members if (pid := running(member.folder))}
     for pid in alive.values():
         signal_group(pid, signal.SIGTERM)
@@ -133,7 +135,7 @@ def stop(layout: LocalLayout, grace: float = 10) -> list[str]:
 
 
 def status(layout: LocalLayout) -> list[MemberStatus]:
-    """One line per daemon, the provider first."""
+    """Return one line for each daemon, the provider first."""
     return [_status(member) for member in layout.members]
 
 

@@ -74,7 +74,7 @@ class Member:
 
 @dataclass(frozen=True)
 class LocalLayout:
-    """The provider first, then the parties in the roster's order.
+    """Files of a local cluster: the provider comes first, then the parties in the roster's order.
 
     clients: besides the coordinator; all of them may coordinate, own inputs and receive outputs.
     ports: what keeps the members' ports free until they listen; None in a layout that was there before.
@@ -95,7 +95,7 @@ class LocalLayout:
         return [(member.address, member.listen) for member in self.members if member.listen]
 
     def client_file(self, name: str) -> Path:
-        """The cluster file of a further client; ConfigError if it was never made."""
+        """Return the path of the cluster file of a further client; raise ConfigError if it was never made."""
         if name not in self.clients:
             raise ConfigError(
                 f"this cluster has no client {name!r}", remedy=f"make one: mpc down, mpc up --client {name}"
@@ -143,7 +143,7 @@ class LocalLayout:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """The layout an earlier `create` wrote; ConfigError if there is none."""
+        """Open the layout that an earlier `create` wrote; raise ConfigError if there is none."""
         folder = folder.absolute()
         cluster = load(ClusterConfig, folder / "cluster.toml", environ={})
         parties = (Member(peer.name, "party", folder / peer.name, peer.address) for peer in cluster.parties)
@@ -198,7 +198,7 @@ def _write_config(path: Path, text: str) -> None:
 
 
 def _clients(folder: Path) -> tuple[str, ...]:
-    """The clients that an earlier `create` made; who deletes NAME.toml deletes the client."""
+    """Name the clients that an earlier `create` made; deleting NAME.toml deletes the client."""
     files = sorted(folder.glob("*.toml"))
     return tuple(file.stem for file in files if not _TAKEN.fullmatch(file.stem) and (folder / file.stem).is_dir())
 
@@ -228,7 +228,7 @@ def _certify(folder: Path, name: str) -> None:
 
 
 def refuse_running(layout: LocalLayout) -> None:
-    """ConfigError if any of its daemons runs."""
+    """Raise ConfigError if any of its daemons runs."""
     alive = [member.name for member in layout.members if running(member.folder)]
     if alive:
         raise ConfigError(

@@ -55,7 +55,7 @@ def _bind(held: ExitStack, port: int) -> socket.socket:
 
 
 def _holder(port: int) -> str | None:
-    """Name who listens on a port, as `name (pid n)`; None if it is nobody that this user may look at."""
+    """Name the process that listens on a port, as `name (pid n)`; None if this user may not look at it."""
     import psutil  # only for this error
 
     for process in psutil.process_iter(["name"]):

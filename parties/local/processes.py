@@ -25,7 +25,7 @@ class Record:
 
 
 def pid_file(folder: Path) -> Path:
-    """Where a daemon's record is kept."""
+    """Return the path of the file where a daemon's record is kept."""
     return folder / "pid"
 
 
@@ -41,7 +41,7 @@ def record_of(folder: Path) -> Record | None:
 
 
 def running(folder: Path) -> int | None:
-    """The daemon's pid, only if that is still the process we started and not a later one of that number."""
+    """Return the daemon's pid, if that is still the process that we started and not a later one of that number."""
     record = record_of(folder)
     if record is None or record.pid <= 1:
         return None
@@ -77,7 +77,8 @@ def _boot() -> str:
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
-    """Signal a daemon and all that it started; that it is gone is no error.  Raises ConfigError."""
+    """Send a signal to a daemon and all that it started; that it is gone is no error.  Raise ConfigError if that is
+    refused."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:

@@ -39,7 +39,7 @@ Route = tuple[Endpoint, Endpoint]
 
 @dataclass(frozen=True)
 class Link:
-    """The link between two processes: a round trip and a rate.
+    """A link between two processes: a round trip and a rate.
 
     Args:
         round_trip: milliseconds, there and back.
@@ -51,7 +51,7 @@ class Link:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`lan`, `wan`, or MS:MBIT."""
+        """Read a link from `lan`, `wan`, or MS:MBIT."""
         try:
             round_trip, rate = (float(word) for word in _NAMED.get(text.lower(), text).split(":"))
             if not (0 <= round_trip <= 10_000 and 0.01 <= rate <= 100_000):
@@ -67,10 +67,10 @@ _NAMED = {"lan": "0.3:1000", "wan": "40:100"}
 
 
 class Relay:
-    """The process, and a way to measure it."""
+    """A process that carries bytes late, and a way to measure by how much."""
 
     def __init__(self, routes: Sequence[Route], link: Link) -> None:
-        """Start it and wait until it listens.
+        """Start the relay and wait until it listens.
 
         Raises:
             ConfigError: it cannot.
@@ -107,7 +107,8 @@ class Relay:
             raise ConfigError("the relay of --link does not start", remedy="try again, or leave --link out")
 
     def round_trip(self) -> float:
-        """Milliseconds that a byte takes there and back: the median of a few, this process's own share included."""
+        """Measure the milliseconds that a byte takes there and back: the median of a few, this process's own share
+        included."""
         times = []
         with socket.create_connection((self._address.host, self._address.port)) as line:
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -119,7 +120,7 @@ class Relay:
         return statistics.median(times) * 1e3
 
     def close(self) -> None:
-        """End it; safe to call twice."""
+        """End the relay; safe to call twice."""
         self._echo.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -155,14 +156,14 @@ class Bucket:
         self._lock = threading.Lock()
 
     def pass_through(self, size: int, now: float) -> float:
-        """When the last of so many bytes, here at `now`, will have left."""
+        """Return when the last of so many bytes, here at `now`, will have left (monotonic seconds)."""
         with self._lock:
             self._free = max(self._free, now) + size / self._rate
             return self._free
 
 
 class Direction(threading.Thread):
-    """From one socket to another: bytes wait in line until they are due."""
+    """One direction of a connection: bytes from one socket wait in line until they are due at the other."""
 
     def __init__(self, source: socket.socket, target: socket.socket, bucket: Bucket, delay: float, most: int) -> None:
         super().__init__(daemon=True)
@@ -173,7 +174,7 @@ class Direction(threading.Thread):
         self._ended = False
 
     def run(self) -> None:
-        """Until the source ends and all of it has been sent, or either breaks."""
+        """Carry bytes until the source ends and all of it has been sent, or either socket breaks."""
         try:
             while self._line or not self._ended:
                 self._read()
@@ -185,7 +186,7 @@ class Direction(threading.Thread):
                     end.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
-        """One piece, if one comes before the next is due."""
+        """Read one piece, if one comes before the next is due."""
         wait = max(0.0, self._line[0][0] - time.monotonic()) if self._line else None
         wanted = [self._source] if not self._ended and self._waiting < self._most else []
         readable, _, _ = select.select(wanted, [], [], wait)
@@ -224,7 +225,7 @@ def _serve(server: socket.socket, onward: Endpoint, link: Link, delay: float) ->
 
 
 def lateness(delay: float) -> float:
-    """Seconds by which a byte that waits for `delay` is late here, by waking up and passing on: the median."""
+    """Measure the median seconds by which a byte that waits for `delay` is late here, by waking up and passing on."""
     late = []
     source, target = socket.socketpair()
     with source, target:
@@ -239,7 +240,7 @@ def lateness(delay: float) -> float:
 
 
 def _wake_on_time() -> None:
-    """Linux lets sleepers oversleep by 50 us, a third of a short delay; threads inherit what the first one asks for."""
+    """Have this thread, and those it starts, wake on time: Linux lets sleepers oversleep by 50 us."""
     with suppress(OSError):
         Path("/proc/self/timerslack_ns").write_text("1")
 

@@ -52,7 +52,7 @@ _told: set[kernel_cache.Place] = set()
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that finds this one's modules and this one's compiled kernels."""
+    """Return the environment of a process that finds this one's modules and this one's compiled kernels."""
     child = dict(environ)
     folder = kernel_cache.place().folder
     if folder is not None:

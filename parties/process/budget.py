@@ -17,7 +17,7 @@ class MemoryBudget:
         self._lock = threading.Lock()
 
     def take(self, count: int) -> None:
-        """`PlanError` if that many bytes are not left."""
+        """Take so many bytes; raise PlanError if they are not left."""
         with self._lock:
             if self._taken + count > self._limit:
                 raise PlanError(
@@ -27,7 +27,7 @@ class MemoryBudget:
             self._taken += count
 
     def give(self, count: int) -> None:
-        """They are free again."""
+        """Give so many bytes back."""
         with self._lock:
             self._taken -= count
 

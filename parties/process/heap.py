@@ -53,7 +53,7 @@ def keep_memory(most: int) -> int:
 
 
 def container_memory(groups: Path = _GROUPS, mounted: Path = _MOUNTED) -> int | None:
-    """Bytes that this process's control group may use, by cgroup v2 or v1; None if nothing limits it.
+    """Return the bytes that this process's control group may use, by cgroup v2 or v1; None if nothing limits it.
 
     A group is limited by those that it lies in, too.
     """
@@ -62,7 +62,7 @@ def container_memory(groups: Path = _GROUPS, mounted: Path = _MOUNTED) -> int | 
 
 
 def _folders(groups: Path, mounted: Path) -> list[tuple[Path, str]]:
-    """Where the memory controllers of this process's groups are, and what their limit's file is called."""
+    """Yield where the memory controllers of this process's groups are, and what their limit's file is called."""
     found = []
     with suppress(OSError, ValueError):
         for line in groups.read_text().splitlines():
@@ -75,7 +75,7 @@ def _folders(groups: Path, mounted: Path) -> list[tuple[Path, str]]:
 
 
 def _upwards(folder: Path, mounted: Path, name: str) -> list[Path]:
-    """The file in a folder and in all above it, up to where the groups are mounted."""
+    """Yield the file in a folder and in all above it, up to where the groups are mounted."""
     inside = [each for each in (folder, *folder.parents) if each == mounted or mounted in each.parents]
     return [each / name for each in inside]
 

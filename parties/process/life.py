@@ -29,13 +29,14 @@ _TICK = 1.0
 
 
 class Described(Protocol):
-    """The part of a daemon that tells callers what is wrong with it: `problem`, empty if nothing is."""
+    """A daemon's part that tells callers what is wrong with it: `problem`, empty if nothing is."""
 
     problem: str
 
 
 class Life:
-    """Ends with a signal, or with the first failure of the random source: nothing may be drawn after that."""
+    """A context that ends with a signal, or with the first failure of the random source: nothing may be drawn after
+    that."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -43,7 +44,7 @@ class Life:
         self.hangups: list[None] = []
 
     def draw(self, n: int) -> bytes:
-        """Fresh random bytes."""
+        """Draw fresh random bytes."""
         if self.error is not None:
             raise self.error
         try:
@@ -55,7 +56,7 @@ class Life:
 
 
 def begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
-    """Make the process private, and its log, folder and counters ready; returns the counters."""
+    """Make the process private, and its log, folder and counters ready; return the counters."""
     keep_private()
     lifeline.watch_parent()
     keep_memory(config.limits.max_kept_bytes)

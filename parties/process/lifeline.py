@@ -17,12 +17,13 @@ READY = "ready"
 
 
 def announce_ready(data_dir: Path) -> None:
-    """Called by a daemon once it serves."""
+    """Tell the launcher, if there is one, that this daemon serves."""
     write_atomic(data_dir / READY, f"{os.getpid()}\n".encode())
 
 
 def watch_parent(grace: float = 10) -> threading.Thread | None:
-    """Called by a daemon at its start: when the launcher is gone, SIGTERM itself, after `grace` seconds exit hard.
+    """Watch the launcher from a daemon's start: when it is gone, send this process SIGTERM, and after `grace` seconds
+    exit.
 
     None if nobody asked for it (a detached or real daemon).
     """

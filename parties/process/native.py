@@ -62,13 +62,13 @@ def capture(stack: ExitStack) -> TextIO:
 
 
 def _release(out: TextIO) -> None:
-    """stderr is what it was; whoever reads the pipe comes to its end."""
+    """Make stderr what it was; whoever reads the pipe comes to its end."""
     out.flush()
     os.dup2(out.fileno(), 2)
 
 
 def records(lines: Iterable[str], traced: bool) -> Iterator[tuple[int, str, dict[str, str]]]:
-    """(level, event, its fields) of each record that is worth a line.
+    """Yield the level, the event and its fields of each record that is worth a line.
 
     traced: handshakes are traced, so what `ssl_transport_security.cc` says of a failure comes again with its address.
     """

@@ -69,7 +69,7 @@ class Watch:
             self._speak()
 
     def _look(self, write: bool) -> str:
-        """Look at the disk: say what is wrong in words that tell no path, or nothing."""
+        """Look at the disk; say what is wrong in words that tell no path, or nothing."""
         try:
             if shutil.disk_usage(self._folder).free < _LEAST_FREE:
                 return "its disk is full"

@@ -119,7 +119,7 @@ def _leaf(
 
 
 def revoke(ca_folder: Path, name: str) -> tuple[Path, int]:
-    """Take back every certificate of `name`: (the CA's revocation list, how many it newly lists); ConfigError."""
+    """Take back every certificate of `name`; return the CA's revocation list and how many it newly lists."""
     return issued.revoke(ca_folder, name, CA_CERTIFICATE, CA_KEY)
 
 

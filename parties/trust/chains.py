@@ -31,7 +31,7 @@ _CLIENT, _SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_A
 
 @dataclass(frozen=True)
 class Trust:
-    """The CAs that this process believes, and the names that nobody else may bear.
+    """CAs that this process believes, and names that nobody else may bear.
 
     Args:
         authorities: the certificates of our own CA file, in its order.
@@ -51,7 +51,7 @@ class Trust:
     def fault(
         self, chain: Sequence[x509.Certificate], name: str | None, now: datetime.datetime, *, serves: bool = False
     ) -> str | None:
-        """Judge chain[0], the rest of which leads to a CA: what is wrong, as the rest of a sentence, or None.
+        """Judge chain[0], the rest of which leads to a CA; return what is wrong, as the rest of a sentence, or None.
 
         Args:
             name: whose it has to be; None for anybody's.
@@ -60,7 +60,7 @@ class Trust:
         return self._fault_of_chain(chain, now, serves) or self._fault_of_leaf(chain[0], name)
 
     def fault_in_use(self, chain: Sequence[x509.Certificate], name: str | None, now: datetime.datetime) -> str | None:
-        """Judge chain[0], which TLS has verified already and a process shows: what is wrong, or None.
+        """Judge chain[0], which TLS has verified already and a process shows; return what is wrong, or None.
 
         TLS asks no revocation list.  So with one, a way to a CA is looked for once more, without what is on it.
 
@@ -109,7 +109,7 @@ class Trust:
         return None
 
     def _fault_of_path(self, chain: Sequence[x509.Certificate], now: datetime.datetime) -> str | None:
-        """Why chain[0] does not lead to one of our CAs past everything that is revoked."""
+        """Say why chain[0] does not lead to one of our CAs past everything that is revoked."""
         refusal = _verify(chain, self.authorities, now)
         if refusal is not None:
             return _explain(chain[0], [*chain[1:], *self.authorities], now) or refusal
@@ -120,7 +120,7 @@ class Trust:
         return _verify([chain[0], *between], anchors, now) and "was issued by a CA that was revoked"
 
     def _lost(self, known: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-        """Those of these CAs that are revoked, and those that nobody but such a one has issued.
+        """Return those of these CAs that are revoked, and those that nobody but such a one has issued.
 
         The second kind are intermediates of our own CA file, which need no issuer to be believed.
         """
@@ -143,7 +143,7 @@ class Trust:
 def _verify(
     chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], now: datetime.datetime
 ) -> str | None:
-    """Ask the library for a path from chain[0] to one of the CAs; why there is none."""
+    """Ask the library for a path from chain[0] to one of the CAs; return why there is none."""
     anchors = [authority for authority in authorities if _is_authority(authority)]
     if not anchors:
         return "is not signed by the CA"
@@ -163,7 +163,7 @@ def _verify(
 
 
 def _explain(leaf: x509.Certificate, others: list[x509.Certificate], now: datetime.datetime) -> str | None:
-    """The usual reasons why a path to a CA is refused, in words; None if it is none of them."""
+    """Explain in words why a path to a CA is refused, if it is one of the usual reasons; None if not."""
     owner, certificate = "", leaf
     for _ in range(_LONGEST_CHAIN + 2):
         if now > certificate.not_valid_after_utc:
@@ -246,7 +246,7 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _usable(certificate: x509.Certificate, use: x509.ObjectIdentifier) -> bool:
-    """Does its extended key usage, if it has one, include this?"""
+    """Does this certificate's extended key usage, if it has one, include this one?"""
     try:
         return use in certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:

@@ -32,7 +32,7 @@ _DOMAIN = b"mpc/v1 signed bytes\x00"
 
 @dataclass(frozen=True)
 class Identity:
-    """This process's certificate and key, and its trust; the key stays out of repr and logs.
+    """Certificate and key of this process, and its trust.  The key stays out of repr and logs.
 
     Args:
         certificate_pem: the leaf, and the intermediates that lead to a CA if there are any.
@@ -62,7 +62,7 @@ class Identity:
         members: Collection[str] = (),
         serves: bool = False,
     ) -> Identity:
-        """Read and check the files.
+        """Read the certificate, the key and the CAs from their files, and check them.
 
         Args:
             name: the certificate must bear it; None for any.

@@ -30,7 +30,7 @@ ISSUED, REVOKED = "issued.jsonl", "crl.pem"
 
 @dataclass(frozen=True)
 class Issued:
-    """One certificate; hosts are those besides its name."""
+    """One certificate that the CA has issued; hosts are those besides its name."""
 
     name: str
     hosts: tuple[str, ...]
@@ -50,7 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def read(folder: Path) -> list[Issued]:
-    """Read the list of all that this CA has issued, as far as it has kept a list; ConfigError if that is damaged."""
+    """Read what this CA has issued, as far as it has kept a list; raise ConfigError if that is damaged."""
     try:
         lines = (folder / ISSUED).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def check(folder: Path, name: str, hosts: Sequence[str]) -> None:
 
 
 def _plain(host: str) -> str:
-    """A host as DNS compares it: without case, and without the dot that may end it."""
+    """Return a host as DNS compares it: without case, and without the dot that may end it."""
     return host.rstrip(".").lower()
 
 
@@ -122,7 +122,7 @@ def add(folder: Path, name: str, hosts: Sequence[str], certificate: x509.Certifi
 
 
 def revoke(folder: Path, name: str, authority: str, key: str) -> tuple[Path, int]:
-    """Take back every certificate of `name`; (the revocation list, how many it newly lists).
+    """Take back every certificate of `name`; return the revocation list and how many it newly lists.
 
     Args:
         authority, key: file names of the CA's certificate and key.

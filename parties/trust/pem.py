@@ -17,7 +17,8 @@ LONGEST_LIST = 8 << 20  # bytes of a revocation list, which our own operator pro
 
 
 def read(path: Path, *, private: bool = False, most: int = LONGEST) -> bytes:
-    """Read at most `most` + 1 bytes of a file; ConfigError if it is not there or, a private one, readable by others."""
+    """Read at most `most` + 1 bytes of a file; raise ConfigError if it is not there or, a private one, readable by
+    others."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -42,7 +43,7 @@ def read(path: Path, *, private: bool = False, most: int = LONGEST) -> bytes:
 
 
 def certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
-    """Parse one certificate or more, in their order; ConfigError that names `path`."""
+    """Parse one certificate or more, in their order; raise ConfigError that names `path`."""
     try:
         if len(pem) > LONGEST:
             raise ValueError
@@ -54,7 +55,7 @@ def certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
 
 
 def private_key(pem: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
-    """Parse an unencrypted ECDSA key; ConfigError that names `path`."""
+    """Parse an unencrypted ECDSA key; raise ConfigError that names `path`."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):  # TypeError: it is encrypted; the library's message is not passed on

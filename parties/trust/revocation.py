@@ -18,7 +18,7 @@ _LOOK_AGAIN = 1.0  # seconds
 
 
 class Revocations:
-    """The revoked serial numbers of each issuer.  Thread-safe.
+    """Revoked serial numbers of each issuer.  Thread-safe.
 
     Each list has to be signed by one of `issuers`.  The file is looked at again at most once a second; one that
     cannot be used then is said in the log, and the last good one stays in force.
@@ -42,12 +42,12 @@ class Revocations:
         self.generation = 0
 
     def contains(self, certificate: x509.Certificate) -> bool:
-        """Is it on its issuer's list?"""
+        """Is this certificate on its issuer's list?"""
         self.refresh()
         return (certificate.issuer, certificate.serial_number) in self._serials
 
     def refresh(self) -> int:
-        """Read the file again if it has changed; a number that grows whenever the lists do."""
+        """Read the file again if it has changed; return a number that grows whenever the lists do."""
         with self._lock:
             if self._clock() - self._looked >= _LOOK_AGAIN:
                 self._looked = self._clock()
@@ -76,7 +76,8 @@ class Revocations:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _load(self) -> tuple[frozenset[tuple[x509.Name, int]], datetime | None]:
-        """(issuer and serial number of each revoked certificate, the earliest end of a list if that is past)."""
+        """Return the issuer and serial number of each revoked certificate, and the earliest end of a list if that is
+        past."""
         serials: set[tuple[x509.Name, int]] = set()
         ends: list[datetime] = []
         for found in _parse(pem.read(self._path, most=pem.LONGEST_LIST), self._path):

@@ -36,7 +36,7 @@ _KINDS: dict[tuple[bool, bool], tuple[Callable[[Any], Any], Callable[..., Any]]]
 
 
 class Callers(grpc.ServerInterceptor):
-    """Refuses callers whose certificate `trust` does not accept.  Thread-safe.
+    """A thread-safe interceptor that refuses callers whose certificate `trust` does not accept.
 
     Args:
         refuse: ends the call, by raising; it is given the call's context, the caller's name and what is wrong.
@@ -84,7 +84,8 @@ class Callers(grpc.ServerInterceptor):
             self._refuse(context, name, fault)
 
     def _judge(self, own: bytes, between: bytes) -> tuple[str, str | None, datetime]:
-        """(CN, what is wrong if anything is, the end of its validity); remembered until revocation lists change.
+        """Return the CN, what is wrong if anything is, and the end of its validity; remember them until revocation
+        lists change.
 
         Args:
             own, between: the caller's certificate, and those that it showed behind it (PEM).
@@ -109,7 +110,7 @@ class Callers(grpc.ServerInterceptor):
 
 
 def _readable(certificates: bytes) -> list[x509.Certificate]:
-    """The intermediates that a caller showed; none if they cannot be read, and then they lead nowhere."""
+    """Return the intermediates that a caller showed; none if they cannot be read, and then they lead nowhere."""
     try:
         return pem.certificates(certificates, Path("chain")) if certificates else []
     except ConfigError:

@@ -55,7 +55,7 @@ class _Method:
         return made[1]
 
     def _ready(self, timeout: float | None) -> tuple[Any, float | None]:
-        """(the inner channel's call, what is left of the timeout)."""
+        """Return the inner channel's call, and what is left of the timeout."""
         started = time.monotonic()
         inner = self._channel.ready(timeout)
         left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
@@ -112,7 +112,7 @@ class Replies(_Method):
 
 
 class _Failed(Iterator[Any]):
-    """The replies of a call that could not be made."""
+    """Replies of a call that could not be made."""
 
     def __init__(self, error: Unreachable) -> None:
         self._error = error
@@ -121,16 +121,16 @@ class _Failed(Iterator[Any]):
         raise self._error
 
     def cancel(self) -> bool:
-        """There is nothing to cancel."""
+        """Return False: there is nothing to cancel."""
         return False
 
     def add_callback(self, _callback: Callable[[], None]) -> bool:
-        """It has ended already."""
+        """Return False: the call has ended already."""
         return False
 
 
 class _Pending:
-    """The future of a call that begins after a look at the certificate, in a thread that ends with that look."""
+    """A future of a call that begins after a look at the certificate, in a thread that ends with that look."""
 
     def __init__(self, begin: Callable[[], Any]) -> None:
         self._changed = threading.Condition()
@@ -174,7 +174,7 @@ class _Pending:
         return self._begun(timeout).result(timeout)
 
     def exception(self, timeout: float | None = None) -> Exception | None:
-        """Wait for the end; what the call failed with, if it did."""
+        """Wait for the end; return what the call failed with, if it did."""
         try:
             error: Exception | None = self._begun(timeout).exception(timeout)
             return error
@@ -187,11 +187,11 @@ class _Pending:
             return self._error is not None or (self._inner is not None and self._inner.done())
 
     def running(self) -> bool:
-        """Is neither there yet?"""
+        """Has the call neither a reply nor an error yet?"""
         return not self.done()
 
     def cancelled(self) -> bool:
-        """Was it cancelled?"""
+        """Was the call cancelled?"""
         return self._cancelled
 
     def cancel(self) -> bool:
@@ -201,7 +201,7 @@ class _Pending:
         return inner is None or inner.cancel()
 
     def code(self) -> grpc.StatusCode | None:
-        """The status, once there is one."""
+        """Return the status, once there is one."""
         with self._changed:
             return self._inner.code() if self._inner is not None else None
 

@@ -76,13 +76,14 @@ def look(identity: Identity, name: str, address: str, seconds: float, before: st
 
 
 def _share(deadline: float, addresses: int) -> float:
-    """Until when the next of so many addresses may take its time: one that is silent leaves some to those behind it."""
+    """Return until when the next of so many addresses may take its time: one that is silent leaves some to those behind
+    it."""
     now = time.monotonic()
     return min(deadline, now + max((deadline - now) / addresses, _LEAST_SHARE))
 
 
 def _judged(identity: Identity, name: str, address: str, raw: socket.socket, deadline: float, seconds: float) -> bytes:
-    """The certificate of the process at the other end of a connection, which is closed."""
+    """Judge and return the certificate of the process at the other end of a connection, which is closed."""
     with closing(raw):
         raw.settimeout(_left(deadline))
         try:
@@ -124,7 +125,7 @@ def diagnose(identity: Identity | None, name: str, address: str, seconds: float 
 
 
 def _dial(name: str, address: str, deadline: float) -> socket.socket:
-    """A connected socket, to the first of the name's addresses that takes it."""
+    """Return a socket that is connected to the first of the name's addresses that takes it."""
     last: OSError | None = None
     for each in _addresses(name, address):
         try:
@@ -138,7 +139,7 @@ _Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
 
 def _addresses(name: str, address: str) -> list[_Address]:
-    """Resolve the name's host; PeerError if that fails."""
+    """Resolve the name's host; raise PeerError if that fails."""
     endpoint = Endpoint(address)
     try:
         return [*socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)]
@@ -153,7 +154,7 @@ def _addresses(name: str, address: str) -> list[_Address]:
 
 
 def _connected(each: _Address, deadline: float) -> socket.socket:
-    """A connected socket; OSError if nobody takes the connection."""
+    """Return a connected socket; raise OSError if nobody takes the connection."""
     family, kind, protocol, _, where = each
     raw = socket.socket(family, kind, protocol)
     raw.settimeout(_left(deadline))
@@ -166,13 +167,13 @@ def _connected(each: _Address, deadline: float) -> socket.socket:
 
 
 def _target(where: Any) -> str:
-    """An address as gRPC takes it: nothing is left to be resolved."""
+    """Write an address as gRPC takes it: nothing is left to be resolved."""
     host, port, *more = where
     return f"ipv6:[{host.replace('%', '%25')}]:{port}" if more else f"ipv4:{host}:{port}"
 
 
 def _unanswered(name: str, address: str, last: OSError | None) -> PeerError:
-    """The error of a name none of whose addresses took a connection."""
+    """Make the error for a name none of whose addresses took a connection."""
     if isinstance(last, ConnectionRefusedError):
         cause = "the machine is there, but nobody listens on that port: it is not running"
         return _unreachable(name, address, cause, f"start {name}, or correct its address in the config")
@@ -183,7 +184,7 @@ def _unanswered(name: str, address: str, last: OSError | None) -> PeerError:
 
 
 def _shown(secured: ssl.SSLSocket) -> list[bytes]:
-    """The certificates (DER) that the other end showed, its own first."""
+    """Return the certificates (DER) that the other end showed, its own first."""
     if sys.version_info >= (3, 13):
         return secured.get_unverified_chain()
     inner: Any = secured  # what is asked is public, and so typed, since 3.13

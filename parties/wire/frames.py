@@ -84,7 +84,7 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(message: bytes, start: int) -> tuple[int, int] | None:
-    """(a number of at most 32 bits, where it ends)."""
+    """Read a number of at most 32 bits; return it, and where it ends."""
     value = 0
     for place, byte in enumerate(message[start : start + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << (7 * place)
@@ -94,7 +94,7 @@ def _read_varint(message: bytes, start: int) -> tuple[int, int] | None:
 
 
 def _last(message: bytes, start: int, tag: bytes) -> memoryview | None:
-    """The field of that tag if it starts here and is all that is left."""
+    """Return the field of that tag if it starts here and is all that is left."""
     if message[start : start + 1] != tag or (found := _read_varint(message, start + 1)) is None:
         return None
     size, start = found
@@ -126,7 +126,7 @@ DEAL = (DealRequest.FromString, encode_part)
 
 
 def exchange(channel: grpc.Channel, frames: Iterator[Frame | Piece]) -> Iterable[Frame | Piece]:
-    """Call `Peer.Exchange`: send these, receive the peer's."""
+    """Call `Peer.Exchange`: send these frames, receive the peer's."""
     call = channel.stream_stream(_path(_EXCHANGE), request_serializer=encode_frame, response_deserializer=decode_frame)
     replies: Iterable[Frame | Piece] = call(frames)
     return replies

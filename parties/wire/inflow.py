@@ -35,7 +35,7 @@ class Inflow:
 
     @property
     def over(self) -> bool:
-        """It was closed or has failed."""
+        """True once the inflow was closed or has failed."""
         return self._closed or self._error is not None
 
     def wait(self, ready: Callable[[], bool], deadline: float = math.inf, late: Callable[[], MpcError] = _late) -> bool:
@@ -74,7 +74,7 @@ class Inflow:
             self.waiting -= 1
 
     def check(self) -> None:
-        """Raise a copy of the error that it has failed with, if it has."""
+        """Raise a copy of the error that the inflow has failed with, if it has."""
         if self._error is not None:
             raise self._error.again()
 
@@ -89,7 +89,7 @@ class Inflow:
             self.lock.notify_all()
 
     def fail(self, error: MpcError) -> None:
-        """Say what ended it.  The first error stands."""
+        """Say what has ended the inflow.  The first error stands."""
         with self.lock:
             self._error = self._error or error.again()
             self.lock.notify_all()

@@ -20,12 +20,12 @@ def slices(data: bytes | memoryview) -> Iterator[memoryview]:
 
 
 def pieces(data: bytes | memoryview) -> Iterator[bytes]:
-    """Split into pieces of at most 1 MiB, each an owned `bytes`."""
+    """Split data into pieces of at most 1 MiB, each an owned `bytes`."""
     return map(bytes, slices(data))
 
 
 def collect(parts: Iterable[bytes | memoryview], size: int, what: str, peer: str) -> memoryview:
-    """Collect exactly `size` bytes from pieces; `PeerError` if fewer or more come, before more is held."""
+    """Collect exactly `size` bytes from pieces; raise PeerError if fewer or more come, before more is held."""
     out, filled = room(size), 0
     for part in parts:
         if filled + len(part) > size:

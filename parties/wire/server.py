@@ -129,7 +129,7 @@ def _handler(
     seconds: float,
     codec: Codec,
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """A handler whose requests are a stream for gRPC, also where there is one: so nothing is waited for before a
+    """Make a handler whose requests are a stream for gRPC, also where there is one: so nothing is waited for before a
     place is taken.  On the wire it makes no difference."""
 
     @contextmanager
@@ -173,7 +173,7 @@ class _Pooled:
 
 
 class _HungUp(Exception):
-    """The caller, or its connection, is gone: nobody waits for an answer."""
+    """An error of a call whose caller, or whose connection, is gone: nobody waits for an answer."""
 
 
 def _until_hung_up(requests: Iterator[Any]) -> Iterator[Any]:
@@ -227,7 +227,7 @@ def shown_caller(context: grpc.ServicerContext) -> str:
 
 
 def _discreet(error: MpcError) -> MpcError:
-    """An error as callers are told it: one that names paths of this machine stays in this process's log."""
+    """Return an error as callers are told it: one that names paths of this machine stays in this process's log."""
     if not error.local:
         return error
     return type(error)(

@@ -58,7 +58,7 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
 
 
 def _ending(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """(status, detail) of a call that has failed: gRPC raises the call itself."""
+    """Return the status and the detail of a call that has failed: gRPC raises the call itself."""
     return (error.code(), error.details() or "") if isinstance(error, grpc.Call) else (grpc.StatusCode.UNKNOWN, "")
 
 

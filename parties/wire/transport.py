@@ -80,7 +80,7 @@ def patience(seconds: float, context: grpc.ServicerContext | None = None) -> flo
 
 
 def _deadline(context: grpc.ServicerContext) -> float | None:
-    """When a call has to be answered (monotonic seconds), some time before its caller gives up."""
+    """Return when a call has to be answered (monotonic seconds), some time before its caller gives up."""
     left = cast("float | None", context.time_remaining())  # None without a deadline, which gRPC's types leave out
     return None if left is None else time.monotonic() + left - min(_RESERVE * left, _LONGEST_RESERVE)
 
