@@ -40,21 +40,47 @@ class Received:
     headers: list[party_pb2.ResultHeader] = field(repr=False)
 
 
+class _Collected:
+    """z^ by wire, as one party sends it: canonical bytes, never more than there is."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, bytearray] = {}
+        self._sizes: Mapping[str, int] = {}
+
+    def expect(self, sizes: Mapping[str, int]) -> None:
+        """Take so many bytes of each of these wires from now on."""
+        self._sizes, self.bytes = sizes, {wire: bytearray() for wire in sizes}
+
+    def add(self, name: str, chunk: party_pb2.OutputChunk) -> None:
+        """Append a piece of one wire, which `name` has sent.
+
+        Raises:
+            PeerError: it is of a wire that is not expected, or more than there is.
+        """
+        if len(self.bytes.get(chunk.wire, b"")) + len(chunk.data) > self._sizes.get(chunk.wire, -1):
+            raise _too_much(name)
+        self.bytes[chunk.wire] += chunk.data
+
+
+_Ending = tuple[party_pb2.ResultHeader, Manifest, int]
+"""(a party's header, its manifest, rows of the run)."""
+
+
 @dataclass(frozen=True)
 class _Asked:
-    """A result that parties were asked for: z^ by wire, as it comes, and what each will answer."""
+    """A result that parties were asked for: z^, as the first of them sends it, and what each will answer."""
 
-    public: dict[str, bytearray] = field(repr=False)
-    answers: Sequence[Awaited[tuple[party_pb2.ResultHeader, Manifest, int]]]
+    public: _Collected = field(repr=False)
+    answers: Sequence[Awaited[_Ending]]
 
 
 @dataclass(frozen=True)
 class _Waiting:
     """One party's answer to that: nobody reads it before somebody waits for it."""
 
-    read: Callable[[], tuple[party_pb2.ResultHeader, Manifest, int]]
+    read: Callable[[], _Ending]
 
-    def result(self) -> tuple[party_pb2.ResultHeader, Manifest, int]:
+    def result(self) -> _Ending:
         return self.read()
 
 
@@ -83,7 +109,7 @@ class Receiver:
 
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
         """Begin to wait for a run that is prepared: before its inputs are entered, parties have nothing else to do."""
-        public: dict[str, bytearray] = {}
+        public = _Collected()
         patience = self.deadlines.submit + self.deadlines.setup + self._rounds * self.deadlines.step
         answers = []
         for party in self.parties.clients:
@@ -106,7 +132,7 @@ class Receiver:
         if run not in self._asked:
             self.ask(run, batch, on_progress)
         asked = self._asked.pop(run)
-        answers, public = gather(asked.answers), asked.public
+        answers, public = gather(asked.answers), asked.public.bytes
         headers = [header for header, _, _ in answers]
         if len({found for _, _, found in answers}) != 1:
             raise IntegrityError(
@@ -135,34 +161,32 @@ class Receiver:
         replies: Iterable[party_pb2.ResultPart],
         run: int,
         batch: int | None,
-        public: dict[str, bytearray] | None,
+        public: _Collected | None,
         on_progress: Progress | None,
-    ) -> tuple[party_pb2.ResultHeader, Manifest, int]:
-        """Read one party's answer: its header, its manifest and the rows of the run; z^ goes into `public`, if that was
-        asked for."""
-        header, limits = party_pb2.ResultHeader(), {}
-        checked, found = None, batch
+    ) -> _Ending:
+        """Read one party's answer to its end; z^ goes into `public`, if that party was asked for z^."""
+        ending: _Ending | None = None
         for reply in replies:
             kind = reply.WhichOneof("part")
-            if kind == "header" and checked is None:
-                header = reply.header
-                found = manifest.batch_of(header.manifest) if batch is None else batch
-                checked = self._handed.manifest(name, BundleId(self.id, run, found), header.manifest)
-                bound = self.plan.bind(found)
+            if kind == "header" and ending is None:
+                ending = self._ending(name, reply.header, run, batch)
                 if public is not None:
-                    limits = {wire: field_size(bound.wire[wire].sizes) for wire in self.received}
-                    public.update({wire: bytearray() for wire in limits})
+                    bound = self.plan.bind(ending[2])
+                    public.expect({wire: field_size(bound.wire[wire].sizes) for wire in self.received})
             elif kind == "progress" and on_progress is not None:
                 on_progress(reply.progress.rounds, reply.progress.of, reply.progress.sent_bytes)
-            if kind != "chunk":
-                continue
-            wire, data = reply.chunk.wire, reply.chunk.data
-            if public is None or len(public.get(wire, b"")) + len(data) > limits.get(wire, -1):
-                raise PeerError(f"{name} sent more output than there is", peer=name)
-            public[wire] += data
-        if checked is None or found is None:
+            elif kind == "chunk":
+                if public is None:
+                    raise _too_much(name)
+                public.add(name, reply.chunk)
+        if ending is None:
             raise PeerError(f"{name} did not say how the run ended", peer=name)
-        return header, checked, found
+        return ending
+
+    def _ending(self, name: str, header: party_pb2.ResultHeader, run: int, batch: int | None) -> _Ending:
+        """Check one party's account of how a run ended; without `batch`, believe the rows that the provider signed."""
+        found = manifest.batch_of(header.manifest) if batch is None else batch
+        return header, self._handed.manifest(name, BundleId(self.id, run, found), header.manifest), found
 
     def _unmask(
         self, wire: Wire, headers: list[party_pb2.ResultHeader], public: Mapping[str, bytearray], seeds: list[Seed]
@@ -175,3 +199,7 @@ class Receiver:
         for seed in seeds:
             total = fp.sub(total, expand_field(seed, wire.sizes))
         return fp.to_signed(total)
+
+
+def _too_much(name: str) -> PeerError:
+    return PeerError(f"{name} sent more output than there is", peer=name)
