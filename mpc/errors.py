@@ -37,6 +37,8 @@ class MpcError(Exception):
 
     code = "internal"
     exit_code = 1
+    telling = 5
+    """Distance of such an error from the root of a failure, of those that parties tell of: 0 is the nearest."""
     fields: ClassVar[tuple[str, ...]] = ("what", "cause", "remedy", "peer", "local", "heard_from")
     """Names of what an error of this class says, each an argument of its constructor."""
 
@@ -119,6 +121,7 @@ class UsageError(MpcError):
 
     code = "usage"
     exit_code = 2
+    telling = 4
 
 
 class ConfigError(MpcError):
@@ -126,6 +129,7 @@ class ConfigError(MpcError):
 
     code = "config"
     exit_code = 3
+    telling = 3
 
 
 class PolicyError(MpcError):
@@ -133,6 +137,7 @@ class PolicyError(MpcError):
 
     code = "policy"
     exit_code = 4
+    telling = 1
 
 
 class PlanError(MpcError):
@@ -140,6 +145,7 @@ class PlanError(MpcError):
 
     code = "plan"
     exit_code = 5
+    telling = 2
 
 
 class ModelError(PlanError):
@@ -178,6 +184,7 @@ class PeerError(MpcError):
 
     code = "peer"
     exit_code = 6
+    telling = 4
 
 
 class DeadlineError(PeerError):
@@ -209,6 +216,7 @@ class IntegrityError(MpcError):
 
     code = "integrity"
     exit_code = 7
+    telling = 0
 
 
 class MpcWarning(UserWarning):

@@ -26,7 +26,6 @@ Request = TypeVar("Request")
 Asked = TypeVar("Asked", contravariant=True)
 Answer = TypeVar("Answer")
 Found = TypeVar("Found", covariant=True)
-_RANK = {7: 0, 4: 1, 5: 2, 3: 3, 1: 5}
 
 
 class OneReply(Protocol[Asked, Answer]):
@@ -204,6 +203,6 @@ def _most_telling(errors: list[MpcError]) -> MpcError:
 
     def rank(error: MpcError) -> tuple[int, bool, int, int]:
         votes = blamed.count(error.peer) if error.peer else 0
-        return (_RANK.get(error.exit_code, 4), bool(error.heard_from), -votes, 0 if error.code == PeerError.code else 1)
+        return (error.telling, bool(error.heard_from), -votes, 0 if error.code == PeerError.code else 1)
 
     return min(errors, key=rank)

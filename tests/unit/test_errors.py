@@ -26,6 +26,12 @@ def test_codes_and_exit_statuses_are_the_known_ones() -> None:
     assert len({c.code for c in classes()}) == len(classes())
 
 
+def test_of_one_failure_what_altered_data_is_told_before_what_only_follows() -> None:
+    order = sorted(classes(), key=lambda cls: cls.telling)
+    ranks = [[cls.exit_code for cls in order if cls.telling == rank] for rank in range(6)]
+    assert [set(codes) for codes in ranks] == [{7}, {4}, {5}, {3}, {2, 6}, {1}]
+
+
 @pytest.mark.parametrize("cls", classes())
 def test_a_class_is_found_by_its_code(cls: type[MpcError]) -> None:
     assert errors.by_code(cls.code) is cls
