@@ -1,1 +1,1 @@
-"""What processes must agree on byte for byte."""
+"""Values that processes must agree on byte for byte."""

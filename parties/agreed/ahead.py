@@ -1,4 +1,4 @@
-"""What may be dealt ahead: parties and clients judge it alike."""
+"""Judge what may be dealt ahead: parties and clients judge it alike."""
 
 from __future__ import annotations
 

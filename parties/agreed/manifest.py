@@ -1,4 +1,4 @@
-"""The provider's signed word on one bundle: for whom it is, and what its seeds and corrections hash to.
+"""Provider's signed word on one bundle: for whom it is, and what its seeds and corrections hash to.
 
 A party checks what it was dealt; an owner or a recipient checks the mask seeds that parties
 hand it, so that a party that lies about one is named.

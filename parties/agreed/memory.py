@@ -1,4 +1,4 @@
-"""How much memory sessions and runs may take, asked before any of it is taken."""
+"""Count the memory that sessions and runs may take, before any of it is taken."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class Column(Frozen):
 
     @property
     def ends(self) -> tuple[int, int]:
-        """The smallest and the largest integer that the column holds."""
+        """Smallest and largest integer that the column holds."""
         return round(self.low * self.scale), round(self.high * self.scale)
 
 
@@ -191,7 +191,7 @@ class Schema(Frozen):
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Read it from its canonical bytes; `InputError` if it is malformed."""
+        """Read a schema from its canonical bytes; raise InputError if they are malformed."""
         return read(cls, content, LARGEST_SCHEMA, "the object's schema")
 
     @property
@@ -266,12 +266,12 @@ class Manifest(Schema):
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Read it from its canonical bytes; `InputError` if it is malformed."""
+        """Read a manifest from its canonical bytes; raise InputError if they are malformed."""
         return read(cls, content, LARGEST, "the object's manifest")
 
     @property
     def id(self) -> bytes:
-        """The object's id, 32 bytes."""
+        """Id of the object, 32 bytes."""
         return object_id(self.content)
 
     @property
@@ -300,7 +300,7 @@ class Manifest(Schema):
             )
 
     def sign(self, identity: Identity) -> Signed:
-        """Sign it, as its owner."""
+        """Sign the manifest, as its owner."""
         return Signed.make(identity, _MANIFEST, self.content)
 
     @classmethod
@@ -353,7 +353,7 @@ class Receipt(Frozen):
     at: Moment
 
     def sign(self, identity: Identity) -> Signed:
-        """Sign it, as that party."""
+        """Sign the receipt, as that party."""
         return Signed.make(identity, _RECEIPT, dump(self.model_dump(mode="json")))
 
     @classmethod
@@ -381,7 +381,7 @@ class Tombstone(Frozen):
     at: Moment
 
     def sign(self, identity: Identity) -> Signed:
-        """Sign it, as the owner."""
+        """Sign the tombstone, as the owner."""
         return Signed.make(identity, _TOMBSTONE, dump(self.model_dump(mode="json")))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a session is made of, and the one id that stands for all of it.
+"""Terms of a session, and the one id that stands for all of them.
 
 The id hashes the plan, the version, the field, the provider, the roster and a fresh nonce of
 every party: no two sessions share one, no single party can choose it, and whoever holds the

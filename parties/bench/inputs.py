@@ -1,4 +1,4 @@
-"""The rows that a benchmark runs on: the user's own, or made up within the range that bounds are proved for."""
+"""Rows that a benchmark runs on: the user's own, or made up within the range that bounds are proved for."""
 
 from __future__ import annotations
 

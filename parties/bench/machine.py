@@ -1,4 +1,4 @@
-"""The machine that measured, and how much memory a process has used; what only Linux tells is None elsewhere."""
+"""Describe the machine that measured, and a process's memory; what only Linux tells is None elsewhere."""
 
 from __future__ import annotations
 

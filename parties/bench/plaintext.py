@@ -1,4 +1,4 @@
-"""The same model in the clear: onnxruntime and, where they are installed, PyTorch's own kernels."""
+"""Compute a model in the clear: by onnxruntime and, where they are installed, PyTorch's own kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, `mpc`: results to stdout, everything else to stderr, errors by exit code.
+"""Command line, `mpc`: results to stdout, everything else to stderr, errors by exit code.
 
 Sub-commands are imported when they are called, so that `mpc ps` does not wait for numba.
 """

@@ -1,4 +1,4 @@
-"""How the command line speaks: tables and results on stdout, notes and errors on stderr."""
+"""Voice of the command line: tables and results on stdout, notes and errors on stderr."""
 
 from __future__ import annotations
 

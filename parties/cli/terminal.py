@@ -1,4 +1,4 @@
-"""What is drawn on a terminal, by rich: text, tables, spinners.  Imported by whoever draws: a daemon does not."""
+"""Draw on a terminal, by rich: text, tables, spinners.  Imported by whoever draws: a daemon does not."""
 
 from __future__ import annotations
 

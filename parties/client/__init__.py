@@ -1,1 +1,1 @@
-"""What only a user's process does: open sessions, enter data, receive results."""
+"""Open sessions, enter data, receive results: only a user's process does this."""

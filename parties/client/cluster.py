@@ -1,4 +1,4 @@
-"""The SDK, in onnxruntime's shape.
+"""SDK in onnxruntime's shape.
 
 with Cluster.local(parties=3) as cluster:
     session = cluster.session("model.onnx")

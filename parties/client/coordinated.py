@@ -1,4 +1,4 @@
-"""The coordinator's side of a session: propose, open, prepare, close.
+"""Coordinator's side of a session: propose, open, prepare, close.
 
 It decides what runs and when, and sees nothing for it: masking, submitting and unmasking is
 done by its `Participant`, for the parts of the plan that bear its own name.  What others enter

@@ -1,4 +1,4 @@
-"""What a client must never forget: the runs in which it has entered something.
+"""List the runs in which a client has entered something, which it must never forget.
 
 A run's masks are used once, and the parties' ledgers see to that.  But if all parties are put back to an earlier moment
 - snapshots of machines, or a stock with its whole data folder - or lie, none of them remembers, and the masks of a

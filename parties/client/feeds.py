@@ -1,4 +1,4 @@
-"""What clients feed and get: the model's arrays, the integers that stand for them, a batch in blocks.
+"""Turn the model's arrays into the integers that stand for them and back, and a batch into blocks.
 
 Everything here is a pure function of the plan and of what is public, so that whoever takes
 part in a run checks, splits and joins as all the others do.

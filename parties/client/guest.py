@@ -1,4 +1,4 @@
-"""Who takes part in a session that somebody else coordinates: an owner of an input, a recipient, or both.
+"""Take part in a session that somebody else coordinates, as an owner of an input, a recipient, or both.
 
 A guest trusts its own cluster file for who the parties are, its own certificate for who it is,
 and the plan for the rest.  The coordinator decides when a run starts and how large it is.

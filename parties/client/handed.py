@@ -1,4 +1,4 @@
-"""What all parties of a session hand over to somebody who takes part: manifests and mask seeds, each checked."""
+"""Check what all parties of a session hand over to somebody who takes part: manifests and mask seeds."""
 
 from __future__ import annotations
 

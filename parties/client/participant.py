@@ -1,4 +1,4 @@
-"""What everyone who has a part in a session does: mask and submit what it owns, receive and unmask what it may.
+"""Take part in a session: mask and submit what one owns, receive and unmask what one may.
 
 A participant is whoever holds a certificate that the plan names: the model's owner, a data
 owner, a recipient.  It sees shares of nothing: what it sends is masked with seeds from every

@@ -1,4 +1,4 @@
-"""Which run is prepared when: the next one while one is online, where that is possible."""
+"""Decide which run is prepared when: the next one while one is online, where that is possible."""
 
 from __future__ import annotations
 

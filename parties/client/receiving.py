@@ -1,4 +1,4 @@
-"""How somebody who takes part in a session waits for a run's end, and unmasks what it is a recipient of."""
+"""Wait for a run's end, and unmask what somebody who takes part is a recipient of."""
 
 from __future__ import annotations
 

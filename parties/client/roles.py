@@ -1,4 +1,4 @@
-"""Who enters and who receives what, as users say it.
+"""Read who enters and who receives what, as users say it.
 
 Names become part of the plan, and so of the digest that operators agree to: recipients are
 sorted, so that the order in which they are listed does not make another plan.

@@ -1,4 +1,4 @@
-"""The coordinator's side of stocks: have sessions dealt ahead, see what there is, find one for a session, drop some."""
+"""Coordinator's side of stocks: have sessions dealt ahead, see what there is, find one for a session, drop some."""
 
 from __future__ import annotations
 

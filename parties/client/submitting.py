@@ -1,4 +1,4 @@
-"""How somebody who takes part in a session enters what it owns: masks it, and submits it to every party."""
+"""Enter what somebody who takes part owns: mask it, and submit it to every party."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the daemons and clients are told: models of the settings, and how they are loaded."""
+"""Settings of daemons and clients: their models, and how they are loaded."""

@@ -1,4 +1,4 @@
-"""The local cluster's folder: configs, certificates, ports.
+"""Folder of the local cluster: configs, certificates, ports.
 
     .mpc/ca/  provider/  party-0/ ... party-n-1/  coordinator/  cluster.toml
     .mpc/bob/  bob.toml                           each further client's
@@ -185,7 +185,7 @@ class LocalLayout:
 
 
 def _cluster_id(folder: Path) -> str:
-    """The id of the cluster that an earlier `create` made here, else a fresh one: what the parties keep names it."""
+    """Return the id of the cluster that an earlier `create` made here, else a fresh one: what parties keep names it."""
     with suppress(ConfigError):  # there is no cluster file, or one that cannot be read and is written again
         found = load(ClusterConfig, folder / "cluster.toml", environ={}).cluster
         if found is not None:

@@ -1,4 +1,4 @@
-"""Which process is which: a pid alone could by now be somebody else's."""
+"""Tell processes apart: a pid alone could by now be somebody else's."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every daemon is as a process: its life, its memory, its signals."""
+"""Life, memory and signals of a daemon, as a process."""

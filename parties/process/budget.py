@@ -1,4 +1,4 @@
-"""What all sessions of one process may take together."""
+"""Share out the memory that all sessions of one process may take together."""
 
 from __future__ import annotations
 

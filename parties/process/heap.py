@@ -1,4 +1,4 @@
-"""How much freed memory stays with a daemon, how much its container has, and what is never garbage."""
+"""Decide how much freed memory stays with a daemon, how much its container has, and what is never garbage."""
 
 from __future__ import annotations
 

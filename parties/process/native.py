@@ -1,4 +1,4 @@
-"""What libraries in C write to stderr, as JSON lines of our log: gRPC's failed handshakes above all, with the address.
+"""Log what libraries in C write to stderr, as JSON lines: gRPC's failed handshakes above all, with the address.
 
 gRPC says why a handshake failed in one line and with whom in another, which it writes only while it traces
 handshakes; so it does, and of each handshake that goes well nothing is written here.  What our own code writes goes to

@@ -1,4 +1,4 @@
-"""What this process holds stays in this process: no core dump, no look at its memory by others of the same user.
+"""Keep what this process holds in this process: no core dump, no look at its memory by others of the same user.
 
 The kernel then gives /proc/PID to root.  What anybody may read there (stat, status, limits) stays readable, so that
 `mpc ps` and the launcher see their daemons; signals and cores are bound to the user, not to that folder.

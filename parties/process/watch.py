@@ -1,4 +1,4 @@
-"""What a daemon looks after while it serves: does its disk take what it has to write, and when its certificate ends.
+"""Look after a daemon while it serves: does its disk take what it has to write, and when does its certificate end.
 
 A party whose disk is full, or whose ledger cannot be written, cannot open a session nor burn a correlation, and refuses
 both.  So it says that it is not well - health checks, `Describe`, the log - before somebody counts on it, and that it

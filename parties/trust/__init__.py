@@ -1,1 +1,1 @@
-"""Who is who: certificate authorities, identities, chains, signatures and revocation."""
+"""Certificate authorities, identities, chains, signatures and revocation: they say who is who."""

@@ -1,4 +1,4 @@
-"""Which certificates this process accepts, as whom, and why one is refused.
+"""Judge certificates: which of them this process accepts, as whom, and why one is refused.
 
 A certificate counts as the process that its CN names if it leads to a CA of our own file, through
 intermediates if there are any, is valid now, has an ECDSA P-256 key, has its CN among its DNS names,

@@ -1,4 +1,4 @@
-"""What a certificate authority of our own has issued, and what it has taken back.
+"""List what a certificate authority of our own has issued, and what it has taken back.
 
     CA/issued.jsonl   a line a certificate: name, hosts, serial number, end
     CA/crl.pem        the serial numbers of the revoked ones, signed

@@ -1,1 +1,1 @@
-"""How bytes travel: servers, channels, frames, and errors across a connection."""
+"""Carry bytes: servers, channels, frames, and errors across a connection."""

@@ -1,4 +1,4 @@
-"""Who may call a server at all: every call's certificate is looked at before its handler is.
+"""Decide who may call a server at all: every call's certificate is looked at before its handler is.
 
 TLS has verified that the certificate leads to our CA and is valid.  What TLS does not ask is asked here, on each
 call: does the CN stand among the DNS names, is it no other process's name, has it expired meanwhile, was it revoked, or

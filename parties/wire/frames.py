@@ -1,4 +1,4 @@
-"""The two streams that carry nearly all bytes, read and written without protobuf's copies.
+"""Read and write the two streams that carry nearly all bytes, without protobuf's copies.
 
 Every message is exactly what protos/ says and any protobuf library reads; but a message that is
 little else than one long field is put together in one copy, and taken apart in none.  What does

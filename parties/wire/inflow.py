@@ -1,4 +1,4 @@
-"""What one thread puts in and others wait for: the lock, the wait, and three endings that are told apart.
+"""Wait for what another thread puts in: the lock, the wait, and three endings that are told apart.
 
 * **closed**: nothing more will come, and all is in order;
 * **failed**: an error ended it, and whoever waits is given that error;

@@ -1,4 +1,4 @@
-"""Is a process there, and how far away?  One health check over mutual TLS."""
+"""Find out whether a process is there, and how far away: one health check over mutual TLS."""
 
 from __future__ import annotations
 
