@@ -7,7 +7,7 @@ ever carries a secret value.  `LocalProtocolError` is a mistake of the code on t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, TypedDict, Unpack
+from typing import Any, ClassVar, Final, Self, TypedDict, Unpack
 
 
 class Said(TypedDict, total=False):
@@ -53,12 +53,22 @@ class MpcError(Exception):
         heard_from: str | None = None,
     ) -> None:
         super().__init__(what)
-        self.what = what
-        self.cause = cause
-        self.remedy = remedy
-        self.peer = peer
-        self.local = local
-        self.heard_from = heard_from
+        self.what: Final = what
+        self.cause: Final = cause
+        self.remedy: Final = remedy
+        self.peer: Final = peer
+        self.local: Final = local
+        self.heard_from: Final = heard_from
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__ and name in self.fields:
+            raise AttributeError(f"what an error says is not changed: make another one, with_({name}=...)")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.fields:
+            raise AttributeError(f"what an error says is not taken away: {name}")
+        super().__delattr__(name)
 
     def with_(self, **changes: Unpack[Said]) -> Self:
         """Return an error of this class that says what this one says, but for these fields.
@@ -168,9 +178,9 @@ class ModelError(PlanError):
         heard_from: str | None = None,
     ) -> None:
         super().__init__(what, cause=cause, remedy=remedy, peer=peer, local=local, heard_from=heard_from)
-        self.node = node
-        self.operator = operator
-        self.attribute = attribute
+        self.node: Final = node
+        self.operator: Final = operator
+        self.attribute: Final = attribute
 
 
 class InputError(PlanError):

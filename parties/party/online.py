@@ -122,8 +122,8 @@ class Online:
         except EncodingError as error:
             step = run.party.schedule.steps[run.rounds - 1]
             answers = zip(self._links, received or (), strict=True)
-            error.peer = next((link.peer for link, payload in answers if not _fits(step, payload)), None)
-            raise
+            peer = next((link.peer for link, payload in answers if not _fits(step, payload)), None)
+            raise error.with_(peer=peer) from error.__cause__
         except IntegrityError:  # the first payloads say that not all parties were sent the same
             raise agreement.find_owners(run, self._links, self._facts.config.deadlines.step) from None
 

@@ -53,14 +53,13 @@ def _over(by: str) -> SessionError:
 
     by: the party that ended it, if one did.
     """
-    error = SessionError(
+    return SessionError(
         "this session is over; its correlations are gone",
         cause=f"{by} ended it, and its log says why" if by else "it was idle too long",
         remedy="start a new session",
         peer=by or None,
+        heard_from=by or None,
     )
-    error.heard_from = by or None
-    return error
 
 
 class ProviderService:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mpc import errors
 from mpc.errors import MpcError
 
+ROOT = Path(__file__).parents[2]
 CODES = {
     "internal": 1, "local_protocol": 1, "reuse": 1, "entropy": 1, "usage": 2, "config": 3, "policy": 4, "plan": 5,
     "model": 5, "input": 5, "peer": 6, "deadline": 6, "encoding": 6, "handshake": 6, "session": 6, "integrity": 7,
@@ -99,3 +103,56 @@ def test_a_copy_with_a_change_has_the_cause_and_a_kept_copy_has_none() -> None:
     assert error.with_(peer="b").__suppress_context__
     assert error.again().__cause__ is None
     assert not MpcError("alone").with_(peer="b").__suppress_context__
+
+
+@pytest.mark.parametrize("cls", classes())
+def test_what_an_error_says_is_not_changed(cls: type[MpcError]) -> None:
+    error = full(cls)
+    for name in cls.fields:
+        with pytest.raises(AttributeError, match=name):
+            setattr(error, name, "another")
+        with pytest.raises(AttributeError, match=name):
+            delattr(error, name)
+    assert vars(error) == vars(full(cls))
+    error.__traceback__ = None  # what Python itself keeps with an error is another matter
+    error.__cause__ = None
+
+
+FIELDS = {name for cls in classes() for name in cls.fields} | {"code", "exit_code"}
+
+
+def changes(tree: ast.AST) -> Iterator[str]:
+    """Assignments to, and deletions of, attributes that errors have, of anything but `self`; `setattr` of them too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            if node.attr in FIELDS and ast.unparse(node.value) != "self":
+                yield f"{node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "setattr",
+            "__setattr__",
+            "delattr",
+        ):
+            if any(isinstance(each, ast.Constant) and each.value in FIELDS for each in node.args):
+                yield f"{node.lineno}: {ast.unparse(node)}"
+
+
+def test_shipped_code_changes_no_error() -> None:
+    """Somebody may hold it already, in a session, a link or another thread: a copy says something else."""
+    for text in (
+        "error.peer = name",
+        "error.what += more",
+        "a, error.cause = pair",
+        "error.remedy: str = text",
+        "del error.peer",
+        "for error.peer in names: pass",
+        "setattr(error, 'peer', name)",
+        "object.__setattr__(error, 'heard_from', name)",
+    ):
+        assert len(list(changes(ast.parse(text)))) == 1, text
+    assert not list(changes(ast.parse("error = error.with_(peer=name); self.peer = peer; error.__traceback__ = None")))
+    paths = [
+        path for package in ("mpc", "parties") for path in (ROOT / package).rglob("*.py") if "pb" not in path.parts
+    ]
+    assert len(paths) > 200
+    found = {str(path.relative_to(ROOT)): list(changes(ast.parse(path.read_text()))) for path in paths}
+    assert not {path: lines for path, lines in found.items() if lines}
