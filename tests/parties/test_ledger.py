@@ -573,3 +573,14 @@ def test_a_closed_ledger_says_so(ledger: Ledger) -> None:
         ledger.history()
     with pytest.raises(LocalProtocolError, match="closed"):
         ledger.open_session(session(1), PLAN, "analyst")
+
+
+def test_a_ledger_says_whether_its_disk_takes_what_is_written(ledger: Ledger, tmp_path: Path) -> None:
+    before = ledger.epoch
+    ledger.check_writable()
+    assert ledger.epoch == before  # what was there is written again, and nothing else
+    ledger._connection.execute("PRAGMA query_only = 1")  # as a disk that has become read-only
+    with pytest.raises(ConfigError):
+        ledger.check_writable()
+    ledger._connection.execute("PRAGMA query_only = 0")
+    ledger.check_writable()

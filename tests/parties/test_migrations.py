@@ -223,3 +223,18 @@ def test_a_ledger_is_brought_forward_when_it_is_opened(tmp_path: Path, monkeypat
     with pytest.raises(ConfigError, match="newer version of mpc") as caught:  # and there is no way back
         Ledger.open(folder)
     assert "run the version of mpc that wrote it" in (caught.value.remedy or "")
+
+
+def test_a_transaction_that_sqlite_has_undone_already_raises_what_undid_it(tmp_path: Path) -> None:
+    """A full disk, for one, rolls back by itself: there is nothing left to undo, and the cause is what is raised."""
+    database = files.connect(tmp_path / "file.db")
+    database.execute("CREATE TABLE t (x INTEGER)")
+    with pytest.raises(OSError, match="full"):
+        with files.transaction(database):
+            database.execute("INSERT INTO t VALUES (1)")
+            database.execute("ROLLBACK")
+            raise OSError("full")
+    with files.transaction(database):
+        database.execute("INSERT INTO t VALUES (2)")
+    assert database.execute("SELECT x FROM t").fetchall() == [(2,)]
+    database.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 
 import pytest
 
@@ -55,3 +56,46 @@ def test_names_match_exactly() -> None:
     for name in ("Analyst", "analyst ", "analys", "any"):
         with pytest.raises(PolicyError):
             Policy(ALLOWED).check_session(DIGEST, name, [], [])
+
+
+@pytest.mark.parametrize("key", ["coordinators", "owners", "recipients"])
+def test_a_client_with_any_part_is_admitted(key: str) -> None:
+    Policy(PolicyConfig(**{key: ("clerk",)})).admit("clerk")
+    Policy(PolicyConfig(**{key: ("any",)})).admit("whoever")
+
+
+def test_whoever_has_no_part_is_told_each_line_that_would_give_one() -> None:
+    with pytest.raises(PolicyError, match="no part for 'mallory'") as caught:
+        Policy(ALLOWED).admit("mallory")
+    lines = (caught.value.remedy or "").partition("restart: ")[2].split(" or ")
+    assert [[*tomllib.loads(line)] for line in lines] == [["coordinators"], ["owners"], ["recipients"]]
+    for line in lines:
+        Policy(PolicyConfig(**(ALLOWED.model_dump() | tomllib.loads(line)))).admit("mallory")  # the advice works
+    with pytest.raises(PolicyError):
+        Policy(PolicyConfig(plans=("any",))).admit("mallory")  # a plan gives nobody a part
+
+
+def test_what_is_asked_first_is_asked_alone() -> None:
+    """The coordinator and the plan's digest are judged before anything else is known."""
+    policy = Policy(ALLOWED)
+    policy.check_coordinator("analyst")
+    policy.check_plan(DIGEST)
+    with pytest.raises(PolicyError, match="does not allow the coordinator 'hospital-a'"):
+        policy.check_coordinator("hospital-a")
+    with pytest.raises(PolicyError, match="does not allow the plan"):
+        policy.check_plan(bytes(32))
+
+
+def test_a_process_of_the_cluster_has_no_part_whatever_the_lists_say() -> None:
+    config = PolicyConfig(**dict.fromkeys(PolicyConfig.model_fields, ("any",)))
+    policy = Policy(config, frozenset({"party-1", "provider"}))
+    policy.check_session(DIGEST, "x", ["y"], ["z"])
+    asked: list[Callable[[], None]] = [
+        lambda: policy.admit("party-1"),
+        lambda: policy.check_coordinator("provider"),
+        lambda: policy.check_session(DIGEST, "x", ["y", "party-1"], ["z"]),
+        lambda: policy.check_session(DIGEST, "x", ["y"], ["provider"]),
+    ]
+    for ask in asked:
+        with pytest.raises(PolicyError, match="is a process of the cluster"):
+            ask()

@@ -24,7 +24,7 @@ from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.plan import Missing, Plan, PlanInput, PlanOutput
 from mpc.plan.verify import verify
 from mpc.windows import Windows
 from mpc.wires import Masking, Wire
@@ -253,6 +253,61 @@ def test_an_empty_range_in_one_column(position: int) -> None:
 def test_ranges_of_other_columns(columns: tuple[int, int]) -> None:
     low, high = (Fraction(0),) * columns[0], (Fraction(1),) * columns[1]
     refuses(with_input(low=low, high=high), "does not fit its columns")
+
+
+@pytest.mark.parametrize(
+    "units", [{"offset": 2}, {"factor": 2}, {"offset": 5, "factor": 4}, {"offset": 4, "factor": 3}]
+)
+def test_units_of_other_columns(units: dict[str, int]) -> None:
+    verify(with_input(offset=(Fraction(3),) * 4, factor=(Fraction(2),) * 4))
+    refuses(with_input(**{name: (Fraction(1),) * count for name, count in units.items()}), "units do not fit")
+
+
+@pytest.mark.parametrize("factor", [0, -1])
+def test_a_unit_that_is_not_positive(factor: int) -> None:
+    refuses(with_input(factor=(Fraction(1), Fraction(1), Fraction(factor), Fraction(1))), "unit is not positive")
+
+
+def missing(**settings: Any) -> Plan:
+    return with_input(missing=Missing(**({"beyond": "high", "columns": (0, 2)} | settings)))
+
+
+def marked(shape: tuple = (B, 4), scale: int = 1, holder: str = OWNER) -> Plan:
+    """A plan with an input whose missing numbers are marked on a wire of this shape, scale and owner."""
+    b = Builder()
+    b.enter("x", (B, 4), 10, 16)
+    b.enter("m", shape, 8, scale)
+    b.gate(Relu(name="r", x="x", out="y", shift=4), wire("y", (B, 4), 10, 1))
+    b.output("y")
+    given = b.inputs[0].model_copy(update={"missing": Missing(wire="m", columns=(1, 3))})
+    plan = with_parts(b.unchecked(), inputs=(given,))
+    return replace_wires(plan, {"m": {"holders": (holder,)}})
+
+
+def test_numbers_may_be_missing_in_one_way() -> None:
+    for end in ("low", "high"):
+        verify(missing(beyond=end))
+    verify(marked())
+    refuses(missing(beyond=None), "enter in one way")
+    refuses(missing(wire="m", beyond="low"), "input gates")  # no gate enters that wire
+    both = marked()
+    given = both.inputs[0].model_copy(update={"missing": Missing(wire="m", beyond="low", columns=(1,))})
+    refuses(with_parts(both, inputs=(given,)), "enter in one way")
+
+
+@pytest.mark.parametrize("plan", [marked((B, 3)), marked((4,)), marked(scale=2), marked(holder="somebody")])
+def test_marks_that_do_not_fit_what_they_mark(plan: Plan) -> None:
+    refuses(plan, "do not fit it")
+
+
+@pytest.mark.parametrize("columns", [(4,), (0, 4), (-1,), (1, 1), (2, 1)])
+def test_columns_that_cannot_miss_numbers(columns: tuple[int, ...]) -> None:
+    refuses(missing(columns=columns), "no such columns")
+
+
+def test_a_whole_number_cannot_be_missing() -> None:
+    plan = missing()
+    refuses(with_parts(plan, inputs=(plan.inputs[0].model_copy(update={"dtype": "int64"}),)), "cannot be missing")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "y", "z"])
@@ -750,7 +805,26 @@ TRAPS: dict[str, Callable[[], Plan]] = {
     "two inputs of one name": two_inputs_of_one_name,
     "a scale of zero": lambda: scale_of(0),
     "a negative scale": lambda: scale_of(-4),
+    "a scale that no floating-point number holds": lambda: scale_of(1 << 256),
 }
+
+
+@pytest.mark.parametrize("field", ["labels", "keys"])
+def test_a_label_that_is_no_text_to_show(field: str) -> None:
+    verify(with_output(**{field: ("cat", "dog")}))
+    refuses(with_output(**{field: ("cat", "dog\u202e")}), "label .* is refused")
+
+
+def test_a_wire_of_too_many_elements() -> None:
+    """2^28 a row is the most; how many rows there are is judged when the batch is known."""
+    b = Builder()
+    b.enter("x", (B, 1 << 14, 1 << 14), 10, 16)
+    b.gate(Relu(name="r", x="x", out="y", shift=4), wire("y", (B, 1 << 14, 1 << 14), 10, 1))
+    b.output("y")
+    verify(b.unchecked())
+    shape = (B, 1 << 14, (1 << 14) + 1)
+    larger = replace_wires(b.unchecked(), {"x": {"shape": shape}, "y": {"shape": shape}})
+    refuses(larger, r"more than 2\^28 elements")
 
 
 @pytest.mark.parametrize("name", TRAPS)
