@@ -30,6 +30,8 @@ MAX_BITS = 59
 """The largest k for which |x| < 2^k fits the exact truncation."""
 
 BATCH: Literal["batch"] = "batch"
+MAX_BATCH = 1 << 20
+"""The most rows of a run."""
 Dimension = Literal["batch"] | Annotated[int, Field(ge=1, le=1 << 32)]
 
 

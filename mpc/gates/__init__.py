@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from mpc.gates.base import Gate
+from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
+from mpc.gates.draw import Draw
 from mpc.gates.fourier import Fourier
 from mpc.gates.input import Input
 from mpc.gates.linear import Combine, Total, Weigh
@@ -13,13 +15,16 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
+from mpc.gates.rows import Rows
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 
 _ALL: tuple[type[Gate], ...] = (
+    Bound,
     Combine,
     Concat,
     Convolution,
+    Draw,
     Fourier,
     Input,
     Matmul,
@@ -28,6 +33,7 @@ _ALL: tuple[type[Gate], ...] = (
     Open,
     Relu,
     Reshape,
+    Rows,
     Step,
     Take,
     Total,

@@ -27,7 +27,7 @@ from mpc import encoding
 from mpc.errors import PlanError
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
-from mpc.wires import Frozen, Masking, Wire, Wires
+from mpc.wires import MAX_BATCH, Frozen, Masking, Wire, Wires
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 COMPILE_ANEW = (
@@ -131,6 +131,11 @@ class Gate(Frozen):
     def weights(self) -> tuple[str, ...]:
         """Of the wires it reads, those that have to live for a session; no other may."""
         return ()
+
+    @property
+    def most_rows(self) -> int:
+        """The largest batch that its bounds hold for."""
+        return MAX_BATCH
 
     def is_linear(self, wires: Wires) -> bool:
         """Is it a public linear map of the run's values, so that masks move with them and nothing is opened?"""

@@ -49,6 +49,13 @@ class ClearReading(Reading, Protocol):
     def coin(self, name: str) -> np.ndarray:
         """The opened masked wire, field elements: what decides whether a truncation of it rounds up or down."""
 
+    def words(self, gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+        """Uniform words of a gate that nobody knows in a run, a dealt one or a common one, by their name there.
+
+        Raises:
+            PlanError: whoever reads the plan has none, so what is drawn has no value.
+        """
+
     def require_room(self, name: str, shift: int, units: int = 1) -> None:
         """Require |x| < 2^k - units 2^shift of a wire bounded by 2^k: a sign is read off the rounded value.
 
@@ -154,6 +161,16 @@ class PartyReading(Reading, Protocol):
 
     def take_mask(self, wire: str) -> Share:
         """The drawn mask of a wire that the gate writes, once; raises as `take`."""
+
+    def common(self, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+        """Uniform words of this gate and run that all parties know and nobody else, the provider neither; once.
+
+        They follow from a key that is made of every party's fresh salt, and are public among the parties.
+
+        Raises:
+            LocalProtocolError: there is no such key.
+            ReuseError: they were asked for before.
+        """
 
     def given(self, wire: str) -> np.ndarray:
         """x^ as the owner of an input sent it; only in `evaluate`."""

@@ -21,7 +21,7 @@ from mpc.interpret.session_wires import SessionWires
 from mpc.plan.masking import shared_masks
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule, Step, schedule
-from mpc.prg import Seed
+from mpc.prg import SEED_BYTES, Draws, Seed, expand_words
 from mpc.shares import BitShare, Lane, Masked, Share
 from mpc.transcript import Transcript
 from mpc.wires import Masking, Wires
@@ -86,6 +86,10 @@ class Party(PartyReading):
         self._run.set_mask(wire, mask)
         return mask
 
+    def common(self, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+        """Words that all parties know and nobody else, once."""
+        return self._run.common(self._gate, name, shape, width)
+
     def given(self, wire: str) -> np.ndarray:
         """x^ as the owner of an input sent it."""
         return self._run.given[wire]
@@ -113,7 +117,7 @@ class PartyRun:
     Args:
         bundle: its correlations, expanded, for this run only.
         session: the weights.
-        transcript_key: known to the parties alone.
+        transcript_key: 32 bytes, known to the parties alone; without it nothing can be drawn in common.
     """
 
     def __init__(
@@ -126,6 +130,9 @@ class PartyRun:
         self.given: Mapping[str, np.ndarray] = {}
         self._key = transcript_key
         self._agreed = False
+        self._common: Draws | None = None
+        if len(transcript_key) == SEED_BYTES:
+            self._common = Draws(Seed(transcript_key), "common", bundle.id.session, bundle.id.run, bundle.id.batch)
         self.transcript = Transcript(
             transcript_key, bundle.id.session, bundle.id.run, bundle.id.batch, session.digest()
         )
@@ -147,6 +154,11 @@ class PartyRun:
 
     def mask_share(self, name: str) -> Share | None:
         return self.session.masked[name].mask if name in self.session.masked else self._masks.get(name)
+
+    def common(self, gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+        if self._common is None:
+            raise LocalProtocolError(f"gate {gate} draws in common, and this run has no key of the parties")
+        return expand_words(self._common.sub_seed(gate, name), shape, width)
 
     def set_mask(self, wire: str, mask: Share) -> None:
         if wire in self._masks:

@@ -17,15 +17,23 @@ from mpc.wires import Wires
 
 Coins = Callable[[str, tuple[int, ...]], np.ndarray]
 """(wire, shape) -> the opened masked wire, canonical field elements."""
+Words = Callable[[str, str, tuple[int, ...], int], np.ndarray]
+"""(gate, name, shape, width) -> words that nobody knows in a run."""
+
+
+def no_words(gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+    """Refuse: a plan that draws noise has a value only with the words of a run."""
+    raise PlanError(f"gate {gate} draws noise, and no words of a run are given", remedy="read it with a run's words")
 
 
 class Reference(ClearReading):
     """What a gate's `reference` sees."""
 
-    def __init__(self, wires: Wires, given: Mapping[str, np.ndarray], coins: Coins) -> None:
+    def __init__(self, wires: Wires, given: Mapping[str, np.ndarray], coins: Coins, words: Words) -> None:
         self.wires: Wires = wires
         self._given = given
         self._coins = coins
+        self._words = words
         self.values: dict[str, np.ndarray] = {}
 
     def given(self, name: str) -> np.ndarray:
@@ -39,6 +47,10 @@ class Reference(ClearReading):
     def coin(self, name: str) -> np.ndarray:
         """The opened masked wire."""
         return self._coins(name, self.shape(name))
+
+    def words(self, gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+        """What a gate's noise is drawn from."""
+        return self._words(gate, name, shape, width)
 
     def require_room(self, name: str, shift: int, units: int = 1) -> None:
         """A sign is read off the rounded value, so |x| has to stay below 2^k - units 2^shift, else `PlanError`."""
@@ -57,15 +69,18 @@ class Reference(ClearReading):
         self.values[name] = value.astype(np.int64)
 
 
-def evaluate(plan: Plan, given: Mapping[str, np.ndarray], coins: Coins) -> dict[str, np.ndarray]:
+def evaluate(
+    plan: Plan, given: Mapping[str, np.ndarray], coins: Coins, words: Words = no_words
+) -> dict[str, np.ndarray]:
     """Every wire's integers.
 
     Args:
         plan: bound to a batch size.
         given: int64 integers of all input wires, weights included.
         coins: the public rounding coins.
+        words: what noise is drawn from.
     """
-    run = Reference(plan.wire, given, coins)
+    run = Reference(plan.wire, given, coins, words)
     for gate in plan.gates:
         gate.reference(run)
     return run.values

@@ -60,6 +60,7 @@ class World:
     def __init__(self, plan: Plan, weights: Mapping[str, np.ndarray], parties: int, master: Seed) -> None:
         self.plan, self.parties, self._master = plan, parties, master
         self._session_id = master.derive("session").secret
+        self.transcript_key = master.derive("transcript-key").secret
         self._masks = SessionMasks()
         self._sessions = [SessionWires() for _ in range(parties)]
         self._runs = 0
@@ -99,7 +100,7 @@ class World:
         result = WorldRun(dealt=len(dealt.corrections))
         given = {name: self._mask_input(plan.wire[name], value, bundles) for name, value in inputs.items()}
         parties = [
-            PartyRun(plan, Lane.passive(index), bundle, session)
+            PartyRun(plan, Lane.passive(index), bundle, session, self.transcript_key)
             for index, (bundle, session) in enumerate(zip(bundles, self._sessions, strict=True))
         ]
         for party in parties:

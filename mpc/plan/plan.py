@@ -20,7 +20,7 @@ from mpc.errors import PlanError
 from mpc.fixedpoint import beyond, nearest_to_zero
 from mpc.gates.base import Gate, Name, to_dict
 from mpc.gates.input import Input
-from mpc.wires import Dimension, Frozen, Scale, Wire
+from mpc.wires import MAX_BATCH, Dimension, Frozen, Scale, Wire
 
 VERSION: Literal[2] = 2
 FIELD: Literal["2^61-1"] = "2^61-1"
@@ -39,7 +39,6 @@ DataType = Literal[
     "bool",
     "string",
 ]
-_MAX_BATCH = 1 << 20
 
 
 class Missing(Frozen):
@@ -164,17 +163,22 @@ class Plan(Frozen):
         """Who receives something."""
         return frozenset(name for out in self.outputs for name in self.wire[out.wire].holders)
 
+    @cached_property
+    def most_rows(self) -> int:
+        """The largest batch: 2^20, or what a sum over rows is declared for."""
+        return min((gate.most_rows for gate in self.gates), default=MAX_BATCH)
+
     def bind(self, batch: int) -> Plan:
         """The plan for one batch size: every dimension a number.
 
         Raises:
-            PlanError: the batch is not between 1 and 2^20.
+            PlanError: the batch is not between 1 and `most_rows`.
         """
-        if not 1 <= batch <= _MAX_BATCH:
+        if not 1 <= batch <= self.most_rows:
             raise PlanError(
-                f"a batch of {batch}; 1 to {_MAX_BATCH} are possible",
-                remedy=f"split the rows into batches of at most {_MAX_BATCH:,}"
-                if batch > _MAX_BATCH
+                f"a batch of {batch}; 1 to {self.most_rows} are possible",
+                remedy=f"split the rows into batches of at most {self.most_rows:,}"
+                if batch > self.most_rows
                 else "enter one row or more",
             )
         outputs = tuple(

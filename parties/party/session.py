@@ -14,7 +14,7 @@ import numpy as np
 
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import digest, encode_field
-from mpc.errors import MpcError, PeerError, SessionError
+from mpc.errors import LocalProtocolError, MpcError, PeerError, SessionError
 from mpc.interpret.party import PartyRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
@@ -27,7 +27,7 @@ from parties.party.entries import Entries
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
 from parties.party.life import Farewells, SessionFacts, SessionLife, weakly
-from parties.party.link import Link
+from parties.party.link import SALT_BYTES, Link
 from parties.party.online import Online
 from parties.party.run import Released, Run, RunStatus
 from parties.party.runs import Runs
@@ -187,6 +187,8 @@ class PartySession:
         """A value that all parties know and nobody else: without it a digest of the openings would let whoever
         knows the masks, the provider, and any client test guesses of the data."""
         salts = [self._salt if name not in self.links else self.links[name].peer_salt for name in self.terms.parties]
+        if any(len(salt) != SALT_BYTES for salt in salts):
+            raise LocalProtocolError("what the parties know in common is asked for before all have greeted")
         return digest("mpc/v1/transcript-key", *salts)
 
     # ------------------------------------------------------------------------- results

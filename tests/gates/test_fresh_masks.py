@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -25,6 +26,7 @@ from mpc.interpret.dealer import deal
 from mpc.interpret.party import PartyRun
 from mpc.interpret.world import World
 from mpc.plan.plan import Plan
+from mpc.prg import expand_words
 from mpc.shares import Lane
 from tests.support.case import Case
 from tests.support.cases import CASES, maximum_case
@@ -35,11 +37,11 @@ from tests.support.worlds import seed
 Key = tuple[int, str, str]
 """(step, gate, opening)."""
 Sent = dict[Key, tuple[Opening, np.ndarray]]
-OPENS = {"convolution", "fourier", "matmul", "maximum", "multiply", "open", "relu", "step", "truncate"}
+OPENS = {"bound", "convolution", "draw", "fourier", "matmul", "maximum", "multiply", "open", "relu", "step", "truncate"}
 """Gates that open something, the product gates where their second operand is secret."""
 FEW = {"maximum": maximum_case(most=5)}
 """Smaller cases where the usual ones have hundreds of openings."""
-FREE = {"combine", "concat", "input", "reshape", "take", "total", "weigh"}
+FREE = {"combine", "concat", "input", "reshape", "rows", "take", "total", "weigh"}
 """Gates that never do, and so write no output."""
 
 
@@ -94,7 +96,9 @@ class Bench:
         corrections = self.dealt.corrections if self.party == self.dealt.corrected else None
         bundle = Changed(self.id, self.seeds[self.party], self.bound.online, self.bound.wire, corrections)
         bundle.change = change
-        run = PartyRun(self.bound, Lane.passive(self.party), bundle, self.world._sessions[self.party])
+        run = PartyRun(
+            self.bound, Lane.passive(self.party), bundle, self.world._sessions[self.party], self.world.transcript_key
+        )
         run.prepare()
         steps, found = run.steps(self.given), {}
         payload = next(steps)
@@ -146,8 +150,14 @@ class Bench:
         tries = []
         for number in range(self.number + 1, self.number + 9):
             given = {**self.weights, **self.case.inputs(self.batch, number)}
-            tries.append(reference.evaluate(self.bound, given, lambda name, shape: self.run.public[name])[wire])
+            words = partial(drawn_words, number)
+            tries.append(reference.evaluate(self.bound, given, lambda name, shape: self.run.public[name], words)[wire])
         return np.all([each == tries[0] for each in tries], axis=0).reshape(-1)
+
+
+def drawn_words(number: int, gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+    """Other words for each number, as another run has."""
+    return expand_words(seed(number).derive(gate, name), shape, width)
 
 
 def padded(opening: Opening, key: Key, pads: list[Pad]) -> np.ndarray:

@@ -473,7 +473,7 @@ def prepared() -> dict[str, Callable[[], object]]:
         public = expand_field(seed(3), plan.wire[name].sizes)
         wires.add(plan.wire[name], public, weights.take(f"in:{name}", f"mask:{name}"))
     wires.add(plan.wire["r"], session.public["r"])
-    run = PartyRun(plan, Lane.passive(0), mine, wires)
+    run = PartyRun(plan, Lane.passive(0), mine, wires, bytes(range(32)))
     return {
         "a bundle": lambda: Bundle(bundle, seeds[0], plan.online, plan.wire, dealt.corrections),
         "the session's masks": lambda: session,
@@ -522,4 +522,5 @@ def test_wires_hold_what_their_owner_may_know() -> None:
     assert {w.name: w.holders for w in plan.wires if w.holders} == {
         "w": (OWNER,), "b": (OWNER,), "k": (OWNER,), "r": (OWNER,), "x": (OWNER,),
         "v": ("recipient",), "i": ("recipient",), "g": ("recipient",), "o": ("recipient",), "n": ("recipient",),
+        "m2": ("recipient",),
     }  # fmt: skip

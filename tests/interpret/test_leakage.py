@@ -11,6 +11,7 @@ from mpc import field as fp
 from mpc import tables
 from mpc.field import P
 from mpc.gates.base import Gate, Opening
+from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.linear import Combine
@@ -64,6 +65,7 @@ def plan_of(kind: str) -> Plan:
         "multiply": (Multiply(name="g", x="x", y="x", out="z"), wire("z", (B, 4), 59, f * f)),
         "truncate": (Truncate(name="g", x="x", out="z", shift=8), wire("z", (B, 4), 23)),
         "relu": (Relu(name="g", x="x", out="z", shift=8), wire("z", (B, 4), 23)),
+        "bound": (Bound(name="g", x="x", out="z", width=12, shift=8), wire("z", (B, 4), 23)),
         "fourier": (Fourier(name="g", x="x", out="z", table=table, **wave), wire("z", (B, 4), 50)),
         "fourier, clamped": (
             Fourier(name="g", x="x", out="z", table=table, clamp=clamp, **wave),
@@ -82,13 +84,14 @@ def plan_of(kind: str) -> Plan:
 
 
 KINDS = ["matmul", "matmul, derived", "matmul, secret", "convolution", "convolution, derived", "convolution, secret",
-         "multiply", "truncate", "relu", "fourier", "fourier, clamped", "maximum", "maximum, rectified",
+         "multiply", "truncate", "relu", "bound", "fourier", "fourier, clamped", "maximum", "maximum, rectified",
          "step"]  # fmt: skip
 SQUARES = {"multiply", "matmul, secret"}
 # how far results of two runs lie apart: a truncation's coin; a series' integer factors, rounded at other points
 ROUNDING = {
     "truncate": 1,
     "relu": 1,
+    "bound": 1,
     "maximum": 1,
     "maximum, rectified": 1,
     "matmul, derived": 1,
@@ -137,6 +140,7 @@ C_BITS = {
     "maximum": (30, (0, 7, 29, 30, 59)),
     "maximum, rectified": (30, (0, 7, 29, 30, 59)),
     "step": (32, (0, 7, 20, 31, 32, 59)),
+    "bound": (30, (0, 7, 19, 20, 59)),
     "fourier, clamped": (32, (0, 7, 20, 31, 32, 59)),
 }
 

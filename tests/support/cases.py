@@ -12,7 +12,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mpc import tables
+from mpc.gates.bound import Bound
+from mpc.gates.draw import WORD_BITS, Draw
 from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.linear import Combine
 from mpc.gates.maximum import Maximum
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
@@ -20,14 +23,23 @@ from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.wires import MAX_BITS, Masking
 from tests.support.bilinear_cases import convolution_case, matmul_case, multiply_case
-from tests.support.case import Case, Draw, Limits, add_unopened, finish, rounded, scales, shapes, shifted
-from tests.support.linear_cases import combine_case, concat_case, reshape_case, take_case, total_case, weigh_case
+from tests.support.case import Case, Limits, add_unopened, finish, rounded, scales, shapes, shifted
+from tests.support.case import Draw as Drawing
+from tests.support.linear_cases import (
+    combine_case,
+    concat_case,
+    reshape_case,
+    rows_case,
+    take_case,
+    total_case,
+    weigh_case,
+)
 from tests.support.plans import Builder, wire
 from tests.support.worlds import Arrays
 
 
 @st.composite
-def input_case(draw: Draw) -> Case:
+def input_case(draw: Drawing) -> Case:
     bits, shape = draw(st.integers(1, 58)), draw(shapes())
     b = Builder()
     b.enter("x", shape, bits)
@@ -37,7 +49,7 @@ def input_case(draw: Draw) -> Case:
 
 
 @st.composite
-def truncate_case(draw: Draw) -> Case:
+def truncate_case(draw: Drawing) -> Case:
     bits, shift = shifted(draw, MAX_BITS)
     shape, scale = draw(shapes()), draw(scales)
     out_bits = min(bits - shift + 1, MAX_BITS)
@@ -50,7 +62,7 @@ def truncate_case(draw: Draw) -> Case:
 
 
 @st.composite
-def relu_case(draw: Draw) -> Case:
+def relu_case(draw: Drawing) -> Case:
     bits, shift = shifted(draw, 48)
     shape, scale = draw(shapes()), draw(scales)
     b = Builder()
@@ -68,7 +80,7 @@ def relu_case(draw: Draw) -> Case:
 
 
 @st.composite
-def maximum_case(draw: Draw, most: int = 18) -> Case:
+def maximum_case(draw: Drawing, most: int = 18) -> Case:
     bits, shift = shifted(draw, 47)
     wants = draw(st.sampled_from([("v",), ("i",), ("v", "i"), ("rectified",)]))
     rectify = wants == ("rectified",)
@@ -128,7 +140,7 @@ def maximum_case(draw: Draw, most: int = 18) -> Case:
 
 
 @st.composite
-def step_case(draw: Draw) -> Case:
+def step_case(draw: Drawing) -> Case:
     levelled = draw(st.booleans())
     left, shift = shifted(draw, 48)  # of x - level, whose bound is one or two bits above x's
     room = 2 if levelled else 1
@@ -157,7 +169,7 @@ def step_case(draw: Draw) -> Case:
 
 
 @st.composite
-def fourier_case(draw: Draw) -> Case:
+def fourier_case(draw: Drawing) -> Case:
     window = draw(st.one_of(st.sampled_from([8, 23, 24, 25, 56]), st.integers(8, 56)))
     terms, dealt = draw(st.integers(1, 5)), draw(st.integers(4, 30))
     most = (1 << min(31, 54 - dealt)) // terms - 1
@@ -216,7 +228,7 @@ def judge_fourier(gate: Fourier, x: np.ndarray, z: np.ndarray) -> None:
 
 
 @st.composite
-def open_case(draw: Draw) -> Case:
+def open_case(draw: Drawing) -> Case:
     """One unopened wire, opened once or twice."""
     bits, shape, limits = draw(st.integers(1, 48)), draw(shapes()), Limits()
     b = Builder()
@@ -232,10 +244,59 @@ def open_case(draw: Draw) -> Case:
     return Case(b, limits, judge)
 
 
+@st.composite
+def bound_case(draw: Drawing) -> Case:
+    """Values in range, and beyond it on either side."""
+    shift = draw(st.one_of(st.sampled_from([0, 1, 12]), st.integers(0, 57)))
+    width = draw(st.sampled_from([w for w in (1, 2, 6, 7, 12, 16, 20, 47, 48) if w + shift <= 61]))
+    bits, shape, scale = draw(st.integers(1, MAX_BITS)), draw(shapes()), draw(scales)
+    b = Builder()
+    b.enter("x", shape, bits, scale)
+    mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
+    out = wire("y", shape, draw(st.integers(width, MAX_BITS)), scale / (1 << shift), masking=mask)
+    b.gate(Bound(name="b", x="x", out="y", width=width, shift=shift), out)
+    finish(b, "y", mask is Masking.DRAWN)
+
+    def judge(v: Arrays) -> None:
+        x, y, floor = v["x"], v["y"], v["x"] >> np.int64(shift)
+        assert (y >= 0).all() and (y < 1 << width).all()
+        fits = (x >= 0) & (floor < (1 << width) - 1)
+        assert ((y == floor) | ((y == floor + 1) & (shift > 0 or bits > 20)))[fits].all()
+
+    return Case(b, {"x": ((1 << bits) - 1, 1 << shift)}, judge, {"x": [(1 << width) << shift]})
+
+
+@st.composite
+def draw_case(draw: Drawing) -> Case:
+    """Noise alone, or on what an owner enters; with as many elements as rows too."""
+    width = draw(st.sampled_from([1, 2, 7, 42, WORD_BITS]))
+    shape = draw(st.sampled_from([(), (2,), ("batch", 2), (1, 3)]))
+    threshold = st.one_of(st.sampled_from([0, 1, (1 << width) - 1]), st.integers(0, (1 << width) - 1))
+    thresholds = tuple(draw(st.lists(threshold, min_size=1, max_size=4)))
+    b, added = Builder(), draw(st.booleans())
+    if added:
+        b.enter("x", shape, 5)
+    gate = Draw(name="d", out="n", thresholds=thresholds, epsilon=Fraction(1, 3), width=width)
+    b.gate(gate, wire("n", shape, 5, masking=Masking.UNOPENED))
+    if added:
+        b.gate(Combine(name="c", xs=("x", "n"), factors=(1, -1), out="s"), wire("s", shape, 6))
+    finish(b, "s" if added else "n", False)
+
+    def judge(v: Arrays) -> None:
+        sure = [j for j, level in enumerate(thresholds) if level == 0]  # digits that are never one
+        assert (np.abs(v["n"]) < 1 << len(thresholds)).all()
+        if len(sure) == len(thresholds):
+            assert not v["n"].any()
+
+    return Case(b, {"x": (31, 1)} if added else {}, judge)
+
+
 CASES: dict[str, st.SearchStrategy[Case]] = {
+    "bound": bound_case(),
     "combine": combine_case(),
     "concat": concat_case(),
     "convolution": convolution_case(),
+    "draw": draw_case(),
     "fourier": fourier_case(),
     "input": input_case(),
     "matmul": matmul_case(),
@@ -244,6 +305,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "open": open_case(),
     "relu": relu_case(),
     "reshape": reshape_case(),
+    "rows": rows_case(),
     "step": step_case(),
     "take": take_case(),
     "total": total_case(),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mpc.gates.linear import Combine, Total, Weigh
 from mpc.gates.moves import Concat, Reshape, Take
+from mpc.gates.rows import Rows
 from mpc.wires import Masking, broadcast
 from tests.support.case import Case, Draw, Limits, add_source, finish, shapes, thinned
 from tests.support.plans import Builder, Shape, wire
@@ -109,6 +110,24 @@ def total_case(draw: Draw) -> Case:
 
     def judge(v: Arrays) -> None:
         assert (v["y"] == v["x"].astype(object).sum(axis=axes, keepdims=True)).all()
+
+    return Case(b, limits, judge)
+
+
+@st.composite
+def rows_case(draw: Draw) -> Case:
+    """One sum over the rows, or two; tests run at most nine rows."""
+    shape, most = draw(shapes()), draw(st.sampled_from([9, 10, 1000]))
+    b, limits = Builder(), {}
+    bits = add_source(draw, b, limits, "x", shape, draw(st.integers(1, 18)))
+    bits = (most * ((1 << bits) - 1)).bit_length()
+    names = ["y", "z"][: draw(st.integers(1, 2))]
+    for name in names:
+        b.gate(Rows(name=f"sum:{name}", x="x", most=most, out=name), wire(name, shape[1:], bits, 3, **INHERITED))
+    finish(b, names[-1], False)
+
+    def judge(v: Arrays) -> None:
+        assert all((v[name] == v["x"].astype(object).sum(axis=0)).all() for name in names)
 
     return Case(b, limits, judge)
 

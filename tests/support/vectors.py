@@ -12,7 +12,9 @@ from pathlib import Path
 
 from mpc import tables
 from mpc.field import P
+from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
+from mpc.gates.draw import Draw
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.linear import Combine, Total, Weigh
 from mpc.gates.matmul import Matmul
@@ -21,6 +23,7 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
+from mpc.gates.rows import Rows
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.plan.plan import Plan, PlanInput
@@ -73,7 +76,13 @@ def every_gate() -> Plan:
     b.gate(Relu(name="19", x="z", out="q", shift=16), wire("q", (B, 3), 25, f16, **unopened))
     b.gate(Matmul(name="20", x="q", weight="r", out="t2"), wire("t2", (B, 4), 45, f32, **unopened))
     b.gate(Open(name="21", x="t2", out="n"), wire("n", (B, 4), 45, f32))
-    b.output("v", "i", "g", "o", "n")
+    b.gate(Bound(name="22", x="t", width=12, shift=3, out="h2"), wire("h2", (B, 4), 12, f8 / 8, **unopened))
+    b.gate(Rows(name="23", x="h2", most=1 << 20, out="s2"), wire("s2", (4,), 32, f8 / 8, **unopened))
+    noise = Draw(name="24", thresholds=(1 << 47, 99, 0), epsilon=Fraction(1, 10), out="e2")
+    b.gate(noise, wire("e2", (4,), 3, f8 / 8, **unopened))
+    b.gate(Combine(name="25", xs=("s2", "e2"), factors=(1, 1), out="p2"), wire("p2", (4,), 33, f8 / 8, **unopened))
+    b.gate(Open(name="26", x="p2", out="m2"), wire("m2", (4,), 33, f8 / 8))
+    b.output("v", "i", "g", "o", "n", "m2")
     b.outputs[1] = b.outputs[1].model_copy(update={"labels": ("a", 7, "c", "\u00e9")})
     b.outputs[2] = b.outputs[2].model_copy(update={"shape": (B, 4), "keys": (1, 2, 3, 4)})
     return b.build()

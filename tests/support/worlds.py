@@ -16,7 +16,7 @@ from mpc.interpret.world import World, WorldRun
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
-from mpc.prg import Seed
+from mpc.prg import Draws, Seed, expand_words
 from mpc.wires import Masking
 
 Arrays = dict[str, np.ndarray]
@@ -111,6 +111,22 @@ def openings(plan: Plan, run: WorldRun) -> dict[OpeningKey, tuple[Opening, np.nd
     return found
 
 
+def words_of(world: World, bound: Plan, run: int, batch: int, number: int) -> reference.Words:
+    """Which noise a run of a world draws: the dealt words from a second dealing, the common ones from its key."""
+    ids = _ids(seed(number), run, batch)
+    dealt: list[Deal] = []
+    common = Draws(Seed(world.transcript_key), "common", ids[1].session, run, batch)
+
+    def words(gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+        if name == "c":
+            return expand_words(common.sub_seed(gate, name), shape, width)
+        if not dealt:
+            dealt.append(_deal(bound, bound.online, world.parties, world._masks, ids))
+        return dealt[0].plain(gate, name)
+
+    return words
+
+
 @dataclass
 class Checked:
     """A run that passed every check of `run_checked`."""
@@ -134,7 +150,8 @@ class Trial:
         self.runs += 1
         bound = self.plan.bind(batch)
         run = self.world.run(inputs, batch)
-        values = reference.evaluate(bound, {**self.weights, **inputs}, lambda name, _: self._public(run, name))
+        words = words_of(self.world, bound, self.runs, batch, self.number)
+        values = reference.evaluate(bound, {**self.weights, **inputs}, lambda name, _: self._public(run, name), words)
         masks = self._masks(bound, batch)
         for wire in bound.wires:
             if wire.masking is Masking.UNOPENED:

@@ -11,7 +11,9 @@ import pytest
 from mpc import tables
 from mpc.errors import PlanError
 from mpc.gates import GATES, Gate
+from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
+from mpc.gates.draw import Draw
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.input import Input
 from mpc.gates.linear import Combine, Total, Weigh
@@ -21,6 +23,7 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
+from mpc.gates.rows import Rows
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.plan.parse import parse_plan
@@ -417,6 +420,18 @@ GOOD: dict[str, tuple[Gate, list[Wire]]] = {
         [wire("x", (B, 2), 9, 8), wire("o", (B, 2, 3), 1)],
     ),
     "open": (Open(name="g", x="x", out="o"), [wire("x", (B, 3), 9, 8, masking=UNOPENED), wire("o", (B, 3), 9, 8)]),
+    "rows": (
+        Rows(name="g", x="x", most=1000, out="o"),
+        [wire("x", (B, 3, 2), 5, 2), wire("o", (3, 2), 15, 7, masking=INHERITED)],
+    ),
+    "bound": (
+        Bound(name="g", x="x", width=6, shift=3, out="o"),
+        [wire("x", (B, 3), 9, 8), wire("o", (B, 3), 6, masking=UNOPENED)],
+    ),
+    "draw": (
+        Draw(name="g", thresholds=(200, 7, 0), width=8, epsilon=Fraction(1, 2), out="o"),
+        [wire("o", (3,), 3, masking=UNOPENED)],
+    ),
     "fourier": (Fourier(**WAVE, clamp=Clamp(**CLAMP)), [wire("x", (B, 3), 20), wire("o", (B, 3), 20)]),
     "maximum": (
         Maximum(name="g", x="x", value="v", index="i", shift=3),
@@ -449,6 +464,31 @@ BAD: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("relu", {}, {"o": {"masking": PUBLIC}}),
     ("maximum", {}, {"i": {"masking": UNOPENED}}),
     ("maximum", {}, {"v": {"masking": PUBLIC}}),
+    ("rows", {}, {"o": {"shape": (3,)}}),
+    ("rows", {}, {"o": {"shape": (1, 3, 2)}}),
+    ("rows", {}, {"x": {"shape": (4, 3, 2)}}),
+    ("rows", {}, {"x": {"shape": (3, B, 2)}, "o": {"shape": (3, 2)}}),
+    ("rows", {}, {"x": {"shape": (B, B, 2)}, "o": {"shape": (B, 2)}}),
+    ("rows", {}, {"x": {"shape": ()}, "o": {"shape": ()}}),
+    ("rows", {}, {"o": {"bits": 14}}),  # of 1000 rows of 5 bits
+    ("rows", {"most": 1 << 20}, {}),
+    ("rows", {}, {"x": {"bits": 59}, "o": {"bits": 59}}),
+    ("rows", {}, {"o": {"masking": DRAWN}}),
+    ("rows", {}, {"o": {"masking": UNOPENED}}),
+    ("rows", {}, {"x": {"masking": UNOPENED}}),
+    ("rows", {}, {"o": {"holders": (RECIPIENT,)}}),
+    ("bound", {}, {"o": {"shape": (B, 4)}}),
+    ("bound", {}, {"o": {"scale": Fraction(2)}}),
+    ("bound", {}, {"o": {"masking": INHERITED}}),
+    ("bound", {}, {"o": {"masking": DERIVED}}),
+    ("bound", {}, {"o": {"bits": 5}}),
+    ("bound", {"width": 48, "shift": 14}, {"x": {"scale": Fraction(1 << 14)}, "o": {"bits": 59}}),  # above the field
+    ("draw", {}, {"o": {"masking": DRAWN}}),
+    ("draw", {}, {"o": {"masking": INHERITED}}),
+    ("draw", {}, {"o": {"bits": 2}}),
+    ("draw", {"width": 7}, {}),
+    ("draw", {"epsilon": Fraction(0)}, {}),
+    ("draw", {"epsilon": Fraction(-1)}, {}),
     ("open", {}, {"x": {"masking": DRAWN}}),
     ("open", {}, {"x": {"masking": INHERITED}}),
     ("open", {}, {"o": {"masking": UNOPENED}}),
@@ -849,7 +889,7 @@ def test_weights_live_for_a_session_and_data_for_a_run() -> None:
         refuses(matmul_of(*kinds), "weight where data belongs, or the reverse")
 
 
-@pytest.mark.parametrize("kind", sorted(set(GOOD) - {"input", "combine", "convolution", "matmul"}))
+@pytest.mark.parametrize("kind", sorted(set(GOOD) - {"input", "draw", "combine", "convolution", "matmul"}))
 def test_gates_of_data_read_no_weights(kind: str) -> None:
     gate, wires = GOOD[kind]
     b = Builder()
