@@ -1,0 +1,90 @@
+"""What a proof is given about stored data, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mpc.errors import PlanError
+
+CHARGE_UNIT = 10**9
+"""Epsilon is charged in billionths, rounded up."""
+
+
+@dataclass(frozen=True)
+class StoredFacts:
+    """What is public about the data that a stored wire is bound to.
+
+    Args:
+        rows: how many there are.
+        rows_per_person: the most rows of one person, as its owner states.
+        origin: names data whose rows are the rows of the same people in the same order: one dataset's, from one first
+            row on.  Wires of one origin change together, so a person counts there once.
+    """
+
+    rows: int
+    rows_per_person: int
+    origin: str
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.rows_per_person < 1 or not self.origin:
+            raise PlanError("stored data has rows, each person at least one of them, and an origin")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What answers may tell of one person: (epsilon, delta)."""
+
+    epsilon: Fraction = Fraction(0)
+    delta: Fraction = Fraction(0)
+
+    @property
+    def charge(self) -> int:
+        """Epsilon in billionths, rounded up."""
+        return -(-self.epsilon * CHARGE_UNIT // 1)
+
+    def __add__(self, other: Loss) -> Loss:
+        return Loss(self.epsilon + other.epsilon, self.delta + other.delta)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One noised vector.
+
+    Args:
+        wire: what holds the sum and its noise.
+        elements: how many there are; they share one epsilon.
+        sources: the stored wires that it depends on.
+        sensitivity: D1, the most that one person's rows can change it, in units of the wire's scale.
+        euclidean: D2, likewise, rounded up.
+        variance: of each element's noise.
+    """
+
+    wire: str
+    elements: int
+    sources: frozenset[str]
+    sensitivity: int
+    euclidean: Fraction
+    loss: Loss
+    variance: Fraction
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What every party finds of a plan by itself: each noised vector, and so what the whole plan tells."""
+
+    vectors: tuple[Vector, ...]
+
+    def of(self, wires: Iterable[str]) -> Loss:
+        """Return what one run tells through these stored wires together: one dataset's, say.
+
+        Each vector that depends on any of them counts once, whoever receives it.
+        """
+        named = frozenset(wires)
+        return sum((vector.loss for vector in self.vectors if vector.sources & named), Loss())
+
+    @property
+    def losses(self) -> Mapping[str, Loss]:
+        """What one run tells through each stored wire."""
+        return {wire: self.of([wire]) for wire in sorted({name for v in self.vectors for name in v.sources})}
