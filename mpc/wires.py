@@ -67,6 +67,10 @@ class Lifetime(StrEnum):
     """Weights: entered once, read by every run."""
     RUN = "run"
     """Data: entered for one run."""
+    STORED = "stored"
+    """Data with rows that lie at the parties since before the session: nobody enters them."""
+    STORED_WEIGHT = "stored-weight"
+    """Weights that lie at the parties so."""
 
 
 class Frozen(BaseModel):

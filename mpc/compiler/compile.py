@@ -11,6 +11,7 @@ from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
 from mpc.compiler.from_graph import MISTAKEN, PRECISE, compile_graph, imprecision
 from mpc.compiler.graph.calibrate import suited_ranges
 from mpc.compiler.graph.graph import Origin, Range
+from mpc.compiler.graph.stored import StoredInput, described
 from mpc.compiler.onnx.declared import own_sizes
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.metadata import ModelMeta, read_meta
@@ -113,6 +114,7 @@ def compile_model(
     roles: Roles | None = None,
     samples: Mapping[str, np.ndarray] | np.ndarray | None = None,
     shapes: Shapes | Sequence[int | str | None] | None = None,
+    stored: Mapping[str, StoredInput] | None = None,
 ) -> Compiled:
     """Compile an ONNX model.
 
@@ -127,6 +129,7 @@ def compile_model(
             what is to stay private, but data that may become known.
         shapes: sizes by input name for dimensions that the model leaves open, None for the batch;
             those of the samples, if there are any.  They must agree with what the model fixes.
+        stored: by input name, those that lie at the parties: their scales and ranges are what they are.
 
     Raises:
         ModelError: the file, a node, or a bound is refused.
@@ -139,6 +142,7 @@ def compile_model(
     around = {} if data is None else suited_ranges(data)
     assumed = {**dict.fromkeys(types, DEFAULT_RANGE), **around}
     graph = import_model(loaded, known, {**own_sizes(loaded, data or {}), **sizes}, assumed)
+    graph.inputs = described(graph.inputs, stored or {})
     undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
     graph.inputs = [
         replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs

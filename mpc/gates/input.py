@@ -5,6 +5,9 @@
 The owner receives every party's sub-seed k_i of this wire, and of no other, and sends x^ to
 all parties: no round between them.  Data is entered for one run, weights for a session.
 Weights may be public: then x^ = x, nothing is dealt, and the provider is told x as well.
+
+What is stored was entered so once, and serves many sessions: x^ and k_i are kept, each party shows
+the provider its k_i, and no bundle deals anything for it.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ class Input(Gate):
     """[x] from its owner.
 
     Shapes:   out: S          Scale: as declared
-    Deals:    the mask, from seeds: 0 bytes; of a public weight nothing
+    Deals:    the mask, from seeds: 0 bytes; of a public weight, and of what is stored, nothing
     Rounds:   0               Opens: nothing
     """
 
@@ -31,19 +34,27 @@ class Input(Gate):
 
     def check(self, wires: Wires) -> None:
         wire = wires[self.out]
-        allowed = {Masking.DRAWN, Masking.PUBLIC} if self.is_weight else {Masking.DRAWN}
+        entered_once = self.lifetime is Lifetime.SESSION
+        allowed = {Masking.DRAWN, Masking.PUBLIC} if entered_once else {Masking.DRAWN}
         if wire.masking not in allowed or len(wire.holders) != 1:
             raise self.refuse("an input's mask is drawn, and held by its one owner; only a weight may be public")
         if self.is_weight and BATCH in wire.shape:
-            raise self.refuse("what lives for a session has no batch dimension")
+            raise self.refuse("a weight has no batch dimension")
+        if self.lifetime is Lifetime.STORED and (wire.shape[:1] != (BATCH,) or BATCH in wire.shape[1:]):
+            raise self.refuse("the rows of stored data are its first axis, and no other")
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
-        return () if self.is_public(wires) else (drawn_mask(wires[self.out]),)
+        return () if self.is_stored or self.is_public(wires) else (drawn_mask(wires[self.out]),)
+
+    @property
+    def is_stored(self) -> bool:
+        """Does it lie at the parties since before the session?"""
+        return self.lifetime in (Lifetime.STORED, Lifetime.STORED_WEIGHT)
 
     @property
     def is_weight(self) -> bool:
-        """Does it live for a session?"""
-        return self.lifetime is Lifetime.SESSION
+        """Does every run of a session read one and the same value of it?"""
+        return self.lifetime in (Lifetime.SESSION, Lifetime.STORED_WEIGHT)
 
     def is_public(self, wires: Wires) -> bool:
         """Is it a weight that is nobody's secret?"""
@@ -53,11 +64,16 @@ class Input(Gate):
         run.set(self.out, run.given(self.out))
 
     def deal(self, run: DealReading) -> None:
-        if not self.is_public(run.wires):
+        if self.is_stored:
+            run.derive_mask(self.out, run.stored_mask(self.out))
+        elif not self.is_public(run.wires):
             run.draw_mask(self.out)
 
     def prepare(self, run: PartyReading) -> None:
-        run.take_mask(self.out)
+        if self.is_stored:
+            run.set_mask(self.out, run.stored_mask(self.out))
+        else:
+            run.take_mask(self.out)
 
     def evaluate(self, run: PartyReading, kept: None) -> Evaluation:
         run.set(self.out, run.given(self.out))

@@ -103,6 +103,9 @@ class DealReading(Reading, Protocol):
     def mask(self, wire: str) -> np.ndarray:
         """The plain mask of a wire that the gate reads, or of a weight; a public weight's is zero."""
 
+    def stored_mask(self, wire: str) -> np.ndarray:
+        """The plain mask of a stored input that the gate writes: the sum of what all parties' kept seeds expand to."""
+
     def public(self, name: str) -> np.ndarray:
         """A public weight, as field elements; the provider knows no other value."""
 
@@ -172,8 +175,11 @@ class PartyReading(Reading, Protocol):
             ReuseError: they were asked for before.
         """
 
+    def stored_mask(self, wire: str) -> Share:
+        """This party's share of the mask of a stored input that the gate writes: expanded from the seeds it keeps."""
+
     def given(self, wire: str) -> np.ndarray:
-        """x^ as the owner of an input sent it; only in `evaluate`."""
+        """x^ as the owner of an input sent it, for this run or when it was stored; only in `evaluate`."""
 
     def set_mask(self, wire: str, mask: Share) -> None:
         """Say the mask of a wire that the gate writes: a public linear function of others."""

@@ -6,7 +6,7 @@ input, a masked value or an output; weights it knows if the plan says that they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +54,16 @@ class Dealt:
 class Dealer(DealReading):
     """What a gate's `deal` sees: it names plain values; this makes shares and corrections of them."""
 
-    def __init__(self, wires: Wires, draws: Sequence[Draws], corrected: int, session: SessionMasks) -> None:
+    def __init__(
+        self,
+        wires: Wires,
+        draws: Sequence[Draws],
+        corrected: int,
+        session: SessionMasks,
+        stored: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.wires: Wires = wires
+        self._stored = stored or {}
         self._draws = draws
         self._corrected = corrected
         self._session = session
@@ -121,6 +129,10 @@ class Dealer(DealReading):
             return fp.zeros(self.shape(wire))
         return self._masks[wire] if wire in self._masks else self._session.masks[wire]
 
+    def stored_mask(self, wire: str) -> np.ndarray:
+        """The plain mask of a stored input."""
+        return self._stored[wire]
+
     def public(self, name: str) -> np.ndarray:
         """A public weight, as field elements."""
         return self._session.public[name]
@@ -178,6 +190,7 @@ def deal(
     seeds: Sequence[Seed],
     session: SessionMasks,
     final: Final = lambda part: None,
+    stored: Mapping[str, np.ndarray] | None = None,
 ) -> Dealt:
     """Deal one bundle: a run's (`run` >= 1), or the weights' masks of a session (`run` 0).
 
@@ -186,9 +199,10 @@ def deal(
         seeds: one per party, fresh for this bundle.
         session: written by the weights' bundle, read by runs; has the public weights by then.
         final: called with the corrections in plan order, piece by piece, as soon as they will not change.
+        stored: plain masks of the stored inputs that these gates write, of this run's rows.
     """
     corrected = corrected_party(bundle, len(seeds))
-    dealer = Dealer(wires, [bundle.draws(seed) for seed in seeds], corrected, session)
+    dealer = Dealer(wires, [bundle.draws(seed) for seed in seeds], corrected, session, stored)
     corrections, commitments, masks = dealer.run(tuple(gates), final)
     if bundle.run == 0:
         session.masks.update(masks)

@@ -90,9 +90,13 @@ class Party(PartyReading):
         """Words that all parties know and nobody else, once."""
         return self._run.common(self._gate, name, shape, width)
 
+    def stored_mask(self, wire: str) -> Share:
+        """This party's share of the mask of a stored input."""
+        return self._run.stored_mask(wire)
+
     def given(self, wire: str) -> np.ndarray:
-        """x^ as the owner of an input sent it."""
-        return self._run.given[wire]
+        """x^ as the owner of an input sent it, for this run or when it was stored."""
+        return self._run.given_to(wire)
 
     def set_mask(self, wire: str, mask: Share) -> None:
         """The mask of a wire this gate writes, as a public linear function of others."""
@@ -118,12 +122,20 @@ class PartyRun:
         bundle: its correlations, expanded, for this run only.
         session: the weights.
         transcript_key: 32 bytes, known to the parties alone; without it nothing can be drawn in common.
+        stored: this run's rows of the stored inputs, with this party's shares of their masks.
     """
 
     def __init__(
-        self, plan: Plan, lane: Lane, bundle: Bundle, session: SessionWires, transcript_key: bytes = b""
+        self,
+        plan: Plan,
+        lane: Lane,
+        bundle: Bundle,
+        session: SessionWires,
+        transcript_key: bytes = b"",
+        stored: Mapping[str, Masked] | None = None,
     ) -> None:
         self.plan = plan
+        self._stored = stored or {}
         self.lane = lane
         self.bundle = bundle
         self.session = session
@@ -159,6 +171,15 @@ class PartyRun:
         if self._common is None:
             raise LocalProtocolError(f"gate {gate} draws in common, and this run has no key of the parties")
         return expand_words(self._common.sub_seed(gate, name), shape, width)
+
+    def stored_mask(self, wire: str) -> Share:
+        mask = self._stored[wire].mask
+        if mask is None:
+            raise LocalProtocolError(f"this party holds no share of the mask of what is stored as {wire}")
+        return mask
+
+    def given_to(self, wire: str) -> np.ndarray:
+        return self._stored[wire].public if wire in self._stored else self.given[wire]
 
     def set_mask(self, wire: str, mask: Share) -> None:
         if wire in self._masks:

@@ -20,7 +20,7 @@ from mpc.interpret.party import PartyRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
-from mpc.shares import Lane
+from mpc.shares import Lane, Masked, Share
 from mpc.wires import Masking, Wire
 
 Tamper = Callable[[int, int, bytes], bytes]
@@ -55,18 +55,41 @@ class World:
     Args:
         plan: not bound.
         weights: int64 integers of every weight wire.
+        stored: int64 integers of every stored input that has rows, all of them, as equally many; runs go through them
+            in order, and begin anew when they are through.
     """
 
-    def __init__(self, plan: Plan, weights: Mapping[str, np.ndarray], parties: int, master: Seed) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        weights: Mapping[str, np.ndarray],
+        parties: int,
+        master: Seed,
+        stored: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.plan, self.parties, self._master = plan, parties, master
+        self._stored = {name: self._store(name, values) for name, values in (stored or {}).items()}
+        self._rows = len(next(iter(self._stored.values()))[0]) if self._stored else 0
+        self._first = 0
         self._session_id = master.derive("session").secret
         self.transcript_key = master.derive("transcript-key").secret
         self._masks = SessionMasks()
         self._sessions = [SessionWires() for _ in range(parties)]
         self._runs = 0
-        dealt, bundles = self._deal(plan, plan.weights, 0, 1)
+        kept = {gate.out: self._store(gate.out, weights[gate.out]) for gate in plan.weights if gate.is_stored}
+        dealt, bundles = self._deal(plan, plan.weights, 0, 1, {name: sum_shares(kept[name][1]) for name in kept})
         for gate in plan.weights:
-            self._enter_weight(gate, weights[gate.out], bundles)
+            if gate.is_stored:
+                for session, mask in zip(self._sessions, kept[gate.out][1], strict=True):
+                    session.add(plan.wire[gate.out], kept[gate.out][0], Share(mask))
+            else:
+                self._enter_weight(gate, weights[gate.out], bundles)
+
+    def _store(self, name: str, values: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(x^, every party's share of its mask) of what is stored as a wire."""
+        seeds = [self._master.derive("stored", index, name) for index in range(self.parties)]
+        masks = [expand_field(seed, values.shape) for seed in seeds]
+        return fp.add(fp.from_signed(values), sum_shares(masks)), masks
 
     def _enter_weight(self, gate: Input, values: np.ndarray, bundles: list[Bundle]) -> None:
         wire, public = self.plan.wire[gate.out], gate.is_public(self.plan.wire)
@@ -76,10 +99,12 @@ class World:
         for session, bundle in zip(self._sessions, bundles, strict=True):
             session.add(wire, sent, None if public else bundle.take(gate.name, mask_name(wire.name)))
 
-    def _deal(self, plan: Plan, gates: Sequence[Gate], run: int, batch: int) -> tuple[Dealt, list[Bundle]]:
+    def _deal(
+        self, plan: Plan, gates: Sequence[Gate], run: int, batch: int, stored: Mapping[str, np.ndarray]
+    ) -> tuple[Dealt, list[Bundle]]:
         bundle = BundleId(self._session_id, run, batch)
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
-        dealt = deal(gates, plan.wire, bundle, seeds, self._masks)
+        dealt = deal(gates, plan.wire, bundle, seeds, self._masks, stored=stored)
         bundles = [
             Bundle(bundle, seed, gates, plan.wire, dealt.corrections if index == dealt.corrected else None)
             for index, seed in enumerate(seeds)
@@ -96,11 +121,20 @@ class World:
         """One run on int64 integers of every data input wire."""
         self._runs += 1
         plan = self.plan.bind(batch)
-        dealt, bundles = self._deal(plan, plan.online, self._runs, batch)
+        public, masks = self._rows_of_run(batch)
+        plain = {name: sum_shares(shares) for name, shares in masks.items()}
+        dealt, bundles = self._deal(plan, plan.online, self._runs, batch, plain)
         result = WorldRun(dealt=len(dealt.corrections))
         given = {name: self._mask_input(plan.wire[name], value, bundles) for name, value in inputs.items()}
         parties = [
-            PartyRun(plan, Lane.passive(index), bundle, session, self.transcript_key)
+            PartyRun(
+                plan,
+                Lane.passive(index),
+                bundle,
+                session,
+                self.transcript_key,
+                {name: Masked(public[name], Share(masks[name][index])) for name in public},
+            )
             for index, (bundle, session) in enumerate(zip(bundles, self._sessions, strict=True))
         ]
         for party in parties:
@@ -108,7 +142,8 @@ class World:
         self._exchange(parties, given, result, tamper)
         for wire in plan.wires:
             if wire.masking is Masking.UNOPENED:
-                result.unopened[wire.name] = _sum([party.unopened(wire.name).values for party in parties])
+                shares = [party.unopened(wire.name).values for party in parties]
+                result.unopened[wire.name] = fp.to_signed(sum_shares(shares))
             elif wire.name not in self._sessions[0].masked:
                 result.public[wire.name] = parties[0].masked(wire.name).public
         for name in dict.fromkeys(output.wire for output in plan.outputs):
@@ -118,6 +153,17 @@ class World:
             result.outputs[name] = fp.to_signed(total)
         result.transcripts = [party.transcript.digest for party in parties]
         return result
+
+    def _rows_of_run(self, batch: int) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
+        """(x^, every party's share of its mask) of each stored input, of the rows whose turn it is."""
+        rows = slice(self._first, self._first + batch)
+        if self._stored:
+            self._first = (self._first + batch) % self._rows
+        public = {name: np.ascontiguousarray(values[rows]) for name, (values, _) in self._stored.items()}
+        masks = {
+            name: [np.ascontiguousarray(share[rows]) for share in shares] for name, (_, shares) in self._stored.items()
+        }
+        return public, masks
 
     def _exchange(
         self, parties: list[PartyRun], given: dict[str, np.ndarray], result: WorldRun, tamper: Tamper | None
@@ -138,8 +184,9 @@ class World:
             payloads = following
 
 
-def _sum(shares: list[np.ndarray]) -> np.ndarray:
+def sum_shares(shares: Sequence[np.ndarray]) -> np.ndarray:
+    """Add up all parties' shares: the plain field elements."""
     total = shares[0]
     for share in shares[1:]:
         total = fp.add(total, share)
-    return fp.to_signed(total)
+    return total

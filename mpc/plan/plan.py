@@ -20,7 +20,7 @@ from mpc.errors import PlanError
 from mpc.fixedpoint import beyond, nearest_to_zero
 from mpc.gates.base import Gate, Name, to_dict
 from mpc.gates.input import Input
-from mpc.wires import MAX_BATCH, Dimension, Frozen, Scale, Wire
+from mpc.wires import MAX_BATCH, Dimension, Frozen, Lifetime, Scale, Wire
 
 VERSION: Literal[2] = 2
 FIELD: Literal["2^61-1"] = "2^61-1"
@@ -140,8 +140,13 @@ class Plan(Frozen):
 
     @cached_property
     def weights(self) -> tuple[Input, ...]:
-        """The inputs that live for a session."""
-        return tuple(g for g in self.gates if isinstance(g, Input) and g.is_weight)
+        """The inputs of which all runs of a session read one value."""
+        return tuple(gate for gate in self.gates if isinstance(gate, Input) and gate.is_weight)
+
+    @cached_property
+    def stored(self) -> tuple[Input, ...]:
+        """The inputs that lie at the parties before a session begins: data with rows, and weights."""
+        return tuple(gate for gate in self.gates if isinstance(gate, Input) and gate.is_stored)
 
     @cached_property
     def public_weights(self) -> tuple[Input, ...]:
@@ -154,9 +159,24 @@ class Plan(Frozen):
         return tuple(g for g in self.gates if not (isinstance(g, Input) and g.is_weight))
 
     @cached_property
+    def entered(self) -> tuple[Input, ...]:
+        """The inputs that an owner enters for every run."""
+        return tuple(gate for gate in self.online if isinstance(gate, Input) and not gate.is_stored)
+
+    @cached_property
+    def entered_once(self) -> tuple[Input, ...]:
+        """The weights that an owner enters when a session is open."""
+        return tuple(gate for gate in self.weights if not gate.is_stored)
+
+    @cached_property
     def owners(self) -> frozenset[str]:
-        """Who enters something."""
-        return frozenset(name for g in self.gates if isinstance(g, Input) for name in self.wire[g.out].holders)
+        """Who enters something into a session; owners of what is stored need not be there."""
+        return frozenset(name for g in (*self.entered_once, *self.entered) for name in self.wire[g.out].holders)
+
+    @cached_property
+    def stored_by(self) -> frozenset[str]:
+        """Whose stored data or weights it reads."""
+        return frozenset(name for gate in self.stored for name in self.wire[gate.out].holders)
 
     @cached_property
     def recipients(self) -> frozenset[str]:
@@ -167,6 +187,13 @@ class Plan(Frozen):
     def most_rows(self) -> int:
         """The largest batch: 2^20, or what a sum over rows is declared for."""
         return min((gate.most_rows for gate in self.gates), default=MAX_BATCH)
+
+    def with_stored_weights(self) -> Plan:
+        """Return the plan whose secret weights are found at the parties, where their owner has put them."""
+        secret = {gate.name for gate in self.weights} - {gate.name for gate in self.public_weights}
+        update = {"lifetime": Lifetime.STORED_WEIGHT}
+        gates = tuple(gate.model_copy(update=update) if gate.name in secret else gate for gate in self.gates)
+        return Plan(inputs=self.inputs, outputs=self.outputs, wires=self.wires, gates=gates)
 
     def bind(self, batch: int) -> Plan:
         """The plan for one batch size: every dimension a number.

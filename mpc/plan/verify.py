@@ -110,7 +110,7 @@ def _check_flow(plan: Plan) -> None:
 
 
 def _check_ends(plan: Plan) -> None:
-    entered = {gate.out for gate in plan.gates if isinstance(gate, Input) and not gate.is_weight}
+    entered = {gate.out for gate in plan.online if isinstance(gate, Input)}
     stored = {gate.out for gate in plan.weights}
     declared = [wire for given in plan.inputs for wire in given.wires]
     if sorted(declared) != sorted(entered):

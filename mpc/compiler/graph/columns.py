@@ -35,7 +35,7 @@ def separate_columns(graph: Graph) -> Graph:
     """The graph whose inputs have units and offsets where their ranges differ enough; see the module."""
     met = meeting(graph)
     inputs = [encoded(given, met.get(given.name, [given])) for given in graph.inputs]
-    if inputs == graph.inputs:
+    if not any(given.encoded for given in inputs):
         return graph
     walk = _Walk(graph, inputs, products=True).run()
     if walk.took_apart_products:

@@ -102,6 +102,7 @@ class GraphInput:
         columns: those of the marked input, or of this one if numbers beyond its range stand for missing ones, that
             may miss numbers.
         beyond: the end of the range beyond which they are, "low" or "high"; empty if there are none.
+        stored: the scale of the integers that lie at the parties, of its finest column; None if an owner enters it.
     """
 
     name: str
@@ -113,11 +114,19 @@ class GraphInput:
     marks: str = ""
     columns: tuple[int, ...] = ()
     beyond: str = ""
+    stored: Fraction | None = None
 
     @property
     def whole(self) -> bool:
         """Does it hold whole numbers?"""
         return self.dtype.startswith(("int", "uint", "bool"))
+
+    @property
+    def exact(self) -> np.ndarray:
+        """Say whether it holds whole numbers, or which of its columns do if it is stored: one bool, or one a column."""
+        if self.stored is None:
+            return np.asarray(self.whole)
+        return np.asarray(float(self.stored) == np.exp2(np.asarray(self.exponent, np.float64)))
 
     @property
     def encoded(self) -> bool:

@@ -50,6 +50,8 @@ class View:
 
 def encoded(given: GraphInput, beside: list[GraphInput]) -> GraphInput:
     """An input with units, if the sizes of its columns, or of those of inputs that it is joined to, differ enough."""
+    if given.stored is not None:
+        return given  # it lies there in units of its own
     offset, exponent = _offset(given), _exponent(given)
     sizes = np.concatenate([np.atleast_1d(_exponent(other)) for other in beside])
     differ = np.ptp(sizes) >= _APART
@@ -111,12 +113,16 @@ def meeting(graph: Graph) -> dict[str, list[GraphInput]]:
 
 
 def entering(given: GraphInput) -> View:
-    """An input: reals enter in units of their columns, whole numbers in units of 1."""
+    """View an input: reals enter in units of their columns, whole numbers in units of 1, stored ones as they are."""
     rank = len(given.shape)
     ends = (np.asarray(each, dtype=np.float64) for each in (given.exponent, given.offset))
     exponent, bias = (each.reshape((1,) * (rank - each.ndim) + each.shape) for each in ends)
     if given.whole:
         return View(given.name, np.ones_like(exponent), fewest(bias), fewest(exponent))
+    if given.stored is not None:
+        size = _exponent(given)
+        sizes = size.reshape((1,) * (rank - size.ndim) + size.shape)
+        return View(given.name, fewest(np.exp2(exponent)), fewest(bias), fewest(sizes - exponent))
     return View(given.name, fewest(np.exp2(exponent)), fewest(bias), zero(exponent))
 
 

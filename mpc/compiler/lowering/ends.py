@@ -14,6 +14,7 @@ from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.known import product_of
 from mpc.compiler.lowering.scales import log2
 from mpc.plan.plan import Missing, PlanInput, PlanOutput
+from mpc.wires import Lifetime
 
 _INPUT_FRACTION = 28
 _UNIT_FRACTION = 34
@@ -51,11 +52,15 @@ def enter(state: Lowering, given: GraphInput) -> PlanInput:
     """The wire of an input, in its units; integers are exact."""
     shape = static(given.shape)
     low, high = (np.broadcast_to(end, shape) for end in _entered(given))
-    scale = Fraction(1) if given.whole else _input_scale(state, given, low, high)
-    rounding = 0.0 if scale == 1 else ROUNDING
-    interval = Interval(np.rint(low * float(scale)), np.rint(high * float(scale)), np.full(shape, rounding))
+    scale = given.stored or (Fraction(1) if given.whole else _input_scale(state, given, low, high))
+    rounding = np.where(given.exact, 0.0, 0.0 if scale == 1 else ROUNDING)
+    interval = Interval(
+        np.rint(low * float(scale)), np.rint(high * float(scale)), np.array(np.broadcast_to(rounding, shape))
+    )
     state.origin = Origin(given.name, "input")
-    value = state.add("input", given.shape, scale, interval, holders=(state.roles.owner(given.marks or given.name),))
+    holders = (state.roles.owner(given.marks or given.name),)
+    lifetime = Lifetime.RUN if given.stored is None else Lifetime.STORED
+    value = state.add("input", given.shape, scale, interval, holders=holders, lifetime=lifetime)
     state.values[given.name] = value
     units = {name: _as_fractions(end) for name, end in (("offset", given.offset), ("factor", given.factor))}
     return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range), **units)

@@ -112,8 +112,7 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, tiny: boo
         least = np.maximum(np.abs(nearest), np.maximum(np.abs(low), np.abs(high)) * 2.0**-_TINIEST)
         size = np.log2(np.maximum(np.abs(values), least) / np.where(least > 0, least, 1.0))
         values = np.clip(np.sign(values) * least * np.exp2(size * draws.uniform(shape)), low, high)
-    if given.whole:
-        values = np.clip(np.rint(values), np.ceil(low), np.floor(high))
+    values = np.where(given.exact, np.clip(np.rint(values), np.ceil(low), np.floor(high)), values)
     return values.astype(given.dtype)
 
 

@@ -157,9 +157,10 @@ def columns(state: Lowering, node: Node) -> Value:
     sign, least = (1 if weight.min() > 0 else -1), float(np.abs(weight).min())
     factors = [round(each) for each in (weight / least).reshape(-1).tolist()]
     unit = Fraction(least)
-    reach = max(
-        x.wire.bits + log2(Fraction(max(map(abs, factors)))), _bits_of(float(np.abs(bias).max()), x.scale / unit)
-    )
+    widest = x.wire.bits + log2(Fraction(max(map(abs, factors))))
+    if any(given.name == node.reads[0] and given.stored for given in state.graph.inputs):  # at no scale of our choice
+        widest = math.frexp(x.interval.times(weight / least).bound)[1] + 1
+    reach = max(widest, _bits_of(float(np.abs(bias).max()), x.scale / unit))
     if reach > LINEAR_BITS:
         x = state.shorten(x, log2(x.scale) - (reach - LINEAR_BITS))
     scale, interval = x.scale / unit, x.interval

@@ -50,7 +50,10 @@ def affine(state: Lowering, node: Node) -> Value:
     exponent, exact = _weight_exponent(x, node, weight, bias, most)
     good = _GOOD_WEIGHT_BITS - _magnitude(weight)
     if exponent < good and not exact and log2(x.scale) > _FACTOR_FRACTION:  # x has bits to spare
-        x = state.shorten(x, max(_FACTOR_FRACTION, log2(x.scale) - (good - exponent)))
+        fraction = log2(x.scale) - (good - exponent)
+        if any(given.stored for given in state.graph.inputs):  # of others the scale was chosen for this
+            fraction = min(fraction, _equal_digits(x, weight, log2(x.scale) + exponent))
+        x = state.shorten(x, max(_FACTOR_FRACTION, fraction))
         exponent, exact = _weight_exponent(x, node, weight, bias, most)
     wanted = max(_LEAST_WEIGHT_BITS - _magnitude(weight), _LEAST_EXPONENT)
     if exponent < wanted and not exact:
@@ -79,6 +82,12 @@ def affine(state: Lowering, node: Node) -> Value:
     passed = np.sqrt(product_of(node)(np.square(x.interval.error), np.square(integers.astype(np.float64))))
     interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node).off_by(passed)
     return state.add(_GATES[node.op], node.shape, scale, interval, **settings)
+
+
+def _equal_digits(x: Value, weight: np.ndarray, together: int) -> int:
+    """Fractional bits of x that leave as many of `together` to weights as do the two equally good."""
+    size = math.frexp(max(map(abs, x.reals)))[1]
+    return (together + _magnitude(weight) - size) // 2
 
 
 def _scaled(bias: np.ndarray | None, scale: Fraction) -> np.ndarray | None:
