@@ -1,12 +1,7 @@
-"""Tables of numbers as text, .csv and .tsv: one row a line, perhaps under a line of names.
-
-No row may be taken for names, nor names for a row: the first line holds names if no cell of it is a number.  A line of
-both, and one that counts 0, 1, 2, as pandas names columns that have no names, are refused.
-"""
+"""Tables of numbers as text, .csv and .tsv, as inputs of a model."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,12 +9,7 @@ import numpy as np
 
 from mpc.compiler.arguments import in_type
 from mpc.errors import InputError
-
-_SEPARATORS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
-_MISSING = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
-"""Cells without a number, as spreadsheets, R and pandas write them; in lower case."""
-_COUNTED = 3
-"""So many columns named 0, 1, 2, ... are no row by chance."""
+from parties.client.tables.text import read_numbers
 
 
 def read_table(path: Path, own: Sequence[str], names: Sequence[str], types: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -33,7 +23,7 @@ def read_table(path: Path, own: Sequence[str], names: Sequence[str], types: Mapp
     Raises:
         InputError: it is no table of numbers, or it does not say which input it is.
     """
-    header, rows = _cells(path)
+    header, rows = read_numbers(path)
     values = np.array(rows)
     if len(own) == 1:
         [name] = own
@@ -55,76 +45,3 @@ def _typed(values: np.ndarray, types: Mapping[str, str], name: str) -> np.ndarra
     kind = np.dtype(types.get(name) or "float32")
     whole = kind.kind != "f" and np.array_equal(values, np.rint(values))
     return in_type(values.astype(np.int64) if whole else values, str(kind))
-
-
-def _cells(path: Path) -> tuple[list[str], list[list[float]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"input file {path} does not exist", remedy="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text ({type(error).__name__})", remedy="save it as UTF-8") from None
-    first = text.partition("\n")[0]
-    separator = max(_SEPARATORS[path.suffix.lower()], key=first.count)
-    try:
-        lines = [
-            (number, line) for number, line in enumerate(csv.reader(text.splitlines(), delimiter=separator), 1) if line
-        ]
-    except csv.Error:
-        raise InputError(f"{path} is no table", cause="a cell is too large, or quotes do not end") from None
-    header = _header(path, *lines[0]) if lines else []
-    rows = lines[1:] if header else lines
-    if not rows:
-        cause = "its one line is taken for names of columns, since no cell of it is a number" if header else None
-        raise InputError(f"{path} has no row of numbers", cause=cause, remedy="give at least one")
-    width = len(rows[0][1])
-    for number, line in rows:
-        if len(line) != width:
-            raise InputError(
-                f"{path}, line {number}: {len(line)} cells where others have {width}", remedy="complete it"
-            )
-    return header, [
-        [_number(path, number, column, cell) for column, cell in enumerate(line, 1)] for number, line in rows
-    ]
-
-
-def _header(path: Path, number: int, line: list[str]) -> list[str]:
-    """Return the names of columns, if the first line holds them; refuse it where it could be names or a row."""
-    cells = [cell.strip() for cell in line]
-    text = [column for column, cell in enumerate(cells, 1) if not _is_number(cell)]
-    if len(cells) >= _COUNTED and cells == [str(column) for column in range(len(cells))]:
-        raise InputError(
-            f"{path}, line {number} counts 0, 1, 2, ...: it is a line of names or a row",
-            cause="pandas writes this line for columns without names",
-            remedy="save the table with header=False, or give its columns names",
-        )
-    if text and any(_is_number(cell) and cell.lower() not in _MISSING for cell in cells):
-        raise InputError(
-            f"{path}, line {number}: column {text[0]} is no number, and others are",
-            cause="the first line holds names only if no cell of it is a number",
-            remedy="leave a cell empty where a number is missing, or give every column a name",
-        )
-    return cells if text else []
-
-
-def _is_number(cell: str) -> bool:
-    """Tell whether a cell holds a number, or stands for a missing one."""
-    try:
-        float("nan" if cell.lower() in _MISSING else cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(path: Path, line: int, column: int, cell: str) -> float:
-    """Read a cell's number; one that is empty or says NA has none."""
-    if _is_number(cell := cell.strip()):
-        return float("nan" if cell.lower() in _MISSING else cell)
-    raise InputError(
-        f"{path}, line {line}: column {column} is no number",
-        cause="it has text in it, a category perhaps, or a comma where a point belongs",
-        remedy=(
-            "leave it empty where a number is missing; give categories the numbers that the model was trained with "
-            "(one column each for one-hot)"
-        ),
-    )
