@@ -7,15 +7,36 @@ both, and one that counts 0, 1, 2, as pandas names columns that have no names, a
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from mpc.errors import InputError
 
 _SEPARATORS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
+SUFFIXES = tuple(_SEPARATORS)
 _MISSING = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
 """Cells without a number, as spreadsheets, R and pandas write them; in lower case."""
 _COUNTED = 3
 """So many columns named 0, 1, 2, ... are no row by chance."""
+
+Line = tuple[int, list[str]]
+"""Its number, and its cells."""
+
+
+def read_text(path: Path) -> tuple[list[str], Iterator[Line]]:
+    """Read names of columns, none if the table has none, and its lines, one after the other; empty ones are left out.
+
+    Raises:
+        InputError: it is no table, at once or when the line that is none is asked for.
+    """
+    lines = _lines(path)
+    first = next(lines, None)
+    if first is None:
+        return [], lines
+    header = _header(path, *first)
+    rows = lines if header else chain([first], lines)
+    return header, _even(path, len(first[1]), rows)
 
 
 def read_numbers(path: Path) -> tuple[list[str], list[list[float]]]:
@@ -24,34 +45,48 @@ def read_numbers(path: Path) -> tuple[list[str], list[list[float]]]:
     Raises:
         InputError: it is no table of numbers.
     """
+    header, lines = read_text(path)
+    rows = [[_number(path, number, column, cell) for column, cell in enumerate(line, 1)] for number, line in lines]
+    if not rows:
+        raise no_rows(path, bool(header))
+    return header, rows
+
+
+def no_rows(path: Path, header: bool) -> InputError:
+    """Make the error for a table that is empty."""
+    cause = "its one line is taken for names of columns, since no cell of it is a number" if header else None
+    return InputError(f"{path} has no row of numbers", cause=cause, remedy="give at least one")
+
+
+def is_missing(cell: str) -> bool:
+    """Tell whether a cell stands for a number that is missing."""
+    return cell.strip().lower() in _MISSING
+
+
+def _lines(path: Path) -> Iterator[Line]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            separator = max(_SEPARATORS[path.suffix.lower()], key=first.count)
+            for number, line in enumerate(csv.reader(file, delimiter=separator), 1):
+                if line:
+                    yield number, line
     except FileNotFoundError:
         raise InputError(f"input file {path} does not exist", remedy="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as text ({type(error).__name__})", remedy="save it as UTF-8") from None
-    first = text.partition("\n")[0]
-    separator = max(_SEPARATORS[path.suffix.lower()], key=first.count)
-    try:
-        lines = [
-            (number, line) for number, line in enumerate(csv.reader(text.splitlines(), delimiter=separator), 1) if line
-        ]
     except csv.Error:
         raise InputError(f"{path} is no table", cause="a cell is too large, or quotes do not end") from None
-    header = _header(path, *lines[0]) if lines else []
-    rows = lines[1:] if header else lines
-    if not rows:
-        cause = "its one line is taken for names of columns, since no cell of it is a number" if header else None
-        raise InputError(f"{path} has no row of numbers", cause=cause, remedy="give at least one")
-    width = len(rows[0][1])
-    for number, line in rows:
+
+
+def _even(path: Path, width: int, lines: Iterator[Line]) -> Iterator[Line]:
+    for number, line in lines:
         if len(line) != width:
             raise InputError(
                 f"{path}, line {number}: {len(line)} cells where others have {width}", remedy="complete it"
             )
-    return header, [
-        [_number(path, number, column, cell) for column, cell in enumerate(line, 1)] for number, line in rows
-    ]
+        yield number, line
 
 
 def _header(path: Path, number: int, line: list[str]) -> list[str]:
