@@ -77,6 +77,6 @@ def test_an_installed_wheel_works_from_an_empty_folder(wheel: Path, tmp_path: Pa
     files = done(python, "-c", IMPORTS, folder=empty).split()
     assert len(files) == 4
     assert all(Path(file).is_relative_to(packages) for file in files)
-    assert "Secure multi-party computation" in done(site / "bin" / "mpc", "--help", folder=empty)
+    assert "secure multi-party computation" in done(site / "bin" / "mpc", "--help", folder=empty)
     assert done(site / "bin" / "mpc", "--version", folder=empty).startswith("mpc")
     assert not [*empty.iterdir()]
