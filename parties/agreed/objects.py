@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from math import prod
 from typing import Annotated, Literal, Self
@@ -258,7 +258,7 @@ class Manifest(Schema):
         return self
 
     @classmethod
-    def of(cls, schema: Schema, commitments: dict[str, Sequence[Sequence[bytes]]], contents: bytes) -> Manifest:
+    def of(cls, schema: Schema, commitments: Mapping[str, Sequence[Sequence[bytes]]], contents: bytes) -> Manifest:
         """Complete a schema; commitments: column -> block -> H(k_i) of each party."""
         joined = {name: tuple(b"".join(each).hex() for each in blocks) for name, blocks in commitments.items()}
         fields = {name: getattr(schema, name) for name in Schema.model_fields}

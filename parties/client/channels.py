@@ -17,7 +17,7 @@ from mpc.errors import MpcError, PeerError, SessionError
 from parties.client.entered import EnteredRuns, place_of
 from parties.client.keeper import Keeper
 from parties.config.models import ClusterConfig, Peer
-from parties.pb import party_pb2_grpc
+from parties.pb import data_pb2_grpc, party_pb2_grpc
 from parties.trust.identity import Identity
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect
@@ -42,9 +42,17 @@ class ManyReplies(Protocol[Asked, Found]):
         """Begin the call."""
 
 
-One = Callable[[party_pb2_grpc.PartyStub], OneReply[Request, Answer]]
-Many = Callable[[party_pb2_grpc.PartyStub], ManyReplies[Request, Answer]]
-"""Which call is meant: `lambda stub: stub.Prepare`."""
+class PartyStubs(party_pb2_grpc.PartyStub):
+    """All calls of a party: those of its service Party, and as `data` those about data at rest."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        super().__init__(channel)
+        self.data = data_pb2_grpc.DataStub(channel)
+
+
+One = Callable[[PartyStubs], OneReply[Request, Answer]]
+Many = Callable[[PartyStubs], ManyReplies[Request, Answer]]
+"""Which call is meant: `lambda stub: stub.Prepare`, `lambda stub: stub.data.Begin`."""
 
 
 class Awaited(Protocol[Found]):
@@ -73,6 +81,11 @@ class Reply(Generic[Answer]):
         except grpc.FutureCancelledError:
             raise PeerError(f"the call to {self._party.name} was cancelled", peer=self._party.name) from None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether there is an answer or an error."""
+        return self._future.done()
+
     def when_done(self, tell: Callable[[], None]) -> None:
         """Have `tell` called, in a thread of gRPC's, once there is an answer or an error."""
         self._future.add_done_callback(lambda _: tell())
@@ -98,7 +111,7 @@ class PartyClient:
         self.name, self.address = peer.name, peer.address
         self._identity = identity
         self._channel = connect(identity, peer.name, peer.address)
-        self._stub = party_pb2_grpc.PartyStub(self._channel)
+        self._stub = PartyStubs(self._channel)
 
     def begin(self, call: One[Request, Answer], request: Request, seconds: float) -> Reply[Answer]:
         """Begin a call with one reply, which may take so many seconds; request: a message, or an iterator of them."""

@@ -114,6 +114,10 @@ class Limits(_Model):
     """Bytes of memory that all sessions and runs may take together."""
     max_stock_bytes: Count = 8 << 30
     """Bytes on disk that all stocks may take together."""
+    max_data_bytes: Count = 16 << 30
+    """Bytes on disk that all data at rest may take together."""
+    max_data_bytes_per_owner: Count | None = None
+    """Bytes of data at rest of one owner; as many as there may be if it is not set."""
     max_kept_bytes: Annotated[int, Field(ge=0)] = 1 << 30
     """Bytes of freed memory that stay with the process for its next run."""
 
@@ -134,6 +138,8 @@ class PolicyConfig(_Model):
     """Names of clients that may enter inputs and weights."""
     recipients: AllowedNames = ()
     """Names of clients that may learn outputs."""
+    data_owners: AllowedNames = ()
+    """Names of clients that may put data at the parties."""
 
 
 class Peer(_Model):
@@ -173,13 +179,15 @@ class PartyConfig(_Daemon):
     provider: ProviderPeer
     peers: Annotated[tuple[Peer, ...], Field(min_length=2)]
     policy: PolicyConfig = PolicyConfig()
+    data_key: ConfigPath | None = None
+    """The file of the key that wraps all keys of data at rest; data_dir/vault/key if it is not set."""
 
     @model_validator(mode="after")
     def _check_roster(self) -> Self:
         _check_peers("peers", self.peers, self.provider)
         if self.name not in {peer.name for peer in self.peers}:
             raise ValueError(f"peers must contain this party itself, {self.name!r}")
-        for key in ("coordinators", "owners", "recipients"):
+        for key in ("coordinators", "owners", "recipients", "data_owners"):
             listed = sorted(self.machines.intersection(getattr(self.policy, key)))
             if listed:
                 raise ValueError(

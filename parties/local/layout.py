@@ -155,7 +155,9 @@ class LocalLayout:
         provider = ProviderPeer(name=self.members[0].name, address=self.members[0].address)
         peers = tuple(Peer(name=member.name, address=member.address) for member in self.members[1:])
         everyone = (COORDINATOR, *self.clients)
-        policy = PolicyConfig(plans=("any",), coordinators=everyone, owners=everyone, recipients=everyone)
+        policy = PolicyConfig(
+            plans=("any",), coordinators=everyone, owners=everyone, recipients=everyone, data_owners=everyone
+        )
         deadlines = SLOW if self.routes else Deadlines()
         for member in self.members:
             private_folder(member.data_dir)

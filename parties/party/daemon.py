@@ -10,6 +10,7 @@ from parties.config.models import PartyConfig
 from parties.party.ledger.sessions import Ledger
 from parties.party.node import PartyNode
 from parties.party.services import PartyDesks, PartyService, PeerService
+from parties.party.vault.service import DataService
 from parties.process.life import Life, begin, serve_until_told
 from parties.process.watch import Watch
 from parties.trust.identity import Identity
@@ -34,6 +35,7 @@ def run_party(config: PartyConfig) -> None:
         def register(server: grpc.Server) -> None:
             PartyService(node).register(server, desks)
             PeerService(node).register(server, desks)
+            DataService(node).register(server, desks.data)
 
         watch = Watch(config.data_dir, identity, counters, ledger.check_writable)
         serve_until_told(config, identity, node, register, desks.all, life, watch, node.end_overdue, node.stop)

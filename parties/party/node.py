@@ -22,6 +22,7 @@ from parties.party.session import PartySession
 from parties.party.slots import Slot, Slots
 from parties.party.stock.shelf import Shelf
 from parties.party.supply import LiveSupply, Supply
+from parties.party.vault.vault import Vault
 from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters, logger
 from parties.trust.identity import Identity
@@ -54,6 +55,7 @@ class PartyNode:
         self.supply = LiveSupply(config, identity)
         self._budget = MemoryBudget(config.limits)
         self.stocks = Shelf(config, identity, ledger, self.supply, self._budget)
+        self.vault = Vault(config, identity, ledger, draw)
         self.roster = tuple(peer.name for peer in config.peers)
         self.problem = ""
         self._draw = draw
@@ -72,6 +74,11 @@ class PartyNode:
         self._endings: OrderedDict[bytes, tuple[frozenset[str], MpcError]] = OrderedDict()
         self._changed = threading.Condition()
 
+    @property
+    def budget(self) -> MemoryBudget:
+        """Memory that sessions, runs and large calls may take together."""
+        return self._budget
+
     # ----------------------------------------------------------------------- proposals
 
     def propose(self, plan_bytes: bytes, coordinator: str, ahead: bool = False) -> bytes:
@@ -87,6 +94,13 @@ class PartyNode:
             raise self._told(refusal) from refusal
         if coordinates:
             self._allow(None, client, None)
+
+    def admit_data_owner(self, client: str) -> None:
+        """Raise PolicyError unless the caller may put data: before it is listened to."""
+        try:
+            self.policy.check_data_owner(client)
+        except PolicyError as refusal:
+            raise self._told(refusal) from refusal
 
     def _allow(self, digest: bytes | None, coordinator: str, plan: Plan | None) -> None:
         """Require that this party's policy allows it, as far as is known yet."""
@@ -295,6 +309,7 @@ class PartyNode:
             if error is not None:
                 session.abort(error)
         self.proposals.drop_old(now)
+        self.vault.tick()
         self.stocks.drop_idle(now - self.config.deadlines.idle)
 
     def _farewell(self) -> SessionError:

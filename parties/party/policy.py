@@ -14,7 +14,7 @@ from mpc.errors import PolicyError
 from parties.addresses import ANY
 from parties.config.models import PolicyConfig
 
-_PARTS = ("coordinators", "owners", "recipients")
+_PARTS = ("coordinators", "owners", "recipients", "data_owners")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Policy:
     def check_plan(self, plan_digest: bytes) -> None:
         """Raise PolicyError unless the plan of that digest is allowed: asked before it is parsed."""
         self._check("plans", "plan", {plan_digest.hex()})
+
+    def check_data_owner(self, client: str) -> None:
+        """Raise PolicyError unless the caller may put data: asked before anything of it is read."""
+        self._check("data_owners", "data owner", {client})
 
     def admit(self, client: str) -> None:
         """Raise PolicyError unless the caller can have any part at all: asked before anything of it is read."""

@@ -42,6 +42,7 @@ class PartyDesks:
         results: what is waited for, with the next run's.
         peers: one stream a session, and some that end or are refused.
         control: what must always be heard: who this is, which sessions there are, that one is wanted or is not.
+        data: what is put, and asked about, at rest.
     """
 
     def __init__(self, config: PartyConfig) -> None:
@@ -50,10 +51,11 @@ class PartyDesks:
         self.results = Desk("results", 2 * sessions + _SPARE)
         self.peers = Desk("peers", sessions + _SPARE, len(config.peers) - 1)
         self.control = Desk("control", _SPARE)
+        self.data = Desk("data", _SPARE)
 
     @property
     def all(self) -> tuple[Desk, ...]:
-        return self.calls, self.results, self.peers, self.control
+        return self.calls, self.results, self.peers, self.control, self.data
 
 
 class PartyService(party_pb2_grpc.PartyServicer):

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from mpc.errors import MpcError
 from parties.agreed.terms import roster_digest
 from parties.config.models import Limits
-from parties.pb import party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
+from parties.pb import data_pb2, party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
 from parties.wire.status import from_rpc
 from tests.support.effort import examples, patient
+from tests.support.objects import RawPut
 from tests.support.parties import (
     CLUSTER,
     COORDINATOR,
@@ -43,6 +44,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def being_put(cluster: InProcess) -> RawPut:
+    """An object that its owner is putting."""
+    return RawPut(cluster, OWNER).begin().enter()
+
+
 @pytest.fixture
 def script(cluster: InProcess) -> Script:
     return cluster.script().ready()
@@ -66,6 +73,16 @@ RPCS = {
     "/mpc.v1.Party/Keep": (party_pb2.KeepRequest, "unary"),
     "/mpc.v1.Party/Stocks": (party_pb2.StocksRequest, "replies"),
     "/mpc.v1.Party/Drop": (party_pb2.DropRequest, "unary"),
+    "/mpc.v1.Data/Newest": (data_pb2.NewestRequest, "unary"),
+    "/mpc.v1.Data/Begin": (data_pb2.BeginRequest, "unary"),
+    "/mpc.v1.Data/Held": (data_pb2.HeldRequest, "replies"),
+    "/mpc.v1.Data/Seeds": (data_pb2.SeedsRequest, "unary"),
+    "/mpc.v1.Data/Block": (data_pb2.BlockPart, "requests"),
+    "/mpc.v1.Data/Commit": (data_pb2.CommitPart, "requests"),
+    "/mpc.v1.Data/Complete": (data_pb2.CompleteRequest, "unary"),
+    "/mpc.v1.Data/Describe": (data_pb2.DescribeObjectRequest, "replies"),
+    "/mpc.v1.Data/List": (data_pb2.ListRequest, "replies"),
+    "/mpc.v1.Data/Remove": (data_pb2.SignedStatement, "unary"),
     "/mpc.v1.Peer/Exchange": (party_pb2.Frame, "both"),
     "/mpc.v1.Provider/Describe": (party_pb2.DescribeRequest, "unary"),
     "/mpc.v1.Provider/Deal": (provider_pb2.DealRequest, "replies"),
@@ -75,7 +92,7 @@ RPCS = {
 
 
 def test_every_rpc_is_walked_over() -> None:
-    files = (party_pb2.DESCRIPTOR, provider_pb2.DESCRIPTOR)
+    files = (data_pb2.DESCRIPTOR, party_pb2.DESCRIPTOR, provider_pb2.DESCRIPTOR)
     services = [service for file in files for service in file.services_by_name.values()]
     found = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
     assert found == set(RPCS)
@@ -113,7 +130,7 @@ def call(cluster: InProcess, path: str, caller: str, requests: list[bytes]) -> M
 CALLERS = st.sampled_from([COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT, "party-0", "party-1", "provider", "stranger"])
 
 
-def messages(cls: type, script: Script) -> st.SearchStrategy[bytes]:
+def messages(cls: type, script: Script, being_put: RawPut) -> st.SearchStrategy[bytes]:
     """Random fields, some of them those of the session that is there."""
     ids = st.sampled_from([32, 32, 32, 31, 0]).map(lambda size: script.id[:size])  # of the session that is there now
     known: dict[str, Any] = {
@@ -130,6 +147,15 @@ def messages(cls: type, script: Script) -> st.SearchStrategy[bytes]:
         "digests": st.lists(st.sampled_from([bytes(32), b""]), max_size=4),
         "roster": st.sampled_from([roster_digest("provider", script.cluster.names, CLUSTER), b""]),
         "probe": st.just(False),
+        "put": st.sampled_from([being_put.id, being_put.id, bytes(16), b""]),
+        "schema": st.sampled_from([being_put.schema.content, b"{}", b"[" * 60_000, being_put.schema.content[:-1]]),
+        "commitment": st.sampled_from([being_put.seeds[1][0].commitment(), bytes(32), b""]),
+        "place": st.sampled_from([0, 0, 1, (1 << 32) - 1]),
+        "block": st.sampled_from([0, 0, 1, (1 << 32) - 1]),
+        "places": st.lists(st.sampled_from([0, 0, 1, (1 << 32) - 1]), max_size=4),
+        "name": st.sampled_from([being_put.schema.name, "", "a/b", "x" * 1000]),
+        "object": st.sampled_from([being_put.manifest().id, bytes(32), b""]),
+        "content": st.sampled_from([being_put.manifest().content, b"{}", b"[" * 60_000]),
     }
 
     def build(message_class: type) -> st.SearchStrategy[Any]:
@@ -156,9 +182,9 @@ def messages(cls: type, script: Script) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("path", RPCS, ids=lambda path: path.rpartition("v1.")[2].replace("/", "."))
-def test_an_answer_or_a_typed_error(cluster: InProcess, script: Script, path: str) -> None:
+def test_an_answer_or_a_typed_error(cluster: InProcess, script: Script, being_put: RawPut, path: str) -> None:
     cls, _ = RPCS[path]
-    shaped = messages(cls, script)
+    shaped = messages(cls, script, being_put)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @examples(25)

@@ -58,7 +58,7 @@ def test_names_match_exactly() -> None:
             Policy(ALLOWED).check_session(DIGEST, name, [], [])
 
 
-@pytest.mark.parametrize("key", ["coordinators", "owners", "recipients"])
+@pytest.mark.parametrize("key", ["coordinators", "owners", "recipients", "data_owners"])
 def test_a_client_with_any_part_is_admitted(key: str) -> None:
     Policy(PolicyConfig(**{key: ("clerk",)})).admit("clerk")
     Policy(PolicyConfig(**{key: ("any",)})).admit("whoever")
@@ -68,7 +68,7 @@ def test_whoever_has_no_part_is_told_each_line_that_would_give_one() -> None:
     with pytest.raises(PolicyError, match="no part for 'mallory'") as caught:
         Policy(ALLOWED).admit("mallory")
     lines = (caught.value.remedy or "").partition("restart: ")[2].split(" or ")
-    assert [[*tomllib.loads(line)] for line in lines] == [["coordinators"], ["owners"], ["recipients"]]
+    assert [[*tomllib.loads(line)] for line in lines] == [["coordinators"], ["owners"], ["recipients"], ["data_owners"]]
     for line in lines:
         Policy(PolicyConfig(**(ALLOWED.model_dump() | tomllib.loads(line)))).admit("mallory")  # the advice works
     with pytest.raises(PolicyError):

@@ -47,7 +47,8 @@ from parties.party.ledger.sessions import Ledger
 from parties.party.node import PartyNode
 from parties.party.services import PartyDesks, PartyService, PeerService
 from parties.party.session import PartySession
-from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
+from parties.party.vault.service import DataService
+from parties.pb import data_pb2_grpc, party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.provider.service import ProviderService
 from parties.telemetry import Counters
 from parties.trust import authority
@@ -59,7 +60,9 @@ from tests.support.effort import patient
 
 COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT = "coordinator", "data-owner", "model-owner", "recipient"
 CLUSTER = "0123456789abcdef" * 2
-EVERYONE = PolicyConfig(plans=("any",), coordinators=("any",), owners=("any",), recipients=("any",))
+EVERYONE = PolicyConfig(
+    plans=("any",), coordinators=("any",), owners=("any",), recipients=("any",), data_owners=("any",)
+)
 
 
 def deadlines(
@@ -239,6 +242,7 @@ class InProcess:
         def register(server: grpc.Server) -> None:
             service.register(server, desks)
             PeerService(node).register(server, desks)
+            DataService(node).register(server, desks.data)
 
         if index not in self._absent:
             self._serve(name, register, desks.all, life)
@@ -314,6 +318,11 @@ class InProcess:
         """A client's way to call a party."""
         name = self.names[index]
         return Caller(party_pb2_grpc.PartyStub(self.channel(caller, name)), name, self.addresses[name])
+
+    def data(self, index: int, caller: str = OWNER) -> Caller:
+        """A client's way to ask a party about data at rest."""
+        name = self.names[index]
+        return Caller(data_pb2_grpc.DataStub(self.channel(caller, name)), name, self.addresses[name])
 
     def peer(self, index: int, caller: str) -> party_pb2_grpc.PeerStub:
         """A peer's way to call a party."""

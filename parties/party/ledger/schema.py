@@ -20,14 +20,45 @@ MIGRATIONS: tuple[files.Migration, ...] = (
             session_id TEXT NOT NULL REFERENCES sessions, run INTEGER NOT NULL, state TEXT NOT NULL,
             PRIMARY KEY (session_id, run)) WITHOUT ROWID""",
     ),
+    (  # data at rest (parties/party/vault)
+        """CREATE TABLE data_names (
+            name TEXT PRIMARY KEY, owner_key BLOB NOT NULL, version INTEGER NOT NULL, newest TEXT NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE data_objects (
+            number INTEGER PRIMARY KEY, put BLOB NOT NULL UNIQUE, state TEXT NOT NULL, object TEXT UNIQUE,
+            owner TEXT NOT NULL, owner_key BLOB NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,
+            schema BLOB NOT NULL, size INTEGER NOT NULL, expires INTEGER, touched REAL NOT NULL, key BLOB NOT NULL,
+            content BLOB, signature BLOB, certificate BLOB)""",
+        "CREATE INDEX data_objects_by_name ON data_objects (name)",
+        """CREATE TABLE data_blocks (
+            number INTEGER NOT NULL REFERENCES data_objects ON DELETE CASCADE, place INTEGER NOT NULL,
+            block INTEGER NOT NULL, sealed BLOB NOT NULL, file TEXT, PRIMARY KEY (number, place, block)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE data_readers (
+            number INTEGER NOT NULL REFERENCES data_objects ON DELETE CASCADE, client TEXT NOT NULL,
+            PRIMARY KEY (number, client)) WITHOUT ROWID""",
+        """CREATE TABLE data_tombstones (
+            object TEXT PRIMARY KEY, name TEXT NOT NULL, content BLOB NOT NULL, signature BLOB NOT NULL,
+            certificate BLOB NOT NULL) WITHOUT ROWID""",
+        "CREATE TABLE data_wrapping (key TEXT NOT NULL)",
+        "CREATE TABLE data_clock (latest REAL NOT NULL)",
+    ),
 )
 """Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the ledger's file."""
-    # fullfsync: macOS's fsync alone does not reach the disk
-    return files.connect(path, "journal_mode = WAL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON")
+    # fullfsync: macOS's fsync alone does not reach the disk; secure_delete: what is deleted is written over
+    return files.connect(
+        path,
+        "journal_mode = WAL",
+        "fullfsync = ON",
+        "checkpoint_fullfsync = ON",
+        "foreign_keys = ON",
+        "secure_delete = ON",
+        "temp_store = MEMORY",
+    )
 
 
 def is_empty(database: sqlite3.Connection) -> bool:

@@ -287,6 +287,32 @@ class Ledger:
             if self._epoch != before:
                 self._write_beside(self._epoch)
 
+    # -- for those whose tables lie in the same file
+
+    @contextmanager
+    def writing(self, *, durable: bool = False, counted: bool = False) -> Iterator[sqlite3.Connection]:
+        """Do all of the block in one transaction, or nothing if it raises.
+
+        durable: it is on the disk when the block has ended.  counted: a copy of the database from before is refused
+        from then on.
+        """
+        with self._writing(durable=durable or counted) as database:
+            yield database
+            if counted:
+                self._count_up(database)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read in the block, while nobody writes."""
+        with self._lock, _using(self._folder):
+            self._require_usable()
+            yield self._connection
+
+    def forget_deleted(self) -> None:
+        """Empty the write-ahead log, in which what was deleted may still stand."""
+        with self.reading() as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def _require_usable(self) -> None:
         if self._closed:
             raise LocalProtocolError("the ledger is closed")

@@ -1,0 +1,103 @@
+"""Objects at the parties as a client learns of them: all parties are asked, and none is believed alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from mpc.errors import IntegrityError, SessionError
+from parties.agreed.objects import LARGEST, Manifest, Tombstone
+from parties.agreed.signed import Signed
+from parties.client.channels import Parties, PartyClient
+from parties.pb import data_pb2
+from parties.pb.data_pb2 import SignedStatement
+from parties.wire.pieces import collect
+
+_MOST_PAGES = 1 << 12
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a list of objects; `describe` has an object's manifest, signed by its owner.
+
+    Args:
+        id: 32 bytes.
+        expires: seconds since 1970, if it does.
+    """
+
+    id: bytes
+    owner: str
+    name: str
+    version: int
+    rows: int
+    expires: int | None
+    description: str
+
+
+def describe(parties: Parties, name: str = "", object_id: bytes = b"") -> Manifest:
+    """Return the manifest of an object that this client may see: the newest of a name, or the one of an id.
+
+    Raises:
+        SessionError: there is none, or the parties have different ones.
+        IntegrityError: a party sent something that its owner has not signed.
+    """
+    request = data_pb2.DescribeObjectRequest(name=name, object=object_id)
+    found = [_described(parties, client, request) for client in parties.clients]
+    if len({each.id for each in found}) > 1:
+        raise SessionError(
+            "the parties do not have the same version of that object",
+            cause="it is being put, or removed, just now",
+            remedy="ask again; if that does not help, its owner puts it once more",
+        )
+    if found[0].parties != parties.names or found[0].cluster != parties.config.cluster:
+        raise IntegrityError(f"{found[0].name} was put at other parties than those in your cluster file")
+    if (object_id and found[0].id != object_id) or (not object_id and found[0].name != name):
+        raise IntegrityError("the parties described another object than was asked for", peer=parties.names[0])
+    return found[0]
+
+
+def _described(parties: Parties, client: PartyClient, request: data_pb2.DescribeObjectRequest) -> Manifest:
+    stream = iter(client.stream(lambda stub: stub.data.Describe, request, parties.config.deadlines.submit))
+    first = next(stream, data_pb2.ManifestPart())
+    if first.WhichOneof("part") != "header" or first.header.size > LARGEST:
+        raise IntegrityError(f"{client.name} sent no manifest", peer=client.name)
+    content = collect((part.chunk for part in stream), first.header.size, "the manifest", client.name)
+    signed = Signed(bytes(content), first.header.signature, first.header.certificate)
+    return Manifest.verify(parties.identity.trust, signed, None)
+
+
+def search(parties: Parties, words: str = "") -> list[Entry]:
+    """List the objects that this client may see at all parties, those with all these words if there are any."""
+    found = [_listed(parties, client, words) for client in parties.clients]
+    return [entry for key, entry in found[0].items() if all(other.get(key) == entry for other in found[1:])]
+
+
+def _listed(parties: Parties, client: PartyClient, words: str) -> dict[bytes, Entry]:
+    entries: dict[bytes, Entry] = {}
+    after = ("", 0)
+    for _ in range(_MOST_PAGES):
+        request = data_pb2.ListRequest(words=words, after_name=after[0], after_version=after[1])
+        page = list(client.stream(lambda stub: stub.data.List, request, parties.config.deadlines.submit))
+        for each in page:
+            entries[each.object] = Entry(
+                each.object, each.owner, each.name, each.version, each.rows, each.expires or None, each.description
+            )
+        if not page or (page[-1].name, page[-1].version) == after:
+            break
+        after = (page[-1].name, page[-1].version)
+    return entries
+
+
+def remove(parties: Parties, object_id: bytes) -> None:
+    """Remove an object of this client's own, at all parties and for good; the name stays spent.
+
+    Raises:
+        SessionError: a party has no such object of this client; the others have removed theirs.
+    """
+    config = parties.config
+    stone = Tombstone(
+        cluster=config.cluster or "0" * 32, owner=config.name, object=object_id.hex(), at=int(time.time())
+    )
+    signed = stone.sign(parties.identity)
+    message = SignedStatement(content=signed.content, signature=signed.signature, certificate=signed.certificate)
+    parties.each(lambda stub: stub.data.Remove, message, config.deadlines.submit)

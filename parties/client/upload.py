@@ -1,0 +1,369 @@
+"""Puts, an owner's half of them: mask every block with the parties' seeds, send x^ to all, sign, collect the receipts.
+
+Memory stays with a few blocks, however long the table is.  An interrupted put goes on where it was: blocks that all
+parties have are passed over, if the data are still what they were.  All others get fresh seeds: nothing is ever masked
+twice with one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import blake3
+import numpy as np
+from pydantic import ValidationError
+
+from mpc import field as fp
+from mpc.encoding import field_size, view_field
+from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, SessionError
+from mpc.prg import Seed, expand_field
+from parties.agreed.manifest import read_seed
+from parties.agreed.objects import BLOCK_ROWS, Column, Manifest, Receipt, Schema, contents_digest
+from parties.agreed.signed import Signed
+from parties.client.channels import Parties, Reply, gather
+from parties.client.putlog import PutLog, Sent, Unfinished, place_of
+from parties.pb import data_pb2
+from parties.wire.pieces import pieces
+
+Blocks = Iterable[Mapping[str, np.ndarray]]
+"""Every 65,536 rows, and at last those that are left: column -> int64 integers, round(x * scale), (rows, *shape)."""
+Progress = Callable[[int, int], None]
+"""Told how many rows are at all parties, and how many there are."""
+_ON_THEIR_WAY, _AT_ONCE = 1 << 25, 4
+"""Bytes of x^ that are sent at once, in so many blocks; one that is larger goes alone."""
+_RESUMED_FOR = 72_000
+"""Seconds after its beginning in which an interrupted put goes on; parties drop it after a day."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """All that an owner says of an object, but for which version it is.
+
+    Args:
+        name: without the owner's.
+        rows_per_person, visible, expires, description: as in `Schema`.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: int
+    rows_per_person: int = 1
+    description: str = ""
+    visible: tuple[str, ...] = ()
+    expires: int | None = None
+
+
+def put(parties: Parties, described: Described, blocks: Blocks, progress: Progress | None = None) -> Manifest:
+    """Put an object at all parties, as the next version of its name; its manifest.
+
+    Args:
+        blocks: exactly the rows that are described.
+
+    Raises:
+        InputError: the data are not as described: which column, never a value.
+        ConfigError: this client's cluster file has no cluster id.
+        IntegrityError: a party lies about its seeds, or has something else than it was sent; it is named.
+        PolicyError, SessionError, PeerError: a party refuses, or is lost; the put can be made again, and goes on.
+    """
+    if parties.config.cluster is None:
+        raise ConfigError(
+            "this cluster file has no cluster id, so no data are put with it",
+            remedy="locally: mpc down, mpc up; else put 'cluster', as the parties' configs have it, into the file",
+        )
+    with closing(PutLog(place_of(parties.config), parties.identity)) as log:
+        name = f"{parties.config.name}/{described.name}"
+        found = log.find(name)
+        if found is None or found.signed is None or not _is_of(found.schema, described):
+            schema = _schema(parties, name, described)
+            if found is None or not _goes_on(found, schema):
+                found = log.begin(schema)
+        return _Putting(parties, log, found, progress or (lambda done, of: None)).run(blocks)
+
+
+def _schema(parties: Parties, name: str, described: Described) -> Schema:
+    config = parties.config
+    seconds = config.deadlines.submit
+    newest = parties.each(lambda stub: stub.data.Newest, data_pb2.NewestRequest(name=name), seconds)
+    if len({(each.version, each.object) for each in newest}) > 1:
+        raise SessionError(
+            f"the parties do not have the same newest version of {name}",
+            cause="a put was interrupted at its very end, or a party has lost its data",
+            remedy="make the interrupted put again, with the data that it had; else choose another name",
+        )
+    try:
+        return Schema(
+            owner=config.name,
+            name=name,
+            version=newest[0].version + 1,
+            previous=newest[0].object.hex() or None,
+            cluster=config.cluster or "",
+            parties=parties.names,
+            rows=described.rows,
+            rows_per_person=described.rows_per_person,
+            columns=described.columns,
+            description=described.description,
+            visible=described.visible,
+            created=int(time.time()),
+            expires=described.expires,
+        )
+    except ValueError as error:
+        raise InputError(f"{name} cannot be put: {_first_line(error)}", remedy="correct what is said of it") from None
+
+
+def _first_line(error: ValueError) -> str:
+    return (
+        str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        if isinstance(error, ValidationError)
+        else str(error)
+    )
+
+
+def _is_of(schema: Schema, described: Described) -> bool:
+    """Does the schema say what the owner says now?  Then a party may have let the object exist already."""
+    fields = ("columns", "rows", "rows_per_person", "description", "visible", "expires")
+    return all(getattr(schema, name) == getattr(described, name) for name in fields)
+
+
+def _goes_on(found: Unfinished, schema: Schema) -> bool:
+    """Is this the put that was interrupted, as far as is known before its data are?"""
+    again = schema.model_copy(update={"created": found.schema.created})
+    return found.signed is None and again == found.schema and schema.created - found.schema.created < _RESUMED_FOR
+
+
+@dataclass
+class _Pending:
+    """A block on its way."""
+
+    place: int
+    block: int
+    sent: Sent
+    size: int
+    replies: list[Reply[Any]]
+
+
+class _Putting:
+    """One put, from its schema to its receipts."""
+
+    def __init__(self, parties: Parties, log: PutLog, begun: Unfinished, progress: Progress) -> None:
+        self._parties, self._log, self._begun, self._progress = parties, log, begun, progress
+        self._schema, self._seconds = begun.schema, parties.config.deadlines.submit
+        self._pending: deque[_Pending] = deque()
+
+    def run(self, blocks: Blocks) -> Manifest:
+        request = data_pb2.BeginRequest(put=self._begun.put, schema=self._schema.content)
+        states = {reply.state for reply in self._parties.each(lambda stub: stub.data.Begin, request, self._seconds)}
+        held: list[dict[tuple[int, int], tuple[bytes, bytes]]] = [{} for _ in self._parties.names]
+        if not self._begun.fresh and states == {"draft"}:
+            held = self._held()
+        whole = states != {"draft"}
+        if whole and self._begun.signed is None:
+            self._log.forget(self._begun)
+            raise SessionError(f"the interrupted put of {self._schema.name} cannot go on", remedy="put it again")
+        try:
+            for block, values in self._checked(blocks):
+                self._enter(block, values, held, whole)
+                self._progress(min(self._schema.rows, (block + 1) * BLOCK_ROWS), self._schema.rows)
+            while self._pending:
+                self._settle()
+        except BaseException:
+            with suppress(MpcError):  # what all parties have by now is not sent again
+                while self._pending and all(reply.is_done for reply in self._pending[0].replies):
+                    self._settle()
+            raise
+        return self._finish()
+
+    def _held(self) -> list[dict[tuple[int, int], tuple[bytes, bytes]]]:
+        """Ask each party what it has: (place, block) -> (commitment, digest)."""
+        request = data_pb2.HeldRequest(put=self._begun.put)
+        streams = [
+            client.stream(lambda stub: stub.data.Held, request, self._seconds) for client in self._parties.clients
+        ]
+        return [{(each.place, each.block): (each.commitment, each.digest) for each in stream} for stream in streams]
+
+    def _checked(self, blocks: Blocks) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+        number = -1
+        for number, values in enumerate(blocks):
+            if number >= self._schema.block_count:
+                raise InputError(f"there are more than the {self._schema.rows} rows that were said")
+            if set(values) != {column.name for column in self._schema.columns}:
+                raise InputError("a block has other columns than were said")
+            for column in self._schema.columns:
+                check_block(self._schema, column, number, values[column.name])
+            yield number, values
+        if number + 1 != self._schema.block_count:
+            raise InputError(f"there are fewer than the {self._schema.rows} rows that were said")
+
+    def _enter(
+        self,
+        block: int,
+        values: Mapping[str, np.ndarray],
+        held: Sequence[Mapping[tuple[int, int], tuple[bytes, bytes]]],
+        whole: bool,
+    ) -> None:
+        """Have all parties hold one block of every column: those of it that they do not have."""
+        missing: list[tuple[int, bytes]] = []
+        for place, column in enumerate(self._schema.columns):
+            mark = self._log.mark(self._begun.put, np.ascontiguousarray(values[column.name]))
+            sent = self._begun.blocks.get((place, block))
+            if sent is None or sent.mark != mark or not (whole or _all_hold(held, place, block, sent)):
+                missing.append((place, mark))
+        if missing and self._begun.signed is not None and whole:
+            self._log.forget(self._begun)
+            raise InputError(
+                f"the data are not those of the interrupted put of {self._schema.name}",
+                remedy="put them again: that begins anew",
+            )
+        if not missing:
+            return
+        request = data_pb2.SeedsRequest(put=self._begun.put, block=block, places=[place for place, _ in missing])
+        replies = self._parties.each(lambda stub: stub.data.Seeds, request, self._seconds)
+        for number, (place, mark) in enumerate(missing):
+            column = self._schema.columns[place]
+            seeds = [
+                self._read_seed(party, reply, number, len(missing))
+                for party, reply in zip(self._parties.names, replies, strict=True)
+            ]
+            self._send(place, block, mark, mask(values[column.name], seeds), seeds)
+
+    def _read_seed(self, party: str, reply: data_pb2.SeedsReply, number: int, count: int) -> Seed:
+        if len(reply.seeds) != count:
+            raise IntegrityError(f"{party} gave {len(reply.seeds)} seeds where {count} were asked for", peer=party)
+        given = reply.seeds[number]
+        seed = read_seed(given.seed, party)
+        if seed.commitment() != given.commitment:
+            raise IntegrityError(
+                f"{party} commits to another seed than it gave",
+                cause="that party deviates from the protocol, or its answer was altered",
+                remedy="find out which software it runs; nothing of the object exists",
+                peer=party,
+            )
+        return seed
+
+    def _send(self, place: int, block: int, mark: bytes, masked: np.ndarray, seeds: Sequence[Seed]) -> None:
+        data = view_field(masked)
+        while self._pending and (
+            len(self._pending) >= _AT_ONCE or sum(each.size for each in self._pending) + len(data) > _ON_THEIR_WAY
+        ):
+            self._settle()
+        commitments = [seed.commitment() for seed in seeds]
+        sent = Sent(mark, blake3.blake3(data).digest(), b"".join(commitments))
+        replies = [
+            client.begin(
+                lambda stub: stub.data.Block, _parts(self._begun.put, place, block, commitment, data), self._seconds
+            )
+            for client, commitment in zip(self._parties.clients, commitments, strict=True)
+        ]
+        self._pending.append(_Pending(place, block, sent, len(data), replies))
+
+    def _settle(self) -> None:
+        """Wait for the block that was sent first."""
+        done = self._pending.popleft()
+        for party, reply in zip(self._parties.names, gather(done.replies), strict=True):
+            if reply.digest != done.sent.digest:
+                raise IntegrityError(
+                    f"{party} says that it received something else than was sent",
+                    cause="that party deviates from the protocol",
+                    remedy="find out which software it runs; nothing of the object exists",
+                    peer=party,
+                )
+        self._log.sent(self._begun, done.place, done.block, done.sent)
+
+    def _finish(self) -> Manifest:
+        whole = self._manifest()
+        signed = self._begun.signed
+        if signed is None or signed.content != whole.content:
+            signed = whole.sign(self._parties.identity)
+            self._log.sign(self._begun, signed)
+        request = _Commit(self._begun, signed)
+        replies = [
+            client.begin(lambda stub: stub.data.Commit, request.parts(), self._seconds)
+            for client in self._parties.clients
+        ]
+        receipts = gather(replies)
+        for party, each in zip(self._parties.names, receipts, strict=True):
+            stated = Signed(each.content, each.signature, each.certificate)
+            receipt = Receipt.verify(self._parties.identity.trust, stated, party, time.time)
+            if (receipt.object, receipt.cluster) != (whole.id.hex(), whole.cluster):
+                raise IntegrityError(f"{party} gave a receipt for something else", peer=party)
+        completed = data_pb2.CompleteRequest(object=whole.id, receipts=receipts)
+        self._parties.each(lambda stub: stub.data.Complete, completed, self._seconds)
+        self._log.forget(self._begun)
+        return whole
+
+    def _manifest(self) -> Manifest:
+        size, digests, commitments = 32, [], {}
+        for place, column in enumerate(self._schema.columns):
+            sent = [self._begun.blocks[place, block] for block in range(self._schema.block_count)]
+            digests += [each.digest for each in sent]
+            commitments[column.name] = [
+                [each.commitments[start : start + size] for start in range(0, len(each.commitments), size)]
+                for each in sent
+            ]
+        return Manifest.of(self._schema, commitments, contents_digest(self._begun.salt, digests))
+
+
+@dataclass(frozen=True)
+class _Commit:
+    begun: Unfinished
+    signed: Signed
+
+    def parts(self) -> Iterator[data_pb2.CommitPart]:
+        header = data_pb2.CommitHeader(
+            put=self.begun.put,
+            salt=self.begun.salt,
+            signature=self.signed.signature,
+            certificate=self.signed.certificate,
+            size=len(self.signed.content),
+        )
+        yield data_pb2.CommitPart(header=header)
+        for piece in pieces(self.signed.content):
+            yield data_pb2.CommitPart(chunk=piece)
+
+
+def check_block(schema: Schema, column: Column, block: int, values: np.ndarray) -> None:
+    """Require that these are integers of a block's shape, in the column's range; `InputError`, which names no value."""
+    shape = schema.block_shape(column.name, block)
+    if values.dtype != np.int64 or values.shape != shape:
+        raise InputError(
+            f"column {column.name!r} has a block of type {values.dtype} and shape {values.shape}, not int64 and {shape}"
+        )
+    low, high = column.ends
+    if values.min() < low or values.max() > high:
+        raise InputError(
+            f"column {column.name!r} has values outside of its range, {column.low} to {column.high}",
+            remedy="correct them, or say a wider range",
+        )
+
+
+def mask(values: np.ndarray, seeds: Sequence[Seed]) -> np.ndarray:
+    """Mask integers with the sum of what these seeds are expanded to: x^, uint64 field elements of that shape."""
+    masked = fp.from_signed(values)
+    for seed in seeds:
+        masked = fp.add(masked, expand_field(seed, values.shape))
+    return masked
+
+
+def _all_hold(
+    held: Sequence[Mapping[tuple[int, int], tuple[bytes, bytes]]], place: int, block: int, sent: Sent
+) -> bool:
+    """Have all parties this block, under these seeds?"""
+    each = len(sent.commitments) // len(held)
+    expected = [(sent.commitments[i * each : (i + 1) * each], sent.digest) for i in range(len(held))]
+    return [blocks.get((place, block)) for blocks in held] == expected
+
+
+def _parts(put_id: bytes, place: int, block: int, commitment: bytes, data: memoryview) -> Iterator[data_pb2.BlockPart]:
+    header = data_pb2.BlockHeader(put=put_id, place=place, block=block, commitment=commitment)
+    yield data_pb2.BlockPart(header=header)
+    for piece in pieces(data):
+        yield data_pb2.BlockPart(chunk=piece)
+
+
+def size_of(columns: Iterable[Column], rows: int) -> int:
+    """Return the bytes of x^ that an object of these columns and rows has, at each party."""
+    return sum(field_size((rows, *column.shape)) for column in columns)

@@ -1,0 +1,100 @@
+"""Whether a party takes an object at all: asked of its schema, before anything is written."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from mpc.encoding import field_size
+from mpc.errors import HandshakeError, InputError, PolicyError, SessionError
+from parties.agreed.objects import LARGEST, Schema
+from parties.config.models import Limits, PartyConfig
+from parties.party.vault import catalogue
+from parties.party.vault.files import size_on_disk
+
+MOST_PUTS = 16
+"""Objects that one owner may be putting at once."""
+_LEAST = 1 << 20
+"""Bytes that the smallest object is taken for, its rows in tables and what is kept of it in memory included."""
+
+
+def manifest_size(schema: Schema) -> int:
+    """Return the bytes that a schema's manifest has at most."""
+    names = 8 * sum(len(column.name) for column in schema.columns)  # written in ASCII
+    blocks = schema.block_count * len(schema.columns) * (64 * len(schema.parties) + 3)
+    return len(schema.content) + blocks + names + 16 * len(schema.columns) + 256
+
+
+def granted(schema: Schema) -> int:
+    """Return the bytes of disk that an object is granted, tables included; `InputError` if it is too large for one."""
+    tables = manifest_size(schema)
+    if tables > LARGEST:
+        raise InputError(
+            f"the manifest of {schema.name} would be larger than {LARGEST >> 20} MiB",
+            remedy="put its rows, or its columns, as several objects",
+        )
+    blocks = [schema.block_shape(column.name, block) for column in schema.columns for block in _ends(schema)]
+    last = sum(size_on_disk(field_size(shape)) for shape in blocks[1::2])
+    whole = sum(size_on_disk(field_size(shape)) for shape in blocks[0::2]) * (schema.block_count - 1)
+    return max(_LEAST, whole + last + 2 * tables)
+
+
+def _ends(schema: Schema) -> tuple[int, int]:
+    return 0, schema.block_count - 1
+
+
+def require_ours(config: PartyConfig, schema: Schema, client: str) -> None:
+    """Require that an object is for this cluster, and under its owner's name; `HandshakeError`, `PolicyError`."""
+    if config.cluster is None:
+        raise HandshakeError(
+            f"{config.name}'s config has no cluster id, so it keeps no data",
+            remedy="make an id with mpc cert cluster, put it as 'cluster' into every config and restart the "
+            "daemons; locally: mpc down, mpc up",
+        )
+    if schema.cluster != config.cluster or schema.parties != tuple(peer.name for peer in config.peers):
+        raise HandshakeError(
+            "the object is for another cluster than this party's",
+            cause="the cluster's id, or the parties or their order, differ",
+            remedy="make 'cluster' and the list of parties equal in every config",
+        )
+    if schema.owner != client:
+        raise PolicyError(f"{client!r} puts nothing under the name of {schema.owner!r}", remedy="sign as yourself")
+
+
+def require_next(database: sqlite3.Connection, schema: Schema, key: bytes) -> None:
+    """Require that this is the next version of its name, and the name this key's; `PolicyError`, `SessionError`."""
+    known = catalogue.name_of(database, schema.name)
+    if known is not None and known[0] != key:
+        raise PolicyError(
+            f"{schema.name} was put with another key of {schema.owner!r}",
+            cause="a certificate that is issued again, with a new key, inherits nothing",
+            remedy="choose another name",
+        )
+    version, newest = (known[1], known[2]) if known is not None else (0, None)
+    if (schema.version, schema.previous) != (version + 1, newest):
+        raise SessionError(
+            f"version {schema.version} of {schema.name} does not follow the newest one here, {version}",
+            cause="it was put again meanwhile, or another process puts it; a name that was removed stays spent",
+            remedy=f"put it as version {version + 1}, whose previous object is {newest}"
+            if newest
+            else "put it as version 1",
+        )
+
+
+def require_room(database: sqlite3.Connection, limits: Limits, schema: Schema, size: int) -> None:
+    """Require that there is room for so many bytes of one owner's; `SessionError`."""
+    every, own, open_ = catalogue.taken(database, schema.owner)
+    for limit, held, which in (
+        (limits.max_data_bytes, every, "max_data_bytes"),
+        (limits.max_data_bytes_per_owner, own, "max_data_bytes_per_owner"),
+    ):
+        if limit is not None and held + size > limit:
+            raise SessionError(
+                f"{schema.name} needs {size:,} bytes of disk; {max(0, limit - held):,} of the {limit:,} that this "
+                "party allows are left",
+                remedy=f"remove other objects, or raise limits.{which}",
+            )
+    if open_ >= MOST_PUTS:
+        raise SessionError(
+            f"{schema.owner} is putting {open_} objects already, as many as one owner may",
+            remedy="finish them; those that nobody goes on with are dropped after a day",
+        )

@@ -1,0 +1,284 @@
+"""What the ledger's file says of objects: rows, names, who may see them, and the index of their words.
+
+The index lies in memory and is made again at each start, so that what is removed leaves no words behind.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parties.addresses import ANY
+from parties.agreed.objects import Schema
+from parties.agreed.signed import Signed
+
+DRAFT, RECEIVED, LIVING = "draft", "received", "living"
+_ROW = "number, put, state, object, owner, owner_key, name, version, schema, size, expires, key"
+_WORD = re.compile(r"\w+")
+_MOST_WORDS, _LONGEST_WORD = 16, 64
+_SEEN = """(o.owner = :client AND o.owner_key = :key OR EXISTS (
+    SELECT 1 FROM data_readers r WHERE r.number = o.number AND r.client IN (:client, :any)))"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object, or one that is being put.
+
+    Args:
+        object: its id (hex), once its manifest is here.
+        owner_key: digest of its owner's public key.
+        schema: its canonical bytes.
+        size: bytes of disk that it is granted.
+        wrapped: its key.
+    """
+
+    number: int
+    put: bytes
+    state: str
+    object: str | None
+    owner: str
+    owner_key: bytes
+    name: str
+    version: int
+    schema: bytes
+    size: int
+    expires: int | None
+    wrapped: bytes
+
+    def __repr__(self) -> str:
+        return f"Row({self.name!r}, {self.version}, {self.state})"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a list, or of a search.
+
+    Args:
+        id: 32 bytes.
+        rows: of the table.
+        expires: seconds since 1970, if it does.
+    """
+
+    id: bytes
+    owner: str
+    name: str
+    version: int
+    rows: int
+    expires: int | None
+    description: str
+
+
+def start(database: sqlite3.Connection) -> None:
+    """Make the index of words from the living objects."""
+    database.execute("CREATE VIRTUAL TABLE IF NOT EXISTS temp.data_words USING fts5(name, description, columns)")
+    database.execute("DELETE FROM temp.data_words")
+    living = database.execute("SELECT number, schema FROM data_objects WHERE state = ?", (LIVING,))
+    for number, schema in living.fetchall():
+        index(database, number, schema)
+
+
+def index(database: sqlite3.Connection, number: int, schema: bytes) -> None:
+    """Add a living object's words."""
+    said = json.loads(schema)
+    columns = " ".join(f"{column['name']} {column['description']}" for column in said["columns"])
+    row = (number, said["name"], said["description"], columns)
+    database.execute("INSERT INTO temp.data_words (rowid, name, description, columns) VALUES (?, ?, ?, ?)", row)
+
+
+def insert(database: sqlite3.Connection, put: bytes, key: bytes, schema: Schema, size: int, wrapped: bytes) -> Row:
+    """Add an object that is being put."""
+    done = database.execute(
+        "INSERT INTO data_objects (put, state, owner, owner_key, name, version, schema, size, expires, touched, key) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
+        (put, DRAFT, schema.owner, key, schema.name, schema.version, schema.content, size, schema.expires, wrapped),
+    )
+    database.executemany(
+        "INSERT INTO data_readers VALUES (?, ?)", {(done.lastrowid, client) for client in schema.visible}
+    )
+    found = by_put(database, put)
+    if found is None:
+        raise sqlite3.IntegrityError("a row that was written is not there")
+    return found
+
+
+def touch(database: sqlite3.Connection, number: int, now: float) -> None:
+    """Note that its owner has just gone on with it."""
+    database.execute("UPDATE data_objects SET touched = ? WHERE number = ?", (now, number))
+
+
+def receive(database: sqlite3.Connection, number: int, object_id: str, signed: Signed) -> None:
+    """Keep an object's manifest: all of it is here."""
+    database.execute(
+        "UPDATE data_objects SET state = ?, object = ?, content = ?, signature = ?, certificate = ? WHERE number = ?",
+        (RECEIVED, object_id, signed.content, signed.signature, signed.certificate, number),
+    )
+
+
+def bring_to_life(database: sqlite3.Connection, row: Row) -> None:
+    """Let an object exist, as the newest version of its name."""
+    database.execute("UPDATE data_objects SET state = ? WHERE number = ?", (LIVING, row.number))
+    database.execute(
+        "INSERT INTO data_names VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET version = excluded.version, newest = excluded.newest",
+        (row.name, row.owner_key, row.version, row.object),
+    )
+    index(database, row.number, row.schema)
+
+
+def size_of(database: sqlite3.Connection, number: int) -> int:
+    """Return the bytes of an object's manifest."""
+    query = "SELECT length(content) FROM data_objects WHERE number = ?"
+    found: tuple[int] = database.execute(query, (number,)).fetchone()
+    return found[0]
+
+
+def signed_of(database: sqlite3.Connection, number: int) -> Signed:
+    """Read an object's manifest as its owner signed it."""
+    query = "SELECT content, signature, certificate FROM data_objects WHERE number = ?"
+    return Signed(*database.execute(query, (number,)).fetchone())
+
+
+def by_put(database: sqlite3.Connection, put: bytes) -> Row | None:
+    """Find what is, or was, put under that id."""
+    return _one(database, "put = ?", (put,))
+
+
+def by_id(database: sqlite3.Connection, object_id: str) -> Row | None:
+    """Find an object whose manifest is here."""
+    return _one(database, "object = ?", (object_id,))
+
+
+def newest(database: sqlite3.Connection, name: str, now: float) -> Row | None:
+    """Find the newest living object of a name that has not expired."""
+    where = "name = ? AND state = ? AND (expires IS NULL OR expires > ?) ORDER BY version DESC LIMIT 1"
+    return _one(database, where, (name, LIVING, now))
+
+
+def unfinished(database: sqlite3.Connection, name: str) -> list[Row]:
+    """List what is being put under a name, and does not exist yet."""
+    return _many(database, "name = ? AND state != ?", (name, LIVING))
+
+
+def overdue(database: sqlite3.Connection, untouched_since: float, now: float) -> list[Row]:
+    """List what was given up while it was being put, and what has expired."""
+    return _many(database, "state = ? AND touched < ? OR expires <= ?", (DRAFT, untouched_since, now))
+
+
+def name_of(database: sqlite3.Connection, name: str) -> tuple[bytes, int, str] | None:
+    """(its owner's key, its newest version, that one's id in hex) of a name that was ever taken."""
+    query = "SELECT owner_key, version, newest FROM data_names WHERE name = ?"
+    found: tuple[bytes, int, str] | None = database.execute(query, (name,)).fetchone()
+    return found
+
+
+def blocks_of(database: sqlite3.Connection, number: int) -> list[tuple[int, int, bytes]]:
+    """List the blocks of an object whose x^ is here: (place of the column, block, sealed row)."""
+    query = "SELECT place, block, sealed FROM data_blocks WHERE number = ? AND file IS NOT NULL"
+    return database.execute(query, (number,)).fetchall()
+
+
+def taken(database: sqlite3.Connection, owner: str) -> tuple[int, int, int]:
+    """(bytes granted to all, to that owner, objects that the owner is putting)."""
+    query = (
+        "SELECT coalesce(sum(size), 0), coalesce(sum(size * (owner = ?1)), 0), "
+        "coalesce(sum(owner = ?1 AND state != ?2), 0) FROM data_objects"
+    )
+    found: tuple[int, int, int] = database.execute(query, (owner, LIVING)).fetchone()
+    return found
+
+
+def owns(database: sqlite3.Connection, client: str) -> bool:
+    """Is anything here put under that client's name?"""
+    return database.execute("SELECT 1 FROM data_objects WHERE owner = ? LIMIT 1", (client,)).fetchone() is not None
+
+
+def is_seen(database: sqlite3.Connection, number: int, client: str, key: bytes) -> bool:
+    """May this client see the object?"""
+    query = f"SELECT 1 FROM data_objects o WHERE o.number = :number AND {_SEEN}"  # noqa: S608 - no value of anybody's
+    return database.execute(query, {"number": number, **_who(client, key)}).fetchone() is not None
+
+
+def erase(database: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
+    """Delete objects with their keys; the names of their files."""
+    files = []
+    for row in rows:
+        query = "SELECT file FROM data_blocks WHERE number = ? AND file IS NOT NULL"
+        files += [name for (name,) in database.execute(query, (row.number,))]
+        database.execute("DELETE FROM temp.data_words WHERE rowid = ?", (row.number,))
+        database.execute("DELETE FROM data_objects WHERE number = ?", (row.number,))
+    return files
+
+
+def wrapped_keys(database: sqlite3.Connection) -> list[tuple[int, bytes, bytes]]:
+    """(number, put, wrapped key) of every object."""
+    return database.execute("SELECT number, put, key FROM data_objects").fetchall()
+
+
+def rewrap(database: sqlite3.Connection, keys: Sequence[tuple[bytes, int]], wrapping: str) -> None:
+    """Store (wrapped key, number) of every object, and what they are wrapped by."""
+    database.executemany("UPDATE data_objects SET key = ? WHERE number = ?", keys)
+    database.execute("DELETE FROM data_wrapping")
+    database.execute("INSERT INTO data_wrapping VALUES (?)", (wrapping,))
+
+
+def bury(database: sqlite3.Connection, row: Row, signed: Signed) -> None:
+    """Keep the tombstone of an object."""
+    values = (row.object, row.name, signed.content, signed.signature, signed.certificate)
+    database.execute("INSERT OR IGNORE INTO data_tombstones VALUES (?, ?, ?, ?, ?)", values)
+
+
+def is_buried(database: sqlite3.Connection, object_id: str) -> bool:
+    """Was this object removed by its owner?"""
+    return database.execute("SELECT 1 FROM data_tombstones WHERE object = ?", (object_id,)).fetchone() is not None
+
+
+def entries(
+    database: sqlite3.Connection, client: str, key: bytes, words: str, after: tuple[str, int], limit: int, now: float
+) -> list[Entry]:
+    """List the living objects that a client may see.
+
+    Args:
+        words: all of which, as beginnings, stand in the object's name, description or columns; "" for any.
+        after: (name, version) that the list goes on behind; it is ordered by name, and in a name the newest first.
+    """
+    values = {**_who(client, key), "living": LIVING, "now": now, "name": after[0], "version": after[1], "limit": limit}
+    query = "SELECT o.object, o.owner, o.name, o.version, o.schema, o.expires FROM data_objects o "
+    asked = _as_query(words)
+    if words.strip() and not asked:
+        return []
+    if asked:
+        query += "JOIN temp.data_words w ON w.rowid = o.number AND w.data_words MATCH :words "
+        values["words"] = asked
+    query += (
+        "WHERE o.state = :living AND (o.expires IS NULL OR o.expires > :now) "
+        "AND (o.name > :name OR o.name = :name AND o.version < :version) "
+        f"AND {_SEEN} ORDER BY o.name, o.version DESC LIMIT :limit"
+    )
+    found = []
+    for object_id, owner, name, version, schema, expires in database.execute(query, values):
+        said = json.loads(schema)
+        entry = Entry(bytes.fromhex(object_id), owner, name, version, said["rows"], expires, said["description"])
+        found.append(entry)
+    return found
+
+
+def _who(client: str, key: bytes) -> dict[str, object]:
+    return {"client": client, "key": key, "any": ANY}
+
+
+def _as_query(words: str) -> str:
+    """Each word as fts5's quoted text with a star; nothing of what a caller sends is syntax."""
+    return " ".join(f'"{word[:_LONGEST_WORD]}"*' for word in _WORD.findall(words)[:_MOST_WORDS])
+
+
+def _one(database: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Row | None:
+    found = _many(database, where, values)
+    return found[0] if found else None
+
+
+def _many(database: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[Row]:
+    query = f"SELECT {_ROW} FROM data_objects WHERE {where}"  # noqa: S608 - clauses of this module
+    return [Row(*found) for found in database.execute(query, values)]

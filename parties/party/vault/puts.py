@@ -1,0 +1,283 @@
+"""How an object comes to a party: schema, seeds, blocks, manifest, receipts.
+
+A seed is fresh for each call that asks for it, so none is given twice, and it takes one x^: a second one that differs
+is refused, since two values under one seed show their difference.  Who cannot go on where it was asks for another
+seed.  Until the owner has shown the receipts of all parties, nothing that was put counts.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from mpc.encoding import field_size
+from mpc.errors import InputError, IntegrityError, PolicyError, SessionError
+from mpc.prg import SEED_BYTES, Seed
+from parties.agreed.objects import Manifest, Receipt, Schema, contents_digest
+from parties.agreed.signed import Signed, key_of
+from parties.party.stock.files import sync
+from parties.party.vault import catalogue, files
+from parties.party.vault.admission import granted, manifest_size, require_next, require_ours, require_room
+from parties.party.vault.catalogue import DRAFT, LIVING, Row
+from parties.party.vault.files import BlockWriter
+from parties.party.vault.keys import seal
+from parties.party.vault.vault import Vault, block_context, block_key, open_block, unknown, unseal_block
+from parties.telemetry import logger
+
+PUT_BYTES = 16
+_SKEW = 86_400
+
+
+@lru_cache(8)
+def _read_schema(content: bytes) -> Schema:
+    return Schema.parse(content)
+
+
+class Puts:
+    """Objects that owners are putting at one party.  Thread-safe.
+
+    Every call names its caller: a client, and the digest of the public key in its certificate.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault, self._config, self._ledger = vault, vault.config, vault.ledger
+        self._roster = tuple(peer.name for peer in vault.config.peers)
+        self.parsing = threading.Lock()
+
+    def begin(self, put: bytes, content: bytes, client: str, key: bytes) -> str:
+        """Begin, or go on with, a put: the state that it is in.
+
+        Args:
+            put: 16 random bytes that its owner has drawn.
+            content: the schema's canonical bytes.
+
+        Raises:
+            InputError, PolicyError, HandshakeError, SessionError: it is refused; nothing was written.
+        """
+        if len(put) != PUT_BYTES:
+            raise InputError(f"a put has an id of {PUT_BYTES} bytes, not {len(put)}")
+        with self.parsing:
+            schema = _read_schema(content)
+        require_ours(self._config, schema, client)
+        size, now = granted(schema), self._vault.times.now()
+        if abs(schema.created - now) > _SKEW or (schema.expires is not None and schema.expires <= now):
+            raise InputError("the object was not made now, or has expired", remedy="look at the clocks: mpc doctor")
+        with self._ledger.reading() as database:
+            found = catalogue.by_put(database, put)
+            if found is not None:
+                if (found.owner_key, found.schema) != (key, content):
+                    raise SessionError("that put is another one", remedy="begin again")
+                return found.state
+            require_next(database, schema, key)
+            older = [row for row in catalogue.unfinished(database, schema.name) if row.owner_key == key]
+        self._vault.erase(older)
+        with self._ledger.writing() as database:
+            require_next(database, schema, key)
+            if catalogue.unfinished(database, schema.name):
+                raise SessionError(f"{schema.name} is being put by another process", remedy="wait for it")
+            require_room(database, self._config.limits, schema, size)
+            wrapped = self._vault.keys.wrap(put, Seed(self._vault.draw(SEED_BYTES)))
+            row = catalogue.insert(database, put, key, schema, size, wrapped)
+            catalogue.touch(database, row.number, now)
+        return DRAFT
+
+    def manifest_size(self, put: bytes, key: bytes) -> int:
+        """Return the bytes that the manifest of a put has at most."""
+        with self._ledger.reading() as database:
+            row, _ = self._open(database, put, key)
+        return manifest_size(_read_schema(row.schema))
+
+    def held(self, put: bytes, key: bytes) -> list[tuple[int, int, bytes, bytes]]:
+        """List the blocks that are here: (place of the column, block, H(k_i), BLAKE3 of x^)."""
+        with self._ledger.reading() as database:
+            row, own = self._open(database, put, key)
+            sealed = catalogue.blocks_of(database, row.number)
+        opened = [(place, block, *unseal_block(row, own, place, block, each)) for place, block, each in sealed]
+        return [(place, block, seed.commitment(), digest) for place, block, seed, digest in opened]
+
+    def newest(self, name: str, key: bytes) -> tuple[int, str]:
+        """(newest version, its id in hex) of a name that this key has put under; (0, "") of any other."""
+        with self._ledger.reading() as database:
+            known = catalogue.name_of(database, name)
+        return (known[1], known[2]) if known is not None and known[0] == key else (0, "")
+
+    def seeds(self, put: bytes, block: int, places: Sequence[int], key: bytes) -> list[Seed]:
+        """Draw a fresh seed for a block of each of these columns, in the place of older ones and of what lay under
+        those."""
+        now = self._vault.times.now()
+        query = "SELECT file FROM data_blocks WHERE number = ? AND place = ? AND block = ? AND file IS NOT NULL"
+        given, older = [], []
+        with self._ledger.writing() as database:
+            row, own = self._draft(database, put, key)
+            for place in places:
+                self._shape(row, place, block)
+                fresh = Seed(self._vault.draw(SEED_BYTES))
+                older += [name for (name,) in database.execute(query, (row.number, place, block))]
+                values = (row.number, place, block, self._seal(row, own, place, block, fresh, b""))
+                database.execute("INSERT OR REPLACE INTO data_blocks VALUES (?, ?, ?, ?, NULL)", values)
+                given.append(fresh)
+            catalogue.touch(database, row.number, now)
+        files.remove(self._vault.folder, older)
+        return given
+
+    def receive(
+        self, put: bytes, place: int, block: int, commitment: bytes, pieces: Iterable[bytes], client: str, key: bytes
+    ) -> bytes:
+        """Take a block's x^, which was masked with the seed of that commitment; its BLAKE3.
+
+        Raises:
+            SessionError: no such put, or another seed was given since.
+            IntegrityError: another x^ is here under this seed.
+            PeerError, EncodingError: its bytes.
+        """
+        with self._ledger.reading() as database:
+            row, own = self._draft(database, put, key)
+            self._require_seed(database, row, own, place, block, commitment)
+        size, name = field_size(self._shape(row, place, block)), self._vault.draw(16).hex()
+        with BlockWriter(self._vault.folder, name, own, size, client) as writer:
+            digest = writer.write(pieces)
+            with self._ledger.writing() as database:
+                row, own = self._draft(database, put, key)
+                seed, before, file = self._require_seed(database, row, own, place, block, commitment)
+                if file and before != digest:
+                    raise IntegrityError(
+                        f"{client} sent a second value under one seed of {row.name}",
+                        cause="two values under one seed show their difference",
+                        remedy="ask for another seed, and mask the block with that",
+                        peer=client,
+                    )
+                if not file:
+                    values = (self._seal(row, own, place, block, seed, digest), name, row.number, place, block)
+                    database.execute(
+                        "UPDATE data_blocks SET sealed = ?, file = ? WHERE number = ? AND place = ? AND block = ?",
+                        values,
+                    )
+                    writer.keep()
+                catalogue.touch(database, row.number, self._vault.times.now())
+        return digest
+
+    def commit(self, put: bytes, signed: Signed, salt: bytes, client: str, key: bytes) -> Signed:
+        """Check the manifest against what is here, and give this party's receipt once all of it is on the disk.
+
+        Raises:
+            IntegrityError: its owner has not signed it, or it commits to something else than what is here.
+            SessionError: no such put, or a block is missing.
+        """
+        now = self._vault.times.now()
+        with self.parsing:
+            whole = Manifest.verify(self._vault.identity.trust, signed, lambda: now)
+        if whole.owner != client or key_of(signed.certificate) != key:
+            raise PolicyError(f"{client!r} puts nothing under the name of {whole.owner!r}", remedy="sign as yourself")
+        with self._ledger.reading() as database:
+            row, own = self._open(database, put, key)
+            if row.state != DRAFT and row.object != whole.id.hex():
+                raise SessionError(f"{row.name} has another manifest here already", remedy="put it again")
+            if row.schema != whole.schema_content:
+                raise IntegrityError(f"the manifest of {row.name} says something else than its schema", peer=client)
+            sealed = catalogue.blocks_of(database, row.number)
+        self._check_blocks(row, own, whole, salt, sealed)
+        sync(self._vault.folder)
+        with self._ledger.writing(counted=True) as database:
+            row, _ = self._open(database, put, key)
+            if catalogue.blocks_of(database, row.number) != sealed:
+                raise SessionError(f"other seeds of {row.name} were given while its manifest was looked at")
+            if row.state == DRAFT:
+                catalogue.receive(database, row.number, whole.id.hex(), signed)
+            self._vault.times.store(database)
+        receipt = Receipt(cluster=whole.cluster, party=self._config.name, object=whole.id.hex(), at=int(now))
+        return receipt.sign(self._vault.identity)
+
+    def _check_blocks(
+        self, row: Row, own: Seed, whole: Manifest, salt: bytes, sealed: Sequence[tuple[int, int, bytes]]
+    ) -> None:
+        here, digests = {(place, block): each for place, block, each in sealed}, []
+        for place, column in enumerate(whole.columns):
+            for block in range(whole.block_count):
+                if (place, block) not in here:
+                    raise SessionError(f"block {block} of column {column.name!r} of {row.name} is not here")
+                seed, digest = unseal_block(row, own, place, block, here[place, block])
+                if seed.commitment() != whole.commitment(column.name, block, self._config.name):
+                    raise IntegrityError(
+                        f"the manifest of {row.name} commits to another seed than {self._config.name} gave for "
+                        f"column {column.name!r}",
+                        cause=f"{row.owner}'s client deviates from the protocol, or asked for another seed since",
+                        remedy="put the object again",
+                        peer=row.owner,
+                    )
+                digests.append(digest)
+        if contents_digest(salt, digests).hex() != whole.contents:
+            raise IntegrityError(
+                f"{row.owner} sent {self._config.name} other contents of {row.name} than its manifest says",
+                cause="its client deviates from the protocol, or its data were altered on their way",
+                remedy="put the object again",
+                peer=row.owner,
+            )
+
+    def complete(self, object_id: bytes, receipts: Sequence[Signed], client: str, key: bytes) -> None:
+        """Let the object exist here, now that the owner has shown the receipts of all parties.
+
+        Raises:
+            IntegrityError: a receipt is another's, or for something else.
+            SessionError: no such object, or another version was put meanwhile.
+        """
+        now = self._vault.times.now()
+        with self._ledger.reading() as database:
+            row = self._committed(database, object_id, key)
+        if row.state == LIVING:
+            return
+        if len(receipts) != len(self._roster):
+            raise IntegrityError(f"{len(receipts)} receipts, and there are {len(self._roster)} parties", peer=client)
+        for party, signed in zip(self._roster, receipts, strict=True):
+            receipt = Receipt.verify(self._vault.identity.trust, signed, party, lambda: now)
+            if (receipt.object, receipt.cluster) != (object_id.hex(), self._config.cluster):
+                raise IntegrityError(f"{client} showed a receipt of {party} for something else", peer=client)
+        schema = _read_schema(row.schema)
+        with self._ledger.writing(counted=True) as database:
+            row = self._committed(database, object_id, key)
+            if row.state != LIVING:
+                require_next(database, schema, key)
+                catalogue.bring_to_life(database, row)
+            self._vault.times.store(database)
+        fields = {"name": row.name, "version": row.version, "object": row.object, "owner": client, "rows": schema.rows}
+        logger().info("an object was put", **fields)
+
+    # -- rows
+
+    def _committed(self, database: sqlite3.Connection, object_id: bytes, key: bytes) -> Row:
+        row = catalogue.by_id(database, object_id.hex())
+        if row is None or row.owner_key != key:
+            raise unknown()
+        return row
+
+    def _open(self, database: sqlite3.Connection, put: bytes, key: bytes) -> tuple[Row, Seed]:
+        """(the row of a put, its key), for its owner."""
+        row = catalogue.by_put(database, put)
+        if row is None or row.owner_key != key:
+            raise SessionError("this party knows no such put of yours", remedy="begin again: put the object once more")
+        return row, self._vault.keys.unwrap(row.put, row.wrapped)
+
+    def _draft(self, database: sqlite3.Connection, put: bytes, key: bytes) -> tuple[Row, Seed]:
+        row, own = self._open(database, put, key)
+        if row.state != DRAFT:
+            raise SessionError(f"{row.name} is here as a whole: nothing of it changes any more")
+        return row, own
+
+    def _shape(self, row: Row, place: int, block: int) -> tuple[int, ...]:
+        schema = _read_schema(row.schema)
+        if not 0 <= place < len(schema.columns):
+            raise InputError(f"{row.name} has no column {place}")
+        return schema.block_shape(schema.columns[place].name, block)
+
+    def _require_seed(
+        self, database: sqlite3.Connection, row: Row, own: Seed, place: int, block: int, commitment: bytes
+    ) -> tuple[Seed, bytes, str]:
+        seed, digest, file = open_block(database, row, own, place, block)
+        if seed.commitment() != commitment:
+            raise SessionError("the block was masked with another seed than the last", remedy="mask it with that one")
+        return seed, digest, file
+
+    def _seal(self, row: Row, own: Seed, place: int, block: int, seed: Seed, digest: bytes) -> bytes:
+        context = block_context(row.put, place, block)
+        return seal(block_key(own), context, seed.secret + digest, self._vault.draw)

@@ -1,0 +1,311 @@
+"""A party's vault: what it keeps of others' data, and gives to sessions.
+
+An object is here once its owner has shown this party the receipts of all; before that nothing of it counts.  A name
+belongs to the key that put under it first, for good: whoever is issued that owner's name later inherits nothing.  For
+what is unknown, has expired, or is not to be seen by who asks there is one answer.
+
+`puts` has how an object comes here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mpc.encoding import canonical
+from mpc.errors import IntegrityError, MpcError, SessionError
+from mpc.prg import SEED_BYTES, Seed
+from parties import entropy
+from parties.agreed.objects import Manifest, Tombstone
+from parties.agreed.signed import Signed, key_of
+from parties.config.models import PartyConfig
+from parties.disk import private_folder
+from parties.party.ledger.sessions import Ledger
+from parties.party.vault import catalogue, files
+from parties.party.vault.catalogue import LIVING, Entry, Row
+from parties.party.vault.keys import WrappingKey, unseal
+from parties.party.vault.times import Times
+from parties.telemetry import logger
+from parties.trust.identity import Identity
+
+FOLDER, KEY_FILE = "vault", "key"
+GIVEN_UP = 86_400.0
+"""Seconds after which a put that nobody goes on with is dropped."""
+MOST_LISTED = 256
+_REMEMBERED = 8
+_DIGEST_BYTES = 32
+
+
+def unknown() -> SessionError:
+    """Make the one answer for what is not here, or not for who asks."""
+    return SessionError(
+        "there is no such object here, or you may not see it",
+        remedy="look at its name and version; its owner decides who may see it",
+    )
+
+
+class Vault:
+    """Everything that one party keeps of objects.  Thread-safe.
+
+    Args:
+        clock: seconds since 1970.
+        draw: fresh random bytes.
+
+    Raises:
+        ConfigError: the ledger, the folder or the wrapping key.
+    """
+
+    def __init__(
+        self,
+        config: PartyConfig,
+        identity: Identity,
+        ledger: Ledger,
+        draw: Callable[[int], bytes] = entropy.token,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config, self.identity, self.ledger, self.draw = config, identity, ledger, draw
+        self.folder: Path = config.data_dir / FOLDER
+        self.times = Times(clock)
+        self._parsed: OrderedDict[bytes, Manifest] = OrderedDict()
+        self._lock = threading.Lock()
+        self._erasing = threading.Lock()
+        private_folder(self.folder)
+        self.keys = WrappingKey(config.data_key or self.folder / KEY_FILE, draw)
+        self._start()
+
+    def _start(self) -> None:
+        with self.ledger.writing(durable=True) as database:
+            self.times.start(database)
+            found = database.execute("SELECT key FROM data_wrapping").fetchone()
+            wrapping = self.keys.start(found[0] if found else None)
+            if found is None:
+                database.execute("INSERT INTO data_wrapping VALUES (?)", (wrapping,))
+            catalogue.start(database)
+            listed = database.execute("SELECT file FROM data_blocks WHERE file IS NOT NULL")
+            left = files.orphans(self.folder, {name for (name,) in listed})
+        self.ledger.forget_deleted()
+        files.remove(self.folder, left)
+
+    # -- for sessions
+
+    def find(self, name: str, client: str | None = None, key: bytes = b"") -> Manifest:
+        """Return the manifest of the newest living version of a name.
+
+        Args:
+            client, key: who asks, and the digest of its public key; None for the party itself.
+
+        Raises:
+            SessionError: there is none for who asks, or this party's clock is behind.
+        """
+        now = self.times.now()
+        with self.ledger.reading() as database:
+            row = catalogue.newest(database, name, now)
+            self._require_seen(database, row, client, key)
+        return self._manifest(row)
+
+    def manifest(self, object_id: bytes) -> Manifest:
+        """Return the manifest of an object that exists; raises as `find`."""
+        return self._manifest(self._living(object_id))
+
+    def signed(self, object_id: bytes) -> Signed:
+        """Return the manifest as its owner signed it; raises as `find`."""
+        row = self._living(object_id)
+        with self.ledger.reading() as database:
+            return catalogue.signed_of(database, row.number)
+
+    def seed(self, object_id: bytes, column: str, block: int) -> Seed:
+        """Return this party's seed k_i of a block.
+
+        Raises:
+            SessionError: there is no such object.
+            InputError: no such column or block.
+            IntegrityError: the party's disk was altered.
+        """
+        return self._block(object_id, column, block)[1]
+
+    def block(self, object_id: bytes, column: str, block: int) -> np.ndarray:
+        """Return a block's x^: uint64 field elements, (rows, *shape); raises as `seed`."""
+        whole, _, key, digest, name = self._block(object_id, column, block)
+        return files.read_block(self.folder, name, key, whole.block_shape(column, block), digest)
+
+    def _block(self, object_id: bytes, column: str, block: int) -> tuple[Manifest, Seed, Seed, bytes, str]:
+        """(manifest, k_i, the object's key, BLAKE3 of x^, name of its file)."""
+        row = self._living(object_id)
+        whole = self._manifest(row)
+        whole.block_shape(column, block)
+        place = next(place for place, known in enumerate(whole.columns) if known.name == column)
+        with self.ledger.reading() as database:
+            # once more, and with the key that it is wrapped by now: it may have been removed meanwhile
+            now = catalogue.by_id(database, object_id.hex())
+            if now is None:
+                raise unknown()
+            key = self.keys.unwrap(now.put, now.wrapped)
+            seed, digest, name = open_block(database, now, key, place, block)
+        whole.check_seed(column, block, self.config.name, seed)
+        return whole, seed, key, digest, name
+
+    def _living(self, object_id: bytes) -> Row:
+        now = self.times.now()
+        with self.ledger.reading() as database:
+            row = catalogue.by_id(database, object_id.hex())
+        if row is None or row.state != LIVING or (row.expires is not None and row.expires <= now):
+            raise unknown()
+        return row
+
+    def _manifest(self, row: Row | None) -> Manifest:
+        if row is None or row.object is None:
+            raise unknown()
+        key = bytes.fromhex(row.object)
+        with self._lock:
+            if key in self._parsed:
+                self._parsed.move_to_end(key)
+                return self._parsed[key]
+        with self.ledger.reading() as database:
+            found = catalogue.by_id(database, row.object)
+            if found is None:
+                raise unknown()
+            content = catalogue.signed_of(database, found.number).content
+        whole = Manifest.parse(content)
+        with self._lock:
+            self._parsed[key] = whole
+            while len(self._parsed) > _REMEMBERED:
+                self._parsed.popitem(last=False)
+        return whole
+
+    # -- for clients
+
+    def seen(self, client: str, key: bytes, object_id: bytes, name: str) -> tuple[bytes, int]:
+        """(id, bytes of its manifest) of an object that the caller may see: by id, or the newest version of a name.
+
+        Raises:
+            SessionError: there is none for who asks.
+        """
+        now = self.times.now()
+        with self.ledger.reading() as database:
+            row = catalogue.by_id(database, object_id.hex()) if object_id else catalogue.newest(database, name, now)
+            if row is not None and (row.state != LIVING or (row.expires is not None and row.expires <= now)):
+                row = None
+            row = self._require_seen(database, row, client, key)
+            return bytes.fromhex(row.object or ""), catalogue.size_of(database, row.number)
+
+    def entries(
+        self, client: str, key: bytes, words: str = "", after: tuple[str, int] = ("", 0), limit: int = MOST_LISTED
+    ) -> list[Entry]:
+        """List what a client may see, of objects with these words; at most 256 from `after` on."""
+        now = self.times.now()
+        with self.ledger.reading() as database:
+            return catalogue.entries(database, client, key, words, after, min(max(limit, 1), MOST_LISTED), now)
+
+    def owns(self, client: str) -> bool:
+        """Is anything here put under that client's name?"""
+        with self.ledger.reading() as database:
+            return catalogue.owns(database, client)
+
+    def _require_seen(self, database: sqlite3.Connection, row: Row | None, client: str | None, key: bytes) -> Row:
+        if row is None or (client is not None and not catalogue.is_seen(database, row.number, client, key)):
+            raise unknown()
+        return row
+
+    # -- the end of an object
+
+    def remove(self, signed: Signed, client: str, key: bytes) -> None:
+        """Remove an object for good, as its owner has signed: its keys, and then its files.
+
+        Raises:
+            SessionError: there is no such object of this client.
+            IntegrityError: the tombstone is another cluster's, or somebody else signed it.
+        """
+        now = self.times.now()
+        stone = Tombstone.verify(self.identity.trust, signed, lambda: now)
+        if stone.cluster != self.config.cluster:
+            raise IntegrityError("this tombstone is for another cluster", peer=client)
+        if stone.owner != client or key_of(signed.certificate) != key:
+            raise unknown()
+        with self.ledger.reading() as database:
+            row = catalogue.by_id(database, stone.object)
+            buried = catalogue.is_buried(database, stone.object)
+        if row is None and buried:
+            return
+        if row is None or (row.owner, row.owner_key) != (client, key):
+            raise unknown()
+        self.erase([row], lambda database: catalogue.bury(database, row, signed))
+        logger().info("an object was removed", name=row.name, version=row.version, object=row.object, owner=row.owner)
+
+    def erase(self, rows: Sequence[Row], also: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
+        """Delete objects' keys durably, so that no copy of anything opens them, and then their files.
+
+        also: done in the same transaction.
+        """
+        if not rows:
+            return
+        with self._erasing:
+            fresh, old = self.keys.prepare(), self.keys.copy()
+            try:
+                with self.ledger.writing(counted=True) as database:
+                    also(database)
+                    left = catalogue.erase(database, rows)
+                    kept = [(n, put, self.keys.unwrap(put, key)) for n, put, key in catalogue.wrapped_keys(database)]
+                    rewrapped = [(fresh.wrap(put, key), number) for number, put, key in kept]
+                    catalogue.rewrap(database, rewrapped, fresh.id)
+                    self.times.store(database)
+                    self.keys.adopt(fresh)  # nobody reads before this transaction is over
+            except BaseException:
+                self.keys.adopt(old)
+                raise
+            self.keys.settle()
+        with self._lock:
+            for row in rows:
+                self._parsed.pop(bytes.fromhex(row.object or ""), None)
+        self.ledger.forget_deleted()
+        files.remove(self.folder, left)
+
+    def tick(self) -> None:
+        """Drop puts that were given up and objects that have expired; remember the time."""
+        try:
+            now = self.times.now()
+            if not self.times.is_due():
+                return
+            with self.ledger.writing() as database:
+                self.times.store(database)
+                rows = catalogue.overdue(database, now - GIVEN_UP, now)
+            self.erase(rows)
+            for row in rows:
+                event = "an object has expired" if row.state == LIVING else "a put was given up"
+                logger().info(event, name=row.name, version=row.version, owner=row.owner)
+        except MpcError as error:
+            logger().warning("data at rest are not looked after", why=str(error))
+
+
+def block_context(put: bytes, place: int, block: int) -> bytes:
+    """Encode what a block's sealed row is for."""
+    return canonical("mpc/v1/object block", put, place, block)
+
+
+def block_key(key: Seed) -> Seed:
+    """Derive the key of an object's sealed rows."""
+    return key.derive("blocks")
+
+
+def open_block(database: sqlite3.Connection, row: Row, key: Seed, place: int, block: int) -> tuple[Seed, bytes, str]:
+    """(k_i, BLAKE3 of x^, name of its file) of a block that is here; the name is "" before x^ is.
+
+    Raises:
+        SessionError: nothing of it is here.
+    """
+    query = "SELECT sealed, file FROM data_blocks WHERE number = ? AND place = ? AND block = ?"
+    found = database.execute(query, (row.number, place, block)).fetchone()
+    if found is None:
+        raise SessionError("no seeds were given for that block", remedy="put the object again")
+    return *unseal_block(row, key, place, block, found[0]), found[1] or ""
+
+
+def unseal_block(row: Row, key: Seed, place: int, block: int, sealed: bytes) -> tuple[Seed, bytes]:
+    """(k_i, BLAKE3 of x^ once it is here) of a block's sealed row; `IntegrityError` if it was altered."""
+    secret = unseal(block_key(key), block_context(row.put, place, block), sealed)
+    return Seed(secret[:SEED_BYTES]), secret[SEED_BYTES : SEED_BYTES + _DIGEST_BYTES]
