@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from blake3 import blake3
 
 from mpc.encoding import canonical
+from mpc.entry import WEIGHTS, EntryId
 from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.prg import Draws, Seed, expand_field, expand_words
@@ -25,24 +26,34 @@ from mpc.wires import Wires
 
 @dataclass(frozen=True)
 class BundleId:
-    """What every draw of a bundle is bound to: session, run (0: the session's weights), batch."""
+    """What every draw of a bundle is bound to: session, entry, batch (1 for weights, which have none)."""
 
     session: bytes
-    run: int
+    entry: EntryId
     batch: int
+
+    @classmethod
+    def of_weights(cls, session: bytes) -> Self:
+        """Name the bundle of a session's weights."""
+        return cls(session, WEIGHTS, 1)
+
+    @classmethod
+    def of_run(cls, session: bytes, run: int, batch: int) -> Self:
+        """Name the bundle of one run: 1, 2, 3, ..."""
+        return cls(session, EntryId(run), batch)
 
     def draws(self, seed: Seed) -> Draws:
         """The draws of one party's seed for this bundle."""
-        return Draws(seed, "bundle", self.session, self.run, self.batch)
+        return Draws(seed, "bundle", self.session, self.entry.number, self.batch)
 
     def digest_key(self, seed: Seed) -> Seed:
         """Derive the key of `CorrectionsDigest` from the corrected party's seed: only it and the provider have that."""
-        return seed.derive("corrections-digest", self.session, self.run, self.batch)
+        return seed.derive("corrections-digest", self.session, self.entry.number, self.batch)
 
 
 def corrected_party(bundle: BundleId, parties: int) -> int:
-    """Who receives the corrections of this run; it rotates, so that links share the load."""
-    return bundle.run % parties
+    """Who receives the corrections of this bundle; it rotates, so that links share the load."""
+    return bundle.entry.number % parties
 
 
 def sub_seed(draws: Draws, gate: Gate, correlation: Correlation) -> Seed:
@@ -151,7 +162,7 @@ class Bundle:
             raise IntegrityError(f"the dealt corrections are {longer} than the plan says")
 
     def __repr__(self) -> str:
-        return f"<Bundle run={self.id.run} values={len(self._seeds) + len(self._starts)}>"
+        return f"<Bundle of {self.id.entry} values={len(self._seeds) + len(self._starts)}>"
 
     def _take(self, gate: str, name: str) -> tuple[Correlation, np.ndarray]:
         key = (gate, name)

@@ -192,7 +192,7 @@ def deal(
     final: Final = lambda part: None,
     stored: Mapping[str, np.ndarray] | None = None,
 ) -> Dealt:
-    """Deal one bundle: a run's (`run` >= 1), or the weights' masks of a session (`run` 0).
+    """Deal one bundle: a run's, or the masks of a session's weights.
 
     Args:
         gates, wires: of a bound plan.
@@ -204,6 +204,6 @@ def deal(
     corrected = corrected_party(bundle, len(seeds))
     dealer = Dealer(wires, [bundle.draws(seed) for seed in seeds], corrected, session, stored)
     corrections, commitments, masks = dealer.run(tuple(gates), final)
-    if bundle.run == 0:
+    if bundle.entry.is_weights:
         session.masks.update(masks)
     return Dealt(corrections.data, corrected, commitments)

@@ -144,9 +144,11 @@ class PartyRun:
         self._agreed = False
         self._common: Draws | None = None
         if len(transcript_key) == SEED_BYTES:
-            self._common = Draws(Seed(transcript_key), "common", bundle.id.session, bundle.id.run, bundle.id.batch)
+            self._common = Draws(
+                Seed(transcript_key), "common", bundle.id.session, bundle.id.entry.number, bundle.id.batch
+            )
         self.transcript = Transcript(
-            transcript_key, bundle.id.session, bundle.id.run, bundle.id.batch, session.digest()
+            transcript_key, bundle.id.session, bundle.id.entry.number, bundle.id.batch, session.digest()
         )
         self.shared_masks = shared_masks(plan.online, plan.wire)
         self.schedule: Schedule = schedule(plan.online, plan.wire)
@@ -159,7 +161,7 @@ class PartyRun:
             self._starting.setdefault(self.schedule.starts[gate.name], []).append(gate)
 
     def __repr__(self) -> str:
-        return f"<PartyRun run={self.bundle.id.run}>"
+        return f"<PartyRun of {self.bundle.id.entry}>"
 
     def masked(self, name: str) -> Masked:
         return self._wires[name] if name in self._wires else self.session.masked[name]
@@ -298,7 +300,8 @@ class PartyRun:
         They are keyed as the transcript is: for the other parties alone.
         """
         masked = {name: wire.public for name, wire in self.session.masked.items()} | dict(self.given)
-        context = ("mpc/v2/entered", self._key, self.bundle.id.session, self.bundle.id.run, self.bundle.id.batch)
+        bundle = self.bundle.id
+        context = ("mpc/v2/entered", self._key, bundle.session, bundle.entry.number, bundle.batch)
         found = []
         for owner in sorted(self.plan.owners):
             names = [name for name in sorted(masked) if self.plan.wire[name].holders == (owner,)]

@@ -13,6 +13,7 @@ import numpy as np
 from mpc import field as fp
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import decode_field, encode_field
+from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import Gate, mask_name
 from mpc.gates.input import Input
 from mpc.interpret.dealer import Dealt, SessionMasks, deal
@@ -77,7 +78,9 @@ class World:
         self._sessions = [SessionWires() for _ in range(parties)]
         self._runs = 0
         kept = {gate.out: self._store(gate.out, weights[gate.out]) for gate in plan.weights if gate.is_stored}
-        dealt, bundles = self._deal(plan, plan.weights, 0, 1, {name: sum_shares(kept[name][1]) for name in kept})
+        dealt, bundles = self._deal(
+            plan, plan.weights, WEIGHTS.number, 1, {name: sum_shares(kept[name][1]) for name in kept}
+        )
         for gate in plan.weights:
             if gate.is_stored:
                 for session, mask in zip(self._sessions, kept[gate.out][1], strict=True):
@@ -102,7 +105,7 @@ class World:
     def _deal(
         self, plan: Plan, gates: Sequence[Gate], run: int, batch: int, stored: Mapping[str, np.ndarray]
     ) -> tuple[Dealt, list[Bundle]]:
-        bundle = BundleId(self._session_id, run, batch)
+        bundle = BundleId(self._session_id, EntryId(run), batch)
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
         dealt = deal(gates, plan.wire, bundle, seeds, self._masks, stored=stored)
         bundles = [

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from mpc import encoding
+from mpc.entry import EntryId
 from mpc.errors import PlanError
 from mpc.fixedpoint import beyond, nearest_to_zero
 from mpc.gates.base import Gate, Name, to_dict
@@ -158,6 +159,10 @@ class Plan(Frozen):
         """The gates of a run: all but the weights."""
         return tuple(g for g in self.gates if not (isinstance(g, Input) and g.is_weight))
 
+    def dealt(self, entry: EntryId) -> tuple[Gate, ...]:
+        """Return the gates that the bundle of an entry is dealt for."""
+        return self.weights if entry.is_weights else self.online
+
     @cached_property
     def entered(self) -> tuple[Input, ...]:
         """The inputs that an owner enters for every run."""
@@ -167,6 +172,10 @@ class Plan(Frozen):
     def entered_once(self) -> tuple[Input, ...]:
         """The weights that an owner enters when a session is open."""
         return tuple(gate for gate in self.weights if not gate.is_stored)
+
+    def entered_in(self, entry: EntryId) -> tuple[Input, ...]:
+        """Return the gates of what owners enter at one time; what is stored is among none."""
+        return self.entered_once if entry.is_weights else self.entered
 
     @cached_property
     def owners(self) -> frozenset[str]:

@@ -123,7 +123,7 @@ def _header(terms: Terms, bundle: BundleId) -> dict[str, Any]:
     return {
         "session": bundle.session.hex(),
         "plan": terms.plan_digest.hex(),
-        "run": bundle.run,
+        "run": bundle.entry.number,
         "batch": bundle.batch,
         "parties": list(terms.parties),
     }

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError
 from parties.config.models import ClusterConfig
 from parties.database import Migration, UnknownVersionError, connect, migrate, transaction, version_of
@@ -51,13 +52,14 @@ class EnteredRuns:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
-    def claim(self, session_id: bytes, run: int) -> None:
-        """List a run (0: the session's weights); it is on the disk when this returns.
+    def claim(self, session_id: bytes, entry: EntryId) -> None:
+        """List an entry; it is on the disk when this returns.
 
         Raises:
             IntegrityError: it is listed already.
             ConfigError: the file cannot be written.
         """
+        run = entry.number
         with self._writing() as database:
             row = database.execute(
                 "SELECT first, last FROM entered WHERE session = ? AND first <= ? ORDER BY first DESC LIMIT 1",
@@ -65,7 +67,7 @@ class EnteredRuns:
             ).fetchone()
             if row is not None and run <= row[1]:
                 raise IntegrityError(
-                    f"this client entered something in {_named(run)} of this session before",
+                    f"this client entered something in {entry} of this session before",
                     cause="a party was restored from a backup or forgets what it has used, or another process of this "
                     "client takes part in the session too",
                     remedy="enter nothing in this session: find out which party was restored, and start a new session",
@@ -77,10 +79,10 @@ class EnteredRuns:
             else:
                 database.execute("INSERT INTO entered VALUES (?, ?, ?)", (session_id, run, run))
 
-    def withdraw(self, session_id: bytes, run: int) -> None:
-        """Take back a claim of which nothing has left this process; the run may be claimed again."""
+    def withdraw(self, session_id: bytes, entry: EntryId) -> None:
+        """Take back a claim of which nothing has left this process; the entry may be claimed again."""
         with self._writing() as database:
-            key = (session_id, run)
+            key = (session_id, entry.number)
             database.execute("DELETE FROM entered WHERE session = ? AND last = ? AND first = last", key)
             database.execute("UPDATE entered SET last = last - 1 WHERE session = ? AND last = ?", key)
 
@@ -113,10 +115,6 @@ class EnteredRuns:
                 "do not delete the list, it keeps a mask from being used twice",
                 local=True,
             ) from None
-
-
-def _named(run: int) -> str:
-    return f"run {run}" if run else "the weights"
 
 
 def _connect(path: Path) -> sqlite3.Connection:

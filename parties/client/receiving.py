@@ -186,7 +186,7 @@ class Receiver:
     def _ending(self, name: str, header: party_pb2.ResultHeader, run: int, batch: int | None) -> _Ending:
         """Check one party's account of how a run ended; without `batch`, believe the rows that the provider signed."""
         found = manifest.batch_of(header.manifest) if batch is None else batch
-        return header, self._handed.manifest(name, BundleId(self.id, run, found), header.manifest), found
+        return header, self._handed.manifest(name, BundleId.of_run(self.id, run, found), header.manifest), found
 
     def _unmask(
         self, wire: Wire, headers: list[party_pb2.ResultHeader], public: Mapping[str, bytearray], seeds: list[Seed]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from mpc.entry import entries
 from mpc.errors import HandshakeError, MpcError, SessionError
 from mpc.plan.plan import Plan
 from parties.agreed.ahead import refuse_public_weights
@@ -71,11 +72,13 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
     sizes = [0] * len(parties.names)
     try:
         # All parties store a bundle before the next is dealt: the provider never holds more than one.
-        for run in range(len(batches) + 1):
-            request = party_pb2.StoreRequest(session_id=terms.session_id, run=run, terms=None if run else agreed)
+        for done, entry in enumerate(entries(len(batches)), 1):
+            request = party_pb2.StoreRequest(
+                session_id=terms.session_id, run=entry.number, terms=agreed if entry.is_weights else None
+            )
             replies = parties.each(lambda stub: stub.Store, request, seconds)
             sizes = [size + reply.size for size, reply in zip(sizes, replies, strict=True)]
-            stored(run + 1, len(batches) + 1)
+            stored(done, len(batches) + 1)
         keep = party_pb2.KeepRequest(session_id=terms.session_id)
         parties.each(lambda stub: stub.Keep, keep, seconds)
     except BaseException:

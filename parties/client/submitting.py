@@ -10,6 +10,7 @@ import numpy as np
 from mpc import field as fp
 from mpc.correlations import BundleId
 from mpc.encoding import encode_field
+from mpc.entry import EntryId
 from mpc.errors import MpcError
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
@@ -38,15 +39,15 @@ class Submitter:
 
     def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every weight that this client owns, public ones as they are: int64 integers by wire."""
-        self._enter(BundleId(self.id, 0, 1), self.plan, [gate.out for gate in self.plan.weights], values)
+        self._enter(BundleId.of_weights(self.id), self.plan, values)
 
     def enter(self, run: int, batch: int, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every input of a run that this client owns: int64 integers by wire."""
-        inputs = [wire for given in self.plan.inputs for wire in given.wires]
-        self._enter(BundleId(self.id, run, batch), self.plan.bind(batch), inputs, values)
+        self._enter(BundleId.of_run(self.id, run, batch), self.plan.bind(batch), values)
 
-    def _enter(self, bundle: BundleId, plan: Plan, names: list[str], values: Mapping[str, np.ndarray]) -> None:
-        wires = [plan.wire[name] for name in names if plan.wire[name].holders == (self.me,)]
+    def _enter(self, bundle: BundleId, plan: Plan, values: Mapping[str, np.ndarray]) -> None:
+        entered = [plan.wire[gate.out] for gate in plan.entered_in(bundle.entry)]
+        wires = [wire for wire in entered if wire.holders == (self.me,)]
         if not wires:
             return
         seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC])
@@ -56,20 +57,20 @@ class Submitter:
         }
 
         for name, data in sent.items():
-            header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.run, wire=name)
+            header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.entry.number, wire=name)
             gather([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
 
     def _seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
-        """Ask every party for its seed of the mask of each of these inputs; list the run as entered.
+        """Ask every party for its seed of the mask of each of these inputs; list it all as entered.
 
         Raises:
             IntegrityError: it was before.
         """
         if not wires:
             return {}
-        request = party_pb2.MasksRequest(session_id=self.id, run=bundle.run)
+        request = party_pb2.MasksRequest(session_id=self.id, run=bundle.entry.number)
         asked = self.parties.start(lambda stub: stub.Masks, request, self.deadlines.setup)
-        refusal = self._claim(bundle.run)  # on the disk while masks are on their way, and before x^ leaves
+        refusal = self._claim(bundle.entry)  # on the disk while masks are on their way, and before x^ leaves
         try:
             replies = gather(asked)
             checked = [
@@ -79,16 +80,16 @@ class Submitter:
         except BaseException:
             if refusal is None:  # nothing has left, so asking again is fine
                 with suppress(MpcError):
-                    self.parties.entered.withdraw(self.id, bundle.run)
+                    self.parties.entered.withdraw(self.id, bundle.entry)
             raise
         if refusal is not None:
             raise refusal.again()
         return seeds
 
-    def _claim(self, run: int) -> MpcError | None:
-        """List the run as entered; return why that cannot be, to be raised if the parties do not object themselves."""
+    def _claim(self, entry: EntryId) -> MpcError | None:
+        """List it as entered; return why that cannot be, to be raised if the parties do not object themselves."""
         try:
-            self.parties.entered.claim(self.id, run)
+            self.parties.entered.claim(self.id, entry)
             return None
         except MpcError as error:
             return error

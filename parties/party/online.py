@@ -47,7 +47,7 @@ class Online:
                 run = self._runs.kept[number]
                 if run.started:
                     continue
-                if not (run.complete and run.burnt):
+                if not (run.entry.complete and run.entry.burnt):
                     return
                 run.started = True
                 self._worker.submit(self._execute, run)
@@ -98,7 +98,7 @@ class Online:
         steps = run.party.schedule.steps
         for link in self._links:
             link.inbox.begin(run.number, [step.size for step in steps])
-        evaluation = run.party.steps(run.given)
+        evaluation = run.party.steps(run.entry.given)
         received: Sequence[Buffer] | None = None
         for step in steps:
             payload = self._advance(run, evaluation, received)

@@ -11,7 +11,7 @@ from mpc.errors import PeerError, SessionError
 from mpc.interpret.party import PartyRun
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.prg import Seed
-from parties.pb.party_pb2 import Manifest as SignedManifest
+from parties.party.entry import Entry
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,8 @@ class Run:
     Args:
         held: bytes of memory it was granted.
         following: rows of the same batch that later runs will bring, as the coordinator said.
-        asked_at: since when somebody waits for it: asked for masks, or for its result.
-        burnt, revealed: as in the ledger, where it came first.
-        asked: input wires whose mask seeds their owner was given.
+        entry: what its owners enter.
+        revealed: as in the ledger, where it came first.
         heard: who was told its result.
         waiting: who waits for it, and a token of the call in which it does.
         started: handed to the worker; runs start in the order of their numbers.
@@ -52,19 +51,13 @@ class Run:
     number: int
     batch: int
     following: int
-    plan: Plan
-    signed: SignedManifest
+    entry: Entry = field(repr=False)
     held: int
     _party: PartyRun | None = field(repr=False)
-    burnt: bool = False
-    burning: threading.Lock = field(default_factory=threading.Lock, repr=False)
     started: bool = False
     revealed: bool = False
-    asked_at: float | None = None
-    asked: set[str] = field(default_factory=set)
     heard: set[str] = field(default_factory=set)
     waiting: dict[str, object] = field(default_factory=dict)
-    given: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     outputs: dict[str, Released] = field(default_factory=dict)
     transcript: bytes = b""
     done: threading.Event = field(default_factory=threading.Event)
@@ -86,16 +79,17 @@ class Run:
         return self._party
 
     @property
-    def complete(self) -> bool:
-        """Is every input here?"""
-        return all(wire in self.given for given in self.plan.inputs for wire in given.wires)
+    def plan(self) -> Plan:
+        """The plan, bound to its batch."""
+        return self.entry.plan
 
     @property
     def entering(self) -> dict[str, list[str]]:
         """Owner -> its inputs that are not here yet."""
         missing: dict[str, list[str]] = {}
-        for given in self.plan.inputs if not self.started else ():
-            if not self.given.keys() >= {*given.wires}:
+        wires = set() if self.started else {*self.entry.missing}
+        for given in self.plan.inputs:
+            if wires & {*given.wires}:
                 missing.setdefault(self.plan.wire[given.wire].holders[0], []).append(given.name)
         return missing
 
@@ -132,5 +126,5 @@ class Run:
         """Let go of everything but the outputs; the bytes that are free now."""
         freed, self.held = self.held, 0
         self._party = None
-        self.given = {}
+        self.entry.shrink()
         return freed

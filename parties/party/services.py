@@ -12,6 +12,7 @@ import numpy as np
 
 import mpc
 from mpc.encoding import digest
+from mpc.entry import EntryId
 from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.alarms import ends_within
@@ -149,7 +150,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
     def Masks(self, request: party_pb2.MasksRequest, context: grpc.ServicerContext) -> party_pb2.MasksReply:
         """Hand out the sub-seeds of the caller's own inputs, once; the run is burnt before."""
         client = caller(context)
-        seeds, signed = self._node.session(request.session_id, client).entries.masks(request.run, client)
+        seeds, signed = self._node.session(request.session_id, client).entries.masks(EntryId(request.run), client)
         parts = [party_pb2.WireSeed(wire=wire, seed=seed.secret) for wire, seed in seeds]
         return party_pb2.MasksReply(seeds=parts, manifest=signed)
 
@@ -162,18 +163,20 @@ class PartyService(party_pb2_grpc.PartyServicer):
             raise PeerError("the first message of a submission is its header", peer=client)
         header = first.header
         session = self._node.session(header.session_id, client)
-        with session.entries.receiving(header.run, header.wire, client) as size:
+        with session.entries.receiving(EntryId(header.run), header.wire, client) as size:
             with ends_within(context, deadlines.submit):
                 data = collect((part.chunk for part in request), size, "the input", client)
-            session.entries.submit(header.run, header.wire, client, data)
+            session.entries.submit(EntryId(header.run), header.wire, client, data)
         return party_pb2.SubmitReply()
 
     def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
         """Take one input that fits a message."""
         client, header = caller(context), request.header
         session = self._node.session(header.session_id, client)
-        with session.entries.receiving(header.run, header.wire, client) as size:
-            session.entries.submit(header.run, header.wire, client, collect([request.data], size, "the input", client))
+        with session.entries.receiving(EntryId(header.run), header.wire, client) as size:
+            session.entries.submit(
+                EntryId(header.run), header.wire, client, collect([request.data], size, "the input", client)
+            )
         return party_pb2.SubmitReply()
 
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
@@ -198,7 +201,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
             sent_bytes=run.sent_bytes,
             transcript=run.transcript,
             outputs=outputs,
-            manifest=run.signed,
+            manifest=run.entry.signed,
         )
         with ends_within(context, self._node.config.deadlines.submit):  # for one that does not read what it is sent
             yield party_pb2.ResultPart(header=header)
@@ -241,10 +244,11 @@ class PartyService(party_pb2_grpc.PartyServicer):
     # -- correlations dealt ahead
 
     def Store(self, request: party_pb2.StoreRequest, context: grpc.ServicerContext) -> party_pb2.StoreReply:
-        """Be dealt a session ahead: its weights' masks (run 0, with the terms), then one run after another."""
+        """Be dealt a session ahead: its weights' masks, with the terms, then one run after another."""
         client, node = caller(context), self._node
-        if request.run:
-            seconds, size = node.stocks.store(request.session_id, request.run, client)
+        entry = EntryId(request.run)
+        if not entry.is_weights:
+            seconds, size = node.stocks.store(request.session_id, entry, client)
             return party_pb2.StoreReply(deal_seconds=seconds, size=size)
         terms = self._terms(request.terms)
         if terms.session_id != request.session_id:

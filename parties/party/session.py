@@ -9,12 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
 from mpc.correlations import Bundle, BundleId
 from mpc.encoding import digest, encode_field
 from mpc.errors import LocalProtocolError, MpcError, PeerError, SessionError
+from mpc.gates.base import mask_name
+from mpc.gates.input import Input
 from mpc.interpret.party import PartyRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
@@ -24,6 +27,7 @@ from parties.agreed.memory import plan_memory, run_memory
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.config.models import PartyConfig
 from parties.party.entries import Entries
+from parties.party.entry import Entry
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
 from parties.party.life import Farewells, SessionFacts, SessionLife, weakly
@@ -32,7 +36,7 @@ from parties.party.online import Online
 from parties.party.run import Released, Run, RunStatus
 from parties.party.runs import Runs
 from parties.party.silence import Silence
-from parties.party.supply import Receipt, Supply
+from parties.party.supply import Delivery, Receipt, Supply
 from parties.pb.party_pb2 import Hello
 from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters
@@ -81,7 +85,7 @@ class PartySession:
         self._farewells = Farewells(self.life, weakly(self.abort))
         self.links = self._make_links()
         self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort))
-        self.entries = Entries(facts, self.life, self.runs, self._wires, self.online)
+        self.entries = Entries(facts, self.life, self.runs, self.online)
         self._silence = Silence(facts, self.life, self.runs, self._preparing.locked)
         budget.take(self._granted)
         try:
@@ -108,11 +112,15 @@ class PartySession:
     def receive_weights_masks(self) -> int:
         """Fetch the weights' bundle, the masks of what lives for the session; bytes received."""
         delivery = self._supply.fetch_weights(self.id, self.terms, self.plan)
-        bundle = Bundle(BundleId(self.id, 0, 1), delivery.seed, self.plan.weights, self.plan.wire, delivery.corrections)
+        bundle = self._bundle(BundleId.of_weights(self.id), self.plan, delivery)
         receipt = delivery.finish()
         self._check_seeds(bundle, receipt)
-        self.entries.put_weights(bundle, receipt.signed)
+        keep = partial(_keep_weight, self._wires, self.plan, bundle)
+        self.entries.weights = Entry(bundle.id.entry, self.plan, bundle, receipt.signed, keep, burnt=True)
         return receipt.size
+
+    def _bundle(self, id: BundleId, plan: Plan, delivery: Delivery) -> Bundle:
+        return Bundle(id, delivery.seed, plan.dealt(id.entry), plan.wire, delivery.corrections)
 
     def opened(self) -> None:
         """Peers agreed and the weights' masks are here."""
@@ -157,12 +165,12 @@ class PartySession:
 
     def _prepare(self, number: int, batch: int, following: int, held: int) -> Receipt:
         plan = self.plan.bind(batch)
-        bundle_id = BundleId(self.id, number, batch)
+        bundle_id = BundleId.of_run(self.id, number, batch)
         self._hand_over()
         delivery = self._supply.fetch(self.terms, bundle_id, self._wires.public_digest(plan))
         if not self._supply.stored:  # then it is there since it was dealt
             self._ledger.advance(self.id, number, RunState.DEALT)
-        bundle = Bundle(bundle_id, delivery.seed, plan.online, plan.wire, delivery.corrections)
+        bundle = self._bundle(bundle_id, plan, delivery)
         party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self._transcript_key())
         try:
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
@@ -173,7 +181,8 @@ class PartySession:
         self._check_seeds(bundle, receipt)
         with self.life.lock:
             self.life.require_open()
-            self.runs.add(Run(number, batch, following, plan, receipt.signed, held, party))
+            entry = Entry(bundle_id.entry, plan, bundle, receipt.signed)
+            self.runs.add(Run(number, batch, following, entry, held, party))
         return receipt
 
     def _hand_over(self) -> None:
@@ -213,7 +222,7 @@ class PartySession:
         """
         mine = object()
         with self.life.lock:
-            run.asked_at = run.asked_at or time.monotonic()
+            run.entry.wait()
             run.waiting[client] = mine
         while not run.done.wait(_PROGRESS_SECONDS):
             if not active():
@@ -287,6 +296,12 @@ class PartySession:
         self._budget.give(self._granted)
         self.online.stop()
         self._finished(self)
+
+
+def _keep_weight(wires: SessionWires, plan: Plan, bundle: Bundle, gate: Input, public: np.ndarray) -> None:
+    """Put a weight where all runs find it, with this party's share of its mask."""
+    mask = None if gate.is_public(plan.wire) else bundle.take(gate.name, mask_name(gate.out))
+    wires.add(plan.wire[gate.out], public, mask)
 
 
 def encode_output(public: np.ndarray) -> bytes:

@@ -25,7 +25,7 @@ class Silence:
         """Return the error that ends the session, if somebody has been silent for too long."""
         with self._life.lock:
             for run in self._runs.kept.values():
-                if run.entering and now - (run.asked_at or now) > self._deadlines.submit:
+                if run.entering and now - (run.entry.asked_at or now) > self._deadlines.submit:
                     return run.overdue()
             silent = now - self._life.renewed_at > self._deadlines.grace
             if self._life.state == "open" and silent and not self._awaited(now):
@@ -35,7 +35,7 @@ class Silence:
                     remedy="start a new session",
                     peer=self._coordinator,
                 )
-            running = any(run.asked_at and not run.done.is_set() for run in self._runs.kept.values())
+            running = any(run.entry.asked_at and not run.done.is_set() for run in self._runs.kept.values())
             if not running and now - self._life.used_at > self._deadlines.idle:
                 return SessionError("the session was idle for too long")
             return None
@@ -45,7 +45,7 @@ class Silence:
         if self._preparing():
             return True
         for run in self._runs.kept.values():
-            if run.asked_at and not run.done.is_set() and set(run.entering) != {self._coordinator}:
+            if run.entry.asked_at and not run.done.is_set() and set(run.entering) != {self._coordinator}:
                 return True
             others = run.unheard - {self._coordinator}
             if run.revealed and others and now - run.ended_at < self._deadlines.submit:
@@ -56,5 +56,5 @@ class Silence:
         """Prefer own evidence: if this party misses that peer's input too, it says so and does not repeat the abort."""
         if error.code == IntegrityError.code and error.peer in self._plan.owners and error.heard_from:
             return agreement.differing([error.peer])
-        late = [run for run in self._runs.kept.values() if run.asked_at and error.peer in run.entering]
+        late = [run for run in self._runs.kept.values() if run.entry.asked_at and error.peer in run.entering]
         return late[0].overdue() if late and error.code == PeerError.code else error

@@ -100,7 +100,7 @@ class LiveSupply:
         """The bundle of the weights, which opens the session at the provider."""
         self._limits[session_id] = plan
         agreed = provider_pb2.SessionTerms(plan=plan.canonical, parties=terms.parties, nonces=terms.nonces)
-        return self._fetch(terms, BundleId(session_id, 0, 1), 0, {"terms": agreed})
+        return self._fetch(terms, BundleId.of_weights(session_id), 0, {"terms": agreed})
 
     def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
         """Tell the provider the session's public weights, in plan order: it deals for what is made of them."""
@@ -140,7 +140,9 @@ class LiveSupply:
         provider = self._config.provider
         mine = terms.parties[corrected_party(bundle, len(terms.parties))] == self._config.name
         expected = most if mine else 0
-        request = provider_pb2.DealRequest(session_id=bundle.session, run=bundle.run, batch=bundle.batch, **more)
+        request = provider_pb2.DealRequest(
+            session_id=bundle.session, run=bundle.entry.number, batch=bundle.batch, **more
+        )
         try:
             replies = frames.deal(self._channel, request, patience(self._config.deadlines.setup))
             first = next(replies)

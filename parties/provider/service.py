@@ -16,6 +16,7 @@ import grpc
 
 import mpc
 from mpc.correlations import BundleId, CorrectionsDigest
+from mpc.entry import EntryId
 from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError, SessionError
 from mpc.interpret.dealer import deal
 from mpc.plan.cost import plan_cost
@@ -123,13 +124,14 @@ class ProviderService:
         )
 
     def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
-        """Deal a party its part of a bundle, once; run 0 opens the session. The signed manifest comes last."""
-        party = caller(context)
-        session = self._open(request, party) if request.run == 0 else self._session(request.session_id)
+        """Deal a party its part of a bundle, once; the weights' opens the session. The signed manifest comes last."""
+        party, entry = caller(context), EntryId(request.run)
+        session = self._open(request, party) if entry.is_weights else self._session(request.session_id)
         if party not in session.terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
         seconds = _PATIENCE * patience(self._config.deadlines.setup, context)
-        bundle = self._fetch(session, request, party, seconds)
+        bundle_id = BundleId(request.session_id, entry, request.batch)
+        bundle = self._fetch(session, bundle_id, party, request.weights, seconds)
         index = session.terms.parties.index(party)
         mine = index == bundle.corrected
         size = bundle.size if mine else 0
@@ -292,60 +294,64 @@ class ProviderService:
     # ------------------------------------------------------------------------- bundles
 
     def _fetch(
-        self, session: ProviderSession, request: provider_pb2.DealRequest, party: str, seconds: float
+        self, session: ProviderSession, wanted: BundleId, party: str, weights: bytes, seconds: float
     ) -> DealtBundle:
-        """The bundle of which this party is given its part now, once; the first that asks has it dealt."""
+        """The bundle of which this party is given its part now, once; the first that asks has it dealt.
+
+        weights: digest of the public weights that the party holds, for a run.
+        """
+        entry = wanted.entry
         with session.lock:
-            if request.run:
+            if not entry.is_weights:
                 session.changed.wait_for(lambda: session.over or session.weights.here, seconds)
             if session.over:
                 raise _over(session.ended_by)
             session.used_at = self._clock()
-            if request.run:
-                session.weights.check(party, request.weights)
-            if request.run not in session.bundles:
-                self._begin(session, request)
-            bundle = session.bundles[request.run]
-            if bundle.id.batch != request.batch:
+            if not entry.is_weights:
+                session.weights.check(party, weights)
+            if entry not in session.bundles:
+                self._begin(session, wanted)
+            bundle = session.bundles[entry]
+            if bundle.id.batch != wanted.batch:
                 raise HandshakeError("the parties do not agree on this run's batch size")
             if party not in bundle.waiting:
                 raise SessionError(f"{party} was dealt this bundle before; correlations are given once")
             bundle.waiting.discard(party)
-            self._release(session, request.run)
+            self._release(session, entry)
             return bundle
 
-    def _release(self, session: ProviderSession, run: int) -> None:
+    def _release(self, session: ProviderSession, entry: EntryId) -> None:
         """Give back what a bundle holds once it is dealt and everyone has asked for it; with the session's lock."""
-        bundle = session.bundles[run]
+        bundle = session.bundles[entry]
         if bundle.over and not bundle.waiting:
-            del session.bundles[run]
+            del session.bundles[entry]
             self._budget.give(bundle.held)
 
-    def _begin(self, session: ProviderSession, request: provider_pb2.DealRequest) -> None:
+    def _begin(self, session: ProviderSession, wanted: BundleId) -> None:
         """Have a bundle dealt, in a thread of its own; with the session's lock."""
-        if request.run != session.last_run + 1:
-            raise SessionError(f"run {request.run} was dealt before, or comes too early")
+        entry = wanted.entry
+        if entry != session.due:
+            raise SessionError(f"the bundle of {entry} was dealt before, or comes too early")
         if any(not bundle.over for bundle in session.bundles.values()):
-            raise SessionError(f"run {request.run} comes too early: the one before it is still being dealt")
-        if request.run == 0 and request.batch != 1:
+            raise SessionError(f"the bundle of {entry} comes too early: the one before it is still being dealt")
+        if entry.is_weights and wanted.batch != 1:
             raise PlanError("weights have no batch")
         held = size = 0
-        if request.run:
-            held = run_memory(session.plan, request.batch, self._config.limits)
-            size = plan_cost(session.plan, request.batch).dealt
+        if not entry.is_weights:
+            held = run_memory(session.plan, wanted.batch, self._config.limits)
+            size = plan_cost(session.plan, wanted.batch).dealt
         self._budget.take(held)
         session.dealing += 1
         try:
             seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
-            bundle_id = BundleId(request.session_id, request.run, request.batch)
-            bundle = DealtBundle(bundle_id, seeds, session.terms, size, held)
+            bundle = DealtBundle(wanted, seeds, session.terms, size, held)
             threading.Thread(target=self._deal, args=(session, bundle), name="deal", daemon=True).start()
         except BaseException:
             session.dealing -= 1
             self._budget.give(held)
             raise
-        session.last_run = request.run
-        session.bundles[request.run] = bundle
+        session.due = entry.following
+        session.bundles[entry] = bundle
 
     def _deal(self, session: ProviderSession, bundle: DealtBundle) -> None:
         try:
@@ -362,27 +368,26 @@ class ProviderService:
             session.dealing -= 1
             if session.over:
                 self._give_back(session)
-            elif bundle.id.run in session.bundles:
-                self._release(session, bundle.id.run)
+            elif bundle.id.entry in session.bundles:
+                self._release(session, bundle.id.entry)
 
     def _deal_parts(self, session: ProviderSession, bundle: DealtBundle) -> None:
         started = time.perf_counter()
         plan = session.plan.bind(bundle.id.batch)
-        gates = plan.weights if bundle.id.run == 0 else plan.online
         digest = CorrectionsDigest(bundle.id.digest_key(bundle.seeds[bundle.corrected]), bundle.size)
 
         def final(part: memoryview) -> None:
             bundle.add(part)
             digest.update(part)
 
-        dealt = deal(gates, plan.wire, bundle.id, bundle.seeds, session.masks, final)
+        dealt = deal(plan.dealt(bundle.id.entry), plan.wire, bundle.id, bundle.seeds, session.masks, final)
         bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
         bundle.seconds = coarse(time.perf_counter() - started)
         self._counters.runs.labels(state="dealt").inc()
         logger().info(
             "dealt",
             session=bundle.id.session.hex()[:16],
-            run=bundle.id.run,
+            run=bundle.id.entry.number,
             rows=bundle.id.batch,
             bytes=bundle.size,
             seconds=round(bundle.seconds, 3),

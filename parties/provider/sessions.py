@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from mpc.entry import WEIGHTS, EntryId
 from mpc.interpret.dealer import SessionMasks
 from mpc.plan.plan import Plan
 from parties.agreed.terms import Terms
@@ -19,6 +20,7 @@ class ProviderSession:
     Args:
         opener: that party.
         joined: parties that have asked for it.
+        due: the entry that is dealt next.
         dealing: deals of it that are under way.
         ended_by: the party that ended it, if one did.
     """
@@ -28,8 +30,8 @@ class ProviderSession:
     opener: str = ""
     joined: set[str] = field(default_factory=set)
     masks: SessionMasks = field(default_factory=SessionMasks)
-    bundles: dict[int, DealtBundle] = field(default_factory=dict)
-    last_run: int = -1
+    bundles: dict[EntryId, DealtBundle] = field(default_factory=dict)
+    due: EntryId = WEIGHTS
     used_at: float = 0.0
     granted: int = 0
     over: bool = False

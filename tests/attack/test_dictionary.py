@@ -82,7 +82,7 @@ class Scene:
             self.keep(who, chain.from_iterable(script.result(i, 1, who) for i in self.indices))
             status = party_pb2.StatusRequest(session_id=script.id, run=1)
             self.keep(who, (cluster.party(i, who).Status(status) for i in self.indices))
-        self.bundle = BundleId(script.id, 1, 1)
+        self.bundle = BundleId.of_run(script.id, 1, 1)
         self.bound: Plan = script.plan.bind(1)
         self.seeds = [self._seed(name, 1) for name in cluster.names]
         self.run = cluster.of(0, script.id).runs.get(1)

@@ -13,6 +13,7 @@ import pytest
 
 from mpc import prg, tables
 from mpc.compiler.compile import compile_model
+from mpc.correlations import BundleId
 from mpc.errors import (
     EntropyError,
     HandshakeError,
@@ -163,7 +164,7 @@ def test_one_run_is_dealt_at_a_time(cluster: InProcess, monkeypatch: pytest.Monk
     asking = Asking(cluster).opened()
     session = cluster.provider._session(asking.id)
     with slow_dealing(cluster.provider, monkeypatch):
-        bundle = cluster.provider._fetch(session, asking.request(1), "party-0", PATIENCE)
+        bundle = cluster.provider._fetch(session, BundleId.of_run(asking.id, 1, 1), "party-0", b"", PATIENCE)
         for run in (2, 2):
             with pytest.raises(SessionError, match="still being dealt"):
                 asking.deal("party-1", run)
@@ -231,7 +232,7 @@ def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
         session = own.provider._session(late.id)
         own.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=late.id))
         with pytest.raises(SessionError, match="over"):  # it had been found just before it ended
-            own.provider._fetch(session, late.request(1), "party-0", PATIENCE)
+            own.provider._fetch(session, BundleId.of_run(late.id, 1, 1), "party-0", b"", PATIENCE)
         assert eventually(lambda: budget.taken == 0)
 
 

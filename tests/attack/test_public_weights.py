@@ -117,7 +117,7 @@ class Handing:
     @property
     def dealt(self) -> int:
         """The last run that was dealt."""
-        return self.cluster.provider._sessions[self.id].last_run
+        return self.cluster.provider._sessions[self.id].due.number - 1
 
 
 # ------------------------------------------------------------------------------ the same
@@ -300,7 +300,7 @@ def test_nothing_is_dealt_ahead_for_them(cluster: InProcess) -> None:
 
 def test_a_public_weight_has_no_masks_and_one_value(cluster: InProcess) -> None:
     script = cluster.script(PUBLIC).open()
-    with pytest.raises(PolicyError, match="no input of run 0 that is masked"):
+    with pytest.raises(PolicyError, match="no input of the weights that is masked"):
         script.masks(0, 0, MODEL_OWNER)
     name, value = next(iter(script.compiled.weights.items()))
     data = encode_field(fp.from_signed(value))

@@ -14,6 +14,7 @@ import pytest
 from mpc import field as fp
 from mpc.compiler.roles import Roles
 from mpc.encoding import decode_field
+from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError, MpcError, SessionError
 from parties.client.coordinated import CoordinatedSession
 from parties.client.entered import place_of
@@ -177,7 +178,7 @@ def test_security_32_a_client_that_was_killed_after_its_claim_does_not_enter_aga
     script = cluster.script(TWO_PEOPLE).open().enter_weights()
     script.prepare(1)
     killed = owner_of(cluster, script)
-    killed.parties.entered.claim(script.id, 1)
+    killed.parties.entered.claim(script.id, EntryId(1))
     with pytest.raises(IntegrityError, match="in run 1 of this session before"):
         owner_of(cluster, script).enter(1, 1, script.integers(data(1)))
 

@@ -171,7 +171,7 @@ def test_an_input_is_held_once_however_often_it_is_sent(cluster: InProcess) -> N
 
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(lambda: cluster.party(0, OWNER).Submit(slowly()))
-        assert eventually(lambda: bool(cluster.of(0, script.id).entries.receiving_now))
+        assert eventually(lambda: bool(cluster.of(0, script.id).runs.get(1).entry.arriving))
         for whole in (False, True):
             script.whole = whole
             with pytest.raises(InputError, match="is being submitted"):

@@ -18,6 +18,7 @@ import pytest
 
 from mpc import errors
 from mpc.compiler.compile import Compiled, compile_model
+from mpc.entry import EntryId
 from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
 from mpc.plan.parse import parse_plan
 from parties.client.entered import EnteredRuns
@@ -202,7 +203,7 @@ DRIVEN: list[Callable[[Path, TlsConfig], object]] = [
     lambda folder, tls: pem.read(folder),
     lambda folder, tls: pem.certificates(b"", folder / "empty.pem"),
     lambda folder, tls: Identity.load(tls, "bob"),
-    lambda folder, tls: EnteredRuns(folder / "gone" / "list").claim(bytes(32), 1),
+    lambda folder, tls: EnteredRuns(folder / "gone" / "list").claim(bytes(32), EntryId(1)),
     lambda folder, tls: make_ca(tls.key.parents[1] / "ca", "again"),
     lambda folder, tls: [lock.take(folder), lock.take(folder)],
 ]

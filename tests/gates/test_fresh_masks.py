@@ -85,7 +85,7 @@ class Bench:
         self.world = World(self.plan, self.weights, 2, seed(number))
         self.bound = self.plan.bind(batch)
         self.run = self.world.run(case.inputs(batch, number), batch)
-        self.id = BundleId(seed(number).derive("session").secret, 1, batch)
+        self.id = BundleId.of_run(seed(number).derive("session").secret, 1, batch)
         self.seeds = [seed(number).derive("party", index, 1) for index in range(2)]
         self.dealt = deal(self.bound.online, self.bound.wire, self.id, self.seeds, self.world._masks)
         self.given = {end.wire: self.run.public[end.wire] for end in self.plan.inputs}

@@ -13,6 +13,7 @@ from mpc import field as fp
 from mpc import kernels, tables
 from mpc.correlations import Bundle, BundleId, CorrectionsDigest, corrected_party, expand, sub_seed
 from mpc.encoding import canonical
+from mpc.entry import entries
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import Correlation
 from mpc.gates.convolution import Convolution
@@ -299,7 +300,7 @@ def test_two_of_three_shares_are_independent_of_the_value(kind: str) -> None:
 
 @pytest.mark.parametrize("parties", [2, 3, 5])
 def test_corrections_go_round(parties: int) -> None:
-    ids = [BundleId(bytes(32), run, 1) for run in range(3 * parties)]
+    ids = [BundleId(bytes(32), each, 1) for each in entries(3 * parties - 1)]
     found = [corrected_party(each, parties) for each in ids]
     assert found == list(range(parties)) * 3
 
@@ -307,7 +308,7 @@ def test_corrections_go_round(parties: int) -> None:
 def test_an_uncorrected_party_needs_its_seed_only() -> None:
     """Its bundle is a function of the seed: no byte of the provider's is in it."""
     plan = plan_of("relu").build().bind(4)
-    bundle = BundleId(b"s" * 32, 1, 4)
+    bundle = BundleId.of_run(b"s" * 32, 1, 4)
     mine = Bundle(bundle, seed(5), plan.online, plan.wire, None)
     draws = bundle.draws(seed(5))
     for gate in plan.online:
@@ -319,10 +320,10 @@ def test_an_uncorrected_party_needs_its_seed_only() -> None:
 def test_what_leaves_the_provider() -> None:
     plan = every_gate().bind(2)
     session, seeds = SessionMasks(), [seed(i) for i in range(3)]
-    deal(plan.weights, plan.wire, BundleId(bytes(32), 0, 1), seeds, session)
+    deal(plan.weights, plan.wire, BundleId.of_weights(bytes(32)), seeds, session)
     assert session.masks.keys() == {"w", "b", "k"}  # a public weight has none
     session.public["r"] = fp.zeros((3, 4))
-    found = deal(plan.online, plan.wire, BundleId(bytes(32), 4, 2), seeds, session)
+    found = deal(plan.online, plan.wire, BundleId.of_run(bytes(32), 4, 2), seeds, session)
     assert found.corrected == 1
     assert len(found.corrections) == sum(
         spec.size for gate in plan.online for spec in gate.correlations(plan.wire) if spec.dependent
@@ -330,7 +331,7 @@ def test_what_leaves_the_provider() -> None:
     assert set(found.commitments) == {"x", "v", "i", "g", "o", "n", "m2"}  # held wires: inputs and outputs
     for index, each in enumerate(seeds):
         bundle = Bundle(
-            BundleId(bytes(32), 4, 2), each, plan.online, plan.wire, found.corrections if index == 1 else None
+            BundleId.of_run(bytes(32), 4, 2), each, plan.online, plan.wire, found.corrections if index == 1 else None
         )
         for name, commitments in found.commitments.items():
             assert bundle.mask_seed(name).commitment() == commitments[index]
@@ -347,7 +348,12 @@ def test_the_masks_of_a_held_wire_add_up_from_its_sub_seeds() -> None:
 
 def test_sessions_runs_and_batches_draw_different_masks() -> None:
     plan = plan_of("truncate").build()
-    ids = [BundleId(b"a" * 32, 1, 4), BundleId(b"b" * 32, 1, 4), BundleId(b"a" * 32, 2, 4), BundleId(b"a" * 32, 1, 5)]
+    ids = [
+        BundleId.of_run(b"a" * 32, 1, 4),
+        BundleId.of_run(b"b" * 32, 1, 4),
+        BundleId.of_run(b"a" * 32, 2, 4),
+        BundleId.of_run(b"a" * 32, 1, 5),
+    ]
     masks = []
     for each in ids:
         bound = plan.bind(each.batch)
@@ -364,7 +370,7 @@ def test_every_value_of_a_bundle_has_a_seed_of_its_own() -> None:
         b.gate(Relu(name=name, x="x", out=f"y{name}", shift=8), wire(f"y{name}", (B, 3), 13, Fraction(1, 256)))
         b.output(f"y{name}")
     deal = deal_by_hand(b.build(), 2, batch=4)
-    bundle = BundleId(bytes(32), 1, 4)
+    bundle = BundleId.of_run(bytes(32), 1, 4)
     draws = bundle.draws(seed(1))
     specs = [(gate, spec) for gate in deal.plan.online for spec in gate.correlations(deal.plan.wire)]
     assert len({sub_seed(draws, gate, spec).secret for gate, spec in specs}) == len(specs)
@@ -375,7 +381,7 @@ def test_every_value_of_a_bundle_has_a_seed_of_its_own() -> None:
 
 def test_a_sub_seed_belongs_to_its_holder() -> None:
     """Another holder of the same wire means another mask: an owner's seed opens nothing of another's."""
-    bundle = BundleId(bytes(32), 1, 1)
+    bundle = BundleId.of_run(bytes(32), 1, 1)
     gate = every_gate().gates[2]
     specs = [
         Correlation("mask:x", (2,), holders=holders) for holders in ((), (OWNER,), (RECIPIENT,), (OWNER, RECIPIENT))
@@ -437,7 +443,7 @@ def test_what_was_not_dealt_cannot_be_taken(gate: str, name: str) -> None:
 def rebuild(corrections: bytes | None) -> Bundle:
     plan = plan_of("relu").build().bind(2)
     return Bundle(
-        BundleId(seed(1).derive("session").secret, 1, 2),
+        BundleId.of_run(seed(1).derive("session").secret, 1, 2),
         seed(1).derive("party", 1, 1),
         plan.online,
         plan.wire,
@@ -480,9 +486,9 @@ def test_corrections_of_another_batch_are_refused() -> None:
 def test_corrections_for_a_plan_without_dependent_values_are_refused() -> None:
     plan = plan_of("matmul, derived").build().bind(1)
     gates = [gate for gate in plan.online if gate.name != "t"]
-    Bundle(BundleId(bytes(32), 1, 1), seed(1), gates, plan.wire, b"")
+    Bundle(BundleId.of_run(bytes(32), 1, 1), seed(1), gates, plan.wire, b"")
     with pytest.raises(IntegrityError, match="longer"):
-        Bundle(BundleId(bytes(32), 1, 1), seed(1), gates, plan.wire, b"\0")
+        Bundle(BundleId.of_run(bytes(32), 1, 1), seed(1), gates, plan.wire, b"\0")
 
 
 @pytest.mark.parametrize("element", [fp.P, fp.P + 1, (1 << 64) - 1])
@@ -500,7 +506,7 @@ def test_any_changed_byte_changes_the_digest_in_the_manifest(position: int) -> N
     assert digest_of(CORRECTIONS) != digest_of(CORRECTIONS + b"\0")
 
 
-KEY = BundleId(bytes(32), 1, 2).digest_key(Seed(bytes(32)))
+KEY = BundleId.of_run(bytes(32), 1, 2).digest_key(Seed(bytes(32)))
 
 
 def digest_of(corrections: bytes, size: int | None = None, cut: int = 0, key: Seed = KEY) -> bytes:
@@ -518,7 +524,7 @@ def test_the_digest_is_of_the_bytes_and_their_number_however_they_come() -> None
 def test_security_30_the_digest_needs_the_key_of_this_bundle_and_party() -> None:
     """Whoever has the corrections but not the corrected party's seed cannot compute what the manifest lists."""
     keys = [
-        BundleId(session, run, batch).digest_key(Seed(bytes([first]) + bytes(31)))
+        BundleId.of_run(session, run, batch).digest_key(Seed(bytes([first]) + bytes(31)))
         for session, run, batch, first in (
             (bytes(32), 1, 2, 0),
             (bytes(32), 1, 2, 1),
@@ -536,7 +542,7 @@ def test_security_30_the_digest_needs_the_key_of_this_bundle_and_party() -> None
 
 
 def test_the_digests_key_is_no_sub_seed_that_anybody_is_given() -> None:
-    bundle, mine = BundleId(bytes(32), 1, 2), seed(7)
+    bundle, mine = BundleId.of_run(bytes(32), 1, 2), seed(7)
     draws = bundle.draws(mine)
     given = {draws.sub_seed(*label).secret for label in ((), ("corrections-digest",), (bytes(32), 1, 2))}
     assert bundle.digest_key(mine).secret not in given | {mine.secret}

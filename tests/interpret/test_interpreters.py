@@ -250,7 +250,7 @@ def test_transcripts_name_session_run_and_batch() -> None:
     bound = odd_plan().bind(2)
     digests = set()
     for session, run, batch in ((b"a" * 32, 1, 2), (b"b" * 32, 1, 2), (b"a" * 32, 2, 2), (b"a" * 32, 1, 3)):
-        bundle = Bundle(BundleId(session, run, batch), seed(1), bound.online, bound.wire, None)
+        bundle = Bundle(BundleId.of_run(session, run, batch), seed(1), bound.online, bound.wire, None)
         digests.add(PartyRun(bound, Lane.passive(0), bundle, SessionWires()).transcript.digest)
     assert len(digests) == 4
 
@@ -460,11 +460,11 @@ def secrets_in(root: object) -> Iterator[object]:
 def prepared() -> dict[str, Callable[[], object]]:
     plan = every_gate().bind(2)
     session, seeds = SessionMasks(), [seed(i + 7) for i in range(2)]
-    stored = BundleId(b"s" * 32, 0, 1)
+    stored = BundleId.of_weights(b"s" * 32)
     deal(plan.weights, plan.wire, stored, seeds, session)
     session.made["matmul/w/mask"] = fp.Operand(session.masks["w"])
     session.public["r"] = fp.from_signed(np.arange(12).reshape(3, 4))
-    bundle = BundleId(b"s" * 32, 2, 2)
+    bundle = BundleId.of_run(b"s" * 32, 2, 2)
     dealt = deal(plan.online, plan.wire, bundle, seeds, session)
     mine = Bundle(bundle, seeds[0], plan.online, plan.wire, dealt.corrections)
     wires = SessionWires()

@@ -58,7 +58,7 @@ def test_a_party_that_shuts_down_blames_itself(tmp_path: Path, index: int, busy:
             thread.start()
         sessions = [cluster.of(other, script.id) for other in range(3)]
         if busy:
-            assert eventually(lambda: all(session.runs.get(1).asked_at for session in sessions))
+            assert eventually(lambda: all(session.runs.get(1).entry.asked_at for session in sessions))
         cluster.nodes[index].stop()
         assert eventually(lambda: all(session.life.state == "aborted" for session in sessions))
         for thread in threads:

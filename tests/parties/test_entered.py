@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError
 from parties.client.entered import EnteredRuns
 
@@ -21,12 +22,13 @@ ONE, OTHER = b"1" * 32, b"2" * 32
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import os, pathlib, signal, sys
+from mpc.entry import EntryId
 from mpc.errors import IntegrityError
 from parties.client.entered import EnteredRuns
 runs, won = EnteredRuns(pathlib.Path(sys.argv[1])), []
 for run in range(int(sys.argv[2])):
     try:
-        runs.claim(b"1" * 32, run)
+        runs.claim(b"1" * 32, EntryId(run))
         won.append(str(run))
     except IntegrityError:
         pass
@@ -49,7 +51,7 @@ def claim(path: Path, session: bytes, run: int) -> bool:
     """By somebody who has just started."""
     runs = EnteredRuns(path)
     try:
-        runs.claim(session, run)
+        runs.claim(session, EntryId(run))
         return True
     except IntegrityError:
         return False
@@ -59,20 +61,20 @@ def claim(path: Path, session: bytes, run: int) -> bool:
 
 def test_a_run_is_entered_once_also_after_a_restart(path: Path) -> None:
     runs = EnteredRuns(path)
-    runs.claim(ONE, 0)
+    runs.claim(ONE, EntryId(0))
     for again in (runs.claim, lambda *key: EnteredRuns(path).claim(*key)):
         with pytest.raises(IntegrityError, match="entered something in the weights of this session before"):
-            again(ONE, 0)
-    runs.claim(ONE, 1)
-    runs.claim(OTHER, 1)
+            again(ONE, EntryId(0))
+    runs.claim(ONE, EntryId(1))
+    runs.claim(OTHER, EntryId(1))
     with pytest.raises(IntegrityError, match="in run 1 of this session before"):
-        runs.claim(OTHER, 1)
+        runs.claim(OTHER, EntryId(1))
 
 
 def test_a_session_takes_one_row_however_many_runs_it_has(path: Path) -> None:
     runs = EnteredRuns(path)
     for run in range(100):
-        runs.claim(ONE, run)
+        runs.claim(ONE, EntryId(run))
     assert rows(path) == [(ONE, 0, 99)]
 
 
@@ -81,7 +83,7 @@ def test_any_order_of_runs_is_remembered(path: Path) -> None:
     random.Random(5).shuffle(order)
     runs = EnteredRuns(path)
     for number, run in enumerate(order):
-        runs.claim(ONE, run)
+        runs.claim(ONE, EntryId(run))
         assert not claim(path, ONE, run)
         assert all(not claim(path, ONE, known) for known in order[:number:7])
     assert sorted(run for _, first, last in rows(path) for run in range(first, last + 1)) == sorted(order)
@@ -91,10 +93,10 @@ def test_any_order_of_runs_is_remembered(path: Path) -> None:
 def test_a_claim_is_withdrawn_alone(path: Path, run: int) -> None:
     runs = EnteredRuns(path)
     for other in (2, 5, 6):
-        runs.claim(ONE, other)
-    runs.claim(ONE, run)
-    runs.withdraw(ONE, run)
-    runs.withdraw(OTHER, 6)
+        runs.claim(ONE, EntryId(other))
+    runs.claim(ONE, EntryId(run))
+    runs.withdraw(ONE, EntryId(run))
+    runs.withdraw(OTHER, EntryId(6))
     assert not any(claim(path, ONE, other) for other in (2, 5, 6))
     assert claim(path, ONE, run) and not claim(path, ONE, run)
 
@@ -103,8 +105,8 @@ def test_what_was_extended_since_is_not_withdrawn(path: Path) -> None:
     """It stays listed, which costs a run and no secret."""
     runs = EnteredRuns(path)
     for run in (1, 2):
-        runs.claim(ONE, run)
-    runs.withdraw(ONE, 1)
+        runs.claim(ONE, EntryId(run))
+    runs.withdraw(ONE, EntryId(1))
     assert not claim(path, ONE, 1) and not claim(path, ONE, 2)
 
 
@@ -115,7 +117,7 @@ def test_of_many_threads_one_enters(path: Path) -> None:
     def attempt() -> None:
         for run in range(20):
             try:
-                runs.claim(ONE, run)
+                runs.claim(ONE, EntryId(run))
                 won.append(run)
             except IntegrityError:
                 pass
@@ -141,7 +143,7 @@ def test_of_many_processes_one_enters_and_a_kill_forgets_nothing(path: Path) -> 
 
 def test_it_is_on_the_disk_when_the_call_returns(path: Path) -> None:
     runs = EnteredRuns(path)
-    runs.claim(ONE, 0)
+    runs.claim(ONE, EntryId(0))
     assert runs._connection is not None
     assert runs._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: a commit waits for the disk
     assert runs._connection.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
@@ -160,7 +162,7 @@ def test_the_file_alone_is_the_list_also_after_a_kill(path: Path, tmp_path: Path
 def test_only_its_owner_may_read_it(path: Path) -> None:
     before = os.umask(0)
     try:
-        EnteredRuns(path).claim(ONE, 0)
+        EnteredRuns(path).claim(ONE, EntryId(0))
     finally:
         os.umask(before)
     assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
@@ -171,5 +173,5 @@ def test_a_file_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path)
     damaged.write_bytes(b"not a database" * 100)
     for path in (tmp_path / "missing" / "list", tmp_path, damaged):
         with pytest.raises(ConfigError) as caught:
-            EnteredRuns(path).claim(ONE, 0)
+            EnteredRuns(path).claim(ONE, EntryId(0))
         assert str(path) in caught.value.what and "'entered'" in (caught.value.remedy or "")

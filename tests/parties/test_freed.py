@@ -51,7 +51,7 @@ def held(cluster: InProcess, session: Session) -> dict[str, weakref.ref]:
         found |= {
             f"{name}'s session": own,
             f"{name}'s wires": own._wires,
-            f"{name}'s bundle of weights": own.entries.weights,
+            f"{name}'s bundle of weights": own.entries.weights.bundle,
         }
         found |= {f"{name}'s link to {peer}": link for peer, link in own.links.items()}
         found |= {f"{name}'s run {number}": run for number, run in own.runs.kept.items()}

@@ -43,7 +43,7 @@ def restarted(ledger: Ledger, folder: Path) -> Ledger:
 
 def test_a_whole_session_and_its_history(ledger: Ledger) -> None:
     ledger.open_session(session(1), PLAN, "analyst")
-    for run in (0, 1):
+    for run in (1, 2):
         for state in PATH:
             ledger.advance(session(1), run, state)
     ledger.advance(session(1), 7, RunState.DEALT)
@@ -93,13 +93,13 @@ def test_every_pair_of_states_is_allowed_or_refused_by_the_table(ledger: Ledger)
             else PATH[: PATH.index(before) + 1]
         )
         for state in route:
-            ledger.advance(session_id, 0, state)
+            ledger.advance(session_id, 1, state)
         if after in TRANSITIONS[before]:
-            ledger.advance(session_id, 0, after)
+            ledger.advance(session_id, 1, after)
             continue
         consumed = before in PATH[1:] and after is RunState.BURNT
         with pytest.raises(ReuseError if consumed else SessionError):
-            ledger.advance(session_id, 0, after)
+            ledger.advance(session_id, 1, after)
 
 
 def test_the_table_is_a_line_that_can_abort() -> None:
@@ -119,21 +119,21 @@ def test_runs_strictly_increase(ledger: Ledger) -> None:
         with pytest.raises(SessionError):
             ledger.advance(session(1), run, RunState.DEALT)
     ledger.advance(session(1), 6, RunState.DEALT)
-    ledger.advance(session(2), 0, RunState.DEALT)  # each session counts for itself
+    ledger.advance(session(2), 1, RunState.DEALT)  # each session counts for itself
 
 
 def test_nothing_happens_in_a_session_that_is_not_open(ledger: Ledger) -> None:
     for number, end in enumerate((ledger.close_session, lambda one: ledger.abort_session(one, "peer"))):
         ledger.open_session(session(number), PLAN, "analyst")
-        ledger.advance(session(number), 0, RunState.DEALT)
+        ledger.advance(session(number), 1, RunState.DEALT)
         end(session(number))
-        for run, state in ((0, RunState.BURNT), (1, RunState.DEALT)):
+        for run, state in ((1, RunState.BURNT), (2, RunState.DEALT)):
             with pytest.raises(SessionError, match="not open"):
                 ledger.advance(session(number), run, state)
         with pytest.raises(SessionError):
             ledger.close_session(session(number))
     with pytest.raises(SessionError, match="unknown"):
-        ledger.advance(session(9), 0, RunState.DEALT)
+        ledger.advance(session(9), 1, RunState.DEALT)
 
 
 def test_the_first_abort_stays_and_takes_no_free_text(ledger: Ledger) -> None:
@@ -154,7 +154,7 @@ def test_a_failed_step_leaves_no_trace(ledger: Ledger) -> None:
     with pytest.raises(SessionError):
         ledger.open_session(session(1), PLAN, "analyst")
     with pytest.raises(ValueError, match="burned"):
-        ledger.advance(session(1), 0, "burned")  # type: ignore[arg-type]
+        ledger.advance(session(1), 1, "burned")  # type: ignore[arg-type]
     assert ledger.epoch == epoch
     assert ledger.history()[0].runs == 0
 
@@ -176,7 +176,7 @@ def test_a_step_that_fails_half_way_is_rolled_back(ledger: Ledger, monkeypatch: 
 
 def test_of_sixteen_threads_one_burns(ledger: Ledger) -> None:
     ledger.open_session(session(1), PLAN, "analyst")
-    for run in range(5):
+    for run in range(1, 6):
         ledger.advance(session(1), run, RunState.DEALT)
         together, outcomes = threading.Barrier(16), []
 
@@ -259,7 +259,7 @@ def test_what_must_be_durable_is_synced_before_it_returns(ledger: Ledger) -> Non
     ledger._connection.set_trace_callback(seen.append)
     ledger.open_session(session(1), PLAN, "analyst")
     for state in PATH:
-        ledger.advance(session(1), 0, state)
+        ledger.advance(session(1), 1, state)
     ledger._connection.set_trace_callback(None)
     modes = [line.rpartition(" ")[2] for line in seen if "synchronous" in line]
     #                open    dealt     burnt   opened    checked   revealed
@@ -398,12 +398,12 @@ def test_a_backup_from_within_a_session_burns_it(ledger: Ledger, tmp_path: Path)
     folder, backup = tmp_path / "data", tmp_path / "backup"
     ledger.open_session(session(1), PLAN, "analyst")
     copy_database(folder, backup)
-    ledger.advance(session(1), 0, RunState.DEALT)
-    ledger.advance(session(1), 0, RunState.BURNT)
+    ledger.advance(session(1), 1, RunState.DEALT)
+    ledger.advance(session(1), 1, RunState.BURNT)
     ledger.close()
     restore(folder, backup)
     with Ledger.open(folder) as again, pytest.raises(SessionError, match="burnt"):
-        again.advance(session(1), 0, RunState.DEALT)
+        again.advance(session(1), 1, RunState.DEALT)
 
 
 def test_a_lost_database_and_a_foreign_or_damaged_epoch_are_refused(ledger: Ledger, tmp_path: Path) -> None:

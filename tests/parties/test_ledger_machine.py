@@ -20,7 +20,7 @@ from parties.party.ledger.states import CONSUMED, FINAL, TRANSITIONS, RunState, 
 from tests.support.effort import examples
 
 PLAN = bytes(range(32))
-SESSIONS, RUNS = st.integers(1, 6), st.integers(0, 3)
+SESSIONS, RUNS = st.integers(1, 6), st.integers(1, 4)
 STOCKED_RUNS = 2
 
 Runs = dict[tuple[int, int], RunState]
@@ -108,7 +108,7 @@ class Ledgers(RuleBasedStateMachine):
         """A step that is allowed: chance alone seldom takes a run to its end."""
         number = data.draw(st.sampled_from([n for n, state in self.sessions.items() if state is SessionState.OPEN]))
         last = max((run for known, run in self.runs if known == number), default=0)
-        run = data.draw(st.integers(0, last + 1))
+        run = data.draw(st.integers(1, last + 1))
         following = sorted(TRANSITIONS[self.runs.get((number, run))])
         if following:
             self.advance(number, run, data.draw(st.sampled_from(following)))

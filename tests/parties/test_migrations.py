@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError, LocalProtocolError, MpcError, SessionError
 from parties import database as files
 from parties.client import entered
@@ -126,8 +127,8 @@ def test_a_clients_old_list_is_brought_forward_and_forgets_nothing(vector: Path,
     runs = EnteredRuns(path)
     for run in (0, 1, 2, 5):
         with pytest.raises(IntegrityError, match="before"):
-            runs.claim(ONE, run)
-    for claim in ((ONE, 3), (OTHER, 7)):  # a claim that was withdrawn is none
+            runs.claim(ONE, EntryId(run))
+    for claim in ((ONE, EntryId(3)), (OTHER, EntryId(7))):  # a claim that was withdrawn is none
         runs.claim(*claim)
         with pytest.raises(IntegrityError):
             runs.claim(*claim)
@@ -143,7 +144,7 @@ def test_a_newer_list_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 7")
     connection.close()
     with pytest.raises(ConfigError, match="version 7") as caught:
-        EnteredRuns(path).claim(ONE, 3)
+        EnteredRuns(path).claim(ONE, EntryId(3))
     assert "run the version that wrote it" in (caught.value.remedy or "")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mpc import field as fp
 from mpc.correlations import Bundle, BundleId, corrected_party
+from mpc.entry import EntryId
 from mpc.gates.base import Opening
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, SessionMasks
@@ -81,12 +82,12 @@ def deal_by_hand(
 
 def _ids(master: Seed, run: int, batch: int) -> tuple[Seed, BundleId]:
     """As World names its bundles, so that its runs can be looked into."""
-    return master, BundleId(master.derive("session").secret, run, batch)
+    return master, BundleId(master.derive("session").secret, EntryId(run), batch)
 
 
 def _deal(plan: Plan, gates: tuple, parties: int, session: SessionMasks, ids: tuple[Seed, BundleId]) -> Deal:
     master, bundle = ids
-    seeds = [master.derive("party", index, bundle.run) for index in range(parties)]
+    seeds = [master.derive("party", index, bundle.entry.number) for index in range(parties)]
     corrected = corrected_party(bundle, parties)
     dealer = Dealer(plan.wire, [bundle.draws(each) for each in seeds], corrected, session)
     corrections, _, masks = dealer.run(gates)

@@ -191,7 +191,7 @@ class Ledger:
         that do not strictly increase, and for a session that is not open.
         """
         state = RunState(state)
-        if not 0 <= run <= MAX_RUN:
+        if not 1 <= run <= MAX_RUN:
             raise _refused(f"run {run} is out of range")
         with self._writing(durable=state in DURABLE) as database:
             _require_open(database, session_id)

@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from mpc.correlations import CorrectionsDigest
+from mpc.entry import EntryId
 from mpc.errors import ConfigError, EncodingError, IntegrityError, MpcError, PlanError, SessionError
 from mpc.prg import Seed
 from parties.agreed import manifest
@@ -35,8 +36,8 @@ _MOST_HEADER = manifest.LARGEST + (1 << 16)
 _MOST_TERMS = 1 << 20
 
 
-def bundle_name(run: int) -> str:
-    return f"{run:06d}.bundle"
+def bundle_name(entry: EntryId) -> str:
+    return f"{entry.number:06d}.bundle"
 
 
 def shown_path(path: Path) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mpc.entry import WEIGHTS, EntryId, entries
 from mpc.plan.plan import Plan
 from parties.agreed.terms import Terms
 
@@ -28,6 +30,11 @@ class Stock:
     size: int
     made_at: float
 
+    @property
+    def entries(self) -> Iterator[EntryId]:
+        """Its bundles, one each."""
+        return entries(len(self.batches))
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -41,7 +48,13 @@ class Totals:
 
 @dataclass
 class Order:
-    """A stock that is being dealt, in memory; its folder is worth nothing until the ledger knows it."""
+    """A stock that is being dealt, in memory; its folder is worth nothing until the ledger knows it.
+
+    Args:
+        reserved: bytes of disk.
+        due: the entry whose bundle is stored next.
+        over: it is in the ledger, or given up.
+    """
 
     terms: Terms
     plan: Plan
@@ -51,13 +64,20 @@ class Order:
     reserved: int
     used_at: float
     size: int = 0
-    stored: int = 0
+    due: EntryId = WEIGHTS
     over: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def complete(self) -> bool:
+        """Are all its bundles stored?"""
+        return self.due.number > len(self.batches)
+
 
 @dataclass
-class Entry:
+class Held:
+    """A stock that is in the ledger."""
+
     stock: Stock
     coordinator: str
     taken: bool = False

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpc.correlations import BundleId, corrected_party
+from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
 from mpc.plan.cost import plan_cost
 from mpc.plan.parse import parse_plan
@@ -56,7 +57,7 @@ from parties.party.stock.files import (
     sync,
     write_file,
 )
-from parties.party.stock.orders import MOST_RUNS, Entry, Order, Stock, Totals
+from parties.party.stock.orders import MOST_RUNS, Held, Order, Stock, Totals
 from parties.party.stock.supply import StoredSupply
 from parties.party.supply import Delivery, LiveSupply
 from parties.pb import party_pb2
@@ -84,7 +85,7 @@ class Shelf:
         self._root = config.data_dir / FOLDER
         self._lock = threading.Lock()
         self._orders: dict[bytes, Order] = {}
-        self._entries: dict[bytes, Entry] = {}
+        self._held: dict[bytes, Held] = {}
         with on_disk(self._root):
             self._load()
 
@@ -110,7 +111,7 @@ class Shelf:
             except MpcError as error:
                 logger().error("a stock cannot be used", session=folder.name[:16], why=str(error))
                 continue
-            self._entries[session_id] = Entry(Stock(terms, batches, size_of(folder), made_at), coordinator)
+            self._held[session_id] = Held(Stock(terms, batches, size_of(folder), made_at), coordinator)
 
     def _drop_foreign(self, session_id: bytes, coordinator: str, folder: Path) -> None:
         """Give up a stock that another version of this program wrote: none of it is ever read."""
@@ -134,7 +135,9 @@ class Shelf:
         costs = {batch: _dealt(plan, batch, self._config) for batch in sorted(set(batches))}
         runs = enumerate(batches, 1)
         needed = sum(
-            costs[batch] for run, batch in runs if mine == corrected_party(BundleId(b"", run, 1), len(terms.parties))
+            costs[batch]
+            for run, batch in runs
+            if mine == corrected_party(BundleId.of_run(b"", run, 1), len(terms.parties))
         )
         needed += (len(batches) + 1) * _BUNDLE_BYTES + len(plan.canonical)
         folder = self._root / terms.session_id.hex()
@@ -156,7 +159,7 @@ class Shelf:
     def _require_room(self, needed: int) -> None:
         limits = self._config.limits
         taken = sum(order.reserved for order in self._orders.values())
-        taken += sum(entry.stock.size for entry in self._entries.values())
+        taken += sum(held.stock.size for held in self._held.values())
         if taken + needed > limits.max_stock_bytes:
             raise PlanError(
                 f"the stock needs {needed:,} bytes of disk; {max(0, limits.max_stock_bytes - taken):,} of the "
@@ -182,13 +185,13 @@ class Shelf:
             order.size += write_file(order.folder / TERMS, [dump_terms(order.terms, order.batches)])
             order.size += write_file(order.folder / PLAN, [order.plan.canonical])
 
-    def store(self, session_id: bytes, run: int, coordinator: str) -> tuple[float, int]:
+    def store(self, session_id: bytes, entry: EntryId, coordinator: str) -> tuple[float, int]:
         """Receive and write the bundle of one run, in order; (the provider's seconds, bytes stored)."""
         order = self._order(session_id, coordinator)
         with order.lock:
-            if order.over or run != order.stored or run > len(order.batches):
-                raise SessionError(f"bundle {run} of this stock was stored before, or comes too early")
-            bundle = BundleId(session_id, run, order.batches[run - 1])
+            if order.over or entry != order.due or order.complete:
+                raise SessionError(f"bundle {entry.number} of this stock was stored before, or comes too early")
+            bundle = BundleId(session_id, entry, order.batches[entry.number - 1])
             mine = order.terms.parties[corrected_party(bundle, len(order.terms.parties))] == self._config.name
             held = plan_cost(order.plan, bundle.batch).dealt if mine else 0  # all of it, until it is on the disk
             self._budget.take(held)
@@ -209,8 +212,8 @@ class Shelf:
         ).SerializeToString()
         parts: list[bytes | memoryview] = [MAGIC, len(header).to_bytes(LENGTH_BYTES, "big"), header, corrections]
         with on_disk(order.folder):
-            written = write_file(order.folder / bundle_name(order.stored), parts)
-        order.stored += 1
+            written = write_file(order.folder / bundle_name(order.due), parts)
+        order.due = order.due.following
         order.size += written
         order.used_at = time.monotonic()
         return receipt.deal_seconds, written
@@ -219,8 +222,8 @@ class Shelf:
         """All of it is on this party's disk: enter it into the ledger.  The provider forgets it."""
         order = self._order(session_id, coordinator)
         with order.lock:
-            if order.over or order.stored != len(order.batches) + 1:
-                raise SessionError(f"{order.stored} of this stock's {len(order.batches) + 1} bundles are stored")
+            if order.over or not order.complete:
+                raise SessionError(f"{order.due.number} of this stock's {len(order.batches) + 1} bundles are stored")
             self._supply.finish(session_id)
             with on_disk(order.folder):
                 sync(order.folder)
@@ -230,7 +233,7 @@ class Shelf:
             stock = Stock(order.terms, order.batches, order.size, time.time())
             with self._lock:
                 del self._orders[session_id]
-                self._entries[session_id] = Entry(stock, coordinator)
+                self._held[session_id] = Held(stock, coordinator)
         logger().info("stocked", session=session_id.hex()[:16], runs=len(order.batches), bytes=order.size)
 
     def _order(self, session_id: bytes, coordinator: str) -> Order:
@@ -271,14 +274,14 @@ class Shelf:
     def held(self, coordinator: str, plan_digest: bytes = b"") -> list[Stock]:
         """The stocks of one coordinator that can be used, the oldest first."""
         with self._lock:
-            entries = [entry for entry in self._entries.values() if entry.coordinator == coordinator]
-        stocks = [entry.stock for entry in entries if not entry.taken]
+            mine = [held for held in self._held.values() if held.coordinator == coordinator]
+        stocks = [held.stock for held in mine if not held.taken]
         wanted = [stock for stock in stocks if plan_digest in (b"", stock.terms.plan_digest)]
         return sorted((stock for stock in wanted if self._whole(stock)), key=lambda stock: stock.made_at)
 
     def _whole(self, stock: Stock) -> bool:
         folder = self._root / stock.terms.session_id.hex()
-        names = [PLAN, *(bundle_name(run) for run in range(len(stock.batches) + 1))]
+        names = [PLAN, *map(bundle_name, stock.entries)]
         missing = next((name for name in names if not (folder / name).is_file()), None)
         if missing is not None:
             logger().error("a stock cannot be used: a file is missing", file=shown_path(folder / missing))
@@ -288,9 +291,9 @@ class Shelf:
     def totals(self) -> Totals:
         """For everyone who may ask for this party's health."""
         with self._lock:
-            entries = list(self._entries.values())
-        free = [entry.stock for entry in entries if not entry.taken]
-        size = sum(entry.stock.size for entry in entries)
+            every = list(self._held.values())
+        free = [held.stock for held in every if not held.taken]
+        size = sum(held.stock.size for held in every)
         return Totals(len(free), sum(len(s.batches) for s in free), size, self._config.limits.max_stock_bytes)
 
     def take(self, terms: Terms, coordinator: str) -> StoredSupply:
@@ -304,8 +307,8 @@ class Shelf:
         """
         folder = self._root / terms.session_id.hex()
         with self._lock:
-            entry = self._entries.get(terms.session_id)
-        if entry is None or entry.taken or entry.coordinator != coordinator or not self._whole(entry.stock):
+            held = self._held.get(terms.session_id)
+        if held is None or held.taken or held.coordinator != coordinator or not self._whole(held.stock):
             raise SessionError(
                 f"{self._config.name} has no stock of these terms",
                 cause="it was used or dropped before, or its files are gone",
@@ -315,12 +318,12 @@ class Shelf:
             plan = parse_plan(read_file(folder / PLAN, self._config.limits.max_plan_bytes))
             if plan.digest != terms.plan_digest:
                 raise IntegrityError("it is another plan's")
-        return StoredSupply(folder, entry.stock, plan, self._config.name, self._identity.trust)
+        return StoredSupply(folder, held.stock, plan, self._config.name, self._identity.trust)
 
     def taken(self, session_id: bytes) -> None:
         """The ledger has opened it: nobody finds it any more."""
         with self._lock:
-            self._entries[session_id].taken = True
+            self._held[session_id].taken = True
 
     def drop(self, session_id: bytes, coordinator: str) -> bool:
         """Give up a stock of this coordinator, whether it is complete or not; False if there is none."""
@@ -339,8 +342,8 @@ class Shelf:
     def remove(self, session_id: bytes) -> None:
         """Delete what is left of a stock that the ledger no longer lists; nothing happens if there is none."""
         with self._lock:
-            entry = self._entries.pop(session_id, None)
-        if entry is not None:
+            held = self._held.pop(session_id, None)
+        if held is not None:
             remove(self._root / session_id.hex())
 
 
@@ -348,6 +351,3 @@ def _dealt(plan: Plan, batch: int, config: PartyConfig) -> int:
     """Bytes of corrections of a run; `PlanError` if this party would not take part in one."""
     run_memory(plan, batch, config.limits)
     return plan_cost(plan, batch).dealt
-
-
-# ---------------------------------------------------------------------------------- files

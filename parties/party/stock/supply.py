@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from mpc.correlations import BundleId, Whole, corrected_party, sub_seed
 from mpc.errors import PlanError, SessionError
-from mpc.gates.base import Gate, mask_name
+from mpc.gates.base import mask_name
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES, Seed
-from mpc.wires import Wires
 from parties.agreed import manifest
 from parties.agreed.manifest import Manifest
 from parties.agreed.terms import Terms
@@ -43,7 +42,7 @@ class StoredSupply:
 
     def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan) -> Delivery:
         """The weights' masks."""
-        return self._read(terms, BundleId(session_id, 0, 1), self.plan.weights, self.plan.wire, 0)
+        return self._read(terms, BundleId.of_weights(session_id), self.plan, 0)
 
     def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
         """The bundle of one run; a stock's plan has no public weights.
@@ -52,46 +51,44 @@ class StoredSupply:
             PlanError: it was dealt for another number of rows.
             SessionError: there are no more.
         """
-        batches = self._stock.batches
-        if bundle.run > len(batches):
+        batches, number = self._stock.batches, bundle.entry.number
+        if number > len(batches):
             raise SessionError(
                 f"the {len(batches)} runs that were dealt ahead for this session are used up",
                 cause="its weights' masks are no longer with the provider, so no more can be dealt for it",
                 remedy="start a new session",
             )
-        if batches[bundle.run - 1] != bundle.batch:
+        if batches[number - 1] != bundle.batch:
             raise PlanError(
-                f"run {bundle.run} was dealt ahead for {batches[bundle.run - 1]} rows, not {bundle.batch}",
+                f"{bundle.entry} was dealt ahead for {batches[number - 1]} rows, not {bundle.batch}",
                 remedy="give as many rows as the stock was dealt for, or start a session without it",
             )
         plan = self.plan.bind(bundle.batch)
-        return self._read(terms, bundle, plan.online, plan.wire, plan_cost(self.plan, bundle.batch).dealt)
+        return self._read(terms, bundle, plan, plan_cost(self.plan, bundle.batch).dealt)
 
     def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
         """Refuse: nothing is dealt ahead for public weights, so a stock's plan has none."""
         raise PlanError("a stock has no public weights")
 
-    def _read(self, terms: Terms, bundle: BundleId, gates: Iterable[Gate], wires: Wires, most: int) -> Delivery:
-        path = self._folder / bundle_name(bundle.run)
+    def _read(self, terms: Terms, bundle: BundleId, plan: Plan, most: int) -> Delivery:
+        path = self._folder / bundle_name(bundle.entry)
         mine = terms.parties[corrected_party(bundle, len(terms.parties))] == self._me
         with naming(path):
             header, corrections = read_bundle(path, most if mine else 0)
             checked = manifest.verify(self._trust, terms, bundle, header.manifest)
             seed = manifest.read_seed(header.seed, self._me)
-            self._check_seeds(checked, bundle, seed, gates, wires)
+            self._check_seeds(checked, bundle, seed, plan)
             if mine:
                 checked.check_corrections(keyed_digest(bundle.digest_key(seed), corrections))
             path.unlink()
         receipt = Receipt(checked, header.manifest, 0.0, SEED_BYTES + len(corrections))
         return Delivery(seed, Whole(corrections) if mine else None, lambda: receipt)
 
-    def _check_seeds(
-        self, checked: Manifest, bundle: BundleId, seed: Seed, gates: Iterable[Gate], wires: Wires
-    ) -> None:
+    def _check_seeds(self, checked: Manifest, bundle: BundleId, seed: Seed, plan: Plan) -> None:
         """The seed is the one that was dealt: every sub-seed that the manifest commits to follows from it."""
         draws = bundle.draws(seed)
-        for gate in gates:
-            for correlation in gate.correlations(wires):
+        for gate in plan.dealt(bundle.entry):
+            for correlation in gate.correlations(plan.wire):
                 if correlation.holders:
                     wire = correlation.name.removeprefix(mask_name(""))
                     checked.check_seed(wire, self._me, sub_seed(draws, gate, correlation))
