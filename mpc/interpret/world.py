@@ -103,7 +103,7 @@ class World:
             session.add(wire, sent, None if public else bundle.take(gate.name, mask_name(wire.name)))
 
     def _deal(
-        self, plan: Plan, gates: Sequence[Gate], run: int, batch: int, stored: Mapping[str, np.ndarray]
+        self, plan: Plan, gates: Sequence[Gate], run: int, batch: int, stored: Mapping[str, np.ndarray] | None = None
     ) -> tuple[Dealt, list[Bundle]]:
         bundle = BundleId(self._session_id, EntryId(run), batch)
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
