@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
 from mpc.compiler.from_graph import MISTAKEN, PRECISE, compile_graph, imprecision
 from mpc.compiler.graph.calibrate import suited_ranges
 from mpc.compiler.graph.graph import Origin, Range
+from mpc.compiler.graph.noising import Noising
 from mpc.compiler.graph.stored import StoredInput, described
 from mpc.compiler.onnx.declared import own_sizes
 from mpc.compiler.onnx.load import Source, load_model
@@ -20,7 +22,9 @@ from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.rehearsal.rehearse import Rehearsal
 from mpc.compiler.rehearsal.tally import LOST, RARE, Expected
 from mpc.compiler.roles import Roles
+from mpc.errors import UsageError
 from mpc.plan.plan import Plan
+from mpc.privacy.facts import Guarantee
 
 DEFAULT_RANGE = (-32.0, 32.0)
 Ranges = Mapping[str, Range]
@@ -40,6 +44,7 @@ class Compiled:
         undeclared: inputs that took the default range.
         notes: what the owner should know, such as a denominator that could be zero.
         meta: what the model's file says about itself.
+        guarantee: what every party will prove of its noise, if there is any.
     """
 
     plan: Plan
@@ -50,6 +55,7 @@ class Compiled:
     undeclared: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     meta: ModelMeta = field(default=ModelMeta(), repr=False)
+    guarantee: Guarantee | None = None
 
     @property
     def errors(self) -> dict[str, float]:
@@ -115,6 +121,7 @@ def compile_model(
     samples: Mapping[str, np.ndarray] | np.ndarray | None = None,
     shapes: Shapes | Sequence[int | str | None] | None = None,
     stored: Mapping[str, StoredInput] | None = None,
+    noise: Mapping[str, Fraction | float | str] | Noising | None = None,
 ) -> Compiled:
     """Compile an ONNX model.
 
@@ -130,9 +137,11 @@ def compile_model(
         shapes: sizes by input name for dimensions that the model leaves open, None for the batch;
             those of the samples, if there are any.  They must agree with what the model fixes.
         stored: by input name, those that lie at the parties: their scales and ranges are what they are.
+        noise: epsilon by output: then sums over the rows are possible (ReduceSum over the first axis of what has
+            open rows), each with noise of its own, and an output may be made of them.
 
     Raises:
-        ModelError: the file, a node, or a bound is refused.
+        ModelError: the file, a node, or a bound is refused; a sum over rows has no epsilon.
         UsageError, InputError: an argument has a form that says nothing.
     """
     loaded = load_model(model)
@@ -141,13 +150,26 @@ def compile_model(
     data = None if samples is None else as_samples(samples, types)
     around = {} if data is None else suited_ranges(data)
     assumed = {**dict.fromkeys(types, DEFAULT_RANGE), **around}
-    graph = import_model(loaded, known, {**own_sizes(loaded, data or {}), **sizes}, assumed)
+    noising = _noising(noise)
+    graph = import_model(loaded, known, {**own_sizes(loaded, data or {}), **sizes}, assumed, bool(noising.epsilon))
     graph.inputs = described(graph.inputs, stored or {})
     undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
     graph.inputs = [
         replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs
     ]
-    found = compile_graph(graph, roles, data)
+    found = compile_graph(graph, roles, data, noising)
     rehearsal = Rehearsal(found.graph, found.plan, found.weights, found.wires, data)
     meta, notes = read_meta(loaded), tuple(found.notes)
-    return Compiled(found.plan, found.weights, found.origins, rehearsal, found.rough, undeclared, notes, meta)
+    return Compiled(
+        found.plan, found.weights, found.origins, rehearsal, found.rough, undeclared, notes, meta, found.guarantee
+    )
+
+
+def _noising(noise: Mapping[str, Fraction | float | str] | Noising | None) -> Noising:
+    """What is asked of noise, an epsilon as it is written: 0.1 is a tenth."""
+    if isinstance(noise, Noising):
+        return noise
+    try:
+        return Noising({name: Fraction(str(epsilon)) for name, epsilon in (noise or {}).items()})
+    except ValueError:
+        raise UsageError("an epsilon is no number", remedy="give numbers, as in noise={'y': 0.5}") from None

@@ -13,12 +13,14 @@ import numpy as np
 from mpc.compiler.graph.calibrate import MARGIN, bounded_by
 from mpc.compiler.graph.columns import separate_columns
 from mpc.compiler.graph.graph import Graph, GraphInput
+from mpc.compiler.graph.noising import Noising, with_noise
 from mpc.compiler.graph.passes import run_passes
 from mpc.compiler.lowering.lower import Lowered, lower
 from mpc.compiler.operators.missing import with_marks
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from mpc.plan.plan import Plan, PlanOutput
+from mpc.privacy.facts import StoredFacts
 from mpc.wires import BATCH
 
 PRECISE = 1e-3
@@ -32,12 +34,18 @@ _CALIBRATED = (
 _LONGEST_NAME = 200
 
 
-def compile_graph(graph: Graph, roles: Roles | None = None, samples: Mapping[str, np.ndarray] | None = None) -> Lowered:
+def compile_graph(
+    graph: Graph,
+    roles: Roles | None = None,
+    samples: Mapping[str, np.ndarray] | None = None,
+    noising: Noising | None = None,
+) -> Lowered:
     """Compile a graph.
 
     Args:
         graph: its inputs all have ranges.
         samples: data by input name, as `compile_model` has them.
+        noising: what is asked of noise, of a graph with sums over rows.
 
     Raises:
         ModelError: there is no input, a name is too long, or a node or a bound is refused.
@@ -61,9 +69,11 @@ def compile_graph(graph: Graph, roles: Roles | None = None, samples: Mapping[str
     _require_known(roles.owners, [given.name for given in graph.inputs if not given.marks], "input")
     _require_known(roles.readers, [out.name for out in graph.outputs], "output")
     _check_samples(graph.inputs, samples or {})
-    graph = separate_columns(run_passes(graph))
+    noising = noising or Noising({})
+    protected = noising.protected(graph)
+    graph = separate_columns(run_passes(with_noise(graph, noising)))
     entered = None if samples is None else with_marks(graph.inputs, dict(samples))
-    return _bounded(graph, roles, entered)
+    return _bounded(graph, roles, entered, protected)
 
 
 def imprecision(plan: Plan, errors: Mapping[str, float]) -> float:
@@ -76,17 +86,19 @@ def is_real(out: PlanOutput) -> bool:
     return out.dtype.startswith("float")
 
 
-def _bounded(graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None) -> Lowered:
+def _bounded(
+    graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None, protected: Mapping[str, StoredFacts]
+) -> Lowered:
     """By proved bounds; where there are none, or they leave too few digits, by the samples'."""
     if samples is None:
-        return lower(graph, roles)
+        return lower(graph, roles, protected)
     try:
-        proved = lower(graph, roles)
+        proved = lower(graph, roles, protected)
         error = imprecision(proved.plan, proved.rough)
     except ModelError:
         proved, error = None, np.inf
     if proved is None or error > 1:
-        calibrated = lower(bounded_by(graph, samples), roles)
+        calibrated = lower(bounded_by(graph, samples), roles, protected)
         if proved is None or 2 * imprecision(calibrated.plan, calibrated.rough) < error:
             return replace(calibrated, notes=[*calibrated.notes, _CALIBRATED])
     return proved

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
 from mpc.windows import Windows
+from mpc.wires import MAX_BATCH
 
 Array = np.ndarray
 """float64."""
@@ -202,3 +204,23 @@ class ArgMax(Attributes):
 
     last: bool
     bits: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowsSum(Attributes):
+    """The sum over the rows, whose axis is the first.
+
+    Args:
+        width: bits that each element is held to, where it is more than bits of comparisons.
+        most: the most rows of a run.
+    """
+
+    width: int = 12
+    most: int = MAX_BATCH
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Noise(Attributes):
+    """A sum over rows and noise of this epsilon."""
+
+    epsilon: Fraction

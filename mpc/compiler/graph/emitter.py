@@ -21,6 +21,7 @@ from mpc.compiler.graph.attributes import (
     Filters,
     Function,
     Maximum,
+    RowsSum,
     Sliding,
     Step,
     Sum,
@@ -177,6 +178,10 @@ class Emitter(Writer):
             self.size(shape, axis, "a reduction")
         kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
         return self.emit("total", (x,), out, kept, Total(axes=tuple(sorted(axes)), divisor=divisor, known=known))
+
+    def rows_sum(self, x: str) -> str:
+        """The sum over the rows; noise comes behind it, or it is refused."""
+        return self.emit("rows_sum", (x,), None, self.shapes[x][1:], RowsSum())
 
     def count(self, x: str, axes: Sequence[int]) -> int:
         """Elements that a reduction joins."""

@@ -18,6 +18,7 @@ from mpc.compiler.graph.attributes import (
     Function,
     Lowest,
     Maximum,
+    RowsSum,
     Sliding,
     Step,
     Sum,
@@ -142,6 +143,10 @@ def _transpose(taken: Transpose, shape: Sizes, x: Reals) -> Reals:
     return x.transpose(taken.axes)
 
 
+def _rows_sum(taken: RowsSum, shape: Sizes, x: Reals) -> Reals:
+    return np.asarray(x.sum(axis=0))
+
+
 def _concat(taken: Concat, shape: Sizes, *xs: Reals) -> Reals:
     return np.concatenate(xs, axis=taken.axis)
 
@@ -202,6 +207,8 @@ _OPERATORS: dict[str, Callable[..., Reals]] = {
     "lowest": _lowest,
     "fit": _itself,
     "relu": _relu,
+    "rows_sum": _rows_sum,
+    "noise": _itself,
     "step": _step,
     "function": _function,
     "maximum": _maximum,

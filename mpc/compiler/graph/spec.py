@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -26,7 +27,9 @@ from mpc.compiler.graph.attributes import (
     Function,
     Lowest,
     Maximum,
+    Noise,
     Round,
+    RowsSum,
     Sliding,
     Step,
     Sum,
@@ -48,6 +51,10 @@ Law = Callable[[Node, list[Shape]], Shape | None]
 
 def _array(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == np.float64
+
+
+def _fraction(value: Any) -> bool:
+    return isinstance(value, Fraction) and value > 0
 
 
 def _mask(value: Any) -> bool:
@@ -193,6 +200,10 @@ def _one_a_row(node: Node, reads: list[Shape]) -> Shape | None:
     return (*reads[0][:-1], 1) if reads[0] and reads[0][-1] != BATCH else None
 
 
+def _rows_summed(node: Node, reads: list[Shape]) -> Shape | None:
+    return reads[0][1:] if reads[0][:1] == (BATCH,) else None
+
+
 def _masked(node: Node, reads: list[Shape]) -> Shape | None:
     where = node.of(Lowest).where.shape
     return reads[0] if broadcast(where, static(node.shape)) == static(node.shape) else None
@@ -204,6 +215,7 @@ def _masked(node: Node, reads: list[Shape]) -> Shape | None:
 HOLDS: dict[str, Holds] = {
     "Array": _array,
     "Ends": _ends,
+    "Fraction": _fraction,
     "Mask": _mask,
     "Moments": _moments,
     "Name": _function,
@@ -255,6 +267,8 @@ SPEC: dict[str, tuple[Form, ...]] = {
     "fit": (Form((1, 1), _alike, Fit),),
     "lowest": (Form((1, 1), _masked, Lowest),),
     "relu": (Form((1, 1), _alike),),
+    "rows_sum": (Form((1, 1), _rows_summed, RowsSum),),
+    "noise": (Form((1, 1), _alike, Noise),),
     "step": (Form((1, 1), _stepped, Step),),
     "function": (Form((1, 1), _alike, Function),),
     "maximum": (Form((1, 1), _one_a_row, Maximum),),

@@ -27,6 +27,7 @@ from mpc.gates import GATES
 from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
 from mpc.plan.masking import shared_masks
+from mpc.privacy.facts import StoredFacts
 from mpc.wires import MAX_BITS, Lifetime, Masking, Wire
 
 FRACTION_BITS = 16
@@ -82,6 +83,7 @@ class Lowering:
         inverses: wire of 1 / x -> what it is the product of: 1 / u for x in one octave, and the octave.
         notes: what the model's owner should know.
         origin: the node that is being lowered.
+        protected: wires of inputs whose rows noise protects.
     """
 
     graph: Graph
@@ -95,6 +97,7 @@ class Lowering:
     inverses: dict[str, tuple[Value, Value]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     origin: Origin = Origin("", "input")
+    protected: dict[str, StoredFacts] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         """Something that the model's owner should know about the node that is being lowered."""
@@ -158,8 +161,8 @@ class Lowering:
     ) -> Value:
         """Append a gate and the one wire it writes."""
         name = f"{len(self.gates)}.{kind}"
-        linear = self.gate(kind, out=name, **settings).is_linear(self.wires)
-        masking = Masking.INHERITED if linear else Masking.DRAWN
+        gate = self.gate(kind, out=name, **settings)
+        masking = gate.inherited(self.wires) if gate.is_linear(self.wires) else Masking.DRAWN
         return self.wire(name, shape, scale, interval, masking, holders, least_bits)
 
     def stored(self, values: np.ndarray, scale: Fraction) -> str:

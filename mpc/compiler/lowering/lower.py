@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.known import known_interval
-from mpc.compiler.lowering.rules import comparisons, maps, products
+from mpc.compiler.lowering.rules import comparisons, maps, products, sums
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
 from mpc.plan.verify import verify
+from mpc.privacy.facts import Guarantee, StoredFacts
+from mpc.privacy.guarantee import guarantee
 
 Rule = Callable[[Lowering, Node], Value]
 
@@ -32,6 +35,7 @@ class Lowered:
         notes: what the owner should know.
         graph: that it was made of.
         wires: graph value -> the wire that holds it; not all are left in the plan.
+        guarantee: what every party will prove of its noise, if there is any.
     """
 
     plan: Plan
@@ -41,12 +45,18 @@ class Lowered:
     notes: list[str]
     graph: Graph = field(repr=False)
     wires: dict[str, str] = field(repr=False)
+    guarantee: Guarantee | None = None
 
 
-def lower(graph: Graph, roles: Roles) -> Lowered:
-    """The plan of a graph whose inputs all have ranges."""
+def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = MappingProxyType({})) -> Lowered:
+    """The plan of a graph whose inputs all have ranges.
+
+    Args:
+        protected: of inputs with rows, what noise has to protect.
+    """
     state = Lowering(graph, roles)
     inputs = ends.enter_all(state)
+    state.protected = {state.values[name].wire.name: facts for name, facts in protected.items()}
     for node in graph.nodes:
         state.origin = node.origin
         if node.op in _GROWING:
@@ -61,7 +71,7 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
                     "does for minus infinity)"
                 ),
             ) from None
-        state.values[node.writes] = _with_known(value, node)
+        state.values[node.writes] = value if node.op in _OF_ROWS else _with_known(value, node)
     left = [ends.leave(state, index) for index in range(len(graph.outputs))]
     state.drop_unread()
     state.choose_openings()
@@ -71,7 +81,8 @@ def lower(graph: Graph, roles: Roles) -> Lowered:
     verify(plan)
     rough = {out.name: error for out, error in left}
     wires = {name: value.wire.name for name, value in state.values.items()}
-    return Lowered(plan, state.weights, state.origins, rough, state.notes, graph, wires)
+    proved = guarantee(plan, state.protected) if any(node.op in _OF_ROWS for node in graph.nodes) else None
+    return Lowered(plan, state.weights, state.origins, rough, state.notes, graph, wires, proved)
 
 
 def _with_known(value: Value, node: Node) -> Value:
@@ -86,6 +97,8 @@ def _function(state: Lowering, node: Node) -> Value:
 
 _GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})
 """What can make the odd part of a scale longer; see `scales`."""
+_OF_ROWS = frozenset({"rows_sum", "noise"})
+"""How large these are hangs on the number of rows, so samples of other rows say nothing."""
 _RULES: dict[str, Rule] = {
     "matmul": products.affine,
     "conv": products.affine,
@@ -103,6 +116,8 @@ _RULES: dict[str, Rule] = {
     "round": maps.round_,
     "lowest": maps.lowest,
     "fit": maps.fit,
+    "rows_sum": sums.rows_sum,
+    "noise": sums.noise,
     "relu": comparisons.relu,
     "step": comparisons.step,
     "maximum": comparisons.maximum,

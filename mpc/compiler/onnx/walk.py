@@ -48,6 +48,7 @@ class Importer(Context):
         shapes: Shapes,
         assumed: Mapping[str, Range],
         found: Mapping[str, Way] = MappingProxyType({}),
+        sums_rows: bool = False,
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         readers: dict[str, list[ModelNode]] = {}
@@ -55,6 +56,7 @@ class Importer(Context):
             readers.setdefault(name, []).append(reader)
         revealed = frozenset(value.name for value in model.graph.output)
         super().__init__(opsets.get("ai.onnx", OLDEST_OPSET), opsets, readers, revealed)
+        self.sums_rows = sums_rows
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self.reserve(names_of(model.graph))
         self._model = model
@@ -208,6 +210,7 @@ def import_model(
     ranges: dict[str, Range] | None = None,
     shapes: Shapes | None = None,
     assumed: Mapping[str, Range] | None = None,
+    sums_rows: bool = False,
 ) -> Graph:
     """The graph of a checked model.
 
@@ -215,10 +218,11 @@ def import_model(
         ranges: declared input ranges; they win over those in the model's metadata.
         shapes: sizes of dimensions that the model leaves open; None leaves the first one open.
         assumed: ranges that inputs get which have no declared one.
+        sums_rows: sums over the batch are possible: somebody will add noise to them.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
-    importer = Importer(model, shapes or {}, assumed or {})
+    importer = Importer(model, shapes or {}, assumed or {}, sums_rows=sums_rows)
     graph = importer.run(model, known)
     found = ways(importer, graph)
-    return Importer(model, shapes or {}, assumed or {}, found).run(model, known) if found else graph
+    return Importer(model, shapes or {}, assumed or {}, found, sums_rows).run(model, known) if found else graph

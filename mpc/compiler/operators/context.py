@@ -72,6 +72,7 @@ class Context(Emitter, ABC):
 
     Attributes:
         joined: values of which the model sees the batch and other axes as one.
+        sums_rows: may the rows of the batch be summed?
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; marks: what tells where they are, of values;
@@ -86,6 +87,7 @@ class Context(Emitter, ABC):
         super().__init__()
         self.opset, self.opsets = opset, opsets
         self.readers, self.revealed = readers, revealed
+        self.sums_rows = False
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, Fact] = {}

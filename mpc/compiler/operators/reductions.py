@@ -10,6 +10,7 @@ from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Mean, Ordered, Square, Top
 from mpc.compiler.operators.registry import handles
+from mpc.wires import BATCH
 
 _MOST_FACTORS = 64
 _MOST_SUMMED = 512
@@ -36,8 +37,11 @@ def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
     if axes is None:
         state.alias(node.output[0], x)
         return
-    kept = _REDUCTIONS[node.op_type](state, x, axes)
     shape = state.shapes[x]
+    if node.op_type == "ReduceSum" and state.sums_rows and axes[0] == 0 and shape[0] == BATCH:
+        kept = state.rows_sum(state.total(x, axes[1:]))
+    else:
+        kept = _REDUCTIONS[node.op_type](state, x, axes)
     keep = settings.get("keepdims", 1)
     final = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
     state.reshape(kept, tuple(final), node.output[0])
