@@ -280,7 +280,8 @@ class _Proof:
         return self._mapped(gate, sums)
 
     def _mapped(self, gate: LinearMap, found: Mapping[str, Form]) -> Form:
-        self._work(sum(count(self._one[name]) for name in (*gate.reads, *gate.writes)))
+        read = sum(count(self._one[name]) for name in (*gate.reads, *gate.writes))
+        self._work(read * max(1, len(found)))
         form = forms.mapped(gate, found, self._one)
         self._work(sum(matrix.values.size for matrix in form.values()))
         return form

@@ -41,7 +41,7 @@ def plan_memory(plan: Plan, limits: Limits) -> int:
     """Return the bytes that a session is granted for plan and weights; raise PlanError if that is over the limit."""
     laid_out = {gate.layout: gate for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
     needed = parsed_memory(len(plan.canonical)) + stored_bytes(plan) * _PER_STORED_BYTE
-    largest = plan.bind(limits.max_batch)
+    largest = plan.bind(min(limits.max_batch, plan.most_rows))
     for gate in laid_out.values():
         tiled = isinstance(gate, Convolution) and _tiles(gate, largest)
         needed += field_size(plan.wire[gate.second].sizes) * (_PER_FILTER_BYTE if tiled else _PER_LAID_OUT_BYTE)

@@ -22,7 +22,7 @@ from mpc.gates.fourier import Fourier
 from mpc.gates.linear import Combine, Total, Weigh
 from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
-from mpc.gates.moves import Reshape, Take
+from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.truncate import Truncate
@@ -715,3 +715,22 @@ def test_what_was_noised_may_be_used_for_anything() -> None:
 def test_every_kind_of_gate_is_judged() -> None:
     """Each acts within a row in a way that is known, or ends rows, or is noise or an input; another is refused."""
     assert set(_RULES) | {"rows", "draw", "input"} == set(GATES)
+
+
+def test_many_operands_keep_nobody_busy() -> None:
+    """A thousand operands, each laid out beside all others: what that costs is counted too."""
+    q = Question((B, 1000))
+    q.bound()
+    names = []
+    for number in range(1000):
+        names.append(f"t{number}")
+        q.gates.append(Take(name=f"t{number}", x="y", axis=1, indices=(0,) * 1000, out=f"t{number}"))
+        q.wires.append(wire(f"t{number}", (B, 1000), 4, **UNOPENED))
+    q.gates.append(Concat(name="c", xs=tuple(names), axis=1, out="c"))
+    q.wires.append(wire("c", (B, 1_000_000), 4, **UNOPENED))
+    q.rows("c")
+    q.noised(sensitivity=15)
+    started = time.process_time()
+    with pytest.raises(PlanError, match="too large"):
+        guarantee(q.unchecked(), FACTS)
+    assert time.process_time() - started < 20
