@@ -15,6 +15,7 @@ from mpc.compiler.from_graph import compile_graph
 from mpc.compiler.graph.attributes import Noise, RowsSum, Step
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
 from mpc.compiler.graph.noising import Noising
+from mpc.compiler.graph.stored import StoredInput
 from mpc.errors import ModelError, PlanError, UsageError
 from mpc.gates.draw import Draw
 from mpc.interpret.world import WorldRun
@@ -177,6 +178,19 @@ def test_parties_equal_the_reference(tmp_path: Path) -> None:
 def test_the_expected_error_leaves_noise_out(tmp_path: Path) -> None:
     compiled = compile_model(summed(tmp_path, [total()]), (0.0, 100.0), noise={"y": 0.5})
     assert 0 < compiled.errors["y"] < 50 < deviations(compiled, "y")
+
+
+def test_columns_of_a_dataset_are_protected_whatever_else_is_entered(tmp_path: Path) -> None:
+    """Stored integers at scales of their own; what the asker enters beside them is no one's data."""
+    nodes = [node("Mul", ["x", "one"], ["xs"]), total("xs")]
+    path = summed(tmp_path, nodes, columns=2, one=np.float32(1))
+    lying = StoredInput((Fraction(1), Fraction(16)), (0.0, 0.0), (100.0, 50.0))
+    compiled = compile_model(path, stored={"x": lying}, noise={"y": 1.0})
+    [given] = compiled.plan.inputs
+    assert compiled.guarantee.vectors[0].sources == {given.wire}
+    assert compiled.guarantee == guarantee(compiled.plan, facts(compiled))
+    kinds = [gate.kind for gate in compiled.plan.gates]
+    assert kinds.index("bound") < kinds.index("rows") < kinds.index("open")
 
 
 # ------------------------------------------------------------------ what is refused

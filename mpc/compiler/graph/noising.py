@@ -26,8 +26,8 @@ class Noising:
         epsilon: output -> what its answer may tell of one person; sums that it is made of share it evenly.
         width: bits that each summed element is held to, where it is more than bits of comparisons.
         most: the most rows of a run.
-        stored: input -> what is public of the data that it will be bound to; these are protected.  None: all inputs
-            with rows are, as one dataset with a row a person.
+        stored: input -> what is public of the data that it will be bound to; these are protected.  None: those are
+            that lie at the parties, or all with rows if none do, as one dataset with a row a person.
 
     Raises:
         UsageError: there is no such epsilon, width or number of rows.
@@ -65,7 +65,8 @@ class Noising:
                     f"the model has no input {name!r} with rows",
                     remedy=f"its inputs with rows: {', '.join(sorted(named))}",
                 )
-        facts = {name: StoredFacts(1, 1, "data") for name in named} if self.stored is None else self.stored
+        lying = {given.name for given in with_rows if given.stored is not None} or named
+        facts = {name: StoredFacts(1, 1, "data") for name in lying} if self.stored is None else self.stored
         found = {given.name: facts.get(given.marks or given.name) for given in with_rows}
         return {name: each for name, each in found.items() if each is not None}
 
