@@ -20,6 +20,7 @@ from parties.party.policy import Policy
 from parties.party.proposals import Proposal, Proposals
 from parties.party.session import PartySession
 from parties.party.slots import Slot, Slots
+from parties.party.stock.ordering import Orders
 from parties.party.stock.shelf import Shelf
 from parties.party.supply import LiveSupply, Supply
 from parties.party.vault.vault import Vault
@@ -54,7 +55,8 @@ class PartyNode:
         self.policy = Policy(config.policy, config.machines)
         self.supply = LiveSupply(config, identity)
         self._budget = MemoryBudget(config.limits)
-        self.stocks = Shelf(config, identity, ledger, self.supply, self._budget)
+        self.stocks = Shelf(config, identity, ledger)
+        self.orders = Orders(config, ledger, self.supply, self._budget, self.stocks)
         self.vault = Vault(config, identity, ledger, draw)
         self.roster = tuple(peer.name for peer in config.peers)
         self.problem = ""
@@ -130,7 +132,7 @@ class PartyNode:
         self._require_serving()
         proposal = self._claim(terms, coordinator)
         try:
-            return self.stocks.order(terms, proposal.plan, coordinator, batches)
+            return self.orders.order(terms, proposal.plan, coordinator, batches)
         finally:
             self.proposals.give_back(proposal)
 
@@ -310,7 +312,7 @@ class PartyNode:
                 session.abort(error)
         self.proposals.drop_old(now)
         self.vault.tick()
-        self.stocks.drop_idle(now - self.config.deadlines.idle)
+        self.orders.drop_idle(now - self.config.deadlines.idle)
 
     def _farewell(self) -> SessionError:
         return SessionError(f"{self.config.name} was shut down", peer=self.config.name)
@@ -322,7 +324,7 @@ class PartyNode:
             sessions = list(self._sessions.values())
         for session in sessions:
             session.abort(self._farewell())
-        self.stocks.stop()
+        self.orders.stop()
         self.supply.close()
         for channel in self._channels.values():
             channel.close()

@@ -248,7 +248,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         client, node = caller(context), self._node
         entry = EntryId(request.run)
         if not entry.is_weights:
-            seconds, size = node.stocks.store(request.session_id, entry, client)
+            seconds, size = node.orders.store(request.session_id, entry, client)
             return party_pb2.StoreReply(deal_seconds=seconds, size=size)
         terms = self._terms(request.terms)
         if terms.session_id != request.session_id:
@@ -258,7 +258,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
 
     def Keep(self, request: party_pb2.KeepRequest, context: grpc.ServicerContext) -> party_pb2.KeepReply:
         """Enter a stock into the ledger, once all of it is on the disk."""
-        self._node.stocks.keep(request.session_id, caller(context))
+        self._node.orders.keep(request.session_id, caller(context))
         return party_pb2.KeepReply()
 
     def Stocks(self, request: party_pb2.StocksRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.Stock]:
@@ -271,8 +271,10 @@ class PartyService(party_pb2_grpc.PartyServicer):
             yield party_pb2.Stock(terms=terms, size=stock.size, made_at=stock.made_at)
 
     def Drop(self, request: party_pb2.DropRequest, context: grpc.ServicerContext) -> party_pb2.DropReply:
-        """Give up a stock of the caller's."""
-        return party_pb2.DropReply(dropped=self._node.stocks.drop(request.session_id, caller(context)))
+        """Give up a stock of the caller's, whether it is complete or not."""
+        client, node = caller(context), self._node
+        dropped = node.orders.drop(request.session_id, client) or node.stocks.drop(request.session_id, client)
+        return party_pb2.DropReply(dropped=dropped)
 
     def _terms(self, request: party_pb2.OpenRequest | party_pb2.StockTerms) -> Terms:
         """Read the terms that a client says the parties agreed on, with the provider that this party trusts."""

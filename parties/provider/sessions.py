@@ -1,4 +1,4 @@
-"""What the provider keeps of a session."""
+"""What the provider keeps of a session, and gives back when it is over."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ import threading
 from dataclasses import dataclass, field
 
 from mpc.entry import WEIGHTS, EntryId
+from mpc.errors import SessionError
 from mpc.interpret.dealer import SessionMasks
 from mpc.plan.plan import Plan
 from parties.agreed.terms import Terms
+from parties.process.budget import MemoryBudget
 from parties.provider.bundles import DealtBundle
 from parties.provider.public_weights import PublicWeights
+
+
+def over(by: str) -> SessionError:
+    """The error that a session has ended here.  A party that ends one knows why: so this is heard from it.
+
+    by: the party that ended it, if one did.
+    """
+    return SessionError(
+        "this session is over; its correlations are gone",
+        cause=f"{by} ended it, and its log says why" if by else "it was idle too long",
+        remedy="start a new session",
+        peer=by or None,
+        heard_from=by or None,
+    )
 
 
 @dataclass
@@ -49,3 +65,17 @@ class ProviderSession:
     def whole(self) -> bool:
         """Has every party asked for it?"""
         return len(self.joined) == len(self.terms.parties)
+
+    def release(self, entry: EntryId, budget: MemoryBudget) -> None:
+        """Give back what a bundle holds once it is dealt and everyone has asked for it; with the session's lock."""
+        bundle = self.bundles[entry]
+        if bundle.over and not bundle.waiting:
+            del self.bundles[entry]
+            budget.give(bundle.held)
+
+    def give_back(self, budget: MemoryBudget) -> None:
+        """Give back what a forgotten session held, unless a deal is under way; call with the session's lock."""
+        if not self.dealing:
+            budget.give(self.granted + sum(bundle.held for bundle in self.bundles.values()))
+            self.granted = 0
+            self.bundles.clear()

@@ -380,7 +380,7 @@ def test_seeds_and_salts_have_what_no_guess_reaches(cluster: InProcess, logs: Ca
 
     for node in cluster.nodes:
         node._draw = draw
-    cluster.provider._draw = draw
+    cluster.provider.dealing._draw = draw
     scene = Scene(cluster, logs)
     assert {seed.secret for seed in scene.seeds} <= set(drawn)
     assert {cluster.of(i, scene.script.id)._salt for i in scene.indices} <= set(drawn)

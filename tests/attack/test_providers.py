@@ -85,7 +85,7 @@ def test_it_deals_to_its_own_parties(cluster: InProcess, who: str) -> None:
     for run in (0, 1):
         with pytest.raises(PolicyError, match="own parties only"):
             asking.deal(who, run)
-    assert asking.id not in cluster.provider._sessions
+    assert asking.id not in cluster.provider.table.open
 
 
 def test_each_certificate_gets_its_own_seed_and_one_the_corrections(cluster: InProcess) -> None:
@@ -110,7 +110,7 @@ def test_a_party_of_another_session_is_told_nothing(tmp_path: Path) -> None:
         outside = Asking(three, ("party-0", "party-1"))
         with pytest.raises(PolicyError):
             outside.deal("party-2", 0)
-        assert outside.id not in three.provider._sessions  # nor may it take up room
+        assert outside.id not in three.provider.table.open  # nor may it take up room
 
 
 def test_it_deals_to_nobody_together_with_strangers(cluster: InProcess) -> None:
@@ -145,26 +145,26 @@ def test_runs_are_dealt_in_order(cluster: InProcess, run: int) -> None:
 @contextmanager
 def slow_dealing(provider: ProviderService, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if what is dealt in this block took long."""
-    deal, go = provider._deal_parts, threading.Event()
+    deal, go = provider.dealing._deal_parts, threading.Event()
 
     def waiting(*arguments: Any) -> None:
         assert go.wait(PATIENCE)
         deal(*arguments)
 
-    monkeypatch.setattr(provider, "_deal_parts", waiting)
+    monkeypatch.setattr(provider.dealing, "_deal_parts", waiting)
     try:
         yield
     finally:
         go.set()
-        monkeypatch.setattr(provider, "_deal_parts", deal)
+        monkeypatch.setattr(provider.dealing, "_deal_parts", deal)
 
 
 def test_one_run_is_dealt_at_a_time(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor can what is asked for too early overtake: run 1 needs the masks of run 0."""
     asking = Asking(cluster).opened()
-    session = cluster.provider._session(asking.id)
+    session = cluster.provider.table.find(asking.id)
     with slow_dealing(cluster.provider, monkeypatch):
-        bundle = cluster.provider._fetch(session, BundleId.of_run(asking.id, 1, 1), "party-0", b"", PATIENCE)
+        bundle = cluster.provider.dealing.fetch(session, BundleId.of_run(asking.id, 1, 1), "party-0", b"", PATIENCE)
         for run in (2, 2):
             with pytest.raises(SessionError, match="still being dealt"):
                 asking.deal("party-1", run)
@@ -220,7 +220,7 @@ def test_the_id_is_that_of_the_terms(cluster: InProcess) -> None:
 def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
     """A session that ends with a bundle half fetched, fetched whole, or being fetched: nothing stays, nothing twice."""
     with InProcess(tmp_path, 2) as own:
-        budget = own.provider._budget
+        budget = own.provider.budget
         for fetchers in ((), ("party-0",), ("party-0", "party-1")):
             asking = Asking(own).opened()
             for who in fetchers:
@@ -229,10 +229,10 @@ def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
             own.dealer("party-0").Finish(provider_pb2.FinishRequest(session_id=asking.id))
             assert eventually(lambda: budget.taken == 0)  # what is being dealt ends first
         late = Asking(own).opened()
-        session = own.provider._session(late.id)
+        session = own.provider.table.find(late.id)
         own.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=late.id))
         with pytest.raises(SessionError, match="over"):  # it had been found just before it ended
-            own.provider._fetch(session, BundleId.of_run(late.id, 1, 1), "party-0", b"", PATIENCE)
+            own.provider.dealing.fetch(session, BundleId.of_run(late.id, 1, 1), "party-0", b"", PATIENCE)
         assert eventually(lambda: budget.taken == 0)
 
 
@@ -418,7 +418,7 @@ def test_when_entropy_fails_at_the_provider_no_bundle_is_dealt(
         raise EntropyError("the system's random source cannot be read")
 
     script = cluster.script().open().enter_weights()
-    monkeypatch.setattr(cluster.provider, "_draw", broken)
+    monkeypatch.setattr(cluster.provider.dealing, "_draw", broken)
     with pytest.raises(EntropyError):
         script.prepare(1)
     with pytest.raises(MpcError):

@@ -117,7 +117,7 @@ class Handing:
     @property
     def dealt(self) -> int:
         """The last run that was dealt."""
-        return self.cluster.provider._sessions[self.id].due.number - 1
+        return self.cluster.provider.table.open[self.id].due.number - 1
 
 
 # ------------------------------------------------------------------------------ the same
@@ -214,11 +214,11 @@ def test_what_it_takes_is_exactly_the_plans(cluster: InProcess, how: str) -> Non
     """Named, not kept, and in nobody's way: the right ones can still come."""
     handing = Handing(cluster)
     change, error = BAD[how]
-    taken = cluster.provider._budget.taken
+    taken = cluster.provider.budget.taken
     with pytest.raises(error) as caught:
         handing.hand_over(data=change(handing.data))
-    assert caught.value.peer == "party-0" and cluster.provider._budget.taken == taken
-    assert not cluster.provider._sessions[handing.id].masks.public
+    assert caught.value.peer == "party-0" and cluster.provider.budget.taken == taken
+    assert not cluster.provider.table.open[handing.id].masks.public
     handing.hand_over()
     handing.deal("party-0", 1, handing.digest)
 
@@ -370,7 +370,7 @@ def test_it_goes_on_for_many_runs(cluster: InProcess) -> None:
         assert np.abs(answer - tiny_answer(x)).max() < 1e-3
         assert report.rounds == 3
     session.close()
-    assert eventually(lambda: session.id not in cluster.provider._sessions)
+    assert eventually(lambda: session.id not in cluster.provider.table.open)
 
 
 def test_a_model_may_be_partly_public(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:

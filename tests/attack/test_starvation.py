@@ -265,13 +265,13 @@ def test_what_is_dealt_ahead_is_counted_while_it_is_in_memory(tmp_path: Path) ->
     with InProcess(tmp_path, 2) as cluster, Cluster(cluster.client().config) as client:
         taken: list[int] = []
         for node in cluster.nodes:
-            write = node.stocks._write
+            write = node.orders._write
 
             def watched(order: Any, delivery: Any, write: Callable = write, node: Any = node) -> Any:
                 taken.append(node._budget.taken)
                 return write(order, delivery)
 
-            node.stocks._write = watched  # type: ignore[method-assign]
+            node.orders._write = watched  # type: ignore[method-assign]
         [stock] = client.deal(cluster.compiled().plan, runs=2, batch=5)
         assert len(taken) == 6 and max(taken) > 0
         assert all(node._budget.taken == 0 for node in cluster.nodes)
@@ -310,7 +310,7 @@ def test_one_party_cannot_take_the_providers_places(cluster: InProcess) -> None:
 
     def later(*arguments: Any) -> Any:
         """As party-1's quota is used up, party-0 has to come first."""
-        assert eventually(lambda: len(cluster.provider._sessions) > SMALL.max_sessions)
+        assert eventually(lambda: len(cluster.provider.table.open) > SMALL.max_sessions)
         return opening(*arguments)
 
     cluster.nodes[1].supply.fetch_weights = later  # type: ignore[method-assign]

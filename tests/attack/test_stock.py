@@ -303,11 +303,11 @@ def test_an_order_that_nobody_finishes_is_given_up(cluster: InProcess) -> None:
     request = party_pb2.StoreRequest(session_id=terms.session_id, run=0, terms=agreed)
     script.everyone(lambda i: cluster.party(i).Store(request))
     node = cluster.nodes[0]
-    node.stocks.drop_idle(0.0)
-    assert node.stocks._orders
-    node.stocks.drop_idle(float("inf"))
-    assert not node.stocks._orders and not list((cluster.party_config(0).data_dir / FOLDER).iterdir())
-    assert eventually(lambda: not cluster.provider._sessions)
+    node.orders.drop_idle(0.0)
+    assert node.orders.open
+    node.orders.drop_idle(float("inf"))
+    assert not node.orders.open and not list((cluster.party_config(0).data_dir / FOLDER).iterdir())
+    assert eventually(lambda: not cluster.provider.table.open)
 
 
 def test_security_30_a_stock_of_the_format_that_had_no_key_is_deleted_unread(cluster: InProcess) -> None:
@@ -493,7 +493,7 @@ def test_only_who_may_open_sessions_may_order(tmp_path: Path) -> None:
     with InProcess(tmp_path, 2, policies=policies, deadlines=QUICK) as cluster:
         with pytest.raises(PolicyError, match="does not allow the coordinator"):
             ordering.order(cluster.client(OTHER), cluster.compiled(SEPARATE).plan, [1])
-        assert not any(node.stocks._orders for node in cluster.nodes)
+        assert not any(node.orders.open for node in cluster.nodes)
         deal(cluster, [1])
 
 
@@ -528,7 +528,7 @@ def test_an_order_is_its_coordinators_alone(cluster: InProcess) -> None:
         with pytest.raises(PolicyError, match="did not order"):
             call()
     assert not cluster.party(1, OTHER).Drop(party_pb2.DropRequest(session_id=terms.session_id)).dropped
-    assert cluster.nodes[1].stocks._orders
+    assert cluster.nodes[1].orders.open
 
 
 def test_bundles_are_stored_in_order_and_once(cluster: InProcess) -> None:

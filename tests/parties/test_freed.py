@@ -56,7 +56,7 @@ def held(cluster: InProcess, session: Session) -> dict[str, weakref.ref]:
         found |= {f"{name}'s link to {peer}": link for peer, link in own.links.items()}
         found |= {f"{name}'s run {number}": run for number, run in own.runs.kept.items()}
         found |= {f"{name}'s {wire}": masked.public for wire, masked in own._wires.masked.items()}
-    dealt = cluster.provider._sessions[remote.id]
+    dealt = cluster.provider.table.open[remote.id]
     found |= {"provider's session": dealt, "provider's masks": dealt.masks, "provider's weights": dealt.weights}
     return {name: weakref.ref(thing) for name, thing in found.items()}
 
@@ -134,15 +134,15 @@ def test_a_session_whose_provider_fails(tmp_path: Path) -> None:
         session = client.open(own.compiled())
         run(session)
         refs = held(own, session)
-        deal = own.provider._deal_parts
+        deal = own.provider.dealing._deal_parts
 
         def broken(*arguments: Any) -> None:
             raise ValueError("a mistake of this test's")
 
-        own.provider._deal_parts = broken  # type: ignore[method-assign]
+        own.provider.dealing._deal_parts = broken  # type: ignore[method-assign]
         with pytest.raises(MpcError):
             session.run(None, {"x": data(1)})
-        own.provider._deal_parts = deal  # type: ignore[method-assign]
+        own.provider.dealing._deal_parts = deal  # type: ignore[method-assign]
         del session
         check_gone(refs)
 

@@ -54,7 +54,7 @@ def check(session: Session, batch: int, seed: int = 1) -> None:
 def test_without_the_provider_and_after_a_restart(fresh: InProcess) -> None:
     plan = fresh.compiled(ALL_MINE).plan
     made = order(fresh.client(), plan, [2, 2])
-    assert not fresh.provider._sessions  # it forgets what it has dealt
+    assert not fresh.provider.table.open  # it forgets what it has dealt
     fresh.stop_provider()
     for index in (0, 1):
         assert fresh.ledger_states(index)[0] == ("stocked", None)
@@ -240,7 +240,7 @@ def test_a_party_keeps_no_more_than_it_allows(tmp_path: Path) -> None:
         with pytest.raises(PlanError, match="max_stock_bytes"):
             [order(client, plan, [1, 1, 1, 1]) for _ in range(4)]
         assert small.nodes[0].stocks.totals.size <= 60_000
-        assert not any(node.stocks._orders for node in small.nodes) and not small.provider._sessions
+        assert not any(node.orders.open for node in small.nodes) and not small.provider.table.open
 
 
 def _files(cluster: InProcess, index: int) -> list[Path]:
