@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -584,3 +585,25 @@ def test_a_ledger_says_whether_its_disk_takes_what_is_written(ledger: Ledger, tm
         ledger.check_writable()
     ledger._connection.execute("PRAGMA query_only = 0")
     ledger.check_writable()
+
+
+def test_those_whose_tables_lie_in_the_same_file_write_all_or_nothing(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "data") as ledger:
+        for fails in (False, True):
+            with pytest.raises(ValueError) if fails else nullcontext(), ledger.writing() as database:
+                database.execute("INSERT INTO data_clock VALUES (?)", (1.0 + fails,))
+                if fails:
+                    raise ValueError
+        with ledger.reading() as database:
+            assert database.execute("SELECT latest FROM data_clock").fetchall() == [(1.0,)]
+        before = ledger.epoch.counter
+        with ledger.writing(counted=True) as database:
+            database.execute("DELETE FROM data_clock")
+        assert ledger.epoch.counter == before + 1
+        assert (tmp_path / "data" / "epoch").read_text() == f"{ledger.epoch.id} {before + 1}\n"
+        assert (tmp_path / "data" / "ledger.sqlite-wal").stat().st_size > 0
+        ledger.forget_deleted()
+        assert (tmp_path / "data" / "ledger.sqlite-wal").stat().st_size == 0
+    for use in (ledger.reading, ledger.writing):
+        with pytest.raises(LocalProtocolError, match="closed"), use():
+            pass

@@ -99,3 +99,14 @@ def test_a_process_of_the_cluster_has_no_part_whatever_the_lists_say() -> None:
     for ask in asked:
         with pytest.raises(PolicyError, match="is a process of the cluster"):
             ask()
+
+
+def test_only_listed_clients_put_data() -> None:
+    policy = Policy(PolicyConfig(data_owners=("hospital-a",)), frozenset({"party-0"}))
+    policy.check_data_owner("hospital-a")
+    with pytest.raises(PolicyError, match="data owner 'mallory'") as caught:
+        policy.check_data_owner("mallory")
+    assert 'data_owners = ["hospital-a", "mallory"]' in (caught.value.remedy or "")
+    with pytest.raises(PolicyError, match="process of the cluster"):
+        Policy(PolicyConfig(data_owners=("any",)), frozenset({"party-0"})).check_data_owner("party-0")
+    Policy(PolicyConfig(data_owners=("any",))).check_data_owner("mallory")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from mpc import field as fp
@@ -18,10 +20,15 @@ from mpc.prg import expand_field
 from parties.agreed.objects import BLOCK_ROWS, Manifest
 from parties.agreed.signed import key_of
 from parties.client import catalogue, upload
+from parties.client.cluster import Cluster
 from parties.config.models import Limits, PolicyConfig
+from parties.local import launcher
+from parties.local.layout import LocalLayout, Member
+from parties.local.processes import running
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault.vault import Vault
 from parties.pb import data_pb2
+from tests.support.effort import patient
 from tests.support.objects import AGE, COLUMNS, blocks, described, put, table
 from tests.support.parties import EVERYONE, InProcess
 
@@ -265,3 +272,38 @@ def test_a_disk_that_somebody_wrote_to_is_named(cluster: InProcess) -> None:
 def test_a_fresh_sqlite_can_search() -> None:
     """The index of words needs fts5."""
     sqlite3.connect(":memory:").execute("CREATE VIRTUAL TABLE words USING fts5(a)")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_million_rows_are_put_in_a_minute_in_bounded_memory(tmp_path: Path) -> None:
+    """Ten columns: 80 MB at each of three parties."""
+    said = described("big", 1_000_000, tuple(AGE.model_copy(update={"name": f"c{i}"}) for i in range(10)), visible=())
+    layout = LocalLayout.create(tmp_path / ".mpc", 3)
+    launcher.start(layout)
+    try:
+        with Cluster.connect(layout.cluster_file) as cluster:
+            put(cluster.parties, described("first", columns=(AGE,), visible=()))
+            before = [resident(member) for member in layout.members[1:]]
+            rng, started = np.random.default_rng(1), time.monotonic()
+
+            def rows() -> Iterator[dict[str, np.ndarray]]:
+                for start in range(0, said.rows, BLOCK_ROWS):
+                    count = min(BLOCK_ROWS, said.rows - start)
+                    yield {column.name: rng.integers(0, 120, count) for column in said.columns}
+
+            tracemalloc.start()
+            upload.put(cluster.parties, said, rows())
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert time.monotonic() - started < patient(60.0)
+            assert peak < 40 << 20
+            grown = [resident(member) - old for member, old in zip(layout.members[1:], before, strict=True)]
+            assert max(grown) < 48 << 20, grown
+    finally:
+        launcher.stop(layout)
+
+
+def resident(member: Member) -> int:
+    """Bytes of memory of a daemon."""
+    return psutil.Process(running(member.folder)).memory_info().rss
