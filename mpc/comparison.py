@@ -83,7 +83,7 @@ class Comparison:
 
     @property
     def table_bytes(self) -> int:
-        """Of the thermometers of one comparison; each kind of chunk is a plane of its own, the widest first."""
+        """Bytes of the thermometers of one comparison; each kind of chunk is a plane of its own, the widest first."""
         return sum(map(_word_bytes, self.widths.tolist()))
 
     @property
@@ -107,7 +107,7 @@ class Comparison:
         return _selectors(self.chunks)
 
     def free_bit(self, mask: np.ndarray) -> np.ndarray:
-        """The free bit of plain mask words, uint8."""
+        """Return the free bit of plain mask words, uint8."""
         return (mask >> mask.dtype.type(self.mask_width - 1)).astype(np.uint8) & np.uint8(1)
 
     @property

@@ -36,7 +36,7 @@ class Nodes:
 
 
 def tree_level(inputs: list[list[int]], flips: list[list[int]]) -> Nodes:
-    """The nodes of candidates with as many inputs each, candidate by candidate, the last of each filled up."""
+    """Return the nodes of candidates with as many inputs each, candidate by candidate, the last of each filled up."""
     groups = -(-len(inputs[0]) // FAN_IN)
     places = np.full((len(inputs), groups * FAN_IN), -1, dtype=np.int64)
     changed = np.zeros((len(inputs), groups * FAN_IN), dtype=np.uint8)

@@ -69,7 +69,7 @@ class Filters:
         return fp.matmul(_filter_map(high), down).reshape(TILE * TILE, o, c)
 
     def tiles(self, x: tuple[int, ...]) -> tuple[int, int] | None:
-        """Tiles along both axes if an input of this shape is better convolved by tiles, else None."""
+        """Return tiles along both axes if an input of this shape is better convolved by tiles, else None."""
         return tiles(x, self.values.shape, self.windows)
 
     def lay_out(self, x: tuple[int, ...]) -> None:
@@ -81,7 +81,7 @@ class Filters:
 
 
 def tiles(x: tuple[int, ...], filters: tuple[int, ...], windows: Windows) -> tuple[int, int] | None:
-    """Tiles along both axes if inputs and filters of these shapes are better convolved by tiles, else None."""
+    """Return tiles along both axes if inputs and filters of these shapes are better convolved by tiles, else None."""
     plain = windows.groups == 1 and not any(n > 1 for n in (*windows.strides, *windows.dilations))
     if len(windows.kernel) != 2 or not plain or not all(k in _KERNELS for k in windows.kernel):
         return None
@@ -94,7 +94,7 @@ def tiles(x: tuple[int, ...], filters: tuple[int, ...], windows: Windows) -> tup
 
 
 def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) -> np.ndarray:
-    """The convolution (+ offset) over F_p.
+    """Return the convolution (+ offset) over F_p.
 
     Shapes: x (n, c, *sizes), offset broadcastable to the result (n, o, *positions).  Error: exact.
     """
@@ -138,7 +138,7 @@ def _by_patches(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarr
 
 
 def _one_by_one(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarray) -> None:
-    """The same for few filters, with whole elements."""
+    """Convolve with few filters, on whole elements."""
     windows, left = filters.windows, filters.grouped
     groups, per_group, inner = left.shape
     positions = out.shape[2:]

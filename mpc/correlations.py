@@ -26,7 +26,7 @@ from mpc.wires import Wires
 
 @dataclass(frozen=True)
 class BundleId:
-    """What every draw of a bundle is bound to: session, entry, batch (1 for weights, which have none)."""
+    """The names that every draw of a bundle is bound to: session, entry, batch (1 for weights, which have none)."""
 
     session: bytes
     entry: EntryId
@@ -43,7 +43,7 @@ class BundleId:
         return cls(session, EntryId(run), batch)
 
     def draws(self, seed: Seed) -> Draws:
-        """The draws of one party's seed for this bundle."""
+        """Return the draws of one party's seed for this bundle."""
         return Draws(seed, "bundle", self.session, self.entry.number, self.batch)
 
     def digest_key(self, seed: Seed) -> Seed:
@@ -52,17 +52,19 @@ class BundleId:
 
 
 def corrected_party(bundle: BundleId, parties: int) -> int:
-    """Who receives the corrections of this bundle; it rotates, so that links share the load."""
+    """Return the party that receives the corrections of this bundle; it rotates, so that links share the load."""
     return bundle.entry.number % parties
 
 
 def sub_seed(draws: Draws, gate: Gate, correlation: Correlation) -> Seed:
-    """The sub-seed of one correlation; its context names gate, value and holders."""
+    """Return the sub-seed of one correlation; its context names gate, value and holders."""
     return draws.sub_seed(gate.name, correlation.name, *correlation.holders)
 
 
 def expand(seed: Seed, correlation: Correlation, out: np.ndarray | None = None) -> np.ndarray:
-    """A party's share of a uniform value, or an uncorrected party's of a dependent one; in `out` if it is given."""
+    """Return a party's share of a uniform value, or an uncorrected party's of a dependent one; in `out` if it is
+    given.
+    """
     if correlation.width:
         return expand_words(seed, correlation.shape, correlation.width, out)
     return expand_field(seed, correlation.shape, out)
@@ -84,12 +86,12 @@ class CorrectionsDigest:
         self._hash = blake3(canonical("mpc/v2/corrections", size), key=key.secret)
 
     def update(self, part: bytes | memoryview) -> None:
-        """The bytes that follow."""
+        """Append the bytes that follow."""
         self._hash.update(part)
 
     @property
     def value(self) -> bytes:
-        """Of all so far, 32 bytes."""
+        """Return the digest of all so far, 32 bytes."""
         return self._hash.digest()
 
 
@@ -101,7 +103,7 @@ class Corrections(Protocol):
         """Bytes of all of them."""
 
     def read(self, start: int, stop: int) -> memoryview:
-        """Some of them; waits until they are here."""
+        """Return some of the bytes; wait until they are here."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class Bundle:
         return spec, spec.decode(self._corrections.read(start, start + spec.size))
 
     def take(self, gate: str, name: str) -> Share:
-        """This party's share of a dealt field value, once.
+        """Return this party's share of a dealt field value, once.
 
         Raises:
             EncodingError: what was dealt is not the canonical encoding of anything.
@@ -185,16 +187,16 @@ class Bundle:
         return Share(self._take(gate, name)[1])
 
     def take_bits(self, gate: str, name: str) -> BitShare:
-        """This party's share of dealt bits, once; raises as `take`."""
+        """Return this party's share of dealt bits, once; raises as `take`."""
         spec, values = self._take(gate, name)
         return BitShare(values, spec.width)
 
     def held_seeds(self) -> list[tuple[str, Seed]]:
-        """(wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""
+        """Return (wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""
         return [(name.removeprefix(mask_name("")), seed) for name, seed in self._mask_seeds.items()]
 
     def mask_seed(self, wire: str) -> Seed:
-        """The sub-seed of a held wire's mask, for its owner or recipient; once.
+        """Return the sub-seed of a held wire's mask, for its owner or recipient; once.
 
         Raises:
             ReuseError: it was given out before.

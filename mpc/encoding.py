@@ -22,7 +22,7 @@ FIELD_BYTES = 8
 
 
 def pieces(*parts: Part) -> Iterator[bytes | memoryview]:
-    """One unambiguous encoding of a sequence, piece by piece: each part with its type and length.
+    """Yield one unambiguous encoding of a sequence, piece by piece: each part with its type and length.
 
     Integers are non-negative and take 8 bytes; there are no two sequences with equal bytes.
     """
@@ -39,12 +39,12 @@ def pieces(*parts: Part) -> Iterator[bytes | memoryview]:
 
 
 def canonical(*parts: Part) -> bytes:
-    """The encoding in one."""
+    """Return the encoding in one."""
     return b"".join(pieces(*parts))
 
 
 def digest(tag: str, *parts: Part) -> bytes:
-    """SHA-256 of `canonical(tag, *parts)`, 32 bytes; the tag separates the uses."""
+    """Return SHA-256 of `canonical(tag, *parts)`, 32 bytes; the tag separates the uses."""
     state = hashlib.sha256()
     for piece in pieces(tag, *parts):
         state.update(piece)
@@ -52,7 +52,7 @@ def digest(tag: str, *parts: Part) -> bytes:
 
 
 def word_type(width: int) -> np.dtype:
-    """The smallest unsigned type that holds `width` bits, 1 to 64."""
+    """Return the smallest unsigned type that holds `width` bits, 1 to 64."""
     for size in (8, 16, 32, 64):
         if width <= size:
             return np.dtype(f"<u{size // 8}")
@@ -60,28 +60,28 @@ def word_type(width: int) -> np.dtype:
 
 
 def field_size(shape: Sequence[int]) -> int:
-    """Bytes that field elements of this shape take."""
+    """Count the bytes that field elements of this shape take."""
     return FIELD_BYTES * prod(shape)
 
 
 def bits_size(shape: Sequence[int], width: int) -> int:
-    """Bytes that words of `width` bits take: packed when they are single bits."""
+    """Count the bytes that words of `width` bits take: packed when they are single bits."""
     count = prod(shape)
     return -(-count // 8) if width == 1 else count * word_type(width).itemsize
 
 
 def encode_field(values: np.ndarray) -> bytes:
-    """Canonical elements, 8 little-endian bytes each."""
+    """Encode canonical elements, 8 little-endian bytes each."""
     return bytes(view_field(values))
 
 
 def view_field(values: np.ndarray) -> memoryview:
-    """The same bytes, without a copy where the array is contiguous: it must not change while they are used."""
+    """Return these bytes without a copy, where the array is contiguous: it must not change while they are used."""
     return np.ascontiguousarray(values, dtype="<u8").reshape(-1).data.cast("B")
 
 
 def decode_field(data: bytes | memoryview, shape: Sequence[int]) -> np.ndarray:
-    """The inverse of `encode_field`; `EncodingError` on a wrong length or an element >= p."""
+    """Return the inverse of `encode_field`; `EncodingError` on a wrong length or an element >= p."""
     _require_length(data, field_size(shape))
     values = _aligned(np.frombuffer(data, dtype="<u8"))
     if kernels.count_not_canonical(values):
@@ -90,7 +90,9 @@ def decode_field(data: bytes | memoryview, shape: Sequence[int]) -> np.ndarray:
 
 
 def add_field(own: memoryview, received: memoryview) -> memoryview:
-    """The encoding of the sum of what two encodings of one length stand for; refuses as `decode_field` the second."""
+    """Return the encoding of the sum of what two encodings of one length stand for; refuses as `decode_field` the
+    second.
+    """
     _require_length(received, len(own))
     left, right = (_aligned(np.frombuffer(data.toreadonly(), dtype="<u8")) for data in (own, received))
     out = np.empty(left.size, dtype=np.uint64)
@@ -100,31 +102,31 @@ def add_field(own: memoryview, received: memoryview) -> memoryview:
 
 
 def encode_bits(values: np.ndarray, width: int) -> bytes:
-    """Words of `width` bits, packed eight to a byte when width is 1."""
+    """Encode words of `width` bits, packed eight to a byte when width is 1."""
     return bytes(view_bits(values, width))
 
 
 def view_bits(values: np.ndarray, width: int) -> memoryview:
-    """The same bytes, without a copy where they are those of a contiguous array; see `view_field`."""
+    """Return these bytes without a copy, where the array is contiguous; see `view_field`."""
     if width == 1:
         return np.packbits(values.reshape(-1), bitorder="little").data
     return np.ascontiguousarray(values, dtype=word_type(width)).reshape(-1).data.cast("B")
 
 
 def add_bits(own: memoryview, received: memoryview) -> memoryview:
-    """The encoding of the xor of what two encodings of one length stand for."""
+    """Return the encoding of the xor of what two encodings of one length stand for."""
     _require_length(received, len(own))
     left, right = (np.frombuffer(data, dtype=np.uint8) for data in (own, received))
     return np.bitwise_xor(left, right).data
 
 
 def decode_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> np.ndarray:
-    """The inverse of `encode_bits`; `EncodingError` on a wrong length or a bit outside the width."""
+    """Return the inverse of `encode_bits`; `EncodingError` on a wrong length or a bit outside the width."""
     return _frozen(read_bits(data, shape, width))
 
 
 def read_bits(data: bytes | memoryview, shape: Sequence[int], width: int) -> np.ndarray:
-    """The same, as an array that may be written to if the data may."""
+    """Read packed bits into an array that may be written to if the data may."""
     _require_length(data, bits_size(shape, width))
     count = prod(shape)
     if width == 1:

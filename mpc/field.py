@@ -27,23 +27,23 @@ THIN_ROWS = 6
 
 
 def zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """All-zero elements."""
+    """Return all-zero elements."""
     return np.zeros(shape, dtype=np.uint64)
 
 
 def from_int(value: int) -> np.uint64:
-    """Any integer as a residue."""
+    """Return any integer as a residue."""
     return np.uint64(value % P)
 
 
 def from_signed(values: np.ndarray) -> np.ndarray:
-    """int64 with |v| < p to residues: negative values wrap to p - |v|."""
+    """Map int64 with |v| < p to residues: negative values wrap to p - |v|."""
     signed = np.asarray(values, dtype=np.int64)
     return (signed + ((signed >> 63) & np.int64(P))).view(np.uint64)  # the sign as a mask of bits: no branch
 
 
 def to_signed(values: np.ndarray) -> np.ndarray:
-    """Residues to the int64 in (-p/2, p/2) that they stand for."""
+    """Map residues to the int64 in (-p/2, p/2) that they stand for."""
     above = (values + np.uint64((1 << 63) - (1 << BITS - 1))) >> np.uint64(63)  # 1 where the upper half begins
     return values.astype(np.int64) - above.astype(np.int64) * np.int64(P)
 
@@ -59,27 +59,27 @@ def _elementwise(kernel: object, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a + b, numpy's broadcasting."""
+    """Return a + b, numpy's broadcasting."""
     return _elementwise(kernels.add, a, b)
 
 
 def sub(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a - b, numpy's broadcasting."""
+    """Return a - b, numpy's broadcasting."""
     return _elementwise(kernels.sub, a, b)
 
 
 def mul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a b elementwise, numpy's broadcasting."""
+    """Return a b elementwise, numpy's broadcasting."""
     return _elementwise(kernels.mul, a, b)
 
 
 def neg(a: np.ndarray) -> np.ndarray:
-    """-a."""
+    """Return -a."""
     return sub(zeros(()), a)
 
 
 def scale(a: np.ndarray, constant: int) -> np.ndarray:
-    """a times one public integer."""
+    """Return a times one public integer."""
     flat = np.ascontiguousarray(a)
     out = np.empty(a.shape, dtype=np.uint64)
     kernels.scale(flat.reshape(-1), from_int(constant), out.reshape(-1))
@@ -87,7 +87,7 @@ def scale(a: np.ndarray, constant: int) -> np.ndarray:
 
 
 def add_int(a: np.ndarray, constant: int) -> np.ndarray:
-    """a plus one public integer."""
+    """Return a plus one public integer."""
     flat = np.ascontiguousarray(a)
     out = np.empty(a.shape, dtype=np.uint64)
     kernels.add_constant(flat.reshape(-1), from_int(constant), out.reshape(-1))
@@ -95,7 +95,7 @@ def add_int(a: np.ndarray, constant: int) -> np.ndarray:
 
 
 def total(rows: np.ndarray) -> np.ndarray:
-    """The sum over the first axis."""
+    """Return the sum over the first axis."""
     flat = np.ascontiguousarray(rows).reshape(rows.shape[0], -1)
     out = np.empty(flat.shape[1], dtype=np.uint64)
     kernels.sum_rows(flat, out)
@@ -158,7 +158,7 @@ class Small:
     width: int
 
     def times(self, a: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        """a (m, k) times it, plus an offset (m, n), over F_p: a product for each digit."""
+        """Return a (m, k) times it, plus an offset (m, n), over F_p: a product for each digit."""
         (m, k), n, count = a.shape, self.matrix.shape[1], BITS // self.width + 1
         digits = np.empty((count * m, k), dtype=np.float64)
         kernels.split_digits(np.ascontiguousarray(a).reshape(-1), self.width, digits.reshape(count, -1))
@@ -169,7 +169,7 @@ class Small:
 
 
 def limbs(a: np.ndarray) -> np.ndarray:
-    """(6, *shape) float64, see `kernels.split_limbs`."""
+    """Split into limbs (6, *shape) float64, see `kernels.split_limbs`."""
     flat = np.ascontiguousarray(a)
     out = np.empty((6, *flat.shape), dtype=np.float64)
     kernels.split_limbs(flat.reshape(-1), out.reshape(6, -1))
@@ -177,7 +177,7 @@ def limbs(a: np.ndarray) -> np.ndarray:
 
 
 def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = None) -> np.ndarray:
-    """a @ b (+ offset) over F_p.
+    """Return a @ b (+ offset) over F_p.
 
     Shapes: a (m, k), b (k, n), offset broadcastable to (m, n); or stacks of them, whose leading axes
     broadcast.  Error: exact.

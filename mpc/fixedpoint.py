@@ -17,7 +17,7 @@ _APART = 128
 
 
 def encode(values: np.ndarray, scale: Fraction, what: str = "value") -> np.ndarray:
-    """int64 nearest to values times scale.
+    """Return int64 nearest to values times scale.
 
     Raises:
         InputError: a value is infinite or not a number, or the result does not fit 59 bits.
@@ -34,7 +34,7 @@ def encode(values: np.ndarray, scale: Fraction, what: str = "value") -> np.ndarr
 def encode_columns(
     values: np.ndarray, scale: Fraction, offset: Sequence[Fraction], factor: Sequence[Fraction], what: str = "value"
 ) -> np.ndarray:
-    """int64 nearest to (values - offset) factor scale; offset and factor are one number, or one a column.
+    """Return int64 nearest to (values - offset) factor scale; offset and factor are one number, or one a column.
 
     Raises:
         InputError: as `encode`.
@@ -48,17 +48,17 @@ def encode_columns(
 
 
 def decode(integers: np.ndarray, scale: Fraction) -> np.ndarray:
-    """float64 of what integers stand for."""
+    """Return float64 of what integers stand for."""
     return integers.astype(np.float64) / float(scale)
 
 
 def nearest_to_zero(low: Any, high: Any) -> np.ndarray:
-    """float64: the number of each column's range that is nearest to zero, which stands for missing ones."""
+    """Return float64: the number of each column's range that is nearest to zero, which stands for missing ones."""
     return np.clip(0.0, np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64))
 
 
 def beyond(low: Any, high: Any, dtype: str, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """What stands for missing numbers of each column, and what is halfway there from the end of its range; float64.
+    """Return the number that stands for missing ones of each column, and the one halfway there from its range; float64.
 
     Both are beyond the range on one side, by more than a number of this type is rounded by, and by little beside the
     range.
@@ -76,7 +76,7 @@ def beyond(low: Any, high: Any, dtype: str, side: str) -> tuple[np.ndarray, np.n
 def check_range(
     values: np.ndarray, low: Sequence[Fraction], high: Sequence[Fraction], name: str, missing: Sequence[int] = ()
 ) -> None:
-    """Every value of an input is finite and inside its declared range, or is missing where that may be.
+    """Raise unless every value of an input is finite and inside its declared range, or is missing where that may be.
 
     Args:
         low, high: one number, or one for each column of the last axis.

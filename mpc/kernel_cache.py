@@ -86,7 +86,7 @@ def _processor() -> str:
 
 
 def choose(environ: Mapping[str, str]) -> Place:
-    """The first folder that can be trusted and used; made if it is not there."""
+    """Return the first folder that can be trusted and used; made if it is not there."""
     refused: list[str] = []
     for root, usual in _roots(environ):
         folder, problem = _claim(root / f"kernels-{fingerprint()[:16]}", named=root == Path(environ.get(VARIABLE, "")))

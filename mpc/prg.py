@@ -36,11 +36,11 @@ class Seed:
             raise EntropyError(f"a seed has {SEED_BYTES} bytes, not {len(self.secret)}")
 
     def derive(self, *context: Part) -> Seed:
-        """The sub-seed for this context."""
+        """Return the sub-seed for this context."""
         return Seed(hmac.digest(self.secret, canonical("mpc/v1/derive", *context), "sha256"))
 
     def commitment(self) -> bytes:
-        """H(seed), as the provider's manifest lists it; 32 bytes."""
+        """Return H(seed), as the provider's manifest lists it; 32 bytes."""
         return digest("mpc/v1/seed-commitment", self.secret)
 
 
@@ -63,7 +63,7 @@ def _stream(seed: Seed, kind: str, shape: tuple[int, ...], word: np.dtype, out: 
 
 
 def expand_field(seed: Seed, shape: tuple[int, ...], out: np.ndarray | None = None) -> np.ndarray:
-    """Uniform elements of F_p, in `out` if it is given."""
+    """Draw uniform elements of F_p, in `out` if it is given."""
     words = _stream(seed, "field", shape, np.dtype("<u8"), out)
     reject(words.reshape(-1), seed)
     return words
@@ -82,7 +82,7 @@ def reject(words: np.ndarray, seed: Seed) -> np.ndarray:
 
 
 def expand_words(seed: Seed, shape: tuple[int, ...], width: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Uniform words of `width` bits, in the smallest unsigned type that holds them; in `out` if it is given."""
+    """Draw uniform words of `width` bits, in the smallest unsigned type that holds them; in `out` if it is given."""
     kind = word_type(width)
     values = _stream(seed, f"words/{width}", shape, kind, out)
     if width < 8 * kind.itemsize:
@@ -91,7 +91,7 @@ def expand_words(seed: Seed, shape: tuple[int, ...], width: int, out: np.ndarray
 
 
 class Draws:
-    """What may be drawn from one seed: each context once, for ever.
+    """Draws from one seed: each context once, for ever.
 
     Raises:
         ReuseError: a context was asked for a second time, in every build.
@@ -103,7 +103,7 @@ class Draws:
         self._used: set[bytes] = set()
 
     def sub_seed(self, *label: Part) -> Seed:
-        """The sub-seed for this label under the context given at construction."""
+        """Return the sub-seed for this label under the context given at construction."""
         key = canonical(*label)
         if key in self._used:
             raise ReuseError(f"drawn twice: {'/'.join(str(part) for part in label)}")

@@ -27,7 +27,7 @@ WHOLE: Pairs = (np.array([0]), np.array([-1]))
 
 
 class _Secret:
-    """What every share type refuses: to be shown, to decide a branch, to become a number."""
+    """Refuses for every type of share to be shown, to decide a branch, to become a number."""
 
     __slots__ = ()
     __secret__ = True
@@ -66,7 +66,7 @@ class Share(_Secret):
         return Share(fp.sub(self.values, other.values))
 
     def times(self, public: np.ndarray | int) -> Share:
-        """Elementwise product with public field elements, or with one public integer."""
+        """Multiply elementwise with public field elements, or with one public integer."""
         if isinstance(public, int):
             return Share(fp.scale(self.values, public))
         return Share(fp.mul(self.values, public))
@@ -81,11 +81,11 @@ class Share(_Secret):
         return Share(np.broadcast_to(self.values, shape))
 
     def sum_first(self) -> Share:
-        """The sum over the first axis."""
+        """Return the sum over the first axis."""
         return Share(fp.total(self.values))
 
     def where(self, public_bit: np.ndarray, otherwise: Share) -> Share:
-        """self where the public bit is 1, otherwise the other."""
+        """Return self where the public bit is 1, otherwise the other."""
         return Share(np.where(public_bit == 1, self.values, otherwise.values))
 
 
@@ -107,7 +107,7 @@ class BitShare(_Secret):
 
     @classmethod
     def stack(cls, rows: Sequence[BitShare]) -> BitShare:
-        """Rows of one shape and width, along a new first axis."""
+        """Return rows of one shape and width, along a new first axis."""
         return cls(np.stack([row.values for row in rows]), rows[0].width)
 
     def reshape(self, shape: tuple[int, ...]) -> BitShare:
@@ -141,27 +141,28 @@ class Lane:
 
     @classmethod
     def passive(cls, index: int) -> Lane:
-        """The value lane: the first party's shares of one are 1, every other's are 0."""
+        """Return the value lane: the first party's shares of one are 1, every other's are 0."""
         mine = np.uint64(1 if index == 0 else 0)
         return cls(one=mine, bit_one=mine)
 
     def const(self, public: np.ndarray) -> Share:
-        """A share of public field elements."""
+        """Return a share of public field elements."""
         return Share(fp.scale(public, int(self.one)))
 
     def const_bits(self, public: np.ndarray) -> BitShare:
-        """A share of public bits, one a word."""
+        """Return a share of public bits, one a word."""
         return BitShare(public.astype(np.uint8) & np.uint8(self.bit_one), 1)
 
     def select_bit(self, public_bit: np.ndarray, mask: Share) -> Share:
-        """A share of the bit b from the opened e = b xor beta and the dealt [beta]."""
+        """Return a share of the bit b from the opened e = b xor beta and the dealt [beta]."""
         flipped = np.full(mask.shape, self.one)
         return Share(np.where(public_bit == 1, fp.sub(flipped, mask.values), mask.values))
 
     def look_up(
         self, comparison: Comparison, table: BitShare, values: np.ndarray, mask: BitShare, pairs: Pairs = WHOLE
     ) -> tuple[BitShare, np.ndarray]:
-        """The masked leaf bits of every comparison at the public values[a] - values[b], and their public sign bits.
+        """Return the masked leaf bits of every comparison at the public values[a] - values[b], and their public sign
+        bits.
 
         Shapes: values (n, rows); results (pairs * rows,); see `comparison`.
         """
@@ -177,7 +178,7 @@ class Lane:
     def resolve(
         self, comparison: Comparison, opened: np.ndarray, mask: BitShare, node: BitShare, public: np.ndarray
     ) -> BitShare:
-        """The AND node's bit, xor the comparison's free bit and a public one, from the opened leaf words."""
+        """Return the AND node's bit, xor the comparison's free bit and a public one, from the opened leaf words."""
         out = np.empty(opened.shape, dtype=np.uint8)
         chosen, words = comparison.selectors, node.values
         if chosen.short is not None:
@@ -190,7 +191,7 @@ class Lane:
         return BitShare(out, 1)
 
     def conjunction(self, nodes: Nodes, opened: np.ndarray, node: BitShare, fresh: BitShare) -> BitShare:
-        """The ANDs of opened bits xor their masks, one for each node, under fresh bits.
+        """Return shares of the ANDs of opened bits xor their masks, one for each node, under fresh bits.
 
         Shapes: opened (bits, rows); node, fresh and the result (nodes, rows).
         """
@@ -201,7 +202,8 @@ class Lane:
         return BitShare(out, 1)
 
     def select(self, c: np.ndarray, e: np.ndarray, dealt: Selected, bits: int, shift: int, mask: Share) -> Share:
-        """mask + the sum over the first axis of (e xor beta) y, y the truncation of the public c; see `gates.relu`.
+        """Return mask + the sum over the first axis of (e xor beta) y, y the truncation of the public c; see
+        `gates.relu`.
 
         Shapes: c, e and each dealt value (n, rows), mask and the result (rows,).
         """
@@ -226,11 +228,11 @@ class Masked:
         return f"<Masked shape={self.public.shape}>"
 
     def known_mask(self) -> Share:
-        """This party's share of the mask; `LocalProtocolError` if the mask is derived."""
+        """Return this party's share of the mask; `LocalProtocolError` if the mask is derived."""
         if self.mask is None:
             raise LocalProtocolError("the mask of this wire is derived; no party holds a share of it")
         return self.mask
 
     def share(self, lane: Lane) -> Share:
-        """[x] = x^ [1] - [a]."""
+        """Return [x] = x^ [1] - [a]."""
         return lane.const(self.public) - self.known_mask()

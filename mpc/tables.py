@@ -21,7 +21,7 @@ _WORK = 192
 
 @cache
 def sincos() -> np.ndarray:
-    """(4, 4096) int64: cos and sin of the coarse angles, cos and sin of the fine ones.
+    """Return (4, 4096) int64: cos and sin of the coarse angles, cos and sin of the fine ones.
 
     Coarse: 2 pi i / 2^12.  Fine: 2 pi (i + 1/2) / 2^24.  Unit: 2^30.
     """
@@ -35,7 +35,7 @@ def sincos() -> np.ndarray:
 
 
 def sincos_digest() -> str:
-    """Hex SHA-256 of the canonical table."""
+    """Return the hex SHA-256 of the canonical table."""
     return encoding.digest("mpc/v1/table/sincos", sincos().astype("<i8").tobytes()).hex()
 
 

@@ -60,7 +60,7 @@ def check_distinct(names: list[str], what: str) -> None:
 
 
 def label_fault(label: str) -> str | None:
-    """What is wrong with a class label, as a sentence's end; None if it can be printed as it is."""
+    """Say what is wrong with a class label, as a sentence's end; None if it can be printed as it is."""
     if label.isascii() and label.isprintable():
         return None
     wrong = next((c for c in label if unicodedata.category(c) in _REFUSED_IN_LABELS), None)
@@ -78,7 +78,7 @@ def check_process(name: str) -> None:
 
 
 def shown(text: str, keep: str = "") -> str:
-    r"""`text` with every character that is not plain as an escape (`\x1b`, `\u202e`), but for those in `keep`."""
+    r"""Return `text` with each character that is not plain as an escape (`\x1b`, `\u202e`), but for those in `keep`."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in keep or is_plain(c) else _escape(c) for c in text)

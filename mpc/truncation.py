@@ -21,24 +21,24 @@ from mpc import kernels
 
 
 def offset(public: np.ndarray, bits: int) -> np.ndarray:
-    """c = x^ + 2^k from the opened wire x^ = x + r."""
+    """Compute c = x^ + 2^k from the opened wire x^ = x + r."""
     return fp.add_int(public, 1 << bits)
 
 
 def opened(public: np.ndarray, bits: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """c and c >> shift of the opened wire (rows, n), with its columns as rows: (n, rows)."""
+    """Return c and c >> shift of the opened wire (rows, n), with its columns as rows: (n, rows)."""
     c, c1 = (np.empty(public.shape[::-1], dtype=np.uint64) for _ in range(2))
     kernels.offset_columns(public, np.uint64(1 << bits), shift, c, c1)
     return c, c1
 
 
 def moved(public: np.ndarray, by: int | np.ndarray) -> np.ndarray:
-    """(public + by) mod p, |by| < 2^61: for readings in the clear, which wait for no compiled loop."""
+    """Return (public + by) mod p, |by| < 2^61: for readings in the clear, which wait for no compiled loop."""
     return np.asarray(np.mod(public.astype(np.int64) + by, np.int64(fp.P)).astype(np.uint64))
 
 
 def reference(x: np.ndarray, public: np.ndarray, bits: int, shift: int) -> np.ndarray:
-    """y for integers x and the opened wire: exactly what the parties reconstruct.
+    """Return y for integers x and the opened wire: exactly what the parties reconstruct.
 
     Args:
         x: int64 with |x| < 2^bits.
@@ -52,5 +52,5 @@ def reference(x: np.ndarray, public: np.ndarray, bits: int, shift: int) -> np.nd
 
 
 def mask_parts(r: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """(r1, m) of plain masks: what the provider deals from r."""
+    """Return (r1, m) of plain masks: what the provider deals from r."""
     return r >> np.uint64(shift), (r >> np.uint64(fp.BITS - 1)).astype(np.uint64)

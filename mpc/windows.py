@@ -36,7 +36,7 @@ class Windows(Frozen):
         return len(self.kernel) == len(self.strides) == len(self.dilations) == len(self.pads)
 
     def positions(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """How many windows there are along each axis of an input; not positive where none fits."""
+        """Return how many windows there are along each axis of an input; not positive where none fits."""
         reach = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
         return tuple(
             (size + sum(pad) - span) // stride + 1
@@ -44,7 +44,7 @@ class Windows(Frozen):
         )
 
     def patches(self, x: np.ndarray, block: tuple[slice, ...] | None = None) -> np.ndarray:
-        """(..., channels, *sizes) to a contiguous (..., channels * prod(kernel), positions of the block).
+        """Copy (..., channels, *sizes) to a contiguous (..., channels * prod(kernel), positions of the block).
 
         For each place in the kernel what lies under it, at all positions at once; padding is never made.
         """
@@ -69,14 +69,14 @@ class Windows(Frozen):
         return slice(first - block.start, stop - block.start), under if first < stop else slice(0, 0)
 
     def convolve(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The convolution over Z or the reals: x (n, c, *sizes), weight (o, c / groups, *kernel)."""
+        """Return the convolution over Z or the reals: x (n, c, *sizes), weight (o, c / groups, *kernel)."""
         columns = self.patches(x).reshape(x.shape[0], self.groups, -1, prod(self.positions(x.shape[2:])))
         rows = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
         return (rows @ columns).reshape(x.shape[0], weight.shape[0], *self.positions(x.shape[2:]))
 
 
 def blocks(positions: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
-    """Positions in blocks of at most `most`, as many of the last axes whole as fit."""
+    """Yield positions in blocks of at most `most`, as many of the last axes whole as fit."""
     sizes = [max(1, min(size, most // prod(positions[axis + 1 :]))) for axis, size in enumerate(positions)]
     starts = (range(0, count, size) for count, size in zip(positions, sizes, strict=True))
     for start in product(*starts):

@@ -98,7 +98,7 @@ class Wire(Frozen):
     holders: tuple[str, ...] = ()
 
     def bind(self, batch: int) -> Wire:
-        """The same wire with the batch dimension made a number."""
+        """Return the wire with the batch dimension made a number."""
         return self.model_copy(update={"shape": tuple(batch if d == BATCH else d for d in self.shape)})
 
     @property
@@ -114,7 +114,7 @@ Wires = Mapping[str, Wire]
 
 
 def broadcast(*shapes: tuple[Dimension, ...]) -> tuple[Dimension, ...] | None:
-    """The shape that all of these broadcast to, by numpy's rules; None if there is none."""
+    """Return the shape that all of these broadcast to, by numpy's rules; None if there is none."""
     result: list[Dimension] = []
     for place in range(1, max(map(len, shapes), default=0) + 1):
         sizes = {shape[-place] for shape in shapes if len(shape) >= place} - {1}

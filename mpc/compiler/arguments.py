@@ -19,7 +19,7 @@ _KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
 
 
 def as_ranges(given: Any, names: Sequence[str]) -> dict[str, Range]:
-    """Ranges by input name, of a mapping, or of one pair (low, high) for all inputs.
+    """Return ranges by input name, of a mapping, or of one pair (low, high) for all inputs.
 
     Raises:
         UsageError: it is neither; an end is no number and no sequence of numbers.
@@ -54,7 +54,7 @@ def _no_range(given: Any) -> UsageError:
 
 
 def as_shapes(given: Any, names: Sequence[str]) -> dict[str, tuple[int | str | None, ...]]:
-    """Shapes by input name, of a mapping, or of one shape if there is one input.
+    """Return shapes by input name, of a mapping, or of one shape if there is one input.
 
     Raises:
         UsageError: it is neither; a size is no positive whole number, "batch" or None.
@@ -80,7 +80,7 @@ def _shape(given: Any) -> tuple[int | str | None, ...]:
 
 
 def as_arrays(given: Any, types: Mapping[str, str], what: str, form: str) -> dict[str, np.ndarray]:
-    """Arrays by input name, of a mapping, or of one array if there is one input.
+    """Return arrays by input name, of a mapping, or of one array if there is one input.
 
     Args:
         types: numpy type of each input that may be given without its name, or has a type at all.
@@ -101,7 +101,7 @@ def as_arrays(given: Any, types: Mapping[str, str], what: str, form: str) -> dic
 
 
 def as_samples(given: Any, types: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Samples by input name, of a mapping, or of one array if there is one input.
+    """Return samples by input name, of a mapping, or of one array if there is one input.
 
     Raises:
         UsageError, InputError: as `as_arrays`; or one has no rows or no numbers.
@@ -116,7 +116,7 @@ def as_samples(given: Any, types: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 def as_array(value: Any, dtype: str | None, name: str) -> np.ndarray:
-    """An array as it is; numbers in lists in the type that the model has, if that changes none of them.
+    """Return an array as it is; numbers in lists in the type that the model has, if that changes none of them.
 
     None, or what pandas has for it, is a missing number: NaN.
 

@@ -166,7 +166,7 @@ def compile_model(
 
 
 def _noising(noise: Mapping[str, Fraction | float | str] | Noising | None) -> Noising:
-    """What is asked of noise, an epsilon as it is written: 0.1 is a tenth."""
+    """Return what is asked of noise, an epsilon as it is written: 0.1 is a tenth."""
     if isinstance(noise, Noising):
         return noise
     try:

@@ -77,7 +77,7 @@ def compile_graph(
 
 
 def imprecision(plan: Plan, errors: Mapping[str, float]) -> float:
-    """The largest of the outputs' errors, in units of what is none to speak of."""
+    """Return the largest of the outputs' errors, in units of what is none to speak of."""
     return max(errors.get(out.name, 0.0) / (PRECISE if is_real(out) else MISTAKEN) for out in plan.outputs)
 
 

@@ -60,7 +60,7 @@ def _gelu() -> Function:
 
 
 def _gelu_tanh() -> Function:
-    """The same of the tanh approximation."""
+    """Return x / 2 (1 + tanh(..)), the approximation of GELU by tanh."""
 
     def value(x: np.ndarray) -> np.ndarray:
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
@@ -133,7 +133,7 @@ _PERIODS = (1.2, 1.4, 1.7)
 
 @cache
 def fit(name: str, parameters: Parameters, low: float, high: float, tolerance: float, unit: float) -> Series:
-    """The series with the fewest terms whose error is within the tolerance, else the best one.
+    """Return the series with the fewest terms whose error is within the tolerance, else the best one.
 
     Args:
         unit: 2^n units of a wire are one period, so periods are made multiples of it by a factor

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Roles:
-    """Who enters the model, who enters the data, who receives the result: certificate names.
+    """Names, as of certificates, of the clients that enter the model and the data and that receive the result.
 
     Args:
         data_owner: of every input that `owners` does not name.
@@ -25,9 +25,9 @@ class Roles:
     public_weights: bool = False
 
     def owner(self, given: str) -> str:
-        """Who enters an input."""
+        """Return the owner of an input."""
         return self.owners.get(given, self.data_owner)
 
     def recipients_of(self, out: str) -> tuple[str, ...]:
-        """Who receives an output."""
+        """Return the recipients of an output."""
         return self.readers.get(out, self.recipients)

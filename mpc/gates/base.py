@@ -63,7 +63,7 @@ class Layout:
         return encoding.field_size(self.shape)
 
     def encode(self, values: np.ndarray) -> memoryview:
-        """Canonical bytes, which may be the array's own: it must not change while they are used."""
+        """Return canonical bytes, which may be the array's own: it must not change while they are used."""
         return encoding.view_bits(values, self.width) if self.width else encoding.view_field(values)
 
     def decode(self, data: bytes | memoryview) -> np.ndarray:
@@ -77,7 +77,7 @@ class Opening(Layout):
     """Something all parties learn in one round: what is opened is always masked."""
 
     def reconstruct(self, own: memoryview, received: Iterable[memoryview]) -> tuple[np.ndarray, memoryview]:
-        """(what is opened, its canonical bytes), from the encoding of this party's share and of every peer's.
+        """Return (what is opened, its canonical bytes), from the encoding of this party's share and of every peer's.
 
         Raises:
             EncodingError: a peer's is the encoding of nothing.
@@ -129,7 +129,7 @@ class Gate(Frozen):
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Of the wires it reads, those that have to live for a session; no other may."""
+        """List the wires it reads that have to live for a session; no other may."""
         return ()
 
     @property
@@ -150,24 +150,24 @@ class Gate(Frozen):
         return self.is_linear(wires)
 
     def inherited(self, wires: Wires) -> Masking:
-        """What a public linear map writes: an unopened wire if it reads one."""
+        """Return the masking of what a public linear map writes: unopened, if it reads such a wire."""
         late = any(wires[name].masking is Masking.UNOPENED for name in self.reads)
         return Masking.UNOPENED if late else Masking.INHERITED
 
     def check(self, wires: Wires) -> None:
-        """Shapes, scales and bounds fit together, else `PlanError` naming the gate."""
+        """Raise `PlanError`, naming the gate, unless shapes, scales and bounds fit together."""
         raise NotImplementedError
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
-        """What it opens, round by round."""
+        """List what it opens, round by round."""
         return ()
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
-        """What is dealt for it, in the order of its bytes."""
+        """List what is dealt for it, in the order of its bytes."""
         return ()
 
     def reference(self, run: ClearReading) -> None:
-        """The integers the parties must reconstruct, bit for bit."""
+        """Compute the integers the parties must reconstruct, bit for bit."""
         raise NotImplementedError
 
     def deal(self, run: DealReading) -> None:
@@ -186,36 +186,36 @@ class Gate(Frozen):
         raise NotImplementedError
 
     def refuse(self, problem: str, remedy: str = COMPILE_ANEW) -> PlanError:
-        """The error for a plan whose wires do not fit this gate."""
+        """Return the error for a plan whose wires do not fit this gate."""
         return PlanError(f"gate {self.name} ({self.kind}): {problem}", remedy=remedy)
 
     def require_same_size(self, wires: Wires, *names: str) -> None:
-        """All these wires have one shape."""
+        """Raise `PlanError` unless all these wires have one shape."""
         shapes = {wires[name].shape for name in names}
         if len(shapes) != 1:
             raise self.refuse(f"shapes differ: {sorted(map(str, shapes))}")
 
 
 def mask_name(wire: str) -> str:
-    """The correlation that is a wire's own mask."""
+    """Return the correlation that is a wire's own mask."""
     return f"mask:{wire}"
 
 
 def drawn_mask(wire: Wire) -> Correlation:
-    """Its declaration, for a bound wire."""
+    """Return the declaration of a wire's mask, for a bound wire."""
     return Correlation(mask_name(wire.name), wire.sizes, holders=wire.holders)
 
 
 def drawn_masks(*wires: Wire) -> tuple[Correlation, ...]:
-    """The declarations of those that are opened."""
+    """Return the declarations of the masks of those that are opened."""
     return tuple(drawn_mask(wire) for wire in wires if wire.masking is not Masking.UNOPENED)
 
 
 def count(wire: Wire) -> int:
-    """Elements of a bound wire."""
+    """Count the elements of a bound wire."""
     return prod(wire.sizes)
 
 
 def to_dict(gate: Gate) -> dict[str, Any]:
-    """The gate as canonical JSON takes it."""
+    """Return the gate as canonical JSON takes it."""
     return {"kind": gate.kind, **gate.model_dump(mode="json")}

@@ -50,15 +50,15 @@ class Bilinear(Gate):
     # -- what a subclass says
 
     def over_integers(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """x y over Z."""
+        """Return x y over Z."""
         raise NotImplementedError
 
     def lay_out(self, y: np.ndarray) -> Any:
-        """The second operand in the form that `over_field` takes."""
+        """Return the second operand in the form that `over_field` takes."""
         return y
 
     def lay_out_public(self, y: np.ndarray) -> Any:
-        """The same of a public weight, whose elements may decide how."""
+        """Lay out a public weight, whose elements may decide how."""
         return self.lay_out(y)
 
     def warm(self, y: Any, x: tuple[int, ...]) -> None:
@@ -70,11 +70,11 @@ class Bilinear(Gate):
         return f"{self.kind}/{self.second}"
 
     def over_field(self, x: np.ndarray, y: Any, offset: np.ndarray | None = None) -> np.ndarray:
-        """x y (+ offset, which broadcasts to the output's shape) over F_p."""
+        """Return x y (+ offset, which broadcasts to the output's shape) over F_p."""
         raise NotImplementedError
 
     def check_shapes(self, wires: Wires) -> None:
-        """x, `second` and out fit together, else `PlanError`."""
+        """Raise `PlanError` unless x, `second` and out fit together."""
         raise NotImplementedError
 
     # -- what they share
@@ -141,7 +141,7 @@ class Bilinear(Gate):
             run.dependent("product", product)
 
     def prepare(self, run: PartyReading) -> Share | None:
-        """The share of all that does not depend on the run's values; of a public linear map there is none."""
+        """Compute all that does not depend on the run's values; of a public linear map there is nothing."""
         if self.is_linear(run.wires):
             self._prepare_linear(run)
             return None

@@ -34,7 +34,7 @@ class Comparing:
 
 
 def comparison_correlations(comparison: Comparison, size: int, looks: tuple[str, ...] = ("",)) -> list[Correlation]:
-    """The table, and for each look-up its mask bits and the node's products.
+    """Return the table, and for each look-up its mask bits and the node's products.
 
     Several look-ups at different public positions of one table are safe: each opened bit has
     a mask of its own.
@@ -68,7 +68,7 @@ def deal_comparison(
 
 
 def take_comparison(run: PartyReading, looks: tuple[str, ...] = ("",)) -> Comparing:
-    """This party's shares, once."""
+    """Return this party's shares, once."""
     table = run.take_bits("table")
     return Comparing(
         table, tuple(Look(run.take_bits(f"{look}leaf_mask"), run.take_bits(f"{look}node")) for look in looks)

@@ -86,7 +86,7 @@ class Draw(Gate):
         return Comparison(self.width)
 
     def digits(self, wire: Wire) -> int:
-        """How many bits are drawn for a bound output: its elements' digits, of both signs."""
+        """Count the bits that are drawn for a bound output: its elements' digits, of both signs."""
         return 2 * len(self.thresholds) * count(wire)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:

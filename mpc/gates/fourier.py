@@ -63,7 +63,7 @@ class Clamp(Frozen):
 
 @dataclass(frozen=True, repr=False)
 class Clamped:
-    """What a clamped series needs besides: the waves times beta and the rest of them, both bits' betas, the tables."""
+    """Shares for a clamp: the waves times beta and the rest of them, both bits' betas, the tables."""
 
     beta_waves: Share
     rest: Share
@@ -134,7 +134,7 @@ class Fourier(Gate):
             self.comparison(wires)
 
     def comparison(self, wires: Wires) -> Comparison:
-        """On x - threshold, whose bound is two bits above x's."""
+        """Return the comparison of x - threshold, whose bound is two bits above x's."""
         if self.clamp is None:
             raise self.refuse("not clamped")
         return Comparison(wires[self.x].bits + 2 - self.clamp.shift)

@@ -46,7 +46,7 @@ class LinearMap(Gate):
     out: Name
 
     def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
-        """The map, of the values of `reads`, to an array of the output's shape."""
+        """Return the map, of the values of `reads`, to an array of the output's shape."""
         raise NotImplementedError
 
     @property

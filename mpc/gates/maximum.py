@@ -53,7 +53,7 @@ MOST = 128
 
 @dataclass(frozen=True, repr=False)
 class Prepared:
-    """What one party was dealt for a maximum.
+    """One party's shares for a maximum.
 
     Args:
         masks: of each output; zeros of a value that is left unopened.
@@ -112,12 +112,12 @@ class Maximum(Gate):
         self.comparison(wires)
 
     def comparison(self, wires: Wires) -> Comparison:
-        """On q + 1 bits, q = k - shift."""
+        """Return the comparison on q + 1 bits, q = k - shift."""
         return Comparison(wires[self.x].bits - self.shift + 1)
 
     @property
     def _apart(self) -> int:
-        """What a candidate counts more than the one before, in rounded units."""
+        """Return how much more a candidate counts than the one before, in rounded units."""
         if self.index is None or not self.shift:
             return 0
         return 1 if self.last else -1

@@ -24,33 +24,33 @@ from mpc.wires import Wire, Wires
 
 
 class Reading(Protocol):
-    """What every reading knows: the plan's public facts of its wires, bound to a batch size."""
+    """The part of every reading: the plan's public facts of its wires, bound to a batch size."""
 
     wires: Wires
 
     def wire(self, name: str) -> Wire:
-        """A wire's shape, scale, bound and masking."""
+        """Return a wire's shape, scale, bound and masking."""
         return self.wires[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """A wire's sizes."""
+        """Return a wire's sizes."""
         return self.wires[name].sizes
 
 
 class ClearReading(Reading, Protocol):
-    """What `reference` may ask: the integers that the parties must reconstruct, and the public rounding coins."""
+    """Questions that `reference` may ask: the integers that parties must reconstruct, and the public rounding coins."""
 
     def given(self, name: str) -> np.ndarray:
-        """The integers that the owner of an input entered, int64."""
+        """Return the integers that the owner of an input entered, int64."""
 
     def value(self, name: str) -> np.ndarray:
-        """A wire's integers, int64; the gate that writes it has been read."""
+        """Return a wire's integers, int64; the gate that writes it has been read."""
 
     def coin(self, name: str) -> np.ndarray:
-        """The opened masked wire, field elements: what decides whether a truncation of it rounds up or down."""
+        """Return the opened masked wire, field elements: what decides whether a truncation of it rounds up or down."""
 
     def words(self, gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
-        """Uniform words of a gate that nobody knows in a run, a dealt one or a common one, by their name there.
+        """Return uniform words of a gate that nobody knows in a run, a dealt one or a common one, by their name there.
 
         Raises:
             PlanError: whoever reads the plan has none, so what is drawn has no value.
@@ -72,7 +72,7 @@ class ClearReading(Reading, Protocol):
 
 
 class DealReading(Reading, Protocol):
-    """What `deal` may ask: plain masks of the wires that the gate reads.
+    """Questions that `deal` may ask: plain masks of the wires that the gate reads.
 
     The gate deals each of its declared correlations exactly once: a uniform one by `uniform` (or `draw_mask`), a
     dependent one by `dependent` or `others`.  It says the mask of each wire that it writes, unless the wire is not
@@ -101,20 +101,22 @@ class DealReading(Reading, Protocol):
         """Say a written wire's mask: a function of other masks and of uniform values."""
 
     def mask(self, wire: str) -> np.ndarray:
-        """The plain mask of a wire that the gate reads, or of a weight; a public weight's is zero."""
+        """Return the plain mask of a wire that the gate reads, or of a weight; a public weight's is zero."""
 
     def stored_mask(self, wire: str) -> np.ndarray:
-        """The plain mask of a stored input that the gate writes: the sum of what all parties' kept seeds expand to."""
+        """Return the plain mask of a stored input that the gate writes: the sum of what all parties' kept seeds expand
+        to.
+        """
 
     def public(self, name: str) -> np.ndarray:
-        """A public weight, as field elements; the provider knows no other value."""
+        """Return a public weight, as field elements; the provider knows no other value."""
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """Something made of the session's masks or public weights, the first time; kept for its later runs."""
+        """Return something made of the session's masks or public weights, the first time; kept for its later runs."""
 
 
 class PartyReading(Reading, Protocol):
-    """What `prepare` and `evaluate` may ask: what this party was dealt, and what is public among the parties.
+    """Questions that `prepare` and `evaluate` may ask: what this party was dealt, and what is public among the parties.
 
     `prepare` runs before inputs exist: there are masks and correlations, the session's weights, but no wire of the
     run. It takes each correlation once, and returns
@@ -125,20 +127,20 @@ class PartyReading(Reading, Protocol):
     """How this party enters constants: nothing else tells parties apart."""
 
     def masked(self, name: str) -> Masked:
-        """A wire that was written, or a weight: x^ and this party's share of its mask, if it has one."""
+        """Return a wire that was written, or a weight: x^ and this party's share of its mask, if it has one."""
 
     def public(self, name: str) -> np.ndarray:
-        """x^ of a wire that was written, or of a weight."""
+        """Return x^ of a wire that was written, or of a weight."""
 
     def share(self, name: str) -> Share:
-        """[x] = x^ [1] - [a], or as it was computed if x is not opened.
+        """Return [x] = x^ [1] - [a], or as it was computed if x is not opened.
 
         Raises:
             LocalProtocolError: the mask is derived.
         """
 
     def mask_share(self, name: str) -> Share:
-        """This party's share of a wire's mask, which is there before the wire is.
+        """Return this party's share of a wire's mask, which is there before the wire is.
 
         Raises:
             LocalProtocolError: the mask is derived; no party holds a share of it.
@@ -151,7 +153,7 @@ class PartyReading(Reading, Protocol):
         """Does a gate of this run need this party's share of the wire's mask?"""
 
     def take(self, name: str) -> Share:
-        """A dealt field value, once.
+        """Return a dealt field value, once.
 
         Raises:
             LocalProtocolError: the gate did not declare it.
@@ -160,13 +162,13 @@ class PartyReading(Reading, Protocol):
         """
 
     def take_bits(self, name: str) -> BitShare:
-        """Dealt bits, once; raises as `take`."""
+        """Return dealt bits, once; raises as `take`."""
 
     def take_mask(self, wire: str) -> Share:
-        """The drawn mask of a wire that the gate writes, once; raises as `take`."""
+        """Return the drawn mask of a wire that the gate writes, once; raises as `take`."""
 
     def common(self, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
-        """Uniform words of this gate and run that all parties know and nobody else, the provider neither; once.
+        """Return uniform words of this gate and run that all parties know and nobody else, the provider neither; once.
 
         They follow from a key that is made of every party's fresh salt, and are public among the parties.
 
@@ -176,10 +178,12 @@ class PartyReading(Reading, Protocol):
         """
 
     def stored_mask(self, wire: str) -> Share:
-        """This party's share of the mask of a stored input that the gate writes: expanded from the seeds it keeps."""
+        """Return this party's share of the mask of a stored input that the gate writes: expanded from the seeds it
+        keeps.
+        """
 
     def given(self, wire: str) -> np.ndarray:
-        """x^ as the owner of an input sent it, for this run or when it was stored; only in `evaluate`."""
+        """Return x^ as the owner of an input sent it, for this run or when it was stored; only in `evaluate`."""
 
     def set_mask(self, wire: str, mask: Share) -> None:
         """Say the mask of a wire that the gate writes: a public linear function of others."""
@@ -195,4 +199,4 @@ class PartyReading(Reading, Protocol):
         """Write a wire that is not opened, once; raises as `set`."""
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """Something made of the session's weights, the first time; kept for its later runs."""
+        """Return something made of the session's weights, the first time; kept for its later runs."""

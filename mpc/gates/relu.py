@@ -71,7 +71,7 @@ class Relu(Gate):
         self.comparison(wires)
 
     def comparison(self, wires: Wires) -> Comparison:
-        """On q = k - shift bits."""
+        """Return the comparison on q = k - shift bits."""
         return Comparison(wires[self.x].bits - self.shift)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:

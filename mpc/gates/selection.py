@@ -24,7 +24,7 @@ def _names(bit: str) -> tuple[str, ...]:
 
 
 def selection_correlations(bit: str, shape: tuple[int, int]) -> list[Correlation]:
-    """Declarations; shape (n, rows)."""
+    """Declare what is dealt for a choice; shape (n, rows)."""
     return [Correlation(name, shape, dependent=True) for name in _names(bit)]
 
 
@@ -34,5 +34,5 @@ def deal_selection(run: DealReading, bit: str, plain: np.ndarray, r: np.ndarray,
 
 
 def take_selection(run: PartyReading, bit: str) -> Selected:
-    """This party's shares, once."""
+    """Return this party's shares, once."""
     return Selected(*(run.take(name).values for name in _names(bit)))

@@ -73,7 +73,7 @@ class Step(Gate):
         return wires[self.x].bits + (2 if any(self.levels) else 1)
 
     def comparison(self, wires: Wires) -> Comparison:
-        """On the bits that are left of x - level."""
+        """Return the comparison on the bits that are left of x - level."""
         return Comparison(self._bits(wires) - self.shift)
 
     @property

@@ -25,7 +25,7 @@ Final = Callable[[memoryview], None]
 
 
 class SessionMasks:
-    """What outlives a run: the weights' masks, the public weights themselves, and what was made of them once."""
+    """Values that outlive a run: the weights' masks, the public weights themselves, and what was made of them once."""
 
     def __init__(self) -> None:
         self.masks: dict[str, np.ndarray] = {}
@@ -38,7 +38,7 @@ class SessionMasks:
 
 @dataclass(frozen=True)
 class Dealt:
-    """What leaves the provider for one bundle, and what its manifest commits to.
+    """One bundle as it leaves the provider, and what its manifest commits to.
 
     Args:
         corrections: plan-ordered shares of the corrected party.
@@ -52,7 +52,7 @@ class Dealt:
 
 
 class Dealer(DealReading):
-    """What a gate's `deal` sees: it names plain values; this makes shares and corrections of them."""
+    """A gate's reading at the provider: it names plain values; this makes shares and corrections of them."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Dealer(DealReading):
         self._blob = np.empty(0, dtype=np.uint8)
 
     def uniform(self, name: str) -> np.ndarray:
-        """The plain value of a uniform correlation: the sum of what all parties will expand."""
+        """Return the plain value of a uniform correlation: the sum of what all parties will expand."""
         spec = self._claim(name, dependent=False)
         seeds = [sub_seed(draws, self._gate, spec) for draws in self._draws]
         if spec.holders:
@@ -98,7 +98,7 @@ class Dealer(DealReading):
             kernels.sub(np.ascontiguousarray(plain).reshape(-1), share.reshape(-1), share.reshape(-1))
 
     def others(self, name: str) -> np.ndarray:
-        """What all parties but the corrected one hold of a dependent value, where that one's share belongs.
+        """Return the sum of the other parties' shares, in the buffer that the corrected party's share will overwrite.
 
         The gate turns it into that share, in place: into plain minus it, for bits plain xor it.
         """
@@ -116,29 +116,29 @@ class Dealer(DealReading):
         return out
 
     def draw_mask(self, wire: str) -> None:
-        """This wire's mask is the uniform value named after it."""
+        """Take the uniform value named after a wire for its mask."""
         self.derive_mask(wire, self.uniform(mask_name(wire)))
 
     def derive_mask(self, wire: str, plain: np.ndarray) -> None:
-        """This wire's mask is this function of other masks and uniform values."""
+        """Set a wire's mask to this function of other masks and uniform values."""
         self._masks[wire] = plain
 
     def mask(self, wire: str) -> np.ndarray:
-        """The plain mask of a wire; a public weight's is zero."""
+        """Return the plain mask of a wire; a public weight's is zero."""
         if self.wires[wire].masking is Masking.PUBLIC:
             return fp.zeros(self.shape(wire))
         return self._masks[wire] if wire in self._masks else self._session.masks[wire]
 
     def stored_mask(self, wire: str) -> np.ndarray:
-        """The plain mask of a stored input."""
+        """Return the plain mask of a stored input."""
         return self._stored[wire]
 
     def public(self, name: str) -> np.ndarray:
-        """A public weight, as field elements."""
+        """Return a public weight, as field elements."""
         return self._session.public[name]
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """Something made of the session's masks or public weights, the first time; kept for its later runs."""
+        """Return something made of the session's masks or public weights, the first time; kept for its later runs."""
         if key not in self._session.made:
             self._session.made[key] = make()
         return self._session.made[key]

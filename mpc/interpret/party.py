@@ -32,7 +32,7 @@ Waiting = dict[str, tuple[Share | BitShare, ...]]
 
 
 class Party(PartyReading):
-    """What one gate's `prepare` and `evaluate` see of the run."""
+    """One gate's reading of the run, for its `prepare` and `evaluate`."""
 
     def __init__(self, run: PartyRun, gate: Gate) -> None:
         self._run = run
@@ -44,15 +44,15 @@ class Party(PartyReading):
         return f"<Party gate={self._gate}>"
 
     def masked(self, name: str) -> Masked:
-        """A wire that was written, or a weight."""
+        """Return a wire that was written, or a weight."""
         return self._run.masked(name)
 
     def public(self, name: str) -> np.ndarray:
-        """x^ of a wire."""
+        """Return x^ of a wire."""
         return self.masked(name).public
 
     def mask_share(self, name: str) -> Share:
-        """This party's share of a wire's mask, there before the wire is; an error if it is derived."""
+        """Return this party's share of a wire's mask, there before the wire is; an error if it is derived."""
         mask = self._run.mask_share(name)
         if mask is None:
             raise LocalProtocolError(f"the mask of wire {name} is derived; no party holds a share of it")
@@ -67,39 +67,39 @@ class Party(PartyReading):
         return name in self._run.shared_masks
 
     def share(self, name: str) -> Share:
-        """[x] = x^ [1] - [a], or as it was computed if x is not opened."""
+        """Return [x] = x^ [1] - [a], or as it was computed if x is not opened."""
         if self.wires[name].masking is Masking.UNOPENED:
             return self._run.unopened(name)
         return self.masked(name).share(self.lane)
 
     def take(self, name: str) -> Share:
-        """A dealt field value, once."""
+        """Return a dealt field value, once."""
         return self._run.bundle.take(self._gate, name)
 
     def take_bits(self, name: str) -> BitShare:
-        """Dealt bits, once."""
+        """Return dealt bits, once."""
         return self._run.bundle.take_bits(self._gate, name)
 
     def take_mask(self, wire: str) -> Share:
-        """The drawn mask of a wire this gate writes, once."""
+        """Return the drawn mask of a wire this gate writes, once."""
         mask = self.take(mask_name(wire))
         self._run.set_mask(wire, mask)
         return mask
 
     def common(self, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
-        """Words that all parties know and nobody else, once."""
+        """Return words that all parties know and nobody else, once."""
         return self._run.common(self._gate, name, shape, width)
 
     def stored_mask(self, wire: str) -> Share:
-        """This party's share of the mask of a stored input."""
+        """Return this party's share of the mask of a stored input."""
         return self._run.stored_mask(wire)
 
     def given(self, wire: str) -> np.ndarray:
-        """x^ as the owner of an input sent it, for this run or when it was stored."""
+        """Return x^ as the owner of an input sent it, for this run or when it was stored."""
         return self._run.given_to(wire)
 
     def set_mask(self, wire: str, mask: Share) -> None:
-        """The mask of a wire this gate writes, as a public linear function of others."""
+        """Set the mask of a wire this gate writes, a public linear function of others."""
         self._run.set_mask(wire, mask)
 
     def set(self, name: str, public: np.ndarray) -> None:
@@ -111,7 +111,7 @@ class Party(PartyReading):
         self._run.set_share(name, share)
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """Something made of the session's weights, the first time; kept for its later runs."""
+        """Return something made of the session's weights, the first time; kept for its later runs."""
         return self._run.session.once(key, make)
 
 
@@ -209,16 +209,16 @@ class PartyRun:
             raise LocalProtocolError(f"wire {name} is {wire.masking}, and written otherwise")
 
     def _part(self, gate: Gate) -> Party:
-        """What the gate sees.  The run does not hold it: both would stay until Python's collector of cycles comes."""
+        """Make a gate's reading; the run does not hold it: both would stay until Python's collector of cycles comes."""
         return Party(self, gate)
 
     def prepare(self) -> None:
-        """All work that needs no input: call once, before `steps`."""
+        """Do all work that needs no input: call once, before `steps`."""
         for gate in self.plan.online:
             self._prepared[gate.name] = gate.prepare(self._part(gate))
 
     def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]:
-        """Evaluate.
+        """Evaluate the run, a round at a time.
 
         Args:
             given: x^ of every input wire of the run.
@@ -295,7 +295,7 @@ class PartyRun:
         self._agreed = True
 
     def entered(self) -> list[bytes]:
-        """Digests of all that each owner has entered, in the order of their names, to find out whose differs.
+        """Return digests of all that each owner has entered, in the order of their names, to find out whose differs.
 
         They are keyed as the transcript is: for the other parties alone.
         """
@@ -311,11 +311,11 @@ class PartyRun:
         return found
 
     def output(self, wire: str) -> np.ndarray:
-        """z^ of an output wire, after the last step."""
+        """Return z^ of an output wire, after the last step."""
         return self._wires[wire].public
 
     def release(self, wire: str) -> Seed:
-        """This party's sub-seed of an output's mask, for a recipient; only after the barrier, once.
+        """Return this party's sub-seed of an output's mask, for a recipient; only after the barrier, once.
 
         Raises:
             LocalProtocolError: the parties have not agreed on what was entered.

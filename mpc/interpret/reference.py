@@ -27,7 +27,7 @@ def no_words(gate: str, name: str, shape: tuple[int, ...], width: int) -> np.nda
 
 
 class Reference(ClearReading):
-    """What a gate's `reference` sees."""
+    """A gate's reading in the clear."""
 
     def __init__(self, wires: Wires, given: Mapping[str, np.ndarray], coins: Coins, words: Words) -> None:
         self.wires: Wires = wires
@@ -37,30 +37,30 @@ class Reference(ClearReading):
         self.values: dict[str, np.ndarray] = {}
 
     def given(self, name: str) -> np.ndarray:
-        """The integers that the owner of an input entered."""
+        """Return the integers that the owner of an input entered."""
         return self._given[name]
 
     def value(self, name: str) -> np.ndarray:
-        """A wire's integers, int64."""
+        """Return a wire's integers, int64."""
         return self.values[name]
 
     def coin(self, name: str) -> np.ndarray:
-        """The opened masked wire."""
+        """Return the opened masked wire."""
         return self._coins(name, self.shape(name))
 
     def words(self, gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
-        """What a gate's noise is drawn from."""
+        """Return the words that a gate's noise is drawn from."""
         return self._words(gate, name, shape, width)
 
     def require_room(self, name: str, shift: int, units: int = 1) -> None:
-        """A sign is read off the rounded value, so |x| has to stay below 2^k - units 2^shift, else `PlanError`."""
+        """Raise `PlanError` unless |x| stays below 2^k - units 2^shift: a sign is read off the rounded value."""
         value = self.values[name]
         room = (1 << self.wires[name].bits) - (units << shift)
         if value.size and (value.max() >= room or value.min() <= -room):
             raise PlanError(f"wire {name}: a value leaves no room for its rounding by {shift} bits")
 
     def set(self, name: str, value: np.ndarray) -> None:
-        """A wire's integers; `PlanError` if they leave the proved bound or the shape."""
+        """Write a wire's integers; `PlanError` if they leave the proved bound or the shape."""
         wire = self.wires[name]
         if value.shape != wire.sizes:
             raise PlanError(f"wire {name}: shape {value.shape} where {wire.sizes} belongs")
@@ -72,7 +72,7 @@ class Reference(ClearReading):
 def evaluate(
     plan: Plan, given: Mapping[str, np.ndarray], coins: Coins, words: Words = no_words
 ) -> dict[str, np.ndarray]:
-    """Every wire's integers.
+    """Compute every wire's integers.
 
     Args:
         plan: bound to a batch size.

@@ -15,7 +15,7 @@ from mpc.wires import Wire
 
 
 class SessionWires:
-    """What outlives a run at one party: the weights, masked or public, and what was made of them once."""
+    """Values that outlive a run at one party: the weights, masked or public, and what was made of them once."""
 
     def __init__(self) -> None:
         self.masked: dict[str, Masked] = {}
@@ -25,26 +25,26 @@ class SessionWires:
         return f"<SessionWires weights={len(self.masked)}>"
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """`make()` the first time, the same object afterwards."""
+        """Return what `make()` gives the first time, that object afterwards."""
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]
 
     def add(self, wire: Wire, values: np.ndarray, mask: Share | None = None) -> None:
-        """A weight as its owner sent it; a public one has no mask: everybody's share of it is zero."""
+        """Keep a weight as its owner sent it; a public one has no mask: everybody's share of it is zero."""
         self.masked[wire.name] = Masked(values, Share(fp.zeros(wire.sizes)) if mask is None else mask)
 
     def public(self, plan: Plan) -> dict[str, np.ndarray]:
-        """The weights that are public, in plan order."""
+        """Return the weights that are public, in plan order."""
         return {gate.out: self.masked[gate.out].public for gate in plan.public_weights}
 
     def public_digest(self, plan: Plan) -> bytes:
-        """What parties and provider compare of them; empty if there are none."""
+        """Return the digest that parties and provider compare; empty if there are no public weights."""
         found: bytes = self.once("public digest", lambda: public_digest(self.public(plan)))
         return found
 
     def digest(self) -> bytes:
-        """Of every w^, once all are here."""
+        """Digest every w^, once all are here."""
 
         def compute() -> bytes:
             parts = [part for name in sorted(self.masked) for part in (name, view_field(self.masked[name].public))]
@@ -55,6 +55,6 @@ class SessionWires:
 
 
 def public_digest(weights: Mapping[str, np.ndarray]) -> bytes:
-    """Of public weights in plan order; empty if there are none."""
+    """Digest public weights in plan order; empty if there are none."""
     parts = [part for name, values in weights.items() for part in (name, view_field(values))]
     return digest("mpc/v1/public-weights", *parts) if parts else b""

@@ -51,8 +51,11 @@ def _use_kernels() -> None:
 
 
 def _arithmetic() -> None:
-    """Of arrays of both types.  A matrix with one column is not copied when it is transposed, and bytes that came in
-    parts are put together in an array that may be written to."""
+    """Compile products and encodings of arrays of both types.
+
+    A matrix with one column is not copied when it is transposed, and bytes that came in
+    parts are put together in an array that may be written to.
+    """
     own = fp.zeros((8, 8))
     frozen = own.copy()
     frozen.flags.writeable = False

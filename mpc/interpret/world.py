@@ -30,7 +30,7 @@ Tamper = Callable[[int, int, bytes], bytes]
 
 @dataclass
 class WorldRun:
-    """What a run leaves behind.
+    """The results of a run.
 
     Args:
         outputs: opened integers of each output wire, as recipients unmask them.
@@ -121,7 +121,7 @@ class World:
         return decode_field(encode_field(total), wire.sizes)  # as it arrives: read-only
 
     def run(self, inputs: Mapping[str, np.ndarray], batch: int, tamper: Tamper | None = None) -> WorldRun:
-        """One run on int64 integers of every data input wire."""
+        """Run once on int64 integers of every data input wire."""
         self._runs += 1
         plan = self.plan.bind(batch)
         public, masks = self._rows_of_run(batch)

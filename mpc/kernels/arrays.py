@@ -10,42 +10,42 @@ from mpc.kernels.scalar import ONE, S61, ZERO, P, add_mod, compiled, mul_mod, su
 
 @compiled
 def add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out = a + b mod p, flat arrays of one length."""
+    """Compute out = a + b mod p, flat arrays of one length."""
     for i in range(out.size):
         out[i] = add_mod(a[i], b[i])
 
 
 @compiled
 def add_constant(a: np.ndarray, constant: np.uint64, out: np.ndarray) -> None:
-    """out = a + constant mod p."""
+    """Compute out = a + constant mod p."""
     for i in range(out.size):
         out[i] = add_mod(a[i], constant)
 
 
 @compiled
 def sub(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out = a - b mod p, flat arrays of one length."""
+    """Compute out = a - b mod p, flat arrays of one length."""
     for i in range(out.size):
         out[i] = sub_mod(a[i], b[i])
 
 
 @compiled
 def mul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out = a b mod p, flat arrays of one length."""
+    """Compute out = a b mod p, flat arrays of one length."""
     for i in range(out.size):
         out[i] = mul_mod(a[i], b[i])
 
 
 @compiled
 def scale(a: np.ndarray, constant: np.uint64, out: np.ndarray) -> None:
-    """out = a constant mod p."""
+    """Compute out = a constant mod p."""
     for i in range(out.size):
         out[i] = mul_mod(a[i], constant)
 
 
 @compiled
 def sum_rows(rows: np.ndarray, out: np.ndarray) -> None:
-    """out[i] = sum over j of rows[j, i] mod p."""
+    """Compute out[i] = sum over j of rows[j, i] mod p."""
     for i in range(out.size):
         out[i] = ZERO
     for j in range(rows.shape[0]):
@@ -74,7 +74,7 @@ def mask_61(words: np.ndarray) -> int:
 
 @compiled
 def count_not_canonical(words: np.ndarray) -> int:
-    """How many words are p or more."""
+    """Return how many words are p or more."""
     bad = 0
     for i in range(words.size):
         bad += _not_canonical(words[i])
@@ -83,7 +83,7 @@ def count_not_canonical(words: np.ndarray) -> int:
 
 @compiled
 def add_received(own: np.ndarray, received: np.ndarray, out: np.ndarray) -> int:
-    """out = own + received mod p, flat arrays of one length; returns how many received words are p or more."""
+    """Compute out = own + received mod p, flat arrays of one length; returns how many received words are p or more."""
     bad = 0
     for i in range(out.size):
         word = received[i]

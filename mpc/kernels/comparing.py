@@ -228,7 +228,7 @@ def look_up(
     out: np.ndarray,
     sign: np.ndarray,
 ) -> None:
-    """Leaf bits at the public values[first] - values[second]; see `deal_thermometers` for the shapes.
+    """Look up the leaf bits at the public values[first] - values[second]; see `deal_thermometers` for the shapes.
 
     Bit j of out is gt_j and bit K + j is eq_j of chunk j, most significant chunk first, xor the low 2 K - 1 bits
     of mask; the last chunk's eq is never formed, so that it cannot leave unmasked.  sign: the public value's bit
@@ -272,7 +272,7 @@ def resolve_node(
     one: np.uint64,
     out: np.ndarray,
 ) -> None:
-    """out = the share of the AND node's bit: the monomials that the opened bits select.
+    """Compute out = the share of the AND node's bit: the monomials that the opened bits select.
 
     mask (N,) and node (N, bytes) are shares of the monomials of the masks; the selectors
     are tables over the opened word; `constant`, and the public bit that is added to the
@@ -298,7 +298,7 @@ def resolve_short_node(
     one: np.uint64,
     out: np.ndarray,
 ) -> None:
-    """`resolve_node` where mask (one byte) and node (N,) are one word of at most 31 bits, the constant its top bit."""
+    """Resolve a node whose mask (one byte) and node (N,) are one word of at most 31 bits, the constant its top bit."""
     top = np.uint32(31)
     constant, bit = np.uint32(one) << top, np.uint8(one)
     chosen = np.empty(min(_BLOCK, opened.size), dtype=np.uint32)

@@ -56,7 +56,7 @@ def and_nodes(
     one: np.uint64,
     out: np.ndarray,
 ) -> None:
-    """out = shares of the ANDs of opened bits xor their masks, under `fresh`; see `deal_and_nodes`.
+    """Compute out = shares of the ANDs of opened bits xor their masks, under `fresh`; see `deal_and_nodes`.
 
     selection (16,): the monomials that an opened word, which is public, selects.  All four ones: the constant, this
     party's share of one.

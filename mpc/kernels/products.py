@@ -10,7 +10,7 @@ from mpc.kernels.scalar import HALF, ZERO, P, add_mod, compiled, fold, fold_wide
 
 @compiled
 def matmul_thin(a: np.ndarray, b_rows: np.ndarray, out: np.ndarray) -> None:
-    """out[i, j] = <a[i], b_rows[j]> mod p for few rows of a; 128-bit accumulators.
+    """Compute out[i, j] = <a[i], b_rows[j]> mod p for few rows of a; 128-bit accumulators.
 
     Shapes: a (m, k), b_rows (n, k), out (m, n).  Folded every 32 terms: 32 products of
     122 bits and a residue stay below 2^128.
@@ -37,7 +37,7 @@ def _centred(a: np.uint64) -> np.int64:
 
 @compiled
 def split_limbs(a: np.ndarray, limbs: np.ndarray) -> None:
-    """Centred limbs of 21, 20 and 20 bits and their three pairwise sums, as float64.
+    """Split into centred limbs of 21, 20 and 20 bits and their three pairwise sums, as float64.
 
     limbs (6, size): l0, l1, l2, l0 + l1, l0 + l2, l1 + l2 with a = l0 + l1 2^21 + l2 2^41
     mod p, |l0| <= 2^20, |l1|, |l2| <= 2^19.
@@ -58,7 +58,7 @@ def split_limbs(a: np.ndarray, limbs: np.ndarray) -> None:
 
 @compiled
 def split_images(values: np.ndarray, limbs: np.ndarray) -> None:
-    """`split_limbs` of (n, rows, places), all images side by side: limbs (6, rows, n * places)."""
+    """Split as `split_limbs` does (n, rows, places), all images side by side: limbs (6, rows, n * places)."""
     n, rows, places = values.shape
     for row in range(rows):
         for image in range(n):
@@ -68,7 +68,7 @@ def split_images(values: np.ndarray, limbs: np.ndarray) -> None:
 
 @compiled
 def split_digits(a: np.ndarray, width: int, digits: np.ndarray) -> None:
-    """Centred digits of `width` bits as float64, the least first: a = sum_j digits[j] 2^(width j) mod p.
+    """Split into centred digits of `width` bits as float64, the least first: a = sum_j digits[j] 2^(width j) mod p.
 
     Shapes: a (size,), digits (count, size) with width count > 61; |digits| <= 2^(width - 1).
     """
@@ -83,7 +83,8 @@ def split_digits(a: np.ndarray, width: int, digits: np.ndarray) -> None:
 
 @compiled
 def join_digits(products: np.ndarray, width: int, offset: np.ndarray, out: np.ndarray) -> None:
-    """out = offset + sum_j products[j] 2^(width j) mod p, for at most six products that are integers below 2^53.
+    """Compute out = offset + sum_j products[j] 2^(width j) mod p, for at most six products that are integers below
+    2^53.
 
     Shapes: products (count, size), offset, out (size,).
     """
@@ -103,7 +104,7 @@ def _residue(value: float) -> np.uint64:
 
 @compiled
 def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
-    """out = offset + the field product whose six Karatsuba limb products are given.
+    """Compute out = offset + the field product whose six Karatsuba limb products are given.
 
     products (6, size) float64 in the order of `split_limbs`; offset, out (size,).
     2^62 = 2 and 2^82 = 2^21 mod p.
@@ -120,7 +121,7 @@ def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None
 
 @compiled
 def recombine_images(products: np.ndarray, sums: np.ndarray) -> None:
-    """`recombine` of (6, rows, n * places), added to sums (n, rows, places)."""
+    """Recombine limbs (6, rows, n * places), and add to sums (n, rows, places)."""
     n, rows, places = sums.shape
     for row in range(rows):
         for image in range(n):
@@ -130,7 +131,7 @@ def recombine_images(products: np.ndarray, sums: np.ndarray) -> None:
 
 @compiled
 def multiply_patches(filters: np.ndarray, patches: np.ndarray, sums: np.ndarray) -> None:
-    """sums += filters @ patches for each image, element by element.
+    """Add filters @ patches to sums for each image, element by element.
 
     Shapes: filters (g, o, k), patches (n, g * k, places), sums (n, g * o, places).
     """

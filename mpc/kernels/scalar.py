@@ -19,7 +19,7 @@ HALF = np.uint64(1 << 60)
 
 @intrinsic
 def multiply_wide(typing_context: Any, a: Any, b: Any) -> Any:
-    """(high, low) 64-bit words of the 128-bit product of two unsigned words."""
+    """Return (high, low) 64-bit words of the 128-bit product of two unsigned words."""
     signature = types.UniTuple(types.uint64, 2)(types.uint64, types.uint64)
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -32,7 +32,7 @@ def multiply_wide(typing_context: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def multiply_add_wide(typing_context: Any, high: Any, low: Any, a: Any, b: Any) -> Any:
-    """(high, low) of (high, low) + a b, modulo 2^128."""
+    """Return (high, low) of (high, low) + a b, modulo 2^128."""
     word = types.uint64
     signature = types.UniTuple(word, 2)(word, word, word, word)
 
@@ -55,14 +55,14 @@ def _emit_pair(context: Any, builder: Any, sig: Any, value: Any) -> Any:
 
 @njit(inline="always")
 def fold(s: np.uint64) -> np.uint64:
-    """Any 64-bit word to its canonical residue."""
+    """Reduce any 64-bit word to its canonical residue."""
     s = (s & P) + (s >> S61)
     return min(s, s - P)
 
 
 @njit(inline="always")
 def fold_wide(high: np.uint64, low: np.uint64) -> np.uint64:
-    """Any 128-bit value high 2^64 + low to its canonical residue (2^64 = 8 mod p)."""
+    """Reduce any 128-bit value high 2^64 + low to its canonical residue (2^64 = 8 mod p)."""
     upper = (high << THREE) | (low >> S61)
     carry = high >> S61
     return fold(fold(upper) + (low & P) + (carry << THREE))
@@ -70,7 +70,7 @@ def fold_wide(high: np.uint64, low: np.uint64) -> np.uint64:
 
 @njit(inline="always")
 def mul_mod(a: np.uint64, b: np.uint64) -> np.uint64:
-    """a b mod p for canonical a, b: the product is below 2^122."""
+    """Return a b mod p for canonical a, b: the product is below 2^122."""
     high, low = multiply_wide(a, b)
     s = (low & P) + ((high << THREE) | (low >> S61))
     return min(s, s - P)
@@ -90,5 +90,5 @@ def sub_mod(a: np.uint64, b: np.uint64) -> np.uint64:
 
 @njit(inline="always")
 def rotate(a: np.uint64, k: np.uint64) -> np.uint64:
-    """a 2^k mod p, 0 < k < 61: a rotation of 61 bits."""
+    """Return a 2^k mod p, 0 < k < 61: a rotation of 61 bits."""
     return ((a << k) & P) | (a >> (S61 - k))

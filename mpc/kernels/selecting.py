@@ -39,7 +39,7 @@ def deal_selected(
 
 @compiled
 def offset_columns(public: np.ndarray, constant: np.uint64, shift: int, c: np.ndarray, c1: np.ndarray) -> None:
-    """c = public + constant mod p and c1 = c >> shift; public (rows, n), c and c1 (n, rows)."""
+    """Compute c = public + constant mod p and c1 = c >> shift; public (rows, n), c and c1 (n, rows)."""
     rows, n = public.shape
     f = np.uint64(shift)
     for k in range(n):
@@ -63,7 +63,7 @@ def select(
     shift: int,
     out: np.ndarray,
 ) -> None:
-    """out[i] += share of the sum over k of (e xor beta)[k, i] y[k, i], y the truncation of c = x + 2^bits + r.
+    """Add to out[i] the share of the sum over k of (e xor beta)[k, i] y[k, i], y the truncation of c = x + 2^bits + r.
 
     Shapes: out (rows,), all others (n, rows).
     """

@@ -20,7 +20,7 @@ _secret_cos_sin = njit(inline="always")(waves.secret_cos_sin)
 
 @compiled
 def harmonics(r: np.ndarray, window: int, terms: int, drop: int, out: np.ndarray) -> None:
-    """out[j - 1] = cos, out[terms + j - 1] = sin of 2 pi j r / 2^window, j = 1..terms, `drop` bits fewer.
+    """Compute out[j - 1] = cos, out[terms + j - 1] = sin of 2 pi j r / 2^window, j = 1..terms, `drop` bits fewer.
 
     Shapes: r (size,) secret masks, out (2 terms, size) int64 in units of 2^(drop - 30).
     """
@@ -39,7 +39,7 @@ def harmonics(r: np.ndarray, window: int, terms: int, drop: int, out: np.ndarray
 def turned_coefficients(
     c: np.ndarray, window: int, cosines: np.ndarray, sines: np.ndarray, table: np.ndarray, out: np.ndarray
 ) -> None:
-    """The public factors of the dealt cosines and sines: the series' coefficients turned by c.
+    """Compute the public factors of the dealt cosines and sines: the series' coefficients turned by c.
 
     out[j - 1] = A_j cos jc + B_j sin jc,  out[J + j - 1] = A_j sin jc - B_j cos jc.
     """
@@ -56,7 +56,7 @@ def turned_coefficients(
 
 @compiled
 def dot_planes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out[i] += sum over j of a[j, i] b[j, i] mod p."""
+    """Add to out[i] the sum over j of a[j, i] b[j, i] mod p."""
     planes, size = a.shape
     for i in range(size):
         total = out[i]

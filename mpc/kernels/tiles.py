@@ -15,7 +15,7 @@ STRIP = 128
 def gather_tiles(
     x: np.ndarray, top: int, left: int, high: int, wide: int, down: int, across: int, out: np.ndarray
 ) -> None:
-    """Tiles of 8 x 8 inputs, `high` and `wide` apart, zeros outside.
+    """Gather tiles of 8 x 8 inputs, `high` and `wide` apart, zeros outside.
 
     Shapes: x (n, c, h, w), out (8, 8, c * n * down * across).
     """
@@ -72,7 +72,7 @@ def _line_to_points(planes: np.ndarray, first: int, step: int, start: int) -> No
 
 @compiled
 def tiles_to_points(tiles: np.ndarray) -> None:
-    """B^T d B in place; tiles (8, 8, size)."""
+    """Compute B^T d B in place; tiles (8, 8, size)."""
     planes = tiles.reshape(64, tiles.shape[2])
     for start in range(0, tiles.shape[2], STRIP):
         for k in range(8):
@@ -83,7 +83,10 @@ def tiles_to_points(tiles: np.ndarray) -> None:
 
 @compiled
 def multiply_points(points: np.ndarray, data: np.ndarray, out: np.ndarray) -> None:
-    """out = points @ data at each point, for few channels: points (64, o, c), data (64, c, n), out (64, o, n)."""
+    """Compute out = points @ data at each point, for few channels.
+
+    Shapes: points (64, o, c), data (64, c, n), out (64, o, n).
+    """
     count, o, c = points.shape
     for point in range(count):
         for filter_ in range(o):
@@ -128,7 +131,7 @@ def _line_to_results(planes: np.ndarray, first: int, step: int, start: int, coun
 
 @compiled
 def points_to_tiles(points: np.ndarray, high: int, wide: int) -> None:
-    """A^T z A in place, in the first high x wide places; points (8, 8, size)."""
+    """Compute A^T z A in place, in the first high x wide places; points (8, 8, size)."""
     room = np.empty((6, STRIP), dtype=np.uint64)
     planes = points.reshape(64, points.shape[2])
     for start in range(0, points.shape[2], STRIP):
@@ -140,7 +143,7 @@ def points_to_tiles(points: np.ndarray, high: int, wide: int) -> None:
 
 @compiled
 def scatter_tiles(tiles: np.ndarray, high: int, wide: int, down: int, across: int, out: np.ndarray) -> None:
-    """out (n, o, h, w) += the results of tiles (8, 8, o * n * down * across)."""
+    """Add to out (n, o, h, w) the results of tiles (8, 8, o * n * down * across)."""
     n, o, h, w = out.shape
     at = 0
     for channel in range(o):

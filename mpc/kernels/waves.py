@@ -23,7 +23,7 @@ _S3, _S5, _S7, _S9, _S11 = (np.uint64(round((1 << 32) / factorial(k))) for k in 
 
 
 def cos_sin(angle: Any, window: np.uint64, table: np.ndarray) -> tuple[Any, Any]:
-    """Cosine and sine of a public 2 pi angle / 2^window in units of 2^-30, from the integer table."""
+    """Return cosine and sine of a public 2 pi angle / 2^window in units of 2^-30, from the integer table."""
     index = angle >> (window - np.uint64(24)) if window >= np.uint64(24) else angle << (np.uint64(24) - window)
     coarse, fine = index >> np.uint64(12), index & np.uint64(4095)
     hc, hs, lc, ls = table[0, coarse], table[1, coarse], table[2, fine], table[3, fine]
@@ -32,7 +32,7 @@ def cos_sin(angle: Any, window: np.uint64, table: np.ndarray) -> tuple[Any, Any]
 
 
 def secret_cos_sin(angle: Any) -> tuple[Any, Any]:
-    """Cosine and sine of 2 pi angle / 2^32 in units of 2^-30, off by less than 3 of them.
+    """Return cosine and sine of 2 pi angle / 2^32 in units of 2^-30, off by less than 3 of them.
 
     The angle is folded into an eighth of a turn on both sides of the nearest quarter, where both are polynomials in
     32-bit words; signs and quarters are masks of bits.  All steps are the same for all angles.

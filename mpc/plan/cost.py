@@ -29,16 +29,16 @@ class Cost:
     held: int
 
     def total_sent(self, parties: int) -> int:
-        """Payload bytes of one party to all its peers."""
+        """Count the payload bytes of one party to all its peers."""
         return self.sent * (parties - 1)
 
     def total_dealt(self, parties: int) -> int:
-        """All bytes of correlations that leave the provider, seeds included."""
+        """Count all bytes of correlations that leave the provider, seeds included."""
         return self.dealt + SEED_BYTES * parties
 
 
 def gate_cost(gate: Gate, wires: Wires) -> Cost:
-    """One gate's own rounds and bytes, over bound wires."""
+    """Return one gate's own rounds and bytes, over bound wires."""
     rounds = gate.openings(wires)
     correlations = gate.correlations(wires)
     return Cost(
@@ -50,12 +50,14 @@ def gate_cost(gate: Gate, wires: Wires) -> Cost:
 
 
 def stored_bytes(plan: Plan) -> int:
-    """Bytes of the weights, 8 an element."""
+    """Count the bytes of the weights, 8 an element."""
     return sum(field_size(plan.wire[gate.out].sizes) for gate in plan.weights)
 
 
 def plan_cost(plan: Plan, batch: int = 1) -> Cost:
-    """The whole run; gates that share a round count it once, and the first payload has the agreement's 32 bytes."""
+    """Return the whole run's cost; gates that share a round count it once, the first payload has the agreement's 32
+    bytes.
+    """
     bound = plan.bind(batch)
     parts = [gate_cost(gate, bound.wire) for gate in bound.online]
     steps = schedule(bound.online, bound.wire).steps

@@ -9,7 +9,8 @@ from mpc.wires import Masking, Wires
 
 
 def shared_masks(gates: Sequence[Gate], wires: Wires) -> frozenset[str]:
-    """The wires that are multiplied, or added to what is not opened, that have holders, or that such ones are mapped
+    """Return the wires that are multiplied, or added to what is not opened, that have holders, or that such ones are
+    mapped
     from."""
     needed = {name for name, wire in wires.items() if wire.holders}
     for gate in reversed(gates):

@@ -82,7 +82,7 @@ class PlanInput(Frozen):
 
     @property
     def stand_in(self) -> np.ndarray:
-        """What is entered in place of missing numbers, one number or one a column; it follows from the range alone.
+        """The number that is entered in place of missing ones, or one a column; it follows from the range alone.
 
         Beside marks that is the number of the range that is nearest to zero.
         """
@@ -93,7 +93,7 @@ class PlanInput(Frozen):
 
 
 class PlanOutput(Frozen):
-    """What recipients get, and how they read the opened integers.
+    """A value that recipients get, and how they read its opened integers.
 
     Args:
         shape: the model's shape for it; the wire has as many elements.
@@ -110,7 +110,7 @@ class PlanOutput(Frozen):
 
 
 class Plan(Frozen):
-    """See the module.  `wires` are in the order in which `gates` write them."""
+    """A plan, as the module says.  `wires` are in the order in which `gates` write them."""
 
     version: Literal[2] = VERSION
     field: Literal["2^61-1"] = FIELD
@@ -179,17 +179,17 @@ class Plan(Frozen):
 
     @cached_property
     def owners(self) -> frozenset[str]:
-        """Who enters something into a session; owners of what is stored need not be there."""
+        """Names of those that enter something into a session; owners of what is stored need not be there."""
         return frozenset(name for g in (*self.entered_once, *self.entered) for name in self.wire[g.out].holders)
 
     @cached_property
     def stored_by(self) -> frozenset[str]:
-        """Whose stored data or weights it reads."""
+        """Names of the owners whose stored data or weights it reads."""
         return frozenset(name for gate in self.stored for name in self.wire[gate.out].holders)
 
     @cached_property
     def recipients(self) -> frozenset[str]:
-        """Who receives something."""
+        """Names of those that receive something."""
         return frozenset(name for out in self.outputs for name in self.wire[out.wire].holders)
 
     @cached_property
@@ -205,7 +205,7 @@ class Plan(Frozen):
         return Plan(inputs=self.inputs, outputs=self.outputs, wires=self.wires, gates=gates)
 
     def bind(self, batch: int) -> Plan:
-        """The plan for one batch size: every dimension a number.
+        """Return the plan for one batch size: every dimension a number.
 
         Raises:
             PlanError: the batch is not between 1 and `most_rows`.
@@ -232,7 +232,7 @@ class Plan(Frozen):
 
 
 def digest_of(canonical: bytes) -> bytes:
-    """The digest of the plan of these bytes, whether they are one or not: SHA-256, 32 bytes."""
+    """Return the digest of the plan of these bytes, whether they are one or not: SHA-256, 32 bytes."""
     return encoding.digest("mpc/v1/plan", canonical)
 
 

@@ -49,7 +49,7 @@ class Schedule:
 
 
 def schedule(gates: Iterable[Gate], wires: Wires) -> Schedule:
-    """The schedule of these gates over bound wires; wires that no gate here writes are there already."""
+    """Return the schedule of these gates over bound wires; wires that no gate here writes are there already."""
     ready: dict[str, int] = {}
     starts: dict[str, int] = {}
     turns: list[list[Turn]] = []

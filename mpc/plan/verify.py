@@ -15,7 +15,7 @@ MAX_SCALE_BITS = 256
 
 
 def verify(plan: Plan) -> None:
-    """Names are unique, every wire is written once before it is read, every gate's own check holds,
+    """Check that names are unique, every wire is written once before it is read, every gate's own check holds,
     masks are known where a gate needs them, and only outputs have recipients.
 
     Bounds are not proved again: no one but the model's owner could, and a wrong one makes an answer wrong,
@@ -50,7 +50,7 @@ def verify(plan: Plan) -> None:
 
 
 def _check_names(plan: Plan) -> None:
-    """What people are shown before they agree reads as what it is."""
+    """Hold the names that people are shown before they agree to what can be read as what it is."""
     names = [("the input", given.name) for given in plan.inputs]
     names += [("the output", out.name) for out in plan.outputs]
     names += [("the wire", wire.name) for wire in plan.wires]

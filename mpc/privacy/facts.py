@@ -14,7 +14,7 @@ CHARGE_UNIT = 10**9
 
 @dataclass(frozen=True)
 class StoredFacts:
-    """What is public about the data that a stored wire is bound to.
+    """Public facts of the data that a stored wire is bound to.
 
     Args:
         rows: how many there are.
@@ -34,7 +34,7 @@ class StoredFacts:
 
 @dataclass(frozen=True)
 class Loss:
-    """What answers may tell of one person: (epsilon, delta)."""
+    """A bound of what answers may tell of one person: (epsilon, delta)."""
 
     epsilon: Fraction = Fraction(0)
     delta: Fraction = Fraction(0)
@@ -72,7 +72,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What every party finds of a plan by itself: each noised vector, and so what the whole plan tells."""
+    """The facts of a plan that every party finds by itself: each noised vector, and so what the whole plan tells."""
 
     vectors: tuple[Vector, ...]
 
@@ -86,5 +86,5 @@ class Guarantee:
 
     @property
     def losses(self) -> Mapping[str, Loss]:
-        """What one run tells through each stored wire."""
+        """The loss of one run through each stored wire."""
         return {wire: self.of([wire]) for wire in sorted({name for v in self.vectors for name in v.sources})}

@@ -66,7 +66,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Noise:
-    """What a draw writes."""
+    """The noise that a draw writes."""
 
     draw: Draw
 

@@ -93,7 +93,7 @@ def _groups(matrix: Matrix, levels: int) -> Iterator[np.ndarray]:
 
 
 def _steps(group: np.ndarray) -> Iterator[np.ndarray]:
-    """What the vector moves by between two patterns: sums of coefficients of neighbouring levels, (outputs, pairs)."""
+    """Yield the moves between two patterns: sums of coefficients of neighbouring levels, (outputs, pairs)."""
     sums = np.concatenate([np.zeros((group.shape[0], 1), dtype=object), np.cumsum(group, axis=1)], axis=1)
     for start in range(sums.shape[1] - 1):
         yield sums[:, start + 1 :] - sums[:, start : start + 1]

@@ -32,7 +32,7 @@ Feeds = Mapping[str, np.ndarray]
 
 
 def ranges_around(feeds: Feeds, columns: bool = False) -> dict[str, Range]:
-    """A power of two around the data of each input; far from zero, one or two windows of that size.
+    """Return a power of two around the data of each input; far from zero, one or two windows of that size.
 
     Parties see them in the plan, and so a little of the data: its size to a factor of two, and where it lies.
 
@@ -44,7 +44,7 @@ def ranges_around(feeds: Feeds, columns: bool = False) -> dict[str, Range]:
 
 
 def suited_ranges(feeds: Feeds) -> dict[str, Range]:
-    """`ranges_around`, with one range a column for tables whose columns are very different."""
+    """Return `ranges_around`, with one range a column for tables whose columns are very different."""
     return {name: _around(values, uneven(values)) for name, values in feeds.items()}
 
 
@@ -83,13 +83,16 @@ def _extremes(values: np.ndarray, columns: bool) -> tuple[np.ndarray, np.ndarray
 
 
 def _far(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Is zero many times further away than the data are wide?  One value alone is taken as its size."""
+    """Tell, for each column, whether zero is many times further away than the data are wide.
+
+    One value alone is taken as its size.
+    """
     nearest = np.where((low > 0) | (high < 0), np.minimum(np.abs(low), np.abs(high)), 0.0)
     return np.asarray((high > low) & (nearest > _FAR * (high - low)))
 
 
 def bounded_by(graph: Graph, feeds: Feeds) -> Graph:
-    """The graph whose sums and products are known to stay within `MARGIN` times what they are on the samples.
+    """Return the graph whose sums and products are known to stay within `MARGIN` times what they are on the samples.
 
     Each of these bounds is the next power of two: the plan shows it, and should say no more of the samples than that.
     It also knows how large each value usually is, unless it is only moved: rough errors rest on that.

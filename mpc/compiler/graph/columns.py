@@ -32,7 +32,7 @@ _STEP_FRACTION = 20
 
 
 def separate_columns(graph: Graph) -> Graph:
-    """The graph whose inputs have units and offsets where their ranges differ enough; see the module."""
+    """Return the graph whose inputs have units and offsets where their ranges differ enough; see the module."""
     met = meeting(graph)
     inputs = [encoded(given, met.get(given.name, [given])) for given in graph.inputs]
     if not any(given.encoded for given in inputs):

@@ -54,7 +54,7 @@ class Emitter(Writer):
         known: Ends | None = None,
         fills: Array | None = None,
     ) -> str:
-        """sum_i factors[i] reads[i] + constant; factors and constant are public.  Of very many, a sum of sums."""
+        """Add factors[i] reads[i] and a constant, all public but what is read.  Of very many, make a sum of sums."""
         if len(reads) > MOST_TERMS:
             parts = range(0, len(reads), MOST_TERMS)
             sums = [self.sum(reads[i : i + MOST_TERMS], factors[i : i + MOST_TERMS]) for i in parts]
@@ -66,7 +66,9 @@ class Emitter(Writer):
         return name
 
     def scale(self, x: str, weight: np.ndarray | float, bias: np.ndarray | float = 0.0, out: str | None = None) -> str:
-        """x weight + bias, elementwise, with secret constants that broadcast; an array is a bias even if it is 0."""
+        """Return x weight + bias, elementwise, with secret constants that broadcast; an array is a bias even if it is
+        0.
+        """
         added = isinstance(bias, np.ndarray) or bias != 0.0
         weight, bias = np.asarray(weight, dtype=np.float64), np.asarray(bias, dtype=np.float64)
         self.require_finite(weight, bias)
@@ -90,7 +92,7 @@ class Emitter(Writer):
         return self.emit("multiply", (x, y), out, self.joint(x, y), Attributes(known=known))
 
     def matmul(self, x: str, y: str, out: str | None = None) -> str:
-        """Of two secrets, with numpy's rules for stacks; both have two axes at least."""
+        """Multiply two secrets, with numpy's rules for stacks; both have two axes at least."""
         left, right = self.shapes[x], self.shapes[y]
         return self.emit("matmul", (x, y), out, self._product(left, right))
 
@@ -104,7 +106,7 @@ class Emitter(Writer):
         signs: bool = False,
         marks: int = 0,
     ) -> str:
-        """x weight + bias, a secret weight; signs and marks are as in `Affine`."""
+        """Return x weight + bias, a secret weight; signs and marks are as in `Affine`."""
         self.require_finite(weight, bias)
         shape = self.shapes[x]
         product = self._product(shape, weight.shape)
@@ -135,7 +137,7 @@ class Emitter(Writer):
     def convolve(
         self, x: str, weight: np.ndarray, bias: np.ndarray | None, windows: Windows, out: str | None = None
     ) -> str:
-        """With secret filters (o, c / groups, *kernel)."""
+        """Convolve with secret filters (o, c / groups, *kernel)."""
         self.require_finite(weight, bias)
         shape = self._convolved(x, weight.shape, windows)
         return self.emit("conv", (x,), out, shape, Filters(weight=weight, bias=bias, windows=windows))
@@ -170,7 +172,7 @@ class Emitter(Writer):
     def total(
         self, x: str, axes: Sequence[int], out: str | None = None, divisor: int = 1, known: Ends | None = None
     ) -> str:
-        """The sum over axes, which stay with size 1, divided by an integer."""
+        """Return the sum over axes, which stay with size 1, divided by an integer."""
         shape = self.shapes[x]
         if not axes:
             return self.reshape(x, shape, out)
@@ -180,15 +182,15 @@ class Emitter(Writer):
         return self.emit("total", (x,), out, kept, Total(axes=tuple(sorted(axes)), divisor=divisor, known=known))
 
     def rows_sum(self, x: str) -> str:
-        """The sum over the rows; noise comes behind it, or it is refused."""
+        """Return the sum over the rows; noise comes behind it, or it is refused."""
         return self.emit("rows_sum", (x,), None, self.shapes[x][1:], RowsSum())
 
     def count(self, x: str, axes: Sequence[int]) -> int:
-        """Elements that a reduction joins."""
+        """Count the elements that a reduction joins."""
         return prod(self.size(self.shapes[x], axis, "a reduction") for axis in axes)
 
     def mean(self, x: str, axes: Sequence[int], out: str | None = None, known: Ends | None = None) -> str:
-        """The mean over axes, which stay with size 1."""
+        """Return the mean over axes, which stay with size 1."""
         return self.total(x, axes, out, self.count(x, axes), known)
 
     # -- moves
@@ -205,7 +207,7 @@ class Emitter(Writer):
         return self.emit("transpose", (x,), out, tuple(shape[a] for a in axes), Transpose(axes=tuple(axes)))
 
     def take(self, x: str, axis: int, indices: Sequence[int], out: str | None = None) -> str:
-        """Slices along an axis, in this order; -1 is a slice of zeros."""
+        """Take slices along an axis, in this order; -1 is a slice of zeros."""
         shape = self.shapes[x]
         self.size(shape, axis, "an index")
         chosen = tuple(map(int, indices))
@@ -232,7 +234,7 @@ class Emitter(Writer):
         return self.emit("concat", tuple(reads), out, whole, Concat(axis=axis))
 
     def expand(self, x: str, shape: Shape, out: str | None = None) -> str:
-        """x repeated to a shape that it broadcasts to."""
+        """Return x repeated to a shape that it broadcasts to."""
         own = self.shapes[x]
         if broadcast(own, shape) != shape:
             raise self.origin.refuse(
@@ -250,7 +252,7 @@ class Emitter(Writer):
         return self.reshape(x, shape, out)
 
     def last(self, x: str, axes: Sequence[int]) -> tuple[str, tuple[int, ...]]:
-        """(x with these axes moved to the end, the permutation that moves them back)."""
+        """Return (x with these axes moved to the end, the permutation that moves them back)."""
         rank = len(self.shapes[x])
         order = [a for a in range(rank) if a not in axes] + list(axes)
         back = tuple(int(a) for a in np.argsort(order))
@@ -262,11 +264,11 @@ class Emitter(Writer):
         return self.emit("relu", (x,), out, self.shapes[x])
 
     def step(self, x: str, level: float = 0.0, out: str | None = None) -> str:
-        """[x >= level], the level public."""
+        """Return [x >= level], the level public."""
         return self.reshape(self.steps(x, (level,)), self.shapes[x], out)
 
     def steps(self, x: str, levels: tuple[float, ...], bits: int | None = None) -> str:
-        """One more axis: [x >= level] for each."""
+        """Compute [x >= level] for each level, on one more axis."""
         name = self.emit("step", (x,), None, (*self.shapes[x], len(levels)), Step(levels=levels, bits=bits))
         self.integral.add(name)
         return name
@@ -274,11 +276,11 @@ class Emitter(Writer):
     def function(
         self, name: str, x: str, out: str | None = None, known: Ends | None = None, **parameters: float
     ) -> str:
-        """A key of `functions.FUNCTIONS` with its parameters, elementwise."""
+        """Apply a key of `functions.FUNCTIONS` with its parameters, elementwise."""
         return self.emit("function", (x,), out, self.shapes[x], Function(name=name, parameters=parameters, known=known))
 
     def maximum(self, x: str, out: str | None = None) -> str:
-        """Over the last axis, which stays with size 1."""
+        """Find the largest over the last axis, which stays with size 1."""
         shape = self.shapes[x]
         if self.size(shape, -1, "a maximum") == 1:
             return self.reshape(x, shape, out)

@@ -40,7 +40,7 @@ DECISIONS = frozenset({"step", "argmax"})
 def evaluate(
     graph: Graph, feeds: Mapping[str, np.ndarray], decide: Decide | None = None
 ) -> Iterator[tuple[Node, Reals]]:
-    """Every node with its value, in order; a value is let go once nothing reads it any more.
+    """Yield every node with its value, in order; a value is let go once nothing reads it any more.
 
     Args:
         feeds: every input; all have as many rows where the batch is open.
@@ -51,7 +51,7 @@ def evaluate(
 
 
 def entered(graph: Graph, feeds: Mapping[str, np.ndarray]) -> tuple[dict[str, Reals], int]:
-    """The inputs in the units in which they enter, and how many rows there are."""
+    """Return the inputs in the units in which they enter, and how many rows there are."""
     rows = next((feeds[g.name].shape[g.shape.index(BATCH)] for g in graph.inputs if BATCH in g.shape), 1)
     values = {
         given.name: (np.asarray(feeds[given.name], np.float64) - given.offset) * given.factor for given in graph.inputs
@@ -62,7 +62,7 @@ def entered(graph: Graph, feeds: Mapping[str, np.ndarray]) -> tuple[dict[str, Re
 def follow(
     nodes: Sequence[Node], values: dict[str, Reals], rows: int, decide: Decide | None = None
 ) -> Iterator[tuple[Node, Reals]]:
-    """Every one of some nodes with its value, in order.
+    """Yield every one of some nodes with its value, in order.
 
     Args:
         values: all that they read and do not write, in their own units; each is let go after its last use.

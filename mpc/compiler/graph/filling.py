@@ -14,7 +14,7 @@ from mpc.compiler.graph.graph import Graph, Node, simple_factor, static
 
 
 def join_filled(graph: Graph) -> Graph:
-    """Linear layers and comparisons of filled numbers take the filling into their weights, scalings pass it on."""
+    """Take the filling into the weights of linear layers and comparisons of filled numbers, and past scalings."""
     for name in [node.writes for node in graph.nodes if _fills(node) is not None]:
         found = _Filled.of(graph, name)
         while found is not None and (scaled := found.sole_scale()) is not None:

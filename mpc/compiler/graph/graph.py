@@ -36,7 +36,7 @@ class Origin:
     operator: str
 
     def refuse(self, problem: str, *, remedy: str, attribute: str | None = None) -> ModelError:
-        """The error that names this node.
+        """Return the error that names this node.
 
         Args:
             remedy: what to change in the model, its export or the call, so that it compiles.
@@ -81,7 +81,7 @@ class Node:
 
 
 def static(shape: Shape) -> tuple[int, ...]:
-    """The shape of an interval: the batch dimension has size 1, since rows share their bounds."""
+    """Return the shape of an interval: the batch dimension has size 1, since rows share their bounds."""
     return tuple(1 if d == BATCH else int(d) for d in shape)
 
 
@@ -135,7 +135,7 @@ class GraphInput:
 
     @property
     def factor(self) -> np.ndarray:
-        """What x - offset is multiplied with, before the wire's scale."""
+        """The factor of x - offset, before the wire's scale: one number, or one a column."""
         return np.exp2(np.zeros(np.shape(self.exponent)) if self.whole else -np.asarray(self.exponent, np.float64))
 
     @property
@@ -166,7 +166,7 @@ def _plain(end: np.ndarray) -> End:
 
 @dataclass(frozen=True)
 class GraphOutput:
-    """What is revealed, and how it reads: see `plan.PlanOutput`."""
+    """A value that is revealed, and how it reads: see `plan.PlanOutput`."""
 
     name: str
     value: str
@@ -185,20 +185,20 @@ class Graph:
     outputs: list[GraphOutput]
 
     def readers(self, value: str) -> Iterator[Node]:
-        """The nodes that read a value."""
+        """Yield the nodes that read a value."""
         return (node for node in self.nodes if value in node.reads)
 
     def is_output(self, value: str) -> bool:
         return any(out.value == value for out in self.outputs)
 
     def sole_reader(self, value: str) -> Node | None:
-        """The one node that reads a value, if there is just one and it is not revealed."""
+        """Return the one node that reads a value, if there is just one and it is not revealed."""
         readers = list(self.readers(value))
         return readers[0] if len(readers) == 1 and not self.is_output(value) else None
 
 
 def simple_factor(weight: np.ndarray) -> Fraction | None:
-    """The one factor that all elements have, if it is a small fraction or the root of one; else None."""
+    """Return the one factor that all elements have, if it is a small fraction or the root of one; else None."""
     value = float(weight.flat[0])
     if weight.size > 1 and (weight != value).any():
         return None

@@ -15,7 +15,7 @@ Handler = Callable[[Node, Node, Shape], Weighted | None]
 
 
 def merge(first: Node, second: Node, shape: Shape) -> Node | None:
-    """second(first(x)) as one node, if both are linear and it is not larger than the two.
+    """Return second(first(x)) as one node, if both are linear and it is not larger than the two.
 
     Args:
         shape: of x.
@@ -33,7 +33,9 @@ def merge(first: Node, second: Node, shape: Shape) -> Node | None:
 
 
 def absorbed(first: Weighted, second: Node, shape: Shape) -> Weighted | None:
-    """The attributes of a linear node that reads x, of this shape, where it read x weight + bias; None if it cannot."""
+    """Return the attributes of a linear node that reads x, of this shape, where it read x weight + bias; None if it
+    cannot.
+    """
     scaling = Node("scale", (), "", shape, second.origin, first)
     found = _MERGES["scale", second.op](scaling, second, shape)
     if found is None:

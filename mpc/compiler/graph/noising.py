@@ -20,7 +20,7 @@ _MOVED = frozenset({"reshape", "transpose", "fit"})
 
 @dataclass(frozen=True)
 class Noising:
-    """What a caller asks of noise.
+    """A caller's wishes for noise.
 
     Args:
         epsilon: output -> what its answer may tell of one person; sums that it is made of share it evenly.

@@ -14,7 +14,7 @@ from mpc.compiler.graph.merging import merge
 
 
 def drop_empty_moves(graph: Graph) -> Graph:
-    """A reshape to the same shape, or a transposition of nothing, is the value itself."""
+    """Drop reshapes to the shape that is there, and transpositions of nothing."""
     shapes = {given.name: given.shape for given in graph.inputs} | {n.writes: n.shape for n in graph.nodes}
     renamed: dict[str, str] = {}
     kept = []
@@ -41,7 +41,7 @@ def _renamed(node: Node, renamed: dict[str, str]) -> Node:
 
 
 def join_reshapes(graph: Graph) -> Graph:
-    """A reshape of a reshape reads the first one's input."""
+    """Let a reshape of a reshape read the first one's input."""
     writers = {node.writes: node for node in graph.nodes}
     nodes = []
     for node in graph.nodes:
@@ -54,7 +54,7 @@ def join_reshapes(graph: Graph) -> Graph:
 
 
 def sink_output_reshapes(graph: Graph) -> Graph:
-    """A reshape that only an output reads happens at the recipient."""
+    """Leave to the recipient a reshape that only an output reads."""
     writers = {node.writes: node for node in graph.nodes}
     outputs = []
     for out in graph.outputs:
@@ -65,7 +65,7 @@ def sink_output_reshapes(graph: Graph) -> Graph:
 
 
 def drop_dead_nodes(graph: Graph) -> Graph:
-    """What no output depends on is not computed."""
+    """Drop the nodes that no output depends on."""
     needed = {out.value for out in graph.outputs}
     kept = []
     for node in reversed(graph.nodes):
@@ -76,7 +76,7 @@ def drop_dead_nodes(graph: Graph) -> Graph:
 
 
 def fold_linear(graph: Graph) -> Graph:
-    """Scalings, batch-norms and biases become part of the linear layer before or after them."""
+    """Fold scalings, batch-norms and biases into the linear layer before or after them."""
     shapes = {given.name: given.shape for given in graph.inputs} | {n.writes: n.shape for n in graph.nodes}
     nodes, index = list(graph.nodes), 0
     while index < len(nodes):
@@ -93,7 +93,7 @@ def fold_linear(graph: Graph) -> Graph:
 
 
 def share_steps(graph: Graph) -> Graph:
-    """Equal nodes that read the same are computed once."""
+    """Compute equal nodes that read equal values once."""
     seen: dict[object, str] = {}
     renamed: dict[str, str] = {}
     kept = []
@@ -119,7 +119,7 @@ def _key(node: Node) -> object:
 
 
 def fuse_pooling(graph: Graph) -> Graph:
-    """A ReLU before or behind a maximum, with only moves between them, becomes part of it.
+    """Make a ReLU before or behind a maximum, with only moves between them, part of it.
 
     max(relu(x)) = relu(max(x)) = max(0, x): what is compared anyway decides the sign as well.
     """
@@ -180,7 +180,7 @@ PASSES = (
 
 
 def run_passes(graph: Graph) -> Graph:
-    """All of them."""
+    """Run all passes, in their order."""
     for each in PASSES:
         graph = each(graph)
     return graph

@@ -13,7 +13,7 @@ from mpc.wires import BATCH
 
 @dataclass(frozen=True)
 class StoredInput:
-    """What is known of an input that lies at the parties as integers round(x scale).
+    """Facts of an input that lies at the parties as integers round(x scale).
 
     Args:
         scales: powers of two, one, or one a column of the last axis.

@@ -49,7 +49,7 @@ class View:
 
 
 def encoded(given: GraphInput, beside: list[GraphInput]) -> GraphInput:
-    """An input with units, if the sizes of its columns, or of those of inputs that it is joined to, differ enough."""
+    """Give an input units, if the sizes of its columns, or of those of inputs that it is joined to, differ enough."""
     if given.stored is not None:
         return given  # it lies there in units of its own
     offset, exponent = _offset(given), _exponent(given)
@@ -96,7 +96,7 @@ def _exponent(given: GraphInput) -> np.ndarray:
 
 
 def meeting(graph: Graph) -> dict[str, list[GraphInput]]:
-    """Inputs that are joined with others, side by side, before anything is computed with them; with all of these."""
+    """Find inputs that are joined, side by side, before anything is computed with them; each with all of these."""
     inside: dict[str, set[str]] = {given.name: {given.name} for given in graph.inputs}
     groups: list[set[str]] = []
     for node in graph.nodes:
@@ -132,7 +132,7 @@ def plainly(name: str, shape: Shape) -> View:
 
 
 def fewest(array: np.ndarray) -> np.ndarray:
-    """The array with size 1 along every axis on which it does not vary."""
+    """Return the array with size 1 along every axis on which it does not vary."""
     for axis in range(array.ndim):
         first = array.take([0], axis=axis)
         if array.shape[axis] > 1 and (array == first).all():

@@ -48,11 +48,11 @@ class Writer:
         self._reserved: set[str] = set()
 
     def reserve(self, names: Iterable[str]) -> None:
-        """Names that the model has: `fresh` gives none of them."""
+        """Keep names that the model has: `fresh` gives none of them."""
         self._reserved.update(names)
 
     def fresh(self) -> str:
-        """A name that no value has, whatever the model calls its values and nodes."""
+        """Return a name that no value has, whatever the model calls its values and nodes."""
         while True:
             self._fresh += 1
             name = f"{self.origin.node}/{self._fresh}"
@@ -88,7 +88,7 @@ class Writer:
         return writes
 
     def joint(self, *names: str) -> Shape:
-        """The shape that these values broadcast to."""
+        """Return the shape that these values broadcast to."""
         shapes = [self.shapes[name] for name in names]
         shape = broadcast(*shapes)
         if shape is None:
@@ -103,7 +103,7 @@ class Writer:
         return shape
 
     def axis(self, axis: int, shape: Shape) -> int:
-        """An axis counted from the front; a refusal if there is no such axis."""
+        """Return an axis counted from the front; a refusal if there is no such axis."""
         if not -len(shape) <= axis < len(shape):
             raise self.origin.refuse(
                 f"axis {axis} of a value of shape {shape}",
@@ -115,7 +115,7 @@ class Writer:
         return axis % len(shape)
 
     def size(self, shape: Shape, axis: int, what: str) -> int:
-        """The size of an axis that must not be the batch."""
+        """Return the size of an axis that must not be the batch."""
         size = shape[axis]
         if not isinstance(size, int):
             raise self.origin.refuse(
@@ -125,7 +125,7 @@ class Writer:
         return size
 
     def merged(self, shape: Shape) -> Dimension:
-        """Several axes as one; the batch stays alone."""
+        """Join several axes to one; the batch stays alone."""
         sizes = [d for d in shape if isinstance(d, int)]
         if len(sizes) == len(shape):
             return prod(sizes)

@@ -40,7 +40,7 @@ _DEEPEST_WHOLE = 24
 
 
 def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float], finest: bool) -> Value:
-    """f(x); `finest` says that it is revealed as it is, and nothing multiplies it."""
+    """Return f(x); `finest` says that it is revealed as it is, and nothing multiplies it."""
     settings: Parameters = tuple(sorted(parameters.items()))
     function = functions.FUNCTIONS[name](**parameters)
     if log2(x.scale) < _ROOT_FRACTION and x.wire.bits <= _DEEPEST_WHOLE:  # whole numbers, say: digits cost nothing
@@ -129,7 +129,7 @@ def _series(x: Value, name: str, settings: Parameters, function: Function) -> tu
 
 
 def _unit_of_error(name: str, function: Function, inside: tuple[float, float]) -> float:
-    """What an error is measured by: the least value of a power, which scales other values; else the largest, or 1."""
+    """Return the unit of an error: the least value of a power, which scales other values; else the largest, or 1."""
     sizes = np.abs(function.value(np.linspace(*inside, 257)))
     if name in ("reciprocal", "rsqrt"):
         return 4 * float(sizes.min())
@@ -139,7 +139,7 @@ def _unit_of_error(name: str, function: Function, inside: tuple[float, float]) -
 def evaluate(
     state: Lowering, x: Value, function: Function, series: Series, inside: tuple[float, float], bits: int
 ) -> Value:
-    """The series on x, clamped where x reaches outside."""
+    """Evaluate the series on x, clamped where x reaches outside."""
     if x.wire.bits > _SERIES_BITS or log2(x.scale) > _SERIES_SCALE_BITS:
         x = state.shorten(x, min(30, _SERIES_BITS - 1 - x.wire.bits + log2(x.scale)))
     factor, window = _fit_period(x.scale, series.period)

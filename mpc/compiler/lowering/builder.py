@@ -74,7 +74,7 @@ class Value:
 
 @dataclass
 class Lowering:
-    """What has been emitted so far.
+    """The wires, gates and weights that have been emitted so far.
 
     Args:
         values: graph value -> wire.
@@ -100,13 +100,13 @@ class Lowering:
     protected: dict[str, StoredFacts] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
-        """Something that the model's owner should know about the node that is being lowered."""
+        """Note something that the model's owner should know about the node that is being lowered."""
         self.notes.append(f"node {self.origin.node!r} ({self.origin.operator}): {text}")
 
     # -- wires and gates
 
     def bits(self, bound: float, scale: Fraction) -> int:
-        """The proved power of two, with room for a truncation's rounding; a refusal if there is none."""
+        """Return the proved power of two, with room for a truncation's rounding; a refusal if there is none."""
         least = 8 + max(0, log2(scale) - FRACTION_BITS)
         bits = max(least, math.frexp(bound * (1 + 1 / 64) + 2)[1])
         if bits > MAX_BITS:
@@ -166,7 +166,7 @@ class Lowering:
         return self.wire(name, shape, scale, interval, masking, holders, least_bits)
 
     def stored(self, values: np.ndarray, scale: Fraction) -> str:
-        """A weight wire: the model's owner enters it once a session; its name."""
+        """Append a weight wire, which the model's owner enters once a session; return its name."""
         name, owner = f"{len(self.gates)}.input", (self.roles.model_owner,)
         masking = Masking.PUBLIC if self.roles.public_weights else Masking.DRAWN
         self.gate("input", out=name, lifetime=Lifetime.SESSION)
@@ -177,7 +177,7 @@ class Lowering:
     # -- when all is emitted
 
     def drop_unread(self) -> None:
-        """Whatever a better way to the same result left behind."""
+        """Drop whatever a better way to a result left behind."""
         read = {name for name, wire in self.wires.items() if wire.holders}
         kept: list[Gate] = []
         for gate in reversed(self.gates):
@@ -189,7 +189,7 @@ class Lowering:
         self.wires = {name: wire for name, wire in self.wires.items() if name in written}
 
     def choose_openings(self) -> None:
-        """Of a linear layer what it is made of is opened, or its result; see `unopened`."""
+        """Choose, for each linear layer, whether its operands or its result are opened; see `unopened`."""
         writers = {name: gate.name for gate in self.gates for name in gate.writes}
         self.gates, self.wires = leave_unopened(self.gates, self.wires, self.weights)
         for gate in self.gates:
@@ -197,7 +197,7 @@ class Lowering:
                 self.origins[gate.name] = self.origins[writers[gate.reads[0]]]
 
     def choose_masks(self) -> None:
-        """A product's mask is derived, and costs nothing, unless somebody needs shares of it."""
+        """Derive the masks of products, which costs nothing, unless somebody needs shares of them."""
         needed = shared_masks(self.gates, self.wires)
         for gate in self.gates:
             if isinstance(gate, Bilinear) and not gate.is_linear(self.wires) and gate.out not in needed:
@@ -206,12 +206,12 @@ class Lowering:
     # -- building blocks
 
     def truncate(self, x: Value, shift: int) -> Value:
-        """Fewer fractional bits; with 0, only a fresh mask."""
+        """Drop fractional bits; with 0, only put the value under a fresh mask."""
         scale = x.scale / (1 << shift)
         return self.add("truncate", x.shape, scale, x.interval.truncated(shift), x=x.wire.name, shift=shift)
 
     def shorten(self, x: Value, fraction: int = FRACTION_BITS) -> Value:
-        """x with about `fraction` fractional bits, if it has more."""
+        """Return x with about `fraction` fractional bits, if it has more."""
         shift = min(log2(x.scale) - fraction, x.wire.bits - 1)
         if shift <= 0:
             return x
@@ -221,7 +221,7 @@ class Lowering:
         return self.memo[key]
 
     def evened(self, x: Value, shift: int) -> tuple[Value, int]:
-        """x times a public integer, and the shift that makes it x / 2^shift at a power of two as its scale.
+        """Return x times a public integer, and the shift that makes it x / 2^shift at a power of two as its scale.
 
         Both are as they were if that is one already, or if there is no room for an integer that is precise enough.
         """
@@ -237,7 +237,9 @@ class Lowering:
         return self.add("combine", x.shape, scale, interval, least, xs=(name,), factors=(factor,)), shift + more
 
     def plain(self, x: Value) -> Value:
-        """x itself, unless the odd part of its scale is long: then x at a power of two, which costs a truncation."""
+        """Return x itself, unless the odd part of its scale is long: then x at a power of two, which costs a
+        truncation.
+        """
         if odd_bits(x.scale) <= MOST_ODD_BITS:
             return x
         key = ("plain", x.wire.name)
@@ -247,7 +249,7 @@ class Lowering:
         return self.memo[key]
 
     def rounding(self, x: Value, extra: int = 0) -> int:
-        """The shift of a gate that compares rounded values on their bits and `extra` more.
+        """Return the shift of a gate that compares rounded values on their bits and `extra` more.
 
         About 16 fractional bits stay; down to 12 where that keeps a comparison to one opened byte.
         """
@@ -266,7 +268,7 @@ class Lowering:
         constant: int = 0,
         node: Node | None = None,
     ) -> Value:
-        """A public linear combination, plus a public constant; `node` may know more of it than intervals do."""
+        """Return a public linear combination, plus a public constant; `node` may know more of it than intervals do."""
         total = Interval.between(constant, constant, ())
         for x, factor in zip(xs, factors, strict=True):
             total = total.plus(x.interval.times(factor))
@@ -278,20 +280,20 @@ class Lowering:
     def move(
         self, kind: str, x: Value, shape: Shape, how: Callable[[np.ndarray], np.ndarray], **settings: Any
     ) -> Value:
-        """The elements of x elsewhere; they keep its bound, whatever part of it they are."""
+        """Move the elements of x; they keep its bound, whatever part of it they are."""
         interval = x.interval.map(how)
         return self.add(kind, shape, x.scale, interval, x.wire.bits, x=x.wire.name, **settings)
 
     def rescaled(self, x: Value, scale: Fraction) -> Value:
-        """The same integers read at another scale: x times a public number, for nothing."""
+        """Read the integers of x at another scale: x times a public number, for nothing."""
         return self.combine([x], [1], x.shape, scale)
 
     def reshape(self, x: Value, shape: Shape) -> Value:
-        """The same elements in another shape."""
+        """Reshape x."""
         return self.move("reshape", x, shape, lambda array: array.reshape(static(shape)))
 
     def take(self, x: Value, axis: int, indices: tuple[int, ...]) -> Value:
-        """Slices of x along an axis, in this order; -1 is a slice of zeros."""
+        """Take slices of x along an axis, in this order; -1 is a slice of zeros."""
         chosen = np.array(indices)
 
         def how(array: np.ndarray) -> np.ndarray:

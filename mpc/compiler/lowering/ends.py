@@ -32,7 +32,7 @@ _FINEST_PRODUCT = 48
 
 
 def enter_all(state: Lowering) -> tuple[PlanInput, ...]:
-    """The inputs, each with the marks of its missing numbers."""
+    """Enter the inputs, each with the marks of its missing numbers."""
     entered = {given.name: enter(state, given) for given in state.graph.inputs}
     missing = {
         given.marks: Missing(wire=entered[given.name].wire, columns=given.columns)
@@ -49,7 +49,7 @@ def enter_all(state: Lowering) -> tuple[PlanInput, ...]:
 
 
 def enter(state: Lowering, given: GraphInput) -> PlanInput:
-    """The wire of an input, in its units; integers are exact."""
+    """Return the wire of an input, in its units; integers are exact."""
     shape = static(given.shape)
     low, high = (np.broadcast_to(end, shape) for end in _entered(given))
     scale = given.stored or (Fraction(1) if given.whole else _input_scale(state, given, low, high))
@@ -139,7 +139,7 @@ def leave(state: Lowering, index: int) -> tuple[PlanOutput, float]:
 
 
 def fractions(declared: Range) -> dict[str, tuple[Fraction, ...]]:
-    """A declared range as a plan has it."""
+    """Return a declared range as a plan has it."""
     return {side: _as_fractions(end) for side, end in zip(("low", "high"), declared, strict=True)}
 
 

@@ -44,12 +44,12 @@ class Interval:
 
     @classmethod
     def exactly(cls, values: np.ndarray, error: float = 0.0) -> Interval:
-        """Known integers, as weights are to their owner."""
+        """Return the interval of known integers, as weights are to their owner."""
         return cls(values, values, np.full(values.shape, error))
 
     @classmethod
     def between(cls, low: float, high: float, shape: tuple[int, ...], error: float = 0.0) -> Interval:
-        """One interval for all elements."""
+        """Return one interval for all elements."""
         return cls(np.full(shape, float(low)), np.full(shape, float(high)), np.full(shape, float(error)))
 
     @property
@@ -91,7 +91,7 @@ class Interval:
         return float(self.error.max(initial=0.0))
 
     def map(self, move: Callable[[np.ndarray], np.ndarray]) -> Interval:
-        """The same elements elsewhere."""
+        """Move the elements elsewhere."""
         return Interval(*(move(array) for array in self.arrays))
 
     @property
@@ -102,20 +102,20 @@ class Interval:
         return self.map(lambda array: np.broadcast_to(array, shape))
 
     def times(self, factor: int | np.ndarray) -> Interval:
-        """factor x."""
+        """Return the interval of factor x."""
         factor = np.asarray(factor, dtype=np.float64)
         ends = self.low * factor, self.high * factor
         low, high = np.minimum(*ends), np.maximum(*ends)
         return Interval(low, high, self.error * np.abs(factor), self.mean * factor, self.variance * np.square(factor))
 
     def plus(self, other: Interval) -> Interval:
-        """x + y."""
+        """Return the interval of x + y."""
         error = np.hypot(self.error, other.error)
         mean, variance = self.mean + other.mean, self.variance + other.variance
         return Interval(self.low + other.low, self.high + other.high, error, mean, variance)
 
     def product(self, other: Interval, square: bool = False) -> Interval:
-        """x y elementwise; `square` says that both are one value."""
+        """Return x y elementwise; `square` says that both are one value."""
         ends = np.stack([a * b for a in (self.low, self.high) for b in (other.low, other.high)])
         error = np.hypot(self.error * other.typical, other.error * self.typical) * (2**0.5 if square else 1.0)
         low = np.maximum(ends.min(axis=0), 0) if square else ends.min(axis=0)
@@ -125,14 +125,14 @@ class Interval:
         return Interval(low, ends.max(axis=0), error, self.mean * other.mean, np.maximum(variance, 0))
 
     def bilinear(self, other: Interval, product: Product) -> Interval:
-        """Any bilinear map of two values, by the sizes of their elements."""
+        """Return any bilinear map of two values, by the sizes of their elements."""
         size = product(self.size.astype(np.float64), other.size.astype(np.float64))
         mine, theirs = np.square(self.typical), np.square(other.typical)
         error = np.sqrt(product(mine, np.square(other.error)) + product(np.square(self.error), theirs))
         return Interval(-size, size, error, np.zeros_like(size), product(mine, theirs))
 
     def linear(self, product: Product, weight: np.ndarray, bias: np.ndarray | None, rounded: bool) -> Interval:
-        """product(x, weight) + bias; `rounded`: the weights are integers rounded from something finer."""
+        """Return product(x, weight) + bias; `rounded`: the weights are integers rounded from something finer."""
         real = weight.astype(np.float64)
         positive, negative, squares = np.maximum(real, 0), np.minimum(real, 0), np.square(real)
         shift = 0.0 if bias is None else bias.astype(np.float64)
@@ -145,14 +145,14 @@ class Interval:
         return Interval(*np.broadcast_arrays(low, high, np.sqrt(off), mean, variance))
 
     def truncated(self, shift: int) -> Interval:
-        """x / 2^shift, floor or floor + 1."""
+        """Return x / 2^shift, floor or floor + 1."""
         unit = 2.0**shift
         error = np.hypot(self.error / unit, _TRUNCATION if shift else 0.0)
         low, high = np.floor(self.low / unit), np.floor(self.high / unit) + 1
         return Interval(low, high, error, self.mean / unit, self.variance / unit**2)
 
     def rectified(self) -> Interval:
-        """max(0, x); mean and variance as if x were normal."""
+        """Return max(0, x); mean and variance as if x were normal."""
         deviation = np.sqrt(self.variance) + 1e-30
         z = self.mean / deviation
         above = 1 / (1 + np.exp(-np.clip(_LOGISTIC * z, -60, 60)))
@@ -163,7 +163,7 @@ class Interval:
         return Interval(np.maximum(self.low, 0), np.maximum(self.high, 0), self.error, np.maximum(mean, 0), variance)
 
     def within(self, low: float, high: float) -> Interval:
-        """What is left of it between two numbers that hold for other reasons.
+        """Cut the interval to two numbers that bound the values for other reasons.
 
         Values turn out smaller than they were taken to be, and so is what they are off by.
         """
@@ -175,19 +175,19 @@ class Interval:
         return Interval(kept_low, kept_high, self.error * np.minimum(smaller, 1.0), mean, variance)
 
     def off_by(self, least: np.ndarray) -> Interval:
-        """With this error at least: what x is off by passes through a linear map, however small the result."""
+        """Raise the error to this at least: an error of x passes through a linear map, however small the result."""
         error = np.maximum(self.error, np.broadcast_to(least, self.error.shape))
         return Interval(self.low, self.high, error, self.mean, self.variance)
 
     def chance_above(self, level: float) -> np.ndarray:
-        """How likely x >= level is."""
+        """Return how likely x >= level is."""
         if self.given_variance is None:
             return np.clip((self.high - level) / np.maximum(self.high - self.low, 1e-300), 0.0, 1.0)
         deviation = np.sqrt(self.given_variance) + 1e-30
         return np.asarray(1 / (1 + np.exp(-np.clip(_LOGISTIC * (self.mean - level) / deviation, -60, 60))))
 
     def chance_misjudged(self, level: float, blur: float, whole: bool) -> np.ndarray:
-        """How likely it is that rounding puts x on the wrong side of a level.
+        """Return how likely it is that rounding puts x on the wrong side of a level.
 
         Args:
             blur: units below the level in which a comparison may err by itself, less and less.
@@ -204,7 +204,7 @@ class Interval:
         return np.minimum(density * (_MEAN_OFF * self.error + blur / 2), 1.0)
 
     def chance_outranked(self, blur: float) -> np.ndarray:
-        """How likely rounding changes which element along the last axis is the largest; that axis keeps size 1.
+        """Return how likely rounding changes which element along the last axis is the largest; that axis keeps size 1.
 
         The largest two are taken to be as far apart as so many draws from all of them together would be.
         """
@@ -215,11 +215,11 @@ class Interval:
         return np.asarray(np.minimum((number - 1) * density * off, 1.0))
 
     def greatest(self) -> Interval:
-        """Of the maximum along the last axis."""
+        """Return the interval of the maximum along the last axis, which stays with size 1."""
         return self.map(lambda array: array.max(axis=-1, keepdims=True))
 
     def summed(self, axes: tuple[int, ...]) -> Interval:
-        """The sum over axes, which stay with size 1."""
+        """Return the sum over axes, which stay with size 1."""
 
         def total(array: np.ndarray) -> np.ndarray:
             return array.sum(axis=axes, keepdims=True)
@@ -233,7 +233,7 @@ _GRID_BITS = 3
 
 
 def widened(low: float, high: float) -> tuple[float, float]:
-    """An interval around low..high whose ends say no more than four bits and an exponent of them.
+    """Return an interval around low..high whose ends say no more than four bits and an exponent of them.
 
     What a plan holds beside powers of two - coefficients of a series, where it is clamped - follows from such ends: a
     weight that changes by less than an eighth of its power of two mostly leaves them as they are.
@@ -250,5 +250,5 @@ def _outwards(end: float) -> float:
 
 
 def joined(intervals: list[Interval], axis: int) -> Interval:
-    """One after another along an axis, all broadcast to their full shapes before."""
+    """Put intervals side by side along an axis, all broadcast to their full shapes before."""
     return Interval(*(np.concatenate(parts, axis=axis) for parts in zip(*(i.arrays for i in intervals), strict=True)))

@@ -12,7 +12,7 @@ from mpc.compiler.lowering.intervals import Interval, Product
 
 
 def product_of(node: Node) -> Product:
-    """The bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
+    """Return the bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
     if node.op == "matmul":
         return np.matmul
     if isinstance(node.attributes, Filters | Sliding):

@@ -49,7 +49,7 @@ class Lowered:
 
 
 def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = MappingProxyType({})) -> Lowered:
-    """The plan of a graph whose inputs all have ranges.
+    """Return the plan of a graph whose inputs all have ranges.
 
     Args:
         protected: of inputs with rows, what noise has to protect.

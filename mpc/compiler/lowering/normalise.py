@@ -48,7 +48,7 @@ class _Octaves:
 
     @property
     def exponents(self) -> range:
-        """Of s, from the least octave to the largest."""
+        """The exponents of s, from the least octave to the largest."""
         return range(self.last - self.first, -1, -1)
 
     def choices(self, values: list[int], below: int | None = None) -> list[int]:
@@ -62,7 +62,7 @@ def possible(name: str) -> bool:
 
 
 def apply(state: Lowering, x: Value, name: str, parameters: Parameters, evaluate: Evaluate, low: float) -> Value:
-    """f(x) for positive x; low: what x can really be, if it is negative by errors."""
+    """Return f(x) for positive x; low: what x can really be, if it is negative by errors."""
     octaves = _compared(state, x, low)
     u = _normal(state, octaves)
     series = functions.fit(name, parameters, *INSIDE, 1e-6, float(1 / u.scale))

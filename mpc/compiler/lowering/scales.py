@@ -14,12 +14,12 @@ MOST_ODD_BITS = 48
 
 
 def log2(scale: Fraction) -> int:
-    """floor(log2(scale))."""
+    """Return floor(log2(scale))."""
     return math.frexp(float(scale))[1] - 1
 
 
 def even(scale: Fraction) -> Fraction:
-    """The largest power of two that is not above it."""
+    """Return the largest power of two that is not above it."""
     return Fraction(2) ** log2(scale)
 
 
@@ -29,7 +29,7 @@ def is_even(scale: Fraction) -> bool:
 
 
 def odd_bits(scale: Fraction) -> int:
-    """Bits of what is left of numerator or denominator, whichever is longer, without its factors of two."""
+    """Return bits of what is left of numerator or denominator, whichever is longer, without its factors of two."""
     return max(_odd(scale.numerator).bit_length(), _odd(scale.denominator).bit_length())
 
 

@@ -12,7 +12,7 @@ _MARGIN = 2.0**-6
 
 
 def levelled(x: Value, weight: np.ndarray, bias: np.ndarray, marks: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias of maps with the same signs that all reach about equally far.
+    """Return weight and bias of maps with the same signs that all reach about equally far.
 
     So what a comparison rounds off is the same small part of each column's range.  A column that
     reads one feature compares it with a threshold on the feature's own grid, where equal reals are

@@ -44,7 +44,7 @@ class Region:
 def leave_unopened(
     gates: Sequence[Gate], wires: Mapping[str, Wire], weights: Mapping[str, object]
 ) -> tuple[list[Gate], dict[str, Wire]]:
-    """The same plan with everything opened where it is best; wires in the order of the gates that write them."""
+    """Return gates and wires of a plan that opens everything where it is best; wires in the order of their gates."""
     changed, found = dict(wires), list(gates)
     for region in _regions(gates, wires, weights):
         if _can(region, gates, wires) and _better(region, gates, wires):

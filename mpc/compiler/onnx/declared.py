@@ -19,7 +19,7 @@ _SOME_SIZE = 32
 
 
 def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:
-    """Input ranges that the model itself declares: metadata `mpc.range.NAME` = `LOW:HIGH`."""
+    """Read the input ranges that the model itself declares: metadata `mpc.range.NAME` = `LOW:HIGH`."""
     found = {}
     for entry in model.metadata_props:
         if entry.key.startswith("mpc.range."):
@@ -28,7 +28,7 @@ def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:
 
 
 def parse_range(text: str) -> Range:
-    """`LOW:HIGH`, or `LOW:HIGH,LOW:HIGH,...`, one for each column of the last axis.
+    """Return `LOW:HIGH`, or `LOW:HIGH,LOW:HIGH,...`, one for each column of the last axis.
 
     Raises:
         ModelError: not pairs of numbers.
@@ -44,7 +44,7 @@ def parse_range(text: str) -> Range:
 
 
 def check_range(name: str, shape: Shape, declared: Range) -> Range:
-    """A range that fits an input's columns; one value, as of a column that never changes, is a range.
+    """Return a range that fits an input's columns; one value, as of a column that never changes, is a range.
 
     Raises:
         ModelError: not finite, the low end above the high one, or another number of columns than the input has.
@@ -104,7 +104,7 @@ def example_shape(fixed: Sequence[int], given: Sequence[int | str | None] | None
 
 
 def own_sizes(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int | None, ...]]:
-    """Sizes by input name that arrays give to what a model leaves open; the number of rows stays open.
+    """Return sizes by input name that arrays give to what a model leaves open; the number of rows stays open.
 
     What the model fixes is the model's, and an array of another number of dimensions gives nothing: data that do not
     fit are refused where they are entered.
@@ -124,7 +124,9 @@ def own_sizes(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> dict[
 
 
 def misfits(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> set[str]:
-    """Inputs that a table of another number of columns than the model fixes is given for: it says nothing of ranges."""
+    """Return inputs that a table of another number of columns than the model fixes is given for: it says nothing of
+    ranges.
+    """
     found = set()
     for value in model.graph.input:
         array, sizes = arrays.get(value.name), value.type.tensor_type.shape.dim
@@ -134,7 +136,7 @@ def misfits(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> set[str
 
 
 def within_table(declared: Range | None, rows: int) -> Range:
-    """The range of an input that only indexes a table: its places, negative ones counting from the end."""
+    """Return the range of an input that only indexes a table: its places, negative ones counting from the end."""
     low, high = (-float(rows), rows - 1.0) if declared is None else declared
     ends = np.maximum(low, -float(rows)), np.minimum(high, rows - 1.0)
     if (ends[0] > ends[1]).any():

@@ -137,7 +137,7 @@ def _slice(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
 
 
 def _multiplied(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
-    """Of a size with numbers, as batch heads."""
+    """Multiply a size with numbers, as in batch heads."""
     return np.frompyfunc(lambda a, b: times([_entry(a), _entry(b)]), 2, 1)(values[0], values[1])
 
 

@@ -63,7 +63,7 @@ def load_model(source: Source) -> onnx.ModelProto:
 
 
 def _read(source: Any) -> object:
-    """What an open file gives; None if it is none, or a closed one."""
+    """Read an open file; None if it is none, or a closed one."""
     try:
         return source.read()
     except Exception:  # whatever an object of the caller's raises

@@ -24,7 +24,7 @@ class ModelMeta:
 
 
 def read_meta(model: onnx.ModelProto) -> ModelMeta:
-    """What a model says about itself."""
+    """Read what a model says about itself."""
     return ModelMeta(
         producer_name=model.producer_name,
         graph_name=model.graph.name,

@@ -34,7 +34,7 @@ def repair(model: onnx.ModelProto) -> None:
 
 
 def checkable(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model as the checker wants it: where a shape is not said, one without axes, which nobody else reads."""
+    """Return the model as the checker wants it: shapes that are not said have no axes, and nobody else reads them."""
     if all(value.type.tensor_type.HasField("shape") for value in _ends(model) if _is_tensor(value)):
         return model
     copy = onnx.ModelProto()
@@ -102,7 +102,7 @@ def _sort(graph: onnx.GraphProto, outside: set[str]) -> None:
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, its branches included: of what they do not define themselves."""
+    """Yield the names that a node reads, and those that its branches read and do not define themselves."""
     yield from (name for name in node.input if name)
     for branch in _branches(node):
         own = set(_defined(branch))

@@ -220,7 +220,7 @@ class Signature:
 
 
 def input_types(model: Source) -> dict[str, str]:
-    """A model's inputs in its order, with their numpy types; without a type that numpy knows, an empty one."""
+    """Return a model's inputs in its order, with their numpy types; without a type that numpy knows, an empty one."""
     loaded = model if isinstance(model, onnx.ModelProto) else load_model(model)
     constants = {tensor.name for tensor in loaded.graph.initializer}
     types = {value.name: TYPES.get(value.type.tensor_type.elem_type, "") for value in loaded.graph.input}
@@ -228,5 +228,5 @@ def input_types(model: Source) -> dict[str, str]:
 
 
 def input_names(model: Source) -> list[str]:
-    """Names of a model's inputs, in its order."""
+    """Return names of a model's inputs, in its order."""
     return [*input_types(model)]

@@ -178,7 +178,7 @@ class Importer(Context):
         self.emit("fit", (inner,), name, self.shapes[name], Fit(ends=ends, outside=wraps(kind)))
 
     def inline(self, graph: onnx.GraphProto, names: Sequence[str]) -> None:
-        """The nodes of a subgraph, as if they were the model's own; its outputs get these names."""
+        """Walk the nodes of a subgraph as if they were the model's own; its outputs get these names."""
         inner = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
         again = [name for name in inner if name and (name in self.shapes or name in self.constants)]
         if again:
@@ -212,7 +212,7 @@ def import_model(
     assumed: Mapping[str, Range] | None = None,
     sums_rows: bool = False,
 ) -> Graph:
-    """The graph of a checked model.
+    """Return the graph of a checked model.
 
     Args:
         ranges: declared input ranges; they win over those in the model's metadata.

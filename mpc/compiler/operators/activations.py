@@ -17,14 +17,14 @@ def relu(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("LeakyRelu")
 def leaky_relu(state: Context, node: ModelNode, settings: Settings) -> None:
-    """a x + (1 - a) relu(x)"""
+    """Compute a x + (1 - a) relu(x)"""
     slope, x = float(settings.get("alpha", 0.01)), state.value(node.input[0])
     state.sum((x, state.relu(x)), (slope, 1.0 - slope), node.output[0])
 
 
 @handles("PRelu")
 def p_relu(state: Context, node: ModelNode, settings: Settings) -> None:
-    """relu(x) - slope relu(-x), and relu(-x) = relu(x) - x"""
+    """Compute relu(x) - slope relu(-x), and relu(-x) = relu(x) - x"""
     x = state.value(node.input[0])
     positive = state.relu(x)
     negative = state.sum((positive, x), (1.0, -1.0))
@@ -40,7 +40,7 @@ def p_relu(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("ThresholdedRelu")
 def thresholded_relu(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x where x > alpha, else 0: relu(x - alpha) + alpha [x > alpha]"""
+    """Compute x where x > alpha, else 0: relu(x - alpha) + alpha [x > alpha]"""
     alpha, x = float(settings.get("alpha", 1.0)), state.value(node.input[0])
     below = state.step(state.scale(x, -1.0, alpha))
     state.sum((state.relu(shifted(state, x, -alpha)), below), (1.0, -alpha), node.output[0], alpha)
@@ -48,7 +48,7 @@ def thresholded_relu(state: Context, node: ModelNode, settings: Settings) -> Non
 
 @handles("Elu", "Selu", "Celu")
 def elu(state: Context, node: ModelNode, settings: Settings) -> None:
-    """gamma (relu(x) + alpha (exp(min(x, 0) / width) - 1))"""
+    """Compute gamma (relu(x) + alpha (exp(min(x, 0) / width) - 1))"""
     alpha, gamma = settings.get("alpha", 1.0), 1.0
     if node.op_type == "Selu":
         alpha, gamma = (
@@ -73,7 +73,7 @@ def hard_sigmoid(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("HardSwish")
 def hard_swish(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x clip(x / 6 + 1 / 2, 0, 1)"""
+    """Compute x clip(x / 6 + 1 / 2, 0, 1)"""
     x = state.value(node.input[0])
     gate = clipped(state, state.sum((x,), (1.0 / 6.0,), None, 0.5), 0.0, 1.0)
     state.multiply(x, gate, node.output[0])
@@ -87,7 +87,7 @@ def softplus(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Gelu")
 def gelu(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Beyond 5 it is x."""
+    """Compute GELU; beyond 5 it is x."""
     _with_line(state, node, "gelu_tanh" if settings.get("approximate", b"none") == b"tanh" else "gelu", 5.0)
 
 
@@ -99,14 +99,14 @@ def _with_line(state: Context, node: ModelNode, name: str, beyond: float) -> Non
 
 @handles("Swish")
 def swish(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x sigmoid(alpha x)"""
+    """Compute x sigmoid(alpha x)"""
     x, alpha = state.value(node.input[0]), float(settings.get("alpha", 1.0))
     state.multiply(x, state.function("sigmoid", state.sum((x,), (alpha,))), node.output[0])
 
 
 @handles("Mish")
 def mish(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x tanh(softplus(x))"""
+    """Compute x tanh(softplus(x))"""
     x = state.value(node.input[0])
     bend = state.sum((state.function("softplus", x), state.relu(shifted(state, x, -11.0))), (1.0, 1.0))
     state.multiply(x, state.function("tanh", bend), node.output[0])
@@ -114,7 +114,7 @@ def mish(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Softsign")
 def softsign(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x / (1 + |x|)"""
+    """Compute x / (1 + |x|)"""
     x = state.value(node.input[0])
     size = state.sum((magnitude(state, x),), (1.0,), None, 1.0, known=(1.0, np.inf))
     state.multiply(x, state.function("reciprocal", size), node.output[0], known=(-1.0, 1.0))
@@ -122,7 +122,7 @@ def softsign(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Shrink")
 def shrink(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x + bias below -lambd, x - bias above lambd, else 0.
+    """Compute x + bias below -lambd, x - bias above lambd, else 0.
 
     Above: relu(x - lambd) + (lambd - bias) [x > lambd]; below its mirror image.
     """

@@ -20,12 +20,12 @@ Compute = Callable[[str, np.ndarray], str]
 
 
 def within(values: np.ndarray) -> np.ndarray:
-    """Which constants are numbers that a value can be compared with."""
+    """Tell whether constants are numbers that a value can be compared with."""
     return np.asarray(np.abs(values) < BOUNDLESS)
 
 
 def piecewise(state: Context, x: str, values: np.ndarray, compute: Compute, elsewhere: np.ndarray | None) -> str:
-    """What `compute` makes of x and constants where these are numbers; elsewhere what is given, or x itself."""
+    """Apply `compute` to x and constants where these are numbers; elsewhere take what is given, or x itself."""
     shape = broadcast(state.shapes[x], values.shape)
     inside = within(values)
     if shape is None or inside.all():

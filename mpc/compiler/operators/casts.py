@@ -32,7 +32,7 @@ def identity(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Cast", "CastLike", labels=True)
 def cast(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Reals stay as they are; what holds whole numbers becomes an integer or a truth value."""
+    """Cast: reals stay as they are; what holds whole numbers becomes an integer or a truth value."""
     source, out = node.input[0], node.output[0]
     target = state.type_of(node.input[1]) if node.op_type == "CastLike" else state.type_named(settings["to"])
     if state.is_constant(source):

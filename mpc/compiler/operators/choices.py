@@ -18,14 +18,14 @@ from mpc.compiler.operators.registry import handles
 
 @handles("If")
 def branch(state: Context, node: ModelNode, settings: Settings) -> None:
-    """A public condition: the nodes of the branch that it takes stand in the place of this one."""
+    """Put the nodes of the branch that a public condition takes in the place of this node."""
     [condition] = state.numbers(node.input[0], "its condition").reshape(-1)
     state.inline(settings["then_branch" if condition else "else_branch"], node.output)
 
 
 @handles("Gather")
 def gather(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Public indices; or secret ones, into a constant table."""
+    """Take slices at public indices; or rows of a constant table at secret ones."""
     if not state.is_constant(node.input[1]):
         _rows(state, node, settings)
         return
@@ -47,7 +47,7 @@ def gather(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Of a table, as an embedding reads them: the one-hot index times the table."""
+    """Look up rows of a table, as an embedding does: the one-hot index times the table."""
     data, index = node.input[:2]
     wanted = state.secret(index)
     if not state.is_constant(data):
@@ -76,7 +76,10 @@ def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def places(state: Context, index: str, size: int) -> str:
-    """One more axis: is the index this place?  A negative one counts from the end, one outside is nowhere."""
+    """Compare an index with every place, on one more axis: 1 at its own.
+
+    A negative index counts from the end, one outside is nowhere.
+    """
     if index not in state.integral and not isinstance(state.facts.get(index), Truncated):
         raise state.origin.refuse(
             "its indices are no whole numbers", remedy="cast them, or make the input one of int64"
@@ -107,7 +110,7 @@ def one_hot_vectors(state: Context, node: ModelNode, settings: Settings) -> None
 
 @handles("GatherElements")
 def gather_elements(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Public indices: the rows of the flat array that they mean.  Secret ones: see `_gather_secretly`."""
+    """Take elements at public indices, as rows of the flat array; of secret ones see `_gather_secretly`."""
     if not state.is_constant(node.input[1]):
         _gather_secretly(state, node, settings)
         return
@@ -142,7 +145,7 @@ def _gather_secretly(state: Context, node: ModelNode, settings: Settings) -> Non
 
 @handles("GatherND")
 def gather_nd(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Public indices into the first axes."""
+    """Take slices at public indices into the first axes."""
     indices = state.constant(node.input[1], "its index").astype(np.int64)
     if settings.get("batch_dims", 0):
         raise state.origin.refuse(

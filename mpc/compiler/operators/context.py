@@ -60,7 +60,7 @@ class Body:
 
 
 class Context(Emitter, ABC):
-    """What every value of the model is so far, and the questions that handlers ask of it.
+    """The model's values so far, and the questions that handlers ask of them.
 
     A value is a constant (numpy array; shape vectors may hold `Rows`), or a secret
     with a shape.  Handlers read and define values through this class.
@@ -103,23 +103,23 @@ class Context(Emitter, ABC):
 
     @abstractmethod
     def inferred(self, name: str) -> str:
-        """The type of a value as the model has it, a numpy name; empty if that is not known."""
+        """Return the type of a value as the model has it, a numpy name; empty if that is not known."""
 
     @abstractmethod
     def known(self, name: str) -> np.ndarray | None:
-        """A constant, even one whose node comes later; None of what is no constant."""
+        """Return a constant, even one whose node comes later; None of what is no constant."""
 
     @abstractmethod
     def type_named(self, code: int) -> str:
-        """The model's number of a type as a numpy name; empty for a type that nothing here has."""
+        """Return the model's number of a type as a numpy name; empty for a type that nothing here has."""
 
     @abstractmethod
     def array(self, tensor: Any) -> np.ndarray:
-        """A tensor attribute as an array."""
+        """Return a tensor attribute as an array."""
 
     @abstractmethod
     def body(self, graph: Any) -> Body:
-        """A subgraph attribute, to be looked into."""
+        """Return a subgraph attribute, to be looked into."""
 
     @abstractmethod
     def inline(self, graph: Any, names: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ class Context(Emitter, ABC):
         return name in self.constants
 
     def constant(self, name: str, what: str) -> np.ndarray:
-        """A constant operand; a refusal naming `what` if it is secret data."""
+        """Return a constant operand; a refusal naming `what` if it is secret data."""
         if name not in self.constants:
             raise self.origin.refuse(
                 f"{what} depends on the input; only a constant is possible here",
@@ -143,7 +143,7 @@ class Context(Emitter, ABC):
         return self.constants[name]
 
     def numbers(self, name: str, what: str) -> np.ndarray:
-        """A constant operand as float64."""
+        """Return a constant operand as float64."""
         value = self.constant(name, what)
         if value.dtype == object or value.dtype.kind not in "fiub":
             raise self.origin.refuse(
@@ -153,23 +153,23 @@ class Context(Emitter, ABC):
         return value.astype(np.float64)
 
     def integers(self, name: str, what: str) -> list[int]:
-        """A constant list of integers, as axes or sizes are."""
+        """Return a constant list of integers, as axes or sizes are."""
         return [self.whole(entry, what) for entry in self.constant(name, what).reshape(-1).tolist()]
 
     def whole(self, entry: Any, what: str) -> int:
-        """An entry of a shape vector that must not be the batch."""
+        """Return an entry of a shape vector that must not be the batch."""
         if isinstance(entry, Rows):
             raise self.origin.refuse(f"{what} depends on the batch size", remedy=FIX_BATCH)
         return int(entry)
 
     def optional(self, node: ModelNode, position: int, what: str) -> np.ndarray | None:
-        """A constant input that may be left out."""
+        """Return a constant input that may be left out."""
         if len(node.input) <= position or not node.input[position]:
             return None
         return self.constant(node.input[position], what)
 
     def secret(self, name: str) -> Shape:
-        """The shape of a secret value."""
+        """Return the shape of a secret value."""
         return self.shapes[name]
 
     def value(self, name: str) -> str:
@@ -182,14 +182,14 @@ class Context(Emitter, ABC):
         return self.stored(numbers, numbers.shape)
 
     def stored(self, values: np.ndarray, shape: Shape) -> str:
-        """A constant as a value, broadcast to a shape; it is a weight, secret."""
+        """Return a constant as a value, broadcast to a shape; it is a weight, secret."""
         name = self.emit("constant", (), None, shape, Constant(weight=np.asarray(values)))
         if not np.any(values % 1):
             self.integral.add(name)
         return name
 
     def type_of(self, name: str) -> str:
-        """The type of a value, for operators that cast to another's."""
+        """Return the type of a value, for operators that cast to another's."""
         if name in self.constants:
             return str(self.constants[name].dtype)
         return "int64" if name in self.integral else "float32"
@@ -226,7 +226,7 @@ class Context(Emitter, ABC):
         return node.output[position] not in self.readers and node.output[position] not in self.revealed
 
     def alias(self, name: str, of: str) -> None:
-        """The same value under another name."""
+        """Give a value another name."""
         if of in self.constants:
             self.constants[name] = self.constants[of]
             return
@@ -234,24 +234,24 @@ class Context(Emitter, ABC):
         self.carry(name, of)
 
     def carry(self, name: str, of: str) -> None:
-        """What is known of a value holds for this one too."""
+        """Note that all facts of a value hold for this one too."""
         if of in self.facts:
             self.facts[name] = self.facts[of]
 
     def decode(self, name: str, value: str, **reading: Any) -> None:
-        """`name` is how recipients read the secret `value`: labels, or dictionaries."""
+        """Note that recipients read the secret `value` as labels or dictionaries, under `name`."""
         shape = reading.pop("shape", self.shapes[value])
         self.decoded[name] = GraphOutput(name, value, shape, **reading)
         self.shapes[name] = shape
 
     def redecode(self, name: str, source: str, **changes: Any) -> None:
-        """The same reading with another type or shape."""
+        """Repeat a reading with another type or shape."""
         read = self.decoded[source]
         reading: dict[str, Any] = {"dtype": read.dtype, "labels": read.labels, "keys": read.keys, "shape": read.shape}
         self.decode(name, read.value, **{**reading, **changes})
 
     def opposite_fits(self, name: str, x: str) -> str:
-        """x, whose opposite is of the integer type of another value too, or refused."""
+        """Return x, whose opposite is of the integer type of another value too, or refused."""
         kind = self.inferred(name)
         if kind not in INTEGERS:
             return x
@@ -260,5 +260,5 @@ class Context(Emitter, ABC):
 
 
 def wraps(kind: str) -> str:
-    """Why a value has to stay within an integer type."""
+    """Return why a value has to stay within an integer type."""
     return f"{kind} wraps around there"

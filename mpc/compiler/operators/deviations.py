@@ -17,7 +17,7 @@ from mpc.compiler.operators.facts import Above, Mean, OverRoot, Square
 
 
 def variance(state: Context, left: str, right: str, out: str) -> bool:
-    """Mean (x - mean x)^2 where a model subtracts the square of the mean: bounds show that it is not negative."""
+    """Compute mean (x - mean x)^2 where a model subtracts the mean's square: bounds show that it is not negative."""
     square, average = state.facts.get(right), state.facts.get(left)
     if not isinstance(square, Square) or not isinstance(average, Mean) or not isinstance(average.of, Square):
         return False
@@ -32,7 +32,7 @@ def variance(state: Context, left: str, right: str, out: str) -> bool:
 
 
 def shifted(state: Context, x: str, by: np.ndarray, out: str) -> bool:
-    """mean x^2 + epsilon, which is epsilon at least; False if it is something else."""
+    """Return mean x^2 + epsilon, which is epsilon at least; False if it is something else."""
     fact = state.facts.get(x)
     if by.size != 1 or by.ndim > len(state.shapes.get(x, ())) or not 0 < by.flat[0] < math.inf:
         return False
@@ -45,7 +45,7 @@ def shifted(state: Context, x: str, by: np.ndarray, out: str) -> bool:
 
 
 def inverse_root(state: Context, y: str, out: str | None = None) -> str:
-    """One over the root of y."""
+    """Return one over the root of y."""
     fact = state.facts.get(y)
     known = (0.0, fact.epsilon**-0.5) if isinstance(fact, Above) else None
     name = state.function("rsqrt", y, out, known=known)
@@ -54,7 +54,7 @@ def inverse_root(state: Context, y: str, out: str | None = None) -> str:
 
 
 def scaled(state: Context, x: str, over: str, out: str) -> bool:
-    """x times one over the root of its own mean square; False if it is another product."""
+    """Return x times one over the root of its own mean square; False if it is another product."""
     root = state.facts.get(over)
     above = state.facts.get(root.of) if isinstance(root, OverRoot) else None
     if not isinstance(above, Above) or above.of.of != Square(x):

@@ -17,14 +17,14 @@ _ABSOLUTE = ("Sub", "Abs", "ReduceSum")
 
 
 def squared(state: Context, x: str, points: np.ndarray) -> str:
-    """(rows, points)"""
+    """Return squared distances, (rows, points)."""
     square = state.total(state.multiply(x, x), (1,))
     crossed = state.affine(x, -2.0 * points.T, np.square(points).sum(axis=1))
     return state.sum((crossed, square), (1.0, 1.0), known=(0.0, np.inf))
 
 
 def absolute(state: Context, x: str, points: np.ndarray) -> str:
-    """(rows, points), sums of absolute differences."""
+    """Return distances (rows, points), sums of absolute differences."""
     rows, features = state.shapes[x]
     number = len(points)
     each = state.take(state.reshape(x, (rows, 1, features)), 1, [0] * number)
@@ -64,7 +64,7 @@ def c_dist(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Scan")
 def scan(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Only over constant rows, each of which is compared with the one state, the input."""
+    """Scan constant rows alone, each of which is compared with the one state, the input."""
     kind = _kind(state.body(settings["body"])) if len(node.input) == 2 and state.is_constant(node.input[1]) else None
     if kind is None or settings.get("num_scan_inputs") != 1 or not state.unused(node, 0):
         raise state.origin.refuse(

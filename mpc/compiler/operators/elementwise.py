@@ -42,7 +42,7 @@ def add(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def masking(state: Context, values: np.ndarray, out: str) -> np.ndarray:
-    """Constants; the minus infinities of an attention mask, and what is as good, become large numbers."""
+    """Add an attention mask: its minus infinities, and what is as good, become large numbers."""
     if (values < _MASKED).any() and state.only_scores(out):
         return np.maximum(values, _MASKED)
     return values
@@ -50,7 +50,7 @@ def masking(state: Context, values: np.ndarray, out: str) -> np.ndarray:
 
 @handles("Sub")
 def subtract(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x - max x and x - log sum exp x are not positive; mean x^2 - (mean x)^2 is the mean of squares."""
+    """Subtract; x - max x and x - log sum exp x are not positive, mean x^2 - (mean x)^2 is the mean of squares."""
     left, right = node.input[:2]
     if deviations.variance(state, left, right, node.output[0]):
         return
@@ -59,7 +59,7 @@ def subtract(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def difference(state: Context, left: str, right: str, out: str | None = None, known: Ends | None = None) -> str:
-    """left - right, either of them constant."""
+    """Return left - right, either of them constant."""
     if state.is_constant(right):
         return state.scale(state.value(left), 1.0, -state.numbers(right, "an operand"), out)
     if state.is_constant(left):
@@ -78,7 +78,7 @@ def multiply(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def product(state: Context, left: str, right: str, out: str | None = None) -> str:
-    """left right, either of them constant."""
+    """Return left right, either of them constant."""
     if state.is_constant(left):
         left, right = right, left
     if state.is_constant(right):
@@ -120,7 +120,7 @@ def _shrunk(state: Context, x: str, factors: np.ndarray, out: str) -> None:
 
 
 def inverse(state: Context, x: str, out: str | None = None) -> str:
-    """1 / x; that of 1 + exp(y) is the logistic function of -y, that of a root one function."""
+    """Return 1 / x; that of 1 + exp(y) is the logistic function of -y, that of a root one function."""
     match state.facts.get(x):
         case OnePlusExp(of) if state.shapes[of] == state.shapes[x]:
             return state.function("sigmoid", state.scale(of, -1.0), out)
@@ -151,13 +151,13 @@ def absolute(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def magnitude(state: Context, x: str, out: str | None = None) -> str:
-    """|x| = 2 relu(x) - x"""
+    """Return |x| = 2 relu(x) - x"""
     return state.sum((state.relu(x), x), (2.0, -1.0), out, known=(0.0, np.inf))
 
 
 @handles("Sign")
 def sign(state: Context, node: ModelNode, settings: Settings) -> None:
-    """[x >= a step] + [x > - a step] - 1"""
+    """Compute [x >= a step] + [x > - a step] - 1"""
     x = state.value(node.input[0])
     bits = state.steps(x, (1.0, 0.0) if x in state.integral else (HALF_STEP, -HALF_STEP))
     total = state.total(bits, (len(state.shapes[bits]) - 1,))
@@ -166,7 +166,7 @@ def sign(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Max", "Min")
 def extreme_of_many(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Secret operands are compared all at once, constants with the result, one by one."""
+    """Compare secret operands all at once, constants with the result, one by one."""
     largest = node.op_type == "Max"
     values = [name for name in node.input if not state.is_constant(name)]
     current = values[0]
@@ -216,7 +216,7 @@ def _with_constant(state: Context, x: str, values: np.ndarray, largest: bool) ->
 
 @handles("Clip")
 def clip(state: Context, node: ModelNode, settings: Settings) -> None:
-    """low + relu(x - low) - relu(x - high)"""
+    """Compute low + relu(x - low) - relu(x - high)"""
     bounds = [settings.get("min"), settings.get("max")]
     for position in (1, 2):
         given = state.optional(node, position, "a bound")
@@ -230,7 +230,7 @@ def clip(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def clipped(state: Context, x: str, low: float | None, high: float | None, out: str | None = None) -> str:
-    """x cut to an interval; the bounds are constants of the model, secret."""
+    """Return x cut to an interval; the bounds are constants of the model, secret."""
     if low is None and high is None:
         return state.reshape(x, state.shapes[x], out)
     if low is None:
@@ -244,7 +244,7 @@ def clipped(state: Context, x: str, low: float | None, high: float | None, out: 
 
 
 def shifted(state: Context, x: str, by: float) -> str:
-    """x + by"""
+    """Return x + by"""
     return state.scale(x, 1.0, by) if by else x
 
 
@@ -299,7 +299,7 @@ def _power(state: Context, x: str, exponent: float, out: str) -> None:
 
 
 def whole_power(state: Context, x: str, exponent: int, out: str | None = None) -> str:
-    """By squaring, from the top bit down."""
+    """Compute a whole power by squaring, from the top bit down."""
     digits, current = bin(exponent)[3:], x
     for position, digit in enumerate(digits):
         last = position == len(digits) - 1

@@ -15,14 +15,14 @@ _VALUES = ("treeids", "nodeids", "ids", "weights")
 
 
 def plain(state: Context, settings: Settings) -> Settings:
-    """Tensor attributes as lists; the double-precision twin of a list wins."""
+    """Return tensor attributes as lists; the double-precision twin of a list wins."""
     tensors = {name: value for name, value in settings.items() if hasattr(value, "data_type")}
     arrays = {name.removesuffix("_as_tensor"): state.array(value).reshape(-1) for name, value in tensors.items()}
     return {**settings, **{name: array.tolist() for name, array in arrays.items()}}
 
 
 def lists(state: Context, settings: Settings, names: Sequence[str]) -> list[list[Any]]:
-    """Attributes that have one entry for each of the same things."""
+    """Return attributes that have one entry for each of the same things."""
     found = [list(settings.get(name, ())) for name in names]
     for name, entries in zip(names, found, strict=True):
         if not entries or len(entries) != len(found[0]):
@@ -35,7 +35,11 @@ def lists(state: Context, settings: Settings, names: Sequence[str]) -> list[list
 
 
 def by_ids(state: Context, x: str, settings: Settings, kind: str, columns: int) -> Forest:
-    """Of TreeEnsembleClassifier and -Regressor: nodes named by (tree, node); kind: of their values' attributes."""
+    """Read a TreeEnsembleClassifier or -Regressor, whose nodes are named by (tree, node).
+
+    Args:
+        kind: how the names of the attributes begin that have the leaves' values.
+    """
     entries = list(zip(*lists(state, settings, [f"nodes_{name}" for name in _NODES]), strict=True))
     tracks = _tracks(state, settings, len(entries))
     rows = {(tree, node): row for row, (tree, node, *_) in enumerate(entries)}
@@ -84,7 +88,7 @@ def by_ids(state: Context, x: str, settings: Settings, kind: str, columns: int) 
 
 
 def by_places(state: Context, x: str, settings: Settings, columns: int) -> Forest:
-    """Of TreeEnsemble: inner nodes and leaves in two lists, whose places are their names."""
+    """Read a TreeEnsemble: inner nodes and leaves are in two lists, and their places are their names."""
     sides = ("truenodeids", "falsenodeids", "trueleafs", "falseleafs")
     names = [f"nodes_{name}" for name in ("featureids", "splits", "modes", *sides)]
     inner = list(zip(*lists(state, settings, names), strict=True))
@@ -119,7 +123,7 @@ def by_places(state: Context, x: str, settings: Settings, columns: int) -> Fores
 
 
 def _tracks(state: Context, settings: Settings, number: int) -> list[bool]:
-    """Does a missing number take the true side, for each node?"""
+    """Tell, for each node, whether a missing number takes the true side."""
     name = "nodes_missing_value_tracks_true"
     found = [bool(entry) for entry in settings.get(name, ())] or [False] * number
     if len(found) != number:

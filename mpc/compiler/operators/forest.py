@@ -71,7 +71,7 @@ class Tree:
     leaves: list[Leaf] = field(default_factory=list)
 
     def compare(self, feature: int, sign: float, offset: float, missing: bool) -> int:
-        """Its place."""
+        """Append a comparison; return its place."""
         self.sides.append(1.0 if missing else -1.0)
         self.features.append(feature)
         self.signs.append(sign)
@@ -96,7 +96,7 @@ class Forest:
 def walked(
     state: Context, x: str, nodes: list[Row], roots: list[int], values: dict[int, list[tuple[int, float]]]
 ) -> Forest:
-    """Every node has one parent, roots none."""
+    """Make a forest of the nodes, each of which has to have one parent, and roots none."""
     parents: dict[int, int] = {}
     for node in nodes:
         if node.mode == "LEAF":
@@ -200,7 +200,7 @@ def _branches(tree: Tree, node: Row, misses: bool) -> Iterator[tuple[int, dict[i
 
 
 def values_of(forest: Forest, leaves: int, columns: int) -> np.ndarray:
-    """(trees * leaves, columns), each tree filled up to the same number of leaves."""
+    """Return (trees * leaves, columns), each tree filled up to the same number of leaves."""
     table = np.zeros((len(forest.trees), leaves, columns))
     for t, tree in enumerate(forest.trees):
         for place, leaf in enumerate(tree.leaves):

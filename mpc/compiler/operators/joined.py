@@ -29,7 +29,7 @@ _ALONG = {"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization"}
 
 
 def seen(state: Context, name: str) -> tuple[Size, ...]:
-    """The shape that the model sees."""
+    """Return the shape that the model sees."""
     shape = sizes_of(state.shapes[name])
     view = state.joined.get(name)
     return shape if view is None else tuple(times([shape[i] for i in group]) for group in view.places(len(shape)))
@@ -109,7 +109,7 @@ def _transposed(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def _renumbered(state: Context, settings: Settings, view: Joined, rank: int, operator: str) -> dict[str, Any]:
-    """The same axis, from the front."""
+    """Count an axis from the front."""
     groups = view.places(rank)
     axis = int(settings.get("axis", -1))
     if not -len(groups) <= axis < len(groups):

@@ -28,14 +28,14 @@ _LARGEST_WHOLE = 1 << 30
 
 
 def labels_of(settings: Settings, integers: str, strings: str) -> Labels:
-    """A list that is either integers or strings."""
+    """Return a list that is either integers or strings."""
     if settings.get(strings):
         return tuple(entry.decode() for entry in settings[strings])
     return tuple(int(entry) for entry in settings.get(integers, ()))
 
 
 def read_as(state: Context, out: str, index: str, labels: Labels, shape: Shape | None = None) -> None:
-    """`out` is the label at a place among these."""
+    """Read `out` as the label at a place among these."""
     dtype = "string" if any(isinstance(label, str) for label in labels) else "int64"
     state.decode(out, index, shape=state.shapes[index] if shape is None else shape, dtype=dtype, labels=labels)
 
@@ -57,7 +57,7 @@ def require_printable(name: str, labels: Iterable[int | str]) -> None:
 
 
 def as_number(state: Context, name: str) -> None:
-    """Integer labels become a value to compute with, under the same name."""
+    """Turn integer labels into a value to compute with, under their name."""
     read = state.decoded[name]
     labels = read.labels or ()
     if not labels or any(isinstance(label, str) for label in labels):
@@ -78,7 +78,7 @@ def as_number(state: Context, name: str) -> None:
 
 
 def one_hot(state: Context, x: str, categories: Sequence[float]) -> str:
-    """One more axis: is x this category?  Each is a window of two neighbouring levels."""
+    """Compare x with every category, on one more axis: 1 at its own, each a window of two neighbouring levels."""
     if not 1 <= len(categories) <= _MOST_CATEGORIES:
         raise state.origin.refuse(
             f"{len(categories)} categories; 1 to {_MOST_CATEGORIES} are possible",
@@ -138,7 +138,7 @@ def _picked(state: Context, hot: str, values: Sequence[Any], default: float) -> 
 
 @handles("ArrayFeatureExtractor", domain=ML)
 def array_feature_extractor(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Columns of data at public places, or entries of a table at secret ones."""
+    """Take columns of data at public places, or entries of a table at secret ones."""
     data, places = node.input[:2]
     if state.is_constant(places):
         _columns(state, node)
@@ -161,7 +161,7 @@ def _columns(state: Context, node: ModelNode) -> None:
 
 
 def _entries(state: Context, node: ModelNode) -> None:
-    """Of one row of labels: a reading.  Of numbers: a product with the one-hot place."""
+    """Take entries of one row: of labels by a reading, of numbers by a product with the one-hot place."""
     table, places = state.constant(node.input[0], "the table"), node.input[1]
     shape = state.secret(places)
     if places not in state.integral:
@@ -230,7 +230,7 @@ def zip_map(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("OneHotEncoder", domain=ML)
 def one_hot_encoder(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Reals are cut to whole numbers first, towards zero."""
+    """Compare with each category; reals are cut to whole numbers first, towards zero."""
     if settings.get("cats_strings"):
         raise state.origin.refuse(
             "categories that are strings",

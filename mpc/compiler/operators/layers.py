@@ -12,7 +12,7 @@ from mpc.windows import Windows
 
 @handles("Gemm")
 def gemm(state: Context, node: ModelNode, settings: Settings) -> None:
-    """alpha A B + beta C"""
+    """Compute alpha A B + beta C"""
     a, b = node.input[:2]
     c = node.input[2] if len(node.input) > 2 else ""
     alpha, beta = float(settings.get("alpha", 1.0)), float(settings.get("beta", 1.0))
@@ -44,7 +44,7 @@ def _turned(state: Context, x: str, turn: bool) -> str:
 
 @handles("MatMul")
 def matmul(state: Context, node: ModelNode, settings: Settings) -> None:
-    """numpy's matmul; a vector is a matrix with one row (left) or one column (right)."""
+    """Compute numpy's matmul; a vector is a matrix with one row (left) or one column (right)."""
     left, right = node.input[:2]
     shapes = [_shape(state, name) for name in (left, right)]
     if not all(shapes):
@@ -93,7 +93,7 @@ def _from_the_left(state: Context, weight: np.ndarray, x: str) -> str:
 def padding(
     state: Context, settings: Settings, sizes: tuple[int, ...], reach: list[int], strides: list[int]
 ) -> tuple[tuple[int, int], ...]:
-    """(before, after) of each axis, from `pads` or `auto_pad`; reach is the kernel's extent, dilated."""
+    """Return (before, after) of each axis, from `pads` or `auto_pad`; reach is the kernel's extent, dilated."""
     mode = settings.get("auto_pad", b"NOTSET").decode()
     axes = len(sizes)
     if mode in ("NOTSET", ""):
@@ -122,12 +122,12 @@ def padding(
 
 
 def extents(kernel: list[int], dilations: list[int]) -> list[int]:
-    """How far a dilated kernel reaches along each axis."""
+    """Return how far a dilated kernel reaches along each axis."""
     return [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
 
 
 def spatial(state: Context, shape: Shape) -> tuple[int, ...]:
-    """The sizes of the axes behind batch and channels."""
+    """Return the sizes of the axes behind batch and channels."""
     if len(shape) < 3:
         raise state.origin.refuse(
             f"an input of shape {shape} has no spatial axis",
@@ -164,7 +164,7 @@ def convolution(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def cropped(state: Context, x: str, pads: tuple[tuple[int, int], ...]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Negative paddings cut the input; what is left pads it."""
+    """Cut the input by negative paddings; what is left pads it."""
     for axis, (before, after) in enumerate(pads, 2):
         if min(before, after) < 0:
             size = state.size(state.shapes[x], axis, "a padding")
@@ -206,7 +206,7 @@ def _plus(state: Context, product: str, bias: np.ndarray | str | None, out: str)
 
 @handles("ConvTranspose")
 def transposed_convolution(state: Context, node: ModelNode, settings: Settings) -> None:
-    """A convolution of the input, spread out with zeros, with the filters turned around."""
+    """Convolve the input, spread out with zeros, with the filters turned around."""
     x = state.value(node.input[0])
     sizes, groups = spatial(state, state.shapes[x]), int(settings.get("group", 1))
     weight = state.numbers(node.input[1], "its filters")
@@ -250,7 +250,7 @@ def _transposed_pads(
     strides: list[int],
     extra: list[int],
 ) -> tuple[tuple[int, int], ...]:
-    """What is cut off the full result: `pads`, or what `output_shape` or `auto_pad` ask for."""
+    """Return how much is cut off the full result: `pads`, or as `output_shape` or `auto_pad` say."""
     mode = settings.get("auto_pad", b"NOTSET").decode()
     wanted = settings.get("output_shape")
     if wanted is None and mode in ("NOTSET", "", "VALID"):

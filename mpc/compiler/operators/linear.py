@@ -11,7 +11,7 @@ from mpc.compiler.operators.scores import above, largest, pair, require_classes,
 
 
 def table(state: Context, x: str) -> tuple[str, int]:
-    """(a value of one row an example, its number of columns)"""
+    """Return a table (a value of one row an example, its number of columns)."""
     shape = state.secret(x)
     if len(shape) != 2:
         raise state.origin.refuse(
@@ -26,7 +26,7 @@ def table(state: Context, x: str) -> tuple[str, int]:
 
 @handles("LinearClassifier", domain=ML)
 def linear_classifier(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Two opposite scores, as of a logistic regression, are computed once."""
+    """Classify; two opposite scores, as of a logistic regression, are computed once."""
     labels = labels_of(settings, "classlabels_ints", "classlabels_strings")
     require_classes(state, labels, "classlabels_ints")
     transform = transform_of(state, settings)
@@ -57,7 +57,7 @@ def linear_classifier(state: Context, node: ModelNode, settings: Settings) -> No
 
 @handles("LinearRegressor", domain=ML)
 def linear_regressor(state: Context, node: ModelNode, settings: Settings) -> None:
-    """One target alone is not transformed, in onnxruntime."""
+    """Regress; one target alone is not transformed, in onnxruntime."""
     targets, transform = int(settings.get("targets", 1)), transform_of(state, settings)
     weight, bias = _coefficients(state, node, settings, targets)
     result = state.affine(node.input[0], weight, bias)

@@ -23,7 +23,7 @@ _COMPARISONS = {
 
 @handles("GreaterOrEqual", "LessOrEqual", "Greater", "Less")
 def compare(state: Context, node: ModelNode, settings: Settings) -> None:
-    """[x >= y] is a step of x - y; x > y is the opposite of y >= x.  Infinite constants decide it themselves."""
+    """Compute [x >= y], a step of x - y; x > y is the opposite of y >= x.  Infinite constants decide it themselves."""
     left, right = node.input[:2]
     constant = left if state.is_constant(left) else right if state.is_constant(right) else None
     if constant is not None and not within(levels := state.numbers(constant, "a level")).all():
@@ -56,7 +56,7 @@ def _compare_with(state: Context, node: ModelNode, levels: np.ndarray, *, first:
 
 @handles("Equal")
 def equal(state: Context, node: ModelNode, settings: Settings) -> None:
-    """[d >= 0] - [d >= 1] of whole numbers; of reals, within half a step."""
+    """Compute [d >= 0] - [d >= 1] of whole numbers; of reals, within half a step."""
     left, right = node.input[:2]
     if any(isinstance(state.facts.get(name), Truncated) for name in (left, right)):
         _equal_after_cut(state, left, right, node.output[0])
@@ -80,13 +80,13 @@ def _equal_after_cut(state: Context, left: str, right: str, out: str) -> None:
 
 
 def cut_window(value: float) -> tuple[float, float]:
-    """The reals low <= x < high that are cut to this whole number, towards zero."""
+    """Return the reals low <= x < high that are cut to this whole number, towards zero."""
     low = value if value > 0 else value - 1 + HALF_STEP
     return low, (value + 1 if value >= 0 else value + HALF_STEP)
 
 
 def between(state: Context, x: str, levels: tuple[float, float], out: str | None = None) -> str:
-    """[levels[0] <= x < levels[1]]"""
+    """Return [levels[0] <= x < levels[1]]"""
     bits = state.steps(x, levels)
     axis = len(state.shapes[bits]) - 1
     ends = [state.reshape(state.take(bits, axis, [i]), state.shapes[x]) for i in (0, 1)]
@@ -99,7 +99,7 @@ def logical_not(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def negation(state: Context, bit: str, out: str | None = None) -> str:
-    """1 - bit"""
+    """Return 1 - bit"""
     return state.sum((bit,), (-1.0,), out, 1.0, known=(0.0, 1.0))
 
 
@@ -111,7 +111,7 @@ def logical_and(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Or", "Xor")
 def logical_or(state: Context, node: ModelNode, settings: Settings) -> None:
-    """a + b - a b;  a + b - 2 a b"""
+    """Compute a + b - a b;  a + b - 2 a b"""
     x, y = (state.value(name) for name in node.input[:2])
     both = state.multiply(x, y)
     state.sum((x, y, both), (1.0, 1.0, -1.0 if node.op_type == "Or" else -2.0), node.output[0])
@@ -119,7 +119,7 @@ def logical_or(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Where")
 def where(state: Context, node: ModelNode, settings: Settings) -> None:
-    """y + condition (x - y)"""
+    """Compute y + condition (x - y)"""
     condition, x, y = node.input[:3]
     out = node.output[0]
     if state.is_constant(condition):

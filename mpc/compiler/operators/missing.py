@@ -30,7 +30,7 @@ from mpc.fixedpoint import beyond, nearest_to_zero
 
 
 def marks_of(state: Context, x: str) -> tuple[str, np.ndarray] | None:
-    """(value of the shape of x: 1 where x is missing; what x is there); None if no number of x can be missing.
+    """Return (value of the shape of x: 1 where x is missing; what x is there); None if no number of x can be missing.
 
     Only moves and scalings are between x and inputs whose numbers may be missing.  The second is an array of x's
     `static` shape.
@@ -46,7 +46,7 @@ def must_mark(state: Context, x: str) -> None:
 
 
 def may_miss(state: Context, x: str, side: str) -> np.ndarray | None:
-    """Tell which columns of a table may miss numbers, for trees; None if none can.
+    """Tell, for each column of a table, whether it may miss numbers, for trees; None if none can.
 
     Args:
         side: the end of the number line where trees treat numbers as missing ones; empty if there is none.
@@ -64,7 +64,9 @@ def may_miss(state: Context, x: str, side: str) -> np.ndarray | None:
 
 
 def limits_of(state: Context, x: str) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers between the range and what stands for missing ones; where there are such), of x's `static` shape."""
+    """Return (numbers between the range and what stands for missing ones; where there are such), of x's `static`
+    shape.
+    """
     shape, node = static(state.shapes[x]), _writer(state, x)
     if x in state.standing:
         given, there = state.standing[x], np.zeros(shape, dtype=bool)
@@ -77,7 +79,7 @@ def limits_of(state: Context, x: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unscaled(state: Context, x: str) -> tuple[str, np.ndarray, np.ndarray]:
-    """(value, weight, bias): x = value weight + bias, arrays of x's `static` shape, no weight zero.
+    """Return (value, weight, bias): x = value weight + bias, arrays of x's `static` shape, no weight zero.
 
     Scalings on the way from the inputs are taken out, past moves, so that they cost nothing where numbers may miss.
     """
@@ -101,7 +103,7 @@ def unscaled(state: Context, x: str) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 def unscaled_columns(state: Context, x: str) -> tuple[str, np.ndarray, np.ndarray]:
-    """(value, weight, bias) as `unscaled`, of a table: one weight and one bias for each of its columns.
+    """Return (value, weight, bias) as `unscaled`, of a table: one weight and one bias for each of its columns.
 
     Where a model fixes its rows and scales each differently, nothing is taken out.
     """
@@ -187,7 +189,7 @@ def ways(state: Context, graph: Graph) -> dict[str, Way]:
 
 
 def marked(graph: Graph, aware: set[str]) -> Graph:
-    """The graph whose marks know their columns: those that nothing reads but nodes that look at missing numbers.
+    """Return the graph whose marks know their columns: those that nothing reads but nodes that look at missing numbers.
 
     Args:
         aware: what such nodes write.
@@ -236,7 +238,7 @@ def _columns(given: GraphInput) -> range:
 
 
 def with_marks(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Samples as they are entered: with what stands for missing numbers, and marks beside them."""
+    """Return samples as they are entered: with what stands for missing numbers, and marks beside them."""
     found, named = dict(samples), {given.name: given for given in inputs}
     for given in inputs:
         name = given.marks or (given.name if given.beyond else "")

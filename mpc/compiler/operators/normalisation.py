@@ -95,7 +95,7 @@ def mean_variance_normalization(state: Context, node: ModelNode, settings: Setti
 
 
 def standardised(state: Context, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str, str]:
-    """((x - mean) / deviation, the mean, one over the deviation sqrt(variance + epsilon))"""
+    """Return ((x - mean) / deviation, the mean, one over the deviation sqrt(variance + epsilon))"""
     mean = state.mean(x, axes)
     normal, inverse = _divided(state, state.sum((x, mean), (1.0, -1.0)), axes, epsilon)
     return normal, mean, inverse
@@ -129,7 +129,7 @@ def lp_normalization(state: Context, node: ModelNode, settings: Settings) -> Non
 
 
 def by_norm(state: Context, x: str, axis: int, norm: str, out: str) -> None:
-    """x over the norm of each row."""
+    """Compute x over the norm of each row."""
     if norm == "L2":
         square = state.total(state.multiply(x, x), (axis,), known=(_LEAST_NORM**2, np.inf))
         inverse = state.function("rsqrt", square, known=(0.0, 1 / _LEAST_NORM))
@@ -145,7 +145,7 @@ def by_norm(state: Context, x: str, axis: int, norm: str, out: str) -> None:
 
 @handles("LRN")
 def local_response(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x over a power of bias + alpha / size times the sum of squares of the channels around."""
+    """Divide x by a power of bias + alpha / size times the sum of squares of the channels around."""
     x, size = state.value(node.input[0]), int(settings["size"])
     channels = state.size(state.shapes[x], 1, "a window of channels")
     square = state.multiply(x, x)

@@ -31,7 +31,7 @@ def max_pool(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("AveragePool")
 def average_pool(state: Context, node: ModelNode, settings: Settings) -> None:
-    """The sum of each window times one over its size: public, axis by axis."""
+    """Sum each window, times one over its size: public, axis by axis."""
     places = _places(state, node, settings)
     with_padding = bool(settings.get("count_include_pad", 0))
     windows = _windows(state, state.value(node.input[0]), places)
@@ -49,7 +49,7 @@ def average_pool(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("LpPool")
 def lp_pool(state: Context, node: ModelNode, settings: Settings) -> None:
-    """The norm of each window."""
+    """Compute the norm of each window."""
     p, x = int(settings.get("p", 2)), state.value(node.input[0])
     if p not in (1, 2):
         raise state.origin.refuse(
@@ -122,7 +122,7 @@ def _covered(state: Context, node: ModelNode, settings: Settings) -> list[Places
 
 
 def _counts(state: Context, node: ModelNode, settings: Settings, axis: int, with_padding: bool) -> list[int]:
-    """What each window along an axis is divided by: its elements, or those of the padded input too."""
+    """Count the elements of each window along an axis, those of the padding too if they count."""
     sizes = spatial(state, state.secret(node.input[0]))
     kernel = list(settings["kernel_shape"])
     dilations = list(settings.get("dilations", [1] * len(sizes)))

@@ -36,7 +36,7 @@ def argmax(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def compared(state: Context, x: str, axis: int) -> str:
-    """What to compare instead of x along an axis: behind a softmax its argument, whose equals are equal for certain."""
+    """Return what to compare instead of x along an axis: behind a softmax its argument, whose equals stay equal."""
     match state.facts.get(x):
         case Ordered(of, axes) if axis in axes and state.shapes[of] == state.shapes[x]:
             return compared(state, of, axis)
@@ -44,7 +44,7 @@ def compared(state: Context, x: str, axis: int) -> str:
 
 
 def argmax_of(state: Context, x: str, last: bool = False) -> str:
-    """Along the last axis, which stays with size 1."""
+    """Find the place of the largest along the last axis, which stays with size 1."""
     shape = state.shapes[x]
     if state.size(shape, -1, "a maximum") == 1:
         raise state.origin.refuse("the largest of one element", remedy="leave it out: its result is always 0")
@@ -80,7 +80,7 @@ def _place_of_many(state: Context, x: str, number: int, *, last: bool) -> str:
 
 
 def _ranked_instead(k: int, n: int) -> str:
-    """What helps where k of n cannot be ranked."""
+    """Word the remedy where k of n cannot be ranked."""
     if n == 1:
         return "leave it out: of one element it changes nothing"
     if not 1 <= k <= n:
@@ -98,7 +98,7 @@ def _ranked_instead(k: int, n: int) -> str:
 
 @handles("TopK")
 def top_k(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Every pair is compared once; an element's rank is how many beat it, the first of equals winning.
+    """Compare every pair once; an element's rank is how many beat it, the first of equals winning.
 
     One-hot places of ranks 0 .. k - 1 are differences of steps of the ranks.
     """
@@ -130,7 +130,7 @@ def top_k(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def _apart(state: Context, x: str, sign: float) -> str:
-    """What is ranked: x, rounded, and each element worse than the one before it by as much as rounding can change."""
+    """Round x, and make each element worse than the one before it by as much as rounding can change."""
     return state.emit("round", (x,), None, state.shapes[x], Round(fraction=_RANKED_FRACTION, apart=-int(sign)))
 
 
@@ -166,7 +166,9 @@ def _one_hot(state: Context, ranks: str, n: int, k: int) -> str:
 
 @handles("Hardmax")
 def hardmax(state: Context, node: ModelNode, settings: Settings) -> None:
-    """One where the place of the maximum is, the first of equals; before opset 13 the axes from `axis` on are one."""
+    """Write one where the place of the maximum is, the first of equals; before opset 13 the axes from `axis` on are
+    one.
+    """
     x = state.value(node.input[0])
     shape = state.shapes[x]
     axis = state.axis(settings.get("axis", -1 if state.opset >= 13 else 1), shape)

@@ -160,7 +160,7 @@ _REDUCTIONS = {
 
 @handles("Softmax", "LogSoftmax")
 def softmax(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Before opset 13 the axes from `axis` on are one."""
+    """Compute a softmax; before opset 13 the axes from `axis` on are one."""
     x = state.value(node.input[0])
     shape = state.shapes[x]
     axis = state.axis(settings.get("axis", -1 if state.opset >= 13 else 1), shape)
@@ -176,7 +176,7 @@ def softmax(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def softmax_of(state: Context, x: str, axes: Sequence[int], out: str | None = None) -> str:
-    """exp(x - max x) times one over its sum, which lies between 1 and the number of elements."""
+    """Return exp(x - max x) times one over its sum, which lies between 1 and the number of elements."""
     number = float(state.count(x, axes))
     if number == 1:
         raise state.origin.refuse("a softmax over one element is 1", remedy="leave it out: its result is always 1")
@@ -189,7 +189,7 @@ def softmax_of(state: Context, x: str, axes: Sequence[int], out: str | None = No
 
 
 def below(state: Context, x: str, top: str) -> str:
-    """x - max x, which is not positive."""
+    """Return x - max x, which is not positive."""
     return state.sum((x, top), (1.0, -1.0), known=(-np.inf, 0.0))
 
 
@@ -201,7 +201,7 @@ def below(state: Context, x: str, top: str) -> str:
 
 @handles("CumSum")
 def cumulative_sum(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Each element is the sum of the slices up to it: public, and so free."""
+    """Sum the slices up to each element: public, and so free."""
     x = state.value(node.input[0])
     axis = state.axis(state.integers(node.input[1], "the axis")[0], state.shapes[x])
     number = state.size(state.shapes[x], axis, "a running sum")

@@ -36,5 +36,5 @@ def handles(*operators: str, domain: str = "ai.onnx", labels: bool = False) -> C
 
 
 def supported() -> list[str]:
-    """All operators that have a handler, sorted."""
+    """Return all operators that have a handler, sorted."""
     return sorted(f"{domain}.{name}" if domain != "ai.onnx" else name for domain, name in HANDLERS)

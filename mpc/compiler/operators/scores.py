@@ -13,7 +13,7 @@ ALL_BITS = 48
 
 
 def transform_of(state: Context, settings: Settings) -> str:
-    """The attribute `post_transform`."""
+    """Return the attribute `post_transform`."""
     name: str = settings.get("post_transform", b"NONE").decode()
     if name not in ("NONE", "LOGISTIC", "SOFTMAX"):
         raise state.origin.refuse(
@@ -28,7 +28,7 @@ def transform_of(state: Context, settings: Settings) -> str:
 
 
 def transformed(state: Context, x: str, transform: str, out: str) -> None:
-    """What `post_transform` does to two scores or more."""
+    """Apply `post_transform` to two scores or more."""
     if transform == "LOGISTIC":
         state.function("sigmoid", x, out)
     elif transform == "SOFTMAX":
@@ -38,7 +38,7 @@ def transformed(state: Context, x: str, transform: str, out: str) -> None:
 
 
 def pair(state: Context, score: str, transform: str, out: str, *, whole: bool) -> None:
-    """Both columns from the second class's score s: -s and s, or 1 - s and s where they are parts of a whole.
+    """Compute both columns from the second class's score s: -s and s, or 1 - s and s where they are parts of a whole.
 
     A softmax is left out, as onnxruntime does; a logistic function makes parts of a whole.
     """
@@ -51,7 +51,7 @@ def pair(state: Context, score: str, transform: str, out: str, *, whole: bool) -
 
 
 def above(state: Context, x: str, level: float = 0.0) -> str:
-    """[x > level]: the opposite of -x >= -level."""
+    """Return [x > level]: the opposite of -x >= -level."""
     below = state.steps(state.sum((x,), (-1.0,)), (-level,), bits=ALL_BITS)
     bit = state.sum((state.reshape(below, state.shapes[x]),), (-1.0,), None, 1.0)
     state.facts[bit] = Place()
@@ -59,7 +59,7 @@ def above(state: Context, x: str, level: float = 0.0) -> str:
 
 
 def largest(state: Context, scores: str, *, exact: bool) -> str:
-    """The first of the largest; `exact` compares all bits, where equal scores are to be expected."""
+    """Return the first of the largest; `exact` compares all bits, where equal scores are to be expected."""
     shape = state.shapes[scores]
     taken = ArgMax(last=False, bits=ALL_BITS if exact else None)
     name = state.emit("argmax", (scores,), None, (*shape[:-1], 1), taken)

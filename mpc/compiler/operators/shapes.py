@@ -91,7 +91,7 @@ def squeeze(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def reshaped(state: Context, node: ModelNode, final: Shape) -> None:
-    """The first input in another shape, labels included."""
+    """Reshape the first input, labels included."""
     if node.input[0] in state.decoded:
         state.redecode(node.output[0], node.input[0], shape=final)
         return
@@ -267,7 +267,7 @@ def expand(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("ConstantOfShape")
 def constant_of_shape(state: Context, node: ModelNode, settings: Settings) -> None:
-    """With the batch in its shape; all others are folded."""
+    """Make a constant with the batch in its shape; all others are folded."""
     value = state.array(settings["value"]) if "value" in settings else np.zeros(1)
     target = tuple(_ends(state, node.input[0], "the shape"))
     if 0 in target:  # nothing: what joins it to something ignores it
@@ -316,7 +316,7 @@ def depth_to_space(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Trilu")
 def triangle(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Public zeros and ones over the last two axes."""
+    """Multiply with public zeros and ones over the last two axes."""
     shape = state.secret(node.input[0])
     k = state.optional(node, 1, "the diagonal")
     rows, columns = (state.size(shape, axis, "a triangle") for axis in (-2, -1))

@@ -31,28 +31,28 @@ class Joined:
     more: int
 
     def places(self, rank: int) -> list[list[int]]:
-        """Of each axis that the model sees, those that it stands for."""
+        """List, for each axis that the model sees, the axes that it stands for."""
         last = self.first + self.more
         axes = [[axis] for axis in range(rank)]
         return [*axes[: self.first], list(range(self.first, last + 1)), *axes[last + 1 :]]
 
 
 def times(sizes: Sequence[Size]) -> Size:
-    """Their product; at most one of them is a multiple of the batch."""
+    """Multiply sizes; at most one of them is a multiple of the batch."""
     number = prod(map(many, sizes))
     return Rows(number) if any(isinstance(size, Rows) for size in sizes) else number
 
 
 def many(size: Size) -> int:
-    """How many elements for each row of the batch, or just the number."""
+    """Return how many elements for each row of the batch, or just the number."""
     return size.times if isinstance(size, Rows) else size
 
 
 def size_of(dimension: Dimension) -> Size:
-    """A dimension of a shape as a shape vector has it."""
+    """Return a dimension of a shape as a shape vector has it."""
     return dimension if isinstance(dimension, int) else Rows()
 
 
 def sizes_of(shape: Shape) -> tuple[Size, ...]:
-    """A shape as a vector."""
+    """Return a shape as a vector."""
     return tuple(map(size_of, shape))

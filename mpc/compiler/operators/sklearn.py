@@ -72,7 +72,7 @@ def _by_maximum(state: Context, x: str, out: str) -> None:
 
 @handles("Binarizer", domain=ML)
 def binarizer(state: Context, node: ModelNode, settings: Settings) -> None:
-    """[x > t] is the opposite of t >= x."""
+    """Compute [x > t], the opposite of t >= x."""
     threshold = float(settings.get("threshold", 0.0))
     left = state.scale(state.value(node.input[0]), -1.0, threshold)
     negation(state, state.step(left), node.output[0])
@@ -80,7 +80,7 @@ def binarizer(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Imputer", domain=ML)
 def imputer(state: Context, node: ModelNode, settings: Settings) -> None:
-    """x + [x = replaced] (imputed - x); of NaN, x + missing (imputed - what is entered in place of it)."""
+    """Compute x + [x = replaced] (imputed - x); of NaN, x + missing (imputed - what is entered in place of it)."""
     whole = bool(settings.get("imputed_value_int64s"))
     kind = (
         ("imputed_value_int64s", "replaced_value_int64") if whole else ("imputed_value_floats", "replaced_value_float")
@@ -126,7 +126,7 @@ def _filled(state: Context, x: str, imputed: np.ndarray, out: str | None) -> str
 
 @handles("FeatureVectorizer", domain=ML)
 def feature_vectorizer(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Columns side by side."""
+    """Put columns side by side."""
     parts = []
     for name in node.input:
         shape = state.secret(name)

@@ -29,7 +29,7 @@ _MOST_CHOICES = 1 << 24
 
 
 def evaluate(state: Context, name: str, forest: Forest, values: np.ndarray, base: np.ndarray | None) -> str:
-    """The sum over all trees of the values of the leaves that are reached.
+    """Sum the values of the leaves that are reached, over all trees.
 
     Args:
         values: (trees * leaves, columns).
@@ -83,7 +83,7 @@ def evaluate(state: Context, name: str, forest: Forest, values: np.ndarray, base
 
 
 def _reach(forest: Forest, values: np.ndarray, base: np.ndarray | None) -> tuple[float, float]:
-    """What the trees' sum can be: of each tree one leaf is reached, and bounds alone would add all of them.
+    """Bound the trees' sum: of each tree one leaf is reached, and intervals alone would add all of them.
 
     Args:
         values: (trees * leaves, columns), trees filled up to the same number of leaves.
@@ -98,7 +98,7 @@ def _reach(forest: Forest, values: np.ndarray, base: np.ndarray | None) -> tuple
 
 
 def _apart(state: Context, x: str, parts: list[np.ndarray], offset: np.ndarray, forest: Forest) -> str:
-    """What is at least 0 where a comparison holds, (.., comparisons).
+    """Return values (.., comparisons) that are at least 0 where a comparison holds.
 
     Args:
         parts: the features' signs, and the sides of those that are missing; (features, comparisons) each.
@@ -190,7 +190,7 @@ def _columns(state: Context, settings: Settings) -> int:
 
 @handles("TreeEnsemble", domain=ML)
 def tree_ensemble(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Numbers name its aggregate and its transform."""
+    """Evaluate the trees; numbers name the aggregate and the transform."""
     settings = plain(state, settings)
     if settings.get("membership_values"):
         raise state.origin.refuse("set membership is not possible", attribute="membership_values", remedy=ONE_HOT)

@@ -99,7 +99,7 @@ def _vectors(state: Context, settings: Settings, number: int, features: int) -> 
 
 @handles("SVMRegressor", domain=ML)
 def svm_regressor(state: Context, node: ModelNode, settings: Settings) -> None:
-    """One class: 1 where the score is positive, else -1."""
+    """Compute a score; of one class, write 1 where the score is positive, else -1."""
     name, features = table(state, node.input[0])
     number = int(settings.get("n_supports", 0))
     weight = np.array(settings.get("coefficients", ()), dtype=np.float64)
@@ -124,7 +124,7 @@ def svm_regressor(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("SVMClassifier", domain=ML)
 def svm_classifier(state: Context, node: ModelNode, settings: Settings) -> None:
-    """A score for each pair of classes votes for one of them; with prob_a and prob_b, Platt's probabilities."""
+    """Let a score for each pair of classes vote for one of them; with prob_a and prob_b, give Platt's probabilities."""
     name, features = table(state, node.input[0])
     labels = labels_of(settings, "classlabels_ints", "classlabels_strings")
     require_classes(state, labels, "classlabels_ints")

@@ -16,7 +16,7 @@ from mpc.wires import BATCH, Wire
 
 
 class Clear:
-    """What a gate's `reference` sees.  No bound is checked: they are proved, or rest on the samples rehearsed on."""
+    """A gate's reading in a rehearsal.  No bound is checked: they are proved, or rest on the samples rehearsed on."""
 
     def __init__(self, wires: Mapping[str, Wire], given: Mapping[str, np.ndarray], draws: Draws) -> None:
         self.wires, self._given, self._draws = wires, given, draws
@@ -47,12 +47,12 @@ class Clear:
         self.values[name] = value.astype(np.int64)
 
     def reals(self, name: str) -> np.ndarray:
-        """A wire's values in the model's units."""
+        """Return a wire's values in the model's units."""
         return fixedpoint.decode(self.values[name], self.wires[name].scale)
 
 
 def integers(graph: Graph, plan: Plan, feeds: Feeds) -> dict[str, np.ndarray]:
-    """What enters: integers by input wire."""
+    """Return the integers that enter, by input wire."""
     marks = {given.marks: given.name for given in graph.inputs if given.marks}
     found = {}
     for each in plan.inputs:
@@ -70,7 +70,7 @@ def computed(
     kept: Iterable[str],
     draws: Draws,
 ) -> Clear:
-    """The integers of outputs, and of what decisions compare and give; others go once nothing reads them."""
+    """Return the integers of outputs, and of what decisions compare and give; others go once nothing reads them."""
     batches = (
         values.shape[plan.wire[name].shape.index(BATCH)]
         for name, values in entered.items()

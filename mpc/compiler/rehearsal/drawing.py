@@ -51,7 +51,8 @@ class Draws:
 
 
 def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, tiny: bool = False) -> list[Feeds]:
-    """One run of many rows, or several runs of a model that fixes its rows: arrays by input name, marks among them.
+    """Return one run of many rows, or several runs of a model that fixes its rows: arrays by input name, marks among
+    them.
 
     Row r of an open batch, and run r of others, is of kind r modulo `KINDS`.
 
@@ -70,7 +71,7 @@ def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, tiny: bool 
 
 
 def sampled_runs(inputs: list[GraphInput], rows: int, samples: Mapping[str, np.ndarray]) -> list[Feeds]:
-    """One run of many rows of the samples, evenly chosen, or several runs of a model that fixes its rows."""
+    """Return one run of many rows of the samples, evenly chosen, or several runs of a model that fixes its rows."""
     data = [given for given in inputs if not given.marks]
     chosen = (
         {given.name: _chosen(given, samples[given.name], rows, number) for given in data}

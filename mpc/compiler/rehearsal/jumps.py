@@ -39,7 +39,7 @@ _SAME = 2.0**-40
 
 @dataclass(frozen=True)
 class Compared:
-    """What a decision compares, element by element of a row.
+    """The operand of a decision, element by element of a row.
 
     Args:
         off: what it is off by in the plan, root mean square, in the model's units.
@@ -91,7 +91,7 @@ class Decisions:
 
 
 def _beside(ours: np.ndarray, theirs: np.ndarray, blur: float) -> tuple[np.ndarray, np.ndarray]:
-    """What elements are off by, and their blur, in the units of `theirs`, which most rows are of.
+    """Return the errors of elements, and their blur, in the units of `theirs`, which most rows are of.
 
     Quantiles, since where numbers are missing the plan puts something far away.
     """
@@ -104,13 +104,13 @@ def _beside(ours: np.ndarray, theirs: np.ndarray, blur: float) -> tuple[np.ndarr
 
 
 def by_rows(shape: Shape, values: np.ndarray) -> np.ndarray:
-    """An array with the batch as its first axis; what has none is one row."""
+    """Return an array with the batch as its first axis; what has none is one row."""
     return np.moveaxis(values, list(shape).index(BATCH), 0) if BATCH in shape else values[None]
 
 
 @dataclass(frozen=True)
 class Jumps:
-    """What moved operands did to one output.
+    """The effect of moved operands on one output.
 
     Args:
         moved: the output's values; still: its values where nothing is moved.
@@ -129,7 +129,7 @@ def jumps(
     draws: Draws,
     count: Callable[[str, Sequence[Jumps]], int],
 ) -> dict[str, list[Jumps]]:
-    """What the outputs that decisions lead to do where these change; by the name of the graph's value.
+    """Find how outputs that decisions lead to change where these do; by the name of the graph's value.
 
     What jumps often does so where values move by no more than they are off by.  Else they are moved further, then less
     and less for as long as enough jumps are seen: what only bends where it seems to jump shows that it does not.
@@ -237,7 +237,7 @@ class _Source:
     value: str
 
     def noise(self, rows: int, draws: Draws) -> np.ndarray:
-        """What independent noise on the source is in the compared value."""
+        """Return the noise in the compared value that independent noise on the source makes."""
         noise = draws.normal(tuple(rows if size == BATCH else int(size) for size in self.shape))
         there, without = (self._followed(values, rows) for values in (noise, np.zeros_like(noise)))
         return there - without

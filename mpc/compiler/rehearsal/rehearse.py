@@ -55,7 +55,7 @@ class Rehearsal:
 
     @property
     def expected(self) -> dict[str, Expected]:
-        """What each output is expected to be off by."""
+        """The expected error of each output."""
         todo = self._todo
         if todo is not None:  # two threads may hold it at once: it is the same one
             self._found = todo()

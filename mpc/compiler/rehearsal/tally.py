@@ -28,12 +28,12 @@ RARE = 1e-4
 
 @dataclass(frozen=True)
 class Expected:
-    """What an output is expected to be off by.
+    """The expected error of an output.
 
     Args:
         smooth: root mean square, in the model's units, while decisions come out as they do in the model; of labels and
             whole numbers the part that differs.
-        jumps: the same of what decisions do that come out otherwise.
+        jumps: likewise, of decisions that come out otherwise.
         changed: the part of the rows whose result they change.
         size: root mean square of the output itself.
         tiny: what it is off by, likewise, where inputs are very small beside their ranges, if that is more and leaves
@@ -57,7 +57,7 @@ class Expected:
 
 
 class Tally:
-    """What one output is off by, over all runs."""
+    """Adds up the errors of one output over all runs."""
 
     def __init__(self, out: GraphOutput, *, drawn: bool) -> None:
         self.out, self._drawn = out, drawn
@@ -73,7 +73,7 @@ class Tally:
         self._tiny.append((self._flat(ours.reshape(theirs.shape)), self._flat(theirs)))
 
     def _lost(self, smooth: float) -> float:
-        """What tiny inputs' results are off by, where that is more than of others, and much beside them."""
+        """Return the error of results of tiny inputs, where it is larger than of others, and large beside them."""
         if self._whole or not self._tiny:
             return 0.0
         ours, theirs = (np.concatenate(each) for each in zip(*self._tiny, strict=True))
@@ -104,7 +104,7 @@ class Tally:
         return np.nan_to_num(np.concatenate(squares)), np.concatenate(chances)
 
     def count(self, seen: Sequence[Jumps]) -> int:
-        """How many rows jump."""
+        """Return how many rows jump."""
         return int((self._moved(seen)[0] > 0).sum())
 
     @property

@@ -47,13 +47,13 @@ def _passes_on(node: Node) -> bool:
 
 
 def _rounded(state: Lowering, x: Value, extra: int = 0) -> tuple[Value, int]:
-    """What is compared, and the shift; see `Lowering.rounding`."""
+    """Return the value to compare, and the shift; see `Lowering.rounding`."""
     shift = state.rounding(x, extra)
     return state.evened(x, shift) if shift else (x, 0)
 
 
 def step(state: Lowering, node: Node) -> Value:
-    """Exact while the comparison has room for all bits."""
+    """Compare with every level: exactly, while the comparison has room for all bits."""
     x, taken = state.values[node.reads[0]], node.of(Step)
     limit = (1 << x.wire.bits) - 1
     levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale))) for level in taken.levels)
@@ -84,7 +84,7 @@ def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval
 
 
 def maximum(state: Lowering, node: Node) -> Value:
-    """All pairs of a few candidates at once; of more, a tournament of such groups."""
+    """Compare all pairs of a few candidates at once; of more, a tournament of such groups."""
     rectify, x = node.of(Maximum).rectify, state.values[node.reads[0]]
     twin = _twin(state, node, "argmax")
     if twin is not None and not rectify and int(x.shape[-1]) <= _MOST_CANDIDATES:

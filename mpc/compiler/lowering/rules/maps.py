@@ -39,7 +39,7 @@ _ROUNDED_BITS = 44
 
 
 def sum_(state: Lowering, node: Node) -> Value:
-    """A public linear combination; what are no integers take some fractional bits of the scale."""
+    """Return a public linear combination; what are no integers take some fractional bits of the scale."""
     xs, wanted = [state.values[name] for name in node.reads], node.of(Sum).factors
     pairs = [(x, Fraction(factor)) for x, factor in zip(xs, wanted, strict=True) if factor]
     if not pairs:
@@ -150,7 +150,7 @@ def weigh(state: Lowering, node: Node) -> Value:
 
 
 def columns(state: Lowering, node: Node) -> Value:
-    """x weight + bias, column by column: integers times powers of two, read at the scale of the smallest."""
+    """Return x weight + bias, column by column: integers times powers of two, read at the scale of the smallest."""
     x, weight, bias = state.values[node.reads[0]], node.of(Columns).weight, node.of(Columns).bias
     if not node.shape:  # one number has no column
         weight, bias = weight.reshape(()), bias.reshape(())
@@ -219,7 +219,7 @@ def round_(state: Lowering, node: Node) -> Value:
 
 
 def fit(state: Lowering, node: Node) -> Value:
-    """The value itself, refused where its bounds leave its integer type."""
+    """Return the value itself, refused where its bounds leave its integer type."""
     x, (low, high) = state.values[node.reads[0]], node.of(Fit).ends
     least, most = x.reals
     if least < low - 0.5 or most > high + 0.5:
@@ -231,7 +231,7 @@ def fit(state: Lowering, node: Node) -> Value:
 
 
 def lowest(state: Lowering, node: Node) -> Value:
-    """x plus, where it is padding, its least number: no bound is larger for it."""
+    """Return x plus, where it is padding, its least number: no bound is larger for it."""
     x = state.values[node.reads[0]]
     where = np.broadcast_to(node.of(Lowest).where, static(node.shape))
     least = np.floor(x.interval.least)

@@ -26,7 +26,7 @@ _OCTAVE = 2.04 * (1 + _SLACK)
 
 
 def share(state: Lowering, node: Node) -> Value | None:
-    """w / sum w, if that is what this product is and an inverse was found by octaves; else None."""
+    """Return w / sum w, if that is what this product is and an inverse was found by octaves; else None."""
     weights, inverse = (state.values[name] for name in node.reads)
     if inverse.wire.name not in state.inverses or weights.interval.least < 0:
         return None
@@ -47,7 +47,7 @@ def share(state: Lowering, node: Node) -> Value | None:
 
 @dataclass(frozen=True)
 class _Mean:
-    """What is averaged.
+    """A weighted mean that was found in the graph.
 
     Args:
         total: the node that adds up the products of weights and values.
@@ -71,7 +71,7 @@ class _Mean:
 
 
 def weighted_mean(state: Lowering, node: Node) -> Value | None:
-    """The mean, if that is what this product is and an inverse was found by octaves; else None."""
+    """Return the mean, if that is what this product is and an inverse was found by octaves; else None."""
     inverse = state.values[node.reads[1]]
     if inverse.wire.name not in state.inverses:
         return None
@@ -99,7 +99,7 @@ def weighted_mean(state: Lowering, node: Node) -> Value | None:
 
 
 def _found(state: Lowering, node: Node) -> _Mean | None:
-    """Is it sum w y times 1 / sum w, where no w is negative?"""
+    """Find the mean, if the node is sum w y times 1 / sum w, where no w is negative."""
     writers = {one.writes: one for one in state.graph.nodes}
 
     def behind(name: str) -> Node | None:
@@ -138,7 +138,7 @@ def _error(mean: _Mean, weights: Value, brought: Value, values: Value, inverse: 
 
 
 def _relative(weights: Value, brought: Value, inverse: Value, number: int) -> float:
-    """What so many weights are off by beside a usual sum, in its octave too, and what its inverse is."""
+    """Return the relative error of a weighted mean over `number` weights, in the octave of their sum (unitless)."""
     typical = float(inverse.interval.typical.max())
     beside = typical / float(inverse.scale) * weights.interval.worst_error / float(weights.scale)
     rounding = 1 / float(brought.scale)
@@ -154,6 +154,6 @@ def _bounded(state: Lowering, x: Value, y: Value, shape: Shape, ends: tuple[floa
 
 
 def _within(each: Value, shape: Shape, most: float, error: float) -> Interval:
-    """Of the sum of products whose weights' sum is bounded."""
+    """Return the interval of a sum of products whose weights' sum is bounded."""
     unit = float(each.scale)
     return Interval.between(-most * unit, most * unit, static(shape), error * unit)

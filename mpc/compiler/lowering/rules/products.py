@@ -39,7 +39,7 @@ _GATES = {"matmul": "matmul", "conv": "convolution", "scale": "multiply", "multi
 
 
 def affine(state: Lowering, node: Node) -> Value:
-    """A product with a weight: as many bits for weights and data as the bound of the result allows."""
+    """Return a product with a weight: as many bits for weights and data as the bound of the result allows."""
     taken = node.attributes
     if not isinstance(taken, Weighted):
         return product(state, node)
@@ -137,7 +137,7 @@ def _magnitude(weight: np.ndarray) -> int:
 
 
 def scale(state: Lowering, node: Node) -> Value:
-    """Secret constants; a lone simple factor, like 2 or 1/8, is public, and then nothing is multiplied."""
+    """Multiply and add secret constants; a lone simple factor, like 2 or 1/8, is public and multiplies nothing."""
     x, weight, bias = state.values[node.reads[0]], node.of(Weighted).weight, node.of(Weighted).bias
     factor = simple_factor(weight)
     if factor is None:
@@ -169,7 +169,7 @@ def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
 
 
 def constant(state: Lowering, node: Node) -> Value:
-    """A weight as a value, the same for every row; its mask is that of the weight."""
+    """Return a weight as a value, the same for every row; its mask is that of the weight."""
     weight = node.of(Constant).weight
     exact = next((e for e in range(_EXACT_BITS) if not np.any(np.ldexp(weight, e) % 1)), None)
     exponent = _FACTOR_FRACTION if exact is None else exact
@@ -180,7 +180,7 @@ def constant(state: Lowering, node: Node) -> Value:
 
 
 def product(state: Lowering, node: Node) -> Value:
-    """Two secrets; each keeps as many fractional bits as the product's bound allows, about 20 at most."""
+    """Multiply two secrets; each keeps as many fractional bits as the product's bound allows, about 20 at most."""
     found = (weighted_mean(state, node) or share(state, node)) if node.op == "multiply" else None
     if found is not None:
         return found
@@ -224,7 +224,7 @@ def _headroom(state: Lowering, node: Node) -> int:
 
 
 def _factor_fraction(node: Node) -> int:
-    """Of a product that is known to be small, as x over its norm is, a factor may be small too: more bits for both."""
+    """Return the fractional bits of each factor: more, if the product is known to be small, as x over its norm is."""
     size = max(map(abs, node.attributes.known or (math.inf,)))
     return _FACTOR_FRACTION if size == math.inf else max(_FACTOR_FRACTION, _KNOWN_PRODUCT_BITS // 2 - _log2_ceil(size))
 

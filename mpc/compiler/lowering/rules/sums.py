@@ -31,7 +31,7 @@ _FIELD_BITS = 61
 
 
 def rows_sum(state: Lowering, node: Node) -> Value:
-    """The sum over the rows of what is bounded, whatever the data are."""
+    """Return the sum over the rows of what is bounded, whatever the data are."""
     x, taken = state.values[node.reads[0]], node.of(RowsSum)
     if not _is_hard(state, x.wire.name):
         x = _bounded(state, x, taken.width)
@@ -48,7 +48,7 @@ def rows_sum(state: Lowering, node: Node) -> Value:
 
 
 def noise(state: Lowering, node: Node) -> Value:
-    """The sum and its noise, opened."""
+    """Return the sum and its noise, opened."""
     total, epsilon = state.values[node.reads[0]], node.of(Noise).epsilon
     try:
         sensitivity = _sensitivity(state, total, epsilon)
@@ -70,7 +70,7 @@ def noise(state: Lowering, node: Node) -> Value:
 
 
 def _sensitivity(state: Lowering, total: Value, epsilon: Fraction) -> int:
-    """What the parties will prove, of the plan so far with some noise on this sum."""
+    """Return what the parties will prove, of the plan so far with some noise on this sum."""
     wire = total.wire
     drawn = Wire(name="noise", shape=wire.shape, scale=wire.scale, bits=1, masking=Masking.UNOPENED)
     noised = drawn.model_copy(update={"name": "noised", "bits": wire.bits})
