@@ -11,8 +11,10 @@ from mpc.compiler.compile import compile_model
 from mpc.compiler.graph.calibrate import MARGIN, bounded_by, ranges_around
 from mpc.compiler.graph.evaluate import evaluate
 from mpc.compiler.graph.passes import run_passes
+from mpc.compiler.lowering.lower import lower
 from mpc.compiler.onnx.load import load_model
 from mpc.compiler.onnx.walk import import_model
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from tests.compiler.test_torch_networks import MODELS, RANGE, VECTORS, _feeds
 from tests.support.graphs import node, save_model
@@ -125,6 +127,23 @@ def test_samples_are_of_whole_runs_where_a_model_fixes_their_rows(rows: int, tmp
     assert np.abs(found - expected).max() < 1e-3 * expected.max()
     bounded = bounded_by(run_passes(import_model(load_model(path), {"x": (-32.0, 32.0)})), samples)
     [square] = [each for each in bounded.nodes if each.op == "multiply"]
-    assert (
-        square.attributes.known is not None and square.attributes.known[1] >= MARGIN * expected.max()
-    )  # the last run's rows are the largest
+    assert square.attributes.known is not None
+    assert square.attributes.known[1] >= MARGIN * expected.max()  # the last run's rows are the largest
+
+
+def test_sums_of_several_elements_a_row_are_told_apart_by_what_samples_say_of_each(tmp_path: Path) -> None:
+    """A weighted mean is found by comparing two sums, and what is known of either is an array."""
+    nodes = [
+        node("Split", ["x"], ["d", "v"], axis=2),
+        node("Reciprocal", ["d"], ["w"]),
+        node("Mul", ["w", "v"], ["p"]),
+        node("ReduceSum", ["p", "axes"], ["above"], "above"),
+        node("ReduceSum", ["w", "axes"], ["below"], "below"),
+        node("Div", ["above", "below"], ["y"]),
+    ]
+    path = save_model(tmp_path, nodes, {"axes": np.array([2], np.int64)}, ("batch", 4, 6))
+    ends = (0.01,) * 3 + (-4.0,) * 3, (100.0,) * 3 + (4.0,) * 3
+    feeds = {"x": np.random.default_rng(9).uniform(0.5, 2, (20, 4, 6)).astype(np.float32)}
+    graph = run_passes(import_model(load_model(path), {"x": ends}))
+    lowered = lower(bounded_by(graph, feeds), Roles())
+    assert {gate.kind for gate in lowered.plan.gates} >= {"fourier", "total"}
