@@ -150,6 +150,12 @@ class PolicyError(MpcError):
     telling = 1
 
 
+class PrivateDataError(PolicyError):
+    """Private values were asked for; says whose they are and what would be allowed."""
+
+    code = "private_data"
+
+
 class PlanError(MpcError):
     """A plan is malformed, out of bounds, or not the one that was agreed."""
 

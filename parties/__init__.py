@@ -22,6 +22,7 @@ from mpc.errors import (
     PeerError,
     PlanError,
     PolicyError,
+    PrivateDataError,
     SessionError,
     UsageError,
 )
@@ -29,6 +30,7 @@ from mpc.errors import (
 if TYPE_CHECKING:
     from parties.client.cluster import Cluster
     from parties.client.coordinated import RunReport
+    from parties.client.datasets import Dataset
     from parties.client.guest import Guest
     from parties.client.session import Session
     from parties.client.stocks import Stock
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Cluster",
     "ConfigError",
+    "Dataset",
     "DeadlineError",
     "EncodingError",
     "EntropyError",
@@ -49,6 +52,7 @@ __all__ = [
     "PeerError",
     "PlanError",
     "PolicyError",
+    "PrivateDataError",
     "RunReport",
     "Session",
     "SessionError",
@@ -57,6 +61,7 @@ __all__ = [
 ]
 _LATE = {
     "Cluster": "parties.client.cluster",
+    "Dataset": "parties.client.datasets",
     "Guest": "parties.client.guest",
     "RunReport": "parties.client.coordinated",
     "Session": "parties.client.session",

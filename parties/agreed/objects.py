@@ -34,6 +34,8 @@ LARGEST = 1 << 24
 """Bytes of the largest manifest."""
 LARGEST_SCHEMA = 1 << 20
 SALT_BYTES = 32
+MOST_SAMPLED = 1 << 15
+"""Numbers in the rows that an owner publishes."""
 _LARGEST_STATEMENT = 1 << 12
 _MOST_ELEMENTS = 1 << 27
 """Elements of a block: 1 GiB."""
@@ -147,6 +149,7 @@ class Schema(Frozen):
         rows_per_person: the most rows that are one person's.
         visible: names of clients that may see this; ("any",) for everyone whom a party lets in. Its owner may always.
         created, expires: seconds since 1970; None never expires.
+        sample: rows that the owner publishes, column -> their integers in C order; {} if there are none.
     """
 
     format: Literal["mpc-object-1"] = "mpc-object-1"
@@ -163,6 +166,24 @@ class Schema(Frozen):
     visible: Annotated[tuple[str, ...], Field(max_length=_MOST_NAMES), AfterValidator(_readers)] = ()
     created: Moment
     expires: Moment | None = None
+    sample: dict[str, tuple[int, ...]] = {}
+
+    @model_validator(mode="after")
+    def _check_sample(self) -> Self:
+        if not self.sample:
+            return self
+        if {column.name for column in self.columns} != set(self.sample):
+            raise ValueError("its sample has other columns than its own")
+        if sum(map(len, self.sample.values())) > MOST_SAMPLED:
+            raise ValueError(f"its sample has more than {MOST_SAMPLED:,} numbers")
+        counts = {divmod(len(self.sample[column.name]), prod(column.shape)) for column in self.columns}
+        if len(counts) != 1 or any(rows < 1 or rest for rows, rest in counts):
+            raise ValueError("its sample does not have equally many whole rows in each column")
+        for column in self.columns:
+            low, high = column.ends
+            if any(not low <= integer <= high for integer in self.sample[column.name]):
+                raise ValueError("its sample has a value outside of its column's range")
+        return self
 
     @model_validator(mode="after")
     def _check_schema(self) -> Self:

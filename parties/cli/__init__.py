@@ -40,6 +40,7 @@ _COMMANDS = {
     "run": ("parties.cli.run", "run", "Private inference of a model on your data."),
     "bench": ("parties.cli.bench", "bench", "What private inference costs, beside the same model in the clear."),
     "join": ("parties.cli.join", "join", "Take part in a run that somebody else coordinates."),
+    "data": ("parties.cli.data", "data", "Tables at the parties: put yours, find, describe and sample others."),
     "sessions": ("parties.cli.sessions", "sessions", "Which sessions are open; end one with --abort."),
     "doctor": (
         "parties.cli.doctor",

@@ -103,6 +103,11 @@ class Stages:
         detail = f"round {done}/{of}, {size(sent_bytes)} sent"
         self._progress.update(self._task, completed=done, total=of, detail=detail)
 
+    def rows(self, done: int, of: int | None) -> None:
+        """Show how far a table is."""
+        detail = f"{done:,}{f'/{of:,}' if of else ''} rows"
+        self._progress.update(self._task, completed=done, total=of, detail=detail)
+
     def bundles(self, done: int, of: int) -> None:
         """Show how far dealing ahead is."""
         self._progress.update(self._task, completed=done, total=of, detail=f"{done}/{of} bundles stored")

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from mpc.compiler.graph.graph import Range
     from mpc.compiler.onnx.load import Source
     from mpc.compiler.onnx.signature import Shapes
+    from parties.client.datasets import Dataset, Datasets
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
 _CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights"}
@@ -204,6 +205,21 @@ class Cluster(Closing):
     def drop(self, stock: Stock) -> None:
         """Give up what was dealt ahead; the parties delete it."""
         ordering.drop(self.parties, stock)
+
+    @property
+    def datasets(self) -> Datasets:
+        """Datasets at the parties: put, list, search, remove."""
+        from parties.client.datasets import Datasets  # joining and running do without tables
+
+        return Datasets(self.parties)
+
+    def dataset(self, name: str) -> Dataset:
+        """Return a dataset, "OWNER/NAME", by what its owner says of it; its values stay where they are.
+
+        Raises:
+            SessionError: there is none that this client may see.
+        """
+        return self.datasets.get(name)
 
     @property
     def layout(self) -> LocalLayout | None:

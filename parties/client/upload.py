@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import blake3
@@ -46,7 +46,7 @@ class Described:
 
     Args:
         name: without the owner's.
-        rows_per_person, visible, expires, description: as in `Schema`.
+        rows_per_person, visible, expires, description, sample: as in `Schema`.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Described:
     description: str = ""
     visible: tuple[str, ...] = ()
     expires: int | None = None
+    sample: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def put(parties: Parties, described: Described, blocks: Blocks, progress: Progress | None = None) -> Manifest:
@@ -110,6 +111,7 @@ def _schema(parties: Parties, name: str, described: Described) -> Schema:
             visible=described.visible,
             created=int(time.time()),
             expires=described.expires,
+            sample=dict(described.sample),
         )
     except ValueError as error:
         raise InputError(f"{name} cannot be put: {_first_line(error)}", remedy="correct what is said of it") from None

@@ -14,6 +14,8 @@ API: dict[str, Any] = {
         "client_file": "name",
         "close": "",
         "connect": "path",
+        "dataset": "name",
+        "datasets": "property",
         "deal": "model, runs, batch=, sessions=, choices",
         "drop": "stock",
         "join": "ticket, plan=",
@@ -24,6 +26,16 @@ API: dict[str, Any] = {
         "stocks": "plan=",
     },
     "ConfigError": "MpcError",
+    "Dataset": {
+        "code": "column, label",
+        "columns": "property",
+        "describe": "",
+        "labels": "column",
+        "name": "property",
+        "owner": "property",
+        "rows": "property",
+        "sample": "rows=",
+    },
     "DeadlineError": "PeerError",
     "EncodingError": "PeerError",
     "EntropyError": "MpcError",
@@ -37,6 +49,7 @@ API: dict[str, Any] = {
     "PeerError": "MpcError",
     "PlanError": "MpcError",
     "PolicyError": "MpcError",
+    "PrivateDataError": "PolicyError",
     "RunReport": {
         "fields": "batch, parties, rounds, sent_bytes, dealt_bytes, online_s, offline_s, provider_s, "
         "online_cpu_s, recipients, stocked"

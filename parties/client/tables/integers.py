@@ -26,7 +26,7 @@ _SAFE = 1 << 62
 
 @dataclass
 class Faults:
-    """How many values of each column do not fit, by why."""
+    """Counts of values that do not fit, by column and why."""
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
 

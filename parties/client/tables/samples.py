@@ -66,7 +66,7 @@ class Sample(Mapping[str, np.ndarray]):
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return len(next(iter(self._values.values())))
 
     def labels(self, column: str) -> tuple[str, ...]:

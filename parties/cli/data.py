@@ -1,0 +1,256 @@
+"""`mpc data`: tables at the parties - put by their owners, found, described and sampled by whoever may see them."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpc.errors import MpcWarning, UsageError
+from mpc.text import shown
+from parties.cli.display import Display, Stages
+from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
+from parties.client.cluster import Cluster
+from parties.client.datasets import MOCK
+from parties.client.listing import Listing
+from parties.client.tables.stated import FROM_DATA, TYPES, as_range
+
+_ROWS = click.IntRange(1, 1 << 20)
+
+
+@click.group()
+def data() -> None:
+    """Put tables at the parties, find others, see what their owners say of them.
+
+    A dataset's name is OWNER/NAME; OWNER may be left out of one of your own.
+    """
+
+
+@contextmanager
+def _connected(cluster: Path | None, folder: Path) -> Iterator[Cluster]:
+    with Cluster.connect(cluster_file(cluster, folder)) as connected:
+        yield connected
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (click.pass_obj, JSON, FOLDER, CLUSTER):
+        command = option(command)
+    return command
+
+
+@data.command("put")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--range", "ranges", multiple=True, metavar="[COLUMN=]LOW:HIGH", help="Where a column's numbers lie.")
+@click.option("--category", "categories", multiple=True, metavar="COLUMN=A,B,...", help="A column's categories.")
+@click.option(
+    "--categories-from-data",
+    "taken",
+    multiple=True,
+    metavar="COLUMN",
+    help="Take a column's categories from the data: which ones occur becomes public.",
+)
+@click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", help=f"One of {', '.join(TYPES)}.")
+@click.option("--unit", "units", multiple=True, metavar="COLUMN=UNIT", help="What a column's numbers count.")
+@click.option("--about", "descriptions", multiple=True, metavar="COLUMN=TEXT", help="What a column says.")
+@click.option("--column", "columns", multiple=True, metavar="COLUMN", help="Put these alone; default: all.")
+@click.option("--missing", "missing", multiple=True, metavar="COLUMN", help="The only columns that may miss values.")
+@click.option("--description", default="", help="What the dataset is, for those who search.")
+@click.option("--rows-per-person", type=click.IntRange(1), help="The most rows that are one person's.")
+@click.option("--person", metavar="COLUMN", help="Whose a row is: checks --rows-per-person, and is not put.")
+@click.option("--expires", metavar="TIME", help="When it is removed: 36h, 90d, 2y, 2027-01-31; default: never.")
+@click.option("--sample", metavar="FILE|mock", default=MOCK, show_default=True, help="Rows that you publish.")
+@click.option("--visible/--invisible", default=True, show_default=True, help="Others may see what you say of it.")
+@click.option("--visible-to", "readers", multiple=True, metavar="CLIENT", help="Only these others may.")
+@_common
+def put(
+    display: Display, file: Path, name: str, cluster: Path | None, folder: Path, as_json: bool, **said: Any
+) -> None:
+    """Put the table in FILE (.csv, .tsv, .parquet, .npy, .npz) at the parties as NAME, masked.
+
+    Ranges, categories and all else that you say become public; nothing is taken from the data. Values that do not fit
+    are refused here, and then nothing leaves this machine. An interrupted put goes on when it is made again.
+    """
+    arguments = _arguments(**said)
+    with (
+        _connected(cluster, folder) as connected,
+        display.stages() as stages,
+        warnings.catch_warnings(record=True) as told,
+    ):
+        warnings.simplefilter("always", MpcWarning)
+        dataset = connected.datasets.put(name, file, progress=_bar(stages), **arguments)
+    notes = [str(each.message) for each in told if isinstance(each.message, MpcWarning)]
+    for note in notes:
+        display.say(f"note: {note}")
+    if as_json:
+        display.json({"dataset": dataset.describe().content(), "notes": notes})
+    else:
+        display.result(f"{dataset.name}, version {dataset.manifest.version}: {dataset.rows:,} rows")
+
+
+def _arguments(
+    ranges: tuple[str, ...],
+    categories: tuple[str, ...],
+    taken: tuple[str, ...],
+    types: tuple[str, ...],
+    units: tuple[str, ...],
+    descriptions: tuple[str, ...],
+    columns: tuple[str, ...],
+    missing: tuple[str, ...],
+    visible: bool,
+    readers: tuple[str, ...],
+    **plain: Any,
+) -> dict[str, Any]:
+    """Turn options into arguments of `Datasets.put`."""
+    if plain["rows_per_person"] is None:
+        raise UsageError(
+            "--rows-per-person is not said",
+            cause="the noise of answers covers so many rows of one person, so a guess would break its promise",
+            remedy="--rows-per-person 1 if no person has two rows; --person COLUMN has it checked",
+        )
+    if readers and not visible:
+        raise UsageError("--invisible and --visible-to exclude each other", remedy="leave one of them out")
+    labels = {column: _labels(text) for column, text in _pairs(categories, "--category").items()}
+    if twice := set(labels) & set(taken):
+        raise UsageError(
+            f"column {shown(min(twice))!r} has categories of yours and from the data", remedy="leave one of them out"
+        )
+    return {
+        **plain,
+        "ranges": _ranges(ranges),
+        "categories": {**labels, **dict.fromkeys(taken, FROM_DATA)},
+        "types": _pairs(types, "--type"),
+        "units": _pairs(units, "--unit"),
+        "descriptions": _pairs(descriptions, "--about"),
+        "columns": list(columns) or None,
+        "missing": list(missing) or None,
+        "visible": list(readers) or visible,
+    }
+
+
+def _ranges(entries: tuple[str, ...]) -> Any:
+    alone = [entry for entry in entries if "=" not in entry]
+    if alone and len(entries) > 1:
+        raise UsageError(
+            "--range without a column is for all columns, and there are others", remedy="name the column of each"
+        )
+    return as_range("", alone[0]) if alone else _pairs(entries, "--range")
+
+
+def _pairs(entries: tuple[str, ...], option: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries:
+        column, separator, value = entry.partition("=")
+        if not separator or not column or column in found:
+            problem = "names its column twice" if column in found else "names no column"
+            raise UsageError(f"{option} {shown(entry)} {problem}", remedy=f"{option} COLUMN=..., once for each column")
+        found[column] = value
+    return found
+
+
+def _labels(text: str) -> list[str]:
+    """Split categories at commas; quotes keep one that has a comma."""
+    return next(csv.reader([text]), [])
+
+
+def _bar(stages: Stages) -> Callable[[str, int, int | None], None]:
+    names = {"check": "checking the table", "put": "putting it at the parties"}
+    begun: list[str] = []
+
+    def tell(stage: str, done: int, of: int | None) -> None:
+        if begun[-1:] != [stage]:
+            begun.append(stage)
+            stages(names[stage])
+        stages.rows(done, of)
+
+    return tell
+
+
+@data.command("list")
+@click.option("--versions", is_flag=True, help="All versions, not the newest of each.")
+@_common
+def list_(display: Display, versions: bool, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """List the datasets that you may see."""
+    with _connected(cluster, folder) as connected:
+        _show_list(display, connected.datasets.list(versions), as_json)
+
+
+@data.command("search")
+@click.argument("words", nargs=-1, required=True)
+@click.option("--versions", is_flag=True, help="All versions, not the newest of each.")
+@_common
+def search(
+    display: Display, words: tuple[str, ...], versions: bool, cluster: Path | None, folder: Path, as_json: bool
+) -> None:
+    """List those with all these words, or words that begin so, in name, description or columns."""
+    with _connected(cluster, folder) as connected:
+        _show_list(display, connected.datasets.search(" ".join(words), versions), as_json)
+
+
+def _show_list(display: Display, found: Listing, as_json: bool) -> None:
+    if as_json:
+        display.json({"datasets": found.content()})
+    elif found:
+        head, *rows = found.table
+        display.table([f">{name}" if name in ("rows", "version") else name for name in head], rows)
+    else:
+        display.say("no datasets that you may see")
+
+
+@data.command("show")
+@click.argument("name")
+@_common
+def show(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Show all that its owner says of a dataset: columns, units, ranges, rows, terms."""
+    with _connected(cluster, folder) as connected:
+        described = connected.dataset(name).describe()
+    if as_json:
+        display.json({"dataset": described.content()})
+        return
+    display.result(described.manifest.name)
+    for line in described.lines:
+        display.result(line)
+    head, *rows = described.table
+    display.table(head, rows)
+
+
+@data.command("sample")
+@click.argument("name")
+@click.option("--rows", default=10, show_default=True, type=_ROWS, help="How many at most.")
+@_common
+def sample(display: Display, name: str, rows: int, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Show rows that the owner published, or mock rows that are made from the schema alone."""
+    with _connected(cluster, folder) as connected:
+        found = connected.dataset(name).sample(rows)
+    records = found.records()
+    if as_json:
+        display.json({"sample": {"name": found.name, "mock": found.mock, "rows": records}})
+        return
+    display.say(repr(found).split("\n")[0])
+    display.table(list(records[0]), [[_cell(value) for value in row.values()] for row in records])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:g}" if isinstance(value, float) else shown(str(value))
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+@data.command("remove")
+@click.argument("name")
+@_common
+def remove(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Remove all versions of a dataset of yours, at all parties and for good."""
+    with _connected(cluster, folder) as connected:
+        gone = connected.datasets.remove(name)
+    if as_json:
+        display.json({"removed": gone.content()})
+        return
+    for each in gone:
+        display.result(f"removed {each.name}, version {each.version}")

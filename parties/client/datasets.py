@@ -1,0 +1,278 @@
+"""Datasets at the parties, for owners who put them and analysts who ask: `cluster.datasets`, `cluster.dataset(name)`.
+
+What is said of a dataset - schema, ranges, rows, description, sample rows - is its owner's signed word, and public to
+those who may see it.  Its values are no party's and nobody's here: what stands for them refuses to become numbers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, overload
+
+import numpy as np
+
+from mpc.errors import InputError, MpcWarning, UsageError
+from mpc.text import shown
+from parties.agreed.objects import Manifest
+from parties.client import catalogue, upload
+from parties.client.catalogue import Entry
+from parties.client.channels import Parties
+from parties.client.listing import Description, Listing
+from parties.client.said import as_expiry, as_readers
+from parties.client.selection import Selection
+from parties.client.tables.samples import MOCK_ROWS, Sample, code_of, labels_of, mock_rows, no_column
+from parties.client.tables.stated import Stated
+from parties.client.tables.table import Table, read_table, require_rows_per_person
+
+MOCK = "mock"
+"""In place of sample rows: nothing is published, and samples are made from the schema."""
+_SAID = {"types", "units", "descriptions", "shapes", "missing", "columns", "person"}
+Progress = Callable[[str, int, int | None], None]
+"""Told what is being done ("check", then "put"), how many rows are, and of how many, if that is known."""
+
+
+class Datasets:
+    """Datasets that this client owns or may see."""
+
+    def __init__(self, parties: Parties) -> None:
+        self._parties = parties
+
+    def put(
+        self,
+        name: str,
+        table: Any,
+        ranges: Any = None,
+        categories: Any = None,
+        description: str = "",
+        rows_per_person: int | None = None,
+        expires: Any = None,
+        sample: Any = None,
+        visible: bool | Sequence[str] = True,
+        progress: Progress | None = None,
+        **said: Any,
+    ) -> Dataset:
+        """Put a table at the parties, masked, as the next version of its name; this client is its owner.
+
+        Everything that is said of it becomes public to those who may see it, so nothing is taken from the data.  Values
+        that do not fit what is said are refused here, and then nothing leaves this machine.  An interrupted put goes on
+        where it was when it is made again.
+
+        Args:
+            name: "NAME" or "OWNER/NAME", where OWNER is this client.
+            table: a data frame of pandas, polars or pyarrow, a numpy array, arrays by column, a list of dicts, or the
+                path of a .csv, .tsv, .parquet, .npy or .npz file.
+            ranges: (low, high) by column in its own unit, or one pair for all columns of numbers.
+            categories: by column, texts or whole numbers in the order of their codes 0, 1, 2, ...
+            description: for people, who find the dataset by its words.
+            rows_per_person: the most rows that are one person's; noise has to cover them.
+            expires: when it is removed: "2y", "90d", a date, or None for never.
+            sample: rows to publish, a table of the same columns; "mock" or None: samples are made from the schema.
+            visible: True: whoever a party lets in; False: this client; or names of clients.
+            said: `types`, `units`, `descriptions`, `shapes`, `missing` by column, `columns` to put, and `person`, the
+                column that says whose a row is: see `parties.client.tables.stated.Stated`.
+
+        Raises:
+            UsageError, InputError: what is said is not enough, or does not fit the table; no value is named.
+            PolicyError, SessionError, PeerError: a party refuses, or is lost; the put can be made again.
+        """
+        short = self._own(name)
+        if unknown := set(said) - _SAID:
+            raise UsageError(
+                f"put has no argument {min(unknown)!r}", remedy=f"what can be said further: {', '.join(sorted(_SAID))}"
+            )
+        stated = Stated.of(ranges, categories, rows_per_person=require_rows_per_person(rows_per_person), **said)
+        tell = progress or (lambda stage, done, of: None)
+        found = read_table(table, stated, lambda rows: tell("check", rows, None))
+        published = None if sample is None or (isinstance(sample, str) and sample == MOCK) else sample
+        described = upload.Described(
+            name=short,
+            columns=found.columns,
+            rows=found.rows,
+            rows_per_person=stated.rows_per_person,
+            description=description,
+            visible=as_readers(visible),
+            expires=as_expiry(expires),
+            sample={} if published is None else _sample(published, found, stated),
+        )
+        for told in found.published:
+            warnings.warn(MpcWarning(f"who sees {short} learns {told}"), stacklevel=2)
+        return Dataset(upload.put(self._parties, described, found.blocks(), lambda done, of: tell("put", done, of)))
+
+    def list(self, versions: bool = False) -> Listing:
+        """List the datasets that this client may see; their newest versions, or all."""
+        return self.search("", versions)
+
+    def search(self, words: str, versions: bool = False) -> Listing:
+        """List those with all these words, or words that begin so, in name, description or columns."""
+        if not isinstance(words, str):
+            raise UsageError("a search is for words", remedy="cluster.datasets.search('diabetes')")
+        found = catalogue.search(self._parties, words)
+        newest: dict[str, Entry] = {}
+        for entry in found:
+            if entry.name not in newest or newest[entry.name].version < entry.version:
+                newest[entry.name] = entry
+        return Listing(found if versions else newest.values())
+
+    def get(self, name: str) -> Dataset:
+        """Return the newest version of a dataset.
+
+        Raises:
+            SessionError: there is none that this client may see.
+        """
+        return Dataset(catalogue.describe(self._parties, self.full_name(name)))
+
+    def remove(self, name: str) -> Listing:
+        """Remove all versions of a dataset of this client's own, at all parties and for good.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        full = f"{self._parties.config.name}/{self._own(name)}"
+        found = [entry for entry in catalogue.search(self._parties) if entry.name == full]
+        if not found:
+            raise InputError(
+                f"there is no dataset {shown(full)} of yours", remedy="mpc data list shows which there are"
+            )
+        for entry in found:
+            catalogue.remove(self._parties, entry.id)
+        return Listing(found)
+
+    def full_name(self, name: str) -> str:
+        """Complete NAME to OWNER/NAME, the owner being this client."""
+        given: object = name
+        if not isinstance(given, str) or not given:
+            raise UsageError("a dataset's name is a text", remedy="'hospital/diabetes', or 'diabetes' if it is yours")
+        return name if "/" in name else f"{self._parties.config.name}/{name}"
+
+    def _own(self, name: str) -> str:
+        owner, _, short = self.full_name(name).partition("/")
+        if owner != self._parties.config.name:
+            raise UsageError(
+                f"{shown(name)} would be {shown(owner)}'s, and you are {self._parties.config.name}",
+                remedy=f"name it {self._parties.config.name}/{shown(short)}, or use that client's cluster file",
+            )
+        return short
+
+
+class Dataset:
+    """A table at the parties, by what its owner says of it.
+
+    `ds["age"]` and `ds[["age", "bmi"]]` stand for columns, to compute with; `ds.sample()` has rows that one may see.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    @property
+    def name(self) -> str:
+        """OWNER/NAME."""
+        return self.manifest.name
+
+    @property
+    def owner(self) -> str:
+        """Name of the client that put the dataset."""
+        return self.manifest.owner
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, which is public."""
+        return self.manifest.rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its columns."""
+        return tuple(column.name for column in self.manifest.columns)
+
+    def describe(self) -> Description:
+        """Return all that its owner says of it: columns, units, ranges, rows, terms."""
+        return Description(self.manifest)
+
+    def sample(self, rows: int = MOCK_ROWS) -> Sample:
+        """Return rows that its owner published, or mock rows from the schema alone, to develop on."""
+        given: object = rows
+        if isinstance(given, bool) or not isinstance(given, int | np.integer) or not 1 <= given <= 1 << 20:
+            raise UsageError("a sample has 1 to 2^20 rows", remedy="ds.sample(100)")
+        whole = self.manifest
+        if not whole.sample:
+            return mock_rows(whole.name, whole.id, whole.columns, int(rows))
+        return Sample(
+            whole.name,
+            whole.columns,
+            {
+                column.name: np.array(whole.sample[column.name], np.int64).reshape(-1, *column.shape)[:rows]
+                for column in whole.columns
+            },
+            mock=False,
+        )
+
+    def labels(self, column: str) -> tuple[str, ...]:
+        """Give a column's categories, in the order of their codes."""
+        return labels_of(self.name, self.manifest.columns, column)
+
+    def code(self, column: str, label: str) -> int:
+        """Give the number that stands for a category: `ds["sex"] == ds.code("sex", "f")`."""
+        return code_of(self.name, self.manifest.columns, column, label)
+
+    @overload
+    def __getitem__(self, name: str) -> Selection: ...
+
+    @overload
+    def __getitem__(self, name: list[str]) -> Selection: ...
+
+    def __getitem__(self, name: str | list[str]) -> Selection:
+        """Select a column, or several as a matrix; `InputError` if there is none of that name."""
+        names = name if isinstance(name, list) else [name]
+        if not names:
+            raise UsageError("no columns are named", remedy="ds['age'], or ds[['age', 'bmi']]")
+        for each in names:
+            if each not in self.columns:
+                raise no_column(self.name, each, self.manifest.columns)
+        return Selection(self.manifest, tuple(names), isinstance(name, list))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Any:
+        return iter(self.columns)
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}: {self.rows:,} rows; {', '.join(map(shown, self.columns[:20]))})"
+
+    def _repr_html_(self) -> str:
+        return self.describe()._repr_html_()
+
+
+def _sample(given: Any, table: Table, stated: Stated) -> Mapping[str, tuple[int, ...]]:
+    """Read the rows that an owner publishes, by the columns of the table.
+
+    Raises:
+        UsageError, InputError: they are no such table.
+    """
+    if isinstance(given, int | np.integer):
+        raise UsageError(
+            "a sample is a table of rows that you publish",
+            cause="a number would publish rows that you have not looked at",
+            remedy="sample=table.head(5) if anybody may see these rows; None for mock rows",
+        )
+    plain = [column for column in table.columns if column.type != "missing"]
+    marked = frozenset(column.missing_of for column in table.columns if column.missing_of is not None)
+    known = replace(
+        stated,
+        categories={column.name: column.categories for column in plain if column.type == "category"},
+        missing=marked,
+        columns=tuple(column.name for column in plain),
+        person=None,
+    )
+    try:
+        rows = read_table(given, known)
+    except InputError as error:
+        raise InputError(f"the sample: {error.what}", cause=error.cause, remedy=error.remedy) from None
+    if rows.columns != table.columns:
+        raise InputError("the sample's columns are not of the table's types", remedy="take rows of a table like it")
+    [block] = rows.blocks()
+    return {name: tuple(values.reshape(-1).tolist()) for name, values in block.items()}

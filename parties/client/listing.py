@@ -1,0 +1,144 @@
+"""Lists of datasets, and all that is said of one: as text, in notebooks, and as JSON."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mpc.text import shown
+from parties.addresses import ANY
+from parties.agreed.objects import Column, Manifest
+from parties.client.catalogue import Entry
+from parties.client.said import day
+from parties.client.tables.samples import unit_of
+
+_LONGEST = 60
+
+
+class Listing(tuple[Entry, ...]):
+    """Datasets, as parties list them."""
+
+    def __new__(cls, entries: Iterable[Entry]) -> Listing:
+        """Sort them by name, the newest version of each first."""
+        return super().__new__(cls, sorted(entries, key=lambda entry: (entry.name, -entry.version)))
+
+    @property
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of texts, the head first."""
+        head = ("name", "rows", "version", "expires", "description")
+        return [head, *((e.name, f"{e.rows:,}", str(e.version), day(e.expires), _cut(e.description)) for e in self)]
+
+    def content(self) -> list[dict[str, Any]]:
+        """Return what JSON has of them."""
+        return [
+            {
+                "name": each.name,
+                "owner": each.owner,
+                "version": each.version,
+                "id": each.id.hex(),
+                "rows": each.rows,
+                "expires": each.expires,
+                "description": each.description,
+            }
+            for each in self
+        ]
+
+    def __repr__(self) -> str:
+        return as_text(self.table) if self else "no datasets that you may see"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table, f"{len(self)} datasets")
+
+
+class Description:
+    """All that an owner says of a dataset."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    @property
+    def lines(self) -> list[str]:
+        """Sentences on the dataset as a whole."""
+        whole = self.manifest
+        people = f"at most {whole.rows_per_person} of one person"
+        seen = (
+            "everybody whom the parties let in" if whole.visible == (ANY,) else ", ".join(whole.visible) or "its owner"
+        )
+        return [
+            *(shown(line) for line in whole.description.split("\n") if line),
+            f"{whole.rows:,} rows, {people}; owner {whole.owner}",
+            f"version {whole.version}, put {day(whole.created)}, expires {day(whole.expires)}; seen by {seen}",
+            f"sample: {'rows that the owner published' if whole.sample else 'mock rows from this schema'}",
+        ]
+
+    @property
+    def table(self) -> list[tuple[str, ...]]:
+        """Columns as rows of texts, the head first."""
+        head = ("column", "type", "range, categories", "description")
+        return [head, *((shown(c.name), _type(c), unit_of(c), _cut(c.description)) for c in self.manifest.columns)]
+
+    def content(self) -> dict[str, Any]:
+        """Return what JSON has of it."""
+        whole = self.manifest
+        return {
+            "name": whole.name,
+            "owner": whole.owner,
+            "version": whole.version,
+            "id": whole.id.hex(),
+            "rows": whole.rows,
+            "rows_per_person": whole.rows_per_person,
+            "description": whole.description,
+            "visible": list(whole.visible),
+            "created": whole.created,
+            "expires": whole.expires,
+            "sample": "published" if whole.sample else "mock",
+            "columns": [_column(column) for column in whole.columns],
+        }
+
+    def __repr__(self) -> str:
+        return "\n".join([self.manifest.name, *self.lines, "", as_text(self.table)])
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(html.escape(line) for line in self.lines)
+        return f"<p><b>{html.escape(self.manifest.name)}</b><br>{lines}</p>{as_html(self.table, '')}"
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "type": column.type,
+        "low": float(column.low),
+        "high": float(column.high),
+        "scale": str(column.scale),
+        "shape": list(column.shape),
+        "unit": column.unit,
+        "categories": list(column.categories),
+        "description": column.description,
+        "missing_of": column.missing_of,
+    }
+
+
+def _type(column: Column) -> str:
+    return f"array {' x '.join(map(str, column.shape))}" if column.type == "array" else column.type
+
+
+def _cut(text: str) -> str:
+    line = shown(text.split("\n")[0])
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def as_text(rows: Sequence[Sequence[str]]) -> str:
+    """Write a table as text, its columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def as_html(rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Write a table for a notebook; whatever is in it is text."""
+    head, *body = ([html.escape(cell) for cell in row] for row in rows)
+    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body)
+    names = "".join(f"<th>{cell}</th>" for cell in head)
+    return f"<table><caption>{html.escape(caption)}</caption><tr>{names}</tr>{lines}</table>"

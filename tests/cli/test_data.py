@@ -1,0 +1,128 @@
+"""docs/data.md as it is written, and `mpc data` from a put to its removal, with daemons of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parties.local import launcher
+from parties.local.layout import LocalLayout
+from tests.support.parties_commands import ROOT, mpc, mpc_here
+
+pytestmark = pytest.mark.timeout(150)
+OWNER, ANALYST = ".mpc/hospital.toml", ".mpc/analyst.toml"
+CSV = "patient,age,bmi,sex\nann,40,23.5,f\nbob,71,,m\neve,18,31.25,f\n"
+SAID = (
+    *("--range", "age=0:120", "--range", "bmi=10:60", "--category", "sex=f,m", "--type", "age=integer"),
+    *("--rows-per-person", "1", "--person", "patient"),
+)
+
+
+def documented(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The page's shell commands have been run here."""
+    made = tmp_path_factory.mktemp("data")
+    (made / "patients.csv").write_text(CSV)
+    try:
+        [block] = documented("sh")
+        up, *others = [shlex.split(line)[1:] for line in block.splitlines()]
+        done = mpc(*up, folder=made)
+        assert done.returncode == 0, done.stderr
+        for words in others:
+            done = mpc_here(*words, folder=made)
+            assert done.returncode == 0, done.stderr
+        assert "hospital/diabetes" in done.stdout and "Admissions with diabetes" in done.stdout
+        yield made
+    finally:
+        launcher.stop(LocalLayout.open(made / ".mpc"), grace=3)
+
+
+def data(folder: Path, *words: str, cluster: str = OWNER, status: int = 0) -> Any:
+    """What the command prints as JSON."""
+    done = mpc_here("data", *words, "--cluster", cluster, "--json", folder=folder)
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_pages_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    with chdir(folder), pytest.warns(match="misses values"):
+        for snippet in documented("python"):
+            exec(compile(snippet, "data.md", "exec"), names)
+    told = capsys.readouterr().out
+    for words in ("Visits of a day", "hospital/diabetes", "100 mock rows", "only what hospital has granted"):
+        assert words in told
+
+
+def test_a_dataset_from_its_put_to_its_removal(folder: Path) -> None:
+    (folder / "five.csv").write_text("age,bmi,sex\n50,20,m\n60,,f\n")
+    put = data(
+        folder, "put", "patients.csv", "trial", *SAID, "--sample", "five.csv", "--description", "A trial of drugs"
+    )
+    assert put["dataset"]["name"] == "hospital/trial" and put["notes"] == [
+        "who sees trial learns that column 'bmi' misses values"
+    ]
+    assert [column["name"] for column in put["dataset"]["columns"]] == ["age", "bmi", "bmi.missing", "sex"]
+    [found] = data(folder, "search", "drugs", cluster=ANALYST)["datasets"]
+    assert (found["name"], found["rows"], found["id"]) == ("hospital/trial", 3, put["dataset"]["id"])
+    assert data(folder, "show", "hospital/trial", cluster=ANALYST)["dataset"] == put["dataset"]
+    sample = data(folder, "sample", "hospital/trial", cluster=ANALYST)["sample"]
+    assert sample == {
+        "name": "hospital/trial",
+        "mock": False,
+        "rows": [{"age": 50, "bmi": 20.0, "sex": "m"}, {"age": 60, "bmi": None, "sex": "f"}],
+    }
+    shown = mpc_here("data", "show", "trial", "--cluster", OWNER, folder=folder).stdout
+    assert "A trial of drugs" in shown and "0 to 120" in shown and "rows that the owner published" in shown
+    rows = mpc_here("data", "sample", "trial", "--cluster", OWNER, folder=folder)
+    assert "age" in rows.stdout and "published" in rows.stderr
+    [gone] = data(folder, "remove", "trial")["removed"]
+    assert gone["id"] == put["dataset"]["id"]
+    assert "hospital/trial" not in {each["name"] for each in data(folder, "list", cluster=ANALYST)["datasets"]}
+    assert data(folder, "show", "trial", status=6)["error"]["code"] == "session"
+
+
+def test_mock_rows_say_so_and_invisible_data_is_not_listed(folder: Path) -> None:
+    (folder / "x.csv").write_text("x\n1\n")
+    data(folder, "put", "x.csv", "quiet", "--range", "0:9", "--rows-per-person", "1", "--invisible")
+    assert "hospital/quiet" in {each["name"] for each in data(folder, "list")["datasets"]}
+    assert "hospital/quiet" not in {each["name"] for each in data(folder, "list", cluster=ANALYST)["datasets"]}
+    assert data(folder, "sample", "quiet", "--rows", "3")["sample"]["mock"] is True
+    assert "mock rows" in mpc_here("data", "sample", "quiet", "--cluster", OWNER, folder=folder).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (("put", "patients.csv", "d", "--range", "0:9"), 2, "--rows-per-person 1"),
+        (("put", "patients.csv", "d", "--rows-per-person", "1"), 5, "--range patient=0:120"),
+        (("put", "patients.csv", "d", *SAID[2:], "--range", "age=50:60"), 5, "3 values outside its range 50:60"),
+        (("put", "patients.csv", "analyst/d", *SAID), 2, "you are hospital"),
+        (("put", "patients.csv", "d", *SAID, "--categories-from-data", "sex"), 2, "of yours and from the data"),
+        (("put", "patients.csv", "d", *SAID, "--range", "0:9"), 2, "name the column of each"),
+        (("put", "patients.csv", "d", *SAID, "--unit", "years"), 2, "--unit COLUMN=..."),
+        (("put", "patients.csv", "d", *SAID, "--unit", "age=a", "--unit", "age=b"), 2, "names its column twice"),
+        (("put", "patients.csv", "d", *SAID, "--invisible", "--visible-to", "analyst"), 2, "exclude each other"),
+        (("put", "patients.csv", "d", *SAID, "--expires", "soon"), 2, "2027-01-31"),
+        (("put", "nothing.csv", "d", *SAID), 5, "does not exist"),
+        (("remove", "analyst/d"), 2, "you are hospital"),
+        (("remove", "unknown"), 5, "mpc data list"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_has_a_remedy_and_shows_no_value(
+    folder: Path, words: tuple[str, ...], status: int, told: str
+) -> None:
+    done = mpc_here("data", *words, "--cluster", OWNER, folder=folder)
+    assert done.returncode == status and told in done.stderr, done.stderr
+    assert not any(secret in done.stderr + done.stdout for secret in ("ann", "71", "31.25"))
