@@ -96,8 +96,12 @@ class PutLog:
         self._key = Seed(hashlib.sha256(identity.key_pem).digest()).derive("put log")
         with self._storing():
             self._database = connect(path, "journal_mode = TRUNCATE", "secure_delete = ON", "foreign_keys = ON")
-            with transaction(self._database):
-                migrate(self._database, _MIGRATIONS)
+            try:
+                with transaction(self._database):
+                    migrate(self._database, _MIGRATIONS)
+            except BaseException:
+                self._database.close()
+                raise
 
     def close(self) -> None:
         """Let go of the file."""

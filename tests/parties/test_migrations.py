@@ -16,11 +16,14 @@ import pytest
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError, LocalProtocolError, MpcError, SessionError
 from parties import database as files
-from parties.client import entered
+from parties.client import entered, putlog
 from parties.client.entered import EnteredRuns
+from parties.client.putlog import PutLog, Sent
 from parties.party.ledger import schema
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState, SessionState
+from parties.trust import authority
+from parties.trust.identity import Identity
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "databases"
 LEDGERS, LISTS = sorted(VECTORS.glob("ledger-*.sql")), sorted(VECTORS.glob("entered-*.sql"))
@@ -66,7 +69,9 @@ def table(path: Path) -> list[tuple]:
 
 
 @pytest.mark.parametrize(
-    ("name", "migrations"), [("ledger", schema.MIGRATIONS), ("entered", entered._MIGRATIONS)], ids=["ledger", "entered"]
+    ("name", "migrations"),
+    [("ledger", schema.MIGRATIONS), ("entered", entered._MIGRATIONS), ("puts", putlog._MIGRATIONS)],
+    ids=["ledger", "entered", "puts"],
 )
 def test_there_is_a_vector_of_every_version(name: str, migrations: Sequence[files.Migration]) -> None:
     known = {int(path.stem.split("-")[1]) for path in VECTORS.glob(f"{name}-*.sql")}
@@ -135,6 +140,37 @@ def test_a_clients_old_list_is_brought_forward_and_forgets_nothing(vector: Path,
     runs.close()
     assert not path.with_name(path.name + "-wal").exists()
     assert version(path) == len(entered._MIGRATIONS)
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Identity:
+    authority.make_ca(tmp_path / "ca", "test-ca")
+    return Identity.load(authority.issue(tmp_path / "ca", "hospital", tmp_path / "hospital"), "hospital")
+
+
+def test_a_put_of_an_old_list_goes_on(tmp_path: Path, hospital: Identity) -> None:
+    path = tmp_path / "hospital.puts.sqlite"
+    restore(VECTORS / "puts-1.sql", path)
+    log = PutLog(path, hospital)
+    found = log.find("hospital/patients")
+    assert found is not None and found.schema.rows == 5 and not found.fresh and found.signed is None
+    assert found.blocks == {(0, 0): Sent(b"m" * 32, b"d" * 32, b"c" * 64)} and len(found.put) == 16
+    log.forget(found)
+    assert log.find("hospital/patients") is None
+    log.close()
+    assert version(path) == len(putlog._MIGRATIONS)
+    assert b"mmmmmmmm" not in path.read_bytes()  # nothing is left of what is forgotten
+
+
+def test_a_newer_list_of_puts_is_refused_and_says_what_to_do(tmp_path: Path, hospital: Identity) -> None:
+    path = tmp_path / "hospital.puts.sqlite"
+    restore(VECTORS / "puts-1.sql", path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(ConfigError, match="version 7") as caught:
+        PutLog(path, hospital)
+    assert "interrupted puts then begin anew" in (caught.value.remedy or "")
 
 
 def test_a_newer_list_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
