@@ -36,12 +36,11 @@ LARGEST_SCHEMA = 1 << 20
 SALT_BYTES = 32
 MOST_SAMPLED = 1 << 15
 """Numbers in the rows that an owner publishes."""
-_LARGEST_STATEMENT = 1 << 12
 _MOST_ELEMENTS = 1 << 27
 """Elements of a block: 1 GiB."""
 _LARGEST_INTEGER = 1 << 59
 _MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES = 4096, 1 << 16, 1024
-_MANIFEST, _TOMBSTONE, _RECEIPT = "mpc/v1/object", "mpc/v1/tombstone", "mpc/v1/receipt"
+_MANIFEST = "mpc/v1/object"
 _OBJECT_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _HEX = re.compile(r"([0-9a-f]{64})+")
 
@@ -357,57 +356,3 @@ def contents_digest(salt: bytes, digests: Iterable[bytes]) -> bytes:
     if len(salt) != SALT_BYTES:
         raise InputError(f"a salt has {SALT_BYTES} bytes, not {len(salt)}")
     return digest("mpc/v1/object-contents", salt, *digests)
-
-
-class Receipt(Frozen):
-    """A party's word that it has all of an object, on its disk.
-
-    Args:
-        object: the id.
-        at: seconds since 1970, by the party's own clock.
-    """
-
-    format: Literal["mpc-receipt-1"] = "mpc-receipt-1"
-    cluster: Cluster
-    party: Process
-    object: Digest
-    at: Moment
-
-    def sign(self, identity: Identity) -> Signed:
-        """Sign the receipt, as that party."""
-        return Signed.make(identity, _RECEIPT, dump(self.model_dump(mode="json")))
-
-    @classmethod
-    def verify(cls, trust: Trust, signed: Signed, party: str, clock: Clock) -> Receipt:
-        """Return the receipt, if that party signed it; `IntegrityError`, or `InputError` if it is malformed."""
-        found = read(cls, signed.content, _LARGEST_STATEMENT, "a receipt")
-        if found.party != party:
-            raise IntegrityError(f"this is not {party}'s receipt", peer=party)
-        signed.check(trust, _RECEIPT, party, clock)
-        return found
-
-
-class Tombstone(Frozen):
-    """An owner's word that an object is to be removed for good.
-
-    Args:
-        object: the id.
-        at: seconds since 1970, as the owner says; nothing follows from it.
-    """
-
-    format: Literal["mpc-tombstone-1"] = "mpc-tombstone-1"
-    cluster: Cluster
-    owner: Process
-    object: Digest
-    at: Moment
-
-    def sign(self, identity: Identity) -> Signed:
-        """Sign the tombstone, as the owner."""
-        return Signed.make(identity, _TOMBSTONE, dump(self.model_dump(mode="json")))
-
-    @classmethod
-    def verify(cls, trust: Trust, signed: Signed, clock: Clock) -> Tombstone:
-        """Return the tombstone, if the owner that it names signed it; `IntegrityError`, `InputError` if malformed."""
-        found = read(cls, signed.content, _LARGEST_STATEMENT, "a tombstone")
-        signed.check(trust, _TOMBSTONE, found.owner, clock)
-        return found

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 
 from mpc.errors import IntegrityError, SessionError
-from parties.agreed.objects import LARGEST, Manifest, Tombstone
+from parties.agreed.objects import LARGEST, Manifest
+from parties.agreed.receipts import Tombstone
 from parties.agreed.signed import Signed
 from parties.client.channels import Parties, PartyClient
 from parties.pb import data_pb2

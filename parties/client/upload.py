@@ -18,14 +18,15 @@ import blake3
 import numpy as np
 from pydantic import ValidationError
 
-from mpc import field as fp
-from mpc.encoding import field_size, view_field
+from mpc.encoding import view_field
 from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, SessionError
-from mpc.prg import Seed, expand_field
+from mpc.prg import Seed
 from parties.agreed.manifest import read_seed
-from parties.agreed.objects import BLOCK_ROWS, Column, Manifest, Receipt, Schema, contents_digest
+from parties.agreed.objects import BLOCK_ROWS, Column, Manifest, Schema, contents_digest
+from parties.agreed.receipts import Receipt
 from parties.agreed.signed import Signed
 from parties.client.channels import Parties, Reply, gather
+from parties.client.masking import check_block, mask
 from parties.client.putlog import PutLog, Sent, Unfinished, place_of
 from parties.pb import data_pb2
 from parties.wire.pieces import pieces
@@ -327,29 +328,6 @@ class _Commit:
             yield data_pb2.CommitPart(chunk=piece)
 
 
-def check_block(schema: Schema, column: Column, block: int, values: np.ndarray) -> None:
-    """Require that these are integers of a block's shape, in the column's range; `InputError`, which names no value."""
-    shape = schema.block_shape(column.name, block)
-    if values.dtype != np.int64 or values.shape != shape:
-        raise InputError(
-            f"column {column.name!r} has a block of type {values.dtype} and shape {values.shape}, not int64 and {shape}"
-        )
-    low, high = column.ends
-    if values.min() < low or values.max() > high:
-        raise InputError(
-            f"column {column.name!r} has values outside of its range, {column.low} to {column.high}",
-            remedy="correct them, or say a wider range",
-        )
-
-
-def mask(values: np.ndarray, seeds: Sequence[Seed]) -> np.ndarray:
-    """Mask integers with the sum of what these seeds are expanded to: x^, uint64 field elements of that shape."""
-    masked = fp.from_signed(values)
-    for seed in seeds:
-        masked = fp.add(masked, expand_field(seed, values.shape))
-    return masked
-
-
 def _all_hold(
     held: Sequence[Mapping[tuple[int, int], tuple[bytes, bytes]]], place: int, block: int, sent: Sent
 ) -> bool:
@@ -364,8 +342,3 @@ def _parts(put_id: bytes, place: int, block: int, commitment: bytes, data: memor
     yield data_pb2.BlockPart(header=header)
     for piece in pieces(data):
         yield data_pb2.BlockPart(chunk=piece)
-
-
-def size_of(columns: Iterable[Column], rows: int) -> int:
-    """Return the bytes of x^ that an object of these columns and rows has, at each party."""
-    return sum(field_size((rows, *column.shape)) for column in columns)

@@ -24,7 +24,7 @@ from mpc.errors import (
     SessionError,
 )
 from mpc.prg import Seed, expand_field
-from parties.agreed.objects import Receipt, Tombstone
+from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import key_of
 from parties.client import catalogue, upload
 from parties.config.models import Limits

@@ -18,7 +18,8 @@ import pytest
 from mpc.encoding import encode_field
 from mpc.errors import SessionError
 from mpc.prg import Seed
-from parties.agreed.objects import Manifest, Receipt, Tombstone, contents_digest
+from parties.agreed.objects import Manifest, contents_digest
+from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import key_of
 from parties.client.upload import mask
 from parties.config.models import PartyConfig

@@ -15,7 +15,8 @@ from functools import lru_cache
 from mpc.encoding import field_size
 from mpc.errors import InputError, IntegrityError, PolicyError, SessionError
 from mpc.prg import SEED_BYTES, Seed
-from parties.agreed.objects import Manifest, Receipt, Schema, contents_digest
+from parties.agreed.objects import Manifest, Schema, contents_digest
+from parties.agreed.receipts import Receipt
 from parties.agreed.signed import Signed, key_of
 from parties.party.stock.files import sync
 from parties.party.vault import catalogue, files

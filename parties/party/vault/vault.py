@@ -22,7 +22,8 @@ from mpc.encoding import canonical
 from mpc.errors import IntegrityError, MpcError, SessionError
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy
-from parties.agreed.objects import Manifest, Tombstone
+from parties.agreed.objects import Manifest
+from parties.agreed.receipts import Tombstone
 from parties.agreed.signed import Signed, key_of
 from parties.config.models import PartyConfig
 from parties.disk import private_folder
