@@ -98,7 +98,7 @@ def test_the_law_is_discrete_laplace(epsilon: Fraction, view: str, monkeypatch: 
 @pytest.mark.parametrize("epsilon", EPSILONS, ids=str)
 @pytest.mark.parametrize("sensitivity", [1, 10])
 def test_the_law_of_many(epsilon: Fraction, sensitivity: int, view: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_law(epsilon, sensitivity, view, 100_000, monkeypatch)
+    check_law(epsilon, sensitivity, view, 30_000, monkeypatch)
 
 
 def test_another_law_is_noticed() -> None:

@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import PlanError
+from mpc.field import P
 from mpc.gates.linear import Total, Weigh
 from mpc.gates.moves import Concat, Reshape, Take
+from mpc.gates.step import Step
 from mpc.interpret import reference
 from mpc.plan.plan import Plan
 from mpc.privacy.guarantee import guarantee, sensitivities
 from tests.support.effort import examples
 from tests.support.plans import wire
 from tests.support.questions import FACTS, INHERITED, WIDE, B, Question, fitted
+from tests.support.worlds import make_world
 
 small = st.integers(-3, 3)
 
@@ -178,3 +181,19 @@ def test_euclidean_is_the_smaller_of_two_bounds() -> None:
     [vector] = guarantee(fitted(q.unchecked()), FACTS).vectors
     assert vector.sensitivity == 1500 and float(vector.euclidean) == pytest.approx(150, abs=1e-5)
     assert isinstance(vector.euclidean, Fraction) and vector.euclidean >= 150
+
+
+@pytest.mark.parametrize("shift", [0, 1, 3])
+@pytest.mark.parametrize("parties", [2, 3])
+def test_bits_of_bounded_values_fall_whatever_the_data(shift: int, parties: int) -> None:
+    """The ground of a histogram's 2, in a run: elements of the whole field, levels that rise, and every coin."""
+    levels = (-9, -1, 0, 2, 3, 7, 8, 11, 15)
+    q = Question((B, 3))
+    q.bound(width=4, drawn=True)
+    gate = Step(name="step", x="y", levels=levels, shift=shift, out="b")
+    q.gate(gate, wire("b", (B, 3, len(levels)), 1))
+    q.output("b")
+    x = np.random.default_rng(shift).integers(-(P // 2), P // 2, (400, 3))
+    bits = make_world(q.build(), {}, parties, shift + 1).run({"x": x}, 400).outputs["b"]
+    assert np.isin(bits, (0, 1)).all() and (np.diff(bits, axis=-1) <= 0).all()
+    assert len(np.unique(bits.sum(axis=-1))) > 5
