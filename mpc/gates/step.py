@@ -5,8 +5,8 @@ On rounded values (y = rounded x - level, as in truncation.py; C = c1 - 2^(k-f))
     [y >= 0] = c1[q] xor r1[q] xor [r1 mod 2^q > c1 mod 2^q]
 
 is opened under a bit beta as in relu.py; [bit] = e + beta - 2 e beta is linear in the dealt
-beta, and is opened under the next wire's mask.  Several levels look up several positions of one
-dealt table; each opened bit has a mask of its own.
+beta, and is opened under the next wire's mask, or left unopened where only linear maps read it.
+Several levels look up several positions of one dealt table; each opened bit has a mask of its own.
 
 Sources: those of comparison.py.  That several levels share one table is ours: docs/protocols.md, "Step".
 """
@@ -22,7 +22,7 @@ from pydantic import Field
 from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
 from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.linear import Factor
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
@@ -32,7 +32,7 @@ from mpc.wires import MAX_BITS, Masking, Wires
 
 @dataclass(frozen=True, repr=False)
 class Prepared:
-    """The output's mask, the betas (levels, elements), and the shares that compare."""
+    """The output's mask (zeros, of a result that is left unopened), the betas (levels, elements), what compares."""
 
     mask: Share
     beta: Share
@@ -46,7 +46,7 @@ class Step(Gate):
 
     Shapes:   x: S, out: S + (levels)      Scale: out: any (a bit divided by it)
     Deals:    one table; a node and beta for each level
-    Rounds:   3               Opens: leaf words, e, out
+    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened)
     Error:    exact with shift 0; else a value less than 2^shift below a level may count as above it
     """
 
@@ -60,8 +60,8 @@ class Step(Gate):
         x, out = wires[self.x], wires[self.out]
         if out.shape != (*x.shape, len(self.levels)):
             raise self.refuse("the output has one more axis than the input, of the levels")
-        if out.masking is not Masking.DRAWN:
-            raise self.refuse("the output's mask is drawn")
+        if out.masking not in (Masking.DRAWN, Masking.UNOPENED):
+            raise self.refuse("the output's mask is drawn, or it is not opened")
         if self._bits(wires) > MAX_BITS or max(map(abs, self.levels)) >= 1 << x.bits:
             raise self.refuse("a level lies outside the input's bound, or that leaves no room")
         if self.shift >= self._bits(wires):
@@ -84,13 +84,14 @@ class Step(Gate):
         shape, width = (count(wires[self.x]),), self.comparison(wires).leaf_width
         leaves = tuple(Opening(f"{look}leaf", shape, width=width) for look in self._looks)
         bits = Opening("e", (len(self.levels), *shape), width=1)
-        return (leaves, (bits,), (Opening("z", wires[self.out].sizes),))
+        out = wires[self.out]
+        return (leaves, (bits,)) if self._is_unopened(wires) else (leaves, (bits,), (Opening("z", out.sizes),))
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
         beta = Correlation("beta", (len(self.levels), size), dependent=True)
         tables = comparison_correlations(self.comparison(wires), size, self._looks)
-        return (drawn_mask(wires[self.out]), beta, *tables)
+        return (*drawn_masks(wires[self.out]), beta, *tables)
 
     def reference(self, run: ClearReading) -> None:
         x, coin, bits = run.value(self.x), run.coin(self.x), self._bits(run.wires)
@@ -100,13 +101,16 @@ class Step(Gate):
         run.set(self.out, (np.stack(rounded, axis=-1) >= 0).astype(np.int64))
 
     def deal(self, run: DealReading) -> None:
-        run.draw_mask(self.out)
+        if not self._is_unopened(run.wires):
+            run.draw_mask(self.out)
         r1, _ = truncation.mask_parts(run.mask(self.x).reshape(1, -1), self.shift)
         beta = deal_comparison(run, self.comparison(run.wires), r1, looks=self._looks)
         run.dependent("beta", beta.astype(np.uint64))
 
     def prepare(self, run: PartyReading) -> Prepared:
-        return Prepared(run.take_mask(self.out), run.take("beta"), take_comparison(run, self._looks))
+        unopened = self._is_unopened(run.wires)
+        mask = Share(fp.zeros(run.shape(self.out))) if unopened else run.take_mask(self.out)
+        return Prepared(mask, run.take("beta"), take_comparison(run, self._looks))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         lane, comparison = run.lane, self.comparison(run.wires)
@@ -126,5 +130,11 @@ class Step(Gate):
         (e,) = yield (BitShare.stack(bits),)
         number = lane.select_bit(e, kept.beta).values  # (levels, elements)
         out = np.ascontiguousarray(number.T).reshape(run.shape(self.out))
+        if self._is_unopened(run.wires):
+            run.set_share(self.out, Share(out))
+            return
         (z,) = yield (Share(out) + kept.mask,)
         run.set(self.out, z)
+
+    def _is_unopened(self, wires: Wires) -> bool:
+        return wires[self.out].masking is Masking.UNOPENED

@@ -104,6 +104,8 @@ def test_a_count_needs_no_bound_and_costs_one(tmp_path: Path) -> None:
     compiled = check(summed(tmp_path, nodes, columns=1, level=np.float32(60)), DATA[:, :1], {"y": Fraction(1, 2)})
     [vector] = compiled.guarantee.vectors
     assert vector.sensitivity == 1 and "bound" not in {gate.kind for gate in compiled.plan.gates}
+    cost = plan_cost(compiled.plan, 8000)
+    assert cost.rounds == 3 and cost.sent < 8000 * 3  # no bit is opened, only their sum
 
 
 def test_a_sum_where_is_bounded_behind_the_product(tmp_path: Path) -> None:

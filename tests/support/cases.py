@@ -155,8 +155,9 @@ def step_case(draw: Drawing) -> Case:
     b = Builder()
     b.enter("x", shape, bits, Fraction(1 << 7))
     gate = Step(name="s", x="x", levels=levels, shift=shift, out="y")
-    b.gate(gate, wire("y", (*shape, len(levels)), draw(st.integers(1, 3)), draw(scales)))
-    b.output("y")
+    mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
+    b.gate(gate, wire("y", (*shape, len(levels)), draw(st.integers(1, 3)), draw(scales), masking=mask))
+    finish(b, "y", mask is Masking.DRAWN)
     # where x + r wraps, about once in 2^(61 - left), the sum is one more
     fuzzy = (1 << shift) - 1 if shift else int(left > 20)
 

@@ -759,6 +759,7 @@ def test_bad_wires_are_refused(kind: str, settings: dict, changes: dict) -> None
         ("step", {"shift": 20}, {"x": {"bits": 57}}),
         ("step", {"levels": (0, 0, 0), "shift": 20}, {"x": {"bits": 58}}),
         ("step", {}, {"x": {"bits": 49}, "o": {"scale": Fraction(7, 3)}}),
+        ("step", {}, {"o": {"masking": UNOPENED}}),
         ("relu", {}, {"x": {"bits": 51}}),
         ("truncate", {"shift": 0}, {"o": {"scale": Fraction(8)}}),
         ("reshape", {"axes": None}, {}),

@@ -21,7 +21,7 @@ from mpc.compiler.graph.graph import Graph, Node, Origin, Shape, static
 from mpc.compiler.lowering.intervals import Interval, widened
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
-from mpc.compiler.lowering.unopened import leave_unopened
+from mpc.compiler.lowering.unopened import leave_summed_unopened, leave_unopened
 from mpc.compiler.roles import Roles
 from mpc.gates import GATES
 from mpc.gates.base import Gate
@@ -192,6 +192,7 @@ class Lowering:
         """Choose, for each linear layer, whether its operands or its result are opened; see `unopened`."""
         writers = {name: gate.name for gate in self.gates for name in gate.writes}
         self.gates, self.wires = leave_unopened(self.gates, self.wires, self.weights)
+        leave_summed_unopened(self.gates, self.wires, self.weights)
         for gate in self.gates:
             if gate.name not in self.origins:
                 self.origins[gate.name] = self.origins[writers[gate.reads[0]]]

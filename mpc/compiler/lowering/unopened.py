@@ -21,6 +21,8 @@ from mpc.gates.base import Gate
 from mpc.gates.maximum import Maximum
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
+from mpc.gates.rows import Rows
+from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.wires import BATCH, Masking, Wire
 
@@ -50,6 +52,27 @@ def leave_unopened(
         if _can(region, gates, wires) and _better(region, gates, wires):
             found = _opened_late(region, found, changed)
     return found, {name: changed[name] for gate in found for name in gate.writes}
+
+
+def leave_summed_unopened(gates: Sequence[Gate], wires: dict[str, Wire], weights: Mapping[str, object]) -> None:
+    """Leave bits of comparisons unopened, in place, where nothing but sums over rows and their noise reads them.
+
+    A bit less is opened for each row, and a round before the sum's own.
+    """
+    writers = {name: gate for gate in gates for name in gate.writes}
+    for region in _regions(gates, wires, weights):
+        inside = {gate.name for gate in region.gates}
+        elsewhere = {name for gate in gates if gate.name not in inside for name in gate.reads}
+        bits = {name for name in region.sources if isinstance(writers[name], Step)}
+        others = region.sources - bits
+        if (
+            bits
+            and any(isinstance(gate, Rows) for gate in region.gates)
+            and all(wires[name].masking is Masking.UNOPENED for name in others | region.sinks)
+            and not any(name in elsewhere or wires[name].holders for name in bits)
+        ):
+            for name in region.mapped:
+                wires[name] = wires[name].model_copy(update={"masking": Masking.UNOPENED})
 
 
 def _regions(gates: Sequence[Gate], wires: Mapping[str, Wire], weights: Mapping[str, object]) -> list[Region]:
