@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from mpc.errors import InputError, UsageError
 from parties.agreed.objects import BLOCK_ROWS
 from parties.client.tables.stated import FROM_DATA, Stated
-from parties.client.tables.table import Table, read_table
+from parties.client.tables.table import Table, open_source, read_table
 from tests.support.effort import examples
 from tests.support.people_tables import FORMS, SEXES, STATED
 
@@ -393,6 +393,16 @@ def test_blocks_of_a_file_have_65536_rows(tmp_path: Path) -> None:
         table = read_table(path, Stated.of(ranges={"x": (0, 99)}, types={"x": "integer"}), progress=seen.append)
         assert (whole(table)["x"] == values).all() and seen == sorted(seen) and seen[-1] == rows
         assert [len(block["x"]) for block in table.blocks()] == [BLOCK_ROWS, 5]
+
+
+def test_images_are_turned_into_integers_a_few_at_a_time() -> None:
+    images = np.random.default_rng(4).integers(0, 256, (6000, 28, 28), dtype=np.uint8)
+    for table in ({"image": images, "label": np.arange(6000)}, polars.DataFrame({"image": images})):
+        stated = Stated.of(ranges={"image": (0, 255), "label": (0, 5999)} if isinstance(table, dict) else (0, 255))
+        pieces = list(open_source(table, stated).pieces(["image"]))
+        assert len(pieces) > 1 and max(piece["image"].values.size for piece in pieces) <= 1 << 22
+        [block] = read_table(table, stated).blocks()
+        assert (block["image"] == images).all() and len(block["image"]) == 6000
 
 
 @pytest.mark.slow

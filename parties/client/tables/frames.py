@@ -11,8 +11,7 @@ import numpy as np
 
 from mpc.errors import InputError, UsageError
 from mpc.text import shown
-from parties.agreed.objects import BLOCK_ROWS
-from parties.client.tables.sources import Cells, Found, Source, cells_of, found_in, uneven
+from parties.client.tables.sources import Cells, Found, Source, cells_of, found_in, rows_at_once, uneven
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -34,8 +33,9 @@ class Frame(Source):
         self.found = {name: self._found(name, dtype) for name, dtype in frame.schema.items()}
 
     def pieces(self, names: Sequence[str]) -> Iterator[dict[str, Cells]]:
-        for start in range(0, len(self._frame), BLOCK_ROWS):
-            part = self._frame[start : start + BLOCK_ROWS]
+        step = rows_at_once(self.found[name] for name in names)
+        for start in range(0, len(self._frame), step):
+            part = self._frame[start : start + step]
             yield {name: series_cells(part[name], self.found[name]) for name in names}
 
     def _found(self, name: str, dtype: Any) -> Found:

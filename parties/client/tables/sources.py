@@ -8,8 +8,9 @@ from __future__ import annotations
 import datetime
 import decimal
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from numbers import Real
 from typing import Any
 
@@ -20,6 +21,9 @@ from mpc.text import shown
 from parties.agreed.objects import BLOCK_ROWS
 
 _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "text", "M": "time", "m": "time"}
+
+_MOST_NUMBERS = 1 << 22
+"""Numbers of a column that are turned into integers at once."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,16 @@ class Arrays(Source):
 
     def pieces(self, names: Sequence[str]) -> Iterator[dict[str, Cells]]:
         rows = len(next(iter(self._columns.values()), ()))
-        for start in range(0, rows, BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
+        step = rows_at_once(self.found[name] for name in names)
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
             yield {name: cells_of(name, self._columns[name][part], self.found[name]) for name in names}
+
+
+def rows_at_once(columns: Iterable[Found]) -> int:
+    """Choose how many rows a piece has: a block's, or fewer where a row is an image."""
+    widest = max((prod(found.shape) for found in columns), default=1)
+    return max(1, min(BLOCK_ROWS, _MOST_NUMBERS // widest))
 
 
 def from_numpy(table: np.ndarray, names: Sequence[str] | None, where: str = "the table") -> Arrays:
