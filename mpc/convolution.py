@@ -28,8 +28,8 @@ BLOCK_BYTES = 3 << 20
 POINT_BYTES = 6 << 20
 """Of results at the points of tiles at one time."""
 TILE = 8
-_FEWEST_TILES = 32
-_FEWEST_FILTERS = 8
+FEWEST_TILES = 32
+FEWEST_FILTERS = 8
 _THIN = 4
 """So few channels are multiplied one by one: BLAS has nothing to gain there."""
 FEW_FILTERS = 8
@@ -89,7 +89,7 @@ def tiles(x: tuple[int, ...], filters: tuple[int, ...], windows: Windows) -> tup
     down, across = (-(-n // (TILE + 1 - k)) for n, k in zip(positions, windows.kernel, strict=True))
     count = x[0] * down * across
     saved = x[0] * prod(positions) * prod(windows.kernel) >= 2 * TILE * TILE * count
-    many = filters[0] >= _FEWEST_FILTERS and count >= _FEWEST_TILES and filters[1] <= fp.MAX_INNER
+    many = filters[0] >= FEWEST_FILTERS and count >= FEWEST_TILES and filters[1] <= fp.MAX_INNER
     return (down, across) if saved and many else None
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 VARIABLE = "MPC_KERNEL_CACHE"
 """Names the folder that has the caches of all versions, instead of the user's own."""
-_KERNELS = Path(__file__).parent / "kernels"
+KERNELS = Path(__file__).parent / "kernels"
 _COMPLETE, _COMPILING, _INDEX = "complete", ".compiling", ".index"
 _KEPT_SECONDS = 90 * 86400
 """What older versions compiled is deleted after this time."""
@@ -64,17 +64,17 @@ def place() -> Place:
 def fingerprint() -> str:
     """Digest (hex) of all that compiled kernels depend on."""
     found = hashlib.sha256()
-    for path in sorted(_KERNELS.glob("*.py")):
+    for path in sorted(KERNELS.glob("*.py")):
         content = path.read_bytes()
         found.update(f"{path.name} {len(content)}\n".encode() + content)
     versions = [f"{name} {metadata.version(name)}" for name in ("numba", "llvmlite", "numpy")]
     settings = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_") and k not in _NO_CODE]
-    found.update("\n".join([sys.version, sys.platform, _processor(), *versions, *settings]).encode())
+    found.update("\n".join([sys.version, sys.platform, processor(), *versions, *settings]).encode())
     return found.hexdigest()
 
 
-def _processor() -> str:
-    """The processor's model and features: code for one with more of them fails on another."""
+def processor() -> str:
+    """Name the processor's model and features: code for one with more of them fails on another."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
         told = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]

@@ -169,12 +169,13 @@ def logger(**context: Any) -> structlog.stdlib.BoundLogger:
     return bound
 
 
-_ration = Ration()
+RATION = Ration()
+"""Of the lines that others cause in this process's log."""
 
 
 def rationed(kind: tuple[str, ...], level: int, event: str, **fields: Any) -> None:
     """A line that somebody else has caused: of each kind so many a minute, and how many were left out."""
-    left_out = _ration.take((event, *kind))
+    left_out = RATION.take((event, *kind))
     if left_out is not None:
         more = {"left_out_before": left_out} if left_out else {}
         logger().log(level, event, **fields, **more)

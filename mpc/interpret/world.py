@@ -58,6 +58,8 @@ class World:
         weights: int64 integers of every weight wire.
         stored: int64 integers of every stored input that has rows, all of them, as equally many; runs go through them
             in order, and begin anew when they are through.
+        sessions: each party's wires that live for the session.
+        masks: the provider's: plain masks of the weights, and public weights.
     """
 
     def __init__(
@@ -74,16 +76,16 @@ class World:
         self._first = 0
         self._session_id = master.derive("session").secret
         self.transcript_key = master.derive("transcript-key").secret
-        self._masks = SessionMasks()
-        self._sessions = [SessionWires() for _ in range(parties)]
+        self.masks = SessionMasks()
+        self.sessions = [SessionWires() for _ in range(parties)]
         self._runs = 0
         kept = {gate.out: self._store(gate.out, weights[gate.out]) for gate in plan.weights if gate.is_stored}
-        dealt, bundles = self._deal(
+        dealt, bundles = self.deal(
             plan, plan.weights, WEIGHTS.number, 1, {name: sum_shares(kept[name][1]) for name in kept}
         )
         for gate in plan.weights:
             if gate.is_stored:
-                for session, mask in zip(self._sessions, kept[gate.out][1], strict=True):
+                for session, mask in zip(self.sessions, kept[gate.out][1], strict=True):
                     session.add(plan.wire[gate.out], kept[gate.out][0], Share(mask))
             else:
                 self._enter_weight(gate, weights[gate.out], bundles)
@@ -96,25 +98,31 @@ class World:
 
     def _enter_weight(self, gate: Input, values: np.ndarray, bundles: list[Bundle]) -> None:
         wire, public = self.plan.wire[gate.out], gate.is_public(self.plan.wire)
-        sent = self._mask_input(wire, values, [] if public else bundles)
+        sent = self.mask_input(wire, values, [] if public else bundles)
         if public:
-            self._masks.public[wire.name] = sent
-        for session, bundle in zip(self._sessions, bundles, strict=True):
+            self.masks.public[wire.name] = sent
+        for session, bundle in zip(self.sessions, bundles, strict=True):
             session.add(wire, sent, None if public else bundle.take(gate.name, mask_name(wire.name)))
 
-    def _deal(
+    def deal(
         self, plan: Plan, gates: Sequence[Gate], run: int, batch: int, stored: Mapping[str, np.ndarray] | None = None
     ) -> tuple[Dealt, list[Bundle]]:
+        """Deal one run of a bound plan: (what the provider knows of it, each party's bundle).
+
+        Args:
+            stored: plain masks of stored inputs, by wire.
+        """
         bundle = BundleId(self._session_id, EntryId(run), batch)
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
-        dealt = deal(gates, plan.wire, bundle, seeds, self._masks, stored=stored)
+        dealt = deal(gates, plan.wire, bundle, seeds, self.masks, stored=stored or {})
         bundles = [
             Bundle(bundle, seed, gates, plan.wire, dealt.corrections if index == dealt.corrected else None)
             for index, seed in enumerate(seeds)
         ]
         return dealt, bundles
 
-    def _mask_input(self, wire: Wire, values: np.ndarray, bundles: list[Bundle]) -> np.ndarray:
+    def mask_input(self, wire: Wire, values: np.ndarray, bundles: list[Bundle]) -> np.ndarray:
+        """Mask int64 integers of an input wire, as its owner does with every party's seed: x^."""
         total = fp.from_signed(values)
         for bundle in bundles:
             total = fp.add(total, expand_field(bundle.mask_seed(wire.name), wire.sizes))
@@ -126,9 +134,9 @@ class World:
         plan = self.plan.bind(batch)
         public, masks = self._rows_of_run(batch)
         plain = {name: sum_shares(shares) for name, shares in masks.items()}
-        dealt, bundles = self._deal(plan, plan.online, self._runs, batch, plain)
+        dealt, bundles = self.deal(plan, plan.online, self._runs, batch, plain)
         result = WorldRun(dealt=len(dealt.corrections))
-        given = {name: self._mask_input(plan.wire[name], value, bundles) for name, value in inputs.items()}
+        given = {name: self.mask_input(plan.wire[name], value, bundles) for name, value in inputs.items()}
         parties = [
             PartyRun(
                 plan,
@@ -138,7 +146,7 @@ class World:
                 self.transcript_key,
                 {name: Masked(public[name], Share(masks[name][index])) for name in public},
             )
-            for index, (bundle, session) in enumerate(zip(bundles, self._sessions, strict=True))
+            for index, (bundle, session) in enumerate(zip(bundles, self.sessions, strict=True))
         ]
         for party in parties:
             party.prepare()
@@ -147,7 +155,7 @@ class World:
             if wire.masking is Masking.UNOPENED:
                 shares = [party.unopened(wire.name).values for party in parties]
                 result.unopened[wire.name] = fp.to_signed(sum_shares(shares))
-            elif wire.name not in self._sessions[0].masked:
+            elif wire.name not in self.sessions[0].masked:
                 result.public[wire.name] = parties[0].masked(wire.name).public
         for name in dict.fromkeys(output.wire for output in plan.outputs):
             total = parties[0].output(name)

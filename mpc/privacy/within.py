@@ -30,7 +30,7 @@ def check_within(gate: Gate, wires: Wires) -> None:
     for name in gate.writes:
         if not has_rows(wires[name]):
             raise refuse(gate, f"{name!r} has no rows any more, without a sum over rows")
-    rule = _RULES.get(gate.kind)
+    rule = RULES.get(gate.kind)
     if rule is None:
         raise refuse(gate, "nothing is known of what it does to rows")
     problem = rule(gate, wires)
@@ -98,7 +98,7 @@ def _convolution(gate: Bilinear, wires: Wires) -> str | None:
     return "its filters are rows" if has_rows(wires[gate.second]) else None
 
 
-_RULES: dict[str, Callable[..., str | None]] = {
+RULES: dict[str, Callable[..., str | None]] = {
     "bound": _alone,
     "combine": _broadcast,
     "concat": _take,

@@ -25,7 +25,7 @@ from parties.cli.display import Display
 from parties.process.heap import loading
 from parties.process.private_memory import keep_private
 
-_COMMANDS = {
+COMMANDS = {
     "up": ("parties.cli.local", "up", "Start a local cluster: a provider and N parties, real processes."),
     "ps": ("parties.cli.local", "ps", "What runs."),
     "logs": ("parties.cli.local", "logs", "What the processes say."),
@@ -60,21 +60,21 @@ class _Lazy(click.Group):
     """One command is all that this process runs."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
-            close = difflib.get_close_matches(name, _COMMANDS, 1, 0.6)
-            meant = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(_COMMANDS)}"
+        if name not in COMMANDS:
+            close = difflib.get_close_matches(name, COMMANDS, 1, 0.6)
+            meant = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
             raise click.UsageError(f"there is no command {name!r}; {meant}", context)
-        module, attribute, _ = _COMMANDS[name]
+        module, attribute, _ = COMMANDS[name]
         with loading() if self.alone else nullcontext():
             command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

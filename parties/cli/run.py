@@ -100,7 +100,7 @@ def run(
     with display.stages() as stage:
         stage("compiling")
         path = None if parties is not None else cluster_file(cluster, folder)
-        me, ours = _whose(path)
+        me, ours = whose(path)
         roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties)
@@ -147,7 +147,7 @@ def run(
     _print_price(display, price)
 
 
-def _whose(path: Path | None) -> tuple[str, bool]:
+def whose(path: Path | None) -> tuple[str, bool]:
     """Return this client's name, and whether all processes of the cluster are this user's own.
 
     They are in a cluster of --parties, and for whoever started it in one of `mpc up`, whose development CA is good for

@@ -24,7 +24,7 @@ from mpc.errors import ConfigError, IntegrityError
 from parties.config.models import ClusterConfig
 from parties.database import Migration, UnknownVersionError, connect, migrate, transaction, version_of
 
-_MIGRATIONS: tuple[Migration, ...] = (
+MIGRATIONS: tuple[Migration, ...] = (
     (
         # "if not": the first program that made lists did it in two steps
         """CREATE TABLE IF NOT EXISTS entered (
@@ -121,9 +121,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     # No write-ahead log: this file alone is the list, and whoever moves it moves all of it.
     database = connect(path, "journal_mode = TRUNCATE", "synchronous = FULL", "fullfsync = ON")
     try:
-        if version_of(database) != len(_MIGRATIONS):  # else nobody has to wait
+        if version_of(database) != len(MIGRATIONS):  # else nobody has to wait
             with transaction(database):
-                migrate(database, _MIGRATIONS)
+                migrate(database, MIGRATIONS)
     except UnknownVersionError as error:
         database.close()
         raise ConfigError(

@@ -28,7 +28,7 @@ from parties.entropy import token
 from parties.trust.identity import Identity
 
 _PUT_BYTES = 16
-_MIGRATIONS: tuple[Migration, ...] = (
+MIGRATIONS: tuple[Migration, ...] = (
     (
         """CREATE TABLE puts (
             name TEXT PRIMARY KEY, put BLOB NOT NULL, schema BLOB NOT NULL, salt BLOB NOT NULL,
@@ -98,7 +98,7 @@ class PutLog:
             self._database = connect(path, "journal_mode = TRUNCATE", "secure_delete = ON", "foreign_keys = ON")
             try:
                 with transaction(self._database):
-                    migrate(self._database, _MIGRATIONS)
+                    migrate(self._database, MIGRATIONS)
             except BaseException:
                 self._database.close()
                 raise

@@ -35,7 +35,7 @@ Blocks = Iterable[Mapping[str, np.ndarray]]
 """Every 65,536 rows, and at last those that are left: column -> int64 integers, round(x * scale), (rows, *shape)."""
 Progress = Callable[[int, int], None]
 """Told how many rows are at all parties, and how many there are."""
-_ON_THEIR_WAY, _AT_ONCE = 1 << 25, 4
+ON_THEIR_WAY, _AT_ONCE = 1 << 25, 4
 """Bytes of x^ that are sent at once, in so many blocks; one that is larger goes alone."""
 _RESUMED_FOR = 72_000
 """Seconds after its beginning in which an interrupted put goes on; parties drop it after a day."""
@@ -250,7 +250,7 @@ class _Putting:
     def _send(self, place: int, block: int, mark: bytes, masked: np.ndarray, seeds: Sequence[Seed]) -> None:
         data = view_field(masked)
         while self._pending and (
-            len(self._pending) >= _AT_ONCE or sum(each.size for each in self._pending) + len(data) > _ON_THEIR_WAY
+            len(self._pending) >= _AT_ONCE or sum(each.size for each in self._pending) + len(data) > ON_THEIR_WAY
         ):
             self._settle()
         commitments = [seed.commitment() for seed in seeds]

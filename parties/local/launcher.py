@@ -82,8 +82,8 @@ def start(
     try:
         cores = spread(layout.members)
         for member in layout.members:
-            _spawn(member, command(member), reader, cores.get(member.name, frozenset()))
-        _await_ready(layout, deadline)
+            spawn(member, command(member), reader, cores.get(member.name, frozenset()))
+        await_ready(layout, deadline)
     except BaseException:
         stop(layout, grace=2)
         raise
@@ -152,7 +152,13 @@ def _cut_lifeline(layout: LocalLayout) -> None:
         os.close(writer)
 
 
-def _spawn(member: Member, argv: list[str], reader: int | None, cores: frozenset[int] = frozenset()) -> None:
+def spawn(member: Member, argv: list[str], reader: int | None, cores: frozenset[int] = frozenset()) -> None:
+    """Start one daemon, without waiting until it serves.
+
+    Args:
+        reader: the launcher's pipe, with which the daemon ends; None for one that outlives its launcher.
+        cores: that it may run on; all if there are none.
+    """
     (member.data_dir / READY).unlink(missing_ok=True)
     if member.log.exists():
         member.log.replace(member.log.with_suffix(".1.jsonl"))  # the last start stays readable, older ones go
@@ -194,7 +200,12 @@ def _environment(member: Member, environ: Mapping[str, str], reader: int | None)
     return child
 
 
-def _await_ready(layout: LocalLayout, deadline: float) -> None:
+def await_ready(layout: LocalLayout, deadline: float) -> None:
+    """Wait until every daemon serves.
+
+    Raises:
+        ConfigError: one stopped, or does not serve within so many seconds.
+    """
     end = time.monotonic() + deadline
     waiting = list(layout.members)
     while waiting:

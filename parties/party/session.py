@@ -50,7 +50,7 @@ class PartySession:
     Args:
         supply: the provider's, or a stock: then the ledger opens what it lists as stocked, once.
         budget: shared by all sessions of this process.
-        salt: 32 fresh random bytes; all parties' together key the transcript, see `_transcript_key`.
+        salt: 32 fresh random bytes; all parties' together key the transcript, see `transcript_key`.
         finished: called once when the session has ended.
     """
 
@@ -171,7 +171,7 @@ class PartySession:
         if not self._supply.stored:  # then it is there since it was dealt
             self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = self._bundle(bundle_id, plan, delivery)
-        party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self._transcript_key())
+        party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self.transcript_key())
         try:
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
         except MpcError:
@@ -192,7 +192,7 @@ class PartySession:
             self._supply.hand_over(self.terms, self._wires.public(self.plan))
             self._handed_over = True
 
-    def _transcript_key(self) -> bytes:
+    def transcript_key(self) -> bytes:
         """A value that all parties know and nobody else: without it a digest of the openings would let whoever
         knows the masks, the provider, and any client test guesses of the data."""
         salts = [self._salt if name not in self.links else self.links[name].peer_salt for name in self.terms.parties]

@@ -25,7 +25,8 @@ from parties.trust.identity import Identity
 from parties.wire.server import Desk, largest_message, serve
 
 _GRACE = 2.0
-_TICK = 1.0
+TICK = 1.0
+"""Seconds between two looks at what a daemon looks after."""
 
 
 class Described(Protocol):
@@ -69,7 +70,7 @@ def begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     return counters
 
 
-def _get_kernels(config: PartyConfig | ProviderConfig) -> None:
+def get_kernels(config: PartyConfig | ProviderConfig) -> None:
     """Load what was compiled, or compile: no run waits for either."""
     unused = kernels.EVALUATING if isinstance(config, ProviderConfig) else kernels.DEALING
     kept = kernel_cache.place()
@@ -106,11 +107,11 @@ def serve_until_told(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: life.stop.set())
     signal.signal(signal.SIGHUP, lambda *_: life.hangups.append(None))  # said below: a handler must not log
-    _get_kernels(config)
+    get_kernels(config)
     server = serve(identity, config.listen, register, largest_message(config.limits), desks)
     lifeline.announce_ready(config.data_dir)
     telemetry.logger().info("serving", address=config.listen)
-    while not life.stop.wait(_TICK):
+    while not life.stop.wait(TICK):
         tick()
         watch.tick()
         if watch.problem != described.problem:

@@ -24,7 +24,7 @@ _PROBE = ".disk-probe"
 _PROBE_BYTES = 4096
 _LEAST_FREE = 1 << 20
 """Bytes; with fewer free a ledger's next page may not fit."""
-_ROOM_EVERY, _WRITE_EVERY, _SPEAK_EVERY = 5.0, 60.0, 86400.0
+ROOM_EVERY, WRITE_EVERY, SPEAK_EVERY = 5.0, 60.0, 86400.0
 """Seconds between two looks at the free space, two writes as long as all is well, two lines about a certificate."""
 
 
@@ -58,13 +58,13 @@ class Watch:
     def tick(self) -> None:
         """Look at whatever it is time to look at."""
         now = self._clock()
-        if now - self._room_at >= _ROOM_EVERY:
+        if now - self._room_at >= ROOM_EVERY:
             self._room_at = now
-            write = bool(self.problem) or now - self._write_at >= _WRITE_EVERY
+            write = bool(self.problem) or now - self._write_at >= WRITE_EVERY
             if write:
                 self._write_at = now
             self._change(self._look(write))
-        if now - self._speak_at >= _SPEAK_EVERY:
+        if now - self._speak_at >= SPEAK_EVERY:
             self._speak_at = now
             self._speak()
 

@@ -14,7 +14,7 @@ from mpc.errors import ConfigError
 from parties.trust import pem
 
 _END = b"-----END X509 CRL-----"
-_LOOK_AGAIN = 1.0  # seconds
+LOOK_AGAIN = 1.0  # seconds
 
 
 class Revocations:
@@ -49,7 +49,7 @@ class Revocations:
     def refresh(self) -> int:
         """Read the file again if it has changed; return a number that grows whenever the lists do."""
         with self._lock:
-            if self._clock() - self._looked >= _LOOK_AGAIN:
+            if self._clock() - self._looked >= LOOK_AGAIN:
                 self._looked = self._clock()
                 stamp = self._stamp()
                 if stamp != self._seen:

@@ -25,7 +25,7 @@ from parties.trust.identity import Identity
 from parties.wire.calls import OneReply, Replies, Unreachable
 from parties.wire.dialling import Seen, look
 
-_FRESH = 30.0
+FRESH = 30.0
 """Seconds without a call after which a certificate is looked at again."""
 
 
@@ -72,7 +72,7 @@ class Verified(grpc.Channel):
             now, used_at = time.monotonic(), self._used_at
             self._used_at = now
             changed = self._lists() != self._revocations
-            return None if self._suspect or changed or now - used_at > _FRESH else self._inner
+            return None if self._suspect or changed or now - used_at > FRESH else self._inner
 
     def ready(self, timeout: float | None) -> grpc.Channel:
         """Return the inner channel, after a look at the certificate if it is time for one.

@@ -62,7 +62,7 @@ def look(identity: Identity, name: str, address: str, seconds: float, before: st
     wrong: PeerError | None = None
     found = [(_target(each[4]), each) for each in _addresses(name, address)]
     for place, (target, each) in enumerate(sorted(found, key=lambda one: one[0] != before)):
-        own = _share(deadline, len(found) - place)
+        own = share(deadline, len(found) - place)
         try:
             raw = _connected(each, own)
         except OSError as error:
@@ -75,7 +75,7 @@ def look(identity: Identity, name: str, address: str, seconds: float, before: st
     raise (wrong or _unanswered(name, address, last)).again() from None
 
 
-def _share(deadline: float, addresses: int) -> float:
+def share(deadline: float, addresses: int) -> float:
     """Return until when the next of so many addresses may take its time: one that is silent leaves some to those behind
     it."""
     now = time.monotonic()

@@ -38,7 +38,8 @@ from parties.wire.transport import FRAME_BYTES, OVERHEAD, WIRE, answered_in_time
 CALLERS = 4
 """Callers that may take all of their share at once before others wait."""
 _STATUS = {2: grpc.StatusCode.INVALID_ARGUMENT, 4: grpc.StatusCode.PERMISSION_DENIED, 1: grpc.StatusCode.INTERNAL}
-_HEALTH_SHARE, _HEALTH_SECONDS = 4, 10.0
+HEALTH_SHARE, HEALTH_SECONDS = 4, 10.0
+"""Health checks of one caller that are answered at once, and what each may take to say what it asks."""
 _RPCS_A_THREAD = 16
 _STREAMS = 1 << 10
 _PING_MS, _PING_TIMEOUT_MS = 60_000, 120_000
@@ -215,7 +216,7 @@ def _failure(context: grpc.ServicerContext, error: Exception, method: str) -> tu
         event = "refused by policy" if isinstance(error, PolicyError) else "a call failed"
         fields = {"call": method, "caller": client, "address": context.peer(), "code": error.code, "why": str(own)}
         telemetry.rationed((client, error.code), level, event, **fields)
-    return _STATUS.get(error.exit_code, grpc.StatusCode.FAILED_PRECONDITION), to_detail(_discreet(error))
+    return _STATUS.get(error.exit_code, grpc.StatusCode.FAILED_PRECONDITION), to_detail(discreet(error))
 
 
 def shown_caller(context: grpc.ServicerContext) -> str:
@@ -226,7 +227,7 @@ def shown_caller(context: grpc.ServicerContext) -> str:
         return ""
 
 
-def _discreet(error: MpcError) -> MpcError:
+def discreet(error: MpcError) -> MpcError:
     """Return an error as callers are told it: one that names paths of this machine stays in this process's log."""
     if not error.local:
         return error
@@ -300,7 +301,7 @@ def serve(
         ConfigError: the port is taken, or a development certificate would be shown to other machines.
     """
     refuse_development_ca(identity, address)
-    control = Desk("health", _HEALTH_SHARE)
+    control = Desk("health", HEALTH_SHARE)
     desks = (*desks, control)
     threads = sum(desk.threads for desk in desks)
     server = grpc.server(
@@ -320,7 +321,7 @@ def serve(
     register_all(server)
     status = health.HealthServicer()
     checks = health_pb2.DESCRIPTOR.services_by_name["Health"]
-    register(server, checks, _Health(status), lambda _: control, lambda *_: None, _HEALTH_SECONDS)
+    register(server, checks, _Health(status), lambda _: control, lambda *_: None, HEALTH_SECONDS)
     credentials = grpc.ssl_server_credentials(
         [(identity.key_pem, identity.certificate_pem)], root_certificates=identity.ca_pem, require_client_auth=True
     )

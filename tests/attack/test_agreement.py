@@ -16,7 +16,7 @@ from mpc.interpret.party import PartyRun
 from mpc.interpret.world import World
 from mpc.prg import expand_field
 from mpc.shares import Lane
-from parties.pb.party_pb2 import Abort, CloseRequest, Entered, Frame
+from parties.pb.party_pb2 import CloseRequest, Entered, Frame
 from tests.support.parties import MODEL_OWNER, OWNER, RECIPIENT, InProcess, Script, data, eventually
 from tests.support.plans import Builder, wire
 from tests.support.stocks import deal, open_stock
@@ -126,9 +126,8 @@ def test_security_31_a_model_owner(
 def test_who_hears_of_it_first_names_the_owner_too(cluster: InProcess) -> None:
     """A peer's abort may come before a party has found out by itself: it is a code and a name."""
     script = cluster.script(CURIOUS).open()
-    heard = Frame(abort=Abort(code=IntegrityError.code, about=OWNER))
-    cluster.of(1, script.id).links["party-0"]._outgoing.put(heard)
-    assert eventually(lambda: script.id not in cluster.nodes[0]._sessions)
+    cluster.of(1, script.id).links["party-0"].abort(IntegrityError("unlike", peer=OWNER))
+    assert eventually(lambda: script.id not in cluster.sessions(0))
     with pytest.raises(IntegrityError, match=f"{OWNER} did not send all parties the same"):
         script.result(0, 1, OWNER)
 
@@ -214,26 +213,30 @@ WEIGHTS = {"w": np.random.default_rng(5).integers(-999, 999, (3, 2)), "c": np.ar
 def parties_of_a_run(world: World, batch: int) -> tuple[list[PartyRun], np.ndarray]:
     """Two parties, prepared for an input of zeros: (their runs, x^)."""
     plan = world.plan.bind(batch)
-    _, bundles = world._deal(plan, plan.online, 1, batch)
-    masked = world._mask_input(plan.wire["x"], np.zeros((batch, 3), dtype=np.int64), bundles)
-    sessions = zip(bundles, world._sessions, strict=True)
+    _, bundles = world.deal(plan, plan.online, 1, batch)
+    masked = world.mask_input(plan.wire["x"], np.zeros((batch, 3), dtype=np.int64), bundles)
+    sessions = zip(bundles, world.sessions, strict=True)
     runs = [PartyRun(plan, Lane.passive(index), bundle, session) for index, (bundle, session) in enumerate(sessions)]
     for run in runs:
         run.prepare()
     return runs, masked
 
 
-def evaluate_unlike(runs: list[PartyRun], masked: np.ndarray) -> list[MpcError | None]:
-    """Row j of what the second party is sent is one less in place j; what ended each party."""
+def evaluate_unlike(runs: list[PartyRun], masked: np.ndarray, compared: bool = True) -> list[MpcError | None]:
+    """Row j of what the second party is sent is one less in place j; what ended each party.
+
+    compared: or else each party finds its own digest where the other's stands, and so nothing to object to.
+    """
     other = masked.copy()
     for place in range(3):
         other[place] = fp.sub(masked[place], np.eye(3, dtype=np.uint64)[place])
     running = [run.steps({"x": each}) for run, each in zip(runs, (masked, other), strict=True)]
-    payloads = [next(steps) for steps in running]
+    payloads, size = [bytes(next(steps)) for steps in running], runs[0].schedule.steps[0].agreement
     ended: list[MpcError | None] = []
     for index, steps in enumerate(running):
         try:
-            steps.send([payloads[1 - index]])
+            front = payloads[1 - index if compared else index][:size]
+            steps.send([front + payloads[1 - index][size:]])
         except StopIteration:
             ended.append(None)
         except MpcError as error:
@@ -241,22 +244,18 @@ def evaluate_unlike(runs: list[PartyRun], masked: np.ndarray) -> list[MpcError |
     return ended
 
 
-def test_security_31_without_the_comparison_the_weights_are_read_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_security_31_without_the_comparison_the_weights_are_read_exactly() -> None:
     """The control: what the attacker learns where parties do not compare, with party-0's view and the output."""
     world = World(linear().build(), WEIGHTS, 2, seed(3))
     runs, masked = parties_of_a_run(world, batch=4)
 
-    def accept(run: PartyRun, agreement: bytes, payloads: list) -> None:
-        run._agreed = True
-
-    monkeypatch.setattr(PartyRun, "_agree", accept)
-    assert evaluate_unlike(runs, masked) == [None, None]
+    assert evaluate_unlike(runs, masked, compared=False) == [None, None]
     z = runs[0].output("z")
     for run in runs:
         z = fp.sub(z, expand_field(run.release("z"), z.shape))
     # the last row is the bias, and row j the bias less party-1's share of w_j
     theirs = fp.sub(np.broadcast_to(z[3], (3, 2)).copy(), z[:3])
-    mine = world._sessions[0].masked["w"].share(Lane.passive(0)).values
+    mine = world.sessions[0].masked["w"].share(Lane.passive(0)).values
     assert np.array_equal(fp.to_signed(fp.add(mine, theirs)), WEIGHTS["w"])
 
 
@@ -281,8 +280,8 @@ def test_the_digests_of_what_was_entered_need_the_parties_key() -> None:
     world = World(linear().build(), WEIGHTS, 2, seed(3))
     plan, found = world.plan.bind(1), []
     for number, key in enumerate((b"", b"k" * 32), 1):
-        bundle = world._deal(plan, plan.online, number, 1)[1][0]
-        run = PartyRun(plan, Lane.passive(0), bundle, world._sessions[0], key)
+        bundle = world.deal(plan, plan.online, number, 1)[1][0]
+        run = PartyRun(plan, Lane.passive(0), bundle, world.sessions[0], key)
         run.given = {"x": np.zeros((1, 3), dtype=np.uint64)}
         found.append((run.transcript.digest, *run.entered()))
     assert len(set(found[0] + found[1])) == 4

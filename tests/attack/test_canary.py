@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 from mpc import fixedpoint
 from mpc.compiler.roles import Roles
 from mpc.errors import MpcError
+from mpc.interpret.party import PartyRun
 from mpc.prg import Seed
 from parties.party.session import PartySession
 from parties.pb import party_pb2
@@ -126,12 +127,12 @@ def submit_nonsense(script: Script, patched: pytest.MonkeyPatch) -> list[BaseExc
 
 def crash_in_a_gate(script: Script, patched: pytest.MonkeyPatch) -> list[BaseException]:
     """A bug whose exception quotes the very values, as numpy's do."""
-    session: PartySession = script.cluster.of(0, script.id)
+    party: PartyRun = script.cluster.of(0, script.id).runs.get(1).party
 
-    def crash(run) -> None:
+    def crash(given) -> None:
         raise ValueError(f"cannot reshape {CANARY_INPUT!r} and {CANARY_WEIGHT}")
 
-    patched.setattr(session.online, "_evaluate", crash)
+    patched.setattr(party, "steps", crash)
     collect(enter, script)
     collect(script.everyone, lambda i: script.result(i, 1, RECIPIENT))
     return [error for error in script.errors if error is not None]

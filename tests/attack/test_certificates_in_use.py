@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from mpc.errors import ConfigError, PeerError
 from parties.addresses import Endpoint
@@ -19,6 +21,7 @@ from parties.wire.probe import probe
 from parties.wire.server import serve
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect
+from tests.support.authority import Issuer
 from tests.support.effort import patient
 from tests.support.parties import COORDINATOR, InProcess, free_ports
 
@@ -48,23 +51,21 @@ def other_ca(folder: Path, name: str) -> Identity:
     return Identity.load(authority.issue(folder / "ca", name, folder / name), name)
 
 
-def expired(cluster: InProcess, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Identity:
+def expired(cluster: InProcess, folder: Path, name: str) -> Identity:
     """A certificate of the right CA that was valid until an hour ago."""
-    now = datetime.datetime.now(datetime.UTC)
-    with monkeypatch.context() as patched:
-        patched.setattr(authority, "_now", lambda: now - datetime.timedelta(days=2, hours=1))
-        ca = cluster.ca
-        tls = authority.issue(ca, name, folder / f"expired-{name}", days=2)
+    certificate = x509.load_pem_x509_certificate((cluster.ca / authority.CA_CERTIFICATE).read_bytes())
+    key = serialization.load_pem_private_key((cluster.ca / authority.CA_KEY).read_bytes(), password=None)
+    tls = Issuer(certificate, key).leaf(name, folder / f"expired-{name}", days=-1 / 24)
     # Identity.load would refuse it, as it should; an attacker does not ask.
     with pytest.raises(ConfigError, match="expired"):
         Identity.load(tls, name)
     pem = [path.read_bytes() for path in (tls.certificate, tls.key, tls.ca)]
     trust = cluster.identity(COORDINATOR).trust
-    return Identity(name, pem[0], pem[1], pem[2], now, trust, certificates.client_context(tls))
+    return Identity(name, pem[0], pem[1], pem[2], datetime.now(UTC), trust, certificates.client_context(tls))
 
 
 @pytest.mark.parametrize("name", ["party-0", "provider"])
-def test_who_gets_in(cluster: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_who_gets_in(cluster: InProcess, tmp_path: Path, name: str) -> None:
     address = cluster.addresses[name]
     assert describe(connect(cluster.identity(COORDINATOR), name, address), name).name == name
 
@@ -87,7 +88,7 @@ def test_who_gets_in(cluster: InProcess, tmp_path: Path, monkeypatch: pytest.Mon
         describe(grpc.secure_channel(address, credentials, options), name)
 
     with pytest.raises(PeerError):
-        describe(connect(expired(cluster, tmp_path, COORDINATOR, monkeypatch), name, address), name)
+        describe(connect(expired(cluster, tmp_path, COORDINATOR), name, address), name)
 
 
 def test_another_name_is_another_process(cluster: InProcess) -> None:
@@ -99,10 +100,8 @@ def test_another_name_is_another_process(cluster: InProcess) -> None:
         assert caught.value.peer == expected
 
 
-def test_a_server_whose_certificate_has_expired(
-    cluster: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    identity = expired(cluster, tmp_path, "party-7", monkeypatch)
+def test_a_server_whose_certificate_has_expired(cluster: InProcess, tmp_path: Path) -> None:
+    identity = expired(cluster, tmp_path, "party-7")
     address = Endpoint(f"127.0.0.1:{free_ports(1)[0]}")
     server = serve(identity, address, lambda s: None, 1 << 20)
     try:
@@ -112,13 +111,19 @@ def test_a_server_whose_certificate_has_expired(
         server.stop(0)
 
 
+def misled(cluster: InProcess, name: str, other: str) -> None:
+    """Restart party-0 with the address of another process under this name."""
+    right = cluster.addresses[name]
+    cluster.crash(0)
+    cluster.addresses[name] = Endpoint(f"localhost:{cluster.addresses[other].port}")  # no address stands twice
+    cluster.revive(0)
+    cluster.addresses[name] = right
+
+
 def test_a_parties_session_with_an_impostor_among_them(tmp_path: Path) -> None:
     """party-1's address leads to a process with another party's certificate: named, and no session."""
     with InProcess(tmp_path, 3) as cluster:
-        cluster.nodes[0]._channels["party-1"].close()
-        cluster.nodes[0]._channels["party-1"] = connect(
-            cluster.identity("party-0"), "party-1", cluster.addresses["party-2"]
-        )
+        misled(cluster, "party-1", "party-2")
         with pytest.raises(PeerError) as caught:
             cluster.session()
         assert caught.value.peer == "party-1"
@@ -128,10 +133,7 @@ def test_a_parties_session_with_an_impostor_among_them(tmp_path: Path) -> None:
 def test_an_unpinned_provider_is_refused(tmp_path: Path) -> None:
     """20: the provider is the one of the config; another process of the same CA is not."""
     with InProcess(tmp_path, 2) as cluster:
-        dealings = cluster.nodes[0].supply
-        dealings.close()
-        channel = connect(cluster.identity("party-0"), "provider", cluster.addresses["party-1"])
-        dealings._channel, dealings._stub = channel, provider_pb2_grpc.ProviderStub(channel)
+        misled(cluster, "provider", "party-1")
         with pytest.raises(PeerError) as caught:
             cluster.session()
         assert caught.value.peer == "provider"
@@ -141,7 +143,7 @@ def test_an_unpinned_provider_is_refused(tmp_path: Path) -> None:
 def test_a_rotated_certificate_is_as_good(cluster: InProcess) -> None:
     """A new key and certificate of the same name and CA: no config changes."""
     before = cluster.identity(COORDINATOR)
-    cluster._tls.pop(COORDINATOR)
+    cluster.renew(COORDINATOR)
     after = cluster.identity(COORDINATOR)
     assert before.key_pem != after.key_pem
     for identity in (before, after):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import blake3
 import numpy as np
@@ -33,7 +34,6 @@ from parties.party.vault.admission import MOST_PUTS
 from parties.party.vault.puts import Puts
 from parties.pb import data_pb2, data_pb2_grpc
 from parties.pb.data_pb2 import SignedStatement
-from parties.trust import authority
 from tests.support.objects import AGE, BMI, COLUMNS, RawPut, blocks, described, put, table
 from tests.support.parties import CLUSTER, PATIENCE, InProcess, deadlines, eventually
 
@@ -283,16 +283,6 @@ def test_a_seed_that_is_not_the_one_that_was_put_never_leaves_a_party(
 # --- others' certificates -----------------------------------------------------------------------
 
 
-def renewed(cluster: InProcess, name: str) -> None:
-    """Have the CA issue that name again, with a new key."""
-    with cluster._lock:
-        cluster._tls[name] = authority.issue(cluster.ca, name, cluster.folder / "again" / name)
-        for (caller, callee), channel in list(cluster._channels.items()):
-            if caller == name:
-                channel.close()
-                del cluster._channels[caller, callee]
-
-
 def refusal(call: Any) -> tuple[str, str]:
     with pytest.raises(MpcError) as caught:
         call()
@@ -326,7 +316,7 @@ def test_another_certificate_puts_nothing_under_a_name(cluster: InProcess) -> No
 
 def test_a_name_that_is_issued_again_inherits_nothing(cluster: InProcess) -> None:
     whole = put(cluster.client("hospital"), described(columns=(AGE,), visible=()))
-    renewed(cluster, "hospital")
+    cluster.renew("hospital")
     client = cluster.client("hospital")
     assert catalogue.search(client) == []
     with pytest.raises(PolicyError, match="put with another key"):
@@ -378,7 +368,7 @@ def test_an_interrupted_put_goes_on_where_it_was(cluster: InProcess, monkeypatch
                 raise KeyboardInterrupt
             yield block
 
-    monkeypatch.setattr(upload, "_ON_THEIR_WAY", 0)  # each block is answered before the next one is sent
+    monkeypatch.setattr(upload, "ON_THEIR_WAY", 0)  # each block is answered before the next one is sent
     with pytest.raises(KeyboardInterrupt):
         upload.put(client, said, broken())
     asked: list[tuple[int, tuple[int, ...]]] = []
@@ -427,7 +417,7 @@ def test_a_put_that_was_cut_at_its_end_is_finished(
         begin = client.clients[1].begin
 
         def lost(call: Any, request: Any, seconds: float) -> Any:
-            stub = client.clients[1]._stub
+            stub = MagicMock()
             return Lost() if call(stub) is getattr(stub.data, method) else begin(call, request, seconds)
 
         patch.setattr(client.clients[1], "begin", lost)

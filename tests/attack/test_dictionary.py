@@ -35,6 +35,7 @@ from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane
 from mpc.transcript import Transcript
+from mpc.wires import Masking
 from parties import entropy
 from parties.agreed.ticket import Ticket
 from parties.pb import party_pb2, provider_pb2
@@ -107,8 +108,8 @@ class Scene:
         return next(Seed(part.header.seed) for part in parts if isinstance(part, provider_pb2.DealPart))
 
     def _public(self, name: str) -> np.ndarray | None:
-        wires = self.run.party.session.masked if name in self.run.party.session.masked else self.run.party._wires
-        return wires[name].public if name in wires else None
+        unopened = self.bound.wire[name].masking is Masking.UNOPENED
+        return None if unopened else self.run.party.masked(name).public
 
     @property
     def corrections(self) -> bytes:
@@ -118,8 +119,18 @@ class Scene:
             bytes(part.data) for who, run, part in Watched.dealt if who == name and run == 1 and hasattr(part, "data")
         )
 
+    @property
+    def salts(self) -> list[bytes]:
+        """What the parties greet each other with, in the order of the roster."""
+        heard = {}
+        for index in (0, 1):
+            links = self.cluster.of(index, self.script.id).links
+            heard |= {name: link.peer_salt for name, link in links.items()}
+        return [heard[name] for name in self.cluster.names]
+
     def transcript_key(self) -> bytes:
-        return self.cluster.of(0, self.script.id)._transcript_key()
+        """The key that all parties have, from their salts."""
+        return digest("mpc/v1/transcript-key", *self.salts)
 
     # -- what somebody was shown
 
@@ -138,8 +149,7 @@ class Scene:
         messages = (
             [message for _, message in self.said] + self.frames + [part for part in dealt if isinstance(part, Message)]
         )
-        salts = [self.cluster.of(i, self.script.id)._salt for i in self.indices]  # parties greet with them
-        return [*self.public_messages(), *files, *salts, self.transcript_key(), *map(bytes_of, messages)]
+        return [*self.public_messages(), *files, *self.salts, self.transcript_key(), *map(bytes_of, messages)]
 
     def shown_to_the_provider_and_its_friends(self) -> list[bytes]:
         """The provider with the coordinator and the model's owner; they receive no output."""
@@ -251,8 +261,13 @@ def logs(capsys: pytest.CaptureFixture) -> Callable[[], str]:
 
 @pytest.fixture
 def cluster(tmp_path: Path, parties: int) -> Iterator[InProcess]:
-    with InProcess(tmp_path, parties, provider=Watched, middles=[(0, 1), (1, 2)][: parties - 1]) as running:
+    with watched(tmp_path, parties) as running:
         yield running
+
+
+def watched(folder: Path, parties: int, draw: Callable[[int], bytes] | None = None) -> InProcess:
+    """A cluster whose provider's answers, and what the victim and the others send each other, are written down."""
+    return InProcess(folder, parties, provider=Watched, middles=[(0, 1), (1, 2)][: parties - 1], draw=draw)
 
 
 def test_security_30_all_shares_but_one_partys_confirm_no_guess(cluster: InProcess, logs: Callable) -> None:
@@ -370,7 +385,7 @@ def test_security_30_the_provider_and_its_friends_confirm_no_guess(
     assert confirmed(scene, theirs, [], monkeypatch) == [ENTERED]
 
 
-def test_seeds_and_salts_have_what_no_guess_reaches(cluster: InProcess, logs: Callable) -> None:
+def test_seeds_and_salts_have_what_no_guess_reaches(tmp_path: Path, parties: int, logs: Callable) -> None:
     """Commitments show H(k_i), and the transcript's key is made of salts: 256 bits from the system each."""
     drawn: list[bytes] = []
 
@@ -378,10 +393,8 @@ def test_seeds_and_salts_have_what_no_guess_reaches(cluster: InProcess, logs: Ca
         drawn.append(entropy.token(size))
         return drawn[-1]
 
-    for node in cluster.nodes:
-        node._draw = draw
-    cluster.provider.dealing._draw = draw
-    scene = Scene(cluster, logs)
-    assert {seed.secret for seed in scene.seeds} <= set(drawn)
-    assert {cluster.of(i, scene.script.id)._salt for i in scene.indices} <= set(drawn)
+    with watched(tmp_path, parties, draw) as cluster:
+        scene = Scene(cluster, logs)
+        assert {seed.secret for seed in scene.seeds} <= set(drawn)
+        assert set(scene.salts) <= set(drawn) and len(set(scene.salts)) == parties
     assert all(len(value) == 32 for value in drawn) and len(set(drawn)) == len(drawn)

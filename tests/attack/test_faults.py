@@ -135,7 +135,7 @@ def test_between_two_runs(cluster: InProcess) -> None:
     """Cut off when nothing is awaited: the next call says why, and about whom."""
     script = cluster.script().open().enter_weights()
     for link in cluster.of(1, script.id).links.values():
-        link._outgoing.put(Frame())  # a frame out of turn, from party-1
+        link.send_entered(7, [])  # a frame out of turn, from party-1
     assert eventually(lambda: cluster.ledger_states(0)[0][0] == cluster.ledger_states(2)[0][0] == "aborted")
     for index in (0, 2):
         with pytest.raises(PeerError) as caught:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,7 +175,7 @@ def messages(cls: type, script: Script, being_put: RawPut) -> st.SearchStrategy[
                 }.get(field.type, None)
             )
             if field.message_type is not None and not field.is_repeated:
-                fields[field.name] = build(field.message_type._concrete_class)
+                fields[field.name] = build(GetMessageClass(field.message_type))
         chosen = {name: strategy for name, strategy in fields.items() if strategy is not None}
         return st.fixed_dictionaries({}, optional=chosen).map(lambda given: message_class(**given))
 
@@ -190,7 +191,7 @@ def test_an_answer_or_a_typed_error(cluster: InProcess, script: Script, being_pu
     @examples(25)
     @given(caller=CALLERS, requests=st.lists(shaped | st.binary(max_size=200), min_size=1, max_size=3))
     def attempt(caller: str, requests: list[bytes]) -> None:
-        if script.id not in cluster.nodes[1]._sessions:
+        if script.id not in cluster.sessions(1):
             script.ready()
         call(cluster, path, caller, requests)
 

@@ -94,7 +94,7 @@ def test_security_35_callers_with_two_names(cluster: Foreign, name: str, names: 
 
 def test_security_35_a_revoked_caller(cluster: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the next call on, over the connection that it has already."""
-    monkeypatch.setattr("parties.trust.revocation._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("parties.trust.revocation.LOOK_AGAIN", 0.0)
     channel = cluster.channel("mallory", "party-0")
     stub = party_pb2_grpc.PartyStub(channel)
     stub.Describe(party_pb2.DescribeRequest(), timeout=SECONDS)

@@ -23,7 +23,7 @@ from parties.local import launcher
 from parties.local.layout import LocalLayout
 from parties.local.processes import running
 from tests.support.effort import patient
-from tests.support.parties import data, tiny_answer, tiny_model
+from tests.support.parties import data, id_of, tiny_answer, tiny_model
 from tests.support.parties_commands import ROOT, environment
 
 RANGE = {"x": (-4.0, 4.0)}
@@ -85,7 +85,7 @@ def test_security_33_one_certificate_with_the_smallest_role_starves_nobody(
         good = stack.enter_context(Cluster.connect(layout.cluster_file))
         shared = good.session(model, RANGE, recipients=MALLORY)  # the one in which mallory has a part
         stack.callback(shared.abandon)
-        prepare(good.parties, shared._remote.id, 1, 1, 0)[0].result()
+        prepare(good.parties, id_of(shared), 1, 1, 0)[0].result()
         session = stack.enter_context(good.session(model, RANGE))
 
         def median(seconds: float) -> float:
@@ -100,7 +100,7 @@ def test_security_33_one_certificate_with_the_smallest_role_starves_nobody(
         median(1)
         before = resident(layout)
         quiet, loud, most = [], [], before
-        with attacking(layout, shared._remote.id) as mallory:
+        with attacking(layout, id_of(shared)) as mallory:
             for _ in range(turns):
                 loud.append(median(1.0))
                 most = [max(pair) for pair in zip(most, resident(layout), strict=True)]

@@ -12,7 +12,7 @@ from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.display import Display
-from parties.cli.run import _whose
+from parties.cli.run import whose
 from parties.config.load import load
 from parties.config.models import ClusterConfig
 from parties.local.layout import LocalLayout
@@ -65,14 +65,14 @@ def test_security_30_data_beyond_the_default_range_are_refused_and_not_described
 
 
 def test_only_a_cluster_of_ones_own_is_suited_to_the_data(tmp_path: Path) -> None:
-    assert _whose(None) == ("coordinator", True)
+    assert whose(None) == ("coordinator", True)
     layout = LocalLayout.create(tmp_path / "up", 2, clients=["alice"])
-    assert _whose(layout.cluster_file) == ("coordinator", True)
-    assert _whose(layout.client_file("alice")) == ("alice", False)  # whoever started it sees her plans
+    assert whose(layout.cluster_file) == ("coordinator", True)
+    assert whose(layout.client_file("alice")) == ("alice", False)  # whoever started it sees her plans
     make_ca(tmp_path / "ca", "companies")
     issue(
         tmp_path / "ca",
         "coordinator",
         layout.cluster_file.parent / load(ClusterConfig, layout.cluster_file).tls.key.parent,
     )
-    assert _whose(layout.cluster_file) == ("coordinator", False)
+    assert whose(layout.cluster_file) == ("coordinator", False)

@@ -30,7 +30,7 @@ from mpc.plan.plan import Plan, PlanInput
 from mpc.privacy import law
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.guarantee import guarantee, sensitivities
-from mpc.privacy.within import _RULES
+from mpc.privacy.within import RULES
 from mpc.windows import Windows
 from mpc.wires import Masking
 from tests.support.plans import replace_wires, wire, with_parts
@@ -714,7 +714,7 @@ def test_what_was_noised_may_be_used_for_anything() -> None:
 
 def test_every_kind_of_gate_is_judged() -> None:
     """Each acts within a row in a way that is known, or ends rows, or is noise or an input; another is refused."""
-    assert set(_RULES) | {"rows", "draw", "input"} == set(GATES)
+    assert set(RULES) | {"rows", "draw", "input"} == set(GATES)
 
 
 def test_many_operands_keep_nobody_busy() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from mpc import prg, tables
 from mpc.compiler.compile import compile_model
-from mpc.correlations import BundleId
+from mpc.compiler.roles import Roles
 from mpc.errors import (
     EntropyError,
     HandshakeError,
@@ -24,13 +26,16 @@ from mpc.errors import (
     PolicyError,
     SessionError,
 )
+from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
+from parties import entropy
 from parties.agreed.terms import Terms
 from parties.config.models import Limits
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.pb.provider_pb2 import DealPart
 from parties.process.life import Life
+from parties.provider import dealing
 from parties.provider.service import ProviderService
 from parties.trust import identity as certificates
 from parties.wire.frames import Chunk
@@ -48,10 +53,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
 class Asking:
     """A session at the provider alone; the parties are played by the test."""
 
-    def __init__(self, cluster: InProcess, parties: tuple[str, ...] = ("party-0", "party-1")) -> None:
+    def __init__(
+        self, cluster: InProcess, parties: tuple[str, ...] = ("party-0", "party-1"), roles: Roles | None = None
+    ) -> None:
         self.cluster = cluster
-        self.plan: Plan = cluster.compiled().plan
-        nonces = tuple(cluster.nodes[0]._draw(32) for _ in parties)
+        self.plan: Plan = cluster.compiled(roles).plan
+        nonces = tuple(entropy.token(32) for _ in parties)
         self.terms = Terms(self.plan.digest, "provider", parties, nonces)
         self.id = self.terms.session_id
 
@@ -85,7 +92,7 @@ def test_it_deals_to_its_own_parties(cluster: InProcess, who: str) -> None:
     for run in (0, 1):
         with pytest.raises(PolicyError, match="own parties only"):
             asking.deal(who, run)
-    assert asking.id not in cluster.provider.table.open
+    assert cluster.dealt(asking.id) is None
 
 
 def test_each_certificate_gets_its_own_seed_and_one_the_corrections(cluster: InProcess) -> None:
@@ -110,7 +117,7 @@ def test_a_party_of_another_session_is_told_nothing(tmp_path: Path) -> None:
         outside = Asking(three, ("party-0", "party-1"))
         with pytest.raises(PolicyError):
             outside.deal("party-2", 0)
-        assert outside.id not in three.provider.table.open  # nor may it take up room
+        assert three.dealt(outside.id) is None  # nor may it take up room
 
 
 def test_it_deals_to_nobody_together_with_strangers(cluster: InProcess) -> None:
@@ -143,40 +150,42 @@ def test_runs_are_dealt_in_order(cluster: InProcess, run: int) -> None:
 
 
 @contextmanager
-def slow_dealing(provider: ProviderService, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def slow_dealing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if what is dealt in this block took long."""
-    deal, go = provider.dealing._deal_parts, threading.Event()
+    deal, go = dealing.deal, threading.Event()
 
-    def waiting(*arguments: Any) -> None:
+    def waiting(*arguments: Any) -> Any:
         assert go.wait(PATIENCE)
-        deal(*arguments)
+        return deal(*arguments)
 
-    monkeypatch.setattr(provider.dealing, "_deal_parts", waiting)
-    try:
-        yield
-    finally:
-        go.set()
-        monkeypatch.setattr(provider.dealing, "_deal_parts", deal)
+    with monkeypatch.context() as patched:
+        patched.setattr(dealing, "deal", waiting)
+        try:
+            yield
+        finally:
+            go.set()
 
 
 def test_one_run_is_dealt_at_a_time(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor can what is asked for too early overtake: run 1 needs the masks of run 0."""
     asking = Asking(cluster).opened()
-    session = cluster.provider.table.find(asking.id)
-    with slow_dealing(cluster.provider, monkeypatch):
-        bundle = cluster.provider.dealing.fetch(session, BundleId.of_run(asking.id, 1, 1), "party-0", b"", PATIENCE)
+    with slow_dealing(monkeypatch):
+        stub = provider_pb2_grpc.ProviderStub(cluster.channel("party-0", "provider"))
+        parts = stub.Deal(asking.request(1), timeout=PATIENCE)
+        assert next(parts).header.seed
         for run in (2, 2):
             with pytest.raises(SessionError, match="still being dealt"):
                 asking.deal("party-1", run)
-        assert not bundle.over
-    assert sum(len(part.chunk) for part in asking.deal("party-1", 1)) == bundle.size
+    assert list(parts)[-1].end.manifest.ByteSize()
+    dealt = sum(len(part.chunk) for part in asking.deal("party-1", 1))
+    assert dealt == plan_cost(asking.plan, 1).dealt > 0
     asking.deal("party-0", 2)
 
 
 def test_parts_come_as_they_are_dealt(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The seed is there before anything is dealt; corrections before all of them are."""
     asking = Asking(cluster).opened()
-    with slow_dealing(cluster.provider, monkeypatch):
+    with slow_dealing(monkeypatch):
         stub = provider_pb2_grpc.ProviderStub(cluster.channel("party-1", "provider"))
         parts = stub.Deal(asking.request(1), timeout=PATIENCE)
         header = next(parts).header
@@ -228,12 +237,26 @@ def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
             assert budget.taken > 0
             own.dealer("party-0").Finish(provider_pb2.FinishRequest(session_id=asking.id))
             assert eventually(lambda: budget.taken == 0)  # what is being dealt ends first
-        late = Asking(own).opened()
-        session = own.provider.table.find(late.id)
+
+
+def test_a_session_that_ends_while_a_bundle_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had been found, and waits for its public weights: it is told, and nothing stays."""
+    with InProcess(tmp_path, 2) as own, ThreadPoolExecutor(1) as pool:
+        late = Asking(own, roles=Roles(public_weights=True)).opened()
+        changed, waiting = own.dealt(late.id).changed, threading.Event()
+        wait_for = changed.wait_for
+
+        def seen(*arguments: Any) -> bool:
+            waiting.set()
+            return wait_for(*arguments)
+
+        monkeypatch.setattr(changed, "wait_for", seen)
+        asked = pool.submit(late.deal, "party-0", 1)
+        assert waiting.wait(PATIENCE)
         own.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=late.id))
-        with pytest.raises(SessionError, match="over"):  # it had been found just before it ended
-            own.provider.dealing.fetch(session, BundleId.of_run(late.id, 1, 1), "party-0", b"", PATIENCE)
-        assert eventually(lambda: budget.taken == 0)
+        with pytest.raises(SessionError, match="over"):
+            asked.result(PATIENCE)
+        assert eventually(lambda: own.provider.budget.taken == 0)
 
 
 def test_an_ended_session_is_not_dealt_again(cluster: InProcess) -> None:
@@ -386,12 +409,12 @@ def test_a_process_with_another_sine_table_refuses_the_plan(
     asking.terms = Terms(plan.digest, "provider", asking.terms.parties, asking.terms.nonces)
     asking.id = asking.terms.session_id
     monkeypatch.setattr(tables, "sincos_digest", lambda: "00" * 32)
-    drawn = len(cluster.nodes[0].proposals)
-    cluster.nodes[0].proposals._parsed.clear()  # parsed once, while anybody uses it
+    cluster.nodes[0].proposals.drop_old(float("inf"))  # a plan is parsed once, while anybody uses it
+    gc.collect()
     with pytest.raises(PlanError) as caught:
         cluster.party(0).Propose(request)
     assert "table" in str(caught.value)
-    assert len(cluster.nodes[0].proposals) == drawn
+    assert len(cluster.nodes[0].proposals) == 0
     with pytest.raises(PlanError):
         asking.deal("party-0", 0)
 
@@ -411,18 +434,21 @@ def test_without_entropy_nothing_begins(tmp_path: Path) -> None:
         assert all(not len(node.proposals) for node in cluster.nodes)
 
 
-def test_when_entropy_fails_at_the_provider_no_bundle_is_dealt(
-    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(n: int) -> bytes:
-        raise EntropyError("the system's random source cannot be read")
+def test_when_entropy_fails_at_the_provider_no_bundle_is_dealt(tmp_path: Path) -> None:
+    broken = threading.Event()
 
-    script = cluster.script().open().enter_weights()
-    monkeypatch.setattr(cluster.provider.dealing, "_draw", broken)
-    with pytest.raises(EntropyError):
-        script.prepare(1)
-    with pytest.raises(MpcError):
-        script.masks(0, 1, OWNER)
+    def draw(n: int) -> bytes:
+        if broken.is_set():
+            raise EntropyError("the system's random source cannot be read")
+        return entropy.token(n)
+
+    with InProcess(tmp_path, 2, draw=draw) as cluster:
+        script = cluster.script().open().enter_weights()
+        broken.set()  # parties draw nothing for a run: it is the provider that does
+        with pytest.raises(EntropyError):
+            script.prepare(1)
+        with pytest.raises(MpcError):
+            script.masks(0, 1, OWNER)
 
 
 def test_a_daemon_stops_when_entropy_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,11 +468,19 @@ def test_when_aes_fails_the_session_ends(cluster: InProcess, monkeypatch: pytest
     """12: no mask is made of anything else."""
     script = cluster.script().open().enter_weights()
 
-    def broken(*_: object) -> None:
-        raise EntropyError("AES returned less than was asked for")
+    class Short:
+        """A cipher that leaves out the last byte."""
 
-    monkeypatch.setattr(prg, "_fill", broken)
-    with pytest.raises(MpcError):
+        def __init__(self, *_: object) -> None: ...
+
+        def encryptor(self) -> Short:
+            return self
+
+        def update_into(self, data: memoryview, out: memoryview) -> int:
+            return len(data) - 1
+
+    monkeypatch.setattr(prg, "Cipher", Short)
+    with pytest.raises(EntropyError, match="AES returned less"):
         script.prepare(1)
     monkeypatch.undo()
     with pytest.raises(MpcError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
+import grpc
 import numpy as np
 import pytest
 
@@ -26,15 +28,15 @@ from mpc.field import P
 from mpc.interpret.session_wires import public_digest
 from mpc.plan.parse import parse_plan
 from mpc.wires import Masking
+from parties import entropy
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client import stocks as ordering
-from parties.client import submitting
-from parties.client.channels import PartyClient, Reply
 from parties.client.coordinated import CoordinatedSession
 from parties.client.participant import Participant
 from parties.client.roles import known_weights
 from parties.config.models import Limits
+from parties.party.services import PartyService
 from parties.pb import party_pb2, provider_pb2
 from tests.support.effort import patient
 from tests.support.parties import (
@@ -77,7 +79,7 @@ class Handing:
         compiled = cluster.compiled(replace(SEPARATE, public_weights=public))
         self.plan = compiled.plan
         self.weights = {gate.out: fp.from_signed(compiled.weights[gate.out]) for gate in self.plan.weights}
-        nonces = tuple(cluster.nodes[0]._draw(32) for _ in range(2))
+        nonces = tuple(entropy.token(32) for _ in range(2))
         self.terms = Terms(self.plan.digest, "provider", ("party-0", "party-1"), nonces)
         self.id = self.terms.session_id
         for party in self.terms.parties:
@@ -117,7 +119,7 @@ class Handing:
     @property
     def dealt(self) -> int:
         """The last run that was dealt."""
-        return self.cluster.provider.table.open[self.id].due.number - 1
+        return self.cluster.dealt(self.id).due.number - 1
 
 
 # ------------------------------------------------------------------------------ the same
@@ -218,7 +220,7 @@ def test_what_it_takes_is_exactly_the_plans(cluster: InProcess, how: str) -> Non
     with pytest.raises(error) as caught:
         handing.hand_over(data=change(handing.data))
     assert caught.value.peer == "party-0" and cluster.provider.budget.taken == taken
-    assert not cluster.provider.table.open[handing.id].masks.public
+    assert not cluster.dealt(handing.id).masks.public
     handing.hand_over()
     handing.deal("party-0", 1, handing.digest)
 
@@ -263,26 +265,34 @@ def test_an_ended_session_wakes_who_waits(cluster: InProcess) -> None:
 # ------------------------------------------------------------------------- a whole cluster
 
 
-def test_an_owner_that_sends_each_party_others_is_found_out(
-    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled, seen, lock = cluster.compiled(ALONE), set(), threading.Lock()
-    honest = submitting._submit
+class Recorded(PartyService):
+    """A party that writes down what is submitted to it: wire, bytes."""
 
-    def differing(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> Reply:
-        with lock:
-            again = header.wire in seen
-            seen.add(header.wire)
-        return honest(party, header, bytes([data[0] ^ again]) + data[1:], seconds)
+    sent: ClassVar[dict[str, bytes]] = {}
 
-    monkeypatch.setattr(submitting, "_submit", differing)
-    session = CoordinatedSession(cluster.client(), compiled.plan, compiled.weights)
-    with pytest.raises(PeerError) as caught:  # from whichever party answers first
-        session.run({}, 1, lambda: 0.0)
-    assert caught.value.peer == "party-1"
-    with pytest.raises(HandshakeError, match="party-1 holds other public weights than party-0"):
-        cluster.nodes[1].session(session.id, COORDINATOR)
-    session.close()
+    def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
+        self.sent[request.header.wire] = request.data
+        return super().SubmitWhole(request, context)
+
+
+class SentOthers(PartyService):
+    """A party to which the owner sends other bytes than to the rest."""
+
+    def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
+        request.data = bytes([request.data[0] ^ 1]) + request.data[1:]
+        return super().SubmitWhole(request, context)
+
+
+def test_an_owner_that_sends_each_party_others_is_found_out(tmp_path: Path) -> None:
+    with InProcess(tmp_path, 2, services={1: SentOthers}) as cluster:
+        compiled = cluster.compiled(ALONE)
+        session = CoordinatedSession(cluster.client(), compiled.plan, compiled.weights)
+        with pytest.raises(PeerError) as caught:  # from whichever party answers first
+            session.run({}, 1, lambda: 0.0)
+        assert caught.value.peer == "party-1"
+        with pytest.raises(HandshakeError, match="party-1 holds other public weights than party-0"):
+            cluster.nodes[1].session(session.id, COORDINATOR)
+        session.close()
 
 
 def test_nothing_is_dealt_ahead_for_them(cluster: InProcess) -> None:
@@ -349,7 +359,7 @@ def test_a_guest_who_only_receives_is_not_told_the_weights_or_the_masks(
     )
     seeds = [out.seed for header in received.headers for out in header.outputs]
     assert {out.wire for header in received.headers for out in header.outputs} == {script.output_wire}
-    dealt = [node._sessions[script.id].runs.get(1).party.bundle for node in cluster.nodes]
+    dealt = [cluster.of(index, script.id).runs.get(1).party.bundle for index in (0, 1)]
     hidden = [seed.secret for bundle in dealt for _, seed in bundle.held_seeds()]
     assert len(seeds) == 2 and not any(seed in everything for seed in hidden)
     assert Ticket.parse(Ticket(script.plan, script.terms).text).plan.public_weights
@@ -370,22 +380,23 @@ def test_it_goes_on_for_many_runs(cluster: InProcess) -> None:
         assert np.abs(answer - tiny_answer(x)).max() < 1e-3
         assert report.rounds == 3
     session.close()
-    assert eventually(lambda: session.id not in cluster.provider.table.open)
+    assert eventually(lambda: cluster.dealt(session.id) is None)
 
 
-def test_a_model_may_be_partly_public(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[InProcess]:
+    Recorded.sent.clear()
+    with InProcess(tmp_path, 2, services={0: Recorded}) as running:
+        yield running
+
+
+def test_a_model_may_be_partly_public(recorded: InProcess) -> None:
     """Public matrices, secret biases: what is sent of a bias is masked, and the answer is right."""
+    cluster, sent = recorded, Recorded.sent
     compiled = cluster.compiled(ALONE)
     biases = {gate.bias: {"masking": Masking.DRAWN} for gate in compiled.plan.gates if getattr(gate, "bias", None)}
     plan = parse_plan(replace_wires(compiled.plan, biases).canonical)
     assert known_weights(plan) == "partly public" and 0 < len(plan.public_weights) < len(plan.weights)
-    sent, honest = {}, submitting._submit
-
-    def recorded(party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float) -> Reply:
-        sent[header.wire] = bytes(data)
-        return honest(party, header, data, seconds)
-
-    monkeypatch.setattr(submitting, "_submit", recorded)
     session = CoordinatedSession(cluster.client(), plan, compiled.weights)
     for name, value in compiled.weights.items():
         assert (sent[name] == encode_field(fp.from_signed(value))) == (name not in biases)

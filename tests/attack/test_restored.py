@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -16,6 +17,7 @@ from mpc.compiler.roles import Roles
 from mpc.encoding import decode_field
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError, MpcError, SessionError
+from parties.client.channels import Parties
 from parties.client.coordinated import CoordinatedSession
 from parties.client.entered import place_of
 from parties.client.participant import Participant
@@ -204,9 +206,9 @@ def test_masks_that_did_not_come_leave_the_run_free(cluster: InProcess) -> None:
 
 def test_a_list_that_cannot_be_written_lets_nothing_leave(cluster: InProcess, tmp_path: Path) -> None:
     script = cluster.script(TWO_PEOPLE).open()
-    client = cluster.client(MODEL_OWNER)
-    client.entered._path = tmp_path / "missing" / "list"
-    with pytest.raises(ConfigError) as caught:
+    honest = cluster.client(MODEL_OWNER)
+    config = honest.config.model_copy(update={"entered": tmp_path / "missing" / "list"})
+    with closing(Parties(config, honest.identity)) as client, pytest.raises(ConfigError) as caught:
         Participant(client, script.plan, script.terms).enter_weights(script.compiled.weights)
     assert "'entered' in the cluster file" in (caught.value.remedy or "")
     assert not Recorded.submitted and isinstance(caught.value, MpcError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +25,7 @@ from parties.agreed.terms import Terms
 from parties.client.cluster import Cluster
 from parties.config.models import Limits, PolicyConfig
 from parties.party import proposals
+from parties.party.stock import ordering
 from parties.pb import party_pb2, provider_pb2
 from parties.provider import service
 from parties.wire.server import CALLERS, Desk
@@ -77,8 +78,13 @@ def test_a_desk_gives_each_caller_its_share_and_has_threads_for_several() -> Non
             pass
         held.enter_context(desk.place("b"))
     with desk.place("a"):
-        assert desk._taken == {"a": 1}
-    assert not desk._taken
+        pass
+    with ExitStack() as held:  # all places were given back, and no more than there are
+        for client in ("a", "a", "b", "b"):
+            held.enter_context(desk.place(client))
+        for client in "ab":
+            with pytest.raises(SessionError), desk.place(client):
+                pass
 
 
 @contextmanager
@@ -251,30 +257,33 @@ def test_proposals_take_memory_that_is_counted_and_give_way_to_ones_own_only(tmp
         other = node.propose(plan, OTHER, ahead=True)
         for number in range(100):
             node.propose(plan, COORDINATOR, ahead=True)
-            assert node._budget.taken == each * (1 + min(number + 1, 16))
-        assert other in node.proposals._open
+            assert node.budget.taken == each * (1 + min(number + 1, 16))
+        kept = node.proposals.claim(other, OTHER, cluster.compiled().plan.digest)
+        assert kept.plan.canonical == plan
+        node.proposals.give_back(kept)
         node.proposals.drop_old(time.monotonic() + cluster.deadlines.connect + cluster.deadlines.setup + 1)
-        assert node._budget.taken == 0 and len(node.proposals) == 0
+        assert node.budget.taken == 0 and len(node.proposals) == 0
         full = InProcess.script(cluster).open()
-        assert node._budget.taken > 0
+        assert node.budget.taken > 0
         full.everyone(lambda i: cluster.party(i).Close(party_pb2.CloseRequest(session_id=full.id)))
-        assert eventually(lambda: node._budget.taken == 0)
+        assert eventually(lambda: node.budget.taken == 0)
 
 
-def test_what_is_dealt_ahead_is_counted_while_it_is_in_memory(tmp_path: Path) -> None:
+def test_what_is_dealt_ahead_is_counted_while_it_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with InProcess(tmp_path, 2) as cluster, Cluster(cluster.client().config) as client:
         taken: list[int] = []
-        for node in cluster.nodes:
-            write = node.orders._write
+        write = ordering.write_file
 
-            def watched(order: Any, delivery: Any, write: Callable = write, node: Any = node) -> Any:
-                taken.append(node._budget.taken)
-                return write(order, delivery)
+        def watched(path: Path, *content: Any) -> int:
+            if path.suffix == ".bundle":
+                [node] = [node for node in cluster.nodes if path.is_relative_to(node.config.data_dir)]
+                taken.append(node.budget.taken)
+            return write(path, *content)
 
-            node.orders._write = watched  # type: ignore[method-assign]
+        monkeypatch.setattr(ordering, "write_file", watched)
         [stock] = client.deal(cluster.compiled().plan, runs=2, batch=5)
         assert len(taken) == 6 and max(taken) > 0
-        assert all(node._budget.taken == 0 for node in cluster.nodes)
+        assert all(node.budget.taken == 0 for node in cluster.nodes)
         client.drop(stock)
 
 
@@ -310,7 +319,7 @@ def test_one_party_cannot_take_the_providers_places(cluster: InProcess) -> None:
 
     def later(*arguments: Any) -> Any:
         """As party-1's quota is used up, party-0 has to come first."""
-        assert eventually(lambda: len(cluster.provider.table.open) > SMALL.max_sessions)
+        assert eventually(lambda: len(cluster.provider.sessions()) > SMALL.max_sessions)
         return opening(*arguments)
 
     cluster.nodes[1].supply.fetch_weights = later  # type: ignore[method-assign]
@@ -378,7 +387,7 @@ def test_a_session_is_over_whatever_the_disk_says(cluster: InProcess, monkeypatc
     monkeypatch.setattr(cluster.ledgers[0], "close_session", full)
     with pytest.raises(ConfigError):
         cluster.party(0).Close(party_pb2.CloseRequest(session_id=script.id))
-    assert script.id not in cluster.nodes[0]._sessions and cluster.nodes[0]._budget.taken == 0
+    assert script.id not in cluster.sessions(0) and cluster.nodes[0].budget.taken == 0
     check_a_good_client(cluster)
 
 

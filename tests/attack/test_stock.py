@@ -32,6 +32,7 @@ from parties.config.models import PolicyConfig
 from parties.party.ledger.states import RunState
 from parties.party.stock.files import FOLDER, FORMAT
 from parties.party.stock.orders import MOST_RUNS
+from parties.party.stock.shelf import Shelf
 from parties.pb import party_pb2, provider_pb2
 from tests.support.parties import (
     COORDINATOR,
@@ -223,7 +224,8 @@ def test_files_put_back_while_the_party_runs_are_refused(cluster: InProcess) -> 
         with pytest.raises(SessionError):
             cluster.party(index).Open(opening(stock.terms))
         # Even if the list in memory had it again, the ledger would not.
-        cluster.nodes[index].stocks._load()
+        node = cluster.nodes[index]
+        node.stocks = Shelf(node.config, node.identity, node.ledger)
         with pytest.raises(SessionError):
             cluster.party(index).Open(opening(stock.terms))
         with pytest.raises(SessionError, match="not to be used: this ledger has it as closed"):
@@ -307,7 +309,7 @@ def test_an_order_that_nobody_finishes_is_given_up(cluster: InProcess) -> None:
     assert node.orders.open
     node.orders.drop_idle(float("inf"))
     assert not node.orders.open and not list((cluster.party_config(0).data_dir / FOLDER).iterdir())
-    assert eventually(lambda: not cluster.provider.table.open)
+    assert eventually(lambda: not cluster.provider.sessions())
 
 
 def test_security_30_a_stock_of_the_format_that_had_no_key_is_deleted_unread(cluster: InProcess) -> None:

@@ -33,7 +33,7 @@ from parties.trust import issued, pem
 from parties.trust.authority import issue, make_ca
 from parties.trust.identity import Identity
 from parties.trust.revocation import Revocations
-from parties.wire.server import _discreet
+from parties.wire.server import discreet
 from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, SEPARATE, InProcess, Script, data, tiny_model
 
 pytestmark = pytest.mark.timeout(90)
@@ -219,7 +219,7 @@ def test_errors_of_disk_and_config_stay_at_home(
     error = caught.value
     assert str(tmp_path) in str(error) or str(tls.key.parents[1]) in str(error)
     assert error.local and error.again().local
-    told = _discreet(error)
+    told = discreet(error)
     assert type(told) is type(error) and "its own disk or configuration" in told.what and not told.local
     assert os.sep not in str(told) and told.remedy
 
@@ -229,8 +229,8 @@ def test_how_a_text_looks_decides_nothing(kind: type[MpcError]) -> None:
     """Names in models look like paths, and paths of this machine may not."""
     for text in ("no input '/x'", "the wire /encoder/Relu_output_0 is missing", "the ledger in /srv/mpc is gone"):
         error = kind(text, cause="/a", remedy="~/b")
-        assert _discreet(error) is error
-        assert text not in str(_discreet(kind(text, local=True)))
+        assert discreet(error) is error
+        assert text not in str(discreet(kind(text, local=True)))
 
 
 # --- through gRPC

@@ -213,8 +213,8 @@ def test_a_party_killed_in_a_session(folder: Path) -> None:
 
     layout = LocalLayout.open(folder / ".mpc")
     member = layout.members[2]
-    launcher._spawn(member, launcher.daemon_command(member), None)
-    assert eventually(lambda: launcher._status(member).state == "serving")
+    launcher.spawn(member, launcher.daemon_command(member), None)
+    assert eventually(lambda: launcher.status(layout)[2].state == "serving")
     assert eventually(lambda: mpc_here(*RUN, folder=folder).returncode == 0, 60)
 
 

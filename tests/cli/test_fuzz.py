@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parties.cli import _COMMANDS
+from parties import cli
 from tests.support.effort import FULL
 from tests.support.parties import tiny_model
 from tests.support.parties_commands import mpc_here as mpc
@@ -50,7 +50,7 @@ _VALUES = [
 def commands() -> dict[tuple[str, ...], click.Command]:
     """Every command that ends by itself, by its words."""
     found: dict[tuple[str, ...], click.Command] = {}
-    for name, (module, attribute, _) in _COMMANDS.items():
+    for name, (module, attribute, _) in cli.COMMANDS.items():
         command = getattr(importlib.import_module(module), attribute)
         if name in _STARTS:
             continue

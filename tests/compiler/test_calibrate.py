@@ -16,7 +16,7 @@ from mpc.compiler.onnx.load import load_model
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
-from tests.compiler.test_torch_networks import MODELS, RANGE, VECTORS, _feeds
+from tests.compiler.test_torch_networks import MODELS, RANGE, VECTORS, feeds_of
 from tests.support.graphs import node, save_model
 from tests.support.models import encrypted, plaintext
 
@@ -24,7 +24,7 @@ from tests.support.models import encrypted, plaintext
 @pytest.mark.parametrize("name", MODELS)
 def test_the_graph_in_the_clear_is_the_model(name: str) -> None:
     path = VECTORS / name
-    feeds = _feeds(path, rows=3)
+    feeds = feeds_of(path, rows=3)
     graph = run_passes(import_model(load_model(path), dict.fromkeys(feeds, RANGE)))
     named = {out.value: out for out in graph.outputs}
     expected = {out.name: value for out, value in zip(graph.outputs, plaintext(path, feeds), strict=True)}

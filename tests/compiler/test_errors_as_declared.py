@@ -72,7 +72,7 @@ def test_another_estimator(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", test_torch.MODELS)
 def test_exported_model(name: str) -> None:
     path = test_torch.VECTORS / name
-    assert_as_declared(path, {"x": test_torch._data(path, 48)}, ranges=None)
+    assert_as_declared(path, {"x": test_torch.data_of(path, 48)}, ranges=None)
 
 
 @pytest.mark.parametrize("name", ["activations_script.onnx", "norms_script.onnx", "two_script.onnx"])
@@ -88,7 +88,7 @@ def test_another_exported_network(name: str) -> None:
 
 def assert_network_is_as_declared(name: str) -> None:
     path = test_torch_networks.VECTORS / name
-    feeds = test_torch_networks._feeds(path, rows=24)
+    feeds = test_torch_networks.feeds_of(path, rows=24)
     assert_as_declared(path, feeds, ranges=dict.fromkeys(feeds, test_torch_networks.RANGE))
 
 

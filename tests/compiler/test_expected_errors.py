@@ -50,7 +50,7 @@ def test_a_forest_that_compares_few_bits(
     """With so few bits, rounding is seen on a thousand rows: what is expected is about what happens."""
     y = THREE if classes == 3 else (SCORE > 0).astype(np.int64)
     path = converted(RandomForestClassifier(20, max_depth=6, random_state=0), y, tmp_path)
-    monkeypatch.setattr(trees, "_THRESHOLD_BITS", bits)
+    monkeypatch.setattr(trees, "THRESHOLD_BITS", bits)
     compiled = compile_model(path, {"X": (-1.0, 1.0)})
     label, probabilities = compiled.errors.values()
     wrong, off = measured(compiled, path)
@@ -61,7 +61,7 @@ def test_a_forest_that_compares_few_bits(
 
 def test_a_forest_of_values_that_compares_few_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = converted(RandomForestRegressor(20, max_depth=6, random_state=0), SCORE, tmp_path)
-    monkeypatch.setattr(trees, "_THRESHOLD_BITS", 10)
+    monkeypatch.setattr(trees, "THRESHOLD_BITS", 10)
     compiled = compile_model(path, {"X": (-1.0, 1.0)})
     [expected], [off] = compiled.errors.values(), measured(compiled, path)
     assert off / 3 < expected < 4 * off
@@ -72,7 +72,7 @@ def test_a_forest_of_values_that_compares_few_bits(monkeypatch: pytest.MonkeyPat
 def test_a_regression_whose_input_has_few_bits(classes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     y = THREE if classes == 3 else (SCORE > 0).astype(np.int64)
     path = converted(LogisticRegression(C=100.0), y, tmp_path)
-    monkeypatch.setattr(ends, "_INPUT_FRACTION", 5)
+    monkeypatch.setattr(ends, "INPUT_FRACTION", 5)
     compiled = compile_model(path, {"X": (-1.0, 1.0)})
     label, wrong = compiled.errors["label"], measured(compiled, path)[0]
     assert wrong / 4 < label < 4 * wrong

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.onnx import load as onnx_load
 from mpc.compiler.roles import Roles
 from mpc.errors import ModelError
 from parties.cli.compiling import compile_for_data
@@ -99,8 +98,8 @@ def test_a_file_is_read_once_however_often_it_is_compiled(tmp_path: Path, monkey
     """Data beyond the default range, so that the command compiles for several ranges."""
     path = save_model(tmp_path, [node("Relu", ["x"], ["y"])])
     read: list[Path] = []
-    content = onnx_load._content
-    monkeypatch.setattr(onnx_load, "_content", lambda path: [read.append(path), content(path)][1])
+    content = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: [read.append(path), content(path)][1])
     feeds = {"x": np.array([[1, 2, 3, 4000]], np.float32)}
     compiled = compile_for_data(Display(quiet=True), path, feeds, {}, {}, Roles())
     assert np.max(compiled.plan.inputs[0].high) >= 4000 and read == [path]

@@ -37,7 +37,7 @@ def emitted() -> set[str]:
 
 
 def test_what_is_emitted_lowered_and_evaluated_is_in_the_law_and_the_reverse() -> None:
-    assert emitted() == set(SPEC) == set(lower._RULES) == set(evaluate._OPERATORS)
+    assert emitted() == set(SPEC) == set(lower.RULES) == set(evaluate.OPERATORS)
 
 
 def graph_of(

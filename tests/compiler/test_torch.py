@@ -15,7 +15,7 @@ VECTORS = Path(__file__).parent.parent / "vectors" / "torch"
 MODELS = sorted(path.name for path in VECTORS.glob("*.onnx"))
 
 
-def _data(path: Path, rows: int) -> np.ndarray:
+def data_of(path: Path, rows: int) -> np.ndarray:
     [given] = load_model(path).graph.input
     dimensions = given.type.tensor_type.shape.dim
     dtype = np.float64 if given.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE else np.float32
@@ -30,7 +30,7 @@ def test_both_exporters_are_here() -> None:
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("name", MODELS)
 def test_exported_model(name: str, rows: int) -> None:
-    assert_agrees(VECTORS / name, {"x": _data(VECTORS / name, rows)}, tolerance=2e-4)
+    assert_agrees(VECTORS / name, {"x": data_of(VECTORS / name, rows)}, tolerance=2e-4)
 
 
 def test_weights_beside_the_model(tmp_path: Path) -> None:
@@ -38,4 +38,4 @@ def test_weights_beside_the_model(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert (tmp_path / "weights.bin").stat().st_size > 0
-    assert_agrees(path, {"x": _data(VECTORS / "mlp_script.onnx", 3)}, tolerance=2e-4)
+    assert_agrees(path, {"x": data_of(VECTORS / "mlp_script.onnx", 3)}, tolerance=2e-4)

@@ -15,7 +15,7 @@ MODELS = sorted(path.name for path in VECTORS.glob("*.onnx"))
 RANGE = (-4.0, 4.0)
 
 
-def _feeds(path: Path, rows: int) -> dict[str, np.ndarray]:
+def feeds_of(path: Path, rows: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(5)
     feeds = {}
     for given in load_model(path).graph.input:
@@ -31,5 +31,5 @@ def test_all_of_them_are_here() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_exported_network(name: str) -> None:
     path = VECTORS / name
-    feeds = _feeds(path, rows=3)
+    feeds = feeds_of(path, rows=3)
     assert_agrees(path, feeds, dict.fromkeys(feeds, RANGE), tolerance=1e-3)

@@ -27,7 +27,7 @@ from mpc.interpret.party import PartyRun
 from mpc.interpret.world import World
 from mpc.plan.plan import Plan
 from mpc.prg import expand_words
-from mpc.shares import Lane
+from mpc.shares import BitShare, Lane, Share
 from tests.support.case import Case
 from tests.support.cases import CASES, maximum_case
 from tests.support.effort import examples
@@ -50,12 +50,19 @@ class Changed(Bundle):
 
     change: tuple[str, str, np.ndarray] | None = None
 
-    def _take(self, gate: str, name: str) -> tuple[Correlation, np.ndarray]:
-        spec, values = super()._take(gate, name)
-        if self.change is not None and self.change[:2] == (gate, name):
-            delta = self.change[2].reshape(values.shape)
-            values = values ^ delta.astype(values.dtype) if spec.width else fp.add(values, delta)
-        return spec, values
+    def take(self, gate: str, name: str) -> Share:
+        values = super().take(gate, name).values
+        delta = self.delta(gate, name, values)
+        return Share(values if delta is None else fp.add(values, delta))
+
+    def take_bits(self, gate: str, name: str) -> BitShare:
+        bits = super().take_bits(gate, name)
+        delta = self.delta(gate, name, bits.values)
+        return BitShare(bits.values if delta is None else bits.values ^ delta.astype(bits.values.dtype), bits.width)
+
+    def delta(self, gate: str, name: str, values: np.ndarray) -> np.ndarray | None:
+        wanted = self.change is not None and self.change[:2] == (gate, name)
+        return self.change[2].reshape(values.shape) if wanted else None
 
 
 @dataclass
@@ -87,7 +94,7 @@ class Bench:
         self.run = self.world.run(case.inputs(batch, number), batch)
         self.id = BundleId.of_run(seed(number).derive("session").secret, 1, batch)
         self.seeds = [seed(number).derive("party", index, 1) for index in range(2)]
-        self.dealt = deal(self.bound.online, self.bound.wire, self.id, self.seeds, self.world._masks)
+        self.dealt = deal(self.bound.online, self.bound.wire, self.id, self.seeds, self.world.masks)
         self.given = {end.wire: self.run.public[end.wire] for end in self.plan.inputs}
         self.sent: Sent = self.send(None)
 
@@ -97,7 +104,7 @@ class Bench:
         bundle = Changed(self.id, self.seeds[self.party], self.bound.online, self.bound.wire, corrections)
         bundle.change = change
         run = PartyRun(
-            self.bound, Lane.passive(self.party), bundle, self.world._sessions[self.party], self.world.transcript_key
+            self.bound, Lane.passive(self.party), bundle, self.world.sessions[self.party], self.world.transcript_key
         )
         run.prepare()
         steps, found = run.steps(self.given), {}

@@ -399,7 +399,7 @@ def test_layouts_of_a_secret_are_made_in_every_run() -> None:
         x, y, f = (rng.integers(-1000, 1000, shape) for shape in ((batch, 2, 2), (batch, 2, 2), (3, 2, 2)))
         values = trial.run({"x": x, "y": y, "f": f}, batch).values
         assert (values["s"] == naive.convolution(x @ y, f, SLIDE)).all()
-    assert not trial.world._masks.made
+    assert not trial.world.masks.made
 
 
 def test_two_outputs_of_one_wire() -> None:

@@ -234,17 +234,17 @@ def test_the_same_input_twice_opens_nothing_twice(kind: str) -> None:
 
 def test_sessions_mask_the_same_weights_differently() -> None:
     plan = plan_of("matmul")
-    publics = [make_world(plan, WEIGHTS, 3, number)._sessions[0].masked["w"].public for number in (1, 2)]
+    publics = [make_world(plan, WEIGHTS, 3, number).sessions[0].masked["w"].public for number in (1, 2)]
     assert not np.intersect1d(*publics).size
 
 
 def test_masked_weights_are_the_same_for_every_run_of_a_session() -> None:
     plan = plan_of("matmul")
     world = make_world(plan, WEIGHTS, 2)
-    before = world._sessions[0].masked["w"].public.copy()
+    before = world.sessions[0].masked["w"].public.copy()
     for _ in range(2):
         world.run({"x": np.ones((2, 4), dtype=np.int64)}, 2)
-    assert (world._sessions[0].masked["w"].public == before).all()
+    assert (world.sessions[0].masked["w"].public == before).all()
 
 
 # ------------------------------------------------------------------ the shape of the traffic

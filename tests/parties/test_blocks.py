@@ -16,7 +16,7 @@ from mpc.errors import MpcError
 from parties.client import feeds
 from parties.client.participant import Participant
 from parties.client.session import Session
-from tests.support.parties import PATIENCE, InProcess, data, eventually, tiny_answer
+from tests.support.parties import PATIENCE, InProcess, data, eventually, id_of, tiny_answer
 
 ROWS = 7
 
@@ -30,7 +30,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProce
 
 def prepared(cluster: InProcess) -> int:
     """The last run that every party has prepared."""
-    return min(session.runs.latest for node in cluster.nodes for session in node._sessions.values())
+    return min(session.runs.latest for index in (0, 1) for session in cluster.sessions(index).values())
 
 
 def test_the_next_run_is_prepared_while_one_is_online(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_the_next_run_is_prepared_while_one_is_online(cluster: InProcess, monkey
     [again] = session.run(None, {"x": x[:2]})  # nothing was prepared that is not used
     assert np.abs(again - tiny_answer(x[:2])).max() < 1e-3
     session.close()
-    assert set(cluster.run_states(0, session._remote.id)) == {"revealed"}
+    assert set(cluster.run_states(0, id_of(session))) == {"revealed"}
 
 
 def test_a_failure_ahead_is_told_once_it_is_due(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_what_a_run_held_goes_when_the_next_one_is_prepared(cluster: InProcess) 
     gc.disable()
     try:
         session.run(None, {"x": data(2)})
-        runs = [weakref.ref(held.runs.kept[1].party) for node in cluster.nodes for held in node._sessions.values()]
+        runs = [weakref.ref(held.runs.get(1).party) for index in (0, 1) for held in cluster.sessions(index).values()]
         assert len(runs) == 2 and all(run() is not None for run in runs)
         session.run(None, {"x": data(2)})
         assert all(run() is None for run in runs)

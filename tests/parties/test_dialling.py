@@ -24,6 +24,7 @@ from parties.trust import identity as certificates
 from parties.trust import pem
 from parties.trust.identity import Identity
 from parties.wire import dialling
+from parties.wire.channels import Unreachable
 from parties.wire.dialling import Seen, diagnose, look
 from parties.wire.server import serve
 from parties.wire.status import from_rpc
@@ -152,20 +153,22 @@ def test_security_35_a_server_that_comes_between_look_and_call(root: Issuer, cli
     tls = root.leaf("mallory", tmp_path / "mallory", names=["mallory", "party-0"])
     pems = [path.read_bytes() for path in (tls.certificate, tls.key, tls.ca)]
     mallory = Identity("mallory", *pems, client.not_after, client.trust, certificates.client_context(tls))
-    with closing(connect(client, "party-0", f"127.0.0.1:{free_ports(1)[0]}")) as channel:
-        with serving(first, Endpoint(channel._address).port):
+    [port] = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    with closing(connect(client, "party-0", address)) as channel:
+        with serving(first, port):
             check(channel)
-        with serving(mallory, Endpoint(channel._address).port):
-            channel._suspect = False  # as if nothing had been noticed
+        with serving(mallory, port):
             with pytest.raises(grpc.RpcError) as caught:
                 check(channel)
+            assert not isinstance(caught.value, Unreachable)  # no call has failed, so nobody looks again
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert "is for 'mallory'" in (failure(client, channel._address).cause or "")
+            assert "is for 'mallory'" in (failure(client, address).cause or "")
 
 
 def test_security_35_a_revoked_server(root: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the next call on, over the connection that there is."""
-    monkeypatch.setattr("parties.trust.revocation._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("parties.trust.revocation.LOOK_AGAIN", 0.0)
     crl = tmp_path / "crl.pem"
     crl.write_bytes(root.revoked([]))
     client = Identity.load(root.leaf("client", tmp_path / "client").model_copy(update={"crl": crl}))
@@ -186,7 +189,7 @@ def test_security_35_a_revoked_intermediate_in_use(
 
     in_file: the intermediate stands in everybody's CA file too, and nobody shows it.
     """
-    monkeypatch.setattr("parties.trust.revocation._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("parties.trust.revocation.LOOK_AGAIN", 0.0)
     middle = root.intermediate()
     lists = {name: tmp_path / f"{name}.crl" for name in ("old", "party-0", "client")}
 
@@ -239,7 +242,7 @@ def test_one_look_for_many_calls(
         return look(*arguments)
 
     monkeypatch.setattr("parties.wire.channels.look", counted)
-    monkeypatch.setattr("parties.wire.server._HEALTH_SHARE", 32)  # all calls at once are answered
+    monkeypatch.setattr("parties.wire.server.HEALTH_SHARE", 32)  # all calls at once are answered
     server = Identity.load(root.leaf("party-0", tmp_path / "server"))
     with serving(server) as address, closing(connect(client, "party-0", address)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -248,7 +251,7 @@ def test_one_look_for_many_calls(
         begun = [stub.Check.future(health_pb2.HealthCheckRequest(), timeout=SECONDS) for _ in range(3)]
         assert [one.result().status for one in begun] == [1, 1, 1]
         assert looks == ["party-0"]
-        monkeypatch.setattr("parties.wire.channels._FRESH", 0.0)
+        monkeypatch.setattr("parties.wire.channels.FRESH", 0.0)
         check(channel)
         assert len(looks) == 2
 
@@ -348,7 +351,7 @@ def test_a_name_of_two_servers_with_certificates_of_their_own(
     with both(*servers) as (address, [running, calls]), closing(connect(client, "party-0", address)) as channel:
         ask(channel)
         twins.reverse()
-        monkeypatch.setattr("parties.wire.channels._FRESH", 0.0)
+        monkeypatch.setattr("parties.wire.channels.FRESH", 0.0)
         for _ in range(3):
             ask(channel)
         assert calls == [HOSTS[0]] * 4
@@ -488,7 +491,7 @@ def test_the_callee_gives_up_first(root: Issuer, client: Identity, tmp_path: Pat
 
 def test_a_silent_address_leaves_time_to_those_behind_it() -> None:
     now = time.monotonic()
-    first = dialling._share(now + 10, 2)
+    first = dialling.share(now + 10, 2)
     assert now + 4.9 < first < now + 5.1
-    assert dialling._share(now + 10, 1) == now + 10
-    assert dialling._share(now + 0.5, 4) == now + 0.5  # never beyond what there is
+    assert dialling.share(now + 10, 1) == now + 10
+    assert dialling.share(now + 0.5, 4) == now + 0.5  # never beyond what there is

@@ -16,6 +16,7 @@ import pytest
 
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError
+from parties.client import entered
 from parties.client.entered import EnteredRuns
 
 ONE, OTHER = b"1" * 32, b"2" * 32
@@ -141,12 +142,16 @@ def test_of_many_processes_one_enters_and_a_kill_forgets_nothing(path: Path) -> 
     assert not any(claim(path, ONE, run) for run in range(count))
 
 
-def test_it_is_on_the_disk_when_the_call_returns(path: Path) -> None:
+def test_it_is_on_the_disk_when_the_call_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[sqlite3.Connection] = []
+    connect = entered.connect
+    monkeypatch.setattr(entered, "connect", lambda *how: [made.append(connect(*how)), made[-1]][1])
     runs = EnteredRuns(path)
     runs.claim(ONE, EntryId(0))
-    assert runs._connection is not None
-    assert runs._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: a commit waits for the disk
-    assert runs._connection.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
+    [connection] = made
+    assert connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: a commit waits for the disk
+    assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
+    runs.close()
 
 
 def test_the_file_alone_is_the_list_also_after_a_kill(path: Path, tmp_path: Path) -> None:

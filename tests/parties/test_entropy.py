@@ -11,8 +11,8 @@ from parties import entropy
 
 
 @pytest.fixture(autouse=True)
-def no_memory_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entropy, "_previous", None)
+def what_was_drawn_last_is_no_other_tests() -> None:
+    entropy.token()
 
 
 def test_tokens_have_the_asked_length_and_differ() -> None:

@@ -13,11 +13,29 @@ import pytest
 import structlog
 
 import parties.party.online
+import parties.provider.dealing
+from mpc.correlations import Bundle
 from mpc.errors import MpcError, SessionError
+from mpc.interpret.dealer import SessionMasks
+from mpc.interpret.party import PartyRun, SessionWires
 from parties.client.cluster import Cluster
+from parties.client.coordinated import CoordinatedSession
+from parties.client.participant import Participant
 from parties.client.session import Session
+from parties.party.link import Link
+from parties.party.run import Run
+from parties.party.session import PartySession
+from parties.party.stock.supply import StoredSupply
 from parties.pb import party_pb2
-from tests.support.parties import InProcess, data, eventually, tiny_answer
+from parties.provider.bundles import DealtBundle
+from parties.provider.public_weights import PublicWeights
+from parties.provider.sessions import ProviderSession
+from tests.support.parties import InProcess, data, eventually, id_of, tiny_answer
+
+CLIENT = {CoordinatedSession, Participant}
+PARTY = {PartySession, SessionWires, Bundle, Link, Run, PartyRun, StoredSupply}
+PROVIDER = {ProviderSession, SessionMasks, PublicWeights, DealtBundle}
+KINDS = CLIENT | PARTY | PROVIDER
 
 
 @pytest.fixture(scope="module")
@@ -33,32 +51,37 @@ def client(cluster: InProcess) -> Iterator[Cluster]:
 
 
 @pytest.fixture(autouse=True)
-def no_collector() -> Iterator[None]:
+def earlier() -> Iterator[Earlier]:
+    """What is alive before a test; the collector of cycles does not run in it."""
     structlog.configure(processors=[structlog.processors.KeyValueRenderer()])  # the usual one keeps frames' locals
     gc.collect()
     gc.disable()
-    yield
+    yield {id(thing): weakref.ref(thing) for thing in alive()}
     gc.enable()
     structlog.reset_defaults()
 
 
-def held(cluster: InProcess, session: Session) -> dict[str, weakref.ref]:
-    """Everything large, or secret, that a session is made of, at parties, provider and client."""
-    remote = session._remote
-    found: dict[str, Any] = {"client's session": remote, "participant": remote.part}
-    for name, node in zip(cluster.names, cluster.nodes, strict=True):
-        own = node._sessions[remote.id]
-        found |= {
-            f"{name}'s session": own,
-            f"{name}'s wires": own._wires,
-            f"{name}'s bundle of weights": own.entries.weights.bundle,
-        }
-        found |= {f"{name}'s link to {peer}": link for peer, link in own.links.items()}
-        found |= {f"{name}'s run {number}": run for number, run in own.runs.kept.items()}
-        found |= {f"{name}'s {wire}": masked.public for wire, masked in own._wires.masked.items()}
-    dealt = cluster.provider.table.open[remote.id]
-    found |= {"provider's session": dealt, "provider's masks": dealt.masks, "provider's weights": dealt.weights}
-    return {name: weakref.ref(thing) for name, thing in found.items()}
+Earlier = dict[int, weakref.ref]
+
+
+def alive() -> Iterator[Any]:
+    """Everything large, or secret, that a session is made of: at parties, provider and client, in this process."""
+    return (thing for thing in gc.get_objects() if type(thing) in KINDS)
+
+
+def held(earlier: Earlier) -> dict[str, weakref.ref]:
+    """What is alive that was not before the test."""
+    found: list[Any] = []
+    for thing in alive():
+        if id(thing) not in earlier or earlier[id(thing)]() is not thing:
+            found.append(thing)
+            if isinstance(thing, SessionWires):
+                found += [masked.public for masked in thing.masked.values()]
+    return {f"{type(thing).__name__} {number}": weakref.ref(thing) for number, thing in enumerate(found)}
+
+
+def kinds(refs: dict[str, weakref.ref]) -> set[str]:
+    return {name.split()[0] for name in refs}
 
 
 def left(refs: dict[str, weakref.ref]) -> list[str]:
@@ -66,7 +89,9 @@ def left(refs: dict[str, weakref.ref]) -> list[str]:
 
 
 def check_gone(refs: dict[str, weakref.ref]) -> None:
-    assert len(refs) > 12
+    """All of it goes, and it was all there."""
+    expected = {kind.__name__ for kind in KINDS} - {"Run", "PartyRun", "DealtBundle", "StoredSupply"}
+    assert expected <= kinds(refs) and len(refs) > 12
     assert eventually(lambda: not left(refs), 5), left(refs)
 
 
@@ -76,48 +101,50 @@ def run(session: Session) -> None:
     assert np.abs(y - tiny_answer(x)).max() < 1e-3
 
 
-def test_a_session_that_is_closed(cluster: InProcess, client: Cluster) -> None:
+def test_a_session_that_is_closed(cluster: InProcess, client: Cluster, earlier: Earlier) -> None:
     session = client.open(cluster.compiled())
     run(session)
     run(session)
-    refs = held(cluster, session)
+    refs = held(earlier)
     assert len(left(refs)) == len(refs)
     session.close()
     del session
     check_gone(refs)
 
 
-def test_a_session_that_nobody_ran(cluster: InProcess, client: Cluster) -> None:
+def test_a_session_that_nobody_ran(cluster: InProcess, client: Cluster, earlier: Earlier) -> None:
     session = client.open(cluster.compiled())
-    refs = held(cluster, session)
+    refs = held(earlier)
     session.close()
     del session
     check_gone(refs)
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_a_session_that_a_party_aborts(cluster: InProcess, client: Cluster, at: int) -> None:
+def test_a_session_that_a_party_aborts(cluster: InProcess, client: Cluster, earlier: Earlier, at: int) -> None:
     """The error is kept for those who ask, and told to several: none of them keeps the frames that it passed."""
     session = client.open(cluster.compiled())
     run(session)
-    refs = held(cluster, session)
-    cluster.of(at, session._remote.id).abort(SessionError("for this test"))
+    refs, session_id = held(earlier), id_of(session)
+    cluster.of(at, session_id).abort(SessionError("for this test"))
     for _ in range(2):
         try:
             session.run(None, {"x": data(1)})
         except MpcError as error:
             assert error.code == SessionError.code
-    request = party_pb2.StatusRequest(session_id=session._remote.id)
+    request = party_pb2.StatusRequest(session_id=session_id)
     with pytest.raises(SessionError, match="for this test"):
         cluster.party(at).Status(request)
     del session
     check_gone(refs)
 
 
-def test_a_session_that_fails_in_a_run(cluster: InProcess, client: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_fails_in_a_run(
+    cluster: InProcess, client: Cluster, earlier: Earlier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = client.open(cluster.compiled())
     run(session)
-    refs = held(cluster, session)
+    refs = held(earlier)
 
     def broken(*_: object) -> None:
         raise ValueError("a mistake of this test's")
@@ -129,53 +156,43 @@ def test_a_session_that_fails_in_a_run(cluster: InProcess, client: Cluster, monk
     check_gone(refs)
 
 
-def test_a_session_whose_provider_fails(tmp_path: Path) -> None:
+def test_a_session_whose_provider_fails(tmp_path: Path, earlier: Earlier, monkeypatch: pytest.MonkeyPatch) -> None:
     with InProcess(tmp_path, 2) as own, Cluster(own.client().config) as client:
         session = client.open(own.compiled())
         run(session)
-        refs = held(own, session)
-        deal = own.provider.dealing._deal_parts
+        refs = held(earlier)
 
         def broken(*arguments: Any) -> None:
             raise ValueError("a mistake of this test's")
 
-        own.provider.dealing._deal_parts = broken  # type: ignore[method-assign]
+        monkeypatch.setattr(parties.provider.dealing, "deal", broken)
         with pytest.raises(MpcError):
             session.run(None, {"x": data(1)})
-        own.provider.dealing._deal_parts = deal  # type: ignore[method-assign]
         del session
         check_gone(refs)
 
 
-def test_a_session_whose_connections_break(tmp_path: Path) -> None:
+def test_a_session_whose_connections_break(tmp_path: Path, earlier: Earlier) -> None:
     """gRPC keeps the error that a broken stream's reader gets, and with it what that error's frames hold."""
-    with InProcess(tmp_path, 2) as own, Cluster(own.client().config) as client:
+    with InProcess(tmp_path, 2, middles=[(0, 1)]) as own, Cluster(own.client().config) as client:
         session = client.open(own.compiled())
         run(session)
-        refs = held(own, session)
-        for node in own.nodes:
-            for channel in node._channels.values():
-                channel.close()
+        refs = held(earlier)
+        own.middles[0].tamper = lambda *_: None
         with pytest.raises(MpcError):
             session.run(None, {"x": data(1)})
         del session
         check_gone(refs)
 
 
-def test_a_session_of_what_was_dealt_ahead(cluster: InProcess, client: Cluster) -> None:
+def test_a_session_of_what_was_dealt_ahead(cluster: InProcess, client: Cluster, earlier: Earlier) -> None:
     compiled = cluster.compiled()
     client.deal(compiled.plan, runs=2, batch=2)
     session = client.open(compiled, batch=2)
     assert session.stocked == 2
     run(session)
-    remote = session._remote
-    refs = {
-        f"{name}'s {what}": weakref.ref(thing)
-        for name, node in zip(cluster.names, cluster.nodes, strict=True)
-        for own in [node._sessions[remote.id]]
-        for what, thing in {"session": own, "wires": own._wires, "run": own.runs.kept[1], "stock": own._supply}.items()
-    }
-    del remote
+    refs = held(earlier)
+    assert {"PartySession", "SessionWires", "Run", "StoredSupply"} <= kinds(refs)
     session.close()
     del session
     assert eventually(lambda: not left(refs), 5), left(refs)

@@ -117,7 +117,7 @@ def test_what_is_compiled_first_does_not_count(layout: LocalLayout, monkeypatch:
         return len(said) == 1
 
     monkeypatch.setattr(launcher.warming, "warm", compiles)
-    monkeypatch.setattr(launcher, "_await_ready", lambda _, deadline: deadlines.append(deadline))
+    monkeypatch.setattr(launcher, "await_ready", lambda _, deadline: deadlines.append(deadline))
     for _ in range(2):
         start(layout, deadline=7, command=stub(), say=said.append)
         stop(layout, grace=0.2)

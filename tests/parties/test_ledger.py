@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from mpc.errors import ConfigError, LocalProtocolError, MpcError, ReuseError, Se
 from parties.party.ledger import sessions as module
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import TRANSITIONS, RunState, SessionState
+from tests.support.databases import refusing
 
 REPOSITORY = Path(__file__).parents[2]
 PLAN = bytes(range(32))
@@ -160,14 +161,9 @@ def test_a_failed_step_leaves_no_trace(ledger: Ledger) -> None:
     assert ledger.history()[0].runs == 0
 
 
-def test_a_step_that_fails_half_way_is_rolled_back(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(self: Ledger, database: object) -> None:
-        raise sqlite3.OperationalError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "_count_up", fails)
-        with pytest.raises(ConfigError, match="disk full"):
-            ledger.open_session(session(1), PLAN, "analyst")
+def test_a_step_that_fails_half_way_is_rolled_back(ledger: Ledger, tmp_path: Path) -> None:
+    with refusing(tmp_path / "data" / "ledger.sqlite", "epoch"), pytest.raises(ConfigError, match="disk full"):
+        ledger.open_session(session(1), PLAN, "analyst")
     assert ledger.history() == []
     ledger.open_session(session(1), PLAN, "analyst")
 
@@ -254,18 +250,33 @@ def test_ended_sessions_keep_their_state_over_a_restart(ledger: Ledger, tmp_path
         assert [record.state for record in again.history()] == [SessionState.ABORTED, SessionState.CLOSED]
 
 
-def test_what_must_be_durable_is_synced_before_it_returns(ledger: Ledger) -> None:
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """The connections that ledgers make from now on; name it before `ledger`."""
+    made: list[sqlite3.Connection] = []
+    connect = module.connect
+    monkeypatch.setattr(module, "connect", lambda path: [made.append(connect(path)), made[-1]][1])
+    return made
+
+
+def synced(connection: sqlite3.Connection, steps: Callable[[], None]) -> list[str]:
     """strace-free: sqlite's own setting at the moment of each commit."""
     seen: list[str] = []
-    ledger._connection.set_trace_callback(seen.append)
-    ledger.open_session(session(1), PLAN, "analyst")
-    for state in PATH:
-        ledger.advance(session(1), 1, state)
-    ledger._connection.set_trace_callback(None)
-    modes = [line.rpartition(" ")[2] for line in seen if "synchronous" in line]
-    #                open    dealt     burnt   opened    checked   revealed
-    assert modes == ["FULL", "NORMAL", "FULL", "NORMAL", "NORMAL", "FULL"]
-    assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.set_trace_callback(seen.append)
+    steps()
+    connection.set_trace_callback(None)
+    return [line.rpartition(" ")[2] for line in seen if "synchronous" in line]
+
+
+def test_what_must_be_durable_is_synced_before_it_returns(connection: list[sqlite3.Connection], ledger: Ledger) -> None:
+    def steps() -> None:
+        ledger.open_session(session(1), PLAN, "analyst")
+        for state in PATH:
+            ledger.advance(session(1), 1, state)
+
+    #                                             open    dealt     burnt   opened    checked   revealed
+    assert synced(connection[0], steps) == ["FULL", "NORMAL", "FULL", "NORMAL", "NORMAL", "FULL"]
+    assert connection[0].execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 # --- sessions that were dealt ahead -------------------------------------------------------
@@ -331,16 +342,18 @@ def test_of_sixteen_threads_one_opens_a_stock(ledger: Ledger) -> None:
     assert sorted(results) == [False] * 15 + [True]
 
 
-def test_stocking_and_opening_are_synced_and_move_the_epoch(ledger: Ledger) -> None:
-    seen: list[str] = []
+def test_stocking_and_opening_are_synced_and_move_the_epoch(
+    connection: list[sqlite3.Connection], ledger: Ledger
+) -> None:
     counts = [ledger.epoch.counter]
-    ledger._connection.set_trace_callback(seen.append)
-    ledger.stock_session(session(1), PLAN, "analyst", 1)
-    counts.append(ledger.epoch.counter)
-    ledger.open_stocked(session(1), PLAN, "analyst")
-    counts.append(ledger.epoch.counter)
-    ledger._connection.set_trace_callback(None)
-    assert [line.rpartition(" ")[2] for line in seen if "synchronous" in line] == ["FULL", "FULL"]
+
+    def steps() -> None:
+        ledger.stock_session(session(1), PLAN, "analyst", 1)
+        counts.append(ledger.epoch.counter)
+        ledger.open_stocked(session(1), PLAN, "analyst")
+        counts.append(ledger.epoch.counter)
+
+    assert synced(connection[0], steps) == ["FULL", "FULL"]
     assert counts == [counts[0], counts[0] + 1, counts[0] + 2]
 
 
@@ -580,10 +593,8 @@ def test_a_ledger_says_whether_its_disk_takes_what_is_written(ledger: Ledger, tm
     before = ledger.epoch
     ledger.check_writable()
     assert ledger.epoch == before  # what was there is written again, and nothing else
-    ledger._connection.execute("PRAGMA query_only = 1")  # as a disk that has become read-only
-    with pytest.raises(ConfigError):
+    with refusing(tmp_path / "data" / "ledger.sqlite", "epoch"), pytest.raises(ConfigError):
         ledger.check_writable()
-    ledger._connection.execute("PRAGMA query_only = 0")
     ledger.check_writable()
 
 

@@ -81,7 +81,7 @@ class Measured:
         self.given = {each.wire: self.run.public[each.wire] for each in plan.inputs}
         self.id = BundleId.of_run(seed(1).derive("session").secret, RUN, batch)
         self.seeds = [seed(1).derive("party", index, RUN) for index in range(parties)]
-        self.dealt = self.deal(self.world._masks)
+        self.dealt = self.deal(self.world.masks)
 
     def deal(self, masks: SessionMasks) -> object:
         return deal(self.bound.online, self.bound.wire, self.id, self.seeds, masks)
@@ -225,12 +225,12 @@ def test_a_run_takes_what_it_is_granted_and_not_much_less(name: str) -> None:
     granted, parties = run_memory(plan, batch, AMPLE), 3
     session = Measured(plan, batch, parties)
     with measured() as provider:
-        dealt = session.deal(session.world._masks)
+        dealt = session.deal(session.world.masks)
     assert dealt.corrected == RUN % parties
     taken = [provider.most]
     for index in (dealt.corrected, 0):
         with measured() as party:
-            session.evaluate(index, session.world._sessions[index])
+            session.evaluate(index, session.world.sessions[index])
         taken.append(party.most)
     assert granted / 8 < max(taken) <= granted, f"{name}: {granted} granted, {taken} taken"
 
@@ -255,7 +255,7 @@ def test_the_provider_adds_shares_up_one_party_after_another() -> None:
     for parties in (3, 9):
         session = Measured(maximum(9, 500, 24, value="y"), 2, parties)
         with measured() as provider:
-            session.deal(session.world._masks)
+            session.deal(session.world.masks)
         taken.append(provider.most)
     assert taken[1] < 1.05 * taken[0]
 
@@ -279,7 +279,7 @@ def test_weights_take_what_their_session_is_granted() -> None:
     session = Measured(plan, 1, 2)
     with measured() as party:
         wires = SessionWires()
-        for name, masked in session.world._sessions[1].masked.items():
+        for name, masked in session.world.sessions[1].masked.items():
             wires.masked[name] = Masked(masked.public.copy(), Share(masked.known_mask().values.copy()))
         session.evaluate(1, wires)
     assert granted / 2 < party.left <= granted

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(60)
 def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     stream, hook = io.StringIO(), sys.excepthook
     telemetry.configure("test", "info", stream)
-    monkeypatch.setattr(telemetry, "_ration", Ration())
+    monkeypatch.setattr(telemetry, "RATION", Ration())
     yield stream
     sys.excepthook = hook
     telemetry.structlog.reset_defaults()

@@ -70,7 +70,7 @@ def table(path: Path) -> list[tuple]:
 
 @pytest.mark.parametrize(
     ("name", "migrations"),
-    [("ledger", schema.MIGRATIONS), ("entered", entered._MIGRATIONS), ("puts", putlog._MIGRATIONS)],
+    [("ledger", schema.MIGRATIONS), ("entered", entered.MIGRATIONS), ("puts", putlog.MIGRATIONS)],
     ids=["ledger", "entered", "puts"],
 )
 def test_there_is_a_vector_of_every_version(name: str, migrations: Sequence[files.Migration]) -> None:
@@ -139,7 +139,7 @@ def test_a_clients_old_list_is_brought_forward_and_forgets_nothing(vector: Path,
             runs.claim(*claim)
     runs.close()
     assert not path.with_name(path.name + "-wal").exists()
-    assert version(path) == len(entered._MIGRATIONS)
+    assert version(path) == len(entered.MIGRATIONS)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_put_of_an_old_list_goes_on(tmp_path: Path, hospital: Identity) -> Non
     log.forget(found)
     assert log.find("hospital/patients") is None
     log.close()
-    assert version(path) == len(putlog._MIGRATIONS)
+    assert version(path) == len(putlog.MIGRATIONS)
     assert b"mmmmmmmm" not in path.read_bytes()  # nothing is left of what is forgotten
 
 

@@ -52,7 +52,7 @@ def test_a_noised_sum_is_answered_and_drawn_anew(cluster: InProcess, question: L
     answers = [asked(session, question.plan, x) for _ in range(3)]
     assert all(np.abs(answer - x.sum(axis=0)).max() < 10 * spread for answer in answers)
     assert all((first != second).any() for first, second in zip(answers, answers[1:], strict=False))
-    keys = {cluster.of(index, session.id)._transcript_key() for index in range(len(cluster.names))}
+    keys = {cluster.of(index, session.id).transcript_key() for index in range(len(cluster.names))}
     assert len(keys) == 1 and all(len(key) == 32 for key in keys)
     session.close()
 
@@ -71,6 +71,6 @@ def test_security_40_no_noise_before_every_salt_is_there(cluster: InProcess, que
     [peer, *_] = party.links.values()
     salt, peer.peer_salt = peer.peer_salt, b""
     with pytest.raises(LocalProtocolError, match="before all have greeted"):
-        party._transcript_key()
+        party.transcript_key()
     peer.peer_salt = salt
     session.close()

@@ -13,7 +13,7 @@ import pytest
 from mpc.errors import InputError, MpcError, SessionError
 from parties.client.cluster import Cluster
 from parties.config.models import Limits
-from tests.support.parties import PATIENCE, InProcess, data, tiny_answer
+from tests.support.parties import PATIENCE, InProcess, data, id_of, tiny_answer
 
 PARTIES = 2
 
@@ -89,7 +89,7 @@ def test_a_wrong_argument_of_one_thread_harms_no_other(running: InProcess, clien
 def test_a_run_that_fails_ends_the_session_for_all_who_share_it(running: InProcess, client: Cluster) -> None:
     session, x = client.open(running.compiled()), data(1)
     check(session.run(None, {"x": x}), x)
-    running.of(0, session._remote.id).abort(SessionError("for this test"))
+    running.of(0, id_of(session)).abort(SessionError("for this test"))
     found = at_once([lambda: session.run(None, {"x": x}) for _ in range(4)])
     assert all(isinstance(error, SessionError) for error in found), found
     assert sum("for this test" in error.what for error in found) == 1

@@ -23,8 +23,8 @@ from parties.client.session import Session
 from parties.client.stocks import find, order, stocks
 from parties.config.models import Limits
 from parties.party.stock.files import FOLDER
-from tests.support.parties import InProcess, data, eventually, tiny_answer
-from tests.support.stocks import deal, folder
+from tests.support.parties import InProcess, data, eventually, id_of, tiny_answer
+from tests.support.stocks import being_dealt, deal, folder
 
 ALL_MINE = Roles()
 
@@ -54,7 +54,7 @@ def check(session: Session, batch: int, seed: int = 1) -> None:
 def test_without_the_provider_and_after_a_restart(fresh: InProcess) -> None:
     plan = fresh.compiled(ALL_MINE).plan
     made = order(fresh.client(), plan, [2, 2])
-    assert not fresh.provider.table.open  # it forgets what it has dealt
+    assert not fresh.provider.sessions()  # it forgets what it has dealt
     fresh.stop_provider()
     for index in (0, 1):
         assert fresh.ledger_states(index)[0] == ("stocked", None)
@@ -95,11 +95,11 @@ def test_the_next_run_is_prepared_before_anybody_asks(cluster: InProcess) -> Non
     deal(cluster, [1, 1], ALL_MINE)
     session = of(cluster, 1)
     for run in (1, 2):
-        assert eventually(lambda run=run: set(cluster.of(0, session._remote.id).runs.kept) == set(range(1, run + 1)))
+        assert eventually(lambda run=run: cluster.of(0, id_of(session)).runs.latest == run)
         check(session, 1)
     session.close()
     assert cluster.is_idle()
-    assert all(node._budget.taken == 0 for node in cluster.nodes)
+    assert all(node.budget.taken == 0 for node in cluster.nodes)
 
 
 def test_a_used_up_session_is_followed_by_another_aloud(cluster: InProcess) -> None:
@@ -109,7 +109,7 @@ def test_a_used_up_session_is_followed_by_another_aloud(cluster: InProcess) -> N
     ids = []
     for left, notes in ((1, 0), (0, 0), (0, 1), (None, 2), (None, 2)):
         check(session, 1)
-        ids.append(session._remote.id)
+        ids.append(id_of(session))
         assert (session.stocked, len(session.notes)) == (left, notes)
     assert len(set(ids)) == 3 and ids[0] == ids[1] and ids[3] == ids[4]
     assert all("used up" in note for note in session.notes)
@@ -173,16 +173,23 @@ def test_dropped_stocks_are_gone(fresh: InProcess) -> None:
     cluster.parties.close()
 
 
-def test_others_join_a_session_that_was_dealt_ahead(cluster: InProcess) -> None:
+def test_others_join_a_session_that_was_dealt_ahead(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     roles = Roles("coordinator", "data-owner", ("recipient",))
     deal(cluster, [2], roles)
     compiled = cluster.compiled(roles)
-    session = Session(cluster.client(), compiled, 2)
+    client = cluster.client()
+    start, calls = client.start, []
+
+    def recorded(call: object, request: object, seconds: float) -> object:
+        calls.append(type(request).__name__)
+        return start(call, request, seconds)
+
+    monkeypatch.setattr(client, "start", recorded)
+    session = Session(client, compiled, 2)
     ticket = Ticket.parse(session.ticket)
     owner, recipient = (Guest(cluster.client(name), ticket) for name in ("data-owner", "recipient"))
-    assert session._remote.ahead is None  # guests are told how many rows follow, so nothing is prepared ahead
+    assert "PrepareRequest" not in calls  # guests are told how many rows follow, so nothing is prepared ahead
     x = data(2)
-    remote = session._remote
     values: list[np.ndarray] = []
 
     def answer() -> None:
@@ -196,7 +203,8 @@ def test_others_join_a_session_that_was_dealt_ahead(cluster: InProcess) -> None:
     assert np.abs(values[0] - tiny_answer(x)).max() < 1e-3
     with pytest.raises(SessionError, match="used up"):
         session.run(None, batch=2)
-    remote.close()
+    assert calls.count("PrepareRequest") == 1
+    session.abandon()
 
 
 def test_only_its_owner_may_read_a_stock(cluster: InProcess) -> None:
@@ -240,7 +248,7 @@ def test_a_party_keeps_no_more_than_it_allows(tmp_path: Path) -> None:
         with pytest.raises(PlanError, match="max_stock_bytes"):
             [order(client, plan, [1, 1, 1, 1]) for _ in range(4)]
         assert small.nodes[0].stocks.totals.size <= 60_000
-        assert not any(node.orders.open for node in small.nodes) and not small.provider.table.open
+        assert not any(being_dealt(small, index) for index in (0, 1)) and not small.provider.sessions()
 
 
 def _files(cluster: InProcess, index: int) -> list[Path]:

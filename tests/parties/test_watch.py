@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import grpc
 import pytest
@@ -28,6 +29,7 @@ from parties.cli.doctor import examine
 from parties.config.load import dump_toml
 from parties.config.models import ClusterConfig, ProviderConfig
 from parties.party.ledger.sessions import Ledger
+from parties.pb import party_pb2
 from parties.process import life as life_module
 from parties.process import lifeline, lock, watch
 from parties.process.watch import Watch
@@ -36,6 +38,7 @@ from parties.telemetry import Counters
 from parties.trust.identity import Identity
 from parties.wire.transport import connect
 from tests.support.authority import Issuer
+from tests.support.databases import refusing
 from tests.support.effort import patient
 from tests.support.parties import COORDINATOR, InProcess, eventually, free_ports
 from tests.support.parties_commands import mpc_here as mpc
@@ -76,11 +79,11 @@ def test_a_disk_that_is_full_and_empty_again(
     assert watched.problem == ""  # looked a moment ago
     time[0] += 6
     watched.tick()
-    assert watched.problem == "its disk is full" and counters.disk_ok._value.get() == 0
+    assert watched.problem == "its disk is full" and counters.registry.get_sample_value("mpc_disk_ok") == 0
     monkeypatch.undo()
     time[0] += 6
     watched.tick()
-    assert watched.problem == "" and counters.disk_ok._value.get() == 1
+    assert watched.problem == "" and counters.registry.get_sample_value("mpc_disk_ok") == 1
     assert [entry["event"] for entry in events(log)] == ["not serving", "serving again"]
 
 
@@ -108,11 +111,10 @@ def test_a_ledger_that_cannot_be_written(tmp_path: Path, identity: Identity) -> 
         epoch = ledger.epoch
         watched.tick()
         assert watched.problem == "" and ledger.epoch == epoch
-        ledger._connection.execute("PRAGMA query_only = ON")
-        time[0] += 61
-        watched.tick()
-        assert watched.problem == "its ledger cannot be written"
-        ledger._connection.execute("PRAGMA query_only = OFF")
+        with refusing(tmp_path / "data" / "ledger.sqlite", "epoch"):
+            time[0] += 61
+            watched.tick()
+            assert watched.problem == "its ledger cannot be written"
         time[0] += 6
         watched.tick()
         assert watched.problem == ""
@@ -175,10 +177,10 @@ def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
         if broken.is_set():
             raise ConfigError("the ledger in /srv/data cannot be used")
 
-    monkeypatch.setattr(watch, "_ROOM_EVERY", 0.0)
-    monkeypatch.setattr(watch, "_WRITE_EVERY", 0.0)
-    monkeypatch.setattr(life_module, "_TICK", 0.02)
-    monkeypatch.setattr(life_module, "_get_kernels", lambda config: None)
+    monkeypatch.setattr(watch, "ROOM_EVERY", 0.0)
+    monkeypatch.setattr(watch, "WRITE_EVERY", 0.0)
+    monkeypatch.setattr(life_module, "TICK", 0.02)
+    monkeypatch.setattr(life_module, "get_kernels", lambda config: None)
     monkeypatch.setattr(lifeline, "announce_ready", lambda _: None)
     service = ProviderService(config, identity, counters)
     seen: list[object] = []
@@ -223,17 +225,28 @@ def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
     assert said.index("serving") < said.index("not serving") < said.index("serving again") < said.index("stopped")
 
 
-def test_doctor_finds_what_is_wrong_with_others(tmp_path: Path) -> None:
+class Fewer(ProviderService):
+    """A provider that says that it deals to these parties, if any are set."""
+
+    parties: ClassVar[list[str]] = []
+
+    def Describe(self, request: party_pb2.DescribeRequest, context: grpc.ServicerContext) -> party_pb2.DescribeReply:
+        reply = super().Describe(request, context)
+        if self.parties:
+            reply.deals_to[:] = self.parties
+        return reply
+
+
+def test_doctor_finds_what_is_wrong_with_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rosters that differ, a provider that does not know a party, a full disk, a certificate that ends soon."""
-    with InProcess(tmp_path, 3) as cluster:
+    with InProcess(tmp_path, 3, provider=Fewer) as cluster:
         config = cluster.client().config
         fine = {finding.check: finding for finding in examine(config)}
         for check in ("party-1 roster", "provider parties", "party-2 disk", "provider disk", "party-0 certificate"):
             assert fine[check].ok and not fine[check].fix, fine[check]
         cluster.nodes[1].roster = ("party-1", "party-0", "party-2")
         cluster.nodes[2].problem = "its disk is full"
-        provider = cluster.provider._config
-        cluster.provider._config = provider.model_copy(update={"parties": ("party-0", "party-1")})
+        monkeypatch.setattr(Fewer, "parties", ["party-0", "party-1"])
         object.__setattr__(
             cluster.nodes[0].identity, "not_after", cluster.identity(COORDINATOR).not_after.replace(year=2000)
         )

@@ -169,12 +169,11 @@ def simulate(compiled: Compiled, seed: int, count: int, kinds: tuple[str, ...], 
     runs: list[list[PartyRun]] = [[] for _ in range(count)]
     given, masks = [], []
     for number, x in enumerate(xs, 1):
-        world._runs = number
-        _, bundles = world._deal(bound, bound.online, number, 2)
+        _, bundles = world.deal(bound, bound.online, number, 2)
         wire = bound.wire[given_wire.wire]
-        given.append({wire.name: world._mask_input(wire, encode(x, wire.scale), bundles)})
+        given.append({wire.name: world.mask_input(wire, encode(x, wire.scale), bundles)})
         for index, bundle in enumerate(bundles):
-            run = PartyRun(bound, Lane.passive(index), bundle, world._sessions[index])
+            run = PartyRun(bound, Lane.passive(index), bundle, world.sessions[index])
             run.prepare()
             runs[index].append(run)
         masks.append([bundle.mask_seed(out.wire) for bundle in bundles])

@@ -7,11 +7,12 @@ subclass of the service with one method changed; `Middle` stands between two par
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -30,7 +31,9 @@ from mpc.fixedpoint import encode
 from mpc.prg import Seed, expand_field
 from parties.addresses import Endpoint
 from parties.agreed.terms import Terms
+from parties.agreed.ticket import Ticket
 from parties.client.coordinated import CoordinatedSession, Parties
+from parties.client.session import Session
 from parties.config.models import (
     ClusterConfig,
     Deadlines,
@@ -50,6 +53,7 @@ from parties.party.session import PartySession
 from parties.party.vault.service import DataService
 from parties.pb import data_pb2_grpc, party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.provider.service import ProviderService
+from parties.provider.sessions import ProviderSession
 from parties.telemetry import Counters
 from parties.trust import authority
 from parties.trust.identity import Identity
@@ -303,6 +307,13 @@ class InProcess:
                 self._tls[name] = authority.issue(self.ca, name, self.folder / "certificates" / name)
             return self._tls[name]
 
+    def renew(self, name: str) -> None:
+        """Have the CA issue a name's certificate again, with a new key; its next calls show that one."""
+        with self._lock:
+            self._tls[name] = authority.issue(self.ca, name, self.folder / "again" / name)
+            for caller, callee in [pair for pair in self._channels if pair[0] == name]:
+                self._channels.pop((caller, callee)).close()
+
     def identity(self, name: str) -> Identity:
         """A certificate of any name under this cluster's CA."""
         return Identity.load(self.tls(name), name, members=(*self.names, "provider"))
@@ -364,9 +375,18 @@ class InProcess:
         """A session to be driven call by call."""
         return Script(self, self.compiled(roles or SEPARATE))
 
+    def sessions(self, index: int) -> dict[bytes, PartySession]:
+        """A party's open sessions by their ids, as its operator is shown them."""
+        return {session.id: session for session in self.nodes[index].sessions(self.names[index])}
+
     def of(self, index: int, session_id: bytes) -> PartySession:
         """A party's own session object."""
-        return self.nodes[index]._sessions[session_id]
+        return self.sessions(index)[session_id]
+
+    def dealt(self, session_id: bytes) -> ProviderSession | None:
+        """The provider's own session object; None if it has none of that id."""
+        found = [each for each in self.provider.sessions() if each.terms.session_id == session_id]
+        return found[0] if found else None
 
     def is_idle(self, seconds: float = USUAL) -> bool:
         """No party has an open session; waits for that.  Not in a cluster where another test may have left one."""
@@ -374,7 +394,7 @@ class InProcess:
 
     def has_ended(self, session_id: bytes) -> bool:
         """No party has this session; waits for that."""
-        return eventually(lambda: not any(session_id in node._sessions for node in self.nodes))
+        return eventually(lambda: not any(session_id in self.sessions(index) for index in range(len(self.nodes))))
 
     def ledger_states(self, index: int) -> list[tuple[str, str | None]]:
         """(state, reason) of one party's sessions, the newest first."""
@@ -383,13 +403,17 @@ class InProcess:
     def run_states(self, index: int, session_id: bytes) -> list[str]:
         """States of a session's runs in one party's ledger, in order."""
         query = "SELECT state FROM runs WHERE session_id = ? ORDER BY run"
-        ledger = self.ledgers[index]
-        with ledger._lock:
-            return [row[0] for row in ledger._connection.execute(query, (session_id.hex(),)).fetchall()]
+        with closing(sqlite3.connect(self.party_config(index).data_dir / "ledger.sqlite")) as reader:
+            return [row[0] for row in reader.execute(query, (session_id.hex(),)).fetchall()]
 
 
 SEPARATE = Roles(MODEL_OWNER, OWNER, (RECIPIENT,))
 """Every role its own certificate."""
+
+
+def id_of(session: Session) -> bytes:
+    """The id of a session of the SDK, which its ticket has."""
+    return Ticket.parse(session.ticket).terms.session_id
 
 
 def eventually(true: Callable[[], bool], seconds: float = USUAL) -> bool:

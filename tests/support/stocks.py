@@ -43,3 +43,10 @@ def open_stock(cluster: InProcess, stock: Stock, roles: Roles = SEPARATE, caller
 def folder(cluster: InProcess, index: int, stock: Stock) -> Path:
     """Where a party keeps it."""
     return cluster.party_config(index).data_dir / FOLDER / stock.terms.session_id.hex()
+
+
+def being_dealt(cluster: InProcess, index: int) -> set[str]:
+    """Stocks of which something lies on a party's disk, and which its ledger does not list yet."""
+    root = cluster.party_config(index).data_dir / FOLDER
+    on_disk = {path.name for path in root.iterdir()} if root.is_dir() else set()
+    return on_disk - {session_id.hex() for session_id in cluster.ledgers[index].stocked()}

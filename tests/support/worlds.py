@@ -122,7 +122,7 @@ def words_of(world: World, bound: Plan, run: int, batch: int, number: int) -> re
         if name == "c":
             return expand_words(common.sub_seed(gate, name), shape, width)
         if not dealt:
-            dealt.append(_deal(bound, bound.online, world.parties, world._masks, ids))
+            dealt.append(_deal(bound, bound.online, world.parties, world.masks, ids))
         return dealt[0].plain(gate, name)
 
     return words
@@ -168,13 +168,13 @@ class Trial:
         return Checked(bound, run, values, masks)
 
     def _public(self, run: WorldRun, name: str) -> np.ndarray:
-        weights = self.world._sessions[0].masked
+        weights = self.world.sessions[0].masked
         return weights[name].public if name in weights else run.public[name]
 
     def _masks(self, bound: Plan, batch: int) -> Arrays:
         """Every wire's mask, from a second dealing."""
         ids = _ids(seed(self.number), self.runs, batch)
-        return _deal(bound, bound.online, self.parties, self.world._masks, ids).masks
+        return _deal(bound, bound.online, self.parties, self.world.masks, ids).masks
 
     def _check_cost(self, bound: Plan, run: WorldRun, batch: int) -> None:
         cost = plan_cost(self.plan, batch)

@@ -113,8 +113,8 @@ def test_any_layout_of_an_image_is_read_in_its_own_order() -> None:
 @pytest.fixture
 def always_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few channels and tiles there are."""
-    monkeypatch.setattr(convolution, "_FEWEST_TILES", 1)
-    monkeypatch.setattr(convolution, "_FEWEST_FILTERS", 1)
+    monkeypatch.setattr(convolution, "FEWEST_TILES", 1)
+    monkeypatch.setattr(convolution, "FEWEST_FILTERS", 1)
 
 
 @pytest.mark.usefixtures("always_by_tiles")

@@ -157,7 +157,7 @@ def test_the_place_follows_from_all_sources_of_all_kernels(tmp_path: Path, monke
     kernels.mkdir()
     for path in (ROOT / "mpc" / "kernels").glob("*.py"):
         (kernels / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(kernel_cache, "_KERNELS", kernels)
+    monkeypatch.setattr(kernel_cache, "KERNELS", kernels)
 
     def fingerprint() -> str:
         kernel_cache.fingerprint.cache_clear()
@@ -175,7 +175,7 @@ def test_the_place_follows_from_all_sources_of_all_kernels(tmp_path: Path, monke
             monkeypatch.setenv(name, "1")
             assert (fingerprint() != first) is counts
             monkeypatch.delenv(name)
-        monkeypatch.setattr(kernel_cache, "_processor", lambda: "another")
+        monkeypatch.setattr(kernel_cache, "processor", lambda: "another")
         assert fingerprint() != first
     finally:
         kernel_cache.fingerprint.cache_clear()

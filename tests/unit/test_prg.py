@@ -6,10 +6,10 @@ import hashlib
 import hmac
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,32 +192,42 @@ def test_every_position_has_its_own_redraw_and_the_others_stay() -> None:
     assert (np.delete(result, hit) == np.delete(np.arange(100, dtype=np.uint64), hit)).all()
 
 
+def replaced(monkeypatch: pytest.MonkeyPatch, kinds: dict[str, tuple[int, int] | None]) -> list[str]:
+    """Have AES give another word at one place of these streams of SEED; which of them are asked for from now on."""
+    keys, asked = {SEED.derive("aes", kind).secret: kind for kind in kinds}, []
+
+    class Changed:
+        def __init__(self, algorithm: algorithms.AES, mode: modes.CTR) -> None:
+            self.kind, self.real = keys.get(bytes(algorithm.key)), Cipher(algorithm, mode).encryptor()
+            if self.kind is not None:
+                asked.append(self.kind)
+
+        def encryptor(self) -> Changed:
+            return self
+
+        def update_into(self, zeros: memoryview, out: memoryview) -> int:
+            written = self.real.update_into(zeros, out)
+            change = kinds.get(self.kind)
+            if change is not None:
+                place, word = change
+                out[8 * place : 8 * place + 8] = word.to_bytes(8, "little")
+            return written
+
+    monkeypatch.setattr(prg, "Cipher", Changed)
+    return asked
+
+
 def test_a_redraw_that_is_p_is_redrawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = prg._stream, []
-
-    def stream(seed: Seed, kind: str, *how: Any) -> np.ndarray:
-        asked.append(kind)
-        if kind in ("field/redraw/2/0", "field/redraw/2/1"):
-            return np.array([(3 << 61) | P], dtype=np.uint64)
-        return real(seed, kind, *how)
-
-    monkeypatch.setattr(prg, "_stream", stream)
+    kinds = [f"field/redraw/2/{attempt}" for attempt in range(3)]
+    asked = replaced(monkeypatch, dict.fromkeys(kinds[:2], (0, (3 << 61) | P)) | {kinds[2]: None})
     words = np.array([1, 2, P, 4], dtype=np.uint64)
     assert prg.reject(words, SEED).tolist() == [1, 2, redrawn(2, 2), 4]
-    assert asked == [f"field/redraw/2/{attempt}" for attempt in range(3)]
+    assert asked == kinds
 
 
 def test_expansion_goes_through_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = prg._stream
-
-    def stream(seed: Seed, kind: str, *how: Any) -> np.ndarray:
-        words = real(seed, kind, *how)
-        if kind == "field":
-            words.reshape(-1)[3] = (1 << 64) - 1
-        return words
-
     honest = expand_field(SEED, (6,)).tolist()
-    monkeypatch.setattr(prg, "_stream", stream)
+    replaced(monkeypatch, {"field": (3, (1 << 64) - 1)})
     assert expand_field(SEED, (2, 3)).reshape(-1).tolist() == [*honest[:3], redrawn(3), *honest[4:]]
 
 

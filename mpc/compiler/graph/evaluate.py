@@ -72,7 +72,7 @@ def follow(
     last = {name: number for number, node in enumerate(nodes) for name in node.reads}
     for number, node in enumerate(nodes):
         shape = tuple(rows if size == BATCH else int(size) for size in node.shape)
-        operator = partial(_OPERATORS[node.op], node.attributes, shape)
+        operator = partial(OPERATORS[node.op], node.attributes, shape)
         operands = [values[name] for name in node.reads]
         if decide is not None and node.op in DECISIONS:
             value = decide(node, operands[0], operator)
@@ -87,7 +87,7 @@ def follow(
 
 def move(node: Node, values: Sequence[Reals]) -> Reals:
     """Compute what a move makes of arrays of the `static` shapes of what it reads."""
-    return _OPERATORS[node.op](node.attributes, static(node.shape), *values)
+    return OPERATORS[node.op](node.attributes, static(node.shape), *values)
 
 
 Sizes = tuple[int, ...]
@@ -189,7 +189,7 @@ def _argmax(taken: ArgMax, shape: Sizes, x: Reals) -> Reals:
     return place[..., None].astype(np.float64)
 
 
-_OPERATORS: dict[str, Callable[..., Reals]] = {
+OPERATORS: dict[str, Callable[..., Reals]] = {
     "matmul": _matmul,
     "conv": _conv,
     "scale": _scale,

@@ -16,7 +16,7 @@ from mpc.compiler.lowering.scales import log2
 from mpc.plan.plan import Missing, PlanInput, PlanOutput
 from mpc.wires import Lifetime
 
-_INPUT_FRACTION = 28
+INPUT_FRACTION = 28
 _UNIT_FRACTION = 34
 """Fractional bits of an input whose columns have units, in parts of what they can be."""
 _COMPARED_FRACTION = 44
@@ -72,7 +72,7 @@ def _input_scale(state: Lowering, given: GraphInput, low: np.ndarray, high: np.n
     if _is_compared(state, given.name):
         beyond = _MARKED_BITS if any(other.marks == given.name for other in state.graph.inputs) else 0
         return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - beyond - most)
-    finest = _UNIT_FRACTION if given.encoded else _INPUT_FRACTION
+    finest = _UNIT_FRACTION if given.encoded else INPUT_FRACTION
     fraction = min(finest, _balanced_fraction(state, given.name, size), _whole_fraction(state, given))
     return Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
 
@@ -106,10 +106,10 @@ def _balanced_fraction(state: Lowering, name: str, size: np.ndarray) -> int:
     """
     reader = state.graph.sole_reader(name)
     if reader is None or not isinstance(reader.attributes, Weighted):
-        return _INPUT_FRACTION
+        return INPUT_FRACTION
     product, weight = product_of(reader), np.abs(reader.attributes.weight)
     if reader.op == "scale" and weight.size == 1:
-        return _INPUT_FRACTION
+        return INPUT_FRACTION
     ones = np.ones_like(weight)
     known = max(map(abs, reader.attributes.known or (math.inf,)))
     reach = min(float(product(size, weight).max()), known)
@@ -117,7 +117,7 @@ def _balanced_fraction(state: Lowering, name: str, size: np.ndarray) -> int:
     spread = math.sqrt(float(product(np.square(size), ones).max()))
     room = min(_PRODUCT_BITS - math.log2(max(1.0, reach)), _FINEST_PRODUCT)
     if spread == 0:  # zeros, of which no digit is lost
-        return _INPUT_FRACTION
+        return INPUT_FRACTION
     return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
 
 

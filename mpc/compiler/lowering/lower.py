@@ -62,7 +62,7 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
         if node.op in _GROWING:
             state.values.update({name: state.plain(state.values[name]) for name in node.reads})
         try:
-            value = _RULES[node.op](state, node)
+            value = RULES[node.op](state, node)
         except InputError as error:  # a constant that its scale has no room for
             raise node.origin.refuse(
                 error.what,
@@ -99,7 +99,7 @@ _GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "we
 """What can make the odd part of a scale longer; see `scales`."""
 _OF_ROWS = frozenset({"rows_sum", "noise"})
 """How large these are hangs on the number of rows, so samples of other rows say nothing."""
-_RULES: dict[str, Rule] = {
+RULES: dict[str, Rule] = {
     "matmul": products.affine,
     "conv": products.affine,
     "scale": products.scale,

@@ -20,7 +20,7 @@ from mpc.compiler.operators.missing import limits_of, marks_of, unscaled_columns
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.scores import above, largest, pair, require_classes, transform_of, transformed
 
-_THRESHOLD_BITS = 36
+THRESHOLD_BITS = 36
 """Of a comparison with a threshold: 2^-35 of a feature's range decides, six chunks of a table pay for it."""
 _ROUNDINGS = 2.0**-8
 """Room for what each leaf's value is rounded by, beside the largest sum."""
@@ -75,7 +75,7 @@ def evaluate(state: Context, name: str, forest: Forest, values: np.ndarray, base
     rows = state.shapes[x][:-1]
     parts = [each.reshape(features, -1) for each in (choice, sides)]
     apart = _apart(state, x, parts, offset.reshape(-1), forest)
-    decisions = state.reshape(state.steps(apart, (0.0,), bits=_THRESHOLD_BITS), (*rows, len(trees), 1, inner))
+    decisions = state.reshape(state.steps(apart, (0.0,), bits=THRESHOLD_BITS), (*rows, len(trees), 1, inner))
     counted = state.affine(decisions, agree, never)
     state.integral.add(counted)
     reached = state.reshape(state.step(counted), (*rows, len(trees) * leaves))
