@@ -90,7 +90,10 @@ class Verified(grpc.Channel):
             looking = self._looking = self._looking or Future()
         if mine:
             self._look(looking, self._seconds if timeout is None else min(self._seconds, timeout))
-        return looking.result()
+        try:
+            return looking.result()
+        finally:
+            del looking  # its error has this frame: a circle, with all that the callers hold
 
     def _look(self, looking: Future[grpc.Channel], seconds: float) -> None:
         try:
@@ -107,7 +110,7 @@ class Verified(grpc.Channel):
                 inner = self._inner
         except PeerError as error:
             self._suspect = True  # the next call looks again
-            self._end(looking).set_exception(Unreachable(error))
+            self._end(looking).set_exception(Unreachable(error.again()))
         except BaseException as error:
             self._end(looking).set_exception(error)
             raise

@@ -66,12 +66,12 @@ def look(identity: Identity, name: str, address: str, seconds: float, before: st
         try:
             raw = _connected(each, own)
         except OSError as error:
-            last = error
+            last = error.with_traceback(None)  # kept with its frames, this one would be a circle
             continue
         try:
             return Seen(_judged(identity, name, address, raw, own, seconds), target)
         except PeerError as error:
-            wrong = wrong or error
+            wrong = wrong or error.again()
     raise (wrong or _unanswered(name, address, last)).again() from None
 
 

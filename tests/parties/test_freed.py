@@ -185,6 +185,19 @@ def test_a_session_whose_connections_break(tmp_path: Path, earlier: Earlier) -> 
         check_gone(refs)
 
 
+def test_a_session_of_which_a_party_ends(tmp_path: Path, earlier: Earlier) -> None:
+    """Calls that are then refused, of client and party, keep nothing of their callers."""
+    with InProcess(tmp_path, 2) as own, Cluster(own.client().config) as client:
+        session = client.open(own.compiled())
+        run(session)
+        refs = held(earlier)
+        own.servers["party-1"].stop(0)
+        with pytest.raises(MpcError):
+            session.run(None, {"x": data(1)})
+        del session
+        check_gone(refs)
+
+
 def test_a_session_of_what_was_dealt_ahead(cluster: InProcess, client: Cluster, earlier: Earlier) -> None:
     compiled = cluster.compiled()
     client.deal(compiled.plan, runs=2, batch=2)
