@@ -1,15 +1,39 @@
 """Hypothesis profiles: the usual one repeats exactly, MPC_FULL=1 explores.  Time limits of tests know the machine.
 
-Tests run in random order, and the last lines say how to have that order again.
+Tests run in random order, and the last lines say how to have that order again.  Modules that take longest come first,
+in random order too: at the end no worker waits for another one's last module.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.effort import FULL, patient
 
+LONGEST = {
+    "attack/test_faults.py",
+    "attack/test_one_certificate.py",
+    "attack/test_stock.py",
+    "cli/test_bench.py",
+    "cli/test_cluster.py",
+    "cli/test_interrupts.py",
+    "cli/test_manners.py",
+    "gates/test_every_gate.py",
+    "interpret/test_tamper.py",
+    "onnx_nodes/test_table.py",
+    "parties/test_heap.py",
+    "parties/test_inference.py",
+    "parties/test_launcher.py",
+    "parties/test_limits.py",
+    "parties/test_owners.py",
+    "parties/test_public_weights.py",
+    "unit/test_comparison.py",
+}
+"""Modules of more than some twenty seconds."""
+_HERE = Path(__file__).parent
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, suppress_health_check=_QUIET)
@@ -18,10 +42,14 @@ settings.load_profile("exploring" if FULL else "repeatable")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """pytest-timeout's limits, multiplied: the nearest mark of a test, or the limit of all.
+    """The longest modules first; pytest-timeout's limits, multiplied: the nearest mark of a test, or the limit of all.
 
     And no test's name has an address in memory: workers that run side by side must know each test by one name.
     """
+    longest = {_HERE / name for name in LONGEST}
+    if not all(path.is_file() for path in longest):
+        raise pytest.UsageError("LONGEST in tests/conftest.py names a module that is not there")
+    items.sort(key=lambda item: item.path not in longest)  # keeps the order of either kind
     usual = float(config.getini("timeout"))
     for item in items:
         if " at 0x" in item.nodeid:

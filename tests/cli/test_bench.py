@@ -12,7 +12,7 @@ import pytest
 from mpc.errors import UsageError
 from parties.bench.chart import check_plot, draw_bench
 from tests.support.parties import data, tiny_model
-from tests.support.parties_commands import mpc
+from tests.support.parties_commands import mpc, mpc_here
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -35,7 +35,7 @@ def test_counts_are_those_of_inspect(tmp_path: Path) -> None:
     assert [row["batch"] for row in found] == [1, 6]
     for row in found:
         assert row.keys() >= KEYS
-        report = json.loads(mpc("inspect", *words, "--batch", row["batch"], folder=tmp_path).stdout)
+        report = json.loads(mpc_here("inspect", *words, "--batch", row["batch"], folder=tmp_path).stdout)
         assert all(row[key] == report[key] for key in ("rounds", "sent_bytes", "dealt_bytes", "parties"))
         assert row["max_abs_error"] < 1e-3 and row["argmax_agreement"] == 1
         assert row["runs_measured"] == 2 and row["slowdown_total"] > row["slowdown_online"] > 1

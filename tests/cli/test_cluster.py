@@ -141,8 +141,8 @@ def test_dealt_ahead(folder: Path) -> None:
     assert table.returncode == 0 and made["plan"][:16] in table.stdout
     findings = json.loads(mpc_here("doctor", "--json", folder=folder).stdout)["findings"]
     assert any(f["check"] == "party-1 stock" and f["ok"] and "8 runs for 4 sessions" in f["found"] for f in findings)
-    for stocked, run_it in ((True, mpc), (True, mpc_here), (False, mpc_here)):
-        done = run_it(*RUN, "--json", folder=folder)
+    for stocked in (True, True, False):
+        done = mpc_here(*RUN, "--json", folder=folder)
         assert done.returncode == 0, done.stderr
         run = json.loads(done.stdout)
         assert run["stocked"] is stocked and run["plan"] == made["plan"]

@@ -61,7 +61,15 @@ def after_turns(count: int) -> Callable[[int, Path], Callable[[], bool]]:
 
 def made(pattern: str) -> Callable[[int, Path], Callable[[], bool]]:
     """A file of the cluster is there."""
-    return lambda pid, folder: lambda: any(folder.glob(f"tmp/mpc-*/{pattern}"))
+
+    def condition(pid: int, folder: Path) -> Callable[[], bool]:
+        def reached() -> bool:
+            time.sleep(0.001)  # whoever makes it needs the core
+            return any(folder.glob(f"tmp/mpc-*/{pattern}"))
+
+        return reached
+
+    return condition
 
 
 def left(folder: Path) -> list[int]:

@@ -30,7 +30,7 @@ from parties.wire.server import serve
 from parties.wire.status import from_rpc
 from parties.wire.transport import answered_in_time, connect, patience
 from tests.support.authority import Issuer
-from tests.support.parties import free_ports
+from tests.support.parties import eventually, free_ports
 
 SECONDS = 10.0
 pytestmark = pytest.mark.timeout(60)
@@ -235,10 +235,11 @@ def test_one_look_for_many_calls(
 ) -> None:
     """Calls that begin together wait for one look, and later ones need none until time has passed."""
     looks: list[str] = []
+    arrived: list[int] = []
 
     def counted(*arguments: object) -> Seen:
         looks.append(str(arguments[1]))
-        time.sleep(0.1)
+        assert eventually(lambda: len(arrived) == 6)  # all of them wait for this one
         return look(*arguments)
 
     monkeypatch.setattr("parties.wire.channels.look", counted)
@@ -247,7 +248,7 @@ def test_one_look_for_many_calls(
     with serving(server) as address, closing(connect(client, "party-0", address)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         with futures.ThreadPoolExecutor(6) as pool:
-            list(pool.map(lambda _: check(channel), range(6)))
+            list(pool.map(lambda number: [arrived.append(number), check(channel)], range(6)))
         begun = [stub.Check.future(health_pb2.HealthCheckRequest(), timeout=SECONDS) for _ in range(3)]
         assert [one.result().status for one in begun] == [1, 1, 1]
         assert looks == ["party-0"]

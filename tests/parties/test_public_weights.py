@@ -71,8 +71,8 @@ def test_another_word_is_refused(cluster: Cluster) -> None:
         cluster.session(NETWORK_A, weights="open")
 
 
-def test_the_commands_say_it(tmp_path: Path) -> None:
-    """compile, inspect of a model, of a plan and as JSON, run, bench, deal."""
+def test_the_commands_say_it(cluster: Cluster, tmp_path: Path) -> None:
+    """compile, inspect of a model, of a plan and as JSON, run."""
     tiny_model(tmp_path / "tiny.onnx")
     np.save(tmp_path / "x.npy", data(2))
     words = ("tiny.onnx", "--range", "-4:4")
@@ -95,11 +95,16 @@ def test_the_commands_say_it(tmp_path: Path) -> None:
     refused = mpc_here("inspect", "public.plan", "--weights", "public", folder=tmp_path)
     assert refused.returncode == 5 and "part of it" in refused.stderr
 
-    done = mpc("run", *words, "--input", "x.npy", "--parties", 2, "--weights", "public", "--json", folder=tmp_path)
+    assert cluster.layout is not None
+    running = ("--cluster", cluster.layout.cluster_file)
+    done = mpc_here("run", *words, "--input", "x.npy", *running, "--weights", "public", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     ran = json.loads(done.stdout)
     assert (ran["weights"], ran["plan"], ran["rounds"]) == ("public", plans["public"], 3)
 
+
+def test_bench_says_it(tmp_path: Path) -> None:
+    words = (str(tiny_model(tmp_path / "tiny.onnx")), "--range", "-4:4")
     done = mpc("bench", *words, "--weights", "public", "--repeat", 1, "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     [row] = json.loads(done.stdout)
