@@ -422,29 +422,33 @@ def test_a_process_with_another_sine_table_refuses_the_plan(
 # ------------------------------------------------------------------------------- entropy
 
 
+class Source:
+    """A source of randomness that fails once it is broken."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def __call__(self, n: int) -> bytes:
+        if self.broken:
+            raise EntropyError("the system's random source gave a constant")
+        return entropy.token(n)
+
+
 def test_without_entropy_nothing_begins(tmp_path: Path) -> None:
-    """12: a nonce that cannot be drawn is an error, never a weaker one; the provider deals nothing either."""
-
-    def broken(n: int) -> bytes:
-        raise EntropyError("the system's random source gave a constant")
-
-    with InProcess(tmp_path, 2, draw=broken) as cluster:
+    """12: a nonce that cannot be drawn is an error, never a weaker one; a party that starts needs a key already."""
+    source = Source()
+    with InProcess(tmp_path, 2, draw=source) as cluster:
+        source.broken = True
         with pytest.raises(EntropyError):
             cluster.script().propose()
         assert all(not len(node.proposals) for node in cluster.nodes)
 
 
 def test_when_entropy_fails_at_the_provider_no_bundle_is_dealt(tmp_path: Path) -> None:
-    broken = threading.Event()
-
-    def draw(n: int) -> bytes:
-        if broken.is_set():
-            raise EntropyError("the system's random source cannot be read")
-        return entropy.token(n)
-
-    with InProcess(tmp_path, 2, draw=draw) as cluster:
+    source = Source()
+    with InProcess(tmp_path, 2, draw=source) as cluster:
         script = cluster.script().open().enter_weights()
-        broken.set()  # parties draw nothing for a run: it is the provider that does
+        source.broken = True  # parties draw nothing for a run: it is the provider that does
         with pytest.raises(EntropyError):
             script.prepare(1)
         with pytest.raises(MpcError):
