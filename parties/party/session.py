@@ -193,7 +193,7 @@ class PartySession:
             self._handed_over = True
 
     def transcript_key(self) -> bytes:
-        """A value that all parties know and nobody else: without it a digest of the openings would let whoever
+        """Return a value that all parties know and nobody else: without it a digest of the openings would let whoever
         knows the masks, the provider, and any client test guesses of the data."""
         salts = [self._salt if name not in self.links else self.links[name].peer_salt for name in self.terms.parties]
         if any(len(salt) != SALT_BYTES for salt in salts):
