@@ -204,10 +204,8 @@ def test_progress_tells_what_is_checked_and_what_is_put(hospital: Datasets) -> N
 
 
 def test_a_cluster_has_its_datasets(cluster: InProcess, diabetes: Dataset) -> None:
-    connected = object.__new__(Cluster)
-    connected.parties = cluster.client("analyst")
-    connected._layout = None
-    assert connected.dataset("hospital/diabetes").rows == 3 and len(connected.datasets.search("diabetes")) >= 1
+    with Cluster(cluster.client("analyst").config) as connected:
+        assert connected.dataset("hospital/diabetes").rows == 3 and len(connected.datasets.search("diabetes")) >= 1
 
 
 NOW = 1_800_000_000.0
