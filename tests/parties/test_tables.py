@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from mpc.errors import InputError, UsageError
 from parties.agreed.objects import BLOCK_ROWS
+from parties.client.tables.integers import Faults, encoder
 from parties.client.tables.stated import FROM_DATA, Stated
 from parties.client.tables.table import Table, open_source, read_table
 from tests.support.effort import examples
@@ -271,6 +272,16 @@ def test_what_does_not_fit_is_refused_with_a_remedy_and_without_a_value(
     assert not any(secret in told for secret in ("777", "Ann", "1977", "\x1b", "\u202e"))
 
 
+def test_what_holds_values_on_their_way_shows_none() -> None:
+    table = {"x": np.array([SECRET])}
+    stated = Stated.of(ranges=(0, 999))
+    [piece] = open_source(table, stated).pieces(["x"])
+    found = read_table(table, stated)
+    encoded = encoder(found.columns[0])(piece["x"], Faults())
+    assert encoded.values.tolist() == [round(SECRET * SCALE)]
+    assert not any("777" in repr(each) or "2086" in repr(each) for each in (piece, encoded, found))
+
+
 def test_other_numbers_of_python_are_numbers() -> None:
     table = {"x": [decimal.Decimal("1.5"), Fraction(1, 4), np.float32(2), 1]}
     assert read(table, ranges=(0, 2)) == {"x": [3 << 27, 1 << 26, 2 << 28, 1 << 28]}
@@ -332,6 +343,7 @@ BLOCKED = """
 import sys
 for name in ("narwhals", "pyarrow", "pandas", "polars"):
     sys.modules[name] = None
+from parties.client.tables.integers import Faults, encoder
 from parties.client.tables.stated import Stated
 from parties.client.tables.table import read_table
 import numpy as np
@@ -359,6 +371,7 @@ def test_arrays_and_text_need_no_further_package_and_others_say_which(tmp_path: 
 PEAK = """
 import resource, sys
 import narwhals, pyarrow.compute, pyarrow.parquet
+from parties.client.tables.integers import Faults, encoder
 from parties.client.tables.stated import Stated
 from parties.client.tables.table import read_table
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -76,8 +76,8 @@ class Encoded:
         missing: bool by row; None if none is missing.
     """
 
-    values: np.ndarray
-    missing: np.ndarray | None
+    values: np.ndarray = field(repr=False)
+    missing: np.ndarray | None = field(repr=False)
 
 
 Encoder = Callable[[Cells, Faults], Encoded]

@@ -9,7 +9,7 @@ import datetime
 import decimal
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from numbers import Real
 from typing import Any
@@ -51,8 +51,8 @@ class Cells:
         missing: 0/1 by row where a value is missing; NaN and None are missing too.
     """
 
-    values: np.ndarray
-    missing: np.ndarray | None = None
+    values: np.ndarray = field(repr=False)
+    missing: np.ndarray | None = field(default=None, repr=False)
 
 
 class Source(ABC):
