@@ -44,9 +44,10 @@ class Seed:
         return digest("mpc/v1/seed-commitment", self.secret)
 
 
-def _fill(seed: Seed, kind: str, view: memoryview) -> None:
-    """Write AES-256-CTR's stream over the bytes."""
-    cipher = Cipher(algorithms.AES(seed.derive("aes", kind).secret), modes.CTR(bytes(16))).encryptor()
+def _fill(seed: Seed, kind: str, view: memoryview, block: int = 0) -> None:
+    """Write AES-256-CTR's stream over the bytes, from one of its blocks of 16 bytes on."""
+    counter = modes.CTR(block.to_bytes(16, "big"))
+    cipher = Cipher(algorithms.AES(seed.derive("aes", kind).secret), counter).encryptor()
     for start in range(0, len(view), len(_ZEROS)):
         size = min(len(_ZEROS), len(view) - start)
         written = cipher.update_into(memoryview(_ZEROS)[:size], view[start : start + size])
@@ -69,13 +70,22 @@ def expand_field(seed: Seed, shape: tuple[int, ...], out: np.ndarray | None = No
     return words
 
 
-def reject(words: np.ndarray, seed: Seed) -> np.ndarray:
-    """Reduce words to 61 bits in place and redraw each that is p, position by position."""
+def expand_field_part(seed: Seed, start: int, count: int) -> np.ndarray:
+    """Return elements `start` to `start + count` of what `expand_field` makes, without those before: (count,)."""
+    first = start - start % 2  # a block of AES has two words
+    words = np.empty(start - first + count, dtype="<u8")
+    if count:
+        _fill(seed, "field", words.data.cast("B"), first // 2)
+    return reject(words, seed, first)[start - first :]
+
+
+def reject(words: np.ndarray, seed: Seed, first: int = 0) -> np.ndarray:
+    """Reduce words to 61 bits in place and redraw each that is p, position by position; `first` is that of words[0]."""
     if kernels.mask_61(words):
         for index in np.flatnonzero(words == kernels.P):
             attempt = 0
             while words[index] == kernels.P:
-                redraw = _stream(seed, f"field/redraw/{index}/{attempt}", (1,), words.dtype, None)
+                redraw = _stream(seed, f"field/redraw/{first + index}/{attempt}", (1,), words.dtype, None)
                 words[index] = redraw[0] & kernels.P
                 attempt += 1
     return words

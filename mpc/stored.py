@@ -8,10 +8,11 @@ of each of its rows in the order of the columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 
-from mpc.prg import Seed, expand_field
+from mpc.prg import Seed, expand_field_part
 
 BLOCK_ROWS = 1 << 16
 
@@ -28,24 +29,30 @@ def rows_of(block: int, rows: int) -> int:
     return min(BLOCK_ROWS, rows - block * BLOCK_ROWS)
 
 
-def expand_block(seed: Seed, block: int, rows: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Expand one party's share of the masks of a block, (rows of the block, *shape).
+def expand_rows(seed: Callable[[int], Seed], rows: int, shape: tuple[int, ...], first: int, count: int) -> np.ndarray:
+    """Expand one party's share of the masks of a few rows of a column, (count, *shape).
 
     Args:
-        seed: that party's, of this block of this column.
+        seed: that party's of a block of this column.
         rows: of the whole column.
         shape: of the column in one row.
     """
-    return expand_field(seed, (rows_of(block, rows), *shape))
+
+    def part(block: int, start: int, stop: int) -> np.ndarray:
+        if stop > rows_of(block, rows):
+            raise ValueError(f"row {block * BLOCK_ROWS + stop} of a column of {rows}")
+        return expand_field_part(seed(block), start * prod(shape), (stop - start) * prod(shape))
+
+    return read_rows(part, first, count).reshape(count, *shape)
 
 
-def read_rows(read: Callable[[int], np.ndarray], first: int, rows: int) -> np.ndarray:
-    """Return rows `first` to `first + rows` of a column, `read` block by block: (rows, *shape)."""
-    last = first + rows - 1
+def read_rows(read: Callable[[int, int, int], np.ndarray], first: int, count: int) -> np.ndarray:
+    """Return rows `first` to `first + count` of a column, `read` of (block, its first row, the row behind its last)."""
+    last = first + count
     parts = []
-    for block in range(first // BLOCK_ROWS, last // BLOCK_ROWS + 1):
+    for block in range(first // BLOCK_ROWS, (last - 1) // BLOCK_ROWS + 1):
         start = block * BLOCK_ROWS
-        parts.append(read(block)[max(0, first - start) : last + 1 - start])
+        parts.append(read(block, max(0, first - start), min(BLOCK_ROWS, last - start)))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

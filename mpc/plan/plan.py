@@ -160,13 +160,19 @@ class Plan(Frozen):
         return tuple(g for g in self.gates if not (isinstance(g, Input) and g.is_weight))
 
     def dealt(self, entry: EntryId) -> tuple[Gate, ...]:
-        """Return the gates that the bundle of an entry is dealt for."""
-        return self.weights if entry.is_weights else self.online
+        """Return the gates that the bundle of an entry is dealt for; for stored weights nothing is."""
+        return self.entered_once if entry.is_weights else self.online
 
     @cached_property
     def entered(self) -> tuple[Input, ...]:
         """The inputs that an owner enters for every run."""
         return tuple(gate for gate in self.online if isinstance(gate, Input) and not gate.is_stored)
+
+    @cached_property
+    def entered_inputs(self) -> tuple[PlanInput, ...]:
+        """The model's inputs that an owner enters for every run."""
+        stored = {gate.out for gate in self.stored}
+        return tuple(given for given in self.inputs if given.wire not in stored)
 
     @cached_property
     def entered_once(self) -> tuple[Input, ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from mpc.errors import (
-    PlanError,
-)
+from mpc.errors import PlanError
 from mpc.plan.plan import Plan
 
 
-def refuse_public_weights(plan: Plan) -> None:
-    """Raise PlanError if correlations depend on weights that are only known once a session is open."""
+def refuse_later_known(plan: Plan) -> None:
+    """Raise PlanError if correlations depend on what is only known once a session is open."""
+    if plan.stored:
+        raise PlanError(
+            "nothing can be dealt ahead for a plan that reads data at rest",
+            cause="which objects it reads is said when a session is opened, and what is dealt depends on their masks",
+            remedy="leave 'mpc deal' out: runs are dealt as they come",
+        )
     if plan.public_weights:
         raise PlanError(
             "nothing can be dealt ahead for a model whose weights are public",

@@ -1,8 +1,8 @@
 """Terms of a session, and the one id that stands for all of them.
 
-The id hashes the plan, the version, the field, the provider, the roster and a fresh nonce of
-every party: no two sessions share one, no single party can choose it, and whoever holds the
-same id has agreed to the same terms.
+The id hashes the plan, the version, the field, the provider, the roster, a fresh nonce of
+every party, and which stored objects the plan is asked of: no two sessions share one, no single
+party can choose it, and whoever holds the same id has agreed to the same terms.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from mpc.encoding import digest
 from mpc.errors import SessionError
 from mpc.plan.plan import FIELD
+from parties.agreed.bindings import Binding
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of everything in protos/ and of what is signed; peers must be equal."""
 NONCE_BYTES = 32
 
@@ -28,6 +29,7 @@ class Terms:
         provider: its certificate name.
         parties: names in the roster's order.
         nonces: one a party, 32 bytes, in that order.
+        bindings: of the plan's stored wires; `bindings.check_bindings` holds them to a plan.
 
     Raises:
         SessionError: the lists do not fit, or a nonce is malformed or given twice.
@@ -37,6 +39,7 @@ class Terms:
     provider: str
     parties: tuple[str, ...]
     nonces: tuple[bytes, ...]
+    bindings: tuple[Binding, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.parties) < 2 or len(self.parties) != len(self.nonces):
@@ -56,6 +59,8 @@ class Terms:
             len(self.parties),
             *self.parties,
             *self.nonces,
+            len(self.bindings),
+            *(part for binding in self.bindings for part in binding.parts),
         )
 
 

@@ -15,14 +15,17 @@ from typing import Any, Self
 from mpc.errors import HandshakeError, MpcError, PlanError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
+from mpc.text import check_name as check_text
 from parties.addresses import check_name
+from parties.agreed.bindings import Binding, check_bindings
 from parties.agreed.terms import Terms
 
-FORMAT = "mpc-ticket-1"
+FORMAT = "mpc-ticket-2"
 LARGEST = 1 << 26
 """Characters of the largest ticket that is read."""
+_BINDING_KEYS = {"columns", "first", "object", "rows", "wire"}
 _AGAIN = "ask the coordinator for the ticket again, and do not change it"
-_KEYS = {"format", "nonces", "parties", "plan", "plan_digest", "provider", "session"}
+_KEYS = {"bindings", "format", "nonces", "parties", "plan", "plan_digest", "provider", "session"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Ticket:
         terms = self.terms
         return _dump(
             {
+                "bindings": [_shown(binding) for binding in terms.bindings],
                 "format": FORMAT,
                 "nonces": [nonce.hex() for nonce in terms.nonces],
                 "parties": list(terms.parties),
@@ -71,7 +75,9 @@ class Ticket:
                 check_name(content["provider"]),
                 tuple(check_name(name) for name in content["parties"]),
                 tuple(bytes.fromhex(nonce) for nonce in content["nonces"]),
+                tuple(_binding(each) for each in content["bindings"]),
             )
+            check_bindings(plan, terms.bindings)
             ticket = cls(plan, terms)
             session = ticket.terms.session_id.hex()
         except PlanError as error:
@@ -93,6 +99,25 @@ class Ticket:
                 f"your file {provider} and {', '.join(parties)}",
                 remedy="use the cluster file for these parties; the order counts",
             )
+
+
+def _shown(binding: Binding) -> dict[str, Any]:
+    return {
+        "columns": list(binding.columns),
+        "first": binding.first,
+        "object": binding.object.hex(),
+        "rows": binding.rows,
+        "wire": binding.wire,
+    }
+
+
+def _binding(content: dict[str, Any]) -> Binding:
+    for name in (content["wire"], *content["columns"]):
+        check_text(name, "the column")
+    numbers = [content["first"], content["rows"]]
+    if any(type(number) is not int for number in numbers) or set(content) != _BINDING_KEYS:
+        raise ValueError
+    return Binding(content["wire"], bytes.fromhex(content["object"]), tuple(content["columns"]), *numbers)
 
 
 def _load(text: str) -> dict[str, Any]:

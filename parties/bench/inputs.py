@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 def made_up(plan: Plan, batch: int) -> dict[str, np.ndarray]:
     """Make an array for every input, equal each time, spread evenly over the input's range (Weyl's sequence)."""
-    return {given.name: _spread(plan, given, batch) for given in plan.inputs}
+    return {given.name: _spread(plan, given, batch) for given in plan.entered_inputs}
 
 
 def _spread(plan: Plan, given: PlanInput, batch: int) -> np.ndarray:
@@ -33,7 +33,7 @@ def _spread(plan: Plan, given: PlanInput, batch: int) -> np.ndarray:
 def rows(plan: Plan, feeds: Mapping[str, np.ndarray], batch: int, say: Say) -> dict[str, np.ndarray]:
     """Return the first `batch` rows; if there are fewer, repeat them, and say so."""
     chosen = {}
-    for given in plan.inputs:
+    for given in plan.entered_inputs:
         array = np.asarray(feeds[given.name])
         if is_fixed(plan, given.wire):
             chosen[given.name] = array

@@ -43,7 +43,7 @@ def join(
         guest = connected.join(read_ticket(ticket), digest)
         me = connected.config.name
         require_output(output, guest.plan, me)
-        types = {given.name: given.dtype for given in guest.plan.inputs}
+        types = {given.name: given.dtype for given in guest.plan.entered_inputs}
         feeds = load_inputs(inputs, [*types], guest.inputs, types)
         say_roles(display, guest.plan)
         warm(display.say)

@@ -23,6 +23,7 @@ import numpy as np
 
 from mpc.errors import UsageError
 from mpc.plan.plan import Plan
+from parties.agreed.bindings import Binding
 from parties.agreed.ticket import Ticket
 from parties.client import stocks as ordering
 from parties.client.channels import Parties
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from mpc.compiler.onnx.load import Source
     from mpc.compiler.onnx.signature import Shapes
     from parties.client.datasets import Dataset, Datasets
+    from parties.client.selection import Selection
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
 _CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights"}
@@ -137,6 +139,7 @@ class Cluster(Closing):
         shapes: Shapes | Sequence[int | str | None] | None = None,
         batch: int | None = None,
         weights: str = SECRET,
+        data: Mapping[str, Selection] | None = None,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs.
 
@@ -155,14 +158,20 @@ class Cluster(Closing):
             batch: rows of every run, if that is known: what was dealt ahead for them is used (`deal`).
             weights: "public" tells the model to all parties and the provider, and linear layers need no
                 communication; other clients are not told.
+            data: input -> columns of a dataset at the parties (`cluster.dataset(NAME)[["age", "bmi"]]`): it is read
+                from there, and its owner takes no part.  The dataset's scales and ranges are taken.
 
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
         """
         from mpc.compiler.compile import compile_model  # imports onnx: who joins does without it
+        from parties.client import bound
 
-        roles = assign(self.config.name, owners, recipients, weights)
-        return self.open(compile_model(model, ranges, roles, samples, shapes), batch)
+        data = data or {}
+        roles = assign(self.config.name, {**(owners or {}), **bound.owners(data)}, recipients, weights)
+        stored = {name: bound.described(selection) for name, selection in data.items()}
+        compiled = compile_model(model, ranges, roles, samples, shapes, stored)
+        return self.open(compiled, batch, bindings=bound.bindings(compiled.plan, data))
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.
@@ -226,10 +235,18 @@ class Cluster(Closing):
         """Places of the processes that this object started; None for a cluster that ran already."""
         return self._layout
 
-    def open(self, compiled: Compiled, batch: int | None = None, calls: int | None = None) -> Session:
+    def open(
+        self,
+        compiled: Compiled,
+        batch: int | None = None,
+        calls: int | None = None,
+        bindings: Sequence[Binding] = (),
+    ) -> Session:
         """Open a session as `session` does, of a model that is compiled already.
 
-        calls: take only what was dealt ahead for exactly so many calls of `run`.
+        Args:
+            calls: take only what was dealt ahead for exactly so many calls of `run`.
+            bindings: of the plan's stored wires, in its order.
         """
         from mpc.compiler.compile import Compiled
 
@@ -239,7 +256,7 @@ class Cluster(Closing):
             )
         refuse_machines(compiled.plan, self.parties.names, self.config.provider.name)
         batch = batch if batch is None else read_count(batch, "the batch")
-        session = Session(self.parties, compiled, batch, calls)
+        session = Session(self.parties, compiled, batch, calls, bindings)
         self._sessions.add(session)
         return session
 

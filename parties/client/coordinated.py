@@ -15,6 +15,7 @@ import numpy as np
 
 from mpc.errors import HandshakeError, MpcError, PeerError
 from mpc.plan.plan import Plan
+from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties, Reply
 from parties.client.participant import Participant, Progress
@@ -83,10 +84,16 @@ class CoordinatedSession:
         plan: not bound.
         weights: int64 integers of the weight wires that this client owns.
         stock: the session that was dealt ahead, to open it; it is used up by that, whatever comes of it.
+        bindings: of the plan's stored wires, in its order.
     """
 
     def __init__(
-        self, parties: Parties, plan: Plan, weights: Mapping[str, np.ndarray], stock: Stock | None = None
+        self,
+        parties: Parties,
+        plan: Plan,
+        weights: Mapping[str, np.ndarray],
+        stock: Stock | None = None,
+        bindings: Sequence[Binding] = (),
     ) -> None:
         self._parties, self.plan, self.stock = parties, plan, stock
         self._deadlines = parties.config.deadlines
@@ -94,7 +101,7 @@ class CoordinatedSession:
         self.open = False
         self.setup_dealt = 0
         self._called_off: list[Reply[party_pb2.EndReply]] = []
-        self.terms = stock.terms if stock else propose(parties, plan)
+        self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings)
         self.id = self.terms.session_id
         self.part = Participant(parties, plan, self.terms)
         alone = not (plan.owners | plan.recipients) - {self.part.me}
@@ -119,6 +126,7 @@ class CoordinatedSession:
             parties=terms.parties,
             nonces=terms.nonces,
             stocked=self.stock is not None,
+            bindings=write_bindings(terms.bindings),
         )
         wait = self._deadlines.connect + self._deadlines.setup
         self.open = True
@@ -221,7 +229,7 @@ class CoordinatedSession:
         Raises:
             PeerError: a recipient did not take its outputs in time; the session is closed all the same.
         """
-        owners = {self.plan.wire[given.wire].holders[0] for given in self.plan.inputs}
+        owners = {self.plan.wire[given.wire].holders[0] for given in self.plan.entered_inputs}
         try:
             self.settle()
             if self._runs and self.open:

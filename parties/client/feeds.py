@@ -42,7 +42,9 @@ class NodeArg:
 
 def describe_inputs(plan: Plan) -> list[NodeArg]:
     """Return the names, shapes and types of the model's inputs."""
-    return [NodeArg(given.name, [*plan.wire[given.wire].shape], _ort_type(given.dtype)) for given in plan.inputs]
+    return [
+        NodeArg(given.name, [*plan.wire[given.wire].shape], _ort_type(given.dtype)) for given in plan.entered_inputs
+    ]
 
 
 def describe_outputs(plan: Plan) -> list[NodeArg]:
@@ -64,7 +66,7 @@ def owner_of(plan: Plan, given: PlanInput) -> str:
 
 def owned(plan: Plan, name: str) -> tuple[str, ...]:
     """Name the inputs that somebody enters."""
-    return tuple(given.name for given in plan.inputs if owner_of(plan, given) == name)
+    return tuple(given.name for given in plan.entered_inputs if owner_of(plan, given) == name)
 
 
 def received(plan: Plan, name: str) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ def read_feeds(plan: Plan, me: str, given: Any) -> dict[str, np.ndarray]:
     Raises:
         UsageError, InputError: it has no form that means anything.
     """
-    own, types = owned(plan, me), {each.name: each.dtype for each in plan.inputs}
+    own, types = owned(plan, me), {each.name: each.dtype for each in plan.entered_inputs}
     if given is not None and not isinstance(given, Mapping):
         types = {name: types[name] for name in own}
     return as_arrays(given, types, "feeds", "{'x': array, ...}")
@@ -136,7 +138,7 @@ def check_feeds(plan: Plan, feeds: Mapping[str, np.ndarray]) -> int:
     Raises:
         InputError: naming what is wrong.
     """
-    return _check(plan, feeds, [given.name for given in plan.inputs]) or 1
+    return _check(plan, feeds, [given.name for given in plan.entered_inputs]) or 1
 
 
 def check_own(plan: Plan, me: str, feeds: Mapping[str, np.ndarray]) -> int | None:
@@ -145,7 +147,7 @@ def check_own(plan: Plan, me: str, feeds: Mapping[str, np.ndarray]) -> int | Non
     Raises:
         InputError: naming what is wrong, or whose the input is.
     """
-    for given in plan.inputs:
+    for given in plan.entered_inputs:
         if given.name in feeds and owner_of(plan, given) != me:
             raise InputError(
                 f"input {given.name!r} is not {me}'s to give: {owner_of(plan, given)} enters it",
@@ -155,7 +157,7 @@ def check_own(plan: Plan, me: str, feeds: Mapping[str, np.ndarray]) -> int | Non
 
 
 def _check(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[str]) -> int | None:
-    expected = {given.name: given for given in plan.inputs}
+    expected = {given.name: given for given in plan.entered_inputs}
     for name in feeds:
         if name not in expected:
             raise InputError(f"the model has no input {name!r}", remedy=f"its inputs are {', '.join(expected)}")
@@ -204,7 +206,7 @@ def agree_on_batch(plan: Plan, found: int | None, said: int | None) -> int:
             f"the inputs have {found} rows, and the batch is said to be {said}",
             remedy="leave the batch out: it follows from them",
         )
-    if found is None and said is None and any(not is_fixed(plan, given.wire) for given in plan.inputs):
+    if found is None and said is None and any(not is_fixed(plan, given.wire) for given in plan.entered_inputs):
         raise UsageError(
             "none of the inputs that you give says how many rows there are",
             remedy="say it: session.run(None, feeds, batch=N), mpc run --batch N",
@@ -216,7 +218,7 @@ def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[s
     """Encode the inputs that are named: int64 integers by input wire, at the wire's scale.  Where numbers may be
     missing, an input has two wires."""
     found = {}
-    for given in plan.inputs:
+    for given in plan.entered_inputs:
         if given.name not in names:
             continue
         values = np.asarray(feeds[given.name])
@@ -239,7 +241,7 @@ def coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray]) -> list[str]:
     part of it, less is left.
     """
     found = []
-    for given in plan.inputs:
+    for given in plan.entered_inputs:
         values = np.asarray(feeds.get(given.name, ()))
         if values.ndim != 2 or len(values) < _LEAST_ROWS or not given.dtype.startswith("float"):
             continue

@@ -66,13 +66,13 @@ class Guest:
         self._entered: dict[int, int] = {}
 
     def _require_part(self) -> None:
-        if any(self.plan.wire[gate.out].holders == (self._me,) for gate in self.plan.weights):
+        if any(self.plan.wire[gate.out].holders == (self._me,) for gate in self.plan.entered_once):
             raise UsageError(
                 f"{self._me} entered the model of this session and takes part with it, not with a ticket",
                 remedy="session.run(None, feeds); others join with certificates of their own",
             )
         if not (self.inputs or self.outputs):
-            ends: tuple[PlanInput | PlanOutput, ...] = (*self.plan.inputs, *self.plan.outputs)
+            ends: tuple[PlanInput | PlanOutput, ...] = (*self.plan.entered_inputs, *self.plan.outputs)
             named = sorted({name for end in ends for name in self.plan.wire[end.wire].holders})
             raise UsageError(
                 f"the plan has no part for {self._me}: it names {', '.join(named)}",

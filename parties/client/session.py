@@ -13,6 +13,7 @@ import numpy as np
 
 from mpc.errors import InputError, MpcError, MpcWarning, SessionError
 from mpc.plan.plan import Plan
+from parties.agreed.bindings import Binding, rows_of
 from parties.client import stocks as ordering
 from parties.client.channels import Parties
 from parties.client.closing import Closing
@@ -48,13 +49,19 @@ class Session(Closing):
     Args:
         batch: rows of every run, if known; what was dealt ahead for them is used.
         calls: only if it was dealt for exactly so many calls of `run`.
+        bindings: of the plan's stored wires; each run goes through all their rows.
         last_run: the price of the last run; None before the first.
         notes: what the user should know: of bounds and precision (`Compiled.messages`), of data that their ranges
             hardly resolve, of how correlations were come by.  Each is an `MpcWarning` too.
     """
 
     def __init__(
-        self, parties: Parties, compiled: Compiled, batch: int | None = None, calls: int | None = None
+        self,
+        parties: Parties,
+        compiled: Compiled,
+        batch: int | None = None,
+        calls: int | None = None,
+        bindings: Sequence[Binding] = (),
     ) -> None:
         self.compiled = compiled
         self.plan: Plan = compiled.plan
@@ -63,7 +70,9 @@ class Session(Closing):
         for text in compiled.messages:
             self._note(text)
         self._parties, self._me = parties, parties.identity.name
-        self._sizes = None if batch is None else split(compiled.plan, batch)
+        self._bindings = tuple(bindings)
+        self._stored_rows = rows_of(compiled.plan, self._bindings)
+        self._sizes = None if batch is None or self._bindings else split(compiled.plan, batch)
         self._calls = calls
         self._progress: Progress | None = None
         self._running = threading.Lock()
@@ -85,7 +94,7 @@ class Session(Closing):
                 remote = CoordinatedSession(self._parties, plan, weights, stock)
             except SessionError as error:
                 self._note(f"what was dealt ahead could not be used, and is dealt now: {error.what}")
-        remote = remote or CoordinatedSession(self._parties, plan, weights)
+        remote = remote or CoordinatedSession(self._parties, plan, weights, bindings=self._bindings)
         remote.on_progress = self._progress
         self._dropping = weakref.finalize(self, remote.drop)
         self._dropping.atexit = False  # an exiting process just hangs up
@@ -158,7 +167,12 @@ class Session(Closing):
         feeds = read_feeds(self.plan, self._me, input_feed if feeds is None else feeds)
         names = chosen(self.plan, self._me, output_names)
         said = None if batch is None or _are_options(batch) else read_count(batch, "the batch")
-        rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds), said)
+        rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds) or self._stored_rows, said)
+        if self._stored_rows not in (None, rows):
+            raise InputError(
+                f"the inputs have {rows} rows, and the datasets {self._stored_rows}",
+                remedy="give as many, or open a session on those rows: data={'x': dataset[['age']][:100]}",
+            )
         integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
         note_coarse_columns(self.plan, feeds, self.notes)
         with self._running:

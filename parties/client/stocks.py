@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from mpc.entry import entries
 from mpc.errors import HandshakeError, MpcError, SessionError
 from mpc.plan.plan import Plan
-from parties.agreed.ahead import refuse_public_weights
+from parties.agreed.ahead import refuse_later_known
+from parties.agreed.bindings import Binding
 from parties.agreed.terms import Terms
 from parties.client.channels import Parties, PartyClient, gather
 from parties.pb import party_pb2
@@ -41,12 +42,13 @@ class Stock:
         return 0 if rest or self.batches != tuple(sizes) * count else count
 
 
-def propose(parties: Parties, plan: Plan, ahead: bool = False) -> Terms:
+def propose(parties: Parties, plan: Plan, ahead: bool = False, bindings: Sequence[Binding] = ()) -> Terms:
     """Ask every party to consent to the plan; return the terms of a new session, with a nonce of each party.
 
     The first party is asked before the others: so of many clients that ask at once all parties have room for the same.
 
     ahead: for what is dealt now and opened later.
+    bindings: of the plan's stored wires.
     """
     request = party_pb2.ProposeRequest(plan=plan.canonical, ahead=ahead)
     first, *others = parties.clients
@@ -54,7 +56,7 @@ def propose(parties: Parties, plan: Plan, ahead: bool = False) -> Terms:
     proposals = gather([first.begin(lambda stub: stub.Propose, request, seconds)])
     proposals += gather([party.begin(lambda stub: stub.Propose, request, seconds) for party in others])
     nonces = tuple(proposal.nonce for proposal in proposals)
-    return Terms(plan.digest, parties.config.provider.name, parties.names, nonces)
+    return Terms(plan.digest, parties.config.provider.name, parties.names, nonces, tuple(bindings))
 
 
 def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored = lambda done, of: None) -> Stock:
@@ -64,7 +66,7 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
         PolicyError: a party does not let this client open sessions of the plan.
         PlanError: it is more than a party keeps, or its weights are public.
     """
-    refuse_public_weights(plan)
+    refuse_later_known(plan)
     terms, seconds = propose(parties, plan, ahead=True), parties.config.deadlines.setup
     agreed = party_pb2.StockTerms(
         plan_digest=terms.plan_digest, parties=terms.parties, nonces=terms.nonces, batches=batches

@@ -17,6 +17,7 @@ from parties.party.entry import Entry
 from parties.party.ledger.states import RunState
 from parties.party.life import SessionFacts, SessionLife
 from parties.party.online import Online
+from parties.party.run import Run
 from parties.party.runs import Runs
 from parties.pb.party_pb2 import Manifest as SignedManifest
 from parties.wire.transport import patience
@@ -85,6 +86,12 @@ class Entries:
             self._life.changed.notify_all()
         if complete:
             self._burn(entry)
+            self._online.start_complete()
+
+    def begin(self, run: Run) -> None:
+        """Start a run that nobody enters anything into: all it reads lies at the parties, and somebody waits for it."""
+        if not run.started and not run.entry.gates:
+            self._burn(run.entry)
             self._online.start_complete()
 
     def await_weights(self) -> None:

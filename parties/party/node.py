@@ -22,8 +22,9 @@ from parties.party.session import PartySession
 from parties.party.slots import Slot, Slots
 from parties.party.stock.ordering import Orders
 from parties.party.stock.shelf import Shelf
+from parties.party.stored import StoredRows
 from parties.party.supply import LiveSupply, Supply
-from parties.party.vault.vault import Vault
+from parties.party.vault.vault import Vault, unknown
 from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters, logger
 from parties.trust.identity import Identity
@@ -198,6 +199,7 @@ class PartyNode:
                 self._budget,
                 self._draw(SALT_BYTES),
                 self._drop,
+                self._stored(plan, terms, coordinator),
             )
         except BaseException:
             self.slots.free(slot)
@@ -212,6 +214,14 @@ class PartyNode:
         if self._stopping or called_off:
             session.abort(self._ended_by(coordinator) if called_off else self._farewell())
         return session
+
+    def _stored(self, plan: Plan, terms: Terms, coordinator: str) -> StoredRows:
+        """Find what the session reads of data at rest; only their owner may ask for it."""
+        stored = StoredRows(plan, terms, self.vault)
+        for manifest in stored.manifests.values():
+            if manifest.owner != coordinator:
+                raise unknown()
+        return stored
 
     def _meet(self, session: PartySession) -> None:
         """Dial the parties that stand later in the roster, wait for all greetings."""

@@ -96,7 +96,7 @@ class Run:
     @property
     def unheard(self) -> set[str]:
         """Owners and recipients that were not told the result yet."""
-        ends: tuple[PlanInput | PlanOutput, ...] = (*self.plan.inputs, *self.plan.outputs)
+        ends: tuple[PlanInput | PlanOutput, ...] = (*self.plan.entered_inputs, *self.plan.outputs)
         return {name for end in ends for name in self.plan.wire[end.wire].holders} - self.heard
 
     @property

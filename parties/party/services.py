@@ -14,6 +14,7 @@ import mpc
 from mpc.encoding import digest
 from mpc.entry import EntryId
 from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError
+from parties.agreed.bindings import read_binding
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.alarms import ends_within
 from parties.config.models import PartyConfig
@@ -279,7 +280,8 @@ class PartyService(party_pb2_grpc.PartyServicer):
     def _terms(self, request: party_pb2.OpenRequest | party_pb2.StockTerms) -> Terms:
         """Read the terms that a client says the parties agreed on, with the provider that this party trusts."""
         provider = self._node.config.provider.name
-        terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces))
+        bindings = tuple(read_binding(each) for each in request.bindings)
+        terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces), bindings)
         if self._node.config.name not in terms.parties:
             raise HandshakeError("this party is not among the session's")
         return terms

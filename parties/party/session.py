@@ -36,6 +36,7 @@ from parties.party.online import Online
 from parties.party.run import Released, Run, RunStatus
 from parties.party.runs import Runs
 from parties.party.silence import Silence
+from parties.party.stored import StoredRows
 from parties.party.supply import Delivery, Receipt, Supply
 from parties.pb.party_pb2 import Hello
 from parties.process.budget import MemoryBudget
@@ -52,6 +53,7 @@ class PartySession:
         budget: shared by all sessions of this process.
         salt: 32 fresh random bytes; all parties' together key the transcript, see `transcript_key`.
         finished: called once when the session has ended.
+        stored: what of the plan lies here already.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class PartySession:
         budget: MemoryBudget,
         salt: bytes,
         finished: Callable[[PartySession], None],
+        stored: StoredRows,
     ) -> None:
         self.id = terms.session_id
         self.terms, self.plan, self.coordinator = terms, plan, coordinator
@@ -74,6 +77,7 @@ class PartySession:
         facts = SessionFacts(config, terms, plan, coordinator, ledger, counters, self._log)
         self._config, self._ledger, self._supply, self._counters = config, ledger, supply, counters
         self._budget, self._salt, self._finished = budget, salt, finished
+        self._stored = stored
         self._granted = plan_memory(plan, config.limits)
         self._index = terms.parties.index(config.name)
         self._handed_over = False
@@ -111,10 +115,12 @@ class PartySession:
 
     def receive_weights_masks(self) -> int:
         """Fetch the weights' bundle, the masks of what lives for the session; bytes received."""
-        delivery = self._supply.fetch_weights(self.id, self.terms, self.plan)
+        delivery = self._supply.fetch_weights(self.id, self.terms, self.plan, self._stored)
         bundle = self._bundle(BundleId.of_weights(self.id), self.plan, delivery)
         receipt = delivery.finish()
         self._check_seeds(bundle, receipt)
+        for wire, masked in self._stored.weights().items():
+            self._wires.add(self.plan.wire[wire], masked.public, masked.known_mask())
         keep = partial(_keep_weight, self._wires, self.plan, bundle)
         self.entries.weights = Entry(bundle.id.entry, self.plan, bundle, receipt.signed, keep, burnt=True)
         return receipt.size
@@ -171,7 +177,8 @@ class PartySession:
         if not self._supply.stored:  # then it is there since it was dealt
             self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = self._bundle(bundle_id, plan, delivery)
-        party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self.transcript_key())
+        stored = self._stored.run(plan, batch)
+        party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self.transcript_key(), stored)
         try:
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
         except MpcError:
@@ -224,6 +231,7 @@ class PartySession:
         with self.life.lock:
             run.entry.wait()
             run.waiting[client] = mine
+        self.entries.begin(run)
         while not run.done.wait(_PROGRESS_SECONDS):
             if not active():
                 raise SessionError("the caller is gone")

@@ -24,9 +24,12 @@ from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES, Seed
 from parties import telemetry
 from parties.agreed import manifest
+from parties.agreed.bindings import write_bindings
 from parties.agreed.manifest import Manifest
+from parties.agreed.signed import Signed
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
+from parties.party.stored import StoredRows
 from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
 from parties.trust.identity import Identity
 from parties.wire import frames
@@ -72,8 +75,8 @@ class Supply(Protocol):
     stored: bool
     """The bundles were dealt ahead: the ledger lists them, and opens their session once."""
 
-    def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan) -> Delivery:
-        """Fetch the bundle of the weights, the first of a session."""
+    def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan, stored: StoredRows | None = None) -> Delivery:
+        """Fetch the bundle of the weights, the first of a session; show whoever deals seeds of what is stored."""
 
     def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
         """Fetch the bundle of one run.
@@ -96,10 +99,17 @@ class LiveSupply:
         self._stub = provider_pb2_grpc.ProviderStub(self._channel)
         self._limits: dict[bytes, Plan] = {}
 
-    def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan) -> Delivery:
-        """The bundle of the weights, which opens the session at the provider."""
+    def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan, stored: StoredRows | None = None) -> Delivery:
+        """The bundle of the weights, which opens the session at the provider, and with it what it has to see of data
+        at rest."""
         self._limits[session_id] = plan
         agreed = provider_pb2.SessionTerms(plan=plan.canonical, parties=terms.parties, nonces=terms.nonces)
+        if stored is not None:
+            agreed.bindings.extend(write_bindings(terms.bindings))
+            agreed.objects.extend(_object(each) for each in stored.objects())
+            agreed.seeds.extend(
+                provider_pb2.StoredSeeds(seeds=[seed.secret for seed in seeds]) for seeds in stored.seeds()
+            )
         return self._fetch(terms, BundleId.of_weights(session_id), 0, {"terms": agreed})
 
     def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
@@ -169,6 +179,12 @@ class LiveSupply:
 
     def close(self) -> None:
         self._channel.close()
+
+
+def _object(signed: Signed) -> provider_pb2.StoredObject:
+    return provider_pb2.StoredObject(
+        manifest=signed.content, signature=signed.signature, certificate=signed.certificate
+    )
 
 
 class _Arriving:

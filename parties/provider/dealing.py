@@ -53,12 +53,15 @@ class Dealing:
         entry = wanted.entry
         with session.lock:
             if not entry.is_weights:
-                session.changed.wait_for(lambda: session.over or session.weights.here, seconds)
+                session.changed.wait_for(
+                    lambda: session.over or (session.weights.here and session.stored.here), seconds
+                )
             if session.over:
                 raise over(session.ended_by)
             session.used_at = self._clock()
             if not entry.is_weights:
                 session.weights.check(party, weights)
+                session.stored.check()
             if entry not in session.bundles:
                 self._begin(session, wanted)
             bundle = session.bundles[entry]
@@ -123,7 +126,8 @@ class Dealing:
             bundle.add(part)
             digest.update(part)
 
-        dealt = deal(plan.dealt(bundle.id.entry), plan.wire, bundle.id, bundle.seeds, session.masks, final)
+        stored = {} if bundle.id.entry.is_weights else session.stored.run(plan, bundle.id.batch)
+        dealt = deal(plan.dealt(bundle.id.entry), plan.wire, bundle.id, bundle.seeds, session.masks, final, stored)
         bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
         bundle.seconds = coarse(time.perf_counter() - started)
         self._counters.runs.labels(state="dealt").inc()

@@ -18,6 +18,7 @@ from mpc.entry import EntryId
 from mpc.errors import PeerError, PolicyError
 from mpc.prg import SEED_BYTES
 from parties import entropy
+from parties.agreed.signed import Signed
 from parties.agreed.terms import PROTOCOL
 from parties.alarms import ends_within
 from parties.config.models import ProviderConfig
@@ -103,6 +104,8 @@ class ProviderService:
         session = self.table.enter(request, party) if entry.is_weights else self.table.find(request.session_id)
         if party not in session.terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
+        if entry.is_weights:
+            self._show(session, request.terms, party)
         seconds = _PATIENCE * patience(self._config.deadlines.setup, context)
         bundle_id = BundleId(request.session_id, entry, request.batch)
         bundle = self.dealing.fetch(session, bundle_id, party, request.weights, seconds)
@@ -115,6 +118,13 @@ class ProviderService:
             if mine:
                 yield from map(Chunk, slices(corrections))
         yield DealPart(end=provider_pb2.DealEnd(manifest=bundle.signed, deal_seconds=bundle.seconds))
+
+    def _show(self, session: ProviderSession, given: provider_pb2.SessionTerms, party: str) -> None:
+        """Take the party's seeds of the stored objects that the session reads."""
+        objects = [Signed(each.manifest, each.signature, each.certificate) for each in given.objects]
+        with session.lock:
+            session.stored.show(party, objects, [each.seeds for each in given.seeds], self._identity.trust)
+            session.changed.notify_all()
 
     def Weights(
         self, request: Iterator[provider_pb2.WeightsPart], context: grpc.ServicerContext

@@ -13,6 +13,7 @@ from parties.agreed.terms import Terms
 from parties.process.budget import MemoryBudget
 from parties.provider.bundles import DealtBundle
 from parties.provider.public_weights import PublicWeights
+from parties.provider.stored import StoredMasks
 
 
 def over(by: str) -> SessionError:
@@ -56,10 +57,12 @@ class ProviderSession:
     lock: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(init=False)
     weights: PublicWeights = field(init=False)
+    stored: StoredMasks = field(init=False)
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition(self.lock)
         self.weights = PublicWeights(self.plan, self.terms.parties[0], self.masks.public)
+        self.stored = StoredMasks(self.plan, self.terms, self.masks.masks)
 
     @property
     def whole(self) -> bool:
@@ -79,3 +82,4 @@ class ProviderSession:
             budget.give(self.granted + sum(bundle.held for bundle in self.bundles.values()))
             self.granted = 0
             self.bundles.clear()
+            self.stored.forget()

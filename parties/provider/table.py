@@ -9,6 +9,7 @@ from collections.abc import Callable
 from mpc.errors import HandshakeError, PlanError, PolicyError, SessionError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import digest_of
+from parties.agreed.bindings import read_binding
 from parties.agreed.memory import plan_memory
 from parties.agreed.terms import Terms
 from parties.config.models import ProviderConfig
@@ -53,7 +54,8 @@ class SessionTable:
                 f"a plan of {len(given.plan):,} bytes; this provider accepts {self._config.limits.max_plan_bytes:,}",
                 remedy="raise limits.max_plan_bytes",
             )
-        terms = Terms(digest_of(given.plan), self._config.name, tuple(given.parties), tuple(given.nonces))
+        bindings = tuple(read_binding(each) for each in given.bindings)
+        terms = Terms(digest_of(given.plan), self._config.name, tuple(given.parties), tuple(given.nonces), bindings)
         if terms.session_id != request.session_id:
             raise HandshakeError("the session id does not belong to these terms")
         if party not in terms.parties:

@@ -18,7 +18,8 @@ from mpc.gates.input import Input
 from mpc.interpret.world import World
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
-from mpc.stored import BLOCK_ROWS, count_blocks, expand_block, join_columns, read_rows, rows_of
+from mpc.prg import expand_field, expand_field_part
+from mpc.stored import BLOCK_ROWS, count_blocks, expand_rows, join_columns, read_rows, rows_of
 from mpc.wires import Lifetime
 from tests.support.effort import examples
 from tests.support.graphs import node, save_model
@@ -183,16 +184,27 @@ def test_rows_are_found_block_by_block(rows: int, data: st.DataObject) -> None:
     size = data.draw(st.integers(1, rows - first))
     blocks = [np.arange(rows)[b * BLOCK_ROWS : (b + 1) * BLOCK_ROWS] for b in range(count_blocks(rows))]
     assert [len(block) for block in blocks] == [rows_of(b, rows) for b in range(count_blocks(rows))]
-    found = read_rows(lambda block: blocks[block], first, size)
+    found = read_rows(lambda block, start, stop: blocks[block][start:stop], first, size)
     np.testing.assert_array_equal(found, np.arange(first, first + size))
 
 
-def test_blocks_have_masks_of_their_own() -> None:
-    one, other = (expand_block(seed(number), 1, BLOCK_ROWS + 5, (2,)) for number in (1, 2))
-    assert one.shape == other.shape == (5, 2)
-    assert not np.any(one == other)
-    with pytest.raises(ValueError, match="block 2"):
-        expand_block(seed(1), 2, BLOCK_ROWS + 5, (2,))
+def test_masks_of_a_few_rows_are_those_of_all() -> None:
+    rows, shape = BLOCK_ROWS + 5, (3,)
+    blocks = [expand_field(seed(b), (rows_of(b, rows), *shape)) for b in range(2)]
+    every = np.concatenate(blocks)
+    for first, count in [(0, rows), (1, 1), (BLOCK_ROWS - 1, 3), (BLOCK_ROWS + 1, 4), (7, 2)]:
+        found = expand_rows(seed, rows, shape, first, count)
+        np.testing.assert_array_equal(found, every[first : first + count])
+    with pytest.raises(ValueError, match="a column of"):
+        expand_rows(seed, rows, shape, rows - 1, 2)
+
+
+@examples(40)
+@given(start=st.integers(0, 300), count=st.integers(0, 300))
+def test_part_of_an_expansion(start: int, count: int) -> None:
+    np.testing.assert_array_equal(
+        expand_field_part(seed(9), start, count), expand_field(seed(9), (600,))[start:][:count]
+    )
 
 
 def test_columns_side_by_side_fill_a_wire() -> None:

@@ -11,7 +11,7 @@ from mpc.entry import EntryId
 from mpc.errors import ConfigError, PlanError, PolicyError, SessionError
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
-from parties.agreed.ahead import refuse_public_weights
+from parties.agreed.ahead import refuse_later_known
 from parties.agreed.memory import run_memory
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
@@ -64,7 +64,7 @@ class Orders:
             PlanError: more runs, rows or bytes than this party allows.
             ConfigError: the disk is full, or fails.
         """
-        refuse_public_weights(plan)
+        refuse_later_known(plan)
         if not 1 <= len(batches) <= MOST_RUNS:
             raise PlanError(f"a stock of {len(batches)} runs; 1 to {MOST_RUNS:,} are possible")
         mine = terms.parties.index(self._config.name)

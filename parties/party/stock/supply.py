@@ -23,6 +23,7 @@ from parties.party.stock.files import (
     read_bundle,
 )
 from parties.party.stock.orders import Stock
+from parties.party.stored import StoredRows
 from parties.party.supply import Delivery, Receipt
 from parties.trust.chains import Trust
 
@@ -40,8 +41,8 @@ class StoredSupply:
     def __init__(self, folder: Path, stock: Stock, plan: Plan, me: str, trust: Trust) -> None:
         self.plan, self._folder, self._stock, self._me, self._trust = plan, folder, stock, me, trust
 
-    def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan) -> Delivery:
-        """The weights' masks."""
+    def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan, stored: StoredRows | None = None) -> Delivery:
+        """The weights' masks; a stock's plan reads nothing that is stored."""
         return self._read(terms, BundleId.of_weights(session_id), self.plan, 0)
 
     def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:

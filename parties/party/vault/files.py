@@ -122,12 +122,37 @@ def read_block(folder: Path, name: str, key: Seed, shape: tuple[int, ...], expec
     except (InvalidTag, OSError):
         whole = False
     if not whole:
-        raise IntegrityError(
-            "a file of the data at this party is missing or was altered",
-            cause="somebody wrote to its disk, or the disk is failing",
-            remedy="put the object again; ask the party's operator to look at the disk",
-        )
+        raise _altered()
     return decode_field(out.toreadonly(), shape)
+
+
+def read_part(folder: Path, name: str, key: Seed, size: int, start: int, stop: int) -> memoryview:
+    """Read bytes `start` to `stop` of the `size` of a block's x^: no other frame than those that they lie in.
+
+    Raises:
+        IntegrityError: the file is missing, or one of these frames is not what was written.
+    """
+    first, last = start // FRAME, -(-stop // FRAME)
+    out, cipher = room(min(last * FRAME, size) - first * FRAME), AESGCM(_file_key(key, name))
+    try:
+        with os.fdopen(os.open(folder / (name + SUFFIX), os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            file.seek(first * (FRAME + TAG))
+            for number in range(first, last):
+                length = min(FRAME, size - number * FRAME)
+                frame = cipher.decrypt(*_frame(name, number, size, file.read(length + TAG)))
+                place = (number - first) * FRAME
+                out[place : place + length] = frame
+    except (InvalidTag, OSError, ValueError):
+        raise _altered() from None
+    return out[start - first * FRAME : stop - first * FRAME].toreadonly()
+
+
+def _altered() -> IntegrityError:
+    return IntegrityError(
+        "a file of the data at this party is missing or was altered",
+        cause="somebody wrote to its disk, or the disk is failing",
+        remedy="put the object again; ask the party's operator to look at the disk",
+    )
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

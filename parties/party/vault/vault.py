@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mpc.encoding import canonical
-from mpc.errors import IntegrityError, MpcError, SessionError
+from mpc.encoding import canonical, decode_field, field_size
+from mpc.errors import InputError, IntegrityError, MpcError, SessionError
 from mpc.prg import SEED_BYTES, Seed
 from parties import entropy
 from parties.agreed.objects import Manifest
@@ -134,6 +134,20 @@ class Vault:
         """Return a block's x^: uint64 field elements, (rows, *shape); raises as `seed`."""
         whole, _, key, digest, name = self._block(object_id, column, block)
         return files.read_block(self.folder, name, key, whole.block_shape(column, block), digest)
+
+    def rows(self, object_id: bytes, column: str, block: int, start: int, stop: int) -> np.ndarray:
+        """Return x^ of rows `start` to `stop` of a block, uint64 field elements, (stop - start, *shape).
+
+        Raises:
+            SessionError, InputError, IntegrityError: as `seed`.
+        """
+        whole, _, key, _, name = self._block(object_id, column, block)
+        rows, *shape = whole.block_shape(column, block)
+        if not 0 <= start < stop <= rows:
+            raise InputError(f"rows {start} to {stop - 1} of a block of {rows} rows")
+        row = field_size(tuple(shape))
+        part = files.read_part(self.folder, name, key, rows * row, start * row, stop * row)
+        return decode_field(part, (stop - start, *shape))
 
     def _block(self, object_id: bytes, column: str, block: int) -> tuple[Manifest, Seed, Seed, bytes, str]:
         """(manifest, k_i, the object's key, BLAKE3 of x^, name of its file)."""

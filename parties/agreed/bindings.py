@@ -1,0 +1,129 @@
+"""Bindings of a session: for each stored wire of its plan an object, columns and rows of it.
+
+The plan names owners and scales but no dataset, so one question has one digest whatever it is asked of.  What it is
+asked of stands in the session's terms, which everyone agrees on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mpc.encoding import Part
+from mpc.errors import HandshakeError, InputError
+from mpc.plan.plan import Plan
+from mpc.stored import BLOCK_ROWS
+from parties.pb import party_pb2
+
+ID_BYTES = 32
+_MOST_COLUMNS = 1 << 12
+_MOST_ROWS = 1 << 40
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A stored wire, and what it stands for.
+
+    Args:
+        wire: of the plan.
+        object: the object's id, 32 bytes.
+        columns: whose elements make up a row of the wire, in this order.
+        first, rows: the rows that the session goes through; of weights 0 and 1.
+
+    Raises:
+        HandshakeError: that is no id, or there are no columns or rows.
+    """
+
+    wire: str
+    object: bytes
+    columns: tuple[str, ...]
+    first: int
+    rows: int
+
+    def __post_init__(self) -> None:
+        if len(self.object) != ID_BYTES:
+            raise HandshakeError(f"an object's id has {ID_BYTES} bytes, not {len(self.object)}")
+        if not 1 <= len(self.columns) <= _MOST_COLUMNS:
+            raise HandshakeError(f"the wire {self.wire!r} is bound to {len(self.columns)} columns")
+        if self.first < 0 or self.rows < 1 or self.first + self.rows > _MOST_ROWS:
+            raise HandshakeError(f"the wire {self.wire!r} is bound to no rows that there could be")
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Return the parts that a session's id hashes of it."""
+        return (self.wire, self.object, len(self.columns), *self.columns, self.first, self.rows)
+
+
+def check_bindings(plan: Plan, bindings: Sequence[Binding]) -> None:
+    """Check that each stored wire of a plan is bound once, in plan order, and all that have rows to equally many.
+
+    Raises:
+        HandshakeError: naming the wire.
+    """
+    wanted = [gate.out for gate in plan.stored]
+    bound = [binding.wire for binding in bindings]
+    if bound != wanted:
+        missing = [wire for wire in wanted if wire not in bound] or [wire for wire in bound if wire not in wanted]
+        raise HandshakeError(
+            "the session's bindings are not the stored wires of its plan",
+            cause=f"see {', '.join(map(repr, missing[:5] or bound[:5]))}",
+            remedy="bind each of them once, in the plan's order",
+        )
+    weights = {gate.out for gate in plan.stored if gate.is_weight}
+    for binding in bindings:
+        if binding.wire in weights and (binding.first, binding.rows) != (0, 1):
+            raise HandshakeError(f"the weight {binding.wire!r} is bound to rows")
+    rows = {binding.wire: binding.rows for binding in bindings if binding.wire not in weights}
+    if len({*rows.values()}) > 1:
+        raise HandshakeError(
+            "the session's datasets do not have equally many rows",
+            cause=", ".join(f"{count} for {wire!r}" for wire, count in rows.items()),
+            remedy="bind as many rows of each",
+        )
+
+
+def rows_of(plan: Plan, bindings: Sequence[Binding]) -> int | None:
+    """Return how many rows a session's stored data have; None if it has none."""
+    weights = {gate.out for gate in plan.stored if gate.is_weight}
+    return next((binding.rows for binding in bindings if binding.wire not in weights), None)
+
+
+def place(done: int, batch: int, rows: int) -> int:
+    """Return the first of a run's rows, of the `rows` that a session goes through: runs follow one another.
+
+    Args:
+        done: rows of all runs before it.
+
+    Raises:
+        InputError: the run would cross the end.
+    """
+    first = done % rows
+    if first + batch > rows:
+        raise InputError(
+            f"a run of {batch} rows, where {rows - first} of the {rows} stored rows are left",
+            remedy="runs go through the rows in order and end where they end",
+        )
+    return first
+
+
+def blocks_of(binding: Binding) -> range:
+    """Return the numbers of the blocks that a binding's rows lie in, the same ones of each of its columns."""
+    return range(binding.first // BLOCK_ROWS, (binding.first + binding.rows - 1) // BLOCK_ROWS + 1)
+
+
+def count_seeds(binding: Binding) -> int:
+    """Return how many seeds a party keeps for what is bound: one a block of each column."""
+    return len(binding.columns) * len(blocks_of(binding))
+
+
+def read_binding(message: party_pb2.Binding) -> Binding:
+    """Read a binding that a peer sent; `HandshakeError` if it binds nothing."""
+    return Binding(message.wire, message.object, tuple(message.columns), message.first, message.rows)
+
+
+def write_bindings(bindings: Iterable[Binding]) -> list[party_pb2.Binding]:
+    """Write bindings as a message carries them."""
+    return [
+        party_pb2.Binding(wire=each.wire, object=each.object, columns=each.columns, first=each.first, rows=each.rows)
+        for each in bindings
+    ]

@@ -1,0 +1,175 @@
+"""Stored wires of a session, at this party: rows of objects that lie here, and seeds of their masks.
+
+The terms say which objects, columns and rows.  Whether they may be read is asked elsewhere (`policy`, the owners'
+grants); here they are held to the plan: owner, scale and range are what the plan says.  Nothing is exchanged for them:
+x^ is on the disk, and of its mask each party expands its own share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from mpc.errors import HandshakeError, InputError, PlanError
+from mpc.plan.plan import Plan, PlanInput
+from mpc.prg import Seed
+from mpc.shares import Masked, Share
+from mpc.stored import expand_rows, join_columns, read_rows
+from parties.agreed.bindings import Binding, blocks_of, check_bindings, place, rows_of
+from parties.agreed.objects import Column, Manifest
+from parties.agreed.signed import Signed
+from parties.agreed.terms import Terms
+from parties.party.vault.vault import Vault
+
+
+class StoredRows:
+    """Stored wires of one session, at this party.
+
+    Raises:
+        HandshakeError: the terms do not bind each stored wire of the plan.
+        InputError: an object is not there, or not what the plan reads.
+    """
+
+    def __init__(self, plan: Plan, terms: Terms, vault: Vault) -> None:
+        check_bindings(plan, terms.bindings)
+        self._plan, self._terms, self._vault = plan, terms, vault
+        self._weights = {gate.out for gate in plan.stored if gate.is_weight}
+        self._rows = rows_of(plan, terms.bindings)
+        self._manifests = {binding.object: vault.manifest(binding.object) for binding in terms.bindings}
+        self._done = 0
+        for binding in terms.bindings:
+            self._require(binding, self._manifests[binding.object])
+
+    def __repr__(self) -> str:
+        return f"<StoredRows wires={len(self._terms.bindings)}>"
+
+    @property
+    def manifests(self) -> dict[bytes, Manifest]:
+        """Return the manifests of all objects that are bound, by id."""
+        return self._manifests
+
+    # -- what the provider is shown
+
+    def objects(self) -> list[Signed]:
+        """List the manifests of what is bound, each once, as their owners signed them."""
+        return [self._vault.signed(object_id) for object_id in self._manifests]
+
+    def seeds(self) -> list[list[Seed]]:
+        """List this party's seeds of the blocks that are bound, by binding, and of no other block."""
+        return [
+            [
+                self._vault.seed(binding.object, column, block)
+                for column in binding.columns
+                for block in blocks_of(binding)
+            ]
+            for binding in self._terms.bindings
+        ]
+
+    # -- what is computed on
+
+    def weights(self) -> dict[str, Masked]:
+        """Return the stored weights, by wire."""
+        return {
+            binding.wire: self._masked(binding, 0, 1, self._plan.wire[binding.wire].sizes)
+            for binding in self._terms.bindings
+            if binding.wire in self._weights
+        }
+
+    def run(self, bound: Plan, batch: int) -> dict[str, Masked]:
+        """Return the rows that the next run reads, by wire; runs follow one another.
+
+        Raises:
+            InputError: the run would go beyond the last row.
+        """
+        if self._rows is None:
+            return {}
+        first = place(self._done, batch, self._rows)
+        found = {
+            binding.wire: self._masked(binding, binding.first + first, batch, bound.wire[binding.wire].sizes)
+            for binding in self._terms.bindings
+            if binding.wire not in self._weights
+        }
+        self._done += batch
+        return found
+
+    def _masked(self, binding: Binding, first: int, rows: int, sizes: tuple[int, ...]) -> Masked:
+        found, vault, object_id = self._manifests[binding.object], self._vault, binding.object
+        public, masks = [], []
+        for name in binding.columns:
+
+            def seed(block: int, name: str = name) -> Seed:
+                return vault.seed(object_id, name, block)
+
+            def read(block: int, start: int, stop: int, name: str = name) -> np.ndarray:
+                return vault.rows(object_id, name, block, start, stop)
+
+            public.append(read_rows(read, first, rows))
+            masks.append(expand_rows(seed, found.rows, found.column(name).shape, first, rows))
+        return Masked(join_columns(public, sizes), Share(join_columns(masks, sizes)))
+
+    # -- is it what the plan reads?
+
+    def _require(self, binding: Binding, found: Manifest) -> None:
+        wire = self._plan.wire[binding.wire]
+        if found.owner != wire.holders[0]:
+            raise InputError(f"{found.name} is not {wire.holders[0]}'s, whose data the plan reads")
+        if found.parties != self._terms.parties:
+            raise HandshakeError(f"{found.name} lies at other parties than this session's")
+        if binding.first + binding.rows > found.rows:
+            raise InputError(
+                f"{found.name} has {found.rows} rows, and rows {binding.first} to "
+                f"{binding.first + binding.rows - 1} are asked for",
+                remedy="bind rows that there are, counted from 0",
+            )
+        columns = [found.column(name) for name in binding.columns]
+        if binding.wire in self._weights:
+            if [column.shape for column in columns] != [wire.sizes] or columns[0].scale != wire.scale:
+                raise InputError(f"{found.name}: {columns[0].name!r} is not the weight that the plan reads")
+            return
+        given = next(given for given in self._plan.inputs if binding.wire in given.wires)
+        check_columns(given, wire.shape[1:], wire.scale, columns, found.name)
+
+
+def check_columns(
+    given: PlanInput, shape: tuple[object, ...], scale: Fraction, columns: Sequence[Column], name: str
+) -> None:
+    """Hold columns to the input that is to read them: their elements fill a row, at its scales, within its range.
+
+    Args:
+        shape: of one row of the input's wire, of this scale.
+        name: the dataset's.
+
+    Raises:
+        InputError: they do not.
+    """
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    elements = [column for column in columns for _ in range(column.elements(1))]
+    count = int(np.prod(sizes, dtype=np.int64))
+    if len(elements) != count:
+        raise InputError(
+            f"the columns of {name} have {len(elements)} elements a row, and input {given.name!r} reads {count}",
+            remedy="bind the columns that the model was made for, in its order",
+        )
+    if any(given.offset):
+        raise PlanError(f"input {given.name!r} is stored, and the plan gives it an offset")
+
+    def each(values: Sequence[Fraction]) -> list[Fraction]:
+        spread = np.array([*values], dtype=object).reshape(-1)
+        return list(np.broadcast_to(spread, sizes or (1,)).reshape(-1))
+
+    for column, factor, low, high in zip(elements, each(given.factor), each(given.low), each(given.high), strict=True):
+        if column.scale != scale * factor:
+            raise InputError(
+                f"column {column.name!r} of {name} is held in units of 1/{column.scale}, and the plan reads units of "
+                f"1/{scale * factor}",
+                cause="the plan was compiled for another dataset, or another version of this one",
+                remedy="compile it for this one",
+            )
+        if column.low < low or column.high > high:
+            raise InputError(
+                f"column {column.name!r} of {name} can be {float(column.low):g} to {float(column.high):g}, and input "
+                f"{given.name!r} takes {float(low):g} to {float(high):g}",
+                remedy="compile the model for this dataset: its ranges are taken then",
+            )

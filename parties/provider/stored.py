@@ -1,0 +1,169 @@
+"""Masks of stored objects, for one session: the provider is shown seeds of the blocks that are bound, and no others.
+
+Every party shows its own seeds of these blocks when the session opens.  The owner's manifest commits to each, so a
+party that shows another seed is named.  Masks are expanded when a run needs them, and seeds are forgotten with the
+session: they are masks of data at rest, so with x^ from any party they would be the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError
+from mpc.plan.plan import Plan
+from mpc.prg import Seed
+from mpc.stored import expand_rows, join_columns
+from parties.agreed.bindings import Binding, blocks_of, check_bindings, count_seeds, place, rows_of
+from parties.agreed.manifest import read_seed
+from parties.agreed.objects import Manifest
+from parties.agreed.signed import Signed
+from parties.agreed.terms import Terms
+from parties.trust.chains import Trust
+
+Blocks = Mapping[int, Seed]
+"""Block number -> seed."""
+
+
+class StoredMasks:
+    """Masks of a session's stored wires; with its session's lock.
+
+    Args:
+        weights: the session's masks of weights, to which those of stored ones are added once all parties have shown
+            their seeds.
+
+    Raises:
+        HandshakeError: the terms do not bind each stored wire of the plan.
+    """
+
+    def __init__(self, plan: Plan, terms: Terms, weights: dict[str, np.ndarray]) -> None:
+        check_bindings(plan, terms.bindings)
+        self._plan, self._terms, self._weights = plan, terms, weights
+        self._rows = rows_of(plan, terms.bindings)
+        self._manifests: dict[bytes, Manifest] = {}
+        self._seeds: dict[str, list[list[Blocks]]] = {}
+        self._done = 0
+
+    def __repr__(self) -> str:
+        return f"<StoredMasks shown={sorted(self._seeds)}>"
+
+    @property
+    def here(self) -> bool:
+        """Has every party shown its seeds?"""
+        return not self._terms.bindings or len(self._seeds) == len(self._terms.parties)
+
+    def check(self) -> None:
+        """Require that every party has shown its seeds; `PeerError` naming one that has not."""
+        if not self.here:
+            late = next(name for name in self._terms.parties if name not in self._seeds)
+            raise PeerError(f"{late} has not shown its seeds of what is stored", peer=late)
+
+    def show(self, party: str, objects: Sequence[Signed], seeds: Sequence[Sequence[bytes]], trust: Trust) -> None:
+        """Take a party's seeds; `objects` are the manifests of what is bound, each once.
+
+        Raises:
+            IntegrityError: a manifest is not its owner's, or a seed not the one that it commits to; it names the party.
+            HandshakeError: there are more or fewer than are bound.
+        """
+        if party in self._seeds or not self._terms.bindings:
+            return
+        if len(seeds) != len(self._terms.bindings):
+            raise HandshakeError(
+                f"{party} shows seeds of {len(seeds)} stored wires, not of {len(self._terms.bindings)}"
+            )
+        self._read(party, objects, trust)
+        self._seeds[party] = [
+            self._checked(party, binding, given) for binding, given in zip(self._terms.bindings, seeds, strict=True)
+        ]
+        if self.here:
+            self._add_weights()
+
+    def _read(self, party: str, objects: Sequence[Signed], trust: Trust) -> None:
+        """Verify manifests that were not shown before."""
+        wanted = {binding.object for binding in self._terms.bindings} - set(self._manifests)
+        for signed in objects[: len(self._terms.bindings)] if wanted else ():
+            try:
+                found = Manifest.verify(trust, signed, None)
+            except MpcError as error:
+                raise IntegrityError(f"{party} shows a false manifest", cause=error.what, peer=party) from None
+            if found.id in wanted:
+                self._manifests[found.id] = found
+        for binding in self._terms.bindings:
+            self._require(party, binding)
+
+    def _require(self, party: str, binding: Binding) -> None:
+        """Require a manifest of what is bound, of the wire's owner, for these parties, with these columns and rows."""
+        found = self._manifests.get(binding.object)
+        if found is None:
+            raise HandshakeError(f"{party} shows no manifest of an object that is bound", peer=party)
+        owner = self._plan.wire[binding.wire].holders[0]
+        if found.owner != owner or found.parties != self._terms.parties:
+            raise IntegrityError(f"{found.name} is not {owner}'s for the parties of this session", peer=party)
+        if binding.first + binding.rows > found.rows:
+            raise HandshakeError(f"{found.name} has {found.rows} rows, and more are bound")
+        for column in binding.columns:
+            found.column(column)
+
+    def _checked(self, party: str, binding: Binding, given: Sequence[bytes]) -> list[Blocks]:
+        """Blocks of each column, each seed held to the owner's commitment."""
+        found = self._manifests[binding.object]
+        if len(given) != count_seeds(binding):
+            raise HandshakeError(
+                f"{party} shows {len(given)} seeds of {found.name}, not {count_seeds(binding)}", peer=party
+            )
+        following = iter(given)
+        columns: list[Blocks] = []
+        for column in binding.columns:
+            blocks = {}
+            for block in blocks_of(binding):
+                seed = read_seed(next(following), party)
+                found.check_seed(column, block, party, seed)
+                blocks[block] = seed
+            columns.append(blocks)
+        return columns
+
+    def _add_weights(self) -> None:
+        for index, binding in enumerate(self._terms.bindings):
+            if self._plan.wire[binding.wire].name in {gate.out for gate in self._plan.weights}:
+                self._weights[binding.wire] = self._masks(index, 0, 1, self._plan.wire[binding.wire].sizes)
+
+    def run(self, bound: Plan, batch: int) -> dict[str, np.ndarray]:
+        """Return the plain masks of the rows that the next run reads, by wire; runs follow one another.
+
+        Raises:
+            InputError: the run would go beyond the last row.
+        """
+        if self._rows is None:
+            return {}
+        first = place(self._done, batch, self._rows)
+        weights = {gate.out for gate in self._plan.weights}
+        found = {
+            binding.wire: self._masks(index, binding.first + first, batch, bound.wire[binding.wire].sizes)
+            for index, binding in enumerate(self._terms.bindings)
+            if binding.wire not in weights
+        }
+        self._done += batch
+        return found
+
+    def _masks(self, index: int, first: int, rows: int, sizes: tuple[int, ...]) -> np.ndarray:
+        """Sum what all parties' seeds expand to, column by column."""
+        binding = self._terms.bindings[index]
+        found = self._manifests[binding.object]
+        columns = []
+        for number, name in enumerate(binding.columns):
+            shape = found.column(name).shape
+            shares = [
+                expand_rows(shown[index][number].__getitem__, found.rows, shape, first, rows)
+                for shown in self._seeds.values()
+            ]
+            total = shares[0]
+            for share in shares[1:]:
+                total = fp.add(total, share)
+            columns.append(total)
+        return join_columns(columns, sizes)
+
+    def forget(self) -> None:
+        """Forget every seed: the session is over."""
+        self._seeds.clear()

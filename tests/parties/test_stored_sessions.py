@@ -1,0 +1,244 @@
+"""Sessions that read objects at the parties: right answers, no round for them, and no more shown than is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.roles import Roles
+from mpc.errors import HandshakeError, InputError, IntegrityError, MpcError, PlanError, SessionError
+from mpc.prg import Seed
+from mpc.stored import BLOCK_ROWS
+from parties.agreed.bindings import Binding, check_bindings, place
+from parties.agreed.objects import Column, Manifest
+from parties.agreed.terms import Terms
+from parties.agreed.ticket import Ticket
+from parties.client import bound, upload
+from parties.client.coordinated import CoordinatedSession
+from parties.client.selection import Selection
+from parties.pb import provider_pb2
+from parties.provider.service import ProviderService
+from tests.support.objects import schema
+from tests.support.parties import COORDINATOR, FEATURES, InProcess, tiny_answer, tiny_model
+from tests.support.shelves import Shelf, put
+
+ROWS = BLOCK_ROWS + 3
+COLUMNS = (
+    Column(name="a", type="integer", low=-4, high=4),
+    Column(name="b", type="number", scale=Fraction(1 << 20), low=-4, high=4),
+    Column(name="unread", type="number", scale=Fraction(1 << 8), low=0, high=1),
+    Column(name="c", type="number", scale=Fraction(1 << 28), low=-4, high=4),
+)
+
+
+class Watched(ProviderService):
+    """A provider that keeps what parties show it."""
+
+    shown: list[provider_pb2.SessionTerms]
+
+    def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+        if request.run == 0:
+            type(self).shown.append(request.terms)
+        yield from super().Deal(request, context)
+
+
+@dataclass
+class Kept:
+    """A cluster with a table at its parties."""
+
+    cluster: InProcess
+    shelves: list[Shelf]
+    manifest: Manifest
+    table: dict[str, np.ndarray]
+    compiled: Compiled
+
+    def bindings(self, first: int = 0, rows: int = 8, **changes: Any) -> tuple[Binding, ...]:
+        every = bound.bindings(self.compiled.plan, {"x": Selection(self.manifest, ("a", "b", "c"), True)})
+        return tuple(replace(each, **{"first": first, "rows": rows, **changes}) for each in every)
+
+    def open(self, first: int = 0, rows: int = 8, **changes: Any) -> CoordinatedSession:
+        bindings = self.bindings(first, rows, **changes)
+        parties = self.cluster.client(COORDINATOR)
+        return CoordinatedSession(parties, self.compiled.plan, self.compiled.weights, bindings=bindings)
+
+    def answer(self, first: int, rows: int) -> np.ndarray:
+        scales = {column.name: float(column.scale) for column in COLUMNS}
+        part = slice(first, first + rows)
+        return tiny_answer(np.stack([self.table[name][part] / scales[name] for name in ("a", "b", "c")], axis=1))
+
+
+@pytest.fixture(params=[2, 3])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    Watched.shown = []
+    with InProcess(tmp_path, request.param, provider=Watched) as cluster:
+        shelves = [Shelf() for _ in cluster.nodes]
+        for node, shelf in zip(cluster.nodes, shelves, strict=True):
+            node.vault = shelf  # type: ignore[assignment]
+        plain = schema(cluster.names, owner=COORDINATOR, name=f"{COORDINATOR}/t", rows=ROWS, columns=COLUMNS)
+        rng = np.random.default_rng(1)
+        table = {c.name: rng.integers(*c.ends, ROWS, dtype=np.int64, endpoint=True) for c in COLUMNS}
+        made = put(shelves, cluster.identity(COORDINATOR), plain, table)
+        chosen = Selection(made, ("a", "b", "c"), True)
+        stored = {"x": bound.described(chosen)}
+        compiled = compile_model(tiny_model(tmp_path / "m.onnx"), None, Roles(), stored=stored)
+        yield Kept(cluster, shelves, made, table, compiled)
+
+
+def values(kept: Kept, session: CoordinatedSession, batches: Sequence[int]) -> np.ndarray:
+    out = kept.compiled.plan.outputs[0].wire
+    found = [session.run({}, batch, lambda: 0.0)[0][out] for batch in batches]
+    return np.concatenate(found) / float(kept.compiled.plan.wire[out].scale)
+
+
+def test_runs_go_through_the_rows_in_order(kept: Kept) -> None:
+    first = BLOCK_ROWS - 5  # across two blocks
+    session = kept.open(first, 8)
+    found = values(kept, session, [4, 4, 3, 5])
+    session.close()
+    exact = np.concatenate([kept.answer(first, 8), kept.answer(first, 8)])
+    assert np.abs(found - exact).max() < 1e-3
+
+
+def test_nothing_is_sent_for_them(kept: Kept, tmp_path: Path) -> None:
+    entered = compile_model(tmp_path / "m.onnx", {"x": (-4.0, 4.0)})
+    session = kept.open()
+    _, report = session.run({}, 8, lambda: 0.0)
+    session.close()
+    other = CoordinatedSession(kept.cluster.client(COORDINATOR), entered.plan, entered.weights)
+    x = {entered.plan.inputs[0].wire: np.zeros((8, FEATURES), np.int64)}
+    _, usual = other.run(x, 8, lambda: 0.0)
+    other.close()
+    assert (report.rounds, report.sent_bytes) == (usual.rounds, usual.sent_bytes)
+
+
+def test_security_39_seeds_of_columns_and_blocks_that_are_not_read_never_leave(kept: Kept) -> None:
+    session = kept.open(BLOCK_ROWS, 2)
+    values(kept, session, [2])
+    session.close()
+    assert len(Watched.shown) == len(kept.shelves)
+    for terms in Watched.shown:
+        given = [seed for part in terms.seeds for seed in part.seeds]
+        owner = next(shelf for shelf in kept.shelves if shelf.seeds[kept.manifest.id, "a", 1].secret in given)
+        assert given == [owner.seeds[kept.manifest.id, name, 1].secret for name in ("a", "b", "c")]
+        everything = terms.SerializeToString()
+        hidden = [seed.secret for key, seed in owner.seeds.items() if key[1] == "unread" or key[2] == 0]
+        assert hidden
+        assert not any(secret in everything for secret in hidden)
+
+
+def test_security_39_a_lying_seed_is_named(kept: Kept) -> None:
+    kept.shelves[1].seeds[kept.manifest.id, "b", 0] = Seed(b"x" * 32)
+    with pytest.raises(IntegrityError) as caught:
+        kept.open()
+    assert caught.value.peer == "party-1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": ROWS + 1}, "rows"),
+        ({"columns": ("a", "b")}, "elements a row"),
+        ({"columns": ("b", "a", "c")}, "units"),
+        ({"columns": ("a", "b", "nobody")}, "no such column"),
+    ],
+)
+def test_a_binding_that_is_not_what_the_plan_reads_is_refused(
+    kept: Kept, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        kept.open(**changes)
+
+
+def test_what_an_owner_put_is_read_from_the_disk(tmp_path: Path) -> None:
+    """The whole way: put over the wire, encrypted on three disks, read by a session that nobody enters data into."""
+    rows = BLOCK_ROWS + 3
+    columns = (Column(name="image", type="array", scale=Fraction(1 << 20), low=-4, high=4, shape=(FEATURES,)),)
+    values_of = np.random.default_rng(2).integers(-(4 << 20), 4 << 20, (rows, FEATURES), dtype=np.int64)
+    parts = [{"image": values_of[:BLOCK_ROWS]}, {"image": values_of[BLOCK_ROWS:]}]
+    with InProcess(tmp_path, 3) as cluster:
+        parties = cluster.client(COORDINATOR)
+        made = upload.put(parties, upload.Described("scans", columns, rows), parts)
+        chosen = Selection(made, ("image",), False)
+        compiled = compile_model(tiny_model(tmp_path / "m.onnx"), stored={"x": bound.described(chosen)})
+        [binding] = bound.bindings(compiled.plan, {"x": chosen})
+        bindings = [replace(binding, first=BLOCK_ROWS - 40, rows=43)]
+        session = CoordinatedSession(parties, compiled.plan, compiled.weights, bindings=bindings)
+        out = compiled.plan.outputs[0].wire
+        found = session.run({}, 43, lambda: 0.0)[0][out] / float(compiled.plan.wire[out].scale)
+        session.close()
+    exact = tiny_answer(values_of[BLOCK_ROWS - 40 :] / (1 << 20))
+    assert np.abs(found - exact).max() < 1e-3
+
+
+def test_somebody_else_is_told_nothing(kept: Kept) -> None:
+    plan, weights = kept.compiled.plan, kept.compiled.weights
+    bindings = kept.bindings()
+    with pytest.raises(SessionError, match="no such object"):
+        CoordinatedSession(kept.cluster.client("eve"), plan, weights, bindings=bindings)
+
+
+def test_a_run_does_not_cross_the_end(kept: Kept) -> None:
+    session = kept.open()
+    values(kept, session, [5])
+    with pytest.raises(MpcError, match="3 of the 8 stored rows are left"):
+        values(kept, session, [4])
+
+
+def test_bindings_are_in_the_session_id_and_in_tickets(kept: Kept) -> None:
+    session = kept.open()
+    ticket = Ticket.parse(session.ticket.text)
+    assert ticket.terms.bindings == session.terms.bindings
+    terms = session.terms
+    other = replace(terms, bindings=(replace(terms.bindings[0], first=1),))
+    assert other.session_id != terms.session_id
+    session.close()
+
+
+def test_each_stored_wire_is_bound_once(kept: Kept) -> None:
+    plan = kept.compiled.plan
+    [one] = kept.bindings()
+    for wrong in ([], [one, one], [replace(one, wire="y")]):
+        with pytest.raises(HandshakeError, match="not the stored wires"):
+            check_bindings(plan, wrong)
+    with pytest.raises(PlanError, match="terms are malformed"):
+        terms = Terms(plan.digest, "provider", ("p", "q"), (b"1" * 32, b"2" * 32))
+        Ticket.parse(Ticket(plan, terms).text)
+
+
+def test_rows_follow_one_another() -> None:
+    assert [place(done, 2, 6) for done in (0, 2, 4, 6)] == [0, 2, 4, 0]
+    with pytest.raises(InputError, match="1 of the 6"):
+        place(5, 2, 6)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"object": b"short"},
+        {"columns": ()},
+        {"first": -1},
+        {"rows": 0},
+        {"first": 1 << 40},
+    ],
+)
+def test_no_binding(fields: dict[str, Any]) -> None:
+    whole: dict[str, Any] = {"wire": "x", "object": bytes(32), "columns": ("a",), "first": 0, "rows": 1}
+    with pytest.raises(HandshakeError):
+        Binding(**{**whole, **fields})
+
+
+def test_a_manifest_that_its_owner_has_not_signed_is_refused_by_the_provider(kept: Kept) -> None:
+    eve = kept.cluster.identity("eve")
+    for shelf in kept.shelves:
+        old = shelf.statements[kept.manifest.id]
+        shelf.statements[kept.manifest.id] = replace(old, certificate=eve.certificate_pem)
+    with pytest.raises(IntegrityError, match="false manifest"):
+        kept.open()
