@@ -27,7 +27,7 @@ from parties.config.models import Limits, PolicyConfig
 from parties.party import proposals
 from parties.party.stock import ordering
 from parties.pb import party_pb2, provider_pb2
-from parties.provider import service
+from parties.provider import table
 from parties.wire.server import CALLERS, Desk
 from parties.wire.status import from_rpc
 from tests.parties.test_side_by_side import at_once
@@ -198,10 +198,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         seen.append(len(given))
         return parse(given)
 
-    for place in (proposals, service):
+    for place in (proposals, table):
         monkeypatch.setattr(place, "parse_plan", watched)
     yield seen
-    for place in (proposals, service):
+    for place in (proposals, table):
         monkeypatch.setattr(place, "parse_plan", parse)
 
 
