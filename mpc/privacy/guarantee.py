@@ -25,19 +25,18 @@ from mpc.errors import PlanError
 from mpc.gates.base import Gate, count
 from mpc.gates.bound import Bound
 from mpc.gates.draw import WORD_BITS, Draw
-from mpc.gates.linear import Combine, LinearMap, Total, Weigh
-from mpc.gates.moves import Concat, Reshape, Take
+from mpc.gates.linear import Combine, LinearMap
 from mpc.gates.rows import Rows
 from mpc.gates.step import Step
 from mpc.plan.plan import Plan
 from mpc.privacy import forms, law, sensitivity
 from mpc.privacy.facts import Guarantee, Loss, StoredFacts, Vector
 from mpc.privacy.forms import LINEAR, Form
+from mpc.privacy.intervals import Interval, interval
 from mpc.privacy.sensitivity import Atoms
 from mpc.privacy.within import check_within, has_rows, refuse
 from mpc.wires import BATCH, Wire
 
-Interval = tuple[int, int]
 _MOST_WORK = 1 << 25
 
 
@@ -195,7 +194,7 @@ class _Proof:
             return Row(sources)
         free = len(found) < len(set(gate.reads))
         intervals = [None if free else rows[name].interval for name in gate.reads]
-        return Row(sources, self._mapped(gate, found), _interval(gate, intervals, self._one))
+        return Row(sources, self._mapped(gate, found), interval(gate, intervals, self._one))
 
     def _falls(self, gate: Step, x: Row) -> bool:
         """Are the bits of all levels 1 .. 1 0 .. 0, whatever the data?  Where the compared value is known to keep its
@@ -308,29 +307,3 @@ class _Proof:
             first += rows * sensitivity.first(moved, self._atoms)
             second += rows * sensitivity.second(moved, self._atoms)
         return first, second
-
-
-def _interval(gate: LinearMap, given: list[Interval | None], wires: Mapping[str, Wire]) -> Interval | None:
-    """Where every element of a linear map's result lies, if that of each operand is known."""
-    known = [each for each in given if each is not None]
-    if len(known) < len(given):
-        return None
-    if isinstance(gate, Combine):
-        ends = [_scaled(each, factor) for each, factor in zip(known, gate.factors, strict=True)]
-        return sum(low for low, _ in ends) + gate.constant, sum(high for _, high in ends) + gate.constant
-    if isinstance(gate, Weigh):
-        return _union([_scaled(known[0], factor) for factor in {min(gate.factors), max(gate.factors)}])
-    if isinstance(gate, Total):
-        return _scaled(known[0], count(wires[gate.x]) // count(wires[gate.out]))
-    if isinstance(gate, Take):
-        return _union([known[0], (0, 0)] if min(gate.indices) < 0 else known)
-    return _union(known) if isinstance(gate, Concat | Reshape) else None
-
-
-def _scaled(interval: Interval, factor: int) -> Interval:
-    low, high = sorted(end * factor for end in interval)
-    return low, high
-
-
-def _union(intervals: list[Interval]) -> Interval:
-    return min(low for low, _ in intervals), max(high for _, high in intervals)
