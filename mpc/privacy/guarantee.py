@@ -130,7 +130,7 @@ class _Proof:
                     self._states.pop(name, None)
         for name, state in self._states.items():
             if isinstance(state, Noise):
-                raise refuse(state.draw, f"nothing reads the noise {name!r}")
+                raise _bare(state.draw, f"nothing reads the noise {name!r}")
         return Guarantee(tuple(self._vectors))
 
     def _enter(self) -> None:
@@ -182,11 +182,11 @@ class _Proof:
         sources = frozenset().union(*(row.sources for row in rows.values()))
         if isinstance(gate, Bound):
             self._atoms[name] = Atoms((1 << gate.width) - 1, 1, sources)
-            return Row(sources, forms.identity(name, count(self._one[name])), (0, (1 << gate.width) - 1))
+            return Row(sources, self._itself(name), (0, (1 << gate.width) - 1))
         if isinstance(gate, Step):
             levels = len(gate.levels) if self._falls(gate, rows[gate.x]) else 1
             self._atoms[name] = Atoms(1, levels, sources)
-            return Row(sources, forms.identity(name, count(self._one[name])), (0, 1))
+            return Row(sources, self._itself(name), (0, 1))
         if gate.kind == "open":
             return rows[gate.reads[0]]
         found = {name: row.form for name, row in rows.items() if row.form is not None}
@@ -216,10 +216,10 @@ class _Proof:
 
     def _mapped_sum(self, gate: Gate, states: Mapping[str, State]) -> Sum:
         if any(isinstance(state, Row) for state in states.values()):
-            raise refuse(gate, "it brings a sum over rows back to single rows")
+            raise _bare(gate, "it brings a sum over rows back to single rows")
         rows = any(BATCH in self._wires[name].shape for name in gate.writes)
         if not isinstance(gate, LinearMap) or gate.kind not in LINEAR or rows:
-            raise refuse(gate, "between a sum over rows and its noise only public linear maps are possible")
+            raise _bare(gate, "between a sum over rows and its noise only public linear maps are possible")
         sums = {name: state for name, state in states.items() if isinstance(state, Sum)}
         sources = frozenset().union(*(state.sources for state in sums.values()))
         return Sum(sources, self._mapped(gate, {name: state.form for name, state in sums.items()}))
@@ -234,7 +234,7 @@ class _Proof:
         sources = frozenset().union(*(state.sources for state in states.values() if isinstance(state, Sum)))
         total, euclidean = self._sensitivity(form)
         if total == 0:
-            raise refuse(gate, "the noised vector says nothing of any row")
+            raise _bare(gate, "the noised vector says nothing of any row")
         self.needed[draw.name] = total
         if self._drafted:
             return
@@ -253,16 +253,16 @@ class _Proof:
     def _own(self, gate: Gate, draws: Mapping[str, Draw]) -> tuple[Combine, Draw]:
         """The one draw, if it is read here alone and once, as it is, and each element has its own."""
         if not isinstance(gate, Combine) or len(draws) != 1 or not set(draws) <= set(gate.xs):
-            raise refuse(gate, "noise is added as it was drawn, one draw at a time, by a combine and nothing else")
+            raise _bare(gate, "noise is added as it was drawn, one draw at a time, by a combine and nothing else")
         [(name, draw)] = draws.items()
         if self._readers[name] != 1:
-            raise refuse(gate, f"the noise {name!r} is read more than once")
+            raise _bare(gate, f"the noise {name!r} is read more than once")
         if gate.factors[gate.xs.index(name)] not in (1, -1):
-            raise refuse(gate, f"the noise {name!r} is multiplied")
+            raise _bare(gate, f"the noise {name!r} is multiplied")
         if self._wires[gate.out].shape != self._wires[name].shape:
-            raise refuse(gate, f"the noise {name!r} is shared by several elements")
+            raise _bare(gate, f"the noise {name!r} is shared by several elements")
         if BATCH in self._wires[name].shape:
-            raise refuse(gate, f"the noise {name!r} has rows")
+            raise _bare(gate, f"the noise {name!r} has rows")
         return gate, draw
 
     def _hidden(self, gate: Combine, others: Mapping[str, State]) -> Form:
@@ -270,13 +270,17 @@ class _Proof:
         sums: dict[str, Form] = {}
         for name, state in others.items():
             if not isinstance(state, Sum):
-                raise refuse(gate, "it adds noise to single rows")
+                raise _bare(gate, "it adds noise to single rows")
             if self._readers[name] != gate.reads.count(name):
-                raise refuse(gate, f"{name!r}, the sum without its noise, is read by another gate too")
+                raise _bare(gate, f"{name!r}, the sum without its noise, is read by another gate too")
             sums[name] = state.form
         if not sums:
-            raise refuse(gate, "it adds noise to nothing that is protected")
+            raise _bare(gate, "it adds noise to nothing that is protected")
         return self._mapped(gate, sums)
+
+    def _itself(self, name: str) -> Form:
+        self._work(count(self._one[name]))
+        return forms.identity(name, count(self._one[name]))
 
     def _mapped(self, gate: LinearMap, found: Mapping[str, Form]) -> Form:
         read = sum(count(self._one[name]) for name in (*gate.reads, *gate.writes))
@@ -307,3 +311,13 @@ class _Proof:
             first += rows * sensitivity.first(moved, self._atoms)
             second += rows * sensitivity.second(moved, self._atoms)
         return first, second
+
+
+def _bare(gate: Gate, problem: str) -> PlanError:
+    """The error for a sum over rows whose noise does not hide it."""
+    return PlanError(
+        f"gate {gate.name!r} ({gate.kind}) leaves a sum over rows without the noise that it needs: {problem}",
+        cause="each element of a sum needs a draw of its own, whole, that nothing else reads, before anything but a "
+        "public linear map is done with it",
+        remedy="let the compiler place the noise (noise={output: epsilon}), and compute further behind it",
+    )
