@@ -1,8 +1,9 @@
 """Columns of very different size: each input enters in units of its own columns, and its first readers know them.
 
-A wire has one scale.  Where one column counts seconds since 1970 and another is a rate, no scale suits both.  So the
-client enters u = (x - offset) factor, with an offset and a power of two for each column that follow from the declared
-range alone and are public in the plan.  Here x = u / factor + offset is taken back by whoever reads it:
+A wire has one scale.  Where one column counts seconds since 1970 and another is a rate, no scale suits both; and none
+suits columns that are all very small.  So the client enters u = (x - offset) factor, with an offset and a power of two
+for each column that follow from the declared range alone and are public in the plan.  Here x = u / factor + offset is
+taken back by whoever reads it:
 
 * moves (a reshape, slices, joining) move units and offsets along;
 * a linear layer takes them into its weights and bias, and a tree so into its thresholds: exactly;

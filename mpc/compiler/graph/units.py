@@ -16,6 +16,8 @@ _FAR = 16.0
 """A range whose middle is so many times further from zero than from its ends gets an offset."""
 _FINE = 3
 """Bits of half a range to which its middle is rounded, so that offsets are short numbers."""
+_SMALL = -16
+"""Columns that are all smaller than this power of two have units, too: a wire's fractional bits are limited."""
 _LEAST_EXPONENT, _MOST_EXPONENT = -40, 60
 
 
@@ -55,7 +57,7 @@ def encoded(given: GraphInput, beside: list[GraphInput]) -> GraphInput:
     offset, exponent = _offset(given), _exponent(given)
     sizes = np.concatenate([np.atleast_1d(_exponent(other)) for other in beside])
     differ = np.ptp(sizes) >= _APART
-    if not (differ or np.any(offset)):
+    if not (differ or np.any(offset) or sizes.max() < _SMALL):
         return given
     unit = exponent if differ or exponent.ndim == 0 else np.full_like(exponent, exponent.max())
     return replace(given, offset=_plain(offset), exponent=_plain(unit))

@@ -8,11 +8,13 @@ from fractions import Fraction
 import numpy as np
 
 from mpc.compiler.graph.attributes import Columns, Weighted
-from mpc.compiler.graph.graph import GraphInput, Origin, Range, static
+from mpc.compiler.graph.graph import MOVES, GraphInput, Node, Origin, Range, static
 from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.known import product_of
 from mpc.compiler.lowering.scales import log2
+from mpc.errors import ModelError
+from mpc.fixedpoint import beyond
 from mpc.plan.plan import Missing, PlanInput, PlanOutput
 from mpc.wires import Lifetime
 
@@ -21,6 +23,10 @@ _UNIT_FRACTION = 34
 """Fractional bits of an input whose columns have units, in parts of what they can be."""
 _COMPARED_FRACTION = 44
 _LONGEST_COMPARED = 56
+_FEWEST_STEPS = 256
+"""Steps of a column's range, which is no constant, that are too few to tell its numbers apart."""
+_APART = 2.0
+"""Units between what stands for missing numbers and the thresholds beside it."""
 _MARKED_BITS = 2
 """By which a comparison reaches further where numbers may be missing."""
 _WHOLE_BITS = 54
@@ -29,6 +35,17 @@ _LEAST_UNIT_FRACTION = 16
 _LONGEST_INPUT = 44
 _PRODUCT_BITS = 52
 _FINEST_PRODUCT = 48
+
+
+class IndistinctError(ModelError):
+    """Numbers of an input's range round to what would stand for missing ones: it needs marks."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"input {name!r} has too narrow a range for a number beyond it that stands for missing ones",
+            remedy=f"declare a wider one: --range {name}=LOW:HIGH, in Python ranges={{{name!r}: (low, high)}}",
+        )
+        self.input = name
 
 
 def enter_all(state: Lowering) -> tuple[PlanInput, ...]:
@@ -54,6 +71,8 @@ def enter(state: Lowering, given: GraphInput) -> PlanInput:
     low, high = (np.broadcast_to(end, shape) for end in _entered(given))
     scale = given.stored or (Fraction(1) if given.whole else _input_scale(state, given, low, high))
     rounding = np.where(given.exact, 0.0, 0.0 if scale == 1 else ROUNDING)
+    _require_apart(given, scale)
+    _note_unresolved(state, given, scale)
     interval = Interval(
         np.rint(low * float(scale)), np.rint(high * float(scale)), np.array(np.broadcast_to(rounding, shape))
     )
@@ -68,24 +87,93 @@ def enter(state: Lowering, given: GraphInput) -> PlanInput:
 
 def _input_scale(state: Lowering, given: GraphInput, low: np.ndarray, high: np.ndarray) -> Fraction:
     size = np.maximum(np.abs(low), np.abs(high))
-    most = math.frexp(float(size.max()))[1]
-    if _is_compared(state, given.name):
-        beyond = _MARKED_BITS if any(other.marks == given.name for other in state.graph.inputs) else 0
-        return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - beyond - most)
+    most = _exponent(size)
+    if compared := _compared_with(state, given.name):
+        beside = {other.name: other for other in state.graph.inputs if other.name in compared}
+        marked = any(other.marks in compared for other in state.graph.inputs)
+        return _compared_scale(max(_exponent(np.abs(_entered(other))) for other in beside.values()), marked)
     finest = _UNIT_FRACTION if given.encoded else INPUT_FRACTION
     fraction = min(finest, _balanced_fraction(state, given.name, size), _whole_fraction(state, given))
     return Fraction(2) ** min(fraction, _LONGEST_INPUT - most)
 
 
-def _is_compared(state: Lowering, name: str) -> bool:
-    """Do only comparisons read an input, perhaps beside the marks of missing numbers?"""
-    marks = {given.name for given in state.graph.inputs if given.marks}
-    found: list[bool] = []
-    for reader in state.graph.readers(name):
-        beside = reader.op == "concat" and marks.intersection(reader.reads)
-        behind = list(state.graph.readers(reader.writes)) if beside else [reader]
-        found.append(bool(behind) and all(each.only_signs for each in behind))
-    return bool(found) and all(found)
+def _exponent(size: np.ndarray) -> int:
+    return math.frexp(float(size.max()))[1]
+
+
+def _compared_scale(most: int, marked: bool) -> Fraction:
+    """The scale of inputs that are smaller than 2^most."""
+    return Fraction(2) ** min(_COMPARED_FRACTION, _LONGEST_COMPARED - (_MARKED_BITS if marked else 0) - most)
+
+
+def _compared_with(state: Lowering, name: str) -> set[str]:
+    """Find the inputs that comparisons read beside an input, and itself; none if anything else reads it.
+
+    Moves, and joining with inputs or with marks of missing numbers, are on the way.
+    """
+    graph = state.graph
+    inputs = {given.name: given.marks for given in graph.inputs}
+    writers = {node.writes: node for node in graph.nodes}
+    found, waiting, seen = {name}, [name], {name}
+    while waiting:
+        value = waiting.pop()
+        readers = list(graph.readers(value))
+        if graph.is_output(value) or not readers:
+            return set()
+        for reader in readers:
+            if reader.op in MOVES:
+                roots = _roots(writers, reader)
+                if not roots <= inputs.keys():
+                    return set()
+                found |= {root for root in roots if not inputs[root]}
+                waiting += {reader.writes} - seen
+                seen.add(reader.writes)
+            elif not reader.only_signs:
+                return set()
+    return found
+
+
+def _roots(writers: dict[str, Node], node: Node) -> set[str]:
+    """The values that only moves are between and what a node writes."""
+    found, waiting, seen = set[str](), [node], {node.writes}
+    while waiting:
+        for name in waiting.pop().reads:
+            before = writers.get(name)
+            if before is None or before.op not in MOVES:
+                found.add(name)
+            elif name not in seen:
+                seen.add(name)
+                waiting.append(before)
+    return found
+
+
+def _require_apart(given: GraphInput, scale: Fraction) -> None:
+    """Check that what stands for missing numbers is another integer than the end of the range and than what is between.
+
+    Raises:
+        IndistinctError: it is not.
+    """
+    if not given.beyond:
+        return
+    stand_in, between = beyond(*given.range, given.dtype, given.beyond)
+    apart = np.broadcast_to(np.abs(stand_in - between) * given.factor, static(given.shape)[-1:])
+    if (apart[[*given.columns]] * float(scale) < _APART).any():
+        raise IndistinctError(given.name)
+
+
+def _note_unresolved(state: Lowering, given: GraphInput, scale: Fraction) -> None:
+    """Tell of a column of reals whose whole range is but a few steps of fixed point."""
+    if given.whole or given.marks or given.stored is not None:
+        return
+    low, high = (np.asarray(end, dtype=np.float64) for end in given.range)
+    widths = np.atleast_1d((high - low) * given.factor * float(scale))
+    few = np.flatnonzero((widths > 0) & (widths < _FEWEST_STEPS))
+    if few.size:
+        state.notes.append(
+            f"the range of input {given.name!r} is so narrow in column {few[0]} (the first is column 0) that fixed "
+            f"point has {widths[few[0]]:.1g} steps in it: what depends on it is hardly right; multiply it by a "
+            "constant before it enters, and train or convert the model with that"
+        )
 
 
 def _whole_fraction(state: Lowering, given: GraphInput) -> int:

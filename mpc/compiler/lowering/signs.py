@@ -41,9 +41,9 @@ def levelled(x: Value, weight: np.ndarray, bias: np.ndarray, marks: int = 0) -> 
     if marks:
         beyond = np.where(most == least, 1.0, beyond)  # nothing but marks decides
     bias = np.clip(bias, -most - beyond, beyond - least)
-    # What the range alone decides stays as it is, also where the grid is coarser than that range.
-    bias = np.where(alone & (most + exact < 0), np.minimum(bias, -most - 1 / unit), bias)
-    bias = np.where(alone & (least + exact >= 0), np.maximum(bias, -least), bias)
+    # What the range alone decides stays as it is, whatever the grid is, and whatever a comparison rounds off.
+    bias = np.where(alone & (most + exact < 0), -most - beyond, bias)
+    bias = np.where(alone & (least + exact >= 0), beyond - least, bias)
     reach = np.maximum(np.abs(least + bias), np.abs(most + bias))
     if marks:
         outside = np.exp2(np.ceil(np.log2(reach + beyond)))

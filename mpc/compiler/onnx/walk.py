@@ -5,7 +5,7 @@ A refusal names node, operator and attribute.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
@@ -211,6 +211,7 @@ def import_model(
     shapes: Shapes | None = None,
     assumed: Mapping[str, Range] | None = None,
     sums_rows: bool = False,
+    needing: Collection[str] = (),
 ) -> Graph:
     """Return the graph of a checked model.
 
@@ -219,10 +220,11 @@ def import_model(
         shapes: sizes of dimensions that the model leaves open; None leaves the first one open.
         assumed: ranges that inputs get which have no declared one.
         sums_rows: sums over the batch are possible: somebody will add noise to them.
+        needing: inputs whose missing numbers need marks, whatever reads them.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
     importer = Importer(model, shapes or {}, assumed or {}, sums_rows=sums_rows)
     graph = importer.run(model, known)
-    found = ways(importer, graph)
+    found = ways(importer, graph, needing)
     return Importer(model, shapes or {}, assumed or {}, found, sums_rows).run(model, known) if found else graph

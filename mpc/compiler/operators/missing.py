@@ -14,7 +14,7 @@ else reads cannot miss numbers.  Moves and scalings pass NaN on, and Imputers an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -171,14 +171,17 @@ def _roots(state: Context, x: str, scaled: bool = True) -> frozenset[str]:
 # ------------------------------------------------------------------- what an import has found
 
 
-def ways(state: Context, graph: Graph) -> dict[str, Way]:
+def ways(state: Context, graph: Graph, needed: Collection[str]) -> dict[str, Way]:
     """Find, by name, the inputs that need no marks: no number can be missing, or one beyond the range stands for it.
 
     Inputs that one reader joins enter in one way.
+
+    Args:
+        needed: inputs that need marks for another reason.
     """
     columns = {given.marks: given.columns for given in graph.inputs if given.marks}
     sides = {name: {side for roots, side in state.wanted if name in roots} for name in columns}
-    marked = {name for name, found in sides.items() if len(found) != 1 or "" in found}
+    marked = {name for name, found in sides.items() if len(found) != 1 or "" in found or name in needed}
     while joined := {name for roots, _ in state.wanted if roots & marked for name in roots} - marked:
         marked |= joined
     return {
