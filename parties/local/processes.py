@@ -11,6 +11,9 @@ from pathlib import Path
 
 from mpc.errors import ConfigError
 
+_ROUNDING = 2
+"""Hundredths of a second by which two readings of one process's start may differ."""
+
 children: dict[int, subprocess.Popen[bytes]] = {}
 """Processes that this one started, so that they are reaped."""
 
@@ -48,13 +51,14 @@ def running(folder: Path) -> int | None:
     birth = birth_of(record.pid)
     if birth is None and (child := children.pop(record.pid, None)):
         child.wait()  # it is dead already; this takes the zombie away
-    return record.pid if birth == record.birth else None
+    return record.pid if birth is not None and are_one(birth, record.birth) else None
 
 
 def birth_of(pid: int) -> str | None:
     """Tell this process from others that had or will have its pid; None if it is dead.
 
-    Hundredths of a second from the machine's start to the process's: no clock that is set moves them.
+    Two births are compared by `are_one`.  It is the machine's start, if that has a name, and in hundredths of a second
+    when the process started: since the machine did, and since 1970.
     """
     import psutil  # a tenth of a second on a cold disk, which most commands spare
 
@@ -62,10 +66,27 @@ def birth_of(pid: int) -> str | None:
         process = psutil.Process(pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
-        hundredths = round(100 * (process.create_time() - psutil.boot_time()))
+        booted, created = psutil.boot_time(), process.create_time()
+        while booted != (again := psutil.boot_time()):  # the clock was set while they were read
+            booted, created = again, psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return None
-    return f"{_boot()}:{hundredths}"
+    return f"{_boot()}:{round(100 * (created - booted))}:{round(100 * created)}"
+
+
+def are_one(birth: str, recorded: str) -> bool:
+    """Tell whether two births are those of one process, though the clock was set in between.
+
+    That moves the time since 1970 on Linux.  On macOS it moves the time since the machine's start, as psutil tells it
+    to a process that began after the clock was set.  Each is compared to within a rounding, and one that is equal does.
+    """
+    ours, theirs = birth.split(":"), recorded.split(":")
+    if ours[0] != theirs[0]:
+        return False
+    return any(
+        theirs.lstrip("-").isdigit() and abs(int(ours) - int(theirs)) <= _ROUNDING
+        for ours, theirs in zip(ours[1:], theirs[1:], strict=False)
+    )
 
 
 def _boot() -> str:

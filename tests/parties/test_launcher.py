@@ -27,7 +27,7 @@ from parties.local import launcher
 from parties.local.launcher import spread, start, status, stop
 from parties.local.layout import LocalLayout, Member
 from parties.local.ports import Ports
-from parties.local.processes import birth_of, children, running
+from parties.local.processes import are_one, birth_of, children, running
 from parties.party.policy import Policy
 from parties.process import lifeline
 from parties.trust.authority import issue
@@ -365,13 +365,54 @@ def test_a_birth_is_none_of_the_dead_and_no_matter_of_the_clock(monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(psutil._psplatform, "boot_time", lambda: boot + 3600.25)
         assert psutil.boot_time() == boot + 3600.25
-        assert birth_of(os.getpid()) == before is not None
+        found = birth_of(os.getpid())
+        assert before is not None and found is not None and are_one(found, before)
     child = subprocess.Popen(["sleep", "600"])
-    assert birth_of(child.pid) not in (None, before)
+    other = birth_of(child.pid)
+    assert other is not None and not are_one(other, before)
     child.kill()
     assert gone([child.pid])  # a zombie: nobody has waited for it
     child.wait()
     assert birth_of(child.pid) is None
+
+
+def test_a_daemon_is_found_though_the_clock_was_set(layout: LocalLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS psutil corrects a process's start by what the clock was set since psutil was imported, and no more.
+
+    So a command that starts later sees the process's own time as it was, and another time of the machine's start.
+    """
+    daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        record = {"pid": daemon.pid, "birth": birth_of(daemon.pid), "started": 0.0}
+        (layout.members[1].folder / "pid").write_text(json.dumps(record))
+        boot, created = psutil.boot_time(), psutil.Process(daemon.pid).create_time()
+        with monkeypatch.context() as patch:
+            patch.setattr(psutil._psplatform, "boot_time", lambda: boot + 3600)
+            patch.setattr(psutil.Process, "create_time", lambda self: created + 0.004)
+            assert running(layout.members[1].folder) == daemon.pid
+            assert stop(layout, grace=patient(5)) == ["party-0"]
+        assert daemon.wait(patient(5)) == -signal.SIGTERM
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+@pytest.mark.parametrize(
+    ("birth", "recorded", "one"),
+    [
+        ("a:500:9000", "a:500:9000", True),
+        ("a:501:9100", "a:500:9000", True),
+        ("a:900:9001", "a:500:9000", True),
+        ("a:900:9100", "a:500:9000", False),
+        ("b:500:9000", "a:500:9000", False),
+        ("a:500:9000", "a:500", True),  # as an earlier version wrote it
+        ("a:500:9000", "a", False),
+        ("a:500:9000", "a:x:y", False),
+        ("a:500:9000", "", False),
+    ],
+)
+def test_births_of_one_process(birth: str, recorded: str, one: bool) -> None:
+    assert are_one(birth, recorded) is one
 
 
 def test_a_recycled_pid_is_never_killed(layout: LocalLayout) -> None:
