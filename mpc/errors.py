@@ -7,7 +7,11 @@ ever carries a secret value.  `LocalProtocolError` is a mistake of the code on t
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any, ClassVar, Final, Self, TypedDict, Unpack
+
+_OWN = frozenset({"mpc", "parties"})
 
 
 class Said(TypedDict, total=False):
@@ -237,6 +241,14 @@ class IntegrityError(MpcError):
 
 class MpcWarning(UserWarning):
     """Something that the user should know of an answer and that is no error: bounds, precision, what was assumed."""
+
+
+def warn(text: str) -> None:
+    """Say something as an `MpcWarning` that names the line of the user's code that called this library."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _OWN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, MpcWarning, stacklevel=level)
 
 
 def by_code(code: str) -> type[MpcError]:

@@ -23,8 +23,10 @@ def encode(values: np.ndarray, scale: Fraction, what: str = "value") -> np.ndarr
         InputError: a value is infinite or not a number, or the result does not fit 59 bits.
     """
     reals = np.asarray(values, dtype=np.float64)
+    if np.isnan(reals).any():
+        raise InputError(f"{what} holds NaN", remedy="leave these rows out, or put a number in its place")
     if not np.isfinite(reals).all():
-        raise InputError(f"{what} holds NaN or infinity", remedy="clean the data first")
+        raise InputError(f"{what} holds infinity", remedy="put a large number that does as well in its place")
     scaled = np.rint(reals * float(scale))
     if scaled.size and np.abs(scaled).max() >= float(1 << 59):
         raise InputError(f"{what} is too large for its scale", remedy="declare a range that fits the data")
@@ -91,22 +93,48 @@ def check_range(
         columns = [*missing]
         wild[..., columns] &= ~np.isnan(reals[..., columns])
     if wild.any():
-        place = f"column {np.argwhere(wild)[0][-1]}: " if reals.ndim else ""
-        raise InputError(
-            f"input {name!r} holds NaN or infinity",
-            cause=f"{place}every value enters as a number in a declared range, "
-            "but for NaN in columns that only an Imputer of NaN or trees read",
-            remedy="replace it before it is entered, put an Imputer of NaN (scikit-learn's SimpleImputer) first in the "
-            "model, or leave these rows out",
-        )
+        raise _wild(reals, wild, name)
     kind = reals.dtype if reals.dtype.kind == "f" else np.float64  # 0.1 as a float32 is not 0.1 as a float64
     lows, highs = (np.array([float(end) for end in ends]).astype(kind) for ends in (low, high))
-    outside = (reals < lows) | (reals > highs)
-    if outside.any():
-        column = int(np.argwhere(outside)[0][-1]) if reals.ndim else 0
-        ends = f"{lows[column % lows.size]:g}:{highs[column % highs.size]:g}"
-        raise InputError(
-            f"input {name!r} has {reals[outside][0]:g} in column {column}, outside the plan's range {ends}",
-            cause="bounds are proved for that range only; beyond it results would be wrong without warning",
-            remedy=f"declare a range that fits: --range {name}=LOW:HIGH, in Python ranges={{{name!r}: (low, high)}}",
+    outside = np.atleast_1d((reals < lows) | (reals > highs))
+    if not outside.any():
+        return
+    column = int(np.argwhere(outside)[0][-1])
+    least, most = lows[column % lows.size], highs[column % highs.size]
+    remedy = f"declare a range that fits: --range {name}=LOW:HIGH, in Python ranges={{{name!r}: (low, high)}}"
+    if reals.dtype.kind != "f":
+        remedy = (
+            f"enter numbers from {least:g} to {most:g} if these are places in a table of the model, which has no "
+            f"others; else {remedy}"
         )
+    place = f" in {column_of(outside)}" if reals.ndim else ""
+    raise InputError(
+        f"input {name!r} has {np.atleast_1d(reals)[outside][0]:g}{place}, outside the plan's range {least:g}:{most:g}",
+        cause="bounds are proved for that range only; beyond it results would be wrong without warning",
+        remedy=remedy,
+    )
+
+
+def _wild(reals: np.ndarray, wild: np.ndarray, name: str) -> InputError:
+    """Word that a number is missing where none may be, or else that one is infinite: other things help."""
+    if np.isnan(reals[wild]).any():
+        place = f"{column_of(wild & np.isnan(reals))}: " if reals.ndim else ""
+        return InputError(
+            f"input {name!r} holds NaN",
+            cause=f"{place}only columns that nothing reads but an Imputer of NaN or trees may miss numbers",
+            remedy="fill it in before it is entered, put an Imputer of NaN (scikit-learn's SimpleImputer) first in "
+            "the model, or leave these rows out",
+        )
+    place = f"{column_of(wild)}: " if reals.ndim else ""
+    return InputError(
+        f"input {name!r} holds infinity",
+        cause=f"{place}every value enters as a number in a declared range; what is too large for its type, or "
+        "divided by zero, becomes infinite",
+        remedy="cut it to the end of its range before it is entered (numpy.clip), or leave these rows out; an "
+        "Imputer of NaN does not see it",
+    )
+
+
+def column_of(where: np.ndarray) -> str:
+    """Name the last axis's place of the first element that is marked, as all messages count columns."""
+    return f"column {np.argwhere(where)[0][-1]} (the first is column 0)"

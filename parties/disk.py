@@ -7,6 +7,9 @@ from pathlib import Path
 
 from mpc.errors import ConfigError
 
+DEFAULT_FOLDER = Path(".mpc")
+"""Where a local cluster lives unless its user says otherwise."""
+
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `data` durably: after a crash there is the old file or the new one, never a part."""

@@ -14,6 +14,7 @@ from mpc.compiler.graph.calibrate import suited_ranges
 from mpc.compiler.graph.graph import Origin, Range
 from mpc.compiler.graph.noising import Noising
 from mpc.compiler.graph.stored import StoredInput, described
+from mpc.compiler.lowering.ends import INDISTINCT
 from mpc.compiler.onnx.declared import own_sizes
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.metadata import ModelMeta, read_meta
@@ -22,7 +23,7 @@ from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.rehearsal.rehearse import Rehearsal
 from mpc.compiler.rehearsal.tally import LOST, RARE, Expected
 from mpc.compiler.roles import Roles
-from mpc.errors import UsageError
+from mpc.errors import ModelError, UsageError
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import Guarantee
 
@@ -95,8 +96,9 @@ def _limited(name: str, expected: Expected) -> str | None:
         return f"fixed point is expected to change {100 * expected.error:.1g} % of output {name!r}; {remedy}"
     if expected.tiny:
         return (
-            f"output {name!r} is off by about {expected.tiny:.1g} where inputs are very small beside their ranges, "
-            f"which leaves hardly two digits of it; elsewhere its expected error is {expected.error:.1g}; {remedy}"
+            f"output {name!r} has an expected error of {expected.error:.1g}; only of inputs that are all very small "
+            f"beside their ranges less is left: there it is off by about {expected.tiny:.1g}, a large part of its own "
+            f"small values; if such inputs matter, {remedy}"
         )
     lost = expected.smooth > expected.size / LOST > 0
     if expected.error <= PRECISE and not lost:
@@ -151,13 +153,20 @@ def compile_model(
     around = {} if data is None else suited_ranges(data)
     assumed = {**dict.fromkeys(types, DEFAULT_RANGE), **around}
     noising = _noising(noise)
-    graph = import_model(loaded, known, {**own_sizes(loaded, data or {}), **sizes}, assumed, bool(noising.epsilon))
-    graph.inputs = described(graph.inputs, stored or {})
-    undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
-    graph.inputs = [
-        replace(given, declared=given.declared or around.get(given.name, DEFAULT_RANGE)) for given in graph.inputs
-    ]
-    found = compile_graph(graph, roles, data, noising)
+    sizes = {**own_sizes(loaded, data or {}), **sizes}
+    needing = set[str]()
+    while True:
+        graph = import_model(loaded, known, sizes, assumed, bool(noising.epsilon), needing)
+        graph.inputs = described(graph.inputs, stored or {})
+        undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
+        graph.inputs = [replace(given, declared=given.declared or assumed[given.name]) for given in graph.inputs]
+        try:
+            found = compile_graph(graph, roles, data, noising)
+            break
+        except ModelError as error:
+            if error.attribute != INDISTINCT or error.node is None or error.node in needing:
+                raise
+            needing.add(error.node)  # numbers of its range are too near to what would stand for missing ones
     rehearsal = Rehearsal(found.graph, found.plan, found.weights, found.wires, data)
     meta, notes = read_meta(loaded), tuple(found.notes)
     return Compiled(

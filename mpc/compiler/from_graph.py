@@ -19,6 +19,7 @@ from mpc.compiler.lowering.lower import Lowered, lower
 from mpc.compiler.operators.missing import with_marks
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
+from mpc.fixedpoint import column_of
 from mpc.plan.plan import Plan, PlanOutput
 from mpc.privacy.facts import StoredFacts
 from mpc.wires import BATCH
@@ -137,10 +138,14 @@ def _require_numbers(given: GraphInput, values: np.ndarray, missing: tuple[int, 
     if missing:
         wild[..., [*missing]] &= ~np.isnan(values[..., [*missing]])
     if wild.any():
+        missing_one = bool(np.isnan(values[wild]).any())
         raise InputError(
-            f"the samples of input {given.name!r} hold NaN or infinity in column {np.argwhere(wild)[0][-1]}",
-            cause="nothing can be bounded by them; NaN may stand in columns that only an Imputer of NaN or trees read",
-            remedy="leave those rows out, or fill the numbers in",
+            f"the samples of input {given.name!r} hold {'NaN' if missing_one else 'infinity'} in "
+            f"{column_of(wild & np.isnan(values) if missing_one else wild)}",
+            cause="nothing can be bounded by them"
+            + ("; NaN may stand in columns that only an Imputer of NaN or trees read" if missing_one else ""),
+            remedy="leave those rows out, or "
+            + ("fill the numbers in" if missing_one else "cut them to a number that is large enough (numpy.clip)"),
         )
 
 

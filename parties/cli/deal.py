@@ -65,7 +65,7 @@ def deal(
         raise UsageError("no model is given", remedy="mpc deal MODEL.onnx --runs N")
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
         roles = parse_roles(connected.config.name, owners, recipients)
-        plan = read_plan(display, model, Choices(ranges, shapes, (), roles))[0] if model is not None else None
+        plan = read_plan(display, model, Choices(ranges, shapes, (), roles)) if model is not None else None
         if listing:
             _list(display, connected.stocks(plan), as_json)
         elif dropping:

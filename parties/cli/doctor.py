@@ -12,12 +12,13 @@ import grpc
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import mpc
-from mpc.errors import ConfigError, MpcError
+from mpc.errors import MpcError
 from parties.agreed.terms import PROTOCOL, roster_digest
 from parties.cli.display import Display, seconds, size
-from parties.cli.options import FOLDER, JSON
+from parties.cli.options import FOLDER, JSON, no_cluster
 from parties.config.load import load
 from parties.config.models import ClusterConfig, Peer
+from parties.local.layout import in_folder
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.process.watch import WARN_DAYS
 from parties.trust.identity import Identity
@@ -49,10 +50,10 @@ def doctor(display: Display, cluster: Path | None, folder: Path, as_json: bool) 
     """Check certificates, clock, versions, reachability and round trips, ledgers, AES speed."""
     path = cluster or folder / "cluster.toml"
     if not path.is_file():
-        raise ConfigError(f"no cluster: {path} does not exist", remedy="mpc up --detach, or --cluster FILE")
+        raise no_cluster(path, folder if cluster is None else None, "--cluster FILE")
     config = load(ClusterConfig, path)
     findings = []
-    for finding in examine(config):
+    for finding in examine(config, "" if cluster else in_folder(folder)):
         findings.append(finding)
         if not as_json:
             fix = f"  fix: {finding.fix}" if finding.fix else ""
@@ -64,31 +65,35 @@ def doctor(display: Display, cluster: Path | None, folder: Path, as_json: bool) 
         raise click.exceptions.Exit(6)
 
 
-def examine(config: ClusterConfig) -> Iterator[Finding]:
-    """Make all checks, in order; later ones are made even if earlier ones fail."""
+def examine(config: ClusterConfig, where: str = "") -> Iterator[Finding]:
+    """Make all checks, in order; later ones are made even if earlier ones fail.
+
+    Args:
+        where: option that commands for the local cluster need.
+    """
     yield aes()
     try:
         identity = Identity.load(config.tls, config.name, members=config.machines)
     except MpcError as error:
-        yield Finding("own certificate", False, error.what, error.remedy or "mpc up")
+        yield Finding("own certificate", False, error.what, error.remedy or f"mpc up{where}")
         return
-    fix = "issue new certificates: mpc up makes them, or your CA"
+    fix = f"issue new certificates: mpc up{where} makes them, or your CA"
     yield _lifetime("own certificate", f"{identity.name}, ", identity.days_left(), fix)
     for peer, role in ((config.provider, "provider"), *((party, "party") for party in config.parties)):
-        yield from _examine_process(config, identity, peer, role)
+        yield from _examine_process(config, identity, peer, role, where)
 
 
-def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role: str) -> Iterator[Finding]:
+def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role: str, where: str) -> Iterator[Finding]:
     reach = probe(identity, peer.name, peer.address, config.deadlines.connect)
     if not reach.reachable:
-        fix = f"start it: mpc {role} serve --config ... (locally: mpc down, then mpc up)"
+        fix = f"start it: mpc {role} serve --config ... (locally: mpc down{where}, then mpc up{where})"
         yield Finding(peer.name, False, f"{peer.address}: {reach.problem}", fix)
         return
     yield Finding(peer.name, True, f"{peer.address}, round trip {seconds(reach.round_trip_seconds)}")
     try:
         reply = _describe(config, identity, peer, role)
     except MpcError as error:
-        yield Finding(f"{peer.name} answers", False, error.what, error.remedy or f"mpc logs {peer.name}")
+        yield Finding(f"{peer.name} answers", False, error.what, error.remedy or f"mpc logs {peer.name}{where}")
         return
     yield from _wellbeing(config, peer.name, role, reply)
     same = reply.protocol == PROTOCOL

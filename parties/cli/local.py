@@ -18,9 +18,10 @@ from mpc.errors import ConfigError, PeerError
 from parties.cli.display import Display, seconds
 from parties.cli.options import FOLDER, JSON, SECURITY, require_passive
 from parties.local.launcher import MemberStatus, start, status, stop
-from parties.local.layout import LocalLayout
+from parties.local.layout import LocalLayout, in_folder
 
 _POLL = 0.5
+_COLUMNS = ("name", "role", "state", "pid", "address", "up")
 
 
 @click.command()
@@ -59,7 +60,8 @@ def up(
     for client in layout.clients:
         display.say(f"client {client}: {layout.client_file(client)}")
     if detach:
-        display.say("next: mpc run MODEL.onnx --input X.npy; mpc ps; mpc down")
+        where = in_folder(folder)
+        display.say(f"next: mpc run MODEL.onnx --input X.npy{where}; mpc ps{where}; mpc down{where}")
         return
     try:
         _watch(display, layout)
@@ -81,17 +83,25 @@ def _watch(display: Display, layout: LocalLayout) -> None:
                 live.update(_table(members), refresh=True)
             for member in members:
                 if member.state in ("died", "stopped"):
-                    raise PeerError(f"{member.name} died", remedy=f"mpc logs {member.name}", peer=member.name)
+                    raise PeerError(
+                        f"{member.name} died",
+                        remedy=f"mpc logs {member.name}{in_folder(layout.folder)}",
+                        peer=member.name,
+                    )
 
 
 def _table(members: list[MemberStatus]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "role", "state", "pid", "address", "up"):
+    for column in _COLUMNS:
         table.add_column(column)
     for member in members:
-        up_for = seconds(member.uptime) if member.uptime is not None else "-"
-        table.add_row(member.name, member.role, member.state, str(member.pid or "-"), str(member.address), up_for)
+        table.add_row(*_row(member))
     return table
+
+
+def _row(member: MemberStatus) -> tuple[str, ...]:
+    up_for = seconds(member.uptime) if member.uptime is not None else "-"
+    return member.name, member.role, member.state, str(member.pid or "-"), str(member.address), up_for
 
 
 @click.command()
@@ -104,7 +114,7 @@ def ps(display: Display, folder: Path, as_json: bool) -> None:
     if as_json:
         display.json({"members": [asdict(member) for member in members]})
         return
-    display.out.print(_table(members))
+    display.table(_COLUMNS, [*map(_row, members)])
 
 
 @click.command()
@@ -161,5 +171,7 @@ def _render(line: str) -> tuple[str, str]:
 
 def _layout(folder: Path) -> LocalLayout:
     if not (folder / "cluster.toml").exists():
-        raise ConfigError(f"there is no cluster under {folder}", remedy="start one: mpc up --detach")
+        raise ConfigError(
+            f"there is no cluster under {folder}", remedy=f"start one: mpc up{in_folder(folder)} --detach"
+        )
     return LocalLayout.open(folder)

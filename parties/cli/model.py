@@ -135,8 +135,8 @@ def compile_(display: Display, model: Path, output: Path, choices: Choices) -> N
 @click.pass_obj
 def inspect(display: Display, model: Path, batch: int, parties: int, choices: Choices, as_json: bool) -> None:
     """Say what MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
-    plan, origins = read_plan(display, model, choices)
-    report = describe(plan, origins, batch, parties)
+    plan, origins, undeclared = read_model(display, model, choices)
+    report = describe(plan, origins, batch, parties) | {"undeclared": list(undeclared)}
     if as_json:
         display.json(report)
         return
@@ -148,16 +148,21 @@ def _list_operators(context: click.Context) -> None:
     context.exit()
 
 
-def read_plan(display: Display, path: Path, choices: Choices) -> tuple[Plan, dict[str, str]]:
-    """Read a plan from any kind of file, and the model's node of each gate where it is known."""
+def read_plan(display: Display, path: Path, choices: Choices) -> Plan:
+    """Read a plan from any kind of file."""
+    return read_model(display, path, choices)[0]
+
+
+def read_model(display: Display, path: Path, choices: Choices) -> tuple[Plan, dict[str, str], tuple[str, ...]]:
+    """Read a plan from any kind of file, each gate's node in the model if it is known, and inputs without a range."""
     if path.is_file() and path.open("rb").read(1) == b"{":
         if not choices.none:
             raise PlanError("a plan's ranges and names are part of it", remedy="compile the model again with them")
         if path.open("rb").read(len(_TICKET)) == _TICKET:
-            return Ticket.parse(read_ticket(path)).plan, {}
-        return parse_plan(path.read_bytes()), {}
+            return Ticket.parse(read_ticket(path)).plan, {}, ()
+        return parse_plan(path.read_bytes()), {}, ()
     compiled = choices.compile(display, path)
-    return compiled.plan, {gate: origin.node for gate, origin in compiled.origins.items()}
+    return compiled.plan, {gate: origin.node for gate, origin in compiled.origins.items()}, compiled.undeclared
 
 
 def _cost(plan: Plan, batch: int) -> Cost:
@@ -245,6 +250,12 @@ def _print(display: Display, report: dict[str, Any]) -> None:
     display.result(f"digest        {report['digest']}")
     split = f" (split into {report['runs']} runs)" if report["runs"] > 1 else ""
     display.result(f"rounds        {report['rounds']}{split}")
+    if report["undeclared"]:
+        names = ", ".join(map(repr, report["undeclared"]))
+        display.result(f"              (no range is declared for {names}: 'mpc run' may take another one, that suits")
+        display.result(
+            "              the data, and another plan with other rounds; --range, here and there, settles it)"
+        )
     each = size(report["sent_bytes_per_peer"])
     display.result(
         f"sent          {each} by each party to each peer (batch {report['batch']}), of which "

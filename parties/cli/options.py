@@ -10,6 +10,7 @@ import click
 
 from mpc.errors import ConfigError, UsageError
 from parties.client.roles import PUBLIC, SECRET
+from parties.disk import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     from mpc.compiler.graph.graph import Range
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 FOLDER = click.option(
     "--dir",
     "folder",
-    default=Path(".mpc"),
+    default=DEFAULT_FOLDER,
     show_default=True,
     envvar="MPC_DIR",
     type=click.Path(path_type=Path, file_okay=False),
@@ -98,9 +99,17 @@ def cluster_file(cluster: Path | None, folder: Path) -> Path:
     if not path.is_file():
         command = click.get_current_context(silent=True)
         own = command is not None and any(each.name == "parties" for each in command.command.params)
-        remedy = "check the path" if cluster else "mpc up --detach" + (", or add --parties 3" if own else "")
-        raise ConfigError(f"no cluster: {path} does not exist", remedy=remedy)
+        others = ("add --parties 3" if own else "--cluster FILE",)
+        raise no_cluster(path, None if cluster else folder, *others)
     return path
+
+
+def no_cluster(path: Path, folder: Path | None, *others: str) -> ConfigError:
+    """Make the error that there is no cluster file; `folder` is the local cluster's, if that was asked for."""
+    from parties.local.layout import in_folder  # most commands find their cluster
+
+    ways = ["check the path"] if folder is None else [f"mpc up{in_folder(folder)} --detach", *others]
+    return ConfigError(f"no cluster: {path} does not exist", remedy=", or ".join(ways))
 
 
 def parse_ranges(entries: tuple[str, ...], inputs: list[str] | None = None) -> dict[str, Range]:

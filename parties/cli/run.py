@@ -41,7 +41,7 @@ from parties.client.session import Session
 from parties.config.load import load
 from parties.config.models import ClusterConfig
 from parties.disk import write_atomic
-from parties.local.layout import COORDINATOR
+from parties.local.layout import COORDINATOR, in_folder
 from parties.local.warming import warm
 from parties.trust.identity import Identity
 
@@ -103,7 +103,7 @@ def run(
         me, ours = whose(path)
         roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
-        _require_ticket(who, ticket, parties)
+        _require_ticket(who, ticket, parties, in_folder(folder))
         loaded = Loaded(load_model(model))
         types = input_types(loaded)
         names = [*types]
@@ -121,7 +121,13 @@ def run(
         with Cluster.connect(path) if path is not None else Cluster.local(parties or 2, say=display.say) as connected:
             stage("sharing the weights" if weights == SECRET else "telling the parties the weights")
             started = time.perf_counter()
-            session = _open(connected, compiled, who if cluster is None else [], rows if path is not None else None)
+            session = _open(
+                connected,
+                compiled,
+                who if cluster is None else [],
+                rows if path is not None else None,
+                in_folder(folder),
+            )
             _say_notes(display, session, compiled.messages)  # which were said when it was compiled
             setup = time.perf_counter() - started
             if ticket is not None:
@@ -166,12 +172,12 @@ def _say_notes(display: Display, session: Session, told: list[str]) -> None:
         display.say(f"note: {note}")
 
 
-def _require_ticket(who: list[str], ticket: Path | None, parties: int | None) -> None:
+def _require_ticket(who: list[str], ticket: Path | None, parties: int | None, where: str) -> None:
     """Require that others can take part: they have to reach the cluster, and to be told of the session."""
     if who and parties is not None:
         raise UsageError(
             f"{', '.join(who)} cannot join a cluster that --parties starts for one run",
-            remedy=f"mpc up{_clients(who)} --detach, then leave --parties out",
+            remedy=f"mpc up{where}{_clients(who)} --detach, then leave --parties out",
         )
     if who and ticket is None:
         raise UsageError(f"{', '.join(who)} must be told of this run", remedy="add --ticket FILE, and give them FILE")
@@ -181,7 +187,7 @@ def _clients(who: list[str]) -> str:
     return "".join(f" --client {name}" for name in who)
 
 
-def _open(cluster: Cluster, compiled: Compiled, local: list[str], rows: int | None) -> Session:
+def _open(cluster: Cluster, compiled: Compiled, local: list[str], rows: int | None, where: str) -> Session:
     """Open the session, of what was dealt ahead for one such run if there is any.  Where `mpc up` wrote the policies, a
     refusal says how it writes others."""
     try:
@@ -189,7 +195,8 @@ def _open(cluster: Cluster, compiled: Compiled, local: list[str], rows: int | No
     except PolicyError as refusal:
         if not local:
             raise
-        remedy = f"{refusal.remedy}; a cluster of 'mpc up': mpc down; mpc up{_clients(local)} --detach"
+        again = f"mpc down{where}; mpc up{where}{_clients(local)} --detach"
+        remedy = f"{refusal.remedy}; a cluster of 'mpc up': {again}"
         raise refusal.with_(remedy=remedy) from refusal.__cause__
 
 

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
-from rich.table import Table
 
-from mpc.errors import ConfigError, MpcError, UsageError
+from mpc.errors import MpcError, UsageError
 from parties.addresses import Endpoint
 from parties.cli.display import Display, seconds
-from parties.cli.options import CLUSTER, FOLDER, JSON
+from parties.cli.options import CLUSTER, FOLDER, JSON, no_cluster
 from parties.client.channels import PartyClient, gather
 from parties.config.load import load
 from parties.config.models import ClusterConfig, PartyConfig, Peer
@@ -55,7 +54,9 @@ def sessions(
     """Show the open sessions that you coordinate, or with --party all of that party's."""
     if cluster is not None and party is not None:
         raise UsageError("--cluster and --party exclude each other", remedy="--party is for a party's operator")
-    clients, wait = _operator(party) if party else _client(cluster or folder / "cluster.toml")
+    clients, wait = (
+        _operator(party) if party else _client(cluster or folder / "cluster.toml", None if cluster else folder)
+    )
     try:
         found = _list(display, clients, wait)
         chosen = [_choose(found, each) for each in ended]
@@ -69,13 +70,15 @@ def sessions(
         return
     for each in chosen:
         display.say(f"ended session {each.session}")
-    if not ended:
-        display.out.print(_table(found)) if found else display.say("no open sessions")
+    if not ended and found:
+        _print(display, found)
+    elif not ended:
+        display.say("no open sessions")
 
 
-def _client(path: Path) -> tuple[list[PartyClient], float]:
+def _client(path: Path, folder: Path | None) -> tuple[list[PartyClient], float]:
     if not path.is_file():
-        raise ConfigError(f"no cluster: {path} does not exist", remedy="mpc up --detach, or --cluster FILE")
+        raise no_cluster(path, folder, "--cluster FILE")
     config = load(ClusterConfig, path)
     identity = Identity.load(config.tls, config.name, members=config.machines)
     return [PartyClient(identity, peer) for peer in config.parties], config.deadlines.connect
@@ -157,12 +160,17 @@ def _end(clients: Sequence[PartyClient], session: Found, wait: float) -> None:
         raise errors[0]
 
 
-def _table(found: Sequence[Found]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("session", "coordinator", "state", "open for", "last heard of", "runs", "at"):
-        table.add_column(column)
-    for each in found:
-        silent = f"{seconds(each.silent_seconds)} ago"
-        times = (seconds(each.open_seconds), silent, str(each.runs))
-        table.add_row(each.session[:_SHOWN], each.coordinator, each.state, *times, ", ".join(each.parties))
-    return table
+def _print(display: Display, found: Sequence[Found]) -> None:
+    rows = [
+        (
+            each.session[:_SHOWN],
+            each.coordinator,
+            each.state,
+            seconds(each.open_seconds),
+            f"{seconds(each.silent_seconds)} ago",
+            each.runs,
+            ", ".join(each.parties),
+        )
+        for each in found
+    ]
+    display.table(["session", "coordinator", "state", "open for", "last heard of", "runs", "at"], rows)

@@ -15,7 +15,7 @@ import numpy as np
 
 from mpc import fixedpoint
 from mpc.compiler.arguments import as_arrays
-from mpc.errors import InputError, MpcWarning, UsageError
+from mpc.errors import InputError, UsageError, warn
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from parties.agreed.memory import needed_memory
 
@@ -253,20 +253,21 @@ def coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray]) -> list[str]:
         steps = spread / np.maximum(1 / (factor * float(plan.wire[given.wire].scale)), (high - low) * _RESOLVED)
         lost = np.flatnonzero((spread > 0) & (steps < _FEWEST_STEPS))
         found += [
-            f"column {column} of input {given.name!r} varies by about {spread[column]:.2g}, and its range resolves "
-            f"{spread[column] / steps[column]:.2g}: what depends on it is hardly right; declare a range a column "
-            f"(--range {given.name}=LOW:HIGH,LOW:HIGH,..., in Python ranges={{{given.name!r}: (lows, highs)}})"
+            f"column {column} (the first is column 0) of input {given.name!r} varies by about {spread[column]:.2g}, "
+            f"and its range resolves {spread[column] / steps[column]:.2g}: what depends on it is hardly right; declare "
+            f"a range a column (--range {given.name}=LOW:HIGH,LOW:HIGH,..., in Python ranges={{{given.name!r}: (lows, "
+            "highs)})"
             for column in lost[:1].tolist()
         ]
     return found
 
 
 def note_coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray], notes: list[str]) -> None:
-    """Add to `notes` what no note says of these data yet, and warn the caller's caller of it with an `MpcWarning`."""
+    """Add to `notes` what no note says of these data yet, and warn of it with an `MpcWarning`."""
     for text in coarse_columns(plan, feeds):
         if text not in notes:
             notes.append(text)
-            warnings.warn(text, MpcWarning, stacklevel=3)
+            warn(text)
 
 
 # ------------------------------------------------------------------------------- blocks

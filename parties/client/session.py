@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.errors import InputError, MpcError, MpcWarning, SessionError
+from mpc.errors import InputError, MpcError, SessionError, warn
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, rows_of
 from parties.client import stocks as ordering
@@ -103,7 +102,7 @@ class Session(Closing):
     def _note(self, text: str) -> None:
         """Keep what the user should know, and say it once a session."""
         if text not in self.notes:
-            warnings.warn(text, MpcWarning, stacklevel=4)
+            warn(text)
         self.notes.append(text)
 
     @property

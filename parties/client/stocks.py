@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from mpc.entry import entries
 from mpc.errors import HandshakeError, MpcError, SessionError
@@ -19,7 +20,7 @@ Stored = Callable[[int, int], None]
 """(bundles stored, bundles in all)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stock:
     """Correlations that were dealt ahead for one session of this client.
 
@@ -35,6 +36,16 @@ class Stock:
     size: int
     made_at: float
     missing: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Say what it is, in a line: which session and plan, for how many runs of how many rows, and its size."""
+        rows = "/".join(map(str, sorted(set(self.batches), reverse=True)))
+        lacking = f", not at {', '.join(self.missing)}" if self.missing else ""
+        made = datetime.fromtimestamp(self.made_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return (
+            f"<Stock of session {self.terms.session_id.hex()[:16]}, plan {self.terms.plan_digest.hex()[:16]}: "
+            f"{len(self.batches)} runs of {rows} rows, {self.size:,} bytes on disk, made {made}{lacking}>"
+        )
 
     def calls(self, sizes: Sequence[int]) -> int:
         """Count the batches that it serves if each is split into runs of these sizes; 0 if it was dealt for others."""

@@ -161,7 +161,7 @@ class _Daemon(_Model):
     listen: Endpoint
     """Where it listens."""
     data_dir: ConfigPath
-    """The folder that it keeps to itself: a party's ledger and stocks."""
+    """The folder that it keeps to itself: a party's ledger and stocks; the provider keeps nothing that lasts."""
     tls: TlsConfig
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()

@@ -8,7 +8,9 @@ What is written here is what a real deployment writes by hand.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ from parties.config.models import (
     ProviderPeer,
     TlsConfig,
 )
-from parties.disk import private_folder, write_atomic
+from parties.disk import DEFAULT_FOLDER, private_folder, write_atomic
 from parties.entropy import token
 from parties.local.ports import Ports
 from parties.local.processes import running
@@ -97,8 +99,11 @@ class LocalLayout:
     def client_file(self, name: str) -> Path:
         """Return the path of the cluster file of a further client; raise ConfigError if it was never made."""
         if name not in self.clients:
+            where = in_folder(self.folder)
             raise ConfigError(
-                f"this cluster has no client {name!r}", remedy=f"make one: mpc down, mpc up --client {name}"
+                f"this cluster has no client {name!r}",
+                remedy=f"make one: mpc down{where}, mpc up{where} --client {name}",
+                local=True,
             )
         return self.folder / f"{name}.toml"
 
@@ -229,14 +234,24 @@ def _certify(folder: Path, name: str) -> None:
     issue(folder / "ca", name, own)
 
 
+def in_folder(folder: Path) -> str:
+    """Return the option that names a local cluster's folder, for commands in messages; empty if none is needed."""
+    usual = Path(os.environ.get("MPC_DIR") or DEFAULT_FOLDER)
+    if folder.absolute() == usual.absolute():
+        return ""
+    near = folder.absolute().is_relative_to(Path.cwd())
+    return f" --dir {shlex.quote(str(folder.absolute().relative_to(Path.cwd()) if near else folder))}"
+
+
 def refuse_running(layout: LocalLayout) -> None:
     """Raise ConfigError if any of its daemons runs."""
     alive = [member.name for member in layout.members if running(member.folder)]
     if alive:
+        where = in_folder(layout.folder)
         raise ConfigError(
             f"the cluster in {layout.folder} is running already ({', '.join(alive)})",
-            remedy="use it, or stop it: mpc down"
+            remedy=f"use it, or stop it: mpc down{where}"
             if len(alive) == len(layout.members)
-            else "mpc down, then mpc up again",
+            else f"mpc down{where}, then mpc up{where} again",
             local=True,
         )

@@ -49,7 +49,7 @@ def _bind(held: ExitStack, port: int) -> socket.socket:
         raise ConfigError(
             f"port {port} is taken ({error.strerror})",
             cause=_holder(port) or f"another cluster or program: lsof -nP -iTCP:{port} -sTCP:LISTEN",
-            remedy="stop it (mpc down), choose another --port, or leave --port out",
+            remedy="stop it (mpc down, with its --dir), choose another --port, or leave --port out",
         ) from None
     return candidate
 

@@ -29,7 +29,7 @@ def take(folder: Path, name: str = LOCK) -> int:
         raise ConfigError(
             f"data_dir {folder} is in use by another process{f' (pid {holder})' if holder else ''}",
             cause="there is one daemon per data_dir",
-            remedy="stop that one (mpc down), or give this one its own data_dir",
+            remedy="stop that one (of a local cluster: mpc down, with its --dir), or give this one its own data_dir",
             local=True,
         ) from None
     try:

@@ -86,7 +86,7 @@ OWN = ["--parties", "2"]
         ("empty.npy", ["empty", "shape"]),
         ("text.npy", ["dtype"]),
         ("nan.npy", ["NaN"]),
-        ("inf.npy", ["NaN or infinity"]),
+        ("inf.npy", ["holds infinity", "numpy.clip"]),
         ("large.npy", ["outside the plan's range", "--range"]),
         ("objects.npy", ["objects.npy"]),
         ("objects.npz", ["objects.npz"]),

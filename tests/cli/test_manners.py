@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from mpc.errors import InputError
+from mpc.errors import ConfigError, InputError
+from parties.cli import sessions
+from parties.cli.display import Display
 from parties.cli.inputs import load_inputs
+from parties.local.layout import LocalLayout
 from tests.support.parties import data, tiny_model
 from tests.support.parties_commands import LONG, environment, mpc, mpc_here, start
 
@@ -100,6 +107,53 @@ def write(folder: Path, name: str, text: str) -> str:
     return str(folder / name)
 
 
+def test_tables_that_are_piped_are_not_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `mpc sessions` and `mpc ps` print them, where no terminal says how wide it is."""
+    parties = [f"party-{number}" for number in range(20)]
+    coordinator = "a-coordinator-with-a-rather-long-name.example.org"
+    sessions._print(Display(), [sessions.Found("5e" * 32, "ab" * 32, coordinator, "open", 5.0, 4000.0, 12, parties)])
+    shown = capsys.readouterr().out
+    assert coordinator in shown and ", ".join(parties) in shown and "4000.00 s ago" in shown
+    folder = tmp_path / "c"
+    layout = LocalLayout.create(folder, 2)
+    listed = mpc_here("ps", "--dir", folder, COLUMNS="20")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["name", *(m.name for m in layout.members)]
+    assert all(str(member.address) in listed.stdout for member in layout.members)
+
+
+@pytest.mark.parametrize("environ", [{}, {"MPC_DIR": "the one"}], ids=["option", "variable"])
+def test_hints_name_the_folder_of_the_cluster_that_was_asked_for(tmp_path: Path, environ: dict[str, str]) -> None:
+    """In a form that a shell takes, and only where it is needed."""
+    tiny_model(tmp_path / "tiny.onnx")
+    np.save(tmp_path / "x.npy", data(2))
+    where = [] if environ else ["--dir", "the one"]
+    named = "" if environ else " --dir 'the one'"
+    run = ["run", "tiny.onnx", "--input", "x.npy"]
+    for words in (["ps"], ["down"], ["logs"], ["doctor"], ["sessions"], ["deal", "--list"], run):
+        told = mpc_here(*words, *where, folder=tmp_path, **environ)
+        assert told.returncode == 3 and f"mpc up{named} --detach" in told.stderr, (words, told.stderr)
+        assert "--dir" not in mpc_here(*words, folder=tmp_path).stderr, words
+    folder = tmp_path / "the one"
+    with chdir(tmp_path), mock.patch.dict(os.environ, environ):
+        layout = LocalLayout.create(folder, 2)
+        with pytest.raises(ConfigError, match=re.escape(f"mpc down{named}, mpc up{named} --client bob")):
+            layout.client_file("bob")
+        with mock.patch("parties.local.layout.running", return_value=7):
+            with pytest.raises(ConfigError, match=re.escape(f"stop it: mpc down{named}")):
+                LocalLayout.create(folder, 2)
+    found = mpc_here("doctor", *where, folder=tmp_path, **environ)
+    assert found.returncode == 6 and f"(locally: mpc down{named}, then mpc up{named})" in found.stdout
+
+
+def test_inspect_says_that_a_run_may_take_another_range(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.onnx")
+    told = mpc_here("inspect", "tiny.onnx", folder=tmp_path)
+    assert "no range is declared for 'x': 'mpc run' may take another one" in told.stdout
+    assert json.loads(mpc_here("inspect", "tiny.onnx", "--json", folder=tmp_path).stdout)["undeclared"] == ["x"]
+    told = mpc_here("inspect", "tiny.onnx", "--range", "-4:4", folder=tmp_path)
+    assert told.returncode == 0 and "may take" not in told.stdout
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -121,11 +175,11 @@ def test_tables_of_numbers(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("5.1,3.5,red\n4.9,3.0,1\n", ("line 1", "column 3 is no number, and others are")),
+        ("5.1,3.5,red\n4.9,3.0,1\n", ("line 1", "column 2 (the first is column 0) is no number, and others are")),
         ("0,1,2\n7,8,9\n", ("line 1 counts 0, 1, 2", "header=False")),
-        ("5,1;3,5\n", ("line 1: column 2 is no number, and others are",)),
+        ("5,1;3,5\n", ("line 1: column 1 (the first is column 0) is no number, and others are",)),
         ("red,blue\n", ("no row of numbers", "taken for names")),
-        ("a,b\n1,x\n", ("line 2: column 2", "leave it empty where a number is missing")),
+        ("a,b\n1,x\n", ("line 2: column 'b'", "leave it empty where a number is missing")),
     ],
 )
 def test_no_row_is_taken_for_names_nor_names_for_a_row(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
@@ -175,7 +229,7 @@ def test_an_empty_cell_is_no_number_but_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,red\n", ("line 2", "column 2", "no number", "categor")),
+        ("a,b\n1,red\n", ("line 2", "column 'b'", "no number", "categor")),
         ("1,2\n3\n", ("line 2", "1 cells")),
         ("a,b\n", ("no row",)),
         ("", ("no row",)),

@@ -16,12 +16,14 @@ from mpc.errors import UsageError
 from parties.client.roles import parse_roles
 from parties.local import launcher
 from parties.local.layout import LocalLayout
+from tests.support.models import plaintext
 from tests.support.parties import data, eventually
 from tests.support.parties_commands import LONG, ROOT, mpc, mpc_here, start
-from tests.support.people import shared_answers, shared_model
+from tests.support.people import shared_model
 
 pytestmark = pytest.mark.timeout(150)
-X1, X2 = data(4, seed=1), data(4, seed=2)
+EXAMPLES = ROOT / "examples"
+X1 = data(4, seed=1)
 
 
 def documented() -> list[list[str]]:
@@ -38,7 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("people")
     shared_model(made / "shared.onnx")
     np.save(made / "a.npy", X1)
-    np.save(made / "b.npy", X2)
+    (made / "examples").symlink_to(EXAMPLES)
+    with np.load(EXAMPLES / "breast_cancer_test.npz") as saved:
+        np.save(made / "b.npy", saved["x"])
     yield made
     launcher.stop(LocalLayout.open(made / ".mpc"), grace=3)
 
@@ -55,21 +59,22 @@ def test_the_documented_commands(folder: Path) -> None:
     alice = start(*run, folder=folder)
     assert eventually(lambda: (folder / "ticket.json").exists() or alice.poll() is not None), finished(alice)
     shown = mpc_here(*inspect, folder=folder)
-    assert "enters        bob: input 'x2'" in shown.stdout and "learns        carol: output 'y'" in shown.stdout
+    assert "enters        bob: input 'x'" in shown.stdout
+    assert "learns        carol: output 'probability'" in shown.stdout
     digest = shown.stdout.split("digest        ")[1].split()[0]
-    roles = ("--owner", "x2=bob", "--recipient", "carol", "--range", "-4:4", "--json")
-    assert json.loads(mpc_here("inspect", "shared.onnx", *roles, folder=folder).stdout)["digest"] == digest
+    roles = ("--owner", "x=bob", "--recipient", "carol", "--json")
+    assert json.loads(mpc_here("inspect", run[1], *roles, folder=folder).stdout)["digest"] == digest
     joined = start(*bob, "--plan", digest, folder=folder)
     received = mpc(*carol, folder=folder)
     assert received.returncode == 0, received.stderr
-    y, p = shared_answers(X1, X2)
-    with np.load(folder / "y.npz") as saved:
-        assert np.abs(saved["y"] - y).max() < 1e-3 and np.abs(saved["p"] - p).max() < 1e-3
-    assert "y  4x2" in received.stdout and "learns        carol: output 'y'" in received.stderr
+    [truth] = plaintext(folder / run[1], {"x": np.load(folder / "b.npy")})
+    with np.load(folder / "answers.npz") as saved:
+        assert np.abs(saved["probability"] - truth).max() < 1e-3
+    assert "probability  171x1" in received.stdout and "learns        carol: output 'probability'" in received.stderr
     status, out, err = finished(joined)
     assert (status, out) == (0, "") and "done; the outputs are with carol" in err
     status, out, err = finished(alice)
-    assert (status, out) == (0, "") and "bob:          mpc join ticket.json --input x2=FILE" in err, err
+    assert (status, out) == (0, "") and "bob:          mpc join ticket.json --input x=FILE" in err, err
     assert "learned by    carol" in err
 
     check_refusals(folder)
@@ -81,7 +86,7 @@ def check_refusals(folder: Path) -> None:
     run = ["run", "shared.onnx", "--range", "-4:4"]
     join = ["join", "ticket.json", "--cluster", ".mpc/bob.toml"]
     ticket = (folder / "ticket.json").read_text()
-    (folder / "altered.json").write_text(ticket.replace('"x2"', '"x3"'))
+    (folder / "altered.json").write_text(ticket.replace('"bob"', '"eve"'))
     for code, words, needles in (
         (2, [*run, "--input", "x1=a.npy", "--owner", "x2=bob"], ("bob must be told", "--ticket FILE")),
         (2, [*run, "--owner", "x2=bob", "--parties", "2"], ("cannot join a cluster that --parties", "--client bob")),
@@ -91,7 +96,7 @@ def check_refusals(folder: Path) -> None:
         (2, ["join", "nowhere.json", "--cluster", ".mpc/bob.toml"], ("nowhere.json cannot be read",)),
         (5, ["join", "shared.onnx", "--cluster", ".mpc/bob.toml"], ("not a ticket",)),
         (5, ["join", "altered.json", "--cluster", ".mpc/bob.toml"], ("not whole", "altered")),
-        (5, [*join, "--input", "x1=a.npy"], ("coordinator enters it",)),
+        (5, ["join", "ticket.json", "--cluster", ".mpc/carol.toml", "--input", "x=b.npy"], ("bob enters it",)),
         (5, [*join, "--plan", "00", "--input", "b.npy"], ("another plan",)),
         (5, ["inspect", "ticket.json", "--recipient", "bob"], ("names are part of it",)),
         (2, ["join", "ticket.json"], ("entered the model of this session",)),

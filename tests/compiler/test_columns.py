@@ -299,7 +299,7 @@ def test_ranges_around_tables() -> None:
 
 def test_a_value_outside_its_column_is_refused(tmp_path: Path) -> None:
     compiled = compile_model(converted("logistic", tmp_path), {"X": WIDE})
-    with pytest.raises(InputError, match=r"column 2, outside the plan's range 0:0.25"):
+    with pytest.raises(InputError, match=r"column 2 \(the first is column 0\), outside the plan's range 0:0.25"):
         computed(compiled, {"X": X[:2] + np.array([[0, 0, 1]], np.float32)})
 
 

@@ -94,7 +94,7 @@ def test_a_column_that_its_range_hardly_resolves_is_named(tmp_path: Path) -> Non
     path = save(tmp_path, to_onnx(model, x[:1], options={id(model): {"zipmap": False}}, target_opset=OPSET))
     feeds = {"X": x}
     [text] = coarse_columns(compile_model(path, {"X": (-(2.0**31), 2.0**31)}).plan, feeds)
-    assert "column 2 of input 'X'" in text and "a range a column" in text
+    assert "column 2 (the first is column 0) of input 'X'" in text and "a range a column" in text
     assert not coarse_columns(compile_model(path, ranges_around(feeds, columns=True)).plan, feeds)
     x[:5, 1] = np.nan
     assert not coarse_columns(compile_model(path, ranges_around(feeds, columns=True)).plan, feeds)

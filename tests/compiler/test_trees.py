@@ -366,7 +366,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a comparison that is none": ({"nodes_modes": ["BRANCH_MAYBE", "LEAF", "LEAF"]}, "BRANCH_MAYBE"),
     "a threshold that is no number": ({"nodes_values": [np.nan, 0.0, 0.0]}, "not a number"),
     "an infinite leaf": ({"target_weights": [np.inf, 1.0]}, "infinite"),
-    "a target that is not there": ({"target_ids": [0, 1]}, "column 1"),
+    "a target that is not there": ({"target_ids": [0, 1]}, "column 1, and there are columns 0 to 0"),
     "values of an inner node": ({"target_nodeids": [0, 1]}, "no leaf"),
     "two values of one leaf": ({"target_nodeids": [1, 1]}, "two values"),
     "values of no node": ({"target_nodeids": [9, 1]}, "no leaf"),

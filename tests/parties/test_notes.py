@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from mpc.compiler.compile import Compiled, compile_model
-from parties import MpcWarning, Session
+from parties import Cluster, MpcWarning, Session
 from tests.support.graphs import save_model
 from tests.support.parties import InProcess
 from tests.support.parties_commands import mpc_here as mpc
@@ -58,6 +58,22 @@ def test_a_session_warns_in_the_words_of_the_command_line(cluster: InProcess, tm
     assert [any(word in text for text in warned) for word in ("counts as", "expected error", "no range")] == [True] * 3
 
 
+def test_warnings_name_the_line_that_called_the_library(
+    cluster: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a session was made by hand or by a cluster, and whatever warns: bounds, data, a stock."""
+    made = Cluster(cluster.client().config)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made.session(loose(tmp_path), {"x": (-4, 4)}).close()
+        Session(cluster.client(), compile_model(loose(tmp_path), {"x": (-4, 4)})).close()
+        with made.session(loose(tmp_path), {"x": (-(2.0**30), 2.0**30)}) as session:
+            session.run(None, {"x": np.random.Generator(np.random.PCG64(0)).normal(size=(16, 3)).astype(np.float32)})
+    warned = [each for each in caught if each.category is MpcWarning]
+    assert any("varies by" in str(each.message) for each in warned) and len({each.lineno for each in warned}) == 4
+    assert {each.filename for each in warned} == {__file__}
+
+
 def test_a_precise_model_with_a_range_says_nothing(cluster: InProcess) -> None:
     session, warned = opened(cluster, cluster.compiled())
     session.close()
@@ -70,7 +86,7 @@ def test_data_that_their_range_hardly_resolves_are_warned_of_once(cluster: InPro
     compiled = compile_model(path, {"x": (-(2.0**30), 2.0**30)})
     x = np.random.Generator(np.random.PCG64(0)).uniform(0, [[1e9, 1e-4]], (16, 2)).astype(np.float32)
     session, before = opened(cluster, compiled)
-    with pytest.warns(MpcWarning, match="column 1 of input 'x'") as caught:
+    with pytest.warns(MpcWarning, match=r"column 1 .* of input 'x'") as caught:
         session.run(None, {"x": x})
         session.run(None, {"x": x})
     session.close()

@@ -140,7 +140,7 @@ def test_a_guest_is_told_of_columns_that_their_ranges_hardly_resolve(people: Peo
     with people.alice.session(path, {"x": (-(2.0**30), 2.0**30)}, {"x": "bob"}, "bob") as session:
         bob, told = people.bob.join(session.ticket), len(session.notes)
         alice = Together(alice=lambda: [session.run(None, batch=len(x)) for _ in range(2)])
-        with pytest.warns(MpcWarning, match="column 1 of input 'x'") as caught:
+        with pytest.warns(MpcWarning, match=r"column 1 .* of input 'x'") as caught:
             bob.run({"x": x})
             bob.submit(2, {"x": x})
             bob.receive(2)

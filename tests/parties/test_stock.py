@@ -154,6 +154,15 @@ def test_what_fits_is_found(fresh: InProcess) -> None:
     assert len(stocks(client)) == 3
 
 
+def test_a_stock_is_shown_in_a_line_of_words(fresh: InProcess) -> None:
+    """In a shell of Python, which prints what `Cluster.deal` returns."""
+    stock = order(fresh.client(), fresh.compiled(ALL_MINE).plan, [2, 2, 1])
+    [line] = repr([stock]).splitlines()
+    assert stock.terms.session_id.hex()[:16] in line and stock.terms.plan_digest.hex()[:16] in line
+    assert ": 3 runs of 2/1 rows, " in line and f"{stock.size:,} bytes on disk" in line and "\\x" not in line
+    assert len(line) < 200
+
+
 def test_dropped_stocks_are_gone(fresh: InProcess) -> None:
     client, plan = fresh.client(), fresh.compiled(ALL_MINE).plan
     cluster = Cluster(client.config)

@@ -38,7 +38,7 @@ def test_no_number_is_refused(bad: float) -> None:
         lambda: fixedpoint.encode(np.array([0.0, bad]), Fraction(1)),
         lambda: fixedpoint.check_range(np.array([0.0, bad]), [Fraction(-1)], [Fraction(1)], "x"),
     ):
-        with pytest.raises(InputError, match="NaN or infinity"):
+        with pytest.raises(InputError, match="NaN" if np.isnan(bad) else "infinity"):
             use()
 
 
@@ -77,9 +77,31 @@ def test_one_range_serves_all_columns() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_named_by_its_column(bad: float) -> None:
     x = np.array([[1.0, 2.0, 3.0], [1.0, bad, bad]])
-    with pytest.raises(InputError, match="input 'x' holds NaN or infinity; cause: column 1:") as caught:
+    said = "NaN" if np.isnan(bad) else "infinity"
+    with pytest.raises(
+        InputError, match=rf"input 'x' holds {said}; cause: column 1 \(the first is column 0\): "
+    ) as caught:
         fixedpoint.check_range(x, (Fraction(0),), (Fraction(4),), "x")
-    assert "replace it" in str(caught.value.remedy)
+    remedy = str(caught.value.remedy)
+    assert ("SimpleImputer" in remedy, "numpy.clip" in remedy) == (np.isnan(bad), not np.isnan(bad))
+
+
+def test_a_missing_number_is_told_of_before_an_infinite_one() -> None:
+    x = np.array([[np.inf, 2.0], [1.0, np.nan]])
+    with pytest.raises(InputError, match=r"holds NaN; cause: column 1 \("):
+        fixedpoint.check_range(x, (Fraction(0),), (Fraction(4),), "x")
+    with pytest.raises(InputError, match=r"holds infinity; cause: column 0 \("):
+        fixedpoint.check_range(x, (Fraction(0),), (Fraction(4),), "x", missing=(1,))
+
+
+def test_whole_numbers_outside_their_range_may_be_places_of_a_table() -> None:
+    """Of a table in the model there are no more rows, whatever is declared."""
+    for x, told in ((np.array([[1, 9]]), True), (np.array([[1.0, 9.0]]), False)):
+        with pytest.raises(InputError, match=r"has 9 in column 1 \(the first is column 0\), outside") as caught:
+            fixedpoint.check_range(x, (Fraction(-5),), (Fraction(4),), "x")
+        assert ("enter numbers from -5 to 4" in str(caught.value.remedy)) is told
+    with pytest.raises(InputError, match="input 'x' has 9, outside"):
+        fixedpoint.check_range(np.array(9), (Fraction(-5),), (Fraction(4),), "x")
 
 
 def test_columns_have_units_and_offsets_of_their_own() -> None:

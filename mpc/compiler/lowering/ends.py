@@ -25,6 +25,7 @@ _COMPARED_FRACTION = 44
 _LONGEST_COMPARED = 56
 _FEWEST_STEPS = 256
 """Steps of a column's range, which is no constant, that are too few to tell its numbers apart."""
+INDISTINCT = "missing"
 _APART = 2.0
 """Units between what stands for missing numbers and the thresholds beside it."""
 _MARKED_BITS = 2
@@ -35,17 +36,6 @@ _LEAST_UNIT_FRACTION = 16
 _LONGEST_INPUT = 44
 _PRODUCT_BITS = 52
 _FINEST_PRODUCT = 48
-
-
-class IndistinctError(ModelError):
-    """Numbers of an input's range round to what would stand for missing ones: it needs marks."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"input {name!r} has too narrow a range for a number beyond it that stands for missing ones",
-            remedy=f"declare a wider one: --range {name}=LOW:HIGH, in Python ranges={{{name!r}: (low, high)}}",
-        )
-        self.input = name
 
 
 def enter_all(state: Lowering) -> tuple[PlanInput, ...]:
@@ -151,14 +141,20 @@ def _require_apart(given: GraphInput, scale: Fraction) -> None:
     """Check that what stands for missing numbers is another integer than the end of the range and than what is between.
 
     Raises:
-        IndistinctError: it is not.
+        ModelError: it is not; its attribute is `INDISTINCT`, its node the input, which needs marks.
     """
     if not given.beyond:
         return
     stand_in, between = beyond(*given.range, given.dtype, given.beyond)
     apart = np.broadcast_to(np.abs(stand_in - between) * given.factor, static(given.shape)[-1:])
     if (apart[[*given.columns]] * float(scale) < _APART).any():
-        raise IndistinctError(given.name)
+        raise ModelError(
+            f"input {given.name!r} has too narrow a range for a number beyond it that stands for missing ones",
+            node=given.name,
+            attribute=INDISTINCT,
+            remedy=f"declare a wider one: --range {given.name}=LOW:HIGH, in Python "
+            f"ranges={{{given.name!r}: (low, high)}}",
+        )
 
 
 def _note_unresolved(state: Lowering, given: GraphInput, scale: Fraction) -> None:

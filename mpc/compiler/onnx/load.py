@@ -79,9 +79,7 @@ def _content(path: Path) -> bytes:
         if not path.is_file():
             raise ModelError(
                 f"no model file at {path}",
-                remedy=(
-                    "give the path of a file that 'mpc compile' can see; a relative one starts at the working directory"
-                ),
+                remedy="check the path; a relative one starts at the working directory",
             )
         if path.stat().st_size > MAX_MODEL_BYTES:
             raise ModelError(f"{path} is larger than 2 GiB", remedy="store its weights as external data")

@@ -145,7 +145,7 @@ def _place(child: int, leaf: int, inner: int, leaves: int) -> int:
 def _column(state: Context, column: int, columns: int, attribute: str) -> int:
     if not 0 <= column < columns:
         raise state.origin.refuse(
-            f"column {column} of {columns}",
+            f"column {column}, and there are columns 0 to {columns - 1}",
             attribute=attribute,
             remedy=(f"number the columns from 0 to {columns - 1}, or declare more of them (n_targets, classlabels)"),
         )

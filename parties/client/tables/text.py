@@ -46,7 +46,10 @@ def read_numbers(path: Path) -> tuple[list[str], list[list[float]]]:
         InputError: it is no table of numbers.
     """
     header, lines = read_text(path)
-    rows = [[_number(path, number, column, cell) for column, cell in enumerate(line, 1)] for number, line in lines]
+    rows = [
+        [_number(path, number, _column(header, column), cell) for column, cell in enumerate(line)]
+        for number, line in lines
+    ]
     if not rows:
         raise no_rows(path, bool(header))
     return header, rows
@@ -92,7 +95,7 @@ def _even(path: Path, width: int, lines: Iterator[Line]) -> Iterator[Line]:
 def _header(path: Path, number: int, line: list[str]) -> list[str]:
     """Return the names of columns, if the first line holds them; refuse it where it could be names or a row."""
     cells = [cell.strip() for cell in line]
-    text = [column for column, cell in enumerate(cells, 1) if not _is_number(cell)]
+    text = [column for column, cell in enumerate(cells) if not _is_number(cell)]
     if len(cells) >= _COUNTED and cells == [str(column) for column in range(len(cells))]:
         raise InputError(
             f"{path}, line {number} counts 0, 1, 2, ...: it is a line of names or a row",
@@ -101,7 +104,7 @@ def _header(path: Path, number: int, line: list[str]) -> list[str]:
         )
     if text and any(_is_number(cell) and cell.lower() not in _MISSING for cell in cells):
         raise InputError(
-            f"{path}, line {number}: column {text[0]} is no number, and others are",
+            f"{path}, line {number}: {_column([], text[0])} is no number, and others are",
             cause="the first line holds names only if no cell of it is a number",
             remedy="leave a cell empty where a number is missing, or give every column a name",
         )
@@ -117,12 +120,17 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _number(path: Path, line: int, column: int, cell: str) -> float:
+def _column(header: list[str], column: int) -> str:
+    """Name a column: by its header, or as all messages count columns."""
+    return f"column {header[column]!r}" if header else f"column {column} (the first is column 0)"
+
+
+def _number(path: Path, line: int, column: str, cell: str) -> float:
     """Read a cell's number; one that is empty or says NA has none."""
     if _is_number(cell := cell.strip()):
         return float("nan" if cell.lower() in _MISSING else cell)
     raise InputError(
-        f"{path}, line {line}: column {column} is no number",
+        f"{path}, line {line}: {column} is no number",
         cause="it has text in it, a category perhaps, or a comma where a point belongs",
         remedy=(
             "leave it empty where a number is missing; give categories the numbers that the model was trained with "
