@@ -42,10 +42,10 @@ def watch(used: dict[str, set[str]]) -> None:
     def within(role: str, name: str, holder: object) -> None:
         function = getattr(holder, name)
 
-        def call(*arguments: object) -> object:
+        def call(*arguments: object, **named: object) -> object:
             roles.append(role)
             try:
-                return function(*arguments)
+                return function(*arguments, **named)
             finally:
                 roles.pop()
 
