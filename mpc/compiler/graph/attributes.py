@@ -29,7 +29,7 @@ Name = str
 """A key of `functions.FUNCTIONS`."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Attributes:
     """Holds what any node may know of its values, and all that many operators have.
 
@@ -41,8 +41,12 @@ class Attributes:
     known: Ends | None = None
     usual: Moments | None = None
 
+    def __repr__(self) -> str:
+        """Name the record: its arrays are a model's weights, and no log or error shows them."""
+        return f"<{type(self).__name__}>"
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Weighted(Attributes):
     """x weight + bias, secret: elementwise (scale), or as the derived records say.  None is no bias, zeros are one."""
 
@@ -50,7 +54,7 @@ class Weighted(Attributes):
     bias: Array | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Affine(Weighted):
     """x weight + bias, a weight of shape (.., k, n).
 
@@ -64,21 +68,21 @@ class Affine(Weighted):
     marks: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Filters(Weighted):
     """A convolution with secret filters (o, c / groups, *kernel), + bias."""
 
     windows: Windows
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Sliding(Attributes):
     """A convolution of two secrets."""
 
     windows: Windows
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Sum(Attributes):
     """sum_i factors[i] x_i + constant, public.
 
@@ -92,7 +96,7 @@ class Sum(Attributes):
     fills: Array | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Total(Attributes):
     """The sum over axes, which stay with size 1, divided by an integer."""
 
@@ -100,7 +104,7 @@ class Total(Attributes):
     divisor: int = 1
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Weigh(Attributes):
     """Each slice along an axis times its public factor."""
 
@@ -108,21 +112,21 @@ class Weigh(Attributes):
     factors: Numbers
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Transpose(Attributes):
     """A permutation of all axes."""
 
     axes: Wholes
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Concat(Attributes):
     """The axis along which values stand side by side."""
 
     axis: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Take(Attributes):
     """Slices along an axis; -1 stands for zeros."""
 
@@ -130,14 +134,14 @@ class Take(Attributes):
     indices: Wholes
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Constant(Attributes):
     """A secret weight, one for every row."""
 
     weight: Array
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Columns(Attributes):
     """x weight + bias, public: weight, powers of two, and bias vary along one axis at most."""
 
@@ -145,7 +149,7 @@ class Columns(Attributes):
     bias: Array
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Round(Attributes):
     """A rounding to `fraction` fractional bits, about 16 if not given, if there are more.
 
@@ -159,7 +163,7 @@ class Round(Attributes):
     always: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Fit(Attributes):
     """x itself, refused where it can be more than half a unit beyond the ends; outside says why."""
 
@@ -167,14 +171,14 @@ class Fit(Attributes):
     outside: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Lowest(Attributes):
     """Where this is true the least number that x can be, elsewhere x, which is zero there."""
 
     where: Mask
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Step(Attributes):
     """[x >= level], one more axis: compared on so many bits at most, else on about `fraction` (20) fractional ones."""
 
@@ -183,7 +187,7 @@ class Step(Attributes):
     fraction: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Function(Attributes):
     """A function of one variable, elementwise."""
 
@@ -191,14 +195,14 @@ class Function(Attributes):
     parameters: Parameters = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Maximum(Attributes):
     """The largest over the last axis, which stays with size 1; rectify: and zero."""
 
     rectify: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ArgMax(Attributes):
     """The place of the largest along the last axis.  last: ties go to the last index; bits: as of a step."""
 
@@ -206,7 +210,7 @@ class ArgMax(Attributes):
     bits: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RowsSum(Attributes):
     """The sum over the rows, whose axis is the first.
 
@@ -219,7 +223,7 @@ class RowsSum(Attributes):
     most: int = MAX_BATCH
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Noise(Attributes):
     """A sum over rows and noise of this epsilon."""
 
