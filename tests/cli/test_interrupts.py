@@ -172,7 +172,7 @@ def lost():
 def test_an_interrupt_that_a_destructor_swallows_comes_again(folder: Path) -> None:
     """Python prints what a destructor raises and goes on; the command ends all the same."""
     (folder / "lost.py").write_text(LOST.format(seconds=10 * LONG))
-    code = "from parties import cli; cli._COMMANDS['lost'] = ('lost', 'lost', ''); cli.main()"
+    code = "from parties import cli; cli.COMMANDS['lost'] = ('lost', 'lost', ''); cli.main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "lost"],
         cwd=folder,
