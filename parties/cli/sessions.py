@@ -71,7 +71,7 @@ def sessions(
     for each in chosen:
         display.say(f"ended session {each.session}")
     if not ended and found:
-        _print(display, found)
+        show(display, found)
     elif not ended:
         display.say("no open sessions")
 
@@ -160,7 +160,8 @@ def _end(clients: Sequence[PartyClient], session: Found, wait: float) -> None:
         raise errors[0]
 
 
-def _print(display: Display, found: Sequence[Found]) -> None:
+def show(display: Display, found: Sequence[Found]) -> None:
+    """Print one line a session; where no terminal says how wide it is, none is cut."""
     rows = [
         (
             each.session[:_SHOWN],

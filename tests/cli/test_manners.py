@@ -111,7 +111,7 @@ def test_tables_that_are_piped_are_not_cut(tmp_path: Path, capsys: pytest.Captur
     """As `mpc sessions` and `mpc ps` print them, where no terminal says how wide it is."""
     parties = [f"party-{number}" for number in range(20)]
     coordinator = "a-coordinator-with-a-rather-long-name.example.org"
-    sessions._print(Display(), [sessions.Found("5e" * 32, "ab" * 32, coordinator, "open", 5.0, 4000.0, 12, parties)])
+    sessions.show(Display(), [sessions.Found("5e" * 32, "ab" * 32, coordinator, "open", 5.0, 4000.0, 12, parties)])
     shown = capsys.readouterr().out
     assert coordinator in shown and ", ".join(parties) in shown and "4000.00 s ago" in shown
     folder = tmp_path / "c"
