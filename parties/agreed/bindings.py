@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
 
 from mpc.encoding import Part
-from mpc.errors import HandshakeError, InputError
-from mpc.plan.plan import Plan
+from mpc.errors import HandshakeError, InputError, PlanError
+from mpc.plan.plan import Plan, PlanInput
 from mpc.stored import BLOCK_ROWS
+from parties.agreed.objects import Column
 from parties.pb import party_pb2
 
 ID_BYTES = 32
@@ -104,6 +108,49 @@ def place(done: int, batch: int, rows: int) -> int:
             remedy="runs go through the rows in order and end where they end",
         )
     return first
+
+
+def check_columns(
+    given: PlanInput, shape: tuple[object, ...], scale: Fraction, columns: Sequence[Column], name: str
+) -> None:
+    """Hold columns to the input that is to read them: their elements fill a row, at its scales, within its range.
+
+    Args:
+        shape: of one row of the input's wire, of this scale.
+        name: the dataset's.
+
+    Raises:
+        InputError: they do not.
+    """
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    elements = [column for column in columns for _ in range(column.elements(1))]
+    count = int(np.prod(sizes, dtype=np.int64))
+    if len(elements) != count:
+        raise InputError(
+            f"the columns of {name} have {len(elements)} elements a row, and input {given.name!r} reads {count}",
+            remedy="bind the columns that the model was made for, in its order",
+        )
+    if any(given.offset):
+        raise PlanError(f"input {given.name!r} is stored, and the plan gives it an offset")
+
+    def each(values: Sequence[Fraction]) -> list[Fraction]:
+        spread = np.array([*values], dtype=object).reshape(-1)
+        return list(np.broadcast_to(spread, sizes or (1,)).reshape(-1))
+
+    for column, factor, low, high in zip(elements, each(given.factor), each(given.low), each(given.high), strict=True):
+        if column.scale != scale * factor:
+            raise InputError(
+                f"column {column.name!r} of {name} is held in units of 1/{column.scale}, and the plan reads units of "
+                f"1/{scale * factor}",
+                cause="the plan was compiled for another dataset, or another version of this one",
+                remedy="compile it for this one",
+            )
+        if column.low < low or column.high > high:
+            raise InputError(
+                f"column {column.name!r} of {name} can be {float(column.low):g} to {float(column.high):g}, and input "
+                f"{given.name!r} takes {float(low):g} to {float(high):g}",
+                remedy="compile the model for this dataset: its ranges are taken then",
+            )
 
 
 def blocks_of(binding: Binding) -> range:

@@ -6,11 +6,14 @@ are to stay private: only where all who see it are processes of the user's own i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mpc.compiler.compile import DEFAULT_RANGE, Compiled, compile_model
 from mpc.compiler.graph.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.graph.graph import Range
+from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.onnx.declared import declared_ranges, misfits, own_sizes
 from mpc.compiler.onnx.load import Loaded, Source, load_model
 from mpc.compiler.onnx.signature import Shapes, input_names
@@ -31,12 +34,14 @@ def compile_blindly(
     shapes: Shapes,
     roles: Roles,
     samples: Feeds | None = None,
+    stored: Mapping[str, StoredInput] | None = None,
 ) -> Compiled:
     """Compile without a look at what is entered, but for its shapes: others see the plan.
 
     Args:
         feeds: what this client enters.
         samples: data that may become known; undeclared ranges, and bounds that cannot be proved, rest on them.
+        stored: inputs that lie at the parties.
 
     Raises:
         InputError: what is entered fits no range that was declared, and the default neither.
@@ -52,7 +57,8 @@ def compile_blindly(
                 remedy=f"declare what anybody may know of it: --range {name}=LOW:HIGH, or one pair for each column; "
                 "or give --calibrate a file of data that may become known",
             )
-    return noted(display, compile_model(loaded, declared, roles, samples, _with_own(loaded, shapes, samples or feeds)))
+    shapes = _with_own(loaded, shapes, samples or feeds)
+    return noted(display, compile_model(loaded, declared, roles, samples, shapes, stored))
 
 
 def _with_own(model: Loaded, shapes: Shapes, feeds: Feeds) -> Shapes:

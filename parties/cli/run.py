@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_types
 from mpc.errors import PolicyError, UsageError
+from parties.agreed.bindings import Binding, rows_of
 from parties.cli.compiling import compile_blindly, compile_for_data
+from parties.cli.datasets import choose_datasets
 from parties.cli.display import Display, seconds, size
 from parties.cli.inputs import load_inputs
 from parties.cli.options import (
@@ -34,6 +37,7 @@ from parties.cli.options import (
     require_passive,
 )
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
+from parties.client import bound
 from parties.client.cluster import Cluster
 from parties.client.feeds import agree_on_batch, check_own, owned, received
 from parties.client.roles import SECRET, others, parse_roles
@@ -49,6 +53,12 @@ from parties.trust.identity import Identity
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--input", "inputs", multiple=True, metavar="[NAME=]X.npy|X.npz|X.csv", help="The data you enter.")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="[INPUT=]OWNER/NAME[:COLUMN,...]",
+    help="An input that lies at the parties: columns of a dataset, all of them if none is named.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the outputs you receive to this .npz file.")
 @click.option("--parties", type=click.IntRange(2), help="Start this many parties just for this run.")
 @OWNER
@@ -68,6 +78,7 @@ def run(
     display: Display,
     model: Path,
     inputs: tuple[str, ...],
+    data: tuple[str, ...],
     output: Path | None,
     parties: int | None,
     owners: tuple[str, ...],
@@ -85,14 +96,18 @@ def run(
 ) -> None:
     """Run private inference of MODEL (ONNX) on --input, by the running cluster or by --parties of its own.
 
+    With --data an input is read from a dataset at the parties, and its owner takes no part.
     With --owner and --recipient others enter inputs and receive outputs: they join with the file that --ticket
     writes, and this command waits for them.
     """
     require_passive(security)
-    if not inputs and not owners:
+    if not inputs and not owners and not data:
         raise UsageError(
-            "--input is missing", remedy="give the data: --input [NAME=]X.npy; --owner says whose it is else"
+            "--input is missing",
+            remedy="give the data: --input [NAME=]X.npy, or --data OWNER/NAME; --owner says whose it is else",
         )
+    if data and parties is not None:
+        raise UsageError("--parties starts a cluster of its own, where no datasets are", remedy="mpc up; mpc data put")
     for written in filter(None, (output, ticket)):
         require_folder(written)
     if parties is not None and cluster is not None:
@@ -107,13 +122,20 @@ def run(
         loaded = Loaded(load_model(model))
         types = input_types(loaded)
         names = [*types]
-        feeds = load_inputs(inputs, names, [name for name in names if roles.owner(name) == me], types)
+        chosen = choose_datasets(path, data, names)
+        mine = [name for name in names if roles.owner(name) == me and name not in chosen]
+        feeds = load_inputs(inputs, names, mine, types)
+        roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
         given = (display, loaded, feeds, parse_ranges(ranges, names), parse_shapes(shapes, names), roles)
-        if ours and not (who or ticket or samples):
+        if ours and not (who or ticket or samples or chosen):
             compiled = compile_for_data(*given)
         else:
-            compiled = compile_blindly(*given, load_inputs(samples, names, types=types) if samples else None)
-        rows = agree_on_batch(compiled.plan, check_own(compiled.plan, me, feeds), batch)
+            known = load_inputs(samples, names, types=types) if samples else None
+            stored = {name: bound.described(selection) for name, selection in chosen.items()}
+            compiled = compile_blindly(*given, known, stored)
+        bindings = bound.bindings(compiled.plan, chosen)
+        found = check_own(compiled.plan, me, feeds) or rows_of(compiled.plan, bindings)
+        rows = agree_on_batch(compiled.plan, found, batch)
         require_output(output, compiled.plan, me)
         if path is not None:
             warm(display.say)
@@ -127,6 +149,7 @@ def run(
                 who if cluster is None else [],
                 rows if path is not None else None,
                 in_folder(folder),
+                bindings,
             )
             _say_notes(display, session, compiled.messages)  # which were said when it was compiled
             setup = time.perf_counter() - started
@@ -187,11 +210,18 @@ def _clients(who: list[str]) -> str:
     return "".join(f" --client {name}" for name in who)
 
 
-def _open(cluster: Cluster, compiled: Compiled, local: list[str], rows: int | None, where: str) -> Session:
+def _open(
+    cluster: Cluster,
+    compiled: Compiled,
+    local: list[str],
+    rows: int | None,
+    where: str,
+    bindings: Sequence[Binding],
+) -> Session:
     """Open the session, of what was dealt ahead for one such run if there is any.  Where `mpc up` wrote the policies, a
     refusal says how it writes others."""
     try:
-        return cluster.open(compiled, rows, calls=1)
+        return cluster.open(compiled, rows, calls=1, bindings=bindings)
     except PolicyError as refusal:
         if not local:
             raise

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mpc.compiler.graph.stored import StoredInput
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
-from parties.agreed.bindings import Binding, check_bindings
+from parties.agreed.bindings import Binding, check_bindings, check_columns
 from parties.client.selection import Selection
 
 
@@ -30,18 +30,19 @@ def bindings(plan: Plan, data: Mapping[str, Selection]) -> tuple[Binding, ...]:
     """Return what the stored inputs of a plan stand for, in its order.
 
     Raises:
-        InputError: an input that is stored has no dataset, or they do not have equally many rows.
+        InputError: an input that is stored has no dataset, or not the columns that it reads; or rows differ in number.
     """
-    wires = {given.wire: given.name for given in plan.inputs}
+    inputs = {given.wire: given for given in plan.inputs}
     found = []
     for gate in plan.stored:
-        name = wires.get(gate.out)
+        name = inputs[gate.out].name if gate.out in inputs else None
         if name is None or name not in data:
             raise InputError(
                 f"input {name or gate.out!r} is read from a dataset, and none is given",
                 remedy="data={'x': cluster.dataset('owner/name')[['age']]}",
             )
-        chosen = data[name]
+        chosen, wire = data[name], plan.wire[gate.out]
+        check_columns(inputs[gate.out], wire.shape[1:], wire.scale, chosen.columns, chosen.manifest.name)
         found.append(Binding(gate.out, chosen.manifest.id, chosen.names, 0, chosen.manifest.rows))
     rows = {each.rows for each in found}
     if len(rows) > 1:

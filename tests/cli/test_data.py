@@ -10,10 +10,12 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parties.local import launcher
 from parties.local.layout import LocalLayout
+from tests.support.graphs import node, save_model
 from tests.support.parties_commands import ROOT, mpc, mpc_here
 
 pytestmark = pytest.mark.timeout(150)
@@ -126,3 +128,42 @@ def test_what_is_refused_has_a_remedy_and_shows_no_value(
     done = mpc_here("data", *words, "--cluster", OWNER, folder=folder)
     assert done.returncode == status and told in done.stderr, done.stderr
     assert not any(secret in done.stderr + done.stdout for secret in ("ann", "71", "31.25"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    """0.5 age - bmi, of two columns."""
+    weight = np.array([[0.5], [-1]], np.float32)
+    return save_model(folder, [node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 2))
+
+
+def test_a_model_runs_on_what_lies_at_the_parties(folder: Path, model: Path) -> None:
+    words = ("run", str(model), "--data", "x=hospital/diabetes:age,bmi", "--cluster", OWNER, "--json")
+    done = mpc_here(*words, folder=folder)
+    assert done.returncode == 0, done.stderr
+    found = np.array(json.loads(done.stdout)["outputs"]["y"])[:, 0]
+    np.testing.assert_allclose(found, [0.5 * 40 - 23.5, 0.5 * 71 - 10, 0.5 * 18 - 31.25], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--data", "hospital/diabetes:age"), "1 elements a row, and input 'x' reads 2"),
+        (("--data", "z=hospital/diabetes"), "no input z"),
+        (("--data", "hospital/diabetes:age,nobody"), "nobody"),
+        (("--data", "hospital/unknown"), "no such object"),
+        (("--data", "hospital/diabetes", "--data", "x=hospital/diabetes"), "two datasets"),
+        (("--data", "hospital/diabetes", "--parties", "2"), "no datasets"),
+    ],
+)
+def test_what_cannot_be_read_from_a_dataset(folder: Path, model: Path, given: tuple[str, ...], message: str) -> None:
+    cluster = () if "--parties" in given else ("--cluster", OWNER)
+    done = mpc_here("run", str(model), *given, *cluster, folder=folder)
+    assert done.returncode != 0
+    assert message in done.stderr.replace("\n", " ")
+
+
+def test_what_nobody_has_granted_is_not_read(folder: Path, model: Path) -> None:
+    done = mpc_here("run", str(model), "--data", "hospital/diabetes:age,bmi", "--cluster", ANALYST, folder=folder)
+    assert done.returncode != 0
+    assert "no such object here" in done.stderr

@@ -1,0 +1,50 @@
+"""Datasets that a command names as inputs: `--data [INPUT=]OWNER/NAME[:COLUMN,...]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpc.errors import UsageError
+from mpc.text import shown
+from parties.client.cluster import Cluster
+from parties.client.selection import Selection
+
+
+def choose_datasets(cluster: Path | None, given: Sequence[str], names: Sequence[str]) -> dict[str, Selection]:
+    """Find the columns that stand for inputs.
+
+    Args:
+        cluster: this client's cluster file.
+        given: as they were typed.
+        names: the model's inputs.
+
+    Returns:
+        input -> columns of a dataset; all columns if none is named.
+
+    Raises:
+        UsageError: there is no such input, or it is not said which.
+        SessionError: there is no dataset of that name that this client may see.
+    """
+    if not given or cluster is None:
+        return {}
+    found: dict[str, Selection] = {}
+    with Cluster.connect(cluster) as connected:
+        for text in given:
+            name, _, place = text.rpartition("=")
+            if not name and len(names) > 1:
+                raise UsageError(
+                    f"the model has several inputs: which one is {shown(text)}?",
+                    remedy=f"--data INPUT={shown(text)}; its inputs are {', '.join(map(shown, names))}",
+                )
+            name = name or names[0]
+            if name not in names:
+                raise UsageError(
+                    f"the model has no input {shown(name)}", remedy=f"its inputs are {', '.join(map(shown, names))}"
+                )
+            if name in found:
+                raise UsageError(f"two datasets are named for input {shown(name)}", remedy="name one")
+            dataset, _, columns = place.partition(":")
+            whole = connected.dataset(dataset)
+            found[name] = whole[columns.split(",") if columns else list(whole.columns)]
+    return found
