@@ -41,7 +41,7 @@ _MOST_ELEMENTS = 1 << 27
 _LARGEST_INTEGER = 1 << 59
 _MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES = 4096, 1 << 16, 1024
 _MANIFEST = "mpc/v1/object"
-_OBJECT_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+OBJECT_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _HEX = re.compile(r"([0-9a-f]{64})+")
 
 
@@ -187,7 +187,7 @@ class Schema(Frozen):
     @model_validator(mode="after")
     def _check_schema(self) -> Self:
         owner, _, rest = self.name.partition("/")
-        if owner != self.owner or not _OBJECT_NAME.fullmatch(rest):
+        if owner != self.owner or not OBJECT_NAME.fullmatch(rest):
             raise ValueError("its name is OWNER/NAME, NAME of 1 to 63 letters, digits, '.', '_' and '-'")
         if (self.version == 1) != (self.previous is None):
             raise ValueError("version 1 has no previous one, all others have")

@@ -1,0 +1,282 @@
+"""Owners' words about the use of their data: grants, budgets and revocations, each signed under a tag of its own.
+
+A grant says what may be computed, by whom, for whom, how often and until when; a budget what all answers about one
+dataset may tell of a person, over all its versions.  Nothing follows from what else a coordinator says: parties keep
+these bytes as they were signed, and decide by them (`parties/party/consent`).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from mpc.encoding import digest
+from mpc.errors import IntegrityError
+from mpc.wires import Frozen, Scale
+from parties.agreed.objects import OBJECT_NAME, Cluster, Digest, Moment, Process, Text
+from parties.agreed.signed import Signed, dump, read
+from parties.trust.chains import Clock, Trust
+from parties.trust.identity import Identity
+
+LARGEST = 1 << 18
+"""Bytes of the largest grant."""
+LAPLACE: Literal["laplace"] = "laplace"
+ANY = "any"
+"""In place of a stored weight: whichever its own owner allows, chosen by the asker for each session."""
+MOST_EPSILON = Fraction(10**6)
+_MOST_NAMES, _MOST_PLANS, _MOST_WIRES = 256, 256, 256
+_MOST_DIGITS = 10**18
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if not 0 <= value <= MOST_EPSILON or value.denominator > _MOST_DIGITS:
+        raise ValueError("it is 0 to 1,000,000, as a fraction of at most 18 digits")
+    return value
+
+
+def _positive(value: Fraction) -> Fraction:
+    if value <= 0:
+        raise ValueError("it is above 0")
+    return value
+
+
+def _small(value: Fraction) -> Fraction:
+    if value >= 1:
+        raise ValueError("it is below 1")
+    return value
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("a name is given twice")
+    return names
+
+
+def _dataset(name: str) -> str:
+    owner, _, rest = name.partition("/")
+    if not owner or not OBJECT_NAME.fullmatch(rest):
+        raise ValueError("a dataset's name is OWNER/NAME")
+    return name
+
+
+Epsilon = Annotated[Scale, AfterValidator(_bounded)]
+Delta = Annotated[Scale, AfterValidator(_bounded), AfterValidator(_small)]
+Names = Annotated[tuple[Process, ...], Field(min_length=1, max_length=_MOST_NAMES), AfterValidator(_distinct)]
+Count = Annotated[int, Field(ge=1, lt=1 << 40)]
+DatasetName = Annotated[str, Field(max_length=320), AfterValidator(_dataset)]
+Wire = Annotated[Text, Field(max_length=200)]
+
+
+class Bound(Frozen):
+    """Rows of columns of one object: what a stored wire of a plan stands for.
+
+    Args:
+        dataset: the object's id.
+        columns: whose elements make up a row, in this order.
+        first, rows: of a weight 0 and 1.
+    """
+
+    dataset: Digest
+    columns: Annotated[tuple[Text, ...], Field(min_length=1, max_length=4096)]
+    first: Annotated[int, Field(ge=0, lt=1 << 40)]
+    rows: Count
+
+
+class ExactPlan(Frozen):
+    """One plan, with everything that it reads of what lies at the parties; what is not listed is refused.
+
+    Args:
+        plan: its digest.
+        bindings: every stored input of the plan, other owners' too, by wire.
+        weights: every weight wire of the plan: what a stored one is bound to, or "any".  One that is entered is "any".
+    """
+
+    plan: Digest
+    bindings: Annotated[dict[Wire, Bound], Field(max_length=_MOST_WIRES)] = {}
+    weights: Annotated[dict[Wire, Bound | Literal["any"]], Field(max_length=4096)] = {}
+
+
+class Exact(Frozen):
+    """Exactly these plans.
+
+    Args:
+        outputs_bits: 1: each plan has one output, a single bit that a comparison writes; see `consent.bits`.
+    """
+
+    plans: Annotated[tuple[ExactPlan, ...], Field(min_length=1, max_length=_MOST_PLANS)]
+    outputs_bits: Literal[1] | None = None
+
+
+class Dp(Frozen):
+    """Any plan of which every party proves a guarantee within these limits.
+
+    Args:
+        mechanisms: kinds of noise that are taken.
+        epsilon_each, epsilon: of one run, and of all runs under this grant.
+        delta: of all runs under this grant.
+        outputs: the most outputs that a plan may have.
+    """
+
+    mechanisms: Annotated[tuple[Literal["laplace"], ...], Field(min_length=1, max_length=1)] = (LAPLACE,)
+    epsilon_each: Annotated[Epsilon, AfterValidator(_positive)]
+    epsilon: Annotated[Epsilon, AfterValidator(_positive)]
+    delta: Delta
+    outputs: Annotated[int, Field(ge=1, le=4096)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.epsilon_each > self.epsilon:
+            raise ValueError("one run may not cost more than all of them")
+        return self
+
+
+class Question(Frozen):
+    """What may be asked: one of the two."""
+
+    exact: Exact | None = None
+    dp: Dp | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.exact is None) == (self.dp is None):
+            raise ValueError("a question is either exact plans or a class of noised ones")
+        return self
+
+
+class Statement(Frozen):
+    """What all these words have in common.
+
+    Args:
+        cluster: the cluster's id; another cluster's word counts for nothing here.
+    """
+
+    TAG: ClassVar[str]
+    WHAT: ClassVar[str]
+
+    cluster: Cluster
+    owner: Process
+
+    def sign(self, identity: Identity) -> Signed:
+        """Sign it, as its owner."""
+        return Signed.make(identity, self.TAG, dump(self.model_dump(mode="json")))
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read it from its one encoding; raise InputError if it is malformed."""
+        return read(cls, content, LARGEST, cls.WHAT)
+
+    @classmethod
+    def verify(cls, trust: Trust, signed: Signed, cluster: str | None, clock: Clock) -> Self:
+        """Return it, if the owner that it names signed it for this cluster.
+
+        Args:
+            clock: when the owner's certificate has to be valid: now, for a lapsed certificate lapses its words.
+
+        Raises:
+            IntegrityError: another signer, another signature or another cluster.
+            InputError: it is malformed.
+        """
+        found = cls.parse(signed.content)
+        if found.cluster != cluster:
+            raise IntegrityError(f"{cls.WHAT} is for another cluster", peer=found.owner)
+        signed.check(trust, cls.TAG, found.owner, clock)
+        return found
+
+
+class Grant(Statement):
+    """An owner's permission.
+
+    Args:
+        dataset: the object's id, 64 hex digits, or OWNER/NAME for all its versions: then only noised answers are granted.
+        parties, provider: which ones; the seeds of the data go to no other provider.
+        coordinators: who may ask.
+        recipients: who may learn answers.
+        uses: runs, or None for as many as the other limits allow.
+        created, not_before, expires: seconds since 1970.
+    """
+
+    TAG, WHAT = "mpc/v1/grant", "a grant"
+
+    format: Literal["mpc-grant-1"] = "mpc-grant-1"
+    dataset: Digest | DatasetName
+    parties: Annotated[tuple[Process, ...], Field(min_length=2, max_length=256), AfterValidator(_distinct)]
+    provider: Process
+    coordinators: Names
+    recipients: Names
+    uses: Count | None = None
+    created: Moment
+    not_before: Moment
+    expires: Moment
+    question: Question
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.expires <= self.not_before:
+            raise ValueError("it expires before it begins")
+        if self.by_name and self.dataset.partition("/")[0] != self.owner:
+            raise ValueError("the dataset is somebody else's")
+        exact = self.question.exact
+        if exact is not None and self.by_name:
+            raise ValueError("exact plans are of one version of a dataset, which is named by its id")
+        if exact is not None and not all(self._reads(plan) for plan in exact.plans):
+            raise ValueError("a plan does not read the dataset that it is granted of")
+        if exact is not None and exact.outputs_bits is not None and self.uses is None:
+            raise ValueError("a grant of bits says how many")
+        return self
+
+    def _reads(self, plan: ExactPlan) -> bool:
+        bound = [*plan.bindings.values(), *(each for each in plan.weights.values() if not isinstance(each, str))]
+        return any(each.dataset == self.dataset for each in bound)
+
+    @property
+    def by_name(self) -> bool:
+        """Is it of all versions of a name?"""
+        return "/" in self.dataset
+
+    @property
+    def id(self) -> str:
+        """64 hex digits: the digest of its bytes."""
+        return grant_id(dump(self.model_dump(mode="json")))
+
+
+def grant_id(content: bytes) -> str:
+    """Digest a grant's canonical bytes: its id, 64 hex digits."""
+    return digest("mpc/v1/grant-id", content).hex()
+
+
+class Revocation(Statement):
+    """An owner's word that a grant of its own holds no more.
+
+    Args:
+        revokes: the grant's id.
+        at: seconds since 1970, as the owner says; nothing follows from it.
+    """
+
+    TAG, WHAT = "mpc/v1/revocation", "a revocation"
+
+    format: Literal["mpc-revocation-1"] = "mpc-revocation-1"
+    revokes: Digest
+    at: Moment
+
+
+class Budget(Statement):
+    """What all noised answers about a dataset may tell of one person, over all its versions and for good.
+
+    The highest sequence counts.  It may be lower than an earlier one; what is spent is spent.
+    """
+
+    TAG, WHAT = "mpc/v1/budget", "a budget"
+
+    format: Literal["mpc-budget-1"] = "mpc-budget-1"
+    dataset: DatasetName
+    sequence: Count
+    epsilon: Epsilon
+    delta: Delta
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dataset.partition("/")[0] != self.owner:
+            raise ValueError("the dataset is somebody else's")
+        return self
