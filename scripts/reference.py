@@ -13,6 +13,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def _is_list(annotation: Any) -> bool:
     return typing.get_origin(annotation) is tuple
 
 
-_KINDS = {str: "text", int: "number", float: "seconds", Path: "path", Endpoint: "HOST:PORT"}
+_KINDS = {str: "text", int: "number", float: "seconds", Decimal: "number", Path: "path", Endpoint: "HOST:PORT"}
 
 
 def _kind(annotation: Any) -> str:

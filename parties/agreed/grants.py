@@ -133,7 +133,7 @@ class Dp(Frozen):
 
 
 class Question(Frozen):
-    """What may be asked: one of the two."""
+    """Questions that may be asked: one of the two kinds."""
 
     exact: Exact | None = None
     dp: Dp | None = None
@@ -146,7 +146,7 @@ class Question(Frozen):
 
 
 class Statement(Frozen):
-    """What all these words have in common.
+    """Fields and signatures that all these words have.
 
     Args:
         cluster: the cluster's id; another cluster's word counts for nothing here.
@@ -159,17 +159,17 @@ class Statement(Frozen):
     owner: Process
 
     def sign(self, identity: Identity) -> Signed:
-        """Sign it, as its owner."""
+        """Sign the statement, as its owner."""
         return Signed.make(identity, self.TAG, dump(self.model_dump(mode="json")))
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Read it from its one encoding; raise InputError if it is malformed."""
+        """Read a statement from its one encoding; raise InputError if it is malformed."""
         return read(cls, content, LARGEST, cls.WHAT)
 
     @classmethod
     def verify(cls, trust: Trust, signed: Signed, cluster: str | None, clock: Clock) -> Self:
-        """Return it, if the owner that it names signed it for this cluster.
+        """Return the statement, if the owner that it names signed it for this cluster.
 
         Args:
             clock: when the owner's certificate has to be valid: now, for a lapsed certificate lapses its words.
@@ -189,7 +189,7 @@ class Grant(Statement):
     """An owner's permission.
 
     Args:
-        dataset: the object's id, 64 hex digits, or OWNER/NAME for all its versions: then only noised answers are granted.
+        dataset: the object's id, 64 hex digits, or OWNER/NAME for all its versions: then for noised answers alone.
         parties, provider: which ones; the seeds of the data go to no other provider.
         coordinators: who may ask.
         recipients: who may learn answers.
@@ -262,7 +262,7 @@ class Revocation(Statement):
 
 
 class Budget(Statement):
-    """What all noised answers about a dataset may tell of one person, over all its versions and for good.
+    """Limit on what all noised answers about a dataset may tell of one person, over all its versions and for good.
 
     The highest sequence counts.  It may be lower than an earlier one; what is spent is spent.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -140,6 +141,8 @@ class PolicyConfig(_Model):
     """Names of clients that may learn outputs."""
     data_owners: AllowedNames = ()
     """Names of clients that may put data at the parties."""
+    max_epsilon: Annotated[Decimal, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    """The most epsilon that all noised answers about one dataset may spend, whatever its owner's budget says."""
 
 
 class Peer(_Model):

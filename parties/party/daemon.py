@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import grpc
 
 from parties.config.models import PartyConfig
+from parties.party.consent.service import ConsentService
 from parties.party.ledger.sessions import Ledger
 from parties.party.node import PartyNode
 from parties.party.services import PartyDesks, PartyService, PeerService
@@ -36,6 +37,7 @@ def run_party(config: PartyConfig) -> None:
             PartyService(node).register(server, desks)
             PeerService(node).register(server, desks)
             DataService(node).register(server, desks.data)
+            ConsentService(node).register(server, desks.data)
 
         watch = Watch(config.data_dir, identity, counters, ledger.check_writable)
         serve_until_told(config, identity, node, register, desks.all, life, watch, node.end_overdue, node.stop)

@@ -12,8 +12,10 @@ import grpc
 from mpc.errors import HandshakeError, MpcError, PeerError, PolicyError, SessionError
 from mpc.plan.plan import Plan
 from parties import entropy
+from parties.agreed.bindings import check_bindings
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
+from parties.party.consent.consent import Consent
 from parties.party.ledger.sessions import Ledger
 from parties.party.link import SALT_BYTES, Link
 from parties.party.policy import Policy
@@ -24,7 +26,7 @@ from parties.party.stock.ordering import Orders
 from parties.party.stock.shelf import Shelf
 from parties.party.stored import StoredRows
 from parties.party.supply import LiveSupply, Supply
-from parties.party.vault.vault import Vault, unknown
+from parties.party.vault.vault import Vault
 from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters, logger
 from parties.trust.identity import Identity
@@ -59,6 +61,7 @@ class PartyNode:
         self.stocks = Shelf(config, identity, ledger)
         self.orders = Orders(config, ledger, self.supply, self._budget, self.stocks)
         self.vault = Vault(config, identity, ledger, draw)
+        self.consent = Consent(self.vault, ledger, draw)
         self.roster = tuple(peer.name for peer in config.peers)
         self.problem = ""
         self._draw = draw
@@ -105,6 +108,10 @@ class PartyNode:
         except PolicyError as refusal:
             raise self._told(refusal) from refusal
 
+    def allow(self, plan: Plan, coordinator: str) -> None:
+        """Require that this party's policy allows somebody to run a plan; `PolicyError`."""
+        self._allow(plan.digest, coordinator, plan)
+
     def _allow(self, digest: bytes | None, coordinator: str, plan: Plan | None) -> None:
         """Require that this party's policy allows it, as far as is known yet."""
         try:
@@ -149,15 +156,17 @@ class PartyNode:
         if self._stopping:
             raise SessionError(f"{self.config.name} is shutting down", remedy="try again once it has started")
 
-    def open(self, terms: Terms, coordinator: str, stocked: bool = False) -> tuple[PartySession, int]:
+    def open(self, terms: Terms, coordinator: str, key: bytes, stocked: bool = False) -> tuple[PartySession, int]:
         """Make the session, meet the peers, receive the weights' masks; (session, bytes received).
 
+        key: digest of the coordinator's public key.
         stocked: with the correlations that were dealt ahead for it.  No byte that depends on them leaves before all
         peers have greeted with this session's id, which each of them can open once.
         """
         self._require_roster(terms)
         self._require_serving()
-        session = self._open_stocked(terms, coordinator) if stocked else self._open_proposed(terms, coordinator)
+        make = self._open_stocked if stocked else self._open_proposed
+        session = make(terms, coordinator, key)
         try:
             self._meet(session)
             dealt = session.receive_weights_masks()
@@ -171,23 +180,27 @@ class PartyNode:
         self.counters.dealt_bytes.inc(dealt)
         return session, dealt
 
-    def _open_proposed(self, terms: Terms, coordinator: str) -> PartySession:
+    def _open_proposed(self, terms: Terms, coordinator: str, key: bytes) -> PartySession:
         proposal = self._claim(terms, coordinator)
         try:
             slot = self.slots.keep(coordinator, proposal.slot)
             proposal.slot = None  # the session's from here on
-            return self._make(terms, proposal.plan, coordinator, self.supply, slot)
+            return self._make(terms, proposal.plan, coordinator, key, self.supply, slot)
         finally:
             self.proposals.give_back(proposal)
 
-    def _open_stocked(self, terms: Terms, coordinator: str) -> PartySession:
+    def _open_stocked(self, terms: Terms, coordinator: str, key: bytes) -> PartySession:
         stock = self.stocks.take(terms, coordinator)
         self._allow(stock.plan.digest, coordinator, stock.plan)  # the policy may have changed since it was dealt
-        return self._make(terms, stock.plan, coordinator, stock, self.slots.keep(coordinator))
+        return self._make(terms, stock.plan, coordinator, key, stock, self.slots.keep(coordinator))
 
-    def _make(self, terms: Terms, plan: Plan, coordinator: str, supply: Supply, slot: Slot) -> PartySession:
+    def _make(self, terms: Terms, plan: Plan, coordinator: str, key: bytes, supply: Supply, slot: Slot) -> PartySession:
         """A session that is in the ledger and that peers can find.  The disk is waited for without any lock."""
         try:
+            check_bindings(plan, terms.bindings)
+            consent = self.consent.open(
+                plan, terms, coordinator, key, self.vault
+            )  # before anything else is said of an object
             session = PartySession(
                 self.config,
                 terms,
@@ -199,7 +212,8 @@ class PartyNode:
                 self._budget,
                 self._draw(SALT_BYTES),
                 self._drop,
-                self._stored(plan, terms, coordinator),
+                StoredRows(plan, terms, self.vault),
+                consent,
             )
         except BaseException:
             self.slots.free(slot)
@@ -214,14 +228,6 @@ class PartyNode:
         if self._stopping or called_off:
             session.abort(self._ended_by(coordinator) if called_off else self._farewell())
         return session
-
-    def _stored(self, plan: Plan, terms: Terms, coordinator: str) -> StoredRows:
-        """Find what the session reads of data at rest; only their owner may ask for it."""
-        stored = StoredRows(plan, terms, self.vault)
-        for manifest in stored.manifests.values():
-            if manifest.owner != coordinator:
-                raise unknown()
-        return stored
 
     def _meet(self, session: PartySession) -> None:
         """Dial the parties that stand later in the roster, wait for all greetings."""

@@ -1,6 +1,6 @@
 """The online phase of a session's runs, in a thread of the session's own.
 
-`revealed` is durable before the first output seed leaves this process.
+`revealed`, with what it costs the owners of stored data, is durable before the first output seed leaves this process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from mpc.errors import EncodingError, IntegrityError, MpcError
 from mpc.interpret.party import Buffer
 from mpc.plan.schedule import Step
 from parties.party import agreement
+from parties.party.consent.consent import SessionConsent
 from parties.party.ledger.states import RunState
 from parties.party.life import SessionFacts, SessionLife
 from parties.party.link import Link, exchange
@@ -26,6 +27,7 @@ class Online:
     Args:
         links: to every peer.
         abort: ends the session with an error; keeps nothing alive.
+        consent: says for each run whether its answer may be told.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Online:
         runs: Runs,
         links: Mapping[str, Link],
         abort: Callable[[MpcError], None],
+        consent: SessionConsent,
     ) -> None:
         self._facts, self._life, self._runs, self._abort = facts, life, runs, abort
+        self._consent = consent
         self._links = [links[name] for name in facts.terms.parties if name in links]
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="online")
 
@@ -65,7 +69,7 @@ class Online:
             self._evaluate(run)
             self.before_reveal(run)
             ledger.advance(session_id, run.number, RunState.CHECKED)
-            ledger.advance(session_id, run.number, RunState.REVEALED)
+            run.head = self._consent.reveal(ledger, run.number, run.batch)  # what it costs is durable then
             run.reveal()
             run.online_seconds, run.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
             run.ended_at = time.monotonic()

@@ -45,6 +45,7 @@ class Run:
         waiting: who waits for it, and a token of the call in which it does.
         started: handed to the worker; runs start in the order of their numbers.
         done: the outputs are revealed, or the session has ended.
+        head: of the party's audit chain behind the row that says `revealed`.
         steps: how many there are, known also when the run is over.
     """
 
@@ -60,6 +61,7 @@ class Run:
     waiting: dict[str, object] = field(default_factory=dict)
     outputs: dict[str, Released] = field(default_factory=dict)
     transcript: bytes = b""
+    head: bytes = b""
     done: threading.Event = field(default_factory=threading.Event)
     ended_at: float = 0.0
     online_seconds: float = 0.0

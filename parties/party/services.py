@@ -21,6 +21,7 @@ from parties.config.models import PartyConfig
 from parties.party.link import Link
 from parties.party.node import PartyNode
 from parties.party.session import PartySession, encode_output
+from parties.party.vault.service import key
 from parties.pb import party_pb2, party_pb2_grpc
 from parties.pb.party_pb2 import Frame
 from parties.telemetry import rationed
@@ -112,7 +113,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
     def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
         """Open a session of these terms; returns once all peers have greeted and the weights' masks are here."""
         started = time.perf_counter()
-        session, dealt = self._node.open(self._terms(request), caller(context), request.stocked)
+        session, dealt = self._node.open(self._terms(request), caller(context), key(context), request.stocked)
         seconds = time.perf_counter() - started
         grace = self._node.config.deadlines.grace
         return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt, grace_seconds=grace)
@@ -203,6 +204,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
             transcript=run.transcript,
             outputs=outputs,
             manifest=run.entry.signed,
+            head=run.head,
         )
         with ends_within(context, self._node.config.deadlines.submit):  # for one that does not read what it is sent
             yield party_pb2.ResultPart(header=header)

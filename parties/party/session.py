@@ -26,6 +26,7 @@ from parties import telemetry
 from parties.agreed.memory import plan_memory, run_memory
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.config.models import PartyConfig
+from parties.party.consent.consent import SessionConsent
 from parties.party.entries import Entries
 from parties.party.entry import Entry
 from parties.party.ledger.sessions import Ledger
@@ -54,6 +55,7 @@ class PartySession:
         salt: 32 fresh random bytes; all parties' together key the transcript, see `transcript_key`.
         finished: called once when the session has ended.
         stored: what of the plan lies here already.
+        consent: of those whose data these are.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class PartySession:
         salt: bytes,
         finished: Callable[[PartySession], None],
         stored: StoredRows,
+        consent: SessionConsent,
     ) -> None:
         self.id = terms.session_id
         self.terms, self.plan, self.coordinator = terms, plan, coordinator
@@ -88,13 +91,13 @@ class PartySession:
         self.runs = Runs(self.life, budget)
         self._farewells = Farewells(self.life, weakly(self.abort))
         self.links = self._make_links()
-        self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort))
+        self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort), consent)
         self.entries = Entries(facts, self.life, self.runs, self.online)
         self._silence = Silence(facts, self.life, self.runs, self._preparing.locked)
         budget.take(self._granted)
         try:
             enter = ledger.open_stocked if supply.stored else ledger.open_session
-            enter(self.id, plan.digest, coordinator)
+            enter(self.id, plan.digest, coordinator, consent.opened)
         except BaseException:
             budget.give(self._granted)
             raise

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mpc.errors import MpcError
 from parties.agreed.terms import roster_digest
 from parties.config.models import Limits
-from parties.pb import data_pb2, party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
+from parties.pb import consent_pb2, data_pb2, party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
 from parties.wire.status import from_rpc
 from tests.support.effort import examples, patient
 from tests.support.objects import RawPut
@@ -84,6 +84,11 @@ RPCS = {
     "/mpc.v1.Data/Describe": (data_pb2.DescribeObjectRequest, "replies"),
     "/mpc.v1.Data/List": (data_pb2.ListRequest, "replies"),
     "/mpc.v1.Data/Remove": (data_pb2.SignedStatement, "unary"),
+    "/mpc.v1.Consent/Say": (consent_pb2.Word, "unary"),
+    "/mpc.v1.Consent/Grants": (consent_pb2.GrantsRequest, "replies"),
+    "/mpc.v1.Consent/Left": (consent_pb2.LeftRequest, "unary"),
+    "/mpc.v1.Consent/Audit": (consent_pb2.AuditRequest, "replies"),
+    "/mpc.v1.Consent/Ask": (consent_pb2.AskRequest, "unary"),
     "/mpc.v1.Peer/Exchange": (party_pb2.Frame, "both"),
     "/mpc.v1.Provider/Describe": (party_pb2.DescribeRequest, "unary"),
     "/mpc.v1.Provider/Deal": (provider_pb2.DealRequest, "replies"),
@@ -93,7 +98,7 @@ RPCS = {
 
 
 def test_every_rpc_is_walked_over() -> None:
-    files = (data_pb2.DESCRIPTOR, party_pb2.DESCRIPTOR, provider_pb2.DESCRIPTOR)
+    files = (consent_pb2.DESCRIPTOR, data_pb2.DESCRIPTOR, party_pb2.DESCRIPTOR, provider_pb2.DESCRIPTOR)
     services = [service for file in files for service in file.services_by_name.values()]
     found = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
     assert found == set(RPCS)

@@ -16,9 +16,11 @@ import pytest
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError, LocalProtocolError, MpcError, SessionError
 from parties import database as files
+from parties.agreed.audit import START, follow, row_digest
 from parties.client import entered, putlog
 from parties.client.entered import EnteredRuns
 from parties.client.putlog import PutLog, Sent
+from parties.party.consent import audit, tables
 from parties.party.ledger import schema
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState, SessionState
@@ -101,6 +103,24 @@ def test_an_old_ledger_is_brought_forward_and_forgets_nothing(vector: Path, tmp_
     Ledger.open(tmp_path / "new").close()
     assert table(folder / schema.DATABASE) == table(tmp_path / "new" / schema.DATABASE)
     assert version(folder / schema.DATABASE) == len(schema.MIGRATIONS)
+
+
+def test_what_was_spent_and_revoked_is_remembered(tmp_path: Path) -> None:
+    with Ledger.open(old_ledger(VECTORS / "ledger-3-consent.sql", tmp_path / "old")) as ledger:
+        with ledger.reading() as database:
+            name = "hospital/patients"
+            key = tables.key_of_name(database, name)
+            assert key is not None
+            grants = tables.grants_of(database, "hospital", key, [name])
+            assert sorted(row.revoked for row in grants) == [False, True]
+            assert tables.spent_on(database, name).epsilon == 500_000_000
+            [used] = [row for row in grants if not row.revoked]
+            assert tables.spent_under(database, used.id)[0] == 1
+            rows, head = list(audit.entries(database, 0, None)), START
+            for row in rows:
+                assert row_digest(row.row) == row.digest
+                head = follow(head, row.digest)
+            assert head == audit.head_of(database) and len(rows) >= 7
 
 
 def test_what_an_old_ledger_has_in_stock_is_opened_once(tmp_path: Path) -> None:

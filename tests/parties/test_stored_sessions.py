@@ -239,6 +239,6 @@ def test_a_manifest_that_its_owner_has_not_signed_is_refused_by_the_provider(kep
     eve = kept.cluster.identity("eve")
     for shelf in kept.shelves:
         old = shelf.statements[kept.manifest.id]
-        shelf.statements[kept.manifest.id] = replace(old, certificate=eve.certificate_pem)
+        shelf.statements[kept.manifest.id] = replace(old, signature=kept.manifest.sign(eve).signature)
     with pytest.raises(IntegrityError, match="false manifest"):
         kept.open()

@@ -43,6 +43,33 @@ MIGRATIONS: tuple[files.Migration, ...] = (
         "CREATE TABLE data_wrapping (key TEXT NOT NULL)",
         "CREATE TABLE data_clock (latest REAL NOT NULL)",
     ),
+    (  # owners' consent (parties/party/consent)
+        """CREATE TABLE consent_grants (
+            number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, owner_key BLOB NOT NULL,
+            dataset TEXT NOT NULL, expires INTEGER NOT NULL, content BLOB NOT NULL, signature BLOB NOT NULL,
+            certificate BLOB NOT NULL)""",
+        "CREATE INDEX consent_grants_by_dataset ON consent_grants (dataset)",
+        "CREATE INDEX consent_grants_by_owner ON consent_grants (owner)",
+        """CREATE TABLE consent_named (
+            grant_id TEXT NOT NULL REFERENCES consent_grants (id) ON DELETE CASCADE, client TEXT NOT NULL,
+            PRIMARY KEY (client, grant_id)) WITHOUT ROWID""",
+        "CREATE INDEX consent_named_by_grant ON consent_named (grant_id)",
+        """CREATE TABLE consent_revocations (
+            revoked TEXT NOT NULL, owner TEXT NOT NULL, owner_key BLOB NOT NULL, content BLOB NOT NULL,
+            signature BLOB NOT NULL, certificate BLOB NOT NULL, PRIMARY KEY (revoked, owner, owner_key)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE consent_budgets (
+            dataset TEXT NOT NULL, owner_key BLOB NOT NULL, owner TEXT NOT NULL, content BLOB NOT NULL,
+            signature BLOB NOT NULL, certificate BLOB NOT NULL, PRIMARY KEY (dataset, owner_key)) WITHOUT ROWID""",
+        """CREATE TABLE consent_charges (
+            session TEXT NOT NULL, run INTEGER NOT NULL, dataset TEXT NOT NULL, grant_id TEXT NOT NULL,
+            plan TEXT NOT NULL, mechanism TEXT NOT NULL, epsilon INTEGER NOT NULL, delta INTEGER NOT NULL,
+            at REAL NOT NULL, PRIMARY KEY (session, run, dataset)) WITHOUT ROWID""",
+        "CREATE INDEX consent_charges_by_dataset ON consent_charges (dataset, mechanism, epsilon, delta)",
+        "CREATE INDEX consent_charges_by_grant ON consent_charges (grant_id, epsilon, delta)",
+        """CREATE TABLE audit (
+            number INTEGER PRIMARY KEY, head BLOB NOT NULL UNIQUE, digest BLOB NOT NULL, row BLOB NOT NULL)""",
+    ),
 )
 """Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
 

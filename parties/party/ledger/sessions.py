@@ -51,6 +51,10 @@ MAX_RUN = (1 << 63) - 1
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
+def _no(database: sqlite3.Connection) -> None:
+    """Do nothing else."""
+
+
 class Ledger:
     """Thread-safe; one per data directory.  Every method raises ConfigError when the disk fails."""
 
@@ -94,10 +98,16 @@ class Ledger:
     def epoch(self) -> Epoch:
         return self._epoch
 
-    def open_session(self, session_id: bytes, plan_digest: bytes, coordinator: str) -> None:
-        """Record a new session, durably; SessionError if its id is malformed or was ever seen."""
+    def open_session(
+        self, session_id: bytes, plan_digest: bytes, coordinator: str, also: Callable[[sqlite3.Connection], None] = _no
+    ) -> None:
+        """Record a new session, durably; SessionError if its id is malformed or was ever seen.
+
+        also: done in the same transaction.
+        """
         with self._writing(durable=True) as database:
             self._insert(database, session_id, plan_digest, coordinator, SessionState.OPEN)
+            also(database)
         # From here on a copy of the database without this session is recognised.
 
     def stock_session(self, session_id: bytes, plan_digest: bytes, coordinator: str, runs: int) -> None:
@@ -110,10 +120,13 @@ class Ledger:
             rows = [(session_id.hex(), run, RunState.DEALT) for run in range(1, runs + 1)]
             database.executemany("INSERT INTO runs VALUES (?, ?, ?)", rows)
 
-    def open_stocked(self, session_id: bytes, plan_digest: bytes, coordinator: str) -> None:
+    def open_stocked(
+        self, session_id: bytes, plan_digest: bytes, coordinator: str, also: Callable[[sqlite3.Connection], None] = _no
+    ) -> None:
         """Open a session that was dealt ahead, once and durably: from here on a crash burns all of it.
 
-        SessionError if it was opened or dropped before, or is not this plan's and this coordinator's.
+        also: done in the same transaction.  SessionError if it was opened or dropped before, or is not this plan's and
+        this coordinator's.
         """
         key = (session_id.hex(), plan_digest.hex(), coordinator, SessionState.STOCKED)
         with self._writing(durable=True) as database:
@@ -130,6 +143,7 @@ class Ledger:
                     cause="they were used or given up before, and their files were put back",
                     remedy="deal others: mpc deal; never restore a party's stock from a backup",
                 )
+            also(database)
             self._count_up(database)
 
     def drop_stocked(self, session_id: bytes, coordinator: str) -> bool:
@@ -184,8 +198,13 @@ class Ledger:
                 _end(database, session_id, SessionState.ABORTED, code)
             return state is SessionState.OPEN
 
-    def advance(self, session_id: bytes, run: int, state: RunState) -> None:
+    def advance(
+        self, session_id: bytes, run: int, state: RunState, also: Callable[[sqlite3.Connection], bool] | None = None
+    ) -> None:
         """Take a run to its next state; `burnt` and `revealed` are on disk before this returns.
+
+        also: done in the same transaction; if it raises, neither is done, and if it says True, a copy of the database
+            from before is refused from then on.
 
         ReuseError for a second burn, SessionError for every other step not in TRANSITIONS, for runs
         that do not strictly increase, and for a session that is not open.
@@ -209,6 +228,8 @@ class Ledger:
                 database.execute("INSERT INTO runs VALUES (?, ?, ?)", (*key, state))
             else:
                 database.execute("UPDATE runs SET state = ? WHERE session_id = ? AND run = ?", (state, *key))
+            if also is not None and also(database):
+                self._count_up(database)
 
     def history(self, limit: int = 20) -> list[SessionRecord]:
         """The newest sessions first."""

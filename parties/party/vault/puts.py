@@ -18,6 +18,7 @@ from mpc.prg import SEED_BYTES, Seed
 from parties.agreed.objects import Manifest, Schema, contents_digest
 from parties.agreed.receipts import Receipt
 from parties.agreed.signed import Signed, key_of
+from parties.party.consent import audit
 from parties.party.stock.files import sync
 from parties.party.vault import catalogue, files
 from parties.party.vault.admission import granted, manifest_size, require_next, require_ours, require_room
@@ -240,6 +241,7 @@ class Puts:
             if row.state != LIVING:
                 require_next(database, schema, key)
                 catalogue.bring_to_life(database, row)
+                self._vault.note(database, audit.PUT, row)
             self._vault.times.store(database)
         fields = {"name": row.name, "version": row.version, "object": row.object, "owner": client, "rows": schema.rows}
         logger().info("an object was put", **fields)

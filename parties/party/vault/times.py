@@ -44,6 +44,10 @@ class Times:
         self._latest = max(self._latest, now)
         return now
 
+    def shown(self) -> float:
+        """Tell the time for a record, of which nothing follows: never earlier than what was shown before."""
+        return max(self._latest, self._clock())
+
     def is_due(self) -> bool:
         """Is it time to store what the clock has shown?"""
         return self._latest - self._stored >= _STORED_EVERY

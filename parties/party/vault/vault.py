@@ -27,6 +27,7 @@ from parties.agreed.receipts import Tombstone
 from parties.agreed.signed import Signed, key_of
 from parties.config.models import PartyConfig
 from parties.disk import private_folder
+from parties.party.consent import audit
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue, files
 from parties.party.vault.catalogue import LIVING, Entry, Row
@@ -249,8 +250,18 @@ class Vault:
             return
         if row is None or (row.owner, row.owner_key) != (client, key):
             raise unknown()
-        self.erase([row], lambda database: catalogue.bury(database, row, signed))
+
+        def also(database: sqlite3.Connection) -> None:
+            catalogue.bury(database, row, signed)
+            self.note(database, audit.REMOVE, row)
+
+        self.erase([row], also)
         logger().info("an object was removed", name=row.name, version=row.version, object=row.object, owner=row.owner)
+
+    def note(self, database: sqlite3.Connection, kind: str, row: Row) -> None:
+        """Add to the audit chain what was done with an object, for its owner, within the caller's transaction."""
+        facts = {"object": row.object, "name": row.name, "version": row.version, "owner": row.owner}
+        audit.append(database, self.draw, kind, self.times.shown(), [row.owner], **facts)
 
     def erase(self, rows: Sequence[Row], also: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
         """Delete objects' keys durably, so that no copy of anything opens them, and then their files.

@@ -1,0 +1,264 @@
+"""Consent at one party: it takes owners' words, and nothing at rest is read, shown to a provider or told without them.
+
+A session holds a `SessionConsent`.  It is decided when the session opens, and again in the transaction in which the
+ledger writes `revealed`: there the charge is written, before any seed of an output leaves.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Protocol
+
+from mpc.errors import IntegrityError, MpcError, PolicyError, SessionError
+from mpc.plan.plan import Plan
+from parties import entropy
+from parties.agreed.grants import Budget, Grant, Revocation, grant_id
+from parties.agreed.objects import Manifest
+from parties.agreed.signed import Signed, key_of
+from parties.agreed.terms import Terms
+from parties.party.consent import audit, tables
+from parties.party.consent.asked import Asked
+from parties.party.consent.decide import OWN, Allowed, House, Missing, decide, require, to_prove
+from parties.party.consent.tables import Charge, GrantRow
+from parties.party.ledger.sessions import Ledger
+from parties.party.ledger.states import RunState
+from parties.party.vault.vault import Vault
+from parties.telemetry import logger
+
+MOST_GRANTS, MOST_OF_ONE, MOST_REVOCATIONS = 4096, 64, 1 << 14
+"""Grants of one owner, those of them of one dataset, and revocations of one owner that a party keeps."""
+_FORGOTTEN = 30 * 86_400.0
+"""Seconds after its end in which a grant is still listed."""
+_ROUNDS = 4
+"""Times that grants may change while a guarantee is proved."""
+
+
+class Objects(Protocol):
+    """Where objects lie."""
+
+    def manifest(self, object_id: bytes) -> Manifest:
+        """Return an object's manifest; one error for what is unknown, removed or expired."""
+
+    def signed(self, object_id: bytes) -> Signed:
+        """Return the manifest as its owner signed it."""
+
+
+class Consent:
+    """Words of owners at this party, and sums that were spent.  Thread-safe.
+
+    Args:
+        draw: fresh random bytes.
+    """
+
+    def __init__(self, vault: Vault, ledger: Ledger, draw: Callable[[int], bytes] = entropy.token) -> None:
+        self.vault, self.ledger, self.draw = vault, ledger, draw
+        self._config, self._trust = vault.config, vault.identity.trust
+
+    def house(self) -> House:
+        """Say what this party knows of itself, and what time it is; `SessionError` if its clock was set back."""
+        config = self._config
+        most = None if config.policy.max_epsilon is None else Fraction(config.policy.max_epsilon)
+        roster = tuple(peer.name for peer in config.peers)
+        return House(self._trust, config.cluster, config.provider.name, roster, most, self.vault.times.now())
+
+    # -- sessions
+
+    def asked(self, plan: Plan, terms: Terms, coordinator: str, key: bytes, objects: Objects | None = None) -> Asked:
+        """Read what a session asks; the objects' one error if one of them is not here.
+
+        objects: where they lie, if not in the vault.
+        """
+        objects = objects or self.vault
+        manifests: dict[bytes, Manifest] = {}
+        keys: dict[bytes, bytes] = {}
+        for binding in terms.bindings:
+            if binding.object not in manifests:
+                manifests[binding.object] = objects.manifest(binding.object)
+                keys[binding.object] = key_of(objects.signed(binding.object).certificate)
+        return Asked(plan, terms, coordinator, key, manifests, keys)
+
+    def ask(self, asked: Asked) -> list[Allowed | Missing]:
+        """Say of each dataset whether a session may read it, and if not, whose word is missing."""
+        for _ in range(_ROUNDS):
+            with self.ledger.reading() as database:
+                wires = to_prove(database, asked, self.house())
+            asked.prove(wires)  # takes a while, and holds nothing
+            with self.ledger.reading() as database:
+                if to_prove(database, asked, self.house()) == wires:
+                    return decide(database, asked, self.house())
+        raise SessionError("grants of these datasets are changing", remedy="try again")
+
+    def open(
+        self, plan: Plan, terms: Terms, coordinator: str, key: bytes, objects: Objects | None = None
+    ) -> SessionConsent:
+        """Require that a session may read all that it asks for.
+
+        Raises:
+            PolicyError: an owner, a budget or the operator does not allow it.
+            SessionError: likewise, to strangers, or there is no such object.
+        """
+        asked = self.asked(plan, terms, coordinator, key, objects)
+        if asked.parts:
+            try:
+                require(self.ask(asked))
+            except MpcError as refusal:
+                logger().info("data at rest was refused", coordinator=coordinator, why=str(refusal))
+                raise
+        return SessionConsent(self, asked)
+
+    # -- owners' words
+
+    def grant(self, signed: Signed, client: str, key: bytes) -> str:
+        """Keep a grant of the caller's; its id.
+
+        Raises:
+            IntegrityError, InputError: it is not the caller's, malformed or another cluster's.
+            SessionError: it has expired, or there are too many.
+        """
+        now = self.vault.times.now()
+        found = Grant.verify(self._trust, signed, self._config.cluster, lambda: now)
+        self._require_own(signed, found.owner, client, key)
+        if found.expires <= now:
+            raise SessionError("that grant has expired", remedy="grant it anew")
+        row = GrantRow(grant_id(signed.content), client, key, signed, False)
+        with self.ledger.writing(durable=True) as database:
+            tables.drop_expired(database, now - _FORGOTTEN)
+            self._require_key(database, found.dataset, client, key)
+            if tables.has_grant(database, row.id):
+                return row.id
+            every, these = tables.count_grants(database, client, found.dataset)
+            if every >= MOST_GRANTS or these >= MOST_OF_ONE:
+                raise SessionError(
+                    f"{client} has {every} grants here, {these} of them of {found.dataset}, as many as there may be",
+                    remedy="grants that have expired make room after a month; one grant may list many plans and names",
+                )
+            named = {*found.coordinators, *found.recipients}
+            tables.add_grant(database, row, found.dataset, found.expires, named)
+            self.note(database, audit.GRANT, {client, *named}, grant=row.id, dataset=found.dataset, owner=client)
+        logger().info("a grant was given", grant=row.id, dataset=found.dataset, owner=client)
+        return row.id
+
+    def revoke(self, signed: Signed, client: str, key: bytes) -> str:
+        """Keep a revocation of the caller's, also of a grant that is not here yet; the grant's id.
+
+        Raises:
+            IntegrityError, InputError: it is not the caller's, malformed or another cluster's.
+        """
+        now = self.vault.times.now()
+        found = Revocation.verify(self._trust, signed, self._config.cluster, lambda: now)
+        self._require_own(signed, found.owner, client, key)
+        with self.ledger.writing(counted=True) as database:
+            if tables.count_revocations(database, client) >= MOST_REVOCATIONS:
+                raise SessionError(f"{client} has revoked {MOST_REVOCATIONS:,} grants here, as many as one owner may")
+            if tables.add_revocation(database, found.revokes, client, key, signed):
+                self.note(database, audit.REVOKE, {client}, grant=found.revokes, owner=client)
+        logger().info("a grant was revoked", grant=found.revokes, owner=client)
+        return found.revokes
+
+    def set_budget(self, signed: Signed, client: str, key: bytes) -> str:
+        """Keep a budget of the caller's in the place of the one before; the dataset's name.
+
+        Raises:
+            IntegrityError, InputError: it is not the caller's, malformed or another cluster's.
+            SessionError: its sequence is not higher than the last one's.
+        """
+        now = self.vault.times.now()
+        found = Budget.verify(self._trust, signed, self._config.cluster, lambda: now)
+        self._require_own(signed, found.owner, client, key)
+        with self.ledger.writing(counted=True) as database:
+            self._require_key(database, found.dataset, client, key)
+            before = tables.budget_of(database, found.dataset, key)
+            if before is not None and before.content == signed.content:
+                return found.dataset
+            last = 0 if before is None else Budget.parse(before.content).sequence
+            if found.sequence <= last:
+                raise SessionError(
+                    f"budget {found.sequence} of {found.dataset} is not newer than the one here, {last}",
+                    cause="it was set again meanwhile, or this one is replayed",
+                    remedy=f"set it with a sequence above {last}",
+                )
+            tables.set_budget(database, found.dataset, client, key, signed)
+            self.note(database, audit.BUDGET, {client}, dataset=found.dataset, sequence=found.sequence, owner=client)
+        logger().info("a budget was set", dataset=found.dataset, owner=client, epsilon=str(found.epsilon))
+        return found.dataset
+
+    def _require_own(self, signed: Signed, owner: str, client: str, key: bytes) -> None:
+        if owner != client or key_of(signed.certificate) != key:
+            raise IntegrityError(f"{client} brings a word of {owner}'s, or of another key", peer=client)
+
+    def _require_key(self, database: sqlite3.Connection, dataset: str, client: str, key: bytes) -> None:
+        known = tables.key_of_name(database, dataset)
+        if known is not None and known != key:
+            raise PolicyError(
+                f"{dataset} was put with another key of {client!r}",
+                cause="a certificate that is issued again, with a new key, inherits nothing",
+            )
+
+    def note(self, database: sqlite3.Connection, kind: str, about: set[str], **facts: object) -> bytes:
+        """Add a row to the audit chain, within the caller's transaction; the new head."""
+        return audit.append(database, self.draw, kind, self.vault.times.shown(), about, **facts)
+
+
+class SessionConsent:
+    """The consent that one session was opened with; asked again for each run that is about to tell its answer."""
+
+    def __init__(self, consent: Consent, asked: Asked) -> None:
+        self._consent, self._asked = consent, asked
+        plan = asked.plan
+        self._session = asked.terms.session_id.hex()
+        owners = {part.owner for part in asked.parts}
+        self._about = {asked.coordinator, *plan.owners, *plan.recipients, *owners}
+
+    def opened(self, database: sqlite3.Connection) -> None:
+        """Note that the session is opened, in the transaction that opens it."""
+        asked = self._asked
+        objects = {part.name: list(part.objects) for part in asked.parts}
+        facts = {"session": self._session, "plan": asked.terms.plan_digest.hex(), "coordinator": asked.coordinator}
+        self._consent.note(database, audit.OPEN, self._about, **facts, datasets=objects)
+
+    def reveal(self, ledger: Ledger, run: int, batch: int) -> bytes:
+        """Take a run to `revealed` if all that it reads may still be told; what it costs is durable then.
+
+        Args:
+            batch: rows of the run.
+
+        Returns:
+            The head of the audit chain behind it.
+
+        Raises:
+            PolicyError: it may not: nothing is written, and nothing may leave.
+        """
+        head = b""
+        house = self._consent.house() if self._asked.parts else None
+
+        def spend(database: sqlite3.Connection) -> bool:
+            nonlocal head
+            charges = [] if house is None else self._spend(database, house, run, batch)
+            recipients = sorted(self._asked.plan.recipients)
+            facts = {"session": self._session, "run": run, "plan": self._asked.terms.plan_digest.hex()}
+            head = self._consent.note(database, audit.REVEAL, self._about, **facts, recipients=recipients)
+            return bool(charges)
+
+        ledger.advance(self._asked.terms.session_id, run, RunState.REVEALED, spend)
+        return head
+
+    def _spend(self, database: sqlite3.Connection, house: House, run: int, batch: int) -> list[Charge]:
+        allowed = require(decide(database, self._asked, house, batch))
+        charges = [self._charge(run, each) for each in allowed if each.mechanism != OWN]
+        for made in charges:
+            tables.charge(database, made, house.now)
+            self._note_charge(database, made)
+        return charges
+
+    def _charge(self, run: int, allowed: Allowed) -> Charge:
+        plan = self._asked.terms.plan_digest.hex()
+        grant = allowed.grant or ""
+        return Charge(self._session, run, allowed.part.name, grant, plan, allowed.mechanism, allowed.amount)
+
+    def _note_charge(self, database: sqlite3.Connection, made: Charge) -> None:
+        owner = made.dataset.partition("/")[0]
+        facts = {"session": made.session, "run": made.run, "dataset": made.dataset, "grant": made.grant}
+        amount = {"epsilon": made.amount.epsilon, "delta": made.amount.delta, "mechanism": made.mechanism}
+        self._consent.note(database, audit.CHARGE, {owner, self._asked.coordinator}, **facts, **amount)

@@ -1,0 +1,298 @@
+"""May this be asked?  One function says so, when a session opens and again when a run is about to tell its answer.
+
+For every dataset that a session reads, its owner must have granted it: these plans and rows exactly, or answers with
+noise, within what the grant, the owner's budget and the operator allow.  A grant's own words decide, never what a
+coordinator says.  Strangers are told nothing, not even that a dataset is there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+
+from mpc.errors import InputError, IntegrityError, MpcError, PlanError, PolicyError
+from parties.agreed.grants import LAPLACE, Budget, Exact, Grant
+from parties.party.consent import tables
+from parties.party.consent.asked import Asked, Part
+from parties.party.consent.tables import Amount, GrantRow
+from parties.party.vault.vault import unknown
+from parties.trust.chains import Trust
+
+OWN, EXACT = "own", "exact"
+
+
+@dataclass(frozen=True)
+class House:
+    """Facts that a party knows of itself, beside its tables.
+
+    Args:
+        cluster: the cluster's id.
+        most: the most epsilon that the operator lets a dataset spend; None: as its owner says.
+        now: seconds since 1970.
+    """
+
+    trust: Trust
+    cluster: str | None
+    provider: str
+    parties: tuple[str, ...]
+    most: Fraction | None
+    now: float
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """A dataset that may be read.
+
+    Args:
+        grant: the id of the grant; None: its owner asks for itself.
+        mechanism: "own", "exact", or which noise.
+        amount: what a run spends.
+    """
+
+    part: Part
+    grant: str | None
+    mechanism: str
+    amount: Amount = Amount()
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A dataset that may not be read.
+
+    Args:
+        known: who asks may know of it, and why it is refused.
+        whose: whose word is missing: the owner's, or the operator's.
+        why, remedy: for who asks.
+    """
+
+    part: Part
+    known: bool
+    whose: str
+    why: str
+    remedy: str
+
+    def error(self) -> MpcError:
+        """Return the refusal as it is told."""
+        if not self.known:
+            return unknown()
+        return PolicyError(f"{self.part.name} may not be read for this: {self.why}", remedy=self.remedy)
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A grant whose words about who, where and when hold."""
+
+    grant: Grant
+    id: str
+
+
+@dataclass
+class _Reading:
+    """One dataset while it is decided about: exact offers and noised ones, or the nearest thing to one."""
+
+    part: Part
+    exact: _Offer | None
+    noised: list[_Offer]
+    fault: str
+    known: bool
+
+
+def decide(
+    database: sqlite3.Connection, asked: Asked, house: House, batch: int | None = None
+) -> list[Allowed | Missing]:
+    """Say of each dataset that a session reads whether it may; nothing is written.
+
+    Args:
+        batch: rows of the run that is about to tell its answer; None when a session opens.
+    """
+    own = [part for part in asked.parts if asked.is_own(part)]
+    readings = [_read(database, asked, part, house, batch) for part in asked.parts if part not in own]
+    wires = protected(readings)
+    found: list[Allowed | Missing] = [Allowed(part, None, OWN) for part in own]
+    for reading in readings:
+        if reading.exact is not None:
+            found.append(Allowed(reading.part, reading.exact.id, EXACT))
+        elif reading.noised:
+            found.append(_noised(database, asked, reading, wires, house))
+        else:
+            found.append(_missing(asked, reading, reading.fault))
+    return found
+
+
+def require(found: list[Allowed | Missing]) -> list[Allowed]:
+    """Return what is allowed, if all of it is.
+
+    Raises:
+        SessionError: something is not here, or not for who asks to know of.
+        PolicyError: an owner, a budget or the operator does not allow it.
+    """
+    missing = [each for each in found if isinstance(each, Missing)]
+    for each in sorted(missing, key=lambda each: each.known):
+        raise each.error()
+    return [each for each in found if isinstance(each, Allowed)]
+
+
+def protected(readings: list[_Reading]) -> frozenset[str]:
+    """Return the wires of all datasets of which noised answers alone may be told."""
+    return frozenset(wire for each in readings if each.exact is None and each.noised for wire in each.part.wires)
+
+
+def to_prove(database: sqlite3.Connection, asked: Asked, house: House) -> frozenset[str]:
+    """Return the wires for which `decide` will want a guarantee, so that it is found without holding the tables."""
+    return protected([_read(database, asked, part, house, None) for part in asked.parts if not asked.is_own(part)])
+
+
+# -- grants
+
+
+def _read(database: sqlite3.Connection, asked: Asked, part: Part, house: House, batch: int | None) -> _Reading:
+    rows = tables.grants_of(database, part.owner, part.key, (part.name, *part.objects))
+    offers = [(row, Grant.parse(row.signed.content)) for row in rows]
+    named = any(asked.coordinator in (*grant.coordinators, *grant.recipients) for _, grant in offers)
+    reading = _Reading(part, None, [], "", named or asked.is_seen(part) or asked.coordinator == part.owner)
+    if not all(tables.is_living(database, each, house.now) for each in part.objects):
+        return replace(reading, known=False)
+    nearest = -1
+    for row, grant in offers:
+        exact = grant.question.exact
+        checks = _conditions(database, row, grant, asked, house)
+        if exact is not None:
+            checks.append(partial(_exact_fault, grant, exact, asked, part, batch))
+        fault, passed = _first(checks)
+        if fault is None and exact is not None:
+            reading.exact = reading.exact or _Offer(grant, row.id)
+        elif fault is None:
+            reading.noised.append(_Offer(grant, row.id))
+        elif passed > nearest:
+            nearest, reading.fault = passed, fault
+    return reading
+
+
+def _first(checks: list[Callable[[], str | None]]) -> tuple[str | None, int]:
+    for number, check in enumerate(checks):
+        fault = check()
+        if fault is not None:
+            return fault, number
+    return None, len(checks)
+
+
+def _conditions(
+    database: sqlite3.Connection, row: GrantRow, grant: Grant, asked: Asked, house: House
+) -> list[Callable[[], str | None]]:
+    """List what has to hold of a grant whatever is asked, in the order in which people would look."""
+    terms, name = asked.terms, row.id[:16]
+    others = sorted(asked.plan.recipients - {*grant.recipients})
+    here = (grant.cluster, grant.provider, grant.parties) == (house.cluster, house.provider, house.parties)
+    return [
+        lambda: None if asked.coordinator in grant.coordinators else f"grant {name} names other coordinators",
+        lambda: f"grant {name} does not name the recipient {', '.join(others)}" if others else None,
+        lambda: None if here and terms.parties == grant.parties else f"grant {name} is for other parties or providers",
+        lambda: f"grant {name} was revoked" if row.revoked else None,
+        lambda: f"grant {name} does not hold yet" if house.now < grant.not_before else None,
+        lambda: f"grant {name} has expired" if house.now >= grant.expires else None,
+        lambda: _unsigned(row, house),
+        lambda: _used_up(database, row, grant),
+    ]
+
+
+def _unsigned(row: GrantRow, house: House) -> str | None:
+    try:
+        Grant.verify(house.trust, row.signed, house.cluster, lambda: house.now)
+    except (IntegrityError, InputError):
+        return f"{row.owner}'s certificate, with which grant {row.id[:16]} was signed, is not good any more"
+    return None
+
+
+def _used_up(database: sqlite3.Connection, row: GrantRow, grant: Grant) -> str | None:
+    runs, _ = tables.spent_under(database, row.id)
+    return None if grant.uses is None or runs < grant.uses else f"grant {row.id[:16]} is used up"
+
+
+def _exact_fault(grant: Grant, exact: Exact, asked: Asked, part: Part, batch: int | None) -> str | None:
+    if part.objects != (grant.dataset,):
+        return "the grant is of another version, or several versions are read at once"
+    if not any(asked.is_exactly(listed) for listed in exact.plans):
+        return "it is not one of the plans that are granted, or reads other rows, columns, datasets or weights"
+    if exact.outputs_bits is not None and (not asked.tells_one_bit or batch not in (None, 1)):
+        return "the grant is of one bit a run, which a comparison writes, and the plan tells something else"
+    return None
+
+
+# -- noise and budgets
+
+
+def _noised(
+    database: sqlite3.Connection, asked: Asked, reading: _Reading, wires: frozenset[str], house: House
+) -> Allowed | Missing:
+    part = reading.part
+    try:
+        loss = asked.loss(part, wires)
+    except PlanError as error:
+        return _missing(asked, reading, f"{error.what} ({error.cause})" if error.cause else error.what)
+    if loss is None:
+        return _missing(asked, reading, "its grants have changed since the session was opened")
+    amount = Amount.charged(loss)
+    limit, fault, whose = _budget(database, part, house)
+    spent = tables.spent_on(database, part.name)
+    if limit is not None and not (spent + amount).within(limit):
+        left = max(0, limit.epsilon - spent.epsilon)
+        fault = f"it costs epsilon {_shown(amount.epsilon)}, and {_shown(left)} of its budget is left"
+    if fault:
+        more = "mpc budget set" if whose == part.owner else "policy.max_epsilon"
+        remedy = f"ask {whose}: {more} {part.name} --epsilon E" if whose == part.owner else f"ask {whose}: {more}"
+        return Missing(part, reading.known, whose, fault, remedy)
+    for offer in reading.noised:
+        dp = offer.grant.question.dp
+        if dp is None or LAPLACE not in dp.mechanisms:
+            continue
+        _, used = tables.spent_under(database, offer.id)
+        if len(asked.plan.outputs) > dp.outputs:
+            reading.fault = (
+                f"grant {offer.id[:16]} is of {dp.outputs} outputs, and the plan has {len(asked.plan.outputs)}"
+            )
+        elif loss.epsilon > dp.epsilon_each:
+            each = float(dp.epsilon_each)
+            reading.fault = (
+                f"it costs epsilon {_shown(amount.epsilon)}, and grant {offer.id[:16]} allows {each:g} a run"
+            )
+        elif not (used + amount).within(Amount.allowed(dp.epsilon, dp.delta)):
+            reading.fault = f"grant {offer.id[:16]} has less left than epsilon {_shown(amount.epsilon)}"
+        else:
+            return Allowed(part, offer.id, LAPLACE, amount)
+    return _missing(asked, reading, reading.fault)
+
+
+def _budget(database: sqlite3.Connection, part: Part, house: House) -> tuple[Amount | None, str, str]:
+    """(what may be spent in all, why that is nothing, whose word it is)."""
+    signed = tables.budget_of(database, part.name, part.key)
+    if signed is None:
+        return None, "its owner has set no budget", part.owner
+    try:
+        budget = Budget.verify(house.trust, signed, house.cluster, lambda: house.now)
+    except (IntegrityError, InputError):
+        return None, "its owner's certificate, with which the budget was signed, is not good any more", part.owner
+    whole = Amount.allowed(budget.epsilon, budget.delta)
+    if house.most is None:
+        return whole, "", part.owner
+    most = Amount.allowed(house.most, Fraction(1))
+    if most.epsilon < whole.epsilon:
+        return replace(whole, epsilon=most.epsilon), "", "the operator"
+    return whole, "", part.owner
+
+
+def _missing(asked: Asked, reading: _Reading, why: str) -> Missing:
+    part, who = reading.part, asked.coordinator
+    receivers = " ".join(f"--recipient {name}" for name in sorted(asked.plan.recipients))
+    plan = asked.terms.plan_digest.hex()[:16]
+    remedy = (
+        f"ask {part.owner}: mpc grant add {part.name} --coordinator {who} {receivers} "
+        f"--epsilon E for noised answers, or --plan FILE for this plan ({plan}) exactly"
+    )
+    return Missing(part, reading.known, part.owner, why or f"{part.owner} has granted {who} nothing of it", remedy)
+
+
+def _shown(epsilon: int) -> str:
+    return f"{epsilon / 10**9:.9g}"

@@ -1,0 +1,219 @@
+"""Rows of the ledger's file about consent: owners' words as they were signed, and what was spent.
+
+Amounts are integers: epsilon in billionths, delta in units of 10^-18, both rounded up.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mpc.privacy.facts import CHARGE_UNIT, Loss
+from parties.agreed.signed import Signed
+
+DELTA_UNIT = 10**18
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Sum that was spent, or may be: epsilon in billionths, delta in units of 10^-18."""
+
+    epsilon: int = 0
+    delta: int = 0
+
+    @classmethod
+    def charged(cls, loss: Loss) -> Amount:
+        """Return what a loss costs, rounded up."""
+        return cls(loss.charge, -(-loss.delta * DELTA_UNIT // 1))
+
+    @classmethod
+    def allowed(cls, epsilon: Fraction, delta: Fraction) -> Amount:
+        """Return what an owner allows, rounded down."""
+        return cls(int(epsilon * CHARGE_UNIT // 1), int(delta * DELTA_UNIT // 1))
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.epsilon + other.epsilon, self.delta + other.delta)
+
+    def within(self, limit: Amount) -> bool:
+        """Is it at most that?"""
+        return self.epsilon <= limit.epsilon and self.delta <= limit.delta
+
+
+@dataclass(frozen=True)
+class GrantRow:
+    """A grant that a party keeps.
+
+    Args:
+        owner_key: digest of the key that signed it.
+        revoked: its owner has taken it back.
+    """
+
+    id: str
+    owner: str
+    owner_key: bytes
+    signed: Signed
+    revoked: bool
+
+
+@dataclass(frozen=True)
+class Charge:
+    """Price of one run through one dataset.
+
+    Args:
+        grant: id of the grant under which it ran.
+        mechanism: "exact", or which noise.
+    """
+
+    session: str
+    run: int
+    dataset: str
+    grant: str
+    plan: str
+    mechanism: str
+    amount: Amount
+
+
+_GRANT = "g.id, g.owner, g.owner_key, g.content, g.signature, g.certificate"
+_REVOKED = (
+    "EXISTS (SELECT 1 FROM consent_revocations r WHERE r.revoked = g.id AND r.owner = g.owner "
+    "AND r.owner_key = g.owner_key)"
+)
+
+
+def grants_of(database: sqlite3.Connection, owner: str, key: bytes, datasets: Iterable[str]) -> list[GrantRow]:
+    """List the grants that a key has signed of datasets, by their names or ids, in the order of the grants' ids."""
+    found = []
+    for dataset in datasets:
+        rows = database.execute(
+            f"SELECT {_GRANT}, {_REVOKED} FROM consent_grants g "  # noqa: S608 - no value of anybody's
+            "WHERE g.dataset = ? AND g.owner = ? AND g.owner_key = ?",
+            (dataset, owner, key),
+        )
+        found += [_grant(row) for row in rows]
+    return sorted(found, key=lambda row: row.id)
+
+
+def grants_about(database: sqlite3.Connection, client: str) -> list[GrantRow]:
+    """List the grants of an owner, and those that name a client."""
+    rows = database.execute(
+        f"SELECT {_GRANT}, {_REVOKED} FROM consent_grants g WHERE g.owner = ?1 OR EXISTS "  # noqa: S608
+        "(SELECT 1 FROM consent_named n WHERE n.grant_id = g.id AND n.client = ?1) ORDER BY g.number",
+        (client,),
+    )
+    return [_grant(row) for row in rows]
+
+
+def is_named(database: sqlite3.Connection, client: str, dataset: str, key: bytes) -> bool:
+    """Does a grant of this dataset, signed by its owner's key, name a client?"""
+    query = (
+        "SELECT 1 FROM consent_grants g JOIN consent_named n ON n.grant_id = g.id WHERE n.client = ? AND "
+        "g.owner_key = ? AND (g.dataset = ? OR g.dataset IN (SELECT object FROM data_objects WHERE name = ?)) LIMIT 1"
+    )
+    return database.execute(query, (client, key, dataset, dataset)).fetchone() is not None
+
+
+def _grant(row: tuple[str, str, bytes, bytes, bytes, bytes, int]) -> GrantRow:
+    number, owner, key, content, signature, certificate, revoked = row
+    return GrantRow(number, owner, key, Signed(content, signature, certificate), bool(revoked))
+
+
+def count_grants(database: sqlite3.Connection, owner: str, dataset: str) -> tuple[int, int]:
+    """Count (an owner's grants, those of them that are of one dataset)."""
+    query = "SELECT count(*), coalesce(sum(dataset = ?), 0) FROM consent_grants WHERE owner = ?"
+    found: tuple[int, int] = database.execute(query, (dataset, owner)).fetchone()
+    return found
+
+
+def count_revocations(database: sqlite3.Connection, owner: str) -> int:
+    """Count the revocations of an owner."""
+    query = "SELECT count(*) FROM consent_revocations WHERE owner = ?"
+    return int(database.execute(query, (owner,)).fetchone()[0])
+
+
+def has_grant(database: sqlite3.Connection, grant: str) -> bool:
+    """Is a grant of that id here?"""
+    return database.execute("SELECT 1 FROM consent_grants WHERE id = ?", (grant,)).fetchone() is not None
+
+
+def add_grant(database: sqlite3.Connection, row: GrantRow, dataset: str, expires: int, named: Iterable[str]) -> None:
+    """Keep a grant."""
+    signed = row.signed
+    database.execute(
+        "INSERT INTO consent_grants (id, owner, owner_key, dataset, expires, content, signature, certificate) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (row.id, row.owner, row.owner_key, dataset, expires, signed.content, signed.signature, signed.certificate),
+    )
+    database.executemany("INSERT OR IGNORE INTO consent_named VALUES (?, ?)", [(row.id, name) for name in named])
+
+
+def drop_expired(database: sqlite3.Connection, before: float) -> None:
+    """Forget grants that expired before that time; what was charged under them stays."""
+    database.execute("DELETE FROM consent_grants WHERE expires < ?", (before,))
+
+
+def add_revocation(database: sqlite3.Connection, grant: str, owner: str, key: bytes, signed: Signed) -> bool:
+    """Keep a revocation; False if there is one of that key already."""
+    done = database.execute(
+        "INSERT OR IGNORE INTO consent_revocations VALUES (?, ?, ?, ?, ?, ?)",
+        (grant, owner, key, signed.content, signed.signature, signed.certificate),
+    )
+    return done.rowcount == 1
+
+
+def budget_of(database: sqlite3.Connection, dataset: str, key: bytes) -> Signed | None:
+    """Return the budget of a dataset that a key has signed last."""
+    query = "SELECT content, signature, certificate FROM consent_budgets WHERE dataset = ? AND owner_key = ?"
+    found = database.execute(query, (dataset, key)).fetchone()
+    return None if found is None else Signed(*found)
+
+
+def set_budget(database: sqlite3.Connection, dataset: str, owner: str, key: bytes, signed: Signed) -> None:
+    """Keep a budget in the place of an older one."""
+    values = (dataset, key, owner, signed.content, signed.signature, signed.certificate)
+    database.execute("INSERT OR REPLACE INTO consent_budgets VALUES (?, ?, ?, ?, ?, ?)", values)
+
+
+def charge(database: sqlite3.Connection, made: Charge, now: float) -> None:
+    """Write down what a run spends."""
+    values = (made.session, made.run, made.dataset, made.grant, made.plan, made.mechanism)
+    spent = (made.amount.epsilon, made.amount.delta, now)
+    database.execute("INSERT INTO consent_charges VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, *spent))
+
+
+def spent_on(database: sqlite3.Connection, dataset: str) -> Amount:
+    """Return what all runs together spent through a dataset, all versions of it."""
+    query = "SELECT coalesce(sum(epsilon), 0), coalesce(sum(delta), 0) FROM consent_charges WHERE dataset = ?"
+    return Amount(*database.execute(query, (dataset,)).fetchone())
+
+
+def answers_of(database: sqlite3.Connection, dataset: str) -> tuple[int, int]:
+    """Return how many (noised, exact) answers were given of a dataset."""
+    query = (
+        "SELECT coalesce(sum(mechanism != 'exact'), 0), coalesce(sum(mechanism = 'exact'), 0) "
+        "FROM consent_charges WHERE dataset = ?"
+    )
+    found: tuple[int, int] = database.execute(query, (dataset,)).fetchone()
+    return found
+
+
+def spent_under(database: sqlite3.Connection, grant: str) -> tuple[int, Amount]:
+    """Return (runs, amount) that a grant was used for."""
+    query = (
+        "SELECT count(*), coalesce(sum(epsilon), 0), coalesce(sum(delta), 0) FROM consent_charges WHERE grant_id = ?"
+    )
+    runs, epsilon, delta = database.execute(query, (grant,)).fetchone()
+    return runs, Amount(epsilon, delta)
+
+
+def is_living(database: sqlite3.Connection, object_id: str, now: float) -> bool:
+    """Is an object here that was neither removed nor has expired?"""
+    query = "SELECT 1 FROM data_objects WHERE object = ? AND state = 'living' AND (expires IS NULL OR expires > ?)"
+    return database.execute(query, (object_id, now)).fetchone() is not None
+
+
+def key_of_name(database: sqlite3.Connection, name: str) -> bytes | None:
+    """Return the digest of the key that a dataset's name belongs to, if anything was ever put under it."""
+    found = database.execute("SELECT owner_key FROM data_names WHERE name = ?", (name,)).fetchone()
+    return None if found is None else bytes(found[0])
