@@ -105,7 +105,7 @@ class Limits(_Model):
 
     max_plan_bytes: Count = 1 << 20
     """Bytes of the largest plan that is read."""
-    max_batch: Count = 4096
+    max_batch: Count = 1 << 20
     """Rows of the largest run."""
     max_sessions: Count = 16
     """Sessions that are open at once."""

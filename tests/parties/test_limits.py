@@ -92,7 +92,7 @@ class Measured:
         if index == self.dealt.corrected:
             corrections = bytes(bytearray(self.dealt.corrections))  # its own copy
         bundle = Bundle(self.id, self.seeds[index], self.bound.online, self.bound.wire, corrections)
-        party = PartyRun(self.bound, Lane.passive(index), bundle, wires)
+        party = PartyRun(self.bound, Lane.passive(index), bundle, wires, self.world.transcript_key)
         party.prepare()
         steps = party.steps(self.given)
         payload = next(steps)

@@ -26,6 +26,7 @@ from parties.client.coordinated import CoordinatedSession
 from parties.client.selection import Selection
 from parties.pb import provider_pb2
 from parties.provider.service import ProviderService
+from tests.support.graphs import node, save_model
 from tests.support.objects import schema
 from tests.support.parties import COORDINATOR, FEATURES, InProcess, tiny_answer, tiny_model
 from tests.support.shelves import Shelf, put
@@ -176,6 +177,30 @@ def test_what_an_owner_put_is_read_from_the_disk(tmp_path: Path) -> None:
         session.close()
     exact = tiny_answer(values_of[BLOCK_ROWS - 40 :] / (1 << 20))
     assert np.abs(found - exact).max() < 1e-3
+
+
+def test_a_noised_sum_over_all_rows_of_a_disk(tmp_path: Path) -> None:
+    """A plan that every party could prove, over more rows than a block has, in one run of three rounds."""
+    rows = BLOCK_ROWS + 3
+    columns = (Column(name="stay", type="integer", low=0, high=100),)
+    stay = np.random.default_rng(3).integers(0, 101, rows, dtype=np.int64)
+    parts = [{"stay": stay[:BLOCK_ROWS]}, {"stay": stay[BLOCK_ROWS:]}]
+    total = save_model(
+        tmp_path, [node("ReduceSum", ["x", "first"], ["y"], keepdims=0)], {"first": np.zeros(1, np.int64)}, ("batch", 1)
+    )
+    with InProcess(tmp_path, 2) as cluster:
+        parties = cluster.client(COORDINATOR)
+        made = upload.put(parties, upload.Described("stays", columns, rows), parts)
+        chosen = Selection(made, ("stay",), True)
+        compiled = compile_model(total, stored={"x": bound.described(chosen)}, noise={"y": 1.0})
+        bindings = bound.bindings(compiled.plan, {"x": chosen})
+        session = CoordinatedSession(parties, compiled.plan, compiled.weights, bindings=bindings)
+        opened, report = session.run({}, rows, lambda: 0.0)
+        session.close()
+    out = compiled.plan.outputs[0].wire
+    assert report.rounds == 3
+    noise = opened[out].item() / float(compiled.plan.wire[out].scale) - stay.sum()
+    assert abs(noise) < 40 * 100  # the law's scale is 100: beyond with probability e^-40, and rounding of rows is small
 
 
 def test_somebody_else_is_told_nothing(kept: Kept) -> None:
