@@ -129,7 +129,8 @@ def _first_line(error: ValueError) -> str:
 def _is_of(schema: Schema, described: Described) -> bool:
     """Does the schema say what the owner says now?  Then a party may have let the object exist already."""
     fields = ("columns", "rows", "rows_per_person", "description", "visible", "expires")
-    return all(getattr(schema, name) == getattr(described, name) for name in fields)
+    same = all(getattr(schema, name) == getattr(described, name) for name in fields)
+    return same and schema.sample == dict(described.sample)
 
 
 def _goes_on(found: Unfinished, schema: Schema) -> bool:

@@ -42,11 +42,6 @@ class StoredRows:
     def __repr__(self) -> str:
         return f"<StoredRows wires={len(self._terms.bindings)}>"
 
-    @property
-    def manifests(self) -> dict[bytes, Manifest]:
-        """Return the manifests of all objects that are bound, by id."""
-        return self._manifests
-
     # -- what the provider is shown
 
     def objects(self) -> list[Signed]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -13,6 +15,8 @@ import numpy as np
 import pytest
 
 from mpc import field as fp
+from mpc.compiler.compile import compile_model
+from mpc.compiler.roles import Roles
 from mpc.encoding import encode_field
 from mpc.errors import (
     EncodingError,
@@ -25,17 +29,23 @@ from mpc.errors import (
     SessionError,
 )
 from mpc.prg import Seed, expand_field
+from parties.agreed.objects import Column, Manifest
 from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import key_of
-from parties.client import catalogue, upload
-from parties.config.models import Limits
+from parties.client import bound, catalogue, upload
+from parties.client.channels import Parties
+from parties.client.coordinated import CoordinatedSession
+from parties.client.selection import Selection
+from parties.config.models import Limits, PolicyConfig
 from parties.party.node import PartyNode
 from parties.party.vault.admission import MOST_PUTS
 from parties.party.vault.puts import Puts
 from parties.pb import data_pb2, data_pb2_grpc
 from parties.pb.data_pb2 import SignedStatement
 from tests.support.objects import AGE, BMI, COLUMNS, RawPut, blocks, described, put, table
-from tests.support.parties import CLUSTER, PATIENCE, InProcess, deadlines, eventually
+from tests.support.parties import CLUSTER, FEATURES, PATIENCE, InProcess, deadlines, eventually, tiny_model
+
+TINY = Column(name="scan", type="array", scale=Fraction(1 << 20), low=-4, high=4, shape=(FEATURES,))
 
 
 @pytest.fixture
@@ -328,6 +338,59 @@ def test_a_name_that_is_issued_again_inherits_nothing(cluster: InProcess) -> Non
     assert put(client, described("fresh", columns=(AGE,))).version == 1
 
 
+def reading(tmp_path: Path, made: Manifest, client: Parties, **changes: Any) -> CoordinatedSession:
+    """A session of the tiny model over all rows of a table of one array."""
+    chosen = Selection(made, ("scan",), False)
+    me = client.config.name
+    roles, stored = Roles(me, made.owner, (me,)), {"x": bound.described(chosen)}
+    compiled = compile_model(tiny_model(tmp_path / "m.onnx"), None, roles, stored=stored)
+    bindings = [replace(each, **changes) for each in bound.bindings(compiled.plan, {"x": chosen})]
+    return CoordinatedSession(client, compiled.plan, compiled.weights, bindings=bindings)
+
+
+def test_a_name_that_is_issued_again_reads_nothing_in_a_session(cluster: InProcess, tmp_path: Path) -> None:
+    """An object belongs to a key also where it is computed on: else the name's next holder asks for the identity."""
+    client = cluster.client("hospital")
+    made = put(client, described(columns=(TINY,)))
+    reading(tmp_path, made, client).close()
+    cluster.renew("hospital")
+    with pytest.raises((PolicyError, SessionError), match=r"no such object|has granted hospital nothing"):
+        reading(tmp_path, made, cluster.client("hospital"))
+
+
+def test_nobody_learns_from_a_binding_that_an_object_is_there(cluster: InProcess, tmp_path: Path) -> None:
+    """Rows, columns, ranges, the name: what a binding does not fit is told to the owner alone."""
+    made = put(cluster.client("hospital"), described(columns=(TINY,), visible=()))
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"rows": 6},
+        {"columns": ("nobody",)},
+        {"columns": ("scan", "scan")},
+        {"object": bytes(32)},
+    ]
+    for owner in ("hospital", "stranger"):
+        as_if = made.model_copy(update={"owner": owner})
+        for more in wrong:
+            asked = {"object": made.id, **more}
+            code, told = refusal(lambda a=asked, m=as_if: reading(tmp_path, m, cluster.client("stranger"), **a))
+            assert code == "session" and told.partition(": ")[2].startswith("there is no such object here")
+
+
+def test_a_name_that_is_issued_again_is_asked_of_the_policy(tmp_path: Path) -> None:
+    """What everybody may see whom a party lets in, an owner's name alone does not show."""
+    with InProcess(tmp_path, 2) as cluster:
+        made = put(cluster.client("hospital"), described(visible=("any",)))
+        for index in range(2):
+            cluster.crash(index)
+            cluster.revive(index, PolicyConfig(coordinators=("somebody",)))
+        assert catalogue.describe(cluster.client("hospital"), made.name) == made  # it may look after what is its own
+        cluster.renew("hospital")
+        client = cluster.client("hospital")
+        for ask in (lambda: catalogue.search(client), lambda: catalogue.describe(client, made.name)):
+            with pytest.raises(PolicyError, match="has no part"):
+                ask()
+
+
 def test_unknown_invisible_and_removed_objects_get_one_answer(cluster: InProcess) -> None:
     client = cluster.client("hospital")
     hidden, gone = (
@@ -439,6 +502,32 @@ def test_a_put_that_was_cut_at_its_end_is_finished(
         with pytest.raises(InputError, match="not those of the interrupted put"):
             put(client, said, table(said, seed=8))
         assert put(client, said, table(said, seed=8)).version == 3
+
+
+def test_sample_rows_that_are_taken_back_are_not_published_by_an_interrupted_put(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest was signed, and nobody else has it: what its owner says now is what is put."""
+    client = cluster.client("hospital")
+    published = described(columns=(AGE,), sample={"age": (61, 17)})
+    with monkeypatch.context() as patch:
+        patch.setattr(client.clients[0], "begin", _without(client.clients[0].begin, "Commit"))
+        patch.setattr(client.clients[1], "begin", _without(client.clients[1].begin, "Commit"))
+        with pytest.raises(PeerError):
+            put(client, published)
+    whole = put(client, described(columns=(AGE,)))
+    assert (whole.version, whole.sample) == (1, {})
+    assert catalogue.describe(client, whole.name) == whole
+
+
+def _without(begin: Any, method: str) -> Any:
+    """Calls, but for those of one method, which nobody answers."""
+
+    def call(of: Any, request: Any, seconds: float) -> Any:
+        stub = MagicMock()
+        return Lost() if of(stub) is getattr(stub.data, method) else begin(of, request, seconds)
+
+    return call
 
 
 # --- one certificate that takes all it can -----------------------------------------------------

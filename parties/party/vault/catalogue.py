@@ -190,9 +190,10 @@ def taken(database: sqlite3.Connection, owner: str) -> tuple[int, int, int]:
     return found
 
 
-def owns(database: sqlite3.Connection, client: str) -> bool:
-    """Is anything here put under that client's name?"""
-    return database.execute("SELECT 1 FROM data_objects WHERE owner = ? LIMIT 1", (client,)).fetchone() is not None
+def owns(database: sqlite3.Connection, client: str, key: bytes | None) -> bool:
+    """Is anything here put under that client's name, by that key if one is given?"""
+    query = "SELECT 1 FROM data_objects WHERE owner = ?1 AND (?2 IS NULL OR owner_key = ?2) LIMIT 1"
+    return database.execute(query, (client, key)).fetchone() is not None
 
 
 def is_seen(database: sqlite3.Connection, number: int, client: str, key: bytes) -> bool:

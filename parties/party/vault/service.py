@@ -44,6 +44,13 @@ class DataService(data_pb2_grpc.DataServicer):
         elif not self._vault.owns(client):  # who has something here may look after it, whatever the policy says now
             self._node.admit(client, coordinates=False)
 
+    def _reader(self, context: grpc.ServicerContext) -> tuple[str, bytes]:
+        """(name, digest of the key) of a caller who may ask what is here: not by the name of an owner alone."""
+        client, own = caller(context), key(context)
+        if not self._vault.owns(client, own):
+            self._node.admit(client, coordinates=False)
+        return client, own
+
     @contextmanager
     def _granted(self, count: int) -> Iterator[None]:
         budget = self._node.budget
@@ -118,7 +125,7 @@ class DataService(data_pb2_grpc.DataServicer):
         self, request: data_pb2.DescribeObjectRequest, context: grpc.ServicerContext
     ) -> Iterator[data_pb2.ManifestPart]:
         """Send the manifest of an object that the caller may see."""
-        object_id, size = self._vault.seen(caller(context), key(context), request.object, request.name)
+        object_id, size = self._vault.seen(*self._reader(context), request.object, request.name)
         with self._granted(2 * size), ends_within(context, self._node.config.deadlines.submit):
             found = self._vault.signed(object_id)
             header = data_pb2.ManifestHeader(signature=found.signature, certificate=found.certificate, size=size)
@@ -130,7 +137,8 @@ class DataService(data_pb2_grpc.DataServicer):
         """List, or search, the objects that the caller may see."""
         after = (request.after_name, request.after_version)
         limits = {"limit": request.limit} if request.limit else {}
-        for entry in self._vault.entries(caller(context), key(context), request.words, after, **limits):
+        client, own = self._reader(context)
+        for entry in self._vault.entries(client, own, request.words, after, **limits):
             yield data_pb2.ObjectEntry(
                 object=entry.id,
                 owner=entry.owner,

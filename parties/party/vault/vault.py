@@ -218,10 +218,10 @@ class Vault:
         with self.ledger.reading() as database:
             return catalogue.entries(database, client, key, words, after, min(max(limit, 1), MOST_LISTED), now)
 
-    def owns(self, client: str) -> bool:
-        """Is anything here put under that client's name?"""
+    def owns(self, client: str, key: bytes | None = None) -> bool:
+        """Is anything here put under that client's name, by that key if one is given?"""
         with self.ledger.reading() as database:
-            return catalogue.owns(database, client)
+            return catalogue.owns(database, client, key)
 
     def _require_seen(self, database: sqlite3.Connection, row: Row | None, client: str | None, key: bytes) -> Row:
         if row is None or (client is not None and not catalogue.is_seen(database, row.number, client, key)):
