@@ -214,6 +214,8 @@ class PartyRun:
 
     def prepare(self) -> None:
         """Do all work that needs no input: call once, before `steps`."""
+        for name in sorted(self._stored):  # agreed on with what is entered: a party's disk may have been altered
+            self.transcript.absorb("stored", name, view_field(self._stored[name].public))
         for gate in self.plan.online:
             self._prepared[gate.name] = gate.prepare(self._part(gate))
 
@@ -228,7 +230,8 @@ class PartyRun:
 
         Raises:
             EncodingError: a payload is not the canonical encoding of the step's openings.
-            IntegrityError: the peers were not sent the inputs and weights that this party was; see `entered`.
+            IntegrityError: the peers were not sent the inputs and weights that this party was; see `entered`.  Or what
+                lies at them is not what lies here.
         """
         self.given = given
         for name in sorted(given):
@@ -289,7 +292,8 @@ class PartyRun:
         return opened
 
     def _agree(self, agreement: bytes, payloads: Sequence[Buffer]) -> None:
-        """Compare what the first payloads begin with: the transcript, before anything is opened, of w^ and all x^."""
+        """Compare what the first payloads begin with: the transcript, before anything is opened, of w^ and all x^,
+        entered or stored."""
         if any(bytes(payload[: len(agreement)]) != agreement for payload in payloads):
             raise IntegrityError("the parties were not all sent the same inputs and weights")
         self._agreed = True

@@ -32,8 +32,8 @@ def find_owners(run: Run, links: Sequence[Link], seconds: float) -> IntegrityErr
     if not owners:
         return IntegrityError(
             "the parties do not agree on what was entered, and none was sent anything else",
-            cause="one of them deviates from the protocol",
-            remedy="do not use this session's results; find out which party's software was changed",
+            cause="one of them deviates from the protocol, or what lies at it was altered",
+            remedy="do not use this session's results; find out which party's software or disk was changed",
         )
     return differing(owners)
 

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from mpc import field as fp
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.roles import Roles
 from mpc.errors import HandshakeError, InputError, IntegrityError, MpcError, PlanError, SessionError
@@ -267,3 +268,15 @@ def test_a_manifest_that_its_owner_has_not_signed_is_refused_by_the_provider(kep
         shelf.statements[kept.manifest.id] = replace(old, signature=kept.manifest.sign(eve).signature)
     with pytest.raises(IntegrityError, match="false manifest"):
         kept.open()
+
+
+def test_x_hat_that_was_altered_at_one_party_ends_the_run(kept: Kept) -> None:
+    """Else who wrote to one party's disk and receives the output learns what the difference does to that party's share
+    of secret weights."""
+    session = kept.open()
+    shelf = kept.shelves[1]
+    place = (kept.manifest.id, "b", 0)
+    shelf.public[place] = fp.add_int(shelf.public[place], 1)
+    with pytest.raises(MpcError) as caught:
+        values(kept, session, [8])
+    assert caught.value.code == "integrity"
