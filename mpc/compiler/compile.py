@@ -24,10 +24,13 @@ from mpc.compiler.rehearsal.rehearse import Rehearsal
 from mpc.compiler.rehearsal.tally import LOST, RARE, Expected
 from mpc.compiler.roles import Roles
 from mpc.errors import ModelError, UsageError
+from mpc.gates.open import Open
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import Guarantee
 
 DEFAULT_RANGE = (-32.0, 32.0)
+_DROWNED = 4
+"""An error that so many times is below an output's noise is none to speak of."""
 Ranges = Mapping[str, Range]
 
 
@@ -69,6 +72,18 @@ class Compiled:
         return {name: each.error for name, each in self.rehearsal.expected.items()}
 
     @property
+    def deviations(self) -> dict[str, float]:
+        """Map each output that is a noised sum to the standard deviation of its noise, in the model's units."""
+        opened = {gate.out: gate.x for gate in self.plan.gates if isinstance(gate, Open)}
+        vectors = () if self.guarantee is None else self.guarantee.vectors
+        variance = {vector.wire: float(vector.variance) for vector in vectors}
+        return {
+            out.name: variance[wire] ** 0.5 / float(self.plan.wire[out.wire].scale)
+            for out in self.plan.outputs
+            if (wire := opened.get(out.wire)) in variance
+        }
+
+    @property
     def messages(self) -> list[str]:
         """List what its user should be told: notes, errors that matter, and what was assumed."""
         low, high = DEFAULT_RANGE
@@ -78,7 +93,9 @@ class Compiled:
             for name in self.undeclared
         ]
         expected = self.rehearsal.expected
-        limited = [text for out in self.plan.outputs if (text := _limited(out.name, expected[out.name]))]
+        noise = self.deviations
+        told = [out.name for out in self.plan.outputs if _DROWNED * expected[out.name].error > noise.get(out.name, 0.0)]
+        limited = [text for name in told if (text := _limited(name, expected[name]))]
         return [*self.notes, *limited, *assumed]
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 from mpc.compiler.graph.calibrate import MARGIN, bounded_by
 from mpc.compiler.graph.columns import separate_columns
 from mpc.compiler.graph.graph import Graph, GraphInput
+from mpc.compiler.graph.levels import join_levels
 from mpc.compiler.graph.noising import Noising, with_noise
 from mpc.compiler.graph.passes import run_passes
 from mpc.compiler.lowering.lower import Lowered, lower
@@ -72,7 +73,8 @@ def compile_graph(
     _check_samples(graph.inputs, samples or {})
     noising = noising or Noising({})
     protected = noising.protected(graph)
-    graph = separate_columns(run_passes(with_noise(graph, noising)))
+    noised = with_noise(graph, noising)
+    graph = separate_columns(run_passes(join_levels(noised, bool(noising.epsilon)) if roles.public_weights else noised))
     entered = None if samples is None else with_marks(graph.inputs, dict(samples))
     return _bounded(graph, roles, entered, protected)
 

@@ -98,7 +98,8 @@ class Datasets:
         )
         for told in found.published:
             warnings.warn(MpcWarning(f"who sees {short} learns {told}"), stacklevel=2)
-        return Dataset(upload.put(self._parties, described, found.blocks(), lambda done, of: tell("put", done, of)))
+        made = upload.put(self._parties, described, found.blocks(), lambda done, of: tell("put", done, of))
+        return Dataset(made, self._parties)
 
     def list(self, versions: bool = False) -> Listing:
         """List the datasets that this client may see; their newest versions, or all."""
@@ -121,7 +122,7 @@ class Datasets:
         Raises:
             SessionError: there is none that this client may see.
         """
-        return Dataset(catalogue.describe(self._parties, self.full_name(name)))
+        return Dataset(catalogue.describe(self._parties, self.full_name(name)), self._parties)
 
     def remove(self, name: str) -> Listing:
         """Remove all versions of a dataset of this client's own, at all parties and for good.
@@ -162,8 +163,8 @@ class Dataset:
     `ds["age"]` and `ds[["age", "bmi"]]` stand for columns, to compute with; `ds.sample()` has rows that one may see.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
+    def __init__(self, manifest: Manifest, parties: Parties | None = None) -> None:
+        self.manifest, self._parties = manifest, parties
 
     @property
     def name(self) -> str:
@@ -229,7 +230,7 @@ class Dataset:
         for each in names:
             if each not in self.columns:
                 raise no_column(self.name, each, self.manifest.columns)
-        return Selection(self.manifest, tuple(names), isinstance(name, list))
+        return Selection(self.manifest, tuple(names), isinstance(name, list), self._parties)
 
     def __contains__(self, name: object) -> bool:
         return name in self.columns

@@ -16,8 +16,10 @@ from mpc.compiler.graph.attributes import Noise, RowsSum, Step
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
 from mpc.compiler.graph.noising import Noising
 from mpc.compiler.graph.stored import StoredInput
+from mpc.compiler.roles import Roles
 from mpc.errors import ModelError, PlanError, UsageError
 from mpc.gates.draw import Draw
+from mpc.gates.step import Step as StepGate
 from mpc.interpret.world import WorldRun
 from mpc.plan.cost import plan_cost
 from mpc.privacy.facts import StoredFacts
@@ -195,6 +197,58 @@ def test_columns_of_a_dataset_are_protected_whatever_else_is_entered(tmp_path: P
     assert kinds.index("bound") < kinds.index("rows") < kinds.index("open")
 
 
+def binned(folder: Path, edges: list[float]) -> Path:
+    """How many rows are between neighbouring edges, by comparisons with all of them."""
+    count = len(edges) - 1
+    nodes = [
+        node("GreaterOrEqual", ["x", "edges"], ["above"]),
+        node("Cast", ["above"], ["bits"], to=TensorProto.FLOAT),
+        node("Gather", ["bits", "low"], ["from"], "lower", axis=1),
+        node("Gather", ["bits", "high"], ["to"], "upper", axis=1),
+        node("Sub", ["from", "to"], ["bins"]),
+        total("bins"),
+    ]
+    places = {"low": np.arange(count), "high": np.arange(1, count + 1)}
+    return summed(folder, nodes, columns=1, edges=np.array(edges, dtype=np.float32), **places)
+
+
+@pytest.mark.parametrize("bins", [2, 7, 20])
+def test_public_thresholds_are_levels_of_one_comparison(tmp_path: Path, bins: int) -> None:
+    """A histogram costs 2 however many bins it has, if its edges are public; a person leaves one and enters another."""
+    path = binned(tmp_path, np.linspace(-1, 101, bins + 1).tolist())
+    public = check(path, DATA[:, :1], {"y": 5}, roles=Roles(public_weights=True))
+    assert [vector.sensitivity for vector in public.guarantee.vectors] == [2]
+    assert [gate.kind for gate in public.plan.gates].count("step") == 1
+    secret = check(path, DATA[:, :1], {"y": 5})
+    assert [vector.sensitivity for vector in secret.guarantee.vectors] == [2 * bins]
+    levels = {level for gate in secret.plan.gates if isinstance(gate, StepGate) for level in gate.levels}
+    assert len(levels) == 1  # secret edges are no levels
+
+
+def test_values_on_a_public_threshold_reach_it(tmp_path: Path) -> None:
+    """Held to 16 bits, a value at a level is never below it."""
+    path = binned(tmp_path, [-1.0, 12.3, 45.6, 78.9, 101.0])
+    compiled = compile_model(path, (0.0, 100.0), Roles(public_weights=True), noise={"y": 5})
+    x = np.repeat(np.array([[12.3], [45.6], [78.9]], dtype=np.float32), 100, axis=0)
+    (found,), _ = answer(compiled, x)
+    assert np.abs(found - [0, 100, 100, 100]).max() < 12 * deviations(compiled, "y")
+
+
+def test_too_many_thresholds_stay_apart(tmp_path: Path) -> None:
+    path = binned(tmp_path, np.linspace(-1, 101, 71).tolist())
+    compiled = compile_model(path, (0.0, 100.0), Roles(public_weights=True), noise={"y": 5})
+    assert compiled.guarantee.vectors[0].sensitivity == 140
+
+
+def test_noise_drowns_what_rounding_does(tmp_path: Path) -> None:
+    """Nobody is told of an error that is far below the noise; and a rehearsal has no more rows than the plan."""
+    path = summed(tmp_path, [total()], columns=1)
+    noising = Noising({"y": Fraction(1)}, most=3)
+    compiled = compile_model(path, (0.0, 100.0), noise=noising)
+    assert compiled.messages == [] and 4 * compiled.errors["y"] < compiled.deviations["y"]
+    assert compiled.deviations["y"] == pytest.approx(deviations(compiled, "y"))
+
+
 # ------------------------------------------------------------------ what is refused
 
 
@@ -293,7 +347,7 @@ def test_a_sum_by_hand_without_noise_is_refused() -> None:
     graph = by_hand((10.0,))
     graph.nodes = graph.nodes[:2]
     graph.outputs = [GraphOutput("y", "sum", (1, 1), "float32")]
-    with pytest.raises(PlanError, match="before noise is added|without noise"):
+    with pytest.raises(PlanError, match="without the noise"):
         compile_graph(graph)
 
 

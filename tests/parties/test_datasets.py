@@ -128,7 +128,7 @@ def test_samples_that_do_not_fit_are_refused_before_anything_is_put(
 
 
 REFUSED: list[Callable[[Any], object]] = [
-    float, int, bool, complex, list, np.asarray, np.mean, sum, max, sorted, set, pandas.Series, operator.index,
+    float, int, bool, complex, list, np.asarray, np.asanyarray, sum, max, sorted, set, pandas.Series, operator.index,
     lambda column: column[0], lambda column: 3 in column, lambda column: f"{column:.2f}", lambda column: [*column],
     lambda column: np.array([column, column]), lambda column: np.float64(column), lambda column: not column,
 ]  # fmt: skip

@@ -180,11 +180,17 @@ class Lowest(Attributes):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Step(Attributes):
-    """[x >= level], one more axis: compared on so many bits at most, else on about `fraction` (20) fractional ones."""
+    """[x >= level], one more axis: compared on so many bits at most, else on about `fraction` (20) fractional ones.
+
+    Args:
+        held: bits that x is held to first, whatever it is, so that the bits of a row fall whatever the data are; a
+            value up to two parts in 2^held of x's range below a level may count as above it, none at it as below.
+    """
 
     levels: Numbers
     bits: int | None = None
     fraction: int | None = None
+    held: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

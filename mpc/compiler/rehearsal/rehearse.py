@@ -98,14 +98,15 @@ def _rehearse(
 
 
 def _rows(plan: Plan) -> int:
-    """As many rows as time and memory allow."""
+    """As many rows as time, memory and the plan allow."""
     wires, weights = plan.bind(1).wire, {gate.out for gate in plan.weights}
     held = work = sum(math.prod(wire.sizes) for name, wire in wires.items() if name not in weights)
     for gate in plan.gates:
         if isinstance(gate, Bilinear):
             second, results = wires[gate.second].sizes, math.prod(wires[gate.out].sizes)
             work += results * (math.prod(second[1:]) if gate.kind == "convolution" else second[-2:][0] if second else 1)
-    return int(np.clip(min(_WORK // max(1, work), _ELEMENTS // max(1, held)), _FEWEST_ROWS, _MOST_ROWS))
+    rows = int(np.clip(min(_WORK // max(1, work), _ELEMENTS // max(1, held)), _FEWEST_ROWS, _MOST_ROWS))
+    return min(rows, plan.most_rows)
 
 
 def _followed(

@@ -98,9 +98,12 @@ class Tally:
         return (np.abs(apart) > 0.5).astype(np.float64) if self._whole else np.square(apart)
 
     def _moved(self, seen: Sequence[Jumps]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean squares of each row that was moved, and their chances."""
+        """Mean squares of each row that was moved, and their chances: of a sum over rows that of the likeliest."""
         squares = [self._squares(self._flat(each.moved), self._flat(each.still)).mean(axis=1) for each in seen]
-        chances = [np.broadcast_to(each.chances, row.shape) for each, row in zip(seen, squares, strict=True)]
+        chances = [
+            np.broadcast_to(each.chances if len(each.chances) in (1, len(row)) else each.chances.max(), row.shape)
+            for each, row in zip(seen, squares, strict=True)
+        ]
         return np.nan_to_num(np.concatenate(squares)), np.concatenate(chances)
 
     def count(self, seen: Sequence[Jumps]) -> int:

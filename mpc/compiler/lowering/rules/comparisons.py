@@ -11,7 +11,9 @@ from mpc.compiler.graph.attributes import ArgMax, Maximum, Step, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.lowering.rules.sums import bounded
 from mpc.compiler.lowering.scales import log2
+from mpc.wires import Masking
 
 _STEP_FRACTION = 20
 _MOST_CANDIDATES = 16
@@ -55,8 +57,10 @@ def _rounded(state: Lowering, x: Value, extra: int = 0) -> tuple[Value, int]:
 def step(state: Lowering, node: Node) -> Value:
     """Compare with every level: exactly, while the comparison has room for all bits."""
     x, taken = state.values[node.reads[0]], node.of(Step)
-    limit = (1 << x.wire.bits) - 1
-    levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale))) for level in taken.levels)
+    if taken.held is not None:
+        x = bounded(state, x, taken.held, Masking.DRAWN)
+    limit, lower = (1 << x.wire.bits) - 1, int(taken.held is not None)
+    levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale) - lower)) for level in taken.levels)
     spare = 2 if any(levels) else 1
     fraction = _STEP_FRACTION if taken.fraction is None else taken.fraction
     shift = max(0, min(log2(x.scale) - fraction, x.wire.bits - 8), x.wire.bits + spare - 48)

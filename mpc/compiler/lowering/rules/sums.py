@@ -34,7 +34,7 @@ def rows_sum(state: Lowering, node: Node) -> Value:
     """Return the sum over the rows of what is bounded, whatever the data are."""
     x, taken = state.values[node.reads[0]], node.of(RowsSum)
     if not _is_hard(state, x.wire.name):
-        x = _bounded(state, x, taken.width)
+        x = bounded(state, x, taken.width)
     bits = (taken.most * ((1 << x.wire.bits) - 1)).bit_length()
     if bits > MAX_BITS:
         raise node.origin.refuse(
@@ -97,9 +97,9 @@ def _is_hard(state: Lowering, name: str) -> bool:
     return True
 
 
-def _bounded(state: Lowering, x: Value, width: int) -> Value:
-    """x in units in which its interval fills so many bits, held to them."""
-    key = ("bounded", x.wire.name, width)
+def bounded(state: Lowering, x: Value, width: int, masking: Masking = Masking.UNOPENED) -> Value:
+    """Return x in units in which its interval fills so many bits, held to them."""
+    key = ("bounded", x.wire.name, width, masking)
     if key in state.memo:
         return state.memo[key]
     low, high = (end * float(x.scale) for end in x.coarse)
@@ -118,7 +118,7 @@ def _bounded(state: Lowering, x: Value, width: int) -> Value:
     name = f"{len(state.gates)}.bound"
     state.gate("bound", x=raised.wire.name, out=name, width=width, shift=shift)
     scale = raised.scale / (1 << shift)
-    found = state.wire(name, x.shape, scale, interval, Masking.UNOPENED, least_bits=width)
+    found = state.wire(name, x.shape, scale, interval, masking, least_bits=width)
     if lift:
         found = state.combine([found], [1], x.shape, scale, lift)
     state.memo[key] = found

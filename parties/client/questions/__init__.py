@@ -1,0 +1,1 @@
+"""Questions as arrays: numpy's names on columns whose values nobody sees, down to ONNX, and noised answers."""

@@ -1,0 +1,237 @@
+"""Asking: a question is compiled, a session bound to its dataset runs it once, and its reader finishes the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.graph.noising import Noising
+from mpc.errors import PolicyError, PrivateDataError, SessionError, UsageError
+from mpc.privacy.facts import StoredFacts
+from mpc.privacy.law import MOST_EPSILON
+from mpc.text import shown
+from parties.agreed.objects import Manifest
+from parties.client import bound
+from parties.client.questions import model
+from parties.client.questions.expression import ROWS, Node, columns
+from parties.client.roles import PUBLIC, assign
+from parties.client.selection import Selection
+from parties.client.session import Session
+
+if TYPE_CHECKING:
+    from parties.client.channels import Parties
+    from parties.client.questions.aggregates import Question
+    from parties.client.questions.pointer import Pointer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer.
+
+    Args:
+        value: a number, or an array of them.
+        std: standard deviation of the noise in it, of each element if they differ; 0 if it is exact.
+        epsilon: what was asked for; None if it is exact.
+        left: what is left of the dataset's budget, if the parties tell.
+        labels: what each element is about, of a question by categories.
+    """
+
+    value: Any
+    std: Any
+    epsilon: Fraction | None
+    left: Fraction | None = None
+    labels: tuple[str, ...] = ()
+
+
+def get(question: Question, epsilon: Any) -> Answer:
+    """Ask a question once.
+
+    Raises:
+        PrivateDataError: its owner has not granted it, or an exact answer is somebody else's.
+        ModelError: nothing is proved of it.
+    """
+    pointer = question.pointer
+    parties = _require_parties(pointer)
+    rows = pointer.manifest.rows
+    if epsilon is None:
+        if question.exact is not None:
+            node, finish = question.exact
+            [rows_read] = _rows(pointer, {"values": node}, question.text).values()
+            return Answer(_plain(finish(rows_read)), 0.0, None)
+        values = _rows(pointer, question.sums, question.text)
+        sums = {name: np.asarray(value.sum(axis=0), dtype=float) for name, value in values.items()}
+        value, _ = question.finish(sums, dict.fromkeys(sums, 0.0), rows)
+        return Answer(_plain(value), 0.0, None, labels=question.labels)
+    spent = as_epsilon(epsilon)
+    compiled = compiled_with_noise(question, spent, parties.identity.name)
+    answers = _run(parties, compiled, pointer.manifest, question.read, question.text, spent)
+    sums = {name: np.asarray(value, dtype=float) for name, value in answers.items()}
+    value, spread = question.finish(sums, deviations(compiled), rows)
+    return Answer(_plain(value), _plain(spread), spent, labels=question.labels)
+
+
+def rows_of(pointer: Pointer, epsilon: Any) -> Answer:
+    """Return the values of rows to their owner.
+
+    Raises:
+        UsageError: noise is asked for, which is for sums.
+        PrivateDataError: they are somebody else's.
+    """
+    if epsilon is not None:
+        raise UsageError(
+            "noise protects people in sums over rows, not their rows",
+            remedy="x.mean().get(epsilon=0.5); also sum, count, var, std, histogram(edges), quantile(q), group_by",
+        )
+    _require_parties(pointer)
+    name = repr(pointer).strip("<>").removesuffix(", private")
+    [values] = _rows(pointer, {"values": pointer.node}, name).values()
+    return Answer(values, 0.0, None)
+
+
+def explain(question: Question, epsilon: Any) -> str:
+    """Say what a question reads, whose that is, and what it costs."""
+    manifest, sums = question.pointer.manifest, len(question.sums)
+    told = [
+        question.text,
+        f"reads {', '.join(map(shown, question.read))}, which are {manifest.owner}'s: {manifest.rows:,} rows, at most "
+        f"{manifest.rows_per_person} of one person",
+        f"computed as {sums} sum{'s that share the epsilon evenly' * (sums > 1)} over the rows",
+    ]
+    if epsilon is None:
+        told.append("costs the epsilon that is asked with: .get(epsilon=0.5), .explain(epsilon=0.5)")
+        return "\n".join(told)
+    spent = as_epsilon(epsilon)
+    parties = question.pointer.parties
+    me = "asker" if parties is None else parties.identity.name
+    compiled = compiled_with_noise(question, spent, me)
+    spreads = ", ".join(f"{value:.3g}" for value in deviations(compiled).values())
+    told.append(f"costs epsilon {float(spent):g} of {manifest.name}; noise of standard deviation {spreads} on the sums")
+    return "\n".join(told)
+
+
+def compiled_with_noise(question: Question, epsilon: Fraction, me: str) -> Compiled:
+    """Compile a question's sums, each with noise for its part of an epsilon."""
+    manifest = question.pointer.manifest
+    data = _selections(manifest, question.read)
+    origin = f"{manifest.id.hex()}:0"
+    facts = {name: StoredFacts(manifest.rows, manifest.rows_per_person, origin) for name in data}
+    parts = dict.fromkeys(_outputs(question.sums), epsilon / len(question.sums))
+    noise = Noising(parts, most=manifest.rows, stored=facts)
+    return _compiled(_outputs(question.sums), True, data, me, noise)
+
+
+def deviations(compiled: Compiled) -> dict[str, float]:
+    """Return the standard deviation of the noise on each of a question's sums."""
+    return {name.removesuffix(_SUFFIX): spread for name, spread in compiled.deviations.items()}
+
+
+def as_epsilon(epsilon: Any) -> Fraction:
+    """Read an epsilon as it is written: 0.1 is a tenth.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        found = Fraction(str(epsilon))
+    except ValueError:
+        found = Fraction(0)
+    if isinstance(epsilon, bool) or not 0 < found <= MOST_EPSILON:
+        raise UsageError(f"an epsilon of {epsilon!r}", remedy=f"a number above 0 and up to {MOST_EPSILON}")
+    return found
+
+
+_SUFFIX = " over rows"
+"""Ends the names of outputs, which a column's name might equal otherwise."""
+
+
+def _outputs(sums: Mapping[str, Node]) -> dict[str, Node]:
+    return {name + _SUFFIX: node for name, node in sums.items()}
+
+
+def _selections(manifest: Manifest, names: tuple[str, ...]) -> dict[str, Selection]:
+    return {name: Selection(manifest, (name,), False) for name in names}
+
+
+def _compiled(
+    ends: Mapping[str, Node], summed: bool, data: Mapping[str, Selection], me: str, noise: Noising | None
+) -> Compiled:
+    roles = assign(me, bound.owners(data), weights=PUBLIC)
+    stored = {name: bound.described(selection) for name, selection in data.items()}
+    return compile_model(model.write(ends, summed), roles=roles, stored=stored, noise=noise)
+
+
+def _rows(pointer: Pointer, ends: Mapping[str, Node], text: str) -> dict[str, np.ndarray]:
+    """Return values of rows, which are the asker's own."""
+    manifest, parties = pointer.manifest, _require_parties(pointer)
+    me = parties.identity.name
+    names = tuple(columns(*ends.values()))
+    if manifest.owner != me:
+        raise _private(manifest, me, text, None)
+    for node in ends.values():
+        if node.shape[:1] != (ROWS,):
+            raise UsageError("this has no rows", remedy="compute with columns")
+    compiled = _compiled(_outputs(ends), False, _selections(manifest, names), me, None)
+    return _run(parties, compiled, manifest, names, text, None)
+
+
+def _run(
+    parties: Parties,
+    compiled: Compiled,
+    manifest: Manifest,
+    names: tuple[str, ...],
+    text: str,
+    epsilon: Fraction | None,
+) -> dict[str, np.ndarray]:
+    """Run a plan once, on all rows."""
+    bindings = bound.bindings(compiled.plan, _selections(manifest, names))
+    try:
+        session = Session(parties, compiled, bindings=bindings)
+    except (PolicyError, SessionError) as refused:
+        raise _private(manifest, parties.identity.name, text, epsilon, refused) from refused
+    try:
+        found = session.run(None, {})
+        session.close()
+    finally:
+        session.abandon()
+    return {out.name.removesuffix(_SUFFIX): value for out, value in zip(compiled.plan.outputs, found, strict=True)}
+
+
+def _private(
+    manifest: Manifest,
+    me: str,
+    text: str,
+    epsilon: Fraction | None,
+    refused: PolicyError | SessionError | None = None,
+) -> PrivateDataError:
+    """Make the error that says whose data it is, what would be allowed and which command allows it."""
+    name, owner = manifest.name, manifest.owner
+    each = f"{float(epsilon or Fraction(1, 2)):g}"
+    what = f"the {text}" if not text.startswith("values") else text
+    if refused is None:
+        said = f"{what}, exactly, is {owner}'s alone"
+        cause = f"{name} is {owner}'s, and an exact answer may tell of a single person"
+        could = f".get(epsilon={each}) on a sum over rows asks for a noised one, which {owner} may allow"
+    else:
+        said = f"{what} at epsilon {each} was refused: {refused.what}"
+        cause = f"{name} is {owner}'s, and only what {owner} has granted is computed from it"
+        could = f"{owner} may allow it"
+    grant = f"mpc grant add {name} --epsilon {each} --epsilon-each {each} --coordinator {me} --recipient {me}"
+    return PrivateDataError(said, cause=cause, remedy=f"{could}: {grant}")
+
+
+def _require_parties(pointer: Pointer) -> Parties:
+    if pointer.parties is None:
+        raise UsageError(
+            "this dataset was described without a cluster to ask", remedy="cluster.dataset('owner/name') has one"
+        )
+    return pointer.parties
+
+
+def _plain(value: Any) -> Any:
+    """Return a number where an array has no axes."""
+    return float(value) if np.ndim(value) == 0 else np.asarray(value)

@@ -1,0 +1,237 @@
+"""Universal functions of numpy by operators of ONNX: types and shapes are numpy's own answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpc.errors import UsageError
+from parties.client.questions.expression import (
+    REAL,
+    ROWS,
+    TRUTH,
+    WHOLE,
+    Node,
+    Shape,
+    apply,
+    broadcast,
+    cast,
+    elementwise,
+    kind_of,
+    public,
+)
+
+Builder = Callable[..., Node]
+"""(what is read, of the type that numpy computes it in) -> the result."""
+
+
+def _plain(op: str) -> Builder:
+    return lambda *reads: elementwise(op, reads[0].dtype, *reads)
+
+
+def _compared(op: str) -> Builder:
+    def build(*reads: Node) -> Node:
+        if reads[0].dtype == TRUTH and op != "Equal":
+            reads = tuple(cast(each, WHOLE) for each in reads)
+        return elementwise(op, TRUTH, *reads)
+
+    return build
+
+
+def _logical(op: str) -> Builder:
+    def build(*reads: Node) -> Node:
+        if any(each.dtype == WHOLE for each in reads) and op != "Truth":
+            raise UsageError("bits of whole numbers are not computed", remedy="& | ^ ~ are for conditions, as a > 3")
+        return elementwise(op, TRUTH, *reads)
+
+    return build
+
+
+def _arithmetic(op: str, of_truths: str) -> Builder:
+    """Take one operator for numbers and another for conditions: there numpy's + is or, its * is and."""
+    return lambda *reads: elementwise(of_truths if reads[0].dtype == TRUTH else op, reads[0].dtype, *reads)
+
+
+def _scaled(op: str, factor: float) -> Builder:
+    return lambda x: elementwise("Mul", x.dtype, elementwise(op, x.dtype, x), public(factor))
+
+
+def _extreme(op: str, of_truths: str) -> Builder:
+    return _arithmetic(op, of_truths)
+
+
+def _divided(x: Node, y: Node) -> Node:
+    if y.value is not None:
+        if not y.value.all():
+            raise UsageError("a column is divided by zero", remedy="divide by something else")
+        return elementwise("Mul", REAL, x, public(1 / y.value))
+    return elementwise("Div", REAL, x, y)
+
+
+def _power(x: Node, y: Node) -> Node:
+    if y.value is not None and y.value.ndim == 0 and y.value == 2:
+        return elementwise("Mul", x.dtype, x, x)
+    if x.value is None and (y.value is None or y.value.size != 1):
+        raise UsageError("a power of a column has one public exponent", remedy="x**3, np.sqrt(x), np.exp(x)")
+    return elementwise("Pow", x.dtype, x, y)
+
+
+def _negated(op: str) -> Builder:
+    return lambda *reads: elementwise("Not", TRUTH, _compared(op)(*reads))
+
+
+def _never(x: Node) -> Node:
+    """Data has a range, so no number of it is missing or infinite: a missing one is marked in a column of its own."""
+    return elementwise("Less", TRUTH, cast(elementwise("Mul", REAL, cast(x, REAL), public(0.0)), REAL), public(-1.0))
+
+
+def _product(x: Node, y: Node) -> Node:
+    shape = _product_shape(x.shape, y.shape)
+    if x.dtype == TRUTH:
+        raise UsageError("a product of conditions", remedy="astype(int) makes them 0 and 1")
+    return apply("MatMul", x.dtype, shape, x, y)
+
+
+def _product_shape(x: Shape, y: Shape) -> Shape:
+    fault = None
+    if len(x) < 2 or x[0] != ROWS or ROWS in y or not y:
+        fault = "the left side has rows, (rows, k), and the right side is a public array of k rows"
+    elif x[-1] != y[-2 if len(y) > 1 else 0] or len(y) > 2:
+        fault = f"rows of {x[1:]} do not fit {y}"
+    if fault:
+        raise UsageError(
+            "this product is not one of each row",
+            cause=fault,
+            remedy="x[['a', 'b']] @ w; a product of two columns of a row is x * y, and its sum (x * y).sum()",
+        )
+    return (*x[:-1], *y[1:])
+
+
+UFUNCS: dict[np.ufunc, Builder] = {
+    np.add: _arithmetic("Add", "Or"),
+    np.subtract: _plain("Sub"),
+    np.multiply: _arithmetic("Mul", "And"),
+    np.divide: _divided,
+    np.negative: _plain("Neg"),
+    np.positive: lambda x: x,
+    np.absolute: _plain("Abs"),
+    np.fabs: _plain("Abs"),
+    np.sign: _plain("Sign"),
+    np.sqrt: _plain("Sqrt"),
+    np.square: lambda x: elementwise("Mul", x.dtype, x, x),
+    np.reciprocal: _plain("Reciprocal"),
+    np.exp: _plain("Exp"),
+    np.exp2: lambda x: elementwise("Exp", REAL, elementwise("Mul", REAL, x, public(math.log(2)))),
+    np.expm1: lambda x: elementwise("Sub", REAL, elementwise("Exp", REAL, x), public(1.0)),
+    np.log: _plain("Log"),
+    np.log2: _scaled("Log", 1 / math.log(2)),
+    np.log10: _scaled("Log", 1 / math.log(10)),
+    np.log1p: lambda x: elementwise("Log", REAL, elementwise("Add", REAL, x, public(1.0))),
+    np.sin: _plain("Sin"),
+    np.cos: _plain("Cos"),
+    np.tanh: _plain("Tanh"),
+    np.sinh: _plain("Sinh"),
+    np.cosh: _plain("Cosh"),
+    np.arctan: _plain("Atan"),
+    np.arcsinh: _plain("Asinh"),
+    np.power: _power,
+    np.float_power: _power,
+    np.maximum: _extreme("Max", "Or"),
+    np.minimum: _extreme("Min", "And"),
+    np.fmax: _extreme("Max", "Or"),
+    np.fmin: _extreme("Min", "And"),
+    np.greater: _compared("Greater"),
+    np.greater_equal: _compared("GreaterOrEqual"),
+    np.less: _compared("Less"),
+    np.less_equal: _compared("LessOrEqual"),
+    np.equal: _compared("Equal"),
+    np.not_equal: _negated("Equal"),
+    np.logical_and: _logical("And"),
+    np.logical_or: _logical("Or"),
+    np.logical_xor: _logical("Xor"),
+    np.logical_not: _logical("Not"),
+    np.bitwise_and: _logical("And"),
+    np.bitwise_or: _logical("Or"),
+    np.bitwise_xor: _logical("Xor"),
+    np.invert: _logical("Not"),
+    np.isnan: _never,
+    np.isinf: _never,
+    np.isfinite: lambda x: elementwise("Not", TRUTH, _never(x)),
+    np.deg2rad: lambda x: elementwise("Mul", REAL, x, public(math.pi / 180)),
+    np.rad2deg: lambda x: elementwise("Mul", REAL, x, public(180 / math.pi)),
+    np.matmul: _product,
+}
+_LOGICAL = (np.logical_and, np.logical_or, np.logical_xor, np.logical_not)
+_KEPT = (np.isnan, np.isinf, np.isfinite)
+REASONS: dict[str, str] = {
+    "floor_divide": "rounding down needs many comparisons: count what reaches each public level instead",
+    "floor": "rounding down needs many comparisons: count what reaches each public level instead",
+    "ceil": "rounding up needs many comparisons: count what reaches each public level instead",
+    "rint": "rounding needs many comparisons: count what reaches each public level instead",
+    "trunc": "rounding needs many comparisons: count what reaches each public level instead",
+    "remainder": "remainders need many comparisons",
+    "fmod": "remainders need many comparisons",
+    "divmod": "remainders need many comparisons",
+    "tan": "tan is not bounded: sin and cos are",
+    "round": "rounding needs many comparisons: count what reaches each public level instead",
+    "max": "the largest value is one person's, and no sum over rows: x.quantile(0.99) is answered with noise",
+    "min": "the smallest value is one person's, and no sum over rows: x.quantile(0.01) is answered with noise",
+    "all": "it is no sum over rows: count the rows, (x > 3).count()",
+    "any": "it is no sum over rows: count the rows, (x > 3).count()",
+    "median": "an exact median is one person's value, and no sum over rows: x.quantile(0.5) is answered with noise",
+    "sort": "an order of rows is no sum over them: x.quantile(q) or x.histogram(edges)",
+    "argsort": "an order of rows is no sum over them",
+    "unique": "which values occur is no sum over rows: x.histogram(edges), or group_by of a category",
+    "cumsum": "it mixes rows, and is no sum over them",
+    "argmax": "which row it is, is one person's",
+    "argmin": "which row it is, is one person's",
+    "cov": "ask for means and (x * y).mean()",
+    "corrcoef": "ask for means, x.std() and (x * y).mean()",
+}
+"""Why some names of numpy are refused."""
+
+
+def call(ufunc: np.ufunc, operands: Sequence[Any]) -> Node:
+    """Return what a universal function makes of values; Python's numbers take the others' type, as in numpy.
+
+    Args:
+        operands: nodes, public arrays and numbers.
+
+    Raises:
+        UsageError: it is not computed here, and why, or numpy itself refuses it.
+    """
+    build = UFUNCS.get(ufunc)
+    if build is None:
+        raise refusal(f"np.{ufunc.__name__}", REASONS.get(ufunc.__name__))
+    weak = [type(each) if type(each) in (int, float) else None for each in operands]
+    nodes = [each if isinstance(each, Node) else public(each) for each in operands]
+    broadcast(*(each.shape for each in nodes)) if ufunc is not np.matmul else None
+    if ufunc in _LOGICAL:
+        return build(*(truth(each) for each in nodes))
+    if ufunc in _KEPT:
+        return build(*nodes)
+    asked = tuple(known or node.dtype for known, node in zip(weak, nodes, strict=True))
+    try:
+        *taken, given = ufunc.resolve_dtypes((*asked, None))
+    except TypeError:
+        names = " and ".join(str(node.dtype) for node in nodes)
+        raise UsageError(f"numpy has no {ufunc.__name__} of {names}", remedy="astype(int) or astype(float)") from None
+    found = build(*(cast(node, kind_of(dtype)) for node, dtype in zip(nodes, taken, strict=True)))
+    return cast(found, kind_of(given))
+
+
+def truth(x: Node) -> Node:
+    """Return where x is not zero."""
+    return x if x.dtype == TRUTH else _negated("Equal")(x, cast(public(0), x.dtype))
+
+
+def refusal(name: str, reason: str | None = None) -> UsageError:
+    """Make the error for what is not computed of private rows."""
+    return UsageError(
+        f"{name} is not computed of private columns",
+        cause=reason,
+        remedy="arithmetic, comparisons, where, clip, stack, sqrt, exp, log and sums over rows are: see docs/data.md",
+    )

@@ -1,0 +1,374 @@
+"""Questions as arrays: numpy's names on columns that nobody sees, numpy's answers, and refusals that say why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas
+import pytest
+
+from mpc.compiler.compile import compile_model
+from mpc.errors import InputError, PrivateDataError, UsageError
+from mpc.interpret.world import World
+from parties.agreed.objects import Manifest
+from parties.client import bound
+from parties.client.cluster import read_output
+from parties.client.datasets import Dataset, Datasets
+from parties.client.questions import asking, model
+from parties.client.questions.pointer import Pointer
+from parties.client.roles import PUBLIC, assign
+from parties.client.selection import Selection
+from tests.support.objects import manifest, schema
+from tests.support.parties import InProcess
+from tests.support.worlds import seed
+
+ROWS = 24
+WHOLE: Manifest = manifest(schema(rows=ROWS))
+WEIGHTS = np.array([[0.5, -1.0, 2.0], [1.0, 0.25, 0.125]])
+
+
+def integers() -> dict[str, np.ndarray]:
+    """What the object would hold: values all over the ranges, both ends among them."""
+    rng = np.random.default_rng(11)
+    found = {}
+    for column in WHOLE.columns:
+        low, high = column.ends
+        values = rng.integers(low, high, (ROWS, *column.shape), dtype=np.int64, endpoint=True)
+        values[0], values[1] = low, high
+        found[column.name] = values
+    return found
+
+
+HELD = integers()
+
+
+class Plain(dict[Any, Any]):
+    """The table, as samples have it."""
+
+    def __getitem__(self, name: Any) -> np.ndarray:
+        if isinstance(name, list):
+            return np.stack([np.asarray(self[each], float) for each in name], axis=1)
+        column = WHOLE.column(name)
+        values = HELD[name]
+        return values if column.scale == 1 and column.type != "number" else values / float(column.scale)
+
+
+ROWWISE: dict[str, Callable[[Any], Any]] = {
+    "a column": lambda d: d["age"],
+    "of reals": lambda d: d["bmi"],
+    "a matrix": lambda d: d[["age", "bmi"]],
+    "arrays": lambda d: d["scan"],
+    "sum": lambda d: d["age"] + d["bmi"],
+    "whole sum": lambda d: d["age"] + 1,
+    "weak types": lambda d: 2.5 * d["age"] - 1,
+    "difference": lambda d: d["bmi"] - d["age"],
+    "product": lambda d: d["age"] * d["bmi"],
+    "ratio": lambda d: d["age"] / d["bmi"],
+    "by a number": lambda d: d["age"] / 7,
+    "inverse": lambda d: 1 / d["bmi"],
+    "negation": lambda d: -d["bmi"],
+    "power": lambda d: (d["bmi"] / 10) ** 3,
+    "square": lambda d: d["age"] ** 2,
+    "np.square": lambda d: np.square(d["bmi"] - 20),
+    "np.sqrt": lambda d: np.sqrt(d["bmi"]),
+    "np.exp": lambda d: np.exp(-d["bmi"] / 10),
+    "np.log": lambda d: np.log(d["bmi"]),
+    "np.log1p": lambda d: np.log1p(d["age"]),
+    "np.log10": lambda d: np.log10(d["bmi"]),
+    "np.expm1": lambda d: np.expm1(d["bmi"] / 100),
+    "np.tanh": lambda d: np.tanh((d["bmi"] - 40) / 10),
+    "np.sin": lambda d: np.sin(d["bmi"] / 10),
+    "np.abs": lambda d: np.abs(d["age"] - 60),
+    "abs": lambda d: abs(d["bmi"] - 30.5),
+    "np.sign": lambda d: np.sign(d["age"] - 60),
+    "np.maximum": lambda d: np.maximum(d["age"], d["bmi"]),
+    "np.minimum": lambda d: np.minimum(d["age"], 65),
+    "np.clip": lambda d: np.clip(d["age"], 18, 65),
+    "clip method": lambda d: d["bmi"].clip(20.0, 30.0),
+    "clip below": lambda d: np.clip(d["bmi"], 20, None),
+    "clip above": lambda d: np.clip(d["bmi"], None, 30),
+    "greater": lambda d: d["age"] > 60,
+    "greater real": lambda d: d["bmi"] >= 25.5,
+    "less": lambda d: d["age"] <= d["bmi"],
+    "equal": lambda d: d["age"] == 60,
+    "not equal": lambda d: d["site"] != 1,
+    "and": lambda d: (d["age"] > 60) & (d["bmi"] < 40),
+    "or, not": lambda d: ~((d["age"] > 60) | (d["lost bmi"] == 1)),
+    "xor": lambda d: (d["age"] > 60) ^ (d["bmi"] > 30),
+    "np.logical_and": lambda d: np.logical_and(d["lost bmi"], d["age"] > 30),
+    "np.isin": lambda d: np.isin(d["site"], [0, 2]),
+    "np.isnan": lambda d: np.isnan(d["bmi"]),
+    "np.isfinite": lambda d: np.isfinite(d["bmi"]),
+    "np.nan_to_num": lambda d: np.nan_to_num(d["bmi"]),
+    "np.where": lambda d: np.where(d["age"] > 60, d["bmi"], 0),
+    "np.where, two": lambda d: np.where(d["age"] > 60, d["age"], d["bmi"]),
+    "np.where of truths": lambda d: np.where(d["age"] > 60, d["bmi"] > 30, d["bmi"] > 20),
+    "condition times": lambda d: (d["age"] > 60) * d["bmi"],
+    "astype float": lambda d: d["age"].astype(float) / 3,
+    "astype int": lambda d: (d["age"] > 60).astype(int) + (d["bmi"] > 30),
+    "astype bool": lambda d: d["age"].astype(bool),
+    "@": lambda d: d[["age", "bmi"]] @ WEIGHTS,
+    "@ vector": lambda d: d[["age", "bmi"]] @ np.array([0.5, -1.5]),
+    "np.stack": lambda d: np.stack([d["age"], d["bmi"], d["age"] * 2], axis=1),
+    "np.column_stack": lambda d: np.column_stack([d["age"], d["bmi"]]),
+    "np.concatenate": lambda d: np.concatenate([d[["age", "bmi"]], d["scan"][:, :, 0]], axis=1),
+    "places": lambda d: d["scan"][:, 0, 1:] - d["bmi"][:, None],
+    "columns": lambda d: d[["age", "bmi"]][:, 1],
+    "reshape": lambda d: d["scan"].reshape(-1, 6) @ np.arange(6.0),
+    "sum of a row": lambda d: d["scan"].sum(axis=(1, 2)),
+    "mean of a row": lambda d: np.mean(d[["age", "bmi"]], axis=1),
+    "max of a row": lambda d: d[["age", "bmi"]].max(axis=1),
+    "min of a row": lambda d: np.min(d["scan"], axis=2),
+    "any of a row": lambda d: np.any(d["scan"] > 0.5, axis=(1, 2)),
+    "np.ones_like": lambda d: np.ones_like(d["age"]) + d["age"],
+    "standardised": lambda d: (d[["age", "bmi"]] - [60.0, 40.0]) / [30.0, 10.0],
+    "logistic": lambda d: 1 / (1 + np.exp(-(d["bmi"] - 40) / 10)),
+}  # fmt: skip
+"""At least 40 expressions; each runs on numpy's arrays and on columns."""
+
+
+def columns() -> dict[str, Selection]:
+    return {name: Selection(WHOLE, (name,), False) for name in ("age", "bmi", "scan", "site", "bmi lost")}
+
+
+class Renamed:
+    """A dataset whose column of marks has another name, which its sample has too."""
+
+    def __init__(self, whole: Any) -> None:
+        self._whole = whole
+
+    def __getitem__(self, name: Any) -> Any:
+        return self._whole["bmi lost" if name == "lost bmi" else name]
+
+
+def written(name: str) -> tuple[onnx.ModelProto, np.ndarray]:
+    """An expression as a model whose rows are open, and what numpy makes of it."""
+    exact = ROWWISE[name](Renamed(Plain()))
+    pointer = ROWWISE[name](Renamed(Dataset(WHOLE)))
+    assert isinstance(pointer, Pointer)
+    assert (pointer.shape, pointer.dtype) == (exact.shape, exact.dtype)
+    return model.write({"answer": pointer.node}, summed=False), exact
+
+
+@pytest.mark.parametrize("name", [*ROWWISE])
+def test_an_expression_is_numpys(name: str) -> None:
+    """The model is what onnxruntime runs too."""
+    made, exact = written(name)
+    feeds = {given.name: Plain()[given.name] for given in made.graph.input}
+    [plain] = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, feeds
+    )
+    assert plain.shape == exact.shape and plain.dtype == exact.dtype
+    np.testing.assert_allclose(plain, exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * bool(n % 3)) for n, name in enumerate(ROWWISE)]
+)
+def test_a_plan_of_it_is_too(name: str) -> None:
+    """On shares of stored columns, rows open."""
+    made, exact = written(name)
+    stored = {given.name: bound.described(columns()[given.name]) for given in made.graph.input}
+    compiled = compile_model(made, roles=assign("me", weights=PUBLIC), stored=stored)
+    entered = {given.wire: HELD[given.name] for given in compiled.plan.inputs}
+    run = World(compiled.plan, compiled.weights, 2, seed(1), entered).run({}, ROWS)
+    rows = compiled.plan.bind(ROWS)
+    [out] = rows.outputs
+    found = read_output(out, rows, run.outputs[out.wire])
+    assert found.shape == exact.shape and found.dtype == exact.dtype
+    assert np.abs(found.astype(float) - exact).max() <= 2e-3 * max(1.0, np.abs(exact.astype(float)).max())
+
+
+def test_there_are_enough_expressions() -> None:
+    assert len(ROWWISE) >= 47
+
+
+REFUSED: dict[str, tuple[Callable[[Dataset], Any], str]] = {
+    "max over rows": (lambda d: d["age"].max(), "is one person's, and no sum over rows"),
+    "np.min": (lambda d: np.min(d["age"]), "is one person's, and no sum over rows"),
+    "median": (lambda d: d["age"].median(), "exact median"),
+    "np.median": (lambda d: np.median(d["age"]), "exact median"),
+    "sort": (lambda d: np.sort(d["age"]), "order of rows"),
+    "argmax": (lambda d: np.argmax(d["age"]), "one person's"),
+    "unique": (lambda d: np.unique(d["age"]), "which values occur"),
+    "cumsum": (lambda d: np.cumsum(d["age"]), "mixes rows"),
+    "any": (lambda d: np.any(d["age"] > 3), "count the rows"),
+    "floor": (lambda d: np.floor(d["bmi"]), "many comparisons"),
+    "//": (lambda d: d["age"] // 2, "many comparisons"),
+    "%": (lambda d: d["age"] % 2, "many comparisons"),
+    "round": (lambda d: np.round(d["bmi"], 1), "many comparisons"),
+    "astype int": (lambda d: d["bmi"].astype(int), "rounding"),
+    "pairs of rows": (lambda d: d["age"] - d["age"][:, None], "no row meets another"),
+    "x x'": (lambda d: d[["age"]] @ d[["age"]], "right side is a public array"),
+    "a value a row": (lambda d: d["age"] + np.arange(ROWS), "no public array has a value a row"),
+    "np.where alone": (lambda d: np.where(d["age"] > 3), "private"),
+    "stacked rows": (lambda d: np.stack([d["age"], d["bmi"]]), "no sum over rows"),
+    "joined rows": (lambda d: np.concatenate([d["age"], d["age"]]), "no sum over rows"),
+    "a mask of truths": (lambda d: -(d["age"] > 3), "numpy has no negative of bool"),
+    "bits": (lambda d: d["age"] & 1, "bits of whole numbers"),
+    "by zero": (lambda d: d["age"] / 0, "divided by zero"),
+    "infinite": (lambda d: d["age"] + np.inf, "infinite or NaN"),
+    "text": (lambda d: d["age"] + "x", "categories compare with their labels"),
+    "no categories": (lambda d: d["age"] == "x", "no column of categories"),
+    "count of numbers": (lambda d: d["age"].count(), "fulfil a condition"),
+    "falling edges": (lambda d: d["age"].histogram([3, 2]), "rising public edges"),
+    "no edges": (lambda d: np.histogram(d["age"]), "edges are public"),
+    "quantile of what is computed": (lambda d: (d["age"] * 2).quantile(0.5), "public edges"),
+    "groups of numbers": (lambda d: d["age"].group_by(d["bmi"]).sum(), "no column of categories"),
+    "np.cov": (lambda d: np.cov(d["age"], d["bmi"]), "means"),
+    "out=": (lambda d: np.add(d["age"], 1, out=np.zeros(3)), "an option"),
+    "noise on rows": (lambda d: d["age"].get(epsilon=1), "sums over rows"),
+    "without a cluster": (lambda d: d["age"].mean().get(epsilon=1), "without a cluster"),
+    "epsilon": (lambda d: d["age"].mean().explain(epsilon=0), "an epsilon of 0"),
+    "epsilon's form": (lambda d: d["age"].mean().explain(epsilon="much"), "an epsilon of 'much'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*REFUSED])
+def test_what_is_refused_says_why(name: str) -> None:
+    asked, words = REFUSED[name]
+    with pytest.raises(UsageError) as caught:
+        asked(Dataset(WHOLE))
+    assert words in str(caught.value)
+
+
+def test_rows_are_not_chosen() -> None:
+    ds = Dataset(WHOLE)
+    for chosen in (lambda: ds["age"][ds["age"] > 3], lambda: ds["age"][0], lambda: ds["age"][:3]):
+        with pytest.raises(PrivateDataError, match="choosing rows"):
+            chosen()
+    with pytest.raises(InputError, match="it has north, south, west"):
+        ds["site"] == "east"  # noqa: B015
+    other = Dataset(manifest(schema(rows=ROWS, name="hospital/others")))
+    with pytest.raises(UsageError, match="hospital/patients and of hospital/others"):
+        ds["age"] + other["age"]
+
+
+# ------------------------------------------------------------------ asked of parties
+
+TABLE = pandas.DataFrame(
+    {"age": [40, 71, 18, 65] * 5, "bmi": [23.5, 30.0, 31.25, 20.0] * 5, "sex": ["f", "m", "f", "m"] * 5}
+)
+SAID: dict[str, Any] = {
+    "ranges": {"age": (0, 120), "bmi": (10, 60)},
+    "categories": {"sex": ["f", "m"]},
+    "rows_per_person": 1,
+}
+AGE, BMI = TABLE["age"].to_numpy(), TABLE["bmi"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    with InProcess(tmp_path_factory.mktemp("cluster"), 2) as running:
+        Datasets(running.client("hospital")).put("stays", TABLE, **SAID)
+        yield running
+
+
+@pytest.fixture
+def stays(cluster: InProcess) -> Dataset:
+    return Datasets(cluster.client("hospital")).get("stays")
+
+
+QUESTIONS: dict[str, tuple[Callable[[Dataset], Any], Any]] = {
+    "where mean": (lambda d: np.where(d["age"] > 60, d["bmi"], 0).mean(), np.where(AGE > 60, BMI, 0).mean()),
+    "sum": (lambda d: np.sum(d["bmi"]), BMI.sum()),
+    "sums": (lambda d: d[["age", "bmi"]].sum(axis=0), [AGE.sum(), BMI.sum()]),
+    "count": (lambda d: (d["age"] > 60).count(), 10),
+    "np.count_nonzero": (lambda d: np.count_nonzero(d["sex"] == "f"), 10),
+    "share": (lambda d: (d["sex"] == "f").mean(), 0.5),
+    "var": (lambda d: d["age"].var(ddof=1), AGE.var(ddof=1)),
+    "std": (lambda d: np.std(d["bmi"]), BMI.std()),
+    "histogram": (lambda d: d["age"].histogram([0, 18, 40, 65, 71]), np.histogram(AGE, [0, 18, 40, 65, 71])[0]),
+    "np.histogram": (lambda d: np.histogram(d["bmi"], 5, (10, 60))[0], np.histogram(BMI, 5, (10, 60))[0]),
+    "sum by": (lambda d: d["bmi"].group_by(d["sex"]).sum(), [BMI[::2].sum(), BMI[1::2].sum()]),
+    "count by": (lambda d: (d["bmi"] > 0).group_by(d["sex"]).count(), [10, 10]),
+    "mean by": (lambda d: d["age"].group_by(d["sex"]).mean(), [AGE[::2].mean(), AGE[1::2].mean()]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*QUESTIONS])
+def test_answers(stays: Dataset, name: str) -> None:
+    """Exactly, to the owner; and with noise, within eight of its standard deviations."""
+    asked, exact = QUESTIONS[name]
+    question = asked(stays)
+    own = question.get()
+    np.testing.assert_allclose(own.value, exact, rtol=1e-5)
+    assert own.std == 0 and own.epsilon is None and own.left is None
+    noised = question.get(epsilon=5)
+    assert noised.epsilon == 5 and noised.left is None and np.shape(noised.value) == np.shape(exact)
+    known = np.isfinite(noised.value)  # of a mean by category where noise leaves no row, nothing is known
+    error = np.abs(np.asarray(noised.value) - exact)
+    spread = np.broadcast_to(noised.std, error.shape)
+    assert (error <= 8 * spread + 1e-3 * np.abs(exact).max())[known].all()
+    assert (spread > 0)[known].all()
+
+
+def test_quantiles(stays: Dataset) -> None:
+    question = stays["age"].quantile([0.25, 0.5])
+    assert np.allclose(question.get().value, np.quantile(AGE, [0.25, 0.5]))
+    found = question.get(epsilon=5)
+    assert ((found.value >= 0) & (found.value <= 120)).all() and np.shape(found.std) == (2,)
+    coarse = np.percentile(stays["age"], 50)
+    assert coarse.get().value == np.median(AGE)
+
+
+def test_an_owner_reads_its_rows(stays: Dataset) -> None:
+    found = (stays["age"] * stays["bmi"]).get()
+    assert np.allclose(found.value, AGE * BMI, rtol=1e-6) and found.std == 0
+
+
+def test_a_histogram_costs_two_however_many_bins(stays: Dataset) -> None:
+    """A person leaves one bin and enters another: the bins are levels of one comparison."""
+    for question in (stays["age"].histogram(np.arange(0, 121, 10)), (stays["bmi"] > 0).group_by(stays["sex"]).count()):
+        [vector] = asking.compiled_with_noise(question, Fraction(1), "hospital").guarantee.vectors
+        assert vector.sensitivity == 2
+
+
+def test_values_on_an_edge_are_counted_as_numpy_does(stays: Dataset) -> None:
+    """Noise apart: each value is on an edge, also the last."""
+    question = stays["bmi"].histogram([20.0, 23.5, 30.0, 31.25])
+    compiled = asking.compiled_with_noise(question, Fraction(5), "hospital")
+    found = np.mean([question.get(epsilon=5).value for _ in range(12)], axis=0)
+    assert np.abs(found - [5, 5, 10]).max() < 5 * compiled.deviations["counts over rows"] / 12**0.5
+
+
+def test_private_values_are_refused_with_the_command_that_would_allow_them(cluster: InProcess) -> None:
+    asker = Datasets(cluster.client("analyst")).get("hospital/stays")
+    question = np.where(asker["age"] > 60, asker["bmi"], 0).mean()
+    for asked, words in (
+        (lambda: question.get(), "exactly, is hospital's alone"),
+        (lambda: (asker["age"] * asker["bmi"]).get(), "values of age, bmi of hospital/stays"),
+        (lambda: question.get(epsilon=0.25), "at epsilon 0.25 was refused"),
+    ):
+        with pytest.raises(PrivateDataError) as caught:
+            asked()
+        told = str(caught.value)
+        assert words in told and caught.value.exit_code == 4
+        assert "mpc grant add hospital/stays --epsilon 0." in told
+        assert told.endswith("--coordinator analyst --recipient analyst")
+
+
+def test_a_question_explains_itself(stays: Dataset) -> None:
+    question = stays["age"].var()
+    assert "var of age of hospital/stays" in repr(question) and "not asked" in repr(question)
+    told = question.explain()
+    assert "which are hospital's: 20 rows, at most 1 of one person" in told and "2 sums that share" in told
+    told = question.explain(epsilon=0.5)
+    spread = asking.deviations(asking.compiled_with_noise(question, Fraction(1, 2), "hospital"))
+    assert "costs epsilon 0.5 of hospital/stays" in told and f"{spread['squares']:.3g}" in told
+
+
+def test_the_same_code_runs_on_a_sample(stays: Dataset) -> None:
+    """What numpy makes of mock rows, and a question."""
+
+    def asked(d: Any) -> Any:
+        chosen = np.where(d["age"] > 60, np.log1p(d["bmi"]), 0.0)
+        return np.stack([chosen, d["age"] / 2], axis=1).mean(axis=0)
+
+    assert asked(stays.sample(10)).shape == (2,)
+    assert np.shape(asked(stays).get().value) == (2,)
