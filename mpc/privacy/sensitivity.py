@@ -21,6 +21,8 @@ from mpc.privacy.forms import Form, Matrix
 
 _UNIT_BITS = 20
 """Roots are rounded up to 2^-20."""
+_PER_GROUP, _PER_PART = 1 << 9, 1 << 4
+"""Numbers of whole arrays that are gone through in the time of one group of levels, or of its part in one element."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,17 @@ def second(form: Form, atoms: Mapping[str, Atoms]) -> Fraction:
 
 
 def work(form: Form, atoms: Mapping[str, Atoms]) -> int:
-    """Return roughly how many numbers `first` and `second` go through."""
-    return sum(matrix.values.size * (1 + atoms[name].levels) for name, matrix in form.items())
+    """Return roughly how many numbers `first` and `second` go through, or could have in the time that they take."""
+    return sum(_work(matrix, atoms[name].levels) for name, matrix in form.items())
+
+
+def _work(matrix: Matrix, levels: int) -> int:
+    entries = matrix.values.size * (1 + levels)
+    if levels == 1:
+        return entries
+    groups = matrix.columns // levels  # these are gone through one after another, not as whole arrays
+    parts = int(np.count_nonzero((np.diff(matrix.rows) != 0) | (np.diff(groups) != 0))) + 1
+    return entries + _PER_GROUP * int(np.unique(groups).size) + _PER_PART * parts
 
 
 def _sum(matrix: Matrix, atoms: Atoms, norm: Callable[[np.ndarray], int]) -> int:

@@ -734,3 +734,21 @@ def test_many_operands_keep_nobody_busy() -> None:
     with pytest.raises(PlanError, match="too large"):
         guarantee(q.unchecked(), FACTS)
     assert time.process_time() - started < 20
+
+
+def test_many_groups_of_levels_keep_nobody_busy() -> None:
+    """A million small histograms at once: each is gone through by itself, so each counts for more than its numbers."""
+    q = Question((B, 1 << 20))
+    q.step(0, 1, x=q.bound(width=3, drawn=True), out="bits")
+    q.rows("bits")
+    q.noised()
+    started = time.process_time()
+    with pytest.raises(PlanError, match="too large"):
+        sensitivities(q.unchecked(), FACTS)
+    assert time.process_time() - started < 20
+    q = Question((B, 1000))  # while a thousand histograms are asked for in earnest
+    q.step(*range(64), x=q.bound(width=7, drawn=True), out="bits")
+    q.rows("bits")
+    q.noised()
+    assert sensitivities(q.unchecked(), FACTS) == {"draw:n": 64_000}
+    assert time.process_time() - started < 40
