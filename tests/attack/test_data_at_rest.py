@@ -290,6 +290,19 @@ def test_a_seed_that_is_not_the_one_that_was_put_never_leaves_a_party(
         node.vault.seed(whole.id, "age", 0)
 
 
+def test_no_block_takes_anothers_place_on_a_disk(cluster: InProcess) -> None:
+    """Each file is whole, and its key fits: which block it is of is sealed, too."""
+    columns = (AGE, AGE.model_copy(update={"name": "age again"}))
+    whole = put(cluster.client("hospital"), described(columns=columns))
+    vault = cluster.nodes[0].vault
+    right = vault.rows(whole.id, "age", 0, 0, 5)
+    with cluster.ledgers[0].writing() as database:
+        database.execute("UPDATE data_blocks SET file = (SELECT file FROM data_blocks WHERE place = 1) WHERE place = 0")
+    with pytest.raises(IntegrityError, match="another file was laid"):
+        vault.rows(whole.id, "age", 0, 0, 5)
+    assert right.tolist() != vault.rows(whole.id, "age again", 0, 0, 5).tolist()
+
+
 # --- others' certificates -----------------------------------------------------------------------
 
 

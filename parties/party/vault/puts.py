@@ -24,8 +24,7 @@ from parties.party.vault import catalogue, files
 from parties.party.vault.admission import granted, manifest_size, require_next, require_ours, require_room
 from parties.party.vault.catalogue import DRAFT, LIVING, Row
 from parties.party.vault.files import BlockWriter
-from parties.party.vault.keys import seal
-from parties.party.vault.vault import Vault, block_context, block_key, open_block, unknown, unseal_block
+from parties.party.vault.vault import Vault, open_block, seal_block, unknown, unseal_block
 from parties.telemetry import logger
 
 PUT_BYTES = 16
@@ -97,7 +96,7 @@ class Puts:
             row, own = self._open(database, put, key)
             sealed = catalogue.blocks_of(database, row.number)
         opened = [(place, block, *unseal_block(row, own, place, block, each)) for place, block, each in sealed]
-        return [(place, block, seed.commitment(), digest) for place, block, seed, digest in opened]
+        return [(place, block, seed.commitment(), digest) for place, block, seed, digest, _ in opened]
 
     def newest(self, name: str, key: bytes) -> tuple[int, str]:
         """(newest version, its id in hex) of a name that this key has put under; (0, "") of any other."""
@@ -117,7 +116,7 @@ class Puts:
                 self._shape(row, place, block)
                 fresh = Seed(self._vault.draw(SEED_BYTES))
                 older += [name for (name,) in database.execute(query, (row.number, place, block))]
-                values = (row.number, place, block, self._seal(row, own, place, block, fresh, b""))
+                values = (row.number, place, block, seal_block(row, own, place, block, fresh, self._vault.draw))
                 database.execute("INSERT OR REPLACE INTO data_blocks VALUES (?, ?, ?, ?, NULL)", values)
                 given.append(fresh)
             catalogue.touch(database, row.number, now)
@@ -151,7 +150,8 @@ class Puts:
                         peer=client,
                     )
                 if not file:
-                    values = (self._seal(row, own, place, block, seed, digest), name, row.number, place, block)
+                    sealed = seal_block(row, own, place, block, seed, self._vault.draw, digest, name)
+                    values = (sealed, name, row.number, place, block)
                     database.execute(
                         "UPDATE data_blocks SET sealed = ?, file = ? WHERE number = ? AND place = ? AND block = ?",
                         values,
@@ -199,7 +199,7 @@ class Puts:
             for block in range(whole.block_count):
                 if (place, block) not in here:
                     raise SessionError(f"block {block} of column {column.name!r} of {row.name} is not here")
-                seed, digest = unseal_block(row, own, place, block, here[place, block])
+                seed, digest, _ = unseal_block(row, own, place, block, here[place, block])
                 if seed.commitment() != whole.commitment(column.name, block, self._config.name):
                     raise IntegrityError(
                         f"the manifest of {row.name} commits to another seed than {self._config.name} gave for "
@@ -280,7 +280,3 @@ class Puts:
         if seed.commitment() != commitment:
             raise SessionError("the block was masked with another seed than the last", remedy="mask it with that one")
         return seed, digest, file
-
-    def _seal(self, row: Row, own: Seed, place: int, block: int, seed: Seed, digest: bytes) -> bytes:
-        context = block_context(row.put, place, block)
-        return seal(block_key(own), context, seed.secret + digest, self._vault.draw)

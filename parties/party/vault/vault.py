@@ -31,7 +31,7 @@ from parties.party.consent import audit
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue, files
 from parties.party.vault.catalogue import LIVING, Entry, Row
-from parties.party.vault.keys import WrappingKey, unseal
+from parties.party.vault.keys import WrappingKey, seal, unseal
 from parties.party.vault.times import Times
 from parties.telemetry import logger
 from parties.trust.identity import Identity
@@ -323,15 +323,39 @@ def open_block(database: sqlite3.Connection, row: Row, key: Seed, place: int, bl
 
     Raises:
         SessionError: nothing of it is here.
+        IntegrityError: it was altered, or another file laid under it.
     """
     query = "SELECT sealed, file FROM data_blocks WHERE number = ? AND place = ? AND block = ?"
     found = database.execute(query, (row.number, place, block)).fetchone()
     if found is None:
         raise SessionError("no seeds were given for that block", remedy="put the object again")
-    return *unseal_block(row, key, place, block, found[0]), found[1] or ""
+    seed, digest, name = unseal_block(row, key, place, block, found[0])
+    if name != (found[1] or ""):
+        raise IntegrityError(
+            f"another file was laid under a block of {row.name}",
+            cause="somebody wrote to this party's ledger",
+            remedy="put the object again; ask the party's operator to look at the disk",
+        )
+    return seed, digest, name
 
 
-def unseal_block(row: Row, key: Seed, place: int, block: int, sealed: bytes) -> tuple[Seed, bytes]:
-    """(k_i, BLAKE3 of x^ once it is here) of a block's sealed row; `IntegrityError` if it was altered."""
+def seal_block(
+    row: Row,
+    key: Seed,
+    place: int,
+    block: int,
+    seed: Seed,
+    draw: Callable[[int], bytes],
+    digest: bytes = b"",
+    name: str = "",
+) -> bytes:
+    """Seal k_i of a block, with BLAKE3 of x^ and the name of its file once these are here."""
+    secret = seed.secret + digest + bytes.fromhex(name)
+    return seal(block_key(key), block_context(row.put, place, block), secret, draw)
+
+
+def unseal_block(row: Row, key: Seed, place: int, block: int, sealed: bytes) -> tuple[Seed, bytes, str]:
+    """(k_i, BLAKE3 of x^ and name of its file once it is here) of a sealed row; `IntegrityError` if it was altered."""
     secret = unseal(block_key(key), block_context(row.put, place, block), sealed)
-    return Seed(secret[:SEED_BYTES]), secret[SEED_BYTES : SEED_BYTES + _DIGEST_BYTES]
+    whole = SEED_BYTES + _DIGEST_BYTES
+    return Seed(secret[:SEED_BYTES]), secret[SEED_BYTES:whole], secret[whole:].hex()
