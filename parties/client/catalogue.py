@@ -73,6 +73,24 @@ def search(parties: Parties, words: str = "") -> list[Entry]:
     return [entry for key, entry in found[0].items() if all(other.get(key) == entry for other in found[1:])]
 
 
+def own(parties: Parties, name: str) -> list[Entry]:
+    """List the versions of a name of this client's own that any party has: a put that was cut at its end is at some.
+
+    Raises:
+        IntegrityError: a party lists something else under that name than this client has signed.
+    """
+    found: dict[bytes, Entry] = {}
+    for client in parties.clients:
+        for entry in _listed(parties, client, "").values():
+            if entry.name != name or entry.id in found:
+                continue
+            whole = _described(parties, client, data_pb2.DescribeObjectRequest(object=entry.id))
+            if (whole.id, whole.name) != (entry.id, name):
+                raise IntegrityError(f"{client.name} lists another object as {name}", peer=client.name)
+            found[entry.id] = entry
+    return list(found.values())
+
+
 def _listed(parties: Parties, client: PartyClient, words: str) -> dict[bytes, Entry]:
     entries: dict[bytes, Entry] = {}
     after = ("", 0)

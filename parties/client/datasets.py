@@ -131,7 +131,7 @@ class Datasets:
             InputError: there is none of that name.
         """
         full = f"{self._parties.config.name}/{self._own(name)}"
-        found = [entry for entry in catalogue.search(self._parties) if entry.name == full]
+        found = catalogue.own(self._parties, full)
         if not found:
             raise InputError(
                 f"there is no dataset {shown(full)} of yours", remedy="mpc data list shows which there are"

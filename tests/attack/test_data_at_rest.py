@@ -35,6 +35,7 @@ from parties.agreed.signed import key_of
 from parties.client import bound, catalogue, upload
 from parties.client.channels import Parties
 from parties.client.coordinated import CoordinatedSession
+from parties.client.datasets import Datasets
 from parties.client.selection import Selection
 from parties.config.models import Limits, PolicyConfig
 from parties.party.node import PartyNode
@@ -541,6 +542,42 @@ def _without(begin: Any, method: str) -> Any:
         return Lost() if of(stub) is getattr(stub.data, method) else begin(of, request, seconds)
 
     return call
+
+
+def test_what_is_here_in_part_is_removed_too(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that one party lets exist and the other has received goes with its name."""
+    client, said = cluster.client("hospital"), described(columns=(AGE,))
+    put(client, said)
+    with monkeypatch.context() as patch:
+        patch.setattr(client.clients[1], "begin", _without(client.clients[1].begin, "Complete"))
+        with pytest.raises(PeerError):
+            put(client, said)
+    assert [len(list(node.vault.folder.glob("*.block"))) for node in cluster.nodes] == [2, 2]
+    removed = Datasets(client).remove(said.name)
+    assert sorted(entry.version for entry in removed) == [1, 2]
+    assert not any(list(node.vault.folder.glob("*.block")) for node in cluster.nodes)
+
+
+def test_a_party_that_lists_another_object_under_a_name_has_nothing_removed(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = cluster.client("hospital")
+    kept, other = put(client, described(columns=(AGE,))), put(client, described("other", columns=(AGE,)))
+    real = catalogue._listed
+
+    def lying(parties: Any, party: Any, words: str) -> Any:
+        listed = real(parties, party, words)
+        return (
+            {each: replace(entry, name=kept.name) for each, entry in listed.items()}
+            if party.name == "party-1"
+            else listed
+        )
+
+    monkeypatch.setattr(catalogue, "_listed", lying)
+    with pytest.raises(IntegrityError, match="lists another object") as caught:
+        Datasets(client).remove("patients")
+    assert caught.value.peer == "party-1"
+    assert all(node.vault.manifest(whole.id) == whole for node in cluster.nodes for whole in (kept, other))
 
 
 # --- one certificate that takes all it can -----------------------------------------------------
