@@ -16,7 +16,7 @@ from parties import disk
 from parties.client import stocks as ordering
 from parties.config.models import Limits
 from parties.party.ledger import sessions as ledger
-from parties.party.stock import shelf as stock
+from parties.party.stock import ordering as stock
 from parties.pb import provider_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.provider.service import ProviderService

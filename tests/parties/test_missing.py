@@ -51,9 +51,9 @@ def test_samples_that_miss_a_number_where_none_may_be_missing_bound_nothing(tmp_
     """Everything that they reach would count as small, and answers be wrong."""
     path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], {"w": np.full((4, 2), 0.3, np.float32)})
     x = np.ones((8, 4), np.float32)
-    for wild in (np.float32("nan"), np.float32("inf")):
+    for wild, name in ((np.float32("nan"), "NaN"), (np.float32("inf"), "infinity")):
         x[3, 2] = wild
-        with pytest.raises(InputError, match="samples of input 'x' hold NaN in column 2"):
+        with pytest.raises(InputError, match=f"samples of input 'x' hold {name} in column 2"):
             compile_model(path, samples=x)
 
 

@@ -306,7 +306,7 @@ def test_large_whole_numbers_in_text_keep_every_digit(tmp_path: Path) -> None:
         ("1,2\n3,4\n", ("no line of names", "columns=")),
         ("a,b\n", ("no row",)),
         ("a,a\n1,2\n", ("two columns named 'a'",)),
-        ("5,red\n", ("line 1: column 2 is no number, and others are",)),
+        ("5,red\n", ("line 1: column 1 (the first is column 0) is no number, and others are",)),
     ],
 )
 def test_text_that_is_no_table(tmp_path: Path, content: str, words: tuple[str, ...]) -> None:
