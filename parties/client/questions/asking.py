@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ import numpy as np
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.noising import Noising
-from mpc.errors import PolicyError, PrivateDataError, SessionError, UsageError
-from mpc.privacy.facts import StoredFacts
+from mpc.errors import MpcError, PolicyError, PrivateDataError, SessionError, UsageError
+from mpc.privacy.facts import CHARGE_UNIT, StoredFacts
 from mpc.privacy.law import MOST_EPSILON
 from mpc.text import shown
+from mpc.wires import MAX_BATCH
+from parties.agreed.grants import Budget
 from parties.agreed.objects import Manifest
 from parties.client import bound
 from parties.client.questions import model
@@ -22,6 +25,7 @@ from parties.client.questions.expression import ROWS, Node, columns
 from parties.client.roles import PUBLIC, assign
 from parties.client.selection import Selection
 from parties.client.session import Session
+from parties.pb import consent_pb2
 
 if TYPE_CHECKING:
     from parties.client.channels import Parties
@@ -37,7 +41,7 @@ class Answer:
         value: a number, or an array of them.
         std: standard deviation of the noise in it, of each element if they differ; 0 if it is exact.
         epsilon: what was asked for; None if it is exact.
-        left: what is left of the dataset's budget, if the parties tell.
+        left: epsilon that is left of the dataset's budget, if one is set and the parties tell.
         labels: what each element is about, of a question by categories.
     """
 
@@ -72,7 +76,8 @@ def get(question: Question, epsilon: Any) -> Answer:
     answers = _run(parties, compiled, pointer.manifest, question.read, question.text, spent)
     sums = {name: np.asarray(value, dtype=float) for name, value in answers.items()}
     value, spread = question.finish(sums, deviations(compiled), rows)
-    return Answer(_plain(value), _plain(spread), spent, labels=question.labels)
+    left = _left(parties, pointer.manifest.name)
+    return Answer(_plain(value), _plain(spread), spent, left, question.labels)
 
 
 def rows_of(pointer: Pointer, epsilon: Any) -> Answer:
@@ -115,8 +120,18 @@ def explain(question: Question, epsilon: Any) -> str:
 
 
 def compiled_with_noise(question: Question, epsilon: Fraction, me: str) -> Compiled:
-    """Compile a question's sums, each with noise for its part of an epsilon."""
+    """Compile a question's sums, each with noise for its part of an epsilon.
+
+    Raises:
+        UsageError: a run cannot take so many rows.
+        ModelError: nothing is proved of it.
+    """
     manifest = question.pointer.manifest
+    if manifest.rows > MAX_BATCH:
+        raise UsageError(
+            f"a question goes over all rows in one run: {manifest.rows:,}, where {MAX_BATCH:,} are possible",
+            remedy="its owner can put the rows as several datasets; ask about each, and add the answers up",
+        )
     data = _selections(manifest, question.read)
     origin = f"{manifest.id.hex()}:0"
     facts = {name: StoredFacts(manifest.rows, manifest.rows_per_person, origin) for name in data}
@@ -189,16 +204,32 @@ def _run(
 ) -> dict[str, np.ndarray]:
     """Run a plan once, on all rows."""
     bindings = bound.bindings(compiled.plan, _selections(manifest, names))
+    me = parties.identity.name
     try:
         session = Session(parties, compiled, bindings=bindings)
     except (PolicyError, SessionError) as refused:
-        raise _private(manifest, parties.identity.name, text, epsilon, refused) from refused
+        raise _private(manifest, me, text, epsilon, refused) from refused
     try:
         found = session.run(None, {})
-        session.close()
+        with suppress(MpcError):  # the answer is here, and paid for
+            session.close()
+    except PolicyError as refused:  # parties decide again before they tell
+        raise _private(manifest, me, text, epsilon, refused) from refused
     finally:
         session.abandon()
     return {out.name.removesuffix(_SUFFIX): value for out, value in zip(compiled.plan.outputs, found, strict=True)}
+
+
+def _left(parties: Parties, dataset: str) -> Fraction | None:
+    """Return what is left of a dataset's budget, if one is set and told: the answer is here in any case."""
+    request = consent_pb2.LeftRequest(dataset=dataset)
+    with suppress(MpcError):
+        found = parties.each(lambda stub: stub.consent.Left, request, parties.config.deadlines.connect)
+        if all(each.HasField("budget") for each in found):
+            totals = [Budget.parse(each.budget.content).epsilon for each in found]
+            totals += [Fraction(each.cap, CHARGE_UNIT) for each in found if each.cap]
+            return max(Fraction(0), min(totals) - Fraction(max(each.epsilon for each in found), CHARGE_UNIT))
+    return None
 
 
 def _private(
@@ -220,8 +251,9 @@ def _private(
         said = f"{what} at epsilon {each} was refused: {refused.what}"
         cause = f"{name} is {owner}'s, and only what {owner} has granted is computed from it"
         could = f"{owner} may allow it"
+    budget = f"; mpc budget set {name} --epsilon E raises what all answers may cost" if refused is not None else ""
     grant = f"mpc grant add {name} --epsilon {each} --epsilon-each {each} --coordinator {me} --recipient {me}"
-    return PrivateDataError(said, cause=cause, remedy=f"{could}: {grant}")
+    return PrivateDataError(said, cause=cause, remedy=f"{could}: {grant}{budget}")
 
 
 def _require_parties(pointer: Pointer) -> Parties:
