@@ -41,6 +41,9 @@ COMMANDS = {
     "bench": ("parties.cli.bench", "bench", "What private inference costs, beside the same model in the clear."),
     "join": ("parties.cli.join", "join", "Take part in a run that somebody else coordinates."),
     "data": ("parties.cli.data", "data", "Tables at the parties: put yours, find, describe and sample others."),
+    "grant": ("parties.cli.consent", "grant", "What you allow others to compute from your datasets."),
+    "budget": ("parties.cli.consent", "budget", "What noised answers about a dataset may still tell."),
+    "audit": ("parties.cli.consent", "audit", "What the parties say they have done; shows a ledger put back."),
     "sessions": ("parties.cli.sessions", "sessions", "Which sessions are open; end one with --abort."),
     "doctor": (
         "parties.cli.doctor",

@@ -28,23 +28,28 @@ def choose_datasets(cluster: Path | None, given: Sequence[str], names: Sequence[
     """
     if not given or cluster is None:
         return {}
-    found: dict[str, Selection] = {}
     with Cluster.connect(cluster) as connected:
-        for text in given:
-            name, _, place = text.rpartition("=")
-            if not name and len(names) > 1:
-                raise UsageError(
-                    f"the model has several inputs: which one is {shown(text)}?",
-                    remedy=f"--data INPUT={shown(text)}; its inputs are {', '.join(map(shown, names))}",
-                )
-            name = name or names[0]
-            if name not in names:
-                raise UsageError(
-                    f"the model has no input {shown(name)}", remedy=f"its inputs are {', '.join(map(shown, names))}"
-                )
-            if name in found:
-                raise UsageError(f"two datasets are named for input {shown(name)}", remedy="name one")
-            dataset, _, columns = place.partition(":")
-            whole = connected.dataset(dataset)
-            found[name] = whole[columns.split(",") if columns else list(whole.columns)]
+        return selections(connected, given, names)
+
+
+def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -> dict[str, Selection]:
+    """Find the columns that stand for inputs, in a cluster that is connected; as `choose_datasets`."""
+    found: dict[str, Selection] = {}
+    for text in given:
+        name, _, place = text.rpartition("=")
+        if not name and len(names) != 1:
+            raise UsageError(
+                f"the model has several inputs: which one is {shown(text)}?",
+                remedy=f"--data INPUT={shown(text)}; its inputs are {', '.join(map(shown, names))}",
+            )
+        name = name or names[0]
+        if name not in names:
+            raise UsageError(
+                f"the model has no input {shown(name)}", remedy=f"its inputs are {', '.join(map(shown, names))}"
+            )
+        if name in found:
+            raise UsageError(f"two datasets are named for input {shown(name)}", remedy="name one")
+        dataset, _, columns = place.partition(":")
+        whole = connected.dataset(dataset)
+        found[name] = whole[columns.split(",") if columns else list(whole.columns)]
     return found

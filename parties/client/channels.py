@@ -15,6 +15,7 @@ import grpc
 
 from mpc.errors import MpcError, PeerError, SessionError
 from parties.client.entered import EnteredRuns, place_of
+from parties.client.heads import Heads, place_of_heads
 from parties.client.keeper import Keeper
 from parties.config.models import ClusterConfig, Peer
 from parties.pb import consent_pb2_grpc, data_pb2_grpc, party_pb2_grpc
@@ -150,6 +151,7 @@ class Parties:
         self.clients = [PartyClient(identity, peer) for peer in config.parties]
         self.names = tuple(client.name for client in self.clients)
         self.entered = EnteredRuns(place_of(config))
+        self.heads = Heads(place_of_heads(config))
         self.keeper = Keeper(self)
 
     def start(self, call: One[Request, Answer], request: Request, seconds: float) -> list[Reply[Answer]]:
@@ -181,6 +183,7 @@ class Parties:
             client.close()
         self.keeper.close()
         self.entered.close()
+        self.heads.close()
 
 
 def _watch(replies: Sequence[Reply[Answer]], failed: Callable[[], None]) -> MpcError | None:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mpc.compiler.onnx.load import Source
     from mpc.compiler.onnx.signature import Shapes
     from parties.client.datasets import Dataset, Datasets
+    from parties.client.granting import Left
     from parties.client.selection import Selection
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
@@ -229,6 +230,32 @@ class Cluster(Closing):
             SessionError: there is none that this client may see.
         """
         return self.datasets.get(name)
+
+    def budget(self, name: str) -> Left:
+        """Return what is left of a dataset's budget, for its owner and whoever a grant of it names.
+
+        Raises:
+            SessionError: there is no such dataset that this client may know of.
+        """
+        from parties.client import granting
+
+        return granting.budget(self.parties, self.datasets.full_name(name))
+
+    def set_budget(self, name: str, epsilon: Any, delta: Any = "1/1000000") -> Left:
+        """Set what all noised answers about a dataset of this client's may tell in all, over all its versions.
+
+        It may be more or less than before; what is spent stays spent.
+
+        Args:
+            epsilon, delta: numbers, or texts such as "0.1" and "1/3".
+
+        Raises:
+            UsageError: they are no numbers, or it is not this client's dataset.
+        """
+        from parties.client import granted, granting
+
+        full, whole = self.datasets.full_name(name), granted.as_amount(epsilon, "epsilon")
+        return granting.set_budget(self.parties, full, whole, granted.as_amount(delta, "delta"))
 
     @property
     def layout(self) -> LocalLayout | None:

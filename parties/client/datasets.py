@@ -13,12 +13,14 @@ from typing import Any, overload
 
 import numpy as np
 
-from mpc.errors import InputError, MpcWarning, UsageError
+from mpc.errors import InputError, MpcWarning, SessionError, UsageError
 from mpc.text import shown
+from parties.agreed.grants import Bound, Grant
 from parties.agreed.objects import Manifest
-from parties.client import catalogue, upload
+from parties.client import bound, catalogue, granted, granting, upload
 from parties.client.catalogue import Entry
 from parties.client.channels import Parties
+from parties.client.granting import Given, Verdict
 from parties.client.listing import Description, Listing
 from parties.client.said import as_expiry, as_readers
 from parties.client.selection import Selection
@@ -140,6 +142,87 @@ class Datasets:
             catalogue.remove(self._parties, entry.id)
         return Listing(found)
 
+    def grant(
+        self,
+        name: str,
+        coordinators: Any,
+        recipients: Any = None,
+        plans: Any = None,
+        data: Mapping[str, Selection] | None = None,
+        weights: Mapping[str, Bound] | None = None,
+        epsilon: Any = None,
+        epsilon_each: Any = None,
+        delta: Any = granted.DELTA,
+        outputs: int = granted.OUTPUTS,
+        bit: bool = False,
+        uses: int | None = None,
+        expires: Any = None,
+    ) -> Grant:
+        """Allow others to compute from a dataset of this client's: exact plans, or answers with noise.
+
+        Parties decide by what is signed here, whatever a coordinator says.  Answers with noise need a budget besides:
+        `cluster.set_budget`.
+
+        Args:
+            name: "NAME" or "OWNER/NAME", where OWNER is this client.
+            coordinators: names of clients that may ask.
+            recipients: of those that may learn answers; None: those who ask.
+            plans: exactly these, of the newest version: `session.plan`, compiled models, or files of plans.
+            data: input -> columns, for all stored inputs of the plans, other owners' too.
+            weights: wire -> what a stored weight is pinned to; all others are chosen by the asker for each session.
+            epsilon, delta: answers with noise, of all versions, which together cost at most this.
+            epsilon_each: the most that one run costs; None: all of it.
+            outputs: the most outputs that a plan with noise has.
+            bit: each plan tells one bit, and the grant is of `uses` bits.
+            uses: the most runs.
+            expires: "36h", "90d", "2y", a date; None: never.
+
+        Raises:
+            UsageError, InputError: that is not one of the two, or a plan reads something that is not said.
+            SessionError, PolicyError: there is no such dataset, or a party does not take the grant.
+        """
+        if (plans is None) == (epsilon is None):
+            raise UsageError(
+                "a grant is of exact plans, or of answers with noise",
+                remedy="epsilon=1.0 for answers with noise, plans=session.plan for exact ones",
+            )
+        full = f"{self._parties.config.name}/{self._own(name)}"
+        asking = granted.as_clients(coordinators, "coordinators")
+        learning = asking if recipients is None else granted.as_clients(recipients, "recipients")
+        if plans is None:
+            question, of = granted.noised(epsilon, epsilon_each, delta, outputs), full
+        else:
+            manifest = catalogue.describe(self._parties, full)
+            question, of = granted.exact(plans, data, manifest, weights or {}, bit), manifest.id.hex()
+        made = granting.give(self._parties, of, question, asking, learning, uses, as_expiry(expires))
+        if plans is None and _has_no_budget(self._parties, full):
+            remedy = f"cluster.set_budget({full!r}, epsilon=1.0), or mpc budget set {full} --epsilon 1"
+            warnings.warn(MpcWarning(f"{full} has no budget, so nothing is answered yet: {remedy}"), stacklevel=2)
+        return made
+
+    def revoke(self, grant: str | Grant) -> str:
+        """Take a grant of this client's back, by its id or the first digits of it; return its id.
+
+        Raises:
+            UsageError: there is no such grant.
+        """
+        return granting.revoke(self._parties, grant.id if isinstance(grant, Grant) else grant)
+
+    def grants(self) -> tuple[Given, ...]:
+        """List the grants that this client has given, and those that name it."""
+        return tuple(granting.given(self._parties))
+
+    def ask(self, plan: Any, data: Mapping[str, Selection]) -> tuple[Verdict, ...]:
+        """Ask every party whether it would answer a plan of these datasets, and if not, whose word is missing.
+
+        Nothing is opened, charged, or shown to a provider.
+
+        Raises:
+            PolicyError: a party's policy does not let this client run the plan.
+        """
+        [read] = granted.as_plans(plan)
+        return tuple(granting.ask(self._parties, read, bound.bindings(read, data)))
+
     def full_name(self, name: str) -> str:
         """Complete NAME to OWNER/NAME, the owner being this client."""
         given: object = name
@@ -246,6 +329,13 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return self.describe()._repr_html_()
+
+
+def _has_no_budget(parties: Parties, name: str) -> bool:
+    try:
+        return granting.budget(parties, name).epsilon is None
+    except SessionError:  # nothing was put under that name yet
+        return True
 
 
 def _sample(given: Any, table: Table, stated: Stated) -> Mapping[str, tuple[int, ...]]:

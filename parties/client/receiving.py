@@ -134,6 +134,7 @@ class Receiver:
         asked = self._asked.pop(run)
         answers, public = gather(asked.answers), asked.public.bytes
         headers = [header for header, _, _ in answers]
+        self.parties.heads.keep({name: each.head for name, each in zip(self.parties.names, headers, strict=True)})
         if len({found for _, _, found in answers}) != 1:
             raise IntegrityError(
                 "the parties did not all run the same batch", remedy="do not use this session's results"

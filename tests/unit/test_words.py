@@ -172,8 +172,8 @@ SPOKEN = tuple(
 """Packages in which each public function has a docstring that begins with one of these verbs in its base form."""
 VERBS = frozenset(
     """
-    Accept Add Allocate Answer Append Ask Assign Begin Call Carry Check Choose Close Collect Compile Complete
-    Compute Connect Count Cut Decode Describe Dial Digest Draw Encode End Enter Explain Find Forbid Give Hang
+    Accept Add Allocate Allow Answer Append Ask Assign Begin Call Carry Check Choose Close Collect Compile Complete
+    Compute Connect Count Cut Decode Describe Dial Digest Draw Encode End Enter Explain Find Follow Forbid Give Hang
     Have Hold Issue Judge Keep Let List Load Look Make Mask Measure Merge Name Note Open Pair Parse Pass Print
     Probe Put Raise Reach Read Refuse Remove Require Resolve Return Run Say Send Serve Set Show Sign Split Start Stop
     Take Tell Turn Undo Wait Wake Watch Word Write Yield

@@ -1,0 +1,270 @@
+"""`mpc grant`, `mpc budget`, `mpc audit`: what owners allow, what is left, and what parties say they have done."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpc.errors import IntegrityError, MpcWarning, UsageError
+from mpc.text import shown
+from parties.cli.datasets import selections
+from parties.cli.display import Display
+from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
+from parties.client import granting
+from parties.client.auditing import Chain, check_chains, read_head
+from parties.client.cluster import Cluster
+from parties.client.granted import as_plans
+from parties.client.granting import Given, Left, Verdict
+from parties.client.said import day
+
+_SHOWN = 16
+
+
+def _common(command: Any) -> Any:
+    for option in (click.pass_obj, JSON, FOLDER, CLUSTER):
+        command = option(command)
+    return command
+
+
+_DATA = click.option(
+    "--data",
+    "data",
+    multiple=True,
+    metavar="[INPUT=]OWNER/NAME[:COLUMN,...]",
+    help="What an input of the plan is read from: columns of a dataset, all of them if none is named.",
+)
+
+
+@click.group()
+def grant() -> None:
+    """Allow others to compute from your datasets, and take it back."""
+
+
+@grant.command("add")
+@click.argument("name")
+@click.option("--coordinator", "coordinators", multiple=True, required=True, metavar="CLIENT", help="Who may ask.")
+@click.option(
+    "--recipient", "recipients", multiple=True, metavar="CLIENT", help="Who may learn answers; default: who asks."
+)
+@click.option("--epsilon", metavar="E", help="Noised answers, which together cost this much at most.")
+@click.option("--epsilon-each", metavar="E", help="The most that one of them costs; default: all.")
+@click.option("--plan", "plans", multiple=True, type=click.Path(path_type=Path), help="This plan exactly, unnoised.")
+@_DATA
+@click.option("--bit", is_flag=True, help="Each plan tells one bit, and nothing else: a grant of --uses bits.")
+@click.option("--uses", type=click.IntRange(1), help="Runs at most; default: as many as the other limits allow.")
+@click.option("--expires", metavar="TIME", help="36h, 90d, 2y, 2027-01-31; default: never.")
+@_common
+def add(
+    display: Display,
+    name: str,
+    plans: tuple[Path, ...],
+    data: tuple[str, ...],
+    cluster: Path | None,
+    folder: Path,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Allow noised answers about your dataset NAME (--epsilon), or exact plans (--plan, --data).
+
+    What you sign decides at every party, not what a coordinator says. Noised answers need a budget too: mpc budget set.
+    """
+    if bool(plans) == bool(said["epsilon"]):
+        raise UsageError("say --epsilon or --plan", remedy="--epsilon 1 for noised answers, --plan FILE for exact ones")
+    with Cluster.connect(cluster_file(cluster, folder)) as connected, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", MpcWarning)
+        read = as_plans([*plans]) if plans else []
+        chosen = selections(connected, data, sorted({given.name for plan in read for given in plan.inputs}))
+        said["recipients"] = said["recipients"] or None
+        made = connected.datasets.grant(name, plans=read or None, data=chosen, **said)
+    for note in told:
+        display.say(f"note: {note.message}")
+    for plan in read:
+        for line in chosen_anew(plan, made):
+            display.say(f"note: {line}")
+    if as_json:
+        display.json({"grant": {"id": made.id, **made.model_dump(mode="json")}})
+    else:
+        display.result(made.id)
+
+
+def chosen_anew(plan: Any, made: Any) -> list[str]:
+    """List what of a plan the asker chooses by itself, newly for each use."""
+    names = [repr(given.name) for given in plan.entered_inputs]
+    names += [f"weight {gate.out!r}" for gate in plan.entered_once]
+    if not names:
+        return []
+    most = "" if made.uses is None else f", {made.uses} times"
+    return [f"chosen by the asker, newly for each use{most}: {shown(', '.join(names))}"]
+
+
+@grant.command("list")
+@_common
+def list_(display: Display, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """List the grants that you have given, and those that name you."""
+    with Cluster.connect(cluster_file(cluster, folder)) as connected:
+        found = granting.given(connected.parties)
+    if as_json:
+        display.json({"grants": [each.content() for each in found]})
+    elif found:
+        head = ["grant", "dataset", "of", "asked by", ">used", ">epsilon", "expires", "state"]
+        display.table(head, [_line(each) for each in found])
+    else:
+        display.say("no grants")
+
+
+def _line(each: Given) -> list[str]:
+    said, dp = each.grant, each.grant.question.dp
+    dataset = said.dataset if said.by_name else said.dataset[:_SHOWN]
+    what = "noised answers" if dp is not None else "exact plans"
+    spent = f"{float(each.spent):g} of {float(dp.epsilon):g}" if dp is not None else ""
+    used = f"{each.uses}" if said.uses is None else f"{each.uses} of {said.uses}"
+    expires = "never" if said.expires >= granting.FOR_EVER else day(said.expires)
+    state = "revoked" if each.revoked else "given"
+    return [each.id[:_SHOWN], dataset, what, ", ".join(said.coordinators), used, spent, expires, state]
+
+
+@grant.command("revoke")
+@click.argument("grant_id", metavar="GRANT")
+@_common
+def revoke(display: Display, grant_id: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Take a grant back, by its id or its first digits: nothing opens under it, and nothing more is told."""
+    with Cluster.connect(cluster_file(cluster, folder)) as connected:
+        gone = connected.datasets.revoke(grant_id)
+    if as_json:
+        display.json({"revoked": gone})
+    else:
+        display.result(f"revoked {gone}")
+
+
+@grant.command("check")
+@click.argument("plan", type=click.Path(path_type=Path))
+@_DATA
+@_common
+def check(
+    display: Display, plan: Path, data: tuple[str, ...], cluster: Path | None, folder: Path, as_json: bool
+) -> None:
+    """Ask whether PLAN would be answered for you, and if not, whose word is missing. Nothing runs."""
+    with Cluster.connect(cluster_file(cluster, folder)) as connected:
+        [read] = as_plans(plan)
+        chosen = selections(connected, data, [given.name for given in read.inputs])
+        found = connected.datasets.ask(read, chosen)
+    if as_json:
+        display.json({"answers": [_verdict(each) for each in found]})
+        return
+    for each in found:
+        display.result(f"{each.party}: {each.dataset or 'a dataset'}: {'yes' if each.allowed else f'no: {each.why}'}")
+        if each.remedy:
+            display.say(f"  fix: {each.remedy}")
+
+
+def _verdict(each: Verdict) -> dict[str, Any]:
+    return {
+        "party": each.party,
+        "dataset": each.dataset,
+        "allowed": each.allowed,
+        "mechanism": each.mechanism,
+        "epsilon": float(each.epsilon),
+        "whose": each.whose,
+        "why": each.why,
+        "fix": each.remedy,
+    }
+
+
+@click.group()
+def budget() -> None:
+    """Show or set what all noised answers about a dataset may tell of one person."""
+
+
+@budget.command("show")
+@click.argument("name")
+@click.option("--each", default="0.1", show_default=True, metavar="E", help="Count how many more cost this much.")
+@_common
+def show(display: Display, name: str, each: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Show what was spent of a dataset's budget, and what is left."""
+    with Cluster.connect(cluster_file(cluster, folder)) as connected:
+        _show(display, connected.budget(name), each, as_json)
+
+
+@budget.command("set")
+@click.argument("name")
+@click.option("--epsilon", required=True, metavar="E", help="In all, over all versions; what is spent stays spent.")
+@click.option("--delta", metavar="D", help="In all; default: a millionth.")
+@_common
+def set_(
+    display: Display, name: str, epsilon: str, delta: str | None, cluster: Path | None, folder: Path, as_json: bool
+) -> None:
+    """Set the budget of a dataset of yours: higher, or lower, than before."""
+    with Cluster.connect(cluster_file(cluster, folder)) as connected:
+        more = {} if delta is None else {"delta": delta}
+        _show(display, connected.set_budget(name, epsilon=epsilon, **more), "0.1", as_json)
+
+
+def _show(display: Display, found: Left, each: str, as_json: bool) -> None:
+    from parties.client.granted import as_amount
+
+    more = found.more(as_amount(each, "each"))
+    if as_json:
+        display.json({"budget": {**found.content(), "more": more}})
+        return
+    if found.epsilon is None:
+        display.result(f"{found.dataset}: no budget is set, so no noised answers")
+    else:
+        whole, spent, left = float(found.epsilon), float(found.spent), float(found.left)
+        display.result(f"{found.dataset}: epsilon {spent:g} of {whole:g} spent, {left:g} left")
+        display.result(f"{more} more questions like one of epsilon {each}")
+    display.result(f"{found.noised} noised answers and {found.exact} exact ones were given")
+
+
+@click.command()
+@click.option("--against", metavar="HEAD", help="A head that you were given with a result: is it still there?")
+@_common
+def audit(display: Display, against: str | None, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Follow the chain of what each party says it has done, from the last head that you know of it.
+
+    You see the rows that are about you. A party that has put back an older ledger is shown: exit code 7.
+    """
+    with Cluster.connect(cluster_file(cluster, folder)) as connected:
+        parties = connected.parties
+        head = None if against is None else read_head(against)
+        found = check_chains(parties.clients, parties.heads.known(), parties.config.deadlines.submit, head)
+        parties.heads.keep({each.party: each.head for each in found if each.fault is None})
+    if as_json:
+        display.json({"chains": [_chain(each) for each in found]})
+    else:
+        for each in found:
+            for row in each.rows:
+                display.result(f"{each.party} {_row(row)}")
+            display.result(
+                f"{each.party}: {each.count} rows behind {each.after.hex()[:_SHOWN]}, head {each.head.hex()}"
+            )
+    broken = [each for each in found if each.fault is not None]
+    if broken:
+        raise IntegrityError(
+            f"{broken[0].party}'s audit chain does not lead on from the head that you know: {broken[0].fault}",
+            cause="its ledger was put back from a backup, or the party lies",
+            remedy="ask its operator; what was charged or revoked since may be forgotten there",
+            peer=broken[0].party,
+        )
+
+
+def _chain(each: Chain) -> dict[str, Any]:
+    return {
+        "party": each.party,
+        "after": each.after.hex(),
+        "head": each.head.hex(),
+        "count": each.count,
+        "fault": each.fault,
+        "rows": list(each.rows),
+    }
+
+
+def _row(row: dict[str, Any]) -> str:
+    seconds = min(max(row["at"], 0), 1 << 36)  # a party may say anything
+    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    hidden = ("about", "at", "head", "kind", "nonce", "number")
+    facts = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden)
+    return shown(f"{when} {row['kind']} {facts}")

@@ -1,0 +1,128 @@
+"""Read what an owner grants, as it is said in Python or on a command line: exact plans, or an epsilon."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from mpc.errors import InputError, UsageError
+from mpc.plan.parse import parse_plan
+from mpc.plan.plan import Plan
+from mpc.text import PROCESS_NAME, shown
+from parties.agreed.grants import Dp, Exact, Question
+from parties.agreed.objects import Manifest
+from parties.client import bound
+from parties.client.granting import listed
+from parties.client.selection import Selection
+
+DELTA = Fraction(1, 10**6)
+"""What a grant, or a budget, allows of delta unless it says otherwise; a question costs about 2^-40."""
+OUTPUTS = 64
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?(e-?[0-9]{1,2})?|[0-9]{1,18}/[1-9][0-9]{0,17}", re.IGNORECASE)
+
+
+def as_amount(given: Any, what: str) -> Fraction:
+    """Read an epsilon or a delta as it is written: 0.1 is one tenth.
+
+    Raises:
+        UsageError: it is no number, or not above 0.
+    """
+    text = "" if isinstance(given, bool) else str(given)
+    if not _NUMBER.fullmatch(text):  # matched first: Fraction("1e999999999") would compute for ever
+        raise UsageError(f"{what} is no number above 0", remedy=f"{what}=0.1, or '1/3'")
+    top, _, bottom = text.partition("/")
+    found = Fraction(top) / int(bottom or 1)
+    if found <= 0:
+        raise UsageError(f"{what} is above 0", remedy=f"{what}=0.1")
+    return found
+
+
+def as_clients(given: Any, what: str) -> tuple[str, ...]:
+    """Read names of clients, one or several.
+
+    Raises:
+        UsageError: they are none.
+    """
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Collection) or not names:
+        raise UsageError(f"{what} are names of clients", remedy=f"{what}=['analyst']")
+    for name in names:
+        if not isinstance(name, str) or not PROCESS_NAME.fullmatch(name):
+            raise UsageError(f"no client is named {shown(str(name)[:80])!r}", remedy="names are those of certificates")
+    return tuple(dict.fromkeys(names))
+
+
+def as_plans(given: Any) -> list[Plan]:
+    """Read plans: compiled models, plans, sessions or files of plans, one or several.
+
+    Raises:
+        UsageError, PlanError: they are none.
+    """
+    several = given if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    return [_plan(each) for each in several]
+
+
+def _plan(given: Any) -> Plan:
+    found = getattr(given, "plan", given)
+    if isinstance(found, Plan):
+        return found
+    if isinstance(found, str | PathLike):
+        try:
+            return parse_plan(Path(found).read_bytes())
+        except OSError as error:
+            raise UsageError(f"the plan {shown(str(found))} cannot be read: {error.strerror}") from None
+    raise UsageError("that is no plan", remedy="plans=cluster.session('m.onnx', data=...).plan, or a file of one")
+
+
+def exact(
+    plans: Any, data: Mapping[str, Selection] | None, manifest: Manifest, weights: Mapping[str, Any], bit: bool
+) -> Question:
+    """Describe exact plans, with all that they read.
+
+    Args:
+        data: input -> columns of a dataset, other owners' too, for all stored inputs of the plans.
+        manifest: the dataset's that is granted.
+
+    Raises:
+        UsageError, InputError: a plan reads something that is not said, or not this dataset.
+    """
+    found = []
+    for plan in as_plans(plans):
+        stored = {gate.out for gate in plan.stored}
+        names = {given.name for given in plan.inputs if given.wire in stored}
+        chosen = {name: selection for name, selection in (data or {}).items() if name in names}
+        found.append(listed(plan, bound.bindings(plan, chosen), weights))
+        if not any(each.dataset == manifest.id.hex() for each in found[-1].bindings.values()):
+            raise InputError(
+                f"the plan does not read {manifest.name}",
+                remedy="grant the dataset that it reads: data={'x': ds[['age']]}",
+            )
+    return Question(exact=Exact(plans=tuple(found), outputs_bits=1 if bit else None))
+
+
+def noised(epsilon: Any, epsilon_each: Any, delta: Any, outputs: int) -> Question:
+    """Describe answers with noise.
+
+    Args:
+        epsilon, delta: of all runs together.
+        epsilon_each: of one run; None: as much as all together.
+
+    Raises:
+        UsageError: they are no numbers, or one run may cost more than all.
+    """
+    whole = as_amount(epsilon, "epsilon")
+    each = whole if epsilon_each is None else as_amount(epsilon_each, "epsilon_each")
+    try:
+        return Question(
+            dp=Dp(epsilon=whole, epsilon_each=each, delta=as_amount(delta, "delta"), outputs=outputs),
+        )
+    except ValueError:
+        raise UsageError(
+            "that is no grant of noised answers",
+            cause="epsilon is at most 1,000,000, that of one run at most that of all, delta below 1, outputs 1 to 4096",
+            remedy="epsilon=1.0, epsilon_each=0.1",
+        ) from None

@@ -1,0 +1,333 @@
+"""Words of owners, as their clients say them, to all parties, and what every client may ask about them.
+
+Words are signed here and told to every party.  One party that has not heard of a grant refuses; one that has heard of a
+revocation does.  What parties answer is compared, and of what differs the careful answer is taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from mpc.errors import ConfigError, IntegrityError, SessionError, UsageError
+from mpc.plan.plan import Plan
+from mpc.privacy.facts import CHARGE_UNIT
+from parties.agreed.bindings import Binding, write_bindings
+from parties.agreed.grants import ANY, Bound, Budget, ExactPlan, Grant, Question, Revocation, Statement
+from parties.agreed.signed import Signed
+from parties.client.channels import Parties
+from parties.pb import consent_pb2
+from parties.pb.data_pb2 import SignedStatement
+
+FOR_EVER = (1 << 40) - 1
+
+
+@dataclass(frozen=True)
+class Given:
+    """Grant, as the parties have it.
+
+    Args:
+        uses: runs that told an answer under it, at the party that knows of most.
+        spent: epsilon, likewise.
+        revoked: at any party.
+        parties: names of those that have it.
+    """
+
+    id: str
+    grant: Grant
+    uses: int
+    spent: Fraction
+    revoked: bool
+    parties: tuple[str, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return what JSON has of it."""
+        said = self.grant.model_dump(mode="json")
+        answered = {"used": self.uses, "spent": str(self.spent), "revoked": self.revoked, "at": list(self.parties)}
+        return {"id": self.id, **said, **answered}
+
+
+@dataclass(frozen=True)
+class Left:
+    """Budget of a dataset and what was spent of it, by the party that has spent most.
+
+    Args:
+        epsilon, delta: in all, as the owner has signed, within what every operator allows; None: no budget is set.
+        spent, spent_delta: in all.
+        noised, exact: answers that were given.
+    """
+
+    dataset: str
+    epsilon: Fraction | None
+    delta: Fraction | None
+    spent: Fraction
+    spent_delta: Fraction
+    noised: int
+    exact: int
+    sequence: int = 0
+
+    @property
+    def left(self) -> Fraction:
+        """Epsilon that is left."""
+        return max(Fraction(0), (self.epsilon or Fraction(0)) - self.spent)
+
+    def more(self, epsilon: Fraction) -> int:
+        """Return how many more questions of that epsilon there may be."""
+        return int(self.left / epsilon)
+
+    def content(self) -> dict[str, Any]:
+        """Return what JSON has of it."""
+        total = None if self.epsilon is None else float(self.epsilon)
+        delta = None if self.delta is None else float(self.delta)
+        spent = {"spent": float(self.spent), "left": float(self.left), "spent_delta": float(self.spent_delta)}
+        return {
+            "dataset": self.dataset,
+            "epsilon": total,
+            "delta": delta,
+            **spent,
+            "noised_answers": self.noised,
+            "exact_answers": self.exact,
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether something may be read of one dataset, as one party says.
+
+    Args:
+        dataset: its name; "" if there is none that the caller may know of.
+        mechanism: "own", "exact" or which noise.
+        epsilon: that a run spends.
+        whose: whose word is missing.
+    """
+
+    party: str
+    dataset: str
+    allowed: bool
+    mechanism: str
+    epsilon: Fraction
+    whose: str
+    why: str
+    remedy: str
+
+
+def listed(plan: Plan, bindings: Sequence[Binding], weights: Mapping[str, Bound] | None = None) -> ExactPlan:
+    """Describe a plan and all that it reads, for a grant of exactly that.
+
+    Args:
+        bindings: of the plan's stored wires.
+        weights: of stored weights that are pinned; every other weight is chosen anew for each session.
+    """
+    weighed = {gate.out for gate in plan.weights}
+    bound = {
+        each.wire: Bound(dataset=each.object.hex(), columns=each.columns, first=each.first, rows=each.rows)
+        for each in bindings
+    }
+    pinned = {**{wire: found for wire, found in bound.items() if wire in weighed}, **(weights or {})}
+    return ExactPlan(
+        plan=plan.digest.hex(),
+        bindings={wire: found for wire, found in bound.items() if wire not in weighed},
+        weights={wire: pinned.get(wire, ANY) for wire in sorted(weighed)},
+    )
+
+
+def give(
+    parties: Parties,
+    dataset: str,
+    question: Question,
+    coordinators: Sequence[str],
+    recipients: Sequence[str],
+    uses: int | None = None,
+    expires: int | None = None,
+) -> Grant:
+    """Sign a grant and tell it to all parties.
+
+    Args:
+        dataset: OWNER/NAME, or an object's id (hex).
+        expires: seconds since 1970; None: never.
+
+    Raises:
+        UsageError: it makes no sense.
+        PolicyError, SessionError, IntegrityError: a party does not take it.
+    """
+    config, now = parties.config, int(time.time())
+    try:
+        made = Grant(
+            cluster=_cluster(parties),
+            owner=config.name,
+            dataset=dataset,
+            parties=parties.names,
+            provider=config.provider.name,
+            coordinators=tuple(coordinators),
+            recipients=tuple(recipients),
+            uses=uses,
+            created=now,
+            not_before=max(0, now - _LEEWAY),
+            expires=FOR_EVER if expires is None else expires,
+            question=question,
+        )
+    except ValueError as error:
+        raise _senseless(error, "grant") from None
+    _say(parties, "grant", made)
+    return made
+
+
+_LEEWAY = 300
+"""Seconds that a party's clock may be behind this one's."""
+
+
+def revoke(parties: Parties, grant: str) -> str:
+    """Take a grant of this client's back, by its id or the first digits of it; its id.
+
+    Raises:
+        UsageError: there is no such grant, or several.
+    """
+    found = grant
+    if len(grant) != 64:
+        mine = [each.id for each in given(parties) if each.grant.owner == parties.config.name]
+        fits = [each for each in mine if each.startswith(grant)] if len(grant) >= _SHORTEST else []
+        if len(fits) != 1:
+            raise UsageError(f"{len(fits)} grants of yours begin with {grant[:64]!r}", remedy="mpc grant list")
+        found = fits[0]
+    try:
+        said = Revocation(cluster=_cluster(parties), owner=parties.config.name, revokes=found, at=int(time.time()))
+    except ValueError as error:
+        raise _senseless(error, "revocation") from None
+    _say(parties, "revocation", said)
+    return found
+
+
+_SHORTEST = 8
+
+
+def given(parties: Parties) -> list[Given]:
+    """List the grants that this client has given, and those that name it, as the parties have them.
+
+    Raises:
+        IntegrityError: a party sends a grant that is none.
+    """
+    merged: dict[str, Given] = {}
+    seconds = parties.config.deadlines.submit
+    for party in parties.clients:
+        for each in party.stream(lambda stub: stub.consent.Grants, consent_pb2.GrantsRequest(), seconds):
+            grant = _read(parties, party.name, each.grant, Grant)
+            spent, key = Fraction(each.epsilon, CHARGE_UNIT), grant.id
+            known = merged.get(key) or Given(key, grant, 0, Fraction(0), False, ())
+            uses, most = max(known.uses, each.uses), max(known.spent, spent)
+            revoked = known.revoked or each.revoked
+            merged[key] = Given(key, grant, uses, most, revoked, (*known.parties, party.name))
+    return list(merged.values())
+
+
+def budget(parties: Parties, dataset: str) -> Left:
+    """Return what is left of a dataset's budget, for its owner and whoever a grant of it names.
+
+    Raises:
+        SessionError: there is no such dataset that this client may know of.
+    """
+    request = consent_pb2.LeftRequest(dataset=dataset)
+    found = parties.each(lambda stub: stub.consent.Left, request, parties.config.deadlines.connect)
+    names = [client.name for client in parties.clients]
+    said = [
+        _read(parties, name, each.budget, Budget) if each.HasField("budget") else None
+        for name, each in zip(names, found, strict=True)
+    ]
+    totals = [each.epsilon for each in said if each is not None]
+    totals += [Fraction(each.cap, CHARGE_UNIT) for each in found if each.cap]
+    whole = all(each is not None for each in said)
+    return Left(
+        dataset=dataset,
+        epsilon=min(totals) if whole else None,
+        delta=min(each.delta for each in said if each is not None) if whole else None,
+        spent=Fraction(max(each.epsilon for each in found), CHARGE_UNIT),
+        spent_delta=Fraction(max(each.delta for each in found), 10**18),
+        noised=max(each.noised for each in found),
+        exact=max(each.exact for each in found),
+        sequence=max((each.sequence for each in said if each is not None), default=0),
+    )
+
+
+def set_budget(parties: Parties, dataset: str, epsilon: Fraction, delta: Fraction) -> Left:
+    """Set what all noised answers about a dataset of this client's may tell in all; what is spent stays spent.
+
+    Raises:
+        UsageError: it makes no sense.
+        SessionError, PolicyError: a party does not take it.
+    """
+    try:
+        last = budget(parties, dataset).sequence
+    except SessionError:  # nothing was put under that name yet
+        last = 0
+    try:
+        said = Budget(
+            cluster=_cluster(parties),
+            owner=parties.config.name,
+            dataset=dataset,
+            sequence=last + 1,
+            epsilon=epsilon,
+            delta=delta,
+        )
+    except ValueError as error:
+        raise _senseless(error, "budget") from None
+    _say(parties, "budget", said)
+    return budget(parties, dataset)
+
+
+def ask(parties: Parties, plan: Plan, bindings: Sequence[Binding]) -> list[Verdict]:
+    """Ask every party whether it would open a session, and if not, whose word is missing; nothing is opened.
+
+    Raises:
+        PolicyError: a party's policy does not let this client run the plan, whatever owners say.
+    """
+    request = consent_pb2.AskRequest(plan=plan.canonical, bindings=write_bindings(bindings))
+    found = parties.each(lambda stub: stub.consent.Ask, request, parties.config.deadlines.submit)
+    return [
+        Verdict(
+            party=client.name,
+            dataset=each.dataset,
+            allowed=each.allowed,
+            mechanism=each.mechanism,
+            epsilon=Fraction(each.epsilon, CHARGE_UNIT),
+            whose=each.whose,
+            why=each.why,
+            remedy=each.remedy,
+        )
+        for client, reply in zip(parties.clients, found, strict=True)
+        for each in reply.answers
+    ]
+
+
+def _say(parties: Parties, kind: str, statement: Statement) -> None:
+    signed = statement.sign(parties.identity)
+    sent = SignedStatement(content=signed.content, signature=signed.signature, certificate=signed.certificate)
+    word = consent_pb2.Word(**{kind: sent})
+    parties.each(lambda stub: stub.consent.Say, word, parties.config.deadlines.submit)
+
+
+def _read(parties: Parties, party: str, message: SignedStatement, kind: type[Any]) -> Any:
+    """Return a word that a party hands on; its owner signed it at some time, for this cluster."""
+    signed = Signed(message.content, message.signature, message.certificate)
+    found = kind.parse(signed.content)
+    if found.cluster != parties.config.cluster:
+        raise IntegrityError(f"{party} hands on a word for another cluster", peer=party)
+    return found
+
+
+def _cluster(parties: Parties) -> str:
+    if parties.config.cluster is None:
+        raise ConfigError(
+            "your cluster file has no cluster id, so nothing can be signed for it",
+            remedy="copy 'cluster' from a party's config; locally: mpc down, mpc up",
+        )
+    return parties.config.cluster
+
+
+def _senseless(error: ValueError, what: str) -> UsageError:
+    errors = getattr(error, "errors", None)
+    why = errors(include_url=False)[0]["msg"] if callable(errors) else str(error)
+    return UsageError(
+        f"that is no {what}: {why}", remedy=f"mpc {'budget set' if what == 'budget' else 'grant add'} --help"
+    )

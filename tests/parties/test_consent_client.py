@@ -1,0 +1,209 @@
+"""Consent as owners, analysts and their commands have it: granted, asked, taken back; ledgers put back are shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mpc.errors import InputError, IntegrityError, MpcWarning, PolicyError, SessionError, UsageError
+from parties.agreed.audit import START
+from parties.agreed.grants import Bound
+from parties.cli.consent import audit, budget, grant
+from parties.cli.display import Display
+from parties.client import auditing, granting
+from parties.client.datasets import Datasets
+from parties.client.granted import as_amount
+from parties.client.heads import Heads
+from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, above, noised_sum
+from tests.support.parties import CLUSTER, InProcess
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    with InProcess(tmp_path, 2) as cluster:
+        yield Kept(cluster)
+
+
+def test_an_owner_grants_an_analyst_asks_and_the_budget_falls(kept: Kept) -> None:
+    hospital, analyst = kept.cluster.client(HOSPITAL), kept.cluster.client(ANALYST)
+    with pytest.warns(MpcWarning, match="mpc budget set hospital/patients"):
+        made = Datasets(hospital).grant("patients", ANALYST, epsilon=1.0, epsilon_each=0.5, uses=3, expires="2y")
+    assert made.question.dp is not None and made.question.dp.epsilon_each == Fraction(1, 2)
+    left = granting.set_budget(hospital, "hospital/patients", Fraction(3, 4), Fraction(1, 10**6))
+    assert (left.epsilon, left.spent, left.more(Fraction(1, 10))) == (Fraction(3, 4), 0, 7)
+    plan, data = noised_sum(), {"x": Datasets(analyst).get("hospital/patients")[["age"]]}
+    verdicts = Datasets(analyst).ask(plan, data)
+    assert [(v.party, v.allowed, v.mechanism, v.epsilon) for v in verdicts] == [
+        (name, True, "laplace", Fraction(1, 2)) for name in kept.cluster.names
+    ]
+    assert kept.spent() == 0  # asking whether is free
+    kept.ask(plan)
+    for client in (hospital, analyst):
+        left = granting.budget(client, "hospital/patients")
+        assert (left.spent, left.left, left.noised) == (Fraction(1, 2), Fraction(1, 4), 1)
+        [given] = granting.given(client)
+        assert (given.id, given.uses, given.spent, given.revoked) == (made.id, 1, Fraction(1, 2), False)
+        assert given.parties == kept.cluster.names
+    verdicts = Datasets(analyst).ask(plan, data)
+    assert {(v.allowed, v.whose) for v in verdicts} == {(False, HOSPITAL)} and "is left" in verdicts[0].why
+    Datasets(hospital).revoke(made.id[:12])
+    assert granting.given(analyst)[0].revoked
+    with pytest.raises(PolicyError, match="was revoked"):
+        kept.ask(plan)
+
+
+def test_an_exact_plan_is_granted_with_what_it_reads(kept: Kept) -> None:
+    hospital, analyst = Datasets(kept.cluster.client(HOSPITAL)), Datasets(kept.cluster.client(ANALYST))
+    plan, data = above(), {"x": analyst.get("hospital/patients")[["age"]]}
+    [verdict, _] = analyst.ask(plan, data)
+    assert not verdict.allowed and verdict.whose == HOSPITAL and "mpc grant add hospital/patients" in verdict.remedy
+    made = hospital.grant("patients", [ANALYST], plans=plan, data=data, uses=1)
+    assert made.dataset == kept.manifest.id.hex() and made.question.exact is not None
+    assert made.question.exact.plans[0].bindings == {
+        "x": Bound(dataset=kept.manifest.id.hex(), columns=("age",), first=0, rows=5)
+    }
+    assert np.array_equal(kept.ask(plan).reshape(-1), AGES >= 60)
+    with pytest.raises(InputError):
+        hospital.grant("patients", [ANALYST], plans=plan)  # of what?
+
+
+def test_nobody_else_is_told_anything(kept: Kept) -> None:
+    kept.allow()
+    stranger = kept.cluster.client("stranger")
+    assert granting.given(stranger) == []
+    for name in ("hospital/patients", "hospital/nothing"):
+        with pytest.raises(SessionError, match="no such object here, or you may not see it"):
+            granting.budget(stranger, name)
+    hidden = kept.put("hidden", visible=())
+    plan = noised_sum("stranger")
+    for bindings in (kept.binding(hidden), kept.binding(object=b"7" * 32)):
+        answers = granting.ask(stranger, plan, bindings)
+        assert {(each.dataset, each.allowed, each.why) for each in answers} == {
+            ("", False, "there is no such object here, or you may not see it")
+        }
+
+
+@pytest.mark.parametrize("given", [0, -1, "x", "1e999999999", "0/1", float("nan"), float("inf"), True, None, [], "1/0"])
+def test_an_amount_that_is_none(given: Any) -> None:
+    with pytest.raises(UsageError):
+        as_amount(given, "epsilon")
+
+
+def test_amounts_are_as_they_are_written() -> None:
+    assert as_amount(0.1, "epsilon") == as_amount("0.1", "epsilon") == Fraction(1, 10)
+    assert as_amount("1/3", "epsilon") == Fraction(1, 3) and as_amount(2, "epsilon") == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"epsilon": 1, "plans": []},
+        {"epsilon": 1, "epsilon_each": 2},
+        {"epsilon": 1, "uses": 0},
+        {"epsilon": 1, "outputs": 0},
+        {"epsilon": 1, "expires": "soon"},
+        {"epsilon": 1, "coordinators": []},
+        {"epsilon": 1, "coordinators": ["a b"]},
+        {"plans": "nothing.plan"},
+        {"plans": 3},
+    ],
+)
+def test_a_grant_that_is_none(kept: Kept, said: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Datasets(kept.cluster.client(HOSPITAL)).grant("patients", **{"coordinators": ANALYST, **said})
+
+
+def test_a_ledger_that_was_put_back_is_shown(kept: Kept, tmp_path: Path) -> None:
+    kept.allow(2, 2)
+    kept.cluster.crash(0)
+    shutil.copytree(tmp_path / "data-0", tmp_path / "backup")
+    kept.cluster.revive(0)
+    analyst = kept.cluster.client(ANALYST)
+    kept.ask(noised_sum())
+    heads = Heads(_newest_heads(tmp_path)).known()
+    assert set(heads) == {*kept.cluster.names}
+    good = auditing.check_chains(analyst.clients, heads, 30)
+    assert [each.fault for each in good] == [None, None]
+    whole = auditing.check_chains(analyst.clients, {}, 30)
+    assert {each.after for each in whole} == {START}
+    kinds = [row["kind"] for row in whole[1].rows]
+    assert kinds == ["grant", "open", "charge", "reveal"]  # and nothing of the hospital's own
+    assert whole[1].count == len(kinds) + 2 and whole[1].head == good[1].head
+    [charged] = [row for row in whole[1].rows if row["kind"] == "charge"]
+    assert (charged["epsilon"], charged["dataset"]) == (500_000_000, "hospital/patients")
+    kept.cluster.crash(0)
+    shutil.rmtree(tmp_path / "data-0")
+    shutil.copytree(tmp_path / "backup", tmp_path / "data-0")
+    kept.cluster.revive(0)
+    faults = [each.fault for each in auditing.check_chains(analyst.clients, heads, 30)]
+    assert faults[0] is not None and "no such head" in faults[0] and faults[1] is None
+    with pytest.raises(IntegrityError, match="no party has a row behind that head"):
+        auditing.check_chains(analyst.clients, {}, 30, heads["party-0"])
+    assert auditing.check_chains(analyst.clients, {}, 30, heads["party-1"])[0].party == "party-1"
+
+
+def _newest_heads(folder: Path) -> Path:
+    return folder / "certificates" / ANALYST / f"{ANALYST}.heads.json"
+
+
+def test_a_chain_that_lies_is_noticed(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.allow()
+    analyst = kept.cluster.client(ANALYST)
+    with kept.cluster.ledgers[0].writing() as database:
+        lie = "UPDATE audit SET row = CAST(replace(CAST(row AS TEXT), ?, ?) AS BLOB)"
+        database.execute(lie, ('"kind":"grant"', '"kind":"graft"'))
+    found = auditing.check_chains(analyst.clients, {}, 30)
+    assert found[0].fault is not None and "do not follow" in found[0].fault and found[1].fault is None
+
+
+def cluster_file(kept: Kept, name: str, folder: Path) -> Path:
+    """A cluster file of that client."""
+    tls = kept.cluster.tls(name)
+    lines = [f'name = "{name}"', f'cluster = "{CLUSTER}"', "[tls]"]
+    lines += [f'{key} = "{getattr(tls, key)}"' for key in ("certificate", "key", "ca")]
+    lines += ["[provider]", 'name = "provider"', f'address = "{kept.cluster.addresses["provider"]}"']
+    for party in kept.cluster.names:
+        lines += ["[[parties]]", f'name = "{party}"', f'address = "{kept.cluster.addresses[party]}"']
+    path = folder / f"{name}.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(file: Path, group: click.Command, *words: str, fails: type[Exception] | None = None) -> dict[str, Any]:
+    """A command's JSON."""
+    done = CliRunner().invoke(group, [*words, "--cluster", str(file), "--json"], obj=Display(as_json=True))
+    assert (done.exception is None) if fails is None else isinstance(done.exception, fails), done.exception
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1]) if done.exception is None else {}
+    return found
+
+
+def test_commands(kept: Kept, tmp_path: Path) -> None:
+    hospital, analyst = cluster_file(kept, HOSPITAL, tmp_path), cluster_file(kept, ANALYST, tmp_path)
+    plan = tmp_path / "above.plan"
+    plan.write_bytes(above().canonical)
+    asked = ("check", str(plan), "--data", "hospital/patients:age")
+    assert not any(each["allowed"] for each in run(analyst, grant, *asked)["answers"])
+    words = ("--coordinator", ANALYST, "--plan", str(plan), "--data", "hospital/patients:age", "--uses", "2")
+    made = run(hospital, grant, "add", "patients", *words)["grant"]
+    assert all(each["allowed"] for each in run(analyst, grant, *asked)["answers"])
+    kept.ask(above())
+    [listed] = run(analyst, grant, "list")["grants"]
+    assert (listed["id"], listed["used"], listed["revoked"]) == (made["id"], 1, False)
+    assert run(hospital, grant, "revoke", made["id"][:10])["revoked"] == made["id"]
+    assert run(hospital, budget, "set", "patients", "--epsilon", "2")["budget"]["left"] == 2
+    shown = run(hospital, budget, "show", "patients", "--each", "0.5")["budget"]
+    assert (shown["more"], shown["exact_answers"]) == (4, 1)
+    chains = run(analyst, audit)["chains"]
+    assert [each["fault"] for each in chains] == [None, None]
+    run(analyst, audit, "--against", "0" * 63 + "1", fails=IntegrityError)
+    run(hospital, grant, "add", "patients", "--coordinator", ANALYST, fails=UsageError)
