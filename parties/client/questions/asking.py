@@ -13,19 +13,17 @@ import numpy as np
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.noising import Noising
 from mpc.errors import MpcError, PolicyError, PrivateDataError, SessionError, UsageError
-from mpc.privacy.facts import CHARGE_UNIT, StoredFacts
+from mpc.privacy.facts import StoredFacts
 from mpc.privacy.law import MOST_EPSILON
 from mpc.text import shown
 from mpc.wires import MAX_BATCH
-from parties.agreed.grants import Budget
 from parties.agreed.objects import Manifest
-from parties.client import bound
+from parties.client import bound, granting
 from parties.client.questions import model
 from parties.client.questions.expression import ROWS, Node, columns
 from parties.client.roles import PUBLIC, assign
 from parties.client.selection import Selection
 from parties.client.session import Session
-from parties.pb import consent_pb2
 
 if TYPE_CHECKING:
     from parties.client.channels import Parties
@@ -222,13 +220,9 @@ def _run(
 
 def _left(parties: Parties, dataset: str) -> Fraction | None:
     """Return what is left of a dataset's budget, if one is set and told: the answer is here in any case."""
-    request = consent_pb2.LeftRequest(dataset=dataset)
     with suppress(MpcError):
-        found = parties.each(lambda stub: stub.consent.Left, request, parties.config.deadlines.connect)
-        if all(each.HasField("budget") for each in found):
-            totals = [Budget.parse(each.budget.content).epsilon for each in found]
-            totals += [Fraction(each.cap, CHARGE_UNIT) for each in found if each.cap]
-            return max(Fraction(0), min(totals) - Fraction(max(each.epsilon for each in found), CHARGE_UNIT))
+        found = granting.budget(parties, dataset)
+        return None if found.epsilon is None else found.left
     return None
 
 
