@@ -50,7 +50,8 @@ _CLIENT = click.option(
     show_default=True,
     help="The certificate name of who enters the model, and all that is nobody else's; it is part of the plan.",
 )
-_TICKET = b'{"format":"mpc-ticket'
+_TICKET = b'{"bindings":'
+"""How a ticket begins, and no plan."""
 _MODEL = click.argument("model", type=click.Path(path_type=Path))
 
 

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mpc.compiler.graph.stored import StoredInput
-from mpc.errors import InputError
+from mpc.errors import InputError, UsageError
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, check_bindings, check_columns
 from parties.client.selection import Selection
+
+
+def as_data(given: Any) -> dict[str, Selection]:
+    """Return which columns stand for which inputs; `UsageError` if what is given says nothing of the kind."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(
+        isinstance(name, str) and isinstance(selection, Selection) for name, selection in given.items()
+    ):
+        raise UsageError(
+            "data are columns of datasets, by input",
+            remedy="data={'x': cluster.dataset('owner/name')[['age', 'bmi']]}",
+        )
+    return dict(given)
 
 
 def described(selection: Selection) -> StoredInput:

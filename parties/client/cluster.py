@@ -15,6 +15,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -168,11 +169,11 @@ class Cluster(Closing):
         from mpc.compiler.compile import compile_model  # imports onnx: who joins does without it
         from parties.client import bound
 
-        data = data or {}
-        roles = assign(self.config.name, {**(owners or {}), **bound.owners(data)}, recipients, weights)
-        stored = {name: bound.described(selection) for name, selection in data.items()}
+        roles, chosen = assign(self.config.name, owners, recipients, weights), bound.as_data(data)
+        roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
+        stored = {name: bound.described(selection) for name, selection in chosen.items()}
         compiled = compile_model(model, ranges, roles, samples, shapes, stored)
-        return self.open(compiled, batch, bindings=bound.bindings(compiled.plan, data))
+        return self.open(compiled, batch, bindings=bound.bindings(compiled.plan, chosen))
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.
