@@ -13,7 +13,7 @@ from parties.client.selection import Selection
 
 
 def as_data(given: Any) -> dict[str, Selection]:
-    """Return which columns stand for which inputs; `UsageError` if what is given says nothing of the kind."""
+    """Return the columns that stand for each input; `UsageError` if what is given says nothing of the kind."""
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(

@@ -69,7 +69,7 @@ def _described(parties: Parties, client: PartyClient, request: data_pb2.Describe
 
 def search(parties: Parties, words: str = "") -> list[Entry]:
     """List the objects that this client may see at all parties, those with all these words if there are any."""
-    found = [_listed(parties, client, words) for client in parties.clients]
+    found = [list_of(parties, client, words) for client in parties.clients]
     return [entry for key, entry in found[0].items() if all(other.get(key) == entry for other in found[1:])]
 
 
@@ -81,7 +81,7 @@ def own(parties: Parties, name: str) -> list[Entry]:
     """
     found: dict[bytes, Entry] = {}
     for client in parties.clients:
-        for entry in _listed(parties, client, "").values():
+        for entry in list_of(parties, client, "").values():
             if entry.name != name or entry.id in found:
                 continue
             whole = _described(parties, client, data_pb2.DescribeObjectRequest(object=entry.id))
@@ -91,7 +91,8 @@ def own(parties: Parties, name: str) -> list[Entry]:
     return list(found.values())
 
 
-def _listed(parties: Parties, client: PartyClient, words: str) -> dict[bytes, Entry]:
+def list_of(parties: Parties, client: PartyClient, words: str) -> dict[bytes, Entry]:
+    """List what one party shows this client, page after page: id -> entry."""
     entries: dict[bytes, Entry] = {}
     after = ("", 0)
     for _ in range(_MOST_PAGES):

@@ -563,7 +563,7 @@ def test_a_party_that_lists_another_object_under_a_name_has_nothing_removed(
 ) -> None:
     client = cluster.client("hospital")
     kept, other = put(client, described(columns=(AGE,))), put(client, described("other", columns=(AGE,)))
-    real = catalogue._listed
+    real = catalogue.list_of
 
     def lying(parties: Any, party: Any, words: str) -> Any:
         listed = real(parties, party, words)
@@ -573,7 +573,7 @@ def test_a_party_that_lists_another_object_under_a_name_has_nothing_removed(
             else listed
         )
 
-    monkeypatch.setattr(catalogue, "_listed", lying)
+    monkeypatch.setattr(catalogue, "list_of", lying)
     with pytest.raises(IntegrityError, match="lists another object") as caught:
         Datasets(client).remove("patients")
     assert caught.value.peer == "party-1"

@@ -395,6 +395,7 @@ def test_seeds_and_salts_have_what_no_guess_reaches(tmp_path: Path, parties: int
 
     with watched(tmp_path, parties, draw) as cluster:
         scene = Scene(cluster, logs)
-        assert {seed.secret for seed in scene.seeds} <= set(drawn)
-        assert set(scene.salts) <= set(drawn) and len(set(scene.salts)) == parties
-    assert all(len(value) == 32 for value in drawn) and len(set(drawn)) == len(drawn)
+        secrets = {*scene.salts, *(seed.secret for seed in scene.seeds)}
+        assert secrets <= set(drawn) and len(set(scene.salts)) == parties
+    assert all(len(value) == 32 for value in secrets)
+    assert len(set(drawn)) == len(drawn)

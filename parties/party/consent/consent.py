@@ -54,11 +54,11 @@ class Consent:
 
     def __init__(self, vault: Vault, ledger: Ledger, draw: Callable[[int], bytes] = entropy.token) -> None:
         self.vault, self.ledger, self.draw = vault, ledger, draw
-        self._config, self._trust = vault.config, vault.identity.trust
+        self.config, self._trust = vault.config, vault.identity.trust
 
     def house(self) -> House:
         """Say what this party knows of itself, and what time it is; `SessionError` if its clock was set back."""
-        config = self._config
+        config = self.config
         most = None if config.policy.max_epsilon is None else Fraction(config.policy.max_epsilon)
         roster = tuple(peer.name for peer in config.peers)
         return House(self._trust, config.cluster, config.provider.name, roster, most, self.vault.times.now())
@@ -118,7 +118,7 @@ class Consent:
             SessionError: it has expired, or there are too many.
         """
         now = self.vault.times.now()
-        found = Grant.verify(self._trust, signed, self._config.cluster, lambda: now)
+        found = Grant.verify(self._trust, signed, self.config.cluster, lambda: now)
         self._require_own(signed, found.owner, client, key)
         if found.expires <= now:
             raise SessionError("that grant has expired", remedy="grant it anew")
@@ -147,7 +147,7 @@ class Consent:
             IntegrityError, InputError: it is not the caller's, malformed or another cluster's.
         """
         now = self.vault.times.now()
-        found = Revocation.verify(self._trust, signed, self._config.cluster, lambda: now)
+        found = Revocation.verify(self._trust, signed, self.config.cluster, lambda: now)
         self._require_own(signed, found.owner, client, key)
         with self.ledger.writing(counted=True) as database:
             if tables.count_revocations(database, client) >= MOST_REVOCATIONS:
@@ -165,7 +165,7 @@ class Consent:
             SessionError: its sequence is not higher than the last one's.
         """
         now = self.vault.times.now()
-        found = Budget.verify(self._trust, signed, self._config.cluster, lambda: now)
+        found = Budget.verify(self._trust, signed, self.config.cluster, lambda: now)
         self._require_own(signed, found.owner, client, key)
         with self.ledger.writing(counted=True) as database:
             self._require_key(database, found.dataset, client, key)

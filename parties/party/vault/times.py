@@ -20,7 +20,7 @@ class Times:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._latest = self._stored = 0.0
 
     def start(self, database: sqlite3.Connection) -> None:
@@ -34,7 +34,7 @@ class Times:
         Raises:
             SessionError: the clock is behind what it has shown before.
         """
-        now = self._clock()
+        now = self.clock()
         if now < self._latest - BEHIND:
             raise SessionError(
                 f"this party's clock is {self._latest - now:.0f} seconds behind the latest time in its ledger",
@@ -46,7 +46,7 @@ class Times:
 
     def shown(self) -> float:
         """Tell the time for a record, of which nothing follows: never earlier than what was shown before."""
-        return max(self._latest, self._clock())
+        return max(self._latest, self.clock())
 
     def is_due(self) -> bool:
         """Is it time to store what the clock has shown?"""
