@@ -195,6 +195,8 @@ def _noising(noise: Mapping[str, Fraction | float | str] | Noising | None) -> No
     """Return what is asked of noise, an epsilon as it is written: 0.1 is a tenth."""
     if isinstance(noise, Noising):
         return noise
+    if noise is not None and not isinstance(noise, Mapping):
+        raise UsageError("an epsilon is for an output", remedy="name it, as in noise={'y': 0.5}")
     try:
         return Noising({name: Fraction(str(epsilon)) for name, epsilon in (noise or {}).items()})
     except ValueError:

@@ -83,7 +83,11 @@ def put(
         warnings.catch_warnings(record=True) as told,
     ):
         warnings.simplefilter("always", MpcWarning)
-        dataset = connected.datasets.put(name, file, progress=_bar(stages), **arguments)
+        try:
+            dataset = connected.datasets.put(name, file, progress=_bar(stages), **arguments)
+        except KeyboardInterrupt:
+            display.say("note: the table is not put yet; the same command goes on where this one was")
+            raise
     notes = [str(each.message) for each in told if isinstance(each.message, MpcWarning)]
     for note in notes:
         display.say(f"note: {note}")

@@ -123,10 +123,13 @@ def run(
         types = input_types(loaded)
         names = [*types]
         chosen = choose_datasets(path, data, names)
+        known_ranges = parse_ranges(ranges, names)
+        bound.refuse_said(known_ranges, chosen, "a range")
         mine = [name for name in names if roles.owner(name) == me and name not in chosen]
         feeds = load_inputs(inputs, names, mine, types)
+        bound.refuse_said(feeds, chosen, "a file")
         roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
-        given = (display, loaded, feeds, parse_ranges(ranges, names), parse_shapes(shapes, names), roles)
+        given = (display, loaded, feeds, known_ranges, parse_shapes(shapes, names), roles)
         if ours and not (who or ticket or samples or chosen):
             compiled = compile_for_data(*given)
         else:
@@ -134,6 +137,8 @@ def run(
             stored = {name: bound.described(selection) for name, selection in chosen.items()}
             compiled = compile_blindly(*given, known, stored)
         bindings = bound.bindings(compiled.plan, chosen)
+        for note in bound.notes(chosen):
+            display.say(f"note: {note}")
         found = check_own(compiled.plan, me, feeds) or rows_of(compiled.plan, bindings)
         rows = agree_on_batch(compiled.plan, found, batch)
         require_output(output, compiled.plan, me)

@@ -2,28 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mpc.compiler.graph.stored import StoredInput
-from mpc.errors import InputError, UsageError
+from mpc.errors import InputError, MpcWarning, UsageError
 from mpc.plan.plan import Plan
+from mpc.text import shown
 from parties.agreed.bindings import Binding, check_bindings, check_columns
+from parties.agreed.objects import Schema
 from parties.client.selection import Selection
 
 
-def as_data(given: Any) -> dict[str, Selection]:
-    """Return the columns that stand for each input; `UsageError` if what is given says nothing of the kind."""
+def read_choices(given: object, ranges: Any = None) -> dict[str, Selection]:
+    """Return the columns that stand for inputs: a dataset stands for all of its columns.
+
+    Args:
+        given: input -> columns of a dataset, or a dataset; None for no inputs.
+        ranges: what is said of inputs' ranges, by name; a dataset has its own.
+
+    Raises:
+        UsageError: it is something else, or a range is said of an input that is read from a dataset.
+    """
     if given is None:
         return {}
-    if not isinstance(given, Mapping) or not all(
-        isinstance(name, str) and isinstance(selection, Selection) for name, selection in given.items()
-    ):
-        raise UsageError(
-            "data are columns of datasets, by input",
-            remedy="data={'x': cluster.dataset('owner/name')[['age', 'bmi']]}",
-        )
-    return dict(given)
+    if not isinstance(given, Mapping):
+        raise UsageError("data are by input", remedy="data={'x': cluster.dataset('owner/name')[['age', 'bmi']]}")
+    found = {name: _chosen(name, each) for name, each in given.items()}
+    refuse_said(ranges if isinstance(ranges, Mapping) else (), found, "a range")
+    return found
+
+
+def refuse_said(said: Collection[str], data: Collection[str], what: str) -> None:
+    """Refuse what is said of inputs that are read from datasets; `UsageError` names the input."""
+    for name in data:
+        if name in said:
+            raise UsageError(
+                f"input {shown(name)!r} is read from a dataset, and has {what} as well",
+                cause="values and ranges are the dataset's own",
+                remedy=f"leave {what} of {shown(name)!r} out",
+            )
+
+
+def _chosen(name: str, given: Any) -> Selection:
+    if isinstance(given, Selection):
+        return given
+    if isinstance(getattr(given, "manifest", None), Schema):  # a dataset
+        return Selection(given.manifest, tuple(column.name for column in given.manifest.columns), True)
+    raise UsageError(
+        f"what input {shown(str(name))!r} is to be read from is no dataset",
+        remedy="data={'x': cluster.dataset('owner/name')[['age', 'bmi']]}; arrays are for session.run",
+    )
+
+
+def notes(data: Mapping[str, Selection]) -> list[str]:
+    """Say where numbers stand for missing values that a model cannot tell from real ones."""
+    found = []
+    for name, chosen in data.items():
+        marks = {each.missing_of: each.name for each in chosen.manifest.columns}
+        for column in chosen.columns:
+            if column.name in marks and marks[column.name] not in chosen.names:
+                stands = float(column.low) if column.low > 0 else min(float(column.high), 0.0)
+                found.append(
+                    f"column {shown(column.name)!r} of {chosen.manifest.name} may miss values: where it does, input "
+                    f"{shown(name)!r} reads {stands:g}"
+                )
+    return found
+
+
+def warn_of(data: Mapping[str, Selection], level: int) -> None:
+    """Issue what `notes` says as warnings (`MpcWarning`) of the caller `level` calls above."""
+    for note in notes(data):
+        warnings.warn(MpcWarning(note), stacklevel=level + 1)
 
 
 def described(selection: Selection) -> StoredInput:

@@ -141,7 +141,7 @@ class Cluster(Closing):
         shapes: Shapes | Sequence[int | str | None] | None = None,
         batch: int | None = None,
         weights: str = SECRET,
-        data: Mapping[str, Selection] | None = None,
+        data: Mapping[str, Selection | Dataset] | None = None,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs.
 
@@ -160,8 +160,9 @@ class Cluster(Closing):
             batch: rows of every run, if that is known: what was dealt ahead for them is used (`deal`).
             weights: "public" tells the model to all parties and the provider, and linear layers need no
                 communication; other clients are not told.
-            data: input -> columns of a dataset at the parties (`cluster.dataset(NAME)[["age", "bmi"]]`): it is read
-                from there, and its owner takes no part.  The dataset's scales and ranges are taken.
+            data: input -> columns of a dataset at the parties (`cluster.dataset(NAME)[["age", "bmi"]]`), or a
+                dataset for all of its columns: it is read from there, and its owner takes no part.  The dataset's
+                scales and ranges are taken.
 
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
@@ -169,11 +170,14 @@ class Cluster(Closing):
         from mpc.compiler.compile import compile_model  # imports onnx: who joins does without it
         from parties.client import bound
 
-        roles, chosen = assign(self.config.name, owners, recipients, weights), bound.as_data(data)
+        chosen = bound.read_choices(data, ranges)
+        roles = assign(self.config.name, owners, recipients, weights)
         roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
         stored = {name: bound.described(selection) for name, selection in chosen.items()}
         compiled = compile_model(model, ranges, roles, samples, shapes, stored)
-        return self.open(compiled, batch, bindings=bound.bindings(compiled.plan, chosen))
+        bindings = bound.bindings(compiled.plan, chosen)
+        bound.warn_of(chosen, 2)
+        return self.open(compiled, batch, bindings=bindings)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.

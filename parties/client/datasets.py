@@ -9,7 +9,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from difflib import get_close_matches
+from typing import Any, NoReturn, overload
 
 import numpy as np
 
@@ -82,7 +83,9 @@ class Datasets:
         short = self._own(name)
         if unknown := set(said) - _SAID:
             raise UsageError(
-                f"put has no argument {min(unknown)!r}", remedy=f"what can be said further: {', '.join(sorted(_SAID))}"
+                f"put has no argument {min(unknown)!r}",
+                remedy=f"it takes ranges, categories, description, rows_per_person, expires, sample, visible, "
+                f"{', '.join(sorted(_SAID))}",
             )
         stated = Stated.of(ranges, categories, rows_per_person=require_rows_per_person(rows_per_person), **said)
         tell = progress or (lambda stage, done, of: None)
@@ -124,7 +127,14 @@ class Datasets:
         Raises:
             SessionError: there is none that this client may see.
         """
-        return Dataset(catalogue.describe(self._parties, self.full_name(name)), self._parties)
+        full = self.full_name(name)
+        try:
+            return Dataset(catalogue.describe(self._parties, full), self._parties)
+        except SessionError:
+            known = [entry.name for entry in catalogue.search(self._parties)]
+            if full in known:  # something else is wrong with it
+                raise
+            raise _no_dataset(full, known) from None
 
     def remove(self, name: str) -> Listing:
         """Remove all versions of a dataset of this client's own, at all parties and for good.
@@ -315,6 +325,9 @@ class Dataset:
                 raise no_column(self.name, each, self.manifest.columns)
         return Selection(self.manifest, tuple(names), isinstance(name, list), self._parties)
 
+    def __array__(self, *arguments: Any, **options: Any) -> NoReturn:
+        self[self.columns[0]].refuse("a numpy array")  # columns of different shapes have no matrix
+
     def __contains__(self, name: object) -> bool:
         return name in self.columns
 
@@ -336,6 +349,17 @@ def _has_no_budget(parties: Parties, name: str) -> bool:
         return granting.budget(parties, name).epsilon is None
     except SessionError:  # nothing was put under that name yet
         return True
+
+
+def _no_dataset(name: str, known: Sequence[str]) -> SessionError:
+    """Say that there is no dataset of that name, and which one may have been meant."""
+    tail = name.partition("/")[2]
+    close = get_close_matches(tail, {each.partition("/")[2] for each in known}, 3, 0.7)
+    near = sorted({each for each in known if each.partition("/")[2] in close})
+    return SessionError(
+        f"there is no dataset {shown(name)}, or you may not see it",
+        remedy=f"perhaps {', '.join(map(shown, near[:3]))}" if near else "mpc data list shows which you may see",
+    )
 
 
 def _sample(given: Any, table: Table, stated: Stated) -> Mapping[str, tuple[int, ...]]:

@@ -36,6 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The page's shell commands have been run here."""
     made = tmp_path_factory.mktemp("data")
     (made / "patients.csv").write_text(CSV)
+    (made / "indexed.csv").write_text(",patient,age,bmi,sex\n0,ann,40,23.5,f\n")  # as pandas writes it
+    (made / "pair.csv").write_text("40,23.5\n71,30\n")
     try:
         [block] = documented("sh")
         up, *others = [shlex.split(line)[1:] for line in block.splitlines()]
@@ -118,6 +120,8 @@ def test_mock_rows_say_so_and_invisible_data_is_not_listed(folder: Path) -> None
         (("put", "patients.csv", "d", *SAID, "--invisible", "--visible-to", "analyst"), 2, "exclude each other"),
         (("put", "patients.csv", "d", *SAID, "--expires", "soon"), 2, "2027-01-31"),
         (("put", "nothing.csv", "d", *SAID), 5, "does not exist"),
+        (("put", "nothing.npz:x", "d", *SAID), 2, "--column x"),
+        (("put", "indexed.csv", "d", *SAID), 5, "to_csv(index=False)"),
         (("remove", "analyst/d"), 2, "you are hospital"),
         (("remove", "unknown"), 5, "mpc data list"),
     ],
@@ -141,6 +145,7 @@ def test_a_model_runs_on_what_lies_at_the_parties(folder: Path, model: Path) -> 
     words = ("run", str(model), "--data", "x=hospital/diabetes:age,bmi", "--cluster", OWNER, "--json")
     done = mpc_here(*words, folder=folder)
     assert done.returncode == 0, done.stderr
+    assert "note: column 'bmi' of hospital/diabetes may miss values: where it does, input 'x' reads 10" in done.stderr
     found = np.array(json.loads(done.stdout)["outputs"]["y"])[:, 0]
     np.testing.assert_allclose(found, [0.5 * 40 - 23.5, 0.5 * 71 - 10, 0.5 * 18 - 31.25], atol=1e-3)
 
@@ -151,7 +156,9 @@ def test_a_model_runs_on_what_lies_at_the_parties(folder: Path, model: Path) -> 
         (("--data", "hospital/diabetes:age"), "1 elements a row, and input 'x' reads 2"),
         (("--data", "z=hospital/diabetes"), "no input z"),
         (("--data", "hospital/diabetes:age,nobody"), "nobody"),
-        (("--data", "hospital/unknown"), "no such object"),
+        (("--data", "hospital/unknown"), "no dataset hospital/unknown, or you may not see it"),
+        (("--data", "hospital/diabetes:age,bmi", "--range", "x=0:1"), "has a range as well"),
+        (("--data", "hospital/diabetes:age,bmi", "--input", "x=pair.csv"), "has a file as well"),
         (("--data", "hospital/diabetes", "--data", "x=hospital/diabetes"), "two datasets"),
         (("--data", "hospital/diabetes", "--parties", "2"), "no datasets"),
     ],

@@ -366,3 +366,8 @@ def test_the_cost_of_a_noised_sum_over_a_hundred_thousand_rows(tmp_path: Path, w
     assert (len(run.sent), sum(run.sent), run.dealt) == (cost.rounds, cost.sent, cost.dealt)
     assert np.abs(found - x.sum(axis=0)).max() < 8 * deviations(compiled, "y") + 3000
     assert {gate.kind for gate in compiled.plan.gates if isinstance(gate, Draw)} == {"draw"}
+
+
+def test_an_epsilon_says_for_which_output_it_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="an epsilon is for an output; fix: name it"):
+        compile_model(summed(tmp_path, [total()]), (0.0, 100.0), noise=0.5)  # type: ignore[arg-type]

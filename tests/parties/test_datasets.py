@@ -166,6 +166,25 @@ def test_a_dataset_that_is_not_visible_is_its_owners_alone(hospital: Datasets, a
     assert str(hidden.value).replace("hidden", "") == str(unknown.value).replace("unknown", "")
 
 
+def test_who_misspells_a_name_is_told_which_one_there_is(analyst: Datasets, diabetes: Dataset) -> None:
+    for wrong in ("diabetes", "hospital/diabetis"):  # the first is analyst/diabetes
+        with pytest.raises(SessionError, match=r"no dataset \w+/diabet.s, .*; fix: perhaps hospital/diabetes$"):
+            analyst.get(wrong)
+    with pytest.raises(SessionError, match="fix: mpc data list"):
+        analyst.get("hospital/zzzz")
+
+
+def test_pandas_does_not_take_names_of_columns_for_rows(diabetes: Dataset) -> None:
+    rows = diabetes.sample(4)
+    for wrong in (pandas.DataFrame, np.asarray):
+        with pytest.raises(UsageError, match="pandas.DataFrame\\(dict\\(sample\\)\\)"):
+            wrong(rows)
+        with pytest.raises(PrivateDataError, match="a numpy array would need the values of age in hospital/diabetes"):
+            wrong(diabetes)
+    frame = pandas.DataFrame(dict(rows))
+    assert list(frame.columns) == list(diabetes.columns) and frame["age"].tolist() == rows["age"].tolist()
+
+
 def test_a_removed_dataset_is_gone_with_all_its_versions(hospital: Datasets, analyst: Datasets) -> None:
     for _ in range(2):
         hospital.put("gone", {"x": [1]}, ranges=(0, 9), rows_per_person=1)

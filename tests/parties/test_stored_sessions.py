@@ -11,11 +11,21 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from mpc import field as fp
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.roles import Roles
-from mpc.errors import HandshakeError, InputError, IntegrityError, MpcError, PlanError, SessionError
+from mpc.errors import (
+    HandshakeError,
+    InputError,
+    IntegrityError,
+    MpcError,
+    MpcWarning,
+    PlanError,
+    SessionError,
+    UsageError,
+)
 from mpc.prg import Seed
 from mpc.stored import BLOCK_ROWS
 from parties.agreed.bindings import Binding, check_bindings, place
@@ -24,6 +34,7 @@ from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client import bound, upload
 from parties.client.coordinated import CoordinatedSession
+from parties.client.datasets import Dataset
 from parties.client.selection import Selection
 from parties.pb import provider_pb2
 from parties.provider.service import ProviderService
@@ -157,6 +168,62 @@ def test_a_binding_that_is_not_what_the_plan_reads_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         kept.open(**changes)
+
+
+def _marked() -> Any:
+    columns = (
+        Column(name="a", type="number", scale=Fraction(1 << 20), low=10, high=60),
+        Column(name="a.missing", type="missing", low=0, high=1, missing_of="a"),
+        Column(name="b", type="number", scale=Fraction(1 << 20), low=-8, high=-2),
+        Column(name="b.missing", type="missing", low=0, high=1, missing_of="b"),
+        Column(name="c", type="number", scale=Fraction(1 << 20), low=-1, high=1),
+    )
+    return schema(("party-0", "party-1"), rows=8, columns=columns)
+
+
+def test_a_dataset_stands_for_all_of_its_columns() -> None:
+    whole = _marked()
+    chosen = bound.read_choices({"x": Dataset(whole), "y": Dataset(whole)["b"]}, {"z": (0, 1)})
+    assert chosen["x"].names == ("a", "a.missing", "b", "b.missing", "c") and chosen["y"].names == ("b",)
+    assert bound.read_choices(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "ranges", "message"),
+    [
+        ({"x": "owner/name:a"}, None, "what input 'x' is to be read from is no dataset.*cluster.dataset"),
+        ({"x": np.zeros((2, 1))}, None, "is no dataset.*session.run"),
+        (Dataset(_marked())["a"], None, "data are by input; fix: data={'x': "),
+        ({"x": Dataset(_marked())["a"]}, {"x": (0, 1)}, "'x' is read from a dataset, and has a range as well"),
+    ],
+)
+def test_what_is_no_choice_of_columns_is_refused(data: Any, ranges: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        bound.read_choices(data, ranges)
+
+
+def test_a_note_says_what_a_model_reads_where_a_value_is_missing() -> None:
+    whole = Dataset(_marked())
+    told = bound.notes({"x": whole[["a", "b", "c"]], "y": whole[["b", "b.missing"]]})
+    assert [each.partition(": ")[2] for each in told] == [
+        "where it does, input 'x' reads 10",
+        "where it does, input 'x' reads -2",
+    ]
+    with pytest.warns(MpcWarning, match="column 'a' of .* may miss values"):
+        bound.warn_of({"x": whole["a"]}, 1)
+
+
+def test_a_model_that_takes_missing_numbers_is_refused_by_the_name_of_its_input(tmp_path: Path) -> None:
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
+    node = helper.make_node(
+        "Imputer", ["x"], ["y"], domain="ai.onnx.ml", imputed_value_floats=[1.0], replaced_value_float=float("nan")
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(helper.make_graph([node], "g", [given], [answer]), opset_imports=opsets)
+    stored = {"x": bound.described(Dataset(_marked())["a"])}
+    with pytest.raises(InputError, match=r"input 'x' cannot be read from a dataset: the model takes missing numbers"):
+        compile_model(model.SerializeToString(), stored=stored)
 
 
 def test_what_an_owner_put_is_read_from_the_disk(tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ class StoredInput:
         fault = None
         if any(finest / scale != Fraction(2) ** int(e) for scale, e in zip(self.scales, exponents, strict=True)):
             fault = "its columns' scales are no powers of two of each other"
+        elif given.marks or given.beyond:
+            raise _takes_missing(given.marks or given.name)
         elif given.whole and self.scales != (1,) * len(self.scales):
             fault = f"it takes whole numbers ({given.dtype}), and a column holds reals"
-        elif given.marks or given.beyond:
-            fault = "it takes missing numbers, and a dataset has none: they are a column of their own there"
         elif BATCH not in given.shape[:1]:
             fault = "its first axis is not the batch, and a dataset's rows are"
         elif any(len(each) not in (1, given.shape[-1]) for each in (self.scales, self.low, self.high)):
@@ -46,7 +46,8 @@ class StoredInput:
         if fault is not None:
             raise InputError(
                 f"input {given.name!r} cannot be read from a dataset: {fault}",
-                remedy="bind other columns, or change what the model takes",
+                remedy="name the columns that the model was made for, in its order: OWNER/NAME:age,bmi, or "
+                "dataset[['age', 'bmi']]",
             )
         one = len(exponents) == 1 or not any(exponents)
         return replace(
@@ -72,6 +73,16 @@ def described(inputs: list[GraphInput], stored: Mapping[str, StoredInput]) -> li
     return [
         stored[name].described(given) if (name := given.marks or given.name) in stored else given for given in inputs
     ]
+
+
+def _takes_missing(name: str) -> InputError:
+    return InputError(
+        f"input {name!r} cannot be read from a dataset: the model takes missing numbers (NaN) there",
+        cause="an Imputer, or trees with missing_value_tracks_true, ask of each number whether it is missing; a "
+        "dataset has that in columns of their own, NAME.missing",
+        remedy="export the model without: fill values before training and leave the Imputer out; of trees, set "
+        "missing_value_tracks_true to zeros",
+    )
 
 
 def _end(values: tuple[float, ...]) -> End:

@@ -15,6 +15,7 @@ from parties.client.tables.sources import Found
 from parties.client.tables.stated import Ends, Stated
 
 _SUFFIX = ".missing"
+_FEWER = "put other columns alone (columns=[...], --column)"
 _DATES = (
     "give numbers: a year, or days since a day that you name, (t['born'] - pandas.Timestamp('1900-01-01')).dt.days; "
     "or leave the column out"
@@ -32,7 +33,7 @@ def describe(found: Mapping[str, Found], stated: Stated) -> list[Column]:
             f"you have not said which texts there are in {_listed(texts)}",
             cause="categories become public, so they are not taken from the data",
             remedy=f"categories={{{shown(texts[0])!r}: ['no', 'yes']}}, on the command line --category "
-            f"{shown(texts[0])}=no,yes; a range, if these are numbers; or leave columns out",
+            f"{shown(texts[0])}=no,yes; a range, if these are numbers; or {_FEWER}",
         )
     kinds = {name: _type(name, each, stated) for name, each in found.items()}
     ends = {name: _range(name, kind, found[name], stated) for name, kind in kinds.items()}
@@ -41,7 +42,7 @@ def describe(found: Mapping[str, Found], stated: Stated) -> list[Column]:
             f"you have not said which range the numbers of {_listed(silent)} lie in",
             cause="ranges become public, so they are not taken from the data",
             remedy=f"ranges={{{shown(silent[0])!r}: (0, 120)}}, on the command line --range {shown(silent[0])}=0:120; "
-            "or leave columns out",
+            f"categories (--category), if these are texts; or {_FEWER}",
         )
     return [_column(name, kinds[name], pair, found[name], stated) for name, pair in ends.items() if pair is not None]
 
@@ -169,7 +170,10 @@ def check_column_names(names: Sequence[str], where: str) -> None:
     except PlanError as error:
         raise InputError(error.what, cause=error.cause, remedy=f"rename it in {where}") from None
     if not all(names) or any(len(name) > 128 for name in names):
-        raise InputError(f"{where} has a column whose name is empty or longer than 128 letters", remedy="rename it")
+        raise InputError(
+            f"{where} has a column whose name is empty or longer than 128 letters",
+            remedy="rename it; pandas writes its index so, unless it is told to_csv(index=False)",
+        )
     if len(set(names)) != len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise InputError(f"{where} has two columns named {twice!r}", remedy="rename one of them")

@@ -37,8 +37,12 @@ def open_file(path: Path, names: Sequence[str] | None, shapes: Mapping[str, tupl
     """
     suffix = path.suffix.lower()
     if suffix not in (*text.SUFFIXES, *_PARQUET, *_NUMPY):
+        inside = suffix.partition(":")[0] == ".npz"
         raise UsageError(
-            f"{path.name} is no table by its name", remedy="give a .csv, .tsv, .parquet, .npy or .npz file"
+            f"{path.name} is no table by its name",
+            remedy="give the whole .npz file, and the arrays of it as columns (columns=['x'], --column x)"
+            if inside
+            else "give a .csv, .tsv, .parquet, .npy or .npz file",
         )
     if not path.is_file():
         raise InputError(f"input file {path} does not exist", remedy="check the path")

@@ -49,7 +49,8 @@ class People:
             raise InputError(
                 f"{over:,} {'people have' if over > 1 else 'person has'} more than rows_per_person={self._most} rows",
                 cause=f"counted by column {name!r}; the noise of answers would not cover them",
-                remedy="say how many rows one person may have: rows_per_person=3; or leave rows out",
+                remedy="say how many rows one person may have at most (rows_per_person=, --rows-per-person), or leave "
+                "rows out",
             )
 
 

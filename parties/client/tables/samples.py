@@ -9,11 +9,11 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import prod
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from mpc.errors import InputError
+from mpc.errors import InputError, UsageError
 from mpc.fixedpoint import decode as decoded
 from mpc.prg import Seed, expand_words
 from mpc.text import shown
@@ -54,6 +54,17 @@ class Sample(Mapping[str, np.ndarray]):
         if name not in self._values:
             raise no_column(self.name, name, self.columns)
         return self._values[name]
+
+    def __array__(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Refuse to be one array: pandas would take the names of columns for rows.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "a sample is no single array",
+            remedy="pandas.DataFrame(dict(sample)) has its columns; sample[['age', 'bmi']] is a matrix",
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -214,7 +214,8 @@ def _by_name(given: Any, what: str, read: Callable[[str, Any], Any]) -> dict[str
 
 def _names(given: Any, what: str) -> list[str]:
     if isinstance(given, str) or not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
-        raise UsageError(f"{what}: names of columns are texts", remedy=f"{what}=['age', 'bmi']")
+        form = "{'age': ...}" if isinstance(given, Mapping) else "['age', 'bmi']"
+        raise UsageError(f"{what}: names of columns are texts", remedy=f"{what}={form}")
     return list(given)
 
 
