@@ -368,7 +368,7 @@ def test_a_name_that_is_issued_again_reads_nothing_in_a_session(cluster: InProce
     made = put(client, described(columns=(TINY,)))
     reading(tmp_path, made, client).close()
     cluster.renew("hospital")
-    with pytest.raises((PolicyError, SessionError), match=r"no such object|has granted hospital nothing"):
+    with pytest.raises(SessionError, match="no such object"):
         reading(tmp_path, made, cluster.client("hospital"))
 
 

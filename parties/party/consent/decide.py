@@ -152,7 +152,7 @@ def _read(database: sqlite3.Connection, asked: Asked, part: Part, house: House, 
     rows = tables.grants_of(database, part.owner, part.key, (part.name, *part.objects))
     offers = [(row, Grant.parse(row.signed.content)) for row in rows]
     named = any(asked.coordinator in (*grant.coordinators, *grant.recipients) for _, grant in offers)
-    reading = _Reading(part, None, [], "", named or asked.is_seen(part) or asked.coordinator == part.owner)
+    reading = _Reading(part, None, [], "", named or asked.is_seen(part))
     if not all(tables.is_living(database, each, house.now) for each in part.objects):
         return replace(reading, known=False)
     nearest = -1
