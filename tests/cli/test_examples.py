@@ -22,6 +22,10 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0
     ("name", "said"),
     [
         ("hospital_and_lab", "171 patients, 95.9% of the answers right"),
+        (
+            "hospitals_under_a_budget",
+            r"north +[\d.]+ days.*, 0 of epsilon left\n(.*\n)+a third time: .*0 of its budget is left",
+        ),
         ("public_weights", "weights public: 100% right, 6 rounds"),
         ("scikit_learn", r"accuracy, private +(\S+)\naccuracy, plaintext +\1"),
         pytest.param("three_organisations", r"\['0.002', '0.854', '0.016', '0.895', '0.003'\]", marks=LINUX),
