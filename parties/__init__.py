@@ -30,7 +30,7 @@ from mpc.errors import (
 if TYPE_CHECKING:
     from parties.client.cluster import Cluster
     from parties.client.coordinated import RunReport
-    from parties.client.datasets import Dataset
+    from parties.client.dataset import Dataset
     from parties.client.guest import Guest
     from parties.client.session import Session
     from parties.client.stocks import Stock
@@ -61,7 +61,7 @@ __all__ = [
 ]
 _LATE = {
     "Cluster": "parties.client.cluster",
-    "Dataset": "parties.client.datasets",
+    "Dataset": "parties.client.dataset",
     "Guest": "parties.client.guest",
     "RunReport": "parties.client.coordinated",
     "Session": "parties.client.session",

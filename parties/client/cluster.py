@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from mpc.compiler.graph.graph import Range
     from mpc.compiler.onnx.load import Source
     from mpc.compiler.onnx.signature import Shapes
-    from parties.client.datasets import Dataset, Datasets
+    from parties.client.dataset import Dataset
+    from parties.client.datasets import Datasets
     from parties.client.granting import Left
     from parties.client.selection import Selection
 

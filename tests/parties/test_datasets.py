@@ -16,7 +16,8 @@ from mpc.errors import InputError, MpcWarning, PrivateDataError, SessionError, U
 from mpc.prg import expand_field
 from parties.agreed.objects import MOST_SAMPLED, Column, Manifest, Schema
 from parties.client.cluster import Cluster
-from parties.client.datasets import Dataset, Datasets
+from parties.client.dataset import Dataset
+from parties.client.datasets import Datasets
 from parties.client.said import as_expiry, as_readers
 from tests.support.objects import schema
 from tests.support.parties import InProcess

@@ -19,7 +19,8 @@ from mpc.interpret.world import World
 from parties.agreed.objects import Manifest
 from parties.client import bound
 from parties.client.cluster import read_output
-from parties.client.datasets import Dataset, Datasets
+from parties.client.dataset import Dataset
+from parties.client.datasets import Datasets
 from parties.client.questions import asking, model
 from parties.client.questions.pointer import Pointer
 from parties.client.roles import PUBLIC, assign

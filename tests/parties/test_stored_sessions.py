@@ -34,7 +34,7 @@ from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client import bound, upload
 from parties.client.coordinated import CoordinatedSession
-from parties.client.datasets import Dataset
+from parties.client.dataset import Dataset
 from parties.client.selection import Selection
 from parties.pb import provider_pb2
 from parties.provider.service import ProviderService
