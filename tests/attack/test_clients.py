@@ -287,7 +287,7 @@ def test_runs_follow_each_other(script: Script, number: int) -> None:
     assert eventually(lambda: script.cluster.ledger_states(0)[0] == ("aborted", "session"))
 
 
-@pytest.mark.parametrize("batch", [0, 1 << 20, (1 << 32) - 1])
+@pytest.mark.parametrize("batch", [0, (1 << 20) + 1, (1 << 32) - 1])
 def test_impossible_batches(script: Script, batch: int) -> None:
     script.open().enter_weights()
     with pytest.raises(PlanError):

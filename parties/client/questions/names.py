@@ -65,8 +65,8 @@ def _filled(value: Any) -> Callable[..., Pointer]:
     return lambda a, dtype=None: a.like(functions.filled(a.node, value, dtype))
 
 
-def _method(name: str) -> Callable[..., Any]:
-    return lambda a, *arguments, **options: getattr(_first(a), name)(*arguments, **options)
+def _method(method: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda a, *arguments, **options: method(_first(a), *arguments, **options)
 
 
 def _histogram(a: Any, bins: Any = 10, range: Any = None) -> Any:
@@ -99,21 +99,21 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.zeros_like: _filled(0),
     np.ones_like: _filled(1),
     np.nan_to_num: lambda x, *_, **__: _first(x),
-    np.astype: _method("astype"),
-    np.reshape: _method("reshape"),
+    np.astype: _method(Pointer.astype),
+    np.reshape: _method(Pointer.reshape),
     np.expand_dims: lambda a, axis: a[(slice(None),) * (axis % (a.ndim + 1)) + (None,)],
     np.shape: lambda a: a.shape,
     np.ndim: lambda a: a.ndim,
-    np.sum: _method("sum"),
-    np.mean: _method("mean"),
-    np.var: _method("var"),
-    np.std: _method("std"),
+    np.sum: _method(Pointer.sum),
+    np.mean: _method(Pointer.mean),
+    np.var: _method(Pointer.var),
+    np.std: _method(Pointer.std),
     np.count_nonzero: lambda a: a.astype(bool).count(),
     np.histogram: _histogram,
-    np.quantile: _method("quantile"),
+    np.quantile: _method(Pointer.quantile),
     np.percentile: _percentile,
-    np.max: _method("max"),
-    np.min: _method("min"),
-    np.all: _method("all"),
-    np.any: _method("any"),
+    np.max: _method(Pointer.max),
+    np.min: _method(Pointer.min),
+    np.all: _method(Pointer.all),
+    np.any: _method(Pointer.any),
 }
