@@ -1,4 +1,4 @@
-"""Which entry of a session: what its owners enter at one time, under masks of one bundle.
+"""Names an entry of a session: all that owners enter at one time, under masks of one bundle.
 
 The weights are entered once, before any run; inputs are entered for each run.  Both are entries, and whoever deals,
 masks or stores for one treats all alike.  What is stored at the parties is entered by nobody in a session, and nothing

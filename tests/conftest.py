@@ -7,7 +7,9 @@ in random order too: at the end no worker waits for another one's last module.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -64,3 +66,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.getoption("randomly_reorganize", False):
         seed = config.getoption("randomly_seed")
         terminalreporter.write_line(f"The order was random: scripts/test --randomly-seed={seed} FILE repeats it.")
+
+
+_BEGINNINGS: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def draws_of_its_own(request: pytest.FixtureRequest) -> None:
+    """Have each test draw from its module's generator as if it were the first: their order decides nothing."""
+    generator = getattr(request.module, "RNG", None)
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = _BEGINNINGS.setdefault(request.module.__name__, generator.bit_generator.state)

@@ -34,7 +34,7 @@ from mpc.shares import BitShare, Share
 from mpc.wires import Masking, Scale, Wire, Wires
 
 WORD_BITS = 48
-"""Of r and c, and so of the unit 2^-48 of thresholds."""
+"""Bits that r and c have; thresholds are multiples of 2^-48 because of it."""
 Threshold = Annotated[int, Field(ge=0, lt=1 << WORD_BITS)]
 _LOOKS = ("moved:", "")
 """The look-ups at c - T and at c."""

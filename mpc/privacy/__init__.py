@@ -1,1 +1,1 @@
-"""What a plan does to people's privacy, proved from its public bytes alone."""
+"""Proves from a plan's public bytes alone what it tells of people."""

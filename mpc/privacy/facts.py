@@ -1,4 +1,4 @@
-"""What a proof is given about stored data, and what it says."""
+"""Records that a proof takes and gives: facts of stored data, and the guarantee."""
 
 from __future__ import annotations
 

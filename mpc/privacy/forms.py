@@ -20,7 +20,7 @@ from mpc.gates.rows import Rows
 from mpc.wires import Wires
 
 MOST_ENTRIES = 1 << 21
-"""Of one matrix."""
+"""Elements that one matrix may have."""
 LARGEST = 1 << 52
 """Coefficients stay below: noise that hides more would not fit the field."""
 

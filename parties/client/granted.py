@@ -20,7 +20,7 @@ from parties.client.granting import listed
 from parties.client.selection import Selection
 
 DELTA = Fraction(1, 10**6)
-"""What a grant, or a budget, allows of delta unless it says otherwise; a question costs about 2^-40."""
+"""Delta that a grant or a budget allows unless it says otherwise; a question costs about 2^-40."""
 OUTPUTS = 64
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?(e-?[0-9]{1,2})?|[0-9]{1,18}/[1-9][0-9]{0,17}", re.IGNORECASE)
 

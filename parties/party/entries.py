@@ -1,4 +1,4 @@
-"""What owners enter into one session: the weights, and the inputs of each run; found by who enters what.
+"""Finds the entries of one session, by who enters what: the weights, and the inputs of each run.
 
 Correlations are burnt in the ledger, durably, before the first mask seed leaves this process.
 """

@@ -1,4 +1,4 @@
-"""Which sessions the provider has: opened by the first party that asks, joined by the others, found, and forgotten."""
+"""Keeps the provider's sessions: opened by the first party that asks, joined by the others, found, and forgotten."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ HOLDS: dict[str, Holds] = {
     "int": _whole,
     "str": _text,
 }
-"""What the value of a field of this type has to be, beyond what mypy sees; None also, where the type says so."""
+"""Holds a field's value to its type, beyond what mypy sees; None passes where the type says so."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from parties.client.questions.asking import Answer
 
 _BEYOND = 2.0**-7
-"""Of its width, by which a histogram's last bin is wider: noise is for values that are cut to 16 bits."""
+"""Part of its width by which a histogram's last bin is wider: noise is for values that are cut to 16 bits."""
 STEPS = 32
 """Bins of a quantile's histogram, unless its asker says which."""
 Values = Mapping[str, np.ndarray]

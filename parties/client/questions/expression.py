@@ -1,4 +1,4 @@
-"""What is computed of a row, as a graph of ONNX operators with numpy's types: built by names of numpy, never run here.
+"""Builds what is computed of a row, by names of numpy, as a graph of ONNX operators with numpy's types; runs nothing.
 
 Rows are an open axis, the first one.  It occurs once in a shape, as `ROWS`, so what would pair rows with each other is
 refused where it is written.
