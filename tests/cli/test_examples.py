@@ -27,6 +27,7 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0
             r"north +[\d.]+ days.*, 0 of epsilon left\n(.*\n)+a third time: .*0 of its budget is left",
         ),
         ("public_weights", "weights public: 100% right, 6 rounds"),
+        ("randomised_response", r"estimated: \d\d\.\d%, give or take 4\.3%\n.*\n.*off by 0\.07%"),
         ("scikit_learn", r"accuracy, private +(\S+)\naccuracy, plaintext +\1"),
         pytest.param("three_organisations", r"\['0.002', '0.854', '0.016', '0.895', '0.003'\]", marks=LINUX),
     ],
