@@ -28,6 +28,7 @@ from parties.agreed.signed import Signed
 from parties.client.channels import Parties, Reply, gather
 from parties.client.masking import check_block, mask
 from parties.client.putlog import PutLog, Sent, Unfinished, place_of
+from parties.client.versions import next_version
 from parties.pb import data_pb2
 from parties.wire.pieces import pieces
 
@@ -37,6 +38,9 @@ Progress = Callable[[int, int], None]
 """Told how many rows are at all parties, and how many there are."""
 ON_THEIR_WAY, _AT_ONCE = 1 << 25, 4
 """Bytes of x^ that are sent at once, in so many blocks; one that is larger goes alone."""
+_Held = dict[tuple[int, int], tuple[bytes, bytes]]
+"""Blocks that a party has: (place of the column, block) -> (H(k_i), BLAKE3 of x^)."""
+_DRAFT = "draft"
 _RESUMED_FOR = 72_000
 """Seconds after its beginning in which an interrupted put goes on; parties drop it after a day."""
 
@@ -77,32 +81,35 @@ def put(parties: Parties, described: Described, blocks: Blocks, progress: Progre
             "this cluster file has no cluster id, so no data are put with it",
             remedy="locally: mpc down, mpc up; else put 'cluster', as the parties' configs have it, into the file",
         )
+    tell = progress or (lambda done, of: None)
     with closing(PutLog(place_of(parties.config), parties.identity)) as log:
         name = f"{parties.config.name}/{described.name}"
         found = log.find(name)
-        if found is None or found.signed is None or not _is_of(found.schema, described):
-            schema = _schema(parties, name, described)
-            if found is None or not _goes_on(found, schema):
-                found = log.begin(schema)
-        return _Putting(parties, log, found, progress or (lambda done, of: None)).run(blocks)
+        if found is not None and found.signed is not None and _is_of(found.schema, described):
+            signed = _Putting(parties, log, found, tell)
+            if signed.begin():
+                return signed.run(blocks)
+            log.forget(found)  # a party has dropped it: what is put now takes its place
+            found = None
+        schema = _schema(parties, name, described)
+        if found is None or not _goes_on(found, schema):
+            found = log.begin(schema)
+        putting = _Putting(parties, log, found, tell)
+        if not putting.begin():
+            log.forget(found)
+            raise SessionError(f"the interrupted put of {name} cannot go on", remedy="put it again")
+        return putting.run(blocks)
 
 
 def _schema(parties: Parties, name: str, described: Described) -> Schema:
     config = parties.config
-    seconds = config.deadlines.submit
-    newest = parties.each(lambda stub: stub.data.Newest, data_pb2.NewestRequest(name=name), seconds)
-    if len({(each.version, each.object) for each in newest}) > 1:
-        raise SessionError(
-            f"the parties do not have the same newest version of {name}",
-            cause="a put was interrupted at its very end, or a party has lost its data",
-            remedy="make the interrupted put again, with the data that it had; else choose another name",
-        )
+    version, previous = next_version(parties, name)
     try:
         return Schema(
             owner=config.name,
             name=name,
-            version=newest[0].version + 1,
-            previous=newest[0].object.hex() or None,
+            version=version,
+            previous=previous,
             cluster=config.cluster or "",
             parties=parties.names,
             rows=described.rows,
@@ -157,20 +164,37 @@ class _Putting:
         self._parties, self._log, self._begun, self._progress = parties, log, begun, progress
         self._schema, self._seconds = begun.schema, parties.config.deadlines.submit
         self._pending: deque[_Pending] = deque()
+        self._whole = False
+        self._held: list[_Held] = [{} for _ in parties.names]
+
+    def begin(self) -> bool:
+        """Begin, or go on, at all parties; False if a party has dropped what others have as a whole.
+
+        Raises:
+            MpcError: a party refuses a put that it would have to begin.
+        """
+        request = data_pb2.BeginRequest(put=self._begun.put, schema=self._schema.content)
+        try:
+            replies = self._parties.each(lambda stub: stub.data.Begin, request, self._seconds)
+        except (InputError, SessionError):
+            if self._begun.signed is None:
+                raise
+            return False  # it is too old to be begun again, or another version is there by now
+        states = [reply.state for reply in replies]
+        self._whole = {*states} != {_DRAFT}
+        if self._whole and self._begun.signed is None:
+            return False
+        if not self._begun.fresh:
+            self._held = self._ask_held([state == _DRAFT for state in states])
+        blocks = self._schema.block_count * len(self._schema.columns)
+        lost = [len(held) < blocks for held, state in zip(self._held, states, strict=True) if state == _DRAFT]
+        return not (self._whole and any(lost))
 
     def run(self, blocks: Blocks) -> Manifest:
-        request = data_pb2.BeginRequest(put=self._begun.put, schema=self._schema.content)
-        states = {reply.state for reply in self._parties.each(lambda stub: stub.data.Begin, request, self._seconds)}
-        held: list[dict[tuple[int, int], tuple[bytes, bytes]]] = [{} for _ in self._parties.names]
-        if not self._begun.fresh and states == {"draft"}:
-            held = self._held()
-        whole = states != {"draft"}
-        if whole and self._begun.signed is None:
-            self._log.forget(self._begun)
-            raise SessionError(f"the interrupted put of {self._schema.name} cannot go on", remedy="put it again")
+        """Send the blocks that are not at all parties, sign, and have the object exist."""
         try:
             for block, values in self._checked(blocks):
-                self._enter(block, values, held, whole)
+                self._enter(block, values)
                 self._progress(min(self._schema.rows, (block + 1) * BLOCK_ROWS), self._schema.rows)
             while self._pending:
                 self._settle()
@@ -181,11 +205,12 @@ class _Putting:
             raise
         return self._finish()
 
-    def _held(self) -> list[dict[tuple[int, int], tuple[bytes, bytes]]]:
-        """Ask each party what it has: (place, block) -> (commitment, digest)."""
+    def _ask_held(self, asked: Sequence[bool]) -> list[_Held]:
+        """Ask those parties what they have."""
         request = data_pb2.HeldRequest(put=self._begun.put)
         streams = [
-            client.stream(lambda stub: stub.data.Held, request, self._seconds) for client in self._parties.clients
+            client.stream(lambda stub: stub.data.Held, request, self._seconds) if ask else ()
+            for client, ask in zip(self._parties.clients, asked, strict=True)
         ]
         return [{(each.place, each.block): (each.commitment, each.digest) for each in stream} for stream in streams]
 
@@ -202,21 +227,15 @@ class _Putting:
         if number + 1 != self._schema.block_count:
             raise InputError(f"there are fewer than the {self._schema.rows} rows that were said")
 
-    def _enter(
-        self,
-        block: int,
-        values: Mapping[str, np.ndarray],
-        held: Sequence[Mapping[tuple[int, int], tuple[bytes, bytes]]],
-        whole: bool,
-    ) -> None:
+    def _enter(self, block: int, values: Mapping[str, np.ndarray]) -> None:
         """Have all parties hold one block of every column: those of it that they do not have."""
         missing: list[tuple[int, bytes]] = []
         for place, column in enumerate(self._schema.columns):
             mark = self._log.mark(self._begun.put, np.ascontiguousarray(values[column.name]))
             sent = self._begun.blocks.get((place, block))
-            if sent is None or sent.mark != mark or not (whole or _all_hold(held, place, block, sent)):
+            if sent is None or sent.mark != mark or not (self._whole or _all_hold(self._held, place, block, sent)):
                 missing.append((place, mark))
-        if missing and self._begun.signed is not None and whole:
+        if missing and self._begun.signed is not None and self._whole:
             self._log.forget(self._begun)
             raise InputError(
                 f"the data are not those of the interrupted put of {self._schema.name}",
@@ -329,9 +348,7 @@ class _Commit:
             yield data_pb2.CommitPart(chunk=piece)
 
 
-def _all_hold(
-    held: Sequence[Mapping[tuple[int, int], tuple[bytes, bytes]]], place: int, block: int, sent: Sent
-) -> bool:
+def _all_hold(held: Sequence[_Held], place: int, block: int, sent: Sent) -> bool:
     """Have all parties this block, under these seeds?"""
     each = len(sent.commitments) // len(held)
     expected = [(sent.commitments[i * each : (i + 1) * each], sent.digest) for i in range(len(held))]

@@ -10,11 +10,11 @@ from mpc.errors import PlanError
 from mpc.gates.step import Step
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import Guarantee, Loss, StoredFacts
-from mpc.privacy.guarantee import guarantee
 from parties.agreed.bindings import Binding
 from parties.agreed.grants import ANY, Bound, ExactPlan
 from parties.agreed.objects import Manifest
 from parties.agreed.terms import Terms
+from parties.party.consent.proofs import Proofs
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Asked:
     Args:
         coordinator, key: who asks, and the digest of its public key.
         manifests, keys: of the objects that are bound, and digests of the keys that signed them, by id.
+        proofs: those that were made before.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class Asked:
         key: bytes,
         manifests: Mapping[bytes, Manifest],
         keys: Mapping[bytes, bytes],
+        proofs: Proofs,
     ) -> None:
         self.plan, self.terms, self.coordinator, self.key = plan, terms, coordinator, key
-        self._manifests = manifests
+        self._manifests, self._proofs = manifests, proofs
         self.parts = tuple(self._part(name, keys) for name in sorted({m.name for m in manifests.values()}))
         self._proved: dict[frozenset[str], Guarantee | PlanError] = {}
 
@@ -106,10 +108,7 @@ class Asked:
     def prove(self, wires: frozenset[str]) -> None:
         """Find what the plan guarantees for the people in these stored wires, and keep it for `loss`."""
         if wires and wires not in self._proved:
-            try:
-                self._proved[wires] = guarantee(self.plan, {wire: self._facts(wire) for wire in wires})
-            except PlanError as error:
-                self._proved[wires] = error.again()
+            self._proved[wires] = self._proofs.find(self.plan, {wire: self._facts(wire) for wire in wires})
 
     def loss(self, part: Part, wires: frozenset[str]) -> Loss | None:
         """Return what a run tells of a person through one dataset; None if that was not asked for before.

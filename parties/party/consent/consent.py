@@ -21,6 +21,7 @@ from parties.agreed.terms import Terms
 from parties.party.consent import audit, tables
 from parties.party.consent.asked import Asked
 from parties.party.consent.decide import OWN, Allowed, House, Missing, decide, require, to_prove
+from parties.party.consent.proofs import Proofs
 from parties.party.consent.tables import Charge, GrantRow
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
@@ -55,6 +56,7 @@ class Consent:
     def __init__(self, vault: Vault, ledger: Ledger, draw: Callable[[int], bytes] = entropy.token) -> None:
         self.vault, self.ledger, self.draw = vault, ledger, draw
         self.config, self._trust = vault.config, vault.identity.trust
+        self._proofs = Proofs()
 
     def house(self) -> House:
         """Say what this party knows of itself, and what time it is; `SessionError` if its clock was set back."""
@@ -77,7 +79,7 @@ class Consent:
             if binding.object not in manifests:
                 manifests[binding.object] = objects.manifest(binding.object)
                 keys[binding.object] = key_of(objects.signed(binding.object).certificate)
-        return Asked(plan, terms, coordinator, key, manifests, keys)
+        return Asked(plan, terms, coordinator, key, manifests, keys, self._proofs)
 
     def ask(self, asked: Asked) -> list[Allowed | Missing]:
         """Say of each dataset whether a session may read it, and if not, whose word is missing."""

@@ -61,7 +61,11 @@ def require_ours(config: PartyConfig, schema: Schema, client: str) -> None:
 
 
 def require_next(database: sqlite3.Connection, schema: Schema, key: bytes) -> None:
-    """Require that this is the next version of its name, and the name this key's; `PolicyError`, `SessionError`."""
+    """Require that this is a newer version of its name, and the name this key's; `PolicyError`, `SessionError`.
+
+    The next version names the one before.  One that leaves numbers out takes the place of versions that exist at other
+    parties alone: a put that was cut at its very end, and that its owner has given up, holds no name.
+    """
     known = catalogue.name_of(database, schema.name)
     if known is not None and known[0] != key:
         raise PolicyError(
@@ -70,7 +74,7 @@ def require_next(database: sqlite3.Connection, schema: Schema, key: bytes) -> No
             remedy="choose another name",
         )
     version, newest = (known[1], known[2]) if known is not None else (0, None)
-    if (schema.version, schema.previous) != (version + 1, newest):
+    if schema.version <= version or (schema.version == version + 1 and schema.previous != newest):
         raise SessionError(
             f"version {schema.version} of {schema.name} does not follow the newest one here, {version}",
             cause="it was put again meanwhile, or another process puts it; a name that was removed stays spent",

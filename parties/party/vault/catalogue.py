@@ -162,9 +162,14 @@ def unfinished(database: sqlite3.Connection, name: str) -> list[Row]:
     return _many(database, "name = ? AND state != ?", (name, LIVING))
 
 
-def overdue(database: sqlite3.Connection, untouched_since: float, now: float) -> list[Row]:
-    """List what was given up while it was being put, and what has expired."""
-    return _many(database, "state = ? AND touched < ? OR expires <= ?", (DRAFT, untouched_since, now))
+def overdue(database: sqlite3.Connection, begun: float, received: float, now: float) -> list[Row]:
+    """List what was given up while it was being put, and what has expired.
+
+    Args:
+        begun, received: when their owners must have gone on with puts of which a part, or all, is here.
+    """
+    where = "state = ? AND touched < ? OR state = ? AND touched < ? OR expires <= ?"
+    return _many(database, where, (DRAFT, begun, RECEIVED, received, now))
 
 
 def name_of(database: sqlite3.Connection, name: str) -> tuple[bytes, int, str] | None:

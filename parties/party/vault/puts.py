@@ -63,14 +63,15 @@ class Puts:
             schema = _read_schema(content)
         require_ours(self._config, schema, client)
         size, now = granted(schema), self._vault.times.now()
+        with self._ledger.reading() as database:
+            found = catalogue.by_put(database, put)
+        if found is not None:
+            if (found.owner_key, found.schema) != (key, content):
+                raise SessionError("that put is another one", remedy="begin again")
+            return found.state
         if abs(schema.created - now) > _SKEW or (schema.expires is not None and schema.expires <= now):
             raise InputError("the object was not made now, or has expired", remedy="look at the clocks: mpc doctor")
         with self._ledger.reading() as database:
-            found = catalogue.by_put(database, put)
-            if found is not None:
-                if (found.owner_key, found.schema) != (key, content):
-                    raise SessionError("that put is another one", remedy="begin again")
-                return found.state
             require_next(database, schema, key)
             older = [row for row in catalogue.unfinished(database, schema.name) if row.owner_key == key]
         self._vault.erase(older)
@@ -187,6 +188,7 @@ class Puts:
                 raise SessionError(f"other seeds of {row.name} were given while its manifest was looked at")
             if row.state == DRAFT:
                 catalogue.receive(database, row.number, whole.id.hex(), signed)
+            catalogue.touch(database, row.number, now)
             self._vault.times.store(database)
         receipt = Receipt(cluster=whole.cluster, party=self._config.name, object=whole.id.hex(), at=int(now))
         return receipt.sign(self._vault.identity)

@@ -37,8 +37,9 @@ from parties.telemetry import logger
 from parties.trust.identity import Identity
 
 FOLDER, KEY_FILE = "vault", "key"
-GIVEN_UP = 86_400.0
-"""Seconds after which a put that nobody goes on with is dropped."""
+GIVEN_UP, NEVER_COMPLETED = 86_400.0, 7 * 86_400.0
+"""Seconds after which a put that nobody goes on with is dropped: one of which a part is here, and one that all is here
+of, which exists at other parties perhaps."""
 MOST_LISTED = 256
 _REMEMBERED = 8
 _DIGEST_BYTES = 32
@@ -299,7 +300,7 @@ class Vault:
                 return
             with self.ledger.writing() as database:
                 self.times.store(database)
-                rows = catalogue.overdue(database, now - GIVEN_UP, now)
+                rows = catalogue.overdue(database, now - GIVEN_UP, now - NEVER_COMPLETED, now)
             self.erase(rows)
             for row in rows:
                 event = "an object has expired" if row.state == LIVING else "a put was given up"
