@@ -145,6 +145,7 @@ class Bundle:
         self._seeds: dict[tuple[str, str], Seed] = {}
         self._starts: dict[tuple[str, str], int] = {}
         self._mask_seeds: dict[str, Seed] = {}
+        self._kept_seeds: dict[str, Seed] = {}
         self._corrections = Whole(corrections) if isinstance(corrections, bytes | memoryview) else corrections
         position = 0
         for gate in gates:
@@ -156,6 +157,8 @@ class Bundle:
                     position += correlation.size
                     continue
                 self._seeds[key] = sub_seed(draws, gate, correlation)
+                if correlation.kept:
+                    self._kept_seeds[correlation.name] = self._seeds[key]
                 if correlation.holders:
                     self._mask_seeds[correlation.name] = self._seeds[key]
         found = position if self._corrections is None else self._corrections.size
@@ -193,7 +196,19 @@ class Bundle:
 
     def held_seeds(self) -> list[tuple[str, Seed]]:
         """Return (wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""
-        return [(name.removeprefix(mask_name("")), seed) for name, seed in self._mask_seeds.items()]
+        held = {**self._mask_seeds, **self._kept_seeds}
+        return [(name.removeprefix(mask_name("")), seed) for name, seed in held.items()]
+
+    def kept_seed(self, wire: str) -> Seed:
+        """Return this party's own sub-seed of the mask of an output that stays at the parties; once.
+
+        Raises:
+            ReuseError: it is not to be kept, or was given before.
+        """
+        name = mask_name(wire)
+        if name not in self._kept_seeds:
+            raise ReuseError(f"the mask of wire {wire} is not to be kept, or is kept already")
+        return self._kept_seeds.pop(name)
 
     def mask_seed(self, wire: str) -> Seed:
         """Return the sub-seed of a held wire's mask, for its owner or recipient; once.

@@ -88,6 +88,7 @@ class Wire(Frozen):
         bits: |round(x scale)| < 2^bits, proved by the compiler.
         holders: the certificate names that receive the mask's sub-seeds: the owner of an
             input, the recipients of an output, nobody for the rest.
+        kept: an output that stays at the parties: each keeps its own sub-seed of the mask.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -96,6 +97,12 @@ class Wire(Frozen):
     bits: Annotated[int, Field(ge=1, le=MAX_BITS)]
     masking: Masking = Masking.DRAWN
     holders: tuple[str, ...] = ()
+    kept: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Do sub-seeds of the mask outlive the run, with holders or at the parties themselves?"""
+        return bool(self.holders) or self.kept
 
     def bind(self, batch: int) -> Wire:
         """Return the wire with the batch dimension made a number."""

@@ -70,6 +70,7 @@ def compile_graph(
     roles = roles or Roles()
     _require_known(roles.owners, [given.name for given in graph.inputs if not given.marks], "input")
     _require_known(roles.readers, [out.name for out in graph.outputs], "output")
+    _require_known(roles.keeps, [out.name for out in graph.outputs], "output")
     _check_samples(graph.inputs, samples or {})
     noising = noising or Noising({})
     protected = noising.protected(graph)

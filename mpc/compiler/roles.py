@@ -14,6 +14,7 @@ class Roles:
         owners: input -> who enters it.
         recipients: of every output that `readers` does not name.
         readers: output -> who receives it.
+        keeps: outputs that stay at the parties; nobody receives one that `readers` does not name.
         public_weights: the model is no secret: all parties and the provider are told its weights.
     """
 
@@ -23,6 +24,7 @@ class Roles:
     owners: dict[str, str] = field(default_factory=dict, hash=False)
     readers: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     public_weights: bool = False
+    keeps: frozenset[str] = frozenset()
 
     def owner(self, given: str) -> str:
         """Return the owner of an input."""
@@ -30,4 +32,4 @@ class Roles:
 
     def recipients_of(self, out: str) -> tuple[str, ...]:
         """Return the recipients of an output."""
-        return self.readers.get(out, self.recipients)
+        return self.readers.get(out, () if out in self.keeps else self.recipients)

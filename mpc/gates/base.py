@@ -95,11 +95,18 @@ class Correlation(Layout):
     """One named value that the provider deals.
 
     Uniform values are expanded from the parties' seeds and cost nothing; dependent ones need
-    a correction, which goes to one party.  A wire's mask names who receives its sub-seeds.
+    a correction, which goes to one party.  A wire's mask names who receives its sub-seeds, and whether the parties
+    keep them.
     """
 
     dependent: bool = False
     holders: tuple[str, ...] = ()
+    kept: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Are its sub-seeds used after the run?  Then the provider commits to them."""
+        return bool(self.holders) or self.kept
 
 
 class Gate(Frozen):
@@ -203,7 +210,7 @@ def mask_name(wire: str) -> str:
 
 def drawn_mask(wire: Wire) -> Correlation:
     """Return the declaration of a wire's mask, for a bound wire."""
-    return Correlation(mask_name(wire.name), wire.sizes, holders=wire.holders)
+    return Correlation(mask_name(wire.name), wire.sizes, holders=wire.holders, kept=wire.kept)
 
 
 def drawn_masks(*wires: Wire) -> tuple[Correlation, ...]:

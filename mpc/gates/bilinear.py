@@ -101,7 +101,7 @@ class Bilinear(Gate):
         if out.scale != x.scale * y.scale:
             raise self.refuse("the output's scale is not the product of its operands'")
         if self.is_linear(wires):
-            if out.masking is not self.inherited(wires) or out.holders:
+            if out.masking is not self.inherited(wires) or out.held:
                 raise self.refuse("with a public weight the output's mask is inherited, and nobody's")
         elif out.masking not in (Masking.DERIVED, Masking.DRAWN):
             raise self.refuse("the output's mask is derived or drawn")

@@ -58,7 +58,7 @@ class LinearMap(Gate):
         return True
 
     def check(self, wires: Wires) -> None:
-        if wires[self.out].masking is not self.inherited(wires) or wires[self.out].holders:
+        if wires[self.out].masking is not self.inherited(wires) or wires[self.out].held:
             raise self.refuse("the output's mask is inherited, and nobody's")
 
     def reference(self, run: ClearReading) -> None:

@@ -79,7 +79,7 @@ class Dealer(DealReading):
         """Return the plain value of a uniform correlation: the sum of what all parties will expand."""
         spec = self._claim(name, dependent=False)
         seeds = [sub_seed(draws, self._gate, spec) for draws in self._draws]
-        if spec.holders:
+        if spec.held:
             self._commitments[name] = [seed.commitment() for seed in seeds]
         total = expand(seeds[0], spec)
         for seed in seeds[1:]:

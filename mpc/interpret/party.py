@@ -318,17 +318,29 @@ class PartyRun:
         """Return z^ of an output wire, after the last step."""
         return self._wires[wire].public
 
+    def keep(self, wire: str) -> Seed:
+        """Return this party's sub-seed of the mask of an output that stays at the parties; once.
+
+        Raises:
+            LocalProtocolError: the parties have not agreed on what was entered.
+        """
+        self._require_agreed()
+        return self.bundle.kept_seed(wire)
+
     def release(self, wire: str) -> Seed:
         """Return this party's sub-seed of an output's mask, for a recipient; only after the barrier, once.
 
         Raises:
             LocalProtocolError: the parties have not agreed on what was entered.
         """
+        self._require_agreed()
+        return self.bundle.mask_seed(wire)
+
+    def _require_agreed(self) -> None:
         if not self._agreed:
             raise LocalProtocolError(
                 "an output's mask may not be released before the parties agree on what was entered"
             )
-        return self.bundle.mask_seed(wire)
 
 
 def _expect(share: Share | BitShare, opening: Opening, gate: Gate) -> np.ndarray:

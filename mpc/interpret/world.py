@@ -33,7 +33,9 @@ class WorldRun:
     """The results of a run.
 
     Args:
-        outputs: opened integers of each output wire, as recipients unmask them.
+        outputs: opened integers of each output wire, as recipients unmask them, or whoever reads what is kept.
+        kept: every party's sub-seed of the mask of an output that stays at the parties, by wire.
+        commitments: what the provider commits to of sub-seeds, by wire.
         public: every opened wire's x^ at party 0: the rounding coins.
         unopened: every other wire's x, which nobody learns: the sum of what the parties hold.
         sent: payload bytes of one party to each peer, step by step.
@@ -42,6 +44,8 @@ class WorldRun:
     """
 
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    kept: dict[str, list[Seed]] = field(default_factory=dict)
+    commitments: dict[str, list[bytes]] = field(default_factory=dict)
     public: dict[str, np.ndarray] = field(default_factory=dict)
     unopened: dict[str, np.ndarray] = field(default_factory=dict)
     sent: list[int] = field(default_factory=list)
@@ -135,7 +139,7 @@ class World:
         public, masks = self._rows_of_run(batch)
         plain = {name: sum_shares(shares) for name, shares in masks.items()}
         dealt, bundles = self.deal(plan, plan.online, self._runs, batch, plain)
-        result = WorldRun(dealt=len(dealt.corrections))
+        result = WorldRun(dealt=len(dealt.corrections), commitments=dealt.commitments)
         given = {name: self.mask_input(plan.wire[name], value, bundles) for name, value in inputs.items()}
         parties = [
             PartyRun(
@@ -159,8 +163,11 @@ class World:
                 result.public[wire.name] = parties[0].masked(wire.name).public
         for name in dict.fromkeys(output.wire for output in plan.outputs):
             total = parties[0].output(name)
-            for party in parties:
-                total = fp.sub(total, expand_field(party.release(name), plan.wire[name].sizes))
+            seeds = [party.keep(name) if plan.wire[name].kept else party.release(name) for party in parties]
+            if plan.wire[name].kept:
+                result.kept[name] = seeds
+            for seed in seeds:
+                total = fp.sub(total, expand_field(seed, plan.wire[name].sizes))
             result.outputs[name] = fp.to_signed(total)
         result.transcripts = [party.transcript.digest for party in parties]
         return result

@@ -9,10 +9,9 @@ from mpc.wires import Masking, Wires
 
 
 def shared_masks(gates: Sequence[Gate], wires: Wires) -> frozenset[str]:
-    """Return the wires that are multiplied, or added to what is not opened, that have holders, or that such ones are
-    mapped
-    from."""
-    needed = {name for name, wire in wires.items() if wire.holders}
+    """Return the wires that are multiplied, or added to what is not opened, that have holders or are kept, or that
+    such ones are mapped from."""
+    needed = {name for name, wire in wires.items() if wire.held}
     for gate in reversed(gates):
         joins = any(wires[name].masking is Masking.UNOPENED for name in gate.reads)
         if gate.needs_masks(wires) or joins or (gate.is_linear(wires) and needed.intersection(gate.writes)):

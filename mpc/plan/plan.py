@@ -99,6 +99,8 @@ class PlanOutput(Frozen):
         shape: the model's shape for it; the wire has as many elements.
         labels: the output is an index into these (class labels).
         keys: the output's columns become dictionaries with these keys (ZipMap).
+        keep: it stays at the parties, masked, as an object that later sessions can read; who else receives it is
+            said apart, and may be nobody.
     """
 
     name: Name
@@ -107,6 +109,7 @@ class PlanOutput(Frozen):
     dtype: DataType
     labels: tuple[int | str, ...] | None = None
     keys: tuple[int | str, ...] | None = None
+    keep: bool = False
 
 
 class Plan(Frozen):
@@ -131,6 +134,10 @@ class Plan(Frozen):
         for entry in content["inputs"]:
             if entry["missing"] is None:
                 del entry["missing"]
+        for entries, key in ((content["outputs"], "keep"), (content["wires"], "kept")):
+            for entry in entries:
+                if not entry[key]:  # a plan that keeps nothing has the bytes that it had before anything could be kept
+                    del entry[key]
         content["gates"] = [to_dict(gate) for gate in self.gates]
         return _dump(content)
 
@@ -197,6 +204,11 @@ class Plan(Frozen):
     def recipients(self) -> frozenset[str]:
         """Names of those that receive something."""
         return frozenset(name for out in self.outputs for name in self.wire[out.wire].holders)
+
+    @cached_property
+    def kept(self) -> tuple[PlanOutput, ...]:
+        """The outputs that stay at the parties."""
+        return tuple(out for out in self.outputs if out.keep)
 
     @cached_property
     def most_rows(self) -> int:

@@ -6,8 +6,8 @@ from mpc import text
 from mpc.errors import PlanError
 from mpc.gates.base import COMPILE_ANEW
 from mpc.gates.input import Input
-from mpc.plan.plan import Plan, PlanInput
-from mpc.wires import BATCH, Masking
+from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.wires import BATCH, Masking, Wire
 
 MAX_ELEMENTS = 1 << 28
 MAX_SCALE_BITS = 256
@@ -129,15 +129,30 @@ def _check_ends(plan: Plan) -> None:
     released = {out.wire for out in plan.outputs}
     for out in plan.outputs:
         wire = plan.wire.get(out.wire)
-        if wire is None or not wire.holders or wire.masking is not Masking.DRAWN:
+        if wire is None or not wire.held or wire.masking is not Masking.DRAWN:
             raise PlanError(f"output {out.name!r} has no recipient who could unmask it", remedy=COMPILE_ANEW)
+        if out.keep != wire.kept:
+            raise PlanError(f"output {out.name!r} is kept, and its wire is not, or the reverse", remedy=COMPILE_ANEW)
+        if out.keep and not _keeps_rows(out, wire):
+            raise PlanError(f"output {out.name!r} is kept: its rows are its first axis alone", remedy=COMPILE_ANEW)
         if out.wire in entered | stored:
             raise PlanError(f"output {out.name!r} is an input, unchanged: nothing is computed", remedy=COMPILE_ANEW)
         if _count(out.shape) != _count(wire.shape):
             raise PlanError(f"output {out.name!r} has another size than its wire", remedy=COMPILE_ANEW)
     for wire in plan.wires:
+        if wire.kept and [out.wire for out in plan.outputs].count(wire.name) != 1:
+            raise PlanError(f"the wire {wire.name!r} is kept, and not the wire of one output", remedy=COMPILE_ANEW)
         if wire.holders and wire.name not in released | entered | stored:
             raise PlanError(f"the wire {wire.name!r} has holders but is neither input nor output", remedy=COMPILE_ANEW)
+
+
+def _keeps_rows(out: PlanOutput, wire: Wire) -> bool:
+    """Do a kept output and its wire have rows in the same place, as an object has them, or neither of them any?"""
+    return (
+        all(BATCH not in shape[1:] for shape in (out.shape, wire.shape))
+        and out.shape[:1] == wire.shape[:1]
+        or (BATCH not in (*out.shape, *wire.shape))
+    )
 
 
 def _check_units(plan: Plan, given: PlanInput) -> None:

@@ -21,14 +21,21 @@ class StoredFacts:
         rows_per_person: the most rows of one person, as its owner states.
         origin: names data whose rows are the rows of the same people in the same order: one dataset's, from one first
             row on.  Wires of one origin change together, so a person counts there once.
+        others: further origins of a kept output, each with the most rows of one person there.
     """
 
     rows: int
     rows_per_person: int
     origin: str
+    others: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def people(self) -> tuple[tuple[str, int], ...]:
+        """Every origin, with the most rows of one person there."""
+        return ((self.origin, self.rows_per_person), *self.others)
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.rows_per_person < 1 or not self.origin:
+        if self.rows < 1 or any(rows < 1 or not origin for origin, rows in self.people):
             raise PlanError("stored data has rows, each person at least one of them, and an origin")
 
 

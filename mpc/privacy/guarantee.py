@@ -8,10 +8,11 @@ public.  Whoever writes the plan is the adversary, and enters everything else th
     sum      no rows any more: a known linear form of atoms, summed over the rows
     noise    drawn, and not yet added
 
-and only free wires may be outputs.  A sum becomes free by exactly one gate: a combine with a draw of its own for
-every element, whose thresholds are those of its epsilon and of the sensitivity that is found here.  Values that are
-free may be read by anything, also by what is noised later: the proof holds for each value of theirs, so epsilons add
-up.
+and only free wires may be outputs; but rows may stay at the parties, masked, where nobody receives them: their history
+is kept with them, and is asked of whoever reads them later.  A sum becomes free by exactly one gate: a combine with a
+draw of its own for every element, whose thresholds are those of its epsilon and of the sensitivity that is found here.
+Values that are free may be read by anything, also by what is noised later: the proof holds for each value of theirs,
+so epsilons add up.
 """
 
 from __future__ import annotations
@@ -120,11 +121,13 @@ class _Proof:
         self._enter()
         last = {name: number for number, gate in enumerate(self._plan.gates) for name in gate.reads}
         outputs = {out.wire: out.name for out in self._plan.outputs}
+        unheard = {out.wire for out in self._plan.kept if not self._wires[out.wire].holders}
         for number, gate in enumerate(self._plan.gates):
             self._read(gate)
             for name in gate.writes:
-                if name in outputs and name in self._states:
-                    raise self._told(outputs[name], self._states[name])
+                state = self._states.get(name)
+                if name in outputs and state is not None and not (name in unheard and isinstance(state, Row)):
+                    raise self._told(outputs[name], state)
             for name in gate.reads:  # forms are large, and nobody asks again
                 if last[name] == number:
                     self._states.pop(name, None)
@@ -302,10 +305,11 @@ class _Proof:
         """D1 and D2 of one person: their rows in every origin, each of which moves the atoms that depend on it."""
         people: dict[str, int] = {}
         for facts in self._stored.values():
-            people[facts.origin] = max(people.get(facts.origin, 0), facts.rows_per_person)
+            for origin, rows in facts.people:
+                people[origin] = max(people.get(origin, 0), rows)
         first, second = 0, Fraction(0)
         for origin, rows in people.items():
-            own = {wire for wire, facts in self._stored.items() if facts.origin == origin}
+            own = {wire for wire, facts in self._stored.items() if origin in dict(facts.people)}
             moved = {name: matrix for name, matrix in form.items() if self._atoms[name].sources & own}
             self._work(sensitivity.work(moved, self._atoms))
             first += rows * sensitivity.first(moved, self._atoms)

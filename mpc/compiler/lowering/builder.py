@@ -178,7 +178,7 @@ class Lowering:
 
     def drop_unread(self) -> None:
         """Drop whatever a better way to a result left behind."""
-        read = {name for name, wire in self.wires.items() if wire.holders}
+        read = {name for name, wire in self.wires.items() if wire.held}
         kept: list[Gate] = []
         for gate in reversed(self.gates):
             if read.intersection(gate.writes):

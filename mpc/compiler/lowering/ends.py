@@ -211,14 +211,16 @@ def leave(state: Lowering, index: int) -> tuple[PlanOutput, float]:
     value, holders = state.values[out.value], state.roles.recipients_of(out.name)
     wire = state.wires[value.wire.name]
     writer = next(gate for gate in state.gates if wire.name in gate.writes)
-    if writer.is_linear(state.wires) or writer.kind == "input" or (wire.holders and wire.holders != holders):
+    keep = out.name in state.roles.keeps
+    shared = wire.held and (keep or wire.kept or wire.holders != holders)
+    if writer.is_linear(state.wires) or writer.kind == "input" or shared:
         state.origin = Origin(out.name, "output")
         wire = state.truncate(value, 0).wire
-    state.wires[wire.name] = wire.model_copy(update={"holders": holders})
+    state.wires[wire.name] = wire.model_copy(update={"holders": holders, "kept": keep})
     error = float(np.minimum(value.interval.error, value.interval.typical).max()) / float(value.scale)
     if value.scale == 1 and not out.dtype.startswith("float"):
         error = min(1.0, float(value.interval.worst_error) ** 2)
-    reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys}
+    reading = {"shape": out.shape, "dtype": out.dtype, "labels": out.labels, "keys": out.keys, "keep": keep}
     return PlanOutput(name=out.name, wire=wire.name, **reading), error
 
 

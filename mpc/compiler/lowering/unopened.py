@@ -69,7 +69,7 @@ def leave_summed_unopened(gates: Sequence[Gate], wires: dict[str, Wire], weights
             bits
             and any(isinstance(gate, Rows) for gate in region.gates)
             and all(wires[name].masking is Masking.UNOPENED for name in others | region.sinks)
-            and not any(name in elsewhere or wires[name].holders for name in bits)
+            and not any(name in elsewhere or wires[name].held for name in bits)
         ):
             for name in region.mapped:
                 wires[name] = wires[name].model_copy(update={"masking": Masking.UNOPENED})
@@ -117,7 +117,7 @@ def _can(region: Region, gates: Sequence[Gate], wires: Mapping[str, Wire]) -> bo
         isinstance(writers[name], Relu | Maximum)
         and name != getattr(writers[name], "index", None)
         and name not in elsewhere
-        and not wires[name].holders
+        and not wires[name].held
         for name in region.sources
     )
 

@@ -1,0 +1,54 @@
+"""What each wire of a plan depends on, read off its public bytes: which stored inputs, and whether row by row.
+
+An output that stays at the parties has a history that later questions are judged by.  Row i of it is about the people
+of row i of a stored input only if every gate on the way acts within a row (`within`); anything else, a weight
+for instance, is about whoever is in that input at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpc.errors import PlanError
+from mpc.gates.base import Gate
+from mpc.gates.input import Input
+from mpc.plan.plan import Plan
+from mpc.privacy.within import check_within, has_rows
+from mpc.wires import Wires
+
+Sources = Mapping[str, bool]
+"""Stored wire -> does row i depend on row i of it alone?"""
+
+
+def dependence(plan: Plan) -> dict[str, Sources]:
+    """Find the stored wires that each kept output of a verified plan depends on, by the output's name."""
+    last = {name: number for number, gate in enumerate(plan.gates) for name in gate.reads}
+    kept = {out.wire for out in plan.kept}
+    found: dict[str, Sources] = {}
+    for number, gate in enumerate(plan.gates):
+        written = _written(gate, plan.wire, found)
+        found.update(dict.fromkeys(gate.writes, written))
+        for name in set(gate.reads):  # nobody asks again
+            if last[name] == number and name not in kept:
+                found.pop(name, None)
+    return {out.name: found[out.wire] for out in plan.kept}
+
+
+def _written(gate: Gate, wires: Wires, found: Mapping[str, Sources]) -> Sources:
+    if isinstance(gate, Input):
+        return {gate.out: has_rows(wires[gate.out])} if gate.is_stored else {}
+    sources: dict[str, bool] = {}
+    for name in gate.reads:
+        for wire, by_row in found[name].items():
+            sources[wire] = by_row and sources.get(wire, True)
+    if any(sources.values()) and not _is_within(gate, wires):
+        return dict.fromkeys(sources, False)
+    return sources
+
+
+def _is_within(gate: Gate, wires: Wires) -> bool:
+    try:
+        check_within(gate, wires)
+    except PlanError:
+        return False
+    return True
