@@ -71,6 +71,8 @@ class Lifetime(StrEnum):
     """Data with rows that lie at the parties since before the session: nobody enters them."""
     STORED_WEIGHT = "stored-weight"
     """Weights that lie at the parties so."""
+    STATE = "state"
+    """State that the run before has left, masked as it was: nobody enters it."""
 
 
 class Frozen(BaseModel):

@@ -8,6 +8,9 @@ Weights may be public: then x^ = x, nothing is dealt, and the provider is told x
 
 What is stored was entered so once, and serves many sessions: x^ and k_i are kept, each party shows
 the provider its k_i, and no bundle deals anything for it.
+
+State is entered by nobody: x^, its mask and the parties' shares of the mask are those that a wire of the
+run before had, and nothing is dealt for it either.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from mpc.wires import BATCH, Lifetime, Masking, Wires
 
 
 class Input(Gate):
-    """[x] from its owner.
+    """[x] from its owner, or from the run before.
 
     Shapes:   out: S          Scale: as declared
-    Deals:    the mask, from seeds: 0 bytes; of a public weight, and of what is stored, nothing
+    Deals:    the mask, from seeds: 0 bytes; of a public weight, of what is stored, and of state, nothing
     Rounds:   0               Opens: nothing
     """
 
@@ -34,6 +37,10 @@ class Input(Gate):
 
     def check(self, wires: Wires) -> None:
         wire = wires[self.out]
+        if self.is_state:
+            if wire.masking is not Masking.DRAWN or wire.holders or BATCH in wire.shape:
+                raise self.refuse("state has no holder and no batch dimension, and its mask was drawn before")
+            return
         entered_once = self.lifetime is Lifetime.SESSION
         allowed = {Masking.DRAWN, Masking.PUBLIC} if entered_once else {Masking.DRAWN}
         if wire.masking not in allowed or len(wire.holders) != 1:
@@ -44,12 +51,23 @@ class Input(Gate):
             raise self.refuse("the rows of stored data are its first axis, and no other")
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
-        return () if self.is_stored or self.is_public(wires) else (drawn_mask(wires[self.out]),)
+        dealt = self.is_entered and not self.is_public(wires)
+        return (drawn_mask(wires[self.out]),) if dealt else ()
 
     @property
     def is_stored(self) -> bool:
         """Does it lie at the parties since before the session?"""
         return self.lifetime in (Lifetime.STORED, Lifetime.STORED_WEIGHT)
+
+    @property
+    def is_state(self) -> bool:
+        """Is it what the run before has left?"""
+        return self.lifetime is Lifetime.STATE
+
+    @property
+    def is_entered(self) -> bool:
+        """Does an owner enter it into the session?"""
+        return not (self.is_stored or self.is_state)
 
     @property
     def is_weight(self) -> bool:
@@ -66,12 +84,16 @@ class Input(Gate):
     def deal(self, run: DealReading) -> None:
         if self.is_stored:
             run.derive_mask(self.out, run.stored_mask(self.out))
+        elif self.is_state:
+            run.derive_mask(self.out, run.state_mask(self.out))
         elif not self.is_public(run.wires):
             run.draw_mask(self.out)
 
     def prepare(self, run: PartyReading) -> None:
         if self.is_stored:
             run.set_mask(self.out, run.stored_mask(self.out))
+        elif self.is_state:
+            run.set_mask(self.out, run.state_mask(self.out))
         else:
             run.take_mask(self.out)
 

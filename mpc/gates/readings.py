@@ -108,6 +108,9 @@ class DealReading(Reading, Protocol):
         to.
         """
 
+    def state_mask(self, wire: str) -> np.ndarray:
+        """Return the plain mask of a state that the gate reads: a wire's of the run that was dealt before."""
+
     def public(self, name: str) -> np.ndarray:
         """Return a public weight, as field elements; the provider knows no other value."""
 
@@ -182,8 +185,13 @@ class PartyReading(Reading, Protocol):
         keeps.
         """
 
+    def state_mask(self, wire: str) -> Share:
+        """Return this party's share of the mask of a state that the gate reads, prepared with the run before."""
+
     def given(self, wire: str) -> np.ndarray:
-        """Return x^ as the owner of an input sent it, for this run or when it was stored; only in `evaluate`."""
+        """Return x^ as the owner of an input sent it, for this run or when it was stored, or as the run before left
+        it; only in `evaluate`.
+        """
 
     def set_mask(self, wire: str, mask: Share) -> None:
         """Say the mask of a wire that the gate writes: a public linear function of others."""

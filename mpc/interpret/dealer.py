@@ -18,6 +18,8 @@ from mpc.correlations import BundleId, corrected_party, expand, sub_seed
 from mpc.errors import LocalProtocolError
 from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.gates.readings import DealReading
+from mpc.interpret.state_wires import Carried
+from mpc.plan.plan import PlanState
 from mpc.prg import Draws, Seed
 from mpc.wires import Masking, Wires
 
@@ -25,15 +27,29 @@ Final = Callable[[memoryview], None]
 
 
 class SessionMasks:
-    """Values that outlive a run: the weights' masks, the public weights themselves, and what was made of them once."""
+    """Values that outlive a run: the weights' masks, the public weights themselves, what was made of them once, and
+    masks of state that runs hand on."""
 
     def __init__(self) -> None:
         self.masks: dict[str, np.ndarray] = {}
+        self.states: Carried[np.ndarray] = Carried("masks of state")
         self.public: dict[str, np.ndarray] = {}
         self.made: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<SessionMasks wires={len(self.masks)}>"
+
+    def read_states(self, run: int, states: Sequence[PlanState], wires: Wires) -> dict[str, np.ndarray]:
+        """Return the masks of what a run reads of the one before it, once, by wire; the first reads weights, or zeros.
+
+        Raises:
+            ReuseError: that run is not dealt, or this one is.
+        """
+        if run == 1:
+            zeros = {state.in_: fp.zeros(wires[state.in_].sizes) for state in states}
+            first = {state.in_: self.masks[state.init] for state in states if state.init in self.masks}
+            self.states.begin({**zeros, **first})
+        return self.states.read(run)
 
 
 @dataclass(frozen=True)
@@ -61,9 +77,10 @@ class Dealer(DealReading):
         corrected: int,
         session: SessionMasks,
         stored: Mapping[str, np.ndarray] | None = None,
+        states: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.wires: Wires = wires
-        self._stored = stored or {}
+        self._stored, self._states = stored or {}, states or {}
         self._draws = draws
         self._corrected = corrected
         self._session = session
@@ -133,6 +150,10 @@ class Dealer(DealReading):
         """Return the plain mask of a stored input."""
         return self._stored[wire]
 
+    def state_mask(self, wire: str) -> np.ndarray:
+        """Return the plain mask of a state."""
+        return self._states[wire]
+
     def public(self, name: str) -> np.ndarray:
         """Return a public weight, as field elements."""
         return self._session.public[name]
@@ -191,6 +212,7 @@ def deal(
     session: SessionMasks,
     final: Final = lambda part: None,
     stored: Mapping[str, np.ndarray] | None = None,
+    states: Sequence[PlanState] = (),
 ) -> Dealt:
     """Deal one bundle: a run's, or the masks of a session's weights.
 
@@ -200,10 +222,17 @@ def deal(
         session: written by the weights' bundle, read by runs; has the public weights by then.
         final: called with the corrections in plan order, piece by piece, as soon as they will not change.
         stored: plain masks of the stored inputs that these gates write, of this run's rows.
+        states: the plan's, for a run; the masks of those that it reads are there once the run before is dealt.
+
+    Raises:
+        ReuseError: it is not, or this run was dealt before; of a plan with states.
     """
-    corrected = corrected_party(bundle, len(seeds))
-    dealer = Dealer(wires, [bundle.draws(seed) for seed in seeds], corrected, session, stored)
+    corrected, run = corrected_party(bundle, len(seeds)), bundle.entry.number
+    carried = session.read_states(run, states, wires) if states else {}
+    dealer = Dealer(wires, [bundle.draws(seed) for seed in seeds], corrected, session, stored, carried)
     corrections, commitments, masks = dealer.run(tuple(gates), final)
     if bundle.entry.is_weights:
         session.masks.update(masks)
+    if states:
+        session.states.leave(run, {state.in_: masks[state.out] for state in states})
     return Dealt(corrections.data, corrected, commitments)

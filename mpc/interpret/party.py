@@ -94,8 +94,12 @@ class Party(PartyReading):
         """Return this party's share of the mask of a stored input."""
         return self._run.stored_mask(wire)
 
+    def state_mask(self, wire: str) -> Share:
+        """Return this party's share of the mask of a state."""
+        return self._run.state_mask(wire)
+
     def given(self, wire: str) -> np.ndarray:
-        """Return x^ as the owner of an input sent it, for this run or when it was stored."""
+        """Return x^ as an owner sent it, for this run or when it was stored, or as the run before left it."""
         return self._run.given_to(wire)
 
     def set_mask(self, wire: str, mask: Share) -> None:
@@ -120,7 +124,7 @@ class PartyRun:
 
     Args:
         bundle: its correlations, expanded, for this run only.
-        session: the weights.
+        session: the weights, and what the run before has left.
         transcript_key: 32 bytes, known to the parties alone; without it nothing can be drawn in common.
         stored: this run's rows of the stored inputs, with this party's shares of their masks.
     """
@@ -150,11 +154,13 @@ class PartyRun:
         self.transcript = Transcript(
             transcript_key, bundle.id.session, bundle.id.entry.number, bundle.id.batch, session.digest()
         )
-        self.shared_masks = shared_masks(plan.online, plan.wire)
+        self.shared_masks = shared_masks(plan.online, plan.wire, plan.carried)
         self.schedule: Schedule = schedule(plan.online, plan.wire)
         self._wires: dict[str, Masked] = {}
         self._unopened: dict[str, Share] = {}
         self._masks: dict[str, Share] = {}
+        self._state_masks: Mapping[str, Share] = {}
+        self._state: Mapping[str, np.ndarray] = {}
         self._prepared: dict[str, Any] = {}
         self._starting: dict[int, list[Gate]] = {}
         for gate in plan.online:
@@ -180,7 +186,12 @@ class PartyRun:
             raise LocalProtocolError(f"this party holds no share of the mask of what is stored as {wire}")
         return mask
 
+    def state_mask(self, wire: str) -> Share:
+        return self._state_masks[wire]
+
     def given_to(self, wire: str) -> np.ndarray:
+        if wire in self._state:
+            return self._state[wire]
         return self._stored[wire].public if wire in self._stored else self.given[wire]
 
     def set_mask(self, wire: str, mask: Share) -> None:
@@ -213,11 +224,38 @@ class PartyRun:
         return Party(self, gate)
 
     def prepare(self) -> None:
-        """Do all work that needs no input: call once, before `steps`."""
+        """Do all work that needs no input: call once, before `steps`.  The run before is prepared by then.
+
+        Raises:
+            ReuseError: it is not, or this run was prepared before; of a plan with states.
+        """
+        if self.plan.states:
+            self._read_state_masks()
         for name in sorted(self._stored):  # agreed on with what is entered: a party's disk may have been altered
             self.transcript.absorb("stored", name, view_field(self._stored[name].public))
         for gate in self.plan.online:
             self._prepared[gate.name] = gate.prepare(self._part(gate))
+        if self.plan.states:
+            kept = {state.in_: self._part_of_mask(state.out) for state in self.plan.states}
+            self.session.states.masks.leave(self.bundle.id.entry.number, kept)
+
+    def _read_state_masks(self) -> None:
+        number = self.bundle.id.entry.number
+        if number == 1:
+            self.session.begin(self.plan)
+        self._state_masks = self.session.states.masks.read(number)
+
+    def _part_of_mask(self, wire: str) -> Share:
+        mask = self.mask_share(wire)
+        if mask is None:
+            raise LocalProtocolError(f"no share is held of the mask of wire {wire}, which the next run reads")
+        return mask
+
+    def _read_state(self) -> None:
+        """Take x^ of what the run before has left; the parties agree on it as on what is entered."""
+        self._state = self.session.states.public.read(self.bundle.id.entry.number)
+        for name in sorted(self._state):
+            self.transcript.absorb("state", name, view_field(self._state[name]))
 
     def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]:
         """Evaluate the run, a round at a time.
@@ -231,9 +269,12 @@ class PartyRun:
         Raises:
             EncodingError: a payload is not the canonical encoding of the step's openings.
             IntegrityError: the peers were not sent the inputs and weights that this party was; see `entered`.  Or what
-                lies at them is not what lies here.
+                lies at them, or the run before has left them, is not what is here.
+            ReuseError: the run before is not over, or this run was computed before; of a plan with states.
         """
         self.given = given
+        if self.plan.states:
+            self._read_state()
         for name in sorted(given):
             self.transcript.absorb("input", name, view_field(given[name]))
         active: dict[str, Evaluation] = {}
@@ -247,6 +288,9 @@ class PartyRun:
             self._start(step.number + 1, active, waiting)
         if active or waiting:
             raise LocalProtocolError(f"gates are left over: {sorted(active)}")
+        if self.plan.states:
+            left = {state.in_: self._wires[state.out].public for state in self.plan.states}
+            self.session.states.public.leave(self.bundle.id.entry.number, left)
 
     def _start(self, number: int, active: dict[str, Evaluation], waiting: Waiting) -> None:
         for gate in self._starting.get(number, ()):

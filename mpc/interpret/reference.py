@@ -76,7 +76,7 @@ def evaluate(
 
     Args:
         plan: bound to a batch size.
-        given: int64 integers of all input wires, weights included.
+        given: int64 integers of all input wires, weights and states included.
         coins: the public rounding coins.
         words: what noise is drawn from.
     """
@@ -84,3 +84,14 @@ def evaluate(
     for gate in plan.gates:
         gate.reference(run)
     return run.values
+
+
+def first_states(plan: Plan, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what the first run reads of each state, by wire: the integers of a weight, or zeros."""
+    zeros = {state.in_: np.zeros(plan.wire[state.in_].sizes, dtype=np.int64) for state in plan.states}
+    return zeros | {state.in_: weights[state.init] for state in plan.states if state.init is not None}
+
+
+def next_states(plan: Plan, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what the next run reads of each state, by wire, of all wires' integers in a run."""
+    return {state.in_: values[state.out] for state in plan.states}

@@ -1,4 +1,5 @@
-"""Wires that outlive a run at one party: the session's weights, masked or public, and what is made of them once."""
+"""Wires that outlive a run at one party: the session's weights, masked or public, and what is made of them once; and
+state that runs hand on."""
 
 from __future__ import annotations
 
@@ -9,16 +10,18 @@ import numpy as np
 
 from mpc import field as fp
 from mpc.encoding import digest, view_field
+from mpc.interpret.state_wires import StateWires
 from mpc.plan.plan import Plan
 from mpc.shares import Masked, Share
 from mpc.wires import Wire
 
 
 class SessionWires:
-    """Values that outlive a run at one party: the weights, masked or public, and what was made of them once."""
+    """Values that outlive a run at one party: the weights, masked or public, what was made of them once, and state."""
 
     def __init__(self) -> None:
         self.masked: dict[str, Masked] = {}
+        self.states = StateWires()
         self._memo: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -33,6 +36,17 @@ class SessionWires:
     def add(self, wire: Wire, values: np.ndarray, mask: Share | None = None) -> None:
         """Keep a weight as its owner sent it; a public one has no mask: everybody's share of it is zero."""
         self.masked[wire.name] = Masked(values, Share(fp.zeros(wire.sizes)) if mask is None else mask)
+
+    def begin(self, plan: Plan) -> None:
+        """Set what the first run reads of each state: a weight, or zeros that everybody knows."""
+        first = {}
+        for state in plan.states:
+            zeros = fp.zeros(plan.wire[state.in_].sizes)
+            weight = None if state.init is None else self.masked[state.init]
+            first[state.in_] = (zeros, Share(zeros)) if weight is None else (weight.public, weight.known_mask())
+        self.states.begin(
+            {name: public for name, (public, _) in first.items()}, {name: mask for name, (_, mask) in first.items()}
+        )
 
     def public(self, plan: Plan) -> dict[str, np.ndarray]:
         """Return the weights that are public, in plan order."""

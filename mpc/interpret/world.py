@@ -118,7 +118,8 @@ class World:
         """
         bundle = BundleId(self._session_id, EntryId(run), batch)
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
-        dealt = deal(gates, plan.wire, bundle, seeds, self.masks, stored=stored or {})
+        states = () if bundle.entry.is_weights else plan.states
+        dealt = deal(gates, plan.wire, bundle, seeds, self.masks, stored=stored or {}, states=states)
         bundles = [
             Bundle(bundle, seed, gates, plan.wire, dealt.corrections if index == dealt.corrected else None)
             for index, seed in enumerate(seeds)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mpc.gates.base import Gate
 from mpc.wires import Masking, Wires
 
 
-def shared_masks(gates: Sequence[Gate], wires: Wires) -> frozenset[str]:
-    """Return the wires that are multiplied, or added to what is not opened, that have holders or are kept, or that
-    such ones are mapped from."""
-    needed = {name for name, wire in wires.items() if wire.held}
+def shared_masks(gates: Sequence[Gate], wires: Wires, carried: Collection[str] = ()) -> frozenset[str]:
+    """Return the wires that are multiplied, or added to what is not opened, that have holders or are kept, that
+    the next run reads, or that such ones are mapped from.
+
+    Args:
+        carried: wires that the next run reads.
+    """
+    needed = {name for name, wire in wires.items() if wire.held or name in carried}
     for gate in reversed(gates):
         joins = any(wires[name].masking is Masking.UNOPENED for name in gate.reads)
         if gate.needs_masks(wires) or joins or (gate.is_linear(wires) and needed.intersection(gate.writes)):

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from mpc import encoding
 from mpc.entry import EntryId
@@ -112,15 +112,34 @@ class PlanOutput(Frozen):
     keep: bool = False
 
 
+class PlanState(Frozen):
+    """A value that a run writes and the next run of its session reads, masked as it is.
+
+    Args:
+        name: the model's own name for what is read.
+        in_: the wire that reads it, "in" in a plan's bytes; an input of the lifetime `STATE`, which nobody holds.
+        out: the wire that the next run reads there, of equal shape, scale and bits; parties hold shares of its mask.
+        init: a weight, which the first run reads; None for zeros.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: Name
+    in_: Name = Field(validation_alias="in", serialization_alias="in")
+    out: Name
+    init: Name | None = None
+
+
 class Plan(Frozen):
     """A plan, as the module says.  `wires` are in the order in which `gates` write them."""
 
     version: Literal[2] = VERSION
     field: Literal["2^61-1"] = FIELD
     inputs: Annotated[tuple[PlanInput, ...], Field(max_length=256)]
-    outputs: Annotated[tuple[PlanOutput, ...], Field(min_length=1, max_length=256)]
+    outputs: Annotated[tuple[PlanOutput, ...], Field(max_length=256)]
     wires: Annotated[tuple[Wire, ...], Field(max_length=20_000)]
     gates: Annotated[tuple[Gate, ...], Field(max_length=20_000)]
+    states: Annotated[tuple[PlanState, ...], Field(max_length=1024)] = ()
 
     @cached_property
     def wire(self) -> dict[str, Wire]:
@@ -130,7 +149,7 @@ class Plan(Frozen):
     @cached_property
     def canonical(self) -> bytes:
         """The bytes that parties agree on."""
-        content = self.model_dump(mode="json", exclude={"gates"})
+        content = self.model_dump(mode="json", exclude={"gates", "states"})
         for entry in content["inputs"]:
             if entry["missing"] is None:
                 del entry["missing"]
@@ -139,6 +158,10 @@ class Plan(Frozen):
                 if not entry[key]:  # a plan that keeps nothing has the bytes that it had before anything could be kept
                     del entry[key]
         content["gates"] = [to_dict(gate) for gate in self.gates]
+        if self.states:
+            content["states"] = [
+                state.model_dump(mode="json", by_alias=True, exclude_none=True) for state in self.states
+            ]
         return _dump(content)
 
     @cached_property
@@ -158,8 +181,12 @@ class Plan(Frozen):
 
     @cached_property
     def public_weights(self) -> tuple[Input, ...]:
-        """Those of them that all parties and the provider know."""
-        return tuple(gate for gate in self.weights if gate.is_public(self.wire))
+        """Those of them that all parties and the provider know: what is dealt hangs on them.
+
+        A public weight that only begins a state is none: no mask follows from it, and the provider is not told.
+        """
+        read = {name for gate in self.gates for name in gate.reads}
+        return tuple(gate for gate in self.weights if gate.is_public(self.wire) and gate.out in read)
 
     @cached_property
     def online(self) -> tuple[Gate, ...]:
@@ -173,7 +200,7 @@ class Plan(Frozen):
     @cached_property
     def entered(self) -> tuple[Input, ...]:
         """The inputs that an owner enters for every run."""
-        return tuple(gate for gate in self.online if isinstance(gate, Input) and not gate.is_stored)
+        return tuple(gate for gate in self.online if isinstance(gate, Input) and gate.is_entered)
 
     @cached_property
     def entered_inputs(self) -> tuple[PlanInput, ...]:
@@ -211,16 +238,21 @@ class Plan(Frozen):
         return tuple(out for out in self.outputs if out.keep)
 
     @cached_property
+    def carried(self) -> frozenset[str]:
+        """Wires that the next run reads: parties keep them, and their shares of the masks."""
+        return frozenset(state.out for state in self.states)
+
+    @cached_property
     def most_rows(self) -> int:
         """The largest batch: 2^20, or what a sum over rows is declared for."""
         return min((gate.most_rows for gate in self.gates), default=MAX_BATCH)
 
     def with_stored_weights(self) -> Plan:
         """Return the plan whose secret weights are found at the parties, where their owner has put them."""
-        secret = {gate.name for gate in self.weights} - {gate.name for gate in self.public_weights}
+        secret = {gate.name for gate in self.weights if not gate.is_public(self.wire)}
         update = {"lifetime": Lifetime.STORED_WEIGHT}
         gates = tuple(gate.model_copy(update=update) if gate.name in secret else gate for gate in self.gates)
-        return Plan(inputs=self.inputs, outputs=self.outputs, wires=self.wires, gates=gates)
+        return Plan(inputs=self.inputs, outputs=self.outputs, wires=self.wires, gates=gates, states=self.states)
 
     def bind(self, batch: int) -> Plan:
         """Return the plan for one batch size: every dimension a number.
@@ -246,6 +278,7 @@ class Plan(Frozen):
             outputs=outputs,
             wires=tuple(wire.bind(batch) for wire in self.wires),
             gates=self.gates,
+            states=self.states,
         )
 
 

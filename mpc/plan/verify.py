@@ -45,14 +45,16 @@ def verify(plan: Plan) -> None:
                 f"the wire {wire.name!r} has more than 2^28 elements a row",
                 remedy=f"compute it in parts, or for fewer channels or features: {MAX_ELEMENTS:,} are possible",
             )
-    _check_flow(plan)
+    known = _check_flow(plan)
     _check_ends(plan)
+    _check_states(plan, known)
 
 
 def _check_names(plan: Plan) -> None:
     """Hold the names that people are shown before they agree to what can be read as what it is."""
     names = [("the input", given.name) for given in plan.inputs]
     names += [("the output", out.name) for out in plan.outputs]
+    names += [("the state", state.name) for state in plan.states]
     names += [("the wire", wire.name) for wire in plan.wires]
     names += [("the gate", gate.name) for gate in plan.gates]
     for what, name in names:
@@ -72,9 +74,10 @@ def _check_names(plan: Plan) -> None:
         text.check_process(holder)
 
 
-def _check_flow(plan: Plan) -> None:
+def _check_flow(plan: Plan) -> dict[str, bool]:
+    """Check each gate where it stands; return for each wire whether the parties hold shares of it, or of its mask."""
     stored = {gate.out for gate in plan.weights}
-    written: dict[str, bool] = {}  # wire -> do the parties hold shares of it, or of its mask?
+    written: dict[str, bool] = {}
     for gate in plan.gates:
         for name in (*gate.reads, *gate.writes):
             if name not in plan.wire:
@@ -107,11 +110,13 @@ def _check_flow(plan: Plan) -> None:
             written[name] = known if masking is Masking.INHERITED else masking is not Masking.DERIVED
     if list(written) != [wire.name for wire in plan.wires]:
         raise PlanError("the plan's wires are not in the order in which its gates write them", remedy=COMPILE_ANEW)
+    return written
 
 
 def _check_ends(plan: Plan) -> None:
-    entered = {gate.out for gate in plan.online if isinstance(gate, Input)}
-    stored = {gate.out for gate in plan.weights}
+    inputs = [gate for gate in plan.online if isinstance(gate, Input)]
+    entered = {gate.out for gate in inputs if not gate.is_state}
+    stored = {gate.out for gate in (*plan.weights, *inputs) if gate.is_weight or gate.is_state}
     declared = [wire for given in plan.inputs for wire in given.wires]
     if sorted(declared) != sorted(entered):
         raise PlanError("the plan's inputs are not the wires that its input gates write", remedy=COMPILE_ANEW)
@@ -126,6 +131,8 @@ def _check_ends(plan: Plan) -> None:
             raise PlanError(f"input {given.name!r}: the declared range is empty", remedy=COMPILE_ANEW)
         _check_units(plan, given)
         _check_missing(plan, given)
+    if not plan.outputs and not plan.states:
+        raise PlanError("the plan has neither outputs nor states: nothing comes of it", remedy=COMPILE_ANEW)
     released = {out.wire for out in plan.outputs}
     for out in plan.outputs:
         wire = plan.wire.get(out.wire)
@@ -153,6 +160,39 @@ def _keeps_rows(out: PlanOutput, wire: Wire) -> bool:
         and out.shape[:1] == wire.shape[:1]
         or (BATCH not in (*out.shape, *wire.shape))
     )
+
+
+def _check_states(plan: Plan, known: dict[str, bool]) -> None:
+    """Check that each state is read by an input of its own, and written by what can be read there."""
+    read = [gate.out for gate in plan.online if isinstance(gate, Input) and gate.is_state]
+    if sorted(state.in_ for state in plan.states) != sorted(read):
+        raise PlanError("the plan's states are not the wires that its inputs of state write", remedy=COMPILE_ANEW)
+    names = [*(given.name for given in plan.inputs), *(state.name for state in plan.states)]
+    if len({*names}) != len(names):
+        raise PlanError("two states of the plan, or a state and an input, have one name", remedy=COMPILE_ANEW)
+    text.check_distinct(names, "the state")
+    weights = {gate.out for gate in plan.weights}
+    for state in plan.states:
+        if state.out not in known or state.out in weights:
+            raise PlanError(f"state {state.name!r}: the next run reads what no run writes", remedy=COMPILE_ANEW)
+        if not known[state.out] or plan.wire[state.out].masking is Masking.UNOPENED:
+            raise PlanError(
+                f"state {state.name!r}: the next run reads a wire that is not opened, or whose mask is derived, so no "
+                "party would hold a share of it",
+                remedy=COMPILE_ANEW,
+            )
+        if state.init is not None and state.init not in weights:
+            raise PlanError(f"state {state.name!r} begins with what is no weight", remedy=COMPILE_ANEW)
+        for name in (state.out, state.init or state.out):
+            if _form(plan.wire[name]) != _form(plan.wire[state.in_]):
+                raise PlanError(
+                    f"state {state.name!r}: {name!r} has another shape, scale or bound than what reads it",
+                    remedy=COMPILE_ANEW,
+                )
+
+
+def _form(wire: Wire) -> tuple[object, ...]:
+    return wire.shape, wire.scale, wire.bits
 
 
 def _check_units(plan: Plan, given: PlanInput) -> None:

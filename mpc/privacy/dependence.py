@@ -2,7 +2,7 @@
 
 An output that stays at the parties has a history that later questions are judged by.  Row i of it is about the people
 of row i of a stored input only if every gate on the way acts within a row (`within`); anything else, a weight
-for instance, is about whoever is in that input at all.
+for instance, is about whoever is in that input at all.  So is state: it depends on whatever earlier runs read.
 """
 
 from __future__ import annotations
@@ -21,17 +21,35 @@ Sources = Mapping[str, bool]
 
 
 def dependence(plan: Plan) -> dict[str, Sources]:
-    """Find the stored wires that each kept output of a verified plan depends on, by the output's name."""
+    """Find the stored wires that each kept output of a verified plan depends on, by the output's name.
+
+    Runs that hand on state are all those of a session so far: what state depends on grows until it stays as it is.
+    """
+    states: dict[str, Sources] = {state.in_: dict.fromkeys(_stored(plan, state.init), False) for state in plan.states}
+    while True:
+        found = _found(plan, states)
+        grown = {state.in_: dict.fromkeys({*states[state.in_], *found[state.out]}, False) for state in plan.states}
+        if grown == states:
+            return {out.name: found[out.wire] for out in plan.kept}
+        states = grown
+
+
+def _stored(plan: Plan, name: str | None) -> list[str]:
+    return [gate.out for gate in plan.stored if gate.out == name]
+
+
+def _found(plan: Plan, states: Mapping[str, Sources]) -> dict[str, Sources]:
+    """Return what kept outputs, and wires that the next run reads, depend on, if state depends on this."""
     last = {name: number for number, gate in enumerate(plan.gates) for name in gate.reads}
-    kept = {out.wire for out in plan.kept}
+    kept = {out.wire for out in plan.kept} | plan.carried
     found: dict[str, Sources] = {}
     for number, gate in enumerate(plan.gates):
-        written = _written(gate, plan.wire, found)
+        written = states.get(gate.writes[0]) or _written(gate, plan.wire, found)
         found.update(dict.fromkeys(gate.writes, written))
         for name in set(gate.reads):  # nobody asks again
             if last[name] == number and name not in kept:
                 found.pop(name, None)
-    return {out.name: found[out.wire] for out in plan.kept}
+    return found
 
 
 def _written(gate: Gate, wires: Wires, found: Mapping[str, Sources]) -> Sources:

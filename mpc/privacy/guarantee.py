@@ -8,11 +8,11 @@ public.  Whoever writes the plan is the adversary, and enters everything else th
     sum      no rows any more: a known linear form of atoms, summed over the rows
     noise    drawn, and not yet added
 
-and only free wires may be outputs; but rows may stay at the parties, masked, where nobody receives them: their history
-is kept with them, and is asked of whoever reads them later.  A sum becomes free by exactly one gate: a combine with a
-draw of its own for every element, whose thresholds are those of its epsilon and of the sensitivity that is found here.
-Values that are free may be read by anything, also by what is noised later: the proof holds for each value of theirs,
-so epsilons add up.
+and only free wires may be outputs, or state that the next run reads: so what a run reads of the one before is free.
+But rows may stay at the parties, masked, where nobody receives them: their history is kept with them, and is asked of
+whoever reads them later.  A sum becomes free by exactly one gate: a combine with a draw of its own for every element,
+whose thresholds are those of its epsilon and of the sensitivity that is found here.  Values that are free may be read by
+anything, also by what is noised later: the proof holds for each value of theirs, so epsilons add up.
 """
 
 from __future__ import annotations
@@ -120,8 +120,9 @@ class _Proof:
     def run(self) -> Guarantee:
         self._enter()
         last = {name: number for number, gate in enumerate(self._plan.gates) for name in gate.reads}
-        outputs = {out.wire: out.name for out in self._plan.outputs}
-        unheard = {out.wire for out in self._plan.kept if not self._wires[out.wire].holders}
+        outputs = {out.wire: f"output {out.name!r}" for out in self._plan.outputs}
+        outputs |= {state.out: f"state {state.name!r}" for state in self._plan.states}
+        unheard = {out.wire for out in self._plan.kept if not self._wires[out.wire].holders} - self._plan.carried
         for number, gate in enumerate(self._plan.gates):
             self._read(gate)
             for name in gate.writes:
@@ -154,11 +155,11 @@ class _Proof:
                     remedy="let missing numbers be a column of their own",
                 )
 
-    def _told(self, output: str, state: State) -> PlanError:
+    def _told(self, end: str, state: State) -> PlanError:
         what = {Row: "tells single rows", Sum: "tells a sum without noise", Noise: "tells the noise"}[type(state)]
         return PlanError(
-            f"output {output!r} {what}",
-            cause="every way from stored data to an output has to pass a draw of noise",
+            f"{end} {what}",
+            cause="every way from stored data to an output, or to the next run, has to pass a draw of noise",
             remedy="ask for a noised sum over the rows, or for a grant of this exact question",
         )
 

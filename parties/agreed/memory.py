@@ -38,14 +38,17 @@ def parsed_memory(size: int) -> int:
 
 
 def plan_memory(plan: Plan, limits: Limits) -> int:
-    """Return the bytes that a session is granted for plan and weights; raise PlanError if that is over the limit."""
+    """Return the bytes that a session is granted for plan, weights and state; raise PlanError if that is over the
+    limit.
+    """
     laid_out = {gate.layout: gate for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
-    needed = parsed_memory(len(plan.canonical)) + stored_bytes(plan) * _PER_STORED_BYTE
+    carried = sum(field_size(plan.wire[state.in_].sizes) for state in plan.states)
+    needed = parsed_memory(len(plan.canonical)) + (stored_bytes(plan) + carried) * _PER_STORED_BYTE
     largest = plan.bind(min(limits.max_batch, plan.most_rows))
     for gate in laid_out.values():
         tiled = isinstance(gate, Convolution) and _tiles(gate, largest)
         needed += field_size(plan.wire[gate.second].sizes) * (_PER_FILTER_BYTE if tiled else _PER_LAID_OUT_BYTE)
-    return _within(needed, limits, "the plan's weights need")
+    return _within(needed, limits, "the plan's weights and states need")
 
 
 def run_memory(plan: Plan, batch: int, limits: Limits) -> int:

@@ -276,9 +276,10 @@ def note_coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray], notes: list
 def split(plan: Plan, batch: int) -> list[int]:
     """Split a batch into runs as even as can be; return the rows of each.
 
-    One run takes all if an output is about the batch as a whole.
+    One run takes all if an output is about the batch as a whole, or if runs hand on state: another split would be
+    another computation.
     """
-    if any(is_fixed(plan, out.wire) for out in plan.outputs):
+    if plan.states or any(is_fixed(plan, out.wire) for out in plan.outputs):
         return [batch]
     needed = needed_memory(plan, BLOCK_ROWS) // BLOCK_ROWS
     rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, needed)))

@@ -70,7 +70,8 @@ def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str], weigh
 
 def known_weights(plan: Plan) -> str | None:
     """Return `PUBLIC` or `SECRET`, as the plan's weights are, or that there are both; None if there are no weights."""
-    public, every = len(plan.public_weights), len(plan.weights)
+    begun = {state.init for state in plan.states}
+    public, every = len(plan.public_weights), len([gate for gate in plan.weights if gate.out not in begun])
     if not every:
         return None
     return SECRET if not public else PUBLIC if public == every else f"partly {PUBLIC}"

@@ -194,7 +194,7 @@ class Session(Closing):
 
         Raises:
             InputError: it was dealt for another number of rows.
-            SessionError: it is used up, and others take part, who only know of this session.
+            SessionError: it is used up, and others take part, who only know of this session; or its state ends with it.
         """
         if self._remote.stock is None:
             return
@@ -205,6 +205,12 @@ class Session(Closing):
             )
         if self._remote.left:
             return
+        if self.plan.states:
+            raise SessionError(
+                "what was dealt ahead for this session is used up",
+                cause="no more can be dealt for it, and its state ends with it",
+                remedy="have more runs dealt for one session: mpc deal --runs N --sessions 1",
+            )
         if (self.plan.owners | self.plan.recipients) - {self._me}:
             raise SessionError(
                 "what was dealt ahead for this session is used up",

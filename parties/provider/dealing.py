@@ -126,8 +126,10 @@ class Dealing:
             bundle.add(part)
             digest.update(part)
 
-        stored = {} if bundle.id.entry.is_weights else session.stored.run(plan, bundle.id.batch)
-        dealt = deal(plan.dealt(bundle.id.entry), plan.wire, bundle.id, bundle.seeds, session.masks, final, stored)
+        entry = bundle.id.entry
+        stored = {} if entry.is_weights else session.stored.run(plan, bundle.id.batch)
+        states = () if entry.is_weights else plan.states
+        dealt = deal(plan.dealt(entry), plan.wire, bundle.id, bundle.seeds, session.masks, final, stored, states)
         bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
         bundle.seconds = coarse(time.perf_counter() - started)
         self._counters.runs.labels(state="dealt").inc()

@@ -83,3 +83,4 @@ class ProviderSession:
             self.granted = 0
             self.bundles.clear()
             self.stored.forget()
+            self.masks.states.forget()

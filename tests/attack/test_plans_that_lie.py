@@ -444,6 +444,32 @@ def a_row() -> Plan:
     return q.build()
 
 
+@lie("state 'before' tells a sum without noise")
+def a_sum_that_the_next_run_reads() -> Plan:
+    q = Question()
+    q.bound(drawn=True)
+    q.rows()
+    return read_later(q, "s")
+
+
+def read_later(q: Question, carried: str) -> Plan:
+    """A wire that the next run reads and tells."""
+    q.state("before", (4,), next(w.bits for w in q.wires if w.name == carried))
+    q.carry("before", carried)
+    q.gate(Truncate(name="late", x="before", out="late", shift=0), wire("late", (4,), WIDE + 2))
+    q.told("late")
+    return q.build()
+
+
+def test_a_noised_sum_may_go_on_to_the_next_run() -> None:
+    q = Question()
+    q.bound(drawn=True)
+    q.rows()
+    q.noised(sensitivity=ROW)
+    q.wires[-1], q.outputs = q.wires[-1].model_copy(update={"holders": ()}), []
+    assert guarantee(read_later(q, q.wires[-1].name), FACTS).losses["x"].epsilon == EPSILON
+
+
 @lie("brings a sum over rows back")
 def a_sum_given_back_to_rows() -> Plan:
     q = Question()

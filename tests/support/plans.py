@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mpc.gates import Gate
 from mpc.gates.input import Input
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.plan import Plan, PlanInput, PlanOutput, PlanState
 from mpc.wires import Masking, Wire
 
 OWNER, RECIPIENT = "owner", "recipient"
@@ -29,6 +29,7 @@ class Builder:
         self.gates: list[Gate] = []
         self.inputs: list[PlanInput] = []
         self.outputs: list[PlanOutput] = []
+        self.states: list[PlanState] = []
 
     def enter(
         self,
@@ -65,10 +66,24 @@ class Builder:
             self.wires[index] = self.wires[index].model_copy(update={"holders": (RECIPIENT,)})
             self.outputs.append(PlanOutput(name=name, wire=name, shape=self.wires[index].shape, dtype="float32"))
 
+    def state(self, name: str, shape: Shape, bits: int, scale: Fraction | int = 1) -> str:
+        """What the run before has left; `carry` says which wire that is."""
+        self.wires.append(wire(name, shape, bits, scale))
+        self.gates.append(Input(name=f"in:{name}", out=name, lifetime="state"))
+        return name
+
+    def carry(self, name: str, out: str, init: str | None = None) -> None:
+        """Have the next run read a wire."""
+        self.states.append(PlanState(name=name, in_=name, out=out, init=init))
+
     def unchecked(self) -> Plan:
         """The plan, not verified."""
         return Plan(
-            inputs=tuple(self.inputs), outputs=tuple(self.outputs), wires=tuple(self.wires), gates=tuple(self.gates)
+            inputs=tuple(self.inputs),
+            outputs=tuple(self.outputs),
+            wires=tuple(self.wires),
+            gates=tuple(self.gates),
+            states=tuple(self.states),
         )
 
     def build(self) -> Plan:
@@ -87,5 +102,5 @@ def replace_wires(plan: Plan, changes: dict[str, dict[str, Any]]) -> Plan:
 
 def with_parts(plan: Plan, **parts: Iterable[Any]) -> Plan:
     """The plan with some of its lists replaced, not verified."""
-    fields = {name: getattr(plan, name) for name in ("inputs", "outputs", "wires", "gates")}
+    fields = {name: getattr(plan, name) for name in ("inputs", "outputs", "wires", "gates", "states")}
     return Plan(**fields | {name: tuple(value) for name, value in parts.items()})

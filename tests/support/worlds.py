@@ -85,11 +85,18 @@ def _ids(master: Seed, run: int, batch: int) -> tuple[Seed, BundleId]:
     return master, BundleId(master.derive("session").secret, EntryId(run), batch)
 
 
-def _deal(plan: Plan, gates: tuple, parties: int, session: SessionMasks, ids: tuple[Seed, BundleId]) -> Deal:
+def _deal(
+    plan: Plan,
+    gates: tuple,
+    parties: int,
+    session: SessionMasks,
+    ids: tuple[Seed, BundleId],
+    states: Mapping[str, np.ndarray] | None = None,
+) -> Deal:
     master, bundle = ids
     seeds = [master.derive("party", index, bundle.entry.number) for index in range(parties)]
     corrected = corrected_party(bundle, parties)
-    dealer = Dealer(plan.wire, [bundle.draws(each) for each in seeds], corrected, session)
+    dealer = Dealer(plan.wire, [bundle.draws(each) for each in seeds], corrected, session, states=states)
     corrections, _, masks = dealer.run(gates)
     bundles = [
         Bundle(bundle, each, gates, plan.wire, corrections.data if index == corrected else None)
@@ -145,6 +152,8 @@ class Trial:
         self.plan, self.weights, self.parties, self.number = plan, dict(weights), parties, number
         self.world = make_world(plan, weights, parties, number)
         self.runs = 0
+        self.state = reference.first_states(plan, self.weights)
+        self.state_masks = self._first_masks()
 
     def run(self, inputs: Mapping[str, np.ndarray], batch: int) -> Checked:
         """One run; compares parties, reference, cost, schedule and transcripts."""
@@ -152,7 +161,8 @@ class Trial:
         bound = self.plan.bind(batch)
         run = self.world.run(inputs, batch)
         words = words_of(self.world, bound, self.runs, batch, self.number)
-        values = reference.evaluate(bound, {**self.weights, **inputs}, lambda name, _: self._public(run, name), words)
+        given = {**self.weights, **self.state, **inputs}
+        values = reference.evaluate(bound, given, lambda name, _: self._public(run, name), words)
         masks = self._masks(bound, batch)
         for wire in bound.wires:
             if wire.masking is Masking.UNOPENED:
@@ -165,6 +175,8 @@ class Trial:
             np.testing.assert_array_equal(run.outputs[output.wire], values[output.wire])
         self._check_cost(bound, run, batch)
         assert len(run.transcripts) == self.parties and len(set(run.transcripts)) == 1
+        self.state = reference.next_states(self.plan, values)
+        self.state_masks = {state.in_: masks[state.out] for state in self.plan.states}
         return Checked(bound, run, values, masks)
 
     def _public(self, run: WorldRun, name: str) -> np.ndarray:
@@ -174,7 +186,12 @@ class Trial:
     def _masks(self, bound: Plan, batch: int) -> Arrays:
         """Every wire's mask, from a second dealing."""
         ids = _ids(seed(self.number), self.runs, batch)
-        return _deal(bound, bound.online, self.parties, self.world.masks, ids).masks
+        return _deal(bound, bound.online, self.parties, self.world.masks, ids, self.state_masks).masks
+
+    def _first_masks(self) -> Arrays:
+        known = self.world.masks.masks
+        zeros = {state.in_: fp.zeros(self.plan.wire[state.in_].sizes) for state in self.plan.states}
+        return zeros | {state.in_: known[state.init] for state in self.plan.states if state.init in known}
 
     def _check_cost(self, bound: Plan, run: WorldRun, batch: int) -> None:
         cost = plan_cost(self.plan, batch)

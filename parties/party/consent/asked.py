@@ -95,7 +95,7 @@ class Asked:
     @property
     def tells_one_bit(self) -> bool:
         """Is all that the plan tells one bit, which a comparison writes and nothing else reads?"""
-        if len(self.plan.outputs) != 1:
+        if len(self.plan.outputs) != 1 or self.plan.states:
             return False
         wire = self.plan.outputs[0].wire
         writer = next((gate for gate in self.plan.gates if wire in gate.writes), None)
