@@ -28,7 +28,9 @@ def dependence(plan: Plan) -> dict[str, Sources]:
     states: dict[str, Sources] = {state.in_: dict.fromkeys(_stored(plan, state.init), False) for state in plan.states}
     while True:
         found = _found(plan, states)
-        grown = {state.in_: dict.fromkeys({*states[state.in_], *found[state.out]}, False) for state in plan.states}
+        grown: dict[str, Sources] = {
+            state.in_: dict.fromkeys({*states[state.in_], *found[state.out]}, False) for state in plan.states
+        }
         if grown == states:
             return {out.name: found[out.wire] for out in plan.kept}
         states = grown

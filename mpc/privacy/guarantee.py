@@ -11,8 +11,8 @@ public.  Whoever writes the plan is the adversary, and enters everything else th
 and only free wires may be outputs, or state that the next run reads: so what a run reads of the one before is free.
 But rows may stay at the parties, masked, where nobody receives them: their history is kept with them, and is asked of
 whoever reads them later.  A sum becomes free by exactly one gate: a combine with a draw of its own for every element,
-whose thresholds are those of its epsilon and of the sensitivity that is found here.  Values that are free may be read by
-anything, also by what is noised later: the proof holds for each value of theirs, so epsilons add up.
+whose thresholds are those of its epsilon and of the sensitivity that is found here.  Values that are free may be read
+by anything, also by what is noised later: the proof holds for each value of theirs, so epsilons add up.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from mpc.gates.truncate import Truncate
 from mpc.interpret.state_wires import Carried
 from mpc.plan.cost import plan_cost
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan
+from mpc.plan.plan import Plan, PlanOutput
 from mpc.plan.verify import verify
+from mpc.privacy.dependence import dependence
 from mpc.wires import Masking
 from tests.support.plans import Builder, replace_wires, wire, with_parts
 from tests.support.statistics import assert_uniform
@@ -311,3 +312,21 @@ def test_what_is_not_opened_is_no_state() -> None:
     b.states = []
     b.carry("s", "open")
     b.build()
+
+
+def test_what_is_kept_depends_on_all_that_earlier_runs_have_read() -> None:
+    """Of two states one reads the other: x comes to what is kept in the third run, and not row by row."""
+    b = Builder()
+    b.enter("x", (4, 3), 20)
+    b.enter("w_0", (4, 3), 20, session=True)
+    b.inputs, b.gates[0] = [], Input(name="in:x", out="x", lifetime="stored-weight")
+    b.gates[1] = Input(name="in:w_0", out="w_0", lifetime="stored-weight")
+    b.state("one", (4, 3), 20)
+    b.state("two", (4, 3), 20)
+    added = Combine(name="c", xs=(), factors=(), stored="x", out="w")
+    b.gate(added, wire("w", (4, 3), 20, masking=INHERITED))
+    b.gate(Truncate(name="t", x="two", out="kept", shift=0), wire("kept", (4, 3), 20, kept=True))
+    b.outputs.append(PlanOutput(name="kept", wire="kept", shape=(4, 3), dtype="float32", keep=True))
+    b.carry("one", "w", "w_0")
+    b.carry("two", "one")
+    assert dependence(b.build()) == {"kept": {"x": False, "w_0": False}}
