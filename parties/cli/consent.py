@@ -98,7 +98,11 @@ def chosen_anew(plan: Any, made: Any) -> list[str]:
     if not names:
         return []
     most = "" if made.uses is None else f", {made.uses} times"
-    return [f"chosen by the asker, newly for each use{most}: {shown(', '.join(names))}"]
+    said = [f"chosen by the asker, newly for each use{most}: {shown(', '.join(names))}"]
+    exact = made.question.exact
+    if exact is not None and exact.outputs_bits is not None:
+        said.append(f"so these are {made.uses} bits about whomever the asker chooses")
+    return said
 
 
 @grant.command("list")
@@ -117,9 +121,9 @@ def list_(display: Display, cluster: Path | None, folder: Path, as_json: bool) -
 
 
 def _line(each: Given) -> list[str]:
-    said, dp = each.grant, each.grant.question.dp
+    said, dp, exact = each.grant, each.grant.question.dp, each.grant.question.exact
     dataset = said.dataset if said.by_name else said.dataset[:_SHOWN]
-    what = "noised answers" if dp is not None else "exact plans"
+    what = "noised answers" if exact is None else "exact plans" if exact.outputs_bits is None else "single bits"
     spent = f"{float(each.spent):g} of {float(dp.epsilon):g}" if dp is not None else ""
     used = f"{each.uses}" if said.uses is None else f"{each.uses} of {said.uses}"
     expires = "never" if said.expires >= granting.FOR_EVER else day(said.expires)

@@ -109,7 +109,8 @@ def bindings(plan: Plan, data: Mapping[str, Selection]) -> tuple[Binding, ...]:
             )
         chosen, wire = data[name], plan.wire[gate.out]
         check_columns(inputs[gate.out], wire.shape[1:], wire.scale, chosen.columns, chosen.manifest.name)
-        found.append(Binding(gate.out, chosen.manifest.id, chosen.names, 0, chosen.manifest.rows))
+        taken = chosen.bound_rows
+        found.append(Binding(gate.out, chosen.manifest.id, chosen.names, taken.start, len(taken)))
     rows = {each.rows for each in found}
     if len(rows) > 1:
         raise InputError(

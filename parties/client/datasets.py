@@ -157,7 +157,7 @@ class Datasets:
         coordinators: Any,
         recipients: Any = None,
         plans: Any = None,
-        data: Mapping[str, Selection] | None = None,
+        data: granted.Data | None = None,
         weights: Mapping[str, Bound] | None = None,
         epsilon: Any = None,
         epsilon_each: Any = None,
@@ -177,12 +177,14 @@ class Datasets:
             coordinators: names of clients that may ask.
             recipients: of those that may learn answers; None: those who ask.
             plans: exactly these, of the newest version: `session.plan`, compiled models, or files of plans.
-            data: input -> columns, for all stored inputs of the plans, other owners' too.
+            data: input -> columns, for all stored inputs of the plans, other owners' too; or a list of several such,
+                each of which the plans may read: [{"x": ds[["age"]][7:8]}, {"x": ds[["age"]][9:10]}].
             weights: wire -> what a stored weight is pinned to; all others are chosen by the asker for each session.
             epsilon, delta: answers with noise, of all versions, which together cost at most this.
             epsilon_each: the most that one run costs; None: all of it.
             outputs: the most outputs that a plan with noise has.
-            bit: each plan tells one bit, and the grant is of `uses` bits.
+            bit: each plan tells one bit, and the grant is of `uses` bits: about whomever the asker chooses, where it
+                enters an input or a weight itself.
             uses: the most runs.
             expires: "36h", "90d", "2y", a date; None: never.
 

@@ -13,7 +13,8 @@ from mpc.errors import InputError, UsageError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.text import PROCESS_NAME, shown
-from parties.agreed.grants import Dp, Exact, Question
+from parties.agreed.bits import tells_one_bit
+from parties.agreed.grants import Dp, Exact, ExactPlan, Question
 from parties.agreed.objects import Manifest
 from parties.client import bound
 from parties.client.granting import listed
@@ -22,6 +23,7 @@ from parties.client.selection import Selection
 DELTA = Fraction(1, 10**6)
 """Delta that a grant or a budget allows unless it says otherwise; a question costs about 2^-40."""
 OUTPUTS = 64
+Data = Mapping[str, Selection] | Sequence[Mapping[str, Selection]]
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?(e-?[0-9]{1,2})?|[0-9]{1,18}/[1-9][0-9]{0,17}", re.IGNORECASE)
 
 
@@ -78,30 +80,44 @@ def _plan(given: Any) -> Plan:
     raise UsageError("that is no plan", remedy="plans=cluster.session('m.onnx', data=...).plan, or a file of one")
 
 
-def exact(
-    plans: Any, data: Mapping[str, Selection] | None, manifest: Manifest, weights: Mapping[str, Any], bit: bool
-) -> Question:
+def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[str, Any], bit: bool) -> Question:
     """Describe exact plans, with all that they read.
 
     Args:
-        data: input -> columns of a dataset, other owners' too, for all stored inputs of the plans.
+        data: input -> columns of a dataset, other owners' too, for all stored inputs of the plans; or several of these,
+            each of which every plan may read.
         manifest: the dataset's that is granted.
+        bit: each plan tells one bit.
 
     Raises:
-        UsageError, InputError: a plan reads something that is not said, or not this dataset.
+        UsageError, InputError: a plan reads something that is not said, or not this dataset, or tells more than a bit.
     """
-    found = []
-    for plan in as_plans(plans):
-        stored = {gate.out for gate in plan.stored}
-        names = {given.name for given in plan.inputs if given.wire in stored}
-        chosen = {name: selection for name, selection in (data or {}).items() if name in names}
-        found.append(listed(plan, bound.bindings(plan, chosen), weights))
-        if not any(each.dataset == manifest.id.hex() for each in found[-1].bindings.values()):
-            raise InputError(
-                f"the plan does not read {manifest.name}",
-                remedy="grant the dataset that it reads: data={'x': ds[['age']]}",
-            )
-    return Question(exact=Exact(plans=tuple(found), outputs_bits=1 if bit else None))
+    read = [data or {}] if data is None or isinstance(data, Mapping) else [*data]
+    found = [_listed(plan, each, manifest, weights, bit) for plan in as_plans(plans) for each in read]
+    try:
+        return Question(exact=Exact(plans=tuple(found), outputs_bits=1 if bit else None))
+    except ValueError:
+        raise UsageError(f"a grant of {len(found)} plans", remedy="one grant lists 1 to 256") from None
+
+
+def _listed(
+    plan: Plan, data: Mapping[str, Selection], manifest: Manifest, weights: Mapping[str, Any], bit: bool
+) -> ExactPlan:
+    stored = {gate.out for gate in plan.stored}
+    names = {given.name for given in plan.inputs if given.wire in stored}
+    bindings = bound.bindings(plan, {name: chosen for name, chosen in data.items() if name in names})
+    if not any(each.object == manifest.id for each in bindings):
+        raise InputError(
+            f"the plan does not read {manifest.name}",
+            remedy="grant the dataset that it reads: data={'x': ds[['age']]}",
+        )
+    if bit and not tells_one_bit(plan, max(each.rows for each in bindings)):
+        raise UsageError(
+            "the plan tells more than one bit",
+            cause="a bit is one output of one row, which a comparison writes and nothing else reads",
+            remedy="a model that ends in a comparison, of one row: data={'x': ds[['age']][7:8]}",
+        )
+    return listed(plan, bindings, weights)
 
 
 def noised(epsilon: Any, epsilon_each: Any, delta: Any, outputs: int) -> Question:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mpc.errors import UsageError
 from mpc.text import shown
@@ -38,9 +38,69 @@ class Selection(Pointer):
         """Descriptions of the columns."""
         return tuple(self.manifest.column(name) for name in self.names)
 
+    @property
+    def bound_rows(self) -> range:
+        """Numbers of the rows that a session reads."""
+        return range(self.manifest.rows)
+
+    def __getitem__(self, key: object) -> Pointer:
+        """Take places of a row, x[:, 0]; or neighbouring rows, x[5:9], for a session to read."""
+        if isinstance(key, slice) and any(each is not None for each in (key.start, key.stop, key.step)):
+            return SomeRows(self, self._neighbours(key))
+        return super().__getitem__(key)
+
+    def _neighbours(self, key: slice) -> range:
+        chosen = range(self.manifest.rows)[key] if _is_public(key) else range(0)
+        if not chosen or chosen.step != 1:
+            raise UsageError(
+                f"these are no neighbouring rows of the {self.manifest.rows:,} of {self.manifest.name}",
+                remedy="x[5:9] takes four of them",
+            )
+        return chosen
+
     def __repr__(self) -> str:
         names = ", ".join(map(shown, self.names))
-        return f"<{names} of {self.manifest.name}: {self.manifest.rows:,} rows, private>"
+        return f"<{names} of {self.manifest.name}: {len(self.bound_rows):,} rows, private>"
+
+
+class SomeRows(Selection):
+    """Neighbouring rows of some columns, for a model to read: `data={"x": ds[["age"]][5:9]}`.
+
+    Questions go through all rows, so these take part in none.
+    """
+
+    def __init__(self, whole: Selection, rows: range) -> None:
+        self.names, self.matrix = whole.names, whole.matrix
+        self.manifest, self.parties, self._whole, self._rows = whole.manifest, whole.parties, whole, rows
+
+    @property
+    def bound_rows(self) -> range:
+        """Numbers of the rows that a session reads."""
+        return self._rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, and sizes of one row."""
+        return (len(self._rows), *self._whole.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def node(self) -> NoReturn:  # type: ignore[override]  # what questions are made of, and these are in none
+        """Refuse to be part of a question."""
+        raise UsageError(
+            f"a question about some rows of {self.manifest.name}",
+            cause="questions go through all rows, and which rows a session reads is for models",
+            remedy="np.where(condition, x, 0) counts those that fulfil a condition",
+        )
+
+    def _neighbours(self, key: slice) -> range:
+        raise UsageError("rows of rows", remedy="choose them at once: x[5:9]")
+
+
+def _is_public(key: slice) -> bool:
+    return all(each is None or isinstance(each, int) for each in (key.start, key.stop, key.step))
 
 
 def _is_whole(column: Column) -> bool:

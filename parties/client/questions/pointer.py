@@ -141,6 +141,7 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
         """Return the values by categories of a column: `.sum()`, `.mean()`, `.count()` of each."""
         from parties.client.questions.aggregates import Grouped
 
+        self.operands((self, category))
         return Grouped(self, category)
 
     def max(self, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:

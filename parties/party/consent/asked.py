@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 from mpc.errors import PlanError
-from mpc.gates.step import Step
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import Guarantee, Loss, StoredFacts
 from parties.agreed.bindings import Binding
@@ -91,17 +89,6 @@ class Asked:
         if set(listed.weights) != weights:
             return False
         return all(said == ANY or said == bound.get(wire) for wire, said in listed.weights.items())
-
-    @property
-    def tells_one_bit(self) -> bool:
-        """Is all that the plan tells one bit, which a comparison writes and nothing else reads?"""
-        if len(self.plan.outputs) != 1 or self.plan.states:
-            return False
-        wire = self.plan.outputs[0].wire
-        writer = next((gate for gate in self.plan.gates if wire in gate.writes), None)
-        passed_on = any(wire in gate.reads for gate in self.plan.gates)
-        single = prod(self.plan.wire[wire].bind(1).sizes) == 1
-        return isinstance(writer, Step) and not passed_on and single
 
     # -- noised plans
 

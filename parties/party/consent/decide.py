@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import partial
 
 from mpc.errors import InputError, IntegrityError, MpcError, PlanError, PolicyError
+from parties.agreed.bits import tells_one_bit
 from parties.agreed.grants import LAPLACE, Budget, Exact, Grant
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part
@@ -216,7 +217,7 @@ def _exact_fault(grant: Grant, exact: Exact, asked: Asked, part: Part, batch: in
         return "the grant is of another version, or several versions are read at once"
     if not any(asked.is_exactly(listed) for listed in exact.plans):
         return "it is not one of the plans that are granted, or reads other rows, columns, datasets or weights"
-    if exact.outputs_bits is not None and (not asked.tells_one_bit or batch not in (None, 1)):
+    if exact.outputs_bits is not None and not tells_one_bit(asked.plan, batch):
         return "the grant is of one bit a run, which a comparison writes, and the plan tells something else"
     return None
 
