@@ -22,9 +22,10 @@ from parties.party.consent import audit
 from parties.party.stock.files import sync
 from parties.party.vault import catalogue, files
 from parties.party.vault.admission import granted, manifest_size, require_next, require_ours, require_room
+from parties.party.vault.blocks import open_block, seal_block, unseal_block
 from parties.party.vault.catalogue import DRAFT, LIVING, Row
 from parties.party.vault.files import BlockWriter
-from parties.party.vault.vault import Vault, open_block, seal_block, unknown, unseal_block
+from parties.party.vault.vault import Vault, unknown
 from parties.telemetry import logger
 
 PUT_BYTES = 16

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mpc.encoding import canonical, decode_field, field_size
+from mpc.encoding import decode_field, field_size
 from mpc.errors import InputError, IntegrityError, MpcError, SessionError
-from mpc.prg import SEED_BYTES, Seed
+from mpc.prg import Seed
 from parties import entropy
 from parties.agreed.objects import Manifest
 from parties.agreed.receipts import Tombstone
@@ -30,8 +30,9 @@ from parties.disk import private_folder
 from parties.party.consent import audit
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue, files
+from parties.party.vault.blocks import open_block
 from parties.party.vault.catalogue import LIVING, Entry, Row
-from parties.party.vault.keys import WrappingKey, seal, unseal
+from parties.party.vault.keys import WrappingKey
 from parties.party.vault.times import Times
 from parties.telemetry import logger
 from parties.trust.identity import Identity
@@ -42,7 +43,6 @@ GIVEN_UP, NEVER_COMPLETED = 86_400.0, 7 * 86_400.0
 of, which exists at other parties perhaps."""
 MOST_LISTED = 256
 _REMEMBERED = 8
-_DIGEST_BYTES = 32
 
 
 def unknown() -> SessionError:
@@ -307,56 +307,3 @@ class Vault:
                 logger().info(event, name=row.name, version=row.version, owner=row.owner)
         except MpcError as error:
             logger().warning("data at rest are not looked after", why=str(error))
-
-
-def block_context(put: bytes, place: int, block: int) -> bytes:
-    """Encode what a block's sealed row is for."""
-    return canonical("mpc/v1/object block", put, place, block)
-
-
-def block_key(key: Seed) -> Seed:
-    """Derive the key of an object's sealed rows."""
-    return key.derive("blocks")
-
-
-def open_block(database: sqlite3.Connection, row: Row, key: Seed, place: int, block: int) -> tuple[Seed, bytes, str]:
-    """(k_i, BLAKE3 of x^, name of its file) of a block that is here; the name is "" before x^ is.
-
-    Raises:
-        SessionError: nothing of it is here.
-        IntegrityError: it was altered, or another file laid under it.
-    """
-    query = "SELECT sealed, file FROM data_blocks WHERE number = ? AND place = ? AND block = ?"
-    found = database.execute(query, (row.number, place, block)).fetchone()
-    if found is None:
-        raise SessionError("no seeds were given for that block", remedy="put the object again")
-    seed, digest, name = unseal_block(row, key, place, block, found[0])
-    if name != (found[1] or ""):
-        raise IntegrityError(
-            f"another file was laid under a block of {row.name}",
-            cause="somebody wrote to this party's ledger",
-            remedy="put the object again; ask the party's operator to look at the disk",
-        )
-    return seed, digest, name
-
-
-def seal_block(
-    row: Row,
-    key: Seed,
-    place: int,
-    block: int,
-    seed: Seed,
-    draw: Callable[[int], bytes],
-    digest: bytes = b"",
-    name: str = "",
-) -> bytes:
-    """Seal k_i of a block, with BLAKE3 of x^ and the name of its file once these are here."""
-    secret = seed.secret + digest + bytes.fromhex(name)
-    return seal(block_key(key), block_context(row.put, place, block), secret, draw)
-
-
-def unseal_block(row: Row, key: Seed, place: int, block: int, sealed: bytes) -> tuple[Seed, bytes, str]:
-    """(k_i, BLAKE3 of x^ and name of its file once it is here) of a sealed row; `IntegrityError` if it was altered."""
-    secret = unseal(block_key(key), block_context(row.put, place, block), sealed)
-    whole = SEED_BYTES + _DIGEST_BYTES
-    return Seed(secret[:SEED_BYTES]), secret[SEED_BYTES:whole], secret[whole:].hex()
