@@ -1,13 +1,18 @@
 """Data at rest: columns that were masked once, x^ = x + sum_i PRG(k_i), and are read by many sessions.
 
-A column is cut into blocks of `BLOCK_ROWS` rows, and each party has a seed k_i of its own for each block; so x^ and
-the masks of a few rows are found without those of all rows.  A wire that stands for several columns has the elements
-of each of its rows in the order of the columns.
+A column is cut into blocks of at most `BLOCK_ROWS` rows, and each party has a seed k_i of its own for each block; so x^
+and the masks of a few rows are found without those of all rows.  Blocks are full but for the last one, unless rows
+were appended or taken out: no block ever changes, others stand beside it or in its place.  A wire that stands for
+several columns has the elements of each of its rows in the order of the columns.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from math import prod
 
 import numpy as np
@@ -17,42 +22,78 @@ from mpc.prg import Seed, expand_field_part
 BLOCK_ROWS = 1 << 16
 
 
-def count_blocks(rows: int) -> int:
-    """Return how many blocks a column of so many rows has."""
-    return -(-rows // BLOCK_ROWS)
+@dataclass(frozen=True)
+class Layout:
+    """Which rows of a column lie in which block.
+
+    Args:
+        rows: of the column.
+        lengths: rows of each block; none: 65,536 each, and in the last one what is left.
+    """
+
+    rows: int
+    lengths: tuple[int, ...] = ()
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(self.lengths)]
+
+    @property
+    def count(self) -> int:
+        """Blocks of the column."""
+        return len(self.lengths) or -(-self.rows // BLOCK_ROWS)
+
+    def rows_of(self, block: int) -> int:
+        """Return how many rows one block has; `ValueError` if there is no such block."""
+        if not 0 <= block < self.count:
+            raise ValueError(f"block {block} of a column of {self.count} blocks")
+        return self.lengths[block] if self.lengths else min(BLOCK_ROWS, self.rows - block * BLOCK_ROWS)
+
+    def start(self, block: int) -> int:
+        """Return the number of a block's first row."""
+        return self._starts[block] if self.lengths else block * BLOCK_ROWS
+
+    def block_at(self, row: int) -> int:
+        """Return the block that a row lies in; `ValueError` if there is no such row."""
+        if not 0 <= row < self.rows:
+            raise ValueError(f"row {row} of a column of {self.rows}")
+        return bisect_right(self._starts, row) - 1 if self.lengths else row // BLOCK_ROWS
+
+    def blocks(self, first: int, count: int) -> range:
+        """Return the numbers of the blocks that rows `first` to `first + count` lie in; `ValueError` if beyond."""
+        return range(self.block_at(first), self.block_at(first + count - 1) + 1)
 
 
-def rows_of(block: int, rows: int) -> int:
-    """Return how many rows one block has, of a column of `rows`; `ValueError` if the column has no such block."""
-    if not 0 <= block < count_blocks(rows):
-        raise ValueError(f"block {block} of a column of {rows} rows")
-    return min(BLOCK_ROWS, rows - block * BLOCK_ROWS)
-
-
-def expand_rows(seed: Callable[[int], Seed], rows: int, shape: tuple[int, ...], first: int, count: int) -> np.ndarray:
+def expand_rows(
+    seed: Callable[[int], Seed], layout: Layout, shape: tuple[int, ...], first: int, count: int
+) -> np.ndarray:
     """Expand one party's share of the masks of a few rows of a column, (count, *shape).
 
     Args:
         seed: that party's of a block of this column.
-        rows: of the whole column.
         shape: of the column in one row.
+
+    Raises:
+        ValueError: there are no such rows.
     """
 
     def part(block: int, start: int, stop: int) -> np.ndarray:
-        if stop > rows_of(block, rows):
-            raise ValueError(f"row {block * BLOCK_ROWS + stop} of a column of {rows}")
         return expand_field_part(seed(block), start * prod(shape), (stop - start) * prod(shape))
 
-    return read_rows(part, first, count).reshape(count, *shape)
+    return read_rows(part, layout, first, count).reshape(count, *shape)
 
 
-def read_rows(read: Callable[[int, int, int], np.ndarray], first: int, count: int) -> np.ndarray:
-    """Return rows `first` to `first + count` of a column, `read` of (block, its first row, the row behind its last)."""
+def read_rows(read: Callable[[int, int, int], np.ndarray], layout: Layout, first: int, count: int) -> np.ndarray:
+    """Return rows `first` to `first + count` of a column, `read` of (block, its first row, the row behind its last).
+
+    Raises:
+        ValueError: there are no such rows.
+    """
     last = first + count
     parts = []
-    for block in range(first // BLOCK_ROWS, (last - 1) // BLOCK_ROWS + 1):
-        start = block * BLOCK_ROWS
-        parts.append(read(block, max(0, first - start), min(BLOCK_ROWS, last - start)))
+    for block in layout.blocks(first, count):
+        start = layout.start(block)
+        parts.append(read(block, max(0, first - start), min(layout.rows_of(block), last - start)))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from mpc.encoding import Part
 from mpc.errors import HandshakeError, InputError, PlanError
 from mpc.plan.plan import Plan, PlanInput
-from mpc.stored import BLOCK_ROWS
+from mpc.stored import Layout
 from parties.agreed.objects import Column
 from parties.pb import party_pb2
 
@@ -153,14 +153,9 @@ def check_columns(
             )
 
 
-def blocks_of(binding: Binding) -> range:
-    """Return the numbers of the blocks that a binding's rows lie in, the same ones of each of its columns."""
-    return range(binding.first // BLOCK_ROWS, (binding.first + binding.rows - 1) // BLOCK_ROWS + 1)
-
-
-def count_seeds(binding: Binding) -> int:
+def count_seeds(binding: Binding, layout: Layout) -> int:
     """Return how many seeds a party keeps for what is bound: one a block of each column."""
-    return len(binding.columns) * len(blocks_of(binding))
+    return len(binding.columns) * len(layout.blocks(binding.first, binding.rows))
 
 
 def read_binding(message: party_pb2.Binding) -> Binding:

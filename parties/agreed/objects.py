@@ -1,9 +1,9 @@
 """Data at rest, as owners, parties and the provider agree on it byte for byte: manifests, receipts, tombstones.
 
-An object is a table.  A column is cut into blocks of 65,536 rows, and of a block each party holds x^ = x + sum_i a_i in
-public and a_i as a seed k_i of its own.  The owner signs a manifest of it, which commits to every k_i and, salted,
-to every x^.  Its digest is the object's id.  All that it says of the table is public to whoever may see the object;
-nothing in it is a function of the values alone.
+An object is a table.  A column is cut into blocks of at most 65,536 rows, and of a block each party holds
+x^ = x + sum_i a_i in public and a_i as a seed k_i of its own.  The owner signs a manifest of it, which commits to every
+k_i and, salted, to every x^.  Its digest is the object's id.  All that it says of the table is public to whoever may
+see the object; nothing in it is a function of the values alone.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from math import prod
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from mpc.encoding import digest
 from mpc.errors import InputError, IntegrityError, PlanError
 from mpc.prg import Seed
+from mpc.stored import BLOCK_ROWS, Layout
 from mpc.text import check_distinct, check_name, label_fault
 from mpc.wires import Frozen, Scale
 from parties.addresses import ANY
@@ -28,8 +29,6 @@ from parties.agreed.signed import Signed, dump, read
 from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity
 
-BLOCK_ROWS = 1 << 16
-"""Rows of a block; the last one of a column has what is left."""
 LARGEST = 1 << 24
 """Bytes of the largest manifest."""
 LARGEST_SCHEMA = 1 << 20
@@ -39,7 +38,7 @@ MOST_SAMPLED = 1 << 15
 _MOST_ELEMENTS = 1 << 27
 """Elements of a block: 1 GiB."""
 _LARGEST_INTEGER = 1 << 59
-_MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES = 4096, 1 << 16, 1024
+_MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES, _MOST_BLOCKS = 4096, 1 << 16, 1024, 1 << 16
 _MANIFEST = "mpc/v1/object"
 OBJECT_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _HEX = re.compile(r"([0-9a-f]{64})+")
@@ -82,6 +81,7 @@ Cluster = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Moment = Annotated[int, Field(ge=0, lt=1 << 40)]
 """Seconds since 1970."""
 Size = Annotated[int, Field(ge=1, le=1 << 27)]
+BlockRows = Annotated[int, Field(ge=1, le=BLOCK_ROWS)]
 ColumnType = Literal["number", "integer", "category", "array", "missing"]
 
 
@@ -146,6 +146,8 @@ class Schema(Frozen):
         cluster: the cluster's id.
         parties: names in the roster's order.
         rows_per_person: the most rows that are one person's.
+        lengths: rows of each block, where they are not 65,536 each and in the last one what is left: other rows were
+            appended or taken out.  An object without them has the bytes that it had before there were any.
         visible: names of clients that may see this; ("any",) for everyone whom a party lets in. Its owner may always.
         created, expires: seconds since 1970; None never expires.
         sample: rows that the owner publishes, column -> their integers in C order; {} if there are none.
@@ -166,6 +168,11 @@ class Schema(Frozen):
     created: Moment
     expires: Moment | None = None
     sample: dict[str, tuple[int, ...]] = {}
+    lengths: Annotated[tuple[BlockRows, ...], Field(max_length=_MOST_BLOCKS)] = ()
+
+    @model_serializer(mode="wrap")
+    def _plain(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if name != "lengths" or value}
 
     @model_validator(mode="after")
     def _check_sample(self) -> Self:
@@ -205,6 +212,8 @@ class Schema(Frozen):
             raise ValueError("two columns have names that look alike") from None
         if any(column.missing_of is not None and column.missing_of not in names for column in self.columns):
             raise ValueError("a column marks the missing numbers of a column that is not there")
+        if self.lengths and (sum(self.lengths) != self.rows or self.lengths == self._full_blocks):
+            raise ValueError("its blocks do not have its rows, or are said to be as all are")
         if any(column.elements(min(self.rows, BLOCK_ROWS)) > _MOST_ELEMENTS for column in self.columns):
             raise ValueError("a block of 65,536 rows of a column has more than 2^27 elements")
         return self
@@ -220,15 +229,25 @@ class Schema(Frozen):
         return dump(self.model_dump(mode="json"))
 
     @property
+    def _full_blocks(self) -> tuple[int, ...]:
+        full, rest = divmod(self.rows, BLOCK_ROWS)
+        return (BLOCK_ROWS,) * full + ((rest,) if rest else ())
+
+    @property
+    def layout(self) -> Layout:
+        """Which rows lie in which block, of every column."""
+        return Layout(self.rows, self.lengths)
+
+    @property
     def block_count(self) -> int:
         """Blocks of one column."""
-        return -(-self.rows // BLOCK_ROWS)
+        return self.layout.count
 
     def block_rows(self, block: int) -> int:
         """Count the rows of a block; `InputError` if there is no such block."""
         if not 0 <= block < self.block_count:
             raise InputError(f"{self.name} has {self.block_count} blocks a column, and no block {block}")
-        return min(BLOCK_ROWS, self.rows - block * BLOCK_ROWS)
+        return self.layout.rows_of(block)
 
     def column(self, name: str) -> Column:
         """Find a column; `InputError` if there is none of that name."""

@@ -21,8 +21,9 @@ from pydantic import ValidationError
 from mpc.encoding import view_field
 from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, SessionError
 from mpc.prg import Seed
+from mpc.stored import BLOCK_ROWS
 from parties.agreed.manifest import read_seed
-from parties.agreed.objects import BLOCK_ROWS, Column, Manifest, Schema, contents_digest
+from parties.agreed.objects import Column, Manifest, Schema, contents_digest
 from parties.agreed.receipts import Receipt
 from parties.agreed.signed import Signed
 from parties.client.channels import Parties, Reply, gather

@@ -14,7 +14,7 @@ from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.shares import Masked, Share
 from mpc.stored import expand_rows, join_columns, read_rows
-from parties.agreed.bindings import Binding, blocks_of, check_bindings, check_columns, place, rows_of
+from parties.agreed.bindings import Binding, check_bindings, check_columns, place, rows_of
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import Signed
 from parties.agreed.terms import Terms
@@ -54,7 +54,7 @@ class StoredRows:
             [
                 self._vault.seed(binding.object, column, block)
                 for column in binding.columns
-                for block in blocks_of(binding)
+                for block in self._manifests[binding.object].layout.blocks(binding.first, binding.rows)
             ]
             for binding in self._terms.bindings
         ]
@@ -97,8 +97,8 @@ class StoredRows:
             def read(block: int, start: int, stop: int, name: str = name) -> np.ndarray:
                 return vault.rows(object_id, name, block, start, stop)
 
-            public.append(read_rows(read, first, rows))
-            masks.append(expand_rows(seed, found.rows, found.column(name).shape, first, rows))
+            public.append(read_rows(read, found.layout, first, rows))
+            masks.append(expand_rows(seed, found.layout, found.column(name).shape, first, rows))
         return Masked(join_columns(public, sizes), Share(join_columns(masks, sizes)))
 
     # -- is it what the plan reads?

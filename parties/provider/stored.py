@@ -16,7 +16,7 @@ from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.stored import expand_rows, join_columns
-from parties.agreed.bindings import Binding, blocks_of, check_bindings, count_seeds, place, rows_of
+from parties.agreed.bindings import Binding, check_bindings, count_seeds, place, rows_of
 from parties.agreed.manifest import read_seed
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import Signed
@@ -109,15 +109,14 @@ class StoredMasks:
     def _checked(self, party: str, binding: Binding, given: Sequence[bytes]) -> list[Blocks]:
         """Blocks of each column, each seed held to the owner's commitment."""
         found = self._manifests[binding.object]
-        if len(given) != count_seeds(binding):
-            raise HandshakeError(
-                f"{party} shows {len(given)} seeds of {found.name}, not {count_seeds(binding)}", peer=party
-            )
+        count = count_seeds(binding, found.layout)
+        if len(given) != count:
+            raise HandshakeError(f"{party} shows {len(given)} seeds of {found.name}, not {count}", peer=party)
         following = iter(given)
         columns: list[Blocks] = []
         for column in binding.columns:
             blocks = {}
-            for block in blocks_of(binding):
+            for block in found.layout.blocks(binding.first, binding.rows):
                 seed = read_seed(next(following), party)
                 found.check_seed(column, block, party, seed)
                 blocks[block] = seed
@@ -155,7 +154,7 @@ class StoredMasks:
         for number, name in enumerate(binding.columns):
             shape = found.column(name).shape
             shares = [
-                expand_rows(shown[index][number].__getitem__, found.rows, shape, first, rows)
+                expand_rows(shown[index][number].__getitem__, found.layout, shape, first, rows)
                 for shown in self._seeds.values()
             ]
             total = shares[0]

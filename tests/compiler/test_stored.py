@@ -19,7 +19,7 @@ from mpc.interpret.world import World
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.prg import expand_field, expand_field_part
-from mpc.stored import BLOCK_ROWS, count_blocks, expand_rows, join_columns, read_rows, rows_of
+from mpc.stored import BLOCK_ROWS, Layout, expand_rows, join_columns, read_rows
 from mpc.wires import Lifetime
 from tests.support.effort import examples
 from tests.support.graphs import node, save_model
@@ -177,26 +177,35 @@ def test_a_plan_whose_stored_rows_are_elsewhere_is_refused(tmp_path: Path) -> No
         parse_plan(wrong.canonical)
 
 
-@examples(60)
-@given(rows=st.integers(1, 3 * BLOCK_ROWS), data=st.data())
-def test_rows_are_found_block_by_block(rows: int, data: st.DataObject) -> None:
-    first = data.draw(st.integers(0, rows - 1))
-    size = data.draw(st.integers(1, rows - first))
-    blocks = [np.arange(rows)[b * BLOCK_ROWS : (b + 1) * BLOCK_ROWS] for b in range(count_blocks(rows))]
-    assert [len(block) for block in blocks] == [rows_of(b, rows) for b in range(count_blocks(rows))]
-    found = read_rows(lambda block, start, stop: blocks[block][start:stop], first, size)
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6).map(tuple)
+LAYOUTS = st.integers(1, 3 * BLOCK_ROWS).map(Layout) | LENGTHS.map(lambda each: Layout(sum(each), each))
+
+
+@examples(80)
+@given(layout=LAYOUTS, data=st.data())
+def test_rows_are_found_block_by_block(layout: Layout, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, layout.rows - 1))
+    size = data.draw(st.integers(1, layout.rows - first))
+    blocks = np.split(np.arange(layout.rows), [layout.start(b) for b in range(1, layout.count)])
+    assert [len(block) for block in blocks] == [layout.rows_of(b) for b in range(layout.count)]
+    found = read_rows(lambda block, start, stop: blocks[block][start:stop], layout, first, size)
     np.testing.assert_array_equal(found, np.arange(first, first + size))
+    assert [b for b in range(layout.count) if {*blocks[b]} & {*found.tolist()}] == [*layout.blocks(first, size)]
+    for wrong in (-1, layout.rows):
+        with pytest.raises(ValueError, match="row"):
+            layout.block_at(wrong)
 
 
-def test_masks_of_a_few_rows_are_those_of_all() -> None:
-    rows, shape = BLOCK_ROWS + 5, (3,)
-    blocks = [expand_field(seed(b), (rows_of(b, rows), *shape)) for b in range(2)]
+@pytest.mark.parametrize("lengths", [(), (3, BLOCK_ROWS, 1, 1)])
+def test_masks_of_a_few_rows_are_those_of_all(lengths: tuple[int, ...]) -> None:
+    layout, shape = Layout(BLOCK_ROWS + 5, lengths), (3,)
+    blocks = [expand_field(seed(b), (layout.rows_of(b), *shape)) for b in range(layout.count)]
     every = np.concatenate(blocks)
-    for first, count in [(0, rows), (1, 1), (BLOCK_ROWS - 1, 3), (BLOCK_ROWS + 1, 4), (7, 2)]:
-        found = expand_rows(seed, rows, shape, first, count)
+    for first, count in [(0, layout.rows), (1, 1), (BLOCK_ROWS - 1, 3), (BLOCK_ROWS + 1, 4), (7, 2)]:
+        found = expand_rows(seed, layout, shape, first, count)
         np.testing.assert_array_equal(found, every[first : first + count])
     with pytest.raises(ValueError, match="a column of"):
-        expand_rows(seed, rows, shape, rows - 1, 2)
+        expand_rows(seed, layout, shape, layout.rows - 1, 2)
 
 
 @examples(40)

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from mpc.errors import InputError, IntegrityError, MpcError
 from mpc.prg import Seed
-from parties.agreed.objects import BLOCK_ROWS, Column, Manifest, Schema, contents_digest
+from mpc.stored import BLOCK_ROWS
+from parties.agreed.objects import Column, Manifest, Schema, contents_digest
 from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import Signed, dump, key_of
 from parties.agreed.terms import roster_digest

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import InputError, UsageError
-from parties.agreed.objects import BLOCK_ROWS
+from mpc.stored import BLOCK_ROWS
 from parties.client.tables.integers import Faults, encoder
 from parties.client.tables.stated import FROM_DATA, Stated
 from parties.client.tables.table import Table, open_source, read_table

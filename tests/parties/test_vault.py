@@ -17,7 +17,8 @@ from mpc import field as fp
 from mpc.encoding import encode_field
 from mpc.errors import InputError, IntegrityError, MpcError, PolicyError, SessionError
 from mpc.prg import expand_field
-from parties.agreed.objects import BLOCK_ROWS, Manifest
+from mpc.stored import BLOCK_ROWS
+from parties.agreed.objects import Manifest
 from parties.agreed.signed import key_of
 from parties.client import catalogue, upload
 from parties.client.cluster import Cluster

@@ -12,7 +12,8 @@ import numpy as np
 
 from mpc.encoding import encode_field
 from mpc.prg import Seed
-from parties.agreed.objects import BLOCK_ROWS, Column, Manifest, Schema, contents_digest
+from mpc.stored import BLOCK_ROWS
+from parties.agreed.objects import Column, Manifest, Schema, contents_digest
 from parties.client import upload
 from parties.client.channels import Parties
 from parties.client.upload import Described

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import InputError, UsageError
+from mpc.stored import BLOCK_ROWS
 from mpc.text import shown
-from parties.agreed.objects import BLOCK_ROWS
 
 _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "text", "M": "time", "m": "time"}
 

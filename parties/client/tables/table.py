@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import InputError, UsageError
+from mpc.stored import BLOCK_ROWS
 from mpc.text import shown
-from parties.agreed.objects import BLOCK_ROWS, Column
+from parties.agreed.objects import Column
 from parties.client.tables.columns import check_column_names, describe, missing_column, with_categories
 from parties.client.tables.files import open_file
 from parties.client.tables.frames import open_frame

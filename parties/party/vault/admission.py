@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
+from collections.abc import Iterable
 
 from mpc.encoding import field_size
 from mpc.errors import HandshakeError, InputError, PolicyError, SessionError
@@ -32,14 +34,17 @@ def granted(schema: Schema) -> int:
             f"the manifest of {schema.name} would be larger than {LARGEST >> 20} MiB",
             remedy="put its rows, or its columns, as several objects",
         )
-    blocks = [schema.block_shape(column.name, block) for column in schema.columns for block in _ends(schema)]
-    last = sum(size_on_disk(field_size(shape)) for shape in blocks[1::2])
-    whole = sum(size_on_disk(field_size(shape)) for shape in blocks[0::2]) * (schema.block_count - 1)
-    return max(_LEAST, whole + last + 2 * tables)
+    return max(_LEAST, blocks_size(schema, range(schema.block_count)) + 2 * tables)
 
 
-def _ends(schema: Schema) -> tuple[int, int]:
-    return 0, schema.block_count - 1
+def blocks_size(schema: Schema, blocks: Iterable[int]) -> int:
+    """Return the bytes of disk that these blocks of every column take."""
+    lengths = Counter(map(schema.block_rows, blocks))
+    return sum(
+        count * size_on_disk(field_size((rows, *column.shape)))
+        for column in schema.columns
+        for rows, count in lengths.items()
+    )
 
 
 def require_ours(config: PartyConfig, schema: Schema, client: str) -> None:
