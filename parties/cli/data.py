@@ -16,8 +16,9 @@ from mpc.text import shown
 from parties.cli.display import Display, Stages
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
 from parties.client.cluster import Cluster
-from parties.client.datasets import MOCK
+from parties.client.dataset import Dataset
 from parties.client.listing import Listing
+from parties.client.tables.published import MOCK
 from parties.client.tables.stated import FROM_DATA, TYPES, as_range
 
 _ROWS = click.IntRange(1, 1 << 20)
@@ -77,20 +78,48 @@ def put(
     are refused here, and then nothing leaves this machine. An interrupted put goes on when it is made again.
     """
     arguments = _arguments(**said)
-    with (
-        _connected(cluster, folder) as connected,
-        display.stages() as stages,
-        warnings.catch_warnings(record=True) as told,
-    ):
+    with _connected(cluster, folder) as connected, _putting(display) as (notes, bar):
+        dataset = connected.datasets.put(name, file, progress=bar, **arguments)
+    _show_put(display, dataset, notes, as_json)
+
+
+@data.command("append")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--person", metavar="COLUMN", help="Whose a row is: checks how many are one person's, of these rows.")
+@click.option("--rows-per-person", type=click.IntRange(1), help="Of old and new rows together; default: as before.")
+@click.option("--expires", metavar="TIME", help="As for put; default: as before.")
+@_common
+def append(
+    display: Display, name: str, file: Path, cluster: Path | None, folder: Path, as_json: bool, **said: Any
+) -> None:
+    """Put the rows in FILE beside those of NAME, a dataset of yours: its next version.
+
+    Types, ranges and categories are those of the first version. Only the new rows are masked and sent. Versions before
+    stay until they are removed or expire.
+    """
+    with _connected(cluster, folder) as connected, _putting(display) as (notes, bar):
+        dataset = connected.datasets.append(name, file, progress=bar, **said)
+    _show_put(display, dataset, notes, as_json)
+
+
+@contextmanager
+def _putting(display: Display) -> Iterator[tuple[list[str], Callable[[str, int, int | None], None]]]:
+    """Show how far a put is; its notes are listed, and shown at its end."""
+    notes: list[str] = []
+    with display.stages() as stages, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", MpcWarning)
         try:
-            dataset = connected.datasets.put(name, file, progress=_bar(stages), **arguments)
+            yield notes, _bar(stages)
         except KeyboardInterrupt:
             display.say("note: the table is not put yet; the same command goes on where this one was")
             raise
-    notes = [str(each.message) for each in told if isinstance(each.message, MpcWarning)]
+    notes += [str(each.message) for each in told if isinstance(each.message, MpcWarning)]
     for note in notes:
         display.say(f"note: {note}")
+
+
+def _show_put(display: Display, dataset: Dataset, notes: list[str], as_json: bool) -> None:
     if as_json:
         display.json({"dataset": dataset.describe().content(), "notes": notes})
     else:
@@ -208,9 +237,13 @@ def _show_list(display: Display, found: Listing, as_json: bool) -> None:
 
 @data.command("show")
 @click.argument("name")
+@click.option("--versions", is_flag=True, help="List its versions that are there, and how each came from the last.")
 @_common
-def show(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+def show(display: Display, name: str, versions: bool, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Show all that its owner says of a dataset: columns, units, ranges, rows, terms."""
+    if versions:
+        _show_versions(display, name, cluster, folder, as_json)
+        return
     with _connected(cluster, folder) as connected:
         described = connected.dataset(name).describe()
     if as_json:
@@ -221,6 +254,17 @@ def show(display: Display, name: str, cluster: Path | None, folder: Path, as_jso
         display.result(line)
     head, *rows = described.table
     display.table(head, rows)
+
+
+def _show_versions(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    with _connected(cluster, folder) as connected:
+        found = connected.datasets.versions(name)
+    if as_json:
+        display.json({"name": found[0].name, "versions": found.content()})
+        return
+    display.result(found[0].name)
+    head, *rows = found.table
+    display.table([f">{each}" if each in ("version", "rows") else each for each in head], rows)
 
 
 @data.command("sample")
@@ -248,9 +292,35 @@ def _cell(value: object) -> str:
 
 @data.command("remove")
 @click.argument("name")
+@click.option("--row", "rows", type=int, multiple=True, metavar="K", help="Remove this row alone; the first is 0.")
+@click.option("--table", type=click.Path(path_type=Path), help="With --row: your copy of the newest version's rows.")
 @_common
-def remove(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
-    """Remove all versions of a dataset of yours, at all parties and for good."""
+def remove(
+    display: Display,
+    name: str,
+    rows: tuple[int, ...],
+    table: Path | None,
+    cluster: Path | None,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Remove all versions of a dataset of yours, at all parties and for good; with --row, some rows.
+
+    With --row the next version is without these rows, counted in the newest one, and all versions before are removed.
+    The blocks that the rows lie in (65,536 rows or less each) are masked anew from your copy, so --table is needed: all
+    rows of the newest version in their order, or those of these blocks alone.
+    """
+    if rows or table is not None:
+        if not rows or table is None:
+            raise UsageError(
+                "--row and --table go together",
+                cause="what lies at the parties is masked and cannot be cut: its blocks are made anew from your copy",
+                remedy=f"mpc data remove {shown(name)} --row K --table FILE",
+            )
+        with _connected(cluster, folder) as connected, _putting(display) as (notes, bar):
+            dataset = connected.datasets.remove_rows(name, rows, table, progress=bar)
+        _show_put(display, dataset, notes, as_json)
+        return
     with _connected(cluster, folder) as connected:
         gone = connected.datasets.remove(name)
     if as_json:

@@ -114,10 +114,15 @@ def remove(parties: Parties, object_id: bytes) -> None:
     Raises:
         SessionError: a party has no such object of this client; the others have removed theirs.
     """
+    message = tombstone(parties, object_id)
+    parties.each(lambda stub: stub.data.Remove, message, parties.config.deadlines.submit)
+
+
+def tombstone(parties: Parties, object_id: bytes) -> SignedStatement:
+    """Sign that an object of this client's own is to be removed."""
     config = parties.config
     stone = Tombstone(
         cluster=config.cluster or "0" * 32, owner=config.name, object=object_id.hex(), at=int(time.time())
     )
     signed = stone.sign(parties.identity)
-    message = SignedStatement(content=signed.content, signature=signed.signature, certificate=signed.certificate)
-    parties.each(lambda stub: stub.data.Remove, message, config.deadlines.submit)
+    return SignedStatement(content=signed.content, signature=signed.signature, certificate=signed.certificate)

@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
-
-import numpy as np
 
 from mpc.errors import InputError, MpcWarning, SessionError, UsageError
 from mpc.text import shown
 from parties.agreed.grants import Bound, Grant
-from parties.client import bound, catalogue, granted, granting, upload
+from parties.client import amending, bound, catalogue, granted, granting, upload
 from parties.client.catalogue import Entry
 from parties.client.channels import Parties
 from parties.client.dataset import Dataset
 from parties.client.granting import Given, Verdict
-from parties.client.listing import Listing
+from parties.client.listing import Listing, Versions
 from parties.client.said import as_expiry, as_readers
 from parties.client.selection import Selection
+from parties.client.tables.published import published_rows
 from parties.client.tables.stated import Stated
-from parties.client.tables.table import Table, read_table, require_rows_per_person
+from parties.client.tables.table import read_table, require_rows_per_person
 
-MOCK = "mock"
-"""In place of sample rows: nothing is published, and samples are made from the schema."""
 _SAID = {"types", "units", "descriptions", "shapes", "missing", "columns", "person"}
 Progress = Callable[[str, int, int | None], None]
 """Told what is being done ("check", then "put"), how many rows are, and of how many, if that is known."""
@@ -89,7 +85,6 @@ class Datasets:
         stated = Stated.of(ranges, categories, rows_per_person=require_rows_per_person(rows_per_person), **said)
         tell = progress or (lambda stage, done, of: None)
         found = read_table(table, stated, lambda rows: tell("check", rows, None))
-        published = None if sample is None or (isinstance(sample, str) and sample == MOCK) else sample
         described = upload.Described(
             name=short,
             columns=found.columns,
@@ -98,12 +93,91 @@ class Datasets:
             description=description,
             visible=as_readers(visible),
             expires=as_expiry(expires),
-            sample={} if published is None else _sample(published, found, stated),
+            sample=published_rows(sample, found.columns),
         )
         for told in found.published:
             warnings.warn(MpcWarning(f"who sees {short} learns {told}"), stacklevel=2)
         made = upload.put(self._parties, described, found.blocks(), lambda done, of: tell("put", done, of))
         return Dataset(made, self._parties)
+
+    def append(
+        self,
+        name: str,
+        table: Any,
+        person: str | None = None,
+        rows_per_person: int | None = None,
+        expires: Any = None,
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """Put more rows of a dataset of this client's own: its next version, which keeps all blocks of the one before.
+
+        Types, ranges and categories are those of the first version, and values that do not fit are refused here.  Only
+        the new rows are masked and sent.  Versions before stay, with the sessions and exact grants that name them,
+        until they are removed or expire; answers with noise cost one budget, over all versions.
+
+        Args:
+            name: "NAME" or "OWNER/NAME", where OWNER is this client.
+            table: the new rows, as for `put`; columns that the dataset does not have are left out.
+            person: the column that says whose a row is, counted in the new rows alone.
+            rows_per_person: the most rows that are one person's, old and new together; None: as before.
+            expires: as for `put`; None: as before.
+
+        Raises:
+            UsageError, InputError, PolicyError, SessionError, PeerError: as `put`.
+        """
+        made = amending.append(
+            self._parties,
+            self._full_own(name),
+            table,
+            person,
+            rows_per_person,
+            as_expiry(expires),
+            *_tellers(progress),
+        )
+        return Dataset(made, self._parties)
+
+    def remove_rows(
+        self, name: str, rows: Sequence[int], table: Any, sample: Any = None, progress: Progress | None = None
+    ) -> Dataset:
+        """Remove rows of a dataset of this client's own, as of one person: its next version is without them.
+
+        What lies at the parties is masked and cannot be cut.  So the blocks that the rows lie in are masked anew, from
+        the owner's own copy, and all other blocks are kept.  All versions before are removed at every party, for good,
+        in the moment in which the new one begins to exist there; sessions on them end, and their exact grants too.
+
+        Args:
+            name: "NAME" or "OWNER/NAME", where OWNER is this client.
+            rows: their numbers in the newest version; the first row is 0.
+            table: this client's copy of all rows of that version, in their order, or of the rows of these blocks alone
+                (a block has 65,536 rows or less).  It is compared with what was put where this machine has put it.
+            sample: rows to publish from now on: those of before might be the person's.
+
+        Raises:
+            InputError: there are no such rows, or the copy is not what was put.
+            UsageError, PolicyError, SessionError, PeerError: as `put`.
+        """
+        made = amending.remove_rows(
+            self._parties,
+            self._full_own(name),
+            rows,
+            table,
+            lambda base: published_rows(sample, base.columns),
+            *_tellers(progress),
+        )
+        return Dataset(made, self._parties)
+
+    def versions(self, name: str) -> Versions:
+        """List the versions of a dataset that are there, the newest first, by what their owner said of each.
+
+        Raises:
+            SessionError: there is none that this client may see.
+        """
+        full = self.full_name(name)
+        every = catalogue.search(self._parties)
+        found = [entry.id for entry in every if entry.name == full]
+        if not found:
+            raise _no_dataset(full, [entry.name for entry in every])
+        return Versions(catalogue.describe(self._parties, object_id=each) for each in found)
 
     def list(self, versions: bool = False) -> Listing:
         """List the datasets that this client may see; their newest versions, or all."""
@@ -141,14 +215,14 @@ class Datasets:
         Raises:
             InputError: there is none of that name.
         """
-        full = f"{self._parties.config.name}/{self._own(name)}"
+        full = self._full_own(name)
         found = catalogue.own(self._parties, full)
         if not found:
-            raise InputError(
-                f"there is no dataset {shown(full)} of yours", remedy="mpc data list shows which there are"
-            )
+            raise InputError(f"there is no dataset {shown(full)} of yours", remedy="mpc data list shows what there is")
         for entry in found:
             catalogue.remove(self._parties, entry.id)
+        with upload.open_log(self._parties) as log:
+            log.drop(full)
         return Listing(found)
 
     def grant(
@@ -197,7 +271,7 @@ class Datasets:
                 "a grant is of exact plans, or of answers with noise",
                 remedy="epsilon=1.0 for answers with noise, plans=session.plan for exact ones",
             )
-        full = f"{self._parties.config.name}/{self._own(name)}"
+        full = self._full_own(name)
         asking = granted.as_clients(coordinators, "coordinators")
         learning = asking if recipients is None else granted.as_clients(recipients, "recipients")
         if plans is None:
@@ -241,6 +315,9 @@ class Datasets:
             raise UsageError("a dataset's name is a text", remedy="'hospital/diabetes', or 'diabetes' if it is yours")
         return name if "/" in name else f"{self._parties.config.name}/{name}"
 
+    def _full_own(self, name: str) -> str:
+        return f"{self._parties.config.name}/{self._own(name)}"
+
     def _own(self, name: str) -> str:
         owner, _, short = self.full_name(name).partition("/")
         if owner != self._parties.config.name:
@@ -249,6 +326,12 @@ class Datasets:
                 remedy=f"name it {self._parties.config.name}/{shown(short)}, or use that client's cluster file",
             )
         return short
+
+
+def _tellers(progress: Progress | None) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
+    """Return what is told of rows that are put, and of rows that are checked."""
+    tell = progress or (lambda stage, done, of: None)
+    return lambda done, of: tell("put", done, of), lambda rows: tell("check", rows, None)
 
 
 def _has_no_budget(parties: Parties, name: str) -> bool:
@@ -267,34 +350,3 @@ def _no_dataset(name: str, known: Sequence[str]) -> SessionError:
         f"there is no dataset {shown(name)}, or you may not see it",
         remedy=f"perhaps {', '.join(map(shown, near[:3]))}" if near else "mpc data list shows which you may see",
     )
-
-
-def _sample(given: Any, table: Table, stated: Stated) -> Mapping[str, tuple[int, ...]]:
-    """Read the rows that an owner publishes, by the columns of the table.
-
-    Raises:
-        UsageError, InputError: they are no such table.
-    """
-    if isinstance(given, int | np.integer):
-        raise UsageError(
-            "a sample is a table of rows that you publish",
-            cause="a number would publish rows that you have not looked at",
-            remedy="sample=table.head(5) if anybody may see these rows; None for mock rows",
-        )
-    plain = [column for column in table.columns if column.type != "missing"]
-    marked = frozenset(column.missing_of for column in table.columns if column.missing_of is not None)
-    known = replace(
-        stated,
-        categories={column.name: column.categories for column in plain if column.type == "category"},
-        missing=marked,
-        columns=tuple(column.name for column in plain),
-        person=None,
-    )
-    try:
-        rows = read_table(given, known)
-    except InputError as error:
-        raise InputError(f"the sample: {error.what}", cause=error.cause, remedy=error.remedy) from None
-    if rows.columns != table.columns:
-        raise InputError("the sample's columns are not of the table's types", remedy="take rows of a table like it")
-    [block] = rows.blocks()
-    return {name: tuple(values.reshape(-1).tolist()) for name, values in block.items()}

@@ -51,6 +51,57 @@ class Listing(tuple[Entry, ...]):
         return as_html(self.table, f"{len(self)} datasets")
 
 
+class Versions(tuple[Manifest, ...]):
+    """Versions of one dataset."""
+
+    def __new__(cls, found: Iterable[Manifest]) -> Versions:
+        """Sort them, the newest first."""
+        return super().__new__(cls, sorted(found, key=lambda each: -each.version))
+
+    @property
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of texts, the head first."""
+        known = {each.id.hex(): each for each in self}
+        head = ("version", "rows", "put", "expires", "beside the one before", "id")
+        return [head, *(self._row(each, known.get(each.previous or "")) for each in self)]
+
+    @staticmethod
+    def _row(each: Manifest, before: Manifest | None) -> tuple[str, ...]:
+        kept = 0 if before is None else len(_blocks(each) & _blocks(before))
+        more = each.rows - before.rows if before is not None else 0
+        beside = f"{kept} of {each.block_count} blocks kept, {more:+,} rows" if kept else "put anew"
+        if before is None:
+            beside = "the first" if each.previous is None else "the one before is not here"
+        return (str(each.version), f"{each.rows:,}", day(each.created), day(each.expires), beside, each.id.hex()[:16])
+
+    def content(self) -> list[dict[str, Any]]:
+        """Return what JSON has of them."""
+        return [
+            {
+                "version": each.version,
+                "id": each.id.hex(),
+                "previous": each.previous,
+                "rows": each.rows,
+                "rows_per_person": each.rows_per_person,
+                "blocks": each.block_count,
+                "created": each.created,
+                "expires": each.expires,
+            }
+            for each in self
+        ]
+
+    def __repr__(self) -> str:
+        return as_text(self.table)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table, f"versions of {self[0].name}" if self else "no versions")
+
+
+def _blocks(whole: Manifest) -> set[str]:
+    """Tell blocks apart by their commitments: a kept one has those that it had."""
+    return {*whole.commitments[whole.columns[0].name]}
+
+
 class Description:
     """All that an owner says of a dataset."""
 

@@ -1,15 +1,17 @@
 """Objects that a client is putting, as it remembers them, so that an interrupted put goes on where it was.
 
-One sqlite file for each name, beside the key.  A block is sent again, under fresh seeds, unless the data are what they
+One sqlite file a client, beside the key.  A block is sent again, under fresh seeds, unless the data are what they
 were: so a digest of them stands here, keyed by this client's own private key, which says nothing to whoever reads
-only this file.  Seeds and masked values are not kept.  A put that is done, or given up, leaves no row.
+only this file.  Seeds and masked values are not kept.  A put that is given up leaves no row.  One that is done leaves
+these digests, of the newest version of its name: a copy from which rows are taken out is compared with them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 from mpc.encoding import view_field
 from mpc.errors import ConfigError
 from mpc.prg import Seed
-from parties.agreed.objects import SALT_BYTES, Schema
+from parties.agreed.objects import SALT_BYTES, Manifest, Schema
 from parties.agreed.signed import Signed
 from parties.config.models import ClusterConfig
 from parties.database import Migration, UnknownVersionError, connect, migrate, transaction
@@ -37,6 +39,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             name TEXT NOT NULL REFERENCES puts ON DELETE CASCADE, place INTEGER NOT NULL, block INTEGER NOT NULL,
             mark BLOB NOT NULL, digest BLOB NOT NULL, commitments BLOB NOT NULL, PRIMARY KEY (name, place, block)
         ) WITHOUT ROWID""",
+    ),
+    (  # versions that keep blocks of the one before
+        "ALTER TABLE puts ADD COLUMN base BLOB",
+        "ALTER TABLE puts ADD COLUMN kept TEXT",
+        """CREATE TABLE marks (
+            name TEXT NOT NULL, object BLOB NOT NULL, place INTEGER NOT NULL, block INTEGER NOT NULL,
+            put BLOB NOT NULL, mark BLOB NOT NULL, PRIMARY KEY (name, place, block)) WITHOUT ROWID""",
     ),
 )
 """Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
@@ -65,6 +74,8 @@ class Unfinished:
         put: its id at all parties.
         salt: of the digest of its contents.
         signed: its manifest, once it was signed.
+        base: manifest of the version before, of which blocks are kept.
+        kept: block -> block of that version.
         fresh: it has just begun.
     """
 
@@ -74,6 +85,8 @@ class Unfinished:
     signed: Signed | None = None
     blocks: dict[tuple[int, int], Sent] = field(default_factory=dict)
     fresh: bool = True
+    base: Manifest | None = None
+    kept: dict[int, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Unfinished({self.schema.name!r})"
@@ -115,23 +128,32 @@ class PutLog:
     def find(self, name: str) -> Unfinished | None:
         """Find the put of that name that was interrupted."""
         with self._storing():
-            query = "SELECT put, schema, salt, content, signature, certificate FROM puts WHERE name = ?"
+            query = "SELECT put, schema, salt, content, signature, certificate, base, kept FROM puts WHERE name = ?"
             row = self._database.execute(query, (name,)).fetchone()
             query = "SELECT place, block, mark, digest, commitments FROM blocks WHERE name = ?"
             blocks = self._database.execute(query, (name,)).fetchall()
         if row is None:
             return None
-        signed = Signed(*row[3:]) if row[3] is not None else None
+        signed = Signed(*row[3:6]) if row[3] is not None else None
         sent = {(place, block): Sent(*rest) for place, block, *rest in blocks}
-        return Unfinished(row[0], Schema.parse(row[1]), row[2], signed, sent, fresh=False)
+        base = None if row[6] is None else Manifest.parse(row[6])
+        kept = {} if row[7] is None else dict(json.loads(row[7]))
+        return Unfinished(row[0], Schema.parse(row[1]), row[2], signed, sent, False, base, kept)
 
-    def begin(self, schema: Schema) -> Unfinished:
-        """List a new put, in the place of one of that name that was interrupted."""
-        begun = Unfinished(token(_PUT_BYTES), schema, token(SALT_BYTES))
+    def begin(self, schema: Schema, base: Manifest | None = None, kept: Mapping[int, int] | None = None) -> Unfinished:
+        """List a new put, in the place of one of that name that was interrupted.
+
+        Args:
+            base: the version before, if blocks of it are kept.
+            kept: block -> block of that version.
+        """
+        begun = Unfinished(token(_PUT_BYTES), schema, token(SALT_BYTES), base=base, kept=dict(kept or {}))
         with self._writing() as database:
             database.execute("DELETE FROM puts WHERE name = ?", (schema.name,))
-            values = (schema.name, begun.put, schema.content, begun.salt)
-            database.execute("INSERT INTO puts (name, put, schema, salt) VALUES (?, ?, ?, ?)", values)
+            plain = json.dumps([*begun.kept.items()]) if base is not None else None
+            values = (schema.name, begun.put, schema.content, begun.salt, base and base.content, plain)
+            query = "INSERT INTO puts (name, put, schema, salt, base, kept) VALUES (?, ?, ?, ?, ?, ?)"
+            database.execute(query, values)
         return begun
 
     def sent(self, begun: Unfinished, place: int, block: int, sent: Sent) -> None:
@@ -149,9 +171,36 @@ class PutLog:
             database.execute("UPDATE puts SET content = ?, signature = ?, certificate = ? WHERE name = ?", values)
 
     def forget(self, begun: Unfinished) -> None:
-        """Take a put off the list: all of it is done, or it is given up."""
+        """Take a put off the list: it is given up."""
         with self._writing() as database:
-            database.execute("DELETE FROM puts WHERE name = ? AND put = ?", (begun.schema.name, begun.put))
+            _forget(database, begun)
+
+    def finish(self, begun: Unfinished, object_id: bytes) -> None:
+        """Take a put off the list: all of it is done.  The digests of its data stay, in the place of older ones."""
+        name, kept = begun.schema.name, begun.kept
+        with self._writing() as database:
+            query = "SELECT place, block, put, mark FROM marks WHERE name = ? AND object = ?"
+            before = begun.base.id if begun.base is not None else b""
+            known = {(place, block): rest for place, block, *rest in database.execute(query, (name, before))}
+            found = {key: (begun.put, sent.mark) for key, sent in begun.blocks.items() if key[1] not in kept}
+            for place in range(len(begun.schema.columns)):
+                found |= {(place, block): known[place, of] for block, of in kept.items() if (place, of) in known}
+            database.execute("DELETE FROM marks WHERE name = ?", (name,))
+            rows = [(name, object_id, *key, *rest) for key, rest in found.items()]
+            database.executemany("INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?)", rows)
+            _forget(database, begun)
+
+    def is_of(self, name: str, object_id: bytes, place: int, block: int, values: np.ndarray) -> bool | None:
+        """Are these integers the ones that were put as that block?  None if this list does not know the block."""
+        with self._storing():
+            query = "SELECT put, mark FROM marks WHERE name = ? AND object = ? AND place = ? AND block = ?"
+            found = self._database.execute(query, (name, object_id, place, block)).fetchone()
+        return None if found is None else self.mark(found[0], values) == found[1]
+
+    def drop(self, name: str) -> None:
+        """Forget the digests of what was put under a name: it is removed."""
+        with self._writing() as database:
+            database.execute("DELETE FROM marks WHERE name = ?", (name,))
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -169,3 +218,7 @@ class PutLog:
                 remedy="make the folder writable; if the file is damaged, delete it: interrupted puts then begin anew",
                 local=True,
             ) from None
+
+
+def _forget(database: sqlite3.Connection, begun: Unfinished) -> None:
+    database.execute("DELETE FROM puts WHERE name = ? AND put = ?", (begun.schema.name, begun.put))

@@ -40,6 +40,7 @@ from parties.client.selection import Selection
 from parties.config.models import Limits, PolicyConfig
 from parties.party.node import PartyNode
 from parties.party.vault.admission import MOST_PUTS
+from parties.party.vault.blocks import Block
 from parties.party.vault.puts import Puts
 from parties.pb import data_pb2, data_pb2_grpc
 from parties.pb.data_pb2 import SignedStatement
@@ -286,7 +287,7 @@ def test_a_seed_that_is_not_the_one_that_was_put_never_leaves_a_party(
 ) -> None:
     whole = put(cluster.client("hospital"), described(columns=(AGE,)))
     node: PartyNode = cluster.nodes[0]
-    monkeypatch.setattr("parties.party.vault.vault.open_block", lambda *_: (Seed(bytes(32)), bytes(32), "ab" * 16))
+    monkeypatch.setattr("parties.party.vault.vault.open_block", lambda *_: Block(Seed(bytes(32)), bytes(32), "ab" * 16))
     with pytest.raises(IntegrityError, match="not the one it was put with"):
         node.vault.seed(whole.id, "age", 0)
 

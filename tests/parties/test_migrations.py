@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mpc.entry import EntryId
@@ -180,6 +181,21 @@ def test_a_put_of_an_old_list_goes_on(tmp_path: Path, hospital: Identity) -> Non
     log.close()
     assert version(path) == len(putlog.MIGRATIONS)
     assert b"mmmmmmmm" not in path.read_bytes()  # nothing is left of what is forgotten
+
+
+def test_a_put_that_keeps_blocks_goes_on_from_an_old_list(tmp_path: Path, hospital: Identity) -> None:
+    path = tmp_path / "hospital.puts.sqlite"
+    restore(VECTORS / "puts-2.sql", path)
+    log = PutLog(path, hospital)
+    found = log.find("hospital/patients")
+    assert found is not None and found.base is not None and found.kept == {0: 0} and found.schema.lengths == (5, 3)
+    assert found.schema.previous == found.base.id.hex() and [*found.blocks] == [(0, 1)]
+    other = np.zeros(5, np.int64)  # digests of what is done are there, keyed by that client's key
+    assert log.is_of("hospital/done", bytes(range(32)), 0, 0, other) is False
+    assert log.is_of("hospital/done", bytes(range(32)), 0, 1, other) is None
+    log.drop("hospital/done")
+    assert log.is_of("hospital/done", bytes(range(32)), 0, 0, other) is None
+    log.close()
 
 
 def test_a_newer_list_of_puts_is_refused_and_says_what_to_do(tmp_path: Path, hospital: Identity) -> None:

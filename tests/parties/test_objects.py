@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from mpc.encoding import digest
 from mpc.errors import InputError, IntegrityError, MpcError
 from mpc.prg import Seed
 from mpc.stored import BLOCK_ROWS
@@ -28,6 +29,8 @@ from tests.support.objects import AGE, COLUMNS, MADE, manifest, schema
 from tests.support.parties import CLUSTER
 
 ID = "ab" * 32
+PLAIN = "0ce8976578eedeb355533c72e8aa3a50dd6025af0cb72aa9cf5e93502312201a"
+"""Digest of the small schema, as it was before rows could be added."""
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +138,27 @@ def test_columns_that_mean_nothing_are_refused(fields: dict[str, Any]) -> None:
         {"visible": ("any", "analyst")},
         {"cluster": "x" * 32},
         {"owner": "any"},
+        {"lengths": (2, 2)},
+        {"lengths": (5, 0)},
+        {"lengths": (5,)},  # as all are: it has one encoding
+        {"lengths": (BLOCK_ROWS + 1, 1), "rows": BLOCK_ROWS + 2},
+        {"lengths": (BLOCK_ROWS, 1), "rows": BLOCK_ROWS + 1},
     ],
 )
 def test_schemas_that_mean_nothing_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         schema(**fields)
+
+
+def test_an_object_without_added_rows_has_the_bytes_that_it_always_had() -> None:
+    assert b"lengths" not in schema().content and b"lengths" not in manifest(schema()).content
+    assert digest("test", schema().content).hex() == PLAIN
+    grown = schema(lengths=(2, 3))
+    assert Schema.parse(grown.content) == grown and json.loads(grown.content)["lengths"] == [2, 3]
+    assert [grown.block_rows(block) for block in range(grown.block_count)] == [2, 3]
+    assert Manifest.parse(manifest(grown).content).schema_content == grown.content
+    with pytest.raises(InputError, match="one encoding"):
+        Schema.parse(dump({**json.loads(schema().content), "lengths": []}))
 
 
 def test_a_manifest_commits_to_every_block_once() -> None:

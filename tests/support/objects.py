@@ -16,6 +16,7 @@ from mpc.stored import BLOCK_ROWS
 from parties.agreed.objects import Column, Manifest, Schema, contents_digest
 from parties.client import upload
 from parties.client.channels import Parties
+from parties.client.masking import mask
 from parties.client.upload import Described
 from parties.entropy import token
 from parties.pb import data_pb2
@@ -119,7 +120,7 @@ class RawPut:
 
     def masked(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         columns = enumerate(self.schema.columns)
-        return [upload.mask(values[column.name], [own[place] for own in self.seeds]) for place, column in columns]
+        return [mask(values[column.name], [own[place] for own in self.seeds]) for place, column in columns]
 
     def enter(self, values: Mapping[str, np.ndarray] | None = None) -> RawPut:
         """Seeds, and x^ to all parties."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 from mpc.errors import InputError, PlanError
 from mpc.text import check_distinct, check_name, shown
 from parties.agreed.objects import Column
+from parties.client.tables.integers import real_scale
 from parties.client.tables.sources import Found
 from parties.client.tables.stated import Ends, Stated
 
@@ -119,12 +119,7 @@ def _is_unsaid_text(name: str, found: Found, stated: Stated) -> bool:
 def _type(name: str, found: Found, stated: Stated) -> str:
     """Choose one of number, integer, category, array."""
     quoted, said = shown(name), stated.types.get(name)
-    if found.kind == "time":
-        raise InputError(f"column {quoted!r} holds dates or times", remedy=_DATES)
-    if found.kind == "other":
-        raise InputError(
-            f"column {quoted!r} holds what is neither numbers nor texts", remedy="turn it into numbers, or leave it out"
-        )
+    _require_readable(quoted, found)
     if found.kind == "array":
         if said or name in stated.categories:
             raise InputError(f"column {quoted!r} holds arrays, which have a range and no other type or categories")
@@ -133,6 +128,30 @@ def _type(name: str, found: Found, stated: Stated) -> str:
         return "category"
     kind = said or found.kind
     return {"boolean": "integer", "cells": "number", "text": "number"}.get(kind, kind)
+
+
+def _require_readable(quoted: str, found: Found) -> None:
+    if found.kind == "time":
+        raise InputError(f"column {quoted!r} holds dates or times", remedy=_DATES)
+    if found.kind == "other":
+        raise InputError(
+            f"column {quoted!r} holds what is neither numbers nor texts", remedy="turn it into numbers, or leave it out"
+        )
+
+
+def require_kind(column: Column, found: Found, where: str) -> None:
+    """Require that what a table has can be rows of a column that is described already; `InputError`."""
+    _require_readable(shown(column.name), found)
+    if (column.type == "array") != (found.kind == "array") or (found.kind == "array" and found.shape != column.shape):
+        raise InputError(
+            f"column {shown(column.name)!r} of {where} has {_form(found.shape)} a row, and the dataset "
+            f"{_form(column.shape)}",
+            remedy="give it the form that the dataset's rows have",
+        )
+
+
+def _form(shape: tuple[int, ...]) -> str:
+    return f"an array of shape {shape}" if shape else "one value"
 
 
 def _range(name: str, kind: str, found: Found, stated: Stated) -> Ends | None:
@@ -148,13 +167,6 @@ def _range(name: str, kind: str, found: Found, stated: Stated) -> Ends | None:
     if "boolean" in (found.kind, stated.types.get(name)):
         return Fraction(0), Fraction(1)
     return stated.every
-
-
-def real_scale(low: Fraction, high: Fraction) -> Fraction:
-    """Choose the scale of real numbers in a range: 2^28, or less where 44 bits would not hold the largest."""
-    size = max(abs(low), abs(high))
-    bits = math.ceil(math.log2(size)) if size else 0
-    return Fraction(2) ** min(28, 44 - bits)
 
 
 def check_column_names(names: Sequence[str], where: str) -> None:

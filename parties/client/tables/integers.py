@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ def _numbers(cells: Cells, column: Column, truths: bool, faults: Faults) -> Enco
     if column.scale != 1 or values.dtype.kind == "f":
         reals = values.astype(np.float64) * float(column.scale)
         integers = np.rint(reals)
-        if column.type == "integer":
+        if column.type == "integer" or _holds_whole_arrays(column):
             faults.add(column.name, NOT_WHOLE, integers != reals)
         integers = integers.astype(np.int64)
     else:
@@ -152,6 +153,18 @@ def _numbers(cells: Cells, column: Column, truths: bool, faults: Faults) -> Enco
     integers[gone] = stand_in(column)
     rows = np.asarray(gone.any(axis=tuple(range(1, gone.ndim))))
     return Encoded(integers, rows if rows.any() else None)
+
+
+def _holds_whole_arrays(column: Column) -> bool:
+    """Is it an array of whole numbers?  One of reals in that range would have another scale."""
+    return column.type == "array" and column.scale == 1 != real_scale(column.low, column.high)
+
+
+def real_scale(low: Fraction, high: Fraction) -> Fraction:
+    """Choose the scale of real numbers in a range: 2^28, or less where 44 bits would not hold the largest."""
+    size = max(abs(low), abs(high))
+    bits = math.ceil(math.log2(size)) if size else 0
+    return Fraction(2) ** min(28, 44 - bits)
 
 
 def stand_in(column: Column) -> int:
@@ -192,7 +205,8 @@ def _read(values: np.ndarray, gone: np.ndarray, whole: bool, truths: bool) -> tu
 def _parse(text: str, whole: bool, truths: bool) -> float:
     """Read a cell; NaN if it is no number."""
     if truths:
-        return float(_TRUTHS.get(text.strip().lower(), math.nan))
+        if (truth := _TRUTHS.get(text.strip().lower())) is not None:
+            return float(truth)
     if whole:
         try:
             return int(text)

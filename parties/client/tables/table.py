@@ -7,7 +7,7 @@ other, and what was checked is checked again, since files may change.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import InputError, UsageError
-from mpc.stored import BLOCK_ROWS
+from mpc.stored import Layout
 from mpc.text import shown
 from parties.agreed.objects import Column
-from parties.client.tables.columns import check_column_names, describe, missing_column, with_categories
+from parties.client.tables.columns import check_column_names, describe, missing_column, require_kind, with_categories
 from parties.client.tables.files import open_file
 from parties.client.tables.frames import open_frame
 from parties.client.tables.integers import Encoder, Faults, check_same_rows, encoder, texts_of
 from parties.client.tables.people import People
-from parties.client.tables.sources import Arrays, Source, from_numpy, from_rows
+from parties.client.tables.sources import Arrays, Found, Source, from_numpy, from_rows
 from parties.client.tables.stated import Stated, as_labels
 
 _MOST_CATEGORIES = 1 << 16
@@ -47,25 +47,27 @@ class Table:
     _source: Source
     _encoders: Mapping[str, Encoder]
 
-    def blocks(self) -> Iterator[dict[str, np.ndarray]]:
-        """Give the integers of 65,536 rows at a time, the last time of what is left: int64, (rows, *shape), by column.
+    def blocks(self, lengths: Sequence[int] = ()) -> Iterator[dict[str, np.ndarray]]:
+        """Give the integers of the rows of one block after the other: int64, (rows, *shape), by column.
+
+        Args:
+            lengths: rows of each block; none: 65,536, and in the last one what is left.
 
         Raises:
             InputError: the table is not as it was when it was checked.
         """
+        layout = Layout(self.rows, tuple(lengths))
         waiting: list[dict[str, np.ndarray]] = []
-        held = done = 0
+        held = done = block = 0
         for piece in self._pieces():
             waiting.append(piece)
             held += len(next(iter(piece.values())))
-            while held >= BLOCK_ROWS:
+            while block < layout.count and held >= (count := layout.rows_of(block)):
                 whole = _joined(waiting)
-                yield {name: values[:BLOCK_ROWS] for name, values in whole.items()}
-                waiting = [{name: values[BLOCK_ROWS:] for name, values in whole.items()}]
-                done, held = done + BLOCK_ROWS, held - BLOCK_ROWS
+                yield {name: values[:count] for name, values in whole.items()}
+                waiting = [{name: values[count:] for name, values in whole.items()}]
+                done, held, block = done + count, held - count, block + 1
         check_same_rows(done + held, self.rows, self._source.where)
-        if held:
-            yield _joined(waiting)
 
     def _pieces(self) -> Iterator[dict[str, np.ndarray]]:
         marks = {column.missing_of: column.name for column in self.columns if column.missing_of}
@@ -123,6 +125,36 @@ def read_table(given: Any, stated: Stated, progress: Progress | None = None) -> 
     )
 
 
+def read_more(given: Any, columns: Sequence[Column], stated: Stated, progress: Progress | None = None) -> Table:
+    """Check rows against columns that were described before, for a dataset that has other rows already.
+
+    Args:
+        given: as `read_table`'s; it may have other columns besides.
+        columns: what all its rows are held to: types, ranges, categories, and which of them may miss values.
+        stated: `person` and `rows_per_person`, which are counted in these rows alone; nothing else of it is read.
+
+    Raises:
+        InputError: something in it does not fit; the message has names of columns and counts, and no value.
+        UsageError: it is no table.
+    """
+    plain = [column for column in columns if column.type != "missing"]
+    names = tuple(column.name for column in plain)
+    shapes = {column.name: column.shape for column in plain if column.type == "array"}
+    source = open_source(given, replace(stated, columns=names, shapes=shapes))
+    replace(stated, columns=names).check_names([*source.found], source.where)
+    for column in plain:
+        require_kind(column, source.found[column.name], source.where)
+    encoders = {each.name: encoder(each, _may_be_truths(each, source.found[each.name])) for each in plain}
+    rows, lacking = _check(source, plain, encoders, stated, progress)
+    if unmarked := lacking - {column.missing_of for column in columns}:
+        raise InputError(
+            f"{source.where} misses values in {', '.join(map(shown, sorted(unmarked)))}, where the dataset misses none",
+            cause="whether a column may miss values is said when a dataset is put first",
+            remedy="fill them or leave out the rows; or put all rows anew, with missing=",
+        )
+    return Table(tuple(columns), rows, (), source, encoders)
+
+
 def open_source(given: Any, stated: Stated) -> Source:
     """Find out what kind of table this is.
 
@@ -142,6 +174,11 @@ def open_source(given: Any, stated: Stated) -> Source:
 
 def _is_truths(column: Column, stated: Stated) -> bool:
     return stated.types.get(column.name) == "boolean"
+
+
+def _may_be_truths(column: Column, found: Found) -> bool:
+    """May texts in a column of whole numbers be true and false?"""
+    return column.type == "integer" and column.ends == (0, 1) and found.kind in ("text", "cells")
 
 
 def _check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from mpc.encoding import field_size
 from mpc.errors import HandshakeError, InputError, PolicyError, SessionError
@@ -26,18 +26,23 @@ def manifest_size(schema: Schema) -> int:
     return len(schema.content) + blocks + names + 16 * len(schema.columns) + 256
 
 
-def granted(schema: Schema) -> int:
-    """Return the bytes of disk that an object is granted, tables included; `InputError` if it is too large for one."""
+def granted(schema: Schema, kept: Container[int] = ()) -> int:
+    """Return the bytes of disk that an object is granted, tables included; `InputError` if it is too large for one.
+
+    Args:
+        kept: blocks that are here already, as those of the version before.
+    """
     tables = manifest_size(schema)
     if tables > LARGEST:
         raise InputError(
             f"the manifest of {schema.name} would be larger than {LARGEST >> 20} MiB",
             remedy="put its rows, or its columns, as several objects",
         )
-    return max(_LEAST, blocks_size(schema, range(schema.block_count)) + 2 * tables)
+    blocks = [block for block in range(schema.block_count) if block not in kept]
+    return max(_LEAST, _size(schema, blocks) + 2 * tables)
 
 
-def blocks_size(schema: Schema, blocks: Iterable[int]) -> int:
+def _size(schema: Schema, blocks: Iterable[int]) -> int:
     """Return the bytes of disk that these blocks of every column take."""
     lengths = Counter(map(schema.block_rows, blocks))
     return sum(

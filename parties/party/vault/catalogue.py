@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mpc.encoding import field_size
 from parties.addresses import ANY
 from parties.agreed.objects import Schema
 from parties.agreed.signed import Signed
+from parties.party.vault.files import size_on_disk
 
 DRAFT, RECEIVED, LIVING = "draft", "received", "living"
 _ROW = "number, put, state, object, owner, owner_key, name, version, schema, size, expires, key"
@@ -195,6 +198,11 @@ def taken(database: sqlite3.Connection, owner: str) -> tuple[int, int, int]:
     return found
 
 
+def shares(database: sqlite3.Connection, one: int, other: int) -> bool:
+    """Do two objects list a file both?"""
+    return not _files(database, one).keys().isdisjoint(_files(database, other))
+
+
 def owns(database: sqlite3.Connection, client: str, key: bytes | None) -> bool:
     """Is anything here put under that client's name, by that key if one is given?"""
     query = "SELECT 1 FROM data_objects WHERE owner = ?1 AND (?2 IS NULL OR owner_key = ?2) LIMIT 1"
@@ -208,14 +216,37 @@ def is_seen(database: sqlite3.Connection, number: int, client: str, key: bytes) 
 
 
 def erase(database: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
-    """Delete objects with their keys; the names of their files."""
-    files = []
+    """Delete objects with their keys; the names of files that no other version of their names keeps."""
+    left: set[str] = set()
     for row in rows:
-        query = "SELECT file FROM data_blocks WHERE number = ? AND file IS NOT NULL"
-        files += [name for (name,) in database.execute(query, (row.number,))]
+        files = _files(database, row.number)
         database.execute("DELETE FROM temp.data_words WHERE rowid = ?", (row.number,))
         database.execute("DELETE FROM data_objects WHERE number = ?", (row.number,))
-    return files
+        _hand_on(database, row, files)
+        left |= files.keys()
+    return sorted(left - {name for (name,) in database.execute("SELECT file FROM data_blocks WHERE file IS NOT NULL")})
+
+
+def _files(database: sqlite3.Connection, number: int) -> dict[str, tuple[int, int]]:
+    """Return name -> (place, block) of the files that an object lists."""
+    query = "SELECT file, place, block FROM data_blocks WHERE number = ? AND file IS NOT NULL"
+    return {file: (place, block) for file, place, block in database.execute(query, (number,))}
+
+
+def _hand_on(database: sqlite3.Connection, gone: Row, files: Mapping[str, tuple[int, int]]) -> None:
+    """Count the files that were an erased object's, and that a later version keeps, as the oldest such one's.
+
+    Of a file the oldest version that lists it was granted the room.
+    """
+    others = "SELECT number FROM data_objects WHERE name = ? ORDER BY number DESC"
+    numbers = [number for (number,) in database.execute(others, (gone.name,))]
+    holder = {file: number for number in numbers for file in _files(database, number)}
+    schema, more = Schema.parse(gone.schema), Counter[int]()
+    for file, (place, block) in files.items():
+        if holder.get(file, 0) > gone.number:
+            more[holder[file]] += size_on_disk(field_size(schema.block_shape(schema.columns[place].name, block)))
+    for number, size in more.items():
+        database.execute("UPDATE data_objects SET size = size + ? WHERE number = ?", (size, number))
 
 
 def wrapped_keys(database: sqlite3.Connection) -> list[tuple[int, bytes, bytes]]:

@@ -1,8 +1,8 @@
 """The files of x^: encrypted in frames of 1 MiB, each with its place, under a key of the file's own.
 
-A file's name is random and says nothing.  Its key follows from the object's key and that name, and it is written once,
-so the number of a frame can be its nonce.  x^ is uniform and looks like what it is encrypted to; who reads the
-disk later, and knows the mask, is kept out by it.
+A file's name is random and says nothing.  Its key follows from that name and the key of the object that it was written
+for, and it is written once, so the number of a frame can be its nonce.  x^ is uniform and looks like what it is
+encrypted to; who reads the disk later, and knows the mask, is kept out by it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class BlockWriter:
 
     Args:
         name: of the file, fresh and random.
+        key: of this file, see `file_key`.
         size: bytes of x^.
         sender: who is named if more or fewer come.
     """
@@ -44,7 +45,7 @@ class BlockWriter:
     def __init__(self, folder: Path, name: str, key: Seed, size: int, sender: str) -> None:
         self.name = name
         self._path, self._size, self._sender = folder / (name + SUFFIX), size, sender
-        self._cipher, self._name = AESGCM(_file_key(key, name)), name
+        self._cipher, self._name = AESGCM(key.secret), name
         self._hash, self._frame, self._filled, self._frames = blake3.blake3(), bytearray(min(size, FRAME)), 0, 0
         self._done = False
 
@@ -108,7 +109,7 @@ def read_block(folder: Path, name: str, key: Seed, shape: tuple[int, ...], expec
         IntegrityError: the file is missing, or is not what was written.
     """
     size = FIELD_BYTES * int(np.prod(shape, dtype=object))
-    out, cipher, state = room(size), AESGCM(_file_key(key, name)), blake3.blake3()
+    out, cipher, state = room(size), AESGCM(key.secret), blake3.blake3()
     try:
         with os.fdopen(os.open(folder / (name + SUFFIX), os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             for number, start in enumerate(range(0, size, FRAME)):
@@ -133,7 +134,7 @@ def read_part(folder: Path, name: str, key: Seed, size: int, start: int, stop: i
         IntegrityError: the file is missing, or one of these frames is not what was written.
     """
     first, last = start // FRAME, -(-stop // FRAME)
-    out, cipher = room(min(last * FRAME, size) - first * FRAME), AESGCM(_file_key(key, name))
+    out, cipher = room(min(last * FRAME, size) - first * FRAME), AESGCM(key.secret)
     try:
         with os.fdopen(os.open(folder / (name + SUFFIX), os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             file.seek(first * (FRAME + TAG))
@@ -166,8 +167,9 @@ def orphans(folder: Path, known: set[str]) -> list[str]:
     return [path.stem for path in folder.glob("*" + SUFFIX) if path.stem not in known]
 
 
-def _file_key(key: Seed, name: str) -> bytes:
-    return key.derive("file", name).secret
+def file_key(key: Seed, name: str) -> Seed:
+    """Derive a file's key from the key of the object that it was written for, and its name."""
+    return key.derive("file", name)
 
 
 def _frame(name: str, number: int, size: int, data: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:

@@ -22,10 +22,11 @@ from parties.party.consent import audit
 from parties.party.stock.files import sync
 from parties.party.vault import catalogue, files
 from parties.party.vault.admission import granted, manifest_size, require_next, require_ours, require_room
-from parties.party.vault.blocks import open_block, seal_block, unseal_block
+from parties.party.vault.blocks import Block, open_block, seal_block, unseal_block
 from parties.party.vault.catalogue import DRAFT, LIVING, Row
-from parties.party.vault.files import BlockWriter
+from parties.party.vault.files import BlockWriter, file_key
 from parties.party.vault.vault import Vault, unknown
+from parties.party.vault.versions import Kept, add_kept, kept_from, require_kept, sealed_anew
 from parties.telemetry import logger
 
 PUT_BYTES = 16
@@ -48,12 +49,13 @@ class Puts:
         self._roster = tuple(peer.name for peer in vault.config.peers)
         self.parsing = threading.Lock()
 
-    def begin(self, put: bytes, content: bytes, client: str, key: bytes) -> str:
+    def begin(self, put: bytes, content: bytes, client: str, key: bytes, kept: Kept | None = None) -> str:
         """Begin, or go on with, a put: the state that it is in.
 
         Args:
             put: 16 random bytes that its owner has drawn.
             content: the schema's canonical bytes.
+            kept: blocks that it keeps of the version before.
 
         Raises:
             InputError, PolicyError, HandshakeError, SessionError: it is refused; nothing was written.
@@ -63,7 +65,8 @@ class Puts:
         with self.parsing:
             schema = _read_schema(content)
         require_ours(self._config, schema, client)
-        size, now = granted(schema), self._vault.times.now()
+        kept = kept or {}
+        size, now = granted(schema, kept), self._vault.times.now()
         with self._ledger.reading() as database:
             found = catalogue.by_put(database, put)
         if found is not None:
@@ -76,15 +79,29 @@ class Puts:
             require_next(database, schema, key)
             older = [row for row in catalogue.unfinished(database, schema.name) if row.owner_key == key]
         self._vault.erase(older)
+        own = Seed(self._vault.draw(SEED_BYTES))
+        rows = self._kept(schema, put, own, kept, now)
         with self._ledger.writing() as database:
             require_next(database, schema, key)
+            if kept:
+                kept_from(database, schema, now)
             if catalogue.unfinished(database, schema.name):
                 raise SessionError(f"{schema.name} is being put by another process", remedy="wait for it")
             require_room(database, self._config.limits, schema, size)
-            wrapped = self._vault.keys.wrap(put, Seed(self._vault.draw(SEED_BYTES)))
-            row = catalogue.insert(database, put, key, schema, size, wrapped)
+            row = catalogue.insert(database, put, key, schema, size, self._vault.keys.wrap(put, own))
+            add_kept(database, row.number, rows)
             catalogue.touch(database, row.number, now)
         return DRAFT
+
+    def _kept(self, schema: Schema, put: bytes, own: Seed, kept: Kept, now: float) -> list[tuple[int, int, bytes, str]]:
+        """Seal the blocks that a put keeps under its own key."""
+        if not kept:
+            return []
+        with self._ledger.reading() as database:
+            before = kept_from(database, schema, now)
+            require_kept(schema, _read_schema(before.schema), kept)
+            key = self._vault.keys.unwrap(before.put, before.wrapped)
+            return sealed_anew(database, before, key, put, own, kept, self._vault.draw)
 
     def manifest_size(self, put: bytes, key: bytes) -> int:
         """Return the bytes that the manifest of a put has at most."""
@@ -97,8 +114,8 @@ class Puts:
         with self._ledger.reading() as database:
             row, own = self._open(database, put, key)
             sealed = catalogue.blocks_of(database, row.number)
-        opened = [(place, block, *unseal_block(row, own, place, block, each)) for place, block, each in sealed]
-        return [(place, block, seed.commitment(), digest) for place, block, seed, digest, _ in opened]
+        opened = [(place, block, unseal_block(row.put, own, place, block, each)) for place, block, each in sealed]
+        return [(place, block, found.seed.commitment(), found.digest) for place, block, found in opened]
 
     def newest(self, name: str, key: bytes) -> tuple[int, str]:
         """(newest version, its id in hex) of a name that this key has put under; (0, "") of any other."""
@@ -110,15 +127,19 @@ class Puts:
         """Draw a fresh seed for a block of each of these columns, in the place of older ones and of what lay under
         those."""
         now = self._vault.times.now()
-        query = "SELECT file FROM data_blocks WHERE number = ? AND place = ? AND block = ? AND file IS NOT NULL"
+        query = "SELECT sealed, file FROM data_blocks WHERE number = ? AND place = ? AND block = ?"
         given, older = [], []
         with self._ledger.writing() as database:
             row, own = self._draft(database, put, key)
             for place in places:
                 self._shape(row, place, block)
                 fresh = Seed(self._vault.draw(SEED_BYTES))
-                older += [name for (name,) in database.execute(query, (row.number, place, block))]
-                values = (row.number, place, block, seal_block(row, own, place, block, fresh, self._vault.draw))
+                for sealed, name in database.execute(query, (row.number, place, block)).fetchall():
+                    if unseal_block(row.put, own, place, block, sealed).kept:
+                        raise SessionError(f"block {block} of {row.name} is kept from the version before")
+                    older += [name] if name else []
+                sealed = seal_block(row.put, own, place, block, Block(fresh), self._vault.draw)
+                values = (row.number, place, block, sealed)
                 database.execute("INSERT OR REPLACE INTO data_blocks VALUES (?, ?, ?, ?, NULL)", values)
                 given.append(fresh)
             catalogue.touch(database, row.number, now)
@@ -139,20 +160,21 @@ class Puts:
             row, own = self._draft(database, put, key)
             self._require_seed(database, row, own, place, block, commitment)
         size, name = field_size(self._shape(row, place, block)), self._vault.draw(16).hex()
-        with BlockWriter(self._vault.folder, name, own, size, client) as writer:
+        with BlockWriter(self._vault.folder, name, file_key(own, name), size, client) as writer:
             digest = writer.write(pieces)
             with self._ledger.writing() as database:
                 row, own = self._draft(database, put, key)
-                seed, before, file = self._require_seed(database, row, own, place, block, commitment)
-                if file and before != digest:
+                found = self._require_seed(database, row, own, place, block, commitment)
+                if found.name and found.digest != digest:
                     raise IntegrityError(
                         f"{client} sent a second value under one seed of {row.name}",
                         cause="two values under one seed show their difference",
                         remedy="ask for another seed, and mask the block with that",
                         peer=client,
                     )
-                if not file:
-                    sealed = seal_block(row, own, place, block, seed, self._vault.draw, digest, name)
+                if not found.name:
+                    written = Block(found.seed, digest, name)
+                    sealed = seal_block(row.put, own, place, block, written, self._vault.draw)
                     values = (sealed, name, row.number, place, block)
                     database.execute(
                         "UPDATE data_blocks SET sealed = ?, file = ? WHERE number = ? AND place = ? AND block = ?",
@@ -202,8 +224,8 @@ class Puts:
             for block in range(whole.block_count):
                 if (place, block) not in here:
                     raise SessionError(f"block {block} of column {column.name!r} of {row.name} is not here")
-                seed, digest, _ = unseal_block(row, own, place, block, here[place, block])
-                if seed.commitment() != whole.commitment(column.name, block, self._config.name):
+                found = unseal_block(row.put, own, place, block, here[place, block])
+                if found.seed.commitment() != whole.commitment(column.name, block, self._config.name):
                     raise IntegrityError(
                         f"the manifest of {row.name} commits to another seed than {self._config.name} gave for "
                         f"column {column.name!r}",
@@ -211,7 +233,7 @@ class Puts:
                         remedy="put the object again",
                         peer=row.owner,
                     )
-                digests.append(digest)
+                digests.append(found.digest)
         if contents_digest(salt, digests).hex() != whole.contents:
             raise IntegrityError(
                 f"{row.owner} sent {self._config.name} other contents of {row.name} than its manifest says",
@@ -220,11 +242,16 @@ class Puts:
                 peer=row.owner,
             )
 
-    def complete(self, object_id: bytes, receipts: Sequence[Signed], client: str, key: bytes) -> None:
+    def complete(
+        self, object_id: bytes, receipts: Sequence[Signed], client: str, key: bytes, stones: Sequence[Signed] = ()
+    ) -> None:
         """Let the object exist here, now that the owner has shown the receipts of all parties.
 
+        Args:
+            stones: tombstones of older versions, which are removed in the same transaction.
+
         Raises:
-            IntegrityError: a receipt is another's, or for something else.
+            IntegrityError: a receipt or a tombstone is another's, or for something else.
             SessionError: no such object, or another version was put meanwhile.
         """
         now = self._vault.times.now()
@@ -238,16 +265,39 @@ class Puts:
             receipt = Receipt.verify(self._vault.identity.trust, signed, party, lambda: now)
             if (receipt.object, receipt.cluster) != (object_id.hex(), self._config.cluster):
                 raise IntegrityError(f"{client} showed a receipt of {party} for something else", peer=client)
-        schema = _read_schema(row.schema)
-        with self._ledger.writing(counted=True) as database:
-            row = self._committed(database, object_id, key)
-            if row.state != LIVING:
+        schema, older = _read_schema(row.schema), self._older(row, stones, client, key)
+
+        def live(database: sqlite3.Connection) -> None:
+            found = self._committed(database, object_id, key)
+            if found.state != LIVING:
                 require_next(database, schema, key)
-                catalogue.bring_to_life(database, row)
-                self._vault.note(database, audit.PUT, row)
+                catalogue.bring_to_life(database, found)
+                self._vault.note(database, audit.PUT, found)
+            for each, stone in older:
+                self._vault.bury(database, each, stone)
             self._vault.times.store(database)
+
+        if older:
+            self._vault.erase([each for each, _ in older], live)
+        else:
+            with self._ledger.writing(counted=True) as database:
+                live(database)
         fields = {"name": row.name, "version": row.version, "object": row.object, "owner": client, "rows": schema.rows}
         logger().info("an object was put", **fields)
+        for each, _ in older:
+            self._vault.tell_removed(each)
+
+    def _older(self, row: Row, stones: Sequence[Signed], client: str, key: bytes) -> list[tuple[Row, Signed]]:
+        """Return the versions before an object that tombstones are of, and that are still here."""
+        found = []
+        for stone in stones:
+            older = self._vault.buried(stone, client, key)
+            if older is None:
+                continue
+            if older.name != row.name or older.version >= row.version:
+                raise IntegrityError(f"{client} showed a tombstone of something else than versions before", peer=client)
+            found.append((older, stone))
+        return found
 
     # -- rows
 
@@ -278,8 +328,8 @@ class Puts:
 
     def _require_seed(
         self, database: sqlite3.Connection, row: Row, own: Seed, place: int, block: int, commitment: bytes
-    ) -> tuple[Seed, bytes, str]:
-        seed, digest, file = open_block(database, row, own, place, block)
-        if seed.commitment() != commitment:
+    ) -> Block:
+        found = open_block(database, row, own, place, block)
+        if found.seed.commitment() != commitment:
             raise SessionError("the block was masked with another seed than the last", remedy="mask it with that one")
-        return seed, digest, file
+        return found

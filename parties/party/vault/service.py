@@ -22,6 +22,8 @@ _PUTTING = frozenset({"Newest", "Begin", "Held", "Seeds", "Block", "Commit", "Co
 """Calls that only owners make whom the policy lets put data; their messages are not read for anybody else."""
 _PER_BLOCK = 4 * FRAME_BYTES
 """Bytes that a block takes while it arrives, however large it is."""
+_PER_KEPT = 1 << 10
+"""Bytes that a block takes, of each column, while it is kept."""
 _PER_SCHEMA_BYTE, _PER_MANIFEST_BYTE = 4, 8
 """Bytes of memory for each byte that is received and kept; one of them is parsed at a time."""
 
@@ -67,8 +69,11 @@ class DataService(data_pb2_grpc.DataServicer):
 
     def Begin(self, request: data_pb2.BeginRequest, context: grpc.ServicerContext) -> data_pb2.BeginReply:
         """Begin, or go on with, a put."""
-        with self._granted(_PER_SCHEMA_BYTE * len(request.schema)):
-            state = self._puts.begin(request.put, request.schema, caller(context), key(context))
+        kept = {each.block: each.of for each in request.kept}
+        if len(kept) != len(request.kept):
+            raise InputError("a block is kept twice")
+        with self._granted(_PER_SCHEMA_BYTE * len(request.schema) + _PER_KEPT * len(kept)):
+            state = self._puts.begin(request.put, request.schema, caller(context), key(context), kept)
         return data_pb2.BeginReply(state=state)
 
     def Held(self, request: data_pb2.HeldRequest, context: grpc.ServicerContext) -> Iterator[data_pb2.HeldBlock]:
@@ -118,7 +123,8 @@ class DataService(data_pb2_grpc.DataServicer):
     def Complete(self, request: data_pb2.CompleteRequest, context: grpc.ServicerContext) -> data_pb2.CompleteReply:
         """Let an object exist, now that all parties have given receipts for it."""
         receipts = [from_message(each) for each in request.receipts]
-        self._puts.complete(request.object, receipts, caller(context), key(context))
+        stones = [from_message(each) for each in request.tombstones]
+        self._puts.complete(request.object, receipts, caller(context), key(context), stones)
         return data_pb2.CompleteReply()
 
     def Describe(

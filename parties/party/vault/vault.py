@@ -30,7 +30,7 @@ from parties.disk import private_folder
 from parties.party.consent import audit
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue, files
-from parties.party.vault.blocks import open_block
+from parties.party.vault.blocks import Block, open_block
 from parties.party.vault.catalogue import LIVING, Entry, Row
 from parties.party.vault.keys import WrappingKey
 from parties.party.vault.times import Times
@@ -130,12 +130,13 @@ class Vault:
             InputError: no such column or block.
             IntegrityError: the party's disk was altered.
         """
-        return self._block(object_id, column, block)[1]
+        return self._block(object_id, column, block)[1].seed
 
     def block(self, object_id: bytes, column: str, block: int) -> np.ndarray:
         """Return a block's x^: uint64 field elements, (rows, *shape); raises as `seed`."""
-        whole, _, key, digest, name = self._block(object_id, column, block)
-        return files.read_block(self.folder, name, key, whole.block_shape(column, block), digest)
+        whole, found = self._block(object_id, column, block)
+        shape = whole.block_shape(column, block)
+        return files.read_block(self.folder, found.name, _key_of(found), shape, found.digest)
 
     def rows(self, object_id: bytes, column: str, block: int, start: int, stop: int) -> np.ndarray:
         """Return x^ of rows `start` to `stop` of a block, uint64 field elements, (stop - start, *shape).
@@ -143,16 +144,16 @@ class Vault:
         Raises:
             SessionError, InputError, IntegrityError: as `seed`.
         """
-        whole, _, key, _, name = self._block(object_id, column, block)
+        whole, found = self._block(object_id, column, block)
         rows, *shape = whole.block_shape(column, block)
         if not 0 <= start < stop <= rows:
             raise InputError(f"rows {start} to {stop - 1} of a block of {rows} rows")
         row = field_size(tuple(shape))
-        part = files.read_part(self.folder, name, key, rows * row, start * row, stop * row)
+        part = files.read_part(self.folder, found.name, _key_of(found), rows * row, start * row, stop * row)
         return decode_field(part, (stop - start, *shape))
 
-    def _block(self, object_id: bytes, column: str, block: int) -> tuple[Manifest, Seed, Seed, bytes, str]:
-        """(manifest, k_i, the object's key, BLAKE3 of x^, name of its file)."""
+    def _block(self, object_id: bytes, column: str, block: int) -> tuple[Manifest, Block]:
+        """Return (manifest, the block, opened)."""
         row = self._living(object_id)
         whole = self._manifest(row)
         whole.block_shape(column, block)
@@ -162,10 +163,9 @@ class Vault:
             now = catalogue.by_id(database, object_id.hex())
             if now is None:
                 raise unknown()
-            key = self.keys.unwrap(now.put, now.wrapped)
-            seed, digest, name = open_block(database, now, key, place, block)
-        whole.check_seed(column, block, self.config.name, seed)
-        return whole, seed, key, digest, name
+            found = open_block(database, now, self.keys.unwrap(now.put, now.wrapped), place, block)
+        whole.check_seed(column, block, self.config.name, found.seed)
+        return whole, found
 
     def _living(self, object_id: bytes) -> Row:
         now = self.times.now()
@@ -234,10 +234,23 @@ class Vault:
     def remove(self, signed: Signed, client: str, key: bytes) -> None:
         """Remove an object for good, as its owner has signed: its keys, and then its files.
 
+        A put that is under way, and keeps blocks of it, is given up.
+
         Raises:
             SessionError: there is no such object of this client.
             IntegrityError: the tombstone is another cluster's, or somebody else signed it.
         """
+        row = self.buried(signed, client, key)
+        if row is None:
+            return
+        with self.ledger.reading() as database:
+            begun = catalogue.unfinished(database, row.name)
+            begun = [each for each in begun if catalogue.shares(database, each.number, row.number)]
+        self.erase([row, *begun], lambda database: self.bury(database, row, signed))
+        self.tell_removed(row)
+
+    def buried(self, signed: Signed, client: str, key: bytes) -> Row | None:
+        """Return the object that a tombstone is of; None if it was removed before.  Raises as `remove`."""
         now = self.times.now()
         stone = Tombstone.verify(self.identity.trust, signed, lambda: now)
         if stone.cluster != self.config.cluster:
@@ -248,15 +261,18 @@ class Vault:
             row = catalogue.by_id(database, stone.object)
             buried = catalogue.is_buried(database, stone.object)
         if row is None and buried:
-            return
+            return None
         if row is None or (row.owner, row.owner_key) != (client, key):
             raise unknown()
+        return row
 
-        def also(database: sqlite3.Connection) -> None:
-            catalogue.bury(database, row, signed)
-            self.note(database, audit.REMOVE, row)
+    def bury(self, database: sqlite3.Connection, row: Row, signed: Signed) -> None:
+        """Keep the tombstone of an object, within the transaction in which it is erased."""
+        catalogue.bury(database, row, signed)
+        self.note(database, audit.REMOVE, row)
 
-        self.erase([row], also)
+    def tell_removed(self, row: Row) -> None:
+        """Log that an object was removed."""
         logger().info("an object was removed", name=row.name, version=row.version, object=row.object, owner=row.owner)
 
     def note(self, database: sqlite3.Connection, kind: str, row: Row) -> None:
@@ -266,6 +282,8 @@ class Vault:
 
     def erase(self, rows: Sequence[Row], also: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
         """Delete objects' keys durably, so that no copy of anything opens them, and then their files.
+
+        A file that another version keeps stays, and is counted as that one's.
 
         also: done in the same transaction.
         """
@@ -307,3 +325,9 @@ class Vault:
                 logger().info(event, name=row.name, version=row.version, owner=row.owner)
         except MpcError as error:
             logger().warning("data at rest are not looked after", why=str(error))
+
+
+def _key_of(block: Block) -> Seed:
+    if block.key is None:
+        raise SessionError("nothing of that block is here yet")
+    return block.key
