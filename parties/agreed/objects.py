@@ -235,7 +235,7 @@ class Schema(Frozen):
 
     @property
     def layout(self) -> Layout:
-        """Which rows lie in which block, of every column."""
+        """Return which rows lie in which block, of every column."""
         return Layout(self.rows, self.lengths)
 
     @property

@@ -32,7 +32,7 @@ from mpc.prg import Seed, expand_field
 from parties.agreed.objects import Column, Manifest
 from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import key_of
-from parties.client import bound, catalogue, upload
+from parties.client import bound, catalogue, sending, upload
 from parties.client.channels import Parties
 from parties.client.coordinated import CoordinatedSession
 from parties.client.datasets import Datasets
@@ -446,7 +446,7 @@ def test_an_interrupted_put_goes_on_where_it_was(cluster: InProcess, monkeypatch
                 raise KeyboardInterrupt
             yield block
 
-    monkeypatch.setattr(upload, "ON_THEIR_WAY", 0)  # each block is answered before the next one is sent
+    monkeypatch.setattr(sending, "ON_THEIR_WAY", 0)  # each block is answered before the next one is sent
     with pytest.raises(KeyboardInterrupt):
         upload.put(client, said, broken())
     asked: list[tuple[int, tuple[int, ...]]] = []

@@ -97,6 +97,28 @@ def test_a_dataset_from_its_put_to_its_removal(folder: Path) -> None:
     assert data(folder, "show", "trial", status=6)["error"]["code"] == "session"
 
 
+def test_rows_are_added_and_removed(folder: Path) -> None:
+    (folder / "grown.csv").write_text("age,bmi\n50,20\n60,30\n")
+    (folder / "more.csv").write_text("bmi,age,note\n40,70,x\n")
+    (folder / "all.csv").write_text("age,bmi\n50,20\n60,30\n70,40\n")
+    data(folder, "put", "grown.csv", "grown", "--range", "0:120", "--rows-per-person", "1")
+    put = data(folder, "append", "grown", "more.csv", "--expires", "90d")["dataset"]
+    assert (put["version"], put["rows"]) == (2, 3) and put["expires"] is not None
+    told = mpc_here("data", "show", "grown", "--versions", "--cluster", OWNER, folder=folder).stdout
+    assert "1 of 2 blocks kept, +1 rows" in told and "the first" in told
+    cut = data(folder, "remove", "grown", "--row", "0", "--table", "all.csv")
+    assert (cut["dataset"]["version"], cut["dataset"]["rows"], cut["notes"]) == (3, 2, [])
+    assert [each["version"] for each in data(folder, "show", "grown", "--versions")["versions"]] == [3]
+    for words, status, text in (
+        (("remove", "grown", "--row", "0"), 2, "--row and --table go together"),
+        (("remove", "grown", "--row", "7", "--table", "all.csv"), 5, "has rows 0 to 1"),
+        (("append", "grown", "grown.csv", "--rows-per-person", "0"), 2, "rows-per-person"),
+        (("append", "other", "more.csv"), 6, "no such object"),
+    ):
+        done = mpc_here("data", *words, "--cluster", OWNER, folder=folder)
+        assert done.returncode == status and text in done.stderr, done.stderr
+
+
 def test_mock_rows_say_so_and_invisible_data_is_not_listed(folder: Path) -> None:
     (folder / "x.csv").write_text("x\n1\n")
     data(folder, "put", "x.csv", "quiet", "--range", "0:9", "--rows-per-person", "1", "--invisible")
