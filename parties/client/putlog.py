@@ -191,14 +191,14 @@ class PutLog:
             _forget(database, begun)
 
     def is_of(self, name: str, object_id: bytes, place: int, block: int, values: np.ndarray) -> bool | None:
-        """Compare integers with those that were put as a block; None if this list does not know the block."""
+        """Say whether integers are those that were put as a block; None if this list does not know the block."""
         with self._storing():
             query = "SELECT put, mark FROM marks WHERE name = ? AND object = ? AND place = ? AND block = ?"
             found = self._database.execute(query, (name, object_id, place, block)).fetchone()
         return None if found is None else self.mark(found[0], values) == found[1]
 
     def drop(self, name: str) -> None:
-        """Drop the digests of what was put under a name: it is removed."""
+        """Remove the digests of what was put under a name: it is removed."""
         with self._writing() as database:
             database.execute("DELETE FROM marks WHERE name = ?", (name,))
 
