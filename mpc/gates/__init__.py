@@ -7,6 +7,7 @@ from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.draw import Draw
 from mpc.gates.fourier import Fourier
+from mpc.gates.gaussian import Gaussian
 from mpc.gates.input import Input
 from mpc.gates.linear import Combine, Total, Weigh
 from mpc.gates.matmul import Matmul
@@ -26,6 +27,7 @@ _ALL: tuple[type[Gate], ...] = (
     Convolution,
     Draw,
     Fourier,
+    Gaussian,
     Input,
     Matmul,
     Maximum,

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from mpc.errors import PlanError
 
+Mechanism = Literal["gaussian", "laplace"]
+"""Kinds of noise."""
+LAPLACE: Mechanism = "laplace"
+GAUSSIAN: Mechanism = "gaussian"
 CHARGE_UNIT = 10**9
 """Epsilon is charged in billionths, rounded up."""
 
@@ -66,6 +71,7 @@ class Vector:
         sensitivity: D1, the most that one person's rows can change it, in units of the wire's scale.
         euclidean: D2, likewise, rounded up.
         variance: of each element's noise.
+        mechanism: which noise: "laplace" or "gaussian".
     """
 
     wire: str
@@ -75,6 +81,7 @@ class Vector:
     euclidean: Fraction
     loss: Loss
     variance: Fraction
+    mechanism: Mechanism
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,11 @@ class Guarantee:
         """
         named = frozenset(wires)
         return sum((vector.loss for vector in self.vectors if vector.sources & named), Loss())
+
+    def mechanisms(self, wires: Iterable[str]) -> tuple[Mechanism, ...]:
+        """List the kinds of noise that hide these stored wires, each once."""
+        named = frozenset(wires)
+        return tuple(sorted({vector.mechanism for vector in self.vectors if vector.sources & named}))
 
     @property
     def losses(self) -> Mapping[str, Loss]:

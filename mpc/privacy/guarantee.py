@@ -10,69 +10,44 @@ public.  Whoever writes the plan is the adversary, and enters everything else th
 
 and only free wires may be outputs, or state that the next run reads: so what a run reads of the one before is free.
 But rows may stay at the parties, masked, where nobody receives them: their history is kept with them, and is asked of
-whoever reads them later.  A sum becomes free by exactly one gate: a combine with a draw of its own for every element,
-whose thresholds are those of its epsilon and of the sensitivity that is found here.  Values that are free may be read
-by anything, also by what is noised later: the proof holds for each value of theirs, so epsilons add up.
+whoever reads them later.  A sum becomes free by exactly one gate: a combine with noise of its own for every element,
+which is that of its epsilon and of the sensitivity that is found here (`noise`).  Values that are free may be read by
+anything, also by what is noised later: the proof holds for each value of theirs, so epsilons add up.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+
+import numpy as np
 
 from mpc.errors import PlanError
 from mpc.gates.base import Gate, count
 from mpc.gates.bound import Bound
-from mpc.gates.draw import WORD_BITS, Draw
+from mpc.gates.draw import Draw
+from mpc.gates.gaussian import Gaussian
 from mpc.gates.linear import Combine, LinearMap
+from mpc.gates.multiply import Multiply
+from mpc.gates.open import Open
 from mpc.gates.rows import Rows
 from mpc.gates.step import Step
+from mpc.gates.truncate import Truncate
 from mpc.plan.plan import Plan
-from mpc.privacy import forms, law, sensitivity
-from mpc.privacy.facts import Guarantee, Loss, StoredFacts, Vector
+from mpc.privacy import forms, products, sensitivity
+from mpc.privacy.facts import Guarantee, StoredFacts, Vector
 from mpc.privacy.forms import LINEAR, Form
-from mpc.privacy.intervals import Interval, interval
-from mpc.privacy.sensitivity import Atoms
+from mpc.privacy.intervals import Interval, interval, of_rows
+from mpc.privacy.noise import worth
+from mpc.privacy.products import Products
+from mpc.privacy.sensitivity import Atoms, Ground
+from mpc.privacy.states import Moved, Noise, Row, State, Sum, bare
 from mpc.privacy.within import check_within, has_rows, refuse
 from mpc.wires import BATCH, Wire
 
 _MOST_WORK = 1 << 25
-
-
-@dataclass(frozen=True)
-class Row:
-    """A wire with rows.
-
-    Args:
-        sources: the stored wires that it depends on.
-        form: how a row's elements depend on atoms, if they do linearly.
-        interval: where every element lies whatever the data are, if that is known.
-    """
-
-    sources: frozenset[str]
-    form: Form | None = None
-    interval: Interval | None = None
-
-
-@dataclass(frozen=True)
-class Sum:
-    """A sum over rows without noise, or a public linear map of some."""
-
-    sources: frozenset[str]
-    form: Form
-
-
-@dataclass(frozen=True)
-class Noise:
-    """The noise that a draw writes."""
-
-    draw: Draw
-
-
-State = Row | Sum | Noise
-"""A wire that is not free."""
+_OBJECTS = 32
+"""Python's integers are so many times slower than machine words."""
 
 
 def guarantee(plan: Plan, stored: Mapping[str, StoredFacts]) -> Guarantee:
@@ -89,11 +64,16 @@ def guarantee(plan: Plan, stored: Mapping[str, StoredFacts]) -> Guarantee:
 
 
 def sensitivities(plan: Plan, stored: Mapping[str, StoredFacts]) -> dict[str, int]:
-    """Return D1 for each draw by its gate's name, for whoever writes a plan: its thresholds are not looked at yet.
+    """Return D1 for each gate of noise by its name, for whoever writes a plan: its noise is not looked at yet.
 
     Raises:
-        PlanError: as `guarantee`, but for thresholds.
+        PlanError: as `guarantee`, but for how much noise there is.
     """
+    return {name: moved.first for name, moved in hidden(plan, stored).items()}
+
+
+def hidden(plan: Plan, stored: Mapping[str, StoredFacts]) -> dict[str, Moved]:
+    """Return what each gate of noise has to hide, D1 and D2, by its name; raises as `sensitivities`."""
     proof = _Proof(plan, stored, drafted=True)
     proof.run()
     return proof.needed
@@ -107,13 +87,13 @@ class _Proof:
     """
 
     def __init__(self, plan: Plan, stored: Mapping[str, StoredFacts], drafted: bool = False) -> None:
-        self.needed: dict[str, int] = {}
+        self.needed: dict[str, Moved] = {}
         self._drafted = drafted
         self._plan, self._stored, self._wires = plan, stored, plan.wire
         self._one: dict[str, Wire] = {wire.name: wire.bind(1) for wire in plan.wires}
         self._readers = Counter(name for gate in plan.gates for name in gate.reads)
         self._states: dict[str, State] = {}
-        self._atoms: dict[str, Atoms] = {}
+        self._atoms: dict[str, Ground] = {}
         self._vectors: list[Vector] = []
         self._spent = 0
 
@@ -134,7 +114,7 @@ class _Proof:
                     self._states.pop(name, None)
         for name, state in self._states.items():
             if isinstance(state, Noise):
-                raise _bare(state.draw, f"nothing reads the noise {name!r}")
+                raise bare(state.gate, f"nothing reads the noise {name!r}")
         return Guarantee(tuple(self._vectors))
 
     def _enter(self) -> None:
@@ -167,14 +147,14 @@ class _Proof:
 
     def _read(self, gate: Gate) -> None:
         states = {name: self._states[name] for name in gate.reads if name in self._states}
-        if isinstance(gate, Draw):
+        if isinstance(gate, Draw | Gaussian):
             self._states[gate.out] = Noise(gate)
         elif not states or gate.kind == "input":
             pass
         elif any(isinstance(state, Noise) for state in states.values()):
             self._noised(gate, states)
         elif any(isinstance(state, Sum) for state in states.values()):
-            self._states[gate.writes[0]] = self._mapped_sum(gate, states)
+            self._states[gate.writes[0]] = self._of_sums(gate, states)
         elif isinstance(gate, Rows):
             self._states[gate.out] = self._summed(gate, states[gate.x])
         else:
@@ -186,19 +166,52 @@ class _Proof:
         sources = frozenset().union(*(row.sources for row in rows.values()))
         if isinstance(gate, Bound):
             self._atoms[name] = Atoms((1 << gate.width) - 1, 1, sources)
-            return Row(sources, self._itself(name), (0, (1 << gate.width) - 1))
+            return Row(sources, self._itself(name), (0, (1 << gate.width) - 1), True)
         if isinstance(gate, Step):
             levels = len(gate.levels) if self._falls(gate, rows[gate.x]) else 1
             self._atoms[name] = Atoms(1, levels, sources)
-            return Row(sources, self._itself(name), (0, 1))
-        if gate.kind == "open":
-            return rows[gate.reads[0]]
+            return Row(sources, self._itself(name), (0, 1), True)
+        if isinstance(gate, Open):
+            return rows[gate.x]
+        if isinstance(gate, Multiply) and (product := self._product(gate, rows, sources)) is not None:
+            self._atoms[name] = product
+            return Row(sources, self._itself(name), product.interval)
         found = {name: row.form for name, row in rows.items() if row.form is not None}
         if not isinstance(gate, LinearMap) or gate.kind not in LINEAR or len(found) < len(rows):
             return Row(sources)
-        free = len(found) < len(set(gate.reads))
-        intervals = [None if free else rows[name].interval for name in gate.reads]
-        return Row(sources, self._mapped(gate, found), interval(gate, intervals, self._one))
+        plain = not gate.offset and all(name in rows and rows[name].plain for name in gate.reads)
+        return Row(sources, self._mapped(gate, found), self._interval(gate, rows), plain)
+
+    def _interval(self, gate: LinearMap, known: Mapping[str, Row] | Mapping[str, Sum]) -> Interval | None:
+        """Where a map's elements lie, if that is known of all that it reads: of what is free it is not."""
+        intervals = [known[name].interval if name in known else None for name in gate.reads]
+        return interval(gate, intervals, self._one)
+
+    def _product(self, gate: Multiply, rows: Mapping[str, Row], sources: frozenset[str]) -> Products | None:
+        """A pattern times values in an interval, if it is one; the operands are laid beside each other as the gate
+        does."""
+        if gate.y is None:
+            return None
+        for name, other in ((gate.x, gate.y), (gate.y, gate.x)):
+            vectors = self._patterns(rows[name], count(self._one[name])) if name in rows else None
+            between = rows[other].interval if other in rows else None
+            if vectors is not None and between is not None:
+                one, out = self._one[name], self._one[gate.out]
+                places = np.broadcast_to(np.arange(count(one)).reshape(one.sizes), out.sizes).reshape(-1)
+                self._work(_OBJECTS * vectors.shape[0] * places.size)
+                return products.multiplied(vectors[:, places], between, sources)
+        return None
+
+    def _patterns(self, row: Row, size: int) -> np.ndarray | None:
+        """The few vectors that a row can be, if it follows from the bits of one group of levels and nothing else."""
+        if row.form is None or not row.plain or len(row.form) != 1:
+            return None
+        [(name, matrix)] = row.form.items()
+        ground = self._atoms[name]
+        if not isinstance(ground, Atoms) or ground.width != 1 or ground.levels != count(self._one[name]):
+            return None
+        self._work(_OBJECTS * (ground.levels + 1) * size)
+        return products.patterns(matrix, size, ground.levels)
 
     def _falls(self, gate: Step, x: Row) -> bool:
         """Are the bits of all levels 1 .. 1 0 .. 0, whatever the data?  Where the compared value is known to keep its
@@ -216,71 +229,86 @@ class _Proof:
                 cause="its elements are neither bits of comparisons nor bounded, whatever the data are",
                 remedy="compile the sum with noise ('mpc compile' puts a bound there), or put a bound before it",
             )
-        return Sum(x.sources, self._mapped(gate, {gate.x: x.form}))
+        between = None if x.interval is None else of_rows(x.interval, gate.most)
+        return Sum(x.sources, self._mapped(gate, {gate.x: x.form}), between)
 
-    def _mapped_sum(self, gate: Gate, states: Mapping[str, State]) -> Sum:
+    def _of_sums(self, gate: Gate, states: Mapping[str, State]) -> Sum:
+        """A sum under another mask, a public linear map of sums, or a sum that is rounded."""
         if any(isinstance(state, Row) for state in states.values()):
-            raise _bare(gate, "it brings a sum over rows back to single rows")
+            raise bare(gate, "it brings a sum over rows back to single rows")
+        sums = {name: state for name, state in states.items() if isinstance(state, Sum)}
+        if isinstance(gate, Open):
+            return sums[gate.x]
+        if any(state.shift for state in sums.values()):
+            raise bare(gate, "what was rounded is no linear map any more: noise comes next")
+        if isinstance(gate, Truncate) and gate.shift:
+            return self._rounded_sum(gate, sums[gate.x])
         rows = any(BATCH in self._wires[name].shape for name in gate.writes)
         if not isinstance(gate, LinearMap) or gate.kind not in LINEAR or rows:
-            raise _bare(gate, "between a sum over rows and its noise only public linear maps are possible")
-        sums = {name: state for name, state in states.items() if isinstance(state, Sum)}
+            raise bare(gate, "between a sum over rows and its noise only public linear maps are possible")
         sources = frozenset().union(*(state.sources for state in sums.values()))
-        return Sum(sources, self._mapped(gate, {name: state.form for name, state in sums.items()}))
+        mapped = self._mapped(gate, {name: state.form for name, state in sums.items()})
+        return Sum(sources, mapped, self._interval(gate, sums))
+
+    def _rounded_sum(self, gate: Truncate, x: Sum) -> Sum:
+        """A rounding is one for values within the declared bound only: elsewhere it may be anything."""
+        limit = 1 << self._wires[gate.x].bits
+        if x.interval is None or not -limit < x.interval[0] <= x.interval[1] < limit:
+            raise bare(gate, f"it rounds a sum that may leave the bound of {gate.x!r}")
+        return Sum(x.sources, x.form, None, gate.shift)
 
     # -- noise
 
     def _noised(self, gate: Gate, states: Mapping[str, State]) -> None:
         """A sum and its own noise become free."""
-        draws = {name: state.draw for name, state in states.items() if isinstance(state, Noise)}
-        combine, draw = self._own(gate, draws)
-        form = self._hidden(combine, {name: state for name, state in states.items() if name not in draws})
-        sources = frozenset().union(*(state.sources for state in states.values() if isinstance(state, Sum)))
-        total, euclidean = self._sensitivity(form)
-        if total == 0:
-            raise _bare(gate, "the noised vector says nothing of any row")
-        self.needed[draw.name] = total
+        noises = {name: state.gate for name, state in states.items() if isinstance(state, Noise)}
+        combine, noise = self._own(gate, noises)
+        sums = self._hidden(combine, {name: state for name, state in states.items() if name not in noises})
+        elements = count(self._one[gate.writes[0]])
+        form = self._mapped(combine, {name: state.form for name, state in sums.items()})
+        shift = max(state.shift for state in sums.values())
+        moved = self._moved(form)
+        if not moved.first:
+            raise bare(gate, "the noised vector says nothing of any row")
+        self.needed[noise.name] = moved = moved.rounded(shift, elements)
         if self._drafted:
             return
-        law.check_epsilon(draw.epsilon)
-        levels = law.thresholds(draw.epsilon, total)
-        if draw.width != WORD_BITS or draw.thresholds != levels:
-            raise PlanError(
-                f"gate {draw.name!r} (draw): its thresholds are not those of epsilon {draw.epsilon}",
-                cause=f"one person's rows can change the sum by {total} units, and the noise is for something else",
-                remedy="compile the plan anew: thresholds follow from epsilon and from what a row can change",
-            )
-        elements = count(self._one[gate.writes[0]])
-        loss = Loss(draw.epsilon, law.delta(draw.epsilon, len(levels), elements))
-        self._vectors.append(Vector(gate.writes[0], elements, sources, total, euclidean, loss, law.variance(levels)))
+        loss, variance, mechanism = worth(noise, moved, elements)
+        sources = frozenset().union(*(state.sources for state in sums.values()))
+        out = gate.writes[0]
+        self._vectors.append(Vector(out, elements, sources, moved.first, moved.second, loss, variance, mechanism))
 
-    def _own(self, gate: Gate, draws: Mapping[str, Draw]) -> tuple[Combine, Draw]:
-        """The one draw, if it is read here alone and once, as it is, and each element has its own."""
-        if not isinstance(gate, Combine) or len(draws) != 1 or not set(draws) <= set(gate.xs):
-            raise _bare(gate, "noise is added as it was drawn, one draw at a time, by a combine and nothing else")
-        [(name, draw)] = draws.items()
+    def _own(self, gate: Gate, noises: Mapping[str, Draw | Gaussian]) -> tuple[Combine, Draw | Gaussian]:
+        """The one noise, if it is read here alone and once, as it is, and each element has its own."""
+        if not isinstance(gate, Combine) or len(noises) != 1 or not set(noises) <= set(gate.xs):
+            raise bare(gate, "noise is added as it was drawn, one noise at a time, by a combine and nothing else")
+        [(name, noise)] = noises.items()
         if self._readers[name] != 1:
-            raise _bare(gate, f"the noise {name!r} is read more than once")
+            raise bare(gate, f"the noise {name!r} is read more than once")
         if gate.factors[gate.xs.index(name)] not in (1, -1):
-            raise _bare(gate, f"the noise {name!r} is multiplied")
+            raise bare(gate, f"the noise {name!r} is multiplied")
         if self._wires[gate.out].shape != self._wires[name].shape:
-            raise _bare(gate, f"the noise {name!r} is shared by several elements")
+            raise bare(gate, f"the noise {name!r} is shared by several elements")
         if BATCH in self._wires[name].shape:
-            raise _bare(gate, f"the noise {name!r} has rows")
-        return gate, draw
+            raise bare(gate, f"the noise {name!r} has rows")
+        return gate, noise
 
-    def _hidden(self, gate: Combine, others: Mapping[str, State]) -> Form:
-        """The form of what the noise has to hide: sums that nobody else reads."""
-        sums: dict[str, Form] = {}
+    def _hidden(self, gate: Combine, others: Mapping[str, State]) -> dict[str, Sum]:
+        """The sums that the noise has to hide, which nobody else reads; one that was rounded is by itself, as it is."""
+        sums: dict[str, Sum] = {}
         for name, state in others.items():
             if not isinstance(state, Sum):
-                raise _bare(gate, "it adds noise to single rows")
+                raise bare(gate, "it adds noise to single rows")
             if self._readers[name] != gate.reads.count(name):
-                raise _bare(gate, f"{name!r}, the sum without its noise, is read by another gate too")
-            sums[name] = state.form
+                raise bare(gate, f"{name!r}, the sum without its noise, is read by another gate too")
+            sums[name] = state
         if not sums:
-            raise _bare(gate, "it adds noise to nothing that is protected")
-        return self._mapped(gate, sums)
+            raise bare(gate, "it adds noise to nothing that is protected")
+        for name in [name for name, state in sums.items() if state.shift]:
+            alone = len(sums) == 1 and gate.reads.count(name) == 1 and gate.factors[gate.xs.index(name)] in (1, -1)
+            if not alone or self._wires[name].shape != self._wires[gate.out].shape:
+                raise bare(gate, f"{name!r}, which was rounded, is repeated, multiplied or added to another sum")
+        return sums
 
     def _itself(self, name: str) -> Form:
         self._work(count(self._one[name]))
@@ -302,27 +330,16 @@ class _Proof:
                 remedy="ask for fewer elements or fewer sums in one plan",
             )
 
-    def _sensitivity(self, form: Form) -> tuple[int, Fraction]:
-        """D1 and D2 of one person: their rows in every origin, each of which moves the atoms that depend on it."""
+    def _moved(self, form: Form) -> Moved:
+        """One person's part: the rows in every origin, each of which moves the atoms that depend on it."""
         people: dict[str, int] = {}
         for facts in self._stored.values():
             for origin, rows in facts.people:
                 people[origin] = max(people.get(origin, 0), rows)
-        first, second = 0, Fraction(0)
+        found = Moved()
         for origin, rows in people.items():
             own = {wire for wire, facts in self._stored.items() if origin in dict(facts.people)}
             moved = {name: matrix for name, matrix in form.items() if self._atoms[name].sources & own}
             self._work(sensitivity.work(moved, self._atoms))
-            first += rows * sensitivity.first(moved, self._atoms)
-            second += rows * sensitivity.second(moved, self._atoms)
-        return first, second
-
-
-def _bare(gate: Gate, problem: str) -> PlanError:
-    """The error for a sum over rows whose noise does not hide it."""
-    return PlanError(
-        f"gate {gate.name!r} ({gate.kind}) leaves a sum over rows without the noise that it needs: {problem}",
-        cause="each element of a sum needs a draw of its own, whole, that nothing else reads, before anything but a "
-        "public linear map is done with it",
-        remedy="let the compiler place the noise (noise={output: epsilon}), and compute further behind it",
-    )
+            found += Moved.by(moved, self._atoms, rows)
+        return found

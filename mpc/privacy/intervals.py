@@ -28,6 +28,11 @@ def interval(gate: LinearMap, given: list[Interval | None], wires: Wires) -> Int
     return _union(known) if isinstance(gate, Concat | Reshape) else None
 
 
+def of_rows(row: Interval, most: int) -> Interval:
+    """Return where the sum over 1 to `most` rows lies."""
+    return min(row[0], row[0] * most), max(row[1], row[1] * most)
+
+
 def _scaled(interval: Interval, factor: int) -> Interval:
     low, high = sorted(end * factor for end in interval)
     return low, high

@@ -27,10 +27,12 @@ MOST_EPSILON = 5
 MOST_DIGITS = 56
 """The most digits of noise, so that noise and sum stay below half the field."""
 _TAIL_BITS = 45
-_DELTA_UNIT = 1 << 80
+DELTA_UNIT = 1 << 80
+"""Deltas are rounded up to multiples of its inverse."""
 
 
-def _context() -> Context:
+def arithmetic() -> Context:
+    """Return the decimals that all processes compute with."""
     return Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[])
 
 
@@ -56,7 +58,7 @@ def digits(epsilon: Fraction, sensitivity: int) -> int:
         PlanError: noise so large would not fit the field, or epsilon is refused.
     """
     check_epsilon(epsilon)
-    context = _context()
+    context = arithmetic()
     ratio = context.divide(Decimal(sensitivity * epsilon.denominator), Decimal(epsilon.numerator))
     wanted = context.multiply(ratio, context.multiply(Decimal(_TAIL_BITS), context.ln(Decimal(2))))
     count = next((b for b in range(1, MOST_DIGITS + 1) if Decimal(1 << b) >= wanted), None)
@@ -79,7 +81,7 @@ def thresholds(epsilon: Fraction, sensitivity: int) -> tuple[int, ...]:
     Raises:
         PlanError: as `digits`.
     """
-    context, found = _context(), []
+    context, found = arithmetic(), []
     for j in range(digits(epsilon, sensitivity)):
         top, bottom = Decimal(epsilon.numerator << j), Decimal(sensitivity * epsilon.denominator)
         odds = context.add(Decimal(1), context.exp(context.divide(top, bottom)))
@@ -89,11 +91,16 @@ def thresholds(epsilon: Fraction, sensitivity: int) -> tuple[int, ...]:
 
 def delta(epsilon: Fraction, digits: int, elements: int) -> Fraction:
     """Return what a noised vector falls short of pure privacy by, rounded up to a multiple of 2^-80."""
-    context = _context()
-    power = context.exp(context.divide(Decimal(epsilon.numerator), Decimal(epsilon.denominator)))
-    factor = 1 + Fraction(power) * (1 + Fraction(1, 10**50))
+    factor = 1 + power(epsilon)
     apart = Fraction(2 * digits, 1 << (WORD_BITS + 1)) + Fraction(2, 1 << _TAIL_BITS)
-    return Fraction(-(-(elements * factor * apart * _DELTA_UNIT) // 1), _DELTA_UNIT)
+    return Fraction(-(-(elements * factor * apart * DELTA_UNIT) // 1), DELTA_UNIT)
+
+
+def power(epsilon: Fraction) -> Fraction:
+    """Return e^epsilon, rounded up."""
+    context = arithmetic()
+    found = context.exp(context.divide(Decimal(epsilon.numerator), Decimal(epsilon.denominator)))
+    return Fraction(found) * (1 + Fraction(1, 10**50))
 
 
 def variance(thresholds: tuple[int, ...]) -> Fraction:

@@ -4,7 +4,7 @@
 
 over groups g of atoms, v and v' among the values that g can have; for replacing a row.  An interval's ends differ by
 its width; bits of rising levels are 1 .. 1 0 .. 0, so two such patterns differ by a run of ones.  `widths` are how far
-the vector's elements can move, each for itself.
+the vector's elements can move, each for itself.  Products of patterns with bounded values are in `products`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from math import isqrt
 
 import numpy as np
 
+from mpc.privacy import products
 from mpc.privacy.forms import Form, Matrix
+from mpc.privacy.products import Products
 
 _UNIT_BITS = 20
 """Roots are rounded up to 2^-20."""
@@ -40,23 +42,35 @@ class Atoms:
     sources: frozenset[str]
 
 
-def first(form: Form, atoms: Mapping[str, Atoms]) -> int:
+Ground = Atoms | Products
+"""Values that a proof stands on."""
+
+
+def first(form: Form, atoms: Mapping[str, Ground]) -> int:
     """Return D1, for one row."""
     return sum(_sum(matrix, atoms[name], _manhattan) for name, matrix in form.items())
 
 
-def second(form: Form, atoms: Mapping[str, Atoms]) -> Fraction:
+def second(form: Form, atoms: Mapping[str, Ground]) -> Fraction:
     """Return D2, for one row, rounded up to 2^-20."""
     apart = sum((Fraction(_sum(matrix, atoms[name], _euclid), 1 << _UNIT_BITS) for name, matrix in form.items()), 0)
-    return min(Fraction(apart), Fraction(_root(_squared_widths(form, atoms)), 1 << _UNIT_BITS))
+    return min(Fraction(apart), root(_squared_widths(form, atoms)))
 
 
-def work(form: Form, atoms: Mapping[str, Atoms]) -> int:
+def root(number: int) -> Fraction:
+    """Return the root of an integer, rounded up to 2^-20."""
+    return Fraction(_root(number), 1 << _UNIT_BITS)
+
+
+def work(form: Form, atoms: Mapping[str, Ground]) -> int:
     """Return roughly how many numbers `first` and `second` go through, or could have in the time that they take."""
-    return sum(_work(matrix, atoms[name].levels) for name, matrix in form.items())
+    return sum(_work(matrix, atoms[name]) for name, matrix in form.items())
 
 
-def _work(matrix: Matrix, levels: int) -> int:
+def _work(matrix: Matrix, atoms: Ground) -> int:
+    if isinstance(atoms, Products):
+        return products.work(matrix, atoms)
+    levels = atoms.levels
     entries = matrix.values.size * (1 + levels)
     if levels == 1:
         return entries
@@ -65,10 +79,13 @@ def _work(matrix: Matrix, levels: int) -> int:
     return entries + _PER_GROUP * int(np.unique(groups).size) + _PER_PART * parts
 
 
-def _sum(matrix: Matrix, atoms: Atoms, norm: Callable[[np.ndarray], int]) -> int:
+def _sum(matrix: Matrix, atoms: Ground, norm: Callable[[np.ndarray], int]) -> int:
     """The sum over groups of the most that one moves the vector."""
     if not matrix.values.size:
         return 0
+    if isinstance(atoms, Products):
+        manhattan, squared, _ = products.moves(matrix, atoms)
+        return manhattan if norm is _manhattan else _root(squared)
     if atoms.levels > 1:
         return sum(max(norm(step) for step in _steps(group)) for group in _groups(matrix, atoms.levels))
     if norm is _manhattan:
@@ -126,11 +143,14 @@ def _root(square: int) -> int:
     return found + (found * found < wide)
 
 
-def _squared_widths(form: Form, atoms: Mapping[str, Atoms]) -> int:
+def _squared_widths(form: Form, atoms: Mapping[str, Ground]) -> int:
     widths: Counter[int] = Counter()
     for name, matrix in form.items():
         known = atoms[name]
         if not matrix.values.size:
+            continue
+        if isinstance(known, Products):
+            widths.update(products.moves(matrix, known)[2])
             continue
         if known.levels == 1:
             moved = _added(matrix.rows, matrix.values, np.abs).astype(object)

@@ -34,7 +34,7 @@ from mpc.privacy.within import RULES
 from mpc.windows import Windows
 from mpc.wires import Masking
 from tests.support.plans import replace_wires, wire, with_parts
-from tests.support.questions import EPSILON, FACTS, INHERITED, UNOPENED, WIDE, B, Question
+from tests.support.questions import EPSILON, FACTS, INHERITED, UNOPENED, WIDE, B, Question, by_category
 from tests.support.worlds import make_world
 
 DERIVED = {"masking": Masking.DERIVED}
@@ -306,11 +306,188 @@ def the_sum_told_beside_its_noise() -> Plan:
     return q.build()
 
 
-@lie("between a sum over rows and its noise")
+@lie("tells a sum without noise")
 def the_sum_opened() -> Plan:
     q = sums()
     q.told("s", "bare")
     return q.build()
+
+
+# ------------------------------------------------------------------ Gaussian noise
+
+
+def gaussian_sums(sigma: Fraction = Fraction(400), shift: int = 0) -> Question:
+    """Four sums, perhaps rounded, and their noise, which is not added yet."""
+    q = sums()
+    if shift:
+        q.rounded(shift=shift)
+    q.gaussian((4,), sigma=sigma)
+    return q
+
+
+def added(q: Question, *names: str, shift: int = 0, **more: object) -> Plan:
+    """The plan that tells what these come to."""
+    q.told(q.combine(*names, **more))  # type: ignore[arg-type]
+    scale = {"scale": Fraction(1, 1 << shift)}
+    return replace_wires(q.unchecked(), {"v": scale, "z": scale, "n": scale})
+
+
+def test_gaussian_noise_that_is_enough_is_taken() -> None:
+    for shift in (0, 2):
+        plan = added(gaussian_sums(shift=shift), "t" if shift else "s", "n", shift=shift)
+        [vector] = guarantee(plan, FACTS).vectors
+        assert vector.mechanism == "gaussian" and vector.euclidean <= 30
+
+
+@lie("a noised vector with a delta of")
+def a_sigma_too_small() -> Plan:
+    return added(gaussian_sums(Fraction(60)), "s", "n")
+
+
+@lie("a noised vector with a delta of")
+def a_sum_weighed_before_gaussian_noise() -> Plan:
+    q = gaussian_sums()
+    q.gate(Weigh(name="w", x="s", axis=0, factors=(1 << 20,) * 4, out="t"), wire("t", (4,), 59, **UNOPENED))
+    return added(q, "t", "n")
+
+
+@lie("an epsilon of")
+def gaussian_noise_for_nothing_at_all() -> Plan:
+    plan = added(gaussian_sums(), "s", "n")
+    return with_parts(
+        plan,
+        gates=[g.model_copy(update={"epsilon": Fraction(6)}) if g.kind == "gaussian" else g for g in plan.gates],
+    )
+
+
+@lie("is multiplied")
+def gaussian_noise_on_a_coarser_lattice() -> Plan:
+    return added(gaussian_sums(), "s", "n", factors=(1, 64))
+
+
+@lie("is read more than once")
+def gaussian_noise_taken_off_again() -> Plan:
+    q = gaussian_sums()
+    q.combine("s", "n", out="w")
+    return added(q, "w", "n", factors=(1, -1))
+
+
+@lie("is shared by several")
+def gaussian_noise_shared() -> Plan:
+    q = sums()
+    q.gaussian((1,))
+    return added(q, "s", "n", shape=(4,))
+
+
+@lie("one noise at a time")
+def two_kinds_of_noise_at_once() -> Plan:
+    q = gaussian_sums()
+    q.draw((4,), "m", sensitivity=ROW)
+    return added(q, "s", "n", "m")
+
+
+@lie("by a combine and nothing else")
+def gaussian_noise_rounded_off() -> Plan:
+    q = gaussian_sums()
+    q.rounded("n", shift=12, out="t")
+    q.told("t")
+    return q.unchecked()
+
+
+@lie("may leave the bound")
+def a_sum_rounded_beyond_its_bound() -> Plan:
+    """A rounding is one within the declared bound only: beyond it the sum may jump by 2^60."""
+    plan = added(gaussian_sums(shift=2), "t", "n", shift=2)
+    return replace_wires(plan, {"s^": {"bits": 8}})
+
+
+@lie("is repeated, multiplied or added")
+def a_rounded_sum_weighed() -> Plan:
+    return added(gaussian_sums(shift=2), "t", "n", shift=2, factors=(2, 1))
+
+
+@lie("is repeated, multiplied or added")
+def a_rounded_sum_beside_another() -> Plan:
+    q = gaussian_sums(shift=2)
+    q.rows("y", "s2")
+    return added(q, "t", "n", "s2", shift=2)
+
+
+@lie("is repeated, multiplied or added")
+def a_rounded_sum_laid_out_often() -> Plan:
+    q = sums()
+    q.rounded()
+    q.gaussian((9, 4))
+    return added(q, "t", "n", shift=2, shape=(9, 4))
+
+
+@lie("what was rounded is no linear map")
+def a_rounded_sum_mapped() -> Plan:
+    q = gaussian_sums(shift=2)
+    q.gate(Take(name="take", x="t", axis=0, indices=(0,) * 4, out="u"), wire("u", (4,), WIDE, **UNOPENED))
+    return added(q, "u", "n", shift=2)
+
+
+@lie("what was rounded is no linear map")
+def a_sum_rounded_twice() -> Plan:
+    q = gaussian_sums(shift=2)
+    q.rounded("t", shift=2, out="u")
+    return added(q, "u", "n", shift=4)
+
+
+@lie("tells a sum without noise")
+def a_rounded_sum_told() -> Plan:
+    q = sums()
+    q.told(q.rounded())
+    return q.unchecked()
+
+
+@lie("between a sum over rows and its noise")
+def a_sum_compared() -> Plan:
+    q = sums()
+    q.told("s", "open")
+    q.outputs.clear()
+    q.gate(Relu(name="relu", x="open", out="r", shift=0), wire("r", (4,), WIDE))
+    q.output("r")
+    return q.unchecked()
+
+
+# ------------------------------------------------------------------ products of patterns
+
+
+def noised_by_category(**how: object) -> Plan:
+    q = by_category(5, **how)  # type: ignore[arg-type]
+    q.noised("p_sum", sensitivity=30)
+    return q.unchecked()
+
+
+def test_a_sum_by_category_is_taken_at_twice_its_width() -> None:
+    assert guarantee(noised_by_category(), FACTS).vectors[0].sensitivity == 30
+
+
+@lie("nothing is proved of what a row contributes")
+def bits_that_are_shifted_times_a_value() -> Plan:
+    """1 + bit: all elements are the value and more."""
+    return noised_by_category(constant=1)
+
+
+@lie("nothing is proved of what a row contributes")
+def bits_of_raw_data_times_a_value() -> Plan:
+    """Data beyond its bound gives any pattern of bits, so a row might be in all categories."""
+    return noised_by_category(raw=True)
+
+
+@lie("nothing is proved of what a row contributes")
+def bits_times_raw_data() -> Plan:
+    return noised_by_category(hard=False)
+
+
+@lie("not those of epsilon")
+def a_sum_by_category_weighed_behind() -> Plan:
+    q = by_category(5)
+    q.gate(Weigh(name="w", x="p_sum", axis=0, factors=(1, 1, 1, 1, 2), out="t"), wire("t", (5,), 59, **INHERITED))
+    q.noised("t", sensitivity=30)
+    return q.unchecked()
 
 
 @lie("nothing reads the noise")
@@ -740,7 +917,7 @@ def test_what_was_noised_may_be_used_for_anything() -> None:
 
 def test_every_kind_of_gate_is_judged() -> None:
     """Each acts within a row in a way that is known, or ends rows, or is noise or an input; another is refused."""
-    assert set(RULES) | {"rows", "draw", "input"} == set(GATES)
+    assert set(RULES) | {"rows", "draw", "gaussian", "input"} == set(GATES)
 
 
 def test_many_operands_keep_nobody_busy() -> None:

@@ -371,3 +371,73 @@ def test_the_cost_of_a_noised_sum_over_a_hundred_thousand_rows(tmp_path: Path, w
 def test_an_epsilon_says_for_which_output_it_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="an epsilon is for an output; fix: name it"):
         compile_model(summed(tmp_path, [total()]), (0.0, 100.0), noise=0.5)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ which noise
+
+BOTH = ("laplace", "gaussian")
+
+
+@pytest.mark.parametrize(("columns", "kind"), [(4, "laplace"), (96, "gaussian")])
+def test_each_sum_has_the_noise_of_less_variance(tmp_path: Path, columns: int, kind: str) -> None:
+    """Laplace noise grows with the number of elements, Gaussian noise with its root."""
+    x = np.random.default_rng(columns).uniform(0, 100, (300, columns)).astype(np.float32)
+    path = summed(tmp_path, [total()], columns=columns)
+    spreads = {}
+    for kinds in (("laplace",), ("gaussian",), BOTH):
+        compiled = check(path, x, Noising({"y": Fraction(1)}, mechanisms=kinds, most=300))
+        [vector] = compiled.guarantee.vectors
+        spreads[kinds] = deviations(compiled, "y")
+        assert vector.mechanism == (kind if kinds == BOTH else kinds[0])
+        if vector.mechanism == "gaussian":
+            assert vector.loss.delta <= Fraction(1, 10**8) and vector.variance <= 2 * 1024**2
+    assert spreads[BOTH] == min(spreads.values()) < max(spreads.values()) / 1.2
+
+
+def test_gaussian_noise_has_the_spread_that_it_should(tmp_path: Path) -> None:
+    compiled = compile_model(
+        summed(tmp_path, [total()], columns=64), (0.0, 100.0), noise=Noising({"y": Fraction(5)}, mechanisms=BOTH)
+    )
+    x = np.full((50, 64), 30.0, dtype=np.float32)
+    off = np.array([answer(compiled, x, number=n, parties=2 + n % 2)[0][0] - 1500 for n in range(1, 7)])
+    assert 0.8 < off.std() / deviations(compiled, "y") < 1.25
+    assert abs(off.mean()) < 5 * off.std() / off.size**0.5
+
+
+def test_a_small_sum_is_not_rounded_before_gaussian_noise(tmp_path: Path) -> None:
+    """Bits of comparisons: sigma is a few units, and the count stays on whole numbers."""
+    nodes = [
+        node("Greater", ["x", "level"], ["above"]),
+        node("Cast", ["above"], ["bits"], to=TensorProto.FLOAT),
+        total("bits"),
+    ]
+    path = summed(tmp_path, nodes, level=np.float32(60))
+    compiled = check(path, DATA, Noising({"y": Fraction(1)}, mechanisms=("gaussian",)))
+    kinds = {gate.kind for gate in compiled.plan.gates}
+    assert "gaussian" in kinds and "truncate" not in kinds
+
+
+def test_sums_share_delta_as_they_share_epsilon(tmp_path: Path) -> None:
+    nodes = [
+        node("Split", ["x"], ["a", "b"], axis=1),
+        total("a", "sa"),
+        total("b", "sb"),
+        node("Add", ["sa", "sb"], ["y"]),
+    ]
+    path = summed(tmp_path, nodes, columns=2)
+    noising = Noising({"y": Fraction(1)}, mechanisms=("gaussian",), delta=Fraction(1, 10**7))
+    compiled = compile_model(path, (0.0, 100.0), noise=noising)
+    assert all(Fraction(49, 10**9) < v.loss.delta <= Fraction(5, 10**8) for v in compiled.guarantee.vectors)
+
+
+def test_what_no_gaussian_hides_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = summed(tmp_path, [total()], columns=2)
+    tiny = Noising({"y": Fraction(1, 1000)}, mechanisms=("gaussian",), delta=Fraction(1, 10**12))
+    with pytest.raises(ModelError, match="no Gaussian noise of up to 1024 units"):
+        compile_model(path, (0.0, 100.0), noise=tiny)
+
+
+@pytest.mark.parametrize("settings", [{"mechanisms": ()}, {"mechanisms": ("uniform",)}, {"delta": 0}, {"delta": 1}])
+def test_noise_that_there_is_not(settings: dict) -> None:
+    with pytest.raises(UsageError, match="noise of the kind|a delta of"):
+        Noising({"y": Fraction(1)}, **settings)

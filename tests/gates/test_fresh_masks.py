@@ -41,7 +41,7 @@ OPENS = {"bound", "convolution", "draw", "fourier", "matmul", "maximum", "multip
 """Gates that open something, the product gates where their second operand is secret."""
 FEW = {"maximum": maximum_case(most=5)}
 """Smaller cases where the usual ones have hundreds of openings."""
-FREE = {"combine", "concat", "input", "reshape", "rows", "take", "total", "weigh"}
+FREE = {"combine", "concat", "gaussian", "input", "reshape", "rows", "take", "total", "weigh"}
 """Gates that never do, and so write no output."""
 
 

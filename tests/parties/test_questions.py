@@ -339,6 +339,21 @@ def test_a_histogram_costs_two_however_many_bins(stays: Dataset) -> None:
         assert vector.sensitivity == 2
 
 
+@pytest.mark.parametrize("column", ["age", "bmi"])
+def test_a_sum_by_category_costs_twice_its_width(column: str) -> None:
+    """A row leaves one category and enters another, however many there are; a count changes two by one.  Bounded to 12
+    bits, a value is at most its range and what lies between that and zero."""
+    ds = Dataset(WHOLE)
+    question = ds[column].group_by(ds["site"]).mean()
+    compiled = asking.compiled_with_noise(question, Fraction(1), "analyst")
+    counts, sums = sorted(compiled.guarantee.vectors, key=lambda vector: vector.sensitivity)
+    of = WHOLE.column(column)
+    width, reach = of.high - of.low, max(of.high, -of.low, of.high - of.low)
+    assert counts.sensitivity == 2 and counts.elements == sums.elements == 3
+    assert 1.9 * 4095 * reach / width < sums.sensitivity < 2.1 * 4095 * reach / width
+    assert sums.euclidean < 0.75 * sums.sensitivity  # two elements, each of them once
+
+
 def test_values_on_an_edge_are_counted_as_numpy_does(stays: Dataset) -> None:
     """Noise apart: each value is on an edge, also the last."""
     question = stays["bmi"].histogram([20.0, 23.5, 30.0, 31.25])

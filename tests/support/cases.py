@@ -15,12 +15,14 @@ from mpc import tables
 from mpc.gates.bound import Bound
 from mpc.gates.draw import WORD_BITS, Draw
 from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.gaussian import Gaussian
 from mpc.gates.linear import Combine
 from mpc.gates.maximum import Maximum
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.gaussian import reach
 from mpc.wires import MAX_BITS, Masking
 from tests.support.bilinear_cases import convolution_case, matmul_case, multiply_case
 from tests.support.case import Case, Limits, add_unopened, finish, rounded, scales, shapes, shifted
@@ -56,8 +58,10 @@ def truncate_case(draw: Drawing) -> Case:
     limit = (1 << bits) - (1 if out_bits > bits - shift else 2)
     b = Builder()
     b.enter("x", shape, bits, scale)
-    b.gate(Truncate(name="t", x="x", out="y", shift=shift), wire("y", shape, out_bits, scale / (1 << shift)))
-    b.output("y")
+    mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
+    out = wire("y", shape, out_bits, scale / (1 << shift), masking=mask)
+    b.gate(Truncate(name="t", x="x", out="y", shift=shift), out)
+    finish(b, "y", mask is Masking.DRAWN)
     return Case(b, {"x": (limit, 1 << shift)}, lambda v: rounded(v["y"], v["x"], shift))
 
 
@@ -292,6 +296,27 @@ def draw_case(draw: Drawing) -> Case:
     return Case(b, {"x": (31, 1)} if added else {}, judge)
 
 
+@st.composite
+def gaussian_case(draw: Drawing) -> Case:
+    """Noise alone, or on what an owner enters."""
+    sigma = draw(st.sampled_from([Fraction(1, 64), Fraction(3, 2), Fraction(40)]))
+    shape = draw(st.sampled_from([(), (2,), ("batch", 2), (1, 3)]))
+    b, added = Builder(), draw(st.booleans())
+    if added:
+        b.enter("x", shape, 5)
+    b.gate(
+        Gaussian(name="g", sigma=sigma, epsilon=Fraction(1, 3), out="n"), wire("n", shape, 11, masking=Masking.UNOPENED)
+    )
+    if added:
+        b.gate(Combine(name="c", xs=("x", "n"), factors=(1, -1), out="s"), wire("s", shape, 12))
+    finish(b, "s" if added else "n", False)
+
+    def judge(v: Arrays) -> None:
+        assert (np.abs(v["n"]) <= 2 * reach(sigma)).all()
+
+    return Case(b, {"x": (31, 1)} if added else {}, judge)
+
+
 CASES: dict[str, st.SearchStrategy[Case]] = {
     "bound": bound_case(),
     "combine": combine_case(),
@@ -299,6 +324,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "convolution": convolution_case(),
     "draw": draw_case(),
     "fourier": fourier_case(),
+    "gaussian": gaussian_case(),
     "input": input_case(),
     "matmul": matmul_case(),
     "maximum": maximum_case(),

@@ -6,10 +6,14 @@ from fractions import Fraction
 
 from mpc.gates.bound import Bound
 from mpc.gates.draw import Draw
+from mpc.gates.gaussian import Gaussian
 from mpc.gates.linear import Combine
+from mpc.gates.moves import Reshape, Take
+from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.rows import Rows
 from mpc.gates.step import Step
+from mpc.gates.truncate import Truncate
 from mpc.plan.plan import Plan
 from mpc.privacy import law
 from mpc.privacy.facts import StoredFacts
@@ -61,6 +65,21 @@ class Question(Builder):
         self.gate(gate, wire(out, shape, max(WIDE, len(levels)), **UNOPENED))
         return out
 
+    def gaussian(self, shape: Shape, out: str = "n", sigma: Fraction = Fraction(1000)) -> str:
+        gate = Gaussian(name=f"gaussian:{out}", out=out, sigma=sigma, epsilon=EPSILON)
+        self.gate(gate, wire(out, shape, WIDE, **UNOPENED))
+        return out
+
+    def rounded(self, x: str = "s", shift: int = 2, out: str = "t") -> str:
+        """The sum, opened under a mask, and without its lowest bits."""
+        known = {w.name: w for w in self.wires}
+        if known[x].masking is Masking.UNOPENED:
+            self.gate(Open(name=f"open:{x}", x=x, out=f"{x}^"), wire(f"{x}^", known[x].shape, known[x].bits))
+            x = f"{x}^"
+        gate = Truncate(name=f"truncate:{out}", x=x, shift=shift, out=out)
+        self.gate(gate, wire(out, known[x.rstrip("^")].shape, WIDE, Fraction(1, 1 << shift), **UNOPENED))
+        return out
+
     def combine(self, *names: str, factors: tuple[int, ...] = (), out: str = "v", shape: Shape | None = None) -> str:
         """Of the first one's shape unless another is given."""
         known = {w.name: w for w in self.wires}
@@ -82,6 +101,31 @@ class Question(Builder):
             name = out
         self.output(name)
         return name
+
+
+def by_category(bins: int, constant: int = 0, raw: bool = False, hard: bool = True) -> Question:
+    """The sum of a bounded value in each bin of another: one-hot bits times the value, x[1] by x[0].
+
+    Args:
+        constant: that is added to the bits.
+        raw: the bits are of data as they are.
+        hard: the value is bounded.
+    """
+    q = Question((B, 2))
+    for place, name in enumerate(("key", "value")):
+        q.gate(Take(name=name, x="x", axis=1, indices=(place,), out=name), wire(name, (B, 1), 20, **INHERITED))
+    key = "key" if raw else q.bound("key", "held", drawn=True)
+    value = q.bound("value", "y", drawn=True) if hard else "value"
+    q.step(*range(bins + 1), x=key, out="bits")
+    q.gate(Reshape(name="flat", x="bits", out="flat"), wire("flat", (B, bins + 1), 1, **INHERITED))
+    for name, places in (("lower", range(bins)), ("upper", range(1, bins + 1))):
+        gate = Take(name=name, x="flat", axis=1, indices=tuple(places), out=name)
+        q.gate(gate, wire(name, (B, bins), 1, **INHERITED))
+    gate = Combine(name="hot", xs=("lower", "upper"), factors=(1, -1), constant=constant, out="hot")
+    q.gate(gate, wire("hot", (B, bins), 2, **INHERITED))
+    q.gate(Multiply(name="p", x="hot", y=value, out="p"), wire("p", (B, bins), 30))
+    q.rows("p", "p_sum")
+    return q
 
 
 def fitted(plan: Plan, stored: dict[str, StoredFacts] | None = None) -> Plan:

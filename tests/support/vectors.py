@@ -16,6 +16,7 @@ from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.draw import Draw
 from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.gaussian import Gaussian
 from mpc.gates.linear import Combine, Total, Weigh
 from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
@@ -82,7 +83,10 @@ def every_gate() -> Plan:
     b.gate(noise, wire("e2", (4,), 3, f8 / 8, **unopened))
     b.gate(Combine(name="25", xs=("s2", "e2"), factors=(1, 1), out="p2"), wire("p2", (4,), 33, f8 / 8, **unopened))
     b.gate(Open(name="26", x="p2", out="m2"), wire("m2", (4,), 33, f8 / 8))
-    b.output("v", "i", "g", "o", "n", "m2")
+    second = Gaussian(name="27", sigma=Fraction(201, 64), epsilon=Fraction(1, 10), out="e3")
+    b.gate(second, wire("e3", (4,), 7, f8, **unopened))
+    b.gate(Open(name="28", x="e3", out="m3"), wire("m3", (4,), 7, f8))
+    b.output("v", "i", "g", "o", "n", "m2", "m3")
     b.outputs[1] = b.outputs[1].model_copy(update={"labels": ("a", 7, "c", "\u00e9")})
     b.outputs[2] = b.outputs[2].model_copy(update={"shape": (B, 4), "keys": (1, 2, 3, 4)})
     return b.build()

@@ -15,6 +15,7 @@ from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.draw import Draw
 from mpc.gates.fourier import Clamp, Fourier
+from mpc.gates.gaussian import Gaussian
 from mpc.gates.input import Input
 from mpc.gates.linear import Combine, Total, Weigh
 from mpc.gates.matmul import Matmul
@@ -432,6 +433,10 @@ GOOD: dict[str, tuple[Gate, list[Wire]]] = {
         Draw(name="g", thresholds=(200, 7, 0), width=8, epsilon=Fraction(1, 2), out="o"),
         [wire("o", (3,), 3, masking=UNOPENED)],
     ),
+    "gaussian": (
+        Gaussian(name="g", sigma=Fraction(3), epsilon=Fraction(1, 2), out="o"),
+        [wire("o", (3,), 6, masking=UNOPENED)],
+    ),
     "fourier": (Fourier(**WAVE, clamp=Clamp(**CLAMP)), [wire("x", (B, 3), 20), wire("o", (B, 3), 20)]),
     "maximum": (
         Maximum(name="g", x="x", value="v", index="i", shift=3),
@@ -489,6 +494,13 @@ BAD: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("draw", {"width": 7}, {}),
     ("draw", {"epsilon": Fraction(0)}, {}),
     ("draw", {"epsilon": Fraction(-1)}, {}),
+    ("gaussian", {}, {"o": {"masking": DRAWN}}),
+    ("gaussian", {}, {"o": {"masking": INHERITED}}),
+    ("gaussian", {}, {"o": {"bits": 5}}),  # of two halves up to 29 each
+    ("gaussian", {"sigma": Fraction(0)}, {}),
+    ("gaussian", {"sigma": Fraction(1, 3)}, {}),
+    ("gaussian", {"sigma": Fraction(1025)}, {}),
+    ("gaussian", {"epsilon": Fraction(0)}, {}),
     ("open", {}, {"x": {"masking": DRAWN}}),
     ("open", {}, {"x": {"masking": INHERITED}}),
     ("open", {}, {"o": {"masking": UNOPENED}}),
@@ -890,7 +902,7 @@ def test_weights_live_for_a_session_and_data_for_a_run() -> None:
         refuses(matmul_of(*kinds), "weight where data belongs, or the reverse")
 
 
-@pytest.mark.parametrize("kind", sorted(set(GOOD) - {"input", "draw", "combine", "convolution", "matmul"}))
+@pytest.mark.parametrize("kind", sorted(set(GOOD) - {"input", "draw", "gaussian", "combine", "convolution", "matmul"}))
 def test_gates_of_data_read_no_weights(kind: str) -> None:
     gate, wires = GOOD[kind]
     b = Builder()

@@ -231,6 +231,13 @@ class RowsSum(Attributes):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Noise(Attributes):
-    """A sum over rows and noise of this epsilon."""
+    """A sum over rows and noise of this epsilon: of the kinds that may be, the one of less variance.
+
+    Args:
+        delta: the most that Gaussian noise may cost beside; None: no Gaussian noise.
+        laplace: Laplace noise may be.
+    """
 
     epsilon: Fraction
+    delta: Fraction | None = None
+    laplace: bool = True

@@ -9,10 +9,13 @@ from fractions import Fraction
 from mpc.compiler.graph.attributes import Noise, RowsSum
 from mpc.compiler.graph.graph import Graph, Node
 from mpc.errors import ModelError, UsageError
-from mpc.privacy.facts import StoredFacts
+from mpc.privacy.facts import GAUSSIAN, LAPLACE, Mechanism, StoredFacts
+from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.law import MOST_EPSILON
 from mpc.wires import BATCH, MAX_BATCH
 
+DELTA = Fraction(1, 10**8)
+"""Delta of an answer with Gaussian noise, unless something else is said."""
 _WIDEST = 20
 _MOVED = frozenset({"reshape", "transpose", "fit"})
 """Operators that leave a sum what it is: noise comes behind them, so that it is opened as it is told."""
@@ -28,15 +31,19 @@ class Noising:
         most: the most rows of a run.
         stored: input -> what is public of the data that it will be bound to; these are protected.  None: those are
             that lie at the parties, or all with rows if none do, as one dataset with a row a person.
+        mechanisms: kinds of noise that may be; of several, each sum gets the one of less variance.
+        delta: the most that an output's Gaussian noise may cost beside its epsilon; its sums share that evenly.
 
     Raises:
-        UsageError: there is no such epsilon, width or number of rows.
+        UsageError: there is no such epsilon, delta, width, mechanism or number of rows.
     """
 
     epsilon: Mapping[str, Fraction]
     width: int = 12
     most: int = MAX_BATCH
     stored: Mapping[str, StoredFacts] | None = None
+    mechanisms: tuple[Mechanism, ...] = (LAPLACE,)
+    delta: Fraction = DELTA
 
     def __post_init__(self) -> None:
         for output, epsilon in self.epsilon.items():
@@ -45,6 +52,15 @@ class Noising:
                     f"an epsilon of {float(epsilon):g} for output {output!r}",
                     remedy=f"give one above 0 and up to {MOST_EPSILON}",
                 )
+        if not self.mechanisms or not {*self.mechanisms} <= {LAPLACE, GAUSSIAN}:
+            raise UsageError(
+                f"noise of the kind {', '.join(map(str, self.mechanisms)) or 'none'}",
+                remedy=f"mechanism='{LAPLACE}' or '{GAUSSIAN}'",
+            )
+        if not 0 < self.delta <= MOST_DELTA:
+            raise UsageError(
+                f"a delta of {float(self.delta):g} for an answer", remedy=f"above 0 and up to {float(MOST_DELTA):g}"
+            )
         if not 2 <= self.width <= _WIDEST or not 1 <= self.most <= MAX_BATCH:
             raise UsageError(
                 f"a width of {self.width} bits, or {self.most} rows at most",
@@ -84,7 +100,7 @@ def with_noise(graph: Graph, noising: Noising) -> Graph:
     if unknown:
         names = ", ".join(out.name for out in graph.outputs)
         raise ModelError(f"the model has no output {unknown[0]!r} to noise", remedy=f"its outputs are {names}")
-    shares = _shares(graph, noise)
+    shares = _shares(graph, noising)
     for node in [node for node in graph.nodes if node.op == "rows_sum"]:
         if node.writes not in shares:
             raise node.origin.refuse(
@@ -94,14 +110,15 @@ def with_noise(graph: Graph, noising: Noising) -> Graph:
     held = RowsSum(width=noising.width, most=noising.most)
     nodes = [replace(node, attributes=held) if node.op == "rows_sum" else node for node in graph.nodes]
     taken = {name for node in nodes for name in (node.writes, *node.reads)}
-    for name, epsilon in shares.items():
-        _insert(graph, nodes, name, epsilon, taken)
+    for name, wanted in shares.items():
+        _insert(graph, nodes, name, wanted, taken)
     return Graph(graph.inputs, nodes, graph.outputs)
 
 
-def _shares(graph: Graph, noise: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """Each sum over rows with its part of an output's epsilon."""
-    writers, shares = {node.writes: node for node in graph.nodes}, dict[str, Fraction]()
+def _shares(graph: Graph, noising: Noising) -> dict[str, Noise]:
+    """Each sum over rows with its part of an output's epsilon and delta."""
+    noise, laplace, gaussian = noising.epsilon, LAPLACE in noising.mechanisms, GAUSSIAN in noising.mechanisms
+    writers, shares = {node.writes: node for node in graph.nodes}, dict[str, Noise]()
     for out in graph.outputs:
         sums, todo, seen = list[str](), [out.value], {out.value}
         while todo:
@@ -122,11 +139,12 @@ def _shares(graph: Graph, noise: Mapping[str, Fraction]) -> dict[str, Fraction]:
                 raise writers[name].origin.refuse(
                     "two noised outputs read one sum over rows", remedy="compute the second from the first's answer"
                 )
-            shares[name] = noise[out.name] / len(sums)
+            part = noising.delta / len(sums) if gaussian else None
+            shares[name] = Noise(epsilon=noise[out.name] / len(sums), delta=part, laplace=laplace)
     return shares
 
 
-def _insert(graph: Graph, nodes: list[Node], name: str, epsilon: Fraction, taken: set[str]) -> None:
+def _insert(graph: Graph, nodes: list[Node], name: str, wanted: Noise, taken: set[str]) -> None:
     """Noise behind a sum and the moves that follow it; who reads them reads the noised one."""
     while not graph.is_output(name):
         readers = [node for node in nodes if name in node.reads]
@@ -139,5 +157,5 @@ def _insert(graph: Graph, nodes: list[Node], name: str, epsilon: Fraction, taken
     last = nodes[place]
     nodes[place : place + 1] = [
         replace(last, writes=bare),
-        Node("noise", (bare,), name, last.shape, last.origin, Noise(epsilon=epsilon)),
+        Node("noise", (bare,), name, last.shape, last.origin, wanted),
     ]

@@ -84,6 +84,7 @@ class Lowering:
         notes: what the model's owner should know.
         origin: the node that is being lowered.
         protected: wires of inputs whose rows noise protects.
+        hard: wires of products of which it is known what a row can be, whatever the data are.
     """
 
     graph: Graph
@@ -98,6 +99,7 @@ class Lowering:
     notes: list[str] = field(default_factory=list)
     origin: Origin = Origin("", "input")
     protected: dict[str, StoredFacts] = field(default_factory=dict)
+    hard: set[str] = field(default_factory=set)
 
     def note(self, text: str) -> None:
         """Note something that the model's owner should know about the node that is being lowered."""

@@ -13,7 +13,7 @@ from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.known import known_interval
-from mpc.compiler.lowering.rules import comparisons, maps, products, sums
+from mpc.compiler.lowering.rules import comparisons, maps, noises, products, sums
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
@@ -95,6 +95,10 @@ def _function(state: Lowering, node: Node) -> Value:
     return approximate.apply(state, x, taken.name, taken.parameters, finest)
 
 
+def _multiply(state: Lowering, node: Node) -> Value:
+    return sums.by_category(state, node) or products.product(state, node)
+
+
 _GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})
 """What can make the odd part of a scale longer; see `scales`."""
 _OF_ROWS = frozenset({"rows_sum", "noise"})
@@ -104,7 +108,7 @@ RULES: dict[str, Rule] = {
     "conv": products.affine,
     "scale": products.scale,
     "constant": products.constant,
-    "multiply": products.product,
+    "multiply": _multiply,
     "sum": maps.sum_,
     "total": maps.total,
     "weigh": maps.weigh,
@@ -117,7 +121,7 @@ RULES: dict[str, Rule] = {
     "lowest": maps.lowest,
     "fit": maps.fit,
     "rows_sum": sums.rows_sum,
-    "noise": sums.noise,
+    "noise": noises.noise,
     "relu": comparisons.relu,
     "step": comparisons.step,
     "maximum": comparisons.maximum,

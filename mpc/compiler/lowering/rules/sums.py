@@ -1,29 +1,23 @@
-"""Sums over rows, and their noise: what a party proves of a plan (`mpc.privacy`) is what decides the gates here.
+"""Sums over rows: what a party proves of a plan (`mpc.privacy`) is what decides the gates here.
 
 Elements that are bits of comparisons, or made of such, are summed as they are.  Anything else is bounded first: brought
 to units in which the interval that is proved for it fills [0, 2^width - 2], and lifted back by a public constant behind
-the bound.  Noise is what the proof asks for.
+the bound.  Of a product with bits that are one by one - a value by category - the other factor is bounded instead: then
+a row changes two elements, and not all of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from fractions import Fraction
-
 import numpy as np
 
-from mpc.compiler.graph.attributes import Noise, RowsSum
-from mpc.compiler.graph.graph import Node, static
+from mpc.compiler.graph.attributes import RowsSum
+from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
-from mpc.errors import PlanError
-from mpc.gates.draw import Draw
-from mpc.gates.linear import Combine
-from mpc.plan.plan import Plan
-from mpc.privacy import law
+from mpc.gates.base import Gate
+from mpc.gates.step import Step
 from mpc.privacy.forms import LINEAR
-from mpc.privacy.guarantee import sensitivities
-from mpc.wires import MAX_BITS, Lifetime, Masking, Wire
+from mpc.wires import MAX_BITS, Lifetime, Masking
 
 _FINE_FACTOR = 256
 """With a factor of so much an interval fills its bits to a part in 256."""
@@ -47,39 +41,64 @@ def rows_sum(state: Lowering, node: Node) -> Value:
     return state.add("rows", node.shape, x.scale, interval, bits, x=x.wire.name, most=taken.most)
 
 
-def noise(state: Lowering, node: Node) -> Value:
-    """Return the sum and its noise, opened."""
-    total, epsilon = state.values[node.reads[0]], node.of(Noise).epsilon
-    try:
-        sensitivity = _sensitivity(state, total, epsilon)
-        levels = law.thresholds(epsilon, sensitivity)
-    except PlanError as refused:
-        raise node.origin.refuse(refused.what, remedy=refused.remedy or "ask for a plain sum over rows") from None
-    most, shape = float((1 << len(levels)) - 1), static(node.shape)
-    spread = Interval.between(-most, most, shape)
-    variance = np.full(shape, float(law.variance(levels)))
-    spread = replace(spread, given_mean=np.zeros(shape), given_variance=variance)
-    name = f"{len(state.gates)}.draw"
-    state.gate("draw", out=name, thresholds=levels, epsilon=epsilon)
-    drawn = state.wire(name, node.shape, total.scale, spread, Masking.UNOPENED, least_bits=len(levels))
-    noised = state.combine([total, drawn], [1, 1], node.shape, total.scale)
-    name = f"{len(state.gates)}.open"
-    state.gate("open", x=noised.wire.name, out=name)
-    state.wires[name] = noised.wire.model_copy(update={"name": name, "masking": Masking.DRAWN})
-    return Value(state.wires[name], noised.interval)
+def by_category(state: Lowering, node: Node) -> Value | None:
+    """Return the product of bits that are one by one with a value, if only sums over rows read it: the value is bounded
+    before; None if this is no such product."""
+    readers = _sums(state, node.writes)
+    if not readers or len(node.reads) != 2 or int(np.prod(static(node.shape)[1:], dtype=int)) < 2:
+        return None
+    values = [state.values[name] for name in node.reads]
+    for bits, value in (values, values[::-1]):
+        if _is_pattern(state, bits.wire.name) and not _is_hard(state, value.wire.name):
+            held = bounded(state, value, max(readers), Masking.DRAWN)
+            interval = bits.interval.product(held.interval, False).broadcast_to(static(node.shape))
+            product = state.add(
+                "multiply", node.shape, bits.scale * held.scale, interval, x=bits.wire.name, y=held.wire.name
+            )
+            state.hard.add(product.wire.name)
+            return product
+    return None
 
 
-def _sensitivity(state: Lowering, total: Value, epsilon: Fraction) -> int:
-    """Return what the parties will prove, of the plan so far with some noise on this sum."""
-    wire = total.wire
-    drawn = Wire(name="noise", shape=wire.shape, scale=wire.scale, bits=1, masking=Masking.UNOPENED)
-    noised = drawn.model_copy(update={"name": "noised", "bits": wire.bits})
-    draw = Draw(name="draw", out="noise", thresholds=(1,), epsilon=epsilon)
-    combine = Combine(name="combine", xs=(wire.name, "noise"), factors=(1, 1), out="noised")
-    plan = Plan.model_construct(
-        inputs=(), outputs=(), wires=(*state.wires.values(), drawn, noised), gates=(*state.gates, draw, combine)
-    )
-    return sensitivities(plan, state.protected)["draw"]
+def _sums(state: Lowering, name: str) -> list[int]:
+    """Widths of the sums over rows that read a value; none if anything else does."""
+    found = list[int]()
+    if state.graph.is_output(name):
+        return []
+    for reader in state.graph.readers(name):
+        behind = _sums(state, reader.writes) if reader.op in MOVES or reader.op == "fit" else []
+        if reader.op == "rows_sum":
+            behind = [reader.of(RowsSum).width]
+        if not behind:
+            return []
+        found += behind
+    return found
+
+
+def _is_pattern(state: Lowering, name: str) -> bool:
+    """Is it a public linear map, without a constant, of the bits of one value that is bounded and compared with many
+    levels?"""
+    sources, gates = _behind(state, name, stop=(Step.kind,))
+    if len(sources) != 1 or not isinstance(step := sources.pop(), Step) or any(getattr(g, "offset", 0) for g in gates):
+        return False
+    writers = {out: gate for gate in state.gates for out in gate.writes}
+    single = int(np.prod(static(state.wires[step.out].shape), dtype=int)) == len(step.levels)
+    return single and all(gate.kind in LINEAR for gate in gates) and _is_hard(state, writers[step.x].writes[0])
+
+
+def _behind(state: Lowering, name: str, stop: tuple[str, ...]) -> tuple[list[Gate], list[Gate]]:
+    """The gates of these kinds that a wire is made of, and all that lie between; or the inputs."""
+    writers = {out: gate for gate in state.gates for out in gate.writes}
+    todo, seen, ends, between = [name], {name}, list[Gate](), list[Gate]()
+    while todo:
+        gate = writers[todo.pop()]
+        if gate.kind in stop or not gate.reads:
+            ends.append(gate)
+            continue
+        between.append(gate)
+        todo += [each for each in gate.reads if each not in seen]
+        seen.update(gate.reads)
+    return ends, between
 
 
 def _is_hard(state: Lowering, name: str) -> bool:
@@ -88,7 +107,8 @@ def _is_hard(state: Lowering, name: str) -> bool:
     todo, seen = [name], {name}
     while todo:
         gate = writers[todo.pop()]
-        if gate.kind in ("bound", "step") or getattr(gate, "lifetime", None) is Lifetime.SESSION:
+        entered = getattr(gate, "lifetime", None) is Lifetime.SESSION
+        if gate.kind in ("bound", "step") or entered or state.hard.intersection(gate.writes):
             continue
         if gate.kind not in LINEAR:
             return False
