@@ -8,14 +8,21 @@ these bytes as they were signed, and decide by them (`parties/party/consent`).
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from mpc.encoding import digest
 from mpc.errors import IntegrityError
 from mpc.wires import Frozen, Scale
-from parties.agreed.objects import OBJECT_NAME, Cluster, Digest, Moment, Process, Text
+from parties.agreed.objects import OBJECT_NAME, Cluster, Digest, Moment, Process, Text, check_readers
 from parties.agreed.signed import Signed, dump, read
 from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity
@@ -64,6 +71,12 @@ def _dataset(name: str) -> str:
 Epsilon = Annotated[Scale, AfterValidator(_bounded)]
 Delta = Annotated[Scale, AfterValidator(_bounded), AfterValidator(_small)]
 Names = Annotated[tuple[Process, ...], Field(min_length=1, max_length=_MOST_NAMES), AfterValidator(_distinct)]
+Clients = Annotated[
+    tuple[str, ...],
+    Field(min_length=1, max_length=_MOST_NAMES),
+    AfterValidator(_distinct),
+    AfterValidator(check_readers),
+]
 Count = Annotated[int, Field(ge=1, lt=1 << 40)]
 DatasetName = Annotated[str, Field(max_length=320), AfterValidator(_dataset)]
 Wire = Annotated[Text, Field(max_length=200)]
@@ -132,16 +145,40 @@ class Dp(Frozen):
         return self
 
 
+class Use(Frozen):
+    """Runs of the plan that a model was put for, without noise; see `parties/agreed/models.py`.
+
+    Args:
+        data_owners: who may enter inputs, or have put what they are read from; ("any",): whoever the asker names.
+        entered: inputs may be entered for a run; whoever does that chooses them, anew each time.
+        datasets: by name or id, the only ones that inputs may be read from; (): any that a data owner has put.
+        rows: of one run, at most; None: as many as a run may have.
+    """
+
+    data_owners: Clients = (ANY,)
+    entered: bool = True
+    datasets: Annotated[tuple[Digest | DatasetName, ...], Field(max_length=_MOST_NAMES), AfterValidator(_distinct)] = ()
+    rows: Count | None = None
+
+
 class Question(Frozen):
-    """Questions that may be asked: one of the two kinds."""
+    """Questions that may be asked: one of the three kinds."""
 
     exact: Exact | None = None
     dp: Dp | None = None
+    use: Use | None = None
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if self.use is None:  # grants of datasets have the bytes that they had before there were models
+            content.pop("use", None)
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.exact is None) == (self.dp is None):
-            raise ValueError("a question is either exact plans or a class of noised ones")
+        if sum(each is not None for each in (self.exact, self.dp, self.use)) != 1:
+            raise ValueError("a question is either exact plans, a class of noised ones, or the use of a model")
         return self
 
 
@@ -189,7 +226,7 @@ class Grant(Statement):
     """An owner's permission.
 
     Args:
-        dataset: the object's id, 64 hex digits, or OWNER/NAME for all its versions: then for noised answers alone.
+        dataset: the object's id, 64 hex digits, or OWNER/NAME for all its versions: then not for exact plans.
         parties, provider: which ones; the seeds of the data go to no other provider.
         coordinators: who may ask.
         recipients: who may learn answers.

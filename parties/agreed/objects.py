@@ -65,7 +65,8 @@ def _label(value: str) -> str:
     return value
 
 
-def _readers(names: tuple[str, ...]) -> tuple[str, ...]:
+def check_readers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that these are names of processes, or the one word for everybody; `ValueError`."""
     if names != (ANY,):
         for name in names:
             check_process(name)
@@ -151,6 +152,7 @@ class Schema(Frozen):
         visible: names of clients that may see this; ("any",) for everyone whom a party lets in. Its owner may always.
         created, expires: seconds since 1970; None never expires.
         sample: rows that the owner publishes, column -> their integers in C order; {} if there are none.
+        plan: of a model's weights, which are its columns, the digest of the plan that they are for; see `models`.
     """
 
     format: Literal["mpc-object-1"] = "mpc-object-1"
@@ -164,15 +166,23 @@ class Schema(Frozen):
     rows_per_person: Annotated[int, Field(ge=1, le=1 << 40)] = 1
     columns: Annotated[tuple[Column, ...], Field(min_length=1, max_length=_MOST_COLUMNS)]
     description: Prose = ""
-    visible: Annotated[tuple[str, ...], Field(max_length=_MOST_NAMES), AfterValidator(_readers)] = ()
+    visible: Annotated[tuple[str, ...], Field(max_length=_MOST_NAMES), AfterValidator(check_readers)] = ()
     created: Moment
     expires: Moment | None = None
     sample: dict[str, tuple[int, ...]] = {}
     lengths: Annotated[tuple[BlockRows, ...], Field(max_length=_MOST_BLOCKS)] = ()
+    plan: Digest | None = None
 
     @model_serializer(mode="wrap")
     def _plain(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in write(self).items() if name != "lengths" or value}
+        later = ("lengths", "plan")  # what has neither has the bytes that it had before there were these
+        return {name: value for name, value in write(self).items() if name not in later or value}
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if self.plan is not None and (self.rows != 1 or self.rows_per_person != 1 or self.sample or self.lengths):
+            raise ValueError("a model has one row, and no sample")
+        return self
 
     @model_validator(mode="after")
     def _check_sample(self) -> Self:

@@ -15,7 +15,7 @@ from mpc.errors import SessionError
 from mpc.plan.plan import FIELD
 from parties.agreed.bindings import Binding
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Version of everything in protos/ and of what is signed; peers must be equal."""
 NONCE_BYTES = 32
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mpc.compiler.graph.stored import StoredInput
-from mpc.errors import InputError, MpcWarning, UsageError
+from mpc.errors import InputError, UsageError, warn
 from mpc.plan.plan import Plan
 from mpc.text import shown
 from parties.agreed.bindings import Binding, check_bindings, check_columns
@@ -71,10 +71,10 @@ def notes(data: Mapping[str, Selection]) -> list[str]:
     return found
 
 
-def warn_of(data: Mapping[str, Selection], level: int) -> None:
-    """Issue what `notes` says as warnings (`MpcWarning`) of the caller `level` calls above."""
+def warn_of(data: Mapping[str, Selection]) -> None:
+    """Issue what `notes` says as warnings (`MpcWarning`)."""
     for note in notes(data):
-        warnings.warn(MpcWarning(note), stacklevel=level + 1)
+        warn(note)
 
 
 def described(selection: Selection) -> StoredInput:
@@ -92,8 +92,13 @@ def owners(data: Mapping[str, Selection]) -> dict[str, str]:
     return {name: selection.manifest.owner for name, selection in data.items()}
 
 
-def bindings(plan: Plan, data: Mapping[str, Selection]) -> tuple[Binding, ...]:
+def bindings(
+    plan: Plan, data: Mapping[str, Selection], weights: Mapping[str, Binding] = MappingProxyType({})
+) -> tuple[Binding, ...]:
     """Return what the stored inputs of a plan stand for, in its order.
+
+    Args:
+        weights: what its stored weights stand for, by wire.
 
     Raises:
         InputError: an input that is stored has no dataset, or not the columns that it reads; or rows differ in number.
@@ -101,6 +106,9 @@ def bindings(plan: Plan, data: Mapping[str, Selection]) -> tuple[Binding, ...]:
     inputs = {given.wire: given for given in plan.inputs}
     found = []
     for gate in plan.stored:
+        if gate.out in weights:
+            found.append(weights[gate.out])
+            continue
         name = inputs[gate.out].name if gate.out in inputs else None
         if name is None or name not in data:
             raise InputError(
@@ -111,7 +119,7 @@ def bindings(plan: Plan, data: Mapping[str, Selection]) -> tuple[Binding, ...]:
         check_columns(inputs[gate.out], wire.shape[1:], wire.scale, chosen.columns, chosen.manifest.name)
         taken = chosen.bound_rows
         found.append(Binding(gate.out, chosen.manifest.id, chosen.names, taken.start, len(taken)))
-    rows = {each.rows for each in found}
+    rows = {each.rows for each in found if each.wire not in weights}
     if len(rows) > 1:
         raise InputError(
             f"the datasets have different numbers of rows: {', '.join(map(str, sorted(rows)))}",

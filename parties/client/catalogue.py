@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mpc.errors import IntegrityError, SessionError
+from mpc.errors import InputError, IntegrityError, PlanError, SessionError
+from mpc.plan.plan import Plan
+from parties.agreed.models import read_model
 from parties.agreed.objects import LARGEST, Manifest
 from parties.agreed.receipts import Tombstone
 from parties.agreed.signed import Signed
@@ -24,6 +27,7 @@ class Entry:
     Args:
         id: 32 bytes.
         expires: seconds since 1970, if it does.
+        plan: of a model the digest of its plan (hex); None: it is a table.
     """
 
     id: bytes
@@ -33,6 +37,7 @@ class Entry:
     rows: int
     expires: int | None
     description: str
+    plan: str | None = None
 
 
 def describe(parties: Parties, name: str = "", object_id: bytes = b"") -> Manifest:
@@ -67,10 +72,39 @@ def _described(parties: Parties, client: PartyClient, request: data_pb2.Describe
     return Manifest.verify(parties.identity.trust, signed, None)
 
 
+def plan_of(parties: Parties, manifest: Manifest) -> Plan:
+    """Return the plan that a model is for, as its owner put it; any party has it, and its digest is signed.
+
+    Raises:
+        IntegrityError: a party sent another.
+    """
+    client, seconds = parties.clients[0], parties.config.deadlines.submit
+    stream = iter(client.stream(lambda stub: stub.data.Plan, data_pb2.PlanRequest(object=manifest.id), seconds))
+    first = next(stream, data_pb2.PlanPart())
+    if first.WhichOneof("part") != "size" or first.size > LARGEST:
+        raise IntegrityError(f"{client.name} sent no plan", peer=client.name)
+    content = collect((part.chunk for part in stream), first.size, "the plan", client.name)
+    try:
+        return read_model(manifest, bytes(content))
+    except (PlanError, InputError) as error:
+        raise IntegrityError(
+            f"{client.name} sent another plan than {manifest.name} is for", cause=error.what, peer=client.name
+        ) from None
+
+
 def search(parties: Parties, words: str = "") -> list[Entry]:
     """List the objects that this client may see at all parties, those with all these words if there are any."""
     found = [list_of(parties, client, words) for client in parties.clients]
     return [entry for key, entry in found[0].items() if all(other.get(key) == entry for other in found[1:])]
+
+
+def newest(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the newest version of each name among these."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.name not in found or found[entry.name].version < entry.version:
+            found[entry.name] = entry
+    return list(found.values())
 
 
 def own(parties: Parties, name: str) -> list[Entry]:
@@ -99,9 +133,8 @@ def list_of(parties: Parties, client: PartyClient, words: str) -> dict[bytes, En
         request = data_pb2.ListRequest(words=words, after_name=after[0], after_version=after[1])
         page = list(client.stream(lambda stub: stub.data.List, request, parties.config.deadlines.submit))
         for each in page:
-            entries[each.object] = Entry(
-                each.object, each.owner, each.name, each.version, each.rows, each.expires or None, each.description
-            )
+            about = (each.rows, each.expires or None, each.description, each.plan or None)
+            entries[each.object] = Entry(each.object, each.owner, each.name, each.version, *about)
         if not page or (page[-1].name, page[-1].version) == after:
             break
         after = (page[-1].name, page[-1].version)

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
     from parties.client.dataset import Dataset
     from parties.client.datasets import Datasets
     from parties.client.granting import Left
+    from parties.client.model import Model, Placed
+    from parties.client.models import Models
     from parties.client.selection import Selection
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
@@ -134,7 +135,7 @@ class Cluster(Closing):
 
     def session(
         self,
-        model: Source,
+        model: Source | Model | Placed,
         ranges: Ranges | Range | None = None,
         owners: Mapping[str, str] | None = None,
         recipients: Recipients | None = None,
@@ -144,13 +145,14 @@ class Cluster(Closing):
         weights: str = SECRET,
         data: Mapping[str, Selection | Dataset] | None = None,
     ) -> Session:
-        """Compile a model and share its weights, once, for many runs.
+        """Compile a model and share its weights, once, for many runs; or use one that lies at the parties.
 
         This client is the coordinator and enters the weights.  Others take part by certificate: they join with
         `session.ticket`.
 
         Args:
-            model: an ONNX file's path, its bytes, an open file, or an `onnx.ModelProto`.
+            model: an ONNX file's path, its bytes, an open file, or an `onnx.ModelProto`; or a model at the parties:
+                "OWNER/NAME", "@OWNER/NAME", `cluster.model(NAME)`.  Of that one nothing is compiled.
             ranges: input ranges in the model's units, by name, or one pair (low, high) for all; they win over the
                 model's own metadata.
             owners: input -> who enters it; this client, unless said.
@@ -168,17 +170,11 @@ class Cluster(Closing):
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
         """
-        from mpc.compiler.compile import compile_model  # imports onnx: who joins does without it
-        from parties.client import bound
+        from parties.client import opening  # who joins does without it
 
-        chosen = bound.read_choices(data, ranges)
-        roles = assign(self.config.name, owners, recipients, weights)
-        roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
-        stored = {name: bound.described(selection) for name, selection in chosen.items()}
-        compiled = compile_model(model, ranges, roles, samples, shapes, stored)
-        bindings = bound.bindings(compiled.plan, chosen)
-        bound.warn_of(chosen, 2)
-        return self.open(compiled, batch, bindings=bindings)
+        compiling = {"ranges": ranges, "samples": samples, "shapes": shapes}
+        ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
+        return self.open(ready.of, batch, bindings=ready.bindings)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.
@@ -229,6 +225,21 @@ class Cluster(Closing):
 
         return Datasets(self.parties)
 
+    @property
+    def models(self) -> Models:
+        """Models at the parties: put, list, search, grant, remove."""
+        from parties.client.models import Models  # imports onnx
+
+        return Models(self.parties)
+
+    def model(self, name: str) -> Model:
+        """Return a model at the parties, "OWNER/NAME", by its owner's word and its plan; its weights stay there.
+
+        Raises:
+            SessionError: there is none that this client may see.
+        """
+        return self.models.get(name)
+
     def dataset(self, name: str) -> Dataset:
         """Return a dataset, "OWNER/NAME", by what its owner says of it; its values stay where they are.
 
@@ -270,20 +281,23 @@ class Cluster(Closing):
 
     def open(
         self,
-        compiled: Compiled,
+        compiled: Compiled | Placed,
         batch: int | None = None,
         calls: int | None = None,
         bindings: Sequence[Binding] = (),
     ) -> Session:
-        """Open a session as `session` does, of a model that is compiled already.
+        """Open a session as `session` does, of a model that is compiled already, or placed (`Model.place`).
 
         Args:
             calls: take only what was dealt ahead for exactly so many calls of `run`.
             bindings: of the plan's stored wires, in its order.
         """
         from mpc.compiler.compile import Compiled
+        from parties.client.model import Placed
 
-        if not isinstance(compiled, Compiled):
+        if isinstance(compiled, Placed):
+            bindings = bindings or compiled.bindings
+        elif not isinstance(compiled, Compiled):
             raise UsageError(
                 "this is no compiled model", remedy="cluster.session(model), or open(compile_model(model))"
             )

@@ -14,13 +14,12 @@ from typing import Any
 from mpc.errors import InputError, MpcWarning, SessionError, UsageError
 from mpc.text import shown
 from parties.agreed.grants import Bound, Grant
-from parties.client import amending, bound, catalogue, granted, granting, upload
-from parties.client.catalogue import Entry
+from parties.client import amending, catalogue, granted, granting, upload
 from parties.client.channels import Parties
 from parties.client.dataset import Dataset
 from parties.client.granting import Given, Verdict
 from parties.client.listing import Listing, Versions
-from parties.client.said import as_expiry, as_readers
+from parties.client.said import as_expiry, as_readers, full_name, own_name
 from parties.client.selection import Selection
 from parties.client.tables.published import published_rows
 from parties.client.tables.stated import Stated
@@ -187,27 +186,27 @@ class Datasets:
         """List those with all these words, or words that begin so, in name, description or columns."""
         if not isinstance(words, str):
             raise UsageError("a search is for words", remedy="cluster.datasets.search('diabetes')")
-        found = catalogue.search(self._parties, words)
-        newest: dict[str, Entry] = {}
-        for entry in found:
-            if entry.name not in newest or newest[entry.name].version < entry.version:
-                newest[entry.name] = entry
-        return Listing(found if versions else newest.values())
+        found = [entry for entry in catalogue.search(self._parties, words) if entry.plan is None]
+        return Listing(found if versions else catalogue.newest(found))
 
     def get(self, name: str) -> Dataset:
         """Return the newest version of a dataset.
 
         Raises:
             SessionError: there is none that this client may see.
+            UsageError: it is a model.
         """
         full = self.full_name(name)
         try:
-            return Dataset(catalogue.describe(self._parties, full), self._parties)
+            manifest = catalogue.describe(self._parties, full)
         except SessionError:
             known = [entry.name for entry in catalogue.search(self._parties)]
             if full in known:  # something else is wrong with it
                 raise
             raise _no_dataset(full, known) from None
+        if manifest.plan is not None:
+            raise UsageError(f"{shown(full)} is a model, not a dataset", remedy=f"cluster.model({full!r})")
+        return Dataset(manifest, self._parties)
 
     def remove(self, name: str) -> Listing:
         """Remove all versions of a dataset of this client's own, at all parties and for good.
@@ -216,7 +215,7 @@ class Datasets:
             InputError: there is none of that name.
         """
         full = self._full_own(name)
-        found = catalogue.own(self._parties, full)
+        found = [entry for entry in catalogue.own(self._parties, full) if entry.plan is None]
         if not found:
             raise InputError(f"there is no dataset {shown(full)} of yours", remedy="mpc data list shows what there is")
         for entry in found:
@@ -250,7 +249,8 @@ class Datasets:
             name: "NAME" or "OWNER/NAME", where OWNER is this client.
             coordinators: names of clients that may ask.
             recipients: of those that may learn answers; None: those who ask.
-            plans: exactly these, of the newest version: `session.plan`, compiled models, or files of plans.
+            plans: exactly these, of the newest version: `session.plan`, compiled models, or files of plans; or what
+                `Model.place` gives of a model at the parties, which is pinned then.
             data: input -> columns, for all stored inputs of the plans, other owners' too; or a list of several such,
                 each of which the plans may read: [{"x": ds[["age"]][7:8]}, {"x": ds[["age"]][9:10]}].
             weights: wire -> what a stored weight is pinned to; all others are chosen by the asker for each session.
@@ -306,26 +306,17 @@ class Datasets:
             PolicyError: a party's policy does not let this client run the plan.
         """
         [read] = granted.as_plans(plan)
-        return tuple(granting.ask(self._parties, read, bound.bindings(read, data)))
+        return tuple(granting.ask(self._parties, read, granted.bindings_of(plan, data)))
 
     def full_name(self, name: str) -> str:
         """Complete NAME to OWNER/NAME, the owner being this client."""
-        given: object = name
-        if not isinstance(given, str) or not given:
-            raise UsageError("a dataset's name is a text", remedy="'hospital/diabetes', or 'diabetes' if it is yours")
-        return name if "/" in name else f"{self._parties.config.name}/{name}"
+        return full_name(self._parties.config.name, name)
 
     def _full_own(self, name: str) -> str:
         return f"{self._parties.config.name}/{self._own(name)}"
 
     def _own(self, name: str) -> str:
-        owner, _, short = self.full_name(name).partition("/")
-        if owner != self._parties.config.name:
-            raise UsageError(
-                f"{shown(name)} would be {shown(owner)}'s, and you are {self._parties.config.name}",
-                remedy=f"name it {self._parties.config.name}/{shown(short)}, or use that client's cluster file",
-            )
-        return short
+        return own_name(self._parties.config.name, name)
 
 
 def _tellers(progress: Progress | None) -> tuple[Callable[[int, int], None], Callable[[int], None]]:

@@ -13,11 +13,13 @@ from mpc.errors import InputError, UsageError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.text import PROCESS_NAME, shown
+from parties.agreed.bindings import Binding
 from parties.agreed.bits import tells_one_bit
 from parties.agreed.grants import Dp, Exact, ExactPlan, Question
 from parties.agreed.objects import Manifest
 from parties.client import bound
 from parties.client.granting import listed
+from parties.client.model import Placed
 from parties.client.selection import Selection
 
 DELTA = Fraction(1, 10**6)
@@ -64,8 +66,11 @@ def as_plans(given: Any) -> list[Plan]:
     Raises:
         UsageError, PlanError: they are none.
     """
-    several = given if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
-    return [_plan(each) for each in several]
+    return [_plan(each) for each in _several(given)]
+
+
+def _several(given: Any) -> Sequence[Any]:
+    return given if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
 
 
 def _plan(given: Any) -> Plan:
@@ -93,7 +98,7 @@ def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[st
         UsageError, InputError: a plan reads something that is not said, or not this dataset, or tells more than a bit.
     """
     read = [data or {}] if data is None or isinstance(data, Mapping) else [*data]
-    found = [_listed(plan, each, manifest, weights, bit) for plan in as_plans(plans) for each in read]
+    found = [_listed(plan, each, manifest, weights, bit) for plan in _several(plans) for each in read]
     try:
         return Question(exact=Exact(plans=tuple(found), outputs_bits=1 if bit else None))
     except ValueError:
@@ -101,11 +106,9 @@ def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[st
 
 
 def _listed(
-    plan: Plan, data: Mapping[str, Selection], manifest: Manifest, weights: Mapping[str, Any], bit: bool
+    given: Any, data: Mapping[str, Selection], manifest: Manifest, weights: Mapping[str, Any], bit: bool
 ) -> ExactPlan:
-    stored = {gate.out for gate in plan.stored}
-    names = {given.name for given in plan.inputs if given.wire in stored}
-    bindings = bound.bindings(plan, {name: chosen for name, chosen in data.items() if name in names})
+    plan, bindings = _plan(given), bindings_of(given, data)
     if not any(each.object == manifest.id for each in bindings):
         raise InputError(
             f"the plan does not read {manifest.name}",
@@ -118,6 +121,24 @@ def _listed(
             remedy="a model that ends in a comparison, of one row: data={'x': ds[['age']][7:8]}",
         )
     return listed(plan, bindings, weights)
+
+
+def bindings_of(given: Any, data: Mapping[str, Selection]) -> tuple[Binding, ...]:
+    """Return what the stored wires of a plan stand for: of a model that is placed, what it was placed with.
+
+    Args:
+        given: a plan, as `as_plans` reads one.
+        data: input -> columns of a dataset; of those that the plan does not read, nothing follows.
+
+    Raises:
+        UsageError, InputError: something that is stored is not said.
+    """
+    if isinstance(given, Placed):
+        return given.bindings
+    plan = _plan(given)
+    stored = {gate.out for gate in plan.stored}
+    names = {each.name for each in plan.inputs if each.wire in stored}
+    return bound.bindings(plan, {name: selection for name, selection in data.items() if name in names})
 
 
 def noised(epsilon: Any, epsilon_each: Any, delta: Any, outputs: int) -> Question:

@@ -170,7 +170,7 @@ def give(
             question=question,
         )
     except ValueError as error:
-        raise _senseless(error, "grant") from None
+        raise senseless(error, "grant") from None
     _say(parties, "grant", made)
     return made
 
@@ -195,7 +195,7 @@ def revoke(parties: Parties, grant: str) -> str:
     try:
         said = Revocation(cluster=_cluster(parties), owner=parties.config.name, revokes=found, at=int(time.time()))
     except ValueError as error:
-        raise _senseless(error, "revocation") from None
+        raise senseless(error, "revocation") from None
     _say(parties, "revocation", said)
     return found
 
@@ -271,7 +271,7 @@ def set_budget(parties: Parties, dataset: str, epsilon: Fraction, delta: Fractio
             delta=delta,
         )
     except ValueError as error:
-        raise _senseless(error, "budget") from None
+        raise senseless(error, "budget") from None
     _say(parties, "budget", said)
     return budget(parties, dataset)
 
@@ -325,9 +325,11 @@ def _cluster(parties: Parties) -> str:
     return parties.config.cluster
 
 
-def _senseless(error: ValueError, what: str) -> UsageError:
+def senseless(error: ValueError, what: str) -> UsageError:
+    """Make the error that some words of an owner's make no sense."""
     errors = getattr(error, "errors", None)
     why = errors(include_url=False)[0]["msg"] if callable(errors) else str(error)
     return UsageError(
-        f"that is no {what}: {why}", remedy=f"mpc {'budget set' if what == 'budget' else 'grant add'} --help"
+        f"that is no {what}: {why.removeprefix('Value error, ')}",
+        remedy=f"mpc {'budget set' if what == 'budget' else 'grant add'} --help",
     )

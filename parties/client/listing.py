@@ -27,7 +27,7 @@ class Listing(tuple[Entry, ...]):
     def table(self) -> list[tuple[str, ...]]:
         """Rows of texts, the head first."""
         head = ("name", "rows", "version", "expires", "description")
-        return [head, *((e.name, f"{e.rows:,}", str(e.version), day(e.expires), _cut(e.description)) for e in self)]
+        return [head, *((e.name, f"{e.rows:,}", str(e.version), day(e.expires), cut(e.description)) for e in self)]
 
     def content(self) -> list[dict[str, Any]]:
         """Return what JSON has of them."""
@@ -113,13 +113,10 @@ class Description:
         """Sentences on the dataset as a whole."""
         whole = self.manifest
         people = f"at most {whole.rows_per_person} of one person"
-        seen = (
-            "everybody whom the parties let in" if whole.visible == (ANY,) else ", ".join(whole.visible) or "its owner"
-        )
         return [
             *(shown(line) for line in whole.description.split("\n") if line),
             f"{whole.rows:,} rows, {people}; owner {whole.owner}",
-            f"version {whole.version}, put {day(whole.created)}, expires {day(whole.expires)}; seen by {seen}",
+            terms(whole),
             f"sample: {'rows that the owner published' if whole.sample else 'mock rows from this schema'}",
         ]
 
@@ -127,7 +124,7 @@ class Description:
     def table(self) -> list[tuple[str, ...]]:
         """Columns as rows of texts, the head first."""
         head = ("column", "type", "range, categories", "description")
-        return [head, *((shown(c.name), _type(c), unit_of(c), _cut(c.description)) for c in self.manifest.columns)]
+        return [head, *((shown(c.name), _type(c), unit_of(c), cut(c.description)) for c in self.manifest.columns)]
 
     def content(self) -> dict[str, Any]:
         """Return what JSON has of it."""
@@ -174,7 +171,14 @@ def _type(column: Column) -> str:
     return f"array {' x '.join(map(str, column.shape))}" if column.type == "array" else column.type
 
 
-def _cut(text: str) -> str:
+def terms(whole: Manifest) -> str:
+    """Describe an object's version, its end, and who sees what is said of it, in one sentence."""
+    seen = "everybody whom the parties let in" if whole.visible == (ANY,) else ", ".join(whole.visible) or "its owner"
+    return f"version {whole.version}, put {day(whole.created)}, expires {day(whole.expires)}; seen by {seen}"
+
+
+def cut(text: str) -> str:
+    """Return the beginning of a text's first line, for a table."""
     line = shown(text.split("\n")[0])
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 

@@ -80,6 +80,25 @@ def as_readers(given: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
+def full_name(me: str, name: str) -> str:
+    """Complete NAME to OWNER/NAME, the owner being this client; UsageError if it is no text."""
+    given: object = name
+    if not isinstance(given, str) or not given:
+        raise UsageError("a dataset's or model's name is a text", remedy="'hospital/diabetes', or 'diabetes' if yours")
+    return name if "/" in name else f"{me}/{name}"
+
+
+def own_name(me: str, name: str) -> str:
+    """Return NAME of NAME or OWNER/NAME; UsageError if the owner is not this client."""
+    owner, _, short = full_name(me, name).partition("/")
+    if owner != me:
+        raise UsageError(
+            f"{shown(name)} would be {shown(owner)}'s, and you are {me}",
+            remedy=f"name it {me}/{shown(short)}, or use that client's cluster file",
+        )
+    return short
+
+
 def day(moment: int | None) -> str:
     """Write a moment for people, its day in UTC."""
     if moment is None:

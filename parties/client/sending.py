@@ -14,6 +14,7 @@ import numpy as np
 
 from mpc.encoding import view_field
 from mpc.errors import InputError, IntegrityError, MpcError, SessionError
+from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from parties.agreed.manifest import read_seed
 from parties.agreed.objects import Manifest, contents_digest
@@ -31,7 +32,7 @@ Blocks = Iterable[Mapping[str, np.ndarray]]
 """Rows of one block after the other, 65,536 each and at last those that are left, unless other lengths are said: column
 -> int64 integers, round(x * scale), (rows, *shape)."""
 Progress = Callable[[int, int], None]
-"""Told how many rows are at all parties, and how many there are."""
+"""Told how many rows, of a model how many weights, are at all parties, and how many there are."""
 ON_THEIR_WAY, _AT_ONCE = 1 << 25, 4
 """Bytes of x^ that are sent at once, in so many blocks; one that is larger goes alone."""
 _Held = dict[tuple[int, int], tuple[bytes, bytes]]
@@ -94,14 +95,21 @@ class Sending:
         self._keep()
         return True
 
-    def run(self, blocks: Blocks) -> Manifest:
-        """Send the blocks that are not at all parties, sign, and have the object exist; raises as `upload.put`."""
+    def run(self, blocks: Blocks, plan: Plan | None = None) -> Manifest:
+        """Send the blocks that are not at all parties, sign, and have the object exist; raises as `upload.put`.
+
+        plan: of a model, that its columns are the weights of.
+        """
+        if plan is not None:
+            said = data_pb2.PutPlanRequest(put=self._begun.put, plan=plan.canonical)
+            self._parties.each(lambda stub: stub.data.PutPlan, said, self._seconds)
         try:
             done = sum(map(self._schema.block_rows, self._begun.kept))
             for block, values in self._checked(blocks):
                 self._enter(block, values)
                 done += self._schema.block_rows(block)
-                self._progress(done, self._schema.rows)
+                if plan is None:
+                    self._progress(done, self._schema.rows)
             while self._pending:
                 self._settle()
         except BaseException:
@@ -230,6 +238,8 @@ class Sending:
                     peer=party,
                 )
         self._log.sent(self._begun, done.place, done.block, done.sent)
+        if self._schema.plan is not None:
+            self._progress(done.place + 1, len(self._schema.columns))
 
     def _finish(self) -> Manifest:
         whole = self._manifest()

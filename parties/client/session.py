@@ -38,6 +38,7 @@ from parties.client.participant import Progress
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
     from mpc.compiler.onnx.metadata import ModelMeta
+    from parties.client.model import Placed
 
 
 class Session(Closing):
@@ -57,7 +58,7 @@ class Session(Closing):
     def __init__(
         self,
         parties: Parties,
-        compiled: Compiled,
+        compiled: Compiled | Placed,
         batch: int | None = None,
         calls: int | None = None,
         bindings: Sequence[Binding] = (),

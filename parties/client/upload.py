@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from mpc.errors import ConfigError, InputError, SessionError, warn
+from mpc.plan.plan import Plan
 from parties.agreed.objects import Column, Manifest, Schema
 from parties.client import catalogue
 from parties.client.channels import Parties
@@ -33,6 +34,7 @@ class Described:
     Args:
         name: without the owner's.
         rows_per_person, visible, expires, description, sample, lengths: as in `Schema`.
+        plan: that the columns are the weights of; None: they are a table.
     """
 
     name: str
@@ -44,6 +46,12 @@ class Described:
     expires: int | None = None
     sample: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
+    plan: Plan | None = None
+
+    @property
+    def plan_digest(self) -> str | None:
+        """Hex digest of the plan, as a schema has it."""
+        return None if self.plan is None else self.plan.digest.hex()
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,13 @@ def put(parties: Parties, described: Described, blocks: Blocks, progress: Progre
         if found is not None and found.signed is not None and _is_of(found.schema, described):
             signed = Sending(parties, log, found, tell)
             if signed.begin():
-                return signed.run(blocks)
+                return signed.run(blocks, described.plan)
             log.forget(found)  # a party has dropped it: what is put now takes its place
             found = None
         schema = _schema(parties, name, described)
         if found is None or not _goes_on(found, schema):
             found = log.begin(schema)
-        return _begun(Sending(parties, log, found, tell), log, found).run(blocks)
+        return _begun(Sending(parties, log, found, tell), log, found).run(blocks, described.plan)
 
 
 def put_next(
@@ -180,6 +188,7 @@ def _schema(parties: Parties, name: str, described: Described) -> Schema:
             expires=described.expires,
             sample=dict(described.sample),
             lengths=described.lengths,
+            plan=described.plan_digest,
         )
     except ValueError as error:
         raise InputError(f"{name} cannot be put: {_first_line(error)}", remedy="correct what is said of it") from None
@@ -197,7 +206,7 @@ def _is_of(schema: Schema, described: Described) -> bool:
     """Does the schema say what the owner says now?  Then a party may have let the object exist already."""
     fields = ("columns", "rows", "rows_per_person", "description", "visible", "expires", "lengths")
     same = all(getattr(schema, name) == getattr(described, name) for name in fields)
-    return same and schema.sample == dict(described.sample)
+    return same and schema.sample == dict(described.sample) and schema.plan == described.plan_digest
 
 
 def _goes_on(found: Unfinished, schema: Schema) -> bool:

@@ -116,6 +116,8 @@ class StoredRows:
                 remedy="bind rows that there are, counted from 0",
             )
         columns = [found.column(name) for name in binding.columns]
+        if found.plan is not None and binding.wire not in self._weights:
+            raise InputError(f"{found.name} is a model, and its weights are no data", remedy="bind a dataset")
         if binding.wire in self._weights:
             if [column.shape for column in columns] != [wire.sizes] or columns[0].scale != wire.scale:
                 raise InputError(f"{found.name}: {columns[0].name!r} is not the weight that the plan reads")

@@ -18,6 +18,8 @@ from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError, LocalProtocolError, MpcError, SessionError
 from parties import database as files
 from parties.agreed.audit import START, follow, row_digest
+from parties.agreed.models import read_model
+from parties.agreed.objects import Manifest
 from parties.client import entered, putlog
 from parties.client.entered import EnteredRuns
 from parties.client.putlog import PutLog, Sent
@@ -25,6 +27,7 @@ from parties.party.consent import audit, tables
 from parties.party.ledger import schema
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState, SessionState
+from parties.party.vault import catalogue
 from parties.trust import authority
 from parties.trust.identity import Identity
 
@@ -122,6 +125,16 @@ def test_what_was_spent_and_revoked_is_remembered(tmp_path: Path) -> None:
                 assert row_digest(row.row) == row.digest
                 head = follow(head, row.digest)
             assert head == audit.head_of(database) and len(rows) >= 7
+
+
+def test_a_model_of_then_is_of_the_plan_that_it_was_put_with(tmp_path: Path) -> None:
+    with Ledger.open(old_ledger(VECTORS / "ledger-4-models.sql", tmp_path / "old")) as ledger:
+        with ledger.reading() as database:
+            row = catalogue.newest(database, "lab/triage", 0.0)
+            assert row is not None
+            content, signed = catalogue.plan_of(database, row.number), catalogue.signed_of(database, row.number)
+        manifest = Manifest.parse(signed.content)
+        assert manifest.id.hex() == row.object and read_model(manifest, content).digest.hex() == manifest.plan
 
 
 def test_what_an_old_ledger_has_in_stock_is_opened_once(tmp_path: Path) -> None:

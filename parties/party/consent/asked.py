@@ -10,6 +10,7 @@ from mpc.plan.plan import Plan
 from mpc.privacy.facts import Guarantee, Loss, StoredFacts
 from parties.agreed.bindings import Binding
 from parties.agreed.grants import ANY, Bound, ExactPlan
+from parties.agreed.models import uses_as_put
 from parties.agreed.objects import Manifest
 from parties.agreed.terms import Terms
 from parties.party.consent.proofs import Proofs
@@ -89,6 +90,22 @@ class Asked:
         if set(listed.weights) != weights:
             return False
         return all(said == ANY or said == bound.get(wire) for wire, said in listed.weights.items())
+
+    # -- models
+
+    def is_model(self, part: Part) -> bool:
+        """Is this, all versions that are read, a model?"""
+        return all(self._manifests[bytes.fromhex(each)].plan is not None for each in part.objects)
+
+    def is_as_put(self, part: Part) -> bool:
+        """Is it one model, used by the plan that it was put for, each weight in its place?"""
+        found = [self._manifests[bytes.fromhex(each)] for each in part.objects]
+        return len(found) == 1 and uses_as_put(self.plan, self.terms.bindings, found[0])
+
+    def read_from(self) -> dict[str, Manifest]:
+        """Return what each stored input is read from, by wire; weights are none."""
+        weights = {gate.out for gate in self.plan.weights}
+        return {each.wire: self._manifests[each.object] for each in self.terms.bindings if each.wire not in weights}
 
     # -- noised plans
 

@@ -1,8 +1,8 @@
 """May this be asked?  One function says so, when a session opens and again when a run is about to tell its answer.
 
 For every dataset that a session reads, its owner must have granted it: these plans and rows exactly, or answers with
-noise, within what the grant, the owner's budget and the operator allow.  A grant's own words decide, never what a
-coordinator says.  Strangers are told nothing, not even that a dataset is there.
+noise, within what the grant, the owner's budget and the operator allow; for every model, the use of it as it was put.
+A grant's own words decide, never what a coordinator says.  Strangers are told nothing, not even that it is there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from functools import partial
 
 from mpc.errors import InputError, IntegrityError, MpcError, PlanError, PolicyError
 from parties.agreed.bits import tells_one_bit
-from parties.agreed.grants import LAPLACE, Budget, Exact, Grant
+from parties.agreed.grants import LAPLACE, Budget, Exact, Grant, Use
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part
 from parties.party.consent.tables import Amount, GrantRow
+from parties.party.consent.uses import use_fault
 from parties.party.vault.vault import unknown
 from parties.trust.chains import Trust
 
@@ -158,12 +159,14 @@ def _read(database: sqlite3.Connection, asked: Asked, part: Part, house: House, 
         return replace(reading, known=False)
     nearest = -1
     for row, grant in offers:
-        exact = grant.question.exact
+        exact, use = grant.question.exact, grant.question.use
         checks = _conditions(database, row, grant, asked, house)
         if exact is not None:
             checks.append(partial(_exact_fault, grant, exact, asked, part, batch))
+        if use is not None:
+            checks.append(partial(_use_fault, grant, use, asked, part, batch))
         fault, passed = _first(checks)
-        if fault is None and exact is not None:
+        if fault is None and grant.question.dp is None:
             reading.exact = reading.exact or _Offer(grant, row.id)
         elif fault is None:
             reading.noised.append(_Offer(grant, row.id))
@@ -220,6 +223,13 @@ def _exact_fault(grant: Grant, exact: Exact, asked: Asked, part: Part, batch: in
     if exact.outputs_bits is not None and not tells_one_bit(asked.plan, batch):
         return "the grant is of one bit a run, which a comparison writes, and the plan tells something else"
     return None
+
+
+def _use_fault(grant: Grant, use: Use, asked: Asked, part: Part, batch: int | None) -> str | None:
+    if not grant.by_name and part.objects != (grant.dataset,):
+        return "the grant is of another version, or several versions are read at once"
+    fault = use_fault(use, asked, part, batch)
+    return None if fault is None else f"grant {grant.id[:16]}: {fault}"
 
 
 # -- noise and budgets
@@ -288,6 +298,9 @@ def _missing(asked: Asked, reading: _Reading, why: str) -> Missing:
     part, who = reading.part, asked.coordinator
     receivers = " ".join(f"--recipient {name}" for name in sorted(asked.plan.recipients))
     plan = asked.terms.plan_digest.hex()[:16]
+    if asked.is_model(part):
+        remedy = f"ask {part.owner}: mpc model grant {part.name} --coordinator {who} {receivers}"
+        return Missing(part, reading.known, part.owner, why or f"{part.owner} has granted {who} no use of it", remedy)
     remedy = (
         f"ask {part.owner}: mpc grant add {part.name} --coordinator {who} {receivers} "
         f"--epsilon E for noised answers, or --plan FILE for this plan ({plan}) exactly"

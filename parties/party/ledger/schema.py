@@ -70,6 +70,10 @@ MIGRATIONS: tuple[files.Migration, ...] = (
         """CREATE TABLE audit (
             number INTEGER PRIMARY KEY, head BLOB NOT NULL UNIQUE, digest BLOB NOT NULL, row BLOB NOT NULL)""",
     ),
+    (  # models at rest (parties/agreed/models.py)
+        """CREATE TABLE data_plans (
+            number INTEGER PRIMARY KEY REFERENCES data_objects ON DELETE CASCADE, content BLOB NOT NULL)""",
+    ),
 )
 """Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
 

@@ -26,7 +26,7 @@ def manifest_size(schema: Schema) -> int:
     return len(schema.content) + blocks + names + 16 * len(schema.columns) + 256
 
 
-def granted(schema: Schema, kept: Container[int] = ()) -> int:
+def granted(schema: Schema, limits: Limits, kept: Container[int] = ()) -> int:
     """Return the bytes of disk that an object is granted, tables included; `InputError` if it is too large for one.
 
     Args:
@@ -39,7 +39,8 @@ def granted(schema: Schema, kept: Container[int] = ()) -> int:
             remedy="put its rows, or its columns, as several objects",
         )
     blocks = [block for block in range(schema.block_count) if block not in kept]
-    return max(_LEAST, _size(schema, blocks) + 2 * tables)
+    plan = 0 if schema.plan is None else limits.max_plan_bytes
+    return max(_LEAST, _size(schema, blocks) + 2 * tables + plan)
 
 
 def _size(schema: Schema, blocks: Iterable[int]) -> int:

@@ -63,6 +63,7 @@ class Entry:
         id: 32 bytes.
         rows: of the table.
         expires: seconds since 1970, if it does.
+        plan: of a model the digest of its plan (hex); None: it is a table.
     """
 
     id: bytes
@@ -72,6 +73,7 @@ class Entry:
     rows: int
     expires: int | None
     description: str
+    plan: str | None = None
 
 
 def start(database: sqlite3.Connection) -> None:
@@ -142,6 +144,17 @@ def signed_of(database: sqlite3.Connection, number: int) -> Signed:
     """Read an object's manifest as its owner signed it."""
     query = "SELECT content, signature, certificate FROM data_objects WHERE number = ?"
     return Signed(*database.execute(query, (number,)).fetchone())
+
+
+def keep_plan(database: sqlite3.Connection, number: int, content: bytes) -> None:
+    """Keep the plan of a model that is being put."""
+    database.execute("INSERT OR REPLACE INTO data_plans VALUES (?, ?)", (number, content))
+
+
+def plan_of(database: sqlite3.Connection, number: int) -> bytes | None:
+    """Return a model's plan, once it is here."""
+    found = database.execute("SELECT content FROM data_plans WHERE number = ?", (number,)).fetchone()
+    return None if found is None else bytes(found[0])
 
 
 def by_put(database: sqlite3.Connection, put: bytes) -> Row | None:
@@ -297,7 +310,8 @@ def entries(
     found = []
     for object_id, owner, name, version, schema, expires in database.execute(query, values):
         said = json.loads(schema)
-        entry = Entry(bytes.fromhex(object_id), owner, name, version, said["rows"], expires, said["description"])
+        about = (said["rows"], expires, said["description"], said.get("plan"))
+        entry = Entry(bytes.fromhex(object_id), owner, name, version, *about)
         found.append(entry)
     return found
 

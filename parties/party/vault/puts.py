@@ -15,6 +15,7 @@ from functools import lru_cache
 from mpc.encoding import field_size
 from mpc.errors import InputError, IntegrityError, PolicyError, SessionError
 from mpc.prg import SEED_BYTES, Seed
+from parties.agreed.models import read_model
 from parties.agreed.objects import Manifest, Schema, contents_digest
 from parties.agreed.receipts import Receipt
 from parties.agreed.signed import Signed, key_of
@@ -66,7 +67,7 @@ class Puts:
             schema = _read_schema(content)
         require_ours(self._config, schema, client)
         kept = kept or {}
-        size, now = granted(schema, kept), self._vault.times.now()
+        size, now = granted(schema, self._config.limits, kept), self._vault.times.now()
         with self._ledger.reading() as database:
             found = catalogue.by_put(database, put)
         if found is not None:
@@ -108,6 +109,22 @@ class Puts:
         with self._ledger.reading() as database:
             row, _ = self._open(database, put, key)
         return manifest_size(_read_schema(row.schema))
+
+    def plan(self, put: bytes, content: bytes, key: bytes) -> None:
+        """Keep the plan that a model is for.
+
+        Raises:
+            PlanError, InputError: it is no plan, or not the one that the model's schema names.
+            SessionError: no such put.
+        """
+        with self._ledger.reading() as database:
+            row, _ = self._open(database, put, key)
+        with self.parsing:
+            read_model(_read_schema(row.schema), content)
+        with self._ledger.writing() as database:
+            row, _ = self._open(database, put, key)
+            if row.state == DRAFT:
+                catalogue.keep_plan(database, row.number, content)
 
     def held(self, put: bytes, key: bytes) -> list[tuple[int, int, bytes, bytes]]:
         """List the blocks that are here: (place of the column, block, H(k_i), BLAKE3 of x^)."""
@@ -203,6 +220,8 @@ class Puts:
             if row.schema != whole.schema_content:
                 raise IntegrityError(f"the manifest of {row.name} says something else than its schema", peer=client)
             sealed = catalogue.blocks_of(database, row.number)
+            if whole.plan is not None and catalogue.plan_of(database, row.number) is None:
+                raise SessionError(f"the plan of {row.name} is not here", remedy="put the model again")
         self._check_blocks(row, own, whole, salt, sealed)
         sync(self._vault.folder)
         with self._ledger.writing(counted=True) as database:

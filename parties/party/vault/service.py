@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import grpc
 
-from mpc.errors import InputError, PeerError, PolicyError
+from mpc.errors import InputError, PeerError, PlanError, PolicyError
+from parties.agreed.memory import parsed_memory
 from parties.agreed.signed import Signed, key_of
 from parties.alarms import ends_within
 from parties.party.node import PartyNode
@@ -18,7 +19,7 @@ from parties.wire.pieces import collect, pieces
 from parties.wire.server import Desk, register
 from parties.wire.transport import FRAME_BYTES, caller, shown_by
 
-_PUTTING = frozenset({"Newest", "Begin", "Held", "Seeds", "Block", "Commit", "Complete"})
+_PUTTING = frozenset({"Newest", "Begin", "PutPlan", "Held", "Seeds", "Block", "Commit", "Complete"})
 """Calls that only owners make whom the policy lets put data; their messages are not read for anybody else."""
 _PER_BLOCK = 4 * FRAME_BYTES
 """Bytes that a block takes while it arrives, however large it is."""
@@ -75,6 +76,16 @@ class DataService(data_pb2_grpc.DataServicer):
         with self._granted(_PER_SCHEMA_BYTE * len(request.schema) + _PER_KEPT * len(kept)):
             state = self._puts.begin(request.put, request.schema, caller(context), key(context), kept)
         return data_pb2.BeginReply(state=state)
+
+    def PutPlan(self, request: data_pb2.PutPlanRequest, context: grpc.ServicerContext) -> data_pb2.PutPlanReply:
+        """Take the plan that a model is for."""
+        most = self._node.config.limits.max_plan_bytes
+        if len(request.plan) > most:
+            what = f"a plan of {len(request.plan):,} bytes; this party accepts {most:,}"
+            raise PlanError(what, remedy="raise limits.max_plan_bytes")
+        with self._granted(parsed_memory(len(request.plan))):
+            self._puts.plan(request.put, request.plan, key(context))
+        return data_pb2.PutPlanReply()
 
     def Held(self, request: data_pb2.HeldRequest, context: grpc.ServicerContext) -> Iterator[data_pb2.HeldBlock]:
         """List the blocks of a put that are here."""
@@ -139,6 +150,15 @@ class DataService(data_pb2_grpc.DataServicer):
             for piece in pieces(found.content):
                 yield data_pb2.ManifestPart(chunk=piece)
 
+    def Plan(self, request: data_pb2.PlanRequest, context: grpc.ServicerContext) -> Iterator[data_pb2.PlanPart]:
+        """Send the plan of a model that the caller may see."""
+        object_id, _ = self._vault.seen(*self._reader(context), request.object, "")
+        found = self._vault.plan(object_id)
+        with self._granted(2 * len(found)), ends_within(context, self._node.config.deadlines.submit):
+            yield data_pb2.PlanPart(size=len(found))
+            for piece in pieces(found):
+                yield data_pb2.PlanPart(chunk=piece)
+
     def List(self, request: data_pb2.ListRequest, context: grpc.ServicerContext) -> Iterator[data_pb2.ObjectEntry]:
         """List, or search, the objects that the caller may see."""
         after = (request.after_name, request.after_version)
@@ -153,6 +173,7 @@ class DataService(data_pb2_grpc.DataServicer):
                 rows=entry.rows,
                 expires=entry.expires or 0,
                 description=entry.description,
+                plan=entry.plan or "",
             )
 
     def Remove(self, request: SignedStatement, context: grpc.ServicerContext) -> data_pb2.RemoveReply:

@@ -122,6 +122,15 @@ class Vault:
         with self.ledger.reading() as database:
             return catalogue.signed_of(database, row.number)
 
+    def plan(self, object_id: bytes) -> bytes:
+        """Return the canonical bytes of the plan that a model is for; raises as `find`."""
+        row = self._living(object_id)
+        with self.ledger.reading() as database:
+            found = catalogue.plan_of(database, row.number)
+        if found is None:
+            raise unknown()
+        return found
+
     def seed(self, object_id: bytes, column: str, block: int) -> Seed:
         """Return this party's seed k_i of a block.
 

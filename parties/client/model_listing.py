@@ -1,0 +1,117 @@
+"""Lists of models at the parties, and all that is said of one: as text, in notebooks, and as JSON."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from mpc.plan.plan import Plan, PlanInput
+from mpc.text import shown
+from mpc.wires import Dimension
+from parties.agreed.objects import Manifest
+from parties.client.listing import Listing, as_html, as_text, cut, terms
+from parties.client.said import day
+
+
+class ModelListing(Listing):
+    """Models, as parties list them."""
+
+    @property
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of texts, the head first."""
+        head = ("name", "version", "expires", "description")
+        return [head, *((e.name, str(e.version), day(e.expires), cut(e.description)) for e in self)]
+
+    def content(self) -> list[dict[str, Any]]:
+        """Return what JSON has of them."""
+        return [
+            {
+                "name": each.name,
+                "owner": each.owner,
+                "version": each.version,
+                "id": each.id.hex(),
+                "plan": each.plan,
+                "expires": each.expires,
+                "description": each.description,
+            }
+            for each in self
+        ]
+
+    def __repr__(self) -> str:
+        return as_text(self.table) if self else "no models that you may see"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table, f"{len(self)} models")
+
+
+class ModelDescription:
+    """All that an owner says of a model, and what its plan says of its inputs and outputs."""
+
+    def __init__(self, manifest: Manifest, plan: Plan) -> None:
+        self.manifest, self.plan = manifest, plan
+
+    @property
+    def lines(self) -> list[str]:
+        """Sentences on the model as a whole."""
+        whole = self.manifest
+        return [
+            *(shown(line) for line in whole.description.split("\n") if line),
+            f"{len(whole.columns)} arrays of weights, {whole.elements:,} numbers; owner {whole.owner}",
+            terms(whole),
+            f"plan {self.plan.digest.hex()}",
+        ]
+
+    @property
+    def table(self) -> list[tuple[str, ...]]:
+        """Inputs and outputs as rows of texts, the head first."""
+        head = ("", "name", "shape", "type", "range")
+        rows = [
+            ("input", shown(given.name), _shape(self.plan.wire[given.wire].shape), given.dtype, _range(given))
+            for given in self.plan.inputs
+        ]
+        rows += [("output", shown(out.name), _shape(out.shape), out.dtype, "") for out in self.plan.outputs]
+        return [head, *rows]
+
+    def content(self) -> dict[str, Any]:
+        """Return what JSON has of it."""
+        whole, plan = self.manifest, self.plan
+        inputs = [
+            {
+                "name": given.name,
+                "shape": [*plan.wire[given.wire].shape],
+                "type": given.dtype,
+                "range": [[*map(float, given.low)], [*map(float, given.high)]],
+            }
+            for given in plan.inputs
+        ]
+        outputs = [{"name": out.name, "shape": [*out.shape], "type": out.dtype} for out in plan.outputs]
+        return {
+            "name": whole.name,
+            "owner": whole.owner,
+            "version": whole.version,
+            "id": whole.id.hex(),
+            "plan": plan.digest.hex(),
+            "description": whole.description,
+            "visible": list(whole.visible),
+            "created": whole.created,
+            "expires": whole.expires,
+            "weights": len(whole.columns),
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+
+    def __repr__(self) -> str:
+        return "\n".join([self.manifest.name, *self.lines, "", as_text(self.table)])
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(html.escape(line) for line in self.lines)
+        return f"<p><b>{html.escape(self.manifest.name)}</b><br>{lines}</p>{as_html(self.table, '')}"
+
+
+def _shape(shape: tuple[Dimension, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a number"
+
+
+def _range(given: PlanInput) -> str:
+    low, high = given.low, given.high
+    return f"{float(low[0]):g}:{float(high[0]):g}" if len(low) == 1 else "one range a column"

@@ -1,0 +1,86 @@
+"""Models that sessions are opened of: one that is compiled here, or one that lies at the parties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from parties.agreed.bindings import Binding
+from parties.client import bound
+from parties.client.channels import Parties
+from parties.client.model import Model, Placed, model_name, refuse_compiling
+from parties.client.roles import SECRET, Recipients, assign
+
+if TYPE_CHECKING:
+    from mpc.compiler.compile import Compiled
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A plan with all that a session of it needs.
+
+    Args:
+        of: the compiled model, or the placed one.
+        bindings: of the plan's stored wires, in its order.
+    """
+
+    of: Compiled | Placed
+    bindings: tuple[Binding, ...]
+
+
+def prepare(
+    parties: Parties,
+    model: Any,
+    owners: Mapping[str, str] | None,
+    recipients: Recipients | None,
+    data: Any,
+    weights: str,
+    compiling: Mapping[str, Any],
+) -> Ready:
+    """Compile a model, or give everybody a place in one that lies at the parties.
+
+    Args:
+        model, owners, recipients, data, weights: as of `Cluster.session`.
+        compiling: ranges, samples and shapes, for a compiler alone.
+
+    Raises:
+        ModelError, UsageError, InputError, SessionError: as `Cluster.session`.
+    """
+    if isinstance(model, Model | Placed) or model_name(model) is not None:
+        found = _stored(parties, model, owners, recipients, data, weights, compiling)
+        return Ready(found, found.bindings)
+    from mpc.compiler.compile import compile_model  # imports onnx
+
+    chosen = bound.read_choices(data, compiling["ranges"])
+    roles = assign(parties.config.name, owners, recipients, weights)
+    roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
+    stored = {name: bound.described(selection) for name, selection in chosen.items()}
+    compiled = compile_model(model, roles=roles, stored=stored, **compiling)
+    bindings = bound.bindings(compiled.plan, chosen)
+    bound.warn_of(chosen)
+    return Ready(compiled, bindings)
+
+
+def _stored(
+    parties: Parties,
+    model: Any,
+    owners: Mapping[str, str] | None,
+    recipients: Recipients | None,
+    data: Any,
+    weights: str,
+    compiling: Mapping[str, Any],
+) -> Placed:
+    found = model
+    if (name := model_name(model)) is not None:
+        from parties.client.models import Models
+
+        found = Models(parties).get(name)
+    said = {**compiling, "weights": None if weights == SECRET else weights}
+    if isinstance(found, Placed):
+        refuse_compiling(found.manifest.name, {**said, "owners": owners, "recipients": recipients, "data": data})
+        return found
+    refuse_compiling(found.name, said)
+    placed: Placed = found.place(owners, recipients, data)
+    bound.warn_of(bound.read_choices(data))
+    return placed
