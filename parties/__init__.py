@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from parties.client.dataset import Dataset
     from parties.client.guest import Guest
     from parties.client.session import Session
+    from parties.client.states import State
     from parties.client.stocks import Stock
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "RunReport",
     "Session",
     "SessionError",
+    "State",
     "Stock",
     "UsageError",
 ]
@@ -65,6 +67,7 @@ _LATE = {
     "Guest": "parties.client.guest",
     "RunReport": "parties.client.coordinated",
     "Session": "parties.client.session",
+    "State": "parties.client.states",
     "Stock": "parties.client.stocks",
 }
 

@@ -13,6 +13,7 @@ from mpc.compiler.from_graph import MISTAKEN, PRECISE, compile_graph, imprecisio
 from mpc.compiler.graph.calibrate import suited_ranges
 from mpc.compiler.graph.graph import Origin, Range
 from mpc.compiler.graph.noising import Noising
+from mpc.compiler.graph.states import State, with_states
 from mpc.compiler.graph.stored import StoredInput, described
 from mpc.compiler.lowering.ends import INDISTINCT
 from mpc.compiler.onnx.declared import own_sizes
@@ -141,6 +142,7 @@ def compile_model(
     shapes: Shapes | Sequence[int | str | None] | None = None,
     stored: Mapping[str, StoredInput] | None = None,
     noise: Mapping[str, Fraction | float | str] | Noising | None = None,
+    states: Mapping[str, State] | None = None,
 ) -> Compiled:
     """Compile an ONNX model.
 
@@ -158,6 +160,8 @@ def compile_model(
         stored: by input name, those that lie at the parties: their scales and ranges are what they are.
         noise: epsilon by output: then sums over the rows are possible (ReduceSum over the first axis of what has
             open rows), each with noise of its own, and an output may be made of them.
+        states: by output name, what the next run reads it as.  Nobody receives such an output but those that the
+            roles name for it.
 
     Raises:
         ModelError: the file, a node, or a bound is refused; a sum over rows has no epsilon.
@@ -177,6 +181,7 @@ def compile_model(
         graph.inputs = described(graph.inputs, stored or {})
         undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
         graph.inputs = [replace(given, declared=given.declared or assumed[given.name]) for given in graph.inputs]
+        graph = with_states(graph, states or {})
         try:
             found = compile_graph(graph, roles, data, noising)
             break

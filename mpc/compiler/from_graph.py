@@ -82,7 +82,7 @@ def compile_graph(
 
 def imprecision(plan: Plan, errors: Mapping[str, float]) -> float:
     """Return the largest of the outputs' errors, in units of what is none to speak of."""
-    return max(errors.get(out.name, 0.0) / (PRECISE if is_real(out) else MISTAKEN) for out in plan.outputs)
+    return max((errors.get(out.name, 0.0) / (PRECISE if is_real(out) else MISTAKEN) for out in plan.outputs), default=0)
 
 
 def is_real(out: PlanOutput) -> bool:

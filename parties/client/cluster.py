@@ -56,9 +56,10 @@ if TYPE_CHECKING:
     from parties.client.model import Model, Placed
     from parties.client.models import Models
     from parties.client.selection import Selection
+    from parties.client.states import States
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
-_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights"}
+_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "state"}
 
 
 class Cluster(Closing):
@@ -144,6 +145,7 @@ class Cluster(Closing):
         batch: int | None = None,
         weights: str = SECRET,
         data: Mapping[str, Selection | Dataset] | None = None,
+        state: States | None = None,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs; or use one that lies at the parties.
 
@@ -166,13 +168,16 @@ class Cluster(Closing):
             data: input -> columns of a dataset at the parties (`cluster.dataset(NAME)[["age", "bmi"]]`), or a
                 dataset for all of its columns: it is read from there, and its owner takes no part.  The dataset's
                 scales and ranges are taken.
+            state: output -> the input as which the next run reads it, masked as it is: `{"w_out": "w"}`.  The first
+                run reads zeros, or what a `State("w", start=array)` begins with.  Nobody receives such an output but
+                those that `recipients` names for it.
 
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
         """
         from parties.client import opening  # who joins does without it
 
-        compiling = {"ranges": ranges, "samples": samples, "shapes": shapes}
+        compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state}
         ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
         return self.open(ready.of, batch, bindings=ready.bindings)
 
@@ -184,7 +189,7 @@ class Cluster(Closing):
             runs: how many times `Session.run` will be called, all sessions together.
             batch: rows of each.
             sessions: how many sessions they are for, equally; what a session leaves over is lost.
-            choices: of `session`, as they will be given there: ranges, owners, recipients, samples, shapes.
+            choices: of `session`, as they will be given there: ranges, owners, recipients, samples, shapes, state.
 
         Raises:
             ModelError, PolicyError, PeerError: as `session`.
@@ -202,10 +207,12 @@ class Cluster(Closing):
             plan = model
         else:
             from mpc.compiler.compile import compile_model
+            from parties.client.states import read_states
 
             said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
             roles = assign(self.config.name, **said)
-            plan = compile_model(model, roles=roles, **choices).plan
+            states = read_states(choices.pop("state", None), said.get("owners") or ())
+            plan = compile_model(model, roles=roles, states=states, **choices).plan
         refuse_machines(plan, self.parties.names, self.config.provider.name)
         batches = split(plan, batch) * (runs // sessions)
         return [ordering.order(self.parties, plan, batches) for _ in range(sessions)]

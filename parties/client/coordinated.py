@@ -145,7 +145,12 @@ class CoordinatedSession:
     # -- runs
 
     def run(
-        self, values: Mapping[str, np.ndarray], batch: int, clock: Callable[[], float], following: Sequence[int] = ()
+        self,
+        values: Mapping[str, np.ndarray],
+        batch: int,
+        clock: Callable[[], float],
+        following: Sequence[int] = (),
+        expected: Sequence[int] = (),
     ) -> tuple[dict[str, np.ndarray], RunReport]:
         """Run the plan once; wait for what others enter.
 
@@ -154,6 +159,7 @@ class CoordinatedSession:
             clock: seconds, for the report.
             following: rows of each of the runs that the same batch goes on with.  The next one is prepared while this
                 one is online, if nobody else takes part; those who do are told how many rows there are.
+            expected: rows of runs that are sure to follow those, if any do.
 
         Returns:
             (int64 integers of every output wire that this client receives, the report)
@@ -163,7 +169,7 @@ class CoordinatedSession:
         offline, number = clock() - started, self._pipeline.begun
         self.part.ask(number, batch, self.on_progress)
         self.part.enter(number, batch, values)
-        self._pipeline.entered(following)
+        self._pipeline.entered(following, expected)
         received = self.part.receive(number)
         self._pipeline.received()
         report = RunReport(

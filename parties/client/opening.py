@@ -42,7 +42,7 @@ def prepare(
 
     Args:
         model, owners, recipients, data, weights: as of `Cluster.session`.
-        compiling: ranges, samples and shapes, for a compiler alone.
+        compiling: ranges, samples, shapes and state, for a compiler alone.
 
     Raises:
         ModelError, UsageError, InputError, SessionError: as `Cluster.session`.
@@ -51,12 +51,15 @@ def prepare(
         found = _stored(parties, model, owners, recipients, data, weights, compiling)
         return Ready(found, found.bindings)
     from mpc.compiler.compile import compile_model  # imports onnx
+    from parties.client.states import read_states
 
     chosen = bound.read_choices(data, compiling["ranges"])
     roles = assign(parties.config.name, owners, recipients, weights)
     roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
     stored = {name: bound.described(selection) for name, selection in chosen.items()}
-    compiled = compile_model(model, roles=roles, stored=stored, **compiling)
+    states = read_states(compiling["state"], owners or (), chosen)
+    settings = {name: said for name, said in compiling.items() if name != "state"}
+    compiled = compile_model(model, roles=roles, stored=stored, states=states, **settings)
     bindings = bound.bindings(compiled.plan, chosen)
     bound.warn_of(chosen)
     return Ready(compiled, bindings)

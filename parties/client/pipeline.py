@@ -76,10 +76,17 @@ class Pipeline(Generic[Answer]):
         self._ahead = None
         return found
 
-    def entered(self, following: Sequence[int]) -> None:
-        """Note that the run's inputs are on their way, and that these runs follow: it is online from now on."""
-        if self._dealt is None:
+    def entered(self, following: Sequence[int], expected: Sequence[int] = ()) -> None:
+        """Note that the run's inputs are on their way, and that these runs follow: it is online from now on.
+
+        Args:
+            following: rows of each of the runs that the same batch goes on with.
+            expected: rows of runs that come then, if any do.
+        """
+        if self._dealt is None and following:
             self._look_ahead(following)
+        elif self._dealt is None:
+            self._look_ahead(expected[:1])
 
     def received(self) -> None:
         """Note that the run is over."""

@@ -34,6 +34,7 @@ from parties.client.feeds import (
     to_integers,
 )
 from parties.client.participant import Progress
+from parties.client.states import repeats
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
@@ -47,7 +48,8 @@ class Session(Closing):
     A context manager: parties keep a session open until it is closed, dropped, or idle too long.  Thread-safe.
 
     Args:
-        batch: rows of every run, if known; what was dealt ahead for them is used.
+        batch: rows of every run, if known; what was dealt ahead for them is used.  With state the next run is prepared
+            while one is online, where all runs have equally many rows.
         calls: only if it was dealt for exactly so many calls of `run`.
         bindings: of the plan's stored wires; each run goes through all their rows.
         last_run: the price of the last run; None before the first.
@@ -180,6 +182,7 @@ class Session(Closing):
                 raise SessionError(
                     "the session is closed", cause=self._ended, remedy="make a new one: cluster.session(...)"
                 )
+            self._require_expected(rows)
             self._require_left(split(self.plan, rows))
             try:
                 opened, self.last_run = self._run_blocks(integers, rows)
@@ -189,6 +192,24 @@ class Session(Closing):
                 self.abandon()
                 raise
         return read_outputs(self.plan, rows, opened, names)
+
+    @property
+    def _every(self) -> int | None:
+        """Rows of every run of a session with state, where that is known; of others it does not matter."""
+        if not self.plan.states:
+            return None
+        if repeats(self.plan):
+            return 1
+        return self._stored_rows if self._sizes is None else self._sizes[0]
+
+    def _require_expected(self, rows: int) -> None:
+        """Raise InputError if the next run of a session with state may be prepared, and for another number of rows."""
+        if self._every not in (None, rows):
+            raise InputError(
+                f"every run of this session has {self._every} rows, not {rows}",
+                cause="the next run is prepared before it is called for",
+                remedy="give as many, or open a session without batch",
+            )
 
     def _require_left(self, sizes: list[int]) -> None:
         """Require that a session of a stock has been dealt these runs; begin another session if it is used up.
@@ -232,7 +253,8 @@ class Session(Closing):
             self._remote.settle()
             rows = block(self.plan, integers, start, size)
             start += size
-            outputs, report = self._remote.run(rows, size, time.perf_counter, sizes[number + 1 :])
+            expected = () if self._every is None else (self._every,)
+            outputs, report = self._remote.run(rows, size, time.perf_counter, sizes[number + 1 :], expected)
             opened.append(outputs)
             reports.append(report)
         return opened, sum_reports(reports)

@@ -90,6 +90,21 @@ MOVES = frozenset({"reshape", "transpose", "take", "concat"})
 
 
 @dataclass(frozen=True)
+class Carried:
+    """Says that an input is state: the run before has written it.
+
+    Args:
+        scale: of its integers, at both ends.
+        start: the integers that the first run reads; None for zeros.
+        public: all parties know these; else their owner masks them.
+    """
+
+    scale: Fraction
+    start: np.ndarray | None = field(default=None, repr=False, compare=False)
+    public: bool = False
+
+
+@dataclass(frozen=True)
 class GraphInput:
     """Data that enters.
 
@@ -103,6 +118,7 @@ class GraphInput:
             may miss numbers.
         beyond: the end of the range beyond which they are, "low" or "high"; empty if there are none.
         stored: the scale of the integers that lie at the parties, of its finest column; None if an owner enters it.
+        state: None but for what the run before has written.
     """
 
     name: str
@@ -115,6 +131,7 @@ class GraphInput:
     columns: tuple[int, ...] = ()
     beyond: str = ""
     stored: Fraction | None = None
+    state: Carried | None = None
 
     @property
     def whole(self) -> bool:
@@ -166,7 +183,12 @@ def _plain(end: np.ndarray) -> End:
 
 @dataclass(frozen=True)
 class GraphOutput:
-    """A value that is revealed, and how it reads: see `plan.PlanOutput`."""
+    """A value that is revealed, and how it reads: see `plan.PlanOutput`.
+
+    Args:
+        carried: the input as which the next run reads it; empty if none does.  Then it is revealed to those alone that
+            are named for it.
+    """
 
     name: str
     value: str
@@ -174,6 +196,7 @@ class GraphOutput:
     dtype: str
     labels: tuple[int | str, ...] | None = None
     keys: tuple[int | str, ...] | None = None
+    carried: str = ""
 
 
 @dataclass

@@ -52,8 +52,8 @@ class View:
 
 def encoded(given: GraphInput, beside: list[GraphInput]) -> GraphInput:
     """Give an input units, if the sizes of its columns, or of those of inputs that it is joined to, differ enough."""
-    if given.stored is not None:
-        return given  # it lies there in units of its own
+    if given.stored is not None or given.state is not None:
+        return given  # it is there in units of its own
     offset, exponent = _offset(given), _exponent(given)
     sizes = np.concatenate([np.atleast_1d(_exponent(other)) for other in beside])
     differ = np.ptp(sizes) >= _APART

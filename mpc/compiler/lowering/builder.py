@@ -27,6 +27,7 @@ from mpc.gates import GATES
 from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
 from mpc.plan.masking import shared_masks
+from mpc.plan.plan import PlanState
 from mpc.privacy.facts import StoredFacts
 from mpc.wires import MAX_BITS, Lifetime, Masking, Wire
 
@@ -85,6 +86,7 @@ class Lowering:
         origin: the node that is being lowered.
         protected: wires of inputs whose rows noise protects.
         hard: wires of products of which it is known what a row can be, whatever the data are.
+        states: what runs hand on.
     """
 
     graph: Graph
@@ -100,6 +102,7 @@ class Lowering:
     origin: Origin = Origin("", "input")
     protected: dict[str, StoredFacts] = field(default_factory=dict)
     hard: set[str] = field(default_factory=set)
+    states: list[PlanState] = field(default_factory=list)
 
     def note(self, text: str) -> None:
         """Note something that the model's owner should know about the node that is being lowered."""
@@ -167,20 +170,31 @@ class Lowering:
         masking = gate.inherited(self.wires) if gate.is_linear(self.wires) else Masking.DRAWN
         return self.wire(name, shape, scale, interval, masking, holders, least_bits)
 
-    def stored(self, values: np.ndarray, scale: Fraction) -> str:
-        """Append a weight wire, which the model's owner enters once a session; return its name."""
+    def stored(self, values: np.ndarray, scale: Fraction, public: bool | None = None, least_bits: int = 1) -> str:
+        """Append a weight wire, which the model's owner enters once a session; return its name.
+
+        Args:
+            public: all parties know it; None: as the roles say of weights.
+        """
         name, owner = f"{len(self.gates)}.input", (self.roles.model_owner,)
-        masking = Masking.PUBLIC if self.roles.public_weights else Masking.DRAWN
+        known = self.roles.public_weights if public is None else public
+        masking = Masking.PUBLIC if known else Masking.DRAWN
         self.gate("input", out=name, lifetime=Lifetime.SESSION)
-        self.wire(name, values.shape, scale, Interval.exactly(values), masking, owner)
+        self.wire(name, values.shape, scale, Interval.exactly(values), masking, owner, least_bits)
         self.weights[name] = values
         return name
 
     # -- when all is emitted
 
+    @property
+    def carried(self) -> set[str]:
+        """Wires that the next run reads."""
+        return {state.out for state in self.states}
+
     def drop_unread(self) -> None:
-        """Drop whatever a better way to a result left behind."""
-        read = {name for name, wire in self.wires.items() if wire.held}
+        """Drop whatever a better way to a result left behind; the ends of a state stay, whoever reads them."""
+        read = {name for name, wire in self.wires.items() if wire.held} | self.carried
+        read.update(name for state in self.states for name in (state.in_, state.init) if name is not None)
         kept: list[Gate] = []
         for gate in reversed(self.gates):
             if read.intersection(gate.writes):
@@ -193,15 +207,15 @@ class Lowering:
     def choose_openings(self) -> None:
         """Choose, for each linear layer, whether its operands or its result are opened; see `unopened`."""
         writers = {name: gate.name for gate in self.gates for name in gate.writes}
-        self.gates, self.wires = leave_unopened(self.gates, self.wires, self.weights)
-        leave_summed_unopened(self.gates, self.wires, self.weights)
+        self.gates, self.wires = leave_unopened(self.gates, self.wires, self.weights, self.carried)
+        leave_summed_unopened(self.gates, self.wires, self.weights, self.carried)
         for gate in self.gates:
             if gate.name not in self.origins:
                 self.origins[gate.name] = self.origins[writers[gate.reads[0]]]
 
     def choose_masks(self) -> None:
         """Derive the masks of products, which costs nothing, unless somebody needs shares of them."""
-        needed = shared_masks(self.gates, self.wires)
+        needed = shared_masks(self.gates, self.wires, self.carried)
         for gate in self.gates:
             if isinstance(gate, Bilinear) and not gate.is_linear(self.wires) and gate.out not in needed:
                 self.wires[gate.out] = self.wires[gate.out].model_copy(update={"masking": Masking.DERIVED})

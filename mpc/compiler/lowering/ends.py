@@ -8,7 +8,8 @@ from fractions import Fraction
 import numpy as np
 
 from mpc.compiler.graph.attributes import Columns, Weighted
-from mpc.compiler.graph.graph import MOVES, GraphInput, Node, Origin, Range, static
+from mpc.compiler.graph.graph import MOVES, GraphInput, GraphOutput, Node, Origin, Range, static
+from mpc.compiler.lowering import states
 from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.known import product_of
@@ -39,8 +40,11 @@ _FINEST_PRODUCT = 48
 
 
 def enter_all(state: Lowering) -> tuple[PlanInput, ...]:
-    """Enter the inputs, each with the marks of its missing numbers."""
-    entered = {given.name: enter(state, given) for given in state.graph.inputs}
+    """Enter the inputs, each with the marks of its missing numbers; return those that somebody enters."""
+    for given in state.graph.inputs:
+        if given.state is not None:
+            states.enter(state, given)
+    entered = {given.name: enter(state, given) for given in state.graph.inputs if given.state is None}
     missing = {
         given.marks: Missing(wire=entered[given.name].wire, columns=given.columns)
         for given in state.graph.inputs
@@ -51,7 +55,7 @@ def enter_all(state: Lowering) -> tuple[PlanInput, ...]:
     return tuple(
         entered[given.name].model_copy(update={"missing": missing.get(given.name)})
         for given in state.graph.inputs
-        if not given.marks
+        if given.name in entered and not given.marks
     )
 
 
@@ -205,9 +209,13 @@ def _balanced_fraction(state: Lowering, name: str, size: np.ndarray) -> int:
     return max(4, round((room + math.log2(max(gain / spread, 2.0**-40))) / 2))
 
 
-def leave(state: Lowering, index: int) -> tuple[PlanOutput, float]:
-    """Reveal the outputs; tell roughly what each is off by, of labels and whole numbers the part that differs."""
-    out = state.graph.outputs[index]
+def is_told(state: Lowering, out: GraphOutput) -> bool:
+    """Does anybody receive an output, or keep it?  What the next run reads is for those alone that are named for it."""
+    return not out.carried or bool(state.roles.readers.get(out.name)) or out.name in state.roles.keeps
+
+
+def leave(state: Lowering, out: GraphOutput) -> tuple[PlanOutput, float]:
+    """Reveal an output; tell roughly what it is off by, of labels and whole numbers the part that differs."""
     value, holders = state.values[out.value], state.roles.recipients_of(out.name)
     wire = state.wires[value.wire.name]
     writer = next(gate for gate in state.gates if wire.name in gate.writes)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Function
 from mpc.compiler.graph.graph import Graph, Node, Origin
-from mpc.compiler.lowering import approximate, ends
+from mpc.compiler.lowering import approximate, ends, states
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rules import comparisons, maps, noises, products, sums
@@ -72,17 +72,21 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
                 ),
             ) from None
         state.values[node.writes] = value if node.op in _OF_ROWS else _with_known(value, node)
-    left = [ends.leave(state, index) for index in range(len(graph.outputs))]
+    left = [ends.leave(state, out) for out in graph.outputs if ends.is_told(state, out)]
+    for out in graph.outputs:
+        if out.carried:
+            states.carry(state, out)
     state.drop_unread()
     state.choose_openings()
     state.choose_masks()
     outputs = tuple(out for out, _ in left)
-    plan = Plan(inputs=inputs, outputs=outputs, wires=tuple(state.wires.values()), gates=tuple(state.gates))
+    wires, gates = tuple(state.wires.values()), tuple(state.gates)
+    plan = Plan(inputs=inputs, outputs=outputs, wires=wires, gates=gates, states=tuple(state.states))
     verify(plan)
     rough = {out.name: error for out, error in left}
-    wires = {name: value.wire.name for name, value in state.values.items()}
+    names = {name: value.wire.name for name, value in state.values.items()}
     proved = guarantee(plan, state.protected) if any(node.op in _OF_ROWS for node in graph.nodes) else None
-    return Lowered(plan, state.weights, state.origins, rough, state.notes, graph, wires, proved)
+    return Lowered(plan, state.weights, state.origins, rough, state.notes, graph, names, proved)
 
 
 def _with_known(value: Value, node: Node) -> Value:

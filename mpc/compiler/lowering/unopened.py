@@ -12,7 +12,7 @@ Rounds never become more: the gates before open one less each, and all results o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -44,18 +44,30 @@ class Region:
 
 
 def leave_unopened(
-    gates: Sequence[Gate], wires: Mapping[str, Wire], weights: Mapping[str, object]
+    gates: Sequence[Gate],
+    wires: Mapping[str, Wire],
+    weights: Mapping[str, object],
+    carried: Collection[str] = (),
 ) -> tuple[list[Gate], dict[str, Wire]]:
-    """Return gates and wires of a plan that opens everything where it is best; wires in the order of their gates."""
+    """Return gates and wires of a plan that opens everything where it is best; wires in the order of their gates.
+
+    Args:
+        carried: wires that the next run reads: masked.
+    """
     changed, found = dict(wires), list(gates)
     for region in _regions(gates, wires, weights):
+        if region.mapped.intersection(carried):
+            continue
         if _can(region, gates, wires) and _better(region, gates, wires):
             found = _opened_late(region, found, changed)
     return found, {name: changed[name] for gate in found for name in gate.writes}
 
 
-def leave_summed_unopened(gates: Sequence[Gate], wires: dict[str, Wire], weights: Mapping[str, object]) -> None:
-    """Leave bits of comparisons unopened, in place, where nothing but sums over rows and their noise reads them.
+def leave_summed_unopened(
+    gates: Sequence[Gate], wires: dict[str, Wire], weights: Mapping[str, object], carried: Collection[str] = ()
+) -> None:
+    """Leave bits of comparisons unopened, in place, where nothing but sums over rows and their noise reads them, and
+    no run hands them on.
 
     A bit less is opened for each row, and a round before the sum's own.
     """
@@ -67,6 +79,7 @@ def leave_summed_unopened(gates: Sequence[Gate], wires: dict[str, Wire], weights
         others = region.sources - bits
         if (
             bits
+            and not region.mapped.intersection(carried)
             and any(isinstance(gate, Rows) for gate in region.gates)
             and all(wires[name].masking is Masking.UNOPENED for name in others | region.sinks)
             and not any(name in elsewhere or wires[name].held for name in bits)

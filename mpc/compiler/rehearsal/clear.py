@@ -60,6 +60,9 @@ def integers(graph: Graph, plan: Plan, feeds: Feeds) -> dict[str, np.ndarray]:
         found[each.wire] = fixedpoint.encode_columns(feeds[each.name], scale, each.offset, each.factor, what)
         if each.missing is not None and each.missing.wire is not None:
             found[each.missing.wire] = feeds[marks[each.name]].astype(np.int64)
+    for state in plan.states:
+        scale = plan.wire[state.in_].scale
+        found[state.in_] = fixedpoint.encode(feeds[state.name], scale, f"state {state.name!r}")
     return found
 
 

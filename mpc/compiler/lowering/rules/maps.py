@@ -158,7 +158,9 @@ def columns(state: Lowering, node: Node) -> Value:
     factors = [round(each) for each in (weight / least).reshape(-1).tolist()]
     unit = Fraction(least)
     widest = x.wire.bits + log2(Fraction(max(map(abs, factors))))
-    if any(given.name == node.reads[0] and given.stored for given in state.graph.inputs):  # at no scale of our choice
+    if any(
+        given.name == node.reads[0] and (given.stored or given.state) for given in state.graph.inputs
+    ):  # at no scale of our choice
         widest = math.frexp(x.interval.times(weight / least).bound)[1] + 1
     reach = max(widest, _bits_of(float(np.abs(bias).max()), x.scale / unit))
     if reach > LINEAR_BITS:

@@ -51,7 +51,7 @@ def affine(state: Lowering, node: Node) -> Value:
     good = _GOOD_WEIGHT_BITS - _magnitude(weight)
     if exponent < good and not exact and log2(x.scale) > _FACTOR_FRACTION:  # x has bits to spare
         fraction = log2(x.scale) - (good - exponent)
-        if any(given.stored for given in state.graph.inputs):  # of others the scale was chosen for this
+        if any(given.stored or given.state for given in state.graph.inputs):  # of others the scale was chosen for this
             fraction = min(fraction, _equal_digits(x, weight, log2(x.scale) + exponent))
         x = state.shorten(x, max(_FACTOR_FRACTION, fraction))
         exponent, exact = _weight_exponent(x, node, weight, bias, most)
