@@ -11,6 +11,7 @@ from mpc.text import shown
 from parties.agreed.objects import Manifest
 from parties.client.channels import Parties
 from parties.client.listing import Description
+from parties.client.questions.reasons import no_attribute
 from parties.client.selection import Selection
 from parties.client.tables.samples import MOCK_ROWS, Sample, code_of, labels_of, mock_rows, no_column
 
@@ -82,13 +83,20 @@ class Dataset:
 
     def __getitem__(self, name: str | list[str]) -> Selection:
         """Select a column, or several as a matrix; `InputError` if there is none of that name."""
-        names = name if isinstance(name, list) else [name]
-        if not names:
-            raise UsageError("no columns are named", remedy="ds['age'], or ds[['age', 'bmi']]")
+        given: list[Any] = [*name] if isinstance(name, list) else [name]
+        if not given or not all(isinstance(each, str) for each in given):
+            raise UsageError(
+                "a dataset's columns are chosen, by name, and not its rows",
+                remedy="ds['age'], ds[['age', 'bmi']]; np.where(ds['age'] > 60, ds['bmi'], 0) leaves rows out of a sum",
+            )
+        names: list[str] = given
         for each in names:
             if each not in self.columns:
                 raise no_column(self.name, each, self.manifest.columns)
         return Selection(self.manifest, tuple(names), isinstance(name, list), self._parties)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise no_attribute("a dataset", name, self.columns if "manifest" in vars(self) else ())
 
     def __array__(self, *arguments: Any, **options: Any) -> NoReturn:
         self[self.columns[0]].refuse("a numpy array")  # columns of different shapes have no matrix

@@ -30,7 +30,10 @@ class Selection(Pointer):
     ) -> None:
         self.names, self.matrix = names, matrix
         described = [manifest.column(name) for name in names]
-        columns = [expression.column(each.name, _is_whole(each), each.shape) for each in described]
+        columns = [
+            expression.column(each.name, _is_whole(each), each.shape, (float(each.low), float(each.high)))
+            for each in described
+        ]
         super().__init__(manifest, _side_by_side(columns) if matrix else columns[0], parties)
 
     @property

@@ -14,7 +14,7 @@ import pandas
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.errors import InputError, PrivateDataError, UsageError
+from mpc.errors import InputError, ModelError, PrivateDataError, UsageError
 from mpc.interpret.world import World
 from parties.agreed.objects import Manifest
 from parties.client import bound
@@ -106,9 +106,9 @@ ROWWISE: dict[str, Callable[[Any], Any]] = {
     "xor": lambda d: (d["age"] > 60) ^ (d["bmi"] > 30),
     "np.logical_and": lambda d: np.logical_and(d["lost bmi"], d["age"] > 30),
     "np.isin": lambda d: np.isin(d["site"], [0, 2]),
-    "np.isnan": lambda d: np.isnan(d["bmi"]),
-    "np.isfinite": lambda d: np.isfinite(d["bmi"]),
-    "np.nan_to_num": lambda d: np.nan_to_num(d["bmi"]),
+    "np.isnan": lambda d: np.isnan(d["age"]),
+    "np.isfinite": lambda d: np.isfinite(d["age"] / 3),
+    "np.nan_to_num": lambda d: np.nan_to_num(d["age"]),
     "np.where": lambda d: np.where(d["age"] > 60, d["bmi"], 0),
     "np.where, two": lambda d: np.where(d["age"] > 60, d["age"], d["bmi"]),
     "np.where of truths": lambda d: np.where(d["age"] > 60, d["bmi"] > 30, d["bmi"] > 20),
@@ -132,6 +132,39 @@ ROWWISE: dict[str, Callable[[Any], Any]] = {
     "np.ones_like": lambda d: np.ones_like(d["age"]) + d["age"],
     "standardised": lambda d: (d[["age", "bmi"]] - [60.0, 40.0]) / [30.0, 10.0],
     "logistic": lambda d: 1 / (1 + np.exp(-(d["bmi"] - 40) / 10)),
+    "//": lambda d: d["age"] // 10,
+    "// below zero": lambda d: (5 - d["age"]) // -10,
+    "// of reals": lambda d: d["bmi"] // 5,
+    "%": lambda d: d["age"] % 10,
+    "np.floor": lambda d: np.floor(d["bmi"] / 10 - 3),
+    "np.ceil": lambda d: np.ceil(d["age"] / 10),
+    "np.trunc": lambda d: np.trunc(d["bmi"] - 30.25),
+    "reals to whole": lambda d: (d["bmi"] / 4).astype(int),
+    "np.digitize": lambda d: np.digitize(d["bmi"], [18.5, 25.0, 30.0]),
+    "np.searchsorted": lambda d: np.searchsorted([18, 40, 65], d["age"]),
+    "np.select": lambda d: np.select([d["age"] < 18, d["age"] < 65], [0, 1], default=2.5),
+    "np.choose": lambda d: np.choose(d["site"], [10, 20, 30]),
+    "np.interp": lambda d: np.interp(d["age"], [0, 50, 100], [0, 1, 0.5]),
+    "np.polyval": lambda d: np.polyval([1, -2, 3], d["bmi"] / 10),
+    "np.isclose": lambda d: np.isclose(d["bmi"], 30, atol=1),
+    "np.hypot": lambda d: np.hypot(d["bmi"], d["age"]),
+    "np.heaviside": lambda d: np.heaviside(d["age"] - 60, 0.5),
+    "np.argmax": lambda d: np.argmax(d[["age", "bmi"]], axis=1),
+    "argmin of an array": lambda d: d["scan"].argmin(axis=2),
+    "np.ptp": lambda d: np.ptp(d["scan"], axis=2),
+    "np.prod": lambda d: np.prod(d["scan"], axis=2),
+    "np.std of a row": lambda d: np.std(d["scan"], axis=(1, 2)),
+    "np.linalg.norm": lambda d: np.linalg.norm(d[["age", "bmi"]], axis=1),
+    "np.outer": lambda d: np.outer(d["age"], [1, 2]),
+    "np.transpose": lambda d: np.transpose(d["scan"], (0, 2, 1)),
+    "swapaxes": lambda d: d["scan"].swapaxes(1, 2) * 2,
+    "np.flip": lambda d: np.flip(d["scan"], axis=2),
+    "np.roll": lambda d: np.roll(d["scan"], 1, axis=2),
+    "np.repeat": lambda d: np.repeat(d[["age", "bmi"]], 2, axis=1),
+    "np.tile": lambda d: np.tile(d[["age", "bmi"]], (1, 2)),
+    "an ellipsis": lambda d: d["scan"][..., 0],
+    "reshape of a rest": lambda d: d["scan"].reshape(len(d["scan"]), -1),
+    "a product's type": lambda d: np.maximum(d["age"], 18).T * 2,
 }  # fmt: skip
 """At least 40 expressions; each runs on numpy's arrays and on columns."""
 
@@ -202,11 +235,36 @@ REFUSED: dict[str, tuple[Callable[[Dataset], Any], str]] = {
     "unique": (lambda d: np.unique(d["age"]), "which values occur"),
     "cumsum": (lambda d: np.cumsum(d["age"]), "mixes rows"),
     "any": (lambda d: np.any(d["age"] > 3), "count the rows"),
-    "floor": (lambda d: np.floor(d["bmi"]), "many comparisons"),
-    "//": (lambda d: d["age"] // 2, "many comparisons"),
-    "%": (lambda d: d["age"] % 2, "many comparisons"),
-    "round": (lambda d: np.round(d["bmi"], 1), "many comparisons"),
-    "astype int": (lambda d: d["bmi"].astype(int), "rounding"),
+    "floor": (lambda d: np.floor(d["bmi"] * 2), "np.clip(x, low, high) before it"),
+    "floor of what": (lambda d: np.floor(np.exp(d["bmi"] / 50)), "no declared range"),
+    "//": (lambda d: d["age"] // d["bmi"], "one public number"),
+    "%": (lambda d: d["age"] % 0, "one public number"),
+    "round": (lambda d: np.round(d["bmi"], 1), "np.floor(x + 0.5)"),
+    "round()": (lambda d: round(d["bmi"], 1), "np.floor(x + 0.5)"),
+    "astype int": (lambda d: (d["bmi"] * 10).astype(int), "rounding"),
+    "missing values": (lambda d: np.isnan(d["bmi"]), "ds['bmi lost'] == 1 says where"),
+    "np.nanmean": (lambda d: np.nanmean(d["bmi"]), "leaves them out"),
+    "rows' order": (lambda d: np.sort(d[["age", "bmi"]], axis=1), "within a row"),
+    "flipped rows": (lambda d: np.flip(d["age"]), "rows stay"),
+    "transposed rows": (lambda d: d[["age", "bmi"]].T, "rows stay the first axis"),
+    "sum where": (lambda d: np.sum(d["age"], where=d["age"] > 3), "np.where(condition, x, 0).sum()"),
+    "keepdims": (lambda d: np.mean(d["age"], keepdims=True), "no axis of rows"),
+    "weights": (lambda d: np.average(d["age"], weights=d["bmi"]), "(x * w).sum() and w.sum()"),
+    "histogram's weights": (lambda d: np.histogram(d["age"], [0, 9], weights=d["bmi"]), "group_by"),
+    "a name of pandas": (lambda d: d["age"].value_counts(), "x.group_by(x).count()"),
+    "a name of nobody": (lambda d: d["age"].frobnicate, "docs/data.md"),
+    "a column as an attribute": (lambda d: d.age, "its columns are items: ds['age']"),
+    "a dataset's method": (lambda d: d.groupby("sex"), "x.group_by(ds['sex']).mean()"),
+    "a mask of a dataset": (lambda d: d[d["age"] > 3], "and not its rows"),
+    "rows of a dataset": (lambda d: d[:10], "and not its rows"),
+    "groups by a name": (lambda d: d["age"].group_by("site"), "a column of categories"),
+    "a question among rows": (lambda d: d["age"] - d["age"].mean(), "ask it, and compute with the answer"),
+    "questions added": (lambda d: d["age"].mean() + d["bmi"].mean(), "not asked yet"),
+    "a question's root": (lambda d: np.sqrt(d["age"].var()), "not asked yet"),
+    "a question rounded": (lambda d: np.round(d["age"].mean(), 2), "not asked yet"),
+    "a question compared": (lambda d: d["age"].mean() > 3, "not asked yet"),
+    "a question's number": (lambda d: float(d["age"].mean()), "not asked yet"),
+    "a question printed": (lambda d: f"{d['age'].mean():.2f}", "not asked yet"),
     "pairs of rows": (lambda d: d["age"] - d["age"][:, None], "no row meets another"),
     "x x'": (lambda d: d[["age"]] @ d[["age"]], "right side is a public array"),
     "a value a row": (lambda d: d["age"] + np.arange(ROWS), "no public array has a value a row"),
@@ -239,6 +297,48 @@ def test_what_is_refused_says_why(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         asked(Dataset(WHOLE))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (lambda d: (d["age"] > 3) and (d["age"] < 9), "& | ~ stand for and, or, not"),
+        (lambda d: 3 < d["age"] < 9, "& | ~ stand for and, or, not"),
+        (lambda d: sum(d["age"]), "x.sum()"),
+        (lambda d: 30 in d["age"], "np.isin(x, values)"),
+        (lambda d: d["age"][d["age"] > 3], "np.where(condition, x, 0)"),
+        (lambda d: np.asarray(d["age"]), "sample()"),
+        (lambda d: pandas.Series(d["age"]), "sample()"),
+    ],
+)
+def test_values_that_nobody_sees_say_what_is_written_instead(asked: Callable[[Dataset], Any], words: str) -> None:
+    with pytest.raises(PrivateDataError) as caught:
+        asked(Dataset(WHOLE))
+    assert words in str(caught.value)
+
+
+def test_names_that_programs_look_for_are_just_not_there() -> None:
+    """What asks whether there is such a name is answered; numpy and notebooks do."""
+    ds = Dataset(WHOLE)
+    for thing in (ds, ds["age"], ds["age"] + 1):
+        assert not hasattr(thing, "__array_interface__") and not hasattr(thing, "_ipython_display_")
+        assert getattr(thing, "iloc", None) is None and not hasattr(thing, "to_frame")
+
+
+def test_a_range_that_is_too_wide_is_told_in_the_words_of_questions(stays: Dataset) -> None:
+    with pytest.raises(ModelError, match="np.clip") as caught:
+        np.exp(stays["age"]).mean().get(epsilon=1)
+    assert "--range" not in str(caught.value)
+
+
+def test_decades_are_counted_and_summed(stays: Dataset) -> None:
+    decades = stays["age"] // 10
+    assert decades.mean().get().value == (AGE // 10).mean()
+    found = decades.histogram([0, 3, 6, 10]).get(epsilon=5)
+    assert (np.abs(found.value - np.histogram(AGE // 10, [0, 3, 6, 10])[0]) < 8 * found.std).all()
+    products = np.dot(stays["age"], stays["bmi"])
+    assert np.isclose(products.get().value, AGE @ BMI, rtol=1e-5)
+    assert np.isclose((stays["age"] @ stays["bmi"]).get().value, AGE @ BMI, rtol=1e-5)
 
 
 def test_more_rows_than_a_run_takes() -> None:

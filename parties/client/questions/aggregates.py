@@ -24,6 +24,7 @@ from parties.client.questions.expression import (
 )
 from parties.client.questions.pointer import Pointer, categories_of
 from parties.client.questions.ufuncs import call
+from parties.client.questions.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from parties.client.questions.asking import Answer
@@ -38,8 +39,8 @@ Finish = Callable[[Values, Deviations, int], tuple[Any, Any]]
 """(sums, standard deviations of their noise, rows) -> the answer, and the standard deviation of its noise."""
 
 
-@dataclass(frozen=True)
-class Question:
+@dataclass(frozen=True, eq=False)
+class Question(Unanswered):
     """A question about a dataset, not asked yet.
 
     Args:

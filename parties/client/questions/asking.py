@@ -12,7 +12,7 @@ import numpy as np
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.noising import Noising
-from mpc.errors import MpcError, PolicyError, PrivateDataError, SessionError, UsageError
+from mpc.errors import ModelError, MpcError, PolicyError, PrivateDataError, SessionError, UsageError
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.law import MOST_EPSILON
 from mpc.text import shown
@@ -175,7 +175,14 @@ def _compiled(
 ) -> Compiled:
     roles = assign(me, bound.owners(data), weights=PUBLIC)
     stored = {name: bound.described(selection) for name, selection in data.items()}
-    return compile_model(model.write(ends, summed), roles=roles, stored=stored, noise=noise)
+    try:
+        return compile_model(model.write(ends, summed), roles=roles, stored=stored, noise=noise)
+    except ModelError as refused:
+        if refused.remedy is None or "--range" not in refused.remedy:
+            raise
+        raise refused.with_(
+            remedy="narrow it first: np.clip(x, low, high), or divide by a constant; ranges are the owner's word"
+        ) from None
 
 
 def _rows(pointer: Pointer, ends: Mapping[str, Node], text: str) -> dict[str, np.ndarray]:

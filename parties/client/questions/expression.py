@@ -30,6 +30,7 @@ class Node:
         shape: with `ROWS` in front if there is a value a row.
         value: of a public array.
         column: of the dataset.
+        ends: of a column's range, as its owner has said.
     """
 
     op: str
@@ -39,6 +40,7 @@ class Node:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     value: np.ndarray | None = None
     column: str | None = None
+    ends: tuple[float, float] | None = None
 
     @property
     def has_rows(self) -> bool:
@@ -46,9 +48,9 @@ class Node:
         return self.shape[:1] == (ROWS,)
 
 
-def column(name: str, whole: bool, shape: Shape) -> Node:
-    """Return a column of numbers, or of whole ones; `shape` is a row's."""
-    return Node("", (), WHOLE if whole else REAL, (ROWS, *shape), column=name)
+def column(name: str, whole: bool, shape: Shape, ends: tuple[float, float]) -> Node:
+    """Return a column of numbers, or of whole ones; `shape` is a row's, `ends` those of its range."""
+    return Node("", (), WHOLE if whole else REAL, (ROWS, *shape), column=name, ends=ends)
 
 
 def public(value: Any) -> Node:

@@ -23,7 +23,8 @@ from parties.client.questions.expression import (
     sized,
     widened,
 )
-from parties.client.questions.ufuncs import call, refusal, truth
+from parties.client.questions.reasons import refusal
+from parties.client.questions.ufuncs import call, truth
 
 
 def where(condition: Any, x: Any, y: Any) -> Node:
@@ -99,6 +100,48 @@ def reduced(name: str, x: Node, axis: Any, keepdims: bool) -> Node:
     return cast(found, x.dtype) if name in ("max", "min") else found
 
 
+def ranked(op: str, x: Node, axis: Any, keepdims: bool) -> Node:
+    """Return at which place of an axis of a row the largest or smallest value is, the first of equals."""
+    place = _axis(axis, len(x.shape))
+    shape = (*x.shape[:place], *([1] if keepdims else []), *x.shape[place + 1 :])
+    numbers = cast(x, WHOLE) if x.dtype == TRUTH else x
+    return apply(op, WHOLE, shape, numbers, axis=place, keepdims=int(keepdims))
+
+
+def product(x: Node, axis: Any) -> Node:
+    """Return the products along an axis of a row, of at most 16 values."""
+    place = _axis(axis, len(x.shape))
+    if x.shape[place] > _MOST_FACTORS:
+        raise UsageError(f"a product of {x.shape[place]} values of a row", remedy=f"{_MOST_FACTORS} at most")
+    numbers = cast(x, WHOLE) if x.dtype == TRUTH else x
+    key = (slice(None),) * place
+    found = [part(numbers, (*key, each)) for each in range(x.shape[place])]
+    while len(found) > 1:
+        pairs = [call(np.multiply, found[each : each + 2]) for each in range(0, len(found) - 1, 2)]
+        found = pairs + (found[-1:] if len(found) % 2 else [])
+    return found[0]
+
+
+_MOST_FACTORS = 16
+
+
+def transposed(x: Node, axes: Sequence[int]) -> Node:
+    """Return the axes of each row in another order; the rows' is the first before and after.
+
+    Raises:
+        UsageError: it would not be.
+    """
+    rank = len(x.shape)
+    order = [int(each) % rank for each in axes]
+    if sorted(order) != list(range(rank)) or order[0]:
+        raise UsageError(
+            f"axes {tuple(axes)} of values of {rank} axes", remedy="rows stay the first axis: x.transpose(0, 2, 1)"
+        )
+    if order == [*range(rank)]:
+        return x
+    return apply("Transpose", x.dtype, tuple(x.shape[each] for each in order), x, perm=order)
+
+
 def part(x: Node, key: Any) -> Node:
     """Take places of a row, or give it axes of one: x[:, 0], x[:, 1:3], x[:, None].
 
@@ -106,6 +149,10 @@ def part(x: Node, key: Any) -> Node:
         UsageError: rows would be chosen.
     """
     keys = list(key) if isinstance(key, tuple) else [key]
+    if any(each is Ellipsis for each in keys):
+        [at, *more] = [place for place, each in enumerate(keys) if each is Ellipsis]
+        left = len(x.shape) - sum(each is not None for each in keys) + 1
+        keys[at : at + 1] = [slice(None)] * max(0, left if not more else 0)
     if not keys or not (isinstance(keys[0], slice) and keys[0] == slice(None)):
         raise UsageError("rows are not chosen: how many there would be, is private", remedy="np.where(condition, x, 0)")
     found, place = x, 1

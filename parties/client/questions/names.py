@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mpc.errors import UsageError
-from parties.client.questions import functions
+from parties.client.questions import functions, levels
 from parties.client.questions.expression import Node
 from parties.client.questions.pointer import Pointer, code
-from parties.client.questions.ufuncs import REASONS, refusal
+from parties.client.questions.reasons import REASONS, WITHIN, refusal
 
 
 def _first(*values: Any) -> Pointer:
@@ -55,6 +55,137 @@ def _columns(arrays: Any) -> Pointer:
     return pointer.like(functions.concatenate(matrices, 1))
 
 
+def _among(pointer: Pointer, axis: Any) -> tuple[Any, ...]:
+    """Return a key of places along an axis of a row."""
+    if not isinstance(axis, int) or axis % pointer.ndim == 0:
+        raise UsageError("rows stay as they are, and where they are", remedy="an axis of a row: axis=1")
+    return (slice(None),) * (axis % pointer.ndim)
+
+
+def _taken(places: Callable[..., Any]) -> Callable[..., Pointer]:
+    """Make a function that takes other places along an axis of a row: `places` of how many there are."""
+
+    def given(a: Any, *arguments: Any, axis: Any = None, **options: Any) -> Pointer:
+        pointer = _first(a)
+        before = _among(pointer, axis)
+        return pointer[(*before, places(pointer.shape[len(before)], *arguments, **options))]
+
+    return given
+
+
+def _tiled(A: Any, reps: Any) -> Pointer:
+    pointer = _first(A)
+    if np.ndim(reps) != 1 or len(reps) != pointer.ndim or reps[0] != 1:
+        raise UsageError("rows are not repeated", remedy="np.tile(x, (1, 3)) of a matrix")
+    for axis, times in enumerate(reps):
+        if times != 1:
+            pointer = pointer[(*(slice(None),) * axis, np.tile(np.arange(pointer.shape[axis]), times))]
+    return pointer
+
+
+def _digitize(x: Any, bins: Any, right: bool = False) -> Pointer:
+    edges = np.asarray(bins)
+    if edges.ndim != 1 or not edges.size or not (np.diff(edges) > 0).all():
+        raise UsageError("bins have rising public edges", remedy="np.digitize(x, [18, 40, 65])")
+    pointer = _first(x)
+    return pointer.like(levels.reached(pointer.node, edges, "Greater" if right else "GreaterOrEqual"))
+
+
+def _searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Pointer:
+    if isinstance(a, Pointer) or sorter is not None:
+        raise refusal("np.searchsorted among private values", REASONS["sort"])
+    return _digitize(v, a, right=side == "left")
+
+
+def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Pointer:
+    places, heights = np.asarray(xp, float), np.asarray(fp, float)
+    if places.ndim != 1 or places.shape != heights.shape or len(places) < 2 or not (np.diff(places) > 0).all():
+        raise UsageError("straight lines between rising public points", remedy="np.interp(x, [0, 50, 100], [0, 1, 0])")
+    if (left, right, period) != (None, None, None):
+        raise refusal("an option of interp: left, right, period")
+    slopes = np.diff(heights) / np.diff(places)
+    run = np.clip(_first(x)[..., None], places[:-1], places[1:]) - places[:-1]
+    return (run * slopes).sum(axis=-1) + heights[0]  # type: ignore[no-any-return]
+
+
+def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
+    if len(condlist) != len(choicelist) or not len(condlist):
+        raise UsageError("np.select has as many choices as conditions", remedy="np.select([x < 18, x < 65], [0, 1], 2)")
+    kinds = [each.dtype if isinstance(each, Pointer) else np.asarray(each).dtype for each in (*choicelist, default)]
+    kind, found = np.result_type(*kinds), default
+    for condition, choice in zip(condlist[::-1], choicelist[::-1], strict=True):
+        found = _where(condition, choice, found)
+    return found.astype(kind)
+
+
+def _choose(a: Any, choices: Any) -> Any:
+    pointer = _first(a)
+    return _select([pointer == place for place in range(len(choices))], choices, choices[0])
+
+
+def _polyval(p: Any, x: Any) -> Pointer:
+    first, *rest = np.asarray(p)
+    found = _filled(first)(_first(x), np.result_type(first, x.dtype))
+    for place, each in enumerate(rest):
+        found = (found * x if place else x * first) + each
+    return found
+
+
+def _isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
+    return np.abs(a - b) <= atol + rtol * np.abs(b)
+
+
+def _average(a: Any, axis: Any = None, weights: Any = None) -> Any:
+    if weights is None:
+        return _first(a).mean(axis)
+    raise refusal("a weighted average", "the ratio of two questions: (x * w).sum() and w.sum()")
+
+
+def _complete(method: Callable[..., Any], named: str) -> Callable[..., Any]:
+    """Make a function of numpy that leaves missing values out: of columns that have none it is the plain one."""
+
+    def given(a: Any, *arguments: Any, **options: Any) -> Any:
+        pointer = _first(a)
+        pointer.require_complete(f"np.nan{named}")
+        return method(pointer, *arguments, **options)
+
+    return given
+
+
+def _filled_in(x: Any) -> Pointer:
+    _first(x).require_complete("np.nan_to_num")
+    return _first(x)
+
+
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    if ord not in (None, 2) or not isinstance(axis, int):
+        raise refusal("this norm", "the length of each row is: np.linalg.norm(x, axis=1)")
+    return np.sqrt(np.square(_first(x)).sum(axis=axis, keepdims=keepdims))
+
+
+def _inner(a: Any, b: Any) -> Any:
+    return np.matmul(a, b)
+
+
+def _outer(a: Any, b: Any) -> Any:
+    if isinstance(b, Pointer) or not isinstance(a, Pointer) or a.ndim != 1:
+        raise refusal("np.outer of rows with rows", "no row meets another")
+    return a[:, None] * np.ravel(b)
+
+
+def _transpose(a: Any, axes: Any = None) -> Pointer:
+    return _first(a).transpose(*(() if axes is None else axes))
+
+
+def _within(name: str) -> Callable[..., NoReturn]:
+    """Make a function that refuses what would be asked of rows, or within each row."""
+
+    def given(a: Any, *arguments: Any, axis: Any = None, **options: Any) -> NoReturn:
+        raise refusal(f"np.{name}", REASONS[name] if axis in (None, 0) else WITHIN[name])
+
+    return given
+
+
 def _isin(element: Any, test_elements: Any) -> Pointer:
     pointer = _first(element)
     values = [code(pointer, each) if isinstance(each, str) else each for each in np.asarray(test_elements).tolist()]
@@ -69,7 +200,9 @@ def _method(method: Callable[..., Any]) -> Callable[..., Any]:
     return lambda a, *arguments, **options: method(_first(a), *arguments, **options)
 
 
-def _histogram(a: Any, bins: Any = 10, range: Any = None) -> Any:
+def _histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
+    if density or weights is not None:
+        raise refusal("a histogram with weights or density", "group_by of a category has sums; a density is a quotient")
     if np.ndim(bins) == 0:
         if range is None:
             raise UsageError("a histogram's edges are public", remedy="np.histogram(x, bins=8, range=(0, 80))")
@@ -94,11 +227,40 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.column_stack: _columns,
     np.isin: _isin,
     np.dot: np.matmul,
+    np.inner: _inner,
+    np.vdot: _inner,
+    np.outer: _outer,
+    np.select: _select,
+    np.choose: _choose,
+    np.digitize: _digitize,
+    np.searchsorted: _searchsorted,
+    np.interp: _interp,
+    np.polyval: _polyval,
+    np.isclose: _isclose,
+    np.average: _average,
+    np.linalg.norm: _norm,
+    np.argmax: _method(Pointer.argmax),
+    np.argmin: _method(Pointer.argmin),
+    np.ptp: _method(Pointer.ptp),
+    np.prod: _method(Pointer.prod),
+    np.transpose: _transpose,
+    np.swapaxes: _method(Pointer.swapaxes),
+    np.flip: _taken(lambda count: np.arange(count)[::-1]),
+    np.roll: _taken(lambda count, shift: np.roll(np.arange(count), shift)),
+    np.repeat: _taken(lambda count, repeats: np.repeat(np.arange(count), repeats)),
+    np.take: _taken(lambda count, indices: np.arange(count)[indices]),
+    np.tile: _tiled,
+    np.copy: lambda a, *_, **__: a,
+    np.size: lambda a, axis=None: a.size if axis is None else a.shape[axis],
+    np.empty_like: _filled(0),
+    np.sort: _within("sort"),
+    np.argsort: _within("argsort"),
+    np.median: _within("median"),
     np.round: lambda *_, **__: _refused("round"),
     np.full_like: lambda a, fill_value, dtype=None: _filled(fill_value)(a, dtype),
     np.zeros_like: _filled(0),
     np.ones_like: _filled(1),
-    np.nan_to_num: lambda x, *_, **__: _first(x),
+    np.nan_to_num: lambda x, *_, **__: _filled_in(x),
     np.astype: _method(Pointer.astype),
     np.reshape: _method(Pointer.reshape),
     np.expand_dims: lambda a, axis: a[(slice(None),) * (axis % (a.ndim + 1)) + (None,)],
@@ -116,4 +278,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.min: _method(Pointer.min),
     np.all: _method(Pointer.all),
     np.any: _method(Pointer.any),
+    **{getattr(np, f"nan{name}"): _complete(getattr(Pointer, name), name) for name in ("sum", "mean", "var", "std")},
+    np.nanquantile: _complete(Pointer.quantile, "quantile"),
+    np.nanpercentile: _complete(_percentile, "percentile"),
 }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from mpc.errors import InputError, PrivateDataError, UsageError
+from mpc.errors import InputError, UsageError
 from mpc.text import shown
 from parties.agreed.objects import Manifest
 from parties.client.questions import functions
 from parties.client.questions.expression import ROWS, TRUTH, Node, cast, columns, kind_of, sized
-from parties.client.questions.ufuncs import REASONS, call, refusal, truth
+from parties.client.questions.private import Private
+from parties.client.questions.reasons import REASONS, refusal
+from parties.client.questions.ufuncs import call, truth
+from parties.client.questions.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from parties.client.channels import Parties
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from parties.client.questions.asking import Answer
 
 
-class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
+class Pointer(Private):
     """Values that stand for one a row of a dataset: columns, and what numpy's names make of them.
 
     Args:
@@ -57,6 +60,12 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if method == "reduce" and ufunc is np.add:
             return self.sum(**options)
+        if ufunc is np.divmod and method == "__call__":
+            return inputs[0] // inputs[1], inputs[0] % inputs[1]
+        if ufunc is np.matmul and method == "__call__" and all(isinstance(x, Pointer) and x.ndim == 1 for x in inputs):
+            return (inputs[0] * inputs[1]).sum()
+        if ufunc in (np.isnan, np.isfinite):
+            self.require_complete(f"np.{ufunc.__name__}")
         if method != "__call__" or options:
             raise refusal(f"np.{ufunc.__name__}.{method}" if method != "__call__" else f"an option of {ufunc.__name__}")
         return self.like(call(ufunc, self.operands(_coded(ufunc, inputs))))
@@ -76,22 +85,21 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
         """Return the values as float64, int64 or bool, whichever is of the kind."""
         kind = kind_of(dtype)
         if kind.kind == "i" and self.dtype.kind == "f":
-            raise UsageError(
-                "real numbers do not become whole ones here",
-                cause="rounding needs many comparisons",
-                remedy="count what reaches each public level: (x >= 1).count(), or x.histogram(edges)",
-            )
+            return self.like(cast(call(np.trunc, (self.node,)), kind))
         return self.like(truth(self.node) if kind == TRUTH else cast(self.node, kind))
 
-    def clip(self, min: Any = None, max: Any = None) -> Pointer:
-        """Cut the values to an interval."""
-        [x, low, high] = self.operands((self, min, max))
+    def clip(self, min: Any = None, max: Any = None, *, lower: Any = None, upper: Any = None) -> Pointer:
+        """Cut the values to an interval; pandas calls its ends lower and upper."""
+        [x, low, high] = self.operands((self, lower if min is None else min, upper if max is None else max))
         return self.like(functions.clip(x, low, high))
 
     def reshape(self, *shape: Any) -> Pointer:
         """Give each row another shape; the first size is the rows' (-1, or how many there are)."""
         sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         inner = tuple(sizes[1:])
+        if inner.count(-1) == 1 and sizes[0] == self.manifest.rows:
+            known, every = (int(np.prod(of, dtype=int)) for of in (inner, self.shape[1:]))
+            inner = tuple(every // max(1, -known) if size == -1 else size for size in inner)
         if not sizes or sizes[0] not in (-1, self.manifest.rows) or any(size < 0 for size in inner):
             raise UsageError("rows stay the first axis", remedy="x.reshape(-1, 28, 28)")
         return self.like(sized(self.node, (ROWS, *inner)))
@@ -99,9 +107,35 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key: object) -> Pointer:
         """Take places of a row, or give it axes of one: x[:, 0], x[:, None]; rows are not chosen."""
         keys = key if isinstance(key, tuple) else (key,)
-        if not keys or not isinstance(keys[0], slice) or keys[0] != slice(None):
-            self.refuse("choosing rows")
+        whole = keys and (keys[0] is Ellipsis or (isinstance(keys[0], slice) and _is_whole(keys[0])))
+        if not whole:
+            self.refuse("choosing rows", "np.where(condition, x, 0) keeps all rows, and counts those that fulfil it")
         return self.like(functions.part(self.node, key))
+
+    @property
+    def size(self) -> int:
+        """Number of values, which is public."""
+        return int(np.prod(self.shape, dtype=int))
+
+    @property
+    def T(self) -> Pointer:
+        """These values, if they are one a row; rows stay the first axis."""
+        return self.transpose()
+
+    def transpose(self, *axes: Any) -> Pointer:
+        """Give each row's axes another order, x.transpose(0, 2, 1)."""
+        order = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
+        return self.like(functions.transposed(self.node, order or range(self.ndim)[::-1]))
+
+    def swapaxes(self, axis1: int, axis2: int) -> Pointer:
+        """Exchange two axes of each row."""
+        order = [*range(self.ndim)]
+        order[axis1], order[axis2] = order[axis2], order[axis1]
+        return self.transpose(order)
+
+    def copy(self) -> Pointer:
+        """Return these values."""
+        return self
 
     # ------------------------------------------------------------------ sums over rows
 
@@ -113,13 +147,13 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
         """Return the question for the mean over rows, or means within each row."""
         return self._summary("mean", axis, keepdims, options)
 
-    def var(self, axis: Any = None, ddof: int = 0) -> Question:
-        """Return the question for the variance over rows."""
-        return self._question("var", axis, ddof=ddof)
+    def var(self, axis: Any = None, ddof: int = 0) -> Any:
+        """Return the question for the variance over rows, or variances within each row."""
+        return self._question("var", axis, ddof=ddof) if _is_of_rows(axis) else self._spread(axis, ddof)
 
-    def std(self, axis: Any = None, ddof: int = 0) -> Question:
-        """Return the question for the standard deviation over rows."""
-        return self._question("std", axis, ddof=ddof)
+    def std(self, axis: Any = None, ddof: int = 0) -> Any:
+        """Return the question for the standard deviation over rows, or those within each row."""
+        return self._question("std", axis, ddof=ddof) if _is_of_rows(axis) else np.sqrt(self._spread(axis, ddof))
 
     def count(self) -> Question:
         """Return the question for how many rows fulfil a condition."""
@@ -133,7 +167,7 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
         """Return the question for quantiles: a histogram at public edges, and straight lines between them.
 
         Args:
-            edges: 64 steps through the range of a column, unless said.
+            edges: 32 steps through the range of a column, unless said.
         """
         return self._question("quantile", None, q=q, edges=edges)
 
@@ -141,6 +175,8 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
         """Return the values by categories of a column: `.sum()`, `.mean()`, `.count()` of each."""
         from parties.client.questions.aggregates import Grouped
 
+        if not isinstance(category, Pointer):
+            raise UsageError("groups are by a column of categories", remedy="x.group_by(ds['sex']).mean()")
         self.operands((self, category))
         return Grouped(self, category)
 
@@ -160,6 +196,26 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
         """Tell of each row whether any of its values is true; that over rows is refused."""
         return self._within("any", axis, keepdims)
 
+    def argmax(self, axis: Any = None, out: None = None, *, keepdims: bool = False) -> Pointer:
+        """Return at which place of each row the largest value is; which row has it is refused."""
+        return self._ranked("argmax", "ArgMax", axis, keepdims)
+
+    def argmin(self, axis: Any = None, out: None = None, *, keepdims: bool = False) -> Pointer:
+        """Return at which place of each row the smallest value is; which row has it is refused."""
+        return self._ranked("argmin", "ArgMin", axis, keepdims)
+
+    def ptp(self, axis: Any = None, out: None = None, keepdims: bool = False) -> Pointer:
+        """Return how far apart the largest and the smallest value of each row are; over rows it is refused."""
+        if axis in (None, 0):
+            raise refusal("np.ptp over rows", REASONS["ptp"])
+        return self.max(axis, keepdims) - self.min(axis, keepdims)  # type: ignore[no-any-return]
+
+    def prod(self, axis: Any = None, dtype: None = None, out: None = None) -> Pointer:
+        """Return the product of each row's values; over rows it is refused."""
+        if axis in (None, 0):
+            raise refusal("a product over rows", REASONS["prod"])
+        return self.like(functions.product(self.node, axis))
+
     def median(self) -> NoReturn:
         """Refuse: an exact median is one person's value."""
         raise refusal("the median", REASONS["median"])
@@ -174,55 +230,6 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
 
         return rows_of(self, epsilon)
 
-    # ------------------------------------------------------------------ and no values
-
-    def refuse(self, what: str) -> NoReturn:
-        """Refuse to give values.
-
-        Raises:
-            PrivateDataError: saying whose they are and what one may do.
-        """
-        name, owner = self.manifest.name, self.manifest.owner
-        raise PrivateDataError(
-            f"{what} would need the values of {', '.join(map(shown, self.read))} in {name}, which nobody may see",
-            cause=f"they are {owner}'s, and only what {owner} has granted is computed from them",
-            remedy=f"ask {owner} which questions it answers; cluster.dataset({name!r}).sample() has rows to develop on",
-        )
-
-    def __len__(self) -> int:
-        return self.manifest.rows
-
-    def __float__(self) -> float:
-        self.refuse("float()")
-
-    def __int__(self) -> int:
-        self.refuse("int()")
-
-    def __index__(self) -> int:
-        self.refuse("an index")
-
-    def __complex__(self) -> complex:
-        self.refuse("complex()")
-
-    def __bool__(self) -> bool:
-        self.refuse("a condition")
-
-    def __iter__(self) -> Iterator[Any]:
-        self.refuse("going through rows")
-
-    def __contains__(self, value: object) -> bool:
-        self.refuse("'in'")
-
-    def __array__(self, *arguments: Any, **options: Any) -> NoReturn:
-        self.refuse("a numpy array")
-
-    def __format__(self, form: str) -> str:
-        return repr(self) if not form else self.refuse("printing numbers")
-
-    def __repr__(self) -> str:
-        names = ", ".join(map(shown, self.read))
-        return f"<values of {names} of {self.manifest.name}: {self.manifest.rows:,} rows, private>"
-
     # ------------------------------------------------------------------ parts of these
 
     def operands(self, given: Sequence[Any]) -> list[Any]:
@@ -232,6 +239,12 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
             UsageError: they are rows of two datasets.
         """
         for each in given:
+            if isinstance(each, Unanswered):
+                raise UsageError(
+                    "a question among values of rows",
+                    cause="its answer is no number yet",
+                    remedy="ask it, and compute with the answer: m = x.mean().get(epsilon=0.5).value, then x - m",
+                )
             if isinstance(each, Pointer) and each.manifest.id != self.manifest.id:
                 raise UsageError(
                     f"columns of {self.manifest.name} and of {each.manifest.name} in one question",
@@ -255,8 +268,15 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
         return ask(self, kind, **said)
 
     def _summary(self, kind: str, axis: Any, keepdims: bool, options: dict[str, Any]) -> Any:
+        if options.pop("where", True) is not True:
+            raise refusal(f"{kind} with where=", "np.where(condition, x, 0).sum() is, and (condition).count()")
+        kind_given = options.pop("dtype", None)
         if any(value is not None for value in options.values()):
             raise refusal(f"an option of {kind}: {', '.join(options)}")
+        if kind_given is not None:
+            return self.astype(kind_given)._summary(kind, axis, keepdims, {})
+        if keepdims and _is_of_rows(axis):
+            raise refusal(f"{kind} over rows with keepdims", "the answer has no axis of rows")
         if axis is None and self.ndim > 1:
             within = tuple(range(1, self.ndim))
             whole = self.like(functions.reduced(kind, self.node, within, False))
@@ -265,10 +285,31 @@ class Pointer(np.lib.mixins.NDArrayOperatorsMixin):
             return self._question(kind, axis)
         return self.like(functions.reduced(kind, self.node, axis, keepdims))
 
+    def _spread(self, axis: Any, ddof: int) -> Pointer:
+        apart = self - self.mean(axis, keepdims=True)
+        total = (apart * apart).sum(axis=axis)
+        count = self.size // max(1, total.size)
+        if not 0 <= ddof < count:
+            raise UsageError(f"ddof={ddof} with {count} values", remedy="ddof=0, or ddof=1")
+        return total / (count - ddof)  # type: ignore[no-any-return]
+
+    def _ranked(self, kind: str, op: str, axis: Any, keepdims: bool) -> Pointer:
+        if _is_of_rows(axis):
+            raise refusal(f"{kind} over rows", REASONS[kind])
+        return self.like(functions.ranked(op, self.node, axis, keepdims))
+
     def _within(self, kind: str, axis: Any, keepdims: bool) -> Pointer:
         if axis in (None, 0):
             raise refusal(f"{kind} over rows", REASONS[kind])
         return self.like(functions.reduced(kind, self.node, axis, keepdims))
+
+
+def _is_of_rows(axis: Any) -> bool:
+    return axis is None or (isinstance(axis, int | np.integer) and axis == 0)
+
+
+def _is_whole(key: slice) -> bool:
+    return key.start is None and key.stop is None and key.step is None
 
 
 def _coded(ufunc: np.ufunc, inputs: Sequence[Any]) -> list[Any]:

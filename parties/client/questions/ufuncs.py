@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import UsageError
+from parties.client.questions import levels
 from parties.client.questions.expression import (
     REAL,
     ROWS,
@@ -23,6 +24,7 @@ from parties.client.questions.expression import (
     kind_of,
     public,
 )
+from parties.client.questions.reasons import REASONS, refusal
 
 Builder = Callable[..., Node]
 """(what is read, of the type that numpy computes it in) -> the result."""
@@ -64,11 +66,41 @@ def _extreme(op: str, of_truths: str) -> Builder:
 
 
 def _divided(x: Node, y: Node) -> Node:
+    exponent = _logistic(y)
+    if exponent is not None:
+        found = elementwise("Sigmoid", REAL, elementwise("Neg", REAL, exponent))
+        return found if _is_one(x) else elementwise("Mul", REAL, x, found)
     if y.value is not None:
         if not y.value.all():
             raise UsageError("a column is divided by zero", remedy="divide by something else")
         return elementwise("Mul", REAL, x, public(1 / y.value))
     return elementwise("Div", REAL, x, y)
+
+
+def _logistic(y: Node) -> Node | None:
+    """Return z if y is 1 + exp(z): what is divided by it is a logistic function, which is computed as one."""
+    if y.op != "Add":
+        return None
+    for one, other in (y.reads, y.reads[::-1]):
+        if _is_one(one) and other.op == "Exp":
+            return other.reads[0]
+    return None
+
+
+def _is_one(x: Node) -> bool:
+    return x.value is not None and x.value.ndim == 0 and bool(x.value == 1)
+
+
+def _hypot(x: Node, y: Node) -> Node:
+    squares = [elementwise("Mul", REAL, each, each) for each in (x, y)]
+    return elementwise("Sqrt", REAL, elementwise("Add", REAL, *squares))
+
+
+def _heaviside(x: Node, at_zero: Node) -> Node:
+    zero = public(0.0)
+    above = cast(elementwise("Greater", TRUTH, x, zero), REAL)
+    equal = cast(elementwise("Equal", TRUTH, x, zero), REAL)
+    return elementwise("Add", REAL, above, elementwise("Mul", REAL, equal, at_zero))
 
 
 def _power(x: Node, y: Node) -> Node:
@@ -115,6 +147,13 @@ UFUNCS: dict[np.ufunc, Builder] = {
     np.subtract: _plain("Sub"),
     np.multiply: _arithmetic("Mul", "And"),
     np.divide: _divided,
+    np.floor_divide: levels.floor_divide,
+    np.remainder: levels.remainder,
+    np.floor: levels.floor,
+    np.ceil: levels.ceil,
+    np.trunc: levels.trunc,
+    np.hypot: _hypot,
+    np.heaviside: _heaviside,
     np.negative: _plain("Neg"),
     np.positive: lambda x: x,
     np.absolute: _plain("Abs"),
@@ -166,32 +205,6 @@ UFUNCS: dict[np.ufunc, Builder] = {
 }
 _LOGICAL = (np.logical_and, np.logical_or, np.logical_xor, np.logical_not)
 _KEPT = (np.isnan, np.isinf, np.isfinite)
-REASONS: dict[str, str] = {
-    "floor_divide": "rounding down needs many comparisons: count what reaches each public level instead",
-    "floor": "rounding down needs many comparisons: count what reaches each public level instead",
-    "ceil": "rounding up needs many comparisons: count what reaches each public level instead",
-    "rint": "rounding needs many comparisons: count what reaches each public level instead",
-    "trunc": "rounding needs many comparisons: count what reaches each public level instead",
-    "remainder": "remainders need many comparisons",
-    "fmod": "remainders need many comparisons",
-    "divmod": "remainders need many comparisons",
-    "tan": "tan is not bounded: sin and cos are",
-    "round": "rounding needs many comparisons: count what reaches each public level instead",
-    "max": "the largest value is one person's, and no sum over rows: x.quantile(0.99) is answered with noise",
-    "min": "the smallest value is one person's, and no sum over rows: x.quantile(0.01) is answered with noise",
-    "all": "it is no sum over rows: count the rows, (x > 3).count()",
-    "any": "it is no sum over rows: count the rows, (x > 3).count()",
-    "median": "an exact median is one person's value, and no sum over rows: x.quantile(0.5) is answered with noise",
-    "sort": "an order of rows is no sum over them: x.quantile(q) or x.histogram(edges)",
-    "argsort": "an order of rows is no sum over them",
-    "unique": "which values occur is no sum over rows: x.histogram(edges), or group_by of a category",
-    "cumsum": "it mixes rows, and is no sum over them",
-    "argmax": "which row it is, is one person's",
-    "argmin": "which row it is, is one person's",
-    "cov": "ask for means and (x * y).mean()",
-    "corrcoef": "ask for means, x.std() and (x * y).mean()",
-}
-"""Why some names of numpy are refused."""
 
 
 def call(ufunc: np.ufunc, operands: Sequence[Any]) -> Node:
@@ -226,12 +239,3 @@ def call(ufunc: np.ufunc, operands: Sequence[Any]) -> Node:
 def truth(x: Node) -> Node:
     """Return where x is not zero."""
     return x if x.dtype == TRUTH else _negated("Equal")(x, cast(public(0), x.dtype))
-
-
-def refusal(name: str, reason: str | None = None) -> UsageError:
-    """Make the error for what is not computed of private rows."""
-    return UsageError(
-        f"{name} is not computed of private columns",
-        cause=reason,
-        remedy="arithmetic, comparisons, where, clip, stack, sqrt, exp, log and sums over rows are: see docs/data.md",
-    )
