@@ -15,6 +15,8 @@ from mpc import encoding
 
 ANGLE_BITS = 24
 UNIT_BITS = 30
+MOST_WINDOW = 56
+"""Bits of a period, in units of the wire that is looked up."""
 _HALF_BITS = ANGLE_BITS // 2
 _WORK = 192
 

@@ -9,6 +9,8 @@ from is part of the plan, because the provider deals for it:
              dealt byte, but no party holds a share of it (the s-form).
 * inherited  a is a public linear function of other masks.
 
+* flipped    d is a bit, opened as e = d xor a, a bit itself: whoever chooses by d reads e and shares of a.
+
 Two kinds of wire are not masked:
 
 * public     a weight that all parties and the provider know: a = 0, and nothing is dealt for it.
@@ -56,6 +58,7 @@ class Masking(StrEnum):
     DRAWN = "drawn"
     DERIVED = "derived"
     INHERITED = "inherited"
+    FLIPPED = "flipped"
     PUBLIC = "public"
     UNOPENED = "unopened"
 

@@ -17,6 +17,8 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
+from mpc.gates.scatter import Scatter
+from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 
@@ -36,6 +38,8 @@ _ALL: tuple[type[Gate], ...] = (
     Relu,
     Reshape,
     Rows,
+    Scatter,
+    Select,
     Step,
     Take,
     Total,

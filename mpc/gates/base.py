@@ -114,6 +114,8 @@ class Gate(Frozen):
 
     kind: ClassVar[str]
     operands: ClassVar[tuple[str, ...]] = ("x",)
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that plans leave out where they have their default: plans were written before there were any."""
     results: ClassVar[tuple[str, ...]] = ("out",)
     """The fields that name wires: one, several, or None for one that is left out."""
     name: Name
@@ -137,6 +139,11 @@ class Gate(Frozen):
     @property
     def weights(self) -> tuple[str, ...]:
         """List the wires it reads that have to live for a session; no other may."""
+        return ()
+
+    @property
+    def chooses_by(self) -> tuple[str, ...]:
+        """List the flipped bits that it reads; no other gate may read them."""
         return ()
 
     @property
@@ -225,4 +232,8 @@ def count(wire: Wire) -> int:
 
 def to_dict(gate: Gate) -> dict[str, Any]:
     """Return the gate as canonical JSON takes it."""
-    return {"kind": gate.kind, **gate.model_dump(mode="json")}
+    content = gate.model_dump(mode="json")
+    for name in gate.later:
+        if getattr(gate, name) == type(gate).model_fields[name].default:
+            del content[name]
+    return {"kind": gate.kind, **content}

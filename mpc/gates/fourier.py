@@ -18,6 +18,9 @@ and [(1 - out) cos jr] is a choice, by the opened bit out xor beta, between deal
 beta cos jr and of the rest.  All public factors are integers from a table whose digest is in
 the plan; the dealt waves, functions of masks, are computed without one (kernels/series.py).
 
+A rounded coefficient is off by as much for every x, which is a bias.  With `fine`, coefficients have so many bits
+more, rounded off after turning by c: as c is uniform, what is off has mean zero.
+
 Sources: the construction is ours, from the addition theorems above; docs/protocols.md, "Series", has the error and how
 series are fitted.  The comparisons of the clamp are those of comparison.py.
 """
@@ -86,7 +89,7 @@ class Prepared:
 
 
 class Fourier(Gate):
-    """z = constant + sum_j cosines[j] cos(2 pi j x / 2^window) + sines[j] sin(...).
+    """z = constant + sum_j (cosines[j] cos(2 pi j x / 2^window) + sines[j] sin(...)) / 2^fine.
 
     Shapes:   x, out: S           Scale: x: 2^window units a period; out: any
     Deals:    2J elements; clamped: 4J + 2 elements, one table, two nodes
@@ -95,15 +98,17 @@ class Fourier(Gate):
     """
 
     kind: ClassVar[str] = "fourier"
+    later: ClassVar[tuple[str, ...]] = ("fine",)
     x: Name
     out: Name
-    window: int = Field(ge=8, le=56)
+    window: int = Field(ge=8, le=tables.MOST_WINDOW)
     constant: Level
     cosines: tuple[Coefficient, ...] = Field(min_length=1, max_length=256)
     sines: tuple[Coefficient, ...]
     dealt_bits: int = Field(ge=4, le=tables.UNIT_BITS)
     table: str
     clamp: Clamp | None = None
+    fine: int = Field(default=0, ge=0, le=20)
 
     @property
     def terms(self) -> int:
@@ -121,7 +126,8 @@ class Fourier(Gate):
             )
         if wires[self.out].masking is not Masking.DRAWN:
             raise self.refuse("the output's mask is drawn")
-        size = abs(self.constant) + (sum(map(abs, self.cosines + self.sines)) * 2 << self.dealt_bits)
+        coefficients = (sum(map(abs, self.cosines + self.sines)) >> self.fine) + 2 * self.terms * bool(self.fine)
+        size = abs(self.constant) + (coefficients * 2 << self.dealt_bits)
         if size >= 1 << (MAX_BITS + 1):
             raise self.refuse("the coefficients do not fit the field")
         if self.clamp is not None:
@@ -168,7 +174,11 @@ class Fourier(Gate):
         """Integers (2J, N): the public factors of the dealt waves."""
         out = np.empty((2 * self.terms, c.size), dtype=np.int64)
         kernels.turned_coefficients(c, self.window, *self._coefficients(), tables.sincos(), out)
-        return out
+        return self._rounded(out)
+
+    def _rounded(self, factors: np.ndarray) -> np.ndarray:
+        """Drop the bits that coefficients have for turning only."""
+        return (factors + np.int64((1 << self.fine) >> 1)) >> np.int64(self.fine) if self.fine else factors
 
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         return np.array(self.cosines, dtype=np.int64), np.array(self.sines, dtype=np.int64)
@@ -178,7 +188,7 @@ class Fourier(Gate):
         drop = tables.UNIT_BITS - self.dealt_bits
         dealt = plain_waves.harmonics(truncation.moved(coin, -x), self.window, self.terms, drop)
         factors = plain_waves.turned_coefficients(coin, self.window, *self._coefficients(), tables.sincos())
-        z = np.int64(self.constant) + (factors * dealt).sum(axis=0)
+        z = np.int64(self.constant) + (self._rounded(factors) * dealt).sum(axis=0)
         if self.clamp is not None:
             bits = run.wire(self.x).bits + 2
             over, under = (

@@ -22,6 +22,8 @@ before it.
 Fused with a ReLU, zero is one more candidate (c1 - 2^(k-f) = r1 = 0), which every other has to
 beat and which is never selected: max(0, y_1 .. y_n), in the same rounds.
 
+Which was selected can be a wire, flipped: e_i and gamma_i, by which the derivative chooses again (select.py).
+
 Sources: AND nodes of several inputs under masks as the multiplication gates of ABY2.0 (Patra, Schneider, Suresh,
 Yalame 2021); the tables are those of comparison.py.  Comparing differences of rounded values, and the places of equal
 ones, is ours: docs/protocols.md, "Maximum and pooling".
@@ -75,7 +77,7 @@ class Prepared:
 class Maximum(Gate):
     """value = max(trunc(x, shift)), or max(0, that) if `rectify`; index = its place; over the last axis.
 
-    Shapes:   x (..., n); value, index (..., 1)      Scale: value = x / 2^shift; index = 1
+    Shapes:   x (..., n); value, index (..., 1); bit (..., n)    Scale: value = x / 2^shift; index, bit = 1
     Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element
     Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs (but a value left unopened)
     Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift, or n times as
@@ -83,25 +85,31 @@ class Maximum(Gate):
     """
 
     kind: ClassVar[str] = "maximum"
-    results: ClassVar[tuple[str, ...]] = ("value", "index")
+    results: ClassVar[tuple[str, ...]] = ("value", "index", "bit")
+    later: ClassVar[tuple[str, ...]] = ("bit",)
     x: Name
     value: Name | None = None
     index: Name | None = None
     shift: int = Field(ge=0, le=58)
     last: bool = False
     rectify: bool = False
+    bit: Name | None = None
 
     def check(self, wires: Wires) -> None:
         x = wires[self.x]
-        if not self.writes:
+        if not self._results:
             raise self.refuse("it writes nothing")
+        if self.bit is not None:
+            bit = wires[self.bit]
+            if bit.masking is not Masking.FLIPPED or bit.shape != x.shape or bit.scale != 1 or bit.holders or self.last:
+                raise self.refuse("its bits are flipped, one of each candidate, nobody's, and of the first of equals")
         if not x.shape or not isinstance(x.shape[-1], int) or not 2 <= x.shape[-1] <= MOST:
             raise self.refuse(f"the last axis has to have 2 to {MOST} elements", remedy="a smaller last axis")
         if x.bits <= self.shift:
             raise self.refuse("the shift leaves no bits")
         if self._apart and 1 << (x.bits - self.shift) <= x.shape[-1]:
             raise self.refuse("the shift leaves too few bits to tell so many candidates apart")
-        for name in self.writes:
+        for name in self._results:
             allowed = {Masking.DRAWN, Masking.UNOPENED} if name == self.value else {Masking.DRAWN}
             if wires[name].masking not in allowed or wires[name].shape != (*x.shape[:-1], 1):
                 raise self.refuse(f"{name} is drawn, and has one element a row; only a value may be left unopened")
@@ -114,6 +122,11 @@ class Maximum(Gate):
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on q + 1 bits, q = k - shift."""
         return Comparison(wires[self.x].bits - self.shift + 1)
+
+    @property
+    def _results(self) -> tuple[str, ...]:
+        """The wires that it writes and that have masks of their own."""
+        return self._named(("value", "index"))
 
     @property
     def _apart(self) -> int:
@@ -147,12 +160,12 @@ class Maximum(Gate):
         return tuple(rounds)
 
     def _opened(self, wires: Wires) -> tuple[str, ...]:
-        return tuple(name for name in self.writes if wires[name].masking is not Masking.UNOPENED)
+        return tuple(name for name in self._results if wires[name].masking is not Masking.UNOPENED)
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         n, rows = self._sizes(wires)
         pairs = len(self._pairs(n)[0]) * rows
-        specs = list(drawn_masks(*(wires[name] for name in self.writes)))
+        specs = list(drawn_masks(*(wires[name] for name in self._results)))
         specs += comparison_correlations(self.comparison(wires), pairs)
         for level, nodes in enumerate(self._levels(n)):
             shape = (len(nodes.places), rows)
@@ -173,6 +186,9 @@ class Maximum(Gate):
             run.set(self.value, np.maximum(top, 0) if self.rectify else top)
         if self.index is not None:
             run.set(self.index, best[..., None])
+        if self.bit is not None:
+            chosen = (np.arange(n) == best[..., None]) & ((y >= 0) | (not self.rectify))
+            run.set(self.bit, chosen.astype(np.int64))
 
     def deal(self, run: DealReading) -> None:
         for name in self._opened(run.wires):
@@ -187,6 +203,8 @@ class Maximum(Gate):
             bits = run.uniform(f"fresh{level}")
         if not self._levels(n):  # one pair is all there is
             bits = np.repeat(bits, n, axis=0)
+        if self.bit is not None:
+            run.derive_mask(self.bit, bits.T.astype(np.uint64).reshape(run.shape(self.bit)))
         if self.value is None:
             run.dependent("gamma", bits.astype(np.uint64))
         else:
@@ -196,16 +214,17 @@ class Maximum(Gate):
         n, _ = self._sizes(run.wires)
         opened = self._opened(run.wires)
         masks = {
-            name: run.take_mask(name) if name in opened else Share(fp.zeros(run.shape(name))) for name in self.writes
+            name: run.take_mask(name) if name in opened else Share(fp.zeros(run.shape(name))) for name in self._results
         }
         comparing = take_comparison(run)
         levels = tuple(
             (run.take_bits(f"node{level}"), run.take_bits(f"fresh{level}")) for level in range(len(self._levels(n)))
         )
-        if self.value is None:
-            return Prepared(masks, comparing, levels, run.take("gamma"), None)
-        selected = take_selection(run, "gamma")
-        return Prepared(masks, comparing, levels, Share(selected.bit), selected)
+        selected = None if self.value is None else take_selection(run, "gamma")
+        gamma = run.take("gamma") if selected is None else Share(selected.bit)
+        if self.bit is not None:
+            run.set_mask(self.bit, gamma.transpose((1, 0)).reshape(run.shape(self.bit)))
+        return Prepared(masks, comparing, levels, gamma, selected)
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         lane, comparison = run.lane, self.comparison(run.wires)
@@ -225,7 +244,9 @@ class Maximum(Gate):
             won = opened.reshape(-1, rows)
             (opened,) = yield (lane.conjunction(nodes, won, node, fresh),)
         e = opened.reshape(n, rows) if self._levels(n) else np.stack([opened, opened ^ np.uint8(1)])
-        shares = {name: self._output(run, kept, name, c, e) for name in self.writes}
+        if self.bit is not None:
+            run.set(self.bit, np.ascontiguousarray(e.T).astype(np.uint64).reshape(run.shape(self.bit)))
+        shares = {name: self._output(run, kept, name, c, e) for name in self._results}
         names = self._opened(run.wires)
         for name in shares.keys() - set(names):
             run.set_share(name, shares[name])

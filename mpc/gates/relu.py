@@ -9,6 +9,14 @@ It is opened under a bit beta, e = [y >= 0] xor beta; beta is defined from the c
 free bit, sb = beta xor r1[q], so that neither costs a correction.  What remains is a selection
 by an opened bit, see selection.py.
 
+With a ceiling C the result is min(C, ..): a second look into the table, at c1 - C, gives over = [y >= C] under a bit
+of its own, and of inside = [y >= 0] xor over and over
+
+    result = inside y + over C
+
+Both need |x| < 2^k - (1 + C) 2^f, or over would wrap.  The bit - [y >= 0], or inside - can be a wire, flipped: what
+chooses by it again, as the derivative does, compares nothing (select.py).
+
 Sources: masked wires as in Beaver 1991 (Efficient multiparty protocols using circuit randomization), ABY2.0 (Patra,
 Schneider, Suresh, Yalame 2021); the look-up in dealt tables is that of TinyTable (Damgard, Nielsen, Nielsen,
 Ranellucci 2017), see comparison.py.  How both are fused with the truncation is ours: docs/protocols.md, "ReLU, fused
@@ -36,28 +44,38 @@ from mpc.wires import Masking, Wires
 
 @dataclass(frozen=True, repr=False)
 class Prepared:
-    """The output's mask (zeros, of a result that is left unopened), and the shares that compare and choose."""
+    """The output's mask (zeros, of a result that is left unopened), and the shares that compare and choose.
+
+    Args:
+        over: the bit under which it is opened whether the ceiling is reached, as numbers.
+    """
 
     mask: Share
     selected: Selected
     comparing: Comparing
+    over: Share | None
 
     __secret__ = True
 
 
 class Relu(Gate):
-    """y = max(0, trunc(x, shift)).
+    """y = max(0, trunc(x, shift)), or min(ceiling, that).
 
-    Shapes:   x, out: S           Scale: out = x / 2^shift
-    Deals:    r1, m, beta, beta r1, beta m in F_p; K table words and the node's products
-    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened)
-    Error:    the truncation's: floor or floor + 1; needs |x| < 2^k - 2^shift
+    Shapes:   x, out, bit: S      Scale: out = x / 2^shift, bit = 1
+    Deals:    r1, m, beta, beta r1, beta m in F_p; K table words and the node's products; for a ceiling one more element
+              and node
+    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened); a ceiling's too
+    Error:    the truncation's: floor or floor + 1; needs |x| < 2^k - (1 + ceiling) 2^shift
     """
 
     kind: ClassVar[str] = "relu"
+    results: ClassVar[tuple[str, ...]] = ("out", "bit")
+    later: ClassVar[tuple[str, ...]] = ("bit", "ceiling")
     x: Name
     out: Name
     shift: int = Field(ge=0, le=58)
+    bit: Name | None = None
+    ceiling: int | None = Field(default=None, gt=0, lt=1 << 58)
 
     def check(self, wires: Wires) -> None:
         x, out = wires[self.x], wires[self.out]
@@ -68,7 +86,17 @@ class Relu(Gate):
             raise self.refuse("the output's mask is drawn, or it is not opened")
         if x.bits <= self.shift:
             raise self.refuse("the shift leaves no bits")
+        if self.ceiling is not None and self.ceiling >= (1 << (x.bits - self.shift)) - 1:
+            raise self.refuse("the ceiling lies outside the input's bound")
+        if self.bit is not None:
+            bit = wires[self.bit]
+            if bit.masking is not Masking.FLIPPED or bit.shape != x.shape or bit.scale != 1 or bit.holders:
+                raise self.refuse("the bit is flipped, one of each element, and nobody's")
         self.comparison(wires)
+
+    @property
+    def _looks(self) -> tuple[str, ...]:
+        return ("",) if self.ceiling is None else ("", "over_")
 
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on q = k - shift bits."""
@@ -76,43 +104,71 @@ class Relu(Gate):
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         shape = (count(wires[self.x]),)
-        leaf = Opening("leaf", shape, width=self.comparison(wires).leaf_width)
-        compared: tuple[tuple[Opening, ...], ...] = ((leaf,), (Opening("e", shape, width=1),))
+        width = self.comparison(wires).leaf_width
+        compared = (
+            tuple(Opening(f"{look}leaf", shape, width=width) for look in self._looks),
+            tuple(Opening(f"{look}e", shape, width=1) for look in self._looks),
+        )
         out = wires[self.out]
         return compared if out.masking is Masking.UNOPENED else (*compared, (Opening("y", out.sizes),))
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
-        compared = comparison_correlations(self.comparison(wires), size)
-        return (*drawn_masks(wires[self.out]), *compared, *selection_correlations("beta", (1, size)))
+        compared = comparison_correlations(self.comparison(wires), size, self._looks)
+        over = () if self.ceiling is None else (Correlation("over", (size,), dependent=True),)
+        return (*drawn_masks(wires[self.out]), *compared, *selection_correlations("beta", (1, size)), *over)
 
     def reference(self, run: ClearReading) -> None:
-        run.require_room(self.x, self.shift)
+        run.require_room(self.x, self.shift, 1 + (self.ceiling or 0))
         y = truncation.reference(run.value(self.x), run.coin(self.x), run.wire(self.x).bits, self.shift)
-        run.set(self.out, np.maximum(y, 0))
+        run.set(self.out, np.clip(y, 0, self.ceiling))
+        if self.bit is not None:
+            inside = y >= 0 if self.ceiling is None else (y >= 0) & (y < self.ceiling)
+            run.set(self.bit, inside.astype(np.int64))
 
     def deal(self, run: DealReading) -> None:
         if not self._is_unopened(run.wires):
             run.draw_mask(self.out)
         r = run.mask(self.x).reshape(-1, 1)
         r1, _ = truncation.mask_parts(r.T, self.shift)
-        beta = deal_comparison(run, self.comparison(run.wires), r1)
+        betas = deal_comparison(run, self.comparison(run.wires), r1, looks=self._looks)
+        beta = np.bitwise_xor.reduce(betas, axis=0, keepdims=True)
         deal_selection(run, "beta", beta, r, self.shift)
+        if self.ceiling is not None:
+            run.dependent("over", betas[1].astype(np.uint64))
+        if self.bit is not None:
+            run.derive_mask(self.bit, beta.astype(np.uint64).reshape(run.shape(self.bit)))
 
     def prepare(self, run: PartyReading) -> Prepared:
         size = count(run.wire(self.out))
         mask = Share(fp.zeros((size,))) if self._is_unopened(run.wires) else run.take_mask(self.out)
-        return Prepared(mask, take_selection(run, "beta"), take_comparison(run))
+        selected = take_selection(run, "beta")
+        if self.bit is not None:
+            run.set_mask(self.bit, Share(selected.bit.reshape(run.shape(self.bit))))
+        comparing = take_comparison(run, self._looks)
+        return Prepared(mask, selected, comparing, None if self.ceiling is None else run.take("over"))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         lane, bits, comparison = run.lane, run.wire(self.x).bits, self.comparison(run.wires)
-        table, (look,) = kept.comparing.table, kept.comparing.looks
+        table, looks = kept.comparing.table, kept.comparing.looks
         c, c1 = truncation.opened(run.public(self.x).reshape(-1, 1), bits, self.shift)
-        looked_up, sign = lane.look_up(comparison, table, c1, look.mask)
-        (leaf,) = yield (looked_up,)
-        (e,) = yield (lane.resolve(comparison, leaf, look.mask, look.node, sign),)
-        y = lane.select(c, e.reshape(1, -1), kept.selected, bits, self.shift, kept.mask)
-        y = y.reshape(run.shape(self.out))
+        levels = (0,) if self.ceiling is None else (0, self.ceiling)
+        found = [
+            lane.look_up(comparison, table, c1 - np.uint64(level), look.mask)  # modulo 2^64 is modulo 2^(q+1) as well
+            for look, level in zip(looks, levels, strict=True)
+        ]
+        leaves = yield tuple(leaf for leaf, _ in found)
+        bit, *over = (
+            lane.resolve(comparison, leaf, look.mask, look.node, sign)
+            for leaf, look, (_, sign) in zip(leaves, looks, found, strict=True)
+        )
+        e, *above = yield (bit ^ over[0], over[0]) if over else (bit,)
+        if self.bit is not None:
+            run.set(self.bit, e.astype(np.uint64).reshape(run.shape(self.bit)))
+        mask = kept.mask.reshape((e.size,))
+        if kept.over is not None and self.ceiling is not None:
+            mask = mask + lane.select_bit(above[0], kept.over).times(self.ceiling)
+        y = lane.select(c, e.reshape(1, -1), kept.selected, bits, self.shift, mask).reshape(run.shape(self.out))
         if self._is_unopened(run.wires):
             run.set_share(self.out, y)
             return

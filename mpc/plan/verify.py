@@ -92,6 +92,12 @@ def _check_flow(plan: Plan) -> dict[str, bool]:
                 raise PlanError(
                     f"gate {gate.name}: {name!r} is a weight where data belongs, or the reverse", remedy=COMPILE_ANEW
                 )
+        for name in gate.reads:
+            if (name in gate.chooses_by) != (plan.wire[name].masking is Masking.FLIPPED):
+                raise PlanError(
+                    f"gate {gate.name}: {name!r} is an opened bit where a number belongs, or the reverse",
+                    remedy=COMPILE_ANEW,
+                )
         gate.check(plan.wire)
         known = all(written[name] for name in gate.reads)
         unopened = any(plan.wire[name].masking is Masking.UNOPENED for name in gate.reads)
@@ -175,7 +181,7 @@ def _check_states(plan: Plan, known: dict[str, bool]) -> None:
     for state in plan.states:
         if state.out not in known or state.out in weights:
             raise PlanError(f"state {state.name!r}: the next run reads what no run writes", remedy=COMPILE_ANEW)
-        if not known[state.out] or plan.wire[state.out].masking is Masking.UNOPENED:
+        if not known[state.out] or plan.wire[state.out].masking in (Masking.UNOPENED, Masking.FLIPPED):
             raise PlanError(
                 f"state {state.name!r}: the next run reads a wire that is not opened, or whose mask is derived, so no "
                 "party would hold a share of it",

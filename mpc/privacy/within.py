@@ -14,6 +14,7 @@ from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.linear import Total, Weigh
 from mpc.gates.moves import Concat, Reshape, Take
+from mpc.gates.scatter import Scatter
 from mpc.wires import BATCH, Wire, Wires
 
 
@@ -73,7 +74,7 @@ def _weigh(gate: Weigh, wires: Wires) -> str | None:
     return "it tells rows apart" if gate.axis == 0 else None
 
 
-def _take(gate: Take | Concat, wires: Wires) -> str | None:
+def _take(gate: Take | Concat | Scatter, wires: Wires) -> str | None:
     return "it moves rows" if gate.axis == 0 else None
 
 
@@ -110,6 +111,8 @@ RULES: dict[str, Callable[..., str | None]] = {
     "open": _alone,
     "relu": _alone,
     "reshape": _reshape,
+    "scatter": _take,
+    "select": _alone,
     "step": _alone,
     "take": _take,
     "total": _total,

@@ -20,6 +20,7 @@ from mpc.gates.maximum import Maximum
 from mpc.gates.moves import Reshape
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
+from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.plan.plan import Plan
@@ -73,8 +74,16 @@ def plan_of(kind: str) -> Plan:
         ),
         "maximum": (Maximum(name="g", x="x", value="z", shift=8), wire("z", (B, 1), 23)),
         "maximum, rectified": (Maximum(name="g", x="x", value="z", shift=8, rectify=True), wire("z", (B, 1), 23)),
+        "relu, ceiling": (Relu(name="g", x="x", out="z", shift=8, ceiling=1 << 12), wire("z", (B, 4), 23)),
+        "select": (Select(name="g", x="x", bit="d", shift=8, out="z"), wire("z", (B, 4), 23)),
+        "select, window": (Select(name="g", x="x", bit="d", shift=8, out="z"), wire("z", (B, 4), 23)),
         "step": (Step(name="g", x="x", levels=(0, 1 << 20), shift=8, out="z"), wire("z", (B, 4, 2), 1)),
     }
+    flipped = wire("d", (B, 4), 1, masking=Masking.FLIPPED)
+    if kind == "select":
+        b.gate(Relu(name="r", x="x", out="y", bit="d", shift=8), wire("y", (B, 4), 23), flipped)
+    if kind == "select, window":
+        b.gate(Maximum(name="r", x="x", value="y", bit="d", shift=8), wire("y", (B, 1), 23), flipped)
     gate, out = made[kind]
     b.gate(gate, out)
     if out.masking is Masking.DERIVED:
@@ -85,12 +94,15 @@ def plan_of(kind: str) -> Plan:
 
 KINDS = ["matmul", "matmul, derived", "matmul, secret", "convolution", "convolution, derived", "convolution, secret",
          "multiply", "truncate", "relu", "bound", "fourier", "fourier, clamped", "maximum", "maximum, rectified",
-         "step"]  # fmt: skip
+         "relu, ceiling", "select", "select, window", "step"]  # fmt: skip
 SQUARES = {"multiply", "matmul, secret"}
 # how far results of two runs lie apart: a truncation's coin; a series' integer factors, rounded at other points
 ROUNDING = {
     "truncate": 1,
     "relu": 1,
+    "relu, ceiling": 1,
+    "select": 1,
+    "select, window": 1,
     "bound": 1,
     "maximum": 1,
     "maximum, rectified": 1,
@@ -137,6 +149,8 @@ def test_opened_values_are_uniform_whatever_the_secret(kind: str, secret: str) -
 # bits of c = x^ + 2^k whose carries a masked comparison could betray: around the shift, the sign, the top
 C_BITS = {
     "relu": (30, (0, 7, 29, 30, 59)),
+    "relu, ceiling": (30, (0, 7, 29, 30, 59)),
+    "select": (30, (0, 7, 29, 30, 59)),
     "maximum": (30, (0, 7, 29, 30, 59)),
     "maximum, rectified": (30, (0, 7, 29, 30, 59)),
     "step": (32, (0, 7, 20, 31, 32, 59)),
@@ -177,7 +191,7 @@ def test_openings_of_one_element_are_independent(kind: str, secret: str) -> None
 
 def by_row(kind: str, opening: Opening, values: np.ndarray) -> np.ndarray:
     """(rows, values of that row)."""
-    if kind.startswith("maximum") and opening.width:
+    if kind.startswith(("maximum", "select, window")) and opening.width:
         return values.reshape(-1, ROWS).T
     if kind == "step" and opening.width == 1:  # one element's bits at all levels beside each other
         return np.moveaxis(values.reshape(len(values), ROWS, -1), 0, -1).reshape(ROWS, -1)

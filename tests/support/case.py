@@ -100,7 +100,7 @@ def finish(b: Builder, name: str, drawn: bool) -> None:
     if drawn:
         b.output(name)
         return
-    last = b.wires[-1]
+    last = next(each for each in b.wires if each.name == name)
     if last.masking is Masking.UNOPENED:
         b.gate(Open(name="last", x=name, out="last"), wire("last", last.shape, last.bits, last.scale))
         b.output("last")

@@ -20,6 +20,7 @@ from mpc.gates.linear import Combine
 from mpc.gates.maximum import Maximum
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
+from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.gaussian import reach
@@ -32,6 +33,7 @@ from tests.support.linear_cases import (
     concat_case,
     reshape_case,
     rows_case,
+    scatter_case,
     take_case,
     total_case,
     weigh_case,
@@ -69,18 +71,68 @@ def truncate_case(draw: Drawing) -> Case:
 def relu_case(draw: Drawing) -> Case:
     bits, shift = shifted(draw, 48)
     shape, scale = draw(shapes()), draw(scales)
+    room = (1 << bits - shift) - 1
+    ceiling = (
+        draw(st.one_of(st.none(), st.sampled_from([1, room // 2]), st.integers(1, room - 1))) if room > 1 else None
+    )
+    bit, mask = draw(st.booleans()), draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     b = Builder()
     b.enter("x", shape, bits, scale)
-    mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     out = wire("y", shape, bits - shift, scale / (1 << shift), masking=mask)
-    b.gate(Relu(name="r", x="x", out="y", shift=shift), out)
+    gate = Relu(name="r", x="x", out="y", shift=shift, ceiling=ceiling or None, bit="d" if bit else None)
+    b.gate(gate, out, *[wire("d", shape, 1, masking=Masking.FLIPPED)] * bit)
     finish(b, "y", mask is Masking.DRAWN)
 
     def judge(v: Arrays) -> None:
-        floor = v["x"] >> np.int64(shift)
-        assert ((v["y"] == np.maximum(floor, 0)) | (v["y"] == np.maximum(floor + 1, 0))).all()
+        either = [(v["x"] >> np.int64(shift)) + more for more in (0, 1)]
+        clipped = [np.clip(floor, 0, ceiling or None) for floor in either]
+        assert ((v["y"] == clipped[0]) | (v["y"] == clipped[1])).all()
+        if bit:
+            inside = [(floor >= 0) & (floor < (ceiling or 1 << 60)) for floor in either]
+            assert ((v["d"] == inside[0]) | (v["d"] == inside[1])).all()
 
-    return Case(b, {"x": ((1 << bits) - (1 << shift) - 1, 1 << shift)}, judge)
+    limit = (1 << bits) - (1 + (ceiling or 0) << shift) - 1
+    return Case(b, {"x": (limit, 1 << shift)}, judge, {"x": [(ceiling or 0) << shift]})
+
+
+@st.composite
+def select_case(draw: Drawing) -> Case:
+    """A gradient that passes where a ReLU's value is inside, or at the first of the largest of a row."""
+    among, shape = draw(st.booleans()), draw(shapes(least=2))
+    compared = draw(st.sampled_from([3, 7, 20]))
+    bits, shift = shifted(draw, 57)
+    b = Builder()
+    b.enter("z", shape, compared)
+    b.enter("x", (*shape[:-1], 1) if among else shape, bits, 5)
+    flipped = wire("d", shape, 1, masking=Masking.FLIPPED)
+    ceiling = draw(st.sampled_from([None, 1, 2])) if not among else None
+    if among and shape[-1] == 1:
+        among = False
+    if among:
+        largest = Maximum(name="m", x="z", value="y", bit="d", shift=0, rectify=draw(st.booleans()))
+        b.gate(largest, wire("y", (*shape[:-1], 1), compared + 1), flipped)
+    else:
+        b.gate(Relu(name="r", x="z", out="y", shift=0, bit="d", ceiling=ceiling), wire("y", shape, compared), flipped)
+    twice = draw(st.booleans())
+    for name in ["g", "h"] if twice else ["g"]:
+        out = wire(name, shape, min(bits - shift + 1, MAX_BITS), Fraction(5, 1 << shift))
+        b.gate(Select(name=f"s{name}", x="x", bit="d", out=name, shift=shift), out)
+        b.output(name)
+
+    def judge(v: Arrays) -> None:
+        floor = v["x"] >> np.int64(shift)
+        if among:
+            passes = np.arange(shape[-1]) == v["z"].argmax(axis=-1)[..., None]
+            passes &= (v["z"] >= 0) | (not largest.rectify)
+        else:
+            passes = (v["z"] >= 0) & (v["z"] < (ceiling or 1 << 60))
+        for name in ["g", "h"] if twice else ["g"]:
+            if shift == 0:
+                assert (v[name] == passes * v["x"]).all()
+            assert ((v[name] == passes * floor) | (v[name] == passes * (floor + 1))).all()
+
+    edge = (1 << bits) - (1 << shift) - 1 if bits - shift + 1 > MAX_BITS else (1 << bits) - 1
+    return Case(b, {"z": ((1 << compared) - 4, 1), "x": (edge, 1 << shift)}, judge)
 
 
 @st.composite
@@ -98,6 +150,7 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
             bits, candidates = shift + 2, 2
     last, head = draw(st.booleans()), draw(shapes(most=2, side=2))
     mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
+    bit = not last and draw(st.booleans())
     b = Builder()
     b.enter("x", (*head, candidates), bits, Fraction(1 << 10))
     written = {
@@ -112,8 +165,10 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
         shift=shift,
         last=last,
         rectify=rectify,
+        bit="d" if bit else None,
     )
-    b.gate(gate, *(written[name] for name in wants))
+    flipped = [wire("d", (*head, candidates), 1, masking=Masking.FLIPPED)] * bit
+    b.gate(gate, *(written[name] for name in wants), *flipped)
     if mask is Masking.UNOPENED and "v" in wants:
         b.gate(Open(name="o", x="v", out="v^"), wire("v^", written["v"].shape, written["v"].bits, written["v"].scale))
     b.output(*("v^" if name == "v" and mask is Masking.UNOPENED else name for name in wants))
@@ -122,6 +177,11 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
     def judge(v: Arrays) -> None:
         floor = v["x"] >> np.int64(shift)
         best = floor.max(axis=-1)
+        if bit:
+            count = v["d"].sum(axis=-1)
+            assert (count <= 1).all() and (count[best >= 0] == 1).all() and (rectify or (count == 1).all())
+            if "i" in wants:
+                assert (v["d"].argmax(axis=-1) == v["i"][..., 0]).all()
         if "v" in wants:
             either = [np.maximum(best + d, 0) if rectify else best + d for d in (0, 1)]
             if shift and "i" in wants:  # the value of the place that was found
@@ -181,7 +241,7 @@ def fourier_case(draw: Drawing) -> Case:
     coefficient = st.one_of(st.sampled_from([0, 1, -1, most, -most]), st.integers(-most, most))
     cosines, sines = (tuple(draw(st.lists(coefficient, min_size=terms, max_size=terms))) for _ in range(2))
     constant = draw(st.integers(-(1 << 56 - dealt), 1 << 56 - dealt))
-    clamped = draw(st.booleans())
+    clamped, fine = draw(st.booleans()), draw(st.sampled_from([0, 1, 12]))
     bits = draw(st.integers(1, MAX_BITS))
     clamp = None
     if clamped:
@@ -204,6 +264,7 @@ def fourier_case(draw: Drawing) -> Case:
         dealt_bits=dealt,
         table=tables.sincos_digest(),
         clamp=clamp,
+        fine=fine,
     )
     b.gate(gate, wire("z", shape, MAX_BITS, Fraction(3, 5)))
     b.output("z")
@@ -216,8 +277,9 @@ def judge_fourier(gate: Fourier, x: np.ndarray, z: np.ndarray) -> None:
     for j, (a, b) in enumerate(zip(gate.cosines, gate.sines, strict=True), 1):
         turns = (x.astype(object) * j) % (1 << gate.window)
         angle = turns.astype(np.float64) * (2 * np.pi / (1 << gate.window))
+        a, b = a / 2**gate.fine, b / 2**gate.fine
         series += (a * np.cos(angle) + b * np.sin(angle)) * unit
-        size = abs(a) + abs(b)
+        size = abs(a) + abs(b) + bool(gate.fine)
         wrong_angle = 2 * (np.pi / (1 << 24)) + 2 * np.pi * j / (1 << gate.window)  # two look-ups; the wrap
         slack += size * unit * (wrong_angle + 8 / (1 << 30)) + 2 * size + 2 * unit
     near = np.abs(z - series) <= slack + 1e-9 * np.abs(series) + 1
@@ -333,6 +395,8 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "relu": relu_case(),
     "reshape": reshape_case(),
     "rows": rows_case(),
+    "scatter": scatter_case(),
+    "select": select_case(),
     "step": step_case(),
     "take": take_case(),
     "total": total_case(),

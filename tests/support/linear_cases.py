@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mpc.gates.linear import Combine, Total, Weigh
 from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.rows import Rows
+from mpc.gates.scatter import Scatter
 from mpc.wires import Masking, broadcast
 from tests.support.case import Case, Draw, Limits, add_source, finish, shapes, thinned
 from tests.support.plans import Builder, Shape, wire
@@ -148,6 +149,26 @@ def concat_case(draw: Draw) -> Case:
     def judge(v: Arrays) -> None:
         for name, start, width in zip(names, accumulate([0, *widths]), widths, strict=False):
             assert (v["y"].take(range(start, start + width), axis) == v[name]).all()
+
+    return Case(b, limits, judge)
+
+
+@st.composite
+def scatter_case(draw: Draw) -> Case:
+    shape = draw(shapes(least=2))
+    axis = inner_axis(draw, shape)
+    size = draw(st.integers(1, 4))
+    indices = tuple(draw(st.lists(st.integers(-1, size - 1), min_size=shape[axis], max_size=shape[axis])))
+    b, limits = Builder(), {}
+    bits = add_source(draw, b, limits, "x", shape, draw(st.integers(1, 28)))
+    out: Shape = (*shape[:axis], size, *shape[axis + 1 :])
+    b.gate(Scatter(name="t", x="x", axis=axis, indices=indices, out="y"), wire("y", out, bits + 3, **INHERITED))
+    finish(b, "y", False)
+
+    def judge(v: Arrays) -> None:
+        for place in range(size):
+            chosen = [i for i, index in enumerate(indices) if index == place]
+            assert (v["y"].take(place, axis) == v["x"].take(chosen, axis).sum(axis=axis)).all()
 
     return Case(b, limits, judge)
 

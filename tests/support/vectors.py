@@ -25,6 +25,8 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
+from mpc.gates.scatter import Scatter
+from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.plan.plan import Plan, PlanInput
@@ -86,7 +88,14 @@ def every_gate() -> Plan:
     second = Gaussian(name="27", sigma=Fraction(201, 64), epsilon=Fraction(1, 10), out="e3")
     b.gate(second, wire("e3", (4,), 7, f8, **unopened))
     b.gate(Open(name="28", x="e3", out="m3"), wire("m3", (4,), 7, f8))
-    b.output("v", "i", "g", "o", "n", "m2", "m3")
+    flipped, winner = (wire(name, (B, 4), 1, masking=Masking.FLIPPED) for name in ("d3", "d4"))
+    b.gate(Relu(name="29", x="t", out="y3", shift=3, bit="d3", ceiling=99), wire("y3", (B, 4), 30, f8 / 8), flipped)
+    b.gate(Maximum(name="30", x="t", value="v4", shift=3, bit="d4"), wire("v4", (B, 1), 30, f8 / 8), winner)
+    b.gate(Select(name="31", x="p", bit="d3", out="g3", shift=24), wire("g3", (B, 4), 33, f8))
+    b.gate(Select(name="32", x="s", bit="d4", out="g4", shift=8), wire("g4", (B, 4), 20, f8))
+    b.gate(Scatter(name="33", x="g3", axis=1, indices=(1, -1, 0, 1), out="x4"), wire("x4", (B, 2), 35, f8, **INHERITED))
+    b.gate(Fourier(name="34", x="t", out="f4", table=table, fine=4, **wave), wire("f4", (B, 4), 20, f16))
+    b.output("v", "i", "g", "o", "n", "m2", "m3", "y3", "g4", "f4")
     b.outputs[1] = b.outputs[1].model_copy(update={"labels": ("a", 7, "c", "\u00e9")})
     b.outputs[2] = b.outputs[2].model_copy(update={"shape": (B, 4), "keys": (1, 2, 3, 4)})
     return b.build()

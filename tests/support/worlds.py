@@ -169,7 +169,8 @@ class Trial:
                 held = run.unopened[wire.name]
             else:
                 mask = fp.zeros(()) if wire.masking is Masking.PUBLIC else masks[wire.name]
-                held = fp.to_signed(fp.sub(self._public(run, wire.name), mask))
+                public = self._public(run, wire.name)
+                held = public ^ mask if wire.masking is Masking.FLIPPED else fp.to_signed(fp.sub(public, mask))
             np.testing.assert_array_equal(held, values[wire.name], err_msg=f"wire {wire.name}")
         for output in bound.outputs:
             np.testing.assert_array_equal(run.outputs[output.wire], values[output.wire])

@@ -274,7 +274,10 @@ def test_a_missing_key_is_refused() -> None:
         for key in path[:-1]:
             node = node[key]
         node.pop(path[-1])
-        refused(dump(document))
+        if path[0] == "gates" and path[-1] in GATES[node.get("kind", "relu")].later:  # then it is a plan without
+            accepted_or_refused(dump(document))
+        else:
+            refused(dump(document))
 
 
 @pytest.mark.parametrize("kind", ["softmax", "Input", "", "input ", None, 3, ["input"], "x" * 10_000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from mpc import tables
 from mpc.errors import PlanError
 from mpc.gates import GATES, Gate
+from mpc.gates.base import to_dict
 from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.draw import Draw
@@ -25,6 +27,8 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
+from mpc.gates.scatter import Scatter
+from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.plan.parse import parse_plan
@@ -37,7 +41,7 @@ from tests.support.vectors import every_gate
 
 B = "batch"
 DRAWN, DERIVED, INHERITED = Masking.DRAWN, Masking.DERIVED, Masking.INHERITED
-PUBLIC, UNOPENED = Masking.PUBLIC, Masking.UNOPENED
+PUBLIC, UNOPENED, FLIPPED = Masking.PUBLIC, Masking.UNOPENED, Masking.FLIPPED
 
 
 def network() -> Plan:
@@ -174,6 +178,56 @@ def test_a_wire_that_is_not_opened_is_for_linear_maps_alone() -> None:
         (Maximum(name="bad", x="r", value="bad", shift=0), wire("bad", (B, 1), 11)),
     ):
         refuses(with_parts(plan, gates=(*plan.gates, gate), wires=(*plan.wires, out)), "not opened")
+
+
+def refused(plan: Plan, text: str | None = None) -> None:
+    with pytest.raises(PlanError, match=text):
+        verify(plan)
+
+
+def chosen() -> Plan:
+    """x -> relu, whose bits choose among the elements of x."""
+    b = Builder()
+    b.enter("x", (B, 4), 10, 16)
+    flipped = wire("d", (B, 4), 1, masking=FLIPPED)
+    b.gate(Relu(name="r", x="x", out="y", bit="d", shift=0), wire("y", (B, 4), 10, 16), flipped)
+    b.gate(Select(name="s", x="x", bit="d", shift=4, out="out"), wire("out", (B, 4), 7, 1))
+    b.output("y", "out")
+    return b.build()
+
+
+def test_a_flipped_bit_is_for_choosing_alone_and_nothing_else_is_chosen_by() -> None:
+    """Its x^ is no number: a gate that reads it as one would open or compute garbage; a number is no opened bit."""
+    plan = chosen()
+    verify(plan)
+    relu, select = plan.gates[1:]
+    as_number = [
+        Truncate(name="s", x="d", shift=0, out="out"),
+        Multiply(name="s", x="d", y="d", out="out"),
+        Combine(name="s", xs=("d",), factors=(1,), out="out"),
+        Relu(name="s", x="d", shift=0, out="out"),
+    ]
+    for gate in as_number:
+        refused(gates(plan, s=gate), "'d' is an opened bit where a number belongs")
+    refused(gates(plan, s=Select(name="s", x="d", bit="d", shift=0, out="out")), "the bit itself is no number")
+    refused(gates(plan, s=select.model_copy(update={"bit": "y"})), "'y' is an opened bit where a number belongs")
+    for masking in (DRAWN, DERIVED, INHERITED, PUBLIC, UNOPENED):
+        refused(replace_wires(plan, {"d": {"masking": masking}}))
+    refused(replace_wires(plan, {"y": {"masking": FLIPPED}}))
+    refused(replace_wires(plan, {"x": {"masking": FLIPPED}}))
+    refused(gates(plan, r=relu.model_copy(update={"bit": None})))
+
+
+def test_what_came_later_is_left_out_of_plans_that_have_none() -> None:
+    """Plans have the bytes that they had before, and there is one way to write each."""
+    for gate, names in ((NETWORK.gates[3], ("bit", "ceiling")), (chosen().gates[1], ("ceiling",))):
+        content = to_dict(gate)
+        assert gate.kind == "relu" and not content.keys() & {*names}
+    assert to_dict(chosen().gates[1])["bit"] == "d"
+    spelt_out = json.loads(NETWORK.canonical)
+    next(gate for gate in spelt_out["gates"] if gate["kind"] == "relu")["bit"] = None
+    with pytest.raises(PlanError, match="not in its canonical encoding"):
+        parse_plan(json.dumps(spelt_out, sort_keys=True, separators=(",", ":")).encode())
 
 
 def test_a_wire_that_is_not_opened_is_not_joined_with_a_derived_mask() -> None:
@@ -442,6 +496,14 @@ GOOD: dict[str, tuple[Gate, list[Wire]]] = {
         Maximum(name="g", x="x", value="v", index="i", shift=3),
         [wire("x", (B, 3), 9, 8), wire("v", (B, 1), 7), wire("i", (B, 1), 3)],
     ),
+    "select": (
+        Select(name="g", x="x", bit="d", shift=3, out="o"),
+        [wire("x", (B, 1), 9, 8), wire("d", (B, 3), 1, masking=FLIPPED), wire("o", (B, 3), 7)],
+    ),
+    "scatter": (
+        Scatter(name="g", x="x", axis=1, indices=(1, -1, 0, 1), out="o"),
+        [wire("x", (B, 4), 5, 2), wire("o", (B, 3), 7, 2, masking=INHERITED)],
+    ),
 }
 
 SECRET = {"weight": None, "bias": None, "y": "w"}
@@ -467,6 +529,26 @@ BAD: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("combine", {}, {"o": {"masking": UNOPENED}}),
     ("combine", {}, {"o": {"masking": PUBLIC}}),
     ("relu", {}, {"o": {"masking": PUBLIC}}),
+    ("relu", {"ceiling": (1 << 6) - 1}, {}),  # of six bits
+    ("relu", {"bit": "x"}, {}),
+    ("relu", {"bit": "o"}, {}),
+    ("maximum", {"bit": "x"}, {}),
+    ("select", {}, {"x": {"shape": (B, 2)}}),
+    ("select", {}, {"x": {"shape": (B,)}}),
+    ("select", {}, {"o": {"shape": (B, 1)}}),
+    ("select", {}, {"d": {"shape": (B, 1)}}),
+    ("select", {}, {"o": {"scale": Fraction(2)}}),
+    ("select", {}, {"o": {"masking": DERIVED}}),
+    ("select", {}, {"o": {"masking": UNOPENED}}),
+    ("select", {}, {"x": {"bits": 3}}),
+    ("scatter", {"axis": 2}, {}),
+    ("scatter", {"indices": (1, -1, 0)}, {}),
+    ("scatter", {"indices": (1, -1, 0, 3)}, {}),
+    ("scatter", {"axis": 0}, {}),
+    ("scatter", {}, {"o": {"shape": (B, 3, 1)}}),
+    ("scatter", {}, {"o": {"shape": (4, 3)}}),
+    ("scatter", {}, {"o": {"scale": Fraction(1)}}),
+    ("scatter", {}, {"o": {"masking": DRAWN}}),
     ("maximum", {}, {"i": {"masking": UNOPENED}}),
     ("maximum", {}, {"v": {"masking": PUBLIC}}),
     ("rows", {}, {"o": {"shape": (3,)}}),
