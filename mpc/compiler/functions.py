@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from fractions import Fraction
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -69,6 +70,32 @@ def _gelu_tanh() -> Function:
     return Function(value, -5.0, 5.0)
 
 
+def _sigmoid_slope() -> Function:
+    return Function(lambda x: 0.25 / np.square(np.cosh(np.clip(x, -80.0, 80.0) / 2)), -11.0, 11.0)
+
+
+def _softplus_slope() -> Function:
+    """Return the slope of what `softplus` is: the logistic function less the step at 11."""
+    return Function(lambda x: 1.0 / (1.0 + np.exp(-x)) - (x > 11.0), -11.0, 11.0)
+
+
+def _gelu_slope() -> Function:
+    def value(x: np.ndarray) -> np.ndarray:
+        density = np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)
+        return 0.5 * (1 + _erf(x / math.sqrt(2))) + x * density - (x > 5.0)
+
+    return Function(value, -5.0, 5.0)
+
+
+def _gelu_tanh_slope() -> Function:
+    def value(x: np.ndarray) -> np.ndarray:
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+        rise = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+        return 0.5 * (1 + np.tanh(inner)) + 0.5 * x * rise / np.square(np.cosh(inner)) - (x > 5.0)
+
+    return Function(value, -5.0, 5.0)
+
+
 def _power(exponent: float) -> Function:
     return Function(lambda x: np.power(x, exponent), domain=0.0)
 
@@ -87,6 +114,14 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
     "reciprocal": lambda: Function(lambda x: 1.0 / x, domain=0.0),
     "rsqrt": lambda: Function(lambda x: 1.0 / np.sqrt(x), domain=0.0),
     "power": _power,
+    "sigmoid_slope": _sigmoid_slope,
+    "tanh_slope": lambda: Function(lambda x: 1.0 / np.square(np.cosh(x)), -6.0, 6.0),
+    "erf_slope": lambda: Function(lambda x: 2 / math.sqrt(math.pi) * np.exp(-np.square(x)), -3.6, 3.6),
+    "softplus_slope": _softplus_slope,
+    "gelu_slope": _gelu_slope,
+    "gelu_tanh_slope": _gelu_tanh_slope,
+    "atan_slope": lambda: Function(lambda x: 1.0 / (1.0 + np.square(x))),
+    "asinh_slope": lambda: Function(lambda x: 1.0 / np.sqrt(1.0 + np.square(x))),
     "atan": lambda: Function(np.arctan),
     "asinh": lambda: Function(np.arcsinh),
     "sinh": lambda: Function(np.sinh),
@@ -122,11 +157,22 @@ class Series:
         """No value of the series is larger."""
         return abs(self.constant) + float(np.abs(self.cosines).sum() + np.abs(self.sines).sum())
 
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """Between what it stays over its whole period: so many points of it, and as far as it can turn between them."""
+        terms = np.arange(1, self.cosines.size + 1)
+        angles = 2 * np.pi / _PERIOD_POINTS * np.outer(np.arange(_PERIOD_POINTS), terms)
+        values = self.constant + np.cos(angles) @ self.cosines + np.sin(angles) @ self.sines
+        bend = float((np.square(terms) * np.hypot(self.cosines, self.sines)).sum())
+        beyond = bend * (2 * np.pi / _PERIOD_POINTS) ** 2 / 8
+        return float(values.min()) - beyond, float(values.max()) + beyond
+
 
 _WAVE_ERROR = 2.0**-18
 _CUTS = (1e-6, 1e-5, 1e-4)
 """Singular values to cut off: a larger cut fits less and has smaller coefficients."""
 _POINTS = 513
+_PERIOD_POINTS = 8192
 _TERMS = (6, 8, 10, 12, 14, 16, 20, 24, 28, 32)
 _PERIODS = (1.2, 1.4, 1.7)
 
@@ -151,6 +197,38 @@ def fit(name: str, parameters: Parameters, low: float, high: float, tolerance: f
             return best[-1]
     least = min(series.whole_error for series in best)
     return next(series for series in best if series.whole_error <= 1.3 * least)
+
+
+@cache
+def wide(name: str, parameters: Parameters, period: float, terms: int, reach: float) -> Series:
+    """Return the series of so many terms that fits on -reach .. reach and stays in bounds over the whole period.
+
+    Of fits with smaller and smaller coefficients the best one that is nowhere further beyond the function's values than
+    it is off on the interval.
+    """
+    value = FUNCTIONS[name](**dict(parameters)).value
+    x = np.linspace(-reach, reach, 4 * _POINTS)
+    target = value(x)
+    found = list(_fitted(x, target, period, terms))
+    low, high = float(target.min()), float(target.max())
+    calm = [s for s in found if s.ends[0] >= low - 2 * s.error and s.ends[1] <= high + 2 * s.error]
+    return min(calm or found, key=lambda series: series.error if calm else series.reach)
+
+
+def turns(scale: Fraction, period: float) -> tuple[int, int]:
+    """Return (factor, window) with factor period scale = 2^window, for a period that `fit` or `wide` has chosen."""
+    for factor in range(1, 64):
+        window = math.log2(factor * period * float(scale))
+        if abs(window - round(window)) < 1e-9:
+            while round(window) < 24:
+                factor, window = factor * 2, window + 1
+            return factor, round(window)
+    raise ValueError(f"no small multiple of the period {period} is a power of two units")
+
+
+def period_above(wanted: float) -> float:
+    """Return the least period that is not below the wanted one and that wires of powers of two can have."""
+    return _period(wanted, 1.0)
 
 
 def _fitted(x: np.ndarray, target: np.ndarray, period: float, terms: int) -> Iterator[Series]:

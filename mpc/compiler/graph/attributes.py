@@ -135,6 +135,15 @@ class Take(Attributes):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Scatter(Attributes):
+    """The adjoint of a take: slices along an axis, each added where its index says, of so many; -1 is nowhere."""
+
+    axis: int
+    indices: Wholes
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Constant(Attributes):
     """A secret weight, one for every row."""
 
@@ -156,9 +165,11 @@ class Round(Attributes):
     Args:
         apart: then element i of the last axis counts i times as many units more, if anything was rounded off.
         always: and if nothing was.
+        drop: so many bits fewer, whatever there are.
     """
 
     fraction: int | None = None
+    drop: int = 0
     apart: int = 0
     always: bool = False
 
@@ -202,10 +213,57 @@ class Function(Attributes):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Link(Function):
+    """A function as one series over a whole period, never clamped: bounded whatever its argument is.
+
+    Args:
+        fraction: fractional bits of the result.
+        period: what the argument wraps around at, a power of two.
+        terms: of the series.
+        reach: how far from zero the series is fitted; beyond, up to half a period, it only stays bounded.
+    """
+
+    fraction: int
+    period: float
+    terms: int
+    reach: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Rectified(Attributes):
+    """max(0, x), and no more than the ceiling if there is one, with so many fractional bits."""
+
+    ceiling: float | None = None
+    fraction: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Select(Attributes):
+    """The adjoint of a ReLU, or of a maximum over the last axis, at x: what x decides of g, the rest is zero.
+
+    Args:
+        among: it is a maximum's, and g goes to the first largest along the last axis.
+        rectify: only where that is not negative; a ReLU always is so.
+        ceiling: a ReLU's, from which on nothing passes.
+        fraction: fractional bits of the result.
+    """
+
+    among: bool = False
+    rectify: bool = True
+    ceiling: float | None = None
+    fraction: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Maximum(Attributes):
-    """The largest over the last axis, which stays with size 1; rectify: and zero."""
+    """The largest over the last axis, which stays with size 1; rectify: and zero.
+
+    Args:
+        fraction: fractional bits of the result, of a model that trains.
+    """
 
     rectify: bool = False
+    fraction: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

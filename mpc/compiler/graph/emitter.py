@@ -6,6 +6,7 @@ that is being imported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import prod
 
@@ -20,8 +21,11 @@ from mpc.compiler.graph.attributes import (
     Ends,
     Filters,
     Function,
+    Link,
     Maximum,
     RowsSum,
+    Scatter,
+    Select,
     Sliding,
     Step,
     Sum,
@@ -219,6 +223,12 @@ class Emitter(Writer):
         kept = (*shape[:axis], len(chosen), *shape[axis + 1 :])
         return self.emit("take", (x,), out, kept, Take(axis=axis, indices=chosen))
 
+    def scatter(self, x: str, axis: int, indices: Sequence[int], size: int) -> str:
+        """Add each slice along an axis to one of `size`, as its index says; -1 drops it: the adjoint of a take."""
+        shape, places = self.shapes[x], tuple(map(int, indices))
+        whole = (*shape[:axis], size, *shape[axis + 1 :])
+        return self.emit("scatter", (x,), None, whole, Scatter(axis=axis, indices=places, size=size))
+
     def concat(self, reads: Sequence[str], axis: int, out: str | None = None) -> str:
         if len(reads) > _MOST_JOINED:
             parts = range(0, len(reads), _MOST_JOINED)
@@ -263,6 +273,10 @@ class Emitter(Writer):
     def relu(self, x: str, out: str | None = None) -> str:
         return self.emit("relu", (x,), out, self.shapes[x])
 
+    def select(self, g: str, x: str, among: bool = False, rectify: bool = True, ceiling: float | None = None) -> str:
+        """Return what of g a ReLU of x, or a maximum along its last axis, lets through; as in `Select`."""
+        return self.emit("select", (g, x), None, self.shapes[x], Select(among=among, rectify=rectify, ceiling=ceiling))
+
     def step(self, x: str, level: float = 0.0, out: str | None = None) -> str:
         """Return [x >= level], the level public."""
         return self.reshape(self.steps(x, (level,)), self.shapes[x], out)
@@ -278,6 +292,11 @@ class Emitter(Writer):
     ) -> str:
         """Apply a key of `functions.FUNCTIONS` with its parameters, elementwise."""
         return self.emit("function", (x,), out, self.shapes[x], Function(name=name, parameters=parameters, known=known))
+
+    def link(self, name: str, x: str, fraction: int, period: float, reach: float) -> str:
+        """Apply a function as one series over a period, with a term for every four units of it; see `Link`."""
+        taken = Link(name=name, fraction=fraction, period=period, terms=math.ceil(period / 4), reach=reach)
+        return self.emit("link", (x,), None, self.shapes[x], taken)
 
     def maximum(self, x: str, out: str | None = None) -> str:
         """Find the largest over the last axis, which stays with size 1."""

@@ -18,7 +18,10 @@ from mpc.compiler.graph.attributes import (
     Function,
     Lowest,
     Maximum,
+    Rectified,
     RowsSum,
+    Scatter,
+    Select,
     Sliding,
     Step,
     Sum,
@@ -158,6 +161,13 @@ def _take(taken: Take, shape: Sizes, x: Reals) -> Reals:
     return found
 
 
+def _scatter(taken: Scatter, shape: Sizes, x: Reals) -> Reals:
+    found, indices = np.zeros(shape), np.array(taken.indices)
+    kept = indices >= 0
+    np.add.at(np.moveaxis(found, taken.axis, 0), indices[kept], np.moveaxis(x, taken.axis, 0)[kept])
+    return found
+
+
 def _itself(taken: Attributes, shape: Sizes, x: Reals) -> Reals:
     return x
 
@@ -167,7 +177,17 @@ def _lowest(taken: Lowest, shape: Sizes, x: Reals) -> Reals:
 
 
 def _relu(taken: Attributes, shape: Sizes, x: Reals) -> Reals:
-    return np.maximum(x, 0)
+    ceiling = taken.ceiling if isinstance(taken, Rectified) else None
+    return np.clip(x, 0, ceiling)
+
+
+def _select(taken: Select, shape: Sizes, g: Reals, x: Reals) -> Reals:
+    if taken.among:
+        passes = np.arange(x.shape[-1]) == x.argmax(axis=-1)[..., None]
+        passes &= (x >= 0) | (not taken.rectify)
+    else:
+        passes = (x >= 0) & (x < (np.inf if taken.ceiling is None else taken.ceiling))
+    return np.where(passes, g, 0.0)
 
 
 def _step(taken: Step, shape: Sizes, x: Reals) -> Reals:
@@ -201,16 +221,19 @@ OPERATORS: dict[str, Callable[..., Reals]] = {
     "transpose": _transpose,
     "concat": _concat,
     "take": _take,
+    "scatter": _scatter,
     "columns": _columns,
     "constant": _constant,
     "round": _itself,
     "lowest": _lowest,
     "fit": _itself,
     "relu": _relu,
+    "select": _select,
     "rows_sum": _rows_sum,
     "noise": _itself,
     "step": _step,
     "function": _function,
+    "link": _function,
     "maximum": _maximum,
     "argmax": _argmax,
 }

@@ -25,11 +25,15 @@ from mpc.compiler.graph.attributes import (
     Filters,
     Fit,
     Function,
+    Link,
     Lowest,
     Maximum,
     Noise,
+    Rectified,
     Round,
     RowsSum,
+    Scatter,
+    Select,
     Sliding,
     Step,
     Sum,
@@ -192,6 +196,18 @@ def _taken(node: Node, reads: list[Shape]) -> Shape | None:
     return (*x[:axis], len(indices), *x[axis + 1 :])
 
 
+def _scattered(node: Node, reads: list[Shape]) -> Shape | None:
+    taken, [x] = node.of(Scatter), reads
+    if x[taken.axis] != len(taken.indices) or min(taken.indices) < -1 or max(taken.indices) >= taken.size:
+        return None
+    return (*x[: taken.axis], taken.size, *x[taken.axis + 1 :])
+
+
+def _selected(node: Node, reads: list[Shape]) -> Shape | None:
+    g, x = reads
+    return x if g == ((*x[:-1], 1) if node.of(Select).among else x) else None
+
+
 def _stepped(node: Node, reads: list[Shape]) -> Shape | None:
     return (*reads[0], len(node.of(Step).levels))
 
@@ -261,16 +277,20 @@ SPEC: dict[str, tuple[Form, ...]] = {
     "transpose": (Form((1, 1), _transposed, Transpose),),
     "concat": (Form((1, _MANY), _joined, Concat),),
     "take": (Form((1, 1), _taken, Take),),
+    "scatter": (Form((1, 1), _scattered, Scatter),),
     "constant": (Form((0, 0), _constant, Constant),),
     "columns": (Form((1, 1), _broadcast, Columns),),
     "round": (Form((1, 1), _alike, Round),),
     "fit": (Form((1, 1), _alike, Fit),),
     "lowest": (Form((1, 1), _masked, Lowest),),
-    "relu": (Form((1, 1), _alike),),
+    "relu": (Form((1, 1), _alike), Form((1, 1), _alike, Rectified)),
+    # g and x, at which it is the adjoint
+    "select": (Form((2, 2), _selected, Select),),
     "rows_sum": (Form((1, 1), _rows_summed, RowsSum),),
     "noise": (Form((1, 1), _alike, Noise),),
     "step": (Form((1, 1), _stepped, Step),),
     "function": (Form((1, 1), _alike, Function),),
+    "link": (Form((1, 1), _alike, Link),),
     "maximum": (Form((1, 1), _one_a_row, Maximum),),
     "argmax": (Form((1, 1), _one_a_row, ArgMax),),
 }

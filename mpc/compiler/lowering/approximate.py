@@ -142,7 +142,7 @@ def evaluate(
     """Evaluate the series on x, clamped where x reaches outside."""
     if x.wire.bits > _SERIES_BITS or log2(x.scale) > _SERIES_SCALE_BITS:
         x = state.shorten(x, min(30, _SERIES_BITS - 1 - x.wire.bits + log2(x.scale)))
-    factor, window = _fit_period(x.scale, series.period)
+    factor, window = functions.turns(x.scale, series.period)
     if factor > 1:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
     low, high = x.coarse
@@ -176,17 +176,6 @@ def evaluate(
 
 def _integers(values: np.ndarray, bits: int) -> tuple[int, ...]:
     return tuple(int(v) for v in np.rint(np.ldexp(values, bits)))
-
-
-def _fit_period(scale: Fraction, period: float) -> tuple[int, int]:
-    """(factor, window) with factor period scale = 2^window, which `functions.fit` saw to."""
-    for factor in range(1, 64):
-        window = math.log2(factor * period * float(scale))
-        if abs(window - round(window)) < 1e-9:
-            while round(window) < 24:
-                factor, window = factor * 2, window + 1
-            return factor, round(window)
-    raise ValueError(f"no small multiple of the period {period} is a power of two units")
 
 
 def _clamp(x: Value, inside: tuple[float, float], beyond: tuple[bool, bool], function: Function, unit: float) -> Clamp:

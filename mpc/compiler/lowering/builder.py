@@ -170,6 +170,11 @@ class Lowering:
         masking = gate.inherited(self.wires) if gate.is_linear(self.wires) else Masking.DRAWN
         return self.wire(name, shape, scale, interval, masking, holders, least_bits)
 
+    def flipped(self, name: str, shape: Shape) -> Wire:
+        """Append the wire of a comparison's bits, which selections read."""
+        self.wires[name] = Wire(name=name, shape=shape, scale=Fraction(1), bits=1, masking=Masking.FLIPPED)
+        return self.wires[name]
+
     def stored(self, values: np.ndarray, scale: Fraction, public: bool | None = None, least_bits: int = 1) -> str:
         """Append a weight wire, which the model's owner enters once a session; return its name.
 

@@ -13,7 +13,7 @@ from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends, states
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.known import known_interval
-from mpc.compiler.lowering.rules import comparisons, maps, noises, products, sums
+from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, products, sums
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
@@ -126,9 +126,12 @@ RULES: dict[str, Rule] = {
     "fit": maps.fit,
     "rows_sum": sums.rows_sum,
     "noise": noises.noise,
-    "relu": comparisons.relu,
+    "relu": gradients.relu,
+    "select": gradients.select,
+    "scatter": gradients.scatter,
+    "link": gradients.link,
     "step": comparisons.step,
-    "maximum": comparisons.maximum,
+    "maximum": gradients.maximum,
     "argmax": comparisons.argmax,
     "function": _function,
 }

@@ -51,6 +51,16 @@ def reads_of(graph: onnx.GraphProto) -> Iterator[tuple[ModelNode, str]]:
                 yield from ((reader, out.name) for out in attribute.g.output)
 
 
+def constants_read(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
+    """Map each node, as messages name it, to the names of the constants that it reads."""
+    given = {tensor.name for tensor in graph.initializer}
+    given |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    return {
+        node.name or f"{node.op_type}_{index}": tuple(name for name in node.input if name in given)
+        for index, node in enumerate(graph.node)
+    }
+
+
 def names_of(graph: onnx.GraphProto) -> Iterator[str]:
     """List the names of all values of a model, those inside branches too."""
     yield from (value.name for value in (*graph.input, *graph.output))

@@ -16,7 +16,7 @@ from mpc.compiler.lowering.scales import log2
 from mpc.wires import Masking
 
 _STEP_FRACTION = 20
-_MOST_CANDIDATES = 16
+MOST_CANDIDATES = 16
 _LARGEST_ARGMAX = 128
 _EXACT_BITS = 48
 _PLACE_BITS = 36
@@ -91,9 +91,9 @@ def maximum(state: Lowering, node: Node) -> Value:
     """Compare all pairs of a few candidates at once; of more, a tournament of such groups."""
     rectify, x = node.of(Maximum).rectify, state.values[node.reads[0]]
     twin = _twin(state, node, "argmax")
-    if twin is not None and not rectify and int(x.shape[-1]) <= _MOST_CANDIDATES:
+    if twin is not None and not rectify and int(x.shape[-1]) <= MOST_CANDIDATES:
         return _both(state, node, twin)[0]
-    while (groups := -(-int(x.shape[-1]) // _MOST_CANDIDATES)) > 1:
+    while (groups := -(-int(x.shape[-1]) // MOST_CANDIDATES)) > 1:
         x = _grouped(state, x, groups)
         x = state.reshape(_top(state, x, False), x.shape[:-1])
     return _top(state, x, rectify)
@@ -127,7 +127,7 @@ def argmax(state: Lowering, node: Node) -> Value:
             remedy=(f"find the largest of groups of at most {_LARGEST_ARGMAX} first, then of the groups' maxima"),
         )
     twin = _twin(state, node, "maximum") if taken.bits is None else None
-    if twin is not None and columns <= _MOST_CANDIDATES:
+    if twin is not None and columns <= MOST_CANDIDATES:
         return _both(state, twin, node)[1]
     shift = max(0, x.wire.bits + 1 - (_PLACE_BITS if taken.bits is None else taken.bits))
     index = state.wire(_next(state, "index"), (*x.shape[:-1], 1), Fraction(1), _places(x, shift))

@@ -190,21 +190,21 @@ def product(state: Lowering, node: Node) -> Value:
     fraction = _factor_fraction(node)
     x, y = (_shortened(state, value, fraction) for value in (left, right))
     for _ in range(3):
-        interval = _product_interval(x, y, node, over_reals, square)
+        interval = product_interval(x, y, node, over_reals, square)
         over = math.frexp(max(1.0, interval.bound))[1] + 1 + _headroom(state, node) - LINEAR_BITS
         if over <= 0:
             break
-        x, y = _balanced(state, x, y, over)
+        x, y = balanced(state, x, y, over)
     settings: dict[str, Any] = {"x": x.wire.name, "y": y.wire.name}
     if isinstance(node.attributes, Sliding):
         settings["windows"] = node.attributes.windows
-    interval = _product_interval(x, y, node, over_reals, square)
+    interval = product_interval(x, y, node, over_reals, square)
     return state.add(
         "multiply" if node.op == "multiply" else _GATES[node.op], node.shape, x.scale * y.scale, interval, **settings
     )
 
 
-def _balanced(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Value]:
+def balanced(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Value]:
     """Both with fewer bits, so many together; a unit times the other's largest value is then about as much for both."""
     sizes = [v.interval.bound / float(v.scale) for v in (x, y)]
     ahead = log2(x.scale) - log2(y.scale) + round(math.log2(max(sizes[0], 2.0**-60) / max(sizes[1], 2.0**-60)))
@@ -237,7 +237,7 @@ def _shortened(state: Lowering, x: Value, fraction: int) -> Value:
     return state.shorten(x, fraction) if log2(x.scale) > fraction + 4 else x
 
 
-def _product_interval(x: Value, y: Value, node: Node, product: Product, square: bool) -> Interval:
+def product_interval(x: Value, y: Value, node: Node, product: Product, square: bool) -> Interval:
     if node.op == "multiply":
         interval = x.interval.product(y.interval, square)
     else:

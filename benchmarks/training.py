@@ -1,0 +1,183 @@
+"""How well training in fixed point learns MNIST: on the integers that parties compute, beside real numbers.
+
+    python benchmarks/training.py FOLDER [--network lr,A] [--epochs 1] [--batch 128] [--rate 0.5] [--momentum 0]
+                                  [--loss one_vs_all] [--seeds 1] [--json]
+
+FOLDER has MNIST's four files (train-images-idx3-ubyte.gz, ..).  No process runs: a step's plan is read on integers in
+the clear with coins of our own, which parties' results equal bit for bit; the float32 beside it sees the same batches
+and begins with the same weights.  Rounds and bytes are the plan's, of one party to each other one, a step.
+"""
+
+import argparse
+import gzip
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE / "networks")]
+
+from mpc.compiler.training.losses import LOSSES  # noqa: E402
+from mpc.compiler.training.optimisers import SGD  # noqa: E402
+from mpc.compiler.training.train import Training, compile_training  # noqa: E402
+from mpc.field import P  # noqa: E402
+from mpc.fixedpoint import encode  # noqa: E402
+from mpc.interpret import reference  # noqa: E402
+from mpc.plan.cost import plan_cost  # noqa: E402
+
+Arrays = dict[str, np.ndarray]
+NETWORKS = {"lr": (784, 10), "A": (784, 128, 128, 10)}
+CLASSES = 10
+
+
+def load(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels in 0 to 1, one row an image, and classes."""
+    images, labels = (
+        np.frombuffer(gzip.decompress((folder / f"{part}-{what}-ubyte.gz").read_bytes()), np.uint8, offset=offset)
+        for what, offset in (("images-idx3", 16), ("labels-idx1", 8))
+    )
+    return images.reshape(len(labels), -1).astype(np.float32) / 255, labels
+
+
+def network(sizes: tuple[int, ...], seed: int) -> onnx.ModelProto:
+    """Full layers with ReLU between, weights as PyTorch's layers begin."""
+    rng, constants, nodes, h = np.random.default_rng(seed), [], [], "x"
+    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        limit = inputs**-0.5
+        for name, shape in ((f"w{i}", (inputs, outputs)), (f"b{i}", (outputs,))):
+            constants.append(numpy_helper.from_array(rng.uniform(-limit, limit, shape).astype(np.float32), name))
+        nodes.append(helper.make_node("Gemm", [h, f"w{i}", f"b{i}"], [f"z{i}"], name=f"fc{i}"))
+        h = f"z{i}"
+        if i < len(sizes) - 2:
+            nodes.append(helper.make_node("Relu", [h], [f"h{i}"], name=f"relu{i}"))
+            h = f"h{i}"
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", n])
+        for name, n in (("x", sizes[0]), (h, sizes[-1]))
+    ]
+    graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def batches(x: np.ndarray, y: np.ndarray, size: int, seed: int) -> Iterator[Arrays]:
+    """One epoch; a short last batch is left out."""
+    order = np.random.default_rng(seed).permutation(len(x))
+    for start in range(0, len(x) - size + 1, size):
+        rows = order[start : start + size]
+        yield {"x": x[rows], "target": np.eye(CLASSES, dtype=np.float32)[y[rows]]}
+
+
+class OnIntegers:
+    """The states' integers, as parties would hold them."""
+
+    def __init__(self, training: Training, seed: int) -> None:
+        self.training, self.plan = training, training.plan.bind(1)
+        self.rng = np.random.default_rng(seed)
+        self.states = reference.first_states(self.plan, training.weights)
+
+    def step(self, feeds: Arrays) -> None:
+        wires = {given.name: self.plan.wire[given.wire] for given in self.plan.inputs}
+        given = {wires[name].name: encode(values, wires[name].scale) for name, values in feeds.items()}
+        values = reference.evaluate(self.plan, {**self.training.weights, **self.states, **given}, self._coins)
+        self.states = reference.next_states(self.plan, values)
+
+    def _coins(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return self.rng.integers(0, P, shape, dtype=np.uint64)
+
+    def weights(self) -> Arrays:
+        return self.training.parameters(self.states)
+
+
+class OnFloats:
+    """float32 and the same updates, written by hand."""
+
+    def __init__(self, training: Training, loss: str) -> None:
+        states = training.step.states
+        self.w = {s.name: np.asarray(s.values, np.float32) for s in states if not s.velocity}
+        self.v = {name: np.zeros_like(values) for name, values in self.w.items()}
+        self.momentum = np.float32(1 - 2.0 ** -next((s.finer for s in states if s.velocity), 0))
+        self.rate, self.loss = np.float32(training.learning_rate), loss
+
+    def step(self, feeds: Arrays) -> None:
+        hidden, layers = [feeds["x"]], len(self.w) // 2
+        for i in range(layers):
+            z = hidden[-1] @ self.w[f"w{i}"] + self.w[f"b{i}"]
+            hidden.append(np.maximum(z, 0) if i < layers - 1 else z)
+        g = self._predicted(hidden[-1]) - feeds["target"]
+        g /= np.float32(len(g))
+        for i in reversed(range(layers)):
+            back = (g @ self.w[f"w{i}"].T) * (hidden[i] > 0)
+            for name, gradient in ((f"w{i}", hidden[i].T @ g), (f"b{i}", g.sum(axis=0))):
+                self.v[name] = self.momentum * self.v[name] + gradient
+                self.w[name] = self.w[name] - self.rate * self.v[name]
+            g = back
+
+    def _predicted(self, z: np.ndarray) -> np.ndarray:
+        if self.loss == "mse":
+            return z
+        if self.loss == "one_vs_all":
+            return 1 / (1 + np.exp(-np.clip(z, -80, 80)))
+        powers = np.exp(z - z.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def weights(self) -> Arrays:
+        return self.w
+
+
+def accuracy(weights: Arrays, x: np.ndarray, y: np.ndarray) -> float:
+    layers = len(weights) // 2
+    for i in range(layers):
+        x = x @ weights[f"w{i}"] + weights[f"b{i}"]
+        x = np.maximum(x, 0) if i < layers - 1 else x
+    return float((x.argmax(axis=1) == y).mean())
+
+
+def compare(given: argparse.Namespace, name: str, seed: int) -> Iterator[dict[str, object]]:
+    """A row an epoch."""
+    (x, y), test = load(given.folder, "train"), load(given.folder, "t10k")
+    optimizer = SGD(given.rate, given.momentum)
+    model = network(NETWORKS[name], seed)
+    training = compile_training(model, given.loss, optimizer, given.batch, {"x": (0, 1), "target": (0, 1)})
+    cost, ways = plan_cost(training.plan), (OnIntegers(training, seed), OnFloats(training, given.loss))
+    for epoch in range(given.epochs):
+        start = time.perf_counter()
+        for feeds in batches(x, y, given.batch, 1000 * seed + epoch):
+            for way in ways:
+                way.step(feeds)
+        found = [accuracy(way.weights(), *test) for way in ways]
+        largest = max(float(np.abs(values).max()) for values in ways[0].weights().values())
+        yield {
+            "network": name, "seed": seed, "epoch": epoch + 1, "integers": found[0], "float32": found[1],
+            "rounds": cost.rounds, "sent_bytes": cost.sent, "dealt_bytes": cost.dealt,
+            "learning_rate": training.learning_rate, "largest_weight": largest,
+            "seconds": round(time.perf_counter() - start, 1),
+        }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--network", default="lr,A", type=lambda text: text.split(","))
+    parser.add_argument("--loss", default="one_vs_all", choices=sorted(LOSSES))
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=0.5)
+    parser.add_argument("--momentum", type=float, default=0.0)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    for name in given.network:
+        for seed in range(1, given.seeds + 1):
+            for row in compare(given, name, seed):
+                line = json.dumps(row) if given.json else "  ".join(f"{key} {value}" for key, value in row.items())
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The end of a model that trains: what its loss makes of its outputs and targets, and the gradient p - y.
+
+All three losses have the gradient p - y at the model's last sums z, in one row: half a squared error (p = z), cross
+entropy behind a softmax, and a binary cross entropy of each output behind the logistic function.  So all are fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpc.compiler.functions import period_above
+from mpc.compiler.graph.attributes import Round
+from mpc.compiler.graph.graph import Graph, Node
+from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.tape import Tape
+from mpc.errors import ModelError, UsageError
+
+Head = Callable[[Tape, str, str, Precision], str]
+"""(tape, z, targets, precision) -> p - y."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss: the operators whose results it takes the place of, targets' range, and its gradient."""
+
+    behind: frozenset[str]
+    targets: tuple[float, float] | None
+    head: Head
+
+
+def _one_vs_all(tape: Tape, z: str, y: str, precision: Precision) -> str:
+    """One logistic function an output, as one series: a round."""
+    period = period_above(2.125 * precision.logits)
+    p = tape.link("sigmoid", z, precision.loss, period, precision.logits)
+    return tape.sum((p, y), (1.0, -1.0))
+
+
+def _cross_entropy(tape: Tape, z: str, y: str, precision: Precision) -> str:
+    """Write exp(z - max z) over its sum, exact as in inference."""
+    number = float(tape.size(tape.shapes[z], -1, "a softmax"))
+    if number == 1:
+        raise tape.origin.refuse("a softmax over one element is 1", remedy="train one output by loss='one_vs_all'")
+    below = tape.sum((z, tape.maximum(z)), (1.0, -1.0), known=(-np.inf, 0.0))
+    powers = tape.function("exp_negative", below, known=(0.0, 1.0))
+    total = tape.total(powers, (len(tape.shapes[z]) - 1,), known=(1.0, number))
+    p = tape.multiply(powers, tape.function("reciprocal", total, known=(1.0 / number, 1.0)), known=(0.0, 1.0))
+    return _rounded(tape, tape.sum((p, y), (1.0, -1.0)), precision)
+
+
+def _mse(tape: Tape, z: str, y: str, precision: Precision) -> str:
+    return _rounded(tape, tape.sum((z, y), (1.0, -1.0)), precision)
+
+
+def _rounded(tape: Tape, g: str, precision: Precision) -> str:
+    return tape.emit("round", (g,), None, tape.shapes[g], Round(fraction=precision.loss))
+
+
+LOSSES: dict[str, Loss] = {
+    "one_vs_all": Loss(frozenset({"Sigmoid"}), (0.0, 1.0), _one_vs_all),
+    "cross_entropy": Loss(frozenset({"Softmax", "LogSoftmax"}), (0.0, 1.0), _cross_entropy),
+    "mse": Loss(frozenset(), None, _mse),
+}
+
+
+def loss_named(name: str) -> Loss:
+    """Return a loss by its name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in LOSSES:
+        raise UsageError(f"there is no loss {name!r}", remedy=f"use one of {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+def last_sums(graph: Graph, loss: Loss) -> str:
+    """Return the value that the loss begins at: the model's one output, or what its last activation reads.
+
+    Raises:
+        ModelError: the model has several outputs, or ends in an activation that the loss does not fit.
+    """
+    if len(graph.outputs) != 1:
+        raise ModelError(
+            f"a model that trains has one output, and this one has {len(graph.outputs)}",
+            remedy="export it with its logits, or its predictions, as the only output",
+        )
+    writers = {node.writes: node for node in graph.nodes}
+    value = graph.outputs[0].value
+    last = writers.get(value)
+    if last is None or last.origin.operator not in {name for each in LOSSES.values() for name in each.behind}:
+        return value
+    if last.origin.operator not in loss.behind:
+        raise last.origin.refuse(
+            "the model ends in it, and the loss brings an activation of its own",
+            remedy="end the model at its last sums, or use the loss that belongs to it: one_vs_all behind a sigmoid, "
+            "cross_entropy behind a softmax",
+        )
+    return _before(graph.nodes, last)
+
+
+def _before(nodes: list[Node], last: Node) -> str:
+    """What the first of the nodes that came of the model's last node reads."""
+    own = [node for node in nodes if node.origin == last.origin]
+    written = {node.writes for node in own}
+    return next(name for node in own for name in node.reads if name not in written)

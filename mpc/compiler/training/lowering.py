@@ -1,0 +1,208 @@
+"""From a step's graph to its plan: states at the scale of their own gradients, so that updates are exact and free.
+
+Activations have few fractional bits, gradients of one row as well; G = h^T dz has the bits of both, and a weight has L
+more (lr / B = k 2^-L).  Then W - k G is a public linear map of integers.  G's scale follows from what is rounded before
+it, not from the weights' own scale; so a guess is lowered, G's scales are read off, and the step is lowered with these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+
+from mpc import fixedpoint
+from mpc.compiler.graph.graph import Graph, GraphInput, Origin, static
+from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.ends import fractions
+from mpc.compiler.lowering.intervals import ROUNDING, Interval
+from mpc.compiler.lowering.lower import RULES
+from mpc.compiler.lowering.rules import gradients
+from mpc.compiler.roles import Roles
+from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.step import State, Step
+from mpc.errors import InputError, ModelError
+from mpc.plan.plan import Plan, PlanInput, PlanState
+from mpc.plan.verify import verify
+from mpc.wires import Lifetime, Masking
+
+_MOST_TRIES = 12
+_TRAINING = {**RULES, "matmul": gradients.product, "conv": gradients.product, "multiply": gradients.product} | {
+    "round": gradients.round_
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """The scale of a state, and the largest size that it can have, as a real number."""
+
+    scale: Fraction
+    most: float
+
+
+@dataclass(frozen=True)
+class LoweredStep:
+    """A step's plan, and what stays with the model's owner.
+
+    Args:
+        weights: int64 integers that the states begin with, by weight wire.
+        forms: of each state.
+        notes: what the owner should know.
+    """
+
+    plan: Plan
+    weights: dict[str, np.ndarray] = field(repr=False)
+    forms: dict[str, Form]
+    notes: list[str]
+
+
+def lower_step(step: Step, roles: Roles, precision: Precision) -> LoweredStep:
+    """Return the plan of a step.
+
+    Raises:
+        ModelError: a bound does not fit, or no scale of the weights fits their gradients.
+    """
+    first = precision.activations + precision.gradients
+    forms = {
+        state.name: Form(Fraction(2) ** (first + state.finer), 1.0 if state.velocity else precision.weights)
+        for state in step.states
+    }
+    for _ in range(_MOST_TRIES):
+        work = _Work(step, roles, precision, forms)
+        inputs = work.emit()
+        wanted = work.forms()
+        if wanted == forms:
+            return work.finish(inputs)
+        forms = wanted
+    raise ModelError(
+        "no scale of the weights fits their gradients",
+        cause="a weight's gradient is computed from what the weight itself multiplied, and nothing between is rounded",
+        remedy="put a ReLU or another activation between the layers",
+    )
+
+
+class _Work:
+    """One lowering of a step, with the states' forms as they are guessed."""
+
+    def __init__(self, step: Step, roles: Roles, precision: Precision, forms: Mapping[str, Form]) -> None:
+        self.step, self.precision, self.given = step, precision, forms
+        self.graph = _with_velocities(step, forms)
+        self.state = Lowering(self.graph, roles)
+        self.init: dict[str, str] = {}
+
+    def emit(self) -> tuple[PlanInput, ...]:
+        states = {state.name: state for state in self.step.states}
+        inputs = [self._enter(given) for given in self.graph.inputs if given.name not in states]
+        for name, state in states.items():
+            self._read(name, state)
+        for node in self.graph.nodes:
+            self.state.origin = node.origin
+            try:
+                self.state.values[node.writes] = _TRAINING[node.op](self.state, node)
+            except InputError as error:
+                raise node.origin.refuse(error.what, remedy="replace it by a number that is nearer to zero") from None
+        return tuple(inputs)
+
+    def finish(self, inputs: tuple[PlanInput, ...]) -> LoweredStep:
+        plan = self._plan(inputs)
+        weights = {wire: self.state.weights[wire] for wire in self.state.weights if wire in plan.wire}
+        return LoweredStep(plan, weights, dict(self.given), self.state.notes)
+
+    def forms(self) -> dict[str, Form]:
+        """Return the forms that the gradients ask for."""
+        found = {}
+        for state in self.step.states:
+            gradient = self.state.values[self._gradient(state)]
+            scale = gradient.scale * 2**state.finer
+            most = self.precision.weights
+            if state.velocity:  # V = mu V + G stays below the largest G, as often as 1 - mu is in one
+                halvings = state.finer
+                most = float(2**halvings * (gradient.interval.bound + 2) / gradient.scale)
+            found[state.name] = Form(scale, most)
+        return found
+
+    def _gradient(self, state: State) -> str:
+        """The value of the gradient, whatever passes have made of its name."""
+        writers = {node.writes: node for node in self.graph.nodes}
+        out = next(out for out in self.graph.outputs if out.name == state.name)
+        node = writers[out.value]
+        if not state.velocity and state.finer and (inner := self._velocity_of(state.name)) is not None:
+            node = writers[inner]
+        return node.reads[1]
+
+    def _velocity_of(self, name: str) -> str | None:
+        return next((out.value for out in self.graph.outputs if out.name == f"{name}.velocity"), None)
+
+    def _enter(self, given: GraphInput) -> PlanInput:
+        """Enter data, with the fractional bits that activations have; targets with those of p - y."""
+        state, is_target = self.state, given.name == self.step.target
+        bits = self.precision.loss if is_target else self.precision.activations
+        scale = Fraction(1) if given.whole else Fraction(2) ** bits
+        low, high = (np.broadcast_to(np.asarray(end, np.float64), static(given.shape)) for end in given.range)
+        rounding = np.full(static(given.shape), 0.0 if given.whole else ROUNDING)
+        interval = Interval(np.floor(low * float(scale)), np.ceil(high * float(scale)), rounding)
+        state.origin = Origin(given.name, "input")
+        holders = (state.roles.owner(given.name),)
+        value = state.add("input", given.shape, scale, interval, holders=holders, lifetime=Lifetime.RUN)
+        state.values[given.name] = value
+        return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range))
+
+    def _read(self, name: str, state: State) -> None:
+        """Read a state, which nobody enters; the first run reads a weight of its owner's."""
+        form, work = self.given[name], self.state
+        work.origin = Origin(name, "state")
+        shape = next(given.shape for given in self.graph.inputs if given.name == name)
+        limit = form.most * float(form.scale)
+        interval = Interval.between(-limit, limit, static(shape))
+        wire = f"{len(work.gates)}.input"
+        work.gate("input", out=wire, lifetime=Lifetime.STATE)
+        value = work.wire(wire, shape, form.scale, interval, Masking.DRAWN)
+        work.values[name] = value
+        if state.values is not None:
+            self.init[name] = self._begin(name, state.values, value)
+
+    def _begin(self, name: str, values: np.ndarray, read: Value) -> str:
+        most = float(np.abs(values).max(initial=0.0))
+        if most > self.precision.weights:
+            raise ModelError(
+                f"the weight {name!r} begins at {most:.3g}, and weights are declared to stay within "
+                f"{self.precision.weights:g}",
+                remedy="declare more: precision=Precision(weights=...), or scale the layer down",
+            )
+        init = self.state.stored(fixedpoint.encode(values, read.scale, "a weight"), read.scale)
+        self.state.wires[init] = self.state.wires[init].model_copy(update={"bits": read.wire.bits})
+        return init
+
+    def _plan(self, inputs: tuple[PlanInput, ...]) -> Plan:
+        work, states = self.state, []
+        for out in self.graph.outputs:
+            written, read = work.values[out.value].wire.name, work.values[out.name].wire
+            work.wires[written] = work.wires[written].model_copy(update={"bits": read.bits})
+            states.append(PlanState(name=out.name, in_=read.name, out=written, init=self.init.get(out.name)))
+            work.carried |= {written, *([self.init[out.name]] if out.name in self.init else [])}
+        work.drop_unread()
+        work.choose_openings()
+        work.choose_masks()
+        plan = Plan(
+            inputs=inputs, outputs=(), wires=tuple(work.wires.values()), gates=tuple(work.gates), states=tuple(states)
+        )
+        verify(plan)
+        return plan
+
+
+def _with_velocities(step: Step, forms: Mapping[str, Form]) -> Graph:
+    """Tell the nodes that write velocities how large these are."""
+    known = {
+        next(out.value for out in step.graph.outputs if out.name == state.name): forms[state.name].most
+        for state in step.states
+        if state.velocity
+    }
+    nodes = [
+        replace(node, attributes=replace(node.attributes, known=(-known[node.writes], known[node.writes])))
+        if node.writes in known
+        else node
+        for node in step.graph.nodes
+    ]
+    return Graph(step.graph.inputs, nodes, step.graph.outputs)

@@ -1,0 +1,126 @@
+"""A model's weights as values that a step reads and writes, and its rows as numbers: before gradients are written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mpc.compiler.graph.attributes import Affine, Attributes, Filters, Sliding, Sum, Weighted
+from mpc.compiler.graph.graph import Graph, Node, Shape
+from mpc.errors import ModelError
+from mpc.wires import BATCH
+
+
+@dataclass
+class Freed:
+    """A graph of which some weights are inputs.
+
+    Args:
+        values: input -> the model's weights.
+    """
+
+    graph: Graph
+    values: dict[str, np.ndarray] = field(repr=False)
+
+
+def bound_to(graph: Graph, batch: int) -> Graph:
+    """Return the graph for one number of rows: sums over rows are then sums over an axis as others."""
+
+    def sizes(shape: Shape) -> Shape:
+        return tuple(batch if size == BATCH else size for size in shape)
+
+    return Graph(
+        [replace(given, shape=sizes(given.shape)) for given in graph.inputs],
+        [replace(node, shape=sizes(node.shape)) for node in graph.nodes],
+        [replace(out, shape=sizes(out.shape)) for out in graph.outputs],
+    )
+
+
+def freed(graph: Graph, names: Mapping[str, tuple[str, ...]], frozen: Collection[str] = ()) -> Freed:
+    """Make the weights and biases of linear layers and convolutions inputs; all other constants stay.
+
+    A bias that is added behind a layer counts as its own.
+
+    Args:
+        names: node of the model -> how the model calls the constants that it reads.
+        frozen: names of weights that stay as they are.
+
+    Raises:
+        ModelError: no weight is left to train, or there is none of a frozen name.
+    """
+    work = _Freeing(graph, names, set(frozen))
+    for node in graph.nodes:
+        work.add(node)
+    unknown = set(frozen) - work.known
+    if unknown:
+        raise ModelError(
+            f"the model has no weight {min(unknown)!r} to freeze",
+            remedy=f"its weights are {', '.join(sorted(work.known))}",
+        )
+    if not work.values:
+        raise ModelError(
+            "the model has no weights to train",
+            remedy="give a model with linear layers or convolutions that are not all frozen",
+        )
+    return Freed(Graph(graph.inputs, work.nodes, graph.outputs), work.values)
+
+
+class _Freeing:
+    def __init__(self, graph: Graph, names: Mapping[str, tuple[str, ...]], frozen: set[str]) -> None:
+        self.graph, self.names, self.frozen = graph, names, frozen
+        self.nodes: list[Node] = []
+        self.values: dict[str, np.ndarray] = {}
+        self.known: set[str] = set()
+        self._layers: set[str] = set()  # values of products with weights, behind which a bias may stand
+
+    def add(self, node: Node) -> None:
+        taken = node.attributes
+        if isinstance(taken, Affine | Filters):
+            self._product(node, taken)
+        elif type(taken) is Weighted and node.op == "scale" and self._is_bias(node, taken):
+            self._added(node, node.reads[0], self._name(node, -1, "bias"), np.asarray(taken.bias))
+        else:
+            self.nodes.append(node)
+
+    def _is_bias(self, node: Node, taken: Weighted) -> bool:
+        return taken.bias is not None and bool((taken.weight == 1).all()) and node.reads[0] in self._layers
+
+    def _product(self, node: Node, taken: Affine | Filters) -> None:
+        """Free a layer's weight, its bias, or both."""
+        weight = self._name(node, 0, "weight")
+        bias = None if taken.bias is None else self._name(node, -1, "bias")
+        self._layers.add(node.writes)
+        if weight is None and bias is None:
+            self.nodes.append(node)
+            return
+        product = node.writes if taken.bias is None else f"{node.writes}/product"
+        if weight is None:
+            self.nodes.append(replace(node, writes=product, attributes=replace(taken, bias=None)))
+        else:
+            self.values[weight] = taken.weight
+            kept: Attributes = Sliding(windows=taken.windows) if isinstance(taken, Filters) else Attributes()
+            self.nodes.append(replace(node, reads=(node.reads[0], weight), writes=product, attributes=kept))
+        if taken.bias is not None:
+            self._added(node, product, bias, taken.bias)
+
+    def _added(self, node: Node, product: str, bias: str | None, values: np.ndarray) -> None:
+        """Add a bias behind a product: one that trains, or one that stays as it is."""
+        if bias is None:
+            constant = Weighted(weight=np.ones(()), bias=values)
+            self.nodes.append(replace(node, op="scale", reads=(product,), attributes=constant))
+            return
+        self.values[bias] = values
+        self.nodes.append(replace(node, op="sum", reads=(product, bias), attributes=Sum(factors=(1.0, 1.0))))
+
+    def _name(self, node: Node, place: int, what: str) -> str | None:
+        """How a weight is called; None if it stays as it is."""
+        given = self.names.get(node.origin.node, ())
+        name = given[place] if given and (what == "weight" or len(given) > 1 or node.op == "scale") else ""
+        if not name or name in self.values:
+            name = f"{node.origin.node}.{what}"
+        while name in self.values:
+            name += "'"
+        self.known.add(name)
+        return None if name in self.frozen else name

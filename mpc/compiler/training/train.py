@@ -1,0 +1,152 @@
+"""The front door of training: a model in, the plan of one step and the weights that it begins with out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mpc.compiler.arguments import as_ranges, as_shapes
+from mpc.compiler.compile import DEFAULT_RANGE, Ranges
+from mpc.compiler.graph.graph import Graph, Range
+from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, fuse_pooling, join_reshapes, share_steps
+from mpc.compiler.onnx.load import Source, load_model
+from mpc.compiler.onnx.protos import constants_read
+from mpc.compiler.onnx.signature import Shapes, input_types
+from mpc.compiler.onnx.walk import import_model
+from mpc.compiler.roles import Roles
+from mpc.compiler.training.lowering import LoweredStep, lower_step
+from mpc.compiler.training.optimisers import SGD, Rate
+from mpc.compiler.training.parameters import Freed, bound_to, freed
+from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.step import Step, write_step
+from mpc.errors import InputError, UsageError
+from mpc.fixedpoint import decode
+from mpc.plan.plan import Plan
+from mpc.wires import MAX_BATCH
+
+_PASSES = (drop_empty_moves, join_reshapes, drop_dead_nodes, share_steps, drop_empty_moves)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model that trains, as the plan of one step.
+
+    Args:
+        plan: bound to `batch` rows; its states are the weights, and velocities with momentum.
+        weights: int64 integers of each weight wire: what the states begin with, the model owner's secret.
+        step: the graph that was compiled, over real numbers.
+        rate: lr / batch as the plan has it.
+        notes: what the model's owner should know.
+    """
+
+    plan: Plan
+    weights: dict[str, np.ndarray] = field(repr=False)
+    step: Step = field(repr=False)
+    batch: int
+    rate: Rate
+    notes: tuple[str, ...] = ()
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate that the plan has: a multiple of a power of two, near what was asked for."""
+        return self.rate.of(self.batch)
+
+    def parameters(self, states: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the weights, as real numbers by the model's names, of the states' integers by wire."""
+        found = {state.name: states[state.in_] for state in self.plan.states if state.init is not None}
+        wires = {state.name: self.plan.wire[state.in_] for state in self.plan.states}
+        return {name: decode(values, wires[name].scale) for name, values in found.items()}
+
+
+def compile_training(
+    model: Source,
+    loss: str = "one_vs_all",
+    optimizer: SGD | None = None,
+    batch: int = 128,
+    ranges: Ranges | Range | None = None,
+    roles: Roles | None = None,
+    shapes: Shapes | Sequence[int | str | None] | None = None,
+    frozen: Collection[str] = (),
+    precision: Precision | None = None,
+    target: str = "target",
+) -> Training:
+    """Compile one step of training of an ONNX model, which begins with the model's weights.
+
+    Args:
+        model: a path, the file's bytes, an open file, or an `onnx.ModelProto`.
+        loss: "one_vs_all" (a sigmoid and binary cross entropy an output, summed), "cross_entropy" (softmax) or "mse"
+            (half the squared error, summed over outputs), each the mean over the batch's rows.
+        optimizer: SGD(0.1) if not given.
+        batch: rows of a step.
+        ranges: (low, high) of the model's inputs, as `compile_model` has them; of targets too, for "mse".
+        frozen: names of weights that stay as they are, as the model calls them.
+        target: the name of the targets as an input; of the last sums' shape, so one-hot for classes.
+
+    Raises:
+        ModelError: a node has no derivative, or a bound does not fit.
+        UsageError, InputError: an argument has a form that says nothing.
+    """
+    if not 1 <= batch <= MAX_BATCH:
+        raise UsageError("a batch is a number of rows", remedy="batch=128")
+    loaded = load_model(model)
+    types = input_types(loaded)
+    known, sizes = as_ranges(ranges, [*types, target]), as_shapes(shapes, [*types])
+    precision, optimizer, roles = precision or Precision(), optimizer or SGD(0.1), roles or Roles()
+    targets = known.pop(target, None)
+    graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
+    graph = bound_to(_prepared(graph, precision), batch)
+    released = freed(graph, constants_read(loaded.graph), frozen)
+    step = write_step(released, loss, optimizer, batch, precision, target)
+    step = replace(step, graph=_with_target_range(step, targets))
+    found = lower_step(step, roles, precision)
+    return Training(
+        found.plan, found.weights, step, batch, step.rate, _notes(found, step, optimizer, loss, precision, released)
+    )
+
+
+def _prepared(graph: Graph, precision: Precision) -> Graph:
+    """Return the forward graph after the passes that leave weights as they are."""
+    for given in graph.inputs:
+        if given.marks or given.beyond or given.encoded:
+            raise InputError(
+                f"input {given.marks or given.name!r} may miss numbers, which a model that trains does not take",
+                remedy="fill them in before they are entered, and leave the Imputer out of the model",
+            )
+    graph.inputs = [replace(given, declared=given.declared or DEFAULT_RANGE) for given in graph.inputs]
+    for each in _PASSES:
+        graph = each(graph)
+    return fuse_pooling(graph) if precision.ceiling is None else graph
+
+
+def _with_target_range(step: Step, targets: Range | None) -> Graph:
+    inputs = [
+        replace(given, declared=given.declared or targets or DEFAULT_RANGE) if given.name == step.target else given
+        for given in step.graph.inputs
+    ]
+    return Graph(inputs, step.graph.nodes, step.graph.outputs)
+
+
+def _notes(
+    found: LoweredStep, step: Step, optimizer: SGD, loss: str, precision: Precision, released: Freed
+) -> tuple[str, ...]:
+    """Say what was assumed, and what differs from what was asked for."""
+    batch = next(int(given.shape[0]) for given in step.graph.inputs if given.name == step.target)
+    notes = [
+        *found.notes,
+        f"weights are declared to stay within {precision.weights:g}: no run says so if one does not "
+        "(precision=Precision(weights=...) declares another range)",
+    ]
+    rate = step.rate.of(batch)
+    if rate != optimizer.lr:
+        notes.append(f"the learning rate is {rate:.6g}, the nearest to {optimizer.lr:g} that is exact in fixed point")
+    if loss == "one_vs_all":
+        notes.append(
+            f"outputs beyond {precision.logits:g} are taken for others by the sigmoid, and no run says so "
+            "(precision=Precision(logits=...) declares another range)"
+        )
+    unmoved = sorted(set(released.values) - {state.name for state in step.states})
+    if unmoved:
+        notes.append(f"the loss does not depend on {', '.join(unmoved)}, which stay as they are")
+    return tuple(notes)

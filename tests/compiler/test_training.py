@@ -1,0 +1,178 @@
+"""A step of training as a plan: parties = reference = gradients of PyTorch's kind, at the cost that is promised."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from mpc.compiler.training.optimisers import SGD, Rate
+from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.train import Training, compile_training
+from mpc.errors import ModelError, UsageError
+from mpc.gates.linear import Combine
+from mpc.interpret import reference
+from mpc.plan.cost import plan_cost
+from tests.support.training import batches, integers, on_integers, on_reals, perceptron
+from tests.support.worlds import Trial
+
+Arrays = dict[str, np.ndarray]
+
+
+def data(rows: int, inputs: int, outputs: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in [0, 1], and one-hot classes that a linear map of them decides."""
+    rng = np.random.default_rng(seed)
+    x = rng.random((rows, inputs))
+    classes = (x @ rng.standard_normal((inputs, outputs))).argmax(axis=1)
+    return x, np.eye(outputs)[classes]
+
+
+def held_to_the_reference(training: Training, feeds: list[Arrays], parties: int) -> None:
+    """Every wire of each step, states carried over, at the declared cost."""
+    trial = Trial(training.plan, training.weights, parties)
+    for one in feeds:
+        trial.run(integers(training, one), 1)
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+@pytest.mark.parametrize("sizes", [(6, 3), (6, 5, 4, 3)])
+def test_parties_train_as_the_reference_does_bit_for_bit(sizes: tuple[int, ...], parties: int) -> None:
+    training = compile_training(perceptron(sizes), batch=4, optimizer=SGD(0.5), ranges={"x": (0, 1)})
+    held_to_the_reference(training, list(islice(batches(*data(40, sizes[0], sizes[-1]), 4), 3)), parties)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.75])
+@pytest.mark.parametrize(("loss", "off"), [("one_vs_all", 0.15), ("cross_entropy", 0.03), ("mse", 0.03)])
+def test_steps_are_those_of_real_numbers_but_for_rounding(loss: str, off: float, momentum: float) -> None:
+    """Ten steps: weights move as gradients of PyTorch's kind move them; a sigmoid's series is off by half a percent."""
+    ranges = {"x": (0, 1), "target": (0, 1)}
+    training = compile_training(perceptron((6, 8, 3)), loss, SGD(0.25, momentum), 16, ranges)
+    x, y = data(160, 6, 3)
+    *_, wanted = on_reals(training, batches(x, y, 16))
+    *_, found = on_integers(training, batches(x, y, 16))
+    begun = {state.name: state.values for state in training.step.states if not state.velocity}
+    assert set(found) == set(wanted) == {"w0", "b0", "w1", "b1"}
+    for name, values in wanted.items():
+        assert np.abs(found[name] - values).max() < off * np.abs(values - begun[name]).max()
+
+
+def test_the_costs_are_those_that_are_promised() -> None:
+    """Batch 128: logistic regression on 784 numbers and ten classes, and the network A."""
+    costs = {}
+    for sizes in ((784, 10), (784, 128, 128, 10)):
+        training = compile_training(perceptron(sizes), batch=128, optimizer=SGD(0.5), ranges={"x": (0, 1)})
+        costs[sizes] = plan_cost(training.plan)
+    regression, network = costs.values()
+    assert (regression.rounds, network.rounds) == (3, 15)
+    assert regression.sent <= 85_000 and regression.dealt <= 720_000
+    assert network.sent <= 2_100_000 and network.dealt <= 5_100_000
+
+
+def test_an_update_is_exact_and_opens_nothing_but_the_gradient() -> None:
+    """W' = W - k G in integers, and G is all that a weight costs; with momentum one more opening, beside the first."""
+    plain, heavy = (
+        compile_training(perceptron((6, 3)), batch=4, optimizer=SGD(0.5, momentum), ranges={"x": (0, 1)})
+        for momentum in (0.0, 0.5)
+    )
+    costs = [plan_cost(training.plan) for training in (plain, heavy)]
+    weights = 6 * 3 + 3
+    assert costs[0].rounds == costs[1].rounds == 3
+    assert (costs[1].sent - costs[0].sent, costs[1].dealt - costs[0].dealt) == (8 * weights, 16 * weights)
+    assert plain.rate.factor == 1 and plain.learning_rate == 0.5
+    x, y = data(4, 6, 3)
+    plan = plain.plan.bind(1)
+    states = reference.first_states(plan, plain.weights)
+    given = {**plain.weights, **states, **integers(plain, {"x": x, "target": y})}
+    values = reference.evaluate(plan, given, lambda name, shape: np.full(shape, 12345, dtype=np.uint64))
+    for state in plan.states:
+        update = next(gate for gate in plan.gates if state.out in gate.writes)
+        assert isinstance(update, Combine) and update.factors == (1, -1)
+        assert (values[state.out] == values[state.in_] - values[update.xs[1]]).all()
+        assert values[update.xs[1]].any()
+
+
+def test_digits_are_learned_as_well_as_on_real_numbers() -> None:
+    """scikit-learn's digits, a third kept apart: a network and a logistic regression, on the same batches."""
+    digits = load_digits()
+    x, y = digits.data / 16, digits.target
+    rows = np.random.default_rng(9).permutation(len(x))
+    train, test = rows[600:], rows[:600]
+    for sizes, rate, momentum in (((64, 10), 1.0, 0.0), ((64, 32, 10), 0.5, 0.75)):
+        training = compile_training(perceptron(sizes), batch=32, optimizer=SGD(rate, momentum), ranges={"x": (0, 1)})
+        found = []
+        for train_on in (on_integers, on_reals):
+            *_, weights = train_on(training, batches(x[train], np.eye(10)[y[train]], 32, epochs=4))
+            found.append((predicted(weights, x[test]) == y[test]).mean())
+        assert found[1] > 0.9 and found[0] > found[1] - 0.01, (sizes, found)
+
+
+def predicted(weights: Arrays, x: np.ndarray) -> np.ndarray:
+    layers = len(weights) // 2
+    for i in range(layers):
+        x = x @ weights[f"w{i}"] + weights[f"b{i}"]
+        x = np.maximum(x, 0) if i < layers - 1 else x
+    return x.argmax(axis=1)
+
+
+def test_frozen_weights_stay_and_what_lies_before_them_alone_costs_nothing() -> None:
+    sizes = (6, 5, 3)
+    whole, last = (
+        compile_training(perceptron(sizes), batch=4, ranges={"x": (0, 1)}, frozen=frozen)
+        for frozen in ((), ("w0", "b0"))
+    )
+    assert {state.name for state in whole.plan.states} == {"w0", "b0", "w1", "b1"}
+    assert {state.name for state in last.plan.states} == {"w1", "b1"}
+    assert plan_cost(last.plan).rounds < plan_cost(whole.plan).rounds
+    held_to_the_reference(last, list(islice(batches(*data(40, 6, 3), 4), 2)), 2)
+    with pytest.raises(ModelError, match="no weight 'w9' to freeze") as caught:
+        compile_training(perceptron(sizes), batch=4, frozen=["w9"])
+    assert "b0, b1, w0, w1" in str(caught.value.remedy)
+
+
+def test_a_last_activation_belongs_to_the_loss_or_is_refused() -> None:
+    plain = compile_training(perceptron((6, 3)), batch=4, ranges={"x": (0, 1)})
+    sigmoid = compile_training(perceptron((6, 3), last="Sigmoid"), batch=4, ranges={"x": (0, 1)})
+    assert plan_cost(plain.plan) == plan_cost(sigmoid.plan)
+    softmax = compile_training(perceptron((6, 3), last="Softmax"), "cross_entropy", batch=4, ranges={"x": (0, 1)})
+    logits = compile_training(perceptron((6, 3)), "cross_entropy", batch=4, ranges={"x": (0, 1)})
+    assert plan_cost(softmax.plan) == plan_cost(logits.plan)
+    with pytest.raises(ModelError, match="brings an activation of its own"):
+        compile_training(perceptron((6, 3), last="Softmax"), "one_vs_all", batch=4)
+
+
+def test_rates_are_exact_where_they_can_be_and_said_where_not() -> None:
+    assert SGD(0.5).rate(128) == Rate(1, 8) and SGD(3.0).rate(64) == Rate(3, 6)
+    rate = SGD(0.1).rate(128)
+    assert rate.factor <= 15 and rate.factor % 2 == 1 and abs(rate.of(128) - 0.1) < 0.1 / 16
+    notes = compile_training(perceptron((6, 3)), batch=128, optimizer=SGD(0.1)).notes
+    assert any("the learning rate is" in note for note in notes)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="a learning rate is a positive number"):
+            SGD(wrong)
+    with pytest.raises(UsageError, match="a momentum of 0.9"):
+        SGD(0.1, 0.9)
+    with pytest.raises(UsageError, match="a learning rate of 1e-12"):
+        SGD(1e-12).rate(128)
+
+
+def test_weights_that_begin_beyond_their_range_are_refused() -> None:
+    with pytest.raises(ModelError, match="begins at .* declared to stay within 0.1"):
+        compile_training(perceptron((6, 3)), batch=4, precision=Precision(weights=0.1))
+
+
+def test_without_a_ceiling_a_deep_network_has_no_bound_that_fits() -> None:
+    sizes = (64, 64, 64, 64, 10)
+    compile_training(perceptron(sizes), batch=4, ranges={"x": (0, 1)})
+    with pytest.raises(ModelError, match="fractional bits of what it multiplies"):
+        compile_training(perceptron(sizes), batch=4, ranges={"x": (0, 1)}, precision=Precision(ceiling=None))
+
+
+def test_names_that_say_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="there is no loss 'hinge'"):
+        compile_training(perceptron((6, 3)), "hinge")
+    with pytest.raises(UsageError, match="so is another input"):
+        compile_training(perceptron((6, 3)), target="x")
+    with pytest.raises(UsageError, match="a batch is a number of rows"):
+        compile_training(perceptron((6, 3)), batch=0)
