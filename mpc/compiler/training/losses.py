@@ -102,7 +102,7 @@ def last_sums(graph: Graph, loss: Loss) -> str:
 
 
 def _before(nodes: list[Node], last: Node) -> str:
-    """What the first of the nodes that came of the model's last node reads."""
+    """Find what the first of the nodes that came of the last node of the model reads."""
     own = [node for node in nodes if node.origin == last.origin]
     written = {node.writes for node in own}
     return next(name for node in own for name in node.reads if name not in written)

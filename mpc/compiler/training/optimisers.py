@@ -2,6 +2,9 @@
 
 A step is W := W - lr V with V = mu V + G, G the gradient of the mean loss (as PyTorch's SGD without dampening).  Rates
 are public: lr / B = k 2^-L, so that an update is an integer multiple of G and rounds nothing; mu = 1 - 2^-m.
+
+Weight decay takes lr decay W off as well, rounded by an unbiased coin to W's own units.  Without momentum that is
+PyTorch's; with it, the decay does not go through V (Loshchilov and Hutter 2019, Decoupled weight decay regularization).
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from mpc.errors import UsageError
 MOST_FACTOR = 15
 """The largest k that a rate is rounded to, where it is not exact: within 1/16 of what was asked for."""
 _MOST_SHIFT = 40
+_EXACT_FACTOR = 64
+_MOST_DECAY = 0.5
 _MOST_MOMENTUM = 6
 
 
@@ -37,6 +42,7 @@ class SGD:
     Args:
         lr: the learning rate of the mean loss of a batch.
         momentum: 0, or 1 - 2^-m: 0.5, 0.75, 0.875, ..
+        weight_decay: a step takes lr weight_decay W off each weight; 8 bytes a weight more are opened then.
 
     Raises:
         UsageError: a number is no rate, or no such momentum.
@@ -44,6 +50,7 @@ class SGD:
 
     lr: float
     momentum: float = 0.0
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
@@ -54,6 +61,16 @@ class SGD:
                 cause="velocities are kept in fixed point, which a momentum of 1 - 2^-m shortens exactly",
                 remedy="use 0, 0.5, 0.75, 0.875, 0.9375 or another of these up to 1 - 2^-6",
             )
+
+        if not 0 <= self.weight_decay * self.lr < _MOST_DECAY:
+            raise UsageError(
+                f"a weight decay of {self.weight_decay!r}", remedy="use a number below 1 / (2 lr), as 1e-4"
+            )
+
+    @property
+    def decay(self) -> Rate | None:
+        """lr weight_decay as j 2^-q, near to what was asked for; None without."""
+        return _nearest(Fraction(self.lr) * Fraction(self.weight_decay), MOST_FACTOR) if self.weight_decay else None
 
     @property
     def halvings(self) -> int:
@@ -68,16 +85,19 @@ class SGD:
         Raises:
             UsageError: the rate is too small for fixed point.
         """
-        exact = Fraction(self.lr) / batch
-        shift = exact.denominator.bit_length() - 1
-        if exact.denominator != 1 << shift or exact.numerator > 64:
-            shift = math.floor(math.log2((most + 1) / exact))
-            exact = Fraction(round(exact * Fraction(2) ** shift)) / Fraction(2) ** shift
-        factor = exact.numerator
-        shift = exact.denominator.bit_length() - 1
-        if shift > _MOST_SHIFT:
+        found = _nearest(Fraction(self.lr) / batch, most)
+        if found.shift > _MOST_SHIFT:
             raise UsageError(
                 f"a learning rate of {self.lr:g} for a batch of {batch}",
                 remedy="use a larger rate or a smaller batch: their quotient is a multiple of 2^-40",
             )
-        return Rate(factor, shift)
+        return found
+
+
+def _nearest(wanted: Fraction, most: int) -> Rate:
+    """Return k 2^-L with an odd k: as it is, if k is small, else the nearest with k up to `most`."""
+    shift = wanted.denominator.bit_length() - 1
+    if wanted.denominator != 1 << shift or wanted.numerator > _EXACT_FACTOR:
+        shift = math.floor(math.log2((most + 1) / wanted))
+        wanted = Fraction(round(wanted * Fraction(2) ** shift)) / Fraction(2) ** shift
+    return Rate(wanted.numerator, wanted.denominator.bit_length() - 1)

@@ -107,8 +107,11 @@ def _updated(
         rounded = tape.emit("round", (velocity,), None, tape.shapes[name], Round(drop=m))
         step = tape.sum((rounded, gradient), (optimizer.momentum, 1.0), known=(-1.0, 1.0))
         found.append((State(velocity, gradient, m, True), step))
-    bound = (-precision.weights, precision.weights)
-    after = tape.sum((name, step), (1.0, -rate.factor / 2.0**rate.shift), known=bound)
+    reads, factors, decay = [name, step], [1.0, -rate.factor / 2.0**rate.shift], optimizer.decay
+    if decay is not None:
+        reads.append(tape.emit("round", (name,), None, tape.shapes[name], Round(drop=decay.shift)))
+        factors.append(-decay.factor / 2.0**decay.shift)
+    after = tape.sum(reads, factors, known=(-precision.weights, precision.weights))
     found.append((State(name, gradient, m + rate.shift, False, values), after))
     return found
 

@@ -23,9 +23,11 @@ from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.step import Step, write_step
 from mpc.errors import InputError, UsageError
 from mpc.fixedpoint import decode
+from mpc.gates.linear import Combine
 from mpc.plan.plan import Plan
 from mpc.wires import MAX_BATCH
 
+_FACTOR_BITS = 20
 _PASSES = (drop_empty_moves, join_reshapes, drop_dead_nodes, share_steps, drop_empty_moves)
 
 
@@ -52,6 +54,31 @@ class Training:
     def learning_rate(self) -> float:
         """The learning rate that the plan has: a multiple of a power of two, near what was asked for."""
         return self.rate.of(self.batch)
+
+    def at(self, factor: int) -> Training:
+        """Return the step with another learning rate: factor 2^-L / batch, with the L of this one.
+
+        Its states have the same forms, so a session's schedule may take one plan after another.
+
+        Raises:
+            UsageError: the factor is not positive, or has more than 20 bits.
+        """
+        if not 1 <= factor < 1 << _FACTOR_BITS:
+            raise UsageError(
+                f"a learning rate of {factor} 2^-{self.rate.shift} for each row", remedy="give a factor from 1 on"
+            )
+        out = {state.out for state in self.plan.states if not self._is_velocity(state.name)}
+        gates = tuple(
+            gate.model_copy(update={"factors": (1, -factor, *gate.factors[2:])})
+            if isinstance(gate, Combine) and gate.out in out
+            else gate
+            for gate in self.plan.gates
+        )
+        parts = {name: getattr(self.plan, name) for name in ("inputs", "outputs", "wires", "states")}
+        return replace(self, plan=Plan(**parts, gates=gates), rate=Rate(factor, self.rate.shift))
+
+    def _is_velocity(self, name: str) -> bool:
+        return any(state.name == name and state.velocity for state in self.step.states)
 
     def parameters(self, states: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the weights, as real numbers by the model's names, of the states' integers by wire."""

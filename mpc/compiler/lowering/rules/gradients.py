@@ -66,17 +66,21 @@ def _require_digits(state: Lowering, reach: float, x: Value, y: Value) -> None:
 
 
 def round_(state: Lowering, node: Node) -> Value:
-    """Bring a value to its fractional bits, if it has many more: fewer are no harm, and a few more cost no round."""
+    """Return a value with its fractional bits, if it has many more: fewer are no harm, and a few more cost no round."""
     x, fraction = state.values[node.reads[0]], node.of(Round).fraction
-    if node.of(Round).drop:
-        return state.truncate(x, node.of(Round).drop)
+    if (drop := node.of(Round).drop) >= x.wire.bits:
+        raise node.origin.refuse(
+            f"a part of 2^-{drop} of it is less than its last digit", remedy="use a larger weight decay, or none"
+        )
+    if drop:
+        return state.truncate(x, drop)
     if fraction is None:
         return maps.round_(state, node)
     return x if log2(x.scale) <= fraction + _SLACK else state.shorten(x, fraction)
 
 
 def relu(state: Lowering, node: Node) -> Value:
-    """Rectify, to the fractional bits and up to the ceiling that the node names; the bit is a wire if one reads it."""
+    """Return max(0, x) with the fractional bits and up to the ceiling that the node names; its bit too if one reads it."""
     if not isinstance(node.attributes, Rectified):
         return comparisons.relu(state, node)
     taken, x = node.attributes, state.values[node.reads[0]]

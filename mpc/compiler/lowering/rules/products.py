@@ -205,7 +205,7 @@ def product(state: Lowering, node: Node) -> Value:
 
 
 def balanced(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Value]:
-    """Both with fewer bits, so many together; a unit times the other's largest value is then about as much for both."""
+    """Return both with fewer bits, so many together: a unit times the other's largest value is about equal then."""
     sizes = [v.interval.bound / float(v.scale) for v in (x, y)]
     ahead = log2(x.scale) - log2(y.scale) + round(math.log2(max(sizes[0], 2.0**-60) / max(sizes[1], 2.0**-60)))
     first = min(over, max(0, -(-(over + ahead) // 2)))

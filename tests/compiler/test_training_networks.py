@@ -1,0 +1,169 @@
+"""Training of convolutions, pooling and smooth activations, of tables, and with what optimisers add."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from mpc.compiler.training.optimisers import SGD
+from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.train import Training, compile_training
+from mpc.errors import ModelError, UsageError
+from mpc.gates.linear import Combine
+from mpc.plan.cost import plan_cost
+from tests.support.training import batches, integers, model, on_integers, on_reals, perceptron
+from tests.support.worlds import Trial
+
+Arrays = dict[str, np.ndarray]
+CLASSES = 3
+
+
+def convolutional(pool: str, stride: int = 1, seed: int = 1) -> onnx.ModelProto:
+    """Two convolutions, the first one pooled, and a full layer on 8 x 8 images."""
+    rng, nodes, weights, h, size = np.random.default_rng(seed), [], {}, "x", 8
+    for i, (inputs, outputs) in enumerate(((1, 2), (2, 3))):
+        weights[f"k{i}"] = rng.uniform(-1, 1, (outputs, inputs, 3, 3)) / (9 * inputs) ** 0.5
+        weights[f"c{i}"] = rng.uniform(-0.1, 0.1, outputs)
+        layer = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [0, 0, 1, 1] if stride > 1 else [0] * 4}
+        nodes.append(helper.make_node("Conv", [h, f"k{i}", f"c{i}"], [f"v{i}"], name=f"conv{i}", **layer))
+        h, size = f"v{i}", (size - 3 + (1 if stride > 1 else 0)) // stride + 1
+        if pool and not i:
+            nodes.append(helper.make_node(pool, [h], ["p"], name="pool", kernel_shape=[2, 2], strides=[2, 2]))
+            h, size = "p", size // 2
+        nodes.append(helper.make_node("Relu", [h], [f"r{i}"], name=f"relu{i}"))
+        h = f"r{i}"
+    features = 3 * size * size
+    weights["w"] = rng.uniform(-1, 1, (features, CLASSES)) / features**0.5
+    weights["b"] = np.zeros(CLASSES)
+    nodes.append(helper.make_node("Flatten", [h], ["flat"], name="flat"))
+    nodes.append(helper.make_node("Gemm", ["flat", "w", "b"], ["z"], name="fc"))
+    return model(nodes, weights, ["batch", 1, 8, 8], ["batch", CLASSES])
+
+
+def images(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(4)
+    return rng.random((rows, 1, 8, 8)), np.eye(CLASSES)[rng.integers(0, CLASSES, rows)]
+
+
+def moved_alike(training: Training, feeds: list[Arrays], off: float) -> None:
+    """Weights of integers and of real numbers have gone about as far, in about one direction."""
+    *_, wanted = on_reals(training, iter(feeds))
+    *_, found = on_integers(training, iter(feeds))
+    for state in training.step.states:
+        if not state.velocity:
+            way = wanted[state.name] - state.values
+            assert np.linalg.norm(found[state.name] - wanted[state.name]) < off * np.linalg.norm(way) + 1e-3, state.name
+
+
+@pytest.mark.parametrize(("pool", "stride"), [("", 2), ("AveragePool", 1), ("MaxPool", 1)])
+def test_convolutions_and_pooling_train(pool: str, stride: int) -> None:
+    """Parties = reference bit for bit, and steps are those of real numbers."""
+    loss = "mse"  # exact but for roundings
+    ranges = {"x": (0, 1), "target": (0, 1)}
+    training = compile_training(convolutional(pool, stride), loss, SGD(1 / 16), 4, ranges)
+    feeds = list(islice(batches(*images(12), 4), 3))
+    trial = Trial(training.plan, training.weights, 2)
+    for one in feeds[:2]:
+        trial.run(integers(training, one), 1)
+    moved_alike(training, feeds, 0.1)
+
+
+def test_pooling_by_a_maximum_goes_back_without_a_comparison() -> None:
+    """The step compares as often as the model does: its derivatives choose by bits that are open."""
+    training = compile_training(convolutional("MaxPool"), batch=4, ranges={"x": (0, 1)})
+    kinds = [gate.kind for gate in training.plan.gates]
+    assert (kinds.count("maximum"), kinds.count("relu"), kinds.count("select"), kinds.count("step")) == (1, 2, 3, 0)
+
+
+@pytest.mark.parametrize("activation", ["Tanh", "Sigmoid"])
+def test_smooth_activations_train(activation: str) -> None:
+    x, y = np.random.default_rng(5).random((48, 6)), np.eye(3)[np.random.default_rng(6).integers(0, 3, 48)]
+    ranges = {"x": (0, 1), "target": (0, 1)}
+    training = compile_training(perceptron((6, 5, 3), activation), "mse", SGD(0.25), 16, ranges)
+    feeds = list(batches(x, y, 16))
+    Trial(training.plan, training.weights, 2).run(integers(training, feeds[0]), 1)
+    moved_alike(training, feeds, 0.1)
+
+
+def test_what_has_no_derivative_is_refused_by_name_with_a_remedy() -> None:
+    weights = {"w": np.ones((4, 4)), "v": np.ones((4, 2))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("Sign", ["h"], ["s"], name="hard"),
+        helper.make_node("MatMul", ["s", "v"], ["z"], name="last"),
+    ]
+    hard = model(nodes, weights, ["batch", 4], ["batch", 2])
+    with pytest.raises(ModelError, match="node 'hard' .Sign.: the derivative of 'step' is zero") as caught:
+        compile_training(hard, batch=4, ranges={"x": (0, 1)})
+    assert "frozen=" in str(caught.value.remedy)
+    training = compile_training(hard, batch=4, ranges={"x": (0, 1)}, frozen=["w"])
+    assert [state.name for state in training.plan.states] == ["v"]
+
+
+def test_weight_decay_takes_a_part_of_the_weights_off_in_no_round_more() -> None:
+    x, y = np.random.default_rng(7).random((64, 6)), np.eye(3)[np.random.default_rng(8).integers(0, 3, 64)]
+    ranges = {"x": (0, 1), "target": (0, 1)}
+    plain, decayed = (
+        compile_training(perceptron((6, 3)), "mse", SGD(0.25, 0.5, decay), 16, ranges) for decay in (0.0, 0.25)
+    )
+    costs = [plan_cost(training.plan) for training in (plain, decayed)]
+    assert costs[0].rounds == costs[1].rounds and costs[1].sent - costs[0].sent == 8 * 21
+    feeds = list(batches(x, y, 16))
+    Trial(decayed.plan, decayed.weights, 2).run(integers(decayed, feeds[0]), 1)
+    moved_alike(decayed, feeds, 0.05)
+    ends = [list(on_reals(training, iter(feeds)))[-1]["w0"] for training in (plain, decayed)]
+    assert np.linalg.norm(ends[1]) < 0.95 * np.linalg.norm(ends[0])
+    for wrong in (-0.1, 10.0):
+        with pytest.raises(UsageError, match="a weight decay of"):
+            SGD(0.1, weight_decay=wrong)
+    with pytest.raises(ModelError, match="is less than its last digit"):
+        compile_training(perceptron((6, 3)), "mse", SGD(0.25, weight_decay=1e-12), 16, ranges)
+
+
+def test_a_schedule_takes_one_plan_after_another() -> None:
+    """A step at another rate differs in one factor of each update, and hands its states on."""
+    training = compile_training(perceptron((6, 3)), "mse", SGD(0.5, 0.5), 16, {"x": (0, 1), "target": (0, 1)})
+    slower = training.at(3)
+    assert slower.learning_rate == 3 * training.learning_rate and slower.plan.digest != training.plan.digest
+    assert slower.plan.states == training.plan.states and slower.plan.wires == training.plan.wires
+    changed = [(one, other) for one, other in zip(training.plan.gates, slower.plan.gates, strict=True) if one != other]
+    assert len(changed) == 2
+    for one, other in changed:
+        assert isinstance(one, Combine) and isinstance(other, Combine)
+        assert one.factors == (1, -1) and other.factors == (1, -3)
+    for wrong in (0, -1, 1 << 20):
+        with pytest.raises(UsageError):
+            training.at(wrong)
+
+
+def scaled(x: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and deviation 1, cut at 4."""
+    return np.clip((x - x.mean(axis=0)) / x.std(axis=0), -4, 4)
+
+
+def test_breast_cancer_is_classified_as_scikit_learn_does() -> None:
+    x, y = load_breast_cancer(return_X_y=True)
+    x, rows = scaled(x), np.random.default_rng(9).permutation(len(y))
+    train, test = rows[169:], rows[:169]
+    training = compile_training(perceptron((30, 1)), batch=32, optimizer=SGD(0.5), ranges={"x": (-4, 4)})
+    *_, weights = on_integers(training, batches(x[train], y[train, None].astype(float), 32, epochs=6))
+    found = ((x[test] @ weights["w0"] + weights["b0"])[:, 0] > 0) == y[test]
+    theirs = LogisticRegression(max_iter=1000).fit(x[train], y[train]).score(x[test], y[test])
+    assert found.mean() > theirs - 0.02
+
+
+def test_diabetes_is_fitted_as_scikit_learn_does() -> None:
+    x, y = load_diabetes(return_X_y=True)
+    x, y = scaled(x), (y - y.mean()) / (4 * y.std())
+    ranges = {"x": (-4, 4), "target": (-1, 1)}
+    training = compile_training(perceptron((10, 1)), "mse", SGD(0.0625), 34, ranges, precision=Precision(loss=16))
+    *_, weights = on_integers(training, batches(x, y[:, None], 34, epochs=30))
+    rest = y - (x @ weights["w0"] + weights["b0"])[:, 0]
+    theirs = LinearRegression().fit(x, y).score(x, y)
+    assert 1 - rest.var() / y.var() > theirs - 0.01
