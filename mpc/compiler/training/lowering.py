@@ -176,17 +176,20 @@ class _Work:
         return init
 
     def _plan(self, inputs: tuple[PlanInput, ...]) -> Plan:
-        work, states = self.state, []
+        work = self.state
         for out in self.graph.outputs:
             written, read = work.values[out.value].wire.name, work.values[out.name].wire
             work.wires[written] = work.wires[written].model_copy(update={"bits": read.bits})
-            states.append(PlanState(name=out.name, in_=read.name, out=written, init=self.init.get(out.name)))
-            work.carried |= {written, *([self.init[out.name]] if out.name in self.init else [])}
+            work.states.append(PlanState(name=out.name, in_=read.name, out=written, init=self.init.get(out.name)))
         work.drop_unread()
         work.choose_openings()
         work.choose_masks()
         plan = Plan(
-            inputs=inputs, outputs=(), wires=tuple(work.wires.values()), gates=tuple(work.gates), states=tuple(states)
+            inputs=inputs,
+            outputs=(),
+            wires=tuple(work.wires.values()),
+            gates=tuple(work.gates),
+            states=tuple(work.states),
         )
         verify(plan)
         return plan

@@ -80,7 +80,7 @@ def round_(state: Lowering, node: Node) -> Value:
 
 
 def relu(state: Lowering, node: Node) -> Value:
-    """Return max(0, x) with the fractional bits and up to the ceiling that the node names; its bit too if one reads it."""
+    """Return max(0, x), with the fractional bits and up to the ceiling that the node names; its bit if one reads it."""
     if not isinstance(node.attributes, Rectified):
         return comparisons.relu(state, node)
     taken, x = node.attributes, state.values[node.reads[0]]
