@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mpc.compiler.compile import Compiled
-from mpc.compiler.onnx.load import Loaded, load_model
-from mpc.compiler.onnx.signature import input_types
 from mpc.errors import PolicyError, UsageError
 from parties.agreed.bindings import Binding, rows_of
-from parties.cli.compiling import compile_blindly, compile_for_data
-from parties.cli.datasets import choose_datasets
 from parties.cli.display import Display, seconds, size
-from parties.cli.inputs import load_inputs
 from parties.cli.options import (
     CALIBRATE,
     CLUSTER,
@@ -31,13 +26,11 @@ from parties.cli.options import (
     SHAPE,
     WEIGHTS,
     cluster_file,
-    parse_ranges,
-    parse_shapes,
     require_folder,
     require_passive,
 )
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
-from parties.client import bound
+from parties.cli.preparing import Said, prepare
 from parties.client.cluster import Cluster
 from parties.client.feeds import agree_on_batch, check_own, owned, received
 from parties.client.roles import SECRET, others, parse_roles
@@ -119,26 +112,9 @@ def run(
         roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties, in_folder(folder))
-        loaded = Loaded(load_model(model))
-        types = input_types(loaded)
-        names = [*types]
-        chosen = choose_datasets(path, data, names)
-        known_ranges = parse_ranges(ranges, names)
-        bound.refuse_said(known_ranges, chosen, "a range")
-        mine = [name for name in names if roles.owner(name) == me and name not in chosen]
-        feeds = load_inputs(inputs, names, mine, types)
-        bound.refuse_said(feeds, chosen, "a file")
-        roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
-        given = (display, loaded, feeds, known_ranges, parse_shapes(shapes, names), roles)
-        if ours and not (who or ticket or samples or chosen):
-            compiled = compile_for_data(*given)
-        else:
-            known = load_inputs(samples, names, types=types) if samples else None
-            stored = {name: bound.described(selection) for name, selection in chosen.items()}
-            compiled = compile_blindly(*given, known, stored)
-        bindings = bound.bindings(compiled.plan, chosen)
-        for note in bound.notes(chosen):
-            display.say(f"note: {note}")
+        said = Said(model, inputs, data, ranges, shapes, samples, roles)
+        prepared = prepare(display, path, said, me, ours and not (who or ticket))
+        compiled, feeds, bindings = prepared.of, prepared.feeds, prepared.bindings
         found = check_own(compiled.plan, me, feeds) or rows_of(compiled.plan, bindings)
         rows = agree_on_batch(compiled.plan, found, batch)
         require_output(output, compiled.plan, me)
