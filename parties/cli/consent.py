@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def _common(command: Any) -> Any:
     return command
 
 
-_DATA = click.option(
+DATA = click.option(
     "--data",
     "data",
     multiple=True,
@@ -53,7 +54,8 @@ def grant() -> None:
 @click.option("--epsilon", metavar="E", help="Noised answers, which together cost this much at most.")
 @click.option("--epsilon-each", metavar="E", help="The most that one of them costs; default: all.")
 @click.option("--plan", "plans", multiple=True, type=click.Path(path_type=Path), help="This plan exactly, unnoised.")
-@_DATA
+@click.option("--model", "models", multiple=True, metavar="OWNER/NAME", help="This model at the parties, exactly.")
+@DATA
 @click.option("--bit", is_flag=True, help="Each plan tells one bit, and nothing else: a grant of --uses bits.")
 @click.option("--uses", type=click.IntRange(1), help="Runs at most; default: as many as the other limits allow.")
 @click.option("--expires", metavar="TIME", help="36h, 90d, 2y, 2027-01-31; default: never.")
@@ -62,27 +64,33 @@ def add(
     display: Display,
     name: str,
     plans: tuple[Path, ...],
+    models: tuple[str, ...],
     data: tuple[str, ...],
     cluster: Path | None,
     folder: Path,
     as_json: bool,
     **said: Any,
 ) -> None:
-    """Allow noised answers about your dataset NAME (--epsilon), or exact plans (--plan, --data).
+    """Allow noised answers about your dataset NAME (--epsilon), or exact plans (--plan or --model, with --data).
 
     What you sign decides at every party, not what a coordinator says. Noised answers need a budget too: mpc budget set.
     """
-    if bool(plans) == bool(said["epsilon"]):
+    if bool(plans or models) == bool(said["epsilon"]):
         raise UsageError("say --epsilon or --plan", remedy="--epsilon 1 for noised answers, --plan FILE for exact ones")
     with Cluster.connect(cluster_file(cluster, folder)) as connected, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", MpcWarning)
-        read = as_plans([*plans]) if plans else []
-        chosen = selections(connected, data, sorted({given.name for plan in read for given in plan.inputs}))
+        found = [connected.model(each) for each in models]
+        read: list[Any] = as_plans([*plans]) if plans else []
+        inputs = {given.name for each in (*read, *(each.plan for each in found)) for given in each.inputs}
+        chosen = selections(connected, data, sorted(inputs))
         said["recipients"] = said["recipients"] or None
+        for each in found:
+            reading = {given.name: chosen[given.name] for given in each.plan.inputs if given.name in chosen}
+            read.append(each.place(recipients=said["recipients"] or said["coordinators"], data=reading))
         made = connected.datasets.grant(name, plans=read or None, data=chosen, **said)
     for note in told:
         display.say(f"note: {note.message}")
-    for plan in read:
+    for plan in as_plans(read):
         for line in chosen_anew(plan, made):
             display.say(f"note: {line}")
     if as_json:
@@ -123,7 +131,9 @@ def list_(display: Display, cluster: Path | None, folder: Path, as_json: bool) -
 def _line(each: Given) -> list[str]:
     said, dp, exact = each.grant, each.grant.question.dp, each.grant.question.exact
     dataset = said.dataset if said.by_name else said.dataset[:_SHOWN]
-    what = "noised answers" if exact is None else "exact plans" if exact.outputs_bits is None else "single bits"
+    what = "noised answers" if dp is not None else "use of a model"
+    if exact is not None:
+        what = "exact plans" if exact.outputs_bits is None else "single bits"
     spent = f"{float(each.spent):g} of {float(dp.epsilon):g}" if dp is not None else ""
     used = f"{each.uses}" if said.uses is None else f"{each.uses} of {said.uses}"
     expires = "never" if said.expires >= granting.FOR_EVER else day(said.expires)
@@ -146,7 +156,7 @@ def revoke(display: Display, grant_id: str, cluster: Path | None, folder: Path, 
 
 @grant.command("check")
 @click.argument("plan", type=click.Path(path_type=Path))
-@_DATA
+@DATA
 @_common
 def check(
     display: Display, plan: Path, data: tuple[str, ...], cluster: Path | None, folder: Path, as_json: bool
@@ -156,6 +166,11 @@ def check(
         [read] = as_plans(plan)
         chosen = selections(connected, data, [given.name for given in read.inputs])
         found = connected.datasets.ask(read, chosen)
+    show_verdicts(display, found, as_json)
+
+
+def show_verdicts(display: Display, found: Sequence[Verdict], as_json: bool) -> None:
+    """Print what each party says of each dataset and model."""
     if as_json:
         display.json({"answers": [_verdict(each) for each in found]})
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mpc.errors import MpcError
+from mpc.errors import MpcError, MpcWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,6 +87,18 @@ class Display:
             yield Stages(progress)
 
 
+@contextmanager
+def noting(display: Display) -> Iterator[list[str]]:
+    """Print what the library warns of as notes, in the end; they are added to the list then."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", MpcWarning)
+        yield notes
+    notes += [str(each.message) for each in told if isinstance(each.message, MpcWarning)]
+    for note in notes:
+        display.say(f"note: {note}")
+
+
 class Stages:
     """A spinner or nothing, made by `Display.stages`: call it with the name of each stage as it begins."""
 
@@ -107,6 +120,10 @@ class Stages:
         """Show how far a table is."""
         detail = f"{done:,}{f'/{of:,}' if of else ''} rows"
         self._progress.update(self._task, completed=done, total=of, detail=detail)
+
+    def weights(self, done: int, of: int) -> None:
+        """Show how far a model is."""
+        self._progress.update(self._task, completed=done, total=of, detail=f"{done}/{of} arrays of weights")
 
     def bundles(self, done: int, of: int) -> None:
         """Show how far dealing ahead is."""

@@ -39,6 +39,7 @@ from parties.cli.options import (
     parse_shapes,
     require_folder,
 )
+from parties.cli.outputs import AT_REST, ENTERS
 from parties.client.feeds import split
 from parties.client.roles import SECRET, known_weights, parse_roles
 from parties.disk import write_atomic
@@ -208,6 +209,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
             "range": [[*map(float, given.low)], [*map(float, given.high)]],
             "shape": list(bound.wire[given.wire].sizes),
             "missing": list(given.missing.columns) if given.missing else [],
+            "stored": given not in plan.entered_inputs,
         }
         for given in plan.inputs
     ]
@@ -225,6 +227,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         "correlation_bytes": cost.held,
         "model_owners": sorted(owners),
         "weights": known_weights(plan),
+        "stored_weights": any(gate.is_stored for gate in plan.weights),
         "enters": enters,
         "learns": learns,
         "gates": gates,
@@ -265,7 +268,8 @@ def _print(display: Display, report: dict[str, Any]) -> None:
     display.result(f"dealt         {size(report['dealt_bytes'])} by the provider to {report['parties']} parties, a run")
     weights = sum(entry["phase"] == "session" for entry in report["gates"])
     if weights:
-        entered = f"entered once a session by {', '.join(report['model_owners'])}"
+        how = "put at the parties" if report["stored_weights"] else "entered once a session"
+        entered = f"{how} by {', '.join(report['model_owners'])}"
         display.result(f"weights       {weights} arrays, {report['weights']}, {entered}")
         if report["weights"] != SECRET:
             display.result("              (all parties and the provider know public weights, other clients do not)")
@@ -273,7 +277,8 @@ def _print(display: Display, report: dict[str, Any]) -> None:
         low, high = (values[0] if len(values) == 1 else None for values in entry["range"])
         within = "one range a column" if low is None else f"{low:g}:{high:g}"
         missing = f", {_may_miss(entry['missing'], entry['shape'][-1])}" if entry["missing"] else ""
-        display.result(f"enters        {', '.join(entry['who'])}: input {entry['input']!r} in {within}{missing}")
+        how = AT_REST if entry["stored"] else ENTERS
+        display.result(f"{how:<14}{', '.join(entry['who'])}: input {entry['input']!r} in {within}{missing}")
     for entry in report["learns"]:
         display.result(f"learns        {', '.join(entry['who'])}: output {entry['output']!r} {tuple(entry['shape'])}")
     display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")

@@ -19,6 +19,8 @@ from parties.client.roles import SECRET, known_weights
 from parties.disk import write_atomic
 
 _SHOWN_ROWS = 10
+ENTERS, AT_REST = "enters", "at rest"
+"""How an input, or the weights, come into a session: from their owner, or from the parties, where they lie."""
 
 
 def require_output(output: Path | None, plan: Plan, me: str) -> None:
@@ -65,12 +67,15 @@ def print_outputs(display: Display, outputs: dict[str, Any]) -> None:
 def say_roles(display: Display, plan: Plan) -> None:
     """Say who enters and who learns what, to people who are about to take part."""
     display.say(f"plan          {plan.digest.hex()}")
-    owners = sorted({name for gate in plan.weights for name in plan.wire[gate.out].holders})
-    if owners:
-        known = f", {weights}" if (weights := known_weights(plan)) != SECRET else ""
-        display.say(f"enters        {', '.join(owners)}: the model's weights{known}")
+    known = f", {weights}" if (weights := known_weights(plan)) != SECRET else ""
+    stored = [gate for gate in plan.weights if gate.is_stored]
+    for how, gates in ((ENTERS, plan.entered_once), (AT_REST, stored)):
+        owners = sorted({name for gate in gates for name in plan.wire[gate.out].holders})
+        if owners:
+            display.say(f"{how:<14}{', '.join(owners)}: the model's weights{known}")
     for given in plan.inputs:
-        display.say(f"enters        {owner_of(plan, given)}: input {given.name!r}")
+        how = ENTERS if given in plan.entered_inputs else AT_REST
+        display.say(f"{how:<14}{owner_of(plan, given)}: input {given.name!r}")
     for out in plan.outputs:
         display.say(f"learns        {', '.join(plan.wire[out.wire].holders)}: output {out.name!r}")
 

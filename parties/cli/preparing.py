@@ -11,13 +11,17 @@ from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_types
 from mpc.compiler.roles import Roles
+from mpc.errors import UsageError
 from parties.agreed.bindings import Binding
 from parties.cli.compiling import compile_blindly, compile_for_data
-from parties.cli.datasets import choose_datasets
+from parties.cli.datasets import choose_datasets, selections
 from parties.cli.display import Display
 from parties.cli.inputs import load_inputs
 from parties.cli.options import parse_ranges, parse_shapes
 from parties.client import bound
+from parties.client.cluster import Cluster
+from parties.client.model import Placed, model_name, refuse_compiling
+from parties.client.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,21 @@ class Said:
 class Prepared:
     """A plan, what this client enters into it, and what its stored wires stand for."""
 
-    of: Compiled
+    of: Compiled | Placed
     feeds: dict[str, np.ndarray]
     bindings: tuple[Binding, ...]
 
 
 def prepare(display: Display, path: Path | None, said: Said, me: str, alone: bool) -> Prepared:
-    """Compile the model, and find what it reads.
+    """Compile the model, or find it at the parties, and find what it reads.
 
     Args:
         path: this client's cluster file, if there is one.
         alone: nobody but this client sees the plan, which may then be suited to the data.
     """
+    name = model_name(str(said.model))
+    if name is not None:
+        return _stored(display, path, said, me, name)
     loaded = Loaded(load_model(said.model))
     types = input_types(loaded)
     names = [*types]
@@ -70,3 +77,38 @@ def prepare(display: Display, path: Path | None, said: Said, me: str, alone: boo
     for note in bound.notes(chosen):
         display.say(f"note: {note}")
     return Prepared(compiled, feeds, bindings)
+
+
+def _stored(display: Display, path: Path | None, said: Said, me: str, name: str) -> Prepared:
+    if path is None:
+        raise UsageError("--parties starts a cluster of its own, where no models are", remedy="mpc up; mpc model put")
+    public = "public" if said.roles.public_weights else None
+    options = {"--range": said.ranges, "--shape": said.shapes, "--calibrate": said.samples, "--weights": public}
+    refuse_compiling(name, {option: given or None for option, given in options.items()})
+    with Cluster.connect(path) as connected:
+        placed, chosen = place_model(connected, name, said.roles, said.data)
+    types: dict[str, str] = {given.name: given.dtype for given in placed.plan.inputs}
+    mine = [given for given in types if said.roles.owner(given) == me and given not in chosen]
+    feeds = load_inputs(said.inputs, [*types], mine, types)
+    bound.refuse_said(feeds, chosen, "a file")
+    for note in bound.notes(chosen):
+        display.say(f"note: {note}")
+    return Prepared(placed, feeds, placed.bindings)
+
+
+def place_model(
+    connected: Cluster, name: str, roles: Roles, data: tuple[str, ...]
+) -> tuple[Placed, dict[str, Selection]]:
+    """Find a model at the parties, and give everybody a place in its plan; also what its inputs are read from.
+
+    Args:
+        data: as `--data` has it.
+
+    Raises:
+        SessionError: there is no such model that this client may see.
+        UsageError, InputError: it has no such input or output, or does not read these columns.
+    """
+    found = connected.model(name)
+    chosen = selections(connected, data, [given.name for given in found.plan.inputs])
+    readers = {out.name: roles.recipients_of(out.name) for out in found.plan.outputs} | roles.readers
+    return found.place(roles.owners, readers, chosen), chosen

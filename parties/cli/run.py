@@ -33,6 +33,7 @@ from parties.cli.outputs import plain_outputs, print_outputs, require_output, sa
 from parties.cli.preparing import Said, prepare
 from parties.client.cluster import Cluster
 from parties.client.feeds import agree_on_batch, check_own, owned, received
+from parties.client.model import Placed
 from parties.client.roles import SECRET, others, parse_roles
 from parties.client.session import Session
 from parties.config.load import load
@@ -89,6 +90,7 @@ def run(
 ) -> None:
     """Run private inference of MODEL (ONNX) on --input, by the running cluster or by --parties of its own.
 
+    MODEL may be one that lies at the parties, by its name: OWNER/NAME, or @OWNER/NAME.
     With --data an input is read from a dataset at the parties, and its owner takes no part.
     With --owner and --recipient others enter inputs and receive outputs: they join with the file that --ticket
     writes, and this command waits for them.
@@ -122,7 +124,7 @@ def run(
             warm(display.say)
         stage("connecting" if path is not None else f"starting a provider and {parties} parties")
         with Cluster.connect(path) if path is not None else Cluster.local(parties or 2, say=display.say) as connected:
-            stage("sharing the weights" if weights == SECRET else "telling the parties the weights")
+            stage(_setting_up(compiled, weights))
             started = time.perf_counter()
             session = _open(
                 connected,
@@ -154,7 +156,13 @@ def run(
         )
         return
     print_outputs(display, named)
-    _print_price(display, price)
+    _print_price(display, price, isinstance(compiled, Placed))
+
+
+def _setting_up(compiled: Compiled | Placed, weights: str) -> str:
+    if isinstance(compiled, Placed):
+        return "opening a session of the model at the parties"
+    return "sharing the weights" if weights == SECRET else "telling the parties the weights"
 
 
 def whose(path: Path | None) -> tuple[str, bool]:
@@ -193,7 +201,7 @@ def _clients(who: list[str]) -> str:
 
 def _open(
     cluster: Cluster,
-    compiled: Compiled,
+    compiled: Compiled | Placed,
     local: list[str],
     rows: int | None,
     where: str,
@@ -211,7 +219,7 @@ def _open(
         raise refusal.with_(remedy=remedy) from refusal.__cause__
 
 
-def _say_who(display: Display, ticket: Path, compiled: Compiled, who: list[str], cluster: Path | None) -> None:
+def _say_who(display: Display, ticket: Path, compiled: Compiled | Placed, who: list[str], cluster: Path | None) -> None:
     """Say what each of the others types, with its cluster file where `mpc up` made that beside this one."""
     say_roles(display, compiled.plan)
     for name in who:
@@ -221,12 +229,13 @@ def _say_who(display: Display, ticket: Path, compiled: Compiled, who: list[str],
         display.say(f"{name + ':':<13} mpc join {' '.join([str(ticket), *given])}")
 
 
-def _print_price(display: Display, price: dict[str, Any]) -> None:
+def _print_price(display: Display, price: dict[str, Any], stored: bool) -> None:
     display.say("")
     display.say(f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})")
     dealt = "dealt ahead" if price["stocked"] else f"of it the provider {seconds(price['provider_s'])} or more"
     display.say(f"offline       {seconds(price['offline_s'])}  ({dealt})")
-    display.say(f"set-up        {seconds(price['setup_s'])}  (weights shared, once a session)")
+    weights = "weights read where they lie" if stored else "weights shared"
+    display.say(f"set-up        {seconds(price['setup_s'])}  ({weights}, once a session)")
     display.say(f"rounds        {price['rounds']}")
     peers = "its peer" if price["parties"] == 2 else f"all {price['parties'] - 1} peers"
     display.say(f"sent          {size(price['sent_bytes'])} by the largest party to {peers}")

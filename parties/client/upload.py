@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from mpc.errors import ConfigError, InputError, SessionError, warn
+from mpc.errors import ConfigError, InputError, SessionError, UsageError, warn
 from mpc.plan.plan import Plan
 from parties.agreed.objects import Column, Manifest, Schema
 from parties.client import catalogue
@@ -128,6 +128,10 @@ def put_next(
                 log.forget(found)  # a party has dropped it: what is put now takes its place
                 found = None
     base = catalogue.describe(parties, name)
+    if base.plan is not None:
+        raise UsageError(
+            f"{name} is a model, and has no rows", remedy="put it again: cluster.models.put, mpc model put"
+        )
     after = plan(base)
     schema = _schema(parties, name, after.described)
     if (schema.version, schema.previous) != (base.version + 1, base.id.hex()):

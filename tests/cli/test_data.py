@@ -38,6 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (made / "patients.csv").write_text(CSV)
     (made / "indexed.csv").write_text(",patient,age,bmi,sex\n0,ann,40,23.5,f\n")  # as pandas writes it
     (made / "pair.csv").write_text("40,23.5\n71,30\n")
+    triage(made / "triage.onnx")
     try:
         [block] = documented("sh")
         up, *others = [shlex.split(line)[1:] for line in block.splitlines()]
@@ -50,6 +51,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield made
     finally:
         launcher.stop(LocalLayout.open(made / ".mpc"), grace=3)
+
+
+WEIGHTS, OFFSET = np.array([[0.02], [0.05]], np.float32), np.array([-1.5], np.float32)
+
+
+def triage(path: Path) -> None:
+    """A logistic regression of age and bmi."""
+    nodes = [node("Gemm", ["x", "w", "b"], ["h"]), node("Sigmoid", ["h"], ["y"])]
+    save_model(path.parent, nodes, {"w": WEIGHTS, "b": OFFSET}, ("batch", 2)).rename(path)
+
+
+def score(x: np.ndarray) -> np.ndarray:
+    """What it gives in the clear."""
+    found: np.ndarray = 1 / (1 + np.exp(-(x @ WEIGHTS.astype(np.float64) + OFFSET)))
+    return found
 
 
 def data(folder: Path, *words: str, cluster: str = OWNER, status: int = 0) -> Any:
@@ -67,6 +83,11 @@ def test_the_pages_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     told = capsys.readouterr().out
     for words in ("Visits of a day", "hospital/diabetes", "100 mock rows", "only what hospital has granted"):
         assert words in told
+    for words in ("Who is seen first", "lab/triage", "2 arrays of weights, 3 numbers; owner lab"):
+        assert words in told
+    rows = np.array([[40, 23.5], [33, 27]])
+    assert np.abs(np.asarray(names["score"]) - score(np.array([[71, 31.25]]))).max() < 1e-3
+    assert np.abs(np.asarray(names["scores"]) - score(rows)).max() < 1e-3
 
 
 def test_a_dataset_from_its_put_to_its_removal(folder: Path) -> None:
@@ -195,3 +216,101 @@ def test_what_cannot_be_read_from_a_dataset(folder: Path, model: Path, given: tu
 def test_what_nobody_has_granted_is_not_read(folder: Path, model: Path) -> None:
     done = mpc_here("run", str(model), "--data", "hospital/diabetes:age,bmi", "--cluster", ANALYST, folder=folder)
     assert done.returncode == 4 and "hospital has granted analyst nothing of it" in done.stderr.replace("\n", " ")
+
+
+LAB = ".mpc/lab.toml"
+
+
+def of_models(folder: Path, *words: str, cluster: str = LAB, status: int = 0) -> Any:
+    """What `mpc model` prints as JSON."""
+    done = mpc_here("model", *words, "--cluster", cluster, "--json", folder=folder)
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
+def run_model(folder: Path, *words: str, cluster: str = ANALYST, status: int = 0) -> Any:
+    done = mpc_here("run", *words, "--cluster", cluster, "--json", folder=folder)
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_model_from_its_put_to_its_removal(folder: Path) -> None:
+    ranges = ("--range", "x=0:120,10:60")
+    put = of_models(folder, "put", "triage.onnx", "score", *ranges, "--description", "Scores of admissions")["model"]
+    assert (put["name"], put["version"], put["weights"]) == ("lab/score", 1, 2)
+    assert [each["name"] for each in of_models(folder, "search", "scores")["models"]] == ["lab/score"]
+    assert put["id"] in {each["id"] for each in of_models(folder, "list", cluster=ANALYST)["models"]}
+    assert of_models(folder, "show", "lab/score", cluster=ANALYST)["model"] == put
+    shown = mpc_here("model", "show", "score", "--cluster", LAB, folder=folder).stdout
+    assert "Scores of admissions" in shown and "batch x 2" in shown
+    assert "lab/score" not in {each["name"] for each in data(folder, "list", cluster=ANALYST)["datasets"]}
+
+    x = np.array([[40, 23.5], [71, 31.25]], np.float32)
+    np.save(folder / "x.npy", x)
+    [refusal, _] = of_models(folder, "check", "lab/score", cluster=ANALYST)["answers"]
+    assert not refusal["allowed"] and refusal["fix"].startswith("ask lab: mpc model grant lab/score")
+    assert run_model(folder, "lab/score", "--input", "x.npy", status=4)["error"]["code"] == "policy"
+    said = ("--coordinator", "analyst", "--uses", "2", "--rows", "10", "--expires", "90d")
+    grant = of_models(folder, "grant", "score", *said)["grant"]
+    assert grant["question"]["use"]["rows"] == 10 and grant["dataset"] == put["id"]
+    line = mpc_here("grant", "list", "--cluster", LAB, folder=folder).stdout
+    assert grant["id"][:16] in line and "use of a model" in line
+    used = run_model(folder, "@lab/score", "--input", "x.npy")
+    assert np.abs(np.array(used["outputs"]["y"]) - score(x)).max() < 1e-3
+
+    # through daemons: what a run of it costs is what one of entered weights costs, which are entered besides
+    entered = run_model(folder, "triage.onnx", "--input", "x.npy", *ranges, cluster=LAB)
+    assert all(used[cost] == entered[cost] for cost in ("rounds", "sent_bytes", "dealt_bytes"))
+    told = mpc_here("run", "lab/score", "--input", "x.npy", "--cluster", ANALYST, folder=folder)
+    assert "weights read where they lie" in told.stderr
+    assert "is used up" in run_model(folder, "lab/score", "--input", "x.npy", status=4)["error"]["what"]
+
+    digest = of_models(folder, "plan", "lab/score", "--recipient", "analyst", "-o", "score.plan", cluster=LAB)["plan"]
+    inspected = mpc_here("inspect", "score.plan", folder=folder).stdout
+    assert (
+        digest in inspected and "put at the parties by lab" in inspected and "enters        lab: input 'x'" in inspected
+    )
+    [gone] = of_models(folder, "remove", "score")["removed"]
+    assert gone["id"] == put["id"]
+    assert run_model(folder, "lab/score", "--input", "x.npy", status=6)["error"]["code"] == "session"
+
+
+def test_a_model_that_reads_a_dataset_on_the_command_line(folder: Path) -> None:
+    data(folder, "put", "patients.csv", "wards", *SAID)
+    read = ("--data", "x=hospital/wards:age,bmi")
+    of_models(folder, "put", "triage.onnx", "wards", *read, "--visible-to", "analyst", "--visible-to", "hospital")
+    of_models(folder, "grant", "wards", "--coordinator", "analyst", "--stored-only", "--dataset", "hospital/wards")
+    [model_s, dataset_s, *_] = sorted(
+        of_models(folder, "check", "lab/wards", *read, cluster=ANALYST)["answers"], key=lambda each: not each["allowed"]
+    )[1:3]
+    assert (model_s["dataset"], dataset_s["whose"]) == ("lab/wards", "hospital")
+    words = ("--coordinator", "analyst", "--model", "lab/wards", *read, "--uses", "1", "--cluster", OWNER, "--json")
+    granted = json.loads(mpc_here("grant", "add", "wards", *words, folder=folder).stdout)["grant"]
+    [listed] = granted["question"]["exact"]["plans"]
+    assert all(each != "any" for each in listed["weights"].values())
+    used = run_model(folder, "lab/wards", *read)
+    rows = np.array([[40, 23.5], [71, 10], [18, 31.25]])
+    assert np.abs(np.array(used["outputs"]["y"]) - score(rows)).max() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Path:
+    """Where a model of the lab's is at the parties."""
+    of_models(folder, "put", "triage.onnx", "served", "--range", "x=0:120,10:60")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        (("lab/served", "--input", "x.npy", "--range", "0:1"), "--range would have to be said before"),
+        (("lab/served", "--input", "x.npy", "--weights", "public"), "--weights would have to be said before"),
+        (("lab/served", "--data", "x=hospital/diabetes:age"), "cannot read these columns"),
+        (("@lab/none", "--input", "x.npy"), "no model"),
+        (("lab/served", "--input", "x.npy", "--owner", "z=bob", "--ticket", "t"), "no input 'z'"),
+    ],
+)
+def test_what_a_model_at_the_parties_does_not_take(served: Path, words: tuple[str, ...], needle: str) -> None:
+    np.save(served / "x.npy", np.array([[40, 23.5]], np.float32))
+    done = mpc_here("run", *words, "--cluster", ANALYST, folder=served)
+    assert done.returncode and needle in done.stderr
