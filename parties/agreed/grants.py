@@ -22,7 +22,7 @@ from pydantic import (
 from mpc.encoding import digest
 from mpc.errors import IntegrityError
 from mpc.wires import Frozen, Scale
-from parties.agreed.objects import OBJECT_NAME, Cluster, Digest, Moment, Process, Text, check_readers
+from parties.agreed.fields import Cluster, DatasetName, Digest, Moment, Process, Text, check_readers
 from parties.agreed.signed import Signed, dump, read
 from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity
@@ -61,13 +61,6 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _dataset(name: str) -> str:
-    owner, _, rest = name.partition("/")
-    if not owner or not OBJECT_NAME.fullmatch(rest):
-        raise ValueError("a dataset's name is OWNER/NAME")
-    return name
-
-
 Epsilon = Annotated[Scale, AfterValidator(_bounded)]
 Delta = Annotated[Scale, AfterValidator(_bounded), AfterValidator(_small)]
 Names = Annotated[tuple[Process, ...], Field(min_length=1, max_length=_MOST_NAMES), AfterValidator(_distinct)]
@@ -78,7 +71,6 @@ Clients = Annotated[
     AfterValidator(check_readers),
 ]
 Count = Annotated[int, Field(ge=1, lt=1 << 40)]
-DatasetName = Annotated[str, Field(max_length=320), AfterValidator(_dataset)]
 Wire = Annotated[Text, Field(max_length=200)]
 
 

@@ -21,10 +21,22 @@ from mpc.encoding import digest
 from mpc.errors import InputError, IntegrityError, PlanError
 from mpc.prg import Seed
 from mpc.stored import BLOCK_ROWS, Layout
-from mpc.text import check_distinct, check_name, label_fault
+from mpc.text import check_distinct
 from mpc.wires import Frozen, Scale
 from parties.addresses import ANY
-from parties.addresses import check_name as check_process
+from parties.agreed.fields import (
+    OBJECT_NAME,
+    Category,
+    Cluster,
+    Digest,
+    Moment,
+    Process,
+    Prose,
+    Size,
+    Text,
+    as_readers,
+    as_text,
+)
 from parties.agreed.signed import Signed, dump, read
 from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity
@@ -40,48 +52,9 @@ _MOST_ELEMENTS = 1 << 27
 _LARGEST_INTEGER = 1 << 59
 _MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES, _MOST_BLOCKS = 4096, 1 << 16, 1024, 1 << 16
 _MANIFEST = "mpc/v1/object"
-OBJECT_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _HEX = re.compile(r"([0-9a-f]{64})+")
 
 
-def _text(value: str) -> str:
-    try:
-        check_name(value, "the text")
-    except PlanError as error:
-        raise ValueError(error.cause) from None
-    return value
-
-
-def _prose(value: str) -> str:
-    for line in value.split("\n"):
-        _text(line)
-    return value
-
-
-def _label(value: str) -> str:
-    fault = label_fault(value)
-    if fault is not None:
-        raise ValueError(fault)
-    return value
-
-
-def check_readers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that these are names of processes, or the one word for everybody; `ValueError`."""
-    if names != (ANY,):
-        for name in names:
-            check_process(name)
-    return names
-
-
-Text = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_text)]
-Prose = Annotated[str, Field(max_length=4096), AfterValidator(_prose)]
-Category = Annotated[str, Field(max_length=256), AfterValidator(_label)]
-Process = Annotated[str, AfterValidator(check_process)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Cluster = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Moment = Annotated[int, Field(ge=0, lt=1 << 40)]
-"""Seconds since 1970."""
-Size = Annotated[int, Field(ge=1, le=1 << 27)]
 BlockRows = Annotated[int, Field(ge=1, le=BLOCK_ROWS)]
 ColumnType = Literal["number", "integer", "category", "array", "missing"]
 
@@ -103,7 +76,7 @@ class Column(Frozen):
     low: Scale
     high: Scale
     shape: Annotated[tuple[Size, ...], Field(max_length=8)] = ()
-    unit: Annotated[str, Field(max_length=64), AfterValidator(_text)] = ""
+    unit: Annotated[str, Field(max_length=64), AfterValidator(as_text)] = ""
     categories: Annotated[tuple[Category, ...], Field(max_length=_MOST_CATEGORIES)] = ()
     description: Prose = ""
     missing_of: Text | None = None

@@ -9,7 +9,7 @@ from typing import Literal
 
 from mpc.errors import IntegrityError
 from mpc.wires import Frozen
-from parties.agreed.objects import Cluster, Digest, Moment, Process
+from parties.agreed.fields import Cluster, Digest, Moment, Process
 from parties.agreed.signed import Signed, dump, read
 from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity
