@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from parties.client.coordinated import RunReport
     from parties.client.dataset import Dataset
     from parties.client.guest import Guest
+    from parties.client.keeping import Keeping
     from parties.client.session import Session
     from parties.client.states import State
     from parties.client.stocks import Stock
@@ -47,6 +48,7 @@ __all__ = [
     "HandshakeError",
     "InputError",
     "IntegrityError",
+    "Keeping",
     "ModelError",
     "MpcError",
     "MpcWarning",
@@ -65,6 +67,7 @@ _LATE = {
     "Cluster": "parties.client.cluster",
     "Dataset": "parties.client.dataset",
     "Guest": "parties.client.guest",
+    "Keeping": "parties.client.keeping",
     "RunReport": "parties.client.coordinated",
     "Session": "parties.client.session",
     "State": "parties.client.states",

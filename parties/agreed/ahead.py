@@ -14,6 +14,12 @@ def refuse_later_known(plan: Plan) -> None:
             cause="which objects it reads is said when a session is opened, and what is dealt depends on their masks",
             remedy="leave 'mpc deal' out: runs are dealt as they come",
         )
+    if plan.kept:
+        raise PlanError(
+            "nothing can be dealt ahead for a plan whose outputs stay at the parties",
+            cause="which objects they become is said when a session is opened",
+            remedy="leave 'mpc deal' out: runs are dealt as they come",
+        )
     if plan.public_weights:
         raise PlanError(
             "nothing can be dealt ahead for a model whose weights are public",

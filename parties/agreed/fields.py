@@ -39,7 +39,7 @@ def as_label(value: str) -> str:
     return value
 
 
-def as_readers(names: tuple[str, ...]) -> tuple[str, ...]:
+def check_readers(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return names of clients, or the word for all of them; `ValueError` if one is none."""
     if names != (ANY,):
         for name in names:

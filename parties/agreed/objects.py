@@ -2,8 +2,9 @@
 
 An object is a table.  A column is cut into blocks of at most 65,536 rows, and of a block each party holds
 x^ = x + sum_i a_i in public and a_i as a seed k_i of its own.  The owner signs a manifest of it, which commits to every
-k_i and, salted, to every x^.  Its digest is the object's id.  All that it says of the table is public to whoever may
-see the object; nothing in it is a function of the values alone.
+k_i and, salted, to every x^; that of what the parties keep of a session all of them sign.  Its digest is the object's
+id.  All that it says of the table is public to whoever may see the object; nothing in it is a function of the values
+alone.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from parties.agreed.fields import (
     Prose,
     Size,
     Text,
-    as_readers,
     as_text,
+    check_readers,
 )
-from parties.agreed.signed import Signed, dump, read
+from parties.agreed.provenance import Provenance
+from parties.agreed.signed import Endorsement, Signed, check_endorsements, dump, endorse, read
 from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity
 
@@ -51,7 +53,9 @@ _MOST_ELEMENTS = 1 << 27
 """Elements of a block: 1 GiB."""
 _LARGEST_INTEGER = 1 << 59
 _MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES, _MOST_BLOCKS = 4096, 1 << 16, 1024, 1 << 16
-_MANIFEST = "mpc/v1/object"
+_MANIFEST, _KEPT = "mpc/v1/object", "mpc/v1/kept-object"
+_LATER = frozenset({"lengths", "plan", "kept"})
+"""Fields that an object has only if something is said there: all others have the bytes that they always had."""
 _HEX = re.compile(r"([0-9a-f]{64})+")
 
 
@@ -126,6 +130,7 @@ class Schema(Frozen):
         created, expires: seconds since 1970; None never expires.
         sample: rows that the owner publishes, column -> their integers in C order; {} if there are none.
         plan: of a model's weights, which are its columns, the digest of the plan that they are for; see `models`.
+        kept: what it came from, of an object that the parties keep of a session; None: its owner put it.
     """
 
     format: Literal["mpc-object-1"] = "mpc-object-1"
@@ -145,11 +150,11 @@ class Schema(Frozen):
     sample: dict[str, tuple[int, ...]] = {}
     lengths: Annotated[tuple[BlockRows, ...], Field(max_length=_MOST_BLOCKS)] = ()
     plan: Digest | None = None
+    kept: Provenance | None = None
 
     @model_serializer(mode="wrap")
     def _plain(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        later = ("lengths", "plan")  # what has neither has the bytes that it had before there were these
-        return {name: value for name, value in write(self).items() if name not in later or value}
+        return {name: value for name, value in write(self).items() if name not in _LATER or value}
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
@@ -197,8 +202,9 @@ class Schema(Frozen):
             raise ValueError("a column marks the missing numbers of a column that is not there")
         if self.lengths and (sum(self.lengths) != self.rows or self.lengths == self._full_blocks):
             raise ValueError("its blocks do not have its rows, or are said to be as all are")
-        if any(column.elements(min(self.rows, BLOCK_ROWS)) > _MOST_ELEMENTS for column in self.columns):
-            raise ValueError("a block of 65,536 rows of a column has more than 2^27 elements")
+        longest = max(self.lengths, default=min(self.rows, BLOCK_ROWS))
+        if any(column.elements(longest) > _MOST_ELEMENTS for column in self.columns):
+            raise ValueError(f"a block of {longest:,} rows of a column has more than 2^27 elements")
         return self
 
     @classmethod
@@ -247,6 +253,11 @@ class Schema(Frozen):
     def elements(self) -> int:
         """Field elements of the whole object."""
         return sum(column.elements(self.rows) for column in self.columns)
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """Ids (hex) of earlier versions that have the very values of this one."""
+        return frozenset(self.kept.refreshes if self.kept is not None else ())
 
     def seen_by(self, client: str) -> bool:
         """May a client of that name see the object, as its owner says?"""
@@ -325,9 +336,13 @@ class Manifest(Schema):
         """Sign the manifest, as its owner."""
         return Signed.make(identity, _MANIFEST, self.content)
 
+    def endorse(self, identity: Identity) -> Endorsement:
+        """Sign the manifest of what is kept, as one of the parties that keep it."""
+        return endorse(identity, _KEPT, self.content)
+
     @classmethod
     def verify(cls, trust: Trust, signed: Signed, clock: Clock | None) -> Manifest:
-        """Return the manifest, if its owner signed it.
+        """Return the manifest, if its owner signed it, or of what is kept every party.
 
         Args:
             clock: when the owner's certificate has to be valid; None: when the manifest says it was made, for what
@@ -338,7 +353,11 @@ class Manifest(Schema):
             InputError: it is malformed.
         """
         found = cls.parse(signed.content)
-        signed.check(trust, _MANIFEST, found.owner, clock or (lambda: float(found.created)))
+        clock = clock or (lambda: float(found.created))
+        if found.kept is None:
+            signed.check(trust, _MANIFEST, found.owner, clock)
+        else:
+            check_endorsements(trust, _KEPT, signed, found.parties, clock)
         return found
 
 

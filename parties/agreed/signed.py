@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 
 from mpc.encoding import canonical
-from mpc.errors import InputError, PlanError
+from mpc.errors import InputError, IntegrityError, PlanError
 from mpc.text import shown
 from mpc.wires import Frozen
 from parties.trust import identity as identities
@@ -28,16 +29,35 @@ Statement = TypeVar("Statement", bound=Frozen)
 
 
 @dataclass(frozen=True)
+class Endorsement:
+    """One party's signature of a statement that all of them sign.
+
+    Args:
+        certificate: the party's, and the intermediates that lead to a CA (PEM).
+    """
+
+    signature: bytes
+    certificate: bytes
+
+
+@dataclass(frozen=True)
 class Signed:
     """A statement's bytes with a signature; nothing of it is believed before `check`.
 
     Args:
         certificate: the signer's, and the intermediates that lead to a CA (PEM).
+        endorsements: of every party, in the roster's order, in the place of one signature.
     """
 
     content: bytes
     signature: bytes
     certificate: bytes
+    endorsements: tuple[Endorsement, ...] = ()
+
+    @classmethod
+    def joint(cls, content: bytes, endorsements: Iterable[Endorsement]) -> Signed:
+        """Return a statement with the signatures of all parties."""
+        return cls(content, b"", b"", tuple(endorsements))
 
     @classmethod
     def make(cls, identity: Identity, kind: str, content: bytes) -> Signed:
@@ -56,6 +76,24 @@ class Signed:
         """
         message = canonical(kind, self.content)
         identities.verify(trust, self.certificate, signer, message, self.signature, clock, serves=False)
+
+
+def endorse(identity: Identity, kind: str, content: bytes) -> Endorsement:
+    """Sign a statement of that kind, as one of the parties that all sign it."""
+    signed = Signed.make(identity, kind, content)
+    return Endorsement(signed.signature, signed.certificate)
+
+
+def check_endorsements(trust: Trust, kind: str, signed: Signed, parties: Sequence[str], clock: Clock) -> None:
+    """Require that each of these parties signed these bytes as a statement of that kind.
+
+    Raises:
+        IntegrityError: one did not; `peer` is that party, if it is known.
+    """
+    if len(signed.endorsements) != len(parties):
+        raise IntegrityError(f"{len(signed.endorsements)} parties signed, and there are {len(parties)}")
+    for party, each in zip(parties, signed.endorsements, strict=True):
+        Signed(signed.content, each.signature, each.certificate).check(trust, kind, party, clock)
 
 
 def key_of(certificate: bytes) -> bytes:

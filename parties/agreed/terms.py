@@ -1,8 +1,9 @@
 """Terms of a session, and the one id that stands for all of them.
 
 The id hashes the plan, the version, the field, the provider, the roster, a fresh nonce of
-every party, and which stored objects the plan is asked of: no two sessions share one, no single
-party can choose it, and whoever holds the same id has agreed to the same terms.
+every party, which stored objects the plan is asked of, and what its kept outputs become: no two
+sessions share one, no single party can choose it, and whoever holds the same id has agreed to the
+same terms.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from mpc.encoding import digest
 from mpc.errors import SessionError
 from mpc.plan.plan import FIELD
 from parties.agreed.bindings import Binding
+from parties.agreed.keeps import Keep
 
 PROTOCOL = 5
 """Version of everything in protos/ and of what is signed; peers must be equal."""
@@ -30,6 +32,7 @@ class Terms:
         parties: names in the roster's order.
         nonces: one a party, 32 bytes, in that order.
         bindings: of the plan's stored wires; `bindings.check_bindings` holds them to a plan.
+        keeps: objects that the plan's kept outputs become; `keeps.check_keeps` holds them to it.
 
     Raises:
         SessionError: the lists do not fit, or a nonce is malformed or given twice.
@@ -40,6 +43,7 @@ class Terms:
     parties: tuple[str, ...]
     nonces: tuple[bytes, ...]
     bindings: tuple[Binding, ...] = ()
+    keeps: tuple[Keep, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.parties) < 2 or len(self.parties) != len(self.nonces):
@@ -61,6 +65,8 @@ class Terms:
             *self.nonces,
             len(self.bindings),
             *(part for binding in self.bindings for part in binding.parts),
+            len(self.keeps),
+            *(part for keep in self.keeps for part in keep.parts),
         )
 
 

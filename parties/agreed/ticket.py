@@ -18,14 +18,16 @@ from mpc.plan.plan import Plan
 from mpc.text import check_name as check_text
 from parties.addresses import check_name
 from parties.agreed.bindings import Binding, check_bindings
+from parties.agreed.keeps import Keep, check_keeps
 from parties.agreed.terms import Terms
 
-FORMAT = "mpc-ticket-2"
+FORMAT = "mpc-ticket-3"
 LARGEST = 1 << 26
 """Characters of the largest ticket that is read."""
 _BINDING_KEYS = {"columns", "first", "object", "rows", "wire"}
 _AGAIN = "ask the coordinator for the ticket again, and do not change it"
-_KEYS = {"bindings", "format", "nonces", "parties", "plan", "plan_digest", "provider", "session"}
+_KEEP_KEYS = {"created", "expires", "name", "outputs", "previous", "version", "visible"}
+_KEYS = {"bindings", "format", "keeps", "nonces", "parties", "plan", "plan_digest", "provider", "session"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Ticket:
             {
                 "bindings": [_shown(binding) for binding in terms.bindings],
                 "format": FORMAT,
+                "keeps": [_shown_keep(keep) for keep in terms.keeps],
                 "nonces": [nonce.hex() for nonce in terms.nonces],
                 "parties": list(terms.parties),
                 "plan": json.loads(self.plan.canonical),
@@ -76,8 +79,10 @@ class Ticket:
                 tuple(check_name(name) for name in content["parties"]),
                 tuple(bytes.fromhex(nonce) for nonce in content["nonces"]),
                 tuple(_binding(each) for each in content["bindings"]),
+                tuple(_keep(each) for each in content["keeps"]),
             )
             check_bindings(plan, terms.bindings)
+            check_keeps(plan, terms.keeps)
             ticket = cls(plan, terms)
             session = ticket.terms.session_id.hex()
         except PlanError as error:
@@ -118,6 +123,22 @@ def _binding(content: dict[str, Any]) -> Binding:
     if any(type(number) is not int for number in numbers) or set(content) != _BINDING_KEYS:
         raise ValueError
     return Binding(content["wire"], bytes.fromhex(content["object"]), tuple(content["columns"]), *numbers)
+
+
+def _shown_keep(keep: Keep) -> dict[str, Any]:
+    said = {"name": keep.name, "outputs": list(keep.outputs), "version": keep.version, "previous": keep.previous}
+    return {**said, "created": keep.created, "expires": keep.expires, "visible": list(keep.visible)}
+
+
+def _keep(content: dict[str, Any]) -> Keep:
+    for name in content["outputs"]:
+        check_text(name, "the output")
+    numbers = [content[name] for name in ("created", "expires", "version")]
+    if any(type(number) is not int for number in numbers) or set(content) != _KEEP_KEYS:
+        raise ValueError
+    outputs, visible = tuple(content["outputs"]), tuple(content["visible"])
+    created, expires, version = numbers
+    return Keep(content["name"], outputs, version, content["previous"], created, expires, visible)
 
 
 def _load(text: str) -> dict[str, Any]:

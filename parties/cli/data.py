@@ -192,7 +192,7 @@ def _labels(text: str) -> list[str]:
 
 
 def _bar(stages: Stages) -> Callable[[str, int, int | None], None]:
-    names = {"check": "checking the table", "put": "putting it at the parties"}
+    names = {"check": "checking the table", "put": "putting it at the parties", "refresh": "masking it anew"}
     begun: list[str] = []
 
     def tell(stage: str, done: int, of: int | None) -> None:
@@ -288,6 +288,22 @@ def _cell(value: object) -> str:
         return ""
     text = f"{value:g}" if isinstance(value, float) else shown(str(value))
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+@data.command("refresh")
+@click.argument("name")
+@_common
+def refresh(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Mask a dataset of yours anew: its values stay, and what anybody has of the old masks is worthless.
+
+    Do it now and then, and when the provider changes.
+    """
+    with _connected(cluster, folder) as connected, display.stages() as stages:
+        made = connected.datasets.refresh(name, progress=_bar(stages))
+    if as_json:
+        display.json({"dataset": made.describe().content()})
+    else:
+        display.result(f"{made.name}, version {made.manifest.version}: {made.rows:,} rows")
 
 
 @data.command("remove")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.lib import format as npy
 
 from mpc.errors import UsageError
 from mpc.plan.plan import Plan
+from mpc.text import shown
 from parties.cli.display import Display
 from parties.cli.options import require_folder
 from parties.client.feeds import owner_of, received
@@ -35,6 +37,25 @@ def require_output(output: Path | None, plan: Plan, me: str) -> None:
             f"there is nothing to write to {output}: {', '.join(sorted(plan.recipients))} receives the outputs",
             remedy="leave --output out; --recipient says who receives them",
         )
+
+
+def keep_choices(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Read `--keep [OUTPUT=]NAME`: output -> name.
+
+    Raises:
+        UsageError: it is not said which output, or one twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        output, _, name = text.rpartition("=")
+        if not output and len(names) != 1:
+            raise UsageError(
+                f"the model has several outputs: which one is kept as {shown(text)}?",
+                remedy=f"--keep OUTPUT={shown(text)}; its outputs are {', '.join(map(shown, names))}",
+            )
+        if found.setdefault(output or names[0], name) != name:
+            raise UsageError(f"output {shown(output or names[0])!r} is kept twice", remedy="name it once")
+    return found
 
 
 def write_outputs(path: Path, outputs: dict[str, Any]) -> None:
@@ -77,7 +98,11 @@ def say_roles(display: Display, plan: Plan) -> None:
         how = ENTERS if given in plan.entered_inputs else AT_REST
         display.say(f"{how:<14}{owner_of(plan, given)}: input {given.name!r}")
     for out in plan.outputs:
-        display.say(f"learns        {', '.join(plan.wire[out.wire].holders)}: output {out.name!r}")
+        who = ", ".join(plan.wire[out.wire].holders)
+        if out.keep:
+            display.say(f"keeps         the parties, for the coordinator: output {out.name!r}")
+        if who:
+            display.say(f"learns        {who}: output {out.name!r}")
 
 
 def _array(value: Any) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx.load import Loaded, load_model
-from mpc.compiler.onnx.signature import input_types
+from mpc.compiler.onnx.signature import input_types, output_names
 from mpc.compiler.roles import Roles
 from mpc.errors import UsageError
 from parties.agreed.bindings import Binding
@@ -18,8 +19,10 @@ from parties.cli.datasets import choose_datasets, selections
 from parties.cli.display import Display
 from parties.cli.inputs import load_inputs
 from parties.cli.options import parse_ranges, parse_shapes
+from parties.cli.outputs import keep_choices
 from parties.client import bound
 from parties.client.cluster import Cluster
+from parties.client.keeping import Keeping, read_keep
 from parties.client.model import Placed, model_name, refuse_compiling
 from parties.client.selection import Selection
 
@@ -35,15 +38,17 @@ class Said:
     shapes: tuple[str, ...]
     samples: tuple[str, ...]
     roles: Roles
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan, what this client enters into it, and what its stored wires stand for."""
+    """A plan, what this client enters into it, what its stored wires stand for, and what its outputs are kept as."""
 
     of: Compiled | Placed
     feeds: dict[str, np.ndarray]
     bindings: tuple[Binding, ...]
+    kept: Mapping[str, Keeping] = field(default_factory=dict)
 
 
 def prepare(display: Display, path: Path | None, said: Said, me: str, alone: bool) -> Prepared:
@@ -65,9 +70,11 @@ def prepare(display: Display, path: Path | None, said: Said, me: str, alone: boo
     mine = [name for name in names if said.roles.owner(name) == me and name not in chosen]
     feeds = load_inputs(said.inputs, names, mine, types)
     bound.refuse_said(feeds, chosen, "a file")
-    roles = replace(said.roles, owners={**said.roles.owners, **bound.owners(chosen)})
+    kept = read_keep(keep_choices(said.kept, output_names(loaded)), me)
+    owners = {**said.roles.owners, **bound.owners(chosen)}
+    roles = replace(said.roles, owners=owners, keeps=frozenset(kept))
     given = (display, loaded, feeds, known_ranges, parse_shapes(said.shapes, names), roles)
-    if alone and not (said.samples or chosen):
+    if alone and not (said.samples or chosen or kept):
         compiled = compile_for_data(*given)
     else:
         known = load_inputs(said.samples, names, types=types) if said.samples else None
@@ -76,14 +83,20 @@ def prepare(display: Display, path: Path | None, said: Said, me: str, alone: boo
     bindings = bound.bindings(compiled.plan, chosen)
     for note in bound.notes(chosen):
         display.say(f"note: {note}")
-    return Prepared(compiled, feeds, bindings)
+    return Prepared(compiled, feeds, bindings, kept)
 
 
 def _stored(display: Display, path: Path | None, said: Said, me: str, name: str) -> Prepared:
     if path is None:
         raise UsageError("--parties starts a cluster of its own, where no models are", remedy="mpc up; mpc model put")
     public = "public" if said.roles.public_weights else None
-    options = {"--range": said.ranges, "--shape": said.shapes, "--calibrate": said.samples, "--weights": public}
+    options = {
+        "--range": said.ranges,
+        "--shape": said.shapes,
+        "--calibrate": said.samples,
+        "--weights": public,
+        "--keep": said.kept,
+    }
     refuse_compiling(name, {option: given or None for option, given in options.items()})
     with Cluster.connect(path) as connected:
         placed, chosen = place_model(connected, name, said.roles, said.data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import click
 
 from mpc.compiler.compile import Compiled
 from mpc.errors import PolicyError, UsageError
-from parties.agreed.bindings import Binding, rows_of
+from parties.agreed.bindings import rows_of
 from parties.cli.display import Display, seconds, size
 from parties.cli.options import (
     CALIBRATE,
@@ -30,7 +29,8 @@ from parties.cli.options import (
     require_passive,
 )
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
-from parties.cli.preparing import Said, prepare
+from parties.cli.preparing import Prepared, Said, prepare
+from parties.client import keeping
 from parties.client.cluster import Cluster
 from parties.client.feeds import agree_on_batch, check_own, owned, received
 from parties.client.model import Placed
@@ -53,6 +53,13 @@ from parties.trust.identity import Identity
     metavar="[INPUT=]OWNER/NAME[:COLUMN,...]",
     help="An input that lies at the parties: columns of a dataset, all of them if none is named.",
 )
+@click.option(
+    "--keep",
+    "kept",
+    multiple=True,
+    metavar="[OUTPUT=]NAME",
+    help="An output that stays at the parties as your dataset; without --recipient OUTPUT=NAME nobody receives it.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the outputs you receive to this .npz file.")
 @click.option("--parties", type=click.IntRange(2), help="Start this many parties just for this run.")
 @OWNER
@@ -73,6 +80,7 @@ def run(
     model: Path,
     inputs: tuple[str, ...],
     data: tuple[str, ...],
+    kept: tuple[str, ...],
     output: Path | None,
     parties: int | None,
     owners: tuple[str, ...],
@@ -101,7 +109,7 @@ def run(
             "--input is missing",
             remedy="give the data: --input [NAME=]X.npy, or --data OWNER/NAME; --owner says whose it is else",
         )
-    if data and parties is not None:
+    if (data or kept) and parties is not None:
         raise UsageError("--parties starts a cluster of its own, where no datasets are", remedy="mpc up; mpc data put")
     for written in filter(None, (output, ticket)):
         require_folder(written)
@@ -114,10 +122,10 @@ def run(
         roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties, in_folder(folder))
-        said = Said(model, inputs, data, ranges, shapes, samples, roles)
+        said = Said(model, inputs, data, ranges, shapes, samples, roles, kept)
         prepared = prepare(display, path, said, me, ours and not (who or ticket))
-        compiled, feeds, bindings = prepared.of, prepared.feeds, prepared.bindings
-        found = check_own(compiled.plan, me, feeds) or rows_of(compiled.plan, bindings)
+        compiled, feeds = prepared.of, prepared.feeds
+        found = check_own(compiled.plan, me, feeds) or rows_of(compiled.plan, prepared.bindings)
         rows = agree_on_batch(compiled.plan, found, batch)
         require_output(output, compiled.plan, me)
         if path is not None:
@@ -132,7 +140,7 @@ def run(
                 who if cluster is None else [],
                 rows if path is not None else None,
                 in_folder(folder),
-                bindings,
+                prepared,
             )
             _say_notes(display, session, compiled.messages)  # which were said when it was compiled
             setup = time.perf_counter() - started
@@ -151,11 +159,13 @@ def run(
     price = {**asdict(session.last_run), "setup_s": setup} if session.last_run is not None else {}
     if as_json:
         content, digest = plain_outputs(named), compiled.plan.digest.hex()
-        display.json(
-            {"model": str(model), "security": security, "weights": weights, "plan": digest, **price, "outputs": content}
-        )
+        made = [{"name": each.name, "version": each.version, "outputs": each.outputs} for each in session.keeps]
+        told_of = {"model": str(model), "security": security, "weights": weights, "plan": digest}
+        display.json({**told_of, **price, "outputs": content, "kept": made})
         return
     print_outputs(display, named)
+    for each in session.keeps:
+        display.result(f"kept as {each.name}, version {each.version}")
     _print_price(display, price, isinstance(compiled, Placed))
 
 
@@ -205,12 +215,13 @@ def _open(
     local: list[str],
     rows: int | None,
     where: str,
-    bindings: Sequence[Binding],
+    prepared: Prepared,
 ) -> Session:
     """Open the session, of what was dealt ahead for one such run if there is any.  Where `mpc up` wrote the policies, a
     refusal says how it writes others."""
     try:
-        return cluster.open(compiled, rows, calls=1, bindings=bindings)
+        keeps = keeping.keeps(cluster.parties, compiled.plan, prepared.kept)
+        return cluster.open(compiled, rows, calls=1, bindings=prepared.bindings, keeps=keeps)
     except PolicyError as refusal:
         if not local:
             raise
@@ -240,4 +251,4 @@ def _print_price(display: Display, price: dict[str, Any], stored: bool) -> None:
     peers = "its peer" if price["parties"] == 2 else f"all {price['parties'] - 1} peers"
     display.say(f"sent          {size(price['sent_bytes'])} by the largest party to {peers}")
     display.say(f"dealt         {size(price['dealt_bytes'])}")
-    display.say(f"learned by    {', '.join(price['recipients'])}")
+    display.say(f"learned by    {', '.join(price['recipients']) or 'nobody'}")

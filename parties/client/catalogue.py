@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mpc.errors import InputError, IntegrityError, PlanError, SessionError
 from mpc.plan.plan import Plan
+from parties.agreed.endorsements import read_endorsements
 from parties.agreed.models import read_model
 from parties.agreed.objects import LARGEST, Manifest
 from parties.agreed.receipts import Tombstone
@@ -43,12 +44,18 @@ class Entry:
 def describe(parties: Parties, name: str = "", object_id: bytes = b"") -> Manifest:
     """Return the manifest of an object that this client may see: the newest of a name, or the one of an id.
 
+    The newest version is one that all parties have: what was cut off at its very end exists at some of them alone.
+
     Raises:
         SessionError: there is none, or the parties have different ones.
         IntegrityError: a party sent something that its owner has not signed.
     """
     request = data_pb2.DescribeObjectRequest(name=name, object=object_id)
     found = [_described(parties, client, request) for client in parties.clients]
+    if len({each.id for each in found}) > 1 and name:
+        common = [entry for entry in search(parties) if entry.name == name]
+        if common:
+            return describe(parties, object_id=max(common, key=lambda entry: entry.version).id)
     if len({each.id for each in found}) > 1:
         raise SessionError(
             "the parties do not have the same version of that object",
@@ -68,7 +75,9 @@ def _described(parties: Parties, client: PartyClient, request: data_pb2.Describe
     if first.WhichOneof("part") != "header" or first.header.size > LARGEST:
         raise IntegrityError(f"{client.name} sent no manifest", peer=client.name)
     content = collect((part.chunk for part in stream), first.header.size, "the manifest", client.name)
-    signed = Signed(bytes(content), first.header.signature, first.header.certificate)
+    header = first.header
+    joint = read_endorsements(header.endorsements)
+    signed = Signed(bytes(content), header.signature, header.certificate, joint)
     return Manifest.verify(parties.identity.trust, signed, None)
 
 

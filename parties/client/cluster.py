@@ -24,6 +24,7 @@ import numpy as np
 from mpc.errors import UsageError
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
+from parties.agreed.keeps import Keep
 from parties.agreed.ticket import Ticket
 from parties.client import stocks as ordering
 from parties.client.channels import Parties
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from parties.client.dataset import Dataset
     from parties.client.datasets import Datasets
     from parties.client.granting import Left
+    from parties.client.keeping import Keeping
     from parties.client.model import Model, Placed
     from parties.client.models import Models
     from parties.client.selection import Selection
@@ -146,6 +148,7 @@ class Cluster(Closing):
         weights: str = SECRET,
         data: Mapping[str, Selection | Dataset] | None = None,
         state: States | None = None,
+        keep: Mapping[str, str | Keeping] | None = None,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs; or use one that lies at the parties.
 
@@ -171,15 +174,17 @@ class Cluster(Closing):
             state: output -> the input as which the next run reads it, masked as it is: `{"w_out": "w"}`.  The first
                 run reads zeros, or what a `State("w", start=array)` begins with.  Nobody receives such an output but
                 those that `recipients` names for it.
+            keep: output -> the name of a dataset of this client's that it becomes at the parties, or a `Keeping`.
+                Nobody receives it unless `recipients` names somebody; outputs of one name are its columns.
 
         Raises:
             ModelError, PolicyError, PeerError: as the CLI's.
         """
         from parties.client import opening  # who joins does without it
 
-        compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state}
+        compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep}
         ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
-        return self.open(ready.of, batch, bindings=ready.bindings)
+        return self.open(ready.of, batch, bindings=ready.bindings, keeps=ready.keeps)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.
@@ -292,12 +297,14 @@ class Cluster(Closing):
         batch: int | None = None,
         calls: int | None = None,
         bindings: Sequence[Binding] = (),
+        keeps: Sequence[Keep] = (),
     ) -> Session:
         """Open a session as `session` does, of a model that is compiled already, or placed (`Model.place`).
 
         Args:
             calls: take only what was dealt ahead for exactly so many calls of `run`.
             bindings: of the plan's stored wires, in its order.
+            keeps: objects that its kept outputs become.
         """
         from mpc.compiler.compile import Compiled
         from parties.client.model import Placed
@@ -310,7 +317,7 @@ class Cluster(Closing):
             )
         refuse_machines(compiled.plan, self.parties.names, self.config.provider.name)
         batch = batch if batch is None else read_count(batch, "the batch")
-        session = Session(self.parties, compiled, batch, calls, bindings)
+        session = Session(self.parties, compiled, batch, calls, bindings, keeps)
         self._sessions.add(session)
         return session
 

@@ -16,6 +16,7 @@ import numpy as np
 from mpc.errors import HandshakeError, MpcError, PeerError
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, write_bindings
+from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties, Reply
 from parties.client.participant import Participant, Progress
@@ -85,6 +86,7 @@ class CoordinatedSession:
         weights: int64 integers of the weight wires that this client owns.
         stock: the session that was dealt ahead, to open it; it is used up by that, whatever comes of it.
         bindings: of the plan's stored wires, in its order.
+        keeps: objects that its kept outputs become.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class CoordinatedSession:
         weights: Mapping[str, np.ndarray],
         stock: Stock | None = None,
         bindings: Sequence[Binding] = (),
+        keeps: Sequence[Keep] = (),
     ) -> None:
         self._parties, self.plan, self.stock = parties, plan, stock
         self._deadlines = parties.config.deadlines
@@ -101,7 +104,7 @@ class CoordinatedSession:
         self.open = False
         self.setup_dealt = 0
         self._called_off: list[Reply[party_pb2.EndReply]] = []
-        self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings)
+        self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings, keeps=keeps)
         self.id = self.terms.session_id
         self.part = Participant(parties, plan, self.terms)
         alone = not (plan.owners | plan.recipients) - {self.part.me}
@@ -127,6 +130,7 @@ class CoordinatedSession:
             nonces=terms.nonces,
             stocked=self.stock is not None,
             bindings=write_bindings(terms.bindings),
+            keeps=write_keeps(terms.keeps),
         )
         wait = self._deadlines.connect + self._deadlines.setup
         self.open = True

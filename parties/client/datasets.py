@@ -14,7 +14,7 @@ from typing import Any
 from mpc.errors import InputError, MpcWarning, SessionError, UsageError
 from mpc.text import shown
 from parties.agreed.grants import Bound, Grant
-from parties.client import amending, catalogue, granted, granting, upload
+from parties.client import amending, catalogue, granted, granting, keeping, upload
 from parties.client.channels import Parties
 from parties.client.dataset import Dataset
 from parties.client.granting import Given, Verdict
@@ -27,7 +27,7 @@ from parties.client.tables.table import read_table, require_rows_per_person
 
 _SAID = {"types", "units", "descriptions", "shapes", "missing", "columns", "person"}
 Progress = Callable[[str, int, int | None], None]
-"""Told what is being done ("check", then "put"), how many rows are, and of how many, if that is known."""
+"""Told what is being done ("check", then "put"; or "refresh"), how many rows are, and of how many, if that is known."""
 
 
 class Datasets:
@@ -207,6 +207,25 @@ class Datasets:
         if manifest.plan is not None:
             raise UsageError(f"{shown(full)} is a model, not a dataset", remedy=f"cluster.model({full!r})")
         return Dataset(manifest, self._parties)
+
+    def refresh(self, name: str, progress: Progress | None = None) -> Dataset:
+        """Mask a dataset of this client's anew, as its next version: the values stay, all that hides them is new.
+
+        What somebody had of the old version - a stolen seed, an old backup, what a former provider knew - opens the new
+        one no more, and the parties erase the old one.  Grants of the old version hold for the new one.
+
+        Args:
+            progress: told "refresh", how many rows are done, and of how many.
+
+        Raises:
+            UsageError: it is not this client's.
+            PolicyError: it was kept of others' data, and not all of them allow it.
+        """
+        full = f"{self._parties.config.name}/{self._own(name)}"
+        tell = progress or (lambda stage, done, of: None)
+        found = self.get(full).manifest
+        made = keeping.refresh(self._parties, found, lambda done, of: tell("refresh", done, of))
+        return Dataset(made, self._parties)
 
     def remove(self, name: str) -> Listing:
         """Remove all versions of a dataset of this client's own, at all parties and for good.

@@ -118,6 +118,7 @@ class Description:
             f"{whole.rows:,} rows, {people}; owner {whole.owner}",
             terms(whole),
             f"sample: {'rows that the owner published' if whole.sample else 'mock rows from this schema'}",
+            *_history(whole),
         ]
 
     @property
@@ -141,6 +142,7 @@ class Description:
             "created": whole.created,
             "expires": whole.expires,
             "sample": "published" if whole.sample else "mock",
+            "kept": None if whole.kept is None else whole.kept.model_dump(mode="json"),
             "columns": [_column(column) for column in whole.columns],
         }
 
@@ -150,6 +152,21 @@ class Description:
     def _repr_html_(self) -> str:
         lines = "<br>".join(html.escape(line) for line in self.lines)
         return f"<p><b>{html.escape(self.manifest.name)}</b><br>{lines}</p>{as_html(self.table, '')}"
+
+
+def _history(whole: Manifest) -> list[str]:
+    """Say where a kept object came from, and whose word its use needs besides its owner's."""
+    kept = whole.kept
+    if kept is None:
+        return []
+    names = sorted({origin.name for origin in kept.origins})
+    if names == [whole.name]:
+        return [f"refreshed: it has the values of version {kept.refreshes[0][:16]}"] if kept.refreshes else []
+    rows = "row by row" if kept.by_row else "not row by row, so no noised questions are answered about it"
+    source = f"from {', '.join(names)}, {rows}" if names else f"from what {whole.owner} entered"
+    owners = sorted({origin.owner for origin in kept.origins} - {whole.owner})
+    asked = [f"its use needs the word of {', '.join(owners)} too"] if owners else []
+    return [f"kept by the parties {source}; plan {kept.plan[:16]}", *asked]
 
 
 def _column(column: Column) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from mpc.plan.placing import place
 from mpc.plan.plan import Plan
 from mpc.text import shown
 from parties.agreed.bindings import Binding
+from parties.agreed.fields import OBJECT_NAME
 from parties.agreed.models import weight_bindings
-from parties.agreed.objects import OBJECT_NAME, Manifest
+from parties.agreed.objects import Manifest
 from parties.client import bound, granting
 from parties.client.channels import Parties
 from parties.client.feeds import NodeArg, describe_inputs, describe_outputs

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from parties.agreed.bindings import Binding
-from parties.client import bound
+from parties.agreed.keeps import Keep
+from parties.client import bound, keeping
 from parties.client.channels import Parties
 from parties.client.model import Model, Placed, model_name, refuse_compiling
 from parties.client.roles import SECRET, Recipients, assign
@@ -23,10 +24,12 @@ class Ready:
     Args:
         of: the compiled model, or the placed one.
         bindings: of the plan's stored wires, in its order.
+        keeps: objects that its kept outputs become.
     """
 
     of: Compiled | Placed
     bindings: tuple[Binding, ...]
+    keeps: tuple[Keep, ...] = ()
 
 
 def prepare(
@@ -42,7 +45,7 @@ def prepare(
 
     Args:
         model, owners, recipients, data, weights: as of `Cluster.session`.
-        compiling: ranges, samples, shapes and state, for a compiler alone.
+        compiling: ranges, samples, shapes, state and keep, for a compiler alone.
 
     Raises:
         ModelError, UsageError, InputError, SessionError: as `Cluster.session`.
@@ -55,14 +58,15 @@ def prepare(
 
     chosen = bound.read_choices(data, compiling["ranges"])
     roles = assign(parties.config.name, owners, recipients, weights)
-    roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)})
+    named = keeping.read_keep(compiling["keep"], parties.config.name)
+    roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)}, keeps=frozenset(named))
     stored = {name: bound.described(selection) for name, selection in chosen.items()}
     states = read_states(compiling["state"], owners or (), chosen)
-    settings = {name: said for name, said in compiling.items() if name != "state"}
+    settings = {name: said for name, said in compiling.items() if name not in ("state", "keep")}
     compiled = compile_model(model, roles=roles, stored=stored, states=states, **settings)
     bindings = bound.bindings(compiled.plan, chosen)
     bound.warn_of(chosen)
-    return Ready(compiled, bindings)
+    return Ready(compiled, bindings, keeping.keeps(parties, compiled.plan, named))
 
 
 def _stored(

@@ -13,6 +13,7 @@ import numpy as np
 from mpc.errors import InputError, MpcError, SessionError, warn
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, rows_of
+from parties.agreed.keeps import Keep
 from parties.client import stocks as ordering
 from parties.client.channels import Parties
 from parties.client.closing import Closing
@@ -52,6 +53,7 @@ class Session(Closing):
             while one is online, where all runs have equally many rows.
         calls: only if it was dealt for exactly so many calls of `run`.
         bindings: of the plan's stored wires; each run goes through all their rows.
+        keeps: objects that kept outputs become, with the first run.
         last_run: the price of the last run; None before the first.
         notes: what the user should know: of bounds and precision (`Compiled.messages`), of data that their ranges
             hardly resolve, of how correlations were come by.  Each is an `MpcWarning` too.
@@ -64,6 +66,7 @@ class Session(Closing):
         batch: int | None = None,
         calls: int | None = None,
         bindings: Sequence[Binding] = (),
+        keeps: Sequence[Keep] = (),
     ) -> None:
         self.compiled = compiled
         self.plan: Plan = compiled.plan
@@ -72,9 +75,9 @@ class Session(Closing):
         for text in compiled.messages:
             self._note(text)
         self._parties, self._me = parties, parties.identity.name
-        self._bindings = tuple(bindings)
+        self._bindings, self.keeps = tuple(bindings), tuple(keeps)
         self._stored_rows = rows_of(compiled.plan, self._bindings)
-        self._sizes = None if batch is None or self._bindings else split(compiled.plan, batch)
+        self._sizes = None if batch is None or self._bindings or self.keeps else split(compiled.plan, batch)
         self._calls = calls
         self._progress: Progress | None = None
         self._running = threading.Lock()
@@ -96,7 +99,7 @@ class Session(Closing):
                 remote = CoordinatedSession(self._parties, plan, weights, stock)
             except SessionError as error:
                 self._note(f"what was dealt ahead could not be used, and is dealt now: {error.what}")
-        remote = remote or CoordinatedSession(self._parties, plan, weights, bindings=self._bindings)
+        remote = remote or CoordinatedSession(self._parties, plan, weights, bindings=self._bindings, keeps=self.keeps)
         remote.on_progress = self._progress
         self._dropping = weakref.finalize(self, remote.drop)
         self._dropping.atexit = False  # an exiting process just hangs up
@@ -175,6 +178,7 @@ class Session(Closing):
                 f"the inputs have {rows} rows, and the datasets {self._stored_rows}",
                 remedy="give as many, or open a session on those rows: data={'x': dataset[['age']][:100]}",
             )
+        self._require_whole(rows)
         integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
         note_coarse_columns(self.plan, feeds, self.notes)
         with self._running:
@@ -209,6 +213,14 @@ class Session(Closing):
                 f"every run of this session has {self._every} rows, not {rows}",
                 cause="the next run is prepared before it is called for",
                 remedy="give as many, or open a session without batch",
+            )
+
+    def _require_whole(self, rows: int) -> None:
+        """Require that what is kept of rows that are entered is whole with one run."""
+        if self.keeps and self._stored_rows is None and len(split(self.plan, rows)) > 1:
+            raise InputError(
+                f"{rows:,} rows are more than one run takes, and what is kept of rows that are entered is of one run",
+                remedy="put the rows as a dataset, and open the session with data={'x': dataset}",
             )
 
     def _require_left(self, sizes: list[int]) -> None:

@@ -12,6 +12,7 @@ from mpc.errors import HandshakeError, MpcError, SessionError
 from mpc.plan.plan import Plan
 from parties.agreed.ahead import refuse_later_known
 from parties.agreed.bindings import Binding
+from parties.agreed.keeps import Keep
 from parties.agreed.terms import Terms
 from parties.client.channels import Parties, PartyClient, gather
 from parties.pb import party_pb2
@@ -53,13 +54,16 @@ class Stock:
         return 0 if rest or self.batches != tuple(sizes) * count else count
 
 
-def propose(parties: Parties, plan: Plan, ahead: bool = False, bindings: Sequence[Binding] = ()) -> Terms:
+def propose(
+    parties: Parties, plan: Plan, ahead: bool = False, bindings: Sequence[Binding] = (), keeps: Sequence[Keep] = ()
+) -> Terms:
     """Ask every party to consent to the plan; return the terms of a new session, with a nonce of each party.
 
     The first party is asked before the others: so of many clients that ask at once all parties have room for the same.
 
     ahead: for what is dealt now and opened later.
     bindings: of the plan's stored wires.
+    keeps: objects that its kept outputs become.
     """
     request = party_pb2.ProposeRequest(plan=plan.canonical, ahead=ahead)
     first, *others = parties.clients
@@ -67,7 +71,7 @@ def propose(parties: Parties, plan: Plan, ahead: bool = False, bindings: Sequenc
     proposals = gather([first.begin(lambda stub: stub.Propose, request, seconds)])
     proposals += gather([party.begin(lambda stub: stub.Propose, request, seconds) for party in others])
     nonces = tuple(proposal.nonce for proposal in proposals)
-    return Terms(plan.digest, parties.config.provider.name, parties.names, nonces, tuple(bindings))
+    return Terms(plan.digest, parties.config.provider.name, parties.names, nonces, tuple(bindings), tuple(keeps))
 
 
 def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored = lambda done, of: None) -> Stock:

@@ -16,12 +16,14 @@ from queue import SimpleQueue
 
 from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
 from parties.addresses import check_name
-from parties.pb.party_pb2 import Abort, Entered, Frame, Hello
+from parties.pb.party_pb2 import Abort, Entered, Frame, Hello, Told
 from parties.wire.frames import Piece
 from parties.wire.inflow import Inflow
 from parties.wire.pieces import room, slices
 
 SALT_BYTES = 32
+_LARGEST_TOLD = 1 << 20
+"""Bytes of the largest frame about outputs that are kept: signatures and certificates of up to 256 objects."""
 
 
 class Inbox:
@@ -36,13 +38,15 @@ class Inbox:
         self._filled: dict[int, int] = {}
         self._repeated: dict[int, int] = {}
         self._entered: tuple[bytes, ...] | None = None
+        self._told: dict[int, tuple[bytes, ...]] = {}
+        self._tells = 0
         self._allowed = -1
 
-    def begin(self, run: int, sizes: Sequence[int]) -> None:
-        """A run starts here: how many bytes each of its steps has."""
+    def begin(self, run: int, sizes: Sequence[int], tells: int = 0) -> None:
+        """A run starts here: bytes of each of its steps, and how often the peer tells something behind them."""
         with self._inflow.lock:
-            self._run, self._sizes = run, tuple(sizes)
-            self._buffers, self._filled, self._repeated, self._entered = {}, {}, {}, None
+            self._run, self._sizes, self._tells = run, tuple(sizes), tells
+            self._buffers, self._filled, self._repeated, self._entered, self._told = {}, {}, {}, None, {}
             self._allowed = -1
             self._allow(0)
             self._inflow.arrived()
@@ -120,6 +124,24 @@ class Inbox:
                 raise PeerError(f"{self._peer} sent a malformed frame", peer=self._peer)
             return entered
 
+    def put_told(self, run: int, number: int, parts: Sequence[bytes]) -> None:
+        """The peer tells something of what is kept of a run."""
+        with self._inflow.lock:
+            new = 1 <= number <= self._tells and number not in self._told
+            if run != self._run or not new or sum(map(len, parts)) > _LARGEST_TOLD:
+                raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
+            self._told[number] = tuple(parts)
+            self._inflow.arrived()
+
+    def take_told(self, number: int, count: int, deadline: float) -> tuple[bytes, ...]:
+        """Return the `count` parts that the peer tells; raises as `take`."""
+        with self._inflow.lock:
+            self._await(lambda: number in self._told, deadline, "did not say what it keeps")
+            parts = self._told[number]
+            if len(parts) != count:
+                raise PeerError(f"{self._peer} sent a malformed frame", peer=self._peer)
+            return parts
+
     def _is_here(self, step: int) -> bool:
         if self._filled[step] == len(self._buffers[step]):
             return True
@@ -177,6 +199,10 @@ class Link:
         """Say what this party was sent: first payloads have shown that not all were sent the same."""
         self._outgoing.put(Frame(entered=Entered(run=run, digests=digests)))
 
+    def send_told(self, run: int, number: int, parts: Sequence[bytes]) -> None:
+        """Tell something of what is kept of a run."""
+        self._outgoing.put(Frame(told=Told(run=run, number=number, parts=parts)))
+
     def abort(self, error: MpcError) -> None:
         """Tell the peer the code, and whom it is about; nothing else."""
         self._outgoing.put(Frame(abort=Abort(code=error.code, about=error.peer or "")))
@@ -217,6 +243,8 @@ class Link:
             self.check(frame.hello)
         elif body == "entered" and self._agreed.is_set():
             self.inbox.put_entered(frame.entered.run, frame.entered.digests)
+        elif body == "told" and self._agreed.is_set():
+            self.inbox.put_told(frame.told.run, frame.told.number, frame.told.parts)
         elif body == "abort":
             raise self._heard(frame.abort)
         else:
@@ -277,6 +305,14 @@ def _name(text: str) -> str | None:
         return check_name(text)
     except ValueError:
         return None
+
+
+def tell(links: Sequence[Link], run: int, number: int, parts: Sequence[bytes], seconds: float) -> list[Sequence[bytes]]:
+    """Tell every peer something of what is kept of a run, and take as many parts of theirs; within `seconds`."""
+    for link in links:
+        link.send_told(run, number, parts)
+    deadline = time.monotonic() + seconds
+    return [link.inbox.take_told(number, len(parts), deadline) for link in links]
 
 
 def exchange(

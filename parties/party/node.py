@@ -16,6 +16,7 @@ from parties.agreed.bindings import check_bindings
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
 from parties.party.consent.consent import Consent
+from parties.party.keeping import SessionKeeping
 from parties.party.ledger.sessions import Ledger
 from parties.party.link import SALT_BYTES, Link
 from parties.party.policy import Policy
@@ -119,7 +120,10 @@ class PartyNode:
             if digest is not None:
                 self.policy.check_plan(digest)
             if digest is not None and plan is not None:
-                self.policy.check_session(digest, coordinator, plan.owners, plan.recipients)
+                keepers = {coordinator} if plan.kept else set()
+                self.policy.check_session(digest, coordinator, plan.owners, plan.recipients | keepers)
+                for keeper in keepers:
+                    self.policy.check_data_owner(keeper)
         except PolicyError as refusal:
             raise self._told(refusal, "; ranges and names are part of plans") from refusal
 
@@ -214,6 +218,7 @@ class PartyNode:
                 self._drop,
                 StoredRows(plan, terms, self.vault),
                 consent,
+                SessionKeeping(plan, terms, self.vault, consent.asked),
             )
         except BaseException:
             self.slots.free(slot)

@@ -14,6 +14,7 @@ from mpc.interpret.party import Buffer
 from mpc.plan.schedule import Step
 from parties.party import agreement
 from parties.party.consent.consent import SessionConsent
+from parties.party.keeping import SessionKeeping
 from parties.party.ledger.states import RunState
 from parties.party.life import SessionFacts, SessionLife
 from parties.party.link import Link, exchange
@@ -28,6 +29,7 @@ class Online:
         links: to every peer.
         abort: ends the session with an error; keeps nothing alive.
         consent: says for each run whether its answer may be told.
+        keeping: what of it stays at the parties.
     """
 
     def __init__(
@@ -38,9 +40,10 @@ class Online:
         links: Mapping[str, Link],
         abort: Callable[[MpcError], None],
         consent: SessionConsent,
+        keeping: SessionKeeping,
     ) -> None:
         self._facts, self._life, self._runs, self._abort = facts, life, runs, abort
-        self._consent = consent
+        self._consent, self._keeping = consent, keeping
         self._links = [links[name] for name in facts.terms.parties if name in links]
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="online")
 
@@ -69,7 +72,7 @@ class Online:
             self._evaluate(run)
             self.before_reveal(run)
             ledger.advance(session_id, run.number, RunState.CHECKED)
-            run.head = self._consent.reveal(ledger, run.number, run.batch)  # what it costs is durable then
+            self._settle(run)
             run.reveal()
             run.online_seconds, run.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
             run.ended_at = time.monotonic()
@@ -83,6 +86,16 @@ class Online:
         except Exception as error:
             self._facts.log.error("unexpected error in a run", exc_info=error)
             self._abort(MpcError("an internal error; the party's own log has more"))
+
+    def _settle(self, run: Run) -> None:
+        """Make what a run costs durable, and with it what is kept of it; that exists once all parties have signed."""
+        ledger, kept = self._facts.ledger, self._keeping.take(run, self._links)
+        if kept is None:
+            run.head = self._consent.reveal(ledger, run.number, run.batch)
+            return
+        with kept:
+            run.head = self._consent.reveal(ledger, run.number, run.batch, kept.enter)
+        kept.settle()
 
     def _log_end(self, run: Run) -> None:
         self._facts.log.info(
@@ -101,7 +114,7 @@ class Online:
     def _evaluate(self, run: Run) -> None:
         steps = run.party.schedule.steps
         for link in self._links:
-            link.inbox.begin(run.number, [step.size for step in steps])
+            link.inbox.begin(run.number, [step.size for step in steps], self._keeping.tells(run.number))
         evaluation = run.party.steps(run.entry.given)
         received: Sequence[Buffer] | None = None
         for step in steps:

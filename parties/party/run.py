@@ -119,7 +119,8 @@ class Run:
 
     def reveal(self) -> None:
         """Keep what recipients may fetch; the ledger says `revealed`."""
-        for wire in dict.fromkeys(out.wire for out in self.plan.outputs):
+        received = [out.wire for out in self.plan.outputs if self.plan.wire[out.wire].holders]
+        for wire in dict.fromkeys(received):
             self.outputs[wire] = Released(self.party.output(wire), self.party.release(wire))
         self.transcript = self.party.transcript.digest
         self.revealed = True

@@ -15,6 +15,7 @@ from mpc.encoding import digest
 from mpc.entry import EntryId
 from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyError
 from parties.agreed.bindings import read_binding
+from parties.agreed.keeps import read_keep
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.alarms import ends_within
 from parties.config.models import PartyConfig
@@ -283,7 +284,9 @@ class PartyService(party_pb2_grpc.PartyServicer):
         """Read the terms that a client says the parties agreed on, with the provider that this party trusts."""
         provider = self._node.config.provider.name
         bindings = tuple(read_binding(each) for each in request.bindings)
-        terms = Terms(request.plan_digest, provider, tuple(request.parties), tuple(request.nonces), bindings)
+        keeps = tuple(read_keep(each) for each in request.keeps) if isinstance(request, party_pb2.OpenRequest) else ()
+        agreed = (tuple(request.parties), tuple(request.nonces), bindings, keeps)
+        terms = Terms(request.plan_digest, provider, *agreed)
         if self._node.config.name not in terms.parties:
             raise HandshakeError("this party is not among the session's")
         return terms

@@ -29,6 +29,7 @@ from parties.config.models import PartyConfig
 from parties.party.consent.consent import SessionConsent
 from parties.party.entries import Entries
 from parties.party.entry import Entry
+from parties.party.keeping import SessionKeeping
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
 from parties.party.life import Farewells, SessionFacts, SessionLife, weakly
@@ -56,6 +57,7 @@ class PartySession:
         finished: called once when the session has ended.
         stored: what of the plan lies here already.
         consent: of those whose data these are.
+        keeping: what of its outputs stays at the parties.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class PartySession:
         finished: Callable[[PartySession], None],
         stored: StoredRows,
         consent: SessionConsent,
+        keeping: SessionKeeping,
     ) -> None:
         self.id = terms.session_id
         self.terms, self.plan, self.coordinator = terms, plan, coordinator
@@ -80,7 +83,7 @@ class PartySession:
         facts = SessionFacts(config, terms, plan, coordinator, ledger, counters, self._log)
         self._config, self._ledger, self._supply, self._counters = config, ledger, supply, counters
         self._budget, self._salt, self._finished = budget, salt, finished
-        self._stored = stored
+        self._stored, self._keeping = stored, keeping
         self._granted = plan_memory(plan, config.limits)
         self._index = terms.parties.index(config.name)
         self._handed_over = False
@@ -91,7 +94,7 @@ class PartySession:
         self.runs = Runs(self.life, budget)
         self._farewells = Farewells(self.life, weakly(self.abort))
         self.links = self._make_links()
-        self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort), consent)
+        self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort), consent, keeping)
         self.entries = Entries(facts, self.life, self.runs, self.online)
         self._silence = Silence(facts, self.life, self.runs, self._preparing.locked)
         budget.take(self._granted)
@@ -174,6 +177,8 @@ class PartySession:
 
     def _prepare(self, number: int, batch: int, following: int, held: int) -> Receipt:
         plan = self.plan.bind(batch)
+        self._keeping.begin(self.transcript_key())
+        self._keeping.require(number, batch)
         bundle_id = BundleId.of_run(self.id, number, batch)
         self._hand_over()
         delivery = self._supply.fetch(self.terms, bundle_id, self._wires.public_digest(plan))
@@ -189,6 +194,7 @@ class PartySession:
             raise
         receipt = delivery.finish()
         self._check_seeds(bundle, receipt)
+        self._keeping.dealt(number, receipt.manifest)
         with self.life.lock:
             self.life.require_open()
             entry = Entry(bundle_id.entry, plan, bundle, receipt.signed)
@@ -306,6 +312,7 @@ class PartySession:
         self.runs.shrink_done(0)
         self._budget.give(self._granted)
         self.online.stop()
+        self._keeping.end()
         self._finished(self)
 
 

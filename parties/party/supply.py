@@ -25,6 +25,8 @@ from mpc.prg import SEED_BYTES, Seed
 from parties import telemetry
 from parties.agreed import manifest
 from parties.agreed.bindings import write_bindings
+from parties.agreed.endorsements import write_endorsements
+from parties.agreed.keeps import write_keeps
 from parties.agreed.manifest import Manifest
 from parties.agreed.signed import Signed
 from parties.agreed.terms import Terms
@@ -104,6 +106,7 @@ class LiveSupply:
         at rest."""
         self._limits[session_id] = plan
         agreed = provider_pb2.SessionTerms(plan=plan.canonical, parties=terms.parties, nonces=terms.nonces)
+        agreed.keeps.extend(write_keeps(terms.keeps))
         if stored is not None:
             agreed.bindings.extend(write_bindings(terms.bindings))
             agreed.objects.extend(_object(each) for each in stored.objects())
@@ -183,7 +186,10 @@ class LiveSupply:
 
 def _object(signed: Signed) -> provider_pb2.StoredObject:
     return provider_pb2.StoredObject(
-        manifest=signed.content, signature=signed.signature, certificate=signed.certificate
+        manifest=signed.content,
+        signature=signed.signature,
+        certificate=signed.certificate,
+        endorsements=write_endorsements(signed),
     )
 
 

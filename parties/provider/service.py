@@ -18,6 +18,7 @@ from mpc.entry import EntryId
 from mpc.errors import PeerError, PolicyError
 from mpc.prg import SEED_BYTES
 from parties import entropy
+from parties.agreed.endorsements import read_endorsements
 from parties.agreed.signed import Signed
 from parties.agreed.terms import PROTOCOL
 from parties.alarms import ends_within
@@ -121,7 +122,10 @@ class ProviderService:
 
     def _show(self, session: ProviderSession, given: provider_pb2.SessionTerms, party: str) -> None:
         """Take the party's seeds of the stored objects that the session reads."""
-        objects = [Signed(each.manifest, each.signature, each.certificate) for each in given.objects]
+        objects = [
+            Signed(each.manifest, each.signature, each.certificate, read_endorsements(each.endorsements))
+            for each in given.objects
+        ]
         with session.lock:
             session.stored.show(party, objects, [each.seeds for each in given.seeds], self._identity.trust)
             session.changed.notify_all()

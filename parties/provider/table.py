@@ -10,6 +10,7 @@ from mpc.errors import HandshakeError, PlanError, PolicyError, SessionError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import digest_of
 from parties.agreed.bindings import read_binding
+from parties.agreed.keeps import read_keep
 from parties.agreed.memory import plan_memory
 from parties.agreed.terms import Terms
 from parties.config.models import ProviderConfig
@@ -55,7 +56,9 @@ class SessionTable:
                 remedy="raise limits.max_plan_bytes",
             )
         bindings = tuple(read_binding(each) for each in given.bindings)
-        terms = Terms(digest_of(given.plan), self._config.name, tuple(given.parties), tuple(given.nonces), bindings)
+        keeps = tuple(read_keep(each) for each in given.keeps)
+        agreed = (tuple(given.parties), tuple(given.nonces), bindings, keeps)
+        terms = Terms(digest_of(given.plan), self._config.name, *agreed)
         if terms.session_id != request.session_id:
             raise HandshakeError("the session id does not belong to these terms")
         if party not in terms.parties:

@@ -10,7 +10,7 @@ import numpy as np
 from mpc import field as fp
 from mpc.prg import Seed, expand_field
 from parties.agreed.objects import Manifest, Schema
-from parties.agreed.signed import Signed
+from parties.agreed.signed import Signed, key_of
 from parties.trust.identity import Identity
 from tests.support.objects import blocks
 
@@ -29,6 +29,9 @@ class Shelf:
 
     def signed(self, object_id: bytes) -> Signed:
         return self.statements[object_id]
+
+    def owner_key(self, object_id: bytes) -> bytes:
+        return key_of(self.statements[object_id].certificate)
 
     def seed(self, object_id: bytes, column: str, block: int) -> Seed:
         return self.seeds[object_id, column, block]

@@ -230,3 +230,9 @@ def input_types(model: Source) -> dict[str, str]:
 def input_names(model: Source) -> list[str]:
     """Return names of a model's inputs, in its order."""
     return [*input_types(model)]
+
+
+def output_names(model: Source) -> list[str]:
+    """List the names of a model's outputs, without compiling it."""
+    loaded = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    return [value.name for value in loaded.graph.output]

@@ -10,6 +10,7 @@ from mpc.plan.plan import Plan
 from mpc.privacy.facts import Guarantee, Loss, StoredFacts
 from parties.agreed.bindings import Binding
 from parties.agreed.grants import ANY, Bound, ExactPlan
+from parties.agreed.kept import Read, origins_of
 from parties.agreed.models import uses_as_put
 from parties.agreed.objects import Manifest
 from parties.agreed.terms import Terms
@@ -18,13 +19,14 @@ from parties.party.consent.proofs import Proofs
 
 @dataclass(frozen=True)
 class Part:
-    """Part of a session that reads one dataset, of whatever versions.
+    """Part of a session that reads one dataset, of whatever versions, or what was kept of it.
 
     Args:
         name: OWNER/NAME.
         key: digest of the key that put it.
-        objects: ids, each once.
+        objects: ids of what is bound, each once.
         wires: of the plan.
+        kept: the name is of what parties kept of sessions: the people in it have their budgets elsewhere.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Part:
     key: bytes
     objects: tuple[str, ...]
     wires: tuple[str, ...]
+    kept: bool = False
 
 
 class Asked:
@@ -55,20 +58,38 @@ class Asked:
     ) -> None:
         self.plan, self.terms, self.coordinator, self.key = plan, terms, coordinator, key
         self._manifests, self._proofs = manifests, proofs
-        self.parts = tuple(self._part(name, keys) for name in sorted({m.name for m in manifests.values()}))
+        self.read = {each: Read(found, keys[each]) for each, found in manifests.items()}
+        self.parts = tuple(self._part(name) for name in sorted(self._whose()))
         self._proved: dict[frozenset[str], Guarantee | PlanError] = {}
 
-    def _part(self, name: str, keys: Mapping[bytes, bytes]) -> Part:
-        bound = [each for each in self.terms.bindings if self._manifests[each.object].name == name]
-        objects = list(dict.fromkeys(each.object for each in bound))
-        key = keys[objects[0]]  # a name belongs to one key for good: all its versions have it
-        owner = self._manifests[objects[0]].owner
-        return Part(name, owner, key, tuple(each.hex() for each in objects), tuple(each.wire for each in bound))
+    def _whose(self) -> dict[str, tuple[str, bytes]]:
+        """(owner, key) of every dataset that is read, or that something read was kept of."""
+        found = {each.manifest.name: (each.manifest.owner, each.key) for each in self.read.values()}
+        for each in self.read.values():  # a name belongs to one key for good: all its versions have it
+            found |= {origin.name: (origin.owner, bytes.fromhex(origin.key)) for origin in origins_of(each)}
+        return found
+
+    def _part(self, name: str) -> Part:
+        through = [each for each, found in self.read.items() if name in _names(found)]
+        origins = {origin.name for each in through for origin in origins_of(self.read[each])}
+        bound = [each for each in self.terms.bindings if each.object in through]
+        objects = tuple(each.hex() for each in dict.fromkeys(each.object for each in bound))
+        return Part(name, *self._whose()[name], objects, tuple(each.wire for each in bound), name not in origins)
+
+    @property
+    def receivers(self) -> frozenset[str]:
+        """Names of those that come to something: who receives an output, and who has one kept."""
+        return self.plan.recipients | ({self.coordinator} if self.plan.kept else frozenset())
+
+    def ids(self, part: Part) -> tuple[str, ...]:
+        """Ids (hex) by which a grant may name what is read: what is bound, and versions that it is a refresh of."""
+        earlier = {alias for each in part.objects for alias in self._manifests[bytes.fromhex(each)].aliases}
+        return (*part.objects, *sorted(earlier))
 
     def is_own(self, part: Part) -> bool:
         """Does its owner ask this itself, and for nobody else?"""
         mine = (part.owner, part.key) == (self.coordinator, self.key)
-        return mine and self.plan.recipients <= {part.owner}
+        return mine and self.receivers <= {part.owner}
 
     def is_seen(self, part: Part) -> bool:
         """May who asks know that the dataset is there?  Its owner may, who is a key, and not a name."""
@@ -84,12 +105,20 @@ class Asked:
         if listed.plan != self.terms.plan_digest.hex():
             return False
         weights = {gate.out for gate in self.plan.weights}
-        bound = {each.wire: _bound(each) for each in self.terms.bindings}
-        if listed.bindings != {wire: found for wire, found in bound.items() if wire not in weights}:
+        bound = {each.wire: each for each in self.terms.bindings}
+        if set(listed.bindings) != {wire for wire in bound if wire not in weights} or set(listed.weights) != weights:
             return False
-        if set(listed.weights) != weights:
+        if not all(self._is_bound(said, bound.get(wire)) for wire, said in listed.bindings.items()):
             return False
-        return all(said == ANY or said == bound.get(wire) for wire, said in listed.weights.items())
+        return all(said == ANY or self._is_bound(said, bound.get(wire)) for wire, said in listed.weights.items())
+
+    def _is_bound(self, said: Bound | str, binding: Binding | None) -> bool:
+        """Is that what is bound, or a version that it is a refresh of?"""
+        if binding is None or isinstance(said, str):
+            return False
+        ids = {binding.object.hex(), *self._manifests[binding.object].aliases}
+        place = (binding.columns, binding.first, binding.rows)
+        return said.dataset in ids and (said.columns, said.first, said.rows) == place
 
     # -- models
 
@@ -112,7 +141,12 @@ class Asked:
     def prove(self, wires: frozenset[str]) -> None:
         """Find what the plan guarantees for the people in these stored wires, and keep it for `loss`."""
         if wires and wires not in self._proved:
-            self._proved[wires] = self._proofs.find(self.plan, {wire: self._facts(wire) for wire in wires})
+            try:
+                facts = {wire: self._facts(wire) for wire in wires}
+            except PlanError as error:
+                self._proved[wires] = error.again()
+            else:
+                self._proved[wires] = self._proofs.find(self.plan, facts)
 
     def loss(self, part: Part, wires: frozenset[str]) -> Loss | None:
         """Return what a run tells of a person through one dataset; None if that was not asked for before.
@@ -130,9 +164,20 @@ class Asked:
 
     def _facts(self, wire: str) -> StoredFacts:
         bound = next(each for each in self.terms.bindings if each.wire == wire)
-        found = self._manifests[bound.object]
-        return StoredFacts(bound.rows, found.rows_per_person, f"{bound.object.hex()}/{bound.first}")
+        found = self.read[bound.object]
+        kept = found.manifest.kept
+        if kept is not None and not kept.by_row:
+            mixed = sorted({origin.name for origin in kept.origins if not origin.by_row})
+            raise PlanError(
+                f"a row of {found.manifest.name} is not about a row of {', '.join(mixed) or 'a dataset'} alone",
+                cause="it was kept of a computation in which rows met, or that read no dataset",
+                remedy="ask its owners for a grant of this exact question, or ask about the datasets themselves",
+            )
+        first, *others = [
+            (f"{origin.object}/{origin.first}", origin.rows_per_person) for origin in origins_of(found, bound.first)
+        ]
+        return StoredFacts(bound.rows, first[1], first[0], tuple(others))
 
 
-def _bound(binding: Binding) -> Bound:
-    return Bound(dataset=binding.object.hex(), columns=binding.columns, first=binding.first, rows=binding.rows)
+def _names(read: Read) -> frozenset[str]:
+    return frozenset({read.manifest.name, *(origin.name for origin in origins_of(read))})

@@ -12,8 +12,9 @@ from parties.agreed.audit import NONCE_BYTES, START, follow, row_digest
 from parties.agreed.signed import dump
 
 Draw = Callable[[int], bytes]
-PUT, GRANT, BUDGET, REVOKE, OPEN, REVEAL, CHARGE, REMOVE = (
+PUT, KEEP, GRANT, BUDGET, REVOKE, OPEN, REVEAL, CHARGE, REMOVE = (
     "put",
+    "keep",
     "grant",
     "budget",
     "revoke",

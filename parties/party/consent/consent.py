@@ -7,7 +7,7 @@ ledger writes `revealed`: there the charge is written, before any seed of an out
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Protocol
 
@@ -36,14 +36,22 @@ _ROUNDS = 4
 """Times that grants may change while a guarantee is proved."""
 
 
+Also = Callable[[sqlite3.Connection, Sequence[Allowed]], None]
+"""Done in the transaction of `revealed`, given what is allowed."""
+
+
+def _nothing(database: sqlite3.Connection, allowed: Sequence[Allowed]) -> None:
+    """Do nothing else."""
+
+
 class Objects(Protocol):
     """Where objects lie."""
 
     def manifest(self, object_id: bytes) -> Manifest:
         """Return an object's manifest; one error for what is unknown, removed or expired."""
 
-    def signed(self, object_id: bytes) -> Signed:
-        """Return the manifest as its owner signed it."""
+    def owner_key(self, object_id: bytes) -> bytes:
+        """Return the digest of the public key that an object belongs to."""
 
 
 class Consent:
@@ -78,7 +86,7 @@ class Consent:
         for binding in terms.bindings:
             if binding.object not in manifests:
                 manifests[binding.object] = objects.manifest(binding.object)
-                keys[binding.object] = key_of(objects.signed(binding.object).certificate)
+                keys[binding.object] = objects.owner_key(binding.object)
         return Asked(plan, terms, coordinator, key, manifests, keys, self._proofs)
 
     def ask(self, asked: Asked) -> list[Allowed | Missing]:
@@ -204,10 +212,14 @@ class Consent:
 
 
 class SessionConsent:
-    """The consent that one session was opened with; asked again for each run that is about to tell its answer."""
+    """The consent that one session was opened with; asked again for each run that is about to tell its answer.
+
+    Args:
+        asked: what the session asks.
+    """
 
     def __init__(self, consent: Consent, asked: Asked) -> None:
-        self._consent, self._asked = consent, asked
+        self._consent, self.asked = consent, asked
         plan = asked.plan
         self._session = asked.terms.session_id.hex()
         owners = {part.owner for part in asked.parts}
@@ -215,16 +227,17 @@ class SessionConsent:
 
     def opened(self, database: sqlite3.Connection) -> None:
         """Note that the session is opened, in the transaction that opens it."""
-        asked = self._asked
+        asked = self.asked
         objects = {part.name: list(part.objects) for part in asked.parts}
         facts = {"session": self._session, "plan": asked.terms.plan_digest.hex(), "coordinator": asked.coordinator}
         self._consent.note(database, audit.OPEN, self._about, **facts, datasets=objects)
 
-    def reveal(self, ledger: Ledger, run: int, batch: int) -> bytes:
+    def reveal(self, ledger: Ledger, run: int, batch: int, also: Also = _nothing) -> bytes:
         """Take a run to `revealed` if all that it reads may still be told; what it costs is durable then.
 
         Args:
             batch: rows of the run.
+            also: done in the same transaction, given what is allowed.
 
         Returns:
             The head of the audit chain behind it.
@@ -233,21 +246,22 @@ class SessionConsent:
             PolicyError: it may not: nothing is written, and nothing may leave.
         """
         head = b""
-        house = self._consent.house() if self._asked.parts else None
+        house = self._consent.house() if self.asked.parts else None
 
         def spend(database: sqlite3.Connection) -> bool:
             nonlocal head
-            charges = [] if house is None else self._spend(database, house, run, batch)
-            recipients = sorted(self._asked.plan.recipients)
-            facts = {"session": self._session, "run": run, "plan": self._asked.terms.plan_digest.hex()}
+            allowed = [] if house is None else require(decide(database, self.asked, house, batch))
+            charges = [] if house is None else self._spend(database, house, run, allowed)
+            recipients = sorted(self.asked.plan.recipients)
+            facts = {"session": self._session, "run": run, "plan": self.asked.terms.plan_digest.hex()}
             head = self._consent.note(database, audit.REVEAL, self._about, **facts, recipients=recipients)
+            also(database, allowed)
             return bool(charges)
 
-        ledger.advance(self._asked.terms.session_id, run, RunState.REVEALED, spend)
+        ledger.advance(self.asked.terms.session_id, run, RunState.REVEALED, spend)
         return head
 
-    def _spend(self, database: sqlite3.Connection, house: House, run: int, batch: int) -> list[Charge]:
-        allowed = require(decide(database, self._asked, house, batch))
+    def _spend(self, database: sqlite3.Connection, house: House, run: int, allowed: Sequence[Allowed]) -> list[Charge]:
         charges = [self._charge(run, each) for each in allowed if each.mechanism != OWN]
         for made in charges:
             tables.charge(database, made, house.now)
@@ -255,7 +269,7 @@ class SessionConsent:
         return charges
 
     def _charge(self, run: int, allowed: Allowed) -> Charge:
-        plan = self._asked.terms.plan_digest.hex()
+        plan = self.asked.terms.plan_digest.hex()
         grant = allowed.grant or ""
         return Charge(self._session, run, allowed.part.name, grant, plan, allowed.mechanism, allowed.amount)
 
@@ -263,4 +277,4 @@ class SessionConsent:
         owner = made.dataset.partition("/")[0]
         facts = {"session": made.session, "run": made.run, "dataset": made.dataset, "grant": made.grant}
         amount = {"epsilon": made.amount.epsilon, "delta": made.amount.delta, "mechanism": made.mechanism}
-        self._consent.note(database, audit.CHARGE, {owner, self._asked.coordinator}, **facts, **amount)
+        self._consent.note(database, audit.CHARGE, {owner, self.asked.coordinator}, **facts, **amount)

@@ -151,12 +151,15 @@ def to_prove(database: sqlite3.Connection, asked: Asked, house: House) -> frozen
 
 
 def _read(database: sqlite3.Connection, asked: Asked, part: Part, house: House, batch: int | None) -> _Reading:
-    rows = tables.grants_of(database, part.owner, part.key, (part.name, *part.objects))
+    rows = tables.grants_of(database, part.owner, part.key, (part.name, *asked.ids(part)))
     offers = [(row, Grant.parse(row.signed.content)) for row in rows]
     named = any(asked.coordinator in (*grant.coordinators, *grant.recipients) for _, grant in offers)
     reading = _Reading(part, None, [], "", named or asked.is_seen(part))
     if not all(tables.is_living(database, each, house.now) for each in part.objects):
         return replace(reading, known=False)
+    lapsed = [each for each in part.objects if tables.is_lapsed(database, each)]
+    if lapsed:
+        return replace(reading, fault="a grant under which it was kept has been revoked")
     nearest = -1
     for row, grant in offers:
         exact, use = grant.question.exact, grant.question.use
@@ -188,7 +191,7 @@ def _conditions(
 ) -> list[Callable[[], str | None]]:
     """List what has to hold of a grant whatever is asked, in the order in which people would look."""
     terms, name = asked.terms, row.id[:16]
-    others = sorted(asked.plan.recipients - {*grant.recipients})
+    others = sorted(asked.receivers - {*grant.recipients})
     here = (grant.cluster, grant.provider, grant.parties) == (house.cluster, house.provider, house.parties)
     return [
         lambda: None if asked.coordinator in grant.coordinators else f"grant {name} names other coordinators",
@@ -216,7 +219,7 @@ def _used_up(database: sqlite3.Connection, row: GrantRow, grant: Grant) -> str |
 
 
 def _exact_fault(grant: Grant, exact: Exact, asked: Asked, part: Part, batch: int | None) -> str | None:
-    if part.objects != (grant.dataset,):
+    if len(part.objects) != 1 or grant.dataset not in asked.ids(part):
         return "the grant is of another version, or several versions are read at once"
     if not any(asked.is_exactly(listed) for listed in exact.plans):
         return "it is not one of the plans that are granted, or reads other rows, columns, datasets or weights"
@@ -246,7 +249,7 @@ def _noised(
     if loss is None:
         return _missing(asked, reading, "its grants have changed since the session was opened")
     amount = Amount.charged(loss)
-    limit, fault, whose = _budget(database, part, house)
+    limit, fault, whose = (None, "", part.owner) if part.kept else _budget(database, part, house)
     spent = tables.spent_on(database, part.name)
     if limit is not None and not (spent + amount).within(limit):
         left = max(0, limit.epsilon - spent.epsilon)
@@ -296,7 +299,7 @@ def _budget(database: sqlite3.Connection, part: Part, house: House) -> tuple[Amo
 
 def _missing(asked: Asked, reading: _Reading, why: str) -> Missing:
     part, who = reading.part, asked.coordinator
-    receivers = " ".join(f"--recipient {name}" for name in sorted(asked.plan.recipients))
+    receivers = " ".join(f"--recipient {name}" for name in sorted(asked.receivers))
     plan = asked.terms.plan_digest.hex()[:16]
     if asked.is_model(part):
         remedy = f"ask {part.owner}: mpc model grant {part.name} --coordinator {who} {receivers}"

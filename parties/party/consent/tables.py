@@ -213,6 +213,22 @@ def is_living(database: sqlite3.Connection, object_id: str, now: float) -> bool:
     return database.execute(query, (object_id, now)).fetchone() is not None
 
 
+def keep_under(database: sqlite3.Connection, number: int, grants: Iterable[tuple[str, str, bytes]]) -> None:
+    """Note the grants, each with its owner and key, under which an object was kept: it is read as long as they hold."""
+    rows = [(number, *grant) for grant in grants]
+    database.executemany("INSERT OR IGNORE INTO data_grants VALUES (?, ?, ?, ?)", rows)
+
+
+def is_lapsed(database: sqlite3.Connection, object_id: str) -> bool:
+    """Was a grant revoked under which this object was kept?"""
+    query = (
+        "SELECT 1 FROM data_objects o JOIN data_grants d ON d.number = o.number "
+        "JOIN consent_revocations r ON r.revoked = d.grant_id AND r.owner = d.owner AND r.owner_key = d.owner_key "
+        "WHERE o.object = ? LIMIT 1"
+    )
+    return database.execute(query, (object_id,)).fetchone() is not None
+
+
 def key_of_name(database: sqlite3.Connection, name: str) -> bytes | None:
     """Return the digest of the key that a dataset's name belongs to, if anything was ever put under it."""
     found = database.execute("SELECT owner_key FROM data_names WHERE name = ?", (name,)).fetchone()

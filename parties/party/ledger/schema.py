@@ -74,6 +74,18 @@ MIGRATIONS: tuple[files.Migration, ...] = (
         """CREATE TABLE data_plans (
             number INTEGER PRIMARY KEY REFERENCES data_objects ON DELETE CASCADE, content BLOB NOT NULL)""",
     ),
+    (  # what parties keep of sessions: who signed it, what it came from, and under which grants
+        """CREATE TABLE data_endorsements (
+            number INTEGER NOT NULL REFERENCES data_objects ON DELETE CASCADE, place INTEGER NOT NULL,
+            signature BLOB NOT NULL, certificate BLOB NOT NULL, PRIMARY KEY (number, place)) WITHOUT ROWID""",
+        """CREATE TABLE data_origins (
+            number INTEGER NOT NULL REFERENCES data_objects ON DELETE CASCADE, object TEXT NOT NULL,
+            PRIMARY KEY (number, object)) WITHOUT ROWID""",
+        "CREATE INDEX data_origins_by_object ON data_origins (object)",
+        """CREATE TABLE data_grants (
+            number INTEGER NOT NULL REFERENCES data_objects ON DELETE CASCADE, grant_id TEXT NOT NULL,
+            owner TEXT NOT NULL, owner_key BLOB NOT NULL, PRIMARY KEY (number, grant_id)) WITHOUT ROWID""",
+    ),
 )
 """Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
 

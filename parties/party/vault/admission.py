@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Container, Iterable
+from typing import Protocol
 
 from mpc.encoding import field_size
 from mpc.errors import HandshakeError, InputError, PolicyError, SessionError
@@ -71,7 +72,23 @@ def require_ours(config: PartyConfig, schema: Schema, client: str) -> None:
         raise PolicyError(f"{client!r} puts nothing under the name of {schema.owner!r}", remedy="sign as yourself")
 
 
-def require_next(database: sqlite3.Connection, schema: Schema, key: bytes) -> None:
+class Versioned(Protocol):
+    """A version of a name: a schema's, or that of what is to be kept."""
+
+    @property
+    def name(self) -> str:
+        """OWNER/NAME."""
+
+    @property
+    def version(self) -> int:
+        """From 1 on."""
+
+    @property
+    def previous(self) -> str | None:
+        """Id of the version before (hex)."""
+
+
+def require_next(database: sqlite3.Connection, schema: Versioned, key: bytes) -> None:
     """Require that this is a newer version of its name, and the name this key's; `PolicyError`, `SessionError`.
 
     The next version names the one before.  One that leaves numbers out takes the place of versions that exist at other
@@ -80,7 +97,7 @@ def require_next(database: sqlite3.Connection, schema: Schema, key: bytes) -> No
     known = catalogue.name_of(database, schema.name)
     if known is not None and known[0] != key:
         raise PolicyError(
-            f"{schema.name} was put with another key of {schema.owner!r}",
+            f"{schema.name} was put with another key of {schema.name.partition('/')[0]!r}",
             cause="a certificate that is issued again, with a new key, inherits nothing",
             remedy="choose another name",
         )

@@ -9,16 +9,17 @@ import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpc.encoding import field_size
 from parties.addresses import ANY
-from parties.agreed.objects import Schema
-from parties.agreed.signed import Signed
+from parties.agreed.objects import Manifest, Schema
+from parties.agreed.signed import Endorsement, Signed
 from parties.party.vault.files import size_on_disk
 
-DRAFT, RECEIVED, LIVING = "draft", "received", "living"
+DRAFT, KEEPING, RECEIVED, LIVING = "draft", "keeping", "received", "living"
+"""An object that is being put, or kept of a session; that is here as a whole; that exists."""
 _ROW = "number, put, state, object, owner, owner_key, name, version, schema, size, expires, key"
 _WORD = re.compile(r"\w+")
 _MOST_WORDS, _LONGEST_WORD = 16, 64
@@ -50,6 +51,12 @@ class Row:
     size: int
     expires: int | None
     wrapped: bytes
+
+    @property
+    def is_put(self) -> bool:
+        """Has its owner put it, or is it a refresh of what was put?"""
+        kept = json.loads(self.schema).get("kept")
+        return kept is None or any(origin["name"] == self.name for origin in kept["origins"])
 
     def __repr__(self) -> str:
         return f"Row({self.name!r}, {self.version}, {self.state})"
@@ -93,12 +100,20 @@ def index(database: sqlite3.Connection, number: int, schema: bytes) -> None:
     database.execute("INSERT INTO temp.data_words (rowid, name, description, columns) VALUES (?, ?, ?, ?)", row)
 
 
-def insert(database: sqlite3.Connection, put: bytes, key: bytes, schema: Schema, size: int, wrapped: bytes) -> Row:
-    """Add an object that is being put."""
+def insert(
+    database: sqlite3.Connection,
+    put: bytes,
+    key: bytes,
+    schema: Schema,
+    size: int,
+    wrapped: bytes,
+    state: str = DRAFT,
+) -> Row:
+    """Add an object that is being put, or kept of a session."""
     done = database.execute(
         "INSERT INTO data_objects (put, state, owner, owner_key, name, version, schema, size, expires, touched, key) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
-        (put, DRAFT, schema.owner, key, schema.name, schema.version, schema.content, size, schema.expires, wrapped),
+        (put, state, schema.owner, key, schema.name, schema.version, schema.content, size, schema.expires, wrapped),
     )
     database.executemany(
         "INSERT INTO data_readers VALUES (?, ?)", {(done.lastrowid, client) for client in schema.visible}
@@ -122,6 +137,23 @@ def receive(database: sqlite3.Connection, number: int, object_id: str, signed: S
     )
 
 
+def keep_whole(database: sqlite3.Connection, number: int, whole: Manifest, size: int) -> None:
+    """Keep the manifest of what was kept of a session, unsigned yet: all of it is here."""
+    database.execute(
+        "UPDATE data_objects SET state = ?, object = ?, schema = ?, size = ?, expires = ?, content = ?, "
+        "signature = x'', certificate = x'' WHERE number = ?",
+        (RECEIVED, whole.id.hex(), whole.schema_content, size, whole.expires, whole.content, number),
+    )
+    known = set() if whole.kept is None else {*whole.kept.objects, *(each.object for each in whole.kept.origins)}
+    database.executemany("INSERT OR IGNORE INTO data_origins VALUES (?, ?)", [(number, each) for each in known])
+
+
+def endorse(database: sqlite3.Connection, number: int, endorsements: Sequence[Endorsement]) -> None:
+    """Keep the signatures of all parties, in the roster's order."""
+    rows = [(number, place, each.signature, each.certificate) for place, each in enumerate(endorsements)]
+    database.executemany("INSERT INTO data_endorsements VALUES (?, ?, ?, ?)", rows)
+
+
 def bring_to_life(database: sqlite3.Connection, row: Row) -> None:
     """Let an object exist, as the newest version of its name."""
     database.execute("UPDATE data_objects SET state = ? WHERE number = ?", (LIVING, row.number))
@@ -143,7 +175,31 @@ def size_of(database: sqlite3.Connection, number: int) -> int:
 def signed_of(database: sqlite3.Connection, number: int) -> Signed:
     """Read an object's manifest as its owner signed it."""
     query = "SELECT content, signature, certificate FROM data_objects WHERE number = ?"
-    return Signed(*database.execute(query, (number,)).fetchone())
+    content, signature, certificate = database.execute(query, (number,)).fetchone()
+    query = "SELECT signature, certificate FROM data_endorsements WHERE number = ? ORDER BY place"
+    joint = tuple(Endorsement(*found) for found in database.execute(query, (number,)))
+    return Signed(content, signature, certificate, joint)
+
+
+def kept_of(database: sqlite3.Connection, objects: Iterable[str]) -> list[Row]:
+    """List what came from any of these objects, and what came from that, whatever state it is in."""
+    where, found, todo = "number IN (SELECT number FROM data_origins WHERE object = ?)", dict[int, Row](), [*objects]
+    while todo:
+        for row in _many(database, where, (todo.pop(),)):
+            if row.number not in found:
+                found[row.number] = row
+                todo += [row.object] if row.object else []
+    return list(found.values())
+
+
+def versions(database: sqlite3.Connection, name: str) -> list[Row]:
+    """List the objects of a name that exist."""
+    return _many(database, "name = ? AND state = ?", (name, LIVING))
+
+
+def abandoned(database: sqlite3.Connection) -> list[Row]:
+    """List what sessions began to keep that are over."""
+    return _many(database, "state = ?", (KEEPING,))
 
 
 def keep_plan(database: sqlite3.Connection, number: int, content: bytes) -> None:
@@ -274,10 +330,10 @@ def rewrap(database: sqlite3.Connection, keys: Sequence[tuple[bytes, int]], wrap
     database.execute("INSERT INTO data_wrapping VALUES (?)", (wrapping,))
 
 
-def bury(database: sqlite3.Connection, row: Row, signed: Signed) -> None:
-    """Keep the tombstone of an object."""
-    values = (row.object, row.name, signed.content, signed.signature, signed.certificate)
-    database.execute("INSERT OR IGNORE INTO data_tombstones VALUES (?, ?, ?, ?, ?)", values)
+def bury(database: sqlite3.Connection, objects: Iterable[str], name: str, signed: Signed) -> None:
+    """Keep the tombstone of an object, and of earlier versions that have its values."""
+    rows = [(each, name, signed.content, signed.signature, signed.certificate) for each in objects]
+    database.executemany("INSERT OR IGNORE INTO data_tombstones VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def is_buried(database: sqlite3.Connection, object_id: str) -> bool:

@@ -58,7 +58,7 @@ class BlockWriter:
         if not self._done:
             self._path.unlink(missing_ok=True)
 
-    def write(self, pieces: Iterable[bytes]) -> bytes:
+    def write(self, pieces: Iterable[bytes | memoryview]) -> bytes:
         """Take all of x^, and write it durably; its BLAKE3, 32 bytes.
 
         Raises:

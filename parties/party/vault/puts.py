@@ -285,6 +285,7 @@ class Puts:
             if (receipt.object, receipt.cluster) != (object_id.hex(), self._config.cluster):
                 raise IntegrityError(f"{client} showed a receipt of {party} for something else", peer=client)
         schema, older = _read_schema(row.schema), self._older(row, stones, client, key)
+        gone = self._vault.gone_with([each for each, _ in older])
 
         def live(database: sqlite3.Connection) -> None:
             found = self._committed(database, object_id, key)
@@ -293,11 +294,13 @@ class Puts:
                 catalogue.bring_to_life(database, found)
                 self._vault.note(database, audit.PUT, found)
             for each, stone in older:
-                self._vault.bury(database, each, stone)
+                self._vault.bury(database, each, stone, gone)
+            for each in gone[len(older) :]:
+                self._vault.note(database, audit.REMOVE, each)
             self._vault.times.store(database)
 
         if older:
-            self._vault.erase([each for each, _ in older], live)
+            self._vault.erase(gone, live)
         else:
             with self._ledger.writing(counted=True) as database:
                 live(database)

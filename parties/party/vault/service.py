@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import grpc
 
 from mpc.errors import InputError, PeerError, PlanError, PolicyError
+from parties.agreed.endorsements import write_endorsements
 from parties.agreed.memory import parsed_memory
 from parties.agreed.signed import Signed, key_of
 from parties.alarms import ends_within
@@ -145,7 +146,12 @@ class DataService(data_pb2_grpc.DataServicer):
         object_id, size = self._vault.seen(*self._reader(context), request.object, request.name)
         with self._granted(2 * size), ends_within(context, self._node.config.deadlines.submit):
             found = self._vault.signed(object_id)
-            header = data_pb2.ManifestHeader(signature=found.signature, certificate=found.certificate, size=size)
+            header = data_pb2.ManifestHeader(
+                signature=found.signature,
+                certificate=found.certificate,
+                size=size,
+                endorsements=write_endorsements(found),
+            )
             yield data_pb2.ManifestPart(header=header)
             for piece in pieces(found.content):
                 yield data_pb2.ManifestPart(chunk=piece)

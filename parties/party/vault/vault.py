@@ -9,6 +9,7 @@ what is unknown, has expired, or is not to be seen by who asks there is one answ
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -92,8 +93,10 @@ class Vault:
             catalogue.start(database)
             listed = database.execute("SELECT file FROM data_blocks WHERE file IS NOT NULL")
             left = files.orphans(self.folder, {name for (name,) in listed})
+            abandoned = catalogue.abandoned(database)
         self.ledger.forget_deleted()
         files.remove(self.folder, left)
+        self.erase(abandoned)
 
     # -- for sessions
 
@@ -130,6 +133,10 @@ class Vault:
         if found is None:
             raise unknown()
         return found
+
+    def owner_key(self, object_id: bytes) -> bytes:
+        """Return the digest of the public key that an object belongs to; raises as `find`."""
+        return self._living(object_id).owner_key
 
     def seed(self, object_id: bytes, column: str, block: int) -> Seed:
         """Return this party's seed k_i of a block.
@@ -241,7 +248,7 @@ class Vault:
     # -- the end of an object
 
     def remove(self, signed: Signed, client: str, key: bytes) -> None:
-        """Remove an object for good, as its owner has signed: its keys, and then its files.
+        """Remove an object for good, as its owner has signed, with all that was kept of it: keys, and then files.
 
         A put that is under way, and keeps blocks of it, is given up.
 
@@ -255,7 +262,14 @@ class Vault:
         with self.ledger.reading() as database:
             begun = catalogue.unfinished(database, row.name)
             begun = [each for each in begun if catalogue.shares(database, each.number, row.number)]
-        self.erase([row, *begun], lambda database: self.bury(database, row, signed))
+        gone = self.gone_with([row])
+
+        def also(database: sqlite3.Connection) -> None:
+            self.bury(database, row, signed, gone)
+            for each in gone[1:]:
+                self.note(database, audit.REMOVE, each)
+
+        self.erase([*gone, *(each for each in begun if each not in gone)], also)
         self.tell_removed(row)
 
     def buried(self, signed: Signed, client: str, key: bytes) -> Row | None:
@@ -275,9 +289,24 @@ class Vault:
             raise unknown()
         return row
 
-    def bury(self, database: sqlite3.Connection, row: Row, signed: Signed) -> None:
-        """Keep the tombstone of an object, within the transaction in which it is erased."""
-        catalogue.bury(database, row, signed)
+    def gone_with(self, rows: Sequence[Row]) -> list[Row]:
+        """List these objects, and all that was kept of them or of versions with their values: it goes with them."""
+        with self.ledger.reading() as database:
+            kept = [each for row in rows for each in catalogue.kept_of(database, _values_of(row))]
+        return list({each.number: each for each in (*rows, *kept)}.values())
+
+    def bury(self, database: sqlite3.Connection, row: Row, signed: Signed, gone: Sequence[Row]) -> None:
+        """Keep the tombstone of an object, within the transaction in which it is erased.
+
+        gone: all that is erased in it, see `gone_with`.
+
+        Raises:
+            SessionError: something was kept of it meanwhile.
+        """
+        kept = catalogue.kept_of(database, _values_of(row))
+        if {each.number for each in kept} - {each.number for each in gone}:
+            raise SessionError(f"something is being kept of {row.name} just now", remedy="try again")
+        catalogue.bury(database, _values_of(row), row.name, signed)
         self.note(database, audit.REMOVE, row)
 
     def tell_removed(self, row: Row) -> None:
@@ -340,3 +369,10 @@ def _key_of(block: Block) -> Seed:
     if block.key is None:
         raise SessionError("nothing of that block is here yet")
     return block.key
+
+
+def _values_of(row: Row) -> list[str]:
+    """List the ids of the versions that have an object's very values: its own, and those that it is a refresh of."""
+    kept = json.loads(row.schema).get("kept") or {}
+    own = [each["object"] for each in kept.get("origins", ()) if each["name"] == row.name]
+    return list(dict.fromkeys([row.object or "", *kept.get("refreshes", ()), *own]))

@@ -23,6 +23,12 @@ def require_kept(schema: Schema, before: Schema, kept: Kept) -> None:
             f"{schema.name} would keep blocks of version {before.version}, and has other columns",
             remedy="put all of it anew: what columns hold is said once for all blocks",
         )
+    if before.kept is not None and any(origin.name != schema.name for origin in before.kept.origins):
+        raise InputError(
+            f"{schema.name} would keep blocks that parties kept of others' data",
+            cause="what its owner puts is the owner's word alone, and these blocks are not the owner's alone",
+            remedy="keep other rows in another session, under the same name",
+        )
     if len(set(kept.values())) != len(kept):
         raise InputError(f"{schema.name} would keep a block twice")
     for block, of in kept.items():
