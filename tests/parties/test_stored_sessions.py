@@ -210,7 +210,7 @@ def test_a_note_says_what_a_model_reads_where_a_value_is_missing() -> None:
         "where it does, input 'x' reads -2",
     ]
     with pytest.warns(MpcWarning, match="column 'a' of .* may miss values"):
-        bound.warn_of({"x": whole["a"]}, 1)
+        bound.warn_of({"x": whole["a"]})
 
 
 def test_a_model_that_takes_missing_numbers_is_refused_by_the_name_of_its_input(tmp_path: Path) -> None:
