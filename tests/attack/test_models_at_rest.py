@@ -28,6 +28,7 @@ from tests.support.objects import AGE, RawPut, schema, table
 from tests.support.parties import InProcess, data
 from tests.support.plans import with_parts
 
+pytestmark = pytest.mark.filterwarnings("ignore::mpc.errors.MpcWarning")  # of precision
 Attack = tuple[Plan, tuple[Binding, ...]]
 
 
@@ -227,6 +228,37 @@ def test_security_42_an_expired_model(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(vault.times, "clock", lambda: later)
         with pytest.raises(SessionError, match="no such object"):
             made.open(found)
+
+
+def test_security_42_sessions_side_by_side_have_the_uses_of_one(lab: Lab) -> None:
+    lab.put("raced")
+    lab.models().grant("raced", ANALYST, uses=1)
+    found = lab.models(ANALYST).get("lab/raced").place()
+    first, second = lab.open(found), lab.open(found)
+    first.run(None, {"x": data(1)})
+    with pytest.raises(PolicyError, match="is used up"):
+        second.run(None, {"x": data(1)})
+    first.close()
+
+
+def test_who_may_not_see_a_model_does_not_see_its_plan_and_a_removed_one_has_none(lab: Lab) -> None:
+    hidden = lab.put("hidden", visible=["doctor"])
+    request = data_pb2.PlanRequest(object=hidden.manifest.id)
+    for index in range(2):
+        assert b"".join(each.chunk for each in lab.cluster.data(index, "doctor").Plan(request)) == hidden.plan.canonical
+        with pytest.raises(SessionError, match="no such object"):
+            list(lab.cluster.data(index, ANALYST).Plan(request))
+    lab.models().remove("hidden")
+    for index in range(2):
+        with pytest.raises(SessionError, match="no such object"):
+            list(lab.cluster.data(index, "doctor").Plan(request))
+        with lab.cluster.ledgers[index].reading() as database:
+            orphans = "SELECT count(*) FROM data_plans WHERE number NOT IN (SELECT number FROM data_objects)"
+            assert database.execute(orphans).fetchone() == (0,)
+    lab.table("plain")
+    table_of = lab.datasets().get("hospital/plain").manifest
+    with pytest.raises(SessionError, match="no such object"):
+        list(lab.cluster.data(0, "hospital").Plan(data_pb2.PlanRequest(object=table_of.id)))
 
 
 # -- what is put

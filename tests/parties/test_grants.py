@@ -20,11 +20,18 @@ from parties.agreed.signed import Signed, dump
 from parties.trust import authority
 from parties.trust.identity import Identity
 from tests.support.effort import examples
-from tests.support.grants import ID, LATER, MADE, NAME, budget, dp, exact, grant, revocation
+from tests.support.grants import ID, LATER, MADE, NAME, budget, dp, exact, grant, revocation, use
 from tests.support.parties import CLUSTER
 
 NAMED = exact(dataset=ID)
-EVERY = (grant(), grant(dataset=ID, question=NAMED, uses=1), budget(), revocation(grant()))
+USE = use(data_owners=("clinic", "hospital"), entered=False, datasets=("clinic/visits", ID), rows=7)
+EVERY = (
+    grant(),
+    grant(dataset=ID, question=NAMED, uses=1),
+    grant(dataset=ID, question=USE),
+    budget(),
+    revocation(grant()),
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +82,23 @@ def test_every_word_of_a_grant_is_in_its_id() -> None:
         grant(question=dp(outputs=5)),
         grant(question=dp(delta=Fraction(1, 2))),
         grant(dataset=ID, question=exact(dataset=ID)),
+        grant(question=USE),
+        grant(question=use()),
+        grant(question=use(data_owners=("hospital",))),
+        grant(question=use(entered=False)),
+        grant(question=use(datasets=("clinic/visits",))),
+        grant(question=use(rows=7)),
     ]
     assert len({grant().id, *(other.id for other in others)}) == len(others) + 1
+
+
+def test_grants_of_datasets_have_the_bytes_that_they_had_before_there_were_models() -> None:
+    assert grant().id == "791ac004c5a7f07e042d5e77e674f6e19f0fa048ea592fbf359226f3b6eed222"
+    exactly = grant(dataset=ID, question=NAMED, uses=1)
+    assert exactly.id == "8ceebf0995d46cbf35fd24672e159dad4657592bb1f905fc2569d55ea4556a36"
+    content = json.loads(dump(grant().model_dump(mode="json")))
+    with pytest.raises(InputError, match="one encoding"):
+        Grant.parse(dump({**content, "question": {**content["question"], "use": None}}))
 
 
 def test_a_word_of_one_kind_is_none_of_another(identity: Callable[[str], Identity]) -> None:

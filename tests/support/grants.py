@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from parties.agreed.grants import Bound, Budget, Dp, Exact, ExactPlan, Grant, Question, Revocation
+from parties.agreed.grants import Bound, Budget, Dp, Exact, ExactPlan, Grant, Question, Revocation, Use
 from tests.support.objects import MADE
 from tests.support.parties import CLUSTER
 
@@ -25,6 +25,11 @@ def exact(plan: str = ID, dataset: str = ID, bits: int | None = None, **changes:
     bound = Bound(dataset=dataset, columns=("age",), first=0, rows=5)
     listed = ExactPlan(**{"plan": plan, "bindings": {"x": bound}, **changes})
     return Question(exact=Exact(plans=(listed,), outputs_bits=bits))
+
+
+def use(**changes: Any) -> Question:
+    """The use of a model, whoever enters."""
+    return Question(use=Use(**changes))
 
 
 def grant(**changes: Any) -> Grant:
