@@ -76,6 +76,8 @@ RPCS = {
     "/mpc.v1.Party/Drop": (party_pb2.DropRequest, "unary"),
     "/mpc.v1.Data/Newest": (data_pb2.NewestRequest, "unary"),
     "/mpc.v1.Data/Begin": (data_pb2.BeginRequest, "unary"),
+    "/mpc.v1.Data/PutPlan": (data_pb2.PutPlanRequest, "unary"),
+    "/mpc.v1.Data/Plan": (data_pb2.PlanRequest, "replies"),
     "/mpc.v1.Data/Held": (data_pb2.HeldRequest, "replies"),
     "/mpc.v1.Data/Seeds": (data_pb2.SeedsRequest, "unary"),
     "/mpc.v1.Data/Block": (data_pb2.BlockPart, "requests"),
