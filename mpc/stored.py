@@ -103,3 +103,15 @@ def join_columns(columns: Sequence[np.ndarray], sizes: tuple[int, ...]) -> np.nd
     beside = [column.reshape(rows, -1) for column in columns]
     joined = beside[0] if len(beside) == 1 else np.concatenate(beside, axis=1)
     return np.ascontiguousarray(joined.reshape(sizes))
+
+
+def gather(read: Callable[[int, int], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Return rows in any order, each once; `read` of (first row, how many) is asked for each stretch of neighbours."""
+    order = np.argsort(rows, kind="stable")
+    stretches = np.split(rows[order], np.flatnonzero(np.diff(rows[order]) != 1) + 1)
+    found = [read(int(stretch[0]), len(stretch)) for stretch in stretches]
+    if len(found) == 1 and (np.diff(order) == 1).all():
+        return found[0]
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return np.concatenate(found)[back]

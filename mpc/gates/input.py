@@ -47,7 +47,7 @@ class Input(Gate):
             raise self.refuse("an input's mask is drawn, and held by its one owner; only a weight may be public")
         if self.is_weight and BATCH in wire.shape:
             raise self.refuse("a weight has no batch dimension")
-        if self.lifetime is Lifetime.STORED and (wire.shape[:1] != (BATCH,) or BATCH in wire.shape[1:]):
+        if self.lifetime is Lifetime.STORED and (not wire.shape or BATCH in wire.shape[1:]):
             raise self.refuse("the rows of stored data are its first axis, and no other")
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:

@@ -21,7 +21,8 @@ from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import Share
 from mpc.wires import Masking, Wires, broadcast
 
-Factor = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
+MAX_FACTOR = 1 << 58
+Factor = Annotated[int, Field(gt=-MAX_FACTOR, lt=MAX_FACTOR)]
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class World:
     def run(self, inputs: Mapping[str, np.ndarray], batch: int, tamper: Tamper | None = None) -> WorldRun:
         """Run once on int64 integers of every data input wire."""
         self._runs += 1
-        plan = self.plan.bind(batch)
+        plan = self.plan.at(self._runs).bind(batch)
         public, masks = self._rows_of_run(batch)
         plain = {name: sum_shares(shares) for name, shares in masks.items()}
         dealt, bundles = self.deal(plan, plan.online, self._runs, batch, plain)
@@ -175,8 +175,11 @@ class World:
 
     def _rows_of_run(self, batch: int) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
         """(x^, every party's share of its mask) of each stored input, of the rows whose turn it is."""
-        rows = slice(self._first, self._first + batch)
-        if self._stored:
+        rows: slice | np.ndarray = slice(self._first, self._first + batch)
+        program = self.plan.program
+        if self._stored and program is not None and program.rows is not None:
+            rows = program.rows_of(self._runs, self._rows)
+        elif self._stored:
             self._first = (self._first + batch) % self._rows
         public = {name: np.ascontiguousarray(values[rows]) for name, (values, _) in self._stored.items()}
         masks = {

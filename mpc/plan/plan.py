@@ -21,10 +21,14 @@ from mpc.errors import PlanError
 from mpc.fixedpoint import beyond, nearest_to_zero
 from mpc.gates.base import Gate, Name, to_dict
 from mpc.gates.input import Input
+from mpc.gates.linear import Combine
+from mpc.plan.program import Program
 from mpc.wires import MAX_BATCH, Dimension, Frozen, Lifetime, Scale, Wire
 
 VERSION: Literal[2] = 2
 FIELD: Literal["2^61-1"] = "2^61-1"
+_MOST_RUNS_KEPT = 16
+"""Plans of single runs that a program keeps."""
 DataType = Literal[
     "float32",
     "float64",
@@ -140,6 +144,7 @@ class Plan(Frozen):
     wires: Annotated[tuple[Wire, ...], Field(max_length=20_000)]
     gates: Annotated[tuple[Gate, ...], Field(max_length=20_000)]
     states: Annotated[tuple[PlanState, ...], Field(max_length=1024)] = ()
+    program: Program | None = None
 
     @cached_property
     def wire(self) -> dict[str, Wire]:
@@ -149,7 +154,7 @@ class Plan(Frozen):
     @cached_property
     def canonical(self) -> bytes:
         """The bytes that parties agree on."""
-        content = self.model_dump(mode="json", exclude={"gates", "states"})
+        content = self.model_dump(mode="json", exclude={"gates", "states", "program"})
         for entry in content["inputs"]:
             if entry["missing"] is None:
                 del entry["missing"]
@@ -162,6 +167,8 @@ class Plan(Frozen):
             content["states"] = [
                 state.model_dump(mode="json", by_alias=True, exclude_none=True) for state in self.states
             ]
+        if self.program is not None:
+            content["program"] = self.program.model_dump(mode="json", exclude_none=True)
         return _dump(content)
 
     @cached_property
@@ -252,7 +259,79 @@ class Plan(Frozen):
         secret = {gate.name for gate in self.weights if not gate.is_public(self.wire)}
         update = {"lifetime": Lifetime.STORED_WEIGHT}
         gates = tuple(gate.model_copy(update=update) if gate.name in secret else gate for gate in self.gates)
-        return Plan(inputs=self.inputs, outputs=self.outputs, wires=self.wires, gates=gates, states=self.states)
+        return self._with(gates=gates)
+
+    def with_program(self, program: Program) -> Plan:
+        """Return the plan whose runs are those of a program."""
+        return self._with(program=program)
+
+    def _with(self, **parts: Any) -> Plan:
+        fields = ("inputs", "outputs", "wires", "gates", "states", "program")
+        return Plan(**{name: getattr(self, name) for name in fields} | parts)
+
+    def at(self, run: int) -> Plan:
+        """Return the plan of one run of a program: with its factors, and without what it neither updates nor tells.
+
+        A plan without a program is that of each of its runs.
+
+        Raises:
+            PlanError: nothing would come of that run.
+        """
+        if self.program is None:
+            return self
+        key = (*self.part(run), self.program.k(run))
+        found = self._runs.get(key)
+        if found is None:
+            if len(self._runs) >= _MOST_RUNS_KEPT:
+                self._runs.clear()
+            found = self._runs[key] = self._at(self.program, run)
+        return found
+
+    def part(self, run: int) -> tuple[bool, tuple[str, ...]]:
+        """Tell the part of the plan that a run computes: whether it updates states, and the outputs that it tells."""
+        program = self.program
+        if program is None:
+            return bool(self.states), tuple(out.name for out in self.outputs)
+        return run <= program.steps, tuple(out.name for out in self.outputs if program.tells(out.name, run))
+
+    def computes(self, run: int) -> bool:
+        """Does anything come of a run?"""
+        updates, told = self.part(run)
+        return updates or bool(told)
+
+    @cached_property
+    def _runs(self) -> dict[tuple[object, ...], Plan]:
+        """Plans of runs that were asked for; runs that compute alike share one."""
+        return {}
+
+    def _at(self, program: Program, run: int) -> Plan:
+        steps, names = self.part(run)
+        told = tuple(out for out in self.outputs if out.name in names)
+        if not self.computes(run):
+            raise PlanError(f"run {run} of this program neither updates nor tells anything", remedy="close the session")
+        states = self.states if steps else tuple(s.model_copy(update={"out": s.in_}) for s in self.states)
+        needed = {out.wire for out in told} | {name for state in states for name in (state.in_, state.out)}
+        groups = [given.wires for given in self.inputs]
+        kept: list[Gate] = []
+        for gate in reversed(self.gates):
+            weight = isinstance(gate, Input) and gate.is_weight
+            if weight or needed.intersection(gate.writes):
+                needed.update(gate.reads, *(wires for wires in groups if {*wires} & {*gate.reads}))
+                kept.append(_paced(gate, program, run))
+        written = {name for gate in kept for name in gate.writes}
+        seen = {out.wire for out in told} | {wire for wires in groups for wire in wires}
+        seen.update(gate.out for gate in self.weights)
+        hidden = {"holders": (), "kept": False}
+        return Plan.model_construct(
+            version=self.version,
+            field=self.field,
+            inputs=tuple(given for given in self.inputs if given.wire in written),
+            outputs=told,
+            wires=tuple(w if w.name in seen else w.model_copy(update=hidden) for w in self.wires if w.name in written),
+            gates=tuple(reversed(kept)),
+            states=states,
+            program=None,
+        )
 
     def bind(self, batch: int) -> Plan:
         """Return the plan for one batch size: every dimension a number.
@@ -279,7 +358,18 @@ class Plan(Frozen):
             wires=tuple(wire.bind(batch) for wire in self.wires),
             gates=self.gates,
             states=self.states,
+            program=self.program,
         )
+
+
+def _paced(gate: Gate, program: Program, run: int) -> Gate:
+    """The gate with the factors that it has in a run."""
+    operands = [each.operand for each in program.paced if each.gate == gate.name]
+    if not operands or not isinstance(gate, Combine):
+        return gate
+    k = program.k(run)
+    factors = tuple(each * k if place in operands else each for place, each in enumerate(gate.factors))
+    return gate.model_copy(update={"factors": factors})
 
 
 def digest_of(canonical: bytes) -> bytes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from mpc import text
 from mpc.errors import PlanError
 from mpc.gates.base import COMPILE_ANEW
 from mpc.gates.input import Input
+from mpc.gates.linear import MAX_FACTOR, Combine
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.program import Program
 from mpc.wires import BATCH, Masking, Wire
 
 MAX_ELEMENTS = 1 << 28
@@ -48,6 +52,9 @@ def verify(plan: Plan) -> None:
     known = _check_flow(plan)
     _check_ends(plan)
     _check_states(plan, known)
+    _check_rows(plan)
+    if plan.program is not None:
+        _check_program(plan, plan.program)
 
 
 def _check_names(plan: Plan) -> None:
@@ -195,6 +202,48 @@ def _check_states(plan: Plan, known: dict[str, bool]) -> None:
                     f"state {state.name!r}: {name!r} has another shape, scale or bound than what reads it",
                     remedy=COMPILE_ANEW,
                 )
+
+
+def _check_rows(plan: Plan) -> None:
+    """Check that stored data have as many rows as a run has, or as the program says."""
+    rows = BATCH if plan.program is None or plan.program.rows is None else plan.program.rows
+    for gate in plan.stored:
+        if not gate.is_weight and plan.wire[gate.out].shape[0] != rows:
+            raise PlanError(
+                f"gate {gate.name} reads {plan.wire[gate.out].shape[0]} rows of stored data, where a run has {rows}",
+                cause="the rows of stored data are its first axis; their number is open, or a program's",
+                remedy=COMPILE_ANEW,
+            )
+
+
+def _check_program(plan: Plan, program: Program) -> None:
+    if not plan.states:
+        raise PlanError("the plan has a program and no states: its runs are all alike", remedy=COMPILE_ANEW)
+    if (program.rows is None) != (program.seed is None):
+        raise PlanError("a program that reads rows shuffles them by a seed, and no other has one", remedy=COMPILE_ANEW)
+    if program.rows is not None and all(gate.is_weight for gate in plan.stored):
+        raise PlanError("the program says which rows a run reads, and the plan reads none", remedy=COMPILE_ANEW)
+    if plan.kept:
+        raise PlanError(
+            "a plan with a program keeps no output: what is kept is whole with the runs of a session",
+            remedy="tell the state behind the last step, or keep it in a session without a program",
+        )
+    told = [each.output for each in program.told]
+    if len({*told}) != len(told) or not {*told} <= {out.name for out in plan.outputs}:
+        raise PlanError("the program tells what is no output, or one in two ways", remedy=COMPILE_ANEW)
+    firsts = [rate.first for rate in program.rates]
+    if firsts and (firsts[0] != 1 or any(one >= two for one, two in pairwise(firsts))):
+        raise PlanError("the program's rates do not begin with run 1, each after the one before", remedy=COMPILE_ANEW)
+    if bool(program.rates) != bool(program.paced) or len({*program.paced}) != len(program.paced):
+        raise PlanError("the program has rates for no sum, or for one twice", remedy=COMPILE_ANEW)
+    gates = {gate.name: gate for gate in plan.gates}
+    for paced in program.paced:
+        gate = gates.get(paced.gate)
+        if not isinstance(gate, Combine) or paced.operand >= len(gate.factors):
+            raise PlanError(f"the program has a rate for {paced.gate!r}, which is no such sum", remedy=COMPILE_ANEW)
+        sizes = [abs(rate.k * gate.factors[paced.operand]) for rate in program.rates]
+        if not all(0 < size < MAX_FACTOR for size in sizes):
+            raise PlanError(f"a rate makes a factor of {paced.gate!r} zero, or too large", remedy=COMPILE_ANEW)
 
 
 def _form(wire: Wire) -> tuple[object, ...]:

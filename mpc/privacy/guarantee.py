@@ -91,6 +91,7 @@ class _Proof:
         self._drafted = drafted
         self._plan, self._stored, self._wires = plan, stored, plan.wire
         self._one: dict[str, Wire] = {wire.name: wire.bind(1) for wire in plan.wires}
+        self._paced = {each.gate for each in plan.program.paced} if plan.program is not None else set()
         self._readers = Counter(name for gate in plan.gates for name in gate.reads)
         self._states: dict[str, State] = {}
         self._atoms: dict[str, Ground] = {}
@@ -147,6 +148,8 @@ class _Proof:
 
     def _read(self, gate: Gate) -> None:
         states = {name: self._states[name] for name in gate.reads if name in self._states}
+        if states and gate.name in self._paced:
+            raise bare(gate, "its factors change from run to run, and nothing is proved of them")
         if isinstance(gate, Draw | Gaussian):
             self._states[gate.out] = Noise(gate)
         elif not states or gate.kind == "input":

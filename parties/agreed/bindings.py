@@ -110,6 +110,23 @@ def place(done: int, batch: int, rows: int) -> int:
     return first
 
 
+def run_rows(plan: Plan, run: int, batch: int, done: int, total: int) -> np.ndarray:
+    """Find the rows that a run reads, of those that a session goes through, counted from 0: a program says so, or else
+    runs follow one another.
+
+    Args:
+        done: rows of all runs before it.
+        total: rows that the session goes through.
+
+    Raises:
+        InputError: there are too few.
+    """
+    if plan.program is not None and plan.program.rows is not None:
+        return plan.program.rows_of(run, total)
+    first = place(done, batch, total)
+    return np.arange(first, first + batch)
+
+
 def check_columns(
     given: PlanInput, shape: tuple[object, ...], scale: Fraction, columns: Sequence[Column], name: str
 ) -> None:

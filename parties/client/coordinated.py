@@ -207,6 +207,11 @@ class CoordinatedSession:
         return self._pipeline.begun
 
     @property
+    def following(self) -> int:
+        """Number of the run that begins next."""
+        return self._runs + 1
+
+    @property
     def _others(self) -> frozenset[str]:
         """Other recipients than this client."""
         return self.plan.recipients - {self.part.me}

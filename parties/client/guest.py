@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import InputError, PeerError, PlanError, ReuseError, SessionError, UsageError
-from mpc.plan.plan import PlanInput, PlanOutput
+from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties
 from parties.client.feeds import (
@@ -98,15 +98,16 @@ class Guest:
             DeadlineError: the run was not prepared in time; asking again is fine.
             SessionError: the run or the session is over.
         """
-        feeds = read_feeds(self.plan, self._me, feeds)
-        batch = check_own(self.plan, self._me, feeds)
-        if not self.inputs:
+        plan = self.plan.at(read_count(run, "the number of a run"))
+        feeds = read_feeds(plan, self._me, feeds)
+        batch = check_own(plan, self._me, feeds)
+        if not owned(plan, self._me):
             raise UsageError(f"the plan has no input that {self._me} enters", remedy="receive(run), or run()")
-        note_coarse_columns(self.plan, feeds, self.notes)
+        note_coarse_columns(plan, feeds, self.notes)
         status = self._await(run)
         if batch not in (None, status.batch):
             raise _other_batch(status.batch, batch)
-        self._enter(run, status, to_integers(self.plan, feeds, self.inputs))
+        self._enter(run, status, to_integers(plan, feeds, owned(plan, self._me)))
 
     def receive(self, run: int) -> list[Any]:
         """Wait for the end of a run, and return its outputs that this client receives, in the model's order.
@@ -118,7 +119,8 @@ class Guest:
         """
         self._await(run)
         result = self._part.receive(run, self._entered.get(run), self.on_progress)
-        return read_outputs(self.plan, result.batch, [result.outputs], self.outputs)
+        plan = self.plan.at(run)
+        return read_outputs(plan, result.batch, [result.outputs], received(plan, self._me))
 
     # -- the next one
 
@@ -129,21 +131,31 @@ class Guest:
         take part in one run after another.
 
         Args:
-            feeds: one array for every name of `inputs`.
+            feeds: one array for every name of `inputs`; of a program, for those that the run reads.
         """
-        feeds = read_feeds(self.plan, self._me, feeds)
-        batch = check_own(self.plan, self._me, feeds)
-        note_coarse_columns(self.plan, feeds, self.notes)
+        if self.plan.program is None:
+            return self._run(self.plan, feeds, None)
         with self._running:
-            return self._take_part(feeds, batch)
+            number = self._next or self._upcoming()
+        return self._run(self.plan.at(number), feeds, number)
 
-    def _take_part(self, feeds: Mapping[str, np.ndarray], batch: int | None) -> list[Any]:
-        number = self._next or self._upcoming()
+    def _run(self, plan: Plan, feeds: Mapping[str, np.ndarray] | None, number: int | None) -> list[Any]:
+        feeds = read_feeds(plan, self._me, feeds)
+        batch = check_own(plan, self._me, feeds)
+        note_coarse_columns(plan, feeds, self.notes)
+        with self._running:
+            return self._take_part(plan, feeds, batch, number)
+
+    def _take_part(
+        self, plan: Plan, feeds: Mapping[str, np.ndarray], batch: int | None, number: int | None
+    ) -> list[Any]:
+        number = number or self._next or self._upcoming()
+        inputs, outputs = owned(plan, self._me), received(plan, self._me)
         status = self._await(number)
         rows = status.batch + status.following
         if batch not in (None, rows):
             raise _other_batch(rows, batch)
-        integers = to_integers(self.plan, feeds, self.inputs)
+        integers = to_integers(plan, feeds, inputs)
         opened, start = [], 0
         for size in split(self.plan, rows):
             status = self._await(number)
@@ -153,12 +165,12 @@ class Guest:
                     cause="the coordinator splits batches in another way, or this client joined in the middle of one",
                     remedy="start a new session",
                 )
-            if self.inputs:
-                self._enter(number, status, block(self.plan, integers, start, size))
+            if inputs:
+                self._enter(number, status, block(plan, integers, start, size))
             opened.append(self._part.receive(number, size, self.on_progress).outputs)
             number, start = number + 1, start + size
             self._next = number
-        return read_outputs(self.plan, rows, opened, self.outputs)
+        return read_outputs(plan, rows, opened, outputs)
 
     def _upcoming(self) -> int:
         """Return the number of the first run in which this client still has something to do."""

@@ -101,11 +101,11 @@ class Receiver:
         self._rounds = len(schedule(plan.online, plan.bind(1).wire).steps)
         self._asked: dict[int, _Asked] = {}
 
-    @property
-    def received(self) -> list[str]:
-        """Output wires that this client is a recipient of."""
-        wires = dict.fromkeys(out.wire for out in self.plan.outputs)
-        return [wire for wire in wires if self.me in self.plan.wire[wire].holders]
+    def received(self, run: int) -> list[str]:
+        """Return the output wires of a run that this client is a recipient of."""
+        plan = self.plan.at(run)
+        wires = dict.fromkeys(out.wire for out in plan.outputs)
+        return [wire for wire in wires if self.me in plan.wire[wire].holders]
 
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
         """Begin to wait for a run that is prepared: before its inputs are entered, parties have nothing else to do."""
@@ -146,9 +146,9 @@ class Receiver:
                 remedy="do not use this session's results",
             )
         seeds = self._handed.collect(
-            self.received, [checked for _, checked, _ in answers], [h.outputs for h in headers]
+            self.received(run), [checked for _, checked, _ in answers], [h.outputs for h in headers]
         )
-        plan = self.plan.bind(answers[0][2])
+        plan = self.plan.at(run).bind(answers[0][2])
         outputs = {wire: self._unmask(plan.wire[wire], headers, public, seeds[wire]) for wire in seeds}
         return Received(answers[0][2], outputs, headers)
 
@@ -172,8 +172,8 @@ class Receiver:
             if kind == "header" and ending is None:
                 ending = self._ending(name, reply.header, run, batch)
                 if public is not None:
-                    bound = self.plan.bind(ending[2])
-                    public.expect({wire: field_size(bound.wire[wire].sizes) for wire in self.received})
+                    bound = self.plan.at(run).bind(ending[2])
+                    public.expect({wire: field_size(bound.wire[wire].sizes) for wire in self.received(run)})
             elif kind == "progress" and on_progress is not None:
                 on_progress(reply.progress.rounds, reply.progress.of, reply.progress.sent_bytes)
             elif kind == "chunk":

@@ -76,7 +76,8 @@ class Session(Closing):
             self._note(text)
         self._parties, self._me = parties, parties.identity.name
         self._bindings, self.keeps = tuple(bindings), tuple(keeps)
-        self._stored_rows = rows_of(compiled.plan, self._bindings)
+        read_in_turn = compiled.plan.program is None or compiled.plan.program.rows is None
+        self._stored_rows = rows_of(compiled.plan, self._bindings) if read_in_turn else None
         self._sizes = None if batch is None or self._bindings or self.keeps else split(compiled.plan, batch)
         self._calls = calls
         self._progress: Progress | None = None
@@ -169,18 +170,19 @@ class Session(Closing):
             UsageError: an output is not for this client, or the batch is not known.
             PeerError, IntegrityError: the run was aborted; the session is over.
         """
-        feeds = read_feeds(self.plan, self._me, input_feed if feeds is None else feeds)
-        names = chosen(self.plan, self._me, output_names)
+        plan = self.plan.at(self._remote.following)
+        feeds = read_feeds(plan, self._me, input_feed if feeds is None else feeds)
+        names = chosen(plan, self._me, output_names)
         said = None if batch is None or _are_options(batch) else read_count(batch, "the batch")
-        rows = agree_on_batch(self.plan, check_own(self.plan, self._me, feeds) or self._stored_rows, said)
+        rows = agree_on_batch(plan, check_own(plan, self._me, feeds) or self._stored_rows, said)
         if self._stored_rows not in (None, rows):
             raise InputError(
                 f"the inputs have {rows} rows, and the datasets {self._stored_rows}",
                 remedy="give as many, or open a session on those rows: data={'x': dataset[['age']][:100]}",
             )
         self._require_whole(rows)
-        integers = to_integers(self.plan, feeds, owned(self.plan, self._me))
-        note_coarse_columns(self.plan, feeds, self.notes)
+        integers = to_integers(plan, feeds, owned(plan, self._me))
+        note_coarse_columns(plan, feeds, self.notes)
         with self._running:
             if not self._remote.open:
                 raise SessionError(
@@ -195,7 +197,7 @@ class Session(Closing):
                     self._ended = f"an earlier run failed: {error.what}"
                 self.abandon()
                 raise
-        return read_outputs(self.plan, rows, opened, names)
+        return read_outputs(plan, rows, opened, names)
 
     @property
     def _every(self) -> int | None:
@@ -265,7 +267,8 @@ class Session(Closing):
             self._remote.settle()
             rows = block(self.plan, integers, start, size)
             start += size
-            expected = () if self._every is None else (self._every,)
+            goes_on = self._every is not None and self.plan.computes(self._remote.following + 1)
+            expected = (self._every,) if goes_on and self._every is not None else ()
             outputs, report = self._remote.run(rows, size, time.perf_counter, sizes[number + 1 :], expected)
             opened.append(outputs)
             reports.append(report)

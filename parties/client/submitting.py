@@ -43,7 +43,7 @@ class Submitter:
 
     def enter(self, run: int, batch: int, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every input of a run that this client owns: int64 integers by wire."""
-        self._enter(BundleId.of_run(self.id, run, batch), self.plan.bind(batch), values)
+        self._enter(BundleId.of_run(self.id, run, batch), self.plan.at(run).bind(batch), values)
 
     def _enter(self, bundle: BundleId, plan: Plan, values: Mapping[str, np.ndarray]) -> None:
         entered = [plan.wire[gate.out] for gate in plan.entered_in(bundle.entry)]

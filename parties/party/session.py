@@ -160,7 +160,7 @@ class PartySession:
         """
         self.life.require_open()
         limits = self._config.limits
-        held = run_memory(self.plan, batch, limits)
+        held = run_memory(self.plan.at(number), batch, limits)
         self.entries.await_weights()
         with self._preparing:
             if number != self.runs.latest + 1:
@@ -176,7 +176,7 @@ class PartySession:
         return receipt.deal_seconds, receipt.size
 
     def _prepare(self, number: int, batch: int, following: int, held: int) -> Receipt:
-        plan = self.plan.bind(batch)
+        plan = self.plan.at(number).bind(batch)
         self._keeping.begin(self.transcript_key())
         self._keeping.require(number, batch)
         bundle_id = BundleId.of_run(self.id, number, batch)
@@ -185,7 +185,7 @@ class PartySession:
         if not self._supply.stored:  # then it is there since it was dealt
             self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = self._bundle(bundle_id, plan, delivery)
-        stored = self._stored.run(plan, batch)
+        stored = self._stored.run(plan, batch, number)
         party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self.transcript_key(), stored)
         try:
             party.prepare()  # while corrections arrive; nothing leaves before they are checked

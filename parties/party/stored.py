@@ -7,14 +7,16 @@ x^ is on the disk, and of its mask each party expands its own share.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from mpc.errors import HandshakeError, InputError
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.shares import Masked, Share
-from mpc.stored import expand_rows, join_columns, read_rows
-from parties.agreed.bindings import Binding, check_bindings, check_columns, place, rows_of
+from mpc.stored import expand_rows, gather, join_columns, read_rows
+from parties.agreed.bindings import Binding, check_bindings, check_columns, rows_of, run_rows
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import Signed
 from parties.agreed.terms import Terms
@@ -64,29 +66,29 @@ class StoredRows:
     def weights(self) -> dict[str, Masked]:
         """Return the stored weights, by wire."""
         return {
-            binding.wire: self._masked(binding, 0, 1, self._plan.wire[binding.wire].sizes)
+            binding.wire: self._masked(binding, np.arange(1), self._plan.wire[binding.wire].sizes)
             for binding in self._terms.bindings
             if binding.wire in self._weights
         }
 
-    def run(self, bound: Plan, batch: int) -> dict[str, Masked]:
-        """Return the rows that the next run reads, by wire; runs follow one another.
+    def run(self, bound: Plan, batch: int, run: int) -> dict[str, Masked]:
+        """Return the rows that a run reads, by wire; runs follow one another.
 
         Raises:
             InputError: the run would go beyond the last row.
         """
         if self._rows is None:
             return {}
-        first = place(self._done, batch, self._rows)
+        rows = run_rows(self._plan, run, batch, self._done, self._rows)
         found = {
-            binding.wire: self._masked(binding, binding.first + first, batch, bound.wire[binding.wire].sizes)
+            binding.wire: self._masked(binding, binding.first + rows, bound.wire[binding.wire].sizes)
             for binding in self._terms.bindings
-            if binding.wire not in self._weights
+            if binding.wire not in self._weights and binding.wire in bound.wire
         }
         self._done += batch
         return found
 
-    def _masked(self, binding: Binding, first: int, rows: int, sizes: tuple[int, ...]) -> Masked:
+    def _masked(self, binding: Binding, rows: np.ndarray, sizes: tuple[int, ...]) -> Masked:
         found, vault, object_id = self._manifests[binding.object], self._vault, binding.object
         public, masks = [], []
         for name in binding.columns:
@@ -97,8 +99,8 @@ class StoredRows:
             def read(block: int, start: int, stop: int, name: str = name) -> np.ndarray:
                 return vault.rows(object_id, name, block, start, stop)
 
-            public.append(read_rows(read, found.layout, first, rows))
-            masks.append(expand_rows(seed, found.layout, found.column(name).shape, first, rows))
+            public.append(gather(partial(read_rows, read, found.layout), rows))
+            masks.append(gather(partial(expand_rows, seed, found.layout, found.column(name).shape), rows))
         return Masked(join_columns(public, sizes), Share(join_columns(masks, sizes)))
 
     # -- is it what the plan reads?

@@ -138,7 +138,7 @@ class LiveSupply:
         plan = self._limits.get(bundle.session)
         if plan is None:
             raise SessionError("the session ended while this run was prepared")
-        most = plan_cost(plan, bundle.batch).dealt
+        most = plan_cost(plan.at(bundle.entry.number), bundle.batch).dealt
         return self._fetch(terms, bundle, most, {"weights": weights})
 
     def finish(self, session_id: bytes) -> None:

@@ -84,8 +84,9 @@ class Dealing:
             raise PlanError("weights have no batch")
         held = size = 0
         if not entry.is_weights:
-            held = run_memory(session.plan, wanted.batch, self._limits)
-            size = plan_cost(session.plan, wanted.batch).dealt
+            plan = session.plan.at(entry.number)
+            held = run_memory(plan, wanted.batch, self._limits)
+            size = plan_cost(plan, wanted.batch).dealt
         self._budget.take(held)
         session.dealing += 1
         try:
@@ -119,7 +120,9 @@ class Dealing:
 
     def _deal_parts(self, session: ProviderSession, bundle: DealtBundle) -> None:
         started = time.perf_counter()
-        plan = session.plan.bind(bundle.id.batch)
+        number = bundle.id.entry.number
+        whole = session.plan if bundle.id.entry.is_weights else session.plan.at(number)
+        plan = whole.bind(bundle.id.batch)
         digest = CorrectionsDigest(bundle.id.digest_key(bundle.seeds[bundle.corrected]), bundle.size)
 
         def final(part: memoryview) -> None:
@@ -127,7 +130,7 @@ class Dealing:
             digest.update(part)
 
         entry = bundle.id.entry
-        stored = {} if entry.is_weights else session.stored.run(plan, bundle.id.batch)
+        stored = {} if entry.is_weights else session.stored.run(plan, bundle.id.batch, number)
         states = () if entry.is_weights else plan.states
         dealt = deal(plan.dealt(entry), plan.wire, bundle.id, bundle.seeds, session.masks, final, stored, states)
         bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)

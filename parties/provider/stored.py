@@ -8,6 +8,7 @@ session: they are masks of data at rest, so with x^ from any party they would be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,8 +16,8 @@ from mpc import field as fp
 from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
-from mpc.stored import expand_rows, join_columns
-from parties.agreed.bindings import Binding, check_bindings, count_seeds, place, rows_of
+from mpc.stored import expand_rows, gather, join_columns
+from parties.agreed.bindings import Binding, check_bindings, count_seeds, rows_of, run_rows
 from parties.agreed.manifest import read_seed
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import Signed
@@ -126,27 +127,27 @@ class StoredMasks:
     def _add_weights(self) -> None:
         for index, binding in enumerate(self._terms.bindings):
             if self._plan.wire[binding.wire].name in {gate.out for gate in self._plan.weights}:
-                self._weights[binding.wire] = self._masks(index, 0, 1, self._plan.wire[binding.wire].sizes)
+                self._weights[binding.wire] = self._masks(index, np.arange(1), self._plan.wire[binding.wire].sizes)
 
-    def run(self, bound: Plan, batch: int) -> dict[str, np.ndarray]:
-        """Return the plain masks of the rows that the next run reads, by wire; runs follow one another.
+    def run(self, bound: Plan, batch: int, run: int) -> dict[str, np.ndarray]:
+        """Return the plain masks of the rows that a run reads, by wire; runs follow one another.
 
         Raises:
             InputError: the run would go beyond the last row.
         """
         if self._rows is None:
             return {}
-        first = place(self._done, batch, self._rows)
+        rows = run_rows(self._plan, run, batch, self._done, self._rows)
         weights = {gate.out for gate in self._plan.weights}
         found = {
-            binding.wire: self._masks(index, binding.first + first, batch, bound.wire[binding.wire].sizes)
+            binding.wire: self._masks(index, binding.first + rows, bound.wire[binding.wire].sizes)
             for index, binding in enumerate(self._terms.bindings)
-            if binding.wire not in weights
+            if binding.wire not in weights and binding.wire in bound.wire
         }
         self._done += batch
         return found
 
-    def _masks(self, index: int, first: int, rows: int, sizes: tuple[int, ...]) -> np.ndarray:
+    def _masks(self, index: int, rows: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
         """Sum what all parties' seeds expand to, column by column."""
         binding = self._terms.bindings[index]
         found = self._manifests[binding.object]
@@ -154,7 +155,7 @@ class StoredMasks:
         for number, name in enumerate(binding.columns):
             shape = found.column(name).shape
             shares = [
-                expand_rows(shown[index][number].__getitem__, found.layout, shape, first, rows)
+                gather(partial(expand_rows, shown[index][number].__getitem__, found.layout, shape), rows)
                 for shown in self._seeds.values()
             ]
             total = shares[0]

@@ -10,6 +10,7 @@ from mpc.gates import Gate
 from mpc.gates.input import Input
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan, PlanInput, PlanOutput, PlanState
+from mpc.plan.program import Program
 from mpc.wires import Masking, Wire
 
 OWNER, RECIPIENT = "owner", "recipient"
@@ -30,6 +31,7 @@ class Builder:
         self.inputs: list[PlanInput] = []
         self.outputs: list[PlanOutput] = []
         self.states: list[PlanState] = []
+        self.program: Program | None = None
 
     def enter(
         self,
@@ -84,6 +86,7 @@ class Builder:
             wires=tuple(self.wires),
             gates=tuple(self.gates),
             states=tuple(self.states),
+            program=self.program,
         )
 
     def build(self) -> Plan:
@@ -103,4 +106,4 @@ def replace_wires(plan: Plan, changes: dict[str, dict[str, Any]]) -> Plan:
 def with_parts(plan: Plan, **parts: Iterable[Any]) -> Plan:
     """The plan with some of its lists replaced, not verified."""
     fields = {name: getattr(plan, name) for name in ("inputs", "outputs", "wires", "gates", "states")}
-    return Plan(**fields | {name: tuple(value) for name, value in parts.items()})
+    return Plan(**fields | {name: tuple(value) for name, value in parts.items()}, program=plan.program)

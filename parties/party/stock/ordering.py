@@ -68,13 +68,14 @@ class Orders:
         if not 1 <= len(batches) <= MOST_RUNS:
             raise PlanError(f"a stock of {len(batches)} runs; 1 to {MOST_RUNS:,} are possible")
         mine = terms.parties.index(self._config.name)
-        costs = {batch: _dealt(plan, batch, self._config) for batch in sorted(set(batches))}
-        runs = enumerate(batches, 1)
-        needed = sum(
-            costs[batch]
-            for run, batch in runs
-            if mine == corrected_party(BundleId.of_run(b"", run, 1), len(terms.parties))
-        )
+        costs: dict[tuple[object, int], int] = {}
+        needed = 0
+        for run, batch in enumerate(batches, 1):
+            key = (plan.part(run), batch)  # runs of one part of the plan cost alike
+            if key not in costs:
+                costs[key] = _dealt(plan.at(run), batch, self._config)
+            if mine == corrected_party(BundleId.of_run(b"", run, 1), len(terms.parties)):
+                needed += costs[key]
         needed += (len(batches) + 1) * _BUNDLE_BYTES + len(plan.canonical)
         folder = self._root / terms.session_id.hex()
         order = Order(terms, plan, coordinator, tuple(batches), folder, needed, time.monotonic())
@@ -129,7 +130,9 @@ class Orders:
                 raise SessionError(f"bundle {entry.number} of this stock was stored before, or comes too early")
             bundle = BundleId(session_id, entry, order.batches[entry.number - 1])
             mine = order.terms.parties[corrected_party(bundle, len(order.terms.parties))] == self._config.name
-            held = plan_cost(order.plan, bundle.batch).dealt if mine else 0  # all of it, until it is on the disk
+            held = (
+                plan_cost(order.plan.at(entry.number), bundle.batch).dealt if mine else 0
+            )  # all of it, until it is on the disk
             self._budget.take(held)
             try:
                 delivery = self._supply.fetch(order.terms, bundle, weights=b"")

@@ -64,8 +64,8 @@ class StoredSupply:
                 f"{bundle.entry} was dealt ahead for {batches[number - 1]} rows, not {bundle.batch}",
                 remedy="give as many rows as the stock was dealt for, or start a session without it",
             )
-        plan = self.plan.bind(bundle.batch)
-        return self._read(terms, bundle, plan, plan_cost(self.plan, bundle.batch).dealt)
+        plan = self.plan.at(number)
+        return self._read(terms, bundle, plan.bind(bundle.batch), plan_cost(plan, bundle.batch).dealt)
 
     def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
         """Refuse: nothing is dealt ahead for public weights, so a stock's plan has none."""

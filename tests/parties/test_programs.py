@@ -1,0 +1,160 @@
+"""Programs through real links: rows of data at rest by a public order, rates, what is told when; and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.compiler.roles import Roles
+from mpc.errors import MpcError, PlanError, UsageError
+from mpc.plan.cost import plan_cost
+from mpc.plan.plan import Plan
+from mpc.plan.program import Program, Told
+from parties.agreed.bindings import Binding
+from parties.agreed.objects import Column
+from parties.client.cluster import Cluster
+from parties.client.coordinated import CoordinatedSession
+from parties.client.session import Session
+from parties.client.stocks import order
+from parties.pb import party_pb2
+from tests.support.objects import schema
+from tests.support.parties import COORDINATOR, InProcess
+from tests.support.plans import replace_wires, with_parts
+from tests.support.programs import PROGRAM, STEPS, TOTAL, WIDE, W, X, learning, stepped
+from tests.support.programs import data as rows_of_data
+from tests.support.shelves import Shelf, put
+from tests.support.states import compiled, data
+
+COLUMNS = (
+    Column(name="x", type="array", scale=X, low=-1, high=1, shape=(WIDE,)),
+    Column(name="y", type="number", scale=X, low=-7, high=7),
+)
+
+
+def mine() -> Plan:
+    """The program, everything the coordinator's."""
+    plan = learning()
+    held = {wire.name: {"holders": (COORDINATOR,)} for wire in plan.wires if wire.holders}
+    wide = [
+        each.model_copy(update={"low": (Fraction(-7),), "high": (Fraction(7),)}) if each.name == "y" else each
+        for each in plan.inputs
+    ]
+    return with_parts(replace_wires(plan, held), inputs=wide)
+
+
+@pytest.fixture(params=[2, 3])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[InProcess, CoordinatedSession]]:
+    """A session on a table that lies at the parties."""
+    with InProcess(tmp_path, request.param) as cluster:
+        shelves = [Shelf() for _ in cluster.nodes]
+        for node, shelf in zip(cluster.nodes, shelves, strict=True):
+            node.vault = shelf  # type: ignore[assignment]
+        plain = schema(cluster.names, owner=COORDINATOR, name=f"{COORDINATOR}/t", rows=TOTAL + 1, columns=COLUMNS)
+        table = {name: np.concatenate([values[:1], values]) for name, values in rows_of_data().items()}
+        table["y"] = table["y"][:, 0]
+        made = put(shelves, cluster.identity(COORDINATOR), plain, table)
+        bindings = [Binding(name, made.id, (name,), 1, TOTAL) for name in ("x", "y")]  # not from the first row on
+        yield cluster, CoordinatedSession(cluster.client(COORDINATOR), mine(), {}, bindings=bindings)
+
+
+def run(session: CoordinatedSession, **entered: np.ndarray) -> dict[str, np.ndarray]:
+    found, report = session.run(entered, 1, lambda: 0.0)
+    cost = plan_cost(session.plan.at(session.following - 1))
+    assert (report.rounds, report.sent_bytes) == (cost.rounds, cost.total_sent(report.parties))
+    return found
+
+
+def test_a_program_learns_tells_and_answers(opened: tuple[InProcess, CoordinatedSession]) -> None:
+    cluster, session = opened
+    w = np.zeros((WIDE, 1))
+    for number in range(1, STEPS + 1):
+        found = run(session)
+        w, loss = stepped(w, PROGRAM.rows_of(number, TOTAL), PROGRAM.k(number))
+        assert found.keys() == ({"loss"} if number % 3 == 0 else set())
+        if found:
+            assert abs(int(found["loss"][0, 0]) / float(X * X) - loss) < 2
+    learned = run(session)["w_final"]
+    np.testing.assert_allclose(learned / float(W), w, atol=0.1)
+    for asked in (np.arange(6).reshape(2, 3), np.ones((2, 3), np.int64)):
+        np.testing.assert_array_equal(run(session, asked=asked)["answers"], asked @ learned)
+    with pytest.raises(PlanError, match="neither updates nor tells"):
+        run(session)
+    session.close()
+    assert cluster.run_states(0, session.id)[: STEPS + 3] == ["revealed"] * (STEPS + 3)
+
+
+def test_no_party_runs_what_the_program_does_not_say(opened: tuple[InProcess, CoordinatedSession]) -> None:
+    """A coordinator that asks for the first run of another number of rows, or for a later one, gets neither."""
+    cluster, session = opened
+    request = party_pb2.PrepareRequest(session_id=session.id, run=STEPS + 1, batch=1)  # which would tell w
+    with pytest.raises(MpcError, match="comes too early; runs never repeat"):
+        cluster.party(0).Prepare(request)
+    assert cluster.has_ended(session.id)
+
+
+# ------------------------------------------------------------------ as users see it
+
+
+TOLD_NOW_AND_THEN = Program(steps=4, told=(Told(output="loss", first=2, every=2),))
+
+
+def of(cluster: InProcess, roles: Roles | None = None, batch: int | None = None) -> Session:
+    found = compiled(roles)
+    return Session(cluster.client(), replace(found, plan=found.plan.with_program(TOLD_NOW_AND_THEN)), batch)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[InProcess]:
+    with InProcess(tmp_path, 2) as running:
+        yield running
+
+
+def learn(session: Session) -> None:
+    for number in range(1, 5):
+        found = session.run(None, data(number))
+        assert len(found) == (number % 2 == 0)
+        if number == 1:
+            assert session._remote.ahead == 2
+
+
+def test_sessions_give_what_a_run_tells(pair: InProcess) -> None:
+    session = of(pair)
+    with pytest.raises(UsageError, match="no output 'loss'"):
+        session.run(["loss"], data(1))  # not told in run 1; nothing has been sent
+    learn(session)
+    assert session._remote.ahead is None  # run 5 would neither update nor tell
+    with pytest.raises(PlanError, match="neither updates nor tells"):
+        session.run(None, data(5))
+    session.close()
+
+
+def test_owners_enter_what_a_run_reads(pair: InProcess) -> None:
+    session = of(pair, Roles(owners={"x": "bob", "y": "bob"}, readers={"loss": ("bob",)}))
+    with Cluster(pair.client("bob").config) as bob, ThreadPoolExecutor(1) as pool:
+        guest = bob.join(session.ticket)
+        for number in range(1, 4):
+            waiting = pool.submit(session.run)
+            assert len(guest.run(data(number))) == (number % 2 == 0)
+            waiting.result()
+    session.close()
+
+
+def test_programs_are_dealt_ahead_run_by_run(pair: InProcess) -> None:
+    plan = compiled().plan.with_program(TOLD_NOW_AND_THEN)
+    order(pair.client(), plan, [1] * 4)
+    pair.stop_provider()
+    session = of(pair, batch=1)
+    assert session.stocked == 4
+    learn(session)
+    session.close()
+
+
+def test_a_stock_of_runs_of_which_nothing_comes_is_refused(pair: InProcess) -> None:
+    with pytest.raises(PlanError, match="neither updates nor tells"):
+        order(pair.client(), compiled().plan.with_program(TOLD_NOW_AND_THEN), [1] * 5)
