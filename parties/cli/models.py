@@ -265,6 +265,20 @@ def check(
     show_verdicts(display, found, as_json)
 
 
+@model.command("refresh")
+@click.argument("name")
+@_common
+def refresh(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+    """Mask a model of yours anew: its weights stay, and what was known of the old masks opens nothing any more."""
+    with _connected(cluster, folder) as connected, display.stages() as stages:
+        stages("masking it anew")
+        made = connected.models.refresh(name)
+    if as_json:
+        display.json({"model": made.describe().content()})
+    else:
+        display.result(f"{made.name}, version {made.version}: refreshed")
+
+
 @model.command("remove")
 @click.argument("name")
 @_common

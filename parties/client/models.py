@@ -21,7 +21,7 @@ from mpc.text import shown
 from parties.addresses import ANY
 from parties.agreed.grants import Grant, Question, Use
 from parties.agreed.models import weight_columns
-from parties.client import bound, catalogue, granted, granting, upload
+from parties.client import bound, catalogue, granted, granting, keeping, upload
 from parties.client.channels import Parties
 from parties.client.granting import Given
 from parties.client.model import Model
@@ -143,6 +143,19 @@ class Models:
         return Model(manifest, catalogue.plan_of(self._parties, manifest), self._parties)
 
     describe = get
+
+    def refresh(self, name: str, progress: Progress | None = None) -> Model:
+        """Mask a model of this client's anew, as its next version: weights stay, all that hides them is new.
+
+        What somebody had of the old version opens the new one no more, and the parties erase the old one.  Grants of
+        the old version hold for the new one.
+
+        Raises:
+            UsageError: it is not this client's, or a dataset.
+        """
+        found = self.get(f"{self._me}/{own_name(self._me, name)}")
+        made = keeping.refresh(self._parties, found.manifest, progress or (lambda done, of: None))
+        return Model(made, catalogue.plan_of(self._parties, made), self._parties)
 
     def remove(self, name: str) -> ModelListing:
         """Remove all versions of a model of this client's own, at all parties and for good.

@@ -18,6 +18,7 @@ from mpc.shares import Masked, Share
 from mpc.stored import expand_rows, gather, join_columns, read_rows
 from parties.agreed.bindings import Binding, check_bindings, check_columns, rows_of, run_rows
 from parties.agreed.objects import Manifest
+from parties.agreed.refreshing import refreshed
 from parties.agreed.signed import Signed
 from parties.agreed.terms import Terms
 from parties.party.vault.vault import Vault
@@ -105,6 +106,11 @@ class StoredRows:
 
     # -- is it what the plan reads?
 
+    def _refreshes(self) -> bool:
+        """Does the session mask all of one object anew, and nothing else?"""
+        keeps = self._terms.keeps
+        return bool(keeps) and refreshed(keeps[0], self._plan, self._terms, self._manifests) is not None
+
     def _require(self, binding: Binding, found: Manifest) -> None:
         wire = self._plan.wire[binding.wire]
         if found.owner != wire.holders[0]:
@@ -118,7 +124,7 @@ class StoredRows:
                 remedy="bind rows that there are, counted from 0",
             )
         columns = [found.column(name) for name in binding.columns]
-        if found.plan is not None and binding.wire not in self._weights:
+        if found.plan is not None and binding.wire not in self._weights and not self._refreshes():
             raise InputError(f"{found.name} is a model, and its weights are no data", remedy="bind a dataset")
         if binding.wire in self._weights:
             if [column.shape for column in columns] != [wire.sizes] or columns[0].scale != wire.scale:

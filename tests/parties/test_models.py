@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.errors import InputError, ModelError, MpcWarning, PolicyError, SessionError, UsageError
+from mpc.errors import InputError, ModelError, MpcError, MpcWarning, PolicyError, SessionError, UsageError
 from mpc.prg import SEED_BYTES
+from parties.agreed.objects import Manifest
 from parties.agreed.ticket import Ticket
-from parties.client import sending
+from parties.client import keeping, sending
 from parties.client.guest import Guest
 from parties.client.model import model_name
 from parties.client.opening import prepare
@@ -204,6 +205,45 @@ def test_versions_expiry_and_removal(lab: Lab) -> None:
             lab.open(gone)
     with pytest.raises(SessionError, match="no model"):
         lab.models(ANALYST).get("lab/aged")
+
+
+def test_a_refreshed_model_is_used_under_the_grants_of_the_old_one(lab: Lab) -> None:
+    lab.put("renewed", data={"x": lab.dataset("renewed")})
+    source = lab.datasets(ANALYST).get("hospital/renewed")
+    lab.models().grant("renewed", ANALYST, datasets=[source.manifest.id.hex()])
+    old = lab.models(ANALYST).get("lab/renewed")
+    new = lab.models().refresh("renewed")
+    assert new.version == 2 and new.plan.digest == old.plan.digest and new.manifest.columns == old.manifest.columns
+    assert new.manifest.commitments != old.manifest.commitments
+    found = lab.models(ANALYST).get("lab/renewed")
+    assert near(lab.use(found.place(), {"x": X}), X)
+    with pytest.raises(SessionError, match="no such object"):
+        lab.open(old.place())
+    fresh = lab.datasets().refresh("renewed")  # a grant that names a version of a dataset holds for its refresh
+    placed = found.place(data={"x": fresh})
+    lab.datasets().grant("renewed", ANALYST, plans=placed)
+    assert len(lab.use(placed)) == source.rows
+
+
+def test_nobody_else_refreshes_a_model_and_nothing_else_reads_its_weights(lab: Lab) -> None:
+    with pytest.raises(UsageError, match="would be lab's"):
+        lab.models(ANALYST).refresh("lab/triage")
+    with pytest.raises(MpcError, match="granted analyst no use of it|is not analyst's"):
+        keeping.refresh(lab.cluster.client(ANALYST), _as_owned_by(lab.model.manifest, ANALYST))
+    with pytest.raises(UsageError, match="is a model"):
+        lab.datasets(LAB).refresh("triage")
+
+
+def _as_owned_by(manifest: Manifest, owner: str) -> Manifest:
+    """What a client that does not look at whose it is takes it for."""
+
+    class Mine(Manifest):
+        @property
+        def id(self) -> bytes:
+            return manifest.id
+
+    fields = {name: getattr(manifest, name) for name in Manifest.model_fields}
+    return Mine.model_construct(**{**fields, "owner": owner})
 
 
 def test_an_interrupted_put_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

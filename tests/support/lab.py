@@ -12,6 +12,7 @@ import numpy as np
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
 from parties.client.coordinated import CoordinatedSession
+from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
 from parties.client.model import Model, Placed
 from parties.client.models import Models
@@ -51,6 +52,11 @@ class Lab:
         columns = {column: values[:, place] for place, column in enumerate(("a", "b", "c"))}
         self.datasets(owner).put(name, columns, ranges=(-4, 4), rows_per_person=1)
         return values
+
+    def dataset(self, name: str) -> Dataset:
+        """A new table of the hospital's, as its owner has it."""
+        self.table(name)
+        return self.datasets().get(name)
 
     def open(self, placed: Placed, client: str = ANALYST) -> Session:
         return Session(self.cluster.client(client), placed, bindings=placed.bindings)

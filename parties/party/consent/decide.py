@@ -229,7 +229,7 @@ def _exact_fault(grant: Grant, exact: Exact, asked: Asked, part: Part, batch: in
 
 
 def _use_fault(grant: Grant, use: Use, asked: Asked, part: Part, batch: int | None) -> str | None:
-    if not grant.by_name and part.objects != (grant.dataset,):
+    if not grant.by_name and (len(part.objects) != 1 or grant.dataset not in asked.ids(part)):
         return "the grant is of another version, or several versions are read at once"
     fault = use_fault(use, asked, part, batch)
     return None if fault is None else f"grant {grant.id[:16]}: {fault}"

@@ -23,7 +23,11 @@ def use_fault(use: Use, asked: Asked, part: Part, batch: int | None) -> str | No
             found = read.get(wire)
             if found is None and not use.entered:
                 return f"it is of datasets, and input {given.name!r} is entered for the run"
-            if found is not None and use.datasets and not {found.name, found.id.hex()} & {*use.datasets}:
+            if (
+                found is not None
+                and use.datasets
+                and not {found.name, found.id.hex(), *found.aliases} & {*use.datasets}
+            ):
                 return f"it does not name the dataset {found.name}"
     if use.rows is not None and batch is not None and batch > use.rows:
         return f"it is of runs of {use.rows} rows, and this one has {batch}"

@@ -207,6 +207,12 @@ def keep_plan(database: sqlite3.Connection, number: int, content: bytes) -> None
     database.execute("INSERT OR REPLACE INTO data_plans VALUES (?, ?)", (number, content))
 
 
+def copy_plan(database: sqlite3.Connection, number: int, before: str | None) -> None:
+    """Keep the plan of a model for a version that refreshes the one of that id."""
+    query = "INSERT INTO data_plans SELECT ?, p.content FROM data_plans p JOIN data_objects o USING (number)"
+    database.execute(f"{query} WHERE o.object = ?", (number, before))
+
+
 def plan_of(database: sqlite3.Connection, number: int) -> bytes | None:
     """Return a model's plan, once it is here."""
     found = database.execute("SELECT content FROM data_plans WHERE number = ?", (number,)).fetchone()

@@ -124,7 +124,9 @@ class Making:
         if not self._begun:
             require_room(database, self._vault.config.limits, schema, size)
             wrapped = self._vault.keys.wrap(self._put, self._own)
-            catalogue.insert(database, self._put, self._key, schema, size, wrapped, KEEPING)
+            made = catalogue.insert(database, self._put, self._key, schema, size, wrapped, KEEPING)
+            if schema.plan is not None:  # of a model that is refreshed
+                catalogue.copy_plan(database, made.number, schema.previous)
         row = self._row(database, KEEPING)
         catalogue.touch(database, row.number, self._vault.times.shown())
         for each in blocks:
