@@ -21,6 +21,7 @@ from pydantic import (
 
 from mpc.encoding import digest
 from mpc.errors import IntegrityError
+from mpc.privacy.facts import LAPLACE, Mechanism
 from mpc.wires import Frozen, Scale
 from parties.agreed.fields import Cluster, DatasetName, Digest, Moment, Process, Text, check_readers
 from parties.agreed.signed import Signed, dump, read
@@ -29,7 +30,6 @@ from parties.trust.identity import Identity
 
 LARGEST = 1 << 18
 """Bytes of the largest grant."""
-LAPLACE: Literal["laplace"] = "laplace"
 ANY = "any"
 """In place of a stored weight: whichever its own owner allows, chosen by the asker for each session."""
 MOST_EPSILON = Fraction(10**6)
@@ -124,7 +124,9 @@ class Dp(Frozen):
         outputs: the most outputs that a plan may have.
     """
 
-    mechanisms: Annotated[tuple[Literal["laplace"], ...], Field(min_length=1, max_length=1)] = (LAPLACE,)
+    mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1, max_length=2), AfterValidator(_distinct)] = (
+        LAPLACE,
+    )
     epsilon_each: Annotated[Epsilon, AfterValidator(_positive)]
     epsilon: Annotated[Epsilon, AfterValidator(_positive)]
     delta: Delta

@@ -15,10 +15,10 @@ from mpc.text import shown
 from parties.cli.datasets import selections
 from parties.cli.display import Display
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
-from parties.client import granting
+from parties.client import granting, remaining
 from parties.client.auditing import Chain, check_chains, read_head
 from parties.client.cluster import Cluster
-from parties.client.granted import as_plans
+from parties.client.granted import as_amount, as_plans
 from parties.client.granting import Given, Left, Verdict
 from parties.client.said import day
 
@@ -53,6 +53,14 @@ def grant() -> None:
 )
 @click.option("--epsilon", metavar="E", help="Noised answers, which together cost this much at most.")
 @click.option("--epsilon-each", metavar="E", help="The most that one of them costs; default: all.")
+@click.option("--delta", metavar="D", help="Delta of all of them; default: a millionth.")
+@click.option(
+    "--mechanism",
+    "mechanisms",
+    multiple=True,
+    type=click.Choice(["laplace", "gaussian"]),
+    help="Kinds of noise; default: both. Gaussian noise, of long vectors, costs delta.",
+)
 @click.option("--plan", "plans", multiple=True, type=click.Path(path_type=Path), help="This plan exactly, unnoised.")
 @click.option("--model", "models", multiple=True, metavar="OWNER/NAME", help="This model at the parties, exactly.")
 @DATA
@@ -83,7 +91,9 @@ def add(
         read: list[Any] = as_plans([*plans]) if plans else []
         inputs = {given.name for each in (*read, *(each.plan for each in found)) for given in each.inputs}
         chosen = selections(connected, data, sorted(inputs))
-        said["recipients"] = said["recipients"] or None
+        said["recipients"], said["mechanisms"] = said["recipients"] or None, said["mechanisms"] or None
+        if said["delta"] is None:
+            del said["delta"]
         for each in found:
             reading = {given.name: chosen[given.name] for given in each.plan.inputs if given.name in chosen}
             read.append(each.place(recipients=said["recipients"] or said["coordinators"], data=reading))
@@ -200,12 +210,14 @@ def budget() -> None:
 
 @budget.command("show")
 @click.argument("name")
-@click.option("--each", default="0.1", show_default=True, metavar="E", help="Count how many more cost this much.")
+@click.option(
+    "--each", metavar="E", help="Count how many more cost this much; default: as those so far, or as granted for one."
+)
 @_common
-def show(display: Display, name: str, each: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
+def show(display: Display, name: str, each: str | None, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Show what was spent of a dataset's budget, and what is left."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        _show(display, connected.budget(name), each, as_json)
+        _show(display, connected, connected.budget(name), each, as_json)
 
 
 @budget.command("set")
@@ -219,22 +231,26 @@ def set_(
     """Set the budget of a dataset of yours: higher, or lower, than before."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
         more = {} if delta is None else {"delta": delta}
-        _show(display, connected.set_budget(name, epsilon=epsilon, **more), "0.1", as_json)
+        _show(display, connected, connected.set_budget(name, epsilon=epsilon, **more), None, as_json)
 
 
-def _show(display: Display, found: Left, each: str, as_json: bool) -> None:
-    from parties.client.granted import as_amount
-
-    more = found.more(as_amount(each, "each"))
+def _show(display: Display, connected: Cluster, found: Left, each: str | None, as_json: bool) -> None:
+    if each is None:
+        given = granting.given(connected.parties)
+        like = remaining.usual(found, [one for one in given if one.grant.dataset == found.dataset])
+    else:
+        like = as_amount(each, "each"), "like one"
     if as_json:
-        display.json({"budget": {**found.content(), "more": more}})
+        counted = {} if like is None else {"each": float(like[0]), "more": found.more(like[0])}
+        display.json({"budget": {**found.content(), **counted}})
         return
     if found.epsilon is None:
         display.result(f"{found.dataset}: no budget is set, so no noised answers")
     else:
         whole, spent, left = float(found.epsilon), float(found.spent), float(found.left)
         display.result(f"{found.dataset}: epsilon {spent:g} of {whole:g} spent, {left:g} left")
-        display.result(f"{more} more questions like one of epsilon {each}")
+        if like is not None:
+            display.result(f"{remaining.questions(found.more(like[0]))} {like[1]}, epsilon {float(like[0]):g}")
     display.result(f"{found.noised} noised answers and {found.exact} exact ones were given")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from mpc.errors import UsageError
 from mpc.text import shown
 from parties.agreed.objects import Manifest
+from parties.client import remaining
 from parties.client.channels import Parties
 from parties.client.listing import Description
 from parties.client.questions.reasons import no_attribute
@@ -46,8 +47,9 @@ class Dataset:
         return tuple(column.name for column in self.manifest.columns)
 
     def describe(self) -> Description:
-        """Return all that its owner says of it: columns, units, ranges, rows, terms."""
-        return Description(self.manifest)
+        """Return all that its owner says of it: columns, units, ranges, rows, terms; and what is left of its budget."""
+        left = None if self._parties is None else remaining.told(self._parties, self.manifest)
+        return Description(self.manifest, left)
 
     def sample(self, rows: int = MOCK_ROWS) -> Sample:
         """Return rows that its owner published, or mock rows from the schema alone, to develop on."""

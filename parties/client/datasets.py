@@ -255,6 +255,7 @@ class Datasets:
         epsilon_each: Any = None,
         delta: Any = granted.DELTA,
         outputs: int = granted.OUTPUTS,
+        mechanisms: Any = None,
         bit: bool = False,
         uses: int | None = None,
         expires: Any = None,
@@ -276,6 +277,7 @@ class Datasets:
             epsilon, delta: answers with noise, of all versions, which together cost at most this.
             epsilon_each: the most that one run costs; None: all of it.
             outputs: the most outputs that a plan with noise has.
+            mechanisms: kinds of noise, "laplace" or "gaussian"; None: both.
             bit: each plan tells one bit, and the grant is of `uses` bits: about whomever the asker chooses, where it
                 enters an input or a weight itself.
             uses: the most runs.
@@ -294,7 +296,7 @@ class Datasets:
         asking = granted.as_clients(coordinators, "coordinators")
         learning = asking if recipients is None else granted.as_clients(recipients, "recipients")
         if plans is None:
-            question, of = granted.noised(epsilon, epsilon_each, delta, outputs), full
+            question, of = granted.noised(epsilon, epsilon_each, delta, outputs, mechanisms), full
         else:
             manifest = catalogue.describe(self._parties, full)
             question, of = granted.exact(plans, data, manifest, weights or {}, bit), manifest.id.hex()

@@ -12,6 +12,7 @@ from typing import Any
 from mpc.errors import InputError, UsageError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
+from mpc.privacy.facts import GAUSSIAN, LAPLACE, Mechanism
 from mpc.text import PROCESS_NAME, shown
 from parties.agreed.bindings import Binding
 from parties.agreed.bits import tells_one_bit
@@ -23,7 +24,8 @@ from parties.client.model import Placed
 from parties.client.selection import Selection
 
 DELTA = Fraction(1, 10**6)
-"""Delta that a grant or a budget allows unless it says otherwise; a question costs about 2^-40."""
+"""Delta that a grant or a budget allows unless it says otherwise; a question with Laplace noise costs about 2^-40."""
+MECHANISMS: tuple[Mechanism, ...] = (LAPLACE, GAUSSIAN)
 OUTPUTS = 64
 Data = Mapping[str, Selection] | Sequence[Mapping[str, Selection]]
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?(e-?[0-9]{1,2})?|[0-9]{1,18}/[1-9][0-9]{0,17}", re.IGNORECASE)
@@ -141,10 +143,26 @@ def bindings_of(given: Any, data: Mapping[str, Selection]) -> tuple[Binding, ...
     return bound.bindings(plan, {name: selection for name, selection in data.items() if name in names})
 
 
-def noised(epsilon: Any, epsilon_each: Any, delta: Any, outputs: int) -> Question:
+def as_mechanisms(given: Any) -> tuple[Mechanism, ...]:
+    """Read kinds of noise, one or several; None for all.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    named = MECHANISMS if given is None else (given,) if isinstance(given, str) else tuple(given)
+    if not named or not {*named} <= {*MECHANISMS}:
+        raise UsageError(
+            f"there is no noise of the kind {shown(', '.join(map(str, named))[:80])!r}",
+            remedy=f"mechanisms='{LAPLACE}', '{GAUSSIAN}', or both",
+        )
+    return tuple(each for each in MECHANISMS if each in named)
+
+
+def noised(epsilon: Any, epsilon_each: Any, delta: Any, outputs: int, mechanisms: Any = None) -> Question:
     """Describe answers with noise.
 
     Args:
+        mechanisms: kinds of noise that may be; None: all.
         epsilon, delta: of all runs together.
         epsilon_each: of one run; None: as much as all together.
 
@@ -153,9 +171,10 @@ def noised(epsilon: Any, epsilon_each: Any, delta: Any, outputs: int) -> Questio
     """
     whole = as_amount(epsilon, "epsilon")
     each = whole if epsilon_each is None else as_amount(epsilon_each, "epsilon_each")
+    kinds, most = as_mechanisms(mechanisms), as_amount(delta, "delta")
     try:
         return Question(
-            dp=Dp(epsilon=whole, epsilon_each=each, delta=as_amount(delta, "delta"), outputs=outputs),
+            dp=Dp(mechanisms=kinds, epsilon=whole, epsilon_each=each, delta=most, outputs=outputs),
         )
     except ValueError:
         raise UsageError(

@@ -14,7 +14,7 @@ from typing import Any
 
 from mpc.errors import ConfigError, IntegrityError, SessionError, UsageError
 from mpc.plan.plan import Plan
-from mpc.privacy.facts import CHARGE_UNIT
+from mpc.privacy.facts import CHARGE_UNIT, Loss
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.grants import ANY, Bound, Budget, ExactPlan, Grant, Question, Revocation, Statement
 from parties.agreed.signed import Signed
@@ -77,6 +77,13 @@ class Left:
     def more(self, epsilon: Fraction) -> int:
         """Return how many more questions of that epsilon there may be."""
         return int(self.left / epsilon)
+
+    def more_of(self, cost: Loss) -> int:
+        """Return how many more questions there may be that cost so much, delta included."""
+        found = self.more(cost.epsilon)
+        if self.delta is None or not cost.delta:
+            return found
+        return min(found, int(max(Fraction(0), self.delta - self.spent_delta) / cost.delta))
 
     def content(self) -> dict[str, Any]:
         """Return what JSON has of it."""

@@ -103,10 +103,14 @@ def _blocks(whole: Manifest) -> set[str]:
 
 
 class Description:
-    """All that an owner says of a dataset."""
+    """All that an owner says of a dataset.
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
+    Args:
+        budget: what is left of its budget, in a line, if the parties tell.
+    """
+
+    def __init__(self, manifest: Manifest, budget: str | None = None) -> None:
+        self.manifest, self.budget = manifest, budget
 
     @property
     def lines(self) -> list[str]:
@@ -119,6 +123,7 @@ class Description:
             terms(whole),
             f"sample: {'rows that the owner published' if whole.sample else 'mock rows from this schema'}",
             *_history(whole),
+            *(() if self.budget is None else (self.budget,)),
         ]
 
     @property
@@ -144,6 +149,7 @@ class Description:
             "sample": "published" if whole.sample else "mock",
             "kept": None if whole.kept is None else whole.kept.model_dump(mode="json"),
             "columns": [_column(column) for column in whole.columns],
+            "budget": self.budget,
         }
 
     def __repr__(self) -> str:

@@ -30,16 +30,20 @@ class Selection(Pointer):
     ) -> None:
         self.names, self.matrix = names, matrix
         described = [manifest.column(name) for name in names]
-        columns = [
-            expression.column(each.name, _is_whole(each), each.shape, (float(each.low), float(each.high)))
-            for each in described
-        ]
+        columns = [_node(each) for each in described]
         super().__init__(manifest, _side_by_side(columns) if matrix else columns[0], parties)
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """Descriptions of the columns."""
         return tuple(self.manifest.column(name) for name in self.names)
+
+    @property
+    def variables(self) -> list[Node]:
+        """List the numbers of a row: the columns themselves, whose ranges are known."""
+        if any(each.shape for each in self.columns):
+            return super().variables
+        return [_node(each) for each in self.columns]
 
     @property
     def bound_rows(self) -> range:
@@ -104,6 +108,11 @@ class SomeRows(Selection):
 
 def _is_public(key: slice) -> bool:
     return all(each is None or isinstance(each, int) for each in (key.start, key.stop, key.step))
+
+
+def _node(column: Column) -> Node:
+    ends = float(column.low), float(column.high)
+    return expression.column(column.name, _is_whole(column), column.shape, ends)
 
 
 def _is_whole(column: Column) -> bool:

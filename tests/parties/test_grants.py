@@ -170,7 +170,8 @@ def test_a_grant_that_makes_no_sense(changes: dict[str, Any], why: str | None) -
         {"delta": Fraction(1)},
         {"outputs": 0},
         {"mechanisms": ()},
-        {"mechanisms": ("gaussian",)},
+        {"mechanisms": ("uniform",)},
+        {"mechanisms": ("laplace", "laplace")},
     ],
 )
 def test_limits_that_are_none(fields: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from mpc.compiler.compile import compile_model
 from mpc.errors import InputError, ModelError, PrivateDataError, UsageError
 from mpc.interpret.world import World
 from parties.agreed.objects import Manifest
-from parties.client import bound
+from parties.client import bound, granting
 from parties.client.cluster import read_output
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
@@ -282,7 +282,7 @@ REFUSED: dict[str, tuple[Callable[[Dataset], Any], str]] = {
     "no edges": (lambda d: np.histogram(d["age"]), "edges are public"),
     "quantile of what is computed": (lambda d: (d["age"] * 2).quantile(0.5), "public edges"),
     "groups of numbers": (lambda d: d["age"].group_by(d["bmi"]).sum(), "no column of categories"),
-    "np.cov": (lambda d: np.cov(d["age"], d["bmi"]), "means"),
+    "np.corrcoef": (lambda d: np.corrcoef(d["age"], d["bmi"]), "np.cov"),
     "out=": (lambda d: np.add(d["age"], 1, out=np.zeros(3)), "an option"),
     "noise on rows": (lambda d: d["age"].get(epsilon=1), "sums over rows"),
     "without a cluster": (lambda d: d["age"].mean().get(epsilon=1), "without a cluster"),
@@ -393,6 +393,9 @@ QUESTIONS: dict[str, tuple[Callable[[Dataset], Any], Any]] = {
     "share": (lambda d: (d["sex"] == "f").mean(), 0.5),
     "var": (lambda d: d["age"].var(ddof=1), AGE.var(ddof=1)),
     "std": (lambda d: np.std(d["bmi"]), BMI.std()),
+    "cov": (lambda d: np.cov(d[["age", "bmi"]], rowvar=False), np.cov([AGE, BMI])),
+    "cov of two": (lambda d: np.cov(d["age"], d["bmi"], ddof=0), np.cov([AGE, BMI], ddof=0)),
+    "cov of what is computed": (lambda d: (d["bmi"] / 30 - 1).cov(), np.cov(BMI / 30 - 1)),
     "histogram": (lambda d: d["age"].histogram([0, 18, 40, 65, 71]), np.histogram(AGE, [0, 18, 40, 65, 71])[0]),
     "np.histogram": (lambda d: np.histogram(d["bmi"], 5, (10, 60))[0], np.histogram(BMI, 5, (10, 60))[0]),
     "sum by": (lambda d: d["bmi"].group_by(d["sex"]).sum(), [BMI[::2].sum(), BMI[1::2].sum()]),
@@ -416,6 +419,42 @@ def test_answers(stays: Dataset, name: str) -> None:
     spread = np.broadcast_to(noised.std, error.shape)
     assert (error <= 8 * spread + 1e-3 * np.abs(exact).max())[known].all()
     assert (spread > 0)[known].all()
+
+
+def test_covariances_of_a_few_have_laplace_noise_and_of_many_gaussian(stays: Dataset) -> None:
+    """Five sums, or 65: one vector with one epsilon."""
+    few = np.cov(stays[["age", "bmi"]])  # columns are the variables: rows are people
+    [vector] = asking.compiled_with_noise(few, Fraction(1), "hospital").guarantee.vectors
+    assert (vector.elements, vector.mechanism, vector.loss.epsilon) == (5, "laplace", 1)
+    assert vector.sensitivity == 5 * 4095
+    both = [stays[name] * factor for name in ("age", "bmi") for factor in (0.01, 0.005, 0.002, 0.001, 0.01)]
+    many = np.stack(both, axis=1).cov()
+    compiled = asking.compiled_with_noise(many, Fraction(1), "hospital")
+    [vector] = compiled.guarantee.vectors
+    assert (vector.elements, vector.mechanism) == (65, "gaussian")
+    assert vector.loss.delta <= Fraction(1, 10**8)
+    found = many.get(epsilon=1)
+    assert (found.mechanism, found.epsilon) == ("gaussian", 1) and 0 < found.delta <= Fraction(1, 10**8)
+    exact = np.cov([np.asarray(x) * f for x in (AGE, BMI) for f in (0.01, 0.005, 0.002, 0.001, 0.01)])
+    assert found.value.shape == (10, 10) and (np.abs(found.value - exact) < 8 * found.std).all()
+    assert "gaussian noise of standard deviation" in many.explain(epsilon=1)
+    asked = many.get(epsilon=1, mechanism="laplace")
+    assert asked.mechanism == "laplace" and asked.delta < Fraction(1, 2**30)
+    assert few.get(epsilon=1, mechanism="gaussian", delta="1e-7").mechanism == "gaussian"
+    for said in ({"mechanism": "uniform"}, {"mechanism": "gaussian", "delta": "none"}):
+        with pytest.raises(UsageError, match="no noise of the kind|delta is no number"):
+            few.get(epsilon=1, **said)
+
+
+def test_covariances_that_there_are_not(stays: Dataset) -> None:
+    for asked, words in (
+        (lambda: np.cov(stays[["age", "bmi"]], rowvar=True), "each two rows"),
+        (lambda: stays["age"].cov(ddof=20), "ddof=20"),
+        (lambda: Dataset(WHOLE)["scan"].cov(), "is no list"),
+        (lambda: np.corrcoef(stays["age"], stays["bmi"]), "np.cov"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            asked()
 
 
 def test_quantiles(stays: Dataset) -> None:
@@ -525,8 +564,49 @@ def test_an_analyst_is_answered_under_a_grant_while_the_budget_lasts(cluster: In
     found = question.get(epsilon=2)
     spread = np.sqrt(2 * np.exp(-2)) / (1 - np.exp(-2))  # of the discrete Laplace law at epsilon 2, for a count
     assert abs(found.value - 10) < 12 * spread and found.std == pytest.approx(spread, rel=1e-3)
-    assert found.left == 1
+    assert found.left == 1 and found.left.more == 0 and str(found.left) == "epsilon 1, 0 more questions like this one"
+    described = ds.describe()
+    assert "budget: epsilon 1 of 3 left: 0 more questions like those so far, epsilon 2" in str(described)
     for asked, words in ((lambda: question.get(epsilon=2), "budget"), (lambda: question.get(), "hospital's alone")):
         with pytest.raises(PrivateDataError, match=words):
             asked()
     assert question.get(epsilon=1).left == 0
+
+
+def test_gaussian_noise_needs_a_grant_of_it_and_is_charged_with_its_delta(cluster: InProcess) -> None:
+    """A part of the grant's delta, as large as the epsilon is of its epsilon; else Laplace noise, or a refusal."""
+    Datasets(cluster.client("hospital")).put("long", TABLE, **SAID)
+    now = int(time.time())
+
+    def say(question: Any, **changes: Any) -> None:
+        said = grant(
+            parties=cluster.names,
+            dataset="hospital/long",
+            question=question,
+            created=now,
+            not_before=now - 60,
+            expires=now + 3600,
+            **changes,
+        )
+        for index in range(len(cluster.names)):
+            cluster.consent(index, "hospital").Say(word(said, cluster.identity("hospital")))
+
+    for index in range(len(cluster.names)):
+        total = budget(Fraction(10), dataset="hospital/long")
+        cluster.consent(index, "hospital").Say(word(total, cluster.identity("hospital")))
+    say(dp(Fraction(10), Fraction(2)))
+    ds = Datasets(cluster.client("analyst")).get("hospital/long")
+    powers = np.stack([(ds["bmi"] / 60) ** k for k in (1, 2)] * 30, axis=1).mean(axis=0)
+    found = powers.get(epsilon=1)
+    assert found.mechanism == "laplace" and found.left is not None and found.left.more == 9
+    with pytest.raises(PrivateDataError, match="is of laplace noise, and the plan has gaussian"):
+        powers.get(epsilon=1, mechanism="gaussian")
+    most = Fraction(1, 10**6)
+    say(dp(Fraction(4), Fraction(2), mechanisms=("laplace", "gaussian"), delta=most), uses=2)
+    less = powers.get(epsilon=2)
+    assert less.mechanism == "gaussian" and most / 4 < less.delta <= most / 2
+    assert np.all(less.std < np.sqrt(2) * 60 / 2 / 20)  # of Laplace noise: sixty elements at epsilon 2
+    told = granting.budget(cluster.client("analyst"), "hospital/long")
+    assert told.spent == 3 and most / 4 < told.spent_delta <= most / 2 + Fraction(1, 2**30)
+    with pytest.raises(PrivateDataError, match="delta"):
+        powers.get(epsilon=2, mechanism="gaussian", delta=most)

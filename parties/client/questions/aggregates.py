@@ -64,12 +64,16 @@ class Question(Unanswered):
         """Names of the columns that it reads."""
         return tuple(columns(*self.sums.values()))
 
-    def get(self, epsilon: Any = None) -> Answer:
+    def get(self, epsilon: Any = None, mechanism: Any = None, delta: Any = None) -> Answer:
         """Ask, and return the answer.
 
         Args:
             epsilon: what the answer may tell of one person: the smaller, the more noise.  None: an exact answer, for
                 whom all the data belongs to.
+            mechanism: "laplace" or "gaussian"; None: for each sum the one of less noise that is granted, which is
+                Gaussian for long vectors alone.
+            delta: the most that Gaussian noise costs beside epsilon; None: of the grant's and the budget's delta as
+                large a part as the epsilon is of theirs.
 
         Raises:
             PrivateDataError: its owner has not granted it; says what would.
@@ -77,16 +81,16 @@ class Question(Unanswered):
         """
         from parties.client.questions.asking import get
 
-        return get(self, epsilon)
+        return get(self, epsilon, mechanism, delta)
 
-    def explain(self, epsilon: Any = None) -> str:
+    def explain(self, epsilon: Any = None, mechanism: Any = None, delta: Any = None) -> str:
         """Say what the question reads, whose that is, and what it costs; with an epsilon also how much noise that is.
 
         Nothing is asked for it.
         """
         from parties.client.questions.asking import explain
 
-        return explain(self, epsilon)
+        return explain(self, epsilon, mechanism, delta)
 
     def __repr__(self) -> str:
         return f"<{self.text}; not asked yet: .get(epsilon=...), .explain()>"

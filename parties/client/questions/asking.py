@@ -13,14 +13,17 @@ import numpy as np
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.noising import Noising
 from mpc.errors import ModelError, MpcError, PolicyError, PrivateDataError, SessionError, UsageError
-from mpc.privacy.facts import StoredFacts
+from mpc.privacy.facts import Loss, StoredFacts
+from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.law import MOST_EPSILON
 from mpc.text import shown
 from mpc.wires import MAX_BATCH
 from parties.agreed.objects import Manifest
-from parties.client import bound, granting
+from parties.client import bound
 from parties.client.questions import model
 from parties.client.questions.expression import ROWS, Node, columns
+from parties.client.questions.kinds import kinds
+from parties.client.remaining import Remaining, remaining
 from parties.client.roles import PUBLIC, assign
 from parties.client.selection import Selection
 from parties.client.session import Session
@@ -39,19 +42,24 @@ class Answer:
         value: a number, or an array of them.
         std: standard deviation of the noise in it, of each element if they differ; 0 if it is exact.
         epsilon: what was asked for; None if it is exact.
-        left: epsilon that is left of the dataset's budget, if one is set and the parties tell.
+        left: epsilon that is left of the dataset's budget, if one is set and the parties tell; prints as how many more
+            questions like this one that is, and `left.more` is their number.
         labels: what each element is about, of a question by categories.
+        delta: what the answer costs beside epsilon; 0 if it is exact.
+        mechanism: which noise: "laplace", "gaussian", or "gaussian+laplace" on different sums; None if it is exact.
     """
 
     value: Any
     std: Any
     epsilon: Fraction | None
-    left: Fraction | None = None
+    left: Remaining | None = None
     labels: tuple[str, ...] = ()
+    delta: Fraction = Fraction(0)
+    mechanism: str | None = None
 
 
-def get(question: Question, epsilon: Any) -> Answer:
-    """Ask a question once.
+def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = None) -> Answer:
+    """Ask a question once; the arguments are `Question.get`'s.
 
     Raises:
         PrivateDataError: its owner has not granted it, or an exact answer is somebody else's.
@@ -70,12 +78,13 @@ def get(question: Question, epsilon: Any) -> Answer:
         value, _ = question.finish(sums, dict.fromkeys(sums, 0.0), rows)
         return Answer(_plain(value), 0.0, None, labels=question.labels)
     spent = as_epsilon(epsilon)
-    compiled = compiled_with_noise(question, spent, parties.identity.name)
+    compiled = compiled_with_noise(question, spent, parties.identity.name, mechanism, delta)
     answers = _run(parties, compiled, pointer.manifest, question.read, question.text, spent)
     sums = {name: np.asarray(value, dtype=float) for name, value in answers.items()}
     value, spread = question.finish(sums, deviations(compiled), rows)
-    left = _left(parties, pointer.manifest.name)
-    return Answer(_plain(value), _plain(spread), spent, left, question.labels)
+    cost, kinds = _cost(compiled)
+    left = _left(parties, pointer.manifest, cost)
+    return Answer(_plain(value), _plain(spread), spent, left, question.labels, cost.delta, kinds)
 
 
 def rows_of(pointer: Pointer, epsilon: Any) -> Answer:
@@ -96,7 +105,7 @@ def rows_of(pointer: Pointer, epsilon: Any) -> Answer:
     return Answer(values, 0.0, None)
 
 
-def explain(question: Question, epsilon: Any) -> str:
+def explain(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = None) -> str:
     """Say what a question reads, whose that is, and what it costs."""
     manifest, sums = question.pointer.manifest, len(question.sums)
     told = [
@@ -111,13 +120,19 @@ def explain(question: Question, epsilon: Any) -> str:
     spent = as_epsilon(epsilon)
     parties = question.pointer.parties
     me = "asker" if parties is None else parties.identity.name
-    compiled = compiled_with_noise(question, spent, me)
+    compiled = compiled_with_noise(question, spent, me, mechanism, delta)
     spreads = ", ".join(f"{value:.3g}" for value in deviations(compiled).values())
-    told.append(f"costs epsilon {float(spent):g} of {manifest.name}; noise of standard deviation {spreads} on the sums")
+    cost, noises = _cost(compiled)
+    told.append(
+        f"costs epsilon {float(spent):g} of {manifest.name}, delta {float(cost.delta):.2g}; {noises} noise of standard "
+        f"deviation {spreads} on the sums"
+    )
     return "\n".join(told)
 
 
-def compiled_with_noise(question: Question, epsilon: Fraction, me: str) -> Compiled:
+def compiled_with_noise(
+    question: Question, epsilon: Fraction, me: str, mechanism: Any = None, delta: Any = None
+) -> Compiled:
     """Compile a question's sums, each with noise for its part of an epsilon.
 
     Raises:
@@ -134,7 +149,10 @@ def compiled_with_noise(question: Question, epsilon: Fraction, me: str) -> Compi
     origin = f"{manifest.id.hex()}:0"
     facts = {name: StoredFacts(manifest.rows, manifest.rows_per_person, origin) for name in data}
     parts = dict.fromkeys(_outputs(question.sums), epsilon / len(question.sums))
-    noise = Noising(parts, most=manifest.rows, stored=facts)
+    sums = list(question.sums.values())
+    mechanisms, most = kinds(question.pointer.parties, manifest, sums, epsilon, mechanism, delta)
+    part = min(most / len(sums), MOST_DELTA)
+    noise = Noising(parts, most=manifest.rows, stored=facts, mechanisms=mechanisms, delta=part)
     return _compiled(_outputs(question.sums), True, data, me, noise)
 
 
@@ -225,12 +243,17 @@ def _run(
     return {out.name.removesuffix(_SUFFIX): value for out, value in zip(compiled.plan.outputs, found, strict=True)}
 
 
-def _left(parties: Parties, dataset: str) -> Fraction | None:
+def _left(parties: Parties, manifest: Manifest, cost: Loss) -> Remaining | None:
     """Return what is left of a dataset's budget, if one is set and told: the answer is here in any case."""
     with suppress(MpcError):
-        found = granting.budget(parties, dataset)
-        return None if found.epsilon is None else found.left
+        return remaining(parties, manifest, cost)
     return None
+
+
+def _cost(compiled: Compiled) -> tuple[Loss, str]:
+    """Return what a run costs, and which noise it has."""
+    vectors = () if compiled.guarantee is None else compiled.guarantee.vectors
+    return sum((each.loss for each in vectors), Loss()), "+".join(sorted({each.mechanism for each in vectors}))
 
 
 def _private(

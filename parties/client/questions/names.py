@@ -214,6 +214,13 @@ def _percentile(a: Any, q: Any) -> Any:
     return _first(a).quantile(np.asarray(q) / 100)
 
 
+def _cov(m: Any, y: Any = None, rowvar: Any = None, bias: bool = False, ddof: Any = None) -> Any:
+    """Columns of a matrix are the variables: rows, which numpy takes unless rowvar is False, are people."""
+    if rowvar and _first(m).ndim > 1:
+        raise refusal("np.cov of rows", "it would tell of each two rows: say rowvar=False for the columns")
+    return _first(m).cov(y, int(not bias) if ddof is None else ddof)
+
+
 def _refused(name: str) -> NoReturn:
     raise refusal(f"np.{name}", REASONS[name])
 
@@ -270,6 +277,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.mean: _method(Pointer.mean),
     np.var: _method(Pointer.var),
     np.std: _method(Pointer.std),
+    np.cov: _cov,
     np.count_nonzero: lambda a: a.astype(bool).count(),
     np.histogram: _histogram,
     np.quantile: _method(Pointer.quantile),

@@ -155,6 +155,12 @@ class Pointer(Private):
         """Return the question for the standard deviation over rows, or those within each row."""
         return self._question("std", axis, ddof=ddof) if _is_of_rows(axis) else np.sqrt(self._spread(axis, ddof))
 
+    def cov(self, other: Pointer | None = None, ddof: int = 1) -> Question:
+        """Return the question for the covariances of the numbers of a row with each other, over rows."""
+        from parties.client.questions.moments import covariance
+
+        return covariance([self] if other is None else [self, other], ddof)
+
     def count(self) -> Question:
         """Return the question for how many rows fulfil a condition."""
         return self._question("count", None)
@@ -252,6 +258,19 @@ class Pointer(Private):
                     remedy="ask about each of them apart, and combine the answers",
                 )
         return [each.node if isinstance(each, Pointer) else each for each in given]
+
+    @property
+    def variables(self) -> list[Node]:
+        """List the numbers of a row, each by itself.
+
+        Raises:
+            UsageError: a row is no list of numbers.
+        """
+        if len(self.node.shape) > 2:
+            raise UsageError(f"a row of {self.node.shape[1:]} numbers is no list", remedy="x.reshape(-1, 12)")
+        if len(self.node.shape) == 1:
+            return [self.node]
+        return [functions.part(self.node, (slice(None), place)) for place in range(self.node.shape[1])]
 
     def like(self, node: Node) -> Pointer:
         """Return other values of these rows."""

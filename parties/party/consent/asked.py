@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mpc.errors import PlanError
 from mpc.plan.plan import Plan
-from mpc.privacy.facts import Guarantee, Loss, StoredFacts
+from mpc.privacy.facts import Guarantee, Loss, Mechanism, StoredFacts
 from parties.agreed.bindings import Binding
 from parties.agreed.grants import ANY, Bound, ExactPlan
 from parties.agreed.kept import Read, origins_of
@@ -161,6 +161,11 @@ class Asked:
         if isinstance(found, PlanError):
             raise found.again()
         return None if found is None else found.of(part.wires)
+
+    def mechanisms(self, part: Part, wires: frozenset[str]) -> tuple[Mechanism, ...]:
+        """List the kinds of noise that hide one dataset, of what `loss` was asked for."""
+        found = self._proved[wires]
+        return () if isinstance(found, PlanError) else found.mechanisms(part.wires)
 
     def _facts(self, wire: str) -> StoredFacts:
         bound = next(each for each in self.terms.bindings if each.wire == wire)

@@ -15,7 +15,7 @@ from functools import partial
 
 from mpc.errors import InputError, IntegrityError, MpcError, PlanError, PolicyError
 from parties.agreed.bits import tells_one_bit
-from parties.agreed.grants import LAPLACE, Budget, Exact, Grant, Use
+from parties.agreed.grants import Budget, Exact, Grant, Use
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part
 from parties.party.consent.tables import Amount, GrantRow
@@ -50,7 +50,7 @@ class Allowed:
 
     Args:
         grant: the id of the grant; None: its owner asks for itself.
-        mechanism: "own", "exact", or which noise.
+        mechanism: "own", "exact", or which noise; "gaussian+laplace" for both.
         amount: what a run spends.
     """
 
@@ -252,18 +252,22 @@ def _noised(
     limit, fault, whose = (None, "", part.owner) if part.kept else _budget(database, part, house)
     spent = tables.spent_on(database, part.name)
     if limit is not None and not (spent + amount).within(limit):
-        left = max(0, limit.epsilon - spent.epsilon)
-        fault = f"it costs epsilon {_shown(amount.epsilon)}, and {_shown(left)} of its budget is left"
+        fault = f"it costs {_price(amount, spent, limit)} of its budget is left"
     if fault:
         more = "mpc budget set" if whose == part.owner else "policy.max_epsilon"
         remedy = f"ask {whose}: {more} {part.name} --epsilon E" if whose == part.owner else f"ask {whose}: {more}"
         return Missing(part, reading.known, whose, fault, remedy)
+    mechanisms = asked.mechanisms(part, wires)
     for offer in reading.noised:
         dp = offer.grant.question.dp
-        if dp is None or LAPLACE not in dp.mechanisms:
+        if dp is None:
             continue
         _, used = tables.spent_under(database, offer.id)
-        if len(asked.plan.outputs) > dp.outputs:
+        whole = Amount.allowed(dp.epsilon, dp.delta)
+        if not {*mechanisms} <= {*dp.mechanisms}:
+            kinds = " and ".join(mechanisms)
+            reading.fault = f"grant {offer.id[:16]} is of {' or '.join(dp.mechanisms)} noise, and the plan has {kinds}"
+        elif len(asked.plan.outputs) > dp.outputs:
             reading.fault = (
                 f"grant {offer.id[:16]} is of {dp.outputs} outputs, and the plan has {len(asked.plan.outputs)}"
             )
@@ -272,10 +276,10 @@ def _noised(
             reading.fault = (
                 f"it costs epsilon {_shown(amount.epsilon)}, and grant {offer.id[:16]} allows {each:g} a run"
             )
-        elif not (used + amount).within(Amount.allowed(dp.epsilon, dp.delta)):
-            reading.fault = f"grant {offer.id[:16]} has less left than epsilon {_shown(amount.epsilon)}"
+        elif not (used + amount).within(whole):
+            reading.fault = f"grant {offer.id[:16]} has less left: it costs {_price(amount, used, whole)} is"
         else:
-            return Allowed(part, offer.id, LAPLACE, amount)
+            return Allowed(part, offer.id, "+".join(mechanisms) or dp.mechanisms[0], amount)
     return _missing(asked, reading, reading.fault)
 
 
@@ -309,6 +313,15 @@ def _missing(asked: Asked, reading: _Reading, why: str) -> Missing:
         f"--epsilon E for noised answers, or --plan FILE for this plan ({plan}) exactly"
     )
     return Missing(part, reading.known, part.owner, why or f"{part.owner} has granted {who} nothing of it", remedy)
+
+
+def _price(amount: Amount, spent: Amount, limit: Amount) -> str:
+    """Say what a run costs, and what is left, of whichever there is not enough of."""
+    if spent.epsilon + amount.epsilon > limit.epsilon:
+        left = max(0, limit.epsilon - spent.epsilon)
+        return f"epsilon {_shown(amount.epsilon)}, and {_shown(left)}"
+    left = max(0, limit.delta - spent.delta)
+    return f"delta {amount.delta / tables.DELTA_UNIT:.3g}, and {left / tables.DELTA_UNIT:.3g}"
 
 
 def _shown(epsilon: int) -> str:
