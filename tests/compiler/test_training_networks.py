@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from mpc.compiler.training.optimisers import SGD
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training, compile_training
-from mpc.errors import ModelError, UsageError
+from mpc.errors import InputError, ModelError, UsageError
 from mpc.gates.linear import Combine
 from mpc.plan.cost import plan_cost
 from tests.support.training import batches, integers, model, on_integers, on_reals, perceptron
@@ -79,6 +79,26 @@ def test_pooling_by_a_maximum_goes_back_without_a_comparison() -> None:
     training = compile_training(convolutional("MaxPool"), batch=4, ranges={"x": (0, 1)})
     kinds = [gate.kind for gate in training.plan.gates]
     assert (kinds.count("maximum"), kinds.count("relu"), kinds.count("select"), kinds.count("step")) == (1, 2, 3, 0)
+
+
+def test_bounds_may_rest_on_samples_where_none_can_be_proved() -> None:
+    """A pooling's ReLU is then part of it, and nothing has a ceiling; a note says what the bounds rest on."""
+    x, y = images(12)
+    samples, ranges = {"x": x, "target": y}, {"x": (0, 1)}
+    proved = compile_training(convolutional("MaxPool"), batch=4, optimizer=SGD(0.0625), ranges=ranges)
+    found = compile_training(convolutional("MaxPool"), batch=4, optimizer=SGD(0.0625), ranges=ranges, samples=samples)
+    assert plan_cost(found.plan).rounds == plan_cost(proved.plan).rounds - 4  # the ReLU, and its selection
+    assert plan_cost(found.plan).dealt < plan_cost(proved.plan).dealt
+    assert any("bounds rest on 32 steps over the samples" in note for note in found.notes)
+    assert not any("bounds rest on" in note for note in proved.notes)
+    trial = Trial(found.plan, found.weights, 2)
+    for one in islice(batches(x, y, 4), 2):
+        trial.run(integers(found, one), 1)
+    for wrong in ({"x": x}, {"x": x[:3], "target": y[:3]}, {"x": x[:, :, :5], "target": y}):
+        with pytest.raises(InputError, match="no samples of input"):
+            compile_training(convolutional("MaxPool"), batch=4, ranges=ranges, samples=wrong)
+    with pytest.raises(InputError, match="different numbers of rows"):
+        compile_training(convolutional("MaxPool"), batch=4, ranges=ranges, samples={"x": x, "target": y[:8]})
 
 
 @pytest.mark.parametrize("activation", ["Tanh", "Sigmoid"])

@@ -9,6 +9,7 @@ import numpy as np
 
 from mpc.compiler.arguments import as_ranges, as_shapes
 from mpc.compiler.compile import DEFAULT_RANGE, Ranges
+from mpc.compiler.graph.calibrate import MARGIN
 from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, fuse_pooling, join_reshapes, share_steps
 from mpc.compiler.onnx.load import Source, load_model
@@ -16,6 +17,7 @@ from mpc.compiler.onnx.protos import constants_read
 from mpc.compiler.onnx.signature import Shapes, input_types
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
+from mpc.compiler.training.calibrate import STEPS, calibrated
 from mpc.compiler.training.lowering import LoweredStep, lower_step
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.parameters import Freed, bound_to, freed
@@ -28,6 +30,10 @@ from mpc.plan.plan import Plan
 from mpc.wires import MAX_BATCH
 
 _FACTOR_BITS = 20
+_CALIBRATED = (
+    f"bounds rest on {STEPS} steps over the samples, with a margin of {MARGIN:g}: data much unlike them, and weights "
+    "that go much further, can give wrong numbers, and no run says so"
+)
 _PASSES = (drop_empty_moves, join_reshapes, drop_dead_nodes, share_steps, drop_empty_moves)
 
 
@@ -98,6 +104,7 @@ def compile_training(
     frozen: Collection[str] = (),
     precision: Precision | None = None,
     target: str = "target",
+    samples: Mapping[str, np.ndarray] | None = None,
 ) -> Training:
     """Compile one step of training of an ONNX model, which begins with the model's weights.
 
@@ -110,6 +117,8 @@ def compile_training(
         ranges: (low, high) of the model's inputs, as `compile_model` has them; of targets too, for "mse".
         frozen: names of weights that stay as they are, as the model calls them.
         target: the name of the targets as an input; of the last sums' shape, so one-hot for classes.
+        samples: rows of the inputs and targets that may become known, for a model too deep for bounds that are proved:
+            see `calibrate`.  Then no ReLU has a ceiling, and one behind a maximum is part of it.
 
     Raises:
         ModelError: a node has no derivative, or a bound does not fit.
@@ -121,15 +130,20 @@ def compile_training(
     types = input_types(loaded)
     known, sizes = as_ranges(ranges, [*types, target]), as_shapes(shapes, [*types])
     precision, optimizer, roles = precision or Precision(), optimizer or SGD(0.1), roles or Roles()
+    if samples is not None:
+        precision = replace(precision, ceiling=None)
     targets = known.pop(target, None)
     graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
     graph = bound_to(_prepared(graph, precision), batch)
     released = freed(graph, constants_read(loaded.graph), frozen)
     step = write_step(released, loss, optimizer, batch, precision, target)
     step = replace(step, graph=_with_target_range(step, targets))
+    if samples is not None:
+        step = calibrated(step, samples)
     found = lower_step(step, roles, precision)
+    notes = _notes(found, step, optimizer, loss, precision, released)
     return Training(
-        found.plan, found.weights, step, batch, step.rate, _notes(found, step, optimizer, loss, precision, released)
+        found.plan, found.weights, step, batch, step.rate, notes if samples is None else (*notes, _CALIBRATED)
     )
 
 

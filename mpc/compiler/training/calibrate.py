@@ -1,0 +1,85 @@
+"""Bounds of a deep step from rows that its owner may show: the step is run in the clear, on real numbers.
+
+What is proved from declared ranges grows with every layer, forwards and again backwards; after a few convolutions no
+field has room for it, and nothing ever is so large.  What was seen, times a margin, is a bound that rests on samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import ceil, log2
+
+import numpy as np
+
+from mpc.compiler.graph.calibrate import MARGIN
+from mpc.compiler.graph.evaluate import evaluate
+from mpc.compiler.graph.graph import Graph, Node, static
+from mpc.compiler.training.step import Step
+from mpc.errors import InputError
+
+STEPS = 32
+"""Steps that are run, over the samples again and again."""
+_BOUNDED = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total"})
+_SMALLEST = 2.0**-10
+
+
+def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
+    """Return the step whose sums and products are known to stay within `MARGIN` times what they are on samples.
+
+    Each bound is the next power of two: the plan shows it, and should say no more of the samples than that.
+
+    Args:
+        samples: rows of every input of the step, targets too, one batch or more; of several all that are whole.
+
+    Raises:
+        InputError: an input has no samples, or they are fewer than a batch or of another shape.
+    """
+    rows = _rows(step, samples)
+    data = [given for given in step.graph.inputs if given.name in samples]
+    batch = int(data[0].shape[0])
+    seen: dict[str, float] = {}
+    shapes = {given.name: static(given.shape) for given in step.graph.inputs}
+    states = {
+        state.name: np.zeros(shapes[state.name]) if state.values is None else np.asarray(state.values, np.float64)
+        for state in step.states
+    }
+    for number in range(STEPS):
+        start = number % (rows // batch) * batch
+        feeds = {given.name: samples[given.name][start : start + batch] for given in data}
+        values = {}
+        with np.errstate(over="ignore"):  # exp of a sum that is far below zero
+            for node, value in evaluate(step.graph, {**states, **feeds}):
+                values[node.writes] = value
+                if node.op in _BOUNDED:
+                    seen[node.writes] = max(seen.get(node.writes, 0.0), float(np.abs(value).max(initial=0.0)))
+        states = {out.name: values[out.value] for out in step.graph.outputs}
+    nodes = [_known(node, seen) for node in step.graph.nodes]
+    return replace(step, graph=Graph(step.graph.inputs, nodes, step.graph.outputs))
+
+
+def _rows(step: Step, samples: Mapping[str, np.ndarray]) -> int:
+    """Count the rows of samples, which all inputs have as many of."""
+    states = {state.name for state in step.states}
+    counts = set()
+    for given in step.graph.inputs:
+        if given.name in states:
+            continue
+        values = samples.get(given.name)
+        if values is None or values.shape[1:] != tuple(given.shape[1:]) or len(values) < int(given.shape[0]):
+            raise InputError(
+                f"no samples of input {given.name!r} that make a batch of shape {given.shape}",
+                remedy="give rows of each input and of the targets, a batch or more: samples={'x': .., 'target': ..}",
+            )
+        counts.add(len(values))
+    if len(counts) > 1:
+        raise InputError("the samples have different numbers of rows", remedy="give as many rows of each input")
+    return counts.pop()
+
+
+def _known(node: Node, seen: Mapping[str, float]) -> Node:
+    if node.writes not in seen:
+        return node
+    most = 2.0 ** ceil(log2(max(MARGIN * seen[node.writes], _SMALLEST)))
+    low, high = node.attributes.known or (-np.inf, np.inf)
+    return replace(node, attributes=replace(node.attributes, known=(max(low, -most), min(high, most))))
