@@ -7,7 +7,9 @@ from pathlib import Path
 
 from mpc.errors import UsageError
 from mpc.text import shown
+from parties.client.bound import choose
 from parties.client.cluster import Cluster
+from parties.client.matching import by_column
 from parties.client.selection import Selection
 
 
@@ -37,7 +39,14 @@ def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -
     found: dict[str, Selection] = {}
     for text in given:
         name, _, place = text.rpartition("=")
+        dataset, _, columns = place.partition(":")
         if not name and len(names) != 1:
+            whole = connected.dataset(dataset)
+            known = columns.split(",") if columns else whole.columns
+            mine = [each for each in by_column(names, known) if each not in found]
+            if mine:
+                found |= {each: whole[[each]] for each in mine}
+                continue
             raise UsageError(
                 f"the model has several inputs: which one is {shown(text)}?",
                 remedy=f"--data INPUT={shown(text)}; its inputs are {', '.join(map(shown, names))}",
@@ -49,7 +58,6 @@ def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -
             )
         if name in found:
             raise UsageError(f"two datasets are named for input {shown(name)}", remedy="name one")
-        dataset, _, columns = place.partition(":")
         whole = connected.dataset(dataset)
-        found[name] = whole[columns.split(",") if columns else list(whole.columns)]
+        found[name] = whole[columns.split(",")] if columns else choose(name, whole)
     return found

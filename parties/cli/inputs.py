@@ -12,6 +12,7 @@ import numpy as np
 from mpc.compiler.arguments import in_type
 from mpc.errors import InputError
 from parties.cli.tables import read_table
+from parties.client.matching import Columns
 
 
 def load_inputs(
@@ -19,6 +20,8 @@ def load_inputs(
     names: Sequence[str],
     own: Sequence[str] | None = None,
     types: Mapping[str, str] = MappingProxyType({}),
+    columns: Columns = MappingProxyType({}),
+    told: list[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Load arrays by input name, from `[NAME=]FILE` entries; of a .npz file with several arrays also `FILE.npz:ARRAY`.
 
@@ -26,6 +29,8 @@ def load_inputs(
         names: of all inputs of the model.
         own: of those that the caller enters, if not all: a file that does not say which input it is is one of them.
         types: numpy types of the inputs, which numbers that are read from text take.
+        columns: as the model names them, in whose order columns of tables are read.
+        told: to which is added in which order else.
 
     Raises:
         InputError: a file is missing, no .npy, .npz, .csv or .tsv, or does not say which input it is.
@@ -34,7 +39,7 @@ def load_inputs(
     mine = names if own is None else own
     for entry in entries:
         name, path = _split(entry, names)
-        for wanted, value in _wanted(name, path, names, mine, types).items():
+        for wanted, value in _wanted(name, path, names, mine, types, columns, told).items():
             if wanted in feeds:
                 raise InputError(
                     f"two arrays are given for input {wanted!r}", remedy="give one --input NAME=FILE for each"
@@ -44,12 +49,18 @@ def load_inputs(
 
 
 def _wanted(
-    name: str, path: str, names: Sequence[str], own: Sequence[str], types: Mapping[str, str]
+    name: str,
+    path: str,
+    names: Sequence[str],
+    own: Sequence[str],
+    types: Mapping[str, str],
+    columns: Columns,
+    told: list[str] | None,
 ) -> dict[str, np.ndarray]:
     """Read an `--input` entry: arrays by input."""
     file, key = _member(path)
     if file.suffix.lower() in (".csv", ".tsv"):
-        return read_table(file, [name] if name else own, names, types)
+        return read_table(file, [name] if name else own, names, types, columns, told)
     arrays = _read(file)
     if key:
         if key not in arrays:

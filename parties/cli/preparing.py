@@ -10,6 +10,7 @@ import numpy as np
 
 from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx.load import Loaded, load_model
+from mpc.compiler.onnx.metadata import columns_of
 from mpc.compiler.onnx.signature import input_types, output_names
 from mpc.compiler.roles import Roles
 from mpc.errors import UsageError
@@ -23,6 +24,7 @@ from parties.cli.outputs import keep_choices
 from parties.client import bound
 from parties.client.cluster import Cluster
 from parties.client.keeping import Keeping, read_keep
+from parties.client.matching import match_datasets
 from parties.client.model import Placed, model_name, refuse_compiling
 from parties.client.selection import Selection
 
@@ -64,11 +66,12 @@ def prepare(display: Display, path: Path | None, said: Said, me: str, alone: boo
     loaded = Loaded(load_model(said.model))
     types = input_types(loaded)
     names = [*types]
-    chosen = choose_datasets(path, said.data, names)
+    columns, told = columns_of(loaded.model), list[str]()
+    chosen, orders = match_datasets(choose_datasets(path, said.data, names), columns, names)
     known_ranges = parse_ranges(said.ranges, names)
     bound.refuse_said(known_ranges, chosen, "a range")
     mine = [name for name in names if said.roles.owner(name) == me and name not in chosen]
-    feeds = load_inputs(said.inputs, names, mine, types)
+    feeds = load_inputs(said.inputs, names, mine, types, columns, told)
     bound.refuse_said(feeds, chosen, "a file")
     kept = read_keep(keep_choices(said.kept, output_names(loaded)), me)
     owners = {**said.roles.owners, **bound.owners(chosen)}
@@ -77,11 +80,11 @@ def prepare(display: Display, path: Path | None, said: Said, me: str, alone: boo
     if alone and not (said.samples or chosen or kept):
         compiled = compile_for_data(*given)
     else:
-        known = load_inputs(said.samples, names, types=types) if said.samples else None
+        known = load_inputs(said.samples, names, types=types, columns=columns) if said.samples else None
         stored = {name: bound.described(selection) for name, selection in chosen.items()}
         compiled = compile_blindly(*given, known, stored)
     bindings = bound.bindings(compiled.plan, chosen)
-    for note in bound.notes(chosen):
+    for note in [*bound.notes(chosen, compiled.plan), *orders.values(), *told]:
         display.say(f"note: {note}")
     return Prepared(compiled, feeds, bindings, kept)
 
@@ -102,9 +105,11 @@ def _stored(display: Display, path: Path | None, said: Said, me: str, name: str)
         placed, chosen = place_model(connected, name, said.roles, said.data)
     types: dict[str, str] = {given.name: given.dtype for given in placed.plan.inputs}
     mine = [given for given in types if said.roles.owner(given) == me and given not in chosen]
-    feeds = load_inputs(said.inputs, [*types], mine, types)
+    told: list[str] = []
+    feeds = load_inputs(said.inputs, [*types], mine, types, told=told)
     bound.refuse_said(feeds, chosen, "a file")
-    for note in bound.notes(chosen):
+    orders = match_datasets(chosen, {}, [*types])[1]
+    for note in [*bound.notes(chosen, placed.plan), *orders.values(), *told]:
         display.say(f"note: {note}")
     return Prepared(placed, feeds, placed.bindings)
 
@@ -122,6 +127,7 @@ def place_model(
         UsageError, InputError: it has no such input or output, or does not read these columns.
     """
     found = connected.model(name)
-    chosen = selections(connected, data, [given.name for given in found.plan.inputs])
+    names = [given.name for given in found.plan.inputs]
+    chosen, _ = match_datasets(selections(connected, data, names), {}, names)
     readers = {out.name: roles.recipients_of(out.name) for out in found.plan.outputs} | roles.readers
     return found.place(roles.owners, readers, chosen), chosen

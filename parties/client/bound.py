@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -12,14 +12,17 @@ from mpc.plan.plan import Plan
 from mpc.text import shown
 from parties.agreed.bindings import Binding, check_bindings, check_columns
 from parties.agreed.objects import Schema
+from parties.client.matching import by_column
 from parties.client.selection import Selection
 
 
-def read_choices(given: object, ranges: Any = None) -> dict[str, Selection]:
+def read_choices(given: object, ranges: Any = None, inputs: Sequence[str] = ()) -> dict[str, Selection]:
     """Return the columns that stand for inputs: a dataset stands for all of its columns.
 
     Args:
-        given: input -> columns of a dataset, or a dataset; None for no inputs.
+        given: input -> columns of a dataset, or a dataset; None for no inputs.  A dataset alone is the one input, or
+            each input the column of its name.
+        inputs: of the model.
         ranges: what is said of inputs' ranges, by name; a dataset has its own.
 
     Raises:
@@ -27,9 +30,13 @@ def read_choices(given: object, ranges: Any = None) -> dict[str, Selection]:
     """
     if given is None:
         return {}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, Mapping) and (known := _columns(given)):
+        given = {
+            name: given if len(inputs) == 1 else choose(name, given).take((name,)) for name in by_column(inputs, known)
+        }
+    if not isinstance(given, Mapping) or not given:
         raise UsageError("data are by input", remedy="data={'x': cluster.dataset('owner/name')[['age', 'bmi']]}")
-    found = {name: _chosen(name, each) for name, each in given.items()}
+    found = {name: choose(name, each) for name, each in given.items()}
     refuse_said(ranges if isinstance(ranges, Mapping) else (), found, "a range")
     return found
 
@@ -45,15 +52,28 @@ def refuse_said(said: Collection[str], data: Collection[str], what: str) -> None
             )
 
 
-def _chosen(name: str, given: Any) -> Selection:
+def choose(name: str, given: Any) -> Selection:
+    """Return the columns that stand for an input: a dataset stands for all of its columns.
+
+    Raises:
+        UsageError: it is neither.
+    """
     if isinstance(given, Selection):
         return given
     if isinstance(getattr(given, "manifest", None), Schema):  # a dataset
-        return Selection(given.manifest, tuple(column.name for column in given.manifest.columns), True)
+        return Selection(given.manifest, tuple(_columns(given)), True, every=True)
     raise UsageError(
         f"what input {shown(str(name))!r} is to be read from is no dataset",
         remedy="data={'x': cluster.dataset('owner/name')[['age', 'bmi']]}; arrays are for session.run",
     )
+
+
+def _columns(given: Any) -> tuple[str, ...]:
+    """Return the names of the columns of a dataset or of some of them; none for what is neither."""
+    if isinstance(given, Selection):
+        return given.names
+    manifest = getattr(given, "manifest", None)
+    return tuple(column.name for column in manifest.columns) if isinstance(manifest, Schema) else ()
 
 
 def notes(data: Mapping[str, Selection]) -> list[str]:

@@ -146,7 +146,7 @@ class Cluster(Closing):
         shapes: Shapes | Sequence[int | str | None] | None = None,
         batch: int | None = None,
         weights: str = SECRET,
-        data: Mapping[str, Selection | Dataset] | None = None,
+        data: Mapping[str, Selection | Dataset] | Selection | Dataset | None = None,
         state: States | None = None,
         keep: Mapping[str, str | Keeping] | None = None,
     ) -> Session:
@@ -170,7 +170,8 @@ class Cluster(Closing):
                 communication; other clients are not told.
             data: input -> columns of a dataset at the parties (`cluster.dataset(NAME)[["age", "bmi"]]`), or a
                 dataset for all of its columns: it is read from there, and its owner takes no part.  The dataset's
-                scales and ranges are taken.
+                scales and ranges are taken.  Columns that the model names are matched by name; a dataset alone is the
+                one input, or each input the column of its name.
             state: output -> the input as which the next run reads it, masked as it is: `{"w_out": "w"}`.  The first
                 run reads zeros, or what a `State("w", start=array)` begins with.  Nobody receives such an output but
                 those that `recipients` names for it.

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mpc.errors import warn
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
 from parties.client import bound, keeping
 from parties.client.channels import Parties
+from parties.client.matching import match_datasets
 from parties.client.model import Model, Placed, model_name, refuse_compiling
 from parties.client.roles import SECRET, Recipients, assign
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
+    from parties.client.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,33 @@ def prepare(
         found = _stored(parties, model, owners, recipients, data, weights, compiling)
         return Ready(found, found.bindings)
     from mpc.compiler.compile import compile_model  # imports onnx
+    from mpc.compiler.onnx.load import Loaded, load_model
+    from mpc.compiler.onnx.metadata import columns_of
+    from mpc.compiler.onnx.signature import input_names
     from parties.client.states import read_states
 
-    chosen = bound.read_choices(data, compiling["ranges"])
+    loaded = Loaded(load_model(model))
+    names = input_names(loaded)
+    read = bound.read_choices(data, compiling["ranges"], names)
+    chosen, told = match_datasets(read, columns_of(loaded.model), names)
     roles = assign(parties.config.name, owners, recipients, weights)
     named = keeping.read_keep(compiling["keep"], parties.config.name)
     roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)}, keeps=frozenset(named))
     stored = {name: bound.described(selection) for name, selection in chosen.items()}
     states = read_states(compiling["state"], owners or (), chosen)
     settings = {name: said for name, said in compiling.items() if name not in ("state", "keep")}
-    compiled = compile_model(model, roles=roles, stored=stored, states=states, **settings)
+    compiled = compile_model(loaded, roles=roles, stored=stored, states=states, **settings)
     bindings = bound.bindings(compiled.plan, chosen)
-    bound.warn_of(chosen)
+    bound.warn_of(chosen, compiled.plan)
+    _warn_of_order(told, chosen)
     return Ready(compiled, bindings, keeping.keeps(parties, compiled.plan, named))
+
+
+def _warn_of_order(told: Mapping[str, str], chosen: Mapping[str, Selection]) -> None:
+    """Warn of the order of columns that the caller has not named."""
+    for name, note in told.items():
+        if chosen[name].every:
+            warn(note)
 
 
 def _stored(
@@ -88,6 +105,9 @@ def _stored(
         refuse_compiling(found.manifest.name, {**said, "owners": owners, "recipients": recipients, "data": data})
         return found
     refuse_compiling(found.name, said)
-    placed: Placed = found.place(owners, recipients, data)
-    bound.warn_of(bound.read_choices(data))
+    names = [given.name for given in found.plan.inputs]
+    chosen, told = match_datasets(bound.read_choices(data, None, names), {}, names)
+    placed: Placed = found.place(owners, recipients, chosen)
+    bound.warn_of(chosen, found.plan)
+    _warn_of_order(told, chosen)
     return placed

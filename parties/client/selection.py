@@ -23,12 +23,18 @@ class Selection(Pointer):
         names: of the columns.
         matrix: several columns side by side, even if it is one; else a single column.
         parties: where a question about them is asked.
+        every: they are all columns of the dataset, since none was named.
     """
 
     def __init__(
-        self, manifest: Manifest, names: tuple[str, ...], matrix: bool, parties: Parties | None = None
+        self,
+        manifest: Manifest,
+        names: tuple[str, ...],
+        matrix: bool,
+        parties: Parties | None = None,
+        every: bool = False,
     ) -> None:
-        self.names, self.matrix = names, matrix
+        self.names, self.matrix, self.every = names, matrix, every
         described = [manifest.column(name) for name in names]
         columns = [_node(each) for each in described]
         super().__init__(manifest, _side_by_side(columns) if matrix else columns[0], parties)
@@ -49,6 +55,10 @@ class Selection(Pointer):
     def bound_rows(self) -> range:
         """Numbers of the rows that a session reads."""
         return range(self.manifest.rows)
+
+    def take(self, names: tuple[str, ...]) -> Selection:
+        """Select other columns of the dataset, of these rows."""
+        return Selection(self.manifest, names, True, self.parties)
 
     def __getitem__(self, key: object) -> Pointer:
         """Take places of a row, x[:, 0]; or neighbouring rows, x[5:9], for a session to read."""
@@ -77,13 +87,17 @@ class SomeRows(Selection):
     """
 
     def __init__(self, whole: Selection, rows: range) -> None:
-        self.names, self.matrix = whole.names, whole.matrix
+        self.names, self.matrix, self.every = whole.names, whole.matrix, whole.every
         self.manifest, self.parties, self._whole, self._rows = whole.manifest, whole.parties, whole, rows
 
     @property
     def bound_rows(self) -> range:
         """Numbers of the rows that a session reads."""
         return self._rows
+
+    def take(self, names: tuple[str, ...]) -> Selection:
+        """Select other columns of the dataset, of these rows."""
+        return SomeRows(self._whole.take(names), self._rows)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ from parties.client.feeds import (
     split,
     to_integers,
 )
+from parties.client.matching import match_frames
 from parties.client.participant import Progress
 from parties.client.states import repeats
 
@@ -160,7 +161,7 @@ class Session(Closing):
         Args:
             output_names: which outputs, in which order; None or empty for all that this client receives.
             feeds: one array for every input that this client enters, of the model's type and shape; if it enters one,
-                the array alone will do.
+                the array alone will do.  Columns of data frames are matched by name, if the model names its columns.
             batch: how many rows there are, if none of these inputs says it.  onnxruntime's `RunOptions`, which stand
                 here there, are taken and say nothing to the parties.
             input_feed, run_options: onnxruntime's names for `feeds` and its options.
@@ -170,8 +171,12 @@ class Session(Closing):
             UsageError: an output is not for this client, or the batch is not known.
             PeerError, IntegrityError: the run was aborted; the session is over.
         """
-        plan = self.plan.at(self._remote.following)
-        feeds = read_feeds(plan, self._me, input_feed if feeds is None else feeds)
+        plan, given = self.plan.at(self._remote.following), input_feed if feeds is None else feeds
+        named, told = match_frames(given, self.compiled.meta.columns, owned(plan, self._me))
+        for note in told:
+            if note not in self.notes:
+                self._note(note)
+        feeds = read_feeds(plan, self._me, named)
         names = chosen(plan, self._me, output_names)
         said = None if batch is None or _are_options(batch) else read_count(batch, "the batch")
         rows = agree_on_batch(plan, check_own(plan, self._me, feeds) or self._stored_rows, said)
