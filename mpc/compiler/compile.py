@@ -175,10 +175,10 @@ def compile_model(
     assumed = {**dict.fromkeys(types, DEFAULT_RANGE), **around}
     noising = _noising(noise)
     sizes = {**own_sizes(loaded, data or {}), **sizes}
-    needing = set[str]()
+    lying, needing = stored or {}, set[str]()
     while True:
-        graph = import_model(loaded, known, sizes, assumed, bool(noising.epsilon), needing)
-        graph.inputs = described(graph.inputs, stored or {})
+        graph = import_model(loaded, known, sizes, assumed, bool(noising.epsilon), needing, lying)
+        graph.inputs = described(graph.inputs, lying)
         undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
         graph.inputs = [replace(given, declared=given.declared or assumed[given.name]) for given in graph.inputs]
         graph = with_states(graph, states or {})

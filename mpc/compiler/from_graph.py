@@ -68,7 +68,7 @@ def compile_graph(
                 remedy=f"rename it: names have up to {_LONGEST_NAME}",
             )
     roles = roles or Roles()
-    _require_known(roles.owners, [given.name for given in graph.inputs if not given.marks], "input")
+    _require_known(roles.owners, [given.name for given in graph.inputs if given.of == given.name], "input")
     _require_known(roles.readers, [out.name for out in graph.outputs], "output")
     _require_known(roles.keeps, [out.name for out in graph.outputs], "output")
     _check_samples(graph.inputs, samples or {})
@@ -111,10 +111,10 @@ def _bounded(
 def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> None:
     """Raise InputError if samples do not have their input's shape, but for how many rows: of one run or several."""
     runs: set[float] = set()
-    missing = {given.marks: given.columns for given in inputs}
+    missing = {given.of: given.columns for given in inputs if given.of != given.name}
     for given in inputs:
         values = samples.get(given.name)
-        if values is None or given.marks:
+        if values is None or given.of != given.name:
             continue
         rows, *rest = (*given.shape, 1)[: max(1, len(given.shape))]
         fits = values.ndim == len(given.shape) and (not given.shape or values.shape[1:] == tuple(rest))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from mpc.compiler.graph.stored import StoredInput
+from mpc.compiler.graph.stored import StoredInput, marks_name
 from mpc.errors import InputError, UsageError, warn
 from mpc.plan.plan import Plan
 from mpc.text import shown
@@ -76,10 +76,15 @@ def _columns(given: Any) -> tuple[str, ...]:
     return tuple(column.name for column in manifest.columns) if isinstance(manifest, Schema) else ()
 
 
-def notes(data: Mapping[str, Selection]) -> list[str]:
-    """Say where numbers stand for missing values that a model cannot tell from real ones."""
-    found = []
+def notes(data: Mapping[str, Selection], plan: Plan | None = None) -> list[str]:
+    """Say where numbers stand for missing values that a model cannot tell from real ones.
+
+    plan: which reads marks of missing values if the model asks for them.
+    """
+    found, asked = [], {given.name for given in plan.inputs} if plan is not None else set()
     for name, chosen in data.items():
+        if marks_name(name) in asked:
+            continue
         marks = {each.missing_of: each.name for each in chosen.manifest.columns}
         for column in chosen.columns:
             if column.name in marks and marks[column.name] not in chosen.names:
@@ -91,20 +96,29 @@ def notes(data: Mapping[str, Selection]) -> list[str]:
     return found
 
 
-def warn_of(data: Mapping[str, Selection]) -> None:
+def warn_of(data: Mapping[str, Selection], plan: Plan) -> None:
     """Issue what `notes` says as warnings (`MpcWarning`)."""
-    for note in notes(data):
+    for note in notes(data, plan):
         warn(note)
 
 
 def described(selection: Selection) -> StoredInput:
     """Return what the compiler has to know: scales and ranges, one, or one an element of a row."""
     every = [column for column in selection.columns for _ in range(column.elements(1))]
+    marked = {each.missing_of for each in selection.manifest.columns}
+    missing = tuple(place for place, column in enumerate(every) if not column.shape and column.name in marked)
     facts = [(column.scale, float(column.low), float(column.high)) for column in every]
     if len({*facts}) == 1 or len(selection.columns) == 1:
         facts = facts[:1]
     scales, low, high = zip(*facts, strict=True)
-    return StoredInput(scales, low, high)
+    return StoredInput(scales, low, high, missing)
+
+
+def _marks(selection: Selection) -> Selection:
+    """Return the 0/1 columns that mark where those of a selection miss numbers, in its order; itself if none do."""
+    marks = {each.missing_of: each.name for each in selection.manifest.columns}
+    names = tuple(marks[name] for name in selection.names if name in marks)
+    return selection.take(names) if names else selection
 
 
 def owners(data: Mapping[str, Selection]) -> dict[str, str]:
@@ -124,6 +138,7 @@ def bindings(
         InputError: an input that is stored has no dataset, or not the columns that it reads; or rows differ in number.
     """
     inputs = {given.wire: given for given in plan.inputs}
+    data = {**{marks_name(name): _marks(each) for name, each in data.items()}, **data}
     found = []
     for gate in plan.stored:
         if gate.out in weights:

@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from mpc import field as fp
 from mpc.compiler.compile import Compiled, compile_model
@@ -21,7 +20,6 @@ from mpc.errors import (
     InputError,
     IntegrityError,
     MpcError,
-    MpcWarning,
     PlanError,
     SessionError,
     UsageError,
@@ -209,21 +207,6 @@ def test_a_note_says_what_a_model_reads_where_a_value_is_missing() -> None:
         "where it does, input 'x' reads 10",
         "where it does, input 'x' reads -2",
     ]
-    with pytest.warns(MpcWarning, match="column 'a' of .* may miss values"):
-        bound.warn_of({"x": whole["a"]})
-
-
-def test_a_model_that_takes_missing_numbers_is_refused_by_the_name_of_its_input(tmp_path: Path) -> None:
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])
-    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
-    node = helper.make_node(
-        "Imputer", ["x"], ["y"], domain="ai.onnx.ml", imputed_value_floats=[1.0], replaced_value_float=float("nan")
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
-    model = helper.make_model(helper.make_graph([node], "g", [given], [answer]), opset_imports=opsets)
-    stored = {"x": bound.described(Dataset(_marked())["a"])}
-    with pytest.raises(InputError, match=r"input 'x' cannot be read from a dataset: the model takes missing numbers"):
-        compile_model(model.SerializeToString(), stored=stored)
 
 
 def test_what_an_owner_put_is_read_from_the_disk(tmp_path: Path) -> None:

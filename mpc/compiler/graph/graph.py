@@ -116,6 +116,8 @@ class GraphInput:
         marks: the input of which this one tells where numbers are missing: see `operators.missing`.
         columns: those of the marked input, or of this one if numbers beyond its range stand for missing ones, that
             may miss numbers.
+        beside: the input that lies at the parties of which this one tells where numbers of these columns are missing;
+            it lies there too, as an input of its own.
         beyond: the end of the range beyond which they are, "low" or "high"; empty if there are none.
         stored: the scale of the integers that lie at the parties, of its finest column; None if an owner enters it.
         state: None but for what the run before has written.
@@ -130,8 +132,14 @@ class GraphInput:
     marks: str = ""
     columns: tuple[int, ...] = ()
     beyond: str = ""
+    beside: str = ""
     stored: Fraction | None = None
     state: Carried | None = None
+
+    @property
+    def of(self) -> str:
+        """Name of the input that this one is, or tells of."""
+        return self.marks or self.beside or self.name
 
     @property
     def whole(self) -> bool:

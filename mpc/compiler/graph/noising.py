@@ -74,7 +74,7 @@ class Noising:
             ModelError: there is no such input with rows.
         """
         with_rows = [given for given in graph.inputs if given.shape[:1] == (BATCH,)]
-        named = {given.name for given in with_rows if not given.marks}
+        named = {given.name for given in with_rows if given.of == given.name}
         for name in self.stored or {}:
             if name not in named:
                 raise ModelError(
@@ -83,7 +83,7 @@ class Noising:
                 )
         lying = {given.name for given in with_rows if given.stored is not None} or named
         facts = {name: StoredFacts(1, 1, "data") for name in lying} if self.stored is None else self.stored
-        found = {given.name: facts.get(given.marks or given.name) for given in with_rows}
+        found = {given.name: facts.get(given.of) for given in with_rows}
         return {name: each for name, each in found.items() if each is not None}
 
 

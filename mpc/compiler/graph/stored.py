@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from mpc.compiler.graph.graph import End, GraphInput
+from mpc.compiler.graph.graph import End, GraphInput, Range
 from mpc.errors import InputError
-from mpc.wires import BATCH
+from mpc.wires import BATCH, Dimension
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,23 @@ class StoredInput:
     Args:
         scales: powers of two, one, or one a column of the last axis.
         low, high: the ends of its range in the model's units, likewise.
+        missing: columns of the last axis that may miss numbers; 0/1 columns at the parties mark where they do, and the
+            number of the range that is nearest to zero stands there.
     """
 
     scales: tuple[Fraction, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    missing: tuple[int, ...] = ()
+
+    @property
+    def range(self) -> Range:
+        """The range, one number or one a column each end."""
+        return _end(self.low), _end(self.high)
+
+    def fits(self, shape: Sequence[Dimension]) -> bool:
+        """Has an input of that shape as many columns?"""
+        return all(len(each) in (1, shape[-1]) for each in (self.scales, self.low, self.high))
 
     def described(self, given: GraphInput) -> GraphInput:
         """Return the input, whose wire is to hold these integers.
@@ -35,13 +47,11 @@ class StoredInput:
         fault = None
         if any(finest / scale != Fraction(2) ** int(e) for scale, e in zip(self.scales, exponents, strict=True)):
             fault = "its columns' scales are no powers of two of each other"
-        elif given.marks or given.beyond:
-            raise _takes_missing(given.marks or given.name)
         elif given.whole and self.scales != (1,) * len(self.scales):
             fault = f"it takes whole numbers ({given.dtype}), and a column holds reals"
         elif BATCH not in given.shape[:1]:
             fault = "its first axis is not the batch, and a dataset's rows are"
-        elif any(len(each) not in (1, given.shape[-1]) for each in (self.scales, self.low, self.high)):
+        elif not self.fits(given.shape):
             fault = f"a row of it has the shape {given.shape[1:]}, and there are {len(self.scales)} columns"
         if fault is not None:
             raise InputError(
@@ -52,7 +62,7 @@ class StoredInput:
         one = len(exponents) == 1 or not any(exponents)
         return replace(
             given,
-            declared=(_end(self.low), _end(self.high)),
+            declared=self.range,
             stored=finest,
             exponent=exponents[0] if one else exponents,
         )
@@ -68,21 +78,21 @@ def described(inputs: list[GraphInput], stored: Mapping[str, StoredInput]) -> li
         if not any(given.name == name for given in inputs):
             raise InputError(
                 f"the model has no input {name!r}",
-                remedy=f"its inputs are {', '.join(given.name for given in inputs if not given.marks)}",
+                remedy=f"its inputs are {', '.join(given.name for given in inputs if given.of == given.name)}",
             )
     return [
-        stored[name].described(given) if (name := given.marks or given.name) in stored else given for given in inputs
+        replace(given, stored=Fraction(1))
+        if given.beside in stored
+        else stored[given.name].described(given)
+        if given.name in stored
+        else given
+        for given in inputs
     ]
 
 
-def _takes_missing(name: str) -> InputError:
-    return InputError(
-        f"input {name!r} cannot be read from a dataset: the model takes missing numbers (NaN) there",
-        cause="an Imputer, or trees with missing_value_tracks_true, ask of each number whether it is missing; a "
-        "dataset has that in columns of their own, NAME.missing",
-        remedy="export the model without: fill values before training and leave the Imputer out; of trees, set "
-        "missing_value_tracks_true to zeros",
-    )
+def marks_name(name: str) -> str:
+    """Name the input that tells where numbers of a stored one are missing."""
+    return f"{name}.missing"
 
 
 def _end(values: tuple[float, ...]) -> End:

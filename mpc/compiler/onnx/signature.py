@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from mpc.compiler.graph.graph import GraphInput, GraphOutput, Range
+from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.graph.writer import FIX_BATCH, MAX_ELEMENTS
 from mpc.compiler.onnx.declared import check_range, check_sizes, example_shape, within_table
 from mpc.compiler.onnx.load import Source, load_model
@@ -37,6 +38,7 @@ class Signature:
         state: the import, told of every input's shape, range and facts.
         shapes, assumed: as `import_model` has them.
         found: how inputs enter whose missing numbers matter.
+        at_rest: inputs that lie at the parties.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class Signature:
         shapes: Shapes,
         assumed: Mapping[str, Range],
         found: Mapping[str, Way],
+        at_rest: Mapping[str, StoredInput],
     ) -> None:
         self._state, self._model, self._given = state, model, shapes
-        self._assumed, self._ways = assumed, found
+        self._assumed, self._ways, self._at_rest = assumed, found, at_rest
 
     def inputs(self, ranges: dict[str, Range]) -> list[GraphInput]:
         """Read all inputs but constants.
@@ -115,6 +118,10 @@ class Signature:
             self._state.facts[value.name] = Natural()
         given, within = GraphInput(value.name, tuple(shape), dtype, checked), checked or self._assumed.get(value.name)
         if not (dtype.startswith("float") and shape and shape[-1] != BATCH and within):
+            return given
+        if (lying := self._at_rest.get(value.name)) is not None:
+            if lying.missing and lying.fits(shape):
+                self._state.enterable[value.name], self._state.at_rest[value.name] = lying.range, lying.missing
             return given
         way = self._ways.get(value.name)
         if way is None:

@@ -17,6 +17,7 @@ import onnx.shape_inference
 
 from mpc.compiler.graph.attributes import Fit
 from mpc.compiler.graph.graph import Graph, Range
+from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.graph.writer import INTEGERS
 from mpc.compiler.onnx import fold as onnx_fold
 from mpc.compiler.onnx.declared import declared_ranges
@@ -49,6 +50,7 @@ class Importer(Context):
         assumed: Mapping[str, Range],
         found: Mapping[str, Way] = MappingProxyType({}),
         sums_rows: bool = False,
+        at_rest: Mapping[str, StoredInput] = MappingProxyType({}),
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         readers: dict[str, list[ModelNode]] = {}
@@ -61,7 +63,7 @@ class Importer(Context):
         self.reserve(names_of(model.graph))
         self._model = model
         self._needed = revealed.union(readers)
-        self._signature = Signature(self, model, shapes, assumed, found)
+        self._signature = Signature(self, model, shapes, assumed, found, at_rest)
 
     # -- what handlers ask of the model's format
 
@@ -212,6 +214,7 @@ def import_model(
     assumed: Mapping[str, Range] | None = None,
     sums_rows: bool = False,
     needing: Collection[str] = (),
+    at_rest: Mapping[str, StoredInput] = MappingProxyType({}),
 ) -> Graph:
     """Return the graph of a checked model.
 
@@ -221,10 +224,11 @@ def import_model(
         assumed: ranges that inputs get which have no declared one.
         sums_rows: sums over the batch are possible: somebody will add noise to them.
         needing: inputs whose missing numbers need marks, whatever reads them.
+        at_rest: inputs that lie at the parties.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
-    importer = Importer(model, shapes or {}, assumed or {}, sums_rows=sums_rows)
+    importer = Importer(model, shapes or {}, assumed or {}, sums_rows=sums_rows, at_rest=at_rest)
     graph = importer.run(model, known)
     found = ways(importer, graph, needing)
-    return Importer(model, shapes or {}, assumed or {}, found, sums_rows).run(model, known) if found else graph
+    return Importer(model, shapes or {}, assumed or {}, found, sums_rows, at_rest).run(model, known) if found else graph

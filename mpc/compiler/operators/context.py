@@ -75,7 +75,8 @@ class Context(Emitter, ABC):
         sums_rows: may the rows of the batch be summed?
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
-        enterable: inputs whose numbers may be missing, with their ranges; marks: what tells where they are, of values;
+        enterable: inputs whose numbers may be missing, with their ranges; at_rest: columns that may, of those that lie
+            at the parties; marks: what tells where they are, of values;
             marking: the inputs for it; aware: what nodes write that look at it; wanted: how readers would have numbers
             of some inputs enter that are missing; standing: inputs with numbers that stand for missing ones.  See
             `operators.missing`.
@@ -93,6 +94,7 @@ class Context(Emitter, ABC):
         self.facts: dict[str, Fact] = {}
         self.joined: dict[str, Joined] = {}
         self.enterable: dict[str, Range] = {}
+        self.at_rest: dict[str, tuple[int, ...]] = {}
         self.marks: dict[str, tuple[str, np.ndarray] | None] = {}
         self.marking: list[GraphInput] = []
         self.aware: set[str] = set()

@@ -1,10 +1,11 @@
 """Numbers that may be missing (NaN), and how a client enters them.
 
 A model may look at NaN: an Imputer replaces it, a node of a tree sends it to one side.  No integer mod p stands for
-NaN.  So a missing number enters in one of two ways:
+NaN.  So a missing number enters in one of these ways:
 
 * marked: as a number of its column's range (`nearest_to_zero`), with a second input beside, which is 1 where a number
   is missing and 0 elsewhere;
+* at the parties, where a table's 0/1 columns mark it: as marked, and the second input has the columns that may miss;
 * as a number beyond one end of its column's range (`beyond`), if nothing reads it but trees that treat NaN as they
   treat all numbers there: [x <= t] is false of both.  That costs nothing.
 
@@ -22,6 +23,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Concat, Take, Weighted
 from mpc.compiler.graph.evaluate import move
 from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Node, Shape, static
+from mpc.compiler.graph.stored import marks_name
 from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Way
 from mpc.fixedpoint import beyond, nearest_to_zero
@@ -128,11 +130,24 @@ def _scales(state: Context, node: Node) -> bool:
 
 
 def _entered(state: Context, x: str) -> tuple[str, np.ndarray]:
+    if x in state.at_rest:
+        return _at_rest(state, x), np.broadcast_to(nearest_to_zero(*state.enterable[x]), static(state.shapes[x]))
     shape, name = state.shapes[x], state.fresh()
     state.shapes[name] = shape
     state.integral.add(name)
     state.marking.append(GraphInput(name, shape, "bool", (0.0, 1.0), marks=x))
     return name, np.broadcast_to(nearest_to_zero(*state.enterable[x]), static(shape))
+
+
+def _at_rest(state: Context, x: str) -> str:
+    """Read the columns at the parties that mark where numbers of x are missing; other columns miss none."""
+    shape, columns, name = state.shapes[x], state.at_rest[x], marks_name(x)
+    state.shapes[name] = (*shape[:-1], len(columns))
+    state.integral.add(name)
+    marks = GraphInput(name, state.shapes[name], "bool", (0.0, 1.0), beside=x, columns=columns)
+    state.marking.append(marks)
+    places = [columns.index(column) if column in columns else -1 for column in range(static(shape)[-1])]
+    return name if places == [*range(len(columns))] else state.take(name, len(shape) - 1, places)
 
 
 def _passed_on(state: Context, x: str) -> tuple[str, np.ndarray] | None:
@@ -244,12 +259,12 @@ def with_marks(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> d
     """Return samples as they are entered: with what stands for missing numbers, and marks beside them."""
     found, named = dict(samples), {given.name: given for given in inputs}
     for given in inputs:
-        name = given.marks or (given.name if given.beyond else "")
+        name = given.marks or given.beside or (given.name if given.beyond else "")
         if not name:
             continue
         values, within = samples[name], named[name].range
         stands = beyond(*within, given.dtype, given.beyond)[0] if given.beyond else nearest_to_zero(*within)
         found[name] = np.where(np.isnan(values), stands, values)
-        if given.marks:
-            found[given.name] = np.isnan(values)
+        if given.marks or given.beside:
+            found[given.name] = np.isnan(values)[..., [*given.columns]] if given.beside else np.isnan(values)
     return found

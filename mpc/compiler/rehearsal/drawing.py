@@ -59,20 +59,20 @@ def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, tiny: bool 
     Args:
         tiny: instead all rows are as near to zero as their ranges let them be, by random powers of two.
     """
-    data = [given for given in inputs if not given.marks]
+    data = [given for given in inputs if given.of == given.name]
     runs = []
     for number in range(_number(data, rows)):
         feeds = {given.name: _drawn(given, rows, number, draws, tiny=tiny) for given in data}
         for given in inputs:
             if given.columns:
-                _leave_out(feeds[given.marks or given.name], given.columns, draws)
+                _leave_out(feeds[given.of], given.columns, draws)
         runs.append(with_marks(inputs, feeds))
     return runs
 
 
 def sampled_runs(inputs: list[GraphInput], rows: int, samples: Mapping[str, np.ndarray]) -> list[Feeds]:
     """Return one run of many rows of the samples, evenly chosen, or several runs of a model that fixes its rows."""
-    data = [given for given in inputs if not given.marks]
+    data = [given for given in inputs if given.of == given.name]
     chosen = (
         {given.name: _chosen(given, samples[given.name], rows, number) for given in data}
         for number in range(_number(data, rows))

@@ -11,7 +11,7 @@ from mpc.errors import InputError, PlanError
 from mpc.text import check_distinct, check_name, shown
 from parties.agreed.objects import Column
 from parties.client.tables.integers import real_scale
-from parties.client.tables.sources import Found
+from parties.client.tables.sources import Found, unreadable
 from parties.client.tables.stated import Ends, Stated
 
 _SUFFIX = ".missing"
@@ -119,7 +119,7 @@ def _is_unsaid_text(name: str, found: Found, stated: Stated) -> bool:
 def _type(name: str, found: Found, stated: Stated) -> str:
     """Choose one of number, integer, category, array."""
     quoted, said = shown(name), stated.types.get(name)
-    _require_readable(quoted, found)
+    _require_readable(name, found)
     if found.kind == "array":
         if said or name in stated.categories:
             raise InputError(f"column {quoted!r} holds arrays, which have a range and no other type or categories")
@@ -130,18 +130,16 @@ def _type(name: str, found: Found, stated: Stated) -> str:
     return {"boolean": "integer", "cells": "number", "text": "number"}.get(kind, kind)
 
 
-def _require_readable(quoted: str, found: Found) -> None:
+def _require_readable(name: str, found: Found) -> None:
     if found.kind == "time":
-        raise InputError(f"column {quoted!r} holds dates or times", remedy=_DATES)
+        raise InputError(f"column {shown(name)!r} holds dates or times", remedy=_DATES)
     if found.kind == "other":
-        raise InputError(
-            f"column {quoted!r} holds what is neither numbers nor texts", remedy="turn it into numbers, or leave it out"
-        )
+        raise unreadable(name)
 
 
 def require_kind(column: Column, found: Found, where: str) -> None:
     """Require that what a table has can be rows of a column that is described already; `InputError`."""
-    _require_readable(shown(column.name), found)
+    _require_readable(column.name, found)
     if (column.type == "array") != (found.kind == "array") or (found.kind == "array" and found.shape != column.shape):
         raise InputError(
             f"column {shown(column.name)!r} of {where} has {_form(found.shape)} a row, and the dataset "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,17 @@ import numpy as np
 
 from mpc.errors import InputError, UsageError
 from mpc.text import shown
-from parties.client.tables.sources import Cells, Found, Source, cells_of, found_in, rows_at_once, uneven
+from parties.client.tables.sources import (
+    Cells,
+    Found,
+    Source,
+    cells_of,
+    found_in,
+    long_number,
+    rows_at_once,
+    uneven,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -44,6 +54,8 @@ class Frame(Source):
         if dtype == nw.Object:
             return found_in(self._frame[name].to_numpy())
         found = kind_of(dtype)
+        if dtype == nw.Unknown and not self._frame[name].is_null().all():
+            return Found("other")  # a type that narwhals does not know, and not one of nothing
         if found.kind != "array":
             return found
         first = self._frame[name].drop_nulls()[:1]
@@ -56,11 +68,15 @@ class Frame(Source):
         return Found("array", shape, found.whole)
 
 
-def open_frame(table: Any, shapes: Mapping[str, tuple[int, ...]]) -> Frame:
+def open_frame(table: Any, shapes: Mapping[str, tuple[int, ...]], spoken: Collection[str] = ()) -> Frame:
     """Take a data frame of any library that narwhals knows, or whatever gives an Arrow stream.
+
+    Args:
+        spoken: names that its owner speaks of: a level of a pandas index that has one of them is a column.
 
     Raises:
         UsageError: it is none, or narwhals is not installed.
+        InputError: two columns have one name, or a column has none.
     """
     try:
         import narwhals as nw
@@ -69,6 +85,7 @@ def open_frame(table: Any, shapes: Mapping[str, tuple[int, ...]]) -> Frame:
             f"a table of type {type(table).__name__} needs narwhals, which is not installed",
             remedy=f"{NEEDED}; or give a dict of numpy arrays, or a CSV file",
         ) from None
+    table, aside = _with_index(table, spoken)
     try:
         frame = nw.from_native(table, allow_series=False)
         if isinstance(frame, nw.LazyFrame):
@@ -89,7 +106,23 @@ def open_frame(table: Any, shapes: Mapping[str, tuple[int, ...]]) -> Frame:
         raise InputError(
             "the table has columns whose names are no texts", remedy="t.columns = ['age', 'bmi'] gives them names"
         )
-    return Frame(frame, shapes)
+    opened = Frame(frame, shapes)
+    opened.aside = aside
+    return opened
+
+
+def _with_index(table: Any, spoken: Collection[str]) -> tuple[Any, tuple[str, ...]]:
+    """Make columns of the levels of a pandas index that are spoken of; return also the names of the others."""
+    import narwhals as nw
+
+    if not nw.dependencies.is_pandas_like_dataframe(table):
+        return table, ()
+    names = [name for name in table.index.names if name is not None]
+    wanted = [name for name in names if name in spoken]
+    if both := [name for name in wanted if name in table.columns]:
+        raise InputError(f"the table has a column and an index named {shown(both[0])!r}", remedy="rename one of them")
+    aside = tuple(str(name) for name in names if name not in wanted)
+    return table.reset_index(level=wanted) if wanted else table, aside
 
 
 def _from_stream(table: Any) -> nw.DataFrame[Any]:
@@ -152,16 +185,29 @@ def series_cells(series: nw.Series[Any], found: Found) -> Cells:
     if found.kind == "array":
         return Cells(_stacked(series.name, series.to_arrow(), found.shape).reshape(-1, *found.shape))
     if series.dtype == nw.Unknown:
-        return Cells(np.zeros(len(series)), gone if gone.all() else np.ones(len(series), dtype=bool))
+        if not gone.all():
+            raise unreadable(series.name)
+        return Cells(np.zeros(len(series)), gone)
     if found.kind == "text":
         return Cells(np.array([*series.to_list(), None], dtype=object)[:-1], gone)
     if series.dtype.is_decimal():
         series = series.cast(nw.Float64)
+    if series.dtype in (nw.Int128, nw.UInt128):
+        series = _shorter(series)
     if gone.any() and found.kind != "number":
         series = series.fill_null(False if found.kind == "boolean" else 0)
     elif gone.any():
         series = series.fill_null(0.0)
     return Cells(np.asarray(series.to_numpy()), gone)
+
+
+def _shorter(series: nw.Series[Any]) -> nw.Series[Any]:
+    import narwhals as nw
+
+    try:
+        return series.cast(nw.Int64)
+    except Exception:  # whatever its library raises
+        raise long_number(series.name) from None
 
 
 def _stacked(name: str, column: Any, shape: Sequence[int] | None = None) -> np.ndarray:

@@ -20,7 +20,16 @@ from mpc.errors import InputError, UsageError
 from mpc.stored import BLOCK_ROWS
 from mpc.text import shown
 
-_KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "text", "M": "time", "m": "time"}
+_KINDS = {
+    "f": "number",
+    "i": "integer",
+    "u": "integer",
+    "b": "boolean",
+    "U": "text",
+    "S": "text",
+    "M": "time",
+    "m": "time",
+}
 
 _MOST_NUMBERS = 1 << 22
 """Numbers of a column that are turned into integers at once."""
@@ -61,10 +70,12 @@ class Source(ABC):
     Args:
         where: what it is, for errors.
         found: its columns, in order.
+        aside: names of what is beside its columns and is not put: levels of an index.
     """
 
     where: str
     found: Mapping[str, Found]
+    aside: tuple[str, ...] = ()
 
     @abstractmethod
     def pieces(self, names: Sequence[str]) -> Iterator[dict[str, Cells]]:
@@ -189,10 +200,10 @@ def cells_of(name: str, values: np.ndarray, found: Found) -> Cells:
     """Give an array's values in a numpy type of its kind, and which of them are missing.
 
     Raises:
-        InputError: rows are arrays of different shapes, or an integer has more than 64 bits.
+        InputError: rows are arrays of different shapes, bytes are no text, or an integer has more than 64 bits.
     """
     if values.dtype.kind != "O":
-        return Cells(values.astype(object) if found.kind == "text" else values)
+        return Cells(_texts(name, values) if found.kind == "text" else values)
     gone = np.fromiter(map(is_nothing, values), dtype=bool, count=len(values))
     if found.kind in ("text", "cells"):
         return Cells(values, gone)
@@ -203,10 +214,31 @@ def cells_of(name: str, values: np.ndarray, found: Found) -> Cells:
     try:
         whole[~gone] = values[~gone].astype(kind)
     except OverflowError:
-        raise InputError(
-            f"column {shown(name)!r} holds a number of more than 64 bits", remedy="leave the column out"
-        ) from None
+        raise long_number(name) from None
     return Cells(whole, gone)
+
+
+def unreadable(name: str) -> InputError:
+    """Make the error for a column of a type that no object holds."""
+    return InputError(
+        f"column {shown(name)!r} holds what is neither numbers nor texts",
+        remedy="turn it into numbers, or leave it out",
+    )
+
+
+def long_number(name: str) -> InputError:
+    """Make the error for an integer that has too many bits."""
+    return InputError(f"column {shown(name)!r} holds a number of more than 64 bits", remedy="leave the column out")
+
+
+def _texts(name: str, values: np.ndarray) -> np.ndarray:
+    try:
+        return values.astype(np.str_ if values.dtype.kind == "S" else object).astype(object)
+    except UnicodeDecodeError:
+        raise InputError(
+            f"column {shown(name)!r} holds bytes that are no ASCII text",
+            remedy="decode them: numpy.char.decode(t, 'utf-8')",
+        ) from None
 
 
 def _stack(name: str, values: np.ndarray, gone: np.ndarray, found: Found) -> np.ndarray:

@@ -86,6 +86,13 @@ class Stated:
             rows_per_person=as_rows_per_person(rows_per_person),
         )
 
+    @property
+    def spoken(self) -> frozenset[str]:
+        """Names that are spoken of."""
+        every = (self.ranges, self.categories, self.types, self.units, self.descriptions, self.shapes)
+        named = (*every, self.missing or (), self.columns or (), () if self.person is None else (self.person,))
+        return frozenset(name for names in named for name in names)
+
     def check_names(self, known: Collection[str], where: str) -> None:
         """Require that the table has every column that is spoken of.
 

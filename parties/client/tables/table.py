@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mpc.errors import InputError, UsageError
+from mpc.errors import InputError, UsageError, warn
 from mpc.stored import Layout
 from mpc.text import shown
 from parties.agreed.objects import Column
@@ -105,6 +105,8 @@ def read_table(given: Any, stated: Stated, progress: Progress | None = None) -> 
         UsageError: it is no table.
     """
     source = open_source(given, stated)
+    for name in source.aside:
+        warn(f"the index {shown(name)!r} is not put: t.reset_index() makes a column of it, and so does speaking of it")
     stated.check_names([*source.found], source.where)
     names = stated.without([*source.found])
     check_column_names(names, source.where)
@@ -169,7 +171,7 @@ def open_source(given: Any, stated: Stated) -> Source:
         return Arrays(given)
     if isinstance(given, list | tuple):
         return from_rows(given)
-    return open_frame(given, stated.shapes)
+    return open_frame(given, stated.shapes, stated.spoken)
 
 
 def _is_truths(column: Column, stated: Stated) -> bool:
