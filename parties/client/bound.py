@@ -33,8 +33,8 @@ def read_choices(given: object, ranges: Any = None, inputs: Sequence[str] = ()) 
     if not isinstance(given, Mapping) and (known := _columns(given)):
         given = {
             name: given if len(inputs) == 1 else choose(name, given).take((name,)) for name in by_column(inputs, known)
-        }
-    if not isinstance(given, Mapping) or not given:
+        } or None
+    if not isinstance(given, Mapping):
         raise UsageError("data are by input", remedy="data={'x': cluster.dataset('owner/name')[['age', 'bmi']]}")
     found = {name: choose(name, each) for name, each in given.items()}
     refuse_said(ranges if isinstance(ranges, Mapping) else (), found, "a range")

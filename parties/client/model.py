@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpc.compiler.graph.stored import marks_name
 from mpc.compiler.onnx.metadata import ModelMeta
 from mpc.errors import InputError, PlanError, UsageError
 from mpc.plan.placing import place
@@ -132,8 +133,10 @@ class Model:
                     f"{self.name} has no {what} {shown(unknown[0])!r}", remedy=f"its {what}s are {', '.join(known)}"
                 )
         bound.refuse_said(roles.owners, chosen, "an owner")
-        entering = {**{name: roles.owner(name) for name in inputs}, **bound.owners(chosen)}
-        plan = place(self.plan, entering, {name: roles.recipients_of(name) for name in outputs}, [*chosen])
+        marks = {marks_name(name): selection for name, selection in chosen.items() if marks_name(name) in inputs}
+        lying = {**chosen, **marks}
+        entering = {**{name: roles.owner(name) for name in inputs}, **bound.owners(lying)}
+        plan = place(self.plan, entering, {name: roles.recipients_of(name) for name in outputs}, [*lying])
         refuse_machines(plan, self._parties.names, self._parties.config.provider.name)
         weights = {each.wire: each for each in weight_bindings(plan, self.manifest)}
         try:

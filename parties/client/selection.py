@@ -57,7 +57,7 @@ class Selection(Pointer):
         return range(self.manifest.rows)
 
     def take(self, names: tuple[str, ...]) -> Selection:
-        """Select other columns of the dataset, of these rows."""
+        """Return other columns of the dataset, of these rows."""
         return Selection(self.manifest, names, True, self.parties)
 
     def __getitem__(self, key: object) -> Pointer:
@@ -96,7 +96,7 @@ class SomeRows(Selection):
         return self._rows
 
     def take(self, names: tuple[str, ...]) -> Selection:
-        """Select other columns of the dataset, of these rows."""
+        """Return other columns of the dataset, of these rows."""
         return SomeRows(self._whole.take(names), self._rows)
 
     @property
