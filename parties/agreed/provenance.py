@@ -64,8 +64,3 @@ class Provenance(Frozen):
         if keys != sorted({*keys}) or list(self.objects) != sorted({*self.objects}):
             raise ValueError("its objects and origins are sorted, each of them once")
         return self
-
-    @property
-    def by_row(self) -> bool:
-        """Is there an origin, and does row i depend on one row of each alone?"""
-        return bool(self.origins) and all(each.by_row for each in self.origins)

@@ -168,8 +168,9 @@ def _history(whole: Manifest) -> list[str]:
     names = sorted({origin.name for origin in kept.origins})
     if names == [whole.name]:
         return [f"refreshed: it has the values of version {kept.refreshes[0][:16]}"] if kept.refreshes else []
-    rows = "row by row" if kept.by_row else "not row by row, so no noised questions are answered about it"
-    source = f"from {', '.join(names)}, {rows}" if names else f"from what {whole.owner} entered"
+    by_row = {name: all(each.by_row for each in kept.origins if each.name == name) for name in names}
+    told = [f"{name} ({'row by row' if by_row[name] else 'as a whole'})" for name in names]
+    source = f"from {', '.join(told)}" if told else f"from what {whole.owner} entered"
     owners = sorted({origin.owner for origin in kept.origins} - {whole.owner})
     asked = [f"its use needs the word of {', '.join(owners)} too"] if owners else []
     return [f"kept by the parties {source}; plan {kept.plan[:16]}", *asked]

@@ -109,7 +109,8 @@ def test_a_sum_is_kept_as_a_weight_is_put(kept: Kept) -> None:
     plan = counted_plan()
     kept.grant(dataset=kept.manifest.id.hex(), question=exactly(plan, kept.manifest))
     made, _ = keep(kept, plan)
-    assert (made.rows, made.columns[0].shape, made.kept and made.kept.by_row) == (1, (1, 1), False)
+    assert made.kept is not None and not made.kept.origins[0].by_row
+    assert (made.rows, made.columns[0].shape) == (1, (1, 1))
     assert opened(kept.cluster, made, "t").item() == BITS.sum()
 
 

@@ -157,6 +157,10 @@ class Asked:
         Raises:
             PlanError: nothing is proved, and why.
         """
+        for each in part.objects:  # of other origins, say of a model, nothing is noised that would need rows
+            read = self.read[bytes.fromhex(each)]
+            if any(origin.name == part.name and not origin.by_row for origin in origins_of(read)):
+                raise _mixed(read.manifest.name, part.name)
         found = self._proved.get(wires)
         if isinstance(found, PlanError):
             raise found.again()
@@ -170,18 +174,23 @@ class Asked:
     def _facts(self, wire: str) -> StoredFacts:
         bound = next(each for each in self.terms.bindings if each.wire == wire)
         found = self.read[bound.object]
-        kept = found.manifest.kept
-        if kept is not None and not kept.by_row:
-            mixed = sorted({origin.name for origin in kept.origins if not origin.by_row})
-            raise PlanError(
-                f"a row of {found.manifest.name} is not about a row of {', '.join(mixed) or 'a dataset'} alone",
-                cause="it was kept of a computation in which rows met, or that read no dataset",
-                remedy="ask its owners for a grant of this exact question, or ask about the datasets themselves",
-            )
-        first, *others = [
-            (f"{origin.object}/{origin.first}", origin.rows_per_person) for origin in origins_of(found, bound.first)
+        people = [
+            (f"{origin.object}/{origin.first}", origin.rows_per_person)
+            for origin in origins_of(found, bound.first)
+            if origin.by_row
         ]
-        return StoredFacts(bound.rows, first[1], first[0], tuple(others))
+        if not people:
+            raise _mixed(found.manifest.name, "a dataset")
+        (origin, rows), *others = people
+        return StoredFacts(bound.rows, rows, origin, tuple(others))
+
+
+def _mixed(name: str, dataset: str) -> PlanError:
+    return PlanError(
+        f"a row of {name} is not about a row of {dataset} alone",
+        cause="it was kept of a computation in which rows met, or that read no dataset",
+        remedy="ask its owners for a grant of this exact question, or ask about the datasets themselves",
+    )
 
 
 def _names(read: Read) -> frozenset[str]:

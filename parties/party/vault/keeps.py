@@ -138,14 +138,22 @@ class Making:
         tables.keep_under(database, row.number, grants)
         return row
 
-    def receive(self, database: sqlite3.Connection, row: Row, whole: Manifest) -> None:
+    def receive(self, database: sqlite3.Connection, row: Row, whole: Manifest, before: Manifest | None) -> None:
         """Take down that all of the object is here, in that transaction too.
+
+        before: the version that it is a refresh of.
 
         Raises:
             SessionError: what it came from has been removed.
         """
         self._require_living(database, whole)
         catalogue.keep_whole(database, row.number, whole, granted(whole, self._vault.config.limits))
+        if whole.plan is not None and before is not None:
+            old = catalogue.by_id(database, before.id.hex())
+            content = None if old is None else catalogue.plan_of(database, old.number)
+            if content is None:
+                raise SessionError(f"the model that {whole.name} is a refresh of is gone", remedy="put it again")
+            catalogue.keep_plan(database, row.number, content)
 
     def listed(self) -> None:
         """Note that the transaction is over, and its first blocks are listed."""
