@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from parties.client.dataset import Dataset
     from parties.client.guest import Guest
     from parties.client.keeping import Keeping
+    from parties.client.model import Model
     from parties.client.session import Session
     from parties.client.states import State
     from parties.client.stocks import Stock
@@ -49,6 +50,7 @@ __all__ = [
     "InputError",
     "IntegrityError",
     "Keeping",
+    "Model",
     "ModelError",
     "MpcError",
     "MpcWarning",
@@ -67,6 +69,7 @@ _LATE = {
     "Cluster": "parties.client.cluster",
     "Dataset": "parties.client.dataset",
     "Guest": "parties.client.guest",
+    "Model": "parties.client.model",
     "Keeping": "parties.client.keeping",
     "RunReport": "parties.client.coordinated",
     "Session": "parties.client.session",

@@ -213,8 +213,10 @@ class Cluster(Closing):
             plan = model
         else:
             from mpc.compiler.compile import compile_model
+            from parties.client.model import refuse_stored
             from parties.client.states import read_states
 
+            refuse_stored(model)
             said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
             roles = assign(self.config.name, **said)
             states = read_states(choices.pop("state", None), said.get("owners") or ())

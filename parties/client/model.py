@@ -184,6 +184,16 @@ def model_name(given: object) -> str | None:
     return given if meant and not Path(given).exists() else None
 
 
+def refuse_stored(given: object) -> None:
+    """Raise UsageError if this is a model at the parties, of which nothing is dealt ahead."""
+    if isinstance(given, Model | Placed) or model_name(given) is not None:
+        raise UsageError(
+            "nothing is dealt ahead for what lies at the parties",
+            cause="the provider is shown its masks when a session opens, and forgets them with it",
+            remedy="open a session, and keep it for many runs: cluster.session('OWNER/NAME')",
+        )
+
+
 def refuse_compiling(name: str, said: Mapping[str, object]) -> None:
     """Raise UsageError if something is said of a model at the parties that a compiler would have to be told."""
     for what, value in said.items():

@@ -17,7 +17,7 @@ from parties.agreed.objects import Manifest
 from parties.agreed.ticket import Ticket
 from parties.client import keeping, sending
 from parties.client.guest import Guest
-from parties.client.model import model_name
+from parties.client.model import model_name, refuse_stored
 from parties.client.opening import prepare
 from parties.client.session import Session
 from tests.support.graphs import node, save_model
@@ -303,6 +303,19 @@ def test_what_cannot_be_put_or_placed_is_refused(lab: Lab) -> None:
         lab.models().grant("triage", ANALYST, rows=0)
     with pytest.raises(UsageError, match="a dataset's name is OWNER/NAME|no use of a model"):
         lab.models().grant("triage", ANALYST, datasets=["visits"])
+
+
+def test_a_name_is_of_models_or_of_datasets_and_nothing_is_dealt_ahead(lab: Lab) -> None:
+    with pytest.raises(SessionError, match="lab/triage is a model, and what is put now is a dataset"):
+        lab.table("triage", owner=LAB)
+    lab.table("rows", owner=LAB)
+    with pytest.raises(SessionError, match="lab/rows is a dataset, and what is put now is a model"):
+        lab.put("rows")
+    with pytest.raises(UsageError, match="has no rows"):
+        lab.datasets(LAB).append("triage", {"w1": [1.0]})
+    for given in (lab.model, lab.model.place(), "@lab/triage"):
+        with pytest.raises(UsageError, match="nothing is dealt ahead"):
+            refuse_stored(given)
 
 
 def test_a_name_a_file_and_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab: Lab) -> None:

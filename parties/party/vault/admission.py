@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Container, Iterable
@@ -110,6 +111,15 @@ def require_next(database: sqlite3.Connection, schema: Versioned, key: bytes) ->
             if newest
             else "put it as version 1",
         )
+
+
+def require_kind(database: sqlite3.Connection, schema: Schema) -> None:
+    """Require that no model is put under a dataset's name, and the reverse, while that is here; `SessionError`."""
+    kinds = {bool(json.loads(row.schema).get("plan")): row for row in catalogue.versions(database, schema.name)}
+    if schema.plan is None and True in kinds:
+        raise SessionError(f"{schema.name} is a model, and what is put now is a dataset", remedy="choose another name")
+    if schema.plan is not None and False in kinds:
+        raise SessionError(f"{schema.name} is a dataset, and what is put now is a model", remedy="choose another name")
 
 
 def require_room(database: sqlite3.Connection, limits: Limits, schema: Schema, size: int) -> None:

@@ -22,7 +22,7 @@ from parties.agreed.signed import Signed, key_of
 from parties.party.consent import audit
 from parties.party.stock.files import sync
 from parties.party.vault import catalogue, files
-from parties.party.vault.admission import granted, manifest_size, require_next, require_ours, require_room
+from parties.party.vault.admission import granted, manifest_size, require_kind, require_next, require_ours, require_room
 from parties.party.vault.blocks import Block, open_block, seal_block, unseal_block
 from parties.party.vault.catalogue import DRAFT, LIVING, Row
 from parties.party.vault.files import BlockWriter, file_key
@@ -78,6 +78,7 @@ class Puts:
             raise InputError("the object was not made now, or has expired", remedy="look at the clocks: mpc doctor")
         with self._ledger.reading() as database:
             require_next(database, schema, key)
+            require_kind(database, schema)
             older = [row for row in catalogue.unfinished(database, schema.name) if row.owner_key == key]
         self._vault.erase(older)
         own = Seed(self._vault.draw(SEED_BYTES))
