@@ -27,7 +27,15 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0
             r"north +[\d.]+ days.*, 0 of epsilon left\n(.*\n)+a third time: .*0 of its budget is left",
         ),
         ("k_means", r"step 6: .*\n.*within 1e-3 at the end: True"),
+        (
+            "one_bit_each",
+            r"another network: (.*\n)+bag 1: alarm.* a 8\nbag 0: nothing(.*\n)+once more: .*used up",
+        ),
         ("power_iteration", r"first principal component: (0\.99|1\.00)"),
+        (
+            "private_diagnosis",
+            r"77 of 80 diagnoses are right\nsomebody else: .*other coordinators\n.*not name the recipient lab",
+        ),
         ("public_weights", "weights public: 100% right, 6 rounds"),
         ("randomised_response", r"estimated: \d\d\.\d%, give or take 4\.3%\n.*\n.*off by 0\.07%"),
         ("scikit_learn", r"accuracy, private +(\S+)\naccuracy, plaintext +\1"),
