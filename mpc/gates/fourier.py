@@ -18,8 +18,9 @@ and [(1 - out) cos jr] is a choice, by the opened bit out xor beta, between deal
 beta cos jr and of the rest.  All public factors are integers from a table whose digest is in
 the plan; the dealt waves, functions of masks, are computed without one (kernels/series.py).
 
-A rounded coefficient is off by as much for every x, which is a bias.  With `fine`, coefficients have so many bits
-more, rounded off after turning by c: as c is uniform, what is off has mean zero.
+A rounded coefficient is off by as much for every x, which is a bias, and a small one is lost.  With `fine`,
+coefficients have so many bits more, rounded off after turning by c, up or down by a dither that is a hash of c: then
+what is off has mean zero, however small the coefficient is.
 
 Sources: the construction is ours, from the addition theorems above; docs/protocols.md, "Series", has the error and how
 series are fitted.  The comparisons of the clamp are those of comparison.py.
@@ -44,6 +45,8 @@ from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 
 _LOOKS = ("over_", "under_")
+_HASH = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio: its multiples spread over the high bits (Knuth, The Art of Computer Programming, 6.4)."""
 Coefficient = Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)]
 Level = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
 
@@ -174,11 +177,15 @@ class Fourier(Gate):
         """Integers (2J, N): the public factors of the dealt waves."""
         out = np.empty((2 * self.terms, c.size), dtype=np.int64)
         kernels.turned_coefficients(c, self.window, *self._coefficients(), tables.sincos(), out)
-        return self._rounded(out)
+        return self._rounded(out, c)
 
-    def _rounded(self, factors: np.ndarray) -> np.ndarray:
-        """Drop the bits that coefficients have for turning only."""
-        return (factors + np.int64((1 << self.fine) >> 1)) >> np.int64(self.fine) if self.fine else factors
+    def _rounded(self, factors: np.ndarray, c: np.ndarray) -> np.ndarray:
+        """Drop the bits that coefficients have for turning only, up as often as what is dropped asks for."""
+        if not self.fine:
+            return factors
+        odd = (2 * np.arange(len(factors), dtype=np.uint64) + np.uint64(1)) * _HASH  # modulo 2^64, as all of it
+        dither = (c * odd[:, None]) >> np.uint64(64 - self.fine)
+        return np.asarray((factors + dither.astype(np.int64)) >> np.int64(self.fine))
 
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         return np.array(self.cosines, dtype=np.int64), np.array(self.sines, dtype=np.int64)
@@ -188,7 +195,7 @@ class Fourier(Gate):
         drop = tables.UNIT_BITS - self.dealt_bits
         dealt = plain_waves.harmonics(truncation.moved(coin, -x), self.window, self.terms, drop)
         factors = plain_waves.turned_coefficients(coin, self.window, *self._coefficients(), tables.sincos())
-        z = np.int64(self.constant) + (self._rounded(factors) * dealt).sum(axis=0)
+        z = np.int64(self.constant) + (self._rounded(factors, coin) * dealt).sum(axis=0)
         if self.clamp is not None:
             bits = run.wire(self.x).bits + 2
             over, under = (

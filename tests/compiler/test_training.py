@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from mpc import field as fp
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training, compile_training
 from mpc.errors import ModelError, UsageError
+from mpc.field import P
+from mpc.gates.fourier import Fourier
 from mpc.gates.linear import Combine
 from mpc.interpret import reference
+from mpc.interpret.reference import no_words
 from mpc.plan.cost import plan_cost
+from tests.support.statistics import assert_uniform
 from tests.support.training import batches, integers, on_integers, on_reals, perceptron
 from tests.support.worlds import Trial
 
@@ -44,9 +49,9 @@ def test_parties_train_as_the_reference_does_bit_for_bit(sizes: tuple[int, ...],
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.75])
-@pytest.mark.parametrize(("loss", "off"), [("one_vs_all", 0.15), ("cross_entropy", 0.03), ("mse", 0.03)])
+@pytest.mark.parametrize(("loss", "off"), [("one_vs_all", 0.03), ("cross_entropy", 0.03), ("mse", 0.03)])
 def test_steps_are_those_of_real_numbers_but_for_rounding(loss: str, off: float, momentum: float) -> None:
-    """Ten steps: weights move as gradients of PyTorch's kind move them; a sigmoid's series is off by half a percent."""
+    """Ten steps: weights move as gradients of PyTorch's kind move them."""
     ranges = {"x": (0, 1), "target": (0, 1)}
     training = compile_training(perceptron((6, 8, 3)), loss, SGD(0.25, momentum), 16, ranges)
     x, y = data(160, 6, 3)
@@ -91,6 +96,43 @@ def test_an_update_is_exact_and_opens_nothing_but_the_gradient() -> None:
         assert isinstance(update, Combine) and update.factors == (1, -1)
         assert (values[state.out] == values[state.in_] - values[update.xs[1]]).all()
         assert values[update.xs[1]].any()
+
+
+def test_both_views_of_a_state_are_uniform_and_each_step_has_another() -> None:
+    """W^, which parties know, and its mask, which the provider does: alone, and beside those of the step before."""
+    training = compile_training(perceptron((40, 50)), batch=4, optimizer=SGD(0.5, 0.5), ranges={"x": (0, 1)})
+    trial, before = Trial(training.plan, training.weights, 2), {}
+    for one in islice(batches(*data(40, 40, 50), 4), 3):
+        checked = trial.run(integers(training, one), 1)
+        for state in training.plan.states:
+            if checked.plan.wire[state.out].shape != (40, 50):
+                continue
+            views = {"public": checked.run.public[state.out], "mask": checked.masks[state.out]}
+            for view, values in views.items():
+                assert_uniform(values, 0, f"{state.name}, {view}")
+                if (state.name, view) in before:
+                    assert_uniform(fp.sub(values, before[state.name, view]), 0, f"{state.name}, {view}, between steps")
+                before[state.name, view] = values
+    assert len(before) == 4
+
+
+def test_a_sigmoid_of_few_bits_is_off_by_noise_alone() -> None:
+    """Coefficients are rounded after turning: over many coins a series of 7 + 7 bits has the mean that reals give."""
+    training = compile_training(perceptron((1, 1)), batch=4096, optimizer=SGD(0.5), ranges={"x": (0, 1)})
+    plan = training.plan.bind(1)
+    gate = next(gate for gate in plan.gates if isinstance(gate, Fourier))
+    rng, off = np.random.default_rng(1), []
+    for level in (0.0, 3.0, 20.0, -30.0):
+        z = np.full((4096, 1), round(level * float(plan.wire[gate.x].scale)), dtype=np.int64)
+        run = reference.Reference(
+            plan.wire, {}, lambda name, shape: rng.integers(0, P, shape, dtype=np.uint64), no_words
+        )
+        run.values[gate.x] = z
+        gate.reference(run)
+        found = run.values[gate.out] / float(plan.wire[gate.out].scale)
+        assert 0.002 < found.std() < 0.05  # noise there is
+        off.append(abs(found.mean() - 1 / (1 + np.exp(-level))))
+    assert max(off) < 0.006  # the fit's 0.0045, and what noise leaves of 4,096 draws
 
 
 def test_digits_are_learned_as_well_as_on_real_numbers() -> None:
