@@ -154,6 +154,31 @@ class PolicyError(MpcError):
     telling = 1
 
 
+class WaitingError(PolicyError):
+    """Words of others are missing, and they are shown what was asked: an operator's, or an owner's.
+
+    Args:
+        request: the id under which they see it; None if it was not written down.
+    """
+
+    code = "waiting"
+    fields = (*PolicyError.fields, "request")
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        request: str | None = None,
+        cause: str | None = None,
+        remedy: str | None = None,
+        peer: str | None = None,
+        local: bool = False,
+        heard_from: str | None = None,
+    ) -> None:
+        super().__init__(what, cause=cause, remedy=remedy, peer=peer, local=local, heard_from=heard_from)
+        self.request: Final = request
+
+
 class PrivateDataError(PolicyError):
     """Private values were asked for; says whose they are and what would be allowed."""
 
@@ -257,7 +282,7 @@ def by_code(code: str) -> type[MpcError]:
     pending: list[type[MpcError]] = [MpcError]
     while pending:
         for cls in pending.pop().__subclasses__():
-            known[cls.code] = cls
+            known.setdefault(cls.code, cls)  # a class that keeps the code of the one it refines does not stand for it
             pending.append(cls)
     return known.get(code, MpcError)
 

@@ -44,6 +44,9 @@ COMMANDS = {
     "model": ("parties.cli.models", "model", "Models at the parties: put yours, say who may use it, find others."),
     "grant": ("parties.cli.consent", "grant", "What you allow others to compute from your data."),
     "budget": ("parties.cli.consent", "budget", "What noised answers about a dataset may still tell."),
+    "requests": ("parties.cli.requests", "requests", "What waits for somebody's word, an operator's or an owner's."),
+    "approve": ("parties.cli.requests", "approve", "Allow one request at your party, as its operator."),
+    "deny": ("parties.cli.requests", "deny", "Refuse one request at your party, as its operator."),
     "audit": ("parties.cli.consent", "audit", "What the parties say they have done; shows a ledger put back."),
     "sessions": ("parties.cli.sessions", "sessions", "Which sessions are open; end one with --abort."),
     "doctor": (
@@ -52,6 +55,7 @@ COMMANDS = {
         "Check certificates, clocks, versions, links, ledgers; each with its fix.",
     ),
     "cert": ("parties.cli.cert", "cert", "A CA of one's own, and certificates for different machines."),
+    "policy": ("parties.cli.policy", "policy", "The policy that is in force at your party; read it again."),
     "party": ("parties.cli.serve", "party", "The party daemon."),
     "provider": ("parties.cli.serve", "provider", "The crypto-provider daemon."),
 }

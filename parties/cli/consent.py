@@ -185,7 +185,8 @@ def show_verdicts(display: Display, found: Sequence[Verdict], as_json: bool) -> 
         display.json({"answers": [_verdict(each) for each in found]})
         return
     for each in found:
-        display.result(f"{each.party}: {each.dataset or 'a dataset'}: {'yes' if each.allowed else f'no: {each.why}'}")
+        what = each.whose if each.operator else each.dataset or "a dataset"
+        display.result(f"{each.party}: {what}: {'yes' if each.allowed else f'no: {each.why}'}")
         if each.remedy:
             display.say(f"  fix: {each.remedy}")
 
@@ -198,6 +199,8 @@ def _verdict(each: Verdict) -> dict[str, Any]:
         "mechanism": each.mechanism,
         "epsilon": float(each.epsilon),
         "whose": each.whose,
+        "operator": each.operator,
+        "denied": each.denied,
         "why": each.why,
         "fix": each.remedy,
     }

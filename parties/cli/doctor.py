@@ -133,6 +133,9 @@ def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.Des
             "must be equal too"
         )
         yield Finding(f"{name} roster", same, "as in this file" if same else "another one than in this file", fix)
+        if reply.policy_stale:
+            fix = f"its operator corrects the config: mpc policy show --party CONFIG at {name} says what is wrong"
+            yield Finding(f"{name} policy", False, "the one in its config cannot be read, so an older one holds", fix)
         return
     missing = [party for party in names if party not in reply.deals_to]
     fix = f"add {', '.join(missing)} to 'parties' in its config, and restart it" if missing else ""

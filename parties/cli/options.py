@@ -73,6 +73,14 @@ CALIBRATE = click.option(
     "around them, and bounds that cannot be proved rest on them.",
 )
 
+WAIT = click.option(
+    "--wait",
+    default=0.0,
+    type=click.FloatRange(0, 31 * 86_400),
+    metavar="SECONDS",
+    help="Wait so long for the words of operators and owners, where they are missing.",
+)
+
 
 def require_passive(security: str) -> None:
     """Refuse active security, which is a later version's: nothing runs under a weaker promise than was asked for."""

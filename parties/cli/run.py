@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mpc.compiler.compile import Compiled
-from mpc.errors import PolicyError, UsageError
+from mpc.errors import PolicyError, UsageError, WaitingError
 from parties.agreed.bindings import rows_of
 from parties.cli.display import Display, seconds, size
 from parties.cli.options import (
@@ -23,6 +23,7 @@ from parties.cli.options import (
     RECIPIENT,
     SECURITY,
     SHAPE,
+    WAIT,
     WEIGHTS,
     cluster_file,
     require_folder,
@@ -72,6 +73,7 @@ from parties.trust.identity import Identity
 @RANGE
 @SHAPE
 @CALIBRATE
+@WAIT
 @FOLDER
 @JSON
 @click.pass_obj
@@ -93,6 +95,7 @@ def run(
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
     samples: tuple[str, ...],
+    wait: float,
     folder: Path,
     as_json: bool,
 ) -> None:
@@ -141,6 +144,7 @@ def run(
                 rows if path is not None else None,
                 in_folder(folder),
                 prepared,
+                wait,
             )
             _say_notes(display, session, compiled.messages)  # which were said when it was compiled
             setup = time.perf_counter() - started
@@ -216,14 +220,15 @@ def _open(
     rows: int | None,
     where: str,
     prepared: Prepared,
+    wait: float,
 ) -> Session:
     """Open the session, of what was dealt ahead for one such run if there is any.  Where `mpc up` wrote the policies, a
     refusal says how it writes others."""
     try:
         keeps = keeping.keeps(cluster.parties, compiled.plan, prepared.kept)
-        return cluster.open(compiled, rows, calls=1, bindings=prepared.bindings, keeps=keeps)
+        return cluster.open(compiled, rows, calls=1, bindings=prepared.bindings, keeps=keeps, wait=wait)
     except PolicyError as refusal:
-        if not local:
+        if not local or isinstance(refusal, WaitingError):
             raise
         again = f"mpc down{where}; mpc up{where}{_clients(local)} --detach"
         remedy = f"{refusal.remedy}; a cluster of 'mpc up': {again}"

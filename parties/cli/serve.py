@@ -38,7 +38,10 @@ def serve_party(config: Path, listen: str | None, log_level: str | None) -> None
     with loading():
         from parties.party.daemon import run_party
 
-    run_party(load(PartyConfig, config, _overrides(listen, log_level)))
+    def read() -> PartyConfig:
+        return load(PartyConfig, config, _overrides(listen, log_level))
+
+    run_party(read(), read)
 
 
 @click.group()

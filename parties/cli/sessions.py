@@ -9,18 +9,17 @@ from pathlib import Path
 import click
 
 from mpc.errors import MpcError, UsageError
-from parties.addresses import Endpoint
 from parties.cli.display import Display, seconds
+from parties.cli.operators import operator_of
 from parties.cli.options import CLUSTER, FOLDER, JSON, no_cluster
 from parties.client.channels import PartyClient, gather
 from parties.config.load import load
-from parties.config.models import ClusterConfig, PartyConfig, Peer
+from parties.config.models import ClusterConfig
 from parties.pb import party_pb2
 from parties.trust.identity import Identity
 
 _SHOWN = 16
 _SHORTEST = 8
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 
 @dataclass
@@ -55,7 +54,7 @@ def sessions(
     if cluster is not None and party is not None:
         raise UsageError("--cluster and --party exclude each other", remedy="--party is for a party's operator")
     clients, wait = (
-        _operator(party) if party else _client(cluster or folder / "cluster.toml", None if cluster else folder)
+        operator_of(party) if party else _client(cluster or folder / "cluster.toml", None if cluster else folder)
     )
     try:
         found = _list(display, clients, wait)
@@ -82,15 +81,6 @@ def _client(path: Path, folder: Path | None) -> tuple[list[PartyClient], float]:
     config = load(ClusterConfig, path)
     identity = Identity.load(config.tls, config.name, members=config.machines)
     return [PartyClient(identity, peer) for peer in config.parties], config.deadlines.connect
-
-
-def _operator(path: Path) -> tuple[list[PartyClient], float]:
-    """Call the party itself, on its own machine, with its own certificate."""
-    config = load(PartyConfig, path)
-    host = _ANYWHERE.get(config.listen.host)
-    address = Endpoint(f"{host}:{config.listen.port}") if host else config.listen
-    identity = Identity.load(config.tls, config.name, members=config.machines)
-    return [PartyClient(identity, Peer(name=config.name, address=address))], config.deadlines.connect
 
 
 class _Told:

@@ -149,6 +149,7 @@ class Cluster(Closing):
         data: Mapping[str, Selection | Dataset] | Selection | Dataset | None = None,
         state: States | None = None,
         keep: Mapping[str, str | Keeping] | None = None,
+        wait: float = 0.0,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs; or use one that lies at the parties.
 
@@ -177,15 +178,17 @@ class Cluster(Closing):
                 those that `recipients` names for it.
             keep: output -> the name of a dataset of this client's that it becomes at the parties, or a `Keeping`.
                 Nobody receives it unless `recipients` names somebody; outputs of one name are its columns.
+            wait: seconds to wait for the words of operators and owners, where they are missing.
 
         Raises:
+            WaitingError: somebody's word is missing still, who is shown what was asked; the message says whose.
             ModelError, PolicyError, PeerError: as the CLI's.
         """
         from parties.client import opening  # who joins does without it
 
         compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep}
         ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
-        return self.open(ready.of, batch, bindings=ready.bindings, keeps=ready.keeps)
+        return self.open(ready.of, batch, bindings=ready.bindings, keeps=ready.keeps, wait=wait)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.
@@ -301,6 +304,7 @@ class Cluster(Closing):
         calls: int | None = None,
         bindings: Sequence[Binding] = (),
         keeps: Sequence[Keep] = (),
+        wait: float = 0.0,
     ) -> Session:
         """Open a session as `session` does, of a model that is compiled already, or placed (`Model.place`).
 
@@ -308,6 +312,7 @@ class Cluster(Closing):
             calls: take only what was dealt ahead for exactly so many calls of `run`.
             bindings: of the plan's stored wires, in its order.
             keeps: objects that its kept outputs become.
+            wait: seconds to wait for words that are missing.
         """
         from mpc.compiler.compile import Compiled
         from parties.client.model import Placed
@@ -320,7 +325,7 @@ class Cluster(Closing):
             )
         refuse_machines(compiled.plan, self.parties.names, self.config.provider.name)
         batch = batch if batch is None else read_count(batch, "the batch")
-        session = Session(self.parties, compiled, batch, calls, bindings, keeps)
+        session = Session(self.parties, compiled, batch, calls, bindings, keeps, read_wait(wait))
         self._sessions.add(session)
         return session
 
@@ -356,6 +361,16 @@ class Cluster(Closing):
         self.parties.close()
         if self._layout is not None:
             _tear_down(self._layout, self.relay)
+
+
+def read_wait(wait: Any) -> float:
+    """Return how many seconds to wait for words that are missing; `UsageError` if that is no time."""
+    if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= _LONGEST_WAIT:
+        raise UsageError("wait is a number of seconds, a month at most", remedy="wait=600")
+    return float(wait)
+
+
+_LONGEST_WAIT = 31 * 86_400
 
 
 def _say(text: str) -> None:

@@ -87,6 +87,7 @@ class CoordinatedSession:
         stock: the session that was dealt ahead, to open it; it is used up by that, whatever comes of it.
         bindings: of the plan's stored wires, in its order.
         keeps: objects that its kept outputs become.
+        wait: seconds to wait for words that are missing.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class CoordinatedSession:
         stock: Stock | None = None,
         bindings: Sequence[Binding] = (),
         keeps: Sequence[Keep] = (),
+        wait: float = 0.0,
     ) -> None:
         self._parties, self.plan, self.stock = parties, plan, stock
         self._deadlines = parties.config.deadlines
@@ -104,7 +106,7 @@ class CoordinatedSession:
         self.open = False
         self.setup_dealt = 0
         self._called_off: list[Reply[party_pb2.EndReply]] = []
-        self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings, keeps=keeps)
+        self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings, keeps=keeps, wait=wait)
         self.id = self.terms.session_id
         self.part = Participant(parties, plan, self.terms)
         alone = not (plan.owners | plan.recipients) - {self.part.me}

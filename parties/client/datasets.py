@@ -19,6 +19,7 @@ from parties.client.channels import Parties
 from parties.client.dataset import Dataset
 from parties.client.granting import Given, Verdict
 from parties.client.listing import Listing, Versions
+from parties.client.requests import Requested, list_requests
 from parties.client.said import as_expiry, as_readers, full_name, own_name
 from parties.client.selection import Selection
 from parties.client.tables.published import published_rows
@@ -328,6 +329,10 @@ class Datasets:
         """
         [read] = granted.as_plans(plan)
         return tuple(granting.ask(self._parties, read, granted.bindings_of(plan, data)))
+
+    def requests(self) -> tuple[Requested, ...]:
+        """List what others ask of this client's datasets, and what it asks itself, where somebody's word is missing."""
+        return tuple(list_requests(self._parties.clients, self._parties.config.deadlines.submit))
 
     def full_name(self, name: str) -> str:
         """Complete NAME to OWNER/NAME, the owner being this client."""

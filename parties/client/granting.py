@@ -17,9 +17,10 @@ from mpc.plan.plan import Plan
 from mpc.privacy.facts import CHARGE_UNIT, Loss
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.grants import ANY, Bound, Budget, ExactPlan, Grant, Question, Revocation, Statement
+from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.signed import Signed
 from parties.client.channels import Parties
-from parties.pb import consent_pb2
+from parties.pb import consent_pb2, party_pb2
 from parties.pb.data_pb2 import SignedStatement
 
 FOR_EVER = (1 << 40) - 1
@@ -109,6 +110,8 @@ class Verdict:
         mechanism: "own", "exact" or which noise.
         epsilon: that a run spends.
         whose: whose word is missing.
+        operator: it is the word of the party's operator, about all of it.
+        denied: and that was no.
     """
 
     party: str
@@ -119,6 +122,8 @@ class Verdict:
     whose: str
     why: str
     remedy: str
+    operator: bool = False
+    denied: bool = False
 
 
 def listed(plan: Plan, bindings: Sequence[Binding], weights: Mapping[str, Bound] | None = None) -> ExactPlan:
@@ -283,28 +288,35 @@ def set_budget(parties: Parties, dataset: str, epsilon: Fraction, delta: Fractio
     return budget(parties, dataset)
 
 
-def ask(parties: Parties, plan: Plan, bindings: Sequence[Binding]) -> list[Verdict]:
+def ask(parties: Parties, plan: Plan, bindings: Sequence[Binding], keeps: Sequence[Keep] = ()) -> list[Verdict]:
     """Ask every party whether it would open a session, and if not, whose word is missing; nothing is opened.
 
     Raises:
         PolicyError: a party's policy does not let this client run the plan, whatever owners say.
     """
-    request = consent_pb2.AskRequest(plan=plan.canonical, bindings=write_bindings(bindings))
+    request = consent_pb2.AskRequest(plan=plan.canonical, bindings=write_bindings(bindings), keeps=write_keeps(keeps))
     found = parties.each(lambda stub: stub.consent.Ask, request, parties.config.deadlines.submit)
     return [
-        Verdict(
-            party=client.name,
-            dataset=each.dataset,
-            allowed=each.allowed,
-            mechanism=each.mechanism,
-            epsilon=Fraction(each.epsilon, CHARGE_UNIT),
-            whose=each.whose,
-            why=each.why,
-            remedy=each.remedy,
-        )
+        verdict(client.name, each)
         for client, reply in zip(parties.clients, found, strict=True)
         for each in reply.answers
     ]
+
+
+def verdict(party: str, answer: party_pb2.Answer) -> Verdict:
+    """Read what one party answers of one dataset, or of its operator's word."""
+    return Verdict(
+        party=party,
+        dataset=answer.dataset,
+        allowed=answer.allowed,
+        mechanism=answer.mechanism,
+        epsilon=Fraction(answer.epsilon, CHARGE_UNIT),
+        whose=f"the operator of {party}" if answer.operator else answer.whose,
+        why=answer.why,
+        remedy=answer.remedy,
+        operator=answer.operator,
+        denied=answer.denied,
+    )
 
 
 def _say(parties: Parties, kind: str, statement: Statement) -> None:

@@ -38,7 +38,7 @@ def as_expiry(given: Any, now: float | None = None) -> int | None:
             remedy="'36h', '90d', '8w', '2y', '2027-01-31', a datetime, or None for never",
         )
     if found <= present:
-        raise InputError("the dataset would expire before it is put", remedy="expires='2y'")
+        raise InputError("it would expire before it begins", remedy="expires='2y'")
     return int(found)
 
 

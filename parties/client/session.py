@@ -55,6 +55,7 @@ class Session(Closing):
         calls: only if it was dealt for exactly so many calls of `run`.
         bindings: of the plan's stored wires; each run goes through all their rows.
         keeps: objects that kept outputs become, with the first run.
+        wait: seconds to wait for the words of operators and owners, where they are missing.
         last_run: the price of the last run; None before the first.
         notes: what the user should know: of bounds and precision (`Compiled.messages`), of data that their ranges
             hardly resolve, of how correlations were come by.  Each is an `MpcWarning` too.
@@ -68,6 +69,7 @@ class Session(Closing):
         calls: int | None = None,
         bindings: Sequence[Binding] = (),
         keeps: Sequence[Keep] = (),
+        wait: float = 0.0,
     ) -> None:
         self.compiled = compiled
         self.plan: Plan = compiled.plan
@@ -80,7 +82,7 @@ class Session(Closing):
         read_in_turn = compiled.plan.program is None or compiled.plan.program.rows is None
         self._stored_rows = rows_of(compiled.plan, self._bindings) if read_in_turn else None
         self._sizes = None if batch is None or self._bindings or self.keeps else split(compiled.plan, batch)
-        self._calls = calls
+        self._calls, self._wait = calls, wait
         self._progress: Progress | None = None
         self._running = threading.Lock()
         self._ended: str | None = None
@@ -101,7 +103,9 @@ class Session(Closing):
                 remote = CoordinatedSession(self._parties, plan, weights, stock)
             except SessionError as error:
                 self._note(f"what was dealt ahead could not be used, and is dealt now: {error.what}")
-        remote = remote or CoordinatedSession(self._parties, plan, weights, bindings=self._bindings, keeps=self.keeps)
+        remote = remote or CoordinatedSession(
+            self._parties, plan, weights, bindings=self._bindings, keeps=self.keeps, wait=self._wait
+        )
         remote.on_progress = self._progress
         self._dropping = weakref.finalize(self, remote.drop)
         self._dropping.atexit = False  # an exiting process just hangs up

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mpc.entry import entries
-from mpc.errors import HandshakeError, MpcError, SessionError
+from mpc.errors import HandshakeError, MpcError, SessionError, WaitingError
 from mpc.plan.plan import Plan
 from parties.agreed.ahead import refuse_later_known
-from parties.agreed.bindings import Binding
-from parties.agreed.keeps import Keep
+from parties.agreed.bindings import Binding, write_bindings
+from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.terms import Terms
 from parties.client.channels import Parties, PartyClient, gather
+from parties.client.words import await_words, require_none
 from parties.pb import party_pb2
 
 Stored = Callable[[int, int], None]
@@ -55,21 +56,46 @@ class Stock:
 
 
 def propose(
-    parties: Parties, plan: Plan, ahead: bool = False, bindings: Sequence[Binding] = (), keeps: Sequence[Keep] = ()
+    parties: Parties,
+    plan: Plan,
+    ahead: bool = False,
+    bindings: Sequence[Binding] = (),
+    keeps: Sequence[Keep] = (),
+    wait: float = 0.0,
 ) -> Terms:
     """Ask every party to consent to the plan; return the terms of a new session, with a nonce of each party.
 
     The first party is asked before the others: so of many clients that ask at once all parties have room for the same.
 
-    ahead: for what is dealt now and opened later.
-    bindings: of the plan's stored wires.
-    keeps: objects that its kept outputs become.
+    Args:
+        ahead: for what is dealt now and opened later.
+        bindings: of the plan's stored wires.
+        keeps: objects that its kept outputs become.
+        wait: seconds to wait for words that are missing.
+
+    Raises:
+        WaitingError: words are missing still.
     """
-    request = party_pb2.ProposeRequest(plan=plan.canonical, ahead=ahead)
+    until = time.monotonic() + wait
+    while True:
+        try:
+            return _propose(parties, plan, ahead, bindings, keeps)
+        except WaitingError:
+            if time.monotonic() >= until or not await_words(parties, plan, bindings, keeps, until):
+                raise
+
+
+def _propose(parties: Parties, plan: Plan, ahead: bool, bindings: Sequence[Binding], keeps: Sequence[Keep]) -> Terms:
+    request = party_pb2.ProposeRequest(
+        plan=plan.canonical, ahead=ahead, bindings=write_bindings(bindings), keeps=write_keeps(keeps)
+    )
     first, *others = parties.clients
-    seconds = parties.config.deadlines.connect
+    deadlines = parties.config.deadlines
+    seconds = deadlines.connect + deadlines.setup * bool(bindings)  # what is read is proved first
     proposals = gather([first.begin(lambda stub: stub.Propose, request, seconds)])
     proposals += gather([party.begin(lambda stub: stub.Propose, request, seconds) for party in others])
+    answered = zip(parties.names, proposals, strict=True)
+    require_none({name: each.waiting for name, each in answered if each.HasField("waiting")})
     nonces = tuple(proposal.nonce for proposal in proposals)
     return Terms(plan.digest, parties.config.provider.name, parties.names, nonces, tuple(bindings), tuple(keeps))
 

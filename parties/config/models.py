@@ -141,6 +141,8 @@ class PolicyConfig(_Model):
     """Names of clients that may learn outputs."""
     data_owners: AllowedNames = ()
     """Names of clients that may put data at the parties."""
+    askers: AllowedNames = ()
+    """Names of clients whose sessions wait for the operator's word (mpc requests) where no other line covers them."""
     max_epsilon: Annotated[Decimal, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = None
     """The most epsilon that all noised answers about one dataset may spend, whatever its owner's budget says."""
 
@@ -190,7 +192,7 @@ class PartyConfig(_Daemon):
         _check_peers("peers", self.peers, self.provider)
         if self.name not in {peer.name for peer in self.peers}:
             raise ValueError(f"peers must contain this party itself, {self.name!r}")
-        for key in ("coordinators", "owners", "recipients", "data_owners"):
+        for key in ("coordinators", "owners", "recipients", "data_owners", "askers"):
             listed = sorted(self.machines.intersection(getattr(self.policy, key)))
             if listed:
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import grpc
@@ -10,6 +11,7 @@ from parties.config.models import PartyConfig
 from parties.party.consent.service import ConsentService
 from parties.party.ledger.sessions import Ledger
 from parties.party.node import PartyNode
+from parties.party.rules import Rules
 from parties.party.services import PartyDesks, PartyService, PeerService
 from parties.party.vault.service import DataService
 from parties.process.life import Life, begin, serve_until_told
@@ -17,8 +19,11 @@ from parties.process.watch import Watch
 from parties.trust.identity import Identity
 
 
-def run_party(config: PartyConfig) -> None:
+def run_party(config: PartyConfig, read: Callable[[], PartyConfig] | None = None) -> None:
     """Serve as a party until told to stop.
+
+    Args:
+        read: reads the config again, for its policy; None where it came from no file.
 
     Raises:
         ConfigError: certificates, ledger or port.
@@ -28,7 +33,8 @@ def run_party(config: PartyConfig) -> None:
         identity = Identity.load(config.tls, config.name, members=config.machines, serves=True)
         ledger = stack.enter_context(Ledger.open(config.data_dir))
         life = Life()
-        node = PartyNode(config, identity, ledger, counters, life.draw)
+        rules = Rules(config, read)
+        node = PartyNode(config, identity, ledger, counters, life.draw, rules)
         stack.callback(node.stop)
 
         desks = PartyDesks(config)
@@ -40,4 +46,6 @@ def run_party(config: PartyConfig) -> None:
             ConsentService(node).register(server, desks.data)
 
         watch = Watch(config.data_dir, identity, counters, ledger.check_writable)
-        serve_until_told(config, identity, node, register, desks.all, life, watch, node.end_overdue, node.stop)
+        serve_until_told(
+            config, identity, node, register, desks.all, life, watch, node.end_overdue, node.stop, rules.reload
+        )

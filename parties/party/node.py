@@ -10,17 +10,19 @@ from collections.abc import Callable, Collection, Sequence
 import grpc
 
 from mpc.errors import HandshakeError, MpcError, PeerError, PolicyError, SessionError
-from mpc.plan.plan import Plan
+from mpc.plan.plan import Plan, digest_of
 from parties import entropy
-from parties.agreed.bindings import check_bindings
-from parties.agreed.terms import Terms
+from parties.agreed.bindings import Binding, check_bindings
+from parties.agreed.keeps import Keep, check_keeps
+from parties.agreed.terms import NONCE_BYTES, Terms
 from parties.config.models import PartyConfig
 from parties.party.consent.consent import Consent
+from parties.party.consent.operator import Waits
 from parties.party.keeping import SessionKeeping
 from parties.party.ledger.sessions import Ledger
 from parties.party.link import SALT_BYTES, Link
-from parties.party.policy import Policy
 from parties.party.proposals import Proposal, Proposals
+from parties.party.rules import Rules
 from parties.party.session import PartySession
 from parties.party.slots import Slot, Slots
 from parties.party.stock.ordering import Orders
@@ -45,6 +47,7 @@ class PartyNode:
 
     Args:
         draw: fresh random bytes.
+        rules: the policy; the config's, for good, if it is not given.
     """
 
     def __init__(
@@ -54,15 +57,16 @@ class PartyNode:
         ledger: Ledger,
         counters: Counters,
         draw: Callable[[int], bytes] = entropy.token,
+        rules: Rules | None = None,
     ) -> None:
         self.config, self.identity, self.ledger, self.counters = config, identity, ledger, counters
-        self.policy = Policy(config.policy, config.machines)
+        self.rules = rules or Rules(config)
         self.supply = LiveSupply(config, identity)
         self._budget = MemoryBudget(config.limits)
         self.stocks = Shelf(config, identity, ledger)
         self.orders = Orders(config, ledger, self.supply, self._budget, self.stocks)
         self.vault = Vault(config, identity, ledger, draw)
-        self.consent = Consent(self.vault, ledger, draw)
+        self.consent = Consent(self.vault, ledger, draw, self.rules)
         self.roster = tuple(peer.name for peer in config.peers)
         self.problem = ""
         self._draw = draw
@@ -73,7 +77,7 @@ class PartyNode:
             if peer.name != config.name
         }
         self.slots = Slots(config.limits, config.name)
-        self.proposals = Proposals(config.limits, config.deadlines, self.slots, self._budget, self._allow, draw)
+        self.proposals = Proposals(config.limits, config.deadlines, self.slots, self._budget, draw)
         self._sessions: dict[bytes, PartySession] = {}
         self._slots_of: dict[bytes, Slot] = {}
         self._stopping = False
@@ -88,48 +92,59 @@ class PartyNode:
 
     # ----------------------------------------------------------------------- proposals
 
-    def propose(self, plan_bytes: bytes, coordinator: str, ahead: bool = False) -> bytes:
-        """Check plan and policy; a nonce for one session.  See `Proposals`."""
+    def propose(
+        self,
+        plan_bytes: bytes,
+        coordinator: str,
+        key: bytes,
+        bindings: Sequence[Binding] = (),
+        keeps: Sequence[Keep] = (),
+        ahead: bool = False,
+    ) -> bytes | Waits:
+        """Check plan and policy; a nonce for one session, or whose words it waits for.  See `Proposals`.
+
+        key: digest of the coordinator's public key.
+        bindings, keeps: what it reads of what lies here, and what it keeps; without any that is left to `open`.
+        """
         self._require_serving()
-        return self.proposals.propose(plan_bytes, coordinator, ahead)
+        self.proposals.require_size(plan_bytes)
+        self.rules.require_readable(digest_of(plan_bytes), coordinator)
+
+        def consent(plan: Plan) -> Waits | None:
+            if (plan.stored and not bindings) or (plan.kept and not keeps):
+                self.rules.require(plan, coordinator)
+                return None
+            check_keeps(plan, keeps, coordinator)
+            terms = self.imagined(plan, bindings, keeps)
+            StoredRows(plan, terms, self.vault)
+            return self.consent.propose(self.consent.asked(plan, terms, coordinator, key))
+
+        return self.proposals.propose(plan_bytes, coordinator, ahead, consent)
+
+    def imagined(self, plan: Plan, bindings: Sequence[Binding], keeps: Sequence[Keep] = ()) -> Terms:
+        """Return terms that a session of a plan would have; the nonces are nobody's.
+
+        Raises:
+            HandshakeError: the bindings are not the plan's.
+        """
+        check_bindings(plan, bindings)
+        nonces = tuple(bytes([place]) * NONCE_BYTES for place in range(1, len(self.roster) + 1))
+        return Terms(plan.digest, self.config.provider.name, self.roster, nonces, tuple(bindings), tuple(keeps))
 
     def admit(self, client: str, coordinates: bool) -> None:
         """Raise PolicyError unless the caller may have any part here, or may coordinate: before it is listened to."""
         try:
-            self.policy.admit(client)
-        except PolicyError as refusal:
-            raise self._told(refusal) from refusal
+            self.rules.admit(client)
+        except PolicyError:
+            if not self._takes_part(client):
+                raise
         if coordinates:
-            self._allow(None, client, None)
+            self.rules.admit_coordinator(client)
 
-    def admit_data_owner(self, client: str) -> None:
-        """Raise PolicyError unless the caller may put data: before it is listened to."""
-        try:
-            self.policy.check_data_owner(client)
-        except PolicyError as refusal:
-            raise self._told(refusal) from refusal
-
-    def allow(self, plan: Plan, coordinator: str) -> None:
-        """Require that this party's policy allows somebody to run a plan; `PolicyError`."""
-        self._allow(plan.digest, coordinator, plan)
-
-    def _allow(self, digest: bytes | None, coordinator: str, plan: Plan | None) -> None:
-        """Require that this party's policy allows it, as far as is known yet."""
-        try:
-            self.policy.check_coordinator(coordinator)
-            if digest is not None:
-                self.policy.check_plan(digest)
-            if digest is not None and plan is not None:
-                keepers = {coordinator} if plan.kept else set()
-                self.policy.check_session(digest, coordinator, plan.owners, plan.recipients | keepers)
-                for keeper in keepers:
-                    self.policy.check_data_owner(keeper)
-        except PolicyError as refusal:
-            raise self._told(refusal, "; ranges and names are part of plans") from refusal
-
-    def _told(self, refusal: PolicyError, more: str = "") -> PolicyError:
-        """A refusal as callers are told it: what this party allows is for its operator alone, and in its log."""
-        return PolicyError(refusal.what, remedy=f"ask the operator of {self.config.name}, its log has more{more}")
+    def _takes_part(self, client: str) -> bool:
+        """Has a client a part in an open session?  Its operator has approved that one, if no rule covers it."""
+        with self._changed:
+            return any(client in session.members for session in self._sessions.values())
 
     def _claim(self, terms: Terms, coordinator: str) -> Proposal:
         """The proposal behind this party's nonce."""
@@ -195,16 +210,13 @@ class PartyNode:
 
     def _open_stocked(self, terms: Terms, coordinator: str, key: bytes) -> PartySession:
         stock = self.stocks.take(terms, coordinator)
-        self._allow(stock.plan.digest, coordinator, stock.plan)  # the policy may have changed since it was dealt
         return self._make(terms, stock.plan, coordinator, key, stock, self.slots.keep(coordinator))
 
     def _make(self, terms: Terms, plan: Plan, coordinator: str, key: bytes, supply: Supply, slot: Slot) -> PartySession:
         """A session that is in the ledger and that peers can find.  The disk is waited for without any lock."""
         try:
             check_bindings(plan, terms.bindings)
-            consent = self.consent.open(
-                plan, terms, coordinator, key, self.vault
-            )  # before anything else is said of an object
+            consent = self.consent.open(plan, terms, coordinator, key)  # before anything else is said of an object
             session = PartySession(
                 self.config,
                 terms,
@@ -333,6 +345,7 @@ class PartyNode:
                 session.abort(error)
         self.proposals.drop_old(now)
         self.vault.tick()
+        self.consent.operator.tick()
         self.orders.drop_idle(now - self.config.deadlines.idle)
 
     def _farewell(self) -> SessionError:

@@ -14,7 +14,8 @@ from mpc.errors import PolicyError
 from parties.addresses import ANY
 from parties.config.models import PolicyConfig
 
-_PARTS = ("coordinators", "owners", "recipients", "data_owners")
+_PARTS = ("coordinators", "owners", "recipients", "data_owners", "askers")
+_RELOAD = "reload it (mpc policy reload)"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Policy:
         self._check("owners", "input owner", owners)
         self._check("recipients", "output recipient", recipients)
 
+    def asks(self, client: str) -> bool:
+        """May what a client asks wait for the operator's word, where no rule covers it?"""
+        return client not in self.machines and (self.config.askers == (ANY,) or client in self.config.askers)
+
     def check_coordinator(self, client: str) -> None:
         """Raise PolicyError unless the caller may coordinate sessions: asked before anything of it is read."""
         self._check("coordinators", "coordinator", {client})
@@ -59,8 +64,12 @@ class Policy:
             raise PolicyError(
                 f"this party's policy has no part for {client!r}",
                 cause=f"none of policy.{', policy.'.join(_PARTS)} in this party's config lists it",
-                remedy=f"if you agree, set what it may be under [policy] and restart: {' or '.join(lines)}",
+                remedy=f"if you agree, set what it may be under [policy] and {_RELOAD}: {' or '.join(lines)}",
             )
+
+    def refuse_machines(self, clients: Collection[str]) -> None:
+        """Raise PolicyError if one of them is a process of the cluster."""
+        self._refuse_machines("client", clients)
 
     def _check(self, key: str, role: str, asked: Collection[str]) -> None:
         if key != "plans":
@@ -71,7 +80,7 @@ class Policy:
             raise PolicyError(
                 f"this party's policy does not allow the {role} {', '.join(map(repr, refused))}",
                 cause=f"policy.{key} in this party's config does not list it",
-                remedy=f"if you agree, set this under [policy] and restart: {key} = {_listed([*allowed, *refused])}",
+                remedy=f"if you agree, set this under [policy] and {_RELOAD}: {key} = {_listed([*allowed, *refused])}",
             )
 
     def _refuse_machines(self, role: str, asked: Collection[str]) -> None:

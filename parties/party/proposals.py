@@ -1,8 +1,8 @@
 """Plans that a party was proposed and agreed to, each for one session: who may, how many, how large, for how long.
 
-What costs nothing is asked first: who calls, how long the plan is, whether the policy lists its digest, which is
-computed of its bytes.  Only then is it parsed, one plan at a time, and of one coordinator one at a time before that:
-whoever proposes large plans waits for itself.
+What costs nothing is asked first: who calls, how long the plan is, and whether the policy lists its digest, which is
+computed of its bytes, or the caller may wait for a word.  Only then is it parsed, one plan at a time, and of one
+coordinator one at a time before that: whoever proposes large plans waits for itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mpc.plan.plan import Plan, digest_of
 from parties.agreed.memory import parsed_memory, plan_memory
 from parties.agreed.terms import NONCE_BYTES
 from parties.config.models import Deadlines, Limits
+from parties.party.consent.operator import Waits
 from parties.party.slots import Slot, Slots
 from parties.process.budget import MemoryBudget
 
@@ -47,7 +48,6 @@ class Proposals:
     """All of a party's, by nonce.  Thread-safe.
 
     Args:
-        allow: given a plan's digest and its coordinator, and then the plan itself; raises `PolicyError`.
         draw: fresh random bytes.
     """
 
@@ -57,10 +57,9 @@ class Proposals:
         deadlines: Deadlines,
         slots: Slots,
         budget: MemoryBudget,
-        allow: Callable[[bytes, str, Plan | None], None],
         draw: Callable[[int], bytes],
     ) -> None:
-        self._limits, self._slots, self._budget, self._allow, self._draw = limits, slots, budget, allow, draw
+        self._limits, self._slots, self._budget, self._draw = limits, slots, budget, draw
         self._reserved, self._kept = deadlines.connect, deadlines.connect + deadlines.setup
         self._most = _PER_SESSION * limits.sessions_of_one
         self._open: OrderedDict[bytes, Proposal] = OrderedDict()
@@ -73,23 +72,28 @@ class Proposals:
         with self._lock:
             return len(self._open)
 
-    def propose(self, plan_bytes: bytes, coordinator: str, ahead: bool) -> bytes:
-        """Check plan and policy; a nonce for one session, whose place is kept for `deadlines.connect`.
-
-        ahead: it will be dealt now and opened later, so it needs no place.
-
-        Raises:
-            PolicyError: the policy does not allow it.
-            PlanError: it is too large or malformed, or there is no memory for it.
-            SessionError: there is no place for another session.
-        """
+    def require_size(self, plan_bytes: bytes) -> None:
+        """Require that a plan is not too long to be read; `PlanError`."""
         if len(plan_bytes) > self._limits.max_plan_bytes:
             raise PlanError(
                 f"a plan of {len(plan_bytes):,} bytes; this party accepts {self._limits.max_plan_bytes:,}",
                 remedy="raise limits.max_plan_bytes",
             )
+
+    def propose(
+        self, plan_bytes: bytes, coordinator: str, ahead: bool, consent: Callable[[Plan], Waits | None]
+    ) -> bytes | Waits:
+        """Check a plan that the caller may have read; a nonce for one session, whose place is kept for
+        `deadlines.connect`.
+
+        ahead: it will be dealt now and opened later, so it needs no place.
+        consent: says whose words are missing; raises what refuses it for good.
+
+        Raises:
+            PlanError: it is malformed, or there is no memory for it.
+            SessionError: there is no place for another session.
+        """
         digest = digest_of(plan_bytes)
-        self._allow(digest, coordinator, None)
         slot = None if ahead else self._slots.reserve(coordinator, self._reserved)
         held = parsed_memory(len(plan_bytes))
         try:
@@ -100,12 +104,16 @@ class Proposals:
         try:
             plan = self._parse(plan_bytes, digest, coordinator)
             plan_memory(plan, self._limits)
-            self._allow(digest, coordinator, plan)
+            waits = consent(plan)
             nonce = self._draw(NONCE_BYTES)
         except BaseException:
             self._slots.free(slot)
             self._budget.give(held)
             raise
+        if waits is not None:
+            self._slots.free(slot)
+            self._budget.give(held)
+            return waits
         with self._lock:
             self._open[nonce] = Proposal(plan, coordinator, time.monotonic(), slot, held)
             mine = [old for old, proposal in self._open.items() if proposal.coordinator == coordinator]

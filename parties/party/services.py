@@ -19,6 +19,7 @@ from parties.agreed.keeps import read_keep
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.alarms import ends_within
 from parties.config.models import PartyConfig
+from parties.party.consent.answers import answers
 from parties.party.link import Link
 from parties.party.node import PartyNode
 from parties.party.session import PartySession, encode_output
@@ -99,6 +100,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
             stock_limit=totals.limit,
             certificate_days=node.identity.days_left(),
             problem=node.problem,
+            policy_stale=node.rules.problem is not None,
             roster_digest=roster_digest(node.config.provider.name, node.roster, node.config.cluster),
         )
         if request.probe:
@@ -108,8 +110,14 @@ class PartyService(party_pb2_grpc.PartyServicer):
         return reply
 
     def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:
-        """Answer with a nonce for one session, if the policy allows the plan and there is a place for it."""
-        return party_pb2.ProposeReply(nonce=self._node.propose(request.plan, caller(context), request.ahead))
+        """Answer with a nonce for one session, if no word is missing and there is a place for it."""
+        bindings = [read_binding(each) for each in request.bindings]
+        keeps = [read_keep(each) for each in request.keeps]
+        found = self._node.propose(request.plan, caller(context), key(context), bindings, keeps, request.ahead)
+        if isinstance(found, bytes):
+            return party_pb2.ProposeReply(nonce=found)
+        waiting = party_pb2.Waiting(request=found.request, answers=answers(found.missing, found.silent))
+        return party_pb2.ProposeReply(waiting=waiting)
 
     def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
         """Open a session of these terms; returns once all peers have greeted and the weights' masks are here."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
 import grpc
 
 import mpc
 from mpc import kernel_cache, kernels
-from mpc.errors import EntropyError
+from mpc.errors import ConfigError, EntropyError
 from parties import entropy, telemetry
 from parties.config.models import PartyConfig, ProviderConfig
 from parties.disk import private_folder
@@ -83,6 +83,14 @@ def get_kernels(config: PartyConfig | ProviderConfig) -> None:
     warmup.warm_up()
 
 
+def _hang_up(hangup: Callable[[], None] | None) -> None:
+    if hangup is None:
+        telemetry.logger().info("SIGHUP does nothing", fix="a changed config needs a restart, tls.crl does not")
+        return
+    with suppress(ConfigError):  # it has said so itself
+        hangup()
+
+
 def serve_until_told(
     config: PartyConfig | ProviderConfig,
     identity: Identity,
@@ -93,6 +101,7 @@ def serve_until_told(
     watch: Watch,
     tick: Callable[[], None],
     stopping: Callable[[], None],
+    hangup: Callable[[], None] | None = None,
 ) -> None:
     """Serve until a signal, or until the random source fails.
 
@@ -100,6 +109,7 @@ def serve_until_told(
         register: adds the daemon's services to the server.
         tick, watch: called once a second.
         stopping: called when no new call is let in, before open ones are cut.
+        hangup: called after a SIGHUP; it raises ConfigError where it cannot do what it is for.  None does nothing.
 
     Raises:
         EntropyError: the random source failed.
@@ -119,7 +129,7 @@ def serve_until_told(
             server.set_health(not watch.problem)
         if life.hangups:
             life.hangups.clear()
-            telemetry.logger().info("SIGHUP does nothing", fix="a changed config needs a restart, tls.crl does not")
+            _hang_up(hangup)
     server.drain()
     stopping()
     server.stop(_GRACE)

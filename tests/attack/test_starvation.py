@@ -254,9 +254,9 @@ def test_proposals_take_memory_that_is_counted_and_give_way_to_ones_own_only(tmp
     with InProcess(tmp_path, 2, limits=limits) as cluster:
         node, plan = cluster.nodes[0], cluster.compiled().plan.canonical
         each = parsed_memory(len(plan))
-        other = node.propose(plan, OTHER, ahead=True)
+        other = node.propose(plan, OTHER, b"k" * 32, ahead=True)
         for number in range(100):
-            node.propose(plan, COORDINATOR, ahead=True)
+            node.propose(plan, COORDINATOR, b"k" * 32, ahead=True)
             assert node.budget.taken == each * (1 + min(number + 1, 16))
         kept = node.proposals.claim(other, OTHER, cluster.compiled().plan.digest)
         assert kept.plan.canonical == plan

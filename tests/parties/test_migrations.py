@@ -20,10 +20,11 @@ from parties import database as files
 from parties.agreed.audit import START, follow, row_digest
 from parties.agreed.models import read_model
 from parties.agreed.objects import Manifest
+from parties.agreed.requests import request_id
 from parties.client import entered, putlog
 from parties.client.entered import EnteredRuns
 from parties.client.putlog import PutLog, Sent
-from parties.party.consent import audit, tables
+from parties.party.consent import audit, requests, tables
 from parties.party.ledger import schema
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState, SessionState
@@ -135,6 +136,20 @@ def test_a_model_of_then_is_of_the_plan_that_it_was_put_with(tmp_path: Path) -> 
             content, signed = catalogue.plan_of(database, row.number), catalogue.signed_of(database, row.number)
         manifest = Manifest.parse(signed.content)
         assert manifest.id.hex() == row.object and read_model(manifest, content).digest.hex() == manifest.plan
+
+
+def test_what_waits_was_approved_and_denied_is_remembered(tmp_path: Path) -> None:
+    with Ledger.open(old_ledger(VECTORS / "ledger-6-requests.sql", tmp_path / "old")) as ledger:
+        with ledger.writing() as database:
+            then = 1_796_000_100.0
+            kept = {each.state: each for each in requests.every(database, then)}
+            assert kept.keys() == {"waiting", "approved", "denied"} and kept["denied"].reason == "ask the board"
+            assert all(request_id(each.record) == each.id for each in kept.values())
+            used = [requests.use(database, kept["approved"].id, then) for _ in range(2)]
+            assert used == [True, False]  # it was of two runs, and one was told
+            assert [each.id for each in requests.about(database, "hospital", b"k" * 32, then)] == [
+                each.id for each in requests.every(database, then)
+            ]
 
 
 def test_what_an_old_ledger_has_in_stock_is_opened_once(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_each_refusal_names_the_line_that_would_allow_it(key: str, session: tupl
     with pytest.raises(PolicyError) as caught:
         Policy(ALLOWED).check_session(*session)
     assert f"policy.{key}" in (caught.value.cause or "")
-    line = (caught.value.remedy or "").partition("restart: ")[2]
+    line = (caught.value.remedy or "").partition("reload): ")[2]
     fixed = ALLOWED.model_dump() | tomllib.loads(line)
     Policy(PolicyConfig(**fixed)).check_session(*session)  # the advice works
     assert list(tomllib.loads(line)) == [key]
@@ -59,7 +59,7 @@ def test_names_match_exactly() -> None:
             Policy(ALLOWED).check_session(DIGEST, name, [], [])
 
 
-@pytest.mark.parametrize("key", ["coordinators", "owners", "recipients", "data_owners"])
+@pytest.mark.parametrize("key", ["coordinators", "owners", "recipients", "data_owners", "askers"])
 def test_a_client_with_any_part_is_admitted(key: str) -> None:
     Policy(PolicyConfig(**{key: ("clerk",)})).admit("clerk")
     Policy(PolicyConfig(**{key: ("any",)})).admit("whoever")
@@ -68,8 +68,14 @@ def test_a_client_with_any_part_is_admitted(key: str) -> None:
 def test_whoever_has_no_part_is_told_each_line_that_would_give_one() -> None:
     with pytest.raises(PolicyError, match="no part for 'mallory'") as caught:
         Policy(ALLOWED).admit("mallory")
-    lines = (caught.value.remedy or "").partition("restart: ")[2].split(" or ")
-    assert [[*tomllib.loads(line)] for line in lines] == [["coordinators"], ["owners"], ["recipients"], ["data_owners"]]
+    lines = (caught.value.remedy or "").partition("reload): ")[2].split(" or ")
+    assert [[*tomllib.loads(line)] for line in lines] == [
+        ["coordinators"],
+        ["owners"],
+        ["recipients"],
+        ["data_owners"],
+        ["askers"],
+    ]
     for line in lines:
         Policy(PolicyConfig(**(ALLOWED.model_dump() | tomllib.loads(line)))).admit("mallory")  # the advice works
     with pytest.raises(PolicyError):

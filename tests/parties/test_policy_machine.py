@@ -75,7 +75,7 @@ class Operators(RuleBasedStateMachine):
                 self.policy.check_session(plan, coordinator, owners, recipients)
                 return
             except PolicyError as refusal:
-                lines = tomllib.loads((refusal.remedy or "").partition("restart: ")[2])
+                lines = tomllib.loads((refusal.remedy or "").partition("reload): ")[2])
                 if not lines:  # a machine: none makes a client of it
                     assert MACHINES & {coordinator, *owners, *recipients}
                     return

@@ -32,6 +32,7 @@ from mpc.prg import Seed, expand_field
 from parties.addresses import Endpoint
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
+from parties.client.channels import PartyClient
 from parties.client.coordinated import CoordinatedSession, Parties
 from parties.client.session import Session
 from parties.config.models import (
@@ -365,6 +366,14 @@ class InProcess:
         parties = Parties(config, self.identity(name))
         self._stack.callback(parties.close)
         return parties
+
+    def client_of_party(self, name: str) -> list[PartyClient]:
+        """All parties, as the operator of one of them calls them: with that party's own certificate."""
+        identity = self.identity(name)
+        clients = [PartyClient(identity, Peer(name=each, address=self.addresses[each])) for each in self.names]
+        for client in clients:
+            self._stack.callback(client.close)
+        return clients
 
     # -- models and sessions
 

@@ -17,8 +17,8 @@ from mpc.errors import MpcError
 ROOT = Path(__file__).parents[2]
 CODES = {
     "internal": 1, "local_protocol": 1, "reuse": 1, "entropy": 1, "usage": 2, "config": 3, "policy": 4,
-    "private_data": 4, "plan": 5, "model": 5, "input": 5, "peer": 6, "deadline": 6, "encoding": 6, "handshake": 6,
-    "session": 6, "integrity": 7,
+    "private_data": 4, "waiting": 4, "plan": 5, "model": 5, "input": 5, "peer": 6, "deadline": 6, "encoding": 6,
+    "handshake": 6, "session": 6, "integrity": 7,
 }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ class Question(Unanswered):
         """Names of the columns that it reads."""
         return tuple(columns(*self.sums.values()))
 
-    def get(self, epsilon: Any = None, mechanism: Any = None, delta: Any = None) -> Answer:
+    def get(self, epsilon: Any = None, mechanism: Any = None, delta: Any = None, wait: float = 0.0) -> Answer:
         """Ask, and return the answer.
 
         Args:
@@ -74,14 +74,15 @@ class Question(Unanswered):
                 Gaussian for long vectors alone.
             delta: the most that Gaussian noise costs beside epsilon; None: of the grant's and the budget's delta as
                 large a part as the epsilon is of theirs.
+            wait: seconds to wait for words that are missing, an owner's or an operator's.
 
         Raises:
-            PrivateDataError: its owner has not granted it; says what would.
+            PrivateDataError: a word is missing still, before anything was dealt; says whose, and what allows it.
             ModelError: nothing is proved of it, and why.
         """
         from parties.client.questions.asking import get
 
-        return get(self, epsilon, mechanism, delta)
+        return get(self, epsilon, mechanism, delta, wait)
 
     def explain(self, epsilon: Any = None, mechanism: Any = None, delta: Any = None) -> str:
         """Say what the question reads, whose that is, and what it costs; with an epsilon also how much noise that is.

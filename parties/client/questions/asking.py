@@ -12,7 +12,7 @@ import numpy as np
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.noising import Noising
-from mpc.errors import ModelError, MpcError, PolicyError, PrivateDataError, SessionError, UsageError
+from mpc.errors import ModelError, MpcError, PolicyError, SessionError, UsageError
 from mpc.privacy.facts import Loss, StoredFacts
 from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.law import MOST_EPSILON
@@ -23,6 +23,7 @@ from parties.client import bound
 from parties.client.questions import model
 from parties.client.questions.expression import ROWS, Node, columns
 from parties.client.questions.kinds import kinds
+from parties.client.questions.refusals import Asked, exact_is_private, missing, private
 from parties.client.remaining import Remaining, remaining
 from parties.client.roles import PUBLIC, assign
 from parties.client.selection import Selection
@@ -58,11 +59,15 @@ class Answer:
     mechanism: str | None = None
 
 
-def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = None) -> Answer:
-    """Ask a question once; the arguments are `Question.get`'s.
+def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = None, wait: float = 0.0) -> Answer:
+    """Ask a question once; the other arguments are `Question.get`'s.
+
+    Args:
+        wait: seconds to wait for words that are missing, its owner's or an operator's.
 
     Raises:
-        PrivateDataError: its owner has not granted it, or an exact answer is somebody else's.
+        PrivateDataError: somebody's word is missing still: whose, and which command says it; or an exact answer is
+            somebody else's.
         ModelError: nothing is proved of it.
     """
     pointer = question.pointer
@@ -71,15 +76,15 @@ def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = No
     if epsilon is None:
         if question.exact is not None:
             node, finish = question.exact
-            [rows_read] = _rows(pointer, {"values": node}, question.text).values()
+            [rows_read] = _rows(pointer, {"values": node}, question.text, wait).values()
             return Answer(_plain(finish(rows_read)), 0.0, None)
-        values = _rows(pointer, question.sums, question.text)
+        values = _rows(pointer, question.sums, question.text, wait)
         sums = {name: np.asarray(value.sum(axis=0), dtype=float) for name, value in values.items()}
         value, _ = question.finish(sums, dict.fromkeys(sums, 0.0), rows)
         return Answer(_plain(value), 0.0, None, labels=question.labels)
     spent = as_epsilon(epsilon)
     compiled = compiled_with_noise(question, spent, parties.identity.name, mechanism, delta)
-    answers = _run(parties, compiled, pointer.manifest, question.read, question.text, spent)
+    answers = _run(parties, compiled, pointer.manifest, question.read, question.text, spent, wait)
     sums = {name: np.asarray(value, dtype=float) for name, value in answers.items()}
     value, spread = question.finish(sums, deviations(compiled), rows)
     cost, kinds = _cost(compiled)
@@ -87,7 +92,7 @@ def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = No
     return Answer(_plain(value), _plain(spread), spent, left, question.labels, cost.delta, kinds)
 
 
-def rows_of(pointer: Pointer, epsilon: Any) -> Answer:
+def rows_of(pointer: Pointer, epsilon: Any, wait: float = 0.0) -> Answer:
     """Return the values of rows to their owner.
 
     Raises:
@@ -101,7 +106,7 @@ def rows_of(pointer: Pointer, epsilon: Any) -> Answer:
         )
     _require_parties(pointer)
     name = repr(pointer).strip("<>").removesuffix(", private")
-    [values] = _rows(pointer, {"values": pointer.node}, name).values()
+    [values] = _rows(pointer, {"values": pointer.node}, name, wait).values()
     return Answer(values, 0.0, None)
 
 
@@ -203,18 +208,18 @@ def _compiled(
         ) from None
 
 
-def _rows(pointer: Pointer, ends: Mapping[str, Node], text: str) -> dict[str, np.ndarray]:
+def _rows(pointer: Pointer, ends: Mapping[str, Node], text: str, wait: float) -> dict[str, np.ndarray]:
     """Return values of rows, which are the asker's own."""
     manifest, parties = pointer.manifest, _require_parties(pointer)
     me = parties.identity.name
     names = tuple(columns(*ends.values()))
     if manifest.owner != me:
-        raise _private(manifest, me, text, None)
+        raise exact_is_private(Asked(manifest, me, text, None))
     for node in ends.values():
         if node.shape[:1] != (ROWS,):
             raise UsageError("this has no rows", remedy="compute with columns")
     compiled = _compiled(_outputs(ends), False, _selections(manifest, names), me, None)
-    return _run(parties, compiled, manifest, names, text, None)
+    return _run(parties, compiled, manifest, names, text, None, wait)
 
 
 def _run(
@@ -224,20 +229,21 @@ def _run(
     names: tuple[str, ...],
     text: str,
     epsilon: Fraction | None,
+    wait: float,
 ) -> dict[str, np.ndarray]:
-    """Run a plan once, on all rows."""
+    """Run a plan once, on all rows; nothing is dealt before all have allowed it."""
     bindings = bound.bindings(compiled.plan, _selections(manifest, names))
-    me = parties.identity.name
+    asked = Asked(manifest, parties.identity.name, text, epsilon)
     try:
-        session = Session(parties, compiled, bindings=bindings)
+        session = Session(parties, compiled, bindings=bindings, wait=wait)
     except (PolicyError, SessionError) as refused:
-        raise _private(manifest, me, text, epsilon, refused) from refused
+        raise private(asked, refused, missing(parties, compiled.plan, bindings)) from refused
     try:
         found = session.run(None, {})
         with suppress(MpcError):  # the answer is here, and paid for
             session.close()
     except PolicyError as refused:  # parties decide again before they tell
-        raise _private(manifest, me, text, epsilon, refused) from refused
+        raise private(asked, refused) from refused
     finally:
         session.abandon()
     return {out.name.removesuffix(_SUFFIX): value for out, value in zip(compiled.plan.outputs, found, strict=True)}
@@ -254,30 +260,6 @@ def _cost(compiled: Compiled) -> tuple[Loss, str]:
     """Return what a run costs, and which noise it has."""
     vectors = () if compiled.guarantee is None else compiled.guarantee.vectors
     return sum((each.loss for each in vectors), Loss()), "+".join(sorted({each.mechanism for each in vectors}))
-
-
-def _private(
-    manifest: Manifest,
-    me: str,
-    text: str,
-    epsilon: Fraction | None,
-    refused: PolicyError | SessionError | None = None,
-) -> PrivateDataError:
-    """Make the error that says whose data it is, what would be allowed and which command allows it."""
-    name, owner = manifest.name, manifest.owner
-    each = f"{float(epsilon or Fraction(1, 2)):g}"
-    what = f"the {text}" if not text.startswith("values") else text
-    if refused is None:
-        said = f"{what}, exactly, is {owner}'s alone"
-        cause = f"{name} is {owner}'s, and an exact answer may tell of a single person"
-        could = f".get(epsilon={each}) on a sum over rows asks for a noised one, which {owner} may allow"
-    else:
-        said = f"{what} at epsilon {each} was refused: {refused.what}"
-        cause = f"{name} is {owner}'s, and only what {owner} has granted is computed from it"
-        could = f"{owner} may allow it"
-    budget = f"; mpc budget set {name} --epsilon E raises what all answers may cost" if refused is not None else ""
-    grant = f"mpc grant add {name} --epsilon {each} --epsilon-each {each} --coordinator {me} --recipient {me}"
-    return PrivateDataError(said, cause=cause, remedy=f"{could}: {grant}{budget}")
 
 
 def _require_parties(pointer: Pointer) -> Parties:

@@ -226,7 +226,7 @@ class Pointer(Private):
         """Refuse: an exact median is one person's value."""
         raise refusal("the median", REASONS["median"])
 
-    def get(self, epsilon: Any = None) -> Answer:
+    def get(self, epsilon: Any = None, wait: float = 0.0) -> Answer:
         """Return the values themselves, to whom all of them belong.
 
         Raises:
@@ -234,7 +234,7 @@ class Pointer(Private):
         """
         from parties.client.questions.asking import rows_of
 
-        return rows_of(self, epsilon)
+        return rows_of(self, epsilon, wait)
 
     # ------------------------------------------------------------------ parts of these
 

@@ -57,7 +57,7 @@ class Asked:
         proofs: Proofs,
     ) -> None:
         self.plan, self.terms, self.coordinator, self.key = plan, terms, coordinator, key
-        self._manifests, self._proofs = manifests, proofs
+        self.manifests, self._proofs = manifests, proofs
         self.read = {each: Read(found, keys[each]) for each, found in manifests.items()}
         self.parts = tuple(self._part(name) for name in sorted(self._whose()))
         self._proved: dict[frozenset[str], Guarantee | PlanError] = {}
@@ -83,7 +83,7 @@ class Asked:
 
     def ids(self, part: Part) -> tuple[str, ...]:
         """Ids (hex) by which a grant may name what is read: what is bound, and versions that it is a refresh of."""
-        earlier = {alias for each in part.objects for alias in self._manifests[bytes.fromhex(each)].aliases}
+        earlier = {alias for each in part.objects for alias in self.manifests[bytes.fromhex(each)].aliases}
         return (*part.objects, *sorted(earlier))
 
     def is_own(self, part: Part) -> bool:
@@ -95,7 +95,7 @@ class Asked:
         """May who asks know that the dataset is there?  Its owner may, who is a key, and not a name."""
         if (part.owner, part.key) == (self.coordinator, self.key):
             return True
-        found = [self._manifests[bytes.fromhex(each)] for each in part.objects]
+        found = [self.manifests[bytes.fromhex(each)] for each in part.objects]
         return all(each.visible == (ANY,) or self.coordinator in each.visible for each in found)
 
     # -- exact plans
@@ -116,7 +116,7 @@ class Asked:
         """Is that what is bound, or a version that it is a refresh of?"""
         if binding is None or isinstance(said, str):
             return False
-        ids = {binding.object.hex(), *self._manifests[binding.object].aliases}
+        ids = {binding.object.hex(), *self.manifests[binding.object].aliases}
         place = (binding.columns, binding.first, binding.rows)
         return said.dataset in ids and (said.columns, said.first, said.rows) == place
 
@@ -124,17 +124,17 @@ class Asked:
 
     def is_model(self, part: Part) -> bool:
         """Is this, all versions that are read, a model?"""
-        return all(self._manifests[bytes.fromhex(each)].plan is not None for each in part.objects)
+        return all(self.manifests[bytes.fromhex(each)].plan is not None for each in part.objects)
 
     def is_as_put(self, part: Part) -> bool:
         """Is it one model, used by the plan that it was put for, each weight in its place?"""
-        found = [self._manifests[bytes.fromhex(each)] for each in part.objects]
+        found = [self.manifests[bytes.fromhex(each)] for each in part.objects]
         return len(found) == 1 and uses_as_put(self.plan, self.terms.bindings, found[0])
 
     def read_from(self) -> dict[str, Manifest]:
         """Return what each stored input is read from, by wire; weights are none."""
         weights = {gate.out for gate in self.plan.weights}
-        return {each.wire: self._manifests[each.object] for each in self.terms.bindings if each.wire not in weights}
+        return {each.wire: self.manifests[each.object] for each in self.terms.bindings if each.wire not in weights}
 
     # -- noised plans
 

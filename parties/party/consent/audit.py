@@ -12,12 +12,14 @@ from parties.agreed.audit import NONCE_BYTES, START, follow, row_digest
 from parties.agreed.signed import dump
 
 Draw = Callable[[int], bytes]
-PUT, KEEP, GRANT, BUDGET, REVOKE, OPEN, REVEAL, CHARGE, REMOVE = (
+PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, REVEAL, CHARGE, REMOVE = (
     "put",
     "keep",
     "grant",
     "budget",
     "revoke",
+    "request",
+    "decision",
     "open",
     "reveal",
     "charge",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Protocol
 
 from mpc.errors import IntegrityError, MpcError, PolicyError, SessionError
@@ -21,11 +20,13 @@ from parties.agreed.terms import Terms
 from parties.party.consent import audit, tables
 from parties.party.consent.asked import Asked
 from parties.party.consent.decide import OWN, Allowed, House, Missing, decide, require, to_prove
+from parties.party.consent.operator import Operator, Waits
 from parties.party.consent.proofs import Proofs
 from parties.party.consent.tables import Charge, GrantRow
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
-from parties.party.vault.vault import Vault
+from parties.party.rules import Rules
+from parties.party.vault.vault import Vault, unknown
 from parties.telemetry import logger
 
 MOST_GRANTS, MOST_OF_ONE, MOST_REVOCATIONS = 4096, 64, 1 << 14
@@ -61,15 +62,21 @@ class Consent:
         draw: fresh random bytes.
     """
 
-    def __init__(self, vault: Vault, ledger: Ledger, draw: Callable[[int], bytes] = entropy.token) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        ledger: Ledger,
+        draw: Callable[[int], bytes] = entropy.token,
+        rules: Rules | None = None,
+    ) -> None:
         self.vault, self.ledger, self.draw = vault, ledger, draw
         self.config, self._trust = vault.config, vault.identity.trust
+        self.operator = Operator(self.config, rules or Rules(self.config), ledger, vault.times, draw)
         self._proofs = Proofs()
 
     def house(self) -> House:
         """Say what this party knows of itself, and what time it is; `SessionError` if its clock was set back."""
-        config = self.config
-        most = None if config.policy.max_epsilon is None else Fraction(config.policy.max_epsilon)
+        config, most = self.config, self.operator.rules.most_epsilon
         roster = tuple(peer.name for peer in config.peers)
         return House(self._trust, config.cluster, config.provider.name, roster, most, self.vault.times.now())
 
@@ -100,6 +107,24 @@ class Consent:
                     return decide(database, asked, self.house())
         raise SessionError("grants of these datasets are changing", remedy="try again")
 
+    def propose(self, asked: Asked) -> Waits | None:
+        """Say whose words are missing before a session may be opened, and keep it as a request until they are said.
+
+        Returns:
+            None if no word is missing.
+
+        Raises:
+            SessionError: something is not here, or not for who asks to know of; or no more requests are kept.
+            PolicyError: the policy does not allow it, and who asks may not wait.
+        """
+        silent = self.operator.silent(asked)
+        missing = [each for each in self.ask(asked) if isinstance(each, Missing)]
+        if not all(each.known for each in missing):
+            raise unknown()
+        if silent is None and not missing:
+            return None
+        return self.operator.waiting(asked, missing, silent)
+
     def open(
         self, plan: Plan, terms: Terms, coordinator: str, key: bytes, objects: Objects | None = None
     ) -> SessionConsent:
@@ -110,12 +135,13 @@ class Consent:
             SessionError: likewise, to strangers, or there is no such object.
         """
         asked = self.asked(plan, terms, coordinator, key, objects)
-        if asked.parts:
-            try:
+        try:
+            self.operator.require(asked)
+            if asked.parts:
                 require(self.ask(asked))
-            except MpcError as refusal:
-                logger().info("data at rest was refused", coordinator=coordinator, why=str(refusal))
-                raise
+        except MpcError as refusal:
+            logger().info("a session was refused", coordinator=coordinator, why=str(refusal))
+            raise
         return SessionConsent(self, asked)
 
     # -- owners' words
@@ -247,16 +273,20 @@ class SessionConsent:
         """
         head = b""
         house = self._consent.house() if self.asked.parts else None
+        operator = self._consent.operator
+        request = operator.needed(self.asked)
 
         def spend(database: sqlite3.Connection) -> bool:
             nonlocal head
+            used = operator.spend(database, self.asked, request)
             allowed = [] if house is None else require(decide(database, self.asked, house, batch))
             charges = [] if house is None else self._spend(database, house, run, allowed)
             recipients = sorted(self.asked.plan.recipients)
             facts = {"session": self._session, "run": run, "plan": self.asked.terms.plan_digest.hex()}
-            head = self._consent.note(database, audit.REVEAL, self._about, **facts, recipients=recipients)
+            approval = {"request": request} if used else {}
+            head = self._consent.note(database, audit.REVEAL, self._about, **facts, recipients=recipients, **approval)
             also(database, allowed)
-            return bool(charges)
+            return used or bool(charges)
 
         ledger.advance(self.asked.terms.session_id, run, RunState.REVEALED, spend)
         return head

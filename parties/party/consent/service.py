@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
+from contextlib import suppress
 
 import grpc
 
-from mpc.errors import InputError, PlanError, SessionError
+from mpc.errors import ConfigError, InputError, PolicyError, SessionError
 from mpc.plan.parse import parse_plan
+from mpc.plan.plan import digest_of
 from mpc.privacy.facts import CHARGE_UNIT
-from parties.agreed.bindings import check_bindings, read_binding
+from parties.agreed.bindings import read_binding
+from parties.agreed.keeps import read_keep
 from parties.agreed.memory import parsed_memory
-from parties.agreed.terms import NONCE_BYTES, Terms
-from parties.party.consent import audit, tables
-from parties.party.consent.decide import Allowed, Missing
+from parties.party.consent import audit, requests, tables
+from parties.party.consent.answers import answers, nothing
+from parties.party.consent.decide import Missing
 from parties.party.node import PartyNode
 from parties.party.vault.service import from_message, key, to_message
 from parties.party.vault.vault import unknown
@@ -23,6 +25,9 @@ from parties.wire.server import Desk, register
 from parties.wire.transport import caller
 
 _WORDS = frozenset({"Say"})
+_OPERATORS = frozenset({"Audit", "Requests", "Decide", "Policy"})
+"""Calls that the party's operator makes, with the party's own certificate."""
+_OPERATORS_ALONE = frozenset({"Decide", "Policy"})
 _LARGEST_NUMBER = (1 << 63) - 1
 
 
@@ -38,11 +43,14 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         register(server, service, self, lambda _: desk, self._admit, self._node.config.deadlines.connect)
 
     def _admit(self, method: str, client: str) -> None:
-        operator = method == "Audit" and client == self._node.config.name
-        if operator or self._node.vault.owns(client):  # who has data here is heard, whatever the policy says now
+        if method in _OPERATORS and client == self._node.config.name:
+            return
+        if method in _OPERATORS_ALONE:
+            raise PolicyError(f"{client!r} is not the operator of {self._node.config.name}")
+        if self._node.vault.owns(client):  # who has data here is heard, whatever the policy says now
             return
         if method in _WORDS:
-            self._node.admit_data_owner(client)
+            self._node.rules.admit_data_owner(client)
         else:
             self._node.admit(client, coordinates=method == "Ask")
 
@@ -75,7 +83,7 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
 
     def Left(self, request: consent_pb2.LeftRequest, context: grpc.ServicerContext) -> consent_pb2.LeftReply:
         """Say what may be spent through a dataset, and what was."""
-        client, most = caller(context), self._node.config.policy.max_epsilon
+        client, most = caller(context), self._node.rules.most_epsilon
         with self._consent.ledger.reading() as database:
             owners_key = tables.key_of_name(database, request.dataset)
             mine = (request.dataset.partition("/")[0], owners_key) == (client, key(context))
@@ -90,7 +98,7 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             delta=spent.delta,
             noised=noised,
             exact=exact,
-            cap=0 if most is None else int(Fraction(most) * CHARGE_UNIT),
+            cap=0 if most is None else int(most * CHARGE_UNIT),
         )
 
     def Audit(self, request: consent_pb2.AuditRequest, context: grpc.ServicerContext) -> Iterator[consent_pb2.AuditRow]:
@@ -112,40 +120,69 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
     def Ask(self, request: consent_pb2.AskRequest, context: grpc.ServicerContext) -> consent_pb2.AskReply:
         """Say whether a session would be opened for the caller, and whose word is missing."""
         node, client = self._node, caller(context)
-        if len(request.plan) > node.config.limits.max_plan_bytes:
-            raise PlanError(f"a plan of {len(request.plan):,} bytes", remedy="raise limits.max_plan_bytes")
+        node.proposals.require_size(request.plan)
+        node.rules.require_readable(digest_of(request.plan), client)
         held = parsed_memory(len(request.plan))
         node.budget.take(held)
         try:
             plan = parse_plan(request.plan)
-            node.allow(plan, client)
-            nonces = tuple(bytes([place]) * NONCE_BYTES for place in range(1, len(node.roster) + 1))
-            bindings = tuple(read_binding(each) for each in request.bindings)
-            terms = Terms(plan.digest, node.config.provider.name, node.roster, nonces, bindings)
-            check_bindings(plan, bindings)
+            bindings, keeps = map(read_binding, request.bindings), map(read_keep, request.keeps)
+            terms = node.imagined(plan, [*bindings], [*keeps])
             try:
-                found = self._consent.ask(self._consent.asked(plan, terms, client, key(context)))
+                asked = self._consent.asked(plan, terms, client, key(context))
+                silent, found = self._consent.operator.silent(asked), self._consent.ask(asked)
             except SessionError as error:
-                return consent_pb2.AskReply(answers=[_nothing(error)])
+                return consent_pb2.AskReply(answers=[nothing(error)])
+            if any(isinstance(each, Missing) and not each.known for each in found):
+                silent = None  # strangers are told nothing of what would be asked
         finally:
             node.budget.give(held)
-        return consent_pb2.AskReply(answers=[_answer(each) for each in found])
+        return consent_pb2.AskReply(answers=answers(found, silent))
 
+    def Requests(
+        self, request: consent_pb2.RequestsRequest, context: grpc.ServicerContext
+    ) -> Iterator[consent_pb2.RequestEntry]:
+        """List requests that wait for a word: to the operator all, to others those of theirs, or about their data."""
+        client, now = caller(context), self._node.vault.times.shown()
+        with self._consent.ledger.reading() as database:
+            if client == self._node.config.name:
+                found = requests.every(database, now)
+            else:
+                found = requests.about(database, client, key(context), now)
+            if request.id:
+                found = [each for each in found if each.id == request.id]
+            plans = [requests.plan_of(database, each.number) if request.id and request.plan else b"" for each in found]
+        for each, plan in zip(found, plans, strict=True):
+            yield consent_pb2.RequestEntry(
+                record=each.record,
+                state=each.state,
+                operator=each.operator,
+                made=each.made,
+                expires=each.expires,
+                uses=each.uses,
+                used=each.used,
+                reason=each.reason,
+                plan=plan,
+            )
 
-def _nothing(error: SessionError) -> consent_pb2.Answer:
-    return consent_pb2.Answer(why=error.what, remedy=error.remedy or "")
-
-
-def _answer(found: Allowed | Missing) -> consent_pb2.Answer:
-    if isinstance(found, Allowed):
-        return consent_pb2.Answer(
-            dataset=found.part.name,
-            allowed=True,
-            mechanism=found.mechanism,
-            grant=found.grant or "",
-            epsilon=found.amount.epsilon,
-            delta=found.amount.delta,
+    def Policy(self, request: consent_pb2.PolicyRequest, context: grpc.ServicerContext) -> consent_pb2.PolicyReply:
+        """Show the operator the policy that is in force, read again if that is asked for."""
+        rules = self._node.rules
+        if request.reload:
+            with suppress(ConfigError):  # `problem` says it: the operator may be told of paths
+                rules.reload()
+        return consent_pb2.PolicyReply(
+            policy=rules.policy.config.model_dump_json(exclude_none=True),
+            read_at=rules.read_at,
+            problem="" if rules.problem is None else str(rules.problem),
+            changed=rules.changed,
+            restart=rules.restart,
         )
-    if not found.known:
-        return _nothing(unknown())
-    return consent_pb2.Answer(dataset=found.part.name, whose=found.whose, why=found.why, remedy=found.remedy)
+
+    def Decide(self, request: consent_pb2.DecideRequest, context: grpc.ServicerContext) -> consent_pb2.DecideReply:
+        """Write the operator's word about a request down."""
+        uses = request.uses if request.approve else 0
+        if request.approve and not uses:
+            raise InputError("an approval is of one run or more")
+        head = self._consent.operator.decide(request.id, uses, request.seconds, request.reason)
+        return consent_pb2.DecideReply(head=head)

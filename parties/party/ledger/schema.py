@@ -86,6 +86,19 @@ MIGRATIONS: tuple[files.Migration, ...] = (
             number INTEGER NOT NULL REFERENCES data_objects ON DELETE CASCADE, grant_id TEXT NOT NULL,
             owner TEXT NOT NULL, owner_key BLOB NOT NULL, PRIMARY KEY (number, grant_id)) WITHOUT ROWID""",
     ),
+    (  # requests that wait for a word, and whose objects are whose without looking at the others
+        """CREATE TABLE consent_requests (
+            number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, client_key BLOB NOT NULL,
+            record BLOB NOT NULL, plan BLOB NOT NULL, state TEXT NOT NULL, operator INTEGER NOT NULL,
+            made REAL NOT NULL, expires REAL NOT NULL, uses INTEGER NOT NULL, used INTEGER NOT NULL,
+            reason TEXT NOT NULL)""",
+        "CREATE INDEX consent_requests_by_client ON consent_requests (client)",
+        """CREATE TABLE consent_request_owners (
+            number INTEGER NOT NULL REFERENCES consent_requests ON DELETE CASCADE, owner TEXT NOT NULL,
+            owner_key BLOB NOT NULL, PRIMARY KEY (number, owner, owner_key)) WITHOUT ROWID""",
+        "CREATE INDEX data_objects_by_owner ON data_objects (owner, owner_key)",
+        "CREATE INDEX data_readers_by_client ON data_readers (client, number)",
+    ),
 )
 """Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
 

@@ -44,7 +44,7 @@ class DataService(data_pb2_grpc.DataServicer):
 
     def _admit(self, method: str, client: str) -> None:
         if method in _PUTTING:
-            self._node.admit_data_owner(client)
+            self._node.rules.admit_data_owner(client)
         elif not self._vault.owns(client):  # who has something here may look after it, whatever the policy says now
             self._node.admit(client, coordinates=False)
 

@@ -1,0 +1,195 @@
+"""`mpc requests`, `mpc approve`, `mpc deny`: what waits for a word, and the operators' words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpc.errors import UsageError
+from parties.cli.display import Display
+from parties.cli.operators import PARTY, operators
+from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
+from parties.client.channels import PartyClient
+from parties.client.cluster import Cluster
+from parties.client.requests import Requested, choose, decide, list_requests, plan_of
+from parties.client.said import as_expiry, day
+from parties.disk import write_atomic
+
+_SHOWN = 16
+
+
+@click.group("requests", invoke_without_command=True)
+@PARTY
+@CLUSTER
+@FOLDER
+@JSON
+@click.pass_context
+def requests(
+    context: click.Context, configs: tuple[Path, ...], cluster: Path | None, folder: Path, as_json: bool
+) -> None:
+    """List requests that wait for somebody's word: those that concern your data, and your own.
+
+    With --party, by a party's operator: all that wait at that party. Each has an id, the digest of what is shown of it,
+    equal at all parties.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    display: Display = context.obj
+    with _asked(configs, cluster, folder) as (clients, seconds, me):
+        found = list_requests(clients, seconds)
+    if as_json:
+        display.json({"requests": [_content(each, me) for each in found]})
+    elif found:
+        display.table(["request", "asked by", "reads", ">epsilon", "learned by", "until", "state"], [*_lines(found)])
+        for each in found:
+            _say_commands(display, each, me)
+    else:
+        display.say("no requests")
+
+
+def _lines(found: Sequence[Requested]) -> Iterator[list[str]]:
+    for each in found:
+        request = each.request
+        proved = {"exact" if one.epsilon is None else f"{one.epsilon / 10**9:.9g}" for one in request.proves}
+        state = "; ".join(dict.fromkeys(f"{one.party}: {one.text}" for one in each.standings))
+        until = day(int(min(one.expires for one in each.standings)))
+        yield [
+            each.id[:_SHOWN],
+            request.coordinator,
+            ", ".join(request.datasets) or "nothing at rest",
+            ", ".join(sorted(proved)),
+            ", ".join(request.recipients),
+            until,
+            state,
+        ]
+
+
+def _say_commands(display: Display, each: Requested, me: str | None) -> None:
+    """Say with which commands whoever looks can allow a request."""
+    if me is None:
+        display.say(f"{each.id[:_SHOWN]}: mpc approve {each.id[:_SHOWN]}, or mpc deny {each.id[:_SHOWN]}")
+    elif me in each.request.owners and me != each.request.coordinator:
+        for command in each.grants(me):
+            display.say(f"{each.id[:_SHOWN]}: {command}")
+
+
+@requests.command("show")
+@click.argument("request", metavar="ID")
+@click.option("--plan", type=click.Path(path_type=Path), help="Write its plan to this file, for mpc inspect.")
+@PARTY
+@CLUSTER
+@FOLDER
+@JSON
+@click.pass_obj
+def show(
+    display: Display,
+    request: str,
+    plan: Path | None,
+    configs: tuple[Path, ...],
+    cluster: Path | None,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Show all of a request: plan, datasets, columns, rows, who asks, who learns what, and what is proved of it.
+
+    Every party shows the same lines; ID, or 8 digits of it, is their digest.
+    """
+    if plan is not None:
+        require_folder(plan)
+    with _asked(configs, cluster, folder) as (clients, seconds, me):
+        found = choose(list_requests(clients, seconds), request)
+        if plan is not None:
+            write_atomic(plan, plan_of(clients, found.request, seconds), 0o644)
+    if as_json:
+        display.json(_content(found, me))
+        return
+    for line in found.lines:
+        display.result(line)
+    _say_commands(display, found, me)
+
+
+def _content(found: Requested, me: str | None) -> dict[str, Any]:
+    content = found.content()
+    return content if me is None else {**content, "commands": found.grants(me)}
+
+
+@contextmanager
+def _asked(
+    configs: Sequence[Path], cluster: Path | None, folder: Path
+) -> Iterator[tuple[list[PartyClient], float, str | None]]:
+    """Connect as a party's operator, whose name is None, or as a client; (parties, seconds, name)."""
+    if configs and cluster is not None:
+        raise UsageError("--party and --cluster exclude each other", remedy="--party is for a party's operator")
+    if configs:
+        with operators(configs, folder) as (clients, wait):
+            yield clients, wait, None
+        return
+    with Cluster.connect(cluster_file(cluster, folder)) as connected:
+        parties = connected.parties
+        yield parties.clients, parties.config.deadlines.submit, parties.config.name
+
+
+@click.command()
+@click.argument("request", metavar="ID")
+@click.option("--uses", default=1, show_default=True, type=click.IntRange(1), help="Runs that may be told.")
+@click.option("--expires", default="30d", show_default=True, metavar="TIME", help="36h, 90d, 2027-01-31.")
+@PARTY
+@FOLDER
+@JSON
+@click.pass_obj
+def approve(
+    display: Display,
+    request: str,
+    uses: int,
+    expires: str,
+    configs: tuple[Path, ...],
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Allow a request that no rule of your party's policy covers: exactly that, so many times.
+
+    It stands for your policy alone: what is read of owners' data needs their grants as before.
+    """
+    until = as_expiry(expires)
+    if until is None:
+        raise UsageError("an approval ends", remedy="--expires 30d")
+    _decide(display, request, uses, until, "", configs, folder, as_json)
+
+
+@click.command()
+@click.argument("request", metavar="ID")
+@click.option("--reason", default="", metavar="TEXT", help="Told to who asks.")
+@PARTY
+@FOLDER
+@JSON
+@click.pass_obj
+def deny(display: Display, request: str, reason: str, configs: tuple[Path, ...], folder: Path, as_json: bool) -> None:
+    """Say no to a request; also to one that was approved before."""
+    _decide(display, request, 0, 0, reason, configs, folder, as_json)
+
+
+def _decide(
+    display: Display,
+    request: str,
+    uses: int,
+    until: int,
+    reason: str,
+    configs: tuple[Path, ...],
+    folder: Path,
+    as_json: bool,
+) -> None:
+    seconds = max(1, until - int(time.time())) if uses else 0
+    with operators(configs, folder) as (clients, wait):
+        found = choose(list_requests(clients, wait), request)
+        there = [client for client in clients if client.name in {each.party for each in found.standings}]
+        heads = {client.name: decide(client, found.id, uses, seconds, reason, wait) for client in there}
+    said = "approved" if uses else "denied"
+    if as_json:
+        display.json({said: found.id, "heads": {name: head.hex() for name, head in heads.items()}})
+    for name in heads if not as_json else ():
+        display.result(f"{said} {found.id} at {name}")

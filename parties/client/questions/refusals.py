@@ -1,0 +1,88 @@
+"""Refusals of questions: whose data it is, whose words are missing, and which commands say them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from mpc.errors import MpcError, PolicyError, PrivateDataError, SessionError, WaitingError
+from mpc.plan.plan import Plan
+from parties.agreed.bindings import Binding
+from parties.agreed.objects import Manifest
+from parties.client import granting
+from parties.client.granting import Verdict
+
+if TYPE_CHECKING:
+    from parties.client.channels import Parties
+
+_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, for the error that refuses it."""
+
+    manifest: Manifest
+    me: str
+    text: str
+    epsilon: Fraction | None
+
+    @property
+    def what(self) -> str:
+        """The question in words."""
+        return self.text if self.text.startswith("values") else f"the {self.text}"
+
+    @property
+    def grant(self) -> str:
+        """The command that allows a noised answer."""
+        each, me = f"{float(self.epsilon or Fraction(1, 2)):g}", self.me
+        name = self.manifest.name
+        return f"mpc grant add {name} --epsilon {each} --epsilon-each {each} --coordinator {me} --recipient {me}"
+
+
+def exact_is_private(asked: Asked) -> PrivateDataError:
+    """Make the error that an exact answer is its owner's alone."""
+    name, owner = asked.manifest.name, asked.manifest.owner
+    could = f".get(epsilon=0.5) on a sum over rows asks for a noised one, which {owner} may allow"
+    return PrivateDataError(
+        f"{asked.what}, exactly, is {owner}'s alone",
+        cause=f"{name} is {owner}'s, and an exact answer may tell of a single person",
+        remedy=f"{could}: {asked.grant}",
+    )
+
+
+def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[Verdict] = ()) -> PrivateDataError:
+    """Make the error that says whose data it is, whose words are missing and which commands say them.
+
+    words: those that are missing, as far as parties say.
+    """
+    name, owner = asked.manifest.name, asked.manifest.owner
+    operators = sorted({each.party for each in words if each.operator and not each.denied})
+    request = refused.request if isinstance(refused, WaitingError) else None
+    fixes = []
+    if not words or any(not each.operator for each in words):
+        budget = f"mpc budget set {name} --epsilon E raises what all answers may cost"
+        fixes.append(f"{owner} may allow it: {asked.grant}; {budget}")
+    if request is not None:
+        shown = f"mpc requests show {request[:_SHOWN]}"
+        if operators:
+            fixes.append(f"the operator of {' and '.join(operators)} may: {shown}, mpc approve {request[:_SHOWN]}")
+        fixes.append(f"they see it as request {request[:_SHOWN]}; .get(epsilon=..., wait=600) waits for their words")
+    elif not fixes and refused.remedy:
+        fixes.append(refused.remedy)
+    each = f" at epsilon {float(asked.epsilon):g}" if asked.epsilon is not None else ""
+    return PrivateDataError(
+        f"{asked.what}{each} was refused: {refused.what}",
+        cause=f"{name} is {owner}'s, and only what {owner} has granted is computed from it",
+        remedy="; ".join(fixes),
+    )
+
+
+def missing(parties: Parties, plan: Plan, bindings: Sequence[Binding]) -> list[Verdict]:
+    """Return whose words are missing, as far as parties say; the refusal is told in any case."""
+    with suppress(MpcError):
+        return [each for each in granting.ask(parties, plan, bindings) if not each.allowed]
+    return []

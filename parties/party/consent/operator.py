@@ -1,0 +1,216 @@
+"""What a party's operator allows: what a rule of its policy covers, and what it has approved by hand.
+
+An approval stands for the policy only.  It is of one record (`parties/agreed/requests.py`), which says all that a
+session may be told apart by, and of so many runs, counted in the transaction that writes `revealed`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpc.errors import InputError, PlanError, PolicyError, SessionError
+from mpc.privacy.facts import Loss
+from parties.agreed.requests import Request, make_request
+from parties.config.models import PartyConfig
+from parties.party.consent import requests
+from parties.party.consent.asked import Asked
+from parties.party.consent.decide import Missing
+from parties.party.consent.requests import DENIED, Draw, Kept
+from parties.party.ledger.sessions import Ledger
+from parties.party.rules import Rules
+from parties.party.vault.times import Times
+from parties.telemetry import logger
+
+_MOST_PROVED = 16
+"""Datasets of a session that are proved each for itself, if nothing is proved of them together."""
+
+
+@dataclass(frozen=True)
+class Silent:
+    """The operator's word about a request, which is missing or no.
+
+    Args:
+        request: its id.
+    """
+
+    request: str
+    denied: bool
+    why: str
+    remedy: str
+
+    def error(self) -> PolicyError:
+        """Return the refusal as it is told."""
+        return PolicyError(self.why, remedy=self.remedy)
+
+
+@dataclass(frozen=True)
+class Waits:
+    """A request that is kept, and whose words it waits for.
+
+    Args:
+        silent: the operator's, unless it has been given.
+        missing: owners'.
+    """
+
+    request: str
+    silent: Silent | None
+    missing: tuple[Missing, ...]
+
+
+class Operator:
+    """The operator of one party.  Thread-safe.
+
+    Args:
+        draw: fresh random bytes.
+    """
+
+    def __init__(self, config: PartyConfig, rules: Rules, ledger: Ledger, times: Times, draw: Draw) -> None:
+        self._config, self.rules, self._ledger, self._times, self._draw = config, rules, ledger, times, draw
+
+    # -- may a session be opened?
+
+    def silent(self, asked: Asked) -> Silent | None:
+        """Say whether the operator's word is missing; None if the policy covers what is asked, or it is approved.
+
+        Raises:
+            PolicyError: neither, and who asks may not wait.
+        """
+        if self.rules.covers(asked.plan, asked.coordinator):
+            return None
+        self.require_asker(asked)
+        request = self.request(asked)
+        with self._ledger.reading() as database:
+            return self._word(requests.find(database, request.id, self._times.shown()), request)
+
+    def require(self, asked: Asked) -> None:
+        """Require that a session may be opened; `PolicyError`."""
+        silent = self.silent(asked)
+        if silent is not None:
+            raise silent.error()
+
+    def require_asker(self, asked: Asked) -> None:
+        """Require that what is asked may wait for a word, where no rule covers it; `PolicyError`."""
+        if not self.rules.policy.asks(asked.coordinator):
+            self.rules.require(asked.plan, asked.coordinator)
+        self.rules.require_no_machines(asked.plan, asked.coordinator)
+
+    def _word(self, known: Kept | None, request: Request) -> Silent | None:
+        if known is not None and known.is_approved:
+            return None
+        who, short = f"the operator of {self._config.name}", request.id[:16]
+        if known is not None and known.state == DENIED:
+            reason = f": {known.reason}" if known.reason else ""
+            return Silent(request.id, True, f"{who} denied request {short}{reason}", f"ask {who}")
+        why = f"no rule of {self._config.name}'s policy covers it, and {who} has not approved request {short}"
+        return Silent(request.id, False, why, f"ask {who}: mpc requests show {short}, mpc approve {short}")
+
+    # -- requests
+
+    def request(self, asked: Asked) -> Request:
+        """Describe what is asked as every party does; `PolicyError` if that cannot be written down."""
+        manifests = asked.manifests
+        try:
+            return make_request(
+                asked.plan, asked.terms, self._config.cluster, asked.coordinator, asked.key, manifests, _losses(asked)
+            )
+        except InputError as error:
+            raise PolicyError(error.what, cause=error.cause) from None
+
+    def keep(self, asked: Asked, missing: Sequence[Missing], silent: Silent | None) -> Waits:
+        """Keep what is asked until those whose words are missing have said them.
+
+        Raises:
+            SessionError: as many wait for the operator as may.
+        """
+        request, now = self.request(asked), self._times.shown()
+        owners = [(part.owner, part.key) for part in asked.parts]
+        with self._ledger.writing() as database:
+            plan, operator = asked.plan.canonical, silent is not None
+            kept = requests.keep(database, self._draw, request, plan, owners, operator, now)
+            silent = self._word(kept, request) if operator else None
+        if kept.made == now:  # asked again, it is no news
+            logger().info("a request waits for a word", request=request.id, coordinator=asked.coordinator)
+        return Waits(request.id, silent, tuple(missing))
+
+    def waiting(self, asked: Asked, missing: Sequence[Missing], silent: Silent | None) -> Waits:
+        """Keep what is asked if there is room; an owner's refusal is told in any case.
+
+        Raises:
+            SessionError, PolicyError: nothing is kept, and that is why.
+        """
+        try:
+            return self.keep(asked, missing, silent)
+        except (SessionError, PolicyError):
+            if silent is None:
+                raise missing[0].error() from None
+            raise
+
+    def decide(self, request: str, uses: int, seconds: float, reason: str) -> bytes:
+        """Write the operator's word down, durably; the new head of the audit chain.
+
+        uses: runs that are approved; 0 denies it.
+        """
+        now = self._times.shown()
+        with self._ledger.writing(counted=True) as database:
+            head = requests.decide(database, self._draw, request, uses, seconds, reason, now)
+        logger().info("the operator decided", request=request, approved=uses)
+        return head
+
+    def tick(self) -> None:
+        """Forget requests that have expired."""
+        now = self._times.shown()
+        with self._ledger.reading() as database:
+            if not requests.has_expired(database, now):
+                return
+        with self._ledger.writing() as database:
+            requests.drop(database, now)
+
+    # -- may an answer be told?
+
+    def needed(self, asked: Asked) -> str | None:
+        """Return the id of the request that has to be approved for the session; None if the policy covers it."""
+        return None if self.rules.covers(asked.plan, asked.coordinator) else self.request(asked).id
+
+    def spend(self, database: sqlite3.Connection, asked: Asked, request: str | None) -> bool:
+        """Require once more that the operator allows a run, and count it under the approval, if it needs one.
+
+        Args:
+            request: as `needed` said a moment ago.
+
+        Returns:
+            Was a use counted?
+
+        Raises:
+            PolicyError: the policy has changed, or the approval is used up, has expired or was taken back.
+        """
+        if self.rules.covers(asked.plan, asked.coordinator):
+            return False
+        if request is not None and requests.use(database, request, self._times.shown()):
+            return True
+        raise PolicyError(
+            f"the policy of {self._config.name} does not cover this any more, or its operator's approval is used up",
+            remedy=f"ask the operator of {self._config.name}",
+        )
+
+
+def _losses(asked: Asked) -> dict[str, Loss | None]:
+    """Return what a run tells of a person through each dataset that is not the asker's own, as far as it is proved.
+
+    Models have no rows, and no people in them.
+    """
+    parts = [part for part in asked.parts if not asked.is_own(part) and not asked.is_model(part)]
+    found: dict[str, Loss | None] = {}
+    every = frozenset(wire for part in parts for wire in part.wires)
+    alone = len(parts) <= _MOST_PROVED
+    for part in parts:
+        found[part.name] = None
+        for wires in (every, frozenset(part.wires)) if alone else (every,):
+            asked.prove(wires)
+            try:
+                found[part.name] = asked.loss(part, wires)
+                break
+            except PlanError:
+                continue
+    return found

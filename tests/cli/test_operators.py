@@ -1,0 +1,129 @@
+"""A party's operator and daemons that run: what waits is approved, a policy read again, the audit chain followed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpc.errors import PrivateDataError
+from parties import Cluster
+from parties.config.load import dump_toml, load
+from parties.config.models import PartyConfig, PolicyConfig
+from parties.local import launcher
+from parties.local.layout import LocalLayout
+from parties.local.processes import running
+from tests.support.parties import eventually
+from tests.support.parties_commands import mpc_here
+
+pytestmark = pytest.mark.timeout(150)
+WAITING = PolicyConfig(recipients=("analyst",), data_owners=("hospital",), askers=("analyst",))
+"""The policy of the second party, with which each test begins."""
+SECOND = ".mpc/party-1/config.toml"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cluster of two whose first party allows everything, and whose second one waits for its operator."""
+    made = tmp_path_factory.mktemp("operators")
+    layout = LocalLayout.create(made / ".mpc", parties=2, clients=("hospital", "analyst"))
+    write(made, WAITING)
+    launcher.start(layout, detach=True)
+    try:
+        with Cluster.connect(layout.client_file("hospital")) as hospital:
+            ages = {"age": np.array([20, 40, 60, 80, 100])}
+            hospital.datasets.put("visits", ages, ranges={"age": (0, 120)}, rows_per_person=1)
+            hospital.set_budget("visits", epsilon=4)
+        yield made
+    finally:
+        launcher.stop(LocalLayout.open(made / ".mpc"), grace=3)
+
+
+@pytest.fixture(autouse=True)
+def waiting(folder: Path) -> None:
+    """Whatever another test has left: the second party waits for its operator."""
+    write(folder, WAITING)
+    run(folder, "policy", "reload", "--party", SECOND)
+
+
+def write(folder: Path, policy: PolicyConfig) -> None:
+    """Change the second party's policy in its config file."""
+    path = folder / SECOND
+    path.write_text(dump_toml(load(PartyConfig, path, environ={}).model_copy(update={"policy": policy})))
+
+
+def run(folder: Path, *words: str, status: int = 0) -> Any:
+    """What a command prints as JSON."""
+    done = mpc_here(*words, "--json", folder=folder)
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+
+
+def ask(folder: Path, **more: Any) -> Any:
+    """The analyst's question."""
+    with chdir(folder), Cluster.connect(".mpc/analyst.toml") as cluster:
+        return cluster.dataset("hospital/visits")["age"].mean().get(epsilon=0.5, **more)
+
+
+def test_a_question_waits_is_shown_and_approved(folder: Path) -> None:
+    with pytest.raises(PrivateDataError) as caught:
+        ask(folder)
+    assert caught.value.exit_code == 4 and "mpc grant add hospital/visits" in (caught.value.remedy or "")
+    [mine] = run(folder, "requests", "--cluster", ".mpc/hospital.toml")["requests"]
+    assert "--coordinator analyst" in mine["commands"][0] and "--epsilon 0.5" in mine["commands"][0]
+    words = mine["commands"][0].split()[1:]
+    run(folder, *words, "--cluster", ".mpc/hospital.toml")
+    with pytest.raises(PrivateDataError, match="waits for the word of the operator of party-1"):
+        ask(folder)
+    [theirs] = run(folder, "requests", "--party", SECOND)["requests"]
+    assert theirs["id"] == mine["id"] and theirs["lines"] == mine["lines"]
+    both = mpc_here("requests", "show", mine["id"][:8], "--party", SECOND, folder=folder).stdout.splitlines()
+    first = mpc_here("requests", "show", mine["id"][:8], "--party", ".mpc/party-0/config.toml", folder=folder).stdout
+    assert [line for line in first.splitlines() if not line.startswith("at ")] == both[: len(mine["lines"])]
+    run(folder, "requests", "show", mine["id"], "--plan", "asked.plan", "--party", SECOND)
+    assert run(folder, "inspect", "asked.plan")["digest"] == theirs["request"]["plan"]
+    assert list(run(folder, "approve", mine["id"][:8], "--party", SECOND)["heads"]) == ["party-1"]
+    answer = ask(folder)
+    assert answer.epsilon == 0.5 and answer.std > 0
+    listed = run(folder, "requests", "--party", SECOND)["requests"]
+    assert [each["parties"][0]["used"] for each in listed] == [1]
+    run(folder, "deny", mine["id"], "--reason", "once is enough", "--party", SECOND)
+    run(folder, "requests", "show", "nothing!", "--party", SECOND, status=2)
+    run(folder, "approve", "12345678", "--party", SECOND, status=2)
+
+
+def log(folder: Path) -> str:
+    return (folder / ".mpc" / "party-1" / "log.jsonl").read_text()
+
+
+def test_a_policy_is_read_again_without_a_restart(folder: Path) -> None:
+    pid = running(LocalLayout.open(folder / ".mpc").members[2].folder)
+    assert pid is not None
+    everyone = run(folder, "policy", "show", "--party", ".mpc/party-0/config.toml")["policies"][0]["policy"]
+    write(folder, PolicyConfig(**{**everyone, "max_epsilon": 3}))
+    changed = run(folder, "policy", "reload", "--party", SECOND)["policies"][0]["changed"]
+    assert {"askers", "coordinators", "max_epsilon", "plans"} <= {*changed}
+    good = (folder / SECOND).read_text()
+    (folder / SECOND).write_text(good + "\nnonsense")
+    os.kill(pid, signal.SIGHUP)
+    assert eventually(lambda: "the policy cannot be read again" in log(folder))
+    shown = run(folder, "policy", "show", "--party", SECOND, status=3)
+    assert "is not TOML" in str(shown)
+    done = mpc_here("doctor", "--cluster", ".mpc/analyst.toml", folder=folder)
+    assert "so an older one holds" in done.stdout + done.stderr
+    with chdir(folder), Cluster.connect(".mpc/analyst.toml") as cluster:
+        assert len(cluster.datasets.list()) == 1  # it serves
+    (folder / SECOND).write_text(good)
+    write(folder, WAITING)
+    before = log(folder).count("the policy was read again")
+    os.kill(pid, signal.SIGHUP)
+    assert eventually(lambda: log(folder).count("the policy was read again") == before + 1)
+    assert run(folder, "policy", "show", "--party", SECOND)["policies"][0]["policy"]["askers"] == ["analyst"]
+    assert running(LocalLayout.open(folder / ".mpc").members[2].folder) == pid
