@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from parties.local import launcher
 from parties.local.layout import LocalLayout, Member
 from parties.local.processes import running
 from parties.party.ledger.sessions import Ledger
+from parties.party.vault import catalogue as rows
 from parties.party.vault.vault import Vault
 from parties.pb import data_pb2
 from tests.support.effort import patient
@@ -270,9 +270,54 @@ def test_a_disk_that_somebody_wrote_to_is_named(cluster: InProcess) -> None:
         vault.seed(whole.id, "age", 0)
 
 
-def test_a_fresh_sqlite_can_search() -> None:
-    """The index of words needs fts5."""
-    sqlite3.connect(":memory:").execute("CREATE VIRTUAL TABLE words USING fts5(a)")
+def steps(cluster: InProcess, who: str, words: str) -> tuple[int, list[str]]:
+    """How many instructions of sqlite's machine a search takes, and what it finds."""
+    counted = [0]
+
+    def count() -> int:
+        counted[0] += 1
+        return 0
+
+    with cluster.ledgers[0].reading() as database:
+        database.set_progress_handler(count, 1)
+        try:
+            found = rows.entries(database, who, b"k" * 32, words, ("", 0), 256, time.time())
+        finally:
+            database.set_progress_handler(None, 0)
+    return counted[0], [each.name for each in found]
+
+
+def test_a_search_takes_no_longer_for_what_one_may_not_see(cluster: InProcess) -> None:
+    """Counted in instructions, not in time: neither the number of hidden objects nor their words change it."""
+    client = cluster.client("hospital")
+    put(client, described("open", columns=(AGE,), visible=("any",), description="Blood pressure"))
+    hidden = put(client, described("hidden", columns=(AGE,), visible=("analyst",), description="Blood pressure"))
+    before = {words: steps(cluster, "stranger", words) for words in ("", "pressure", "zebra", "blood pres")}
+    assert before["pressure"][1] == before[""][1] == ["hospital/open"] and before["zebra"][1] == []
+    assert len(steps(cluster, "analyst", "pressure")[1]) == 2
+    with cluster.ledgers[0].writing() as database:
+        copy = "put, state, object, owner, owner_key, name, version, schema, size, expires, touched, key"
+        for number in range(300):
+            database.execute(
+                f"INSERT INTO data_objects ({copy}) SELECT randomblob(16), state, hex(randomblob(32)), owner, "
+                "owner_key, name || ?, version, schema, size, expires, touched, key FROM data_objects WHERE object = ?",
+                (str(number), hidden.id.hex()),
+            )
+            made = database.execute("SELECT max(number), schema FROM data_objects").fetchone()
+            database.execute("INSERT INTO data_readers VALUES (?, 'analyst')", made[:1])
+            rows.index(database, *made)
+    assert {words: steps(cluster, "stranger", words) for words in before} == before
+    assert len(steps(cluster, "analyst", "pressure")[1]) == 256
+
+
+@pytest.mark.parametrize("words", ["BLUT", "bluté", "druck", "ＢＬＵＴ", "blut_druck"])
+def test_words_are_found_without_their_accents_and_in_any_case(cluster: InProcess, words: str) -> None:
+    put(
+        cluster.client("hospital"),
+        described("a", columns=(AGE,), visible=("any",), description="Blüte, Blutdruck; Drück"),
+    )
+    found = [entry.name for entry in catalogue.search(cluster.client("stranger"), words)]
+    assert found == ["hospital/a"]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from parties.party.vault.files import size_on_disk
 DRAFT, KEEPING, RECEIVED, LIVING = "draft", "keeping", "received", "living"
 """An object that is being put, or kept of a session; that is here as a whole; that exists."""
 _ROW = "number, put, state, object, owner, owner_key, name, version, schema, size, expires, key"
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 _MOST_WORDS, _LONGEST_WORD = 16, 64
 _SEEN = """(o.owner = :client AND o.owner_key = :key OR EXISTS (
     SELECT 1 FROM data_readers r WHERE r.number = o.number AND r.client IN (:client, :any)))"""
+_ALL_SEEN = """SELECT number FROM data_objects WHERE owner = :client AND owner_key = :key
+    UNION SELECT number FROM data_readers WHERE client IN (:client, :any)"""
+"""Found by indices: however many objects there are that a client may not see, its lists and searches take no longer."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Entry:
 
 def start(database: sqlite3.Connection) -> None:
     """Make the index of words from the living objects."""
-    database.execute("CREATE VIRTUAL TABLE IF NOT EXISTS temp.data_words USING fts5(name, description, columns)")
+    database.execute("CREATE TABLE IF NOT EXISTS temp.data_words (number INTEGER PRIMARY KEY, words TEXT NOT NULL)")
     database.execute("DELETE FROM temp.data_words")
     living = database.execute("SELECT number, schema FROM data_objects WHERE state = ?", (LIVING,))
     for number, schema in living.fetchall():
@@ -95,9 +99,9 @@ def start(database: sqlite3.Connection) -> None:
 def index(database: sqlite3.Connection, number: int, schema: bytes) -> None:
     """Add a living object's words."""
     said = json.loads(schema)
-    columns = " ".join(f"{column['name']} {column['description']}" for column in said["columns"])
-    row = (number, said["name"], said["description"], columns)
-    database.execute("INSERT INTO temp.data_words (rowid, name, description, columns) VALUES (?, ?, ?, ?)", row)
+    columns = (f"{column['name']} {column['description']}" for column in said["columns"])
+    found = _words(" ".join([said["name"], said["description"], *columns]))
+    database.execute("INSERT INTO temp.data_words VALUES (?, ?)", (number, "".join(f" {word}" for word in found)))
 
 
 def insert(
@@ -295,7 +299,7 @@ def erase(database: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
     left: set[str] = set()
     for row in rows:
         files = _files(database, row.number)
-        database.execute("DELETE FROM temp.data_words WHERE rowid = ?", (row.number,))
+        database.execute("DELETE FROM temp.data_words WHERE number = ?", (row.number,))
         database.execute("DELETE FROM data_objects WHERE number = ?", (row.number,))
         _hand_on(database, row, files)
         left |= files.keys()
@@ -350,24 +354,25 @@ def is_buried(database: sqlite3.Connection, object_id: str) -> bool:
 def entries(
     database: sqlite3.Connection, client: str, key: bytes, words: str, after: tuple[str, int], limit: int, now: float
 ) -> list[Entry]:
-    """List the living objects that a client may see.
+    """List the living objects that a client may see; no other is looked at, so no time tells of them.
 
     Args:
         words: all of which, as beginnings, stand in the object's name, description or columns; "" for any.
         after: (name, version) that the list goes on behind; it is ordered by name, and in a name the newest first.
     """
     values = {**_who(client, key), "living": LIVING, "now": now, "name": after[0], "version": after[1], "limit": limit}
-    query = "SELECT o.object, o.owner, o.name, o.version, o.schema, o.expires FROM data_objects o "
-    asked = _as_query(words)
+    asked = _words(words)[:_MOST_WORDS]
     if words.strip() and not asked:
         return []
-    if asked:
-        query += "JOIN temp.data_words w ON w.rowid = o.number AND w.data_words MATCH :words "
-        values["words"] = asked
-    query += (
+    values |= {f"word{place}": f" {word[:_LONGEST_WORD]}" for place, word in enumerate(asked)}
+    fits = " ".join(f"AND instr(w.words, :word{place})" for place in range(len(asked)))
+    query = (
+        f"WITH seen AS MATERIALIZED ({_ALL_SEEN}) "  # noqa: S608 - clauses of this module
+        "SELECT o.object, o.owner, o.name, o.version, o.schema, o.expires FROM seen "
+        "CROSS JOIN data_objects o ON o.number = seen.number CROSS JOIN temp.data_words w ON w.number = seen.number "
         "WHERE o.state = :living AND (o.expires IS NULL OR o.expires > :now) "
-        "AND (o.name > :name OR o.name = :name AND o.version < :version) "
-        f"AND {_SEEN} ORDER BY o.name, o.version DESC LIMIT :limit"
+        f"AND (o.name > :name OR o.name = :name AND o.version < :version) {fits} "
+        "ORDER BY o.name, o.version DESC LIMIT :limit"
     )
     found = []
     for object_id, owner, name, version, schema, expires in database.execute(query, values):
@@ -382,9 +387,10 @@ def _who(client: str, key: bytes) -> dict[str, object]:
     return {"client": client, "key": key, "any": ANY}
 
 
-def _as_query(words: str) -> str:
-    """Each word as fts5's quoted text with a star; nothing of what a caller sends is syntax."""
-    return " ".join(f'"{word[:_LONGEST_WORD]}"*' for word in _WORD.findall(words)[:_MOST_WORDS])
+def _words(text: str) -> list[str]:
+    """Split a text into words, without accents and in lower case; nothing of what a caller sends is syntax."""
+    plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+    return _WORD.findall(plain.casefold())
 
 
 def _one(database: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Row | None:
