@@ -47,7 +47,7 @@ COMMANDS = {
     "requests": ("parties.cli.requests", "requests", "What waits for somebody's word, an operator's or an owner's."),
     "approve": ("parties.cli.requests", "approve", "Allow one request at your party, as its operator."),
     "deny": ("parties.cli.requests", "deny", "Refuse one request at your party, as its operator."),
-    "audit": ("parties.cli.consent", "audit", "What the parties say they have done; shows a ledger put back."),
+    "audit": ("parties.cli.audit", "audit", "What the parties say they have done; shows a ledger put back."),
     "sessions": ("parties.cli.sessions", "sessions", "Which sessions are open; end one with --abort."),
     "doctor": (
         "parties.cli.doctor",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 import click
 
-from mpc.errors import IntegrityError, MpcWarning, UsageError
+from mpc.errors import MpcWarning, UsageError
 from mpc.text import shown
 from parties.cli.datasets import selections
 from parties.cli.display import Display
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
 from parties.client import granting, remaining
-from parties.client.auditing import Chain, check_chains, read_head
 from parties.client.cluster import Cluster
 from parties.client.granted import as_amount, as_plans
 from parties.client.granting import Given, Left, Verdict
@@ -255,54 +253,3 @@ def _show(display: Display, connected: Cluster, found: Left, each: str | None, a
         if like is not None:
             display.result(f"{remaining.questions(found.more(like[0]))} {like[1]}, epsilon {float(like[0]):g}")
     display.result(f"{found.noised} noised answers and {found.exact} exact ones were given")
-
-
-@click.command()
-@click.option("--against", metavar="HEAD", help="A head that you were given with a result: is it still there?")
-@_common
-def audit(display: Display, against: str | None, cluster: Path | None, folder: Path, as_json: bool) -> None:
-    """Follow the chain of what each party says it has done, from the last head that you know of it.
-
-    You see the rows that are about you. A party that has put back an older ledger is shown: exit code 7.
-    """
-    with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        parties = connected.parties
-        head = None if against is None else read_head(against)
-        found = check_chains(parties.clients, parties.heads.known(), parties.config.deadlines.submit, head)
-        parties.heads.keep({each.party: each.head for each in found if each.fault is None})
-    if as_json:
-        display.json({"chains": [_chain(each) for each in found]})
-    else:
-        for each in found:
-            for row in each.rows:
-                display.result(f"{each.party} {_row(row)}")
-            display.result(
-                f"{each.party}: {each.count} rows behind {each.after.hex()[:_SHOWN]}, head {each.head.hex()}"
-            )
-    broken = [each for each in found if each.fault is not None]
-    if broken:
-        raise IntegrityError(
-            f"{broken[0].party}'s audit chain does not lead on from the head that you know: {broken[0].fault}",
-            cause="its ledger was put back from a backup, or the party lies",
-            remedy="ask its operator; what was charged or revoked since may be forgotten there",
-            peer=broken[0].party,
-        )
-
-
-def _chain(each: Chain) -> dict[str, Any]:
-    return {
-        "party": each.party,
-        "after": each.after.hex(),
-        "head": each.head.hex(),
-        "count": each.count,
-        "fault": each.fault,
-        "rows": list(each.rows),
-    }
-
-
-def _row(row: dict[str, Any]) -> str:
-    seconds = min(max(row["at"], 0), 1 << 36)  # a party may say anything
-    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
-    hidden = ("about", "at", "head", "kind", "nonce", "number")
-    facts = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden)
-    return shown(f"{when} {row['kind']} {facts}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mpc.errors import IntegrityError, SessionError, UsageError
 from parties.agreed.audit import START, follow, row_digest
 from parties.client.channels import PartyClient
 from parties.client.heads import is_head
+from parties.disk import write_atomic
 from parties.pb import consent_pb2
 
 _MOST_PAGES = 1 << 14
@@ -26,6 +28,7 @@ class Chain:
         count: rows between them.
         rows: those that this client may read, the oldest first.
         fault: why the chain does not lead there; None if it does.
+        links: of all rows: (digest, bytes; b"" where this client may not read them).
     """
 
     party: str
@@ -34,6 +37,11 @@ class Chain:
     count: int
     rows: tuple[dict[str, Any], ...]
     fault: str | None = None
+    links: tuple[tuple[bytes, bytes], ...] = ()
+
+    def with_fault(self, fault: str) -> Chain:
+        """Return the chain with a fault that was found besides."""
+        return self if self.fault is not None else replace(self, fault=fault)
 
 
 def follow_chain(party: PartyClient, after: bytes, seconds: float) -> Chain:
@@ -42,17 +50,24 @@ def follow_chain(party: PartyClient, after: bytes, seconds: float) -> Chain:
     Raises:
         MpcError: the party cannot be asked.
     """
-    head, count, rows = after, 0, []
+    return _follow(party.name, after, _rows(party, after, seconds))
+
+
+def _follow(party: str, after: bytes, sent: Iterator[consent_pb2.AuditRow]) -> Chain:
+    head, rows, links = after, [], []
+    fault = None
     try:
-        for number, each in enumerate(_rows(party, after, seconds), 1):
+        for each in sent:
             if follow(head, each.digest) != each.head or (each.row and row_digest(each.row) != each.digest):
-                raise IntegrityError(f"{party.name} sends rows that do not follow from one another", peer=party.name)
-            head, count = each.head, number
-            if each.row:
-                rows.append({**_content(party.name, each.row), "number": each.number, "head": each.head.hex()})
+                raise IntegrityError(f"{party} sends rows that do not follow from one another", peer=party)
+            content = _content(party, each.row) if each.row else None
+            head = each.head
+            links.append((each.digest, each.row))
+            if content is not None:
+                rows.append({**content, "number": each.number, "head": each.head.hex()})
     except (SessionError, IntegrityError) as error:
-        return Chain(party.name, after, head, count, tuple(rows), error.what)
-    return Chain(party.name, after, head, count, tuple(rows))
+        fault = error.what
+    return Chain(party, after, head, len(links), tuple(rows), fault, tuple(links))
 
 
 def _content(party: str, row: bytes) -> dict[str, Any]:
@@ -102,3 +117,42 @@ def check_chains(
             remedy="ask the parties' operators; what was charged since may be forgotten there",
         )
     return [*good, *(each for each in found if each.party not in {one.party for one in good})]
+
+
+# -- a chain in a file
+
+_FORMAT = "mpc-audit-1"
+
+
+def write_export(path: Path, chain: Chain) -> None:
+    """Write a whole chain to a file: a line that says whose it is, then one for each row, as it was written."""
+    lines = [json.dumps({"format": _FORMAT, "party": chain.party, "head": chain.head.hex()})]
+    lines += [json.dumps({"digest": digest.hex(), "row": row.decode()}) for digest, row in chain.links]
+    write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_export(path: Path) -> Chain:
+    """Follow the chain in a file from its start; what was altered in it is a fault.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    try:
+        said, *lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        if said["format"] != _FORMAT:
+            raise ValueError
+        party, last = str(said["party"]), bytes.fromhex(said["head"])
+        links = [(bytes.fromhex(line["digest"]), str(line["row"]).encode()) for line in lines]
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path} is no audit chain", remedy="mpc audit --party config.toml --output FILE") from None
+    found = _follow(party, START, _linked(links))
+    return found if found.head == last else found.with_fault("it does not lead to the head that the file names")
+
+
+def _linked(links: Sequence[tuple[bytes, bytes]]) -> Iterator[consent_pb2.AuditRow]:
+    head = START
+    for number, (digest, row) in enumerate(links, 1):
+        head = follow(head, digest)
+        yield consent_pb2.AuditRow(number=number, head=head, digest=digest, row=row)

@@ -15,6 +15,7 @@ import pytest
 
 from mpc.errors import PrivateDataError
 from parties import Cluster
+from parties.client.auditing import check_chains
 from parties.config.load import dump_toml, load
 from parties.config.models import PartyConfig, PolicyConfig
 from parties.local import launcher
@@ -127,3 +128,29 @@ def test_a_policy_is_read_again_without_a_restart(folder: Path) -> None:
     assert eventually(lambda: log(folder).count("the policy was read again") == before + 1)
     assert run(folder, "policy", "show", "--party", SECOND)["policies"][0]["policy"]["askers"] == ["analyst"]
     assert running(LocalLayout.open(folder / ".mpc").members[2].folder) == pid
+
+
+def test_an_operator_follows_all_of_its_partys_chain(folder: Path) -> None:
+    """With no client's certificate: every row, from the first one; what is exported is followed elsewhere."""
+    [chain] = run(folder, "audit", "--party", SECOND)["chains"]
+    kinds = [row["kind"] for row in chain["rows"]]
+    assert chain["count"] == len(kinds) and {"put", "budget"} <= {*kinds} and chain["fault"] is None
+    with Cluster.connect(folder / ".mpc" / "analyst.toml") as cluster:
+        [seen] = [each for each in check_chains(cluster.parties.clients, {}, 30) if each.party == "party-1"]
+    assert seen.head.hex() == chain["head"] and len(seen.rows) < len(kinds)
+    middle = chain["rows"][0]["head"]
+    run(folder, "audit", "--party", SECOND, "--against", middle, "--output", "chain.jsonl")
+    run(folder, "audit", "--party", SECOND, "--against", "ab" * 32, status=7)
+    assert (
+        run(folder, "audit", "--file", "chain.jsonl", "--against", chain["head"])["chains"][0]["rows"] == chain["rows"]
+    )
+    lines = (folder / "chain.jsonl").read_text().splitlines(keepends=True)
+    for altered in (lines[:-1], [lines[0], *lines[2:]], [lines[0], *lines[:0:-1]], [*lines, lines[-1]]):
+        (folder / "altered.jsonl").write_text("".join(altered))
+        run(folder, "audit", "--file", "altered.jsonl", status=7)
+    (folder / "altered.jsonl").write_text("".join(lines).replace("put", "pot"))
+    run(folder, "audit", "--file", "altered.jsonl", status=7)
+    for wrong in ("nothing.jsonl", SECOND):
+        run(folder, "audit", "--file", wrong, status=2)
+    run(folder, "audit", "--output", "x.jsonl", status=2)
+    run(folder, "audit", "--party", SECOND, "--file", "chain.jsonl", status=2)

@@ -17,7 +17,8 @@ from click.testing import CliRunner
 from mpc.errors import InputError, IntegrityError, MpcWarning, PolicyError, SessionError, UsageError
 from parties.agreed.audit import START
 from parties.agreed.grants import Bound
-from parties.cli.consent import audit, budget, grant
+from parties.cli.audit import audit
+from parties.cli.consent import budget, grant
 from parties.cli.display import Display
 from parties.client import auditing, granting
 from parties.client.datasets import Datasets

@@ -1,0 +1,115 @@
+"""`mpc audit`: what parties say they have done, followed by their clients and, in all of it, by their operators."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpc.errors import IntegrityError, UsageError
+from mpc.text import shown
+from parties.agreed.audit import START
+from parties.cli.display import Display
+from parties.cli.operators import PARTY, operators
+from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
+from parties.client.auditing import Chain, check_chains, follow_chain, read_export, read_head, write_export
+from parties.client.cluster import Cluster
+
+_SHOWN = 16
+
+
+@click.command()
+@click.option("--against", metavar="HEAD", help="A head that you were given with a result: is it still there?")
+@click.option("--output", type=click.Path(path_type=Path), help="Write a party's whole chain to this file.")
+@click.option("--file", "export", type=click.Path(path_type=Path), help="Follow a chain that --output wrote.")
+@PARTY
+@CLUSTER
+@FOLDER
+@JSON
+@click.pass_obj
+def audit(
+    display: Display,
+    against: str | None,
+    output: Path | None,
+    export: Path | None,
+    configs: tuple[Path, ...],
+    cluster: Path | None,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Follow the chain of what each party says it has done, from the last head that you know of it.
+
+    You see the rows that are about you. A party that has put back an older ledger is shown: exit code 7. With --party,
+    by that party's operator: all rows of its chain, from the first one on.
+    """
+    head = None if against is None else read_head(against)
+    if sum((bool(configs), cluster is not None, export is not None)) > 1:
+        raise UsageError("--party, --cluster and --file exclude each other", remedy="--party is for a party's operator")
+    if output is not None:
+        if len(configs) != 1:
+            raise UsageError("--output writes one party's chain", remedy="--party config.toml, by its operator")
+        require_folder(output)
+    if export is not None:
+        found = [require_head(read_export(export), head)]
+    elif configs:
+        with operators(configs, folder) as (clients, wait):
+            found = [require_head(follow_chain(client, START, wait), head) for client in clients]
+    else:
+        found = _as_client(cluster_file(cluster, folder), head)
+    if output is not None and found[0].fault is None:
+        write_export(output, found[0])
+    _show(display, found, as_json)
+
+
+def require_head(chain: Chain, head: bytes | None) -> Chain:
+    """Return a whole chain as faulty if a head is not on it."""
+    if head is None or head == START or any(row["head"] == head.hex() for row in chain.rows):
+        return chain
+    return chain.with_fault("it has no row behind that head")
+
+
+def _as_client(path: Path, head: bytes | None) -> list[Chain]:
+    with Cluster.connect(path) as connected:
+        parties = connected.parties
+        found = check_chains(parties.clients, parties.heads.known(), parties.config.deadlines.submit, head)
+        parties.heads.keep({each.party: each.head for each in found if each.fault is None})
+    return found
+
+
+def _show(display: Display, found: Sequence[Chain], as_json: bool) -> None:
+    if as_json:
+        display.json({"chains": [_chain(each) for each in found]})
+    for each in found if not as_json else ():
+        for row in each.rows:
+            display.result(f"{each.party} {_row(row)}")
+        display.result(f"{each.party}: {each.count} rows behind {each.after.hex()[:_SHOWN]}, head {each.head.hex()}")
+    broken = [each for each in found if each.fault is not None]
+    if broken:
+        raise IntegrityError(
+            f"{broken[0].party}'s audit chain does not lead on from the head that you know: {broken[0].fault}",
+            cause="its ledger was put back from a backup, or the party lies",
+            remedy="ask its operator; what was charged or revoked since may be forgotten there",
+            peer=broken[0].party,
+        )
+
+
+def _chain(each: Chain) -> dict[str, Any]:
+    return {
+        "party": each.party,
+        "after": each.after.hex(),
+        "head": each.head.hex(),
+        "count": each.count,
+        "fault": each.fault,
+        "rows": list(each.rows),
+    }
+
+
+def _row(row: dict[str, Any]) -> str:
+    seconds = min(max(row["at"], 0), 1 << 36)  # a party may say anything
+    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    hidden = ("about", "at", "head", "kind", "nonce", "number")
+    facts = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden)
+    return shown(f"{when} {row['kind']} {facts}")
