@@ -186,6 +186,10 @@ class PartyConfig(_Daemon):
     policy: PolicyConfig = PolicyConfig()
     data_key: ConfigPath | None = None
     """The file of the key that wraps all keys of data at rest; data_dir/vault/key if it is not set."""
+    data_key_command: tuple[str, ...] = ()
+    """The program, and its first words, that keeps that key instead of a file; see docs/operating.md."""
+    data_key_seconds: Seconds = 30
+    """Until that program has answered."""
 
     @model_validator(mode="after")
     def _check_roster(self) -> Self:

@@ -71,10 +71,10 @@ class WrappingKey:
         if wanted is None:
             self._key = Seed(self._draw(SEED_BYTES))
             write_atomic(self._path, self._key.secret)
-            return _id(self._key)
+            return key_id(self._key)
         for path in (self._path, self._next):
-            key = _read(path)
-            if key is None or _id(key) != wanted:
+            key = read_key(path)
+            if key is None or key_id(key) != wanted:
                 continue
             self._key = key
             if path == self._next:
@@ -98,8 +98,8 @@ class WrappingKey:
 
     def prepare(self) -> WrappingKey:
         """Draw the next key and write it beside this one, durably."""
-        left = _read(self._next)
-        if left is not None and _id(left) == self.id:
+        left = read_key(self._next)
+        if left is not None and key_id(left) == self.id:
             self._replace()  # the last exchange was cut short: that file is the only one with this key
         fresh = WrappingKey(self._path, self._draw)
         fresh._key = Seed(self._draw(SEED_BYTES))
@@ -115,7 +115,7 @@ class WrappingKey:
     @property
     def id(self) -> str:
         """Which key this is; it does not tell the key."""
-        return _id(self._key)
+        return key_id(self._key)
 
     def adopt(self, fresh: WrappingKey) -> None:
         """Wrap with the next key from now on, in the same transaction that says so in the database."""
@@ -125,26 +125,38 @@ class WrappingKey:
         """Let the next key's file take the place of the old one, whose bytes are written over before."""
         self._replace()
 
+    @property
+    def has_left(self) -> bool:
+        """Is a key of before left, which is to be deleted yet?  Of a file none is."""
+        return False
+
     def _replace(self) -> None:
         if self._path.exists():
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(SEED_BYTES))
-                file.flush()
-                os.fsync(descriptor)
+            overwrite(self._path)
         os.replace(self._next, self._path)
         sync(self._path.parent)
+
+
+def overwrite(path: Path) -> None:
+    """Write over the key in a file, durably."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(SEED_BYTES))
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _context(put: bytes) -> bytes:
     return canonical("mpc/v1/object key", put)
 
 
-def _id(key: Seed) -> str:
+def key_id(key: Seed) -> str:
+    """Name a key; the name does not tell the key."""
     return digest("mpc/v1/wrapping key", key.secret).hex()
 
 
-def _read(path: Path) -> Seed | None:
+def read_key(path: Path) -> Seed | None:
+    """Read a key from its file; None if there is none."""
     try:
         secret = path.read_bytes()
     except FileNotFoundError:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mpc.encoding import decode_field, field_size
-from mpc.errors import InputError, IntegrityError, MpcError, SessionError
+from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, SessionError
 from mpc.prg import Seed
 from parties import entropy
 from parties.agreed.objects import Manifest
@@ -33,6 +33,7 @@ from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue, files
 from parties.party.vault.blocks import Block, open_block
 from parties.party.vault.catalogue import LIVING, Entry, Row
+from parties.party.vault.key_command import LEFT, KeyCommand
 from parties.party.vault.keys import WrappingKey
 from parties.party.vault.times import Times
 from parties.telemetry import logger
@@ -80,8 +81,14 @@ class Vault:
         self._lock = threading.Lock()
         self._erasing = threading.Lock()
         private_folder(self.folder)
-        self.keys = WrappingKey(config.data_key or self.folder / KEY_FILE, draw)
+        self.keys = self._wrapping_key()
         self._start()
+
+    def _wrapping_key(self) -> WrappingKey:
+        config, path = self.config, self.config.data_key or self.folder / KEY_FILE
+        if not config.data_key_command:
+            return WrappingKey(path, self.draw)
+        return KeyCommand(config.data_key_command, config.data_key_seconds, path, self.folder / LEFT, self.draw)
 
     def _start(self) -> None:
         with self.ledger.writing(durable=True) as database:
@@ -284,6 +291,7 @@ class Vault:
             row = catalogue.by_id(database, stone.object)
             buried = catalogue.is_buried(database, stone.object)
         if row is None and buried:
+            self._require_settled()
             return None
         if row is None or (row.owner, row.owner_key) != (client, key):
             raise unknown()
@@ -324,6 +332,9 @@ class Vault:
         A file that another version keeps stays, and is counted as that one's.
 
         also: done in the same transaction.
+
+        Raises:
+            ConfigError: all that is done, but for the end of the old wrapping key, which is tried again.
         """
         if not rows:
             return
@@ -341,12 +352,33 @@ class Vault:
             except BaseException:
                 self.keys.adopt(old)
                 raise
-            self.keys.settle()
+            failed = self._settle()
         with self._lock:
             for row in rows:
                 self._parsed.pop(bytes.fromhex(row.object or ""), None)
         self.ledger.forget_deleted()
         files.remove(self.folder, left)
+        if failed is not None:
+            raise failed
+
+    def _require_settled(self) -> None:
+        with self._erasing:
+            failed = self._settle() if self.keys.has_left else None
+        if failed is not None:
+            raise failed
+
+    def _settle(self) -> ConfigError | None:
+        """Let go of the old wrapping key; why that has to be tried again, if it has."""
+        try:
+            self.keys.settle()
+        except ConfigError as error:
+            logger().error("an old wrapping key is not deleted yet", why=str(error))
+            return ConfigError(
+                "what was removed is gone, and the key that its key was wrapped by is not deleted yet",
+                cause="the store in which this party keeps its wrapping key does not answer",
+                remedy="remove it again in a while; the party's operator is told, too",
+            )
+        return None
 
     def tick(self) -> None:
         """Drop puts that were given up and objects that have expired; remember the time."""
@@ -358,6 +390,9 @@ class Vault:
                 self.times.store(database)
                 rows = catalogue.overdue(database, now - GIVEN_UP, now - NEVER_COMPLETED, now)
             self.erase(rows)
+            with self._erasing:
+                if self.keys.has_left:
+                    self._settle()
             for row in rows:
                 event = "an object has expired" if row.state == LIVING else "a put was given up"
                 logger().info(event, name=row.name, version=row.version, owner=row.owner)
