@@ -13,7 +13,7 @@ import numpy as np
 
 from mpc.errors import InputError, UsageError
 from mpc.text import shown
-from parties.client.tables import text
+from parties.client.tables import fast_text, text
 from parties.client.tables.frames import NEEDED, Frame, import_pyarrow
 from parties.client.tables.sources import Arrays, Cells, Found, Source, from_numpy
 
@@ -65,7 +65,7 @@ class TextFile(Source):
                 f"{path} has no line of names",
                 remedy="put one above the rows, or columns=['age', ...]",
             )
-        self._names = header or list(names or ())
+        self._names, self._header = header or list(names or ()), bool(header)
         if len(self._names) != len(first[1]):
             raise UsageError(f"{path} has {len(first[1])} columns, and columns= names {len(self._names)}")
         self.found = dict.fromkeys(self._names, Found("cells"))
@@ -75,10 +75,19 @@ class TextFile(Source):
 
     def pieces(self, names: Sequence[str]) -> Iterator[dict[str, Cells]]:
         places = [self._names.index(name) for name in names]
+        header, done = self._header, 0
+        for columns in fast_text.read_columns(self._path, text.separator_of(self._path), len(self._names), header):
+            if columns is None:  # something is left, which the other reader takes or refuses
+                break
+            done += len(columns[0])
+            yield {name: Cells(columns[place]) for name, place in zip(names, places, strict=True)}
+        else:
+            return
         _, lines = text.read_text(self._path)
+        lines = islice(lines, done, None)
         while part := [line for _, line in islice(lines, _LINES)]:
-            columns = list(zip(*part, strict=True))
-            yield {name: Cells(_texts(columns[place])) for name, place in zip(names, places, strict=True)}
+            cells = list(zip(*part, strict=True))
+            yield {name: Cells(_texts(cells[place])) for name, place in zip(names, places, strict=True)}
 
 
 def _texts(cells: Sequence[str]) -> np.ndarray:

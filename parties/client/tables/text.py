@@ -55,6 +55,15 @@ def read_numbers(path: Path) -> tuple[list[str], list[list[float]]]:
     return header, rows
 
 
+def separator_of(path: Path) -> str:
+    """Choose what separates cells: of what files of that ending have, whichever the first line has most of."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return max(_SEPARATORS[path.suffix.lower()], key=file.readline().count)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text ({type(error).__name__})", remedy="save it as UTF-8") from None
+
+
 def no_rows(path: Path, header: bool) -> InputError:
     """Make the error for a table that is empty."""
     cause = "its one line is taken for names of columns, since no cell of it is a number" if header else None
