@@ -117,7 +117,7 @@ class PartyNode:
             check_keeps(plan, keeps, coordinator)
             terms = self.imagined(plan, bindings, keeps)
             StoredRows(plan, terms, self.vault)
-            return self.consent.propose(self.consent.asked(plan, terms, coordinator, key))
+            return self.consent.propose(self.consent.asked(plan, terms, coordinator, key, self.vault))
 
         return self.proposals.propose(plan_bytes, coordinator, ahead, consent)
 
@@ -216,7 +216,9 @@ class PartyNode:
         """A session that is in the ledger and that peers can find.  The disk is waited for without any lock."""
         try:
             check_bindings(plan, terms.bindings)
-            consent = self.consent.open(plan, terms, coordinator, key)  # before anything else is said of an object
+            consent = self.consent.open(
+                plan, terms, coordinator, key, self.vault
+            )  # before anything else is said of an object
             session = PartySession(
                 self.config,
                 terms,

@@ -54,6 +54,9 @@ class Objects:
     def signed(self, object_id: bytes) -> Signed:
         return self.statement
 
+    def owner_key(self, object_id: bytes) -> bytes:
+        return key_of(self.statement.certificate)
+
 
 class Budgets(RuleBasedStateMachine):
     """One party's tables, in a file."""
@@ -84,7 +87,7 @@ class Budgets(RuleBasedStateMachine):
             limits=Limits(),
             provider=ProviderPeer(name="provider", address="127.0.0.1:2"),
             peers=tuple(Peer(name=name, address=f"127.0.0.1:{3 + place}") for place, name in enumerate(NAMES)),
-            policy=PolicyConfig(),
+            policy=PolicyConfig(plans=("any",), coordinators=("any",), owners=("any",), recipients=("any",)),
         )
         plain = schema(NAMES, rows=ROWS, columns=(AGE,))
         found = manifest(plain)

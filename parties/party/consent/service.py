@@ -129,7 +129,7 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             bindings, keeps = map(read_binding, request.bindings), map(read_keep, request.keeps)
             terms = node.imagined(plan, [*bindings], [*keeps])
             try:
-                asked = self._consent.asked(plan, terms, client, key(context))
+                asked = self._consent.asked(plan, terms, client, key(context), node.vault)
                 silent, found = self._consent.operator.silent(asked), self._consent.ask(asked)
             except SessionError as error:
                 return consent_pb2.AskReply(answers=[nothing(error)])
