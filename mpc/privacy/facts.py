@@ -27,12 +27,14 @@ class StoredFacts:
         origin: names data whose rows are the rows of the same people in the same order: one dataset's, from one first
             row on.  Wires of one origin change together, so a person counts there once.
         others: further origins of a kept output, each with the most rows of one person there.
+        apart: origins with none of these people, as all owners state.
     """
 
     rows: int
     rows_per_person: int
     origin: str
     others: tuple[tuple[str, int], ...] = ()
+    apart: frozenset[str] = frozenset()
 
     @property
     def people(self) -> tuple[tuple[str, int], ...]:

@@ -41,7 +41,7 @@ from mpc.privacy.intervals import Interval, interval, of_rows
 from mpc.privacy.noise import worth
 from mpc.privacy.products import Products
 from mpc.privacy.sensitivity import Atoms, Ground
-from mpc.privacy.states import Moved, Noise, Row, State, Sum, bare
+from mpc.privacy.states import MOST_APART, Moved, Noise, Row, State, Sum, bare, most
 from mpc.privacy.within import check_within, has_rows, refuse
 from mpc.wires import BATCH, Wire
 
@@ -336,13 +336,16 @@ class _Proof:
     def _moved(self, form: Form) -> Moved:
         """One person's part: the rows in every origin, each of which moves the atoms that depend on it."""
         people: dict[str, int] = {}
+        apart: dict[str, frozenset[str]] = {}
         for facts in self._stored.values():
             for origin, rows in facts.people:
                 people[origin] = max(people.get(origin, 0), rows)
-        found = Moved()
+                apart[origin] = apart.get(origin, facts.apart) & facts.apart
+        found: dict[str, Moved] = {}
         for origin, rows in people.items():
             own = {wire for wire, facts in self._stored.items() if origin in dict(facts.people)}
             moved = {name: matrix for name, matrix in form.items() if self._atoms[name].sources & own}
             self._work(sensitivity.work(moved, self._atoms))
-            found += Moved.by(moved, self._atoms, rows)
-        return found
+            found[origin] = Moved.by(moved, self._atoms, rows)
+        self._work(1 << min(len(found), MOST_APART))
+        return most(found, apart)

@@ -89,6 +89,34 @@ class Moved:
         return Moved(self.first // unit + elements, self.second / unit + root(elements))
 
 
+MOST_APART = 12
+"""Origins up to which it is found out which of them one person may be in; of more, in all."""
+
+
+def most(parts: Mapping[str, Moved], apart: Mapping[str, frozenset[str]]) -> Moved:
+    """Return the most that one person changes, who may be in all origins that are not apart from each other.
+
+    Args:
+        parts: what a person's rows in each origin change.
+        apart: of each origin, those that are apart from it; both have to say so.
+    """
+    names = list(parts)
+
+    def together(one: str, other: str) -> bool:
+        return not (other in apart[one] and one in apart[other])
+
+    if len(names) > MOST_APART or all(together(a, b) for a in names for b in names if a != b):
+        return sum(parts.values(), Moved())
+    found, todo = Moved(), [(0, tuple[str, ...](), Moved())]
+    while todo:
+        place, chosen, total = todo.pop()
+        found = Moved(max(found.first, total.first), max(found.second, total.second))
+        for number in range(place, len(names)):
+            if all(together(names[number], each) for each in chosen):
+                todo.append((number + 1, (*chosen, names[number]), total + parts[names[number]]))
+    return found
+
+
 def bare(gate: Gate, problem: str) -> PlanError:
     """Return the error for a sum over rows whose noise does not hide it."""
     return PlanError(

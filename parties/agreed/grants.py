@@ -122,6 +122,8 @@ class Dp(Frozen):
         epsilon_each, epsilon: of one run, and of all runs under this grant.
         delta: of all runs under this grant.
         outputs: the most outputs that a plan may have.
+        apart: datasets of other owners in which, as this one states, nobody is who is in this one.  It counts where the
+            other owner states it too: then a sum over both is noised for one of them, not for both.
     """
 
     mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1, max_length=2), AfterValidator(_distinct)] = (
@@ -131,6 +133,14 @@ class Dp(Frozen):
     epsilon: Annotated[Epsilon, AfterValidator(_positive)]
     delta: Delta
     outputs: Annotated[int, Field(ge=1, le=4096)]
+    apart: Annotated[tuple[DatasetName, ...], Field(max_length=_MOST_NAMES), AfterValidator(_distinct)] = ()
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if not self.apart:  # the bytes of a grant that states nothing of that are as before
+            content.pop("apart", None)
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -248,7 +258,9 @@ class Grant(Statement):
             raise ValueError("it expires before it begins")
         if self.by_name and self.dataset.partition("/")[0] != self.owner:
             raise ValueError("the dataset is somebody else's")
-        exact = self.question.exact
+        dp, exact = self.question.dp, self.question.exact
+        if dp is not None and any(name.partition("/")[0] == self.owner for name in dp.apart):
+            raise ValueError("people of one owner's datasets are never apart: they share a budget instead")
         if exact is not None and self.by_name:
             raise ValueError("exact plans are of one version of a dataset, which is named by its id")
         if exact is not None and not all(self._reads(plan) for plan in exact.plans):
@@ -296,6 +308,9 @@ class Budget(Statement):
     """Limit on what all noised answers about a dataset may tell of one person, over all its versions and for good.
 
     The highest sequence counts.  It may be lower than an earlier one; what is spent is spent.
+
+    Args:
+        group: further datasets of this owner that the budget is of too: what is spent on any of them is spent of it.
     """
 
     TAG, WHAT = "mpc/v1/budget", "a budget"
@@ -305,9 +320,24 @@ class Budget(Statement):
     sequence: Count
     epsilon: Epsilon
     delta: Delta
+    group: Annotated[tuple[DatasetName, ...], Field(max_length=_MOST_NAMES), AfterValidator(_distinct)] = ()
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if not self.group:  # the bytes of a budget of one dataset are as before
+            content.pop("group", None)
+        return content
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of all datasets that it is of."""
+        return (self.dataset, *self.group)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if any(name.partition("/")[0] != self.owner for name in self.group) or self.dataset in self.group:
+            raise ValueError("a group is of other datasets of the owner's")
         if self.dataset.partition("/")[0] != self.owner:
             raise ValueError("the dataset is somebody else's")
         return self

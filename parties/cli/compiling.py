@@ -13,6 +13,7 @@ import numpy as np
 from mpc.compiler.compile import DEFAULT_RANGE, Compiled, compile_model
 from mpc.compiler.graph.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.graph.graph import Range
+from mpc.compiler.graph.noising import Noising
 from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.onnx.declared import declared_ranges, misfits, own_sizes
 from mpc.compiler.onnx.load import Loaded, Source, load_model
@@ -35,6 +36,7 @@ def compile_blindly(
     roles: Roles,
     samples: Feeds | None = None,
     stored: Mapping[str, StoredInput] | None = None,
+    noise: Noising | None = None,
 ) -> Compiled:
     """Compile without a look at what is entered, but for its shapes: others see the plan.
 
@@ -42,6 +44,7 @@ def compile_blindly(
         feeds: what this client enters.
         samples: data that may become known; undeclared ranges, and bounds that cannot be proved, rest on them.
         stored: inputs that lie at the parties.
+        noise: what is asked of noise behind sums over rows.
 
     Raises:
         InputError: what is entered fits no range that was declared, and the default neither.
@@ -58,7 +61,7 @@ def compile_blindly(
                 "or give --calibrate a file of data that may become known",
             )
     shapes = _with_own(loaded, shapes, samples or feeds)
-    return noted(display, compile_model(loaded, declared, roles, samples, shapes, stored))
+    return noted(display, compile_model(loaded, declared, roles, samples, shapes, stored, noise))
 
 
 def _with_own(model: Loaded, shapes: Shapes, feeds: Feeds) -> Shapes:

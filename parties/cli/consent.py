@@ -59,6 +59,12 @@ def grant() -> None:
     type=click.Choice(["laplace", "gaussian"]),
     help="Kinds of noise; default: both. Gaussian noise, of long vectors, costs delta.",
 )
+@click.option(
+    "--apart",
+    multiple=True,
+    metavar="OWNER/NAME",
+    help="Another owner's dataset in which, as you state, nobody is who is in this one.",
+)
 @click.option("--plan", "plans", multiple=True, type=click.Path(path_type=Path), help="This plan exactly, unnoised.")
 @click.option("--model", "models", multiple=True, metavar="OWNER/NAME", help="This model at the parties, exactly.")
 @DATA
@@ -225,14 +231,22 @@ def show(display: Display, name: str, each: str | None, cluster: Path | None, fo
 @click.argument("name")
 @click.option("--epsilon", required=True, metavar="E", help="In all, over all versions; what is spent stays spent.")
 @click.option("--delta", metavar="D", help="In all; default: a millionth.")
+@click.option("--with", "group", multiple=True, metavar="NAME", help="A dataset of yours that shares this budget.")
 @_common
 def set_(
-    display: Display, name: str, epsilon: str, delta: str | None, cluster: Path | None, folder: Path, as_json: bool
+    display: Display,
+    name: str,
+    epsilon: str,
+    delta: str | None,
+    group: tuple[str, ...],
+    cluster: Path | None,
+    folder: Path,
+    as_json: bool,
 ) -> None:
     """Set the budget of a dataset of yours: higher, or lower, than before."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        more = {} if delta is None else {"delta": delta}
-        _show(display, connected, connected.set_budget(name, epsilon=epsilon, **more), None, as_json)
+        more: dict[str, Any] = {} if delta is None else {"delta": delta}
+        _show(display, connected, connected.set_budget(name, epsilon=epsilon, group=group, **more), None, as_json)
 
 
 def _show(display: Display, connected: Cluster, found: Left, each: str | None, as_json: bool) -> None:
@@ -249,7 +263,8 @@ def _show(display: Display, connected: Cluster, found: Left, each: str | None, a
         display.result(f"{found.dataset}: no budget is set, so no noised answers")
     else:
         whole, spent, left = float(found.epsilon), float(found.spent), float(found.left)
-        display.result(f"{found.dataset}: epsilon {spent:g} of {whole:g} spent, {left:g} left")
+        shared = "".join(f", {each}" for each in found.group if each != found.dataset)
+        display.result(f"{found.dataset}{shared}: epsilon {spent:g} of {whole:g} spent, {left:g} left")
         if like is not None:
             display.result(f"{remaining.questions(found.more(like[0]))} {like[1]}, epsilon {float(like[0]):g}")
     display.result(f"{found.noised} noised answers and {found.exact} exact ones were given")

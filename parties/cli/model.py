@@ -12,7 +12,7 @@ import click
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.onnx.load import Loaded, load_model
-from mpc.compiler.onnx.signature import input_names
+from mpc.compiler.onnx.signature import input_names, output_names
 from mpc.compiler.operators import supported
 from mpc.compiler.roles import Roles
 from mpc.errors import PlanError
@@ -27,6 +27,7 @@ from parties.cli.compiling import noted
 from parties.cli.display import Display, size
 from parties.cli.inputs import load_inputs
 from parties.cli.join import read_ticket
+from parties.cli.noise import Wanted, noise_of, noise_options
 from parties.cli.options import (
     CALIBRATE,
     JSON,
@@ -64,12 +65,15 @@ class Choices:
     shapes: tuple[str, ...]
     samples: tuple[str, ...]
     roles: Roles
+    noise: Wanted = Wanted()
 
     @property
     def none(self) -> bool:
         """Was nothing chosen, but perhaps a client's name?"""
         owner = self.roles.model_owner
-        return not (self.ranges or self.shapes or self.samples) and self.roles == Roles(owner, owner, (owner,))
+        return not (self.ranges or self.shapes or self.samples or self.noise) and self.roles == Roles(
+            owner, owner, (owner,)
+        )
 
     def compile(self, display: Display, path: Path) -> Compiled:
         """Compile a model; tell the user what was taken for granted."""
@@ -77,7 +81,8 @@ class Choices:
         names = input_names(loaded)
         feeds = load_inputs(self.samples, names) if self.samples else None
         ranges, shapes = parse_ranges(self.ranges, names), parse_shapes(self.shapes, names)
-        return noted(display, compile_model(loaded, ranges, self.roles, feeds, shapes))
+        noise = self.noise.noising(output_names(loaded), {}, None)
+        return noted(display, compile_model(loaded, ranges, self.roles, feeds, shapes, noise=noise))
 
 
 def _choices(command: Callable[..., None]) -> Callable[..., None]:
@@ -90,6 +95,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
     @OWNER
     @RECIPIENT
     @WEIGHTS
+    @noise_options
     @wraps(command)
     def chosen(
         ranges: tuple[str, ...],
@@ -99,10 +105,11 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         owners: tuple[str, ...],
         recipients: tuple[str, ...],
         weights: str,
+        noise: Wanted,
         **others: Any,
     ) -> None:
         roles = parse_roles(client, owners, recipients, weights)
-        command(choices=Choices(ranges, shapes, samples, roles), **others)
+        command(choices=Choices(ranges, shapes, samples, roles, noise), **others)
 
     return chosen
 
@@ -138,7 +145,7 @@ def compile_(display: Display, model: Path, output: Path, choices: Choices) -> N
 def inspect(display: Display, model: Path, batch: int, parties: int, choices: Choices, as_json: bool) -> None:
     """Say what MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
     plan, origins, undeclared = read_model(display, model, choices)
-    report = describe(plan, origins, batch, parties) | {"undeclared": list(undeclared)}
+    report = describe(plan, origins, batch, parties) | {"undeclared": list(undeclared), "noise": noise_of(plan)}
     if as_json:
         display.json(report)
         return
@@ -254,6 +261,11 @@ def _print(display: Display, report: dict[str, Any]) -> None:
     display.result(f"digest        {report['digest']}")
     split = f" (split into {report['runs']} runs)" if report["runs"] > 1 else ""
     display.result(f"rounds        {report['rounds']}{split}")
+    for entry in report["noise"]:
+        display.result(
+            f"noise         {entry['mechanism']}, of {entry['elements']} sums, standard deviation {entry['std']:.4g}: "
+            f"epsilon {entry['epsilon']:g}, delta {entry['delta']:.2g}, if each person is in one row"
+        )
     if report["undeclared"]:
         names = ", ".join(map(repr, report["undeclared"]))
         display.result(f"              (no range is declared for {names}: 'mpc run' may take another one, that suits")

@@ -19,6 +19,7 @@ from parties.cli.compiling import compile_blindly, compile_for_data
 from parties.cli.datasets import choose_datasets, selections
 from parties.cli.display import Display
 from parties.cli.inputs import load_inputs
+from parties.cli.noise import Wanted
 from parties.cli.options import parse_ranges, parse_shapes
 from parties.cli.outputs import keep_choices
 from parties.client import bound
@@ -41,6 +42,7 @@ class Said:
     samples: tuple[str, ...]
     roles: Roles
     kept: tuple[str, ...] = ()
+    noise: Wanted = Wanted()
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,14 @@ def prepare(display: Display, path: Path | None, said: Said, me: str, alone: boo
     owners = {**said.roles.owners, **bound.owners(chosen)}
     roles = replace(said.roles, owners=owners, keeps=frozenset(kept))
     given = (display, loaded, feeds, known_ranges, parse_shapes(said.shapes, names), roles)
-    if alone and not (said.samples or chosen or kept):
+    lengths = {len(each) for each in feeds.values()} | {len(each.bound_rows) for each in chosen.values()}
+    noise = said.noise.noising(output_names(loaded), chosen, min(lengths, default=None), path)
+    if alone and not (said.samples or chosen or kept or noise):
         compiled = compile_for_data(*given)
     else:
         known = load_inputs(said.samples, names, types=types, columns=columns) if said.samples else None
         stored = {name: bound.described(selection) for name, selection in chosen.items()}
-        compiled = compile_blindly(*given, known, stored)
+        compiled = compile_blindly(*given, known, stored, noise)
     bindings = bound.bindings(compiled.plan, chosen)
     for note in [*bound.notes(chosen, compiled.plan), *orders.values(), *told]:
         display.say(f"note: {note}")
@@ -99,6 +103,7 @@ def _stored(display: Display, path: Path | None, said: Said, me: str, name: str)
         "--calibrate": said.samples,
         "--weights": public,
         "--keep": said.kept,
+        "--epsilon": said.noise.epsilons,
     }
     refuse_compiling(name, {option: given or None for option, given in options.items()})
     with Cluster.connect(path) as connected:

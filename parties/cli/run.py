@@ -11,8 +11,10 @@ import click
 
 from mpc.compiler.compile import Compiled
 from mpc.errors import PolicyError, UsageError, WaitingError
+from mpc.text import shown
 from parties.agreed.bindings import rows_of
 from parties.cli.display import Display, seconds, size
+from parties.cli.noise import Wanted, noise_of, noise_options
 from parties.cli.options import (
     CALIBRATE,
     CLUSTER,
@@ -73,6 +75,7 @@ from parties.trust.identity import Identity
 @RANGE
 @SHAPE
 @CALIBRATE
+@noise_options
 @WAIT
 @FOLDER
 @JSON
@@ -96,6 +99,7 @@ def run(
     shapes: tuple[str, ...],
     samples: tuple[str, ...],
     wait: float,
+    noise: Wanted,
     folder: Path,
     as_json: bool,
 ) -> None:
@@ -103,6 +107,7 @@ def run(
 
     MODEL may be one that lies at the parties, by its name: OWNER/NAME, or @OWNER/NAME.
     With --data an input is read from a dataset at the parties, and its owner takes no part.
+    With --epsilon an output is a sum over rows and noise, which its data's owner may have granted.
     With --owner and --recipient others enter inputs and receive outputs: they join with the file that --ticket
     writes, and this command waits for them.
     """
@@ -125,7 +130,7 @@ def run(
         roles = parse_roles(me, owners, recipients, weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties, in_folder(folder))
-        said = Said(model, inputs, data, ranges, shapes, samples, roles, kept)
+        said = Said(model, inputs, data, ranges, shapes, samples, roles, kept, noise)
         prepared = prepare(display, path, said, me, ours and not (who or ticket))
         compiled, feeds = prepared.of, prepared.feeds
         found = check_own(compiled.plan, me, feeds) or rows_of(compiled.plan, prepared.bindings)
@@ -160,14 +165,19 @@ def run(
                 write_outputs(output, named)
             stage("waiting until the others have their outputs" if who else "closing the session")
             session.close()
+    spreads = compiled.deviations if isinstance(compiled, Compiled) else {}
+    noises = noise_of(compiled.plan)
     price = {**asdict(session.last_run), "setup_s": setup} if session.last_run is not None else {}
     if as_json:
         content, digest = plain_outputs(named), compiled.plan.digest.hex()
         made = [{"name": each.name, "version": each.version, "outputs": each.outputs} for each in session.keeps]
         told_of = {"model": str(model), "security": security, "weights": weights, "plan": digest}
-        display.json({**told_of, **price, "outputs": content, "kept": made})
+        noised = {"noise": noises, "deviations": spreads} if noises else {}
+        display.json({**told_of, **price, "outputs": content, "kept": made, **noised})
         return
     print_outputs(display, named)
+    for name, spread in spreads.items():
+        display.result(f"noise of {shown(name)}: standard deviation {spread:.4g}")
     for each in session.keeps:
         display.result(f"kept as {each.name}, version {each.version}")
     _print_price(display, price, isinstance(compiled, Placed))

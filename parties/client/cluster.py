@@ -150,6 +150,9 @@ class Cluster(Closing):
         state: States | None = None,
         keep: Mapping[str, str | Keeping] | None = None,
         wait: float = 0.0,
+        epsilon: Mapping[str, Any] | None = None,
+        mechanism: str | None = None,
+        delta: Any = None,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs; or use one that lies at the parties.
 
@@ -179,6 +182,9 @@ class Cluster(Closing):
             keep: output -> the name of a dataset of this client's that it becomes at the parties, or a `Keeping`.
                 Nobody receives it unless `recipients` names somebody; outputs of one name are its columns.
             wait: seconds to wait for the words of operators and owners, where they are missing.
+            epsilon: output -> what it may tell of a person: it is made of sums over rows (ReduceSum over the first
+                axis), each of which gets noise.
+            mechanism, delta: "laplace", or "gaussian" with the most delta of an output.
 
         Raises:
             WaitingError: somebody's word is missing still, who is shown what was asked; the message says whose.
@@ -186,7 +192,8 @@ class Cluster(Closing):
         """
         from parties.client import opening  # who joins does without it
 
-        compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep}
+        noise = {"epsilon": epsilon, "mechanism": mechanism, "delta": delta}
+        compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep, **noise}
         ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
         return self.open(ready.of, batch, bindings=ready.bindings, keeps=ready.keeps, wait=wait)
 
@@ -276,13 +283,14 @@ class Cluster(Closing):
 
         return granting.budget(self.parties, self.datasets.full_name(name))
 
-    def set_budget(self, name: str, epsilon: Any, delta: Any = "1/1000000") -> Left:
+    def set_budget(self, name: str, epsilon: Any, delta: Any = "1/1000000", group: Sequence[str] = ()) -> Left:
         """Set what all noised answers about a dataset of this client's may tell in all, over all its versions.
 
         It may be more or less than before; what is spent stays spent.
 
         Args:
             epsilon, delta: numbers, or texts such as "0.1" and "1/3".
+            group: further datasets of this client's that share the budget: what is spent on any is spent of it.
 
         Raises:
             UsageError: they are no numbers, or it is not this client's dataset.
@@ -290,7 +298,8 @@ class Cluster(Closing):
         from parties.client import granted, granting
 
         full, whole = self.datasets.full_name(name), granted.as_amount(epsilon, "epsilon")
-        return granting.set_budget(self.parties, full, whole, granted.as_amount(delta, "delta"))
+        others = [self.datasets.full_name(each) for each in group]
+        return granting.set_budget(self.parties, full, whole, granted.as_amount(delta, "delta"), others)
 
     @property
     def layout(self) -> LocalLayout | None:

@@ -257,6 +257,7 @@ class Datasets:
         delta: Any = granted.DELTA,
         outputs: int = granted.OUTPUTS,
         mechanisms: Any = None,
+        apart: Sequence[str] = (),
         bit: bool = False,
         uses: int | None = None,
         expires: Any = None,
@@ -279,6 +280,8 @@ class Datasets:
             epsilon_each: the most that one run costs; None: all of it.
             outputs: the most outputs that a plan with noise has.
             mechanisms: kinds of noise, "laplace" or "gaussian"; None: both.
+            apart: datasets "OWNER/NAME" of other owners in which, as you state, nobody is who is in this one.  Where
+                their owners state it of yours, a sum over both has noise for one of them, not for both.
             bit: each plan tells one bit, and the grant is of `uses` bits: about whomever the asker chooses, where it
                 enters an input or a weight itself.
             uses: the most runs.
@@ -297,7 +300,7 @@ class Datasets:
         asking = granted.as_clients(coordinators, "coordinators")
         learning = asking if recipients is None else granted.as_clients(recipients, "recipients")
         if plans is None:
-            question, of = granted.noised(epsilon, epsilon_each, delta, outputs, mechanisms), full
+            question, of = granted.noised(epsilon, epsilon_each, delta, outputs, mechanisms, apart), full
         else:
             manifest = catalogue.describe(self._parties, full)
             question, of = granted.exact(plans, data, manifest, weights or {}, bit), manifest.id.hex()

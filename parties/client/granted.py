@@ -158,11 +158,14 @@ def as_mechanisms(given: Any) -> tuple[Mechanism, ...]:
     return tuple(each for each in MECHANISMS if each in named)
 
 
-def noised(epsilon: Any, epsilon_each: Any, delta: Any, outputs: int, mechanisms: Any = None) -> Question:
+def noised(
+    epsilon: Any, epsilon_each: Any, delta: Any, outputs: int, mechanisms: Any = None, apart: Sequence[str] = ()
+) -> Question:
     """Describe answers with noise.
 
     Args:
         mechanisms: kinds of noise that may be; None: all.
+        apart: datasets of other owners in which nobody of this one is.
         epsilon, delta: of all runs together.
         epsilon_each: of one run; None: as much as all together.
 
@@ -174,7 +177,7 @@ def noised(epsilon: Any, epsilon_each: Any, delta: Any, outputs: int, mechanisms
     kinds, most = as_mechanisms(mechanisms), as_amount(delta, "delta")
     try:
         return Question(
-            dp=Dp(mechanisms=kinds, epsilon=whole, epsilon_each=each, delta=most, outputs=outputs),
+            dp=Dp(mechanisms=kinds, epsilon=whole, epsilon_each=each, delta=most, outputs=outputs, apart=tuple(apart)),
         )
     except ValueError:
         raise UsageError(

@@ -59,6 +59,8 @@ class Left:
         epsilon, delta: in all, as the owner has signed, within what every operator allows; None: no budget is set.
         spent, spent_delta: in all.
         noised, exact: answers that were given.
+        sequence: of the last budget that was signed for this very dataset.
+        group: datasets that share the budget, this one among them.
     """
 
     dataset: str
@@ -69,6 +71,7 @@ class Left:
     noised: int
     exact: int
     sequence: int = 0
+    group: tuple[str, ...] = ()
 
     @property
     def left(self) -> Fraction:
@@ -98,6 +101,7 @@ class Left:
             **spent,
             "noised_answers": self.noised,
             "exact_answers": self.exact,
+            **({"group": list(self.group)} if len(self.group) > 1 else {}),
         }
 
 
@@ -258,12 +262,16 @@ def budget(parties: Parties, dataset: str) -> Left:
         spent_delta=Fraction(max(each.delta for each in found), 10**18),
         noised=max(each.noised for each in found),
         exact=max(each.exact for each in found),
-        sequence=max((each.sequence for each in said if each is not None), default=0),
+        sequence=max(each.sequence for each in found),
+        group=next((each.datasets for each in said if each is not None), ()),
     )
 
 
-def set_budget(parties: Parties, dataset: str, epsilon: Fraction, delta: Fraction) -> Left:
+def set_budget(parties: Parties, dataset: str, epsilon: Fraction, delta: Fraction, group: Sequence[str] = ()) -> Left:
     """Set what all noised answers about a dataset of this client's may tell in all; what is spent stays spent.
+
+    Args:
+        group: further datasets of this client's, which share the budget.
 
     Raises:
         UsageError: it makes no sense.
@@ -281,6 +289,7 @@ def set_budget(parties: Parties, dataset: str, epsilon: Fraction, delta: Fractio
             sequence=last + 1,
             epsilon=epsilon,
             delta=delta,
+            group=tuple(group),
         )
     except ValueError as error:
         raise senseless(error, "budget") from None

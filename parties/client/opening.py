@@ -48,7 +48,7 @@ def prepare(
 
     Args:
         model, owners, recipients, data, weights: as of `Cluster.session`.
-        compiling: ranges, samples, shapes, state and keep, for a compiler alone.
+        compiling: ranges, samples, shapes, state, keep and noise, for a compiler alone.
 
     Raises:
         ModelError, UsageError, InputError, SessionError: as `Cluster.session`.
@@ -60,6 +60,7 @@ def prepare(
     from mpc.compiler.onnx.load import Loaded, load_model
     from mpc.compiler.onnx.metadata import columns_of
     from mpc.compiler.onnx.signature import input_names
+    from parties.client.noised import as_noise
     from parties.client.states import read_states
 
     loaded = Loaded(load_model(model))
@@ -71,8 +72,9 @@ def prepare(
     roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)}, keeps=frozenset(named))
     stored = {name: bound.described(selection) for name, selection in chosen.items()}
     states = read_states(compiling["state"], owners or (), chosen)
-    settings = {name: said for name, said in compiling.items() if name not in ("state", "keep")}
-    compiled = compile_model(loaded, roles=roles, stored=stored, states=states, **settings)
+    noise = as_noise(compiling["epsilon"], compiling["mechanism"], compiling["delta"], chosen, parties)
+    settings = {name: said for name, said in compiling.items() if name in ("ranges", "samples", "shapes")}
+    compiled = compile_model(loaded, roles=roles, stored=stored, states=states, noise=noise, **settings)
     bindings = bound.bindings(compiled.plan, chosen)
     bound.warn_of(chosen, compiled.plan)
     _warn_of_order(told, chosen)

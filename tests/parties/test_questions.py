@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mpc.errors import InputError, ModelError, PrivateDataError, UsageError
 from mpc.interpret.world import World
 from parties.agreed.objects import Manifest
 from parties.client import bound, granting
-from parties.client.cluster import read_output
+from parties.client.cluster import Cluster, read_output
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
 from parties.client.questions import asking, model
@@ -27,6 +28,7 @@ from parties.client.roles import PUBLIC, assign
 from parties.client.selection import Selection
 from tests.support.asking import word
 from tests.support.grants import budget, dp, grant
+from tests.support.graphs import node, save_model
 from tests.support.objects import manifest, schema
 from tests.support.parties import InProcess
 from tests.support.worlds import seed
@@ -536,6 +538,21 @@ def test_the_same_code_runs_on_a_sample(stays: Dataset) -> None:
 
     assert asked(stays.sample(10)).shape == (2,)
     assert np.shape(asked(stays).get().value) == (2,)
+
+
+def test_a_model_that_sums_rows_is_answered_with_noise(cluster: InProcess, tmp_path: Path) -> None:
+    """cluster.session(epsilon=): of a dataset's rows, by a session of its owner's own."""
+    axes = {"axes": np.array([0])}
+    path = save_model(tmp_path, [node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)], axes, ("batch", 2))
+    with Cluster(cluster.client("hospital").config) as whole:
+        data = {"x": whole.dataset("hospital/stays")[["age", "bmi"]]}
+        with pytest.raises(ModelError, match="over the rows of a run"):
+            whole.session(path, data=data)
+        with whole.session(path, data=data, epsilon={"y": 5}) as session:
+            [found] = session.run()
+        assert np.abs(found - [AGE.sum(), BMI.sum()]).max() < 8 * 2**0.5 * 2 * 121 / 5
+        with pytest.raises(UsageError, match="which noise there is"):
+            whole.session(path, mechanism="gaussian")
 
 
 # ------------------------------------------------------------------ granted

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Mean, Ordered, Square, Top
 from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
 
+_ROWS = (
+    "ReduceSum over the first axis is computed with noise that hides each row: --epsilon 0.5, in Python "
+    f"epsilon={{'y': 0.5}}, and a mean is that sum by the number of rows; or {FIX_BATCH}"
+)
 _MOST_FACTORS = 64
 _MOST_SUMMED = 512
 
@@ -40,6 +45,10 @@ def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.shapes[x]
     if node.op_type == "ReduceSum" and state.sums_rows and axes[0] == 0 and shape[0] == BATCH:
         kept = state.rows_sum(state.total(x, axes[1:]))
+    elif axes[0] == 0 and shape[0] == BATCH:
+        raise state.origin.refuse(
+            f"{node.op_type} over the rows of a run, which may be of different people", remedy=_ROWS
+        )
     else:
         kept = _REDUCTIONS[node.op_type](state, x, axes)
     keep = settings.get("keepdims", 1)

@@ -37,6 +37,19 @@ class Part:
     kept: bool = False
 
 
+@dataclass(frozen=True)
+class Protected:
+    """People whom noise has to protect in a session.
+
+    Args:
+        wires: of all datasets of which noised answers alone may be told.
+        apart: pairs of datasets of which both owners state that nobody is in both.
+    """
+
+    wires: frozenset[str] = frozenset()
+    apart: frozenset[frozenset[str]] = frozenset()
+
+
 class Asked:
     """A plan, asked of datasets by somebody.
 
@@ -60,7 +73,7 @@ class Asked:
         self.manifests, self._proofs = manifests, proofs
         self.read = {each: Read(found, keys[each]) for each, found in manifests.items()}
         self.parts = tuple(self._part(name) for name in sorted(self._whose()))
-        self._proved: dict[frozenset[str], Guarantee | PlanError] = {}
+        self._proved: dict[Protected, Guarantee | PlanError] = {}
 
     def _whose(self) -> dict[str, tuple[str, bytes]]:
         """(owner, key) of every dataset that is read, or that something read was kept of."""
@@ -138,21 +151,21 @@ class Asked:
 
     # -- noised plans
 
-    def prove(self, wires: frozenset[str]) -> None:
-        """Find what the plan guarantees for the people in these stored wires, and keep it for `loss`."""
-        if wires and wires not in self._proved:
+    def prove(self, people: Protected) -> None:
+        """Find what the plan guarantees for these people, and keep it for `loss`."""
+        if people.wires and people not in self._proved:
             try:
-                facts = {wire: self._facts(wire) for wire in wires}
+                facts = {wire: self._facts(wire, people) for wire in people.wires}
             except PlanError as error:
-                self._proved[wires] = error.again()
+                self._proved[people] = error.again()
             else:
-                self._proved[wires] = self._proofs.find(self.plan, facts)
+                self._proved[people] = self._proofs.find(self.plan, facts)
 
-    def loss(self, part: Part, wires: frozenset[str]) -> Loss | None:
+    def loss(self, part: Part, people: Protected) -> Loss | None:
         """Return what a run tells of a person through one dataset; None if that was not asked for before.
 
         Args:
-            wires: all those that are to be protected in this session, the dataset's among them.
+            people: all who are to be protected in this session, the dataset's among them.
 
         Raises:
             PlanError: nothing is proved, and why.
@@ -161,28 +174,37 @@ class Asked:
             read = self.read[bytes.fromhex(each)]
             if any(origin.name == part.name and not origin.by_row for origin in origins_of(read)):
                 raise _mixed(read.manifest.name, part.name)
-        found = self._proved.get(wires)
+        found = self._proved.get(people)
         if isinstance(found, PlanError):
             raise found.again()
         return None if found is None else found.of(part.wires)
 
-    def mechanisms(self, part: Part, wires: frozenset[str]) -> tuple[Mechanism, ...]:
+    def mechanisms(self, part: Part, people: Protected) -> tuple[Mechanism, ...]:
         """List the kinds of noise that hide one dataset, of what `loss` was asked for."""
-        found = self._proved[wires]
+        found = self._proved[people]
         return () if isinstance(found, PlanError) else found.mechanisms(part.wires)
 
-    def _facts(self, wire: str) -> StoredFacts:
+    def _facts(self, wire: str, people: Protected) -> StoredFacts:
         bound = next(each for each in self.terms.bindings if each.wire == wire)
         found = self.read[bound.object]
-        people = [
-            (f"{origin.object}/{origin.first}", origin.rows_per_person)
-            for origin in origins_of(found, bound.first)
-            if origin.by_row
-        ]
-        if not people:
+        own = self._people(wire)
+        if not own:
             raise _mixed(found.manifest.name, "a dataset")
-        (origin, rows), *others = people
-        return StoredFacts(bound.rows, rows, origin, tuple(others))
+        (origin, rows), *others = own
+        apart = {each for each in people.wires if self._are_apart(wire, each, people)}
+        origins = frozenset(each_origin for each in apart for each_origin, _ in self._people(each))
+        return StoredFacts(bound.rows, rows, origin, tuple(others), origins)
+
+    def _people(self, wire: str) -> list[tuple[str, int]]:
+        """(origin, the most rows of one person there) of what a wire is bound to."""
+        bound = next(each for each in self.terms.bindings if each.wire == wire)
+        origins = origins_of(self.read[bound.object], bound.first)
+        return [(f"{origin.object}/{origin.first}", origin.rows_per_person) for origin in origins if origin.by_row]
+
+    def _are_apart(self, one: str, other: str, people: Protected) -> bool:
+        """Is nobody in both, as all owners state of whatever datasets these wires are read from, or were kept of?"""
+        sides = [[part.name for part in self.parts if wire in part.wires and not part.kept] for wire in (one, other)]
+        return all(sides) and all(frozenset((a, b)) in people.apart for a in sides[0] for b in sides[1])
 
 
 def _mixed(name: str, dataset: str) -> PlanError:

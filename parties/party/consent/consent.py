@@ -100,10 +100,10 @@ class Consent:
         """Say of each dataset whether a session may read it, and if not, whose word is missing."""
         for _ in range(_ROUNDS):
             with self.ledger.reading() as database:
-                wires = to_prove(database, asked, self.house())
-            asked.prove(wires)  # takes a while, and holds nothing
+                people = to_prove(database, asked, self.house())
+            asked.prove(people)  # takes a while, and holds nothing
             with self.ledger.reading() as database:
-                if to_prove(database, asked, self.house()) == wires:
+                if to_prove(database, asked, self.house()) == people:
                     return decide(database, asked, self.house())
         raise SessionError("grants of these datasets are changing", remedy="try again")
 

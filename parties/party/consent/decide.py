@@ -14,10 +14,11 @@ from fractions import Fraction
 from functools import partial
 
 from mpc.errors import InputError, IntegrityError, MpcError, PlanError, PolicyError
+from mpc.privacy.facts import Loss
 from parties.agreed.bits import tells_one_bit
 from parties.agreed.grants import Budget, Exact, Grant, Use
 from parties.party.consent import tables
-from parties.party.consent.asked import Asked, Part
+from parties.party.consent.asked import Asked, Part, Protected
 from parties.party.consent.tables import Amount, GrantRow
 from parties.party.consent.uses import use_fault
 from parties.party.vault.vault import unknown
@@ -112,13 +113,13 @@ def decide(
     """
     own = [part for part in asked.parts if asked.is_own(part)]
     readings = [_read(database, asked, part, house, batch) for part in asked.parts if part not in own]
-    wires = protected(readings)
+    people = protected(readings)
     found: list[Allowed | Missing] = [Allowed(part, None, OWN) for part in own]
     for reading in readings:
         if reading.exact is not None:
             found.append(Allowed(reading.part, reading.exact.id, EXACT))
         elif reading.noised:
-            found.append(_noised(database, asked, reading, wires, house))
+            found.append(_noised(database, asked, reading, people, house))
         else:
             found.append(_missing(asked, reading, reading.fault))
     return found
@@ -137,13 +138,28 @@ def require(found: list[Allowed | Missing]) -> list[Allowed]:
     return [each for each in found if isinstance(each, Allowed)]
 
 
-def protected(readings: list[_Reading]) -> frozenset[str]:
-    """Return the wires of all datasets of which noised answers alone may be told."""
-    return frozenset(wire for each in readings if each.exact is None and each.noised for wire in each.part.wires)
+def protected(readings: list[_Reading]) -> Protected:
+    """Return the people of all datasets of which noised answers alone may be told."""
+    noised = [each for each in readings if each.exact is None and each.noised]
+    stated = {each.part.name: _apart(each) for each in noised}
+    owner = {each.part.name: each.part.owner for each in noised}
+    apart = {
+        frozenset((one, other))
+        for one in stated
+        for other in stated[one]
+        if other in stated and one in stated[other] and owner[one] != owner[other]
+    }
+    return Protected(frozenset(wire for each in noised for wire in each.part.wires), frozenset(apart))
 
 
-def to_prove(database: sqlite3.Connection, asked: Asked, house: House) -> frozenset[str]:
-    """Return the wires for which `decide` will want a guarantee, so that it is found without holding the tables."""
+def _apart(reading: _Reading) -> set[str]:
+    """Datasets in which nobody of this one is, as its owner states in a grant under which it may be asked."""
+    questions = [offer.grant.question.dp for offer in reading.noised]
+    return {name for dp in questions if dp is not None for name in dp.apart}
+
+
+def to_prove(database: sqlite3.Connection, asked: Asked, house: House) -> Protected:
+    """Return the people for whom `decide` will want a guarantee, so that it is found without holding the tables."""
     return protected([_read(database, asked, part, house, None) for part in asked.parts if not asked.is_own(part)])
 
 
@@ -239,25 +255,22 @@ def _use_fault(grant: Grant, use: Use, asked: Asked, part: Part, batch: int | No
 
 
 def _noised(
-    database: sqlite3.Connection, asked: Asked, reading: _Reading, wires: frozenset[str], house: House
+    database: sqlite3.Connection, asked: Asked, reading: _Reading, people: Protected, house: House
 ) -> Allowed | Missing:
     part = reading.part
     try:
-        loss = asked.loss(part, wires)
+        loss = asked.loss(part, people)
+        fault, whose = ("", part.owner) if part.kept else _over_budget(database, asked, part, people, house)
     except PlanError as error:
         return _missing(asked, reading, f"{error.what} ({error.cause})" if error.cause else error.what)
     if loss is None:
         return _missing(asked, reading, "its grants have changed since the session was opened")
     amount = Amount.charged(loss)
-    limit, fault, whose = (None, "", part.owner) if part.kept else _budget(database, part, house)
-    spent = tables.spent_on(database, part.name)
-    if limit is not None and not (spent + amount).within(limit):
-        fault = f"it costs {_price(amount, spent, limit)} of its budget is left"
     if fault:
         more = "mpc budget set" if whose == part.owner else "policy.max_epsilon"
         remedy = f"ask {whose}: {more} {part.name} --epsilon E" if whose == part.owner else f"ask {whose}: {more}"
         return Missing(part, reading.known, whose, fault, remedy)
-    mechanisms = asked.mechanisms(part, wires)
+    mechanisms = asked.mechanisms(part, people)
     for offer in reading.noised:
         dp = offer.grant.question.dp
         if dp is None:
@@ -283,22 +296,37 @@ def _noised(
     return _missing(asked, reading, reading.fault)
 
 
-def _budget(database: sqlite3.Connection, part: Part, house: House) -> tuple[Amount | None, str, str]:
-    """(what may be spent in all, why that is nothing, whose word it is)."""
-    signed = tables.budget_of(database, part.name, part.key)
-    if signed is None:
-        return None, "its owner has set no budget", part.owner
-    try:
-        budget = Budget.verify(house.trust, signed, house.cluster, lambda: house.now)
-    except (IntegrityError, InputError):
-        return None, "its owner's certificate, with which the budget was signed, is not good any more", part.owner
+def _over_budget(
+    database: sqlite3.Connection, asked: Asked, part: Part, people: Protected, house: House
+) -> tuple[str, str]:
+    """(why a run may not be charged, whose word that is): every budget that is of the dataset has to have enough."""
+    budgets = tables.budgets_of(database, part.name, part.key)
+    if not budgets:
+        return "its owner has set no budget", part.owner
+    for signed in budgets:
+        try:
+            budget = Budget.verify(house.trust, signed, house.cluster, lambda: house.now)
+        except (IntegrityError, InputError):
+            return "its owner's certificate, with which the budget was signed, is not good any more", part.owner
+        limit, whose = _limit(budget, house)
+        spent = tables.spent_on_all(database, budget.datasets)
+        amount = Amount()
+        for other in asked.parts:
+            if (other.name in budget.datasets and other.key == part.key) and set(other.wires) & people.wires:
+                amount += Amount.charged(asked.loss(other, people) or Loss())
+        if not (spent + amount).within(limit):
+            shared = f" of {budget.dataset} and {len(budget.group)} more" if budget.group else ""
+            return f"it costs {_price(amount, spent, limit)} of its budget{shared} is left", whose
+    return "", part.owner
+
+
+def _limit(budget: Budget, house: House) -> tuple[Amount, str]:
+    """(what may be spent in all, whose word that is)."""
     whole = Amount.allowed(budget.epsilon, budget.delta)
-    if house.most is None:
-        return whole, "", part.owner
-    most = Amount.allowed(house.most, Fraction(1))
+    most = whole if house.most is None else Amount.allowed(house.most, Fraction(1))
     if most.epsilon < whole.epsilon:
-        return replace(whole, epsilon=most.epsilon), "", "the operator"
-    return whole, "", part.owner
+        return replace(whole, epsilon=most.epsilon), "the operator"
+    return whole, budget.owner
 
 
 def _missing(asked: Asked, reading: _Reading, why: str) -> Missing:

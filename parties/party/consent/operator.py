@@ -15,7 +15,7 @@ from mpc.privacy.facts import Loss
 from parties.agreed.requests import Request, make_request
 from parties.config.models import PartyConfig
 from parties.party.consent import requests
-from parties.party.consent.asked import Asked
+from parties.party.consent.asked import Asked, Protected
 from parties.party.consent.decide import Missing
 from parties.party.consent.requests import DENIED, Draw, Kept
 from parties.party.ledger.sessions import Ledger
@@ -207,9 +207,10 @@ def _losses(asked: Asked) -> dict[str, Loss | None]:
     for part in parts:
         found[part.name] = None
         for wires in (every, frozenset(part.wires)) if alone else (every,):
-            asked.prove(wires)
+            people = Protected(wires)
+            asked.prove(people)
             try:
-                found[part.name] = asked.loss(part, wires)
+                found[part.name] = asked.loss(part, people)
                 break
             except PlanError:
                 continue

@@ -12,6 +12,7 @@ from mpc.plan.parse import parse_plan
 from mpc.plan.plan import digest_of
 from mpc.privacy.facts import CHARGE_UNIT
 from parties.agreed.bindings import read_binding
+from parties.agreed.grants import Budget
 from parties.agreed.keeps import read_keep
 from parties.agreed.memory import parsed_memory
 from parties.party.consent import audit, requests, tables
@@ -89,8 +90,8 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             mine = (request.dataset.partition("/")[0], owners_key) == (client, key(context))
             if owners_key is None or not (mine or tables.is_named(database, client, request.dataset, owners_key)):
                 raise unknown()
-            budget = tables.budget_of(database, request.dataset, owners_key)
-            spent = tables.spent_on(database, request.dataset)
+            own = tables.budget_of(database, request.dataset, owners_key)
+            budget, spent = tables.tightest(database, request.dataset, owners_key)
             noised, exact = tables.answers_of(database, request.dataset)
         return consent_pb2.LeftReply(
             budget=None if budget is None else to_message(budget),
@@ -98,6 +99,7 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             delta=spent.delta,
             noised=noised,
             exact=exact,
+            sequence=0 if own is None else Budget.parse(own.content).sequence,
             cap=0 if most is None else int(most * CHARGE_UNIT),
         )
 

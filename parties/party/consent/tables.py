@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mpc.privacy.facts import CHARGE_UNIT, Loss
+from parties.agreed.grants import Budget
 from parties.agreed.signed import Signed
 
 DELTA_UNIT = 10**18
@@ -167,6 +168,35 @@ def budget_of(database: sqlite3.Connection, dataset: str, key: bytes) -> Signed 
     query = "SELECT content, signature, certificate FROM consent_budgets WHERE dataset = ? AND owner_key = ?"
     found = database.execute(query, (dataset, key)).fetchone()
     return None if found is None else Signed(*found)
+
+
+def budgets_of(database: sqlite3.Connection, dataset: str, key: bytes) -> list[Signed]:
+    """List the budgets that a key has signed last of a dataset: its own, and those of groups that it is in."""
+    query = (
+        "SELECT content, signature, certificate FROM consent_budgets "
+        "WHERE owner_key = ? AND (dataset = ? OR instr(content, ?)) ORDER BY dataset"
+    )
+    rows = database.execute(query, (key, dataset, f'"{dataset}"'.encode()))
+    found = [Signed(*row) for row in rows]
+    return [signed for signed in found if dataset in Budget.parse(signed.content).datasets]
+
+
+def tightest(database: sqlite3.Connection, dataset: str, key: bytes) -> tuple[Signed | None, Amount]:
+    """Return (the budget of a dataset that has least left, what was spent of it)."""
+    found: tuple[Signed | None, Amount] = (None, spent_on(database, dataset))
+    least: Fraction | None = None
+    for signed in budgets_of(database, dataset, key):
+        budget = Budget.parse(signed.content)
+        spent = spent_on_all(database, budget.datasets)
+        left = budget.epsilon - Fraction(spent.epsilon, CHARGE_UNIT)
+        if least is None or left < least:
+            found, least = (signed, spent), left
+    return found
+
+
+def spent_on_all(database: sqlite3.Connection, datasets: Iterable[str]) -> Amount:
+    """Return what all runs together spent through any of some datasets."""
+    return sum((spent_on(database, name) for name in datasets), Amount())
 
 
 def set_budget(database: sqlite3.Connection, dataset: str, owner: str, key: bytes, signed: Signed) -> None:
