@@ -82,7 +82,7 @@ def test_either_half_has_the_whole_law(sigma: Fraction, parties: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sigma", [*SIGMAS, Fraction(10, 64), Fraction(777, 64)], ids=str)
+@pytest.mark.parametrize("sigma", [*SIGMAS, Fraction(40, 64), Fraction(777, 64)], ids=str)
 @pytest.mark.parametrize("parties", [2, 3])
 def test_the_law_of_many(sigma: Fraction, parties: int) -> None:
     check_views(sigma, 200_000, parties, 11)

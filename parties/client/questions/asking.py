@@ -148,7 +148,8 @@ def compiled_with_noise(
     if manifest.rows > MAX_BATCH:
         raise UsageError(
             f"a question goes over all rows in one run: {manifest.rows:,}, where {MAX_BATCH:,} are possible",
-            remedy="its owner can put the rows as several datasets; ask about each, and add the answers up",
+            remedy=f"{manifest.owner} can put the rows as several datasets that share a budget (mpc budget set NAME "
+            "--with OTHER --epsilon E); ask about each, and add the answers up",
         )
     data = _selections(manifest, question.read)
     origin = f"{manifest.id.hex()}:0"
