@@ -48,13 +48,11 @@ class LoweredStep:
 
     Args:
         weights: int64 integers that the states begin with, by weight wire.
-        forms: of each state.
         notes: what the owner should know.
     """
 
     plan: Plan
     weights: dict[str, np.ndarray] = field(repr=False)
-    forms: dict[str, Form]
     notes: list[str]
 
 
@@ -108,7 +106,7 @@ class _Work:
     def finish(self, inputs: tuple[PlanInput, ...]) -> LoweredStep:
         plan = self._plan(inputs)
         weights = {wire: self.state.weights[wire] for wire in self.state.weights if wire in plan.wire}
-        return LoweredStep(plan, weights, dict(self.given), self.state.notes)
+        return LoweredStep(plan, weights, self.state.notes)
 
     def forms(self) -> dict[str, Form]:
         """Return the forms that the gradients ask for."""

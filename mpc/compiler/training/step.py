@@ -5,7 +5,6 @@ Its inputs are the model's, the targets and the states; each state's next value 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -146,8 +145,3 @@ def _with_gradient_bits(node: Node, precision: Precision) -> Node:
     if node.op != "select":
         return node
     return replace(node, attributes=replace(node.of(Select), fraction=precision.gradients))
-
-
-def names_of(states: Sequence[State]) -> list[str]:
-    """Return the states' names, in the order of their outputs."""
-    return [state.name for state in states]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpc.compiler.graph.attributes import Round
 from mpc.compiler.graph.emitter import Emitter
-from mpc.compiler.graph.graph import Graph, Node, Shape
+from mpc.compiler.graph.graph import Graph, Shape
 
 
 class Tape(Emitter):
@@ -23,11 +23,6 @@ class Tape(Emitter):
         self.reserve(self.shapes)
         self._fraction = fraction
         self._short: dict[str, str] = {}
-
-    @property
-    def writers(self) -> dict[str, Node]:
-        """Map each value to the node that writes it."""
-        return {node.writes: node for node in self.nodes}
 
     def short(self, g: str) -> str:
         """Return a gradient as a product reads it: with few fractional bits, the first time a node more."""
