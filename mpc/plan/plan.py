@@ -311,15 +311,15 @@ class Plan(Frozen):
             raise PlanError(f"run {run} of this program neither updates nor tells anything", remedy="close the session")
         states = self.states if steps else tuple(s.model_copy(update={"out": s.in_}) for s in self.states)
         needed = {out.wire for out in told} | {name for state in states for name in (state.in_, state.out)}
-        groups = [given.wires for given in self.inputs]
+        beside = {wire: given.wires for given in self.inputs for wire in given.wires}
         kept: list[Gate] = []
         for gate in reversed(self.gates):
             weight = isinstance(gate, Input) and gate.is_weight
             if weight or needed.intersection(gate.writes):
-                needed.update(gate.reads, *(wires for wires in groups if {*wires} & {*gate.reads}))
+                needed.update(gate.reads, *(beside[name] for name in gate.reads if name in beside))
                 kept.append(_paced(gate, program, run))
         written = {name for gate in kept for name in gate.writes}
-        seen = {out.wire for out in told} | {wire for wires in groups for wire in wires}
+        seen = {out.wire for out in told} | beside.keys()
         seen.update(gate.out for gate in self.weights)
         hidden = {"holders": (), "kept": False}
         return Plan.model_construct(

@@ -19,7 +19,8 @@ from mpc.prg import Seed, expand_words
 from mpc.wires import Frozen
 
 MOST_RUNS = 1 << 31
-_MOST_SHUFFLED = 1 << 26
+_MOST_SHUFFLED = 1 << 22
+"""Rows, whose order takes 32 MiB."""
 Run = Annotated[int, Field(ge=1, le=MOST_RUNS)]
 
 
@@ -76,6 +77,12 @@ class Program(Frozen):
         named = [told for told in self.told if told.output == output]
         return not named or named[0].in_run(run)
 
+    def keeps_in(self, outputs: tuple[str, ...]) -> int | None:
+        """Return the one run in which all of these outputs are told; None if there is no such run."""
+        told = {each.output: each for each in self.told}
+        runs = {told[name].first if name in told and not told[name].every else None for name in outputs}
+        return runs.pop() if len(runs) == 1 else None
+
     def k(self, run: int) -> int:
         """Return the integer that paced factors are multiplied by in a run."""
         return next((rate.k for rate in reversed(self.rates) if rate.first <= run), 1)
@@ -95,7 +102,7 @@ class Program(Frozen):
         return _shuffled(self.seed, epoch, total)[place * self.rows : (place + 1) * self.rows]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _shuffled(seed: str, epoch: int, total: int) -> np.ndarray:
     """A permutation that everybody computes alike: the order of uniform words."""
     words = expand_words(Seed(bytes.fromhex(seed)).derive("rows", epoch), (total,), 64)

@@ -223,11 +223,12 @@ def _check_program(plan: Plan, program: Program) -> None:
         raise PlanError("a program that reads rows shuffles them by a seed, and no other has one", remedy=COMPILE_ANEW)
     if program.rows is not None and all(gate.is_weight for gate in plan.stored):
         raise PlanError("the program says which rows a run reads, and the plan reads none", remedy=COMPILE_ANEW)
-    if plan.kept:
+    if plan.kept and program.keeps_in(tuple(out.name for out in plan.kept)) is None:
         raise PlanError(
-            "a plan with a program keeps no output: what is kept is whole with the runs of a session",
-            remedy="tell the state behind the last step, or keep it in a session without a program",
+            "what a plan with a program keeps is told in one run, once: then it is whole", remedy=COMPILE_ANEW
         )
+    if any(BATCH in plan.wire[out.wire].shape for out in plan.kept):
+        raise PlanError("what a plan with a program keeps has no rows", remedy=COMPILE_ANEW)
     told = [each.output for each in program.told]
     if len({*told}) != len(told) or not {*told} <= {out.name for out in plan.outputs}:
         raise PlanError("the program tells what is no output, or one in two ways", remedy=COMPILE_ANEW)

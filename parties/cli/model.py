@@ -23,6 +23,7 @@ from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
 from mpc.transcript import DIGEST_BYTES
 from parties.agreed.ticket import Ticket
+from parties.cli import programs
 from parties.cli.compiling import noted
 from parties.cli.display import Display, size
 from parties.cli.inputs import load_inputs
@@ -238,6 +239,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         "enters": enters,
         "learns": learns,
         "gates": gates,
+        **programs.described(plan),
     }
 
 
@@ -293,6 +295,8 @@ def _print(display: Display, report: dict[str, Any]) -> None:
         display.result(f"{how:<14}{', '.join(entry['who'])}: input {entry['input']!r} in {within}{missing}")
     for entry in report["learns"]:
         display.result(f"learns        {', '.join(entry['who'])}: output {entry['output']!r} {tuple(entry['shape'])}")
+    for line in programs.lines(report):
+        display.result(line)
     display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")
 
 

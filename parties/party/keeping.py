@@ -53,6 +53,8 @@ class SessionKeeping:
         self._rows = rows_of(plan, terms.bindings)
         self._wires = {out.name: out.wire for out in plan.kept}
         self._with_rows = {out.name for out in plan.kept if BATCH in plan.wire[out.wire].shape}
+        program = plan.program
+        self._only = None if program is None else program.keeps_in(tuple(self._wires))
         self._key = b""
         self._batches: dict[int, int] = {}
         self._dealt: dict[int, dealt.Manifest] = {}
@@ -103,6 +105,9 @@ class SessionKeeping:
         """
         if not self._objects:
             return
+        if self._plan.program is not None:  # which says in which run all is kept
+            self._batches[number] = batch
+            return
         done = sum(self._batches[each] for each in range(1, number))
         if number > 1 and done == (self._rows or done):
             raise SessionError(
@@ -123,19 +128,25 @@ class SessionKeeping:
 
     def dealt(self, number: int, found: dealt.Manifest) -> None:
         """Take the provider's word on every party's part of a run's masks."""
-        if self._objects:
+        if self._keeps_in(number):
             self._dealt[number] = found
+
+    def _keeps_in(self, number: int) -> bool:
+        """Does a run leave anything to be kept?"""
+        return bool(self._objects) and self._only in (None, number)
 
     def _lengths(self, number: int) -> list[int]:
         return [self._batches[each] for each in range(1, number + 1)]
 
     def _is_last(self, number: int) -> bool:
         """Is all that the session keeps whole with this run?"""
+        if self._only is not None:
+            return True
         return self._rows is None or sum(self._lengths(number)) == self._rows
 
     def tells(self, number: int) -> int:
         """Return how often each peer tells something behind the last opening of a run."""
-        if not self._objects:
+        if not self._keeps_in(number):
             return 0
         if not self._is_last(number):
             return DIGESTS
@@ -149,7 +160,7 @@ class SessionKeeping:
         Raises:
             IntegrityError: they hold something else.
         """
-        if not self._objects:
+        if not self._keeps_in(run.number):
             return None
         lengths, seconds = self._lengths(run.number), self._vault.config.deadlines.submit
         objects = [(each, self._schema(each.keep, lengths)) for each in self._objects]

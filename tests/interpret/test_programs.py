@@ -180,8 +180,11 @@ def test_a_program_is_for_plans_with_states_and_rows_of_its_number() -> None:
     with pytest.raises(PlanError):
         verify(bare)
     kept = [out.model_copy(update={"keep": out.name == "w_final"}) for out in PLAN.outputs]
-    with pytest.raises(PlanError, match="a plan with a program keeps no output"):
-        verify(with_parts(replace_wires(PLAN, {"w_final": {"kept": True, "holders": ()}}), outputs=kept))
+    keeping = with_parts(replace_wires(PLAN, {"w_final": {"kept": True, "holders": ()}}), outputs=kept)
+    verify(keeping)
+    again = (PROGRAM.told[0], PROGRAM.told[1].model_copy(update={"every": 2}), PROGRAM.told[2])
+    with pytest.raises(PlanError, match="told in one run, once"):
+        verify(keeping.with_program(PROGRAM.model_copy(update={"told": again})))
     fixed = Plan(**{name: getattr(PLAN, name) for name in ("inputs", "outputs", "wires", "gates", "states")})
     with pytest.raises(PlanError, match="reads 4 rows of stored data, where a run has batch"):
         verify(fixed)

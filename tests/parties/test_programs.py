@@ -20,16 +20,20 @@ from parties.agreed.bindings import Binding
 from parties.agreed.objects import Column
 from parties.client.cluster import Cluster
 from parties.client.coordinated import CoordinatedSession
+from parties.client.keeping import Keeping, keeps
 from parties.client.session import Session
 from parties.client.stocks import order
 from parties.pb import party_pb2
+from tests.support.keeping import opened as opened_object
+from tests.support.keeping import vault
 from tests.support.objects import schema
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.plans import replace_wires, with_parts
 from tests.support.programs import PROGRAM, STEPS, TOTAL, WIDE, W, X, learning, stepped
 from tests.support.programs import data as rows_of_data
 from tests.support.shelves import Shelf, put
-from tests.support.states import compiled, data
+from tests.support.states import FEATURES, compiled, data
+from tests.support.states import stepped as stepped_on_reals
 
 COLUMNS = (
     Column(name="x", type="array", scale=X, low=-1, high=1, shape=(WIDE,)),
@@ -158,3 +162,29 @@ def test_programs_are_dealt_ahead_run_by_run(pair: InProcess) -> None:
 def test_a_stock_of_runs_of_which_nothing_comes_is_refused(pair: InProcess) -> None:
     with pytest.raises(PlanError, match="neither updates nor tells"):
         order(pair.client(), compiled().plan.with_program(TOLD_NOW_AND_THEN), [1] * 5)
+
+
+# ------------------------------------------------------------------ checkpoints
+
+
+CHECKPOINT = Program(steps=4, told=(Told(output="loss", first=1, every=1), Told(output="w_out", first=3)))
+
+
+def test_a_state_is_kept_in_the_run_that_the_program_says(pair: InProcess) -> None:
+    """And training goes on behind it: what is kept is one value under a mask of its own."""
+    found = compiled(Roles(keeps=frozenset({"w_out"})))
+    plan, client = found.plan.with_program(CHECKPOINT), pair.client()
+    name = f"{COORDINATOR}/w"
+    made = Session(client, replace(found, plan=plan), keeps=keeps(client, plan, {"w_out": Keeping(name)}))
+    w, kept = np.zeros((FEATURES, 1)), None
+    for number in range(1, 5):
+        [loss] = made.run(None, data(number))
+        w, expected = stepped_on_reals(w, data(number))
+        assert abs(loss[0] - expected) < 2e-2
+        kept = w if number == 3 else kept
+        there = [vault(pair, index).find(name) if number >= 3 else None for index in range(2)]
+        assert len({each.id if each else None for each in there}) == 1
+    made.close()
+    manifest = vault(pair, 0).find(name)
+    scale = float(manifest.column("w_out").scale)
+    np.testing.assert_allclose(opened_object(pair, manifest, "w_out").reshape(FEATURES, 1) / scale, kept, atol=1e-3)
