@@ -61,7 +61,7 @@ def prepare(
     from mpc.compiler.onnx.metadata import columns_of
     from mpc.compiler.onnx.signature import input_names
     from parties.client.noised import as_noise
-    from parties.client.states import read_states
+    from parties.client.states import bound_states, compiled_states, read_states
 
     loaded = Loaded(load_model(model))
     names = input_names(loaded)
@@ -74,8 +74,10 @@ def prepare(
     states = read_states(compiling["state"], owners or (), chosen)
     noise = as_noise(compiling["epsilon"], compiling["mechanism"], compiling["delta"], chosen, parties)
     settings = {name: said for name, said in compiling.items() if name in ("ranges", "samples", "shapes")}
-    compiled = compile_model(loaded, roles=roles, stored=stored, states=states, noise=noise, **settings)
-    bindings = bound.bindings(compiled.plan, chosen)
+    compiled = compile_model(
+        loaded, roles=roles, stored=stored, states=compiled_states(states), noise=noise, **settings
+    )
+    bindings = bound.bindings(compiled.plan, chosen, bound_states(compiled.plan, states))
     bound.warn_of(chosen, compiled.plan)
     _warn_of_order(told, chosen)
     return Ready(compiled, bindings, keeping.keeps(parties, compiled.plan, named))

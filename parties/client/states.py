@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeGuard
 
-from mpc.compiler.graph.states import State
+from mpc.compiler.graph.states import State, StoredStart
 from mpc.errors import UsageError
 from mpc.plan.plan import Plan
 from mpc.text import shown
 from mpc.wires import BATCH
+from parties.agreed.bindings import Binding
 
-__all__ = ["State", "read_states", "repeats"]
+if TYPE_CHECKING:
+    from parties.client.selection import Selection
+
+__all__ = ["State", "bound_states", "compiled_states", "read_states", "repeats"]
 States = Mapping[str, str | State]
 """Output -> the input as which the next run reads it, or that and what the first run reads."""
 
@@ -44,6 +50,47 @@ def read_states(given: object, owners: Collection[str] = (), data: Collection[st
             )
         found[name] = state
     return found
+
+
+def compiled_states(states: Mapping[str, State]) -> dict[str, State]:
+    """Return what is said of state as a compiler takes it: what lies at the parties by its shape, scale and size.
+
+    Raises:
+        UsageError: it is several columns, or has rows.
+    """
+    return {
+        name: replace(state, start=_described(state.start)) if _lies_there(state.start) else state
+        for name, state in states.items()
+    }
+
+
+def _described(chosen: Selection) -> StoredStart:
+    if len(chosen.columns) != 1 or chosen.manifest.rows != 1:
+        raise UsageError(
+            f"{chosen.manifest.name} has {chosen.manifest.rows} rows, and {len(chosen.columns)} columns are named",
+            cause="a state begins with one array, which is one column of one row",
+            remedy="State('w', start=cluster.dataset('owner/name')[['w']])",
+        )
+    [column] = chosen.columns
+    most = max(abs(column.low), abs(column.high))
+    return StoredStart(chosen.manifest.owner, column.shape, column.scale, most)
+
+
+def bound_states(plan: Plan, states: Mapping[str, State]) -> dict[str, Binding]:
+    """Return what the weights that states begin with stand for, by wire."""
+    inits = {state.name: state.init for state in plan.states}
+    return {
+        init: Binding(init, state.start.manifest.id, state.start.names, 0, 1)
+        for state in states.values()
+        if _lies_there(state.start) and (init := inits[state.input]) is not None
+    }
+
+
+def _lies_there(start: object) -> TypeGuard[Selection]:
+    """Tell whether it is a column of an object at the parties."""
+    from parties.client.selection import Selection  # which most sessions do without
+
+    return isinstance(start, Selection)
 
 
 def repeats(plan: Plan) -> bool:

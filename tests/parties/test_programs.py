@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from mpc.compiler.roles import Roles
-from mpc.errors import MpcError, PlanError, UsageError
+from mpc.errors import InputError, MpcError, PlanError, SessionError, UsageError
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.plan.program import Program, Told
+from parties import State
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Column
 from parties.client.cluster import Cluster
@@ -32,7 +33,7 @@ from tests.support.plans import replace_wires, with_parts
 from tests.support.programs import PROGRAM, STEPS, TOTAL, WIDE, W, X, learning, stepped
 from tests.support.programs import data as rows_of_data
 from tests.support.shelves import Shelf, put
-from tests.support.states import FEATURES, compiled, data
+from tests.support.states import FEATURES, RANGES, compiled, data, descent
 from tests.support.states import stepped as stepped_on_reals
 
 COLUMNS = (
@@ -188,3 +189,31 @@ def test_a_state_is_kept_in_the_run_that_the_program_says(pair: InProcess) -> No
     manifest = vault(pair, 0).find(name)
     scale = float(manifest.column("w_out").scale)
     np.testing.assert_allclose(opened_object(pair, manifest, "w_out").reshape(FEATURES, 1) / scale, kept, atol=1e-3)
+
+
+def test_what_was_kept_is_what_another_session_begins_with(pair: InProcess) -> None:
+    """Six steps in two sessions are those of one, but for roundings; a stranger is not even told that it is there."""
+    recipients = {"w_out": COORDINATOR}
+    first = Program(steps=3, told=(Told(output="loss", first=1, every=1), Told(output="w_out", first=3)))
+    found = compiled(Roles(keeps=frozenset({"w_out"})))
+    plan, client = found.plan.with_program(first), pair.client()
+    session = Session(
+        client, replace(found, plan=plan), keeps=keeps(client, plan, {"w_out": Keeping(f"{COORDINATOR}/w")})
+    )
+    w = np.zeros((FEATURES, 1))
+    for number in range(3):
+        session.run(None, data(number))
+        w, _ = stepped_on_reals(w, data(number))
+    session.close()
+    with Cluster(client.config) as cluster:
+        state = {"w_out": State("w", start=cluster.dataset(f"{COORDINATOR}/w")[["w_out"]])}
+        with cluster.session(descent(), RANGES, recipients=recipients, state=state) as again:
+            for number in range(3, 6):
+                loss, told = again.run(["loss", "w_out"], data(number))
+                w, expected = stepped_on_reals(w, data(number))
+                assert abs(loss[0] - expected) < 2e-2 and np.abs(told - w).max() < 1e-3
+        wrong = {"w_out": State("w", start=cluster.dataset(f"{COORDINATOR}/w")[["w_out"]])}
+        with pytest.raises(InputError, match="its range ends at 1"):
+            cluster.session(descent(), {**RANGES, "w": (-1, 1)}, recipients=recipients, state=wrong)
+    with Cluster(pair.client("mallory").config) as cluster, pytest.raises(SessionError):
+        cluster.dataset(f"{COORDINATOR}/w")

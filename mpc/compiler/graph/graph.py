@@ -97,11 +97,13 @@ class Carried:
         scale: of its integers, at both ends.
         start: the integers that the first run reads; None for zeros.
         public: all parties know these; else their owner masks them.
+        stored_by: whose integers at the parties the first run reads instead; empty if it does not.
     """
 
     scale: Fraction
     start: np.ndarray | None = field(default=None, repr=False, compare=False)
     public: bool = False
+    stored_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -20,17 +21,34 @@ _LONGEST = 44
 
 
 @dataclass(frozen=True)
+class StoredStart:
+    """An array that lies at the parties, as its owner has put it or a session has kept it.
+
+    Args:
+        owner: whose it is.
+        shape, scale: of its integers.
+        most: the largest size of its numbers, in the model's units.
+    """
+
+    owner: str
+    shape: tuple[int, ...]
+    scale: Fraction
+    most: Fraction
+
+
+@dataclass(frozen=True)
 class State:
     """Says of an output what the next run reads it as, and what the first run reads there.
 
     Args:
         input: the name of the model's input.
-        start: the array that the first run reads, in the model's units; None for zeros.
+        start: the array that the first run reads, in the model's units, or one that lies at the parties; None for
+            zeros.  Of a `Cluster` it may also be a column of a dataset or of what a session has kept.
         public: all parties are told what it begins with; else it is masked, as weights are.  Of zeros they know.
     """
 
     input: str
-    start: np.ndarray | None = field(default=None, repr=False, compare=False)
+    start: Any = field(default=None, repr=False, compare=False)
     public: bool = False
 
 
@@ -91,6 +109,8 @@ def _carried(given: GraphInput, state: State) -> GraphInput:
     size = max(float(np.max(np.abs(end))) for end in given.range)
     fraction = 0 if given.whole else min(STATE_FRACTION, _LONGEST - int(np.ceil(np.log2(max(size, 1.0)))))
     scale, start = Fraction(2) ** fraction, None
+    if isinstance(state.start, StoredStart):
+        return replace(given, state=_stored(given, state.start, size))
     if state.start is not None:
         values = np.asarray(state.start)
         if values.shape != given.shape or values.dtype.kind not in "fiub":
@@ -103,3 +123,18 @@ def _carried(given: GraphInput, state: State) -> GraphInput:
         check_range(values, low, high, given.name, ())
         start = fixedpoint.encode(values, scale, f"state {given.name!r}")
     return replace(given, state=Carried(scale, start, state.public))
+
+
+def _stored(given: GraphInput, start: StoredStart, size: float) -> Carried:
+    """The scale is what it is: at both ends of the state, too."""
+    if start.shape != given.shape:
+        raise InputError(
+            f"state {given.name!r} begins with an array of shape {start.shape}, and the model reads {given.shape}",
+            remedy="name a column that holds the whole array",
+        )
+    if start.most > size * 2:  # what was kept has a bound that is a power of two
+        raise InputError(
+            f"state {given.name!r} begins with numbers up to {float(start.most):g}, and its range ends at {size:g}",
+            remedy=f"declare a range of {given.name!r} that they are in",
+        )
+    return Carried(start.scale, stored_by=start.owner)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.compiler.graph.graph import GraphInput, GraphOutput, Origin, static
+from mpc.compiler.graph.graph import Carried, GraphInput, GraphOutput, Origin, static
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import even, is_even, log2
@@ -54,10 +54,20 @@ def carry(state: Lowering, out: GraphOutput) -> None:
     if (value.wire.bits, value.scale) != (read.wire.bits, read.scale):
         least, name = read.wire.bits, value.wire.name
         value = state.add("combine", read.shape, read.scale, value.interval, least, xs=(name,), factors=(1,))
-    init = None
-    if given.state is not None and given.state.start is not None:
-        init = state.stored(given.state.start, read.scale, given.state.public, read.wire.bits)
+    init = None if given.state is None else _begun(state, given.state, read)
     state.states.append(PlanState(name=given.name, in_=read.wire.name, out=value.wire.name, init=init))
+
+
+def _begun(state: Lowering, carried: Carried, read: Value) -> str | None:
+    """The weight that the first run reads; None for zeros."""
+    if carried.start is not None:
+        return state.stored(carried.start, read.scale, carried.public, read.wire.bits)
+    if not carried.stored_by:
+        return None
+    name, holders = f"{len(state.gates)}.input", (carried.stored_by,)
+    state.gate("input", out=name, lifetime=Lifetime.STORED_WEIGHT)
+    state.wires[name] = read.wire.model_copy(update={"name": name, "holders": holders})
+    return name
 
 
 def _scaled(state: Lowering, value: Value, read: Value) -> Value:

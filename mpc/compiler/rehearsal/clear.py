@@ -63,6 +63,8 @@ def integers(graph: Graph, plan: Plan, feeds: Feeds) -> dict[str, np.ndarray]:
     for state in plan.states:
         scale = plan.wire[state.in_].scale
         found[state.in_] = fixedpoint.encode(feeds[state.name], scale, f"state {state.name!r}")
+        if state.init is not None:  # nobody reads it in a rehearsal, which begins in the middle
+            found[state.init] = found[state.in_]
     return found
 
 
