@@ -27,12 +27,11 @@ from parties.client.stocks import order
 from parties.pb import party_pb2
 from tests.support.keeping import opened as opened_object
 from tests.support.keeping import vault
-from tests.support.objects import schema
+from tests.support.objects import described, put
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.plans import replace_wires, with_parts
 from tests.support.programs import PROGRAM, STEPS, TOTAL, WIDE, W, X, learning, stepped
 from tests.support.programs import data as rows_of_data
-from tests.support.shelves import Shelf, put
 from tests.support.states import FEATURES, RANGES, compiled, data, descent
 from tests.support.states import stepped as stepped_on_reals
 
@@ -57,13 +56,9 @@ def mine() -> Plan:
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[InProcess, CoordinatedSession]]:
     """A session on a table that lies at the parties."""
     with InProcess(tmp_path, request.param) as cluster:
-        shelves = [Shelf() for _ in cluster.nodes]
-        for node, shelf in zip(cluster.nodes, shelves, strict=True):
-            node.vault = shelf  # type: ignore[assignment]
-        plain = schema(cluster.names, owner=COORDINATOR, name=f"{COORDINATOR}/t", rows=TOTAL + 1, columns=COLUMNS)
         table = {name: np.concatenate([values[:1], values]) for name, values in rows_of_data().items()}
         table["y"] = table["y"][:, 0]
-        made = put(shelves, cluster.identity(COORDINATOR), plain, table)
+        made = put(cluster.client(COORDINATOR), described("t", TOTAL + 1, COLUMNS), table)
         bindings = [Binding(name, made.id, (name,), 1, TOTAL) for name in ("x", "y")]  # not from the first row on
         yield cluster, CoordinatedSession(cluster.client(COORDINATOR), mine(), {}, bindings=bindings)
 
