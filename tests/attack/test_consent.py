@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -229,9 +230,9 @@ def test_security_42_a_name_that_is_issued_again_inherits_nothing(kept: Kept, tm
 def test_an_operators_cap_holds_whatever_the_owner_says(kept: Kept) -> None:
     kept.allow(3, 3)
     cluster = kept.cluster
-    config = cluster.nodes[1].config
-    policy = config.policy.model_copy(update={"max_epsilon": "0.75"})
-    cluster.nodes[1].consent.config = config.model_copy(update={"policy": policy})
+    rules = cluster.nodes[1].consent.operator.rules
+    capped = rules.policy.config.model_copy(update={"max_epsilon": "0.75"})
+    rules.policy = replace(rules.policy, config=capped)
     kept.ask(PLAN)
     with pytest.raises(PolicyError, match=r"0\.25 of its budget is left; fix: ask the operator"):
         kept.ask(PLAN)
