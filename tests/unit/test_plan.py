@@ -189,9 +189,10 @@ def accepted_or_refused(data: bytes) -> bool:
     return True
 
 
-def test_no_value_anywhere_raises_anything_else() -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_no_value_anywhere_raises_anything_else(part: int) -> None:
     """Every place of the golden plan in turn, a few of the odd values each."""
-    for number, path in enumerate(PLACES):
+    for number, path in list(enumerate(PLACES))[part::4]:
         for value in VALUES[number % 8 :: 8]:
             accepted_or_refused(dump(put(content(), path, value)))
 
