@@ -24,9 +24,10 @@ API: dict[str, Any] = {
         "model": "name",
         "models": "property",
         "local": "parties=, threads=, clients=, link=, say=",
-        "open": "compiled, batch=, calls=, bindings=, keeps=",
-        "set_budget": "name, epsilon, delta=",
-        "session": "model, ranges=, owners=, recipients=, samples=, shapes=, batch=, weights=, data=, state=, keep=",
+        "open": "compiled, batch=, calls=, bindings=, keeps=, wait=",
+        "set_budget": "name, epsilon, delta=, group=",
+        "session": "model, ranges=, owners=, recipients=, samples=, shapes=, batch=, weights=, data=, state=, keep=, "
+        "wait=, epsilon=, mechanism=, delta=",
         "stocks": "plan=",
     },
     "ConfigError": "MpcError",
