@@ -207,7 +207,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
             }
         )
     learns = [
-        {"who": list(bound.wire[out.wire].holders), "output": out.name, "shape": list(out.shape)}
+        {"who": list(bound.wire[out.wire].holders), "output": out.name, "shape": list(out.shape), "kept": out.keep}
         for out in bound.outputs
     ]
     enters = [
@@ -294,7 +294,11 @@ def _print(display: Display, report: dict[str, Any]) -> None:
         how = AT_REST if entry["stored"] else ENTERS
         display.result(f"{how:<14}{', '.join(entry['who'])}: input {entry['input']!r} in {within}{missing}")
     for entry in report["learns"]:
-        display.result(f"learns        {', '.join(entry['who'])}: output {entry['output']!r} {tuple(entry['shape'])}")
+        what = f"output {entry['output']!r} {tuple(entry['shape'])}"
+        if entry["kept"]:
+            display.result(f"keeps         the parties, for the coordinator: {what}")
+        if entry["who"]:
+            display.result(f"learns        {', '.join(entry['who'])}: {what}")
     for line in programs.lines(report):
         display.result(line)
     display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")

@@ -16,7 +16,7 @@ import pytest
 
 from mpc import field as fp
 from mpc.encoding import encode_field
-from mpc.errors import HandshakeError, IntegrityError, MpcError, MpcWarning, PolicyError, SessionError
+from mpc.errors import HandshakeError, InputError, IntegrityError, MpcError, MpcWarning, PolicyError, SessionError
 from mpc.gates.truncate import Truncate
 from mpc.prg import expand_field
 from parties.agreed.keeps import Keep
@@ -31,6 +31,7 @@ from parties.client.keeping import Keeping
 from parties.party import kept_run
 from parties.party.kept_run import KeptRun
 from parties.party.vault.keeps import Making
+from parties.pb import data_pb2
 from parties.provider.service import ProviderService
 from tests.support.asking import AGES, ANALYST, HOSPITAL, ROWS, Kept, exactly, noised_sum
 from tests.support.grants import budget, dp, revocation
@@ -95,6 +96,22 @@ def test_security_42_what_was_kept_is_asked_of_each_party_alone(kept: Kept, inde
     kept.ask(noised_sum())  # what it came from is still granted
 
 
+@pytest.mark.parametrize("refresh", [False, True])
+def test_security_42_a_revocation_holds_for_copies_too(kept: Kept, refresh: bool) -> None:
+    """What was kept under a grant is copied, or refreshed, under another one: the first one's end is its end."""
+    given = kept.allow(epsilon=20, total=20, uses=1)
+    made, _ = keep(kept, kept_plan())  # the only use of that grant
+    kept.grant(question=dp(20), expires=given.expires + 1)
+    if refresh:
+        again = Datasets(kept.cluster.client(ANALYST)).refresh("scores").manifest
+    else:
+        again, _ = keep(kept, identity_plan(made), f"{ANALYST}/copy", refresh_bindings(made))
+    kept.ask(noised_kept(again), kept_binding(again))
+    kept.say(revocation(given))
+    with pytest.raises(PolicyError, match="under which it was kept has been revoked"):
+        kept.ask(noised_kept(again), kept_binding(again))
+
+
 def test_security_42_an_exact_grant_of_the_origin_is_none_of_what_was_kept_of_it(kept: Kept) -> None:
     kept.allow()
     made, _ = keep(kept, kept_plan())
@@ -114,13 +131,16 @@ def test_security_42_an_exact_grant_of_the_origin_is_none_of_what_was_kept_of_it
 
 
 def test_blocks_that_parties_kept_are_not_put_as_one_s_own(kept: Kept) -> None:
+    """A put may keep blocks of the version before, under its owner's word alone: not these, which are others' too."""
     kept.allow()
     made, _ = keep(kept, kept_plan())
-    mine = Datasets(kept.cluster.client(ANALYST))
-    with pytest.raises(MpcError) as refused:
-        mine.append("scores", {"y": np.ones((1, 1, 1))})
-    assert "living" in {state for _, state in rows_of(kept, 0)}
-    assert vault(kept.cluster).find(SCORES).id == made.id, refused.value
+    said = {"columns": made.columns, "version": 2, "previous": made.id.hex(), "name": SCORES, "rows": ROWS}
+    put = RawPut(kept.cluster, ANALYST, **said)
+    request = data_pb2.BeginRequest(put=put.id, schema=put.schema.content, kept=[data_pb2.KeptBlock(block=0, of=0)])
+    for index in put.parties:
+        with pytest.raises(InputError, match="blocks that parties kept of others' data"):
+            put.call(index, "Begin", request)
+        assert (SCORES, "draft") not in rows_of(kept, index)
 
 
 def rows_of(kept: Kept, index: int) -> list[tuple[str, str]]:

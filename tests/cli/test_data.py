@@ -140,6 +140,29 @@ def test_rows_are_added_and_removed(folder: Path) -> None:
         assert done.returncode == status and text in done.stderr, done.stderr
 
 
+def test_scores_are_kept_and_refreshed_by_commands(folder: Path) -> None:
+    (folder / "scored.csv").write_text("age,bmi\n50,20\n60,30\n")
+    data(folder, "put", "scored.csv", "scored", "--range", "0:120", "--rows-per-person", "1")
+    words = ("run", "triage.onnx", "--data", "x=hospital/scored", "--cluster", OWNER)
+    done = mpc_here(*words, "--keep", "later", "--json", folder=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["outputs"] == {} and found["recipients"] == []
+    assert found["kept"] == [{"name": "hospital/later", "version": 1, "outputs": ["y"]}]
+    fresh = data(folder, "refresh", "later")["dataset"]
+    assert (fresh["version"], len(fresh["kept"]["refreshes"])) == (2, 1)
+    shown = mpc_here("data", "show", "later", "--cluster", OWNER, folder=folder).stdout
+    assert "kept by the parties from hospital/scored (row by row)" in shown
+    assert data(folder, "refresh", "scored")["dataset"]["version"] == 2
+    for more, status, text in (
+        (("--keep", "z=later"), 5, "no output 'z'"),
+        (("--keep", "analyst/later"), 2, "is no name of yours"),
+        (("--keep", "y=scored"), 4, "is a dataset that was put"),
+    ):
+        done = mpc_here(*words, *more, folder=folder)
+        assert done.returncode == status and text in done.stderr, done.stderr
+
+
 def test_mock_rows_say_so_and_invisible_data_is_not_listed(folder: Path) -> None:
     (folder / "x.csv").write_text("x\n1\n")
     data(folder, "put", "x.csv", "quiet", "--range", "0:9", "--rows-per-person", "1", "--invisible")

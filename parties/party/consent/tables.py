@@ -249,6 +249,15 @@ def keep_under(database: sqlite3.Connection, number: int, grants: Iterable[tuple
     database.executemany("INSERT OR IGNORE INTO data_grants VALUES (?, ?, ?, ?)", rows)
 
 
+def keep_under_those_of(database: sqlite3.Connection, number: int, objects: Iterable[str]) -> None:
+    """Note the grants under which objects were kept that another one is made of: they have to hold for it too."""
+    query = (
+        "INSERT OR IGNORE INTO data_grants SELECT ?, d.grant_id, d.owner, d.owner_key FROM data_grants d "
+        "JOIN data_objects o ON o.number = d.number WHERE o.object = ?"
+    )
+    database.executemany(query, [(number, each) for each in objects])
+
+
 def is_lapsed(database: sqlite3.Connection, object_id: str) -> bool:
     """Was a grant revoked under which this object was kept?"""
     query = (

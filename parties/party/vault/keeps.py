@@ -136,6 +136,7 @@ class Making:
             values = (row.number, *place, sealed, each.file)
             database.execute("INSERT INTO data_blocks VALUES (?, ?, ?, ?, ?)", values)
         tables.keep_under(database, row.number, grants)
+        tables.keep_under_those_of(database, row.number, schema.kept.objects if schema.kept is not None else ())
         return row
 
     def receive(self, database: sqlite3.Connection, row: Row, whole: Manifest, before: Manifest | None) -> None:
