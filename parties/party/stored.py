@@ -129,6 +129,8 @@ class StoredRows:
         if binding.wire in self._weights:
             if [column.shape for column in columns] != [wire.sizes] or columns[0].scale != wire.scale:
                 raise InputError(f"{found.name}: {columns[0].name!r} is not the weight that the plan reads")
+            if max(-columns[0].low, columns[0].high) * wire.scale >= 1 << wire.bits:
+                raise InputError(f"{found.name}: {columns[0].name!r} may be larger than the plan's bounds allow")
             return
         given = next(given for given in self._plan.inputs if binding.wire in given.wires)
         check_columns(given, wire.shape[1:], wire.scale, columns, found.name)

@@ -118,6 +118,17 @@ def test_security_42_another_plan_of_the_weights(lab: Lab, only: int, case: str)
     assert lab.revealed(only) == before
 
 
+def test_a_weight_that_may_be_larger_than_its_plan_says(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has consented: what the plan proves of its bounds would not hold."""
+    for party in lab.cluster.nodes:
+        monkeypatch.setattr(party.consent, "ask", lambda asked: [])
+    honest, bindings = placed(lab)
+    taken = honest.weights[-1].out
+    wires = [w.model_copy(update={"bits": w.bits - 1}) if w.name == taken else w for w in honest.wires]
+    with pytest.raises(InputError, match="may be larger than the plan's bounds allow"):
+        lab.ask_raw(parse_plan(with_parts(honest, wires=wires).canonical), bindings, {})
+
+
 @pytest.fixture(scope="module")
 def pair(lab: Lab) -> Attack:
     """A model whose two weights have one shape and one scale."""

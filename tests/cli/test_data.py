@@ -272,7 +272,7 @@ def test_a_model_from_its_put_to_its_removal(folder: Path) -> None:
     np.save(folder / "x.npy", x)
     [refusal, _] = of_models(folder, "check", "lab/score", cluster=ANALYST)["answers"]
     assert not refusal["allowed"] and refusal["fix"].startswith("ask lab: mpc model grant lab/score")
-    assert run_model(folder, "lab/score", "--input", "x.npy", status=4)["error"]["code"] == "policy"
+    assert run_model(folder, "lab/score", "--input", "x.npy", status=4)["error"]["code"] == "waiting"
     said = ("--coordinator", "analyst", "--uses", "2", "--rows", "10", "--expires", "90d")
     grant = of_models(folder, "grant", "score", *said)["grant"]
     assert grant["question"]["use"]["rows"] == 10 and grant["dataset"] == put["id"]
