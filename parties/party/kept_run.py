@@ -148,7 +148,7 @@ class KeptRun:
         for place, ((made, schema), blocks) in enumerate(zip(self._objects, self._blocks, strict=True)):
             row = made.making.enter(database, schema, blocks, grants)
             if self._last:
-                made.making.receive(database, row, self._whole[place], made.before)
+                made.making.receive(database, row, self._whole[place])
 
     def settle(self) -> None:
         """Sign what is whole, and let it exist once all parties have; erase what a refresh takes the place of.

@@ -272,7 +272,8 @@ def test_nobody_but_the_recipient_can_unmask(people: People) -> None:
             assert {out.wire for header in result.headers for out in header.outputs} == theirs
 
             class Greedy(Receiver):
-                received = [y, p]
+                def received(self, run: int) -> list[str]:
+                    return [y, p]
 
             handed = HandedOver(cluster.parties, ticket.terms)
             greedy = Greedy(cluster.parties, ticket.plan, ticket.terms.session_id, cluster.config.name, handed)

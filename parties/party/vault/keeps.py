@@ -139,22 +139,16 @@ class Making:
         tables.keep_under_those_of(database, row.number, schema.kept.objects if schema.kept is not None else ())
         return row
 
-    def receive(self, database: sqlite3.Connection, row: Row, whole: Manifest, before: Manifest | None) -> None:
+    def receive(self, database: sqlite3.Connection, row: Row, whole: Manifest) -> None:
         """Take down that all of the object is here, in that transaction too.
-
-        before: the version that it is a refresh of.
 
         Raises:
             SessionError: what it came from has been removed.
         """
         self._require_living(database, whole)
         catalogue.keep_whole(database, row.number, whole, granted(whole, self._vault.config.limits))
-        if whole.plan is not None and before is not None:
-            old = catalogue.by_id(database, before.id.hex())
-            content = None if old is None else catalogue.plan_of(database, old.number)
-            if content is None:
-                raise SessionError(f"the model that {whole.name} is a refresh of is gone", remedy="put it again")
-            catalogue.keep_plan(database, row.number, content)
+        if whole.plan is not None and catalogue.plan_of(database, row.number) is None:
+            raise SessionError(f"the model that {whole.name} is a refresh of is gone", remedy="put it again")
 
     def listed(self) -> None:
         """Note that the transaction is over, and its first blocks are listed."""
