@@ -3,6 +3,7 @@
 An output that stays at the parties has a history that later questions are judged by.  Row i of it is about the people
 of row i of a stored input only if every gate on the way acts within a row (`within`); anything else, a weight
 for instance, is about whoever is in that input at all.  So is state: it depends on whatever earlier runs read.
+Where an answer is about several rows at once, how many a run has is part of what is asked.
 """
 
 from __future__ import annotations
@@ -25,6 +26,22 @@ def dependence(plan: Plan) -> dict[str, Sources]:
 
     Runs that hand on state are all those of a session so far: what state depends on grows until it stays as it is.
     """
+    found = _of_outputs(plan)
+    return {out.name: found[out.name] for out in plan.kept}
+
+
+def rows_meet(plan: Plan) -> bool:
+    """Does an output of a verified plan depend on several rows of stored data at once?
+
+    If none does, each row of an answer is what a run of that row alone tells.  Of others it matters how many rows a run
+    has: a sum over a single row is that row.  What state brings of earlier runs counts as several rows.
+    """
+    weights = {gate.out for gate in plan.stored if gate.is_weight}
+    found = _of_outputs(plan).values()
+    return any(wire not in weights and not by_row for sources in found for wire, by_row in sources.items())
+
+
+def _of_outputs(plan: Plan) -> dict[str, Sources]:
     states: dict[str, Sources] = {state.in_: dict.fromkeys(_stored(plan, state.init), False) for state in plan.states}
     while True:
         found = _found(plan, states)
@@ -32,7 +49,7 @@ def dependence(plan: Plan) -> dict[str, Sources]:
             state.in_: dict.fromkeys({*states[state.in_], *found[state.out]}, False) for state in plan.states
         }
         if grown == states:
-            return {out.name: found[out.wire] for out in plan.kept}
+            return {out.name: found[out.wire] for out in plan.outputs}
         states = grown
 
 
@@ -41,9 +58,9 @@ def _stored(plan: Plan, name: str | None) -> list[str]:
 
 
 def _found(plan: Plan, states: Mapping[str, Sources]) -> dict[str, Sources]:
-    """Return what kept outputs, and wires that the next run reads, depend on, if state depends on this."""
+    """Return what outputs, and wires that the next run reads, depend on, if state depends on this."""
     last = {name: number for number, gate in enumerate(plan.gates) for name in gate.reads}
-    kept = {out.wire for out in plan.kept} | plan.carried
+    kept = {out.wire for out in plan.outputs} | plan.carried
     found: dict[str, Sources] = {}
     for number, gate in enumerate(plan.gates):
         written = states.get(gate.writes[0]) or _written(gate, plan.wire, found)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from mpc.errors import PlanError
 from mpc.plan.plan import Plan
+from mpc.privacy.dependence import rows_meet
 from mpc.privacy.facts import Guarantee, Loss, Mechanism, StoredFacts
-from parties.agreed.bindings import Binding
+from parties.agreed.bindings import Binding, rows_of
 from parties.agreed.grants import ANY, Bound, ExactPlan
 from parties.agreed.kept import Read, origins_of
 from parties.agreed.models import uses_as_put
@@ -132,6 +134,17 @@ class Asked:
         ids = {binding.object.hex(), *self.manifests[binding.object].aliases}
         place = (binding.columns, binding.first, binding.rows)
         return said.dataset in ids and (said.columns, said.first, said.rows) == place
+
+    @cached_property
+    def rows_of_a_run(self) -> int | None:
+        """Rows that every run has to have; None if it is no matter, or the plan's program says which rows they are.
+
+        Of rows that meet an answer about fewer is another answer: the terms name the rows that it is about.
+        """
+        program = self.plan.program
+        if (program is not None and program.rows is not None) or not rows_meet(self.plan):
+            return None
+        return rows_of(self.plan, self.terms.bindings)
 
     # -- models
 

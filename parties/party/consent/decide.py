@@ -239,6 +239,8 @@ def _exact_fault(grant: Grant, exact: Exact, asked: Asked, part: Part, batch: in
         return "the grant is of another version, or several versions are read at once"
     if not any(asked.is_exactly(listed) for listed in exact.plans):
         return "it is not one of the plans that are granted, or reads other rows, columns, datasets or weights"
+    if batch is not None and batch != (asked.rows_of_a_run or batch):
+        return f"it is granted of all {asked.rows_of_a_run:,} rows together, and a run of {batch:,} would tell of fewer"
     if exact.outputs_bits is not None and not tells_one_bit(asked.plan, batch):
         return "the grant is of one bit a run, which a comparison writes, and the plan tells something else"
     return None
