@@ -116,8 +116,9 @@ class PartyNode:
                 return None
             check_keeps(plan, keeps, coordinator)
             terms = self.imagined(plan, bindings, keeps)
-            StoredRows(plan, terms, self.vault)
-            return self.consent.propose(self.consent.asked(plan, terms, coordinator, key, self.vault))
+            self.consent.operator.require_asker(plan, coordinator)
+            asked = self.consent.asked(plan, terms, coordinator, key, self.vault)
+            return self.consent.propose(asked, lambda: StoredRows(plan, terms, self.vault))
 
         return self.proposals.propose(plan_bytes, coordinator, ahead, consent)
 

@@ -363,6 +363,21 @@ def test_what_an_asker_may_not_see_is_not_there(kept: Kept) -> None:
     waits(kept, noised_sum())  # of what it may see, that is said
 
 
+@pytest.mark.parametrize("changes", [{"rows": 1000}, {"columns": ("weight",)}, {"first": 3}])
+def test_nor_is_anything_told_of_it_by_what_does_not_fit(kept: Kept, changes: dict[str, Any]) -> None:
+    """Who knows an object's id, say of a time when it was visible, learns neither its name nor its rows by it."""
+    hidden = kept.put("hidden", visible=())
+    told = set()
+    for bindings in (kept.binding(hidden, **changes), kept.binding(object=b"7" * 32)):
+        with pytest.raises(SessionError) as caught:
+            kept.open(noised_sum(), bindings)
+        told.add(str(caught.value))
+    assert len(told) == 1 and "hidden" not in told.pop()
+    with pytest.raises(InputError, match="hospital/patients"):  # of what it may see that is said, and nothing kept
+        kept.open(noised_sum(), kept.binding(**changes))
+    assert listed(kept.cluster, 0) == []
+
+
 def test_only_the_partys_own_operator_decides(kept: Kept) -> None:
     kept.allow()
     request = waits(kept, noised_sum())

@@ -107,8 +107,12 @@ class Consent:
                     return decide(database, asked, self.house())
         raise SessionError("grants of these datasets are changing", remedy="try again")
 
-    def propose(self, asked: Asked) -> Waits | None:
+    def propose(self, asked: Asked, fits: Callable[[], object] = tuple) -> Waits | None:
         """Say whose words are missing before a session may be opened, and keep it as a request until they are said.
+
+        Args:
+            fits: holds what is bound to the plan, and says of it what strangers are not told; so it is called once
+                who asks may know of everything, and before a request is kept.
 
         Returns:
             None if no word is missing.
@@ -121,6 +125,7 @@ class Consent:
         missing = [each for each in self.ask(asked) if isinstance(each, Missing)]
         if not all(each.known for each in missing):
             raise unknown()
+        fits()
         if silent is None and not missing:
             return None
         return self.operator.waiting(asked, missing, silent)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpc.errors import InputError, PlanError, PolicyError, SessionError
+from mpc.plan.plan import Plan
 from mpc.privacy.facts import Loss
 from parties.agreed.requests import Request, make_request
 from parties.config.models import PartyConfig
@@ -79,7 +80,7 @@ class Operator:
         """
         if self.rules.covers(asked.plan, asked.coordinator):
             return None
-        self.require_asker(asked)
+        self.require_asker(asked.plan, asked.coordinator)
         request = self.request(asked)
         with self._ledger.reading() as database:
             return self._word(requests.find(database, request.id, self._times.shown()), request)
@@ -90,11 +91,16 @@ class Operator:
         if silent is not None:
             raise silent.error()
 
-    def require_asker(self, asked: Asked) -> None:
-        """Require that what is asked may wait for a word, where no rule covers it; `PolicyError`."""
-        if not self.rules.policy.asks(asked.coordinator):
-            self.rules.require(asked.plan, asked.coordinator)
-        self.rules.require_no_machines(asked.plan, asked.coordinator)
+    def require_asker(self, plan: Plan, coordinator: str) -> None:
+        """Require that a rule covers what is asked, or that it may wait for a word; `PolicyError`.
+
+        Nothing at rest is looked at, so it tells nothing of what is here.
+        """
+        if self.rules.covers(plan, coordinator):
+            return
+        if not self.rules.policy.asks(coordinator):
+            self.rules.require(plan, coordinator)
+        self.rules.require_no_machines(plan, coordinator)
 
     def _word(self, known: Kept | None, request: Request) -> Silent | None:
         if known is not None and known.is_approved:

@@ -130,6 +130,7 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             plan = parse_plan(request.plan)
             bindings, keeps = map(read_binding, request.bindings), map(read_keep, request.keeps)
             terms = node.imagined(plan, [*bindings], [*keeps])
+            self._consent.operator.require_asker(plan, client)
             try:
                 asked = self._consent.asked(plan, terms, client, key(context), node.vault)
                 silent, found = self._consent.operator.silent(asked), self._consent.ask(asked)
