@@ -3,7 +3,8 @@
     .mpc/ca/  provider/  party-0/ ... party-n-1/  coordinator/  cluster.toml
     .mpc/bob/  bob.toml                           each further client's
 
-What is written here is what a real deployment writes by hand.
+What is written here is what a real deployment writes by hand.  Who changes it keeps the change: `mpc up` writes again
+what it decides itself, which is names, addresses, folders and certificates, and reads the rest from the file.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel
 
 from mpc.errors import ConfigError, UsageError
 from parties.addresses import Endpoint, check_name
@@ -45,6 +49,7 @@ PROVIDER, COORDINATOR = "provider", "coordinator"
 SLOW = Deadlines(connect=120, setup=1200, step=600, submit=1200, idle=3600, grace=600)
 """Behind a relay: what takes a second here may take minutes through a slow link."""
 _TAKEN = re.compile(r"ca|cluster|coordinator|provider|party-\d+")
+_HEADER = "# Written by `mpc up`. It writes names, addresses, folders and certificates again, and keeps the rest.\n"
 _RENEW_BEFORE = timedelta(days=7)
 
 
@@ -117,10 +122,16 @@ class LocalLayout:
         clients: Sequence[str] = (),
         relayed: bool = False,
     ) -> Self:
-        """Write (again) every config and missing certificate; ledgers, clients and the CA of an older layout stay.
+        """Write (again) every config and missing certificate.
+
+        Of an older layout ledgers, clients and the CA stay, and what was changed in its configs.
 
         base_port: the provider's port, the parties' follow; None takes any that are free.
-        relayed: others reach each daemon through a relay, which may be slow: see `routes`.
+        threads, relayed: for new configs; others reach each daemon through a relay, which may be slow: see `routes`.
+
+        Raises:
+            ConfigError: its daemons run, or a config was changed so that it cannot be read.
+            UsageError: no such clients or parties can be.
         """
         for client in clients:
             _check_client(client)
@@ -139,11 +150,13 @@ class LocalLayout:
         )
         if not (folder / "ca" / CA_CERTIFICATE).exists():
             make_ca(folder / "ca", DEVELOPMENT_CA)
-        clients = tuple(sorted({*_clients(folder), *clients}))
+        before = _clients(folder)
+        clients = tuple(sorted({*before, *clients}))
+        changed = _Changed(folder, (COORDINATOR, *before), (COORDINATOR, *clients))
         for name in (*names, COORDINATOR, *clients):
             _certify(folder, name)
         layout = cls(folder, members, clients, ports)
-        layout._write_configs(threads, _cluster_id(folder))
+        layout._write_configs(threads, _cluster_id(folder), changed)
         return layout
 
     @classmethod
@@ -156,39 +169,70 @@ class LocalLayout:
         members = (Member(provider.name, "provider", folder / provider.name, provider.address), *parties)
         return cls(folder, members, _clients(folder))
 
-    def _write_configs(self, threads: int, cluster: str) -> None:
+    def _write_configs(self, threads: int, cluster: str, changed: _Changed) -> None:
         provider = ProviderPeer(name=self.members[0].name, address=self.members[0].address)
         peers = tuple(Peer(name=member.name, address=member.address) for member in self.members[1:])
-        everyone = (COORDINATOR, *self.clients)
-        policy = PolicyConfig(
-            plans=("any",), coordinators=everyone, owners=everyone, recipients=everyone, data_owners=everyone
-        )
         deadlines = SLOW if self.routes else Deadlines()
         for member in self.members:
             private_folder(member.data_dir)
-            common = {
+            own: dict[str, Any] = {
                 "name": member.name,
                 "cluster": cluster,
                 "listen": member.listen or member.address,
                 "data_dir": member.data_dir.name,
                 "tls": {"ca": CA_CERTIFICATE, "certificate": CERTIFICATE, "key": KEY},
-                "threads": threads,
-                "deadlines": deadlines,
             }
+            at_first: dict[str, Any] = {"threads": threads, "deadlines": deadlines}
+            kind: type[PartyConfig | ProviderConfig] = ProviderConfig
             if member.role == "provider":
-                text = dump_toml(ProviderConfig.model_validate({**common, "parties": [peer.name for peer in peers]}))
+                own |= {"parties": [peer.name for peer in peers]}
             else:
-                text = dump_toml(
-                    PartyConfig.model_validate({**common, "provider": provider, "peers": peers, "policy": policy})
-                )
-            _write_config(member.config, text)
-        for name in everyone:
-            own = Path(name)
-            tls = TlsConfig(ca=own / CA_CERTIFICATE, certificate=own / CERTIFICATE, key=own / KEY)
-            client = ClusterConfig(
-                name=name, cluster=cluster, tls=tls, provider=provider, parties=peers, deadlines=deadlines
-            )
-            _write_config(self.cluster_file if name == COORDINATOR else self.client_file(name), dump_toml(client))
+                kind, own = PartyConfig, {**own, "provider": provider, "peers": peers}
+                at_first |= {"policy": changed.policy_at_first()}
+            config = kind.model_validate({**at_first, **changed.kept(kind, member.config, own), **own})
+            _write_config(member.config, dump_toml(config))
+        for name in (COORDINATOR, *self.clients):
+            path = self.cluster_file if name == COORDINATOR else self.client_file(name)
+            tls = TlsConfig(ca=Path(name, CA_CERTIFICATE), certificate=Path(name, CERTIFICATE), key=Path(name, KEY))
+            mine = {"name": name, "cluster": cluster, "tls": tls, "provider": provider, "parties": peers}
+            kept = changed.kept(ClusterConfig, path, mine)
+            _write_config(path, dump_toml(ClusterConfig.model_validate({"deadlines": deadlines, **kept, **mine})))
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """Configs of an older layout, which its operator may have changed: what is kept of them.
+
+    before, now: the coordinator and the clients, as the older layout has them and as this one does.
+    """
+
+    folder: Path
+    before: tuple[str, ...]
+    now: tuple[str, ...]
+
+    def policy_at_first(self) -> PolicyConfig:
+        """Return the policy of a party that has none yet: everybody who belongs to this cluster may do everything."""
+        return PolicyConfig(
+            plans=("any",), coordinators=self.now, owners=self.now, recipients=self.now, data_owners=self.now
+        )
+
+    def kept(self, kind: type[BaseModel], path: Path, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a config file has besides `own`; raise ConfigError if it cannot be read."""
+        if not path.exists():
+            return {}
+        load(kind, path, environ={})  # says what is wrong with it
+        found = {key: value for key, value in tomllib.loads(path.read_text("utf-8")).items() if key not in own}
+        if "policy" in found:
+            found["policy"] = {key: self._people(value) for key, value in found["policy"].items()}
+        return found
+
+    def _people(self, value: Any) -> Any:
+        """Return a policy's list with the clients of now: new ones where all of before are, none that were deleted."""
+        if not isinstance(value, list):
+            return value
+        left = [name for name in value if name in self.now or not (self.folder / name / CERTIFICATE).exists()]
+        new = [name for name in self.now if name not in (*self.before, *left)] if {*self.before} <= {*value} else []
+        return [*left, *new]
 
 
 def _cluster_id(folder: Path) -> str:
@@ -201,7 +245,7 @@ def _cluster_id(folder: Path) -> str:
 
 
 def _write_config(path: Path, text: str) -> None:
-    write_atomic(path, f"# Written by `mpc up`, which will write it again.\n{text}".encode())
+    write_atomic(path, f"{_HEADER}{text}".encode())
 
 
 def _clients(folder: Path) -> tuple[str, ...]:

@@ -11,18 +11,21 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from decimal import Decimal
 from pathlib import Path
 
 import grpc
 import psutil
 import pytest
+import tomli_w
 
 from mpc.errors import ConfigError, UsageError
 from parties.config.load import load
-from parties.config.models import ClusterConfig, PartyConfig, ProviderConfig, TlsConfig
+from parties.config.models import ClusterConfig, PartyConfig, PolicyConfig, ProviderConfig, TlsConfig
 from parties.local import launcher
 from parties.local.launcher import spread, start, status, stop
 from parties.local.layout import LocalLayout, Member
@@ -143,6 +146,40 @@ def test_creating_again_keeps_the_ca_good_certificates_and_ledgers(layout: Local
     assert (party.data_dir / "ledger.sqlite").read_text() == "kept"
     for member in again.members[1:]:
         Identity.load(load(PartyConfig, member.config, environ={}).tls, member.name)
+
+
+def test_creating_again_keeps_what_an_operator_has_changed(layout: LocalLayout) -> None:
+    """Policy, limits and all else that `create` does not decide itself; addresses are those of this start."""
+    party, other = layout.members[1:]
+    changed = tomllib.loads(party.config.read_text())
+    changed |= {"log_level": "warning", "data_key": "../key", "listen": "127.0.0.1:9"}
+    changed["policy"] |= {"coordinators": ["dr-house"], "owners": ["any"], "askers": ["bob"], "max_epsilon": "1.5"}
+    changed["deadlines"]["step"] = 7
+    party.config.write_text(tomli_w.dumps(changed))
+    provider, client = layout.members[0].config, layout.cluster_file
+    for path in (provider, client):
+        path.write_text(path.read_text().replace("step = 30.0", "step = 8.0"))
+    again = LocalLayout.create(layout.folder, parties=3, clients=("bob",))
+    kept = load(PartyConfig, party.config, environ={})
+    policy = kept.policy
+    assert (policy.coordinators, policy.owners, policy.askers) == (("dr-house",), ("any",), ("bob",))
+    assert (policy.max_epsilon, policy.recipients) == (Decimal("1.5"), ("coordinator", "bob"))
+    assert (kept.log_level, kept.data_key, kept.deadlines.step) == ("warning", layout.folder / "key", 7)
+    assert kept.listen == again.members[1].address and len(kept.peers) == 3
+    assert load(ProviderConfig, provider, environ={}).deadlines.step == 8
+    assert load(ClusterConfig, client, environ={}).deadlines.step == 8
+    assert load(PartyConfig, other.config, environ={}).policy == PolicyConfig(
+        plans=("any",), **dict.fromkeys(("coordinators", "owners", "recipients", "data_owners"), ("coordinator", "bob"))
+    )
+
+
+def test_creating_again_does_not_write_over_a_config_that_cannot_be_read(layout: LocalLayout) -> None:
+    path = layout.members[1].config
+    path.write_text(path.read_text().replace("log_level", "log_lovel"))
+    text = path.read_text()
+    with pytest.raises(ConfigError, match="unknown key log_lovel") as caught:
+        LocalLayout.create(layout.folder, parties=2)
+    assert "log_level" in (caught.value.remedy or "") and path.read_text() == text
 
 
 def test_a_clusters_id_is_in_every_config_and_stays(layout: LocalLayout) -> None:
