@@ -34,6 +34,11 @@ _MOST = 20_000
 _SHOWN = 16
 
 
+def how_to_approve(request: str) -> str:
+    """Return the commands with which a party's operator looks at a request and approves it."""
+    return " and ".join(f"mpc {verb} {request[:_SHOWN]} --party config.toml" for verb in ("requests show", "approve"))
+
+
 def _plain(name: str) -> str:
     try:
         check_name(name, "a name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,9 +48,11 @@ def requests(
     elif found:
         display.table(["request", "asked by", "reads", ">epsilon", "learned by", "until", "state"], [*_lines(found)])
         for each in found:
-            _say_commands(display, each, me)
-    else:
+            _say_commands(display, each, me, configs)
+    elif me is None:
         display.say("no requests")
+    else:
+        display.say(f"no requests by {me}, or of its data; a party's operator sees all of them: --party config.toml")
 
 
 def _lines(found: Sequence[Requested]) -> Iterator[list[str]]:
@@ -69,13 +72,15 @@ def _lines(found: Sequence[Requested]) -> Iterator[list[str]]:
         ]
 
 
-def _say_commands(display: Display, each: Requested, me: str | None) -> None:
+def _say_commands(display: Display, each: Requested, me: str | None, configs: Sequence[Path]) -> None:
     """Say with which commands whoever looks can allow a request."""
+    short = each.id[:_SHOWN]
     if me is None:
-        display.say(f"{each.id[:_SHOWN]}: mpc approve {each.id[:_SHOWN]}, or mpc deny {each.id[:_SHOWN]}")
+        words = shlex.join([short, *(word for path in configs for word in ("--party", str(path)))])
+        display.say(f"{short}: mpc approve {words}, or mpc deny {words}")
     elif me in each.request.owners and me != each.request.coordinator:
         for command in each.grants(me):
-            display.say(f"{each.id[:_SHOWN]}: {command}")
+            display.say(f"{short}: {command}")
 
 
 @requests.command("show")
@@ -110,7 +115,7 @@ def show(
         return
     for line in found.lines:
         display.result(line)
-    _say_commands(display, found, me)
+    _say_commands(display, found, me, configs)
 
 
 def _content(found: Requested, me: str | None) -> dict[str, Any]:

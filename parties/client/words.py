@@ -9,6 +9,7 @@ from mpc.errors import IntegrityError, PolicyError, WaitingError
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
+from parties.agreed.requests import how_to_approve
 from parties.client import granting
 from parties.client.channels import Parties
 from parties.client.granting import Verdict
@@ -73,7 +74,7 @@ def explain(verdicts: Sequence[Verdict], request: str = "") -> PolicyError:
         if request
         else f"it would wait for the word of the operator{'s' * (len(operators) > 1)} of {_and(operators)}",
         cause="no rule of their policies covers it",
-        remedy=f"tell them: mpc requests show {short}, mpc approve {short}; then ask again, or with wait=600 (--wait)"
+        remedy=f"tell them: {how_to_approve(request)}; then ask again, or with wait=600 (--wait)"
         if request
         else verdicts[0].remedy,
         peer=operators[0],

@@ -81,9 +81,13 @@ def test_a_question_waits_is_shown_and_approved(folder: Path) -> None:
     assert "--coordinator analyst" in mine["commands"][0] and "--epsilon 0.5" in mine["commands"][0]
     words = mine["commands"][0].split()[1:]
     run(folder, *words, "--cluster", ".mpc/hospital.toml")
-    with pytest.raises(PrivateDataError, match="waits for the word of the operator of party-1"):
+    with pytest.raises(PrivateDataError, match="waits for the word of the operator of party-1") as caught:
         ask(folder)
+    assert caught.value.cause == "no rule of their policies covers it"  # the owner's words are there
+    assert f"the operator of party-1 may: mpc requests show {mine['id'][:16]} --party" in (caught.value.remedy or "")
     [theirs] = run(folder, "requests", "--party", SECOND)["requests"]
+    said = mpc_here("requests", "--party", SECOND, folder=folder).stderr
+    assert f"mpc approve {mine['id'][:16]} --party {SECOND}, or" in said
     assert theirs["id"] == mine["id"] and theirs["lines"] == mine["lines"]
     both = mpc_here("requests", "show", mine["id"][:8], "--party", SECOND, folder=folder).stdout.splitlines()
     first = mpc_here("requests", "show", mine["id"][:8], "--party", ".mpc/party-0/config.toml", folder=folder).stdout
@@ -111,6 +115,7 @@ def test_a_policy_is_read_again_without_a_restart(folder: Path) -> None:
     write(folder, PolicyConfig(**{**everyone, "max_epsilon": 3}))
     changed = run(folder, "policy", "reload", "--party", SECOND)["policies"][0]["changed"]
     assert {"askers", "coordinators", "max_epsilon", "plans"} <= {*changed}
+    assert "--party config.toml" in mpc_here("requests", "--cluster", ".mpc/cluster.toml", folder=folder).stderr
     good = (folder / SECOND).read_text()
     (folder / SECOND).write_text(good + "\nnonsense")
     os.kill(pid, signal.SIGHUP)

@@ -164,7 +164,7 @@ def test_what_no_rule_covers_runs_once_all_have_approved_it(kept: Kept) -> None:
     approve(kept.cluster, request, only=0)
     with pytest.raises(WaitingError, match=r"waits for the word of the operator of party-1;") as caught:
         kept.open(noised_sum())
-    assert f"mpc approve {request[:16]}" in (caught.value.remedy or "")
+    assert f"mpc approve {request[:16]} --party config.toml;" in (caught.value.remedy or "")
     approve(kept.cluster, request, only=1)
     assert kept.ask(noised_sum()).size == 1 and kept.spent() == 500_000_000
     assert waits(kept, noised_sum()) == request  # it was of one run

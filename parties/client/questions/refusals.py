@@ -12,6 +12,7 @@ from mpc.errors import MpcError, PolicyError, PrivateDataError, SessionError, Wa
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest
+from parties.agreed.requests import how_to_approve
 from parties.client import granting
 from parties.client.granting import Verdict
 
@@ -63,20 +64,23 @@ def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[V
     operators = sorted({each.party for each in words if each.operator and not each.denied})
     request = refused.request if isinstance(refused, WaitingError) else None
     fixes = []
-    if not words or any(not each.operator for each in words):
+    owners = not words or any(not each.operator for each in words)
+    if owners:
         budget = f"mpc budget set {name} --epsilon E raises what all answers may cost"
         fixes.append(f"{owner} may allow it: {asked.grant}; {budget}")
     if request is not None:
-        shown = f"mpc requests show {request[:_SHOWN]}"
         if operators:
-            fixes.append(f"the operator of {' and '.join(operators)} may: {shown}, mpc approve {request[:_SHOWN]}")
-        fixes.append(f"they see it as request {request[:_SHOWN]}; .get(epsilon=..., wait=600) waits for their words")
+            many = "s" * (len(operators) > 1)
+            fixes.append(f"the operator{many} of {' and '.join(operators)} may: {how_to_approve(request)}")
+        seen = f"they see it as request {request[:_SHOWN]} (mpc requests); " if owners else ""
+        fixes.append(f"{seen}.get(epsilon=..., wait=600) waits for their words")
     elif not fixes and refused.remedy:
         fixes.append(refused.remedy)
+    whose = f"{name} is {owner}'s, and only what {owner} has granted is computed from it"
     each = f" at epsilon {float(asked.epsilon):g}" if asked.epsilon is not None else ""
     return PrivateDataError(
         f"{asked.what}{each} was refused: {refused.what}",
-        cause=f"{name} is {owner}'s, and only what {owner} has granted is computed from it",
+        cause=whose if owners else refused.cause,
         remedy="; ".join(fixes),
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mpc.errors import InputError, PlanError, PolicyError, SessionError
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import Loss
-from parties.agreed.requests import Request, make_request
+from parties.agreed.requests import Request, how_to_approve, make_request
 from parties.config.models import PartyConfig
 from parties.party.consent import requests
 from parties.party.consent.asked import Asked, Protected
@@ -110,7 +110,7 @@ class Operator:
             reason = f": {known.reason}" if known.reason else ""
             return Silent(request.id, True, f"{who} denied request {short}{reason}", f"ask {who}")
         why = f"no rule of {self._config.name}'s policy covers it, and {who} has not approved request {short}"
-        return Silent(request.id, False, why, f"ask {who}: mpc requests show {short}, mpc approve {short}")
+        return Silent(request.id, False, why, f"ask {who}: {how_to_approve(short)}")
 
     # -- requests
 
