@@ -24,7 +24,7 @@ Sources = Mapping[str, bool]
 def dependence(plan: Plan) -> dict[str, Sources]:
     """Find the stored wires that each kept output of a verified plan depends on, by the output's name.
 
-    Runs that hand on state are all those of a session so far: what state depends on grows until it stays as it is.
+    Runs that hand on state are all those of a session so far, so state depends on all that any of them reads.
     """
     found = _of_outputs(plan)
     return {out.name: found[out.name] for out in plan.kept}
@@ -42,15 +42,38 @@ def rows_meet(plan: Plan) -> bool:
 
 
 def _of_outputs(plan: Plan) -> dict[str, Sources]:
-    states: dict[str, Sources] = {state.in_: dict.fromkeys(_stored(plan, state.init), False) for state in plan.states}
-    while True:
-        found = _found(plan, states)
-        grown: dict[str, Sources] = {
-            state.in_: dict.fromkeys({*states[state.in_], *found[state.out]}, False) for state in plan.states
-        }
-        if grown == states:
-            return {out.name: found[out.wire] for out in plan.outputs}
-        states = grown
+    """Return what each output depends on: state stands for itself at first, then for all that earlier runs have read.
+
+    One pass over the gates, however many states hand on to each other.
+    """
+    found = _found(plan, {state.in_: {state.in_: False} for state in plan.states})
+    reached = _reached(plan, found)
+    outputs: dict[str, Sources] = {}
+    for out in plan.outputs:
+        direct = {name: by_row for name, by_row in found[out.wire].items() if name not in reached}
+        carried = {name for state in reached.keys() & found[out.wire].keys() for name in reached[state]}
+        outputs[out.name] = direct | dict.fromkeys(carried, False)
+    return outputs
+
+
+def _reached(plan: Plan, found: Mapping[str, Sources]) -> dict[str, set[str]]:
+    """Return the stored wires that each state depends on, whichever run reads it, by the wire that reads it."""
+    reached = {state.in_: set(_stored(plan, state.init)) for state in plan.states}
+    readers: dict[str, list[str]] = {name: [] for name in reached}
+    for state in plan.states:
+        for name in found[state.out]:
+            if name in reached:
+                readers[name].append(state.in_)
+            else:
+                reached[state.in_].add(name)
+    todo = [*reached]
+    while todo:
+        name = todo.pop()
+        for reader in readers[name]:
+            if not reached[name] <= reached[reader]:
+                reached[reader] |= reached[name]
+                todo.append(reader)
+    return reached
 
 
 def _stored(plan: Plan, name: str | None) -> list[str]:

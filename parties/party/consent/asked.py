@@ -139,12 +139,15 @@ class Asked:
     def rows_of_a_run(self) -> int | None:
         """Rows that every run has to have; None if it is no matter, or the plan's program says which rows they are.
 
-        Of rows that meet an answer about fewer is another answer: the terms name the rows that it is about.
+        Where rows meet an answer about fewer is another answer: the terms name the rows that it is about.
         """
-        program = self.plan.program
-        if (program is not None and program.rows is not None) or not rows_meet(self.plan):
-            return None
-        return rows_of(self.plan, self.terms.bindings)
+        program, rows = self.plan.program, rows_of(self.plan, self.terms.bindings)
+        said = program is not None and program.rows is not None
+        return rows if rows is not None and not said and rows_meet(self.plan) else None
+
+    def look_at_rows(self) -> None:
+        """Find `rows_of_a_run` while nothing is held: a large plan takes a while."""
+        _ = self.rows_of_a_run
 
     # -- models
 

@@ -19,7 +19,7 @@ from parties.agreed.signed import Signed, key_of
 from parties.agreed.terms import Terms
 from parties.party.consent import audit, tables
 from parties.party.consent.asked import Asked
-from parties.party.consent.decide import OWN, Allowed, House, Missing, decide, require, to_prove
+from parties.party.consent.decide import EXACT, OWN, Allowed, House, Missing, decide, require, to_prove
 from parties.party.consent.operator import Operator, Waits
 from parties.party.consent.proofs import Proofs
 from parties.party.consent.tables import Charge, GrantRow
@@ -142,8 +142,8 @@ class Consent:
         asked = self.asked(plan, terms, coordinator, key, objects)
         try:
             self.operator.require(asked)
-            if asked.parts:
-                require(self.ask(asked))
+            if asked.parts and any(each.mechanism == EXACT for each in require(self.ask(asked))):
+                asked.look_at_rows()
         except MpcError as refusal:
             logger().info("a session was refused", coordinator=coordinator, why=str(refusal))
             raise
