@@ -224,7 +224,7 @@ def make_request(
     Raises:
         InputError: the record would be too large.
     """
-    inputs = {given.wire: given.name for given in plan.inputs}
+    inputs = {wire: given.name for given in plan.inputs for wire in given.wires}
     weights = Counter((_holder(plan, gate.out), gate.is_public(plan.wire)) for gate in plan.entered_once)
     try:
         made = Request(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import InputError, IntegrityError, PolicyError, SessionError, UsageError, WaitingError
+from mpc.plan.plan import Missing
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
 from parties.agreed.requests import Request, make_request, request_id
@@ -29,6 +30,7 @@ from tests.support.asking import AGES, ANALYST, HOSPITAL, ROWS, Kept, above, noi
 from tests.support.grants import budget, dp
 from tests.support.objects import AGE, described, put
 from tests.support.parties import EVERYONE, RECIPIENT, InProcess, data, tiny_answer
+from tests.support.plans import with_parts
 
 STRICT = PolicyConfig(data_owners=("any",), recipients=(ANALYST,), askers=(ANALYST, "coordinator"))
 """Nothing runs that its operator has not approved."""
@@ -132,6 +134,18 @@ def test_whatever_tells_sessions_apart_is_another_request(kept: Kept) -> None:
     again = Keep("analyst/scores", ("z",), 2, "ab" * 32, 9, 99)  # the next version, on another day
     assert made(replace(terms, keeps=(again,))) in changed
     assert len(changed) == 13 and same not in changed
+
+
+def test_marks_of_missing_numbers_are_shown_as_their_inputs_and_not_as_weights(kept: Kept) -> None:
+    plan = noised_sum()
+    [given] = plan.inputs
+    marked = given.model_copy(update={"missing": Missing(columns=(0,), wire="marks")})
+    bindings = (*kept.binding(), replace(kept.binding()[0], wire="marks"))
+    terms = Terms(plan.digest, "provider", ("a", "b"), (b"1" * 32, b"2" * 32), bindings)
+    manifests = {kept.manifest.id: kept.manifest}
+    made = make_request(with_parts(plan, inputs=[marked]), terms, "c" * 32, ANALYST, b"k" * 32, manifests, {})
+    assert [each.input for each in made.reads] == [given.name, given.name]
+    assert not any("a weight" in line for line in made.lines)
 
 
 def test_a_record_that_is_none_is_refused(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
