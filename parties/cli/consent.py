@@ -14,7 +14,8 @@ from mpc.text import shown
 from parties.cli.datasets import selections
 from parties.cli.display import Display
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
-from parties.client import granting, remaining
+from parties.client import catalogue, granting, remaining
+from parties.client.catalogue import Entry
 from parties.client.cluster import Cluster
 from parties.client.granted import as_amount, as_plans
 from parties.client.granting import Given, Left, Verdict
@@ -133,18 +134,22 @@ def list_(display: Display, cluster: Path | None, folder: Path, as_json: bool) -
     """List the grants that you have given, and those that name you."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
         found = granting.given(connected.parties)
+        named = {each.id.hex(): each for each in catalogue.search(connected.parties)} if found else {}
     if as_json:
         display.json({"grants": [each.content() for each in found]})
     elif found:
-        head = ["grant", "dataset", "of", "asked by", ">used", ">epsilon", "expires", "state"]
-        display.table(head, [_line(each) for each in found])
+        head = ["grant", "dataset or model", "of", "asked by", ">used", ">epsilon", "expires", "state"]
+        display.table(head, [_line(each, named.get(each.grant.dataset)) for each in found])
     else:
         display.say("no grants")
 
 
-def _line(each: Given) -> list[str]:
+def _line(each: Given, of: Entry | None) -> list[str]:
+    """Return a line of the table; `of` is the version that it allows to use, if it is one that its reader may see."""
     said, dp, exact = each.grant, each.grant.question.dp, each.grant.question.exact
     dataset = said.dataset if said.by_name else said.dataset[:_SHOWN]
+    if of is not None:
+        dataset = f"{of.name}, version {of.version}"
     what = "noised answers" if dp is not None else "use of a model"
     if exact is not None:
         what = "exact plans" if exact.outputs_bits is None else "single bits"

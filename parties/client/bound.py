@@ -145,9 +145,14 @@ def bindings(
             found.append(weights[gate.out])
             continue
         name = inputs[gate.out].name if gate.out in inputs else None
-        if name is None or name not in data:
+        if name is None:
             raise InputError(
-                f"input {name or gate.out!r} is read from a dataset, and none is given",
+                f"{gate.out!r} of this plan is a weight of a model at the parties, and no model is named",
+                remedy="mpc model check OWNER/NAME asks whether you may use it, mpc run @OWNER/NAME runs it",
+            )
+        if name not in data:
+            raise InputError(
+                f"input {name!r} is read from a dataset, and none is given",
                 remedy="data={'x': cluster.dataset('owner/name')[['age']]}",
             )
         chosen, wire = data[name], plan.wire[gate.out]

@@ -63,7 +63,7 @@ def explain(verdicts: Sequence[Verdict], request: str = "") -> PolicyError:
         causes += [f"and no rule of the policy of {_and(operators)} covers it"] if operators else []
         seen = f"; they see it as request {short}: mpc requests" if request else ""
         return WaitingError(
-            f"{first.party}: {name} may not be read for this: {first.why}",
+            f"{first.party}: {name} may not be used for this: {first.why}",
             cause="; ".join(causes) or None,
             remedy=f"{first.remedy}{seen}" if first.remedy else None,
             peer=first.party,

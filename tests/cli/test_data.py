@@ -277,7 +277,7 @@ def test_a_model_from_its_put_to_its_removal(folder: Path) -> None:
     grant = of_models(folder, "grant", "score", *said)["grant"]
     assert grant["question"]["use"]["rows"] == 10 and grant["dataset"] == put["id"]
     line = mpc_here("grant", "list", "--cluster", LAB, folder=folder).stdout
-    assert grant["id"][:16] in line and "use of a model" in line
+    assert re.search(rf"{grant['id'][:16]}  lab/score, version 1 +use of a model", line)
     used = run_model(folder, "@lab/score", "--input", "x.npy")
     assert np.abs(np.array(used["outputs"]["y"]) - score(x)).max() < 1e-3
 
@@ -293,6 +293,8 @@ def test_a_model_from_its_put_to_its_removal(folder: Path) -> None:
     assert (
         digest in inspected and "put at the parties by lab" in inspected and "enters        lab: input 'x'" in inspected
     )
+    checked = mpc_here("grant", "check", "score.plan", "--cluster", ANALYST, folder=folder)
+    assert checked.returncode == 5 and "mpc model check OWNER/NAME" in checked.stderr
     [gone] = of_models(folder, "remove", "score")["removed"]
     assert gone["id"] == put["id"]
     assert run_model(folder, "lab/score", "--input", "x.npy", status=6)["error"]["code"] == "session"

@@ -127,7 +127,7 @@ def test_its_use_needs_the_word_of_all_that_it_came_from(kept: Kept) -> None:
         owner=ANALYST, dataset=SCORES, coordinators=("bob",), recipients=("bob",), parties=kept.cluster.names, **now()
     )
     kept.say(own, ANALYST)
-    with pytest.raises(PolicyError, match=r"hospital/patients may not be read for this: grant .* names other"):
+    with pytest.raises(PolicyError, match=r"hospital/patients may not be used for this: grant .* names other"):
         kept.ask(plan, bindings, "bob")
     assert kept.spent() == 0
     kept.grant(coordinators=("bob",), recipients=("bob",))

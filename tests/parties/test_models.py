@@ -124,7 +124,7 @@ def test_a_stored_model_reads_a_stored_dataset_and_neither_owner_is_there(lab: L
     found = lab.models(ANALYST).get("lab/reader")
     placed = found.place(recipients=DOCTOR, data={"x": dataset})
     lab.models().grant("reader", ANALYST, recipients=DOCTOR, entered=False, datasets="hospital/visits")
-    with pytest.raises(PolicyError, match="hospital/visits may not be read"):
+    with pytest.raises(PolicyError, match="hospital/visits may not be used"):
         lab.open(placed)
     hospital = lab.datasets()
     grant = hospital.grant("visits", ANALYST, recipients=DOCTOR, plans=placed)

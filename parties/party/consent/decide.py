@@ -81,7 +81,7 @@ class Missing:
         """Return the refusal as it is told."""
         if not self.known:
             return unknown()
-        return PolicyError(f"{self.part.name} may not be read for this: {self.why}", remedy=self.remedy)
+        return PolicyError(f"{self.part.name} may not be used for this: {self.why}", remedy=self.remedy)
 
 
 @dataclass(frozen=True)
