@@ -57,7 +57,7 @@ def join(
     if as_json:
         display.json({"ticket": str(ticket), "plan": guest.plan.digest.hex(), "outputs": plain_outputs(named)})
         return
-    print_outputs(display, named)
+    print_outputs(display, named, output)
     if not named:
         display.say(f"done; the outputs are with {', '.join(sorted(guest.plan.recipients))}")
 

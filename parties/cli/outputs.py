@@ -73,8 +73,9 @@ def plain_outputs(outputs: dict[str, Any]) -> dict[str, Any]:
     return {name: value if isinstance(value, list) else value.tolist() for name, value in outputs.items()}
 
 
-def print_outputs(display: Display, outputs: dict[str, Any]) -> None:
-    """Print the first rows of each output."""
+def print_outputs(display: Display, outputs: dict[str, Any], path: Path | None) -> None:
+    """Print the first rows of each output; `path` is the file that has all of them, if there is one."""
+    where = f"all are in {path}" if path is not None else "--output FILE.npz keeps all"
     for name, value in outputs.items():
         array = _array(value)
         display.result(f"{name}  {'x'.join(map(str, array.shape))}")
@@ -82,7 +83,7 @@ def print_outputs(display: Display, outputs: dict[str, Any]) -> None:
         for row in rows[:_SHOWN_ROWS]:
             display.result("  " + "  ".join(f"{v:.6g}" if array.dtype.kind == "f" else str(v) for v in row[:12]))
         if len(rows) > _SHOWN_ROWS:
-            display.result(f"  ... {len(rows) - _SHOWN_ROWS} more rows; --output FILE.npz keeps all")
+            display.result(f"  ... {len(rows) - _SHOWN_ROWS} more rows; {where}")
 
 
 def say_roles(display: Display, plan: Plan) -> None:

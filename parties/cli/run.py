@@ -175,7 +175,7 @@ def run(
         noised = {"noise": noises, "deviations": spreads} if noises else {}
         display.json({**told_of, **price, "outputs": content, "kept": made, **noised})
         return
-    print_outputs(display, named)
+    print_outputs(display, named, output)
     for name, spread in spreads.items():
         display.result(f"noise of {shown(name)}: standard deviation {spread:.4g}")
     for each in session.keeps:

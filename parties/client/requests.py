@@ -145,7 +145,7 @@ def choose(found: Sequence[Requested], wanted: str) -> Requested:
     if len(fits) != 1:
         raise UsageError(
             f"{len(fits)} requests begin with {wanted[:64]!r}",
-            remedy=f"give {SHORTEST} digits or more of one that mpc requests lists",
+            remedy=f"give {SHORTEST} digits or more of one that mpc requests lists, with --party for an operator",
         )
     return fits[0]
 

@@ -18,6 +18,7 @@ from mpc.errors import ConfigError, InputError
 from parties.cli import sessions
 from parties.cli.display import Display
 from parties.cli.inputs import load_inputs
+from parties.cli.outputs import print_outputs
 from parties.local.layout import LocalLayout
 from tests.support.parties import data, tiny_model
 from tests.support.parties_commands import LONG, environment, mpc, mpc_here, start
@@ -119,6 +120,12 @@ def test_tables_that_are_piped_are_not_cut(tmp_path: Path, capsys: pytest.Captur
     listed = mpc_here("ps", "--dir", folder, COLUMNS="20")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["name", *(m.name for m in layout.members)]
     assert all(str(member.address) in listed.stdout for member in layout.members)
+
+
+def test_outputs_that_are_cut_say_where_all_of_them_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for path, where in ((None, "--output FILE.npz keeps all"), (Path("answer.npz"), "all are in answer.npz")):
+        print_outputs(Display(), {"y": np.zeros((12, 1))}, path)
+        assert f"... 2 more rows; {where}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("environ", [{}, {"MPC_DIR": "the one"}], ids=["option", "variable"])

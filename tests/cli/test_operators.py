@@ -101,7 +101,8 @@ def test_a_question_waits_is_shown_and_approved(folder: Path) -> None:
     assert [each["parties"][0]["used"] for each in listed] == [1]
     run(folder, "deny", mine["id"], "--reason", "once is enough", "--party", SECOND)
     run(folder, "requests", "show", "nothing!", "--party", SECOND, status=2)
-    run(folder, "approve", "12345678", "--party", SECOND, status=2)
+    refused = run(folder, "approve", "12345678", "--party", SECOND, status=2)
+    assert refused["error"]["fix"].endswith("--party for an operator")
 
 
 def log(folder: Path) -> str:
