@@ -28,6 +28,8 @@ from mpc.errors import (
 )
 
 if TYPE_CHECKING:
+    from mpc.compiler.training.optimisers import SGD
+    from mpc.compiler.training.precision import Precision
     from parties.client.cluster import Cluster
     from parties.client.coordinated import RunReport
     from parties.client.dataset import Dataset
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from parties.client.session import Session
     from parties.client.states import State
     from parties.client.stocks import Stock
+    from parties.client.trained import Trained
+    from parties.client.trainer import Trainer
 
 __all__ = [
     "Cluster",
@@ -57,12 +61,16 @@ __all__ = [
     "PeerError",
     "PlanError",
     "PolicyError",
+    "Precision",
     "PrivateDataError",
     "RunReport",
+    "SGD",
     "Session",
     "SessionError",
     "State",
     "Stock",
+    "Trained",
+    "Trainer",
     "UsageError",
 ]
 _LATE = {
@@ -71,10 +79,14 @@ _LATE = {
     "Guest": "parties.client.guest",
     "Model": "parties.client.model",
     "Keeping": "parties.client.keeping",
+    "Precision": "mpc.compiler.training.precision",
     "RunReport": "parties.client.coordinated",
+    "SGD": "mpc.compiler.training.optimisers",
     "Session": "parties.client.session",
     "State": "parties.client.states",
     "Stock": "parties.client.stocks",
+    "Trained": "parties.client.trained",
+    "Trainer": "parties.client.trainer",
 }
 
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from parties.client.models import Models
     from parties.client.selection import Selection
     from parties.client.states import States
+    from parties.client.trainer import Trainer
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
 _CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "state"}
@@ -196,6 +197,27 @@ class Cluster(Closing):
         compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep, **noise}
         ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
         return self.open(ready.of, batch, bindings=ready.bindings, keeps=ready.keeps, wait=wait)
+
+    def trainer(self, model: Source, **choices: Any) -> Trainer:
+        """Compile one step of training of a model, whose weights this client enters and nobody sees from then on.
+
+        Args:
+            model: an ONNX file's path, its bytes, an open file, or an `onnx.ModelProto`.
+            choices: loss, "one_vs_all" (the default), "cross_entropy" or "mse"; optimizer, an `SGD`; batch, rows of a
+                step; ranges and shapes of the inputs, as `session`'s; frozen, names of weights that stay as they are;
+                precision, a `Precision`.
+
+        Raises:
+            ModelError: a node has no derivative, or a bound does not fit.
+            UsageError: an argument says nothing.
+        """
+        from parties.client.trainer import CHOICES, Trainer  # joining and running do without it
+
+        if unknown := set(choices) - CHOICES:
+            raise UsageError(
+                f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(CHOICES))}"
+            )
+        return Trainer(self.parties, self._sessions.add, model, **choices)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
     from mpc.compiler.onnx.metadata import ModelMeta
     from parties.client.model import Placed
+    from parties.client.prepared import Prepared
 
 
 class Session(Closing):
@@ -56,6 +57,7 @@ class Session(Closing):
         bindings: of the plan's stored wires; each run goes through all their rows.
         keeps: objects that kept outputs become, with the first run.
         wait: seconds to wait for the words of operators and owners, where they are missing.
+        quiet: nothing is said of what is entered, run by run: whoever opens the session has seen all of it.
         last_run: the price of the last run; None before the first.
         notes: what the user should know: of bounds and precision (`Compiled.messages`), of data that their ranges
             hardly resolve, of how correlations were come by.  Each is an `MpcWarning` too.
@@ -64,12 +66,13 @@ class Session(Closing):
     def __init__(
         self,
         parties: Parties,
-        compiled: Compiled | Placed,
+        compiled: Compiled | Placed | Prepared,
         batch: int | None = None,
         calls: int | None = None,
         bindings: Sequence[Binding] = (),
         keeps: Sequence[Keep] = (),
         wait: float = 0.0,
+        quiet: bool = False,
     ) -> None:
         self.compiled = compiled
         self.plan: Plan = compiled.plan
@@ -82,7 +85,7 @@ class Session(Closing):
         read_in_turn = compiled.plan.program is None or compiled.plan.program.rows is None
         self._stored_rows = rows_of(compiled.plan, self._bindings) if read_in_turn else None
         self._sizes = None if batch is None or self._bindings or self.keeps else split(compiled.plan, batch)
-        self._calls, self._wait = calls, wait
+        self._calls, self._wait, self._quiet = calls, wait, quiet
         self._progress: Progress | None = None
         self._running = threading.Lock()
         self._ended: str | None = None
@@ -191,7 +194,8 @@ class Session(Closing):
             )
         self._require_whole(rows)
         integers = to_integers(plan, feeds, owned(plan, self._me))
-        note_coarse_columns(plan, feeds, self.notes)
+        if not self._quiet:
+            note_coarse_columns(plan, feeds, self.notes)
         with self._running:
             if not self._remote.open:
                 raise SessionError(

@@ -12,13 +12,16 @@ from mpc import field as fp
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training, compile_training
+from mpc.compiler.training.trained import compile_prediction, compile_telling
 from mpc.errors import ModelError, UsageError
 from mpc.field import P
+from mpc.fixedpoint import decode, encode
 from mpc.gates.fourier import Fourier
 from mpc.gates.linear import Combine
 from mpc.interpret import reference
 from mpc.interpret.reference import no_words
 from mpc.plan.cost import plan_cost
+from mpc.plan.program import Program, Told
 from tests.support.statistics import assert_uniform
 from tests.support.training import batches, integers, on_integers, on_reals, perceptron
 from tests.support.worlds import Trial
@@ -151,11 +154,65 @@ def test_digits_are_learned_as_well_as_on_real_numbers() -> None:
 
 
 def predicted(weights: Arrays, x: np.ndarray) -> np.ndarray:
+    return outputs_of(weights, x).argmax(axis=1)
+
+
+def outputs_of(weights: Arrays, x: np.ndarray) -> np.ndarray:
     layers = len(weights) // 2
     for i in range(layers):
         x = x @ weights[f"w{i}"] + weights[f"b{i}"]
         x = np.maximum(x, 0) if i < layers - 1 else x
-    return x.argmax(axis=1)
+    return x
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_weights_are_kept_in_the_last_step_and_cost_nothing_before(momentum: float) -> None:
+    """Eight bytes a weight to each peer, in one round more at most; and parties = reference there too."""
+    plain, kept = (
+        compile_training(perceptron((6, 5, 3)), batch=4, optimizer=SGD(0.5, momentum), ranges={"x": (0, 1)}, keep=keep)
+        for keep in (False, True)
+    )
+    assert kept.keeps == {"w0": "weight.0", "b0": "weight.1", "w1": "weight.2", "b1": "weight.3"}
+    assert [out.name for out in kept.plan.outputs] == [*kept.keeps.values()]
+    assert all(out.keep for out in kept.plan.outputs) and not kept.plan.recipients
+    program = Program(steps=3, told=tuple(Told(output=out, first=3) for out in kept.keeps.values()))
+    runs = [plan_cost(kept.plan.with_program(program).at(run)) for run in (1, 3)]
+    assert runs[0] == plan_cost(plain.plan)
+    assert runs[1].sent - runs[0].sent == 8 * (6 * 5 + 5 + 5 * 3 + 3)
+    assert runs[1].rounds <= runs[0].rounds + 1
+    held_to_the_reference(kept, list(islice(batches(*data(40, 6, 3), 4), 2)), 2)
+
+
+@pytest.mark.parametrize("sizes", [(6, 3), (16, 12, 8, 3)])
+def test_what_was_trained_is_what_the_model_computes(sizes: tuple[int, ...]) -> None:
+    """The prediction's plan on a training's weights, and the plan that tells them: exact, and near to real numbers."""
+    training = compile_training(perceptron(sizes), batch=4, optimizer=SGD(0.5), ranges={"x": (0, 1)}, keep=True)
+    x = np.random.default_rng(2).random((5, sizes[0]))
+    weights = {state.name: training.weights[state.init] for state in training.plan.states if state.init}
+    reals = {
+        name: decode(values, training.plan.wire[wires_of(training)[name]].scale) for name, values in weights.items()
+    }
+    for lowered in (compile_prediction(training, "alice"), compile_telling(training, "alice")):
+        plan = lowered.plan
+        assert plan.owners | plan.recipients == {"alice"}
+        assert {gate.out for gate in plan.stored} == {state.init for state in plan.states}
+        given = {state.in_: weights[state.name] for state in plan.states}
+        given |= {one.wire: encode(x, plan.wire[one.wire].scale) for one in plan.inputs}
+        given |= {state.init: weights[state.name] for state in plan.states if state.init}
+        values = reference.evaluate(
+            plan.bind(len(x)), given, lambda name, shape: np.full(shape, P // 3, dtype=np.uint64)
+        )
+        told = {out.name: decode(values[out.wire], plan.wire[out.wire].scale) for out in plan.outputs}
+        if plan.inputs:
+            [found] = told.values()
+            np.testing.assert_allclose(found, outputs_of(reals, x), atol=0.01)
+        else:
+            assert all((told[out] == reals[name]).all() for name, out in training.keeps.items())
+            assert all(plan.wire[out.wire].holders == ("alice",) for out in plan.outputs)
+
+
+def wires_of(training: Training) -> dict[str, str]:
+    return {state.name: state.in_ for state in training.plan.states}
 
 
 def test_frozen_weights_stay_and_what_lies_before_them_alone_costs_nothing() -> None:

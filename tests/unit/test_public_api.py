@@ -29,6 +29,7 @@ API: dict[str, Any] = {
         "session": "model, ranges=, owners=, recipients=, samples=, shapes=, batch=, weights=, data=, state=, keep=, "
         "wait=, epsilon=, mechanism=, delta=",
         "stocks": "plan=",
+        "trainer": "model, choices",
     },
     "ConfigError": "MpcError",
     "Dataset": {
@@ -65,10 +66,17 @@ API: dict[str, Any] = {
     "PeerError": "MpcError",
     "PlanError": "MpcError",
     "PolicyError": "MpcError",
+    "Precision": {"fields": "activations, gradients, loss, weights, ceiling, logits"},
     "PrivateDataError": "PolicyError",
     "RunReport": {
         "fields": "batch, parties, rounds, sent_bytes, dealt_bytes, online_s, offline_s, provider_s, "
         "online_cpu_s, recipients, stocked"
+    },
+    "SGD": {
+        "decay": "property",
+        "fields": "lr, momentum, weight_decay",
+        "halvings": "property",
+        "rate": "batch, most=",
     },
     "Session": {
         "abandon": "",
@@ -85,6 +93,17 @@ API: dict[str, Any] = {
     "SessionError": "PeerError",
     "State": {"fields": "input, start, public"},
     "Stock": {"calls": "sizes", "fields": "terms, batches, size, made_at, missing"},
+    "Trained": {
+        "abandon": "",
+        "close": "",
+        "get_inputs": "",
+        "get_outputs": "",
+        "last_run": "property",
+        "name": "property",
+        "release": "",
+        "run": "output_names=, feeds=",
+    },
+    "Trainer": {"fit": "x, y, epochs=, name=, seed=, progress="},
     "UsageError": "MpcError",
 }
 

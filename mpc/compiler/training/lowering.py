@@ -16,7 +16,7 @@ import numpy as np
 from mpc import fixedpoint
 from mpc.compiler.graph.graph import Graph, GraphInput, Origin, static
 from mpc.compiler.lowering.builder import Lowering, Value
-from mpc.compiler.lowering.ends import fractions
+from mpc.compiler.lowering.ends import fractions, leave
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.lower import RULES
 from mpc.compiler.lowering.rules import gradients
@@ -56,8 +56,11 @@ class LoweredStep:
     notes: list[str]
 
 
-def lower_step(step: Step, roles: Roles, precision: Precision) -> LoweredStep:
+def lower_step(step: Step, roles: Roles, precision: Precision, keeps: Mapping[str, str] | None = None) -> LoweredStep:
     """Return the plan of a step.
+
+    Args:
+        keeps: state -> the output that its next value is kept as; None keeps nothing.
 
     Raises:
         ModelError: a bound does not fit, or no scale of the weights fits their gradients.
@@ -68,7 +71,7 @@ def lower_step(step: Step, roles: Roles, precision: Precision) -> LoweredStep:
         for state in step.states
     }
     for _ in range(_MOST_TRIES):
-        work = _Work(step, roles, precision, forms)
+        work = _Work(step, roles, precision, forms, keeps or {})
         inputs = work.emit()
         wanted = work.forms()
         if wanted == forms:
@@ -84,8 +87,11 @@ def lower_step(step: Step, roles: Roles, precision: Precision) -> LoweredStep:
 class _Work:
     """One lowering of a step, with the states' forms as they are guessed."""
 
-    def __init__(self, step: Step, roles: Roles, precision: Precision, forms: Mapping[str, Form]) -> None:
-        self.step, self.precision, self.given = step, precision, forms
+    def __init__(
+        self, step: Step, roles: Roles, precision: Precision, forms: Mapping[str, Form], keeps: Mapping[str, str]
+    ) -> None:
+        self.step, self.precision, self.given, self.keeps = step, precision, forms, keeps
+        roles = replace(roles, keeps=frozenset(keeps.values()))
         self.graph = _with_velocities(step, forms)
         self.state = Lowering(self.graph, roles)
         self.init: dict[str, str] = {}
@@ -179,12 +185,17 @@ class _Work:
             written, read = work.values[out.value].wire.name, work.values[out.name].wire
             work.wires[written] = work.wires[written].model_copy(update={"bits": read.bits})
             work.states.append(PlanState(name=out.name, in_=read.name, out=written, init=self.init.get(out.name)))
+        outputs = [
+            leave(work, replace(out, name=self.keeps[out.name]))[0]
+            for out in self.graph.outputs
+            if out.name in self.keeps
+        ]
         work.drop_unread()
         work.choose_openings()
         work.choose_masks()
         plan = Plan(
             inputs=inputs,
-            outputs=(),
+            outputs=tuple(outputs),
             wires=tuple(work.wires.values()),
             gates=tuple(work.gates),
             states=tuple(work.states),

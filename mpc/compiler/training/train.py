@@ -47,6 +47,8 @@ class Training:
         step: the graph that was compiled, over real numbers.
         rate: lr / batch as the plan has it.
         notes: what the model's owner should know.
+        forward: the model with open rows, of which the weights that train are inputs.
+        keeps: state that is a weight -> the output that it is kept as.
     """
 
     plan: Plan
@@ -55,6 +57,8 @@ class Training:
     batch: int
     rate: Rate
     notes: tuple[str, ...] = ()
+    forward: Freed | None = field(default=None, repr=False)
+    keeps: dict[str, str] = field(default_factory=dict)
 
     @property
     def learning_rate(self) -> float:
@@ -80,7 +84,7 @@ class Training:
             else gate
             for gate in self.plan.gates
         )
-        parts = {name: getattr(self.plan, name) for name in ("inputs", "outputs", "wires", "states")}
+        parts = {name: getattr(self.plan, name) for name in ("inputs", "outputs", "wires", "states", "program")}
         return replace(self, plan=Plan(**parts, gates=gates), rate=Rate(factor, self.rate.shift))
 
     def _is_velocity(self, name: str) -> bool:
@@ -105,6 +109,7 @@ def compile_training(
     precision: Precision | None = None,
     target: str = "target",
     samples: Mapping[str, np.ndarray] | None = None,
+    keep: bool = False,
 ) -> Training:
     """Compile one step of training of an ONNX model, which begins with the model's weights.
 
@@ -119,6 +124,7 @@ def compile_training(
         target: the name of the targets as an input; of the last sums' shape, so one-hot for classes.
         samples: rows of the inputs and targets that may become known, for a model too deep for bounds that are proved:
             see `calibrate`.  Then no ReLU has a ceiling, and one behind a maximum is part of it.
+        keep: the weights are outputs too, kept at the parties in the runs that a program says: "weight.0", ...
 
     Raises:
         ModelError: a node has no derivative, or a bound does not fit.
@@ -134,17 +140,20 @@ def compile_training(
         precision = replace(precision, ceiling=None)
     targets = known.pop(target, None)
     graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
-    graph = bound_to(_prepared(graph, precision), batch)
-    released = freed(graph, constants_read(loaded.graph), frozen)
+    names, whole = constants_read(loaded.graph), _prepared(graph, precision)
+    graph = bound_to(whole, batch)
+    released = freed(graph, names, frozen)
     step = write_step(released, loss, optimizer, batch, precision, target)
     step = replace(step, graph=_with_target_range(step, targets))
     if samples is not None:
         step = calibrated(step, samples)
-    found = lower_step(step, roles, precision)
+    weights = [state.name for state in step.states if not state.velocity]
+    keeps = {name: f"weight.{number}" for number, name in enumerate(weights)} if keep else {}
+    found = lower_step(step, roles, precision, keeps)
     notes = _notes(found, step, optimizer, loss, precision, released)
-    return Training(
-        found.plan, found.weights, step, batch, step.rate, notes if samples is None else (*notes, _CALIBRATED)
-    )
+    notes = notes if samples is None else (*notes, _CALIBRATED)
+    forward = freed(whole, names, {*frozen, *released.values} - {*weights})
+    return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps)
 
 
 def _prepared(graph: Graph, precision: Precision) -> Graph:

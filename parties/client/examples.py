@@ -1,0 +1,114 @@
+"""Rows to train on, as a caller gives them: checked whole before the first of them is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from mpc.errors import InputError, UsageError
+from mpc.fixedpoint import check_range
+from mpc.plan.plan import Plan, PlanInput
+from mpc.text import shown
+from parties.client.questions.pointer import Pointer
+
+_CLASSES = (Fraction(0), Fraction(1))
+"""The range of targets of losses that know classes."""
+_FEWEST_STEPS = 4.0
+"""Parts of fixed point that a column's standard deviation should have; its rounding has 0.29."""
+
+
+def as_examples(plan: Plan, target: str, x: Any, y: Any) -> dict[str, np.ndarray]:
+    """Return all rows of each input of a step and of its targets, float or whole as the plan has them.
+
+    Args:
+        plan: of a step, whose inputs have a fixed number of rows.
+        target: the name of the targets among its inputs.
+
+    Raises:
+        UsageError: these are no arrays, or columns of a dataset at the parties.
+        InputError: a name, a shape, the number of rows or a value is wrong.
+    """
+    inputs = {given.name: given for given in plan.inputs}
+    names = [name for name in inputs if name != target]
+    given = dict(x) if isinstance(x, Mapping) else {names[0]: x} if len(names) == 1 else None
+    if given is None or set(given) != set(names):
+        raise InputError(
+            "x is not what the model reads", remedy=f"give an array of each input: {', '.join(map(shown, names))}"
+        )
+    found = {name: _array(given[name], f"input {shown(name)!r}") for name in names}
+    found[target] = _targets(_array(y, "y"), plan.wire[inputs[target].wire].sizes, inputs[target])
+    rows = {name: len(values) for name, values in found.items()}
+    if len(set(rows.values())) > 1:
+        raise InputError(
+            "x and y have different numbers of rows",
+            cause=", ".join(f"{name}: {number}" for name, number in rows.items()),
+            remedy="give one target for each row",
+        )
+    for name, values in found.items():
+        found[name] = _checked(values, plan.wire[inputs[name].wire].sizes, inputs[name])
+    return found
+
+
+def _array(given: Any, what: str) -> np.ndarray:
+    from parties.client.dataset import Dataset  # which who trains on arrays does without
+
+    if isinstance(given, Pointer | Dataset):
+        raise UsageError(
+            f"{what} is a dataset at the parties, and a trainer reads arrays of this client's alone",
+            cause="rows at rest have scales and shapes of their own, which a training step does not read yet",
+            remedy="train where the rows are yours: trainer.fit(x, y) with numpy arrays",
+        )
+    try:
+        values = np.asarray(given)
+    except (ValueError, TypeError):
+        values = np.empty((), object)
+    if values.dtype.kind not in "fiub" or not values.ndim:
+        raise UsageError(f"{what} is no array of numbers", remedy="trainer.fit(x, y) with numpy arrays, row by row")
+    return values
+
+
+def _targets(y: np.ndarray, sizes: tuple[int, ...], given: PlanInput) -> np.ndarray:
+    """Give targets the shape that the model's outputs have: classes one-hot, a column of one output."""
+    if y.ndim != 1 or len(sizes) != 2:
+        return y
+    outputs = sizes[1]
+    if outputs == 1:
+        return y[:, None]
+    whole = np.isfinite(y).all() and (y == np.floor(y)).all()
+    if (*given.low, *given.high) != _CLASSES or not whole or y.min(initial=0) < 0 or y.max(initial=0) >= outputs:
+        raise InputError(
+            f"y does not say what each of the {outputs} outputs should be",
+            remedy=f"give an array of shape (rows, {outputs}); with one_vs_all or cross_entropy the numbers of the "
+            f"rows' classes will do, 0 to {outputs - 1}",
+        )
+    return np.eye(outputs, dtype=np.float32)[y.astype(np.int64)]
+
+
+def _checked(values: np.ndarray, sizes: tuple[int, ...], given: PlanInput) -> np.ndarray:
+    if values.shape[1:] != tuple(sizes[1:]):
+        raise InputError(
+            f"{shown(given.name)!r} has rows of shape {values.shape[1:]}, and the model's have {tuple(sizes[1:])}",
+            remedy="give one row an example",
+        )
+    check_range(values, given.low, given.high, given.name)
+    return values.astype(given.dtype)
+
+
+def coarse(plan: Plan, examples: Mapping[str, np.ndarray]) -> list[str]:
+    """Describe the columns of inputs whose values differ by hardly more than a step's fixed point resolves."""
+    found = []
+    for given in plan.inputs:
+        values, scale = examples[given.name], float(plan.wire[given.wire].scale)
+        if not given.dtype.startswith("float") or values.ndim < 2:
+            continue
+        spread = values.std(axis=0, dtype=np.float64).ravel()
+        for column in np.flatnonzero((spread > 0) & (spread * scale < _FEWEST_STEPS))[:1].tolist():
+            found.append(
+                f"column {column} (the first is column 0) of {shown(given.name)!r} varies by about "
+                f"{spread[column]:.2g}, and a step reads it in parts of {1 / scale:.2g}: little is learned of it; "
+                "scale it up, or train with more digits: precision=Precision(activations=12)"
+            )
+    return found

@@ -1,0 +1,168 @@
+"""Training through real links: weights as real numbers give them on the same batches, and a model that runs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+
+from mpc.errors import InputError, MpcError, MpcWarning, UsageError
+from mpc.plan.cost import plan_cost
+from mpc.plan.program import Program
+from parties import SGD, Cluster, Trainer
+from parties.agreed.objects import Column
+from tests.support.objects import described, put
+from tests.support.parties import COORDINATOR, InProcess
+from tests.support.training import on_reals, perceptron
+
+BATCH = 8
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with InProcess(tmp_path_factory.mktemp("cluster"), request.param) as running, Cluster(running.client().config) as c:
+        yield c
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[InProcess]:
+    with InProcess(tmp_path, 2) as running:
+        yield running
+
+
+def rows(number: int = 44) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    x = rng.random((number, 6)).astype(np.float32)
+    return x, ((x - 0.5) @ rng.standard_normal((6, 3))).argmax(axis=1)
+
+
+def forward(weights: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(x @ weights["w0"] + weights["b0"], 0) @ weights["w1"] + weights["b1"])
+
+
+def off(trainer: Trainer, found: dict[str, np.ndarray], data: tuple[np.ndarray, np.ndarray], seed: int) -> float:
+    """How far weights are from those of real numbers on the batches of a seed, as a part of how far those went."""
+    order, (x, y) = Program(steps=10, rows=BATCH, seed=f"{seed:064x}"), data
+    read = [order.rows_of(step, len(x)) for step in range(1, 11)]
+    *_, wanted = on_reals(trainer.training, ({"x": x[rows], "target": np.eye(3)[y[rows]]} for rows in read))
+    begun = {state.name: np.asarray(state.values) for state in trainer.training.step.states if not state.velocity}
+    assert found.keys() == wanted.keys()
+    apart, went = (
+        sum(np.square(values - other[name]).sum() for name, values in wanted.items()) for other in (found, begun)
+    )
+    return float((apart / went) ** 0.5)
+
+
+def test_a_network_is_trained_runs_and_is_released(cluster: Cluster) -> None:
+    x, y = rows()
+    trainer = cluster.trainer(perceptron((6, 5, 3)), optimizer=SGD(0.5, 0.5), batch=BATCH, ranges={"x": (0, 1)})
+    seen: list[tuple[int, int]] = []
+    with trainer.fit(x, y, epochs=2, seed=5, progress=lambda *done: seen.append(done)) as model:
+        assert seen == [(step, 10) for step in range(1, 11)]
+        cost, last = plan_cost(trainer.training.plan.with_program(Program(steps=1)).at(1)), trainer.last_step
+        assert last is not None and last.rounds >= cost.rounds and last.online_s > 0
+        found = model.release()
+        assert off(trainer, found, (x, y), seed=5) < 0.15  # 0.02 to 0.07 by the coins of rounding
+        assert off(trainer, found, (x, y), seed=6) > 0.3  # on other batches weights go elsewhere
+        for some in (x[:20], x[20:23]):
+            [logits] = model.run(None, {"x": some})
+            np.testing.assert_allclose(logits, forward(found, some), atol=0.01)
+        assert [given.name for given in model.get_inputs()] == ["x"]
+    assert model.name == f"{COORDINATOR}/trained"
+
+
+def test_breast_cancer_is_learned_as_scikit_learn_learns_it(pair: InProcess) -> None:
+    data = load_breast_cancer()
+    x = ((data.data - data.data.min(0)) / np.ptp(data.data, axis=0)).astype(np.float32)
+    test = np.random.default_rng(1).permutation(len(x)) < 150
+    theirs = LogisticRegression(C=10).fit(x[~test], data.target[~test]).score(x[test], data.target[test])
+    with Cluster(pair.client().config) as cluster:
+        trainer = cluster.trainer(perceptron((30, 1)), optimizer=SGD(1.0, 0.5), batch=32, ranges={"x": (0, 1)})
+        with trainer.fit(x[~test], data.target[~test], epochs=6) as model:
+            [logits] = model.run(None, {"x": x[test]})
+    assert ((logits[:, 0] > 0) == data.target[test]).mean() > theirs - 0.03 > 0.9
+
+
+def test_what_cannot_be_trained_on_is_refused_by_name(pair: InProcess) -> None:
+    """Before anything is sent: a whole argument is checked, not its first batch."""
+    x, y = rows()
+    client = pair.client()
+    table = put(
+        client,
+        described("t", len(x), (Column(name="x", type="array", scale=Fraction(256), low=0, high=1, shape=(6,)),)),
+        {"x": np.zeros((len(x), 6), np.int64)},
+    )
+    with Cluster(client.config) as cluster:
+        trainer = cluster.trainer(perceptron((6, 3)), batch=BATCH, ranges={"x": (0, 1)})
+        stored = cluster.dataset(table.name)
+        beyond, lost = np.r_[x[:-1], 2 + x[-1:]], np.r_[x[:-1], x[-1:] * np.nan]
+        for error, problem, xs, ys in (
+            (UsageError, "arrays of this client's alone", stored, y),
+            (UsageError, "arrays of this client's alone", stored[["x"]], y),
+            (UsageError, "no array of numbers", [["a"] * 6], y),
+            (InputError, "different numbers of rows", x[1:], y),
+            (InputError, "rows of shape", x[:, 1:], y),
+            (InputError, "not what the model reads", {"z": x}, y),
+            (InputError, "what each of the 3 outputs should be", x, y + 1.0),
+            (InputError, "what each of the 3 outputs should be", x, y / 2),
+            (InputError, "range", beyond, y),
+            (InputError, "", lost, y),
+            (InputError, "range", x, 2 * np.eye(3)[y]),
+            (InputError, "there are 7 rows, and a step reads 8", x[:7], y[:7]),
+        ):
+            with pytest.raises(error, match=problem):
+                trainer.fit(xs, ys)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="no name of yours"):
+            trainer.fit(x, y, name="mallory/w")
+        with pytest.raises(UsageError, match="the number of epochs"):
+            trainer.fit(x, y, epochs=0)
+        assert trainer.last_step is None
+        for choices, problem in (
+            ({"optimiser": SGD(0.1)}, "no argument 'optimiser'"),
+            ({"optimizer": 0.1}, "an optimizer is an SGD"),
+            ({"loss": "hinge"}, "no loss 'hinge'"),
+            ({"batch": 0}, "the batch"),
+            ({"frozen": "w0"}, "frozen are several"),
+        ):
+            with pytest.raises(UsageError, match=problem):
+                cluster.trainer(perceptron((6, 3)), **choices)
+
+
+def test_a_column_that_fixed_point_does_not_resolve_is_told_of_once(pair: InProcess) -> None:
+    x, y = rows(16)
+    x[:, 2] /= 1000
+    with Cluster(pair.client().config) as cluster:
+        trainer = cluster.trainer(perceptron((6, 3)), batch=BATCH, ranges={"x": (0, 1)})
+        with pytest.warns(MpcWarning, match="column 2") as caught:
+            trainer.fit(x, y)
+    assert len([each for each in caught if "column" in str(each.message)]) == 1
+
+
+def test_a_step_that_fails_ends_the_training_and_keeps_nothing(pair: InProcess) -> None:
+    x, y = rows()
+
+    def cut(done: int, steps: int) -> None:
+        if done == 2:
+            pair.stop_provider()
+
+    with Cluster(pair.client().config) as cluster:
+        trainer = cluster.trainer(perceptron((6, 3)), batch=BATCH, ranges={"x": (0, 1)})
+        with pytest.raises(MpcError):
+            trainer.fit(x, y, epochs=2, progress=cut)
+        with pytest.raises(MpcError):
+            cluster.dataset("trained")
+
+
+def test_who_trains_again_has_the_next_version(pair: InProcess) -> None:
+    """And the first one still is what it was: a name is not what a model reads."""
+    x, y = rows(16)
+    with Cluster(pair.client().config) as cluster:
+        trainer = cluster.trainer(perceptron((6, 3)), batch=BATCH, ranges={"x": (0, 1)})
+        first, second = trainer.fit(x, y), trainer.fit(x, y, epochs=3)
+        assert (first.manifest.version, second.manifest.version) == (1, 2)
+        assert not np.allclose(first.release()["w0"], second.release()["w0"], atol=1e-4)
