@@ -27,7 +27,7 @@ class Carried(Generic[Kept]):
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._kept: dict[str, Kept] = {}
+        self.held: dict[str, Kept] = {}
         self._left_by = 0
         self._read_by = 0
 
@@ -38,7 +38,7 @@ class Carried(Generic[Kept]):
         """Set what the first run reads, before any run."""
         if self._left_by or self._read_by:
             raise ReuseError(f"{self._what}: runs have begun, and state begins anew in another session only")
-        self._kept = dict(values)
+        self.held = dict(values)
 
     def read(self, run: int) -> dict[str, Kept]:
         """Return what the run before this one has left, once.
@@ -49,7 +49,7 @@ class Carried(Generic[Kept]):
         if run != self._left_by + 1 or run == self._read_by:
             raise ReuseError(f"run {run} reads {self._what} that run {run - 1} does not hand on: runs never repeat")
         self._read_by = run
-        return dict(self._kept)
+        return dict(self.held)
 
     def leave(self, run: int, values: Mapping[str, Kept]) -> None:
         """Keep what a run that has read leaves for the next one, and let go of what it read.
@@ -59,11 +59,11 @@ class Carried(Generic[Kept]):
         """
         if run != self._read_by or run != self._left_by + 1:
             raise ReuseError(f"run {run} leaves {self._what} out of turn")
-        self._kept, self._left_by = dict(values), run
+        self.held, self._left_by = dict(values), run
 
     def forget(self) -> None:
         """Let go of everything: the session is over."""
-        self._kept = {}
+        self.held = {}
 
 
 class StateWires:

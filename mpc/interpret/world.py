@@ -82,7 +82,7 @@ class World:
         self.transcript_key = master.derive("transcript-key").secret
         self.masks = SessionMasks()
         self.sessions = [SessionWires() for _ in range(parties)]
-        self._runs = 0
+        self.runs = 0
         kept = {gate.out: self._store(gate.out, weights[gate.out]) for gate in plan.weights if gate.is_stored}
         dealt, bundles = self.deal(
             plan, plan.weights, WEIGHTS.number, 1, {name: sum_shares(kept[name][1]) for name in kept}
@@ -135,11 +135,11 @@ class World:
 
     def run(self, inputs: Mapping[str, np.ndarray], batch: int, tamper: Tamper | None = None) -> WorldRun:
         """Run once on int64 integers of every data input wire."""
-        self._runs += 1
-        plan = self.plan.at(self._runs).bind(batch)
+        self.runs += 1
+        plan = self.plan.at(self.runs).bind(batch)
         public, masks = self._rows_of_run(batch)
         plain = {name: sum_shares(shares) for name, shares in masks.items()}
-        dealt, bundles = self.deal(plan, plan.online, self._runs, batch, plain)
+        dealt, bundles = self.deal(plan, plan.online, self.runs, batch, plain)
         result = WorldRun(dealt=len(dealt.corrections), commitments=dealt.commitments)
         given = {name: self.mask_input(plan.wire[name], value, bundles) for name, value in inputs.items()}
         parties = [
@@ -178,7 +178,7 @@ class World:
         rows: slice | np.ndarray = slice(self._first, self._first + batch)
         program = self.plan.program
         if self._stored and program is not None and program.rows is not None:
-            rows = program.rows_of(self._runs, self._rows)
+            rows = program.rows_of(self.runs, self._rows)
         elif self._stored:
             self._first = (self._first + batch) % self._rows
         public = {name: np.ascontiguousarray(values[rows]) for name, (values, _) in self._stored.items()}

@@ -86,7 +86,9 @@ class Dataset:
     def __getitem__(self, name: str | list[str]) -> Selection:
         """Select a column, or several as a matrix; `InputError` if there is none of that name."""
         given: list[Any] = [*name] if isinstance(name, list) else [name]
-        if not given or not all(isinstance(each, str) for each in given):
+        if not given:
+            raise UsageError("no columns are named", remedy=f"dataset[[{self.columns[0]!r}]]")
+        if not all(isinstance(each, str) for each in given):
             raise UsageError(
                 "a dataset's columns are chosen, by name, and not its rows",
                 remedy="ds['age'], ds[['age', 'bmi']]; np.where(ds['age'] > 60, ds['bmi'], 0) leaves rows out of a sum",

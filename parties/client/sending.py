@@ -194,7 +194,7 @@ class Sending:
                 self._read_seed(party, reply, number, len(missing))
                 for party, reply in zip(self._parties.names, replies, strict=True)
             ]
-            self._send(place, block, mark, mask(values[column.name], seeds), seeds)
+            self.send(place, block, mark, mask(values[column.name], seeds), seeds)
 
     def _read_seed(self, party: str, reply: data_pb2.SeedsReply, number: int, count: int) -> Seed:
         if len(reply.seeds) != count:
@@ -210,7 +210,8 @@ class Sending:
             )
         return seed
 
-    def _send(self, place: int, block: int, mark: bytes, masked: np.ndarray, seeds: Sequence[Seed]) -> None:
+    def send(self, place: int, block: int, mark: bytes, masked: np.ndarray, seeds: Sequence[Seed]) -> None:
+        """Send x^ of a block to every party, beside what is on its way already."""
         data = view_field(masked)
         while self._pending and (
             len(self._pending) >= _AT_ONCE or sum(each.size for each in self._pending) + len(data) > ON_THEIR_WAY

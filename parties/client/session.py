@@ -89,7 +89,7 @@ class Session(Closing):
         self._progress: Progress | None = None
         self._running = threading.Lock()
         self._ended: str | None = None
-        self._remote = self._begin()
+        self.remote = self._begin()
 
     def _begin(self) -> CoordinatedSession:
         """Open a session at the parties: of a stock if one fits, else dealt as it goes."""
@@ -123,16 +123,16 @@ class Session(Closing):
     @property
     def stocked(self) -> int | None:
         """Number of runs that are left of what was dealt ahead; None for a session that is dealt as it goes."""
-        return len(self._remote.left) if self._remote.stock else None
+        return len(self.remote.left) if self.remote.stock else None
 
     @property
     def ticket(self) -> str:
         """Ticket with which others `Cluster.join`.  A ticket is public, and gives no right to anything."""
-        return self._remote.ticket.text
+        return self.remote.ticket.text
 
     def on_progress(self, report: Progress) -> None:
         """Call `report(rounds done, rounds in all, bytes sent so far)` a few times a second during runs."""
-        self._progress = self._remote.on_progress = report
+        self._progress = self.remote.on_progress = report
 
     def get_inputs(self) -> list[NodeArg]:
         """Return the names, shapes and types of the inputs."""
@@ -178,7 +178,7 @@ class Session(Closing):
             UsageError: an output is not for this client, or the batch is not known.
             PeerError, IntegrityError: the run was aborted; the session is over.
         """
-        plan, given = self.plan.at(self._remote.following), input_feed if feeds is None else feeds
+        plan, given = self.plan.at(self.remote.following), input_feed if feeds is None else feeds
         named, told = match_frames(given, self.compiled.meta.columns, owned(plan, self._me))
         for note in told:
             if note not in self.notes:
@@ -197,7 +197,7 @@ class Session(Closing):
         if not self._quiet:
             note_coarse_columns(plan, feeds, self.notes)
         with self._running:
-            if not self._remote.open:
+            if not self.remote.open:
                 raise SessionError(
                     "the session is closed", cause=self._ended, remedy="make a new one: cluster.session(...)"
                 )
@@ -245,14 +245,14 @@ class Session(Closing):
             InputError: it was dealt for another number of rows.
             SessionError: it is used up, and others take part, who only know of this session; or its state ends with it.
         """
-        if self._remote.stock is None:
+        if self.remote.stock is None:
             return
         if sizes != self._sizes:
             raise InputError(
                 f"this session was dealt ahead for batches of {sum(self._sizes or ())} rows, not of {sum(sizes)}",
                 remedy="give as many, or open a session for the others: cluster.session(...) without batch",
             )
-        if self._remote.left:
+        if self.remote.left:
             return
         if self.plan.states:
             raise SessionError(
@@ -267,9 +267,9 @@ class Session(Closing):
                 remedy="start a new session, and give the others its ticket",
             )
         self._note("what was dealt ahead for the session was used up: a new one was opened")
-        self._remote.finish()
+        self.remote.finish()
         self._dropping.detach()
-        self._remote = self._begin()
+        self.remote = self._begin()
 
     def _run_blocks(self, integers: dict[str, np.ndarray], batch: int) -> tuple[list[dict[str, np.ndarray]], RunReport]:
         """Run once for every block of rows, so that memory stays bounded; return what each opened, and their prices
@@ -277,12 +277,12 @@ class Session(Closing):
         opened, reports, start = [], [], 0
         sizes = split(self.plan, batch)
         for number, size in enumerate(sizes):
-            self._remote.settle()
+            self.remote.settle()
             rows = block(self.plan, integers, start, size)
             start += size
-            goes_on = self._every is not None and self.plan.computes(self._remote.following + 1)
+            goes_on = self._every is not None and self.plan.computes(self.remote.following + 1)
             expected = (self._every,) if goes_on and self._every is not None else ()
-            outputs, report = self._remote.run(rows, size, time.perf_counter, sizes[number + 1 :], expected)
+            outputs, report = self.remote.run(rows, size, time.perf_counter, sizes[number + 1 :], expected)
             opened.append(outputs)
             reports.append(report)
         return opened, sum_reports(reports)
@@ -293,11 +293,11 @@ class Session(Closing):
         Raises:
             PeerError: somebody did not take them within `deadlines.submit`; the session has ended all the same.
         """
-        self._remote.finish()
+        self.remote.finish()
 
     def abandon(self) -> None:
         """End the session at all parties, now."""
-        self._remote.close()
+        self.remote.close()
 
 
 def _are_options(given: object) -> bool:

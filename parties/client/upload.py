@@ -96,7 +96,7 @@ def put(parties: Parties, described: Described, blocks: Blocks, progress: Progre
                 return signed.run(blocks, described.plan)
             log.forget(found)  # a party has dropped it: what is put now takes its place
             found = None
-        schema = _schema(parties, name, described)
+        schema = schema_of(parties, name, described)
         if found is None or not _goes_on(found, schema):
             found = log.begin(schema)
         return _begun(Sending(parties, log, found, tell), log, found).run(blocks, described.plan)
@@ -133,7 +133,7 @@ def put_next(
             f"{name} is a model, and has no rows", remedy="put it again: cluster.models.put, mpc model put"
         )
     after = plan(base)
-    schema = _schema(parties, name, after.described)
+    schema = schema_of(parties, name, after.described)
     if (schema.version, schema.previous) != (base.version + 1, base.id.hex()):
         raise SessionError(
             f"the newest version of {name} is not at all parties, so no other can keep blocks of it",
@@ -172,7 +172,8 @@ def open_log(parties: Parties) -> closing[PutLog]:
     return closing(PutLog(place_of(parties.config), parties.identity))
 
 
-def _schema(parties: Parties, name: str, described: Described) -> Schema:
+def schema_of(parties: Parties, name: str, described: Described) -> Schema:
+    """Make the schema of the next version of a name, made now; `InputError` if what is said of it makes none."""
     config = parties.config
     version, previous = next_version(parties, name)
     try:

@@ -86,7 +86,7 @@ class KeptRun:
         last: bool,
         seconds: float,
     ) -> None:
-        self._vault, self._run, self._links, self._objects, self._last = vault, run, links, objects, last
+        self.vault, self._run, self._links, self._objects, self._last = vault, run, links, objects, last
         self._seconds = seconds
         self._blocks: list[list[KeptBlock]] = []
         self._whole: list[Manifest] = []
@@ -121,7 +121,7 @@ class KeptRun:
             self._blocks.append([])
             for block in made.write(self._run, wires, found):
                 self._blocks[-1].append(block)  # so that whatever is on the disk is known if the next one fails
-        sync(self._vault.folder)
+        sync(self.vault.folder)
         run = (session, self._run.number, self._run.batch)
         own = [
             digest("mpc/v1/kept", key, *run, made.keep.name, *(each.digest for each in blocks))
@@ -158,7 +158,7 @@ class KeptRun:
         """
         if not self._last:
             return
-        identity = self._vault.identity
+        identity = self.vault.identity
         own = [whole.endorse(identity) for whole in self._whole]
         parts = [part for each in own for part in (each.signature, each.certificate)]
         told = tell(self._links, self._run.number, SIGNATURES, parts, self._seconds)
@@ -170,7 +170,7 @@ class KeptRun:
                 for name in whole.parties
             ]
             signed = Signed.joint(whole.content, joint)
-            Manifest.verify(identity.trust, signed, self._vault.times.now)
+            Manifest.verify(identity.trust, signed, self.vault.times.now)
             made.making.complete(whole, signed)
         self._replace()
 

@@ -29,7 +29,7 @@ class Rules:
     """
 
     def __init__(self, config: PartyConfig, read: Callable[[], PartyConfig] | None = None) -> None:
-        self._config, self._read = config, read
+        self._config, self.read = config, read
         self._reading = threading.Lock()
         self.policy = Policy(config.policy, config.machines)
         self.read_at = time.time()
@@ -54,9 +54,9 @@ class Rules:
 
     def _reload(self) -> None:
         try:
-            if self._read is None:
+            if self.read is None:
                 raise ConfigError("this party has no config file to read its policy from", remedy="restart it")
-            found = self._read()
+            found = self.read()
             if found.name != self._config.name:
                 raise ConfigError(f"the config is {found.name}'s now, not {self._config.name}'s", local=True)
         except ConfigError as error:

@@ -89,7 +89,7 @@ class PartySession:
         self._handed_over = False
         self._preparing = threading.Lock()
         self._attached: set[str] = set()
-        self._wires = SessionWires()
+        self.wires = SessionWires()
         self.life = SessionLife()
         self.runs = Runs(self.life, budget)
         self._farewells = Farewells(self.life, weakly(self.abort))
@@ -126,8 +126,8 @@ class PartySession:
         receipt = delivery.finish()
         self._check_seeds(bundle, receipt)
         for wire, masked in self._stored.weights().items():
-            self._wires.add(self.plan.wire[wire], masked.public, masked.known_mask())
-        keep = partial(_keep_weight, self._wires, self.plan, bundle)
+            self.wires.add(self.plan.wire[wire], masked.public, masked.known_mask())
+        keep = partial(_keep_weight, self.wires, self.plan, bundle)
         self.entries.weights = Entry(bundle.id.entry, self.plan, bundle, receipt.signed, keep, burnt=True)
         return receipt.size
 
@@ -181,12 +181,12 @@ class PartySession:
         self._keeping.require(number, batch)
         bundle_id = BundleId.of_run(self.id, number, batch)
         self._hand_over()
-        delivery = self._supply.fetch(self.terms, bundle_id, self._wires.public_digest(plan))
+        delivery = self._supply.fetch(self.terms, bundle_id, self.wires.public_digest(plan))
         if not self._supply.stored:  # then it is there since it was dealt
             self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = self._bundle(bundle_id, plan, delivery)
         stored = self._stored.run(plan, batch, number)
-        party = PartyRun(plan, Lane.passive(self._index), bundle, self._wires, self.transcript_key(), stored)
+        party = PartyRun(plan, Lane.passive(self._index), bundle, self.wires, self.transcript_key(), stored)
         try:
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
         except MpcError:
@@ -205,7 +205,7 @@ class PartySession:
         """Tell the provider the public weights, once, if it is this party that does."""
         mine = bool(self.plan.public_weights) and self._index == 0
         if mine and not self._handed_over:
-            self._supply.hand_over(self.terms, self._wires.public(self.plan))
+            self._supply.hand_over(self.terms, self.wires.public(self.plan))
             self._handed_over = True
 
     def transcript_key(self) -> bytes:

@@ -209,7 +209,7 @@ def test_a_party_with_another_value_ends_it_and_nothing_is_kept(kept: Kept, monk
     write = Making.write
 
     def altered(self: Making, place: int, number: int, seed: Any, public: np.ndarray) -> Any:
-        mine = self._vault.config.name == "party-1"
+        mine = self.vault.config.name == "party-1"
         return write(
             self,
             place,
@@ -317,7 +317,7 @@ def test_security_43_no_seed_of_what_is_kept_takes_two_values(kept: Kept, monkey
     write = Making.write
 
     def watch(self: Making, place: int, number: int, seed: Any, public: np.ndarray) -> Any:
-        written.append((self._vault.config.name, seed.secret))
+        written.append((self.vault.config.name, seed.secret))
         return write(self, place, number, seed, public)
 
     monkeypatch.setattr(Making, "write", watch)
@@ -411,7 +411,7 @@ def is_first(this: Any) -> bool:
     """Is it the first party's?  Links, of `tell`, lead to the others."""
     if isinstance(this, list):
         return bool(this[0].peer == "party-1")
-    return bool(this._vault.config.name == "party-0")
+    return bool(this.vault.config.name == "party-0")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

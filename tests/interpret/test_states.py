@@ -149,10 +149,10 @@ def test_both_views_of_a_states_mask_are_uniform() -> None:
     shown: dict[str, list[np.ndarray]] = {"drawn": [], "mapped": []}
     for _ in range(4):
         run = world.run(values, 1)
-        masks = world.masks.states._kept
+        masks = world.masks.states.held
         for name in shown:
-            shares = [session.states.masks._kept[name].values for session in world.sessions]
-            public = [session.states.public._kept[name] for session in world.sessions]
+            shares = [session.states.masks.held[name].values for session in world.sessions]
+            public = [session.states.public.held[name] for session in world.sessions]
             assert all((each == public[0]).all() for each in public)
             total = fp.add(fp.add(shares[0], shares[1]), shares[2])
             np.testing.assert_array_equal(total, masks[name])
@@ -212,7 +212,7 @@ def test_a_run_is_neither_dealt_nor_prepared_nor_computed_out_of_turn() -> None:
     for number in (1, 3):  # replayed, or one is skipped
         with pytest.raises(ReuseError):
             world.deal(bound, bound.online, number, 1)
-    world._runs -= 1
+    world.runs -= 1
     with pytest.raises(ReuseError):
         world.run(data(0), 1)
     assert seed(1).derive("session").secret  # the world's own seeds repeat, so nothing else refused it
@@ -221,7 +221,7 @@ def test_a_run_is_neither_dealt_nor_prepared_nor_computed_out_of_turn() -> None:
 def test_parties_whose_state_differs_stop_before_anything_is_unmasked() -> None:
     world = make_world(step(), {}, 2)
     world.run(data(0), 1)
-    kept = world.sessions[1].states.public._kept
+    kept = world.sessions[1].states.public.held
     kept["w"] = fp.add_int(kept["w"], 1)
     with pytest.raises(Exception, match="not all sent the same"):
         world.run(data(1), 1)

@@ -33,7 +33,7 @@ def cells_of(path: Path, names: list[str]) -> list[list[str]] | str:
 def both(path: Path, names: list[str], patch: pytest.MonkeyPatch) -> tuple[list[list[str]] | str, ...]:
     fast = cells_of(path, names)
     with patch.context() as slow:
-        slow.setattr(fast_text, "_pyarrow_csv", lambda: None)
+        slow.setattr(fast_text, "pyarrow_csv", lambda: None)
         return fast, cells_of(path, names)
 
 

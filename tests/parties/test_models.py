@@ -61,7 +61,7 @@ def test_a_session_costs_what_one_with_entered_weights_costs_but_for_the_enterin
         with Session(lab.cluster.client(client), of, bindings=bindings) as session:
             session.run(None, {"x": X})
             prices.append((session.last_run.rounds, session.last_run.sent_bytes, session.last_run.dealt_bytes))
-            setups.append(session._remote.setup_dealt)
+            setups.append(session.remote.setup_dealt)
     assert prices[0] == prices[1]
     assert setups[1] <= setups[0] == SEED_BYTES * 2  # for entered weights nothing is dealt either, but their seeds
 
@@ -260,9 +260,9 @@ def test_an_interrupted_put_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Cut):
         lab.put("cut", progress=stop)
     sent: list[int] = []
-    real = sending.Sending._send
+    real = sending.Sending.send
     monkeypatch.setattr(
-        sending.Sending, "_send", lambda self, place, *rest: sent.append(place) or real(self, place, *rest)
+        sending.Sending, "send", lambda self, place, *rest: sent.append(place) or real(self, place, *rest)
     )
     made = lab.put("cut")
     assert made.version == 1 and len(sent) < 4 and done[:2] == [1, 2]

@@ -120,7 +120,7 @@ def learn(session: Session) -> None:
         found = session.run(None, data(number))
         assert len(found) == (number % 2 == 0)
         if number == 1:
-            assert session._remote.ahead == 2
+            assert session.remote.ahead == 2
 
 
 def test_sessions_give_what_a_run_tells(pair: InProcess) -> None:
@@ -128,7 +128,7 @@ def test_sessions_give_what_a_run_tells(pair: InProcess) -> None:
     with pytest.raises(UsageError, match="no output 'loss'"):
         session.run(["loss"], data(1))  # not told in run 1; nothing has been sent
     learn(session)
-    assert session._remote.ahead is None  # run 5 would neither update nor tell
+    assert session.remote.ahead is None  # run 5 would neither update nor tell
     with pytest.raises(PlanError, match="neither updates nor tells"):
         session.run(None, data(5))
     session.close()

@@ -55,7 +55,7 @@ def test_no_more_are_kept_than_so_many(proved: list[Any], monkeypatch: pytest.Mo
     kept.find(plan, facts(origin="d"))
     assert len(proved) == 4
     kept.find(plan, facts(origin="a"))
-    assert len(proved) == 5 and len(kept._kept) == 3
+    assert len(proved) == 5 and len(kept) == 3
 
 
 def test_one_plan_is_proved_once_by_each_party(proved: list[Any], tmp_path: Path) -> None:

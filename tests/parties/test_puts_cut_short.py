@@ -56,14 +56,14 @@ def cut_at_complete(client: Parties, monkeypatch: pytest.MonkeyPatch, **put_with
 @contextmanager
 def made(days: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """What is put here was made so many days ago, as its schema says."""
-    schema = upload._schema
+    schema = upload.schema_of
 
     def of_then(*said: Any) -> Schema:
         return schema(*said).model_copy(update={"created": int(time.time()) - days * 86_400})
 
     with monkeypatch.context() as patch:
-        patch.setattr("parties.party.vault.puts._SKEW", 90 * 86_400)
-        patch.setattr(upload, "_schema", of_then)
+        patch.setattr("parties.party.vault.puts.MOST_SKEW", 90 * 86_400)
+        patch.setattr(upload, "schema_of", of_then)
         yield patch
 
 
@@ -79,7 +79,7 @@ def age(cluster: InProcess, index: int, seconds: float) -> None:
     vault = cluster.nodes[index].vault
     with cluster.ledgers[index].writing() as database:
         database.execute("UPDATE data_objects SET touched = touched - ?", (seconds,))
-    vault.times._stored -= 3600
+    vault.times.stored -= 3600
     vault.tick()
 
 

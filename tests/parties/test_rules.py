@@ -25,7 +25,7 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
         for index in range(2):
             write(cluster, index, EVERYONE)
             config = file_of(cluster, index)
-            cluster.nodes[index].rules._read = lambda config=config: load(PartyConfig, config, environ={})
+            cluster.nodes[index].rules.read = lambda config=config: load(PartyConfig, config, environ={})
         yield found
 
 

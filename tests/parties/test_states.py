@@ -64,7 +64,7 @@ def test_runs_hand_on_what_they_have_left(cluster: InProcess) -> None:
     w = learn(session, range(6))
     assert np.abs(w - [[1], [-2], [3]]).max() < 2.5
     ends = [cluster.of(index, id_of(session)).runs for index in range(len(cluster.names))]
-    assert session._remote.ahead == 7  # the next one is prepared while the last is online
+    assert session.remote.ahead == 7  # the next one is prepared while the last is online
     assert eventually(lambda: {runs.latest for runs in ends} == {7})
     session.close()
     states = [cluster.run_states(index, id_of(session)) for index in range(len(cluster.names))]
@@ -112,7 +112,7 @@ def test_an_owner_enters_its_data_and_the_state_goes_on(pair: InProcess) -> None
             waiting.result()
             w, _ = stepped(w, data(number))
             assert np.abs(found - w).max() < 1e-3
-            assert session._remote.ahead is None  # others see what is prepared, and would enter for two runs at once
+            assert session.remote.ahead is None  # others see what is prepared, and would enter for two runs at once
     session.close()
 
 
@@ -180,7 +180,7 @@ def test_a_failed_run_ends_the_session_everywhere_and_its_state_with_it(pair: In
 def test_parties_whose_states_differ_end_the_session_before_anything_is_unmasked(pair: InProcess) -> None:
     session = of(pair)
     learn(session, range(2))
-    kept = pair.of(1, id_of(session))._wires.states.public._kept
+    kept = pair.of(1, id_of(session)).wires.states.public.held
     kept.update({name: fp.add_int(values, 1) for name, values in kept.items()})
     with pytest.raises(IntegrityError, match="what lies at it was altered"):
         session.run(None, data(2))
@@ -191,9 +191,9 @@ def test_the_provider_keeps_masks_of_state_only_while_the_session_lives(pair: In
     session = of(pair)
     learn(session, range(2))
     dealt = pair.dealt(id_of(session))
-    assert dealt is not None and dealt.masks.states._kept
+    assert dealt is not None and dealt.masks.states.held
     session.close()
-    assert eventually(lambda: not dealt.masks.states._kept)
+    assert eventually(lambda: not dealt.masks.states.held)
 
 
 # ------------------------------------------------------------------ dealt ahead

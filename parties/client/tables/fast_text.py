@@ -23,7 +23,7 @@ def read_columns(path: Path, separator: str, width: int, header: bool) -> Iterat
         width: columns that every line has.
         header: the first line that is not empty is no row.
     """
-    csv = _pyarrow_csv()
+    csv = pyarrow_csv()
     if csv is None or not _is_plain(path):
         yield None
         return
@@ -45,7 +45,8 @@ def read_columns(path: Path, separator: str, width: int, header: bool) -> Iterat
         yield None
 
 
-def _pyarrow_csv() -> Any:
+def pyarrow_csv() -> Any:
+    """Return pyarrow's reader of text, or None where it is not installed."""
     try:
         return import_module("pyarrow.csv")
     except ImportError:

@@ -28,6 +28,10 @@ class Proofs:
         self._lock = threading.Lock()
         self._kept: OrderedDict[_Key, Guarantee | PlanError] = OrderedDict()
 
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._kept)
+
     def find(self, plan: Plan, stored: Mapping[str, StoredFacts]) -> Guarantee | PlanError:
         """Return what a plan guarantees for the people in stored wires, or why nothing is proved.
 

@@ -15,6 +15,8 @@ from parties.config.models import Limits, PartyConfig
 from parties.party.vault import catalogue
 from parties.party.vault.files import size_on_disk
 
+MOST_SKEW = 86_400
+"""Seconds between the time that an object says it was made and a party's clock."""
 MOST_PUTS = 16
 """Objects that one owner may be putting at once."""
 _LEAST = 1 << 20

@@ -23,14 +23,12 @@ from parties.agreed.signed import Signed
 from parties.config.models import PartyConfig
 from parties.party.consent import audit, tables
 from parties.party.vault import catalogue, files
-from parties.party.vault.admission import granted, require_next, require_room
+from parties.party.vault.admission import MOST_SKEW, granted, require_next, require_room
 from parties.party.vault.blocks import Block, seal_block
 from parties.party.vault.catalogue import KEEPING, RECEIVED, Row
 from parties.party.vault.files import BlockWriter, file_key
 from parties.party.vault.vault import Vault
 from parties.telemetry import logger
-
-_SKEW = 86_400
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Making:
     """
 
     def __init__(self, vault: Vault, keep: Keep, key: bytes) -> None:
-        self.keep, self._vault, self._key = keep, vault, key
+        self.keep, self.vault, self._key = keep, vault, key
         self._put, self._own = vault.draw(16), Seed(vault.draw(SEED_BYTES))
         self._begun = False
 
@@ -72,10 +70,10 @@ class Making:
         Raises:
             PolicyError, SessionError, InputError: it may not.
         """
-        keep, now = self.keep, self._vault.times.now()
-        if abs(keep.created - now) > _SKEW or (keep.expires and keep.expires <= now):
+        keep, now = self.keep, self.vault.times.now()
+        if abs(keep.created - now) > MOST_SKEW or (keep.expires and keep.expires <= now):
             raise InputError(f"{keep.name} was not named now, or has expired", remedy="look at the clocks: mpc doctor")
-        with self._vault.ledger.reading() as database:
+        with self.vault.ledger.reading() as database:
             require_next(database, keep, self._key)
             before = catalogue.versions(database, keep.name)
         if before and not refreshes and max(before, key=lambda row: row.version).is_put:
@@ -86,23 +84,23 @@ class Making:
 
     def write(self, place: int, number: int, seed: Seed, public: np.ndarray) -> KeptBlock:
         """Write z^ of one output of a run to the disk; `discard` the file if it is not listed."""
-        name, size = self._vault.draw(16).hex(), field_size(public.shape)
-        with BlockWriter(self._vault.folder, name, file_key(self._own, name), size, self.keep.owner) as writer:
+        name, size = self.vault.draw(16).hex(), field_size(public.shape)
+        with BlockWriter(self.vault.folder, name, file_key(self._own, name), size, self.keep.owner) as writer:
             digest = writer.write([view_field(np.ascontiguousarray(public))])
             writer.keep()
         return KeptBlock(place, number, seed, digest, name)
 
     def discard(self, blocks: Sequence[KeptBlock]) -> None:
         """Delete the files of blocks that were not listed."""
-        files.remove(self._vault.folder, [each.file for each in blocks])
+        files.remove(self.vault.folder, [each.file for each in blocks])
 
     def clear(self) -> None:
         """Erase what was left of this name before the first block of it is listed: no party lets it exist any more."""
         if self._begun:
             return
-        with self._vault.ledger.reading() as database:
+        with self.vault.ledger.reading() as database:
             older = [row for row in catalogue.unfinished(database, self.keep.name) if row.owner_key == self._key]
-        self._vault.erase(older)
+        self.vault.erase(older)
 
     def enter(
         self,
@@ -120,17 +118,17 @@ class Making:
         Raises:
             SessionError: there is no room for it, or somebody has erased what was here of it.
         """
-        size = granted(schema, self._vault.config.limits)
+        size = granted(schema, self.vault.config.limits)
         if not self._begun:
-            require_room(database, self._vault.config.limits, schema, size)
-            wrapped = self._vault.keys.wrap(self._put, self._own)
+            require_room(database, self.vault.config.limits, schema, size)
+            wrapped = self.vault.keys.wrap(self._put, self._own)
             made = catalogue.insert(database, self._put, self._key, schema, size, wrapped, KEEPING)
             if schema.plan is not None:  # of a model that is refreshed
                 catalogue.copy_plan(database, made.number, schema.previous)
         row = self._row(database, KEEPING)
-        catalogue.touch(database, row.number, self._vault.times.shown())
+        catalogue.touch(database, row.number, self.vault.times.shown())
         for each in blocks:
-            place, draw = (each.place, each.number), self._vault.draw
+            place, draw = (each.place, each.number), self.vault.draw
             opened = Block(each.seed, each.digest, each.file)
             sealed = seal_block(self._put, self._own, *place, opened, draw)
             values = (row.number, *place, sealed, each.file)
@@ -146,7 +144,7 @@ class Making:
             SessionError: what it came from has been removed.
         """
         self._require_living(database, whole)
-        catalogue.keep_whole(database, row.number, whole, granted(whole, self._vault.config.limits))
+        catalogue.keep_whole(database, row.number, whole, granted(whole, self.vault.config.limits))
         if whole.plan is not None and catalogue.plan_of(database, row.number) is None:
             raise SessionError(f"the model that {whole.name} is a refresh of is gone", remedy="put it again")
 
@@ -160,20 +158,20 @@ class Making:
         Raises:
             SessionError: another version was put meanwhile, or what it came from has been removed.
         """
-        with self._vault.ledger.writing(counted=True) as database:
+        with self.vault.ledger.writing(counted=True) as database:
             row = self._row(database, RECEIVED)
             require_next(database, whole, self._key)
             self._require_living(database, whole)
             catalogue.endorse(database, row.number, signed.endorsements)
             catalogue.bring_to_life(database, row)
-            self._vault.note(database, audit.KEEP, row)
-            self._vault.times.store(database)
+            self.vault.note(database, audit.KEEP, row)
+            self.vault.times.store(database)
         logger().info("an object was kept", name=row.name, version=row.version, object=row.object, owner=row.owner)
 
     def replace(self, whole: Manifest, before: Manifest) -> None:
         """Erase the versions whose seeds or values a refresh has made worthless."""
         old = _seeds_of(before)
-        with self._vault.ledger.reading() as database:
+        with self.vault.ledger.reading() as database:
             rows = [row for row in catalogue.versions(database, whole.name) if row.version < whole.version]
             manifests = [Manifest.parse(catalogue.signed_of(database, row.number).content) for row in rows]
         gone = [
@@ -181,14 +179,14 @@ class Making:
             for row, found in zip(rows, manifests, strict=True)
             if found.id.hex() in whole.aliases or found.aliases & whole.aliases or _seeds_of(found) & old
         ]
-        self._vault.erase(gone)
+        self.vault.erase(gone)
 
     def give_up(self) -> None:
         """Erase what is here of an object that is not whole: its session is over."""
-        with self._vault.ledger.reading() as database:
+        with self.vault.ledger.reading() as database:
             row = catalogue.by_put(database, self._put)
         if row is not None and row.state == KEEPING:
-            self._vault.erase([row])
+            self.vault.erase([row])
 
     def _row(self, database: sqlite3.Connection, state: str) -> Row:
         row = catalogue.by_put(database, self._put)

@@ -22,7 +22,15 @@ from parties.agreed.signed import Signed, key_of
 from parties.party.consent import audit
 from parties.party.stock.files import sync
 from parties.party.vault import catalogue, files
-from parties.party.vault.admission import granted, manifest_size, require_kind, require_next, require_ours, require_room
+from parties.party.vault.admission import (
+    MOST_SKEW,
+    granted,
+    manifest_size,
+    require_kind,
+    require_next,
+    require_ours,
+    require_room,
+)
 from parties.party.vault.blocks import Block, open_block, seal_block, unseal_block
 from parties.party.vault.catalogue import DRAFT, LIVING, Row
 from parties.party.vault.files import BlockWriter, file_key
@@ -31,7 +39,6 @@ from parties.party.vault.versions import Kept, add_kept, kept_from, require_kept
 from parties.telemetry import logger
 
 PUT_BYTES = 16
-_SKEW = 86_400
 
 
 @lru_cache(8)
@@ -74,7 +81,7 @@ class Puts:
             if (found.owner_key, found.schema) != (key, content):
                 raise SessionError("that put is another one", remedy="begin again")
             return found.state
-        if abs(schema.created - now) > _SKEW or (schema.expires is not None and schema.expires <= now):
+        if abs(schema.created - now) > MOST_SKEW or (schema.expires is not None and schema.expires <= now):
             raise InputError("the object was not made now, or has expired", remedy="look at the clocks: mpc doctor")
         with self._ledger.reading() as database:
             require_next(database, schema, key)

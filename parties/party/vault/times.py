@@ -21,12 +21,12 @@ class Times:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self._latest = self._stored = 0.0
+        self._latest = self.stored = 0.0
 
     def start(self, database: sqlite3.Connection) -> None:
         """Read the latest time that the ledger has."""
         rows = database.execute("SELECT latest FROM data_clock UNION ALL SELECT max(opened_at) FROM sessions")
-        self._latest = self._stored = max((row[0] for row in rows if row[0] is not None), default=0.0)
+        self._latest = self.stored = max((row[0] for row in rows if row[0] is not None), default=0.0)
 
     def now(self) -> float:
         """Tell the time.
@@ -50,10 +50,10 @@ class Times:
 
     def is_due(self) -> bool:
         """Is it time to store what the clock has shown?"""
-        return self._latest - self._stored >= _STORED_EVERY
+        return self._latest - self.stored >= _STORED_EVERY
 
     def store(self, database: sqlite3.Connection) -> None:
         """Write the latest time, within the caller's transaction."""
         database.execute("DELETE FROM data_clock")
         database.execute("INSERT INTO data_clock VALUES (?)", (self._latest,))
-        self._stored = self._latest
+        self.stored = self._latest
