@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from parties.agreed.ahead import refuse_later_known
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.terms import Terms
-from parties.client.channels import Parties, PartyClient, gather
+from parties.client.channels import Parties, PartyClient, Reply, gather
 from parties.client.words import await_words, require_none
 from parties.pb import party_pb2
 
@@ -92,12 +93,31 @@ def _propose(parties: Parties, plan: Plan, ahead: bool, bindings: Sequence[Bindi
     first, *others = parties.clients
     deadlines = parties.config.deadlines
     seconds = deadlines.connect + deadlines.setup * bool(bindings)  # what is read is proved first
-    proposals = gather([first.begin(lambda stub: stub.Propose, request, seconds)])
-    proposals += gather([party.begin(lambda stub: stub.Propose, request, seconds) for party in others])
-    answered = zip(parties.names, proposals, strict=True)
-    require_none({name: each.waiting for name, each in answered if each.HasField("waiting")})
+    calls = [first.begin(lambda stub: stub.Propose, request, seconds)]
+    try:
+        gather(calls)
+        calls += [party.begin(lambda stub: stub.Propose, request, seconds) for party in others]
+        proposals = gather(calls)
+        answered = zip(parties.names, proposals, strict=True)
+        require_none({name: each.waiting for name, each in answered if each.HasField("waiting")})
+    except MpcError:
+        _withdraw(parties, calls)
+        raise
     nonces = tuple(proposal.nonce for proposal in proposals)
     return Terms(plan.digest, parties.config.provider.name, parties.names, nonces, tuple(bindings), tuple(keeps))
+
+
+def _withdraw(parties: Parties, calls: Sequence[Reply[party_pb2.ProposeReply]]) -> None:
+    """Tell the parties that consented that another one did not, so that no place is kept for the session."""
+    told = []
+    for client, call in zip(parties.clients, calls, strict=False):
+        with suppress(MpcError):
+            if nonce := call.result().nonce:
+                request = party_pb2.EndRequest(nonce=nonce)
+                told.append(client.begin(lambda stub: stub.End, request, parties.config.deadlines.connect))
+    for reply in told:
+        with suppress(MpcError):
+            reply.result()
 
 
 def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored = lambda done, of: None) -> Stock:

@@ -143,6 +143,14 @@ class Proposals:
             raise HandshakeError("the nonce was drawn for another plan")
         return proposal
 
+    def withdraw(self, nonce: bytes, coordinator: str) -> None:
+        """Forget a proposal whose coordinator does not go on with it, so that its place is free; nothing happens if
+        it is used or not the caller's."""
+        with self._lock:
+            found = self._open.get(nonce)
+            if found is not None and found.coordinator == coordinator:
+                self._forget([nonce])
+
     def give_back(self, proposal: Proposal | None) -> None:
         """Its memory, and its place if no session has taken that."""
         if proposal is not None:

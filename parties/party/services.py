@@ -249,7 +249,10 @@ class PartyService(party_pb2_grpc.PartyServicer):
             )
 
     def End(self, request: party_pb2.EndRequest, context: grpc.ServicerContext) -> party_pb2.EndReply:
-        """Abort a session, for its coordinator or this party's operator."""
+        """Abort a session, for its coordinator or this party's operator; or take back a proposal."""
+        if request.nonce:
+            self._node.proposals.withdraw(request.nonce, caller(context))
+            return party_pb2.EndReply()
         self._node.end(request.session_id, caller(context))
         return party_pb2.EndReply()
 

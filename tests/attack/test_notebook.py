@@ -256,6 +256,16 @@ def test_security_40_a_plan_is_refused_by_each_party_alone(notebook: Notebook, n
     assert (notebook.revealed(index), notebook.spent(index, f"hospital/told-{index}")) == (told, spent)
 
 
+def test_who_is_refused_by_one_party_takes_no_place_at_the_others(notebook: Notebook) -> None:
+    """However often: a refused asker would keep everybody out."""
+    plan, binding = notebook.plans["thresholds off by one"], notebook.binding(notebook.told_to[1])
+    before = [len(node.proposals) for node in notebook.cluster.nodes]
+    for _ in range(notebook.cluster.nodes[0].config.limits.max_sessions + 1):
+        with pytest.raises(PolicyError, match="party-1"):
+            notebook.ask(plan, binding)
+    assert [len(node.proposals) for node in notebook.cluster.nodes] == before
+
+
 @pytest.mark.parametrize("name", sorted(PLANS))
 def test_the_same_plan_is_answered_where_no_party_minds(notebook: Notebook, name: str) -> None:
     """The control: the plan runs, and tells what its author wants."""
