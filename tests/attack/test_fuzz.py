@@ -91,6 +91,9 @@ RPCS = {
     "/mpc.v1.Consent/Left": (consent_pb2.LeftRequest, "unary"),
     "/mpc.v1.Consent/Audit": (consent_pb2.AuditRequest, "replies"),
     "/mpc.v1.Consent/Ask": (consent_pb2.AskRequest, "unary"),
+    "/mpc.v1.Consent/Requests": (consent_pb2.RequestsRequest, "replies"),
+    "/mpc.v1.Consent/Decide": (consent_pb2.DecideRequest, "unary"),
+    "/mpc.v1.Consent/Policy": (consent_pb2.PolicyRequest, "unary"),
     "/mpc.v1.Peer/Exchange": (party_pb2.Frame, "both"),
     "/mpc.v1.Provider/Describe": (party_pb2.DescribeRequest, "unary"),
     "/mpc.v1.Provider/Deal": (provider_pb2.DealRequest, "replies"),
@@ -166,6 +169,9 @@ def messages(cls: type, script: Script, being_put: RawPut) -> st.SearchStrategy[
         "content": st.sampled_from([being_put.manifest().content, b"{}", b"[" * 60_000]),
     }
 
+    if cls is consent_pb2.RequestsRequest:
+        del known["plan"]  # says whether it is wanted
+
     def build(message_class: type) -> st.SearchStrategy[Any]:
         fields = {}
         for field in message_class.DESCRIPTOR.fields:
@@ -181,8 +187,10 @@ def messages(cls: type, script: Script, being_put: RawPut) -> st.SearchStrategy[
                     field.TYPE_DOUBLE: st.floats(),
                 }.get(field.type, None)
             )
-            if field.message_type is not None and not field.is_repeated:
+            if field.message_type is not None:
                 fields[field.name] = build(GetMessageClass(field.message_type))
+            if field.is_repeated and field.name not in known and fields[field.name] is not None:
+                fields[field.name] = st.lists(fields[field.name], max_size=3)
         chosen = {name: strategy for name, strategy in fields.items() if strategy is not None}
         return st.fixed_dictionaries({}, optional=chosen).map(lambda given: message_class(**given))
 
