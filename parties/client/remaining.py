@@ -9,7 +9,6 @@ from typing import Self
 
 from mpc.errors import MpcError
 from mpc.privacy.facts import Loss
-from parties.agreed.grants import Dp
 from parties.agreed.objects import Manifest
 from parties.client import granting
 from parties.client.channels import Parties
@@ -75,17 +74,11 @@ def noised_grants(parties: Parties, manifest: Manifest) -> list[Given]:
 
 
 def _more_under(given: Given, cost: Loss) -> int:
-    dp = _dp(given)
-    if cost.epsilon > dp.epsilon_each:
+    dp = given.grant.question.dp
+    if dp is None or cost.epsilon > dp.epsilon_each:
         return 0
     left = int(max(Fraction(0), dp.epsilon - given.spent) / cost.epsilon)
     return left if given.grant.uses is None else min(left, max(0, given.grant.uses - given.uses))
-
-
-def _dp(given: Given) -> Dp:
-    dp = given.grant.question.dp
-    assert dp is not None  # noqa: S101 - those with noise alone are asked
-    return dp
 
 
 def usual(left: Left, given: Sequence[Given]) -> tuple[Fraction, str] | None:
