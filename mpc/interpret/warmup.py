@@ -23,6 +23,7 @@ from mpc.gates.input import Input
 from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.relu import Relu
+from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.world import World
@@ -94,8 +95,10 @@ def _plan() -> Plan:
         shape: tuple[Dimension, ...] = ("batch", 4),
         **settings: object,
     ) -> None:
-        (name,) = gate.writes
+        name, *flipped = gate.writes
         wires.append(Wire(name=name, shape=shape, scale=Fraction(scale), bits=bits, **settings))
+        bit_of_each = {"shape": ("batch", 4), "scale": Fraction(1), "bits": 1, "masking": Masking.FLIPPED}
+        wires.extend(Wire(name=bit, **bit_of_each) for bit in flipped)
         gates.append(gate)
 
     add(Input(name="w", out="w", lifetime=Lifetime.SESSION), 8, shape=(4, 4), holders=_OWNER)
@@ -108,7 +111,6 @@ def _plan() -> Plan:
     add(Relu(name="long", x="wide", out="long", shift=0), 41)
     add(Truncate(name="t", x="long", out="t", shift=4), 38, Fraction(1, 16))
     add(Truncate(name="r", x="x", out="r", shift=0), 9)
-    end = len(gates)
     for x, bits, scale in (("x", 8, 1), ("t", 38, Fraction(1, 16))):
         series = {"window": 24, "constant": 0, "cosines": (1,), "sines": (1,), "dealt_bits": 8}
         shared = {"x": x, "table": tables.sincos_digest(), **series}
@@ -119,8 +121,15 @@ def _plan() -> Plan:
             name = f"m{x}{rectify:d}"
             maximum = Maximum(name=name, x=x, value=name, shift=0, rectify=rectify)
             add(maximum, bits + 1, scale, ("batch", 1), holders=_OWNER)
+        add(Relu(name=f"y{x}", x=x, out=f"y{x}", shift=0, bit=f"d{x}"), bits, scale, holders=_OWNER)
+        largest = Maximum(name=f"v{x}", x=x, value=f"v{x}", shift=0, bit=f"b{x}")
+        add(largest, bits + 1, scale, ("batch", 1), holders=_OWNER)
+        for bit, of in product((f"d{x}", f"b{x}"), (x, f"v{x}")):  # of each element, and of one for all
+            name = f"{bit}{of}"
+            add(Select(name=name, x=of, bit=bit, out=name, shift=0), bits + 1, scale, holders=_OWNER)
         add(Step(name=f"s{x}", x=x, levels=(0, 1), shift=0, out=f"s{x}"), 1, 1, ("batch", 4, 2), holders=_OWNER)
-    outputs = [PlanOutput(name=w.name, wire=w.name, shape=w.shape, dtype="float32") for w in wires[end:]]
+    held = [wire for wire in wires if wire.holders and wire.name not in ("w", "b", "x")]
+    outputs = [PlanOutput(name=w.name, wire=w.name, shape=w.shape, dtype="float32") for w in held]
     given = PlanInput(name="x", wire="x", dtype="float32", low=(0,), high=(1,))
     return Plan(inputs=(given,), outputs=tuple(outputs), wires=tuple(wires), gates=tuple(gates))
 
