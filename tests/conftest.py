@@ -14,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.effort import FULL, patient
+from tests.support.logs import log, written
+
+__all__ = ["log", "written"]  # fixtures of every test
 
 LONGEST = {
     "attack/test_faults.py",

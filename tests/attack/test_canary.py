@@ -21,10 +21,8 @@ from parties.party.session import PartySession
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import Frame, Payload
 from parties.telemetry import Counters
-from tests.support.logs import written
 from tests.support.parties import OWNER, RECIPIENT, SEPARATE, InProcess, Script, data
 
-__all__ = ["written"]
 pytestmark = pytest.mark.timeout(60)
 CANARY_INPUT = np.float32(-3.14159274)
 CANARY_WEIGHT = 1.7320508

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -95,14 +96,16 @@ def test_security_43_two_values_under_one_seed_are_impossible(cluster: InProcess
 
 
 def test_nothing_lies_on_a_disk_or_in_a_log_in_the_clear(
-    cluster: InProcess, capsys: pytest.CaptureFixture[str]
+    cluster: InProcess, written: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, said = cluster.client("hospital"), described(rows=4096, columns=(AGE, BMI))
     whole = put(client, said)
-    values, logged = table(said), capsys.readouterr()
+    values, printed = table(said), "".join(capsys.readouterr())
+    logged = written.getvalue()
+    assert "an object was put" in logged
     for index, node in enumerate(cluster.nodes):
         found = files_of(cluster.folder / f"data-{index}")
-        everything = b"".join(found.values()) + logged.out.encode() + logged.err.encode()
+        everything = b"".join(found.values()) + logged.encode() + printed.encode()
         for column in ("age", "bmi"):
             seed, masked = node.vault.seed(whole.id, column, 0), node.vault.block(whole.id, column, 0)
             secrets = [seed.secret, seed.secret.hex().encode(), encode_field(masked)[:64], encode_field(masked)[-64:]]

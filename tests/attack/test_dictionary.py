@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -255,8 +256,8 @@ def parties(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def logs(capsys: pytest.CaptureFixture) -> Callable[[], str]:
-    return lambda: "".join(capsys.readouterr())
+def logs(written: io.StringIO, capsys: pytest.CaptureFixture) -> Callable[[], str]:
+    return lambda: written.getvalue() + "".join(capsys.readouterr())
 
 
 @pytest.fixture

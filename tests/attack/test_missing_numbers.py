@@ -21,12 +21,10 @@ from parties.cli.display import Display
 from parties.client.feeds import to_integers
 from parties.pb.party_pb2 import Frame
 from tests.support.graphs import ml_model, node, save_model
-from tests.support.logs import written
 from tests.support.parties import InProcess
 from tests.support.statistics import assert_uniform
 from tests.support.worlds import openings, seed
 
-__all__ = ["written"]
 pytestmark = pytest.mark.timeout(60)
 NAN = np.float32("nan")
 FULL = np.array([1.0, -2.0, 0.5, 3.0], np.float32)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,23 +13,16 @@ from parties import telemetry
 from parties.config.models import PolicyConfig
 from parties.pb import party_pb2
 from parties.ration import Ration
+from tests.support.logs import lines
 from tests.support.parties import COORDINATOR, OWNER, SEPARATE, InProcess
 
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    stream, hook = io.StringIO(), sys.excepthook
-    telemetry.configure("test", "info", stream)
+@pytest.fixture(autouse=True)
+def ration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with a whole ration of lines: earlier tests may have used it up."""
     monkeypatch.setattr(telemetry, "RATION", Ration())
-    yield stream
-    sys.excepthook = hook
-    telemetry.structlog.reset_defaults()
-
-
-def lines(log: io.StringIO, event: str) -> list[dict]:
-    return [entry for entry in map(json.loads, log.getvalue().splitlines()) if entry["event"] == event]
 
 
 def test_a_run_s_end_is_one_line_a_party(tmp_path: Path, log: io.StringIO) -> None:

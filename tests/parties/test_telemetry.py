@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import socket
 import sys
@@ -14,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import structlog
 from prometheus_client import generate_latest
 
 from mpc.errors import ConfigError, DeadlineError
 from parties import telemetry
 from parties.addresses import Endpoint
 from tests.support.effort import patient
+from tests.support.logs import lines, logged
 from tests.support.parties import free_ports
 
 CANARY = 7310245990012345678
@@ -29,18 +28,8 @@ CANARY_TEXT = str(CANARY)
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level, sys.excepthook)
-    output = io.StringIO()
-    telemetry.configure("party-1", "info", output)
-    yield output
-    root.handlers[:], sys.excepthook = before[0], before[2]
-    root.setLevel(before[1])
-    structlog.reset_defaults()
-
-
-def lines(stream: io.StringIO) -> list[dict]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    with logged("info", "party-1") as output:
+        yield output
 
 
 class Secret:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import signal
-import sys
 import threading
 from collections import namedtuple
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -23,7 +20,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpc.errors import ConfigError
-from parties import telemetry
 from parties.addresses import Endpoint
 from parties.cli.doctor import examine
 from parties.config.load import dump_toml
@@ -40,26 +36,13 @@ from parties.wire.transport import connect
 from tests.support.authority import Issuer
 from tests.support.databases import refusing
 from tests.support.effort import patient
+from tests.support.logs import lines
 from tests.support.parties import COORDINATOR, InProcess, eventually, free_ports
 from tests.support.parties_commands import mpc_here as mpc
 
 pytestmark = pytest.mark.timeout(90)
 doctor = import_module("parties.cli.doctor")  # the package has a command of this name
 Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What this process logs."""
-    stream, hook = io.StringIO(), sys.excepthook
-    telemetry.configure("test", "info", stream)
-    yield stream
-    sys.excepthook = hook
-    telemetry.structlog.reset_defaults()
-
-
-def events(log: io.StringIO) -> list[dict]:
-    return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
 @pytest.fixture
@@ -84,7 +67,7 @@ def test_a_disk_that_is_full_and_empty_again(
     time[0] += 6
     watched.tick()
     assert watched.problem == "" and counters.registry.get_sample_value("mpc_disk_ok") == 1
-    assert [entry["event"] for entry in events(log)] == ["not serving", "serving again"]
+    assert [entry["event"] for entry in lines(log)] == ["not serving", "serving again"]
 
 
 def test_a_disk_that_takes_no_write(tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +115,7 @@ def test_a_certificate_that_ends_soon(tmp_path: Path, log: io.StringIO) -> None:
         for _ in range(48):
             watched.tick()
             time[0] += 3600
-        spoken = [entry for entry in events(log) if entry["event"] == "the certificate ends soon"]
+        spoken = [entry for entry in lines(log) if entry["event"] == "the certificate ends soon"]
         assert len(spoken) == expected
         assert all(days - 1 < entry["days_left"] <= days for entry in spoken)
         [sample] = [s for m in counters.registry.collect() for s in m.samples if s.name == "mpc_certificate_days_left"]
@@ -221,7 +204,7 @@ def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
         for number, handler in before.items():
             signal.signal(number, handler)
     assert seen == [True, True, "its ledger cannot be written", True, True, True]
-    said = [entry["event"] for entry in events(log)]
+    said = [entry["event"] for entry in lines(log)]
     assert said.index("serving") < said.index("not serving") < said.index("serving again") < said.index("stopped")
 
 

@@ -1,11 +1,13 @@
-"""What this process logs, for tests that look for secrets in it."""
+"""Catch what this process logs, whatever another test told it to log before."""
 
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import structlog
@@ -13,16 +15,41 @@ import structlog
 from parties import telemetry
 
 
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Everything this process logs, at the loudest level."""
+@contextmanager
+def logged(level: str, process: str = "test") -> Iterator[io.StringIO]:
+    """Catch every line of `level` and above, as JSON, and put back what was configured before."""
     stream = io.StringIO()
     root, mpc_logger = logging.getLogger(), logging.getLogger("mpc")
     before = (list(root.handlers), root.level, mpc_logger.level, sys.excepthook)
-    telemetry.configure("test", "debug", stream)
-    yield stream
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    mpc_logger.setLevel(before[2])
-    sys.excepthook = before[3]
-    structlog.reset_defaults()
+    configured, earlier = structlog.is_configured(), structlog.get_config()
+    telemetry.configure(process, level, stream)
+    try:
+        yield stream
+    finally:
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
+        mpc_logger.setLevel(before[2])
+        sys.excepthook = before[3]
+        structlog.reset_defaults()
+        if configured:
+            structlog.configure(**earlier)
+
+
+def lines(log: io.StringIO, event: str | None = None) -> list[dict]:
+    """Return the caught lines, or those of one event."""
+    found = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [entry for entry in found if event in (None, entry["event"])]
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """Catch everything this process logs, at the loudest level."""
+    with logged("debug") as stream:
+        yield stream
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Catch what this process logs as a daemon does by default."""
+    with logged("info") as stream:
+        yield stream
