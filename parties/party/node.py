@@ -347,7 +347,7 @@ class PartyNode:
             if error is not None:
                 session.abort(error)
         self.proposals.drop_old(now)
-        self.vault.tick()
+        self.vault.ending.tick()
         self.consent.operator.tick()
         self.orders.drop_idle(now - self.config.deadlines.idle)
 

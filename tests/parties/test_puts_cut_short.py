@@ -17,7 +17,8 @@ from parties.client import catalogue, upload
 from parties.client.channels import Parties
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue as rows
-from parties.party.vault.vault import GIVEN_UP, NEVER_COMPLETED, Vault
+from parties.party.vault.ending import GIVEN_UP, NEVER_COMPLETED
+from parties.party.vault.vault import Vault
 from tests.support.objects import AGE, RawPut, described, put, table
 from tests.support.parties import InProcess
 
@@ -80,7 +81,7 @@ def age(cluster: InProcess, index: int, seconds: float) -> None:
     with cluster.ledgers[index].writing() as database:
         database.execute("UPDATE data_objects SET touched = touched - ?", (seconds,))
     vault.times.stored -= 3600
-    vault.tick()
+    vault.ending.tick()
 
 
 def test_what_was_received_and_never_completed_gives_its_room_back(cluster: InProcess) -> None:
@@ -187,9 +188,9 @@ def test_puts_are_dropped_by_the_partys_own_clock(cluster: InProcess) -> None:
         vault.times.now()
         clock[0] += NEVER_COMPLETED - 60
         vault.times.now()
-        vault.tick()
+        vault.ending.tick()
         assert len(list(vault.folder.glob("*.block"))) == 1
         clock[0] += 120
         vault.times.now()
-        vault.tick()
+        vault.ending.tick()
         assert not list(vault.folder.glob("*.block"))

@@ -181,9 +181,9 @@ def test_an_object_expires_and_no_clock_brings_it_back(tmp_path: Path) -> None:
             for ask in (lambda: vault.manifest(lasting.id), lambda: vault.find("hospital/lasting")):
                 with pytest.raises(SessionError, match="clock is"):
                     ask()
-            vault.tick()  # says so, and goes on
+            vault.ending.tick()  # says so, and goes on
             clock[0] = now + 1001
-            vault.tick()
+            vault.ending.tick()
             assert len(list(vault.folder.glob("*.block"))) == len(COLUMNS)
         clock[0] = now + 10
         with Ledger.open(node.config.data_dir) as ledger:  # and the ledger remembers

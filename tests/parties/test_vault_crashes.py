@@ -113,7 +113,7 @@ class Life:
 
     def remove(self, vault: Vault, whole: Manifest) -> None:
         stone = Tombstone(cluster=CLUSTER, owner="hospital", object=whole.id.hex(), at=1)
-        vault.remove(stone.sign(self.owner), "hospital", self.key)
+        vault.ending.remove(stone.sign(self.owner), "hospital", self.key)
 
     def all(self, vault: Vault) -> None:
         """Put an object, then remove it."""

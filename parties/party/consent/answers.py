@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mpc.errors import SessionError
 from parties.party.consent.decide import Allowed, Missing
 from parties.party.consent.operator import Silent
-from parties.party.vault.vault import unknown
+from parties.party.vault.ending import unknown
 from parties.pb import party_pb2
 
 

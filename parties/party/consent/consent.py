@@ -26,7 +26,8 @@ from parties.party.consent.tables import Charge, GrantRow
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
 from parties.party.rules import Rules
-from parties.party.vault.vault import Vault, unknown
+from parties.party.vault.ending import unknown
+from parties.party.vault.vault import Vault
 from parties.telemetry import logger
 
 MOST_GRANTS, MOST_OF_ONE, MOST_REVOCATIONS = 4096, 64, 1 << 14

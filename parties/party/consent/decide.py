@@ -21,7 +21,7 @@ from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part, Protected
 from parties.party.consent.tables import Amount, GrantRow
 from parties.party.consent.uses import use_fault
-from parties.party.vault.vault import unknown
+from parties.party.vault.ending import unknown
 from parties.trust.chains import Trust
 
 OWN, EXACT = "own", "exact"

@@ -19,8 +19,8 @@ from parties.party.consent import audit, requests, tables
 from parties.party.consent.answers import answers, nothing
 from parties.party.consent.decide import Missing
 from parties.party.node import PartyNode
+from parties.party.vault.ending import unknown
 from parties.party.vault.service import from_message, key, to_message
-from parties.party.vault.vault import unknown
 from parties.pb import consent_pb2, consent_pb2_grpc
 from parties.wire.server import Desk, register
 from parties.wire.transport import caller

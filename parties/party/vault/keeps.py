@@ -22,7 +22,7 @@ from parties.agreed.objects import Manifest, Schema
 from parties.agreed.signed import Signed
 from parties.config.models import PartyConfig
 from parties.party.consent import audit, tables
-from parties.party.vault import catalogue, files
+from parties.party.vault import catalogue, erased, files
 from parties.party.vault.admission import MOST_SKEW, granted, require_next, require_room
 from parties.party.vault.blocks import Block, seal_block
 from parties.party.vault.catalogue import KEEPING, RECEIVED, Row
@@ -100,7 +100,7 @@ class Making:
             return
         with self.vault.ledger.reading() as database:
             older = [row for row in catalogue.unfinished(database, self.keep.name) if row.owner_key == self._key]
-        self.vault.erase(older)
+        self.vault.ending.erase(older)
 
     def enter(
         self,
@@ -164,7 +164,7 @@ class Making:
             self._require_living(database, whole)
             catalogue.endorse(database, row.number, signed.endorsements)
             catalogue.bring_to_life(database, row)
-            self.vault.note(database, audit.KEEP, row)
+            self.vault.ending.note(database, audit.KEEP, row)
             self.vault.times.store(database)
         logger().info("an object was kept", name=row.name, version=row.version, object=row.object, owner=row.owner)
 
@@ -179,14 +179,14 @@ class Making:
             for row, found in zip(rows, manifests, strict=True)
             if found.id.hex() in whole.aliases or found.aliases & whole.aliases or _seeds_of(found) & old
         ]
-        self.vault.erase(gone)
+        self.vault.ending.erase(gone)
 
     def give_up(self) -> None:
         """Erase what is here of an object that is not whole: its session is over."""
         with self.vault.ledger.reading() as database:
             row = catalogue.by_put(database, self._put)
         if row is not None and row.state == KEEPING:
-            self.vault.erase([row])
+            self.vault.ending.erase([row])
 
     def _row(self, database: sqlite3.Connection, state: str) -> Row:
         row = catalogue.by_put(database, self._put)
@@ -201,7 +201,7 @@ class Making:
     def _require_living(self, database: sqlite3.Connection, whole: Manifest) -> None:
         kept = whole.kept
         for each in () if kept is None else {*kept.objects, *(origin.object for origin in kept.origins)}:
-            if catalogue.is_buried(database, each):
+            if erased.is_buried(database, each):
                 raise SessionError(f"what {whole.name} came from has been removed", remedy="start a new session")
 
 

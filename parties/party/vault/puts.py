@@ -33,8 +33,9 @@ from parties.party.vault.admission import (
 )
 from parties.party.vault.blocks import Block, open_block, seal_block, unseal_block
 from parties.party.vault.catalogue import DRAFT, LIVING, Row
+from parties.party.vault.ending import unknown
 from parties.party.vault.files import BlockWriter, file_key
-from parties.party.vault.vault import Vault, unknown
+from parties.party.vault.vault import Vault
 from parties.party.vault.versions import Kept, add_kept, kept_from, require_kept, sealed_anew
 from parties.telemetry import logger
 
@@ -87,7 +88,7 @@ class Puts:
             require_next(database, schema, key)
             require_kind(database, schema)
             older = [row for row in catalogue.unfinished(database, schema.name) if row.owner_key == key]
-        self._vault.erase(older)
+        self._vault.ending.erase(older)
         own = Seed(self._vault.draw(SEED_BYTES))
         rows = self._kept(schema, put, own, kept, now)
         with self._ledger.writing() as database:
@@ -293,35 +294,35 @@ class Puts:
             if (receipt.object, receipt.cluster) != (object_id.hex(), self._config.cluster):
                 raise IntegrityError(f"{client} showed a receipt of {party} for something else", peer=client)
         schema, older = _read_schema(row.schema), self._older(row, stones, client, key)
-        gone = self._vault.gone_with([each for each, _ in older])
+        gone = self._vault.ending.gone_with([each for each, _ in older])
 
         def live(database: sqlite3.Connection) -> None:
             found = self._committed(database, object_id, key)
             if found.state != LIVING:
                 require_next(database, schema, key)
                 catalogue.bring_to_life(database, found)
-                self._vault.note(database, audit.PUT, found)
+                self._vault.ending.note(database, audit.PUT, found)
             for each, stone in older:
-                self._vault.bury(database, each, stone, gone)
+                self._vault.ending.bury(database, each, stone, gone)
             for each in gone[len(older) :]:
-                self._vault.note(database, audit.REMOVE, each)
+                self._vault.ending.note(database, audit.REMOVE, each)
             self._vault.times.store(database)
 
         if older:
-            self._vault.erase(gone, live)
+            self._vault.ending.erase(gone, live)
         else:
             with self._ledger.writing(counted=True) as database:
                 live(database)
         fields = {"name": row.name, "version": row.version, "object": row.object, "owner": client, "rows": schema.rows}
         logger().info("an object was put", **fields)
         for each, _ in older:
-            self._vault.tell_removed(each)
+            self._vault.ending.tell_removed(each)
 
     def _older(self, row: Row, stones: Sequence[Signed], client: str, key: bytes) -> list[tuple[Row, Signed]]:
         """Return the versions before an object that tombstones are of, and that are still here."""
         found = []
         for stone in stones:
-            older = self._vault.buried(stone, client, key)
+            older = self._vault.ending.buried(stone, client, key)
             if older is None:
                 continue
             if older.name != row.name or older.version >= row.version:

@@ -184,7 +184,7 @@ class DataService(data_pb2_grpc.DataServicer):
 
     def Remove(self, request: SignedStatement, context: grpc.ServicerContext) -> data_pb2.RemoveReply:
         """Remove an object for good, as its owner has signed."""
-        self._vault.remove(from_message(request), caller(context), key(context))
+        self._vault.ending.remove(from_message(request), caller(context), key(context))
         return data_pb2.RemoveReply()
 
 

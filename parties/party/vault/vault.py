@@ -4,12 +4,11 @@ An object is here once its owner has shown this party the receipts of all; befor
 belongs to the key that put under it first, for good: whoever is issued that owner's name later inherits nothing.  For
 what is unknown, has expired, or is not to be seen by who asks there is one answer.
 
-`puts` has how an object comes here.
+`puts` has how an object comes here, `ending` how it goes.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 import time
@@ -20,39 +19,26 @@ from pathlib import Path
 import numpy as np
 
 from mpc.encoding import decode_field, field_size
-from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, SessionError
+from mpc.errors import InputError, SessionError
 from mpc.prg import Seed
 from parties import entropy
 from parties.agreed.objects import Manifest
-from parties.agreed.receipts import Tombstone
-from parties.agreed.signed import Signed, key_of
+from parties.agreed.signed import Signed
 from parties.config.models import PartyConfig
 from parties.disk import private_folder
-from parties.party.consent import audit
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue, files
 from parties.party.vault.blocks import Block, open_block
 from parties.party.vault.catalogue import LIVING, Entry, Row
+from parties.party.vault.ending import Ending, unknown
 from parties.party.vault.key_command import LEFT, KeyCommand
 from parties.party.vault.keys import WrappingKey
 from parties.party.vault.times import Times
-from parties.telemetry import logger
 from parties.trust.identity import Identity
 
 FOLDER, KEY_FILE = "vault", "key"
-GIVEN_UP, NEVER_COMPLETED = 86_400.0, 7 * 86_400.0
-"""Seconds after which a put that nobody goes on with is dropped: one of which a part is here, and one that all is here
-of, which exists at other parties perhaps."""
 MOST_LISTED = 256
 _REMEMBERED = 8
-
-
-def unknown() -> SessionError:
-    """Make the one answer for what is not here, or not for who asks."""
-    return SessionError(
-        "there is no such object here, or you may not see it",
-        remedy="look at its name and version; its owner decides who may see it",
-    )
 
 
 class Vault:
@@ -79,9 +65,10 @@ class Vault:
         self.times = Times(clock)
         self._parsed: OrderedDict[bytes, Manifest] = OrderedDict()
         self._lock = threading.Lock()
-        self._erasing = threading.Lock()
         private_folder(self.folder)
         self.keys = self._wrapping_key()
+        trust = identity.trust
+        self.ending = Ending(ledger, self.folder, config.cluster, trust, self.keys, self.times, draw, self._forget)
         self._start()
 
     def _wrapping_key(self) -> WrappingKey:
@@ -103,7 +90,7 @@ class Vault:
             abandoned = catalogue.abandoned(database)
         self.ledger.forget_deleted()
         files.remove(self.folder, left)
-        self.erase(abandoned)
+        self.ending.erase(abandoned)
 
     # -- for sessions
 
@@ -218,6 +205,11 @@ class Vault:
                 self._parsed.popitem(last=False)
         return whole
 
+    def _forget(self, rows: Sequence[Row]) -> None:
+        with self._lock:
+            for row in rows:
+                self._parsed.pop(bytes.fromhex(row.object or ""), None)
+
     # -- for clients
 
     def seen(self, client: str, key: bytes, object_id: bytes, name: str) -> tuple[bytes, int]:
@@ -252,162 +244,8 @@ class Vault:
             raise unknown()
         return row
 
-    # -- the end of an object
-
-    def remove(self, signed: Signed, client: str, key: bytes) -> None:
-        """Remove an object for good, as its owner has signed, with all that was kept of it: keys, and then files.
-
-        A put that is under way, and keeps blocks of it, is given up.
-
-        Raises:
-            SessionError: there is no such object of this client.
-            IntegrityError: the tombstone is another cluster's, or somebody else signed it.
-        """
-        row = self.buried(signed, client, key)
-        if row is None:
-            return
-        with self.ledger.reading() as database:
-            begun = catalogue.unfinished(database, row.name)
-            begun = [each for each in begun if catalogue.shares(database, each.number, row.number)]
-        gone = self.gone_with([row])
-
-        def also(database: sqlite3.Connection) -> None:
-            self.bury(database, row, signed, gone)
-            for each in gone[1:]:
-                self.note(database, audit.REMOVE, each)
-
-        self.erase([*gone, *(each for each in begun if each not in gone)], also)
-        self.tell_removed(row)
-
-    def buried(self, signed: Signed, client: str, key: bytes) -> Row | None:
-        """Return the object that a tombstone is of; None if it was removed before.  Raises as `remove`."""
-        now = self.times.now()
-        stone = Tombstone.verify(self.identity.trust, signed, lambda: now)
-        if stone.cluster != self.config.cluster:
-            raise IntegrityError("this tombstone is for another cluster", peer=client)
-        if stone.owner != client or key_of(signed.certificate) != key:
-            raise unknown()
-        with self.ledger.reading() as database:
-            row = catalogue.by_id(database, stone.object)
-            buried = catalogue.is_buried(database, stone.object)
-        if row is None and buried:
-            self._require_settled()
-            return None
-        if row is None or (row.owner, row.owner_key) != (client, key):
-            raise unknown()
-        return row
-
-    def gone_with(self, rows: Sequence[Row]) -> list[Row]:
-        """List these objects, and all that was kept of them or of versions with their values: it goes with them."""
-        with self.ledger.reading() as database:
-            kept = [each for row in rows for each in catalogue.kept_of(database, _values_of(row))]
-        return list({each.number: each for each in (*rows, *kept)}.values())
-
-    def bury(self, database: sqlite3.Connection, row: Row, signed: Signed, gone: Sequence[Row]) -> None:
-        """Keep the tombstone of an object, within the transaction in which it is erased.
-
-        gone: all that is erased in it, see `gone_with`.
-
-        Raises:
-            SessionError: something was kept of it meanwhile.
-        """
-        kept = catalogue.kept_of(database, _values_of(row))
-        if {each.number for each in kept} - {each.number for each in gone}:
-            raise SessionError(f"something is being kept of {row.name} just now", remedy="try again")
-        catalogue.bury(database, _values_of(row), row.name, signed)
-        self.note(database, audit.REMOVE, row)
-
-    def tell_removed(self, row: Row) -> None:
-        """Log that an object was removed."""
-        logger().info("an object was removed", name=row.name, version=row.version, object=row.object, owner=row.owner)
-
-    def note(self, database: sqlite3.Connection, kind: str, row: Row) -> None:
-        """Add to the audit chain what was done with an object, for its owner, within the caller's transaction."""
-        facts = {"object": row.object, "name": row.name, "version": row.version, "owner": row.owner}
-        audit.append(database, self.draw, kind, self.times.shown(), [row.owner], **facts)
-
-    def erase(self, rows: Sequence[Row], also: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
-        """Delete objects' keys durably, so that no copy of anything opens them, and then their files.
-
-        A file that another version keeps stays, and is counted as that one's.
-
-        also: done in the same transaction.
-
-        Raises:
-            ConfigError: all that is done, but for the end of the old wrapping key, which is tried again.
-        """
-        if not rows:
-            return
-        with self._erasing:
-            fresh, old = self.keys.prepare(), self.keys.copy()
-            try:
-                with self.ledger.writing(counted=True) as database:
-                    also(database)
-                    left = catalogue.erase(database, rows)
-                    kept = [(n, put, self.keys.unwrap(put, key)) for n, put, key in catalogue.wrapped_keys(database)]
-                    rewrapped = [(fresh.wrap(put, key), number) for number, put, key in kept]
-                    catalogue.rewrap(database, rewrapped, fresh.id)
-                    self.times.store(database)
-                    self.keys.adopt(fresh)  # nobody reads before this transaction is over
-            except BaseException:
-                self.keys.adopt(old)
-                raise
-            failed = self._settle()
-        with self._lock:
-            for row in rows:
-                self._parsed.pop(bytes.fromhex(row.object or ""), None)
-        self.ledger.forget_deleted()
-        files.remove(self.folder, left)
-        if failed is not None:
-            raise failed
-
-    def _require_settled(self) -> None:
-        with self._erasing:
-            failed = self._settle() if self.keys.has_left else None
-        if failed is not None:
-            raise failed
-
-    def _settle(self) -> ConfigError | None:
-        """Let go of the old wrapping key; why that has to be tried again, if it has."""
-        try:
-            self.keys.settle()
-        except ConfigError as error:
-            logger().error("an old wrapping key is not deleted yet", why=str(error))
-            return ConfigError(
-                "what was removed is gone, and the key that its key was wrapped by is not deleted yet",
-                cause="the store in which this party keeps its wrapping key does not answer",
-                remedy="remove it again in a while; the party's operator is told, too",
-            )
-        return None
-
-    def tick(self) -> None:
-        """Drop puts that were given up and objects that have expired; remember the time."""
-        try:
-            now = self.times.now()
-            if not self.times.is_due():
-                return
-            with self.ledger.writing() as database:
-                self.times.store(database)
-                rows = catalogue.overdue(database, now - GIVEN_UP, now - NEVER_COMPLETED, now)
-            self.erase(rows)
-            with self._erasing:
-                if self.keys.has_left:
-                    self._settle()
-            for row in rows:
-                event = "an object has expired" if row.state == LIVING else "a put was given up"
-                logger().info(event, name=row.name, version=row.version, owner=row.owner)
-        except MpcError as error:
-            logger().warning("data at rest are not looked after", why=str(error))
-
 
 def _key_of(block: Block) -> Seed:
     if block.key is None:
         raise SessionError("nothing of that block is here yet")
     return block.key
-
-
-def _values_of(row: Row) -> list[str]:
-    """List the ids of the versions that have an object's very values: its own, and those that it is a refresh of."""
-    kept = json.loads(row.schema).get("kept") or {}
-    own = [each["object"] for each in kept.get("origins", ()) if each["name"] == row.name]
-    return list(dict.fromkeys([row.object or "", *kept.get("refreshes", ()), *own]))
