@@ -73,18 +73,9 @@ class Ending:
         row = self.buried(signed, client, key)
         if row is None:
             return
-        with self._ledger.reading() as database:
-            begun = catalogue.unfinished(database, row.name)
-            begun = [each for each in begun if erased.shares(database, each.number, row.number)]
-        gone = self.gone_with([row])
-
-        def also(database: sqlite3.Connection) -> None:
-            self.bury(database, row, signed, gone)
-            for each in gone[1:]:
-                self.note(database, audit.REMOVE, each)
-
-        self.erase([*gone, *(each for each in begun if each not in gone)], also)
-        self.tell_removed(row)
+        gone = self.erase(lambda database: self.bury(database, [(row, signed)]))
+        if row in gone:
+            self.tell_removed(row)
 
     def buried(self, signed: Signed, client: str, key: bytes) -> Row | None:
         """Return the object that a tombstone is of; None if it was removed before.  Raises as `remove`."""
@@ -104,25 +95,25 @@ class Ending:
             raise unknown()
         return row
 
-    def gone_with(self, rows: Sequence[Row]) -> list[Row]:
-        """List these objects, and all that was kept of them or of versions with their values: it goes with them."""
-        with self._ledger.reading() as database:
-            kept = [each for row in rows for each in catalogue.kept_of(database, _values_of(row))]
-        return list({each.number: each for each in (*rows, *kept)}.values())
+    def bury(self, database: sqlite3.Connection, stones: Sequence[tuple[Row, Signed]]) -> list[Row]:
+        """Keep the tombstones of objects, within the transaction in which `erase` erases what this returns.
 
-    def bury(self, database: sqlite3.Connection, row: Row, signed: Signed, gone: Sequence[Row]) -> None:
-        """Keep the tombstone of an object, within the transaction in which it is erased.
-
-        gone: all that is erased in it, see `gone_with`.
-
-        Raises:
-            SessionError: something was kept of it meanwhile.
+        Returns:
+            These objects, as far as they are here, all that was kept of them or of versions with their values, and
+            what is being put and keeps blocks of theirs.
         """
-        kept = catalogue.kept_of(database, _values_of(row))
-        if {each.number for each in kept} - {each.number for each in gone}:
-            raise SessionError(f"something is being kept of {row.name} just now", remedy="try again")
-        erased.bury(database, _values_of(row), row.name, signed)
-        self.note(database, audit.REMOVE, row)
+        here = [(row, signed) for row, signed in stones if catalogue.by_put(database, row.put) is not None]
+        gone = {row.number: row for row, _ in here}
+        for row, signed in here:
+            values = _values_of(row)
+            erased.bury(database, values, row.name, signed)
+            gone |= {each.number: each for each in catalogue.kept_of(database, values)}
+        for each in gone.values():
+            self.note(database, audit.REMOVE, each)
+        for row, _ in here:
+            begun = [each for each in catalogue.unfinished(database, row.name) if each.number not in gone]
+            gone |= {each.number: each for each in begun if erased.shares(database, each.number, row.number)}
+        return list(gone.values())
 
     def tell_removed(self, row: Row) -> None:
         """Log that an object was removed."""
@@ -133,23 +124,38 @@ class Ending:
         facts = {"object": row.object, "name": row.name, "version": row.version, "owner": row.owner}
         audit.append(database, self._draw, kind, self._times.shown(), [row.owner], **facts)
 
-    def erase(self, rows: Sequence[Row], also: Callable[[sqlite3.Connection], None] = lambda _: None) -> None:
+    def give_up(self, name: str, key: bytes) -> None:
+        """Erase what that key is putting or keeping under a name and has not finished; raises as `erase`."""
+
+        def begun(database: sqlite3.Connection) -> list[Row]:
+            return [row for row in catalogue.unfinished(database, name) if row.owner_key == key]
+
+        with self._ledger.reading() as database:
+            some = bool(begun(database))
+        if some:
+            self.erase(begun)
+
+    def erase_all(self, rows: Sequence[Row]) -> None:
+        """Delete these objects, as far as they are here; raises as `erase`."""
+        if rows:
+            self.erase(lambda _: rows)
+
+    def erase(self, which: Callable[[sqlite3.Connection], Sequence[Row]]) -> list[Row]:
         """Delete objects' keys durably, so that no copy of anything opens them, and then their files.
 
         A file that another version keeps stays, and is counted as that one's.
 
-        also: done in the same transaction.
+        Args:
+            which: says in the transaction which objects end, and writes whatever belongs to that.
 
         Raises:
             ConfigError: all that is done, but for the end of the old wrapping key, which is tried again.
         """
-        if not rows:
-            return
         with self._erasing:
             fresh, old = self._keys.prepare(), self._keys.copy()
             try:
                 with self._ledger.writing(counted=True) as database:
-                    also(database)
+                    rows = list(which(database))
                     left = erased.erase(database, rows)
                     kept = [(n, put, self._keys.unwrap(put, key)) for n, put, key in erased.wrapped_keys(database)]
                     rewrapped = [(fresh.wrap(put, key), number) for number, put, key in kept]
@@ -165,6 +171,7 @@ class Ending:
         files.remove(self._folder, left)
         if failed is not None:
             raise failed
+        return rows
 
     def _require_settled(self) -> None:
         with self._erasing:
@@ -193,8 +200,8 @@ class Ending:
                 return
             with self._ledger.writing() as database:
                 self._times.store(database)
-                rows = catalogue.overdue(database, now - GIVEN_UP, now - NEVER_COMPLETED, now)
-            self.erase(rows)
+                due = bool(_overdue(database, now))
+            rows = self.erase(lambda database: _overdue(database, now)) if due else []
             with self._erasing:
                 if self._keys.has_left:
                     self._settle()
@@ -203,6 +210,10 @@ class Ending:
                 logger().info(event, name=row.name, version=row.version, owner=row.owner)
         except MpcError as error:
             logger().warning("data at rest are not looked after", why=str(error))
+
+
+def _overdue(database: sqlite3.Connection, now: float) -> list[Row]:
+    return catalogue.overdue(database, now - GIVEN_UP, now - NEVER_COMPLETED, now)
 
 
 def _values_of(row: Row) -> list[str]:

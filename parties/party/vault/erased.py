@@ -9,14 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from mpc.encoding import field_size
 from parties.agreed.objects import Schema
 from parties.agreed.signed import Signed
+from parties.party.vault import catalogue
 from parties.party.vault.catalogue import Row
 from parties.party.vault.files import size_on_disk
 
 
 def erase(database: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
-    """Delete objects with their keys; the names of files that no other version of their names keeps."""
+    """Delete objects with their keys; the names of files that no other version of their names keeps.
+
+    rows: as they were read, perhaps before this transaction: one that has ended since is passed over, for another
+        object may have its number by now.
+    """
     left: set[str] = set()
-    for row in rows:
+    for row in filter(None, (catalogue.by_put(database, row.put) for row in rows)):
         files = _files(database, row.number)
         database.execute("DELETE FROM temp.data_words WHERE number = ?", (row.number,))
         database.execute("DELETE FROM data_objects WHERE number = ?", (row.number,))

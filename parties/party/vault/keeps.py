@@ -98,9 +98,7 @@ class Making:
         """Erase what was left of this name before the first block of it is listed: no party lets it exist any more."""
         if self._begun:
             return
-        with self.vault.ledger.reading() as database:
-            older = [row for row in catalogue.unfinished(database, self.keep.name) if row.owner_key == self._key]
-        self.vault.ending.erase(older)
+        self.vault.ending.give_up(self.keep.name, self._key)
 
     def enter(
         self,
@@ -179,14 +177,14 @@ class Making:
             for row, found in zip(rows, manifests, strict=True)
             if found.id.hex() in whole.aliases or found.aliases & whole.aliases or _seeds_of(found) & old
         ]
-        self.vault.ending.erase(gone)
+        self.vault.ending.erase_all(gone)
 
     def give_up(self) -> None:
         """Erase what is here of an object that is not whole: its session is over."""
         with self.vault.ledger.reading() as database:
             row = catalogue.by_put(database, self._put)
         if row is not None and row.state == KEEPING:
-            self.vault.ending.erase([row])
+            self.vault.ending.erase_all([row])
 
     def _row(self, database: sqlite3.Connection, state: str) -> Row:
         row = catalogue.by_put(database, self._put)

@@ -87,8 +87,7 @@ class Puts:
         with self._ledger.reading() as database:
             require_next(database, schema, key)
             require_kind(database, schema)
-            older = [row for row in catalogue.unfinished(database, schema.name) if row.owner_key == key]
-        self._vault.ending.erase(older)
+        self._vault.ending.give_up(schema.name, key)
         own = Seed(self._vault.draw(SEED_BYTES))
         rows = self._kept(schema, put, own, kept, now)
         with self._ledger.writing() as database:
@@ -294,22 +293,18 @@ class Puts:
             if (receipt.object, receipt.cluster) != (object_id.hex(), self._config.cluster):
                 raise IntegrityError(f"{client} showed a receipt of {party} for something else", peer=client)
         schema, older = _read_schema(row.schema), self._older(row, stones, client, key)
-        gone = self._vault.ending.gone_with([each for each, _ in older])
 
-        def live(database: sqlite3.Connection) -> None:
+        def live(database: sqlite3.Connection) -> list[Row]:
             found = self._committed(database, object_id, key)
             if found.state != LIVING:
                 require_next(database, schema, key)
                 catalogue.bring_to_life(database, found)
                 self._vault.ending.note(database, audit.PUT, found)
-            for each, stone in older:
-                self._vault.ending.bury(database, each, stone, gone)
-            for each in gone[len(older) :]:
-                self._vault.ending.note(database, audit.REMOVE, each)
             self._vault.times.store(database)
+            return self._vault.ending.bury(database, older)
 
         if older:
-            self._vault.ending.erase(gone, live)
+            self._vault.ending.erase(live)
         else:
             with self._ledger.writing(counted=True) as database:
                 live(database)

@@ -90,7 +90,7 @@ class Vault:
             abandoned = catalogue.abandoned(database)
         self.ledger.forget_deleted()
         files.remove(self.folder, left)
-        self.ending.erase(abandoned)
+        self.ending.erase_all(abandoned)
 
     # -- for sessions
 
@@ -115,8 +115,11 @@ class Vault:
 
     def signed(self, object_id: bytes) -> Signed:
         """Return the manifest as its owner signed it; raises as `find`."""
-        row = self._living(object_id)
+        self._living(object_id)
         with self.ledger.reading() as database:
+            row = catalogue.by_id(database, object_id.hex())  # once more: it may have been removed meanwhile
+            if row is None:
+                raise unknown()
             return catalogue.signed_of(database, row.number)
 
     def plan(self, object_id: bytes) -> bytes:
