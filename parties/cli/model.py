@@ -22,8 +22,8 @@ from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
 from mpc.transcript import DIGEST_BYTES
+from parties.agreed import programs
 from parties.agreed.ticket import Ticket
-from parties.cli import programs
 from parties.cli.compiling import noted
 from parties.cli.display import Display, size
 from parties.cli.inputs import load_inputs
