@@ -16,6 +16,7 @@ from mpc.errors import (
     HandshakeError,
     InputError,
     IntegrityError,
+    LocalProtocolError,
     ModelError,
     MpcError,
     MpcWarning,
@@ -23,8 +24,10 @@ from mpc.errors import (
     PlanError,
     PolicyError,
     PrivateDataError,
+    ReuseError,
     SessionError,
     UsageError,
+    WaitingError,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ __all__ = [
     "InputError",
     "IntegrityError",
     "Keeping",
+    "LocalProtocolError",
     "Model",
     "ModelError",
     "MpcError",
@@ -63,6 +67,7 @@ __all__ = [
     "PolicyError",
     "Precision",
     "PrivateDataError",
+    "ReuseError",
     "RunReport",
     "SGD",
     "Session",
@@ -72,6 +77,7 @@ __all__ = [
     "Trained",
     "Trainer",
     "UsageError",
+    "WaitingError",
 ]
 _LATE = {
     "Cluster": "parties.client.cluster",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import mpc
+import mpc.errors
 import parties
 
 API: dict[str, Any] = {
@@ -49,6 +49,9 @@ API: dict[str, Any] = {
     "HandshakeError": "PeerError",
     "InputError": "PlanError",
     "IntegrityError": "MpcError",
+    "LocalProtocolError": "MpcError",
+    "ReuseError": "LocalProtocolError",
+    "WaitingError": "PolicyError",
     "Keeping": {"fields": "name, visible, expires"},
     "Model": {
         "ask": "roles",
@@ -134,6 +137,15 @@ def shape(thing: type) -> Any:
 def test_the_public_api_is_this() -> None:
     assert parties.__all__ == sorted(parties.__all__)
     assert {name: shape(getattr(parties, name)) for name in parties.__all__} == API
+
+
+def test_every_error_that_a_user_meets_is_imported_from_here() -> None:
+    """Whoever catches an error of the SDK needs no module of `mpc`."""
+    kinds = [
+        kind for kind in vars(mpc.errors).values() if isinstance(kind, type) and issubclass(kind, mpc.errors.MpcError)
+    ]
+    assert len(kinds) >= 18
+    assert {kind.__name__ for kind in kinds} <= {*parties.__all__}
 
 
 def test_whatever_is_public_says_what_it_is() -> None:
