@@ -1,7 +1,8 @@
-"""Words for what runs hand on, and for a plan's program: what 'mpc inspect' says of them."""
+"""Words for what runs hand on, and for a plan's program: what 'mpc inspect' and requests say of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpc.plan.plan import Plan
@@ -27,21 +28,24 @@ def described(plan: Plan) -> dict[str, Any]:
     return {"states": states, "program": program}
 
 
-def lines(report: dict[str, Any]) -> list[str]:
-    """Return what a report says of them, in lines for people; none if there are no states."""
+def said(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a report says of them, in pairs of a label and words for people; none if there are no states."""
     found = [
-        f"hands on      state {entry['state']!r} {tuple(entry['shape'])} to the next run; it begins with "
-        + _begins(entry["begins"], entry["who"])
+        (
+            "hands on",
+            f"state {entry['state']!r} {tuple(entry['shape'])} to the next run; it begins with "
+            + _begins(entry["begins"], entry["who"]),
+        )
         for entry in report.get("states", [])
     ]
     if report.get("program") is not None:
         program = Program.model_validate(report["program"])
-        found.append(f"program       {program.steps:,} runs update it{_rows(program)}{_rates(program)}")
-        found += [f"              output {told.output!r} is told {_when(told)}" for told in program.told]
+        found.append(("program", f"{program.steps:,} runs update it{_rows(program)}{_rates(program)}"))
+        found += [("", f"output {told.output!r} is told {_when(told)}") for told in program.told]
     return found
 
 
-def _begins(how: str, who: list[str]) -> str:
+def _begins(how: str, who: Sequence[str]) -> str:
     if how == "zeros":
         return "zeros"
     return f"what {', '.join(who)} says in public" if how == "public" else f"what {', '.join(who)} enters or has put"

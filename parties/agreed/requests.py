@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from mpc.encoding import digest
 from mpc.errors import InputError, PlanError
 from mpc.plan.plan import Plan
+from mpc.plan.program import Program
 from mpc.privacy.facts import CHARGE_UNIT, Loss
 from mpc.text import check_name
 from mpc.wires import Dimension, Frozen
+from parties.agreed import programs
 from parties.agreed.fields import DatasetName, Digest, Process, Text
 from parties.agreed.grants import Count
 from parties.agreed.objects import Manifest
@@ -89,6 +91,20 @@ class Weighs(Frozen):
     public: bool
 
 
+class HandsOn(Frozen):
+    """A state, which each run writes and the next one of the session reads.
+
+    Args:
+        begins: with zeros, or with an array that somebody tells in public or enters.
+        who: whose that array is.
+    """
+
+    state: Wire
+    shape: Shape
+    begins: Literal["zeros", "public", "secret"]
+    who: Names
+
+
 class Learns(Frozen):
     """An output, and who is told it.
 
@@ -130,6 +146,8 @@ class Request(Frozen):
         key: digest of the coordinator's public key.
         plan: digest of its bytes.
         gates: how many there are of each kind.
+        states: what runs hand on.
+        program: what differs from run to run: rows, rates, and which outputs are told when; None: nothing does.
     """
 
     format: Literal["mpc-request-1"] = "mpc-request-1"
@@ -146,6 +164,15 @@ class Request(Frozen):
     learns: Annotated[tuple[Learns, ...], Field(min_length=1, max_length=_MOST)]
     keeps: Annotated[tuple[Keeps, ...], Field(max_length=256)]
     proves: Annotated[tuple[Proves, ...], Field(max_length=_MOST)]
+    states: Annotated[tuple[HandsOn, ...], Field(max_length=1024)] = ()
+    program: Program | None = None
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if not self.states and self.program is None:  # the bytes of a request without are as before
+            del content["states"], content["program"]
+        return content
 
     @classmethod
     def parse(cls, content: bytes) -> Request:
@@ -178,6 +205,12 @@ class Request(Frozen):
         return tuple(sorted({name for each in self.learns for name in each.recipients}))
 
     @property
+    def handed_on(self) -> dict[str, Any]:
+        """Return states and the program, as `programs.said` reads them."""
+        program = None if self.program is None else self.program.model_dump(mode="json", exclude_none=True)
+        return {"states": [each.model_dump(mode="json") for each in self.states], "program": program}
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """Text for people, equal wherever it is shown."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.gates.items()))
@@ -195,6 +228,7 @@ class Request(Frozen):
                 f"{', which stays at the parties too' * each.kept}"
                 for each in self.learns
             ),
+            *(f"{label:<10}{words}" for label, words in programs.said(self.handed_on)),
             *(f"keeps     {each.name}, of {', '.join(map(repr, each.outputs))}: {_seen(each)}" for each in self.keeps),
             *(f"tells     {_proved(each)}" for each in self.proves),
         )
@@ -267,6 +301,8 @@ def make_request(
             ),
             keeps=tuple(Keeps(name=each.name, outputs=each.outputs, visible=each.visible) for each in terms.keeps),
             proves=tuple(_proves(dataset, loss) for dataset, loss in sorted(losses.items())),
+            states=tuple(HandsOn.model_validate(each) for each in programs.described(plan).get("states", ())),
+            program=plan.program,
         )
         content = made.content
     except ValueError as error:

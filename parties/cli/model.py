@@ -43,6 +43,7 @@ from parties.cli.options import (
 )
 from parties.cli.outputs import AT_REST, ENTERS
 from parties.client.feeds import split
+from parties.client.model_listing import said_ranges
 from parties.client.roles import SECRET, known_weights, parse_roles
 from parties.disk import write_atomic
 from parties.local.layout import COORDINATOR
@@ -288,8 +289,7 @@ def _print(display: Display, report: dict[str, Any]) -> None:
         if report["weights"] != SECRET:
             display.result("              (all parties and the provider know public weights, other clients do not)")
     for entry in report["enters"]:
-        low, high = (values[0] if len(values) == 1 else None for values in entry["range"])
-        within = "one range a column" if low is None else f"{low:g}:{high:g}"
+        within = said_ranges(*entry["range"])
         missing = f", {_may_miss(entry['missing'], entry['shape'][-1])}" if entry["missing"] else ""
         how = AT_REST if entry["stored"] else ENTERS
         display.result(f"{how:<14}{', '.join(entry['who'])}: input {entry['input']!r} in {within}{missing}")
@@ -299,8 +299,8 @@ def _print(display: Display, report: dict[str, Any]) -> None:
             display.result(f"keeps         the parties, for the coordinator: {what}")
         if entry["who"]:
             display.result(f"learns        {', '.join(entry['who'])}: {what}")
-    for line in programs.lines(report):
-        display.result(line)
+    for label, words in programs.said(report):
+        display.result(f"{label:<14}{words}")
     display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")
 
 

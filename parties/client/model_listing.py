@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from mpc.plan.plan import Plan, PlanInput
@@ -11,6 +13,9 @@ from mpc.wires import Dimension
 from parties.agreed.objects import Manifest
 from parties.client.listing import Listing, as_html, as_text, cut, terms
 from parties.client.said import day
+
+_LISTED = 12
+"""Ranges of columns that are written out each by itself."""
 
 
 class ModelListing(Listing):
@@ -113,5 +118,19 @@ def _shape(shape: tuple[Dimension, ...]) -> str:
 
 
 def _range(given: PlanInput) -> str:
-    low, high = given.low, given.high
-    return f"{float(low[0]):g}:{float(high[0]):g}" if len(low) == 1 else "one range a column"
+    return said_ranges([*map(float, given.low)], [*map(float, given.high)])
+
+
+def said_ranges(low: Sequence[float], high: Sequence[float]) -> str:
+    """Write an input's range, or one for each of its columns, as `--range` takes them while they are few."""
+    each = [f"{bottom:g}:{top:g}" for bottom, top in zip(low, high, strict=True)]
+    if len(each) <= _LISTED:
+        return ",".join(each)
+    groups = [(text, [place for place, _ in found]) for text, found in groupby(enumerate(each), lambda one: one[1])]
+    said = [f"{text} in column{'s' * (len(places) > 1)} {_places(places)}" for text, places in groups[:_LISTED]]
+    left = sum(len(places) for _, places in groups[_LISTED:])
+    return ", ".join([*said, *([f"and ranges of {left:,} more columns (--json has all)"] if left else [])])
+
+
+def _places(places: Sequence[int]) -> str:
+    return f"{places[0]}" if len(places) == 1 else f"{places[0]}-{places[-1]}"

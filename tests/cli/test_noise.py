@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parties.client.model_listing import said_ranges
 from tests.support.graphs import node, save_model
 from tests.support.parties_commands import mpc_here as mpc
 
@@ -52,3 +53,14 @@ def test_inspect_says_what_noise_there_is(tmp_path: Path, columns: int, mechanis
 def test_noise_that_makes_no_sense(tmp_path: Path, given: tuple[str, ...], words: str) -> None:
     found = mpc("inspect", model(tmp_path), *given)
     assert found.returncode and words in found.stderr
+
+
+def test_a_range_for_each_column_is_told_in_numbers(tmp_path: Path) -> None:
+    """As `--range` takes them; where columns are many, alike ones together, and nothing is left out unsaid."""
+    assert said_ranges([0.0, 1.6e9], [0.25, 1.8e9]) == "0:0.25,1.6e+09:1.8e+09"
+    assert said_ranges([0.0] * 64 + [1.0], [1.0] * 64 + [3.0]) == "0:1 in columns 0-63, 1:3 in column 64"
+    assert said_ranges([*range(30)], [50.0] * 30).endswith(
+        "50 in column 11, and ranges of 18 more columns (--json has all)"
+    )
+    found = mpc("inspect", model(tmp_path), "--range", "0:120,10:60", "--epsilon", "0.5")
+    assert found.returncode == 0 and "input 'x' in 0:120,10:60" in found.stdout, found

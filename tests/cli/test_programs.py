@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc.plan.plan import Plan
-from parties.cli import programs
+from parties.agreed import programs
 from tests.support.parties_commands import mpc_here
 from tests.support.programs import learning
 from tests.support.states import FEATURES, compiled
@@ -25,8 +25,9 @@ START = np.ones((FEATURES, 1))
     ],
 )
 def test_a_state_is_named_with_what_it_begins_with(plan: Plan, begins: str, tmp_path: Path) -> None:
-    said = f"hands on      state 'w' (3, 1) to the next run; it begins with {begins}"
-    assert programs.lines(programs.described(plan)) == [said]
+    words = f"state 'w' (3, 1) to the next run; it begins with {begins}"
+    said = f"hands on      {words}"
+    assert programs.said(programs.described(plan)) == [("hands on", words)]
     path = tmp_path / "step.plan"
     path.write_bytes(plan.canonical)
     found = mpc_here("inspect", path)
@@ -34,16 +35,19 @@ def test_a_state_is_named_with_what_it_begins_with(plan: Plan, begins: str, tmp_
 
 
 def test_a_program_is_told_in_words() -> None:
-    assert programs.lines(programs.described(learning()))[1:] == [
-        "program       12 runs update it, each reads 4 rows, in an order that everybody knows; rate 4 from run 1 on, "
-        "1 from run 7 on",
-        "              output 'loss' is told in run 3 and every 3 runs after it, up to run 12",
-        "              output 'w_final' is told in run 13 alone",
-        "              output 'answers' is told in run 14 and each run after it, up to run 15",
+    assert programs.said(programs.described(learning()))[1:] == [
+        (
+            "program",
+            "12 runs update it, each reads 4 rows, in an order that everybody knows; rate 4 from run 1 on, "
+            "1 from run 7 on",
+        ),
+        ("", "output 'loss' is told in run 3 and every 3 runs after it, up to run 12"),
+        ("", "output 'w_final' is told in run 13 alone"),
+        ("", "output 'answers' is told in run 14 and each run after it, up to run 15"),
     ]
 
 
 def test_of_other_plans_nothing_is_said(tmp_path: Path) -> None:
     plan = learning()
     bare = Plan(inputs=plan.inputs, outputs=plan.outputs, wires=plan.wires, gates=plan.gates)
-    assert programs.described(bare) == {} and programs.lines({}) == []
+    assert programs.described(bare) == {} and programs.said({}) == []

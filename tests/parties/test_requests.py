@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from mpc.errors import InputError, IntegrityError, PolicyError, SessionError, UsageError, WaitingError
-from mpc.plan.plan import Missing
+from mpc.plan.plan import Missing, Plan
+from mpc.plan.program import Told
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
 from parties.agreed.requests import Request, make_request, request_id
@@ -31,6 +32,7 @@ from tests.support.grants import budget, dp
 from tests.support.objects import AGE, described, put
 from tests.support.parties import EVERYONE, RECIPIENT, InProcess, data, tiny_answer
 from tests.support.plans import with_parts
+from tests.support.programs import PROGRAM, STEPS, learning
 
 STRICT = PolicyConfig(data_owners=("any",), recipients=(ANALYST,), askers=(ANALYST, "coordinator"))
 """Nothing runs that its operator has not approved."""
@@ -146,6 +148,28 @@ def test_marks_of_missing_numbers_are_shown_as_their_inputs_and_not_as_weights(k
     made = make_request(with_parts(plan, inputs=[marked]), terms, "c" * 32, ANALYST, b"k" * 32, manifests, {})
     assert [each.input for each in made.reads] == [given.name, given.name]
     assert not any("a weight" in line for line in made.lines)
+
+
+def test_states_and_the_program_are_in_the_record_in_words(kept: Kept) -> None:
+    """What runs hand on, what it begins with, and which output is told when: another program is another request."""
+
+    def made(plan: Plan) -> Request:
+        terms = Terms(plan.digest, "provider", ("a", "b"), (b"1" * 32, b"2" * 32))
+        return make_request(plan, terms, "c" * 32, ANALYST, b"k" * 32, {}, {})
+
+    request = made(learning())
+    assert "hands on  state 'w' (3, 1) to the next run; it begins with zeros" in request.lines
+    assert "          output 'w_final' is told in run 13 alone" in request.lines
+    [said] = [line for line in request.lines if line.startswith("program")]
+    assert said.startswith("program   12 runs update it, each reads 4 rows, in an order that everybody knows")
+    assert Request.parse(request.content) == request
+    sooner = PROGRAM.model_copy(
+        update={"told": (Told(output="w_final", first=STEPS + 1), Told(output="loss", first=1))}
+    )
+    assert made(learning().with_program(sooner)).program != request.program
+    plain = made(noised_sum())
+    assert not {"states", "program"} & plain.model_dump(mode="json").keys()  # their bytes are as they were
+    assert Request.parse(plain.content) == plain
 
 
 def test_a_record_that_is_none_is_refused(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
