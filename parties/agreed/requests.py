@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
@@ -19,19 +18,19 @@ from mpc.encoding import digest
 from mpc.errors import InputError, PlanError
 from mpc.plan.plan import Plan
 from mpc.plan.program import Program
-from mpc.privacy.facts import CHARGE_UNIT, Loss
+from mpc.privacy.facts import Loss
 from mpc.text import check_name
 from mpc.wires import Dimension, Frozen
 from parties.agreed import programs
 from parties.agreed.fields import DatasetName, Digest, Process, Text
 from parties.agreed.grants import Count
 from parties.agreed.objects import Manifest
+from parties.agreed.request_words import DELTA_UNIT, lines_of
 from parties.agreed.signed import dump, read
 from parties.agreed.terms import Terms
 
 LARGEST = 1 << 18
 """Bytes of the largest record; what would make a larger one does not wait."""
-DELTA_UNIT = 10**18
 _MOST = 20_000
 _SHOWN = 16
 
@@ -213,25 +212,7 @@ class Request(Frozen):
     @property
     def lines(self) -> tuple[str, ...]:
         """Text for people, equal wherever it is shown."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.gates.items()))
-        return (
-            f"request   {self.id}",
-            f"asked by  {self.coordinator}, with the key {self.key[:_SHOWN]}",
-            f"cluster   {self.cluster or 'without an id'}: {', '.join(self.parties)}; provider {self.provider}",
-            f"plan      {self.plan}",
-            f"gates     {kinds}",
-            *(f"reads     {_read(each)}" for each in self.reads),
-            *(f"enters    {each.owner}: input {each.input!r} {_shape(each.shape)}" for each in self.enters),
-            *(f"weights   {each.arrays} arrays, {_secrecy(each)}, entered by {each.owner}" for each in self.weighs),
-            *(
-                f"learns    {', '.join(each.recipients) or 'nobody'}: output {each.output!r} {_shape(each.shape)}"
-                f"{', which stays at the parties too' * each.kept}"
-                for each in self.learns
-            ),
-            *(f"{label:<10}{words}" for label, words in programs.said(self.handed_on)),
-            *(f"keeps     {each.name}, of {', '.join(map(repr, each.outputs))}: {_seen(each)}" for each in self.keeps),
-            *(f"tells     {_proved(each)}" for each in self.proves),
-        )
+        return lines_of(self)
 
 
 def request_id(content: bytes) -> str:
@@ -320,30 +301,3 @@ def _proves(dataset: str, loss: Loss | None) -> Proves:
     if loss is None:
         return Proves(dataset=dataset, epsilon=None, delta=None)
     return Proves(dataset=dataset, epsilon=loss.charge, delta=-(-loss.delta * DELTA_UNIT // 1))
-
-
-def _read(each: Reads) -> str:
-    what = "a weight" if each.input is None else f"input {each.input!r}"
-    rows = f"rows {each.first:,} to {each.first + each.rows - 1:,} of {each.of:,}"
-    where = f"{each.dataset}, version {each.version} ({each.object[:_SHOWN]})"
-    return f"{what}: {where}: {', '.join(each.columns)}; {rows}"
-
-
-def _shape(shape: tuple[Dimension, ...]) -> str:
-    whole = "" if any(isinstance(size, str) for size in shape) else f", {prod(map(int, shape)):,} elements"
-    return f"({', '.join(map(str, shape))}){whole}"
-
-
-def _seen(each: Keeps) -> str:
-    return f"seen by {', '.join(each.visible)}" if each.visible else "seen by its owner alone"
-
-
-def _secrecy(each: Weighs) -> str:
-    return "told to all parties and the provider" if each.public else "secret"
-
-
-def _proved(each: Proves) -> str:
-    if each.epsilon is None or each.delta is None:
-        return f"exact answers about {each.dataset}: nothing is proved of what they tell of a person"
-    epsilon, delta = each.epsilon / CHARGE_UNIT, each.delta / DELTA_UNIT
-    return f"epsilon {epsilon:.9g}, delta {delta:.3g} a run of a person in {each.dataset}"
