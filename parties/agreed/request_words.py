@@ -63,4 +63,6 @@ def _proved(each: Proves) -> str:
     if each.epsilon is None or each.delta is None:
         return f"exact answers about {each.dataset}: nothing is proved of what they tell of a person"
     epsilon, delta = each.epsilon / CHARGE_UNIT, each.delta / DELTA_UNIT
-    return f"epsilon {epsilon:.9g}, delta {delta:.3g} a run of a person in {each.dataset}"
+    others = f" who is in none of {', '.join(each.apart)}" if len(each.apart) > 1 else ""
+    others = f" who is not in {each.apart[0]}" if len(each.apart) == 1 else others
+    return f"epsilon {epsilon:.9g}, delta {delta:.3g} a run of a person in {each.dataset}{others}"

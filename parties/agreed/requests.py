@@ -9,8 +9,8 @@ of nothing else.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
@@ -130,11 +130,27 @@ class Proves(Frozen):
 
     Args:
         epsilon, delta: in billionths and in units of 10^-18, rounded up; None: nothing is proved, the answer is exact.
+        apart: other datasets that are read, if the bound is of a person who is in none of these.
     """
 
     dataset: DatasetName
     epsilon: Annotated[int, Field(ge=0)] | None
     delta: Annotated[int, Field(ge=0)] | None
+    apart: Annotated[tuple[DatasetName, ...], Field(max_length=_MOST)] = ()
+
+    @classmethod
+    def of(cls, dataset: str, loss: Loss | None, apart: tuple[str, ...] = ()) -> Self:
+        """Make the record of what is proved of a dataset, if anything is."""
+        if loss is None:
+            return cls(dataset=dataset, epsilon=None, delta=None)
+        return cls(dataset=dataset, epsilon=loss.charge, delta=-(-loss.delta * DELTA_UNIT // 1), apart=apart)
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if not self.apart:  # the bytes of a bound of everybody are as before
+            del content["apart"]
+        return content
 
 
 class Request(Frozen):
@@ -227,14 +243,14 @@ def make_request(
     coordinator: str,
     key: bytes,
     manifests: Mapping[bytes, Manifest],
-    losses: Mapping[str, Loss | None],
+    proves: Sequence[Proves],
 ) -> Request:
     """Describe a session before it is opened.
 
     Args:
         coordinator, key: who asks, and the digest of its public key.
         manifests: of the objects that are bound, by id.
-        losses: what a run tells of a person through each dataset, by name; None where nothing is proved.
+        proves: what a run tells of a person through each dataset.
 
     Raises:
         InputError: the record would be too large.
@@ -281,7 +297,7 @@ def make_request(
                 for each in plan.outputs
             ),
             keeps=tuple(Keeps(name=each.name, outputs=each.outputs, visible=each.visible) for each in terms.keeps),
-            proves=tuple(_proves(dataset, loss) for dataset, loss in sorted(losses.items())),
+            proves=tuple(sorted(proves, key=lambda each: each.dataset)),
             states=tuple(HandsOn.model_validate(each) for each in programs.described(plan).get("states", ())),
             program=plan.program,
         )
@@ -295,9 +311,3 @@ def make_request(
 
 def _holder(plan: Plan, wire: str) -> str:
     return plan.wire[wire].holders[0]
-
-
-def _proves(dataset: str, loss: Loss | None) -> Proves:
-    if loss is None:
-        return Proves(dataset=dataset, epsilon=None, delta=None)
-    return Proves(dataset=dataset, epsilon=loss.charge, delta=-(-loss.delta * DELTA_UNIT // 1))

@@ -90,7 +90,11 @@ def _grant(request: Request, name: str) -> str | None:
     proved = next(each for each in request.proves if each.dataset == name)
     if proved.epsilon is not None:
         each = f"{proved.epsilon / CHARGE_UNIT:.9g}"
-        return f"mpc grant add {name} {people} --epsilon {each} --epsilon-each {each} --uses 1"
+        noised = {one.dataset for one in request.proves if one.epsilon is not None}
+        owner = name.partition("/")[0]
+        apart = [one for one in proved.apart if one in noised and one.partition("/")[0] != owner]
+        stated = "".join(f" --apart {one}" for one in apart)
+        return f"mpc grant add {name} {people} --epsilon {each} --epsilon-each {each}{stated} --uses 1"
     read = [each for each in request.reads if each.input is not None]
     if not all(each.first == 0 and each.rows == each.of for each in read):
         return None

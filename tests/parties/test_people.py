@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from mpc.errors import PolicyError
+from mpc.errors import PolicyError, WaitingError
 from mpc.gates.rows import Rows
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
@@ -25,7 +25,9 @@ from mpc.privacy.states import Moved, most
 from mpc.wires import BATCH
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest
+from parties.agreed.requests import Request
 from parties.client import granting
+from parties.client.datasets import Datasets
 from tests.support.asking import AGES, ANALYST, HOSPITAL, ROWS, Kept, noised_sum, stored
 from tests.support.grants import budget, dp, grant
 from tests.support.parties import InProcess
@@ -91,6 +93,29 @@ def test_noise_is_for_one_of_them_where_both_state_it(kept: Kept) -> None:
     found = kept.ask(both(True), bindings(kept, theirs))
     assert abs(int(found[0]) - 2 * int(AGES.sum())) < 256 * 40
     assert [kept.spent(index, name) for index in (0, 1) for name in (OURS, THEIRS)] == [500_000_000] * 4
+
+
+def test_a_request_says_whose_people_its_epsilon_is_of(kept: Kept) -> None:
+    """Of who is in one table alone, where noise is for no more; the owners' commands state that, and it is allowed."""
+    theirs = theirs_with(kept)
+    kept.say(budget(4))
+    for apart in (True, False):
+        with pytest.raises(WaitingError):
+            kept.ask(both(apart), bindings(kept, theirs))
+    stated, whole = Datasets(kept.cluster.client(HOSPITAL)).requests()
+    told = [line for line in stated.lines if line.startswith("tells")]
+    assert [(each.dataset, each.epsilon, each.apart) for each in stated.request.proves] == [
+        (THEIRS, 500_000_000, (OURS,)), (OURS, 500_000_000, (THEIRS,))
+    ]  # fmt: skip
+    assert told[0].endswith("of a person in clinic/patients who is not in hospital/patients")
+    assert [each.apart for each in whole.request.proves] == [(), ()]
+    assert "apart" not in whole.request.model_dump(mode="json")["proves"][0]  # its bytes are as they were
+    assert Request.parse(stated.request.content) == stated.request
+    [command] = stated.grants(HOSPITAL)
+    assert "--apart clinic/patients" in command and "--apart" not in whole.grants(HOSPITAL)[0]
+    grant_of(kept, HOSPITAL, (THEIRS,))
+    grant_of(kept, CLINIC, (OURS,))
+    kept.ask(both(True), bindings(kept, theirs))
 
 
 @pytest.mark.parametrize("party", [0, 1])

@@ -110,7 +110,7 @@ def test_whatever_tells_sessions_apart_is_another_request(kept: Kept) -> None:
 
     def made(terms: Terms = terms, **changes: Any) -> str:
         said: dict[str, Any] = {
-            "cluster": "c" * 32, "coordinator": ANALYST, "key": b"k" * 32, "manifests": manifests, "losses": {},
+            "cluster": "c" * 32, "coordinator": ANALYST, "key": b"k" * 32, "manifests": manifests, "proves": (),
         }  # fmt: skip
         return make_request(changes.pop("plan", plan), terms, **{**said, **changes}).id
 
@@ -145,7 +145,7 @@ def test_marks_of_missing_numbers_are_shown_as_their_inputs_and_not_as_weights(k
     bindings = (*kept.binding(), replace(kept.binding()[0], wire="marks"))
     terms = Terms(plan.digest, "provider", ("a", "b"), (b"1" * 32, b"2" * 32), bindings)
     manifests = {kept.manifest.id: kept.manifest}
-    made = make_request(with_parts(plan, inputs=[marked]), terms, "c" * 32, ANALYST, b"k" * 32, manifests, {})
+    made = make_request(with_parts(plan, inputs=[marked]), terms, "c" * 32, ANALYST, b"k" * 32, manifests, ())
     assert [each.input for each in made.reads] == [given.name, given.name]
     assert not any("a weight" in line for line in made.lines)
 
@@ -155,7 +155,7 @@ def test_states_and_the_program_are_in_the_record_in_words(kept: Kept) -> None:
 
     def made(plan: Plan) -> Request:
         terms = Terms(plan.digest, "provider", ("a", "b"), (b"1" * 32, b"2" * 32))
-        return make_request(plan, terms, "c" * 32, ANALYST, b"k" * 32, {}, {})
+        return make_request(plan, terms, "c" * 32, ANALYST, b"k" * 32, {}, ())
 
     request = made(learning())
     assert "hands on  state 'w' (3, 1) to the next run; it begins with zeros" in request.lines

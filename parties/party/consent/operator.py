@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mpc.errors import InputError, PlanError, PolicyError, SessionError
 from mpc.plan.plan import Plan
-from mpc.privacy.facts import Loss
-from parties.agreed.requests import Request, how_to_approve, make_request
+from parties.agreed.requests import Proves, Request, how_to_approve, make_request
 from parties.config.models import PartyConfig
 from parties.party.consent import requests
-from parties.party.consent.asked import Asked, Protected
+from parties.party.consent.asked import Asked, Part, Protected
 from parties.party.consent.decide import Missing
 from parties.party.consent.requests import DENIED, Draw, Kept
 from parties.party.ledger.sessions import Ledger
@@ -119,7 +119,7 @@ class Operator:
         manifests = asked.manifests
         try:
             return make_request(
-                asked.plan, asked.terms, self._config.cluster, asked.coordinator, asked.key, manifests, _losses(asked)
+                asked.plan, asked.terms, self._config.cluster, asked.coordinator, asked.key, manifests, _proves(asked)
             )
         except InputError as error:
             raise PolicyError(error.what, cause=error.cause) from None
@@ -201,23 +201,29 @@ class Operator:
         )
 
 
-def _losses(asked: Asked) -> dict[str, Loss | None]:
+def _proves(asked: Asked) -> list[Proves]:
     """Return what a run tells of a person through each dataset that is not the asker's own, as far as it is proved.
 
-    Models have no rows, and no people in them.
+    Of a person who may be in all of them; or of one who is in datasets of one owner alone, as owners may state; or of
+    one who is in this dataset alone, where exact answers are asked of others.  Models have no rows, and no people in
+    them.
     """
     parts = [part for part in asked.parts if not asked.is_own(part) and not asked.is_model(part)]
-    found: dict[str, Loss | None] = {}
     every = frozenset(wire for part in parts for wire in part.wires)
-    alone = len(parts) <= _MOST_PROVED
+    pairs = frozenset(frozenset((one.name, other.name)) for one in parts for other in parts if one.owner != other.owner)
+    found = []
     for part in parts:
-        found[part.name] = None
-        for wires in (every, frozenset(part.wires)) if alone else (every,):
-            people = Protected(wires)
-            asked.prove(people)
-            try:
-                found[part.name] = asked.loss(part, people)
-                break
-            except PlanError:
-                continue
+        others = [other.name for other in parts if other.owner != part.owner]
+        tries = [(Protected(every), []), (Protected(every, pairs), others)]
+        if len(parts) <= _MOST_PROVED:
+            tries.append((Protected(frozenset(part.wires)), [other.name for other in parts if other != part]))
+        found.append(_first_proved(asked, part, tries))
     return found
+
+
+def _first_proved(asked: Asked, part: Part, tries: Sequence[tuple[Protected, Sequence[str]]]) -> Proves:
+    for people, apart in tries:
+        asked.prove(people)
+        with suppress(PlanError):
+            return Proves.of(part.name, asked.loss(part, people), tuple(apart))
+    return Proves.of(part.name, None)
