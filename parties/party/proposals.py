@@ -11,7 +11,8 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mpc.errors import HandshakeError, PlanError, SessionError
@@ -119,6 +120,22 @@ class Proposals:
             mine = [old for old, proposal in self._open.items() if proposal.coordinator == coordinator]
             self._forget(mine[: max(0, len(mine) - self._most)])
         return nonce
+
+    @contextmanager
+    def reading(self, plan_bytes: bytes, client: str) -> Iterator[Plan]:
+        """Parse a plan that the caller may have read, in its turn, and hold memory for it in the block.
+
+        Raises:
+            PlanError: it is malformed, or there is no memory for it.
+        """
+        held = parsed_memory(len(plan_bytes))
+        self._budget.take(held)
+        try:
+            plan = self._parse(plan_bytes, digest_of(plan_bytes), client)
+            plan_memory(plan, self._limits)
+            yield plan
+        finally:
+            self._budget.give(held)
 
     def _parse(self, plan_bytes: bytes, digest: bytes, coordinator: str) -> Plan:
         with self._lock:

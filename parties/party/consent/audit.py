@@ -25,7 +25,7 @@ PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, REVEAL, CHARGE, REMOV
     "charge",
     "remove",
 )
-MOST_LISTED = 1024
+MOST_LISTED, MOST_BYTES = 1024, 4 << 20
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,12 @@ def number_of(database: sqlite3.Connection, head: bytes) -> int | None:
 
 
 def entries(database: sqlite3.Connection, after: int, reader: str | None) -> Iterator[Entry]:
-    """List at most 1,024 rows behind that number; None reads all of them."""
+    """List at most 1,024 rows behind that number, of 4 MiB if not one alone has more; None reads all of them."""
     query = "SELECT number, head, digest, row FROM audit WHERE number > ? ORDER BY number LIMIT ?"
-    for number, head, digest, row in database.execute(query, (after, MOST_LISTED)).fetchall():
+    size = 0
+    for number, head, digest, row in database.execute(query, (after, MOST_LISTED)):
+        size += len(row)
+        if size > MOST_BYTES and size > len(row):
+            return
         shown = reader is None or reader in json.loads(row)["about"]
         yield Entry(number, head, digest, row if shown else b"")

@@ -30,8 +30,10 @@ from parties.party.vault.ending import unknown
 from parties.party.vault.vault import Vault
 from parties.telemetry import logger
 
-MOST_GRANTS, MOST_OF_ONE, MOST_REVOCATIONS = 4096, 64, 1 << 14
-"""Grants of one owner, those of them of one dataset, and revocations of one owner that a party keeps."""
+MOST_GRANTS, MOST_OF_ONE, MOST_REVOCATIONS, MOST_BUDGETS = 4096, 64, 1 << 14, 1024
+"""Grants of one owner, those of them of one dataset, revocations and budgets of one owner that a party keeps."""
+MOST_BYTES = 64 << 20
+"""Bytes of one owner's grants."""
 _FORGOTTEN = 30 * 86_400.0
 """Seconds after its end in which a grant is still listed."""
 _ROUNDS = 4
@@ -140,10 +142,14 @@ class Consent:
             PolicyError: an owner, a budget or the operator does not allow it.
             SessionError: likewise, to strangers, or there is no such object.
         """
-        asked = self.asked(plan, terms, coordinator, key, objects)
         try:
+            self.operator.require_asker(plan, coordinator)
+            asked = self.asked(plan, terms, coordinator, key, objects)
+            found = self.ask(asked) if asked.parts else []
+            if any(isinstance(each, Missing) and not each.known for each in found):
+                raise unknown()  # before the operator's word, which tells that it is there
             self.operator.require(asked)
-            if asked.parts and any(each.mechanism == EXACT for each in require(self.ask(asked))):
+            if any(each.mechanism == EXACT for each in require(found)):
                 asked.look_at_rows()
         except MpcError as refusal:
             logger().info("a session was refused", coordinator=coordinator, why=str(refusal))
@@ -170,11 +176,17 @@ class Consent:
             self._require_key(database, found.dataset, client, key)
             if tables.has_grant(database, row.id):
                 return row.id
-            every, these = tables.count_grants(database, client, found.dataset)
+            every, these, size = tables.count_grants(database, client, found.dataset)
             if every >= MOST_GRANTS or these >= MOST_OF_ONE:
                 raise SessionError(
                     f"{client} has {every} grants here, {these} of them of {found.dataset}, as many as there may be",
                     remedy="grants that have expired make room after a month; one grant may list many plans and names",
+                )
+            if size + len(signed.content) + len(signed.certificate) > MOST_BYTES:
+                raise SessionError(
+                    f"the {every} grants of {client} here have {size:,} bytes, as many as there may be",
+                    remedy="a grant of noised answers, or of fewer plans and rows, is smaller; those that have expired "
+                    "make room after a month",
                 )
             named = {*found.coordinators, *found.recipients}
             tables.add_grant(database, row, found.dataset, found.expires, named)
@@ -214,6 +226,11 @@ class Consent:
             before = tables.budget_of(database, found.dataset, key)
             if before is not None and before.content == signed.content:
                 return found.dataset
+            if before is None and tables.count_budgets(database, client) >= MOST_BUDGETS:
+                raise SessionError(
+                    f"{client} has set {MOST_BUDGETS:,} budgets here, as many as one owner may",
+                    remedy="one budget may be of many datasets: mpc budget set --with",
+                )
             last = 0 if before is None else Budget.parse(before.content).sequence
             if found.sequence <= last:
                 raise SessionError(

@@ -70,21 +70,29 @@ def find(database: sqlite3.Connection, request: str, now: float) -> Kept | None:
     return None if row is None else _kept(row)
 
 
-def every(database: sqlite3.Connection, now: float) -> list[Kept]:
-    """List all of them, the oldest first."""
-    query = f"SELECT {_ROW} FROM consent_requests WHERE expires > ? ORDER BY number"  # noqa: S608
-    return [_kept(row) for row in database.execute(query, (now,)).fetchall()]
+def by_number(database: sqlite3.Connection, number: int) -> Kept | None:
+    """Find a request that was listed; None if it was forgotten meanwhile."""
+    query = f"SELECT {_ROW} FROM consent_requests WHERE number = ?"  # noqa: S608 - no value of anybody's
+    row = database.execute(query, (number,)).fetchone()
+    return None if row is None else _kept(row)
 
 
-def about(database: sqlite3.Connection, client: str, key: bytes, now: float) -> list[Kept]:
+def every(database: sqlite3.Connection, now: float) -> list[tuple[int, str]]:
+    """List (number, id) of all of them, the oldest first."""
+    return database.execute(
+        "SELECT number, id FROM consent_requests WHERE expires > ? ORDER BY number", (now,)
+    ).fetchall()
+
+
+def about(database: sqlite3.Connection, client: str, key: bytes, now: float) -> list[tuple[int, str]]:
     """List those that a client has made, and those that read data of its key; the oldest first."""
     rows = database.execute(
-        f"SELECT {_ROW} FROM consent_requests r WHERE expires > :now "  # noqa: S608
+        "SELECT number, id FROM consent_requests r WHERE expires > :now "
         "AND (client = :client AND client_key = :key OR EXISTS (SELECT 1 FROM consent_request_owners o "
         "WHERE o.number = r.number AND o.owner = :client AND o.owner_key = :key)) ORDER BY number",
         {"now": now, "client": client, "key": key},
     )
-    return [_kept(row) for row in rows.fetchall()]
+    return rows.fetchall()
 
 
 def plan_of(database: sqlite3.Connection, number: int) -> bytes:

@@ -8,13 +8,11 @@ from contextlib import suppress
 import grpc
 
 from mpc.errors import ConfigError, InputError, PolicyError, SessionError
-from mpc.plan.parse import parse_plan
 from mpc.plan.plan import digest_of
 from mpc.privacy.facts import CHARGE_UNIT
 from parties.agreed.bindings import read_binding
 from parties.agreed.grants import Budget
-from parties.agreed.keeps import read_keep
-from parties.agreed.memory import parsed_memory
+from parties.agreed.keeps import check_keeps, read_keep
 from parties.party.consent import audit, requests, tables
 from parties.party.consent.answers import answers, nothing
 from parties.party.consent.decide import Missing
@@ -74,10 +72,15 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         self, request: consent_pb2.GrantsRequest, context: grpc.ServicerContext
     ) -> Iterator[consent_pb2.GrantEntry]:
         """List the grants that the caller has given, and those that name it."""
-        with self._consent.ledger.reading() as database:
-            found = tables.grants_about(database, caller(context))
-            spent = [tables.spent_under(database, row.id) for row in found]
-        for row, (uses, amount) in zip(found, spent, strict=True):
+        ledger = self._consent.ledger
+        with ledger.reading() as database:
+            found = tables.grants_about(database, caller(context), key(context))
+        for each in found:  # one at a time: all of them are as large as their owners like
+            with ledger.reading() as database:
+                row = tables.grant_of(database, each)
+                uses, amount = tables.spent_under(database, each)
+            if row is None:
+                continue
             yield consent_pb2.GrantEntry(
                 grant=to_message(row.signed), revoked=row.revoked, uses=uses, epsilon=amount.epsilon
             )
@@ -124,12 +127,12 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         node, client = self._node, caller(context)
         node.proposals.require_size(request.plan)
         node.rules.require_readable(digest_of(request.plan), client)
-        held = parsed_memory(len(request.plan))
-        node.budget.take(held)
-        try:
-            plan = parse_plan(request.plan)
-            bindings, keeps = map(read_binding, request.bindings), map(read_keep, request.keeps)
-            terms = node.imagined(plan, [*bindings], [*keeps])
+        bindings = [read_binding(each) for each in request.bindings]
+        keeps = [read_keep(each) for each in request.keeps]
+        with node.proposals.reading(request.plan, client) as plan:
+            terms = node.imagined(plan, bindings, keeps)
+            if keeps:
+                check_keeps(plan, keeps, client)
             self._consent.operator.require_asker(plan, client)
             try:
                 asked = self._consent.asked(plan, terms, client, key(context), node.vault)
@@ -138,24 +141,26 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
                 return consent_pb2.AskReply(answers=[nothing(error)])
             if any(isinstance(each, Missing) and not each.known for each in found):
                 silent = None  # strangers are told nothing of what would be asked
-        finally:
-            node.budget.give(held)
         return consent_pb2.AskReply(answers=answers(found, silent))
 
     def Requests(
         self, request: consent_pb2.RequestsRequest, context: grpc.ServicerContext
     ) -> Iterator[consent_pb2.RequestEntry]:
         """List requests that wait for a word: to the operator all, to others those of theirs, or about their data."""
-        client, now = caller(context), self._node.vault.times.shown()
-        with self._consent.ledger.reading() as database:
+        client, now, ledger = caller(context), self._node.vault.times.shown(), self._consent.ledger
+        with ledger.reading() as database:
             if client == self._node.config.name:
                 found = requests.every(database, now)
             else:
                 found = requests.about(database, client, key(context), now)
-            if request.id:
-                found = [each for each in found if each.id == request.id]
-            plans = [requests.plan_of(database, each.number) if request.id and request.plan else b"" for each in found]
-        for each, plan in zip(found, plans, strict=True):
+        for number, id_ in found:  # one at a time: all of them are large
+            if request.id not in ("", id_):
+                continue
+            with ledger.reading() as database:
+                each = requests.by_number(database, number)
+                plan = requests.plan_of(database, number) if each and request.id and request.plan else b""
+            if each is None:
+                continue
             yield consent_pb2.RequestEntry(
                 record=each.record,
                 state=each.state,

@@ -96,14 +96,21 @@ def grants_of(database: sqlite3.Connection, owner: str, key: bytes, datasets: It
     return sorted(found, key=lambda row: row.id)
 
 
-def grants_about(database: sqlite3.Connection, client: str) -> list[GrantRow]:
-    """List the grants of an owner, and those that name a client."""
+def grants_about(database: sqlite3.Connection, client: str, key: bytes) -> list[str]:
+    """List the ids of grants that a client has signed with that key, and of those that name it."""
     rows = database.execute(
-        f"SELECT {_GRANT}, {_REVOKED} FROM consent_grants g WHERE g.owner = ?1 OR EXISTS "  # noqa: S608
+        "SELECT g.id FROM consent_grants g WHERE g.owner = ?1 AND g.owner_key = ?2 OR EXISTS "
         "(SELECT 1 FROM consent_named n WHERE n.grant_id = g.id AND n.client = ?1) ORDER BY g.number",
-        (client,),
+        (client, key),
     )
-    return [_grant(row) for row in rows]
+    return [grant for (grant,) in rows]
+
+
+def grant_of(database: sqlite3.Connection, grant: str) -> GrantRow | None:
+    """Find a grant by its id."""
+    query = f"SELECT {_GRANT}, {_REVOKED} FROM consent_grants g WHERE g.id = ?"  # noqa: S608 - no value of anybody's
+    row = database.execute(query, (grant,)).fetchone()
+    return None if row is None else _grant(row)
 
 
 def is_named(database: sqlite3.Connection, client: str, dataset: str, key: bytes) -> bool:
@@ -120,11 +127,21 @@ def _grant(row: tuple[str, str, bytes, bytes, bytes, bytes, int]) -> GrantRow:
     return GrantRow(number, owner, key, Signed(content, signature, certificate), bool(revoked))
 
 
-def count_grants(database: sqlite3.Connection, owner: str, dataset: str) -> tuple[int, int]:
-    """Count (an owner's grants, those of them that are of one dataset)."""
-    query = "SELECT count(*), coalesce(sum(dataset = ?), 0) FROM consent_grants WHERE owner = ?"
-    found: tuple[int, int] = database.execute(query, (dataset, owner)).fetchone()
+def count_grants(database: sqlite3.Connection, owner: str, dataset: str) -> tuple[int, int, int]:
+    """Count (an owner's grants, those of them that are of one dataset, bytes of all)."""
+    size = "length(content) + length(signature) + length(certificate)"
+    query = (
+        f"SELECT count(*), coalesce(sum(dataset = ?), 0), coalesce(sum({size}), 0) "  # noqa: S608 - no value of anybody's
+        "FROM consent_grants WHERE owner = ?"
+    )
+    found: tuple[int, int, int] = database.execute(query, (dataset, owner)).fetchone()
     return found
+
+
+def count_budgets(database: sqlite3.Connection, owner: str) -> int:
+    """Count the budgets of an owner."""
+    query = "SELECT count(*) FROM consent_budgets WHERE owner = ?"
+    return int(database.execute(query, (owner,)).fetchone()[0])
 
 
 def count_revocations(database: sqlite3.Connection, owner: str) -> int:

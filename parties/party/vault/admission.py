@@ -125,8 +125,19 @@ def require_kind(database: sqlite3.Connection, schema: Schema) -> None:
 
 
 def require_room(database: sqlite3.Connection, limits: Limits, schema: Schema, size: int) -> None:
-    """Require that there is room for so many bytes of one owner's; `SessionError`."""
-    every, own, open_ = catalogue.taken(database, schema.owner)
+    """Require that there is room for another object of one owner's, of so many bytes; `SessionError`."""
+    require_bytes(database, limits, schema, size)
+    _, _, open_ = catalogue.taken(database, schema.owner)
+    if open_ >= MOST_PUTS:
+        raise SessionError(
+            f"{schema.owner} is putting {open_} objects already, as many as one owner may",
+            remedy="finish them; those that nobody goes on with are dropped after a day",
+        )
+
+
+def require_bytes(database: sqlite3.Connection, limits: Limits, schema: Schema, size: int) -> None:
+    """Require that there is room for so many bytes more of one owner's; `SessionError`."""
+    every, own, _ = catalogue.taken(database, schema.owner)
     for limit, held, which in (
         (limits.max_data_bytes, every, "max_data_bytes"),
         (limits.max_data_bytes_per_owner, own, "max_data_bytes_per_owner"),
@@ -137,8 +148,3 @@ def require_room(database: sqlite3.Connection, limits: Limits, schema: Schema, s
                 "party allows are left",
                 remedy=f"remove other objects, or raise limits.{which}",
             )
-    if open_ >= MOST_PUTS:
-        raise SessionError(
-            f"{schema.owner} is putting {open_} objects already, as many as one owner may",
-            remedy="finish them; those that nobody goes on with are dropped after a day",
-        )

@@ -130,6 +130,11 @@ def touch(database: sqlite3.Connection, number: int, now: float) -> None:
     database.execute("UPDATE data_objects SET touched = ? WHERE number = ?", (now, number))
 
 
+def grow(database: sqlite3.Connection, number: int, size: int) -> None:
+    """Note how many bytes of disk an object is granted by now."""
+    database.execute("UPDATE data_objects SET size = ? WHERE number = ?", (size, number))
+
+
 def receive(database: sqlite3.Connection, number: int, object_id: str, signed: Signed) -> None:
     """Keep an object's manifest: all of it is here."""
     database.execute(

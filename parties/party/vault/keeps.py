@@ -23,7 +23,7 @@ from parties.agreed.signed import Signed
 from parties.config.models import PartyConfig
 from parties.party.consent import audit, tables
 from parties.party.vault import catalogue, erased, files
-from parties.party.vault.admission import MOST_SKEW, granted, require_next, require_room
+from parties.party.vault.admission import MOST_SKEW, granted, require_bytes, require_next, require_room
 from parties.party.vault.blocks import Block, seal_block
 from parties.party.vault.catalogue import KEEPING, RECEIVED, Row
 from parties.party.vault.files import BlockWriter, file_key
@@ -124,6 +124,9 @@ class Making:
             if schema.plan is not None:  # of a model that is refreshed
                 catalogue.copy_plan(database, made.number, schema.previous)
         row = self._row(database, KEEPING)
+        if size > row.size:  # how long its blocks are, each run says for itself
+            require_bytes(database, self.vault.config.limits, schema, size - row.size)
+            catalogue.grow(database, row.number, size)
         catalogue.touch(database, row.number, self.vault.times.shown())
         for each in blocks:
             place, draw = (each.place, each.number), self.vault.draw
