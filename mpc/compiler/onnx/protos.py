@@ -52,13 +52,22 @@ def reads_of(graph: onnx.GraphProto) -> Iterator[tuple[ModelNode, str]]:
 
 
 def constants_read(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
-    """Map each node, as messages name it, to the names of the constants that it reads."""
-    given = {tensor.name for tensor in graph.initializer}
-    given |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
-    return {
-        node.name or f"{node.op_type}_{index}": tuple(name for name in node.input if name in given)
-        for index, node in enumerate(graph.node)
-    }
+    """Map each node, as messages name it, to the names of the constants that it reads.
+
+    What is made of constants, by a Transpose say, has the name of the first of them.  Of nodes with one name none has
+    any.
+    """
+    roots = {tensor.name: tensor.name for tensor in graph.initializer}
+    found: dict[str, tuple[str, ...]] = {}
+    for index, node in enumerate(graph.node):
+        read = tuple(roots[name] for name in node.input if name in roots)
+        if node.op_type == "Constant":
+            roots[node.output[0]] = node.output[0]
+        elif read and all(name in roots for name in node.input if name):
+            roots.update(dict.fromkeys(node.output, read[0]))
+        name = node.name or f"{node.op_type}_{index}"
+        found[name] = () if name in found else read
+    return found
 
 
 def names_of(graph: onnx.GraphProto) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mpc.compiler.graph.calibrate import MARGIN
 from mpc.compiler.graph.evaluate import evaluate
-from mpc.compiler.graph.graph import Graph, Node, static
+from mpc.compiler.graph.graph import Graph, GraphInput, Node, static
 from mpc.compiler.training.step import Step
 from mpc.errors import InputError
 
@@ -22,6 +22,7 @@ STEPS = 32
 """Steps that are run, over the samples again and again."""
 _BOUNDED = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total"})
 _SMALLEST = 2.0**-10
+_LARGEST = 2.0**60
 
 
 def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
@@ -33,10 +34,12 @@ def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
         samples: rows of every input of the step, targets too, one batch or more; of several all that are whole.
 
     Raises:
-        InputError: an input has no samples, or they are fewer than a batch or of another shape.
+        InputError: an input has no samples, or they are fewer than a batch, of another shape, or no finite numbers; a
+            name is none of an input; or steps over them end in no numbers.
     """
-    rows = _rows(step, samples)
-    data = [given for given in step.graph.inputs if given.name in samples]
+    data = _entered(step)
+    samples = _as_numbers(data, samples)
+    rows = _rows(data, samples)
     batch = int(data[0].shape[0])
     seen: dict[str, float] = {}
     shapes = {given.name: static(given.shape) for given in step.graph.inputs}
@@ -48,23 +51,56 @@ def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
         start = number % (rows // batch) * batch
         feeds = {given.name: samples[given.name][start : start + batch] for given in data}
         values = {}
-        with np.errstate(over="ignore"):  # exp of a sum that is far below zero
+        with np.errstate(over="ignore", invalid="ignore"):  # exp of a sum far below zero; what diverges is refused
             for node, value in evaluate(step.graph, {**states, **feeds}):
                 values[node.writes] = value
                 if node.op in _BOUNDED:
-                    seen[node.writes] = max(seen.get(node.writes, 0.0), float(np.abs(value).max(initial=0.0)))
+                    seen[node.writes] = _most(value, seen.get(node.writes, 0.0))
         states = {out.name: values[out.value] for out in step.graph.outputs}
     nodes = [_known(node, seen) for node in step.graph.nodes]
     return replace(step, graph=Graph(step.graph.inputs, nodes, step.graph.outputs))
 
 
-def _rows(step: Step, samples: Mapping[str, np.ndarray]) -> int:
-    """Count the rows of samples, which all inputs have as many of."""
+def _entered(step: Step) -> list[GraphInput]:
+    """Return the inputs that are no states."""
     states = {state.name for state in step.states}
+    return [given for given in step.graph.inputs if given.name not in states]
+
+
+def _as_numbers(data: list[GraphInput], samples: object) -> dict[str, np.ndarray]:
+    """Return samples as arrays of finite reals."""
+    names = [given.name for given in data]
+    if not isinstance(samples, Mapping) or not {*samples} <= {*names}:
+        raise InputError(
+            "samples are not given by the names of inputs", remedy=f"its inputs are {', '.join(names)}: samples={{..}}"
+        )
+    found = {}
+    for name, values in samples.items():
+        try:
+            found[name] = np.asarray(values)
+        except ValueError:  # rows of different lengths
+            found[name] = np.asarray(None)
+        if not found[name].ndim or found[name].dtype.kind not in "fiub" or not np.isfinite(found[name]).all():
+            raise InputError(
+                f"samples of {name!r} are no finite numbers", remedy="give arrays of numbers, without NaN and infinity"
+            )
+    return found
+
+
+def _most(value: np.ndarray, before: float) -> float:
+    most = float(np.abs(value).max(initial=before))
+    if not most < _LARGEST:
+        raise InputError(
+            f"steps over the samples diverge: numbers grow beyond {_LARGEST:g}",
+            remedy="use a smaller learning rate, or samples scaled as the rows are that will be entered",
+        )
+    return most
+
+
+def _rows(data: list[GraphInput], samples: Mapping[str, np.ndarray]) -> int:
+    """Count the rows of samples, which all inputs have as many of."""
     counts = set()
-    for given in step.graph.inputs:
-        if given.name in states:
-            continue
+    for given in data:
         values = samples.get(given.name)
         if values is None or values.shape[1:] != tuple(given.shape[1:]) or len(values) < int(given.shape[0]):
             raise InputError(

@@ -40,6 +40,10 @@ def _one_vs_all(tape: Tape, z: str, y: str, precision: Precision) -> str:
 
 def _cross_entropy(tape: Tape, z: str, y: str, precision: Precision) -> str:
     """Write exp(z - max z) over its sum, exact as in inference."""
+    if len(tape.shapes[z]) < 2:
+        raise tape.origin.refuse(
+            "the model has one number a row, and a softmax is over several", remedy="train it by loss='one_vs_all'"
+        )
     number = float(tape.size(tape.shapes[z], -1, "a softmax"))
     if number == 1:
         raise tape.origin.refuse("a softmax over one element is 1", remedy="train one output by loss='one_vs_all'")
@@ -98,7 +102,12 @@ def last_sums(graph: Graph, loss: Loss) -> str:
             remedy="end the model at its last sums, or use the loss that belongs to it: one_vs_all behind a sigmoid, "
             "cross_entropy behind a softmax",
         )
-    return _before(graph.nodes, last)
+    before = _before(graph.nodes, last)
+    if any(node.op == "transpose" and node.origin == last.origin for node in graph.nodes):
+        raise last.origin.refuse(
+            "it is over another axis than the last one", remedy="move the classes to the last axis in the model"
+        )
+    return before
 
 
 def _before(nodes: list[Node], last: Node) -> str:

@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from mpc.errors import UsageError
 
 MOST_FACTOR = 15
@@ -53,6 +55,11 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, int | float | np.floating | np.integer):
+                raise UsageError(f"{name}={given!r} is no number", remedy="SGD(0.1, momentum=0.5, weight_decay=1e-4)")
+            object.__setattr__(self, name, float(given))
         if not 0 < self.lr < math.inf:
             raise UsageError("a learning rate is a positive number", remedy="SGD(0.1)")
         if self.momentum not in {1 - 2.0**-m for m in range(_MOST_MOMENTUM + 1)}:
@@ -61,7 +68,6 @@ class SGD:
                 cause="velocities are kept in fixed point, which a momentum of 1 - 2^-m shortens exactly",
                 remedy="use 0, 0.5, 0.75, 0.875, 0.9375 or another of these up to 1 - 2^-6",
             )
-
         if not 0 <= self.weight_decay * self.lr < _MOST_DECAY:
             raise UsageError(
                 f"a weight decay of {self.weight_decay!r}", remedy="use a number below 1 / (2 lr), as 1e-4"

@@ -85,7 +85,22 @@ class _Freeing:
             self.nodes.append(node)
 
     def _is_bias(self, node: Node, taken: Weighted) -> bool:
-        return taken.bias is not None and bool((taken.weight == 1).all()) and node.reads[0] in self._layers
+        """Does it add a constant to a layer?  What other operators add, a Clip say, is no weight."""
+        adds = node.origin.operator == "Add" and taken.bias is not None and bool((taken.weight == 1).all())
+        return adds and node.reads[0] in self._layers
+
+    def _train(self, node: Node, name: str, values: np.ndarray) -> None:
+        """Take a weight among those that train; one that several layers read trains once, by the sum of gradients.
+
+        Raises:
+            ModelError: layers read it in different forms.
+        """
+        if name in self.values and not np.array_equal(self.values[name], values):
+            raise node.origin.refuse(
+                f"it reads the weight {name!r}, which another layer reads in another form",
+                remedy="give each layer a weight of its own, or keep it as it is (frozen=[...])",
+            )
+        self.values.setdefault(name, values)
 
     def _product(self, node: Node, taken: Affine | Filters) -> None:
         """Free a layer's weight, its bias, or both."""
@@ -99,7 +114,7 @@ class _Freeing:
         if weight is None:
             self.nodes.append(replace(node, writes=product, attributes=replace(taken, bias=None)))
         else:
-            self.values[weight] = taken.weight
+            self._train(node, weight, taken.weight)
             kept: Attributes = Sliding(windows=taken.windows) if isinstance(taken, Filters) else Attributes()
             self.nodes.append(replace(node, reads=(node.reads[0], weight), writes=product, attributes=kept))
         if taken.bias is not None:
@@ -111,16 +126,16 @@ class _Freeing:
             constant = Weighted(weight=np.ones(()), bias=values)
             self.nodes.append(replace(node, op="scale", reads=(product,), attributes=constant))
             return
-        self.values[bias] = values
+        self._train(node, bias, values)
         self.nodes.append(replace(node, op="sum", reads=(product, bias), attributes=Sum(factors=(1.0, 1.0))))
 
     def _name(self, node: Node, place: int, what: str) -> str | None:
         """How a weight is called; None if it stays as it is."""
         given = self.names.get(node.origin.node, ())
         name = given[place] if given and (what == "weight" or len(given) > 1 or node.op == "scale") else ""
-        if not name or name in self.values:
+        if not name:
             name = f"{node.origin.node}.{what}"
-        while name in self.values:
-            name += "'"
+            while name in self.known:
+                name += "'"
         self.known.add(name)
         return None if name in self.frozen else name

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpc.errors import UsageError
+
+_BITS = {"activations": (2, 30), "gradients": (2, 40), "loss": (8, 30)}
+_RANGES = {"weights": (2.0**-10, 2.0**30), "ceiling": (2.0**-2, 2.0**30), "logits": (2.0, 400.0)}
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -18,6 +23,9 @@ class Precision:
         weights: no weight is larger: declared, as of an input; a run whose weights are does not say so.
         ceiling: a ReLU's results are cut to it; None proves bounds without, which fits shallow models only.
         logits: of `one_vs_all`, how far from zero sums keep their meaning; beyond, they come back at the other end.
+
+    Raises:
+        UsageError: fractional bits are no whole number, or a range no number, that a step can have.
     """
 
     activations: int = 8
@@ -26,3 +34,18 @@ class Precision:
     weights: float = 8.0
     ceiling: float | None = 32.0
     logits: float = 48.0
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _BITS.items():
+            bits = getattr(self, name)
+            if isinstance(bits, bool) or not isinstance(bits, int) or not least <= bits <= most:
+                raise UsageError(
+                    f"a precision with {name}={bits!r}", remedy=f"{name} are fractional bits: {least} to {most} of them"
+                )
+        for name, (low, high) in _RANGES.items():
+            end = getattr(self, name)
+            if end is None and name == "ceiling":
+                continue
+            if isinstance(end, bool) or not isinstance(end, int | float) or not low <= end <= high:
+                remedy = f"{name} is a number from {low:g} to {high:g}" + ", or None" * (name == "ceiling")
+                raise UsageError(f"a precision with {name}={end!r}", remedy=remedy)

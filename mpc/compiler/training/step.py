@@ -18,9 +18,10 @@ from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.parameters import Freed
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.tape import Tape
-from mpc.errors import UsageError
+from mpc.errors import ModelError, UsageError
 
 _PRODUCTS = frozenset({"matmul", "conv", "multiply"})
+_LONGEST_NAME = 190
 _PASSES = (drop_empty_moves, join_reshapes, share_steps, drop_empty_moves, drop_dead_nodes)
 
 
@@ -62,9 +63,7 @@ def write_step(freed: Freed, loss: str, optimizer: SGD, batch: int, precision: P
         ModelError: an operator on the way to a weight has no derivative; the model does not end as the loss needs it.
         UsageError: an input of the model has the targets' name.
     """
-    taken = {given.name for given in freed.graph.inputs} | set(freed.values)
-    if target in taken:
-        raise UsageError(f"the targets are called {target!r}, and so is another input", remedy="target='labels'")
+    _check_names(freed, optimizer, target)
     head, forward = loss_named(loss), _with_precision(freed, precision)
     z = last_sums(forward, head)
     tape = Tape(forward, precision.loss)
@@ -88,6 +87,22 @@ def write_step(freed: Freed, loss: str, optimizer: SGD, batch: int, precision: P
     for each in _PASSES:
         graph = each(graph)
     return Step(graph, tuple(states), target, rate)
+
+
+def _check_names(freed: Freed, optimizer: SGD, target: str) -> None:
+    """Refuse names that a step cannot have, or would have twice."""
+    taken = {given.name for given in freed.graph.inputs} | {node.writes for node in freed.graph.nodes}
+    for name in freed.values:
+        if len(name) > _LONGEST_NAME:
+            raise ModelError(
+                f"a weight has a name of {len(name)} characters, {name[:20]!r}...",
+                remedy=f"rename it: names of weights that train have up to {_LONGEST_NAME}",
+            )
+    states = [name for each in freed.values for name in ([each, f"{each}.velocity"] if optimizer.halvings else [each])]
+    if target in taken.union(states):
+        raise UsageError(f"the targets are called {target!r}, and so is another input", remedy="target='labels'")
+    if len({*states}) < len(states) or not taken.isdisjoint(states):
+        raise ModelError("two values of a step have one name", remedy="rename weights whose names end in '.velocity'")
 
 
 def _updated(

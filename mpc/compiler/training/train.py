@@ -23,13 +23,14 @@ from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.parameters import Freed, bound_to, freed
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.step import Step, write_step
-from mpc.errors import InputError, UsageError
+from mpc.errors import InputError, ModelError, UsageError
 from mpc.fixedpoint import decode
 from mpc.gates.linear import Combine
 from mpc.plan.plan import Plan
 from mpc.wires import MAX_BATCH
 
 _FACTOR_BITS = 20
+_LONGEST_NAME = 200
 _CALIBRATED = (
     f"bounds rest on {STEPS} steps over the samples, with a margin of {MARGIN:g}: data much unlike them, and weights "
     "that go much further, can give wrong numbers, and no run says so"
@@ -73,7 +74,7 @@ class Training:
         Raises:
             UsageError: the factor is not positive, or has more than 20 bits.
         """
-        if not 1 <= factor < 1 << _FACTOR_BITS:
+        if type(factor) is not int or not 1 <= factor < 1 << _FACTOR_BITS:
             raise UsageError(
                 f"a learning rate of {factor} 2^-{self.rate.shift} for each row", remedy="give a factor from 1 on"
             )
@@ -130,8 +131,7 @@ def compile_training(
         ModelError: a node has no derivative, or a bound does not fit.
         UsageError, InputError: an argument has a form that says nothing.
     """
-    if not 1 <= batch <= MAX_BATCH:
-        raise UsageError("a batch is a number of rows", remedy="batch=128")
+    batch, frozen = _check(batch, frozen, optimizer, precision, target)
     loaded = load_model(model)
     types = input_types(loaded)
     known, sizes = as_ranges(ranges, [*types, target]), as_shapes(shapes, [*types])
@@ -142,6 +142,7 @@ def compile_training(
     graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
     names, whole = constants_read(loaded.graph), _prepared(graph, precision)
     graph = bound_to(whole, batch)
+    _require_rows(graph, batch)
     released = freed(graph, names, frozen)
     step = write_step(released, loss, optimizer, batch, precision, target)
     step = replace(step, graph=_with_target_range(step, targets))
@@ -154,6 +155,32 @@ def compile_training(
     notes = notes if samples is None else (*notes, _CALIBRATED)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights})
     return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps)
+
+
+def _check(
+    batch: object, frozen: object, optimizer: object, precision: object, target: object
+) -> tuple[int, frozenset[str]]:
+    """Return the batch and the frozen names as they are meant; refuse arguments of other types."""
+    if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or not 1 <= batch <= MAX_BATCH:
+        raise UsageError("a batch is a number of rows", remedy="batch=128")
+    if not isinstance(optimizer, SGD | None) or not isinstance(precision, Precision | None):
+        raise UsageError("an optimizer is an SGD, and a precision a Precision", remedy="optimizer=SGD(0.1)")
+    if isinstance(frozen, str) or not isinstance(frozen, Collection):
+        raise UsageError("frozen weights are several names", remedy="frozen=['fc1.weight']")
+    if not isinstance(target, str) or not 1 <= len(target) <= _LONGEST_NAME:
+        raise UsageError(f"the targets' name is no text of 1 to {_LONGEST_NAME} characters", remedy="target='labels'")
+    return int(batch), frozenset(frozen)
+
+
+def _require_rows(graph: Graph, batch: int) -> None:
+    """Refuse a model whose rows are not the batch's: a step divides by their number."""
+    shapes = {end.name: end.shape for end in graph.inputs} | {end.name: end.shape for end in graph.outputs}
+    for name, shape in shapes.items():
+        if shape[:1] != (batch,):
+            raise ModelError(
+                f"{name!r} has the shape {shape}, and a step reads {batch} rows",
+                remedy="export the model with an open first axis, or give its number of rows: batch=...",
+            )
 
 
 def _prepared(graph: Graph, precision: Precision) -> Graph:

@@ -1,0 +1,160 @@
+"""What a training cannot be made of is refused before anything runs, with a remedy; and weights are what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from mpc.compiler.training.optimisers import SGD
+from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.train import Training, compile_training
+from mpc.errors import InputError, ModelError, MpcError, UsageError
+from mpc.plan.cost import plan_cost
+from tests.support.training import integers, model, on_reals, perceptron
+from tests.support.worlds import Trial
+
+Arrays = dict[str, np.ndarray]
+RNG = np.random.default_rng(4)
+X, Y = RNG.random((16, 6)), np.eye(3)[RNG.integers(0, 3, 16)]
+
+
+def weight(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).standard_normal(shape) / 4
+
+
+def matmul(x: str, w: str, out: str, name: str = "") -> Any:
+    return helper.make_node("MatMul", [x, w], [out], name=name)
+
+
+def trained(
+    nodes: list[Any], weights: Arrays, shape: Any = ("batch", 6), out: Any = ("batch", 3), **how: Any
+) -> Training:
+    return compile_training(model(nodes, weights, shape, out), **{"batch": 4, "ranges": {"x": (0, 1)}, **how})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"activations": -3}, {"activations": 2.5}, {"gradients": 70}, {"loss": 1}, {"loss": True},
+        {"weights": 0}, {"weights": float("nan")}, {"weights": float("inf")}, {"weights": "8"},
+        {"ceiling": 0}, {"ceiling": float("nan")}, {"ceiling": float("inf")},
+        {"logits": 0}, {"logits": float("nan")}, {"logits": 1e6}, {"logits": None},
+    ],
+)  # fmt: skip
+def test_a_precision_that_no_step_can_have_is_refused_where_it_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"a precision with {next(iter(wrong))}=") as caught:
+        Precision(**wrong)
+    assert next(iter(wrong)) in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("wrong", [("a",), (True,), (None,), (0.1, [1]), (0.1, None), (0.1, 0.5, None)])
+def test_rates_that_are_no_numbers_are_refused(wrong: tuple[Any, ...]) -> None:
+    with pytest.raises(UsageError, match="is no number"):
+        SGD(*wrong)
+
+
+def test_rates_may_be_numbers_of_numpy() -> None:
+    assert SGD(np.float32(0.5), np.float64(0.5)).rate(np.int64(4).item()) == SGD(0.5, 0.5).rate(4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch": 2.5}, {"batch": "4"}, {"batch": True}, {"batch": None}, {"optimizer": 0.1}, {"precision": 3},
+        {"frozen": "w0"}, {"frozen": None}, {"target": ""}, {"target": None}, {"target": "a" * 300},
+        {"target": "b0.velocity", "optimizer": SGD(0.5, 0.5)}, {"target": "z0"},
+    ],
+)  # fmt: skip
+def test_arguments_of_other_types_are_refused(wrong: dict[str, Any]) -> None:
+    how: dict[str, Any] = {"batch": 4, "ranges": {"x": (0, 1)}, **wrong}
+    with pytest.raises(UsageError) as caught:
+        compile_training(perceptron((6, 5, 3)), **how)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        5, {"x": X, "target": Y, "w0": np.zeros((8, 6, 5))}, {"x": X, "target": Y, "q": X},
+        {"x": np.where(X == X.max(), np.nan, X), "target": Y}, {"x": np.where(X == X.max(), np.inf, X), "target": Y},
+        {"x": X.astype(str), "target": Y}, {"x": [[1.0], [1.0, 2.0]], "target": Y}, {"x": 1.0, "target": Y},
+    ],
+)  # fmt: skip
+def test_samples_that_are_no_rows_of_numbers_bound_nothing(wrong: Any) -> None:
+    """NaN above all: no bound is a maximum that NaN was left out of."""
+    with pytest.raises(InputError, match="samples"):
+        compile_training(perceptron((6, 5, 3)), batch=4, ranges={"x": (0, 1)}, samples=wrong)
+
+
+def test_samples_over_which_training_diverges_bound_nothing() -> None:
+    with pytest.raises(InputError, match="diverge"):
+        compile_training(
+            perceptron((6, 5, 3)), "mse", SGD(1e6), 4, {"x": (0, 100), "target": (0, 1)}, samples={"x": X, "target": Y}
+        )
+
+
+def test_a_step_has_as_many_rows_as_its_rate_is_for() -> None:
+    """A model of eight rows in a step of four would move its weights twice as far."""
+    for shape, out in (((8, 6), (8, 3)), ((6,), (3,))):
+        with pytest.raises(ModelError, match="a step reads 4 rows"):
+            trained([matmul("x", "w", "y")], {"w": weight(6, 3)}, shape, out)
+    assert trained([matmul("x", "w", "y")], {"w": weight(6, 3)}, (8, 6), (8, 3), batch=8).batch == 8
+
+
+def test_a_softmax_is_over_several_classes_along_the_last_axis() -> None:
+    with pytest.raises(ModelError, match="one number a row"):
+        trained([matmul("x", "w", "y")], {"w": weight(6)}, out=("batch",), loss="cross_entropy")
+    nodes = [matmul("x", "w", "z"), helper.make_node("Softmax", ["z"], ["y"], axis=1, name="over")]
+    with pytest.raises(ModelError, match="node 'over' .Softmax.: it is over another axis"):
+        trained(nodes, {"w": weight(6, 3)}, ("batch", 5, 6), ("batch", 5, 3), loss="cross_entropy")
+
+
+def test_a_weight_that_two_layers_read_trains_once() -> None:
+    """Its gradient is the sum of both layers'; in two forms it is refused."""
+    nodes = [matmul("x", "w", "h"), helper.make_node("Identity", ["w"], ["v"]), matmul("h", "v", "y")]
+    training = trained(nodes, {"w": weight(6, 6)}, out=("batch", 6), loss="mse", optimizer=SGD(0.25))
+    [state] = training.plan.states
+    assert state.name == "w"
+    w = weight(6, 6).astype(np.float32)
+    rows, targets = X[:4], np.random.default_rng(1).random((4, 6))
+    error = rows @ w @ w - targets
+    gradient = (rows.T @ error @ w.T + (rows @ w).T @ error) / 4
+    [found] = on_reals(training, iter([{"x": rows, "target": targets}]))
+    np.testing.assert_allclose(found["w"], w - 0.25 * gradient, atol=1e-6)
+    Trial(training.plan, training.weights, 2).run(integers(training, {"x": rows, "target": targets}), 1)
+    turned = [matmul("x", "w", "h"), helper.make_node("Transpose", ["w"], ["v"]), matmul("h", "v", "y", "back")]
+    with pytest.raises(ModelError, match="node 'back' .MatMul.: it reads the weight 'w'"):
+        trained(turned, {"w": weight(6, 6)}, out=("batch", 6))
+
+
+def test_names_are_the_weights_own_however_a_layer_reads_them() -> None:
+    turned = [
+        helper.make_node("Transpose", ["w"], ["v"]),
+        helper.make_node("Gemm", ["x", "v", "b"], ["y"], name="fc"),
+    ]
+    weights = {"w": weight(3, 6), "b": weight(3)}
+    assert {state.name for state in trained(turned, weights).plan.states} == {"w", "b"}
+    assert {state.name for state in trained(turned, weights, frozen=["w"]).plan.states} == {"b"}
+    alike = [matmul("x", "w", "h", "fc"), helper.make_node("Relu", ["h"], ["r"]), matmul("r", "v", "y", "fc")]
+    states = trained(alike, {"w": weight(6, 5), "v": weight(5, 3)}).plan.states
+    assert [state.name for state in states] == ["fc.weight", "fc.weight'"]
+    long = "w" * 300
+    with pytest.raises(ModelError, match="a weight has a name of 300 characters"):
+        trained([matmul("x", long, "y")], {long: weight(6, 3)})
+
+
+def test_what_a_clip_adds_behind_a_layer_is_no_bias_of_it() -> None:
+    nodes = [matmul("x", "w", "h"), helper.make_node("Clip", ["h", "low", "high"], ["y"])]
+    weights = {"w": weight(6, 3), "low": np.array(0.0), "high": np.array(6.0)}
+    assert [state.name for state in trained(nodes, weights).plan.states] == ["w"]
+
+
+@pytest.mark.parametrize("factor", [0, -1, 1 << 20, 2.5, True, "2"])
+def test_another_rate_is_a_whole_factor(factor: Any) -> None:
+    training = compile_training(perceptron((6, 3)), batch=4, optimizer=SGD(0.5), ranges={"x": (0, 1)})
+    assert training.at(3).learning_rate == 1.5 and plan_cost(training.at(3).plan) == plan_cost(training.plan)
+    with pytest.raises(MpcError, match="a learning rate of"):
+        training.at(factor)
