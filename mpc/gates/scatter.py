@@ -44,20 +44,15 @@ class Scatter(LinearMap):
             raise self.refuse("the output's scale is not the input's")
 
     def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
-        slices, places = np.moveaxis(values[0], self.axis, 0), self._places(shape[self.axis])
-        gathered = slices[np.maximum(places, 0)]  # (most slices of one index, size, ..)
-        gathered[places < 0] = 0
-        total = over.total(np.ascontiguousarray(gathered.reshape(len(places), -1)))
-        found = total.reshape(gathered.shape[1:])
-        return np.ascontiguousarray(np.moveaxis(found, 0, self.axis))
-
-    def _places(self, size: int) -> np.ndarray:
-        """Return (most, size): the slices of each index, one after another; -1 where there are no more."""
         indices = np.array(self.indices)
         order = np.argsort(indices, kind="stable")
         order = order[indices[order] >= 0]
-        kept = indices[order]
-        counts = np.bincount(kept, minlength=size)
-        found = np.full((max(1, counts.max(initial=0)), size), -1)
-        found[np.arange(len(kept)) - (np.cumsum(counts) - counts)[kept], kept] = order
-        return found
+        places, sums = indices[order], np.moveaxis(values[0], self.axis, 0)[order]
+        while (alike := places[1:] == places[:-1]).any():  # neighbours are added: in log2 of the most of one index
+            firsts = (np.arange(len(places)) - np.searchsorted(places, places)) % 2 == 0
+            pairs = np.flatnonzero(firsts[:-1] & alike)
+            sums[pairs] = over.add(sums[pairs], sums[pairs + 1])
+            places, sums = places[firsts], sums[firsts]
+        found = np.zeros((shape[self.axis], *sums.shape[1:]), dtype=sums.dtype)
+        found[places] = sums
+        return np.ascontiguousarray(np.moveaxis(found, 0, self.axis))
