@@ -232,6 +232,8 @@ def _check_program(plan: Plan, program: Program) -> None:
     told = [each.output for each in program.told]
     if len({*told}) != len(told) or not {*told} <= {out.name for out in plan.outputs}:
         raise PlanError("the program tells what is no output, or one in two ways", remedy=COMPILE_ANEW)
+    if any(each.last is not None and each.last < each.first for each in program.told):
+        raise PlanError("the program tells an output in no run: its last run is before its first", remedy=COMPILE_ANEW)
     firsts = [rate.first for rate in program.rates]
     if firsts and (firsts[0] != 1 or any(one >= two for one, two in pairwise(firsts))):
         raise PlanError("the program's rates do not begin with run 1, each after the one before", remedy=COMPILE_ANEW)

@@ -153,6 +153,7 @@ TOLD = PROGRAM.told
         ({"rows": ROWS + 1}, "rows of stored data, where a run has 5"),
         ({"told": (*TOLD, TOLD[0])}, "one in two ways"),
         ({"told": (*TOLD, Told(output="w", first=1))}, "tells what is no output"),
+        ({"told": (TOLD[0].model_copy(update={"last": TOLD[0].first - 1}), *TOLD[1:])}, "tells an output in no run"),
         ({"rates": ()}, "rates for no sum"),
         ({"paced": ()}, "rates for no sum"),
         ({"paced": PROGRAM.paced * 2}, "rates for no sum, or for one twice"),
