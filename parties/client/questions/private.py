@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -16,15 +17,15 @@ _BOTH = "& | ~ stand for and, or, not: (x > 3) & (x < 9); np.where(condition, x,
 _SUMS = "sums over rows are questions: x.sum(), x.mean(), (x > 3).count(), x.quantile(0.9)"
 
 
-class Private(np.lib.mixins.NDArrayOperatorsMixin):
+class Private(np.lib.mixins.NDArrayOperatorsMixin, ABC):
     """Base of what stands for values of a dataset's rows."""
 
     manifest: Manifest
 
     @property
+    @abstractmethod
     def read(self) -> tuple[str, ...]:
         """Names of the columns that the values are made of."""
-        raise NotImplementedError
 
     def refuse(self, what: str, instead: str = "") -> NoReturn:
         """Refuse to give values.
