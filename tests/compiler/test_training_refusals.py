@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from mpc.compiler.onnx.metadata import columns_of
 from mpc.compiler.training.optimisers import SGD
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training, compile_training
@@ -158,3 +159,13 @@ def test_another_rate_is_a_whole_factor(factor: Any) -> None:
     assert training.at(3).learning_rate == 1.5 and plan_cost(training.at(3).plan) == plan_cost(training.plan)
     with pytest.raises(MpcError, match="a learning rate of"):
         training.at(factor)
+
+
+def test_metadata_that_is_lists_in_lists_names_no_columns() -> None:
+    """Python's reader of JSON gives up on them in a way of its own."""
+    deep = perceptron((6, 3))
+    helper.set_model_props(deep, {"feature_names": "[" * 100_000})
+    assert columns_of(deep) == {}
+    helper.set_model_props(deep, {"mpc.columns.x": "[" * 100_000})
+    with pytest.raises(ModelError, match="no list of names"):
+        columns_of(deep)

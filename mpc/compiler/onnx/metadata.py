@@ -91,7 +91,7 @@ def _last(value: onnx.ValueInfoProto) -> int | None:
 def _names(text: str) -> tuple[str, ...] | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # lists in lists, thousands deep
         return None
     texts = isinstance(found, list) and all(isinstance(each, str) and label_fault(each) is None for each in found)
     return tuple(found) if texts and found and len({*found}) == len(found) else None
