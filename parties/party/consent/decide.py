@@ -8,41 +8,20 @@ A grant's own words decide, never what a coordinator says.  Strangers are told n
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 
 from mpc.errors import InputError, IntegrityError, MpcError, PlanError, PolicyError
 from mpc.privacy.facts import Loss
-from parties.agreed.bits import tells_one_bit
-from parties.agreed.grants import Budget, Exact, Grant, Use
+from parties.agreed.grants import Budget, Grant
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part, Protected
-from parties.party.consent.tables import Amount, GrantRow
-from parties.party.consent.uses import use_fault
+from parties.party.consent.conditions import House, conditions, exact_fault, first, granted_use_fault, price, shown
+from parties.party.consent.tables import Amount
 from parties.party.vault.ending import unknown
-from parties.trust.chains import Trust
 
 OWN, EXACT = "own", "exact"
-
-
-@dataclass(frozen=True)
-class House:
-    """Facts that a party knows of itself, beside its tables.
-
-    Args:
-        cluster: the cluster's id.
-        most: the most epsilon that the operator lets a dataset spend; None: as its owner says.
-        now: seconds since 1970.
-    """
-
-    trust: Trust
-    cluster: str | None
-    provider: str
-    parties: tuple[str, ...]
-    most: Fraction | None
-    now: float
 
 
 @dataclass(frozen=True)
@@ -179,12 +158,12 @@ def _read(database: sqlite3.Connection, asked: Asked, part: Part, house: House, 
     nearest = -1
     for row, grant in offers:
         exact, use = grant.question.exact, grant.question.use
-        checks = _conditions(database, row, grant, asked, house)
+        checks = conditions(database, row, grant, asked, house)
         if exact is not None:
-            checks.append(partial(_exact_fault, grant, exact, asked, part, batch))
+            checks.append(partial(exact_fault, grant, exact, asked, part, batch))
         if use is not None:
-            checks.append(partial(_use_fault, grant, use, asked, part, batch))
-        fault, passed = _first(checks)
+            checks.append(partial(granted_use_fault, grant, use, asked, part, batch))
+        fault, passed = first(checks)
         if fault is None and grant.question.dp is None:
             reading.exact = reading.exact or _Offer(grant, row.id)
         elif fault is None:
@@ -192,65 +171,6 @@ def _read(database: sqlite3.Connection, asked: Asked, part: Part, house: House, 
         elif passed > nearest:
             nearest, reading.fault = passed, fault
     return reading
-
-
-def _first(checks: list[Callable[[], str | None]]) -> tuple[str | None, int]:
-    for number, check in enumerate(checks):
-        fault = check()
-        if fault is not None:
-            return fault, number
-    return None, len(checks)
-
-
-def _conditions(
-    database: sqlite3.Connection, row: GrantRow, grant: Grant, asked: Asked, house: House
-) -> list[Callable[[], str | None]]:
-    """List what has to hold of a grant whatever is asked, in the order in which people would look."""
-    terms, name = asked.terms, row.id[:16]
-    others = sorted(asked.receivers - {*grant.recipients})
-    here = (grant.cluster, grant.provider, grant.parties) == (house.cluster, house.provider, house.parties)
-    return [
-        lambda: None if asked.coordinator in grant.coordinators else f"grant {name} names other coordinators",
-        lambda: f"grant {name} does not name the recipient {', '.join(others)}" if others else None,
-        lambda: None if here and terms.parties == grant.parties else f"grant {name} is for other parties or providers",
-        lambda: f"grant {name} was revoked" if row.revoked else None,
-        lambda: f"grant {name} does not hold yet" if house.now < grant.not_before else None,
-        lambda: f"grant {name} has expired" if house.now >= grant.expires else None,
-        lambda: _unsigned(row, house),
-        lambda: _used_up(database, row, grant),
-    ]
-
-
-def _unsigned(row: GrantRow, house: House) -> str | None:
-    try:
-        Grant.verify(house.trust, row.signed, house.cluster, lambda: house.now)
-    except (IntegrityError, InputError):
-        return f"{row.owner}'s certificate, with which grant {row.id[:16]} was signed, is not good any more"
-    return None
-
-
-def _used_up(database: sqlite3.Connection, row: GrantRow, grant: Grant) -> str | None:
-    runs, _ = tables.spent_under(database, row.id)
-    return None if grant.uses is None or runs < grant.uses else f"grant {row.id[:16]} is used up"
-
-
-def _exact_fault(grant: Grant, exact: Exact, asked: Asked, part: Part, batch: int | None) -> str | None:
-    if len(part.objects) != 1 or grant.dataset not in asked.ids(part):
-        return "the grant is of another version, or several versions are read at once"
-    if not any(asked.is_exactly(listed) for listed in exact.plans):
-        return "it is not one of the plans that are granted, or reads other rows, columns, datasets or weights"
-    if batch is not None and batch != (asked.rows_of_a_run or batch):
-        return f"it is granted of all {asked.rows_of_a_run:,} rows together, and a run of {batch:,} would tell of fewer"
-    if exact.outputs_bits is not None and not tells_one_bit(asked.plan, batch):
-        return "the grant is of one bit a run, which a comparison writes, and the plan tells something else"
-    return None
-
-
-def _use_fault(grant: Grant, use: Use, asked: Asked, part: Part, batch: int | None) -> str | None:
-    if not grant.by_name and (len(part.objects) != 1 or grant.dataset not in asked.ids(part)):
-        return "the grant is of another version, or several versions are read at once"
-    fault = use_fault(use, asked, part, batch)
-    return None if fault is None else f"grant {grant.id[:16]}: {fault}"
 
 
 # -- noise and budgets
@@ -288,11 +208,9 @@ def _noised(
             )
         elif loss.epsilon > dp.epsilon_each:
             each = float(dp.epsilon_each)
-            reading.fault = (
-                f"it costs epsilon {_shown(amount.epsilon)}, and grant {offer.id[:16]} allows {each:g} a run"
-            )
+            reading.fault = f"it costs epsilon {shown(amount.epsilon)}, and grant {offer.id[:16]} allows {each:g} a run"
         elif not (used + amount).within(whole):
-            reading.fault = f"grant {offer.id[:16]} has less left: it costs {_price(amount, used, whole)} is"
+            reading.fault = f"grant {offer.id[:16]} has less left: it costs {price(amount, used, whole)} is"
         else:
             return Allowed(part, offer.id, "+".join(mechanisms) or dp.mechanisms[0], amount)
     return _missing(asked, reading, reading.fault)
@@ -318,7 +236,7 @@ def _over_budget(
                 amount += Amount.charged(asked.loss(other, people) or Loss())
         if not (spent + amount).within(limit):
             shared = f" of {budget.dataset} and {len(budget.group)} more" if budget.group else ""
-            return f"it costs {_price(amount, spent, limit)} of its budget{shared} is left", whose
+            return f"it costs {price(amount, spent, limit)} of its budget{shared} is left", whose
     return "", part.owner
 
 
@@ -343,16 +261,3 @@ def _missing(asked: Asked, reading: _Reading, why: str) -> Missing:
         f"--epsilon E for noised answers, or --plan FILE for this plan ({plan}) exactly"
     )
     return Missing(part, reading.known, part.owner, why or f"{part.owner} has granted {who} nothing of it", remedy)
-
-
-def _price(amount: Amount, spent: Amount, limit: Amount) -> str:
-    """Say what a run costs, and what is left, of whichever there is not enough of."""
-    if spent.epsilon + amount.epsilon > limit.epsilon:
-        left = max(0, limit.epsilon - spent.epsilon)
-        return f"epsilon {_shown(amount.epsilon)}, and {_shown(left)}"
-    left = max(0, limit.delta - spent.delta)
-    return f"delta {amount.delta / tables.DELTA_UNIT:.3g}, and {left / tables.DELTA_UNIT:.3g}"
-
-
-def _shown(epsilon: int) -> str:
-    return f"{epsilon / 10**9:.9g}"
