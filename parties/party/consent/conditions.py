@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mpc.errors import InputError, IntegrityError
+from mpc.privacy.facts import Loss, Mechanism
 from parties.agreed.bits import tells_one_bit
-from parties.agreed.grants import Exact, Grant, Use
+from parties.agreed.grants import Dp, Exact, Grant, Use
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part
 from parties.party.consent.tables import Amount, GrantRow
@@ -92,6 +93,28 @@ def granted_use_fault(grant: Grant, use: Use, asked: Asked, part: Part, batch: i
         return "the grant is of another version, or several versions are read at once"
     fault = use_fault(use, asked, part, batch)
     return None if fault is None else f"grant {grant.id[:16]}: {fault}"
+
+
+def noise_conditions(
+    database: sqlite3.Connection, grant: str, dp: Dp, asked: Asked, loss: Loss, mechanisms: tuple[Mechanism, ...]
+) -> list[Callable[[], str | None]]:
+    """List what has to hold of a grant's question beside that, if it is of noised answers; `grant` is its id."""
+    name = f"grant {grant[:16]}"
+    outputs, amount, whole = len(asked.plan.outputs), Amount.charged(loss), Amount.allowed(dp.epsilon, dp.delta)
+    other = f"{name} is of {' or '.join(dp.mechanisms)} noise, and the plan has {' and '.join(mechanisms)}"
+    dear = f"it costs epsilon {shown(amount.epsilon)}, and {name} allows {float(dp.epsilon_each):g} a run"
+
+    def used_up() -> str | None:
+        _, used = tables.spent_under(database, grant)
+        fits = (used + amount).within(whole)
+        return None if fits else f"{name} has less left: it costs {price(amount, used, whole)} is"
+
+    return [
+        lambda: None if {*mechanisms} <= {*dp.mechanisms} else other,
+        lambda: f"{name} is of {dp.outputs} outputs, and the plan has {outputs}" if outputs > dp.outputs else None,
+        lambda: dear if loss.epsilon > dp.epsilon_each else None,
+        used_up,
+    ]
 
 
 def price(amount: Amount, spent: Amount, limit: Amount) -> str:

@@ -19,7 +19,8 @@ from parties.agreed.signed import Signed, key_of
 from parties.agreed.terms import Terms
 from parties.party.consent import audit, tables
 from parties.party.consent.asked import Asked
-from parties.party.consent.decide import EXACT, OWN, Allowed, House, Missing, decide, require, to_prove
+from parties.party.consent.conditions import House
+from parties.party.consent.decide import EXACT, OWN, Allowed, Missing, decide, require, to_prove
 from parties.party.consent.operator import Operator, Waits
 from parties.party.consent.proofs import Proofs
 from parties.party.consent.tables import Charge, GrantRow

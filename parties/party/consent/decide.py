@@ -17,7 +17,15 @@ from mpc.privacy.facts import Loss
 from parties.agreed.grants import Budget, Grant
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part, Protected
-from parties.party.consent.conditions import House, conditions, exact_fault, first, granted_use_fault, price, shown
+from parties.party.consent.conditions import (
+    House,
+    conditions,
+    exact_fault,
+    first,
+    granted_use_fault,
+    noise_conditions,
+    price,
+)
 from parties.party.consent.tables import Amount
 from parties.party.vault.ending import unknown
 
@@ -192,27 +200,16 @@ def _noised(
         more = "mpc budget set" if whose == part.owner else "policy.max_epsilon"
         remedy = f"ask {whose}: {more} {part.name} --epsilon E" if whose == part.owner else f"ask {whose}: {more}"
         return Missing(part, reading.known, whose, fault, remedy)
-    mechanisms = asked.mechanisms(part, people)
+    mechanisms, nearest = asked.mechanisms(part, people), -1
     for offer in reading.noised:
         dp = offer.grant.question.dp
         if dp is None:
             continue
-        _, used = tables.spent_under(database, offer.id)
-        whole = Amount.allowed(dp.epsilon, dp.delta)
-        if not {*mechanisms} <= {*dp.mechanisms}:
-            kinds = " and ".join(mechanisms)
-            reading.fault = f"grant {offer.id[:16]} is of {' or '.join(dp.mechanisms)} noise, and the plan has {kinds}"
-        elif len(asked.plan.outputs) > dp.outputs:
-            reading.fault = (
-                f"grant {offer.id[:16]} is of {dp.outputs} outputs, and the plan has {len(asked.plan.outputs)}"
-            )
-        elif loss.epsilon > dp.epsilon_each:
-            each = float(dp.epsilon_each)
-            reading.fault = f"it costs epsilon {shown(amount.epsilon)}, and grant {offer.id[:16]} allows {each:g} a run"
-        elif not (used + amount).within(whole):
-            reading.fault = f"grant {offer.id[:16]} has less left: it costs {price(amount, used, whole)} is"
-        else:
+        unmet, passed = first(noise_conditions(database, offer.id, dp, asked, loss, mechanisms))
+        if unmet is None:
             return Allowed(part, offer.id, "+".join(mechanisms) or dp.mechanisms[0], amount)
+        if passed > nearest:
+            nearest, reading.fault = passed, unmet
     return _missing(asked, reading, reading.fault)
 
 
