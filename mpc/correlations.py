@@ -1,4 +1,4 @@
-"""What the provider deals to one party for one run: a seed, and for one party also corrections.
+"""Hold what the provider deals to one party for one run: a seed, and for one party also corrections.
 
 Every correlation is a named value shared among the parties.  All shares but the corrected
 party's are expanded from seeds; the corrected party's share of a *dependent* value is sent.

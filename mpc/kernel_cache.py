@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept: a folder that this user alone can write to.
+"""Say where compiled kernels are kept: a folder that this user alone can write to.
 
 Compiling all kernels takes about a minute, so numba keeps what it made in files - and reads code
 from them.  Whoever can write to the folder therefore is this process.  A folder is used only if

@@ -1,4 +1,4 @@
-"""What has been opened, in plan order, as one running digest: equal at all parties of an honest run."""
+"""Digest what has been opened, in plan order, as it is opened: equal at all parties of an honest run."""
 
 from __future__ import annotations
 

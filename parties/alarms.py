@@ -1,4 +1,4 @@
-"""What happens at a moment unless something else comes first: one thread for all alarms of a process."""
+"""Do at a moment what is due unless something else comes first: one thread for all alarms of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemons say: JSON lines on stderr, and counters for Prometheus.
+"""Say what the daemons do: JSON lines on stderr, and counters for Prometheus.
 
 Redaction denies by default: only plain values (text, numbers, paths, short lists of them) are
 written; bytes, arrays, secret types and unknown objects are not, nor is the message of a foreign

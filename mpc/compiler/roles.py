@@ -1,4 +1,4 @@
-"""Who does what with a model: what its compiler is told of people, and nothing else of them."""
+"""Say who does what with a model: its compiler is told no more of people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a gate is: one operation of a plan and all of its readings, side by side.
+"""Define what a gate is: one operation of a plan and all of its readings, side by side.
 
 A gate names the wires it reads and writes and declares, before anything runs, what it opens
 in which round (`openings`) and what the provider deals for it (`correlations`); its cost

@@ -1,4 +1,4 @@
-"""What the bilinear gates share: the equation, and where their output's mask comes from.
+"""Hold what the bilinear gates share: the equation, and where their output's mask comes from.
 
     [x y] + [r] = x^ [y] - [ax] y^ + [s]      with   r := s - ax ay,   [y] = y^ [1] - [ay]
 

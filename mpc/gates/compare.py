@@ -1,4 +1,4 @@
-"""What every gate that compares deals: one set of tables, and an AND node for each look-up."""
+"""Deal what every gate that compares needs: one set of tables, and an AND node for each look-up."""
 
 from __future__ import annotations
 

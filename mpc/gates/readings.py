@@ -1,4 +1,4 @@
-"""What a gate may ask while it is read: three protocols, which are the contract between gates and interpreters.
+"""Define what a gate may ask while it is read: three protocols, which are the contract between gates and interpreters.
 
 A gate never sees an interpreter.  Its `reference`, `deal`, `prepare` and `evaluate` are given one of
 these, and name wires and correlations by the names that the gate itself declares; whatever else a gate

@@ -1,4 +1,4 @@
-"""What a plan costs, exactly, before anything runs: the counters of a run must agree with it."""
+"""Count what a plan costs, exactly, before anything runs: the counters of a run must agree with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of which wires somebody needs a share of the mask: everybody computes it, from the gates alone."""
+"""Find of which wires somebody needs a share of the mask: everybody computes it, from the gates alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs from run to run of a session that hands on state, all of it public and part of the plan.
+"""Say what differs from run to run of a session that hands on state, all of it public and part of the plan.
 
 The runs of a program have numbers, 1, 2, 3, ..., and what run t computes follows from t alone: which rows of stored
 data it reads, by which integer k some sums are weighed, which outputs it tells.  Runs up to `steps` update the states;

@@ -1,4 +1,4 @@
-"""Which gate is in which round: independent gates share one.
+"""Find which gate is in which round: independent gates share one.
 
 Steps are counted from 0.  A gate starts as soon as everything it reads is there, so the last
 step is the plan's depth; every party and the compiler compute the same schedule.

@@ -1,4 +1,4 @@
-"""What each wire of a plan depends on, read off its public bytes: which stored inputs, and whether row by row.
+"""Read off a plan's public bytes what each wire depends on: which stored inputs, and whether row by row.
 
 An output that stays at the parties has a history that later questions are judged by.  Row i of it is about the people
 of row i of a stored input only if every gate on the way acts within a row (`within`); anything else, a weight

@@ -1,4 +1,4 @@
-"""What Gaussian noise is worth: delta for an epsilon, from sigma and D2, rounded up; and the sigma that is needed.
+"""Compute what Gaussian noise is worth: delta for an epsilon, from sigma and D2, rounded up; the sigma needed.
 
 Discrete Gaussian noise of sigma on integers that one person changes by at most D2 (Euclidean) is rho-concentrated
 private, rho = D2^2 / (2 sigma^2), whatever the number of elements.  Then for every epsilon and every alpha > 1

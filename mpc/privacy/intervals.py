@@ -1,4 +1,4 @@
-"""Where the elements of a wire lie whatever the data are: known of bounded values and maps of them."""
+"""Find where the elements of a wire lie whatever the data are: known of bounded values and maps of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What noise is worth that hides so much: thresholds are those of an epsilon, or refused; a sigma has its delta."""
+"""Judge what noise is worth that hides so much: thresholds of an epsilon, or refused; a sigma has its delta."""
 
 from __future__ import annotations
 

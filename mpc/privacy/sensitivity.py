@@ -1,4 +1,4 @@
-"""How much one row can change a vector: D1 and D2, from a form and what its atoms can be.
+"""Bound how much one row can change a vector: D1 and D2, from a form and what its atoms can be.
 
     D1 = sum_g max_{v, v'} |M_g (v - v')|_1            D2 = min(sum_g max |M_g (v - v')|_2, |widths|_2)
 

@@ -1,4 +1,4 @@
-"""What a proof knows of a wire that is not free, and how far a person moves what is noised."""
+"""Hold what a proof knows of a wire that is not free, and how far a person moves what is noised."""
 
 from __future__ import annotations
 

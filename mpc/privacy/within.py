@@ -1,4 +1,4 @@
-"""Which gates act within a row: what they write of row i follows from row i of what they read, and from nothing else.
+"""Find which gates act within a row: what they write of row i follows from row i of what they read, and no other.
 
 A list of its own, by kinds of gates and their axes.  `verify` asks whether shapes fit, and by that alone x x' and a
 reshape that mixes rows are good plans.  The batch is the first axis of every wire that has one and occurs once; no

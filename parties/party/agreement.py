@@ -1,4 +1,4 @@
-"""Whose inputs or weights differ between the parties, once first payloads have shown that some do.
+"""Find whose inputs or weights differ between the parties, once first payloads have shown that some do.
 
 Who sends one party x^ and another x^ - e has every later opening tell what e does to it; as a recipient that person
 could read secret weights off the output.  So parties compare a digest of everything that was entered before any of them

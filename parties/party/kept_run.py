@@ -1,4 +1,4 @@
-"""What one run leaves to be kept, from its last opening to the objects that exist."""
+"""Keep what one run leaves, from its last opening to the objects that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a party answers: to clients, and to the other parties."""
+"""Answer the calls of clients, and of the other parties."""
 
 from __future__ import annotations
 

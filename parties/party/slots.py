@@ -1,4 +1,4 @@
-"""How many sessions a process has, and how many each caller has of them: asked before anything is done for one."""
+"""Count the sessions that a process has, and each caller's of them: asked before anything is done for one."""
 
 from __future__ import annotations
 

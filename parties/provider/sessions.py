@@ -1,4 +1,4 @@
-"""What the provider keeps of a session, and gives back when it is over."""
+"""Keep what the provider has of a session, and give it back when that is over."""
 
 from __future__ import annotations
 

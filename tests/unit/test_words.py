@@ -273,6 +273,14 @@ def test_public_functions_of_the_library_say_what_they_do() -> None:
     assert seen > 500 and not odd
 
 
+def test_modules_say_what_they_do() -> None:
+    """Their first word is none that asks, and none that needs another sentence before it."""
+    asking = re.compile(rf"({'|'.join((*BANNED_FIRST, 'Why', 'How', 'When', 'Which', 'Where', 'The same'))})\b")
+    texts = {path: ast.get_docstring(ast.parse((ROOT / path).read_text())) or "" for path in modules()}
+    assert len(texts) > 350
+    assert not [f"{path} {text.splitlines()[0]}" for path, text in texts.items() if asking.match(text)]
+
+
 def test_docstrings_begin_with_what_they_are_about() -> None:
     """No docstring of these packages begins with an article, a pronoun or a question: of modules and classes too."""
     spoken = [path for path in modules() if str(path.parent) in SPOKEN]

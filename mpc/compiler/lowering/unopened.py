@@ -1,4 +1,4 @@
-"""Where a linear layer is opened: at what it is made of, or only its result.
+"""Choose where a linear layer is opened: at what it is made of, or only its result.
 
 Between two gates that open lie public linear maps, which are free on masked values and on
 shares alike.  So what a ReLU or a maximum yields may stay unopened, and the maps' results be

@@ -1,4 +1,4 @@
-"""What a model's file says about itself, as onnxruntime's `get_modelmeta` gives it."""
+"""Read what a model's file says about itself, as onnxruntime's `get_modelmeta` gives it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _OWN = "mpc.columns."
 _OTHERS = ("feature_names", "feature_names_in_", "input_columns", "columns")
 _COUNTING = re.compile(r"(f|x|column|feature|col)?[ _]?[0-9]+", re.IGNORECASE)
-"""What libraries call columns that have no names."""
+"""Matches what libraries call columns that have no names."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What each operator of ONNX becomes in the compiler's graph; see `registry`."""
+"""Turn each operator of ONNX into those of the compiler's graph; see `registry`."""
 
 from __future__ import annotations
 

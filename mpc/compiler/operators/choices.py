@@ -1,4 +1,4 @@
-"""What an index or a condition chooses: rows of a table, one-hot vectors, branches.
+"""Import what an index or a condition chooses: rows of a table, one-hot vectors, branches.
 
 Public indices are moves.  A secret one is compared with every place that it can mean.
 """

@@ -1,4 +1,4 @@
-"""What a handler may ask: every value of the model so far, as what it is imported.
+"""Answer what a handler may ask: every value of the model so far, as what it is imported.
 
 Handlers are given a `Context` and a `ModelNode`.  Neither knows how a model is stored, nor who walks over it:
 `onnx.walk` derives from the one and makes the others.

@@ -1,4 +1,4 @@
-"""What a classifier of ai.onnx.ml makes of its scores: a label, and probabilities."""
+"""Make of a classifier's scores (ai.onnx.ml) its label and its probabilities."""
 
 from __future__ import annotations
 

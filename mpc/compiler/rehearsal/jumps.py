@@ -1,4 +1,4 @@
-"""How often rounding decides a comparison otherwise, and what then becomes of the outputs.
+"""Count how often rounding decides a comparison otherwise, and see what then becomes of the outputs.
 
 Few rows show it seldom, and it may matter all the same.  So what is compared is moved on purpose, by a part of its
 spread that is many times what it is off by.  Results that jump do so in proportion to that part, while it is small;

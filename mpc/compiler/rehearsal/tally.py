@@ -1,4 +1,4 @@
-"""What outputs are off by, of all that was seen in a rehearsal."""
+"""Add up what outputs are off by, of all that was seen in a rehearsal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How weights follow their gradients: plain SGD, with momentum or weight decay, at public rates.
+"""Say how weights follow their gradients: plain SGD, with momentum or weight decay, at public rates.
 
 A step is W := W - lr V with V = mu V + G, G the gradient of the mean loss (as PyTorch's SGD without dampening).  Rates
 are public: lr / B = k 2^-L, so that an update is an integer multiple of G and rounds nothing; mu = 1 - 2^-m.

@@ -1,4 +1,4 @@
-"""What training keeps of each value: fractional bits, and the ranges that bounds are proved from."""
+"""Say what training keeps of each value: fractional bits, and the ranges that bounds are proved from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is computed with weights that a training has kept at the parties: the model's outputs, or the weights told."""
+"""Compile what is done with weights that a training has kept at the parties: the model, or a look at the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which noise a question asks for: of the kinds that are granted the one of less variance, and what delta it costs."""
+"""Choose a question's noise: of the kinds that are granted the one of less variance, and what delta it costs."""
 
 from __future__ import annotations
 

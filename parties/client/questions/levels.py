@@ -1,4 +1,4 @@
-"""What of numpy rounds down, by public levels: how many of them a value reaches, where its range has few.
+"""Round down as numpy does, by public levels: how many of them a value reaches, where its range has few.
 
 A column's range is its owner's word, so the whole numbers in it are public: floor(x) is the lowest of them and how many
 more x reaches.  All levels are looked up in one comparison.

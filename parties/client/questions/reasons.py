@@ -1,4 +1,4 @@
-"""Why some names of numpy and of pandas are not computed of private rows, and what is asked instead."""
+"""Say why some names of numpy and of pandas are not computed of private rows, and what is asked instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be asked, as a party answers it: a message for each dataset, and one for the operator's word."""
+"""Answer what may be asked of a party: a message for each dataset, and one for the operator's word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session asks of data at rest: which datasets, under whose keys, and what each run of it tells of a person."""
+"""Read what a session asks of data at rest: which datasets, under whose keys, and what each run tells of a person."""
 
 from __future__ import annotations
 

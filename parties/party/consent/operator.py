@@ -1,4 +1,4 @@
-"""What a party's operator allows: what a rule of its policy covers, and what it has approved by hand.
+"""Judge what a party's operator allows: what a rule of its policy covers, and what it has approved by hand.
 
 An approval stands for the policy only.  It is of one record (`parties/agreed/requests.py`), which says all that a
 session may be told apart by, and of so many runs, counted in the transaction that writes `revealed`.

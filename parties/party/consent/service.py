@@ -1,4 +1,4 @@
-"""What a party answers about consent: owners' words, what is left, the audit chain, and whether one may ask."""
+"""Answer calls about consent: owners' words, what is left, the audit chain, and whether one may ask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a party must never forget: session ids it has seen and correlations it has consumed.
+"""Write down what a party must never forget: session ids it has seen and correlations it has consumed.
 
 One sqlite file per data directory, used by one process at a time.  Whatever was in flight when
 a process died is burnt at the next start: a crash costs correlations, it never reuses one.

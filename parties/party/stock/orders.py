@@ -1,4 +1,4 @@
-"""What is asked to be dealt ahead, and what lies there."""
+"""Hold what is asked to be dealt ahead, and what lies there."""
 
 from __future__ import annotations
 

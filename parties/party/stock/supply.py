@@ -1,4 +1,4 @@
-"""What a session takes from its stock, in the place of what would be dealt."""
+"""Take from a session's stock, in the place of what would be dealt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a party's ledger holds of a block, sealed under its object's key: the seed, and which x^ lies in which file.
+"""Seal what a party's ledger holds of a block under its object's key: the seed, and which x^ lies in which file.
 
 A block that a version keeps from the one before has its row with each of them, sealed under the key of each: the seed,
 the file and the file's own key are the ones that it had.  The file is there as long as any row names it.

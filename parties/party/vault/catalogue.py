@@ -1,4 +1,4 @@
-"""What the ledger's file says of objects: rows, names, who may see them, and the index of their words.
+"""Keep what the ledger's file says of objects: rows, names, who may see them, and the index of their words.
 
 The index lies in memory and is made again at each start, so that what is removed leaves no words behind.
 """

@@ -1,4 +1,4 @@
-"""How objects end at a party: removed by their owners, given up while they are put, or expired.
+"""End objects at a party: removed by their owners, given up while they are put, or expired.
 
 An object ends with its keys, in one transaction, and with all that was kept of it; files go behind that.
 """

@@ -1,4 +1,4 @@
-"""What the end of objects does to the ledger's file: rows, keys, tombstones, and whose the files are that are left."""
+"""Erase objects in the ledger's file: rows, keys, tombstones, and whose the files are that are left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How what a session computes comes to be an object at this party: block by block, then signed by all, or not at all.
+"""Make what a session computes an object at this party: block by block, then signed by all, or not at all.
 
 A block is written before its run is told, and listed in the transaction that writes `revealed`; with the last one the
 whole object is here.  It exists once this party has the signatures of all parties under its manifest: each signs

@@ -1,4 +1,4 @@
-"""How an object comes to a party: schema, seeds, blocks, manifest, receipts.
+"""Take the objects that owners put: schema, seeds, blocks, manifest, receipts.
 
 A seed is fresh for each call that asks for it, so none is given twice, and it takes one x^: a second one that differs
 is refused, since two values under one seed show their difference.  Who cannot go on where it was asks for another

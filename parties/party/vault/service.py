@@ -1,4 +1,4 @@
-"""What a party answers about data at rest; the calls' memory is asked of the sessions' budget before it is taken."""
+"""Answer calls about data at rest; their memory is asked of the sessions' budget before it is taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What time it is for data that expire: a party whose clock was set back does not bring them to life again."""
+"""Tell what time it is for data that expire: a party whose clock was set back does not bring them to life again."""
 
 from __future__ import annotations
 

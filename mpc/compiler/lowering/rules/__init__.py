@@ -1,1 +1,1 @@
-"""How each operator of the graph becomes gates."""
+"""Turn each operator of the graph into gates."""

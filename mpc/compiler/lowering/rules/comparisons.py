@@ -1,4 +1,4 @@
-"""What compares: signs, steps, maxima."""
+"""Lower what compares: signs, steps, maxima."""
 
 from __future__ import annotations
 

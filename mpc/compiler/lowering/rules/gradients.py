@@ -1,4 +1,4 @@
-"""What training adds: values with few fractional bits, products that round nothing, and bits that are read again."""
+"""Lower what training adds: values of few fractional bits, products that round nothing, bits that are read again."""
 
 from __future__ import annotations
 
