@@ -170,6 +170,11 @@ def test_what_a_run_cannot_read_first_is_refused(start: np.ndarray, problem: str
         compiled(start=start)
 
 
+def test_rows_of_different_lengths_are_no_array_to_begin_with() -> None:
+    with pytest.raises(InputError, match="begins with an array of shape"):
+        compile_model(descent(), RANGES, states={"w_out": State("w", [[1.0], [1.0, 2.0]])})
+
+
 def test_an_integer_scale_is_the_one_at_both_ends() -> None:
     plan = compiled().plan
     [state] = plan.states

@@ -112,7 +112,10 @@ def _carried(given: GraphInput, state: State) -> GraphInput:
     if isinstance(state.start, StoredStart):
         return replace(given, state=_stored(given, state.start, size))
     if state.start is not None:
-        values = np.asarray(state.start)
+        try:
+            values = np.asarray(state.start)
+        except ValueError:  # rows of different lengths
+            values = np.asarray(None)
         if values.shape != given.shape or values.dtype.kind not in "fiub":
             raise InputError(
                 f"state {given.name!r} begins with an array of shape {values.shape} and type {values.dtype}, and the "
