@@ -6,6 +6,8 @@ in random order too: at the end no worker waits for another one's last module.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.effort import FULL, patient
-from tests.support.logs import log, written
+from tests.support.logs import log, logs_as_they_were, written
 
-__all__ = ["log", "written"]  # fixtures of every test
+__all__ = ["log", "logs_as_they_were", "written"]  # fixtures of every test
 
 LONGEST = {
     "attack/test_faults.py",
@@ -69,6 +71,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.getoption("randomly_reorganize", False):
         seed = config.getoption("randomly_seed")
         terminalreporter.write_line(f"The order was random: scripts/test --randomly-seed={seed} FILE repeats it.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Put what this process and its children make for a while below pytest's own folder, which goes with later runs.
+
+    Whoever is killed cleans nothing up: clusters of `Cluster.local()`, processes that a test kills, a whole run.
+    """
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
 
 
 _BEGINNINGS: dict[str, Any] = {}

@@ -58,7 +58,6 @@ def earlier() -> Iterator[Earlier]:
     gc.disable()
     yield {id(thing): weakref.ref(thing) for thing in alive()}
     gc.enable()
-    structlog.reset_defaults()
 
 
 Earlier = dict[int, weakref.ref]

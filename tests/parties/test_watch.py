@@ -39,6 +39,7 @@ from tests.support.effort import patient
 from tests.support.logs import lines
 from tests.support.parties import COORDINATOR, InProcess, eventually, free_ports
 from tests.support.parties_commands import mpc_here as mpc
+from tests.support.parties_commands import signals_put_back
 
 pytestmark = pytest.mark.timeout(90)
 doctor = import_module("parties.cli.doctor")  # the package has a command of this name
@@ -191,18 +192,16 @@ def test_a_daemon_says_when_it_is_not_well_and_outlives_a_hangup(
         finally:
             life.stop.set()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     driver = threading.Thread(target=drive)
     driver.start()
-    try:
-        watched = Watch(tmp_path, identity, counters, writable)
-        life_module.serve_until_told(
-            config, identity, service, service.register, service.desks, life, watched, lambda: None, lambda: None
-        )
-    finally:
-        driver.join()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with signals_put_back():
+        try:
+            watched = Watch(tmp_path, identity, counters, writable)
+            life_module.serve_until_told(
+                config, identity, service, service.register, service.desks, life, watched, lambda: None, lambda: None
+            )
+        finally:
+            driver.join()
     assert seen == [True, True, "its ledger cannot be written", True, True, True]
     said = [entry["event"] for entry in lines(log)]
     assert said.index("serving") < said.index("not serving") < said.index("serving again") < said.index("stopped")

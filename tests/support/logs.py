@@ -16,15 +16,13 @@ from parties import telemetry
 
 
 @contextmanager
-def logged(level: str, process: str = "test") -> Iterator[io.StringIO]:
-    """Catch every line of `level` and above, as JSON, and put back what was configured before."""
-    stream = io.StringIO()
+def put_back() -> Iterator[None]:
+    """Put back how logs were configured before, and what is done with uncaught exceptions."""
     root, mpc_logger = logging.getLogger(), logging.getLogger("mpc")
     before = (list(root.handlers), root.level, mpc_logger.level, sys.excepthook)
     configured, earlier = structlog.is_configured(), structlog.get_config()
-    telemetry.configure(process, level, stream)
     try:
-        yield stream
+        yield
     finally:
         root.handlers[:] = before[0]
         root.setLevel(before[1])
@@ -35,10 +33,26 @@ def logged(level: str, process: str = "test") -> Iterator[io.StringIO]:
             structlog.configure(**earlier)
 
 
+@contextmanager
+def logged(level: str, process: str = "test") -> Iterator[io.StringIO]:
+    """Catch every line of `level` and above, as JSON."""
+    stream = io.StringIO()
+    with put_back():
+        telemetry.configure(process, level, stream)
+        yield stream
+
+
 def lines(log: io.StringIO, event: str | None = None) -> list[dict]:
     """Return the caught lines, or those of one event."""
     found = [json.loads(line) for line in log.getvalue().splitlines()]
     return [entry for entry in found if event in (None, entry["event"])]
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Leave no test the configuration of another one that served as a daemon within this process."""
+    with put_back():
+        yield
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
-from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -45,6 +47,17 @@ def mpc(
     )
 
 
+@contextmanager
+def signals_put_back() -> Iterator[None]:
+    """Put back what this process did at signals that commands and daemons take."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def mpc_here(*words: object, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `mpc` within this process: no second is spent on imports.  For commands that start nothing."""
     from parties.cli import main
@@ -55,6 +68,7 @@ def mpc_here(*words: object, folder: Path | None = None, **variables: str) -> su
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, {**kept, "COLUMNS": "200", **variables}, clear=True))
         stack.enter_context(chdir(folder or ROOT))
+        stack.enter_context(signals_put_back())
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
         try:
