@@ -20,11 +20,11 @@ from mpc.plan.plan import Plan
 from mpc.wires import Lifetime, Masking
 from parties.agreed.bindings import Binding
 from parties.agreed.models import read_model, uses_as_put, weight_bindings, weight_columns
-from parties.client.models import Models
+from parties.party import stored
 from parties.pb import data_pb2
 from tests.support.graphs import node, save_model
 from tests.support.lab import ANALYST, LAB, Lab
-from tests.support.objects import AGE, RawPut, schema, table
+from tests.support.objects import AGE, RawPut, schema
 from tests.support.parties import InProcess, data
 from tests.support.plans import with_parts
 
@@ -167,19 +167,21 @@ def test_security_42_weights_of_two_versions(lab: Lab, only: int) -> None:
         lab.ask_raw(found.plan, mixed)
 
 
-def test_security_42_a_model_is_not_what_it_reads(lab: Lab) -> None:
+def test_security_42_a_model_is_not_what_it_reads(lab: Lab, only: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each party refuses to have the weights as data, even for their owner: the answer would be a function of them."""
+    vault = lab.cluster.nodes[1 - only].vault
+    known = vault.manifest
+    monkeypatch.setattr(vault, "manifest", lambda object_id: known(object_id).model_copy(update={"plan": None}))
+    monkeypatch.setattr(stored, "check_columns", lambda *_: None)
     found = lab.models().get("lab/triage")
     plan = parse_plan(place(found.plan, {"x": LAB}, {"y": (LAB,)}, ["x"]).canonical)
     x = plan.inputs[0].wire
-    for index in range(2):
-        weights = {each.wire: each for each in weight_bindings(plan, found.manifest)}
-        data_binding = Binding(x, found.manifest.id, ("w1",), 0, 1)
-        bindings = tuple(weights.get(gate.out, data_binding) for gate in plan.stored)
-        assert not uses_as_put(plan, bindings, found.manifest)
-        with pytest.raises(InputError, match="is a model, and its weights are no data") as caught:
-            lab.ask_raw(plan, bindings, client=LAB)
-        assert lab.cluster.names[index] in lab.cluster.names and "party-" in str(caught.value)
+    weights = {each.wire: each for each in weight_bindings(plan, found.manifest)}
+    data_binding = Binding(x, found.manifest.id, ("w1",), 0, 1)
+    bindings = tuple(weights.get(gate.out, data_binding) for gate in plan.stored)
+    assert not uses_as_put(plan, bindings, found.manifest)
+    with pytest.raises(InputError, match=f"party-{only}: lab/triage is a model, and its weights are no data"):
+        lab.ask_raw(plan, bindings, client=LAB)
 
 
 def test_security_42_a_foreign_model_in_a_plan_of_ones_own(lab: Lab, only: int) -> None:
@@ -317,7 +319,6 @@ def test_what_is_no_model_is_none(lab: Lab) -> None:
         with pytest.raises(ValueError, match="one row"):
             schema(plan="ab" * 32, **changes)
     plain = schema(columns=(AGE,))
-    assert b'"plan"' not in plain.content and table(plain)["age"].shape == (5,)
+    assert b'"plan"' not in plain.content
     with pytest.raises(InputError, match="not the one that"):
         read_model(plain, lab.model.plan.canonical)
-    assert isinstance(lab.models(), Models)

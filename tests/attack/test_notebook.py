@@ -88,7 +88,7 @@ def thresholds_off_by_one() -> Asking:
     return q
 
 
-@attack("not those of epsilon", lambda found: found / (1 << 20) - BARE < 1)
+@attack("not those of epsilon", lambda found: bool(np.abs(found / (1 << 20) - BARE).max() < 1))
 def a_sum_weighed_behind_rows() -> Asking:
     """Noise for 255 units on a sum that was made a million times larger."""
     q = one()
@@ -440,4 +440,6 @@ def test_what_is_elsewhere_is_there() -> None:
 
 
 def test_there_are_twenty_attempts_and_more() -> None:
-    assert len(PLANS) + 6 >= 20
+    """Of plans here, of bindings and words here, and elsewhere."""
+    here = [name for name in globals() if name.startswith("test_security_4")]
+    assert len(PLANS) + len(here) - 1 + len(ELSEWHERE) >= 25

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan, PlanState
 from mpc.wires import BATCH, Lifetime
 from parties.agreed.objects import Manifest
+from parties.party.consent.asked import Asked
 from tests.support.asking import AGES, ANALYST, HOSPITAL, ROWS, Kept, above, exactly, stored
 from tests.support.parties import InProcess
 from tests.support.plans import wire, with_parts
@@ -47,15 +49,29 @@ def total() -> Plan:
     return parse_plan(stored(question.unchecked(), ["x"], HOSPITAL, ANALYST).canonical)
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_security_42_a_sum_is_not_asked_of_one_row_after_another(kept: Kept, table: Manifest, index: int) -> None:
-    plan, dataset, before = total(), table.id.hex(), kept.revealed(index)
-    kept.grant(dataset=dataset, question=exactly(plan, table), only=[index])
-    kept.grant(dataset=dataset, question=exactly(plan, table, bits=None), uses=9, only=[1 - index])
+@pytest.fixture(params=[0, 1])
+def only(request: pytest.FixtureRequest, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The one party that minds of how many rows a run is."""
+    consent = kept.cluster.nodes[1 - request.param].consent
+    asked = consent.asked
+
+    def of_any_rows(*said: Any) -> Asked:
+        found = asked(*said)
+        vars(found)["rows_of_a_run"] = None
+        return found
+
+    monkeypatch.setattr(consent, "asked", of_any_rows)
+    return int(request.param)
+
+
+def test_security_42_a_sum_is_not_asked_of_one_row_after_another(kept: Kept, table: Manifest, only: int) -> None:
+    """Each party refuses by itself."""
+    plan, before = total(), kept.revealed(only)
+    kept.grant(dataset=table.id.hex(), question=exactly(plan, table))
     for batch in (1, ROWS - 1):
-        with pytest.raises(MpcError, match="of all 5 rows together"):
+        with pytest.raises(MpcError, match=f"party-{only}: .*of all 5 rows together"):
             kept.ask(plan, kept.binding(table), batch=batch)
-    assert kept.revealed(index) == before
+    assert kept.revealed(only) == before
     assert kept.ask(plan, kept.binding(table)).tolist() == [AGES.sum()]
 
 
@@ -80,11 +96,11 @@ def carried() -> Plan:
     return parse_plan(stored(plan, ["x"], HOSPITAL, ANALYST).canonical)
 
 
-def test_security_42_nor_through_what_the_next_run_is_handed(kept: Kept, table: Manifest) -> None:
-    plan, before = carried(), kept.revealed()
+def test_security_42_nor_through_what_the_next_run_is_handed(kept: Kept, table: Manifest, only: int) -> None:
+    plan, before = carried(), kept.revealed(only)
     kept.grant(dataset=table.id.hex(), question=exactly(plan, table))
     session = kept.open(plan, kept.binding(table))
-    with pytest.raises(MpcError, match="of all 5 rows together"):
+    with pytest.raises(MpcError, match=f"party-{only}: .*of all 5 rows together"):
         session.run({}, 1, lambda: 0.0)
     session.close()
-    assert kept.revealed() == before
+    assert kept.revealed(only) == before

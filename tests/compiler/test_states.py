@@ -160,8 +160,8 @@ def test_state_has_no_open_dimension() -> None:
     ("start", "problem"),
     [
         (np.zeros(FEATURES), "of shape"),
-        (np.full((FEATURES, 1), 5.0), "w"),
-        (np.full((FEATURES, 1), np.nan), "w"),
+        (np.full((FEATURES, 1), 5.0), "input 'w' has 5 in column 0"),
+        (np.full((FEATURES, 1), np.nan), "input 'w' holds NaN"),
         (np.full((FEATURES, 1), "a"), "type"),
     ],
 )

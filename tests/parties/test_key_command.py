@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,8 +17,7 @@ from mpc.errors import ConfigError, MpcError, SessionError
 from parties.client import catalogue
 from parties.config.models import PartyConfig
 from parties.party.ledger.sessions import Ledger
-from parties.party.vault.key_command import LEFT
-from parties.party.vault.keys import WrappingKey
+from parties.party.vault.key_command import LEFT, KeyCommand
 from parties.party.vault.vault import Vault
 from tests.support.effort import patient
 from tests.support.objects import AGE, described, put
@@ -250,10 +249,16 @@ def _killed(*_: object, **__: object) -> Any:
     raise RuntimeError("killed")
 
 
-def test_nothing_of_a_key_is_shown(cluster: InProcess, store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_a_key_is_shown(
+    cluster: InProcess, store: Store, written: io.StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The store's program tells the key on its standard error, and that is nobody's log."""
     client = cluster.client("hospital")
     gone = put(client, described(columns=(AGE,)))
+    old = store.keys
     catalogue.remove(client, gone.id)
     keys = cluster.nodes[0].vault.keys
-    told = "".join(capfd.readouterr()) + repr(keys) + repr(vars(keys).get("_command")) + os.fspath(store.folder)
-    assert isinstance(keys, WrappingKey) and not any(key in told for key in store.keys.values())
+    told = "".join(capfd.readouterr()) + written.getvalue() + repr(keys)
+    assert isinstance(keys, KeyCommand) and "an object was removed" in told
+    every = [*old.values(), *store.keys.values()]
+    assert len(every) == 2 and not any(key in told for key in every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mpc.compiler.roles import Roles
 from mpc.errors import InputError, IntegrityError, PolicyError, SessionError, UsageError, WaitingError
 from mpc.plan.plan import Missing, Plan
 from mpc.plan.program import Told
@@ -24,13 +26,14 @@ from parties.client import granting, words
 from parties.client.coordinated import CoordinatedSession
 from parties.client.datasets import Datasets
 from parties.client.requests import Requested, choose, decide, list_requests, plan_of
+from parties.client.session import Session
 from parties.config.models import PolicyConfig
 from parties.party.consent import audit, requests
 from parties.pb import consent_pb2, party_pb2
 from tests.support.asking import AGES, ANALYST, HOSPITAL, ROWS, Kept, above, noised_sum
 from tests.support.grants import budget, dp
 from tests.support.objects import AGE, described, put
-from tests.support.parties import EVERYONE, RECIPIENT, InProcess, data, tiny_answer
+from tests.support.parties import EVERYONE, PATIENCE, RECIPIENT, InProcess, data, eventually, tiny_answer
 from tests.support.plans import with_parts
 from tests.support.programs import PROGRAM, STEPS, learning
 
@@ -172,7 +175,7 @@ def test_states_and_the_program_are_in_the_record_in_words(kept: Kept) -> None:
     assert Request.parse(plain.content) == plain
 
 
-def test_a_record_that_is_none_is_refused(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_is_none_is_refused(kept: Kept) -> None:
     waits(kept, noised_sum())
     with kept.cluster.ledgers[1].writing() as database:
         database.execute("UPDATE consent_requests SET record = CAST(replace(CAST(record AS TEXT), '{', '{ ') AS BLOB)")
@@ -313,8 +316,6 @@ def test_approvals_end(kept: Kept) -> None:
 
 def test_a_plan_that_reads_nothing_at_rest_waits_too(tmp_path: Path) -> None:
     """And whoever has a part in what was approved is let in for it."""
-    from mpc.compiler.roles import Roles
-
     policy = PolicyConfig(askers=("coordinator",))
     with InProcess(tmp_path, 2, policies={0: policy, 1: policy}) as cluster:
         client = cluster.client("coordinator")
@@ -345,10 +346,9 @@ def test_an_asker_may_wait_and_the_same_call_runs(kept: Kept) -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    while not all(listed(kept.cluster, index) for index in range(2)):
-        time.sleep(0.05)
+    assert eventually(lambda: all(listed(kept.cluster, index) for index in range(2)))
     approve(kept.cluster, listed(kept.cluster, 0)[0].id)
-    thread.join(60)
+    thread.join(PATIENCE)
     assert len(answers) == 1
     with pytest.raises(WaitingError):
         CoordinatedSession(client, noised_sum(), {}, bindings=kept.binding(), wait=0.5)
@@ -539,8 +539,6 @@ def test_requests_and_decisions_are_in_the_audit_chain(kept: Kept) -> None:
     approve(kept.cluster, request)
     kept.ask(noised_sum())
     decide(operator(kept.cluster, 0), request, 0, 0, "enough", 30)
-    import json
-
     with kept.cluster.ledgers[0].reading() as database:
         rows = [json.loads(each.row) for each in audit.entries(database, 0, None)]
         mine = [json.loads(each.row)["kind"] for each in audit.entries(database, 0, HOSPITAL) if each.row]
@@ -592,8 +590,6 @@ def test_the_tiny_model_is_computed_under_an_approval(tmp_path: Path) -> None:
         with pytest.raises(WaitingError) as caught:
             CoordinatedSession(client, compiled.plan, compiled.weights)
         approve(cluster, caught.value.request or "")
-        from parties.client.session import Session
-
         with Session(client, compiled) as session:
             x = data(3)
             [y] = session.run(None, {"x": x})

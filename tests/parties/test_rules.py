@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import ConfigError, PolicyError, WaitingError
+from parties.agreed.bindings import write_bindings
+from parties.client.stocks import propose
 from parties.config.load import dump_toml, load
 from parties.config.models import PartyConfig, PolicyConfig
 from parties.party.rules import Rules
-from parties.pb import consent_pb2
+from parties.pb import consent_pb2, party_pb2
 from tests.support.asking import ANALYST, ROWS, Kept, noised_sum
 from tests.support.logs import lines
 from tests.support.parties import EVERYONE, InProcess
@@ -79,14 +81,9 @@ def test_what_is_in_flight_is_decided_again_before_it_is_told(kept: Kept) -> Non
 
 def test_a_proposal_of_before_is_not_opened_after(kept: Kept) -> None:
     cluster, plan = kept.cluster, noised_sum()
-    from parties.client.stocks import propose
-
     terms = propose(cluster.client(ANALYST), plan, bindings=kept.binding())
     write(cluster, 0, EVERYONE.model_copy(update={"plans": ()}))
     reload(cluster, 0)
-    from parties.agreed.bindings import write_bindings
-    from parties.pb import party_pb2
-
     opening = party_pb2.OpenRequest(
         plan_digest=plan.digest, parties=terms.parties, nonces=terms.nonces, bindings=write_bindings(terms.bindings)
     )
@@ -126,18 +123,12 @@ def test_a_file_that_cannot_be_read_changes_nothing_and_that_is_said(kept: Kept,
     reply = reload(cluster, 0)
     assert reply.problem and cluster.nodes[0].rules.policy is before
     kept.ask(noised_sum())
-    described = cluster.party(0, ANALYST).Describe(_describe())
+    described = cluster.party(0, ANALYST).Describe(party_pb2.DescribeRequest())
     assert described.policy_stale and not described.problem  # it serves
     assert lines(log, "the policy cannot be read again, and the old one stays in force")
     write(cluster, 0, EVERYONE)
     assert reload(cluster, 0).problem == ""
-    assert not cluster.party(0, ANALYST).Describe(_describe()).policy_stale
-
-
-def _describe() -> object:
-    from parties.pb import party_pb2
-
-    return party_pb2.DescribeRequest()
+    assert not cluster.party(0, ANALYST).Describe(party_pb2.DescribeRequest()).policy_stale
 
 
 def test_settings_beside_the_policy_wait_for_a_restart(kept: Kept) -> None:

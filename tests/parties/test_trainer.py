@@ -111,7 +111,7 @@ def test_what_cannot_be_trained_on_is_refused_by_name(pair: InProcess) -> None:
             (InputError, "what each of the 3 outputs should be", x, y + 1.0),
             (InputError, "what each of the 3 outputs should be", x, y / 2),
             (InputError, "range", beyond, y),
-            (InputError, "", lost, y),
+            (InputError, "NaN", lost, y),
             (InputError, "range", x, 2 * np.eye(3)[y]),
             (InputError, "there are 7 rows, and a step reads 8", x[:7], y[:7]),
         ):

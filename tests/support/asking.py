@@ -18,7 +18,6 @@ from parties.agreed.bindings import Binding
 from parties.agreed.grants import Bound, Budget, Exact, ExactPlan, Grant, Question, Revocation, Statement
 from parties.agreed.objects import Manifest
 from parties.client.coordinated import CoordinatedSession
-from parties.party.ledger.states import RunState
 from parties.pb import consent_pb2
 from parties.pb.data_pb2 import SignedStatement
 from tests.support.grants import budget, dp, grant
@@ -138,7 +137,4 @@ class Kept:
             return int(database.execute(query, (dataset,)).fetchone()[0])
 
     def revealed(self, index: int = 0) -> int:
-        """How many runs one party has told."""
-        with self.cluster.ledgers[index].reading() as database:
-            query = "SELECT count(*) FROM runs WHERE state = ?"
-            return int(database.execute(query, (RunState.REVEALED,)).fetchone()[0])
+        return self.cluster.revealed(index)

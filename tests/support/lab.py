@@ -17,7 +17,6 @@ from parties.client.datasets import Datasets
 from parties.client.model import Model, Placed
 from parties.client.models import Models
 from parties.client.session import Session
-from parties.party.ledger.states import RunState
 from tests.support.parties import InProcess, tiny_model
 
 LAB, ANALYST, HOSPITAL, DOCTOR = "lab", "analyst", "hospital", "doctor"
@@ -73,7 +72,4 @@ class Lab:
         CoordinatedSession(parties, plan, weights or {}, bindings=tuple(bindings)).close()
 
     def revealed(self, index: int = 0) -> int:
-        """How many runs one party has told."""
-        with self.cluster.ledgers[index].reading() as database:
-            query = "SELECT count(*) FROM runs WHERE state = ?"
-            return int(database.execute(query, (RunState.REVEALED,)).fetchone()[0])
+        return self.cluster.revealed(index)

@@ -49,6 +49,7 @@ from parties.config.models import (
 from parties.local.ports import Ports
 from parties.party.consent.service import ConsentService
 from parties.party.ledger.sessions import Ledger
+from parties.party.ledger.states import RunState
 from parties.party.node import PartyNode
 from parties.party.services import PartyDesks, PartyService, PeerService
 from parties.party.session import PartySession
@@ -415,6 +416,12 @@ class InProcess:
     def ledger_states(self, index: int) -> list[tuple[str, str | None]]:
         """(state, reason) of one party's sessions, the newest first."""
         return [(str(record.state), record.reason) for record in self.ledgers[index].history()]
+
+    def revealed(self, index: int) -> int:
+        """How many runs one party has told."""
+        with self.ledgers[index].reading() as database:
+            query = "SELECT count(*) FROM runs WHERE state = ?"
+            return int(database.execute(query, (RunState.REVEALED,)).fetchone()[0])
 
     def run_states(self, index: int, session_id: bytes) -> list[str]:
         """States of a session's runs in one party's ledger, in order."""
