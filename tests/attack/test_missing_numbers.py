@@ -150,6 +150,7 @@ def test_frames_prices_and_logs_do_not_tell_what_is_missing(
     assert len(seen[0][0]) > 2 and all(each == seen[0] for each in seen)
 
 
+@pytest.mark.filterwarnings("ignore:output 'y' has an expected error:mpc.errors.MpcWarning")
 def test_a_missing_number_that_may_not_be_is_told_to_its_owner_alone(tmp_path: Path, written: io.StringIO) -> None:
     """The column and what to do: neither the row nor a value, and nothing is sent."""
     path = save_model(tmp_path, [node("Relu", ["x"], ["y"])])

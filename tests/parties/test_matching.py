@@ -100,6 +100,7 @@ def dataset_column(name: str) -> np.ndarray:
     return ROWS[:, NAMES.index(name)]
 
 
+@pytest.mark.filterwarnings("ignore:output 'y' has an expected error:mpc.errors.MpcWarning")
 def test_an_input_a_column_reads_the_column_of_its_name(connected: Cluster, dataset: Dataset, tmp_path: Path) -> None:
     nodes = [node("Sub", ["age", "bmi"], ["d"]), node("Relu", ["d"], ["y"])]
     given, out = (

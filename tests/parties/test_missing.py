@@ -34,6 +34,7 @@ def test_numbers_are_missing_and_filled_in(tmp_path: Path) -> None:
     assert np.abs(again - np.nan_to_num(x)).max() < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:fixed point limits output:mpc.errors.MpcWarning")
 def test_empty_cells_of_a_table_without_a_declared_range(tmp_path: Path) -> None:
     """Ranges follow from the numbers that are there, as they do for a table without holes."""
     settings = {"imputed_value_floats": [1.5, 1e3, 0.25, 5e6], "replaced_value_float": float("nan")}

@@ -133,6 +133,7 @@ def test_an_owner_who_also_receives_and_a_coordinator_who_does_not(people: Peopl
             assert np.array_equal(mine, hers) and np.abs(mine - expected).max() < TOLERANCE
 
 
+@pytest.mark.filterwarnings("ignore:fixed point limits output:mpc.errors.MpcWarning")
 def test_a_guest_is_told_of_columns_that_their_ranges_hardly_resolve(people: People, tmp_path: Path) -> None:
     """In the words that the owner of a session of its own hears, once, and nobody else."""
     path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], {"w": np.full((2, 1), 0.3, np.float32)}, (None, 2))

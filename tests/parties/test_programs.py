@@ -35,6 +35,7 @@ from tests.support.programs import data as rows_of_data
 from tests.support.states import FEATURES, RANGES, compiled, data, descent
 from tests.support.states import stepped as stepped_on_reals
 
+pytestmark = pytest.mark.filterwarnings("ignore:output 'w_out' has an expected error:mpc.errors.MpcWarning")
 COLUMNS = (
     Column(name="x", type="array", scale=X, low=-1, high=1, shape=(WIDE,)),
     Column(name="y", type="number", scale=X, low=-7, high=7),

@@ -205,6 +205,7 @@ def refused_or_taken(call: Any, *arguments: Any, **more: Any) -> None:
             found.abandon()
 
 
+@pytest.mark.filterwarnings("ignore:no range is declared for input:mpc.errors.MpcWarning")
 @pytest.mark.parametrize("odd", range(len(ODD)))
 def test_no_argument_ends_in_a_traceback(client: Cluster, session: Session, model: Path, odd: int) -> None:
     given = ODD[odd]

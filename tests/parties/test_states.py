@@ -21,6 +21,7 @@ from parties.pb import party_pb2, provider_pb2
 from tests.support.parties import InProcess, eventually, id_of
 from tests.support.states import FEATURES, RANGES, compiled, data, descent, stepped
 
+pytestmark = pytest.mark.filterwarnings("ignore:output 'w_out' has an expected error:mpc.errors.MpcWarning")
 BOB = "bob"
 START = np.array([[0.5], [1.0], [-0.25]])
 TOLD = Roles(readers={"w_out": ("coordinator",)})

@@ -20,6 +20,9 @@ from tests.support.objects import described, put
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.training import on_reals, perceptron
 
+pytestmark = pytest.mark.filterwarnings(  # what every training says of its declared ranges and its rate
+    "ignore:(weights are declared|the learning rate is|outputs beyond):mpc.errors.MpcWarning"
+)
 BATCH = 8
 
 
