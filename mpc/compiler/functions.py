@@ -226,9 +226,11 @@ def turns(scale: Fraction, period: float) -> tuple[int, int]:
     raise ValueError(f"no small multiple of the period {period} is a power of two units")
 
 
-def period_above(wanted: float) -> float:
-    """Return the least period that is not below the wanted one and that wires of powers of two can have."""
-    return _period(wanted, 1.0)
+def period_above(wanted: float, scale: Fraction = Fraction(1)) -> float:
+    """Return the least period that is not below the wanted one and that wires of a scale can have, or of powers of two
+    times it.
+    """
+    return _period(wanted, float(Fraction(2) ** (math.frexp(float(scale))[1] - 1) / scale))
 
 
 def _fitted(x: np.ndarray, target: np.ndarray, period: float, terms: int) -> Iterator[Series]:

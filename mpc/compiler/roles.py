@@ -15,6 +15,7 @@ class Roles:
         recipients: of every output that `readers` does not name.
         readers: output -> who receives it.
         keeps: outputs that stay at the parties; nobody receives one that `readers` does not name.
+        together: input -> the owners of what it is read from, where rows of several lie one behind the other.
         public_weights: the model is no secret: all parties and the provider are told its weights.
     """
 
@@ -25,10 +26,15 @@ class Roles:
     readers: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     public_weights: bool = False
     keeps: frozenset[str] = frozenset()
+    together: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def owner(self, given: str) -> str:
         """Return the owner of an input."""
         return self.owners.get(given, self.data_owner)
+
+    def holders(self, given: str) -> tuple[str, ...]:
+        """Return the owners of an input, sorted: one, but of rows of several."""
+        return tuple(sorted({*self.together[given]})) if given in self.together else (self.owner(given),)
 
     def recipients_of(self, out: str) -> tuple[str, ...]:
         """Return the recipients of an output."""

@@ -14,6 +14,7 @@ from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
+from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
@@ -34,6 +35,7 @@ _ALL: tuple[type[Gate], ...] = (
     Matmul,
     Maximum,
     Multiply,
+    OneHot,
     Open,
     Relu,
     Reshape,

@@ -37,7 +37,7 @@ from pydantic import Field
 from mpc import field as fp
 from mpc import kernels, tables, truncation
 from mpc.comparison import Comparison
-from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask
+from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask, drawn_masks
 from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.kernels import waves as plain_waves
@@ -82,7 +82,8 @@ class Clamped:
 
 @dataclass(frozen=True, repr=False)
 class Prepared:
-    """The output's mask and the dealt waves (2J, elements), or, of a clamped series, what stands for them."""
+    """The output's mask (zeros, of a result that is left unopened), the dealt waves (2J, elements), or, of a clamped
+    series, what stands for them."""
 
     mask: Share
     waves: Share
@@ -96,7 +97,7 @@ class Fourier(Gate):
 
     Shapes:   x, out: S           Scale: x: 2^window units a period; out: any
     Deals:    2J elements; clamped: 4J + 2 elements, one table, two nodes
-    Rounds:   1 (3 if clamped)    Opens: (leaf words, 2 bits,) out
+    Rounds:   1 (3 if clamped)    Opens: (leaf words, 2 bits,) out (0 and nothing, if that is left unopened: no clamp)
     Error:    that of the series, plus J units of its integer tables
     """
 
@@ -127,8 +128,8 @@ class Fourier(Gate):
                 "the plan was made with another table of sines than this process has",
                 remedy="run the same version of mpc everywhere",
             )
-        if wires[self.out].masking is not Masking.DRAWN:
-            raise self.refuse("the output's mask is drawn")
+        if wires[self.out].masking is not Masking.DRAWN and not self._is_unopened(wires):
+            raise self.refuse("the output's mask is drawn, or, of a series without clamp, it is not opened")
         coefficients = (sum(map(abs, self.cosines + self.sines)) >> self.fine) + 2 * self.terms * bool(self.fine)
         size = abs(self.constant) + (coefficients * 2 << self.dealt_bits)
         if size >= 1 << (MAX_BITS + 1):
@@ -149,6 +150,8 @@ class Fourier(Gate):
         return Comparison(wires[self.x].bits + 2 - self.clamp.shift)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
+        if self._is_unopened(wires):
+            return ()
         out = (Opening("z", wires[self.out].sizes),)
         if self.clamp is None:
             return (out,)
@@ -159,9 +162,9 @@ class Fourier(Gate):
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
         waves = Correlation("waves", (2 * self.terms, size), dependent=True)
-        mask = drawn_mask(wires[self.out])
         if self.clamp is None:
-            return (mask, waves)
+            return (*drawn_masks(wires[self.out]), waves)
+        mask = drawn_mask(wires[self.out])
         masked_waves = Correlation("beta_waves", waves.shape, dependent=True)
         betas = [Correlation(name, (size,), dependent=True) for name in ("beta_over", "beta_out")]
         return (mask, waves, masked_waves, *betas, *comparison_correlations(self.comparison(wires), size, _LOOKS))
@@ -206,7 +209,8 @@ class Fourier(Gate):
         run.set(self.out, z.reshape(shape))
 
     def deal(self, run: DealReading) -> None:
-        run.draw_mask(self.out)
+        if not self._is_unopened(run.wires):
+            run.draw_mask(self.out)
         r = run.mask(self.x).reshape(-1)
         waves = fp.from_signed(self._waves(r))
         run.dependent("waves", waves)
@@ -220,7 +224,9 @@ class Fourier(Gate):
         run.dependent("beta_waves", waves * beta_out)
 
     def prepare(self, run: PartyReading) -> Prepared:
-        mask, waves = run.take_mask(self.out), run.take("waves")
+        unopened = self._is_unopened(run.wires)
+        mask = Share(fp.zeros(run.shape(self.out))) if unopened else run.take_mask(self.out)
+        waves = run.take("waves")
         if self.clamp is None:
             return Prepared(mask, waves, None)
         masked = run.take("beta_waves")
@@ -244,8 +250,14 @@ class Fourier(Gate):
         z = inside.times(self.constant).values
         kernels.dot_planes(fp.from_signed(self._factors(c)), waves.values, z)
         total = Share(z) if rest is None else Share(z) + rest
+        if self._is_unopened(run.wires):
+            run.set_share(self.out, total.reshape(run.shape(self.out)))
+            return
         (public,) = yield ((total.reshape(run.shape(self.out)) + kept.mask),)
         run.set(self.out, public)
+
+    def _is_unopened(self, wires: Wires) -> bool:
+        return self.clamp is None and wires[self.out].masking is Masking.UNOPENED
 
     def _look_up(
         self, run: PartyReading, kept: Comparing, clamp: Clamp, c: np.ndarray

@@ -43,8 +43,12 @@ class Input(Gate):
             return
         entered_once = self.lifetime is Lifetime.SESSION
         allowed = {Masking.DRAWN, Masking.PUBLIC} if entered_once else {Masking.DRAWN}
-        if wire.masking not in allowed or len(wire.holders) != 1:
-            raise self.refuse("an input's mask is drawn, and held by its one owner; only a weight may be public")
+        several = self.lifetime is Lifetime.STORED and wire.holders == tuple(sorted({*wire.holders})) != ()
+        if wire.masking not in allowed or not (len(wire.holders) == 1 or several):
+            raise self.refuse(
+                "an input's mask is drawn, and held by its one owner, or rows that lie there are several owners'; only "
+                "a weight may be public"
+            )
         if self.is_weight and BATCH in wire.shape:
             raise self.refuse("a weight has no batch dimension")
         if self.lifetime is Lifetime.STORED and (not wire.shape or BATCH in wire.shape[1:]):

@@ -108,6 +108,7 @@ RULES: dict[str, Callable[..., str | None]] = {
     "matmul": _matmul,
     "maximum": _last_axis,
     "multiply": _broadcast,
+    "onehot": _alone,
     "open": _alone,
     "relu": _alone,
     "reshape": _reshape,

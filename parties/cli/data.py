@@ -57,6 +57,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     help="Take a column's categories from the data: which ones occur becomes public.",
 )
 @click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", help=f"One of {', '.join(TYPES)}.")
+@click.option("--bits", multiple=True, metavar="COLUMN=N", help="Fractional bits of a column of reals, 28 unless said.")
 @click.option("--unit", "units", multiple=True, metavar="COLUMN=UNIT", help="What a column's numbers count.")
 @click.option("--about", "descriptions", multiple=True, metavar="COLUMN=TEXT", help="What a column says.")
 @click.option("--column", "columns", multiple=True, metavar="COLUMN", help="Put these alone; default: all.")
@@ -132,6 +133,7 @@ def _arguments(
     taken: tuple[str, ...],
     types: tuple[str, ...],
     units: tuple[str, ...],
+    bits: tuple[str, ...],
     descriptions: tuple[str, ...],
     columns: tuple[str, ...],
     missing: tuple[str, ...],
@@ -159,6 +161,7 @@ def _arguments(
         "categories": {**labels, **dict.fromkeys(taken, FROM_DATA)},
         "types": _pairs(types, "--type"),
         "units": _pairs(units, "--unit"),
+        "bits": _pairs(bits, "--bits"),
         "descriptions": _pairs(descriptions, "--about"),
         "columns": list(columns) or None,
         "missing": list(missing) or None,

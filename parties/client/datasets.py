@@ -26,7 +26,7 @@ from parties.client.tables.published import published_rows
 from parties.client.tables.stated import Stated
 from parties.client.tables.table import read_table, require_rows_per_person
 
-_SAID = {"types", "units", "descriptions", "shapes", "missing", "columns", "person"}
+_SAID = {"types", "units", "descriptions", "shapes", "bits", "missing", "columns", "person"}
 Progress = Callable[[str, int, int | None], None]
 """Told what is being done ("check", then "put"; or "refresh"), how many rows are, and of how many, if that is known."""
 
@@ -68,8 +68,9 @@ class Datasets:
             expires: when it is removed: "2y", "90d", a date, or None for never.
             sample: rows to publish, a table of the same columns; "mock" or None: samples are made from the schema.
             visible: True: whoever a party lets in; False: this client; or names of clients.
-            said: `types`, `units`, `descriptions`, `shapes`, `missing` by column, `columns` to put, and `person`, the
-                column that says whose a row is: see `parties.client.tables.stated.Stated`.
+            said: `types`, `units`, `descriptions`, `shapes`, `bits` (fractional ones of reals), `missing` by column,
+                `columns` to put, and `person`, the column that says whose a row is: see
+                `parties.client.tables.stated.Stated`.
 
         Raises:
             UsageError, InputError: what is said is not enough, or does not fit the table; no value is named.

@@ -18,6 +18,7 @@ from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.gaussian import Gaussian
 from mpc.gates.linear import Combine
 from mpc.gates.maximum import Maximum
+from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.select import Select
@@ -334,6 +335,28 @@ def bound_case(draw: Drawing) -> Case:
 
 
 @st.composite
+def onehot_case(draw: Drawing) -> Case:
+    """Classes, and numbers that are none: at most one bit is set, whatever the number is."""
+    number, bits, shape = draw(st.integers(2, 40)), draw(st.integers(1, MAX_BITS)), draw(shapes())
+    b = Builder()
+    b.enter("x", shape, bits)
+    mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
+    out = wire("y", (*shape, number), draw(st.integers(1, 5)), draw(scales), masking=mask)
+    b.gate(OneHot(name="b", x="x", out="y", number=number), out)
+    finish(b, "y", mask is Masking.DRAWN)
+    width = (number - 1).bit_length()
+
+    def judge(v: Arrays) -> None:
+        x, y = v["x"], v["y"]
+        assert ((y == 0) | (y == 1)).all() and (y.sum(axis=-1) <= 1).all()
+        one = x[..., None] & ((1 << width) - 1) == np.arange(number)
+        if bits <= 20:
+            np.testing.assert_array_equal(y, one)
+
+    return Case(b, {"x": ((1 << bits) - 1, 1)}, judge, {"x": [number - 1, 1 << width]})
+
+
+@st.composite
 def draw_case(draw: Drawing) -> Case:
     """Noise alone, or on what an owner enters; with as many elements as rows too."""
     width = draw(st.sampled_from([1, 2, 7, 42, WORD_BITS]))
@@ -391,6 +414,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "matmul": matmul_case(),
     "maximum": maximum_case(),
     "multiply": multiply_case(),
+    "onehot": onehot_case(),
     "open": open_case(),
     "relu": relu_case(),
     "reshape": reshape_case(),

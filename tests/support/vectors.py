@@ -22,6 +22,7 @@ from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
+from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
@@ -95,7 +96,9 @@ def every_gate() -> Plan:
     b.gate(Select(name="32", x="s", bit="d4", out="g4", shift=8), wire("g4", (B, 4), 20, f8))
     b.gate(Scatter(name="33", x="g3", axis=1, indices=(1, -1, 0, 1), out="x4"), wire("x4", (B, 2), 35, f8, **INHERITED))
     b.gate(Fourier(name="34", x="t", out="f4", table=table, fine=4, **wave), wire("f4", (B, 4), 20, f16))
-    b.output("v", "i", "g", "o", "n", "m2", "m3", "y3", "g4", "f4")
+    b.gate(OneHot(name="35", x="i", number=5, out="h5"), wire("h5", (B, 1, 5), 1, **unopened))
+    b.gate(Open(name="36", x="h5", out="f5"), wire("f5", (B, 1, 5), 1))
+    b.output("v", "i", "g", "o", "n", "m2", "m3", "y3", "g4", "f4", "f5")
     b.outputs[1] = b.outputs[1].model_copy(update={"labels": ("a", 7, "c", "\u00e9")})
     b.outputs[2] = b.outputs[2].model_copy(update={"shape": (B, 4), "keys": (1, 2, 3, 4)})
     return b.build()

@@ -24,6 +24,7 @@ from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import MOST, Maximum
 from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
+from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
@@ -483,6 +484,10 @@ GOOD: dict[str, tuple[Gate, list[Wire]]] = {
         Bound(name="g", x="x", width=6, shift=3, out="o"),
         [wire("x", (B, 3), 9, 8), wire("o", (B, 3), 6, masking=UNOPENED)],
     ),
+    "onehot": (
+        OneHot(name="g", x="x", number=5, out="o"),
+        [wire("x", (B, 3), 9), wire("o", (B, 3, 5), 1, masking=UNOPENED)],
+    ),
     "draw": (
         Draw(name="g", thresholds=(200, 7, 0), width=8, epsilon=Fraction(1, 2), out="o"),
         [wire("o", (3,), 3, masking=UNOPENED)],
@@ -570,6 +575,12 @@ BAD: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("bound", {}, {"o": {"masking": DERIVED}}),
     ("bound", {}, {"o": {"bits": 5}}),
     ("bound", {"width": 48, "shift": 14}, {"x": {"scale": Fraction(1 << 14)}, "o": {"bits": 59}}),  # above the field
+    ("onehot", {}, {"o": {"shape": (B, 3)}}),
+    ("onehot", {"number": 4}, {}),
+    ("onehot", {}, {"x": {"scale": Fraction(2)}}),
+    ("onehot", {}, {"o": {"masking": INHERITED}}),
+    ("onehot", {}, {"o": {"masking": DERIVED}}),
+    ("fourier", {}, {"o": {"masking": UNOPENED}}),  # clamped
     ("draw", {}, {"o": {"masking": DRAWN}}),
     ("draw", {}, {"o": {"masking": INHERITED}}),
     ("draw", {}, {"o": {"bits": 2}}),
@@ -854,6 +865,8 @@ def test_bad_wires_are_refused(kind: str, settings: dict, changes: dict) -> None
         ("step", {"levels": (0, 0, 0), "shift": 20}, {"x": {"bits": 58}}),
         ("step", {}, {"x": {"bits": 49}, "o": {"scale": Fraction(7, 3)}}),
         ("step", {}, {"o": {"masking": UNOPENED}}),
+        ("onehot", {}, {"o": {"masking": DRAWN, "scale": Fraction(7, 3)}}),
+        ("fourier", {"clamp": None}, {"o": {"masking": UNOPENED}}),
         ("relu", {}, {"x": {"bits": 51}}),
         ("truncate", {"shift": 0}, {"o": {"scale": Fraction(8)}}),
         ("reshape", {"axes": None}, {}),

@@ -275,6 +275,13 @@ class ArgMax(Attributes):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class OneHot(Attributes):
+    """[x = i] for i below `size`, one more axis, of an input that lies at the parties and holds such whole numbers."""
+
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RowsSum(Attributes):
     """The sum over the rows, whose axis is the first.
 

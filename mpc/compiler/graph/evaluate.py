@@ -18,6 +18,7 @@ from mpc.compiler.graph.attributes import (
     Function,
     Lowest,
     Maximum,
+    OneHot,
     Rectified,
     RowsSum,
     Scatter,
@@ -194,6 +195,10 @@ def _step(taken: Step, shape: Sizes, x: Reals) -> Reals:
     return (x[..., None] >= np.array(taken.levels)).astype(np.float64)
 
 
+def _one_hot(taken: OneHot, shape: Sizes, x: Reals) -> Reals:
+    return (x[..., None] == np.arange(taken.size)).astype(np.float64)
+
+
 def _function(taken: Function, shape: Sizes, x: Reals) -> Reals:
     function = functions.FUNCTIONS[taken.name](**taken.parameters)
     return function.value(np.maximum(x, 2.0**-20) if function.domain == 0 else x)
@@ -232,6 +237,7 @@ OPERATORS: dict[str, Callable[..., Reals]] = {
     "rows_sum": _rows_sum,
     "noise": _itself,
     "step": _step,
+    "onehot": _one_hot,
     "function": _function,
     "link": _function,
     "maximum": _maximum,

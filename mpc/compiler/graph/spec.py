@@ -29,6 +29,7 @@ from mpc.compiler.graph.attributes import (
     Lowest,
     Maximum,
     Noise,
+    OneHot,
     Rectified,
     Round,
     RowsSum,
@@ -212,6 +213,10 @@ def _stepped(node: Node, reads: list[Shape]) -> Shape | None:
     return (*reads[0], len(node.of(Step).levels))
 
 
+def _one_hot(node: Node, reads: list[Shape]) -> Shape | None:
+    return (*reads[0], node.of(OneHot).size)
+
+
 def _one_a_row(node: Node, reads: list[Shape]) -> Shape | None:
     return (*reads[0][:-1], 1) if reads[0] and reads[0][-1] != BATCH else None
 
@@ -289,6 +294,7 @@ SPEC: dict[str, tuple[Form, ...]] = {
     "rows_sum": (Form((1, 1), _rows_summed, RowsSum),),
     "noise": (Form((1, 1), _alike, Noise),),
     "step": (Form((1, 1), _stepped, Step),),
+    "onehot": (Form((1, 1), _one_hot, OneHot),),
     "function": (Form((1, 1), _alike, Function),),
     "link": (Form((1, 1), _alike, Link),),
     "maximum": (Form((1, 1), _one_a_row, Maximum),),

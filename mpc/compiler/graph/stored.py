@@ -20,12 +20,14 @@ class StoredInput:
         low, high: the ends of its range in the model's units, likewise.
         missing: columns of the last axis that may miss numbers; 0/1 columns at the parties mark where they do, and the
             number of the range that is nearest to zero stands there.
+        row: the shape of a row of the columns, which an input may read in another shape; of targets.
     """
 
     scales: tuple[Fraction, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     missing: tuple[int, ...] = ()
+    row: tuple[int, ...] = ()
 
     @property
     def range(self) -> Range:

@@ -71,7 +71,7 @@ def enter(state: Lowering, given: GraphInput) -> PlanInput:
         np.rint(low * float(scale)), np.rint(high * float(scale)), np.array(np.broadcast_to(rounding, shape))
     )
     state.origin = Origin(given.name, "input")
-    holders = (state.roles.owner(given.of),)
+    holders = state.roles.holders(given.of)
     lifetime = Lifetime.RUN if given.stored is None else Lifetime.STORED
     value = state.add("input", given.shape, scale, interval, holders=holders, lifetime=lifetime)
     state.values[given.name] = value

@@ -131,6 +131,7 @@ RULES: dict[str, Rule] = {
     "scatter": gradients.scatter,
     "link": gradients.link,
     "step": comparisons.step,
+    "onehot": gradients.one_hot,
     "maximum": gradients.maximum,
     "argmax": comparisons.argmax,
     "function": _function,

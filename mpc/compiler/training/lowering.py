@@ -16,21 +16,25 @@ import numpy as np
 from mpc import fixedpoint
 from mpc.compiler.graph.graph import Graph, GraphInput, Origin, static
 from mpc.compiler.lowering.builder import Lowering, Value
-from mpc.compiler.lowering.ends import fractions, leave
+from mpc.compiler.lowering.ends import enter, fractions, leave
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.lower import RULES
 from mpc.compiler.lowering.rules import gradients
 from mpc.compiler.roles import Roles
+from mpc.compiler.training.at_rest import first_program
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.step import State, Step
 from mpc.errors import InputError, ModelError
 from mpc.plan.plan import Plan, PlanInput, PlanState
+from mpc.plan.program import Program
 from mpc.plan.verify import verify
 from mpc.wires import Lifetime, Masking
 
 _MOST_TRIES = 12
 _TRAINING = {**RULES, "matmul": gradients.product, "conv": gradients.product, "multiply": gradients.product} | {
-    "round": gradients.round_
+    "round": gradients.round_,
+    "sum": gradients.sum_,
+    "scale": gradients.scale,
 }
 
 
@@ -142,6 +146,8 @@ class _Work:
     def _enter(self, given: GraphInput) -> PlanInput:
         """Enter data, with the fractional bits that activations have; targets with those of p - y."""
         state, is_target = self.state, given.name == self.step.target
+        if given.stored is not None:
+            return enter(state, given)
         bits = self.precision.loss if is_target else self.precision.activations
         scale = Fraction(1) if given.whole else Fraction(2) ** bits
         low, high = (np.broadcast_to(np.asarray(end, np.float64), static(given.shape)) for end in given.range)
@@ -166,6 +172,10 @@ class _Work:
         work.values[name] = value
         if state.values is not None:
             self.init[name] = self._begin(name, state.values, value)
+
+    def _program(self) -> Program | None:
+        rows = [int(given.shape[0]) for given in self.graph.inputs if given.stored is not None]
+        return first_program(rows[0], self.keeps) if rows else None
 
     def _begin(self, name: str, values: np.ndarray, read: Value) -> str:
         most = float(np.abs(values).max(initial=0.0))
@@ -199,6 +209,7 @@ class _Work:
             wires=tuple(work.wires.values()),
             gates=tuple(work.gates),
             states=tuple(work.states),
+            program=self._program(),
         )
         verify(plan)
         return plan

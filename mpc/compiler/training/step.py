@@ -12,6 +12,8 @@ import numpy as np
 from mpc.compiler.graph.attributes import Maximum, Rectified, Round, Select
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, join_reshapes, share_steps
+from mpc.compiler.graph.stored import StoredInput
+from mpc.compiler.training.at_rest import targets_at_rest, targets_read
 from mpc.compiler.training.backward import differentiate
 from mpc.compiler.training.losses import last_sums, loss_named
 from mpc.compiler.training.optimisers import SGD, Rate
@@ -53,15 +55,25 @@ class Step:
     rate: Rate
 
 
-def write_step(freed: Freed, loss: str, optimizer: SGD, batch: int, precision: Precision, target: str) -> Step:
+def write_step(
+    freed: Freed,
+    loss: str,
+    optimizer: SGD,
+    batch: int,
+    precision: Precision,
+    target: str,
+    stored: StoredInput | None = None,
+) -> Step:
     """Write the step of a graph whose weights are inputs and whose dimensions are numbers.
 
     Args:
         target: the name that its targets get as an input.
+        stored: the targets, if they lie at the parties.
 
     Raises:
         ModelError: an operator on the way to a weight has no derivative; the model does not end as the loss needs it.
         UsageError: an input of the model has the targets' name.
+        InputError: targets that lie at the parties are none for this loss.
     """
     _check_names(freed, optimizer, target)
     head, forward = loss_named(loss), _with_precision(freed, precision)
@@ -71,12 +83,15 @@ def write_step(freed: Freed, loss: str, optimizer: SGD, batch: int, precision: P
     for given in freed.graph.inputs:
         tape.shapes[given.name] = given.shape
     tape.shapes |= {name: values.shape for name, values in freed.values.items()}
-    y = tape.shapes[target] = tape.shapes[z]
-    seed = head.head(tape, z, target, precision)
+    entered = GraphInput(target, tape.shapes[z], "float32", head.targets)
+    if stored is not None:
+        entered = targets_at_rest(tape, target, stored, tape.shapes[z], head.targets)
+    tape.shapes[target] = entered.shape
+    seed = head.head(tape, z, targets_read(tape, target), precision)
     gradients = differentiate(tape, {z: seed}, [*freed.values])
     rate = optimizer.rate(batch)
     states, outputs, inputs = [], [], list(freed.graph.inputs)
-    inputs.append(GraphInput(target, y, "float32", head.targets))
+    inputs.append(entered)
     for name, gradient in gradients.items():
         tape.origin = replace(tape.origin, node=name, operator="SGD")
         for state, value in _updated(tape, name, gradient, freed.values[name], optimizer, rate, precision):

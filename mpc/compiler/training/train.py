@@ -12,11 +12,13 @@ from mpc.compiler.compile import DEFAULT_RANGE, Ranges
 from mpc.compiler.graph.calibrate import MARGIN
 from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, fuse_pooling, join_reshapes, share_steps
+from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.protos import constants_read
 from mpc.compiler.onnx.signature import Shapes, input_types
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
+from mpc.compiler.training.at_rest import at_rest
 from mpc.compiler.training.calibrate import STEPS, calibrated
 from mpc.compiler.training.lowering import LoweredStep, lower_step
 from mpc.compiler.training.optimisers import SGD, Rate
@@ -111,6 +113,7 @@ def compile_training(
     target: str = "target",
     samples: Mapping[str, np.ndarray] | None = None,
     keep: bool = False,
+    stored: Mapping[str, StoredInput] | None = None,
 ) -> Training:
     """Compile one step of training of an ONNX model, which begins with the model's weights.
 
@@ -126,6 +129,8 @@ def compile_training(
         samples: rows of the inputs and targets that may become known, for a model too deep for bounds that are proved:
             see `calibrate`.  Then no ReLU has a ceiling, and one behind a maximum is part of it.
         keep: the weights are outputs too, kept at the parties in the runs that a program says: "weight.0", ...
+        stored: inputs, and targets, whose rows lie at the parties: the plan has a program, which says which rows a step
+            reads (`Plan.with_program`).
 
     Raises:
         ModelError: a node has no derivative, or a bound does not fit.
@@ -138,13 +143,14 @@ def compile_training(
     precision, optimizer, roles = precision or Precision(), optimizer or SGD(0.1), roles or Roles()
     if samples is not None:
         precision = replace(precision, ceiling=None)
-    targets = known.pop(target, None)
+    targets, lying = known.pop(target, None), dict(stored or {})
+    lying_targets = lying.pop(target, None)
     graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
     names, whole = constants_read(loaded.graph), _prepared(graph, precision)
-    graph = bound_to(whole, batch)
+    graph = bound_to(at_rest(whole, lying, precision) if lying else whole, batch)
     _require_rows(graph, batch)
     released = freed(graph, names, frozen)
-    step = write_step(released, loss, optimizer, batch, precision, target)
+    step = write_step(released, loss, optimizer, batch, precision, target, lying_targets)
     step = replace(step, graph=_with_target_range(step, targets))
     if samples is not None:
         step = calibrated(step, samples)

@@ -59,12 +59,17 @@ def _column(name: str, kind: str, ends: Ends, found: Found, stated: Stated) -> C
             f"the range of column {shown(name)!r}, which holds whole numbers, has an end that is none",
             remedy=f"give whole numbers, or say that it is real: types={{{shown(name)!r}: 'number'}}",
         )
-    whole = kind in ("integer", "category") or (kind == "array" and found.whole)
+    whole = kind in ("integer", "category") or (kind == "array" and found.whole and name not in stated.bits)
+    if whole and name in stated.bits:
+        raise InputError(
+            f"column {shown(name)!r} holds whole numbers, which have no fractional bits",
+            remedy=f"leave it out of bits, or say that it is real: types={{{shown(name)!r}: 'number'}}",
+        )
     try:
         return Column(
             name=name,
             type=kind,
-            scale=Fraction(1) if whole else real_scale(low, high),
+            scale=Fraction(1) if whole else real_scale(low, high, stated.bits.get(name)),
             low=low,
             high=high,
             shape=found.shape if kind == "array" else (),

@@ -160,11 +160,14 @@ def _holds_whole_arrays(column: Column) -> bool:
     return column.type == "array" and column.scale == 1 != real_scale(column.low, column.high)
 
 
-def real_scale(low: Fraction, high: Fraction) -> Fraction:
-    """Choose the scale of real numbers in a range: 2^28, or less where 44 bits would not hold the largest."""
+def real_scale(low: Fraction, high: Fraction, said: int | None = None) -> Fraction:
+    """Choose the scale of real numbers in a range: 2^28, or less where 44 bits would not hold the largest.
+
+    said: fractional bits that the owner has asked for; not more than that.
+    """
     size = max(abs(low), abs(high))
     bits = math.ceil(math.log2(size)) if size else 0
-    return Fraction(2) ** min(28, 44 - bits)
+    return Fraction(2) ** min(28 if said is None else said, 44 - bits)
 
 
 def stand_in(column: Column) -> int:

@@ -18,6 +18,7 @@ from mpc.text import label_fault, shown
 
 FROM_DATA = "from-data"
 """In place of a column's categories: those that occur in it, which become public by that."""
+MOST_BITS = 28
 TYPES = ("number", "integer", "boolean", "category")
 Ends = tuple[Fraction, Fraction]
 
@@ -32,6 +33,7 @@ class Stated:
         categories: in the order of their numbers 0, 1, 2, ...; None: those in the data.
         types: one of `TYPES`, where a column's own type says another or nothing, as in text.
         shapes: of one row of a column that has lists of one length.
+        bits: fractional bits of columns of reals: x is held as round(x 2^bits), where it is 2^28 unless said.
         missing: columns that may miss values, each with a 0/1 column beside it whether or not it does; None: whichever
             does.
         columns: those that are put, in this order; names of an array's columns. None: all.
@@ -46,6 +48,7 @@ class Stated:
     units: Mapping[str, str] = field(default_factory=dict)
     descriptions: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    bits: Mapping[str, int] = field(default_factory=dict)
     missing: frozenset[str] | None = None
     columns: tuple[str, ...] | None = None
     person: str | None = None
@@ -60,6 +63,7 @@ class Stated:
         units: Any = None,
         descriptions: Any = None,
         shapes: Any = None,
+        bits: Any = None,
         missing: Any = None,
         columns: Any = None,
         person: Any = None,
@@ -80,6 +84,7 @@ class Stated:
             units=_by_name(units, "units", _text),
             descriptions=_by_name(descriptions, "descriptions", _text),
             shapes=_by_name(shapes, "shapes", _shape),
+            bits=_by_name(bits, "bits", _bits),
             missing=None if missing is None else frozenset(_names(missing, "missing")),
             columns=None if columns is None else _distinct(_names(columns, "columns")),
             person=None if person is None else _names([person], "person")[0],
@@ -89,9 +94,12 @@ class Stated:
     @property
     def spoken(self) -> frozenset[str]:
         """Names that are spoken of."""
-        every = (self.ranges, self.categories, self.types, self.units, self.descriptions, self.shapes)
-        named = (*every, self.missing or (), self.columns or (), () if self.person is None else (self.person,))
+        named = (*self._spoken, self.missing or (), self.columns or (), () if self.person is None else (self.person,))
         return frozenset(name for names in named for name in names)
+
+    @property
+    def _spoken(self) -> tuple[Mapping[str, Any], ...]:
+        return (self.ranges, self.categories, self.types, self.units, self.descriptions, self.shapes, self.bits)
 
     def check_names(self, known: Collection[str], where: str) -> None:
         """Require that the table has every column that is spoken of.
@@ -99,8 +107,7 @@ class Stated:
         Raises:
             InputError: it does not have one of them.
         """
-        spoken = (self.ranges, self.categories, self.types, self.units, self.descriptions, self.shapes)
-        every = [name for names in (*spoken, self.missing or (), self.columns or ()) for name in names]
+        every = [name for names in (*self._spoken, self.missing or (), self.columns or ()) for name in names]
         for name in [*every, *filter(None, [self.person])]:
             if name not in known:
                 raise InputError(
@@ -198,6 +205,16 @@ def _shape(name: str, given: Any) -> tuple[int, ...]:
             f"the shape of {shown(name)!r} is no list of sizes", remedy=f"shapes={{{shown(name)!r}: (28, 28)}}"
         )
     return shape
+
+
+def _bits(name: str, given: Any) -> int:
+    given = int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or not 1 <= given <= MOST_BITS:
+        raise UsageError(
+            f"column {shown(name)!r} has no such fractional bits",
+            remedy=f"bits={{{shown(name)!r}: 8}}, 1 to {MOST_BITS}, of a column of reals",
+        )
+    return int(given)
 
 
 def as_rows_per_person(given: Any) -> int:

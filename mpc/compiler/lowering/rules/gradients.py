@@ -11,15 +11,16 @@ import numpy as np
 
 from mpc import tables
 from mpc.compiler import functions
-from mpc.compiler.graph.attributes import Link, Maximum, Rectified, Round, Scatter, Select, Sliding, Weighted
+from mpc.compiler.graph.attributes import Link, Maximum, OneHot, Rectified, Round, Scatter, Select, Sliding, Weighted
 from mpc.compiler.graph.evaluate import move
 from mpc.compiler.graph.graph import Node, static
 from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.known import product_of
 from mpc.compiler.lowering.rules import comparisons, maps, products
-from mpc.compiler.lowering.scales import log2
-from mpc.wires import MAX_BITS
+from mpc.compiler.lowering.scales import is_even, log2
+from mpc.gates.onehot import MOST_CLASSES
+from mpc.wires import MAX_BITS, Masking
 
 _FINE = 12
 """Bits that the coefficients of a link have for turning only."""
@@ -145,11 +146,66 @@ def scatter(state: Lowering, node: Node) -> Value:
     return state.add("scatter", node.shape, x.scale, interval, x=x.wire.name, axis=taken.axis, indices=taken.indices)
 
 
+def one_hot(state: Lowering, node: Node) -> Value:
+    """Return the bits of which number an input is; of few numbers, since each row is dealt a table of all of them."""
+    x, size = state.values[node.reads[0]], node.of(OneHot).size
+    if size > MOST_CLASSES:
+        raise node.origin.refuse(
+            f"targets of {size} classes in one column; {MOST_CLASSES} are possible",
+            remedy="put the targets as an array of one number a class",
+        )
+    return state.add(
+        "onehot", node.shape, Fraction(1), Interval.between(0, 1, static(node.shape)), x=x.wire.name, number=size
+    )
+
+
+def scale(state: Lowering, node: Node) -> Value:
+    """Multiply by constants; to divide what lies at the parties by the end of its range is to read it in other units.
+
+    The plan tells that end anyway, so no constant of the model's is told that hangs on anything else.  Where layers
+    follow one another the units of each would pass on to the next one's, and grow.
+    """
+    taken, x = node.of(Weighted), state.values[node.reads[0]]
+    alone = not any(one.op in ("select", "function") for one in state.graph.nodes)
+    most = _largest_at_rest(state, node.reads[0])
+    bare = taken.weight.size == 1 and (taken.bias is None or not taken.bias.any())
+    if most and bare and (alone or not most & (most - 1)):
+        if np.float32(taken.weight.flat[0]) == np.float32(1 / most):
+            return state.rescaled(x, x.scale * most)
+    return products.scale(state, node)
+
+
+def _largest_at_rest(state: Lowering, name: str) -> int:
+    """The larger end of the range of an input that lies at the parties, if it is a whole number; else 0."""
+    writers = {one.writes: one for one in state.graph.nodes}
+    while name in writers and writers[name].op == "round":
+        name = writers[name].reads[0]
+    found = [given for given in state.graph.inputs if given.name == name and given.stored is not None]
+    most = float(np.max(np.abs(found[0].range))) if found else 0.0
+    return int(most) if most == int(most) else 0
+
+
+def sum_(state: Lowering, node: Node) -> Value:
+    """Add up; of a series less one-hot targets the difference is opened, and neither of them."""
+    writers = {one.writes: one for one in state.graph.nodes}
+    written = [writers[name].op for name in node.reads if name in writers]
+    if sorted(written) == ["link", "onehot"] and all(state.graph.sole_reader(name) is node for name in node.reads):
+        for name in node.reads:
+            value = state.values[name]
+            wire = state.wires[value.wire.name] = value.wire.model_copy(update={"masking": Masking.UNOPENED})
+            state.values[name] = replace(value, wire=wire)
+        found = maps.sum_(state, node)
+        return state.add("open", node.shape, found.scale, found.interval, found.wire.bits, x=found.wire.name)
+    return maps.sum_(state, node)
+
+
 def link(state: Lowering, node: Node) -> Value:
     """Evaluate a function as one series over its whole period, with the bits that its result is to have."""
     x, taken = state.values[node.reads[0]], node.of(Link)
-    if x.scale != Fraction(2) ** log2(x.scale):
+    if not is_even(x.scale):
         x, _ = state.evened(x, 0)
+    if not is_even(x.scale):  # there was no room: the series has another period
+        taken = replace(taken, period=functions.period_above(taken.period, x.scale))
     factor, window = functions.turns(x.scale, taken.period)
     if x.wire.bits + factor.bit_length() > MAX_BITS or window > tables.MOST_WINDOW:
         x = state.shorten(x, log2(x.scale) - max(x.wire.bits + factor.bit_length() - MAX_BITS, window - 56))
