@@ -14,10 +14,8 @@ import click
 from mpc.errors import MpcWarning, UsageError
 from mpc.text import shown
 from parties.cli.display import Display, Stages
-from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
-from parties.client.cluster import Cluster
+from parties.cli.objects import add_lists, as_visible, common, connected_to, show_described, show_removed, show_table
 from parties.client.dataset import Dataset
-from parties.client.listing import Listing
 from parties.client.tables.published import MOCK
 from parties.client.tables.stated import FROM_DATA, TYPES, as_range
 
@@ -32,16 +30,7 @@ def data() -> None:
     """
 
 
-@contextmanager
-def _connected(cluster: Path | None, folder: Path) -> Iterator[Cluster]:
-    with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        yield connected
-
-
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (click.pass_obj, JSON, FOLDER, CLUSTER):
-        command = option(command)
-    return command
+add_lists(data, "datasets", "name, description or columns", lambda connected: connected.datasets)
 
 
 @data.command("put")
@@ -69,7 +58,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--sample", metavar="FILE|mock", default=MOCK, show_default=True, help="Rows that you publish.")
 @click.option("--visible/--invisible", default=True, show_default=True, help="Others may see what you say of it.")
 @click.option("--visible-to", "readers", multiple=True, metavar="CLIENT", help="Only these others may.")
-@_common
+@common
 def put(
     display: Display, file: Path, name: str, cluster: Path | None, folder: Path, as_json: bool, **said: Any
 ) -> None:
@@ -79,7 +68,7 @@ def put(
     are refused here, and then nothing leaves this machine. An interrupted put goes on when it is made again.
     """
     arguments = _arguments(**said)
-    with _connected(cluster, folder) as connected, _putting(display) as (notes, bar):
+    with connected_to(cluster, folder) as connected, _putting(display) as (notes, bar):
         dataset = connected.datasets.put(name, file, progress=bar, **arguments)
     _show_put(display, dataset, notes, as_json)
 
@@ -90,7 +79,7 @@ def put(
 @click.option("--person", metavar="COLUMN", help="Whose a row is: checks how many are one person's, of these rows.")
 @click.option("--rows-per-person", type=click.IntRange(1), help="Of old and new rows together; default: as before.")
 @click.option("--expires", metavar="TIME", help="As for put; default: as before.")
-@_common
+@common
 def append(
     display: Display, name: str, file: Path, cluster: Path | None, folder: Path, as_json: bool, **said: Any
 ) -> None:
@@ -99,7 +88,7 @@ def append(
     Types, ranges and categories are those of the first version. Only the new rows are masked and sent. Versions before
     stay until they are removed or expire.
     """
-    with _connected(cluster, folder) as connected, _putting(display) as (notes, bar):
+    with connected_to(cluster, folder) as connected, _putting(display) as (notes, bar):
         dataset = connected.datasets.append(name, file, progress=bar, **said)
     _show_put(display, dataset, notes, as_json)
 
@@ -148,8 +137,6 @@ def _arguments(
             cause="the noise of answers covers so many rows of one person, so a guess would break its promise",
             remedy="--rows-per-person 1 if no person has two rows; --person COLUMN has it checked",
         )
-    if readers and not visible:
-        raise UsageError("--invisible and --visible-to exclude each other", remedy="leave one of them out")
     labels = {column: _labels(text) for column, text in _pairs(categories, "--category").items()}
     if twice := set(labels) & set(taken):
         raise UsageError(
@@ -165,7 +152,7 @@ def _arguments(
         "descriptions": _pairs(descriptions, "--about"),
         "columns": list(columns) or None,
         "missing": list(missing) or None,
-        "visible": list(readers) or visible,
+        "visible": as_visible(visible, readers),
     }
 
 
@@ -207,76 +194,37 @@ def _bar(stages: Stages) -> Callable[[str, int, int | None], None]:
     return tell
 
 
-@data.command("list")
-@click.option("--versions", is_flag=True, help="All versions, not the newest of each.")
-@_common
-def list_(display: Display, versions: bool, cluster: Path | None, folder: Path, as_json: bool) -> None:
-    """List the datasets that you may see."""
-    with _connected(cluster, folder) as connected:
-        _show_list(display, connected.datasets.list(versions), as_json)
-
-
-@data.command("search")
-@click.argument("words", nargs=-1, required=True)
-@click.option("--versions", is_flag=True, help="All versions, not the newest of each.")
-@_common
-def search(
-    display: Display, words: tuple[str, ...], versions: bool, cluster: Path | None, folder: Path, as_json: bool
-) -> None:
-    """List those with all these words, or words that begin so, in name, description or columns."""
-    with _connected(cluster, folder) as connected:
-        _show_list(display, connected.datasets.search(" ".join(words), versions), as_json)
-
-
-def _show_list(display: Display, found: Listing, as_json: bool) -> None:
-    if as_json:
-        display.json({"datasets": found.content()})
-    elif found:
-        head, *rows = found.table
-        display.table([f">{name}" if name in ("rows", "version") else name for name in head], rows)
-    else:
-        display.say("no datasets that you may see")
-
-
 @data.command("show")
 @click.argument("name")
 @click.option("--versions", is_flag=True, help="List its versions that are there, and how each came from the last.")
-@_common
+@common
 def show(display: Display, name: str, versions: bool, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Show all that its owner says of a dataset: columns, units, ranges, rows, terms."""
     if versions:
         _show_versions(display, name, cluster, folder, as_json)
         return
-    with _connected(cluster, folder) as connected:
+    with connected_to(cluster, folder) as connected:
         described = connected.dataset(name).describe()
-    if as_json:
-        display.json({"dataset": described.content()})
-        return
-    display.result(described.manifest.name)
-    for line in described.lines:
-        display.result(line)
-    head, *rows = described.table
-    display.table(head, rows)
+    show_described(display, "dataset", described, as_json)
 
 
 def _show_versions(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
-    with _connected(cluster, folder) as connected:
+    with connected_to(cluster, folder) as connected:
         found = connected.datasets.versions(name)
     if as_json:
         display.json({"name": found[0].name, "versions": found.content()})
         return
     display.result(found[0].name)
-    head, *rows = found.table
-    display.table([f">{each}" if each in ("version", "rows") else each for each in head], rows)
+    show_table(display, found.table)
 
 
 @data.command("sample")
 @click.argument("name")
 @click.option("--rows", default=10, show_default=True, type=_ROWS, help="How many at most.")
-@_common
+@common
 def sample(display: Display, name: str, rows: int, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Show rows that the owner published, or mock rows that are made from the schema alone."""
-    with _connected(cluster, folder) as connected:
+    with connected_to(cluster, folder) as connected:
         found = connected.dataset(name).sample(rows)
     records = found.records()
     if as_json:
@@ -295,13 +243,13 @@ def _cell(value: object) -> str:
 
 @data.command("refresh")
 @click.argument("name")
-@_common
+@common
 def refresh(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Mask a dataset of yours anew: its values stay, and what anybody has of the old masks is worthless.
 
     Do it now and then, and when the provider changes.
     """
-    with _connected(cluster, folder) as connected, display.stages() as stages:
+    with connected_to(cluster, folder) as connected, display.stages() as stages:
         made = connected.datasets.refresh(name, progress=_bar(stages))
     if as_json:
         display.json({"dataset": made.describe().content()})
@@ -313,7 +261,7 @@ def refresh(display: Display, name: str, cluster: Path | None, folder: Path, as_
 @click.argument("name")
 @click.option("--row", "rows", type=int, multiple=True, metavar="K", help="Remove this row alone; the first is 0.")
 @click.option("--table", type=click.Path(path_type=Path), help="With --row: your copy of the newest version's rows.")
-@_common
+@common
 def remove(
     display: Display,
     name: str,
@@ -336,14 +284,10 @@ def remove(
                 cause="what lies at the parties is masked and cannot be cut: its blocks are made anew from your copy",
                 remedy=f"mpc data remove {shown(name)} --row K --table FILE",
             )
-        with _connected(cluster, folder) as connected, _putting(display) as (notes, bar):
+        with connected_to(cluster, folder) as connected, _putting(display) as (notes, bar):
             dataset = connected.datasets.remove_rows(name, rows, table, progress=bar)
         _show_put(display, dataset, notes, as_json)
         return
-    with _connected(cluster, folder) as connected:
+    with connected_to(cluster, folder) as connected:
         gone = connected.datasets.remove(name)
-    if as_json:
-        display.json({"removed": gone.content()})
-        return
-    for each in gone:
-        display.result(f"removed {each.name}, version {each.version}")
+    show_removed(display, gone, as_json)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,17 @@ import click
 
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_names
-from mpc.errors import UsageError
 from parties.cli.consent import DATA, show_verdicts
 from parties.cli.datasets import selections
 from parties.cli.display import Display, noting
 from parties.cli.inputs import load_inputs
+from parties.cli.objects import add_lists, as_visible, common, connected_to, show_described, show_removed
 from parties.cli.options import (
     CALIBRATE,
-    CLUSTER,
-    FOLDER,
-    JSON,
     OWNER,
     RANGE,
     RECIPIENT,
     SHAPE,
-    cluster_file,
     parse_ranges,
     parse_shapes,
     require_folder,
@@ -33,7 +28,6 @@ from parties.cli.options import (
 from parties.cli.preparing import place_model
 from parties.client.cluster import Cluster
 from parties.client.model import Placed
-from parties.client.model_listing import ModelListing
 from parties.client.roles import parse_roles
 from parties.disk import write_atomic
 
@@ -46,16 +40,7 @@ def model() -> None:
     """
 
 
-@contextmanager
-def _connected(cluster: Path | None, folder: Path) -> Iterator[Cluster]:
-    with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        yield connected
-
-
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (click.pass_obj, JSON, FOLDER, CLUSTER):
-        command = option(command)
-    return command
+add_lists(model, "models", "name or description", lambda connected: connected.models)
 
 
 def _placing(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +60,7 @@ def _placing(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--expires", metavar="TIME", help="When it is removed: 36h, 90d, 2y, 2027-01-31; default: never.")
 @click.option("--visible/--invisible", default=True, show_default=True, help="Others may see it and its plan.")
 @click.option("--visible-to", "readers", multiple=True, metavar="CLIENT", help="Only these others may.")
-@_common
+@common
 def put(
     display: Display,
     file: Path,
@@ -96,11 +81,9 @@ def put(
     Its plan becomes public to those who may see it: shapes, scales and bounds, and no weight. With --data it reads
     datasets of these units and ranges. An interrupted put goes on when it is made again.
     """
-    if readers and not visible:
-        raise UsageError("--invisible and --visible-to exclude each other", remedy="leave one of them out")
-    loaded = Loaded(load_model(file))
+    seen, loaded = as_visible(visible, readers), Loaded(load_model(file))
     names = input_names(loaded)
-    with _connected(cluster, folder) as connected, display.stages() as stages, noting(display) as told:
+    with connected_to(cluster, folder) as connected, display.stages() as stages, noting(display) as told:
         stages("compiling, and putting it at the parties")
         made = connected.models.put(
             name,
@@ -109,7 +92,7 @@ def put(
             data=selections(connected, data, names) or None,
             samples=load_inputs(samples, names) if samples else None,
             shapes=parse_shapes(shapes, names) or None,
-            visible=list(readers) or visible,
+            visible=seen,
             progress=stages.weights,
             **said,
         )
@@ -119,74 +102,34 @@ def put(
         display.result(f"{made.name}, version {made.version}: {len(made.manifest.columns)} arrays of weights")
 
 
-@model.command("list")
-@click.option("--versions", is_flag=True, help="All versions, not the newest of each.")
-@_common
-def list_(display: Display, versions: bool, cluster: Path | None, folder: Path, as_json: bool) -> None:
-    """List the models that you may see."""
-    with _connected(cluster, folder) as connected:
-        _show_list(display, connected.models.list(versions), as_json)
-
-
-@model.command("search")
-@click.argument("words", nargs=-1, required=True)
-@click.option("--versions", is_flag=True, help="All versions, not the newest of each.")
-@_common
-def search(
-    display: Display, words: tuple[str, ...], versions: bool, cluster: Path | None, folder: Path, as_json: bool
-) -> None:
-    """List those with all these words, or words that begin so, in name or description."""
-    with _connected(cluster, folder) as connected:
-        _show_list(display, connected.models.search(" ".join(words), versions), as_json)
-
-
-def _show_list(display: Display, found: ModelListing, as_json: bool) -> None:
-    if as_json:
-        display.json({"models": found.content()})
-    elif found:
-        head, *rows = found.table
-        display.table([f">{name}" if name == "version" else name for name in head], rows)
-    else:
-        display.say("no models that you may see")
-
-
 @model.command("show")
 @click.argument("name")
-@_common
+@common
 def show(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Show all that its owner says of a model, and what its plan says of its inputs and outputs."""
-    with _connected(cluster, folder) as connected:
+    with connected_to(cluster, folder) as connected:
         described = connected.model(name).describe()
-    if as_json:
-        display.json({"model": described.content()})
-        return
-    display.result(described.manifest.name)
-    for line in described.lines:
-        display.result(line)
-    head, *rows = described.table
-    display.table(head, rows)
+    show_described(display, "model", described, as_json)
 
 
 @model.command("plan")
 @click.argument("name")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the plan goes.")
 @_placing
-@_common
+@common
 def plan(
     display: Display,
     name: str,
     output: Path,
-    owners: tuple[str, ...],
-    recipients: tuple[str, ...],
-    data: tuple[str, ...],
     cluster: Path | None,
     folder: Path,
     as_json: bool,
+    **placing: tuple[str, ...],
 ) -> None:
     """Write the plan of a model for those who take part; prints its digest. mpc inspect says what it costs."""
     require_folder(output)
-    with _connected(cluster, folder) as connected:
-        placed = _place(connected, name, owners, recipients, data)
+    with connected_to(cluster, folder) as connected:
+        placed = _place(connected, name, **placing)
     write_atomic(output, placed.plan.canonical, 0o644)
     digest = placed.plan.digest.hex()
     if as_json:
@@ -221,7 +164,7 @@ def _place(
 @click.option("--uses", type=click.IntRange(1), help="Runs at most; default: as many as there are.")
 @click.option("--expires", metavar="TIME", help="36h, 90d, 2y, 2027-01-31; default: never.")
 @click.option("--versions", is_flag=True, help="All versions of that name, also later ones; default: the newest.")
-@_common
+@common
 def grant(
     display: Display,
     name: str,
@@ -234,7 +177,7 @@ def grant(
     **said: Any,
 ) -> None:
     """Allow others to use your model NAME, by its own plan and no other. mpc grant revoke takes it back."""
-    with _connected(cluster, folder) as connected, noting(display):
+    with connected_to(cluster, folder) as connected, noting(display):
         made = connected.models.grant(
             name, recipients=recipients or None, data_owners=data_owners or None, entered=not stored_only, **said
         )
@@ -247,30 +190,28 @@ def grant(
 @model.command("check")
 @click.argument("name")
 @_placing
-@_common
+@common
 def check(
     display: Display,
     name: str,
-    owners: tuple[str, ...],
-    recipients: tuple[str, ...],
-    data: tuple[str, ...],
     cluster: Path | None,
     folder: Path,
     as_json: bool,
+    **placing: tuple[str, ...],
 ) -> None:
     """Ask whether you may use a model so, and if not, whose word is missing. Nothing runs."""
-    with _connected(cluster, folder) as connected:
-        placed = _place(connected, name, owners, recipients, data)
+    with connected_to(cluster, folder) as connected:
+        placed = _place(connected, name, **placing)
         found = connected.datasets.ask(placed, {})
     show_verdicts(display, found, as_json)
 
 
 @model.command("refresh")
 @click.argument("name")
-@_common
+@common
 def refresh(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Mask a model of yours anew: its weights stay, and what was known of the old masks opens nothing any more."""
-    with _connected(cluster, folder) as connected, display.stages() as stages:
+    with connected_to(cluster, folder) as connected, display.stages() as stages:
         stages("masking it anew")
         made = connected.models.refresh(name)
     if as_json:
@@ -281,13 +222,9 @@ def refresh(display: Display, name: str, cluster: Path | None, folder: Path, as_
 
 @model.command("remove")
 @click.argument("name")
-@_common
+@common
 def remove(display: Display, name: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Remove all versions of a model of yours, at all parties and for good."""
-    with _connected(cluster, folder) as connected:
+    with connected_to(cluster, folder) as connected:
         gone = connected.models.remove(name)
-    if as_json:
-        display.json({"removed": gone.content()})
-        return
-    for each in gone:
-        display.result(f"removed {each.name}, version {each.version}")
+    show_removed(display, gone, as_json)
