@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from mpc.errors import InputError, MpcWarning, SessionError, UsageError
+from mpc.errors import MpcWarning, SessionError, UsageError
 from mpc.text import shown
 from parties.agreed.grants import Bound, Grant
 from parties.client import amending, catalogue, granted, granting, keeping, upload
@@ -19,6 +19,7 @@ from parties.client.channels import Parties
 from parties.client.dataset import Dataset
 from parties.client.granting import Given, Verdict
 from parties.client.listing import Listing, Versions
+from parties.client.objects import Objects
 from parties.client.requests import Requested, list_requests
 from parties.client.said import as_expiry, as_readers, full_name, own_name
 from parties.client.selection import Selection
@@ -31,11 +32,10 @@ Progress = Callable[[str, int, int | None], None]
 """Told what is being done ("check", then "put"; or "refresh"), how many rows are, and of how many, if that is known."""
 
 
-class Datasets:
+class Datasets(Objects[Listing]):
     """Datasets that this client owns or may see."""
 
-    def __init__(self, parties: Parties) -> None:
-        self._parties = parties
+    _ONE, _OTHER, _GROUP, _LISTED = "dataset", "model", "data", Listing
 
     def put(
         self,
@@ -76,7 +76,7 @@ class Datasets:
             UsageError, InputError: what is said is not enough, or does not fit the table; no value is named.
             PolicyError, SessionError, PeerError: a party refuses, or is lost; the put can be made again.
         """
-        short = self._own(name)
+        short = own_name(self._me, name)
         if unknown := set(said) - _SAID:
             raise UsageError(
                 f"put has no argument {min(unknown)!r}",
@@ -180,17 +180,6 @@ class Datasets:
             raise _no_dataset(full, [entry.name for entry in every])
         return Versions(catalogue.describe(self._parties, object_id=each) for each in found)
 
-    def list(self, versions: bool = False) -> Listing:
-        """List the datasets that this client may see; their newest versions, or all."""
-        return self.search("", versions)
-
-    def search(self, words: str, versions: bool = False) -> Listing:
-        """List those with all these words, or words that begin so, in name, description or columns."""
-        if not isinstance(words, str):
-            raise UsageError("a search is for words", remedy="cluster.datasets.search('diabetes')")
-        found = [entry for entry in catalogue.search(self._parties, words) if entry.plan is None]
-        return Listing(found if versions else catalogue.newest(found))
-
     def get(self, name: str) -> Dataset:
         """Return the newest version of a dataset.
 
@@ -198,17 +187,7 @@ class Datasets:
             SessionError: there is none that this client may see.
             UsageError: it is a model.
         """
-        full = self.full_name(name)
-        try:
-            manifest = catalogue.describe(self._parties, full)
-        except SessionError:
-            known = [entry.name for entry in catalogue.search(self._parties)]
-            if full in known:  # something else is wrong with it
-                raise
-            raise _no_dataset(full, known) from None
-        if manifest.plan is not None:
-            raise UsageError(f"{shown(full)} is a model, not a dataset", remedy=f"cluster.model({full!r})")
-        return Dataset(manifest, self._parties)
+        return Dataset(self._manifest(name), self._parties)
 
     def refresh(self, name: str, progress: Progress | None = None) -> Dataset:
         """Mask a dataset of this client's anew, as its next version: the values stay, all that hides them is new.
@@ -223,7 +202,7 @@ class Datasets:
             UsageError: it is not this client's.
             PolicyError: it was kept of others' data, and not all of them allow it.
         """
-        full = f"{self._parties.config.name}/{self._own(name)}"
+        full = self._full_own(name)
         tell = progress or (lambda stage, done, of: None)
         found = self.get(full).manifest
         made = keeping.refresh(self._parties, found, lambda done, of: tell("refresh", done, of))
@@ -235,15 +214,10 @@ class Datasets:
         Raises:
             InputError: there is none of that name.
         """
-        full = self._full_own(name)
-        found = [entry for entry in catalogue.own(self._parties, full) if entry.plan is None]
-        if not found:
-            raise InputError(f"there is no dataset {shown(full)} of yours", remedy="mpc data list shows what there is")
-        for entry in found:
-            catalogue.remove(self._parties, entry.id)
+        gone = super().remove(name)
         with upload.open_log(self._parties) as log:
-            log.drop(full)
-        return Listing(found)
+            log.drop(self._full_own(name))
+        return gone
 
     def grant(
         self,
@@ -311,14 +285,6 @@ class Datasets:
             warnings.warn(MpcWarning(f"{full} has no budget, so nothing is answered yet: {remedy}"), stacklevel=2)
         return made
 
-    def revoke(self, grant: str | Grant) -> str:
-        """Take a grant of this client's back, by its id or the first digits of it; return its id.
-
-        Raises:
-            UsageError: there is no such grant.
-        """
-        return granting.revoke(self._parties, grant.id if isinstance(grant, Grant) else grant)
-
     def grants(self) -> tuple[Given, ...]:
         """List the grants that this client has given, and those that name it."""
         return tuple(granting.given(self._parties))
@@ -340,13 +306,10 @@ class Datasets:
 
     def full_name(self, name: str) -> str:
         """Complete NAME to OWNER/NAME, the owner being this client."""
-        return full_name(self._parties.config.name, name)
+        return full_name(self._me, name)
 
-    def _full_own(self, name: str) -> str:
-        return f"{self._parties.config.name}/{self._own(name)}"
-
-    def _own(self, name: str) -> str:
-        return own_name(self._parties.config.name, name)
+    def _unknown(self, name: str, known: Sequence[str]) -> SessionError:
+        return _no_dataset(name, known)
 
 
 def _tellers(progress: Progress | None) -> tuple[Callable[[int, int], None], Callable[[int], None]]:

@@ -13,20 +13,19 @@ import numpy as np
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.roles import Roles
-from mpc.errors import InputError, SessionError, UsageError, warn
+from mpc.errors import warn
 from mpc.plan.parse import parse_plan
 from mpc.plan.placing import template
 from mpc.plan.plan import Plan
-from mpc.text import shown
 from parties.addresses import ANY
 from parties.agreed.grants import Grant, Question, Use
 from parties.agreed.models import weight_columns
 from parties.client import bound, catalogue, granted, granting, keeping, upload
-from parties.client.channels import Parties
 from parties.client.granting import Given
 from parties.client.model import Model
 from parties.client.model_listing import ModelListing
-from parties.client.said import as_expiry, as_readers, full_name, own_name
+from parties.client.objects import Objects
+from parties.client.said import as_expiry, as_readers, own_name
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Ranges
@@ -40,11 +39,10 @@ Progress = Callable[[int, int], None]
 """Told how many weights are at all parties, and how many there are."""
 
 
-class Models:
+class Models(Objects[ModelListing]):
     """Models that this client owns or may see."""
 
-    def __init__(self, parties: Parties) -> None:
-        self._parties, self._me = parties, parties.config.name
+    _ONE, _OTHER, _GROUP, _LISTED = "model", "dataset", "model", ModelListing
 
     def put(
         self,
@@ -111,17 +109,6 @@ class Models:
             for number, gate in enumerate(plan.weights, 1)
         }
 
-    def list(self, versions: bool = False) -> ModelListing:
-        """List the models that this client may see; their newest versions, or all."""
-        return self.search("", versions)
-
-    def search(self, words: str, versions: bool = False) -> ModelListing:
-        """List those with all these words, or words that begin so, in name or description."""
-        if not isinstance(words, str):
-            raise UsageError("a search is for words", remedy="cluster.models.search('triage')")
-        found = [entry for entry in catalogue.search(self._parties, words) if entry.plan is not None]
-        return ModelListing(found if versions else catalogue.newest(found))
-
     def get(self, name: str) -> Model:
         """Return the newest version of a model; "NAME" is one of this client's own.
 
@@ -129,17 +116,7 @@ class Models:
             SessionError: there is none that this client may see.
             UsageError: it is a dataset.
         """
-        full = full_name(self._me, name)
-        try:
-            manifest = catalogue.describe(self._parties, full)
-        except SessionError:
-            if any(entry.name == full for entry in catalogue.search(self._parties)):  # something else is wrong
-                raise
-            raise SessionError(
-                f"there is no model {shown(full)}, or you may not see it", remedy="mpc model list shows which you may"
-            ) from None
-        if manifest.plan is None:
-            raise UsageError(f"{shown(full)} is a dataset, not a model", remedy=f"cluster.dataset({full!r})")
+        manifest = self._manifest(name)
         return Model(manifest, catalogue.plan_of(self._parties, manifest), self._parties)
 
     describe = get
@@ -153,23 +130,9 @@ class Models:
         Raises:
             UsageError: it is not this client's, or a dataset.
         """
-        found = self.get(f"{self._me}/{own_name(self._me, name)}")
+        found = self.get(self._full_own(name))
         made = keeping.refresh(self._parties, found.manifest, progress or (lambda done, of: None))
         return Model(made, catalogue.plan_of(self._parties, made), self._parties)
-
-    def remove(self, name: str) -> ModelListing:
-        """Remove all versions of a model of this client's own, at all parties and for good.
-
-        Raises:
-            InputError: there is none of that name.
-        """
-        full = f"{self._me}/{own_name(self._me, name)}"
-        found = [entry for entry in catalogue.own(self._parties, full) if entry.plan is not None]
-        if not found:
-            raise InputError(f"there is no model {shown(full)} of yours", remedy="mpc model list shows which there are")
-        for entry in found:
-            catalogue.remove(self._parties, entry.id)
-        return ModelListing(found)
 
     def grant(
         self,
@@ -205,7 +168,7 @@ class Models:
             UsageError: that makes no sense.
             SessionError, PolicyError: there is no such model, or a party does not take the grant.
         """
-        found = self.get(f"{self._me}/{own_name(self._me, name)}")
+        found = self.get(self._full_own(name))
         asking = granted.as_clients(coordinators, "coordinators")
         learning = asking if recipients is None else granted.as_clients(recipients, "recipients")
         owners = (ANY,) if data_owners is None else granted.as_clients(data_owners, "data_owners")
@@ -223,14 +186,6 @@ class Models:
         if blind:
             warn(f"{', '.join(blind)} may not see {found.name}, and cannot use it: put it with visible={blind!r}")
         return made
-
-    def revoke(self, grant: str | Grant) -> str:
-        """Take a grant of this client's back, by its id or the first digits of it; return its id.
-
-        Raises:
-            UsageError: there is no such grant.
-        """
-        return granting.revoke(self._parties, grant.id if isinstance(grant, Grant) else grant)
 
     def grants(self) -> tuple[Given, ...]:
         """List the grants of models that this client has given, and those that name it."""
