@@ -22,10 +22,12 @@ __all__ = ["log", "logs_as_they_were", "written"]  # fixtures of every test
 
 LONGEST = {
     "attack/test_faults.py",
+    "attack/test_kept.py",
     "attack/test_one_certificate.py",
     "attack/test_stock.py",
     "cli/test_bench.py",
     "cli/test_cluster.py",
+    "cli/test_examples.py",
     "cli/test_interrupts.py",
     "cli/test_manners.py",
     "gates/test_every_gate.py",

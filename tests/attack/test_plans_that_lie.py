@@ -33,6 +33,7 @@ from mpc.privacy.guarantee import guarantee, sensitivities
 from mpc.privacy.within import RULES
 from mpc.windows import Windows
 from mpc.wires import Masking
+from tests.support.effort import patient
 from tests.support.plans import replace_wires, wire, with_parts
 from tests.support.questions import EPSILON, FACTS, INHERITED, UNOPENED, WIDE, B, Question, by_category
 from tests.support.worlds import make_world
@@ -833,7 +834,7 @@ def test_a_hostile_plan_keeps_nobody_busy() -> None:
     started = time.process_time()
     with pytest.raises(PlanError, match="coefficients|too large"):
         guarantee(q.unchecked(), FACTS)
-    assert time.process_time() - started < 20
+    assert time.process_time() - started < patient(20)
 
 
 def test_a_large_plan_is_proved_soon() -> None:
@@ -852,7 +853,7 @@ def test_a_large_plan_is_proved_soon() -> None:
     q.noised(sensitivity=15 * 10_000)
     plan, started = q.unchecked(), time.process_time()
     [vector] = guarantee(plan, FACTS).vectors
-    assert vector.sensitivity == 150_000 and time.process_time() - started < 20
+    assert vector.sensitivity == 150_000 and time.process_time() - started < patient(20)
 
 
 def test_rows_of_several_origins_add_up() -> None:
@@ -936,10 +937,11 @@ def test_many_operands_keep_nobody_busy() -> None:
     started = time.process_time()
     with pytest.raises(PlanError, match="too large"):
         guarantee(q.unchecked(), FACTS)
-    assert time.process_time() - started < 20
+    assert time.process_time() - started < patient(20)
 
 
-def test_many_groups_of_levels_keep_nobody_busy() -> None:
+@pytest.mark.parametrize("many", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_many_groups_of_levels_keep_nobody_busy(many: int) -> None:
     """A million small histograms at once: each is gone through by itself, so each counts for more than its numbers."""
     q = Question((B, 1 << 20))
     q.step(0, 1, x=q.bound(width=3, drawn=True), out="bits")
@@ -948,10 +950,10 @@ def test_many_groups_of_levels_keep_nobody_busy() -> None:
     started = time.process_time()
     with pytest.raises(PlanError, match="too large"):
         sensitivities(q.unchecked(), FACTS)
-    assert time.process_time() - started < 20
-    q = Question((B, 1000))  # while a thousand histograms are asked for in earnest
+    assert time.process_time() - started < patient(20)
+    q, started = Question((B, many)), time.process_time()  # while so many histograms are asked for in earnest
     q.step(*range(64), x=q.bound(width=7, drawn=True), out="bits")
     q.rows("bits")
     q.noised()
-    assert sensitivities(q.unchecked(), FACTS) == {"draw:n": 64_000}
-    assert time.process_time() - started < 40
+    assert sensitivities(q.unchecked(), FACTS) == {"draw:n": 64 * many}
+    assert time.process_time() - started < many * patient(0.04)

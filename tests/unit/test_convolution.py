@@ -131,10 +131,11 @@ def _check_tiles(kind: str, windows: Windows, channels: int, rng: np.random.Gene
     x = adversarial(kind, (2, channels, 9, 12), rng)
     filters = Filters(adversarial(kind, (4, channels, *windows.kernel), rng), windows)
     assert filters.tiles(x.shape) is not None
+    sums = naive.convolution(x, filters.values, windows)  # in Python's integers, which takes nearly all of the time
     for shape in ((), (4, 1, 1), (2, 4, *windows.positions((9, 12)))):
         offset = adversarial("edges", shape, rng)
         found = convolve(x, filters, offset)
-        assert (found.astype(object) == convolved(x, filters.values, windows, offset.astype(object))).all()
+        assert (found.astype(object) == (sums + offset.astype(object)) % P).all()
 
 
 @pytest.mark.usefixtures("always_by_tiles")

@@ -40,6 +40,12 @@ def page(name: str) -> str:
     return (ARCHITECTURE / f"{name}.md").read_text()
 
 
+@cache
+def tree_of(path: Path | str) -> ast.Module:
+    """What a module says, by its path below the root; several tests look at all of them."""
+    return ast.parse((ROOT / path).read_text())
+
+
 def rows(text: str) -> list[list[str]]:
     """The cells of a page's tables, without heads."""
     found = [
@@ -135,7 +141,7 @@ PLAIN = ("mpc", "parties")
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
     """(line, docstring) of each function and class."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             text = ast.get_docstring(node)
             if text:
@@ -160,7 +166,7 @@ SERVICES = {
 def test_every_call_that_a_daemon_answers_says_what_it_does() -> None:
     for place, wire in SERVICES.items():
         calls = {name for service in wire.DESCRIPTOR.services_by_name.values() for name in service.methods_by_name}
-        tree = ast.parse((ROOT / place).read_text())
+        tree = tree_of(place)
         methods = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in calls]
         assert {node.name for node in methods} == calls
         assert not [f"{place}:{node.lineno} {node.name}" for node in methods if not ast.get_docstring(node)]
@@ -252,7 +258,7 @@ def asks(text: str) -> bool:
 def test_public_functions_say_what_they_do() -> None:
     odd, seen = [], 0
     for path in (path for path in modules() if str(path.parent) in SPOKEN):
-        for function in public_functions(ast.parse((ROOT / path).read_text())):
+        for function in public_functions(tree_of(path)):
             seen += 1
             text = ast.get_docstring(function)
             wrong = "it has no docstring" if text is None else None if asks(text) else fault(text)
@@ -264,7 +270,7 @@ def test_public_functions_of_the_library_say_what_they_do() -> None:
     """A handler, a rule or a reading may leave it to its registry or base: what is said begins with a verb."""
     odd, seen = [], 0
     for path in (path for path in modules() if path.parts[0] == "mpc"):
-        for function in public_functions(ast.parse((ROOT / path).read_text())):
+        for function in public_functions(tree_of(path)):
             text = ast.get_docstring(function)
             if text is not None and not asks(text):
                 seen += 1
@@ -276,7 +282,7 @@ def test_public_functions_of_the_library_say_what_they_do() -> None:
 def test_modules_say_what_they_do() -> None:
     """Their first word is none that asks, and none that needs another sentence before it."""
     asking = re.compile(rf"({'|'.join((*BANNED_FIRST, 'Why', 'How', 'When', 'Which', 'Where', 'The same'))})\b")
-    texts = {path: ast.get_docstring(ast.parse((ROOT / path).read_text())) or "" for path in modules()}
+    texts = {path: ast.get_docstring(tree_of(path)) or "" for path in modules()}
     assert len(texts) > 350
     assert not [f"{path} {text.splitlines()[0]}" for path, text in texts.items() if asking.match(text)]
 
@@ -285,7 +291,7 @@ def test_docstrings_begin_with_what_they_are_about() -> None:
     """No docstring of these packages begins with an article, a pronoun or a question: of modules and classes too."""
     spoken = [path for path in modules() if str(path.parent) in SPOKEN]
     found = [(path, line, text) for path in spoken for line, text in docstrings(path)]
-    found += [(path, 1, ast.get_docstring(ast.parse((ROOT / path).read_text())) or "The") for path in spoken]
+    found += [(path, 1, ast.get_docstring(tree_of(path)) or "The") for path in spoken]
     assert len(found) > 480
     odd = re.compile(rf"({'|'.join((*NO_BEGINNING, *BANNED_FIRST))})\b")
     assert not [f"{path}:{line} {text.splitlines()[0]}" for path, line, text in found if odd.match(text)]
@@ -295,7 +301,7 @@ def test_only_what_answers_yes_or_no_asks() -> None:
     """A docstring that is a question belongs to a function that returns a bool; others say what they do."""
     odd = []
     for path in (path for path in modules() if path.parts[0] in PLAIN):
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
                 if asks(text) and (node.returns is None or ast.unparse(node.returns) != "bool"):
                     odd.append(f"{path}:{node.lineno} {text.splitlines()[0]}")
@@ -444,7 +450,7 @@ def locks(path: Path) -> Iterator[str]:
             else:
                 yield from walk(child, child.name if isinstance(child, ast.ClassDef) else inside)
 
-    yield from walk(ast.parse((ROOT / path).read_text()), "")
+    yield from walk(tree_of(path), "")
 
 
 def test_every_lock_is_on_the_page_of_locks() -> None:
@@ -463,7 +469,7 @@ def test_every_lock_is_on_the_page_of_locks() -> None:
 def thread_names() -> Iterator[str]:
     """How the names of threads begin, as modules give them."""
     for path in modules():
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("Thread", "ThreadPoolExecutor"):
                 for keyword in node.keywords:
                     if keyword.arg in ("name", "thread_name_prefix"):
