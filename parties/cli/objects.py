@@ -16,8 +16,7 @@ from parties.client.cluster import Cluster
 
 if TYPE_CHECKING:
     from parties.client.datasets import Datasets
-    from parties.client.listing import Description, Listing
-    from parties.client.model_listing import ModelDescription
+    from parties.client.listing import Listing, Told
     from parties.client.models import Models
 
 _NUMBERS = ("rows", "version")
@@ -80,7 +79,7 @@ def show_table(display: Display, table: Sequence[tuple[str, ...]]) -> None:
     display.table([f">{name}" if name in _NUMBERS else name for name in head], rows)
 
 
-def show_described(display: Display, one: str, described: Description | ModelDescription, as_json: bool) -> None:
+def show_described(display: Display, one: str, described: Told, as_json: bool) -> None:
     """Show all that the owner says of one object; `one` is the word for it."""
     if as_json:
         display.json({one: described.content()})

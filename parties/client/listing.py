@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mpc.text import shown
 from parties.addresses import ANY
@@ -17,7 +18,13 @@ _LONGEST = 60
 
 
 class Listing(tuple[Entry, ...]):
-    """Datasets, as parties list them."""
+    """Datasets, as parties list them.
+
+    `_MANY` is the word for its objects, `_SAID` what is said of these alone.
+    """
+
+    _MANY: ClassVar[str] = "datasets"
+    _SAID: ClassVar[str] = "rows"
 
     def __new__(cls, entries: Iterable[Entry]) -> Listing:
         """Sort them by name, the newest version of each first."""
@@ -37,7 +44,7 @@ class Listing(tuple[Entry, ...]):
                 "owner": each.owner,
                 "version": each.version,
                 "id": each.id.hex(),
-                "rows": each.rows,
+                self._SAID: getattr(each, self._SAID),
                 "expires": each.expires,
                 "description": each.description,
             }
@@ -45,10 +52,10 @@ class Listing(tuple[Entry, ...]):
         ]
 
     def __repr__(self) -> str:
-        return as_text(self.table) if self else "no datasets that you may see"
+        return as_text(self.table) if self else f"no {self._MANY} that you may see"
 
     def _repr_html_(self) -> str:
-        return as_html(self.table, f"{len(self)} datasets")
+        return as_html(self.table, f"{len(self)} {self._MANY}")
 
 
 class Versions(tuple[Manifest, ...]):
@@ -102,7 +109,34 @@ def _blocks(whole: Manifest) -> set[str]:
     return {*whole.commitments[whole.columns[0].name]}
 
 
-class Description:
+class Told(ABC):
+    """All that an owner says of an object: lines, and a table."""
+
+    manifest: Manifest
+
+    @property
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """Sentences on the object as a whole."""
+
+    @property
+    @abstractmethod
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of texts, the head first."""
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """Return what JSON has of it."""
+
+    def __repr__(self) -> str:
+        return "\n".join([self.manifest.name, *self.lines, "", as_text(self.table)])
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(html.escape(line) for line in self.lines)
+        return f"<p><b>{html.escape(self.manifest.name)}</b><br>{lines}</p>{as_html(self.table, '')}"
+
+
+class Description(Told):
     """All that an owner says of a dataset.
 
     Args:
@@ -151,13 +185,6 @@ class Description:
             "columns": [_column(column) for column in whole.columns],
             "budget": self.budget,
         }
-
-    def __repr__(self) -> str:
-        return "\n".join([self.manifest.name, *self.lines, "", as_text(self.table)])
-
-    def _repr_html_(self) -> str:
-        lines = "<br>".join(html.escape(line) for line in self.lines)
-        return f"<p><b>{html.escape(self.manifest.name)}</b><br>{lines}</p>{as_html(self.table, '')}"
 
 
 def _history(whole: Manifest) -> list[str]:

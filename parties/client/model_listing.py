@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -11,7 +10,7 @@ from mpc.plan.plan import Plan, PlanInput
 from mpc.text import shown
 from mpc.wires import Dimension
 from parties.agreed.objects import Manifest
-from parties.client.listing import Listing, as_html, as_text, cut, terms
+from parties.client.listing import Listing, Told, cut, terms
 from parties.client.said import day
 
 _LISTED = 12
@@ -21,35 +20,16 @@ _LISTED = 12
 class ModelListing(Listing):
     """Models, as parties list them."""
 
+    _MANY, _SAID = "models", "plan"
+
     @property
     def table(self) -> list[tuple[str, ...]]:
         """Rows of texts, the head first."""
         head = ("name", "version", "expires", "description")
         return [head, *((e.name, str(e.version), day(e.expires), cut(e.description)) for e in self)]
 
-    def content(self) -> list[dict[str, Any]]:
-        """Return what JSON has of them."""
-        return [
-            {
-                "name": each.name,
-                "owner": each.owner,
-                "version": each.version,
-                "id": each.id.hex(),
-                "plan": each.plan,
-                "expires": each.expires,
-                "description": each.description,
-            }
-            for each in self
-        ]
 
-    def __repr__(self) -> str:
-        return as_text(self.table) if self else "no models that you may see"
-
-    def _repr_html_(self) -> str:
-        return as_html(self.table, f"{len(self)} models")
-
-
-class ModelDescription:
+class ModelDescription(Told):
     """All that an owner says of a model, and what its plan says of its inputs and outputs."""
 
     def __init__(self, manifest: Manifest, plan: Plan) -> None:
@@ -104,13 +84,6 @@ class ModelDescription:
             "inputs": inputs,
             "outputs": outputs,
         }
-
-    def __repr__(self) -> str:
-        return "\n".join([self.manifest.name, *self.lines, "", as_text(self.table)])
-
-    def _repr_html_(self) -> str:
-        lines = "<br>".join(html.escape(line) for line in self.lines)
-        return f"<p><b>{html.escape(self.manifest.name)}</b><br>{lines}</p>{as_html(self.table, '')}"
 
 
 def _shape(shape: tuple[Dimension, ...]) -> str:
