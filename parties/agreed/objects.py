@@ -54,7 +54,7 @@ _MOST_ELEMENTS = 1 << 27
 _LARGEST_INTEGER = 1 << 59
 _MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES, _MOST_BLOCKS = 4096, 1 << 16, 1024, 1 << 16
 _MANIFEST, _KEPT = "mpc/v1/object", "mpc/v1/kept-object"
-_LATER = frozenset({"lengths", "plan", "kept"})
+_LATER = frozenset({"lengths", "plan", "kept", "collection", "gathered"})
 """Fields that an object has only if something is said there: all others have the bytes that they always had."""
 _HEX = re.compile(r"([0-9a-f]{64})+")
 
@@ -131,6 +131,8 @@ class Schema(Frozen):
         sample: rows that the owner publishes, column -> their integers in C order; {} if there are none.
         plan: of a model's weights, which are its columns, the digest of the plan that they are for; see `models`.
         kept: what it came from, of an object that the parties keep of a session; None: its owner put it.
+        collection: of one client's row of it, the collection's id; see `collecting`.
+        gathered: of all rows of a collection, a block each, the collection's id.
     """
 
     format: Literal["mpc-object-1"] = "mpc-object-1"
@@ -151,6 +153,8 @@ class Schema(Frozen):
     lengths: Annotated[tuple[BlockRows, ...], Field(max_length=_MOST_BLOCKS)] = ()
     plan: Digest | None = None
     kept: Provenance | None = None
+    collection: Digest | None = None
+    gathered: Digest | None = None
 
     @model_serializer(mode="wrap")
     def _plain(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -160,6 +164,18 @@ class Schema(Frozen):
     def _check_model(self) -> Self:
         if self.plan is not None and (self.rows != 1 or self.rows_per_person != 1 or self.sample or self.lengths):
             raise ValueError("a model has one row, and no sample")
+        return self
+
+    @model_validator(mode="after")
+    def _check_collected(self) -> Self:
+        if self.collection is None and self.gathered is None:
+            return self
+        if self.version != 1 or self.rows_per_person != 1 or self.sample or self.plan or self.kept:
+            raise ValueError("what is collected has one version, a row a person, and no sample or plan")
+        if self.collection is not None and (self.rows != 1 or self.gathered is not None or self.visible):
+            raise ValueError("an entry of a collection is one row, which nobody else sees")
+        if self.gathered is not None and self.lengths != (1,) * self.rows:
+            raise ValueError("what is gathered has a block for each row")
         return self
 
     @model_validator(mode="after")
@@ -337,12 +353,12 @@ class Manifest(Schema):
         return Signed.make(identity, _MANIFEST, self.content)
 
     def endorse(self, identity: Identity) -> Endorsement:
-        """Sign the manifest of what is kept, as one of the parties that keep it."""
+        """Sign the manifest of what is kept or gathered, as one of the parties that have it."""
         return endorse(identity, _KEPT, self.content)
 
     @classmethod
     def verify(cls, trust: Trust, signed: Signed, clock: Clock | None) -> Manifest:
-        """Return the manifest, if its owner signed it, or of what is kept every party.
+        """Return the manifest, if its owner signed it, or of what is kept or gathered every party.
 
         Args:
             clock: when the owner's certificate has to be valid; None: when the manifest says it was made, for what
@@ -354,7 +370,7 @@ class Manifest(Schema):
         """
         found = cls.parse(signed.content)
         clock = clock or (lambda: float(found.created))
-        if found.kept is None:
+        if found.kept is None and found.gathered is None:
             signed.check(trust, _MANIFEST, found.owner, clock)
         else:
             check_endorsements(trust, _KEPT, signed, found.parties, clock)

@@ -18,7 +18,7 @@ from parties.client.entered import EnteredRuns, place_of
 from parties.client.heads import Heads, place_of_heads
 from parties.client.keeper import Keeper
 from parties.config.models import ClusterConfig, Peer
-from parties.pb import consent_pb2_grpc, data_pb2_grpc, party_pb2_grpc
+from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2_grpc
 from parties.trust.identity import Identity
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect
@@ -44,12 +44,14 @@ class ManyReplies(Protocol[Asked, Found]):
 
 
 class PartyStubs(party_pb2_grpc.PartyStub):
-    """All calls of a party: those of its service Party; `data` has those about data, `consent` owners' words."""
+    """All calls of a party: those of its service Party; `data` has those about data, `consent` owners' words,
+    `collect` collections."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         super().__init__(channel)
         self.data = data_pb2_grpc.DataStub(channel)
         self.consent = consent_pb2_grpc.ConsentStub(channel)
+        self.collect = collect_pb2_grpc.CollectStub(channel)
 
 
 One = Callable[[PartyStubs], OneReply[Request, Answer]]

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mpc.compiler.graph.graph import Range
     from mpc.compiler.onnx.load import Source
     from mpc.compiler.onnx.signature import Shapes
+    from parties.client.collection import Collection
     from parties.client.dataset import Dataset
     from parties.client.datasets import Datasets
     from parties.client.granting import Left
@@ -271,6 +272,34 @@ class Cluster(Closing):
         from parties.client.datasets import Datasets  # joining and running do without tables
 
         return Datasets(self.parties)
+
+    def collect(self, name: str, size: int, low: Any, high: Any, **terms: Any) -> Collection:
+        """Open a collection: other clients enter a row each, and this one learns their sum, once and with noise.
+
+        Args:
+            name: "NAME", which is spent then.
+            size: numbers of a row.
+            low, high: that each number lies between; whatever a client enters, it counts as a number between them.
+            terms: at_least, at_most: how many rows; epsilon, delta, mechanism: what the sum tells of each client;
+                until: when it is closed, seconds from now, a duration or a date; contributors: names of those who may
+                enter, or None for all whom the parties let put data; expires; width, bits of each number.
+
+        Raises:
+            UsageError, ModelError, PolicyError, SessionError, PeerError: as of `session`.
+        """
+        from parties.client import collection
+
+        return collection.open_collection(self.parties, name, size, low, high, **terms)
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection, "OWNER/NAME", to enter a row of it, or to learn its sum.
+
+        Raises:
+            SessionError: there is none that is open to this client.
+        """
+        from parties.client import collection
+
+        return collection.find(self.parties, name)
 
     @property
     def models(self) -> Models:

@@ -35,6 +35,7 @@ class Described:
         name: without the owner's.
         rows_per_person, visible, expires, description, sample, lengths: as in `Schema`.
         plan: that the columns are the weights of; None: they are a table.
+        collection: id of the collection that it is a row of.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Described:
     sample: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
     plan: Plan | None = None
+    collection: str | None = None
 
     @property
     def plan_digest(self) -> str | None:
@@ -194,6 +196,7 @@ def schema_of(parties: Parties, name: str, described: Described) -> Schema:
             sample=dict(described.sample),
             lengths=described.lengths,
             plan=described.plan_digest,
+            collection=described.collection,
         )
     except ValueError as error:
         raise InputError(f"{name} cannot be put: {_first_line(error)}", remedy="correct what is said of it") from None

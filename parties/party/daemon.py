@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import grpc
 
 from parties.config.models import PartyConfig
+from parties.party.collecting.service import CollectService
 from parties.party.consent.service import ConsentService
 from parties.party.ledger.sessions import Ledger
 from parties.party.node import PartyNode
@@ -44,6 +45,7 @@ def run_party(config: PartyConfig, read: Callable[[], PartyConfig] | None = None
             PeerService(node).register(server, desks)
             DataService(node).register(server, desks.data)
             ConsentService(node).register(server, desks.data)
+            CollectService(node).register(server, desks.data)
 
         watch = Watch(config.data_dir, identity, counters, ledger.check_writable)
         serve_until_told(

@@ -47,6 +47,7 @@ from parties.config.models import (
     TlsConfig,
 )
 from parties.local.ports import Ports
+from parties.party.collecting.service import CollectService
 from parties.party.consent.service import ConsentService
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
@@ -54,7 +55,7 @@ from parties.party.node import PartyNode
 from parties.party.services import PartyDesks, PartyService, PeerService
 from parties.party.session import PartySession
 from parties.party.vault.service import DataService
-from parties.pb import consent_pb2_grpc, data_pb2_grpc, party_pb2, party_pb2_grpc, provider_pb2_grpc
+from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.provider.service import ProviderService
 from parties.provider.sessions import ProviderSession
 from parties.telemetry import Counters
@@ -251,6 +252,7 @@ class InProcess:
             PeerService(node).register(server, desks)
             DataService(node).register(server, desks.data)
             ConsentService(node).register(server, desks.data)
+            CollectService(node).register(server, desks.data)
 
         if index not in self._absent:
             self._serve(name, register, desks.all, life)
@@ -343,6 +345,11 @@ class InProcess:
         """A client's way to say, and to ask, what may be done with data."""
         name = self.names[index]
         return Caller(consent_pb2_grpc.ConsentStub(self.channel(caller, name)), name, self.addresses[name])
+
+    def collect(self, index: int, caller: str = COORDINATOR) -> Caller:
+        """A client's way to open, close and gather collections."""
+        name = self.names[index]
+        return Caller(collect_pb2_grpc.CollectStub(self.channel(caller, name)), name, self.addresses[name])
 
     def peer(self, index: int, caller: str) -> party_pb2_grpc.PeerStub:
         """A peer's way to call a party."""

@@ -101,8 +101,15 @@ class Asked:
         earlier = {alias for each in part.objects for alias in self.manifests[bytes.fromhex(each)].aliases}
         return (*part.objects, *sorted(earlier))
 
+    def gathered(self, part: Part) -> str | None:
+        """Return the id of the collection that this was gathered of; None if it is a dataset or a model."""
+        found = (self.manifests[bytes.fromhex(each)].gathered for each in part.objects)
+        return next((each for each in found if each is not None), None)
+
     def is_own(self, part: Part) -> bool:
-        """Does its owner ask this itself, and for nobody else?"""
+        """Does its owner ask this itself, and for nobody else?  What was gathered is its clients', whoever collects."""
+        if self.gathered(part) is not None:
+            return False
         mine = (part.owner, part.key) == (self.coordinator, self.key)
         return mine and self.receivers <= {part.owner}
 

@@ -17,6 +17,7 @@ from mpc.privacy.facts import Loss
 from parties.agreed.grants import Budget, Grant
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part, Protected
+from parties.party.consent.collected import collected
 from parties.party.consent.conditions import (
     House,
     conditions,
@@ -154,6 +155,11 @@ def to_prove(database: sqlite3.Connection, asked: Asked, house: House) -> Protec
 
 
 def _read(database: sqlite3.Connection, asked: Asked, part: Part, house: House, batch: int | None) -> _Reading:
+    if asked.gathered(part) is not None:
+        word, why = collected(database, asked, part, house, batch)
+        living = all(tables.is_living(database, each, house.now) for each in part.objects)
+        known = living and asked.is_seen(part)
+        return _Reading(part, None, [_Offer(word, asked.gathered(part) or "")] if word else [], why, known)
     rows = tables.grants_of(database, part.owner, part.key, (part.name, *asked.ids(part)))
     offers = [(row, Grant.parse(row.signed.content)) for row in rows]
     named = any(asked.coordinator in (*grant.coordinators, *grant.recipients) for _, grant in offers)
@@ -190,7 +196,8 @@ def _noised(
     part = reading.part
     try:
         loss = asked.loss(part, people)
-        fault, whose = ("", part.owner) if part.kept else _over_budget(database, asked, part, people, house)
+        free = part.kept or asked.gathered(part) is not None  # their people have their budgets elsewhere
+        fault, whose = ("", part.owner) if free else _over_budget(database, asked, part, people, house)
     except PlanError as error:
         return _missing(asked, reading, f"{error.what} ({error.cause})" if error.cause else error.what)
     if loss is None:
@@ -250,6 +257,8 @@ def _missing(asked: Asked, reading: _Reading, why: str) -> Missing:
     part, who = reading.part, asked.coordinator
     receivers = " ".join(f"--recipient {name}" for name in sorted(asked.receivers))
     plan = asked.terms.plan_digest.hex()[:16]
+    if asked.gathered(part) is not None:
+        return Missing(part, reading.known, part.owner, why, "open another collection for another question")
     if asked.is_model(part):
         remedy = f"ask {part.owner}: mpc model grant {part.name} --coordinator {who} {receivers}"
         return Missing(part, reading.known, part.owner, why or f"{part.owner} has granted {who} no use of it", remedy)

@@ -99,6 +99,17 @@ MIGRATIONS: tuple[files.Migration, ...] = (
         "CREATE INDEX data_objects_by_owner ON data_objects (owner, owner_key)",
         "CREATE INDEX data_readers_by_client ON data_readers (client, number)",
     ),
+    (  # collections, and the rows that clients enter into them (parties/party/collecting)
+        """CREATE TABLE collections (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, owner_key BLOB NOT NULL,
+            content BLOB NOT NULL, signature BLOB NOT NULL, certificate BLOB NOT NULL, list BLOB,
+            list_signature BLOB, list_certificate BLOB, gathered TEXT) WITHOUT ROWID""",
+        "CREATE INDEX collections_by_owner ON collections (owner)",
+        """CREATE TABLE data_entries (
+            number INTEGER PRIMARY KEY REFERENCES data_objects ON DELETE CASCADE, collection TEXT NOT NULL,
+            salt BLOB)""",
+        "CREATE INDEX data_entries_by_collection ON data_entries (collection)",
+    ),
 )
 """Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""
 

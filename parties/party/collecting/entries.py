@@ -1,0 +1,96 @@
+"""Entries while they are put, at one party: one of each client, of its collection's shape, and in time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from mpc.encoding import canonical
+from mpc.errors import PolicyError, SessionError
+from mpc.prg import Seed
+from parties.agreed.collecting import Collection, entry_fault
+from parties.agreed.objects import Schema
+from parties.party.collecting import tables
+from parties.party.vault.catalogue import Row
+from parties.party.vault.keys import seal, unseal
+
+
+def unknown_collection() -> SessionError:
+    """Make the one answer for a collection that is not here, or not for who asks."""
+    return SessionError(
+        "there is no such collection here, or it is not open to you",
+        remedy="look at its name; whoever collects says who may enter",
+    )
+
+
+def require_open(database: sqlite3.Connection, schema: Schema, now: float) -> None:
+    """Require that an entry may be put here now; what is no entry is let through.
+
+    Raises:
+        SessionError: its collection is not here, closed, over or full.
+        PolicyError: the collection does not take it.
+    """
+    if schema.collection is None:
+        return
+    kept = tables.find(database, schema.collection)
+    if kept is None:
+        raise unknown_collection()
+    collection = Collection.parse(kept.signed.content)
+    if not collection.takes(schema.owner):
+        raise unknown_collection()
+    fault = entry_fault(schema, collection)
+    if fault is not None:
+        raise PolicyError(f"{collection.name} does not take this row: {fault}", remedy="enter it with Collection.enter")
+    if kept.entries is not None or now >= collection.until:
+        raise SessionError(
+            f"{collection.name} is closed", cause="rows are entered until its time is over", remedy="wait for the next"
+        )
+    if tables.count_entries(database, collection.id) >= collection.at_most:
+        raise SessionError(
+            f"{collection.name} is full: it takes {collection.at_most:,} rows", remedy="wait for another"
+        )
+
+
+def begin(database: sqlite3.Connection, schema: Schema, number: int) -> None:
+    """Note that an object that is being put is an entry, if it is one."""
+    if schema.collection is not None:
+        tables.add_entry(database, number, schema.collection)
+
+
+def receive(
+    database: sqlite3.Connection, schema: Schema, row: Row, own: Seed, salt: bytes, draw: Callable[[int], bytes]
+) -> None:
+    """Keep the salt of an entry that is all here, under its object's key.
+
+    The salt of what is gathered is made of those of its entries: the provider has none of them.
+    """
+    if schema.collection is not None:
+        tables.keep_salt(database, row.number, seal(_key(own), _context(row), salt, draw))
+
+
+def salt_of(database: sqlite3.Connection, row: Row, own: Seed) -> bytes:
+    """Return an entry's salt, 32 bytes; `SessionError` if it is none."""
+    sealed = tables.salt_of(database, row.number)
+    if sealed is None:
+        raise SessionError(f"{row.name} is no entry of a collection")
+    return unseal(_key(own), _context(row), sealed)
+
+
+def require_loose(database: sqlite3.Connection, row: Row) -> None:
+    """Require that an object may be taken away: an entry may be until its collection is closed; `SessionError`."""
+    collection = tables.collection_of(database, row.number)
+    kept = None if collection is None else tables.find(database, collection)
+    if kept is not None and kept.entries is not None:
+        raise SessionError(
+            "its collection is closed, and counts on this row",
+            cause="an entry can be taken back until then",
+            remedy="it is erased when its collection's sum has been gathered, or expires",
+        )
+
+
+def _key(own: Seed) -> Seed:
+    return own.derive("salt")
+
+
+def _context(row: Row) -> bytes:
+    return canonical("mpc/v1/entry salt", row.put)
