@@ -2,8 +2,8 @@
 
 Whoever collects signs what every client consents to before it enters anything: the column, how many clients there have
 to be, until when, the one plan that will read the rows, its epsilon and delta, and who learns the sum.  A client's row
-is an object of its own, an *entry*, that names the collection.  When the collection is closed each party signs the list
-of the entries that it has, once and for good; what stands in all lists is the *gathered* object, a block for each one,
+is an object of its own, a *contribution*, that names the collection.  When the collection is closed each party signs
+the list of those that it has, once and for good; what stands in all lists is the *gathered* object, a block for each,
 which all parties sign.  Everything here follows from public bytes, at each party by itself.
 """
 
@@ -26,17 +26,17 @@ from parties.agreed.signed import Signed, dump, read
 from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity
 
-MOST_ENTRIES = 10_000
-"""Entries of one collection."""
+MOST_CONTRIBUTIONS = 10_000
+"""Contributions of one collection."""
 LARGEST_LIST = 1 << 20
 FEWEST = 2
 """Clients without whom there is no sum of several."""
-_LIST = "mpc/v1/entries"
+_LIST = "mpc/v1/contributions"
 
 
 def _sorted(ids: tuple[str, ...]) -> tuple[str, ...]:
     if list(ids) != sorted({*ids}):
-        raise ValueError("entries are sorted, each of them once")
+        raise ValueError("contributions are sorted, each of them once")
     return ids
 
 
@@ -47,8 +47,8 @@ class Collection(Statement):
         owner: who collects, coordinates the one session, and names what is gathered.
         name: "OWNER/NAME", which the gathered object will have.
         column: of the rows.
-        at_least, at_most: entries; with fewer nothing is ever told, and with as many as there may be it may be closed
-            before its time.
+        at_least, at_most: contributions; with fewer nothing is ever told, and with as many as there may be it may be
+            closed before its time.
         contributors: who may enter a row, one each; ("any",) for every client that the parties let put data.
         recipients: who learn the sum.
         mechanism, epsilon, delta: what the sum costs each person, at most.
@@ -65,8 +65,8 @@ class Collection(Statement):
     parties: Annotated[tuple[Process, ...], Field(min_length=2, max_length=256)]
     provider: Process
     column: Column
-    at_least: Annotated[int, Field(ge=FEWEST, le=MOST_ENTRIES)]
-    at_most: Annotated[int, Field(ge=FEWEST, le=MOST_ENTRIES)]
+    at_least: Annotated[int, Field(ge=FEWEST, le=MOST_CONTRIBUTIONS)]
+    at_most: Annotated[int, Field(ge=FEWEST, le=MOST_CONTRIBUTIONS)]
     contributors: Clients = (ANY,)
     recipients: Names
     mechanism: Mechanism = GAUSSIAN
@@ -83,7 +83,7 @@ class Collection(Statement):
         if owner != self.owner or not OBJECT_NAME.fullmatch(rest):
             raise ValueError("its name is OWNER/NAME")
         if self.at_most < self.at_least:
-            raise ValueError("it takes fewer entries than it needs")
+            raise ValueError("it takes fewer contributions than it needs")
         if not self.created < self.until < self.expires:
             raise ValueError("it is made, then closed, and then it expires")
         if self.column.missing_of is not None:
@@ -107,15 +107,15 @@ def collection_id(content: bytes) -> str:
     return digest("mpc/v1/collection-id", content).hex()
 
 
-def entry_name(client: str, collection: str) -> str:
+def contribution_name(client: str, collection: str) -> str:
     """Name a client's one row of a collection: a name that is spent takes no second one."""
     return f"{client}/in-{collection[:32]}"
 
 
-def entry_fault(schema: Schema, collection: Collection) -> str | None:
-    """Say why an object is no entry of a collection, whoever has put it; None if it is one."""
-    if schema.collection != collection.id or schema.name != entry_name(schema.owner, collection.id):
-        return "it has another name than an entry of this collection"
+def contribution_fault(schema: Schema, collection: Collection) -> str | None:
+    """Say why an object is no contribution of a collection, whoever has put it; None if it is one."""
+    if schema.collection != collection.id or schema.name != contribution_name(schema.owner, collection.id):
+        return "it has another name than a contribution of this collection"
     if not collection.takes(schema.owner):
         return f"it is not open to {schema.owner}"
     if schema.columns != (collection.column,):
@@ -127,45 +127,45 @@ def entry_fault(schema: Schema, collection: Collection) -> str | None:
     return None
 
 
-class EntryList(Frozen):
-    """A party's word on which entries it has: one list of a collection, for good.
+class ContributionList(Frozen):
+    """A party's word on which contributions it has: one list of a collection, for good.
 
     Args:
-        entries: ids of the objects, sorted.
+        contributions: ids of the objects, sorted.
     """
 
-    format: Literal["mpc-entries-1"] = "mpc-entries-1"
+    format: Literal["mpc-contributions-1"] = "mpc-contributions-1"
     cluster: Cluster
     party: Process
     collection: Digest
-    entries: Annotated[tuple[Digest, ...], Field(max_length=MOST_ENTRIES), AfterValidator(_sorted)]
+    contributions: Annotated[tuple[Digest, ...], Field(max_length=MOST_CONTRIBUTIONS), AfterValidator(_sorted)]
 
     def sign(self, identity: Identity) -> Signed:
         """Sign the list, as that party."""
         return Signed.make(identity, _LIST, dump(self.model_dump(mode="json")))
 
     @classmethod
-    def verify(cls, trust: Trust, signed: Signed, party: str, collection: Collection, clock: Clock) -> EntryList:
+    def verify(cls, trust: Trust, signed: Signed, party: str, collection: Collection, clock: Clock) -> ContributionList:
         """Return the list, if that party signed it of this collection.
 
         Raises:
             IntegrityError: it did not; `peer` is the party.
             InputError: it is malformed.
         """
-        found = read(cls, signed.content, LARGEST_LIST, "a list of entries")
+        found = read(cls, signed.content, LARGEST_LIST, "a list of contributions")
         if (found.party, found.collection, found.cluster) != (party, collection.id, collection.cluster):
-            raise IntegrityError(f"this is not {party}'s list of entries of {collection.name}", peer=party)
+            raise IntegrityError(f"this is not {party}'s list of contributions of {collection.name}", peer=party)
         signed.check(trust, _LIST, party, clock)
         return found
 
 
-def in_all(collection: Collection, lists: Sequence[EntryList]) -> tuple[str, ...]:
-    """Return the entries that every party has, in the order of their ids.
+def in_all(collection: Collection, lists: Sequence[ContributionList]) -> tuple[str, ...]:
+    """Return the contributions that every party has, in the order of their ids.
 
     Raises:
         SessionError: there are fewer than the collection needs, or more than it takes.
     """
-    common = sorted(frozenset.intersection(*(frozenset(each.entries) for each in lists)))
+    common = sorted(frozenset.intersection(*(frozenset(each.contributions) for each in lists)))
     if len(common) < collection.at_least:
         raise SessionError(
             f"{collection.name} has {len(common)} rows, and nothing of fewer than {collection.at_least} is ever told",
@@ -173,12 +173,12 @@ def in_all(collection: Collection, lists: Sequence[EntryList]) -> tuple[str, ...
             remedy="open another collection; what was entered in this one stays untold",
         )
     if len(common) > collection.at_most:
-        raise SessionError(f"{collection.name} has {len(common)} entries, and takes {collection.at_most}")
+        raise SessionError(f"{collection.name} has {len(common)} contributions, and takes {collection.at_most}")
     return tuple(common)
 
 
 def gathered_schema(collection: Collection, rows: int) -> Schema:
-    """Return the schema of what so many entries become, a row and a block each."""
+    """Return the schema of what so many contributions become, a row and a block each."""
     return Schema(
         owner=collection.owner,
         name=collection.name,
@@ -195,5 +195,5 @@ def gathered_schema(collection: Collection, rows: int) -> Schema:
 
 
 def gathered_salt(salts: Iterable[bytes]) -> bytes:
-    """Digest the salts of all entries, 32 bytes: a client knows its own alone, and the provider none of them."""
+    """Digest the salts of all contributions, 32 bytes: a client knows its own alone, and the provider none of them."""
     return digest("mpc/v1/gathered-salt", *salts)

@@ -173,7 +173,7 @@ class Schema(Frozen):
         if self.version != 1 or self.rows_per_person != 1 or self.sample or self.plan or self.kept:
             raise ValueError("what is collected has one version, a row a person, and no sample or plan")
         if self.collection is not None and (self.rows != 1 or self.gathered is not None or self.visible):
-            raise ValueError("an entry of a collection is one row, which nobody else sees")
+            raise ValueError("a contribution to a collection is one row, which nobody else sees")
         if self.gathered is not None and self.lengths != (1,) * self.rows:
             raise ValueError("what is gathered has a block for each row")
         return self

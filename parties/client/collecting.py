@@ -19,7 +19,7 @@ from parties.pb.data_pb2 import SignedStatement
 
 @dataclass(frozen=True)
 class Standing:
-    """How a collection stands.
+    """Facts of how a collection stands.
 
     Args:
         entered: rows that every party says to have, at least: the fewest that one counts.

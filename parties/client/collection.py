@@ -16,7 +16,7 @@ from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.law import MOST_EPSILON
 from parties.addresses import ANY
 from parties.agreed.bindings import Binding
-from parties.agreed.collecting import FEWEST, MOST_ENTRIES, entry_name
+from parties.agreed.collecting import FEWEST, MOST_CONTRIBUTIONS, contribution_name
 from parties.agreed.collecting import Collection as Said
 from parties.agreed.objects import Column
 from parties.client import collecting, upload
@@ -78,7 +78,7 @@ class Wishes:
 
     @property
     def column(self) -> Column:
-        """The column of the rows."""
+        """Column of the rows."""
         scale = real_scale(self.low, self.high)
         return Column(name=COLUMN, type="array", scale=scale, low=self.low, high=self.high, shape=(self.size,))
 
@@ -109,15 +109,15 @@ def open_collection(
     """
     me, now = parties.config.name, time.time()
     named = (ANY,) if contributors is None else tuple(sorted(as_clients(contributors, "contributors")))
-    most = at_most if at_most is not None else MOST_ENTRIES if contributors is None else len(named)
+    most = at_most if at_most is not None else MOST_CONTRIBUTIONS if contributors is None else len(named)
     numbers: dict[str, object] = {"size": size, "at_least": at_least, "at_most": most}
     for what, given in numbers.items():
         if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise UsageError(f"{what} is a whole number above 0", remedy=f"{what}=100")
-    if not FEWEST <= at_least <= most <= MOST_ENTRIES:
+    if not FEWEST <= at_least <= most <= MOST_CONTRIBUTIONS:
         raise UsageError(
             f"a collection of {at_least:,} to {most:,} rows",
-            remedy=f"at_least is {FEWEST} or more, at_most no less than that, and {MOST_ENTRIES:,} at most",
+            remedy=f"at_least is {FEWEST} or more, at_most no less than that, and {MOST_CONTRIBUTIONS:,} at most",
         )
     spent, lost = as_amount(epsilon, "epsilon"), as_amount(delta, "delta")
     if spent > MOST_EPSILON or lost > MOST_DELTA:
@@ -204,7 +204,7 @@ class Collection:
 
     @property
     def standing(self) -> collecting.Standing:
-        """How it stands: how many rows are in, and whether it is closed."""
+        """Facts of how many rows are in, and whether it is closed."""
         return collecting.read(self._parties, self.name)[1]
 
     def enter(self, values: Any, clip: bool = False) -> None:
@@ -232,7 +232,7 @@ class Collection:
             )
         ends = column.ends
         integers = np.clip(np.rint(row * float(column.scale)), *ends).astype(np.int64)
-        name = entry_name(self._parties.config.name, self.said.id).partition("/")[2]
+        name = contribution_name(self._parties.config.name, self.said.id).partition("/")[2]
         described = upload.Described(name, (column,), 1, expires=self.said.expires, collection=self.said.id)
         if self._is_entered():
             raise SessionError(
@@ -249,7 +249,7 @@ class Collection:
         """
         from parties.client import catalogue
 
-        own = catalogue.own(self._parties, entry_name(self._parties.config.name, self.said.id))
+        own = catalogue.own(self._parties, contribution_name(self._parties.config.name, self.said.id))
         if not own:
             raise SessionError(f"{self._parties.config.name} has no row in {self.name}")
         for each in own:
@@ -290,7 +290,7 @@ class Collection:
     def _is_entered(self) -> bool:
         from parties.client.versions import next_version
 
-        return next_version(self._parties, entry_name(self._parties.config.name, self.said.id))[0] > 1
+        return next_version(self._parties, contribution_name(self._parties.config.name, self.said.id))[0] > 1
 
     def _compiled(self) -> Compiled:
         """Compile the plan that was signed; only its width is not said elsewhere."""

@@ -16,7 +16,7 @@ from mpc.compiler.graph.stored import StoredInput
 from mpc.encoding import encode_field
 from mpc.errors import IntegrityError, MpcError, PolicyError, SessionError
 from parties.agreed.bindings import Binding
-from parties.agreed.collecting import EntryList, gathered_salt
+from parties.agreed.collecting import ContributionList, gathered_salt
 from parties.agreed.grants import Statement
 from parties.agreed.objects import contents_digest
 from parties.client import collecting
@@ -134,11 +134,11 @@ def test_lists_that_parties_have_not_signed(cluster: InProcess) -> None:
     made = opened(cluster, "lists", at_most=4, at_least=2)
     enter_all(cluster, made, 4)
     lists = lists_of(cluster, made)
-    said = EntryList(cluster=made.said.cluster, party="party-1", collection=made.said.id, entries=())
-    mine = EntryList.model_validate_json(lists[1].content)
+    said = ContributionList(cluster=made.said.cluster, party="party-1", collection=made.said.id, contributions=())
+    mine = ContributionList.model_validate_json(lists[1].content)
     other = opened(cluster, "other-lists", at_most=3)
     enter_all(cluster, other, 3)
-    forged = said.model_copy(update={"entries": mine.entries[:2]}).sign(cluster.identity(COORDINATOR))
+    forged = said.model_copy(update={"contributions": mine.contributions[:2]}).sign(cluster.identity(COORDINATOR))
     fewer = SignedStatement(content=forged.content, signature=forged.signature, certificate=forged.certificate)
     patched = SignedStatement(content=forged.content, signature=lists[1].signature, certificate=lists[1].certificate)
     for second in (fewer, patched, lists_of(cluster, other)[1], lists[0]):

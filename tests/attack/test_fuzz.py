@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import MpcError
+from parties.agreed.signed import dump
 from parties.agreed.terms import roster_digest
+from parties.client.collection import Collection
 from parties.config.models import Limits
-from parties.pb import consent_pb2, data_pb2, party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
+from parties.pb import collect_pb2, consent_pb2, data_pb2, party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
 from parties.wire.status import from_rpc
+from tests.support.collections import enter_all, opened
 from tests.support.effort import examples, patient
 from tests.support.objects import RawPut
 from tests.support.parties import (
@@ -49,6 +52,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
 def being_put(cluster: InProcess) -> RawPut:
     """An object that its owner is putting."""
     return RawPut(cluster, OWNER).begin().enter()
+
+
+@pytest.fixture(scope="module")
+def collected(cluster: InProcess) -> Collection:
+    """A collection that is open."""
+    made = opened(cluster, "fuzzed", client=COORDINATOR)
+    enter_all(cluster, made, 1)
+    return made
 
 
 @pytest.fixture
@@ -94,6 +105,11 @@ RPCS = {
     "/mpc.v1.Consent/Requests": (consent_pb2.RequestsRequest, "replies"),
     "/mpc.v1.Consent/Decide": (consent_pb2.DecideRequest, "unary"),
     "/mpc.v1.Consent/Policy": (consent_pb2.PolicyRequest, "unary"),
+    "/mpc.v1.Collect/OpenCollection": (data_pb2.SignedStatement, "unary"),
+    "/mpc.v1.Collect/Standing": (collect_pb2.StandingRequest, "unary"),
+    "/mpc.v1.Collect/CloseCollection": (collect_pb2.CollectionRequest, "unary"),
+    "/mpc.v1.Collect/Gather": (collect_pb2.GatherPart, "requests"),
+    "/mpc.v1.Collect/CompleteCollection": (collect_pb2.CompleteCollectionRequest, "unary"),
     "/mpc.v1.Peer/Exchange": (party_pb2.Frame, "both"),
     "/mpc.v1.Provider/Describe": (party_pb2.DescribeRequest, "unary"),
     "/mpc.v1.Provider/Deal": (provider_pb2.DealRequest, "replies"),
@@ -103,7 +119,7 @@ RPCS = {
 
 
 def test_every_rpc_is_walked_over() -> None:
-    files = (consent_pb2.DESCRIPTOR, data_pb2.DESCRIPTOR, party_pb2.DESCRIPTOR, provider_pb2.DESCRIPTOR)
+    files = [each.DESCRIPTOR for each in (collect_pb2, consent_pb2, data_pb2, party_pb2, provider_pb2)]
     services = [service for file in files for service in file.services_by_name.values()]
     found = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
     assert found == set(RPCS)
@@ -141,7 +157,7 @@ def call(cluster: InProcess, path: str, caller: str, requests: list[bytes]) -> M
 CALLERS = st.sampled_from([COORDINATOR, OWNER, MODEL_OWNER, RECIPIENT, "party-0", "party-1", "provider", "stranger"])
 
 
-def messages(cls: type, script: Script, being_put: RawPut) -> st.SearchStrategy[bytes]:
+def messages(cls: type, script: Script, being_put: RawPut, collected: Collection) -> st.SearchStrategy[bytes]:
     """Random fields, some of them those of the session that is there."""
     ids = st.sampled_from([32, 32, 32, 31, 0]).map(lambda size: script.id[:size])  # of the session that is there now
     known: dict[str, Any] = {
@@ -164,13 +180,16 @@ def messages(cls: type, script: Script, being_put: RawPut) -> st.SearchStrategy[
         "place": st.sampled_from([0, 0, 1, (1 << 32) - 1]),
         "block": st.sampled_from([0, 0, 1, (1 << 32) - 1]),
         "places": st.lists(st.sampled_from([0, 0, 1, (1 << 32) - 1]), max_size=4),
-        "name": st.sampled_from([being_put.schema.name, "", "a/b", "x" * 1000]),
+        "collection": st.sampled_from([collected.said.id, "0" * 64, ""]),
+        "name": st.sampled_from([collected.name, being_put.schema.name, "", "a/b", "x" * 1000]),
         "object": st.sampled_from([being_put.manifest().id, bytes(32), b""]),
         "content": st.sampled_from([being_put.manifest().content, b"{}", b"[" * 60_000]),
     }
 
     if cls is consent_pb2.RequestsRequest:
         del known["plan"]  # says whether it is wanted
+    if cls is data_pb2.SignedStatement:
+        known["content"] |= st.just(dump(collected.said.model_dump(mode="json")))
 
     def build(message_class: type) -> st.SearchStrategy[Any]:
         fields = {}
@@ -198,9 +217,11 @@ def messages(cls: type, script: Script, being_put: RawPut) -> st.SearchStrategy[
 
 
 @pytest.mark.parametrize("path", RPCS, ids=lambda path: path.rpartition("v1.")[2].replace("/", "."))
-def test_an_answer_or_a_typed_error(cluster: InProcess, script: Script, being_put: RawPut, path: str) -> None:
+def test_an_answer_or_a_typed_error(
+    cluster: InProcess, script: Script, being_put: RawPut, collected: Collection, path: str
+) -> None:
     cls, _ = RPCS[path]
-    shaped = messages(cls, script, being_put)
+    shaped = messages(cls, script, being_put, collected)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @examples(25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 
 from mpc.errors import InputError, PolicyError, SessionError, UsageError
+from parties import Cluster
 from parties.agreed.collecting import Collection as Said
-from parties.agreed.collecting import entry_name
+from parties.agreed.collecting import contribution_name
 from parties.client import collection
 from parties.pb import collect_pb2
 from tests.support.collections import SIZE, enter, enter_all, opened, over, raw, row
 from tests.support.parties import COORDINATOR, InProcess
+from tests.support.parties_commands import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,7 @@ def test_who_may_enter(cluster: InProcess) -> None:
     with pytest.raises(PolicyError, match="another time"):
         raw(cluster, made, "client-0", expires=None).begin()
     enter(cluster, made, "client-1", row(1))
-    assert "client-1/in-" in entry_name("client-1", made.said.id)
+    assert "client-1/in-" in contribution_name("client-1", made.said.id)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_entries_are_erased_with_their_files(cluster: InProcess) -> None:
     made.sum()
     for index in range(2):
         with cluster.ledgers[index].reading() as database:
-            query = "SELECT count(*) FROM data_entries WHERE collection = ?"
+            query = "SELECT count(*) FROM data_contributions WHERE collection = ?"
             assert database.execute(query, (made.said.id,)).fetchone() == (0,)
             listed = {file for (file,) in database.execute("SELECT file FROM data_blocks WHERE file IS NOT NULL")}
         here = {path.stem for path in cluster.nodes[index].vault.folder.glob("*.block")}
@@ -188,7 +191,7 @@ def test_entries_are_erased_with_their_files(cluster: InProcess) -> None:
 
 
 def test_a_put_that_only_looks_finished(cluster: InProcess) -> None:
-    """An entry that was completed at one party alone is in no sum."""
+    """A contribution that was completed at one party alone is in no sum."""
     made = opened(cluster, "partly", at_most=4)
     enter_all(cluster, made, 3)
     half = raw(cluster, made, "half").begin().enter()
@@ -198,3 +201,21 @@ def test_a_put_that_only_looks_finished(cluster: InProcess) -> None:
     assert made.standing.entered == 3
     with pytest.raises(SessionError, match="is full"):  # there, and at the other party it comes to nothing
         raw(cluster, made, "client-3").begin()
+
+
+def test_the_documents_python(cluster: InProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    """Line for line, with further clients between."""
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "collections.md").read_text(), re.DOTALL)
+    names = {"cluster": Cluster(cluster.client().config), "other": Cluster(cluster.client("client-3").config)}
+    names["row"] = row(3)
+    for snippet in snippets[:2]:
+        exec(compile(snippet, "collections.md", "exec"), names)
+    rows = enter_all(cluster, names["made"], 3)
+    exec(compile(snippets[2], "collections.md", "exec"), names)
+    found = names["found"]
+    assert np.abs(found.value - np.mean([*rows, row(3)], axis=0)).max() < 6 * found.std
+    told = capsys.readouterr().out
+    assert "of 3 to 4 clients; one sum with gaussian noise, epsilon 2" in told
+    assert "of 4" in told
+    for each in ("cluster", "other"):
+        names[each].close()

@@ -6,6 +6,7 @@ time, not by today's.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from parties.agreed.requests import request_id
 from parties.client import entered, putlog
 from parties.client.entered import EnteredRuns
 from parties.client.putlog import PutLog, Sent
+from parties.party.collecting import tables as collections
 from parties.party.consent import audit, requests, tables
 from parties.party.ledger import schema
 from parties.party.ledger.sessions import Ledger
@@ -126,6 +128,21 @@ def test_what_was_spent_and_revoked_is_remembered(tmp_path: Path) -> None:
                 assert row_digest(row.row) == row.digest
                 head = follow(head, row.digest)
             assert head == audit.head_of(database) and len(rows) >= 7
+
+
+def test_a_collection_of_then_stays_closed_and_told(tmp_path: Path) -> None:
+    with Ledger.open(old_ledger(VECTORS / "ledger-7-collections.sql", tmp_path / "old")) as ledger:
+        with ledger.reading() as database:
+            found = {name: collections.named(database, f"coordinator/{name}") for name in ("told", "closed", "open")}
+            assert all(each is not None for each in found.values())
+            told, closed, still = found["told"], found["closed"], found["open"]
+            assert told.gathered is not None and told.contributions is not None
+            assert closed.gathered is None and closed.contributions is not None and still.contributions is None
+            assert tables.spent_under(database, told.id)[0] == 1
+            counts = [collections.count_contributions(database, each.id) for each in (told, closed, still)]
+            assert counts == [0, 3, 1]
+            listed = json.loads(closed.contributions.content)["contributions"]
+            assert listed == collections.contributions(database, closed.id)
 
 
 def test_a_model_of_then_is_of_the_plan_that_it_was_put_with(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mpc import field as fp
 from mpc.prg import expand_field
-from parties.agreed.collecting import entry_name
+from parties.agreed.collecting import contribution_name
 from parties.client import collection
 from parties.client.collection import Collection
 from tests.support.objects import RawPut
@@ -52,10 +52,10 @@ def over(cluster: InProcess, monkeypatch: pytest.MonkeyPatch, seconds: float = L
 
 
 def raw(cluster: InProcess, made: Collection, client: str, kind: type[RawPut] = RawPut, **changes: Any) -> RawPut:
-    """A client's entry, call by call."""
+    """A client's contribution, call by call."""
     said = made.said
     fields = {"columns": (said.column,), "rows": 1, "visible": (), "description": "", "expires": said.expires}
-    fields |= {"collection": said.id, "name": entry_name(client, said.id)}
+    fields |= {"collection": said.id, "name": contribution_name(client, said.id)}
     return kind(cluster, client, **{**fields, **changes})
 
 

@@ -1,8 +1,8 @@
-"""What a party does with a collection: open, close, gather, complete.
+"""Open, close, gather and complete collections, at one party.
 
-It signs one list of the entries that it has, durably, and takes no other entry from then on.  Whoever collects brings
-the lists of all parties to each of them; what stands in all, and nothing else, becomes one object, with a block for
-each entry, under the seeds that the clients were given.  Fewer than the collection needs become nothing, for good.
+A party signs one list of the contributions that it has, durably, and takes no other from then on.  Whoever collects
+brings the lists of all parties to each of them; what stands in all, and nothing else, becomes one object, with a block
+for each, under the seeds that the clients were given.  Fewer than the collection needs become nothing, for good.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from dataclasses import dataclass
 
 from mpc.errors import HandshakeError, IntegrityError, SessionError
 from mpc.prg import SEED_BYTES, Seed
-from parties.agreed.collecting import Collection, EntryList, collection_id, gathered_salt, gathered_schema, in_all
+from parties.agreed.collecting import (
+    Collection,
+    ContributionList,
+    collection_id,
+    gathered_salt,
+    gathered_schema,
+    in_all,
+)
 from parties.agreed.objects import Manifest, Schema, contents_digest
 from parties.agreed.signed import Endorsement, Signed, key_of
 from parties.party.collecting import tables
-from parties.party.collecting.entries import salt_of, unknown_collection
+from parties.party.collecting.contributions import salt_of, unknown_collection
 from parties.party.consent import audit
 from parties.party.vault import catalogue
 from parties.party.vault.admission import MOST_SKEW, granted, require_next, require_room
@@ -33,10 +40,10 @@ MOST_COLLECTIONS = 1 << 14
 
 @dataclass(frozen=True)
 class Standing:
-    """How a collection stands at this party.
+    """Facts of how a collection stands at this party.
 
     Args:
-        entered: entries that exist here.
+        entered: contributions that exist here.
         closed: no more are taken.
         gathered: id (hex) of the object that it became; "" before.
     """
@@ -49,7 +56,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class _Gathered:
-    """What entries become: the manifest, and blocks that are sealed under the new object's key."""
+    """An object that contributions become: the manifest, and blocks that are sealed under the new object's key."""
 
     schema: Schema
     whole: Manifest
@@ -111,13 +118,13 @@ class Collecting:
             own = (kept.owner, kept.owner_key) == (client, key)
             if not own and client not in collection.recipients and not collection.takes(client):
                 raise unknown_collection()
-            entered = tables.count_entries(database, kept.id)
+            entered = tables.count_contributions(database, kept.id)
             row = None if kept.gathered is None else catalogue.by_id(database, kept.gathered)
             whole = kept.gathered or "" if row is not None and row.state == LIVING else ""
-        return Standing(kept.signed, entered, kept.entries is not None, whole)
+        return Standing(kept.signed, entered, kept.contributions is not None, whole)
 
     def close(self, collection: str, client: str, key: bytes) -> Signed:
-        """Sign the list of the entries that are here, once and for good.
+        """Sign the list of the contributions that are here, once and for good.
 
         Raises:
             SessionError: there is no such collection of the caller's, or its time is not over.
@@ -125,21 +132,23 @@ class Collecting:
         now = self._vault.times.now()
         with self._ledger.writing(counted=True) as database:
             kept = self._own(database, collection, client, key)
-            if kept.entries is not None:
-                return kept.entries
+            if kept.contributions is not None:
+                return kept.contributions
             said = Collection.parse(kept.signed.content)
-            here = tables.entries(database, collection)
+            here = tables.contributions(database, collection)
             if now < said.until and len(here) < said.at_most:
                 raise SessionError(
                     f"{said.name} is open for {said.until - now:.0f} s more",
                     cause="clients were told that they may enter until then",
-                    remedy="wait; or open collections for a shorter time, or that are full with fewer entries",
+                    remedy="wait; or open collections for a shorter time, or that are full with fewer contributions",
                 )
-            stated = EntryList(cluster=said.cluster, party=self._config.name, collection=collection, entries=here)
+            stated = ContributionList(
+                cluster=said.cluster, party=self._config.name, collection=collection, contributions=here
+            )
             signed = stated.sign(self._vault.identity)
             tables.close(database, collection, signed)
-            self._note(database, audit.KEEP, said, client, entries=len(here))
-        logger().info("a collection was closed", name=said.name, entries=len(here))
+            self._note(database, audit.KEEP, said, client, contributions=len(here))
+        logger().info("a collection was closed", name=said.name, contributions=len(here))
         return signed
 
     def gather(self, collection: str, lists: Sequence[Signed], client: str, key: bytes) -> Endorsement:
@@ -147,23 +156,23 @@ class Collecting:
 
         Raises:
             IntegrityError: a list is not its party's, or not the one that this party has signed.
-            SessionError: it is not closed here, or there are fewer entries than it needs.
+            SessionError: it is not closed here, or there are fewer contributions than it needs.
         """
         now = self._vault.times.now()
         with self._ledger.reading() as database:
             kept = self._own(database, collection, client, key)
         said = Collection.parse(kept.signed.content)
-        if kept.entries is None:
+        if kept.contributions is None:
             raise SessionError(f"{said.name} is not closed", remedy="close it first")
         if len(lists) != len(self._roster):
             raise IntegrityError(f"{len(lists)} lists, and there are {len(self._roster)} parties", peer=client)
-        if lists[self._roster.index(self._config.name)].content != kept.entries.content:
+        if lists[self._roster.index(self._config.name)].content != kept.contributions.content:
             raise IntegrityError(f"{client} shows another list than {self._config.name} has signed", peer=client)
         read = [
-            EntryList.verify(self._trust, signed, party, said, lambda: now)
+            ContributionList.verify(self._trust, signed, party, said, lambda: now)
             for party, signed in zip(self._roster, lists, strict=True)
         ]
-        entries = in_all(said, read)
+        contributions = in_all(said, read)
         if kept.gathered is not None:
             with self._ledger.reading() as database:
                 row = catalogue.by_id(database, kept.gathered)
@@ -171,14 +180,14 @@ class Collecting:
                     raise SessionError(f"what {said.name} became is here no more", remedy="open another collection")
                 whole = Manifest.parse(catalogue.signed_of(database, row.number).content)
             return whole.endorse(self._vault.identity)
-        made = self._made(said, entries)
+        made = self._made(said, contributions)
         with self._ledger.writing(counted=True) as database:
             self._list(database, made, kept)
             self._vault.times.store(database)
         return made.whole.endorse(self._vault.identity)
 
     def complete(self, collection: str, endorsements: Sequence[Endorsement], client: str, key: bytes) -> str:
-        """Let what was gathered exist, now that all parties have signed it, and erase the entries; its id (hex).
+        """Let what was gathered exist, now that all parties have signed it, and erase the contributions; its id (hex).
 
         Raises:
             IntegrityError: a party has not signed it.
@@ -204,8 +213,8 @@ class Collecting:
                 catalogue.endorse(database, found.number, endorsements)
                 catalogue.bring_to_life(database, found)
                 self._vault.ending.note(database, audit.KEEP, found)
-            entries = [catalogue.by_id(database, each) for each in tables.entries(database, collection)]
-            return [each for each in entries if each is not None]
+            contributions = [catalogue.by_id(database, each) for each in tables.contributions(database, collection)]
+            return [each for each in contributions if each is not None]
 
         self._vault.ending.erase(live)
         logger().info("a collection was gathered", name=row.name, object=row.object, owner=client)
@@ -219,13 +228,13 @@ class Collecting:
             raise unknown_collection()
         return kept
 
-    def _made(self, said: Collection, entries: Iterable[str]) -> _Gathered:
-        """Seal each entry's block under a new object's key, and make the manifest."""
+    def _made(self, said: Collection, contributions: Iterable[str]) -> _Gathered:
+        """Seal each contribution's block under a new object's key, and make the manifest."""
         put, own, column = self._vault.draw(16), Seed(self._vault.draw(SEED_BYTES)), said.column.name
         blocks, salts, digests, commitments = [], [], [], []
         with self._ledger.reading() as database:
-            for number, entry in enumerate(entries):
-                row = self._entry(database, entry)
+            for number, contribution in enumerate(contributions):
+                row = self._contribution(database, contribution)
                 key = self._vault.keys.unwrap(row.put, row.wrapped)
                 [(place, block, sealed)] = catalogue.blocks_of(database, row.number)
                 opened = unseal_block(row.put, key, place, block, sealed)
@@ -239,10 +248,12 @@ class Collecting:
         contents = contents_digest(gathered_salt(salts), digests)
         return _Gathered(schema, Manifest.of(schema, {column: commitments}, contents), put, own, blocks)
 
-    def _entry(self, database: sqlite3.Connection, object_id: str) -> Row:
+    def _contribution(self, database: sqlite3.Connection, object_id: str) -> Row:
         row = catalogue.by_id(database, object_id)
         if row is None or row.state != LIVING:
-            raise SessionError("an entry that this party has listed is here no more", remedy="open another collection")
+            raise SessionError(
+                "a contribution that this party has listed is here no more", remedy="open another collection"
+            )
         return row
 
     def _list(self, database: sqlite3.Connection, made: _Gathered, kept: tables.Kept) -> None:

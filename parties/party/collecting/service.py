@@ -1,4 +1,4 @@
-"""What a party answers about collections."""
+"""Calls about collections, as a party answers them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from parties.wire.server import Desk, register
 from parties.wire.transport import caller
 
 _PER_LIST_BYTE = 64
-"""Bytes of memory for each byte of a list, its entries' manifests and blocks included."""
+"""Bytes of memory for each byte of a list, its contributions' manifests and blocks included."""
 
 
 class CollectService(collect_pb2_grpc.CollectServicer):

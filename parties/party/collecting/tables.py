@@ -1,4 +1,4 @@
-"""Rows of the ledger's file about collections: what was signed of each, its entries, and the one list of them."""
+"""Rows of the ledger's file about collections: what was signed of each, its contributions, and the one list of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Kept:
     Args:
         owner_key: digest of the public key of whoever collects.
         signed: as it was signed.
-        entries: the list that this party has signed; None: it is not closed here.
+        contributions: the list that this party has signed; None: it is not closed here.
         gathered: id (hex) of the object that this party has signed; None: of none yet.
     """
 
@@ -24,7 +24,7 @@ class Kept:
     owner: str
     owner_key: bytes
     signed: Signed
-    entries: Signed | None
+    contributions: Signed | None
     gathered: str | None
 
 
@@ -45,8 +45,8 @@ def _read(rows: sqlite3.Cursor) -> Kept | None:
     row = rows.fetchone()
     if row is None:
         return None
-    number, owner, key, *signed, entries, signature, certificate, gathered = row
-    listed = None if entries is None else Signed(entries, signature, certificate)
+    number, owner, key, *signed, contributions, signature, certificate, gathered = row
+    listed = None if contributions is None else Signed(contributions, signature, certificate)
     return Kept(number, owner, key, Signed(*signed), listed, gathered)
 
 
@@ -66,11 +66,11 @@ def count(database: sqlite3.Connection, owner: str) -> int:
     return int(database.execute("SELECT count(*) FROM collections WHERE owner = ?", (owner,)).fetchone()[0])
 
 
-def close(database: sqlite3.Connection, collection: str, entries: Signed) -> None:
-    """Keep the one list of a collection's entries."""
+def close(database: sqlite3.Connection, collection: str, contributions: Signed) -> None:
+    """Keep the one list of a collection's contributions."""
     database.execute(
         "UPDATE collections SET list = ?, list_signature = ?, list_certificate = ? WHERE id = ? AND list IS NULL",
-        (entries.content, entries.signature, entries.certificate, collection),
+        (contributions.content, contributions.signature, contributions.certificate, collection),
     )
 
 
@@ -79,41 +79,41 @@ def gather(database: sqlite3.Connection, collection: str, object_id: str) -> Non
     database.execute("UPDATE collections SET gathered = ? WHERE id = ?", (object_id, collection))
 
 
-def add_entry(database: sqlite3.Connection, number: int, collection: str) -> None:
-    """Note that an object that is being put is an entry."""
-    database.execute("INSERT INTO data_entries VALUES (?, ?, NULL)", (number, collection))
+def add_contribution(database: sqlite3.Connection, number: int, collection: str) -> None:
+    """Note that an object that is being put is a contribution."""
+    database.execute("INSERT INTO data_contributions VALUES (?, ?, NULL)", (number, collection))
 
 
 def keep_salt(database: sqlite3.Connection, number: int, sealed: bytes) -> None:
-    """Keep an entry's salt, sealed."""
-    database.execute("UPDATE data_entries SET salt = ? WHERE number = ?", (sealed, number))
+    """Keep a contribution's salt, sealed."""
+    database.execute("UPDATE data_contributions SET salt = ? WHERE number = ?", (sealed, number))
 
 
 def salt_of(database: sqlite3.Connection, number: int) -> bytes | None:
-    """Return an entry's salt, sealed; None if it is not all here."""
-    found = database.execute("SELECT salt FROM data_entries WHERE number = ?", (number,)).fetchone()
+    """Return a contribution's salt, sealed; None if it is not all here."""
+    found = database.execute("SELECT salt FROM data_contributions WHERE number = ?", (number,)).fetchone()
     return None if found is None else found[0]
 
 
 def collection_of(database: sqlite3.Connection, number: int) -> str | None:
-    """Return the collection that an object is an entry of."""
-    found = database.execute("SELECT collection FROM data_entries WHERE number = ?", (number,)).fetchone()
+    """Return the collection that an object is a contribution of."""
+    found = database.execute("SELECT collection FROM data_contributions WHERE number = ?", (number,)).fetchone()
     return None if found is None else str(found[0])
 
 
-def entries(database: sqlite3.Connection, collection: str) -> list[str]:
-    """List the ids of a collection's entries that exist here, sorted."""
+def contributions(database: sqlite3.Connection, collection: str) -> list[str]:
+    """List the ids of a collection's contributions that exist here, sorted."""
     query = (
-        "SELECT o.object FROM data_entries e JOIN data_objects o ON o.number = e.number "
+        "SELECT o.object FROM data_contributions e JOIN data_objects o ON o.number = e.number "
         "WHERE e.collection = ? AND o.state = ? ORDER BY o.object"
     )
     return [object_id for (object_id,) in database.execute(query, (collection, LIVING))]
 
 
-def count_entries(database: sqlite3.Connection, collection: str) -> int:
-    """Count a collection's entries that exist here."""
+def count_contributions(database: sqlite3.Connection, collection: str) -> int:
+    """Count a collection's contributions that exist here."""
     query = (
-        "SELECT count(*) FROM data_entries e JOIN data_objects o ON o.number = e.number "
+        "SELECT count(*) FROM data_contributions e JOIN data_objects o ON o.number = e.number "
         "WHERE e.collection = ? AND o.state = ?"
     )
     return int(database.execute(query, (collection, LIVING)).fetchone()[0])

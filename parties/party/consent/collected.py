@@ -1,4 +1,4 @@
-"""What may be asked of a collection: the one plan that its clients consented to, once, over all rows, for whom it says.
+"""Consent of a collection's clients: to one plan, once, over all rows, for whom it says.
 
 No grant and no budget of whoever collects counts here: the rows are its clients'.  What each of them signed by entering
 a row is the collection's own word.

@@ -105,10 +105,10 @@ MIGRATIONS: tuple[files.Migration, ...] = (
             content BLOB NOT NULL, signature BLOB NOT NULL, certificate BLOB NOT NULL, list BLOB,
             list_signature BLOB, list_certificate BLOB, gathered TEXT) WITHOUT ROWID""",
         "CREATE INDEX collections_by_owner ON collections (owner)",
-        """CREATE TABLE data_entries (
+        """CREATE TABLE data_contributions (
             number INTEGER PRIMARY KEY REFERENCES data_objects ON DELETE CASCADE, collection TEXT NOT NULL,
             salt BLOB)""",
-        "CREATE INDEX data_entries_by_collection ON data_entries (collection)",
+        "CREATE INDEX data_contributions_by_collection ON data_contributions (collection)",
     ),
 )
 """Number k makes version k of version k - 1; what has been released stays as it is (see `parties/database.py`)."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from mpc.errors import ConfigError, IntegrityError, MpcError, SessionError
 from parties.agreed.receipts import Tombstone
 from parties.agreed.signed import Signed, key_of
-from parties.party.collecting import entries
+from parties.party.collecting import contributions
 from parties.party.consent import audit
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue, erased, files
@@ -106,7 +106,7 @@ class Ending:
         here = [(row, signed) for row, signed in stones if catalogue.by_put(database, row.put) is not None]
         gone = {row.number: row for row, _ in here}
         for row, signed in here:
-            entries.require_loose(database, row)
+            contributions.require_loose(database, row)
             values = _values_of(row)
             erased.bury(database, values, row.name, signed)
             gone |= {each.number: each for each in catalogue.kept_of(database, values)}

@@ -19,7 +19,7 @@ from parties.agreed.models import read_model
 from parties.agreed.objects import Manifest, Schema, contents_digest
 from parties.agreed.receipts import Receipt
 from parties.agreed.signed import Signed, key_of
-from parties.party.collecting import entries
+from parties.party.collecting import contributions
 from parties.party.consent import audit
 from parties.party.stock.files import sync
 from parties.party.vault import catalogue, files
@@ -88,13 +88,13 @@ class Puts:
         with self._ledger.reading() as database:
             require_next(database, schema, key)
             require_kind(database, schema)
-            entries.require_open(database, schema, now)
+            contributions.require_open(database, schema, now)
         self._vault.ending.give_up(schema.name, key)
         own = Seed(self._vault.draw(SEED_BYTES))
         rows = self._kept(schema, put, own, kept, now)
         with self._ledger.writing() as database:
             require_next(database, schema, key)
-            entries.require_open(database, schema, now)
+            contributions.require_open(database, schema, now)
             if kept:
                 kept_from(database, schema, now)
             if catalogue.unfinished(database, schema.name):
@@ -102,7 +102,7 @@ class Puts:
             require_room(database, self._config.limits, schema, size)
             row = catalogue.insert(database, put, key, schema, size, self._vault.keys.wrap(put, own))
             add_kept(database, row.number, rows)
-            entries.begin(database, schema, row.number)
+            contributions.begin(database, schema, row.number)
             catalogue.touch(database, row.number, now)
         return DRAFT
 
@@ -242,7 +242,7 @@ class Puts:
                 raise SessionError(f"other seeds of {row.name} were given while its manifest was looked at")
             if row.state == DRAFT:
                 catalogue.receive(database, row.number, whole.id.hex(), signed)
-                entries.receive(database, whole, row, own, salt, self._vault.draw)
+                contributions.receive(database, whole, row, own, salt, self._vault.draw)
             catalogue.touch(database, row.number, now)
             self._vault.times.store(database)
         receipt = Receipt(cluster=whole.cluster, party=self._config.name, object=whole.id.hex(), at=int(now))
@@ -303,7 +303,7 @@ class Puts:
             found = self._committed(database, object_id, key)
             if found.state != LIVING:
                 require_next(database, schema, key)
-                entries.require_open(database, schema, now)
+                contributions.require_open(database, schema, now)
                 catalogue.bring_to_life(database, found)
                 self._vault.ending.note(database, audit.PUT, found)
             self._vault.times.store(database)

@@ -1,4 +1,4 @@
-"""Entries while they are put, at one party: one of each client, of its collection's shape, and in time."""
+"""Contributions while they are put, at one party: one of each client, of its collection's shape, and in time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from mpc.encoding import canonical
 from mpc.errors import PolicyError, SessionError
 from mpc.prg import Seed
-from parties.agreed.collecting import Collection, entry_fault
+from parties.agreed.collecting import Collection, contribution_fault
 from parties.agreed.objects import Schema
 from parties.party.collecting import tables
 from parties.party.vault.catalogue import Row
@@ -24,7 +24,7 @@ def unknown_collection() -> SessionError:
 
 
 def require_open(database: sqlite3.Connection, schema: Schema, now: float) -> None:
-    """Require that an entry may be put here now; what is no entry is let through.
+    """Require that a contribution may be put here now; what is no contribution is let through.
 
     Raises:
         SessionError: its collection is not here, closed, over or full.
@@ -38,52 +38,52 @@ def require_open(database: sqlite3.Connection, schema: Schema, now: float) -> No
     collection = Collection.parse(kept.signed.content)
     if not collection.takes(schema.owner):
         raise unknown_collection()
-    fault = entry_fault(schema, collection)
+    fault = contribution_fault(schema, collection)
     if fault is not None:
         raise PolicyError(f"{collection.name} does not take this row: {fault}", remedy="enter it with Collection.enter")
-    if kept.entries is not None or now >= collection.until:
+    if kept.contributions is not None or now >= collection.until:
         raise SessionError(
             f"{collection.name} is closed", cause="rows are entered until its time is over", remedy="wait for the next"
         )
-    if tables.count_entries(database, collection.id) >= collection.at_most:
+    if tables.count_contributions(database, collection.id) >= collection.at_most:
         raise SessionError(
             f"{collection.name} is full: it takes {collection.at_most:,} rows", remedy="wait for another"
         )
 
 
 def begin(database: sqlite3.Connection, schema: Schema, number: int) -> None:
-    """Note that an object that is being put is an entry, if it is one."""
+    """Note that an object that is being put is a contribution, if it is one."""
     if schema.collection is not None:
-        tables.add_entry(database, number, schema.collection)
+        tables.add_contribution(database, number, schema.collection)
 
 
 def receive(
     database: sqlite3.Connection, schema: Schema, row: Row, own: Seed, salt: bytes, draw: Callable[[int], bytes]
 ) -> None:
-    """Keep the salt of an entry that is all here, under its object's key.
+    """Keep the salt of a contribution that is all here, under its object's key.
 
-    The salt of what is gathered is made of those of its entries: the provider has none of them.
+    The salt of what is gathered is made of those of its contributions: the provider has none of them.
     """
     if schema.collection is not None:
         tables.keep_salt(database, row.number, seal(_key(own), _context(row), salt, draw))
 
 
 def salt_of(database: sqlite3.Connection, row: Row, own: Seed) -> bytes:
-    """Return an entry's salt, 32 bytes; `SessionError` if it is none."""
+    """Return a contribution's salt, 32 bytes; `SessionError` if it is none."""
     sealed = tables.salt_of(database, row.number)
     if sealed is None:
-        raise SessionError(f"{row.name} is no entry of a collection")
+        raise SessionError(f"{row.name} is no contribution of a collection")
     return unseal(_key(own), _context(row), sealed)
 
 
 def require_loose(database: sqlite3.Connection, row: Row) -> None:
-    """Require that an object may be taken away: an entry may be until its collection is closed; `SessionError`."""
+    """Require that an object may be taken away: a contribution may be until it is closed; `SessionError`."""
     collection = tables.collection_of(database, row.number)
     kept = None if collection is None else tables.find(database, collection)
-    if kept is not None and kept.entries is not None:
+    if kept is not None and kept.contributions is not None:
         raise SessionError(
             "its collection is closed, and counts on this row",
-            cause="an entry can be taken back until then",
+            cause="a contribution can be taken back until then",
             remedy="it is erased when its collection's sum has been gathered, or expires",
         )
 
@@ -93,4 +93,4 @@ def _key(own: Seed) -> Seed:
 
 
 def _context(row: Row) -> bytes:
-    return canonical("mpc/v1/entry salt", row.put)
+    return canonical("mpc/v1/contribution salt", row.put)
