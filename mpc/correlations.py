@@ -8,7 +8,7 @@ before inputs exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -51,14 +51,30 @@ class BundleId:
         return seed.derive("corrections-digest", self.session, self.entry.number, self.batch)
 
 
+Tags = Mapping[str, Sequence[Correlation]]
+"""What is dealt behind a gate's own correlations so that a run can be checked, by the gate's name; `CLOSING`, behind all
+gates, is no gate's name."""
+NO_TAGS: Tags = {}
+CLOSING = ""
+
+
+def dealt_values(gates: Iterable[Gate], wires: Wires, tags: Tags = NO_TAGS) -> Iterator[tuple[str, Correlation]]:
+    """Yield (name of the gate, correlation) of all that is dealt, in the order of its bytes."""
+    for gate in gates:
+        for correlation in (*gate.correlations(wires), *tags.get(gate.name, ())):
+            yield gate.name, correlation
+    for correlation in tags.get(CLOSING, ()):
+        yield CLOSING, correlation
+
+
 def corrected_party(bundle: BundleId, parties: int) -> int:
     """Return the party that receives the corrections of this bundle; it rotates, so that links share the load."""
     return bundle.entry.number % parties
 
 
-def sub_seed(draws: Draws, gate: Gate, correlation: Correlation) -> Seed:
+def sub_seed(draws: Draws, gate: str, correlation: Correlation) -> Seed:
     """Return the sub-seed of one correlation; its context names gate, value and holders."""
-    return draws.sub_seed(gate.name, correlation.name, *correlation.holders)
+    return draws.sub_seed(gate, correlation.name, *correlation.holders)
 
 
 def expand(seed: Seed, correlation: Correlation, out: np.ndarray | None = None) -> np.ndarray:
@@ -126,6 +142,7 @@ class Bundle:
     Args:
         corrections: this party's shares of all dependent values in plan order, or None if
             another party is corrected.
+        tags: what is dealt besides, if runs are checked.
 
     Raises:
         IntegrityError: the corrections are longer or shorter than the plan says.
@@ -138,6 +155,7 @@ class Bundle:
         gates: Iterable[Gate],
         wires: Wires,
         corrections: Corrections | bytes | memoryview | None,
+        tags: Tags = NO_TAGS,
     ) -> None:
         draws = bundle.draws(seed)
         self.id = bundle
@@ -148,19 +166,18 @@ class Bundle:
         self._kept_seeds: dict[str, Seed] = {}
         self._corrections = Whole(corrections) if isinstance(corrections, bytes | memoryview) else corrections
         position = 0
-        for gate in gates:
-            for correlation in gate.correlations(wires):
-                key = (gate.name, correlation.name)
-                self._specs[key] = correlation
-                if correlation.dependent and self._corrections is not None:
-                    self._starts[key] = position
-                    position += correlation.size
-                    continue
-                self._seeds[key] = sub_seed(draws, gate, correlation)
-                if correlation.kept:
-                    self._kept_seeds[correlation.name] = self._seeds[key]
-                if correlation.holders:
-                    self._mask_seeds[correlation.name] = self._seeds[key]
+        for name, correlation in dealt_values(gates, wires, tags):
+            key = (name, correlation.name)
+            self._specs[key] = correlation
+            if correlation.dependent and self._corrections is not None:
+                self._starts[key] = position
+                position += correlation.size
+                continue
+            self._seeds[key] = sub_seed(draws, name, correlation)
+            if correlation.kept:
+                self._kept_seeds[correlation.name] = self._seeds[key]
+            if correlation.holders:
+                self._mask_seeds[correlation.name] = self._seeds[key]
         found = position if self._corrections is None else self._corrections.size
         if found != position:
             longer = "longer" if found > position else "shorter"
@@ -168,6 +185,10 @@ class Bundle:
 
     def __repr__(self) -> str:
         return f"<Bundle of {self.id.entry} values={len(self._seeds) + len(self._starts)}>"
+
+    def has(self, gate: str, name: str) -> bool:
+        """Was this dealt, taken already or not?"""
+        return (gate, name) in self._specs
 
     def _take(self, gate: str, name: str) -> tuple[Correlation, np.ndarray]:
         key = (gate, name)

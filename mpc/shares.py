@@ -103,15 +103,19 @@ class BitShare(_Secret):
     def __xor__(self, other: BitShare) -> BitShare:
         if self.width != other.width:
             raise LocalProtocolError(f"words of {self.width} and {other.width} bits do not add")
-        return BitShare(self.values ^ other.values, self.width)
+        return self._of(self.values ^ other.values)
 
-    @classmethod
-    def stack(cls, rows: Sequence[BitShare]) -> BitShare:
-        """Return rows of one shape and width, along a new first axis."""
-        return cls(np.stack([row.values for row in rows]), rows[0].width)
+    @staticmethod
+    def stack(rows: Sequence[BitShare]) -> BitShare:
+        """Return rows of one shape, width and kind, along a new first axis."""
+        return rows[0]._of(np.stack([row.values for row in rows]))
 
     def reshape(self, shape: tuple[int, ...]) -> BitShare:
-        return BitShare(self.values.reshape(shape), self.width)
+        return self._of(self.values.reshape(shape))
+
+    def _of(self, values: np.ndarray) -> BitShare:
+        """Return a share of this kind and width."""
+        return type(self)(values, self.width)
 
 
 @dataclass(frozen=True, repr=False)

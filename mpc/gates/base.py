@@ -96,12 +96,13 @@ class Correlation(Layout):
 
     Uniform values are expanded from the parties' seeds and cost nothing; dependent ones need
     a correction, which goes to one party.  A wire's mask names who receives its sub-seeds, and whether the parties
-    keep them.
+    keep them.  Of a *hidden* value the provider deals functions, and no party takes its share.
     """
 
     dependent: bool = False
     holders: tuple[str, ...] = ()
     kept: bool = False
+    hidden: bool = False
 
     @property
     def held(self) -> bool:

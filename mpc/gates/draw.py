@@ -95,7 +95,7 @@ class Draw(Gate):
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = self.digits(wires[self.out])
-        r, beta = Correlation("r", (size,), width=self.width), Correlation("beta", (size,), dependent=True)
+        r, beta = Correlation("r", (size,), width=self.width, hidden=True), Correlation("beta", (size,), dependent=True)
         return (r, beta, *comparison_correlations(self.comparison, size, _LOOKS))
 
     def reference(self, run: ClearReading) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class Dealer(DealReading):
         self._session = session
         self._masks: dict[str, np.ndarray] = {}
         self._commitments: dict[str, list[bytes]] = {}
-        self._gate: Gate
+        self._name = ""
         self._specs: dict[str, Correlation] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._apart: dict[str, np.ndarray] = {}
@@ -95,7 +96,7 @@ class Dealer(DealReading):
     def uniform(self, name: str) -> np.ndarray:
         """Return the plain value of a uniform correlation: the sum of what all parties will expand."""
         spec = self._claim(name, dependent=False)
-        seeds = [sub_seed(draws, self._gate, spec) for draws in self._draws]
+        seeds = [sub_seed(draws, self._name, spec) for draws in self._draws]
         if spec.held:
             self._commitments[name] = [seed.commitment() for seed in seeds]
         total = expand(seeds[0], spec)
@@ -108,7 +109,7 @@ class Dealer(DealReading):
         bits = name in self._specs and self._specs[name].width > 0
         share = self.others(name)
         if plain.shape != share.shape:
-            raise LocalProtocolError(f"{self._gate.name}/{name}: dealt {plain.shape}, declared {share.shape}")
+            raise LocalProtocolError(f"{self._name}/{name}: dealt {plain.shape}, declared {share.shape}")
         if bits:
             share ^= plain.astype(share.dtype, copy=False)
         else:
@@ -119,6 +120,9 @@ class Dealer(DealReading):
 
         The gate turns it into that share, in place: into plain minus it, for bits plain xor it.
         """
+        return self._others(name)
+
+    def _others(self, name: str) -> np.ndarray:
         spec = self._claim(name, dependent=True)
         start, end = self._places[name]
         place = self._blob[start:end]
@@ -126,7 +130,7 @@ class Dealer(DealReading):
             self._apart[name] = out = np.empty(spec.shape, dtype=spec.word)
         else:
             out = place.view(spec.word).reshape(spec.shape)
-        seeds = [sub_seed(draws, self._gate, spec) for i, draws in enumerate(self._draws) if i != self._corrected]
+        seeds = [sub_seed(draws, self._name, spec) for i, draws in enumerate(self._draws) if i != self._corrected]
         expand(seeds[0], spec, out)
         for seed in seeds[1:]:
             _add_to(out, expand(seed, spec), spec)
@@ -167,34 +171,38 @@ class Dealer(DealReading):
     def _claim(self, name: str, dependent: bool) -> Correlation:
         spec = self._specs.pop(name, None)
         if spec is None or spec.dependent != dependent:
-            raise LocalProtocolError(f"gate {self._gate.name} did not declare {name!r} so, or dealt it before")
+            raise LocalProtocolError(f"gate {self._name} did not declare {name!r} so, or dealt it before")
         return spec
 
     def run(
         self, gates: Sequence[Gate], final: Final = lambda part: None
     ) -> tuple[np.ndarray, dict[str, list[bytes]], dict[str, np.ndarray]]:
         """Deal for all gates, see `deal`; (corrections in plan order, commitments, plain masks)."""
-        declared = {gate.name: gate.correlations(self.wires) for gate in gates}
-        total = sum(spec.size for specs in declared.values() for spec in specs if spec.dependent)
+        parts = self._parts(gates)
+        total = sum(spec.size for _, specs, _ in parts for spec in specs if spec.dependent)
         self._blob = np.empty(total, dtype=np.uint8)
         start = 0
-        for gate in gates:
+        for name, declared, deal_part in parts:
             begun = start
-            specs = {spec.name: spec for spec in declared[gate.name]}
-            self._gate, self._specs, self._places, self._apart = gate, dict(specs), {}, {}
+            specs = {spec.name: spec for spec in declared}
+            self._name, self._specs, self._places, self._apart = name, dict(specs), {}, {}
             for spec in specs.values():
                 if spec.dependent:
                     self._places[spec.name] = (start, start + spec.size)
                     start += spec.size
-            gate.deal(self)
+            deal_part()
             if self._specs:
-                raise LocalProtocolError(f"gate {gate.name} declared {sorted(self._specs)} and dealt none")
-            for name, share in self._apart.items():
-                self._blob[slice(*self._places[name])] = np.frombuffer(specs[name].encode(share), dtype=np.uint8)
+                raise LocalProtocolError(f"gate {name} declared {sorted(self._specs)} and dealt none")
+            for value, share in self._apart.items():
+                self._blob[slice(*self._places[value])] = np.frombuffer(specs[value].encode(share), dtype=np.uint8)
             if start > begun:
                 final(self._blob.data[begun:start])
         commitments = {name.split(":", 1)[1]: seeds for name, seeds in self._commitments.items()}
         return self._blob, commitments, self._masks
+
+    def _parts(self, gates: Sequence[Gate]) -> list[tuple[str, tuple[Correlation, ...], Callable[[], None]]]:
+        """List what is dealt piece by piece: a name, what is declared under it, and what deals that."""
+        return [(gate.name, gate.correlations(self.wires), partial(gate.deal, self)) for gate in gates]
 
 
 def _add_to(total: np.ndarray, share: np.ndarray, spec: Correlation) -> None:
@@ -202,6 +210,9 @@ def _add_to(total: np.ndarray, share: np.ndarray, spec: Correlation) -> None:
         total ^= share
     else:
         kernels.add(total.reshape(-1), share.reshape(-1), total.reshape(-1))
+
+
+DealerKind = Callable[..., Dealer]
 
 
 def deal(
@@ -213,6 +224,7 @@ def deal(
     final: Final = lambda part: None,
     stored: Mapping[str, np.ndarray] | None = None,
     states: Sequence[PlanState] = (),
+    kind: DealerKind = Dealer,
 ) -> Dealt:
     """Deal one bundle: a run's, or the masks of a session's weights.
 
@@ -223,13 +235,14 @@ def deal(
         final: called with the corrections in plan order, piece by piece, as soon as they will not change.
         stored: plain masks of the stored inputs that these gates write, of this run's rows.
         states: the plan's, for a run; the masks of those that it reads are there once the run before is dealt.
+        kind: makes the dealer, of what `Dealer` takes.
 
     Raises:
         ReuseError: it is not, or this run was dealt before; of a plan with states.
     """
     corrected, run = corrected_party(bundle, len(seeds)), bundle.entry.number
     carried = session.read_states(run, states, wires) if states else {}
-    dealer = Dealer(wires, [bundle.draws(seed) for seed in seeds], corrected, session, stored, carried)
+    dealer = kind(wires, [bundle.draws(seed) for seed in seeds], corrected, session, stored, carried)
     corrections, commitments, masks = dealer.run(tuple(gates), final)
     if bundle.entry.is_weights:
         session.masks.update(masks)

@@ -29,6 +29,8 @@ from mpc.wires import Masking, Wires
 Buffer = bytes | memoryview
 Waiting = dict[str, tuple[Share | BitShare, ...]]
 """Gate -> the shares that it wants opened in the next round."""
+Log = dict[str, list[tuple[np.ndarray, ...]]]
+"""Gate -> what was opened for it, round by round."""
 
 
 class Party(PartyReading):
@@ -127,6 +129,7 @@ class PartyRun:
         session: the weights, and what the run before has left.
         transcript_key: 32 bytes, known to the parties alone; without it nothing can be drawn in common.
         stored: this run's rows of the stored inputs, with this party's shares of their masks.
+        log: where to put what is opened, round by round, by gate; nowhere, unless the run is checked.
     """
 
     def __init__(
@@ -137,8 +140,10 @@ class PartyRun:
         session: SessionWires,
         transcript_key: bytes = b"",
         stored: Mapping[str, Masked] | None = None,
+        log: Log | None = None,
     ) -> None:
         self.plan = plan
+        self._log = log
         self._stored = stored or {}
         self.lane = lane
         self.bundle = bundle
@@ -146,11 +151,7 @@ class PartyRun:
         self.given: Mapping[str, np.ndarray] = {}
         self._key = transcript_key
         self._agreed = False
-        self._common: Draws | None = None
-        if len(transcript_key) == SEED_BYTES:
-            self._common = Draws(
-                Seed(transcript_key), "common", bundle.id.session, bundle.id.entry.number, bundle.id.batch
-            )
+        self._common = self.common_draws()
         self.transcript = Transcript(
             transcript_key, bundle.id.session, bundle.id.entry.number, bundle.id.batch, session.digest()
         )
@@ -174,6 +175,13 @@ class PartyRun:
 
     def mask_share(self, name: str) -> Share | None:
         return self.session.masked[name].mask if name in self.session.masked else self._masks.get(name)
+
+    def common_draws(self) -> Draws | None:
+        """Return draws that all parties have in common, for one reading of the run; None without their key."""
+        if len(self._key) != SEED_BYTES:
+            return None
+        bundle = self.bundle.id
+        return Draws(Seed(self._key), "common", bundle.session, bundle.entry.number, bundle.batch)
 
     def common(self, gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
         if self._common is None:
@@ -333,6 +341,8 @@ class PartyRun:
                 self.transcript.absorb(step.number, turn.gate.name, opening.name, encoded)
                 values.append(value)
             opened[turn.gate.name] = tuple(values)
+            if self._log is not None:
+                self._log.setdefault(turn.gate.name, []).append(tuple(values))
         return opened
 
     def _agree(self, agreement: bytes, payloads: Sequence[Buffer]) -> None:

@@ -5,27 +5,50 @@ Every value is a function of the master seed, so a run can be repeated exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from mpc import field as fp
-from mpc.correlations import Bundle, BundleId
+from mpc.correlations import NO_TAGS, Bundle, BundleId, Tags
 from mpc.encoding import decode_field, encode_field
 from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import Gate, mask_name
 from mpc.gates.input import Input
-from mpc.interpret.dealer import Dealt, SessionMasks, deal
-from mpc.interpret.party import PartyRun
+from mpc.interpret.dealer import Dealer, DealerKind, Dealt, SessionMasks, deal
+from mpc.interpret.party import Buffer, PartyRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane, Masked, Share
+from mpc.transcript import Transcript
 from mpc.wires import Masking, Wire
 
 Tamper = Callable[[int, int, bytes], bytes]
 """(step, sender, payload) -> what arrives instead."""
+
+
+class Running(Protocol):
+    """One party's reading of a run."""
+
+    def prepare(self) -> None: ...
+
+    def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]: ...
+
+    def output(self, wire: str) -> np.ndarray: ...
+
+    def release(self, wire: str) -> Seed: ...
+
+    def keep(self, wire: str) -> Seed: ...
+
+    def masked(self, name: str) -> Masked: ...
+
+    def unopened(self, name: str) -> Share: ...
+
+    @property
+    def transcript(self) -> Transcript: ...
 
 
 @dataclass
@@ -119,12 +142,17 @@ class World:
         bundle = BundleId(self._session_id, EntryId(run), batch)
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
         states = () if bundle.entry.is_weights else plan.states
-        dealt = deal(gates, plan.wire, bundle, seeds, self.masks, stored=stored or {}, states=states)
+        kind, tags = self._dealing(plan, bundle.entry)
+        dealt = deal(gates, plan.wire, bundle, seeds, self.masks, stored=stored or {}, states=states, kind=kind)
         bundles = [
-            Bundle(bundle, seed, gates, plan.wire, dealt.corrections if index == dealt.corrected else None)
+            Bundle(bundle, seed, gates, plan.wire, dealt.corrections if index == dealt.corrected else None, tags)
             for index, seed in enumerate(seeds)
         ]
         return dealt, bundles
+
+    def _dealing(self, plan: Plan, entry: EntryId) -> tuple[DealerKind, Tags]:
+        """Say how an entry is dealt, and which tags are."""
+        return Dealer, NO_TAGS
 
     def mask_input(self, wire: Wire, values: np.ndarray, bundles: list[Bundle]) -> np.ndarray:
         """Mask int64 integers of an input wire, as its owner does with every party's seed: x^."""
@@ -142,17 +170,10 @@ class World:
         dealt, bundles = self.deal(plan, plan.online, self.runs, batch, plain)
         result = WorldRun(dealt=len(dealt.corrections), commitments=dealt.commitments)
         given = {name: self.mask_input(plan.wire[name], value, bundles) for name, value in inputs.items()}
-        parties = [
-            PartyRun(
-                plan,
-                Lane.passive(index),
-                bundle,
-                session,
-                self.transcript_key,
-                {name: Masked(public[name], Share(masks[name][index])) for name in public},
-            )
-            for index, (bundle, session) in enumerate(zip(bundles, self.sessions, strict=True))
+        stored = [
+            {name: Masked(public[name], Share(masks[name][index])) for name in public} for index in range(self.parties)
         ]
+        parties = [self._party(plan, index, bundle, stored[index]) for index, bundle in enumerate(bundles)]
         for party in parties:
             party.prepare()
         self._exchange(parties, given, result, tamper)
@@ -173,6 +194,10 @@ class World:
         result.transcripts = [party.transcript.digest for party in parties]
         return result
 
+    def _party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> Running:
+        """Make one party's reading of a run."""
+        return PartyRun(plan, Lane.passive(index), bundle, self.sessions[index], self.transcript_key, stored)
+
     def _rows_of_run(self, batch: int) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
         """(x^, every party's share of its mask) of each stored input, of the rows whose turn it is."""
         rows: slice | np.ndarray = slice(self._first, self._first + batch)
@@ -188,22 +213,30 @@ class World:
         return public, masks
 
     def _exchange(
-        self, parties: list[PartyRun], given: dict[str, np.ndarray], result: WorldRun, tamper: Tamper | None
+        self, parties: Sequence[Running], given: dict[str, np.ndarray], result: WorldRun, tamper: Tamper | None
     ) -> None:
         running = [party.steps(given) for party in parties]
-        payloads = [bytes(next(steps)) for steps in running] if parties[0].schedule.steps else []
-        for number in range(len(parties[0].schedule.steps)):
-            result.sent.append(len(payloads[0]))
-            result.payloads.append(payloads)
+        payloads = [_next(steps) for steps in running]
+        number = 0
+        while all(payload is not None for payload in payloads):
+            sent = [payload for payload in payloads if payload is not None]
+            result.sent.append(len(sent[0]))
+            result.payloads.append(sent)
             if tamper is not None:
-                payloads = [tamper(number, sender, payload) for sender, payload in enumerate(payloads)]
-            following = []
-            for index, steps in enumerate(running):
-                try:
-                    following.append(bytes(steps.send([p for sender, p in enumerate(payloads) if sender != index])))
-                except StopIteration:
-                    following.append(b"")
-            payloads = following
+                sent = [tamper(number, sender, payload) for sender, payload in enumerate(sent)]
+            payloads = [
+                _next(steps, [payload for sender, payload in enumerate(sent) if sender != index])
+                for index, steps in enumerate(running)
+            ]
+            number += 1
+
+
+def _next(steps: Generator[Buffer, Sequence[Buffer], None], received: Sequence[Buffer] | None = None) -> bytes | None:
+    """Return a party's next payload; None behind its last."""
+    try:
+        return bytes(next(steps) if received is None else steps.send(received))
+    except StopIteration:
+        return None
 
 
 def sum_shares(shares: Sequence[np.ndarray]) -> np.ndarray:

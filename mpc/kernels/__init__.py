@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mpc.kernels.scalar import P
     from mpc.kernels.selecting import deal_selected, offset_columns, select
     from mpc.kernels.series import dot_planes, harmonics, turned_coefficients
+    from mpc.kernels.tagging import and_words, dot, fold_words, look_up_words, resolve_words, tag_words
     from mpc.kernels.tiles import gather_tiles, multiply_points, points_to_tiles, scatter_tiles, tiles_to_points
 
 __all__ = [
@@ -50,16 +51,20 @@ __all__ = [
     "add_constant",
     "add_received",
     "and_nodes",
+    "and_words",
     "count_not_canonical",
     "deal_and_nodes",
     "deal_nodes",
     "deal_selected",
     "deal_thermometers",
+    "dot",
     "dot_planes",
+    "fold_words",
     "gather_tiles",
     "harmonics",
     "join_digits",
     "look_up",
+    "look_up_words",
     "mask_61",
     "matmul_thin",
     "mul",
@@ -71,6 +76,7 @@ __all__ = [
     "recombine_images",
     "resolve_node",
     "resolve_short_node",
+    "resolve_words",
     "scale",
     "scatter_tiles",
     "select",
@@ -79,6 +85,7 @@ __all__ = [
     "split_limbs",
     "sub",
     "sum_rows",
+    "tag_words",
     "tiles_to_points",
     "turned_coefficients",
 ]
@@ -99,20 +106,22 @@ EVALUATING = frozenset(
     }
 )
 """Loops that a party uses and a provider does not."""
+CHECKING = frozenset({"and_words", "dot", "fold_words", "look_up_words", "resolve_words", "tag_words"})
+"""Loops for runs that are checked; nobody loads them beforehand."""
 
 
 def load(unused: Set[str] = frozenset()) -> bool:
     """Load what was compiled, for every array type, so that no run waits for it.
 
     Args:
-        unused: loops to leave out; one that is used all the same is loaded then.
+        unused: loops to leave out, besides those that check; one that is used all the same is loaded then.
 
     Returns:
         False if some of it was not there, or could not be read.
     """
     from mpc.kernels import caching
 
-    loops = [_get(name) for name in __all__ if name not in unused]
+    loops = [_get(name) for name in __all__ if name not in unused | CHECKING]
     return all(caching.load(loop) for loop in loops if callable(loop))
 
 
@@ -126,8 +135,8 @@ def __getattr__(name: str) -> Any:
 def _get(name: str) -> Any:
     if name in globals():
         return globals()[name]
-    from mpc.kernels import arrays, comparing, conjunctions, products, scalar, selecting, series, tiles
+    from mpc.kernels import arrays, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles
 
-    for module in (arrays, comparing, conjunctions, products, scalar, selecting, series, tiles):
+    for module in (arrays, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles):
         globals().update({known: value for known, value in vars(module).items() if known in __all__})
     return globals()[name]

@@ -15,7 +15,13 @@ def shared_masks(gates: Sequence[Gate], wires: Wires, carried: Collection[str] =
     Args:
         carried: wires that the next run reads.
     """
-    needed = {name for name, wire in wires.items() if wire.held or name in carried}
+    return used_masks(gates, wires, {*carried, *(name for name, wire in wires.items() if wire.held)})
+
+
+def used_masks(gates: Sequence[Gate], wires: Wires, wanted: Collection[str]) -> frozenset[str]:
+    """Return the wires of whose masks gates compute with shares, those that are wanted, and what either is mapped
+    from."""
+    needed = set(wanted)
     for gate in reversed(gates):
         joins = any(wires[name].masking is Masking.UNOPENED for name in gate.reads)
         if gate.needs_masks(wires) or joins or (gate.is_linear(wires) and needed.intersection(gate.writes)):

@@ -92,4 +92,4 @@ class StoredSupply:
             for correlation in gate.correlations(plan.wire):
                 if correlation.holders:
                     wire = correlation.name.removeprefix(mask_name(""))
-                    checked.check_seed(wire, self._me, sub_seed(draws, gate, correlation))
+                    checked.check_seed(wire, self._me, sub_seed(draws, gate.name, correlation))

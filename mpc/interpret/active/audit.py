@@ -1,0 +1,279 @@
+"""The plan read on tags, by each party, once everything is opened: the reading that checks a run.
+
+Each gate's own `prepare` and `evaluate` are given shares of tags and the lane of tags, and are sent what was opened.
+What they want opened is then a share of the key times what should have been.  With an independent coin rho for each
+opened element z a party adds up
+
+    sigma_i = sum rho ([alpha z]_i - alpha_i z)          A_i[h] = xor of ([Delta b]_i xor b Delta_i)     h < 64
+
+over all field elements, and over all bits that its coin chooses for h.  Over the parties both are zero unless
+somebody opened something else than what the gates say.  docs/protocols.md, "Checked runs", has the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mpc import field as fp
+from mpc import kernels
+from mpc.correlations import Bundle
+from mpc.errors import LocalProtocolError
+from mpc.gates.base import Gate, Opening, mask_name
+from mpc.gates.readings import PartyReading
+from mpc.interpret.party import Log, PartyRun
+from mpc.interpret.state_wires import Carried
+from mpc.plan.plan import Plan
+from mpc.plan.tagging import CHECKS, gate_tags, tag_name, tagged_masks
+from mpc.prg import Seed, expand_field, expand_words
+from mpc.shares import BitShare, Masked, Share
+from mpc.tags import BitTags, Key, TagLane
+from mpc.wires import Masking, Wires
+
+
+class SessionTags:
+    """Tags that outlive a run at one party: its share of the keys, of the weights' masks, and of state.
+
+    Args:
+        bundle: the correlations of the weights, with tags; of those that lie at the parties it has nothing but tags.
+    """
+
+    def __init__(self, plan: Plan, key: Key, bundle: Bundle) -> None:
+        self.lane = TagLane.of(key)
+        self.states: Carried[Share] = Carried("tags of state")
+        self.masks: dict[str, Share] = {}
+        self._memo: dict[str, Any] = {}
+        needed = tagged_masks(plan)
+        for gate in plan.weights:
+            if gate.is_public(plan.wire):
+                self.masks[gate.out] = Share(fp.zeros(plan.wire[gate.out].sizes))
+            elif gate_tags(gate, plan.wire, needed):
+                self.masks[gate.out] = bundle.take(gate.name, tag_name(mask_name(gate.out)))
+
+    def __repr__(self) -> str:
+        return f"<SessionTags weights={len(self.masks)}>"
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return what `make()` gives the first time, that object afterwards."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def begin(self, plan: Plan) -> None:
+        """Set the tags of what the first run reads of each state: a weight, or zeros."""
+        self.states.begin(
+            {
+                state.in_: Share(fp.zeros(plan.wire[state.in_].sizes))
+                if state.init is None
+                else self.masks[state.init]
+                for state in plan.states
+            }
+        )
+
+
+@dataclass(repr=False)
+class Sums:
+    """One party's sums: sigma (1,) in F_p, and A (64,) words."""
+
+    elements: np.ndarray = field(default_factory=lambda: fp.zeros((1,)))
+    words: np.ndarray = field(default_factory=lambda: np.zeros(CHECKS, dtype=np.uint64))
+
+    __secret__ = True
+
+
+class Audit:
+    """One party's replay of one run on tags.
+
+    Args:
+        run: over, with its public values.
+        log: what was opened in it.
+        session: this party's tags of the session.
+    """
+
+    def __init__(self, run: PartyRun, log: Log, session: SessionTags) -> None:
+        self.run, self.session = run, session
+        self.wires: Wires = run.plan.wire
+        self.masks: dict[str, Share] = {}
+        self.unopened: dict[str, Share] = {}
+        self.needed = tagged_masks(run.plan)
+        self.common = run.common_draws()
+        self.states: Mapping[str, Share] = {}
+        self._log = log
+
+    def __repr__(self) -> str:
+        return f"<Audit of {self.run.bundle.id.entry}>"
+
+    def fold(self, coin: Seed) -> Sums:
+        """Replay all gates, and add up what was opened, by the coin.
+
+        Raises:
+            LocalProtocolError: something was opened that no tag stands for, or the reverse.
+            ReuseError: the run was replayed before.
+        """
+        plan, number = self.run.plan, self.run.bundle.id.entry.number
+        if plan.states:
+            if number == 1:
+                self.session.begin(plan)
+            self.states = self.session.states.read(number)
+        sums, last = Sums(), self._last_readers()
+        for gate in plan.online:
+            self._fold_gate(gate, coin, sums)
+            for name in last.get(gate.name, ()):
+                self.masks.pop(name, None)
+                self.unopened.pop(name, None)
+        if self._log:
+            raise LocalProtocolError(f"opened without a tag: {sorted(self._log)}")
+        if plan.states:
+            left = {state.in_: self.masks[state.out] for state in plan.states}
+            self.session.states.leave(number, left)
+        return sums
+
+    def _last_readers(self) -> dict[str, list[str]]:
+        """Tell behind which gate the tags of which wires are read no more; those of state are read by the next run."""
+        plan, found = self.run.plan, dict[str, str]()
+        for gate in plan.online:
+            found.update(dict.fromkeys((*gate.writes, *gate.reads), gate.name))
+        done: dict[str, list[str]] = {}
+        for wire, gate in found.items():
+            if wire not in plan.carried:
+                done.setdefault(gate, []).append(wire)
+        return done
+
+    def _fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
+        reading = TagReading(self, gate)
+        kept = gate.prepare(reading)
+        rounds = gate.openings(self.wires)
+        if not rounds and all(self.wires[name].masking is not Masking.UNOPENED for name in gate.writes):
+            return  # public values of it are there already
+        opened, answers = self._log.pop(gate.name, []), None
+        if len(opened) != len(rounds):
+            raise LocalProtocolError(f"gate {gate.name} opened {len(opened)} times, and declared {len(rounds)}")
+        evaluation = gate.evaluate(reading, kept)
+        try:
+            for number, (openings, values) in enumerate(zip(rounds, opened, strict=True)):
+                tags = evaluation.send(answers)
+                for opening, tag, value in zip(openings, tags, values, strict=True):
+                    _fold(opening, tag, value, coin.derive(gate.name, number, opening.name), self.session.lane, sums)
+                answers = values
+            evaluation.send(answers)
+        except StopIteration:
+            return
+        raise LocalProtocolError(f"gate {gate.name} opens more than it declared")
+
+
+def _fold(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: Seed, lane: TagLane, sums: Sums) -> None:
+    width = tag.width if isinstance(tag, BitTags) else 0
+    if tag.shape != opening.shape or width != opening.width or isinstance(tag, BitShare) != bool(width):
+        raise LocalProtocolError(f"{opening} has the tag {tag!r}")
+    opened = np.ascontiguousarray(value, dtype=np.uint64).reshape(-1)
+    if width:
+        words, chosen = tag.values.reshape(-1, width), expand_words(coin, (opened.size, width), CHECKS)
+        kernels.fold_words(np.ascontiguousarray(words), opened, lane.bit_one, chosen, sums.words)
+        return
+    chosen, public = expand_field(coin, opened.shape), fp.zeros((1,))
+    kernels.dot(np.ascontiguousarray(tag.values).reshape(-1), chosen, sums.elements)
+    kernels.dot(opened, chosen, public)
+    sums.elements = fp.sub(sums.elements, fp.scale(public, int(lane.one)))
+
+
+class TagReading(PartyReading):
+    """One gate's reading of a run on tags, for its `prepare` and `evaluate`: what is shared is tags, what is public is
+    the run's."""
+
+    def __init__(self, audit: Audit, gate: Gate) -> None:
+        self._audit, self._gate = audit, gate.name
+        self.wires: Wires = audit.wires
+        self.lane = audit.session.lane
+
+    def __repr__(self) -> str:
+        return f"<TagReading gate={self._gate}>"
+
+    def masked(self, name: str) -> Masked:
+        """Return x^, and the tag of its mask if there is one."""
+        return Masked(self._audit.run.masked(name).public, self._mask(name))
+
+    def public(self, name: str) -> np.ndarray:
+        """Return x^."""
+        return self._audit.run.masked(name).public
+
+    def _mask(self, name: str) -> Share | None:
+        session = self._audit.session.masks
+        return session[name] if name in session else self._audit.masks.get(name)
+
+    def mask_share(self, name: str) -> Share:
+        """Return the tag of a wire's mask."""
+        mask = self._mask(name)
+        if mask is None:
+            raise LocalProtocolError(f"the mask of wire {name} has no tag")
+        return mask
+
+    def has_mask(self, name: str) -> bool:
+        """Has the wire's mask a tag?"""
+        return self._mask(name) is not None
+
+    def needs_mask(self, name: str) -> bool:
+        """Does a gate, or the next run, need it?"""
+        return name in self._audit.needed
+
+    def share(self, name: str) -> Share:
+        """Return the tag of x."""
+        if self.wires[name].masking is Masking.UNOPENED:
+            return self._audit.unopened[name]
+        return self.masked(name).share(self.lane)
+
+    def take(self, name: str) -> Share:
+        """Return the tag of a dealt field value, once."""
+        return self._audit.run.bundle.take(self._gate, tag_name(name))
+
+    def take_bits(self, name: str) -> BitShare:
+        """Return the tags of dealt bits, once."""
+        words = self._audit.run.bundle.take_bits(self._gate, tag_name(name)).values
+        return BitTags(words, words.shape[-1])
+
+    def take_mask(self, wire: str) -> Share:
+        """Return the tag of a drawn mask, once; zeros of an input's that has none, since nobody computes with it."""
+        name = mask_name(wire)
+        if not self._audit.run.bundle.has(self._gate, tag_name(name)):
+            return Share(fp.zeros(self.shape(wire)))
+        mask = self.take(name)
+        self.set_mask(wire, mask)
+        return mask
+
+    def common(self, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
+        """Return words that all parties know."""
+        if self._audit.common is None:
+            raise LocalProtocolError(f"gate {self._gate} draws in common, and this run has no key of the parties")
+        return expand_words(self._audit.common.sub_seed(self._gate, name), shape, width)
+
+    def stored_mask(self, wire: str) -> Share:
+        """Return the tag of a stored input's mask, or zeros where nobody computes with it."""
+        if not self._audit.run.bundle.has(self._gate, tag_name(mask_name(wire))):
+            return Share(fp.zeros(self.shape(wire)))
+        return self.take(mask_name(wire))
+
+    def state_mask(self, wire: str) -> Share:
+        """Return the tag of a state's mask, as the run before has left it."""
+        return self._audit.states[wire]
+
+    def given(self, wire: str) -> np.ndarray:
+        """Return x^ of an input."""
+        return self.public(wire)
+
+    def set_mask(self, wire: str, mask: Share) -> None:
+        """Say the tag of the mask of a wire that the gate writes; kept if somebody computes with it."""
+        if wire in self._audit.needed or self.wires[wire].masking is Masking.FLIPPED:
+            self._audit.masks[wire] = mask
+
+    def set(self, name: str, public: np.ndarray) -> None:
+        """Write nothing: the run has done so."""
+
+    def set_share(self, name: str, share: Share) -> None:
+        """Write the tag of a wire that is not opened."""
+        self._audit.unopened[name] = share
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return something made of the session's weights, the first time."""
+        return self._audit.session.once(key, make)

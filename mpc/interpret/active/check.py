@@ -1,0 +1,123 @@
+"""The check of a run: four exchanges of fixed size, after the last opening and before anything is revealed.
+
+    1  H_i, Com(seed_i)       H: what this party holds for public in the run
+    2  seed_i                 if all H are equal; together the seeds are the coin
+    3  Com(sigma_i, A_i)      of the replay on tags, with the coin
+    4  sigma_i, A_i           if all commitments are there; over all parties both have to be zero
+
+Nobody knows the coin before everybody has said what was opened, nor anybody's sums before its own are fixed.  Every
+commitment names its sender: an honest party's can be copied, and opened by nobody.  (SPDZ's MAC check: Damgard, Keller,
+Larraia, Pastro, Scholl, Smart 2013, Practical covertly secure MPC for dishonest majority, figures 10 and 20.)
+
+Sans-I/O, as `PartyRun.steps` is.  Commitments are SHA-256 of values with 32 fresh bytes.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.encoding import Part, decode_bits, decode_field, digest, encode_bits, encode_field, field_size
+from mpc.errors import EncodingError, IntegrityError
+from mpc.interpret.active.audit import Sums
+from mpc.plan.tagging import CHECKS
+from mpc.prg import SEED_BYTES, Seed
+from mpc.transcript import DIGEST_BYTES
+
+SUMS_BYTES = field_size((1,)) + 8 * CHECKS
+SIZES = (2 * DIGEST_BYTES, 2 * SEED_BYTES, DIGEST_BYTES, SUMS_BYTES + SEED_BYTES + DIGEST_BYTES)
+"""Bytes of one party to each peer, exchange by exchange."""
+Replay = Callable[[Seed], Sums]
+"""Coin -> this party's sums, hidden by its shares of nothing."""
+Exchange = Generator[bytes, Sequence[bytes | memoryview], None]
+
+
+class Check:
+    """One party's part of the check of one run.
+
+    Args:
+        index: of this party, of `parties`.
+        held: the digest of all that is public in the run, as this party has it: plan, session, run, what was entered,
+            stored and handed on, and every opening.
+        fresh: 32 fresh bytes of this party.
+        replay: called once, behind the second exchange.
+    """
+
+    def __init__(self, index: int, parties: int, held: bytes, fresh: Seed, replay: Replay) -> None:
+        self._me, self._parties, self._held = index, parties, held
+        self._seed, self._nonces = fresh.derive("coin"), [fresh.derive("nonce", number).secret for number in range(2)]
+        self._replay = replay
+        self.passed = False
+
+    def __repr__(self) -> str:
+        return f"<Check passed={self.passed}>"
+
+    def steps(self) -> Exchange:
+        """Check.
+
+        Yields:
+            this party's payload; expects the peers' payloads, in the order of the parties.
+
+        Raises:
+            EncodingError: a payload is none.
+            IntegrityError: the parties do not hold the same values, a commitment was not kept, or what was opened is
+                not what the gates say.
+        """
+        coin = yield from self._toss()
+        sums = self._replay(coin)
+        told = encode_field(sums.elements) + encode_bits(sums.words, 64)
+        own = self._commitment("check", self._me, told, self._nonces[1], coin.secret)
+        commitments = self._all(own, (yield own), SIZES[2])
+        _require_distinct(commitments)
+        seen = digest("mpc/v1/check-seen", *commitments)
+        said = self._all(told + self._nonces[1] + seen, (yield told + self._nonces[1] + seen), SIZES[3])
+        total = fp.zeros((1,))
+        words = np.zeros(CHECKS, dtype=np.uint64)
+        for sender, part in enumerate(said):
+            body, nonce = part[:SUMS_BYTES], part[SUMS_BYTES : SUMS_BYTES + SEED_BYTES]
+            _require(part[SUMS_BYTES + SEED_BYTES :], seen)
+            _require(self._commitment("check", sender, body, nonce, coin.secret), commitments[sender])
+            total = fp.add(total, decode_field(body[:8], (1,)))
+            words = words ^ decode_bits(body[8:], (CHECKS,), 64)
+        if total.any() or words.any():
+            raise IntegrityError("what a party has opened is not what the plan computes; nothing was revealed")
+        self.passed = True
+
+    def _toss(self) -> Generator[bytes, Sequence[bytes | memoryview], Seed]:
+        """Agree on what is held, and then on the coin."""
+        own = self._held + self._commitment("coin", self._me, self._seed.secret, self._nonces[0])
+        first = self._all(own, (yield own), SIZES[0])
+        for part in first:
+            _require(part[:DIGEST_BYTES], self._held, "the parties do not hold the same opened values")
+        commitments = [part[DIGEST_BYTES:] for part in first]
+        _require_distinct(commitments)
+        own = self._seed.secret + self._nonces[0]
+        seeds: list[bytes] = []
+        for sender, part in enumerate(self._all(own, (yield own), SIZES[1])):
+            seed, nonce = part[:SEED_BYTES], part[SEED_BYTES:]
+            _require(self._commitment("coin", sender, seed, nonce), commitments[sender])
+            seeds.append(seed)
+        return Seed(digest("mpc/v1/check-coin", self._held, *seeds))
+
+    def _commitment(self, kind: str, sender: int, value: bytes, nonce: bytes, *context: Part) -> bytes:
+        return digest("mpc/v1/check-commitment", kind, sender, value, nonce, self._held, *context)
+
+    def _all(self, own: bytes, received: Sequence[bytes | memoryview], size: int) -> list[bytes]:
+        """All parties' payloads of an exchange, in the order of the parties."""
+        if len(received) != self._parties - 1 or any(len(part) != size for part in received):
+            raise EncodingError(f"a payload of a check does not have {size} bytes", cause="a wrong length")
+        parts = [bytes(part) for part in received]
+        return [*parts[: self._me], own, *parts[self._me :]]
+
+
+def _require(found: bytes, expected: bytes, problem: str = "a commitment of a check was not kept") -> None:
+    if not hmac.compare_digest(found, expected):
+        raise IntegrityError(f"{problem}; nothing was revealed")
+
+
+def _require_distinct(commitments: Sequence[bytes]) -> None:
+    if len(set(commitments)) != len(commitments):
+        raise IntegrityError("two parties made one commitment in a check; nothing was revealed")

@@ -1,0 +1,107 @@
+"""The plan read on masks by the provider of a session whose runs are checked: every gate deals as it does otherwise.
+
+What a gate hands over is a plain value, uniform or dependent.  This dealer shares it as the other one does, and
+behind it its tag: alpha times a field value, Delta times each bit.  A gate that deals in place is given zeros, so that
+the plain value stands there when it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from mpc import field as fp
+from mpc import kernels
+from mpc.correlations import CLOSING, NO_TAGS, Tags
+from mpc.errors import LocalProtocolError
+from mpc.gates.base import Correlation, Gate, mask_name
+from mpc.interpret.dealer import Dealer, SessionMasks
+from mpc.plan.tagging import tag_name
+from mpc.prg import Draws
+from mpc.tags import Key
+from mpc.wires import Wires
+
+
+class TaggingDealer(Dealer):
+    """A gate's reading at the provider, which deals a tag behind each value.
+
+    Args:
+        key: the session's plain keys.
+        tags: which values have one; see `plan.tagging.entry_tags`.
+    """
+
+    def __init__(
+        self,
+        wires: Wires,
+        draws: Sequence[Draws],
+        corrected: int,
+        session: SessionMasks,
+        stored: Mapping[str, np.ndarray] | None = None,
+        states: Mapping[str, np.ndarray] | None = None,
+        *,
+        key: Key,
+        tags: Tags = NO_TAGS,
+    ) -> None:
+        super().__init__(wires, draws, corrected, session, stored, states)
+        self._key, self._tags = key, tags
+        self._pending: dict[str, tuple[np.ndarray, Correlation]] = {}
+
+    def uniform(self, name: str) -> np.ndarray:
+        """Return the plain value of a uniform correlation, whose tag is dealt."""
+        spec = self._specs.get(name)
+        plain = super().uniform(name)
+        if spec is not None:
+            self._deal_tag(spec, plain)
+        return plain
+
+    def others(self, name: str) -> np.ndarray:
+        """Return zeros, which the gate turns into the plain value."""
+        spec = self._specs.get(name)
+        if spec is None or not spec.dependent or name in self._pending:
+            raise LocalProtocolError(f"gate {self._name} did not declare {name!r} so, or dealt it before")
+        plain = np.zeros(spec.shape, dtype=spec.word)
+        self._pending[name] = (plain, spec)
+        return plain
+
+    def _parts(self, gates: Sequence[Gate]) -> list[tuple[str, tuple[Correlation, ...], Callable[[], None]]]:
+        parts = [
+            (name, (*specs, *self._tags.get(name, ())), partial(self._deal_gate, gate, deal))
+            for gate, (name, specs, deal) in zip(gates, super()._parts(gates), strict=True)
+        ]
+        closing = tuple(self._tags.get(CLOSING, ()))
+        return [*parts, (CLOSING, closing, partial(self._deal_zeros, closing))] if closing else parts
+
+    def _deal_gate(self, gate: Gate, deal: Callable[[], None]) -> None:
+        deal()
+        for name, (plain, spec) in self._pending.items():
+            share = self._others(name)
+            if spec.width:
+                share ^= plain
+            else:
+                kernels.sub(plain.reshape(-1), share.reshape(-1), share.reshape(-1))
+            self._deal_tag(spec, plain)
+        self._pending = {}
+        for wire in gate.writes:  # of what lies at the parties nothing but the tag is dealt
+            if tag_name(mask_name(wire)) in self._specs:
+                mask = Correlation(mask_name(wire), self.wires[wire].sizes)
+                self._deal_tag(mask, np.ascontiguousarray(self._masks[wire]))
+
+    def _deal_tag(self, spec: Correlation, plain: np.ndarray) -> None:
+        name = tag_name(spec.name)
+        if name not in self._specs:
+            return
+        share = self._others(name)
+        if spec.width:
+            kernels.tag_words(plain.astype(np.uint64).reshape(-1), self._key.delta, share.reshape(-1, spec.width))
+        else:
+            tagged = fp.scale(plain, int(self._key.alpha)).reshape(-1)
+            kernels.sub(tagged, share.reshape(-1), share.reshape(-1))
+
+    def _deal_zeros(self, closing: Sequence[Correlation]) -> None:
+        """Deal shares of nothing, which hide each party's sums in a check."""
+        for spec in closing:
+            share = self._others(spec.name)
+            if not spec.width:
+                kernels.sub(fp.zeros(share.shape).reshape(-1), share.reshape(-1), share.reshape(-1))

@@ -1,0 +1,123 @@
+"""A run that is checked: the plan on masked wires, then its replay on tags and the check, then what is revealed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+
+import numpy as np
+
+from mpc.correlations import CLOSING, Bundle
+from mpc.encoding import digest
+from mpc.errors import LocalProtocolError
+from mpc.interpret.active.audit import Audit, SessionTags, Sums
+from mpc.interpret.active.check import Check
+from mpc.interpret.party import Buffer, Log, PartyRun
+from mpc.interpret.session_wires import SessionWires
+from mpc.plan.plan import Plan
+from mpc.plan.tagging import ZERO, ZERO_WORDS
+from mpc.prg import Seed
+from mpc.shares import Lane, Masked, Share
+from mpc.transcript import Transcript
+
+
+class CheckedRun:
+    """One party's run of a bound plan in a session whose runs are checked; used as a `PartyRun` is.
+
+    Args:
+        index: of this party, of `parties`.
+        bundle: its correlations, with tags.
+        tags: what outlives a run of tags.
+        context: digest of what the parties have agreed on beyond the run: plan, roster, manifests.
+        fresh: 32 bytes that nobody else knows, for this run alone.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        index: int,
+        parties: int,
+        bundle: Bundle,
+        session: SessionWires,
+        tags: SessionTags,
+        *,
+        context: bytes,
+        fresh: Seed,
+        transcript_key: bytes = b"",
+        stored: Mapping[str, Masked] | None = None,
+    ) -> None:
+        self._log: Log = {}
+        self.run = PartyRun(plan, Lane.passive(index), bundle, session, transcript_key, stored, self._log)
+        self._me, self._parties, self._tags = index, parties, tags
+        self._context, self._fresh = context, fresh
+        self._check: Check | None = None
+
+    def __repr__(self) -> str:
+        return f"<CheckedRun of {self.run.bundle.id.entry}>"
+
+    @property
+    def checked(self) -> bool:
+        """Has the check passed?"""
+        return self._check is not None and self._check.passed
+
+    def prepare(self) -> None:
+        """Do all work that needs no input; see `PartyRun.prepare`."""
+        self.run.prepare()
+
+    def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]:
+        """Evaluate the run, then check it; see `PartyRun.steps` and `Check.steps`.
+
+        The peers' payloads come in the order of the parties.
+        """
+        yield from self.run.steps(given)
+        bundle = self.run.bundle.id
+        held = digest(
+            "mpc/v1/check-held",
+            self._context,
+            bundle.session,
+            bundle.entry.number,
+            bundle.batch,
+            self.run.transcript.digest,
+        )
+        self._check = Check(self._me, self._parties, held, self._fresh, self._replay)
+        yield from self._check.steps()
+
+    def _replay(self, coin: Seed) -> Sums:
+        sums = Audit(self.run, self._log, self._tags).fold(coin)
+        bundle = self.run.bundle
+        field = Share(sums.elements) + bundle.take(CLOSING, ZERO)
+        return Sums(field.values, sums.words ^ bundle.take_bits(CLOSING, ZERO_WORDS).values)
+
+    @property
+    def transcript(self) -> Transcript:
+        """Return the digest of all openings, as clients compare it."""
+        return self.run.transcript
+
+    def masked(self, name: str) -> Masked:
+        """Return a wire that was written, or a weight."""
+        return self.run.masked(name)
+
+    def unopened(self, name: str) -> Share:
+        """Return this party's share of a wire that is not opened."""
+        return self.run.unopened(name)
+
+    def output(self, wire: str) -> np.ndarray:
+        """Return z^ of an output wire."""
+        return self.run.output(wire)
+
+    def release(self, wire: str) -> Seed:
+        """Return this party's sub-seed of an output's mask, for a recipient; once, and of a checked run only.
+
+        Raises:
+            LocalProtocolError: the check has not passed.
+        """
+        self._require_checked()
+        return self.run.release(wire)
+
+    def keep(self, wire: str) -> Seed:
+        """Return this party's sub-seed of the mask of an output that stays at the parties; raises as `release`."""
+        self._require_checked()
+        return self.run.keep(wire)
+
+    def _require_checked(self) -> None:
+        if not self.checked:
+            raise LocalProtocolError("an output's mask may not be released before the run is checked")

@@ -1,0 +1,154 @@
+"""Words that authenticate bits: one of 64 bits for each bit, dealt, looked up, joined and added up; see `mpc.tags`.
+
+The loops do on words what `comparing` and `conjunctions` do on bits.  Their first axes are those of the bits, and the
+last one has a word for each bit of an element.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mpc.kernels.comparing import _BLOCK, _difference, _word_size
+from mpc.kernels.conjunctions import _gather_words
+from mpc.kernels.scalar import ONE, ZERO, add_mod, compiled, mul_mod
+
+
+@njit(inline="always")
+def _every(bit: np.uint64) -> np.uint64:
+    """All ones where the bit is one, else zero."""
+    return ZERO - (bit & ONE)
+
+
+@compiled
+def tag_words(plain: np.ndarray, key: np.uint64, share: np.ndarray) -> None:
+    """Turn the others' shares of words into the last one: add the key wherever the plain bit is one.
+
+    Shapes: plain (N,) uint64; share (N, width).
+    """
+    for i in range(share.shape[0]):
+        word = plain[i]
+        for k in range(share.shape[1]):
+            share[i, k] ^= key & _every(word >> np.uint64(k))
+
+
+@compiled
+def look_up_words(
+    table: np.ndarray,
+    values: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    bits: int,
+    shifts: np.ndarray,
+    widths: np.ndarray,
+    mask: np.ndarray,
+    out: np.ndarray,
+    sign: np.ndarray,
+) -> None:
+    """Look up the words of leaf bits at the public values[first] - values[second], as `look_up` does the bits.
+
+    Shapes: table (bytes of the table, 8); mask (pairs * rows, 2 K); out (pairs * rows, 2 K - 1).
+    """
+    rows = values.shape[1]
+    size, count = first.size * rows, shifts.size
+    low = (ONE << np.uint64(bits + 1)) - ONE
+    words = table.reshape(-1)
+    buffer = np.empty(min(_BLOCK, rows), dtype=np.uint64)
+    for pair in range(first.size):
+        for start in range(0, rows, _BLOCK):
+            c = buffer[: min(_BLOCK, rows - start)]
+            _difference(values, first[pair], second[pair], start, low, c)
+            at = pair * rows + start
+            offset = 0
+            for j in range(count):
+                word = _word_size(widths[j])
+                chunk, last = (ONE << widths[j]) - ONE, 8 * word - 1
+                for i in range(c.size):
+                    place = np.int64((c[i] >> shifts[j]) & chunk)
+                    here = 8 * (offset + word * (at + i)) + place
+                    above = words[here + 1] if place < last else ZERO  # nothing exceeds the largest chunk
+                    out[at + i, j] = above ^ mask[at + i, j]
+                    if j < count - 1:
+                        out[at + i, count + j] = words[here] ^ above ^ mask[at + i, count + j]
+                offset += word * size
+            for i in range(c.size):
+                sign[at + i] = np.uint8(c[i] >> np.uint64(bits))
+
+
+@compiled
+def resolve_words(
+    opened: np.ndarray,
+    mask: np.ndarray,
+    node: np.ndarray,
+    mask_selector: np.ndarray,
+    node_selector: np.ndarray,
+    constant: np.ndarray,
+    public: np.ndarray,
+    one: np.uint64,
+    out: np.ndarray,
+) -> None:
+    """Compute out = the share of the word of an AND node's bit, as `resolve_node` does of the bit.
+
+    Shapes: mask (N, 2 K); node (N, bytes, 8); out (N,).  `one` is this party's share of the word of the bit 1.
+    """
+    for i in range(opened.size):
+        o = opened[i]
+        chosen = np.uint64(mask_selector[o])
+        total = one & _every(np.uint64(constant[o] ^ public[i]))
+        for k in range(mask.shape[1]):
+            total ^= mask[i, k] & _every(chosen >> np.uint64(k))
+        for b in range(node.shape[1]):
+            byte = np.uint64(node_selector[o, b])
+            for k in range(8):
+                total ^= node[i, b, k] & _every(byte >> np.uint64(k))
+        out[i] = total
+
+
+@compiled
+def and_words(
+    bits: np.ndarray,
+    places: np.ndarray,
+    flips: np.ndarray,
+    node: np.ndarray,
+    selection: np.ndarray,
+    fresh: np.ndarray,
+    one: np.uint64,
+    out: np.ndarray,
+) -> None:
+    """Compute out = shares of the words of ANDs under `fresh`, as `and_nodes` does of the bits.
+
+    Shapes: node (nodes, rows, 15); fresh and out (nodes, rows, 1).
+    """
+    rows = bits.shape[1]
+    words = np.empty(rows, dtype=np.uint8)
+    for n in range(places.shape[0]):
+        _gather_words(bits, places[n], flips[n], 1, words)
+        for i in range(rows):
+            chosen = np.uint64(selection[words[i]])
+            total = fresh[n, i, 0] ^ (one if words[i] == 15 else ZERO)
+            for k in range(node.shape[2]):
+                total ^= node[n, i, k] & _every(chosen >> np.uint64(k))
+            out[n, i, 0] = total
+
+
+@compiled
+def fold_words(words: np.ndarray, opened: np.ndarray, one: np.uint64, coins: np.ndarray, sums: np.ndarray) -> None:
+    """Add word xor bit times `one` to each of the sums that a coin chooses, for every opened bit.
+
+    Shapes: words and coins (N, width); opened (N,) uint64; sums (64,).
+    """
+    for i in range(words.shape[0]):
+        bits = opened[i]
+        for k in range(words.shape[1]):
+            off, coin = words[i, k] ^ (one & _every(bits >> np.uint64(k))), coins[i, k]
+            for h in range(sums.size):
+                sums[h] ^= off & _every(coin >> np.uint64(h))
+
+
+@compiled
+def dot(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Add the inner product of a and b, (N,), to out, (1,)."""
+    total = out[0]
+    for i in range(a.size):
+        total = add_mod(total, mul_mod(a[i], b[i]))
+    out[0] = total

@@ -1,0 +1,67 @@
+"""Which shares have tags in a session whose runs are checked: everybody computes it, from the plan alone.
+
+Every share that a gate computes with has one, so that whatever it opens, or leaves unopened, has one too: each field
+value that is dealt is followed by a share of alpha times it, each bit by a word (`mpc.tags`).  The exceptions:
+
+* the mask of what an owner enters, unless a gate computes with its shares: x^ itself is agreed on;
+* what no party takes a share of, as the dealt half of noise;
+* state, whose tags the run before has left.
+
+What lies at the parties was masked before there was a key: tags of its masks are dealt with the entry that reads it.
+"""
+
+from __future__ import annotations
+
+from mpc.entry import EntryId
+from mpc.gates.base import Correlation, Gate, drawn_mask
+from mpc.gates.input import Input
+from mpc.plan.masking import used_masks
+from mpc.plan.plan import Plan
+from mpc.wires import Wires
+
+ZERO, ZERO_WORDS = "zero", "zero words"
+"""Shares of nothing, under which a check's sums are told."""
+CHECKS = 64
+"""Sums of words that a check makes: each opened bit is in about half of them."""
+CLOSING = (Correlation(ZERO, (1,), dependent=True), Correlation(ZERO_WORDS, (CHECKS,), width=64, dependent=True))
+
+
+def tag_of(value: Correlation) -> Correlation:
+    """Return the declaration of a dealt value's tag: a field element each, or a word for each bit."""
+    shape = (*value.shape, value.width) if value.width else value.shape
+    return Correlation(tag_name(value.name), shape, width=64 if value.width else 0, dependent=True)
+
+
+def tag_name(name: str) -> str:
+    """Return the name of the tag of a value."""
+    return f"tag:{name}"
+
+
+def tagged_masks(plan: Plan) -> frozenset[str]:
+    """Return the wires of whose masks gates compute with shares, or that hand them to such ones or to the next run."""
+    first = {state.init for state in plan.states if state.init is not None}
+    return used_masks(plan.online, plan.wire, plan.carried | first)
+
+
+def gate_tags(gate: Gate, wires: Wires, needed: frozenset[str]) -> tuple[Correlation, ...]:
+    """Return the tags that are dealt behind a gate's own correlations.
+
+    Args:
+        needed: as `tagged_masks` says of the plan.
+    """
+    if not isinstance(gate, Input):
+        return tuple(tag_of(value) for value in gate.correlations(wires) if not value.hidden)
+    if gate.out not in needed or gate.is_public(wires) or gate.is_state:
+        return ()
+    return (tag_of(drawn_mask(wires[gate.out])),)
+
+
+def entry_tags(plan: Plan, entry: EntryId) -> dict[str, tuple[Correlation, ...]]:
+    """Return all tags that the bundle of an entry has: of the weights, or of a run of a bound plan.
+
+    A run's end with what closes its check.
+    """
+    needed = tagged_masks(plan)
+    gates = plan.weights if entry.is_weights else plan.online
+    found = {gate.name: gate_tags(gate, plan.wire, needed) for gate in gates}
+    return found if entry.is_weights else found | {"": CLOSING}

@@ -1,0 +1,117 @@
+"""Tags: shares of alpha v for each shared field value v, and of a word Delta b for each shared bit b.
+
+alpha, in F_p, and Delta, of 64 bits, are keys of a session that no party knows: each holds a share.  Whatever a gate does
+with its shares is linear with public coefficients, and constants enter through its lane; so on tags, with the lane
+whose "share of one" is the share of a key, the gate's own code computes a share of the key times whatever it opens
+or leaves unopened.  Who opens something else cannot make a tag for it without guessing the key (SPDZ: Damgard, Pastro,
+Smart, Zakarias 2012; for bits the global keys of TinyOT: Nielsen, Nordholt, Orlandi, Burra 2012).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mpc import field as fp
+from mpc import kernels
+from mpc.comparison import Comparison
+from mpc.conjunction import Nodes
+from mpc.prg import Draws, Seed, expand_field, expand_words
+from mpc.shares import WHOLE, BitShare, Lane, Pairs
+
+WORD_BITS = 64
+"""Bits of a bit's tag."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """The keys of a session, or one party's share of them."""
+
+    alpha: np.uint64 = field(repr=False)
+    delta: np.uint64 = field(repr=False)
+
+    __secret__ = True
+
+    @classmethod
+    def expand(cls, seed: Seed, session: bytes) -> Key:
+        """Return a party's share, from its seed of the session's weights."""
+        draws = Draws(seed, "key", session)
+        return cls(
+            expand_field(draws.sub_seed("alpha"), (1,))[0], expand_words(draws.sub_seed("delta"), (1,), WORD_BITS)[0]
+        )
+
+    def __add__(self, other: Key) -> Key:
+        total = fp.add(np.array([self.alpha]), np.array([other.alpha]))
+        return Key(total[0], self.delta ^ other.delta)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class BitTags(BitShare):
+    """One party's share of the tags of a `BitShare`: behind its axes, a word for each of the `width` bits."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape[:-1]
+
+    def reshape(self, shape: tuple[int, ...]) -> BitTags:
+        return BitTags(self.values.reshape(*shape, self.width), self.width)
+
+
+@dataclass(frozen=True)
+class TagLane(Lane):
+    """The lane of tags: the share of 1 is the share of alpha, that of the bit 1 the share of Delta."""
+
+    @classmethod
+    def of(cls, key: Key) -> TagLane:
+        """Return the lane of the party that holds this share of the keys."""
+        return cls(one=key.alpha, bit_one=key.delta)
+
+    def const_bits(self, public: np.ndarray) -> BitTags:
+        """Return the tags of public bits."""
+        chosen = np.uint64(0) - public.astype(np.uint64)
+        return BitTags((chosen & self.bit_one)[..., None], 1)
+
+    def look_up(
+        self, comparison: Comparison, table: BitShare, values: np.ndarray, mask: BitShare, pairs: Pairs = WHOLE
+    ) -> tuple[BitShare, np.ndarray]:
+        """Return the tags of the masked leaf bits, and the public sign bits."""
+        first, second = pairs
+        c, size = comparison, first.size * values.shape[1]
+        out, sign = np.empty((size, c.leaf_width), dtype=np.uint64), np.empty(size, dtype=np.uint8)
+        masks = mask.values.reshape(size, c.mask_width)
+        kernels.look_up_words(table.values, values, first, second, c.bits, c.shifts, c.widths, masks, out, sign)
+        return BitTags(out, c.leaf_width), sign
+
+    def resolve(
+        self, comparison: Comparison, opened: np.ndarray, mask: BitShare, node: BitShare, public: np.ndarray
+    ) -> BitShare:
+        """Return the tag of the AND node's bit."""
+        out, chosen = np.empty(opened.shape, dtype=np.uint64), comparison.selectors
+        kernels.resolve_words(
+            opened,
+            mask.values,
+            node.values,
+            chosen.mask,
+            chosen.node,
+            chosen.constant,
+            public,
+            self.bit_one,
+            out,
+        )
+        return BitTags(out[..., None], 1)
+
+    def conjunction(self, nodes: Nodes, opened: np.ndarray, node: BitShare, fresh: BitShare) -> BitShare:
+        """Return the tags of the ANDs of opened bits xor their masks, under fresh bits."""
+        out = np.empty(fresh.values.shape, dtype=np.uint64)
+        kernels.and_words(
+            opened,
+            nodes.places,
+            nodes.flips,
+            node.values,
+            nodes.selection,
+            fresh.values,
+            self.bit_one,
+            out,
+        )
+        return BitTags(out, 1)
