@@ -9,7 +9,7 @@ Smart, Zakarias 2012; for bits the global keys of TinyOT: Nielsen, Nordholt, Orl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,14 +24,17 @@ WORD_BITS = 64
 """Bits of a bit's tag."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Key:
     """The keys of a session, or one party's share of them."""
 
-    alpha: np.uint64 = field(repr=False)
-    delta: np.uint64 = field(repr=False)
+    alpha: np.uint64
+    delta: np.uint64
 
     __secret__ = True
+
+    def __repr__(self) -> str:
+        return "<Key>"
 
     @classmethod
     def expand(cls, seed: Seed, session: bytes) -> Key:
@@ -58,9 +61,14 @@ class BitTags(BitShare):
         return BitTags(self.values.reshape(*shape, self.width), self.width)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TagLane(Lane):
     """The lane of tags: the share of 1 is the share of alpha, that of the bit 1 the share of Delta."""
+
+    __secret__ = True
+
+    def __repr__(self) -> str:
+        return "<TagLane>"
 
     @classmethod
     def of(cls, key: Key) -> TagLane:

@@ -26,6 +26,7 @@ from mpc.gates.relu import Relu
 from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.world import World
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.prg import Seed
@@ -46,9 +47,10 @@ def _use_kernels() -> None:
     _arithmetic()
     plan = _plan()
     weights = {gate.out: np.ones(plan.wire[gate.out].sizes, dtype=np.int64) for gate in plan.weights}
-    world = World(plan, weights, 2, Seed(bytes(range(32))))
-    for batch in (1, 8):
-        world.run({"x": np.ones((batch, 4), dtype=np.int64)}, batch)
+    for kind in (World, CheckedWorld):
+        world = kind(plan, weights, 2, Seed(bytes(range(32))))
+        for batch in (1, 8):
+            world.run({"x": np.ones((batch, 4), dtype=np.int64)}, batch)
 
 
 def _arithmetic() -> None:

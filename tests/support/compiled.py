@@ -72,9 +72,11 @@ def run_cases() -> None:
         @given(case=CASES[name], parties=st.sampled_from([2, 3]), seed=st.integers(0, 1 << 30))
         def attempt(case: Case, parties: int, seed: int) -> None:
             plan = case.builder.build()
-            made = make_world(plan, {g.out: case.values(g.out, 1, seed) for g in plan.weights}, parties, seed)
-            for batch in (1, 9):
-                made.run(case.inputs(batch, seed), batch)
+            weights = {g.out: case.values(g.out, 1, seed) for g in plan.weights}
+            for checked in (False, True):
+                made = make_world(plan, weights, parties, seed, checked)
+                for batch in (1, 9):
+                    made.run(case.inputs(batch, seed), batch)
 
         attempt()
 

@@ -12,11 +12,14 @@ from mpc.correlations import Bundle, BundleId, corrected_party
 from mpc.entry import EntryId
 from mpc.gates.base import Opening
 from mpc.interpret import reference
+from mpc.interpret.active.check import SIZES
+from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.dealer import Dealer, SessionMasks
 from mpc.interpret.world import World, WorldRun
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
+from mpc.plan.tagging import entry_tags
 from mpc.prg import Draws, Seed, expand_words
 from mpc.wires import Masking
 
@@ -29,9 +32,11 @@ def seed(number: int) -> Seed:
     return Seed(number.to_bytes(32, "big"))
 
 
-def make_world(plan: Plan, weights: Mapping[str, np.ndarray], parties: int, number: int = 1) -> World:
-    """A world whose every value follows from `number`."""
-    return World(plan, weights, parties, seed(number))
+def make_world(
+    plan: Plan, weights: Mapping[str, np.ndarray], parties: int, number: int = 1, checked: bool = False
+) -> World:
+    """A world whose every value follows from `number`, and that may check its runs."""
+    return (CheckedWorld if checked else World)(plan, weights, parties, seed(number))
 
 
 @dataclass
@@ -108,7 +113,7 @@ def _deal(
 def openings(plan: Plan, run: WorldRun) -> dict[OpeningKey, tuple[Opening, np.ndarray]]:
     """Every opened value of a run of a bound plan, added up from the payloads."""
     found: dict[OpeningKey, tuple[Opening, np.ndarray]] = {}
-    for step, payloads in zip(schedule(plan.online, plan.wire).steps, run.payloads, strict=True):
+    for step, payloads in zip(schedule(plan.online, plan.wire).steps, run.payloads, strict=False):
         position = step.agreement
         for turn in step.turns:
             for opening in turn.openings:
@@ -148,9 +153,12 @@ class Checked:
 class Trial:
     """A session of which every run is held to all that the project promises of every gate."""
 
-    def __init__(self, plan: Plan, weights: Mapping[str, np.ndarray], parties: int, number: int = 1) -> None:
+    def __init__(
+        self, plan: Plan, weights: Mapping[str, np.ndarray], parties: int, number: int = 1, checked: bool = False
+    ) -> None:
         self.plan, self.weights, self.parties, self.number = plan, dict(weights), parties, number
-        self.world = make_world(plan, weights, parties, number)
+        self.checked = checked
+        self.world = make_world(plan, weights, parties, number, checked)
         self.runs = 0
         self.state = reference.first_states(plan, self.weights)
         self.state_masks = self._first_masks()
@@ -196,6 +204,10 @@ class Trial:
 
     def _check_cost(self, bound: Plan, run: WorldRun, batch: int) -> None:
         cost = plan_cost(self.plan, batch)
-        assert run.sent == [step.size for step in schedule(bound.online, bound.wire).steps]
-        assert (len(run.sent), sum(run.sent), run.dealt) == (cost.rounds, cost.sent, cost.dealt)
+        tags = entry_tags(bound, EntryId(self.runs)).values() if self.checked else ()
+        beyond = list(SIZES) if self.checked else []
+        dealt = cost.dealt + sum(spec.size for specs in tags for spec in specs)
+        assert run.sent == [step.size for step in schedule(bound.online, bound.wire).steps] + beyond
+        rounds, sent = cost.rounds + len(beyond), cost.sent + sum(beyond)
+        assert (len(run.sent), sum(run.sent), run.dealt) == (rounds, sent, dealt)
         assert all(len(payload) == size for size, step in zip(run.sent, run.payloads, strict=True) for payload in step)
