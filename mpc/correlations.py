@@ -52,8 +52,10 @@ class BundleId:
 
 
 Tags = Mapping[str, Sequence[Correlation]]
-"""What is dealt behind a gate's own correlations so that a run can be checked, by the gate's name; `CLOSING`, behind all
-gates, is no gate's name."""
+"""What is dealt behind a gate's own correlations so that a run can be checked, by the gate's name.
+
+`CLOSING`, behind all gates, is no gate's name.
+"""
 NO_TAGS: Tags = {}
 CLOSING = ""
 

@@ -1,7 +1,7 @@
 """Tags: shares of alpha v for each shared field value v, and of a word Delta b for each shared bit b.
 
-alpha, in F_p, and Delta, of 64 bits, are keys of a session that no party knows: each holds a share.  Whatever a gate does
-with its shares is linear with public coefficients, and constants enter through its lane; so on tags, with the lane
+alpha, in F_p, and Delta, of 64 bits, are keys of a session that no party knows: each holds a share.  Whatever a gate
+does with its shares is linear with public coefficients, and constants enter through its lane; so on tags, with the lane
 whose "share of one" is the share of a key, the gate's own code computes a share of the key times whatever it opens
 or leaves unopened.  Who opens something else cannot make a tag for it without guessing the key (SPDZ: Damgard, Pastro,
 Smart, Zakarias 2012; for bits the global keys of TinyOT: Nielsen, Nordholt, Orlandi, Burra 2012).

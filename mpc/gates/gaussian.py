@@ -60,7 +60,10 @@ class Gaussian(Gate):
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         sizes = wires[self.out].sizes
-        return (Correlation("r", sizes, width=gaussian.WORD_BITS, hidden=True), Correlation("noise", sizes, dependent=True))
+        return (
+            Correlation("r", sizes, width=gaussian.WORD_BITS, hidden=True),
+            Correlation("noise", sizes, dependent=True),
+        )
 
     def reference(self, run: ClearReading) -> None:
         shape = run.shape(self.out)

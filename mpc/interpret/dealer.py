@@ -25,6 +25,8 @@ from mpc.prg import Draws, Seed
 from mpc.wires import Masking, Wires
 
 Final = Callable[[memoryview], None]
+Piece = tuple[str, tuple[Correlation, ...], Callable[[], None]]
+"""A name, what is declared under it, and what deals that."""
 
 
 class SessionMasks:
@@ -200,8 +202,8 @@ class Dealer(DealReading):
         commitments = {name.split(":", 1)[1]: seeds for name, seeds in self._commitments.items()}
         return self._blob, commitments, self._masks
 
-    def _parts(self, gates: Sequence[Gate]) -> list[tuple[str, tuple[Correlation, ...], Callable[[], None]]]:
-        """List what is dealt piece by piece: a name, what is declared under it, and what deals that."""
+    def _parts(self, gates: Sequence[Gate]) -> list[Piece]:
+        """List what is dealt, piece by piece."""
         return [(gate.name, gate.correlations(self.wires), partial(gate.deal, self)) for gate in gates]
 
 

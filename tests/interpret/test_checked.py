@@ -17,6 +17,8 @@ from mpc.gates import GATES
 from mpc.gates.base import Opening
 from mpc.interpret.active import audit
 from mpc.interpret.active.check import SIZES
+from mpc.interpret.active.world import CheckedWorld
+from mpc.interpret.world import World
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.shares import BitShare, Share
@@ -26,9 +28,10 @@ from tests.support.cases import CASES
 from tests.support.effort import examples
 from tests.support.programs import data, learning
 from tests.support.vectors import every_gate
-from tests.support.worlds import Trial, make_world
+from tests.support.worlds import Trial, make_world, seed
 
 BATCH = 3
+SEEDS = st.integers(0, 1 << 30)
 RNG = np.random.default_rng(0)
 
 
@@ -56,9 +59,6 @@ def test_an_honest_run_of_every_gate_passes_at_the_declared_cost(kind: str, part
         check(case, parties, batches, seed)
 
     attempt()
-
-
-SEEDS = st.integers(0, 1 << 30)
 
 
 @pytest.mark.slow
@@ -95,7 +95,9 @@ def test_a_checked_run_opens_and_tells_what_an_unchecked_one_does(parties: int) 
 
 
 @pytest.mark.parametrize("parties", [2, 3])
-def test_the_replay_of_every_gate_is_the_key_times_what_is_opened(parties: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_replay_of_every_gate_is_the_key_times_what_is_opened(
+    parties: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gate by gate: alpha times each opened value, Delta times each bit, alpha times each share that stays unopened."""
     plan, weights, inputs = golden()
     world = make_world(plan, weights, parties, checked=True)
@@ -147,11 +149,7 @@ def test_state_stored_rows_and_programs_are_checked() -> None:
         assert len(found.sent) == len(expected.sent) + len(SIZES)
 
 
-def make_world_stored(plan: Plan, checked: bool) -> Any:
-    from mpc.interpret.active.world import CheckedWorld
-    from mpc.interpret.world import World
-    from tests.support.worlds import seed
-
+def make_world_stored(plan: Plan, checked: bool) -> World:
     return (CheckedWorld if checked else World)(plan, {}, 3, seed(4), stored=data())
 
 

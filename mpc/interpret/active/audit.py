@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -66,9 +66,7 @@ class SessionTags:
         """Set the tags of what the first run reads of each state: a weight, or zeros."""
         self.states.begin(
             {
-                state.in_: Share(fp.zeros(plan.wire[state.in_].sizes))
-                if state.init is None
-                else self.masks[state.init]
+                state.in_: Share(fp.zeros(plan.wire[state.in_].sizes)) if state.init is None else self.masks[state.init]
                 for state in plan.states
             }
         )
@@ -133,13 +131,13 @@ class Audit:
 
     def _last_readers(self) -> dict[str, list[str]]:
         """Tell behind which gate the tags of which wires are read no more; those of state are read by the next run."""
-        plan, found = self.run.plan, dict[str, str]()
-        for gate in plan.online:
+        found: dict[str, str] = {}
+        for gate in self.run.plan.online:
             found.update(dict.fromkeys((*gate.writes, *gate.reads), gate.name))
         done: dict[str, list[str]] = {}
-        for wire, gate in found.items():
-            if wire not in plan.carried:
-                done.setdefault(gate, []).append(wire)
+        for wire, reader in found.items():
+            if wire not in self.run.plan.carried:
+                done.setdefault(reader, []).append(wire)
         return done
 
     def _fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
@@ -148,7 +146,7 @@ class Audit:
         rounds = gate.openings(self.wires)
         if not rounds and all(self.wires[name].masking is not Masking.UNOPENED for name in gate.writes):
             return  # public values of it are there already
-        opened, answers = self._log.pop(gate.name, []), None
+        opened, answers = self._log.pop(gate.name, []), cast(Any, None)
         if len(opened) != len(rounds):
             raise LocalProtocolError(f"gate {gate.name} opened {len(opened)} times, and declared {len(rounds)}")
         evaluation = gate.evaluate(reading, kept)

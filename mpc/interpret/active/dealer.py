@@ -17,7 +17,7 @@ from mpc import kernels
 from mpc.correlations import CLOSING, NO_TAGS, Tags
 from mpc.errors import LocalProtocolError
 from mpc.gates.base import Correlation, Gate, mask_name
-from mpc.interpret.dealer import Dealer, SessionMasks
+from mpc.interpret.dealer import Dealer, Piece, SessionMasks
 from mpc.plan.tagging import tag_name
 from mpc.prg import Draws
 from mpc.tags import Key
@@ -65,8 +65,8 @@ class TaggingDealer(Dealer):
         self._pending[name] = (plain, spec)
         return plain
 
-    def _parts(self, gates: Sequence[Gate]) -> list[tuple[str, tuple[Correlation, ...], Callable[[], None]]]:
-        parts = [
+    def _parts(self, gates: Sequence[Gate]) -> list[Piece]:
+        parts: list[Piece] = [
             (name, (*specs, *self._tags.get(name, ())), partial(self._deal_gate, gate, deal))
             for gate, (name, specs, deal) in zip(gates, super()._parts(gates), strict=True)
         ]

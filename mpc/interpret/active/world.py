@@ -51,9 +51,7 @@ class CheckedWorld(World):
     ) -> tuple[Dealt, list[Bundle]]:
         dealt, bundles = super().deal(plan, gates, run, batch, stored)
         if EntryId(run).is_weights:
-            self.tags = [
-                SessionTags(plan, key, bundle) for key, bundle in zip(self.keys, bundles, strict=True)
-            ]
+            self.tags = [SessionTags(plan, key, bundle) for key, bundle in zip(self.keys, bundles, strict=True)]
         return dealt, bundles
 
     def _dealing(self, plan: Plan, entry: EntryId) -> tuple[DealerKind, Tags]:
