@@ -105,7 +105,7 @@ class Audit:
         return f"<Audit of {self.run.bundle.id.entry}>"
 
     def fold(self, coin: Seed) -> Sums:
-        """Replay all gates, and add up what was opened, by the coin.
+        """Add up what was opened, by the coin, beside the tags that a replay of all gates makes.
 
         Raises:
             LocalProtocolError: something was opened that no tag stands for, or the reverse.
