@@ -314,7 +314,7 @@ def test_an_uncorrected_party_needs_its_seed_only() -> None:
     for gate in plan.online:
         for spec in gate.correlations(plan.wire):
             take = mine.take_bits if spec.width else mine.take
-            assert (take(gate.name, spec.name).values == expand(sub_seed(draws, gate, spec), spec)).all()
+            assert (take(gate.name, spec.name).values == expand(sub_seed(draws, gate.name, spec), spec)).all()
 
 
 def test_what_leaves_the_provider() -> None:
@@ -373,7 +373,7 @@ def test_every_value_of_a_bundle_has_a_seed_of_its_own() -> None:
     bundle = BundleId.of_run(bytes(32), 1, 4)
     draws = bundle.draws(seed(1))
     specs = [(gate, spec) for gate in deal.plan.online for spec in gate.correlations(deal.plan.wire)]
-    assert len({sub_seed(draws, gate, spec).secret for gate, spec in specs}) == len(specs)
+    assert len({sub_seed(draws, gate.name, spec).secret for gate, spec in specs}) == len(specs)
     for name in ("r1", "m", "beta", "beta_r1", "beta_m", "table", "leaf_mask", "node"):
         for first, second in zip(deal.shares("a", name), deal.shares("b", name), strict=True):
             assert (first != second).any(), name
@@ -386,7 +386,7 @@ def test_a_sub_seed_belongs_to_its_holder() -> None:
     specs = [
         Correlation("mask:x", (2,), holders=holders) for holders in ((), (OWNER,), (RECIPIENT,), (OWNER, RECIPIENT))
     ]
-    assert len({sub_seed(bundle.draws(seed(1)), gate, spec).secret for spec in specs}) == len(specs)
+    assert len({sub_seed(bundle.draws(seed(1)), gate.name, spec).secret for spec in specs}) == len(specs)
 
 
 # ------------------------------------------------------------------ once
