@@ -1,4 +1,4 @@
-"""Which shares have tags in a session whose runs are checked: everybody computes it, from the plan alone.
+"""Tags that are dealt in a session whose runs are checked: everybody computes which, from the plan alone.
 
 Every share that a gate computes with has one, so that whatever it opens, or leaves unopened, has one too: each field
 value that is dealt is followed by a share of alpha times it, each bit by a word (`mpc.tags`).  The exceptions:
