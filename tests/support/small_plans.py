@@ -19,6 +19,7 @@ from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
+from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
@@ -128,6 +129,12 @@ def _bound(b: Builder) -> None:
     b.output("y")
 
 
+def _onehot(b: Builder) -> None:
+    b.enter("x", (B, 2), 2)
+    b.gate(OneHot(name="o", x="x", number=3, out="y"), wire("y", (B, 2, 3), 1))
+    b.output("y")
+
+
 def _fourier(b: Builder) -> None:
     b.enter("x", (B, 2), 12)
     wave = {"window": 12, "constant": 5, "cosines": (9, -2), "sines": (1, 3), "dealt_bits": 10}
@@ -176,6 +183,7 @@ PLANS: dict[str, Callable[[Builder], None]] = {
     "maximum": _maximum,
     "multiply": _multiply,
     "noise": _noise,
+    "onehot": _onehot,
     "relu": _relu,
     "step": _step,
     "unopened": _unopened,
