@@ -16,7 +16,7 @@ from mpc.encoding import field_size
 from mpc.errors import InputError, IntegrityError, PolicyError, SessionError
 from mpc.prg import SEED_BYTES, Seed
 from parties.agreed.models import read_model
-from parties.agreed.objects import Manifest, Schema, contents_digest
+from parties.agreed.objects import Manifest, Schema
 from parties.agreed.receipts import Receipt
 from parties.agreed.signed import Signed, key_of
 from parties.party.collecting import contributions
@@ -34,6 +34,7 @@ from parties.party.vault.admission import (
 )
 from parties.party.vault.blocks import Block, open_block, seal_block, unseal_block
 from parties.party.vault.catalogue import DRAFT, LIVING, Row
+from parties.party.vault.contents import require_contents
 from parties.party.vault.ending import unknown
 from parties.party.vault.files import BlockWriter, file_key
 from parties.party.vault.vault import Vault
@@ -234,7 +235,7 @@ class Puts:
             sealed = catalogue.blocks_of(database, row.number)
             if whole.plan is not None and catalogue.plan_of(database, row.number) is None:
                 raise SessionError(f"the plan of {row.name} is not here", remedy="put the model again")
-        self._check_blocks(row, own, whole, salt, sealed)
+        require_contents(self._config.name, row, own, whole, salt, sealed)
         sync(self._vault.folder)
         with self._ledger.writing(counted=True) as database:
             row, _ = self._open(database, put, key)
@@ -247,32 +248,6 @@ class Puts:
             self._vault.times.store(database)
         receipt = Receipt(cluster=whole.cluster, party=self._config.name, object=whole.id.hex(), at=int(now))
         return receipt.sign(self._vault.identity)
-
-    def _check_blocks(
-        self, row: Row, own: Seed, whole: Manifest, salt: bytes, sealed: Sequence[tuple[int, int, bytes]]
-    ) -> None:
-        here, digests = {(place, block): each for place, block, each in sealed}, []
-        for place, column in enumerate(whole.columns):
-            for block in range(whole.block_count):
-                if (place, block) not in here:
-                    raise SessionError(f"block {block} of column {column.name!r} of {row.name} is not here")
-                found = unseal_block(row.put, own, place, block, here[place, block])
-                if found.seed.commitment() != whole.commitment(column.name, block, self._config.name):
-                    raise IntegrityError(
-                        f"the manifest of {row.name} commits to another seed than {self._config.name} gave for "
-                        f"column {column.name!r}",
-                        cause=f"{row.owner}'s client deviates from the protocol, or asked for another seed since",
-                        remedy="put the object again",
-                        peer=row.owner,
-                    )
-                digests.append(found.digest)
-        if contents_digest(salt, digests).hex() != whole.contents:
-            raise IntegrityError(
-                f"{row.owner} sent {self._config.name} other contents of {row.name} than its manifest says",
-                cause="its client deviates from the protocol, or its data were altered on their way",
-                remedy="put the object again",
-                peer=row.owner,
-            )
 
     def complete(
         self, object_id: bytes, receipts: Sequence[Signed], client: str, key: bytes, stones: Sequence[Signed] = ()
