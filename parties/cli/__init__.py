@@ -42,6 +42,7 @@ COMMANDS = {
     "join": ("parties.cli.join", "join", "Take part in a run that somebody else coordinates."),
     "data": ("parties.cli.data", "data", "Tables at the parties: put yours, find, describe and sample others."),
     "model": ("parties.cli.models", "model", "Models at the parties: put yours, say who may use it, find others."),
+    "collect": ("parties.cli.collect", "collect", "One noised sum of rows that many clients enter, one each."),
     "grant": ("parties.cli.consent", "grant", "What you allow others to compute from your data."),
     "budget": ("parties.cli.consent", "budget", "What noised answers about a dataset may still tell."),
     "requests": ("parties.cli.requests", "requests", "What waits for somebody's word, an operator's or an owner's."),
