@@ -77,6 +77,18 @@ class Bilinear(Gate):
         """Raise `PlanError` unless x, `second` and out fit together."""
         raise NotImplementedError
 
+    def columns(self, wires: Wires) -> int:
+        """Count the columns of the second operand, each of which makes a column of the result; 0 if it has none."""
+        return 0
+
+    def join_second(self, y: np.ndarray, by: np.ndarray) -> np.ndarray:
+        """Return the second operand whose columns are added up to one, by factors; their result is `join_result`'s."""
+        raise NotImplementedError
+
+    def join_result(self, z: np.ndarray, by: np.ndarray) -> np.ndarray:
+        """Return a result whose columns are added up to one, by factors."""
+        raise NotImplementedError
+
     # -- what they share
 
     @property

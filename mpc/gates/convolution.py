@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from mpc import field as fp
 from mpc.convolution import Filters, convolve
 from mpc.gates.bilinear import Bilinear
 from mpc.windows import Windows
@@ -56,6 +57,23 @@ class Convolution(Bilinear):
 
     def warm(self, y: Filters, x: tuple[int, ...]) -> None:
         y.lay_out(x)
+
+    def columns(self, wires: Wires) -> int:
+        filters = wires[self.second].sizes[0]
+        return filters if filters > self.windows.groups else 0
+
+    def join_second(self, y: np.ndarray, by: np.ndarray) -> np.ndarray:
+        return self._join(y[None], by)[0]
+
+    def join_result(self, z: np.ndarray, by: np.ndarray) -> np.ndarray:
+        return self._join(z, by)
+
+    def _join(self, values: np.ndarray, by: np.ndarray) -> np.ndarray:
+        """Add up (n, filters, ..) by factors, the filters of each group to one: (n, groups, ..)."""
+        groups = self.windows.groups
+        parts = values.reshape(len(values), groups, by.size // groups, -1)
+        weighed = fp.mul(parts, by.reshape(groups, -1, 1))
+        return fp.total(np.moveaxis(weighed, 2, 0)).reshape(len(values), groups, *values.shape[2:])
 
     def over_field(self, x: np.ndarray, y: Filters, offset: np.ndarray | None = None) -> np.ndarray:
         return convolve(x, y, offset)

@@ -52,7 +52,23 @@ class Matmul(Bilinear):
         stack = y.values.shape[:-2]
         y.lay_out(rows=prod(np.broadcast_shapes(x[:-2], stack)) * prod(x[-2:-1]) // prod(stack))
 
+    def columns(self, wires: Wires) -> int:
+        size = wires[self.second].sizes[-1]
+        return size if size > 1 else 0
+
+    def join_second(self, y: np.ndarray, by: np.ndarray) -> np.ndarray:
+        return _join(y, by)
+
+    def join_result(self, z: np.ndarray, by: np.ndarray) -> np.ndarray:
+        return _join(z, by)
+
     def over_field(self, x: np.ndarray, y: fp.Operand, offset: np.ndarray | None = None) -> np.ndarray:
         if x.ndim > 1:
             return fp.matmul(x, y, offset)
         return fp.matmul(x[None], y, None if offset is None else offset[None])[0]
+
+
+def _join(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Add up the last axis, by factors; it stays with size 1."""
+    rows = np.ascontiguousarray(values).reshape(-1, by.size)
+    return fp.matmul(by[None], fp.Operand(rows.T))[0].reshape(*values.shape[:-1], 1)

@@ -23,7 +23,9 @@ from mpc import kernels
 from mpc.correlations import Bundle
 from mpc.errors import LocalProtocolError
 from mpc.gates.base import Gate, Opening, mask_name
+from mpc.gates.bilinear import Bilinear
 from mpc.gates.readings import PartyReading
+from mpc.interpret.active.products import fold_product, is_joined
 from mpc.interpret.party import Log, PartyRun
 from mpc.interpret.state_wires import Carried
 from mpc.plan.plan import Plan
@@ -142,6 +144,10 @@ class Audit:
 
     def _fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
         reading = TagReading(self, gate)
+        if isinstance(gate, Bilinear) and is_joined(gate, self.wires):
+            [[public]] = self._log.pop(gate.name)
+            fold_product(gate, reading, public, coin.derive(gate.name), sums.elements)
+            return
         kept = gate.prepare(reading)
         rounds = gate.openings(self.wires)
         if not rounds and all(self.wires[name].masking is not Masking.UNOPENED for name in gate.writes):
