@@ -172,6 +172,7 @@ _WAVE_ERROR = 2.0**-18
 _CUTS = (1e-6, 1e-5, 1e-4)
 """Singular values to cut off: a larger cut fits less and has smaller coefficients."""
 _POINTS = 513
+_WALL_WEIGHT = 0.01
 _PERIOD_POINTS = 8192
 _TERMS = (6, 8, 10, 12, 14, 16, 20, 24, 28, 32)
 _PERIODS = (1.2, 1.4, 1.7)
@@ -200,19 +201,39 @@ def fit(name: str, parameters: Parameters, low: float, high: float, tolerance: f
 
 
 @cache
-def wide(name: str, parameters: Parameters, period: float, terms: int, reach: float) -> Series:
+def wide(name: str, parameters: Parameters, period: float, terms: int, reach: float, wall: float = 0.0) -> Series:
     """Return the series of so many terms that fits on -reach .. reach and stays in bounds over the whole period.
 
     Of fits with smaller and smaller coefficients the best one that is nowhere further beyond the function's values than
     it is off on the interval.
+
+    Args:
+        wall: instead of that, how far above its values it climbs from `reach` to half a period, and falls below them
+            towards minus that.
     """
     value = FUNCTIONS[name](**dict(parameters)).value
+    if wall:
+        return _walled(value, period, terms, reach, wall)
     x = np.linspace(-reach, reach, 4 * _POINTS)
     target = value(x)
     found = list(_fitted(x, target, period, terms))
     low, high = float(target.min()), float(target.max())
     calm = [s for s in found if s.ends[0] >= low - 2 * s.error and s.ends[1] <= high + 2 * s.error]
     return min(calm or found, key=lambda series: series.error if calm else series.reach)
+
+
+def _walled(value: Callable[[np.ndarray], np.ndarray], period: float, terms: int, reach: float, wall: float) -> Series:
+    """Fit a function on -reach .. reach, and a ramp from there up to the turn at half a period, with less weight."""
+    x = np.linspace(-period / 2, period / 2, 8 * _POINTS, endpoint=False)
+    size, last = np.abs(x), period / 2 - period / terms  # no series of so many terms turns faster
+    target = value(x) + np.sign(x) * wall * np.clip((size - reach) / (last - reach), 0, None)
+    weight = np.sqrt(np.where(size <= reach, 1.0, np.where(size <= last, _WALL_WEIGHT, 0.0)))
+    angles = 2 * np.pi / period * np.outer(x, np.arange(1, terms + 1))
+    basis = np.concatenate([np.ones((x.size, 1)), np.cos(angles), np.sin(angles)], axis=1)
+    coefficients, *_ = np.linalg.lstsq(basis * weight[:, None], target * weight, rcond=min(_CUTS))
+    error = float(np.abs(basis @ coefficients - value(x))[size <= reach].max())
+    cosines, sines = np.split(coefficients[1:], 2)
+    return Series(period, float(coefficients[0]), cosines, sines, error)
 
 
 def turns(scale: Fraction, period: float) -> tuple[int, int]:

@@ -7,16 +7,21 @@ many steps there will be.  The last step keeps the weights at the parties, as a 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpc.compiler.onnx.load import Loaded, load_model
+from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.optimisers import SGD
 from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.ranges import BEYOND
 from mpc.compiler.training.train import Training, compile_training
 from mpc.errors import InputError, UsageError, warn
-from mpc.plan.program import Program, Told
+from mpc.plan.program import Program
 from parties.client import catalogue
+from parties.client.bar import Bar
 from parties.client.channels import Parties
 from parties.client.coordinated import RunReport
 from parties.client.examples import as_examples, coarse
@@ -25,6 +30,16 @@ from parties.client.keeping import Keeping, keeps, read_keep
 from parties.client.prepared import Prepared
 from parties.client.roles import assign, refuse_machines
 from parties.client.session import Session
+from parties.client.telling import (
+    CHECK_EVERY,
+    left_its_range,
+    loss_of,
+    named,
+    read_check,
+    read_release,
+    tells,
+    told,
+)
 from parties.client.trained import Trained, predictor
 
 if TYPE_CHECKING:
@@ -46,6 +61,8 @@ class Trainer:
     Args:
         opened: told of each session that is opened, so that somebody may close it.
         last_step: the price of the last step; None before the first.
+        losses: step -> the loss, where it was released: the mean over the batch of the squares of what predictions
+            are off by, summed over outputs; half of that for "mse".
     """
 
     def __init__(
@@ -63,14 +80,17 @@ class Trainer:
     ) -> None:
         _check(optimizer, precision, loss, frozen)
         self._parties, self._opened, self.batch = parties, opened, read_count(batch, "the batch")
-        self.precision = precision or Precision()
-        self.training: Training = compile_training(
-            model, loss, optimizer, self.batch, ranges, assign(parties.config.name), shapes, frozen, self.precision,
-            TARGET, keep=True,
+        self.precision, roles = precision or Precision(), assign(parties.config.name)
+        self._compile = partial(
+            compile_training, Loaded(load_model(model)), loss, optimizer, self.batch, ranges, roles, shapes, frozen,
+            self.precision, TARGET, keep=True,
         )  # fmt: skip
+        self.training: Training = self._compile(tells=tells(None, CHECK_EVERY))
+        self._told = {tells(None, CHECK_EVERY): self.training}
         refuse_machines(self.training.plan, parties.names, parties.config.provider.name)
         self._predicting = predictor(self.training, parties.config.name, self.precision)  # refused now, or never
         self.last_step: RunReport | None = None
+        self.losses: dict[int, float] = {}
 
     def fit(
         self,
@@ -81,6 +101,8 @@ class Trainer:
         name: str = "trained",
         seed: int = 0,
         progress: Progress | None = None,
+        release: Mapping[str, int] | None = None,
+        check_every: int | None = CHECK_EVERY,
     ) -> Trained:
         """Return the model trained on arrays of this client's, from the weights in its file on, and still shared.
 
@@ -92,18 +114,22 @@ class Trainer:
                 each row's class will do, from 0 on.
             name: of the dataset at the parties that the weights become, as its next version.
             seed: decides the order of the rows, which is another one in each epoch.
-            progress: called with the steps done and the steps in all, after each.
+            progress: called with the steps done and the steps in all, after each; a bar on the terminal if None.
+            release: every how many steps this client is told the loss: {"loss": 100}; see `losses`.
+            check_every: steps from one range check to the next, of which the last step's is one.  It tells this client
+                one bit: has a weight, or another value whose bound is not proved, left its range?  None for none.
 
         Raises:
             InputError: the arrays do not fit the model, or hold values out of range; nothing has been sent.
             UsageError: these are no arrays, or an argument says nothing.
+            ModelError: a range check has found a value beyond; nothing is kept.
             PolicyError: a party's policy does not let this client train, or keep what it trained.
             PeerError, IntegrityError: a step was aborted, and the training with it.
         """
-        plan, me = self.training.plan, self._parties.config.name
-        examples = as_examples(plan, TARGET, x, y)
+        every, check = read_release(release), read_check(check_every)
+        examples, me = as_examples(self.training.plan, TARGET, x, y), self._parties.config.name
         epochs, seed = read_count(epochs, "the number of epochs"), read_count(seed, "the seed", 0)
-        for note in coarse(plan, examples):
+        for note in coarse(self.training.plan, examples):
             warn(note)
         rows = len(next(iter(examples.values())))
         steps = epochs * (rows // self.batch)
@@ -111,24 +137,46 @@ class Trainer:
             raise InputError(
                 f"there are {rows} rows, and a step reads {self.batch}", remedy="give more rows, or use a smaller batch"
             )
+        training = self._telling(every if every is not None and every <= steps else None, check)
+        plan = training.plan
         order = Program(steps=steps, rows=self.batch, seed=f"{seed:064x}")
-        told = tuple(Told(output=out, first=steps) for out in self.training.keeps.values())
-        program = plan.with_program(Program(steps=steps, told=told))
-        said = read_keep({each.output: Keeping(name) for each in told}, me)
-        kept = keeps(self._parties, program, said)
-        made = Prepared(program, self.training.weights, [*self.training.notes])
-        with Session(self._parties, made, keeps=kept, quiet=True) as session:
+        program = Program(steps=steps, told=told(training, steps, every, check))
+        said = read_keep({out: Keeping(name) for out in training.keeps.values()}, me)
+        kept = keeps(self._parties, plan.with_program(program), said)
+        made, self.losses = Prepared(plan.with_program(program), training.weights, [*training.notes]), {}
+        with Session(self._parties, made, keeps=kept, quiet=True) as session, Bar(self) as bar:
             self._opened(session)
             for step in range(1, steps + 1):
                 read = order.rows_of(step, rows)
-                session.run(None, {each: values[read] for each, values in examples.items()})
-                self.last_step = session.last_run
-                if progress is not None:
-                    progress(step, steps)
+                feeds = {each: values[read] for each, values in examples.items()}
+                beyond = self._step(session, training, named(program, step), step, feeds)
+                if beyond and step < steps:
+                    raise left_its_range(step)
+                (progress or bar)(step, steps)
         manifest = catalogue.describe(self._parties, kept[0].name)
         if manifest.version != kept[0].version:
             raise InputError(f"{kept[0].name} is another object by now", cause="it was put again meanwhile")
-        return Trained(self._parties, self._opened, self.training, manifest, self._predicting, self.precision)
+        if beyond:
+            catalogue.remove(self._parties, manifest.id)
+            raise left_its_range(steps)
+        return Trained(self._parties, self._opened, training, manifest, self._predicting, self.precision)
+
+    def _telling(self, release: int | None, check: int | None) -> Training:
+        """Return the step that tells what is asked for; each is compiled once."""
+        asked = tells(release, check)
+        if asked not in self._told:
+            self._told[asked] = self._compile(tells=asked)
+        return self._told[asked]
+
+    def _step(
+        self, session: Session, training: Training, names: list[str], step: int, feeds: dict[str, np.ndarray]
+    ) -> bool:
+        """Run one step; keep its price and its loss, and return whether a value has left its range."""
+        found = dict(zip(names, session.run(names, feeds), strict=bool(names)))
+        self.last_step = session.last_run
+        if LOSS in found:
+            self.losses[step] = loss_of(training, found[LOSS])
+        return BEYOND in found and bool(found[BEYOND].item())
 
 
 def _check(optimizer: object, precision: object, loss: object, frozen: object) -> None:

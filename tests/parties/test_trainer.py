@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 
-from mpc.errors import InputError, MpcError, MpcWarning, UsageError
+from mpc.errors import InputError, ModelError, MpcError, MpcWarning, UsageError
 from mpc.plan.cost import plan_cost
 from mpc.plan.program import Program
-from parties import SGD, Cluster, Trainer
+from parties import SGD, Cluster, Precision, Trainer
 from parties.agreed.objects import Column
+from parties.client.bar import Bar
 from tests.support.objects import described, put
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.training import on_reals, perceptron
@@ -159,6 +162,70 @@ def test_a_step_that_fails_ends_the_training_and_keeps_nothing(pair: InProcess) 
             trainer.fit(x, y, epochs=2, progress=cut)
         with pytest.raises(MpcError):
             cluster.dataset("trained")
+
+
+def test_the_loss_is_told_where_it_is_released_and_nowhere_else(cluster: Cluster) -> None:
+    """It is that of the batch, with the weights before the step."""
+    x, y = rows()
+    trainer = cluster.trainer(perceptron((6, 5, 3)), optimizer=SGD(2.0), batch=BATCH, ranges={"x": (0, 1)})
+    trainer.fit(x, y, epochs=2, seed=5, release={"loss": 3})
+    assert sorted(trainer.losses) == [3, 6, 9]
+    trainer.fit(x, y, epochs=2, seed=5, release={"loss": 1})
+    assert sorted(trainer.losses) == [*range(1, 11)]
+    order = Program(steps=10, rows=BATCH, seed=f"{5:064x}")
+    read = [order.rows_of(step, len(x)) for step in range(1, 11)]
+    begun = {state.name: np.asarray(state.values) for state in trainer.training.step.states}
+    after = on_reals(trainer.training, ({"x": x[rows], "target": np.eye(3)[y[rows]]} for rows in read))
+    for step, (batch, weights) in enumerate(zip(read, [begun, *after], strict=False), 1):
+        p = 1 / (1 + np.exp(-forward(weights, x[batch])))
+        wanted = np.square(p - np.eye(3)[y[batch]]).sum(1).mean()
+        assert trainer.losses[step] == pytest.approx(wanted, abs=0.1)  # they are 0.5 to 1.1
+    trainer.fit(x, y, seed=5, release={"loss": 6})  # more than there are steps
+    assert trainer.losses == {}
+
+
+@pytest.mark.parametrize("check_every", [1, 2, 100])
+def test_a_weight_that_leaves_its_range_stops_the_training(pair: InProcess, check_every: int) -> None:
+    """Ranges are checked in the last step too, whose weights are then removed."""
+    x, y = rows(3 * BATCH)
+    with Cluster(pair.client().config) as cluster:
+        trainer = cluster.trainer(
+            perceptron((6, 3)), optimizer=SGD(8.0), batch=BATCH, ranges={"x": (0, 1)}, precision=Precision(weights=0.5)
+        )
+        seen: list[int] = []
+        first = {1: 1, 2: 1, 100: 3}[check_every]
+        with pytest.raises(ModelError, match=rf"left the range .* by step {first}"):
+            trainer.fit(x, y, progress=lambda done, _: seen.append(done), check_every=check_every)
+        assert len(seen) == {1: 0, 2: 0, 100: 3}[check_every]
+        with pytest.raises(MpcError):
+            cluster.dataset("trained")
+        with trainer.fit(x, y, check_every=None):  # as its caller wants it
+            pass
+
+
+def test_release_and_check_every_say_a_number_of_steps(pair: InProcess) -> None:
+    x, y = rows()
+    with Cluster(pair.client().config) as cluster:
+        trainer = cluster.trainer(perceptron((6, 3)), batch=BATCH, ranges={"x": (0, 1)})
+        for said in ({"release": 100}, {"release": {"accuracy": 1}}, {"release": {"loss": 0}}, {"check_every": 0}):
+            with pytest.raises(UsageError):
+                trainer.fit(x, y, **said)  # type: ignore[arg-type]
+        assert trainer.last_step is None
+
+
+def test_a_terminal_shows_a_bar_and_a_file_nothing(pair: InProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = rows(2 * BATCH)
+    with Cluster(pair.client().config) as cluster:
+        trainer = cluster.trainer(perceptron((6, 3)), batch=BATCH, ranges={"x": (0, 1)})
+        capsys.readouterr()
+        trainer.fit(x, y, release={"loss": 1})
+        shown = capsys.readouterr()
+        assert "MB sent" not in shown.out + shown.err
+        drawn = io.StringIO()
+        with Bar(trainer, Console(file=drawn, force_terminal=True, width=120)) as bar:
+            bar(1, 2)
+        said = f"step 1/2, {trainer.last_step.sent_bytes / 1e6:,.1f} MB sent, loss {trainer.losses[2]:.4g}"  # type: ignore[union-attr]
+        assert said in drawn.getvalue()
 
 
 def test_who_trains_again_has_the_next_version(pair: InProcess) -> None:

@@ -196,12 +196,14 @@ class Step(Attributes):
     Args:
         held: bits that x is held to first, whatever it is, so that the bits of a row fall whatever the data are; a
             value up to two parts in 2^held of x's range below a level may count as above it, none at it as below.
+        reach: x may be as large, whatever its bound: the comparison is right even where that was broken.
     """
 
     levels: Numbers
     bits: int | None = None
     fraction: int | None = None
     held: int | None = None
+    reach: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -221,12 +223,14 @@ class Link(Function):
         period: what the argument wraps around at, a power of two.
         terms: of the series.
         reach: how far from zero the series is fitted; beyond, up to half a period, it only stays bounded.
+        wall: by how much it goes beyond the function's values at half a period, climbing from `reach` on.
     """
 
     fraction: int
     period: float
     terms: int
     reach: float
+    wall: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

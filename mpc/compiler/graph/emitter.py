@@ -281,9 +281,10 @@ class Emitter(Writer):
         """Return [x >= level], the level public."""
         return self.reshape(self.steps(x, (level,)), self.shapes[x], out)
 
-    def steps(self, x: str, levels: tuple[float, ...], bits: int | None = None) -> str:
-        """Compute [x >= level] for each level, on one more axis."""
-        name = self.emit("step", (x,), None, (*self.shapes[x], len(levels)), Step(levels=levels, bits=bits))
+    def steps(self, x: str, levels: tuple[float, ...], bits: int | None = None, reach: float | None = None) -> str:
+        """Compute [x >= level] for each level, on one more axis; see `Step`."""
+        taken = Step(levels=levels, bits=bits, reach=reach)
+        name = self.emit("step", (x,), None, (*self.shapes[x], len(levels)), taken)
         self.integral.add(name)
         return name
 
@@ -293,9 +294,9 @@ class Emitter(Writer):
         """Apply a key of `functions.FUNCTIONS` with its parameters, elementwise."""
         return self.emit("function", (x,), out, self.shapes[x], Function(name=name, parameters=parameters, known=known))
 
-    def link(self, name: str, x: str, fraction: int, period: float, reach: float) -> str:
+    def link(self, name: str, x: str, fraction: int, period: float, reach: float, wall: float) -> str:
         """Apply a function as one series over a period, with a term for every four units of it; see `Link`."""
-        taken = Link(name=name, fraction=fraction, period=period, terms=math.ceil(period / 4), reach=reach)
+        taken = Link(name=name, fraction=fraction, period=period, terms=math.ceil(period / 4), reach=reach, wall=wall)
         return self.emit("link", (x,), None, self.shapes[x], taken)
 
     def maximum(self, x: str, out: str | None = None) -> str:

@@ -56,9 +56,12 @@ def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
                 values[node.writes] = value
                 if node.op in _BOUNDED:
                     seen[node.writes] = _most(value, seen.get(node.writes, 0.0))
-        states = {out.name: values[out.value] for out in step.graph.outputs}
-    nodes = [_known(node, seen) for node in step.graph.nodes]
-    return replace(step, graph=Graph(step.graph.inputs, nodes, step.graph.outputs))
+        states = step.states_of(values)
+    own = {state.name for state in step.states}  # which have bounds of their own
+    after = {out.value for out in step.graph.outputs if out.name in own}
+    bounds = {name: _bound(most) for name, most in seen.items() if name not in after}
+    nodes = [_known(node, bounds) for node in step.graph.nodes]
+    return replace(step, graph=Graph(step.graph.inputs, nodes, step.graph.outputs), rests=bounds)
 
 
 def _entered(step: Step) -> list[GraphInput]:
@@ -113,9 +116,13 @@ def _rows(data: list[GraphInput], samples: Mapping[str, np.ndarray]) -> int:
     return counts.pop()
 
 
-def _known(node: Node, seen: Mapping[str, float]) -> Node:
-    if node.writes not in seen:
+def _bound(most: float) -> float:
+    return 2.0 ** ceil(log2(max(MARGIN * most, _SMALLEST)))
+
+
+def _known(node: Node, bounds: Mapping[str, float]) -> Node:
+    if node.writes not in bounds:
         return node
-    most = 2.0 ** ceil(log2(max(MARGIN * seen[node.writes], _SMALLEST)))
+    most = bounds[node.writes]
     low, high = node.attributes.known or (-np.inf, np.inf)
     return replace(node, attributes=replace(node.attributes, known=(max(low, -most), min(high, most))))

@@ -2,22 +2,28 @@
 
 All three losses have the gradient p - y at the model's last sums z, in one row: half a squared error (p = z), cross
 entropy behind a softmax, and a binary cross entropy of each output behind the logistic function.  So all are fused.
+
+What may be told of a loss is that of squares, whatever is minimised: sum (p - y)^2, in no round of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from mpc.compiler.functions import period_above
 from mpc.compiler.graph.attributes import Round
-from mpc.compiler.graph.graph import Graph, Node
+from mpc.compiler.graph.graph import Graph, GraphOutput, Node
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.tape import Tape
 from mpc.errors import ModelError, UsageError
 
+LOSS = "loss"
+"""The output that tells the loss of squares."""
+_WALL, _WALL_FROM, _LEAST_WALLED = 0.25, 5 / 6, 40.0
 Head = Callable[[Tape, str, str, Precision], str]
 """(tape, z, targets, precision) -> p - y."""
 
@@ -32,9 +38,15 @@ class Loss:
 
 
 def _one_vs_all(tape: Tape, z: str, y: str, precision: Precision) -> str:
-    """One logistic function an output, as one series: a round."""
+    """One logistic function an output, as one series: a round.
+
+    A series comes back to where it began: beyond half its period the certain 1 would be a 0, whose gradient drives an
+    output further away with every step.  So before that it climbs above 1 (falls below 0), and its gradient turns
+    outputs back that no example would: those that are right already.
+    """
     period = period_above(2.125 * precision.logits)
-    p = tape.link("sigmoid", z, precision.loss, period, precision.logits)
+    start, wall = (_WALL_FROM, _WALL) if precision.logits >= _LEAST_WALLED else (1.0, 0.0)
+    p = tape.link("sigmoid", z, precision.loss, period, start * precision.logits, wall)
     return tape.sum((p, y), (1.0, -1.0))
 
 
@@ -67,6 +79,13 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(frozenset({"Softmax", "LogSoftmax"}), (0.0, 1.0), _cross_entropy),
     "mse": Loss(frozenset(), None, _mse),
 }
+
+
+def squares(tape: Tape, residual: str) -> GraphOutput:
+    """Return the sum of (p - y)^2 over rows and outputs as an output: one product of a row with itself."""
+    number = prod(int(size) for size in tape.shapes[residual])
+    row, column = tape.reshape(residual, (1, number)), tape.reshape(residual, (number, 1))
+    return GraphOutput(LOSS, tape.matmul(row, column), (1, 1), "float64")
 
 
 def loss_named(name: str) -> Loss:

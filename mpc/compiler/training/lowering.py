@@ -191,15 +191,14 @@ class _Work:
 
     def _plan(self, inputs: tuple[PlanInput, ...]) -> Plan:
         work = self.state
-        for out in self.graph.outputs:
+        states = {state.name for state in self.step.states}
+        for out in (out for out in self.graph.outputs if out.name in states):
             written, read = work.values[out.value].wire.name, work.values[out.name].wire
             work.wires[written] = work.wires[written].model_copy(update={"bits": read.bits})
             work.states.append(PlanState(name=out.name, in_=read.name, out=written, init=self.init.get(out.name)))
-        outputs = [
-            leave(work, replace(out, name=self.keeps[out.name]))[0]
-            for out in self.graph.outputs
-            if out.name in self.keeps
-        ]
+        left = [replace(out, name=self.keeps.get(out.name, out.name)) for out in self.graph.outputs]
+        told = {*self.keeps.values(), *(out.name for out in self.graph.outputs if out.name not in states)}
+        outputs = [leave(work, out)[0] for out in left if out.name in told]
         work.drop_unread()
         work.choose_openings()
         work.choose_masks()

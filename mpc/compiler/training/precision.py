@@ -23,6 +23,7 @@ class Precision:
         weights: no weight is larger: declared, as of an input; a run whose weights are does not say so.
         ceiling: a ReLU's results are cut to it; None proves bounds without, which fits shallow models only.
         logits: of `one_vs_all`, how far from zero sums keep their meaning; beyond, they come back at the other end.
+            From five sixths of that on their gradient turns them back, if there are 40 or more.
 
     Raises:
         UsageError: fractional bits are no whole number, or a range no number, that a step can have.

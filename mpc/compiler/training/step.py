@@ -5,6 +5,7 @@ Its inputs are the model's, the targets and the states; each state's next value 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, join_re
 from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.training.at_rest import targets_at_rest, targets_read
 from mpc.compiler.training.backward import differentiate
-from mpc.compiler.training.losses import last_sums, loss_named
+from mpc.compiler.training.losses import LOSS, last_sums, loss_named, squares
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.parameters import Freed
 from mpc.compiler.training.precision import Precision
@@ -47,12 +48,22 @@ class State:
 
 @dataclass(frozen=True)
 class Step:
-    """A step's graph, and what of it are states."""
+    """A step's graph, and what of it are states.
+
+    Args:
+        rests: values whose bounds rest on samples, and these bounds.
+    """
 
     graph: Graph
     states: tuple[State, ...]
     target: str
     rate: Rate
+    rests: Mapping[str, float] = field(default_factory=dict, repr=False)
+
+    def states_of(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the next value of each state, of the values of all nodes."""
+        names = {state.name for state in self.states}
+        return {out.name: values[out.value] for out in self.graph.outputs if out.name in names}
 
 
 def write_step(
@@ -63,12 +74,14 @@ def write_step(
     precision: Precision,
     target: str,
     stored: StoredInput | None = None,
+    tells: Collection[str] = (),
 ) -> Step:
     """Write the step of a graph whose weights are inputs and whose dimensions are numbers.
 
     Args:
         target: the name that its targets get as an input.
         stored: the targets, if they lie at the parties.
+        tells: "loss" adds that as an output.
 
     Raises:
         ModelError: an operator on the way to a weight has no derivative; the model does not end as the loss needs it.
@@ -98,6 +111,8 @@ def write_step(
             inputs.append(GraphInput(state.name, freed.values[name].shape, "float64"))
             outputs.append(GraphOutput(state.name, value, freed.values[name].shape, "float64"))
             states.append(state)
+    if LOSS in tells:
+        outputs.append(squares(tape, seed))
     graph = Graph(inputs, [_with_gradient_bits(node, precision) for node in tape.nodes], outputs)
     for each in _PASSES:
         graph = each(graph)

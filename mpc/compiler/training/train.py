@@ -20,10 +20,12 @@ from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import at_rest
 from mpc.compiler.training.calibrate import STEPS, calibrated
+from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.lowering import LoweredStep, lower_step
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.parameters import Freed, bound_to, freed
 from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.ranges import BEYOND, range_checked
 from mpc.compiler.training.step import Step, write_step
 from mpc.errors import InputError, ModelError, UsageError
 from mpc.fixedpoint import decode
@@ -35,7 +37,7 @@ _FACTOR_BITS = 20
 _LONGEST_NAME = 200
 _CALIBRATED = (
     f"bounds rest on {STEPS} steps over the samples, with a margin of {MARGIN:g}: data much unlike them, and weights "
-    "that go much further, can give wrong numbers, and no run says so"
+    "that go much further, can give wrong numbers, and "
 )
 _PASSES = (drop_empty_moves, join_reshapes, drop_dead_nodes, share_steps, drop_empty_moves)
 
@@ -52,6 +54,7 @@ class Training:
         notes: what the model's owner should know.
         forward: the model with open rows, of which the weights that train are inputs.
         keeps: state that is a weight -> the output that it is kept as.
+        loss: its name.
     """
 
     plan: Plan
@@ -62,6 +65,7 @@ class Training:
     notes: tuple[str, ...] = ()
     forward: Freed | None = field(default=None, repr=False)
     keeps: dict[str, str] = field(default_factory=dict)
+    loss: str = "one_vs_all"
 
     @property
     def learning_rate(self) -> float:
@@ -114,6 +118,7 @@ def compile_training(
     samples: Mapping[str, np.ndarray] | None = None,
     keep: bool = False,
     stored: Mapping[str, StoredInput] | None = None,
+    tells: Collection[str] = (),
 ) -> Training:
     """Compile one step of training of an ONNX model, which begins with the model's weights.
 
@@ -131,6 +136,8 @@ def compile_training(
         keep: the weights are outputs too, kept at the parties in the runs that a program says: "weight.0", ...
         stored: inputs, and targets, whose rows lie at the parties: the plan has a program, which says which rows a step
             reads (`Plan.with_program`).
+        tells: further outputs, for the runs that a program says: "loss", sum (p - y)^2 over the batch and outputs;
+            "beyond", 1 if the range check has found a value beyond what its bound takes for granted.
 
     Raises:
         ModelError: a node has no derivative, or a bound does not fit.
@@ -140,6 +147,8 @@ def compile_training(
     loaded = load_model(model)
     types = input_types(loaded)
     known, sizes = as_ranges(ranges, [*types, target]), as_shapes(shapes, [*types])
+    if unknown := set(tells) - {LOSS, BEYOND}:
+        raise UsageError(f"a step does not tell {min(unknown)!r}", remedy=f"it tells {LOSS!r} and {BEYOND!r}")
     precision, optimizer, roles = precision or Precision(), optimizer or SGD(0.1), roles or Roles()
     if samples is not None:
         precision = replace(precision, ceiling=None)
@@ -150,17 +159,20 @@ def compile_training(
     graph = bound_to(at_rest(whole, lying, precision) if lying else whole, batch)
     _require_rows(graph, batch)
     released = freed(graph, names, frozen)
-    step = write_step(released, loss, optimizer, batch, precision, target, lying_targets)
+    step = write_step(released, loss, optimizer, batch, precision, target, lying_targets, tells)
     step = replace(step, graph=_with_target_range(step, targets))
     if samples is not None:
         step = calibrated(step, samples)
+    if BEYOND in tells:
+        step = range_checked(step, precision)
     weights = [state.name for state in step.states if not state.velocity]
     keeps = {name: f"weight.{number}" for number, name in enumerate(weights)} if keep else {}
     found = lower_step(step, roles, precision, keeps)
-    notes = _notes(found, step, optimizer, loss, precision, released)
-    notes = notes if samples is None else (*notes, _CALIBRATED)
+    seen = "only runs with the range check say so" if BEYOND in tells else "no run says so"
+    notes = _notes(found, step, optimizer, loss, precision, released, seen)
+    notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights})
-    return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps)
+    return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss)
 
 
 def _check(
@@ -212,13 +224,17 @@ def _with_target_range(step: Step, targets: Range | None) -> Graph:
 
 
 def _notes(
-    found: LoweredStep, step: Step, optimizer: SGD, loss: str, precision: Precision, released: Freed
+    found: LoweredStep, step: Step, optimizer: SGD, loss: str, precision: Precision, released: Freed, seen: str
 ) -> tuple[str, ...]:
-    """Say what was assumed, and what differs from what was asked for."""
+    """Say what was assumed, and what differs from what was asked for.
+
+    Args:
+        seen: who says so where it was assumed wrongly.
+    """
     batch = next(int(given.shape[0]) for given in step.graph.inputs if given.name == step.target)
     notes = [
         *found.notes,
-        f"weights are declared to stay within {precision.weights:g}: no run says so if one does not "
+        f"weights are declared to stay within {precision.weights:g}: {seen} if one does not "
         "(precision=Precision(weights=...) declares another range)",
     ]
     rate = step.rate.of(batch)
@@ -226,7 +242,7 @@ def _notes(
         notes.append(f"the learning rate is {rate:.6g}, the nearest to {optimizer.lr:g} that is exact in fixed point")
     if loss == "one_vs_all":
         notes.append(
-            f"outputs beyond {precision.logits:g} are taken for others by the sigmoid, and no run says so "
+            f"outputs beyond {precision.logits:g} are taken for others by the sigmoid, and {seen} "
             "(precision=Precision(logits=...) declares another range)"
         )
     unmoved = sorted(set(released.values) - {state.name for state in step.states})

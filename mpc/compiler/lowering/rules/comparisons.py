@@ -18,6 +18,7 @@ from mpc.wires import Masking
 _STEP_FRACTION = 20
 MOST_CANDIDATES = 16
 _LARGEST_ARGMAX = 128
+_REACH_BITS = 55
 _EXACT_BITS = 48
 _PLACE_BITS = 36
 """Of the comparisons that find a place: what is closer than one unit of so many counts as equal, and the first wins."""
@@ -59,6 +60,8 @@ def step(state: Lowering, node: Node) -> Value:
     x, taken = state.values[node.reads[0]], node.of(Step)
     if taken.held is not None:
         x = bounded(state, x, taken.held, Masking.DRAWN)
+    if taken.reach is not None:
+        x = _reaching(state, x, taken.reach)
     limit, lower = (1 << x.wire.bits) - 1, int(taken.held is not None)
     levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale) - lower)) for level in taken.levels)
     spare = 2 if any(levels) else 1
@@ -68,6 +71,14 @@ def step(state: Lowering, node: Node) -> Value:
         shift = max(0, x.wire.bits + spare - taken.bits)
     interval = _bits(x, node, levels, shift)
     return state.add("step", node.shape, Fraction(1), interval, x=x.wire.name, levels=levels, shift=shift)
+
+
+def _reaching(state: Lowering, x: Value, reach: float) -> Value:
+    """Return x on a wire with room for all that it may be, as far as a comparison has any."""
+    most = min(reach * float(x.scale), 2.0**_REACH_BITS)
+    if most <= x.interval.bound:
+        return x
+    return state.add("combine", x.shape, x.scale, Interval.between(-most, most, ()), xs=(x.wire.name,), factors=(1,))
 
 
 def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval:

@@ -212,7 +212,8 @@ def link(state: Lowering, node: Node) -> Value:
         factor, window = functions.turns(x.scale, taken.period)
     if factor > 1:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
-    series = functions.wide(taken.name, tuple(sorted(taken.parameters.items())), taken.period, taken.terms, taken.reach)
+    parameters = tuple(sorted(taken.parameters.items()))
+    series = functions.wide(taken.name, parameters, taken.period, taken.terms, taken.reach, taken.wall)
     half = taken.fraction // 2
     dealt = taken.fraction - half
     unit, most = float(1 << taken.fraction), 2 * taken.terms * 2.0 ** -(half + 1) + series.reach * 2.0**-dealt
