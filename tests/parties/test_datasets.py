@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import operator
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mpc import field as fp
 from mpc.errors import InputError, MpcWarning, PrivateDataError, SessionError, UsageError
 from mpc.prg import expand_field
 from parties.agreed.objects import MOST_SAMPLED, Column, Manifest, Schema
+from parties.client import granting
 from parties.client.cluster import Cluster
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
@@ -285,3 +287,22 @@ def test_a_manifest_with_another_sample_is_malformed(sample: dict[str, Any], wor
     assert Schema.parse(good.content) == good
     with pytest.raises(ValueError, match=words):
         schema(columns=columns, sample=sample)
+
+
+@pytest.mark.parametrize("given", [1.5, "2", True, 2.9, 0, -1, "one"])
+def test_rows_of_one_person_are_a_whole_number(hospital: Datasets, given: Any) -> None:
+    """Nothing is rounded down: noise covers so many rows, and 2.9 were taken for 2."""
+    with pytest.raises(UsageError, match="rows_per_person is a whole number above 0"):
+        hospital.put("visits", {"x": [1]}, ranges=(0, 9), rows_per_person=given)
+
+
+def test_a_range_that_no_integer_holds_is_refused_with_what_helps(hospital: Datasets) -> None:
+    for high in (1e301, 2.0**70):
+        with pytest.raises(InputError, match="narrower range") as caught:
+            hospital.put("big", {"x": np.array([1.0, 2.0])}, ranges=(0, high), rows_per_person=1)
+        assert "Value error" not in str(caught.value)
+
+
+def test_a_budget_of_what_was_not_put_is_not_set(hospital: Datasets) -> None:
+    with pytest.raises(SessionError, match="nothing of yours lies at the parties"):
+        granting.set_budget(hospital._parties, "hospital/nothing", Fraction(1), Fraction(1, 10**6))

@@ -21,6 +21,8 @@ _DATES = (
     "or leave the column out"
 )
 
+_LARGEST = 1 << 59
+
 
 def describe(found: Mapping[str, Found], stated: Stated) -> list[Column]:
     """Describe columns; a category column whose categories come from the data has none of them yet, but one "".
@@ -65,6 +67,11 @@ def _column(name: str, kind: str, ends: Ends, found: Found, stated: Stated) -> C
             f"column {shown(name)!r} holds whole numbers, which have no fractional bits",
             remedy=f"leave it out of bits, or say that it is real: types={{{shown(name)!r}: 'number'}}",
         )
+    if max(abs(low), abs(high)) > _LARGEST:
+        raise InputError(
+            f"column {shown(name)!r} is refused: its range goes beyond 2^59",
+            remedy="give a narrower range, or divide the column by a power of ten first",
+        )
     try:
         return Column(
             name=name,
@@ -85,7 +92,12 @@ def refused(what: str, error: ValidationError) -> InputError:
     """Say what of a description is not allowed; a value of the data is never in it."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(each) for each in first["loc"][:1])
-    return InputError(f"{what} is refused: {' '.join(filter(None, (place, shown(first['msg'][:200]))))}")
+    why = shown(first["msg"][:200].removeprefix("Value error, "))
+    wide = "59 bits" in why
+    return InputError(
+        f"{what} is refused: {' '.join(filter(None, (place, why)))}",
+        remedy="give a narrower range, or divide the column by a power of ten first" if wide else None,
+    )
 
 
 def with_categories(column: Column, categories: Sequence[str]) -> Column:

@@ -24,7 +24,7 @@ from parties.client.tables.frames import open_frame
 from parties.client.tables.integers import Encoder, Faults, check_same_rows, encoder, texts_of
 from parties.client.tables.people import People
 from parties.client.tables.sources import Arrays, Found, Source, from_numpy, from_rows
-from parties.client.tables.stated import Stated, as_labels
+from parties.client.tables.stated import Stated, as_labels, as_rows_per_person
 
 _MOST_CATEGORIES = 1 << 16
 Progress = Callable[[int], None]
@@ -248,11 +248,11 @@ def _published(taken: Sequence[str], lacking: Sequence[str]) -> tuple[str, ...]:
 
 
 def require_rows_per_person(given: Any) -> int:
-    """Refuse an owner's silence on it; `UsageError`."""
+    """Refuse an owner's silence on it, and whatever is no whole number; `UsageError`."""
     if given is None:
         raise UsageError(
             "rows_per_person is not said",
             cause="the noise of answers covers so many rows of one person, so a guess would break its promise",
             remedy="rows_per_person=1 if no person has two rows; person='patient' has it checked",
         )
-    return int(given)
+    return as_rows_per_person(given)
