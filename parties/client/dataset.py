@@ -49,7 +49,7 @@ class Dataset:
     def describe(self) -> Description:
         """Return all that its owner says of it: columns, units, ranges, rows, terms; and what is left of its budget."""
         left = None if self._parties is None else remaining.told(self._parties, self.manifest)
-        return Description(self.manifest, left)
+        return Description(self.manifest, *(left or ()))
 
     def sample(self, rows: int = MOCK_ROWS) -> Sample:
         """Return rows that its owner published, or mock rows from the schema alone, to develop on."""
@@ -91,7 +91,7 @@ class Dataset:
         if not all(isinstance(each, str) for each in given):
             raise UsageError(
                 "a dataset's columns are chosen, by name, and not its rows",
-                remedy="ds['age'], ds[['age', 'bmi']]; np.where(ds['age'] > 60, ds['bmi'], 0) leaves rows out of a sum",
+                remedy="ds['age'], a list ds[['age', 'bmi']]; np.where(ds['age'] > 60, ds['bmi'], 0) leaves rows out",
             )
         names: list[str] = given
         for each in names:

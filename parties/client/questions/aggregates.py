@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from parties.client.questions.expression import (
     sized,
 )
 from parties.client.questions.pointer import Pointer, categories_of
+from parties.client.questions.reasons import no_attribute
 from parties.client.questions.ufuncs import call
 from parties.client.questions.unanswered import Unanswered
 
@@ -117,6 +118,9 @@ class Grouped:
         sums = {"sum": self._parts(), "count": self._places()}
         return self._question("mean", sums, _ratio)
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise no_attribute("a grouping", name, remedy="sum(), mean() and count() are: (x * x).group_by(c).mean() too")
+
     def _places(self) -> Node:
         """Which category a row is of: 1 or 0 for each."""
         [codes] = self.pointer.operands((self.category,))
@@ -172,7 +176,8 @@ def _count(pointer: Pointer) -> tuple[Mapping[str, Node], Finish]:
     if pointer.node.dtype != TRUTH:
         raise UsageError(
             "count counts the rows that fulfil a condition",
-            remedy=f"(x > 3).count(); there are {pointer.manifest.rows:,} rows in all, which is public",
+            remedy="(x > 3).count(), (x == 1).count() of zeros and ones; "
+            f"there are {pointer.manifest.rows:,} rows in all, which is public",
         )
     return _sum(pointer)
 

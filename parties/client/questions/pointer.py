@@ -149,10 +149,12 @@ class Pointer(Private):
 
     def var(self, axis: Any = None, ddof: int = 0) -> Any:
         """Return the question for the variance over rows, or variances within each row."""
+        axis = self._axis(axis)
         return self._question("var", axis, ddof=ddof) if _is_of_rows(axis) else self._spread(axis, ddof)
 
     def std(self, axis: Any = None, ddof: int = 0) -> Any:
         """Return the question for the standard deviation over rows, or those within each row."""
+        axis = self._axis(axis)
         return self._question("std", axis, ddof=ddof) if _is_of_rows(axis) else np.sqrt(self._spread(axis, ddof))
 
     def cov(self, other: Pointer | None = None, ddof: int = 1) -> Question:
@@ -212,12 +214,14 @@ class Pointer(Private):
 
     def ptp(self, axis: Any = None, out: None = None, keepdims: bool = False) -> Pointer:
         """Return how far apart the largest and the smallest value of each row are; over rows it is refused."""
+        axis = self._axis(axis)
         if axis in (None, 0):
             raise refusal("np.ptp over rows", REASONS["ptp"])
         return self.max(axis, keepdims) - self.min(axis, keepdims)  # type: ignore[no-any-return]
 
     def prod(self, axis: Any = None, dtype: None = None, out: None = None) -> Pointer:
         """Return the product of each row's values; over rows it is refused."""
+        axis = self._axis(axis)
         if axis in (None, 0):
             raise refusal("a product over rows", REASONS["prod"])
         return self.like(functions.product(self.node, axis))
@@ -287,6 +291,7 @@ class Pointer(Private):
         return ask(self, kind, **said)
 
     def _summary(self, kind: str, axis: Any, keepdims: bool, options: dict[str, Any]) -> Any:
+        axis = self._axis(axis)
         if options.pop("where", True) is not True:
             raise refusal(f"{kind} with where=", "np.where(condition, x, 0).sum() is, and (condition).count()")
         kind_given = options.pop("dtype", None)
@@ -304,6 +309,11 @@ class Pointer(Private):
             return self._question(kind, axis)
         return self.like(functions.reduced(kind, self.node, axis, keepdims))
 
+    def _axis(self, axis: Any) -> Any:
+        """Return the axis counted from the front where it is the rows', as -1 is of one number a row."""
+        one = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
+        return 0 if isinstance(one, int | np.integer) and one in (0, -self.ndim) else axis
+
     def _spread(self, axis: Any, ddof: int) -> Pointer:
         apart = self - self.mean(axis, keepdims=True)
         total = (apart * apart).sum(axis=axis)
@@ -313,11 +323,13 @@ class Pointer(Private):
         return total / (count - ddof)  # type: ignore[no-any-return]
 
     def _ranked(self, kind: str, op: str, axis: Any, keepdims: bool) -> Pointer:
+        axis = self._axis(axis)
         if _is_of_rows(axis):
             raise refusal(f"{kind} over rows", REASONS[kind])
         return self.like(functions.ranked(op, self.node, axis, keepdims))
 
     def _within(self, kind: str, axis: Any, keepdims: bool) -> Pointer:
+        axis = self._axis(axis)
         if axis in (None, 0):
             raise refusal(f"{kind} over rows", REASONS[kind])
         return self.like(functions.reduced(kind, self.node, axis, keepdims))

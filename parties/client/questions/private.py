@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -68,6 +68,19 @@ class Private(np.lib.mixins.NDArrayOperatorsMixin, ABC):
 
     def __getattr__(self, name: str) -> NoReturn:
         raise no_attribute("a column", name)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # nothing of it ever changes
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise UsageError(
+            "columns of a dataset cannot be pickled, or sent to another process",
+            cause="they stand for values at the parties, and belong to a connection to these",
+            remedy="connect there, Cluster.connect(path).dataset(name), or send the answer: .get(epsilon=0.5).value",
+        )
 
     def __len__(self) -> int:
         return self.manifest.rows

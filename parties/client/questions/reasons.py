@@ -12,6 +12,8 @@ _ROWS_MEET = "it mixes rows, and is no sum over them"
 _LOOP = "numpy's functions and operators act on all rows at once: np.where for if, & | ~ for and, or, not"
 _ASKED = "an answer is asked for: x.mean().get(epsilon=0.5).value; ds.sample() has rows to look at"
 _DESCRIBED = "x.mean(), x.std(), x.quantile([0.25, 0.5, 0.75]) are questions, and ds.describe() says what is public"
+_EXAMPLE = "np.where(x > 3, x, 0).mean(), see docs/data.md"
+_APART = "rows of two datasets are not of the same people in the same order: ask about each, and combine the answers"
 _OVER_ROWS = "it is no sum over rows"
 
 REASONS: dict[str, str] = {
@@ -78,6 +80,8 @@ REASONS: dict[str, str] = {
     "corr": "ask for means, x.std() and (x * y).mean()",
     "flatten": "rows stay the first axis: x.reshape(-1, 16)",
     "dot": "x[['a', 'b']] @ w of a public w; the sum of products of two columns is (x * y).sum()",
+    "merge": _APART,
+    "join": _APART,
     "fill": "nothing is written into a dataset",
 }
 """Reasons by the name of a function or method."""
@@ -99,7 +103,9 @@ class NoSuchName(UsageError, AttributeError):
     """An attribute that numpy's arrays or pandas' columns have, and private ones do not."""
 
 
-def no_attribute(what: str, name: str, columns: Collection[str] = ()) -> AttributeError:
+def no_attribute(
+    what: str, name: str, columns: Collection[str] = (), remedy: str = "numpy's names on columns are: " + _EXAMPLE
+) -> AttributeError:
     """Make the error for an attribute; names with an underscore are asked for by programs, and just not there."""
     if name.startswith("_"):
         return AttributeError(f"{what} has no attribute {name!r}")
@@ -108,5 +114,5 @@ def no_attribute(what: str, name: str, columns: Collection[str] = ()) -> Attribu
     return NoSuchName(
         f"{what} has no {name!r}",
         cause=REASONS.get(name),
-        remedy="numpy's names on columns are: np.where(x > 3, x, 0).mean(), see docs/data.md",
+        remedy=remedy,
     )

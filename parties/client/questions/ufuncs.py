@@ -46,7 +46,9 @@ def _compared(op: str) -> Builder:
 def _logical(op: str) -> Builder:
     def build(*reads: Node) -> Node:
         if any(each.dtype == WHOLE for each in reads) and op != "Truth":
-            raise UsageError("bits of whole numbers are not computed", remedy="& | ^ ~ are for conditions, as a > 3")
+            raise UsageError(
+                "bits of whole numbers are not computed", remedy="& | ^ ~ are for conditions: a == 1, a > 3"
+            )
         return elementwise(op, TRUTH, *reads)
 
     return build
