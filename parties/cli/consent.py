@@ -134,7 +134,7 @@ def list_(display: Display, cluster: Path | None, folder: Path, as_json: bool) -
     """List the grants that you have given, and those that name you."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
         found = granting.given(connected.parties)
-        named = {each.id.hex(): each for each in catalogue.search(connected.parties)} if found else {}
+        named = catalogue.named(connected.parties, {each.grant.dataset for each in found if not each.grant.by_name})
     if as_json:
         display.json({"grants": [each.content() for each in found]})
     elif found:
@@ -261,8 +261,7 @@ def _show(display: Display, connected: Cluster, found: Left, each: str | None, a
     else:
         like = as_amount(each, "each"), "like one"
     if as_json:
-        counted = {} if like is None else {"each": float(like[0]), "more": found.more(like[0])}
-        display.json({"budget": {**found.content(), **counted}})
+        display.json({"budget": remaining.numbers(found, like)})
         return
     if found.epsilon is None:
         display.result(f"{found.dataset}: no budget is set, so no noised answers")

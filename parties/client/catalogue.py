@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from mpc.errors import InputError, IntegrityError, PlanError, SessionError
+from mpc.errors import InputError, IntegrityError, MpcError, PlanError, SessionError
 from mpc.plan.plan import Plan
 from parties.agreed.endorsements import read_endorsements
 from parties.agreed.models import read_model
@@ -114,6 +115,20 @@ def newest(entries: Iterable[Entry]) -> list[Entry]:
         if entry.name not in found or found[entry.name].version < entry.version:
             found[entry.name] = entry
     return list(found.values())
+
+
+def named(parties: Parties, ids: Collection[str]) -> dict[str, Entry]:
+    """Find the versions of these ids (hex) that this client may see, or the ones that refresh them: id -> entry."""
+    if not ids:
+        return {}
+    entries = search(parties)
+    found = {each.id.hex(): each for each in entries if each.id.hex() in ids}
+    for each in newest(entries):
+        if set(ids) <= found.keys():
+            break
+        with suppress(MpcError):  # removed just now
+            found |= dict.fromkeys(describe(parties, object_id=each.id).aliases & set(ids) - found.keys(), each)
+    return found
 
 
 def own(parties: Parties, name: str) -> list[Entry]:

@@ -32,7 +32,7 @@ class Given:
 
     Args:
         uses: runs that told an answer under it, at the party that knows of most.
-        spent: epsilon, likewise.
+        spent, spent_delta: epsilon and delta, likewise.
         revoked: at any party.
         parties: names of those that have it.
     """
@@ -43,11 +43,13 @@ class Given:
     spent: Fraction
     revoked: bool
     parties: tuple[str, ...]
+    spent_delta: Fraction = Fraction(0)
 
     def content(self) -> dict[str, Any]:
         """Return what JSON has of it."""
         said = self.grant.model_dump(mode="json")
-        answered = {"used": self.uses, "spent": str(self.spent), "revoked": self.revoked, "at": list(self.parties)}
+        spent = {"spent": str(self.spent), "spent_delta": str(self.spent_delta)}
+        answered = {"used": self.uses, **spent, "revoked": self.revoked, "at": list(self.parties)}
         return {"id": self.id, **said, **answered}
 
 
@@ -230,11 +232,12 @@ def given(parties: Parties) -> list[Given]:
     for party in parties.clients:
         for each in party.stream(lambda stub: stub.consent.Grants, consent_pb2.GrantsRequest(), seconds):
             grant = _read(parties, party.name, each.grant, Grant)
-            spent, key = Fraction(each.epsilon, CHARGE_UNIT), grant.id
+            spent, delta, key = Fraction(each.epsilon, CHARGE_UNIT), Fraction(each.delta, 10**18), grant.id
             known = merged.get(key) or Given(key, grant, 0, Fraction(0), False, ())
             uses, most = max(known.uses, each.uses), max(known.spent, spent)
             revoked = known.revoked or each.revoked
-            merged[key] = Given(key, grant, uses, most, revoked, (*known.parties, party.name))
+            told = (*known.parties, party.name)
+            merged[key] = Given(key, grant, uses, most, revoked, told, max(known.spent_delta, delta))
     return list(merged.values())
 
 
@@ -279,8 +282,11 @@ def set_budget(parties: Parties, dataset: str, epsilon: Fraction, delta: Fractio
     """
     try:
         last = budget(parties, dataset).sequence
-    except SessionError:  # nothing was put under that name yet
-        last = 0
+    except SessionError:
+        raise SessionError(
+            f"nothing of yours lies at the parties as {dataset}",
+            remedy="put it first; mpc data list shows what there is",
+        ) from None
     try:
         said = Budget(
             cluster=_cluster(parties),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from mpc.text import shown
@@ -141,10 +141,11 @@ class Description(Told):
 
     Args:
         budget: what is left of its budget, in a line, if the parties tell.
+        left: and in numbers, for JSON.
     """
 
-    def __init__(self, manifest: Manifest, budget: str | None = None) -> None:
-        self.manifest, self.budget = manifest, budget
+    def __init__(self, manifest: Manifest, budget: str | None = None, left: Mapping[str, Any] | None = None) -> None:
+        self.manifest, self.budget, self.left = manifest, budget, left
 
     @property
     def lines(self) -> list[str]:
@@ -183,7 +184,8 @@ class Description(Told):
             "sample": "published" if whole.sample else "mock",
             "kept": None if whole.kept is None else whole.kept.model_dump(mode="json"),
             "columns": [_column(column) for column in whole.columns],
-            "budget": self.budget,
+            "budget": None if self.left is None else dict(self.left),
+            "budget_line": self.budget,
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Self
+from typing import Any, Self
 
 from mpc.errors import MpcError
 from mpc.privacy.facts import Loss
@@ -78,6 +78,8 @@ def _more_under(given: Given, cost: Loss) -> int:
     if dp is None or cost.epsilon > dp.epsilon_each:
         return 0
     left = int(max(Fraction(0), dp.epsilon - given.spent) / cost.epsilon)
+    if cost.delta:
+        left = min(left, int(max(Fraction(0), dp.delta - given.spent_delta) / cost.delta))
     return left if given.grant.uses is None else min(left, max(0, given.grant.uses - given.uses))
 
 
@@ -92,15 +94,21 @@ def usual(left: Left, given: Sequence[Given]) -> tuple[Fraction, str] | None:
     return (max(each), "of as much as is granted for one") if each else None
 
 
-def told(parties: Parties, manifest: Manifest) -> str | None:
-    """Say in a line what is left of a dataset's budget; None to whom the parties do not tell."""
+def told(parties: Parties, manifest: Manifest) -> tuple[str, dict[str, Any]] | None:
+    """Say what is left of a dataset's budget, in a line and in numbers; None to whom the parties do not tell."""
     try:
         left = granting.budget(parties, manifest.name)
         named = (manifest.name, manifest.id.hex())
         given = [each for each in granting.given(parties) if each.grant.dataset in named]
     except MpcError:
         return None
-    return line(left, usual(left, given))
+    like = usual(left, given)
+    return line(left, like), numbers(left, like)
+
+
+def numbers(left: Left, like: tuple[Fraction, str] | None) -> dict[str, Any]:
+    """Return what JSON has of a budget: `each` is what a question costs, `more` how many of these there may be."""
+    return {**left.content(), **({} if like is None else {"each": float(like[0]), "more": left.more(like[0])})}
 
 
 def line(left: Left, like: tuple[Fraction, str] | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -17,9 +19,10 @@ import pytest
 from mpc.compiler.compile import compile_model
 from mpc.errors import InputError, ModelError, PrivateDataError, UsageError
 from mpc.interpret.world import World
+from mpc.privacy.facts import Loss
 from parties.agreed.grants import Grant, Question, Statement
 from parties.agreed.objects import Manifest
-from parties.client import bound, granting
+from parties.client import bound, granting, remaining
 from parties.client.cluster import Cluster, read_output
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
@@ -318,6 +321,33 @@ def test_values_that_nobody_sees_say_what_is_written_instead(asked: Callable[[Da
     with pytest.raises(PrivateDataError) as caught:
         asked(Dataset(WHOLE))
     assert words in str(caught.value)
+
+
+def test_the_rows_are_an_axis_from_behind_too() -> None:
+    """As numpy has it: -1 is the rows' axis of one number a row, and so is (0,)."""
+    ds = Dataset(WHOLE)
+    for axis in (0, -1, (0,), (-1,), np.int64(-1)):
+        assert ds["age"].mean(axis=axis).text == ds["age"].mean().text
+        assert ds["age"].std(axis).text == ds["age"].std().text
+        with pytest.raises(UsageError, match="over rows"):
+            ds["age"].max(axis=axis)
+    assert ds[["age", "bmi"]].sum(axis=-2).text == ds[["age", "bmi"]].sum(axis=0).text
+    assert ds[["age", "bmi"]].mean(axis=-1).shape == (ROWS,)
+
+
+def test_columns_are_copied_as_they_are_and_not_pickled() -> None:
+    for thing in (Dataset(WHOLE)["age"], Dataset(WHOLE)["age"] + 1):
+        assert copy.copy(thing) is thing and copy.deepcopy({"x": thing})["x"] is thing
+        with pytest.raises(UsageError, match="cannot be pickled"):
+            pickle.dumps(thing)
+
+
+def test_groups_say_which_sums_they_have() -> None:
+    ds = Dataset(WHOLE)
+    with pytest.raises(AttributeError, match=r"a grouping has no 'std'.*sum\(\), mean\(\) and count\(\)"):
+        ds["bmi"].group_by(ds["site"]).std()
+    with pytest.raises(UsageError, match="not of the same people"):
+        ds.merge(ds)
 
 
 def test_names_that_programs_look_for_are_just_not_there() -> None:
@@ -621,6 +651,10 @@ def test_gaussian_noise_needs_a_grant_of_it_and_is_charged_with_its_delta(cluste
     assert less.mechanism == "gaussian" and most / 4 < less.delta <= most / 2
     assert np.all(less.std < np.sqrt(2) * 60 / 2 / 20)  # of Laplace noise: sixty elements at epsilon 2
     told = granting.budget(cluster.client("analyst"), "hospital/long")
+    seconds = [each for each in granting.given(cluster.client("analyst")) if each.grant.uses == 2]
+    assert most / 4 < seconds[0].spent_delta <= most / 2 + Fraction(1, 2**30)
+    assert less.left is not None and less.left.more == 1  # of the grant's delta, as of its epsilon, there is one more
+    assert remaining._more_under(seconds[0], Loss(Fraction(1, 100), most / 4)) == 1  # and one of so much delta
     assert told.spent == 3 and most / 4 < told.spent_delta <= most / 2 + Fraction(1, 2**30)
     with pytest.raises(PrivateDataError, match="delta"):
         powers.get(epsilon=2, mechanism="gaussian", delta=most)

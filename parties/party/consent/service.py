@@ -82,7 +82,11 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             if row is None:
                 continue
             yield consent_pb2.GrantEntry(
-                grant=to_message(row.signed), revoked=row.revoked, uses=uses, epsilon=amount.epsilon
+                grant=to_message(row.signed),
+                revoked=row.revoked,
+                uses=uses,
+                epsilon=amount.epsilon,
+                delta=amount.delta,
             )
 
     def Left(self, request: consent_pb2.LeftRequest, context: grpc.ServicerContext) -> consent_pb2.LeftReply:
