@@ -8,8 +8,9 @@ before inputs exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from mpc.encoding import canonical
 from mpc.entry import WEIGHTS, EntryId
 from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import Correlation, Gate, mask_name
-from mpc.prg import Draws, Seed, expand_field, expand_words
+from mpc.prg import Draws, Seed, expand_field, expand_words, words_at
 from mpc.shares import BitShare, Share
 from mpc.wires import Wires
 
@@ -138,6 +139,21 @@ class Whole:
         return memoryview(self.data)[start:stop]
 
 
+@dataclass(frozen=True, repr=False)
+class Words:
+    """One party's share of many words, of which a few may be enough.
+
+    Args:
+        at: returns those at some places, of all in a row.
+        whole: returns all.
+    """
+
+    at: Callable[[np.ndarray], np.ndarray]
+    whole: Callable[[], np.ndarray]
+
+    __secret__ = True
+
+
 class Bundle:
     """One party's correlations for one run; every value leaves it once, and is expanded or read when it does.
 
@@ -192,6 +208,10 @@ class Bundle:
         """Was this dealt, taken already or not?"""
         return (gate, name) in self._specs
 
+    def shape(self, gate: str, name: str) -> tuple[int, ...]:
+        """Return the shape of what was dealt, as it is declared."""
+        return self._specs[gate, name].shape
+
     def _take(self, gate: str, name: str) -> tuple[Correlation, np.ndarray]:
         key = (gate, name)
         spec = self._specs.get(key)
@@ -216,6 +236,16 @@ class Bundle:
         """Return this party's share of dealt bits, once; raises as `take`."""
         spec, values = self._take(gate, name)
         return BitShare(values, spec.width)
+
+    def take_words(self, gate: str, name: str) -> Words:
+        """Return this party's share of dealt words of 64 bits, some of them or all, once; raises as `take`."""
+        key = (gate, name)
+        spec, seed = self._specs.get(key), self._seeds.get(key)
+        if spec is not None and seed is not None:
+            del self._seeds[key]
+            return Words(partial(words_at, seed), partial(expand, seed, spec))
+        whole = self._take(gate, name)[1]
+        return Words(lambda places: whole.reshape(-1)[places], lambda: whole)
 
     def held_seeds(self) -> list[tuple[str, Seed]]:
         """Return (wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""

@@ -100,6 +100,21 @@ def expand_words(seed: Seed, shape: tuple[int, ...], width: int, out: np.ndarray
     return values
 
 
+def words_at(seed: Seed, places: np.ndarray) -> np.ndarray:
+    """Return some of the words of 64 bits that `expand_words` makes, by their places, without the others.
+
+    A block of counter mode is AES of its number: so the blocks are encrypted one by one, as many as there are places.
+    """
+    flat = places.reshape(-1)
+    counters = np.zeros((flat.size, 2), dtype=">u8")
+    counters[:, 1] = flat >> 1
+    room = np.empty((flat.size + 1, 2), dtype="<u8")  # the library asks for the rest of a block more
+    cipher = Cipher(algorithms.AES(seed.derive("aes", "words/64").secret), modes.ECB()).encryptor()  # noqa: S305
+    if flat.size and cipher.update_into(counters.data.cast("B"), room.data.cast("B")) != 16 * flat.size:
+        raise EntropyError("AES returned less than was asked for")
+    return np.where(flat & 1, room[:-1, 1], room[:-1, 0]).reshape(places.shape)
+
+
 class Draws:
     """Draws from one seed: each context once, for ever.
 

@@ -9,6 +9,7 @@ Smart, Zakarias 2012; for bits the global keys of TinyOT: Nielsen, Nordholt, Orl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,9 @@ class Key:
         return Key(total[0], self.delta ^ other.delta)
 
 
+Places = Callable[[np.ndarray], np.ndarray]
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class BitTags(BitShare):
     """One party's share of the tags of a `BitShare`: behind its axes, a word for each of the `width` bits."""
@@ -59,6 +63,31 @@ class BitTags(BitShare):
 
     def reshape(self, shape: tuple[int, ...]) -> BitTags:
         return BitTags(self.values.reshape(*shape, self.width), self.width)
+
+
+class SparseTags(BitTags):
+    """Tags that are expanded when they are asked for: of a table, those alone that are looked up."""
+
+    def __init__(self, shape: tuple[int, ...], width: int, at: Places, whole: Callable[[], np.ndarray]) -> None:
+        object.__setattr__(self, "width", width)
+        object.__setattr__(self, "at", at)
+        object.__setattr__(self, "_parts", (shape, whole))
+
+    at: Places
+    """Returns the words at some places, of all in a row."""
+    _parts: tuple[tuple[int, ...], Callable[[], np.ndarray]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._parts[0]
+
+    @property
+    def values(self) -> np.ndarray:
+        """All of them, expanded each time."""
+        return self._parts[1]()
+
+    def _of(self, values: np.ndarray) -> BitTags:
+        return BitTags(values, self.width)
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,9 +115,12 @@ class TagLane(Lane):
         """Return the tags of the masked leaf bits, and the public sign bits."""
         first, second = pairs
         c, size = comparison, first.size * values.shape[1]
-        out, sign = np.empty((size, c.leaf_width), dtype=np.uint64), np.empty(size, dtype=np.uint8)
-        masks = mask.values.reshape(size, c.mask_width)
-        kernels.look_up_words(table.values, values, first, second, c.bits, c.shifts, c.widths, masks, out, sign)
+        places, sign = np.empty((size, c.mask_width), dtype=np.int64), np.empty(size, dtype=np.uint8)
+        kernels.find_words(values, first, second, c.bits, c.shifts, c.widths, places, sign)
+        found = np.maximum(places, 0)
+        words = table.at(found) if isinstance(table, SparseTags) else table.values.reshape(-1)[found]
+        out = np.empty((size, c.leaf_width), dtype=np.uint64)
+        kernels.mask_words(words, places, mask.values.reshape(size, c.mask_width), out)
         return BitTags(out, c.leaf_width), sign
 
     def resolve(
@@ -111,14 +143,15 @@ class TagLane(Lane):
 
     def conjunction(self, nodes: Nodes, opened: np.ndarray, node: BitShare, fresh: BitShare) -> BitShare:
         """Return the tags of the ANDs of opened bits xor their masks, under fresh bits."""
-        out = np.empty(fresh.values.shape, dtype=np.uint64)
+        under = fresh.values
+        out = np.empty(under.shape, dtype=np.uint64)
         kernels.and_words(
             opened,
             nodes.places,
             nodes.flips,
             node.values,
             nodes.selection,
-            fresh.values,
+            under,
             self.bit_one,
             out,
         )

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mpc.kernels.scalar import P
     from mpc.kernels.selecting import deal_selected, offset_columns, select
     from mpc.kernels.series import dot_planes, harmonics, turned_coefficients
-    from mpc.kernels.tagging import and_words, dot, fold_words, look_up_words, resolve_words, tag_words
+    from mpc.kernels.tagging import and_words, dot, find_words, fold_words, mask_words, resolve_words, tag_words
     from mpc.kernels.tiles import gather_tiles, multiply_points, points_to_tiles, scatter_tiles, tiles_to_points
 
 __all__ = [
@@ -59,13 +59,14 @@ __all__ = [
     "deal_thermometers",
     "dot",
     "dot_planes",
+    "find_words",
     "fold_words",
     "gather_tiles",
     "harmonics",
     "join_digits",
     "look_up",
-    "look_up_words",
     "mask_61",
+    "mask_words",
     "matmul_thin",
     "mul",
     "multiply_patches",
@@ -106,7 +107,7 @@ EVALUATING = frozenset(
     }
 )
 """Loops that a party uses and a provider does not."""
-CHECKING = frozenset({"and_words", "dot", "fold_words", "look_up_words", "resolve_words", "tag_words"})
+CHECKING = frozenset({"and_words", "dot", "find_words", "fold_words", "mask_words", "resolve_words", "tag_words"})
 """Loops for runs that are checked; nobody loads them beforehand."""
 
 

@@ -33,26 +33,24 @@ def tag_words(plain: np.ndarray, key: np.uint64, share: np.ndarray) -> None:
 
 
 @compiled
-def look_up_words(
-    table: np.ndarray,
+def find_words(
     values: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
     bits: int,
     shifts: np.ndarray,
     widths: np.ndarray,
-    mask: np.ndarray,
-    out: np.ndarray,
+    places: np.ndarray,
     sign: np.ndarray,
 ) -> None:
-    """Look up the words of leaf bits at the public values[first] - values[second], as `look_up` does the bits.
+    """Find where the words of leaf bits lie in a table, at the public values[first] - values[second]; see `look_up`.
 
-    Shapes: table (bytes of the table, 8); mask (pairs * rows, 2 K); out (pairs * rows, 2 K - 1).
+    Shapes: places (pairs * rows, 2 K) int64, of each chunk the word of [r >= c] and then, behind K, that of [r > c];
+    -1 where nothing can exceed c.
     """
     rows = values.shape[1]
     size, count = first.size * rows, shifts.size
     low = (ONE << np.uint64(bits + 1)) - ONE
-    words = table.reshape(-1)
     buffer = np.empty(min(_BLOCK, rows), dtype=np.uint64)
     for pair in range(first.size):
         for start in range(0, rows, _BLOCK):
@@ -66,13 +64,26 @@ def look_up_words(
                 for i in range(c.size):
                     place = np.int64((c[i] >> shifts[j]) & chunk)
                     here = 8 * (offset + word * (at + i)) + place
-                    above = words[here + 1] if place < last else ZERO  # nothing exceeds the largest chunk
-                    out[at + i, j] = above ^ mask[at + i, j]
-                    if j < count - 1:
-                        out[at + i, count + j] = words[here] ^ above ^ mask[at + i, count + j]
+                    places[at + i, j] = here
+                    places[at + i, count + j] = here + 1 if place < last else -1
                 offset += word * size
             for i in range(c.size):
                 sign[at + i] = np.uint8(c[i] >> np.uint64(bits))
+
+
+@compiled
+def mask_words(words: np.ndarray, places: np.ndarray, mask: np.ndarray, out: np.ndarray) -> None:
+    """Compute out = the words of leaf bits, under those of their masks, of the words at the places of `find_words`.
+
+    Shapes: words, places and mask (N, 2 K); out (N, 2 K - 1).
+    """
+    count = words.shape[1] // 2
+    for i in range(words.shape[0]):
+        for j in range(count):
+            above = words[i, count + j] if places[i, count + j] >= 0 else ZERO
+            out[i, j] = above ^ mask[i, j]
+            if j < count - 1:
+                out[i, count + j] = words[i, j] ^ above ^ mask[i, count + j]
 
 
 @compiled

@@ -17,6 +17,7 @@ from mpc.gates import GATES
 from mpc.gates.base import Opening
 from mpc.interpret.active import audit
 from mpc.interpret.active.check import SIZES
+from mpc.interpret.active.cost import session_tag_bytes
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.world import World
 from mpc.plan.plan import Plan
@@ -177,3 +178,13 @@ def test_keys_are_never_shown() -> None:
     for secret in (*world.keys, *world.tags, TagLane.of(world.keys[0])):  # type: ignore[attr-defined]
         assert str(int(world.keys[0].alpha)) not in repr(secret)  # type: ignore[attr-defined]
         assert str(int(world.keys[0].delta)) not in repr(secret)  # type: ignore[attr-defined]
+
+
+def test_what_the_weights_tags_cost_is_dealt_once() -> None:
+    """8 bytes for each element of a weight that somebody multiplies with; nothing for one that is public."""
+    plan, weights, _ = golden()
+    secret = [name for name in weights if name != "r"]
+    assert session_tag_bytes(plan) == 8 * sum(weights[name].size for name in secret)
+    world = make_world(plan, weights, 2, checked=True)
+    dealt, _ = world.deal(plan, plan.weights, 0, 1)
+    assert len(dealt.corrections) == session_tag_bytes(plan)

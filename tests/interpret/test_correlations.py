@@ -328,7 +328,7 @@ def test_what_leaves_the_provider() -> None:
     assert len(found.corrections) == sum(
         spec.size for gate in plan.online for spec in gate.correlations(plan.wire) if spec.dependent
     )
-    assert set(found.commitments) == {*"xvigon", "m2", "m3", "f4", "g4", "y3"}  # held wires: inputs and outputs
+    assert set(found.commitments) == {*"xvigon", "m2", "m3", "f4", "f5", "g4", "y3"}  # held wires: inputs and outputs
     for index, each in enumerate(seeds):
         bundle = Bundle(
             BundleId.of_run(bytes(32), 4, 2), each, plan.online, plan.wire, found.corrections if index == 1 else None

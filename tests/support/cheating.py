@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpc import field as fp
-from mpc.correlations import Bundle, dealt_values
+from mpc.correlations import Bundle, Words, dealt_values
 from mpc.encoding import field_size
 from mpc.errors import MpcError
 from mpc.gates.base import Correlation, Gate, Layout, Opening
@@ -209,9 +209,22 @@ def take_otherwise(bundle: Bundle, place: Place, change: Values) -> None:
 
     def take(gate: str, name: str) -> tuple[Correlation, np.ndarray]:
         spec, values = honest(gate, name)
-        return spec, change(values, spec) if (gate, name) == (place.gate, place.name) else values
+        return spec, change(values, spec) if (gate, name) == (place.gate, place.name) and not words_alone else values
+
+    words, words_alone = bundle.take_words, False
+
+    def take_words(gate: str, name: str) -> Words:
+        nonlocal words_alone
+        words_alone = True  # of the corrected party they come through `take`
+        taken = words(gate, name)
+        words_alone = False
+        if (gate, name) != (place.gate, place.name):
+            return taken
+        whole = change(taken.whole(), bundle._specs[gate, name])
+        return Words(lambda places: whole.reshape(-1)[places], lambda: whole)
 
     bundle._take = take  # type: ignore[method-assign]
+    bundle.take_words = take_words  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "multiply_points": ((of(U64, 3), of(U64, 3), of(U64, 3)), ("points", "data")),
     "points_to_tiles": ((of(U64, 3), I64, I64), ("points",)),
     "tag_words": ((MASK, U64, of(U64, 2)), ("plain", "share")),
-    "look_up_words": (
-        (of(U64, 2), of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U64, 2), of(U64, 2), of(U8)),
-        ("table", "mask"),
-    ),
+    "mask_words": ((of(U64, 2), of(I64, 2), of(U64, 2), of(U64, 2)), ("words", "mask")),
     "resolve_words": (
         (of(U8), of(U64, 2), of(U64, 3), of(U8), of(U8, 2), of(U8), of(U8), U64, MASK),
         ("mask", "node"),
@@ -87,7 +84,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4)), ("tiles", "out")),
 }
 """Argument types of every kernel that is given secrets, and which arguments those are."""
-NOTHING_SECRET = {"P", "offset_columns", "turned_coefficients"}
+NOTHING_SECRET = {"P", "find_words", "offset_columns", "turned_coefficients"}
 """They read opened values alone."""
 ONLY_CALL_OTHERS = {"recombine_images", "split_images"}
 QUICK = ("harmonics", "deal_nodes", "deal_and_nodes", "split_limbs", "recombine", "count_not_canonical")

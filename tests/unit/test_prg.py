@@ -17,7 +17,7 @@ from mpc import prg
 from mpc.encoding import word_type
 from mpc.errors import EntropyError, ReuseError
 from mpc.field import P
-from mpc.prg import Draws, Seed, expand_field, expand_words
+from mpc.prg import Draws, Seed, expand_field, expand_words, words_at
 from tests.support import crypto
 from tests.support.effort import examples
 from tests.support.statistics import assert_uniform_field, assert_uniform_words
@@ -293,3 +293,10 @@ def test_a_refused_draw_shows_no_secret() -> None:
     with pytest.raises(ReuseError) as caught:
         draws.sub_seed("x")
     assert SEED.secret.hex() not in str(caught.value) and repr(SEED.secret) not in str(caught.value)
+
+
+def test_words_at_some_places_are_those_of_the_whole_stream() -> None:
+    whole = expand_words(SEED, (1001,), 64)
+    places = np.array([[0, 1, 2], [999, 1000, 1], [7, 7, 500]])
+    np.testing.assert_array_equal(words_at(SEED, places), whole[places])
+    assert words_at(SEED, np.zeros((0, 3), dtype=np.int64)).shape == (0, 3)

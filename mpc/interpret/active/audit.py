@@ -32,7 +32,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.tagging import CHECKS, gate_tags, tag_name, tagged_masks
 from mpc.prg import Seed, expand_field, expand_words
 from mpc.shares import BitShare, Masked, Share
-from mpc.tags import BitTags, Key, TagLane
+from mpc.tags import BitTags, Key, SparseTags, TagLane
 from mpc.wires import Masking, Wires
 
 
@@ -234,8 +234,10 @@ class TagReading(PartyReading):
 
     def take_bits(self, name: str) -> BitShare:
         """Return the tags of dealt bits, once."""
-        words = self._audit.run.bundle.take_bits(self._gate, tag_name(name)).values
-        return BitTags(words, words.shape[-1])
+        bundle, tag = self._audit.run.bundle, tag_name(name)
+        words = bundle.take_words(self._gate, tag)
+        *shape, width = bundle.shape(self._gate, tag)
+        return SparseTags(tuple(shape), width, words.at, words.whole)
 
     def take_mask(self, wire: str) -> Share:
         """Return the tag of a drawn mask, once; zeros of an input's that has none, since nobody computes with it."""
