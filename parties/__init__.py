@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from parties.client.cluster import Cluster
     from parties.client.coordinated import RunReport
     from parties.client.dataset import Dataset
+    from parties.client.estimators.classes import MLPClassifier
+    from parties.client.estimators.linear import LinearRegression, LogisticRegression
     from parties.client.guest import Guest
     from parties.client.keeping import Keeping
     from parties.client.model import Model
@@ -57,7 +59,10 @@ __all__ = [
     "InputError",
     "IntegrityError",
     "Keeping",
+    "LinearRegression",
     "LocalProtocolError",
+    "LogisticRegression",
+    "MLPClassifier",
     "Model",
     "ModelError",
     "MpcError",
@@ -85,6 +90,9 @@ _LATE = {
     "Guest": "parties.client.guest",
     "Model": "parties.client.model",
     "Keeping": "parties.client.keeping",
+    "LinearRegression": "parties.client.estimators.linear",
+    "LogisticRegression": "parties.client.estimators.linear",
+    "MLPClassifier": "parties.client.estimators.classes",
     "Precision": "mpc.compiler.training.precision",
     "RunReport": "parties.client.coordinated",
     "SGD": "mpc.compiler.training.optimisers",

@@ -12,6 +12,8 @@ API: dict[str, Any] = {
     "Cluster": {
         "abandon": "",
         "client_file": "name",
+        "collect": "name, size, low, high, terms",
+        "collection": "name",
         "budget": "name",
         "close": "",
         "connect": "path",
@@ -53,6 +55,9 @@ API: dict[str, Any] = {
     "ReuseError": "LocalProtocolError",
     "WaitingError": "PolicyError",
     "Keeping": {"fields": "name, visible, expires"},
+    "LinearRegression": {"fit": "X, y", "predict": "X", "release": "", "score": "X, y"},
+    "LogisticRegression": {"release": ""},
+    "MLPClassifier": {"release": ""},
     "Model": {
         "ask": "roles",
         "describe": "",
@@ -106,7 +111,7 @@ API: dict[str, Any] = {
         "release": "",
         "run": "output_names=, feeds=",
     },
-    "Trainer": {"fit": "x, y, epochs=, name=, seed=, progress="},
+    "Trainer": {"fit": "x, y, epochs=, name=, seed=, progress=, release=, check_every="},
     "UsageError": "MpcError",
 }
 
