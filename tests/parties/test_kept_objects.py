@@ -15,7 +15,7 @@ from mpc.stored import BLOCK_ROWS
 from parties.agreed.keeps import Keep
 from parties.agreed.memory import needed_memory
 from parties.agreed.refreshing import identity_plan, refresh_bindings
-from parties.client import keeping
+from parties.client import catalogue, keeping
 from parties.client.coordinated import CoordinatedSession
 from parties.client.datasets import Datasets
 from parties.client.keeping import Keeping, read_keep
@@ -255,6 +255,9 @@ def test_a_refresh_has_the_values_under_new_seeds_and_the_old_ones_are_gone(kept
     told: list[tuple[str, int, int | None]] = []
     made = Datasets(kept.cluster.client(HOSPITAL)).refresh("patients", lambda *each: told.append(each)).manifest
     assert told == [("refresh", ROWS, ROWS)]
+    old_id = kept.manifest.id.hex()
+    [(of, entry)] = catalogue.named(kept.cluster.client(HOSPITAL), {old_id, "0" * 64}).items()  # as grants are listed
+    assert (of, entry.name, entry.version) == (old_id, "hospital/patients", 2)
     assert np.array_equal(opened(kept.cluster, made, "age"), AGES)
     assert (made.version, made.previous, made.aliases) == (2, kept.manifest.id.hex(), {kept.manifest.id.hex()})
     said = {name: getattr(made, name) for name in ("columns", "rows", "rows_per_person", "visible", "description")}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,3 +265,27 @@ def test_nothing_of_a_key_is_shown(
     assert isinstance(keys, KeyCommand) and "an object was removed" in told
     every = [*old.values(), *store.keys.values()]
     assert len(every) == 2 and not any(key in told for key in every)
+
+
+@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("shred")), reason="needs openssl and shred")
+def test_the_store_of_the_documentation_keeps_a_key_and_forgets_it(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    script = textwrap.dedent("  " + text[text.index("#!/bin/sh -eu\n  keys=") :].partition("  ```")[0])
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "passphrase").write_text("a long one\n")
+    script = script.replace("/mnt/mpc-keys", str(tmp_path / "keys"))
+    program = tmp_path / "mpc-key"
+    program.write_text(script.replace("/etc/mpc/passphrase", str(tmp_path / "passphrase")))
+    program.chmod(0o700)
+    command = (str(program),), patient(20), tmp_path / "key", tmp_path / LEFT, os.urandom
+    first = KeyCommand(*command)
+    name = first.start(None)
+    [kept] = (tmp_path / "keys").iterdir()
+    assert kept.name == name and kept.read_bytes().startswith(b"Salted__") and kept.stat().st_mode & 0o077 == 0
+    assert KeyCommand(*command).start(name) == name
+    fresh = first.prepare()
+    first.adopt(fresh)
+    first.settle()
+    assert [each.name for each in (tmp_path / "keys").iterdir()] == [fresh.id] != [name]
+    with pytest.raises(ConfigError, match="without it the data are lost"):
+        KeyCommand(*command).start(name)
