@@ -6,6 +6,7 @@ in random order too: at the end no worker waits for another one's last module.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,12 @@ _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, suppress_health_check=_QUIET)
 settings.register_profile("exploring", deadline=None, print_blob=True, suppress_health_check=_QUIET)
 settings.load_profile("exploring" if FULL else "repeatable")
+
+
+def pytest_configure() -> None:
+    """Take interrupts: the background job of a shell ignores them, and so would all its children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
