@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, Self
 
 from mpc.errors import PlanError
+from mpc.privacy import gaussian
 
 Mechanism = Literal["gaussian", "laplace"]
 """Kinds of noise."""
@@ -74,6 +75,7 @@ class Vector:
         euclidean: D2, likewise, rounded up.
         variance: of each element's noise.
         mechanism: which noise: "laplace" or "gaussian".
+        sigma: of each half of Gaussian noise.
     """
 
     wire: str
@@ -84,6 +86,7 @@ class Vector:
     loss: Loss
     variance: Fraction
     mechanism: Mechanism
+    sigma: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,28 @@ class Guarantee:
     def of(self, wires: Iterable[str]) -> Loss:
         """Return what one run tells through these stored wires together: one dataset's, say.
 
-        Each vector that depends on any of them counts once, whoever receives it.
+        Each vector that depends on any of them counts once, whoever receives it.  Epsilons add up, and so do deltas
+        of vectors that protect people each for itself; Gaussian ones that do so only together have one delta.
         """
         named = frozenset(wires)
-        return sum((vector.loss for vector in self.vectors if vector.sources & named), Loss())
+        found = [vector for vector in self.vectors if vector.sources & named]
+        whole = sum((vector.loss for vector in found), Loss())
+        steps = [each for each in found if each.sigma is not None]
+        if all(each.loss.delta <= gaussian.MOST_DELTA for each in steps):
+            return whole
+        epsilon = sum((each.loss.epsilon for each in steps), Fraction(0))
+        others = sum((each.loss.delta for each in found if each.sigma is None), Fraction(0))
+        parts = tuple((each.sigma, each.euclidean, each.elements) for each in steps if each.sigma is not None)
+        delta = gaussian.together(epsilon, parts)
+        gaussian.check_delta(delta)
+        return Loss(whole.epsilon, others + delta)
+
+    def checked(self) -> Self:
+        """Return this, if it protects everybody that it is about; `PlanError` if a delta is too large."""
+        sources = sorted({name for vector in self.vectors for name in vector.sources})
+        for wires in (*([name] for name in sources), sources):
+            self.of(wires)
+        return self
 
     def mechanisms(self, wires: Iterable[str]) -> tuple[Mechanism, ...]:
         """List the kinds of noise that hide these stored wires, each once."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from mpc import gaussian
 from mpc.errors import PlanError
@@ -39,6 +40,27 @@ def delta(epsilon: Fraction, sigma: Fraction, euclidean: Fraction, elements: int
     check_epsilon(epsilon)
     apart = elements * (1 + power(epsilon)) * gaussian.distance(sigma)
     whole = _concentrated(epsilon, euclidean**2 / (2 * sigma**2)) * (1 + _SLACK) + apart
+    return min(Fraction(1), Fraction(-(-(whole * DELTA_UNIT) // 1), DELTA_UNIT))
+
+
+@lru_cache(maxsize=256)
+def together(epsilon: Fraction, parts: tuple[tuple[Fraction, Fraction, int], ...]) -> Fraction:
+    """Return what several vectors, each of which may follow from what was told of the ones before, cost beside one
+    epsilon of all of them together, rounded up to a multiple of 2^-80; at most 1.
+
+    Concentrated privacy adds up: rho of all is the sum of D2^2 / (2 sigma^2) (Bun and Steinke 2016, Concentrated
+    differential privacy, Lemma 2.3).  So T steps need sigma only sqrt(T) times as large as one does, and not T times.
+
+    Args:
+        parts: (sigma, D2, elements) of each.
+
+    Raises:
+        PlanError: epsilon is refused.
+    """
+    check_epsilon(epsilon)
+    apart = sum((elements * gaussian.distance(sigma) for sigma, _, elements in parts), Fraction(0))
+    rho = sum((euclidean**2 / (2 * sigma**2) for sigma, euclidean, _ in parts), Fraction(0))
+    whole = _concentrated(epsilon, rho) * (1 + _SLACK) + (1 + power(epsilon)) * apart
     return min(Fraction(1), Fraction(-(-(whole * DELTA_UNIT) // 1), DELTA_UNIT))
 
 

@@ -116,7 +116,7 @@ class _Proof:
         for name, state in self._states.items():
             if isinstance(state, Noise):
                 raise bare(state.gate, f"nothing reads the noise {name!r}")
-        return Guarantee(tuple(self._vectors))
+        return Guarantee(tuple(self._vectors)).checked()
 
     def _enter(self) -> None:
         entered = {gate.writes[0] for gate in self._plan.gates if gate.kind == "input"}
@@ -278,8 +278,8 @@ class _Proof:
             return
         loss, variance, mechanism = worth(noise, moved, elements)
         sources = frozenset().union(*(state.sources for state in sums.values()))
-        out = gate.writes[0]
-        self._vectors.append(Vector(out, elements, sources, moved.first, moved.second, loss, variance, mechanism))
+        facts = (moved.first, moved.second, loss, variance, mechanism, getattr(noise, "sigma", None))
+        self._vectors.append(Vector(gate.writes[0], elements, sources, *facts))
 
     def _own(self, gate: Gate, noises: Mapping[str, Draw | Gaussian]) -> tuple[Combine, Draw | Gaussian]:
         """The one noise, if it is read here alone and once, as it is, and each element has its own."""

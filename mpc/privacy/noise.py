@@ -23,7 +23,6 @@ def worth(gate: Draw | Gaussian, moved: Moved, elements: int) -> tuple[Loss, Fra
     """
     if isinstance(gate, Gaussian):
         short = gaussian.delta(gate.epsilon, gate.sigma, moved.second, elements)
-        gaussian.check_delta(short)
         return Loss(gate.epsilon, short), 2 * gate.sigma**2, GAUSSIAN
     law.check_epsilon(gate.epsilon)
     levels = law.thresholds(gate.epsilon, moved.first)

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from parties.client.keeping import Keeping
     from parties.client.model import Model, Placed
     from parties.client.models import Models
+    from parties.client.private_training import PrivateModel
     from parties.client.selection import Selection
     from parties.client.states import States
     from parties.client.trainer import Trainer
@@ -219,6 +220,38 @@ class Cluster(Closing):
                 f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(CHOICES))}"
             )
         return Trainer(self.parties, self._sessions.add, model, **choices)
+
+    def fit_private(
+        self,
+        x: Selection,
+        y: Selection,
+        epsilon: Any,
+        delta: Any = "1/1000000",
+        steps: int = 3,
+        rate: float = 1.0,
+        wait: float = 0.0,
+    ) -> PrivateModel:
+        """Return a logistic regression of stored columns, trained with noise in every step.
+
+        Its weights tell of each person no more than epsilon and delta, which the owners' budgets are charged once; of
+        the data nothing else is told.
+
+        Args:
+            x: columns of numbers, each with its range.
+            y: one column of 0 and 1, of as many rows.
+            epsilon, delta: of all steps together.
+            steps: of gradient descent over all rows; under noise, few rows want few steps.
+            rate: how far a step goes, of columns that are brought to -1 to 1.
+            wait: seconds to wait for words that are missing.
+
+        Raises:
+            UsageError: an argument makes no sense.
+            PrivateDataError: an owner's word is missing: whose, and which command says it.
+            ModelError: nothing is proved of it.
+        """
+        from parties.client import private_training
+
+        return private_training.fit(self.parties, x, y, epsilon, delta, steps, rate, wait)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.

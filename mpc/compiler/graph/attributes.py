@@ -305,8 +305,11 @@ class Noise(Attributes):
     Args:
         delta: the most that Gaussian noise may cost beside; None: no Gaussian noise.
         laplace: Laplace noise may be.
+        steps: so many sums share an epsilon and a delta as steps do, this is one of: their Gaussian noise is judged
+            together (`mpc.privacy.gaussian.together`).
     """
 
     epsilon: Fraction
     delta: Fraction | None = None
     laplace: bool = True
+    steps: int = 1

@@ -33,6 +33,8 @@ class Noising:
             that lie at the parties, or all with rows if none do, as one dataset with a row a person.
         mechanisms: kinds of noise that may be; of several, each sum gets the one of less variance.
         delta: the most that an output's Gaussian noise may cost beside its epsilon; its sums share that evenly.
+        together: sums that an output is made of are steps, each of which follows from those before: Gaussian noise is
+            enough for all of them together, which is less than if each were told for itself.
 
     Raises:
         UsageError: there is no such epsilon, delta, width, mechanism or number of rows.
@@ -44,6 +46,7 @@ class Noising:
     stored: Mapping[str, StoredFacts] | None = None
     mechanisms: tuple[Mechanism, ...] = (LAPLACE,)
     delta: Fraction = DELTA
+    together: bool = False
 
     def __post_init__(self) -> None:
         for output, epsilon in self.epsilon.items():
@@ -57,6 +60,8 @@ class Noising:
                 f"noise of the kind {', '.join(map(str, self.mechanisms)) or 'none'}",
                 remedy=f"mechanism='{LAPLACE}' or '{GAUSSIAN}'",
             )
+        if self.together and self.mechanisms != (GAUSSIAN,):
+            raise UsageError("steps have Gaussian noise together", remedy=f"mechanism='{GAUSSIAN}'")
         if not 0 < self.delta <= MOST_DELTA:
             raise UsageError(
                 f"a delta of {float(self.delta):g} for an answer", remedy=f"above 0 and up to {float(MOST_DELTA):g}"
@@ -140,7 +145,8 @@ def _shares(graph: Graph, noising: Noising) -> dict[str, Noise]:
                     "two noised outputs read one sum over rows", remedy="compute the second from the first's answer"
                 )
             part = noising.delta / len(sums) if gaussian else None
-            shares[name] = Noise(epsilon=noise[out.name] / len(sums), delta=part, laplace=laplace)
+            steps = len(sums) if noising.together else 1
+            shares[name] = Noise(epsilon=noise[out.name] / len(sums), delta=part, laplace=laplace, steps=steps)
     return shares
 
 

@@ -23,6 +23,7 @@ from mpc.gates.linear import Combine
 from mpc.plan.plan import Plan
 from mpc.privacy import gaussian, law
 from mpc.privacy.guarantee import hidden
+from mpc.privacy.sensitivity import root
 from mpc.privacy.states import Moved
 from mpc.wires import Masking, Wire
 
@@ -109,10 +110,11 @@ def _laplace(wanted: Noise, moved: Moved, elements: int) -> _Choice:
 
 def _gaussian(wanted: Noise, moved: Moved, elements: int) -> _Choice:
     """On the finest units for which the table reaches far enough."""
-    most = wanted.delta or Fraction(0)
+    many, most = wanted.steps, (wanted.delta or Fraction(0)) * wanted.steps
     for shift in range(_MOST_SHIFT):
         coarse = moved.rounded(shift, elements)
-        sigma = gaussian.smallest(wanted.epsilon, most, coarse.second, elements)
+        far = coarse.second if many == 1 else coarse.second * root(many)
+        sigma = gaussian.smallest(wanted.epsilon * many, most, far, elements * many)
         if sigma is not None:
             reach = 2 * table.reach(sigma)
             return _Choice(2 * sigma**2 * (1 << 2 * shift), reach, shift, "gaussian", {"sigma": sigma})

@@ -1,0 +1,147 @@
+"""Logistic regression with noise in every step: one plan, which every party proves, and which is charged once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from mpc.errors import PlanError, PrivateDataError, UsageError
+from mpc.gates.gaussian import Gaussian
+from mpc.privacy.facts import StoredFacts
+from mpc.privacy.gaussian import MOST_DELTA
+from mpc.privacy.guarantee import guarantee
+from parties.client import private_training
+from parties.client.cluster import Cluster
+from parties.party.consent import tables
+from tests.support.asking import word
+from tests.support.grants import budget, dp, grant
+from tests.support.parties import InProcess
+from tests.support.plans import with_parts
+
+ANALYST, HOSPITAL = "analyst", "hospital"
+ROWS, STEPS, EPSILON = 320, 2, 4
+
+
+def table(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
+    """Three columns of other units, the last of which says nothing, and who is ill."""
+    rng = np.random.default_rng(4)
+    x = rng.uniform([0, 10, -1], [100, 50, 1], (rows, 3))
+    likely = 1 / (1 + np.exp(-((x[:, 0] - 50) / 8 - (x[:, 1] - 30) / 8)))
+    return x, (rng.uniform(size=rows) < likely).astype(int)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    with InProcess(tmp_path_factory.mktemp("training"), 2) as running:
+        x, y = table()
+        columns = {"age": x[:, 0], "bmi": x[:, 1], "dice": x[:, 2], "ill": y}
+        ranges = {"age": (0, 100), "bmi": (10, 50), "dice": (-1, 1), "ill": (0, 1)}
+        hospital = Cluster(running.client(HOSPITAL).config)
+        hospital.datasets.put("visits", columns, ranges=ranges, rows_per_person=1, visible=[ANALYST])
+        yield running
+        hospital.close()
+
+
+def allow(cluster: InProcess, epsilon: int) -> None:
+    now = int(time.time())
+    said = grant(
+        parties=cluster.names,
+        dataset="hospital/visits",
+        created=now,
+        not_before=now - 60,
+        expires=now + 3600,
+        question=dp(epsilon, mechanisms=("gaussian",), delta=Fraction(1, 10**5)),
+    )
+    total = budget(epsilon, dataset="hospital/visits", delta=Fraction(1, 10**5))
+    for index in range(len(cluster.names)):
+        for each in (said, total):
+            cluster.consent(index, HOSPITAL).Say(word(each, cluster.identity(HOSPITAL)))
+
+
+def test_it_is_charged_once_and_learns(cluster: InProcess) -> None:
+    analyst = Cluster(cluster.client(ANALYST).config)
+    data = analyst.dataset("hospital/visits")
+    x, y = data[["age", "bmi", "dice"]], data[["ill"]]
+    with pytest.raises(PrivateDataError):
+        analyst.fit_private(x, y, EPSILON, steps=STEPS)
+    allow(cluster, EPSILON)
+    found = analyst.fit_private(x, y, EPSILON, steps=STEPS, rate=4)
+    assert (found.epsilon, found.rows) == (EPSILON, ROWS)
+    assert 0 < found.delta <= Fraction(1, 10**6)
+    for ledger in cluster.ledgers:
+        with ledger.reading() as database:
+            spent = tables.spent_on(database, "hospital/visits")
+        assert spent.epsilon == EPSILON * 10**9
+        assert 0 < spent.delta <= 10**12
+    rows, ill = table(4000)
+    right = (found.decision(rows) > 0) == ill
+    assert right.mean() > 0.75  # without noise 0.89; guessing 0.5
+    assert ((found.probability(rows) > 0.5) == (found.decision(rows) > 0)).all()
+    with pytest.raises(PrivateDataError, match="budget"):
+        analyst.fit_private(x, y, 1, steps=1)
+    analyst.close()
+
+
+def test_arguments_that_make_no_sense(cluster: InProcess) -> None:
+    analyst = Cluster(cluster.client(ANALYST).config)
+    data = analyst.dataset("hospital/visits")
+    x, y = data[["age"]], data[["ill"]]
+    for arguments in (
+        (x, data[["age"]], 1),
+        (x, data[["ill", "age"]], 1),
+        (np.zeros((3, 1)), y, 1),
+        (x, y, 0),
+        (x, y, 6),
+        (x, y, 1, 0.5),
+        (x, y, 1, "1/1000000", 0),
+        (x, y, 1, "1/1000000", 51),
+        (x, y, 1, "1/1000000", 3, 0),
+        (x[:5], y, 1),
+    ):
+        with pytest.raises(UsageError):
+            analyst.fit_private(*arguments)
+    analyst.close()
+
+
+FACTS = StoredFacts(ROWS, 1, "people")
+
+
+def planned(cluster: InProcess, steps: int = 3) -> tuple[private_training.Compiled, dict[str, StoredFacts]]:
+    parties = cluster.client(ANALYST)
+    data = Cluster(parties.config).dataset("hospital/visits")
+    chosen = data[["age", "bmi", "dice"]], data[["ill"]]
+    made = private_training.compile_training(parties, *chosen, Fraction(3), Fraction(1, 10**6), steps, 1.0)
+    return made, {gate.out: FACTS for gate in made.plan.stored}
+
+
+def test_every_party_refuses_less_noise_in_any_step(cluster: InProcess) -> None:
+    made, facts = planned(cluster)
+    whole = guarantee(made.plan, facts)
+    loss = whole.of(facts)
+    assert loss.epsilon == 3
+    assert Fraction(9, 10**7) < loss.delta <= Fraction(1, 10**6)
+    assert max(each.loss.delta for each in whole.vectors) > MOST_DELTA  # no step hides anybody by itself
+    noises = [gate for gate in made.plan.gates if isinstance(gate, Gaussian)]
+    assert len(noises) == 3
+    for one in noises:
+        less = one.model_copy(update={"sigma": one.sigma / 4})
+        gates = [less if gate.name == one.name else gate for gate in made.plan.gates]
+        with pytest.raises(PlanError, match="a noised vector with a delta of"):
+            guarantee(with_parts(made.plan, gates=gates), facts)
+    half = {"epsilon": Fraction(1, 2)}
+    claimed = [each.model_copy(update=half) if isinstance(each, Gaussian) else each for each in made.plan.gates]
+    with pytest.raises(PlanError, match="a noised vector with a delta of"):
+        guarantee(with_parts(made.plan, gates=claimed), facts)
+
+
+def test_more_steps_want_more_noise_by_their_root(cluster: InProcess) -> None:
+    sigmas = []
+    for steps in (1, 4):
+        made, facts = planned(cluster, steps)
+        found = guarantee(made.plan, facts)
+        sigmas.append(max(float(each.sigma / each.euclidean) for each in found.vectors if each.sigma))
+    assert sigmas[1] / sigmas[0] == pytest.approx(2, rel=0.05)
