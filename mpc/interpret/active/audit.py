@@ -21,7 +21,7 @@ import numpy as np
 from mpc import field as fp
 from mpc import kernels
 from mpc.correlations import Bundle
-from mpc.errors import LocalProtocolError
+from mpc.errors import LocalProtocolError, ReuseError
 from mpc.gates.base import Gate, Opening, mask_name
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.readings import PartyReading
@@ -48,6 +48,7 @@ class SessionTags:
         self.states: Carried[Share] = Carried("tags of state")
         self.masks: dict[str, Share] = {}
         self._memo: dict[str, Any] = {}
+        self._unchecked = False
         needed = tagged_masks(plan)
         for gate in plan.weights:
             if gate.is_public(plan.wire):
@@ -57,6 +58,20 @@ class SessionTags:
 
     def __repr__(self) -> str:
         return f"<SessionTags weights={len(self.masks)}>"
+
+    def open(self) -> None:
+        """Begin a run: everything that is opened from now on has to be checked.
+
+        Raises:
+            ReuseError: the run before did not pass its check; the session, its keys and what is dealt for it are done.
+        """
+        if self._unchecked:
+            raise ReuseError("the run before did not pass its check: nothing of its session is used any more")
+        self._unchecked = True
+
+    def passed(self) -> None:
+        """End a run that has passed its check."""
+        self._unchecked = False
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """Return what `make()` gives the first time, that object afterwards."""

@@ -66,8 +66,10 @@ class CheckedRun:
     def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]:
         """Evaluate the run, then check it; see `PartyRun.steps` and `Check.steps`.
 
-        The peers' payloads come in the order of the parties.
+        The peers' payloads come in the order of the parties.  Runs are checked in their order; behind one that did not
+        pass, for whatever reason, there is none (`SessionTags.open`).
         """
+        self._tags.open()
         yield from self.run.steps(given)
         bundle = self.run.bundle.id
         held = digest(
@@ -80,6 +82,7 @@ class CheckedRun:
         )
         self._check = Check(self._me, self._parties, held, self._fresh, self._replay)
         yield from self._check.steps()
+        self._tags.passed()
 
     def _replay(self, coin: Seed) -> Sums:
         sums = Audit(self.run, self._log, self._tags).fold(coin)
