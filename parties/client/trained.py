@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from mpc.compiler.lowering.lower import Lowered
-from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training
 from mpc.compiler.training.trained import compile_prediction, compile_telling
 from parties.agreed.bindings import Binding
@@ -37,10 +36,9 @@ class Trained(Closing):
         training: Training,
         manifest: Manifest,
         predicting: Prepared,
-        precision: Precision,
     ) -> None:
         self.manifest, self._parties, self._opened = manifest, parties, opened
-        self._training, self._predicting, self._precision = training, predicting, precision
+        self._training, self._predicting = training, predicting
         self._session: Session | None = None
 
     @property
@@ -82,7 +80,7 @@ class Trained(Closing):
         Raises:
             PolicyError, SessionError: the parties do not tell this client.
         """
-        telling = _reading(compile_telling(self._training, self.manifest.owner, self._precision))
+        telling = _reading(compile_telling(self._training, self.manifest.owner))
         names = [*self._training.keeps.values()]
         with self._open(telling) as session:
             told = session.run(names)
@@ -111,13 +109,13 @@ class Trained(Closing):
         return session
 
 
-def predictor(training: Training, owner: str, precision: Precision) -> Prepared:
+def predictor(training: Training, owner: str) -> Prepared:
     """Return what runs the model that a training leaves.
 
     Raises:
         ModelError: a bound of it does not fit.
     """
-    return _reading(compile_prediction(training, owner, precision))
+    return _reading(compile_prediction(training, owner))
 
 
 def _reading(lowered: Lowered) -> Prepared:

@@ -80,15 +80,15 @@ class Trainer:
     ) -> None:
         _check(optimizer, precision, loss, frozen)
         self._parties, self._opened, self.batch = parties, opened, read_count(batch, "the batch")
-        self.precision, roles = precision or Precision(), assign(parties.config.name)
+        roles = assign(parties.config.name)
         self._compile = partial(
             compile_training, Loaded(load_model(model)), loss, optimizer, self.batch, ranges, roles, shapes, frozen,
-            self.precision, TARGET, keep=True,
+            precision, TARGET, keep=True,
         )  # fmt: skip
         self.training: Training = self._compile(tells=tells(None, CHECK_EVERY))
         self._told = {tells(None, CHECK_EVERY): self.training}
         refuse_machines(self.training.plan, parties.names, parties.config.provider.name)
-        self._predicting = predictor(self.training, parties.config.name, self.precision)  # refused now, or never
+        self._predicting = predictor(self.training, parties.config.name)  # refused now, or never
         self.last_step: RunReport | None = None
         self.losses: dict[int, float] = {}
 
@@ -159,7 +159,7 @@ class Trainer:
         if beyond:
             catalogue.remove(self._parties, manifest.id)
             raise left_its_range(steps)
-        return Trained(self._parties, self._opened, training, manifest, self._predicting, self.precision)
+        return Trained(self._parties, self._opened, training, manifest, self._predicting)
 
     def _telling(self, release: int | None, check: int | None) -> Training:
         """Return the step that tells what is asked for; each is compiled once."""

@@ -18,6 +18,7 @@ from mpc.field import P
 from mpc.fixedpoint import decode, encode
 from mpc.gates.fourier import Fourier
 from mpc.gates.linear import Combine
+from mpc.gates.relu import Relu
 from mpc.interpret import reference
 from mpc.interpret.reference import no_words
 from mpc.plan.cost import plan_cost
@@ -209,6 +210,30 @@ def test_what_was_trained_is_what_the_model_computes(sizes: tuple[int, ...]) -> 
         else:
             assert all((told[out] == reals[name]).all() for name, out in training.keeps.items())
             assert all(plan.wire[out.wire].holders == ("alice",) for out in plan.outputs)
+
+
+@pytest.mark.parametrize("ceiling", [0.5, 32.0])
+def test_a_model_that_was_trained_cuts_its_results_where_the_training_did(ceiling: float) -> None:
+    """What predicts has no ceiling of its own to be called with, so none that differs."""
+    how = Precision(ceiling=ceiling)
+    training = compile_training(perceptron((4, 3, 2)), batch=4, ranges={"x": (0, 1)}, precision=how, keep=True)
+    plan = compile_prediction(training, "alice").plan
+    [trained], [predicting] = (
+        [gate for gate in each.gates if isinstance(gate, Relu)] for each in (training.plan, plan)
+    )
+    for gate, own in ((trained, training.plan), (predicting, plan)):
+        most = float(own.wire[gate.out].scale) * ceiling
+        assert gate.ceiling == most if ceiling < 1 else gate.ceiling in (None, most)
+    assert training.precision == how
+
+
+def test_a_model_that_was_trained_on_samples_has_no_ceiling() -> None:
+    x, y = data(8, 4, 2)
+    training = compile_training(
+        perceptron((4, 3, 2)), batch=4, ranges={"x": (0, 1)}, samples={"x": x, "target": y}, keep=True
+    )
+    found = [gate.ceiling for gate in compile_prediction(training, "alice").plan.gates if isinstance(gate, Relu)]
+    assert training.precision.ceiling is None and found == [None]
 
 
 def wires_of(training: Training) -> dict[str, str]:

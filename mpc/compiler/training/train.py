@@ -55,6 +55,7 @@ class Training:
         forward: the model with open rows, of which the weights that train are inputs.
         keeps: state that is a weight -> the output that it is kept as.
         loss: its name.
+        precision: what was kept of each value; with samples no ReLU has a ceiling.
     """
 
     plan: Plan
@@ -66,6 +67,7 @@ class Training:
     forward: Freed | None = field(default=None, repr=False)
     keeps: dict[str, str] = field(default_factory=dict)
     loss: str = "one_vs_all"
+    precision: Precision = Precision()
 
     @property
     def learning_rate(self) -> float:
@@ -172,7 +174,7 @@ def compile_training(
     notes = _notes(found, step, optimizer, loss, precision, released, seen)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights})
-    return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss)
+    return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision)
 
 
 def _check(

@@ -10,46 +10,47 @@ from mpc.compiler.graph.attributes import Rectified
 from mpc.compiler.graph.graph import Carried, Graph, GraphInput, GraphOutput, Node
 from mpc.compiler.lowering.lower import Lowered
 from mpc.compiler.roles import Roles
-from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training
 from mpc.errors import UsageError
 
 
-def compile_prediction(training: Training, owner: str, precision: Precision | None = None) -> Lowered:
+def compile_prediction(training: Training, owner: str) -> Lowered:
     """Compile the model that a training leaves, for any number of rows; its weights are read where they lie.
+
+    A ReLU's results are cut to the ceiling that they had in the training.
 
     Args:
         owner: whose the kept weights are, who enters the inputs and receives the outputs.
-        precision: as of the training: its ceiling is what a ReLU's results are cut to here too.
 
     Raises:
         ModelError: a bound does not fit.
     """
     if training.forward is None:
         raise UsageError("this training has no model", remedy="make it with compile_training(...)")
-    graph, ceiling = training.forward.graph, (precision or Precision()).ceiling
-    nodes = [_cut(node, ceiling) for node in graph.nodes]
-    inputs, carried = _weights(training, owner, precision or Precision())
+    graph = training.forward.graph
+    nodes = [_cut(node, training.precision.ceiling) for node in graph.nodes]
+    inputs, carried = _weights(training, owner)
     return compile_graph(
         Graph([*graph.inputs, *inputs], nodes, [*graph.outputs, *carried]), Roles(owner, owner, (owner,))
     )
 
 
-def compile_telling(training: Training, owner: str, precision: Precision | None = None) -> Lowered:
+def compile_telling(training: Training, owner: str) -> Lowered:
     """Compile what tells the owner of kept weights what they are; its outputs have the names that they are kept by."""
-    inputs, carried = _weights(training, owner, precision or Precision())
+    inputs, carried = _weights(training, owner)
     readers: dict[str, tuple[str, ...]] = {out.name: (owner,) for out in carried}
     return compile_graph(Graph(inputs, [], carried), Roles(owner, owner, (owner,), readers=readers))
 
 
-def _weights(training: Training, owner: str, precision: Precision) -> tuple[list[GraphInput], list[GraphOutput]]:
+def _weights(training: Training, owner: str) -> tuple[list[GraphInput], list[GraphOutput]]:
     """Both ends of each weight, which runs hand on as it is: it is masked once a session, whatever many runs read."""
     wires: Mapping[str, str] = {state.name: state.in_ for state in training.plan.states}
-    inputs, outputs = [], []
+    inputs, outputs, most = [], [], training.precision.weights
     for name, kept in training.keeps.items():
         wire = training.plan.wire[wires[name]]
-        declared = (-precision.weights, precision.weights)
-        inputs.append(GraphInput(name, wire.sizes, "float64", declared, state=Carried(wire.scale, stored_by=owner)))
+        inputs.append(
+            GraphInput(name, wire.sizes, "float64", (-most, most), state=Carried(wire.scale, stored_by=owner))
+        )
         outputs.append(GraphOutput(kept, name, wire.sizes, "float64", carried=name))
     return inputs, outputs
 
