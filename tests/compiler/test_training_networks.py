@@ -11,7 +11,7 @@ from onnx import helper
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from mpc.compiler.training.optimisers import SGD
+from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training, compile_training
 from mpc.errors import InputError, ModelError, UsageError
@@ -161,6 +161,32 @@ def test_a_schedule_takes_one_plan_after_another() -> None:
     for wrong in (0, -1, 1 << 20):
         with pytest.raises(UsageError):
             training.at(wrong)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_schedule_takes_its_decay_along(momentum: float) -> None:
+    """W loses lr weight_decay W in a step at every rate, or the rate is refused: never the decay of another rate."""
+    ranges = {"x": (0, 1), "target": (0, 1)}
+    training = compile_training(perceptron((6, 3)), "mse", SGD(0.75, momentum, 0.03125), 16, ranges)
+    assert training.rate.factor == 3 and training.step.decay == Rate(3, 7)
+    rows = {"x": np.zeros((16, 6)), "target": np.full((16, 3), 0.5)}  # no gradient but the biases'
+    begun = training.parameters(
+        {state.in_: training.weights[state.init] for state in training.plan.states if state.init}
+    )
+    for factor in (1, 2, 3, 12, 17):
+        at = training.at(factor)
+        assert at.learning_rate == factor * 0.25 and training.at(2).at(factor).plan == at.plan
+        [found] = on_integers(at, iter([rows]))
+        np.testing.assert_allclose(found["w0"], begun["w0"] * (1 - at.learning_rate / 32), atol=2**-10)
+    assert training.at(3).plan == training.plan
+    with pytest.raises(UsageError, match="a factor of 64 beside a weight decay of 3"):
+        training.at(64)
+    uneven = compile_training(perceptron((6, 3)), "mse", SGD(0.75, momentum, 1 / 96), 16, ranges)
+    assert uneven.step.decay == Rate(1, 7)
+    assert uneven.at(6).plan.gates != uneven.plan.gates
+    for factor in (1, 2, 4):
+        with pytest.raises(UsageError, match="weight decay of 1 2.-7, which belongs to 3"):
+            uneven.at(factor)
 
 
 def scaled(x: np.ndarray) -> np.ndarray:

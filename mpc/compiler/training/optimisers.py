@@ -100,6 +100,24 @@ class SGD:
         return found
 
 
+def decay_beside(rate: Rate, decay: Rate, factor: int) -> int:
+    """Return j of the decay j 2^-q, with the q of this one, that belongs to another factor of the rate.
+
+    Raises:
+        UsageError: no j is within 1/16 of it, or weights would lose half of themselves or more in a step.
+    """
+    wanted = Fraction(decay.factor * factor, rate.factor)
+    found = round(wanted)
+    if abs(found - wanted) * (MOST_FACTOR + 1) > wanted or Fraction(found, 1 << decay.shift) >= Fraction(_MOST_DECAY):
+        raise UsageError(
+            f"a factor of {factor} beside a weight decay of {decay.factor} 2^-{decay.shift}, which belongs to "
+            f"{rate.factor}",
+            cause="the decay goes with the learning rate, and is a whole multiple of a power of two below a half",
+            remedy="give a factor near to a multiple of this one, or compile a step of that rate: SGD(lr=...)",
+        )
+    return found
+
+
 def _nearest(wanted: Fraction, most: int) -> Rate:
     """Return k 2^-L with an odd k: as it is, if k is small, else the nearest with k up to `most`."""
     shift = wanted.denominator.bit_length() - 1

@@ -48,9 +48,11 @@ class State:
 
 @dataclass(frozen=True)
 class Step:
-    """A step's graph, and what of it are states.
+    """A step's graph, what of it are states, and by how much these move.
 
     Args:
+        rate: lr / batch.
+        decay: of weights, lr weight_decay; None without.
         rests: values whose bounds rest on samples, and these bounds.
     """
 
@@ -58,6 +60,7 @@ class Step:
     states: tuple[State, ...]
     target: str
     rate: Rate
+    decay: Rate | None = None
     rests: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     def states_of(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -116,7 +119,7 @@ def write_step(
     graph = Graph(inputs, [_with_gradient_bits(node, precision) for node in tape.nodes], outputs)
     for each in _PASSES:
         graph = each(graph)
-    return Step(graph, tuple(states), target, rate)
+    return Step(graph, tuple(states), target, rate, optimizer.decay)
 
 
 def _check_names(freed: Freed, optimizer: SGD, target: str) -> None:

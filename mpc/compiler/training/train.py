@@ -22,7 +22,7 @@ from mpc.compiler.training.at_rest import at_rest
 from mpc.compiler.training.calibrate import STEPS, calibrated
 from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.lowering import LoweredStep, lower_step
-from mpc.compiler.training.optimisers import SGD, Rate
+from mpc.compiler.training.optimisers import SGD, Rate, decay_beside
 from mpc.compiler.training.parameters import Freed, bound_to, freed
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.ranges import BEYOND, range_checked
@@ -77,18 +77,20 @@ class Training:
     def at(self, factor: int) -> Training:
         """Return the step with another learning rate: factor 2^-L / batch, with the L of this one.
 
-        Its states have the same forms, so a session's schedule may take one plan after another.
+        Its states have the same forms, so a session's schedule may take one plan after another.  Weights decay by as
+        much more or less, as near as the plan of this step can say it.
 
         Raises:
-            UsageError: the factor is not positive, or has more than 20 bits.
+            UsageError: the factor is not positive, or has more than 20 bits; or no decay of this plan's is near.
         """
         if type(factor) is not int or not 1 <= factor < 1 << _FACTOR_BITS:
             raise UsageError(
                 f"a learning rate of {factor} 2^-{self.rate.shift} for each row", remedy="give a factor from 1 on"
             )
         out = {state.out for state in self.plan.states if not self._is_velocity(state.name)}
+        decay = () if self.step.decay is None else (-decay_beside(self.step.rate, self.step.decay, factor),)
         gates = tuple(
-            gate.model_copy(update={"factors": (1, -factor, *gate.factors[2:])})
+            gate.model_copy(update={"factors": (1, -factor, *decay)})
             if isinstance(gate, Combine) and gate.out in out
             else gate
             for gate in self.plan.gates
