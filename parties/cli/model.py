@@ -15,7 +15,7 @@ from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_names, output_names
 from mpc.compiler.operators import supported
 from mpc.compiler.roles import Roles
-from mpc.errors import PlanError
+from mpc.errors import PlanError, UsageError
 from mpc.gates.input import Input
 from mpc.plan.cost import Cost, gate_cost, plan_cost
 from mpc.plan.parse import parse_plan
@@ -27,6 +27,7 @@ from parties.agreed.ticket import Ticket
 from parties.cli.compiling import noted
 from parties.cli.display import Display, size
 from parties.cli.inputs import load_inputs
+from parties.cli.inspecting import show_training
 from parties.cli.join import read_ticket
 from parties.cli.noise import Wanted, noise_of, noise_options
 from parties.cli.options import (
@@ -45,6 +46,7 @@ from parties.cli.outputs import AT_REST, ENTERS
 from parties.client.feeds import split
 from parties.client.model_listing import said_ranges
 from parties.client.roles import SECRET, known_weights, parse_roles
+from parties.client.trainer import TARGET
 from parties.disk import write_atomic
 from parties.local.layout import COORDINATOR
 
@@ -141,11 +143,34 @@ def compile_(display: Display, model: Path, output: Path, choices: Choices) -> N
     callback=lambda context, _, asked: _list_operators(context) if asked else None,
     help="List the operators that are supported, and stop.",
 )
+@click.option("--train", is_flag=True, help="Say what training MODEL costs, a step and an epoch.")
+@click.option("--loss", type=click.Choice(["one_vs_all", "cross_entropy", "mse"]), help="With --train.")
+@click.option("--rows", type=click.IntRange(1), help="With --train: rows of an epoch; default: one step's.")
 @_choices
 @JSON
 @click.pass_obj
-def inspect(display: Display, model: Path, batch: int, parties: int, choices: Choices, as_json: bool) -> None:
+def inspect(
+    display: Display,
+    model: Path,
+    batch: int,
+    parties: int,
+    train: bool,
+    loss: str | None,
+    rows: int | None,
+    choices: Choices,
+    as_json: bool,
+) -> None:
     """Say what MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
+    if not train and (loss or rows):
+        raise UsageError("--loss and --rows are of a training", remedy="add --train")
+    if train:
+        loaded = Loaded(load_model(model))
+        names = input_names(loaded)
+        ranges, shapes = parse_ranges(choices.ranges, [*names, TARGET]), parse_shapes(choices.shapes, names)
+        show_training(
+            display, loaded, ranges, shapes, choices.roles, loss or "one_vs_all", batch, parties, rows, as_json
+        )
+        return
     plan, origins, undeclared = read_model(display, model, choices)
     report = describe(plan, origins, batch, parties) | {"undeclared": list(undeclared), "noise": noise_of(plan)}
     if as_json:

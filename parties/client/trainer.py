@@ -28,6 +28,7 @@ from parties.client.examples import as_examples, coarse
 from parties.client.feeds import read_count
 from parties.client.keeping import Keeping, keeps, read_keep
 from parties.client.prepared import Prepared
+from parties.client.pricing import TrainingCost, training_cost
 from parties.client.roles import assign, refuse_machines
 from parties.client.session import Session
 from parties.client.telling import (
@@ -91,6 +92,24 @@ class Trainer:
         self._predicting = predictor(self.training, parties.config.name)  # refused now, or never
         self.last_step: RunReport | None = None
         self.losses: dict[int, float] = {}
+
+    def cost(
+        self,
+        rows: int,
+        epochs: int = 1,
+        *,
+        release: Mapping[str, int] | None = None,
+        check_every: int | None = CHECK_EVERY,
+    ) -> TrainingCost:
+        """Return what `fit` on so many rows will cost, before anything runs.
+
+        Raises:
+            InputError, UsageError: as `fit`.
+        """
+        rows, epochs = read_count(rows, "the number of rows"), read_count(epochs, "the number of epochs")
+        every, check = read_release(release), read_check(check_every)
+        shown = every if every is not None and every <= epochs * (rows // self.batch) else None
+        return training_cost(self._telling(shown, check), rows, epochs, len(self._parties.names), shown, check)
 
     def fit(
         self,

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from mpc.errors import InputError, ModelError, MpcError, MpcWarning, UsageError
 from mpc.plan.cost import plan_cost
 from mpc.plan.program import Program
-from parties import SGD, Cluster, Precision, Trainer
+from parties import SGD, Cluster, Precision, RunReport, Trainer
 from parties.agreed.objects import Column
 from parties.client.bar import Bar
 from tests.support.objects import described, put
@@ -201,6 +201,25 @@ def test_a_weight_that_leaves_its_range_stops_the_training(pair: InProcess, chec
             cluster.dataset("trained")
         with trainer.fit(x, y, check_every=None):  # as its caller wants it
             pass
+
+
+def test_what_a_training_will_cost_is_what_it_costs(cluster: Cluster) -> None:
+    """Rounds and bytes of all steps, of those that tell the loss and check ranges too, and of the last."""
+    x, y = rows()
+    trainer = cluster.trainer(perceptron((6, 5, 3)), batch=BATCH, ranges={"x": (0, 1)})
+    cost = trainer.cost(len(x), epochs=2, release={"loss": 3}, check_every=4)
+    found: list[RunReport] = []
+
+    def add(done: int, steps: int) -> None:
+        assert trainer.last_step is not None
+        found.append(trainer.last_step)
+
+    trainer.fit(x, y, epochs=2, release={"loss": 3}, check_every=4, progress=add)
+    assert cost.steps == len(found) == 10
+    assert (cost.rounds, cost.sent_bytes, cost.dealt_bytes) == (
+        sum(each.rounds for each in found), sum(each.sent_bytes for each in found),
+        sum(each.dealt_bytes for each in found),
+    )  # fmt: skip
 
 
 def test_release_and_check_every_say_a_number_of_steps(pair: InProcess) -> None:

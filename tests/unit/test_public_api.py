@@ -21,6 +21,7 @@ API: dict[str, Any] = {
         "datasets": "property",
         "deal": "model, runs, batch=, sessions=, choices",
         "drop": "stock",
+        "fit_private": "x, y, epsilon, delta=, steps=, rate=, wait=",
         "join": "ticket, plan=",
         "layout": "property",
         "model": "name",
@@ -111,7 +112,10 @@ API: dict[str, Any] = {
         "release": "",
         "run": "output_names=, feeds=",
     },
-    "Trainer": {"fit": "x, y, epochs=, name=, seed=, progress=, release=, check_every="},
+    "Trainer": {
+        "cost": "rows, epochs=, release=, check_every=",
+        "fit": "x, y, epochs=, name=, seed=, progress=, release=, check_every=",
+    },
     "UsageError": "MpcError",
 }
 
