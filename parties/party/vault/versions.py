@@ -29,6 +29,12 @@ def require_kept(schema: Schema, before: Schema, kept: Kept) -> None:
             cause="what its owner puts is the owner's word alone, and these blocks are not the owner's alone",
             remedy="keep other rows in another session, under the same name",
         )
+    if before.gathered is not None or before.collection is not None:
+        raise InputError(
+            f"{schema.name} would keep rows of a collection",
+            cause="they are its clients', of which one noised sum is told; whoever collects has their name alone",
+            remedy="put data of your own, all of them, under another name",
+        )
     if len(set(kept.values())) != len(kept):
         raise InputError(f"{schema.name} would keep a block twice")
     for block, of in kept.items():
