@@ -201,7 +201,16 @@ def test_runs_hand_on_in_turn_and_once() -> None:
             again()
     with pytest.raises(ReuseError, match="begins anew in another session only"):
         carried.begin({})
+    with pytest.raises(ReuseError, match="run 2 leaves masks out of turn"):  # it has not read
+        carried.leave(2, {})
     assert carried.read(2)["w"] == [1]
+    carried.leave(2, {"w": np.full(1, 2)})
+    with pytest.raises(ReuseError, match="run 1 reads"):  # an older one, once run 2 is over
+        carried.read(1)
+    fresh: Carried[np.ndarray] = Carried("masks")
+    fresh.read(1)
+    with pytest.raises(ReuseError, match="begins anew in another session only"):  # run 1 has read, and not yet left
+        fresh.begin({"w": np.ones(1)})
     carried.forget()
     assert "1" not in repr(carried)[8:].replace("run=1", "")
 
@@ -332,6 +341,28 @@ def test_what_is_kept_depends_on_all_that_earlier_runs_have_read() -> None:
     b.carry("one", "w", "w_0")
     b.carry("two", "one")
     assert dependence(b.build()) == {"kept": {"x": False, "w_0": False}}
+
+
+def test_a_state_that_reads_one_stored_wire_comes_to_another_by_the_state_that_it_reads() -> None:
+    """What a state has of its own does not hide what reaches it, though a run reads on what it hands on."""
+    b = Builder()
+    for place, name in enumerate(("x", "u")):
+        b.enter(name, (4, 3), 20, session=True)
+        b.gates[place] = Input(name=f"in:{name}", out=name, lifetime="stored-weight")
+    b.inputs = []
+    for name in ("one", "two"):
+        b.state(name, (4, 3), 20)
+    b.gate(Combine(name="c", xs=(), factors=(), stored="x", out="w"), wire("w", (4, 3), 20, masking=INHERITED))
+    mixed = Combine(name="d", xs=("one",), factors=(1,), stored="u", out="m")
+    b.gate(mixed, wire("m", (4, 3), 21, masking=INHERITED))
+    b.gate(Truncate(name="next", x="m", out="two+", shift=0), wire("two+", (4, 3), 21))
+    for name, read in (("kept", "two"), ("after", "two+")):  # nothing reads what goes on later than this
+        b.gate(Truncate(name=f"t:{name}", x=read, out=name, shift=0), wire(name, (4, 3), 21, kept=True))
+        b.outputs.append(PlanOutput(name=name, wire=name, shape=(4, 3), dtype="float32", keep=True))
+    b.carry("one", "w", "u")
+    b.carry("two", "two+")
+    both = {"x": False, "u": False}
+    assert dependence(b.unchecked()) == {"kept": both, "after": both}
 
 
 def test_what_many_states_hand_on_is_found_in_one_pass() -> None:
