@@ -63,6 +63,7 @@ class Program(Frozen):
             over at the end of an epoch are not read in it.
         rates: in the order of their first runs, the first of them 1.
         told: outputs that are not told in every run.
+        after: steps that other sessions have made before these: rows and rates go on behind them.
     """
 
     steps: Run
@@ -70,7 +71,8 @@ class Program(Frozen):
     seed: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     rates: Annotated[tuple[Rate, ...], Field(max_length=4096)] = ()
     paced: Annotated[tuple[Paced, ...], Field(max_length=1024)] = ()
-    told: Annotated[tuple[Told, ...], Field(max_length=256)] = ()
+    told: Annotated[tuple[Told, ...], Field(max_length=2048)] = ()
+    after: Annotated[int, Field(ge=1, lt=MOST_RUNS)] | None = None
 
     def tells(self, output: str, run: int) -> bool:
         """Is an output told in a run?"""
@@ -85,7 +87,8 @@ class Program(Frozen):
 
     def k(self, run: int) -> int:
         """Return the integer that paced factors are multiplied by in a run."""
-        return next((rate.k for rate in reversed(self.rates) if rate.first <= run), 1)
+        step = run + (self.after or 0)
+        return next((rate.k for rate in reversed(self.rates) if rate.first <= step), 1)
 
     def rows_of(self, run: int, total: int) -> np.ndarray:
         """Return the rows that a run reads of stored data with so many, int64, counted from 0.
@@ -98,7 +101,7 @@ class Program(Frozen):
                 f"a run of this program reads {self.rows} rows, of data that have {total}",
                 remedy=f"bind data of at least that many rows, and at most {_MOST_SHUFFLED:,}",
             )
-        epoch, place = divmod(run - 1, total // self.rows)
+        epoch, place = divmod(run - 1 + (self.after or 0), total // self.rows)
         return _shuffled(self.seed, epoch, total)[place * self.rows : (place + 1) * self.rows]
 
 

@@ -6,9 +6,10 @@ asked of stands in the session's terms, which everyone agrees on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -22,11 +23,12 @@ from parties.pb import party_pb2
 ID_BYTES = 32
 _MOST_COLUMNS = 1 << 12
 _MOST_ROWS = 1 << 40
+MOST_BINDINGS = 1 << 12
 
 
 @dataclass(frozen=True)
 class Binding:
-    """A stored wire, and what it stands for.
+    """A stored wire, and what it stands for: all of it, or rows of several objects that lie one behind the other.
 
     Args:
         wire: of the plan.
@@ -59,13 +61,19 @@ class Binding:
 
 
 def check_bindings(plan: Plan, bindings: Sequence[Binding]) -> None:
-    """Check that each stored wire of a plan is bound once, in plan order, and all that have rows to equally many.
+    """Check that each stored wire of a plan is bound, in plan order, and all that have rows to equally many.
+
+    A wire of data may be bound to several objects in a row: their rows follow one another.
 
     Raises:
         HandshakeError: naming the wire.
     """
     wanted = [gate.out for gate in plan.stored]
-    bound = [binding.wire for binding in bindings]
+    weights = {gate.out for gate in plan.stored if gate.is_weight}
+    every = [binding.wire for binding in bindings]
+    bound = [wire for wire, _ in groupby(every)]
+    if len(bindings) > MOST_BINDINGS or any(every.count(wire) > 1 for wire in weights):
+        raise HandshakeError(f"a weight is bound twice, or there are more than {MOST_BINDINGS} bindings")
     if bound != wanted:
         missing = [wire for wire in wanted if wire not in bound] or [wire for wire in bound if wire not in wanted]
         raise HandshakeError(
@@ -73,11 +81,12 @@ def check_bindings(plan: Plan, bindings: Sequence[Binding]) -> None:
             cause=f"see {', '.join(map(repr, missing[:5] or bound[:5]))}",
             remedy="bind each of them once, in the plan's order",
         )
-    weights = {gate.out for gate in plan.stored if gate.is_weight}
+    if any(_meet(parts_of(bindings, wire)) for wire in {*every} - weights):
+        raise HandshakeError("a wire is bound to some rows of an object twice", remedy="name each row once")
     for binding in bindings:
         if binding.wire in weights and (binding.first, binding.rows) != (0, 1):
             raise HandshakeError(f"the weight {binding.wire!r} is bound to rows")
-    rows = {binding.wire: binding.rows for binding in bindings if binding.wire not in weights}
+    rows = {wire: sum(each.rows for each in parts_of(bindings, wire)) for wire in wanted if wire not in weights}
     if len({*rows.values()}) > 1:
         raise HandshakeError(
             "the session's datasets do not have equally many rows",
@@ -89,7 +98,45 @@ def check_bindings(plan: Plan, bindings: Sequence[Binding]) -> None:
 def rows_of(plan: Plan, bindings: Sequence[Binding]) -> int | None:
     """Return how many rows a session's stored data have; None if it has none."""
     weights = {gate.out for gate in plan.stored if gate.is_weight}
-    return next((binding.rows for binding in bindings if binding.wire not in weights), None)
+    first = next((binding.wire for binding in bindings if binding.wire not in weights), None)
+    return None if first is None else sum(each.rows for each in parts_of(bindings, first))
+
+
+def _meet(parts: Sequence[Binding]) -> bool:
+    """Do two of these have a row in common?"""
+    places = sorted((each.object, each.first, each.rows) for each in parts)
+    return any(one[0] == two[0] and one[1] + one[2] > two[1] for one, two in pairwise(places))
+
+
+def parts_of(bindings: Iterable[Binding], wire: str) -> list[Binding]:
+    """Return what a wire is bound to, in the order of its rows."""
+    return [each for each in bindings if each.wire == wire]
+
+
+def spread(parts: Sequence[Binding], rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the number of each part that some rows lie in, these rows of its object, and their places among all.
+
+    rows: counted from 0, over all parts.
+    """
+    start = 0
+    for number, each in enumerate(parts):
+        places = np.flatnonzero((start <= rows) & (rows < start + each.rows))
+        if places.size:
+            yield number, each.first + rows[places] - start, places
+        start += each.rows
+
+
+def gather_parts(
+    parts: Sequence[Binding], rows: np.ndarray, read: Callable[[int, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return rows of a wire, in their order; `read` of (number of a part, rows of its object) gives some."""
+    found = [(read(number, some), places) for number, some, places in spread(parts, rows)]
+    if len(found) == 1:
+        return found[0][0]
+    whole = np.empty((len(rows), *found[0][0].shape[1:]), found[0][0].dtype)
+    for values, places in found:
+        whole[places] = values
+    return whole
 
 
 def place(done: int, batch: int, rows: int) -> int:

@@ -89,17 +89,20 @@ class Bound(Frozen):
     rows: Count
 
 
+Parts = Annotated[tuple[Bound, ...], Field(min_length=2, max_length=256)]
+
+
 class ExactPlan(Frozen):
     """One plan, with everything that it reads of what lies at the parties; what is not listed is refused.
 
     Args:
         plan: its digest.
-        bindings: every stored input of the plan, other owners' too, by wire.
+        bindings: every stored input of the plan, other owners' too, by wire; of rows of several objects, each of them.
         weights: every weight wire of the plan: what a stored one is bound to, or "any".  One that is entered is "any".
     """
 
     plan: Digest
-    bindings: Annotated[dict[Wire, Bound], Field(max_length=_MOST_WIRES)] = {}
+    bindings: Annotated[dict[Wire, Bound | Parts], Field(max_length=_MOST_WIRES)] = {}
     weights: Annotated[dict[Wire, Bound | Literal["any"]], Field(max_length=4096)] = {}
 
 
@@ -263,7 +266,11 @@ class Grant(Statement):
             raise ValueError("people of one owner's datasets are never apart: they share a budget instead")
         if exact is not None and self.by_name:
             raise ValueError("exact plans are of one version of a dataset, which is named by its id")
-        if exact is not None and not all(self._reads(plan) for plan in exact.plans):
+        reading = [] if exact is None else [self._reads(plan) for plan in exact.plans]
+        if exact is not None and not (
+            any(reading)
+            and all(reads or ANY in plan.weights.values() for reads, plan in zip(reading, exact.plans, strict=True))
+        ):
             raise ValueError("a plan does not read the dataset that it is granted of")
         if exact is not None and exact.outputs_bits is not None and self.uses is None:
             raise ValueError("a grant of bits says how many")
@@ -271,7 +278,8 @@ class Grant(Statement):
 
     def _reads(self, plan: ExactPlan) -> bool:
         bound = [*plan.bindings.values(), *(each for each in plan.weights.values() if not isinstance(each, str))]
-        return any(each.dataset == self.dataset for each in bound)
+        every = [one for each in bound for one in (each if isinstance(each, tuple) else (each,))]
+        return any(each.dataset == self.dataset for each in every)
 
     @property
     def by_name(self) -> bool:

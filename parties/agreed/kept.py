@@ -18,6 +18,7 @@ from mpc.privacy.dependence import dependence
 from mpc.stored import BLOCK_ROWS
 from mpc.text import label_fault, shown
 from mpc.wires import BATCH
+from parties.agreed.bindings import parts_of
 from parties.agreed.keeps import Keep
 from parties.agreed.objects import Column, Manifest, Schema
 from parties.agreed.provenance import Origin, Provenance
@@ -104,14 +105,14 @@ def is_full(lengths: Sequence[int]) -> bool:
 
 def _provenance(keep: Keep, plan: Plan, terms: Terms, read: Mapping[bytes, Read]) -> Provenance:
     """Find what the outputs of one object came from."""
-    bound = {each.wire: each for each in terms.bindings}
     sources = dependence(plan)
     found: dict[tuple[str, int], Origin] = {}
     for output in keep.outputs:
         for wire, by_row in sources[output].items():
-            for origin in origins_of(read[bound[wire].object], bound[wire].first):
+            parts = parts_of(terms.bindings, wire)
+            for origin in (each for part in parts for each in origins_of(read[part.object], part.first)):
                 key = (origin.object, origin.first)
-                rows = by_row and origin.by_row and found.get(key, origin).by_row
+                rows = by_row and origin.by_row and found.get(key, origin).by_row and len(parts) == 1
                 found[key] = origin.model_copy(update={"by_row": rows})
     return Provenance(
         plan=terms.plan_digest.hex(),

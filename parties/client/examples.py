@@ -12,7 +12,6 @@ from mpc.errors import InputError, UsageError
 from mpc.fixedpoint import check_range
 from mpc.plan.plan import Plan, PlanInput
 from mpc.text import shown
-from parties.client.questions.pointer import Pointer
 
 _CLASSES = (Fraction(0), Fraction(1))
 """The range of targets of losses that know classes."""
@@ -28,7 +27,7 @@ def as_examples(plan: Plan, target: str, x: Any, y: Any) -> dict[str, np.ndarray
         target: the name of the targets among its inputs.
 
     Raises:
-        UsageError: these are no arrays, or columns of a dataset at the parties.
+        UsageError: these are no arrays.
         InputError: a name, a shape, the number of rows or a value is wrong.
     """
     inputs = {given.name: given for given in plan.inputs}
@@ -53,14 +52,6 @@ def as_examples(plan: Plan, target: str, x: Any, y: Any) -> dict[str, np.ndarray
 
 
 def _array(given: Any, what: str) -> np.ndarray:
-    from parties.client.dataset import Dataset  # which who trains on arrays does without
-
-    if isinstance(given, Pointer | Dataset):
-        raise UsageError(
-            f"{what} is a dataset at the parties, and a trainer reads arrays of this client's alone",
-            cause="rows at rest have scales and shapes of their own, which a training step does not read yet",
-            remedy="train where the rows are yours: trainer.fit(x, y) with numpy arrays",
-        )
     try:
         values = np.asarray(given)
     except (ValueError, TypeError):

@@ -101,6 +101,7 @@ def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[st
     """
     read = [data or {}] if data is None or isinstance(data, Mapping) else [*data]
     found = [_listed(plan, each, manifest, weights, bit) for plan in _several(plans) for each in read]
+    found = list({each.model_dump_json(): each for each in found}.values())
     try:
         return Question(exact=Exact(plans=tuple(found), outputs_bits=1 if bit else None))
     except ValueError:
@@ -110,6 +111,8 @@ def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[st
 def _listed(
     given: Any, data: Mapping[str, Selection], manifest: Manifest, weights: Mapping[str, Any], bit: bool
 ) -> ExactPlan:
+    if isinstance(given, ExactPlan):
+        return given
     plan, bindings = _plan(given), bindings_of(given, data)
     if not any(each.object == manifest.id for each in bindings):
         raise InputError(

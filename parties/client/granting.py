@@ -15,7 +15,7 @@ from typing import Any
 from mpc.errors import ConfigError, IntegrityError, SessionError, UsageError
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import CHARGE_UNIT, Loss
-from parties.agreed.bindings import Binding, write_bindings
+from parties.agreed.bindings import Binding, parts_of, write_bindings
 from parties.agreed.grants import ANY, Bound, Budget, ExactPlan, Grant, Question, Revocation, Statement
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.signed import Signed
@@ -140,11 +140,15 @@ def listed(plan: Plan, bindings: Sequence[Binding], weights: Mapping[str, Bound]
         weights: of stored weights that are pinned; every other weight is chosen anew for each session.
     """
     weighed = {gate.out for gate in plan.weights}
-    bound = {
-        each.wire: Bound(dataset=each.object.hex(), columns=each.columns, first=each.first, rows=each.rows)
-        for each in bindings
-    }
-    pinned = {**{wire: found for wire, found in bound.items() if wire in weighed}, **(weights or {})}
+    bound: dict[str, Bound | tuple[Bound, ...]] = {}
+    for wire in dict.fromkeys(each.wire for each in bindings):
+        parts = [
+            Bound(dataset=each.object.hex(), columns=each.columns, first=each.first, rows=each.rows)
+            for each in parts_of(bindings, wire)
+        ]
+        bound[wire] = parts[0] if len(parts) == 1 else tuple(parts)
+    pinned = {wire: found for wire, found in bound.items() if wire in weighed and isinstance(found, Bound)}
+    pinned |= weights or {}
     return ExactPlan(
         plan=plan.digest.hex(),
         bindings={wire: found for wire, found in bound.items() if wire not in weighed},

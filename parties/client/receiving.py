@@ -134,7 +134,8 @@ class Receiver:
         asked = self._asked.pop(run)
         answers, public = gather(asked.answers), asked.public.bytes
         headers = [header for header, _, _ in answers]
-        self.parties.heads.keep({name: each.head for name, each in zip(self.parties.names, headers, strict=True)})
+        heads = {name: each.head for name, each in zip(self.parties.names, headers, strict=True)}
+        self.parties.heads.keep({name: head for name, head in heads.items() if head})  # none of what tells nothing
         if len({found for _, _, found in answers}) != 1:
             raise IntegrityError(
                 "the parties did not all run the same batch", remedy="do not use this session's results"

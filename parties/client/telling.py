@@ -43,13 +43,19 @@ def tells(release: int | None, check: int | None) -> tuple[str, ...]:
     return tuple(name for name, every in ((LOSS, release), (BEYOND, check)) if every is not None)
 
 
-def told(training: Training, steps: int, release: int | None, check: int | None) -> tuple[Told, ...]:
-    """Say in which steps what is told: the weights are kept in the last, where ranges are checked in any case."""
-    found = [Told(output=out, first=steps) for out in training.keeps.values()]
-    if release is not None and release <= steps:
-        found.append(Told(output=LOSS, first=release, every=release))
+def told(training: Training, steps: int, release: int | None, check: int | None, after: int = 0) -> tuple[Told, ...]:
+    """Say in which runs of a session what is told: all is kept in the last, where ranges are checked in any case.
+
+    Args:
+        steps: of the session.
+        after: steps that were made before it: the loss is told every so many steps of the whole training.
+    """
+    found = [Told(output=out, first=steps) for out in (*training.keeps.values(), *training.moves.values())]
+    names = {out.name for out in training.plan.outputs}
+    if release is not None and LOSS in names:
+        found.append(Told(output=LOSS, first=release - after % release, every=release, last=steps))
     if check is not None:
-        found.append(Told(output=BEYOND, first=(steps - 1) % check + 1, every=check))
+        found.append(Told(output=BEYOND, first=(steps - 1) % check + 1, every=check, last=steps))
     return tuple(found)
 
 

@@ -22,6 +22,9 @@ from parties.party.runs import Runs
 from parties.pb.party_pb2 import Manifest as SignedManifest
 from parties.wire.transport import patience
 
+_BURNT_AT_ONCE = 32
+"""Runs of a session with state that one write burns, since they come one after another: no run waits for the disk."""
+
 
 class Entries:
     """All entries of one session.  Thread-safe.
@@ -56,7 +59,9 @@ class Entries:
         """Enter the run as burnt, once; the disk is waited for without the session's lock."""
         with entry.burning:
             if not entry.burnt:
-                self._facts.ledger.advance(self._facts.terms.session_id, entry.id.number, RunState.BURNT)
+                following = _BURNT_AT_ONCE - 1 if self._facts.plan.states else 0
+                session, run = self._facts.terms.session_id, entry.id.number
+                self._facts.ledger.advance(session, run, RunState.BURNT, following=following)
                 entry.burnt = True
 
     @contextmanager

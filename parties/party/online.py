@@ -88,8 +88,14 @@ class Online:
             self._abort(MpcError("an internal error; the party's own log has more"))
 
     def _settle(self, run: Run) -> None:
-        """Make what a run costs durable, and with it what is kept of it; that exists once all parties have signed."""
+        """Make what a run costs durable, and with it what is kept of it; that exists once all parties have signed.
+
+        A run of which nothing is told costs nothing: all of it stays masked.
+        """
         ledger, kept = self._facts.ledger, self._keeping.take(run, self._links)
+        if not run.plan.outputs:
+            ledger.advance(self._facts.terms.session_id, run.number, RunState.KEPT)
+            return
         if kept is None:
             run.head = self._consent.reveal(ledger, run.number, run.batch)
             return

@@ -7,6 +7,7 @@ x^ is on the disk, and of its mask each party expands its own share.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,15 @@ from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.shares import Masked, Share
 from mpc.stored import expand_rows, gather, join_columns, read_rows
-from parties.agreed.bindings import Binding, check_bindings, check_columns, rows_of, run_rows
+from parties.agreed.bindings import (
+    Binding,
+    check_bindings,
+    check_columns,
+    gather_parts,
+    parts_of,
+    rows_of,
+    run_rows,
+)
 from parties.agreed.objects import Manifest
 from parties.agreed.refreshing import refreshed
 from parties.agreed.signed import Signed
@@ -41,6 +50,10 @@ class StoredRows:
         self._done = 0
         for binding in terms.bindings:
             self._require(binding, self._manifests[binding.object])
+        for gate in plan.stored:
+            whose = {self._manifests[each.object].owner for each in parts_of(terms.bindings, gate.out)}
+            if whose != {*plan.wire[gate.out].holders}:
+                raise InputError("the plan reads rows of owners of whom nothing is bound", remedy="bind rows of each")
 
     def __repr__(self) -> str:
         return f"<StoredRows wires={len(self._terms.bindings)}>"
@@ -67,7 +80,7 @@ class StoredRows:
     def weights(self) -> dict[str, Masked]:
         """Return the stored weights, by wire."""
         return {
-            binding.wire: self._masked(binding, np.arange(1), self._plan.wire[binding.wire].sizes)
+            binding.wire: self._masked(binding.wire, np.arange(1), self._plan.wire[binding.wire].sizes)
             for binding in self._terms.bindings
             if binding.wire in self._weights
         }
@@ -81,15 +94,29 @@ class StoredRows:
         if self._rows is None:
             return {}
         rows = run_rows(self._plan, run, batch, self._done, self._rows)
-        found = {
-            binding.wire: self._masked(binding, binding.first + rows, bound.wire[binding.wire].sizes)
-            for binding in self._terms.bindings
-            if binding.wire not in self._weights and binding.wire in bound.wire
-        }
+        wires = {each.wire for each in self._terms.bindings} - self._weights
+        found = {wire: self._masked(wire, rows, bound.wire[wire].sizes) for wire in wires if wire in bound.wire}
         self._done += batch
         return found
 
-    def _masked(self, binding: Binding, rows: np.ndarray, sizes: tuple[int, ...]) -> Masked:
+    def _masked(self, wire: str, rows: np.ndarray, sizes: tuple[int, ...]) -> Masked:
+        """Return rows of a wire, counted over all that it is bound to."""
+        parts = parts_of(self._terms.bindings, wire)
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+        def read(which: int) -> Callable[[int, np.ndarray], np.ndarray]:
+            def part(number: int, some: np.ndarray) -> np.ndarray:
+                if number not in found:
+                    found[number] = self._part(parts[number], some)
+                return found[number][which]
+
+            return part
+
+        public, masks = (gather_parts(parts, rows, read(which)) for which in (0, 1))
+        return Masked(public.reshape(sizes), Share(masks.reshape(sizes)))
+
+    def _part(self, binding: Binding, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return x^ and this party's share of the mask of some rows of an object, its columns side by side."""
         found, vault, object_id = self._manifests[binding.object], self._vault, binding.object
         public, masks = [], []
         for name in binding.columns:
@@ -102,7 +129,8 @@ class StoredRows:
 
             public.append(gather(partial(read_rows, read, found.layout), rows))
             masks.append(gather(partial(expand_rows, seed, found.layout, found.column(name).shape), rows))
-        return Masked(join_columns(public, sizes), Share(join_columns(masks, sizes)))
+        sizes = (len(rows), sum(found.column(name).elements(1) for name in binding.columns))
+        return join_columns(public, sizes), join_columns(masks, sizes)
 
     # -- is it what the plan reads?
 
@@ -113,8 +141,8 @@ class StoredRows:
 
     def _require(self, binding: Binding, found: Manifest) -> None:
         wire = self._plan.wire[binding.wire]
-        if found.owner != wire.holders[0]:
-            raise InputError(f"{found.name} is not {wire.holders[0]}'s, whose data the plan reads")
+        if found.owner not in wire.holders:
+            raise InputError(f"{found.name} is not {' or '.join(wire.holders)}'s, whose data the plan reads")
         if found.parties != self._terms.parties:
             raise HandshakeError(f"{found.name} lies at other parties than this session's")
         if binding.first + binding.rows > found.rows:

@@ -17,7 +17,7 @@ from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.stored import expand_rows, gather, join_columns
-from parties.agreed.bindings import Binding, check_bindings, count_seeds, rows_of, run_rows
+from parties.agreed.bindings import Binding, check_bindings, count_seeds, gather_parts, rows_of, run_rows
 from parties.agreed.manifest import read_seed
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import Signed
@@ -99,9 +99,11 @@ class StoredMasks:
         found = self._manifests.get(binding.object)
         if found is None:
             raise HandshakeError(f"{party} shows no manifest of an object that is bound", peer=party)
-        owner = self._plan.wire[binding.wire].holders[0]
-        if found.owner != owner or found.parties != self._terms.parties:
-            raise IntegrityError(f"{found.name} is not {owner}'s for the parties of this session", peer=party)
+        owners = self._plan.wire[binding.wire].holders
+        if found.owner not in owners or found.parties != self._terms.parties:
+            raise IntegrityError(
+                f"{found.name} is not {' or '.join(owners)}'s for the parties of this session", peer=party
+            )
         if binding.first + binding.rows > found.rows:
             raise HandshakeError(f"{found.name} has {found.rows} rows, and more are bound")
         for column in binding.columns:
@@ -127,7 +129,8 @@ class StoredMasks:
     def _add_weights(self) -> None:
         for index, binding in enumerate(self._terms.bindings):
             if self._plan.wire[binding.wire].name in {gate.out for gate in self._plan.weights}:
-                self._weights[binding.wire] = self._masks(index, np.arange(1), self._plan.wire[binding.wire].sizes)
+                sizes = self._plan.wire[binding.wire].sizes
+                self._weights[binding.wire] = self._masks(index, np.arange(1)).reshape(sizes)
 
     def run(self, bound: Plan, batch: int, run: int) -> dict[str, np.ndarray]:
         """Return the plain masks of the rows that a run reads, by wire; runs follow one another.
@@ -139,16 +142,21 @@ class StoredMasks:
             return {}
         rows = run_rows(self._plan, run, batch, self._done, self._rows)
         weights = {gate.out for gate in self._plan.weights}
-        found = {
-            binding.wire: self._masks(index, binding.first + rows, bound.wire[binding.wire].sizes)
-            for index, binding in enumerate(self._terms.bindings)
-            if binding.wire not in weights and binding.wire in bound.wire
-        }
+        found = {}
+        for wire in {each.wire for each in self._terms.bindings} - weights:
+            if wire in bound.wire:
+                places = [index for index, each in enumerate(self._terms.bindings) if each.wire == wire]
+                parts = [self._terms.bindings[index] for index in places]
+                masks = gather_parts(parts, rows, partial(self._of_part, places))
+                found[wire] = masks.reshape(bound.wire[wire].sizes)
         self._done += batch
         return found
 
-    def _masks(self, index: int, rows: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
-        """Sum what all parties' seeds expand to, column by column."""
+    def _of_part(self, places: Sequence[int], number: int, rows: np.ndarray) -> np.ndarray:
+        return self._masks(places[number], rows)
+
+    def _masks(self, index: int, rows: np.ndarray) -> np.ndarray:
+        """Sum what all parties' seeds expand to, column by column: some rows of one object."""
         binding = self._terms.bindings[index]
         found = self._manifests[binding.object]
         columns = []
@@ -162,7 +170,7 @@ class StoredMasks:
             for share in shares[1:]:
                 total = fp.add(total, share)
             columns.append(total)
-        return join_columns(columns, sizes)
+        return join_columns(columns, (len(rows), sum(found.column(name).elements(1) for name in binding.columns)))
 
     def forget(self) -> None:
         """Forget every seed: the session is over."""

@@ -92,6 +92,8 @@ def test_every_pair_of_states_is_allowed_or_refused_by_the_table(ledger: Ledger)
             if before is None
             else [RunState.DEALT, before]
             if before is RunState.ABORTED
+            else [*PATH[:-1], before]
+            if before is RunState.KEPT
             else PATH[: PATH.index(before) + 1]
         )
         for state in route:
@@ -99,7 +101,7 @@ def test_every_pair_of_states_is_allowed_or_refused_by_the_table(ledger: Ledger)
         if after in TRANSITIONS[before]:
             ledger.advance(session_id, 1, after)
             continue
-        consumed = before in PATH[1:] and after is RunState.BURNT
+        consumed = before in (*PATH[1:], RunState.KEPT) and after is RunState.BURNT
         with pytest.raises(ReuseError if consumed else SessionError):
             ledger.advance(session_id, 1, after)
 
@@ -107,9 +109,44 @@ def test_every_pair_of_states_is_allowed_or_refused_by_the_table(ledger: Ledger)
 def test_the_table_is_a_line_that_can_abort() -> None:
     """Written out, so that a change of the table is a decision."""
     for before, after in itertools.pairwise(PATH):
-        assert TRANSITIONS[before] == {after, RunState.ABORTED}
+        told = {after, RunState.KEPT} if before is RunState.CHECKED else {after}
+        assert TRANSITIONS[before] == told | {RunState.ABORTED}
     assert TRANSITIONS[None] == {RunState.DEALT}
-    assert not TRANSITIONS[RunState.REVEALED]
+    assert not TRANSITIONS[RunState.REVEALED] and not TRANSITIONS[RunState.KEPT]
+
+
+def states(ledger: Ledger, session_id: bytes) -> dict[int, str]:
+    with ledger.reading() as database:
+        rows = database.execute("SELECT run, state FROM runs WHERE session_id = ?", (session_id.hex(),))
+        return dict(rows.fetchall())
+
+
+def test_runs_are_burnt_together_and_each_of_them_once(ledger: Ledger) -> None:
+    """One write burns 32; those that nobody came to leave no row, and one that was dealt in vain is aborted."""
+    ledger.open_session(session(1), PLAN, "analyst")
+    ledger.advance(session(1), 1, RunState.DEALT)
+    ledger.advance(session(1), 1, RunState.BURNT, following=31)
+    assert states(ledger, session(1)) == dict.fromkeys(range(1, 33), "burnt")
+    for state in (RunState.DEALT, RunState.BURNT):
+        ledger.advance(session(1), 2, state)
+    with pytest.raises(ReuseError, match="already used"):
+        ledger.advance(session(1), 2, RunState.BURNT)
+    for state in (RunState.OPENED, RunState.CHECKED, RunState.KEPT):
+        ledger.advance(session(1), 2, state)
+    ledger.advance(session(1), 3, RunState.DEALT)
+    ledger.close_session(session(1))
+    assert states(ledger, session(1)) == {1: "aborted", 2: "kept", 3: "aborted"}
+
+
+def test_a_crash_burns_all_that_were_burnt_together(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    ledger.advance(session(1), 1, RunState.DEALT)
+    ledger.advance(session(1), 1, RunState.BURNT, following=31)
+    ledger = restarted(ledger, tmp_path / "data")
+    assert states(ledger, session(1)) == dict.fromkeys(range(1, 33), "burnt")
+    with pytest.raises(SessionError, match="is burnt, not open"):
+        ledger.advance(session(1), 2, RunState.BURNT)
+    ledger.close()
     assert not TRANSITIONS[RunState.ABORTED]
 
 

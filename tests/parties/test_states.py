@@ -84,7 +84,7 @@ def test_nobody_is_told_state_unless_they_are_named_for_it(cluster: InProcess) -
     for number in range(3):
         assert session.run(None, data(number)) == []
     session.close()
-    assert cluster.run_states(0, id_of(session))[:3] == ["revealed"] * 3
+    assert cluster.run_states(0, id_of(session))[:3] == ["kept"] * 3
     session = of(cluster, roles=Roles())
     assert [out.name for out in session.get_outputs()] == ["loss"]
     with pytest.raises(UsageError, match="no output 'w_out'"):

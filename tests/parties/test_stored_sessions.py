@@ -281,9 +281,14 @@ def test_bindings_are_in_the_session_id_and_in_tickets(kept: Kept) -> None:
 def test_each_stored_wire_is_bound_once(kept: Kept) -> None:
     plan = kept.compiled.plan
     [one] = kept.bindings()
-    for wrong in ([], [one, one], [replace(one, wire="y")]):
+    for wrong in ([], [one, replace(one, wire="y"), one], [replace(one, wire="y")]):
         with pytest.raises(HandshakeError, match="not the stored wires"):
             check_bindings(plan, wrong)
+    half = replace(one, rows=one.rows - 1)
+    for wrong in ([one, one], [half, replace(one, first=one.rows - 2, rows=1)]):  # the same rows again
+        with pytest.raises(HandshakeError, match="some rows of an object twice"):
+            check_bindings(plan, wrong)
+    check_bindings(plan, [half, replace(one, first=one.rows - 1, rows=1)])
     with pytest.raises(PlanError, match="terms are malformed"):
         terms = Terms(plan.digest, "provider", ("p", "q"), (b"1" * 32, b"2" * 32))
         Ticket.parse(Ticket(plan, terms).text)

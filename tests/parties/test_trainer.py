@@ -108,8 +108,8 @@ def test_what_cannot_be_trained_on_is_refused_by_name(pair: InProcess) -> None:
         stored = cluster.dataset(table.name)
         beyond, lost = np.r_[x[:-1], 2 + x[-1:]], np.r_[x[:-1], x[-1:] * np.nan]
         for error, problem, xs, ys in (
-            (UsageError, "arrays of this client's alone", stored, y),
-            (UsageError, "arrays of this client's alone", stored[["x"]], y),
+            (UsageError, "is an array", stored, y),
+            (UsageError, "is an array", stored[["x"]], y),
             (UsageError, "no array of numbers", [["a"] * 6], y),
             (InputError, "different numbers of rows", x[1:], y),
             (InputError, "rows of shape", x[:, 1:], y),

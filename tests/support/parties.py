@@ -226,6 +226,7 @@ class InProcess:
             limits=self.limits,
             parties=self.names,
         )
+        self._provider_config = config
         self.provider = self._provider_class(config, self.identity("provider"), Counters(), **extra)
         self._dealer = self._stack.enter_context(ExitStack())
         self._serve("provider", self.provider.register, self.provider.desks, self._dealer)
@@ -272,6 +273,12 @@ class InProcess:
     def stop_provider(self) -> None:
         """Nobody deals from now on."""
         self._dealer.close()
+
+    def start_provider(self) -> None:
+        """Start a provider again, which knows nothing of what it dealt before."""
+        extra = {} if self._draw is None else {"draw": self._draw}
+        self.provider = self._provider_class(self._provider_config, self.identity("provider"), Counters(), **extra)
+        self._serve("provider", self.provider.register, self.provider.desks, self._dealer)
 
     def _serve(
         self, name: str, register: Callable[[grpc.Server], None], desks: Sequence[Desk], life: ExitStack

@@ -199,6 +199,11 @@ class _Work:
         left = [replace(out, name=self.keeps.get(out.name, out.name)) for out in self.graph.outputs]
         told = {*self.keeps.values(), *(out.name for out in self.graph.outputs if out.name not in states)}
         outputs = [leave(work, out)[0] for out in left if out.name in told]
+        kept = {out: name for name, out in self.keeps.items()}
+        for each in outputs:  # what is kept is read as the state that it is
+            if each.keep:
+                bits = work.values[kept[each.name]].wire.bits
+                work.wires[each.wire] = work.wires[each.wire].model_copy(update={"bits": bits})
         work.drop_unread()
         work.choose_openings()
         work.choose_masks()

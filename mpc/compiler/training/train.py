@@ -56,6 +56,7 @@ class Training:
         keeps: state that is a weight -> the output that it is kept as.
         loss: its name.
         precision: what was kept of each value; with samples no ReLU has a ceiling.
+        moves: state that is a velocity -> likewise, of a training that is to go on from there.
     """
 
     plan: Plan
@@ -68,6 +69,7 @@ class Training:
     keeps: dict[str, str] = field(default_factory=dict)
     loss: str = "one_vs_all"
     precision: Precision = Precision()
+    moves: dict[str, str] = field(default_factory=dict)
 
     @property
     def learning_rate(self) -> float:
@@ -121,6 +123,7 @@ def compile_training(
     target: str = "target",
     samples: Mapping[str, np.ndarray] | None = None,
     keep: bool = False,
+    checkpoints: bool = False,
     stored: Mapping[str, StoredInput] | None = None,
     tells: Collection[str] = (),
 ) -> Training:
@@ -138,6 +141,7 @@ def compile_training(
         samples: rows of the inputs and targets that may become known, for a model too deep for bounds that are proved:
             see `calibrate`.  Then no ReLU has a ceiling, and one behind a maximum is part of it.
         keep: the weights are outputs too, kept at the parties in the runs that a program says: "weight.0", ...
+        checkpoints: so are the velocities, "velocity.0", ..., for another session to go on: `resumed.goes_on`.
         stored: inputs, and targets, whose rows lie at the parties: the plan has a program, which says which rows a step
             reads (`Plan.with_program`).
         tells: further outputs, for the runs that a program says: "loss", sum (p - y)^2 over the batch and outputs;
@@ -158,6 +162,7 @@ def compile_training(
         precision = replace(precision, ceiling=None)
     targets, lying = known.pop(target, None), dict(stored or {})
     lying_targets = lying.pop(target, None)
+    known = {**{name: each.range for name, each in lying.items()}, **known}
     graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
     names, whole = constants_read(loaded.graph), _prepared(graph, precision)
     graph = bound_to(at_rest(whole, lying, precision) if lying else whole, batch)
@@ -171,12 +176,14 @@ def compile_training(
         step = range_checked(step, precision)
     weights = [state.name for state in step.states if not state.velocity]
     keeps = {name: f"weight.{number}" for number, name in enumerate(weights)} if keep else {}
-    found = lower_step(step, roles, precision, keeps)
+    moving = [state.name for state in step.states if state.velocity]
+    moves = {name: f"velocity.{number}" for number, name in enumerate(moving)} if checkpoints else {}
+    found = lower_step(step, roles, precision, {**keeps, **moves})
     seen = "only runs with the range check say so" if BEYOND in tells else "no run says so"
     notes = _notes(found, step, optimizer, loss, precision, released, seen)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights})
-    return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision)
+    return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves)
 
 
 def _check(

@@ -10,7 +10,7 @@ from mpc.errors import PlanError
 from mpc.plan.plan import Plan
 from mpc.privacy.dependence import rows_meet
 from mpc.privacy.facts import Guarantee, Loss, Mechanism, StoredFacts
-from parties.agreed.bindings import Binding, rows_of
+from parties.agreed.bindings import Binding, parts_of, rows_of
 from parties.agreed.grants import ANY, Bound, ExactPlan
 from parties.agreed.kept import Read, origins_of
 from parties.agreed.models import uses_as_put
@@ -92,6 +92,12 @@ class Asked:
         return Part(name, *self._whose()[name], objects, tuple(each.wire for each in bound), name not in origins)
 
     @property
+    def is_one_question(self) -> bool:
+        """Does its program say all that its runs read and tell?  Then a session is one use of what it reads."""
+        program = self.plan.program
+        return program is not None and program.rows is not None and not self.plan.entered
+
+    @property
     def receivers(self) -> frozenset[str]:
         """Names of those that come to something: who receives an output, and who has one kept."""
         return self.plan.recipients | ({self.coordinator} if self.plan.kept else frozenset())
@@ -122,22 +128,47 @@ class Asked:
 
     # -- exact plans
 
+    def origins(self, part: Part) -> tuple[str, ...]:
+        """Ids of what was put under a dataset's name and something that is read here was kept of."""
+        every = [each for found in self.read.values() for each in origins_of(found) if each.name == part.name]
+        return tuple(sorted({each.object for each in every} - {*self.ids(part)}))
+
+    def follows(self, part: Part, dataset: str, plans: frozenset[str]) -> bool:
+        """Is all that is read of a dataset the version of that id, or what parties kept of it by some of these plans?
+
+        Args:
+            plans: that are granted together: what one of them leaves another one goes on with.
+        """
+        for each in part.objects:
+            found = self.read[bytes.fromhex(each)]
+            whole = found.manifest
+            if dataset in {each, *whole.aliases}:
+                continue
+            origins = {origin.object for origin in origins_of(found) if origin.name == part.name}
+            if whole.kept is None or whole.kept.plan not in plans or origins != {dataset}:
+                return False
+        return True
+
     def is_exactly(self, listed: ExactPlan) -> bool:
         """Is this the listed plan, of the listed rows and columns, with the listed weights?"""
         if listed.plan != self.terms.plan_digest.hex():
             return False
         weights = {gate.out for gate in self.plan.weights}
-        bound = {each.wire: each for each in self.terms.bindings}
+        bound = {each.wire: parts_of(self.terms.bindings, each.wire) for each in self.terms.bindings}
         if set(listed.bindings) != {wire for wire in bound if wire not in weights} or set(listed.weights) != weights:
             return False
-        if not all(self._is_bound(said, bound.get(wire)) for wire, said in listed.bindings.items()):
+        if not all(self._are_bound(said, bound.get(wire, [])) for wire, said in listed.bindings.items()):
             return False
-        return all(said == ANY or self._is_bound(said, bound.get(wire)) for wire, said in listed.weights.items())
+        return all(said == ANY or self._are_bound(said, bound.get(wire, [])) for wire, said in listed.weights.items())
 
-    def _is_bound(self, said: Bound | str, binding: Binding | None) -> bool:
-        """Is that what is bound, or a version that it is a refresh of?"""
-        if binding is None or isinstance(said, str):
+    def _are_bound(self, said: Bound | tuple[Bound, ...] | str, parts: list[Binding]) -> bool:
+        """Is that what is bound, part by part, or a version that it is a refresh of?"""
+        if isinstance(said, str):
             return False
+        every = said if isinstance(said, tuple) else (said,)
+        return len(every) == len(parts) and all(map(self._is_bound, every, parts))
+
+    def _is_bound(self, said: Bound, binding: Binding) -> bool:
         ids = {binding.object.hex(), *self.manifests[binding.object].aliases}
         place = (binding.columns, binding.first, binding.rows)
         return said.dataset in ids and (said.columns, said.first, said.rows) == place
@@ -167,10 +198,14 @@ class Asked:
         found = [self.manifests[bytes.fromhex(each)] for each in part.objects]
         return len(found) == 1 and uses_as_put(self.plan, self.terms.bindings, found[0])
 
-    def read_from(self) -> dict[str, Manifest]:
+    def read_from(self) -> dict[str, list[Manifest]]:
         """Return what each stored input is read from, by wire; weights are none."""
         weights = {gate.out for gate in self.plan.weights}
-        return {each.wire: self.manifests[each.object] for each in self.terms.bindings if each.wire not in weights}
+        return {
+            wire: [self.manifests[each.object] for each in parts_of(self.terms.bindings, wire)]
+            for wire in dict.fromkeys(each.wire for each in self.terms.bindings)
+            if wire not in weights
+        }
 
     # -- noised plans
 
@@ -208,20 +243,19 @@ class Asked:
         return () if isinstance(found, PlanError) else found.mechanisms(part.wires)
 
     def _facts(self, wire: str, people: Protected) -> StoredFacts:
-        bound = next(each for each in self.terms.bindings if each.wire == wire)
-        found = self.read[bound.object]
-        own = self._people(wire)
+        parts = parts_of(self.terms.bindings, wire)
+        own, count = self._people(wire), sum(each.rows for each in parts)
         if not own:
-            raise _mixed(found.manifest.name, "a dataset")
+            raise _mixed(self.read[parts[0].object].manifest.name, "a dataset")
         (origin, rows), *others = own
         apart = {each for each in people.wires if self._are_apart(wire, each, people)}
         origins = frozenset(each_origin for each in apart for each_origin, _ in self._people(each))
-        return StoredFacts(bound.rows, rows, origin, tuple(others), origins)
+        return StoredFacts(count, rows, origin, tuple(others), origins)
 
     def _people(self, wire: str) -> list[tuple[str, int]]:
         """(origin, the most rows of one person there) of what a wire is bound to."""
-        bound = next(each for each in self.terms.bindings if each.wire == wire)
-        origins = origins_of(self.read[bound.object], bound.first)
+        parts = parts_of(self.terms.bindings, wire)
+        origins = [each for part in parts for each in origins_of(self.read[part.object], part.first)]
         return [(f"{origin.object}/{origin.first}", origin.rows_per_person) for origin in origins if origin.by_row]
 
     def _are_apart(self, one: str, other: str, people: Protected) -> bool:

@@ -59,7 +59,7 @@ def conditions(
         lambda: f"grant {name} does not hold yet" if house.now < grant.not_before else None,
         lambda: f"grant {name} has expired" if house.now >= grant.expires else None,
         lambda: _unsigned(row, house),
-        lambda: _used_up(database, row, grant),
+        lambda: _used_up(database, row, grant, asked),
     ]
 
 
@@ -71,13 +71,14 @@ def _unsigned(row: GrantRow, house: House) -> str | None:
     return None
 
 
-def _used_up(database: sqlite3.Connection, row: GrantRow, grant: Grant) -> str | None:
-    runs, _ = tables.spent_under(database, row.id)
+def _used_up(database: sqlite3.Connection, row: GrantRow, grant: Grant, asked: Asked) -> str | None:
+    this = asked.terms.session_id.hex() if asked.is_one_question else None
+    runs, _ = tables.spent_under(database, row.id, besides=this)
     return None if grant.uses is None or runs < grant.uses else f"grant {row.id[:16]} is used up"
 
 
 def exact_fault(grant: Grant, exact: Exact, asked: Asked, part: Part, batch: int | None) -> str | None:
-    if len(part.objects) != 1 or grant.dataset not in asked.ids(part):
+    if not asked.follows(part, grant.dataset, frozenset(listed.plan for listed in exact.plans)):
         return "the grant is of another version, or several versions are read at once"
     if not any(asked.is_exactly(listed) for listed in exact.plans):
         return "it is not one of the plans that are granted, or reads other rows, columns, datasets or weights"

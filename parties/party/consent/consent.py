@@ -317,6 +317,8 @@ class SessionConsent:
 
     def _spend(self, database: sqlite3.Connection, house: House, run: int, allowed: Sequence[Allowed]) -> list[Charge]:
         charges = [self._charge(run, each) for each in allowed if each.mechanism != OWN]
+        if self.asked.is_one_question:  # its first answer is charged for all of them, but for what noise costs
+            charges = [each for each in charges if each.mechanism != EXACT or not tables.is_charged(database, each)]
         for made in charges:
             tables.charge(database, made, house.now)
             self._note_charge(database, made)

@@ -160,7 +160,8 @@ def _read(database: sqlite3.Connection, asked: Asked, part: Part, house: House, 
         living = all(tables.is_living(database, each, house.now) for each in part.objects)
         known = living and asked.is_seen(part)
         return _Reading(part, None, [_Offer(word, asked.gathered(part) or "")] if word else [], why, known)
-    rows = tables.grants_of(database, part.owner, part.key, (part.name, *asked.ids(part)))
+    named_by = (part.name, *asked.ids(part), *asked.origins(part))
+    rows = tables.grants_of(database, part.owner, part.key, named_by)
     offers = [(row, Grant.parse(row.signed.content)) for row in rows]
     named = any(asked.coordinator in (*grant.coordinators, *grant.recipients) for _, grant in offers)
     reading = _Reading(part, None, [], "", named or asked.is_seen(part))

@@ -229,6 +229,12 @@ def charge(database: sqlite3.Connection, made: Charge, now: float) -> None:
     database.execute("INSERT INTO consent_charges VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, *spent))
 
 
+def is_charged(database: sqlite3.Connection, made: Charge) -> bool:
+    """Has a run of that session been charged before, under that grant and for that dataset?"""
+    query = "SELECT 1 FROM consent_charges WHERE session = ? AND dataset = ? AND grant_id = ? LIMIT 1"
+    return database.execute(query, (made.session, made.dataset, made.grant)).fetchone() is not None
+
+
 def spent_on(database: sqlite3.Connection, dataset: str) -> Amount:
     """Return what all runs together spent through a dataset, all versions of it."""
     query = "SELECT coalesce(sum(epsilon), 0), coalesce(sum(delta), 0) FROM consent_charges WHERE dataset = ?"
@@ -245,12 +251,16 @@ def answers_of(database: sqlite3.Connection, dataset: str) -> tuple[int, int]:
     return found
 
 
-def spent_under(database: sqlite3.Connection, grant: str) -> tuple[int, Amount]:
-    """Return (runs, amount) that a grant was used for."""
+def spent_under(database: sqlite3.Connection, grant: str, besides: str | None = None) -> tuple[int, Amount]:
+    """Return (runs, amount) that a grant was used for.
+
+    besides: a session that does not count.
+    """
     query = (
-        "SELECT count(*), coalesce(sum(epsilon), 0), coalesce(sum(delta), 0) FROM consent_charges WHERE grant_id = ?"
+        "SELECT count(*), coalesce(sum(epsilon), 0), coalesce(sum(delta), 0) FROM consent_charges "
+        "WHERE grant_id = ? AND session != ?"
     )
-    runs, epsilon, delta = database.execute(query, (grant,)).fetchone()
+    runs, epsilon, delta = database.execute(query, (grant, besides or "")).fetchone()
     return runs, Amount(epsilon, delta)
 
 

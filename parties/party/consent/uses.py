@@ -17,18 +17,14 @@ def use_fault(use: Use, asked: Asked, part: Part, batch: int | None) -> str | No
     read = asked.read_from()
     for given in asked.plan.inputs:
         for wire in given.wires:
-            [holder] = asked.plan.wire[wire].holders
-            if use.data_owners != (ANY,) and holder not in use.data_owners:
-                return f"it names other data owners than {holder}"
-            found = read.get(wire)
-            if found is None and not use.entered:
+            others = sorted({*asked.plan.wire[wire].holders} - {*use.data_owners})
+            if use.data_owners != (ANY,) and others:
+                return f"it names other data owners than {others[0]}"
+            if wire not in read and not use.entered:
                 return f"it is of datasets, and input {given.name!r} is entered for the run"
-            if (
-                found is not None
-                and use.datasets
-                and not {found.name, found.id.hex(), *found.aliases} & {*use.datasets}
-            ):
-                return f"it does not name the dataset {found.name}"
+            for found in read.get(wire, ()):
+                if use.datasets and not {found.name, found.id.hex(), *found.aliases} & {*use.datasets}:
+                    return f"it does not name the dataset {found.name}"
     if use.rows is not None and batch is not None and batch > use.rows:
         return f"it is of runs of {use.rows} rows, and this one has {batch}"
     return None

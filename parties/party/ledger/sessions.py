@@ -67,6 +67,8 @@ class Ledger:
         self._clock = clock
         self._lock = threading.Lock()
         self._closed = False
+        self._ahead: dict[bytes, set[int]] = {}
+        self._untouched: dict[bytes, set[int]] = {}
         self._epoch = Epoch("", 0)
         self._beside: Epoch | None = None
 
@@ -153,7 +155,7 @@ class Ledger:
             owner = database.execute("SELECT coordinator FROM sessions WHERE session_id = ?", (session_id.hex(),))
             if state is not SessionState.STOCKED or owner.fetchone()[0] != coordinator:
                 return False
-            _end(database, session_id, SessionState.CLOSED, "dropped")
+            self._end(database, session_id, SessionState.CLOSED, "dropped")
             return True
 
     def stocked(self) -> dict[bytes, tuple[bytes, str, float]]:
@@ -181,7 +183,7 @@ class Ledger:
         """End an open session; runs it never finished are aborted.  SessionError if it is not open."""
         with self._writing() as database:
             _require_open(database, session_id)
-            _end(database, session_id, SessionState.CLOSED, None)
+            self._end(database, session_id, SessionState.CLOSED, None)
 
     def abort_session(self, session_id: bytes, code: str) -> bool:
         """End a session with an error's code; False if it had already ended (the first reason stays).
@@ -195,14 +197,21 @@ class Ledger:
             if state is None:
                 raise _refused(f"session {session_id.hex()} is unknown")
             if state is SessionState.OPEN:
-                _end(database, session_id, SessionState.ABORTED, code)
+                self._end(database, session_id, SessionState.ABORTED, code)
             return state is SessionState.OPEN
 
     def advance(
-        self, session_id: bytes, run: int, state: RunState, also: Callable[[sqlite3.Connection], bool] | None = None
+        self,
+        session_id: bytes,
+        run: int,
+        state: RunState,
+        also: Callable[[sqlite3.Connection], bool] | None = None,
+        following: int = 0,
     ) -> None:
         """Take a run to its next state; `burnt` and `revealed` are on disk before this returns.
 
+        following: runs that are burnt in the same write: a crash burns them too, and their own steps up to `burnt`
+            write nothing.
         also: done in the same transaction; if it raises, neither is done, and if it says True, a copy of the database
             from before is refused from then on.
 
@@ -210,8 +219,10 @@ class Ledger:
         that do not strictly increase, and for a session that is not open.
         """
         state = RunState(state)
-        if not 1 <= run <= MAX_RUN:
+        if not 1 <= run <= MAX_RUN - following:
             raise _refused(f"run {run} is out of range")
+        if self._is_ahead(session_id, run, state):
+            return
         with self._writing(durable=state in DURABLE) as database:
             _require_open(database, session_id)
             key = (session_id.hex(), run)
@@ -228,8 +239,39 @@ class Ledger:
                 database.execute("INSERT INTO runs VALUES (?, ?, ?)", (*key, state))
             else:
                 database.execute("UPDATE runs SET state = ? WHERE session_id = ? AND run = ?", (state, *key))
+            if state is RunState.BURNT:
+                self._burn_ahead(database, session_id, range(run + 1, run + 1 + following))
             if also is not None and also(database):
                 self._count_up(database)
+
+    def _is_ahead(self, session_id: bytes, run: int, state: RunState) -> bool:
+        """Was a run burnt with one before it, and is this one of its steps up to there?  The last counts once."""
+        with self._lock:
+            ahead = self._ahead.get(session_id, set())
+            if run not in ahead or state not in (RunState.DEALT, RunState.BURNT):
+                return False
+            self._untouched[session_id].discard(run)
+            if state is RunState.BURNT:
+                ahead.discard(run)
+            return True
+
+    def _burn_ahead(self, database: sqlite3.Connection, session_id: bytes, runs: range) -> None:
+        """Burn runs of which the ledger knows nothing yet, or that they are dealt."""
+        for run in runs:
+            database.execute(
+                "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state WHERE state = ?",
+                (session_id.hex(), run, RunState.BURNT, RunState.DEALT),
+            )
+        for kept in (self._ahead, self._untouched):
+            kept.setdefault(session_id, set()).update(runs)
+
+    def _end(self, database: sqlite3.Connection, session_id: bytes, state: SessionState, reason: str | None) -> None:
+        """End a session: runs that it never came to leave no row, those that it did not finish are aborted."""
+        key = session_id.hex()
+        self._ahead.pop(session_id, None)
+        unused = [(key, run) for run in self._untouched.pop(session_id, ())]
+        database.executemany("DELETE FROM runs WHERE session_id = ? AND run = ?", unused)
+        _end(database, session_id, state, reason)
 
     def history(self, limit: int = 20) -> list[SessionRecord]:
         """The newest sessions first."""
@@ -354,7 +396,7 @@ def _end(database: sqlite3.Connection, session_id: bytes, state: SessionState, r
     key = session_id.hex()
     database.execute("UPDATE sessions SET state = ?, reason = ? WHERE session_id = ?", (state, reason, key))
     database.execute(
-        "UPDATE runs SET state = ? WHERE session_id = ? AND state NOT IN (?, ?)", (RunState.ABORTED, key, *FINAL)
+        "UPDATE runs SET state = ? WHERE session_id = ? AND state NOT IN (?, ?, ?)", (RunState.ABORTED, key, *FINAL)
     )
 
 

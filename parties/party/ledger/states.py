@@ -20,6 +20,7 @@ class RunState(StrEnum):
     OPENED = "opened"
     CHECKED = "checked"
     REVEALED = "revealed"
+    KEPT = "kept"  # nothing of it was told: it went on as state
     ABORTED = "aborted"
 
 
@@ -29,12 +30,13 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
     RunState.DEALT: frozenset({RunState.BURNT, RunState.ABORTED}),
     RunState.BURNT: frozenset({RunState.OPENED, RunState.ABORTED}),
     RunState.OPENED: frozenset({RunState.CHECKED, RunState.ABORTED}),
-    RunState.CHECKED: frozenset({RunState.REVEALED, RunState.ABORTED}),
+    RunState.CHECKED: frozenset({RunState.REVEALED, RunState.KEPT, RunState.ABORTED}),
     RunState.REVEALED: frozenset(),
+    RunState.KEPT: frozenset(),
     RunState.ABORTED: frozenset(),
 }
-CONSUMED = frozenset({RunState.BURNT, RunState.OPENED, RunState.CHECKED, RunState.REVEALED})
-FINAL = (RunState.REVEALED, RunState.ABORTED)
+CONSUMED = frozenset({RunState.BURNT, RunState.OPENED, RunState.CHECKED, RunState.REVEALED, RunState.KEPT})
+FINAL = (RunState.REVEALED, RunState.KEPT, RunState.ABORTED)
 # On disk before the call returns: the first masked byte leaves after `burnt`, the first mask after
 # `revealed`.  The others may be lost in a power cut (not in a crash of the process), which only
 # loses history: a session still open at the next start is burnt, whichever state its runs were in.
