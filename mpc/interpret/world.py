@@ -173,10 +173,10 @@ class World:
         stored = [
             {name: Masked(public[name], Share(masks[name][index])) for name in public} for index in range(self.parties)
         ]
-        parties = [self._party(plan, index, bundle, stored[index]) for index, bundle in enumerate(bundles)]
+        parties = [self.make_party(plan, index, bundle, stored[index]) for index, bundle in enumerate(bundles)]
         for party in parties:
             party.prepare()
-        self._exchange(parties, given, result, tamper)
+        self.exchange(parties, given, result, tamper)
         for wire in plan.wires:
             if wire.masking is Masking.UNOPENED:
                 shares = [party.unopened(wire.name).values for party in parties]
@@ -194,7 +194,7 @@ class World:
         result.transcripts = [party.transcript.digest for party in parties]
         return result
 
-    def _party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> Running:
+    def make_party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> Running:
         """Make one party's reading of a run."""
         return PartyRun(plan, Lane.passive(index), bundle, self.sessions[index], self.transcript_key, stored)
 
@@ -212,7 +212,7 @@ class World:
         }
         return public, masks
 
-    def _exchange(
+    def exchange(
         self, parties: Sequence[Running], given: dict[str, np.ndarray], result: WorldRun, tamper: Tamper | None
     ) -> None:
         running = [party.steps(given) for party in parties]

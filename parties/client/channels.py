@@ -115,17 +115,17 @@ class PartyClient:
         self.name, self.address = peer.name, peer.address
         self._identity = identity
         self._channel = connect(identity, peer.name, peer.address)
-        self._stub = PartyStubs(self._channel)
+        self.stub = PartyStubs(self._channel)
 
     def begin(self, call: One[Request, Answer], request: Request, seconds: float) -> Reply[Answer]:
         """Begin a call with one reply, which may take so many seconds; request: a message, or an iterator of them."""
         with _unless_closed():
-            return Reply(self, call(self._stub).future(request, timeout=seconds))
+            return Reply(self, call(self.stub).future(request, timeout=seconds))
 
     def stream(self, call: Many[Request, Answer], request: Request, seconds: float) -> Replies[Answer]:
         """Begin a call with a stream of replies, the last of which comes within so many seconds."""
         with _unless_closed():
-            return Replies(self, call(self._stub)(request, timeout=seconds))
+            return Replies(self, call(self.stub)(request, timeout=seconds))
 
     def explain(self, error: grpc.RpcError) -> MpcError:
         """Return the error that a failed call stands for."""

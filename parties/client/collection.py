@@ -271,7 +271,7 @@ class Collection:
             PolicyError: its sum has been told, or a party's operator does not allow it.
         """
         whole = collecting.gathered(self._parties, self.said)
-        plan = self._compiled()
+        plan = self.signed_plan()
         [given] = plan.plan.inputs
         bindings = (Binding(given.wire, whole.id, (self.said.column.name,), 0, whole.rows),)
         with Session(self._parties, plan, bindings=bindings, quiet=True) as session:
@@ -292,7 +292,7 @@ class Collection:
 
         return next_version(self._parties, contribution_name(self._parties.config.name, self.said.id))[0] > 1
 
-    def _compiled(self) -> Compiled:
+    def signed_plan(self) -> Compiled:
         """Compile the plan that was signed; only its width is not said elsewhere."""
         said = self.said
         about = (self.size, said.column.low, said.column.high, said.at_least, said.at_most)

@@ -53,7 +53,7 @@ def remaining(parties: Parties, manifest: Manifest, cost: Loss) -> Remaining | N
         return None
     more = found.more_of(cost)
     if manifest.owner != parties.config.name:
-        under = [_more_under(each, cost) for each in noised_grants(parties, manifest)]
+        under = [more_under(each, cost) for each in noised_grants(parties, manifest)]
         more = min(more, max(under, default=0))
     return Remaining(found.left, more)
 
@@ -73,7 +73,7 @@ def noised_grants(parties: Parties, manifest: Manifest) -> list[Given]:
     ]
 
 
-def _more_under(given: Given, cost: Loss) -> int:
+def more_under(given: Given, cost: Loss) -> int:
     dp = given.grant.question.dp
     if dp is None or cost.epsilon > dp.epsilon_each:
         return 0

@@ -103,7 +103,7 @@ def test_control_with_the_keys_known_a_forgery_passes(name: str, place: Place, m
     alpha, delta = np.uint64(0), np.uint64(0)
     for key in made.keys:  # type: ignore[attr-defined]
         alpha, delta = fp.add(np.array(alpha), np.array(key.alpha))[()], delta ^ key.delta
-    fold, honest_gate = audit._fold, audit.Audit._fold_gate
+    fold, honest_gate = audit.fold_one, audit.Audit.fold_gate
     at: list[str] = []
 
     def fold_gate(self: audit.Audit, gate: object, *rest: object) -> None:
@@ -119,8 +119,8 @@ def test_control_with_the_keys_known_a_forgery_passes(name: str, place: Place, m
         fold(opening, tag, value, coin, lane, sums)
 
     monkeypatch.setattr(audit, "is_joined", lambda *_: False)  # all gates are replayed, where tags are to be forged
-    monkeypatch.setattr(audit.Audit, "_fold_gate", fold_gate)
-    monkeypatch.setattr(audit, "_fold", forge)
+    monkeypatch.setattr(audit.Audit, "fold_gate", fold_gate)
+    monkeypatch.setattr(audit, "fold_one", forge)
     made.cheater, made.deviation = 0, Deviation(opens=(place, once))  # type: ignore[attr-defined]
     made.run(chosen.inputs, BATCH)
     assert made.honest_passed == 2  # type: ignore[attr-defined]
@@ -254,10 +254,10 @@ def test_security_active_the_weights_tags_count() -> None:
         tags = made.tags[0]  # type: ignore[attr-defined]
         honest = tags.masks[gate.out]
         tags.masks[gate.out] = type(honest)(added(honest.values, Layout("", honest.shape)))
-        tags._memo.clear()
+        tags.memo.clear()
         caught(made, chosen, 0, Deviation(), IntegrityError)
         tags.masks[gate.out] = honest
-        tags._memo.clear()
+        tags.memo.clear()
     made.cheater, made.deviation = 0, Deviation()  # type: ignore[attr-defined]
     made.run(chosen.inputs, BATCH)
 
@@ -285,25 +285,25 @@ class Mirrored(CheatedWorld):
     their sums are zero over the parties, so the cheaters know sigma_1 of theirs, and party 0 says -2 sigma_1.
     """
 
-    def _party(self, plan, index, bundle, stored):  # type: ignore[no-untyped-def]
-        party = super()._party(plan, index, bundle, stored)
+    def make_party(self, plan, index, bundle, stored):  # type: ignore[no-untyped-def]
+        party = super().make_party(plan, index, bundle, stored)
         self.made = [*getattr(self, "made", []), party][-3:]
-        honest, sums = party._replay, []
+        honest, sums = party.replay, []
         if index == 0:
-            party._replay = lambda coin: self._both(honest(coin), self.made[2]._replay(coin))
+            party.replay = lambda coin: self._both(honest(coin), self.made[2].replay(coin))
         if index == 2:
-            party._replay = lambda coin: sums[0] if sums else sums.append(honest(coin)) or sums[0]
+            party.replay = lambda coin: sums[0] if sums else sums.append(honest(coin)) or sums[0]
         return party
 
     def _both(self, mine: audit.Sums, second: audit.Sums) -> audit.Sums:
         known = fp.add(mine.elements, second.elements)
         return audit.Sums(fp.add(known, known))
 
-    def _sent(self, number, sender, recipient, payload):  # type: ignore[no-untyped-def]
+    def sent(self, number, sender, recipient, payload):  # type: ignore[no-untyped-def]
         if sender == 1:
             self.told = payload
         mirrored = sender == 2 and number >= rounds(self.plan, BATCH) + 2
-        return self.told if mirrored else super()._sent(number, sender, recipient, payload)
+        return self.told if mirrored else super().sent(number, sender, recipient, payload)
 
 
 def mirrored() -> Mirrored:
@@ -318,15 +318,15 @@ def test_security_active_commitments_that_are_copied_open_nothing(monkeypatch: p
     """Bits alone: they were forged, if commitments did not name who made them; see the control below."""
     with pytest.raises(IntegrityError, match="one commitment"):
         mirrored().run(small("step").inputs, BATCH)
-    monkeypatch.setattr(check, "_require_distinct", lambda commitments: None)
+    monkeypatch.setattr(check, "require_distinct", lambda commitments: None)
     with pytest.raises(IntegrityError, match="commitment of a check was not kept"):
         mirrored().run(small("step").inputs, BATCH)
 
 
 def test_control_commitments_without_a_sender_are_forged(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = check.Check._commitment
-    monkeypatch.setattr(check.Check, "_commitment", lambda self, kind, sender, *rest: honest(self, kind, 0, *rest))
-    monkeypatch.setattr(check, "_require_distinct", lambda commitments: None)
+    honest = check.Check.commitment
+    monkeypatch.setattr(check.Check, "commitment", lambda self, kind, sender, *rest: honest(self, kind, 0, *rest))
+    monkeypatch.setattr(check, "require_distinct", lambda commitments: None)
     made = mirrored()
     with pytest.raises(LocalProtocolError, match="before the run is checked"):  # a cheater's own code, behind it all
         made.run(small("step").inputs, BATCH)
@@ -354,7 +354,7 @@ def test_security_active_sums_that_are_chosen_last_are_caught() -> None:
     told: dict[int, bytes] = {}
 
     class Rushing(CheatedWorld):
-        def _sent(self, number, sender, recipient, payload):  # type: ignore[no-untyped-def]
+        def sent(self, number, sender, recipient, payload):  # type: ignore[no-untyped-def]
             if sender == 1:
                 told[number] = payload
                 return payload

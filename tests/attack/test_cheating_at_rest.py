@@ -27,7 +27,7 @@ class Altered(CheatedWorld):
     shares: dict[str, Any]
     publics: dict[str, Any]
 
-    def _party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> CheckedRun:
+    def make_party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> CheckedRun:
         if index == self.cheater:
             stored = {
                 name: Masked(
@@ -36,7 +36,7 @@ class Altered(CheatedWorld):
                 )
                 for name, wire in stored.items()
             }
-        made: CheckedRun = super()._party(plan, index, bundle, stored)
+        made: CheckedRun = super().make_party(plan, index, bundle, stored)
         return made
 
 

@@ -72,7 +72,7 @@ def test_the_one_question_is_asked_once_of_all_rows(cluster: InProcess, kind: st
     for index in range(2):
         for said in words(cluster, made):
             cluster.consent(index, COORDINATOR).Say(word(said, cluster.identity(COORDINATOR)))
-    plan, rows, asker = made._compiled(), whole.rows, COORDINATOR
+    plan, rows, asker = made.signed_plan(), whole.rows, COORDINATOR
     if kind == "exact":
         plan = exact_rows()
     if kind == "another epsilon":

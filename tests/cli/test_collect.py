@@ -53,7 +53,7 @@ def drop_out(folder: Path, name: str, client: str) -> None:
             raise stop
 
         for party in cluster.parties.clients:
-            party._stub.data.Complete = type("Killed", (), {"future": staticmethod(complete)})()
+            party.stub.data.Complete = type("Killed", (), {"future": staticmethod(complete)})()
         with pytest.raises(RuntimeError, match="killed"):
             collection.enter(ROWS[CLIENTS.index(client)])
 

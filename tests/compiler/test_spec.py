@@ -27,7 +27,12 @@ EMITTERS = {"emit": 0, "_emit": 0, "Node": 0}
 def emitted() -> set[str]:
     """Every operator that is written out where a node is made, and those that a node's operator is set to."""
     found: set[str] = set()
-    for path in [*(ROOT / "onnx").glob("*.py"), *(ROOT / "operators").glob("*.py"), *(ROOT / "graph").glob("*.py")]:
+    for path in [
+        *(ROOT / "onnx").glob("*.py"),
+        *(ROOT / "operators").glob("*.py"),
+        *(ROOT / "graph").glob("*.py"),
+        *(ROOT / "training").glob("*.py"),
+    ]:
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call):
                 name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")

@@ -105,7 +105,7 @@ def test_the_replay_of_every_gate_is_the_key_times_what_is_opened(
     key = reduce(add, world.keys)  # type: ignore[attr-defined]
     seen: dict[tuple[object, ...], list[Any]] = {}
     unopened: dict[str, list[Share]] = {}
-    fold, sets = audit._fold, audit.TagReading.set_share
+    fold, sets = audit.fold_one, audit.TagReading.set_share
 
     def noted(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: Seed, *rest: Any) -> None:
         seen.setdefault((coin.secret, opening.name), []).append((opening, tag, value))
@@ -116,7 +116,7 @@ def test_the_replay_of_every_gate_is_the_key_times_what_is_opened(
         sets(reading, name, share)
 
     monkeypatch.setattr(audit, "is_joined", lambda *_: False)
-    monkeypatch.setattr(audit, "_fold", noted)
+    monkeypatch.setattr(audit, "fold_one", noted)
     monkeypatch.setattr(audit.TagReading, "set_share", written)
     run = world.run(inputs, BATCH)
     bound = plan.bind(BATCH)
@@ -159,7 +159,7 @@ def test_no_seed_of_an_output_leaves_before_the_check(monkeypatch: pytest.Monkey
     plan, weights, inputs = golden()
     world = make_world(plan, weights, 2, checked=True)
     waiting: list[Any] = []
-    monkeypatch.setattr(world, "_exchange", lambda parties, *_: waiting.extend(parties))
+    monkeypatch.setattr(world, "exchange", lambda parties, *_: waiting.extend(parties))
     with pytest.raises(KeyError):
         world.run(inputs, BATCH)
     for party in waiting:

@@ -303,6 +303,6 @@ def test_a_range_that_no_integer_holds_is_refused_with_what_helps(hospital: Data
         assert "Value error" not in str(caught.value)
 
 
-def test_a_budget_of_what_was_not_put_is_not_set(hospital: Datasets) -> None:
+def test_a_budget_of_what_was_not_put_is_not_set(cluster: InProcess) -> None:
     with pytest.raises(SessionError, match="nothing of yours lies at the parties"):
-        granting.set_budget(hospital._parties, "hospital/nothing", Fraction(1), Fraction(1, 10**6))
+        granting.set_budget(cluster.client("hospital"), "hospital/nothing", Fraction(1), Fraction(1, 10**6))

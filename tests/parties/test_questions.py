@@ -654,7 +654,7 @@ def test_gaussian_noise_needs_a_grant_of_it_and_is_charged_with_its_delta(cluste
     seconds = [each for each in granting.given(cluster.client("analyst")) if each.grant.uses == 2]
     assert most / 4 < seconds[0].spent_delta <= most / 2 + Fraction(1, 2**30)
     assert less.left is not None and less.left.more == 1  # of the grant's delta, as of its epsilon, there is one more
-    assert remaining._more_under(seconds[0], Loss(Fraction(1, 100), most / 4)) == 1  # and one of so much delta
+    assert remaining.more_under(seconds[0], Loss(Fraction(1, 100), most / 4)) == 1  # and one of so much delta
     assert told.spent == 3 and most / 4 < told.spent_delta <= most / 2 + Fraction(1, 2**30)
     with pytest.raises(PrivateDataError, match="delta"):
         powers.get(epsilon=2, mechanism="gaussian", delta=most)

@@ -110,11 +110,11 @@ class Deviating(World):
     passed: list[bool]
     errors: dict[int, MpcError]
 
-    def _party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> Any:
+    def make_party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> Any:
         honest = self.transcript_key
         if index == self.cheater and self.deviation.key is not None:
             self.transcript_key = self.deviation.key
-        party = super()._party(plan, index, bundle, stored)
+        party = super().make_party(plan, index, bundle, stored)
         self.transcript_key = honest
         if index == self.cheater:
             run = party.run if isinstance(party, CheckedRun) else party
@@ -124,7 +124,7 @@ class Deviating(World):
                 take_otherwise(bundle, *self.deviation.takes)
         return party
 
-    def _exchange(self, parties: Sequence[Any], given: dict[str, np.ndarray], result: WorldRun, tamper: Any) -> None:
+    def exchange(self, parties: Sequence[Any], given: dict[str, np.ndarray], result: WorldRun, tamper: Any) -> None:
         altered = {
             name: self.deviation.enters.get(name, lambda v, _: v)(value, Layout(name, value.shape))
             for name, value in given.items()
@@ -147,7 +147,7 @@ class Deviating(World):
                 break  # whoever is still there waits for a peer in vain
             result.payloads.append([payloads[who] for who in range(len(parties))])
             received = [
-                [self._sent(number, who, to, payloads[who]) for who in range(len(parties)) if who != to]
+                [self.sent(number, who, to, payloads[who]) for who in range(len(parties)) if who != to]
                 for to in range(len(parties))
             ]
             number += 1
@@ -156,7 +156,7 @@ class Deviating(World):
         if failed or not all(self.passed[who] for who in range(len(parties)) if who not in liars):
             raise failed[0] if failed else PeerIsGone("a peer is gone")
 
-    def _sent(self, number: int, sender: int, recipient: int, payload: bytes) -> bytes:
+    def sent(self, number: int, sender: int, recipient: int, payload: bytes) -> bytes:
         if sender != self.cheater or self.deviation.sends is None:
             return payload
         return self.deviation.sends(number, recipient, payload)
@@ -179,10 +179,10 @@ class CheatedWorld(Deviating, CheckedWorld):
 
     forgives = True
 
-    def _party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> Any:
+    def make_party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> Any:
         if self.forgives:
             self.tags[index].passed()
-        return super()._party(plan, index, bundle, stored)
+        return super().make_party(plan, index, bundle, stored)
 
 
 class UncheckedWorld(Deviating):

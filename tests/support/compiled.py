@@ -60,7 +60,7 @@ def watch(used: dict[str, set[str]]) -> None:
 
     within("dealing", "deal", world)
     within("evaluating", "prepare", world.PartyRun)
-    within("evaluating", "_exchange", world.World)
+    within("evaluating", "exchange", world.World)
     for name, kernel in PUBLIC.items():
         setattr(kernels, name, noted(name, kernel))
 

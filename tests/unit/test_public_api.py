@@ -114,7 +114,9 @@ API: dict[str, Any] = {
     },
     "Trainer": {
         "cost": "rows, epochs=, release=, check_every=",
-        "fit": "x, y, epochs=, name=, seed=, progress=, release=, check_every=",
+        "fit": "x, y, epochs=, name=, seed=, progress=, checkpoint_every=, release=, check_every=, wait=",
+        "listed": "x, y, epochs=, name=, seed=, checkpoint_every=, release=, check_every=",
+        "resume": "x, y, epochs=, name=, seed=, progress=, checkpoint_every=, release=, check_every=, wait=",
     },
     "UsageError": "MpcError",
 }

@@ -14,6 +14,8 @@ ALLOWED = {
     ("parties/test_launcher.py", "_psplatform"): "psutil has no other place where the machine's clock could be moved",
     ("parties/test_provider_machine.py", "_deal_parts"): "the deals of one machine wait or break, and no other's",
 }
+CHEATER = "a cheater is a party that runs another program: it is made by changing what is inside one"
+ALLOWED |= {("support/cheating.py", name): CHEATER for name in ("_resume", "_specs", "_take")}
 PATCHING = {"setattr", "delattr", "getattr", "hasattr"}
 
 

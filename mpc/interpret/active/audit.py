@@ -47,7 +47,7 @@ class SessionTags:
         self.lane = TagLane.of(key)
         self.states: Carried[Share] = Carried("tags of state")
         self.masks: dict[str, Share] = {}
-        self._memo: dict[str, Any] = {}
+        self.memo: dict[str, Any] = {}
         self._unchecked = False
         needed = tagged_masks(plan)
         for gate in plan.weights:
@@ -75,9 +75,9 @@ class SessionTags:
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """Return what `make()` gives the first time, that object afterwards."""
-        if key not in self._memo:
-            self._memo[key] = make()
-        return self._memo[key]
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
 
     def begin(self, plan: Plan) -> None:
         """Set the tags of what the first run reads of each state: a weight, or zeros."""
@@ -135,7 +135,7 @@ class Audit:
             self.states = self.session.states.read(number)
         sums, last = Sums(), self._last_readers()
         for gate in plan.online:
-            self._fold_gate(gate, coin, sums)
+            self.fold_gate(gate, coin, sums)
             for name in last.get(gate.name, ()):
                 self.masks.pop(name, None)
                 self.unopened.pop(name, None)
@@ -157,7 +157,7 @@ class Audit:
                 done.setdefault(reader, []).append(wire)
         return done
 
-    def _fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
+    def fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
         reading = TagReading(self, gate)
         if isinstance(gate, Bilinear) and is_joined(gate, self.wires):
             [[public]] = self._log.pop(gate.name)
@@ -175,7 +175,7 @@ class Audit:
             for number, (openings, values) in enumerate(zip(rounds, opened, strict=True)):
                 tags = evaluation.send(answers)
                 for opening, tag, value in zip(openings, tags, values, strict=True):
-                    _fold(opening, tag, value, coin.derive(gate.name, number, opening.name), self.session.lane, sums)
+                    fold_one(opening, tag, value, coin.derive(gate.name, number, opening.name), self.session.lane, sums)
                 answers = values
             evaluation.send(answers)
         except StopIteration:
@@ -183,7 +183,7 @@ class Audit:
         raise LocalProtocolError(f"gate {gate.name} opens more than it declared")
 
 
-def _fold(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: Seed, lane: TagLane, sums: Sums) -> None:
+def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: Seed, lane: TagLane, sums: Sums) -> None:
     width = tag.width if isinstance(tag, BitTags) else 0
     if tag.shape != opening.shape or width != opening.width or isinstance(tag, BitShare) != bool(width):
         raise LocalProtocolError(f"{opening} has the tag {tag!r}")

@@ -49,7 +49,7 @@ class Check:
     def __init__(self, index: int, parties: int, held: bytes, fresh: Seed, replay: Replay) -> None:
         self._me, self._parties, self._held = index, parties, held
         self._seed, self._nonces = fresh.derive("coin"), [fresh.derive("nonce", number).secret for number in range(2)]
-        self._replay = replay
+        self.replay = replay
         self.passed = False
 
     def __repr__(self) -> str:
@@ -67,11 +67,11 @@ class Check:
                 not what the gates say.
         """
         coin = yield from self._toss()
-        sums = self._replay(coin)
+        sums = self.replay(coin)
         told = encode_field(sums.elements) + encode_bits(sums.words, 64)
-        own = self._commitment("check", self._me, told, self._nonces[1], coin.secret)
+        own = self.commitment("check", self._me, told, self._nonces[1], coin.secret)
         commitments = self._all(own, (yield own), SIZES[2])
-        _require_distinct(commitments)
+        require_distinct(commitments)
         seen = digest("mpc/v1/check-seen", *commitments)
         said = self._all(told + self._nonces[1] + seen, (yield told + self._nonces[1] + seen), SIZES[3])
         total = fp.zeros((1,))
@@ -79,7 +79,7 @@ class Check:
         for sender, part in enumerate(said):
             body, nonce = part[:SUMS_BYTES], part[SUMS_BYTES : SUMS_BYTES + SEED_BYTES]
             _require(part[SUMS_BYTES + SEED_BYTES :], seen)
-            _require(self._commitment("check", sender, body, nonce, coin.secret), commitments[sender])
+            _require(self.commitment("check", sender, body, nonce, coin.secret), commitments[sender])
             total = fp.add(total, decode_field(body[:8], (1,)))
             words = words ^ decode_bits(body[8:], (CHECKS,), 64)
         if total.any() or words.any():
@@ -88,21 +88,21 @@ class Check:
 
     def _toss(self) -> Generator[bytes, Sequence[bytes | memoryview], Seed]:
         """Agree on what is held, and then on the coin."""
-        own = self._held + self._commitment("coin", self._me, self._seed.secret, self._nonces[0])
+        own = self._held + self.commitment("coin", self._me, self._seed.secret, self._nonces[0])
         first = self._all(own, (yield own), SIZES[0])
         for part in first:
             _require(part[:DIGEST_BYTES], self._held, "the parties do not hold the same opened values")
         commitments = [part[DIGEST_BYTES:] for part in first]
-        _require_distinct(commitments)
+        require_distinct(commitments)
         own = self._seed.secret + self._nonces[0]
         seeds: list[bytes] = []
         for sender, part in enumerate(self._all(own, (yield own), SIZES[1])):
             seed, nonce = part[:SEED_BYTES], part[SEED_BYTES:]
-            _require(self._commitment("coin", sender, seed, nonce), commitments[sender])
+            _require(self.commitment("coin", sender, seed, nonce), commitments[sender])
             seeds.append(seed)
         return Seed(digest("mpc/v1/check-coin", self._held, *seeds))
 
-    def _commitment(self, kind: str, sender: int, value: bytes, nonce: bytes, *context: Part) -> bytes:
+    def commitment(self, kind: str, sender: int, value: bytes, nonce: bytes, *context: Part) -> bytes:
         return digest("mpc/v1/check-commitment", kind, sender, value, nonce, self._held, *context)
 
     def _all(self, own: bytes, received: Sequence[bytes | memoryview], size: int) -> list[bytes]:
@@ -118,6 +118,6 @@ def _require(found: bytes, expected: bytes, problem: str = "a commitment of a ch
         raise IntegrityError(f"{problem}; nothing was revealed")
 
 
-def _require_distinct(commitments: Sequence[bytes]) -> None:
+def require_distinct(commitments: Sequence[bytes]) -> None:
     if len(set(commitments)) != len(commitments):
         raise IntegrityError("two parties made one commitment in a check; nothing was revealed")

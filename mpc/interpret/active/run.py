@@ -80,11 +80,11 @@ class CheckedRun:
             bundle.batch,
             self.run.transcript.digest,
         )
-        self._check = Check(self._me, self._parties, held, self._fresh, self._replay)
+        self._check = Check(self._me, self._parties, held, self._fresh, self.replay)
         yield from self._check.steps()
         self._tags.passed()
 
-    def _replay(self, coin: Seed) -> Sums:
+    def replay(self, coin: Seed) -> Sums:
         sums = Audit(self.run, self._log, self._tags).fold(coin)
         bundle = self.run.bundle
         field = Share(sums.elements) + bundle.take(CLOSING, ZERO)

@@ -58,7 +58,7 @@ class CheckedWorld(World):
         tags = entry_tags(plan, entry)
         return partial(TaggingDealer, key=reduce(add, self.keys), tags=tags), tags
 
-    def _party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> CheckedRun:
+    def make_party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> CheckedRun:
         return CheckedRun(
             plan,
             index,
