@@ -74,6 +74,7 @@ def noised_grants(parties: Parties, manifest: Manifest) -> list[Given]:
 
 
 def more_under(given: Given, cost: Loss) -> int:
+    """Count the answers of a cost that a grant still allows, by its epsilon and its delta."""
     dp = given.grant.question.dp
     if dp is None or cost.epsilon > dp.epsilon_each:
         return 0

@@ -158,6 +158,7 @@ class Audit:
         return done
 
     def fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
+        """Run one gate on tags, and add what it opened to the sums."""
         reading = TagReading(self, gate)
         if isinstance(gate, Bilinear) and is_joined(gate, self.wires):
             [[public]] = self._log.pop(gate.name)
@@ -184,6 +185,7 @@ class Audit:
 
 
 def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: Seed, lane: TagLane, sums: Sums) -> None:
+    """Add one opened value and its tag to the sums, each with its coins."""
     width = tag.width if isinstance(tag, BitTags) else 0
     if tag.shape != opening.shape or width != opening.width or isinstance(tag, BitShare) != bool(width):
         raise LocalProtocolError(f"{opening} has the tag {tag!r}")

@@ -103,6 +103,7 @@ class Check:
         return Seed(digest("mpc/v1/check-coin", self._held, *seeds))
 
     def commitment(self, kind: str, sender: int, value: bytes, nonce: bytes, *context: Part) -> bytes:
+        """Return the commitment of a sender to a value; its index keeps others from mirroring it."""
         return digest("mpc/v1/check-commitment", kind, sender, value, nonce, self._held, *context)
 
     def _all(self, own: bytes, received: Sequence[bytes | memoryview], size: int) -> list[bytes]:
@@ -119,5 +120,6 @@ def _require(found: bytes, expected: bytes, problem: str = "a commitment of a ch
 
 
 def require_distinct(commitments: Sequence[bytes]) -> None:
+    """Refuse a commitment that two parties made."""
     if len(set(commitments)) != len(commitments):
         raise IntegrityError("two parties made one commitment in a check; nothing was revealed")

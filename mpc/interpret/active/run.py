@@ -85,6 +85,7 @@ class CheckedRun:
         self._tags.passed()
 
     def replay(self, coin: Seed) -> Sums:
+        """Run all gates on tags, and add up by the coin."""
         sums = Audit(self.run, self._log, self._tags).fold(coin)
         bundle = self.run.bundle
         field = Share(sums.elements) + bundle.take(CLOSING, ZERO)

@@ -59,6 +59,7 @@ class CheckedWorld(World):
         return partial(TaggingDealer, key=reduce(add, self.keys), tags=tags), tags
 
     def make_party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> CheckedRun:
+        """Make one party's checked reading of a run."""
         return CheckedRun(
             plan,
             index,
