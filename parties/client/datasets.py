@@ -249,7 +249,7 @@ class Datasets(Objects[Listing]):
             plans: exactly these, of the newest version: `session.plan`, compiled models, or files of plans; or what
                 `Model.place` gives of a model at the parties, which is pinned then.
             data: input -> columns, for all stored inputs of the plans, other owners' too; or a list of several such,
-                each of which the plans may read: [{"x": ds[["age"]][7:8]}, {"x": ds[["age"]][9:10]}].
+                each of which the plans may read: `[{"x": ds[["age"]][7:8]}, {"x": ds[["age"]][9:10]}]`.
             weights: wire -> what a stored weight is pinned to; all others are chosen by the asker for each session.
             epsilon, delta: answers with noise, of all versions, which together cost at most this.
             epsilon_each: the most that one run costs; None: all of it.
