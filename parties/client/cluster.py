@@ -10,11 +10,8 @@ Where others enter inputs or receive outputs, they join: `Cluster.connect("bob.t
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,22 +23,17 @@ from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
 from parties.agreed.ticket import Ticket
+from parties.client import own
 from parties.client import stocks as ordering
 from parties.client.channels import Parties
 from parties.client.closing import Closing
-from parties.client.feeds import (
-    check_feeds,
-    read_count,
-    read_output,
-    split,
-)
+from parties.client.feeds import check_feeds, read_count, read_output
 from parties.client.guest import Guest
-from parties.client.roles import SECRET, Recipients, assign, refuse_machines
+from parties.client.roles import SECRET, Recipients, refuse_machines
 from parties.client.session import Session
 from parties.client.stocks import Stock
 from parties.config.load import load
 from parties.config.models import ClusterConfig
-from parties.local import launcher
 from parties.local.layout import LocalLayout
 from parties.local.relay import Link, Relay
 from parties.trust.identity import Identity
@@ -64,7 +56,6 @@ if TYPE_CHECKING:
     from parties.client.trainer import Trainer
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
-_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "state"}
 
 
 class Cluster(Closing):
@@ -100,24 +91,13 @@ class Cluster(Closing):
         Raises:
             ConfigError: a daemon does not start.
         """
-        parties, threads = read_count(parties, "the number of parties", 2), read_count(threads, "the number of threads")
-        if isinstance(clients, str) or not isinstance(clients, Sequence | Set):
-            raise UsageError("clients are a list of names", remedy="clients=('bob', 'carol')")
-        if link is not None and not isinstance(link, Link):
-            raise UsageError("a link is made from its text", remedy="link=Link.parse('wan'), from parties.local.relay")
-        folder = Path(tempfile.mkdtemp(prefix="mpc-"))
-        layout = relay = None
+        layout, relay = own.start(parties, threads, clients, link, say)
         try:
-            layout = LocalLayout.create(folder, parties, threads=threads, clients=clients, relayed=link is not None)
-            relay = Relay(layout.routes, link) if link else None
-            launcher.start(layout, say=say or _say)
             cluster = cls(load(ClusterConfig, layout.cluster_file), layout, relay)
         except BaseException:
-            if layout is not None:
-                _tear_down(layout, relay)
-            shutil.rmtree(folder, ignore_errors=True)
+            own.tear_down(layout, relay)
             raise
-        weakref.finalize(cluster, _tear_down, layout, relay)
+        weakref.finalize(cluster, own.tear_down, layout, relay)
         return cluster
 
     @classmethod
@@ -267,29 +247,9 @@ class Cluster(Closing):
             ModelError, PolicyError, PeerError: as `session`.
             PlanError: more than a party keeps, or the plan's weights are public.
         """
-        runs, sessions = read_count(runs, "the number of runs"), read_count(sessions, "the number of sessions")
-        batch = read_count(batch, "the batch")
-        if unknown := set(choices) - _CHOICES:
-            raise UsageError(
-                f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(_CHOICES))}"
-            )
-        if runs % sessions:
-            raise UsageError(f"{runs} runs cannot be shared by {sessions} sessions", remedy="make it a multiple")
-        if isinstance(model, Plan):
-            plan = model
-        else:
-            from mpc.compiler.compile import compile_model
-            from parties.client.model import refuse_stored
-            from parties.client.states import read_states
+        from parties.client import dealing  # running does without it
 
-            refuse_stored(model)
-            said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
-            roles = assign(self.config.name, **said)
-            states = read_states(choices.pop("state", None), said.get("owners") or ())
-            plan = compile_model(model, roles=roles, states=states, **choices).plan
-        refuse_machines(plan, self.parties.names, self.config.provider.name)
-        batches = split(plan, batch) * (runs // sessions)
-        return [ordering.order(self.parties, plan, batches) for _ in range(sessions)]
+        return dealing.deal(self.parties, model, runs, batch, sessions, choices)
 
     def stocks(self, plan: Plan | None = None) -> list[Stock]:
         """List the stocks of this client that nobody has used, the oldest first."""
@@ -453,7 +413,7 @@ class Cluster(Closing):
             session.abandon()
         self.parties.close()
         if self._layout is not None:
-            _tear_down(self._layout, self.relay)
+            own.tear_down(self._layout, self.relay)
 
 
 def read_wait(wait: Any) -> float:
@@ -464,15 +424,3 @@ def read_wait(wait: Any) -> float:
 
 
 _LONGEST_WAIT = 31 * 86_400
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"mpc: {text}\n")
-
-
-def _tear_down(layout: LocalLayout, relay: Relay | None) -> None:
-    """Stop a cluster of our own and remove its folder, keys and all; safe to call twice, and at exit."""
-    launcher.stop(layout)
-    if relay is not None:
-        relay.close()
-    shutil.rmtree(layout.folder, ignore_errors=True)
