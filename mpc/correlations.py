@@ -53,7 +53,7 @@ class BundleId:
 
 
 Tags = Mapping[str, Sequence[Correlation]]
-"""What is dealt behind a gate's own correlations so that a run can be checked, by the gate's name.
+"""Gate's name -> what is dealt behind its own correlations, so that a run can be checked.
 
 `CLOSING`, behind all gates, is no gate's name.
 """

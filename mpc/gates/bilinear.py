@@ -22,6 +22,7 @@ Nothing is opened and nothing dealt; where x is not opened, the shares of x are 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -75,18 +76,6 @@ class Bilinear(Gate):
 
     def check_shapes(self, wires: Wires) -> None:
         """Raise `PlanError` unless x, `second` and out fit together."""
-        raise NotImplementedError
-
-    def columns(self, wires: Wires) -> int:
-        """Count the columns of the second operand, each of which makes a column of the result; 0 if it has none."""
-        return 0
-
-    def join_second(self, y: np.ndarray, by: np.ndarray) -> np.ndarray:
-        """Return the second operand whose columns are added up to one, by factors; their result is `join_result`'s."""
-        raise NotImplementedError
-
-    def join_result(self, z: np.ndarray, by: np.ndarray) -> np.ndarray:
-        """Return a result whose columns are added up to one, by factors."""
         raise NotImplementedError
 
     # -- what they share
@@ -199,3 +188,19 @@ class Bilinear(Gate):
             z = self.over_field(x, self.lay_out(run.share(self.second).values), fp.sub(offset, crossed))
         (opened,) = yield (Share(z),)
         run.set(self.out, opened)
+
+
+class Columned(Bilinear):
+    """Base: a product whose second operand has columns, each of which makes a column of the result."""
+
+    @abstractmethod
+    def columns(self, wires: Wires) -> int:
+        """Count the columns; 0 if there are none to join."""
+
+    @abstractmethod
+    def join_second(self, y: np.ndarray, by: np.ndarray) -> np.ndarray:
+        """Return the second operand whose columns are added up to one, by factors; their result is `join_result`'s."""
+
+    @abstractmethod
+    def join_result(self, z: np.ndarray, by: np.ndarray) -> np.ndarray:
+        """Return a result whose columns are added up to one, by factors."""

@@ -9,14 +9,14 @@ import numpy as np
 
 from mpc import field as fp
 from mpc.convolution import Filters, convolve
-from mpc.gates.bilinear import Bilinear
+from mpc.gates.bilinear import Columned
 from mpc.windows import Windows
 from mpc.wires import Wires
 
 _MOST_PADDED = 1 << 28
 
 
-class Convolution(Bilinear):
+class Convolution(Columned):
     """z = x * second (+ bias): a convolution as neural networks mean it, which is a correlation.
 
     Shapes:   x (n, c, *sizes), second (o, c / groups, *kernel), out (n, o, *positions); bias broadcasts to out

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from mpc import field as fp
-from mpc.gates.bilinear import Bilinear
+from mpc.gates.bilinear import Columned
 from mpc.wires import Dimension, Wires, broadcast
 
 
-class Matmul(Bilinear):
+class Matmul(Columned):
     """z = x y, or z = x weight + bias; stacks of matrices broadcast as numpy's do.
 
     Shapes:   x (..., m, k) or (k), second (..., k, n), out (..., m, n) or (n); bias broadcasts to out

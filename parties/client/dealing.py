@@ -24,7 +24,7 @@ _CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "s
 def deal(
     parties: Parties, model: Source | Plan, runs: int, batch: int, sessions: int, choices: dict[str, Any]
 ) -> list[Stock]:
-    """Order what `Cluster.deal` says, a stock a session.
+    """Have dealt what `Cluster.deal` says; return a stock a session.
 
     Raises:
         UsageError, ModelError, PolicyError, PeerError, PlanError: as `Cluster.deal`.

@@ -14,17 +14,19 @@ from mpc import field as fp
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.stored import StoredInput
 from mpc.encoding import encode_field
-from mpc.errors import IntegrityError, MpcError, PolicyError, SessionError
+from mpc.errors import IntegrityError, PolicyError, SessionError
+from mpc.prg import Seed
 from parties.agreed.bindings import Binding
 from parties.agreed.collecting import ContributionList, gathered_salt
 from parties.agreed.grants import Statement
-from parties.agreed.objects import contents_digest
+from parties.agreed.objects import Manifest, contents_digest
 from parties.client import collecting
 from parties.client.collection import Collection, Wishes, compiled
+from parties.client.masking import mask
 from parties.client.questions import expression, model
 from parties.client.roles import PUBLIC, assign
 from parties.client.session import Session
-from parties.pb import collect_pb2
+from parties.pb import collect_pb2, data_pb2
 from parties.pb.data_pb2 import SignedStatement
 from tests.support.asking import word
 from tests.support.collections import SIZE, Wild, enter, enter_all, finish, opened, raw, row
@@ -204,23 +206,24 @@ def test_what_is_gathered_confirms_no_guess_to_who_knows_the_masks(cluster: InPr
 
 
 def test_a_gathered_object_that_a_client_puts_itself(cluster: InProcess) -> None:
+    """All of its blocks are here, and no other thing is wrong with it than whose signature it has."""
     made = opened(cluster, "imitated")
-    put = raw(
-        cluster,
-        made,
-        "mallory",
-        name="mallory/imitation",
-        collection=None,
-        gathered=made.said.id,
-        rows=3,
-        lengths=(1, 1, 1),
-    )
-    put.begin()
-    whole = None
-    try:
-        put.enter({"x": np.zeros((3, SIZE), np.int64)})
-        whole = put.manifest()
-    except MpcError:
-        return
-    with pytest.raises(MpcError):
-        put.commit(0, whole)
+    fields = {"collection": None, "gathered": made.said.id, "rows": 2, "lengths": (1, 1)}
+    put = raw(cluster, made, "mallory", name="mallory/imitation", **fields).begin()
+    seeds, digests = [], []
+    for block in range(2):
+        own = []
+        for index in put.parties:
+            request = data_pb2.SeedsRequest(put=put.id, block=block, places=[0])
+            [given] = put.call(index, "Seeds", request).seeds
+            own.append(Seed(given.seed))
+        masked = encode_field(mask(np.zeros((1, SIZE), np.int64), own))
+        for index in put.parties:
+            header = data_pb2.BlockHeader(put=put.id, place=0, block=block, commitment=own[index].commitment())
+            put.call(index, "Block", iter([data_pb2.BlockPart(header=header), data_pb2.BlockPart(chunk=masked)]))
+        seeds.append([seed.commitment() for seed in own])
+        digests.append(blake3.blake3(masked).digest())
+    whole = Manifest.of(put.schema, {made.said.column.name: seeds}, contents_digest(put.salt, digests))
+    for index in put.parties:
+        with pytest.raises(IntegrityError, match="sign"):
+            put.commit(index, whole)

@@ -18,6 +18,8 @@ from tests.support.parties import COORDINATOR, InProcess
 from tests.support.training import on_reals, perceptron
 
 BATCH, WIDE, CLASSES = 8, 6, 3
+NEAR = 0.05
+"""What rounding coins may move weights by, a part of their way; a step too few moves them by 0.1, one more by 0.16."""
 NAMES = [f"c{number}" for number in range(CLASSES)]
 
 
@@ -82,7 +84,7 @@ def test_a_dataset_is_trained_on_where_it_lies(pair: InProcess, cluster: Cluster
         assert seen == [(step, 10) for step in range(1, 11)]
         assert made.last_step is not None and made.last_step.rounds > 0
         found = model.release()
-        assert off(made, found, wanted(made, x, y, 10, 5)) < 0.15
+        assert off(made, found, wanted(made, x, y, 10, 5)) < NEAR
         assert off(made, found, wanted(made, x, y, 10, 6)) > 0.3  # in another order weights go elsewhere
         [logits] = model.run(None, {"x": x[:7]})
         hidden = np.maximum(x[:7] @ found["w0"] + found["b0"], 0)
@@ -194,8 +196,8 @@ def test_stretches_are_the_training_that_would_have_been(pair: InProcess, cluste
     cut = made.fit(ds["x"], ds["y"], epochs=2, seed=5, name="cut", checkpoint_every=4)
     assert cut.manifest.version == 3
     found = cut.release()
-    assert off(made, found, wanted(made, x, y, 10, 5)) < 0.15
-    assert off(made, found, whole) < 0.15
+    assert off(made, found, wanted(made, x, y, 10, 5)) < NEAR
+    assert off(made, found, whole) < NEAR
 
 
 class Cut(Exception):
@@ -240,4 +242,4 @@ def test_training_goes_on_after_anybody_has_died(pair: InProcess, cluster: Clust
         found = model.release()
         whole = made.resume(*read, **options, progress=lambda done, steps: seen.append(done))
         assert whole.manifest == model.manifest and len(seen) == 6  # it is at its end
-        assert off(made, found, wanted(made, x, y, 10, 5, stored)) < 0.15
+        assert off(made, found, wanted(made, x, y, 10, 5, stored)) < NEAR

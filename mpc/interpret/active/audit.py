@@ -23,7 +23,6 @@ from mpc import kernels
 from mpc.correlations import Bundle
 from mpc.errors import LocalProtocolError, ReuseError
 from mpc.gates.base import Gate, Opening, mask_name
-from mpc.gates.bilinear import Bilinear
 from mpc.gates.readings import PartyReading
 from mpc.interpret.active.products import fold_product, is_joined
 from mpc.interpret.party import Log, PartyRun
@@ -160,7 +159,7 @@ class Audit:
     def fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
         """Run one gate on tags, and add what it opened to the sums."""
         reading = TagReading(self, gate)
-        if isinstance(gate, Bilinear) and is_joined(gate, self.wires):
+        if is_joined(gate, self.wires):
             [[public]] = self._log.pop(gate.name)
             fold_product(gate, reading, public, coin.derive(gate.name), sums.elements)
             return

@@ -11,24 +11,26 @@ so the second operand is gone through once, whatever the number of rows is (Frei
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import numpy as np
 
 from mpc import field as fp
 from mpc import kernels
 from mpc.gates.base import Gate
-from mpc.gates.bilinear import Bilinear
+from mpc.gates.bilinear import Columned
 from mpc.gates.readings import PartyReading
 from mpc.prg import Seed, expand_field
 from mpc.shares import Share
 from mpc.wires import Masking, Wires
 
 
-def is_joined(gate: Gate, wires: Wires) -> bool:
-    """Is it a product that is opened and has columns to join?"""
-    return isinstance(gate, Bilinear) and not gate.is_linear(wires) and gate.columns(wires) > 0
+def is_joined(gate: Gate, wires: Wires) -> TypeGuard[Columned]:
+    """Tell whether a gate is a product that is opened and has columns to join."""
+    return isinstance(gate, Columned) and not gate.is_linear(wires) and gate.columns(wires) > 0
 
 
-def fold_product(gate: Bilinear, run: PartyReading, opened: np.ndarray, coin: Seed, total: np.ndarray) -> None:
+def fold_product(gate: Columned, run: PartyReading, opened: np.ndarray, coin: Seed, total: np.ndarray) -> None:
     """Add to the total (1,) what a product's tags, by coins, are more than this party's alpha times what was opened.
 
     Args:
