@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -367,10 +368,10 @@ def test_if_the_ledger_cannot_burn_no_mask_leaves(script: Script, monkeypatch: p
     ledger = script.cluster.ledgers[0]
     advance = ledger.advance
 
-    def fails(session_id: bytes, run: int, state: RunState) -> None:
-        if state is RunState.BURNT:
+    def fails(session_id: bytes, run: int, to: RunState, *spend: Any, **options: Any) -> None:
+        if to is RunState.BURNT:
             raise OSError("disk full")
-        advance(session_id, run, state)
+        advance(session_id, run, to, *spend, **options)
 
     monkeypatch.setattr(ledger, "advance", fails)
     with pytest.raises(MpcError) as caught:
@@ -582,10 +583,10 @@ def test_if_the_ledger_fails_nothing_is_revealed(
     ledger = script.cluster.ledgers[0]
     advance = ledger.advance
 
-    def fails(session_id: bytes, run: int, to: RunState) -> None:
+    def fails(session_id: bytes, run: int, to: RunState, *spend: Any, **options: Any) -> None:
         if to is state:
             raise OSError("disk full")
-        advance(session_id, run, to)
+        advance(session_id, run, to, *spend, **options)
 
     monkeypatch.setattr(ledger, "advance", fails)
     script.enter(1, script.integers(data(1)), OWNER)

@@ -359,10 +359,10 @@ def test_a_disk_that_is_slow_keeps_nobody_from_asking(cluster: InProcess, monkey
     go, reached = threading.Event(), threading.Event()
     advance = cluster.ledgers[0].advance
 
-    def slow(*arguments: Any) -> None:
+    def slow(*arguments: Any, **options: Any) -> None:
         reached.set()
         assert go.wait(PATIENCE)
-        advance(*arguments)
+        advance(*arguments, **options)
 
     monkeypatch.setattr(cluster.ledgers[0], "advance", slow)
     with ThreadPoolExecutor(1) as pool:
