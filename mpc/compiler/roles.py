@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mpc.plan.plan import Security
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -17,6 +19,7 @@ class Roles:
         keeps: outputs that stay at the parties; nobody receives one that `readers` does not name.
         together: input -> the owners of what it is read from, where rows of several lie one behind the other.
         public_weights: the model is no secret: all parties and the provider are told its weights.
+        security: what whoever opens sessions of it fears of parties; see `Plan`.
     """
 
     model_owner: str = "coordinator"
@@ -27,6 +30,7 @@ class Roles:
     public_weights: bool = False
     keeps: frozenset[str] = frozenset()
     together: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    security: Security = "passive"
 
     def owner(self, given: str) -> str:
         """Return the owner of an input."""

@@ -27,6 +27,8 @@ from mpc.wires import MAX_BATCH, Dimension, Frozen, Lifetime, Scale, Wire
 
 VERSION: Literal[2] = 2
 FIELD: Literal["2^61-1"] = "2^61-1"
+Security = Literal["passive", "active"]
+"""Against what parties do: those that follow the plan and look at what they hold, or any that deviate."""
 _MOST_RUNS_KEPT = 16
 """Plans of single runs that a program keeps."""
 DataType = Literal[
@@ -135,7 +137,13 @@ class PlanState(Frozen):
 
 
 class Plan(Frozen):
-    """A plan, as the module says.  `wires` are in the order in which `gates` write them."""
+    """A plan, as the module says.
+
+    Args:
+        wires: in the order in which `gates` write them.
+        security: "active" if each run is checked before anything of it is revealed; parties, provider and clients then
+            do so, or do nothing.
+    """
 
     version: Literal[2] = VERSION
     field: Literal["2^61-1"] = FIELD
@@ -145,6 +153,12 @@ class Plan(Frozen):
     gates: Annotated[tuple[Gate, ...], Field(max_length=20_000)]
     states: Annotated[tuple[PlanState, ...], Field(max_length=1024)] = ()
     program: Program | None = None
+    security: Security = "passive"
+
+    @property
+    def is_checked(self) -> bool:
+        """Is each run checked before anything of it is revealed?"""
+        return self.security == "active"
 
     @cached_property
     def wire(self) -> dict[str, Wire]:
@@ -154,7 +168,7 @@ class Plan(Frozen):
     @cached_property
     def canonical(self) -> bytes:
         """The bytes that parties agree on."""
-        content = self.model_dump(mode="json", exclude={"gates", "states", "program"})
+        content = self.model_dump(mode="json", exclude={"gates", "states", "program", "security"})
         for entry in content["inputs"]:
             if entry["missing"] is None:
                 del entry["missing"]
@@ -169,6 +183,8 @@ class Plan(Frozen):
             ]
         if self.program is not None:
             content["program"] = self.program.model_dump(mode="json", exclude_none=True)
+        if self.is_checked:
+            content["security"] = self.security
         return _dump(content)
 
     @cached_property
@@ -265,9 +281,12 @@ class Plan(Frozen):
         """Return the plan whose runs are those of a program."""
         return self._with(program=program)
 
+    def with_security(self, security: Security) -> Plan:
+        """Return the plan whose runs are checked, or are not."""
+        return self._with(security=security)
+
     def _with(self, **parts: Any) -> Plan:
-        fields = ("inputs", "outputs", "wires", "gates", "states", "program")
-        return Plan(**{name: getattr(self, name) for name in fields} | parts)
+        return Plan(**{name: getattr(self, name) for name in type(self).model_fields} | parts)
 
     def at(self, run: int) -> Plan:
         """Return the plan of one run of a program: with its factors, and without what it neither updates nor tells.
@@ -331,6 +350,7 @@ class Plan(Frozen):
             gates=tuple(reversed(kept)),
             states=states,
             program=None,
+            security=self.security,
         )
 
     def bind(self, batch: int) -> Plan:
@@ -359,6 +379,7 @@ class Plan(Frozen):
             gates=self.gates,
             states=self.states,
             program=self.program,
+            security=self.security,
         )
 
 

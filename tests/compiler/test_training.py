@@ -9,8 +9,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from mpc import field as fp
+from mpc.compiler.roles import Roles
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.resumed import goes_on
 from mpc.compiler.training.train import Training, compile_training
 from mpc.compiler.training.trained import compile_prediction, compile_telling
 from mpc.errors import ModelError, UsageError
@@ -43,6 +45,14 @@ def held_to_the_reference(training: Training, feeds: list[Arrays], parties: int)
     trial = Trial(training.plan, training.weights, parties)
     for one in feeds:
         trial.run(integers(training, one), 1)
+
+
+def test_whatever_is_made_of_a_checked_training_is_checked() -> None:
+    training = compile_training(perceptron((6, 3)), batch=4, roles=Roles(security="active"), keep=True)
+    told = tuple(Told(output=name, first=3) for name in training.keeps.values())
+    bound = training.plan.with_program(Program(steps=2, told=told))
+    made = [training.at(3).plan, goes_on(bound, "bob"), bound.at(1), compile_prediction(training, "bob").plan]
+    assert all(plan.is_checked for plan in [*made, compile_telling(training, "bob").plan])
 
 
 @pytest.mark.parametrize("parties", [2, 3])

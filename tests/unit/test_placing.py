@@ -57,3 +57,8 @@ def test_outputs_that_are_one_value_have_one_set_of_recipients(plan: Plan) -> No
     assert place(both, {"x": "lab"}, {"y": ("doctor",), "again": ("doctor",)}).recipients == {"doctor"}
     with pytest.raises(PlanError, match="one value"):
         place(both, {"x": "lab"}, {"y": ("doctor",), "again": ("analyst",)})
+
+
+def test_whoever_is_given_a_place_runs_it_as_securely(plan: Plan) -> None:
+    active = plan.with_security("active")
+    assert template(active, "lab").is_checked and template(active, "lab").digest != template(plan, "lab").digest

@@ -299,6 +299,21 @@ def test_another_version_or_field_is_refused(key: str, value: Any) -> None:
     assert key in refused(dump(put(content(), (key,), value))).what
 
 
+@pytest.mark.parametrize("value", ["passive", "", "Active", None, True, ["active"]])
+def test_a_plan_says_security_in_one_way_or_not_at_all(value: Any) -> None:
+    """A passive plan does not name it: so it has the bytes that it had before there was another."""
+    refused(dump(content() | {"security": value}))
+    assert "security" not in content() and PLAN.with_security("passive").digest == PLAN.digest
+
+
+def test_another_security_is_another_plan() -> None:
+    active = PLAN.with_security("active")
+    assert parse_plan(active.canonical) == active and active.is_checked and not PLAN.is_checked
+    assert active.digest != PLAN.digest and active.with_security("passive") == PLAN
+    assert json.loads(active.canonical) == content() | {"security": "active"}
+    assert active.bind(3).is_checked and active.with_stored_weights().is_checked
+
+
 def test_what_is_well_formed_but_wrong_is_refused_by_verify() -> None:
     assert "one name" in refused(dump(put(content(), ("gates", 1, "name"), content()["gates"][0]["name"]))).what
 

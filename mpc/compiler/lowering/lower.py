@@ -81,7 +81,14 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     state.choose_masks()
     outputs = tuple(out for out, _ in left)
     wires, gates = tuple(state.wires.values()), tuple(state.gates)
-    plan = Plan(inputs=inputs, outputs=outputs, wires=wires, gates=gates, states=tuple(state.states))
+    plan = Plan(
+        inputs=inputs,
+        outputs=outputs,
+        wires=wires,
+        gates=gates,
+        states=tuple(state.states),
+        security=roles.security,
+    )
     verify(plan)
     rough = {out.name: error for out, error in left}
     names = {name: value.wire.name for name, value in state.values.items()}

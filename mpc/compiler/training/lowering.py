@@ -214,6 +214,7 @@ class _Work:
             gates=tuple(work.gates),
             states=tuple(work.states),
             program=self._program(),
+            security=work.roles.security,
         )
         verify(plan)
         return plan

@@ -26,7 +26,7 @@ def goes_on(plan: Plan, owner: str) -> Plan:
         gates[name] = Input(name=name, out=init, lifetime=Lifetime.STORED_WEIGHT)
         wires[init] = plan.wire[state.in_].model_copy(update={"name": init, "holders": (owner,)})
         states.append(PlanState(name=state.name, in_=state.in_, out=state.out, init=init))
-    parts = {name: getattr(plan, name) for name in ("inputs", "outputs", "program")}
+    parts = {name: getattr(plan, name) for name in ("inputs", "outputs", "program", "security")}
     found = Plan(**parts, gates=tuple(gates.values()), wires=tuple(wires.values()), states=tuple(states))
     verify(found)
     return found

@@ -97,8 +97,8 @@ class Training:
             else gate
             for gate in self.plan.gates
         )
-        parts = {name: getattr(self.plan, name) for name in ("inputs", "outputs", "wires", "states", "program")}
-        return replace(self, plan=Plan(**parts, gates=gates), rate=Rate(factor, self.rate.shift))
+        parts = {name: getattr(self.plan, name) for name in Plan.model_fields}
+        return replace(self, plan=Plan(**parts | {"gates": gates}), rate=Rate(factor, self.rate.shift))
 
     def _is_velocity(self, name: str) -> bool:
         return any(state.name == name and state.velocity for state in self.step.states)

@@ -31,7 +31,8 @@ def compile_prediction(training: Training, owner: str) -> Lowered:
     nodes = [_cut(node, training.precision.ceiling) for node in graph.nodes]
     inputs, carried = _weights(training, owner)
     return compile_graph(
-        Graph([*graph.inputs, *inputs], nodes, [*graph.outputs, *carried]), Roles(owner, owner, (owner,))
+        Graph([*graph.inputs, *inputs], nodes, [*graph.outputs, *carried]),
+        Roles(owner, owner, (owner,), security=training.plan.security),
     )
 
 
@@ -39,7 +40,8 @@ def compile_telling(training: Training, owner: str) -> Lowered:
     """Compile what tells the owner of kept weights what they are; its outputs have the names that they are kept by."""
     inputs, carried = _weights(training, owner)
     readers: dict[str, tuple[str, ...]] = {out.name: (owner,) for out in carried}
-    return compile_graph(Graph(inputs, [], carried), Roles(owner, owner, (owner,), readers=readers))
+    roles = Roles(owner, owner, (owner,), readers=readers, security=training.plan.security)
+    return compile_graph(Graph(inputs, [], carried), roles)
 
 
 def _weights(training: Training, owner: str) -> tuple[list[GraphInput], list[GraphOutput]]:
