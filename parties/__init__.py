@@ -33,19 +33,19 @@ from mpc.errors import (
 if TYPE_CHECKING:
     from mpc.compiler.training.optimisers import SGD
     from mpc.compiler.training.precision import Precision
+    from parties.client.at_rest.keeping import Keeping
     from parties.client.cluster import Cluster
-    from parties.client.coordinated import RunReport
     from parties.client.dataset import Dataset
     from parties.client.estimators.classes import MLPClassifier
     from parties.client.estimators.linear import LinearRegression, LogisticRegression
     from parties.client.guest import Guest
-    from parties.client.keeping import Keeping
     from parties.client.model import Model
+    from parties.client.running.coordinated import RunReport
+    from parties.client.running.states import State
+    from parties.client.running.stocks import Stock
     from parties.client.session import Session
-    from parties.client.states import State
-    from parties.client.stocks import Stock
-    from parties.client.trained import Trained
-    from parties.client.trainer import Trainer
+    from parties.client.training.trained import Trained
+    from parties.client.training.trainer import Trainer
 
 __all__ = [
     "Cluster",
@@ -89,18 +89,18 @@ _LATE = {
     "Dataset": "parties.client.dataset",
     "Guest": "parties.client.guest",
     "Model": "parties.client.model",
-    "Keeping": "parties.client.keeping",
+    "Keeping": "parties.client.at_rest.keeping",
     "LinearRegression": "parties.client.estimators.linear",
     "LogisticRegression": "parties.client.estimators.linear",
     "MLPClassifier": "parties.client.estimators.classes",
     "Precision": "mpc.compiler.training.precision",
-    "RunReport": "parties.client.coordinated",
+    "RunReport": "parties.client.running.coordinated",
     "SGD": "mpc.compiler.training.optimisers",
     "Session": "parties.client.session",
-    "State": "parties.client.states",
-    "Stock": "parties.client.stocks",
-    "Trained": "parties.client.trained",
-    "Trainer": "parties.client.trainer",
+    "State": "parties.client.running.states",
+    "Stock": "parties.client.running.stocks",
+    "Trained": "parties.client.training.trained",
+    "Trainer": "parties.client.training.trainer",
 }
 
 

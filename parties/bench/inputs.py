@@ -9,7 +9,7 @@ import numpy as np
 
 from mpc.errors import InputError
 from mpc.plan.plan import Plan, PlanInput
-from parties.client.feeds import is_fixed
+from parties.client.running.feeds import is_fixed
 
 _GOLDEN = 0.6180339887498949
 Say = Callable[[str], None]

@@ -13,7 +13,7 @@ import numpy as np
 from parties.bench.machine import peak_memory, reset_peak_memory
 from parties.bench.plaintext import Baseline
 from parties.client.cluster import Cluster
-from parties.client.coordinated import RunReport
+from parties.client.running.coordinated import RunReport
 from parties.client.session import Session
 from parties.local.processes import running
 

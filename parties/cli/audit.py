@@ -15,8 +15,8 @@ from parties.agreed.audit import START
 from parties.cli.display import Display
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
-from parties.client.auditing import Chain, check_chains, follow_chain, read_export, read_head, write_export
 from parties.client.cluster import Cluster
+from parties.client.consent.auditing import Chain, check_chains, follow_chain, read_export, read_head, write_export
 
 _SHOWN = 16
 

@@ -22,7 +22,7 @@ from parties.cli.display import JSON_VERSION, Display, seconds, size
 from parties.cli.inputs import load_inputs
 from parties.cli.options import JSON, RANGE, SECURITY, SHAPE, WEIGHTS, parse_ranges, parse_shapes, require_passive
 from parties.client.cluster import Cluster
-from parties.client.roles import assign
+from parties.client.running.roles import assign
 from parties.local.layout import COORDINATOR
 from parties.local.relay import Link
 

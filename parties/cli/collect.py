@@ -14,8 +14,8 @@ from mpc.text import shown
 from parties.cli.display import Display
 from parties.cli.objects import common, connected_to
 from parties.cli.options import require_folder
-from parties.client.collection import Collection
-from parties.client.said import day
+from parties.client.at_rest.said import day
+from parties.client.collections.collection import Collection
 from parties.disk import write_atomic
 
 _SHOWN = 10

@@ -14,12 +14,13 @@ from mpc.text import shown
 from parties.cli.datasets import selections
 from parties.cli.display import Display
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
-from parties.client import catalogue, granting, remaining
-from parties.client.catalogue import Entry
+from parties.client.at_rest import catalogue
+from parties.client.at_rest.catalogue import Entry
+from parties.client.at_rest.said import day
 from parties.client.cluster import Cluster
-from parties.client.granted import as_amount, as_plans
-from parties.client.granting import Given, Left, Verdict
-from parties.client.said import day
+from parties.client.consent import granting, remaining
+from parties.client.consent.granted import as_amount, as_plans
+from parties.client.consent.granting import Given, Left, Verdict
 
 _SHOWN = 16
 

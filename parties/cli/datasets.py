@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mpc.errors import UsageError
 from mpc.text import shown
-from parties.client.bound import choose
+from parties.client.at_rest.bound import choose
+from parties.client.at_rest.matching import by_column
 from parties.client.cluster import Cluster
-from parties.client.matching import by_column
 from parties.client.selection import Selection
 
 

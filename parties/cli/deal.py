@@ -13,10 +13,10 @@ from mpc.plan.plan import Plan
 from parties.cli.display import Display, seconds, size
 from parties.cli.model import Choices, read_plan
 from parties.cli.options import CLUSTER, FOLDER, JSON, OWNER, RANGE, RECIPIENT, SHAPE, cluster_file
-from parties.client import stocks as ordering
 from parties.client.cluster import Cluster, Stock
-from parties.client.feeds import split
-from parties.client.roles import parse_roles, refuse_machines
+from parties.client.running import stocks as ordering
+from parties.client.running.feeds import split
+from parties.client.running.roles import parse_roles, refuse_machines
 
 
 @click.command()

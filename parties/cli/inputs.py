@@ -12,7 +12,7 @@ import numpy as np
 from mpc.compiler.arguments import in_type
 from mpc.errors import InputError
 from parties.cli.tables import read_table
-from parties.client.matching import Columns
+from parties.client.at_rest.matching import Columns
 
 
 def load_inputs(

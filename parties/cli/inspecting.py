@@ -10,9 +10,9 @@ from mpc.compiler.onnx.signature import Shapes
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.train import compile_training
 from parties.cli.display import Display, size
-from parties.client.pricing import training_cost
-from parties.client.telling import CHECK_EVERY, tells
-from parties.client.trainer import TARGET
+from parties.client.training.pricing import training_cost
+from parties.client.training.telling import CHECK_EVERY, tells
+from parties.client.training.trainer import TARGET
 
 
 def show_training(

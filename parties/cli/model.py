@@ -43,10 +43,10 @@ from parties.cli.options import (
     require_folder,
 )
 from parties.cli.outputs import AT_REST, ENTERS
-from parties.client.feeds import split
-from parties.client.model_listing import said_ranges
-from parties.client.roles import SECRET, known_weights, parse_roles
-from parties.client.trainer import TARGET
+from parties.client.at_rest.model_listing import said_ranges
+from parties.client.running.feeds import split
+from parties.client.running.roles import SECRET, known_weights, parse_roles
+from parties.client.training.trainer import TARGET
 from parties.disk import write_atomic
 from parties.local.layout import COORDINATOR
 

@@ -28,7 +28,7 @@ from parties.cli.options import (
 from parties.cli.preparing import place_model
 from parties.client.cluster import Cluster
 from parties.client.model import Placed
-from parties.client.roles import parse_roles
+from parties.client.running.roles import parse_roles
 from parties.disk import write_atomic
 
 

@@ -70,8 +70,8 @@ class Wanted:
             raise UsageError("--mechanism and --delta say which noise there is", remedy="--epsilon 0.5")
         from mpc.compiler.graph.noising import Noising  # with the compiler, which takes a while
         from parties.client.cluster import Cluster
-        from parties.client.granted import as_amount, as_mechanisms
-        from parties.client.noised import facts_of
+        from parties.client.consent.granted import as_amount, as_mechanisms
+        from parties.client.running.noised import facts_of
 
         asked = {}
         for text in self.epsilons:

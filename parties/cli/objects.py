@@ -15,8 +15,8 @@ from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
 from parties.client.cluster import Cluster
 
 if TYPE_CHECKING:
+    from parties.client.at_rest.listing import Listing, Told
     from parties.client.datasets import Datasets
-    from parties.client.listing import Listing, Told
     from parties.client.models import Models
 
 _NUMBERS = ("rows", "version")

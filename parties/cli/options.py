@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpc.errors import ConfigError, UsageError
-from parties.client.roles import PUBLIC, SECRET
+from parties.client.running.roles import PUBLIC, SECRET
 from parties.disk import DEFAULT_FOLDER
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from mpc.plan.plan import Plan
 from mpc.text import shown
 from parties.cli.display import Display
 from parties.cli.options import require_folder
-from parties.client.feeds import owner_of, received
-from parties.client.roles import SECRET, known_weights
+from parties.client.running.feeds import owner_of, received
+from parties.client.running.roles import SECRET, known_weights
 from parties.disk import write_atomic
 
 _SHOWN_ROWS = 10

@@ -22,10 +22,10 @@ from parties.cli.inputs import load_inputs
 from parties.cli.noise import Wanted
 from parties.cli.options import parse_ranges, parse_shapes
 from parties.cli.outputs import keep_choices
-from parties.client import bound
+from parties.client.at_rest import bound
+from parties.client.at_rest.keeping import Keeping, read_keep
+from parties.client.at_rest.matching import match_datasets
 from parties.client.cluster import Cluster
-from parties.client.keeping import Keeping, read_keep
-from parties.client.matching import match_datasets
 from parties.client.model import Placed, model_name, refuse_compiling
 from parties.client.selection import Selection
 

@@ -15,10 +15,10 @@ from mpc.errors import UsageError
 from parties.cli.display import Display
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
+from parties.client.at_rest.said import as_expiry, day
 from parties.client.channels import PartyClient
 from parties.client.cluster import Cluster
-from parties.client.requests import Requested, choose, decide, list_requests, plan_of
-from parties.client.said import as_expiry, day
+from parties.client.consent.requests import Requested, choose, decide, list_requests, plan_of
 from parties.disk import write_atomic
 
 _SHOWN = 16

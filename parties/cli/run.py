@@ -33,11 +33,11 @@ from parties.cli.options import (
 )
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
 from parties.cli.preparing import Prepared, Said, prepare
-from parties.client import keeping
+from parties.client.at_rest import keeping
 from parties.client.cluster import Cluster
-from parties.client.feeds import agree_on_batch, check_own, owned, received
 from parties.client.model import Placed
-from parties.client.roles import SECRET, others, parse_roles
+from parties.client.running.feeds import agree_on_batch, check_own, owned, received
+from parties.client.running.roles import SECRET, others, parse_roles
 from parties.client.session import Session
 from parties.config.load import load
 from parties.config.models import ClusterConfig

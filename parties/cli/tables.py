@@ -10,7 +10,7 @@ import numpy as np
 
 from mpc.compiler.arguments import in_type
 from mpc.errors import InputError
-from parties.client.matching import Columns, order_of, ordered
+from parties.client.at_rest.matching import Columns, order_of, ordered
 from parties.client.tables.text import read_numbers
 
 

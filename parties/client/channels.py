@@ -14,9 +14,9 @@ from typing import Generic, Protocol, TypeVar
 import grpc
 
 from mpc.errors import MpcError, PeerError, SessionError
-from parties.client.entered import EnteredRuns, place_of
-from parties.client.heads import Heads, place_of_heads
-from parties.client.keeper import Keeper
+from parties.client.consent.heads import Heads, place_of_heads
+from parties.client.running.entered import EnteredRuns, place_of
+from parties.client.running.keeper import Keeper
 from parties.config.models import ClusterConfig, Peer
 from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2_grpc
 from parties.trust.identity import Identity

@@ -24,14 +24,14 @@ from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
 from parties.agreed.ticket import Ticket
 from parties.client import own
-from parties.client import stocks as ordering
 from parties.client.channels import Parties
 from parties.client.closing import Closing
-from parties.client.feeds import check_feeds, read_count, read_output
 from parties.client.guest import Guest
-from parties.client.roles import SECRET, Recipients, refuse_machines
+from parties.client.running import stocks as ordering
+from parties.client.running.feeds import check_feeds, read_count, read_output
+from parties.client.running.roles import SECRET, Recipients, refuse_machines
+from parties.client.running.stocks import Stock
 from parties.client.session import Session
-from parties.client.stocks import Stock
 from parties.config.load import load
 from parties.config.models import ClusterConfig
 from parties.local.layout import LocalLayout
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
     from mpc.compiler.graph.graph import Range
     from mpc.compiler.onnx.load import Source
     from mpc.compiler.onnx.signature import Shapes
-    from parties.client.collection import Collection
+    from parties.client.at_rest.keeping import Keeping
+    from parties.client.collections.collection import Collection
+    from parties.client.consent.granting import Left
     from parties.client.dataset import Dataset
     from parties.client.datasets import Datasets
-    from parties.client.granting import Left
-    from parties.client.keeping import Keeping
     from parties.client.model import Model, Placed
     from parties.client.models import Models
-    from parties.client.private_training import PrivateModel
+    from parties.client.running.states import States
     from parties.client.selection import Selection
-    from parties.client.states import States
-    from parties.client.trainer import Trainer
+    from parties.client.training.private import PrivateModel
+    from parties.client.training.trainer import Trainer
 
 __all__ = ["Cluster", "Guest", "Session", "Stock", "check_feeds", "read_output"]
 
@@ -173,7 +173,7 @@ class Cluster(Closing):
             WaitingError: somebody's word is missing still, who is shown what was asked; the message says whose.
             ModelError, PolicyError, PeerError: as the CLI's.
         """
-        from parties.client import opening  # who joins does without it
+        from parties.client.running import opening  # who joins does without it
 
         noise = {"epsilon": epsilon, "mechanism": mechanism, "delta": delta}
         compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep, **noise}
@@ -193,7 +193,7 @@ class Cluster(Closing):
             ModelError: a node has no derivative, or a bound does not fit.
             UsageError: an argument says nothing.
         """
-        from parties.client.trainer import CHOICES, Trainer  # joining and running do without it
+        from parties.client.training.trainer import CHOICES, Trainer  # joining and running do without it
 
         if unknown := set(choices) - CHOICES:
             raise UsageError(
@@ -229,7 +229,7 @@ class Cluster(Closing):
             PrivateDataError: an owner's word is missing: whose, and which command says it.
             ModelError: nothing is proved of it.
         """
-        from parties.client import private_training
+        from parties.client.training import private as private_training
 
         return private_training.fit(self.parties, x, y, epsilon, delta, steps, rate, wait)
 
@@ -247,7 +247,7 @@ class Cluster(Closing):
             ModelError, PolicyError, PeerError: as `session`.
             PlanError: more than a party keeps, or the plan's weights are public.
         """
-        from parties.client import dealing  # running does without it
+        from parties.client.running import dealing  # running does without it
 
         return dealing.deal(self.parties, model, runs, batch, sessions, choices)
 
@@ -280,7 +280,7 @@ class Cluster(Closing):
         Raises:
             UsageError, ModelError, PolicyError, SessionError, PeerError: as of `session`.
         """
-        from parties.client import collection
+        from parties.client.collections import collection
 
         return collection.open_collection(self.parties, name, size, low, high, **terms)
 
@@ -290,7 +290,7 @@ class Cluster(Closing):
         Raises:
             SessionError: there is none that is open to this client.
         """
-        from parties.client import collection
+        from parties.client.collections import collection
 
         return collection.find(self.parties, name)
 
@@ -323,7 +323,7 @@ class Cluster(Closing):
         Raises:
             SessionError: there is no such dataset that this client may know of.
         """
-        from parties.client import granting
+        from parties.client.consent import granting
 
         return granting.budget(self.parties, self.datasets.full_name(name))
 
@@ -339,7 +339,7 @@ class Cluster(Closing):
         Raises:
             UsageError: they are no numbers, or it is not this client's dataset.
         """
-        from parties.client import granted, granting
+        from parties.client.consent import granted, granting
 
         full, whole = self.datasets.full_name(name), granted.as_amount(epsilon, "epsilon")
         others = [self.datasets.full_name(each) for each in group]

@@ -9,9 +9,9 @@ import numpy as np
 from mpc.errors import UsageError
 from mpc.text import shown
 from parties.agreed.objects import Manifest
-from parties.client import remaining
+from parties.client.at_rest.listing import Description
 from parties.client.channels import Parties
-from parties.client.listing import Description
+from parties.client.consent import remaining
 from parties.client.questions.reasons import no_attribute
 from parties.client.selection import Selection
 from parties.client.tables.samples import MOCK_ROWS, Sample, code_of, labels_of, mock_rows, no_column

@@ -14,14 +14,15 @@ from typing import Any
 from mpc.errors import MpcWarning, SessionError, UsageError
 from mpc.text import shown
 from parties.agreed.grants import Bound, Grant
-from parties.client import amending, catalogue, granted, granting, keeping, upload
+from parties.client.at_rest import amending, catalogue, keeping, upload
+from parties.client.at_rest.listing import Listing, Versions
+from parties.client.at_rest.objects import Objects
+from parties.client.at_rest.said import as_expiry, as_readers, full_name, own_name
 from parties.client.channels import Parties
+from parties.client.consent import granted, granting
+from parties.client.consent.granting import Given, Verdict
+from parties.client.consent.requests import Requested, list_requests
 from parties.client.dataset import Dataset
-from parties.client.granting import Given, Verdict
-from parties.client.listing import Listing, Versions
-from parties.client.objects import Objects
-from parties.client.requests import Requested, list_requests
-from parties.client.said import as_expiry, as_readers, full_name, own_name
 from parties.client.selection import Selection
 from parties.client.tables.published import published_rows
 from parties.client.tables.stated import Stated

@@ -16,7 +16,7 @@ from mpc.errors import InputError, PeerError, PlanError, ReuseError, SessionErro
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties
-from parties.client.feeds import (
+from parties.client.running.feeds import (
     NodeArg,
     block,
     check_own,
@@ -31,7 +31,7 @@ from parties.client.feeds import (
     split,
     to_integers,
 )
-from parties.client.participant import Participant, Progress
+from parties.client.running.participant import Participant, Progress
 from parties.pb import party_pb2
 
 

@@ -25,12 +25,13 @@ from parties.agreed.bindings import Binding
 from parties.agreed.fields import OBJECT_NAME
 from parties.agreed.models import weight_bindings
 from parties.agreed.objects import Manifest
-from parties.client import bound, granting
+from parties.client.at_rest import bound
+from parties.client.at_rest.model_listing import ModelDescription
 from parties.client.channels import Parties
-from parties.client.feeds import NodeArg, describe_inputs, describe_outputs
-from parties.client.granting import Verdict
-from parties.client.model_listing import ModelDescription
-from parties.client.roles import Recipients, assign, refuse_machines
+from parties.client.consent import granting
+from parties.client.consent.granting import Verdict
+from parties.client.running.feeds import NodeArg, describe_inputs, describe_outputs
+from parties.client.running.roles import Recipients, assign, refuse_machines
 
 if TYPE_CHECKING:
     from parties.client.dataset import Dataset

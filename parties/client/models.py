@@ -20,12 +20,13 @@ from mpc.plan.plan import Plan
 from parties.addresses import ANY
 from parties.agreed.grants import Grant, Question, Use
 from parties.agreed.models import weight_columns
-from parties.client import bound, catalogue, granted, granting, keeping, upload
-from parties.client.granting import Given
+from parties.client.at_rest import bound, catalogue, keeping, upload
+from parties.client.at_rest.model_listing import ModelListing
+from parties.client.at_rest.objects import Objects
+from parties.client.at_rest.said import as_expiry, as_readers, own_name
+from parties.client.consent import granted, granting
+from parties.client.consent.granting import Given
 from parties.client.model import Model
-from parties.client.model_listing import ModelListing
-from parties.client.objects import Objects
-from parties.client.said import as_expiry, as_readers, own_name
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Ranges

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from mpc.errors import UsageError
-from parties.client.feeds import read_count
+from parties.client.running.feeds import read_count
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from parties.local.relay import Link, Relay

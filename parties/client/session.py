@@ -14,11 +14,12 @@ from mpc.errors import InputError, MpcError, SessionError, warn
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, rows_of
 from parties.agreed.keeps import Keep
-from parties.client import stocks as ordering
+from parties.client.at_rest.matching import match_frames
 from parties.client.channels import Parties
 from parties.client.closing import Closing
-from parties.client.coordinated import CoordinatedSession, RunReport, sum_reports
-from parties.client.feeds import (
+from parties.client.running import stocks as ordering
+from parties.client.running.coordinated import CoordinatedSession, RunReport, sum_reports
+from parties.client.running.feeds import (
     NodeArg,
     agree_on_batch,
     block,
@@ -34,15 +35,14 @@ from parties.client.feeds import (
     split,
     to_integers,
 )
-from parties.client.matching import match_frames
-from parties.client.participant import Progress
-from parties.client.states import repeats
+from parties.client.running.participant import Progress
+from parties.client.running.states import repeats
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
     from mpc.compiler.onnx.metadata import ModelMeta
     from parties.client.model import Placed
-    from parties.client.prepared import Prepared
+    from parties.client.running.prepared import Prepared
 
 
 class Session(Closing):

@@ -20,11 +20,11 @@ from parties.agreed.bindings import Binding
 from parties.agreed.collecting import ContributionList, gathered_salt
 from parties.agreed.grants import Statement
 from parties.agreed.objects import Manifest, contents_digest
-from parties.client import collecting
-from parties.client.collection import Collection, Wishes, compiled
-from parties.client.masking import mask
+from parties.client.at_rest.masking import mask
+from parties.client.collections import calls as collecting
+from parties.client.collections.collection import Collection, Wishes, compiled
 from parties.client.questions import expression, model
-from parties.client.roles import PUBLIC, assign
+from parties.client.running.roles import PUBLIC, assign
 from parties.client.session import Session
 from parties.pb import collect_pb2, data_pb2
 from parties.pb.data_pb2 import SignedStatement

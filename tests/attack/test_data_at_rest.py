@@ -33,10 +33,10 @@ from mpc.prg import Seed, expand_field
 from parties.agreed.objects import Column, Manifest
 from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import key_of
-from parties.client import bound, catalogue, sending, upload
+from parties.client.at_rest import bound, catalogue, sending, upload
 from parties.client.channels import Parties
-from parties.client.coordinated import CoordinatedSession
 from parties.client.datasets import Datasets
+from parties.client.running.coordinated import CoordinatedSession
 from parties.client.selection import Selection
 from parties.config.models import Limits, PolicyConfig
 from parties.party.node import PartyNode

@@ -13,7 +13,7 @@ import pytest
 
 from mpc.errors import IntegrityError, MpcError, PeerError
 from mpc.fixedpoint import decode, encode
-from parties.client.coordinated import CoordinatedSession
+from parties.client.running.coordinated import CoordinatedSession
 from parties.party.services import PartyService
 from parties.pb import party_pb2
 from tests.support.parties import InProcess, data, tiny_answer

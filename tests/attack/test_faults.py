@@ -13,7 +13,7 @@ import pytest
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError
 from mpc.fixedpoint import encode
 from parties import disk
-from parties.client import stocks as ordering
+from parties.client.running import stocks as ordering
 from parties.config.models import Limits
 from parties.party.ledger import sessions as ledger
 from parties.party.stock import ordering as stock

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mpc.errors import MpcError
 from parties.agreed.signed import dump
 from parties.agreed.terms import roster_digest
-from parties.client.collection import Collection
+from parties.client.collections.collection import Collection
 from parties.config.models import Limits
 from parties.pb import collect_pb2, consent_pb2, data_pb2, party_pb2, party_pb2_grpc, provider_pb2, provider_pb2_grpc
 from parties.wire.status import from_rpc

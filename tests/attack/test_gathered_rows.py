@@ -10,7 +10,7 @@ import pytest
 from mpc.errors import InputError
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest, contents_digest
-from parties.client import collecting
+from parties.client.collections import calls as collecting
 from parties.client.session import Session
 from parties.pb import data_pb2
 from tests.attack.test_collections import exact_rows

@@ -11,7 +11,7 @@ import pytest
 from mpc.errors import SessionError
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import Signed
-from parties.client import catalogue
+from parties.client.at_rest import catalogue
 from parties.party.vault import catalogue as rows
 from parties.party.vault.ending import Ending
 from parties.party.vault.vault import Vault

@@ -25,10 +25,10 @@ from parties.agreed.objects import Manifest, contents_digest
 from parties.agreed.provenance import Provenance
 from parties.agreed.refreshing import identity_plan, refresh_bindings
 from parties.agreed.signed import Endorsement, Signed
-from parties.client import keeping
-from parties.client.coordinated import CoordinatedSession
+from parties.client.at_rest import keeping
+from parties.client.at_rest.keeping import Keeping
 from parties.client.datasets import Datasets
-from parties.client.keeping import Keeping
+from parties.client.running.coordinated import CoordinatedSession
 from parties.party import kept_run
 from parties.party.kept_run import KeptRun
 from parties.party.vault.keeps import Making

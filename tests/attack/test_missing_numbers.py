@@ -18,7 +18,7 @@ from mpc.interpret.world import World, WorldRun
 from parties import Session
 from parties.cli.compiling import compile_blindly
 from parties.cli.display import Display
-from parties.client.feeds import to_integers
+from parties.client.running.feeds import to_integers
 from parties.pb.party_pb2 import Frame
 from tests.support.graphs import ml_model, node, save_model
 from tests.support.parties import InProcess

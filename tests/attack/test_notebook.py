@@ -26,7 +26,8 @@ from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.grants import Bound, Exact, ExactPlan, Question
 from parties.agreed.objects import Manifest
-from parties.client import granting, stocks
+from parties.client.consent import granting
+from parties.client.running import stocks
 from parties.pb import party_pb2
 from tests.support.asking import AGES, ANALYST, HOSPITAL, ROWS, Kept, above, exactly, noised_sum, stored, word
 from tests.support.grants import budget, dp, grant

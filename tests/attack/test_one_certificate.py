@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from parties.client.cluster import Cluster
-from parties.client.coordinated import prepare
+from parties.client.running.coordinated import prepare
 from parties.config.load import dump_toml, load
 from parties.config.models import PartyConfig, PolicyConfig
 from parties.local import launcher

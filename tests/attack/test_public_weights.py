@@ -31,10 +31,10 @@ from mpc.wires import Masking
 from parties import entropy
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
-from parties.client import stocks as ordering
-from parties.client.coordinated import CoordinatedSession
-from parties.client.participant import Participant
-from parties.client.roles import known_weights
+from parties.client.running import stocks as ordering
+from parties.client.running.coordinated import CoordinatedSession
+from parties.client.running.participant import Participant
+from parties.client.running.roles import known_weights
 from parties.config.models import Limits
 from parties.party.services import PartyService
 from parties.pb import party_pb2, provider_pb2

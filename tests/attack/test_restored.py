@@ -18,10 +18,10 @@ from mpc.encoding import decode_field
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError, MpcError, SessionError
 from parties.client.channels import Parties
-from parties.client.coordinated import CoordinatedSession
-from parties.client.entered import place_of
-from parties.client.participant import Participant
-from parties.client.stocks import Stock
+from parties.client.running.coordinated import CoordinatedSession
+from parties.client.running.entered import place_of
+from parties.client.running.participant import Participant
+from parties.client.running.stocks import Stock
 from parties.party.services import PartyService
 from parties.pb import party_pb2
 from tests.support.parties import MODEL_OWNER, OWNER, InProcess, Script, data, deadlines

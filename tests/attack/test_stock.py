@@ -26,9 +26,9 @@ from mpc.errors import (
 )
 from parties import entropy
 from parties.agreed.terms import Terms
-from parties.client import stocks as ordering
+from parties.client.running import stocks as ordering
+from parties.client.running.stocks import Stock
 from parties.client.session import Session
-from parties.client.stocks import Stock
 from parties.config.models import PolicyConfig
 from parties.party.ledger.states import RunState
 from parties.party.stock.files import FOLDER, FORMAT

@@ -18,7 +18,7 @@ from parties.agreed.bindings import write_bindings
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.provenance import Provenance
 from parties.agreed.signed import key_of
-from parties.client.auditing import follow_chain
+from parties.client.consent.auditing import follow_chain
 from parties.config.models import Limits, PolicyConfig
 from parties.party import proposals
 from parties.party.consent import audit, consent

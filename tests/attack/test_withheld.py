@@ -21,7 +21,7 @@ from mpc.compiler.compile import Compiled, compile_model
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, PlanError, PolicyError, SessionError
 from mpc.plan.parse import parse_plan
-from parties.client.entered import EnteredRuns
+from parties.client.running.entered import EnteredRuns
 from parties.config.load import load
 from parties.config.models import PartyConfig, TlsConfig
 from parties.disk import private_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parties.client.model_listing import said_ranges
+from parties.client.at_rest.model_listing import said_ranges
 from tests.support.graphs import node, save_model
 from tests.support.parties_commands import mpc_here as mpc
 

@@ -15,7 +15,7 @@ import pytest
 
 from mpc.errors import PrivateDataError
 from parties import Cluster
-from parties.client.auditing import check_chains
+from parties.client.consent.auditing import check_chains
 from parties.config.load import dump_toml, load
 from parties.config.models import PartyConfig, PolicyConfig
 from parties.local import launcher

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import UsageError
-from parties.client.roles import parse_roles
+from parties.client.running.roles import parse_roles
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from tests.support.models import plaintext

@@ -14,7 +14,7 @@ from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.calibrate import ranges_around
 from mpc.compiler.lowering import ends
 from mpc.compiler.operators import trees
-from parties.client.feeds import coarse_columns
+from parties.client.running.feeds import coarse_columns
 from tests.support.models import plaintext
 from tests.support.tables import computed, payments, save
 

@@ -28,7 +28,7 @@ from mpc.plan.cost import plan_cost
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Missing
 from mpc.plan.verify import verify
-from parties.client.feeds import check_feeds, to_integers
+from parties.client.running.feeds import check_feeds, to_integers
 from tests.support import estimators  # noqa: F401 - mends the converter of histograms
 from tests.support.graphs import ml_model, node, save_model
 from tests.support.models import assert_agrees, encrypted, plaintext

@@ -25,7 +25,7 @@ from mpc.plan.cost import plan_cost
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.guarantee import guarantee
 from parties.client.cluster import read_output
-from parties.client.feeds import to_integers
+from parties.client.running.feeds import to_integers
 from tests.support.graphs import node, save_model
 from tests.support.models import plaintext
 from tests.support.worlds import Trial, make_world

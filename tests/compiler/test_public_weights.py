@@ -19,7 +19,7 @@ from mpc.interpret import reference
 from mpc.plan.cost import gate_cost, plan_cost
 from mpc.transcript import DIGEST_BYTES
 from mpc.wires import Masking
-from parties.client.roles import PUBLIC, SECRET, assign, known_weights
+from parties.client.running.roles import PUBLIC, SECRET, assign, known_weights
 from tests.support.case import edgy
 from tests.support.effort import examples
 from tests.support.graphs import node, save_model

@@ -28,7 +28,7 @@ from mpc.errors import MpcError, PlanError
 from mpc.interpret.world import World
 from mpc.prg import Seed
 from parties.client.cluster import check_feeds, read_output
-from parties.client.feeds import to_integers
+from parties.client.running.feeds import to_integers
 
 TABLE = Path(__file__).with_name("table.json")
 PARTIES = 2

@@ -13,8 +13,8 @@ import pytest
 
 from mpc.compiler.roles import Roles
 from mpc.errors import MpcError
-from parties.client import feeds
-from parties.client.participant import Participant
+from parties.client.running import feeds
+from parties.client.running.participant import Participant
 from parties.client.session import Session
 from tests.support.parties import PATIENCE, InProcess, data, eventually, id_of, tiny_answer
 

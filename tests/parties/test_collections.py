@@ -13,7 +13,7 @@ from mpc.errors import InputError, PolicyError, SessionError, UsageError
 from parties import Cluster
 from parties.agreed.collecting import Collection as Said
 from parties.agreed.collecting import contribution_name
-from parties.client import collection
+from parties.client.collections import collection
 from parties.pb import collect_pb2
 from tests.support.collections import SIZE, enter, enter_all, opened, over, raw, row
 from tests.support.parties import COORDINATOR, InProcess

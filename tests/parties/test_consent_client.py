@@ -20,10 +20,10 @@ from parties.agreed.grants import Bound
 from parties.cli.audit import audit
 from parties.cli.consent import budget, grant
 from parties.cli.display import Display
-from parties.client import auditing, granting
+from parties.client.consent import auditing, granting
+from parties.client.consent.granted import as_amount
+from parties.client.consent.heads import Heads
 from parties.client.datasets import Datasets
-from parties.client.granted import as_amount
-from parties.client.heads import Heads
 from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, above, noised_sum
 from tests.support.parties import CLUSTER, InProcess
 

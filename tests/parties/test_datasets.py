@@ -16,11 +16,11 @@ from mpc import field as fp
 from mpc.errors import InputError, MpcWarning, PrivateDataError, SessionError, UsageError
 from mpc.prg import expand_field
 from parties.agreed.objects import MOST_SAMPLED, Column, Manifest, Schema
-from parties.client import granting
+from parties.client.at_rest.said import as_expiry, as_readers
 from parties.client.cluster import Cluster
+from parties.client.consent import granting
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
-from parties.client.said import as_expiry, as_readers
 from tests.support.objects import schema
 from tests.support.parties import InProcess
 

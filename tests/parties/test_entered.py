@@ -16,8 +16,8 @@ import pytest
 
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, IntegrityError
-from parties.client import entered
-from parties.client.entered import EnteredRuns
+from parties.client.running import entered
+from parties.client.running.entered import EnteredRuns
 
 ONE, OTHER = b"1" * 32, b"2" * 32
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ CHILD = """
 import os, pathlib, signal, sys
 from mpc.entry import EntryId
 from mpc.errors import IntegrityError
-from parties.client.entered import EnteredRuns
+from parties.client.running.entered import EnteredRuns
 runs, won = EnteredRuns(pathlib.Path(sys.argv[1])), []
 for run in range(int(sys.argv[2])):
     try:

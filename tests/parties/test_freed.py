@@ -19,8 +19,8 @@ from mpc.errors import MpcError, SessionError
 from mpc.interpret.dealer import SessionMasks
 from mpc.interpret.party import PartyRun, SessionWires
 from parties.client.cluster import Cluster
-from parties.client.coordinated import CoordinatedSession
-from parties.client.participant import Participant
+from parties.client.running.coordinated import CoordinatedSession
+from parties.client.running.participant import Participant
 from parties.client.session import Session
 from parties.party.link import Link
 from parties.party.run import Run

@@ -40,7 +40,7 @@ parties.{name}
 COMPILES = {"mpc.compiler.compile", "mpc.compiler.lowering", "onnx"}
 COMPUTES = {"mpc.interpret.dealer", "mpc.interpret.party", "numba", "scipy"}
 LOGS = {"parties.telemetry", "prometheus_client", "structlog"}
-CLIENT = {"parties.client.channels", "parties.client.cluster", "parties.client.participant"}
+CLIENT = {"parties.client.channels", "parties.client.cluster", "parties.client.running.participant"}
 PARTY = {"parties.party.ledger.sessions", "parties.party.node", "parties.party.stock.shelf", "parties.party.supply"}
 PROVIDER = {"parties.provider.public_weights", "parties.provider.service"}
 SERVES = PARTY | PROVIDER | {"grpc_health.v1.health", "parties.process.life", "parties.wire.server"}

@@ -15,10 +15,10 @@ from mpc.stored import BLOCK_ROWS
 from parties.agreed.keeps import Keep
 from parties.agreed.memory import needed_memory
 from parties.agreed.refreshing import identity_plan, refresh_bindings
-from parties.client import catalogue, keeping
-from parties.client.coordinated import CoordinatedSession
+from parties.client.at_rest import catalogue, keeping
+from parties.client.at_rest.keeping import Keeping, read_keep
 from parties.client.datasets import Datasets
-from parties.client.keeping import Keeping, read_keep
+from parties.client.running.coordinated import CoordinatedSession
 from tests.support.asking import AGES, ANALYST, HOSPITAL, ROWS, Kept, above, exactly, noised_sum
 from tests.support.grants import budget, dp, grant, revocation
 from tests.support.keeping import (

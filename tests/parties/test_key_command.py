@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import ConfigError, MpcError, SessionError
-from parties.client import catalogue
+from parties.client.at_rest import catalogue
 from parties.config.models import PartyConfig
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault.key_command import LEFT, KeyCommand

@@ -36,7 +36,7 @@ from mpc.shares import Lane, Masked, Share
 from mpc.windows import Windows
 from mpc.wires import Masking
 from parties.agreed.memory import parsed_memory, plan_memory, run_memory
-from parties.client.feeds import split
+from parties.client.running.feeds import split
 from parties.config.models import Limits
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import make_world, seed

@@ -17,9 +17,9 @@ from onnx import TensorProto, helper
 
 from mpc.compiler.onnx.metadata import columns_of
 from mpc.errors import InputError, ModelError, MpcWarning, UsageError
+from parties.client.at_rest.matching import match_frames
 from parties.client.cluster import Cluster
 from parties.client.dataset import Dataset
-from parties.client.matching import match_frames
 from tests.support.graphs import node
 from tests.support.parties import InProcess, tiny_answer, tiny_model
 

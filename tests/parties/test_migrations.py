@@ -22,9 +22,10 @@ from parties.agreed.audit import START, follow, row_digest
 from parties.agreed.models import read_model
 from parties.agreed.objects import Manifest
 from parties.agreed.requests import request_id
-from parties.client import entered, putlog
-from parties.client.entered import EnteredRuns
-from parties.client.putlog import PutLog, Sent
+from parties.client.at_rest import putlog
+from parties.client.at_rest.putlog import PutLog, Sent
+from parties.client.running import entered
+from parties.client.running.entered import EnteredRuns
 from parties.party.collecting import tables as collections
 from parties.party.consent import audit, requests, tables
 from parties.party.ledger import schema

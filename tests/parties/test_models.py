@@ -15,10 +15,10 @@ from mpc.errors import InputError, ModelError, MpcError, MpcWarning, PolicyError
 from mpc.prg import SEED_BYTES
 from parties.agreed.objects import Manifest
 from parties.agreed.ticket import Ticket
-from parties.client import keeping, sending
+from parties.client.at_rest import keeping, sending
 from parties.client.guest import Guest
 from parties.client.model import model_name, refuse_stored
-from parties.client.opening import prepare
+from parties.client.running.opening import prepare
 from parties.client.session import Session
 from tests.support.graphs import node, save_model
 from tests.support.lab import ANALYST, DOCTOR, HOSPITAL, LAB, RANGES, Lab

@@ -16,7 +16,7 @@ from mpc.compiler.lowering.lower import Lowered
 from mpc.errors import LocalProtocolError, MpcError
 from mpc.fixedpoint import decode, encode
 from mpc.plan.plan import Plan
-from parties.client.coordinated import CoordinatedSession
+from parties.client.running.coordinated import CoordinatedSession
 from tests.support.parties import InProcess
 
 

@@ -33,11 +33,11 @@ from mpc.plan.plan import Plan
 from parties import Cluster, Guest, MpcWarning, Session
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
-from parties.client import feeds
-from parties.client.handed import HandedOver
-from parties.client.participant import Participant
-from parties.client.receiving import Receiver
-from parties.client.roles import assign
+from parties.client.running import feeds
+from parties.client.running.handed import HandedOver
+from parties.client.running.participant import Participant
+from parties.client.running.receiving import Receiver
+from parties.client.running.roles import assign
 from parties.config.load import dump_toml, load
 from parties.config.models import ClusterConfig, Deadlines, PartyConfig
 from parties.local import launcher

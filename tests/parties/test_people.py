@@ -26,7 +26,7 @@ from mpc.wires import BATCH
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest
 from parties.agreed.requests import Request
-from parties.client import granting
+from parties.client.consent import granting
 from parties.client.datasets import Datasets
 from tests.support.asking import ANALYST, HOSPITAL, ROWS, Kept, noised_sum, stored
 from tests.support.grants import budget, dp, grant

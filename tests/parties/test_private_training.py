@@ -14,8 +14,8 @@ from mpc.gates.gaussian import Gaussian
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.guarantee import guarantee
-from parties.client import private_training
 from parties.client.cluster import Cluster
+from parties.client.training import private as private_training
 from parties.party.consent import tables
 from tests.support.asking import word
 from tests.support.grants import budget, dp, grant

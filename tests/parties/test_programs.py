@@ -19,11 +19,11 @@ from mpc.plan.program import Program, Told
 from parties import State
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Column
+from parties.client.at_rest.keeping import Keeping, keeps
 from parties.client.cluster import Cluster
-from parties.client.coordinated import CoordinatedSession
-from parties.client.keeping import Keeping, keeps
+from parties.client.running.coordinated import CoordinatedSession
+from parties.client.running.stocks import order
 from parties.client.session import Session
-from parties.client.stocks import order
 from parties.pb import party_pb2
 from tests.support.keeping import opened as opened_object
 from tests.support.keeping import vault

@@ -13,7 +13,7 @@ import pytest
 
 from mpc.errors import InputError, MpcWarning, PeerError
 from parties.agreed.objects import Schema
-from parties.client import catalogue, upload
+from parties.client.at_rest import catalogue, upload
 from parties.client.channels import Parties
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue as rows

@@ -22,13 +22,14 @@ from mpc.interpret.world import World
 from mpc.privacy.facts import Loss
 from parties.agreed.grants import Grant, Question, Statement
 from parties.agreed.objects import Manifest
-from parties.client import bound, granting, remaining
+from parties.client.at_rest import bound
 from parties.client.cluster import Cluster, read_output
+from parties.client.consent import granting, remaining
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
 from parties.client.questions import asking, model
 from parties.client.questions.pointer import Pointer
-from parties.client.roles import PUBLIC, assign
+from parties.client.running.roles import PUBLIC, assign
 from parties.client.selection import Selection
 from tests.support.asking import word
 from tests.support.grants import budget, dp, grant, revocation

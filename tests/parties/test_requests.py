@@ -22,10 +22,10 @@ from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
 from parties.agreed.requests import Request, make_request, request_id
 from parties.agreed.terms import Terms
-from parties.client import granting, words
-from parties.client.coordinated import CoordinatedSession
+from parties.client.consent import granting, words
+from parties.client.consent.requests import Requested, choose, decide, list_requests, plan_of
 from parties.client.datasets import Datasets
-from parties.client.requests import Requested, choose, decide, list_requests, plan_of
+from parties.client.running.coordinated import CoordinatedSession
 from parties.client.session import Session
 from parties.config.models import PolicyConfig
 from parties.party.consent import audit, requests

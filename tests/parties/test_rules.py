@@ -11,7 +11,7 @@ import pytest
 
 from mpc.errors import ConfigError, PolicyError, WaitingError
 from parties.agreed.bindings import write_bindings
-from parties.client.stocks import propose
+from parties.client.running.stocks import propose
 from parties.config.load import dump_toml, load
 from parties.config.models import PartyConfig, PolicyConfig
 from parties.party.rules import Rules

@@ -15,8 +15,8 @@ from mpc.compiler.roles import Roles
 from mpc.errors import InputError, IntegrityError, MpcError, PeerError, PlanError, SessionError, UsageError
 from parties import State
 from parties.client.cluster import Cluster
+from parties.client.running.stocks import order
 from parties.client.session import Session
-from parties.client.stocks import order
 from parties.pb import party_pb2, provider_pb2
 from tests.support.parties import InProcess, eventually, id_of
 from tests.support.states import FEATURES, RANGES, compiled, data, descent, stepped

@@ -17,11 +17,11 @@ from mpc.errors import InputError, MpcWarning, PlanError, SessionError, UsageErr
 from mpc.fixedpoint import decode, encode
 from parties.agreed.ticket import Ticket
 from parties.client.cluster import Cluster
-from parties.client.coordinated import CoordinatedSession, Parties
-from parties.client.feeds import BLOCK_ROWS
 from parties.client.guest import Guest
+from parties.client.running.coordinated import CoordinatedSession, Parties
+from parties.client.running.feeds import BLOCK_ROWS
+from parties.client.running.stocks import find, order, stocks
 from parties.client.session import Session
-from parties.client.stocks import find, order, stocks
 from parties.config.models import Limits
 from parties.party.stock.files import FOLDER
 from tests.support.parties import InProcess, data, eventually, id_of, tiny_answer

@@ -30,9 +30,9 @@ from parties.agreed.bindings import Binding, check_bindings, place
 from parties.agreed.objects import Column, Manifest
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
-from parties.client import bound, upload
-from parties.client.coordinated import CoordinatedSession
+from parties.client.at_rest import bound, upload
 from parties.client.dataset import Dataset
+from parties.client.running.coordinated import CoordinatedSession
 from parties.client.selection import Selection
 from parties.pb import provider_pb2
 from parties.provider.service import ProviderService

@@ -18,7 +18,7 @@ from mpc.plan.cost import plan_cost
 from mpc.plan.program import Program
 from parties import SGD, Cluster, Precision, RunReport, Trainer
 from parties.agreed.objects import Column
-from parties.client.bar import Bar
+from parties.client.training.bar import Bar
 from tests.support.objects import described, put
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.training import on_reals, perceptron

@@ -159,7 +159,7 @@ def test_hospitals_with_five_cases_each_train_one_model(pair: InProcess, hospita
 
 
 def _given(cluster: Cluster) -> Any:
-    from parties.client import granting
+    from parties.client.consent import granting
 
     return granting.given(cluster.parties)
 

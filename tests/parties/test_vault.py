@@ -19,7 +19,7 @@ from mpc.prg import expand_field
 from mpc.stored import BLOCK_ROWS
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import key_of
-from parties.client import catalogue, upload
+from parties.client.at_rest import catalogue, upload
 from parties.client.cluster import Cluster
 from parties.config.models import Limits, PolicyConfig
 from parties.local import launcher

@@ -21,7 +21,7 @@ from mpc.prg import Seed
 from parties.agreed.objects import Manifest, contents_digest
 from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import key_of
-from parties.client.masking import mask
+from parties.client.at_rest.masking import mask
 from parties.config.models import PartyConfig
 from parties.party.ledger import sessions
 from parties.party.ledger.sessions import Ledger

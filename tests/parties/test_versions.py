@@ -13,12 +13,13 @@ import pytest
 from mpc.encoding import encode_field
 from mpc.errors import InputError, IntegrityError, MpcWarning, PeerError, PolicyError, SessionError, UsageError
 from parties.agreed.objects import Manifest
-from parties.client import catalogue, granting
+from parties.client.at_rest import catalogue
+from parties.client.at_rest.putlog import place_of
 from parties.client.channels import PartyClient
 from parties.client.cluster import Cluster
+from parties.client.consent import granting
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
-from parties.client.putlog import place_of
 from parties.pb import data_pb2
 from tests.parties.test_vault import opened
 from tests.support.grants import exact
@@ -333,7 +334,9 @@ def test_an_interrupted_removal_goes_on_and_removes_no_other_row(
         hospital.get("resumed")
     broken.mend()
     with monkeypatch.context() as patch:
-        patch.setattr("parties.client.putlog.PutLog.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "parties.client.at_rest.putlog.PutLog.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):  # all parties have it, and this client does not know
             hospital.remove_rows("resumed", [1], WHOLE)
     last = hospital.remove_rows("resumed", [1], WHOLE).manifest

@@ -17,7 +17,7 @@ from mpc.wires import BATCH, Lifetime
 from parties.agreed.bindings import Binding
 from parties.agreed.grants import Bound, Budget, Exact, ExactPlan, Grant, Question, Revocation, Statement
 from parties.agreed.objects import Manifest
-from parties.client.coordinated import CoordinatedSession
+from parties.client.running.coordinated import CoordinatedSession
 from parties.pb import consent_pb2
 from parties.pb.data_pb2 import SignedStatement
 from tests.support.grants import budget, dp, grant

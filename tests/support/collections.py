@@ -11,8 +11,8 @@ import pytest
 from mpc import field as fp
 from mpc.prg import expand_field
 from parties.agreed.collecting import contribution_name
-from parties.client import collection
-from parties.client.collection import Collection
+from parties.client.collections import collection
+from parties.client.collections.collection import Collection
 from tests.support.objects import RawPut
 from tests.support.parties import COORDINATOR, InProcess
 

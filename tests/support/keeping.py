@@ -17,9 +17,9 @@ from mpc.privacy.facts import StoredFacts
 from mpc.wires import BATCH
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest
-from parties.client import keeping
-from parties.client.coordinated import CoordinatedSession
-from parties.client.keeping import Keeping
+from parties.client.at_rest import keeping
+from parties.client.at_rest.keeping import Keeping
+from parties.client.running.coordinated import CoordinatedSession
 from parties.party.vault.vault import Vault
 from tests.support.asking import ANALYST, HOSPITAL, ROWS, Kept, stored
 from tests.support.parties import InProcess

@@ -11,11 +11,11 @@ import numpy as np
 
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
-from parties.client.coordinated import CoordinatedSession
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
 from parties.client.model import Model, Placed
 from parties.client.models import Models
+from parties.client.running.coordinated import CoordinatedSession
 from parties.client.session import Session
 from tests.support.parties import InProcess, tiny_model
 

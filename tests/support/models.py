@@ -13,7 +13,7 @@ from mpc.interpret import reference
 from mpc.interpret.world import World
 from mpc.plan.cost import plan_cost
 from parties.client.cluster import check_feeds, read_output
-from parties.client.feeds import to_integers
+from parties.client.running.feeds import to_integers
 from tests.support.worlds import seed
 
 Feeds = dict[str, np.ndarray]

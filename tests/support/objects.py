@@ -14,10 +14,10 @@ from mpc.encoding import encode_field
 from mpc.prg import Seed
 from mpc.stored import BLOCK_ROWS
 from parties.agreed.objects import Column, Manifest, Schema, contents_digest
-from parties.client import upload
+from parties.client.at_rest import upload
+from parties.client.at_rest.masking import mask
+from parties.client.at_rest.upload import Described
 from parties.client.channels import Parties
-from parties.client.masking import mask
-from parties.client.upload import Described
 from parties.entropy import token
 from parties.pb import data_pb2
 from parties.pb.data_pb2 import SignedStatement

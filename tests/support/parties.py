@@ -33,7 +33,7 @@ from parties.addresses import Endpoint
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client.channels import PartyClient
-from parties.client.coordinated import CoordinatedSession, Parties
+from parties.client.running.coordinated import CoordinatedSession, Parties
 from parties.client.session import Session
 from parties.config.models import (
     ClusterConfig,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mpc.compiler.roles import Roles
 from parties.agreed.terms import Terms
-from parties.client import stocks as ordering
-from parties.client.stocks import Stock
+from parties.client.running import stocks as ordering
+from parties.client.running.stocks import Stock
 from parties.party.stock.files import FOLDER
 from parties.pb import party_pb2
 from tests.support.parties import COORDINATOR, SEPARATE, InProcess, Script

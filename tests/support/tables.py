@@ -9,7 +9,7 @@ import numpy as np
 
 from mpc.compiler.compile import Compiled, Ranges
 from mpc.interpret import reference
-from parties.client.feeds import check_feeds, read_output, to_integers
+from parties.client.running.feeds import check_feeds, read_output, to_integers
 
 ROWS = 800
 YEAR = 3.15e7

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from mpc.errors import LocalProtocolError, PeerError
-from parties.client.pipeline import Pipeline
+from parties.client.running.pipeline import Pipeline
 
 PARTIES = 3
 

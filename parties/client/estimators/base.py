@@ -19,7 +19,7 @@ from parties.client.estimators.networks import network
 
 if TYPE_CHECKING:
     from parties.client.cluster import Cluster
-    from parties.client.trained import Trained
+    from parties.client.training.trained import Trained
 
 _INSIDE, _DECLARED = 8.0, 16.0
 """Columns are scaled to be at most as large in training; rows may be twice as far out later."""

@@ -19,13 +19,13 @@ from mpc.privacy.law import MOST_EPSILON
 from mpc.text import shown
 from mpc.wires import MAX_BATCH
 from parties.agreed.objects import Manifest
-from parties.client import bound
+from parties.client.at_rest import bound
+from parties.client.consent.remaining import Remaining, remaining
 from parties.client.questions import model
 from parties.client.questions.expression import ROWS, Node, columns
 from parties.client.questions.kinds import kinds
 from parties.client.questions.refusals import Asked, exact_is_private, missing, private
-from parties.client.remaining import Remaining, remaining
-from parties.client.roles import PUBLIC, assign
+from parties.client.running.roles import PUBLIC, assign
 from parties.client.selection import Selection
 from parties.client.session import Session
 

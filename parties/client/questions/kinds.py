@@ -13,8 +13,8 @@ from mpc.errors import MpcError
 from mpc.privacy.facts import GAUSSIAN, LAPLACE, Mechanism
 from mpc.privacy.gaussian import MOST_DELTA
 from parties.agreed.objects import Manifest
-from parties.client import granting, remaining
-from parties.client.granted import as_amount, as_mechanisms
+from parties.client.consent import granting, remaining
+from parties.client.consent.granted import as_amount, as_mechanisms
 from parties.client.questions.expression import Node
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest
 from parties.agreed.requests import how_to_approve
-from parties.client import granting
-from parties.client.granting import Verdict
+from parties.client.consent import granting
+from parties.client.consent.granting import Verdict
 
 if TYPE_CHECKING:
     from parties.client.channels import Parties

@@ -1,0 +1,1 @@
+"""Rows that many clients enter, of which one noised sum is told."""

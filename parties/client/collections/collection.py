@@ -1,0 +1,337 @@
+"""A collection as its clients see it: many enter a row each, and one noised sum of all of them is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpc.errors import InputError, SessionError, UsageError
+from mpc.privacy.facts import GAUSSIAN, LAPLACE, Loss, StoredFacts
+from mpc.privacy.gaussian import MOST_DELTA
+from mpc.privacy.law import MOST_EPSILON
+from parties.addresses import ANY
+from parties.agreed.bindings import Binding
+from parties.agreed.collecting import FEWEST, MOST_CONTRIBUTIONS, contribution_name
+from parties.agreed.collecting import Collection as Said
+from parties.agreed.objects import Column
+from parties.client.at_rest import upload
+from parties.client.at_rest.said import as_expiry, full_name, own_name
+from parties.client.channels import Parties
+from parties.client.collections import calls as collecting
+from parties.client.consent.granted import as_amount, as_clients, as_mechanisms
+from parties.client.running.roles import PUBLIC, assign
+from parties.client.session import Session
+from parties.client.tables.integers import real_scale
+
+if TYPE_CHECKING:
+    from mpc.compiler.compile import Compiled
+
+COLUMN, SUM = "x", "sum"
+WIDTH = 12
+_LONG = 12
+"""Elements from which on Gaussian noise is the better one."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A sum that was told, or a mean.
+
+    Args:
+        value: a float64 array.
+        std: standard deviation of the noise in each element.
+        rows: how many clients' rows it is of.
+        epsilon, delta: what it tells of each client, at most.
+        mechanism: "gaussian" or "laplace".
+    """
+
+    value: np.ndarray
+    std: float
+    rows: int
+    epsilon: Fraction
+    delta: Fraction
+    mechanism: str
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """A collection, as whoever collects says it.
+
+    Args:
+        size: numbers of a row.
+        low, high: that each of them lies between, in the rows' own unit.
+        width: bits that each is held to, whatever a client enters.
+    """
+
+    size: int
+    low: Fraction
+    high: Fraction
+    at_least: int
+    at_most: int
+    epsilon: Fraction
+    delta: Fraction
+    mechanism: Any
+    width: int
+
+    @property
+    def column(self) -> Column:
+        """Column of the rows."""
+        scale = real_scale(self.low, self.high)
+        return Column(name=COLUMN, type="array", scale=scale, low=self.low, high=self.high, shape=(self.size,))
+
+
+def open_collection(
+    parties: Parties,
+    name: str,
+    size: int,
+    low: Any,
+    high: Any,
+    *,
+    at_least: int,
+    epsilon: Any,
+    until: Any,
+    at_most: int | None = None,
+    delta: Any = "1/1000000",
+    mechanism: str | None = None,
+    contributors: Sequence[str] | None = None,
+    expires: Any = "7d",
+    width: int = WIDTH,
+) -> Collection:
+    """Sign a collection and open it at all parties; the arguments are `Cluster.collect`'s.
+
+    Raises:
+        UsageError: an argument makes no sense.
+        ModelError: nothing is proved of the sum.
+        PolicyError, SessionError, PeerError: a party refuses, or is lost.
+    """
+    me, now = parties.config.name, time.time()
+    named = (ANY,) if contributors is None else tuple(sorted(as_clients(contributors, "contributors")))
+    most = at_most if at_most is not None else MOST_CONTRIBUTIONS if contributors is None else len(named)
+    numbers: dict[str, object] = {"size": size, "at_least": at_least, "at_most": most}
+    for what, given in numbers.items():
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+            raise UsageError(f"{what} is a whole number above 0", remedy=f"{what}=100")
+    if not FEWEST <= at_least <= most <= MOST_CONTRIBUTIONS:
+        raise UsageError(
+            f"a collection of {at_least:,} to {most:,} rows",
+            remedy=f"at_least is {FEWEST} or more, at_most no less than that, and {MOST_CONTRIBUTIONS:,} at most",
+        )
+    spent, lost = as_amount(epsilon, "epsilon"), as_amount(delta, "delta")
+    if spent > MOST_EPSILON or lost > MOST_DELTA:
+        raise UsageError(
+            f"an epsilon of {float(spent):g} with a delta of {float(lost):g}",
+            remedy=f"epsilon is at most {MOST_EPSILON}, delta at most {float(MOST_DELTA):g}",
+        )
+    try:
+        ends = Fraction(str(low)), Fraction(str(high))
+    except ValueError:
+        raise UsageError("low and high are numbers", remedy="low=-1, high=1") from None
+    if ends[0] >= ends[1]:
+        raise UsageError("low is below high", remedy="low=-1, high=1")
+    kind = as_mechanisms(mechanism) if mechanism else ((GAUSSIAN,) if size >= _LONG else (LAPLACE,))
+    wishes = Wishes(size, *ends, at_least, most, spent, lost, kind[0], width)
+    said = Said(
+        cluster=parties.config.cluster or "",
+        owner=me,
+        name=full_name(me, own_name(me, name)),
+        parties=parties.names,
+        provider=parties.config.provider.name,
+        column=wishes.column,
+        at_least=at_least,
+        at_most=most,
+        contributors=named,
+        recipients=(me,),
+        mechanism=kind[0],
+        epsilon=spent,
+        delta=lost,
+        plan=compiled(me, wishes).plan.digest.hex(),
+        created=int(now),
+        until=_moment(until, now),
+        expires=as_expiry(expires, now) or int(now) + 7 * 86_400,
+    )
+    collecting.open_collection(parties, said)
+    return Collection(parties, said, width)
+
+
+def compiled(me: str, wishes: Wishes) -> Compiled:
+    """Compile the sum of a collection's rows, with noise: one plan, whoever enters and however many there are.
+
+    Raises:
+        ModelError: nothing is proved of it.
+    """
+    from mpc.compiler.compile import compile_model
+    from mpc.compiler.graph.noising import Noising
+    from mpc.compiler.graph.stored import StoredInput
+    from parties.client.questions import expression, model
+
+    ends = float(wishes.low), float(wishes.high)
+    column = wishes.column
+    node = expression.column(COLUMN, False, (wishes.size,), ends)
+    noise = Noising(
+        {SUM: wishes.epsilon},
+        width=wishes.width,
+        most=wishes.at_most,
+        stored={COLUMN: StoredFacts(wishes.at_most, 1, "collection")},
+        mechanisms=(wishes.mechanism,),
+        delta=wishes.delta,
+    )
+    roles = assign(me, {COLUMN: me}, weights=PUBLIC)
+    stored = {COLUMN: StoredInput((column.scale,), ends[:1], ends[1:])}
+    return compile_model(model.write({SUM: node}, True), roles=roles, stored=stored, noise=noise)
+
+
+class Collection:
+    """A collection at the parties.
+
+    Whoever has opened it learns the sum, once it is closed; everybody else may enter one row.
+    """
+
+    def __init__(self, parties: Parties, said: Said, width: int | None = None) -> None:
+        self.said, self._parties, self._width = said, parties, width
+
+    @property
+    def name(self) -> str:
+        """OWNER/NAME."""
+        return self.said.name
+
+    @property
+    def size(self) -> int:
+        """Numbers of a row."""
+        return self.said.column.elements(1)
+
+    @property
+    def standing(self) -> collecting.Standing:
+        """Facts of how many rows are in, and whether it is closed."""
+        return collecting.read(self._parties, self.name)[1]
+
+    def enter(self, values: Any, clip: bool = False) -> None:
+        """Enter this client's one row; it may be taken back until the collection is closed.
+
+        Args:
+            values: `size` numbers within the collection's range.
+            clip: bring those that are outside to its ends, where else they would be refused.
+
+        Raises:
+            InputError: it is no such row; no number is named.
+            SessionError: this client has entered one, or the collection is closed or full.
+        """
+        column = self.said.column
+        row = np.asarray(values, dtype=np.float64).reshape(-1)
+        if row.shape != (self.size,) or not np.isfinite(row).all():
+            raise InputError(f"a row of {self.name} has {self.size:,} finite numbers, and this one has {row.size:,}")
+        low, high = float(column.low), float(column.high)
+        if clip:
+            row = np.clip(row, low, high)
+        elif row.min() < low or row.max() > high:
+            raise InputError(
+                f"the row has numbers outside of {low:g} to {high:g}, the range of {self.name}",
+                remedy="clip=True brings them to its ends",
+            )
+        ends = column.ends
+        integers = np.clip(np.rint(row * float(column.scale)), *ends).astype(np.int64)
+        name = contribution_name(self._parties.config.name, self.said.id).partition("/")[2]
+        described = upload.Described(name, (column,), 1, expires=self.said.expires, collection=self.said.id)
+        if self._is_entered():
+            raise SessionError(
+                f"{self._parties.config.name} has entered a row of {self.name} already",
+                cause="one row counts of each client, and one that was taken back is not entered again",
+            )
+        upload.put(self._parties, described, iter([{column.name: integers.reshape(1, -1)}]))
+
+    def take_back(self) -> None:
+        """Take this client's row back, before the collection is closed; no other can be entered in its place.
+
+        Raises:
+            SessionError: there is none, or the collection is closed.
+        """
+        from parties.client.at_rest import catalogue
+
+        own = catalogue.own(self._parties, contribution_name(self._parties.config.name, self.said.id))
+        if not own:
+            raise SessionError(f"{self._parties.config.name} has no row in {self.name}")
+        for each in own:
+            catalogue.remove(self._parties, each.id)
+
+    def close(self) -> int:
+        """Close the collection, once its time is over or it is full; how many rows it has.
+
+        Raises:
+            SessionError: its time is not over, or it has too few rows: then nothing of it is ever told.
+        """
+        return collecting.gathered(self._parties, self.said).rows
+
+    def sum(self) -> Collected:
+        """Close the collection if it is open, and return the sum of its rows, with noise; it is told once.
+
+        Raises:
+            SessionError: as `close`.
+            PolicyError: its sum has been told, or a party's operator does not allow it.
+        """
+        whole = collecting.gathered(self._parties, self.said)
+        plan = self.signed_plan()
+        [given] = plan.plan.inputs
+        bindings = (Binding(given.wire, whole.id, (self.said.column.name,), 0, whole.rows),)
+        with Session(self._parties, plan, bindings=bindings, quiet=True) as session:
+            [value] = session.run(None, {})
+        cost = sum((each.loss for each in plan.guarantee.vectors), Loss()) if plan.guarantee is not None else Loss()
+        std = plan.deviations[SUM]
+        return Collected(np.asarray(value, float), std, whole.rows, cost.epsilon, cost.delta, self.said.mechanism)
+
+    def mean(self) -> Collected:
+        """Return `sum` over how many rows there are, which is public."""
+        found = self.sum()
+        return Collected(
+            found.value / found.rows, found.std / found.rows, found.rows, found.epsilon, found.delta, found.mechanism
+        )
+
+    def _is_entered(self) -> bool:
+        from parties.client.at_rest.versions import next_version
+
+        return next_version(self._parties, contribution_name(self._parties.config.name, self.said.id))[0] > 1
+
+    def signed_plan(self) -> Compiled:
+        """Compile the plan that was signed; only its width is not said elsewhere."""
+        said = self.said
+        about = (self.size, said.column.low, said.column.high, said.at_least, said.at_most)
+        for width in (self._width,) if self._width is not None else range(2, 21):
+            wishes = Wishes(*about, said.epsilon, said.delta, said.mechanism, width)
+            found = compiled(said.owner, wishes)
+            if found.plan.digest.hex() == said.plan:
+                return found
+        raise SessionError(
+            f"{self.name} was opened for a plan that this version of mpc does not compile",
+            remedy="ask for its sum with the version that opened it",
+        )
+
+    def __repr__(self) -> str:
+        said = self.said
+        column = said.column
+        return (
+            f"<collection {self.name}: {self.size:,} numbers, {float(column.low):g} to {float(column.high):g}, of "
+            f"{said.at_least:,} to {said.at_most:,} clients; one sum with {said.mechanism} noise, epsilon "
+            f"{float(said.epsilon):g}, delta {float(said.delta):g}, for {', '.join(said.recipients)}>"
+        )
+
+
+def find(parties: Parties, name: str) -> Collection:
+    """Return a collection, by name, as whoever collects has signed it.
+
+    Raises:
+        SessionError: there is none for this client.
+    """
+    said, _ = collecting.read(parties, full_name(parties.config.name, name))
+    return Collection(parties, said)
+
+
+def _moment(until: Any, now: float) -> int:
+    """Read until when rows are entered: seconds from now, or a duration, a day or a date."""
+    if isinstance(until, int | float) and not isinstance(until, bool) and until > 0:
+        return int(now + until + 1)
+    found = None if isinstance(until, bool) else as_expiry(until, now)
+    if found is None:
+        raise UsageError("until says when the collection is closed", remedy="until=60 (seconds), '2h', '2027-01-31'")
+    return found

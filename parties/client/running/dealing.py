@@ -1,0 +1,49 @@
+"""Have correlations dealt ahead for a model: what is compiled and ordered when nothing runs yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpc.compiler.compile import compile_model
+from mpc.errors import UsageError
+from mpc.plan.plan import Plan
+from parties.client.channels import Parties
+from parties.client.model import refuse_stored
+from parties.client.running import stocks as ordering
+from parties.client.running.feeds import read_count, split
+from parties.client.running.roles import assign, refuse_machines
+from parties.client.running.states import read_states
+from parties.client.running.stocks import Stock
+
+if TYPE_CHECKING:
+    from mpc.compiler.onnx.load import Source
+
+_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "state"}
+
+
+def deal(
+    parties: Parties, model: Source | Plan, runs: int, batch: int, sessions: int, choices: dict[str, Any]
+) -> list[Stock]:
+    """Have dealt what `Cluster.deal` says; return a stock a session.
+
+    Raises:
+        UsageError, ModelError, PolicyError, PeerError, PlanError: as `Cluster.deal`.
+    """
+    runs, sessions = read_count(runs, "the number of runs"), read_count(sessions, "the number of sessions")
+    batch = read_count(batch, "the batch")
+    if unknown := set(choices) - _CHOICES:
+        raise UsageError(f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(_CHOICES))}")
+    if runs % sessions:
+        raise UsageError(f"{runs} runs cannot be shared by {sessions} sessions", remedy="make it a multiple")
+    plan = model if isinstance(model, Plan) else _compiled(parties.config.name, model, choices)
+    refuse_machines(plan, parties.names, parties.config.provider.name)
+    batches = split(plan, batch) * (runs // sessions)
+    return [ordering.order(parties, plan, batches) for _ in range(sessions)]
+
+
+def _compiled(me: str, model: Source, choices: dict[str, Any]) -> Plan:
+    refuse_stored(model)
+    said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
+    roles = assign(me, **said)
+    states = read_states(choices.pop("state", None), said.get("owners") or ())
+    return compile_model(model, roles=roles, states=states, **choices).plan

@@ -1,0 +1,117 @@
+"""Enter what somebody who takes part owns: mask it, and submit it to every party."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+import numpy as np
+
+from mpc import field as fp
+from mpc.correlations import BundleId
+from mpc.encoding import encode_field
+from mpc.entry import EntryId
+from mpc.errors import MpcError
+from mpc.plan.plan import Plan
+from mpc.prg import Seed, expand_field
+from mpc.wires import Masking, Wire
+from parties.client.channels import Parties, PartyClient, Reply, gather
+from parties.client.running.handed import HandedOver
+from parties.pb import party_pb2
+from parties.wire.pieces import pieces
+from parties.wire.transport import FRAME_BYTES
+
+
+class Submitter:
+    """One client's side of inputs: it masks and submits what that client owns.
+
+    Args:
+        plan: not bound.
+        session: the session's id.
+        me: the client's name, as the plan has it.
+        handed: checks what the parties hand over.
+    """
+
+    def __init__(self, parties: Parties, plan: Plan, session: bytes, me: str, handed: HandedOver) -> None:
+        self.parties, self.plan, self.id, self.me = parties, plan, session, me
+        self.deadlines = parties.config.deadlines
+        self._handed = handed
+
+    def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
+        """Mask and submit every weight that this client owns, public ones as they are: int64 integers by wire."""
+        self._enter(BundleId.of_weights(self.id), self.plan, values)
+
+    def enter(self, run: int, batch: int, values: Mapping[str, np.ndarray]) -> None:
+        """Mask and submit every input of a run that this client owns: int64 integers by wire."""
+        self._enter(BundleId.of_run(self.id, run, batch), self.plan.at(run).bind(batch), values)
+
+    def _enter(self, bundle: BundleId, plan: Plan, values: Mapping[str, np.ndarray]) -> None:
+        entered = [plan.wire[gate.out] for gate in plan.entered_in(bundle.entry)]
+        wires = [wire for wire in entered if wire.holders == (self.me,)]
+        if not wires:
+            return
+        seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC])
+        sent = {
+            wire.name: _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
+            for wire in wires
+        }
+
+        for name, data in sent.items():
+            header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.entry.number, wire=name)
+            gather([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
+
+    def _seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
+        """Ask every party for its seed of the mask of each of these inputs; list it all as entered.
+
+        Raises:
+            IntegrityError: it was before.
+        """
+        if not wires:
+            return {}
+        request = party_pb2.MasksRequest(session_id=self.id, run=bundle.entry.number)
+        asked = self.parties.start(lambda stub: stub.Masks, request, self.deadlines.setup)
+        refusal = self._claim(bundle.entry)  # on the disk while masks are on their way, and before x^ leaves
+        try:
+            replies = gather(asked)
+            checked = [
+                self._handed.manifest(name, bundle, reply.manifest) for name, reply in self._handed.named(replies)
+            ]
+            seeds = self._handed.collect(wires, checked, [reply.seeds for reply in replies])
+        except BaseException:
+            if refusal is None:  # nothing has left, so asking again is fine
+                with suppress(MpcError):
+                    self.parties.entered.withdraw(self.id, bundle.entry)
+            raise
+        if refusal is not None:
+            raise refusal.again()
+        return seeds
+
+    def _claim(self, entry: EntryId) -> MpcError | None:
+        """List it as entered; return why that cannot be, to be raised if the parties do not object themselves."""
+        try:
+            self.parties.entered.claim(self.id, entry)
+            return None
+        except MpcError as error:
+            return error
+
+
+def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> bytes:
+    """Return x^ = x + the sum of the parties' mask shares, as canonical bytes; x itself for a wire that is public."""
+    total = fp.from_signed(values)
+    for seed in seeds:
+        total = fp.add(total, expand_field(seed, wire.sizes))
+    return encode_field(total)
+
+
+def _submit(
+    party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float
+) -> Reply[party_pb2.SubmitReply]:
+    if len(data) <= FRAME_BYTES:
+        return party.begin(lambda stub: stub.SubmitWhole, party_pb2.WholeInput(header=header, data=data), seconds)
+    return party.begin(lambda stub: stub.Submit, _parts(header, data), seconds)
+
+
+def _parts(header: party_pb2.SubmitHeader, data: bytes) -> Iterator[party_pb2.SubmitPart]:
+    yield party_pb2.SubmitPart(header=header)
+    for piece in pieces(data):
+        yield party_pb2.SubmitPart(chunk=piece)
