@@ -18,6 +18,7 @@ from mpc.plan.program import Paced, Program, Rate, Told
 from mpc.plan.verify import verify
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.guarantee import guarantee
+from mpc.wires import BATCH as B
 from tests.support.plans import replace_wires, with_parts
 from tests.support.programs import PROGRAM, ROWS, SEED, STEPS, TOTAL, WIDE, W, X, data, learning, stepped
 from tests.support.questions import FACTS, Question
@@ -195,6 +196,32 @@ def test_a_program_is_for_plans_with_states_and_rows_of_its_number() -> None:
 def test_runs_are_counted_from_one(fault: Callable[[dict[str, object]], dict[str, object]]) -> None:
     with pytest.raises(ValueError, match="greater than or equal"):
         Told(**fault({"output": "loss", "first": 1, "every": 1}))
+
+
+def test_a_program_needs_states_reads_what_is_there_and_keeps_no_rows() -> None:
+    q = Question()
+    q.bound()
+    q.rows()
+    q.noised(sensitivity=60)
+    with pytest.raises(PlanError, match="a program and no states"):
+        verify(q.build().with_program(Program(steps=2)))
+    answered = [gate for gate in PLAN.gates if gate.name in ("in:w", "in:asked", "answer")]
+    parts = {
+        "gates": answered,
+        "wires": [wire for wire in PLAN.wires if wire.name in ("w", "asked", "answers")],
+        "inputs": [given for given in PLAN.inputs if given.name == "asked"],
+        "outputs": [out for out in PLAN.outputs if out.name == "answers"],
+        "states": [state.model_copy(update={"out": "w"}) for state in PLAN.states],
+    }
+    asking, told = with_parts(PLAN, **parts), Told(output="answers", first=1)
+    verify(asking.with_program(Program(steps=2, told=(told,))))
+    with pytest.raises(PlanError, match="which rows a run reads, and the plan reads none"):
+        verify(asking.with_program(Program(steps=2, told=(told,), rows=ROWS, seed=SEED)))
+    many = {"asked": {"shape": (B, WIDE)}, "answers": {"shape": (B, 1), "kept": True, "holders": ()}}
+    rows = replace_wires(asking, many)
+    kept = [out.model_copy(update={"shape": (B, 1), "keep": True}) for out in rows.outputs]
+    with pytest.raises(PlanError, match="what a plan with a program keeps has no rows"):
+        verify(with_parts(rows, outputs=kept).with_program(Program(steps=2, told=(told,))))
 
 
 def test_nothing_is_proved_of_sums_whose_factors_change() -> None:

@@ -102,10 +102,21 @@ def test_a_process_of_the_cluster_has_no_part_whatever_the_lists_say() -> None:
         lambda: policy.check_coordinator("provider"),
         lambda: policy.check_session(DIGEST, "x", ["y", "party-1"], ["z"]),
         lambda: policy.check_session(DIGEST, "x", ["y"], ["provider"]),
+        lambda: policy.refuse_machines(["x", "party-1"]),
     ]
     for ask in asked:
         with pytest.raises(PolicyError, match="is a process of the cluster"):
             ask()
+    policy.refuse_machines(["x", "y"])
+
+
+def test_only_askers_wait_for_the_operators_word_and_no_process_of_the_cluster() -> None:
+    machines = frozenset({"party-0"})
+    assert not Policy(PolicyConfig(), machines).asks("analyst")
+    listed = Policy(PolicyConfig(askers=("analyst", "party-0")), machines)
+    assert listed.asks("analyst") and not listed.asks("mallory") and not listed.asks("party-0")
+    anybody = Policy(PolicyConfig(askers=("any",)), machines)
+    assert anybody.asks("mallory") and not anybody.asks("party-0")
 
 
 def test_only_listed_clients_put_data() -> None:
