@@ -27,7 +27,10 @@ from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity
 
 MOST_CONTRIBUTIONS = 10_000
-"""Contributions of one collection."""
+"""Contributions of one collection that count."""
+FEWEST_SPARE, SPARE = 16, 4
+"""Places at a party beside those that count: so many at least, else one for so many that count."""
+MOST_LISTED = MOST_CONTRIBUTIONS + MOST_CONTRIBUTIONS // SPARE
 LARGEST_LIST = 1 << 20
 FEWEST = 2
 """Clients without whom there is no sum of several."""
@@ -97,6 +100,15 @@ class Collection(Statement):
         """64 hex digits: the digest of its bytes."""
         return collection_id(dump(self.model_dump(mode="json")))
 
+    @property
+    def places(self) -> int:
+        """Contributions that a party takes: `at_most`, and some to spare.
+
+        A party knows of none whether all parties have it: a client may vanish half way, and its place would be one that
+        nobody else can take.
+        """
+        return self.at_most + max(FEWEST_SPARE, self.at_most // SPARE)
+
     def takes(self, client: str) -> bool:
         """May this client enter a row?"""
         return self.contributors == (ANY,) or client in self.contributors
@@ -138,7 +150,7 @@ class ContributionList(Frozen):
     cluster: Cluster
     party: Process
     collection: Digest
-    contributions: Annotated[tuple[Digest, ...], Field(max_length=MOST_CONTRIBUTIONS), AfterValidator(_sorted)]
+    contributions: Annotated[tuple[Digest, ...], Field(max_length=MOST_LISTED), AfterValidator(_sorted)]
 
     def sign(self, identity: Identity) -> Signed:
         """Sign the list, as that party."""
@@ -160,10 +172,10 @@ class ContributionList(Frozen):
 
 
 def in_all(collection: Collection, lists: Sequence[ContributionList]) -> tuple[str, ...]:
-    """Return the contributions that every party has, in the order of their ids.
+    """Return the contributions that every party has, in the order of their ids; of more than count, the first ones.
 
     Raises:
-        SessionError: there are fewer than the collection needs, or more than it takes.
+        SessionError: there are fewer than the collection needs.
     """
     common = sorted(frozenset.intersection(*(frozenset(each.contributions) for each in lists)))
     if len(common) < collection.at_least:
@@ -172,9 +184,7 @@ def in_all(collection: Collection, lists: Sequence[ContributionList]) -> tuple[s
             cause="it was closed before enough clients had entered one at all parties",
             remedy="open another collection; what was entered in this one stays untold",
         )
-    if len(common) > collection.at_most:
-        raise SessionError(f"{collection.name} has {len(common)} contributions, and takes {collection.at_most}")
-    return tuple(common)
+    return tuple(common[: collection.at_most])
 
 
 def gathered_schema(collection: Collection, rows: int) -> Schema:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpc.errors import InputError
+from mpc.errors import InputError, SessionError
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest, contents_digest
 from parties.client.collections import calls as collecting
 from parties.client.session import Session
+from parties.party.vault import admission
 from parties.pb import data_pb2
 from tests.attack.test_collections import exact_rows
 from tests.support.collections import enter_all, finish, opened, raw
@@ -55,13 +56,19 @@ def put_again(cluster: InProcess, owner: str, whole: Manifest, blocks: list[int]
 
 
 @pytest.mark.parametrize("blocks", [[0, 1, 2], [1]])
-def test_security_42_the_next_version_keeps_no_row_of_a_collection(cluster: InProcess, blocks: list[int]) -> None:
+def test_security_42_the_next_version_keeps_no_row_of_a_collection(
+    cluster: InProcess, blocks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would be whoever collects' own, who asks for itself alone without anybody's word: each row, exactly."""
     made = opened(cluster, f"kept-{len(blocks)}", at_most=3)
     rows = enter_all(cluster, made, 3)
     whole = collecting.gathered(cluster.client(), made.said)
-    with pytest.raises(InputError, match="would keep rows of a collection"):
+    with pytest.raises(SessionError, match="is the name of a collection"):
         ask(cluster, put_again(cluster, COORDINATOR, whole, blocks))
+    with monkeypatch.context() as patch:  # and if it were not
+        patch.setattr(admission, "require_free", lambda database, name: None)
+        with pytest.raises(InputError, match="would keep rows of a collection"):
+            ask(cluster, put_again(cluster, COORDINATOR, whole, blocks))
     assert made.sum().rows == len(rows)
 
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
-from mpc.errors import InputError, PolicyError, SessionError, UsageError
+from mpc.errors import InputError, PeerError, PolicyError, SessionError, UsageError
 from parties import Cluster
 from parties.agreed.collecting import Collection as Said
 from parties.agreed.collecting import contribution_name
+from parties.agreed.keeps import Keep
+from parties.agreed.signed import key_of
 from parties.client.collections import collection
+from parties.party.vault import catalogue
+from parties.party.vault.ending import NEVER_COMPLETED
+from parties.party.vault.keeps import Making
 from parties.pb import collect_pb2
-from tests.support.collections import SIZE, enter, enter_all, opened, over, raw, row
+from tests.support import objects
+from tests.support.collections import SIZE, enter, enter_all, finish, opened, over, raw, row
+from tests.support.objects import RawPut
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.parties_commands import ROOT
 
@@ -190,17 +202,169 @@ def test_entries_are_erased_with_their_files(cluster: InProcess) -> None:
         assert here == listed
 
 
-def test_a_put_that_only_looks_finished(cluster: InProcess) -> None:
-    """A contribution that was completed at one party alone is in no sum."""
-    made = opened(cluster, "partly", at_most=4)
-    enter_all(cluster, made, 3)
-    half = raw(cluster, made, "half").begin().enter()
+def at_one_party(cluster: InProcess, made: collection.Collection, client: str, index: int) -> None:
+    """A client vanishes when its row exists at one party."""
+    half = raw(cluster, made, client).begin().enter()
     whole = half.manifest()
-    receipts = [half.commit(index, whole) for index in half.parties]
-    half.complete(0, whole, receipts)
-    assert made.standing.entered == 3
-    with pytest.raises(SessionError, match="is full"):  # there, and at the other party it comes to nothing
-        raw(cluster, made, "client-3").begin()
+    receipts = [half.commit(each, whole) for each in half.parties]
+    half.complete(index, whole, receipts)
+
+
+def test_a_row_at_one_party_alone_is_in_no_sum_and_in_nobodys_place(cluster: InProcess) -> None:
+    """Two clients vanish, and all places of a collection that needs each of its rows are taken all the same."""
+    made = opened(cluster, "partly", at_least=4, at_most=4)
+    enter_all(cluster, made, 3)
+    at_one_party(cluster, made, "half", 0)
+    at_one_party(cluster, made, "other-half", 1)
+    assert made.standing.entered == 4
+    with pytest.raises(SessionError, match=r"is open for") as early:  # each party has four rows, and would close it
+        made.sum()
+    assert "3 of 4 rows are in at all parties" in str(early.value.cause)
+    assert not made.standing.closed
+    enter_raw(cluster, made, "client-3", row(3))
+    found = made.sum()
+    assert found.rows == 4
+    assert np.abs(found.value - sum(map(row, range(4)))).max() < 6 * found.std
+
+
+def enter_raw(cluster: InProcess, made: collection.Collection, client: str, values: np.ndarray) -> None:
+    """Enter without asking how many rows are in."""
+    put = raw(cluster, made, client)
+    scaled = np.rint(values * float(made.said.column.scale)).astype(np.int64).reshape(1, -1)
+    put.begin().enter({"x": scaled})
+    finish(put)
+
+
+def test_two_that_take_the_last_place_at_once_both_keep_it(cluster: InProcess) -> None:
+    """Each is the last one at one of the parties: of more rows than count, the first ones do, at all parties alike."""
+    made = opened(cluster, "race", at_least=3, at_most=3)
+    enter_all(cluster, made, 2)
+    puts = [raw(cluster, made, f"last-{place}").begin().enter() for place in range(2)]
+    receipts = [[put.commit(index, put.manifest()) for index in put.parties] for put in puts]
+    for index in (0, 1):
+        puts[index].complete(index, puts[index].manifest(), receipts[index])
+    for index in (0, 1):
+        puts[1 - index].complete(index, puts[1 - index].manifest(), receipts[1 - index])
+    assert made.standing.entered == 4
+    assert made.sum().rows == 3
+
+
+def test_places_at_a_party_are_not_without_end(cluster: InProcess) -> None:
+    made = opened(cluster, "places", at_least=2, at_most=2)
+    for number in range(made.said.places):
+        at_one_party(cluster, made, f"half-{number}", 0)
+    with pytest.raises(SessionError, match="is full: it takes 2 rows"):
+        raw(cluster, made, "late").begin()
+
+
+def test_a_client_that_was_cut_off_enters_the_rest_of_its_row(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = opened(cluster, "cut-off", at_least=3, at_most=3)
+    enter_all(cluster, made, 2)
+    parties = cluster.client("client-2")
+    mine = collection.find(parties, made.name)
+    with monkeypatch.context() as patch:
+        begin = parties.clients[1].begin
+
+        def lost(call: Any, request: Any, seconds: float) -> Any:
+            stub = MagicMock()
+            if call(stub) is stub.data.Complete:
+                raise PeerError("the connection to party-1 was lost", peer="party-1")
+            return begin(call, request, seconds)
+
+        patch.setattr(parties.clients[1], "begin", lost)
+        with pytest.raises(PeerError):
+            mine.enter(row(2))
+    assert made.standing.entered == 2
+    again = collection.find(cluster.client("client-2"), made.name)
+    with pytest.raises(InputError, match="not those of the interrupted put") as other:
+        again.enter(row(3))
+    assert other.value.remedy == "enter the row that it was"
+    again.enter(row(2))
+    assert made.sum().rows == 3
+
+
+# ------------------------------------------------------------------ what is gathered, and not complete
+
+
+def gathered_at(cluster: InProcess, made: collection.Collection, *indices: int) -> list[Any]:
+    """Close a collection, and gather it at some of the parties."""
+    request = collection_request(made.said)
+    lists = [cluster.collect(index).CloseCollection(request) for index in range(len(cluster.names))]
+    parts = [collect_pb2.GatherPart(collection=made.said.id), *(collect_pb2.GatherPart(list=each) for each in lists)]
+    return [cluster.collect(index).Gather(iter(parts)) for index in indices]
+
+
+def test_whoever_collects_does_not_give_up_what_was_gathered(cluster: InProcess) -> None:
+    """Neither by a put nor by an output that is kept: its name is no dataset's, before it is whole or later."""
+    made = opened(cluster, "given-up", at_least=3, at_most=3)
+    enter_all(cluster, made, 3)
+    with pytest.raises(SessionError, match="is the name of a collection"):
+        objects.put(cluster.client(), objects.described("given-up", columns=(objects.AGE,)))
+    gathered_at(cluster, made, 0, 1)
+    with pytest.raises(SessionError, match="is the name of a collection"):
+        RawPut(cluster, COORDINATOR, name=made.name).begin()
+    for node in cluster.nodes:
+        keep = Keep(made.name, ("y",), 1, None, int(time.time()))
+        key = key_of(cluster.identity(COORDINATOR).certificate_pem)
+        making = Making(node.vault, keep, key)
+        with pytest.raises(SessionError, match="is the name of a collection"):
+            making.require_new(False)
+        making.clear()  # of a session that was opened before the collection was
+        with node.vault.ledger.reading() as database:
+            assert [row.state for row in catalogue.unfinished(database, made.name)] == [catalogue.RECEIVED]
+    assert made.sum().rows == 3
+
+
+def test_a_name_under_which_something_is_being_put_is_no_collections(cluster: InProcess) -> None:
+    RawPut(cluster, COORDINATOR, name=f"{COORDINATOR}/begun").begin()
+    with pytest.raises(SessionError, match="is a name that is spent"):
+        opened(cluster, "begun")
+
+
+def test_what_was_gathered_and_dropped_is_gathered_again(cluster: InProcess) -> None:
+    """A party that waits too long for the signatures drops it, and makes the very object again of its contributions."""
+    made = opened(cluster, "dropped", at_least=3, at_most=3)
+    enter_all(cluster, made, 3)
+    gathered_at(cluster, made, 0, 1)
+    node = cluster.nodes[0]
+    with cluster.ledgers[0].writing() as database:
+        [before] = catalogue.unfinished(database, made.name)
+        database.execute("UPDATE data_objects SET touched = touched - ?", (NEVER_COMPLETED + 3600,))
+    node.vault.times.stored -= 3600
+    node.vault.ending.tick()
+    with cluster.ledgers[0].reading() as database:
+        assert not catalogue.unfinished(database, made.name)
+    assert made.sum().rows == 3
+    with cluster.ledgers[0].reading() as database:
+        [after] = catalogue.versions(database, made.name)
+    assert after.object == before.object
+    assert after.put != before.put
+
+
+# ------------------------------------------------------------------ the operator's word
+
+
+def test_an_operators_cap_holds_for_collections(cluster: InProcess) -> None:
+    """When one is opened, and when its sum is about to be told: whatever clients have consented to."""
+    made = opened(cluster, "capped", at_least=3, at_most=3, epsilon=2)
+    rows = enter_all(cluster, made, 3)
+    rules = cluster.nodes[1].rules
+    before = rules.policy
+    for most, told in (("1.5", False), ("2", True)):
+        rules.policy = replace(before, config=before.config.model_copy(update={"max_epsilon": Decimal(most)}))
+        with pytest.raises(PolicyError, match="more than party-1 lets") as refused:
+            opened(cluster, f"dear-{most[0]}", epsilon=2.25)
+        assert "policy.max_epsilon" in str(refused.value.remedy)
+        if told:
+            found = made.sum()
+            assert np.abs(found.value - sum(rows)).max() < 6 * found.std
+        else:
+            with pytest.raises(PolicyError, match=r"1\.5 is what the operator allows") as refused:
+                made.sum()
+            assert "policy.max_epsilon" in str(refused.value.remedy)
+    rules.policy = before
 
 
 def test_the_documents_python(cluster: InProcess, capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,10 +179,13 @@ class Sending:
             if sent is None or sent.mark != mark or not (self._whole or _all_hold(self._held, place, block, sent)):
                 missing.append((place, mark))
         if missing and self._begun.signed is not None and self._whole:
-            self._log.forget(self._begun)
+            once = self._schema.collection is not None
+            if not once:
+                self._log.forget(self._begun)
             raise InputError(
                 f"the data are not those of the interrupted put of {self._schema.name}",
-                remedy="put them again: that begins anew",
+                cause="a party may have let it exist already, and one row counts of each client" if once else None,
+                remedy="enter the row that it was" if once else "put them again: that begins anew",
             )
         if not missing:
             return

@@ -211,6 +211,8 @@ class Collection:
     def enter(self, values: Any, clip: bool = False) -> None:
         """Enter this client's one row; it may be taken back until the collection is closed.
 
+        What was interrupted goes on when the same row is entered again, from where it was begun.
+
         Args:
             values: `size` numbers within the collection's range.
             clip: bring those that are outside to its ends, where else they would be refused.
@@ -235,11 +237,8 @@ class Collection:
         integers = np.clip(np.rint(row * float(column.scale)), *ends).astype(np.int64)
         name = contribution_name(self._parties.config.name, self.said.id).partition("/")[2]
         described = upload.Described(name, (column,), 1, expires=self.said.expires, collection=self.said.id)
-        if self._is_entered():
-            raise SessionError(
-                f"{self._parties.config.name} has entered a row of {self.name} already",
-                cause="one row counts of each client, and one that was taken back is not entered again",
-            )
+        if not self._is_begun():
+            self._require_place()
         upload.put(self._parties, described, iter([{column.name: integers.reshape(1, -1)}]))
 
     def take_back(self) -> None:
@@ -288,10 +287,23 @@ class Collection:
             found.value / found.rows, found.std / found.rows, found.rows, found.epsilon, found.delta, found.mechanism
         )
 
-    def _is_entered(self) -> bool:
+    def _is_begun(self) -> bool:
+        """Has this client begun to enter a row, and been interrupted?  It may be at some of the parties."""
+        with upload.open_log(self._parties) as log:
+            return log.find(contribution_name(self._parties.config.name, self.said.id)) is not None
+
+    def _require_place(self) -> None:
         from parties.client.at_rest.versions import next_version
 
-        return next_version(self._parties, contribution_name(self._parties.config.name, self.said.id))[0] > 1
+        if next_version(self._parties, contribution_name(self._parties.config.name, self.said.id))[0] > 1:
+            raise SessionError(
+                f"{self._parties.config.name} has entered a row of {self.name} already",
+                cause="one row counts of each client, and one that was taken back is not entered again",
+            )
+        if self.standing.entered >= self.said.at_most:
+            raise SessionError(
+                f"{self.name} is full: it takes {self.said.at_most:,} rows", remedy="wait for another collection"
+            )
 
     def signed_plan(self) -> Compiled:
         """Compile the plan that was signed; only its width is not said elsewhere."""

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mpc.errors import HandshakeError, IntegrityError, SessionError
+from mpc.errors import HandshakeError, IntegrityError, PolicyError, SessionError
 from mpc.prg import SEED_BYTES, Seed
 from parties.agreed.collecting import (
     Collection,
@@ -26,8 +26,9 @@ from parties.agreed.signed import Endorsement, Signed, key_of
 from parties.party.collecting import tables
 from parties.party.collecting.contributions import salt_of, unknown_collection
 from parties.party.consent import audit
+from parties.party.rules import Rules
 from parties.party.vault import catalogue
-from parties.party.vault.admission import MOST_SKEW, granted, require_next, require_room
+from parties.party.vault.admission import MOST_SKEW, granted, require_room, require_version
 from parties.party.vault.blocks import seal_block, unseal_block
 from parties.party.vault.catalogue import LIVING, RECEIVED, Row
 from parties.party.vault.vault import Vault
@@ -46,12 +47,14 @@ class Standing:
         entered: contributions that exist here.
         closed: no more are taken.
         gathered: id (hex) of the object that it became; "" before.
+        contributions: ids (hex) of those that are here, for whoever collects, if asked for.
     """
 
     signed: Signed
     entered: int
     closed: bool
     gathered: str
+    contributions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class Collecting:
     Every call names its caller: a client, and the digest of the public key in its certificate.
     """
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault, self._config, self._ledger = vault, vault.config, vault.ledger
+    def __init__(self, vault: Vault, rules: Rules) -> None:
+        self._vault, self._config, self._ledger, self._rules = vault, vault.config, vault.ledger, rules
         self._trust = vault.identity.trust
         self._roster = tuple(peer.name for peer in vault.config.peers)
 
@@ -82,6 +85,7 @@ class Collecting:
         Raises:
             IntegrityError, InputError: it is not the caller's, malformed or another cluster's.
             HandshakeError: it is for other parties or another provider.
+            PolicyError: its sum would tell more of a client than the operator allows.
             SessionError: its name is spent, its time is over, or there are too many.
         """
         now = self._vault.times.now()
@@ -92,12 +96,19 @@ class Collecting:
             raise HandshakeError(f"{found.name} is for other parties, or another provider, than this party's")
         if abs(found.created - now) > MOST_SKEW or found.until <= now:
             raise SessionError(f"{found.name} was not made now, or is over", remedy="look at the clocks: mpc doctor")
+        most = self._rules.most_epsilon
+        if most is not None and found.epsilon > most:
+            raise PolicyError(
+                f"a sum of epsilon {float(found.epsilon):g} is more than {self._config.name} lets anybody be told",
+                remedy=f"open it with epsilon {float(most):g} or less, or ask its operator: policy.max_epsilon",
+            )
         kept = tables.Kept(collection_id(signed.content), client, key, signed, None, None)
         with self._ledger.writing(durable=True) as database:
             here = tables.named(database, found.name)
             if here is not None and here.signed.content == signed.content:
                 return here.id
-            if here is not None or catalogue.name_of(database, found.name) is not None:
+            taken = catalogue.name_of(database, found.name) or catalogue.unfinished(database, found.name)
+            if here is not None or taken:
                 raise SessionError(f"{found.name} is a name that is spent", remedy="choose another name")
             if tables.count(database, client) >= MOST_COLLECTIONS:
                 raise SessionError(
@@ -108,8 +119,11 @@ class Collecting:
         logger().info("a collection was opened", name=found.name, owner=client, at_least=found.at_least)
         return kept.id
 
-    def standing(self, name: str, client: str, key: bytes) -> Standing:
-        """Say how a collection stands, to whoever may enter, collects or learns the sum; `SessionError` to others."""
+    def standing(self, name: str, client: str, key: bytes, listed: bool = False) -> Standing:
+        """Say how a collection stands, to whoever may enter, collects or learns the sum; `SessionError` to others.
+
+        listed: say to whoever collects which contributions are here.
+        """
         with self._ledger.reading() as database:
             kept = tables.named(database, name)
             if kept is None:
@@ -118,10 +132,11 @@ class Collecting:
             own = (kept.owner, kept.owner_key) == (client, key)
             if not own and client not in collection.recipients and not collection.takes(client):
                 raise unknown_collection()
+            here = tuple(tables.contributions(database, kept.id)) if own and listed else ()
             entered = tables.count_contributions(database, kept.id)
             row = None if kept.gathered is None else catalogue.by_id(database, kept.gathered)
             whole = kept.gathered or "" if row is not None and row.state == LIVING else ""
-        return Standing(kept.signed, entered, kept.contributions is not None, whole)
+        return Standing(kept.signed, entered, kept.contributions is not None, whole, here)
 
     def close(self, collection: str, client: str, key: bytes) -> Signed:
         """Sign the list of the contributions that are here, once and for good.
@@ -152,7 +167,7 @@ class Collecting:
         return signed
 
     def gather(self, collection: str, lists: Sequence[Signed], client: str, key: bytes) -> Endorsement:
-        """Make one object of what all parties list, and sign it.
+        """Make one object of what all parties list, and sign it; one that was dropped unfinished is made once more.
 
         Raises:
             IntegrityError: a list is not its party's, or not the one that this party has signed.
@@ -176,11 +191,12 @@ class Collecting:
         if kept.gathered is not None:
             with self._ledger.reading() as database:
                 row = catalogue.by_id(database, kept.gathered)
-                if row is None:
-                    raise SessionError(f"what {said.name} became is here no more", remedy="open another collection")
-                whole = Manifest.parse(catalogue.signed_of(database, row.number).content)
-            return whole.endorse(self._vault.identity)
+                content = None if row is None else catalogue.signed_of(database, row.number).content
+            if content is not None:
+                return Manifest.parse(content).endorse(self._vault.identity)
         made = self._made(said, contributions)
+        if kept.gathered not in (None, made.whole.id.hex()):
+            raise IntegrityError(f"{client} shows other lists than this party has gathered {said.name} of", peer=client)
         with self._ledger.writing(counted=True) as database:
             self._list(database, made, kept)
             self._vault.times.store(database)
@@ -260,9 +276,9 @@ class Collecting:
         """Enter what was gathered into the catalogue; it exists once all have signed it."""
         whole, limits = made.whole, self._config.limits
         found = tables.find(database, kept.id)
-        if found is None or found.gathered is not None:
+        if found is None or found.gathered != kept.gathered or catalogue.by_id(database, whole.id.hex()) is not None:
             raise SessionError(f"{whole.name} is being gathered already", remedy="try again")
-        require_next(database, whole, kept.owner_key)
+        require_version(database, whole, kept.owner_key)
         size = granted(whole, limits)
         require_room(database, limits, whole, size)
         wrapped = self._vault.keys.wrap(made.put, made.own)

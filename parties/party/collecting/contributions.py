@@ -45,9 +45,19 @@ def require_open(database: sqlite3.Connection, schema: Schema, now: float) -> No
         raise SessionError(
             f"{collection.name} is closed", cause="rows are entered until its time is over", remedy="wait for the next"
         )
-    if tables.count_contributions(database, collection.id) >= collection.at_most:
+    if tables.count_contributions(database, collection.id) >= collection.places:
         raise SessionError(
             f"{collection.name} is full: it takes {collection.at_most:,} rows", remedy="wait for another"
+        )
+
+
+def require_free(database: sqlite3.Connection, name: str) -> None:
+    """Require that a name is no collection's: what is gathered alone is called that; `SessionError`."""
+    if tables.named(database, name) is not None:
+        raise SessionError(
+            f"{name} is the name of a collection",
+            cause="what its clients entered is gathered under it, and nothing else is put or kept there",
+            remedy="choose another name",
         )
 
 

@@ -26,7 +26,7 @@ class CollectService(collect_pb2_grpc.CollectServicer):
     """For whoever collects, and whoever enters; see the proto for what each call is."""
 
     def __init__(self, node: PartyNode) -> None:
-        self._node, self._collecting = node, Collecting(node.vault)
+        self._node, self._collecting = node, Collecting(node.vault, node.rules)
 
     def register(self, server: grpc.Server, desk: Desk) -> None:
         """Answer these calls at this server."""
@@ -51,10 +51,13 @@ class CollectService(collect_pb2_grpc.CollectServicer):
         self, request: collect_pb2.StandingRequest, context: grpc.ServicerContext
     ) -> collect_pb2.StandingReply:
         """Say how a collection stands."""
-        found = self._collecting.standing(request.name, caller(context), key(context))
-        signed = to_message(found.signed)
+        found = self._collecting.standing(request.name, caller(context), key(context), request.listed)
         return collect_pb2.StandingReply(
-            collection=signed, entered=found.entered, closed=found.closed, object=found.gathered
+            collection=to_message(found.signed),
+            entered=found.entered,
+            closed=found.closed,
+            object=found.gathered,
+            contributions=[bytes.fromhex(each) for each in found.contributions],
         )
 
     def CloseCollection(

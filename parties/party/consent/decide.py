@@ -26,11 +26,13 @@ from parties.party.consent.conditions import (
     granted_use_fault,
     noise_conditions,
     price,
+    shown,
 )
 from parties.party.consent.tables import Amount
 from parties.party.vault.ending import unknown
 
 OWN, EXACT = "own", "exact"
+OPERATOR = "the operator"
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,7 @@ def _noised(
     part = reading.part
     try:
         loss = asked.loss(part, people)
-        free = part.kept or asked.gathered(part) is not None  # their people have their budgets elsewhere
-        fault, whose = ("", part.owner) if free else _over_budget(database, asked, part, people, house)
+        fault, whose = _over(database, asked, part, people, house)
     except PlanError as error:
         return _missing(asked, reading, f"{error.what} ({error.cause})" if error.cause else error.what)
     if loss is None:
@@ -219,6 +220,17 @@ def _noised(
         if passed > nearest:
             nearest, reading.fault = passed, unmet
     return _missing(asked, reading, reading.fault)
+
+
+def _over(database: sqlite3.Connection, asked: Asked, part: Part, people: Protected, house: House) -> tuple[str, str]:
+    """(why a run may not be charged, whose word that is)."""
+    if asked.gathered(part) is not None:  # a client's only charge is this one, and it has consented to it
+        loss = asked.loss(part, people)
+        amount, most = Amount.charged(loss or Loss()), house.most
+        if most is None or amount.within(Amount.allowed(most, Fraction(1))):
+            return "", part.owner
+        return f"it costs epsilon {shown(amount.epsilon)}, and {float(most):g} is what the operator allows", OPERATOR
+    return ("", part.owner) if part.kept else _over_budget(database, asked, part, people, house)  # theirs are elsewhere
 
 
 def _over_budget(
@@ -250,7 +262,7 @@ def _limit(budget: Budget, house: House) -> tuple[Amount, str]:
     whole = Amount.allowed(budget.epsilon, budget.delta)
     most = whole if house.most is None else Amount.allowed(house.most, Fraction(1))
     if most.epsilon < whole.epsilon:
-        return replace(whole, epsilon=most.epsilon), "the operator"
+        return replace(whole, epsilon=most.epsilon), OPERATOR
     return whole, budget.owner
 
 

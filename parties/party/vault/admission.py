@@ -12,6 +12,7 @@ from mpc.encoding import field_size
 from mpc.errors import HandshakeError, InputError, PolicyError, SessionError
 from parties.agreed.objects import LARGEST, Schema
 from parties.config.models import Limits, PartyConfig
+from parties.party.collecting.contributions import require_free
 from parties.party.vault import catalogue
 from parties.party.vault.files import size_on_disk
 
@@ -92,6 +93,12 @@ class Versioned(Protocol):
 
 
 def require_next(database: sqlite3.Connection, schema: Versioned, key: bytes) -> None:
+    """Require that this is a newer version of its name, which is this key's and free; `PolicyError`, `SessionError`."""
+    require_free(database, schema.name)
+    require_version(database, schema, key)
+
+
+def require_version(database: sqlite3.Connection, schema: Versioned, key: bytes) -> None:
     """Require that this is a newer version of its name, and the name this key's; `PolicyError`, `SessionError`.
 
     The next version names the one before.  One that leaves numbers out takes the place of versions that exist at other

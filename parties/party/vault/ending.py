@@ -127,10 +127,14 @@ class Ending:
         audit.append(database, self._draw, kind, self._times.shown(), [row.owner], **facts)
 
     def give_up(self, name: str, key: bytes) -> None:
-        """Erase what that key is putting or keeping under a name and has not finished; raises as `erase`."""
+        """Erase what that key is putting or keeping under a name and has not finished; raises as `erase`.
+
+        What was gathered of a collection stays: it is its clients'.
+        """
 
         def begun(database: sqlite3.Connection) -> list[Row]:
-            return [row for row in catalogue.unfinished(database, name) if row.owner_key == key]
+            found = [row for row in catalogue.unfinished(database, name) if row.owner_key == key]
+            return [row for row in found if json.loads(row.schema).get("gathered") is None]
 
         with self._ledger.reading() as database:
             some = bool(begun(database))
