@@ -170,6 +170,11 @@ class PartyRun:
     def __repr__(self) -> str:
         return f"<PartyRun of {self.bundle.id.entry}>"
 
+    @property
+    def exchanges(self) -> tuple[int, ...]:
+        """Return the bytes of this party's payloads, one after another."""
+        return tuple(step.size for step in self.schedule.steps)
+
     def masked(self, name: str) -> Masked:
         return self._wires[name] if name in self._wires else self.session.masked[name]
 

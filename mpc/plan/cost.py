@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpc.encoding import field_size
+from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import Gate
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
+from mpc.plan.tagging import CHECK_SIZES, tag_bytes
 from mpc.prg import SEED_BYTES
 from mpc.wires import Wires
+
+_RUN = EntryId(1)
+"""Any run: their costs are alike."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +59,28 @@ def stored_bytes(plan: Plan) -> int:
     return sum(field_size(plan.wire[gate.out].sizes) for gate in plan.weights)
 
 
-def plan_cost(plan: Plan, batch: int = 1) -> Cost:
-    """Return the whole run's cost; gates that share a round count it once, the first payload has the agreement's 32
-    bytes.
+def exchanges(plan: Plan) -> tuple[int, ...]:
+    """Return the bytes of each payload of one party to each peer in a run of a bound plan, one after another.
+
+    Gates that share a round have one, the first has the agreement's 32 bytes; behind the last opening a run is checked.
     """
+    sizes = tuple(step.size for step in schedule(plan.online, plan.wire).steps)
+    return sizes + CHECK_SIZES if plan.is_checked else sizes
+
+
+def plan_cost(plan: Plan, batch: int = 1) -> Cost:
+    """Return the whole run's cost, with that of its check if it has one."""
     bound = plan.bind(batch)
     parts = [gate_cost(gate, bound.wire) for gate in bound.online]
-    steps = schedule(bound.online, bound.wire).steps
+    sizes, tags = exchanges(bound), tag_bytes(bound, _RUN) if plan.is_checked else 0
     return Cost(
-        rounds=len(steps),
-        sent=sum(step.size for step in steps),
-        dealt=sum(part.dealt for part in parts),
-        held=sum(part.held for part in parts),
+        rounds=len(sizes),
+        sent=sum(sizes),
+        dealt=sum(part.dealt for part in parts) + tags,
+        held=sum(part.held for part in parts) + tags,
     )
+
+
+def session_dealt(plan: Plan) -> int:
+    """Count the bytes of corrections that are dealt once a session: of the weights' tags, 8 an element."""
+    return tag_bytes(plan, WEIGHTS) if plan.is_checked else 0

@@ -217,8 +217,10 @@ class Plan(Frozen):
         return tuple(g for g in self.gates if not (isinstance(g, Input) and g.is_weight))
 
     def dealt(self, entry: EntryId) -> tuple[Gate, ...]:
-        """Return the gates that the bundle of an entry is dealt for; for stored weights nothing is."""
-        return self.entered_once if entry.is_weights else self.online
+        """Return the gates that the bundle of an entry is dealt for; for stored weights nothing but tags are."""
+        if entry.is_weights:
+            return self.weights if self.is_checked else self.entered_once
+        return self.online
 
     @cached_property
     def entered(self) -> tuple[Input, ...]:

@@ -12,17 +12,23 @@ What lies at the parties was masked before there was a key: tags of its masks ar
 
 from __future__ import annotations
 
+from mpc.encoding import field_size
 from mpc.entry import EntryId
 from mpc.gates.base import Correlation, Gate, drawn_mask
 from mpc.gates.input import Input
 from mpc.plan.masking import used_masks
 from mpc.plan.plan import Plan
+from mpc.prg import SEED_BYTES
+from mpc.transcript import DIGEST_BYTES
 from mpc.wires import Wires
 
 ZERO, ZERO_WORDS = "zero", "zero words"
 """Shares of nothing, under which a check's sums are told."""
 CHECKS = 64
 """Sums of words that a check makes: each opened bit is in about half of them."""
+SUMS_BYTES = field_size((1,)) + 8 * CHECKS
+CHECK_SIZES = (2 * DIGEST_BYTES, 2 * SEED_BYTES, DIGEST_BYTES, SUMS_BYTES + SEED_BYTES + DIGEST_BYTES)
+"""Bytes of one party to each peer in the exchanges that check a run, one after another."""
 CLOSING = (Correlation(ZERO, (1,), dependent=True), Correlation(ZERO_WORDS, (CHECKS,), width=64, dependent=True))
 
 
@@ -65,3 +71,13 @@ def entry_tags(plan: Plan, entry: EntryId) -> dict[str, tuple[Correlation, ...]]
     gates = plan.weights if entry.is_weights else plan.online
     found = {gate.name: gate_tags(gate, plan.wire, needed) for gate in gates}
     return found if entry.is_weights else found | {"": CLOSING}
+
+
+def dealt_tags(plan: Plan, entry: EntryId) -> dict[str, tuple[Correlation, ...]]:
+    """Return the tags that are dealt with an entry of a plan: none, unless its runs are checked; see `entry_tags`."""
+    return entry_tags(plan, entry) if plan.is_checked else {}
+
+
+def tag_bytes(plan: Plan, entry: EntryId) -> int:
+    """Count the bytes of tags that are dealt with an entry of a bound plan whose runs are checked."""
+    return sum(spec.size for specs in entry_tags(plan, entry).values() for spec in specs)

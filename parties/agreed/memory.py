@@ -9,7 +9,7 @@ from mpc.encoding import field_size
 from mpc.errors import PlanError
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
-from mpc.plan.cost import plan_cost, stored_bytes
+from mpc.plan.cost import plan_cost, session_dealt, stored_bytes
 from mpc.plan.plan import Plan
 from parties.config.models import Limits
 
@@ -26,6 +26,8 @@ _PER_HELD_BYTE = 4
 """Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
 _PER_ELEMENT = 64
 """An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
+_PER_CHECKED_ELEMENT = 40
+"""An element of a run that is checked: as it was opened, its tag and that of its mask, and a coin."""
 _PER_WHOLE_ELEMENT = 24
 """The same where few filters are multiplied with whole elements."""
 _PER_PATCH_ELEMENT = 128
@@ -43,7 +45,8 @@ def plan_memory(plan: Plan, limits: Limits) -> int:
     """
     laid_out = {gate.layout: gate for gate in plan.online if isinstance(gate, Bilinear) and gate.weight}
     carried = sum(field_size(plan.wire[state.in_].sizes) for state in plan.states)
-    needed = parsed_memory(len(plan.canonical)) + (stored_bytes(plan) + carried) * _PER_STORED_BYTE
+    kept = stored_bytes(plan) + session_dealt(plan) + (1 + plan.is_checked) * carried
+    needed = parsed_memory(len(plan.canonical)) + kept * _PER_STORED_BYTE
     largest = plan.bind(min(limits.max_batch, plan.most_rows))
     for gate in laid_out.values():
         tiled = isinstance(gate, Convolution) and _tiles(gate, largest)
@@ -65,7 +68,8 @@ def needed_memory(plan: Plan, batch: int) -> int:
     """Return the bytes that one run takes, at most."""
     bound = plan.bind(batch)
     elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
-    needed = plan_cost(plan, batch).held * _PER_HELD_BYTE + elements * _PER_ELEMENT
+    each = _PER_ELEMENT + plan.is_checked * _PER_CHECKED_ELEMENT
+    needed = plan_cost(plan, batch).held * _PER_HELD_BYTE + elements * each
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
 
 

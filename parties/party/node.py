@@ -20,7 +20,7 @@ from parties.party.consent.consent import Consent
 from parties.party.consent.operator import Waits
 from parties.party.keeping import SessionKeeping
 from parties.party.ledger.sessions import Ledger
-from parties.party.link import SALT_BYTES, Link
+from parties.party.link import Link
 from parties.party.proposals import Proposal, Proposals
 from parties.party.rules import Rules
 from parties.party.session import PartySession
@@ -229,7 +229,7 @@ class PartyNode:
                 supply,
                 self.counters,
                 self._budget,
-                self._draw(SALT_BYTES),
+                self._draw,
                 self._drop,
                 StoredRows(plan, terms, self.vault),
                 consent,

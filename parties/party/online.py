@@ -14,6 +14,7 @@ from mpc.interpret.party import Buffer
 from mpc.plan.schedule import Step
 from parties.party import agreement
 from parties.party.consent.consent import SessionConsent
+from parties.party.evaluating import failed_check, require_checked
 from parties.party.keeping import SessionKeeping
 from parties.party.ledger.states import RunState
 from parties.party.life import SessionFacts, SessionLife
@@ -118,14 +119,15 @@ class Online:
         )
 
     def _evaluate(self, run: Run) -> None:
-        steps = run.party.schedule.steps
+        """Exchange what the run opens, and then what its check does."""
+        sizes = run.party.exchanges
         for link in self._links:
-            link.inbox.begin(run.number, [step.size for step in steps], self._keeping.tells(run.number))
+            link.inbox.begin(run.number, sizes, self._keeping.tells(run.number))
         evaluation = run.party.steps(run.entry.given)
         received: Sequence[Buffer] | None = None
-        for step in steps:
+        for number in range(len(sizes)):
             payload = self._advance(run, evaluation, received)
-            received = exchange(self._links, run.number, step.number, payload, self._facts.config.deadlines.step)
+            received = exchange(self._links, run.number, number, payload, self._facts.config.deadlines.step)
             run.rounds += 1
             run.sent_bytes += len(payload) * len(self._links)
         try:
@@ -140,21 +142,22 @@ class Online:
         evaluation: Generator[Buffer, Sequence[Buffer], None],
         received: Sequence[Buffer] | None,
     ) -> Buffer:
+        steps = run.party.schedule.steps
         try:
             return next(evaluation) if received is None else evaluation.send(received)
-        except EncodingError as error:
-            step = run.party.schedule.steps[run.rounds - 1]
+        except (EncodingError, IntegrityError) as error:
+            if run.rounds > len(steps):
+                self._facts.log.warning("the check of a run failed", run=run.number, why=error.what)
+                raise failed_check() from None
+            if isinstance(error, IntegrityError):  # the first payloads say that not all parties were sent the same
+                raise agreement.find_owners(run, self._links, self._facts.config.deadlines.step) from None
             answers = zip(self._links, received or (), strict=True)
-            peer = next((link.peer for link, payload in answers if not _fits(step, payload)), None)
+            peer = next((link.peer for link, payload in answers if not _fits(steps[run.rounds - 1], payload)), None)
             raise error.with_(peer=peer) from error.__cause__
-        except IntegrityError:  # the first payloads say that not all parties were sent the same
-            raise agreement.find_owners(run, self._links, self._facts.config.deadlines.step) from None
 
     def before_reveal(self, run: Run) -> None:
-        """The barrier between the last opening and the first released seed.
-
-        Nothing in passive mode; in active mode the MAC check stands here.
-        """
+        """The barrier between the last exchange and the first released seed: a run that is checked has passed."""
+        require_checked(run.plan, run.party)
 
 
 def _fits(step: Step, payload: Buffer) -> bool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpc.errors import PeerError, SessionError
-from mpc.interpret.party import PartyRun
 from mpc.plan.plan import Plan, PlanInput, PlanOutput
 from mpc.prg import Seed
 from parties.party.entry import Entry
+from parties.party.evaluating import Evaluation
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Run:
     following: int
     entry: Entry = field(repr=False)
     held: int
-    _party: PartyRun | None = field(repr=False)
+    _party: Evaluation | None = field(repr=False)
     started: bool = False
     revealed: bool = False
     heard: set[str] = field(default_factory=set)
@@ -71,10 +71,10 @@ class Run:
     steps: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps = len(self.party.schedule.steps)
+        self.steps = len(self.party.exchanges)
 
     @property
-    def party(self) -> PartyRun:
+    def party(self) -> Evaluation:
         """The evaluation; `SessionError` once the run is over and its memory given back."""
         if self._party is None:
             raise SessionError(f"run {self.number} is over")

@@ -18,10 +18,10 @@ from mpc.encoding import digest, encode_field
 from mpc.errors import LocalProtocolError, MpcError, PeerError, SessionError
 from mpc.gates.base import mask_name
 from mpc.gates.input import Input
-from mpc.interpret.party import PartyRun
+from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
-from mpc.shares import Lane
+from mpc.plan.tagging import dealt_tags
 from parties import telemetry
 from parties.agreed.memory import plan_memory, run_memory
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
@@ -29,6 +29,7 @@ from parties.config.models import PartyConfig
 from parties.party.consent.consent import SessionConsent
 from parties.party.entries import Entries
 from parties.party.entry import Entry
+from parties.party.evaluating import Evaluations
 from parties.party.keeping import SessionKeeping
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
@@ -53,7 +54,8 @@ class PartySession:
     Args:
         supply: the provider's, or a stock: then the ledger opens what it lists as stocked, once.
         budget: shared by all sessions of this process.
-        salt: 32 fresh random bytes; all parties' together key the transcript, see `transcript_key`.
+        draw: fresh random bytes: a salt, of which all parties' together key the transcript (`transcript_key`), and
+            what checks of runs need.
         finished: called once when the session has ended.
         stored: what of the plan lies here already.
         consent: of those whose data these are.
@@ -70,7 +72,7 @@ class PartySession:
         supply: Supply,
         counters: Counters,
         budget: MemoryBudget,
-        salt: bytes,
+        draw: Callable[[int], bytes],
         finished: Callable[[PartySession], None],
         stored: StoredRows,
         consent: SessionConsent,
@@ -82,7 +84,7 @@ class PartySession:
         self._log = telemetry.logger(session=self.id.hex()[:16])
         facts = SessionFacts(config, terms, plan, coordinator, ledger, counters, self._log)
         self._config, self._ledger, self._supply, self._counters = config, ledger, supply, counters
-        self._budget, self._salt, self._finished = budget, salt, finished
+        self._budget, self._salt, self._finished = budget, draw(SALT_BYTES), finished
         self._stored, self._keeping = stored, keeping
         self._granted = plan_memory(plan, config.limits)
         self._index = terms.parties.index(config.name)
@@ -90,6 +92,7 @@ class PartySession:
         self._preparing = threading.Lock()
         self._attached: set[str] = set()
         self.wires = SessionWires()
+        self._evaluations = Evaluations(terms, self._index, self.wires, config.cluster, draw)
         self.life = SessionLife()
         self.runs = Runs(self.life, budget)
         self._farewells = Farewells(self.life, weakly(self.abort))
@@ -125,6 +128,7 @@ class PartySession:
         bundle = self._bundle(BundleId.of_weights(self.id), self.plan, delivery)
         receipt = delivery.finish()
         self._check_seeds(bundle, receipt)
+        self._evaluations.open(self.plan, bundle, delivery.seed, receipt.signed.content)
         for wire, masked in self._stored.weights().items():
             self.wires.add(self.plan.wire[wire], masked.public, masked.known_mask())
         keep = partial(_keep_weight, self.wires, self.plan, bundle)
@@ -132,7 +136,8 @@ class PartySession:
         return receipt.size
 
     def _bundle(self, id: BundleId, plan: Plan, delivery: Delivery) -> Bundle:
-        return Bundle(id, delivery.seed, plan.dealt(id.entry), plan.wire, delivery.corrections)
+        entry, tags = id.entry, dealt_tags(plan, id.entry)
+        return Bundle(id, delivery.seed, plan.dealt(entry), plan.wire, delivery.corrections, tags)
 
     def opened(self) -> None:
         """Peers agreed and the weights' masks are here."""
@@ -186,7 +191,7 @@ class PartySession:
             self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = self._bundle(bundle_id, plan, delivery)
         stored = self._stored.run(plan, batch, number)
-        party = PartyRun(plan, Lane.passive(self._index), bundle, self.wires, self.transcript_key(), stored)
+        party = self._evaluations.make(plan, bundle, self.transcript_key(), stored)
         try:
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
         except MpcError:
@@ -195,6 +200,8 @@ class PartySession:
         receipt = delivery.finish()
         self._check_seeds(bundle, receipt)
         self._keeping.dealt(number, receipt.manifest)
+        if isinstance(party, CheckedRun):
+            party.manifest = receipt.signed.content
         with self.life.lock:
             self.life.require_open()
             entry = Entry(bundle_id.entry, plan, bundle, receipt.signed)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mpc.errors import IntegrityError, MpcError, PeerError, SessionError
 from parties.party import agreement
+from parties.party.evaluating import failed_check
 from parties.party.life import SessionFacts, SessionLife
 from parties.party.runs import Runs
 
@@ -56,5 +57,7 @@ class Silence:
         """Prefer own evidence: if this party misses that peer's input too, it says so and does not repeat the abort."""
         if error.code == IntegrityError.code and error.peer in self._plan.owners and error.heard_from:
             return agreement.differing([error.peer])
+        if self._plan.is_checked and error.code == IntegrityError.code and error.peer == error.heard_from is not None:
+            return failed_check()
         late = [run for run in self._runs.kept.values() if run.entry.asked_at and error.peer in run.entering]
         return late[0].overdue() if late and error.code == PeerError.code else error

@@ -19,7 +19,7 @@ import numpy as np
 from mpc.correlations import BundleId, Corrections, CorrectionsDigest, corrected_party
 from mpc.encoding import view_field
 from mpc.errors import IntegrityError, MpcError, PeerError, SessionError
-from mpc.plan.cost import plan_cost
+from mpc.plan.cost import plan_cost, session_dealt
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES, Seed
 from parties import telemetry
@@ -113,7 +113,7 @@ class LiveSupply:
             agreed.seeds.extend(
                 provider_pb2.StoredSeeds(seeds=[seed.secret for seed in seeds]) for seeds in stored.seeds()
             )
-        return self._fetch(terms, BundleId.of_weights(session_id), 0, {"terms": agreed})
+        return self._fetch(terms, BundleId.of_weights(session_id), session_dealt(plan), {"terms": agreed})
 
     def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
         """Tell the provider the session's public weights, in plan order: it deals for what is made of them."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from mpc.correlations import BundleId, CorrectionsDigest
-from mpc.errors import HandshakeError, MpcError, PlanError, SessionError
-from mpc.interpret.dealer import deal
-from mpc.plan.cost import plan_cost
+from mpc.entry import EntryId
+from mpc.errors import HandshakeError, LocalProtocolError, MpcError, PlanError, SessionError
+from mpc.interpret.active.dealer import TaggingDealer
+from mpc.interpret.dealer import Dealer, DealerKind, deal
+from mpc.plan.cost import plan_cost, session_dealt
+from mpc.plan.plan import Plan
+from mpc.plan.tagging import dealt_tags
 from mpc.prg import SEED_BYTES, Seed
 from parties.agreed import manifest
 from parties.agreed.memory import run_memory
@@ -52,15 +57,13 @@ class Dealing:
         """
         entry = wanted.entry
         with session.lock:
-            if not entry.is_weights:
-                session.changed.wait_for(
-                    lambda: session.over or (session.weights.here and session.stored.here), seconds
-                )
+            session.changed.wait_for(lambda: session.over or session.is_ready(entry), seconds)
             if session.over:
                 raise over(session.ended_by)
             session.used_at = self._clock()
             if not entry.is_weights:
                 session.weights.check(party, weights)
+            if not entry.is_weights or session.plan.is_checked:
                 session.stored.check()
             if entry not in session.bundles:
                 self._begin(session, wanted)
@@ -82,7 +85,7 @@ class Dealing:
             raise SessionError(f"the bundle of {entry} comes too early: the one before it is still being dealt")
         if entry.is_weights and wanted.batch != 1:
             raise PlanError("weights have no batch")
-        held = size = 0
+        held, size = 0, session_dealt(session.plan)
         if not entry.is_weights:
             plan = session.plan.at(entry.number)
             held = run_memory(plan, wanted.batch, self._limits)
@@ -92,6 +95,8 @@ class Dealing:
         try:
             seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
             bundle = DealtBundle(wanted, seeds, session.terms, size, held)
+            if entry.is_weights and session.plan.is_checked:
+                session.make_key(seeds)
             threading.Thread(target=self._deal, args=(session, bundle), name="deal", daemon=True).start()
         except BaseException:
             session.dealing -= 1
@@ -130,9 +135,9 @@ class Dealing:
             digest.update(part)
 
         entry = bundle.id.entry
-        stored = {} if entry.is_weights else session.stored.run(plan, bundle.id.batch, number)
-        states = () if entry.is_weights else plan.states
-        dealt = deal(plan.dealt(entry), plan.wire, bundle.id, bundle.seeds, session.masks, final, stored, states)
+        stored = session.stored_masks(plan, entry, bundle.id.batch)
+        states, kind = () if entry.is_weights else plan.states, _dealer(session, plan, entry)
+        dealt = deal(plan.dealt(entry), plan.wire, bundle.id, bundle.seeds, session.masks, final, stored, states, kind)
         bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
         bundle.seconds = coarse(time.perf_counter() - started)
         self._counters.runs.labels(state="dealt").inc()
@@ -145,3 +150,12 @@ class Dealing:
             seconds=round(bundle.seconds, 3),
             corrected=session.terms.parties[bundle.corrected],
         )
+
+
+def _dealer(session: ProviderSession, plan: Plan, entry: EntryId) -> DealerKind:
+    """Return what deals an entry: with a tag behind each value, if the plan's runs are checked."""
+    if not plan.is_checked:
+        return Dealer
+    if session.key is None:
+        raise LocalProtocolError("tags are to be dealt before the session has its keys")
+    return partial(TaggingDealer, key=session.key, tags=dealt_tags(plan, entry))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+
+import numpy as np
 
 from mpc.entry import WEIGHTS, EntryId
 from mpc.errors import SessionError
 from mpc.interpret.dealer import SessionMasks
 from mpc.plan.plan import Plan
+from mpc.prg import Seed
+from mpc.tags import Key
 from parties.agreed.terms import Terms
 from parties.process.budget import MemoryBudget
 from parties.provider.bundles import DealtBundle
@@ -39,6 +46,7 @@ class ProviderSession:
         joined: parties that have asked for it.
         due: the entry that is dealt next.
         dealing: deals of it that are under way.
+        key: that tags are made with, if its runs are checked; there once the weights' bundle is begun.
         ended_by: the party that ended it, if one did.
     """
 
@@ -53,6 +61,7 @@ class ProviderSession:
     granted: int = 0
     over: bool = False
     dealing: int = 0
+    key: Key | None = field(default=None, repr=False)
     ended_by: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(init=False)
@@ -69,6 +78,22 @@ class ProviderSession:
         """Has every party asked for it?"""
         return len(self.joined) == len(self.terms.parties)
 
+    def is_ready(self, entry: EntryId) -> bool:
+        """Is all here that the dealing of an entry depends on?"""
+        if entry.is_weights:
+            return self.stored.here or not self.plan.is_checked
+        return self.weights.here and self.stored.here
+
+    def stored_masks(self, plan: Plan, entry: EntryId, batch: int) -> dict[str, np.ndarray]:
+        """Return the plain masks of what lies at the parties and is dealt for with an entry, by wire."""
+        if not entry.is_weights:
+            return self.stored.run(plan, batch, entry.number)
+        return self.stored.weights() if plan.is_checked else {}
+
+    def make_key(self, seeds: Sequence[Seed]) -> None:
+        """Make the session's plain keys, of all parties' seeds of its weights: no other session has these."""
+        self.key = reduce(add, [Key.expand(seed, self.terms.session_id) for seed in seeds])
+
     def release(self, entry: EntryId, budget: MemoryBudget) -> None:
         """Give back what a bundle holds once it is dealt and everyone has asked for it; with the session's lock."""
         bundle = self.bundles[entry]
@@ -84,3 +109,4 @@ class ProviderSession:
             self.bundles.clear()
             self.stored.forget()
             self.masks.states.forget()
+            self.key = None

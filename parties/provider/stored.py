@@ -132,6 +132,11 @@ class StoredMasks:
                 sizes = self._plan.wire[binding.wire].sizes
                 self._weights[binding.wire] = self._masks(index, np.arange(1)).reshape(sizes)
 
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return the plain masks of the stored weights, by wire, once all parties have shown their seeds."""
+        stored = {gate.out for gate in self._plan.weights if gate.is_stored}
+        return {wire: mask for wire, mask in self._weights.items() if wire in stored}
+
     def run(self, bound: Plan, batch: int, run: int) -> dict[str, np.ndarray]:
         """Return the plain masks of the rows that a run reads, by wire; runs follow one another.
 

@@ -20,16 +20,14 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 
 from mpc import field as fp
-from mpc.encoding import Part, decode_bits, decode_field, digest, encode_bits, encode_field, field_size
+from mpc.encoding import Part, decode_bits, decode_field, digest, encode_bits, encode_field
 from mpc.errors import EncodingError, IntegrityError
 from mpc.interpret.active.audit import Sums
-from mpc.plan.tagging import CHECKS
+from mpc.plan.tagging import CHECK_SIZES, CHECKS, SUMS_BYTES
 from mpc.prg import SEED_BYTES, Seed
 from mpc.transcript import DIGEST_BYTES
 
-SUMS_BYTES = field_size((1,)) + 8 * CHECKS
-SIZES = (2 * DIGEST_BYTES, 2 * SEED_BYTES, DIGEST_BYTES, SUMS_BYTES + SEED_BYTES + DIGEST_BYTES)
-"""Bytes of one party to each peer, exchange by exchange."""
+SIZES = CHECK_SIZES
 Replay = Callable[[Seed], Sums]
 """Coin -> this party's sums, hidden by its shares of nothing."""
 Exchange = Generator[bytes, Sequence[bytes | memoryview], None]

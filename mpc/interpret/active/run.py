@@ -10,10 +10,11 @@ from mpc.correlations import CLOSING, Bundle
 from mpc.encoding import digest
 from mpc.errors import LocalProtocolError
 from mpc.interpret.active.audit import Audit, SessionTags, Sums
-from mpc.interpret.active.check import Check
+from mpc.interpret.active.check import SIZES, Check
 from mpc.interpret.party import Buffer, Log, PartyRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
+from mpc.plan.schedule import Schedule
 from mpc.plan.tagging import ZERO, ZERO_WORDS
 from mpc.prg import Seed
 from mpc.shares import Lane, Masked, Share
@@ -27,7 +28,7 @@ class CheckedRun:
         index: of this party, of `parties`.
         bundle: its correlations, with tags.
         tags: what outlives a run of tags.
-        context: digest of what the parties have agreed on beyond the run: plan, roster, manifests.
+        context: digest of what the parties have agreed on beyond the run: plan, roster, manifest of the weights.
         fresh: 32 bytes that nobody else knows, for this run alone.
     """
 
@@ -50,6 +51,8 @@ class CheckedRun:
         self._me, self._parties, self._tags = index, parties, tags
         self._context, self._fresh = context, fresh
         self._check: Check | None = None
+        self.manifest = b""
+        """What the provider has signed of the run's bundle; set before `steps`."""
 
     def __repr__(self) -> str:
         return f"<CheckedRun of {self.run.bundle.id.entry}>"
@@ -58,6 +61,20 @@ class CheckedRun:
     def checked(self) -> bool:
         """Has the check passed?"""
         return self._check is not None and self._check.passed
+
+    @property
+    def schedule(self) -> Schedule:
+        """Return the steps before the check."""
+        return self.run.schedule
+
+    @property
+    def exchanges(self) -> tuple[int, ...]:
+        """Return the bytes of this party's payloads, those of the check too."""
+        return (*self.run.exchanges, *SIZES)
+
+    def entered(self) -> list[bytes]:
+        """Return digests of all that each owner has entered; see `PartyRun.entered`."""
+        return self.run.entered()
 
     def prepare(self) -> None:
         """Do all work that needs no input; see `PartyRun.prepare`."""
@@ -78,6 +95,7 @@ class CheckedRun:
             bundle.session,
             bundle.entry.number,
             bundle.batch,
+            self.manifest,
             self.run.transcript.digest,
         )
         self._check = Check(self._me, self._parties, held, self._fresh, self.replay)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mpc.correlations import BundleId, corrected_party
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, PlanError, PolicyError, SessionError
-from mpc.plan.cost import plan_cost
+from mpc.plan.cost import plan_cost, session_dealt
 from mpc.plan.plan import Plan
 from parties.agreed.ahead import refuse_later_known
 from parties.agreed.memory import run_memory
@@ -76,6 +76,8 @@ class Orders:
                 costs[key] = _dealt(plan.at(run), batch, self._config)
             if mine == corrected_party(BundleId.of_run(b"", run, 1), len(terms.parties)):
                 needed += costs[key]
+        if mine == corrected_party(BundleId.of_weights(b""), len(terms.parties)):
+            needed += session_dealt(plan)
         needed += (len(batches) + 1) * _BUNDLE_BYTES + len(plan.canonical)
         folder = self._root / terms.session_id.hex()
         order = Order(terms, plan, coordinator, tuple(batches), folder, needed, time.monotonic())

@@ -10,7 +10,7 @@ import numpy as np
 from mpc.correlations import BundleId, Whole, corrected_party, sub_seed
 from mpc.errors import PlanError, SessionError
 from mpc.gates.base import mask_name
-from mpc.plan.cost import plan_cost
+from mpc.plan.cost import plan_cost, session_dealt
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES, Seed
 from parties.agreed import manifest
@@ -43,7 +43,7 @@ class StoredSupply:
 
     def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan, stored: StoredRows | None = None) -> Delivery:
         """The weights' masks; a stock's plan reads nothing that is stored."""
-        return self._read(terms, BundleId.of_weights(session_id), self.plan, 0)
+        return self._read(terms, BundleId.of_weights(session_id), self.plan, session_dealt(self.plan))
 
     def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
         """The bundle of one run; a stock's plan has no public weights.
