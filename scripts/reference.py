@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import json
 import sys
 import types
 import typing
@@ -175,7 +176,7 @@ def _value(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return "`[]`"
+        return f"`{json.dumps(value)}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

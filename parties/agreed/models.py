@@ -58,10 +58,14 @@ def read_model(schema: Schema, content: bytes) -> Plan:
 
 
 def uses_as_put(plan: Plan, bindings: Sequence[Binding], manifest: Manifest) -> bool:
-    """Does a session use this model as it was put: its plan, each weight in its place, and nothing else of it?"""
+    """Does a session use this model as it was put: its plan, each weight in its place, and nothing else of it?
+
+    Its runs may be checked where its owner has not asked for that.
+    """
     if manifest.plan is None or len(plan.weights) != len(manifest.columns):
         return False
-    if template(plan, manifest.owner).digest.hex() != manifest.plan:
+    plans = [plan, plan.with_security("passive")] if plan.is_checked else [plan]
+    if manifest.plan not in [template(each, manifest.owner).digest.hex() for each in plans]:
         return False
     expected = [(gate.out, (column.name,)) for gate, column in zip(plan.weights, manifest.columns, strict=True)]
     found = [(each.wire, each.columns) for each in bindings if each.object == manifest.id]

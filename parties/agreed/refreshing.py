@@ -80,4 +80,4 @@ def refreshed(keep: Keep, plan: Plan, terms: Terms, manifests: Mapping[bytes, Ma
     if keep.name != whole.name or keep.previous != whole.id.hex() or len(whole.columns) > MOST_COLUMNS:
         return None
     same = terms.bindings == refresh_bindings(whole) and keep.outputs == refresh_outputs(whole)
-    return whole if same and plan.digest == identity_plan(whole).digest else None
+    return whole if same and plan.digest == identity_plan(whole).with_security(plan.security).digest else None

@@ -24,6 +24,7 @@ def lines_of(request: Request) -> tuple[str, ...]:
         f"asked by  {request.coordinator}, with the key {request.key[:_SHOWN]}",
         f"cluster   {request.cluster or 'without an id'}: {', '.join(request.parties)}; provider {request.provider}",
         f"plan      {request.plan}",
+        *(["checked   each run, before anything of it is told"] if request.security == "active" else []),
         f"gates     {kinds}",
         *(f"reads     {_read(each)}" for each in request.reads),
         *(f"enters    {each.owner}: input {each.input!r} {_shape(each.shape)}" for each in request.enters),

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, SerializationInfo, SerializerFunctio
 
 from mpc.encoding import digest
 from mpc.errors import InputError, PlanError
-from mpc.plan.plan import Plan
+from mpc.plan.plan import Plan, Security
 from mpc.plan.program import Program
 from mpc.privacy.facts import Loss
 from mpc.text import check_name
@@ -163,6 +163,7 @@ class Request(Frozen):
         gates: how many there are of each kind.
         states: what runs hand on.
         program: what differs from run to run: rows, rates, and which outputs are told when; None: nothing does.
+        security: "active" if each run is checked before anything of it is told.
     """
 
     format: Literal["mpc-request-1"] = "mpc-request-1"
@@ -181,10 +182,13 @@ class Request(Frozen):
     proves: Annotated[tuple[Proves, ...], Field(max_length=_MOST)]
     states: Annotated[tuple[HandsOn, ...], Field(max_length=1024)] = ()
     program: Program | None = None
+    security: Security = "passive"
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         content: dict[str, Any] = handler(self)
+        if self.security == "passive":
+            del content["security"]
         if not self.states and self.program is None:  # the bytes of a request without are as before
             del content["states"], content["program"]
         return content
@@ -300,6 +304,7 @@ def make_request(
             proves=tuple(sorted(proves, key=lambda each: each.dataset)),
             states=tuple(HandsOn.model_validate(each) for each in programs.described(plan).get("states", ())),
             program=plan.program,
+            security=plan.security,
         )
         content = made.content
     except ValueError as error:

@@ -47,9 +47,11 @@ def draw_bench(path: Path, found: Sequence[Row]) -> None:
 
 
 def _bench_lines(rows: Sequence[Row]) -> list[Line]:
-    rows = sorted(rows, key=lambda row: row["batch"])
+    checked = [row for row in rows if row.get("security") == "active"]
+    rows = sorted((row for row in rows if row.get("security") != "active"), key=lambda row: row["batch"])
     both = [(row["batch"], row["online_s"] + row["offline_s"]) for row in rows]
     lines = [("online", "o-", _points(rows, "online_s")), ("online + offline", "s-", both)]
+    lines.append(("online, checked", "o:", sorted(_points(checked, "online_s"))))
     lines.append(("onnxruntime, 1 thread", "^--", _points(rows, "plaintext_s")))
     lines.append(("PyTorch, 1 thread", "v--", _points(rows, "pytorch_s")))
     return [line for line in lines if line[2]]

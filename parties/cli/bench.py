@@ -20,9 +20,9 @@ from parties.bench.plaintext import baselines
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import JSON_VERSION, Display, seconds, size
 from parties.cli.inputs import load_inputs
-from parties.cli.options import JSON, RANGE, SECURITY, SHAPE, WEIGHTS, parse_ranges, parse_shapes, require_passive
+from parties.cli.options import JSON, RANGE, SHAPE, WEIGHTS, parse_ranges, parse_shapes
 from parties.client.cluster import Cluster
-from parties.client.running.roles import assign
+from parties.client.running.roles import ACTIVE, PASSIVE, assign
 from parties.local.layout import COORDINATOR
 from parties.local.relay import Link
 
@@ -59,7 +59,13 @@ _SLOWDOWNS = {
 @click.option("--repeat", default=9, show_default=True, type=click.IntRange(1), help="Medians are of so many runs.")
 @click.option("--link", "link_text", metavar="LINK", help="lan, wan or MS:MBIT between all processes.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="F.png|F.svg", help="Draw seconds against the batch.")
-@SECURITY
+@click.option(
+    "--security",
+    default=PASSIVE,
+    show_default=True,
+    type=click.Choice([PASSIVE, ACTIVE]),
+    help="Active: runs that are checked beside runs that are not.",
+)
 @WEIGHTS
 @RANGE
 @SHAPE
@@ -85,7 +91,6 @@ def bench(
     --json prints an array of objects, one for each model and batch. --link puts milliseconds (there and back) and
     megabits a second between all processes: lan is 0.3:1000, wan 40:100.
     """
-    require_passive(security)
     link = Link.parse(link_text) if link_text else None
     if plot:
         check_plot(plot)
@@ -99,24 +104,25 @@ def bench(
                 names = input_names(loaded)
                 feeds = load_inputs(inputs, names)
                 declared, open_shapes = parse_ranges(ranges, names), parse_shapes(shapes, names)
-                roles = assign(COORDINATOR, weights=weights)
-                compiled = compile_for_data(display, loaded, feeds, declared, open_shapes, roles)
                 clear = baselines(model, available_cores())
                 for missing in dict.fromkeys(one.missing for one in clear if one.answer is None):
                     display.say(f"note: {model.name}: {missing}")
                 if not feeds:
                     display.say(f"note: {model.name}: no --input; rows are made up, spread over each input's range")
-                started = time.perf_counter()
-                with cluster.open(compiled) as session:
-                    setup = time.perf_counter() - started
-                    for batch in batches:
-                        stage(f"{model.name}, batch {batch}")
-                        given = feeds or made_up(compiled.plan, batch)
-                        given = rows(compiled.plan, given, batch, lambda text: display.say(f"note: {text}"))
-                        head = {"model": str(model), "batch": batch, "parties": parties, "security": security}
-                        head.update(weights=weights, link=through)
-                        row = measure(cluster, session, clear, given, repeat, lambda t: display.say(f"note: {t}"))
-                        found.append({"version": JSON_VERSION, **head, "setup_s": setup, **row, "machine": machine})
+                for each in (PASSIVE, ACTIVE) if security == ACTIVE else (PASSIVE,):
+                    roles = assign(COORDINATOR, weights=weights, security=each)
+                    compiled = compile_for_data(display, loaded, feeds, declared, open_shapes, roles)
+                    started = time.perf_counter()
+                    with cluster.open(compiled) as session:
+                        setup = time.perf_counter() - started
+                        for batch in batches:
+                            stage(f"{model.name}, batch {batch}, {each}")
+                            given = feeds or made_up(compiled.plan, batch)
+                            given = rows(compiled.plan, given, batch, lambda text: display.say(f"note: {text}"))
+                            head = {"model": str(model), "batch": batch, "parties": parties, "security": each}
+                            head.update(weights=weights, link=through)
+                            row = measure(cluster, session, clear, given, repeat, lambda t: display.say(f"note: {t}"))
+                            found.append({"version": JSON_VERSION, **head, "setup_s": setup, **row, "machine": machine})
     if plot:
         draw_bench(plot, found)
         display.say(f"note: the chart is in {plot}")
@@ -152,7 +158,9 @@ def _print_table(display: Display, model: Path, found: list[dict[str, Any]]) -> 
     lines += [(label, [_cell(row[key], lambda v: f"{v:,.1f} x") for row in found]) for key, label in _SLOWDOWNS.items()]
     lines.append(("largest error", [_cell(row["max_abs_error"], lambda v: f"{v:.1e}") for row in found]))
     lines.append(("same answer", [_cell(row["argmax_agreement"], lambda v: f"{v:.2%}") for row in found]))
-    columns = [f"{model.name}, {found[0]['parties']} parties", *(f">batch {row['batch']}" for row in found)]
+    both = len({row["security"] for row in found}) > 1
+    heads = [f">batch {row['batch']}" + f", {row['security']}" * both for row in found]
+    columns = [f"{model.name}, {found[0]['parties']} parties", *heads]
     display.table(columns, [(label, *cells) for label, cells in lines])
     display.result("")
 

@@ -12,11 +12,11 @@ from mpc.errors import UsageError
 from mpc.plan.plan import Plan
 from parties.cli.display import Display, seconds, size
 from parties.cli.model import Choices, read_plan
-from parties.cli.options import CLUSTER, FOLDER, JSON, OWNER, RANGE, RECIPIENT, SHAPE, cluster_file
+from parties.cli.options import CLUSTER, FOLDER, JSON, OWNER, RANGE, RECIPIENT, SECURITY, SHAPE, cluster_file
 from parties.client.cluster import Cluster, Stock
 from parties.client.running import stocks as ordering
 from parties.client.running.feeds import split
-from parties.client.running.roles import parse_roles, refuse_machines
+from parties.client.running.roles import parse_roles, read_security, refuse_machines
 
 
 @click.command()
@@ -34,6 +34,7 @@ from parties.client.running.roles import parse_roles, refuse_machines
 @CLUSTER
 @OWNER
 @RECIPIENT
+@SECURITY
 @RANGE
 @SHAPE
 @FOLDER
@@ -50,6 +51,7 @@ def deal(
     cluster: Path | None,
     owners: tuple[str, ...],
     recipients: tuple[str, ...],
+    security: str | None,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
     folder: Path,
@@ -64,7 +66,8 @@ def deal(
     if model is None and runs is not None:
         raise UsageError("no model is given", remedy="mpc deal MODEL.onnx --runs N")
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        roles = parse_roles(connected.config.name, owners, recipients)
+        least = read_security(security, connected.config.security)
+        roles = parse_roles(connected.config.name, owners, recipients, security=least)
         plan = read_plan(display, model, Choices(ranges, shapes, (), roles)) if model is not None else None
         if listing:
             _list(display, connected.stocks(plan), as_json)

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from mpc.errors import ConfigError, PeerError
 from parties.cli.display import Display, seconds
-from parties.cli.options import FOLDER, JSON, SECURITY, require_passive
+from parties.cli.options import FOLDER, JSON, SECURITY
+from parties.config.models import Security
 from parties.local.launcher import MemberStatus, start, status, stop
 from parties.local.layout import LocalLayout, in_folder
 
@@ -44,15 +45,15 @@ def up(
     detach: bool,
     clients: tuple[str, ...],
     port: int | None,
-    security: str,
+    security: Security | None,
     folder: Path,
 ) -> None:
     """Start a provider and N parties as processes of their own, with a development CA.
 
     Configs, certificates, ledgers and logs are made under .mpc/.  Clients stay until their NAME.toml is deleted.
+    With --security active the parties take no sessions whose runs are not checked, until it is passive again.
     """
-    require_passive(security)
-    layout = LocalLayout.create(folder, parties, port, clients=clients)
+    layout = LocalLayout.create(folder, parties, port, clients=clients, security=security)
     with display.stages() as stage:
         stage(f"starting a provider and {parties} parties")
         start(layout, detach=detach, say=display.say)

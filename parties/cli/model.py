@@ -17,7 +17,7 @@ from mpc.compiler.operators import supported
 from mpc.compiler.roles import Roles
 from mpc.errors import PlanError, UsageError
 from mpc.gates.input import Input
-from mpc.plan.cost import Cost, gate_cost, plan_cost
+from mpc.plan.cost import Cost, gate_cost, plan_cost, session_dealt
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
@@ -34,6 +34,8 @@ from parties.cli.options import (
     CALIBRATE,
     JSON,
     OWNER,
+    PLAN_SECURITY,
+    PROMISE,
     RANGE,
     RECIPIENT,
     SHAPE,
@@ -45,8 +47,9 @@ from parties.cli.options import (
 from parties.cli.outputs import AT_REST, ENTERS
 from parties.client.at_rest.model_listing import said_ranges
 from parties.client.running.feeds import split
-from parties.client.running.roles import SECRET, known_weights, parse_roles
+from parties.client.running.roles import PASSIVE, SECRET, known_weights, parse_roles
 from parties.client.training.trainer import TARGET
+from parties.config.models import Security
 from parties.disk import write_atomic
 from parties.local.layout import COORDINATOR
 
@@ -99,6 +102,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
     @OWNER
     @RECIPIENT
     @WEIGHTS
+    @PLAN_SECURITY
     @noise_options
     @wraps(command)
     def chosen(
@@ -109,10 +113,11 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         owners: tuple[str, ...],
         recipients: tuple[str, ...],
         weights: str,
+        security: Security,
         noise: Wanted,
         **others: Any,
     ) -> None:
-        roles = parse_roles(client, owners, recipients, weights)
+        roles = parse_roles(client, owners, recipients, weights, security)
         command(choices=Choices(ranges, shapes, samples, roles, noise), **others)
 
     return chosen
@@ -212,6 +217,19 @@ def _cost(plan: Plan, batch: int) -> Cost:
     )
 
 
+def _check(plan: Plan, batch: int) -> dict[str, int] | None:
+    """Count what checking adds to the cost of these runs, and once to that of a session; None if they are not."""
+    if not plan.is_checked:
+        return None
+    cost, plain = _cost(plan, batch), _cost(plan.with_security(PASSIVE), batch)
+    return {
+        "rounds": cost.rounds - plain.rounds,
+        "sent_bytes_per_peer": cost.sent - plain.sent,
+        "dealt_bytes": cost.dealt - plain.dealt,
+        "dealt_bytes_once": session_dealt(plan),
+    }
+
+
 def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> dict[str, Any]:
     """Return the report that `mpc inspect --json` prints."""
     bound, cost = plan.bind(batch), _cost(plan, batch)
@@ -259,6 +277,8 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         "runs": len(split(plan, batch)),
         "dealt_bytes": cost.dealt + SEED_BYTES * parties * len(split(plan, batch)),
         "correlation_bytes": cost.held,
+        "security": plan.security,
+        "check": _check(plan, batch),
         "model_owners": sorted(owners),
         "weights": known_weights(plan),
         "stored_weights": any(gate.is_stored for gate in plan.weights),
@@ -306,6 +326,13 @@ def _print(display: Display, report: dict[str, Any]) -> None:
         f"{size(report['agreement_bytes_per_peer'])} to compare what was entered"
     )
     display.result(f"dealt         {size(report['dealt_bytes'])} by the provider to {report['parties']} parties, a run")
+    if (check := report["check"]) is not None:
+        display.result(
+            f"checked       each run before anything of it is told: of this {check['rounds']} rounds, "
+            f"{size(check['sent_bytes_per_peer'])} to each peer, {size(check['dealt_bytes'])} dealt; once a session "
+            f"{size(check['dealt_bytes_once'])} dealt"
+        )
+        display.result(f"              ({PROMISE})")
     weights = sum(entry["phase"] == "session" for entry in report["gates"])
     if weights:
         how = "put at the parties" if report["stored_weights"] else "entered once a session"

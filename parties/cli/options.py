@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mpc.errors import ConfigError, UsageError
-from parties.client.running.roles import PUBLIC, SECRET
+from parties.client.running.roles import ACTIVE, PASSIVE, PUBLIC, SECRET, read_security
+from parties.config.load import load
+from parties.config.models import ClusterConfig, Security
 from parties.disk import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
@@ -38,9 +40,20 @@ RECIPIENT = click.option(
     help="Who receives an output, or all for which nobody else is named; several; default: you.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One versioned JSON object on stdout.")
+_CHECKED = "Active: each run is checked before anything of it is told, so that a party that deviates is caught."
 SECURITY = click.option(
-    "--security", default="passive", show_default=True, type=click.Choice(["passive", "active"]), help="Against whom."
+    "--security",
+    type=click.Choice([PASSIVE, ACTIVE]),
+    help=f"{_CHECKED} Default: as the cluster file says, else passive.",
 )
+PLAN_SECURITY = click.option(
+    "--security", type=click.Choice([PASSIVE, ACTIVE]), default=PASSIVE, show_default=True, help=_CHECKED
+)
+PROMISE = (
+    "active: a party that deviates is caught before anything of a run is told; not promised are an answer, an honest "
+    "provider, or true inputs"
+)
+"""Says in one sentence what active security is, and what it is not."""
 WEIGHTS = click.option(
     "--weights",
     default=SECRET,
@@ -82,13 +95,13 @@ WAIT = click.option(
 )
 
 
-def require_passive(security: str) -> None:
-    """Refuse active security, which is a later version's: nothing runs under a weaker promise than was asked for."""
-    if security != "passive":
-        raise UsageError(
-            "active security is not there yet",
-            remedy="use --security passive, and read THREATS.md for what it promises",
-        )
+def security_for(path: Path | None, asked: str | None) -> Security:
+    """Return the security that was asked for, or that a cluster file says; without a file that is passive.
+
+    Raises:
+        UsageError: it is less than the file says.
+    """
+    return read_security(asked, PASSIVE if path is None else load(ClusterConfig, path).security)
 
 
 def require_folder(output: Path) -> None:

@@ -11,6 +11,8 @@ import click
 
 from mpc.compiler.compile import Compiled
 from mpc.errors import PolicyError, UsageError, WaitingError
+from mpc.plan.plan import Plan
+from mpc.plan.tagging import CHECK_SIZES
 from mpc.text import shown
 from parties.agreed.bindings import rows_of
 from parties.cli.display import Display, seconds, size
@@ -29,7 +31,7 @@ from parties.cli.options import (
     WEIGHTS,
     cluster_file,
     require_folder,
-    require_passive,
+    security_for,
 )
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
 from parties.cli.preparing import Prepared, Said, prepare
@@ -93,7 +95,7 @@ def run(
     ticket: Path | None,
     batch: int | None,
     cluster: Path | None,
-    security: str,
+    security: str | None,
     weights: str,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
@@ -111,7 +113,6 @@ def run(
     With --owner and --recipient others enter inputs and receive outputs: they join with the file that --ticket
     writes, and this command waits for them.
     """
-    require_passive(security)
     if not inputs and not owners and not data:
         raise UsageError(
             "--input is missing",
@@ -127,7 +128,7 @@ def run(
         stage("compiling")
         path = None if parties is not None else cluster_file(cluster, folder)
         me, ours = whose(path)
-        roles = parse_roles(me, owners, recipients, weights)
+        roles = parse_roles(me, owners, recipients, weights, security_for(path, security))
         who = others(roles, me)
         _require_ticket(who, ticket, parties, in_folder(folder))
         said = Said(model, inputs, data, ranges, shapes, samples, roles, kept, noise)
@@ -171,7 +172,7 @@ def run(
     if as_json:
         content, digest = plain_outputs(named), compiled.plan.digest.hex()
         made = [{"name": each.name, "version": each.version, "outputs": each.outputs} for each in session.keeps]
-        told_of = {"model": str(model), "security": security, "weights": weights, "plan": digest}
+        told_of = {"model": str(model), "security": compiled.plan.security, "weights": weights, "plan": digest}
         noised = {"noise": noises, "deviations": spreads} if noises else {}
         display.json({**told_of, **price, "outputs": content, "kept": made, **noised})
         return
@@ -180,7 +181,7 @@ def run(
         display.result(f"noise of {shown(name)}: standard deviation {spread:.4g}")
     for each in session.keeps:
         display.result(f"kept as {each.name}, version {each.version}")
-    _print_price(display, price, isinstance(compiled, Placed))
+    _print_price(display, price, isinstance(compiled, Placed), compiled.plan)
 
 
 def _setting_up(compiled: Compiled | Placed, weights: str) -> str:
@@ -255,14 +256,15 @@ def _say_who(display: Display, ticket: Path, compiled: Compiled | Placed, who: l
         display.say(f"{name + ':':<13} mpc join {' '.join([str(ticket), *given])}")
 
 
-def _print_price(display: Display, price: dict[str, Any], stored: bool) -> None:
+def _print_price(display: Display, price: dict[str, Any], stored: bool, plan: Plan) -> None:
     display.say("")
     display.say(f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})")
     dealt = "dealt ahead" if price["stocked"] else f"of it the provider {seconds(price['provider_s'])} or more"
     display.say(f"offline       {seconds(price['offline_s'])}  ({dealt})")
     weights = "weights read where they lie" if stored else "weights shared"
     display.say(f"set-up        {seconds(price['setup_s'])}  ({weights}, once a session)")
-    display.say(f"rounds        {price['rounds']}")
+    checked = f", of them {len(CHECK_SIZES)} to check what was opened" if plan.is_checked else ""
+    display.say(f"rounds        {price['rounds']}{checked}")
     peers = "its peer" if price["parties"] == 2 else f"all {price['parties'] - 1} peers"
     display.say(f"sent          {size(price['sent_bytes'])} by the largest party to {peers}")
     display.say(f"dealt         {size(price['dealt_bytes'])}")

@@ -29,7 +29,7 @@ from parties.client.closing import Closing
 from parties.client.guest import Guest
 from parties.client.running import stocks as ordering
 from parties.client.running.feeds import check_feeds, read_count, read_output
-from parties.client.running.roles import SECRET, Recipients, refuse_machines
+from parties.client.running.roles import PASSIVE, SECRET, Recipients, refuse_machines
 from parties.client.running.stocks import Stock
 from parties.client.session import Session
 from parties.config.load import load
@@ -78,6 +78,7 @@ class Cluster(Closing):
         clients: Sequence[str] = (),
         link: Link | None = None,
         say: Callable[[str], None] | None = None,
+        security: str = PASSIVE,
     ) -> Self:
         """Start a provider and `parties` parties on this machine, as processes of their own.
 
@@ -87,11 +88,13 @@ class Cluster(Closing):
             clients: names of others who may take part, each with a certificate and a `client_file`.
             link: what lies between any two processes, for measuring; nothing if None.
             say: told what takes long the first time: a line on stderr if None.
+            security: "active": each run of every session is checked before anything of it is told, and the parties take
+                no others.
 
         Raises:
             ConfigError: a daemon does not start.
         """
-        layout, relay = own.start(parties, threads, clients, link, say)
+        layout, relay = own.start(parties, threads, clients, link, say, security)
         try:
             cluster = cls(load(ClusterConfig, layout.cluster_file), layout, relay)
         except BaseException:
@@ -136,6 +139,7 @@ class Cluster(Closing):
         epsilon: Mapping[str, Any] | None = None,
         mechanism: str | None = None,
         delta: Any = None,
+        security: str | None = None,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs; or use one that lies at the parties.
 
@@ -168,6 +172,8 @@ class Cluster(Closing):
             epsilon: output -> what it may tell of a person: it is made of sums over rows (ReduceSum over the first
                 axis), each of which gets noise.
             mechanism, delta: "laplace", or "gaussian" with the most delta of an output.
+            security: "active" has each run checked before anything of it is told: a party that deviates is caught then,
+                and the session ends (THREATS.md has what that promises); as the cluster file says, unless said.
 
         Raises:
             WaitingError: somebody's word is missing still, who is shown what was asked; the message says whose.
@@ -177,6 +183,7 @@ class Cluster(Closing):
 
         noise = {"epsilon": epsilon, "mechanism": mechanism, "delta": delta}
         compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep, **noise}
+        compiling["security"] = security
         ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
         return self.open(ready.of, batch, bindings=ready.bindings, keeps=ready.keeps, wait=wait)
 
@@ -241,7 +248,8 @@ class Cluster(Closing):
             runs: how many times `Session.run` will be called, all sessions together.
             batch: rows of each.
             sessions: how many sessions they are for, equally; what a session leaves over is lost.
-            choices: of `session`, as they will be given there: ranges, owners, recipients, samples, shapes, state.
+            choices: of `session`, as they will be given there: ranges, owners, recipients, samples, shapes, state,
+                security.
 
         Raises:
             ModelError, PolicyError, PeerError: as `session`.

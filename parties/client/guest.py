@@ -32,6 +32,7 @@ from parties.client.running.feeds import (
     to_integers,
 )
 from parties.client.running.participant import Participant, Progress
+from parties.client.running.roles import require_security
 from parties.pb import party_pb2
 
 
@@ -56,6 +57,7 @@ class Guest:
                 cause=f"its digest is {self.plan.digest.hex()}",
                 remedy="mpc inspect TICKET shows what it computes and who learns what; agree with the coordinator",
             )
+        require_security(self.plan, parties.config.security)
         self.inputs, self.outputs = owned(self.plan, self._me), received(self.plan, self._me)
         self._require_part()
         self.notes: list[str] = []

@@ -31,7 +31,7 @@ from parties.client.channels import Parties
 from parties.client.consent import granting
 from parties.client.consent.granting import Verdict
 from parties.client.running.feeds import NodeArg, describe_inputs, describe_outputs
-from parties.client.running.roles import Recipients, assign, refuse_machines
+from parties.client.running.roles import ACTIVE, Recipients, assign, read_security, refuse_machines
 
 if TYPE_CHECKING:
     from parties.client.dataset import Dataset
@@ -110,6 +110,7 @@ class Model:
         owners: Mapping[str, str] | None = None,
         recipients: Recipients | None = None,
         data: Mapping[str, Selection | Dataset] | None = None,
+        security: str | None = None,
     ) -> Placed:
         """Give everybody a place in the model's plan.
 
@@ -117,6 +118,7 @@ class Model:
             owners: input -> who enters it; this client, unless said.
             recipients: who receives all outputs, or output -> who receives it; this client, unless said.
             data: input -> columns of a dataset, or a dataset, that it is read from.
+            security: "active" has each run checked, also of a model that was put without that.
 
         Raises:
             UsageError: a name is no input's, no output's or no client's.
@@ -138,6 +140,8 @@ class Model:
         lying = {**chosen, **marks}
         entering = {**{name: roles.owner(name) for name in inputs}, **bound.owners(lying)}
         plan = place(self.plan, entering, {name: roles.recipients_of(name) for name in outputs}, [*lying])
+        if read_security(security, self._parties.config.security) == ACTIVE:
+            plan = plan.with_security(ACTIVE)
         refuse_machines(plan, self._parties.names, self._parties.config.provider.name)
         weights = {each.wire: each for each in weight_bindings(plan, self.manifest)}
         try:

@@ -96,7 +96,8 @@ class Models(Objects[ModelListing]):
 
     def _compile(self, model: Any, ranges: Any, data: Any, samples: Any, shapes: Any) -> Compiled:
         chosen = bound.read_choices(data, ranges)
-        roles = Roles(self._me, self._me, (self._me,), bound.owners(chosen))
+        least = self._parties.config.security
+        roles = Roles(self._me, self._me, (self._me,), bound.owners(chosen), security=least)
         stored = {name: bound.described(selection) for name, selection in chosen.items()}
         return compile_model(model, ranges, roles, samples, shapes, stored)
 

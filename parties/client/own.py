@@ -10,13 +10,19 @@ from pathlib import Path
 
 from mpc.errors import UsageError
 from parties.client.running.feeds import read_count
+from parties.client.running.roles import PASSIVE, read_security
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from parties.local.relay import Link, Relay
 
 
 def start(
-    parties: int, threads: int, clients: Sequence[str], link: Link | None, say: Callable[[str], None] | None
+    parties: int,
+    threads: int,
+    clients: Sequence[str],
+    link: Link | None,
+    say: Callable[[str], None] | None,
+    security: str = PASSIVE,
 ) -> tuple[LocalLayout, Relay | None]:
     """Start a provider and `parties` parties as processes; return their places, and what lies between them.
 
@@ -29,10 +35,13 @@ def start(
         raise UsageError("clients are a list of names", remedy="clients=('bob', 'carol')")
     if link is not None and not isinstance(link, Link):
         raise UsageError("a link is made from its text", remedy="link=Link.parse('wan'), from parties.local.relay")
+    asked = read_security(security, PASSIVE)
     folder = Path(tempfile.mkdtemp(prefix="mpc-"))
     layout = relay = None
     try:
-        layout = LocalLayout.create(folder, parties, threads=threads, clients=clients, relayed=link is not None)
+        layout = LocalLayout.create(
+            folder, parties, threads=threads, clients=clients, relayed=link is not None, security=asked
+        )
         relay = Relay(layout.routes, link) if link else None
         launcher.start(layout, say=say or _say)
     except BaseException:

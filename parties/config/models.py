@@ -57,6 +57,7 @@ ConfigPath = Annotated[Path, AfterValidator(_resolve)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 LogLevel = Literal["debug", "info", "warning", "error"]
+Security = Literal["passive", "active"]
 
 
 class _Model(BaseModel):
@@ -143,6 +144,8 @@ class PolicyConfig(_Model):
     """Names of clients that may put data at the parties."""
     askers: AllowedNames = ()
     """Names of clients whose sessions wait for the operator's word (mpc requests) where no other line covers them."""
+    security: Annotated[tuple[Security, ...], Field(min_length=1)] = ("passive", "active")
+    """Kinds of sessions that may run: ["active"] refuses those whose runs are not checked, whoever approves them."""
     max_epsilon: Annotated[Decimal, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = None
     """The most epsilon that all noised answers about one dataset may spend, whatever its owner's budget says."""
 
@@ -245,6 +248,8 @@ class ClusterConfig(_Model):
     parties: Annotated[tuple[Peer, ...], Field(min_length=2)]
     entered: ConfigPath | None = None
     """The durable list of runs in which this client has entered something; beside its key if it is not set."""
+    security: Security = "passive"
+    """The least that this client's sessions are: "active" if every run has to be checked before it is told."""
     deadlines: Deadlines = Deadlines()
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ from parties.config.models import (
     PolicyConfig,
     ProviderConfig,
     ProviderPeer,
+    Security,
     TlsConfig,
 )
 from parties.disk import DEFAULT_FOLDER, private_folder, write_atomic
@@ -121,12 +122,15 @@ class LocalLayout:
         threads: int = 1,
         clients: Sequence[str] = (),
         relayed: bool = False,
+        security: Security | None = None,
     ) -> Self:
         """Write (again) every config and missing certificate.
 
         Of an older layout ledgers, clients and the CA stay, and what was changed in its configs.
 
         base_port: the provider's port, the parties' follow; None takes any that are free.
+        security: "active": the parties take no sessions of another one, and clients ask for that; "passive": they take
+            both; None: as an older layout says, else both.
         threads, relayed: for new configs; others reach each daemon through a relay, which may be slow: see `routes`.
 
         Raises:
@@ -156,7 +160,7 @@ class LocalLayout:
         for name in (*names, COORDINATOR, *clients):
             _certify(folder, name)
         layout = cls(folder, members, clients, ports)
-        layout._write_configs(threads, _cluster_id(folder), changed)
+        layout._write_configs(threads, _cluster_id(folder), changed, security)
         return layout
 
     @classmethod
@@ -169,7 +173,7 @@ class LocalLayout:
         members = (Member(provider.name, "provider", folder / provider.name, provider.address), *parties)
         return cls(folder, members, _clients(folder))
 
-    def _write_configs(self, threads: int, cluster: str, changed: _Changed) -> None:
+    def _write_configs(self, threads: int, cluster: str, changed: _Changed, security: Security | None) -> None:
         provider = ProviderPeer(name=self.members[0].name, address=self.members[0].address)
         peers = tuple(Peer(name=member.name, address=member.address) for member in self.members[1:])
         deadlines = SLOW if self.routes else Deadlines()
@@ -189,13 +193,17 @@ class LocalLayout:
             else:
                 kind, own = PartyConfig, {**own, "provider": provider, "peers": peers}
                 at_first |= {"policy": changed.policy_at_first()}
-            config = kind.model_validate({**at_first, **changed.kept(kind, member.config, own), **own})
+            found = {**at_first, **changed.kept(kind, member.config, own), **own}
+            if member.role == "party" and security is not None:
+                allowed = {"security": ("active",) if security == "active" else ("passive", "active")}
+                found["policy"] = PolicyConfig.model_validate({**dict(found["policy"]), **allowed})
+            config = kind.model_validate(found)
             _write_config(member.config, dump_toml(config))
         for name in (COORDINATOR, *self.clients):
             path = self.cluster_file if name == COORDINATOR else self.client_file(name)
             tls = TlsConfig(ca=Path(name, CA_CERTIFICATE), certificate=Path(name, CERTIFICATE), key=Path(name, KEY))
             mine = {"name": name, "cluster": cluster, "tls": tls, "provider": provider, "parties": peers}
-            kept = changed.kept(ClusterConfig, path, mine)
+            kept = changed.kept(ClusterConfig, path, mine) | ({} if security is None else {"security": security})
             _write_config(path, dump_toml(ClusterConfig.model_validate({"deadlines": deadlines, **kept, **mine})))
 
 
@@ -223,7 +231,8 @@ class _Changed:
         load(kind, path, environ={})  # says what is wrong with it
         found = {key: value for key, value in tomllib.loads(path.read_text("utf-8")).items() if key not in own}
         if "policy" in found:
-            found["policy"] = {key: self._people(value) for key, value in found["policy"].items()}
+            people = {key: self._people(value) for key, value in found["policy"].items() if key != "security"}
+            found["policy"] = {**found["policy"], **people}
         return found
 
     def _people(self, value: Any) -> Any:

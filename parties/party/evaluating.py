@@ -1,4 +1,4 @@
-"""How a session's runs are evaluated at this party: each is checked before anything is told, if its plan says so."""
+"""Evaluate each run of a session at this party, and check it before anything is told, if its plan says so."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Evaluations:
     ) -> None:
         self._terms, self._index, self._wires, self._draw = terms, index, wires, draw
         self._roster = roster_digest(terms.provider, terms.parties, cluster)
-        self._tags: SessionTags | None = None
+        self.tags: SessionTags | None = None
         self._context = b""
 
     def __repr__(self) -> str:
-        return f"<Evaluations checked={self._tags is not None}>"
+        return f"<Evaluations checked={self.tags is not None}>"
 
     def open(self, plan: Plan, bundle: Bundle, seed: Seed, manifest: bytes) -> None:
         """Take this party's share of the session's keys, and the weights' tags, of a plan whose runs are checked.
@@ -50,7 +50,7 @@ class Evaluations:
             manifest: what the provider signed of it.
         """
         if plan.is_checked:
-            self._tags = SessionTags(plan, Key.expand(seed, self._terms.session_id), bundle)
+            self.tags = SessionTags(plan, Key.expand(seed, self._terms.session_id), bundle)
             terms = (self._terms.plan_digest, self._terms.session_id, self._roster)
             self._context = digest("mpc/v1/check-context", *terms, manifest)
 
@@ -63,7 +63,7 @@ class Evaluations:
         """
         if not plan.is_checked:
             return PartyRun(plan, Lane.passive(self._index), bundle, self._wires, key, stored)
-        if self._tags is None:
+        if self.tags is None:
             raise LocalProtocolError("a run is to be checked before the session has its keys")
         return CheckedRun(
             plan,
@@ -71,7 +71,7 @@ class Evaluations:
             len(self._terms.parties),
             bundle,
             self._wires,
-            self._tags,
+            self.tags,
             context=self._context,
             fresh=Seed(self._draw(SEED_BYTES)),
             transcript_key=key,

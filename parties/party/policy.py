@@ -55,6 +55,16 @@ class Policy:
         """Raise PolicyError unless the caller may put data: asked before anything of it is read."""
         self._check("data_owners", "data owner", {client})
 
+    def check_security(self, security: str) -> None:
+        """Raise PolicyError unless sessions of this security may run; it says what is possible, to whoever asks."""
+        if security not in self.config.security:
+            allowed = " or ".join(self.config.security)
+            raise PolicyError(
+                f"this party's policy allows {allowed} security, and not {security}",
+                cause="policy.security in this party's config; nothing runs with less, or otherwise, than it says",
+                remedy=f"ask for --security {allowed}, in Python security={self.config.security[0]!r}",
+            )
+
     def admit(self, client: str) -> None:
         """Raise PolicyError unless the caller can have any part at all: asked before anything of it is read."""
         self._refuse_machines("client", {client})

@@ -115,6 +115,10 @@ class Rules:
             return False
         return True
 
+    def require_security(self, plan: Plan) -> None:
+        """Raise PolicyError unless sessions of the plan's security may run; no approval stands in for that."""
+        self.policy.check_security(plan.security)
+
     def require_no_machines(self, plan: Plan, client: str) -> None:
         """Raise PolicyError if a process of the cluster is to have a part: no word of anybody's allows that."""
         self._ask(lambda policy: policy.refuse_machines({client, *plan.owners, *plan.recipients}))

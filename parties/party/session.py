@@ -92,7 +92,7 @@ class PartySession:
         self._preparing = threading.Lock()
         self._attached: set[str] = set()
         self.wires = SessionWires()
-        self._evaluations = Evaluations(terms, self._index, self.wires, config.cluster, draw)
+        self.evaluations = Evaluations(terms, self._index, self.wires, config.cluster, draw)
         self.life = SessionLife()
         self.runs = Runs(self.life, budget)
         self._farewells = Farewells(self.life, weakly(self.abort))
@@ -128,7 +128,7 @@ class PartySession:
         bundle = self._bundle(BundleId.of_weights(self.id), self.plan, delivery)
         receipt = delivery.finish()
         self._check_seeds(bundle, receipt)
-        self._evaluations.open(self.plan, bundle, delivery.seed, receipt.signed.content)
+        self.evaluations.open(self.plan, bundle, delivery.seed, receipt.signed.content)
         for wire, masked in self._stored.weights().items():
             self.wires.add(self.plan.wire[wire], masked.public, masked.known_mask())
         keep = partial(_keep_weight, self.wires, self.plan, bundle)
@@ -191,7 +191,7 @@ class PartySession:
             self._ledger.advance(self.id, number, RunState.DEALT)
         bundle = self._bundle(bundle_id, plan, delivery)
         stored = self._stored.run(plan, batch, number)
-        party = self._evaluations.make(plan, bundle, self.transcript_key(), stored)
+        party = self.evaluations.make(plan, bundle, self.transcript_key(), stored)
         try:
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
         except MpcError:

@@ -41,10 +41,19 @@ def test_counts_are_those_of_inspect(tmp_path: Path) -> None:
         assert row["runs_measured"] == 2 and row["slowdown_total"] > row["slowdown_online"] > 1
 
 
-def test_active_security_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_checked_runs_are_measured_beside_those_that_are_not(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.onnx")
-    done = mpc("bench", "tiny.onnx", "--security", "active", "--json", folder=tmp_path)
-    assert done.returncode == 2 and json.loads(done.stdout)["error"]["exit_code"] == 2
+    words = ("tiny.onnx", "--range", "-4:4", "--security", "active", "--json")
+    done = mpc("bench", *words, "--repeat", "1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["security"] for row in found] == ["passive", "active"]
+    plain, checked = found
+    assert (checked["rounds"], checked["sent_bytes"]) == (plain["rounds"] + 4, plain["sent_bytes"] + 744)
+    report = json.loads(mpc_here("inspect", *words, folder=tmp_path).stdout)
+    assert all(checked[key] == report[key] for key in ("rounds", "sent_bytes", "dealt_bytes", "parties"))
+    assert report["check"]["rounds"] == 4 and report["check"]["sent_bytes_per_peer"] == 744
+    assert report["check"]["dealt_bytes"] == checked["dealt_bytes"] - plain["dealt_bytes"]
 
 
 def test_a_chart_has_every_line_that_was_measured(tmp_path: Path) -> None:

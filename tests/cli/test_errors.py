@@ -144,7 +144,6 @@ def test_bad_plans(folder: Path) -> None:
         ["nonsense"],
         ["up", "--parties", "1"],
         ["run", "tiny.onnx", "--input", "good.npy", "--parties", "1"],
-        ["run", "tiny.onnx", "--input", "good.npy", "--security", "active"],
         ["run", "tiny.onnx", "--input", "good.npy", "--security", "none"],
         ["run", "tiny.onnx", "--input", "good.npy", "--parties", "2", "--cluster", "x.toml"],
         ["run", "tiny.onnx", "--input", "good.npy", "--parties", "2", "--output", "no/such/folder/y.npz"],
@@ -187,7 +186,6 @@ def test_no_cluster_and_no_config(folder: Path, words: list[str]) -> None:
         (["ps", "--json"], 3, "config"),
         (["doctor", "--json"], 3, "config"),
         (["run", "--json"], 2, "usage"),
-        (["run", "tiny.onnx", "--input", "good.npy", "--security", "active", "--json"], 2, "usage"),
     ],
     ids=str,
 )

@@ -44,6 +44,7 @@ from parties.config.models import (
     PolicyConfig,
     ProviderConfig,
     ProviderPeer,
+    Security,
     TlsConfig,
 )
 from parties.local.ports import Ports
@@ -368,7 +369,7 @@ class InProcess:
             provider_pb2_grpc.ProviderStub(self.channel(caller, "provider")), "provider", self.addresses["provider"]
         )
 
-    def client(self, name: str = COORDINATOR) -> Parties:
+    def client(self, name: str = COORDINATOR, security: Security = "passive") -> Parties:
         """All parties, for `CoordinatedSession`; closed with the cluster."""
         config = ClusterConfig(
             name=name,
@@ -377,6 +378,7 @@ class InProcess:
             provider=ProviderPeer(name="provider", address=self.addresses["provider"]),
             parties=tuple(Peer(name=party, address=self.addresses[party]) for party in self.names),
             deadlines=self.deadlines,
+            security=security,
         )
         parties = Parties(config, self.identity(name))
         self._stack.callback(parties.close)

@@ -115,7 +115,8 @@ def refresh(parties: Parties, manifest: Manifest, progress: Progress = lambda do
         raise UsageError(
             f"{manifest.name} is {manifest.owner}'s, who alone can refresh it", remedy=f"ask {manifest.owner}"
         )
-    plan, bindings = identity_plan(manifest), refresh_bindings(manifest)
+    plan = identity_plan(manifest).with_security(parties.config.security)
+    bindings = refresh_bindings(manifest)
     version, previous = next_version(parties, manifest.name)
     if previous != manifest.id.hex():
         version += 1  # behind a version that some parties alone have

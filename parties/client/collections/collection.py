@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,12 +25,13 @@ from parties.client.at_rest.said import as_expiry, full_name, own_name
 from parties.client.channels import Parties
 from parties.client.collections import calls as collecting
 from parties.client.consent.granted import as_amount, as_clients, as_mechanisms
-from parties.client.running.roles import PUBLIC, assign
+from parties.client.running.roles import ACTIVE, PASSIVE, PUBLIC, assign
 from parties.client.session import Session
 from parties.client.tables.integers import real_scale
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
+    from mpc.plan.plan import Security
 
 COLUMN, SUM = "x", "sum"
 WIDTH = 12
@@ -148,7 +150,7 @@ def open_collection(
         mechanism=kind[0],
         epsilon=spent,
         delta=lost,
-        plan=compiled(me, wishes).plan.digest.hex(),
+        plan=compiled(me, wishes, parties.config.security).plan.digest.hex(),
         created=int(now),
         until=_moment(until, now),
         expires=as_expiry(expires, now) or int(now) + 7 * 86_400,
@@ -157,7 +159,7 @@ def open_collection(
     return Collection(parties, said, width)
 
 
-def compiled(me: str, wishes: Wishes) -> Compiled:
+def compiled(me: str, wishes: Wishes, security: Security = PASSIVE) -> Compiled:
     """Compile the sum of a collection's rows, with noise: one plan, whoever enters and however many there are.
 
     Raises:
@@ -179,7 +181,7 @@ def compiled(me: str, wishes: Wishes) -> Compiled:
         mechanisms=(wishes.mechanism,),
         delta=wishes.delta,
     )
-    roles = assign(me, {COLUMN: me}, weights=PUBLIC)
+    roles = assign(me, {COLUMN: me}, weights=PUBLIC, security=security)
     stored = {COLUMN: StoredInput((column.scale,), ends[:1], ends[1:])}
     return compile_model(model.write({SUM: node}, True), roles=roles, stored=stored, noise=noise)
 
@@ -306,12 +308,14 @@ class Collection:
             )
 
     def signed_plan(self) -> Compiled:
-        """Compile the plan that was signed; only its width is not said elsewhere."""
+        """Compile the plan that was signed; only its width and its security are not said elsewhere."""
         said = self.said
         about = (self.size, said.column.low, said.column.high, said.at_least, said.at_most)
-        for width in (self._width,) if self._width is not None else range(2, 21):
+        widths = (self._width,) if self._width is not None else range(2, 21)
+        kinds: tuple[Security, ...] = (PASSIVE, ACTIVE) if self._parties.config.security == PASSIVE else (ACTIVE,)
+        for security, width in product(kinds, widths):
             wishes = Wishes(*about, said.epsilon, said.delta, said.mechanism, width)
-            found = compiled(said.owner, wishes)
+            found = compiled(said.owner, wishes, security)
             if found.plan.digest.hex() == said.plan:
                 return found
         raise SessionError(

@@ -25,11 +25,12 @@ from parties.client.questions import model
 from parties.client.questions.expression import ROWS, Node, columns
 from parties.client.questions.kinds import kinds
 from parties.client.questions.refusals import Asked, exact_is_private, missing, private
-from parties.client.running.roles import PUBLIC, assign
+from parties.client.running.roles import PASSIVE, PUBLIC, assign
 from parties.client.selection import Selection
 from parties.client.session import Session
 
 if TYPE_CHECKING:
+    from mpc.plan.plan import Security
     from parties.client.channels import Parties
     from parties.client.questions.aggregates import Question
     from parties.client.questions.pointer import Pointer
@@ -159,7 +160,7 @@ def compiled_with_noise(
     mechanisms, most = kinds(question.pointer.parties, manifest, sums, epsilon, mechanism, delta)
     part = min(most / len(sums), MOST_DELTA)
     noise = Noising(parts, most=manifest.rows, stored=facts, mechanisms=mechanisms, delta=part)
-    return _compiled(_outputs(question.sums), True, data, me, noise)
+    return _compiled(_outputs(question.sums), True, data, me, noise, question.pointer.parties)
 
 
 def deviations(compiled: Compiled) -> dict[str, float]:
@@ -195,9 +196,15 @@ def _selections(manifest: Manifest, names: tuple[str, ...]) -> dict[str, Selecti
 
 
 def _compiled(
-    ends: Mapping[str, Node], summed: bool, data: Mapping[str, Selection], me: str, noise: Noising | None
+    ends: Mapping[str, Node],
+    summed: bool,
+    data: Mapping[str, Selection],
+    me: str,
+    noise: Noising | None,
+    parties: Parties | None,
 ) -> Compiled:
-    roles = assign(me, bound.owners(data), weights=PUBLIC)
+    security: Security = PASSIVE if parties is None else parties.config.security
+    roles = assign(me, bound.owners(data), weights=PUBLIC, security=security)
     stored = {name: bound.described(selection) for name, selection in data.items()}
     try:
         return compile_model(model.write(ends, summed), roles=roles, stored=stored, noise=noise)
@@ -219,7 +226,7 @@ def _rows(pointer: Pointer, ends: Mapping[str, Node], text: str, wait: float) ->
     for node in ends.values():
         if node.shape[:1] != (ROWS,):
             raise UsageError("this has no rows", remedy="compute with columns")
-    compiled = _compiled(_outputs(ends), False, _selections(manifest, names), me, None)
+    compiled = _compiled(_outputs(ends), False, _selections(manifest, names), me, None, parties)
     return _run(parties, compiled, manifest, names, text, None, wait)
 
 

@@ -21,6 +21,7 @@ from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties, Reply
 from parties.client.running.participant import Participant, Progress
 from parties.client.running.pipeline import Pipeline
+from parties.client.running.roles import require_security
 from parties.client.running.stocks import Stock, propose
 from parties.pb import party_pb2
 
@@ -100,6 +101,7 @@ class CoordinatedSession:
         keeps: Sequence[Keep] = (),
         wait: float = 0.0,
     ) -> None:
+        require_security(plan, parties.config.security)
         self._parties, self.plan, self.stock = parties, plan, stock
         self._deadlines = parties.config.deadlines
         self.on_progress: Progress | None = None

@@ -11,14 +11,14 @@ from parties.client.channels import Parties
 from parties.client.model import refuse_stored
 from parties.client.running import stocks as ordering
 from parties.client.running.feeds import read_count, split
-from parties.client.running.roles import assign, refuse_machines
+from parties.client.running.roles import assign, read_security, refuse_machines, require_security
 from parties.client.running.states import read_states
 from parties.client.running.stocks import Stock
 
 if TYPE_CHECKING:
     from mpc.compiler.onnx.load import Source
 
-_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "state"}
+_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "state", "security"}
 
 
 def deal(
@@ -35,15 +35,17 @@ def deal(
         raise UsageError(f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(_CHOICES))}")
     if runs % sessions:
         raise UsageError(f"{runs} runs cannot be shared by {sessions} sessions", remedy="make it a multiple")
-    plan = model if isinstance(model, Plan) else _compiled(parties.config.name, model, choices)
+    plan = model if isinstance(model, Plan) else _compiled(parties, model, choices)
+    require_security(plan, parties.config.security)
     refuse_machines(plan, parties.names, parties.config.provider.name)
     batches = split(plan, batch) * (runs // sessions)
     return [ordering.order(parties, plan, batches) for _ in range(sessions)]
 
 
-def _compiled(me: str, model: Source, choices: dict[str, Any]) -> Plan:
+def _compiled(parties: Parties, model: Source, choices: dict[str, Any]) -> Plan:
     refuse_stored(model)
     said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
-    roles = assign(me, **said)
+    security = read_security(choices.pop("security", None), parties.config.security)
+    roles = assign(parties.config.name, **said, security=security)
     states = read_states(choices.pop("state", None), said.get("owners") or ())
     return compile_model(model, roles=roles, states=states, **choices).plan

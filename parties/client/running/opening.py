@@ -13,7 +13,7 @@ from parties.client.at_rest import bound, keeping
 from parties.client.at_rest.matching import match_datasets
 from parties.client.channels import Parties
 from parties.client.model import Model, Placed, model_name, refuse_compiling
-from parties.client.running.roles import SECRET, Recipients, assign
+from parties.client.running.roles import SECRET, Recipients, assign, read_security, require_security
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
@@ -48,7 +48,7 @@ def prepare(
 
     Args:
         model, owners, recipients, data, weights: as of `Cluster.session`.
-        compiling: ranges, samples, shapes, state, keep and noise, for a compiler alone.
+        compiling: ranges, samples, shapes, state, keep and noise, for a compiler alone; security for all.
 
     Raises:
         ModelError, UsageError, InputError, SessionError: as `Cluster.session`.
@@ -67,7 +67,8 @@ def prepare(
     names = input_names(loaded)
     read = bound.read_choices(data, compiling["ranges"], names)
     chosen, told = match_datasets(read, columns_of(loaded.model), names)
-    roles = assign(parties.config.name, owners, recipients, weights)
+    security = read_security(compiling["security"], parties.config.security)
+    roles = assign(parties.config.name, owners, recipients, weights, security)
     named = keeping.read_keep(compiling["keep"], parties.config.name)
     roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)}, keeps=frozenset(named))
     stored = {name: bound.described(selection) for name, selection in chosen.items()}
@@ -105,13 +106,15 @@ def _stored(
 
         found = Models(parties).get(name)
     said = {**compiling, "weights": None if weights == SECRET else weights}
+    security = said.pop("security")
     if isinstance(found, Placed):
         refuse_compiling(found.manifest.name, {**said, "owners": owners, "recipients": recipients, "data": data})
+        require_security(found.plan, read_security(security, parties.config.security))
         return found
     refuse_compiling(found.name, said)
     names = [given.name for given in found.plan.inputs]
     chosen, told = match_datasets(bound.read_choices(data, None, names), {}, names)
-    placed: Placed = found.place(owners, recipients, chosen)
+    placed: Placed = found.place(owners, recipients, chosen, security)
     bound.warn_of(chosen, found.plan)
     _warn_of_order(told, chosen)
     return placed

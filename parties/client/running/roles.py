@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from mpc.errors import UsageError
 from parties.addresses import check_name
 
 if TYPE_CHECKING:
     from mpc.compiler.roles import Roles
-    from mpc.plan.plan import Plan
+    from mpc.plan.plan import Plan, Security
 
+PASSIVE: Literal["passive"] = "passive"
+ACTIVE: Literal["active"] = "active"
 SECRET, PUBLIC = "secret", "public"
 """What weights are to the parties and the provider."""
 Recipients = str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -24,12 +26,17 @@ Recipients = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
 def assign(
-    me: str, owners: Mapping[str, str] | None = None, recipients: Recipients | None = None, weights: str = SECRET
+    me: str,
+    owners: Mapping[str, str] | None = None,
+    recipients: Recipients | None = None,
+    weights: str = SECRET,
+    security: Security = "passive",
 ) -> Roles:
     """Assign the roles of a model whose owner and coordinator is `me`, which also has every role that is not said.
 
     Args:
         weights: `SECRET` or `PUBLIC`: whether the parties and the provider are told the model.
+        security: as `read_security` says.
 
     Raises:
         UsageError: a name that can be no certificate's, or another word for the weights.
@@ -46,10 +53,46 @@ def assign(
         {given: _name(owner) for given, owner in (owners or {}).items()},
         {out: _names(names) for out, names in readers.items()},
         weights == PUBLIC,
+        security=security,
     )
 
 
-def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str], weights: str = SECRET) -> Roles:
+def read_security(asked: Any, least: Security) -> Security:
+    """Return the security of what a client is about to run: as it is asked for, or else what its file says.
+
+    Args:
+        least: what the client's file says.
+
+    Raises:
+        UsageError: it is no such word, or less than the file says.
+    """
+    if asked not in (None, PASSIVE, ACTIVE):
+        shown = repr(asked) if isinstance(asked, str) else f"of type {type(asked).__name__}"
+        raise UsageError(f"security is {PASSIVE!r} or {ACTIVE!r}, not {shown}")
+    if asked == PASSIVE and least == ACTIVE:
+        raise UsageError(
+            "passive security is asked for, and the cluster file says that every session is active",
+            remedy='leave it out, or set security = "passive" in the cluster file',
+        )
+    return ACTIVE if ACTIVE in (asked, least) else PASSIVE
+
+
+def require_security(plan: Plan, least: Security) -> None:
+    """Raise UsageError if runs of a plan are not checked, and this client's file says that all are."""
+    if least == ACTIVE and not plan.is_checked:
+        raise UsageError(
+            "the plan's runs are not checked, and the cluster file says that every session is active",
+            remedy="have it compiled with --security active, in Python security='active'",
+        )
+
+
+def parse_roles(
+    me: str,
+    owners: Sequence[str],
+    recipients: Sequence[str],
+    weights: str = SECRET,
+    security: Security = "passive",
+) -> Roles:
     """Read roles from `--owner INPUT=NAME`, `--recipient [OUTPUT=]NAME`; names add up, one without output is for all
     outputs that have none of their own."""
     owned: dict[str, str] = {}
@@ -64,7 +107,7 @@ def parse_roles(me: str, owners: Sequence[str], recipients: Sequence[str], weigh
     for entry in recipients:
         out, separator, name = entry.rpartition("=")
         (readers.setdefault(out, []) if separator else everyone).append(name)
-    roles = assign(me, owned, everyone or None, weights)
+    roles = assign(me, owned, everyone or None, weights, security)
     return replace(roles, readers={out: _names(names) for out, names in readers.items()})
 
 

@@ -131,7 +131,7 @@ def compile_training(
     low, high = _ends(x)
     model = write(low, high, rows, steps, rate)
     stored = {name: bound.described(each) for name, each in data.items()}
-    roles = assign(parties.config.name, bound.owners(data), weights=PUBLIC)
+    roles = assign(parties.config.name, bound.owners(data), weights=PUBLIC, security=parties.config.security)
     return compile_model(model, roles=roles, stored=stored, noise=noise)
 
 

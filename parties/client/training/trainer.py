@@ -79,7 +79,7 @@ class Trainer:
     ) -> None:
         _check(optimizer, precision, loss, frozen)
         self._parties, self._opened, self.batch = parties, opened, read_count(batch, "the batch")
-        self._roles = assign(parties.config.name)
+        self._roles = assign(parties.config.name, security=parties.config.security)
         self._compile = partial(
             compile_training, Loaded(load_model(model)), loss, optimizer, self.batch, ranges, shapes=shapes,
             frozen=frozen, precision=precision, target=TARGET, keep=True,

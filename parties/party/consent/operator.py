@@ -94,8 +94,10 @@ class Operator:
     def require_asker(self, plan: Plan, coordinator: str) -> None:
         """Require that a rule covers what is asked, or that it may wait for a word; `PolicyError`.
 
-        Nothing at rest is looked at, so it tells nothing of what is here.
+        Nothing at rest is looked at, so it tells nothing of what is here.  The security that the policy asks for is
+        asked of what an operator approves too.
         """
+        self.rules.require_security(plan)
         if self.rules.covers(plan, coordinator):
             return
         if not self.rules.policy.asks(coordinator):
@@ -191,6 +193,7 @@ class Operator:
         Raises:
             PolicyError: the policy has changed, or the approval is used up, has expired or was taken back.
         """
+        self.rules.require_security(asked.plan)
         if self.rules.covers(asked.plan, asked.coordinator):
             return False
         if request is not None and requests.use(database, request, self._times.shown()):
