@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,9 @@ from parties.client.questions.expression import (
     public,
     sized,
 )
-from parties.client.questions.pointer import Pointer, categories_of
-from parties.client.questions.reasons import no_attribute
 from parties.client.questions.ufuncs import call
 from parties.client.questions.unanswered import Unanswered
+from parties.client.questions.values import Values
 
 if TYPE_CHECKING:
     from parties.client.questions.asking import Answer
@@ -34,9 +33,9 @@ _BEYOND = 2.0**-7
 """Part of its width by which a histogram's last bin is wider: noise is for values that are cut to 16 bits."""
 STEPS = 32
 """Bins of a quantile's histogram, unless its asker says which."""
-Values = Mapping[str, np.ndarray]
+Sums = Mapping[str, np.ndarray]
 Deviations = Mapping[str, float]
-Finish = Callable[[Values, Deviations, int], tuple[Any, Any]]
+Finish = Callable[[Sums, Deviations, int], tuple[Any, Any]]
 """(sums, standard deviations of their noise, rows) -> the answer, and the standard deviation of its noise."""
 
 
@@ -53,7 +52,7 @@ class Question(Unanswered):
         exact: values of rows, and the answer that follows from them, if it is not what follows from the sums.
     """
 
-    pointer: Pointer
+    pointer: Values
     text: str
     sums: Mapping[str, Node]
     finish: Finish
@@ -98,48 +97,7 @@ class Question(Unanswered):
         return f"<{self.text}; not asked yet: .get(epsilon=...), .explain()>"
 
 
-@dataclass(frozen=True)
-class Grouped:
-    """Values by categories of a column: `.sum()`, `.mean()` and `.count()` are questions, an element a category."""
-
-    pointer: Pointer
-    category: Pointer
-
-    def sum(self) -> Question:
-        """Return the question for the sum in each category."""
-        return self._question("sum", {"sum": self._parts()}, _scaled(1.0))
-
-    def count(self) -> Question:
-        """Return the question for the rows of each category."""
-        return self._question("count", {"count": self._places()}, _scaled(1.0))
-
-    def mean(self) -> Question:
-        """Return the question for the mean in each category; NaN where the noised count is below one."""
-        sums = {"sum": self._parts(), "count": self._places()}
-        return self._question("mean", sums, _ratio)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise no_attribute("a grouping", name, remedy="sum(), mean() and count() are: (x * x).group_by(c).mean() too")
-
-    def _places(self) -> Node:
-        """Which category a row is of: 1 or 0 for each."""
-        [codes] = self.pointer.operands((self.category,))
-        return _between(codes, np.arange(len(categories_of(self.category)) + 1) - 0.5)
-
-    def _parts(self) -> Node:
-        x = self.pointer.node
-        if x.shape != (ROWS,):
-            raise UsageError("groups are of one number a row", remedy="x[:, 0].group_by(category)")
-        numbers = cast(x, WHOLE) if x.dtype == TRUTH else x
-        return elementwise("Mul", numbers.dtype, cast(self._places(), numbers.dtype), sized(numbers, (ROWS, 1)))
-
-    def _question(self, kind: str, sums: Mapping[str, Node], finish: Finish) -> Question:
-        labels = categories_of(self.category)
-        text = f"{kind} of {_named(self.pointer)} by {self.category.node.column}"
-        return Question(self.pointer, text, sums, finish, labels)
-
-
-def ask(pointer: Pointer, kind: str, **said: Any) -> Question:
+def ask(pointer: Values, kind: str, **said: Any) -> Question:
     """Return the question of a kind.
 
     Raises:
@@ -153,26 +111,27 @@ def ask(pointer: Pointer, kind: str, **said: Any) -> Question:
         "histogram": lambda values: np.histogram(values, said["edges"])[0],
     }
     exact = (_numbers(pointer), known[kind]) if kind in known else None
-    return Question(pointer, f"{kind} of {_named(pointer)}", sums, finish, exact=exact)
+    return Question(pointer, f"{kind} of {named(pointer)}", sums, finish, exact=exact)
 
 
-def _named(pointer: Pointer) -> str:
+def named(pointer: Values) -> str:
+    """Name values as they print themselves."""
     return repr(pointer).strip("<>").removesuffix(", private")
 
 
-def _numbers(pointer: Pointer) -> Node:
+def _numbers(pointer: Values) -> Node:
     return cast(pointer.node, WHOLE) if pointer.node.dtype == TRUTH else pointer.node
 
 
-def _sum(pointer: Pointer) -> tuple[Mapping[str, Node], Finish]:
-    return {"sum": _numbers(pointer)}, _scaled(1.0)
+def _sum(pointer: Values) -> tuple[Mapping[str, Node], Finish]:
+    return {"sum": _numbers(pointer)}, scaled(1.0)
 
 
-def _mean(pointer: Pointer) -> tuple[Mapping[str, Node], Finish]:
-    return {"sum": _numbers(pointer)}, _scaled(1 / pointer.manifest.rows)
+def _mean(pointer: Values) -> tuple[Mapping[str, Node], Finish]:
+    return {"sum": _numbers(pointer)}, scaled(1 / pointer.manifest.rows)
 
 
-def _count(pointer: Pointer) -> tuple[Mapping[str, Node], Finish]:
+def _count(pointer: Values) -> tuple[Mapping[str, Node], Finish]:
     if pointer.node.dtype != TRUTH:
         raise UsageError(
             "count counts the rows that fulfil a condition",
@@ -182,22 +141,25 @@ def _count(pointer: Pointer) -> tuple[Mapping[str, Node], Finish]:
     return _sum(pointer)
 
 
-def _scaled(factor: float) -> Finish:
-    def finish(values: Values, deviations: Deviations, rows: int) -> tuple[Any, Any]:
+def scaled(factor: float) -> Finish:
+    """Make what reads one sum, times a factor."""
+
+    def finish(values: Sums, deviations: Deviations, rows: int) -> tuple[Any, Any]:
         [name] = values
         return values[name] * factor, deviations[name] * factor
 
     return finish
 
 
-def _ratio(values: Values, deviations: Deviations, rows: int) -> tuple[Any, Any]:
+def ratio(values: Sums, deviations: Deviations, rows: int) -> tuple[Any, Any]:
+    """Read a mean off a sum and a count; NaN where the count is below one."""
     top, count = values["sum"], values["count"]
     known = np.where(count >= 1, count, np.nan)
     mean = top / known
     return mean, np.sqrt(deviations["sum"] ** 2 + (mean * deviations["count"]) ** 2) / known
 
 
-def _var(pointer: Pointer, ddof: int, root: bool = False) -> tuple[Mapping[str, Node], Finish]:
+def _var(pointer: Values, ddof: int, root: bool = False) -> tuple[Mapping[str, Node], Finish]:
     rows = pointer.manifest.rows
     if not 0 <= ddof < rows:
         raise UsageError(f"ddof={ddof} with {rows} rows", remedy="ddof=0, or ddof=1")
@@ -205,7 +167,7 @@ def _var(pointer: Pointer, ddof: int, root: bool = False) -> tuple[Mapping[str, 
     centre = _centre(pointer)
     apart = elementwise("Sub", REAL, x, public(centre)) if centre else x
 
-    def finish(values: Values, deviations: Deviations, rows: int) -> tuple[Any, Any]:
+    def finish(values: Sums, deviations: Deviations, rows: int) -> tuple[Any, Any]:
         mean, second = values["sum"] / rows, values["squares"] / rows
         factor = rows / (rows - ddof)
         found = np.maximum(second - mean**2, 0.0) * factor
@@ -219,11 +181,11 @@ def _var(pointer: Pointer, ddof: int, root: bool = False) -> tuple[Mapping[str, 
     return {"sum": apart, "squares": elementwise("Mul", REAL, apart, apart)}, finish
 
 
-def _std(pointer: Pointer, ddof: int) -> tuple[Mapping[str, Node], Finish]:
+def _std(pointer: Values, ddof: int) -> tuple[Mapping[str, Node], Finish]:
     return _var(pointer, ddof, root=True)
 
 
-def _centre(pointer: Pointer) -> float:
+def _centre(pointer: Values) -> float:
     """The middle of a column's range: squares about it are smaller, and so is their noise."""
     name = pointer.node.column
     if name is None:
@@ -232,17 +194,17 @@ def _centre(pointer: Pointer) -> float:
     return float((column.low + column.high) / 2)
 
 
-def _histogram(pointer: Pointer, edges: Any) -> tuple[Mapping[str, Node], Finish]:
-    return {"counts": _binned(pointer, _edges(edges))}, _scaled(1.0)
+def _histogram(pointer: Values, edges: Any) -> tuple[Mapping[str, Node], Finish]:
+    return {"counts": _binned(pointer, _edges(edges))}, scaled(1.0)
 
 
-def _quantile(pointer: Pointer, q: Any, edges: Any) -> tuple[Mapping[str, Node], Finish]:
+def _quantile(pointer: Values, q: Any, edges: Any) -> tuple[Mapping[str, Node], Finish]:
     wanted = np.asarray(q, dtype=float)
     if not ((wanted >= 0) & (wanted <= 1)).all():
         raise UsageError("a quantile is between 0 and 1", remedy="x.quantile(0.5)")
     levels = _range(pointer) if edges is None else _edges(edges)
 
-    def finish(values: Values, deviations: Deviations, rows: int) -> tuple[Any, Any]:
+    def finish(values: Sums, deviations: Deviations, rows: int) -> tuple[Any, Any]:
         counts = np.maximum(values["counts"], 0.0)
         reached = np.concatenate([[0.0], np.cumsum(counts)])
         if not reached[-1]:
@@ -256,7 +218,7 @@ def _quantile(pointer: Pointer, q: Any, edges: Any) -> tuple[Mapping[str, Node],
     return {"counts": _binned(pointer, levels)}, finish
 
 
-def _range(pointer: Pointer) -> np.ndarray:
+def _range(pointer: Values) -> np.ndarray:
     name = pointer.node.column
     if name is None:
         raise UsageError(
@@ -275,16 +237,16 @@ def _edges(edges: Any) -> np.ndarray:
     return found.astype(float)
 
 
-def _binned(pointer: Pointer, edges: np.ndarray) -> Node:
+def _binned(pointer: Values, edges: np.ndarray) -> Node:
     """Return in which bin a row is, one number a bin: what reaches an edge, less what reaches the next."""
     levels = edges.copy()
     levels[-1] += (edges[-1] - edges[-2]) * _BEYOND  # numpy's last bin holds its right end
     if pointer.node.dtype != REAL:
         levels = np.append(np.ceil(edges[:-1]), np.floor(edges[-1]) + 1) - 0.5
-    return _between(_numbers(pointer), levels)
+    return between(_numbers(pointer), levels)
 
 
-def _between(x: Node, levels: np.ndarray) -> Node:
+def between(x: Node, levels: np.ndarray) -> Node:
     """Return 1 for the neighbouring levels that a row lies between, else 0, a number for each two."""
     reached = call(np.greater_equal, (sized(cast(x, REAL), (ROWS, 1)), levels))
     bits, count = cast(reached, WHOLE), len(levels) - 1

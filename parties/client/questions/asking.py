@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mpc.plan.plan import Security
     from parties.client.channels import Parties
     from parties.client.questions.aggregates import Question
-    from parties.client.questions.pointer import Pointer
+    from parties.client.questions.values import Values
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = No
     return Answer(_plain(value), _plain(spread), spent, left, question.labels, cost.delta, kinds)
 
 
-def rows_of(pointer: Pointer, epsilon: Any, wait: float = 0.0) -> Answer:
+def rows_of(pointer: Values, epsilon: Any, wait: float = 0.0) -> Answer:
     """Return the values of rows to their owner.
 
     Raises:
@@ -216,7 +216,7 @@ def _compiled(
         ) from None
 
 
-def _rows(pointer: Pointer, ends: Mapping[str, Node], text: str, wait: float) -> dict[str, np.ndarray]:
+def _rows(pointer: Values, ends: Mapping[str, Node], text: str, wait: float) -> dict[str, np.ndarray]:
     """Return values of rows, which are the asker's own."""
     manifest, parties = pointer.manifest, _require_parties(pointer)
     me = parties.identity.name
@@ -270,7 +270,7 @@ def _cost(compiled: Compiled) -> tuple[Loss, str]:
     return sum((each.loss for each in vectors), Loss()), "+".join(sorted({each.mechanism for each in vectors}))
 
 
-def _require_parties(pointer: Pointer) -> Parties:
+def _require_parties(pointer: Values) -> Parties:
     if pointer.parties is None:
         raise UsageError(
             "this dataset was described without a cluster to ask", remedy="cluster.dataset('owner/name') has one"

@@ -13,15 +13,15 @@ import numpy as np
 
 from mpc.errors import UsageError
 from parties.client.questions import functions
-from parties.client.questions.aggregates import Deviations, Question, Values
+from parties.client.questions.aggregates import Deviations, Question, Sums
 from parties.client.questions.expression import REAL, ROWS, Node, cast, elementwise, public
 from parties.client.questions.levels import ends_of
-from parties.client.questions.pointer import Pointer
+from parties.client.questions.values import Values
 
 MOST_VARIABLES = 64
 
 
-def covariance(pointers: Sequence[Pointer], ddof: int) -> Question:
+def covariance(pointers: Sequence[Values], ddof: int) -> Question:
     """Return the question for the covariances of all these values with each other, as `numpy.cov` has them.
 
     Raises:
@@ -45,7 +45,7 @@ def covariance(pointers: Sequence[Pointer], ddof: int) -> Question:
     sums: Mapping[str, Node] = {"moments": functions.stack([*units, *products], 1)}
     halves = np.array([(high - low) / 2 for low, high in ends])
 
-    def finish(values: Values, deviations: Deviations, rows: int) -> tuple[Any, Any]:
+    def finish(values: Sums, deviations: Deviations, rows: int) -> tuple[Any, Any]:
         means = values["moments"][: len(units)] / rows
         seconds, squares = (np.zeros((len(units), len(units))) for _ in range(2))
         for (i, j), value in zip(pairs, values["moments"][len(units) :], strict=True):

@@ -9,8 +9,9 @@ import numpy as np
 
 from mpc.errors import UsageError
 from parties.client.questions import functions, levels
+from parties.client.questions.categories import code
 from parties.client.questions.expression import Node
-from parties.client.questions.pointer import Pointer, code
+from parties.client.questions.pointer import Pointer
 from parties.client.questions.reasons import REASONS, WITHIN, refusal
 
 
