@@ -60,14 +60,15 @@ _HEX = re.compile(r"([0-9a-f]{64})+")
 
 
 BlockRows = Annotated[int, Field(ge=1, le=BLOCK_ROWS)]
-ColumnType = Literal["number", "integer", "category", "array", "missing"]
+ColumnType = Literal["number", "integer", "boolean", "category", "array", "missing"]
 
 
 class Column(Frozen):
     """One column: what is public about it.
 
     Args:
-        type: "number", "integer", "category" (its place among `categories`), "array", or "missing" (0 or 1).
+        type: "number", "integer", "boolean" (0 or 1), "category" (its place among `categories`), "array", or "missing"
+            (0 or 1).
         scale: the object holds round(x * scale).
         low, high: that x lies between, in the column's own unit, as its owner says; never taken from the data.
         shape: of one row; () for a number.
@@ -93,9 +94,9 @@ class Column(Frozen):
             raise ValueError("its range, times its scale, is beyond 59 bits")
         if prod(self.shape) > _MOST_ELEMENTS or (self.shape and self.type != "array"):
             raise ValueError("only an array's rows have a shape, of 2^27 elements at most")
-        if self.type in ("integer", "category", "missing") and self.scale != 1:
+        if self.type in ("integer", "boolean", "category", "missing") and self.scale != 1:
             raise ValueError(f"a column of type {self.type} has scale 1")
-        high = {"category": len(self.categories) - 1, "missing": 1}.get(self.type)
+        high = {"category": len(self.categories) - 1, "boolean": 1, "missing": 1}.get(self.type)
         if high is not None and (self.low != 0 or self.high != high):
             raise ValueError(f"a column of type {self.type} has the range 0 to {high}")
         if (self.type == "category") != bool(self.categories) or len(set(self.categories)) != len(self.categories):

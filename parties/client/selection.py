@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
 
 from mpc.errors import UsageError
 from mpc.text import shown
 from parties.agreed.objects import Column, Manifest
 from parties.client.questions import expression, functions
-from parties.client.questions.expression import REAL, Node
+from parties.client.questions.expression import REAL, TRUTH, WHOLE, Node
 from parties.client.questions.pointer import Pointer
 
 if TYPE_CHECKING:
@@ -126,11 +128,13 @@ def _is_public(key: slice) -> bool:
 
 def _node(column: Column) -> Node:
     ends = float(column.low), float(column.high)
-    return expression.column(column.name, _is_whole(column), column.shape, ends)
+    return expression.column(column.name, _dtype(column), column.shape, ends)
 
 
-def _is_whole(column: Column) -> bool:
-    return column.scale == 1 and column.type != "number"
+def _dtype(column: Column) -> np.dtype[Any]:
+    if column.type == "boolean":
+        return TRUTH
+    return WHOLE if column.scale == 1 and column.type != "number" else REAL
 
 
 def _side_by_side(columns: list[Node]) -> Node:

@@ -106,7 +106,7 @@ WISHES = Wishes(SIZE, Fraction(-1), Fraction(1), 3, 3, Fraction(5), Fraction(1, 
 
 def exact_rows() -> Compiled:
     """The rows themselves."""
-    node = expression.column("x", False, (SIZE,), (-1.0, 1.0))
+    node = expression.column("x", expression.REAL, (SIZE,), (-1.0, 1.0))
     stored = {"x": StoredInput((WISHES.column.scale,), (-1.0,), (1.0,))}
     roles = assign(COORDINATOR, {"x": COORDINATOR}, weights=PUBLIC)
     return compile_model(model.write({"rows": node}, False), roles=roles, stored=stored)

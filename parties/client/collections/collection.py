@@ -172,7 +172,7 @@ def compiled(me: str, wishes: Wishes, security: Security = PASSIVE) -> Compiled:
 
     ends = float(wishes.low), float(wishes.high)
     column = wishes.column
-    node = expression.column(COLUMN, False, (wishes.size,), ends)
+    node = expression.column(COLUMN, expression.REAL, (wishes.size,), ends)
     noise = Noising(
         {SUM: wishes.epsilon},
         width=wishes.width,

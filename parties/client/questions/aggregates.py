@@ -107,10 +107,10 @@ def ask(pointer: Values, kind: str, **said: Any) -> Question:
         raise UsageError(f"a {kind} of {pointer.shape[1:]} numbers a row", remedy=f"x[:, 0].{kind}(...) takes one")
     sums, finish = _KINDS[kind](pointer, **said)
     known = {
-        "quantile": lambda values: np.quantile(values, said["q"]),
+        "quantile": lambda values: np.quantile(np.asarray(values, float), said["q"]),
         "histogram": lambda values: np.histogram(values, said["edges"])[0],
     }
-    exact = (_numbers(pointer), known[kind]) if kind in known else None
+    exact = (numbers_of(pointer.node), known[kind]) if kind in known else None
     return Question(pointer, f"{kind} of {named(pointer)}", sums, finish, exact=exact)
 
 
@@ -119,16 +119,17 @@ def named(pointer: Values) -> str:
     return repr(pointer).strip("<>").removesuffix(", private")
 
 
-def _numbers(pointer: Values) -> Node:
-    return cast(pointer.node, WHOLE) if pointer.node.dtype == TRUTH else pointer.node
+def numbers_of(node: Node) -> Node:
+    """Return values as they are summed: truths as 0 and 1."""
+    return cast(node, WHOLE) if node.dtype == TRUTH else node
 
 
 def _sum(pointer: Values) -> tuple[Mapping[str, Node], Finish]:
-    return {"sum": _numbers(pointer)}, scaled(1.0)
+    return {"sum": numbers_of(pointer.node)}, scaled(1.0)
 
 
 def _mean(pointer: Values) -> tuple[Mapping[str, Node], Finish]:
-    return {"sum": _numbers(pointer)}, scaled(1 / pointer.manifest.rows)
+    return {"sum": numbers_of(pointer.node)}, scaled(1 / pointer.manifest.rows)
 
 
 def _count(pointer: Values) -> tuple[Mapping[str, Node], Finish]:
@@ -151,12 +152,27 @@ def scaled(factor: float) -> Finish:
     return finish
 
 
-def ratio(values: Sums, deviations: Deviations, rows: int) -> tuple[Any, Any]:
-    """Read a mean off a sum and a count; NaN where the count is below one."""
-    top, count = values["sum"], values["count"]
-    known = np.where(count >= 1, count, np.nan)
-    mean = top / known
-    return mean, np.sqrt(deviations["sum"] ** 2 + (mean * deviations["count"]) ** 2) / known
+def ratio(least: float) -> Finish:
+    """Make what reads a mean off a sum and a count, or weights; NaN where that is below `least`."""
+
+    def finish(values: Sums, deviations: Deviations, rows: int) -> tuple[Any, Any]:
+        top, count = values["sum"], values["count"]
+        known = np.where(count >= least, count, np.nan)
+        mean = top / known
+        return mean, np.sqrt(deviations["sum"] ** 2 + (mean * deviations["count"]) ** 2) / known
+
+    return finish
+
+
+def mean_of(values: Values, numbers: Node, counted: Node, text: str, least: float) -> Question:
+    """Return the question for a mean whose weights are private too: both sums are noised, and then divided.
+
+    Args:
+        numbers: of each row, what the mean is of times its weight.
+        counted: of each row, its weight; 0 or 1 for whether it counts.
+        least: sum of the weights below which nothing is known.
+    """
+    return Question(values, text, {"sum": numbers, "count": counted}, ratio(least))
 
 
 def _var(pointer: Values, ddof: int, root: bool = False) -> tuple[Mapping[str, Node], Finish]:
@@ -174,11 +190,16 @@ def _var(pointer: Values, ddof: int, root: bool = False) -> tuple[Mapping[str, N
         spread = np.sqrt(deviations["squares"] ** 2 + (2 * mean * deviations["sum"]) ** 2) / rows * factor
         if not root:
             return found, spread
-        deviation = np.sqrt(found)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return deviation, np.where(spread < found, spread / (2 * deviation), np.sqrt(spread))
+        return rooted(found, spread)
 
     return {"sum": apart, "squares": elementwise("Mul", REAL, apart, apart)}, finish
+
+
+def rooted(found: Any, spread: Any) -> tuple[Any, Any]:
+    """Return the root of a noised variance, and the standard deviation of the noise in that."""
+    deviation = np.sqrt(found)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return deviation, np.where(spread < found, spread / (2 * deviation), np.sqrt(spread))
 
 
 def _std(pointer: Values, ddof: int) -> tuple[Mapping[str, Node], Finish]:
@@ -243,7 +264,7 @@ def _binned(pointer: Values, edges: np.ndarray) -> Node:
     levels[-1] += (edges[-1] - edges[-2]) * _BEYOND  # numpy's last bin holds its right end
     if pointer.node.dtype != REAL:
         levels = np.append(np.ceil(edges[:-1]), np.floor(edges[-1]) + 1) - 0.5
-    return between(_numbers(pointer), levels)
+    return between(numbers_of(pointer.node), levels)
 
 
 def between(x: Node, levels: np.ndarray) -> Node:

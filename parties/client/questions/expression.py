@@ -31,6 +31,7 @@ class Node:
         value: of a public array.
         column: of the dataset.
         ends: of a column's range, as its owner has said.
+        bits: of a truth value, the number 0 or 1 that sums take in its place: less noise hides it.
     """
 
     op: str
@@ -41,6 +42,7 @@ class Node:
     value: np.ndarray | None = None
     column: str | None = None
     ends: tuple[float, float] | None = None
+    bits: Node | None = None
 
     @property
     def has_rows(self) -> bool:
@@ -48,9 +50,9 @@ class Node:
         return self.shape[:1] == (ROWS,)
 
 
-def column(name: str, whole: bool, shape: Shape, ends: tuple[float, float]) -> Node:
-    """Return a column of numbers, or of whole ones; `shape` is a row's, `ends` those of its range."""
-    return Node("", (), WHOLE if whole else REAL, (ROWS, *shape), column=name, ends=ends)
+def column(name: str, dtype: np.dtype[Any], shape: Shape, ends: tuple[float, float]) -> Node:
+    """Return a column of numbers, whole numbers or truth values; `shape` is a row's, `ends` those of its range."""
+    return Node("", (), dtype, (ROWS, *shape), column=name, ends=ends)
 
 
 def public(value: Any) -> Node:
@@ -119,6 +121,8 @@ def cast(x: Node, dtype: np.dtype[Any]) -> Node:
         return x
     if x.value is not None:
         return public(x.value.astype(dtype))
+    if x.bits is not None:
+        return cast(x.bits, dtype)
     return apply("Cast", dtype, x.shape, x)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mpc.errors import UsageError
+from parties.client.questions import levels
 from parties.client.questions.expression import (
     REAL,
     ROWS,
@@ -72,13 +74,24 @@ def concatenate(arrays: Sequence[Any], axis: int = 0) -> Node:
 
 def isin(x: Node, values: Any) -> Node:
     """Tell of each row whether its value is one of these."""
-    found = [call(np.equal, (x, each)) for each in np.unique(np.asarray(values)).tolist()]
+    wanted = np.unique(np.asarray(values)).tolist()
+    found = [call(np.equal, (x, each)) for each in wanted]
     if not found:
         raise UsageError("isin of no values", remedy="np.isin(x, [1, 2])")
     every = found[0]
     for each in found[1:]:
         every = elementwise("Or", TRUTH, every, each)
-    return every
+    return replace(every, bits=_sum_of_bits(x, wanted, found))
+
+
+def _sum_of_bits(x: Node, wanted: Sequence[Any], found: Sequence[Node]) -> Node:
+    """Return 1 where one of several conditions holds, of which at most one does; 0 elsewhere."""
+    if (bits := levels.among(x, [int(each) for each in wanted if each == int(each)])) is not None:
+        return bits
+    total = cast(found[0], WHOLE)
+    for each in found[1:]:
+        total = elementwise("Add", WHOLE, total, cast(each, WHOLE))
+    return total
 
 
 def reduced(name: str, x: Node, axis: Any, keepdims: bool) -> Node:

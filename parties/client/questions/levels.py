@@ -6,7 +6,7 @@ more x reaches.  All levels are looked up in one comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from parties.client.questions.expression import REAL, TRUTH, WHOLE, Node, apply,
 
 MOST_LEVELS = 64
 """Levels that one comparison looks up."""
+_EXACT_WIDTH = 1 << 13
+"""Ranges of whole numbers that are told apart where noise protects a comparison: it is made on 16 bits."""
 Ends = tuple[float, float]
 
 
@@ -35,6 +37,9 @@ def _ends(node: Node, reads: list[Ends | None]) -> Ends | None:
         return node.ends
     if node.dtype == TRUTH:
         return (0.0, 1.0)
+    if node.op == "ReduceSum" and reads[0] is not None:
+        count = int(np.prod(node.reads[0].shape, dtype=object)) // int(np.prod(node.shape, dtype=object))
+        return (reads[0][0] * count, reads[0][1] * count)
     rule = _RULES.get(node.op)
     if rule is None:
         return None
@@ -67,7 +72,11 @@ _RULES: dict[str, _Rule] = {
     "Max": _Rule(lambda x, y: (max(x[0], y[0]), max(x[1], y[1]))),
     "Min": _Rule(lambda x, y: (min(x[0], y[0]), min(x[1], y[1]))),
     "Clip": _Rule(lambda x, low, high=(np.inf, np.inf): (max(x[0], low[0]), max(low[0], min(x[1], high[1])))),
+    "Abs": _Rule(lambda x: (max(0.0, x[0], -x[1]), max(abs(x[0]), abs(x[1])))),
     "Cast": _Rule(lambda x: x),
+    "ReduceMax": _Rule(lambda x: x, 1),
+    "ReduceMean": _Rule(lambda x: x, 1),
+    "ReduceMin": _Rule(lambda x: x, 1),
     "Gather": _Rule(lambda x: x, 1),
     "Reshape": _Rule(lambda x: x, 1),
     "Concat": _Rule(_union),
@@ -90,6 +99,29 @@ def reached(x: Node, levels: np.ndarray, op: str = "GreaterOrEqual") -> Node:
     bits = elementwise(op, TRUTH, laid, cast(public(levels), dtype))
     axes = public(np.array([len(x.shape)]))
     return apply("ReduceSum", WHOLE, x.shape, cast(bits, WHOLE), axes, keepdims=0)
+
+
+def among(x: Node, values: Sequence[int]) -> Node | None:
+    """Return 1 where a whole number is one of these, else 0; None where one comparison does not tell it exactly.
+
+    The bits of its levels fall, so what a row changes is at most one however many values there are.
+    """
+    ends = ends_of(x) if x.dtype == WHOLE else None
+    if ends is None or ends[1] - ends[0] > _EXACT_WIDTH:
+        return None
+    inside = sorted({value for value in values if ends[0] <= value <= ends[1]})
+    starts = [value for value in inside if value - 1 not in inside]
+    behind = [value + 1 for value in inside if value + 1 not in inside]
+    if not 1 <= 2 * len(starts) <= MOST_LEVELS:
+        return None
+    levels = np.array([level for pair in zip(starts, behind, strict=True) for level in pair]) - 0.5
+    laid = cast(sized(x, (*x.shape, 1)), REAL)
+    bits = cast(elementwise("GreaterOrEqual", TRUTH, laid, public(levels)), WHOLE)
+    rank, count = len(x.shape), len(starts)
+    sides = public(np.arange(0, 2 * count, 2)), public(np.arange(1, 2 * count, 2))
+    low, high = (apply("Gather", WHOLE, (*x.shape, count), bits, places, axis=rank) for places in sides)
+    inner = elementwise("Sub", WHOLE, low, high)
+    return apply("ReduceSum", WHOLE, x.shape, inner, public(np.array([rank])), keepdims=0)
 
 
 def floor_divide(x: Node, y: Node) -> Node:

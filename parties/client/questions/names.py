@@ -8,49 +8,39 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mpc.errors import UsageError
-from parties.client.questions import functions, levels
+from parties.client.questions import functions, levels, summaries
 from parties.client.questions.categories import code
 from parties.client.questions.expression import Node
 from parties.client.questions.pointer import Pointer
+from parties.client.questions.products import Transposed
 from parties.client.questions.reasons import REASONS, WITHIN, refusal
-
-
-def _first(*values: Any) -> Pointer:
-    """The first pointer among arguments and lists of them."""
-    for each in values:
-        if isinstance(each, Pointer):
-            return each
-        if isinstance(each, list | tuple):
-            for one in each:
-                if isinstance(one, Pointer):
-                    return one
-    raise UsageError("no column is among these", remedy="give columns of a dataset")
+from parties.client.questions.summaries import first
 
 
 def _where(condition: Any, *sides: Any) -> Pointer:
     if len(sides) != 2:
         raise refusal("np.where without values", "which rows fulfil a condition is private")
-    pointer = _first(condition, *sides)
+    pointer = first(condition, *sides)
     return pointer.like(functions.where(*pointer.operands((condition, *sides))))
 
 
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Pointer:
     low, high = (min if a_min is None else a_min), (max if a_max is None else a_max)
-    pointer = _first(a, low, high)
+    pointer = first(a, low, high)
     x, low, high = pointer.operands((a, low, high))
     return pointer.like(functions.clip(functions.as_node(x), low, high))
 
 
 def _of_lists(build: Callable[..., Node], axis: int = 0) -> Callable[..., Pointer]:
     def given(arrays: Any, axis: int = axis) -> Pointer:
-        pointer = _first(arrays)
+        pointer = first(arrays)
         return pointer.like(build(pointer.operands(list(arrays)), axis))
 
     return given
 
 
 def _columns(arrays: Any) -> Pointer:
-    pointer = _first(arrays)
+    pointer = first(arrays)
     nodes = [functions.as_node(each) for each in pointer.operands(list(arrays))]
     matrices = [functions.part(x, (slice(None), None)) if len(x.shape) == 1 else x for x in nodes]
     return pointer.like(functions.concatenate(matrices, 1))
@@ -67,7 +57,7 @@ def _taken(places: Callable[..., Any]) -> Callable[..., Pointer]:
     """Make a function that takes other places along an axis of a row: `places` of how many there are."""
 
     def given(a: Any, *arguments: Any, axis: Any = None, **options: Any) -> Pointer:
-        pointer = _first(a)
+        pointer = first(a)
         before = _among(pointer, axis)
         return pointer[(*before, places(pointer.shape[len(before)], *arguments, **options))]
 
@@ -75,7 +65,7 @@ def _taken(places: Callable[..., Any]) -> Callable[..., Pointer]:
 
 
 def _tiled(A: Any, reps: Any) -> Pointer:
-    pointer = _first(A)
+    pointer = first(A)
     if np.ndim(reps) != 1 or len(reps) != pointer.ndim or reps[0] != 1:
         raise UsageError("rows are not repeated", remedy="np.tile(x, (1, 3)) of a matrix")
     for axis, times in enumerate(reps):
@@ -88,7 +78,7 @@ def _digitize(x: Any, bins: Any, right: bool = False) -> Pointer:
     edges = np.asarray(bins)
     if edges.ndim != 1 or not edges.size or not (np.diff(edges) > 0).all():
         raise UsageError("bins have rising public edges", remedy="np.digitize(x, [18, 40, 65])")
-    pointer = _first(x)
+    pointer = first(x)
     return pointer.like(levels.reached(pointer.node, edges, "Greater" if right else "GreaterOrEqual"))
 
 
@@ -105,7 +95,7 @@ def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, perio
     if (left, right, period) != (None, None, None):
         raise refusal("an option of interp: left, right, period")
     slopes = np.diff(heights) / np.diff(places)
-    run = np.clip(_first(x)[..., None], places[:-1], places[1:]) - places[:-1]
+    run = np.clip(first(x)[..., None], places[:-1], places[1:]) - places[:-1]
     return (run * slopes).sum(axis=-1) + heights[0]  # type: ignore[no-any-return]
 
 
@@ -120,15 +110,15 @@ def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
 
 
 def _choose(a: Any, choices: Any) -> Any:
-    pointer = _first(a)
+    pointer = first(a)
     return _select([pointer == place for place in range(len(choices))], choices, choices[0])
 
 
 def _polyval(p: Any, x: Any) -> Pointer:
-    first, *rest = np.asarray(p)
-    found = _filled(first)(_first(x), np.result_type(first, x.dtype))
+    leading, *rest = np.asarray(p)
+    found = _filled(leading)(first(x), np.result_type(leading, x.dtype))
     for place, each in enumerate(rest):
-        found = (found * x if place else x * first) + each
+        found = (found * x if place else x * leading) + each
     return found
 
 
@@ -136,17 +126,11 @@ def _isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: 
     return np.abs(a - b) <= atol + rtol * np.abs(b)
 
 
-def _average(a: Any, axis: Any = None, weights: Any = None) -> Any:
-    if weights is None:
-        return _first(a).mean(axis)
-    raise refusal("a weighted average", "the ratio of two questions: (x * w).sum() and w.sum()")
-
-
 def _complete(method: Callable[..., Any], named: str) -> Callable[..., Any]:
     """Make a function of numpy that leaves missing values out: of columns that have none it is the plain one."""
 
     def given(a: Any, *arguments: Any, **options: Any) -> Any:
-        pointer = _first(a)
+        pointer = first(a)
         pointer.require_complete(f"np.nan{named}")
         return method(pointer, *arguments, **options)
 
@@ -154,14 +138,14 @@ def _complete(method: Callable[..., Any], named: str) -> Callable[..., Any]:
 
 
 def _filled_in(x: Any) -> Pointer:
-    _first(x).require_complete("np.nan_to_num")
-    return _first(x)
+    first(x).require_complete("np.nan_to_num")
+    return first(x)
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
     if ord not in (None, 2) or not isinstance(axis, int):
         raise refusal("this norm", "the length of each row is: np.linalg.norm(x, axis=1)")
-    return np.sqrt(np.square(_first(x)).sum(axis=axis, keepdims=keepdims))
+    return np.sqrt(np.square(first(x)).sum(axis=axis, keepdims=keepdims))
 
 
 def _inner(a: Any, b: Any) -> Any:
@@ -174,8 +158,8 @@ def _outer(a: Any, b: Any) -> Any:
     return a[:, None] * np.ravel(b)
 
 
-def _transpose(a: Any, axes: Any = None) -> Pointer:
-    return _first(a).transpose(*(() if axes is None else axes))
+def _transpose(a: Any, axes: Any = None) -> Pointer | Transposed:
+    return first(a).transpose(*(() if axes is None else axes))
 
 
 def _within(name: str) -> Callable[..., NoReturn]:
@@ -188,7 +172,7 @@ def _within(name: str) -> Callable[..., NoReturn]:
 
 
 def _isin(element: Any, test_elements: Any) -> Pointer:
-    pointer = _first(element)
+    pointer = first(element)
     values = [code(pointer, each) if isinstance(each, str) else each for each in np.asarray(test_elements).tolist()]
     return pointer.like(functions.isin(pointer.node, values))
 
@@ -198,28 +182,7 @@ def _filled(value: Any) -> Callable[..., Pointer]:
 
 
 def _method(method: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda a, *arguments, **options: method(_first(a), *arguments, **options)
-
-
-def _histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
-    if density or weights is not None:
-        raise refusal("a histogram with weights or density", "group_by of a category has sums; a density is a quotient")
-    if np.ndim(bins) == 0:
-        if range is None:
-            raise UsageError("a histogram's edges are public", remedy="np.histogram(x, bins=8, range=(0, 80))")
-        bins = np.linspace(range[0], range[1], int(bins) + 1)
-    return _first(a).histogram(bins), np.asarray(bins)
-
-
-def _percentile(a: Any, q: Any) -> Any:
-    return _first(a).quantile(np.asarray(q) / 100)
-
-
-def _cov(m: Any, y: Any = None, rowvar: Any = None, bias: bool = False, ddof: Any = None) -> Any:
-    """Columns of a matrix are the variables: rows, which numpy takes unless rowvar is False, are people."""
-    if rowvar and _first(m).ndim > 1:
-        raise refusal("np.cov of rows", "it would tell of each two rows: say rowvar=False for the columns")
-    return _first(m).cov(y, int(not bias) if ddof is None else ddof)
+    return lambda a, *arguments, **options: method(first(a), *arguments, **options)
 
 
 def _refused(name: str) -> NoReturn:
@@ -245,7 +208,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.interp: _interp,
     np.polyval: _polyval,
     np.isclose: _isclose,
-    np.average: _average,
+    np.average: summaries.average,
     np.linalg.norm: _norm,
     np.argmax: _method(Pointer.argmax),
     np.argmin: _method(Pointer.argmin),
@@ -278,16 +241,27 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.mean: _method(Pointer.mean),
     np.var: _method(Pointer.var),
     np.std: _method(Pointer.std),
-    np.cov: _cov,
+    np.cov: summaries.cov,
+    np.corrcoef: summaries.corrcoef,
+    np.bincount: summaries.bincount,
     np.count_nonzero: lambda a: a.astype(bool).count(),
-    np.histogram: _histogram,
-    np.quantile: _method(Pointer.quantile),
-    np.percentile: _percentile,
+    np.histogram: summaries.histogram,
+    np.quantile: summaries.quantile,
+    np.percentile: summaries.percentile,
     np.max: _method(Pointer.max),
     np.min: _method(Pointer.min),
     np.all: _method(Pointer.all),
     np.any: _method(Pointer.any),
     **{getattr(np, f"nan{name}"): _complete(getattr(Pointer, name), name) for name in ("sum", "mean", "var", "std")},
-    np.nanquantile: _complete(Pointer.quantile, "quantile"),
-    np.nanpercentile: _complete(_percentile, "percentile"),
+    np.nanquantile: _complete(summaries.quantile, "quantile"),
+    np.nanpercentile: _complete(summaries.percentile, "percentile"),
 }
+OF_TRANSPOSED: dict[Any, Callable[..., Any]] = {
+    np.dot: np.matmul,
+    np.transpose: lambda a: a.T,
+    np.shape: lambda a: a.shape,
+    np.ndim: lambda a: a.ndim,
+    np.cov: summaries.of_transposed("cov"),
+    np.corrcoef: summaries.of_transposed("corrcoef"),
+}
+"""Functions of columns with the rows' axis last."""

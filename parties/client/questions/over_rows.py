@@ -8,6 +8,7 @@ import numpy as np
 
 from mpc.errors import UsageError
 from parties.client.questions import functions
+from parties.client.questions.expression import TRUTH, WHOLE, cast
 from parties.client.questions.reasons import REASONS, refusal
 from parties.client.questions.values import Values
 
@@ -29,14 +30,14 @@ class OverRows(Values):
         """Return the question for the mean over rows, or means within each row."""
         return self._summary("mean", axis, keepdims, options)
 
-    def var(self, axis: Any = None, ddof: int = 0) -> Any:
+    def var(self, axis: Any = None, dtype: Any = None, out: None = None, ddof: int = 0, keepdims: bool = False) -> Any:
         """Return the question for the variance over rows, or variances within each row."""
-        axis = self._axis(axis)
+        axis = self._plain_axis("var", axis, dtype, out, keepdims)
         return self._question("var", axis, ddof=ddof) if _is_of_rows(axis) else self._spread(axis, ddof)
 
-    def std(self, axis: Any = None, ddof: int = 0) -> Any:
+    def std(self, axis: Any = None, dtype: Any = None, out: None = None, ddof: int = 0, keepdims: bool = False) -> Any:
         """Return the question for the standard deviation over rows, or those within each row."""
-        axis = self._axis(axis)
+        axis = self._plain_axis("std", axis, dtype, out, keepdims)
         return self._question("std", axis, ddof=ddof) if _is_of_rows(axis) else np.sqrt(self._spread(axis, ddof))
 
     def cov(self, other: OverRows | None = None, ddof: int = 1) -> Question:
@@ -44,6 +45,18 @@ class OverRows(Values):
         from parties.client.questions.moments import covariance
 
         return covariance([self] if other is None else [self, other], ddof)
+
+    def corr(self, other: OverRows | None = None) -> Question:
+        """Return the question for the correlation with other values, or of the numbers of a row with each other."""
+        from parties.client.questions.moments import correlation
+
+        return correlation([self] if other is None else [self, other], other is not None)
+
+    def value_counts(self, normalize: bool = False) -> Question:
+        """Return the question for how many rows have each category, or each of a few whole numbers, in their order."""
+        from parties.client.questions.grouped import counted
+
+        return counted(self, normalize)
 
     def count(self) -> Question:
         """Return the question for how many rows fulfil a condition."""
@@ -53,7 +66,7 @@ class OverRows(Values):
         """Return the question for how many rows lie between each two edges, as `numpy.histogram` counts them."""
         return self._question("histogram", None, edges=edges)
 
-    def quantile(self, q: Any, edges: Any = None) -> Question:
+    def quantile(self, q: Any = 0.5, edges: Any = None) -> Question:
         """Return the question for quantiles: a histogram at public edges, and straight lines between them.
 
         Args:
@@ -61,14 +74,19 @@ class OverRows(Values):
         """
         return self._question("quantile", None, q=q, edges=edges)
 
-    def group_by(self, category: Values) -> Grouped:
-        """Return the values by categories of a column: `.sum()`, `.mean()`, `.count()` of each."""
-        from parties.client.questions.grouped import Grouped
+    def group_by(self, category: Values | list[Values]) -> Grouped:
+        """Return the values by groups: `.sum()`, `.mean()`, `.count()`, `.var()`, `.std()` of each.
 
-        if not isinstance(category, Values):
-            raise UsageError("groups are by a column of categories", remedy="x.group_by(ds['sex']).mean()")
-        self.operands((self, category))
-        return Grouped(self, category)
+        Args:
+            category: a column of categories, a condition, whole numbers of a small range, or a list of these.
+        """
+        from parties.client.questions.grouped import Grouped, groups_of
+
+        groups = groups_of(category)
+        self.operands((self, *(category if isinstance(category, list | tuple) else [category])))
+        return Grouped(self, groups)
+
+    groupby = group_by
 
     def max(self, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:
         """Return the largest value of each row; that over rows is refused."""
@@ -134,8 +152,8 @@ class OverRows(Values):
 
     def _summary(self, kind: str, axis: Any, keepdims: bool, options: dict[str, Any]) -> Any:
         axis = self._axis(axis)
-        if options.pop("where", True) is not True:
-            raise refusal(f"{kind} with where=", "np.where(condition, x, 0).sum() is, and (condition).count()")
+        if (where := options.pop("where", True)) is not True:
+            return self._where(kind, axis, keepdims, where, options)
         kind_given = options.pop("dtype", None)
         if any(value is not None for value in options.values()):
             raise refusal(f"an option of {kind}: {', '.join(options)}")
@@ -150,6 +168,26 @@ class OverRows(Values):
         if axis in (None, 0):
             return self._question(kind, axis)
         return self.like(functions.reduced(kind, self.node, axis, keepdims))
+
+    def _where(self, kind: str, axis: Any, keepdims: bool, where: Any, options: dict[str, Any]) -> Question:
+        """Ask for the sum or the mean of those rows that fulfil a condition; how many these are is private."""
+        from parties.client.questions.aggregates import mean_of, named
+
+        if not isinstance(where, Values) or where.node.dtype != TRUTH or not (_is_of_rows(axis) and self.ndim == 1):
+            raise refusal(f"{kind} with where=", "x.mean(where=age > 60) is, of one number a row and a condition")
+        if keepdims or any(value is not None for value in options.values()):
+            raise refusal(f"an option of {kind} with where=")
+        x, condition = self.operands((self, where))
+        chosen = functions.where(condition, x, 0)
+        if kind == "sum":
+            return self.like(chosen)._question("sum", None)
+        text = f"mean of {named(self)} where a condition holds"
+        return mean_of(self, cast(chosen, WHOLE) if x.dtype == TRUTH else chosen, cast(condition, WHOLE), text, 1.0)
+
+    def _plain_axis(self, kind: str, axis: Any, dtype: Any, out: Any, keepdims: bool) -> Any:
+        if dtype is not None or out is not None or keepdims:
+            raise refusal(f"an option of {kind}: dtype, out or keepdims")
+        return self._axis(axis)
 
     def _axis(self, axis: Any) -> Any:
         """Return the axis counted from the front where it is the rows', as -1 is of one number a row."""

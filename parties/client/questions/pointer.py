@@ -11,6 +11,7 @@ from parties.client.questions import functions
 from parties.client.questions.categories import coded
 from parties.client.questions.expression import ROWS, TRUTH, Node, cast, kind_of, sized
 from parties.client.questions.over_rows import OverRows
+from parties.client.questions.products import Transposed, products
 from parties.client.questions.reasons import REASONS, refusal
 from parties.client.questions.ufuncs import call, truth
 
@@ -19,12 +20,15 @@ class Pointer(OverRows):
     """Values that stand for one a row of a dataset: columns, and what numpy's names make of them."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if any(isinstance(each, Transposed) for each in inputs):
+            return NotImplemented  # it knows which products there are
         if method == "reduce" and ufunc is np.add:
             return self.sum(**options)
         if ufunc is np.divmod and method == "__call__":
             return inputs[0] // inputs[1], inputs[0] % inputs[1]
-        if ufunc is np.matmul and method == "__call__" and all(isinstance(x, Pointer) and x.ndim == 1 for x in inputs):
-            return (inputs[0] * inputs[1]).sum()
+        if ufunc is np.matmul and method == "__call__" and all(isinstance(x, Pointer) for x in inputs):
+            if inputs[0].ndim == 1:
+                return (inputs[0] * inputs[1]).sum() if inputs[1].ndim == 1 else products(*inputs)
         if ufunc in (np.isnan, np.isfinite):
             self.require_complete(f"np.{ufunc.__name__}")
         if method != "__call__" or options:
@@ -70,24 +74,51 @@ class Pointer(OverRows):
         keys = key if isinstance(key, tuple) else (key,)
         whole = keys and (keys[0] is Ellipsis or (isinstance(keys[0], slice) and _is_whole(keys[0])))
         if not whole:
-            self.refuse("choosing rows", "np.where(condition, x, 0) keeps all rows, and counts those that fulfil it")
+            self.refuse("choosing rows", "x.mean(where=condition) is asked; np.where(condition, x, 0) keeps all rows")
         return self.like(functions.part(self.node, key))
 
     @property
-    def T(self) -> Pointer:
-        """These values, if they are one a row; rows stay the first axis."""
+    def T(self) -> Pointer | Transposed:
+        """These values, if they are one a row; of a matrix what X.T @ X and X.T @ y are asked with."""
         return self.transpose()
 
-    def transpose(self, *axes: Any) -> Pointer:
+    def transpose(self, *axes: Any) -> Pointer | Transposed:
         """Give each row's axes another order, x.transpose(0, 2, 1)."""
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
+        if self.ndim == 2 and tuple(order or (1, 0)) in ((1, 0), (-1, 0), (-1, -2)):
+            return Transposed(self)
         return self.like(functions.transposed(self.node, order or range(self.ndim)[::-1]))
 
-    def swapaxes(self, axis1: int, axis2: int) -> Pointer:
+    def swapaxes(self, axis1: int, axis2: int) -> Pointer | Transposed:
         """Exchange two axes of each row."""
         order = [*range(self.ndim)]
         order[axis1], order[axis2] = order[axis2], order[axis1]
         return self.transpose(order)
+
+    # ------------------------------------------------------------------ names that pandas has
+
+    def isin(self, values: Any) -> Pointer:
+        """Tell of each row whether its value is one of these."""
+        return np.isin(self, values)  # type: ignore[return-value]  # an array of numpy's, to mypy
+
+    def between(self, left: Any, right: Any, inclusive: str = "both") -> Pointer:
+        """Tell of each row whether its value is between two others, ends included unless said: "left", "neither"."""
+        if inclusive not in ("both", "left", "right", "neither"):
+            raise UsageError(f"inclusive={inclusive!r}", remedy="both, left, right or neither")
+        above = self >= left if inclusive in ("both", "left") else self > left
+        return above & (self <= right if inclusive in ("both", "right") else self < right)  # type: ignore[no-any-return]
+
+    def abs(self) -> Pointer:
+        """Return sizes without signs."""
+        return np.abs(self)  # type: ignore[return-value]
+
+    def where(self, condition: Pointer, other: Any = 0) -> Pointer:
+        """Keep values where a condition holds, and take `other` elsewhere: nothing is missing, as in pandas."""
+        return np.where(condition, self, other)  # type: ignore[return-value]
+
+    def mask(self, condition: Pointer, other: Any = 0) -> Pointer:
+        """Take `other` where a condition holds, and keep values elsewhere."""
+        return np.where(condition, other, self)  # type: ignore[return-value]
 
     def copy(self) -> Pointer:
         """Return these values."""

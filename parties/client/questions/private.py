@@ -107,7 +107,7 @@ class Private(np.lib.mixins.NDArrayOperatorsMixin, ABC):
         self.refuse("'in'", "np.isin(x, values) tells of each row, and (x == value).count() asks how many")
 
     def __array__(self, *arguments: Any, **options: Any) -> NoReturn:
-        self.refuse("a numpy array")
+        self.refuse("a numpy array", "np.stack([a, b], axis=1) lays columns side by side")
 
     def __format__(self, form: str) -> str:
         return repr(self) if not form else self.refuse("printing numbers")

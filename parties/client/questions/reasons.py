@@ -14,7 +14,9 @@ _ASKED = "an answer is asked for: x.mean().get(epsilon=0.5).value; ds.sample() h
 _DESCRIBED = "x.mean(), x.std(), x.quantile([0.25, 0.5, 0.75]) are questions, and ds.describe() says what is public"
 _EXAMPLE = "np.where(x > 3, x, 0).mean(), see docs/data.md"
 _APART = "rows of two datasets are not of the same people in the same order: ask about each, and combine the answers"
-_OVER_ROWS = "it is no sum over rows"
+_OPERATORS = "operators are: a + b, a > 3, a == 1"
+_ORDERED = "an order of rows is no sum over them: x.quantile(q) or x.histogram(edges)"
+_REGRESSION = "np.linalg.solve(a, b) with the answers a of X.T @ X and b of X.T @ y"
 
 REASONS: dict[str, str] = {
     "fmod": "np.remainder(x, 10), x % 10, is, of a small range",
@@ -37,8 +39,7 @@ REASONS: dict[str, str] = {
     "nanmedian": "an exact median is one person's value, and no sum over rows: x.quantile(0.5) is answered with noise",
     "sort": "an order of rows is no sum over them: x.quantile(q) or x.histogram(edges)",
     "argsort": "an order of rows is no sum over them",
-    "unique": "which values occur is no sum over rows: x.histogram(edges), or group_by of a category",
-    "bincount": "x.histogram(np.arange(13)) for whole numbers 0 to 11, x.group_by(x).count() for categories",
+    "unique": "which values occur is no sum over rows: x.value_counts(), x.histogram(edges)",
     "cumsum": _ROWS_MEET,
     "diff": _ROWS_MEET,
     "convolve": _ROWS_MEET,
@@ -47,9 +48,8 @@ REASONS: dict[str, str] = {
     "argmax": "which row it is, is one person's",
     "argmin": "which row it is, is one person's",
     "prod": "a product over rows is no sum over them: np.log(x).sum(), of what is above zero",
-    "corrcoef": "ask for np.cov, and divide by the roots of its diagonal",
-    "histogram2d": "np.histogram of np.where(a > 50, b, -1) for each bin of a, or group_by of a category",
-    "einsum": "x @ w and x.sum(axis=1) are, of a public w",
+    "histogram2d": "a.group_by([np.digitize(a, edges), np.digitize(b, edges)]).count()",
+    "einsum": "X.T @ Y is, of columns; x @ w and x.sum(axis=1) are, of a public w",
     "tensordot": "x.reshape(-1, 16) @ w.reshape(16) is, of a public w",
     "piecewise": "np.where and np.select are",
     "apply_along_axis": _LOOP,
@@ -66,18 +66,29 @@ REASONS: dict[str, str] = {
     "nonzero": _MASKED,
     "describe": _DESCRIBED,
     "info": _DESCRIBED,
-    "value_counts": "x.histogram(edges), or x.group_by(x).count() of a column of categories",
     "groupby": "x.group_by(ds['sex']).mean()",
     "apply": _LOOP,
     "map": _LOOP,
-    "between": "(x >= low) & (x <= high)",
-    "isin": "np.isin(x, values)",
     "fillna": "np.where(ds['bmi.missing'] == 1, 25, ds['bmi'])",
     "dropna": "np.where(ds['bmi.missing'] == 1, 0, ds['bmi']).sum(), and (ds['bmi.missing'] == 0).count()",
     "isna": "missing values are marked in a column of their own: ds['bmi.missing'] == 1",
     "isnull": "missing values are marked in a column of their own: ds['bmi.missing'] == 1",
     "notna": "missing values are marked in a column of their own: ds['bmi.missing'] == 0",
-    "corr": "ask for means, x.std() and (x * y).mean()",
+    **dict.fromkeys(("corr", "corrwith"), "np.corrcoef(ds[['age', 'bmi']]), x.corr(y)"),
+    **dict.fromkeys(("lstsq", "solve", "inv", "pinv", "polyfit"), _REGRESSION),
+    **dict.fromkeys(("eig", "eigh", "svd", "qr"), "np.linalg.eigh of an answer to np.cov(X) or X.T @ X"),
+    **dict.fromkeys(("extract", "compress", "argwhere", "flatnonzero", "filter", "drop"), _MASKED),
+    **dict.fromkeys(("gradient", "trapezoid", "ediff1d", "shift", "rolling", "expanding", "pct_change"), _ROWS_MEET),
+    **dict.fromkeys(("add", "sub", "mul", "div", "pow", "mod", "gt", "ge", "lt", "le", "eq", "ne"), _OPERATORS),
+    **dict.fromkeys(("agg", "aggregate", "transform"), "each by its name: x.mean(), x.group_by(c).std()"),
+    **dict.fromkeys(("nunique", "mode"), "which values occur is no sum over rows: x.value_counts()"),
+    **dict.fromkeys(("rank", "sort_values", "nlargest", "nsmallest", "idxmax", "idxmin"), _ORDERED),
+    **dict.fromkeys(("crosstab", "pivot", "pivot_table"), "x.group_by([ds['sex'], age > 60]).count()"),
+    **dict.fromkeys(("skew", "kurt", "kurtosis"), "((x - m) ** 3).mean() with an answered mean m"),
+    "sem": "x.std() is, and its answer divided by len(x) ** 0.5",
+    "assign": "ds['bmi'] * 2 is a column already: nothing is written into a dataset",
+    "to_pandas": _ASKED,
+    "to_frame": _ASKED,
     "flatten": "rows stay the first axis: x.reshape(-1, 16)",
     "dot": "x[['a', 'b']] @ w of a public w; the sum of products of two columns is (x * y).sum()",
     "merge": _APART,

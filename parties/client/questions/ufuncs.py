@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,22 @@ def _compared(op: str) -> Builder:
     def build(*reads: Node) -> Node:
         if reads[0].dtype == TRUTH and op != "Equal":
             reads = tuple(cast(each, WHOLE) for each in reads)
-        return elementwise(op, TRUTH, *reads)
+        found = elementwise(op, TRUTH, *reads)
+        return replace(found, bits=_equals(*reads)) if op == "Equal" else found
 
     return build
+
+
+def _equals(x: Node, y: Node) -> Node | None:
+    """Return 1 where a whole number is this public one, else 0, if it can be told by levels."""
+    if x.value is not None:
+        x, y = y, x
+    known = None if y.value is None or y.value.size != 1 or y.value.ndim or x.value is not None else y.value.item()
+    while x.op == "Cast" and x.dtype == REAL and x.reads[0].dtype == WHOLE:
+        x = x.reads[0]
+    if known is None or known != int(known):
+        return None
+    return levels.among(x, [int(known)])
 
 
 def _logical(op: str) -> Builder:
@@ -49,14 +63,43 @@ def _logical(op: str) -> Builder:
             raise UsageError(
                 "bits of whole numbers are not computed", remedy="& | ^ ~ are for conditions: a == 1, a > 3"
             )
-        return elementwise(op, TRUTH, *reads)
+        found = elementwise(op, TRUTH, *reads)
+        return replace(found, bits=_BITS[op](*reads)) if op in _BITS else found
 
     return build
 
 
+def _either(x: Node, y: Node) -> Node:
+    """Return 1 - (1 - x) (1 - y): one product, where x + y - x y has three parts that each count."""
+    return _flipped(elementwise("Mul", WHOLE, _flipped(cast(x, WHOLE)), _flipped(cast(y, WHOLE))))
+
+
+def _one_of_two(x: Node, y: Node) -> Node:
+    """Return (x - y)^2."""
+    apart = elementwise("Sub", WHOLE, cast(x, WHOLE), cast(y, WHOLE))
+    return elementwise("Mul", WHOLE, apart, apart)
+
+
+def _flipped(x: Node) -> Node:
+    return elementwise("Sub", WHOLE, public(1), x)
+
+
+def _opposite(x: Node) -> Node | None:
+    return None if x.bits is None else _flipped(x.bits)
+
+
+_BITS: dict[str, Callable[..., Node | None]] = {"Or": _either, "Xor": _one_of_two, "Not": _opposite}
+
+
 def _arithmetic(op: str, of_truths: str) -> Builder:
     """Take one operator for numbers and another for conditions: there numpy's + is or, its * is and."""
-    return lambda *reads: elementwise(of_truths if reads[0].dtype == TRUTH else op, reads[0].dtype, *reads)
+
+    def build(*reads: Node) -> Node:
+        if reads[0].dtype == TRUTH:
+            return _logical(of_truths)(*reads)
+        return elementwise(op, reads[0].dtype, *reads)
+
+    return build
 
 
 def _scaled(op: str, factor: float) -> Builder:
@@ -114,7 +157,7 @@ def _power(x: Node, y: Node) -> Node:
 
 
 def _negated(op: str) -> Builder:
-    return lambda *reads: elementwise("Not", TRUTH, _compared(op)(*reads))
+    return lambda *reads: _logical("Not")(_compared(op)(*reads))
 
 
 def _never(x: Node) -> Node:

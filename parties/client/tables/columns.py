@@ -56,12 +56,14 @@ def _listed(names: Sequence[str]) -> str:
 
 def _column(name: str, kind: str, ends: Ends, found: Found, stated: Stated) -> Column:
     low, high = ends
+    if kind == "boolean" and (low, high) != (Fraction(0), Fraction(1)):
+        kind = "integer"
     if kind == "integer" and (low.denominator != 1 or high.denominator != 1):
         raise InputError(
             f"the range of column {shown(name)!r}, which holds whole numbers, has an end that is none",
             remedy=f"give whole numbers, or say that it is real: types={{{shown(name)!r}: 'number'}}",
         )
-    whole = kind in ("integer", "category") or (kind == "array" and found.whole and name not in stated.bits)
+    whole = kind in ("integer", "boolean", "category") or (kind == "array" and found.whole and name not in stated.bits)
     if whole and name in stated.bits:
         raise InputError(
             f"column {shown(name)!r} holds whole numbers, which have no fractional bits",
@@ -134,7 +136,7 @@ def _is_unsaid_text(name: str, found: Found, stated: Stated) -> bool:
 
 
 def _type(name: str, found: Found, stated: Stated) -> str:
-    """Choose one of number, integer, category, array."""
+    """Choose one of number, integer, boolean, category, array."""
     quoted, said = shown(name), stated.types.get(name)
     _require_readable(name, found)
     if found.kind == "array":
@@ -144,7 +146,7 @@ def _type(name: str, found: Found, stated: Stated) -> str:
     if name in stated.categories:
         return "category"
     kind = said or found.kind
-    return {"boolean": "integer", "cells": "number", "text": "number"}.get(kind, kind)
+    return {"cells": "number", "text": "number"}.get(kind, kind)
 
 
 def _require_readable(name: str, found: Found) -> None:

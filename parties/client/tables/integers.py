@@ -130,7 +130,7 @@ def _numbers(cells: Cells, column: Column, truths: bool, faults: Faults) -> Enco
     if missing is not None:
         gone |= missing.reshape(-1, *[1] * (values.ndim - 1))
     if values.dtype == object:
-        values, unread, bad = _read(values, gone, column.type == "integer", truths)
+        values, unread, bad = _read(values, gone, column.type in ("integer", "boolean"), truths)
         faults.add(column.name, NO_NUMBER, bad)
         gone |= unread
     if values.dtype.kind == "b":
@@ -143,7 +143,7 @@ def _numbers(cells: Cells, column: Column, truths: bool, faults: Faults) -> Enco
     if column.scale != 1 or values.dtype.kind == "f":
         reals = values.astype(np.float64) * float(column.scale)
         integers = np.rint(reals)
-        if column.type == "integer" or _holds_whole_arrays(column):
+        if column.type in ("integer", "boolean") or _holds_whole_arrays(column):
             faults.add(column.name, NOT_WHOLE, integers != reals)
         integers = integers.astype(np.int64)
     else:

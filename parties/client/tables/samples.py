@@ -29,7 +29,7 @@ _RARELY = 8
 class Sample(Mapping[str, np.ndarray]):
     """Rows of a dataset that anybody may see; columns by name, several names give a matrix.
 
-    Numbers are float64, whole numbers and categories int64: a category is its place among `labels`.
+    Numbers are float64, whole numbers and categories int64, truths bool: a category is its place among `labels`.
 
     Args:
         name: the dataset's.
@@ -125,7 +125,9 @@ def _short(value: Any) -> str:
 
 
 def decode(column: Column, integers: np.ndarray) -> np.ndarray:
-    """Turn what an object holds into numbers: float64, or int64 where the scale is 1."""
+    """Turn what an object holds into numbers: float64, int64 where the scale is 1, bool for truths."""
+    if column.type == "boolean":
+        return integers.astype(np.bool_)
     if column.scale == 1 and column.type != "number":
         return integers
     return np.asarray(decoded(integers, column.scale))

@@ -179,8 +179,8 @@ def _is_truths(column: Column, stated: Stated) -> bool:
 
 
 def _may_be_truths(column: Column, found: Found) -> bool:
-    """May texts in a column of whole numbers be true and false?"""
-    return column.type == "integer" and column.ends == (0, 1) and found.kind in ("text", "cells")
+    """May texts in a column of truths, or of whole numbers 0 and 1, be true and false?"""
+    return column.type in ("boolean", "integer") and column.ends == (0, 1) and found.kind in ("text", "cells")
 
 
 def _check(
