@@ -20,7 +20,7 @@ from parties.client.at_rest.said import day
 from parties.client.cluster import Cluster
 from parties.client.consent import granting, remaining
 from parties.client.consent.granted import as_amount, as_plans
-from parties.client.consent.granting import Given, Left, Verdict
+from parties.client.consent.told import Given, Left, Verdict
 
 _SHOWN = 16
 

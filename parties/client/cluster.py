@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mpc.compiler.onnx.signature import Shapes
     from parties.client.at_rest.keeping import Keeping
     from parties.client.collections.collection import Collection
-    from parties.client.consent.granting import Left
+    from parties.client.consent.told import Left
     from parties.client.dataset import Dataset
     from parties.client.datasets import Datasets
     from parties.client.model import Model, Placed

@@ -20,8 +20,8 @@ from parties.client.at_rest.objects import Objects
 from parties.client.at_rest.said import as_expiry, as_readers, full_name, own_name
 from parties.client.channels import Parties
 from parties.client.consent import granted, granting
-from parties.client.consent.granting import Given, Verdict
 from parties.client.consent.requests import Requested, list_requests
+from parties.client.consent.told import Given, Verdict
 from parties.client.dataset import Dataset
 from parties.client.selection import Selection
 from parties.client.tables.published import published_rows

@@ -29,7 +29,7 @@ from parties.client.at_rest import bound
 from parties.client.at_rest.model_listing import ModelDescription
 from parties.client.channels import Parties
 from parties.client.consent import granting
-from parties.client.consent.granting import Verdict
+from parties.client.consent.told import Verdict
 from parties.client.running.feeds import NodeArg, describe_inputs, describe_outputs
 from parties.client.running.roles import ACTIVE, Recipients, assign, read_security, refuse_machines
 

@@ -25,7 +25,7 @@ from parties.client.at_rest.model_listing import ModelListing
 from parties.client.at_rest.objects import Objects
 from parties.client.at_rest.said import as_expiry, as_readers, own_name
 from parties.client.consent import granted, granting
-from parties.client.consent.granting import Given
+from parties.client.consent.told import Given
 from parties.client.model import Model
 
 if TYPE_CHECKING:

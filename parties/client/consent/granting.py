@@ -8,128 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from mpc.errors import ConfigError, IntegrityError, SessionError, UsageError
 from mpc.plan.plan import Plan
-from mpc.privacy.facts import CHARGE_UNIT, Loss
+from mpc.privacy.facts import CHARGE_UNIT
 from parties.agreed.bindings import Binding, parts_of, write_bindings
 from parties.agreed.grants import ANY, Bound, Budget, ExactPlan, Grant, Question, Revocation, Statement
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.signed import Signed
 from parties.client.channels import Parties
+from parties.client.consent.told import Given, Left, Verdict
 from parties.pb import consent_pb2, party_pb2
 from parties.pb.data_pb2 import SignedStatement
 
 FOR_EVER = (1 << 40) - 1
-
-
-@dataclass(frozen=True)
-class Given:
-    """Grant, as the parties have it.
-
-    Args:
-        uses: runs that told an answer under it, at the party that knows of most.
-        spent, spent_delta: epsilon and delta, likewise.
-        revoked: at any party.
-        parties: names of those that have it.
-    """
-
-    id: str
-    grant: Grant
-    uses: int
-    spent: Fraction
-    revoked: bool
-    parties: tuple[str, ...]
-    spent_delta: Fraction = Fraction(0)
-
-    def content(self) -> dict[str, Any]:
-        """Return what JSON has of it."""
-        said = self.grant.model_dump(mode="json")
-        spent = {"spent": str(self.spent), "spent_delta": str(self.spent_delta)}
-        answered = {"used": self.uses, **spent, "revoked": self.revoked, "at": list(self.parties)}
-        return {"id": self.id, **said, **answered}
-
-
-@dataclass(frozen=True)
-class Left:
-    """Budget of a dataset and what was spent of it, by the party that has spent most.
-
-    Args:
-        epsilon, delta: in all, as the owner has signed, within what every operator allows; None: no budget is set.
-        spent, spent_delta: in all.
-        noised, exact: answers that were given.
-        sequence: of the last budget that was signed for this very dataset.
-        group: datasets that share the budget, this one among them.
-    """
-
-    dataset: str
-    epsilon: Fraction | None
-    delta: Fraction | None
-    spent: Fraction
-    spent_delta: Fraction
-    noised: int
-    exact: int
-    sequence: int = 0
-    group: tuple[str, ...] = ()
-
-    @property
-    def left(self) -> Fraction:
-        """Epsilon that is left."""
-        return max(Fraction(0), (self.epsilon or Fraction(0)) - self.spent)
-
-    def more(self, epsilon: Fraction) -> int:
-        """Return how many more questions of that epsilon there may be."""
-        return int(self.left / epsilon)
-
-    def more_of(self, cost: Loss) -> int:
-        """Return how many more questions there may be that cost so much, delta included."""
-        found = self.more(cost.epsilon)
-        if self.delta is None or not cost.delta:
-            return found
-        return min(found, int(max(Fraction(0), self.delta - self.spent_delta) / cost.delta))
-
-    def content(self) -> dict[str, Any]:
-        """Return what JSON has of it."""
-        total = None if self.epsilon is None else float(self.epsilon)
-        delta = None if self.delta is None else float(self.delta)
-        spent = {"spent": float(self.spent), "left": float(self.left), "spent_delta": float(self.spent_delta)}
-        return {
-            "dataset": self.dataset,
-            "epsilon": total,
-            "delta": delta,
-            **spent,
-            "noised_answers": self.noised,
-            "exact_answers": self.exact,
-            **({"group": list(self.group)} if len(self.group) > 1 else {}),
-        }
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether something may be read of one dataset, as one party says.
-
-    Args:
-        dataset: its name; "" if there is none that the caller may know of.
-        mechanism: "own", "exact" or which noise.
-        epsilon: that a run spends.
-        whose: whose word is missing.
-        operator: it is the word of the party's operator, about all of it.
-        denied: and that was no.
-    """
-
-    party: str
-    dataset: str
-    allowed: bool
-    mechanism: str
-    epsilon: Fraction
-    whose: str
-    why: str
-    remedy: str
-    operator: bool = False
-    denied: bool = False
 
 
 def listed(plan: Plan, bindings: Sequence[Binding], weights: Mapping[str, Bound] | None = None) -> ExactPlan:

@@ -12,7 +12,7 @@ from mpc.privacy.facts import Loss
 from parties.agreed.objects import Manifest
 from parties.client.channels import Parties
 from parties.client.consent import granting
-from parties.client.consent.granting import Given, Left
+from parties.client.consent.told import Given, Left
 
 
 class Remaining(Fraction):

@@ -12,7 +12,7 @@ from parties.agreed.keeps import Keep
 from parties.agreed.requests import how_to_approve
 from parties.client.channels import Parties
 from parties.client.consent import granting
-from parties.client.consent.granting import Verdict
+from parties.client.consent.told import Verdict
 from parties.pb import party_pb2
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0

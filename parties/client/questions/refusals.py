@@ -14,7 +14,7 @@ from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest
 from parties.agreed.requests import how_to_approve
 from parties.client.consent import granting
-from parties.client.consent.granting import Verdict
+from parties.client.consent.told import Verdict
 
 if TYPE_CHECKING:
     from parties.client.channels import Parties
