@@ -106,6 +106,12 @@ def words_of_eight_bits() -> Plan:
     return swapped(good(), thresholds=levels, width=8)
 
 
+@lie("not those of epsilon")
+def words_of_one_bit_less() -> Plan:
+    """The very thresholds, of words half as long: each digit is one twice as often."""
+    return swapped(good(), width=47)
+
+
 @lie("an epsilon of")
 def an_epsilon_above_five() -> Plan:
     return swapped(good(), epsilon=Fraction(6))

@@ -142,14 +142,27 @@ def test_a_sigma_without_a_table_is_refused(sigma: Fraction) -> None:
         plan(sigma, 3)
 
 
-def test_noise_that_does_not_fit_is_refused() -> None:
+def fits(sigma: Fraction, bits: int) -> bool:
+    """Is noise of that sigma taken on a wire of so many bits?"""
     b = Builder()
-    gate = Gaussian(name="g", out="n", sigma=Fraction(100), epsilon=Fraction(1))
-    b.gate(gate, wire("n", (3,), 8, masking=Masking.UNOPENED))
-    b.gate(Open(name="o", x="n", out="z"), wire("z", (3,), 8))
+    gate = Gaussian(name="g", out="n", sigma=sigma, epsilon=Fraction(1))
+    b.gate(gate, wire("n", (3,), bits, masking=Masking.UNOPENED))
+    b.gate(Open(name="o", x="n", out="z"), wire("z", (3,), bits))
     b.output("z")
-    with pytest.raises(PlanError, match="does not fit"):
+    try:
         b.build()
+    except PlanError as error:
+        assert "the noise does not fit the output's bound" in str(error)
+        return False
+    return True
+
+
+def test_noise_that_does_not_fit_is_refused() -> None:
+    """Its two halves reach 901 each at sigma 100, so that their difference needs eleven bits; and exactly 2^10 is none
+    that ten bits hold."""
+    assert gaussian.reach(Fraction(100)) == 901 and gaussian.reach(Fraction(227, 4)) == 512
+    assert [fits(Fraction(100), bits) for bits in (8, 9, 10, 11)] == [False, False, False, True]
+    assert not fits(Fraction(227, 4), 10) and fits(Fraction(227, 4), 11)
 
 
 # ------------------------------------------------------------------ the table

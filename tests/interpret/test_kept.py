@@ -19,7 +19,7 @@ from mpc.gates.rows import Rows
 from mpc.gates.truncate import Truncate
 from mpc.interpret.party import PartyRun
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.plan import Plan, PlanInput, PlanOutput, PlanState
 from mpc.plan.verify import verify
 from mpc.privacy.dependence import dependence
 from mpc.privacy.facts import StoredFacts
@@ -202,6 +202,16 @@ def test_rows_that_are_laid_on_another_axis_are_not_rows_any_more() -> None:
     moved = Reshape(name="r", x="w", axes=(1, 0), out="z"), wire("z", (3, B), 22, masking=Masking.INHERITED)
     back = Reshape(name="q", x="z", axes=(1, 0), out="y"), wire("y", (B, 3), 22, masking=Masking.INHERITED)
     assert dependence(question(ADDED, moved, back)) == {"kept": {"u": False, "v": False}}
+
+
+def test_rows_that_the_next_run_reads_do_not_stay_unheard() -> None:
+    """An output that nobody receives may hold rows, but not one that a later run computes with."""
+    facts = {name: StoredFacts(4, 1, name) for name in ("u", "v")}
+    plan = question(ADDED)
+    state = PlanState(name="state", in_="read", out="kept")
+    assert guarantee(plan, facts).vectors == ()
+    with pytest.raises(PlanError, match="state 'state' tells single rows"):
+        guarantee(with_parts(plan, states=[state]), facts)
 
 
 def test_rows_may_stay_at_the_parties_where_nobody_receives_them() -> None:

@@ -11,6 +11,7 @@ from mpc import field as fp
 from mpc.errors import InputError, PlanError
 from mpc.interpret import reference
 from mpc.interpret.world import World
+from mpc.plan import program as program_module
 from mpc.plan.cost import plan_cost
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
@@ -122,6 +123,19 @@ def test_rows_are_a_fair_shuffle() -> None:
 def test_data_with_fewer_rows_than_a_run_reads_is_refused() -> None:
     with pytest.raises(InputError, match="reads 4 rows, of data that have 3"):
         PROGRAM.rows_of(1, 3)
+
+
+def test_data_of_just_as_many_rows_are_read_whole() -> None:
+    rows = [PROGRAM.rows_of(run, PROGRAM.rows).tolist() for run in range(1, 9)]
+    assert all(sorted(each) == [*range(PROGRAM.rows)] for each in rows) and len({*map(tuple, rows)}) > 1
+
+
+def test_data_with_more_rows_than_are_shuffled_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2^22, whose order takes 32 MiB: nobody is kept busy by a plan."""
+    monkeypatch.setattr(program_module, "_shuffled", lambda seed, epoch, total: np.arange(total))
+    assert PROGRAM.rows_of(1, 1 << 22).tolist() == [*range(PROGRAM.rows)]
+    with pytest.raises(InputError, match=r"at most 4,194,304"):
+        PROGRAM.rows_of(1, (1 << 22) + 1)
 
 
 # ------------------------------------------------------------------ what is agreed on

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mpc import gaussian as table
 from mpc.errors import PlanError
-from mpc.gates.linear import Weigh
+from mpc.gates.linear import Combine, Weigh
 from mpc.gates.moves import Take
 from mpc.gates.truncate import Truncate
 from mpc.plan.plan import PlanOutput
@@ -124,6 +124,13 @@ def test_what_a_take_leaves_out_is_zero_and_factors_of_either_sign_count() -> No
     assert interval(left_out.model_copy(update={"indices": (1, 0)}), [(3, 5)], wires) == (3, 5)
     weighed = Weigh(name="w", x="x", axis=1, factors=(-2, 3), out="out")
     assert interval(weighed, [(1, 4)], wires) == (-8, 12)
+
+
+def test_what_is_added_moves_an_interval() -> None:
+    """What is compared with levels later is where its bound says only with the constant."""
+    wires = {name: wire(name, (B, 2), 20) for name in ("x", "y", "out")}
+    added = Combine(name="c", xs=("x", "y"), factors=(2, -1), constant=7, out="out")
+    assert interval(added, [(3, 5), (0, 4)], wires) == (2 * 3 - 4 + 7, 2 * 5 + 7)
 
 
 def test_a_delta_is_refused_from_its_limit_on() -> None:

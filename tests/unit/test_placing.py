@@ -12,9 +12,11 @@ from mpc.errors import PlanError
 from mpc.gates.input import Input
 from mpc.plan.parse import parse_plan
 from mpc.plan.placing import place, template
-from mpc.plan.plan import Plan
+from mpc.plan.plan import Missing, Plan
+from mpc.privacy.dependence import rows_meet
 from mpc.wires import Lifetime
 from tests.support.parties import tiny_model
+from tests.support.plans import with_parts
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,28 @@ def test_outputs_that_are_one_value_have_one_set_of_recipients(plan: Plan) -> No
     assert place(both, {"x": "lab"}, {"y": ("doctor",), "again": ("doctor",)}).recipients == {"doctor"}
     with pytest.raises(PlanError, match="one value"):
         place(both, {"x": "lab"}, {"y": ("doctor",), "again": ("analyst",)})
+
+
+def test_a_weight_at_the_parties_is_no_row_that_meets_others(plan: Plan) -> None:
+    """Every row is multiplied by all of it, and each answer is still about one row of the data."""
+    stored = place(plan.with_stored_weights(), {"x": "hospital"}, {"y": ("doctor",)}, ("x",))
+    weights = {gate.out for gate in stored.stored if gate.is_weight}
+    assert weights and not rows_meet(stored)
+    data = [gate for gate in stored.stored if not gate.is_weight]
+    assert len(data) == 1 and data[0].lifetime is Lifetime.STORED
+
+
+def test_what_no_dataset_can_hold_is_not_read_from_one(plan: Plan) -> None:
+    """Numbers that may be missing have marks of their own at the parties, and rows are the first axis."""
+    [given] = plan.inputs
+    people = {"x": "hospital"}, {"y": ("doctor",)}
+    missing = with_parts(plan, inputs=[given.model_copy(update={"missing": Missing(columns=(0,))})])
+    wires = [w.model_copy(update={"shape": (1, *w.shape[1:])}) if w.name == given.wire else w for w in plan.wires]
+    fixed = with_parts(plan, wires=wires)
+    for other in (missing, fixed):
+        assert place(other, *people).recipients == {"doctor"}
+        with pytest.raises(PlanError, match="input 'x' cannot be read from a dataset"):
+            place(other, *people, stored=("x",))
 
 
 def test_whoever_is_given_a_place_runs_it_as_securely(plan: Plan) -> None:
