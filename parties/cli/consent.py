@@ -35,8 +35,9 @@ DATA = click.option(
     "--data",
     "data",
     multiple=True,
-    metavar="[INPUT=]OWNER/NAME[:COLUMN,...]",
-    help="What an input of the plan is read from: columns of a dataset, all of them if none is named.",
+    metavar="[INPUT=]OWNER/NAME[:COLUMN,...][@FIRST:END]",
+    help="What an input of the plan is read from: columns of a dataset, all of them if none is named; its rows from "
+    "FIRST, counted from 0, to before END, all of them if not said.",
 )
 
 
@@ -54,6 +55,7 @@ def grant() -> None:
 @click.option("--epsilon", metavar="E", help="Noised answers, which together cost this much at most.")
 @click.option("--epsilon-each", metavar="E", help="The most that one of them costs; default: all.")
 @click.option("--delta", metavar="D", help="Delta of all of them; default: a millionth.")
+@click.option("--outputs", type=click.IntRange(1), help="The most outputs of one question with noise; default: 64.")
 @click.option(
     "--mechanism",
     "mechanisms",
@@ -98,8 +100,8 @@ def add(
         inputs = {given.name for each in (*read, *(each.plan for each in found)) for given in each.inputs}
         chosen = selections(connected, data, sorted(inputs))
         said["recipients"], said["mechanisms"] = said["recipients"] or None, said["mechanisms"] or None
-        if said["delta"] is None:
-            del said["delta"]
+        for left in [name for name in ("delta", "outputs") if said[name] is None]:
+            del said[left]
         for each in found:
             reading = {given.name: chosen[given.name] for given in each.plan.inputs if given.name in chosen}
             read.append(each.place(recipients=said["recipients"] or said["coordinators"], data=reading))
@@ -226,11 +228,20 @@ def budget() -> None:
 @click.option(
     "--each", metavar="E", help="Count how many more cost this much; default: as those so far, or as granted for one."
 )
+@click.option("--together", metavar="D", help="Say what all answers tell together at this delta; owners only.")
 @_common
-def show(display: Display, name: str, each: str | None, cluster: Path | None, folder: Path, as_json: bool) -> None:
+def show(
+    display: Display,
+    name: str,
+    each: str | None,
+    together: str | None,
+    cluster: Path | None,
+    folder: Path,
+    as_json: bool,
+) -> None:
     """Show what was spent of a dataset's budget, and what is left."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        _show(display, connected, connected.budget(name), each, as_json)
+        _show(display, connected, connected.budget(name, together), each, as_json)
 
 
 @budget.command("set")
@@ -273,3 +284,5 @@ def _show(display: Display, connected: Cluster, found: Left, each: str | None, a
         if like is not None:
             display.result(f"{remaining.questions(found.more(like[0]))} {like[1]}, epsilon {float(like[0]):g}")
     display.result(f"{found.noised} noised answers and {found.exact} exact ones were given")
+    if found.together is not None:
+        display.result(str(found.together))

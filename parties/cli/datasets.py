@@ -1,7 +1,8 @@
-"""Datasets that a command names as inputs: `--data [INPUT=]OWNER/NAME[:COLUMN,...]`."""
+"""Datasets that a command names as inputs: `--data [INPUT=]OWNER/NAME[:COLUMN,...][@FIRST:END]`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def choose_datasets(cluster: Path | None, given: Sequence[str], names: Sequence[
 def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -> dict[str, Selection]:
     """Find the columns that stand for inputs, in a cluster that is connected; as `choose_datasets`."""
     found: dict[str, Selection] = {}
-    for text in given:
+    for typed in given:
+        text, rows = _rows(typed)
         name, _, place = text.rpartition("=")
         dataset, _, columns = place.partition(":")
         if not name and len(names) != 1:
@@ -45,11 +47,11 @@ def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -
             known = columns.split(",") if columns else whole.columns
             mine = [each for each in by_column(names, known) if each not in found]
             if mine:
-                found |= {each: whole[[each]] for each in mine}
+                found |= {each: _of(whole[[each]], rows) for each in mine}
                 continue
             raise UsageError(
                 f"the model has several inputs: which one is {shown(text)}?",
-                remedy=f"--data INPUT={shown(text)}; its inputs are {', '.join(map(shown, names))}",
+                remedy=f"--data INPUT={shown(typed)}; its inputs are {', '.join(map(shown, names))}",
             )
         name = name or names[0]
         if name not in names:
@@ -59,5 +61,23 @@ def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -
         if name in found:
             raise UsageError(f"two datasets are named for input {shown(name)}", remedy="name one")
         whole = connected.dataset(dataset)
-        found[name] = whole[columns.split(",")] if columns else choose(name, whole)
+        found[name] = _of(whole[columns.split(",")] if columns else choose(name, whole), rows)
     return found
+
+
+_ROWS = re.compile(r"(.+)@([0-9]{0,12}):([0-9]{0,12})", re.DOTALL)
+
+
+def _rows(text: str) -> tuple[str, slice | None]:
+    """Part what was typed into what is read and which rows of it; None for all of them."""
+    found = _ROWS.fullmatch(text)
+    if found is None:
+        return text, None
+    first, end = (int(digits) if digits else None for digits in found.groups()[1:])
+    return found[1], slice(first, end)
+
+
+def _of(columns: Selection, rows: slice | None) -> Selection:
+    if rows is None or rows == slice(None):
+        return columns
+    return columns.neighbours(rows)

@@ -55,7 +55,7 @@ from parties.trust.identity import Identity
 @click.option(
     "--data",
     multiple=True,
-    metavar="[INPUT=]OWNER/NAME[:COLUMN,...]",
+    metavar="[INPUT=]OWNER/NAME[:COLUMN,...][@FIRST:END]",
     help="An input that lies at the parties: columns of a dataset, all of them if none is named.",
 )
 @click.option(

@@ -325,15 +325,21 @@ class Cluster(Closing):
         """
         return self.datasets.get(name)
 
-    def budget(self, name: str) -> Left:
+    def budget(self, name: str, delta: Any = None) -> Left:
         """Return what is left of a dataset's budget, for its owner and whoever a grant of it names.
+
+        Args:
+            delta: for the owner: `.together` says what all answers of equal cost tell together at that delta.
 
         Raises:
             SessionError: there is no such dataset that this client may know of.
         """
-        from parties.client.consent import granting
+        from parties.client.consent import composing, granted, granting
 
-        return granting.budget(self.parties, self.datasets.full_name(name))
+        full = self.datasets.full_name(name)
+        if delta is None:
+            return granting.budget(self.parties, full)
+        return composing.budget(self.parties, full, granted.as_amount(delta, "delta"))
 
     def set_budget(self, name: str, epsilon: Any, delta: Any = "1/1000000", group: Sequence[str] = ()) -> Left:
         """Set what all noised answers about a dataset of this client's may tell in all, over all its versions.

@@ -65,8 +65,12 @@ class Selection(Pointer):
     def __getitem__(self, key: object) -> Pointer:
         """Take places of a row, x[:, 0]; or neighbouring rows, x[5:9], for a session to read."""
         if isinstance(key, slice) and any(each is not None for each in (key.start, key.stop, key.step)):
-            return SomeRows(self, self._neighbours(key))
+            return self.neighbours(key)
         return super().__getitem__(key)
+
+    def neighbours(self, key: slice) -> SomeRows:
+        """Return neighbouring rows, for a session to read; `UsageError` if these are none."""
+        return SomeRows(self, self._neighbours(key))
 
     def _neighbours(self, key: slice) -> range:
         chosen = range(self.manifest.rows)[key] if _is_public(key) else range(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,26 @@ def test_inputs_at_the_worst_corner(tmp_path: Path, ends: tuple[float, float], s
     x = _worst(weight, *ends)
     largest = max(1.0, float(np.abs(x @ weight + bias).max()))
     assert_agrees(path, {"x": x}, {"x": ends}, tolerance=1e-4 + 1e-6 * largest)
+
+
+def test_a_root_of_what_may_be_below_zero_is_zero_there_and_says_so(tmp_path: Path) -> None:
+    """Rounding may bring a difference of squares below zero; numpy has NaN there, and no private number is NaN."""
+    path = save_model(tmp_path, [node("Sqrt", ["x"], ["y"])], shape=("batch", 1))
+    compiled = compile_model(path, {"x": (-0.001, 4.0)})
+    [note] = compiled.notes
+    assert "argument of sqrt is not negative; below 0 it counts as 0" in note
+    x = np.array([[4.0], [1.0], [0.0], [-0.001]], np.float32)
+    [found] = encrypted(compiled, {"x": x})
+    np.testing.assert_allclose(found[:2], [[2.0], [1.0]], atol=1e-3)
+    assert np.abs(found[2:]).max() < 0.02
+    assert not compile_model(path, {"x": (0.0, 4.0)}).notes
+
+
+def test_one_over_a_root_of_zero_counts_from_a_floor_and_says_which(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Sqrt", ["x"], ["h"]), node("Reciprocal", ["h"], ["y"])], shape=("batch", 1))
+    notes = compile_model(path, {"x": (0.0, 4.0)}).notes
+    floors = [re.search(r"can be 0; what is below ([0-9.e-]+) counts as that", each) for each in notes]
+    assert any(found is not None and 0 < float(found[1]) < 0.01 for found in floors)
 
 
 @pytest.mark.parametrize("weight", [np.eye(4), np.zeros((4, 4))])

@@ -15,16 +15,19 @@ import pytest
 from click.testing import CliRunner
 
 from mpc.errors import InputError, IntegrityError, MpcWarning, PolicyError, SessionError, UsageError
+from mpc.privacy.composition import composed
+from mpc.privacy.facts import CHARGE_UNIT, Loss
 from parties.agreed.audit import START
 from parties.agreed.grants import Bound
 from parties.cli.audit import audit
 from parties.cli.consent import budget, grant
 from parties.cli.display import Display
-from parties.client.consent import auditing, granting
+from parties.client.consent import auditing, composing, granting
 from parties.client.consent.granted import as_amount
 from parties.client.consent.heads import Heads
 from parties.client.datasets import Datasets
 from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, above, noised_sum
+from tests.support.grants import dp
 from tests.support.parties import CLUSTER, InProcess
 
 
@@ -75,6 +78,43 @@ def test_an_exact_plan_is_granted_with_what_it_reads(kept: Kept) -> None:
     assert np.array_equal(kept.ask(plan).reshape(-1), AGES >= 60)
     with pytest.raises(InputError):
         hospital.grant("patients", [ANALYST], plans=plan)  # of what?
+
+
+def test_a_budget_prints_as_people_read_it_and_says_what_its_answers_tell_together(kept: Kept) -> None:
+    """Plain sums are what counts; of answers that cost as much each, less is known, which the owner is shown."""
+    hospital, name = kept.cluster.client(HOSPITAL), "hospital/patients"
+    assert str(granting.budget(hospital, name)).startswith(f"{name}: no budget is set; 0 noised answers")
+    granting.set_budget(hospital, name, Fraction(9, 2), Fraction(1, 10**5))
+    kept.grant(question=dp(Fraction(4)))
+    for _ in range(3):
+        kept.ask(noised_sum())
+    found = composing.budget(hospital, name, Fraction(1, 10))
+    assert str(found).startswith(f"{name}: epsilon 3 of 4.5 left, delta ") and "Fraction" not in repr(found)
+    assert str(found.left) == repr(found.left) == "3" and f"{found.together}".startswith(
+        "together: epsilon 0.964479 at delta 0.1, of 3 answers"
+    )
+    together = found.together
+    assert together is not None and together.epsilon is not None
+    [cost] = {(each.epsilon, each.delta) for each in charged(kept)}
+    assert (together.answers, together.plain) == (3, 3 * cost[0])
+    assert together.epsilon == composed(Loss(*cost), 3, Fraction(1, 10)) < together.plain
+    content = found.content()["together"]
+    assert content == {"answers": 3, "delta": 0.1, "plain": 1.5, "epsilon": float(together.epsilon)}
+    kept.ask(noised_sum(epsilon=Fraction(1, 4)))  # another price: nothing less than the sum holds
+    mixed = composing.budget(hospital, name, Fraction(1, 10)).together
+    assert mixed is not None and mixed.epsilon is None and "plain sum" in str(mixed) and mixed.plain == Fraction(7, 4)
+    assert granting.budget(hospital, name).left == Fraction(11, 4)  # what is enforced
+    with pytest.raises(UsageError, match="its owner alone"):
+        composing.budget(kept.cluster.client(ANALYST), name, Fraction(1, 10))
+    with pytest.raises(UsageError, match="no delta"):
+        composing.budget(hospital, name, Fraction(1))
+
+
+def charged(kept: Kept) -> list[Loss]:
+    """What the first party's ledger has of the answers."""
+    query = "SELECT epsilon, delta FROM consent_charges"
+    with kept.cluster.ledgers[0].reading() as database:
+        return [Loss(Fraction(e, CHARGE_UNIT), Fraction(d, 10**18)) for e, d in database.execute(query)]
 
 
 def test_nobody_else_is_told_anything(kept: Kept) -> None:
@@ -204,7 +244,42 @@ def test_commands(kept: Kept, tmp_path: Path) -> None:
     assert run(hospital, budget, "set", "patients", "--epsilon", "2")["budget"]["left"] == 2
     shown = run(hospital, budget, "show", "patients", "--each", "0.5")["budget"]
     assert (shown["more"], shown["exact_answers"]) == (4, 1)
+    numbers = {"dataset": "hospital/patients", "epsilon": 2.0, "delta": 1e-6, "spent": 0.0, "left": 2.0}
+    assert shown == {
+        **numbers,
+        "spent_delta": 0.0,
+        "noised_answers": 0,
+        "exact_answers": 1,
+        "each": 0.5,
+        "more": 4,
+    }
+    together = run(hospital, budget, "show", "patients", "--together", "1e-6")["budget"]["together"]
+    assert together == {"answers": 0, "delta": 1e-6, "plain": 0.0, "epsilon": None}
     chains = run(analyst, audit)["chains"]
     assert [each["fault"] for each in chains] == [None, None]
     run(analyst, audit, "--against", "0" * 63 + "1", fails=IntegrityError)
     run(hospital, grant, "add", "patients", "--coordinator", ANALYST, fails=UsageError)
+
+
+def test_a_grant_of_some_rows_is_of_these_and_no_others(kept: Kept, tmp_path: Path) -> None:
+    """On the command line as in Python: from the first row that is named to before the last."""
+    hospital, analyst = cluster_file(kept, HOSPITAL, tmp_path), cluster_file(kept, ANALYST, tmp_path)
+    plan = tmp_path / "above.plan"
+    plan.write_bytes(above().canonical)
+
+    def allowed(data: str) -> set[bool]:
+        answers = run(analyst, grant, "check", str(plan), "--data", data)["answers"]
+        return {each["allowed"] for each in answers}
+
+    words = ("--coordinator", ANALYST, "--plan", str(plan), "--data", "x=hospital/patients:age@1:4")
+    made = run(hospital, grant, "add", "patients", *words)["grant"]
+    [listed] = made["question"]["exact"]["plans"]
+    assert (listed["bindings"]["x"]["first"], listed["bindings"]["x"]["rows"]) == (1, 3)
+    assert allowed("hospital/patients:age@1:4") == {True}
+    for other in ("", "@1:5", "@0:4", "@2:4", "@:4"):
+        assert allowed(f"hospital/patients:age{other}") == {False}
+    for nothing in ("@9:12", "@3:3"):
+        asked = ("check", str(plan), "--data", f"hospital/patients:age{nothing}")
+        run(analyst, grant, *asked, fails=UsageError)
+    few = ("--coordinator", ANALYST, "--epsilon", "1", "--outputs", "3")
+    assert run(hospital, grant, "add", "patients", *few)["grant"]["question"]["dp"]["outputs"] == 3

@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+import mpc
 from mpc.encoding import decode_field
+from mpc.errors import HandshakeError
 from mpc.fixedpoint import decode, encode
 from mpc.interpret import reference
+from parties.agreed.terms import PROTOCOL
+from parties.party import services
+from parties.pb import party_pb2
 from tests.support.parties import OWNER, RECIPIENT, InProcess, data, tiny_answer
 
 
@@ -35,6 +42,32 @@ def test_one_client_that_plays_every_part(cluster: InProcess) -> None:
     for index in range(len(cluster.names)):
         assert cluster.ledger_states(index)[0] == ("closed", None)
         assert cluster.run_states(index, session.id) == ["revealed", "revealed"]
+
+
+def test_parties_of_another_protocol_are_named_with_both_numbers(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two protocols the same terms make two sessions: whoever opens one is told which protocol is where."""
+
+    class Others(ModuleType):
+        """Messages, and another session's id in the place of this one's."""
+
+        @staticmethod
+        def OpenReply(**parts: Any) -> party_pb2.OpenReply:
+            return party_pb2.OpenReply(**{**parts, "session_id": bytes(32)})
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(party_pb2, name)
+
+    monkeypatch.setattr(services, "party_pb2", Others("messages"))
+    with pytest.raises(HandshakeError, match="made another session of the same terms"):
+        cluster.session()
+    monkeypatch.setattr(services, "PROTOCOL", PROTOCOL - 1)
+    with pytest.raises(HandshakeError) as caught:
+        cluster.session()
+    told = str(caught.value)
+    assert f"party-0 speaks protocol {PROTOCOL - 1}, and this client protocol {PROTOCOL}" in told
+    assert f"mpc {mpc.__version__}" in told and "mpc doctor" in told
 
 
 def test_every_role_its_own_certificate_and_every_wire_as_the_reference_says(cluster: InProcess) -> None:

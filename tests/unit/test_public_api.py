@@ -14,7 +14,7 @@ API: dict[str, Any] = {
         "client_file": "name",
         "collect": "name, size, low, high, terms",
         "collection": "name",
-        "budget": "name",
+        "budget": "name, delta=",
         "close": "",
         "connect": "path",
         "dataset": "name",

@@ -10,6 +10,16 @@ from mpc.privacy.facts import Loss
 from parties.agreed.grants import Grant
 
 
+class Amount(Fraction):
+    """Epsilon or delta, exact, which prints as people write it: 0.5."""
+
+    def __str__(self) -> str:
+        return f"{float(self):.6g}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 @dataclass(frozen=True)
 class Given:
     """Grant, as the parties have it.
@@ -38,6 +48,35 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Together:
+    """Loss of noised answers together.
+
+    Args:
+        answers: how many there were.
+        delta: of all of them together.
+        plain: sum of their epsilons, which the budget counts.
+        epsilon: what they tell together, had their number been fixed before; None: they cost different amounts, and
+            nothing less than the sum holds for whoever chose these as it went.
+    """
+
+    answers: int
+    delta: Amount
+    plain: Amount
+    epsilon: Amount | None
+
+    def __str__(self) -> str:
+        if self.epsilon is None:
+            return f"together: epsilon {self.plain}, the plain sum: answers cost different amounts, or there are none"
+        of = f"{self.answers:,} answers that cost as much each"
+        return f"together: epsilon {self.epsilon} at delta {self.delta}, of {of}; the budget counts {self.plain}"
+
+    def content(self) -> dict[str, Any]:
+        """Return what JSON has of it."""
+        epsilon = None if self.epsilon is None else float(self.epsilon)
+        return {"answers": self.answers, "delta": float(self.delta), "plain": float(self.plain), "epsilon": epsilon}
+
+
+@dataclass(frozen=True)
 class Left:
     """Budget of a dataset and what was spent of it, by the party that has spent most.
 
@@ -47,6 +86,7 @@ class Left:
         noised, exact: answers that were given.
         sequence: of the last budget that was signed for this very dataset.
         group: datasets that share the budget, this one among them.
+        together: what its noised answers tell together, where that was asked for.
     """
 
     dataset: str
@@ -58,11 +98,25 @@ class Left:
     exact: int
     sequence: int = 0
     group: tuple[str, ...] = ()
+    together: Together | None = None
 
     @property
-    def left(self) -> Fraction:
+    def left(self) -> Amount:
         """Epsilon that is left."""
-        return max(Fraction(0), (self.epsilon or Fraction(0)) - self.spent)
+        return Amount(max(Fraction(0), (self.epsilon or Fraction(0)) - self.spent))
+
+    def __str__(self) -> str:
+        answers = f"{self.noised:,} noised answers and {self.exact:,} exact ones were given"
+        if self.epsilon is None:
+            return f"{self.dataset}: no budget is set; {answers}"
+        of = f"{self.dataset}: epsilon {self.left} of {Amount(self.epsilon)} left"
+        if self.delta:
+            left = Amount(max(Fraction(0), self.delta - self.spent_delta))
+            of = f"{of}, delta {left} of {Amount(self.delta)}"
+        return f"{of}; {answers}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def more(self, epsilon: Fraction) -> int:
         """Return how many more questions of that epsilon there may be."""
@@ -88,6 +142,7 @@ class Left:
             "noised_answers": self.noised,
             "exact_answers": self.exact,
             **({"group": list(self.group)} if len(self.group) > 1 else {}),
+            **({} if self.together is None else {"together": self.together.content()}),
         }
 
 

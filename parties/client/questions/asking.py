@@ -21,6 +21,7 @@ from mpc.wires import MAX_BATCH
 from parties.agreed.objects import Manifest
 from parties.client.at_rest import bound
 from parties.client.consent.remaining import Remaining, remaining
+from parties.client.consent.told import Amount
 from parties.client.questions import model
 from parties.client.questions.expression import ROWS, Node, columns
 from parties.client.questions.kinds import kinds
@@ -58,6 +59,15 @@ class Answer:
     labels: tuple[str, ...] = ()
     delta: Fraction = Fraction(0)
     mechanism: str | None = None
+
+    def __str__(self) -> str:
+        if self.epsilon is None:
+            return f"{self.value}, exactly"
+        told = f"{self.value}, give or take {self.std} (one standard deviation), at epsilon {Amount(self.epsilon)}"
+        return told if self.left is None else f"{told}; left: {self.left}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
 
 def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = None, wait: float = 0.0) -> Answer:

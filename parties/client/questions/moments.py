@@ -39,7 +39,7 @@ class _Moments:
 
     @property
     def names(self) -> str:
-        """What the values are."""
+        """Names of the values, for people."""
         return ", ".join(node.column or "a value" for node in self.variables)
 
     @property

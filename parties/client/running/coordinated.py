@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from mpc.errors import HandshakeError, MpcError, PeerError
+from mpc.errors import MpcError, PeerError
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.keeps import Keep, write_keeps
@@ -23,6 +23,7 @@ from parties.client.running.participant import Participant, Progress
 from parties.client.running.pipeline import Pipeline
 from parties.client.running.roles import require_security
 from parties.client.running.stocks import Stock, propose
+from parties.client.running.versions import another_session
 from parties.pb import party_pb2
 
 __all__ = ["CoordinatedSession", "Parties", "Progress", "RunReport", "sum_reports"]
@@ -139,9 +140,9 @@ class CoordinatedSession:
         wait = self._deadlines.connect + self._deadlines.setup
         self.open = True
         replies = self._parties.each(lambda stub: stub.Open, opening, wait, self._call_off)
-        for name, reply in zip(self._parties.names, replies, strict=True):
+        for party, reply in zip(self._parties.clients, replies, strict=True):
             if reply.session_id != self.id:
-                raise HandshakeError(f"{name} made another session of the same terms", remedy="mpc doctor", peer=name)
+                raise another_session(party, self._deadlines.connect)
         self.setup_dealt = sum(reply.dealt_bytes for reply in replies)
         self._parties.keeper.keep(self, min(reply.grace_seconds for reply in replies))
 
