@@ -301,6 +301,12 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str, Callable[[Any], Any]]] = {
     "X.T of rows": (lambda d: d[["age", "bmi"]].T + 1, "np.cov(X.T)", lambda d: np.cov(d[["age", "bmi"]].T)),
     "rows of X.T": (lambda d: d[["age", "bmi"]].T[0], "X[:, 0]", lambda d: d[["age", "bmi"]][:, 0].mean()),
     "a method of X.T": (lambda d: d[["age", "bmi"]].T.mean(), "np.corrcoef(X.T)", lambda d: d[["age", "bmi"]].T.corr()),
+    "left out": (
+        lambda d: d["bmi"].where(d["age"] > 60).mean(), "x.mean(where=c)", lambda d: d["bmi"].mean(where=d["age"] > 60)
+    ),
+    "masked": (
+        lambda d: d["bmi"].mask(d["new"]).mean(), "x.mean(where=~c)", lambda d: d["bmi"].mean(where=~d["new"])
+    ),
     "agg": (lambda d: d["age"].agg("mean"), "x.mean()", lambda d: d["age"].mean()),
     "gt": (lambda d: d["age"].gt(60), "a > 3", lambda d: (d["age"] > 60).mean()),
     "skew": (lambda d: d["age"].skew(), "((x - m) ** 3).mean()", lambda d: ((d["age"] - 50) ** 3).mean()),

@@ -85,7 +85,7 @@ def test_every_form_of_a_table_has_the_same_integers(
 ) -> None:
     table = read_table(FORMS[form](rows, tmp_path_factory.mktemp("form")), STATED)
     types = {column.name: (column.type, column.scale) for column in table.columns if column.type != "missing"}
-    assert types == {"age": ("integer", 1), "bmi": ("number", SCALE), "sex": ("category", 1), "smoker": ("integer", 1)}
+    assert types == {"age": ("integer", 1), "bmi": ("number", SCALE), "sex": ("category", 1), "smoker": ("boolean", 1)}
     assert {name: values.tolist() for name, values in whole(table).items()} == expected(rows)
     assert all(
         column.missing_of == column.name.removesuffix(".missing") for column in table.columns[1:] if column.missing_of

@@ -112,12 +112,20 @@ class Pointer(OverRows):
         """Return sizes without signs."""
         return np.abs(self)  # type: ignore[return-value]
 
-    def where(self, condition: Pointer, other: Any = 0) -> Pointer:
-        """Keep values where a condition holds, and take `other` elsewhere: nothing is missing, as in pandas."""
+    def where(self, condition: Pointer, other: Any = None) -> Pointer:
+        """Keep values where a condition holds, and take `other` elsewhere.
+
+        Raises:
+            UsageError: nothing is to be there; pandas leaves such values out.
+        """
+        if other is None:
+            raise refusal("values that are left out", "x.where(c, 0) has 0 there; x.mean(where=c) leaves them out")
         return np.where(condition, self, other)  # type: ignore[return-value]
 
-    def mask(self, condition: Pointer, other: Any = 0) -> Pointer:
-        """Take `other` where a condition holds, and keep values elsewhere."""
+    def mask(self, condition: Pointer, other: Any = None) -> Pointer:
+        """Take `other` where a condition holds, and keep values elsewhere; raises as `where`."""
+        if other is None:
+            raise refusal("values that are left out", "x.mask(c, 0) has 0 there; x.mean(where=~c) leaves them out")
         return np.where(condition, other, self)  # type: ignore[return-value]
 
     def copy(self) -> Pointer:
