@@ -64,6 +64,7 @@ class Program(Frozen):
         rates: in the order of their first runs, the first of them 1.
         told: outputs that are not told in every run.
         after: steps that other sessions have made before these: rows and rates go on behind them.
+        previous: hex digest of the plan that made the last of those, and kept what the states begin with.
     """
 
     steps: Run
@@ -73,6 +74,7 @@ class Program(Frozen):
     paced: Annotated[tuple[Paced, ...], Field(max_length=1024)] = ()
     told: Annotated[tuple[Told, ...], Field(max_length=2048)] = ()
     after: Annotated[int, Field(ge=1, lt=MOST_RUNS)] | None = None
+    previous: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     def tells(self, output: str, run: int) -> bool:
         """Is an output told in a run?"""

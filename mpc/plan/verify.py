@@ -234,6 +234,11 @@ def _check_program(plan: Plan, program: Program) -> None:
         raise PlanError("the program tells what is no output, or one in two ways", remedy=COMPILE_ANEW)
     if any(each.last is not None and each.last < each.first for each in program.told):
         raise PlanError("the program tells an output in no run: its last run is before its first", remedy=COMPILE_ANEW)
+    if (program.after is None) != (program.previous is None):
+        raise PlanError("a program that goes on behind other steps names the plan of these", remedy=COMPILE_ANEW)
+    stored = {gate.out for gate in plan.stored if gate.is_weight}
+    if program.previous is not None and any(state.init not in stored for state in plan.states):
+        raise PlanError("a program that goes on begins with states that were kept", remedy=COMPILE_ANEW)
     firsts = [rate.first for rate in program.rates]
     if firsts and (firsts[0] != 1 or any(one >= two for one, two in pairwise(firsts))):
         raise PlanError("the program's rates do not begin with run 1, each after the one before", remedy=COMPILE_ANEW)

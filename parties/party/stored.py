@@ -29,6 +29,7 @@ from parties.agreed.bindings import (
 from parties.agreed.objects import Manifest
 from parties.agreed.refreshing import refreshed
 from parties.agreed.signed import Signed
+from parties.agreed.succession import require_succession
 from parties.agreed.terms import Terms
 from parties.party.vault.vault import Vault
 
@@ -38,7 +39,7 @@ class StoredRows:
 
     Raises:
         HandshakeError: the terms do not bind each stored wire of the plan.
-        InputError: an object is not there, or not what the plan reads.
+        InputError: an object is not there, or not what the plan reads, or not what its program goes on from.
     """
 
     def __init__(self, plan: Plan, terms: Terms, vault: Vault) -> None:
@@ -47,6 +48,7 @@ class StoredRows:
         self._weights = {gate.out for gate in plan.stored if gate.is_weight}
         self._rows = rows_of(plan, terms.bindings)
         self._manifests = {binding.object: vault.manifest(binding.object) for binding in terms.bindings}
+        require_succession(plan, terms.bindings, self._manifests)
         self._done = 0
         for binding in terms.bindings:
             self._require(binding, self._manifests[binding.object])

@@ -176,6 +176,9 @@ TOLD = PROGRAM.told
         ({"paced": (Paced(gate="nothing", operand=0),)}, "no such sum"),
         ({"rates": (Rate(first=1, k=0),)}, "zero, or too large"),
         ({"rates": (Rate(first=2, k=1),)}, "do not begin with run 1"),
+        ({"after": 4}, "names the plan of these"),
+        ({"previous": "ab" * 32}, "names the plan of these"),
+        ({"after": 4, "previous": "ab" * 32}, "begins with states that were kept"),
         ({"rates": (Rate(first=1, k=1), Rate(first=1, k=2))}, "do not begin with run 1"),
     ],
 )

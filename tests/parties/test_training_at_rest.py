@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ import pytest
 from mpc.errors import InputError, MpcError, PolicyError, SessionError, UsageError
 from mpc.plan.program import Program
 from parties import SGD, Cluster, Trainer
+from parties.agreed.bindings import Binding
 from parties.agreed.grants import ExactPlan
+from parties.agreed.objects import Manifest
+from parties.client.at_rest.keeping import Keeping, keeps
+from parties.client.running.prepared import Prepared
+from parties.client.session import Session
+from parties.client.training.rows import read_rows
+from parties.client.training.stretches import Course, course
+from parties.party.stored import StoredRows
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.training import on_reals, perceptron
 
@@ -198,6 +207,74 @@ def test_stretches_are_the_training_that_would_have_been(pair: InProcess, cluste
     found = cut.release()
     assert off(made, found, wanted(made, x, y, 10, 5)) < NEAR
     assert off(made, found, whole) < NEAR
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    with InProcess(tmp_path_factory.mktemp("chain"), 2) as running, Cluster(running.client().config) as cluster:
+        yield Chain(running, cluster)
+
+
+class Chain:
+    """A training of four stretches, of which two are made, by a coordinator that may bind them as it likes."""
+
+    def __init__(self, pair: InProcess, cluster: Cluster) -> None:
+        self.pair, self.cluster, (x, y) = pair, cluster, rows(44)
+        ds, made = put(cluster, x, y), trainer(cluster)
+        read = read_rows(["x"], "target", ds["x"], ds["y"])
+        made.listed(
+            ds["x"], ds["y"], epochs=2, checkpoint_every=3, check_every=None
+        )  # compiles the step for these rows
+        self.course, self.other = (course(made.training, read, 10, seed, 3, f"{COORDINATOR}/chain") for seed in (5, 6))
+        self.first = self.run(self.course, 0, None)
+        self.second = self.run(self.course, 1, self.first)
+
+    def run(self, course: Course, number: int, kept: Manifest | None) -> Manifest:
+        def step(step: int, run: int, session: Session) -> bool:
+            session.run(None, None, 1)
+            return False
+
+        return course.run(self.cluster.parties, lambda session: None, number, kept, step)
+
+    def require_refused(self, number: int, bindings: list[Binding], problem: str) -> None:
+        """By each party alone; and through the front door."""
+        plan = self.course.plans[number]
+        made = keeps(self.cluster.parties, plan, {each.name: Keeping(self.course.name) for each in plan.kept})
+        for node in self.pair.nodes:
+            with pytest.raises(InputError, match=problem) as refused:
+                StoredRows(plan, node.imagined(plan, bindings, made), node.vault)
+            assert "trainer.resume" in str(refused.value.remedy)
+        with pytest.raises(MpcError, match=problem):
+            Session(self.cluster.parties, Prepared(plan, {}, []), bindings=bindings, keeps=made, quiet=True)
+
+
+@pytest.mark.parametrize(("number", "left"), [(2, "first"), (1, "second"), (3, "second"), (3, "first")])
+def test_a_stretch_that_is_left_out_made_twice_or_taken_out_of_turn_is_refused(
+    chain: Chain, number: int, left: str
+) -> None:
+    bindings = chain.course.bindings(number, getattr(chain, left))
+    chain.require_refused(number, bindings, "is not what the steps before these have left")
+
+
+def test_a_stretch_of_another_training_is_refused(chain: Chain) -> None:
+    """Its rows come in another order, and all else is alike."""
+    another = chain.run(chain.other, 0, None)
+    chain.require_refused(1, chain.course.bindings(1, another), "is not what the steps before these have left")
+
+
+def test_states_begin_with_themselves_of_one_session(chain: Chain) -> None:
+    """The first stretch made twice leaves two objects, of which one state each is no training's."""
+    again = chain.run(chain.course, 0, None)
+    one, other = chain.course.bindings(1, chain.first), chain.course.bindings(1, again)
+    chain.require_refused(1, [*one[:-1], other[-1]], "what several sessions have left")
+    place = {each.columns[0]: number for number, each in enumerate(one)}
+    biased, moving = place["weight.1"], place["velocity.1"]  # of one shape
+    swapped = [*one]
+    swapped[biased], swapped[moving] = (
+        replace(one[biased], columns=one[moving].columns),
+        replace(one[moving], columns=one[biased].columns),
+    )
+    chain.require_refused(1, swapped, "begins with something else than itself")
 
 
 class Cut(Exception):

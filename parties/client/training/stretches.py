@@ -158,6 +158,7 @@ def course(
         base, length = (following if after and following else training.plan), min(every or steps, steps - after)
         said = told(training, length, *tells, after)
         order = {"rows": training.batch, "seed": f"{seed:064x}"} if rows else {}
-        plans.append(base.with_program(Program(steps=length, told=said, after=after or None, **order)))
+        behind = {"after": after, "previous": plans[-1].digest.hex()} if plans else {}
+        plans.append(base.with_program(Program(steps=length, told=said, **behind, **order)))
         after += length
     return Course(training, rows, tuple(plans), name)
