@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import lru_cache
 
 from mpc.encoding import canonical
 from mpc.errors import PolicyError, SessionError
@@ -13,6 +14,11 @@ from parties.agreed.objects import Schema
 from parties.party.collecting import tables
 from parties.party.vault.catalogue import Row
 from parties.party.vault.keys import seal, unseal
+
+
+@lru_cache(8)
+def _read(content: bytes) -> Collection:
+    return Collection.parse(content)
 
 
 def unknown_collection() -> SessionError:
@@ -35,7 +41,7 @@ def require_open(database: sqlite3.Connection, schema: Schema, now: float) -> No
     kept = tables.find(database, schema.collection)
     if kept is None:
         raise unknown_collection()
-    collection = Collection.parse(kept.signed.content)
+    collection = _read(kept.signed.content)
     if not collection.takes(schema.owner):
         raise unknown_collection()
     fault = contribution_fault(schema, collection)
