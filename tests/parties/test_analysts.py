@@ -221,21 +221,26 @@ def held(name: str) -> np.ndarray:
 def test_numpys_names_are_answered_as_numpy_does(name: str) -> None:
     asked, expected = NUMPY[name](DATASET), NUMPY[name](Arrays())
     np.testing.assert_allclose(without_noise(asked), expected, rtol=1e-9, atol=1e-9)
-    proved(asked)
 
 
 @pytest.mark.parametrize("name", [*PANDAS])
 def test_names_of_pandas_are_answered_as_pandas_does(name: str) -> None:
     asked, expected = PANDAS[name](DATASET), PANDAS[name](TABLE)
     np.testing.assert_allclose(without_noise(asked), np.asarray(expected, float), rtol=1e-9, atol=1e-9)
-    proved(asked)
 
 
-def proved(question: Question) -> None:
+def require_proved(question: Question) -> None:
     """Every party would prove what it costs: the epsilon that is asked with, in all its sums together."""
     compiled = asking.compiled_with_noise(question, Fraction(1), "analyst")
     assert compiled.guarantee is not None
     assert sum(vector.loss.epsilon for vector in compiled.guarantee.vectors) == 1
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * bool(n % 4)) for n, name in enumerate([*NUMPY, *PANDAS])]
+)
+def test_what_it_costs_is_proved(name: str) -> None:
+    require_proved((NUMPY | PANDAS)[name](DATASET))
 
 
 def test_there_are_enough_questions() -> None:
@@ -358,7 +363,13 @@ def test_what_is_refused_names_what_works(name: str) -> None:
     with pytest.raises(MpcError) as caught:
         asked(DATASET)
     assert words in str(caught.value)
-    proved(instead(DATASET))
+    assert repr(instead(DATASET)).endswith("not asked yet: .get(epsilon=...), .explain()>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*REFUSED])
+def test_what_a_refusal_names_is_proved(name: str) -> None:
+    require_proved(REFUSED[name][2](DATASET))
 
 
 def test_correlations_say_how_far_off_they_are() -> None:
