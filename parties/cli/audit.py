@@ -19,6 +19,8 @@ from parties.client.cluster import Cluster
 from parties.client.consent.auditing import Chain, check_chains, follow_chain, read_export, read_head, write_export
 
 _SHOWN = 16
+_UNITS = {"epsilon": 10**9, "delta": 10**18}
+"""Units in an audit row's epsilon and delta of one."""
 
 
 @click.command()
@@ -111,5 +113,13 @@ def _row(row: dict[str, Any]) -> str:
     seconds = min(max(row["at"], 0), 1 << 36)  # a party may say anything
     when = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
     hidden = ("about", "at", "head", "kind", "nonce", "number")
-    facts = " ".join(f"{key}={value}" for key, value in row.items() if key not in hidden)
+    facts = " ".join(f"{key}={_fact(row, key)}" for key in row if key not in hidden)
     return shown(f"{when} {row['kind']} {facts}")
+
+
+def _fact(row: dict[str, Any], key: str) -> Any:
+    """Return what a row says under a name; amounts of a charge, which it has in small units, as numbers."""
+    value, unit = row[key], _UNITS.get(key) if row["kind"] == "charge" else None
+    if unit is None or type(value) is not int or not 0 <= value < 1 << 80:  # a party may say anything
+        return value
+    return f"{value / unit:.6g}"

@@ -283,6 +283,6 @@ def _show(display: Display, connected: Cluster, found: Left, each: str | None, a
         display.result(f"{found.dataset}{shared}: epsilon {spent:g} of {whole:g} spent, {left:g} left")
         if like is not None:
             display.result(f"{remaining.questions(found.more(like[0]))} {like[1]}, epsilon {float(like[0]):g}")
-    display.result(f"{found.noised} noised answers and {found.exact} exact ones were given")
+    display.result(found.answers)
     if found.together is not None:
         display.result(str(found.together))

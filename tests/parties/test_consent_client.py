@@ -261,6 +261,22 @@ def test_commands(kept: Kept, tmp_path: Path) -> None:
     run(hospital, grant, "add", "patients", "--coordinator", ANALYST, fails=UsageError)
 
 
+def test_an_audit_says_what_was_charged_in_numbers(kept: Kept, tmp_path: Path) -> None:
+    """Rows are in billionths; whatever else a party writes there is shown as it is."""
+    hospital = cluster_file(kept, HOSPITAL, tmp_path)
+    kept.allow()
+    kept.ask(noised_sum())
+    found = granting.budget(kept.cluster.client(HOSPITAL), "hospital/patients")
+    assert found.answers == "1 noised answer and 0 exact ones were given"
+    told = CliRunner().invoke(audit, ["--cluster", str(hospital)], obj=Display(as_json=False)).stdout
+    charges = [line for line in told.splitlines() if " charge " in line]
+    assert len(charges) == 2 and all(" epsilon=0.5 " in line and "delta=" in line for line in charges)
+    assert not any("500000000" in line for line in charges)
+    chains = auditing.check_chains(kept.cluster.client(HOSPITAL).clients, {}, 30)
+    raw = [row for chain in chains for row in chain.rows if row["kind"] == "charge"]
+    assert {row["epsilon"] for row in raw} == {500_000_000}
+
+
 def test_a_grant_of_some_rows_is_of_these_and_no_others(kept: Kept, tmp_path: Path) -> None:
     """On the command line as in Python: from the first row that is named to before the last."""
     hospital, analyst = cluster_file(kept, HOSPITAL, tmp_path), cluster_file(kept, ANALYST, tmp_path)

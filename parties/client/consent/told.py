@@ -105,15 +105,20 @@ class Left:
         """Epsilon that is left."""
         return Amount(max(Fraction(0), (self.epsilon or Fraction(0)) - self.spent))
 
+    @property
+    def answers(self) -> str:
+        """Number of answers so far, in words."""
+        noised = f"{self.noised:,} noised answer{'s' if self.noised != 1 else ''}"
+        return f"{noised} and {self.exact:,} exact one{'s' if self.exact != 1 else ''} were given"
+
     def __str__(self) -> str:
-        answers = f"{self.noised:,} noised answers and {self.exact:,} exact ones were given"
         if self.epsilon is None:
-            return f"{self.dataset}: no budget is set; {answers}"
+            return f"{self.dataset}: no budget is set; {self.answers}"
         of = f"{self.dataset}: epsilon {self.left} of {Amount(self.epsilon)} left"
         if self.delta:
             left = Amount(max(Fraction(0), self.delta - self.spent_delta))
             of = f"{of}, delta {left} of {Amount(self.delta)}"
-        return f"{of}; {answers}"
+        return f"{of}; {self.answers}"
 
     def __repr__(self) -> str:
         return f"<{self}>"
