@@ -1,19 +1,20 @@
-"""Compose equal losses: what so many answers tell together, which is less than the sum of what each tells.
+"""Compose losses of one epsilon: what so many answers tell together, which is less than the sum of what each tells.
 
-Answers that each cost (epsilon, delta), k of them, each chosen after those before were read, are together
+Answers that cost (epsilon, delta_i), k of them, each chosen after those before were read, are together
 
-    (e, 1 - (1 - delta)^k (1 - d(e)))        d(e) = sum_l C(k, l) max(0, x^(k - l) - exp(e) x^l) / (1 + x)^k
+    (e, 1 - prod_i (1 - delta_i) (1 - d(e)))        d(e) = sum_l C(k, l) max(0, x^(k - l) - exp(e) x^l) / (1 + x)^k
 
 for every e >= 0, where x = exp(epsilon), and no less can be said of all such answers (Kairouz, Oh and Viswanath 2015,
-The composition theorem for differential privacy, Theorem 3.3; by its proof for every e).  That k is fixed beforehand is
-part of the theorem, and that all cost as much.  An accountant of privacy loss distributions finds as much of such
-losses: it convolves the two distributions whose k-fold product this is.
+The composition theorem for differential privacy, Theorems 3.3 and 3.5; by their proof for every e).  That k is fixed
+beforehand is part of the theorem, and that all have one epsilon.  An accountant of privacy loss distributions finds as
+much of such losses: it convolves the two distributions whose k-fold product this is.
 
 Computed with decimals in a context of its own, as in `law`: every process finds the same numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from itertools import accumulate
@@ -26,21 +27,22 @@ _SLACK = Fraction(1, 10**30)
 """Numbers here are off by less: 60 digits, of sums of at most 2^14 terms that are at most 1."""
 
 
-def composed(each: Loss, count: int, delta: Fraction) -> Fraction:
-    """Return the epsilon of `count` answers of equal loss together, rounded up to a billionth.
+def composed(epsilon: Fraction, deltas: Sequence[Fraction], delta: Fraction) -> Fraction:
+    """Return the epsilon of answers of one epsilon each together, rounded up to a billionth.
 
     Args:
-        count: 1 to 2^14, fixed before the first of them.
+        deltas: of each of them; their number, 1 to 2^14, was fixed before the first.
         delta: that all of them together may cost beside it; 0 < delta < 1.
 
     Returns:
         At most the sum of their epsilons.  It is that sum where delta is not above what their own deltas cost together.
     """
-    whole = count * each.charge
-    left = 1 - (1 - delta) / (1 - each.delta) ** count if each.delta < 1 else Fraction(-1)
+    count, charge = len(deltas), Loss(epsilon).charge
+    whole, kept = count * charge, _kept(deltas)
+    left = 1 - (1 - delta) / kept if kept > 0 else Fraction(-1)
     if not 1 <= count <= MOST_ANSWERS or left <= _SLACK:
         return Fraction(whole, CHARGE_UNIT)
-    curve = _Curve(Fraction(each.charge, CHARGE_UNIT), count)
+    curve = _Curve(Fraction(charge, CHARGE_UNIT), count)
     low, high = -1, whole
     while high - low > 1:
         middle = (low + high) // 2
@@ -49,6 +51,14 @@ def composed(each: Loss, count: int, delta: Fraction) -> Fraction:
         else:
             low = middle
     return Fraction(high, CHARGE_UNIT)
+
+
+def _kept(deltas: Sequence[Fraction]) -> Fraction:
+    """Return prod_i (1 - delta_i), and no more."""
+    context, found = arithmetic(), Decimal(1)
+    for delta in deltas:
+        found = context.multiply(found, _decimal(1 - delta))
+    return Fraction(found) - _SLACK if any(deltas) else Fraction(1)
 
 
 class _Curve:

@@ -329,7 +329,7 @@ class Cluster(Closing):
         """Return what is left of a dataset's budget, for its owner and whoever a grant of it names.
 
         Args:
-            delta: for the owner: `.together` says what all answers of equal cost tell together at that delta.
+            delta: for the owner: `.together` says what all answers of one epsilon tell together at that delta.
 
         Raises:
             SessionError: there is no such dataset that this client may know of.

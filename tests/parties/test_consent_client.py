@@ -97,10 +97,10 @@ def test_a_budget_prints_as_people_read_it_and_says_what_its_answers_tell_togeth
     assert together is not None and together.epsilon is not None
     [cost] = {(each.epsilon, each.delta) for each in charged(kept)}
     assert (together.answers, together.plain) == (3, 3 * cost[0])
-    assert together.epsilon == composed(Loss(*cost), 3, Fraction(1, 10)) < together.plain
+    assert together.epsilon == composed(cost[0], [cost[1]] * 3, Fraction(1, 10)) < together.plain
     content = found.content()["together"]
     assert content == {"answers": 3, "delta": 0.1, "plain": 1.5, "epsilon": float(together.epsilon)}
-    kept.ask(noised_sum(epsilon=Fraction(1, 4)))  # another price: nothing less than the sum holds
+    kept.ask(noised_sum(epsilon=Fraction(1, 4)))  # another epsilon: nothing less than the sum holds
     mixed = composing.budget(hospital, name, Fraction(1, 10)).together
     assert mixed is not None and mixed.epsilon is None and "plain sum" in str(mixed) and mixed.plain == Fraction(7, 4)
     assert granting.budget(hospital, name).left == Fraction(11, 4)  # what is enforced

@@ -1,7 +1,7 @@
 """Show what noised answers so far tell together, which is less than what the budget counts for them.
 
-A budget counts plain sums, at every party alike, and nothing here changes what is allowed.  Where answers cost as much
-each, `mpc.privacy.composition` finds the least that can be said of all of them; of others the sum is shown.
+A budget counts plain sums, at every party alike, and nothing here changes what is allowed.  Where answers have one
+epsilon, `mpc.privacy.composition` finds the least that can be said of all of them; of others the sum is shown.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def _spent(costs: Counter[Loss]) -> Fraction:
 
 
 def _together(costs: Counter[Loss], delta: Fraction) -> Together:
-    answers, spent = sum(costs.values()), Amount(_spent(costs))
-    if len(costs) != 1 or answers > MOST_ANSWERS:
+    answers, spent = costs.total(), Amount(_spent(costs))
+    epsilons = {each.epsilon for each in costs}
+    if len(epsilons) != 1 or answers > MOST_ANSWERS:
         return Together(answers, Amount(delta), spent, None)
-    [each] = costs
-    return Together(answers, Amount(delta), spent, Amount(composed(each, answers, delta)))
+    deltas = [each.delta for each in costs.elements()]
+    return Together(answers, Amount(delta), spent, Amount(composed(epsilons.pop(), deltas, delta)))

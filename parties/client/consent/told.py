@@ -55,7 +55,7 @@ class Together:
         answers: how many there were.
         delta: of all of them together.
         plain: sum of their epsilons, which the budget counts.
-        epsilon: what they tell together, had their number been fixed before; None: they cost different amounts, and
+        epsilon: what they tell together, had their number been fixed before; None: they have different epsilons, and
             nothing less than the sum holds for whoever chose these as it went.
     """
 
@@ -66,8 +66,8 @@ class Together:
 
     def __str__(self) -> str:
         if self.epsilon is None:
-            return f"together: epsilon {self.plain}, the plain sum: answers cost different amounts, or there are none"
-        of = f"{self.answers:,} answers that cost as much each"
+            return f"together: epsilon {self.plain}, the plain sum: answers have different epsilons, or there are none"
+        of = f"{self.answers:,} answers of one epsilon"
         return f"together: epsilon {self.epsilon} at delta {self.delta}, of {of}; the budget counts {self.plain}"
 
     def content(self) -> dict[str, Any]:
