@@ -15,7 +15,8 @@ import mpc
 from mpc.errors import MpcError
 from parties.agreed.terms import PROTOCOL, roster_digest
 from parties.cli.display import Display, seconds, size
-from parties.cli.options import FOLDER, JSON, no_cluster
+from parties.cli.options import FOLDER, JSON, PROMISE, TRUST, no_cluster
+from parties.client.running.roles import ACTIVE
 from parties.config.load import load
 from parties.config.models import ClusterConfig, Peer
 from parties.local.layout import in_folder
@@ -77,6 +78,7 @@ def examine(config: ClusterConfig, where: str = "") -> Iterator[Finding]:
     except MpcError as error:
         yield Finding("own certificate", False, error.what, error.remedy or f"mpc up{where}")
         return
+    yield Finding("security", True, PROMISE if config.security == ACTIVE else TRUST)
     fix = f"issue new certificates: mpc up{where} makes them, or your CA"
     yield _lifetime("own certificate", f"{identity.name}, ", identity.days_left(), fix)
     for peer, role in ((config.provider, "provider"), *((party, "party") for party in config.parties)):

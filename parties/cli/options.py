@@ -53,7 +53,8 @@ PROMISE = (
     "active: a party that deviates is caught before anything of a run is told; not promised are an answer, an honest "
     "provider, or true inputs"
 )
-"""Says in one sentence what active security is, and what it is not."""
+TRUST = "passive: parties are trusted to follow the protocol; active (--security) would catch one that does not"
+"""Say in one sentence what active security is, and what it is not; and what passive is."""
 WEIGHTS = click.option(
     "--weights",
     default=SECRET,

@@ -35,15 +35,20 @@ def find_owners(run: Run, links: Sequence[Link], seconds: float) -> IntegrityErr
             cause="one of them deviates from the protocol, or what lies at it was altered",
             remedy="do not use this session's results; find out which party's software or disk was changed",
         )
-    return differing(owners)
+    return differing(owners, run.plan.is_checked)
 
 
-def differing(owners: Collection[str]) -> IntegrityError:
-    """These owners did not send all parties the same."""
+def differing(owners: Collection[str], checked: bool) -> IntegrityError:
+    """Make the error that these owners did not send all parties the same.
+
+    Args:
+        checked: parties may deviate here, and lie about what they were sent.
+    """
     names = sorted(owners)
+    lies = ", or a party lies about what it was sent" * checked
     return IntegrityError(
         f"{' and '.join(names)} did not send all parties the same inputs or weights; nothing was unmasked",
-        cause="its client deviates from the protocol, or its data was altered on one way",
+        cause=f"its client deviates from the protocol, or its data was altered on one way{lies}",
         remedy=f"find out what happened at {names[0]}, then start a new session",
         peer=names[0],
     )

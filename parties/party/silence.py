@@ -56,7 +56,7 @@ class Silence:
     def first_hand(self, error: MpcError) -> MpcError:
         """Prefer own evidence: if this party misses that peer's input too, it says so and does not repeat the abort."""
         if error.code == IntegrityError.code and error.peer in self._plan.owners and error.heard_from:
-            return agreement.differing([error.peer])
+            return agreement.differing([error.peer], self._plan.is_checked)
         if self._plan.is_checked and error.code == IntegrityError.code and error.peer == error.heard_from is not None:
             return failed_check()
         late = [run for run in self._runs.kept.values() if run.entry.asked_at and error.peer in run.entering]

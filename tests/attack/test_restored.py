@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import grpc
 import numpy as np
@@ -97,21 +99,25 @@ def owner_of(cluster: InProcess, script: Script, name: str = OWNER) -> Participa
     return Participant(cluster.client(name), script.plan, script.terms)
 
 
-def through_a_run(cluster: InProcess, stock: Stock, seed: int) -> None:
+def through_a_run(cluster: InProcess, stock: Stock, seed: int, roles: Roles = TWO_PEOPLE) -> None:
     """A stock is opened; the weights come from an attacker, who keeps no list."""
-    script = open_stock(cluster, stock, TWO_PEOPLE).enter_weights()
+    script = open_stock(cluster, stock, roles).enter_weights()
     script.prepare(1)
     owner_of(cluster, script).enter(1, 1, script.integers(data(1, seed)))
 
 
-def test_security_32_all_parties_restored_with_a_stock_that_was_used(cluster: InProcess) -> None:
-    stock = deal(cluster, [1], TWO_PEOPLE)
+@pytest.mark.parametrize("security", ["passive", "active"])
+def test_security_32_all_parties_restored_with_a_stock_that_was_used(
+    cluster: InProcess, security: Literal["passive", "active"]
+) -> None:
+    roles = replace(TWO_PEOPLE, security=security)
+    stock = deal(cluster, [1], roles)
     restore = snapshot(cluster)
-    through_a_run(cluster, stock, seed=1)
+    through_a_run(cluster, stock, 1, roles)
     sent = list(Recorded.submitted)
     restore()
     with pytest.raises(IntegrityError, match="entered something in run 1 of this session before"):
-        through_a_run(cluster, stock, seed=2)
+        through_a_run(cluster, stock, 2, roles)
     masked_inputs = {value for value in Recorded.submitted if value not in sent and len(value) == len(sent[-1])}
     assert not masked_inputs  # the second x^ never left
 

@@ -89,6 +89,25 @@ def test_run_on_the_running_cluster(folder: Path) -> None:
     assert "\x1b" not in shown.stdout
 
 
+def test_checked_runs_on_the_running_cluster(folder: Path) -> None:
+    """Dealt as they go, and ahead; what they cost is what `mpc inspect` says."""
+    active = ("--security", "active", "--json")
+    plan = ("tiny.onnx", "--range", "-4:4")
+    report = json.loads(mpc_here("inspect", *plan, "--batch", "4", "--parties", "3", *active, folder=folder).stdout)
+    assert mpc_here("deal", *plan, "--runs", "1", "--batch", "4", *active, folder=folder).returncode == 0
+    for stocked in (True, False):
+        done = mpc_here(*RUN, *active, folder=folder)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert (found["security"], found["plan"], found["stocked"]) == ("active", report["digest"], stocked)
+        assert (found["rounds"], found["sent_bytes"]) == (report["rounds"], report["sent_bytes"])
+        assert np.abs(np.array(found["outputs"]["y"]) - tiny_answer(data(4))).max() < 1e-3
+    shown = mpc_here("inspect", *plan, "--security", "active", folder=folder).stdout
+    assert "checked       each run before anything of it is told: of this 4 rounds, 744 B to each peer" in shown
+    assert "not promised are an answer, an honest provider, or true inputs" in shown
+    assert "checked" not in mpc_here("inspect", *plan, folder=folder).stdout
+
+
 def test_a_column_that_never_changes(folder: Path) -> None:
     """A range of one value, given for its column, and one for the whole input."""
     x = data(4)
@@ -122,6 +141,8 @@ def test_doctor_of_a_healthy_cluster(folder: Path) -> None:
     bad = [finding for finding in report["findings"] if not finding["ok"] and finding["check"] != "AES"]
     assert not bad and (done.returncode == 0) == report["healthy"]
     checks = {finding["check"] for finding in report["findings"]}
+    [said] = [finding["found"] for finding in report["findings"] if finding["check"] == "security"]
+    assert said.startswith("passive: parties are trusted to follow the protocol")
     assert {"own certificate", "AES", "party-0 -> party-1", "party-2 -> provider", "party-1 ledger"} <= checks
 
 

@@ -21,6 +21,7 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("cheater", r"passive: 20 of 20 answers are wrong.*\nactive: .*a party deviates.*\(exit code 7\)"),
         ("hospital_and_lab", "171 patients, 95.9% of the answers right"),
         (
             "hospitals_under_a_budget",
