@@ -68,27 +68,37 @@ class Orders:
         if not 1 <= len(batches) <= MOST_RUNS:
             raise PlanError(f"a stock of {len(batches)} runs; 1 to {MOST_RUNS:,} are possible")
         mine = terms.parties.index(self._config.name)
+        once = session_dealt(plan) if mine == corrected_party(BundleId.of_weights(b""), len(terms.parties)) else 0
+        needed = once + self._needed(plan, mine, len(terms.parties), batches)
+        folder = self._root / terms.session_id.hex()
+        order = Order(terms, plan, coordinator, tuple(batches), folder, needed, time.monotonic())
+        self._require_disk(needed)
+        self._budget.take(once)  # until it is on the disk
+        try:
+            return self._begin(order)
+        finally:
+            self._budget.give(once)
+
+    def _needed(self, plan: Plan, mine: int, parties: int, batches: Sequence[int]) -> int:
+        """Count the bytes of disk that the party of this index needs for these runs."""
         costs: dict[tuple[object, int], int] = {}
-        needed = 0
+        needed = (len(batches) + 1) * _BUNDLE_BYTES + len(plan.canonical)
         for run, batch in enumerate(batches, 1):
             key = (plan.part(run), batch)  # runs of one part of the plan cost alike
             if key not in costs:
                 costs[key] = _dealt(plan.at(run), batch, self._config)
-            if mine == corrected_party(BundleId.of_run(b"", run, 1), len(terms.parties)):
+            if mine == corrected_party(BundleId.of_run(b"", run, 1), parties):
                 needed += costs[key]
-        if mine == corrected_party(BundleId.of_weights(b""), len(terms.parties)):
-            needed += session_dealt(plan)
-        needed += (len(batches) + 1) * _BUNDLE_BYTES + len(plan.canonical)
-        folder = self._root / terms.session_id.hex()
-        order = Order(terms, plan, coordinator, tuple(batches), folder, needed, time.monotonic())
-        self._require_disk(needed)
+        return needed
+
+    def _begin(self, order: Order) -> tuple[float, int]:
         with self._shelf.lock:
-            self._require_room(needed)
-            self.open[terms.session_id] = order
+            self._require_room(order.reserved)
+            self.open[order.terms.session_id] = order
         try:
             with order.lock:
                 self._prepare_folder(order)
-                delivery = self._supply.fetch_weights(terms.session_id, terms, plan)
+                delivery = self._supply.fetch_weights(order.terms.session_id, order.terms, order.plan)
                 seconds, _ = self._write(order, delivery)
                 return seconds, order.size
         except BaseException:
