@@ -17,6 +17,7 @@ from mpc.fixedpoint import decode, encode
 from mpc.plan.cost import plan_cost, session_dealt
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
+from parties import SGD, Cluster
 from parties.agreed.memory import needed_memory, plan_memory
 from parties.agreed.refreshing import identity_plan
 from parties.client.at_rest import keeping
@@ -31,6 +32,7 @@ from tests.support.grants import budget, dp
 from tests.support.keeping import keep, kept_plan, opened
 from tests.support.lab import LAB, RANGES, Lab
 from tests.support.parties import InProcess, data, id_of, tiny_answer
+from tests.support.training import perceptron
 
 ACTIVE = Roles(security="active")
 BITS = (AGES >= 60).astype(np.int64)
@@ -126,6 +128,21 @@ def test_state_is_handed_on_with_its_tags(cluster: InProcess) -> None:
                 found = session.run(["w_out"], states.data(number))[0]
                 w, _ = states.stepped(w, states.data(number))
                 assert np.abs(found - w).max() < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::mpc.errors.MpcWarning")
+def test_a_training_is_checked_from_its_first_step_to_what_it_predicts(cluster: InProcess) -> None:
+    """Steps that tell nothing, weights that are kept, and what reads these."""
+    rng = np.random.default_rng(3)
+    x = rng.random((16, 6)).astype(np.float32)
+    y = ((x - 0.5) @ rng.standard_normal((6, 3))).argmax(axis=1)
+    with Cluster(cluster.client("coordinator", "active").config) as connected:
+        trainer = connected.trainer(perceptron((6, 3)), optimizer=SGD(0.5), batch=8, ranges={"x": (0, 1)})
+        assert trainer.training.plan.is_checked
+        with trainer.fit(x, y, epochs=1, seed=5) as model:
+            assert model.manifest.kept is not None
+            found = model.release()
+            np.testing.assert_allclose(model.run(None, {"x": x[:5]})[0], x[:5] @ found["w0"] + found["b0"], atol=0.01)
 
 
 # ------------------------------------------------------------------ data at rest
