@@ -102,6 +102,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
 
 
 def print_report(display: Display, report: dict[str, Any]) -> None:
+    """Print a report of `describe` for people."""
     rows = [
         (
             entry["gate"],
