@@ -28,11 +28,11 @@ from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
-from mpc.interpret.party import PartyRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
-from mpc.shares import Lane, Masked, Share
+from mpc.plan.tagging import dealt_tags
+from mpc.shares import Masked, Share
 from mpc.windows import Windows
 from mpc.wires import Masking
 from parties.agreed.memory import parsed_memory, plan_memory, run_memory
@@ -75,7 +75,7 @@ class Measured:
         rng, self.parties, self.bound = np.random.default_rng(0), parties, plan.bind(batch)
         weights = {gate.out: rng.integers(-3, 4, plan.wire[gate.out].sizes) for gate in plan.weights}
         inputs = {each.wire: rng.integers(-3, 4, self.bound.wire[each.wire].sizes) for each in plan.inputs}
-        self.world = make_world(plan, weights, parties)
+        self.world = make_world(plan, weights, parties, checked=plan.is_checked)
         for _ in range(RUN):
             self.run = self.world.run(inputs, batch)
         self.given = {each.wire: self.run.public[each.wire] for each in plan.inputs}
@@ -84,15 +84,19 @@ class Measured:
         self.dealt = self.deal(self.world.masks)
 
     def deal(self, masks: SessionMasks) -> object:
-        return deal(self.bound.online, self.bound.wire, self.id, self.seeds, masks)
+        kind, _ = self.world._dealing(self.bound, self.id.entry)
+        return deal(self.bound.online, self.bound.wire, self.id, self.seeds, masks, kind=kind)
 
     def evaluate(self, index: int, wires: SessionWires) -> None:
         """All that one party does, its peers' messages those of the run that was; checks its own."""
         corrections = None
         if index == self.dealt.corrected:
             corrections = bytes(bytearray(self.dealt.corrections))  # its own copy
-        bundle = Bundle(self.id, self.seeds[index], self.bound.online, self.bound.wire, corrections)
-        party = PartyRun(self.bound, Lane.passive(index), bundle, wires, self.world.transcript_key)
+        tags = dealt_tags(self.bound, self.id.entry)
+        bundle = Bundle(self.id, self.seeds[index], self.bound.online, self.bound.wire, corrections, tags)
+        kept, self.world.sessions[index] = self.world.sessions[index], wires
+        party = self.world.make_party(self.bound, index, bundle, {})
+        self.world.sessions[index] = kept
         party.prepare()
         steps = party.steps(self.given)
         payload = next(steps)
@@ -229,6 +233,24 @@ def test_a_run_takes_what_it_is_granted_and_not_much_less(name: str) -> None:
     assert dealt.corrected == RUN % parties
     taken = [provider.most]
     for index in (dealt.corrected, 0):
+        with measured() as party:
+            session.evaluate(index, session.world.sessions[index])
+        taken.append(party.most)
+    assert granted / 8 < max(taken) <= granted, f"{name}: {granted} granted, {taken} taken"
+
+
+CHECKED = ("convolution and relu", "windows of nine", "truncate", "matmul", "secret matrices", "series, clamped")
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_run_that_is_checked_takes_what_it_is_granted(name: str) -> None:
+    make, batch = PLANS[name]
+    plan = make().with_security("active")
+    granted, session = run_memory(plan, batch, AMPLE), Measured(plan, batch, 3)
+    with measured() as provider:
+        session.deal(session.world.masks)
+    taken = [provider.most]
+    for index in (RUN % 3, 0):
         with measured() as party:
             session.evaluate(index, session.world.sessions[index])
         taken.append(party.most)
