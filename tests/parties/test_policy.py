@@ -128,3 +128,17 @@ def test_only_listed_clients_put_data() -> None:
     with pytest.raises(PolicyError, match="process of the cluster"):
         Policy(PolicyConfig(data_owners=("any",)), frozenset({"party-0"})).check_data_owner("party-0")
     Policy(PolicyConfig(data_owners=("any",))).check_data_owner("mallory")
+
+
+@pytest.mark.parametrize("allowed", [("passive",), ("active",), ("passive", "active")])
+def test_each_security_is_allowed_by_its_own_word(allowed: tuple) -> None:
+    """Neither stands in for the other; nothing that is listed beside it helps."""
+    policy = Policy(ALLOWED.model_copy(update={"security": allowed}))
+    for security in ("passive", "active"):
+        if security in allowed:
+            policy.check_security(security)
+            continue
+        with pytest.raises(PolicyError, match=f"allows {allowed[0]} security, and not {security}") as caught:
+            policy.check_security(security)
+        assert f"--security {allowed[0]}" in (caught.value.remedy or "")
+    assert PolicyConfig().security == ("passive", "active")
