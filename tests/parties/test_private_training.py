@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from mpc.errors import PlanError, PrivateDataError, UsageError
@@ -105,6 +106,23 @@ def test_arguments_that_make_no_sense(cluster: InProcess) -> None:
         with pytest.raises(UsageError):
             analyst.fit_private(*arguments)
     analyst.close()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_mean_of_the_second_half_is_told(steps: int) -> None:
+    """Without noise, as numpy has it; under noise the mean of k steps has a good part of it averaged out."""
+    x, y = table(40)
+    low, high, rate = np.array([0.0, 10, -1]), np.array([100.0, 50, 1]), 2.0
+    model = private_training.write(low, high, len(x), steps, rate)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    [found] = session.run(None, {"x": x, "y": y[:, None].astype(float)})
+    wide = np.hstack([(x - (high + low) / 2) * 2 / (high - low), np.ones((len(x), 1))])
+    w, told = np.zeros(4), []
+    for step in range(steps):
+        w = w - rate / len(x) * wide.T @ (1 / (1 + np.exp(-wide @ w)) - y)
+        if step >= steps // 2:
+            told.append(w)
+    np.testing.assert_allclose(found[:, 0], np.mean(told, axis=0), atol=1e-9)
 
 
 FACTS = StoredFacts(ROWS, 1, "people")
