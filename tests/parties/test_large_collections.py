@@ -25,7 +25,7 @@ from parties.trust.identity import CA_CERTIFICATE, CA_KEY, Identity
 from tests.support.authority import Issuer
 from tests.support.parties import COORDINATOR, InProcess
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 CLIENTS, SIZE = 1000, 1000
 FEW = 4
 """Clients that connect as clients do."""

@@ -133,7 +133,11 @@ def refresh(parties: Parties, manifest: Manifest, progress: Progress = lambda do
         session.close()
     made = catalogue.describe(parties, manifest.name)
     if made.kept is None or manifest.id.hex() not in made.aliases:
-        raise InputError(f"{manifest.name} is another object by now", cause="it was put again meanwhile")
+        raise InputError(
+            f"{manifest.name} is another object by now",
+            cause="another process has put or refreshed it meanwhile",
+            remedy="look at its newest version, and refresh that",
+        )
     return made
 
 

@@ -134,7 +134,10 @@ def _rows(name: str, given: Any) -> Rows:
 def _require_alike(name: str, one: Selection, other: Selection) -> None:
     where = f"{one.manifest.name} and {other.manifest.name}"
     if one.names != other.names and len(one.names) != len(other.names):
-        raise InputError(f"input {shown(name)!r} is read from different columns of {where}")
+        raise InputError(
+            f"input {shown(name)!r} is read from different columns of {where}",
+            remedy="name the same columns of each, in one order",
+        )
     for mine, theirs in zip(one.columns, other.columns, strict=True):
         same = (mine.scale, mine.shape, mine.categories) == (theirs.scale, theirs.shape, theirs.categories)
         if mine.name != theirs.name or not same:

@@ -111,7 +111,11 @@ class Course:
                     raise left_its_range(first + run)
         left = catalogue.describe(parties, made[0].name)
         if left.kept is None or (left.version, left.kept.plan) != (made[0].version, plan.digest.hex()):
-            raise InputError(f"{made[0].name} is another object by now", cause="it was put again meanwhile")
+            raise InputError(
+                f"{made[0].name} is another object by now",
+                cause="another process puts, trains or keeps something under that name",
+                remedy="go on from the newest checkpoint: trainer.resume(...); or train under another name",
+            )
         if beyond:
             catalogue.remove(parties, left.id)
             raise left_its_range(first + self._of(number))
