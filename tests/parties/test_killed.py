@@ -21,6 +21,9 @@ EACH_RUN = ("dealing", "preparing", "dealt", "burnt", "opened", "opening", "chec
 EACH_CHECKPOINT = ("writing", "telling", "revealed", "settling", "existing", "closing", "session")
 """What it comes to once or more in each stretch."""
 
+OUTSIDE = ("session", "closing-done")
+"""Moments in which no session is open."""
+
 
 @pytest.fixture(scope="module")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
@@ -56,6 +59,8 @@ def die_and_go_on(mortal: Mortal, who: str, moment: str, count: int, stored: boo
             require_remedy(error)
         assert mortal.came_to(who) == moment
     mortal.revive(who)
+    if who != "provider" and moment not in OUTSIDE:
+        assert mortal.newest_session(who) == "burnt"
     with mortal.client() as cluster:
         require_whole(train(cluster, name, stored))
 
@@ -75,10 +80,10 @@ def test_what_tells_a_whole_training_from_others() -> None:
     ("who", "moment", "count", "stored"),
     [("party-1", "settling", 1, True), ("provider", "part-done", 7, False)],
 )
-def test_a_daemon_is_killed_and_the_training_goes_on(
+def test_security_17_a_daemon_is_killed_and_the_training_goes_on(
     mortal: Mortal, who: str, moment: str, count: int, stored: bool
 ) -> None:
-    """Between what a checkpoint costs and its signatures; and while a step is dealt."""
+    """Between what a checkpoint costs and its signatures; and while a step is dealt.  The session of then is burnt."""
     die_and_go_on(mortal, who, moment, count, stored)
     mortal.require_single_use()
 
@@ -101,7 +106,7 @@ def die_as_a_client(mortal: Mortal, moment: str, count: int, stored: bool) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("who", "moment", "count"), moments())
-def test_daemons_are_killed_at_every_moment(mortal: Mortal, who: str, moment: str, count: int) -> None:
+def test_security_17_daemons_are_killed_at_every_moment(mortal: Mortal, who: str, moment: str, count: int) -> None:
     die_and_go_on(mortal, who, moment, count, count % 2 == 0)
     mortal.require_single_use()
 

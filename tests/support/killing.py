@@ -248,6 +248,13 @@ class Mortal:
         assert {session for session, _, _ in runs} <= {session for session, _ in sessions}
         assert told and all(run > 0 for _, run in told)
 
+    def newest_session(self, name: str) -> str:
+        """Return the state of the session that a party opened last."""
+        [member] = [each for each in self.layout.members if each.name == name]
+        with closing(sqlite3.connect(member.data_dir / "ledger.sqlite")) as ledger:
+            [(state,)] = ledger.execute("SELECT state FROM sessions ORDER BY rowid DESC LIMIT 1").fetchall()
+        return str(state)
+
     def _log(self, name: str) -> Iterator[dict[str, Any]]:
         [member] = [each for each in self.layout.members if each.name == name]
         for path in sorted(member.folder.glob("*.jsonl")):
