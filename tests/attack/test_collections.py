@@ -22,7 +22,8 @@ from parties.agreed.grants import Statement
 from parties.agreed.objects import Manifest, contents_digest
 from parties.client.at_rest.masking import mask
 from parties.client.collections import calls as collecting
-from parties.client.collections.collection import Collection, Wishes, compiled
+from parties.client.collections.collection import Collection
+from parties.client.collections.sums import Wishes, compiled
 from parties.client.questions import expression, model
 from parties.client.running.roles import PUBLIC, assign
 from parties.client.session import Session

@@ -12,28 +12,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpc.errors import InputError, SessionError, UsageError
-from mpc.privacy.facts import GAUSSIAN, LAPLACE, Loss, StoredFacts
+from mpc.privacy.facts import GAUSSIAN, LAPLACE, Loss
 from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.law import MOST_EPSILON
 from parties.addresses import ANY
 from parties.agreed.bindings import Binding
 from parties.agreed.collecting import FEWEST, MOST_CONTRIBUTIONS, contribution_name
 from parties.agreed.collecting import Collection as Said
-from parties.agreed.objects import Column
 from parties.client.at_rest import upload
 from parties.client.at_rest.said import as_expiry, full_name, own_name
 from parties.client.channels import Parties
 from parties.client.collections import calls as collecting
+from parties.client.collections.sums import SUM, Wishes, compiled
 from parties.client.consent.granted import as_amount, as_clients, as_mechanisms
-from parties.client.running.roles import ACTIVE, PASSIVE, PUBLIC, assign
+from parties.client.running.roles import ACTIVE, PASSIVE
 from parties.client.session import Session
-from parties.client.tables.integers import real_scale
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
     from mpc.plan.plan import Security
 
-COLUMN, SUM = "x", "sum"
 WIDTH = 12
 _LONG = 12
 """Elements from which on Gaussian noise is the better one."""
@@ -57,33 +55,6 @@ class Collected:
     epsilon: Fraction
     delta: Fraction
     mechanism: str
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """A collection, as whoever collects says it.
-
-    Args:
-        size: numbers of a row.
-        low, high: that each of them lies between, in the rows' own unit.
-        width: bits that each is held to, whatever a client enters.
-    """
-
-    size: int
-    low: Fraction
-    high: Fraction
-    at_least: int
-    at_most: int
-    epsilon: Fraction
-    delta: Fraction
-    mechanism: Any
-    width: int
-
-    @property
-    def column(self) -> Column:
-        """Column of the rows."""
-        scale = real_scale(self.low, self.high)
-        return Column(name=COLUMN, type="array", scale=scale, low=self.low, high=self.high, shape=(self.size,))
 
 
 def open_collection(
@@ -157,33 +128,6 @@ def open_collection(
     )
     collecting.open_collection(parties, said)
     return Collection(parties, said, width)
-
-
-def compiled(me: str, wishes: Wishes, security: Security = PASSIVE) -> Compiled:
-    """Compile the sum of a collection's rows, with noise: one plan, whoever enters and however many there are.
-
-    Raises:
-        ModelError: nothing is proved of it.
-    """
-    from mpc.compiler.compile import compile_model
-    from mpc.compiler.graph.noising import Noising
-    from mpc.compiler.graph.stored import StoredInput
-    from parties.client.questions import expression, model
-
-    ends = float(wishes.low), float(wishes.high)
-    column = wishes.column
-    node = expression.column(COLUMN, expression.REAL, (wishes.size,), ends)
-    noise = Noising(
-        {SUM: wishes.epsilon},
-        width=wishes.width,
-        most=wishes.at_most,
-        stored={COLUMN: StoredFacts(wishes.at_most, 1, "collection")},
-        mechanisms=(wishes.mechanism,),
-        delta=wishes.delta,
-    )
-    roles = assign(me, {COLUMN: me}, weights=PUBLIC, security=security)
-    stored = {COLUMN: StoredInput((column.scale,), ends[:1], ends[1:])}
-    return compile_model(model.write({SUM: node}, True), roles=roles, stored=stored, noise=noise)
 
 
 class Collection:
