@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -14,7 +15,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from mpc.errors import InputError, PeerError, PolicyError, SessionError, UsageError
+from mpc.errors import InputError, MpcWarning, PeerError, PolicyError, SessionError, UsageError
 from parties import Cluster
 from parties.agreed.collecting import Collection as Said
 from parties.agreed.collecting import contribution_name
@@ -168,6 +169,18 @@ def test_who_may_enter(cluster: InProcess) -> None:
 def test_terms_that_make_no_sense(cluster: InProcess, terms: dict) -> None:
     with pytest.raises(UsageError):
         opened(cluster, "never", **terms)
+
+
+def test_a_collection_that_is_too_large_for_a_run_is_said_to_be_when_it_is_opened(cluster: InProcess) -> None:
+    """And as many rows as it says are not."""
+    said = {"at_least": 2, "epsilon": 2, "until": 60}
+    with pytest.warns(MpcWarning, match=r"needs 32\.. GiB of memory at each process, which allows 4 GiB") as noted:
+        collection.open_collection(cluster.client(), "huge", 10_000, -1, 1, at_most=10_000, **said)
+    fits = int(re.findall(r"at_most=(\d+)", str(noted[0].message))[0])
+    assert 1000 < fits < 1300
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MpcWarning)
+        collection.open_collection(cluster.client(), "large", 10_000, -1, 1, at_most=fits, **said)
 
 
 def test_a_name_is_spent_once(cluster: InProcess) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.errors import InputError, SessionError, UsageError
+from mpc.errors import InputError, SessionError, UsageError, warn
 from mpc.privacy.facts import GAUSSIAN, LAPLACE, Loss
 from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.law import MOST_EPSILON
@@ -19,6 +19,7 @@ from parties.addresses import ANY
 from parties.agreed.bindings import Binding
 from parties.agreed.collecting import FEWEST, MOST_CONTRIBUTIONS, contribution_name
 from parties.agreed.collecting import Collection as Said
+from parties.agreed.memory import needed_memory
 from parties.client.at_rest import upload
 from parties.client.at_rest.said import as_expiry, full_name, own_name
 from parties.client.channels import Parties
@@ -27,10 +28,11 @@ from parties.client.collections.sums import SUM, Wishes, compiled
 from parties.client.consent.granted import as_amount, as_clients, as_mechanisms
 from parties.client.running.roles import ACTIVE, PASSIVE
 from parties.client.session import Session
+from parties.config.models import Limits
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
-    from mpc.plan.plan import Security
+    from mpc.plan.plan import Plan, Security
 
 WIDTH = 12
 _LONG = 12
@@ -107,6 +109,8 @@ def open_collection(
         raise UsageError("low is below high", remedy="low=-1, high=1")
     kind = as_mechanisms(mechanism) if mechanism else ((GAUSSIAN,) if size >= _LONG else (LAPLACE,))
     wishes = Wishes(size, *ends, at_least, most, spent, lost, kind[0], width)
+    plan = compiled(me, wishes, parties.config.security).plan
+    _note_size(plan, most, size)
     said = Said(
         cluster=parties.config.cluster or "",
         owner=me,
@@ -121,13 +125,24 @@ def open_collection(
         mechanism=kind[0],
         epsilon=spent,
         delta=lost,
-        plan=compiled(me, wishes, parties.config.security).plan.digest.hex(),
+        plan=plan.digest.hex(),
         created=int(now),
         until=_moment(until, now),
         expires=as_expiry(expires, now) or int(now) + 7 * 86_400,
     )
     collecting.open_collection(parties, said)
     return Collection(parties, said, width)
+
+
+def _note_size(plan: Plan, most: int, size: int) -> None:
+    """Say so before anybody enters a row, if a sum of so many needs more memory than parties allow by themselves."""
+    needed, allowed = needed_memory(plan, most), Limits().max_memory_bytes
+    if needed > allowed:
+        warn(
+            f"a sum of {most:,} rows of {size:,} numbers needs {needed / 2**30:.1f} GiB of memory at each process, "
+            f"which allows {allowed >> 30} GiB unless its limits.max_memory_bytes is raised: take fewer rows "
+            f"(at_most={most * allowed * 19 // (needed * 20)}), or shorter ones in several collections"
+        )
 
 
 class Collection:
