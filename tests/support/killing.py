@@ -170,7 +170,7 @@ class Mortal:
 
     def __enter__(self) -> Self:
         self.layout = LocalLayout.create(self.folder / ".mpc", parties=self.parties)
-        launcher.start(self.layout, detach=True, command=self._command)
+        launcher.start(self.layout, detach=True, deadline=patient(LONG), command=self._command)
         return self
 
     def __exit__(self, *_: object) -> None:
