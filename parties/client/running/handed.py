@@ -55,7 +55,21 @@ class HandedOver:
         answers: Sequence[Sequence[party_pb2.WireSeed | party_pb2.OutputSeed]],
     ) -> dict[str, list[Seed]]:
         """Collect exactly one seed of each wire from each party: with one missing, a value is less masked than it
-        looks."""
+        looks.
+
+        A provider that was restarted knows nothing of what it dealt before, and deals for the terms of an old session
+        to any party of it that asks.  So what it signed is believed if all parties hand over that one manifest: an
+        honest one hands over the one that it computes with.
+
+        Raises:
+            IntegrityError: a seed is none, or not the one that was dealt, or the manifests are not all one.
+        """
+        if any(checked != manifests[0] for checked in manifests):
+            raise IntegrityError(
+                "the parties handed over different manifests of one bundle",
+                cause="the provider has dealt twice for this session, and a party deviates from the protocol",
+                remedy="do not use this session's results; start a new one",
+            )
         collected: dict[str, list[Seed]] = {wire: [] for wire in wires}
         for checked, (name, parts) in zip(manifests, self.named(answers), strict=True):
             if sorted(part.wire for part in parts) != sorted(wires):
