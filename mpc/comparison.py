@@ -28,6 +28,7 @@ import numpy as np
 
 from mpc.encoding import bits_size, word_type
 from mpc.errors import PlanError
+from mpc.planes import Plane
 
 CHUNK_BITS = 6
 MAX_CHUNKS = 8
@@ -52,11 +53,15 @@ class Selectors:
 class Comparison:
     """The shape of one comparison on `bits` bits.
 
+    Args:
+        split: into so many chunks; None: as suits one whose bits have no tags, see `chunks`.
+
     Raises:
-        PlanError: fewer than 1 bit, or more than 48.
+        PlanError: fewer than 1 bit, or more than 48; or chunks of no bit, or of too many.
     """
 
     bits: int
+    split: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= CHUNK_BITS * MAX_CHUNKS:
@@ -64,11 +69,16 @@ class Comparison:
                 f"a comparison on {self.bits} bits; 1 to {CHUNK_BITS * MAX_CHUNKS} are possible",
                 remedy="a smaller input range, or fewer fractional bits",
             )
+        if self.split is not None and self.split not in _possible(self.bits):
+            raise PlanError(
+                f"a comparison on {self.bits} bits in {self.split} chunks, which have 1 to {CHUNK_BITS} bits each",
+                remedy="compile the model anew",
+            )
 
     @cached_property
     def chunks(self) -> int:
         """K: of those whose opened words are shortest, the one whose tables and products are smallest."""
-        return _best_chunks(self.bits)
+        return _best_chunks(self.bits) if self.split is None else self.split
 
     @cached_property
     def widths(self) -> np.ndarray:
@@ -100,6 +110,24 @@ class Comparison:
     def node_bytes(self) -> int:
         """Whole bytes that the dealt products take."""
         return -(-len(_products(self.chunks)) // 8)
+
+    @property
+    def table_words(self) -> int:
+        """Bits of the thermometers of one comparison that are not constant: the lowest of each is 1."""
+        return sum((1 << width) - 1 for width in self.widths.tolist())
+
+    @property
+    def node_words(self) -> int:
+        """Count the dealt products."""
+        return len(_products(self.chunks))
+
+    def table_planes(self, size: int) -> tuple[Plane, ...]:
+        """Tell which bits of the tables of `size` comparisons are constant."""
+        return tuple(Plane(size, 8 * _word_bytes(width), 1, 1 << width) for width in self.widths.tolist())
+
+    def node_planes(self, size: int) -> tuple[Plane, ...]:
+        """Tell which bits of the dealt products of `size` nodes are none: those that fill up the last byte."""
+        return (Plane(size, 8 * self.node_bytes, 0, self.node_words),)
 
     @property
     def selectors(self) -> Selectors:
@@ -134,7 +162,27 @@ def _best_chunks(bits: int) -> int:
         tables = sum(map(_word_bytes, _even(bits, chunks)))
         return bits_size((8,), 2 * chunks - 1), tables + -(-len(_products(chunks)) // 8)
 
-    return min(range(-(-bits // CHUNK_BITS), min(bits, MAX_CHUNKS) + 1), key=cost)
+    return min(_possible(bits), key=cost)
+
+
+def _possible(bits: int) -> range:
+    return range(-(-bits // CHUNK_BITS), min(bits, MAX_CHUNKS) + 1)
+
+
+@cache
+def fewest_tags(bits: int, looks: int = 1) -> int:
+    """Return the K with which a table, and all that its look-ups need, is dealt in the fewest bytes if bits have tags.
+
+    Each bit that is not constant, of a table, a product or a mask, has a word of 8 bytes beside it (`mpc.tags`): so
+    chunks are smaller than without tags, and more.
+    """
+
+    def dealt(chunks: int) -> int:
+        c = Comparison(bits, chunks)
+        words = c.table_words + looks * (c.node_words + c.mask_width)
+        return 8 * words + c.table_bytes + looks * c.node_bytes
+
+    return min(_possible(bits), key=dealt)
 
 
 Monomial = tuple[int | None, frozenset[int]]

@@ -13,6 +13,8 @@ from functools import cache
 
 import numpy as np
 
+from mpc.planes import Plane
+
 FAN_IN = 4
 MONOMIALS = (1 << FAN_IN) - 1
 
@@ -28,6 +30,10 @@ class Nodes:
 
     places: np.ndarray
     flips: np.ndarray
+
+    def planes(self, rows: int) -> tuple[Plane, ...]:
+        """Tell which bits of the dealt products are none: those with an input that is not there."""
+        return tuple(Plane(rows, 16, 0, (1 << present) - 1) for present in (self.places >= 0).sum(axis=1).tolist())
 
     @property
     def selection(self) -> np.ndarray:

@@ -208,9 +208,9 @@ class Bundle:
         """Was this dealt, taken already or not?"""
         return (gate, name) in self._specs
 
-    def shape(self, gate: str, name: str) -> tuple[int, ...]:
-        """Return the shape of what was dealt, as it is declared."""
-        return self._specs[gate, name].shape
+    def spec(self, gate: str, name: str) -> Correlation:
+        """Return the declaration of what was dealt."""
+        return self._specs[gate, name]
 
     def _take(self, gate: str, name: str) -> tuple[Correlation, np.ndarray]:
         key = (gate, name)

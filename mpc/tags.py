@@ -55,7 +55,10 @@ Places = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class BitTags(BitShare):
-    """One party's share of the tags of a `BitShare`: behind its axes, a word for each of the `width` bits."""
+    """One party's share of the tags of a `BitShare`: behind its axes, a word for each of the `width` bits.
+
+    Of dealt values with constant bits the words of all others are in a row (`plan.tagging.tag_of`).
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -120,7 +123,7 @@ class TagLane(Lane):
         found = np.maximum(places, 0)
         words = table.at(found) if isinstance(table, SparseTags) else table.values.reshape(-1)[found]
         out = np.empty((size, c.leaf_width), dtype=np.uint64)
-        kernels.mask_words(words, places, mask.values.reshape(size, c.mask_width), out)
+        kernels.mask_words(words, places, mask.values.reshape(size, c.mask_width), self.bit_one, out)
         return BitTags(out, c.leaf_width), sign
 
     def resolve(
@@ -131,7 +134,7 @@ class TagLane(Lane):
         kernels.resolve_words(
             opened,
             mask.values,
-            node.values,
+            node.values.reshape(opened.size, comparison.node_words),
             chosen.mask,
             chosen.node,
             chosen.constant,
@@ -149,7 +152,7 @@ class TagLane(Lane):
             opened,
             nodes.places,
             nodes.flips,
-            node.values,
+            node.values.reshape(-1),
             nodes.selection,
             under,
             self.bit_one,

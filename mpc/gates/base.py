@@ -26,6 +26,7 @@ from pydantic import Field
 from mpc import encoding
 from mpc.errors import PlanError
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
+from mpc.planes import Plane
 from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BATCH, Frozen, Masking, Wire, Wires
 
@@ -96,13 +97,15 @@ class Correlation(Layout):
 
     Uniform values are expanded from the parties' seeds and cost nothing; dependent ones need
     a correction, which goes to one party.  A wire's mask names who receives its sub-seeds, and whether the parties
-    keep them.  Of a *hidden* value the provider deals functions, and no party takes its share.
+    keep them.  Of a *hidden* value the provider deals functions, and no party takes its share.  The `planes` of words
+    say which of their bits are always 0 or 1; without any all bits of the width are dealt.
     """
 
     dependent: bool = False
     holders: tuple[str, ...] = ()
     kept: bool = False
     hidden: bool = False
+    planes: tuple[Plane, ...] = ()
 
     @property
     def held(self) -> bool:

@@ -39,10 +39,12 @@ def comparison_correlations(comparison: Comparison, size: int, looks: tuple[str,
     Several look-ups at different public positions of one table are safe: each opened bit has
     a mask of its own.
     """
-    specs = [Correlation("table", (comparison.table_bytes * size,), width=8, dependent=True)]
+    table, node = comparison.table_planes(size), comparison.node_planes(size)
+    specs = [Correlation("table", (comparison.table_bytes * size,), width=8, dependent=True, planes=table)]
     for look in looks:
         specs.append(Correlation(f"{look}leaf_mask", (size,), width=comparison.mask_width))
-        specs.append(Correlation(f"{look}node", (size, comparison.node_bytes), width=8, dependent=True))
+        products = (size, comparison.node_bytes)
+        specs.append(Correlation(f"{look}node", products, width=8, dependent=True, planes=node))
     return specs
 
 

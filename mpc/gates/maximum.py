@@ -169,7 +169,8 @@ class Maximum(Gate):
         specs += comparison_correlations(self.comparison(wires), pairs)
         for level, nodes in enumerate(self._levels(n)):
             shape = (len(nodes.places), rows)
-            specs.append(Correlation(f"node{level}", shape, width=MONOMIALS, dependent=True))
+            planes = nodes.planes(rows)
+            specs.append(Correlation(f"node{level}", shape, width=MONOMIALS, dependent=True, planes=planes))
             specs.append(Correlation(f"fresh{level}", shape, width=1))
         if self.value is None:
             return (*specs, Correlation("gamma", (n, rows), dependent=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mpc.kernels.comparing import _BLOCK, _difference, _word_size
+from mpc.kernels.comparing import _BLOCK, _difference
 from mpc.kernels.conjunctions import _gather_words
 from mpc.kernels.scalar import ONE, ZERO, add_mod, compiled, mul_mod
 
@@ -21,15 +21,15 @@ def _every(bit: np.uint64) -> np.uint64:
 
 
 @compiled
-def tag_words(plain: np.ndarray, key: np.uint64, share: np.ndarray) -> None:
+def tag_words(plain: np.ndarray, first: int, key: np.uint64, share: np.ndarray) -> None:
     """Turn the others' shares of words into the last one: add the key wherever the plain bit is one.
 
-    Shapes: plain (N,) uint64; share (N, width).
+    Shapes: plain (N, bytes) uint8, little-endian words; share (N, bits), of those from `first` on.
     """
     for i in range(share.shape[0]):
-        word = plain[i]
         for k in range(share.shape[1]):
-            share[i, k] ^= key & _every(word >> np.uint64(k))
+            bit = first + k
+            share[i, k] ^= key & _every(np.uint64(plain[i, bit >> 3]) >> np.uint64(bit & 7))
 
 
 @compiled
@@ -46,7 +46,7 @@ def find_words(
     """Find where the words of leaf bits lie in a table, at the public values[first] - values[second]; see `look_up`.
 
     Shapes: places (pairs * rows, 2 K) int64, of each chunk the word of [r >= c] and then, behind K, that of [r > c];
-    -1 where nothing can exceed c.
+    -1 where nothing can exceed c, and -2 where nothing can be less: there words are those of the bits 0 and 1.
     """
     rows = values.shape[1]
     size, count = first.size * rows, shifts.size
@@ -59,23 +59,23 @@ def find_words(
             at = pair * rows + start
             offset = 0
             for j in range(count):
-                word = _word_size(widths[j])
-                chunk, last = (ONE << widths[j]) - ONE, 8 * word - 1
+                chunk = (ONE << widths[j]) - ONE
+                last = np.int64(chunk)
                 for i in range(c.size):
                     place = np.int64((c[i] >> shifts[j]) & chunk)
-                    here = 8 * (offset + word * (at + i)) + place
-                    places[at + i, j] = here
+                    here = offset + last * (at + i) + place - 1
+                    places[at + i, j] = here if place > 0 else -2
                     places[at + i, count + j] = here + 1 if place < last else -1
-                offset += word * size
+                offset += last * size
             for i in range(c.size):
                 sign[at + i] = np.uint8(c[i] >> np.uint64(bits))
 
 
 @compiled
-def mask_words(words: np.ndarray, places: np.ndarray, mask: np.ndarray, out: np.ndarray) -> None:
+def mask_words(words: np.ndarray, places: np.ndarray, mask: np.ndarray, one: np.uint64, out: np.ndarray) -> None:
     """Compute out = the words of leaf bits, under those of their masks, of the words at the places of `find_words`.
 
-    Shapes: words, places and mask (N, 2 K); out (N, 2 K - 1).
+    Shapes: words, places and mask (N, 2 K); out (N, 2 K - 1).  `one` is this party's share of the word of the bit 1.
     """
     count = words.shape[1] // 2
     for i in range(words.shape[0]):
@@ -83,7 +83,8 @@ def mask_words(words: np.ndarray, places: np.ndarray, mask: np.ndarray, out: np.
             above = words[i, count + j] if places[i, count + j] >= 0 else ZERO
             out[i, j] = above ^ mask[i, j]
             if j < count - 1:
-                out[i, count + j] = words[i, j] ^ above ^ mask[i, count + j]
+                least = words[i, j] if places[i, j] >= 0 else one
+                out[i, count + j] = least ^ above ^ mask[i, count + j]
 
 
 @compiled
@@ -100,7 +101,7 @@ def resolve_words(
 ) -> None:
     """Compute out = the share of the word of an AND node's bit, as `resolve_node` does of the bit.
 
-    Shapes: mask (N, 2 K); node (N, bytes, 8); out (N,).  `one` is this party's share of the word of the bit 1.
+    Shapes: mask (N, 2 K); node (N, products); out (N,).  `one` is this party's share of the word of the bit 1.
     """
     for i in range(opened.size):
         o = opened[i]
@@ -108,10 +109,8 @@ def resolve_words(
         total = one & _every(np.uint64(constant[o] ^ public[i]))
         for k in range(mask.shape[1]):
             total ^= mask[i, k] & _every(chosen >> np.uint64(k))
-        for b in range(node.shape[1]):
-            byte = np.uint64(node_selector[o, b])
-            for k in range(8):
-                total ^= node[i, b, k] & _every(byte >> np.uint64(k))
+        for k in range(node.shape[1]):
+            total ^= node[i, k] & _every(np.uint64(node_selector[o, k >> 3]) >> np.uint64(k & 7))
         out[i] = total
 
 
@@ -128,18 +127,23 @@ def and_words(
 ) -> None:
     """Compute out = shares of the words of ANDs under `fresh`, as `and_nodes` does of the bits.
 
-    Shapes: node (nodes, rows, 15); fresh and out (nodes, rows, 1).
+    Shapes: node, in a row, of each node and of each of its rows the products of the inputs that are there; fresh and
+    out (nodes, rows, 1).
     """
-    rows = bits.shape[1]
+    rows, start = bits.shape[1], 0
     words = np.empty(rows, dtype=np.uint8)
     for n in range(places.shape[0]):
         _gather_words(bits, places[n], flips[n], 1, words)
+        products = 0
+        for slot in range(places.shape[1]):
+            products = 2 * products + 1 if places[n, slot] >= 0 else products
         for i in range(rows):
             chosen = np.uint64(selection[words[i]])
             total = fresh[n, i, 0] ^ (one if words[i] == 15 else ZERO)
-            for k in range(node.shape[2]):
-                total ^= node[n, i, k] & _every(chosen >> np.uint64(k))
+            for k in range(products):
+                total ^= node[start + i * products + k] & _every(chosen >> np.uint64(k))
             out[n, i, 0] = total
+        start += rows * products
 
 
 @compiled

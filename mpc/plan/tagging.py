@@ -33,8 +33,13 @@ CLOSING = (Correlation(ZERO, (1,), dependent=True), Correlation(ZERO_WORDS, (CHE
 
 
 def tag_of(value: Correlation) -> Correlation:
-    """Return the declaration of a dealt value's tag: a field element each, or a word for each bit."""
+    """Return the declaration of a dealt value's tag: a field element each, or a word for each bit that can be 0 or 1.
+
+    Words of words with constant bits are in a row: plane by plane, word by word, from the lowest bit on.
+    """
     shape = (*value.shape, value.width) if value.width else value.shape
+    if value.planes:
+        shape = (sum(plane.bits for plane in value.planes),)
     return Correlation(tag_name(value.name), shape, width=64 if value.width else 0, dependent=True)
 
 

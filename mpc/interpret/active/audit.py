@@ -250,10 +250,9 @@ class TagReading(PartyReading):
 
     def take_bits(self, name: str) -> BitShare:
         """Return the tags of dealt bits, once."""
-        bundle, tag = self._audit.run.bundle, tag_name(name)
-        words = bundle.take_words(self._gate, tag)
-        *shape, width = bundle.shape(self._gate, tag)
-        return SparseTags(tuple(shape), width, words.at, words.whole)
+        bundle = self._audit.run.bundle
+        words, value = bundle.take_words(self._gate, tag_name(name)), bundle.spec(self._gate, name)
+        return SparseTags(value.shape, value.width, words.at, words.whole)
 
     def take_mask(self, wire: str) -> Share:
         """Return the tag of a drawn mask, once; zeros of an input's that has none, since nobody computes with it."""

@@ -19,6 +19,7 @@ from mpc.errors import LocalProtocolError
 from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.interpret.dealer import Dealer, Piece, SessionMasks
 from mpc.plan.tagging import tag_name
+from mpc.planes import Plane
 from mpc.prg import Draws
 from mpc.tags import Key
 from mpc.wires import Wires
@@ -94,10 +95,21 @@ class TaggingDealer(Dealer):
             return
         share = self._others(name)
         if spec.width:
-            kernels.tag_words(plain.astype(np.uint64).reshape(-1), self._key.delta, share.reshape(-1, spec.width))
+            self._tag_bits(spec, plain, share.reshape(-1))
         else:
             tagged = fp.scale(plain, int(self._key.alpha)).reshape(-1)
             kernels.sub(tagged, share.reshape(-1), share.reshape(-1))
+
+    def _tag_bits(self, spec: Correlation, plain: np.ndarray, share: np.ndarray) -> None:
+        """Turn the others' shares of words into the last one, plane by plane."""
+        data = np.ascontiguousarray(plain).reshape(-1).view(np.uint8)
+        whole = Plane(plain.size, 8 * plain.itemsize, 0, spec.width)
+        read = written = 0
+        for plane in spec.planes or (whole,):
+            size = plane.count * plane.width // 8
+            words = share[written : written + plane.bits].reshape(plane.count, plane.stop - plane.first)
+            kernels.tag_words(data[read : read + size].reshape(plane.count, -1), plane.first, self._key.delta, words)
+            read, written = read + size, written + plane.bits
 
     def _deal_zeros(self, closing: Sequence[Correlation]) -> None:
         """Deal shares of nothing, which hide each party's sums in a check."""
