@@ -24,7 +24,7 @@ from pydantic import Field
 from mpc import field as fp
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import Chunks, Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import Share
 from mpc.wires import Masking, Wires
@@ -52,10 +52,12 @@ class Bound(Gate):
     """
 
     kind: ClassVar[str] = "bound"
+    later: ClassVar[tuple[str, ...]] = ("chunks",)
     x: Name
     out: Name
     width: int = Field(ge=1, le=48)
     shift: int = Field(ge=0, le=58)
+    chunks: Chunks | None = None
 
     def check(self, wires: Wires) -> None:
         x, out = wires[self.x], wires[self.out]
@@ -66,11 +68,12 @@ class Bound(Gate):
             raise self.refuse("the output's mask is drawn, or it is not opened")
         if self.width + self.shift > fp.BITS or out.bits < self.width:
             raise self.refuse("the width does not fit the field above the shift, or the output's bound")
+        _ = self.comparison  # refuses what cannot be
 
     @property
     def comparison(self) -> Comparison:
         """On `width` bits."""
-        return Comparison(self.width)
+        return Comparison(self.width, self.chunks)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         shape, out = (count(wires[self.x]),), wires[self.out]

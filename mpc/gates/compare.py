@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from mpc import kernels
-from mpc.comparison import Comparison
+from mpc.comparison import MAX_CHUNKS, Comparison
 from mpc.gates.base import Correlation
 from mpc.gates.readings import DealReading, PartyReading
 from mpc.shares import WHOLE, BitShare, Pairs
+
+
+Chunks = Annotated[int, Field(ge=1, le=MAX_CHUNKS)]
+"""Into how many chunks a gate cuts its comparison; None: as suits runs that are not checked, see `Comparison`."""
+Coarse = Annotated[int, Field(ge=0, le=57)]
+"""Lowest bits of rounded values, of which a gate takes no notice when it compares them."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -38,7 +38,7 @@ from mpc import field as fp
 from mpc import kernels, tables, truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask, drawn_masks
-from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import Chunks, Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.kernels import waves as plain_waves
 from mpc.shares import BitShare, Share
@@ -102,7 +102,7 @@ class Fourier(Gate):
     """
 
     kind: ClassVar[str] = "fourier"
-    later: ClassVar[tuple[str, ...]] = ("fine",)
+    later: ClassVar[tuple[str, ...]] = ("fine", "chunks")
     x: Name
     out: Name
     window: int = Field(ge=8, le=tables.MOST_WINDOW)
@@ -113,6 +113,7 @@ class Fourier(Gate):
     table: str
     clamp: Clamp | None = None
     fine: int = Field(default=0, ge=0, le=20)
+    chunks: Chunks | None = None
 
     @property
     def terms(self) -> int:
@@ -134,6 +135,8 @@ class Fourier(Gate):
         size = abs(self.constant) + (coefficients * 2 << self.dealt_bits)
         if size >= 1 << (MAX_BITS + 1):
             raise self.refuse("the coefficients do not fit the field")
+        if self.clamp is None and self.chunks is not None:
+            raise self.refuse("without a clamp it compares nothing")
         if self.clamp is not None:
             if not self.clamp.low < self.clamp.high or wires[self.x].bits + 2 > MAX_BITS:
                 raise self.refuse("the clamp does not fit the input's bound")
@@ -147,7 +150,7 @@ class Fourier(Gate):
         """Return the comparison of x - threshold, whose bound is two bits above x's."""
         if self.clamp is None:
             raise self.refuse("not clamped")
-        return Comparison(wires[self.x].bits + 2 - self.clamp.shift)
+        return Comparison(wires[self.x].bits + 2 - self.clamp.shift, self.chunks)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         if self._is_unopened(wires):

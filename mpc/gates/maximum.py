@@ -44,7 +44,7 @@ from mpc import kernels, truncation
 from mpc.comparison import Comparison
 from mpc.conjunction import MONOMIALS, Nodes, tree_level
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import Chunks, Coarse, Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
 from mpc.shares import BitShare, Pairs, Selected, Share
@@ -77,16 +77,19 @@ class Prepared:
 class Maximum(Gate):
     """value = max(trunc(x, shift)), or max(0, that) if `rectify`; index = its place; over the last axis.
 
+    Coarse: the value is trunc(x, shift) of the first of those whose trunc(x, shift + coarse) is the largest.
+
     Shapes:   x (..., n); value, index (..., 1); bit (..., n)    Scale: value = x / 2^shift; index, bit = 1
     Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element
     Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs (but a value left unopened)
     Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift, or n times as
-              much room where there is an index and something is rounded off: up to n units decide nothing there
+              much room where there is an index and something is rounded off: up to n units decide nothing there;
+              coarse: the value may be up to 2^coarse below the largest, and room is of 2^(shift + coarse)
     """
 
     kind: ClassVar[str] = "maximum"
     results: ClassVar[tuple[str, ...]] = ("value", "index", "bit")
-    later: ClassVar[tuple[str, ...]] = ("bit",)
+    later: ClassVar[tuple[str, ...]] = ("bit", "chunks", "coarse")
     x: Name
     value: Name | None = None
     index: Name | None = None
@@ -94,6 +97,8 @@ class Maximum(Gate):
     last: bool = False
     rectify: bool = False
     bit: Name | None = None
+    chunks: Chunks | None = None
+    coarse: Coarse = 0
 
     def check(self, wires: Wires) -> None:
         x = wires[self.x]
@@ -107,6 +112,8 @@ class Maximum(Gate):
             raise self.refuse(f"the last axis has to have 2 to {MOST} elements", remedy="a smaller last axis")
         if x.bits <= self.shift:
             raise self.refuse("the shift leaves no bits")
+        if self.coarse and (self.index is not None or self._dropped >= x.bits):
+            raise self.refuse("its comparisons are coarse beside an index, or compare no bit")
         if self._apart and 1 << (x.bits - self.shift) <= x.shape[-1]:
             raise self.refuse("the shift leaves too few bits to tell so many candidates apart")
         for name in self._results:
@@ -120,8 +127,13 @@ class Maximum(Gate):
         self.comparison(wires)
 
     def comparison(self, wires: Wires) -> Comparison:
-        """Return the comparison on q + 1 bits, q = k - shift."""
-        return Comparison(wires[self.x].bits - self.shift + 1)
+        """Return the comparison on q + 1 bits, q = k - shift, less those that it passes over."""
+        return Comparison(wires[self.x].bits - self._dropped + 1, self.chunks)
+
+    @property
+    def _dropped(self) -> int:
+        """Bits of x that are not compared."""
+        return self.shift + self.coarse
 
     @property
     def _results(self) -> tuple[str, ...]:
@@ -178,17 +190,18 @@ class Maximum(Gate):
 
     def reference(self, run: ClearReading) -> None:
         bits, n = run.wire(self.x).bits, run.shape(self.x)[-1]
-        run.require_room(self.x, self.shift, n if self._apart else 1)
-        y = truncation.reference(run.value(self.x), run.coin(self.x), bits, self.shift)
-        counted = y + self._apart * np.arange(n)
+        run.require_room(self.x, self._dropped, n if self._apart else 1)
+        x, coin = run.value(self.x), run.coin(self.x)
+        y, compared = (truncation.reference(x, coin, bits, shift) for shift in (self.shift, self._dropped))
+        counted = compared + self._apart * np.arange(n)
         best = n - 1 - counted[..., ::-1].argmax(axis=-1) if self.last else counted.argmax(axis=-1)
         if self.value is not None:
-            top = np.take_along_axis(y, best[..., None], axis=-1)
-            run.set(self.value, np.maximum(top, 0) if self.rectify else top)
+            top, found = (np.take_along_axis(each, best[..., None], axis=-1) for each in (y, compared))
+            run.set(self.value, np.where(found >= 0, top, 0) if self.rectify else top)
         if self.index is not None:
             run.set(self.index, best[..., None])
         if self.bit is not None:
-            chosen = (np.arange(n) == best[..., None]) & ((y >= 0) | (not self.rectify))
+            chosen = (np.arange(n) == best[..., None]) & ((compared >= 0) | (not self.rectify))
             run.set(self.bit, chosen.astype(np.int64))
 
     def deal(self, run: DealReading) -> None:
@@ -196,7 +209,7 @@ class Maximum(Gate):
             run.draw_mask(name)
         n, rows = self._sizes(run.wires)
         r = np.ascontiguousarray(run.mask(self.x)).reshape(rows, n)
-        r1 = np.ascontiguousarray(r.T) >> np.uint64(self.shift)
+        r1 = np.ascontiguousarray(r.T) >> np.uint64(self._dropped)
         beta = deal_comparison(run, self.comparison(run.wires), r1, self._pairs(n))
         bits = beta.reshape(-1, rows)
         for level, nodes in enumerate(self._levels(n)):
@@ -232,8 +245,8 @@ class Maximum(Gate):
         table, (look,) = kept.comparing.table, kept.comparing.looks
         n, rows = self._sizes(run.wires)
         bits = run.wire(self.x).bits
-        c, c1 = truncation.opened(run.public(self.x).reshape(rows, n), bits, self.shift)
-        c1 -= np.uint64(1 << (bits - self.shift))  # so that zero's is 0; modulo 2^64 is modulo 2^(q+2) as well
+        c, c1 = truncation.opened(run.public(self.x).reshape(rows, n), bits, self._dropped)
+        c1 -= np.uint64(1 << (bits - self._dropped))  # so that zero's is 0; modulo 2^64 is modulo 2^(q+2) as well
         if self._apart:
             c1 += (self._apart * np.arange(n)).astype(np.uint64)[:, None]
         looked_up, loses = lane.look_up(comparison, table, c1, look.mask, self._pairs(n))

@@ -14,7 +14,8 @@ of its own, and of inside = [y >= 0] xor over and over
 
     result = inside y + over C
 
-Both need |x| < 2^k - (1 + C) 2^f, or over would wrap.  The bit - [y >= 0], or inside - can be a wire, flipped: what
+Both need |x| < 2^k - (1 + C) 2^f, or over would wrap.  A *coarse* ReLU reads the sign off fewer bits, of x / 2^(f+g)
+rounded by the coin: its result is y or 0, and the other one than max(0, y) only where |y| < 2^g.  The bit - [y >= 0], or inside - can be a wire, flipped: what
 chooses by it again, as the derivative does, compares nothing (select.py).
 
 Sources: masked wires as in Beaver 1991 (Efficient multiparty protocols using circuit randomization), ABY2.0 (Patra,
@@ -35,7 +36,7 @@ from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import Chunks, Coarse, Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
 from mpc.shares import Selected, Share
@@ -59,23 +60,25 @@ class Prepared:
 
 
 class Relu(Gate):
-    """y = max(0, trunc(x, shift)), or min(ceiling, that).
+    """y = max(0, trunc(x, shift)), or min(ceiling, that); coarse: trunc(x, shift) where trunc(x, shift + coarse) >= 0.
 
     Shapes:   x, out, bit: S      Scale: out = x / 2^shift, bit = 1
     Deals:    r1, m, beta, beta r1, beta m in F_p; K table words and the node's products; for a ceiling one more element
               and node
     Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened); a ceiling's too
-    Error:    the truncation's: floor or floor + 1; needs |x| < 2^k - (1 + ceiling) 2^shift
+    Error:    the truncation's: floor or floor + 1, and up to 2^coarse; needs |x| < 2^k - (1 + ceiling) 2^(shift + coarse)
     """
 
     kind: ClassVar[str] = "relu"
     results: ClassVar[tuple[str, ...]] = ("out", "bit")
-    later: ClassVar[tuple[str, ...]] = ("bit", "ceiling")
+    later: ClassVar[tuple[str, ...]] = ("bit", "ceiling", "chunks", "coarse")
     x: Name
     out: Name
     shift: int = Field(ge=0, le=58)
     bit: Name | None = None
     ceiling: int | None = Field(default=None, gt=0, lt=1 << 58)
+    chunks: Chunks | None = None
+    coarse: Coarse = 0
 
     def check(self, wires: Wires) -> None:
         x, out = wires[self.x], wires[self.out]
@@ -88,6 +91,8 @@ class Relu(Gate):
             raise self.refuse("the shift leaves no bits")
         if self.ceiling is not None and self.ceiling >= (1 << (x.bits - self.shift)) - 1:
             raise self.refuse("the ceiling lies outside the input's bound")
+        if self.coarse and (self.ceiling is not None or self._dropped >= x.bits):
+            raise self.refuse("its comparison is coarse beside a ceiling, or compares no bit")
         if self.bit is not None:
             bit = wires[self.bit]
             if bit.masking is not Masking.FLIPPED or bit.shape != x.shape or bit.scale != 1 or bit.holders:
@@ -99,8 +104,13 @@ class Relu(Gate):
         return ("",) if self.ceiling is None else ("", "over_")
 
     def comparison(self, wires: Wires) -> Comparison:
-        """Return the comparison on q = k - shift bits."""
-        return Comparison(wires[self.x].bits - self.shift)
+        """Return the comparison on q = k - shift bits, less those that it passes over."""
+        return Comparison(wires[self.x].bits - self._dropped, self.chunks)
+
+    @property
+    def _dropped(self) -> int:
+        """Bits of x that are not compared."""
+        return self.shift + self.coarse
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         shape = (count(wires[self.x]),)
@@ -119,18 +129,20 @@ class Relu(Gate):
         return (*drawn_masks(wires[self.out]), *compared, *selection_correlations("beta", (1, size)), *over)
 
     def reference(self, run: ClearReading) -> None:
-        run.require_room(self.x, self.shift, 1 + (self.ceiling or 0))
-        y = truncation.reference(run.value(self.x), run.coin(self.x), run.wire(self.x).bits, self.shift)
-        run.set(self.out, np.clip(y, 0, self.ceiling))
+        run.require_room(self.x, self._dropped, 1 + (self.ceiling or 0))
+        x, coin, bits = run.value(self.x), run.coin(self.x), run.wire(self.x).bits
+        y, compared = (truncation.reference(x, coin, bits, shift) for shift in (self.shift, self._dropped))
+        above = compared >= 0
+        run.set(self.out, np.where(above, y if self.ceiling is None else np.minimum(y, self.ceiling), 0))
         if self.bit is not None:
-            inside = y >= 0 if self.ceiling is None else (y >= 0) & (y < self.ceiling)
+            inside = above if self.ceiling is None else above & (y < self.ceiling)
             run.set(self.bit, inside.astype(np.int64))
 
     def deal(self, run: DealReading) -> None:
         if not self._is_unopened(run.wires):
             run.draw_mask(self.out)
         r = run.mask(self.x).reshape(-1, 1)
-        r1, _ = truncation.mask_parts(r.T, self.shift)
+        r1, _ = truncation.mask_parts(r.T, self._dropped)
         betas = deal_comparison(run, self.comparison(run.wires), r1, looks=self._looks)
         beta = np.bitwise_xor.reduce(betas, axis=0, keepdims=True)
         deal_selection(run, "beta", beta, r, self.shift)
@@ -152,9 +164,9 @@ class Relu(Gate):
         lane, bits, comparison = run.lane, run.wire(self.x).bits, self.comparison(run.wires)
         table, looks = kept.comparing.table, kept.comparing.looks
         c, c1 = truncation.opened(run.public(self.x).reshape(-1, 1), bits, self.shift)
-        levels = (0,) if self.ceiling is None else (0, self.ceiling)
+        levels = (0,) if self.ceiling is None else (0, self.ceiling)  # taken off modulo 2^64, so modulo 2^(q+1) as well
         found = [
-            lane.look_up(comparison, table, c1 - np.uint64(level), look.mask)  # modulo 2^64 is modulo 2^(q+1) as well
+            lane.look_up(comparison, table, (c1 - np.uint64(level)) >> np.uint64(self.coarse), look.mask)
             for look, level in zip(looks, levels, strict=True)
         ]
         leaves = yield tuple(leaf for leaf, _ in found)

@@ -23,7 +23,7 @@ from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import Chunks, Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.linear import Factor
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
@@ -51,10 +51,12 @@ class Step(Gate):
     """
 
     kind: ClassVar[str] = "step"
+    later: ClassVar[tuple[str, ...]] = ("chunks",)
     x: Name
     out: Name
     levels: tuple[Factor, ...] = Field(min_length=1, max_length=64)
     shift: int = Field(ge=0, le=57)
+    chunks: Chunks | None = None
 
     def check(self, wires: Wires) -> None:
         x, out = wires[self.x], wires[self.out]
@@ -74,7 +76,7 @@ class Step(Gate):
 
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on the bits that are left of x - level."""
-        return Comparison(self._bits(wires) - self.shift)
+        return Comparison(self._bits(wires) - self.shift, self.chunks)
 
     @property
     def _looks(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
+from mpc.comparison import CHUNK_BITS, MAX_CHUNKS
 from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.relu import Relu
@@ -85,6 +86,12 @@ def rounded(y: np.ndarray, x: np.ndarray, shift: int) -> None:
     """y is floor(x / 2^shift) or one more."""
     above = y - (x >> np.int64(shift))
     assert ((above == 0) | (above == 1)).all()
+
+
+@st.composite
+def chunked(draw: Draw, bits: int) -> int | None:
+    """Into how many chunks a gate cuts a comparison on so many bits, if it says so."""
+    return draw(st.one_of(st.none(), st.integers(-(-bits // CHUNK_BITS), min(bits, MAX_CHUNKS))))
 
 
 def shifted(draw: Draw, most: int) -> tuple[int, int]:

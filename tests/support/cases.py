@@ -27,7 +27,7 @@ from mpc.gates.truncate import Truncate
 from mpc.gaussian import reach
 from mpc.wires import MAX_BITS, Masking
 from tests.support.bilinear_cases import convolution_case, matmul_case, multiply_case
-from tests.support.case import Case, Limits, add_unopened, finish, rounded, scales, shapes, shifted
+from tests.support.case import Case, Limits, add_unopened, chunked, finish, rounded, scales, shapes, shifted
 from tests.support.case import Draw as Drawing
 from tests.support.linear_cases import (
     combine_case,
@@ -77,22 +77,33 @@ def relu_case(draw: Drawing) -> Case:
         draw(st.one_of(st.none(), st.sampled_from([1, room // 2]), st.integers(1, room - 1))) if room > 1 else None
     )
     bit, mask = draw(st.booleans()), draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
+    coarse = 0 if ceiling else draw(st.integers(0, min(bits - shift - 1, 6)))
+    drop = shift + coarse
+    chunks = draw(chunked(bits - drop))
     b = Builder()
     b.enter("x", shape, bits, scale)
     out = wire("y", shape, bits - shift, scale / (1 << shift), masking=mask)
-    gate = Relu(name="r", x="x", out="y", shift=shift, ceiling=ceiling or None, bit="d" if bit else None)
+    settings = {"shift": shift, "ceiling": ceiling or None, "chunks": chunks, "coarse": coarse}
+    gate = Relu(name="r", x="x", out="y", bit="d" if bit else None, **settings)
     b.gate(gate, out, *[wire("d", shape, 1, masking=Masking.FLIPPED)] * bit)
     finish(b, "y", mask is Masking.DRAWN)
 
     def judge(v: Arrays) -> None:
         either = [(v["x"] >> np.int64(shift)) + more for more in (0, 1)]
-        clipped = [np.clip(floor, 0, ceiling or None) for floor in either]
-        assert ((v["y"] == clipped[0]) | (v["y"] == clipped[1])).all()
-        if bit:
+        above = [(v["x"] >> np.int64(drop)) + more >= 0 for more in (0, 1)]
+        if coarse:
+            passed = (v["y"] == either[0]) | (v["y"] == either[1])
+            assert ((passed & above[1]) | ((v["y"] == 0) & ~above[0])).all()
+        else:
+            clipped = [np.clip(floor, 0, ceiling or None) for floor in either]
+            assert ((v["y"] == clipped[0]) | (v["y"] == clipped[1])).all()
+        if bit and coarse:
+            assert ((v["d"] == above[0]) | (v["d"] == above[1])).all()
+        elif bit:
             inside = [(floor >= 0) & (floor < (ceiling or 1 << 60)) for floor in either]
             assert ((v["d"] == inside[0]) | (v["d"] == inside[1])).all()
 
-    limit = (1 << bits) - (1 + (ceiling or 0) << shift) - 1
+    limit = (1 << bits) - (1 + (ceiling or 0) << drop) - 1
     return Case(b, {"x": (limit, 1 << shift)}, judge, {"x": [(ceiling or 0) << shift]})
 
 
@@ -152,6 +163,7 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
     last, head = draw(st.booleans()), draw(shapes(most=2, side=2))
     mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     bit = not last and draw(st.booleans())
+    coarse = 0 if "i" in wants else draw(st.sampled_from(range(min(bits - shift, 7))))
     b = Builder()
     b.enter("x", (*head, candidates), bits, Fraction(1 << 10))
     written = {
@@ -167,6 +179,8 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
         last=last,
         rectify=rectify,
         bit="d" if bit else None,
+        coarse=coarse,
+        chunks=draw(chunked(bits - shift - coarse + 1)),
     )
     flipped = [wire("d", (*head, candidates), 1, masking=Masking.FLIPPED)] * bit
     b.gate(gate, *(written[name] for name in wants), *flipped)
@@ -178,6 +192,9 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
     def judge(v: Arrays) -> None:
         floor = v["x"] >> np.int64(shift)
         best = floor.max(axis=-1)
+        if coarse:
+            judge_coarse(gate, v)
+            return
         if bit:
             count = v["d"].sum(axis=-1)
             assert (count <= 1).all() and (count[best >= 0] == 1).all() and (rectify or (count == 1).all())
@@ -201,7 +218,20 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
                 assert (v["i"][..., 0] == place).all()
 
     room = candidates if shift and "i" in wants else 1
-    return Case(b, {"x": ((1 << bits) - (room << shift) - 1, 1 << shift)}, judge)
+    return Case(b, {"x": ((1 << bits) - (room << shift + coarse) - 1, 1 << shift)}, judge)
+
+
+def judge_coarse(gate: Maximum, v: Arrays) -> None:
+    """The value is that of one whose coarse value is the largest, if that is not negative where it has to be."""
+    floor, compared = v["x"] >> np.int64(gate.shift), v["x"] >> np.int64(gate.shift + gate.coarse)
+    best = compared.max(axis=-1, keepdims=True)
+    fits = (compared + 1 >= best) & ((compared + 1 >= 0) | (not gate.rectify))
+    none = (v["v"][..., 0] == 0) & gate.rectify & (best[..., 0] < 0)
+    chosen = fits & ((v["v"] == floor) | (v["v"] == floor + 1))
+    assert (chosen.any(axis=-1) | none).all()
+    if gate.bit is not None:
+        assert ((v["d"] == 0) | chosen).all()
+        assert ((v["d"].sum(axis=-1) == 1) | none).all()
 
 
 @st.composite
@@ -219,7 +249,7 @@ def step_case(draw: Drawing) -> Case:
     shape = draw(st.one_of(shapes(), st.just(())))
     b = Builder()
     b.enter("x", shape, bits, Fraction(1 << 7))
-    gate = Step(name="s", x="x", levels=levels, shift=shift, out="y")
+    gate = Step(name="s", x="x", levels=levels, shift=shift, out="y", chunks=draw(chunked(left - shift)))
     mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     b.gate(gate, wire("y", (*shape, len(levels)), draw(st.integers(1, 3)), draw(scales), masking=mask))
     finish(b, "y", mask is Masking.DRAWN)
@@ -266,6 +296,7 @@ def fourier_case(draw: Drawing) -> Case:
         table=tables.sincos_digest(),
         clamp=clamp,
         fine=fine,
+        chunks=None if clamp is None else draw(chunked(bits + 2 - clamp.shift)),
     )
     b.gate(gate, wire("z", shape, MAX_BITS, Fraction(3, 5)))
     b.output("z")
@@ -322,7 +353,7 @@ def bound_case(draw: Drawing) -> Case:
     b.enter("x", shape, bits, scale)
     mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     out = wire("y", shape, draw(st.integers(width, MAX_BITS)), scale / (1 << shift), masking=mask)
-    b.gate(Bound(name="b", x="x", out="y", width=width, shift=shift), out)
+    b.gate(Bound(name="b", x="x", out="y", width=width, shift=shift, chunks=draw(chunked(width))), out)
     finish(b, "y", mask is Masking.DRAWN)
 
     def judge(v: Arrays) -> None:

@@ -12,6 +12,7 @@ from mpc.compiler.graph.attributes import Function
 from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends, states
 from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, products, sums
 from mpc.compiler.roles import Roles
@@ -80,6 +81,8 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     state.choose_openings()
     state.choose_masks()
     outputs = tuple(out for out, _ in left)
+    if roles.security == "active":
+        state.gates = with_fewest_tags(state.gates, state.wires)
     wires, gates = tuple(state.wires.values()), tuple(state.gates)
     plan = Plan(
         inputs=inputs,

@@ -16,6 +16,7 @@ import numpy as np
 from mpc import fixedpoint
 from mpc.compiler.graph.graph import Graph, GraphInput, Origin, static
 from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.ends import enter, fractions, leave
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.lower import RULES
@@ -207,6 +208,8 @@ class _Work:
         work.drop_unread()
         work.choose_openings()
         work.choose_masks()
+        if work.roles.security == "active":
+            work.gates = with_fewest_tags(work.gates, work.wires)
         plan = Plan(
             inputs=inputs,
             outputs=tuple(outputs),

@@ -9,6 +9,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import ArgMax, Maximum, Step, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, static
+from mpc.compiler.lowering import checked
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.sums import bounded
@@ -30,8 +31,10 @@ def relu(state: Lowering, node: Node) -> Value:
         shift = max(0, x.wire.bits - _EXACT_BITS)
     else:
         x, shift = _rounded(state, x)
-    interval = x.interval.truncated(shift).rectified()
-    return state.add("relu", node.shape, x.scale / (1 << shift), interval, x=x.wire.name, shift=shift)
+    dropped, rounded = checked.coarse(state, node, x, shift), x.interval.truncated(shift)
+    interval = checked.misjudged(rounded.rectified(), rounded, dropped)
+    settings = {"x": x.wire.name, "shift": shift, "coarse": dropped}
+    return state.add("relu", node.shape, x.scale / (1 << shift), interval, **settings)
 
 
 def _decides_places(state: Lowering, node: Node) -> bool:
@@ -99,15 +102,26 @@ def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval
 
 
 def maximum(state: Lowering, node: Node) -> Value:
-    """Compare all pairs of a few candidates at once; of more, a tournament of such groups."""
+    """Compare all pairs of a few candidates at once; of more, a tournament of such groups, and wherever that suits."""
     rectify, x = node.of(Maximum).rectify, state.values[node.reads[0]]
     twin = _twin(state, node, "argmax")
     if twin is not None and not rectify and int(x.shape[-1]) <= MOST_CANDIDATES:
         return _both(state, node, twin)[0]
-    while (groups := -(-int(x.shape[-1]) // MOST_CANDIDATES)) > 1:
+    for groups in _groups(state, node, x, rectify):
         x = _grouped(state, x, groups)
-        x = state.reshape(_top(state, x, False), x.shape[:-1])
-    return _top(state, x, rectify)
+        x = state.reshape(_top(state, node, x, False), x.shape[:-1])
+    return _top(state, node, x, rectify)
+
+
+def _groups(state: Lowering, node: Node, x: Value, rectify: bool) -> tuple[int, ...]:
+    """How many groups there are, level by level, whose largest go on; all that are left then are compared at once."""
+    if state.roles.security == "active":
+        shift = state.rounding(x, 1)
+        return checked.levels(x, shift, checked.coarse(state, node, x, shift, 1), rectify, MOST_CANDIDATES)
+    found, n = [], int(x.shape[-1])
+    while (n := -(-n // MOST_CANDIDATES)) > 1:
+        found.append(n)
+    return tuple(found)
 
 
 def _grouped(state: Lowering, x: Value, groups: int) -> Value:
@@ -119,13 +133,15 @@ def _grouped(state: Lowering, x: Value, groups: int) -> Value:
     return state.reshape(x, (*x.shape[:-1], groups, size))
 
 
-def _top(state: Lowering, x: Value, rectify: bool) -> Value:
+def _top(state: Lowering, node: Node, x: Value, rectify: bool) -> Value:
     x, shift = _rounded(state, x, 1)
-    top = x.interval.greatest().truncated(shift)
-    value = state.wire(
-        _next(state, "value"), (*x.shape[:-1], 1), x.scale / (1 << shift), top.rectified() if rectify else top
+    dropped, rounded = checked.coarse(state, node, x, shift, 1), x.interval.truncated(shift)
+    top = rounded.greatest()
+    top = checked.misjudged(top.rectified() if rectify else top, rounded, dropped, int(x.shape[-1]) - 1 + rectify)
+    value = state.wire(_next(state, "value"), (*x.shape[:-1], 1), x.scale / (1 << shift), top)
+    state.gate(
+        "maximum", x=x.wire.name, value=value.wire.name, shift=shift, rectify=rectify, coarse=dropped
     )
-    state.gate("maximum", x=x.wire.name, value=value.wire.name, shift=shift, rectify=rectify)
     return value
 
 

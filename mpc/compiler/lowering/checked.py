@@ -1,0 +1,132 @@
+"""What suits a plan whose runs are checked: there each bit that is dealt has a tag of 64 bits.
+
+So a comparison costs by the bits of its tables, which are eight times what an unchecked run is dealt for everything else:
+
+* tables are cut into the number of chunks that needs the fewest words, whatever is opened (`comparison.fewest_tags`);
+* what goes on into products is compared on fewer bits: a value keeps its digits, and takes another way than it should
+  only within 2^-10 of where two ways meet.  That changes it by as little, and seldom;
+* a maximum is found by a tournament where all pairs would cost more than the tournament's rounds are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+
+from mpc.comparison import fewest_tags
+from mpc.compiler.graph.graph import MOVES, Node, static
+from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.lowering.scales import log2
+from mpc.gates.base import Gate
+from mpc.gates.bound import Bound
+from mpc.gates.fourier import Fourier
+from mpc.gates.maximum import Maximum
+from mpc.gates.relu import Relu
+from mpc.gates.step import Step
+from mpc.plan.tagging import gate_tags
+from mpc.wires import Wire
+
+ROUND_BYTES = 1 << 20
+"""What one round less is worth, in bytes that are dealt for one inference."""
+_COMPARED_FRACTION = 10
+_LEAST_COMPARED_BITS = 12
+_PASSES_ON = MOVES | {"scale", "sum", "total", "weigh", "maximum"}
+"""What hands its operands on, however small they are; products add many of them up."""
+
+
+def coarse(state: Lowering, node: Node, x: Value, shift: int, extra: int = 0) -> int:
+    """Return how many bits of a rounded value its comparison passes over, with `extra` bits above its own.
+
+    About 10 fractional bits are compared, and 12 bits or more: a value that is much smaller than its bound has none to
+    spare.  What is as far below zero as one of these, where it should be zero, is within the room that bounds have.
+    """
+    if state.roles.security == "passive" or not _feeds_products(state, node):
+        return 0
+    spare = log2(x.scale) - shift - _COMPARED_FRACTION
+    return max(0, min(spare, x.wire.bits - shift + extra - _LEAST_COMPARED_BITS))
+
+
+def _feeds_products(state: Lowering, node: Node) -> bool:
+    """Do only products read it, through maps and maxima at most?"""
+    readers = list(state.graph.readers(node.writes))
+    if not readers or state.graph.is_output(node.writes):
+        return False
+    return all(one.op in ("matmul", "conv") or (one.op in _PASSES_ON and _feeds_products(state, one)) for one in readers)
+
+
+def misjudged(found: Interval, among: Interval, dropped: int, others: int = 1) -> Interval:
+    """Return the interval of what is chosen by a coarse comparison.
+
+    Two ways meet at zero, or where two candidates are equal; one that is by d from there, of u = 2^dropped, is taken the
+    wrong way with probability 1 - d / u, and off by d then: u^3 / 6 times the density there, on both sides together.
+
+    Args:
+        found: if all bits were compared.
+        among: of what is compared.
+        others: with how many each is compared.
+    """
+    if not dropped:
+        return found
+    unit = float(1 << dropped)
+    deviation = np.sqrt(among.variance + among.mean.var()).mean()
+    density = min(1.0, others / (2 * max(float(deviation), 1.0)))
+    below = np.minimum(found.low, np.maximum(found.low - unit - 1, among.low.min()))
+    return replace(found, low=below, error=np.hypot(found.error, np.sqrt(density * unit**3 / 6)))
+
+
+def levels(x: Value, shift: int, dropped: int, rectify: bool, most: int) -> tuple[int, ...]:
+    """Return into how many groups a tournament puts what is left, level by level; the largest of the last are compared
+    at once.
+
+    Args:
+        most: candidates that one gate compares.
+    """
+    windows = int(np.prod(static(x.shape[:-1]), dtype=np.int64))
+    return _cheapest(int(x.shape[-1]), rectify, windows, x.wire.bits - shift, dropped, most)[1]
+
+
+@cache
+def _cheapest(
+    n: int, rectify: bool, windows: int, bits: int, dropped: int, most: int
+) -> tuple[int, tuple[int, ...]]:
+    """(what it is worth in bytes, the numbers of groups)."""
+    found: list[tuple[int, tuple[int, ...]]] = [(_worth(n, rectify, windows, bits, dropped), ())] if n <= most else []
+    for size in range(2, min(n - 1, most) + 1):
+        groups = -(-n // size)
+        if -(-n // groups) == size:  # else smaller groups are as many
+            rest, more = _cheapest(groups, rectify, windows, bits, dropped, most)
+            found.append((_worth(size, False, groups * windows, bits, dropped) + rest, (groups, *more)))
+    return min(found)
+
+
+def _worth(n: int, rectify: bool, windows: int, bits: int, dropped: int) -> int:
+    """The bytes that are dealt for so many maxima of n, and what their rounds are worth."""
+    gate = Maximum(name="m", x="x", value="v", shift=0, rectify=rectify, coarse=dropped)
+    wires = {
+        "x": Wire(name="x", shape=(1, n), scale=Fraction(1), bits=bits),
+        "v": Wire(name="v", shape=(1, 1), scale=Fraction(1), bits=bits),
+    }
+    cut = _recut(gate, wires)
+    specs = (*cut.correlations(wires), *gate_tags(cut, wires, frozenset()))
+    dealt = sum(spec.size for spec in specs if spec.dependent)
+    return windows * dealt + ROUND_BYTES * len(cut.openings(wires))
+
+
+def with_fewest_tags(gates: Iterable[Gate], wires: Mapping[str, Wire]) -> list[Gate]:
+    """Return the gates, of which those that compare cut their tables as suits tags."""
+    bound = {name: wire.bind(1) for name, wire in wires.items()}
+    return [_recut(gate, bound) for gate in gates]
+
+
+def _recut(gate: Gate, wires: Mapping[str, Wire]) -> Gate:
+    if not isinstance(gate, Relu | Step | Maximum | Fourier | Bound) or (isinstance(gate, Fourier) and not gate.clamp):
+        return gate
+    comparison = gate.comparison if isinstance(gate, Bound) else gate.comparison(wires)
+    looks = sum(spec.name.endswith("leaf_mask") for spec in gate.correlations(wires))
+    chunks = fewest_tags(comparison.bits, looks)
+    return gate if chunks == comparison.chunks else gate.model_copy(update={"chunks": chunks})
