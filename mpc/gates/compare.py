@@ -14,7 +14,6 @@ from mpc.gates.base import Correlation
 from mpc.gates.readings import DealReading, PartyReading
 from mpc.shares import WHOLE, BitShare, Pairs
 
-
 Chunks = Annotated[int, Field(ge=1, le=MAX_CHUNKS)]
 """Into how many chunks a gate cuts its comparison; None: as suits runs that are not checked, see `Comparison`."""
 Coarse = Annotated[int, Field(ge=0, le=57)]

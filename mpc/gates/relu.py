@@ -14,9 +14,11 @@ of its own, and of inside = [y >= 0] xor over and over
 
     result = inside y + over C
 
-Both need |x| < 2^k - (1 + C) 2^f, or over would wrap.  A *coarse* ReLU reads the sign off fewer bits, of x / 2^(f+g)
-rounded by the coin: its result is y or 0, and the other one than max(0, y) only where |y| < 2^g.  The bit - [y >= 0], or inside - can be a wire, flipped: what
+Both need |x| < 2^k - (1 + C) 2^f, or over would wrap.  The bit - [y >= 0], or inside - can be a wire, flipped: what
 chooses by it again, as the derivative does, compares nothing (select.py).
+
+A *coarse* ReLU reads the sign off fewer bits, those of x / 2^(f+g) rounded by the coin: its result is y or 0, and
+another one than max(0, y) only where |y| < 2^g.
 
 Sources: masked wires as in Beaver 1991 (Efficient multiparty protocols using circuit randomization), ABY2.0 (Patra,
 Schneider, Suresh, Yalame 2021); the look-up in dealt tables is that of TinyTable (Damgard, Nielsen, Nielsen,
@@ -66,7 +68,8 @@ class Relu(Gate):
     Deals:    r1, m, beta, beta r1, beta m in F_p; K table words and the node's products; for a ceiling one more element
               and node
     Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened); a ceiling's too
-    Error:    the truncation's: floor or floor + 1, and up to 2^coarse; needs |x| < 2^k - (1 + ceiling) 2^(shift + coarse)
+    Error:    the truncation's: floor or floor + 1, and up to 2^coarse; needs |x| < 2^k - (1 + ceiling) 2^(shift +
+              coarse)
     """
 
     kind: ClassVar[str] = "relu"

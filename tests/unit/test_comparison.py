@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc import kernels
-from mpc.comparison import CHUNK_BITS, MAX_CHUNKS, Comparison
+from mpc.comparison import CHUNK_BITS, MAX_CHUNKS, Comparison, fewest_tags
 from mpc.encoding import word_type
 from mpc.errors import PlanError
 from mpc.field import P
@@ -269,3 +269,46 @@ def test_opened_words_are_uniform_whatever_is_compared(bits: int) -> None:
             comparison, table, np.full((1, count), c, dtype=np.uint64), BitShare(mask, comparison.mask_width)
         )
         assert_uniform_words(leaf.values, comparison.leaf_width, f"r = {r}, c = {c}")
+
+
+@pytest.mark.parametrize("bits", range(1, MOST + 1))
+@pytest.mark.parametrize("looks", [1, 2])
+def test_no_other_number_of_chunks_has_fewer_bytes_if_bits_have_tags(bits: int, looks: int) -> None:
+    def tagged(chunks: int) -> int:
+        """Bytes of a table, its look-ups' products and masks, with 8 more for each bit that is not constant."""
+        widths = [bits // chunks + (j < bits % chunks) for j in range(chunks)]
+        products = (2**chunks - 1 - chunks) + (2 ** (chunks - 1) - chunks)
+        plain = sum(max(1, 2**width // 8) for width in widths) + looks * -(-products // 8)
+        return plain + 8 * (sum(2**width - 1 for width in widths) + looks * (products + 2 * chunks))
+
+    possible = range(-(-bits // 6), min(bits, MAX_CHUNKS) + 1)
+    assert tagged(fewest_tags(bits, looks)) == min(map(tagged, possible))
+
+
+@pytest.mark.parametrize(("bits", "split"), [(7, 1), (6, 0), (5, 6), (48, 7), (20, 9)])
+def test_chunks_of_no_bit_or_of_too_many_are_refused(bits: int, split: int) -> None:
+    with pytest.raises(PlanError, match="chunks, which have 1 to 6 bits"):
+        Comparison(bits, split)
+
+
+@pytest.mark.parametrize(("bits", "split"), [(6, 1), (6, 6), (20, 5), (24, 8)])
+def test_bits_that_are_said_to_be_constant_are(bits: int, split: int) -> None:
+    """Of thermometers the lowest bit and what fills up their bytes, of nodes what fills up theirs."""
+    comparison, rng = Comparison(bits, split), np.random.default_rng(bits)
+    kind = word_type(comparison.mask_width)
+    mask = rng.integers(0, (1 << comparison.mask_width) - 1, 500, dtype=kind, endpoint=True)
+    table = naive.thermometers(comparison, rng.integers(0, 1 << bits, 500, dtype=np.uint64))
+    for dealt, planes in (
+        (table, comparison.table_planes(500)),
+        (dealt_nodes(comparison, mask), comparison.node_planes(500)),
+    ):
+        data, start = dealt.reshape(-1), 0
+        for plane in planes:
+            size = plane.count * plane.width // 8
+            words = data[start : start + size].reshape(plane.count, -1)
+            found = np.unpackbits(words, axis=1, bitorder="little")
+            start += size
+            assert found[:, : plane.first].all() and not found[:, plane.stop :].any()
+            free = found[:, plane.first : plane.stop]
+            assert (free.any(axis=0) & ~free.all(axis=0)).all()  # each of the others is 0 here and 1 there
+        assert start == data.size

@@ -1,10 +1,10 @@
 """What suits a plan whose runs are checked: there each bit that is dealt has a tag of 64 bits.
 
-So a comparison costs by the bits of its tables, which are eight times what an unchecked run is dealt for everything else:
+So a comparison costs by the bits of its tables, which are nearly all that is dealt:
 
 * tables are cut into the number of chunks that needs the fewest words, whatever is opened (`comparison.fewest_tags`);
 * what goes on into products is compared on fewer bits: a value keeps its digits, and takes another way than it should
-  only within 2^-10 of where two ways meet.  That changes it by as little, and seldom;
+  only within 2^-11 of where two ways meet.  That changes it by as little, and seldom;
 * a maximum is found by a tournament where all pairs would cost more than the tournament's rounds are worth.
 """
 
@@ -33,7 +33,7 @@ from mpc.wires import Wire
 
 ROUND_BYTES = 1 << 20
 """What one round less is worth, in bytes that are dealt for one inference."""
-_COMPARED_FRACTION = 10
+_COMPARED_FRACTION = 11
 _LEAST_COMPARED_BITS = 12
 _PASSES_ON = MOVES | {"scale", "sum", "total", "weigh", "maximum"}
 """What hands its operands on, however small they are; products add many of them up."""
@@ -42,7 +42,7 @@ _PASSES_ON = MOVES | {"scale", "sum", "total", "weigh", "maximum"}
 def coarse(state: Lowering, node: Node, x: Value, shift: int, extra: int = 0) -> int:
     """Return how many bits of a rounded value its comparison passes over, with `extra` bits above its own.
 
-    About 10 fractional bits are compared, and 12 bits or more: a value that is much smaller than its bound has none to
+    About 11 fractional bits are compared, and 12 bits or more: a value that is much smaller than its bound has none to
     spare.  What is as far below zero as one of these, where it should be zero, is within the room that bounds have.
     """
     if state.roles.security == "passive" or not _feeds_products(state, node):
@@ -56,14 +56,16 @@ def _feeds_products(state: Lowering, node: Node) -> bool:
     readers = list(state.graph.readers(node.writes))
     if not readers or state.graph.is_output(node.writes):
         return False
-    return all(one.op in ("matmul", "conv") or (one.op in _PASSES_ON and _feeds_products(state, one)) for one in readers)
+    return all(
+        one.op in ("matmul", "conv") or (one.op in _PASSES_ON and _feeds_products(state, one)) for one in readers
+    )
 
 
 def misjudged(found: Interval, among: Interval, dropped: int, others: int = 1) -> Interval:
     """Return the interval of what is chosen by a coarse comparison.
 
-    Two ways meet at zero, or where two candidates are equal; one that is by d from there, of u = 2^dropped, is taken the
-    wrong way with probability 1 - d / u, and off by d then: u^3 / 6 times the density there, on both sides together.
+    Two ways meet at zero, or where two candidates are equal.  What is by d from there, d < u = 2^dropped, takes the
+    wrong one with probability 1 - d / u, and is off by d then: u^3 / 6 times the density there, both sides together.
 
     Args:
         found: if all bits were compared.
@@ -91,9 +93,7 @@ def levels(x: Value, shift: int, dropped: int, rectify: bool, most: int) -> tupl
 
 
 @cache
-def _cheapest(
-    n: int, rectify: bool, windows: int, bits: int, dropped: int, most: int
-) -> tuple[int, tuple[int, ...]]:
+def _cheapest(n: int, rectify: bool, windows: int, bits: int, dropped: int, most: int) -> tuple[int, tuple[int, ...]]:
     """(what it is worth in bytes, the numbers of groups)."""
     found: list[tuple[int, tuple[int, ...]]] = [(_worth(n, rectify, windows, bits, dropped), ())] if n <= most else []
     for size in range(2, min(n - 1, most) + 1):

@@ -33,8 +33,8 @@ def relu(state: Lowering, node: Node) -> Value:
         x, shift = _rounded(state, x)
     dropped, rounded = checked.coarse(state, node, x, shift), x.interval.truncated(shift)
     interval = checked.misjudged(rounded.rectified(), rounded, dropped)
-    settings = {"x": x.wire.name, "shift": shift, "coarse": dropped}
-    return state.add("relu", node.shape, x.scale / (1 << shift), interval, **settings)
+    scale, name = x.scale / (1 << shift), x.wire.name
+    return state.add("relu", node.shape, scale, interval, x=name, shift=shift, coarse=dropped)
 
 
 def _decides_places(state: Lowering, node: Node) -> bool:
@@ -139,9 +139,7 @@ def _top(state: Lowering, node: Node, x: Value, rectify: bool) -> Value:
     top = rounded.greatest()
     top = checked.misjudged(top.rectified() if rectify else top, rounded, dropped, int(x.shape[-1]) - 1 + rectify)
     value = state.wire(_next(state, "value"), (*x.shape[:-1], 1), x.scale / (1 << shift), top)
-    state.gate(
-        "maximum", x=x.wire.name, value=value.wire.name, shift=shift, rectify=rectify, coarse=dropped
-    )
+    state.gate("maximum", x=x.wire.name, value=value.wire.name, shift=shift, rectify=rectify, coarse=dropped)
     return value
 
 
