@@ -122,11 +122,11 @@ class Comparison:
         return len(_products(self.chunks))
 
     def table_planes(self, size: int) -> tuple[Plane, ...]:
-        """Tell which bits of the tables of `size` comparisons are constant."""
+        """Return where the tables of `size` comparisons have constant bits."""
         return tuple(Plane(size, 8 * _word_bytes(width), 1, 1 << width) for width in self.widths.tolist())
 
     def node_planes(self, size: int) -> tuple[Plane, ...]:
-        """Tell which bits of the dealt products of `size` nodes are none: those that fill up the last byte."""
+        """Return where the products of `size` nodes have bits that are none: they fill up the last byte."""
         return (Plane(size, 8 * self.node_bytes, 0, self.node_words),)
 
     @property

@@ -32,7 +32,7 @@ class Nodes:
     flips: np.ndarray
 
     def planes(self, rows: int) -> tuple[Plane, ...]:
-        """Tell which bits of the dealt products are none: those with an input that is not there."""
+        """Return where the dealt products have bits that are none: those with an input that is not there."""
         return tuple(Plane(rows, 16, 0, (1 << present) - 1) for present in (self.places >= 0).sum(axis=1).tolist())
 
     @property

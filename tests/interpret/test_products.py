@@ -15,7 +15,7 @@ from mpc.gates.convolution import Convolution
 from mpc.gates.matmul import Matmul
 from mpc.gates.multiply import Multiply
 from mpc.gates.readings import PartyReading
-from mpc.interpret.active.products import fold_product, is_joined
+from mpc.interpret.active.products import fold_product, is_joined, take_offset
 from mpc.prg import Seed, expand_field
 from mpc.shares import Share
 from mpc.tags import Key, TagLane
@@ -112,7 +112,7 @@ def test_a_row_and_a_column_are_the_replay_with_their_coins(name: str, out: Mask
     off = fp.sub(tag.values, fp.scale(opened, int(KEY.alpha)))
     expected = fp.total(fp.mul(factors(gate, run, opened.shape), off).reshape(-1, 1))
     total = np.array([7], dtype=np.uint64)
-    fold_product(gate, run, opened, COIN, total)
+    fold_product(gate, run, take_offset(gate, run), opened, COIN, total)
     assert total[0] == fp.add(expected, np.array([7], dtype=np.uint64))[0] != 7
 
 

@@ -69,17 +69,17 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "tiles_to_points": ((of(U64, 3),), ("tiles",)),
     "multiply_points": ((of(U64, 3), of(U64, 3), of(U64, 3)), ("points", "data")),
     "points_to_tiles": ((of(U64, 3), I64, I64), ("points",)),
-    "tag_words": ((MASK, U64, of(U64, 2)), ("plain", "share")),
-    "mask_words": ((of(U64, 2), of(I64, 2), of(U64, 2), of(U64, 2)), ("words", "mask")),
+    "tag_words": ((of(U8, 2), U64, of(U64, 2)), ("bits", "share")),
+    "mask_words": ((of(U64, 2), of(I64, 2), of(U64, 2), U64, of(U64, 2)), ("words", "mask")),
     "resolve_words": (
-        (of(U8), of(U64, 2), of(U64, 3), of(U8), of(U8, 2), of(U8), of(U8), U64, MASK),
+        (of(U8), of(U64, 2), of(U64, 2), of(U8), of(U8, 2), of(U8), of(U8), U64, MASK),
         ("mask", "node"),
     ),
     "and_words": (
-        (of(U8, 2), of(I64, 2), of(U8, 2), of(U64, 3), of(U16), of(U64, 3), U64, of(U64, 3)),
+        (of(U8, 2), of(I64, 2), of(U8, 2), MASK, of(U16), of(U64, 3), U64, of(U64, 3)),
         ("node", "fresh"),
     ),
-    "fold_words": ((of(U64, 2), MASK, U64, of(U64, 2), MASK), ("words", "sums")),
+    "fold_words": ((of(U64, 2), MASK, U64, of(U8, 2), MASK), ("words", "sums")),
     "dot": ((MASK, MASK, MASK), ("a", "b", "out")),
     "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4)), ("tiles", "out")),
 }

@@ -24,7 +24,7 @@ from mpc.correlations import Bundle
 from mpc.errors import LocalProtocolError, ReuseError
 from mpc.gates.base import Gate, Opening, mask_name
 from mpc.gates.readings import PartyReading
-from mpc.interpret.active.products import fold_product, is_joined
+from mpc.interpret.active.products import fold_product, is_joined, take_offset
 from mpc.interpret.party import Log, PartyRun
 from mpc.interpret.state_wires import Carried
 from mpc.plan.plan import Plan
@@ -116,33 +116,47 @@ class Audit:
         self.common = run.common_draws()
         self.states: Mapping[str, Share] = {}
         self._log = log
+        self._prepared: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"<Audit of {self.run.bundle.id.entry}>"
 
-    def fold(self, coin: Seed) -> Sums:
-        """Add up what was opened, by the coin, beside the tags that a replay of all gates makes.
+    def prepare(self) -> None:
+        """Do all work that needs neither inputs nor the coin; behind `PartyRun.prepare`.
+
+        Field elements are expanded, and whatever gates make of them; words stay seeds until they are read.
 
         Raises:
-            LocalProtocolError: something was opened that no tag stands for, or the reverse.
-            ReuseError: the run was replayed before.
+            ReuseError: the run before is not prepared, or this run was prepared before; of a plan with states.
         """
         plan, number = self.run.plan, self.run.bundle.id.entry.number
         if plan.states:
             if number == 1:
                 self.session.begin(plan)
             self.states = self.session.states.read(number)
+        self._prepared = {gate.name: self._prepare_gate(gate) for gate in plan.online}
+        if plan.states:
+            self.session.states.leave(number, {state.in_: self.masks[state.out] for state in plan.states})
+
+    def _prepare_gate(self, gate: Gate) -> Any:
+        reading = TagReading(self, gate)
+        return take_offset(gate, reading) if is_joined(gate, self.wires) else gate.prepare(reading)
+
+    def fold(self, coin: Seed) -> Sums:
+        """Add up what was opened, by the coin, beside the tags that a replay of all gates makes.
+
+        Raises:
+            LocalProtocolError: something was opened that no tag stands for, or the reverse.
+            ReuseError: the run is not prepared, or was replayed before.
+        """
         sums, last = Sums(), self._last_readers()
-        for gate in plan.online:
+        for gate in self.run.plan.online:
             self.fold_gate(gate, coin, sums)
             for name in last.get(gate.name, ()):
                 self.masks.pop(name, None)
                 self.unopened.pop(name, None)
         if self._log:
             raise LocalProtocolError(f"opened without a tag: {sorted(self._log)}")
-        if plan.states:
-            left = {state.in_: self.masks[state.out] for state in plan.states}
-            self.session.states.leave(number, left)
         return sums
 
     def _last_readers(self) -> dict[str, list[str]]:
@@ -158,12 +172,11 @@ class Audit:
 
     def fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
         """Run one gate on tags, and add what it opened to the sums."""
-        reading = TagReading(self, gate)
+        reading, kept = TagReading(self, gate), self._taken(gate)
         if is_joined(gate, self.wires):
             [[public]] = self._log.pop(gate.name)
-            fold_product(gate, reading, public, coin.derive(gate.name), sums.elements)
+            fold_product(gate, reading, kept, public, coin.derive(gate.name), sums.elements)
             return
-        kept = gate.prepare(reading)
         rounds = gate.openings(self.wires)
         if not rounds and all(self.wires[name].masking is not Masking.UNOPENED for name in gate.writes):
             return  # public values of it are there already
@@ -182,6 +195,12 @@ class Audit:
             return
         raise LocalProtocolError(f"gate {gate.name} opens more than it declared")
 
+    def _taken(self, gate: Gate) -> Any:
+        """What was prepared for a gate, once."""
+        if self._prepared is None or gate.name not in self._prepared:
+            raise ReuseError(f"gate {gate.name} is not prepared to be replayed, or was replayed before")
+        return self._prepared.pop(gate.name)
+
 
 def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: Seed, lane: TagLane, sums: Sums) -> None:
     """Add one opened value and its tag to the sums, each with its coins."""
@@ -190,7 +209,7 @@ def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: S
         raise LocalProtocolError(f"{opening} has the tag {tag!r}")
     opened = np.ascontiguousarray(value, dtype=np.uint64).reshape(-1)
     if width:
-        words, chosen = tag.values.reshape(-1, width), expand_words(coin, (opened.size, width), CHECKS)
+        words, chosen = tag.values.reshape(-1, width), expand_words(coin, (-(-opened.size * width // 8), CHECKS), 8)
         kernels.fold_words(np.ascontiguousarray(words), opened, lane.bit_one, chosen, sums.words)
         return
     chosen, public = expand_field(coin, opened.shape), fp.zeros((1,))

@@ -107,8 +107,9 @@ class TaggingDealer(Dealer):
         read = written = 0
         for plane in spec.planes or (whole,):
             size = plane.count * plane.width // 8
-            words = share[written : written + plane.bits].reshape(plane.count, plane.stop - plane.first)
-            kernels.tag_words(data[read : read + size].reshape(plane.count, -1), plane.first, self._key.delta, words)
+            bits = np.unpackbits(data[read : read + size].reshape(plane.count, -1), axis=1, bitorder="little")
+            dealt = np.ascontiguousarray(bits[:, plane.first : plane.stop])
+            kernels.tag_words(dealt, self._key.delta, share[written : written + plane.bits].reshape(dealt.shape))
             read, written = read + size, written + plane.bits
 
     def _deal_zeros(self, closing: Sequence[Correlation]) -> None:

@@ -30,21 +30,28 @@ def is_joined(gate: Gate, wires: Wires) -> TypeGuard[Columned]:
     return isinstance(gate, Columned) and not gate.is_linear(wires) and gate.columns(wires) > 0
 
 
-def fold_product(gate: Columned, run: PartyReading, opened: np.ndarray, coin: Seed, total: np.ndarray) -> None:
+def take_offset(gate: Columned, run: PartyReading) -> Share:
+    """Return what is added to a product: the tags of s, or of the dealt product and the mask, and those of the bias."""
+    derived = run.wire(gate.out).masking is Masking.DERIVED
+    offset = run.take("s") if derived else run.take("product") + run.take_mask(gate.out)
+    return offset if gate.bias is None else offset + run.share(gate.bias)
+
+
+def fold_product(
+    gate: Columned, run: PartyReading, offset: Share, opened: np.ndarray, coin: Seed, total: np.ndarray
+) -> None:
     """Add to the total (1,) what a product's tags, by coins, are more than this party's alpha times what was opened.
 
     Args:
         run: the gate's reading on tags.
+        offset: of `take_offset`.
         opened: z^.
     """
     t = expand_field(coin.derive("columns"), (gate.columns(run.wires),))
-    derived = run.wire(gate.out).masking is Masking.DERIVED
-    offset = run.take("s") if derived else run.take("product") + run.take_mask(gate.out)
-    if gate.bias is not None:
-        offset = offset + run.share(gate.bias)
     shares = Share(gate.join_result(offset.values, t)) - run.lane.const(gate.join_result(opened, t))
-    y = gate.lay_out(gate.join_second(run.share(gate.second).values, t))
-    public = gate.lay_out(gate.join_second(run.public(gate.second), t))
-    crossed = gate.over_field(run.mask_share(gate.x).values, public)
+    public = gate.join_second(run.public(gate.second), t)
+    masks = gate.join_second(run.mask_share(gate.second).values, t)
+    y = gate.lay_out((run.lane.const(public) - Share(masks)).values)  # [alpha y] t, without each element's tag
+    crossed = gate.over_field(run.mask_share(gate.x).values, gate.lay_out(public))
     found = gate.over_field(run.public(gate.x), y, fp.sub(shares.values, crossed)).reshape(-1)
     kernels.dot(np.ascontiguousarray(found), expand_field(coin.derive("rows"), found.shape), total)

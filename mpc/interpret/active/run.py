@@ -51,6 +51,7 @@ class CheckedRun:
         self._me, self._parties, self._tags = index, parties, tags
         self._context, self._fresh = context, fresh
         self._check: Check | None = None
+        self._audit = Audit(self.run, self._log, tags)
         self.manifest = b""
         """What the provider has signed of the run's bundle; set before `steps`."""
 
@@ -79,6 +80,7 @@ class CheckedRun:
     def prepare(self) -> None:
         """Do all work that needs no input; see `PartyRun.prepare`."""
         self.run.prepare()
+        self._audit.prepare()
 
     def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]:
         """Evaluate the run, then check it; see `PartyRun.steps` and `Check.steps`.
@@ -104,7 +106,7 @@ class CheckedRun:
 
     def replay(self, coin: Seed) -> Sums:
         """Run all gates on tags, and add up by the coin."""
-        sums = Audit(self.run, self._log, self._tags).fold(coin)
+        sums = self._audit.fold(coin)
         bundle = self.run.bundle
         field = Share(sums.elements) + bundle.take(CLOSING, ZERO)
         return Sums(field.values, sums.words ^ bundle.take_bits(CLOSING, ZERO_WORDS).values)
