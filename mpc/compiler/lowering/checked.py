@@ -1,4 +1,4 @@
-"""What suits a plan whose runs are checked: there each bit that is dealt has a tag of 64 bits.
+"""Choices that suit a plan whose runs are checked: there each bit that is dealt has a tag of 64 bits.
 
 So a comparison costs by the bits of its tables, which are nearly all that is dealt:
 

@@ -196,7 +196,7 @@ class Audit:
         raise LocalProtocolError(f"gate {gate.name} opens more than it declared")
 
     def _taken(self, gate: Gate) -> Any:
-        """What was prepared for a gate, once."""
+        """Take what was prepared for a gate, once."""
         if self._prepared is None or gate.name not in self._prepared:
             raise ReuseError(f"gate {gate.name} is not prepared to be replayed, or was replayed before")
         return self._prepared.pop(gate.name)
