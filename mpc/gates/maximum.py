@@ -22,6 +22,9 @@ before it.
 Fused with a ReLU, zero is one more candidate (c1 - 2^(k-f) = r1 = 0), which every other has to
 beat and which is never selected: max(0, y_1 .. y_n), in the same rounds.
 
+Of two candidates and zero the AND may be left to the selection, which then reads dealt shares at the two opened bits
+(*direct*): a round less, for more that is dealt.
+
 Which was selected can be a wire, flipped: e_i and gamma_i, by which the derivative chooses again (select.py).
 
 Sources: AND nodes of several inputs under masks as the multiplication gates of ABY2.0 (Patra, Schneider, Suresh,
@@ -31,7 +34,7 @@ ones, is ours: docs/protocols.md, "Maximum and pooling".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import ClassVar
@@ -46,7 +49,15 @@ from mpc.conjunction import MONOMIALS, Nodes, tree_level
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
 from mpc.gates.compare import Chunks, Coarse, Comparing, comparison_correlations, deal_comparison, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
-from mpc.gates.selection import deal_selection, selection_correlations, take_selection
+from mpc.gates.selection import (
+    choice_correlations,
+    chosen_by,
+    deal_choices,
+    deal_selection,
+    selection_correlations,
+    take_choices,
+    take_selection,
+)
 from mpc.shares import BitShare, Pairs, Selected, Share
 from mpc.wires import Masking, Wires
 
@@ -61,8 +72,9 @@ class Prepared:
         masks: of each output; zeros of a value that is left unopened.
         levels: of each level of the AND trees the products of its nodes, and the bits under which their results are
             opened.
-        gamma: under which the last bits are opened, (elements, rows).
+        gamma: under which the last bits are opened, (elements, rows); zeros if there are none such.
         selected: to choose the value by them, if it is asked for.
+        choices: to choose it by two bits each, in place of all three.
     """
 
     masks: dict[str, Share]
@@ -70,6 +82,7 @@ class Prepared:
     levels: tuple[tuple[BitShare, BitShare], ...]
     gamma: Share
     selected: Selected | None
+    choices: tuple[Share, Share, Share] | None = None
 
     __secret__ = True
 
@@ -80,7 +93,8 @@ class Maximum(Gate):
     Coarse: the value is trunc(x, shift) of the first of those whose trunc(x, shift + coarse) is the largest.
 
     Shapes:   x (..., n); value, index (..., 1); bit (..., n)    Scale: value = x / 2^shift; index, bit = 1
-    Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element
+    Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element; direct: 12 for each
+              candidate in place of those
     Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs (but a value left unopened)
     Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift, or n times as
               much room where there is an index and something is rounded off: up to n units decide nothing there;
@@ -89,7 +103,7 @@ class Maximum(Gate):
 
     kind: ClassVar[str] = "maximum"
     results: ClassVar[tuple[str, ...]] = ("value", "index", "bit")
-    later: ClassVar[tuple[str, ...]] = ("bit", "chunks", "coarse")
+    later: ClassVar[tuple[str, ...]] = ("bit", "chunks", "coarse", "direct")
     x: Name
     value: Name | None = None
     index: Name | None = None
@@ -99,6 +113,7 @@ class Maximum(Gate):
     bit: Name | None = None
     chunks: Chunks | None = None
     coarse: Coarse = 0
+    direct: bool = False
 
     def check(self, wires: Wires) -> None:
         x = wires[self.x]
@@ -112,6 +127,8 @@ class Maximum(Gate):
             raise self.refuse(f"the last axis has to have 2 to {MOST} elements", remedy="a smaller last axis")
         if x.bits <= self.shift:
             raise self.refuse("the shift leaves no bits")
+        if self.direct and (x.shape[-1] != 2 or not self.rectify or self.value is None or self.bit is not None):
+            raise self.refuse("only a value of two candidates and zero is chosen directly")
         if self.coarse and (self.index is not None or self._dropped >= x.bits):
             raise self.refuse("its comparisons are coarse beside an index, or compare no bit")
         if self._apart and 1 << (x.bits - self.shift) <= x.shape[-1]:
@@ -156,7 +173,13 @@ class Maximum(Gate):
         return _pairs(n, self.rectify, self.last)
 
     def _levels(self, n: int) -> tuple[Nodes, ...]:
-        return _levels(n, self.rectify)
+        return () if self.direct else _levels(n, self.rectify)
+
+    def _twos(self, bits: np.ndarray, flipped: bool) -> np.ndarray:
+        """Return the two bits by which each of two candidates wins, (2, 2, rows), of those of the pairs (3, rows)."""
+        (nodes,) = _levels(2, True)
+        flips = nodes.flips.T[:2, :, None] if flipped else np.uint8(0)
+        return np.asarray(bits[nodes.places.T[:2]] ^ flips)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         n, rows = self._sizes(wires)
@@ -184,6 +207,8 @@ class Maximum(Gate):
             planes = nodes.planes(rows)
             specs.append(Correlation(f"node{level}", shape, width=MONOMIALS, dependent=True, planes=planes))
             specs.append(Correlation(f"fresh{level}", shape, width=1))
+        if self.direct:
+            return (*specs, *choice_correlations((n, rows)))
         if self.value is None:
             return (*specs, Correlation("gamma", (n, rows), dependent=True))
         return (*specs, *selection_correlations("gamma", (n, rows)))
@@ -212,6 +237,9 @@ class Maximum(Gate):
         r1 = np.ascontiguousarray(r.T) >> np.uint64(self._dropped)
         beta = deal_comparison(run, self.comparison(run.wires), r1, self._pairs(n))
         bits = beta.reshape(-1, rows)
+        if self.direct:
+            deal_choices(run, self._twos(bits, flipped=False), r, self.shift)
+            return
         for level, nodes in enumerate(self._levels(n)):
             kernels.deal_and_nodes(bits, nodes.places, run.others(f"node{level}"))
             bits = run.uniform(f"fresh{level}")
@@ -231,6 +259,8 @@ class Maximum(Gate):
             name: run.take_mask(name) if name in opened else Share(fp.zeros(run.shape(name))) for name in self._results
         }
         comparing = take_comparison(run)
+        if self.direct:
+            return Prepared(masks, comparing, (), Share(fp.zeros((n, 1))), None, take_choices(run))
         levels = tuple(
             (run.take_bits(f"node{level}"), run.take_bits(f"fresh{level}")) for level in range(len(self._levels(n)))
         )
@@ -257,9 +287,11 @@ class Maximum(Gate):
         for nodes, (node, fresh) in zip(self._levels(n), kept.levels, strict=True):
             won = opened.reshape(-1, rows)
             (opened,) = yield (lane.conjunction(nodes, won, node, fresh),)
-        e = opened.reshape(n, rows) if self._levels(n) else np.stack([opened, opened ^ np.uint8(1)])
+        e = self._bits(kept, opened, n, rows)
         if self.bit is not None:
             run.set(self.bit, np.ascontiguousarray(e.T).astype(np.uint64).reshape(run.shape(self.bit)))
+        if kept.choices is not None:
+            kept = replace(kept, selected=chosen_by(self._twos(opened.reshape(-1, rows), flipped=True), kept.choices))
         shares = {name: self._output(run, kept, name, c, e) for name in self._results}
         names = self._opened(run.wires)
         for name in shares.keys() - set(names):
@@ -268,6 +300,12 @@ class Maximum(Gate):
             results = yield tuple(shares[name] for name in names)
             for name, value in zip(names, results, strict=True):
                 run.set(name, value)
+
+    def _bits(self, kept: Prepared, opened: np.ndarray, n: int, rows: int) -> np.ndarray:
+        """Return each candidate's opened bit, (n, rows); zeros if two bits each choose."""
+        if kept.choices is not None:
+            return np.zeros((n, rows), dtype=np.uint8)
+        return opened.reshape(n, rows) if self._levels(n) else np.stack([opened, opened ^ np.uint8(1)])
 
     def _output(self, run: PartyReading, kept: Prepared, name: str, c: np.ndarray, e: np.ndarray) -> Share:
         """The share of one output, under its mask."""

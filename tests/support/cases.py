@@ -181,6 +181,7 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
         bit="d" if bit else None,
         coarse=coarse,
         chunks=draw(chunked(bits - shift - coarse + 1)),
+        direct=rectify and candidates == 2 and not bit and draw(st.booleans()),
     )
     flipped = [wire("d", (*head, candidates), 1, masking=Masking.FLIPPED)] * bit
     b.gate(gate, *(written[name] for name in wants), *flipped)

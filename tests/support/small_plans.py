@@ -80,7 +80,7 @@ def _multiply(b: Builder) -> None:
 
 
 def _relu(b: Builder) -> None:
-    """With a ceiling, and a bit by which it is chosen again."""
+    """With a ceiling, and a bit by which it is chosen again; and compared on few bits."""
     b.enter("x", (B, 3), 12)
     b.enter("v", (B, 3), 12)
     b.gate(
@@ -89,7 +89,8 @@ def _relu(b: Builder) -> None:
         wire("d", (B, 3), 1, **FLIPPED),
     )
     b.gate(Select(name="s", x="v", bit="d", out="g", shift=2), wire("g", (B, 3), 11, Fraction(1, 4)))
-    b.output("y", "g")
+    b.gate(Relu(name="t", x="v", out="h", shift=2, coarse=3, chunks=5), wire("h", (B, 3), 10, Fraction(1, 4)))
+    b.output("y", "g", "h")
 
 
 def _unopened(b: Builder) -> None:
@@ -103,7 +104,7 @@ def _unopened(b: Builder) -> None:
 
 
 def _maximum(b: Builder) -> None:
-    """Six candidates: two levels of AND nodes."""
+    """Six candidates: two levels of AND nodes; and two beside zero, chosen directly and compared on few bits."""
     b.enter("x", (B, 6), 12)
     b.gate(
         Maximum(name="m", x="x", value="y", index="i", bit="d", shift=2),
@@ -114,7 +115,10 @@ def _maximum(b: Builder) -> None:
     b.gate(Select(name="s", x="x", bit="d", out="g", shift=2), wire("g", (B, 6), 11, Fraction(1, 4)))
     index = Maximum(name="n", x="x", index="j", shift=0)
     b.gate(index, wire("j", (B, 1), 8))
-    b.output("y", "i", "g", "j")
+    b.enter("v", (B, 2), 12)
+    settings = {"rectify": True, "direct": True, "coarse": 3, "chunks": 4}
+    b.gate(Maximum(name="o", x="v", value="k", shift=2, **settings), wire("k", (B, 1), 11, Fraction(1, 4)))
+    b.output("y", "i", "g", "j", "k")
 
 
 def _step(b: Builder) -> None:

@@ -5,7 +5,8 @@ So a comparison costs by the bits of its tables, which are nearly all that is de
 * tables are cut into the number of chunks that needs the fewest words, whatever is opened (`comparison.fewest_tags`);
 * what goes on into products is compared on fewer bits: a value keeps its digits, and takes another way than it should
   only within 2^-11 of where two ways meet.  That changes it by as little, and seldom;
-* a maximum is found by a tournament where all pairs would cost more than the tournament's rounds are worth.
+* a maximum is found by a tournament where all pairs would cost more than the tournament's rounds are worth, and one of
+  two candidates and zero, the last of many a tournament, spends bytes for a round less.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from mpc.gates.step import Step
 from mpc.plan.tagging import gate_tags
 from mpc.wires import Wire
 
-ROUND_BYTES = 1 << 20
+ROUND_BYTES = 3 << 19
 """What one round less is worth, in bytes that are dealt for one inference."""
 _COMPARED_FRACTION = 11
 _LEAST_COMPARED_BITS = 12
@@ -92,6 +93,11 @@ def levels(x: Value, shift: int, dropped: int, rectify: bool, most: int) -> tupl
     return _cheapest(int(x.shape[-1]), rectify, windows, x.wire.bits - shift, dropped, most)[1]
 
 
+def is_direct(n: int, rectify: bool) -> bool:
+    """Does a maximum of so many candidates, and zero if it is rectified, choose by the bits of its pairs?"""
+    return n == 2 and rectify
+
+
 @cache
 def _cheapest(n: int, rectify: bool, windows: int, bits: int, dropped: int, most: int) -> tuple[int, tuple[int, ...]]:
     """(what it is worth in bytes, the numbers of groups)."""
@@ -106,7 +112,8 @@ def _cheapest(n: int, rectify: bool, windows: int, bits: int, dropped: int, most
 
 def _worth(n: int, rectify: bool, windows: int, bits: int, dropped: int) -> int:
     """The bytes that are dealt for so many maxima of n, and what their rounds are worth."""
-    gate = Maximum(name="m", x="x", value="v", shift=0, rectify=rectify, coarse=dropped)
+    direct = is_direct(n, rectify)
+    gate = Maximum(name="m", x="x", value="v", shift=0, rectify=rectify, coarse=dropped, direct=direct)
     wires = {
         "x": Wire(name="x", shape=(1, n), scale=Fraction(1), bits=bits),
         "v": Wire(name="v", shape=(1, 1), scale=Fraction(1), bits=bits),

@@ -139,7 +139,9 @@ def _top(state: Lowering, node: Node, x: Value, rectify: bool) -> Value:
     top = rounded.greatest()
     top = checked.misjudged(top.rectified() if rectify else top, rounded, dropped, int(x.shape[-1]) - 1 + rectify)
     value = state.wire(_next(state, "value"), (*x.shape[:-1], 1), x.scale / (1 << shift), top)
-    state.gate("maximum", x=x.wire.name, value=value.wire.name, shift=shift, rectify=rectify, coarse=dropped)
+    direct = state.roles.security == "active" and checked.is_direct(int(x.shape[-1]), rectify)
+    settings = {"shift": shift, "rectify": rectify, "coarse": dropped, "direct": direct}
+    state.gate("maximum", x=x.wire.name, value=value.wire.name, **settings)
     return value
 
 
