@@ -21,6 +21,8 @@ from mpc.errors import EntropyError, ReuseError
 
 SEED_BYTES = 32
 _ZEROS = bytes(1 << 20)
+_PLACES = 1 << 13
+"""Words that are looked up at one time: their blocks stay in a near cache."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,18 @@ def words_at(seed: Seed, places: np.ndarray) -> np.ndarray:
 
     A block of counter mode is AES of its number: so the blocks are encrypted one by one, as many as there are places.
     """
-    flat = places.reshape(-1)
-    counters = np.zeros((flat.size, 2), dtype=">u8")
-    counters[:, 1] = flat >> 1
-    room = np.empty((flat.size + 1, 2), dtype="<u8")  # the library asks for the rest of a block more
+    flat = np.ascontiguousarray(places, dtype=np.int64).reshape(-1)
+    out = np.empty(flat.size, dtype=np.uint64)
+    numbers, room = (np.empty((min(_PLACES, flat.size) + more, 2), dtype=np.uint64) for more in (0, 1))
     cipher = Cipher(algorithms.AES(seed.derive("aes", "words/64").secret), modes.ECB()).encryptor()  # noqa: S305
-    if flat.size and cipher.update_into(counters.data.cast("B"), room.data.cast("B")) != 16 * flat.size:
-        raise EntropyError("AES returned less than was asked for")
-    return np.where(flat & 1, room[:-1, 1], room[:-1, 0]).reshape(places.shape)
+    for start in range(0, flat.size, _PLACES):
+        part = flat[start : start + _PLACES]
+        kernels.number_blocks(part, numbers)
+        # the library asks for the rest of a block more
+        if cipher.update_into(numbers[: part.size].data.cast("B"), room.data.cast("B")) != 16 * part.size:
+            raise EntropyError("AES returned less than was asked for")
+        kernels.pick_words(room, part, out[start : start + _PLACES])
+    return out.reshape(places.shape)
 
 
 class Draws:

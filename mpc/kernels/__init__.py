@@ -42,7 +42,17 @@ if TYPE_CHECKING:
     from mpc.kernels.scalar import P
     from mpc.kernels.selecting import deal_selected, offset_columns, select
     from mpc.kernels.series import dot_planes, harmonics, turned_coefficients
-    from mpc.kernels.tagging import and_words, dot, find_words, fold_words, mask_words, resolve_words, tag_words
+    from mpc.kernels.tagging import (
+        and_words,
+        dot,
+        find_words,
+        fold_words,
+        mask_words,
+        number_blocks,
+        pick_words,
+        resolve_words,
+        tag_words,
+    )
     from mpc.kernels.tiles import gather_tiles, multiply_points, points_to_tiles, scatter_tiles, tiles_to_points
 
 __all__ = [
@@ -71,7 +81,9 @@ __all__ = [
     "mul",
     "multiply_patches",
     "multiply_points",
+    "number_blocks",
     "offset_columns",
+    "pick_words",
     "points_to_tiles",
     "recombine",
     "recombine_images",
@@ -107,7 +119,19 @@ EVALUATING = frozenset(
     }
 )
 """Loops that a party uses and a provider does not."""
-CHECKING = frozenset({"and_words", "dot", "find_words", "fold_words", "mask_words", "resolve_words", "tag_words"})
+CHECKING = frozenset(
+    {
+        "and_words",
+        "dot",
+        "find_words",
+        "fold_words",
+        "mask_words",
+        "number_blocks",
+        "pick_words",
+        "resolve_words",
+        "tag_words",
+    }
+)
 """Loops for runs that are checked; nobody loads them beforehand."""
 
 

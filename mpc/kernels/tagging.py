@@ -71,6 +71,27 @@ def find_words(
 
 
 @compiled
+def number_blocks(places: np.ndarray, blocks: np.ndarray) -> None:
+    """Write the numbers of the blocks of two words in which places lie, as 16 big-endian bytes each; blocks (N, 2)."""
+    low = np.uint64(0xFF)
+    for i in range(places.size):
+        number, turned = np.uint64(places[i]) >> ONE, ZERO
+        for byte in range(8):
+            shift = np.uint64(8 * byte)
+            turned |= ((number >> shift) & low) << (np.uint64(56) - shift)
+        blocks[i, 0] = ZERO
+        blocks[i, 1] = turned
+
+
+@compiled
+def pick_words(blocks: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    """Compute out = of each block (N, 2) the word at its place."""
+    for i in range(places.size):
+        every = _every(np.uint64(places[i]))
+        out[i] = (blocks[i, 0] & ~every) | (blocks[i, 1] & every)
+
+
+@compiled
 def mask_words(words: np.ndarray, places: np.ndarray, mask: np.ndarray, one: np.uint64, out: np.ndarray) -> None:
     """Compute out = the words of leaf bits, under those of their masks, of the words at the places of `find_words`.
 
