@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Protocol, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ from mpc.encoding import canonical
 from mpc.entry import WEIGHTS, EntryId
 from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import Correlation, Gate, mask_name
-from mpc.prg import Draws, Seed, expand_field, expand_words, words_at
+from mpc.prg import Draws, Seed, expand_field, expand_words, expand_words_part, words_at
 from mpc.shares import BitShare, Share
 from mpc.wires import Wires
 
@@ -141,15 +142,17 @@ class Whole:
 
 @dataclass(frozen=True, repr=False)
 class Words:
-    """One party's share of many words, of which a few may be enough.
+    """One party's share of many words in a row, of which a few are enough at a time.
 
     Args:
-        at: returns those at some places, of all in a row.
-        whole: returns all.
+        at: returns those at some places.
+        part: returns those from a place on, up to another one.
+        size: how many there are.
     """
 
     at: Callable[[np.ndarray], np.ndarray]
-    whole: Callable[[], np.ndarray]
+    part: Callable[[int, int], np.ndarray]
+    size: int
 
     __secret__ = True
 
@@ -243,9 +246,9 @@ class Bundle:
         spec, seed = self._specs.get(key), self._seeds.get(key)
         if spec is not None and seed is not None:
             del self._seeds[key]
-            return Words(partial(words_at, seed), partial(expand, seed, spec))
-        whole = self._take(gate, name)[1]
-        return Words(lambda places: whole.reshape(-1)[places], lambda: whole)
+            return Words(partial(words_at, seed), lambda i, j: expand_words_part(seed, i, j - i), prod(spec.shape))
+        whole = self._take(gate, name)[1].reshape(-1)
+        return Words(lambda places: whole[places], lambda start, stop: whole[start:stop], whole.size)
 
     def held_seeds(self) -> list[tuple[str, Seed]]:
         """Return (wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""

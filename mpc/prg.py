@@ -21,6 +21,7 @@ from mpc.errors import EntropyError, ReuseError
 
 SEED_BYTES = 32
 _ZEROS = bytes(1 << 20)
+_AES_BLOCK = 16
 _PLACES = 1 << 13
 """Words that are looked up at one time: their blocks stay in a near cache."""
 
@@ -100,6 +101,18 @@ def expand_words(seed: Seed, shape: tuple[int, ...], width: int, out: np.ndarray
     if width < 8 * kind.itemsize:
         values &= kind.type((1 << width) - 1)
     return values
+
+
+def expand_words_part(seed: Seed, start: int, count: int, width: int = 64) -> np.ndarray:
+    """Return words `start` to `start + count` of what `expand_words` makes, without those before: (count,)."""
+    kind = word_type(width)
+    first = start - start % (_AES_BLOCK // kind.itemsize)
+    words = np.empty(start - first + count, dtype=kind)
+    if count:
+        _fill(seed, f"words/{width}", words.data.cast("B"), first * kind.itemsize // _AES_BLOCK)
+    if width < 8 * kind.itemsize:
+        words &= kind.type((1 << width) - 1)
+    return words[start - first :]
 
 
 def words_at(seed: Seed, places: np.ndarray) -> np.ndarray:

@@ -9,8 +9,9 @@ Smart, Zakarias 2012; for bits the global keys of TinyOT: Nielsen, Nordholt, Orl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from mpc import field as fp
 from mpc import kernels
 from mpc.comparison import Comparison
 from mpc.conjunction import Nodes
+from mpc.errors import LocalProtocolError
 from mpc.prg import Draws, Seed, expand_field, expand_words
 from mpc.shares import WHOLE, BitShare, Lane, Pairs
 
@@ -50,7 +52,10 @@ class Key:
         return Key(total[0], self.delta ^ other.delta)
 
 
+WINDOW = 1 << 13
+"""Elements whose words are there at one time; those of a comparison take up to some kilobytes."""
 Places = Callable[[np.ndarray], np.ndarray]
+Part = Callable[[int, int], np.ndarray]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -67,18 +72,30 @@ class BitTags(BitShare):
     def reshape(self, shape: tuple[int, ...]) -> BitTags:
         return BitTags(self.values.reshape(*shape, self.width), self.width)
 
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Return the words at some places, of all in a row."""
+        return self.values.reshape(-1)[places]
+
+    def part(self, start: int, stop: int) -> np.ndarray:
+        """Return the words from a place on, up to another one, of all in a row."""
+        return self.values.reshape(-1)[start:stop]
+
 
 class SparseTags(BitTags):
-    """Tags that are expanded when they are asked for: of a table, those alone that are looked up."""
+    """Tags that are expanded when they are asked for: of a table, those alone that are looked up.
 
-    def __init__(self, shape: tuple[int, ...], width: int, at: Places, whole: Callable[[], np.ndarray]) -> None:
+    Args:
+        shape, width: of the bits.
+        at: returns the words at some places, of all in a row.
+        part: returns the words from a place on, up to another one.
+        size: of all words.
+    """
+
+    def __init__(self, shape: tuple[int, ...], width: int, at: Places | None, part: Part, size: int) -> None:
         object.__setattr__(self, "width", width)
-        object.__setattr__(self, "at", at)
-        object.__setattr__(self, "_parts", (shape, whole))
+        object.__setattr__(self, "_parts", (shape, at, part, size))
 
-    at: Places
-    """Returns the words at some places, of all in a row."""
-    _parts: tuple[tuple[int, ...], Callable[[], np.ndarray]]
+    _parts: tuple[tuple[int, ...], Places | None, Part, int]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -87,7 +104,18 @@ class SparseTags(BitTags):
     @property
     def values(self) -> np.ndarray:
         """All of them, expanded each time."""
-        return self._parts[1]()
+        shape, _, part, size = self._parts
+        words = part(0, size)
+        return words.reshape(*shape, self.width) if size == prod(shape) * self.width else words
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Return the words at some places, of all in a row."""
+        at = self._parts[1]
+        return super().at(places) if at is None else at(places)
+
+    def part(self, start: int, stop: int) -> np.ndarray:
+        """Return the words from a place on, up to another one."""
+        return self._parts[2](start, stop)
 
     def _of(self, values: np.ndarray) -> BitTags:
         return BitTags(values, self.width)
@@ -118,44 +146,69 @@ class TagLane(Lane):
         """Return the tags of the masked leaf bits, and the public sign bits."""
         first, second = pairs
         c, size = comparison, first.size * values.shape[1]
-        places, sign = np.empty((size, c.mask_width), dtype=np.int64), np.empty(size, dtype=np.uint8)
-        kernels.find_words(values, first, second, c.bits, c.shifts, c.widths, places, sign)
-        found = np.maximum(places, 0)
-        words = table.at(found) if isinstance(table, SparseTags) else table.values.reshape(-1)[found]
-        out = np.empty((size, c.leaf_width), dtype=np.uint64)
-        kernels.mask_words(words, places, mask.values.reshape(size, c.mask_width), self.bit_one, out)
-        return BitTags(out, c.leaf_width), sign
+
+        def leaves(start: int, stop: int) -> np.ndarray:
+            start, stop = start // c.leaf_width, stop // c.leaf_width
+            out = np.empty((stop - start, c.leaf_width), dtype=np.uint64)
+            for one, end in windows(start, stop):
+                places = np.empty((end - one, c.mask_width), dtype=np.int64)
+                kernels.find_words(values, first, second, one, c.bits, c.shifts, c.widths, places)
+                under = tags(mask).part(one * c.mask_width, end * c.mask_width).reshape(places.shape)
+                words = tags(table).at(np.maximum(places, 0))
+                kernels.mask_words(words, places, under, self.bit_one, out[one - start : end - start])
+            return out.reshape(-1)
+
+        sign = np.empty(size, dtype=np.uint8)
+        kernels.find_signs(values, first, second, c.bits, sign)
+        return SparseTags((size,), c.leaf_width, None, leaves, size * c.leaf_width), sign
 
     def resolve(
         self, comparison: Comparison, opened: np.ndarray, mask: BitShare, node: BitShare, public: np.ndarray
     ) -> BitShare:
         """Return the tag of the AND node's bit."""
         out, chosen = np.empty(opened.shape, dtype=np.uint64), comparison.selectors
-        kernels.resolve_words(
-            opened,
-            mask.values,
-            node.values.reshape(opened.size, comparison.node_words),
-            chosen.mask,
-            chosen.node,
-            chosen.constant,
-            public,
-            self.bit_one,
-            out,
-        )
+        products, width = comparison.node_words, comparison.mask_width
+        for start, stop in windows(0, opened.size):
+            kernels.resolve_words(
+                opened[start:stop],
+                tags(mask).part(start * width, stop * width).reshape(-1, width),
+                tags(node).part(start * products, stop * products).reshape(stop - start, products),
+                chosen.mask,
+                chosen.node,
+                chosen.constant,
+                public[start:stop],
+                self.bit_one,
+                out[start:stop],
+            )
         return BitTags(out[..., None], 1)
 
     def conjunction(self, nodes: Nodes, opened: np.ndarray, node: BitShare, fresh: BitShare) -> BitShare:
         """Return the tags of the ANDs of opened bits xor their masks, under fresh bits."""
-        under = fresh.values
-        out = np.empty(under.shape, dtype=np.uint64)
-        kernels.and_words(
-            opened,
-            nodes.places,
-            nodes.flips,
-            node.values.reshape(-1),
-            nodes.selection,
-            under,
-            self.bit_one,
-            out,
-        )
+        under, start = fresh.values, 0
+        out, bits = np.empty(under.shape, dtype=np.uint64), np.ascontiguousarray(opened)
+        for one, plane in enumerate(nodes.planes(opened.shape[1])):
+            kernels.and_words(
+                bits,
+                nodes.places[one : one + 1],
+                nodes.flips[one : one + 1],
+                tags(node).part(start, start + plane.bits),
+                nodes.selection,
+                under[one : one + 1],
+                self.bit_one,
+                out[one : one + 1],
+            )
+            start += plane.bits
         return BitTags(out, 1)
+
+
+def tags(bits: BitShare) -> BitTags:
+    """Return bits that are tags; `LocalProtocolError` if they are not."""
+    if not isinstance(bits, BitTags):
+        raise LocalProtocolError("what is replayed on tags is given bits that are none")
+    return bits
+
+
+def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield the ends of parts of a range, of which a fixed number of words is made at a time."""
+    for one in range(start, stop, WINDOW):
+        yield one, min(one + WINDOW, stop)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mpc.kernels.tagging import (
         and_words,
         dot,
+        find_signs,
         find_words,
         fold_words,
         mask_words,
@@ -69,6 +70,7 @@ __all__ = [
     "deal_thermometers",
     "dot",
     "dot_planes",
+    "find_signs",
     "find_words",
     "fold_words",
     "gather_tiles",
@@ -123,6 +125,7 @@ CHECKING = frozenset(
     {
         "and_words",
         "dot",
+        "find_signs",
         "find_words",
         "fold_words",
         "mask_words",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mpc.kernels.comparing import _BLOCK, _difference
 from mpc.kernels.conjunctions import _gather_words
 from mpc.kernels.scalar import ONE, ZERO, add_mod, compiled, mul_mod
 
@@ -32,42 +31,52 @@ def tag_words(bits: np.ndarray, key: np.uint64, share: np.ndarray) -> None:
 
 
 @compiled
+def find_signs(values: np.ndarray, first: np.ndarray, second: np.ndarray, bits: int, sign: np.ndarray) -> None:
+    """Compute sign = the bit above those that are compared, of the public values[first] - values[second].
+
+    Shapes: values (n, rows); first, second (pairs,), -1 for zero; sign (pairs * rows,) uint8.
+    """
+    rows, top = values.shape[1], np.uint64(bits)
+    for pair in range(first.size):
+        left, right = values[max(first[pair], 0)], values[max(second[pair], 0)]
+        of_left, of_right = (ONE if first[pair] >= 0 else ZERO), (ONE if second[pair] >= 0 else ZERO)
+        out = sign[pair * rows : pair * rows + rows]
+        for i in range(rows):
+            out[i] = np.uint8(((left[i] * of_left - right[i] * of_right) >> top) & ONE)
+
+
+@compiled
 def find_words(
     values: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
+    start: int,
     bits: int,
     shifts: np.ndarray,
     widths: np.ndarray,
     places: np.ndarray,
-    sign: np.ndarray,
 ) -> None:
     """Find where the words of leaf bits lie in a table, at the public values[first] - values[second]; see `look_up`.
 
-    Shapes: places (pairs * rows, 2 K) int64, of each chunk the word of [r >= c] and then, behind K, that of [r > c];
-    -1 where nothing can exceed c, and -2 where nothing can be less: there words are those of the bits 0 and 1.
+    Shapes: places (comparisons, 2 K) int64, of those from `start` on, of each chunk the word of [r >= c] and, behind K,
+    that of [r > c]; -1 where nothing can exceed c, and -2 where nothing can be less: there words are those of the bits
+    0 and 1.
     """
     rows = values.shape[1]
-    size, count = first.size * rows, shifts.size
-    low = (ONE << np.uint64(bits + 1)) - ONE
-    buffer = np.empty(min(_BLOCK, rows), dtype=np.uint64)
-    for pair in range(first.size):
-        for start in range(0, rows, _BLOCK):
-            c = buffer[: min(_BLOCK, rows - start)]
-            _difference(values, first[pair], second[pair], start, low, c)
-            at = pair * rows + start
-            offset = 0
-            for j in range(count):
-                chunk = (ONE << widths[j]) - ONE
-                last = np.int64(chunk)
-                for i in range(c.size):
-                    place = np.int64((c[i] >> shifts[j]) & chunk)
-                    here = offset + last * (at + i) + place - 1
-                    places[at + i, j] = here if place > 0 else -2
-                    places[at + i, count + j] = here + 1 if place < last else -1
-                offset += last * size
-            for i in range(c.size):
-                sign[at + i] = np.uint8(c[i] >> np.uint64(bits))
+    size, count, low = first.size * rows, shifts.size, (ONE << np.uint64(bits)) - ONE
+    for i in range(places.shape[0]):
+        pair, row = (start + i) // rows, (start + i) % rows
+        c = values[first[pair], row] if first[pair] >= 0 else ZERO
+        c = (c - (values[second[pair], row] if second[pair] >= 0 else ZERO)) & low
+        offset = 0
+        for j in range(count):
+            chunk = (ONE << widths[j]) - ONE
+            last = np.int64(chunk)
+            place = np.int64((c >> shifts[j]) & chunk)
+            here = offset + last * (start + i) + place - 1
+            places[i, j] = here if place > 0 else -2
+            places[i, count + j] = here + 1 if place < last else -1
+            offset += last * size
 
 
 @compiled

@@ -230,8 +230,8 @@ def take_otherwise(bundle: Bundle, place: Place, change: Values) -> None:
         words_alone = False
         if (gate, name) != (place.gate, place.name):
             return taken
-        whole = change(taken.whole(), bundle._specs[gate, name])
-        return Words(lambda places: whole.reshape(-1)[places], lambda: whole)
+        whole = change(np.array(taken.part(0, taken.size)), bundle._specs[gate, name])
+        return Words(lambda places: whole[places], lambda start, stop: whole[start:stop], whole.size)
 
     bundle._take = take  # type: ignore[method-assign]
     bundle.take_words = take_words  # type: ignore[method-assign]

@@ -85,7 +85,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4)), ("tiles", "out")),
 }
 """Argument types of every kernel that is given secrets, and which arguments those are."""
-NOTHING_SECRET = {"P", "find_words", "number_blocks", "offset_columns", "turned_coefficients"}
+NOTHING_SECRET = {"P", "find_signs", "find_words", "number_blocks", "offset_columns", "turned_coefficients"}
 """They read opened values alone."""
 ONLY_CALL_OTHERS = {"recombine_images", "split_images"}
 QUICK = ("harmonics", "deal_nodes", "deal_and_nodes", "split_limbs", "recombine", "count_not_canonical")

@@ -29,9 +29,9 @@ from mpc.interpret.party import Log, PartyRun
 from mpc.interpret.state_wires import Carried
 from mpc.plan.plan import Plan
 from mpc.plan.tagging import CHECKS, gate_tags, tag_name, tagged_masks
-from mpc.prg import Seed, expand_field, expand_words
+from mpc.prg import Seed, expand_field_part, expand_words, expand_words_part
 from mpc.shares import BitShare, Masked, Share
-from mpc.tags import BitTags, Key, SparseTags, TagLane
+from mpc.tags import BitTags, Key, SparseTags, TagLane, windows
 from mpc.wires import Masking, Wires
 
 
@@ -208,13 +208,18 @@ def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: S
     if tag.shape != opening.shape or width != opening.width or isinstance(tag, BitShare) != bool(width):
         raise LocalProtocolError(f"{opening} has the tag {tag!r}")
     opened = np.ascontiguousarray(value, dtype=np.uint64).reshape(-1)
-    if width:
-        words, chosen = tag.values.reshape(-1, width), expand_words(coin, (-(-opened.size * width // 8), CHECKS), 8)
-        kernels.fold_words(np.ascontiguousarray(words), opened, lane.bit_one, chosen, sums.words)
+    if isinstance(tag, BitTags):
+        for start, stop in windows(0, opened.size):  # of multiples of eight words, but for the last
+            words = np.ascontiguousarray(tag.part(start * width, stop * width)).reshape(-1, width)
+            groups = -(-words.size // 8)
+            chosen = expand_words_part(coin, start * width // 8 * CHECKS, groups * CHECKS, 8).reshape(groups, CHECKS)
+            kernels.fold_words(words, opened[start:stop], lane.bit_one, chosen, sums.words)
         return
-    chosen, public = expand_field(coin, opened.shape), fp.zeros((1,))
-    kernels.dot(np.ascontiguousarray(tag.values).reshape(-1), chosen, sums.elements)
-    kernels.dot(opened, chosen, public)
+    values, public = np.ascontiguousarray(tag.values).reshape(-1), fp.zeros((1,))
+    for start, stop in windows(0, opened.size):
+        chosen = expand_field_part(coin, start, stop - start)
+        kernels.dot(values[start:stop], chosen, sums.elements)
+        kernels.dot(opened[start:stop], chosen, public)
     sums.elements = fp.sub(sums.elements, fp.scale(public, int(lane.one)))
 
 
@@ -271,7 +276,7 @@ class TagReading(PartyReading):
         """Return the tags of dealt bits, once."""
         bundle = self._audit.run.bundle
         words, value = bundle.take_words(self._gate, tag_name(name)), bundle.spec(self._gate, name)
-        return SparseTags(value.shape, value.width, words.at, words.whole)
+        return SparseTags(value.shape, value.width, words.at, words.part, words.size)
 
     def take_mask(self, wire: str) -> Share:
         """Return the tag of a drawn mask, once; zeros of an input's that has none, since nobody computes with it."""
