@@ -83,6 +83,11 @@ def dealt_tags(plan: Plan, entry: EntryId) -> dict[str, tuple[Correlation, ...]]
     return entry_tags(plan, entry) if plan.is_checked else {}
 
 
+def word_bytes(plan: Plan, entry: EntryId) -> int:
+    """Count the bytes of tags of bits among them: they stay as they are dealt, and are read in windows."""
+    return sum(spec.size for specs in dealt_tags(plan, entry).values() for spec in specs if spec.width)
+
+
 def tag_bytes(plan: Plan, entry: EntryId) -> int:
     """Count the bytes of tags that are dealt with an entry of a bound plan whose runs are checked."""
     return sum(spec.size for specs in entry_tags(plan, entry).values() for spec in specs)

@@ -6,11 +6,13 @@ from math import prod
 
 from mpc.convolution import BLOCK_BYTES, FEW_FILTERS, POINT_BYTES, TILE, tiles
 from mpc.encoding import field_size
+from mpc.entry import EntryId
 from mpc.errors import PlanError
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
 from mpc.plan.cost import plan_cost, session_dealt, stored_bytes
 from mpc.plan.plan import Plan
+from mpc.plan.tagging import word_bytes
 from parties.config.models import Limits
 
 _PER_PLAN_BYTE = 40
@@ -23,7 +25,8 @@ _PER_LAID_OUT_BYTE = 14
 _PER_FILTER_BYTE = _PER_LAID_OUT_BYTE + 15
 """A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
 _PER_HELD_BYTE = 4
-"""Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
+"""Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size; tags of bits stay as
+they are, and some thousand comparisons' are read at a time."""
 _PER_ELEMENT = 64
 """An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
 _PER_CHECKED_ELEMENT = 40
@@ -69,7 +72,8 @@ def needed_memory(plan: Plan, batch: int) -> int:
     bound = plan.bind(batch)
     elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
     each = _PER_ELEMENT + plan.is_checked * _PER_CHECKED_ELEMENT
-    needed = plan_cost(plan, batch).held * _PER_HELD_BYTE + elements * each
+    words = word_bytes(bound, EntryId(1))
+    needed = (plan_cost(plan, batch).held - words) * _PER_HELD_BYTE + words + elements * each
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import reduce
 from operator import add
 from typing import Any
@@ -12,21 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc import field as fp
+from mpc.entry import EntryId
 from mpc.errors import LocalProtocolError
 from mpc.gates import GATES
 from mpc.gates.base import Opening
+from mpc.gates.relu import Relu
 from mpc.interpret.active import audit
 from mpc.interpret.active.check import SIZES
 from mpc.interpret.active.cost import session_tag_bytes
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.world import World
 from mpc.plan.plan import Plan
+from mpc.plan.tagging import entry_tags
 from mpc.prg import Seed
 from mpc.shares import BitShare, Share
 from mpc.tags import TagLane
 from tests.support.case import Case
 from tests.support.cases import CASES
 from tests.support.effort import examples
+from tests.support.plans import Builder, wire
 from tests.support.programs import data, learning
 from tests.support.vectors import every_gate
 from tests.support.worlds import Trial, make_world, seed
@@ -188,3 +193,32 @@ def test_what_the_weights_tags_cost_is_dealt_once() -> None:
     world = make_world(plan, weights, 2, checked=True)
     dealt, _ = world.deal(plan, plan.weights, 0, 1)
     assert len(dealt.corrections) == session_tag_bytes(plan)
+
+
+def test_a_check_holds_a_fixed_number_of_words_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a replay takes beside what the run and its preparation hold grows by a few numbers an element, and not by
+    its words: those of a comparison on 20 bits take 976 bytes."""
+    b = Builder()
+    b.enter("x", ("batch", 8), 20)
+    b.gate(Relu(name="r", x="x", out="y", shift=0, chunks=5), wire("y", ("batch", 8), 20))
+    b.output("y")
+    plan, peaks = b.build(), {}
+    honest = audit.Audit.fold
+
+    def fold(self: audit.Audit, coin: Seed) -> audit.Sums:
+        tracemalloc.start()
+        try:
+            return honest(self, coin)
+        finally:
+            peaks[self.wires["x"].sizes[0]] = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+
+    world = make_world(plan, {}, 2, checked=True)
+    world.run({"x": RNG.integers(-999, 999, (64, 8))}, 64)  # kernels are loaded
+    monkeypatch.setattr(audit.Audit, "fold", fold)
+    few, many = 4096, 16384
+    for rows in (few, many):
+        world.run({"x": RNG.integers(-999, 999, (rows, 8))}, rows)
+    words = sum(spec.size for spec in entry_tags(plan.bind(1), EntryId(1))["r"] if spec.width) / 8
+    assert words == 976
+    assert (peaks[many] - peaks[few]) / (8 * (many - few)) < words / 10
