@@ -17,6 +17,7 @@ from mpc.field import P
 from mpc.gates.maximum import Maximum
 from mpc.gates.relu import Relu
 from mpc.interpret import reference
+from mpc.plan.choices import choices
 from mpc.plan.cost import gate_cost, plan_cost
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
@@ -187,3 +188,18 @@ def test_only_what_goes_into_products_is_compared_coarsely(reader: str, tmp_path
     plan = compile_model(model, roles=Roles(security="active")).plan
     coarse = [gate.coarse > 0 for gate in plan.gates if isinstance(gate, Relu)]
     assert coarse and coarse[0] == expected
+
+
+def test_what_was_chosen_and_what_it_saves_can_be_read_off_a_plan() -> None:
+    """The bytes of all that compares, as they are and as they would be."""
+    plan, found = compiled("C").plan, choices(compiled("C").plan)
+    first, last, second, relu = found
+    assert [each.kind for each in found] == ["maximum"] * 3 + ["relu"]
+    assert (first.comparisons, last.comparisons, second.comparisons, relu.comparisons) == (5760, 8640, 8000, 500)
+    assert (first.bits, first.chunks, first.passed_over, last.direct) == (13, 4, 5, True)
+    of_others = dealt(plan) - sum(each.dealt for each in found)
+    assert 0 < of_others < 200_000  # products, the input, the check itself
+    assert all(each.otherwise is not None and each.dealt < 0.7 * each.otherwise for each in found)
+    assert last.text.startswith(f"{last.gate}: 8,640 comparisons on 13 bits in 4 chunks, without the lowest 5, and a ")
+    plain = choices(compiled("C", "passive").plan)
+    assert all(each.dealt == each.otherwise and not each.passed_over for each in plain)
