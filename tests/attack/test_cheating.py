@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from mpc import field as fp
 from mpc.entry import WEIGHTS, EntryId
@@ -15,6 +16,8 @@ from mpc.gates.base import Layout
 from mpc.interpret.active import audit, check
 from mpc.interpret.world import World
 from mpc.plan.tagging import tag_name
+from tests.support.case import Case
+from tests.support.cases import CASES
 from tests.support.cheating import (
     CheatedWorld,
     Deviation,
@@ -62,6 +65,24 @@ def test_every_kind_of_opening_and_of_correlation_is_in_some_plan_here() -> None
     for entry in (RUN, WEIGHTS):
         known = {place.kind for plan in plans for place in dealt(plan, entry)}
         assert {place.kind for place in dealt(golden, entry)} <= known
+
+
+def test_no_setting_of_any_gate_opens_or_is_dealt_what_is_in_no_plan_here() -> None:
+    """Of whatever plans of one gate are drawn: what is new in a setting has to be tampered with here."""
+    plans = [small(name).plan for name in PLANS]
+    known = {place.kind for plan in plans for place in opened(plan)}
+    known |= {place.kind for plan in plans for entry in (RUN, WEIGHTS) for place in dealt(plan, entry)}
+    for kind in sorted(CASES):
+
+        @settings(max_examples=40, deadline=None, derandomize=True, database=None)
+        @given(case=CASES[kind])
+        def look_at(case: Case) -> None:
+            plan = case.builder.build()
+            found = {place.kind for place in opened(plan)}
+            found |= {place.kind for entry in (RUN, WEIGHTS) for place in dealt(plan, entry)}
+            assert found <= known, found - known
+
+        look_at()
 
 
 def openings_of(name: str) -> list[Place]:
