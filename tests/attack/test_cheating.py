@@ -16,6 +16,8 @@ from mpc.gates.base import Layout
 from mpc.interpret.active import audit, check
 from mpc.interpret.world import World
 from mpc.plan.tagging import tag_name
+from mpc.shares import Share
+from mpc.tags import BitTags
 from tests.support.case import Case
 from tests.support.cases import CASES
 from tests.support.cheating import (
@@ -136,7 +138,7 @@ def test_control_with_the_keys_known_a_forgery_passes(name: str, place: Place, m
             values = np.array(tag.values)
             first = values.reshape(-1)[:1]  # of bits, the word of the lowest of the first element
             first[:] = first ^ delta if opening.width else fp.add(first, np.array(alpha))
-            tag = type(tag)(values, tag.width) if opening.width else type(tag)(values)
+            tag = BitTags(values, tag.width) if opening.width else Share(values)
         fold(opening, tag, value, coin, lane, sums)
 
     monkeypatch.setattr(audit, "is_joined", lambda *_: False)  # all gates are replayed, where tags are to be forged
