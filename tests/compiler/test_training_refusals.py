@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from mpc.compiler.onnx.metadata import columns_of
 from mpc.compiler.training.optimisers import SGD
@@ -169,3 +169,94 @@ def test_metadata_that_is_lists_in_lists_names_no_columns() -> None:
     helper.set_model_props(deep, {"mpc.columns.x": "[" * 100_000})
     with pytest.raises(ModelError, match="no list of names"):
         columns_of(deep)
+
+
+# ------------------------------------------------------------------ what would be wrong without a word
+
+NORMALISED = [
+    matmul("x", "w0", "a"),
+    helper.make_node("BatchNormalization", ["a", "gain", "shift", "mean", "variance"], ["n"], name="bn"),
+    helper.make_node("Relu", ["n"], ["h"]),
+    matmul("h", "w1", "y"),
+]
+PARAMETERS = {
+    "w0": weight(6, 5), "w1": weight(5, 3), "gain": 1 + weight(5), "shift": weight(5), "mean": weight(5),
+    "variance": np.ones(5),
+}  # fmt: skip
+
+
+def left(training: Training) -> list[str]:
+    return [note for note in training.notes if "stay as they are" in note]
+
+
+def test_parameters_that_do_not_train_are_named_with_their_layer() -> None:
+    training = trained(NORMALISED, PARAMETERS)
+    assert {state.name for state in training.step.states} == {"w0", "w1"}
+    [note] = left(training)
+    assert note.startswith("'gain', 'shift' of 'bn' (BatchNormalization), and its mean and variance too, stay")
+    slopes = [matmul("x", "w0", "a"), helper.make_node("PRelu", ["a", "slope"], ["h"]), matmul("h", "w1", "y")]
+    [note] = left(trained(slopes, {"w0": weight(6, 5), "w1": weight(5, 3), "slope": np.full(1, 0.25)}))
+    assert note.startswith("'slope' of 'PRelu_1' (PRelu) stay")
+    factors = [matmul("x", "w0", "a"), helper.make_node("Mul", ["a", "by"], ["y"], name="scaled")]
+    [note] = left(trained(factors, {"w0": weight(6, 3), "by": weight(3)}))
+    assert note.startswith("'by' of 'scaled' (Mul) stay")
+
+
+def test_of_weights_that_train_or_are_frozen_nothing_is_said() -> None:
+    assert not left(compile_training(perceptron((6, 5, 3)), batch=4, ranges={"x": (0, 1)}))
+    assert not left(compile_training(perceptron((6, 5, 3)), batch=4, ranges={"x": (0, 1)}, frozen=["w0", "b0"]))
+    turned = [
+        helper.make_node("Transpose", ["w0"], ["t"]),
+        matmul("x", "t", "a"),
+        helper.make_node("Relu", ["a"], ["y"]),
+    ]
+    clipped = [*turned[:2], helper.make_node("Clip", ["a", "low", "high"], ["y"])]
+    assert not left(trained(turned, {"w0": weight(3, 6)}))
+    assert not left(trained(clipped, {"w0": weight(3, 6), "low": np.zeros(()), "high": np.ones(())}))
+
+
+def shaped(activation: str, *behind: Any, **more: np.ndarray) -> tuple[list[Any], Arrays]:
+    nodes = [matmul("x", "w0", "a"), helper.make_node(activation, ["a"], ["p"], name="last"), *behind]
+    return nodes, {"w0": weight(6, 3), **more}
+
+
+@pytest.mark.parametrize(("activation", "loss"), [("Softmax", "cross_entropy"), ("Sigmoid", "one_vs_all")])
+def test_a_last_activation_is_known_behind_a_reshape(activation: str, loss: str) -> None:
+    """It trains as the model without the reshape does, on targets of the output's shape."""
+    moved = shaped(activation, helper.make_node("Unsqueeze", ["p", "axes"], ["y"]), axes=np.array([2]))
+    nodes, weights = moved[0], {name: values for name, values in moved[1].items() if name != "axes"}
+    whole = model(nodes, weights, ("batch", 6), ("batch", 3, 1))
+    whole.graph.initializer.append(numpy_helper.from_array(np.array([2]), "axes"))
+    behind = compile_training(whole, loss, SGD(0.5), 4, {"x": (0, 1)})
+    plain = compile_training(
+        model(shaped(activation)[0], weights, ("batch", 6), ("batch", 3)), loss, SGD(0.5), 4, {"x": (0, 1)}
+    )
+    [one] = on_reals(behind, iter([{"x": X[:4], "target": Y[:4, :, None]}]))
+    [other] = on_reals(plain, iter([{"x": X[:4], "target": Y[:4]}]))
+    np.testing.assert_allclose(one["w0"], other["w0"])
+    assert plan_cost(behind.plan).rounds == plan_cost(plain.plan).rounds
+    with pytest.raises(ModelError, match="brings an activation of its own"):
+        compile_training(whole, {"cross_entropy": "one_vs_all", "one_vs_all": "cross_entropy"}[loss], batch=4)
+
+
+def test_an_activation_behind_which_more_than_a_reshape_stands_is_refused() -> None:
+    for move in (
+        helper.make_node("Transpose", ["p"], ["y"], perm=[1, 0], name="moved"),
+        helper.make_node("Gather", ["p", "which"], ["y"], axis=1, name="moved"),
+    ):
+        nodes, weights = shaped("Softmax", move)
+        out = (3, 3) if move.op_type == "Transpose" else ("batch", 2)
+        made = model(nodes, weights, (3, 6) if move.op_type == "Transpose" else ("batch", 6), out)
+        made.graph.initializer.append(numpy_helper.from_array(np.array([2, 0]), "which"))
+        with pytest.raises(ModelError, match=r"moved.*behind the model's last activation \(Softmax\)"):
+            compile_training(made, "cross_entropy", batch=3, ranges={"x": (0, 1)})
+
+
+def test_a_rate_that_does_not_fit_into_the_field_is_refused() -> None:
+    training = compile_training(perceptron((6, 3)), batch=4, ranges={"x": (0, 1)})
+    assert training.at(2 * training.rate.factor).learning_rate == 2 * training.learning_rate
+    fine = Precision(activations=16, loss=24)
+    training = compile_training(perceptron((6, 3)), batch=4, ranges={"x": (0, 1)}, precision=fine)
+    assert training.at(2 * training.rate.factor).rate.factor == 2 * training.rate.factor
+    with pytest.raises(UsageError, match="does not fit into the field"):
+        training.at((1 << 20) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,38 @@ def constants_read(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
             roots.update(dict.fromkeys(node.output, read[0]))
         name = node.name or f"{node.op_type}_{index}"
         found[name] = () if name in found else read
+    return found
+
+
+_STATISTICS = {"BatchNormalization": (3, 4)}
+"""Operands that are no parameters, though they are stored as these are."""
+_LEARNT = frozenset(
+    {"BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "PRelu"}
+)
+"""Operators all of whose constants are parameters; of others one number alone is taken for a setting."""
+_SET = frozenset({"Resize", "Upsample"})
+"""Operators whose constants are settings."""
+_REAL = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+
+
+def parameters_read(graph: onnx.GraphProto) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Map each node, as messages name it, to its operator and the parameters that it reads, as `constants_read` names.
+
+    Parameters are stored real numbers that training might change: no statistics, and no settings.
+    """
+    sizes = {tensor.name: prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in _REAL}
+    roots = {tensor.name: tensor.name for tensor in graph.initializer}
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for index, node in enumerate(graph.node):
+        read = {place: roots[name] for place, name in enumerate(node.input) if name in roots}
+        if read and len(read) == sum(map(bool, node.input)):  # made of constants, it is one
+            roots.update(dict.fromkeys(node.output, next(iter(read.values()))))
+            continue
+        besides = _STATISTICS.get(node.op_type, ())
+        least = 1 if node.op_type in _LEARNT else 2
+        names = [name for place, name in read.items() if place not in besides and sizes.get(name, 0) >= least]
+        if names and node.op_type not in _SET:
+            found[node.name or f"{node.op_type}_{index}"] = node.op_type, tuple(names)
     return found
 
 

@@ -94,6 +94,20 @@ def targets_at_rest(
     return given
 
 
+def targets_entered(tape: Tape, name: str, shape: Shape, sums: Shape, wanted: tuple[float, float] | None) -> GraphInput:
+    """Write how targets that are entered are read; return the input that they are.
+
+    Args:
+        shape: of the model's output, which targets have.
+        sums: shape of the model's last sums, which may be reshaped behind the activation.
+        wanted: the range that the loss wants targets in; None for any.
+    """
+    tape.shapes[name] = shape
+    if shape != sums:
+        tape.emit("reshape", (name,), f"{name}/classes", sums)
+    return GraphInput(name, shape, "float32", wanted)
+
+
 def targets_read(tape: Tape, name: str) -> str:
     """Name the value that the targets are read as."""
     return f"{name}/classes" if f"{name}/classes" in tape.shapes else name

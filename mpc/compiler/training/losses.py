@@ -102,6 +102,8 @@ def loss_named(name: str) -> Loss:
 def last_sums(graph: Graph, loss: Loss) -> str:
     """Return the value that the loss begins at: the model's one output, or what its last activation reads.
 
+    An activation behind which the model reshapes alone is its last one: targets are then reshaped back.
+
     Raises:
         ModelError: the model has several outputs, or ends in an activation that the loss does not fit.
     """
@@ -111,9 +113,12 @@ def last_sums(graph: Graph, loss: Loss) -> str:
             remedy="export it with its logits, or its predictions, as the only output",
         )
     writers = {node.writes: node for node in graph.nodes}
-    value = graph.outputs[0].value
-    last = writers.get(value)
-    if last is None or last.origin.operator not in {name for each in LOSSES.values() for name in each.behind}:
+    value, known = graph.outputs[0].value, {name for each in LOSSES.values() for name in each.behind}
+    last, moved = writers.get(value), None
+    while last is not None and last.op in _MOVES and last.origin.operator not in known:
+        moved = moved if last.op == "reshape" else moved or last
+        last = writers.get(last.reads[0])
+    if last is None or last.origin.operator not in known:
         return value
     if last.origin.operator not in loss.behind:
         raise last.origin.refuse(
@@ -121,12 +126,20 @@ def last_sums(graph: Graph, loss: Loss) -> str:
             remedy="end the model at its last sums, or use the loss that belongs to it: one_vs_all behind a sigmoid, "
             "cross_entropy behind a softmax",
         )
+    if moved is not None:
+        raise moved.origin.refuse(
+            f"it stands behind the model's last activation ({last.origin.operator}), where only a reshape may",
+            remedy="move it before the activation, or end the model at its last sums",
+        )
     before = _before(graph.nodes, last)
     if any(node.op == "transpose" and node.origin == last.origin for node in graph.nodes):
         raise last.origin.refuse(
             "it is over another axis than the last one", remedy="move the classes to the last axis in the model"
         )
     return before
+
+
+_MOVES = frozenset({"reshape", "transpose", "take"})
 
 
 def _before(nodes: list[Node], last: Node) -> str:

@@ -14,7 +14,7 @@ from mpc.compiler.graph.attributes import Maximum, Rectified, Round, Select
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, join_reshapes, share_steps
 from mpc.compiler.graph.stored import StoredInput
-from mpc.compiler.training.at_rest import targets_at_rest, targets_read
+from mpc.compiler.training.at_rest import targets_at_rest, targets_entered, targets_read
 from mpc.compiler.training.backward import differentiate
 from mpc.compiler.training.losses import LOSS, last_sums, loss_named, squares
 from mpc.compiler.training.optimisers import SGD, Rate
@@ -99,9 +99,10 @@ def write_step(
     for given in freed.graph.inputs:
         tape.shapes[given.name] = given.shape
     tape.shapes |= {name: values.shape for name, values in freed.values.items()}
-    entered = GraphInput(target, tape.shapes[z], "float32", head.targets)
     if stored is not None:
         entered = targets_at_rest(tape, target, stored, tape.shapes[z], head.targets)
+    else:
+        entered = targets_entered(tape, target, freed.graph.outputs[0].shape, tape.shapes[z], head.targets)
     tape.shapes[target] = entered.shape
     seed = head.head(tape, z, targets_read(tape, target), precision)
     gradients = differentiate(tape, {z: seed}, [*freed.values])

@@ -14,7 +14,7 @@ from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, fuse_pooling, join_reshapes, share_steps
 from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.onnx.load import Source, load_model
-from mpc.compiler.onnx.protos import constants_read
+from mpc.compiler.onnx.protos import constants_read, parameters_read
 from mpc.compiler.onnx.signature import Shapes, input_types
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
@@ -31,7 +31,8 @@ from mpc.errors import InputError, ModelError, UsageError
 from mpc.fixedpoint import decode
 from mpc.gates.linear import Combine
 from mpc.plan.plan import Plan
-from mpc.wires import MAX_BATCH
+from mpc.plan.verify import verify
+from mpc.wires import MAX_BATCH, MAX_BITS
 
 _FACTOR_BITS = 20
 _LONGEST_NAME = 200
@@ -83,7 +84,8 @@ class Training:
         much more or less, as near as the plan of this step can say it.
 
         Raises:
-            UsageError: the factor is not positive, or has more than 20 bits; or no decay of this plan's is near.
+            UsageError: the factor is not positive, or has more than 20 bits, or so long a step does not fit into the
+                field; or no decay of this plan's is near.
         """
         if type(factor) is not int or not 1 <= factor < 1 << _FACTOR_BITS:
             raise UsageError(
@@ -98,7 +100,15 @@ class Training:
             for gate in self.plan.gates
         )
         parts = {name: getattr(self.plan, name) for name in Plan.model_fields}
-        return replace(self, plan=Plan(**parts | {"gates": gates}), rate=Rate(factor, self.rate.shift))
+        plan = Plan(**parts | {"gates": gates})
+        verify(plan)
+        moved = [gate for gate in gates if isinstance(gate, Combine) and gate.out in out]
+        if any(plan.wire[gate.xs[1]].bits + factor.bit_length() > MAX_BITS for gate in moved):
+            raise UsageError(
+                f"a factor of {factor}: so long a step does not fit into the field",
+                remedy="give a smaller factor, or compile a step of that rate: SGD(lr=...)",
+            )
+        return replace(self, plan=plan, rate=Rate(factor, self.rate.shift))
 
     def _is_velocity(self, name: str) -> bool:
         return any(state.name == name and state.velocity for state in self.step.states)
@@ -181,6 +191,7 @@ def compile_training(
     found = lower_step(step, roles, precision, {**keeps, **moves})
     seen = "only runs with the range check say so" if BEYOND in tells else "no run says so"
     notes = _notes(found, step, optimizer, loss, precision, released, seen)
+    notes += _left(parameters_read(loaded.graph), released, frozen)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights})
     return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves)
@@ -260,3 +271,17 @@ def _notes(
     if unmoved:
         notes.append(f"the loss does not depend on {', '.join(unmoved)}, which stay as they are")
     return tuple(notes)
+
+
+def _left(read: Mapping[str, tuple[str, tuple[str, ...]]], released: Freed, frozen: Collection[str]) -> tuple[str, ...]:
+    """Name the parameters that stay as they are although nobody has said so: those of no layer that trains."""
+    found = []
+    for node, (operator, names) in read.items():
+        left = [name for name in names if name not in released.values and name not in frozen]
+        if left:
+            statistics = ", and its mean and variance too," if operator == "BatchNormalization" else ""
+            found.append(
+                f"{', '.join(map(repr, left))} of {node!r} ({operator}){statistics} stay as they are: what trains are "
+                "weights and biases of linear layers and convolutions"
+            )
+    return tuple(found)

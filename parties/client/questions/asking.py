@@ -276,8 +276,10 @@ def _left(parties: Parties, manifest: Manifest, cost: Loss) -> Remaining | None:
 
 def _cost(compiled: Compiled) -> tuple[Loss, str]:
     """Return what a run costs, and which noise it has."""
-    vectors = () if compiled.guarantee is None else compiled.guarantee.vectors
-    return sum((each.loss for each in vectors), Loss()), "+".join(sorted({each.mechanism for each in vectors}))
+    if compiled.guarantee is None:
+        return Loss(), ""
+    wires = [gate.out for gate in compiled.plan.stored]
+    return compiled.guarantee.of(wires), "+".join(compiled.guarantee.mechanisms(wires))
 
 
 def _require_parties(pointer: Values) -> Parties:
