@@ -38,6 +38,7 @@ COMMANDS = {
     ),
     "deal": ("parties.cli.deal", "deal", "Have correlations dealt ahead, so that runs start at once."),
     "run": ("parties.cli.run", "run", "Private inference of a model on your data."),
+    "train": ("parties.cli.train", "train", "Train a model on rows at the parties, or on your own; nobody sees it."),
     "bench": ("parties.cli.bench", "bench", "What private inference costs, beside the same model in the clear."),
     "join": ("parties.cli.join", "join", "Take part in a run that somebody else coordinates."),
     "data": ("parties.cli.data", "data", "Tables at the parties: put yours, find, describe and sample others."),

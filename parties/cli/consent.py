@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from mpc.errors import MpcWarning, UsageError
+from mpc.errors import InputError, MpcWarning, UsageError
 from mpc.text import shown
-from parties.cli.datasets import selections
+from parties.cli.datasets import joined_selections, selections
 from parties.cli.display import Display
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
+from parties.cli.training_lists import lines_of, load_list
 from parties.client.at_rest import catalogue
 from parties.client.at_rest.catalogue import Entry
 from parties.client.at_rest.said import day
@@ -21,6 +22,8 @@ from parties.client.cluster import Cluster
 from parties.client.consent import granting, remaining
 from parties.client.consent.granted import as_amount, as_plans
 from parties.client.consent.told import Given, Left, Verdict
+from parties.client.selection import Selection
+from parties.client.training.training_list import AFTERWARDS, TrainingList, Use
 
 _SHOWN = 16
 
@@ -71,6 +74,21 @@ def grant() -> None:
 )
 @click.option("--plan", "plans", multiple=True, type=click.Path(path_type=Path), help="This plan exactly, unnoised.")
 @click.option("--model", "models", multiple=True, metavar="OWNER/NAME", help="This model at the parties, exactly.")
+@click.option(
+    "--train",
+    "trainings",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="LIST",
+    help="This training exactly, by the list that whoever trains has written (mpc train --list).",
+)
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    type=click.Choice(AFTERWARDS),
+    help="With --train: what may be done with the trained model; nothing unless you say so.",
+)
 @DATA
 @click.option("--bit", is_flag=True, help="Each plan tells one bit, and nothing else: a grant of --uses bits.")
 @click.option("--uses", type=click.IntRange(1), help="Runs at most; default: as many as the other limits allow.")
@@ -81,40 +99,84 @@ def add(
     name: str,
     plans: tuple[Path, ...],
     models: tuple[str, ...],
+    trainings: tuple[Path, ...],
+    allowed: tuple[Use, ...],
     data: tuple[str, ...],
     cluster: Path | None,
     folder: Path,
     as_json: bool,
     **said: Any,
 ) -> None:
-    """Allow noised answers about your dataset NAME (--epsilon), or exact plans (--plan or --model, with --data).
+    """Allow noised answers about your dataset NAME (--epsilon), or exact plans (--plan, --model, --train).
 
     What you sign decides at every party, not what a coordinator says. Noised answers need a budget too: mpc budget set.
     """
-    if bool(plans or models) == bool(said["epsilon"]):
+    if bool(plans or models or trainings) == bool(said["epsilon"]):
         raise UsageError("say --epsilon or --plan", remedy="--epsilon 1 for noised answers, --plan FILE for exact ones")
+    if allowed and not trainings:
+        raise UsageError("--allow is of a training", remedy="--train LIST")
+    lists = [load_list(each) for each in trainings]
+    said["recipients"], said["mechanisms"] = said["recipients"] or None, said["mechanisms"] or None
+    for left in [name for name in ("delta", "outputs") if said[name] is None]:
+        del said[left]
     with Cluster.connect(cluster_file(cluster, folder)) as connected, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", MpcWarning)
-        found = [connected.model(each) for each in models]
-        read: list[Any] = as_plans([*plans]) if plans else []
-        inputs = {given.name for each in (*read, *(each.plan for each in found)) for given in each.inputs}
-        chosen = selections(connected, data, sorted(inputs))
-        said["recipients"], said["mechanisms"] = said["recipients"] or None, said["mechanisms"] or None
-        for left in [name for name in ("delta", "outputs") if said[name] is None]:
-            del said[left]
-        for each in found:
-            reading = {given.name: chosen[given.name] for given in each.plan.inputs if given.name in chosen}
-            read.append(each.place(recipients=said["recipients"] or said["coordinators"], data=reading))
-        made = connected.datasets.grant(name, plans=read or None, data=chosen, **said)
+        read, chosen = _exact_plans(connected, plans, models, data, said["recipients"] or said["coordinators"])
+        listed = [each for one in lists for each in one.granted(allowed)]
+        _require_read(connected, name, said["coordinators"], lists)
+        exact = [*read, *(each.exact for each in listed)]
+        made = connected.datasets.grant(name, plans=exact or None, data=chosen, **said)
+        names = names_of(connected) if lists else {}
     for note in told:
         display.say(f"note: {note.message}")
-    for plan in as_plans(read):
-        for line in chosen_anew(plan, made):
-            display.say(f"note: {line}")
+    anew = [line for plan in (*as_plans(read), *(each.plan for each in listed)) for line in chosen_anew(plan, made)]
+    for line in dict.fromkeys(anew):
+        display.say(f"note: {line}")
+    for line in [line for one in lists for line in lines_of(one, names, allowed)]:
+        display.say(line)
     if as_json:
         display.json({"grant": {"id": made.id, **made.model_dump(mode="json")}})
     else:
         display.result(made.id)
+
+
+def _exact_plans(
+    connected: Cluster, plans: tuple[Path, ...], models: tuple[str, ...], data: tuple[str, ...], recipients: Any
+) -> tuple[list[Any], dict[str, tuple[Selection, ...]]]:
+    """Return plans and placed models, and what their inputs are read from."""
+    found = [connected.model(each) for each in models]
+    read: list[Any] = as_plans([*plans]) if plans else []
+    inputs = sorted({given.name for each in (*read, *(each.plan for each in found)) for given in each.inputs})
+    if not found:
+        return read, joined_selections(connected, data, inputs)
+    chosen = selections(connected, data, inputs)
+    for each in found:
+        reading = {given.name: chosen[given.name] for given in each.plan.inputs if given.name in chosen}
+        read.append(each.place(recipients=recipients, data=reading))
+    return read, {name: (each,) for name, each in chosen.items()}
+
+
+def _require_read(connected: Cluster, name: str, coordinators: Sequence[str], lists: Sequence[TrainingList]) -> None:
+    """Require that each listed training reads the dataset, of its newest version, and is of who is to coordinate it."""
+    if not lists:
+        return
+    mine = connected.dataset(connected.datasets.full_name(name)).manifest
+    for one in lists:
+        if [*coordinators] != [one.coordinator]:
+            raise UsageError(
+                f"the list is of a training of {one.coordinator}'s", remedy=f"--coordinator {one.coordinator} alone"
+            )
+        if not any(mine.id.hex() == part.dataset for part in one.parts):
+            raise InputError(
+                f"the training does not read {mine.name}, version {mine.version}",
+                remedy="have whoever trains write the list again, of the version that is there now",
+            )
+
+
+def names_of(connected: Cluster) -> dict[str, str]:
+    """Return the names of the datasets that this client may see, with their versions, by id."""
+    found = catalogue.search(connected.parties)
+    return {each.id.hex(): f"{each.name}, version {each.version}" for each in found}
 
 
 def chosen_anew(plan: Any, made: Any) -> list[str]:
@@ -186,7 +248,7 @@ def check(
     """Ask whether PLAN would be answered for you, and if not, whose word is missing. Nothing runs."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
         [read] = as_plans(plan)
-        chosen = selections(connected, data, [given.name for given in read.inputs])
+        chosen = joined_selections(connected, data, [given.name for given in read.inputs])
         found = connected.datasets.ask(read, chosen)
     show_verdicts(display, found, as_json)
 

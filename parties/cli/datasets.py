@@ -37,7 +37,25 @@ def choose_datasets(cluster: Path | None, given: Sequence[str], names: Sequence[
 
 def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -> dict[str, Selection]:
     """Find the columns that stand for inputs, in a cluster that is connected; as `choose_datasets`."""
-    found: dict[str, Selection] = {}
+    found = _found(connected, given, names, joined=False)
+    return {name: only for name, (only,) in found.items()}
+
+
+def joined_selections(
+    connected: Cluster, given: Sequence[str], names: Sequence[str]
+) -> dict[str, tuple[Selection, ...]]:
+    """Find the columns that stand for inputs, of one dataset or of several: an input that is named again has more rows.
+
+    Raises:
+        UsageError, SessionError: as `choose_datasets`.
+    """
+    return _found(connected, given, names, joined=True)
+
+
+def _found(
+    connected: Cluster, given: Sequence[str], names: Sequence[str], joined: bool
+) -> dict[str, tuple[Selection, ...]]:
+    found: dict[str, tuple[Selection, ...]] = {}
     for typed in given:
         text, rows = _rows(typed)
         name, _, place = text.rpartition("=")
@@ -45,9 +63,9 @@ def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -
         if not name and len(names) != 1:
             whole = connected.dataset(dataset)
             known = columns.split(",") if columns else whole.columns
-            mine = [each for each in by_column(names, known) if each not in found]
+            mine = [each for each in by_column(names, known) if joined or each not in found]
             if mine:
-                found |= {each: _of(whole[[each]], rows) for each in mine}
+                found |= {each: (*found.get(each, ()), _of(whole[[each]], rows)) for each in mine}
                 continue
             raise UsageError(
                 f"the model has several inputs: which one is {shown(text)}?",
@@ -58,10 +76,11 @@ def selections(connected: Cluster, given: Sequence[str], names: Sequence[str]) -
             raise UsageError(
                 f"the model has no input {shown(name)}", remedy=f"its inputs are {', '.join(map(shown, names))}"
             )
-        if name in found:
+        if name in found and not joined:
             raise UsageError(f"two datasets are named for input {shown(name)}", remedy="name one")
         whole = connected.dataset(dataset)
-        found[name] = _of(whole[columns.split(",")] if columns else choose(name, whole), rows)
+        chosen = _of(whole[columns.split(",")] if columns else choose(name, whole), rows)
+        found[name] = (*found.get(name, ()), chosen)
     return found
 
 

@@ -127,6 +127,9 @@ def print_report(display: Display, report: dict[str, Any]) -> None:
             f"noise         {entry['mechanism']}, of {entry['elements']} sums, standard deviation {entry['std']:.4g}: "
             f"epsilon {entry['epsilon']:g}, delta {entry['delta']:.2g}, if each person is in one row"
         )
+    if len(report["noise"]) > 1:
+        whole = report["noise_together"]
+        display.result(f"              all of them together: epsilon {whole['epsilon']:g}, delta {whole['delta']:.2g}")
     if report["undeclared"]:
         names = ", ".join(map(repr, report["undeclared"]))
         display.result(f"              (no range is declared for {names}: 'mpc run' may take another one, that suits")

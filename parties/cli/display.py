@@ -99,6 +99,22 @@ def noting(display: Display) -> Iterator[list[str]]:
         display.say(f"note: {note}")
 
 
+@contextmanager
+def saying(display: Display) -> Iterator[list[str]]:
+    """Print what the library warns of as notes, at once and each once; they are added to the list."""
+    notes: list[str] = []
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, MpcWarning) and str(message) not in notes:
+            notes.append(str(message))
+            display.say(f"note: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MpcWarning)
+        warnings.showwarning = show
+        yield notes
+
+
 class Stages:
     """A spinner or nothing, made by `Display.stages`: call it with the name of each stage as it begins."""
 

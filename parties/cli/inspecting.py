@@ -2,49 +2,140 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from mpc.compiler.onnx.load import Loaded
-from mpc.compiler.onnx.signature import Shapes
+from mpc.compiler.onnx.load import Loaded, load_model
+from mpc.compiler.onnx.signature import input_types
 from mpc.compiler.roles import Roles
-from mpc.compiler.training.train import compile_training
-from parties.cli.display import Display, size
-from parties.client.training.pricing import training_cost
-from parties.client.training.telling import CHECK_EVERY, tells
-from parties.client.training.trainer import TARGET
+from mpc.errors import UsageError
+from parties.cli.display import Display, saying, seconds, size
+from parties.cli.options import cluster_file, parse_shapes
+from parties.cli.training import BATCH, Chosen, as_examples, ranges_of, rows_at_parties, training_ranges
+from parties.cli.training_lists import lines_of, load_list, report_of
+from parties.client.cluster import Cluster
+from parties.client.training.courses import Courses, step_compiler
+from parties.client.training.pricing import TrainingCost, training_cost
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Options of `mpc inspect` that are of a training.
+
+    Args:
+        rows: of an epoch; None: one step's, or those of `data`.
+        data: rows at the parties.
+        measure: steps that are run, to say how long they take; None for none.
+        batch: rows of a step, if said.
+    """
+
+    chosen: Chosen
+    rows: int | None
+    data: tuple[str, ...]
+    measure: int | None
+    batch: int | None
+    parties: int
+    cluster: Path | None
+    folder: Path
+
+    def require_none(self) -> None:
+        """Raise UsageError if one of them was given without --train."""
+        if self.chosen.said or self.rows or self.data or self.measure or self.cluster:
+            raise UsageError("--loss, --rows and the like are of a training", remedy="add --train")
 
 
 def show_training(
     display: Display,
-    model: Loaded,
-    ranges: dict[str, Any],
-    shapes: Shapes,
+    model: Path,
+    ranges: tuple[str, ...],
+    shapes: tuple[str, ...],
     roles: Roles,
-    loss: str,
-    batch: int,
-    parties: int,
-    rows: int | None,
+    asked: Asked,
     as_json: bool,
 ) -> None:
-    """Print the price of a step and of an epoch on so many rows, of one step if it is not said how many there are."""
-    training = compile_training(
-        model, loss, None, batch, ranges, roles, shapes, target=TARGET, keep=True, tells=tells(None, CHECK_EVERY)
-    )
-    cost = training_cost(training, batch if rows is None else rows, 1, parties, None, CHECK_EVERY)
-    report = {"digest": training.plan.digest.hex(), "loss": loss, "check_every": CHECK_EVERY, **asdict(cost)}
+    """Print the price of a step and of all epochs, on so many rows, or on rows that lie at the parties."""
+    if asked.rows is not None and asked.data:
+        raise UsageError("--data says how many rows there are", remedy="leave --rows out")
+    loaded = Loaded(load_model(model))
+    names = [*input_types(loaded)]
+    known, given = training_ranges(ranges, names), parse_shapes(shapes, names)
+    choices = {"batch": asked.batch or BATCH, "shapes": given, **asked.chosen.trainer}
+    with saying(display) as notes:
+        if asked.data or asked.measure:
+            cost, told = _in_a_cluster(display, loaded, names, known, choices, asked)
+        else:
+            compiling = step_compiler(loaded, ranges=known, **choices)
+            courses = Courses(compiling, roles, choices["batch"], roles.model_owner)
+            course = asked.chosen.course
+            epochs, every, release, check = course.values()
+            made = courses.priced(asked.rows or choices["batch"], epochs, every, release, check)
+            told = made.training.notes
+            cost = training_cost(made, asked.parties)
+    every_note = [*dict.fromkeys([*told, *notes])]
+    report = {"loss": choices["loss"], **asked.chosen.course, **asdict(cost), "seconds": cost.seconds}
     if as_json:
-        display.json(report | {"notes": list(training.notes)})
+        display.json({**report, "notes": every_note})
         return
-    for note in training.notes:
-        display.say(f"note: {note}")
-    each = cost.step
+    for note in every_note:
+        if note not in notes:  # which were printed
+            display.say(f"note: {note}")
+    _print(display, cost, asked, report["check_every"])
+
+
+def show_list(display: Display, path: Path, as_json: bool) -> None:
+    """Print what a training's list says, for whoever is to grant it; datasets are named by their ids."""
+    found = load_list(path)
+    if as_json:
+        display.json(report_of(found, {}))
+        return
+    for line in lines_of(found, {}):
+        display.result(line)
+
+
+def _in_a_cluster(
+    display: Display,
+    loaded: Loaded,
+    names: list[str],
+    known: dict[str, Any],
+    choices: dict[str, Any],
+    asked: Asked,
+) -> tuple[TrainingCost, tuple[str, ...]]:
+    """Return the price of a training on rows at the parties, or of one that is measured, and its notes."""
+    with ExitStack() as stack:
+        if asked.data:
+            connected = stack.enter_context(Cluster.connect(cluster_file(asked.cluster, asked.folder)))
+            rows = rows_at_parties(connected, asked.data, names)
+            trainer = connected.trainer(loaded, ranges=ranges_of(rows, known), **choices)
+            read: Any = as_examples(rows, names)
+        else:
+            connected = stack.enter_context(Cluster.local(asked.parties, say=display.say))
+            trainer = connected.trainer(loaded, ranges=known, **choices)
+            read = asked.rows or choices["batch"]
+        cost = trainer.cost(read, **asked.chosen.course, measure=asked.measure or 0)
+    return cost, trainer.training.notes
+
+
+def _print(display: Display, cost: TrainingCost, asked: Asked, check_every: int | None) -> None:
+    each, epochs = cost.step, asked.chosen.course["epochs"]
     display.result(
-        f"a step        {each.rounds} rounds, {size(each.total_sent(parties))} sent by each party, "
-        f"{size(each.total_dealt(parties))} dealt by the provider to {parties} parties (batch {batch})"
+        f"a step        {each.rounds} rounds, {size(each.total_sent(cost.parties))} sent by each party, "
+        f"{size(each.total_dealt(cost.parties))} dealt by the provider to {cost.parties} parties (batch {cost.batch})"
     )
     display.result(
-        f"an epoch      {cost.steps:,} steps, {cost.rounds:,} rounds, {size(cost.sent_bytes)} sent by each party, "
-        f"{size(cost.dealt_bytes)} dealt"
+        f"{'an epoch' if epochs == 1 else f'{epochs:,} epochs':<14}{cost.steps:,} steps, {cost.rounds:,} rounds, "
+        f"{size(cost.sent_bytes)} sent by each party, {size(cost.dealt_bytes)} dealt"
     )
-    display.result(f"              (ranges are checked every {CHECK_EVERY} steps and in the last, which keeps weights)")
+    if check_every is not None:
+        display.result(
+            f"              (ranges are checked every {check_every:,} steps and in the last, which keeps weights)"
+        )
+    if cost.sessions > 1:
+        display.result(f"              ({cost.sessions:,} sessions, one from each checkpoint to the next)")
+    if cost.step_s is not None and cost.seconds is not None:
+        where = "in that cluster" if asked.data else "on this machine, whose cores all parties share"
+        display.result(
+            f"time          {seconds(cost.step_s)} a step, {seconds(cost.seconds)} in all: an estimate by "
+            f"{asked.measure} steps on made-up rows, {where}"
+        )

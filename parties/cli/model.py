@@ -15,7 +15,7 @@ from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_names, output_names
 from mpc.compiler.operators import supported
 from mpc.compiler.roles import Roles
-from mpc.errors import PlanError, UsageError
+from mpc.errors import PlanError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from parties.agreed.ticket import Ticket
@@ -23,11 +23,13 @@ from parties.cli.compiling import noted
 from parties.cli.describing import describe, print_report
 from parties.cli.display import Display
 from parties.cli.inputs import load_inputs
-from parties.cli.inspecting import show_training
+from parties.cli.inspecting import Asked, show_list, show_training
 from parties.cli.join import read_ticket
-from parties.cli.noise import Wanted, noise_of, noise_options
+from parties.cli.noise import Wanted, noise_and_total, noise_options
 from parties.cli.options import (
     CALIBRATE,
+    CLUSTER,
+    FOLDER,
     JSON,
     OWNER,
     PLAN_SECURITY,
@@ -39,8 +41,10 @@ from parties.cli.options import (
     parse_shapes,
     require_folder,
 )
+from parties.cli.training import DATA, training_options
+from parties.cli.training_lists import BEGINNING
 from parties.client.running.roles import parse_roles
-from parties.client.training.trainer import TARGET
+from parties.client.training.timing import MOST
 from parties.config.models import Security
 from parties.disk import write_atomic
 from parties.local.layout import COORDINATOR
@@ -130,7 +134,7 @@ def compile_(display: Display, model: Path, output: Path, choices: Choices) -> N
 
 @click.command()
 @_MODEL
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 1 << 20))
+@click.option("--batch", type=click.IntRange(1, 1 << 20), help="Rows of a run, or of a step; default: 1, or 128.")
 @click.option("--parties", default=2, show_default=True, type=click.IntRange(2))
 @click.option(
     "--operators",
@@ -140,36 +144,47 @@ def compile_(display: Display, model: Path, output: Path, choices: Choices) -> N
     callback=lambda context, _, asked: _list_operators(context) if asked else None,
     help="List the operators that are supported, and stop.",
 )
-@click.option("--train", is_flag=True, help="Say what training MODEL costs, a step and an epoch.")
-@click.option("--loss", type=click.Choice(["one_vs_all", "cross_entropy", "mse"]), help="With --train.")
-@click.option("--rows", type=click.IntRange(1), help="With --train: rows of an epoch; default: one step's.")
+@click.option("--train", is_flag=True, help="Say what training MODEL costs; the options behind this one are for that.")
+@training_options
+@click.option("--rows", type=click.IntRange(1), help="Rows of an epoch; default: one step's, or those of --data.")
+@DATA
+@click.option(
+    "--measure",
+    type=click.IntRange(1, MOST),
+    metavar="STEPS",
+    help="Run so many steps on made-up rows, to say how long they take: in the cluster of --data, else in one of "
+    "--parties on this machine.",
+)
+@CLUSTER
+@FOLDER
 @_choices
 @JSON
 @click.pass_obj
 def inspect(
     display: Display,
+    /,
     model: Path,
-    batch: int,
+    batch: int | None,
     parties: int,
     train: bool,
-    loss: str | None,
-    rows: int | None,
     choices: Choices,
     as_json: bool,
+    **training: Any,
 ) -> None:
-    """Say what MODEL (an ONNX model, a plan, or a ticket) costs, gate by gate, and who learns what."""
-    if not train and (loss or rows):
-        raise UsageError("--loss and --rows are of a training", remedy="add --train")
+    """Say what MODEL (an ONNX model, a plan, a ticket, a training list) costs, gate by gate, and who learns what."""
+    asked = Asked(batch=batch, parties=parties, **training)
     if train:
-        loaded = Loaded(load_model(model))
-        names = input_names(loaded)
-        ranges, shapes = parse_ranges(choices.ranges, [*names, TARGET]), parse_shapes(choices.shapes, names)
-        show_training(
-            display, loaded, ranges, shapes, choices.roles, loss or "one_vs_all", batch, parties, rows, as_json
-        )
+        show_training(display, model, choices.ranges, choices.shapes, choices.roles, asked, as_json)
         return
+    asked.require_none()
+    if model.is_file() and model.open("rb").read(len(BEGINNING)) == BEGINNING:
+        show_list(display, model, as_json)
+        return
+    batch = batch or 1
     plan, origins, undeclared = read_model(display, model, choices)
-    report = describe(plan, origins, batch, parties) | {"undeclared": list(undeclared), "noise": noise_of(plan)}
+    noise, together = noise_and_total(plan)
+    told = {"undeclared": list(undeclared), "noise": noise, "noise_together": together}
+    report = describe(plan, origins, batch, parties) | told
     if as_json:
         display.json(report)
         return

@@ -105,15 +105,24 @@ def noise_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def noise_of(plan: Plan) -> list[dict[str, Any]]:
     """List what is proved of a plan's noise, with a row a person; empty if it has none, or nothing is proved."""
+    return noise_and_total(plan)[0]
+
+
+def noise_and_total(plan: Plan) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
+    """Return what `noise_of` does, and what all noised sums together tell of a person; None if nothing is proved.
+
+    Gaussian noise may protect people only together: then no sum's own delta says anything.
+    """
     if not any(gate.kind in ("draw", "gaussian") for gate in plan.gates):
-        return []
+        return [], None
     lying = [gate.out for gate in plan.stored] or [name for given in plan.inputs for name in given.wires]
     people = {name: StoredFacts(1, 1, "data") for name in lying if plan.wire[name].shape[:1] == (BATCH,)}
     try:
-        found = guarantee(plan, people).vectors
+        found = guarantee(plan, people)
+        cost = found.of({name for vector in found.vectors for name in vector.sources})
     except PlanError:
-        return []
-    return [
+        return [], None
+    told = [
         {
             "wire": vector.wire,
             "elements": vector.elements,
@@ -122,5 +131,6 @@ def noise_of(plan: Plan) -> list[dict[str, Any]]:
             "delta": float(vector.loss.delta),
             "std": float(vector.variance) ** 0.5 / float(plan.wire[vector.wire].scale),
         }
-        for vector in found
+        for vector in found.vectors
     ]
+    return told, {"epsilon": float(cost.epsilon), "delta": float(cost.delta)}

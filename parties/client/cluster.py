@@ -140,6 +140,7 @@ class Cluster(Closing):
         mechanism: str | None = None,
         delta: Any = None,
         security: str | None = None,
+        sample: Any = None,
     ) -> Session:
         """Compile a model and share its weights, once, for many runs; or use one that lies at the parties.
 
@@ -147,8 +148,8 @@ class Cluster(Closing):
         `session.ticket`.
 
         Args:
-            model: an ONNX file's path, its bytes, an open file, or an `onnx.ModelProto`; or a model at the parties:
-                "OWNER/NAME", "@OWNER/NAME", `cluster.model(NAME)`.  Of that one nothing is compiled.
+            model: an ONNX file's path, its bytes, an open file, an `onnx.ModelProto`, or a PyTorch module; or a model
+                at the parties: "OWNER/NAME", "@OWNER/NAME", `cluster.model(NAME)`.  Of that one nothing is compiled.
             ranges: input ranges in the model's units, by name, or one pair (low, high) for all; they win over the
                 model's own metadata.
             owners: input -> who enters it; this client, unless said.
@@ -174,24 +175,28 @@ class Cluster(Closing):
             mechanism, delta: "laplace", or "gaussian" with the most delta of an output.
             security: "active" has each run checked before anything of it is told: a party that deviates is caught then,
                 and the session ends (THREATS.md has what that promises); as the cluster file says, unless said.
+            sample: rows of a PyTorch module's input, or of each by its name: their shapes are taken.
 
         Raises:
             WaitingError: somebody's word is missing still, who is shown what was asked; the message says whose.
             ModelError, PolicyError, PeerError: as the CLI's.
         """
-        from parties.client.running import opening  # who joins does without it
+        from parties.client.running import modules, opening  # who joins does without them
 
+        model = modules.as_source(model, sample)
         noise = {"epsilon": epsilon, "mechanism": mechanism, "delta": delta}
         compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep, **noise}
         compiling["security"] = security
         ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
         return self.open(ready.of, batch, bindings=ready.bindings, keeps=ready.keeps, wait=wait)
 
-    def trainer(self, model: Source, **choices: Any) -> Trainer:
+    def trainer(self, model: Source, *, sample: Any = None, **choices: Any) -> Trainer:
         """Compile one step of training of a model, whose weights this client enters and nobody sees from then on.
 
         Args:
-            model: an ONNX file's path, its bytes, an open file, or an `onnx.ModelProto`.
+            model: an ONNX file's path, its bytes, an open file, an `onnx.ModelProto`, or a PyTorch module, which stays
+                as it is.
+            sample: rows of a PyTorch module's input, or of each by its name: their shapes are taken.
             choices: loss, "one_vs_all" (the default), "cross_entropy" or "mse"; optimizer, an `SGD`; batch, rows of a
                 step; ranges and shapes of the inputs, as `session`'s; frozen, names of weights that stay as they are;
                 precision, a `Precision`.
@@ -200,13 +205,14 @@ class Cluster(Closing):
             ModelError: a node has no derivative, or a bound does not fit.
             UsageError: an argument says nothing.
         """
+        from parties.client.running import modules
         from parties.client.training.trainer import CHOICES, Trainer  # joining and running do without it
 
         if unknown := set(choices) - CHOICES:
             raise UsageError(
                 f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(CHOICES))}"
             )
-        return Trainer(self.parties, self._sessions.add, model, **choices)
+        return Trainer(self.parties, self._sessions.add, modules.as_source(model, sample), **choices)
 
     def fit_private(
         self,
@@ -249,15 +255,16 @@ class Cluster(Closing):
             batch: rows of each.
             sessions: how many sessions they are for, equally; what a session leaves over is lost.
             choices: of `session`, as they will be given there: ranges, owners, recipients, samples, shapes, state,
-                security.
+                security, and of a PyTorch module its sample.
 
         Raises:
             ModelError, PolicyError, PeerError: as `session`.
             PlanError: more than a party keeps, or the plan's weights are public.
         """
-        from parties.client.running import dealing  # running does without it
+        from parties.client.running import dealing, modules  # running does without them
 
-        return dealing.deal(self.parties, model, runs, batch, sessions, choices)
+        source = modules.as_source(model, choices.pop("sample", None))
+        return dealing.deal(self.parties, source, runs, batch, sessions, choices)
 
     def stocks(self, plan: Plan | None = None) -> list[Stock]:
         """List the stocks of this client that nobody has used, the oldest first."""

@@ -15,6 +15,7 @@ from mpc.errors import MpcWarning, SessionError, UsageError
 from mpc.text import shown
 from parties.agreed.grants import Bound, Grant
 from parties.client.at_rest import amending, catalogue, keeping, upload
+from parties.client.at_rest.bound import Chosen
 from parties.client.at_rest.listing import Listing, Versions
 from parties.client.at_rest.objects import Objects
 from parties.client.at_rest.said import as_expiry, as_readers, full_name, own_name
@@ -23,7 +24,6 @@ from parties.client.consent import granted, granting
 from parties.client.consent.requests import Requested, list_requests
 from parties.client.consent.told import Given, Verdict
 from parties.client.dataset import Dataset
-from parties.client.selection import Selection
 from parties.client.tables.published import published_rows
 from parties.client.tables.stated import Stated
 from parties.client.tables.table import read_table, require_rows_per_person
@@ -249,8 +249,9 @@ class Datasets(Objects[Listing]):
             recipients: of those that may learn answers; None: those who ask.
             plans: exactly these, of the newest version: `session.plan`, compiled models, or files of plans; or what
                 `Model.place` gives of a model at the parties, which is pinned then.
-            data: input -> columns, for all stored inputs of the plans, other owners' too; or a list of several such,
-                each of which the plans may read: `[{"x": ds[["age"]][7:8]}, {"x": ds[["age"]][9:10]}]`.
+            data: input -> columns, for all stored inputs of the plans, other owners' too, and of several datasets where
+                their rows follow one another; or a list of several such, each of which the plans may read:
+                `[{"x": ds[["age"]][7:8]}, {"x": ds[["age"]][9:10]}]`.
             weights: wire -> what a stored weight is pinned to; all others are chosen by the asker for each session.
             epsilon, delta: answers with noise, of all versions, which together cost at most this.
             epsilon_each: the most that one run costs; None: all of it.
@@ -290,7 +291,7 @@ class Datasets(Objects[Listing]):
         """List the grants that this client has given, and those that name it."""
         return tuple(granting.given(self._parties))
 
-    def ask(self, plan: Any, data: Mapping[str, Selection]) -> tuple[Verdict, ...]:
+    def ask(self, plan: Any, data: Mapping[str, Chosen]) -> tuple[Verdict, ...]:
         """Ask every party whether it would answer a plan of these datasets, and if not, whose word is missing.
 
         Nothing is opened, charged, or shown to a provider.

@@ -34,7 +34,9 @@ def test_inspect_says_what_noise_there_is(tmp_path: Path, columns: int, mechanis
     arguments = ("inspect", model(tmp_path, columns=columns), "--epsilon", "0.5", "--range", "0:100", *kind)
     told = mpc(*arguments)
     assert told.returncode == 0 and f"noise         {mechanism or 'laplace'}, of {columns} sums" in told.stdout
-    [noise] = json.loads(mpc(*arguments, "--json").stdout)["noise"]
+    report = json.loads(mpc(*arguments, "--json").stdout)
+    [noise] = report["noise"]
+    assert report["noise_together"] == {"epsilon": 0.5, "delta": noise["delta"]}
     assert (noise["mechanism"], noise["elements"], noise["epsilon"]) == (mechanism or "laplace", columns, 0.5)
     least = 2**0.5 * 2 * 100 / 0.5 if mechanism is None else 2**0.5 * 64**0.5 * 100 * 5 / 0.5
     assert least < noise["std"] < 1.3 * least

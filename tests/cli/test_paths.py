@@ -1,4 +1,4 @@
-"""The ten-minute paths of analysts, owners and operators, word for word: every command and every line of Python."""
+"""The ten-minute paths, word for word: every command and every line of Python."""
 
 from __future__ import annotations
 
@@ -50,6 +50,15 @@ SAID = {
         r"0\.25 of its budget is left",
         r"party-0 .* decision .*denied",
         r"\breveal\b",
+    ),
+    "training": (
+        r"6 epochs      72 steps",
+        r"trains        lab: 72 steps, in 2 sessions",
+        r"afterwards    lab is told the weights",
+        r"the power is gone \{12: [\d.]+, 24: [\d.]+, 36: [\d.]+, 48: [\d.]+\}",
+        r"loss          [\d.]+ in step 72\nkept as       lab/trained, version 2\n",
+        r"right: 0\.9\d+, kept as lab/trained",
+        r"as told: True",
     ),
 }
 STARTS = ("up", "down", "doctor", "logs")

@@ -15,6 +15,7 @@ from mpc.gates.gaussian import Gaussian
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.guarantee import guarantee
+from parties.cli.noise import noise_and_total
 from parties.client.cluster import Cluster
 from parties.client.training import private as private_training
 from parties.party.consent import tables
@@ -154,6 +155,14 @@ def test_every_party_refuses_less_noise_in_any_step(cluster: InProcess) -> None:
     claimed = [each.model_copy(update=half) if isinstance(each, Gaussian) else each for each in made.plan.gates]
     with pytest.raises(PlanError, match="a noised vector with a delta of"):
         guarantee(with_parts(made.plan, gates=claimed), facts)
+
+
+def test_what_steps_tell_is_said_of_all_of_them_together(cluster: InProcess) -> None:
+    """Alone none of them protects anybody by its delta; `mpc inspect` says what they do together."""
+    made, _ = planned(cluster)
+    noises, together = noise_and_total(made.plan)
+    assert together is not None and together["epsilon"] == pytest.approx(3) and 0 < together["delta"] <= 1e-6
+    assert len(noises) == 3 and sum(each["delta"] for each in noises) > 2 * together["delta"]
 
 
 def test_more_steps_want_more_noise_by_their_root(cluster: InProcess) -> None:

@@ -30,9 +30,9 @@ API: dict[str, Any] = {
         "open": "compiled, batch=, calls=, bindings=, keeps=, wait=",
         "set_budget": "name, epsilon, delta=, group=",
         "session": "model, ranges=, owners=, recipients=, samples=, shapes=, batch=, weights=, data=, state=, keep=, "
-        "wait=, epsilon=, mechanism=, delta=, security=",
+        "wait=, epsilon=, mechanism=, delta=, security=, sample=",
         "stocks": "plan=",
-        "trainer": "model, choices",
+        "trainer": "model, sample=, choices",
     },
     "ConfigError": "MpcError",
     "Dataset": {
@@ -113,10 +113,11 @@ API: dict[str, Any] = {
         "run": "output_names=, feeds=",
     },
     "Trainer": {
-        "cost": "rows, epochs=, release=, check_every=",
+        "cost": "rows, epochs=, checkpoint_every=, release=, check_every=, measure=",
         "fit": "x, y, epochs=, name=, seed=, progress=, checkpoint_every=, release=, check_every=, wait=",
         "listed": "x, y, epochs=, name=, seed=, checkpoint_every=, release=, check_every=",
         "resume": "x, y, epochs=, name=, seed=, progress=, checkpoint_every=, release=, check_every=, wait=",
+        "training_list": "x, y, epochs=, name=, seed=, checkpoint_every=, release=, check_every=",
     },
     "UsageError": "MpcError",
 }

@@ -183,7 +183,7 @@ VERBS = frozenset(
     Compute Connect Count Cut Decode Describe Dial Digest Draw Encode End Enter Explain Find Follow Forbid Give Hang
     Have Hold Issue Judge Keep Let List Load Look Make Mask Measure Merge Name Note Open Pair Parse Pass Print
     Probe Put Raise Reach Read Refuse Remove Require Resolve Return Run Say Send Serve Set Show Sign Split Start Stop
-    Take Tell Turn Undo Wait Wake Watch Word Write Yield
+    Take Tell Train Turn Undo Wait Wake Watch Word Write Yield
     """.split()
 )
 """All verbs that docstrings begin with there; a further one is added here, if it is one."""

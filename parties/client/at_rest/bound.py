@@ -10,10 +10,13 @@ from mpc.compiler.graph.stored import StoredInput, marks_name
 from mpc.errors import InputError, UsageError, warn
 from mpc.plan.plan import Plan
 from mpc.text import shown
-from parties.agreed.bindings import Binding, check_bindings, check_columns
+from parties.agreed.bindings import Binding, check_bindings, check_columns, parts_of
 from parties.agreed.objects import Schema
 from parties.client.at_rest.matching import by_column
 from parties.client.selection import Selection
+
+Chosen = Selection | Sequence[Selection]
+"""Columns of a dataset, or of several whose rows follow one another."""
 
 
 def read_choices(given: object, ranges: Any = None, inputs: Sequence[str] = ()) -> dict[str, Selection]:
@@ -127,18 +130,20 @@ def owners(data: Mapping[str, Selection]) -> dict[str, str]:
 
 
 def bindings(
-    plan: Plan, data: Mapping[str, Selection], weights: Mapping[str, Binding] = MappingProxyType({})
+    plan: Plan, data: Mapping[str, Chosen], weights: Mapping[str, Binding] = MappingProxyType({})
 ) -> tuple[Binding, ...]:
     """Return what the stored inputs of a plan stand for, in its order.
 
     Args:
+        data: input -> columns of a dataset, or of several whose rows follow one another.
         weights: what its stored weights stand for, by wire.
 
     Raises:
         InputError: an input that is stored has no dataset, or not the columns that it reads; or rows differ in number.
     """
     inputs = {given.wire: given for given in plan.inputs}
-    data = {**{marks_name(name): _marks(each) for name, each in data.items()}, **data}
+    parts = {name: (each,) if isinstance(each, Selection) else tuple(each) for name, each in data.items()}
+    parts = {**{marks_name(name): tuple(map(_marks, each)) for name, each in parts.items()}, **parts}
     found = []
     for gate in plan.stored:
         if gate.out in weights:
@@ -150,16 +155,18 @@ def bindings(
                 f"{gate.out!r} of this plan is a weight of a model at the parties, and no model is named",
                 remedy="mpc model check OWNER/NAME asks whether you may use it, mpc run @OWNER/NAME runs it",
             )
-        if name not in data:
+        if not parts.get(name):
             raise InputError(
                 f"input {name!r} is read from a dataset, and none is given",
                 remedy="data={'x': cluster.dataset('owner/name')[['age']]}",
             )
-        chosen, wire = data[name], plan.wire[gate.out]
-        check_columns(inputs[gate.out], wire.shape[1:], wire.scale, chosen.columns, chosen.manifest.name)
-        taken = chosen.bound_rows
-        found.append(Binding(gate.out, chosen.manifest.id, chosen.names, taken.start, len(taken)))
-    rows = {each.rows for each in found if each.wire not in weights}
+        wire = plan.wire[gate.out]
+        for chosen in parts[name]:
+            check_columns(inputs[gate.out], wire.shape[1:], wire.scale, chosen.columns, chosen.manifest.name)
+            taken = chosen.bound_rows
+            found.append(Binding(gate.out, chosen.manifest.id, chosen.names, taken.start, len(taken)))
+    wires = {each.wire for each in found if each.wire not in weights}
+    rows = {sum(each.rows for each in parts_of(found, wire)) for wire in wires}
     if len(rows) > 1:
         raise InputError(
             f"the datasets have different numbers of rows: {', '.join(map(str, sorted(rows)))}",

@@ -14,20 +14,19 @@ from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import GAUSSIAN, LAPLACE, Mechanism
 from mpc.text import PROCESS_NAME, shown
-from parties.agreed.bindings import Binding
+from parties.agreed.bindings import Binding, rows_of
 from parties.agreed.bits import tells_one_bit
 from parties.agreed.grants import Dp, Exact, ExactPlan, Question
 from parties.agreed.objects import Manifest
 from parties.client.at_rest import bound
 from parties.client.consent.granting import listed
 from parties.client.model import Placed
-from parties.client.selection import Selection
 
 DELTA = Fraction(1, 10**6)
 """Delta that a grant or a budget allows unless it says otherwise; a question with Laplace noise costs about 2^-40."""
 MECHANISMS: tuple[Mechanism, ...] = (LAPLACE, GAUSSIAN)
 OUTPUTS = 64
-Data = Mapping[str, Selection] | Sequence[Mapping[str, Selection]]
+Data = Mapping[str, bound.Chosen] | Sequence[Mapping[str, bound.Chosen]]
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?(e-?[0-9]{1,2})?|[0-9]{1,18}/[1-9][0-9]{0,17}", re.IGNORECASE)
 
 
@@ -109,7 +108,7 @@ def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[st
 
 
 def _listed(
-    given: Any, data: Mapping[str, Selection], manifest: Manifest, weights: Mapping[str, Any], bit: bool
+    given: Any, data: Mapping[str, bound.Chosen], manifest: Manifest, weights: Mapping[str, Any], bit: bool
 ) -> ExactPlan:
     if isinstance(given, ExactPlan):
         return given
@@ -119,7 +118,7 @@ def _listed(
             f"the plan does not read {manifest.name}",
             remedy="grant the dataset that it reads: data={'x': ds[['age']]}",
         )
-    if bit and not tells_one_bit(plan, max(each.rows for each in bindings)):
+    if bit and not tells_one_bit(plan, rows_of(plan, bindings) or 1):
         raise UsageError(
             "the plan tells more than one bit",
             cause="a bit is one output of one row, which a comparison writes and nothing else reads",
@@ -128,12 +127,12 @@ def _listed(
     return listed(plan, bindings, weights)
 
 
-def bindings_of(given: Any, data: Mapping[str, Selection]) -> tuple[Binding, ...]:
+def bindings_of(given: Any, data: Mapping[str, bound.Chosen]) -> tuple[Binding, ...]:
     """Return what the stored wires of a plan stand for: of a model that is placed, what it was placed with.
 
     Args:
         given: a plan, as `as_plans` reads one.
-        data: input -> columns of a dataset; of those that the plan does not read, nothing follows.
+        data: input -> columns of a dataset, or of several; of those that the plan does not read, nothing follows.
 
     Raises:
         UsageError, InputError: something that is stored is not said.

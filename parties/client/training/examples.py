@@ -63,6 +63,8 @@ def _array(given: Any, what: str) -> np.ndarray:
 
 def _targets(y: np.ndarray, sizes: tuple[int, ...], given: PlanInput) -> np.ndarray:
     """Give targets the shape that the model's outputs have: classes one-hot, a column of one output."""
+    if len(sizes) == 2 and y.shape[1:] == (1,):  # as tables have a column
+        y = y[:, 0]
     if y.ndim != 1 or len(sizes) != 2:
         return y
     outputs = sizes[1]

@@ -16,16 +16,15 @@ from mpc.errors import InputError, UsageError
 from mpc.plan.plan import Plan
 from mpc.plan.program import Program
 from parties.agreed.bindings import Binding, parts_of
-from parties.agreed.grants import ExactPlan
 from parties.agreed.objects import Manifest
 from parties.client.at_rest import catalogue
 from parties.client.at_rest.keeping import Keeping, keeps, read_keep
 from parties.client.channels import Parties
-from parties.client.consent import granting
 from parties.client.running.prepared import Prepared
 from parties.client.session import Session
 from parties.client.training.rows import Rows, data_bindings
 from parties.client.training.telling import left_its_range, told
+from parties.client.training.training_list import Listed, listed
 
 MOST_STRETCHES = 250
 """One grant lists 256 plans: all of these, and what is done with the model."""
@@ -51,15 +50,16 @@ class Course:
     @property
     def steps(self) -> int:
         """Number of steps, all stretches together."""
-        return sum(self._of(number) for number in range(len(self.plans)))
+        return sum(self.length(number) for number in range(len(self.plans)))
 
-    def _of(self, number: int) -> int:
+    def length(self, number: int) -> int:
+        """Return the number of steps of a stretch."""
         program = self.plans[number].program
         return 0 if program is None else program.steps
 
     def before(self, number: int) -> int:
         """Return the number of steps that are made before a stretch."""
-        return sum(self._of(each) for each in range(number))
+        return sum(self.length(each) for each in range(number))
 
     def bindings(self, number: int, kept: Manifest | None) -> list[Binding]:
         """Return what a stretch reads at the parties."""
@@ -73,10 +73,9 @@ class Course:
                 found += parts_of(data, gate.out)
         return found
 
-    def listed(self, *after: Plan) -> list[ExactPlan]:
-        """Describe all plans of the training, and what is done with its model, for the grants of who owns the rows."""
-        found = [granting.listed(plan, data_bindings(plan, self.rows)) for plan in self.plans]
-        return [*found, *(granting.listed(plan, ()) for plan in after)]
+    def listed(self) -> list[Listed]:
+        """Describe all plans of the training, for the grants of who owns the rows."""
+        return [listed("train", plan, data_bindings(plan, self.rows)) for plan in self.plans]
 
     # -- running
 
@@ -105,9 +104,9 @@ class Course:
         beyond = False
         with Session(parties, ready, bindings=read, keeps=made, wait=wait, quiet=True) as session:
             opened(session)
-            for run in range(1, self._of(number) + 1):
+            for run in range(1, self.length(number) + 1):
                 beyond = step(first + run, run, session)
-                if beyond and run < self._of(number):
+                if beyond and run < self.length(number):
                     raise left_its_range(first + run)
         left = catalogue.describe(parties, made[0].name)
         if left.kept is None or (left.version, left.kept.plan) != (made[0].version, plan.digest.hex()):
@@ -118,7 +117,7 @@ class Course:
             )
         if beyond:
             catalogue.remove(parties, left.id)
-            raise left_its_range(first + self._of(number))
+            raise left_its_range(first + self.length(number))
         return left
 
     def last(self, parties: Parties) -> tuple[int, Manifest] | None:

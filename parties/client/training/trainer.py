@@ -8,36 +8,31 @@ checkpoint, keeps the weights at the parties, as a dataset of this client's.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.optimisers import SGD
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.ranges import BEYOND
-from mpc.compiler.training.train import Training, compile_training
+from mpc.compiler.training.train import Training
 from mpc.compiler.training.trained import compile_prediction, compile_telling
-from mpc.errors import InputError, UsageError, warn
-from mpc.plan.program import Program
+from mpc.errors import InputError, UsageError
 from parties.agreed.grants import ExactPlan
 from parties.agreed.objects import Manifest
-from parties.client.at_rest.keeping import read_keep
 from parties.client.channels import Parties
 from parties.client.running.coordinated import RunReport
 from parties.client.running.feeds import read_count
 from parties.client.running.roles import assign, refuse_machines
 from parties.client.session import Session
 from parties.client.training.bar import Bar
-from parties.client.training.examples import as_examples, coarse
+from parties.client.training.courses import Courses, Feeds, step_compiler
 from parties.client.training.pricing import TrainingCost, training_cost
-from parties.client.training.rows import Rows, lie_there, notes, read_rows
-from parties.client.training.stretches import Course, course
-from parties.client.training.telling import CHECK_EVERY, loss_of, named, read_check, read_release, tells
+from parties.client.training.stretches import Course
+from parties.client.training.telling import CHECK_EVERY, loss_of, named
+from parties.client.training.timing import read_measure, seconds_a_step
 from parties.client.training.trained import Trained, predictor
+from parties.client.training.training_list import TrainingList, listed
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Ranges
@@ -45,13 +40,10 @@ if TYPE_CHECKING:
     from mpc.compiler.onnx.load import Source
     from mpc.compiler.onnx.signature import Shapes
 
-TARGET = "target"
 Progress = Callable[[int, int], None]
 """Told how many steps are done, and how many there are."""
 CHOICES = frozenset({"loss", "optimizer", "batch", "ranges", "shapes", "frozen", "precision"})
 Opened = Callable[[Session], None]
-Feeds = dict[str, np.ndarray] | None
-"""Arrays that this client enters in a step, by input; None of rows at the parties."""
 
 
 class Trainer:
@@ -79,13 +71,11 @@ class Trainer:
     ) -> None:
         _check(optimizer, precision, loss, frozen)
         self._parties, self._opened, self.batch = parties, opened, read_count(batch, "the batch")
-        self._roles = assign(parties.config.name, security=parties.config.security)
-        self._compile = partial(
-            compile_training, Loaded(load_model(model)), loss, optimizer, self.batch, ranges, shapes=shapes,
-            frozen=frozen, precision=precision, target=TARGET, keep=True,
-        )  # fmt: skip
-        self.training: Training = self._compile(roles=self._roles, tells=tells(None, CHECK_EVERY))
-        self._compiled = {(tells(None, CHECK_EVERY), False): self.training}
+        compiling = step_compiler(model, loss, optimizer, self.batch, ranges, shapes, frozen, precision)
+        self._courses = Courses(
+            compiling, assign(parties.config.name, security=parties.config.security), self.batch, parties.config.name
+        )
+        self.training: Training = self._courses.training
         refuse_machines(self.training.plan, parties.names, parties.config.provider.name)
         predictor(self.training, parties.config.name)  # refused now, or never
         self.last_step: RunReport | None = None
@@ -93,22 +83,29 @@ class Trainer:
 
     def cost(
         self,
-        rows: int,
+        rows: Any,
         epochs: int = 1,
         *,
+        checkpoint_every: int | None = None,
         release: Mapping[str, int] | None = None,
         check_every: int | None = CHECK_EVERY,
+        measure: int = 0,
     ) -> TrainingCost:
         """Return what `fit` on so many rows will cost, before anything runs.
+
+        Args:
+            rows: how many; or (x, y), which `fit` will be given: what lies at the parties may cost a round more.
+            epochs, checkpoint_every, release, check_every: as `fit` will be given them.
+            measure: steps that are run in the cluster on rows and weights that are made up, to say how long a step
+                takes (`step_s`, and `seconds` of all): an estimate, as good as machines and links stay as they are.
+                Nothing of them is told or kept.
 
         Raises:
             InputError, UsageError: as `fit`.
         """
-        rows, epochs = read_count(rows, "the number of rows"), read_count(epochs, "the number of epochs")
-        every, check = read_release(release), read_check(check_every)
-        shown = every if every is not None and every <= epochs * (rows // self.batch) else None
-        training = self._telling(epochs * (rows // self.batch), shown, check, None)
-        return training_cost(training, rows, epochs, len(self._parties.names), shown, check)
+        made, steps = self._courses.priced(rows, epochs, checkpoint_every, release, check_every), read_measure(measure)
+        step_s = seconds_a_step(self._parties, self._opened, self._courses.bare(), steps) if steps else None
+        return training_cost(made, len(self._parties.names), step_s)
 
     def fit(
         self,
@@ -211,76 +208,40 @@ class Trainer:
         Args:
             x, y, epochs, name, seed, checkpoint_every, release, check_every: as `fit` will be given them.
         """
+        said: dict[str, Any] = {"checkpoint_every": checkpoint_every, "release": release, "check_every": check_every}
+        return [each.exact for each in self.training_list(x, y, epochs, name=name, seed=seed, **said).plans]
+
+    def training_list(
+        self,
+        x: Any,
+        y: Any,
+        epochs: int = 1,
+        *,
+        name: str = "trained",
+        seed: int = 0,
+        checkpoint_every: int | None = None,
+        release: Mapping[str, int] | None = None,
+        check_every: int | None = CHECK_EVERY,
+    ) -> TrainingList:
+        """Describe what `listed` does, with the plans: its `content` is the file of `mpc grant add NAME --train FILE`.
+
+        Args:
+            x, y, epochs, name, seed, checkpoint_every, release, check_every: as `fit` will be given them.
+        """
         made, _ = self._course(x, y, epochs, seed, name, checkpoint_every, release, check_every)
         if not made.rows:
             raise UsageError("these rows are your own, and nobody has to grant them", remedy="trainer.fit(x, y)")
         me, training = self._parties.config.name, made.training
-        use = compile_prediction(training, me).plan, compile_telling(training, me).plan
-        return made.listed(*use)
+        used = listed("predictions", compile_prediction(training, me).plan)
+        told = listed("weights", compile_telling(training, me).plan)
+        return TrainingList(coordinator=me, plans=(*made.listed(), used, told))
 
     # -- what fit, resume and listed have in common
 
-    def _course(
-        self,
-        x: Any,
-        y: Any,
-        epochs: int,
-        seed: int,
-        name: str,
-        every: int | None,
-        release: Mapping[str, int] | None,
-        check_every: int | None,
-    ) -> tuple[Course, Callable[[int], Feeds]]:
-        """Return a training in stretches, and what this client enters in each step."""
-        told = read_release(release), read_check(check_every)
-        epochs, seed = read_count(epochs, "the number of epochs"), read_count(seed, "the seed", 0)
-        every = None if every is None else read_count(every, "checkpoint_every")
-        full = read_keep({"": name}, self._parties.config.name)[""].name
-        if not (lie_there(x) or lie_there(y)):
-            examples = as_examples(self.training.plan, TARGET, x, y)
-            for note in coarse(self.training.plan, examples):
-                warn(note)
-            total = len(next(iter(examples.values())))
-            steps = self._steps(total, epochs)
-            order = Program(steps=steps, rows=self.batch, seed=f"{seed:064x}")
-
-            def feeds(step: int) -> Feeds:
-                read = order.rows_of(step, total)
-                return {each: values[read] for each, values in examples.items()}
-
-            return course(self._telling(steps, *told, every), {}, steps, seed, every, full, told), feeds
-        rows = read_rows([given.name for given in self.training.plan.inputs if given.name != TARGET], TARGET, x, y)
-        for note in notes(rows, self.training.precision):
-            warn(note)
-        steps = self._steps(rows[TARGET].count, epochs)
-        self.training = self._telling(steps, *told, every, rows)
-        return course(self.training, rows, steps, seed, every, full, told), lambda step: None
-
-    def _telling(
-        self,
-        steps: int,
-        release: int | None,
-        check: int | None,
-        every: int | None,
-        rows: Mapping[str, Rows] | None = None,
-    ) -> Training:
-        """Return the step that tells what is asked for; of arrays each is compiled once."""
-        asked = tells(release if release is not None and release <= steps else None, check)
-        if rows is not None:
-            roles = replace(self._roles, together={each: found.owners for each, found in rows.items()})
-            stored = {each: found.described(each) for each, found in rows.items()}
-            return self._compile(roles=roles, stored=stored, tells=asked, checkpoints=every is not None)
-        key = asked, every is not None
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(roles=self._roles, tells=asked, checkpoints=key[1])
-        return self._compiled[key]
-
-    def _steps(self, rows: int, epochs: int) -> int:
-        if rows < self.batch:
-            raise InputError(
-                f"there are {rows} rows, and a step reads {self.batch}", remedy="give more rows, or use a smaller batch"
-            )
-        return epochs * (rows // self.batch)
+    def _course(self, *asked: Any) -> tuple[Course, Callable[[int], Feeds]]:
+        made = self._courses.of(*asked)
+        self.training = self._courses.training
+        return made
 
     def _train(
         self,
@@ -292,12 +253,12 @@ class Trainer:
         wait: float,
     ) -> Trained:
         self.losses = {}
-        with Bar(self) as bar:
+        with Bar(self) if progress is None else nullcontext(progress) as show:
 
             def step(number: int, run: int, session: Session) -> bool:
                 beyond = self._step(session, made.training, number, run, feeds(number))
                 if not beyond or number == made.steps:
-                    (progress or bar)(number, made.steps)
+                    show(number, made.steps)
                 return beyond
 
             for number in range(first, len(made.plans)):

@@ -1,0 +1,130 @@
+"""A training as owners of its rows grant it: each of its plans with what that reads, in a file that they are given.
+
+Whoever trains writes it (`mpc train --list`), an owner reads it (`mpc grant add --train`).  Nothing in it is believed:
+plans are parsed and verified anew, what they read is looked up at the parties, and grants are of digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from mpc.errors import InputError, PlanError
+from mpc.plan.parse import parse_plan
+from mpc.plan.plan import Plan
+from mpc.wires import Frozen
+from parties.agreed.bindings import Binding
+from parties.agreed.fields import Process
+from parties.agreed.grants import Bound, ExactPlan
+from parties.client.consent import granting
+
+LARGEST = 1 << 26
+"""Bytes of the largest file."""
+Use = Literal["train", "predictions", "weights"]
+AFTERWARDS: tuple[Use, ...] = ("predictions", "weights")
+"""What may be granted of the trained model, beside the training itself."""
+
+
+class Listed(Frozen):
+    """One plan of a training, or of what is done with its model.
+
+    Args:
+        use: "train" for a stretch of the training; "predictions" of rows that whoever trains enters; "weights" tells
+            these.
+        text: the plan's canonical bytes.
+        exact: its digest, and all that it reads.
+    """
+
+    use: Use
+    text: Annotated[str, Field(max_length=LARGEST)]
+    exact: ExactPlan
+
+    @property
+    def plan(self) -> Plan:
+        """Parse and verify the plan."""
+        return parse_plan(self.text.encode())
+
+
+class TrainingList(Frozen):
+    """All plans of a training, in the order in which they run.
+
+    Args:
+        training: the version of this format.
+        coordinator: who trains.
+    """
+
+    training: Literal[1] = 1
+    coordinator: Process
+    plans: Annotated[tuple[Listed, ...], Field(min_length=1, max_length=256)]
+
+    @property
+    def content(self) -> bytes:
+        """Return the file's content."""
+        return f"{self.model_dump_json()}\n".encode()
+
+    @property
+    def brief(self) -> list[dict[str, str]]:
+        """Return the use and the digest of each plan, for JSON."""
+        return [{"use": each.use, "plan": each.exact.plan} for each in self.plans]
+
+    @property
+    def parts(self) -> list[Bound]:
+        """Return all rows that the training reads, each as often as a plan does."""
+        bound = [one for each in self.plans for one in each.exact.bindings.values()]
+        return [part for one in bound for part in ((one,) if isinstance(one, Bound) else one)]
+
+    def granted(self, afterwards: Collection[Use] = ()) -> list[Listed]:
+        """Return the stretches of the training, and those uses of its model that are named."""
+        return [each for each in self.plans if each.use == "train" or each.use in afterwards]
+
+
+def listed(use: Use, plan: Plan, bindings: Collection[Binding] = ()) -> Listed:
+    """Return a plan as a list has it.
+
+    Args:
+        bindings: of its stored rows.
+    """
+    return Listed(use=use, text=plan.canonical.decode(), exact=granting.listed(plan, [*bindings]))
+
+
+def read_list(content: bytes) -> TrainingList:
+    """Read a list from outside; each plan is verified, and is what the list says of it.
+
+    Raises:
+        InputError: it is none, or a plan is another one.
+        PlanError: a plan is refused.
+    """
+    try:
+        found = TrainingList.model_validate_json(content) if len(content) <= LARGEST else None
+    except ValidationError:
+        found = None
+    if found is None:
+        raise InputError(
+            "this is no list of a training",
+            cause="it is another file, was cut short, or comes from another version of mpc",
+            remedy="have whoever trains write it again: mpc train MODEL ... --list FILE",
+        )
+    for each in found.plans:
+        if granting.listed(each.plan, _bindings(each)) != each.exact:
+            raise InputError(
+                "a plan of this list is not what the list says of it",
+                cause="the file was altered, or comes from another version of mpc",
+                remedy="have whoever trains write it again: mpc train MODEL ... --list FILE",
+            )
+    return found
+
+
+def _bindings(given: Listed) -> list[Binding]:
+    """Return what the plan's stored rows are bound to, in its order."""
+    found = []
+    for gate in given.plan.stored:
+        if gate.is_weight:
+            continue
+        if gate.out not in given.exact.bindings:
+            raise PlanError(f"the list does not say what {gate.out!r} is read from", remedy="have it written again")
+        bound = given.exact.bindings[gate.out]
+        parts = (bound,) if isinstance(bound, Bound) else bound
+        found += [Binding(gate.out, bytes.fromhex(each.dataset), each.columns, each.first, each.rows) for each in parts]
+    return found
