@@ -1,6 +1,6 @@
 """How well training in fixed point learns MNIST: on the integers that parties compute, beside real numbers.
 
-    python benchmarks/training.py FOLDER [--network lr,A] [--epochs 1] [--batch 128] [--rate 0.5] [--momentum 0]
+    python benchmarks/training.py FOLDER [--network lr,A,S] [--epochs 1] [--batch 128] [--rate 0.5] [--momentum 0]
                                   [--loss one_vs_all] [--seeds 1] [--json]
 
 FOLDER has MNIST's four files (train-images-idx3-ubyte.gz, ..).  No process runs: a step's plan is read on integers in
@@ -32,7 +32,10 @@ from mpc.interpret import reference  # noqa: E402
 from mpc.plan.cost import plan_cost  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
-NETWORKS = {"lr": (784, 10), "A": (784, 128, 128, 10)}
+NETWORKS = {"lr": (784, 10), "A": (784, 128, 128, 10), "S": (980, 100, 10)}
+"""Sizes of full layers; S has a convolution and a ReLU before them: 5 filters of 5 x 5, stride 2, padding 2."""
+IMAGE, FILTERS, KERNEL, STRIDE, PAD = 28, 5, 5, 2, 2
+SIDE = (IMAGE + 2 * PAD - KERNEL) // STRIDE + 1
 CLASSES = 10
 
 
@@ -45,21 +48,34 @@ def load(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     return images.reshape(len(labels), -1).astype(np.float32) / 255, labels
 
 
-def network(sizes: tuple[int, ...], seed: int) -> onnx.ModelProto:
-    """Full layers with ReLU between, weights as PyTorch's layers begin."""
-    rng, constants, nodes, h = np.random.default_rng(seed), [], [], "x"
+def network(name: str, seed: int) -> onnx.ModelProto:
+    """Full layers with ReLU between, behind a convolution or not; weights as PyTorch's layers begin."""
+    rng, constants, nodes, h, sizes = np.random.default_rng(seed), [], [], "x", NETWORKS[name]
+    width: tuple[int, ...] = (sizes[0],)
+
+    def constant(key: str, shape: tuple[int, ...], inputs: int) -> str:
+        values = rng.uniform(-(inputs**-0.5), inputs**-0.5, shape)
+        constants.append(numpy_helper.from_array(values.astype(np.float32), key))
+        return key
+
+    if name == "S":
+        width = (1, IMAGE, IMAGE)
+        filters = [constant("k", (FILTERS, 1, KERNEL, KERNEL), KERNEL**2), constant("c", (FILTERS,), KERNEL**2)]
+        layer = {"kernel_shape": [KERNEL] * 2, "strides": [STRIDE] * 2, "pads": [PAD] * 4}
+        nodes.append(helper.make_node("Conv", ["x", *filters], ["v"], name="conv", **layer))
+        nodes.append(helper.make_node("Relu", ["v"], ["r"], name="relu"))
+        nodes.append(helper.make_node("Flatten", ["r"], ["flat"], name="flat"))
+        h = "flat"
     for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
-        limit = inputs**-0.5
-        for name, shape in ((f"w{i}", (inputs, outputs)), (f"b{i}", (outputs,))):
-            constants.append(numpy_helper.from_array(rng.uniform(-limit, limit, shape).astype(np.float32), name))
-        nodes.append(helper.make_node("Gemm", [h, f"w{i}", f"b{i}"], [f"z{i}"], name=f"fc{i}"))
+        read = [h, constant(f"w{i}", (inputs, outputs), inputs), constant(f"b{i}", (outputs,), inputs)]
+        nodes.append(helper.make_node("Gemm", read, [f"z{i}"], name=f"fc{i}"))
         h = f"z{i}"
         if i < len(sizes) - 2:
             nodes.append(helper.make_node("Relu", [h], [f"h{i}"], name=f"relu{i}"))
             h = f"h{i}"
     ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", n])
-        for name, n in (("x", sizes[0]), (h, sizes[-1]))
+        helper.make_tensor_value_info(key, TensorProto.FLOAT, ["rows", *n])
+        for key, n in (("x", width), (h, (sizes[-1],)))
     ]
     graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -94,6 +110,26 @@ class OnIntegers:
         return self.training.parameters(self.states)
 
 
+def patches(x: np.ndarray) -> np.ndarray:
+    """What each filter sees, (rows, kernel elements, places)."""
+    images = np.pad(x.reshape(len(x), IMAGE, IMAGE), ((0, 0), (PAD, PAD), (PAD, PAD)))
+    seen = np.lib.stride_tricks.sliding_window_view(images, (KERNEL, KERNEL), (1, 2))[:, ::STRIDE, ::STRIDE]
+    return np.ascontiguousarray(seen.reshape(len(x), SIDE**2, KERNEL**2).transpose(0, 2, 1))
+
+
+def hidden(weights: Arrays, x: np.ndarray) -> list[np.ndarray]:
+    """What each full layer reads, and the last sums."""
+    found = [x]
+    if "k" in weights:
+        sums = weights["k"].reshape(FILTERS, -1) @ patches(x) + weights["c"].reshape(-1, 1)
+        found = [np.maximum(sums, 0).reshape(len(x), -1)]
+    layers = sum(name.startswith("w") for name in weights)
+    for i in range(layers):
+        z = found[-1] @ weights[f"w{i}"] + weights[f"b{i}"]
+        found.append(np.maximum(z, 0) if i < layers - 1 else z)
+    return found
+
+
 class OnFloats:
     """float32 and the same updates, written by hand."""
 
@@ -105,18 +141,23 @@ class OnFloats:
         self.rate, self.loss = np.float32(training.learning_rate), loss
 
     def step(self, feeds: Arrays) -> None:
-        hidden, layers = [feeds["x"]], len(self.w) // 2
-        for i in range(layers):
-            z = hidden[-1] @ self.w[f"w{i}"] + self.w[f"b{i}"]
-            hidden.append(np.maximum(z, 0) if i < layers - 1 else z)
-        g = self._predicted(hidden[-1]) - feeds["target"]
+        read = hidden(self.w, feeds["x"])
+        g = self._predicted(read[-1]) - feeds["target"]
         g /= np.float32(len(g))
-        for i in reversed(range(layers)):
-            back = (g @ self.w[f"w{i}"].T) * (hidden[i] > 0)
-            for name, gradient in ((f"w{i}", hidden[i].T @ g), (f"b{i}", g.sum(axis=0))):
-                self.v[name] = self.momentum * self.v[name] + gradient
-                self.w[name] = self.w[name] - self.rate * self.v[name]
-            g = back
+        gradients: Arrays = {}
+        for i in reversed(range(len(read) - 1)):
+            gradients |= {f"w{i}": read[i].T @ g, f"b{i}": g.sum(axis=0)}
+            g = (g @ self.w[f"w{i}"].T) * (read[i] > 0)
+        if "k" in self.w:
+            back = g.reshape(len(g), FILTERS, -1)
+            filters = np.einsum("nfp,nkp->fk", back, patches(feeds["x"]), optimize=True)
+            gradients |= {
+                "k": filters.reshape(self.w["k"].shape),
+                "c": back.sum(axis=(0, 2)).reshape(self.w["c"].shape),
+            }
+        for name, gradient in gradients.items():
+            self.v[name] = self.momentum * self.v[name] + gradient
+            self.w[name] = self.w[name] - self.rate * self.v[name]
 
     def _predicted(self, z: np.ndarray) -> np.ndarray:
         if self.loss == "mse":
@@ -131,25 +172,21 @@ class OnFloats:
 
 
 def accuracy(weights: Arrays, x: np.ndarray, y: np.ndarray) -> float:
-    layers = len(weights) // 2
-    for i in range(layers):
-        x = x @ weights[f"w{i}"] + weights[f"b{i}"]
-        x = np.maximum(x, 0) if i < layers - 1 else x
-    return float((x.argmax(axis=1) == y).mean())
+    return float((hidden(weights, x)[-1].argmax(axis=1) == y).mean())
 
 
 def compare(given: argparse.Namespace, name: str, seed: int) -> Iterator[dict[str, object]]:
     """A row an epoch."""
     (x, y), test = load(given.folder, "train"), load(given.folder, "t10k")
     optimizer = SGD(given.rate, given.momentum)
-    model = network(NETWORKS[name], seed)
+    model, shape = network(name, seed), (-1, *([1, IMAGE, IMAGE] if name == "S" else [IMAGE**2]))
     training = compile_training(model, given.loss, optimizer, given.batch, {"x": (0, 1), "target": (0, 1)})
     cost, ways = plan_cost(training.plan), (OnIntegers(training, seed), OnFloats(training, given.loss))
     for epoch in range(given.epochs):
         start = time.perf_counter()
         for feeds in batches(x, y, given.batch, 1000 * seed + epoch):
-            for way in ways:
-                way.step(feeds)
+            ways[0].step({**feeds, "x": feeds["x"].reshape(shape)})
+            ways[1].step(feeds)
         found = [accuracy(way.weights(), *test) for way in ways]
         largest = max(float(np.abs(values).max()) for values in ways[0].weights().values())
         yield {

@@ -63,7 +63,7 @@ def show_training(
     known, given = training_ranges(ranges, names), parse_shapes(shapes, names)
     choices = {"batch": asked.batch or BATCH, "shapes": given, **asked.chosen.trainer}
     with saying(display) as notes:
-        if asked.data or asked.measure:
+        if asked.data or asked.measure or asked.cluster:
             cost, told = _in_a_cluster(display, loaded, names, known, choices, asked)
         else:
             compiling = step_compiler(loaded, ranges=known, **choices)
@@ -104,15 +104,13 @@ def _in_a_cluster(
 ) -> tuple[TrainingCost, tuple[str, ...]]:
     """Return the price of a training on rows at the parties, or of one that is measured, and its notes."""
     with ExitStack() as stack:
-        if asked.data:
+        if asked.data or asked.cluster:
             connected = stack.enter_context(Cluster.connect(cluster_file(asked.cluster, asked.folder)))
-            rows = rows_at_parties(connected, asked.data, names)
-            trainer = connected.trainer(loaded, ranges=ranges_of(rows, known), **choices)
-            read: Any = as_examples(rows, names)
         else:
             connected = stack.enter_context(Cluster.local(asked.parties, say=display.say))
-            trainer = connected.trainer(loaded, ranges=known, **choices)
-            read = asked.rows or choices["batch"]
+        rows = rows_at_parties(connected, asked.data, names)
+        trainer = connected.trainer(loaded, ranges=ranges_of(rows, known), **choices)
+        read: Any = as_examples(rows, names) if asked.data else asked.rows or choices["batch"]
         cost = trainer.cost(read, **asked.chosen.course, measure=asked.measure or 0)
     return cost, trainer.training.notes
 
@@ -134,7 +132,7 @@ def _print(display: Display, cost: TrainingCost, asked: Asked, check_every: int 
     if cost.sessions > 1:
         display.result(f"              ({cost.sessions:,} sessions, one from each checkpoint to the next)")
     if cost.step_s is not None and cost.seconds is not None:
-        where = "in that cluster" if asked.data else "on this machine, whose cores all parties share"
+        where = "in that cluster" if asked.data or asked.cluster else "on this machine, whose cores all parties share"
         display.result(
             f"time          {seconds(cost.step_s)} a step, {seconds(cost.seconds)} in all: an estimate by "
             f"{asked.measure} steps on made-up rows, {where}"

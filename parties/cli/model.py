@@ -152,8 +152,8 @@ def compile_(display: Display, model: Path, output: Path, choices: Choices) -> N
     "--measure",
     type=click.IntRange(1, MOST),
     metavar="STEPS",
-    help="Run so many steps on made-up rows, to say how long they take: in the cluster of --data, else in one of "
-    "--parties on this machine.",
+    help="Run so many steps on made-up rows, to say how long they take: in the cluster of --data or --cluster, "
+    "else in one of --parties on this machine.",
 )
 @CLUSTER
 @FOLDER
