@@ -247,8 +247,13 @@ class Bundle:
         if spec is not None and seed is not None:
             del self._seeds[key]
             return Words(partial(words_at, seed), lambda i, j: expand_words_part(seed, i, j - i), prod(spec.shape))
-        whole = self._take(gate, name)[1].reshape(-1)
-        return Words(lambda places: whole[places], lambda start, stop: whole[start:stop], whole.size)
+        if spec is None or key not in self._starts or self._corrections is None:
+            self._take(gate, name)  # says why it cannot
+            raise LocalProtocolError(f"what gate {gate} was dealt as {name!r} are no words")
+        start = self._starts.pop(key)
+        whole = np.frombuffer(self._corrections.read(start, start + spec.size), dtype="<u8")  # where they lie
+        aligned = partial(np.require, dtype=np.uint64, requirements="A")
+        return Words(lambda places: whole[places], lambda i, j: aligned(whole[i:j]), whole.size)
 
     def held_seeds(self) -> list[tuple[str, Seed]]:
         """Return (wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""

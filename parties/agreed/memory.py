@@ -25,8 +25,9 @@ _PER_LAID_OUT_BYTE = 14
 _PER_FILTER_BYTE = _PER_LAID_OUT_BYTE + 15
 """A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
 _PER_HELD_BYTE = 4
-"""Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size; tags of bits stay as
-they are, and some thousand comparisons' are read at a time."""
+"""Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
+_PER_WORD_BYTE = 2
+"""Tags of bits are put together gate by gate, behind all others, and read in windows."""
 _PER_ELEMENT = 64
 """An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
 _PER_CHECKED_ELEMENT = 40
@@ -73,7 +74,7 @@ def needed_memory(plan: Plan, batch: int) -> int:
     elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
     each = _PER_ELEMENT + plan.is_checked * _PER_CHECKED_ELEMENT
     words = word_bytes(bound, EntryId(1))
-    needed = (plan_cost(plan, batch).held - words) * _PER_HELD_BYTE + words + elements * each
+    needed = (plan_cost(plan, batch).held - words) * _PER_HELD_BYTE + words * _PER_WORD_BYTE + elements * each
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
 
 
