@@ -95,6 +95,8 @@ def test_a_training_in_text_says_what_it_kept_and_draws_no_bar(town: Town) -> No
     assert done.returncode == 0, done.stderr
     assert "loss          " in done.stdout and "kept as       lab/text, version 1" in done.stdout
     assert "steps         2 of 8 rows" in done.stderr and "MB sent" not in done.stderr
+    quiet = town.mpc("lab", "-q", "train", "model.onnx", *OWN, *TRAIN, "--keep", "text")
+    assert (quiet.returncode, quiet.stderr) == (0, "") and "kept as       lab/text, version 2" in quiet.stdout
 
 
 def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town: Town) -> None:
@@ -222,6 +224,8 @@ def test_a_training_on_rows_at_the_parties_is_priced_before(town: Town) -> None:
     words = ("model.onnx", *AT_PARTIES, *TRAIN, "--epochs", 2, "--momentum", 0)
     priced = town.json("north", "inspect", *words, "--train", "--measure", 1)
     assert (priced["steps"], priced["batch"], priced["check_every"]) == (4, BATCH, 100) and priced["step_s"] > 0
+    there = town.json("north", "inspect", "model.onnx", "--train", "--batch", BATCH, "--rows", 20, "--measure", 1)
+    assert there["parties"] == 2 and there["step_s"] > 0  # in the cluster that is named, without rows of it
     with Cluster(town.running.client("north").config) as cluster:
         cluster.datasets.put("fine", {"x": town.x, "y": town.y}, ranges={"x": (0, 1), "y": (0, 2)}, rows_per_person=1)
     mine = ("model.onnx", "--data", "x=north/fine:x", "--data", "y=north/fine:y", *TRAIN, "--epochs", 2)
