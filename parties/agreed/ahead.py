@@ -26,3 +26,10 @@ def refuse_later_known(plan: Plan) -> None:
             cause="what is dealt for it depends on its weights, and they are entered when a session is open",
             remedy="leave 'mpc deal' out: runs are dealt as they come; or compile it with --weights secret",
         )
+    if plan.is_checked and any(gate.kind == "gaussian" for gate in plan.gates):
+        raise PlanError(
+            "nothing can be dealt ahead for checked runs with Gaussian noise",
+            cause="half of that noise is drawn by what the parties make in common, once a session is open: behind what "
+            "is dealt a party could choose its part of that, and so among answers",
+            remedy="leave 'mpc deal' out: runs are dealt as they come",
+        )

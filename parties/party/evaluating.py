@@ -57,6 +57,9 @@ class Evaluations:
     def make(self, plan: Plan, bundle: Bundle, key: bytes, stored: Mapping[str, Masked]) -> Evaluation:
         """Make the evaluation of a run of a bound plan.
 
+        A run that is checked has a key that the weights' manifest is in: the provider signs that once all parties have
+        heard all salts, so a party that waits with its own for the others' chooses nothing that is drawn in common.
+
         Args:
             key: known to the parties alone.
             stored: this run's rows of what lies here.
@@ -74,7 +77,7 @@ class Evaluations:
             self.tags,
             context=self._context,
             fresh=Seed(self._draw(SEED_BYTES)),
-            transcript_key=key,
+            transcript_key=digest("mpc/v1/checked-key", key, self._context),
             stored=stored,
         )
 

@@ -65,6 +65,8 @@ class Dealing:
                 session.weights.check(party, weights)
             if not entry.is_weights or session.plan.is_checked:
                 session.stored.check()
+            if entry.is_weights and session.plan.is_checked:
+                session.require_whole()
             if entry not in session.bundles:
                 self._begin(session, wanted)
             bundle = session.bundles[entry]

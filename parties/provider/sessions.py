@@ -11,7 +11,7 @@ from operator import add
 import numpy as np
 
 from mpc.entry import WEIGHTS, EntryId
-from mpc.errors import SessionError
+from mpc.errors import PeerError, SessionError
 from mpc.interpret.dealer import SessionMasks
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
@@ -79,10 +79,20 @@ class ProviderSession:
         return len(self.joined) == len(self.terms.parties)
 
     def is_ready(self, entry: EntryId) -> bool:
-        """Is all here that the dealing of an entry depends on?"""
+        """Is all here that the dealing of an entry depends on?
+
+        Where runs are checked, that is every party: each has heard all others' greetings by then, and so nobody chooses
+        its own behind what was signed; nor does one alone have a session dealt again that a restart made this forget.
+        """
         if entry.is_weights:
-            return self.stored.here or not self.plan.is_checked
+            return (self.whole and self.stored.here) or not self.plan.is_checked
         return self.weights.here and self.stored.here
+
+    def require_whole(self) -> None:
+        """Require that every party has asked for the session; `PeerError` naming one that has not."""
+        late = next((name for name in self.terms.parties if name not in self.joined), None)
+        if late is not None:
+            raise PeerError(f"{late} has not asked for the session", peer=late)
 
     def stored_masks(self, plan: Plan, entry: EntryId, batch: int) -> dict[str, np.ndarray]:
         """Return the plain masks of what lies at the parties and is dealt for with an entry, by wire."""

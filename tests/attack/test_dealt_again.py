@@ -2,7 +2,8 @@
 
 Both manifests are the provider's, for one session, run and batch, so each seed is what one of them says.  An owner
 that adds up masks of two deals, or a recipient that subtracts them, is off by the difference, and no check of the
-parties sees it.
+parties sees it.  So clients want one manifest of all parties; and where runs are checked a provider deals nothing
+before all parties have asked.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 
 from mpc.compiler.roles import Roles
 from mpc.correlations import Bundle, BundleId
-from mpc.errors import IntegrityError
+from mpc.errors import IntegrityError, PeerError
 from mpc.fixedpoint import encode
 from mpc.plan.plan import Security
 from mpc.plan.tagging import dealt_tags
@@ -26,6 +27,8 @@ from parties.party.services import PartyService
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import Manifest
 from parties.pb.provider_pb2 import DealRequest, SessionTerms
+from parties.provider.sessions import ProviderSession
+from tests.support.effort import patient
 from tests.support.parties import InProcess, data, tiny_answer
 
 BATCH, CHEATER = 2, 1
@@ -61,7 +64,20 @@ class Again(PartyService):
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
     with InProcess(tmp_path_factory.mktemp("cluster"), 3, services={CHEATER: Again}) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def honest() -> Iterator[None]:
+    Again.submitted = []
+    yield
     Again.at = ""
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider deals as soon as anybody asks: clients have to see by themselves what comes of it."""
+    monkeypatch.setattr(ProviderSession, "whole", True)
+    monkeypatch.setattr(ProviderSession, "require_whole", lambda self: None)
 
 
 def dealt_again(cluster: InProcess, session: bytes, run: int) -> tuple[Bundle, Manifest]:
@@ -105,8 +121,10 @@ def attempt(cluster: InProcess, security: Security) -> None:
 
 
 @pytest.mark.parametrize(("at", "left"), [("weights", []), ("input", [0] * 4), ("output", [0] * 4 + [1])])
-def test_security_active_what_was_dealt_again_is_not_believed(cluster: InProcess, at: str, left: list[int]) -> None:
-    Again.at, Again.submitted = at, []
+def test_security_active_what_was_dealt_again_is_not_believed(
+    cluster: InProcess, hasty: None, at: str, left: list[int]
+) -> None:
+    Again.at = at
     with pytest.raises(IntegrityError, match="different manifests of one bundle") as caught:
         attempt(cluster, "active")
     assert caught.value.exit_code == 7
@@ -116,5 +134,21 @@ def test_security_active_what_was_dealt_again_is_not_believed(cluster: InProcess
 
 def test_the_control(cluster: InProcess) -> None:
     """Also where nobody wants runs checked."""
-    Again.at, Again.submitted = "", []
     attempt(cluster, "passive")
+
+
+def test_security_active_a_party_alone_is_dealt_nothing(cluster: InProcess) -> None:
+    """Not when the provider was restarted, and not before the others have greeted and asked."""
+    compiled = cluster.compiled(Roles(security="active"))
+    session = CoordinatedSession(cluster.client(), compiled.plan, compiled.weights)
+    try:
+        terms = SessionTerms(plan=session.plan.canonical, parties=session.terms.parties, nonces=session.terms.nonces)
+        cluster.stop_provider()
+        cluster.start_provider()
+        request = DealRequest(session_id=session.id, run=0, batch=1, terms=terms)
+        with pytest.raises(PeerError, match="party-0 has not asked for the session") as caught:
+            cluster.dealer(cluster.names[CHEATER]).Deal(request, patient(2))
+        assert caught.value.peer == "party-0"
+        assert not cluster.provider.sessions()[0].bundles
+    finally:
+        session.close()

@@ -13,11 +13,20 @@ from mpc.compiler.from_graph import compile_graph
 from mpc.compiler.graph.attributes import Noise, RowsSum
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
 from mpc.compiler.lowering.lower import Lowered
-from mpc.errors import LocalProtocolError, MpcError
+from mpc.correlations import Bundle, BundleId
+from mpc.errors import LocalProtocolError, MpcError, PlanError
 from mpc.fixedpoint import decode, encode
+from mpc.interpret.active.run import CheckedRun
+from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
+from mpc.plan.tagging import dealt_tags
+from mpc.prg import Seed
+from parties.agreed.ahead import refuse_later_known
+from parties.agreed.terms import Terms
 from parties.client.running.coordinated import CoordinatedSession
+from parties.party.evaluating import Evaluations
 from tests.support.parties import InProcess
+from tests.support.small_plans import small
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -74,3 +83,30 @@ def test_security_40_no_noise_before_every_salt_is_there(cluster: InProcess, que
         party.transcript_key()
     peer.peer_salt = salt
     session.close()
+
+
+def test_security_active_what_is_drawn_in_common_follows_from_what_was_signed_when_all_had_greeted(
+    question: Lowered,
+) -> None:
+    """A party that waits with its salt for all others' would choose, of many, the key that it likes best."""
+    plan = question.plan.with_security("active")
+    terms = Terms(plan.digest, "provider", ("party-0", "party-1"), (bytes(32), bytes(31) + b"1"))
+    weights, run = BundleId.of_weights(terms.session_id), BundleId.of_run(terms.session_id, 1, 2)
+    seed, bound, found = Seed(bytes(32)), plan.bind(2), []
+    for manifest in (b"one", b"one", b"another"):
+        made = Evaluations(terms, 0, SessionWires(), None, lambda size: bytes(size))
+        made.open(plan, Bundle(weights, seed, (), plan.wire, None), seed, manifest)
+        tags = dealt_tags(bound, run.entry)
+        bundle = Bundle(run, seed, bound.dealt(run.entry), bound.wire, None, tags)
+        evaluation = made.make(bound, bundle, bytes(32), {})
+        assert isinstance(evaluation, CheckedRun)
+        found.append(evaluation.run.common("noise", "c", (4,), 48).tolist())
+    assert found[0] == found[1] != found[2]
+
+
+def test_nothing_is_dealt_ahead_for_checked_runs_whose_noise_is_drawn_in_common() -> None:
+    """What was signed is known by then to whoever has yet to greet."""
+    gaussian = small("noise").plan
+    refuse_later_known(gaussian.with_security("passive"))
+    with pytest.raises(PlanError, match="for checked runs with Gaussian noise"):
+        refuse_later_known(gaussian.with_security("active"))
