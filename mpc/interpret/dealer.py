@@ -125,18 +125,21 @@ class Dealer(DealReading):
         return self._others(name)
 
     def _others(self, name: str) -> np.ndarray:
-        spec = self._claim(name, dependent=True)
-        start, end = self._places[name]
-        place = self._blob[start:end]
-        if spec.packed or start % spec.word.itemsize:  # put there when the gate is done
+        spec, place, seeds = self._claim_share(name)
+        if spec.packed or self._places[name][0] % spec.word.itemsize:  # put there when the gate is done
             self._apart[name] = out = np.empty(spec.shape, dtype=spec.word)
         else:
             out = place.view(spec.word).reshape(spec.shape)
-        seeds = [sub_seed(draws, self._name, spec) for i, draws in enumerate(self._draws) if i != self._corrected]
         expand(seeds[0], spec, out)
         for seed in seeds[1:]:
             _add_to(out, expand(seed, spec), spec)
         return out
+
+    def _claim_share(self, name: str) -> tuple[Correlation, np.ndarray, list[Seed]]:
+        """A dependent value, the bytes of the corrected party's share of it, and the other parties' seeds."""
+        spec = self._claim(name, dependent=True)
+        seeds = [sub_seed(draws, self._name, spec) for i, draws in enumerate(self._draws) if i != self._corrected]
+        return spec, self._blob[slice(*self._places[name])], seeds
 
     def draw_mask(self, wire: str) -> None:
         """Take the uniform value named after a wire for its mask."""

@@ -26,12 +26,12 @@ _PER_FILTER_BYTE = _PER_LAID_OUT_BYTE + 15
 """A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
 _PER_HELD_BYTE = 4
 """Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
-_PER_WORD_BYTE = 2
-"""Tags of bits are put together gate by gate, behind all others, and read in windows."""
+_WINDOW_BYTES = 8 << 20
+"""Tags of bits are made and read where they lie, by windows of some thousand comparisons."""
 _PER_ELEMENT = 64
 """An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
-_PER_CHECKED_ELEMENT = 40
-"""An element of a run that is checked: as it was opened, its tag and that of its mask, and a coin."""
+_PER_CHECKED_ELEMENT = 24
+"""An element of a run that is checked: as it was opened, its tag and that of its mask."""
 _PER_WHOLE_ELEMENT = 24
 """The same where few filters are multiplied with whole elements."""
 _PER_PATCH_ELEMENT = 128
@@ -74,7 +74,8 @@ def needed_memory(plan: Plan, batch: int) -> int:
     elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
     each = _PER_ELEMENT + plan.is_checked * _PER_CHECKED_ELEMENT
     words = word_bytes(bound, EntryId(1))
-    needed = (plan_cost(plan, batch).held - words) * _PER_HELD_BYTE + words * _PER_WORD_BYTE + elements * each
+    needed = (plan_cost(plan, batch).held - words) * _PER_HELD_BYTE + elements * each
+    needed += words + plan.is_checked * _WINDOW_BYTES
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
 
 

@@ -91,7 +91,7 @@ class Measured:
         """All that one party does, its peers' messages those of the run that was; checks its own."""
         corrections = None
         if index == self.dealt.corrected:
-            corrections = bytes(bytearray(self.dealt.corrections))  # its own copy
+            corrections = bytes(memoryview(self.dealt.corrections))  # its own copy, made at once
         tags = dealt_tags(self.bound, self.id.entry)
         bundle = Bundle(self.id, self.seeds[index], self.bound.online, self.bound.wire, corrections, tags)
         kept, self.world.sessions[index] = self.world.sessions[index], wires

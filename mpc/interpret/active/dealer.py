@@ -20,8 +20,8 @@ from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.interpret.dealer import Dealer, Piece, SessionMasks
 from mpc.plan.tagging import tag_name
 from mpc.planes import Plane
-from mpc.prg import Draws
-from mpc.tags import Key
+from mpc.prg import Draws, expand_words_part
+from mpc.tags import Key, windows
 from mpc.wires import Wires
 
 
@@ -93,24 +93,30 @@ class TaggingDealer(Dealer):
         name = tag_name(spec.name)
         if name not in self._specs:
             return
-        share = self._others(name)
         if spec.width:
-            self._tag_bits(spec, plain, share.reshape(-1))
-        else:
-            tagged = fp.scale(plain, int(self._key.alpha)).reshape(-1)
-            kernels.sub(tagged, share.reshape(-1), share.reshape(-1))
+            self._tag_bits(spec, plain)
+            return
+        share, tagged = self._others(name).reshape(-1), fp.scale(plain, int(self._key.alpha)).reshape(-1)
+        kernels.sub(tagged, share, share)
 
-    def _tag_bits(self, spec: Correlation, plain: np.ndarray, share: np.ndarray) -> None:
-        """Turn the others' shares of words into the last one, plane by plane."""
+    def _tag_bits(self, spec: Correlation, plain: np.ndarray) -> None:
+        """Put the corrected party's words where they go, some thousand elements at a time."""
+        _, place, seeds = self._claim_share(tag_name(spec.name))
         data = np.ascontiguousarray(plain).reshape(-1).view(np.uint8)
         whole = Plane(plain.size, 8 * plain.itemsize, 0, spec.width)
         read = written = 0
         for plane in spec.planes or (whole,):
-            size = plane.count * plane.width // 8
-            bits = np.unpackbits(data[read : read + size].reshape(plane.count, -1), axis=1, bitorder="little")
-            dealt = np.ascontiguousarray(bits[:, plane.first : plane.stop])
-            kernels.tag_words(dealt, self._key.delta, share[written : written + plane.bits].reshape(dealt.shape))
-            read, written = read + size, written + plane.bits
+            rows = data[read : read + plane.count * plane.width // 8].reshape(plane.count, -1)
+            read += rows.size
+            for start, stop in windows(0, plane.count):
+                bits = np.unpackbits(rows[start:stop], axis=1, bitorder="little")
+                dealt = np.ascontiguousarray(bits[:, plane.first : plane.stop])
+                words = expand_words_part(seeds[0], written, dealt.size)
+                for seed in seeds[1:]:
+                    words = words ^ expand_words_part(seed, written, dealt.size)
+                kernels.tag_words(dealt, self._key.delta, words.reshape(dealt.shape))
+                place[8 * written : 8 * (written + dealt.size)] = words.view(np.uint8)
+                written += dealt.size
 
     def _deal_zeros(self, closing: Sequence[Correlation]) -> None:
         """Deal shares of nothing, which hide each party's sums in a check."""
