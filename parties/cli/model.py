@@ -43,7 +43,7 @@ from parties.cli.options import (
 )
 from parties.cli.training import DATA, training_options
 from parties.cli.training_lists import BEGINNING
-from parties.client.running.roles import parse_roles
+from parties.client.running.roles import parse_roles, require_security
 from parties.client.training.timing import MOST
 from parties.config.models import Security
 from parties.disk import write_atomic
@@ -72,10 +72,10 @@ class Choices:
 
     @property
     def none(self) -> bool:
-        """Was nothing chosen, but perhaps a client's name?"""
+        """Was nothing chosen, but perhaps a client's name, or a security that a plan may have as well?"""
         owner = self.roles.model_owner
         return not (self.ranges or self.shapes or self.samples or self.noise) and self.roles == Roles(
-            owner, owner, (owner,)
+            owner, owner, (owner,), security=self.roles.security
         )
 
     def compile(self, display: Display, path: Path) -> Compiled:
@@ -206,8 +206,9 @@ def read_model(display: Display, path: Path, choices: Choices) -> tuple[Plan, di
     if path.is_file() and path.open("rb").read(1) == b"{":
         if not choices.none:
             raise PlanError("a plan's ranges and names are part of it", remedy="compile the model again with them")
-        if path.open("rb").read(len(_TICKET)) == _TICKET:
-            return Ticket.parse(read_ticket(path)).plan, {}, ()
-        return parse_plan(path.read_bytes()), {}, ()
+        ticket = path.open("rb").read(len(_TICKET)) == _TICKET
+        plan = Ticket.parse(read_ticket(path)).plan if ticket else parse_plan(path.read_bytes())
+        require_security(plan, choices.roles.security)
+        return plan, {}, ()
     compiled = choices.compile(display, path)
     return compiled.plan, {gate: origin.node for gate, origin in compiled.origins.items()}, compiled.undeclared

@@ -27,6 +27,7 @@ from parties.client.at_rest.keeping import Keeping, read_keep
 from parties.client.at_rest.matching import match_datasets
 from parties.client.cluster import Cluster
 from parties.client.model import Placed, model_name, refuse_compiling
+from parties.client.running.roles import ACTIVE
 from parties.client.selection import Selection
 
 
@@ -135,4 +136,5 @@ def place_model(
     names = [given.name for given in found.plan.inputs]
     chosen, _ = match_datasets(selections(connected, data, names), {}, names)
     readers = {out.name: roles.recipients_of(out.name) for out in found.plan.outputs} | roles.readers
-    return found.place(roles.owners, readers, chosen), chosen
+    asked = ACTIVE if roles.security == ACTIVE else None
+    return found.place(roles.owners, readers, chosen, asked), chosen

@@ -20,6 +20,7 @@ from mpc.prg import SEED_BYTES
 from parties import SGD, Cluster
 from parties.agreed.memory import needed_memory, plan_memory
 from parties.agreed.refreshing import identity_plan
+from parties.cli.preparing import place_model
 from parties.client.at_rest import keeping
 from parties.client.datasets import Datasets
 from parties.client.models import Models
@@ -183,6 +184,11 @@ def test_models_at_the_parties(tmp_path: Path) -> None:
         lab = Lab(cluster, tmp_path)
         placed = lab.models().get("triage").place(security="active")
         assert placed.plan.is_checked and near(lab.use(placed, {"x": x}, LAB), x)
+        with Cluster(cluster.client(LAB).config) as connected:
+            for security in ("passive", "active"):
+                roles = Roles(LAB, LAB, (LAB,), security=security)  # type: ignore[arg-type]
+                found, _ = place_model(connected, "lab/triage", roles, ())
+                assert found.plan.security == security
         own = Models(cluster.client(LAB, "active"))
         strict = own.put("strict", tmp_path / "lab-triage.onnx", ranges=RANGES).place()
         assert strict.plan.is_checked and near(lab.use(strict, {"x": x}, LAB), x)

@@ -10,6 +10,7 @@ import pytest
 
 from mpc.compiler.roles import Roles
 from mpc.errors import PolicyError, UsageError
+from parties import Cluster
 from parties.agreed.requests import Request, make_request
 from parties.agreed.ticket import Ticket
 from parties.client.guest import Guest
@@ -23,6 +24,7 @@ from parties.party.policy import Policy
 from tests.parties.test_requests import STRICT, approve
 from tests.support.asking import ROWS, Kept, noised_sum
 from tests.support.parties import COORDINATOR, EVERYONE, RECIPIENT, InProcess, data
+from tests.support.parties_commands import mpc_here
 
 ACTIVE = Roles(security="active")
 ONLY_ACTIVE = EVERYONE.model_copy(update={"security": ("active",)})
@@ -100,6 +102,23 @@ def test_a_client_takes_part_in_nothing_less_than_its_file_says(strict: InProces
                 Guest(cluster.client(RECIPIENT, "active"), Ticket.parse(session.ticket))
             Guest(cluster.client(RECIPIENT), Ticket.parse(session.ticket))
             session.abandon()
+
+
+def test_nothing_that_was_compiled_before_runs_with_less_than_is_asked_for(strict: InProcess, tmp_path: Path) -> None:
+    """A plan, or a model that has a place already, has the security that it has."""
+    plan, active = strict.compiled().plan, strict.compiled(ACTIVE).plan
+    with Cluster(strict.client().config) as cluster:
+        with pytest.raises(UsageError, match="the plan's runs are not checked"):
+            cluster.deal(plan, 1, security="active")
+        [made] = cluster.deal(active, 1, security="active")
+        cluster.drop(made)
+    files = {name: tmp_path / name for name in ("plain.plan", "active.plan")}
+    for file, each in zip(files.values(), (plan, active), strict=True):
+        file.write_bytes(each.canonical)
+        assert mpc_here("inspect", str(file), folder=tmp_path).returncode == 0
+    refused = mpc_here("inspect", str(files["plain.plan"]), "--security", "active", folder=tmp_path)
+    assert refused.returncode == 2 and "the plan's runs are not checked" in refused.stderr
+    assert mpc_here("inspect", str(files["active.plan"]), "--security", "active", folder=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpc.compiler.compile import compile_model
 from mpc.errors import UsageError
-from mpc.plan.plan import Plan
+from mpc.plan.plan import Plan, Security
 from parties.client.channels import Parties
 from parties.client.model import refuse_stored
 from parties.client.running import stocks as ordering
@@ -35,17 +35,17 @@ def deal(
         raise UsageError(f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(_CHOICES))}")
     if runs % sessions:
         raise UsageError(f"{runs} runs cannot be shared by {sessions} sessions", remedy="make it a multiple")
-    plan = model if isinstance(model, Plan) else _compiled(parties, model, choices)
-    require_security(plan, parties.config.security)
+    least = read_security(choices.pop("security", None), parties.config.security)
+    plan = model if isinstance(model, Plan) else _compiled(parties.config.name, model, choices, least)
+    require_security(plan, least)
     refuse_machines(plan, parties.names, parties.config.provider.name)
     batches = split(plan, batch) * (runs // sessions)
     return [ordering.order(parties, plan, batches) for _ in range(sessions)]
 
 
-def _compiled(parties: Parties, model: Source, choices: dict[str, Any]) -> Plan:
+def _compiled(me: str, model: Source, choices: dict[str, Any], security: Security) -> Plan:
     refuse_stored(model)
     said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
-    security = read_security(choices.pop("security", None), parties.config.security)
-    roles = assign(parties.config.name, **said, security=security)
+    roles = assign(me, **said, security=security)
     states = read_states(choices.pop("state", None), said.get("owners") or ())
     return compile_model(model, roles=roles, states=states, **choices).plan
