@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError
 from mpc.fixedpoint import encode
+from mpc.plan.tagging import CHECK_SIZES
 from parties import disk
 from parties.client.running import stocks as ordering
 from parties.config.models import Limits
@@ -22,7 +24,7 @@ from parties.pb.party_pb2 import Frame, Payload
 from parties.provider.service import ProviderService
 from parties.wire.frames import Chunk
 from tests.support.effort import patient
-from tests.support.parties import OWNER, RECIPIENT, InProcess, Script, data, deadlines, eventually
+from tests.support.parties import OWNER, RECIPIENT, SEPARATE, InProcess, Script, data, deadlines, eventually
 
 pytestmark = pytest.mark.timeout(90)
 BAD = "party-1"
@@ -114,6 +116,29 @@ def test_at_every_step(cluster: InProcess, fault: Callable, step: int) -> None:
         script.enter(1, script.integers(data(1)), OWNER)
     check_abort(cluster, script)
     assert time.monotonic() - started < QUICK.step + GENEROUS
+
+
+@pytest.mark.parametrize("victims", [(0,), (0, 2)], ids=["one", "all"])
+def test_security_active_who_does_not_end_a_check_is_named_and_no_answer_is_whole(
+    cluster: InProcess, victims: tuple[int, ...]
+) -> None:
+    """It has seen everybody's sums by then.  Who was told its own passes; nobody else gives a recipient a seed."""
+    for middle, victim in zip(cluster.middles, (0, 2), strict=True):
+        if victim in victims:
+            middle.tamper = from_frame(1 + STEPS + len(CHECK_SIZES) - 1, silent)
+    started = time.monotonic()
+    script = cluster.script(replace(SEPARATE, security="active")).ready()
+    script.enter(1, script.integers(data(1)), OWNER)
+    with pytest.raises(PeerError):
+        script.everyone(lambda i: script.result(i, 1, RECIPIENT))
+    assert time.monotonic() - started < QUICK.step + GENEROUS
+    for index in victims:
+        error = script.errors[index]
+        assert isinstance(error, PeerError) and error.peer == BAD, (index, error)
+        assert cluster.ledger_states(index)[0] == ("aborted", "deadline")
+        assert cluster.run_states(index, script.id) == ["aborted"]
+    for index in {0, 2}.difference(victims):
+        assert cluster.run_states(index, script.id) == ["revealed"]
 
 
 @pytest.mark.parametrize("fault", [silent, cut], ids=lambda fault: fault.__name__)
