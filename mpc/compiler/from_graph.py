@@ -21,7 +21,8 @@ from mpc.compiler.operators.missing import with_marks
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from mpc.fixedpoint import column_of
-from mpc.plan.plan import Plan, PlanOutput
+from mpc.plan.ends import PlanOutput
+from mpc.plan.plan import Plan
 from mpc.privacy.facts import StoredFacts
 from mpc.wires import BATCH
 

@@ -20,7 +20,7 @@ from mpc.errors import LocalProtocolError
 from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.gates.readings import DealReading
 from mpc.interpret.state_wires import Carried
-from mpc.plan.plan import PlanState
+from mpc.plan.ends import PlanState
 from mpc.prg import Draws, Seed
 from mpc.wires import Masking, Wires
 

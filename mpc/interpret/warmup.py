@@ -28,7 +28,8 @@ from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.world import World
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.ends import PlanInput, PlanOutput
+from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.windows import Windows
 from mpc.wires import Dimension, Lifetime, Masking, Wire

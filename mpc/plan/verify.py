@@ -9,7 +9,8 @@ from mpc.errors import PlanError
 from mpc.gates.base import COMPILE_ANEW
 from mpc.gates.input import Input
 from mpc.gates.linear import MAX_FACTOR, Combine
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.ends import PlanInput, PlanOutput
+from mpc.plan.plan import Plan
 from mpc.plan.program import Program
 from mpc.wires import BATCH, Masking, Wire
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from mpc.encoding import Part
 from mpc.errors import HandshakeError, InputError, PlanError
-from mpc.plan.plan import Plan, PlanInput
+from mpc.plan.ends import PlanInput
+from mpc.plan.plan import Plan
 from mpc.stored import Layout
 from parties.agreed.objects import Column
 from parties.pb import party_pb2

@@ -13,7 +13,8 @@ from fractions import Fraction
 from pydantic import ValidationError
 
 from mpc.errors import InputError
-from mpc.plan.plan import Plan, PlanOutput
+from mpc.plan.ends import PlanOutput
+from mpc.plan.plan import Plan
 from mpc.privacy.dependence import dependence
 from mpc.stored import BLOCK_ROWS
 from mpc.text import label_fault, shown

@@ -14,7 +14,8 @@ from mpc.errors import InputError
 from mpc.gates.base import Gate
 from mpc.gates.input import Input
 from mpc.gates.truncate import Truncate
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.ends import PlanInput, PlanOutput
+from mpc.plan.plan import Plan
 from mpc.wires import BATCH, MAX_BITS, Lifetime, Wire
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep

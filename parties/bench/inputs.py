@@ -8,7 +8,8 @@ from math import prod
 import numpy as np
 
 from mpc.errors import InputError
-from mpc.plan.plan import Plan, PlanInput
+from mpc.plan.ends import PlanInput
+from mpc.plan.plan import Plan
 from parties.client.running.feeds import is_fixed
 
 _GOLDEN = 0.6180339887498949

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import InputError, PeerError, PlanError, ReuseError, SessionError, UsageError
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.ends import PlanInput, PlanOutput
+from mpc.plan.plan import Plan
 from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties
 from parties.client.running.feeds import (

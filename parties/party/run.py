@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpc.errors import PeerError, SessionError
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.ends import PlanInput, PlanOutput
+from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from parties.party.entry import Entry
 from parties.party.evaluating import Evaluation

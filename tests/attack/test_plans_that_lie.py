@@ -26,7 +26,8 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.truncate import Truncate
-from mpc.plan.plan import Plan, PlanInput
+from mpc.plan.ends import PlanInput
+from mpc.plan.plan import Plan
 from mpc.privacy import law
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.guarantee import guarantee, sensitivities

@@ -15,8 +15,9 @@ import pytest
 from mpc.errors import MpcError
 from mpc.gates.input import Input
 from mpc.gates.truncate import Truncate
+from mpc.plan.ends import PlanState
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanState
+from mpc.plan.plan import Plan
 from mpc.wires import BATCH, Lifetime
 from parties.agreed.objects import Manifest
 from parties.party.consent.asked import Asked

@@ -13,8 +13,9 @@ from mpc.gates.moves import Reshape
 from mpc.gates.open import Open
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.plan.ends import PlanState
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanState
+from mpc.plan.plan import Plan
 from parties.agreed.bits import tells_one_bit
 from parties.agreed.objects import Manifest
 from parties.client.datasets import Datasets

@@ -25,8 +25,8 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.errors import InputError, PlanError
 from mpc.plan.cost import plan_cost
+from mpc.plan.ends import Missing
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Missing
 from mpc.plan.verify import verify
 from parties.client.running.feeds import check_feeds, to_integers
 from tests.support import estimators  # noqa: F401 - mends the converter of histograms

@@ -23,8 +23,9 @@ from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, Dealt, SessionMasks, deal
 from mpc.interpret.party import Party, PartyRun
 from mpc.interpret.session_wires import SessionWires
+from mpc.plan.ends import PlanOutput
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanOutput
+from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
 from mpc.shares import BitShare, Lane, Share
 from mpc.windows import Windows

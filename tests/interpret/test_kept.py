@@ -18,8 +18,9 @@ from mpc.gates.moves import Reshape
 from mpc.gates.rows import Rows
 from mpc.gates.truncate import Truncate
 from mpc.interpret.party import PartyRun
+from mpc.plan.ends import PlanInput, PlanOutput, PlanState
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanInput, PlanOutput, PlanState
+from mpc.plan.plan import Plan
 from mpc.plan.verify import verify
 from mpc.privacy.dependence import dependence
 from mpc.privacy.facts import StoredFacts

@@ -19,8 +19,9 @@ from mpc.gates.relu import Relu
 from mpc.gates.truncate import Truncate
 from mpc.interpret.state_wires import Carried
 from mpc.plan.cost import plan_cost
+from mpc.plan.ends import PlanOutput
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanOutput
+from mpc.plan.plan import Plan
 from mpc.plan.verify import verify
 from mpc.privacy.dependence import dependence
 from mpc.wires import Masking

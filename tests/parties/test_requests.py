@@ -16,7 +16,8 @@ import pytest
 
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, IntegrityError, PolicyError, SessionError, UsageError, WaitingError
-from mpc.plan.plan import Missing, Plan
+from mpc.plan.ends import Missing
+from mpc.plan.plan import Plan
 from mpc.plan.program import Told
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep

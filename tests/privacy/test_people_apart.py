@@ -15,7 +15,7 @@ from mpc.errors import PlanError
 from mpc.gates.linear import Combine, Weigh
 from mpc.gates.moves import Take
 from mpc.gates.truncate import Truncate
-from mpc.plan.plan import PlanOutput
+from mpc.plan.ends import PlanOutput
 from mpc.privacy import gaussian
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.guarantee import guarantee, sensitivities

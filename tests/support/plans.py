@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from mpc.gates import Gate
 from mpc.gates.input import Input
+from mpc.plan.ends import PlanInput, PlanOutput, PlanState
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan, PlanInput, PlanOutput, PlanState
+from mpc.plan.plan import Plan
 from mpc.plan.program import Program
 from mpc.wires import Masking, Wire
 

@@ -30,7 +30,8 @@ from mpc.gates.scatter import Scatter
 from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
-from mpc.plan.plan import Plan, PlanInput
+from mpc.plan.ends import PlanInput
+from mpc.plan.plan import Plan
 from mpc.windows import Windows
 from mpc.wires import Masking
 from tests.support import crypto

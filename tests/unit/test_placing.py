@@ -10,9 +10,10 @@ from mpc.compiler.compile import compile_model
 from mpc.compiler.roles import Roles
 from mpc.errors import PlanError
 from mpc.gates.input import Input
+from mpc.plan.ends import Missing
 from mpc.plan.parse import parse_plan
 from mpc.plan.placing import place, template
-from mpc.plan.plan import Missing, Plan
+from mpc.plan.plan import Plan
 from mpc.privacy.dependence import rows_meet
 from mpc.wires import Lifetime
 from tests.support.parties import tiny_model

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from mpc.errors import PlanError
 from mpc.gates import GATES
+from mpc.plan.ends import PlanInput, PlanOutput
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import PlanInput, PlanOutput
 from mpc.wires import Wire
 from tests.support import crypto
 from tests.support.effort import examples

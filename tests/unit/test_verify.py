@@ -32,8 +32,9 @@ from mpc.gates.scatter import Scatter
 from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.plan.ends import Missing, PlanInput, PlanOutput
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Missing, Plan, PlanInput, PlanOutput
+from mpc.plan.plan import Plan
 from mpc.plan.verify import verify
 from mpc.windows import Windows
 from mpc.wires import Masking, Wire

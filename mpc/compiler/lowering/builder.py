@@ -26,8 +26,8 @@ from mpc.compiler.roles import Roles
 from mpc.gates import GATES
 from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
+from mpc.plan.ends import PlanState
 from mpc.plan.masking import shared_masks
-from mpc.plan.plan import PlanState
 from mpc.privacy.facts import StoredFacts
 from mpc.wires import MAX_BITS, Lifetime, Masking, Wire
 

@@ -16,7 +16,7 @@ from mpc.compiler.lowering.known import product_of
 from mpc.compiler.lowering.scales import log2
 from mpc.errors import ModelError
 from mpc.fixedpoint import beyond
-from mpc.plan.plan import Missing, PlanInput, PlanOutput
+from mpc.plan.ends import Missing, PlanInput, PlanOutput
 from mpc.wires import Lifetime
 
 INPUT_FRACTION = 28

@@ -12,7 +12,7 @@ from mpc.compiler.graph.graph import Carried, GraphInput, GraphOutput, Origin, s
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import even, is_even, log2
-from mpc.plan.plan import PlanState
+from mpc.plan.ends import PlanState
 from mpc.wires import Lifetime, Masking
 
 _SLACK = 2.0**-7

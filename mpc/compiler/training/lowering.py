@@ -26,7 +26,8 @@ from mpc.compiler.training.at_rest import first_program
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.step import State, Step
 from mpc.errors import InputError, ModelError
-from mpc.plan.plan import Plan, PlanInput, PlanState
+from mpc.plan.ends import PlanInput, PlanState
+from mpc.plan.plan import Plan
 from mpc.plan.program import Program
 from mpc.plan.verify import verify
 from mpc.wires import Lifetime, Masking

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mpc.gates.input import Input
-from mpc.plan.plan import Plan, PlanState
+from mpc.plan.ends import PlanState
+from mpc.plan.plan import Plan
 from mpc.plan.verify import verify
 from mpc.wires import Lifetime
 

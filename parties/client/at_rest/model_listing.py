@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from mpc.plan.plan import Plan, PlanInput
+from mpc.plan.ends import PlanInput
+from mpc.plan.plan import Plan
 from mpc.text import shown
 from mpc.wires import Dimension
 from parties.agreed.objects import Manifest

@@ -16,7 +16,8 @@ import numpy as np
 from mpc import fixedpoint
 from mpc.compiler.arguments import as_arrays
 from mpc.errors import InputError, UsageError, warn
-from mpc.plan.plan import Plan, PlanInput, PlanOutput
+from mpc.plan.ends import PlanInput, PlanOutput
+from mpc.plan.plan import Plan
 from parties.agreed.memory import needed_memory
 
 _MOST = 1 << 31

@@ -10,7 +10,8 @@ import numpy as np
 
 from mpc.errors import InputError, UsageError
 from mpc.fixedpoint import check_range
-from mpc.plan.plan import Plan, PlanInput
+from mpc.plan.ends import PlanInput
+from mpc.plan.plan import Plan
 from mpc.text import shown
 
 _CLASSES = (Fraction(0), Fraction(1))

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpc.compiler.training.train import Training
 from mpc.errors import UsageError
-from mpc.plan.plan import PlanInput
+from mpc.plan.ends import PlanInput
 from parties.client.channels import Parties
 from parties.client.running.prepared import Prepared
 from parties.client.session import Session
