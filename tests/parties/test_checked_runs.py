@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,10 +30,11 @@ from parties.client.session import Session
 from parties.config.models import Limits
 from tests.support import states
 from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, above, exactly, noised_sum
+from tests.support.effort import patient
 from tests.support.grants import budget, dp
 from tests.support.keeping import keep, kept_plan, opened
 from tests.support.lab import LAB, RANGES, Lab
-from tests.support.parties import InProcess, data, id_of, tiny_answer
+from tests.support.parties import InProcess, data, eventually, id_of, tiny_answer
 from tests.support.training import perceptron
 
 ACTIVE = Roles(security="active")
@@ -232,3 +234,24 @@ def test_tags_are_counted_where_memory_and_disk_are_granted(tmp_path: Path) -> N
         order(cluster.client(), plan, [2])
         with pytest.raises(PlanError, match="bytes of disk"):
             order(cluster.client(), strict, [2, 2])
+
+
+def test_who_refuses_what_is_dealt_ahead_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider waits for every party where runs are checked; the others' orders are called off."""
+    with InProcess(tmp_path, 3) as cluster:
+        honest = cluster.nodes[1].orders.order
+        after = threading.Event()
+
+        def refuses(*_: object) -> None:
+            after.wait(patient(5))
+            raise PlanError("no room")
+
+        monkeypatch.setattr(cluster.nodes[1].orders, "order", refuses)
+        threading.Timer(patient(0.5), after.set).start()  # the others wait at the provider by then
+        began = time.monotonic()
+        with pytest.raises(PlanError, match="no room"):
+            order(cluster.client(), cluster.compiled(ACTIVE).plan, [1])
+        assert time.monotonic() - began < 0.7 * cluster.deadlines.setup
+        assert eventually(lambda: not cluster.provider.sessions()) and not any(n.orders.open for n in cluster.nodes)
+        monkeypatch.setattr(cluster.nodes[1].orders, "order", honest)
+        assert order(cluster.client(), cluster.compiled(ACTIVE).plan, [1]).batches == (1,)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from mpc.entry import entries
 from mpc.errors import HandshakeError, MpcError, SessionError, WaitingError
@@ -132,20 +133,20 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
     agreed = party_pb2.StockTerms(
         plan_digest=terms.plan_digest, parties=terms.parties, nonces=terms.nonces, batches=batches
     )
-    sizes = [0] * len(parties.names)
+    sizes, give_up = [0] * len(parties.names), partial(_try_drop, parties, terms.session_id)
     try:
         # All parties store a bundle before the next is dealt: the provider never holds more than one.
         for done, entry in enumerate(entries(len(batches)), 1):
             request = party_pb2.StoreRequest(
                 session_id=terms.session_id, run=entry.number, terms=agreed if entry.is_weights else None
             )
-            replies = parties.each(lambda stub: stub.Store, request, seconds)
+            replies = parties.each(lambda stub: stub.Store, request, seconds, give_up)
             sizes = [size + reply.size for size, reply in zip(sizes, replies, strict=True)]
             stored(done, len(batches) + 1)
         keep = party_pb2.KeepRequest(session_id=terms.session_id)
         parties.each(lambda stub: stub.Keep, keep, seconds)
     except BaseException:
-        _try_drop(parties, terms.session_id)
+        give_up()
         raise
     return Stock(terms, tuple(batches), max(sizes), time.time())
 

@@ -39,6 +39,8 @@ from parties.telemetry import logger
 
 _BUNDLE_BYTES = 4096
 """What a bundle takes beside its corrections, about: seed, manifest, certificate."""
+_CALLED_OFF_SECONDS = 0.1
+"""How long what is being dealt may take to end by itself, where it is given up."""
 
 
 class Orders:
@@ -226,11 +228,15 @@ class Orders:
             order = self.open.get(session_id)
         if order is None or order.coordinator != coordinator:
             return False
-        with order.lock:
+        while not order.lock.acquire(timeout=_CALLED_OFF_SECONDS):
+            self._supply.finish(session_id)  # it waits for the provider, which waits for a party that has refused
+        try:
             if order.over:
                 return False
             self._give_up(order)
             return True
+        finally:
+            order.lock.release()
 
 
 def _dealt(plan: Plan, batch: int, config: PartyConfig) -> int:
