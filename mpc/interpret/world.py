@@ -142,7 +142,7 @@ class World:
         bundle = BundleId(self._session_id, EntryId(run), batch)
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
         states = () if bundle.entry.is_weights else plan.states
-        kind, tags = self._dealing(plan, bundle.entry)
+        kind, tags = self.dealing(plan, bundle.entry)
         dealt = deal(gates, plan.wire, bundle, seeds, self.masks, stored=stored or {}, states=states, kind=kind)
         bundles = [
             Bundle(bundle, seed, gates, plan.wire, dealt.corrections if index == dealt.corrected else None, tags)
@@ -150,8 +150,8 @@ class World:
         ]
         return dealt, bundles
 
-    def _dealing(self, plan: Plan, entry: EntryId) -> tuple[DealerKind, Tags]:
-        """Say how an entry is dealt, and which tags are."""
+    def dealing(self, plan: Plan, entry: EntryId) -> tuple[DealerKind, Tags]:
+        """Return what deals an entry, and the tags that it deals: here none."""
         return Dealer, NO_TAGS
 
     def mask_input(self, wire: Wire, values: np.ndarray, bundles: list[Bundle]) -> np.ndarray:

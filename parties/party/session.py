@@ -96,7 +96,7 @@ class PartySession:
         self.life = SessionLife()
         self.runs = Runs(self.life, budget)
         self._farewells = Farewells(self.life, weakly(self.abort))
-        self.links = self._make_links()
+        self.links = self.make_links()
         self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort), consent, keeping)
         self.entries = Entries(facts, self.life, self.runs, self.online)
         self._silence = Silence(facts, self.life, self.runs, self._preparing.locked)
@@ -108,7 +108,8 @@ class PartySession:
             budget.give(self._granted)
             raise
 
-    def _make_links(self) -> dict[str, Link]:
+    def make_links(self) -> dict[str, Link]:
+        """Return a link to each peer, by name; none has greeted yet."""
         hello = Hello(
             protocol=PROTOCOL,
             session_id=self.id,

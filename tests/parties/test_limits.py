@@ -84,7 +84,7 @@ class Measured:
         self.dealt = self.deal(self.world.masks)
 
     def deal(self, masks: SessionMasks) -> object:
-        kind, _ = self.world._dealing(self.bound, self.id.entry)
+        kind, _ = self.world.dealing(self.bound, self.id.entry)
         return deal(self.bound.online, self.bound.wire, self.id, self.seeds, masks, kind=kind)
 
     def evaluate(self, index: int, wires: SessionWires) -> None:

@@ -33,7 +33,7 @@ def cheating(chosen: Deviation | Callable[[Plan], Deviation], cheater: int | Non
             (exchange of the run, recipient's place in the roster, what it would send).
         cheater: its place in the roster.
     """
-    make, links = Evaluations.make, PartySession._make_links
+    make, links = Evaluations.make, PartySession.make_links
 
     def is_cheater(index: int) -> bool:
         return cheater in (None, index)
@@ -63,7 +63,7 @@ def cheating(chosen: Deviation | Callable[[Plan], Deviation], cheater: int | Non
                 _send_otherwise(link, chosen.sends, self.terms.parties.index(name))
         return found
 
-    with mock.patch.object(Evaluations, "make", deviating), mock.patch.object(PartySession, "_make_links", meeting):
+    with mock.patch.object(Evaluations, "make", deviating), mock.patch.object(PartySession, "make_links", meeting):
         yield
 
 

@@ -54,7 +54,8 @@ class CheckedWorld(World):
             self.tags = [SessionTags(plan, key, bundle) for key, bundle in zip(self.keys, bundles, strict=True)]
         return dealt, bundles
 
-    def _dealing(self, plan: Plan, entry: EntryId) -> tuple[DealerKind, Tags]:
+    def dealing(self, plan: Plan, entry: EntryId) -> tuple[DealerKind, Tags]:
+        """Return what deals an entry, and the tags that it deals."""
         tags = entry_tags(plan, entry)
         return partial(TaggingDealer, key=reduce(add, self.keys), tags=tags), tags
 
