@@ -222,7 +222,8 @@ class Maximum(Gate):
         best = n - 1 - counted[..., ::-1].argmax(axis=-1) if self.last else counted.argmax(axis=-1)
         if self.value is not None:
             top, found = (np.take_along_axis(each, best[..., None], axis=-1) for each in (y, compared))
-            run.set(self.value, np.where(found >= 0, top, 0) if self.rectify else top)
+            wins = found > 0 if self.last else found >= 0  # zero is the last candidate
+            run.set(self.value, np.where(wins, top, 0) if self.rectify else top)
         if self.index is not None:
             run.set(self.index, best[..., None])
         if self.bit is not None:

@@ -227,7 +227,7 @@ def judge_coarse(gate: Maximum, v: Arrays) -> None:
     floor, compared = v["x"] >> np.int64(gate.shift), v["x"] >> np.int64(gate.shift + gate.coarse)
     best = compared.max(axis=-1, keepdims=True)
     fits = (compared + 1 >= best) & ((compared + 1 >= 0) | (not gate.rectify))
-    none = (v["v"][..., 0] == 0) & gate.rectify & (best[..., 0] < 0)
+    none = (v["v"][..., 0] == 0) & gate.rectify & (best[..., 0] < gate.last)  # zero is the last
     chosen = fits & ((v["v"] == floor) | (v["v"] == floor + 1))
     assert (chosen.any(axis=-1) | none).all()
     if gate.bit is not None:

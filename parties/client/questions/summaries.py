@@ -106,6 +106,6 @@ def of_transposed(name: str) -> Callable[..., Any]:
     def given(m: Transposed, *arguments: Any, rowvar: bool = True, **options: Any) -> Any:
         if not rowvar or arguments or options.keys() - {"ddof"}:
             raise refusal(f"np.{name} like this", f"np.{name}(X.T) and np.{name}(X, rowvar=False) are of columns")
-        return getattr(m, {"cov": "cov", "corrcoef": "corr"}[name])(**options)
+        return m.cov(**options) if name == "cov" else m.corr(**options)
 
     return given
