@@ -82,9 +82,8 @@ class OverRows(Values):
         """
         from parties.client.questions.grouped import Grouped, groups_of
 
-        groups = groups_of(category)
         self.operands((self, *(category if isinstance(category, list | tuple) else [category])))
-        return Grouped(self, groups)
+        return Grouped(self, groups_of(category))
 
     groupby = group_by
 
