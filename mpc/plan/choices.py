@@ -13,7 +13,7 @@ from mpc.plan.tagging import gate_tags, tagged_masks
 from mpc.wires import Wires
 
 _USUAL = {"chunks": None, "coarse": 0}
-"""What gates of plans that are not checked say of their comparisons."""
+"""Say of comparisons what gates of plans that are not checked do."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ _CLIENT = click.option(
     help="The certificate name of who enters the model, and all that is nobody else's; it is part of the plan.",
 )
 _TICKET = b'{"bindings":'
-"""How a ticket begins, and no plan."""
+"""Begin every ticket so, and no plan."""
 _MODEL = click.argument("model", type=click.Path(path_type=Path))
 
 

@@ -13,7 +13,7 @@ from parties.agreed.grants import Bound
 from parties.client.training.training_list import AFTERWARDS, LARGEST, Listed, TrainingList, Use, read_list
 
 BEGINNING = b'{"training":'
-"""How a list begins, and no plan and no ticket."""
+"""Begin every list so, and no plan and no ticket."""
 _DETAILED = 3
 _WORDS = {"predictions": "runs the model on rows that it enters", "weights": "is told the weights"}
 

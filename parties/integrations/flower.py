@@ -29,7 +29,7 @@ from parties.client.collections import calls
 from parties.client.collections.collection import Collection
 
 COLLECTION = "mpc-collection"
-"""Where a round's configuration has the name of its collection."""
+"""Key under which a round's configuration names its collection."""
 Arrays = dict[str, np.ndarray]
 ClusterFile = Callable[[Any], str | Path]
 """Given a client's context, names its cluster file."""

@@ -33,11 +33,11 @@ from mpc.plan.tagging import gate_tags
 from mpc.wires import Wire
 
 ROUND_BYTES = 3 << 19
-"""What one round less is worth, in bytes that are dealt for one inference."""
+"""Weigh a round less as so many bytes more that are dealt for one inference."""
 _COMPARED_FRACTION = 11
 _LEAST_COMPARED_BITS = 12
 _PASSES_ON = MOVES | {"scale", "sum", "total", "weigh", "maximum"}
-"""What hands its operands on, however small they are; products add many of them up."""
+"""Name operations that hand their operands on, however small these are; products add many of them up."""
 
 
 def coarse(state: Lowering, node: Node, x: Value, shift: int, extra: int = 0) -> int:

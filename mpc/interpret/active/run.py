@@ -53,7 +53,7 @@ class CheckedRun:
         self._check: Check | None = None
         self._audit = Audit(self.run, self._log, tags)
         self.manifest = b""
-        """What the provider has signed of the run's bundle; set before `steps`."""
+        """Hold what the provider has signed of the run's bundle; set before `steps`."""
 
     def __repr__(self) -> str:
         return f"<CheckedRun of {self.run.bundle.id.entry}>"

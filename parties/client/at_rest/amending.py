@@ -71,7 +71,7 @@ def append(
             sample=dict(base.sample),
         )
         kept = {block: block for block in range(base.block_count)}
-        return Next(described, kept, found.blocks, notes=_of_added(parties, base, found.rows))
+        return Next(described, kept, found.blocks, notes=_of_difference(parties, base, found.rows, *_ADDED))
 
     with open_log(parties) as log:
         return upload.put_next(parties, log, name, plan, progress)
@@ -104,7 +104,7 @@ def remove_rows(
             cut = _Cut.of(base, rows)
             found = read_more(table, base.columns, Stated(), checked)
             described = replace(_described(base, cut.lengths), sample=sample(base))
-            notes = (*cut.compare(log, found), *_of_removed(parties, base, len(cut.rows)))
+            notes = (*cut.compare(log, found), *_of_difference(parties, base, len(cut.rows), *_REMOVED))
             return Next(described, cut.kept, lambda: cut.blocks(found), True, notes)
 
         return upload.put_next(parties, log, name, plan, progress)
@@ -231,26 +231,18 @@ def _described(base: Manifest, lengths: Sequence[int]) -> Described:
 
 # -- what two versions tell together
 
+_ADDED = "without the {} that you add", "think of it before you grant exact plans of the new version"
+_REMOVED = "with the {} that you remove", "such grants end with these versions, and a new one would tell it"
 
-def _of_added(parties: Parties, base: Manifest, rows: int) -> tuple[str, ...]:
+
+def _of_difference(parties: Parties, base: Manifest, rows: int, versions: str, advice: str) -> tuple[str, ...]:
+    """Warn of exact answers from two versions, whose difference is about the rows that only one of them has."""
     exact, grants = _exact(parties, base)
     if not exact and not grants:
         return ()
     return (
-        f"{base.name} has {_counted(exact, grants)} of versions without the {_rows(rows)} that you add: an exact "
-        f"answer before and one after have a difference, which is about the {_rows(rows)} alone: think of it before "
-        "you grant exact plans of the new version",
-    )
-
-
-def _of_removed(parties: Parties, base: Manifest, rows: int) -> tuple[str, ...]:
-    exact, grants = _exact(parties, base)
-    if not exact and not grants:
-        return ()
-    return (
-        f"{base.name} has {_counted(exact, grants)} of versions with the {_rows(rows)} that you remove: an exact "
-        f"answer before and one after have a difference, which is about the {_rows(rows)} alone; such grants end with "
-        "these versions, and a new one would tell it",
+        f"{base.name} has {_counted(exact, grants)} of versions {versions.format(_rows(rows))}: an exact answer before "
+        f"and one after have a difference, which is about the {_rows(rows)} alone; {advice}",
     )
 
 

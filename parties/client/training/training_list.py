@@ -24,7 +24,7 @@ LARGEST = 1 << 26
 """Bytes of the largest file."""
 Use = Literal["train", "predictions", "weights"]
 AFTERWARDS: tuple[Use, ...] = ("predictions", "weights")
-"""What may be granted of the trained model, beside the training itself."""
+"""List the uses of the trained model that may be granted beside the training itself."""
 
 
 class Listed(Frozen):
