@@ -11,12 +11,12 @@ import click
 
 from mpc.errors import InputError, MpcWarning, UsageError
 from mpc.text import shown
+from parties.agreed.listed import Entry
 from parties.cli.datasets import joined_selections, selections
 from parties.cli.display import Display
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
 from parties.cli.training_lists import lines_of, load_list
 from parties.client.at_rest import catalogue
-from parties.client.at_rest.catalogue import Entry
 from parties.client.at_rest.said import day
 from parties.client.cluster import Cluster
 from parties.client.consent import granting, remaining

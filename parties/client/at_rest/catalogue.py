@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from mpc.errors import InputError, IntegrityError, MpcError, PlanError, SessionError
 from mpc.plan.plan import Plan
 from parties.agreed.endorsements import read_endorsements
+from parties.agreed.listed import Entry
 from parties.agreed.models import read_model
 from parties.agreed.objects import LARGEST, Manifest
 from parties.agreed.receipts import Tombstone
@@ -20,26 +20,6 @@ from parties.pb.data_pb2 import SignedStatement
 from parties.wire.pieces import collect
 
 _MOST_PAGES = 1 << 12
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a list of objects; `describe` has an object's manifest, signed by its owner.
-
-    Args:
-        id: 32 bytes.
-        expires: seconds since 1970, if it does.
-        plan: of a model the digest of its plan (hex); None: it is a table.
-    """
-
-    id: bytes
-    owner: str
-    name: str
-    version: int
-    rows: int
-    expires: int | None
-    description: str
-    plan: str | None = None
 
 
 def describe(parties: Parties, name: str = "", object_id: bytes = b"") -> Manifest:

@@ -9,9 +9,9 @@ from typing import ClassVar, Generic, TypeVar
 from mpc.errors import InputError, SessionError, UsageError
 from mpc.text import shown
 from parties.agreed.grants import Grant
+from parties.agreed.listed import Entry
 from parties.agreed.objects import Manifest
 from parties.client.at_rest import catalogue
-from parties.client.at_rest.catalogue import Entry
 from parties.client.at_rest.listing import Listing
 from parties.client.at_rest.said import full_name, own_name
 from parties.client.channels import Parties

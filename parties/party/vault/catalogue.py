@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from parties.addresses import ANY
+from parties.agreed.listed import Entry
 from parties.agreed.objects import Manifest, Schema
 from parties.agreed.signed import Endorsement, Signed
 
@@ -61,27 +62,6 @@ class Row:
 
     def __repr__(self) -> str:
         return f"Row({self.name!r}, {self.version}, {self.state})"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a list, or of a search.
-
-    Args:
-        id: 32 bytes.
-        rows: of the table.
-        expires: seconds since 1970, if it does.
-        plan: of a model the digest of its plan (hex); None: it is a table.
-    """
-
-    id: bytes
-    owner: str
-    name: str
-    version: int
-    rows: int
-    expires: int | None
-    description: str
-    plan: str | None = None
 
 
 def start(database: sqlite3.Connection) -> None:

@@ -22,6 +22,7 @@ from mpc.encoding import decode_field, field_size
 from mpc.errors import InputError, SessionError
 from mpc.prg import Seed
 from parties import entropy
+from parties.agreed.listed import Entry
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import Signed
 from parties.config.models import PartyConfig
@@ -29,7 +30,7 @@ from parties.disk import private_folder
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue, files
 from parties.party.vault.blocks import Block, open_block
-from parties.party.vault.catalogue import LIVING, Entry, Row
+from parties.party.vault.catalogue import LIVING, Row
 from parties.party.vault.ending import Ending, unknown
 from parties.party.vault.key_command import LEFT, KeyCommand
 from parties.party.vault.keys import WrappingKey
