@@ -59,6 +59,7 @@ class Evaluations:
 
         A run that is checked has a key that the weights' manifest is in: the provider signs that once all parties have
         heard all salts, so a party that waits with its own for the others' chooses nothing that is drawn in common.
+        Of a stock it is signed before: `refuse_later_known` has what may not be dealt ahead therefore.
 
         Args:
             key: known to the parties alone.

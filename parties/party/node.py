@@ -111,8 +111,8 @@ class PartyNode:
         self.rules.require_readable(digest_of(plan_bytes), coordinator)
 
         def consent(plan: Plan) -> Waits | None:
-            self.rules.require_security(plan)
             if (plan.stored and not bindings) or (plan.kept and not keeps):
+                self.rules.require_security(plan)
                 self.rules.require(plan, coordinator)
                 return None
             check_keeps(plan, keeps, coordinator)

@@ -156,7 +156,7 @@ class Online:
             raise error.with_(peer=peer) from error.__cause__
 
     def before_reveal(self, run: Run) -> None:
-        """The barrier between the last exchange and the first released seed: a run that is checked has passed."""
+        """Require, between the last exchange and the first released seed, that a run which is checked has passed."""
         require_checked(run.plan, run.party)
 
 

@@ -53,15 +53,16 @@ class Silence:
                 return True
         return False
 
-    def _is_computing(self) -> bool:
-        return any(run.started and not run.done.is_set() for run in self._runs.kept.values())
+    def _has_computed(self) -> bool:
+        """Has a run begun?  One that has passed here may have failed elsewhere: a cheater tells each what it likes."""
+        return any(run.started for run in self._runs.kept.values())
 
     def first_hand(self, error: MpcError) -> MpcError:
         """Prefer own evidence: if this party misses that peer's input too, it says so and does not repeat the abort."""
         if error.code == IntegrityError.code and error.peer in self._plan.owners and error.heard_from:
             return agreement.differing([error.peer], self._plan.is_checked)
         unnamed = error.heard_from is not None and error.peer == error.heard_from
-        if unnamed and error.code == IntegrityError.code and self._plan.is_checked and self._is_computing():
+        if unnamed and error.code == IntegrityError.code and self._plan.is_checked and self._has_computed():
             return failed_check()
         late = [run for run in self._runs.kept.values() if run.entry.asked_at and error.peer in run.entering]
         return late[0].overdue() if late and error.code == PeerError.code else error

@@ -81,8 +81,9 @@ class ProviderSession:
     def is_ready(self, entry: EntryId) -> bool:
         """Is all here that the dealing of an entry depends on?
 
-        Where runs are checked, that is every party: each has heard all others' greetings by then, and so nobody chooses
-        its own behind what was signed; nor does one alone have a session dealt again that a restart made this forget.
+        Where runs are checked, that is every party: unless it is a stock that is dealt, each has heard all others'
+        greetings by then, and so nobody chooses its own behind what was signed; nor does one alone have a session dealt
+        again that a restart made this forget.
         """
         if entry.is_weights:
             return (self.whole and self.stored.here) or not self.plan.is_checked

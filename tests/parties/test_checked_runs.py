@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +29,6 @@ from parties.client.session import Session
 from parties.config.models import Limits
 from tests.support import states
 from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, above, exactly, noised_sum
-from tests.support.effort import patient
 from tests.support.grants import budget, dp
 from tests.support.keeping import keep, kept_plan, opened
 from tests.support.lab import LAB, RANGES, Lab
@@ -240,14 +238,12 @@ def test_who_refuses_what_is_dealt_ahead_keeps_nobody_waiting(tmp_path: Path, mo
     """The provider waits for every party where runs are checked; the others' orders are called off."""
     with InProcess(tmp_path, 3) as cluster:
         honest = cluster.nodes[1].orders.order
-        after = threading.Event()
 
         def refuses(*_: object) -> None:
-            after.wait(patient(5))
+            assert eventually(lambda: any(len(each.joined) == 2 for each in cluster.provider.sessions()))
             raise PlanError("no room")
 
         monkeypatch.setattr(cluster.nodes[1].orders, "order", refuses)
-        threading.Timer(patient(0.5), after.set).start()  # the others wait at the provider by then
         began = time.monotonic()
         with pytest.raises(PlanError, match="no room"):
             order(cluster.client(), cluster.compiled(ACTIVE).plan, [1])
