@@ -10,7 +10,7 @@ from mpc.errors import UsageError
 from mpc.text import shown
 from parties.agreed import programs
 from parties.agreed.grants import Bound
-from parties.client.training.training_list import AFTERWARDS, LARGEST, Listed, TrainingList, Use, read_list
+from parties.client.training.training_list import AFTERWARDS, LARGEST, Listed, TrainingList, Use, read_list, told
 
 BEGINNING = b'{"training":'
 """Begin every list so, and no plan and no ticket."""
@@ -46,13 +46,20 @@ def lines_of(found: TrainingList, names: Mapping[str, str], allowed: Collection[
     yield f"trains        {found.coordinator}: {steps:,} steps{sessions}"
     for reads in dict.fromkeys(_reads(each, names) for each in stretches):
         yield from (f"reads         {line}" for line in reads)
+    yield from dict.fromkeys(
+        f"tells         {' and '.join(wire.holders)} the number {shown(name)!r}, as the program says"
+        for each in stretches
+        for name, wire in told(each.plan).items()
+    )
     for each in stretches[:_DETAILED]:
         yield f"plan          {each.exact.plan}"
         for label, words in programs.said(programs.described(each.plan)):
             if label in ("program", ""):
                 yield f"{label:<14}{words}"
     if len(stretches) > _DETAILED:
-        yield f"              ... {len(stretches) - _DETAILED} more sessions, by the same step"
+        alike = all(each.plan.gates == stretches[1].plan.gates for each in stretches[_DETAILED:])
+        by = "by the same step" if alike else "by other steps"
+        yield f"              ... {len(stretches) - _DETAILED} more sessions, {by}"
     for each in (each for each in found.plans if each.use in AFTERWARDS):
         granted = "" if allowed is None or each.use in allowed else f": not granted (--allow {each.use})"
         yield f"afterwards    {found.coordinator} {_WORDS[each.use]}{granted}"

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from mpc.plan.parse import parse_plan
 from parties import Cluster, PeerError
 from parties.config.load import dump_toml
 from tests.support.parties import InProcess
@@ -139,6 +140,13 @@ def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town
     assert told.returncode == 4  # nobody has granted that
 
 
+def telling_rows(stretch: dict[str, Any]) -> dict[str, Any]:
+    """A stretch whose released number has another name, with its own right digest."""
+    text = stretch["text"].replace('"name":"loss"', '"name":"rows"').replace('"output":"loss"', '"output":"rows"')
+    assert text != stretch["text"]
+    return {**stretch, "text": text, "exact": {**stretch["exact"], "plan": parse_plan(text.encode()).digest.hex()}}
+
+
 def test_a_list_is_granted_by_whose_rows_it_reads_as_it_was_written(town: Town) -> None:
     words = ("train", "model.onnx", "--data", "x=north/rows:x", "--data", "y=north/rows:y", *TRAIN)
     town.json("lab", *words, "--list", "north.json")
@@ -159,6 +167,22 @@ def test_a_list_is_granted_by_whose_rows_it_reads_as_it_was_written(town: Town) 
         (town.folder / f"{name}.json").write_text(json.dumps(content))
         altered = town.mpc("north", *grant, f"{name}.json")
         assert altered.returncode == 5 and "fix: have" in altered.stderr, name
+    words = (*words, "--epochs", 4, "--checkpoint-every", 1)
+    honest = town.json("lab", *words, "--release", "loss=1", "--list", "long.json")["plans"]
+    assert [each["use"] for each in honest][-3:] == ["train", "predictions", "weights"]
+    plans = json.loads((town.folder / "long.json").read_text())["plans"]
+    numbers = mpc_here("inspect", "long.json", folder=town.folder).stdout
+    assert "tells         lab the number 'loss'" in numbers and "'beyond'" in numbers
+    for name, changed in (
+        ("weights told by a step", [*plans, {**plans[-1], "use": "train"}]),
+        ("rows told as predictions", [*plans[:-2], {**plans[0], "use": "predictions"}]),
+        ("no first stretch", plans[1:]),
+        ("a stretch left out", [plans[0], *plans[2:]]),
+        ("another loss", [telling_rows(plans[0]), *plans[1:]]),
+    ):
+        (town.folder / "named.json").write_text(json.dumps({"training": 1, "coordinator": "lab", "plans": changed}))
+        altered = town.mpc("north", *grant, "named.json")
+        assert altered.returncode == 5 and "is not what the list says of it" in altered.stderr, name
     (town.folder / "none.json").write_text('{"training":1}')
     assert town.mpc("north", *grant, "none.json").returncode == 5
     assert town.mpc("north", *grant, "missing.json").returncode == 2

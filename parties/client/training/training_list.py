@@ -1,12 +1,15 @@
 """A training as owners of its rows grant it: each of its plans with what that reads, in a file that they are given.
 
-Whoever trains writes it (`mpc train --list`), an owner reads it (`mpc grant add --train`).  Nothing in it is believed:
-plans are parsed and verified anew, what they read is looked up at the parties, and grants are of digests.
+Whoever trains writes it (`mpc train --list`), an owner reads it (`mpc grant add --train`).  Plans are parsed and
+verified anew, what they read is looked up at the parties, and grants are of digests.  Each plan has to tell no more
+than its use does: a stretch one number that is called the loss and one that is called a range check, as its program
+says; all else reads no rows of an owner's.  What such a number is made of, a list does not prove.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -14,7 +17,7 @@ from pydantic import Field, ValidationError
 from mpc.errors import InputError, PlanError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
-from mpc.wires import Frozen
+from mpc.wires import Frozen, Wire
 from parties.agreed.bindings import Binding
 from parties.agreed.fields import Process
 from parties.agreed.grants import Bound, ExactPlan
@@ -41,9 +44,9 @@ class Listed(Frozen):
     text: Annotated[str, Field(max_length=LARGEST)]
     exact: ExactPlan
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
-        """Parse and verify the plan."""
+        """Parse and verify the plan, once."""
         return parse_plan(self.text.encode())
 
 
@@ -106,14 +109,39 @@ def read_list(content: bytes) -> TrainingList:
             cause="it is another file, was cut short, or comes from another version of mpc",
             remedy="have whoever trains write it again: mpc train MODEL ... --list FILE",
         )
+    before: str | None = None
     for each in found.plans:
-        if granting.listed(each.plan, _bindings(each)) != each.exact:
+        as_named, before = _is_as_named(each, before), each.exact.plan
+        if not as_named or granting.listed(each.plan, _bindings(each)) != each.exact:
             raise InputError(
                 "a plan of this list is not what the list says of it",
                 cause="the file was altered, or comes from another version of mpc",
                 remedy="have whoever trains write it again: mpc train MODEL ... --list FILE",
             )
     return found
+
+
+def told(plan: Plan) -> dict[str, Wire]:
+    """Return what somebody is told of a plan, by output."""
+    return {out.name: plan.wire[out.wire] for out in plan.outputs if plan.wire[out.wire].holders}
+
+
+def _is_as_named(each: Listed, before: str | None) -> bool:
+    """Does a plan tell no more than its use says?
+
+    Args:
+        before: digest of the plan that stands before it in the list.
+    """
+    from mpc.compiler.training.losses import LOSS
+    from mpc.compiler.training.ranges import BEYOND
+
+    plan, program = each.plan, each.plan.program
+    if each.use != "train":
+        return not each.exact.bindings
+    numbers = told(plan)
+    named = set() if program is None else {said.output for said in program.told}
+    single = all(wire.shape == (1, 1) for wire in numbers.values())
+    return program is not None and program.previous == before and single and numbers.keys() <= {LOSS, BEYOND} & named
 
 
 def _bindings(given: Listed) -> list[Binding]:
