@@ -23,6 +23,8 @@ from mpc.privacy.facts import CHARGE_UNIT, Loss
 from mpc.privacy.law import arithmetic
 
 MOST_ANSWERS = 1 << 14
+_MOST_SPENT = 2_000_000
+"""Leave larger sums of epsilons as they are: exp of them is beyond the range of these decimals."""
 _SLACK = Fraction(1, 10**30)
 """Numbers here are off by less: 60 digits, of sums of at most 2^14 terms that are at most 1."""
 
@@ -40,7 +42,7 @@ def composed(epsilon: Fraction, deltas: Sequence[Fraction], delta: Fraction) -> 
     count, charge = len(deltas), Loss(epsilon).charge
     whole, kept = count * charge, _kept(deltas)
     left = 1 - (1 - delta) / kept if kept > 0 else Fraction(-1)
-    if not 1 <= count <= MOST_ANSWERS or left <= _SLACK:
+    if not 1 <= count <= MOST_ANSWERS or left <= _SLACK or whole > _MOST_SPENT * CHARGE_UNIT:
         return Fraction(whole, CHARGE_UNIT)
     curve = _Curve(Fraction(charge, CHARGE_UNIT), count)
     low, high = -1, whole

@@ -16,6 +16,8 @@ LAPLACE: Mechanism = "laplace"
 GAUSSIAN: Mechanism = "gaussian"
 CHARGE_UNIT = 10**9
 """Epsilon is charged in billionths, rounded up."""
+DELTA_UNIT = 10**18
+"""Delta is charged in units of 10^-18, rounded up."""
 
 
 @dataclass(frozen=True)

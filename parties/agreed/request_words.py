@@ -5,14 +5,13 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from mpc.privacy.facts import CHARGE_UNIT
+from mpc.privacy.facts import CHARGE_UNIT, DELTA_UNIT
 from mpc.wires import Dimension
 from parties.agreed import programs
 
 if TYPE_CHECKING:
     from parties.agreed.requests import Keeps, Proves, Reads, Request, Weighs
 
-DELTA_UNIT = 10**18
 _SHOWN = 16
 
 

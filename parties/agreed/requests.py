@@ -18,14 +18,14 @@ from mpc.encoding import digest
 from mpc.errors import InputError, PlanError
 from mpc.plan.plan import Plan, Security
 from mpc.plan.program import Program
-from mpc.privacy.facts import Loss
+from mpc.privacy.facts import DELTA_UNIT, Loss
 from mpc.text import check_name
 from mpc.wires import Dimension, Frozen
 from parties.agreed import programs
 from parties.agreed.fields import DatasetName, Digest, Process, Text
 from parties.agreed.grants import Count
 from parties.agreed.objects import Manifest
-from parties.agreed.request_words import DELTA_UNIT, lines_of
+from parties.agreed.request_words import lines_of
 from parties.agreed.signed import dump, read
 from parties.agreed.terms import Terms
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mpc.errors import IntegrityError, UsageError
+from mpc.privacy.facts import CHARGE_UNIT, DELTA_UNIT
 from mpc.text import shown
 from parties.agreed.audit import START
 from parties.cli.display import Display
@@ -19,7 +20,7 @@ from parties.client.cluster import Cluster
 from parties.client.consent.auditing import Chain, check_chains, follow_chain, read_export, read_head, write_export
 
 _SHOWN = 16
-_UNITS = {"epsilon": 10**9, "delta": 10**18}
+_UNITS = {"epsilon": CHARGE_UNIT, "delta": DELTA_UNIT}
 """Units in an audit row's epsilon and delta of one."""
 
 

@@ -11,6 +11,7 @@ from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_types
 from mpc.compiler.roles import Roles
 from mpc.errors import UsageError
+from mpc.plan.plan import Security
 from parties.cli.display import Display, saying, seconds, size
 from parties.cli.options import cluster_file, parse_shapes
 from parties.cli.training import BATCH, Chosen, as_examples, ranges_of, rows_at_parties, training_ranges
@@ -64,7 +65,7 @@ def show_training(
     choices = {"batch": asked.batch or BATCH, "shapes": given, **asked.chosen.trainer}
     with saying(display) as notes:
         if asked.data or asked.measure or asked.cluster:
-            cost, told = _in_a_cluster(display, loaded, names, known, choices, asked)
+            cost, told = _in_a_cluster(display, loaded, names, known, choices, asked, roles.security)
         else:
             compiling = step_compiler(loaded, ranges=known, **choices)
             courses = Courses(compiling, roles, choices["batch"], roles.model_owner)
@@ -101,13 +102,19 @@ def _in_a_cluster(
     known: dict[str, Any],
     choices: dict[str, Any],
     asked: Asked,
+    security: Security,
 ) -> tuple[TrainingCost, tuple[str, ...]]:
     """Return the price of a training on rows at the parties, or of one that is measured, and its notes."""
     with ExitStack() as stack:
         if asked.data or asked.cluster:
             connected = stack.enter_context(Cluster.connect(cluster_file(asked.cluster, asked.folder)))
         else:
-            connected = stack.enter_context(Cluster.local(asked.parties, say=display.say))
+            connected = stack.enter_context(Cluster.local(asked.parties, say=display.say, security=security))
+        if security == "active" != connected.parties.config.security:
+            raise UsageError(
+                "steps of a training in this cluster are not checked",
+                remedy='security = "active" in its cluster file, or leave --security out',
+            )
         rows = rows_at_parties(connected, asked.data, names)
         trainer = connected.trainer(loaded, ranges=ranges_of(rows, known), **choices)
         read: Any = as_examples(rows, names) if asked.data else asked.rows or choices["batch"]

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mpc.errors import UsageError
+from mpc.privacy.facts import CHARGE_UNIT
 from parties.cli.display import Display
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
@@ -58,7 +59,7 @@ def requests(
 def _lines(found: Sequence[Requested]) -> Iterator[list[str]]:
     for each in found:
         request = each.request
-        proved = {"exact" if one.epsilon is None else f"{one.epsilon / 10**9:.9g}" for one in request.proves}
+        proved = {"exact" if one.epsilon is None else f"{one.epsilon / CHARGE_UNIT:.9g}" for one in request.proves}
         state = "; ".join(dict.fromkeys(f"{one.party}: {one.text}" for one in each.standings))
         until = day(int(min(one.expires for one in each.standings)))
         yield [

@@ -2,7 +2,7 @@
 
     from parties.integrations.flower import private_mean, sends_privately
 
-    app = ClientApp(mods=[sends_privately(cluster_file_of)])            # at the clients; the app itself stays as it is
+    app = ClientApp(mods=[sends_privately(cluster_file_of, epsilon=1)])  # at the clients; the app itself stays as it is
     strategy = private_mean(FedAvg(), cluster, bound=0.5, epsilon=1, at_least=8)        # at the server
     strategy.start(grid, initial_arrays, num_rounds=10)
 
@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from mpc.errors import ConfigError, InputError, UsageError, warn
+from mpc.errors import ConfigError, InputError, PolicyError, UsageError, warn
 from parties.client.cluster import Cluster
 from parties.client.collections import calls
 from parties.client.collections.collection import Collection
+from parties.client.consent.granted import as_amount
 
 COLLECTION = "mpc-collection"
 """Key under which a round's configuration names its collection."""
@@ -106,15 +107,21 @@ def private_mean(
     return PrivateMean()
 
 
-def sends_privately(cluster_file: ClusterFile) -> Callable[[Any, Any, Callable[[Any, Any], Any]], Any]:
+def sends_privately(
+    cluster_file: ClusterFile, *, epsilon: Any, at_least: int = 2
+) -> Callable[[Any, Any, Callable[[Any, Any], Any]], Any]:
     """Return a mod for a ClientApp: an update goes to the parties, masked, and nothing of it into the reply.
 
     Args:
         cluster_file: given a client's context, names its cluster file: each client has a certificate of its own.
+        epsilon: most that a round may tell of this client; rounds add up, and nothing here counts them.
+        at_least: clients that a round is told of, or more.  The server may have certificates of its own among them.
 
     Raises:
         ConfigError: Flower is not installed.
+        UsageError: epsilon is none.
     """
+    most = as_amount(epsilon, "epsilon")
     flower = _flower("flwr.app")
 
     def mod(message: Any, context: Any, call_next: Callable[[Any, Any], Any]) -> Any:
@@ -133,7 +140,14 @@ def sends_privately(cluster_file: ClusterFile) -> Callable[[Any, Any, Callable[[
             return reply
         update = moved(before, _only(reply.content))
         with Cluster.connect(cluster_file(context)) as cluster:
-            cluster.collection(str(name)).enter(update, clip=True)
+            asked = cluster.collection(str(name))
+            if asked.said.epsilon > most or asked.said.at_least < at_least:
+                raise PolicyError(
+                    f"{asked.name} would tell more of this client than it allows",
+                    cause=f"epsilon {float(asked.said.epsilon):g}, of {asked.said.at_least:,} clients or more",
+                    remedy="ask the server for less, or allow it: sends_privately(..., epsilon=, at_least=)",
+                )
+            asked.enter(update, clip=True)
         reply.content = flower.RecordDict()  # neither arrays nor what training says of itself
         return reply
 

@@ -42,7 +42,8 @@ def simulate(folder: Path) -> None:
     def who(context: Any) -> int:
         return int(context.node_config["partition-id"])
 
-    client, server = ClientApp(mods=[sends_privately(lambda at: folder / f"client-{who(at)}.toml")]), ServerApp()
+    private = sends_privately(lambda at: folder / f"client-{who(at)}.toml", epsilon=5)
+    client, server = ClientApp(mods=[private]), ServerApp()
 
     @client.train()
     def train(message: Any, context: Any) -> Any:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mpc.errors import ConfigError, InputError, MpcWarning, UsageError
+from mpc.errors import ConfigError, InputError, MpcWarning, PolicyError, UsageError
 from parties import Cluster
 from parties.config.load import dump_toml
 from parties.integrations import flower as flower_module
@@ -62,7 +62,7 @@ def move_floats(arrays: dict[str, np.ndarray], by: np.ndarray) -> dict[str, np.n
     return move({key: values.astype(np.float64) for key, values in arrays.items()}, by)
 
 
-def simulation(cluster: InProcess, **more: frozenset[int]) -> Simulation:
+def simulation(cluster: InProcess, most: float = 5, **more: frozenset[int]) -> Simulation:
     """Ten nodes, each with a cluster file of its own."""
 
     def cluster_file(context: Context) -> str:
@@ -71,11 +71,19 @@ def simulation(cluster: InProcess, **more: frozenset[int]) -> Simulation:
         path.write_text(dump_toml(cluster.client(name).config))
         return str(path)
 
-    return Simulation(train, sends_privately(cluster_file), CLIENTS, **more)
+    return Simulation(train, sends_privately(cluster_file, epsilon=most), CLIENTS, **more)
 
 
 def initial() -> ArrayRecord:
     return ArrayRecord({key: Array(values) for key, values in MODEL.items()})
+
+
+@pytest.mark.usefixtures("flower")
+def test_a_client_says_how_much_a_round_may_tell_of_it(cluster: InProcess) -> None:
+    with Cluster(cluster.client().config) as server:
+        strategy = private_mean(Everybody(), server, bound=BOUND, epsilon=5, delta="1/100000", at_least=8, name="much")
+        with pytest.raises(PolicyError, match="would tell more of this client than it allows"):
+            simulation(cluster, most=4.9).run(strategy, initial(), 1)
 
 
 @pytest.mark.usefixtures("flower")
@@ -153,4 +161,4 @@ def test_without_flower_the_module_is_there_and_says_so(cluster: InProcess, monk
     for name in ("flwr", "flwr.app", "flwr.serverapp", "flwr.serverapp.strategy"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match="Flower is not installed"):
-        sends_privately(lambda context: "")
+        sends_privately(lambda context: "", epsilon=1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 import numpy as np
@@ -28,7 +30,7 @@ from parties.client.consent.heads import Heads
 from parties.client.datasets import Datasets
 from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, above, noised_sum
 from tests.support.grants import dp
-from tests.support.parties import CLUSTER, InProcess
+from tests.support.parties import CLUSTER, PATIENCE, InProcess
 
 
 @pytest.fixture
@@ -100,6 +102,12 @@ def test_a_budget_prints_as_people_read_it_and_says_what_its_answers_tell_togeth
     assert together.epsilon == composed(cost[0], [cost[1]] * 3, Fraction(1, 10)) < together.plain
     content = found.content()["together"]
     assert content == {"answers": 3, "delta": 0.1, "plain": 1.5, "epsilon": float(together.epsilon)}
+    honest = auditing.follow_chain(hospital.clients[0], START, PATIENCE)
+    for changed in ({"fault": "its rows do not follow"}, {"rows": ({"kind": "charge", "epsilon": 5, "delta": "0"},)}):
+        chain = replace(honest, **changed)
+        with mock.patch.object(composing, "follow_chain", lambda *_, chain=chain: chain):
+            with pytest.raises(IntegrityError, match="does not say what was charged"):
+                composing.budget(hospital, name, Fraction(1, 10))
     kept.ask(noised_sum(epsilon=Fraction(1, 4)))  # another epsilon: nothing less than the sum holds
     mixed = composing.budget(hospital, name, Fraction(1, 10)).together
     assert mixed is not None and mixed.epsilon is None and "plain sum" in str(mixed) and mixed.plain == Fraction(7, 4)

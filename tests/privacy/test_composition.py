@@ -71,6 +71,12 @@ def test_more_answers_tell_more_and_more_delta_says_less() -> None:
     assert deltas == sorted(deltas) and len({*deltas}) == 3
 
 
+def test_of_sums_beyond_what_decimals_hold_the_sum_is_said() -> None:
+    for epsilon, count in ((150, 16384), (1000, 3000), (2_400_000, 1)):
+        deltas = [Fraction(0)] * count
+        assert composed(Fraction(epsilon), deltas, Fraction(1, 10**6)) == epsilon * count
+
+
 def test_of_too_many_answers_the_sum_is_said() -> None:
     each = Loss(Fraction(1, 10))
     assert composed(each.epsilon, [each.delta] * (MOST_ANSWERS), Fraction(1, 10**6)) < MOST_ANSWERS * each.epsilon

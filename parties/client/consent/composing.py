@@ -7,19 +7,19 @@ epsilon, `mpc.privacy.composition` finds the least that can be said of all of th
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
-from mpc.errors import UsageError
+from mpc.errors import IntegrityError, UsageError
 from mpc.privacy.composition import MOST_ANSWERS, composed
-from mpc.privacy.facts import CHARGE_UNIT, Loss
+from mpc.privacy.facts import CHARGE_UNIT, DELTA_UNIT, Loss
 from parties.agreed.audit import START
 from parties.client.channels import Parties
 from parties.client.consent import granting
 from parties.client.consent.auditing import follow_chain
 from parties.client.consent.told import Amount, Left, Together
-
-_DELTA_UNIT = 10**18
 
 
 def budget(parties: Parties, dataset: str, delta: Fraction) -> Left:
@@ -46,11 +46,25 @@ def budget(parties: Parties, dataset: str, delta: Fraction) -> Left:
 def _costs(parties: Parties, place: int, names: set[str]) -> Counter[Loss]:
     """Return how many answers cost how much, by the audit chain of one party."""
     chain = follow_chain(parties.clients[place], START, parties.config.deadlines.submit)
+    charges = [row for row in chain.rows if row["kind"] == "charge"]
+    if chain.fault is not None or not all(_is_whole(row) for row in charges):
+        raise IntegrityError(
+            f"the audit chain of {chain.party} does not say what was charged",
+            cause=chain.fault or "a row of it is malformed",
+            remedy="mpc audit shows which of its rows",
+            peer=chain.party,
+        )
     return Counter(
-        Loss(Fraction(row["epsilon"], CHARGE_UNIT), Fraction(row["delta"], _DELTA_UNIT))
-        for row in chain.rows
-        if row["kind"] == "charge" and row["dataset"] in names and row["epsilon"]
+        Loss(Fraction(row["epsilon"], CHARGE_UNIT), Fraction(row["delta"], DELTA_UNIT))
+        for row in charges
+        if row["dataset"] in names and row["epsilon"]
     )
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Does a row say of which dataset so much was charged?"""
+    amounts = row.get("epsilon"), row.get("delta")
+    return isinstance(row.get("dataset"), str) and all(type(each) is int and each >= 0 for each in amounts)
 
 
 def _spent(costs: Counter[Loss]) -> Fraction:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mpc.errors import InputError, IntegrityError
-from mpc.privacy.facts import Loss, Mechanism
+from mpc.privacy.facts import DELTA_UNIT, Loss, Mechanism
 from parties.agreed.bits import tells_one_bit
 from parties.agreed.grants import Dp, Exact, Grant, Use
 from parties.party.consent import tables
@@ -124,7 +124,7 @@ def price(amount: Amount, spent: Amount, limit: Amount) -> str:
         left = max(0, limit.epsilon - spent.epsilon)
         return f"epsilon {shown(amount.epsilon)}, and {shown(left)}"
     left = max(0, limit.delta - spent.delta)
-    return f"delta {amount.delta / tables.DELTA_UNIT:.3g}, and {left / tables.DELTA_UNIT:.3g}"
+    return f"delta {amount.delta / DELTA_UNIT:.3g}, and {left / DELTA_UNIT:.3g}"
 
 
 def shown(epsilon: int) -> str:

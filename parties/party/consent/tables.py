@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mpc.privacy.facts import CHARGE_UNIT, Loss
+from mpc.privacy.facts import CHARGE_UNIT, DELTA_UNIT, Loss
 from parties.agreed.grants import Budget
 from parties.agreed.signed import Signed
-
-DELTA_UNIT = 10**18
 
 
 @dataclass(frozen=True)
