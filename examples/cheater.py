@@ -52,6 +52,8 @@ def main() -> None:
                     ask(cluster, x, "active")
                 except IntegrityError as caught:
                     print(f"active: {caught} (exit code {caught.exit_code})")
+                else:
+                    raise SystemExit("active: the cheater was not caught")
         finally:
             launcher.stop(layout)
 

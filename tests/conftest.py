@@ -32,6 +32,7 @@ LONGEST = {
     "cli/test_interrupts.py",
     "cli/test_manners.py",
     "gates/test_every_gate.py",
+    "parties/test_large_collections.py",
     "interpret/test_tamper.py",
     "onnx_nodes/test_table.py",
     "parties/test_heap.py",

@@ -98,7 +98,7 @@ class Maximum(Gate):
     Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs (but a value left unopened)
     Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift, or n times as
               much room where there is an index and something is rounded off: up to n units decide nothing there;
-              coarse: the value may be up to 2^coarse below the largest, and room is of 2^(shift + coarse)
+              coarse: the value may be up to 2^(coarse + 1) below the largest, and room is of 2^(shift + coarse)
     """
 
     kind: ClassVar[str] = "maximum"

@@ -12,7 +12,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.tagging import gate_tags, tagged_masks
 from mpc.wires import Wires
 
-_USUAL = {"chunks": None, "coarse": 0}
+_USUAL = {"chunks": None, "coarse": 0, "direct": False}
 """Say of comparisons what gates of plans that are not checked do."""
 
 

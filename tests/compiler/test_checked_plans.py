@@ -13,6 +13,7 @@ from mpc.compiler.from_graph import PRECISE
 from mpc.compiler.lowering.checked import ROUND_BYTES, with_fewest_tags
 from mpc.compiler.roles import Roles
 from mpc.entry import EntryId
+from mpc.errors import PlanError
 from mpc.field import P
 from mpc.gates.maximum import Maximum
 from mpc.gates.relu import Relu
@@ -105,7 +106,7 @@ def test_of_every_gate_no_other_number_of_chunks_is_dealt_in_fewer_bytes() -> No
             other = before.model_copy(update={"chunks": chunks})
             try:
                 other.check(plan.wire)
-            except Exception:  # not so many bits, or too many in a chunk
+            except PlanError:  # not so many bits, or too many in a chunk
                 continue
             costs[chunks] = dealt(
                 plan.model_copy(update={"gates": tuple(other if g is before else g for g in plan.gates)})
@@ -143,7 +144,7 @@ def test_coarse_comparisons_are_off_by_what_roundings_are(name: str) -> None:
     plain, again = (outputs(compiled(name, "passive"), feeds, seed) for seed in (1, 2))
     coarse = outputs(compiled(name), feeds, 3)
     by_rounding, by_both = (float(np.sqrt(np.square(other - plain).mean())) for other in (again, coarse))
-    assert by_both < 5 * by_rounding < PRECISE / 5
+    assert by_both < 2 * by_rounding < PRECISE / 12
     assert np.array_equal(coarse.argmax(axis=-1), plain.argmax(axis=-1))
     ours, theirs = (list(compiled(name, security).errors.values()) for security in ("active", "passive"))
     assert ours[0] < 5 * theirs[0]

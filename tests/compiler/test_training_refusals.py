@@ -200,6 +200,9 @@ def test_parameters_that_do_not_train_are_named_with_their_layer() -> None:
     factors = [matmul("x", "w0", "a"), helper.make_node("Mul", ["a", "by"], ["y"], name="scaled")]
     [note] = left(trained(factors, {"w0": weight(6, 3), "by": weight(3)}))
     assert note.startswith("'by' of 'scaled' (Mul) stay")
+    constant = helper.make_node("Constant", [], ["by"], value=numpy_helper.from_array(weight(3), "by"))
+    [note] = left(trained([constant, *factors], {"w0": weight(6, 3)}))
+    assert note.startswith("'by' of 'scaled' (Mul) stay")
 
 
 def test_of_weights_that_train_or_are_frozen_nothing_is_said() -> None:

@@ -243,10 +243,6 @@ def test_what_it_costs_is_proved(name: str) -> None:
     require_proved((NUMPY | PANDAS)[name](DATASET))
 
 
-def test_there_are_enough_questions() -> None:
-    assert len(NUMPY) + len(PANDAS) >= 40 + 40
-
-
 @pytest.mark.parametrize(
     "asked",
     [

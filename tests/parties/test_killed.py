@@ -6,13 +6,16 @@ is refused on the way says what helps.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from mpc.errors import MpcError
+from mpc.errors import MpcError, PeerError
+from parties import Cluster, Trained
 from tests.support import killing
-from tests.support.killing import NEAR, STEPS, Mortal, off, require_remedy, require_whole, train
+from tests.support.effort import patient
+from tests.support.killing import LONG, NEAR, STEPS, Mortal, off, require_remedy, require_whole, train
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -52,17 +55,33 @@ def die_and_go_on(mortal: Mortal, who: str, moment: str, count: int, stored: boo
     """Train until a daemon is dead, start it again, and train on."""
     name = f"{who}-{moment}-{count}-{stored}"
     mortal.arm(who, moment, count)
-    with mortal.client() as cluster:
-        try:
-            train(cluster, name, stored)
-        except MpcError as error:
-            require_remedy(error)
+    try:
+        with mortal.client() as cluster:
+            try:
+                train(cluster, name, stored)
+            except MpcError as error:
+                require_remedy(error)
         assert mortal.came_to(who) == moment
-    mortal.revive(who)
+    finally:  # the next test finds all of them alive
+        mortal.disarm(who)
+        if mortal.came_to(who):
+            mortal.revive(who)
     if who != "provider" and moment not in OUTSIDE:
         assert mortal.newest_session(who) == "burnt"
     with mortal.client() as cluster:
-        require_whole(train(cluster, name, stored))
+        require_whole(train_on(cluster, name, stored))
+
+
+def train_on(cluster: Cluster, name: str, stored: bool) -> Trained:
+    """Train on, again for as long as peers have not found the one that was started anew: they try once a second."""
+    end = time.monotonic() + patient(LONG)
+    while True:
+        try:
+            return train(cluster, name, stored)
+        except PeerError as error:
+            require_remedy(error)
+            if time.monotonic() > end:
+                raise
 
 
 def test_what_tells_a_whole_training_from_others() -> None:

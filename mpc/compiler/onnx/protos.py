@@ -85,12 +85,17 @@ _REAL = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 def parameters_read(graph: onnx.GraphProto) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Map each node, as messages name it, to its operator and the parameters that it reads, as `constants_read` names.
 
-    Parameters are stored real numbers that training might change: no statistics, and no settings.
+    Parameters are stored or constant real numbers that training might change: no statistics, and no settings.
     """
     sizes = {tensor.name: prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in _REAL}
     roots = {tensor.name: tensor.name for tensor in graph.initializer}
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
     for index, node in enumerate(graph.node):
+        if node.op_type == "Constant":
+            name = node.output[0]
+            for stored in (each.t for each in node.attribute if each.name == "value" and each.t.data_type in _REAL):
+                roots[name], sizes[name] = name, prod(stored.dims)
+            continue
         read = {place: roots[name] for place, name in enumerate(node.input) if name in roots}
         if read and len(read) == sum(map(bool, node.input)):  # made of constants, it is one
             roots.update(dict.fromkeys(node.output, next(iter(read.values()))))

@@ -16,7 +16,7 @@ import numpy as np
 
 from mpc.compiler.functions import period_above
 from mpc.compiler.graph.attributes import Round
-from mpc.compiler.graph.graph import Graph, GraphOutput, Node
+from mpc.compiler.graph.graph import MOVES, Graph, GraphOutput, Node
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.tape import Tape
 from mpc.errors import ModelError, UsageError
@@ -139,7 +139,7 @@ def last_sums(graph: Graph, loss: Loss) -> str:
     return before
 
 
-_MOVES = frozenset({"reshape", "transpose", "take"})
+_MOVES = MOVES - {"concat"}
 
 
 def _before(nodes: list[Node], last: Node) -> str:
