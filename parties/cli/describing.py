@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpc.gates.input import Input
+from mpc.plan.choices import choices
 from mpc.plan.cost import Cost, gate_cost, plan_cost, session_dealt
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES
@@ -29,8 +30,9 @@ def _cost(plan: Plan, batch: int) -> Cost:
     )
 
 
-def _check(plan: Plan, batch: int) -> dict[str, int] | None:
-    """Count what checking adds to the cost of these runs, and once to that of a session; None if they are not."""
+def _check(plan: Plan, batch: int) -> dict[str, Any] | None:
+    """Count what checking adds to the cost of these runs, and once to that of a session, and say how gates compare;
+    None if they are not."""
     if not plan.is_checked:
         return None
     cost, plain = _cost(plan, batch), _cost(plan.with_security(PASSIVE), batch)
@@ -39,6 +41,7 @@ def _check(plan: Plan, batch: int) -> dict[str, int] | None:
         "sent_bytes_per_peer": cost.sent - plain.sent,
         "dealt_bytes": cost.dealt - plain.dealt,
         "dealt_bytes_once": session_dealt(plan),
+        "compares": [choice.text for choice in choices(plan, batch)],
     }
 
 
@@ -149,6 +152,8 @@ def print_report(display: Display, report: dict[str, Any]) -> None:
             f"{size(check['dealt_bytes_once'])} dealt"
         )
         display.result(f"              ({PROMISE})")
+        for line in check["compares"]:
+            display.result(f"compares      {line}")
     weights = sum(entry["phase"] == "session" for entry in report["gates"])
     if weights:
         how = "put at the parties" if report["stored_weights"] else "entered once a session"

@@ -38,7 +38,7 @@ from parties.cli.preparing import Prepared, Said, prepare
 from parties.client.at_rest import keeping
 from parties.client.cluster import Cluster
 from parties.client.model import Placed
-from parties.client.running.feeds import agree_on_batch, check_own, owned, received
+from parties.client.running.feeds import agree_on_batch, check_own, owned, received, split
 from parties.client.running.roles import SECRET, others, parse_roles
 from parties.client.session import Session
 from parties.config.load import load
@@ -263,7 +263,8 @@ def _print_price(display: Display, price: dict[str, Any], stored: bool, plan: Pl
     display.say(f"offline       {seconds(price['offline_s'])}  ({dealt})")
     weights = "weights read where they lie" if stored else "weights shared"
     display.say(f"set-up        {seconds(price['setup_s'])}  ({weights}, once a session)")
-    checked = f", of them {len(CHECK_SIZES)} to check what was opened" if plan.is_checked else ""
+    checks = len(CHECK_SIZES) * len(split(plan, price["batch"]))
+    checked = f", of them {checks} to check what was opened" if plan.is_checked else ""
     display.say(f"rounds        {price['rounds']}{checked}")
     peers = "its peer" if price["parties"] == 2 else f"all {price['parties'] - 1} peers"
     display.say(f"sent          {size(price['sent_bytes'])} by the largest party to {peers}")

@@ -143,10 +143,11 @@ def train(display: Display, /, **said: Any) -> None:
         with _going_on(display, request), nullcontext() if display.quiet else tally.bar:
             begin = trainer.resume if request.resume else trainer.fit
             found = begin(x, y, **request.options, wait=request.wait, progress=tally)
+        took = time.perf_counter() - tally.started
         with found:
             weights = found.release() if request.save is not None else {}
             outputs = _predict(found, feeds) if request.predict else {}
-    report = _report(request, trainer, found, tally, notes)
+    report = _report(request, trainer, found, tally, took, notes)
     for path, arrays in ((request.save, weights), (request.output, outputs)):
         if path is not None:
             write_outputs(path, arrays)
@@ -233,7 +234,9 @@ def _predict(found: Trained, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
     return dict(zip(names, found.run(names, feeds), strict=True))
 
 
-def _report(request: Request, trainer: Trainer, found: Trained, tally: Tally, notes: list[str]) -> dict[str, Any]:
+def _report(
+    request: Request, trainer: Trainer, found: Trained, tally: Tally, took: float, notes: list[str]
+) -> dict[str, Any]:
     kept = found.manifest
     return {
         "model": str(request.model),
@@ -246,7 +249,7 @@ def _report(request: Request, trainer: Trainer, found: Trained, tally: Tally, no
         "rounds": tally.rounds,
         "sent_bytes": tally.sent_bytes,
         "dealt_bytes": tally.dealt_bytes,
-        "seconds": time.perf_counter() - tally.started,
+        "seconds": took,
         "losses": {str(step): loss for step, loss in trainer.losses.items()},
         "kept": {"name": kept.name, "version": kept.version},
         "saved": None if request.save is None else str(request.save),

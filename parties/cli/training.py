@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
@@ -162,17 +161,3 @@ def as_examples(rows: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str
         )
     found = {name: [*each.parts] if isinstance(each, Rows) else each for name, each in rows.items()}
     return {name: found[name] for name in names}, found[TARGET]
-
-
-def cluster_for(data: tuple[str, ...], path: Path | None) -> Path:
-    """Return the cluster file, which names of datasets need.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if path is None:
-        raise UsageError(
-            f"{shown(data[0])} lies at the parties of a cluster, and none is named",
-            remedy="leave --parties out, or give your rows: --input FILE",
-        )
-    return path

@@ -155,7 +155,7 @@ def test_control_with_the_keys_known_a_forgery_passes(name: str, place: Place, m
 def messages() -> Iterator[tuple[str, int]]:
     """Every message of every plan: its exchange, openings first, then the check's."""
     for name in sorted(PLANS):
-        for number in range(rounds(small(name).plan, BATCH) + len(check.SIZES)):
+        for number in range(rounds(small(name).plan, BATCH) + len(check.CHECK_SIZES)):
             yield name, number
 
 

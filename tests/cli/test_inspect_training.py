@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from parties import Cluster
+from parties.config.load import dump_toml
 from tests.support.parties import InProcess
 from tests.support.parties_commands import mpc_here
 from tests.support.training import perceptron
@@ -43,7 +44,8 @@ def test_epochs_momentum_and_checkpoints_are_priced_and_a_step_is_measured(
     asked_for: list[int] = []
     with InProcess(tmp_path / "cluster", 3) as running:
 
-        def local(cls: type[Cluster], parties: int, say: object) -> Cluster:
+        def local(cls: type[Cluster], parties: int, say: object, security: str) -> Cluster:
+            assert security == "passive"
             asked_for.append(parties)
             return cls(running.client().config)
 
@@ -62,3 +64,14 @@ def test_what_is_of_a_training_needs_train(tmp_path: Path) -> None:
     for words in (("--rows", 44), ("--epochs", 2), ("--measure", 3), ("--data", "x=a/b")):
         found = mpc_here("inspect", path, *words)
         assert found.returncode == 2 and "add --train" in found.stderr
+
+
+def test_a_training_that_is_to_be_checked_is_not_priced_where_it_is_not(tmp_path: Path) -> None:
+    path, file = tmp_path / "model.onnx", tmp_path / "lab.toml"
+    onnx.save(perceptron((6, 3)), path)
+    with InProcess(tmp_path / "cluster", 2) as running:
+        file.write_text(dump_toml(running.client().config))
+        asked = ("inspect", path, "--train", "--batch", 8, "--rows", 44, "--cluster", file)
+        assert mpc_here(*asked).returncode == 0
+        refused = mpc_here(*asked, "--security", "active")
+    assert refused.returncode == 2 and "steps of a training in this cluster are not checked" in refused.stderr

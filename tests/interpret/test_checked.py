@@ -19,12 +19,11 @@ from mpc.gates import GATES
 from mpc.gates.base import Opening
 from mpc.gates.relu import Relu
 from mpc.interpret.active import audit
-from mpc.interpret.active.check import SIZES
-from mpc.interpret.active.cost import session_tag_bytes
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.world import World
+from mpc.plan.cost import session_dealt
 from mpc.plan.plan import Plan
-from mpc.plan.tagging import entry_tags
+from mpc.plan.tagging import CHECK_SIZES, entry_tags
 from mpc.prg import Seed
 from mpc.shares import BitShare, Share
 from mpc.tags import TagLane
@@ -93,8 +92,8 @@ def test_a_checked_run_opens_and_tells_what_an_unchecked_one_does(parties: int) 
     for _ in range(parties + 1):  # whoever is corrected
         expected, found = plain.run(inputs, BATCH), checked.run(inputs, BATCH)
         assert found.payloads[: len(expected.payloads)] == expected.payloads
-        assert [len(payload) for payload, *_ in found.payloads[len(expected.payloads) :]] == list(SIZES)
-        assert sum(SIZES) < 1024
+        assert [len(payload) for payload, *_ in found.payloads[len(expected.payloads) :]] == list(CHECK_SIZES)
+        assert sum(CHECK_SIZES) < 1024
         assert found.transcripts == expected.transcripts
         for name, value in expected.outputs.items():
             np.testing.assert_array_equal(found.outputs[name], value)
@@ -153,7 +152,7 @@ def test_state_stored_rows_and_programs_are_checked() -> None:
         asked = {g.out: np.full(plan.wire[g.out].sizes, 3) for g in part.entered}
         found, expected = world.run(asked, 1), plain.run(asked, 1)
         assert found.transcripts == expected.transcripts and len(set(found.transcripts)) == 1
-        assert len(found.sent) == len(expected.sent) + len(SIZES)
+        assert len(found.sent) == len(expected.sent) + len(CHECK_SIZES)
 
 
 def make_world_stored(plan: Plan, checked: bool) -> World:
@@ -189,10 +188,10 @@ def test_what_the_weights_tags_cost_is_dealt_once() -> None:
     """8 bytes for each element of a weight that somebody multiplies with; nothing for one that is public."""
     plan, weights, _ = golden()
     secret = [name for name in weights if name != "r"]
-    assert session_tag_bytes(plan) == 8 * sum(weights[name].size for name in secret)
+    assert session_dealt(plan.with_security("active")) == 8 * sum(weights[name].size for name in secret)
     world = make_world(plan, weights, 2, checked=True)
     dealt, _ = world.deal(plan, plan.weights, 0, 1)
-    assert len(dealt.corrections) == session_tag_bytes(plan)
+    assert len(dealt.corrections) == session_dealt(plan.with_security("active"))
 
 
 def test_a_check_holds_a_fixed_number_of_words_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

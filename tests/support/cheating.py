@@ -14,14 +14,13 @@ from mpc.correlations import Bundle, Words, dealt_values
 from mpc.encoding import field_size
 from mpc.errors import MpcError
 from mpc.gates.base import Correlation, Gate, Layout, Opening
-from mpc.interpret.active.check import SIZES
 from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.party import PartyRun
 from mpc.interpret.world import World, WorldRun
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
-from mpc.plan.tagging import entry_tags
+from mpc.plan.tagging import CHECK_SIZES, entry_tags
 from mpc.shares import BitShare, Masked, Share
 
 Values = Callable[[np.ndarray, Layout], np.ndarray]
@@ -264,7 +263,7 @@ def fields_of_the_check() -> list[Field]:
         for name, size in names:
             found.append(Field(exchange, name, start, start + size))
             start += size
-        assert start == SIZES[exchange]
+        assert start == CHECK_SIZES[exchange]
     return found
 
 

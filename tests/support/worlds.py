@@ -12,14 +12,13 @@ from mpc.correlations import Bundle, BundleId, corrected_party
 from mpc.entry import EntryId
 from mpc.gates.base import Opening
 from mpc.interpret import reference
-from mpc.interpret.active.check import SIZES
-from mpc.interpret.active.cost import checked_cost
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.dealer import Dealer, SessionMasks
 from mpc.interpret.world import World, WorldRun
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
+from mpc.plan.tagging import CHECK_SIZES
 from mpc.prg import Draws, Seed, expand_words
 from mpc.wires import Masking
 
@@ -203,8 +202,8 @@ class Trial:
         return zeros | {state.in_: known[state.init] for state in self.plan.states if state.init in known}
 
     def _check_cost(self, bound: Plan, run: WorldRun, batch: int) -> None:
-        cost = (checked_cost if self.checked else plan_cost)(self.plan, batch)
-        beyond = list(SIZES) if self.checked else []
+        cost = plan_cost(self.plan.with_security("active") if self.checked else self.plan, batch)
+        beyond = list(CHECK_SIZES) if self.checked else []
         assert run.sent == [step.size for step in schedule(bound.online, bound.wire).steps] + beyond
         assert (len(run.sent), sum(run.sent), run.dealt) == (cost.rounds, cost.sent, cost.dealt)
         assert all(len(payload) == size for size, step in zip(run.sent, run.payloads, strict=True) for payload in step)

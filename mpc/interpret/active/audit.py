@@ -102,8 +102,8 @@ class Audit:
     """One party's replay of one run on tags.
 
     Args:
-        run: over, with its public values.
-        log: what was opened in it.
+        run: whose public values are there once it is over.
+        log: what is opened in it, whole by then.
         session: this party's tags of the session.
     """
 

@@ -27,7 +27,6 @@ from mpc.plan.tagging import CHECK_SIZES, CHECKS, SUMS_BYTES
 from mpc.prg import SEED_BYTES, Seed
 from mpc.transcript import DIGEST_BYTES
 
-SIZES = CHECK_SIZES
 Replay = Callable[[Seed], Sums]
 """Coin -> this party's sums, hidden by its shares of nothing."""
 Exchange = Generator[bytes, Sequence[bytes | memoryview], None]
@@ -68,10 +67,10 @@ class Check:
         sums = self.replay(coin)
         told = encode_field(sums.elements) + encode_bits(sums.words, 64)
         own = self.commitment("check", self._me, told, self._nonces[1], coin.secret)
-        commitments = self._all(own, (yield own), SIZES[2])
+        commitments = self._all(own, (yield own), CHECK_SIZES[2])
         require_distinct(commitments)
         seen = digest("mpc/v1/check-seen", *commitments)
-        said = self._all(told + self._nonces[1] + seen, (yield told + self._nonces[1] + seen), SIZES[3])
+        said = self._all(told + self._nonces[1] + seen, (yield told + self._nonces[1] + seen), CHECK_SIZES[3])
         total = fp.zeros((1,))
         words = np.zeros(CHECKS, dtype=np.uint64)
         for sender, part in enumerate(said):
@@ -87,14 +86,14 @@ class Check:
     def _toss(self) -> Generator[bytes, Sequence[bytes | memoryview], Seed]:
         """Agree on what is held, and then on the coin."""
         own = self._held + self.commitment("coin", self._me, self._seed.secret, self._nonces[0])
-        first = self._all(own, (yield own), SIZES[0])
+        first = self._all(own, (yield own), CHECK_SIZES[0])
         for part in first:
             _require(part[:DIGEST_BYTES], self._held, "the parties do not hold the same opened values")
         commitments = [part[DIGEST_BYTES:] for part in first]
         require_distinct(commitments)
         own = self._seed.secret + self._nonces[0]
         seeds: list[bytes] = []
-        for sender, part in enumerate(self._all(own, (yield own), SIZES[1])):
+        for sender, part in enumerate(self._all(own, (yield own), CHECK_SIZES[1])):
             seed, nonce = part[:SEED_BYTES], part[SEED_BYTES:]
             _require(self.commitment("coin", sender, seed, nonce), commitments[sender])
             seeds.append(seed)

@@ -10,12 +10,12 @@ from mpc.correlations import CLOSING, Bundle
 from mpc.encoding import digest
 from mpc.errors import LocalProtocolError
 from mpc.interpret.active.audit import Audit, SessionTags, Sums
-from mpc.interpret.active.check import SIZES, Check
+from mpc.interpret.active.check import Check
 from mpc.interpret.party import Buffer, Log, PartyRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule
-from mpc.plan.tagging import ZERO, ZERO_WORDS
+from mpc.plan.tagging import CHECK_SIZES, ZERO, ZERO_WORDS
 from mpc.prg import Seed
 from mpc.shares import Lane, Masked, Share
 from mpc.transcript import Transcript
@@ -71,7 +71,7 @@ class CheckedRun:
     @property
     def exchanges(self) -> tuple[int, ...]:
         """Return the bytes of this party's payloads, those of the check too."""
-        return (*self.run.exchanges, *SIZES)
+        return (*self.run.exchanges, *CHECK_SIZES)
 
     def entered(self) -> list[bytes]:
         """Return digests of all that each owner has entered; see `PartyRun.entered`."""

@@ -16,7 +16,7 @@ from parties.client.questions.aggregates import Deviations, Question, Sums, name
 from parties.client.questions.expression import REAL, Node, cast, elementwise, public
 from parties.client.questions.levels import ends_of
 from parties.client.questions.private import Private
-from parties.client.questions.reasons import REASONS, refusal
+from parties.client.questions.reasons import REASONS, no_attribute, refusal
 from parties.client.questions.values import Values
 
 MOST_PRODUCTS = 2144
@@ -88,9 +88,7 @@ class Transposed(Private):
         raise UsageError("places of columns with the rows' axis last", remedy="X[:, 0] takes a column of X")
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):
-            raise AttributeError(f"columns with the rows' axis last have no attribute {name!r}")
-        raise UsageError(f"{name} of columns with the rows' axis last", remedy=_REMEDY)
+        raise no_attribute("columns with the rows' axis last", name, remedy=_REMEDY)
 
     def __repr__(self) -> str:
         return f"<{repr(self.whole).strip('<>').removesuffix(', private')}, rows last, private>"

@@ -46,12 +46,13 @@ def as_source(model: Any, sample: Any = None) -> Any:
             "a PyTorch module does not say the shape of its input", remedy="sample=x, some rows of it: zeros will do"
         )
     names, arguments = _arguments(model, sample)
-    training = model.training
+    modes = [(each, each.training) for each in model.modules()]  # some may be frozen within one that trains
     try:
         model.train(False)  # as it is used: no dropout, and normalisation by the statistics that it has
         return _exported(model, names, arguments)
     finally:
-        model.train(training)
+        for each, training in modes:
+            each.training = training
 
 
 def _arguments(module: Any, sample: Any) -> tuple[list[str], tuple[Any, ...]]:
