@@ -261,5 +261,9 @@ def test_a_rate_that_does_not_fit_into_the_field_is_refused() -> None:
     fine = Precision(activations=16, loss=24)
     training = compile_training(perceptron((6, 3)), batch=4, ranges={"x": (0, 1)}, precision=fine)
     assert training.at(2 * training.rate.factor).rate.factor == 2 * training.rate.factor
+    largest = compile_training(perceptron((6, 3)), "one_vs_all", SGD(1 << 18), 4, {"x": (0, 1)}, precision=fine)
+    assert largest.at(largest.rate.factor).plan.digest == largest.plan.digest
+    with pytest.raises(UsageError, match="does not fit into the field"):
+        compile_training(perceptron((6, 3)), "one_vs_all", SGD(1 << 19), 4, {"x": (0, 1)}, precision=fine)
     with pytest.raises(UsageError, match="does not fit into the field"):
         training.at((1 << 20) - 1)

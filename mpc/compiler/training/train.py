@@ -102,13 +102,20 @@ class Training:
         parts = {name: getattr(self.plan, name) for name in Plan.model_fields}
         plan = Plan(**parts | {"gates": gates})
         verify(plan)
-        moved = [gate for gate in gates if isinstance(gate, Combine) and gate.out in out]
-        if any(plan.wire[gate.xs[1]].bits + factor.bit_length() > MAX_BITS for gate in moved):
+        made = replace(self, plan=plan, rate=Rate(factor, self.rate.shift))
+        made.require_room()
+        return made
+
+    def require_room(self) -> None:
+        """Require that a step fits into the field, which the plan's rules do not see; `UsageError`."""
+        out = {state.out for state in self.plan.states if not self._is_velocity(state.name)}
+        moved = [gate for gate in self.plan.gates if isinstance(gate, Combine) and gate.out in out]
+        more = (self.rate.factor - 1).bit_length()
+        if any(self.plan.wire[gate.xs[1]].bits + more > MAX_BITS for gate in moved):
             raise UsageError(
-                f"a factor of {factor}: so long a step does not fit into the field",
-                remedy="give a smaller factor, or compile a step of that rate: SGD(lr=...)",
+                f"a factor of {self.rate.factor}: so long a step does not fit into the field",
+                remedy="give a smaller factor, or compile a step of a smaller rate: SGD(lr=...)",
             )
-        return replace(self, plan=plan, rate=Rate(factor, self.rate.shift))
 
     def _is_velocity(self, name: str) -> bool:
         return any(state.name == name and state.velocity for state in self.step.states)
@@ -194,7 +201,9 @@ def compile_training(
     notes += _left(parameters_read(loaded.graph), released, frozen)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights})
-    return Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves)
+    made = Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves)
+    made.require_room()
+    return made
 
 
 def _check(
