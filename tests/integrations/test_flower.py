@@ -120,7 +120,9 @@ def test_rounds_in_which_clients_fail(cluster: InProcess, monkeypatch: pytest.Mo
     with Cluster(cluster.client().config) as server:
         said = {"bound": BOUND, "epsilon": 5, "delta": "1/100000", "at_least": 8, "seconds": 150.0}
         strategy = private_mean(Everybody(), server, name="some", **said)
-        monkeypatch.setattr(flower_module, "time", SimpleNamespace(sleep=sleep, time=time.time))
+        monkeypatch.setattr(
+            flower_module, "time", SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
+        )
         _, [(metrics, _)] = simulation(cluster, lost=frozenset({0, 9})).run(strategy, initial(), 1)
         assert metrics["rows"] == CLIENTS - 2
         assert len(waited) == 1 and 0 < waited[0] < 153
