@@ -46,8 +46,13 @@ def loops() -> Iterator[tuple[str, list[Secret], Callable[[], object]]]:
     """Every loop that the provider runs on masks: its name, its secrets, the loop on them."""
     mask, out = np.empty(SIZE, dtype=np.uint64), np.empty(SIZE, dtype=np.uint64)
     field = [(mask, P - 1)]
-    waves = np.empty((24, SIZE), dtype=np.int64)
-    yield "harmonics", field, lambda: kernels.harmonics(mask, 40, 12, 3, waves)
+    waves, chosen, beta = (
+        np.zeros((24, SIZE), dtype=np.uint64),
+        np.zeros((24, SIZE), dtype=np.uint64),
+        np.zeros_like(mask),
+    )
+    deal = [(mask, P - 1), (beta, 1)]
+    yield "deal_waves", deal, lambda: kernels.deal_waves(mask, 40, 12, 3, beta, waves, chosen)
     c, rows, first, zero = Comparison(24), mask.reshape(1, -1), np.zeros(1, dtype=np.int64), np.full(1, -1)
     table, sign = np.zeros(c.table_bytes * SIZE, dtype=np.uint8), np.empty(SIZE, dtype=np.uint8)
     yield (

@@ -45,8 +45,6 @@ from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 
 _LOOKS = ("over_", "under_")
-_HASH = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 over the golden ratio: its multiples spread over the high bits (Knuth, The Art of Computer Programming, 6.4)."""
 Coefficient = Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)]
 Level = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
 
@@ -69,10 +67,9 @@ class Clamp(Frozen):
 
 @dataclass(frozen=True, repr=False)
 class Clamped:
-    """Shares for a clamp: the waves times beta and the rest of them, both bits' betas, the tables."""
+    """Shares for a clamp: the waves times beta, both bits' betas, the tables."""
 
     beta_waves: Share
-    rest: Share
     beta_over: Share
     beta_out: Share
     comparing: Comparing
@@ -82,8 +79,8 @@ class Clamped:
 
 @dataclass(frozen=True, repr=False)
 class Prepared:
-    """The output's mask (zeros, of a result that is left unopened), the dealt waves (2J, elements), or, of a clamped
-    series, what stands for them."""
+    """The output's mask (zeros, of a result that is left unopened), the dealt waves (2J, elements), and what a clamp
+    needs."""
 
     mask: Share
     waves: Share
@@ -172,27 +169,6 @@ class Fourier(Gate):
         betas = [Correlation(name, (size,), dependent=True) for name in ("beta_over", "beta_out")]
         return (mask, waves, masked_waves, *betas, *comparison_correlations(self.comparison(wires), size, _LOOKS))
 
-    def _waves(self, r: np.ndarray) -> np.ndarray:
-        """Integers (2J, N): the dealt cosines and sines of plain masks."""
-        out = np.empty((2 * self.terms, r.size), dtype=np.int64)
-        drop = tables.UNIT_BITS - self.dealt_bits
-        kernels.harmonics(r, self.window, self.terms, drop, out)
-        return out
-
-    def _factors(self, c: np.ndarray) -> np.ndarray:
-        """Integers (2J, N): the public factors of the dealt waves."""
-        out = np.empty((2 * self.terms, c.size), dtype=np.int64)
-        kernels.turned_coefficients(c, self.window, *self._coefficients(), tables.sincos(), out)
-        return self._rounded(out, c)
-
-    def _rounded(self, factors: np.ndarray, c: np.ndarray) -> np.ndarray:
-        """Drop the bits that coefficients have for turning only, up as often as what is dropped asks for."""
-        if not self.fine:
-            return factors
-        odd = (2 * np.arange(len(factors), dtype=np.uint64) + np.uint64(1)) * _HASH  # modulo 2^64, as all of it
-        dither = (c * odd[:, None]) >> np.uint64(64 - self.fine)
-        return np.asarray((factors + dither.astype(np.int64)) >> np.int64(self.fine))
-
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         return np.array(self.cosines, dtype=np.int64), np.array(self.sines, dtype=np.int64)
 
@@ -200,8 +176,8 @@ class Fourier(Gate):
         x, coin, shape = run.value(self.x).reshape(-1), run.coin(self.x).reshape(-1), run.shape(self.out)
         drop = tables.UNIT_BITS - self.dealt_bits
         dealt = plain_waves.harmonics(truncation.moved(coin, -x), self.window, self.terms, drop)
-        factors = plain_waves.turned_coefficients(coin, self.window, *self._coefficients(), tables.sincos())
-        z = np.int64(self.constant) + (self._rounded(factors, coin) * dealt).sum(axis=0)
+        factors = plain_waves.turned_coefficients(coin, self.window, *self._coefficients(), self.fine, tables.sincos())
+        z = np.int64(self.constant) + (factors * dealt).sum(axis=0)
         if self.clamp is not None:
             bits = run.wire(self.x).bits + 2
             over, under = (
@@ -214,17 +190,20 @@ class Fourier(Gate):
     def deal(self, run: DealReading) -> None:
         if not self._is_unopened(run.wires):
             run.draw_mask(self.out)
-        r = run.mask(self.x).reshape(-1)
-        waves = fp.from_signed(self._waves(r))
-        run.dependent("waves", waves)
+        r = np.ascontiguousarray(run.mask(self.x)).reshape(-1)
         if self.clamp is None:
+            self._deal_waves(run, r, np.zeros_like(r), np.empty((0, r.size), dtype=np.uint64))
             return
         r1, _ = truncation.mask_parts(r.reshape(1, -1), self.clamp.shift)
         over, under = deal_comparison(run, self.comparison(run.wires), r1, looks=_LOOKS)
         beta_out = (over ^ under).astype(np.uint64)
         run.dependent("beta_over", over.astype(np.uint64))
         run.dependent("beta_out", beta_out)
-        run.dependent("beta_waves", waves * beta_out)
+        self._deal_waves(run, r, beta_out, run.others("beta_waves"))
+
+    def _deal_waves(self, run: DealReading, r: np.ndarray, beta: np.ndarray, chosen: np.ndarray) -> None:
+        drop = tables.UNIT_BITS - self.dealt_bits
+        kernels.deal_waves(r, self.window, self.terms, drop, beta, run.others("waves"), chosen)
 
     def prepare(self, run: PartyReading) -> Prepared:
         unopened = self._is_unopened(run.wires)
@@ -234,24 +213,26 @@ class Fourier(Gate):
             return Prepared(mask, waves, None)
         masked = run.take("beta_waves")
         betas = run.take("beta_over"), run.take("beta_out")
-        return Prepared(mask, waves, Clamped(masked, waves - masked, *betas, take_comparison(run, _LOOKS)))
+        return Prepared(mask, waves, Clamped(masked, *betas, take_comparison(run, _LOOKS)))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         lane, clamped = run.lane, kept.clamped
         c = run.public(self.x).reshape(-1)
         if clamped is None or self.clamp is None:
-            inside, waves, rest = lane.const(np.ones_like(c)), kept.waves, None
+            inside, rest = lane.const(np.ones_like(c)), None
+            flips, chosen = np.zeros(c.shape, dtype=np.uint8), np.empty((0, c.size), dtype=np.uint64)
         else:
             leaves, signs = self._look_up(run, clamped.comparing, self.clamp, c)
             opened = yield leaves
             over, out = yield self._bits(run, clamped.comparing, opened, signs)
             beyond = lane.select_bit(out, clamped.beta_out)
             inside = lane.const(np.ones_like(c)) - beyond
-            waves = clamped.beta_waves.where(out, clamped.rest)
+            flips, chosen = out, clamped.beta_waves.values
             above = lane.select_bit(over, clamped.beta_over)
             rest = above.times(self.clamp.above) + (beyond - above).times(self.clamp.below)
         z = inside.times(self.constant).values
-        kernels.dot_planes(fp.from_signed(self._factors(c)), waves.values, z)
+        coefficients = (*self._coefficients(), self.fine, tables.sincos())
+        kernels.add_series(c, self.window, *coefficients, flips, kept.waves.values, chosen, z)
         total = Share(z) if rest is None else Share(z) + rest
         if self._is_unopened(run.wires):
             run.set_share(self.out, total.reshape(run.shape(self.out)))

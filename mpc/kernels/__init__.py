@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from mpc.kernels.scalar import P
     from mpc.kernels.selecting import deal_selected, offset_columns, select
-    from mpc.kernels.series import dot_planes, harmonics, turned_coefficients
+    from mpc.kernels.series import add_series, deal_waves
     from mpc.kernels.tagging import (
         and_words,
         dot,
@@ -61,6 +61,7 @@ __all__ = [
     "add",
     "add_constant",
     "add_received",
+    "add_series",
     "and_nodes",
     "and_words",
     "count_not_canonical",
@@ -68,13 +69,12 @@ __all__ = [
     "deal_nodes",
     "deal_selected",
     "deal_thermometers",
+    "deal_waves",
     "dot",
-    "dot_planes",
     "find_signs",
     "find_words",
     "fold_words",
     "gather_tiles",
-    "harmonics",
     "join_digits",
     "look_up",
     "mask_61",
@@ -102,22 +102,20 @@ __all__ = [
     "sum_rows",
     "tag_words",
     "tiles_to_points",
-    "turned_coefficients",
 ]
 
-DEALING = frozenset({"deal_and_nodes", "deal_nodes", "deal_selected", "deal_thermometers", "harmonics"})
+DEALING = frozenset({"deal_and_nodes", "deal_nodes", "deal_selected", "deal_thermometers", "deal_waves"})
 """Loops that a provider uses and a party does not."""
 EVALUATING = frozenset(
     {
         "add_received",
+        "add_series",
         "and_nodes",
-        "dot_planes",
         "look_up",
         "offset_columns",
         "resolve_node",
         "resolve_short_node",
         "select",
-        "turned_coefficients",
     }
 )
 """Loops that a party uses and a provider does not."""

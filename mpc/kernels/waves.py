@@ -13,6 +13,8 @@ import numpy as np
 
 ONE, TWO = np.uint64(1), np.uint64(2)
 HALF_WORD = np.uint64(1 << 31)
+HASH = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio: its multiples spread over the high bits (Knuth, The Art of Computer Programming, 6.4)."""
 _LOW_WORD = np.uint64((1 << 32) - 1)
 _WORD = np.uint64(32)
 _TURN = np.uint64(round(2 * pi * (1 << 29)))
@@ -59,7 +61,7 @@ def secret_cos_sin(angle: Any) -> tuple[Any, Any]:
 
 
 def harmonics(r: np.ndarray, window: int, terms: int, drop: int) -> np.ndarray:
-    """Return the dealt waves of plain masks, as the loop of this name: (2 terms, size) int64."""
+    """Return what `deal_waves` deals of plain masks: (2 terms, size) int64, first all cosines."""
     up, half = np.uint64(64 - window), np.int64((1 << drop) >> 1)
     out = np.empty((2, terms, r.size), dtype=np.int64)
     for j in range(terms):
@@ -69,12 +71,17 @@ def harmonics(r: np.ndarray, window: int, terms: int, drop: int) -> np.ndarray:
 
 
 def turned_coefficients(
-    c: np.ndarray, window: int, cosines: np.ndarray, sines: np.ndarray, table: np.ndarray
+    c: np.ndarray, window: int, cosines: np.ndarray, sines: np.ndarray, fine: int, table: np.ndarray
 ) -> np.ndarray:
-    """Return the waves' public factors, as the loop of this name: (2 terms, size) int64."""
+    """Return the waves' public factors, as `add_series` makes them: (2 terms, size) int64."""
     w, half = np.uint64(window), np.int64(1 << 29)
     low, out = (ONE << w) - ONE, np.empty((2, len(cosines), c.size), dtype=np.int64)
     for j, (a, b) in enumerate(zip(cosines, sines, strict=True)):
         cos, sin = cos_sin((c * np.uint64(j + 1)) & low, w, table)
         out[:, j] = (a * cos + b * sin + half) >> np.int64(30), (a * sin - b * cos + half) >> np.int64(30)
-    return out.reshape(2 * len(cosines), c.size)
+    factors = out.reshape(2 * len(cosines), c.size)
+    if not fine:
+        return factors
+    odd = (TWO * np.arange(len(factors), dtype=np.uint64) + ONE) * HASH  # modulo 2^64, as all of it
+    dither = (c * odd[:, None]) >> np.uint64(64 - fine)
+    return np.asarray((factors + dither.astype(np.int64)) >> np.int64(fine))

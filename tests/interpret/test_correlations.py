@@ -10,7 +10,7 @@ import pytest
 from blake3 import blake3
 
 from mpc import field as fp
-from mpc import kernels, tables
+from mpc import tables
 from mpc.correlations import Bundle, BundleId, CorrectionsDigest, corrected_party, expand, sub_seed
 from mpc.encoding import canonical
 from mpc.entry import entries
@@ -25,6 +25,7 @@ from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
+from mpc.kernels.waves import harmonics
 from mpc.prg import Seed, expand_field
 from mpc.windows import Windows
 from mpc.wires import Masking
@@ -185,9 +186,7 @@ def relu(p: Plain) -> None:
 
 
 def waves(r: np.ndarray) -> np.ndarray:
-    out = np.empty((4, r.size), dtype=np.int64)
-    kernels.harmonics(r, 30, 2, 10, out)
-    return fp.from_signed(out)
+    return fp.from_signed(harmonics(r, 30, 2, 10))
 
 
 def fourier(p: Plain) -> None:

@@ -57,8 +57,11 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
         (of(U64, 2), of(U8, 2), *[of(U64, 2)] * 5, U64, I64, I64, MASK),
         ("beta", "r1", "beta_r1", "m", "beta_m", "out"),
     ),
-    "harmonics": ((MASK, I64, I64, I64, of(I64, 2)), ("r",)),
-    "dot_planes": ((of(U64, 2), of(U64, 2), MASK), ("a", "b", "out")),
+    "deal_waves": ((MASK, I64, I64, I64, MASK, of(U64, 2), of(U64, 2)), ("r", "beta", "share", "chosen")),
+    "add_series": (
+        (MASK, I64, PLACES, PLACES, I64, of(I64, 2), of(U8), of(U64, 2), of(U64, 2), MASK),
+        ("waves", "chosen", "out"),
+    ),
     "matmul_thin": ((of(U64, 2), of(U64, 2), of(U64, 2)), ("a", "b_rows")),
     "split_limbs": ((MASK, of(F64, 2)), ("a",)),
     "split_digits": ((MASK, I64, of(F64, 2)), ("a",)),
@@ -85,10 +88,10 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4)), ("tiles", "out")),
 }
 """Argument types of every kernel that is given secrets, and which arguments those are."""
-NOTHING_SECRET = {"P", "find_signs", "find_words", "number_blocks", "offset_columns", "turned_coefficients"}
+NOTHING_SECRET = {"P", "find_signs", "find_words", "number_blocks", "offset_columns"}
 """They read opened values alone."""
 ONLY_CALL_OTHERS = {"recombine_images", "split_images"}
-QUICK = ("harmonics", "deal_nodes", "deal_and_nodes", "split_limbs", "recombine", "count_not_canonical")
+QUICK = ("deal_waves", "add_series", "deal_nodes", "deal_and_nodes", "split_limbs", "recombine", "count_not_canonical")
 
 
 def test_every_kernel_is_looked_at() -> None:

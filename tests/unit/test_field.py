@@ -314,16 +314,6 @@ def test_what_is_not_canonical_is_counted() -> None:
     assert kernels.count_not_canonical(array([0, P - 1, P, P + 1, (1 << 64) - 1])) == 3
 
 
-@examples(30)
-@given(st.lists(st.tuples(elements, elements, elements), min_size=1, max_size=20))
-def test_dot_planes_adds_to_what_is_there(rows: list) -> None:
-    a, b, out = (array([row[i] for row in rows]) for i in range(3))
-    start = ints(out)
-    planes = np.stack([a, b]), np.stack([b, b])
-    kernels.dot_planes(*planes, out)
-    assert ints(out) == [(s + x * y + y * y) % P for s, (x, y, _) in zip(start, rows, strict=True)]
-
-
 # ------------------------------------------------------------------ public matrices of small integers
 
 
