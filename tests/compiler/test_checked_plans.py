@@ -10,7 +10,8 @@ import pytest
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.from_graph import PRECISE
-from mpc.compiler.lowering.checked import ROUND_BYTES, with_fewest_tags
+from mpc.compiler.lowering.checked import with_fewest_tags
+from mpc.compiler.lowering.tournaments import ROUND_BYTES
 from mpc.compiler.roles import Roles
 from mpc.entry import EntryId
 from mpc.errors import PlanError

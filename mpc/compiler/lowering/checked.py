@@ -5,21 +5,18 @@ So a comparison costs by the bits of its tables, which are nearly all that is de
 * tables are cut into the number of chunks that needs the fewest words, whatever is opened (`comparison.fewest_tags`);
 * what goes on into products is compared on fewer bits: a value keeps its digits, and takes another way than it should
   only within 2^-11 of where two ways meet.  That changes it by as little, and seldom;
-* a maximum is found by a tournament where all pairs would cost more than the tournament's rounds are worth, and one of
-  two candidates and zero, the last of many a tournament, spends bytes for a round less.
+* a maximum of two candidates and zero, the last of many a tournament (`tournaments`), spends bytes for a round less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from fractions import Fraction
-from functools import cache
 
 import numpy as np
 
 from mpc.comparison import fewest_tags
-from mpc.compiler.graph.graph import MOVES, Node, static
+from mpc.compiler.graph.graph import MOVES, Node
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.scales import log2
@@ -29,11 +26,8 @@ from mpc.gates.fourier import Fourier
 from mpc.gates.maximum import Maximum
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
-from mpc.plan.tagging import gate_tags
 from mpc.wires import Wire
 
-ROUND_BYTES = 3 << 19
-"""Weigh a round less as so many bytes more that are dealt for one inference."""
 _COMPARED_FRACTION = 11
 _LEAST_COMPARED_BITS = 12
 _PASSES_ON = MOVES | {"scale", "sum", "total", "weigh", "maximum"}
@@ -84,46 +78,9 @@ def misjudged(found: Interval, among: Interval, dropped: int, others: int = 0) -
     return replace(found, low=below, error=np.hypot(found.error, np.sqrt(density * unit**3 / 6)))
 
 
-def levels(x: Value, shift: int, dropped: int, rectify: bool, most: int) -> tuple[int, ...]:
-    """Return into how many groups a tournament puts what is left, level by level; the largest of the last are compared
-    at once.
-
-    Args:
-        most: candidates that one gate compares.
-    """
-    windows = int(np.prod(static(x.shape[:-1]), dtype=np.int64))
-    return _cheapest(int(x.shape[-1]), rectify, windows, x.wire.bits - shift, dropped, most)[1]
-
-
 def is_direct(n: int, rectify: bool) -> bool:
     """Does a maximum of so many candidates, and zero if it is rectified, choose by the bits of its pairs?"""
     return n == 2 and rectify
-
-
-@cache
-def _cheapest(n: int, rectify: bool, windows: int, bits: int, dropped: int, most: int) -> tuple[int, tuple[int, ...]]:
-    """(what it is worth in bytes, the numbers of groups)."""
-    found: list[tuple[int, tuple[int, ...]]] = [(_worth(n, rectify, windows, bits, dropped), ())] if n <= most else []
-    for size in range(2, min(n - 1, most) + 1):
-        groups = -(-n // size)
-        if -(-n // groups) == size:  # else smaller groups are as many
-            rest, more = _cheapest(groups, rectify, windows, bits, dropped, most)
-            found.append((_worth(size, False, groups * windows, bits, dropped) + rest, (groups, *more)))
-    return min(found)
-
-
-def _worth(n: int, rectify: bool, windows: int, bits: int, dropped: int) -> int:
-    """The bytes that are dealt for so many maxima of n, and what their rounds are worth."""
-    direct = is_direct(n, rectify)
-    gate = Maximum(name="m", x="x", value="v", shift=0, rectify=rectify, coarse=dropped, direct=direct)
-    wires = {
-        "x": Wire(name="x", shape=(1, n), scale=Fraction(1), bits=bits),
-        "v": Wire(name="v", shape=(1, 1), scale=Fraction(1), bits=bits),
-    }
-    cut = _recut(gate, wires)
-    specs = (*cut.correlations(wires), *gate_tags(cut, wires, frozenset()))
-    dealt = sum(spec.size for spec in specs if spec.dependent)
-    return windows * dealt + ROUND_BYTES * len(cut.openings(wires))
 
 
 def with_fewest_tags(gates: Iterable[Gate], wires: Mapping[str, Wire]) -> list[Gate]:

@@ -14,10 +14,10 @@ from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.sums import bounded
 from mpc.compiler.lowering.scales import log2
+from mpc.compiler.lowering.tournaments import MOST_CANDIDATES, levels
 from mpc.wires import Masking
 
 _STEP_FRACTION = 20
-MOST_CANDIDATES = 16
 _LARGEST_ARGMAX = 128
 _REACH_BITS = 55
 _EXACT_BITS = 48
@@ -107,21 +107,12 @@ def maximum(state: Lowering, node: Node) -> Value:
     twin = _twin(state, node, "argmax")
     if twin is not None and not rectify and int(x.shape[-1]) <= MOST_CANDIDATES:
         return _both(state, node, twin)[0]
-    for groups in _groups(state, node, x, rectify):
+    shift = state.rounding(x, 1)
+    dropped, tagged = checked.coarse(state, node, x, shift, 1), state.roles.security == "active"
+    for groups in levels(x, shift, dropped, rectify, tagged):
         x = _grouped(state, x, groups)
         x = state.reshape(_top(state, node, x, False), x.shape[:-1])
     return _top(state, node, x, rectify)
-
-
-def _groups(state: Lowering, node: Node, x: Value, rectify: bool) -> tuple[int, ...]:
-    """How many groups there are, level by level, whose largest go on; all that are left then are compared at once."""
-    if state.roles.security == "active":
-        shift = state.rounding(x, 1)
-        return checked.levels(x, shift, checked.coarse(state, node, x, shift, 1), rectify, MOST_CANDIDATES)
-    found, n = [], int(x.shape[-1])
-    while (n := -(-n // MOST_CANDIDATES)) > 1:
-        found.append(n)
-    return tuple(found)
 
 
 def _grouped(state: Lowering, x: Value, groups: int) -> Value:

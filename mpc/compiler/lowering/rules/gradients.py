@@ -19,6 +19,7 @@ from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.known import product_of
 from mpc.compiler.lowering.rules import comparisons, maps, products
 from mpc.compiler.lowering.scales import is_even, log2
+from mpc.compiler.lowering.tournaments import MOST_CANDIDATES
 from mpc.gates.onehot import MOST_CLASSES
 from mpc.wires import MAX_BITS, Masking
 
@@ -102,10 +103,9 @@ def maximum(state: Lowering, node: Node) -> Value:
     x = state.values[node.reads[0]]
     if not _is_chosen_by(state, node.reads[0], among=True):
         return comparisons.maximum(state, node)
-    if int(x.shape[-1]) > comparisons.MOST_CANDIDATES:
+    if int(x.shape[-1]) > MOST_CANDIDATES:
         raise node.origin.refuse(
-            f"the derivative of a maximum of {x.shape[-1]} values is not known; at most {comparisons.MOST_CANDIDATES} "
-            "are possible",
+            f"the derivative of a maximum of {x.shape[-1]} values is not known; at most {MOST_CANDIDATES} are possible",
             remedy="pool by smaller windows, one after another, or by averages",
         )
     rectify = node.of(Maximum).rectify
