@@ -101,20 +101,24 @@ class Guarantee:
         """Return what one run tells through these stored wires together: one dataset's, say.
 
         Each vector that depends on any of them counts once, whoever receives it.  Epsilons add up, and so do deltas
-        of vectors that protect people each for itself; Gaussian ones that do so only together have one delta.
+        of vectors that protect people each for itself; Gaussian ones that do so only together have one delta.  Where
+        some of the plan's steps depend on these wires, and their own share of epsilon has too large a delta, they cost
+        the epsilon of all of its steps.
         """
         named = frozenset(wires)
         found = [vector for vector in self.vectors if vector.sources & named]
-        whole = sum((vector.loss for vector in found), Loss())
         steps = [each for each in found if each.sigma is not None]
         if all(each.loss.delta <= gaussian.MOST_DELTA for each in steps):
-            return whole
-        epsilon = sum((each.loss.epsilon for each in steps), Fraction(0))
-        others = sum((each.loss.delta for each in found if each.sigma is None), Fraction(0))
+            return sum((vector.loss for vector in found), Loss())
+        others = sum((each.loss for each in found if each.sigma is None), Loss())
         parts = tuple((each.sigma, each.euclidean, each.elements) for each in steps if each.sigma is not None)
-        delta = gaussian.together(epsilon, parts)
+        for those in (steps, [each for each in self.vectors if each.sigma is not None]):
+            epsilon = sum((each.loss.epsilon for each in those), Fraction(0))
+            delta = gaussian.together(epsilon, parts)
+            if delta <= gaussian.MOST_DELTA:
+                break
         gaussian.check_delta(delta)
-        return Loss(whole.epsilon, others + delta)
+        return others + Loss(epsilon, delta)
 
     def checked(self) -> Self:
         """Return this, if it protects everybody that it is about; `PlanError` if a delta is too large."""

@@ -1,4 +1,4 @@
-"""What a proof knows of single rows: what a gate writes of row i, from what it read of row i."""
+"""Single rows in a proof: from what a gate reads of row i follows what is known of what it writes there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.step import Step
 from mpc.plan.plan import Plan
-from mpc.privacy import forms, products
+from mpc.privacy import forms, norms, products
 from mpc.privacy.forms import LINEAR, Form
 from mpc.privacy.intervals import Interval, interval
+from mpc.privacy.norms import Ball, Trait
 from mpc.privacy.products import Products
 from mpc.privacy.sensitivity import Atoms, Ground
 from mpc.privacy.states import Row, State, Sum
@@ -45,22 +46,59 @@ class RowProof:
         if isinstance(gate, Step):
             levels = len(gate.levels) if self._falls(gate, rows[gate.x]) else 1
             self._atoms[name] = Atoms(1, levels, sources)
-            return Row(sources, self._itself(name), (0, 1), True)
+            return Row(sources, self._itself(name), (0, 1), True, self._trait(gate, rows))
         if isinstance(gate, Open):
             return rows[gate.x]
+        if isinstance(gate, Multiply) and (ball := self._ball(gate, rows, sources)) is not None:
+            found_ball, between = ball
+            self._atoms[name] = found_ball
+            return Row(sources, self._itself(name), between, True)
         if isinstance(gate, Multiply) and (product := self._product(gate, rows, sources)) is not None:
             self._atoms[name] = product
             return Row(sources, self._itself(name), product.interval)
+        trait = self._trait(gate, rows)
+        if isinstance(trait, norms.Squares | norms.Norm):
+            size = count(self._one[gate.reads[0]]) if isinstance(trait, norms.Norm) else 1
+            return Row(sources, interval=norms.square_interval(trait, rows[gate.reads[0]].interval, size), trait=trait)
         found = {name: row.form for name, row in rows.items() if row.form is not None}
         if not isinstance(gate, LinearMap) or gate.kind not in LINEAR or len(found) < len(rows):
             return Row(sources)
         plain = not gate.offset and all(name in rows and rows[name].plain for name in gate.reads)
-        return Row(sources, self._mapped(gate, found), self._interval(gate, rows), plain)
+        return Row(sources, self._mapped(gate, found), self._interval(gate, rows), plain, trait)
 
     def _interval(self, gate: LinearMap, known: Mapping[str, Row] | Mapping[str, Sum]) -> Interval | None:
         """Where a map's elements lie, if that is known of all that it reads: of what is free it is not."""
         intervals = [known[name].interval if name in known else None for name in gate.reads]
         return interval(gate, intervals, self._one)
+
+    def _trait(self, gate: Gate, rows: Mapping[str, Row]) -> Trait | None:
+        known = {name: (row, row.trait) for name, row in rows.items()}
+        fits = isinstance(gate, Step) and self._fits(gate, rows[gate.x])
+        return norms.trait(gate, known, self._one, fits)
+
+    def _ball(
+        self, gate: Multiply, rows: Mapping[str, Row], sources: frozenset[str]
+    ) -> tuple[Ball, Interval | None] | None:
+        """Find a ball, and where its elements are: of a value times the bit of its own norm, or of such rows times one
+        bounded number each."""
+        if gate.y is None or gate.x not in rows or gate.y not in rows:
+            return None
+        for name, other in ((gate.x, gate.y), (gate.y, gate.x)):
+            row, by, size = rows[name], rows[other], count(self._one[name])
+            if count(self._one[other]) != 1 or size != count(self._one[gate.out]) or row.interval is None:
+                continue
+            found = norms.chosen(row, by.trait, sources)
+            if found is not None:
+                return found, (min(row.interval[0], 0), max(row.interval[1], 0))
+            if by.interval is None or row.form is None or not row.plain or len(row.form) != 1:
+                continue
+            [(ground, matrix)] = row.form.items()
+            ball = self._atoms[ground]
+            if isinstance(ball, Ball):
+                self._work(OBJECTS * matrix.values.size)
+                ends = [one * two for one in row.interval for two in by.interval]
+                return norms.scaled(ball, matrix, by.interval, sources), (min(ends), max(ends))
+        return None
 
     def _product(self, gate: Multiply, rows: Mapping[str, Row], sources: frozenset[str]) -> Products | None:
         """A pattern times values in an interval, if it is one; the operands are laid beside each other as the gate
@@ -91,9 +129,12 @@ class RowProof:
     def _falls(self, gate: Step, x: Row) -> bool:
         """Are the bits of all levels 1 .. 1 0 .. 0, whatever the data?  Where the compared value is known to keep its
         declared bound, and levels rise: then no comparison ends outside the bits that it is made on."""
+        return self._fits(gate, x) and list(gate.levels) == sorted(gate.levels)
+
+    def _fits(self, gate: Step, x: Row) -> bool:
+        """Does what is compared keep its declared bound, whatever the data are?"""
         limit = 1 << self._wires[gate.x].bits
-        inside = x.interval is not None and -limit < x.interval[0] and x.interval[1] < limit
-        return inside and list(gate.levels) == sorted(gate.levels)
+        return x.interval is not None and -limit < x.interval[0] and x.interval[1] < limit
 
     def _itself(self, name: str) -> Form:
         self._work(count(self._one[name]))

@@ -17,12 +17,15 @@ from math import isqrt
 
 import numpy as np
 
-from mpc.privacy import products
+from mpc.privacy import norms, products
 from mpc.privacy.forms import Form, Matrix
+from mpc.privacy.norms import Ball
 from mpc.privacy.products import Products
 
 _UNIT_BITS = 20
 """Roots are rounded up to 2^-20."""
+_OBJECTS = 32
+"""Python's integers are so many times slower than machine words."""
 _PER_GROUP, _PER_PART = 1 << 9, 1 << 4
 """Numbers of whole arrays that are gone through in the time of one group of levels, or of its part in one element."""
 
@@ -42,7 +45,7 @@ class Atoms:
     sources: frozenset[str]
 
 
-Ground = Atoms | Products
+Ground = Atoms | Products | Ball
 """Values that a proof stands on."""
 
 
@@ -70,6 +73,8 @@ def work(form: Form, atoms: Mapping[str, Ground]) -> int:
 def _work(matrix: Matrix, atoms: Ground) -> int:
     if isinstance(atoms, Products):
         return products.work(matrix, atoms)
+    if isinstance(atoms, Ball):
+        return _OBJECTS * matrix.values.size
     levels = atoms.levels
     entries = matrix.values.size * (1 + levels)
     if levels == 1:
@@ -83,8 +88,8 @@ def _sum(matrix: Matrix, atoms: Ground, norm: Callable[[np.ndarray], int]) -> in
     """The sum over groups of the most that one moves the vector."""
     if not matrix.values.size:
         return 0
-    if isinstance(atoms, Products):
-        manhattan, squared, _ = products.moves(matrix, atoms)
+    if not isinstance(atoms, Atoms):
+        manhattan, squared, _ = _moves(matrix, atoms)
         return manhattan if norm is _manhattan else _root(squared)
     if atoms.levels > 1:
         return sum(max(norm(step) for step in _steps(group)) for group in _groups(matrix, atoms.levels))
@@ -92,6 +97,10 @@ def _sum(matrix: Matrix, atoms: Ground, norm: Callable[[np.ndarray], int]) -> in
         return atoms.width * _exact(np.abs(matrix.values))
     squares = Counter(_added(matrix.columns, matrix.values, np.square).tolist())
     return sum(_root(square * atoms.width**2) * often for square, often in squares.items())
+
+
+def _moves(matrix: Matrix, atoms: Products | Ball) -> tuple[int, int, dict[int, int]]:
+    return norms.moves(matrix, atoms) if isinstance(atoms, Ball) else products.moves(matrix, atoms)
 
 
 def _exact(values: np.ndarray) -> int:
@@ -149,8 +158,8 @@ def _squared_widths(form: Form, atoms: Mapping[str, Ground]) -> int:
         known = atoms[name]
         if not matrix.values.size:
             continue
-        if isinstance(known, Products):
-            widths.update(products.moves(matrix, known)[2])
+        if not isinstance(known, Atoms):
+            widths.update(_moves(matrix, known)[2])
             continue
         if known.levels == 1:
             moved = _added(matrix.rows, matrix.values, np.abs).astype(object)

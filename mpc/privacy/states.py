@@ -12,10 +12,11 @@ from mpc.gates.draw import Draw
 from mpc.gates.gaussian import Gaussian
 from mpc.privacy.forms import Form
 from mpc.privacy.intervals import Interval
+from mpc.privacy.norms import Trait
 from mpc.privacy.sensitivity import Ground, first, root, second
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """A wire with rows.
 
@@ -24,12 +25,14 @@ class Row:
         form: how a row's elements depend on atoms, if they do linearly.
         interval: where every element lies whatever the data are, if that is known.
         plain: the form is the whole of it; no constant is added.
+        trait: what it says of another value's rows.
     """
 
     sources: frozenset[str]
     form: Form | None = None
     interval: Interval | None = None
     plain: bool = False
+    trait: Trait | None = None
 
 
 @dataclass(frozen=True)

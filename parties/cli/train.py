@@ -19,6 +19,7 @@ from parties.cli.display import Display, saying, seconds, size
 from parties.cli.inputs import load_inputs
 from parties.cli.options import CLUSTER, FOLDER, JSON, RANGE, SHAPE, WAIT, cluster_file, parse_shapes, require_folder
 from parties.cli.outputs import plain_outputs, print_outputs, write_outputs
+from parties.cli.private_training import Private, private_options, train_privately
 from parties.cli.training import (
     BATCH,
     DATA,
@@ -44,10 +45,11 @@ _GO_ON = "the same command with --resume goes on from the last checkpoint"
 class Request:
     """Options of the command, as they were given."""
 
-    model: Path
+    model: Path | None
     data: tuple[str, ...]
     inputs: tuple[str, ...]
     chosen: Chosen
+    private: Private
     batch: int
     seed: int
     name: str
@@ -85,13 +87,29 @@ class Request:
             require_folder(path)
 
     @property
+    def only_with_a_model(self) -> list[str]:
+        """Options that were given and say nothing of a logistic regression with noise."""
+        mine = {
+            "--input": self.inputs, "--predict": self.predict, "--list": self.listed, "--parties": self.parties,
+            "--range": self.ranges, "--shape": self.shapes, "--resume": self.resume, "--output": self.output,
+        }  # fmt: skip
+        return [*self.chosen.beside_the_rate, *(name for name, value in mine.items() if value)]
+
+    @property
+    def file(self) -> Path:
+        """The model's file."""
+        if self.model is None:
+            raise UsageError("there is no MODEL to train", remedy="name an ONNX file")
+        return self.model
+
+    @property
     def options(self) -> dict[str, Any]:
         """Arguments of `trainer.fit`, but for the rows."""
         return {**self.chosen.course, "name": self.name, "seed": self.seed}
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=click.Path(path_type=Path))
 @DATA
 @click.option(
     "--input",
@@ -101,6 +119,7 @@ class Request:
     help="Rows of your own, of an input or of the targets (y), which are entered step by step.",
 )
 @training_options
+@private_options
 @click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(1, 1 << 20), help="Rows of a step.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Decides the order of the rows.")
 @click.option("--keep", "name", default="trained", show_default=True, metavar="NAME", help="What the weights become.")
@@ -129,8 +148,14 @@ def train(display: Display, /, **said: Any) -> None:
     numbers, or for classes the number of each row's class. The weights stay at the parties, as the dataset of yours
     that --keep names; --save has you told them, --predict runs the model where it lies. After a crash, the same
     command with --resume goes on from the last checkpoint, if there was a --checkpoint-every.
+
+    With --epsilon, and no MODEL, it is a logistic regression of x=OWNER/NAME:COLUMN,... for labels y=OWNER/NAME:COLUMN
+    under a grant of answers with Gaussian noise: you are told its weights, which hide each person in the rows.
     """
     request = Request(**said)
+    if request.private.check(request.model, request.only_with_a_model):
+        _train_privately(display, request)
+        return
     request.check()
     with saying(display) as notes, _connected(display, request) as connected:
         with display.stages() as stage:
@@ -158,6 +183,18 @@ def train(display: Display, /, **said: Any) -> None:
     print_outputs(display, outputs, request.output)
 
 
+def _train_privately(display: Display, request: Request) -> None:
+    if request.save is not None:
+        require_folder(request.save)
+    with Cluster.connect(cluster_file(request.cluster, request.folder)) as connected, display.stages() as stage:
+        warm(display.say)
+        stage("training")
+        train_privately(
+            display, connected, request.data, request.private, request.chosen.rate, request.wait, request.save,
+            request.as_json,
+        )  # fmt: skip
+
+
 def _connected(display: Display, request: Request) -> Cluster:
     if request.parties is not None:
         return Cluster.local(request.parties, say=display.say)
@@ -170,7 +207,7 @@ def _prepare(
     display: Display, connected: Cluster, request: Request
 ) -> tuple[Trainer, dict[str, Any], Any, dict[str, np.ndarray]]:
     """Return the trainer, all rows and their targets, and what the model is run on in the end."""
-    loaded = Loaded(load_model(request.model))
+    loaded = Loaded(load_model(request.file))
     types = input_types(loaded)
     names, told = [*types], list[str]()
     rows = rows_at_parties(connected, request.data, names)

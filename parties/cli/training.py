@@ -71,6 +71,15 @@ class Chosen:
         return any(each not in (None, ()) for each in vars(self).values())
 
     @property
+    def beside_the_rate(self) -> list[str]:
+        """Name the options that were given, but for the learning rate."""
+        return [
+            f"--{name.replace('_', '-')}"
+            for name, each in vars(self).items()
+            if name != "rate" and each not in (None, ())
+        ]
+
+    @property
     def trainer(self) -> dict[str, Any]:
         """Arguments of `cluster.trainer`, but for batch, ranges and shapes."""
         optimizer = SGD(RATE if self.rate is None else self.rate, self.momentum or 0.0, self.decay or 0.0)

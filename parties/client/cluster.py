@@ -220,8 +220,10 @@ class Cluster(Closing):
         y: Selection,
         epsilon: Any,
         delta: Any = "1/1000000",
-        steps: int = 3,
-        rate: float = 1.0,
+        steps: int | None = None,
+        rate: float = 16.0,
+        center: Any = None,
+        spread: Any = None,
         wait: float = 0.0,
     ) -> PrivateModel:
         """Return a logistic regression of stored columns, trained with noise in every step.
@@ -233,8 +235,12 @@ class Cluster(Closing):
             x: columns of numbers, each with its range.
             y: one column of 0 and 1, of as many rows.
             epsilon, delta: of all steps together.
-            steps: of gradient descent over all rows; under noise, few rows want few steps.
-            rate: how far a step goes, of columns that are brought to -1 to 1.
+            steps: of gradient descent over all rows; under noise, few rows want few steps: 2 below an epsilon of 2,
+                else 4.
+            rate: how far a step goes, of rows of length 1.
+            center, spread: columns are brought to (x - center) / spread, one number for all or one each: what is known
+                of such columns' means and standard deviations, without these data.  None: middle and half of the range.
+                Then rows are shortened to a third of the root of the number of columns.
             wait: seconds to wait for words that are missing.
 
         Raises:
@@ -244,7 +250,7 @@ class Cluster(Closing):
         """
         from parties.client.training import private as private_training
 
-        return private_training.fit(self.parties, x, y, epsilon, delta, steps, rate, wait)
+        return private_training.fit(self.parties, x, y, epsilon, delta, steps, rate, center, spread, wait)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.

@@ -259,3 +259,37 @@ def test_a_training_on_rows_at_the_parties_is_priced_before(town: Town) -> None:
     assert {key: cost[key] for key in ("steps", "rounds", "sent_bytes", "dealt_bytes")} == {
         key: fine[key] for key in ("steps", "rounds", "sent_bytes", "dealt_bytes")
     }
+
+
+def test_a_logistic_regression_with_noise(town: Town) -> None:
+    """Without a file: its weights are told, under a grant and a budget of the rows' owner, which it is charged to."""
+    rng = np.random.default_rng(6)
+    columns = {"a": rng.uniform(0, 10, 300), "b": rng.uniform(-1, 1, 300)}
+    ill = (columns["a"] > 5).astype(int)
+    with Cluster(town.running.client("north").config) as north:
+        ranges = {"a": (0, 10), "b": (-1, 1), "ill": (0, 1)}
+        north.datasets.put("checks", columns | {"ill": ill}, ranges=ranges, rows_per_person=1, visible=True)
+        north.set_budget("checks", epsilon=3, delta="1/100000")
+        north.datasets.grant(
+            "checks", coordinators="lab", epsilon=3, delta="1/100000", mechanisms="gaussian", outputs=8
+        )
+    data = ("--data", "x=north/checks:a,b", "--data", "y=north/checks:ill", "--epsilon", 3)
+    found = town.json("lab", "train", *data, "--center", "5,0", "--spread", "2.9,0.6", "--save", "private.npz")
+    assert found["epsilon"] == 3 and 0 < found["delta"] <= 1e-6 and found["rows"] == 300
+    told = np.load(town.folder / "private.npz")
+    assert [*found["coef"].values()] == pytest.approx(told["coef"]) and [*found["coef"]] == ["a", "b"]
+    x = np.stack([*columns.values()], axis=1)
+    assert ((x @ told["coef"] + told["intercept"] > 0) == ill).mean() > 0.85
+    spent = town.mpc("lab", "train", *data)
+    assert spent.returncode == 4 and "budget" in spent.stderr
+    for words, says in (
+        ((), "no MODEL"),
+        (("--steps", 2), "add --epsilon"),
+        (("model.onnx", "--epsilon", 1), "is a model of yours"),
+        (("--epsilon", 1, "--momentum", 0.5), "--momentum does not go with --epsilon"),
+        (("--epsilon", 1, "--parties", 2), "--parties does not go with --epsilon"),
+        (("--epsilon", 1, "--data", "x=north/checks:a"), "--data y="),
+        ((*data, "--center", "much"), "no list of numbers"),
+    ):
+        refused = town.mpc("lab", "train", *words)
+        assert refused.returncode == 2 and says in refused.stderr, (words, refused.stderr)

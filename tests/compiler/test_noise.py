@@ -318,6 +318,32 @@ def test_rows_beyond_what_the_plan_is_made_for(tmp_path: Path) -> None:
         plan.bind(101)
 
 
+# ------------------------------------------------------------------ rows of a norm
+
+
+def test_rows_that_are_longer_than_they_may_be_count_as_zeros(tmp_path: Path) -> None:
+    """The noise follows from the norm: two rows of 9 columns are at most 2 apart, where their ranges allow 6."""
+    model = summed(tmp_path, [node("Mul", ["x", "half"], ["h"]), total("h")], columns=9, half=0.5)
+    noising = Noising({"y": Fraction(5)}, most=301, mechanisms=("gaussian",), norms={"h": 1.0})
+    compiled = compile_model(model, (-2.0, 2.0), noise=noising)
+    [vector] = compiled.guarantee.vectors
+    scale = float(compiled.plan.wire[vector.wire].scale)
+    assert float(vector.euclidean) / scale == pytest.approx(2, rel=0.05)
+    x = np.zeros((300, 9))
+    x[:100, 0], x[100:200, 1:3], x[200:, 8] = 1.9, 1.3, 2.0  # norms of 0.95, 0.92 and 1, once they are halved
+    x[:50, 4] = 1.0  # and of 1.07
+    [found], _ = answer(compiled, x)
+    wanted = 0.5 * x[50:].sum(axis=0)
+    assert np.abs(found - wanted).max() < 6 * float(vector.variance) ** 0.5 / scale + 1
+    assert abs(float(found[0]) - 0.5 * 100 * 1.9) > 20
+
+
+def test_a_norm_is_of_a_value_with_columns(tmp_path: Path) -> None:
+    noising = Noising({"y": Fraction(1)}, norms={"q": 1.0})
+    with pytest.raises(ModelError, match="no value 'q' whose rows"):
+        compile_model(summed(tmp_path, [total()]), (0.0, 1.0), noise=noising)
+
+
 # ------------------------------------------------------------------ graphs by hand
 
 

@@ -286,6 +286,18 @@ class OneHot(Attributes):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Held(Attributes):
+    """Rows of a Euclidean norm up to `norm`, whatever the data are: longer ones become zeros.
+
+    Args:
+        width: bits that each element is held to.
+    """
+
+    norm: float
+    width: int = 12
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RowsSum(Attributes):
     """The sum over the rows, whose axis is the first.
 
@@ -307,9 +319,11 @@ class Noise(Attributes):
         laplace: Laplace noise may be.
         steps: so many sums share an epsilon and a delta as steps do, this is one of: their Gaussian noise is judged
             together (`mpc.privacy.gaussian.together`).
+        part: how many of these it counts as: its noise is smaller by the root.
     """
 
     epsilon: Fraction
     delta: Fraction | None = None
     laplace: bool = True
     steps: int = 1
+    part: int = 1

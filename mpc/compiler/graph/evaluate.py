@@ -16,6 +16,7 @@ from mpc.compiler.graph.attributes import (
     Constant,
     Filters,
     Function,
+    Held,
     Lowest,
     Maximum,
     OneHot,
@@ -147,6 +148,10 @@ def _transpose(taken: Transpose, shape: Sizes, x: Reals) -> Reals:
     return x.transpose(taken.axes)
 
 
+def _held(taken: Held, shape: Sizes, x: Reals) -> Reals:
+    return np.where(np.linalg.norm(x, axis=-1, keepdims=True) > taken.norm, 0.0, x)
+
+
 def _rows_sum(taken: RowsSum, shape: Sizes, x: Reals) -> Reals:
     return np.asarray(x.sum(axis=0))
 
@@ -234,6 +239,7 @@ OPERATORS: dict[str, Callable[..., Reals]] = {
     "fit": _itself,
     "relu": _relu,
     "select": _select,
+    "held": _held,
     "rows_sum": _rows_sum,
     "noise": _itself,
     "step": _step,

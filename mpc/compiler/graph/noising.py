@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from mpc.compiler.graph.attributes import Noise, RowsSum
+from mpc.compiler.graph.attributes import Held, Noise, RowsSum
 from mpc.compiler.graph.graph import Graph, Node
 from mpc.errors import ModelError, UsageError
 from mpc.privacy.facts import GAUSSIAN, LAPLACE, Mechanism, StoredFacts
@@ -35,6 +35,9 @@ class Noising:
         delta: the most that an output's Gaussian noise may cost beside its epsilon; its sums share that evenly.
         together: sums that an output is made of are steps, each of which follows from those before: Gaussian noise is
             enough for all of them together, which is less than if each were told for itself.
+        parts: node that sums over rows -> how many steps its sum counts as, where that is more than one.
+        norms: value with rows -> the largest Euclidean norm of a row; longer rows become zeros, elements have `width`
+            bits.
 
     Raises:
         UsageError: there is no such epsilon, delta, width, mechanism or number of rows.
@@ -47,6 +50,8 @@ class Noising:
     mechanisms: tuple[Mechanism, ...] = (LAPLACE,)
     delta: Fraction = DELTA
     together: bool = False
+    parts: Mapping[str, int] = field(default_factory=dict)
+    norms: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for output, epsilon in self.epsilon.items():
@@ -105,6 +110,7 @@ def with_noise(graph: Graph, noising: Noising) -> Graph:
     if unknown:
         names = ", ".join(out.name for out in graph.outputs)
         raise ModelError(f"the model has no output {unknown[0]!r} to noise", remedy=f"its outputs are {names}")
+    graph = _with_norms(graph, noising)
     shares = _shares(graph, noising)
     for node in [node for node in graph.nodes if node.op == "rows_sum"]:
         if node.writes not in shares:
@@ -117,6 +123,25 @@ def with_noise(graph: Graph, noising: Noising) -> Graph:
     taken = {name for node in nodes for name in (node.writes, *node.reads)}
     for name, wanted in shares.items():
         _insert(graph, nodes, name, wanted, taken)
+    return Graph(graph.inputs, nodes, graph.outputs)
+
+
+def _with_norms(graph: Graph, noising: Noising) -> Graph:
+    """Hold values to the norms that their rows may have; who reads them reads what is held."""
+    nodes = list[Node]()
+    taken = {name for node in graph.nodes for name in (node.writes, *node.reads)}
+    for node in graph.nodes:
+        norm = noising.norms.get(node.writes)
+        if norm is None:
+            nodes.append(node)
+            continue
+        free = next(each for n in range(len(taken) + 1) if (each := f"{node.writes}/free{n or ''}") not in taken)
+        taken.add(free)
+        held = Held(norm=norm, width=noising.width)
+        nodes += [replace(node, writes=free), Node("held", (free,), node.writes, node.shape, node.origin, held)]
+    missing = set(noising.norms) - {node.writes for node in graph.nodes}
+    if missing:
+        raise ModelError(f"the model has no value {min(missing)!r} whose rows could be held to a norm")
     return Graph(graph.inputs, nodes, graph.outputs)
 
 
@@ -139,14 +164,19 @@ def _shares(graph: Graph, noising: Noising) -> dict[str, Noise]:
                 f"output {out.name!r} is no sum over rows: noise on it would protect nobody",
                 remedy="sum over the first axis (ReduceSum), or leave its epsilon out",
             )
+        parts = {name: noising.parts.get(writers[name].origin.node, 1) for name in sums}
+        many = sum(parts.values())
         for name in sums if out.name in noise else []:
             if name in shares:
                 raise writers[name].origin.refuse(
                     "two noised outputs read one sum over rows", remedy="compute the second from the first's answer"
                 )
-            part = noising.delta / len(sums) if gaussian else None
-            steps = len(sums) if noising.together else 1
-            shares[name] = Noise(epsilon=noise[out.name] / len(sums), delta=part, laplace=laplace, steps=steps)
+            part = noising.delta / many if gaussian else None
+            steps = many if noising.together else 1
+            own = Fraction(parts[name], many)
+            shares[name] = Noise(
+                epsilon=noise[out.name] * own, delta=part, laplace=laplace, steps=steps, part=parts[name]
+            )
     return shares
 
 

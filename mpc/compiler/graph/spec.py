@@ -25,6 +25,7 @@ from mpc.compiler.graph.attributes import (
     Filters,
     Fit,
     Function,
+    Held,
     Link,
     Lowest,
     Maximum,
@@ -221,6 +222,10 @@ def _one_a_row(node: Node, reads: list[Shape]) -> Shape | None:
     return (*reads[0][:-1], 1) if reads[0] and reads[0][-1] != BATCH else None
 
 
+def _held(node: Node, reads: list[Shape]) -> Shape | None:
+    return reads[0] if len(reads[0]) == 2 and reads[0][0] == BATCH else None
+
+
 def _rows_summed(node: Node, reads: list[Shape]) -> Shape | None:
     return reads[0][1:] if reads[0][:1] == (BATCH,) else None
 
@@ -291,6 +296,7 @@ SPEC: dict[str, tuple[Form, ...]] = {
     "relu": (Form((1, 1), _alike), Form((1, 1), _alike, Rectified)),
     # g and x, at which it is the adjoint
     "select": (Form((2, 2), _selected, Select),),
+    "held": (Form((1, 1), _held, Held),),
     "rows_sum": (Form((1, 1), _rows_summed, RowsSum),),
     "noise": (Form((1, 1), _alike, Noise),),
     "step": (Form((1, 1), _stepped, Step),),

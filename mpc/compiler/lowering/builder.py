@@ -86,6 +86,7 @@ class Lowering:
         origin: the node that is being lowered.
         protected: wires of inputs whose rows noise protects.
         hard: wires of products of which it is known what a row can be, whatever the data are.
+        balls: wires whose rows are held to a norm.
         states: what runs hand on.
     """
 
@@ -102,6 +103,7 @@ class Lowering:
     origin: Origin = Origin("", "input")
     protected: dict[str, StoredFacts] = field(default_factory=dict)
     hard: set[str] = field(default_factory=set)
+    balls: set[str] = field(default_factory=set)
     states: list[PlanState] = field(default_factory=list)
 
     def note(self, text: str) -> None:

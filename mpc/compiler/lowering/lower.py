@@ -14,7 +14,7 @@ from mpc.compiler.lowering import approximate, ends, states
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.known import known_interval
-from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, products, sums
+from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, norms, products, sums
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
@@ -110,7 +110,7 @@ def _function(state: Lowering, node: Node) -> Value:
 
 
 def _multiply(state: Lowering, node: Node) -> Value:
-    return sums.by_category(state, node) or products.product(state, node)
+    return norms.by_row(state, node) or sums.by_category(state, node) or products.product(state, node)
 
 
 _GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})
@@ -134,6 +134,7 @@ RULES: dict[str, Rule] = {
     "round": maps.round_,
     "lowest": maps.lowest,
     "fit": maps.fit,
+    "held": norms.held,
     "rows_sum": sums.rows_sum,
     "noise": noises.noise,
     "relu": gradients.relu,

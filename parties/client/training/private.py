@@ -1,18 +1,7 @@
-"""Train logistic regression on others' rows with noise in every step: one plan, whose guarantee every party proves.
-
-The plan is the whole training: steps of gradient descent over all rows, unrolled.  Each step's gradient is a sum over
-the rows of numbers that are held to a range inside, whatever the rows and the weights are, so no row is clipped by its
-norm and no bound on weights is needed.  The sum gets Gaussian noise, and only what has noise is in the weights; so the
-next step may do with them what it likes.  Told is the mean of the weights of the second half of all steps, in which
-much of the noise is averaged out: it is made of what has noise, and costs nothing more.  Nobody sees anything else.
-
-Noise is judged for all steps together (`mpc.privacy.gaussian.together`): noisy gradient descent as of Bassily, Smith
-and Thakurta 2014 (Private empirical risk minimization), without sampling: which rows a step reads the parties know.
-"""
+"""Train logistic regression on others' rows with noise in every step: one plan, whose guarantee every party proves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -20,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpc.errors import PolicyError, SessionError, UsageError
-from mpc.privacy.facts import GAUSSIAN, Loss
+from mpc.privacy.facts import Loss
 from parties.client.at_rest import bound
 from parties.client.channels import Parties
 from parties.client.consent.granted import as_amount
@@ -29,15 +18,10 @@ from parties.client.running.noised import facts_of
 from parties.client.running.roles import PUBLIC, assign
 from parties.client.selection import Selection
 from parties.client.session import Session
+from parties.client.training.unrolled import MOST_STEPS, RATE, Course, X, Y, few_or_more, in_units, noising, write
 
 if TYPE_CHECKING:
-    import onnx
-
     from mpc.compiler.compile import Compiled
-
-X, Y, W = "x", "y", "w"
-MOST_STEPS = 50
-_OPSET, _IR = 18, 8
 
 
 @dataclass(frozen=True)
@@ -70,7 +54,16 @@ class PrivateModel:
 
 
 def fit(
-    parties: Parties, x: Selection, y: Selection, epsilon: Any, delta: Any, steps: int, rate: float, wait: float = 0.0
+    parties: Parties,
+    x: Selection,
+    y: Selection,
+    epsilon: Any,
+    delta: Any,
+    steps: int | None = None,
+    rate: float = RATE,
+    center: Any = None,
+    spread: Any = None,
+    wait: float = 0.0,
 ) -> PrivateModel:
     """Return a model that was trained on stored columns; the arguments are those of `Cluster.fit_private`.
 
@@ -79,12 +72,13 @@ def fit(
         ModelError: nothing is proved of the plan.
         PrivateDataError: an owner's word is missing: whose, and which command says it.
     """
-    low, high = _checked(x, y, steps, rate)
     spent, lost = as_amount(epsilon, "epsilon"), as_amount(delta, "delta")
-    compiled = compile_training(parties, x, y, spent, lost, steps, rate)
+    many = few_or_more(spent) if steps is None else steps
+    course = _checked(x, y, many, rate, center, spread)
+    compiled = compile_training(parties, x, y, spent, lost, course)
     data = {X: x, Y: y}
     bindings = bound.bindings(compiled.plan, data)
-    text = f"logistic regression on {x.manifest.name} in {steps} steps"
+    text = f"logistic regression on {x.manifest.name} in {many} steps"
     asked = Asked(x.manifest, parties.config.name, text, spent)
     try:
         session = Session(parties, compiled, bindings=bindings, wait=wait, quiet=True)
@@ -96,11 +90,11 @@ def fit(
         if report is None:
             raise SessionError("the run left no report", remedy="train again")
     weights = np.asarray(found, np.float64).reshape(-1)
-    coef = weights[:-1] * 2 / (high - low)
+    coef, intercept = in_units(weights, course)
     cost = Loss() if compiled.guarantee is None else compiled.guarantee.of([gate.out for gate in compiled.plan.stored])
     return PrivateModel(
         coef,
-        float(weights[-1] - coef @ (high + low) / 2),
+        intercept,
         len(x.bound_rows),
         cost.epsilon,
         cost.delta,
@@ -110,7 +104,7 @@ def fit(
 
 
 def compile_training(
-    parties: Parties, x: Selection, y: Selection, epsilon: Fraction, delta: Fraction, steps: int, rate: float
+    parties: Parties, x: Selection, y: Selection, epsilon: Fraction, delta: Fraction, course: Course
 ) -> Compiled:
     """Compile the whole training to one plan.
 
@@ -118,95 +112,16 @@ def compile_training(
         ModelError: nothing is proved of it.
     """
     from mpc.compiler.compile import compile_model
-    from mpc.compiler.graph.noising import Noising
 
     data, rows = {X: x, Y: y}, len(x.bound_rows)
-    noise = Noising(
-        {W: epsilon},
-        most=rows | 1,  # a power of two would leave no room for the lowest sum
-        stored=facts_of(data, parties),
-        mechanisms=(GAUSSIAN,),
-        delta=delta,
-        together=True,
-    )
-    low, high = _ends(x)
-    model = write(low, high, rows, steps, rate)
+    noise = noising(course, epsilon, delta, rows, facts_of(data, parties))
+    model = write(course, *_ends(x), rows)
     stored = {name: bound.described(each) for name, each in data.items()}
     roles = assign(parties.config.name, bound.owners(data), weights=PUBLIC, security=parties.config.security)
     return compile_model(model, roles=roles, stored=stored, noise=noise)
 
 
-def write(low: np.ndarray, high: np.ndarray, rows: int, steps: int, rate: float) -> onnx.ModelProto:
-    """Write gradient descent as an ONNX model: inputs x (N, D) and y (N, 1), output w (D + 1, 1), the last of them for
-    a column of ones; columns are brought to -1 to 1.  The output is the mean of the second half of all steps' weights.
-
-    Args:
-        low, high: ends of each column's range.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    size = len(low)
-    constants = {
-        "middle": (high + low) / 2,
-        "narrow": 2 / (high - low),
-        "none": np.zeros((size, 1)),
-        "one": np.ones(1),
-        "w.0": np.zeros((size + 1, 1)),
-        "rate": np.array(rate / rows),
-        "rows": np.array([0]),
-        "tall": np.array([size + 1, 1]),
-        "part": np.array(1 / (steps - steps // 2)),
-    }
-    nodes = [
-        helper.make_node("Sub", [X, "middle"], ["moved"]),
-        helper.make_node("Mul", ["moved", "narrow"], ["scaled"]),
-        helper.make_node("MatMul", ["scaled", "none"], ["zeros"]),
-        helper.make_node("Add", ["zeros", "one"], ["ones"]),
-        helper.make_node("Concat", ["scaled", "ones"], ["wide"], axis=1),
-    ]
-    for step in range(steps):
-        nodes += _step(step)
-    nodes += _mean(steps // 2 + 1, steps)
-    inputs = [
-        helper.make_tensor_value_info(X, TensorProto.DOUBLE, ["N", size]),
-        helper.make_tensor_value_info(Y, TensorProto.DOUBLE, ["N", 1]),
-    ]
-    outputs = [helper.make_tensor_value_info(W, TensorProto.DOUBLE, [size + 1, 1])]
-    given = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "training", inputs, outputs, given)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
-    made.ir_version = _IR
-    return made
-
-
-def _step(step: int) -> Iterable[onnx.NodeProto]:
-    from onnx import helper
-
-    def name(what: str) -> str:
-        return f"{what}.{step}"
-
-    yield helper.make_node("MatMul", ["wide", f"w.{step}"], [name("logit")])
-    yield helper.make_node("Sigmoid", [name("logit")], [name("likely")])
-    yield helper.make_node("Sub", [name("likely"), Y], [name("error")])
-    yield helper.make_node("Mul", ["wide", name("error")], [name("each")])
-    yield helper.make_node("ReduceSum", [name("each"), "rows"], [name("gradient")], keepdims=0)
-    yield helper.make_node("Mul", [name("gradient"), "rate"], [name("change")])
-    yield helper.make_node("Reshape", [name("change"), "tall"], [name("turned")])
-    yield helper.make_node("Sub", [f"w.{step}", name("turned")], [f"w.{step + 1}"])
-
-
-def _mean(first: int, last: int) -> Iterable[onnx.NodeProto]:
-    """Write the mean of the weights behind these steps as the output."""
-    from onnx import helper
-
-    for step in range(first + 1, last + 1):
-        before = f"w.{first}" if step == first + 1 else f"sum.{step - 1}"
-        yield helper.make_node("Add", [before, f"w.{step}"], [f"sum.{step}"])
-    yield helper.make_node("Mul", [f"w.{first}" if first == last else f"sum.{last}", "part"], [W])
-
-
-def _checked(x: Any, y: Any, steps: Any, rate: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of each column's range."""
+def _checked(x: Any, y: Any, steps: Any, rate: Any, center: Any, spread: Any) -> Course:
     if not isinstance(x, Selection) or not isinstance(y, Selection):
         raise UsageError("rows and labels are columns of datasets", remedy="cluster.dataset('owner/name')[['age']]")
     [label, *more] = y.columns
@@ -219,8 +134,33 @@ def _checked(x: Any, y: Any, steps: Any, rate: Any) -> tuple[np.ndarray, np.ndar
             f"a training of {steps!r} steps", remedy=f"1 to {MOST_STEPS} steps; few are enough under noise"
         )
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 100:
-        raise UsageError(f"a rate of {rate!r}", remedy="rate=4")
-    return _ends(x)
+        raise UsageError(f"a rate of {rate!r}", remedy="rate=16")
+    low, high = _ends(x)
+    middle, wide = defaults(x)
+    middle, wide = _numbers(center, "center", middle), _numbers(spread, "spread", wide)
+    if not ((low <= middle) & (middle <= high) & (0 < wide) & (wide <= high - low)).all():
+        raise UsageError(
+            "a column's center lies outside its range, or its spread is not above 0 or larger than the range",
+            remedy="give each column's mean and standard deviation, as far as they are known of such data",
+        )
+    return Course(steps, float(rate), middle, wide)
+
+
+def _numbers(given: Any, what: str, otherwise: np.ndarray) -> np.ndarray:
+    """Return one number a column."""
+    if given is None:
+        return otherwise
+    try:
+        found = np.asarray(given, np.float64)
+        return np.broadcast_to(found, otherwise.shape)
+    except (TypeError, ValueError):
+        raise UsageError(f"{what} is not one number, or one for each of {len(otherwise)} columns") from None
+
+
+def defaults(x: Selection) -> tuple[np.ndarray, np.ndarray]:
+    """Return each column's center and spread if none are said: the middle and half of its range."""
+    low, high = _ends(x)
+    return (low + high) / 2, (high - low) / 2
 
 
 def _ends(x: Selection) -> tuple[np.ndarray, np.ndarray]:

@@ -113,8 +113,8 @@ def _gaussian(wanted: Noise, moved: Moved, elements: int) -> _Choice:
     many, most = wanted.steps, (wanted.delta or Fraction(0)) * wanted.steps
     for shift in range(_MOST_SHIFT):
         coarse = moved.rounded(shift, elements)
-        far = coarse.second if many == 1 else coarse.second * root(many)
-        sigma = gaussian.smallest(wanted.epsilon * many, most, far, elements * many)
+        far = coarse.second if many == 1 else coarse.second * root(many * wanted.part) / wanted.part
+        sigma = gaussian.smallest(wanted.epsilon * many / wanted.part, most, far, elements * many)
         if sigma is not None:
             reach = 2 * table.reach(sigma)
             return _Choice(2 * sigma**2 * (1 << 2 * shift), reach, shift, "gaussian", {"sigma": sigma})

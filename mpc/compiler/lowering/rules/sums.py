@@ -44,7 +44,7 @@ def rows_sum(state: Lowering, node: Node) -> Value:
 def by_category(state: Lowering, node: Node) -> Value | None:
     """Return the product of bits that are one by one with a value, if only sums over rows read it: the value is bounded
     before; None if this is no such product."""
-    readers = _sums(state, node.writes)
+    readers = sums_behind(state, node.writes)
     if not readers or len(node.reads) != 2 or int(np.prod(static(node.shape)[1:], dtype=int)) < 2:
         return None
     values = [state.values[name] for name in node.reads]
@@ -60,13 +60,13 @@ def by_category(state: Lowering, node: Node) -> Value | None:
     return None
 
 
-def _sums(state: Lowering, name: str) -> list[int]:
-    """Widths of the sums over rows that read a value; none if anything else does."""
+def sums_behind(state: Lowering, name: str) -> list[int]:
+    """Return the widths of the sums over rows that read a value; none if anything else does."""
     found = list[int]()
     if state.graph.is_output(name):
         return []
     for reader in state.graph.readers(name):
-        behind = _sums(state, reader.writes) if reader.op in MOVES or reader.op == "fit" else []
+        behind = sums_behind(state, reader.writes) if reader.op in MOVES or reader.op == "fit" else []
         if reader.op == "rows_sum":
             behind = [reader.of(RowsSum).width]
         if not behind:
