@@ -88,7 +88,7 @@ def digits(folder: Path, pool: int) -> Table:
 
 def compiled(table: Table, epsilon: Fraction) -> tuple[Compiled, unrolled.Course]:
     steps = unrolled.few_or_more(epsilon)
-    course = unrolled.Course(steps, unrolled.RATE, table.center, table.spread)
+    course = unrolled.Course(steps, unrolled.RATE, unrolled.MARGIN, table.center, table.spread)
     model = unrolled.write(course, table.low, table.high, table.train)
     facts = dict.fromkeys((unrolled.X, unrolled.Y), StoredFacts(table.train, 1, "table"))
     noise = unrolled.noising(course, epsilon, DELTA, table.train, facts)
@@ -129,14 +129,15 @@ def on_floats(
     """The plan's steps, with the noise that one curator would add who sees all rows."""
     z = (table.x[rows] - course.center) / (course.spread * unrolled.norm(len(course.spread)))
     z = np.c_[z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1), np.full(len(rows), unrolled.ONE)]
-    parts = course.steps - 1 + min(2, course.steps)
+    own = unrolled.label_part(course.steps)
+    parts = course.steps - 1 + own
     sigma = math.sqrt((1 + unrolled.ONE**2) * parts) * least(epsilon, float(DELTA))
-    labels = z.T @ (table.y[rows] - 0.5) + sigma / math.sqrt(min(2, course.steps)) * rng.standard_normal(z.shape[1])
-    w, told = np.zeros(z.shape[1]), []
+    labels = z.T @ (table.y[rows] - 0.5) + sigma / math.sqrt(own) * rng.standard_normal(z.shape[1])
+    w, told, apart = np.zeros(z.shape[1]), [], course.margin * (2 * table.y[rows] - 1)
     for step in range(course.steps):
-        down = labels
+        down = labels * (1 + np.tanh(course.margin / 2))
         if step:
-            down = labels - (1 / (1 + np.exp(-z @ w)) - 0.5) @ z - sigma * rng.standard_normal(len(w))
+            down = labels - (1 / (1 + np.exp(apart - z @ w)) - 0.5) @ z - sigma * rng.standard_normal(len(w))
         w = w + course.rate / len(rows) * down
         told += [w] if step >= course.steps // 2 else []
     return unrolled.in_units(np.mean(told, axis=0), course)

@@ -221,7 +221,8 @@ class Cluster(Closing):
         epsilon: Any,
         delta: Any = "1/1000000",
         steps: int | None = None,
-        rate: float = 16.0,
+        rate: float = 20.0,
+        margin: float = 3.0,
         center: Any = None,
         spread: Any = None,
         wait: float = 0.0,
@@ -235,9 +236,11 @@ class Cluster(Closing):
             x: columns of numbers, each with its range.
             y: one column of 0 and 1, of as many rows.
             epsilon, delta: of all steps together.
-            steps: of gradient descent over all rows; under noise, few rows want few steps: 2 below an epsilon of 2,
-                else 4.
+            steps: of gradient descent over all rows; under noise, few rows want few steps: 3 below an epsilon of 2,
+                else 8.
             rate: how far a step goes, of rows of length 1.
+            margin: a row counts until its logit is right by so much, which learns better under noise; 0 for the loss of
+                plain logistic regression, whose `probability` is one.
             center, spread: columns are brought to (x - center) / spread, one number for all or one each: what is known
                 of such columns' means and standard deviations, without these data.  None: middle and half of the range.
                 Then rows are shortened to a third of the root of the number of columns.
@@ -250,7 +253,7 @@ class Cluster(Closing):
         """
         from parties.client.training import private as private_training
 
-        return private_training.fit(self.parties, x, y, epsilon, delta, steps, rate, center, spread, wait)
+        return private_training.fit(self.parties, x, y, epsilon, delta, steps, rate, margin, center, spread, wait)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.

@@ -103,12 +103,13 @@ def test_arguments_that_make_no_sense(cluster: InProcess) -> None:
         (x, y, 1, "1/1000000", 0),
         (x, y, 1, "1/1000000", 51),
         (x, y, 1, "1/1000000", 3, 0),
-        (x, y, 1, "1/1000000", 3, 1, 101),
-        (x, y, 1, "1/1000000", 3, 1, [1, 2]),
-        (x, y, 1, "1/1000000", 3, 1, "middle"),
-        (x, y, 1, "1/1000000", 3, 1, 50, 0),
-        (x, y, 1, "1/1000000", 3, 1, 50, 101),
-        (x, y, 1, "1/1000000", 3, 1, float("nan")),
+        (x, y, 1, "1/1000000", 3, 1, -1),
+        (x, y, 1, "1/1000000", 3, 1, 0, 101),
+        (x, y, 1, "1/1000000", 3, 1, 0, [1, 2]),
+        (x, y, 1, "1/1000000", 3, 1, 0, "middle"),
+        (x, y, 1, "1/1000000", 3, 1, 0, 50, 0),
+        (x, y, 1, "1/1000000", 3, 1, 0, 50, 101),
+        (x, y, 1, "1/1000000", 3, 1, 0, float("nan")),
         (x[:5], y, 1),
     ):
         with pytest.raises(UsageError):
@@ -116,12 +117,12 @@ def test_arguments_that_make_no_sense(cluster: InProcess) -> None:
     analyst.close()
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_the_mean_of_the_second_half_is_told(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "margin"), [(1, 0.0), (2, 3.0), (5, 2.0), (5, 0.0)])
+def test_the_mean_of_the_second_half_is_told(steps: int, margin: float) -> None:
     """Without noise, as numpy has it; under noise the mean of k steps has a good part of it averaged out."""
     x, y = table(40)
     low, high, rate = np.array([0.0, 10, -1]), np.array([100.0, 50, 1]), 2.0
-    course = unrolled.Course(steps, rate, np.array([50.0, 30, 0]), np.array([25.0, 10, 0.5]))
+    course = unrolled.Course(steps, rate, margin, np.array([50.0, 30, 0]), np.array([25.0, 10, 0.5]))
     model = unrolled.write(course, low, high, len(x))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     [found] = session.run(None, {"x": x, "y": y[:, None].astype(float)})
@@ -131,7 +132,7 @@ def test_the_mean_of_the_second_half_is_told(steps: int) -> None:
     wide = np.hstack([rows / np.maximum(lengths, 1), np.full((len(x), 1), unrolled.ONE)])
     w, told = np.zeros(4), []
     for step in range(steps):
-        off = 0.99 * (1 / (1 + np.exp(-wide @ w)) - 0.5)
+        off = 0.99 * (1 / (1 + np.exp(margin * (2 * y - 1) - wide @ w)) - 0.5)
         w = w - rate / len(x) * wide.T @ (off - (y - 0.5))
         if step >= steps // 2:
             told.append(w)
@@ -145,7 +146,7 @@ def planned(cluster: InProcess, steps: int = 3) -> tuple[private_training.Compil
     parties = cluster.client(ANALYST)
     data = Cluster(parties.config).dataset("hospital/visits")
     chosen = data[["age", "bmi", "dice"]], data[["ill"]]
-    course = unrolled.Course(steps, 1.0, np.array([50.0, 30, 0]), np.array([25.0, 10, 0.5]))
+    course = unrolled.Course(steps, 1.0, 0.0, np.array([50.0, 30, 0]), np.array([25.0, 10, 0.5]))
     made = private_training.compile_training(parties, *chosen, Fraction(3), Fraction(1, 10**6), course)
     return made, {gate.out: FACTS for gate in made.plan.stored}
 
@@ -184,7 +185,7 @@ def test_more_steps_want_more_noise_by_their_root(cluster: InProcess) -> None:
         made, facts = planned(cluster, steps)
         found = guarantee(made.plan, facts)
         sigmas.append(max(float(each.sigma / each.euclidean) for each in found.vectors if each.sigma))
-    assert sigmas[1] / sigmas[0] == pytest.approx(5**0.5, rel=0.05)  # the labels' sum counts as two of five
+    assert sigmas[1] / sigmas[0] == pytest.approx(6**0.5, rel=0.05)  # the labels' sum counts as three of six
 
 
 def test_what_a_row_can_change_does_not_grow_with_the_columns(cluster: InProcess) -> None:
@@ -192,7 +193,7 @@ def test_what_a_row_can_change_does_not_grow_with_the_columns(cluster: InProcess
     parties = cluster.client(ANALYST)
     data = Cluster(parties.config).dataset("hospital/visits")
     for columns in (["age"], ["age", "bmi", "dice"]):
-        course = unrolled.Course(2, 1.0, *private_training.defaults(data[columns]))
+        course = unrolled.Course(2, 1.0, 0.0, *private_training.defaults(data[columns]))
         made = private_training.compile_training(
             parties, data[columns], data[["ill"]], Fraction(3), Fraction(1, 10**6), course
         )

@@ -18,7 +18,18 @@ from parties.client.running.noised import facts_of
 from parties.client.running.roles import PUBLIC, assign
 from parties.client.selection import Selection
 from parties.client.session import Session
-from parties.client.training.unrolled import MOST_STEPS, RATE, Course, X, Y, few_or_more, in_units, noising, write
+from parties.client.training.unrolled import (
+    MARGIN,
+    MOST_STEPS,
+    RATE,
+    Course,
+    X,
+    Y,
+    few_or_more,
+    in_units,
+    noising,
+    write,
+)
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
@@ -61,6 +72,7 @@ def fit(
     delta: Any,
     steps: int | None = None,
     rate: float = RATE,
+    margin: float = MARGIN,
     center: Any = None,
     spread: Any = None,
     wait: float = 0.0,
@@ -74,7 +86,7 @@ def fit(
     """
     spent, lost = as_amount(epsilon, "epsilon"), as_amount(delta, "delta")
     many = few_or_more(spent) if steps is None else steps
-    course = _checked(x, y, many, rate, center, spread)
+    course = _checked(x, y, many, rate, margin, center, spread)
     compiled = compile_training(parties, x, y, spent, lost, course)
     data = {X: x, Y: y}
     bindings = bound.bindings(compiled.plan, data)
@@ -121,7 +133,7 @@ def compile_training(
     return compile_model(model, roles=roles, stored=stored, noise=noise)
 
 
-def _checked(x: Any, y: Any, steps: Any, rate: Any, center: Any, spread: Any) -> Course:
+def _checked(x: Any, y: Any, steps: Any, rate: Any, margin: Any, center: Any, spread: Any) -> Course:
     if not isinstance(x, Selection) or not isinstance(y, Selection):
         raise UsageError("rows and labels are columns of datasets", remedy="cluster.dataset('owner/name')[['age']]")
     [label, *more] = y.columns
@@ -134,7 +146,9 @@ def _checked(x: Any, y: Any, steps: Any, rate: Any, center: Any, spread: Any) ->
             f"a training of {steps!r} steps", remedy=f"1 to {MOST_STEPS} steps; few are enough under noise"
         )
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 100:
-        raise UsageError(f"a rate of {rate!r}", remedy="rate=16")
+        raise UsageError(f"a rate of {rate!r}", remedy="rate=20")
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin <= 10:
+        raise UsageError(f"a margin of {margin!r}", remedy="margin=3, or 0 for the loss of plain logistic regression")
     low, high = _ends(x)
     middle, wide = defaults(x)
     middle, wide = _numbers(center, "center", middle), _numbers(spread, "spread", wide)
@@ -143,7 +157,7 @@ def _checked(x: Any, y: Any, steps: Any, rate: Any, center: Any, spread: Any) ->
             "a column's center lies outside its range, or its spread is not above 0 or larger than the range",
             remedy="give each column's mean and standard deviation, as far as they are known of such data",
         )
-    return Course(steps, float(rate), middle, wide)
+    return Course(steps, float(rate), float(margin), middle, wide)
 
 
 def _numbers(given: Any, what: str, otherwise: np.ndarray) -> np.ndarray:

@@ -9,7 +9,9 @@ of which the second is the same in every step, so it gets its noise once, and ne
 length when a row is replaced, where (p - y) x changes by twice that.  p is held to its range inside, so no bound on
 weights is needed.  Sums get Gaussian noise, and only what has noise is in the weights; so the next step may do with
 them what it likes.  Told is the mean of the weights of the second half of all steps: it is made of what has noise, and
-costs nothing more.  Nobody sees anything else.
+costs nothing more.  Nobody sees anything else.  With a margin p is that of a logit that is (2 y - 1) margin less, which
+is the loss of logistic regression with a margin: rows that are hardly right still count, and noise matters less; but
+then p is not how likely a row is a 1.
 
 Noise is judged for all steps together (`mpc.privacy.gaussian.together`): noisy gradient descent as of Bassily, Smith
 and Thakurta 2014 (Private empirical risk minimization), without sampling: which rows a step reads the parties know.
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from mpc.compiler.graph.noising import Noising
 
 X, Y, W, WIDE, LABELS = "x", "y", "w", "wide", "sum of labels"
-MOST_STEPS, RATE = 50, 16.0
-FEW, FEW_BELOW, MORE = 2, 2, 4
+MOST_STEPS, RATE, MARGIN = 50, 20.0, 3.0
+FEW, FEW_BELOW, MORE = 3, 2, 8
 """Steps if none are said: `FEW` below an epsilon of `FEW_BELOW`, else `MORE`; as suits scikit-learn's breast cancer."""
 ONE = 0.25
 """The column that the intercept weighs, beside rows of length 1."""
@@ -51,11 +53,13 @@ class Course:
     Args:
         steps: of gradient descent over all rows.
         rate: how far one goes, for rows of length 1.
+        margin: (2 y - 1) times it is taken off each row's logit: a row counts until it is right by so much.
         center, spread: columns are brought to (x - center) / spread, then rows to `norm` spreads at most.
     """
 
     steps: int
     rate: float
+    margin: float
     center: np.ndarray
     spread: np.ndarray
 
@@ -79,6 +83,8 @@ def write(course: Course, low: np.ndarray, high: np.ndarray, rows: int) -> onnx.
         "none": np.zeros((size, 1)),
         "one": np.array([ONE]),
         "half": np.array(0.5),
+        "apart": np.array(2 * course.margin),
+        "first": np.array(1 + _TIGHT * np.tanh(course.margin / 2)),
         "tight": np.array(_TIGHT),
         "w.0": np.zeros((size + 1, 1)),
         "rate": np.array(course.rate / rows),
@@ -97,6 +103,7 @@ def write(course: Course, low: np.ndarray, high: np.ndarray, rows: int) -> onnx.
         helper.make_node("Sub", [Y, "half"], ["label"]),
         helper.make_node("Mul", [WIDE, "label"], ["labels"]),
         helper.make_node("ReduceSum", ["labels", "rows"], ["labelled"], name=LABELS, keepdims=0),
+        helper.make_node("Mul", ["label", "apart"], ["margin"]),
     ]
     for step in range(steps):
         nodes += _step(step)
@@ -128,9 +135,14 @@ def noising(course: Course, epsilon: Fraction, delta: Fraction, rows: int, facts
         mechanisms=(GAUSSIAN,),
         delta=delta,
         together=True,
-        parts={LABELS: min(2, course.steps)},
+        parts={LABELS: label_part(course.steps)},
         norms={WIDE: (1 + _SPARE) * (1 + ONE**2) ** 0.5},
     )
+
+
+def label_part(steps: int) -> int:
+    """Return how many steps the labels' sum counts as: it is in all of them, and its noise with it."""
+    return min(3, steps)
 
 
 def few_or_more(epsilon: Fraction) -> int:
@@ -161,24 +173,25 @@ def _shortened(name: str, short: str) -> Iterable[onnx.NodeProto]:
 
 
 def _step(step: int) -> Iterable[onnx.NodeProto]:
-    """Write a step: the sum over rows of (p - 1/2) x, less that of (y - 1/2) x.  With no weights p is 1/2, so the
-    first step is made of the labels' sum alone."""
+    """Write a step: the sum over rows of (p - 1/2) x, less that of (y - 1/2) x.  With no weights p - 1/2 is the label
+    less 1/2 times what a margin makes of it, so the first step is made of the labels' sum alone."""
     from onnx import helper
 
     def name(what: str) -> str:
         return f"{what}.{step}"
 
-    gradient = "labelled"
     if step:
-        yield helper.make_node("MatMul", [WIDE, f"w.{step}"], [name("logit")])
+        yield helper.make_node("MatMul", [WIDE, f"w.{step}"], [name("product")])
+        yield helper.make_node("Sub", [name("product"), "margin"], [name("logit")])
         yield helper.make_node("Sigmoid", [name("logit")], [name("likely")])
         yield helper.make_node("Sub", [name("likely"), "half"], [name("off")])
         yield helper.make_node("Mul", [name("off"), "tight"], [name("error")])
         yield helper.make_node("Mul", [WIDE, name("error")], [name("each")])
         yield helper.make_node("ReduceSum", [name("each"), "rows"], [name("over")], keepdims=0)
         yield helper.make_node("Sub", ["labelled", name("over")], [name("down")])
-        gradient = name("down")
-    yield helper.make_node("Mul", [gradient, "rate"], [name("change")])
+    else:
+        yield helper.make_node("Mul", ["labelled", "first"], [name("down")])
+    yield helper.make_node("Mul", [name("down"), "rate"], [name("change")])
     yield helper.make_node("Reshape", [name("change"), "tall"], [name("turned")])
     yield helper.make_node("Add", [f"w.{step}", name("turned")], [f"w.{step + 1}"])
 
