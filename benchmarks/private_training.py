@@ -1,6 +1,6 @@
 """How well private logistic regression learns: on the integers that parties compute, beside floats with the same noise.
 
-    python benchmarks/private_training.py [FOLDER] [--epsilon 1,3] [--splits 20] [--draws 5] [--pool 2] [--json]
+    python benchmarks/private_training.py [FOLDER] [--epsilon 1,3] [--splits 20] [--draws 5] [--steps 8] [--pool 2]
 
 Without FOLDER it is scikit-learn's breast cancer: 400 rows of 30 columns, 169 held back, anew for each split; center
 and spread are means and deviations of the whole table.  With MNIST's folder they are the digits 3 and 8, pooled, with
@@ -86,9 +86,9 @@ def digits(folder: Path, pool: int) -> Table:
     return Table(x, (classes[kept] == 8).astype(int), 0 * one, one, 0.13 * one, 0.31 * one, 11982)
 
 
-def compiled(table: Table, epsilon: Fraction) -> tuple[Compiled, unrolled.Course]:
-    steps = unrolled.few_or_more(epsilon)
-    course = unrolled.Course(steps, unrolled.RATE, unrolled.MARGIN, table.center, table.spread)
+def compiled(table: Table, epsilon: Fraction, given: argparse.Namespace) -> tuple[Compiled, unrolled.Course]:
+    steps = given.steps or unrolled.suited_steps(epsilon, table.train)
+    course = unrolled.Course(steps, unrolled.suited_rate(steps), unrolled.MARGIN, table.center, table.spread)
     model = unrolled.write(course, table.low, table.high, table.train)
     facts = dict.fromkeys((unrolled.X, unrolled.Y), StoredFacts(table.train, 1, "table"))
     noise = unrolled.noising(course, epsilon, DELTA, table.train, facts)
@@ -174,7 +174,7 @@ def in_the_open(table: Table, rows: np.ndarray, held: np.ndarray) -> dict[float,
 
 
 def measure(table: Table, epsilon: Fraction, given: argparse.Namespace) -> dict[str, object]:
-    made, course = compiled(table, epsilon)
+    made, course = compiled(table, epsilon, given)
     integers, floats, grids, opens = list[float](), list[float](), [], []
     for split, (rows, held) in enumerate(table.splits(given.splits)):
         for draw in range(given.draws):
@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("--epsilon", default="1,3", type=lambda text: [Fraction(each) for each in text.split(",")])
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="Instead of what is taken if none are said.")
     parser.add_argument("--pool", type=int, default=2, choices=(1, 2, 4))
     parser.add_argument("--clipped", action="store_true", help="Also gradient descent with clipped rows.")
     parser.add_argument("--json", action="store_true")

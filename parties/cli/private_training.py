@@ -18,7 +18,7 @@ from parties.cli.display import Display, size
 from parties.cli.outputs import write_outputs
 from parties.client.cluster import Cluster
 from parties.client.training.private import PrivateModel
-from parties.client.training.unrolled import RATE, X, Y
+from parties.client.training.unrolled import X, Y
 
 _OPTIONS = (
     click.option(
@@ -125,7 +125,7 @@ def train_privately(
     display.result(f"{'intercept':<14}{model.intercept:.6g}")
     display.say("")
     display.say(f"epsilon       {float(model.epsilon):g}, delta {float(model.delta):.2g}, charged once")
-    display.say(f"trained       on {model.rows:,} rows, in steps of {RATE if rate is None else rate:g}")
+    display.say(f"trained       on {model.rows:,} rows")
     display.say(f"rounds        {model.rounds:,}")
     display.say(f"sent          {size(model.sent_bytes)} by a party to each other one")
 

@@ -97,7 +97,7 @@ class Request:
 
     @property
     def file(self) -> Path:
-        """The model's file."""
+        """Path of the model's file."""
         if self.model is None:
             raise UsageError("there is no MODEL to train", remedy="name an ONNX file")
         return self.model

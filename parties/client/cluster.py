@@ -199,7 +199,9 @@ class Cluster(Closing):
             sample: rows of a PyTorch module's input, or of each by its name: their shapes are taken.
             choices: loss, "one_vs_all" (the default), "cross_entropy" or "mse"; optimizer, an `SGD`; batch, rows of a
                 step; ranges and shapes of the inputs, as `session`'s; frozen, names of weights that stay as they are;
-                precision, a `Precision`.
+                precision, a `Precision`; samples, (x, y) as `fit` takes arrays, a batch or more, for a model too deep
+                for bounds that are proved: rows that may become known, since the plan tells how large values are on
+                them.
 
         Raises:
             ModelError: a node has no derivative, or a bound does not fit.
@@ -221,7 +223,7 @@ class Cluster(Closing):
         epsilon: Any,
         delta: Any = "1/1000000",
         steps: int | None = None,
-        rate: float = 20.0,
+        rate: float | None = None,
         margin: float = 3.0,
         center: Any = None,
         spread: Any = None,
@@ -236,9 +238,9 @@ class Cluster(Closing):
             x: columns of numbers, each with its range.
             y: one column of 0 and 1, of as many rows.
             epsilon, delta: of all steps together.
-            steps: of gradient descent over all rows; under noise, few rows want few steps: 3 below an epsilon of 2,
-                else 8.
-            rate: how far a step goes, of rows of length 1.
+            steps: of gradient descent over all rows; under noise, few rows want few steps: one for 150 rows times
+                epsilon, from 2 to 16, if none are said.
+            rate: how far a step goes, of rows of length 1; 20, or 50 of twelve steps and more, if none is said.
             margin: a row counts until its logit is right by so much, which learns better under noise; 0 for the loss of
                 plain logistic regression, whose `probability` is one.
             center, spread: columns are brought to (x - center) / spread, one number for all or one each: what is known

@@ -94,6 +94,25 @@ def test_breast_cancer_is_learned_as_scikit_learn_learns_it(pair: InProcess) -> 
     assert ((logits[:, 0] > 0) == data.target[test]).mean() > theirs - 0.03 > 0.9
 
 
+@pytest.mark.filterwarnings("ignore:bounds rest on:mpc.errors.MpcWarning")
+def test_bounds_of_a_model_that_is_too_deep_rest_on_samples(cluster: Cluster) -> None:
+    """Its steps are those of real numbers, and a note says what bounds rest on; classes go by their numbers."""
+    x, y = rows()
+    choices = {"optimizer": SGD(0.5), "batch": BATCH, "ranges": {"x": (0, 1)}}
+    trainer = cluster.trainer(perceptron((6, 5, 3)), samples=(x[:BATCH], y[:BATCH]), **choices)
+    assert any("bounds rest on" in note for note in trainer.training.notes)
+    with trainer.fit(x, y, epochs=2, name="sampled", progress=lambda step, steps: None) as found:
+        assert off(trainer, found.release(), (x, y), 0) < 0.15
+    for samples, says in (
+        (x, "samples are rows and their targets"),
+        ((x[:2], y[:2]), "no samples of input"),
+        (({"q": x}, y), "not what the model reads"),
+        ((x, y + 1), "no numbers of classes"),
+    ):
+        with pytest.raises((InputError, UsageError), match=says):
+            cluster.trainer(perceptron((6, 5, 3)), samples=samples, **choices)
+
+
 def test_what_cannot_be_trained_on_is_refused_by_name(pair: InProcess) -> None:
     """Before anything is sent: a whole argument is checked, not its first batch."""
     x, y = rows()

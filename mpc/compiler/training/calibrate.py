@@ -39,6 +39,7 @@ def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
     """
     data = _entered(step)
     samples = _as_numbers(data, samples)
+    samples = {**samples, step.target: _one_hot(samples.get(step.target), step)}
     rows = _rows(data, samples)
     batch = int(data[0].shape[0])
     seen: dict[str, float] = {}
@@ -60,7 +61,7 @@ def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
     own = {state.name for state in step.states}  # which have bounds of their own
     after = {out.value for out in step.graph.outputs if out.name in own}
     bounds = {name: _bound(most) for name, most in seen.items() if name not in after}
-    nodes = [_known(node, bounds) for node in step.graph.nodes]
+    nodes = [bounded_by(node, bounds) for node in step.graph.nodes]
     return replace(step, graph=Graph(step.graph.inputs, nodes, step.graph.outputs), rests=bounds)
 
 
@@ -88,6 +89,21 @@ def _as_numbers(data: list[GraphInput], samples: object) -> dict[str, np.ndarray
                 f"samples of {name!r} are no finite numbers", remedy="give arrays of numbers, without NaN and infinity"
             )
     return found
+
+
+def _one_hot(targets: np.ndarray | None, step: Step) -> np.ndarray:
+    """Return targets in the outputs' shape, of numbers of classes too."""
+    [given] = [given for given in step.graph.inputs if given.name == step.target]
+    if targets is None:
+        raise InputError("there are no samples of the targets", remedy="samples={'x': .., 'target': ..}")
+    if targets.ndim != 1 or len(given.shape) != 2:
+        return targets
+    outputs = int(given.shape[1])
+    if outputs == 1:
+        return targets[:, None]
+    if targets.min(initial=0) < 0 or targets.max(initial=0) >= outputs or (targets != np.floor(targets)).any():
+        raise InputError(f"samples of the targets are no numbers of classes, 0 to {outputs - 1}")
+    return np.eye(outputs)[targets.astype(np.int64)]
 
 
 def _most(value: np.ndarray, before: float) -> float:
@@ -120,7 +136,8 @@ def _bound(most: float) -> float:
     return 2.0 ** ceil(log2(max(MARGIN * most, _SMALLEST)))
 
 
-def _known(node: Node, bounds: Mapping[str, float]) -> Node:
+def bounded_by(node: Node, bounds: Mapping[str, float]) -> Node:
+    """Return a node whose value is known to stay within its bound, if there is one of its name."""
     if node.writes not in bounds:
         return node
     most = bounds[node.writes]

@@ -10,6 +10,7 @@ from mpc.compiler.graph.attributes import Rectified
 from mpc.compiler.graph.graph import Carried, Graph, GraphInput, GraphOutput, Node
 from mpc.compiler.lowering.lower import Lowered
 from mpc.compiler.roles import Roles
+from mpc.compiler.training.calibrate import bounded_by
 from mpc.compiler.training.train import Training
 from mpc.errors import UsageError
 
@@ -17,7 +18,7 @@ from mpc.errors import UsageError
 def compile_prediction(training: Training, owner: str) -> Lowered:
     """Compile the model that a training leaves, for any number of rows; its weights are read where they lie.
 
-    A ReLU's results are cut to the ceiling that they had in the training.
+    A ReLU's results are cut to the ceiling that they had in the training, and bounds that rested on samples still do.
 
     Args:
         owner: whose the kept weights are, who enters the inputs and receives the outputs.
@@ -28,7 +29,7 @@ def compile_prediction(training: Training, owner: str) -> Lowered:
     if training.forward is None:
         raise UsageError("this training has no model", remedy="make it with compile_training(...)")
     graph = training.forward.graph
-    nodes = [_cut(node, training.precision.ceiling) for node in graph.nodes]
+    nodes = [bounded_by(_cut(node, training.precision.ceiling), training.step.rests) for node in graph.nodes]
     inputs, carried = _weights(training, owner)
     return compile_graph(
         Graph([*graph.inputs, *inputs], nodes, [*graph.outputs, *carried]),

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpc.compiler.onnx.load import Loaded, load_model
+from mpc.compiler.onnx.signature import input_types
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.train import Training, compile_training
 from mpc.errors import InputError, warn
 from mpc.plan.program import Program
 from parties.client.at_rest.keeping import read_keep
 from parties.client.running.feeds import read_count
-from parties.client.training.examples import as_examples, coarse
+from parties.client.training.examples import as_examples, as_samples, coarse
 from parties.client.training.rows import Rows, lie_there, notes, read_rows
 from parties.client.training.stretches import Course, course
 from parties.client.training.telling import CHECK_EVERY, read_check, read_release, tells
@@ -43,11 +44,18 @@ def step_compiler(
     shapes: Shapes | Sequence[int | str | None] | None,
     frozen: Collection[str],
     precision: Precision | None = None,
+    samples: Any = None,
 ) -> Callable[..., Training]:
-    """Return `compile_training` with all that does not depend on what is asked of a training."""
+    """Return `compile_training` with all that does not depend on what is asked of a training.
+
+    Args:
+        samples: (x, y), as `Trainer.fit` takes arrays.
+    """
+    loaded = Loaded(load_model(model))
+    rows = None if samples is None else as_samples([*input_types(loaded)], TARGET, samples)
     return partial(
-        compile_training, Loaded(load_model(model)), loss, optimizer, batch, ranges, shapes=shapes, frozen=frozen,
-        precision=precision, target=TARGET, keep=True,
+        compile_training, loaded, loss, optimizer, batch, ranges, shapes=shapes, frozen=frozen, precision=precision,
+        target=TARGET, samples=rows, keep=True,
     )  # fmt: skip
 
 

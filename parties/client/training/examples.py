@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -50,6 +50,28 @@ def as_examples(plan: Plan, target: str, x: Any, y: Any) -> dict[str, np.ndarray
     for name, values in found.items():
         found[name] = _checked(values, plan.wire[inputs[name].wire].sizes, inputs[name])
     return found
+
+
+def as_samples(names: Sequence[str], target: str, samples: Any) -> dict[str, np.ndarray]:
+    """Return rows that may become known by the names of a step's inputs; y may be numbers of classes.
+
+    Args:
+        samples: (x, y), as `as_examples` takes them.
+
+    Raises:
+        UsageError: these are no arrays.
+        InputError: an input has none.
+    """
+    if not isinstance(samples, tuple) or len(samples) != 2:
+        raise UsageError("samples are rows and their targets", remedy="samples=(x, y), as trainer.fit takes arrays")
+    x, y = samples
+    given = dict(x) if isinstance(x, Mapping) else {names[0]: x} if len(names) == 1 else {}
+    if set(given) != set(names):
+        raise InputError(
+            "the samples are not what the model reads", remedy=f"give an array of each input: {', '.join(names)}"
+        )
+    found = {name: _array(given[name], f"input {shown(name)!r}") for name in names}
+    return {**found, target: _array(y, "y")}
 
 
 def _array(given: Any, what: str) -> np.ndarray:

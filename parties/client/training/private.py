@@ -21,15 +21,15 @@ from parties.client.session import Session
 from parties.client.training.unrolled import (
     MARGIN,
     MOST_STEPS,
-    RATE,
     Course,
     X,
     Y,
-    few_or_more,
     in_units,
     noising,
+    suited_rate,
+    suited_steps,
     write,
-)
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
@@ -71,7 +71,7 @@ def fit(
     epsilon: Any,
     delta: Any,
     steps: int | None = None,
-    rate: float = RATE,
+    rate: float | None = None,
     margin: float = MARGIN,
     center: Any = None,
     spread: Any = None,
@@ -85,8 +85,10 @@ def fit(
         PrivateDataError: an owner's word is missing: whose, and which command says it.
     """
     spent, lost = as_amount(epsilon, "epsilon"), as_amount(delta, "delta")
-    many = few_or_more(spent) if steps is None else steps
-    course = _checked(x, y, many, rate, margin, center, spread)
+    _check_columns(x, y)
+    many = suited_steps(spent, len(x.bound_rows)) if steps is None else steps
+    going = suited_rate(many) if rate is None and isinstance(many, int) else rate
+    course = _course(x, many, going, margin, center, spread)
     compiled = compile_training(parties, x, y, spent, lost, course)
     data = {X: x, Y: y}
     bindings = bound.bindings(compiled.plan, data)
@@ -133,7 +135,7 @@ def compile_training(
     return compile_model(model, roles=roles, stored=stored, noise=noise)
 
 
-def _checked(x: Any, y: Any, steps: Any, rate: Any, margin: Any, center: Any, spread: Any) -> Course:
+def _check_columns(x: Any, y: Any) -> None:
     if not isinstance(x, Selection) or not isinstance(y, Selection):
         raise UsageError("rows and labels are columns of datasets", remedy="cluster.dataset('owner/name')[['age']]")
     [label, *more] = y.columns
@@ -141,6 +143,10 @@ def _checked(x: Any, y: Any, steps: Any, rate: Any, margin: Any, center: Any, sp
         raise UsageError("a label is one column of 0 and 1", remedy="y=dataset[['ill']], of the range 0 to 1")
     if any(each.shape for each in x.columns) or len(x.bound_rows) < 2 or len(x.bound_rows) != len(y.bound_rows):
         raise UsageError("rows are columns of numbers, at least two rows, as many as there are labels")
+
+
+def _course(x: Selection, steps: Any, rate: Any, margin: Any, center: Any, spread: Any) -> Course:
+    """Return what a training is asked to be, checked."""
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise UsageError(
             f"a training of {steps!r} steps", remedy=f"1 to {MOST_STEPS} steps; few are enough under noise"

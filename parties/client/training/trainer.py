@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Told how many steps are done, and how many there are."""
-CHOICES = frozenset({"loss", "optimizer", "batch", "ranges", "shapes", "frozen", "precision"})
+CHOICES = frozenset({"loss", "optimizer", "batch", "ranges", "shapes", "frozen", "precision", "samples"})
 Opened = Callable[[Session], None]
 
 
@@ -68,10 +68,11 @@ class Trainer:
         shapes: Shapes | Sequence[int | str | None] | None = None,
         frozen: Collection[str] = (),
         precision: Precision | None = None,
+        samples: Any = None,
     ) -> None:
         _check(optimizer, precision, loss, frozen)
         self._parties, self._opened, self.batch = parties, opened, read_count(batch, "the batch")
-        compiling = step_compiler(model, loss, optimizer, self.batch, ranges, shapes, frozen, precision)
+        compiling = step_compiler(model, loss, optimizer, self.batch, ranges, shapes, frozen, precision, samples)
         self._courses = Courses(
             compiling, assign(parties.config.name, security=parties.config.security), self.batch, parties.config.name
         )

@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from mpc.compiler.graph.noising import Noising
 
 X, Y, W, WIDE, LABELS = "x", "y", "w", "wide", "sum of labels"
-MOST_STEPS, RATE, MARGIN = 50, 20.0, 3.0
-FEW, FEW_BELOW, MORE = 3, 2, 8
-"""Steps if none are said: `FEW` below an epsilon of `FEW_BELOW`, else `MORE`; as suits scikit-learn's breast cancer."""
+MOST_STEPS, MARGIN = 50, 3.0
+_WORTH, _FEWEST, _MANY = 150, 2, 16
+"""One step for so many rows times epsilon, but so few and so many, if none are said: as suits scikit-learn's breast
+cancer, and digits of MNIST."""
+_RATES = (20.0, 50.0)
+"""Rate of few and of many steps, from twelve on, if none is said."""
 ONE = 0.25
 """The column that the intercept weighs, beside rows of length 1."""
 _SPARE = 1 / 256
@@ -145,9 +148,14 @@ def label_part(steps: int) -> int:
     return min(3, steps)
 
 
-def few_or_more(epsilon: Fraction) -> int:
-    """Return how many steps are taken if none are said."""
-    return FEW if epsilon < FEW_BELOW else MORE
+def suited_steps(epsilon: Fraction, rows: int) -> int:
+    """Return how many steps are taken if none are said: where there is less noise, more are worth theirs."""
+    return min(_MANY, max(_FEWEST, round(rows * epsilon / _WORTH)))
+
+
+def suited_rate(steps: int) -> float:
+    """Return the rate that is taken if none is said."""
+    return _RATES[steps >= 12]
 
 
 def in_units(weights: np.ndarray, course: Course) -> tuple[np.ndarray, float]:
