@@ -1,11 +1,15 @@
 """How well training in fixed point learns MNIST: on the integers that parties compute, beside real numbers.
 
     python benchmarks/training.py FOLDER [--network lr,A,S] [--epochs 1] [--batch 128] [--rate 0.5] [--momentum 0]
-                                  [--loss one_vs_all] [--seeds 1] [--json]
+                                  [--loss one_vs_all] [--seeds 1] [--measure STEPS] [--parties 2] [--json]
 
 FOLDER has MNIST's four files (train-images-idx3-ubyte.gz, ..).  No process runs: a step's plan is read on integers in
 the clear with coins of our own, which parties' results equal bit for bit; the float32 beside it sees the same batches
 and begins with the same weights.  Rounds and bytes are the plan's, of one party to each other one, a step.
+
+With --measure nothing is learned: a cluster of processes is started here, and so many steps on made-up rows are timed
+behind two others, both phases together.  LeNet, with maximum (lenet-max) or average pooling (lenet-mean), is for that
+alone; its bounds rest on two batches of FOLDER's rows, as it is too deep for others.
 """
 
 import argparse
@@ -32,9 +36,14 @@ from mpc.interpret import reference  # noqa: E402
 from mpc.plan.cost import plan_cost  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
-NETWORKS = {"lr": (784, 10), "A": (784, 128, 128, 10), "S": (980, 100, 10)}
+NETWORKS = {
+    "lr": (784, 10), "A": (784, 128, 128, 10), "S": (980, 100, 10), "lenet-max": (800, 500, 10),
+    "lenet-mean": (800, 500, 10),
+}  # fmt: skip
 """Sizes of full layers; S has a convolution and a ReLU before them: 5 filters of 5 x 5, stride 2, padding 2."""
 IMAGE, FILTERS, KERNEL, STRIDE, PAD = 28, 5, 5, 2, 2
+LENET = (20, 50)
+"""Filters of its two convolutions, 5 x 5, each before a pooling of 2 x 2."""
 SIDE = (IMAGE + 2 * PAD - KERNEL) // STRIDE + 1
 CLASSES = 10
 
@@ -58,6 +67,19 @@ def network(name: str, seed: int) -> onnx.ModelProto:
         constants.append(numpy_helper.from_array(values.astype(np.float32), key))
         return key
 
+    if name.startswith("lenet"):
+        width, channels = (1, IMAGE, IMAGE), 1
+        for i, filters in enumerate(LENET):
+            seen = 25 * channels
+            taken = [constant(f"k{i}", (filters, channels, 5, 5), seen), constant(f"c{i}", (filters,), seen)]
+            nodes.append(helper.make_node("Conv", [h, *taken], [f"v{i}"], name=f"conv{i}", kernel_shape=[5, 5]))
+            pool = {"kernel_shape": [2, 2], "strides": [2, 2], "name": f"pool{i}"}
+            pooling = "MaxPool" if name == "lenet-max" else "AveragePool"
+            nodes.append(helper.make_node(pooling, [f"v{i}"], [f"p{i}"], **pool))
+            nodes.append(helper.make_node("Relu", [f"p{i}"], [f"q{i}"], name=f"relu of pool{i}"))
+            h, channels = f"q{i}", filters
+        nodes.append(helper.make_node("Flatten", [h], ["flat"], name="flat"))
+        h = "flat"
     if name == "S":
         width = (1, IMAGE, IMAGE)
         filters = [constant("k", (FILTERS, 1, KERNEL, KERNEL), KERNEL**2), constant("c", (FILTERS,), KERNEL**2)]
@@ -197,6 +219,25 @@ def compare(given: argparse.Namespace, name: str, seed: int) -> Iterator[dict[st
         }  # fmt: skip
 
 
+def measure(given: argparse.Namespace, name: str) -> dict[str, object]:
+    """Time steps in processes; nothing is trained."""
+    from parties import Cluster
+
+    x, y = load(given.folder, "train")
+    shape = (-1, *([IMAGE**2] if name in ("lr", "A") else [1, IMAGE, IMAGE]))
+    optimizer = SGD(given.rate, given.momentum)
+    choices: dict[str, object] = {"loss": given.loss, "optimizer": optimizer, "batch": given.batch}
+    if name.startswith("lenet"):
+        choices["samples"] = x[: 2 * given.batch].reshape(shape), y[: 2 * given.batch]
+    with Cluster.local(given.parties) as cluster:
+        trainer = cluster.trainer(network(name, 1), ranges={"x": (0, 1)}, **choices)
+        cost = trainer.cost(len(x), measure=given.measure)
+    return {
+        "network": name, "parties": given.parties, "batch": given.batch, "rounds": cost.step.rounds,
+        "sent_bytes": cost.step.sent, "dealt_bytes": cost.step.dealt, "step_s": cost.step_s, "epoch_s": cost.seconds,
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -207,13 +248,23 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.5)
     parser.add_argument("--momentum", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--measure", type=int, default=0, metavar="STEPS", help="Time steps in processes instead.")
+    parser.add_argument("--parties", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if any(name.startswith("lenet") for name in given.network) and not given.measure:
+        parser.error("LeNet is measured, and no float32 of it is here: add --measure 5")
     for name in given.network:
+        if given.measure:
+            show(given, measure(given, name))
+            continue
         for seed in range(1, given.seeds + 1):
             for row in compare(given, name, seed):
-                line = json.dumps(row) if given.json else "  ".join(f"{key} {value}" for key, value in row.items())
-                print(line, flush=True)
+                show(given, row)
+
+
+def show(given: argparse.Namespace, row: dict[str, object]) -> None:
+    print(json.dumps(row) if given.json else "  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
 
 if __name__ == "__main__":
