@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, cached_property
 
@@ -25,6 +25,9 @@ class Function:
         low, high: beyond them it is constant, to within the error of a series; infinite where
             it is not.
         domain: it exists above this number only.
+        vanishes: the constant below `low` is 0.
+        lined: above `high` it is its argument, not a constant.
+        emphasis: how many times nearer to the value a series should be there; None: everywhere alike.
         below, above: the constants.
     """
 
@@ -32,6 +35,9 @@ class Function:
     low: float = -math.inf
     high: float = math.inf
     domain: float = -math.inf
+    vanishes: bool = False
+    lined: bool = False
+    emphasis: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def below(self) -> float:
@@ -56,8 +62,7 @@ def _softplus() -> Function:
 
 
 def _gelu() -> Function:
-    """gelu(x) - max(0, x - 5)."""
-    return Function(lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))) - np.maximum(x - 5.0, 0), -5.0, 5.0)
+    return Function(lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))), -5.0, 5.0, vanishes=True, lined=True)
 
 
 def _gelu_tanh() -> Function:
@@ -65,9 +70,9 @@ def _gelu_tanh() -> Function:
 
     def value(x: np.ndarray) -> np.ndarray:
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-        return x * 0.5 * (1 + np.tanh(inner)) - np.maximum(x - 5.0, 0)
+        return x * 0.5 * (1 + np.tanh(inner))
 
-    return Function(value, -5.0, 5.0)
+    return Function(value, -5.0, 5.0, vanishes=True, lined=True)
 
 
 def _sigmoid_slope() -> Function:
@@ -82,7 +87,7 @@ def _softplus_slope() -> Function:
 def _gelu_slope() -> Function:
     def value(x: np.ndarray) -> np.ndarray:
         density = np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)
-        return 0.5 * (1 + _erf(x / math.sqrt(2))) + x * density - (x > 5.0)
+        return 0.5 * (1 + _erf(x / math.sqrt(2))) + x * density
 
     return Function(value, -5.0, 5.0)
 
@@ -91,9 +96,19 @@ def _gelu_tanh_slope() -> Function:
     def value(x: np.ndarray) -> np.ndarray:
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
         rise = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
-        return 0.5 * (1 + np.tanh(inner)) + 0.5 * x * rise / np.square(np.cosh(inner)) - (x > 5.0)
+        return 0.5 * (1 + np.tanh(inner)) + 0.5 * x * rise / np.square(np.cosh(np.clip(inner, -300.0, 300.0)))
 
     return Function(value, -5.0, 5.0)
+
+
+def _exp_negative() -> Function:
+    """exp(x) of what is not positive: of many that are far below zero, whose sum counts, each is off by little."""
+    return Function(
+        lambda x: np.exp(np.minimum(x, 0.125)),
+        low=-13.0,
+        vanishes=True,
+        emphasis=lambda x: np.where(x < -5.0, 10.0, 1.0),
+    )
 
 
 def _power(exponent: float) -> Function:
@@ -105,7 +120,7 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
     "tanh": lambda: Function(np.tanh, -6.0, 6.0),
     "erf": lambda: Function(_erf, -3.6, 3.6),
     "exp": lambda: Function(np.exp),
-    "exp_negative": lambda: Function(lambda x: np.exp(np.minimum(x, 0.125)), low=-14.0),
+    "exp_negative": _exp_negative,
     "softplus": _softplus,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
@@ -134,18 +149,23 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
 
 @dataclass(frozen=True)
 class Series:
-    """constant + sum_j cosines[j-1] cos(2 pi j x / T) + sines[j-1] sin(2 pi j x / T), and its error."""
+    """constant + sum_j cosines[j-1] cos(2 pi j x / T) + sines[j-1] sin(2 pi j x / T), and its error.
+
+    Args:
+        wave_error: what roundings of its coefficients and waves, as integers, are off by.
+    """
 
     period: float
     constant: float
     cosines: np.ndarray
     sines: np.ndarray
     error: float
+    wave_error: float = 2.0**-18
 
     @property
     def whole_error(self) -> float:
         """The error of the series and, since they are integers, of its coefficients and waves."""
-        return self.error + self.weight * _WAVE_ERROR
+        return self.error + self.weight * self.wave_error
 
     @property
     def weight(self) -> float:
@@ -168,9 +188,10 @@ class Series:
         return float(values.min()) - beyond, float(values.max()) + beyond
 
 
-_WAVE_ERROR = 2.0**-18
 _CUTS = (1e-6, 1e-5, 1e-4)
 """Singular values to cut off: a larger cut fits less and has smaller coefficients."""
+_DEEPER_CUTS = (1e-8, 1e-7)
+"""Where a fit has emphasis, it may have larger coefficients: they are integers of more bits."""
 _POINTS = 513
 _WALL_WEIGHT = 0.01
 _PERIOD_POINTS = 8192
@@ -179,20 +200,33 @@ _PERIODS = (1.2, 1.4, 1.7)
 
 
 @cache
-def fit(name: str, parameters: Parameters, low: float, high: float, tolerance: float, unit: float) -> Series:
+def fit(
+    name: str,
+    parameters: Parameters,
+    low: float,
+    high: float,
+    tolerance: float,
+    unit: float,
+    wave_error: float = 2.0**-18,
+) -> Series:
     """Return the series with the fewest terms whose error is within the tolerance, else the best one.
 
     Args:
         unit: 2^n units of a wire are one period, so periods are made multiples of it by a factor
             below two: T in the result is unit 2^n k, k small.
+        wave_error: what roundings of coefficients and waves are off by.
     """
-    value = FUNCTIONS[name](**dict(parameters)).value
+    function = FUNCTIONS[name](**dict(parameters))
     x = np.linspace(low, high, _POINTS)
-    target = value(x)
+    target, emphasis = function.value(x), function.emphasis
     best: list[Series] = []
     for terms in _TERMS:
         periods = sorted({_period(ratio * (high - low), unit) for ratio in _PERIODS})
-        found = (series for period in periods for series in _fitted(x, target, period, terms))
+        if emphasis is None:
+            found = [series for period in periods for series in _fitted(x, target, period, terms)]
+        else:
+            found = [series for period in periods for series in _weighted(x, target, emphasis(x), period, terms)]
+        found = [replace(series, wave_error=wave_error) for series in found]
         best.append(min(found, key=lambda series: series.whole_error))
         if best[-1].whole_error <= tolerance:
             return best[-1]
@@ -247,6 +281,11 @@ def turns(scale: Fraction, period: float) -> tuple[int, int]:
     raise ValueError(f"no small multiple of the period {period} is a power of two units")
 
 
+def integers(values: np.ndarray, bits: int) -> tuple[int, ...]:
+    """Return coefficients with so many fractional bits."""
+    return tuple(int(v) for v in np.rint(np.ldexp(values, bits)))
+
+
 def period_above(wanted: float, scale: Fraction = Fraction(1)) -> float:
     """Return the least period that is not below the wanted one and that wires of a scale can have, or of powers of two
     times it.
@@ -264,6 +303,17 @@ def _fitted(x: np.ndarray, target: np.ndarray, period: float, terms: int) -> Ite
         kept = squares > cut**2 * squares[-1]
         coefficients = vectors[:, kept] @ (along[kept] / squares[kept])
         error = float(np.abs(basis @ coefficients - target).max())
+        cosines, sines = np.split(coefficients[1:], 2)
+        yield Series(period, float(coefficients[0]), cosines, sines, error)
+
+
+def _weighted(x: np.ndarray, target: np.ndarray, weight: np.ndarray, period: float, terms: int) -> Iterator[Series]:
+    """Least squares, with weights: the error counts where it is largest beside them."""
+    angles = 2 * np.pi / period * np.outer(x, np.arange(1, terms + 1))
+    basis = np.concatenate([np.ones((x.size, 1)), np.cos(angles), np.sin(angles)], axis=1)
+    for cut in (*_DEEPER_CUTS, *_CUTS):
+        coefficients, *_ = np.linalg.lstsq(basis * weight[:, None], target * weight, rcond=cut)
+        error = float((np.abs(basis @ coefficients - target) * weight).max())
         cosines, sines = np.split(coefficients[1:], 2)
         yield Series(period, float(coefficients[0]), cosines, sines, error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mpc.gates.base import Gate
+from mpc.gates.between import Between
 from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.draw import Draw
@@ -16,6 +17,7 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
+from mpc.gates.pieces import Pieces
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
 from mpc.gates.scatter import Scatter
@@ -24,6 +26,7 @@ from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 
 _ALL: tuple[type[Gate], ...] = (
+    Between,
     Bound,
     Combine,
     Concat,
@@ -37,6 +40,7 @@ _ALL: tuple[type[Gate], ...] = (
     Multiply,
     OneHot,
     Open,
+    Pieces,
     Relu,
     Reshape,
     Rows,

@@ -18,10 +18,12 @@ from mpc import encoding, kernel_cache, tables
 from mpc import field as fp
 from mpc.convolution import Filters, convolve
 from mpc.gates.base import Gate
+from mpc.gates.between import Between
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.input import Input
 from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
+from mpc.gates.pieces import Pieces
 from mpc.gates.relu import Relu
 from mpc.gates.select import Select
 from mpc.gates.step import Step
@@ -100,8 +102,7 @@ def _plan() -> Plan:
     ) -> None:
         name, *flipped = gate.writes
         wires.append(Wire(name=name, shape=shape, scale=Fraction(scale), bits=bits, **settings))
-        bit_of_each = {"shape": ("batch", 4), "scale": Fraction(1), "bits": 1, "masking": Masking.FLIPPED}
-        wires.extend(Wire(name=bit, **bit_of_each) for bit in flipped)
+        wires.extend(_bit(each) for each in flipped)
         gates.append(gate)
 
     add(Input(name="w", out="w", lifetime=Lifetime.SESSION), 8, shape=(4, 4), holders=_OWNER)
@@ -130,11 +131,20 @@ def _plan() -> Plan:
         for bit, of in product((f"d{x}", f"b{x}"), (x, f"v{x}")):  # of each element, and of one for all
             name = f"{bit}{of}"
             add(Select(name=name, x=of, bit=bit, out=name, shift=0), bits + 1, scale, holders=_OWNER)
+        gates.append(Between(name=f"i{x}", x=x, bits=(f"i{x}", f"j{x}"), levels=(-1, 2), shift=0))
+        wires.extend(_bit(each) for each in gates[-1].writes)
+        pieces = Pieces(name=f"p{x}", xs=(x, x), bits=(f"i{x}", f"j{x}"), shifts=(1, 1), out=f"p{x}")
+        add(pieces, bits, Fraction(scale) / 2, holders=_OWNER)
         add(Step(name=f"s{x}", x=x, levels=(0, 1), shift=0, out=f"s{x}"), 1, 1, ("batch", 4, 2), holders=_OWNER)
     held = [wire for wire in wires if wire.holders and wire.name not in ("w", "b", "x")]
     outputs = [PlanOutput(name=w.name, wire=w.name, shape=w.shape, dtype="float32") for w in held]
     given = PlanInput(name="x", wire="x", dtype="float32", low=(0,), high=(1,))
     return Plan(inputs=(given,), outputs=tuple(outputs), wires=tuple(wires), gates=tuple(gates))
+
+
+def _bit(name: str) -> Wire:
+    """The bits of a comparison, one of each element."""
+    return Wire(name=name, shape=("batch", 4), scale=Fraction(1), bits=1, masking=Masking.FLIPPED)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ def _convolution(gate: Bilinear, wires: Wires) -> str | None:
 
 
 RULES: dict[str, Callable[..., str | None]] = {
+    "between": _alone,
     "bound": _alone,
     "combine": _broadcast,
     "concat": _take,
@@ -110,6 +111,7 @@ RULES: dict[str, Callable[..., str | None]] = {
     "multiply": _broadcast,
     "onehot": _alone,
     "open": _alone,
+    "pieces": _alone,
     "relu": _alone,
     "reshape": _reshape,
     "scatter": _take,

@@ -37,8 +37,8 @@ from tests.support.worlds import seed
 Key = tuple[int, str, str]
 """(step, gate, opening)."""
 Sent = dict[Key, tuple[Opening, np.ndarray]]
-OPENS = {"bound", "convolution", "draw", "fourier", "matmul", "maximum", "multiply", "onehot", "open", "relu", "select",
-         "step", "truncate"}  # fmt: skip
+OPENS = {"between", "bound", "convolution", "draw", "fourier", "matmul", "maximum", "multiply", "onehot", "open",
+         "pieces", "relu", "select", "step", "truncate"}  # fmt: skip
 """Gates that open something, the product gates where their second operand is secret."""
 FEW = {"maximum": maximum_case(most=5)}
 """Smaller cases where the usual ones have hundreds of openings."""

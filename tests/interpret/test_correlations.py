@@ -16,12 +16,15 @@ from mpc.encoding import canonical
 from mpc.entry import entries
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import Correlation
+from mpc.gates.between import Between
 from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.multiply import Multiply
+from mpc.gates.pieces import Pieces
 from mpc.gates.relu import Relu
+from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
@@ -41,6 +44,9 @@ DERIVED = {"masking": Masking.DERIVED}
 CLAMP = Clamp(low=-4000, high=9000, below=-5, above=7, shift=5)
 WINDOWS = Windows(kernel=(2,), strides=(1,), dilations=(1,), pads=((1, 0),), groups=2)
 WAVE = {"window": 30, "constant": 3, "cosines": (5, -2), "sines": (1, 9), "dealt_bits": 20}
+
+
+FLIPPED = [wire(name, (B, 3), 1, masking=Masking.FLIPPED) for name in ("d", "e")]
 
 
 def plan_of(kind: str) -> Builder:
@@ -96,9 +102,17 @@ def plan_of(kind: str) -> Builder:
         "maximum, rectified": lambda: b.gate(
             Maximum(name="g", x="x", value="z", shift=8, rectify=True), wire("z", (B, 1), 13)
         ),
+        "between": lambda: b.gate(Between(name="g", x="x", bits=("d", "e"), levels=(-7, 999), shift=8), *FLIPPED),
+        "pieces": lambda: b.gate(
+            Pieces(name="g", xs=("x", "y"), bits=("d", "e"), shifts=(8, 8), out="z"), wire("z", (B, 3), 14)
+        ),
         "step": lambda: b.gate(Step(name="g", x="x", levels=(999, -7, 0), shift=8, out="z"), wire("z", (B, 3, 3), 1)),
     }
+    if kind == "pieces":
+        b.gate(Between(name="b", x="x", bits=("d", "e"), levels=(-7, 999), shift=8), *FLIPPED)
     made[kind]()
+    if kind == "between":
+        b.gate(Select(name="s", x="y", bit="d", shift=8, out="z"), wire("z", (B, 3), 13))
     if b.wires[-1].masking is Masking.DERIVED:
         b.gate(Truncate(name="t", x="z", out="t", shift=0), wire("t", b.wires[-1].shape, 41, b.wires[-1].scale))
     b.output(b.wires[-1].name)
@@ -107,7 +121,7 @@ def plan_of(kind: str) -> Builder:
 
 KINDS = ["matmul", "matmul, derived", "matmul, secret", "multiply", "multiply, derived", "multiply, stored",
          "convolution", "convolution, derived", "convolution, secret", "truncate", "relu", "fourier",
-         "fourier, clamped", "maximum", "maximum, rectified", "step"]  # fmt: skip
+         "fourier, clamped", "maximum", "maximum, rectified", "step", "between", "pieces"]  # fmt: skip
 
 
 def dealt(kind: str, parties: int = 3, run: int = 1, batch: int = ROWS, number: int = 1) -> Deal:
@@ -211,6 +225,20 @@ def step(p: Plain) -> None:
     assert (p["mask:z"] == p.masks["z"]).all()
 
 
+def between(p: Plain) -> None:
+    """Each bit is opened under its own free bit and the next one's."""
+    r1, beta = p.masks["x"].reshape(-1) >> np.uint64(8), [bit(row) for row in p["beta"]]
+    free = [found ^ (r1 >> np.uint64(14) & np.uint64(1)) for found in check_table(p, "g", r1, ("0:", "1:"))]
+    assert (free[0] ^ free[1] == beta[0]).all() and (free[1] == beta[1]).all()
+    assert all((p.masks[name].reshape(-1) == row).all() for name, row in zip("de", beta, strict=True))
+
+
+def pieces(p: Plain) -> None:
+    r, beta = (np.stack([p.masks[name].reshape(-1) for name in names]) for names in ("xy", "de"))
+    assert (p["r1"] == r >> np.uint64(8)).all() and (p["m"] == r >> np.uint64(60)).all()
+    assert (p["beta_r1"] == beta * (r >> np.uint64(8))).all() and (p["beta_m"] == beta * (r >> np.uint64(60))).all()
+
+
 def maximum(p: Plain) -> None:
     rectified = p.deal.plan.gates[-1].rectify  # type: ignore[attr-defined]
     r1 = (p.masks["x"] >> np.uint64(8)).T
@@ -244,6 +272,7 @@ EQUATIONS: dict[str, Callable[[Plain], None]] = {
     "convolution, secret": bilinear(convolved, "left", "filters"),
     "truncate": truncate, "relu": relu, "fourier": fourier, "fourier, clamped": fourier_clamped,
     "maximum": maximum, "maximum, rectified": maximum, "step": step,
+    "between": between, "pieces": pieces,
 }  # fmt: skip
 
 
@@ -327,7 +356,16 @@ def test_what_leaves_the_provider() -> None:
     assert len(found.corrections) == sum(
         spec.size for gate in plan.online for spec in gate.correlations(plan.wire) if spec.dependent
     )
-    assert set(found.commitments) == {*"xvigon", "m2", "m3", "f4", "f5", "g4", "y3"}  # held wires: inputs and outputs
+    assert set(found.commitments) == {
+        *"xvigon",
+        "m2",
+        "m3",
+        "f4",
+        "f5",
+        "g4",
+        "y3",
+        "y6",
+    }  # held wires: inputs and outputs
     for index, each in enumerate(seeds):
         bundle = Bundle(
             BundleId.of_run(bytes(32), 4, 2), each, plan.online, plan.wire, found.corrections if index == 1 else None

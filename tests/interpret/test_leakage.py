@@ -11,6 +11,7 @@ from mpc import field as fp
 from mpc import tables
 from mpc.field import P
 from mpc.gates.base import Gate, Opening
+from mpc.gates.between import Between
 from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
@@ -19,6 +20,7 @@ from mpc.gates.matmul import Matmul
 from mpc.gates.maximum import Maximum
 from mpc.gates.moves import Reshape
 from mpc.gates.multiply import Multiply
+from mpc.gates.pieces import Pieces
 from mpc.gates.relu import Relu
 from mpc.gates.select import Select
 from mpc.gates.step import Step
@@ -75,6 +77,10 @@ def plan_of(kind: str) -> Plan:
         "maximum": (Maximum(name="g", x="x", value="z", shift=8), wire("z", (B, 1), 23)),
         "maximum, rectified": (Maximum(name="g", x="x", value="z", shift=8, rectify=True), wire("z", (B, 1), 23)),
         "relu, ceiling": (Relu(name="g", x="x", out="z", shift=8, ceiling=1 << 12), wire("z", (B, 4), 23)),
+        "pieces": (
+            Pieces(name="g", xs=("f", "x"), bits=("d", "e"), shifts=(16, 8), out="z"),
+            wire("z", (B, 4), 50),
+        ),
         "select": (Select(name="g", x="x", bit="d", shift=8, out="z"), wire("z", (B, 4), 23)),
         "select, window": (Select(name="g", x="x", bit="d", shift=8, out="z"), wire("z", (B, 4), 23)),
         "step": (Step(name="g", x="x", levels=(0, 1 << 20), shift=8, out="z"), wire("z", (B, 4, 2), 1)),
@@ -84,6 +90,10 @@ def plan_of(kind: str) -> Plan:
         b.gate(Relu(name="r", x="x", out="h", bit="d", shift=8), wire("h", (B, 4), 23), flipped)
     if kind == "select, window":
         b.gate(Maximum(name="r", x="x", value="h", bit="d", shift=8), wire("h", (B, 1), 23), flipped)
+    if kind == "pieces":
+        bits = [wire(name, (B, 4), 1, masking=Masking.FLIPPED) for name in ("d", "e")]
+        b.gate(Between(name="b", x="x", bits=("d", "e"), levels=(-(1 << 20), 1 << 21), shift=8), *bits)
+        b.gate(Fourier(name="f", x="x", out="f", table=table, **wave), wire("f", (B, 4), 50, Fraction(1 << 16)))
     gate, out = made[kind]
     b.gate(gate, out)
     if out.masking is Masking.DERIVED:
@@ -94,13 +104,14 @@ def plan_of(kind: str) -> Plan:
 
 KINDS = ["matmul", "matmul, derived", "matmul, secret", "convolution", "convolution, derived", "convolution, secret",
          "multiply", "truncate", "relu", "bound", "fourier", "fourier, clamped", "maximum", "maximum, rectified",
-         "relu, ceiling", "select", "select, window", "step"]  # fmt: skip
+         "pieces", "relu, ceiling", "select", "select, window", "step"]  # fmt: skip
 SQUARES = {"multiply", "matmul, secret"}
 # how far results of two runs lie apart: a truncation's coin; a series' integer factors, rounded at other points
 ROUNDING = {
     "truncate": 1,
     "relu": 1,
     "relu, ceiling": 1,
+    "pieces": 1 << 8,
     "select": 1,
     "select, window": 1,
     "bound": 1,
@@ -155,6 +166,7 @@ C_BITS = {
     "maximum, rectified": (30, (0, 7, 29, 30, 59)),
     "step": (32, (0, 7, 20, 31, 32, 59)),
     "bound": (30, (0, 7, 19, 20, 59)),
+    "pieces": (32, (0, 7, 20, 31, 32, 59)),
     "fourier, clamped": (32, (0, 7, 20, 31, 32, 59)),
 }
 

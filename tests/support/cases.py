@@ -39,6 +39,7 @@ from tests.support.linear_cases import (
     total_case,
     weigh_case,
 )
+from tests.support.piecewise_cases import between_case, pieces_case
 from tests.support.plans import Builder, wire
 from tests.support.worlds import Arrays
 
@@ -435,6 +436,7 @@ def gaussian_case(draw: Drawing) -> Case:
 
 
 CASES: dict[str, st.SearchStrategy[Case]] = {
+    "between": between_case(),
     "bound": bound_case(),
     "combine": combine_case(),
     "concat": concat_case(),
@@ -448,6 +450,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "multiply": multiply_case(),
     "onehot": onehot_case(),
     "open": open_case(),
+    "pieces": pieces_case(),
     "relu": relu_case(),
     "reshape": reshape_case(),
     "rows": rows_case(),

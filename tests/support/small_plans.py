@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from mpc import tables
+from mpc.gates.between import Between
 from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.draw import Draw
@@ -21,6 +22,7 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
+from mpc.gates.pieces import Pieces
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
 from mpc.gates.scatter import Scatter
@@ -127,6 +129,18 @@ def _step(b: Builder) -> None:
     b.output("y")
 
 
+def _pieces(b: Builder) -> None:
+    """Nothing, another value, and the value itself, by where it lies."""
+    b.enter("x", (B, 3), 12)
+    b.enter("v", (B, 3), 14, Fraction(4))
+    bits = [wire(name, (B, 3), 1, **FLIPPED) for name in ("d", "e")]
+    b.gate(Between(name="b", x="x", bits=("d", "e"), levels=(-99, 99), shift=2), *bits)
+    b.gate(
+        Pieces(name="p", xs=("v", "x"), bits=("d", "e"), shifts=(4, 2), out="y"), wire("y", (B, 3), 11, Fraction(1, 4))
+    )
+    b.output("y")
+
+
 def _bound(b: Builder) -> None:
     b.enter("x", (B, 2), 12)
     b.gate(Bound(name="b", x="x", width=8, shift=2, out="y"), wire("y", (B, 2), 8, Fraction(1, 4)))
@@ -188,6 +202,7 @@ PLANS: dict[str, Callable[[Builder], None]] = {
     "multiply": _multiply,
     "noise": _noise,
     "onehot": _onehot,
+    "pieces": _pieces,
     "relu": _relu,
     "step": _step,
     "unopened": _unopened,

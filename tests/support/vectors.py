@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mpc import tables
 from mpc.field import P
+from mpc.gates.between import Between
 from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.draw import Draw
@@ -24,6 +25,7 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
+from mpc.gates.pieces import Pieces
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
 from mpc.gates.scatter import Scatter
@@ -99,7 +101,12 @@ def every_gate() -> Plan:
     b.gate(Fourier(name="34", x="t", out="f4", table=table, fine=4, **wave), wire("f4", (B, 4), 20, f16))
     b.gate(OneHot(name="35", x="i", number=5, out="h5"), wire("h5", (B, 1, 5), 1, **unopened))
     b.gate(Open(name="36", x="h5", out="f5"), wire("f5", (B, 1, 5), 1))
-    b.output("v", "i", "g", "o", "n", "m2", "m3", "y3", "g4", "f4", "f5")
+    places = [wire(name, (B, 4), 1, masking=Masking.FLIPPED) for name in ("d6", "d7")]
+    b.gate(Between(name="37", x="t", bits=("d6", "d7"), levels=(-99, 99), shift=3), *places)
+    b.gate(
+        Pieces(name="38", xs=("f", "t"), bits=("d6", "d7"), shifts=(11, 3), out="y6"), wire("y6", (B, 4), 31, f8 / 8)
+    )
+    b.output("v", "i", "g", "o", "n", "m2", "m3", "y3", "g4", "f4", "f5", "y6")
     b.outputs[1] = b.outputs[1].model_copy(update={"labels": ("a", 7, "c", "\u00e9")})
     b.outputs[2] = b.outputs[2].model_copy(update={"shape": (B, 4), "keys": (1, 2, 3, 4)})
     return b.build()

@@ -13,6 +13,7 @@ from mpc import tables
 from mpc.errors import PlanError
 from mpc.gates import GATES, Gate
 from mpc.gates.base import to_dict
+from mpc.gates.between import Between
 from mpc.gates.bound import Bound
 from mpc.gates.convolution import Convolution
 from mpc.gates.draw import Draw
@@ -26,6 +27,7 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.multiply import Multiply
 from mpc.gates.onehot import OneHot
 from mpc.gates.open import Open
+from mpc.gates.pieces import Pieces
 from mpc.gates.relu import Relu
 from mpc.gates.rows import Rows
 from mpc.gates.scatter import Scatter
@@ -506,6 +508,20 @@ GOOD: dict[str, tuple[Gate, list[Wire]]] = {
         Select(name="g", x="x", bit="d", shift=3, out="o"),
         [wire("x", (B, 1), 9, 8), wire("d", (B, 3), 1, masking=FLIPPED), wire("o", (B, 3), 7)],
     ),
+    "between": (
+        Between(name="g", x="x", bits=("d", "e"), levels=(-5, 9), shift=3),
+        [wire("x", (B, 3), 9, 8), wire("d", (B, 3), 1, masking=FLIPPED), wire("e", (B, 3), 1, masking=FLIPPED)],
+    ),
+    "pieces": (
+        Pieces(name="g", xs=("x", "y"), bits=("d", "e"), shifts=(3, 1), out="o"),
+        [
+            wire("x", (B, 3), 9, 8),
+            wire("y", (B, 3), 7, 2),
+            wire("d", (B, 3), 1, masking=FLIPPED),
+            wire("e", (B, 3), 1, masking=FLIPPED),
+            wire("o", (B, 3), 8),
+        ],
+    ),
     "scatter": (
         Scatter(name="g", x="x", axis=1, indices=(1, -1, 0, 1), out="o"),
         [wire("x", (B, 4), 5, 2), wire("o", (B, 3), 7, 2, masking=INHERITED)],
@@ -539,6 +555,29 @@ BAD: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("relu", {"bit": "x"}, {}),
     ("relu", {"bit": "o"}, {}),
     ("maximum", {"bit": "x"}, {}),
+    ("between", {"levels": (9, -5)}, {}),
+    ("between", {"levels": (5, 5)}, {}),
+    ("between", {"levels": (5,)}, {}),
+    ("between", {"levels": (-5, 1 << 9)}, {}),
+    ("between", {"shift": 11}, {}),
+    ("between", {}, {"x": {"bits": 50}}),  # 49 bits to compare
+    ("between", {"shift": 20}, {"x": {"bits": 58}}),
+    ("between", {}, {"x": {"shape": (B, 1)}}),
+    ("between", {}, {"e": {"shape": (B, 1)}}),
+    ("between", {}, {"e": {"masking": DRAWN}}),
+    ("between", {}, {"d": {"scale": Fraction(2)}}),
+    ("between", {}, {"d": {"holders": (OWNER,)}}),
+    ("pieces", {"bits": ("d",)}, {}),
+    ("pieces", {"shifts": (3, 1, 1)}, {}),
+    ("pieces", {"shifts": (3, 2)}, {}),
+    ("pieces", {"shifts": (3, 0)}, {"y": {"scale": Fraction(1)}}),
+    ("pieces", {"xs": ("x", "d")}, {}),
+    ("pieces", {}, {"x": {"bits": 3}}),
+    ("pieces", {}, {"y": {"shape": (B, 1)}}),
+    ("pieces", {}, {"d": {"shape": (B, 1)}}),
+    ("pieces", {}, {"o": {"shape": (B, 1)}}),
+    ("pieces", {}, {"o": {"masking": DERIVED}}),
+    ("pieces", {}, {"o": {"masking": UNOPENED}}),
     ("select", {}, {"x": {"shape": (B, 2)}}),
     ("select", {}, {"x": {"shape": (B,)}}),
     ("select", {}, {"o": {"shape": (B, 1)}}),

@@ -16,7 +16,7 @@ import numpy as np
 from mpc import tables
 from mpc.compiler import functions
 from mpc.compiler.functions import Function, Parameters, Series
-from mpc.compiler.lowering import normalise
+from mpc.compiler.lowering import normalise, piecewise
 from mpc.compiler.lowering.builder import SMALLER, Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import log2
@@ -24,6 +24,8 @@ from mpc.gates.fourier import Clamp
 
 TOLERANCE = 2e-5
 """What a series may be off by, beside the largest value of the function; 1 at least."""
+_PIECES_TOLERANCE = 8e-6
+"""The same where a series is chosen as one of several pieces: its coefficients and waves have more bits."""
 _ACCEPTABLE = 1e-3
 _CLAMP_STEP = 0.01
 _SERIES_BITS = 52
@@ -76,6 +78,10 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
         )
     if name == "exp" and high > _SMALL_EXPONENT and high - low > 2 * _SMALL_EXPONENT:
         return _squared(state, x)
+    if not finest and piecewise.has_pieces(function, low, high):
+        x = _readable(state, x)
+        tolerance = _PIECES_TOLERANCE * max(1.0, function.high if function.lined else 1.0)
+        return piecewise.apply(state, x, name, settings, function, tolerance)
     if name == "exp":
         function = Function(function.value, low=high - _EXPONENT_REACH)
     series, inside = _series(x, name, settings, function)
@@ -140,8 +146,7 @@ def evaluate(
     state: Lowering, x: Value, function: Function, series: Series, inside: tuple[float, float], bits: int
 ) -> Value:
     """Evaluate the series on x, clamped where x reaches outside."""
-    if x.wire.bits > _SERIES_BITS or log2(x.scale) > _SERIES_SCALE_BITS:
-        x = state.shorten(x, min(30, _SERIES_BITS - 1 - x.wire.bits + log2(x.scale)))
+    x = _readable(state, x)
     factor, window = functions.turns(x.scale, series.period)
     if factor > 1:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
@@ -166,16 +171,19 @@ def evaluate(
         x=x.wire.name,
         window=window,
         constant=round(series.constant * unit),
-        cosines=_integers(series.cosines, half),
-        sines=_integers(series.sines, half),
+        cosines=functions.integers(series.cosines, half),
+        sines=functions.integers(series.sines, half),
         dealt_bits=bits - half,
         table=tables.sincos_digest(),
         clamp=_clamp(x, inside, beyond, function, unit) if any(beyond) else None,
     )
 
 
-def _integers(values: np.ndarray, bits: int) -> tuple[int, ...]:
-    return tuple(int(v) for v in np.rint(np.ldexp(values, bits)))
+def _readable(state: Lowering, x: Value) -> Value:
+    """Return x on a wire that has room for what makes a period of it."""
+    if x.wire.bits > _SERIES_BITS or log2(x.scale) > _SERIES_SCALE_BITS:
+        return state.shorten(x, min(30, _SERIES_BITS - 1 - x.wire.bits + log2(x.scale)))
+    return x
 
 
 def _clamp(x: Value, inside: tuple[float, float], beyond: tuple[bool, bool], function: Function, unit: float) -> Clamp:

@@ -81,20 +81,16 @@ def hard_swish(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Softplus")
 def softplus(state: Context, node: ModelNode, settings: Settings) -> None:
-    _with_line(state, node, "softplus", LINEAR_FROM)
+    x = state.value(node.input[0])
+    bend = state.function("softplus", x)
+    state.sum((bend, state.relu(shifted(state, x, -LINEAR_FROM))), (1.0, 1.0), node.output[0])
     state.facts[node.output[0]] = Softplus(node.input[0])
 
 
 @handles("Gelu")
 def gelu(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Compute GELU; beyond 5 it is x."""
-    _with_line(state, node, "gelu_tanh" if settings.get("approximate", b"none") == b"tanh" else "gelu", 5.0)
-
-
-def _with_line(state: Context, node: ModelNode, name: str, beyond: float) -> None:
-    x = state.value(node.input[0])
-    bend = state.function(name, x)
-    state.sum((bend, state.relu(shifted(state, x, -beyond))), (1.0, 1.0), node.output[0])
+    name = "gelu_tanh" if settings.get("approximate", b"none") == b"tanh" else "gelu"
+    state.function(name, state.value(node.input[0]), out=node.output[0])
 
 
 @handles("Swish")

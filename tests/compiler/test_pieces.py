@@ -1,0 +1,97 @@
+"""Functions of pieces: right on every side of where two of them meet; and attention as peaked as trained one is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.compiler.compile import compile_model
+from mpc.gates.between import Between
+from mpc.gates.fourier import Fourier
+from mpc.gates.pieces import Pieces
+from mpc.gates.truncate import Truncate
+from tests.support.graphs import node, save_model
+from tests.support.models import assert_agrees, encrypted, plaintext
+
+RNG = np.random.default_rng(14)
+RANGES = {"x": (-32.0, 32.0)}
+
+
+def rows_of_scores(width: int) -> np.ndarray:
+    """Rows of a softmax: flat, peaked, with many that hardly count, around where exp is cut off, and ties."""
+    peaked = RNG.normal(0, 6, (24, width))
+    far = np.full((4, width), -14.0) + RNG.normal(0, 0.01, (4, width))
+    edge = np.full((6, width), -13.0) + RNG.normal(0, 0.2, (6, width))
+    tail = RNG.uniform(-13, -6, (8, width))
+    for rows in (far, edge, tail):
+        rows[:, 3] = 0.0
+    return np.concatenate([np.zeros((1, width)), peaked, far, edge, tail]).clip(-31, 31).astype(np.float32)
+
+
+@pytest.mark.parametrize("width", [8, 128])
+def test_no_share_of_a_softmax_is_off_by_much(width: int, tmp_path: Path) -> None:
+    """Of 127 that hardly count, each is off by so little that their sum is: no error is common to them."""
+    path = save_model(tmp_path, [node("Softmax", ["x"], ["y"], axis=-1)], shape=("batch", width))
+    drawn = RNG.uniform(-32, 32, (20, width)).astype(np.float32)  # as whoever predicts an error draws them
+    x = np.concatenate([rows_of_scores(width), drawn])
+    compiled = compile_model(path, RANGES)
+    exact = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
+    exact /= exact.sum(axis=1, keepdims=True)
+    [ours] = encrypted(compiled, {"x": x})
+    off = np.abs(ours - exact)
+    cut = 2.4e-6 * width  # what lies below -13 counts as nothing
+    assert off.max() < 6e-5 + cut
+    assert np.sqrt(np.square(off).mean()) < 2e-5
+    assert np.sqrt(np.square(off[-20:]).mean()) < 4 * compiled.errors["y"]
+
+
+def attention(folder: Path, tokens: int, size: int, sharp: float) -> Path:
+    weights = {name: RNG.normal(0, size**-0.5, (size, size)).astype(np.float32) for name in "qkv"}
+    weights["q"] *= sharp
+    nodes = [node("MatMul", ["x", name], [f"x{name}"], name=name) for name in "qkv"]
+    nodes += [
+        node("Transpose", ["xk"], ["kt"], perm=[0, 2, 1]),
+        node("MatMul", ["xq", "kt"], ["scores"], name="products"),
+        node("Softmax", ["scores"], ["shares"], axis=-1),
+        node("MatMul", ["shares", "xv"], ["y"], name="mean"),
+    ]
+    return save_model(folder, nodes, weights, shape=("batch", tokens, size))
+
+
+@pytest.mark.parametrize("sharp", [0.3, 3.0, 12.0])
+def test_attention_that_is_peaked(sharp: float, tmp_path: Path) -> None:
+    path = attention(tmp_path, 24, 8, sharp)
+    x = RNG.normal(0, 1, (6, 24, 8)).clip(-3, 3).astype(np.float32)
+    compiled = compile_model(path, {"x": (-3.0, 3.0)})
+    [ours], [exact] = encrypted(compiled, {"x": x}), plaintext(path, {"x": x})
+    off = np.abs(ours - exact)
+    assert off.max() < 2e-3 * max(1.0, sharp / 3)
+    assert np.sqrt(np.square(off).mean()) < 4 * compiled.errors["y"]
+    kinds = [gate for gate in compiled.plan.gates if isinstance(gate, Between | Pieces)]
+    assert len(kinds) == 2
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@pytest.mark.parametrize("reach", [4.0, 6.0, 40.0, 4000.0])
+def test_gelu_on_all_sides_of_its_pieces(approximate: str, reach: float, tmp_path: Path) -> None:
+    nodes = [node("Gelu", ["x"], ["h"], approximate=approximate), node("Mul", ["h", "h"], ["y"])]
+    path = save_model(tmp_path, nodes, shape=("batch", 1), opset=20)
+    near = np.concatenate([c + np.linspace(-0.6, 0.6, 121) for c in (-5.0, 0.0, 5.0)])
+    x = np.concatenate([near, np.linspace(-reach, reach, 101)]).clip(-reach, reach)
+    compiled = assert_agrees(path, {"x": x.astype(np.float32)[:, None]}, {"x": (-reach, reach)}, tolerance=1e-4 * reach)
+    levels = [gate.levels for gate in compiled.plan.gates if isinstance(gate, Between)]
+    assert [len(found) for found in levels] == ([2] if reach > 5 else [])
+
+
+def test_what_is_chosen_is_not_truncated_again(tmp_path: Path) -> None:
+    """A result has the scale that a product takes, so that nothing stands between."""
+    path = save_model(
+        tmp_path, [node("Gelu", ["x"], ["h"]), node("Mul", ["h", "h"], ["y"])], shape=("batch", 3), opset=20
+    )
+    plan = compile_model(path, RANGES).plan
+    [pieces] = [gate for gate in plan.gates if isinstance(gate, Pieces)]
+    assert not any(isinstance(gate, Truncate) and gate.x == pieces.out for gate in plan.gates)
+    [series] = [gate for gate in plan.gates if isinstance(gate, Fourier)]
+    assert series.clamp is None and series.terms <= 10
