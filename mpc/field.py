@@ -215,6 +215,12 @@ def _stacked(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None) 
         base = None if offset is None else np.broadcast_to(offset, (*lead, m, n)).reshape(-1, n)
         joined = right.stack[(0,) * rank] if rank else right
         return matmul(np.broadcast_to(a, (*lead, m, k)).reshape(-1, k), joined, base).reshape(*lead, m, n)
+    if m == n == 1 and a.shape[:-2] == right.values.shape[:-2]:
+        products = np.empty(lead, dtype=np.uint64)
+        columns = np.ascontiguousarray(right.values).reshape(-1, k)
+        kernels.dot_rows(np.ascontiguousarray(a).reshape(-1, k), columns, products.reshape(-1))
+        inner = products[..., None, None]
+        return inner if offset is None else add(inner, offset)
     left = np.broadcast_to(a, (*lead, m, k))
     out = np.empty((*lead, m, n), dtype=np.uint64)
     offsets = None if offset is None else np.broadcast_to(offset, out.shape)

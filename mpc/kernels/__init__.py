@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mpc.kernels.comparing import deal_nodes, deal_thermometers, look_up, resolve_node, resolve_short_node
     from mpc.kernels.conjunctions import and_nodes, deal_and_nodes
     from mpc.kernels.products import (
+        dot_rows,
         join_digits,
         matmul_thin,
         multiply_patches,
@@ -71,6 +72,7 @@ __all__ = [
     "deal_thermometers",
     "deal_waves",
     "dot",
+    "dot_rows",
     "find_signs",
     "find_words",
     "fold_words",

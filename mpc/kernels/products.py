@@ -28,6 +28,20 @@ def matmul_thin(a: np.ndarray, b_rows: np.ndarray, out: np.ndarray) -> None:
             out[i, j] = low
 
 
+@compiled
+def dot_rows(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Compute out[i] = <a[i], b[i]> mod p; a and b (m, k), out (m,).  As `matmul_thin`, row by row."""
+    m, k = a.shape
+    for i in range(m):
+        high, low = ZERO, ZERO
+        for start in range(0, k, 32):
+            for t in range(start, min(start + 32, k)):
+                high, low = multiply_add_wide(high, low, a[i, t], b[i, t])
+            low = fold_wide(high, low)
+            high = ZERO
+        out[i] = low
+
+
 @njit(inline="always")
 def _centred(a: np.uint64) -> np.int64:
     """A canonical residue as the integer in (-p/2, p/2] that it stands for, without a branch."""

@@ -62,6 +62,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
         (MASK, I64, PLACES, PLACES, I64, of(I64, 2), of(U8), of(U64, 2), of(U64, 2), MASK),
         ("waves", "chosen", "out"),
     ),
+    "dot_rows": ((of(U64, 2), of(U64, 2), MASK), ("a", "b", "out")),
     "matmul_thin": ((of(U64, 2), of(U64, 2), of(U64, 2)), ("a", "b_rows")),
     "split_limbs": ((MASK, of(F64, 2)), ("a",)),
     "split_digits": ((MASK, I64, of(F64, 2)), ("a",)),

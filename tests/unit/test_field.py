@@ -301,6 +301,15 @@ def test_stacks_have_to_agree() -> None:
             fp.matmul(fp.zeros(a), fp.zeros(b))
 
 
+def test_inner_products_of_rows_are_products_of_stacks() -> None:
+    rng = np.random.default_rng(5)
+    a, b = (rng.integers(0, P, shape, dtype=np.uint64) for shape in ((2, 3, 1, 70), (2, 3, 70, 1)))
+    a[0, 0], b[0, 0] = P - 1, P - 1
+    expected = (a.astype(object) @ b.astype(object)) % P
+    assert (fp.matmul(a, b) == expected).all()
+    assert (fp.matmul(a, b, array([5])) == (expected + 5) % P).all()
+
+
 # ------------------------------------------------------------------ words
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Maximum, Transpose
 from mpc.compiler.graph.filling import join_filled
+from mpc.compiler.graph.gelus import join_gelu
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Shape
 from mpc.compiler.graph.merging import merge
 
@@ -92,6 +93,24 @@ def fold_linear(graph: Graph) -> Graph:
     return Graph(graph.inputs, nodes, graph.outputs)
 
 
+def scale_in_readers(graph: Graph) -> Graph:
+    """Let layers read what was scaled, as the gain of a normalisation does, with the scaling in their own weights.
+
+    Others may read the scaled value all the same; a layer does not wait for it then.
+    """
+    shapes = {given.name: given.shape for given in graph.inputs} | {n.writes: n.shape for n in graph.nodes}
+    writers = {node.writes: node for node in graph.nodes}
+    nodes = []
+    for node in graph.nodes:
+        before = writers.get(node.reads[0]) if node.op == "matmul" and len(node.reads) == 1 else None
+        above = writers.get(before.reads[0]) if before is not None and before.op == "scale" else None
+        merged = None
+        if before is not None and above is not None and above.op == "multiply":
+            merged = merge(before, node, shapes[before.reads[0]])
+        nodes.append(node if merged is None else merged)
+    return Graph(graph.inputs, nodes, graph.outputs)
+
+
 def share_steps(graph: Graph) -> Graph:
     """Compute equal nodes that read equal values once."""
     seen: dict[object, str] = {}
@@ -167,8 +186,11 @@ PASSES = (
     drop_empty_moves,
     join_reshapes,
     sink_output_reshapes,
+    join_gelu,
     drop_dead_nodes,
     fold_linear,
+    scale_in_readers,
+    drop_dead_nodes,
     join_filled,
     drop_empty_moves,
     share_steps,

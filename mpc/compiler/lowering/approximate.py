@@ -17,7 +17,7 @@ from mpc import tables
 from mpc.compiler import functions
 from mpc.compiler.functions import Function, Parameters, Series
 from mpc.compiler.lowering import normalise, piecewise
-from mpc.compiler.lowering.builder import SMALLER, Lowering, Value
+from mpc.compiler.lowering.builder import SERIES_SCALE_BITS, SMALLER, Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import log2
 from mpc.gates.fourier import Clamp
@@ -30,7 +30,6 @@ _ACCEPTABLE = 1e-3
 _CLAMP_STEP = 0.01
 _SERIES_BITS = 52
 """Bound of a series' argument: room for the period's factor and the clamp's margin below 59."""
-_SERIES_SCALE_BITS = 44
 _FLOOR = 2.0**-16
 _SLACK = 2.0**-8
 """What a sum of positive numbers can be below 0 by the errors of series, beside its largest value."""
@@ -181,7 +180,7 @@ def evaluate(
 
 def _readable(state: Lowering, x: Value) -> Value:
     """Return x on a wire that has room for what makes a period of it."""
-    if x.wire.bits > _SERIES_BITS or log2(x.scale) > _SERIES_SCALE_BITS:
+    if x.wire.bits > _SERIES_BITS or log2(x.scale) > SERIES_SCALE_BITS:
         return state.shorten(x, min(30, _SERIES_BITS - 1 - x.wire.bits + log2(x.scale)))
     return x
 

@@ -38,10 +38,14 @@ COMPARED_BITS = 24
 """A comparison on up to so many bits opens one byte (four chunks of six)."""
 _EVENING_BITS = 26
 _LEAST_EVENING_BITS = 20
+_NEAR = 4
+"""A value that was shortened to so many bits more is taken as it is then, and not shortened once more."""
 SMALLER = (
     "declare a smaller input range (--range NAME=LOW:HIGH), or give samples of the input to bound it by "
     "(--calibrate X.npy, in Python samples={...})"
 )
+SERIES_SCALE_BITS = 44
+"""Fractional bits of a series' argument."""
 LINEAR_BITS = 57
 """Bound of what a product or sum may reach: room for roundings below 59."""
 
@@ -79,8 +83,11 @@ class Lowering:
 
     Args:
         values: graph value -> wire.
+        writers: wire -> the gate that writes it.
         weights: weight wire -> int64 integers, the owner's secret unless the roles say that they are public.
         origins: gate -> the model's node.
+        whole: wire that `shorten` wrote -> what it was shortened from, and the result.
+        shifts: wire -> by how many bits it was shortened.
         inverses: wire of 1 / x -> what it is the product of: 1 / u for x in one octave, and the octave.
         notes: what the model's owner should know.
         origin: the node that is being lowered.
@@ -94,10 +101,13 @@ class Lowering:
     roles: Roles
     wires: dict[str, Wire] = field(default_factory=dict)
     gates: list[Gate] = field(default_factory=list)
+    writers: dict[str, Gate] = field(default_factory=dict)
     weights: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     origins: dict[str, Origin] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     memo: dict[object, Value] = field(default_factory=dict)
+    whole: dict[str, tuple[Value, Value]] = field(default_factory=dict)
+    shifts: dict[str, list[int]] = field(default_factory=dict)
     inverses: dict[str, tuple[Value, Value]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     origin: Origin = Origin("", "input")
@@ -153,6 +163,7 @@ class Lowering:
             raise self.origin.refuse(
                 f"what it computes with can get too large for a plan ({kind}: {place})", remedy=SMALLER
             ) from None
+        self.writers.update(dict.fromkeys(self.gates[-1].writes, self.gates[-1]))
         self.origins[self.gates[-1].name] = self.origin
         return self.gates[-1]
 
@@ -234,14 +245,30 @@ class Lowering:
         scale = x.scale / (1 << shift)
         return self.add("truncate", x.shape, scale, x.interval.truncated(shift), x=x.wire.name, shift=shift)
 
-    def shorten(self, x: Value, fraction: int = FRACTION_BITS) -> Value:
-        """Return x with about `fraction` fractional bits, if it has more."""
-        shift = min(log2(x.scale) - fraction, x.wire.bits - 1)
-        if shift <= 0:
+    def shorten(self, x: Value, fraction: int = FRACTION_BITS, least: int | None = None) -> Value:
+        """Return x with about `fraction` fractional bits, if it has more.
+
+        What was shortened before is shortened again from what it was: in one truncation, of which the first one may be
+        left behind.
+
+        Args:
+            least: so few are enough, if x was shortened to about as many before.
+        """
+        if min(log2(x.scale) - fraction, x.wire.bits - 1) <= 0:
             return x
+        before, found = self.whole.get(x.wire.name, (x, x))
+        if found.interval is x.interval:  # nothing else is known of it
+            x = before
+        shift = min(log2(x.scale) - fraction, x.wire.bits - 1)
+        if least is not None:
+            near = range(shift - _NEAR, log2(x.scale) - least + 1)
+            known = [each for each in self.shifts.get(x.wire.name, ()) if each in near]
+            shift = min(known, key=lambda each: abs(each - shift), default=shift)
         key = ("shorten", x.wire.name, shift)
         if key not in self.memo:
             self.memo[key] = self.truncate(*self.evened(x, shift))
+            self.whole[self.memo[key].wire.name] = x, self.memo[key]
+            self.shifts.setdefault(x.wire.name, []).append(shift)
         return self.memo[key]
 
     def evened(self, x: Value, shift: int) -> tuple[Value, int]:

@@ -23,17 +23,20 @@ from mpc.compiler.graph.attributes import (
     Weigh,
     Weighted,
 )
-from mpc.compiler.graph.graph import Node, static
+from mpc.compiler.graph.graph import Node, Shape, static
 from mpc.compiler.lowering.builder import FRACTION_BITS, LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import Interval, joined
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.scales import even, log2
+from mpc.gates.multiply import Multiply
 
 _FACTOR_BITS = 18
 _FINEST_FACTOR = 26
 _SIMPLE = 64
 _ROUNDINGS = 6
 """Units of an operand: the two sides of a clip are rounded apart, each where it is added to, shortened and compared."""
+_MOST_INNER = 1 << 16
+"""Products of one sum."""
 _ROUNDED_BITS = 44
 """What is rounded to be compared may have so many: a difference has room for a comparison on all of its bits."""
 
@@ -132,7 +135,52 @@ def total(state: Lowering, node: Node) -> Value:
         x = state.shorten(x, log2(x.scale) - over)
     scale = x.scale * divisor
     interval = known_interval(x.interval.summed(axes), scale, node)
+    inner = _inner_product(state, node)
+    if inner is not None and over <= 0:
+        return _as_inner_product(state, node, inner, scale, interval)
     return state.add("total", node.shape, scale, interval, x=x.wire.name, axes=axes)
+
+
+def _inner_product(state: Lowering, node: Node) -> tuple[Value, Value] | None:
+    """Return x and y, if the sum is one of x y over the last axes, and nobody else reads the products."""
+    x, axes = state.values[node.reads[0]], node.of(Total).axes
+    rank, size = len(x.shape), math.prod(static(tuple(x.shape[axis] for axis in axes)))
+    gate = state.writers.get(x.wire.name)
+    trailing = axes == tuple(range(rank - len(axes), rank)) and rank > len(axes)
+    if not isinstance(gate, Multiply) or gate.y is None or not trailing or not 1 < size <= _MOST_INNER:
+        return None
+    if state.graph.sole_reader(node.reads[0]) is not node:
+        return None
+    first, second = state.wires[gate.x], state.wires[gate.y]
+    if not first.shape == second.shape == x.shape:
+        return None
+    return Value(first, x.interval), Value(second, x.interval)
+
+
+def _as_inner_product(
+    state: Lowering, node: Node, pair: tuple[Value, Value], scale: Fraction, interval: Interval
+) -> Value:
+    """Multiply rows with columns: each sum is opened, and no product is.  What multiplied them is left behind."""
+    lead = pair[0].shape[: -len(node.of(Total).axes)]
+    size = math.prod(static(pair[0].shape[len(lead) :]))
+    shapes: tuple[Shape, Shape] = (*lead, 1, size), (*lead, size, 1)
+    names = []
+    for each, shape in zip(pair, shapes, strict=True):
+        name = f"{len(state.gates)}.reshape"
+        gate = state.gate("reshape", x=each.wire.name, out=name)
+        wire = each.wire.model_copy(
+            update={"name": name, "shape": shape, "masking": gate.inherited(state.wires), "holders": ()}
+        )
+        state.wires[name] = wire
+        names.append(name)
+    product = pair[0].scale * pair[1].scale
+    sums = state.add("matmul", (*lead, 1, 1), product, _reshaped(interval, (*lead, 1, 1)), x=names[0], y=names[1])
+    kept = state.reshape(sums, node.shape)
+    return state.combine([Value(kept.wire, interval)], [1], node.shape, scale)
+
+
+def _reshaped(interval: Interval, shape: Shape) -> Interval:
+    return interval.map(lambda array: array.reshape(static(shape)))
 
 
 def weigh(state: Lowering, node: Node) -> Value:

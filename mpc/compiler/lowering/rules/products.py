@@ -14,6 +14,7 @@ from mpc.compiler.graph.graph import Node, Shape, simple_factor, static
 from mpc.compiler.lowering.builder import (
     FRACTION_BITS,
     LINEAR_BITS,
+    SERIES_SCALE_BITS,
     SMALLER,
     Lowering,
     Value,
@@ -35,6 +36,8 @@ _FINEST_SCALE = 48
 _BEFORE_SERIES_BITS = 52
 _FACTOR_FRACTION = 20
 _KNOWN_PRODUCT_BITS = 50
+_FAR_MORE = 8
+"""An operand that has so many times more elements than the other is shortened last: each is opened for it."""
 _GATES = {"matmul": "matmul", "conv": "convolution", "scale": "multiply", "multiply": "multiply"}
 
 
@@ -51,9 +54,8 @@ def affine(state: Lowering, node: Node) -> Value:
     good = _GOOD_WEIGHT_BITS - _magnitude(weight)
     if exponent < good and not exact and log2(x.scale) > _FACTOR_FRACTION:  # x has bits to spare
         fraction = log2(x.scale) - (good - exponent)
-        if any(given.stored or given.state for given in state.graph.inputs):  # of others the scale was chosen for this
-            fraction = min(fraction, _equal_digits(x, weight, log2(x.scale) + exponent))
-        x = state.shorten(x, max(_FACTOR_FRACTION, fraction))
+        fraction = min(fraction, _equal_digits(x, weight, log2(x.scale) + exponent))
+        x = state.shorten(x, max(_FACTOR_FRACTION, fraction), least=_FACTOR_FRACTION)
         exponent, exact = _weight_exponent(x, node, weight, bias, most)
     wanted = max(_LEAST_WEIGHT_BITS - _magnitude(weight), _LEAST_EXPONENT)
     if exponent < wanted and not exact:
@@ -102,6 +104,8 @@ def _feeds_series(state: Lowering, value: str) -> bool:
 
 
 def _passes_on(node: Node) -> bool:
+    if node.op == "scale":
+        return simple_factor(node.of(Weighted).weight) is not None
     return node.op in ("reshape", "transpose", "concat", "sum", "take")
 
 
@@ -114,7 +118,8 @@ def _reach(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None) ->
 def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None, most: int) -> tuple[int, bool]:
     """(fractional bits of the weights, are they exact then): as many as are useful and the bound allows."""
     room = most - math.frexp(max(1.0, _reach(x, node, weight, bias)))[1]
-    wanted = min(_WEIGHT_BITS - _magnitude(weight), room, _FINEST_SCALE - log2(x.scale))
+    finest = _FINEST_SCALE if most == LINEAR_BITS else SERIES_SCALE_BITS
+    wanted = min(_WEIGHT_BITS - _magnitude(weight), room, finest - log2(x.scale))
     for exact in range(min(wanted, _EXACT_BITS) + 1):
         if not np.any(np.ldexp(weight, exact) % 1):
             return max(exact, min(wanted, _spread(bias, x.scale * (1 << exact)) + exact)), True
@@ -188,10 +193,13 @@ def product(state: Lowering, node: Node) -> Value:
     over_reals = product_of(node)
     square = node.reads[0] == node.reads[1]
     fraction = _factor_fraction(node)
+    most = _BEFORE_SERIES_BITS - 1 if _feeds_series(state, node.writes) else LINEAR_BITS
     x, y = (_shortened(state, value, fraction) for value in (left, right))
+    if not square:
+        x, y = _one_shortened(state, node, (left, x), (right, y), most)
     for _ in range(3):
         interval = product_interval(x, y, node, over_reals, square)
-        over = math.frexp(max(1.0, interval.bound))[1] + 1 + _headroom(state, node) - LINEAR_BITS
+        over = math.frexp(max(1.0, interval.bound))[1] + 1 + _headroom(state, node) - most
         if over <= 0:
             break
         x, y = balanced(state, x, y, over)
@@ -202,6 +210,26 @@ def product(state: Lowering, node: Node) -> Value:
     return state.add(
         "multiply" if node.op == "multiply" else _GATES[node.op], node.shape, x.scale * y.scale, interval, **settings
     )
+
+
+def _one_shortened(
+    state: Lowering, node: Node, left: tuple[Value, Value], right: tuple[Value, Value], most: int
+) -> tuple[Value, Value]:
+    """Return the operands, of which one that has far more elements stays as it is, if the product has room for it.
+
+    Args:
+        left, right: each as it is, and shortened.
+    """
+    (whole, x), (_, y) = left, right
+    sizes = [math.prod(static(value.shape)) for value in (x, y)]
+    if sizes[0] * _FAR_MORE <= sizes[1]:
+        second, first = _one_shortened(state, node, right, left, most)
+        return first, second
+    if sizes[0] < _FAR_MORE * sizes[1] or node.op != "multiply":
+        return x, y
+    bound = product_interval(whole, y, node, product_of(node), False).bound
+    fits = math.frexp(max(1.0, bound))[1] + 1 + _headroom(state, node) <= most
+    return (whole if fits else x), y
 
 
 def balanced(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Value]:
