@@ -214,11 +214,13 @@ def fit(
     Args:
         unit: 2^n units of a wire are one period, so periods are made multiples of it by a factor
             below two: T in the result is unit 2^n k, k small.
-        wave_error: what roundings of coefficients and waves are off by.
+        wave_error: what roundings of coefficients and waves are off by; if that is less than usual, a function's
+            emphasis counts.
     """
     function = FUNCTIONS[name](**dict(parameters))
     x = np.linspace(low, high, _POINTS)
-    target, emphasis = function.value(x), function.emphasis
+    target = function.value(x)
+    emphasis = function.emphasis if wave_error < Series.wave_error else None
     best: list[Series] = []
     for terms in _TERMS:
         periods = sorted({_period(ratio * (high - low), unit) for ratio in _PERIODS})
@@ -311,8 +313,11 @@ def _weighted(x: np.ndarray, target: np.ndarray, weight: np.ndarray, period: flo
     """Least squares, with weights: the error counts where it is largest beside them."""
     angles = 2 * np.pi / period * np.outer(x, np.arange(1, terms + 1))
     basis = np.concatenate([np.ones((x.size, 1)), np.cos(angles), np.sin(angles)], axis=1)
+    left, sizes, right = np.linalg.svd(basis * weight[:, None], full_matrices=False)
+    along = left.T @ (target * weight)
     for cut in (*_DEEPER_CUTS, *_CUTS):
-        coefficients, *_ = np.linalg.lstsq(basis * weight[:, None], target * weight, rcond=cut)
+        kept = sizes > cut * sizes[0]
+        coefficients = right[kept].T @ (along[kept] / sizes[kept])
         error = float((np.abs(basis @ coefficients - target) * weight).max())
         cosines, sines = np.split(coefficients[1:], 2)
         yield Series(period, float(coefficients[0]), cosines, sines, error)

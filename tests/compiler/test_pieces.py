@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import compile_model
+from mpc.compiler.functions import fit
 from mpc.gates.between import Between
 from mpc.gates.fourier import Fourier
 from mpc.gates.pieces import Pieces
@@ -83,6 +84,23 @@ def test_gelu_on_all_sides_of_its_pieces(approximate: str, reach: float, tmp_pat
     compiled = assert_agrees(path, {"x": x.astype(np.float32)[:, None]}, {"x": (-reach, reach)}, tolerance=1e-4 * reach)
     levels = [gate.levels for gate in compiled.plan.gates if isinstance(gate, Between)]
     assert [len(found) for found in levels] == ([2] if reach > 5 else [])
+
+
+def test_a_fit_with_emphasis_decomposes_each_basis_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a series that is not one of several pieces is fitted without any: those take milliseconds."""
+    shapes: list[tuple[int, ...]] = []
+    usual = np.linalg.svd
+
+    def counted(matrix: np.ndarray, full_matrices: bool) -> tuple[np.ndarray, ...]:
+        shapes.append(matrix.shape)
+        return usual(matrix, full_matrices=full_matrices)
+
+    monkeypatch.setattr(np.linalg, "svd", counted)
+    found = fit("exp_negative", (), -13.5, 0.0625, 8e-6, 2.0**-29, 2.0**-21)
+    assert found.cosines.size == 12 and found.whole_error <= 8e-6
+    assert len(shapes) == 3 * len(set(shapes)) == 12
+    fit("exp_negative", (), -13.5, 0.0625, 2e-6, 2.0**-29)
+    assert len(shapes) == 12
 
 
 def test_what_is_chosen_is_not_truncated_again(tmp_path: Path) -> None:
