@@ -21,7 +21,7 @@ from mpc.encoding import canonical
 from mpc.entry import WEIGHTS, EntryId
 from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import Correlation, Gate, mask_name
-from mpc.prg import Draws, Seed, expand_field, expand_words, expand_words_part, words_at
+from mpc.prg import Draws, Seed, WordStream, expand_field, expand_words
 from mpc.shares import BitShare, Share
 from mpc.wires import Wires
 
@@ -145,7 +145,7 @@ class Words:
     """One party's share of many words in a row, of which a few are enough at a time.
 
     Args:
-        at: returns those at some places.
+        at: returns those at some places; any, at a place below 0.
         part: returns those from a place on, up to another one.
         size: how many there are.
     """
@@ -246,14 +246,16 @@ class Bundle:
         spec, seed = self._specs.get(key), self._seeds.get(key)
         if spec is not None and seed is not None:
             del self._seeds[key]
-            return Words(partial(words_at, seed), lambda i, j: expand_words_part(seed, i, j - i), prod(spec.shape))
+            stream = WordStream(seed)
+            return Words(stream.at, stream.part, prod(spec.shape))
         if spec is None or key not in self._starts or self._corrections is None:
             self._take(gate, name)  # says why it cannot
             raise LocalProtocolError(f"what gate {gate} was dealt as {name!r} are no words")
         start = self._starts.pop(key)
         whole = np.frombuffer(self._corrections.read(start, start + spec.size), dtype="<u8")  # where they lie
         aligned = partial(np.require, dtype=np.uint64, requirements="A")
-        return Words(lambda places: whole[places], lambda i, j: aligned(whole[i:j]), whole.size)
+        # by an index, which reads where the words lie: `take` would copy all of them first, unless they are aligned
+        return Words(lambda at: whole[np.maximum(at, 0)], lambda i, j: aligned(whole[i:j]), whole.size)
 
     def held_seeds(self) -> list[tuple[str, Seed]]:
         """Return (wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""

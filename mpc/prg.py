@@ -13,7 +13,7 @@ import hmac
 from dataclasses import dataclass, field
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from mpc import kernels
 from mpc.encoding import Part, canonical, digest, word_type
@@ -22,8 +22,9 @@ from mpc.errors import EntropyError, ReuseError
 SEED_BYTES = 32
 _ZEROS = bytes(1 << 20)
 _AES_BLOCK = 16
-_PLACES = 1 << 13
-"""Words that are looked up at one time: their blocks stay in a near cache."""
+_BLOCK_WORDS = 2
+_PLACES = 1 << 15
+"""Words that are looked up at one time: what is done for each is more than calling for them, and memory stays small."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Seed:
 def _fill(seed: Seed, kind: str, view: memoryview, block: int = 0) -> None:
     """Write AES-256-CTR's stream over the bytes, from one of its blocks of 16 bytes on."""
     counter = modes.CTR(block.to_bytes(16, "big"))
-    cipher = Cipher(algorithms.AES(seed.derive("aes", kind).secret), counter).encryptor()
+    _encrypt_zeros(Cipher(algorithms.AES(seed.derive("aes", kind).secret), counter).encryptor(), view)
+
+
+def _encrypt_zeros(cipher: CipherContext, view: memoryview) -> None:
     for start in range(0, len(view), len(_ZEROS)):
         size = min(len(_ZEROS), len(view) - start)
         written = cipher.update_into(memoryview(_ZEROS)[:size], view[start : start + size])
@@ -103,35 +107,45 @@ def expand_words(seed: Seed, shape: tuple[int, ...], width: int, out: np.ndarray
     return values
 
 
-def expand_words_part(seed: Seed, start: int, count: int, width: int = 64) -> np.ndarray:
-    """Return words `start` to `start + count` of what `expand_words` makes, without those before: (count,)."""
-    kind = word_type(width)
-    first = start - start % (_AES_BLOCK // kind.itemsize)
-    words = np.empty(start - first + count, dtype=kind)
-    if count:
-        _fill(seed, f"words/{width}", words.data.cast("B"), first * kind.itemsize // _AES_BLOCK)
-    if width < 8 * kind.itemsize:
-        words &= kind.type((1 << width) - 1)
-    return words[start - first :]
+class WordStream:
+    """Words of 64 bits that `expand_words` makes of a seed, some of them at a time: the key is made once."""
 
+    __secret__ = True
 
-def words_at(seed: Seed, places: np.ndarray) -> np.ndarray:
-    """Return some of the words of 64 bits that `expand_words` makes, by their places, without the others.
+    def __init__(self, seed: Seed) -> None:
+        key = algorithms.AES(seed.derive("aes", "words/64").secret)
+        self._counter = Cipher(key, modes.CTR(bytes(_AES_BLOCK))).encryptor()
+        self._block = Cipher(key, modes.ECB()).encryptor()  # noqa: S305
 
-    A block of counter mode is AES of its number: so the blocks are encrypted one by one, as many as there are places.
-    """
-    flat = np.ascontiguousarray(places, dtype=np.int64).reshape(-1)
-    out = np.empty(flat.size, dtype=np.uint64)
-    numbers, room = (np.empty((min(_PLACES, flat.size) + more, 2), dtype=np.uint64) for more in (0, 1))
-    cipher = Cipher(algorithms.AES(seed.derive("aes", "words/64").secret), modes.ECB()).encryptor()  # noqa: S305
-    for start in range(0, flat.size, _PLACES):
-        part = flat[start : start + _PLACES]
-        kernels.number_blocks(part, numbers)
-        # the library asks for the rest of a block more
-        if cipher.update_into(numbers[: part.size].data.cast("B"), room.data.cast("B")) != 16 * part.size:
-            raise EntropyError("AES returned less than was asked for")
-        kernels.pick_words(room, part, out[start : start + _PLACES])
-    return out.reshape(places.shape)
+    def __repr__(self) -> str:
+        return "<WordStream>"
+
+    def part(self, start: int, stop: int) -> np.ndarray:
+        """Return words `start` to `stop`, without those before: (stop - start,)."""
+        first = start - start % _BLOCK_WORDS
+        words = np.empty(stop - first, dtype=np.uint64)
+        if words.size:
+            self._counter.reset_nonce((first // _BLOCK_WORDS).to_bytes(_AES_BLOCK, "big"))
+            _encrypt_zeros(self._counter, words.data.cast("B"))
+        return words[start - first :]
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Return the words at some places, without the others; at a place below 0 any word.
+
+        A block of counter mode is AES of its number: so the blocks are encrypted one by one, as many as there are
+        places.
+        """
+        flat = np.ascontiguousarray(places, dtype=np.int64).reshape(-1)
+        out = np.empty(flat.size, dtype=np.uint64)
+        numbers, room = (np.empty((min(_PLACES, flat.size) + more, 2), dtype=np.uint64) for more in (0, 1))
+        for start in range(0, flat.size, _PLACES):
+            part = flat[start : start + _PLACES]
+            kernels.number_blocks(part, numbers)
+            # the library asks for the rest of a block more
+            if self._block.update_into(numbers[: part.size].data.cast("B"), room.data.cast("B")) != 16 * part.size:
+                raise EntropyError("AES returned less than was asked for")
+            kernels.pick_words(room, part, out[start : start + _PLACES])
+        return out.reshape(places.shape)
 
 
 class Draws:

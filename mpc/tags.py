@@ -73,8 +73,8 @@ class BitTags(BitShare):
         return BitTags(self.values.reshape(*shape, self.width), self.width)
 
     def at(self, places: np.ndarray) -> np.ndarray:
-        """Return the words at some places, of all in a row."""
-        return self.values.reshape(-1)[places]
+        """Return the words at some places, of all in a row; any, at a place below 0."""
+        return self.values.reshape(-1)[np.maximum(places, 0)]
 
     def part(self, start: int, stop: int) -> np.ndarray:
         """Return the words from a place on, up to another one, of all in a row."""
@@ -109,7 +109,7 @@ class SparseTags(BitTags):
         return words.reshape(*shape, self.width) if size == prod(shape) * self.width else words
 
     def at(self, places: np.ndarray) -> np.ndarray:
-        """Return the words at some places, of all in a row."""
+        """Return the words at some places, of all in a row; any, at a place below 0."""
         at = self._parts[1]
         return super().at(places) if at is None else at(places)
 
@@ -154,7 +154,7 @@ class TagLane(Lane):
                 places = np.empty((end - one, c.mask_width), dtype=np.int64)
                 kernels.find_words(values, first, second, one, c.bits, c.shifts, c.widths, places)
                 under = tags(mask).part(one * c.mask_width, end * c.mask_width).reshape(places.shape)
-                words = tags(table).at(np.maximum(places, 0))
+                words = tags(table).at(places)
                 kernels.mask_words(words, places, under, self.bit_one, out[one - start : end - start])
             return out.reshape(-1)
 
@@ -184,21 +184,29 @@ class TagLane(Lane):
 
     def conjunction(self, nodes: Nodes, opened: np.ndarray, node: BitShare, fresh: BitShare) -> BitShare:
         """Return the tags of the ANDs of opened bits xor their masks, under fresh bits."""
-        under, start = fresh.values, 0
-        out, bits = np.empty(under.shape, dtype=np.uint64), np.ascontiguousarray(opened)
-        for one, plane in enumerate(nodes.planes(opened.shape[1])):
-            kernels.and_words(
-                bits,
-                nodes.places[one : one + 1],
-                nodes.flips[one : one + 1],
-                tags(node).part(start, start + plane.bits),
-                nodes.selection,
-                under[one : one + 1],
-                self.bit_one,
-                out[one : one + 1],
-            )
-            start += plane.bits
-        return BitTags(out, 1)
+        bits, rows = np.ascontiguousarray(opened), opened.shape[1]
+        sizes = [plane.bits for plane in nodes.planes(rows)]  # words of each node's products
+
+        def ands(start: int, stop: int) -> np.ndarray:
+            out, one = np.empty(stop - start, dtype=np.uint64), start
+            while one < stop:
+                which, first = divmod(one, rows)
+                end = min(stop, one + WINDOW, (which + 1) * rows)
+                last, before, products = end - which * rows, sum(sizes[:which]), sizes[which] // rows
+                kernels.and_words(
+                    np.ascontiguousarray(bits[:, first:last]),
+                    nodes.places[which : which + 1],
+                    nodes.flips[which : which + 1],
+                    tags(node).part(before + first * products, before + last * products),
+                    nodes.selection,
+                    tags(fresh).part(one, end).reshape(1, -1, 1),
+                    self.bit_one,
+                    out[one - start : end - start].reshape(1, -1, 1),
+                )
+                one = end
+            return out
+
+        return SparseTags(fresh.shape, 1, None, ands, len(nodes.places) * rows)
 
 
 def tags(bits: BitShare) -> BitTags:

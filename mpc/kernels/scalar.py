@@ -53,6 +53,16 @@ def _emit_pair(context: Any, builder: Any, sig: Any, value: Any) -> Any:
     return context.make_tuple(builder, sig.return_type, (high, low))
 
 
+@intrinsic
+def swap_bytes(typing_context: Any, a: Any) -> Any:
+    """Return a word with its bytes in reverse order."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bswap(args[0])
+
+    return types.uint64(types.uint64), emit
+
+
 @njit(inline="always")
 def fold(s: np.uint64) -> np.uint64:
     """Reduce any 64-bit word to its canonical residue."""

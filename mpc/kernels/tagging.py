@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mpc.kernels.carryless import multiply_carryless, reduce_carryless
 from mpc.kernels.conjunctions import _gather_words
-from mpc.kernels.scalar import ONE, ZERO, add_mod, compiled, mul_mod
+from mpc.kernels.scalar import ONE, ZERO, add_mod, compiled, mul_mod, swap_bytes
 
 
 @njit(inline="always")
@@ -82,14 +83,9 @@ def find_words(
 @compiled
 def number_blocks(places: np.ndarray, blocks: np.ndarray) -> None:
     """Write the numbers of the blocks of two words in which places lie, as 16 big-endian bytes each; blocks (N, 2)."""
-    low = np.uint64(0xFF)
     for i in range(places.size):
-        number, turned = np.uint64(places[i]) >> ONE, ZERO
-        for byte in range(8):
-            shift = np.uint64(8 * byte)
-            turned |= ((number >> shift) & low) << (np.uint64(56) - shift)
         blocks[i, 0] = ZERO
-        blocks[i, 1] = turned
+        blocks[i, 1] = swap_bytes(np.uint64(max(places[i], 0)) >> ONE)
 
 
 @compiled
@@ -176,31 +172,28 @@ def and_words(
 
 
 @compiled
-def fold_words(words: np.ndarray, opened: np.ndarray, one: np.uint64, coins: np.ndarray, sums: np.ndarray) -> None:
-    """Add word xor bit times `one` to each of the sums that a coin chooses, for every opened bit.
+def fold_words(
+    words: np.ndarray, opened: np.ndarray, one: np.uint64, columns: np.ndarray, rows: np.ndarray, sums: np.ndarray
+) -> None:
+    """Add to sums (1,) each word xor its opened bit times `one`, times two coins, in the field of 2^64 elements.
 
-    Eight bits at a time, in the order of the words: all 256 sums of some of theirs are made, and each coin takes one
-    (Arlazarov, Dinic, Kronrod, Faradzev 1970, the "four Russians").
-
-    Shapes: words (N, width); opened (N,) uint64; coins (groups, 64) uint8, a bit of each for each word; sums (64,).
+    Shapes: words (N, width); opened (N,) uint64; columns (width,) and rows (N,), coins of a word's place and element.
     """
-    width = words.shape[1]
-    off = np.zeros(8 * coins.shape[0], dtype=np.uint64)
+    high, middle, low = ZERO, ZERO, ZERO
     for i in range(words.shape[0]):
-        bits, row = opened[i], off[i * width : i * width + width]
-        for k in range(width):
-            row[k] = words[i, k] ^ (one & _every(bits >> np.uint64(k)))
-    some = np.empty(256, dtype=np.uint64)
-    for group in range(coins.shape[0]):
-        some[0] = ZERO
-        for k in range(8):
-            size, word = 1 << k, off[8 * group + k]
-            without, having = some[:size], some[size : 2 * size]
-            for i in range(size):
-                having[i] = without[i] ^ word
-        chosen = coins[group]
-        for h in range(chosen.size):
-            sums[h] ^= some[chosen[h]]
+        bits, above, below = opened[i], ZERO, ZERO
+        for k in range(columns.size):
+            off = words[i, k] ^ (one & _every(bits >> np.uint64(k)))
+            more, less = multiply_carryless(off, columns[k])
+            above ^= more
+            below ^= less
+        more, less = multiply_carryless(below, rows[i])
+        low ^= less
+        middle ^= more
+        more, less = multiply_carryless(above, rows[i])
+        middle ^= less
+        high ^= more
+    sums[0] ^= reduce_carryless(high, middle, low)
 
 
 @compiled

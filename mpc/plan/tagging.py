@@ -22,14 +22,13 @@ from mpc.prg import SEED_BYTES
 from mpc.transcript import DIGEST_BYTES
 from mpc.wires import Wires
 
-ZERO, ZERO_WORDS = "zero", "zero words"
+ZERO, ZERO_WORD = "zero", "zero word"
 """Shares of nothing, under which a check's sums are told."""
-CHECKS = 64
-"""Sums of words that a check makes: each opened bit is in about half of them."""
-SUMS_BYTES = field_size((1,)) + 8 * CHECKS
-CHECK_SIZES = (2 * DIGEST_BYTES, 2 * SEED_BYTES, DIGEST_BYTES, SUMS_BYTES + SEED_BYTES + DIGEST_BYTES)
+SUMS_BYTES = 2 * field_size((1,))
+"""One sum of field elements, one of words."""
+CHECK_SIZES = (2 * DIGEST_BYTES, SEED_BYTES, DIGEST_BYTES, SUMS_BYTES + SEED_BYTES + DIGEST_BYTES)
 """Bytes of one party to each peer in the exchanges that check a run, one after another."""
-CLOSING = (Correlation(ZERO, (1,), dependent=True), Correlation(ZERO_WORDS, (CHECKS,), width=64, dependent=True))
+CLOSING = (Correlation(ZERO, (1,), dependent=True), Correlation(ZERO_WORD, (1,), width=64, dependent=True))
 
 
 def tag_of(value: Correlation) -> Correlation:

@@ -364,7 +364,7 @@ def test_security_active_a_coin_that_is_chosen_last_is_caught() -> None:
         made,
         chosen,
         0,
-        Deviation(sends=lambda number, _, payload: bytes(64) if number == first + 1 else payload),
+        Deviation(sends=lambda number, _, payload: bytes(32) if number == first + 1 else payload),
         IntegrityError,
     )
 
@@ -384,7 +384,7 @@ def test_security_active_sums_that_are_chosen_last_are_caught() -> None:
             if number != first + 3:
                 return payload
             sigma = (fp.P - int.from_bytes(told[number][:8], "little")) % fp.P
-            return sigma.to_bytes(8, "little") + told[number][8:520] + payload[520:]
+            return sigma.to_bytes(8, "little") + told[number][8:16] + payload[16:]
 
     attacked = Rushing(chosen.plan, chosen.weights, 2, seed(5))
     caught(attacked, chosen, 0, Deviation(opens=(place, once)), IntegrityError)

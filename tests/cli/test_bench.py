@@ -49,10 +49,10 @@ def test_checked_runs_are_measured_beside_those_that_are_not(tmp_path: Path) -> 
     found = json.loads(done.stdout)
     assert [row["security"] for row in found] == ["passive", "active"]
     plain, checked = found
-    assert (checked["rounds"], checked["sent_bytes"]) == (plain["rounds"] + 4, plain["sent_bytes"] + 744)
+    assert (checked["rounds"], checked["sent_bytes"]) == (plain["rounds"] + 4, plain["sent_bytes"] + 208)
     report = json.loads(mpc_here("inspect", *words, folder=tmp_path).stdout)
     assert all(checked[key] == report[key] for key in ("rounds", "sent_bytes", "dealt_bytes", "parties"))
-    assert report["check"]["rounds"] == 4 and report["check"]["sent_bytes_per_peer"] == 744
+    assert report["check"]["rounds"] == 4 and report["check"]["sent_bytes_per_peer"] == 208
     assert plain["dealt_bytes"] < report["check"]["dealt_bytes"] < checked["dealt_bytes"]  # tags are most of it
 
 

@@ -103,7 +103,7 @@ def test_checked_runs_on_the_running_cluster(folder: Path) -> None:
         assert (found["rounds"], found["sent_bytes"]) == (report["rounds"], report["sent_bytes"])
         assert np.abs(np.array(found["outputs"]["y"]) - tiny_answer(data(4))).max() < 1e-3
     shown = mpc_here("inspect", *plan, "--security", "active", folder=folder).stdout
-    assert "checked       each run before anything of it is told: of this 4 rounds, 744 B to each peer" in shown
+    assert "checked       each run before anything of it is told: of this 4 rounds, 208 B to each peer" in shown
     assert "not promised are an answer, an honest provider, or true inputs" in shown
     assert "checked" not in mpc_here("inspect", *plan, folder=folder).stdout
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc import field as fp
+from mpc import tags
+from mpc.comparison import Comparison
 from mpc.entry import EntryId
 from mpc.errors import LocalProtocolError
 from mpc.gates import GATES
 from mpc.gates.base import Opening
+from mpc.gates.maximum import Maximum
 from mpc.gates.relu import Relu
 from mpc.interpret.active import audit
 from mpc.interpret.active.world import CheckedWorld
@@ -26,7 +29,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.tagging import CHECK_SIZES, entry_tags
 from mpc.prg import Seed
 from mpc.shares import BitShare, Share
-from mpc.tags import TagLane
+from mpc.tags import SparseTags, TagLane
 from tests.support.case import Case
 from tests.support.cases import CASES
 from tests.support.effort import examples
@@ -221,3 +224,29 @@ def test_a_check_holds_a_fixed_number_of_words_at_a_time(monkeypatch: pytest.Mon
     words = sum(spec.size for spec in entry_tags(plan.bind(1), EntryId(1))["r"] if spec.width) / 8
     assert words == 976
     assert (peaks[many] - peaks[few]) / (8 * (many - few)) < words / 10
+
+
+def test_words_of_every_kind_are_asked_for_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of ANDs behind comparisons, too: of nodes with three inputs seven, and one under which each is opened."""
+    b, rows, window = Builder(), 2048, 64
+    b.enter("x", ("batch", 4), 20)
+    b.gate(Maximum(name="m", x="x", value="y", shift=0, chunks=5), wire("y", ("batch", 1), 21))
+    b.output("y")
+    plan, asked = b.build(), dict[str, int]()
+    honest = audit.TagReading.take_bits
+
+    def noted(self: audit.TagReading, name: str) -> BitShare:
+        found = cast(SparseTags, honest(self, name))
+
+        def some(start: int, stop: int) -> np.ndarray:
+            asked[name] = max(asked.get(name, 0), stop - start)
+            return found.part(start, stop)
+
+        return SparseTags(found.shape, found.width, found.at, some, 0)  # nobody asks for all of them
+
+    monkeypatch.setattr(tags, "WINDOW", window)
+    monkeypatch.setattr(audit.TagReading, "take_bits", noted)
+    make_world(plan, {}, 2, checked=True).run({"x": RNG.integers(-999, 999, (rows, 4))}, rows)
+    shape = Comparison(21, 5)
+    leaves = {"leaf_mask": shape.mask_width, "node": shape.node_words}
+    assert asked == {name: window * words for name, words in {**leaves, "node0": 7, "fresh0": 1}.items()}

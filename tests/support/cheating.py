@@ -253,9 +253,9 @@ def fields_of_the_check() -> list[Field]:
     """Every part of every payload of the check; they cover its sizes."""
     parts = [
         [("held", 32), ("coin's commitment", 32)],
-        [("seed", 32), ("nonce", 32)],
+        [("seed", 32)],
         [("sums' commitment", 32)],
-        [("sigma", field_size((1,))), ("words", 512), ("nonce", 32), ("commitments seen", 32)],
+        [("sigma", field_size((1,))), ("word", 8), ("nonce", 32), ("commitments seen", 32)],
     ]
     found = []
     for exchange, names in enumerate(parts):

@@ -83,7 +83,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
         (of(U8, 2), of(I64, 2), of(U8, 2), MASK, of(U16), of(U64, 3), U64, of(U64, 3)),
         ("node", "fresh"),
     ),
-    "fold_words": ((of(U64, 2), MASK, U64, of(U8, 2), MASK), ("words", "sums")),
+    "fold_words": ((of(U64, 2), MASK, U64, MASK, MASK, MASK), ("words", "sums")),
     "pick_words": ((of(U64, 2), PLACES, MASK), ("blocks", "out")),
     "dot": ((MASK, MASK, MASK), ("a", "b", "out")),
     "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4)), ("tiles", "out")),

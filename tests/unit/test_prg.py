@@ -17,7 +17,7 @@ from mpc import prg
 from mpc.encoding import word_type
 from mpc.errors import EntropyError, ReuseError
 from mpc.field import P
-from mpc.prg import Draws, Seed, expand_field, expand_words, words_at
+from mpc.prg import Draws, Seed, WordStream, expand_field, expand_words
 from tests.support import crypto
 from tests.support.effort import examples
 from tests.support.statistics import assert_uniform_field, assert_uniform_words
@@ -298,5 +298,10 @@ def test_a_refused_draw_shows_no_secret() -> None:
 def test_words_at_some_places_are_those_of_the_whole_stream() -> None:
     whole = expand_words(SEED, (1001,), 64)
     places = np.array([[0, 1, 2], [999, 1000, 1], [7, 7, 500]])
-    np.testing.assert_array_equal(words_at(SEED, places), whole[places])
-    assert words_at(SEED, np.zeros((0, 3), dtype=np.int64)).shape == (0, 3)
+    stream = WordStream(SEED)
+    np.testing.assert_array_equal(stream.at(places), whole[places])
+    assert stream.at(np.zeros((0, 3), dtype=np.int64)).shape == (0, 3)
+    assert stream.at(np.array([-1, 5, -2]))[1] == whole[5]
+    for start, stop in ((0, 1001), (7, 9), (8, 9), (1000, 1001), (4, 4), (0, 3)):  # in any order, each on its own
+        np.testing.assert_array_equal(stream.part(start, stop), whole[start:stop])
+    assert str(whole[0]) not in repr(stream)

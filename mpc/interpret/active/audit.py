@@ -2,11 +2,11 @@
 
 Each gate's own `prepare` and `evaluate` are given shares of tags and the lane of tags, and are sent what was opened.
 What they want opened is then a share of the key times what should have been.  With an independent coin rho for each
-opened element z a party adds up
+opened element z, and for the bits of each opened word coins s of the word and t of the bit's place, a party adds up
 
-    sigma_i = sum rho ([alpha z]_i - alpha_i z)          A_i[h] = xor of ([Delta b]_i xor b Delta_i)     h < 64
+    sigma_i = sum rho ([alpha z]_i - alpha_i z)          tau_i = sum s t ([Delta b]_i + b Delta_i)
 
-over all field elements, and over all bits that its coin chooses for h.  Over the parties both are zero unless
+over all field elements in F_p, and over all bits in the field of 2^64 elements.  Over the parties both are zero unless
 somebody opened something else than what the gates say.  docs/protocols.md, "Checked runs", has the proof.
 """
 
@@ -28,8 +28,8 @@ from mpc.interpret.active.products import fold_product, is_joined, take_offset
 from mpc.interpret.party import Log, PartyRun
 from mpc.interpret.state_wires import Carried
 from mpc.plan.plan import Plan
-from mpc.plan.tagging import CHECKS, gate_tags, tag_name, tagged_masks
-from mpc.prg import Seed, expand_field_part, expand_words, expand_words_part
+from mpc.plan.tagging import gate_tags, tag_name, tagged_masks
+from mpc.prg import Seed, WordStream, expand_field_part, expand_words
 from mpc.shares import BitShare, Masked, Share
 from mpc.tags import BitTags, Key, SparseTags, TagLane, windows
 from mpc.wires import Masking, Wires
@@ -90,10 +90,10 @@ class SessionTags:
 
 @dataclass(repr=False)
 class Sums:
-    """One party's sums: sigma (1,) in F_p, and A (64,) words."""
+    """One party's sums: sigma (1,) in F_p, and tau (1,) in the field of 2^64 elements."""
 
     elements: np.ndarray = field(default_factory=lambda: fp.zeros((1,)))
-    words: np.ndarray = field(default_factory=lambda: np.zeros(CHECKS, dtype=np.uint64))
+    words: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.uint64))
 
     __secret__ = True
 
@@ -209,11 +209,10 @@ def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: S
         raise LocalProtocolError(f"{opening} has the tag {tag!r}")
     opened = np.ascontiguousarray(value, dtype=np.uint64).reshape(-1)
     if isinstance(tag, BitTags):
-        for start, stop in windows(0, opened.size):  # of multiples of eight words, but for the last
+        columns, rows = expand_words(coin.derive("columns"), (width,), 64), WordStream(coin.derive("rows"))
+        for start, stop in windows(0, opened.size):
             words = np.ascontiguousarray(tag.part(start * width, stop * width)).reshape(-1, width)
-            groups = -(-words.size // 8)
-            chosen = expand_words_part(coin, start * width // 8 * CHECKS, groups * CHECKS, 8).reshape(groups, CHECKS)
-            kernels.fold_words(words, opened[start:stop], lane.bit_one, chosen, sums.words)
+            kernels.fold_words(words, opened[start:stop], lane.bit_one, columns, rows.part(start, stop), sums.words)
         return
     values, public = np.ascontiguousarray(tag.values).reshape(-1), fp.zeros((1,))
     for start, stop in windows(0, opened.size):

@@ -2,14 +2,15 @@
 
     1  H_i, Com(seed_i)       H: what this party holds for public in the run
     2  seed_i                 if all H are equal; together the seeds are the coin
-    3  Com(sigma_i, A_i)      of the replay on tags, with the coin
-    4  sigma_i, A_i           if all commitments are there; over all parties both have to be zero
+    3  Com(sigma_i, tau_i)    of the replay on tags, with the coin
+    4  sigma_i, tau_i         if all commitments are there; over all parties both have to be zero
 
 Nobody knows the coin before everybody has said what was opened, nor anybody's sums before its own are fixed.  Every
 commitment names its sender: an honest party's can be copied, and opened by nobody.  (SPDZ's MAC check: Damgard, Keller,
 Larraia, Pastro, Scholl, Smart 2013, Practical covertly secure MPC for dishonest majority, figures 10 and 20.)
 
-Sans-I/O, as `PartyRun.steps` is.  Commitments are SHA-256 of values with 32 fresh bytes.
+Sans-I/O, as `PartyRun.steps` is.  Commitments are SHA-256 of sums with 32 fresh bytes, and of seeds, which are fresh
+themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mpc import field as fp
 from mpc.encoding import Part, decode_bits, decode_field, digest, encode_bits, encode_field
 from mpc.errors import EncodingError, IntegrityError
 from mpc.interpret.active.audit import Sums
-from mpc.plan.tagging import CHECK_SIZES, CHECKS, SUMS_BYTES
+from mpc.plan.tagging import CHECK_SIZES, SUMS_BYTES
 from mpc.prg import SEED_BYTES, Seed
 from mpc.transcript import DIGEST_BYTES
 
@@ -45,7 +46,7 @@ class Check:
 
     def __init__(self, index: int, parties: int, held: bytes, fresh: Seed, replay: Replay) -> None:
         self._me, self._parties, self._held = index, parties, held
-        self._seed, self._nonces = fresh.derive("coin"), [fresh.derive("nonce", number).secret for number in range(2)]
+        self._seed, self._nonce = fresh.derive("coin"), fresh.derive("nonce").secret
         self.replay = replay
         self.passed = False
 
@@ -66,42 +67,40 @@ class Check:
         coin = yield from self._toss()
         sums = self.replay(coin)
         told = encode_field(sums.elements) + encode_bits(sums.words, 64)
-        own = self.commitment("check", self._me, told, self._nonces[1], coin.secret)
+        own = self.commitment("check", self._me, told, self._nonce, coin.secret)
         commitments = self._all(own, (yield own), CHECK_SIZES[2])
         require_distinct(commitments)
-        seen = digest("mpc/v1/check-seen", *commitments)
-        said = self._all(told + self._nonces[1] + seen, (yield told + self._nonces[1] + seen), CHECK_SIZES[3])
+        seen = digest("mpc/v2/check-seen", *commitments)
+        said = self._all(told + self._nonce + seen, (yield told + self._nonce + seen), CHECK_SIZES[3])
         total = fp.zeros((1,))
-        words = np.zeros(CHECKS, dtype=np.uint64)
+        words = np.zeros(1, dtype=np.uint64)
         for sender, part in enumerate(said):
             body, nonce = part[:SUMS_BYTES], part[SUMS_BYTES : SUMS_BYTES + SEED_BYTES]
             _require(part[SUMS_BYTES + SEED_BYTES :], seen)
             _require(self.commitment("check", sender, body, nonce, coin.secret), commitments[sender])
             total = fp.add(total, decode_field(body[:8], (1,)))
-            words = words ^ decode_bits(body[8:], (CHECKS,), 64)
+            words = words ^ decode_bits(body[8:], (1,), 64)
         if total.any() or words.any():
             raise IntegrityError("what a party has opened is not what the plan computes; nothing was revealed")
         self.passed = True
 
     def _toss(self) -> Generator[bytes, Sequence[bytes | memoryview], Seed]:
         """Agree on what is held, and then on the coin."""
-        own = self._held + self.commitment("coin", self._me, self._seed.secret, self._nonces[0])
+        own = self._held + self.commitment("coin", self._me, self._seed.secret)
         first = self._all(own, (yield own), CHECK_SIZES[0])
         for part in first:
             _require(part[:DIGEST_BYTES], self._held, "the parties do not hold the same opened values")
         commitments = [part[DIGEST_BYTES:] for part in first]
         require_distinct(commitments)
-        own = self._seed.secret + self._nonces[0]
-        seeds: list[bytes] = []
-        for sender, part in enumerate(self._all(own, (yield own), CHECK_SIZES[1])):
-            seed, nonce = part[:SEED_BYTES], part[SEED_BYTES:]
-            _require(self.commitment("coin", sender, seed, nonce), commitments[sender])
-            seeds.append(seed)
-        return Seed(digest("mpc/v1/check-coin", self._held, *seeds))
+        own = self._seed.secret
+        seeds = self._all(own, (yield own), CHECK_SIZES[1])
+        for sender, seed in enumerate(seeds):
+            _require(self.commitment("coin", sender, seed), commitments[sender])
+        return Seed(digest("mpc/v2/check-coin", self._held, *seeds))
 
-    def commitment(self, kind: str, sender: int, value: bytes, nonce: bytes, *context: Part) -> bytes:
+    def commitment(self, kind: str, sender: int, value: bytes, *context: Part) -> bytes:
         """Return the commitment of a sender to a value; its index keeps others from mirroring it."""
-        return digest("mpc/v1/check-commitment", kind, sender, value, nonce, self._held, *context)
+        return digest("mpc/v2/check-commitment", kind, sender, value, self._held, *context)
 
     def _all(self, own: bytes, received: Sequence[bytes | memoryview], size: int) -> list[bytes]:
         """All parties' payloads of an exchange, in the order of the parties."""

@@ -20,7 +20,7 @@ from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.interpret.dealer import Dealer, Piece, SessionMasks
 from mpc.plan.tagging import tag_name
 from mpc.planes import Plane
-from mpc.prg import Draws, expand_words_part
+from mpc.prg import Draws, WordStream
 from mpc.tags import Key, windows
 from mpc.wires import Wires
 
@@ -104,6 +104,7 @@ class TaggingDealer(Dealer):
         _, place, seeds = self._claim_share(tag_name(spec.name))
         data = np.ascontiguousarray(plain).reshape(-1).view(np.uint8)
         whole = Plane(plain.size, 8 * plain.itemsize, 0, spec.width)
+        streams = [WordStream(seed) for seed in seeds]
         read = written = 0
         for plane in spec.planes or (whole,):
             rows = data[read : read + plane.count * plane.width // 8].reshape(plane.count, -1)
@@ -111,9 +112,9 @@ class TaggingDealer(Dealer):
             for start, stop in windows(0, plane.count):
                 bits = np.unpackbits(rows[start:stop], axis=1, bitorder="little")
                 dealt = np.ascontiguousarray(bits[:, plane.first : plane.stop])
-                words = expand_words_part(seeds[0], written, dealt.size)
-                for seed in seeds[1:]:
-                    words = words ^ expand_words_part(seed, written, dealt.size)
+                words = streams[0].part(written, written + dealt.size)
+                for stream in streams[1:]:
+                    words ^= stream.part(written, written + dealt.size)
                 kernels.tag_words(dealt, self._key.delta, words.reshape(dealt.shape))
                 place[8 * written : 8 * (written + dealt.size)] = words.view(np.uint8)
                 written += dealt.size

@@ -15,7 +15,7 @@ from mpc.interpret.party import Buffer, Log, PartyRun
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule
-from mpc.plan.tagging import CHECK_SIZES, ZERO, ZERO_WORDS
+from mpc.plan.tagging import CHECK_SIZES, ZERO, ZERO_WORD
 from mpc.prg import Seed
 from mpc.shares import Lane, Masked, Share
 from mpc.transcript import Transcript
@@ -109,7 +109,7 @@ class CheckedRun:
         sums = self._audit.fold(coin)
         bundle = self.run.bundle
         field = Share(sums.elements) + bundle.take(CLOSING, ZERO)
-        return Sums(field.values, sums.words ^ bundle.take_bits(CLOSING, ZERO_WORDS).values)
+        return Sums(field.values, sums.words ^ bundle.take_bits(CLOSING, ZERO_WORD).values)
 
     @property
     def transcript(self) -> Transcript:

@@ -1,0 +1,100 @@
+"""Polynomials over GF(2) in words: products, by the processor and by integers, and the field of 2^64 elements."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import xor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit, types
+
+from mpc import kernels
+from mpc.kernels.carryless import multiply_by_integers, multiply_carryless, reduce_carryless
+from tests.support.constant_time import branches_for_selects, compiled, leaks
+
+WORDS = st.integers(0, (1 << 64) - 1)
+MODULUS = (1 << 64) | 0b11011
+
+
+def product(a: int, b: int) -> int:
+    """Long multiplication without carries."""
+    return reduce(xor, [a << place for place in range(64) if b >> place & 1], 0)
+
+
+def remainder(value: int) -> int:
+    """Long division by the modulus."""
+    while value.bit_length() > 64:
+        value ^= MODULUS << (value.bit_length() - 65)
+    return value
+
+
+@njit
+def by_processor(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
+    return multiply_carryless(a, b)
+
+
+@njit
+def reduced(high: np.uint64, middle: np.uint64, low: np.uint64) -> np.uint64:
+    return reduce_carryless(high, middle, low)
+
+
+inlined = njit(inline="always")(multiply_by_integers.py_func)
+
+
+@njit
+def by_integers(secret: np.ndarray, out: np.ndarray) -> None:
+    for i in range(secret.size):
+        out[i], _ = inlined(secret[i], secret[i] + np.uint64(1))
+
+
+@given(a=WORDS, b=WORDS)
+def test_products_are_those_of_polynomials(a: int, b: int) -> None:
+    for multiply in (by_processor, multiply_by_integers):
+        high, low = multiply(np.uint64(a), np.uint64(b))
+        assert (int(high) << 64) | int(low) == product(a, b)
+
+
+@given(high=WORDS, middle=WORDS, low=WORDS)
+def test_what_is_reduced_is_the_remainder(high: int, middle: int, low: int) -> None:
+    found = int(reduced(np.uint64(high), np.uint64(middle), np.uint64(low)))
+    assert found == remainder((high << 128) | (middle << 64) | low)
+
+
+def test_the_modulus_is_irreducible() -> None:
+    """Rabin's test: X^(2^64) = X, and X^(2^32) - X has no factor in common with it."""
+    powers = [2]
+    for _ in range(64):
+        powers.append(remainder(product(powers[-1], powers[-1])))
+    assert powers[64] == 2
+    a, b = MODULUS, powers[32] ^ 2
+    while b:
+        while a.bit_length() >= b.bit_length():
+            a ^= b << (a.bit_length() - b.bit_length())
+        a, b = b, a
+    assert a == 1
+
+
+@pytest.mark.parametrize("width", [1, 7, 9])
+def test_words_are_folded_with_a_coin_of_the_element_and_one_of_the_place(width: int) -> None:
+    rng = np.random.default_rng(width)
+    words, rows, columns = (rng.integers(0, 1 << 64, shape, dtype=np.uint64) for shape in ((20, width), 20, width))
+    opened, one = rng.integers(0, 1 << width, 20, dtype=np.uint64), np.uint64(rng.integers(0, 1 << 63))
+    expected = 5
+    for element in range(20):
+        for place in range(width):
+            off = int(words[element, place]) ^ (int(one) if int(opened[element]) >> place & 1 else 0)
+            expected ^= remainder(product(remainder(product(off, int(columns[place]))), int(rows[element])))
+    sums = np.array([5], dtype=np.uint64)
+    kernels.fold_words(words, opened, one, columns, rows, sums)
+    assert int(sums[0]) == expected
+
+
+def test_no_time_of_the_products_by_integers_depends_on_a_secret() -> None:
+    array = types.Array(types.uint64, 1, "C")
+    code = compiled(by_integers, (array, array))
+    assert code.branches
+    assert leaks(code, ("secret",)) == []
+    assert branches_for_selects(code.machine) == []
