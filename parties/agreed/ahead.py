@@ -26,6 +26,13 @@ def refuse_later_known(plan: Plan) -> None:
             cause="what is dealt for it depends on its weights, and they are entered when a session is open",
             remedy="leave 'mpc deal' out: runs are dealt as they come; or compile it with --weights secret",
         )
+    if plan.is_checked and plan.program is not None:
+        raise PlanError(
+            "nothing can be dealt ahead for checked runs of a program",
+            cause="a check that fails tells a cheater the keys, which lie on disk with what is dealt ahead: if parties "
+            "are restored behind that, a client that enters something in a later run only has no list that says so",
+            remedy="leave 'mpc deal' out: runs are dealt as they come",
+        )
     if plan.is_checked and any(gate.kind == "gaussian" for gate in plan.gates):
         raise PlanError(
             "nothing can be dealt ahead for checked runs with Gaussian noise",

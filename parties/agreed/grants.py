@@ -238,6 +238,7 @@ class Grant(Statement):
         coordinators: who may ask.
         recipients: who may learn answers.
         uses: runs, or None for as many as the other limits allow.
+        security: "active": of sessions whose runs are checked before anything of them is told, and of no others.
         created, not_before, expires: seconds since 1970.
     """
 
@@ -250,10 +251,18 @@ class Grant(Statement):
     coordinators: Names
     recipients: Names
     uses: Count | None = None
+    security: Literal["active"] | None = None
     created: Moment
     not_before: Moment
     expires: Moment
     question: Question
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if self.security is None:  # the bytes of a grant of any session are as before
+            content.pop("security", None)
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> Self:

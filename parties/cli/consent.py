@@ -14,14 +14,15 @@ from mpc.text import shown
 from parties.agreed.listed import Entry
 from parties.cli.datasets import joined_selections, selections
 from parties.cli.display import Display
-from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
+from parties.cli.options import CLUSTER, FOLDER, GRANTED_SECURITY, JSON, cluster_file
 from parties.cli.training_lists import lines_of, load_list
 from parties.client.at_rest import catalogue
 from parties.client.at_rest.said import day
 from parties.client.cluster import Cluster
 from parties.client.consent import granting, remaining
-from parties.client.consent.granted import as_amount, as_plans
+from parties.client.consent.granted import as_amount, as_plans, require_checked
 from parties.client.consent.told import Given, Left, Verdict
+from parties.client.running.roles import ACTIVE, read_security
 from parties.client.selection import Selection
 from parties.client.training.training_list import AFTERWARDS, TrainingList, Use
 
@@ -93,6 +94,7 @@ def grant() -> None:
 @click.option("--bit", is_flag=True, help="Each plan tells one bit, and nothing else: a grant of --uses bits.")
 @click.option("--uses", type=click.IntRange(1), help="Runs at most; default: as many as the other limits allow.")
 @click.option("--expires", metavar="TIME", help="36h, 90d, 2y, 2027-01-31; default: never.")
+@GRANTED_SECURITY
 @_common
 def add(
     display: Display,
@@ -124,6 +126,8 @@ def add(
         read, chosen = _exact_plans(connected, plans, models, data, said["recipients"] or said["coordinators"])
         listed = [each for one in lists for each in one.granted(allowed)]
         _require_read(connected, name, said["coordinators"], lists)
+        if read_security(said["security"], connected.config.security) == ACTIVE:
+            require_checked(*(each.plan for each in listed))
         exact = [*read, *(each.exact for each in listed)]
         made = connected.datasets.grant(name, plans=exact or None, data=chosen, **said)
         names = names_of(connected) if lists else {}
@@ -218,6 +222,7 @@ def _line(each: Given, of: Entry | None) -> list[str]:
     what = "noised answers" if dp is not None else "use of a model"
     if exact is not None:
         what = "exact plans" if exact.outputs_bits is None else "single bits"
+    what += ", checked" if said.security == ACTIVE else ""
     spent = f"{float(each.spent):g} of {float(dp.epsilon):g}" if dp is not None else ""
     used = f"{each.uses}" if said.uses is None else f"{each.uses} of {said.uses}"
     expires = "never" if said.expires >= granting.FOR_EVER else day(said.expires)

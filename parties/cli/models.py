@@ -17,6 +17,7 @@ from parties.cli.inputs import load_inputs
 from parties.cli.objects import add_lists, as_visible, common, connected_to, show_described, show_removed
 from parties.cli.options import (
     CALIBRATE,
+    GRANTED_SECURITY,
     OWNER,
     RANGE,
     RECIPIENT,
@@ -164,6 +165,7 @@ def _place(
 @click.option("--uses", type=click.IntRange(1), help="Runs at most; default: as many as there are.")
 @click.option("--expires", metavar="TIME", help="36h, 90d, 2y, 2027-01-31; default: never.")
 @click.option("--versions", is_flag=True, help="All versions of that name, also later ones; default: the newest.")
+@GRANTED_SECURITY
 @common
 def grant(
     display: Display,

@@ -49,6 +49,11 @@ SECURITY = click.option(
 PLAN_SECURITY = click.option(
     "--security", type=click.Choice([PASSIVE, ACTIVE]), default=PASSIVE, show_default=True, help=_CHECKED
 )
+GRANTED_SECURITY = click.option(
+    "--security",
+    type=click.Choice([PASSIVE, ACTIVE]),
+    help="Active: in sessions whose runs are checked, and in no others. Default: as the cluster file says.",
+)
 PROMISE = (
     "active: a party that deviates is caught before anything of a run is told; not promised are an answer, an honest "
     "provider, or true inputs"

@@ -17,7 +17,18 @@ from mpc.compiler.onnx.signature import input_types
 from mpc.errors import IntegrityError, PeerError, UsageError
 from parties.cli.display import Display, saying, seconds, size
 from parties.cli.inputs import load_inputs
-from parties.cli.options import CLUSTER, FOLDER, JSON, RANGE, SHAPE, WAIT, cluster_file, parse_shapes, require_folder
+from parties.cli.options import (
+    CLUSTER,
+    FOLDER,
+    JSON,
+    RANGE,
+    SECURITY,
+    SHAPE,
+    WAIT,
+    cluster_file,
+    parse_shapes,
+    require_folder,
+)
 from parties.cli.outputs import plain_outputs, print_outputs, write_outputs
 from parties.cli.private_training import Private, private_options, train_privately
 from parties.cli.training import (
@@ -32,6 +43,7 @@ from parties.cli.training import (
     training_ranges,
 )
 from parties.client.cluster import Cluster
+from parties.client.running.roles import PASSIVE
 from parties.client.training.bar import Bar
 from parties.client.training.trained import Trained
 from parties.client.training.trainer import Trainer
@@ -60,6 +72,7 @@ class Request:
     listed: Path | None
     parties: int | None
     cluster: Path | None
+    security: str | None
     ranges: tuple[str, ...]
     shapes: tuple[str, ...]
     wait: float
@@ -135,6 +148,7 @@ class Request:
 )
 @click.option("--parties", type=click.IntRange(2), help="Start this many parties just for this training.")
 @CLUSTER
+@SECURITY
 @RANGE
 @SHAPE
 @WAIT
@@ -197,10 +211,10 @@ def _train_privately(display: Display, request: Request) -> None:
 
 def _connected(display: Display, request: Request) -> Cluster:
     if request.parties is not None:
-        return Cluster.local(request.parties, say=display.say)
+        return Cluster.local(request.parties, say=display.say, security=request.security or PASSIVE)
     path = cluster_file(request.cluster, request.folder)
     warm(display.say)
-    return Cluster.connect(path)
+    return Cluster.connect(path, request.security)
 
 
 def _prepare(
@@ -278,6 +292,7 @@ def _report(
     return {
         "model": str(request.model),
         "plan": kept.kept.plan if kept.kept is not None else None,
+        "security": trainer.training.plan.security,
         "loss": trainer.training.loss,
         "learning_rate": trainer.training.learning_rate,
         "batch": trainer.batch,

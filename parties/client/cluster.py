@@ -29,7 +29,7 @@ from parties.client.closing import Closing
 from parties.client.guest import Guest
 from parties.client.running import stocks as ordering
 from parties.client.running.feeds import check_feeds, read_count, read_output
-from parties.client.running.roles import PASSIVE, SECRET, Recipients, refuse_machines
+from parties.client.running.roles import PASSIVE, SECRET, Recipients, read_security, refuse_machines
 from parties.client.running.stocks import Stock
 from parties.client.session import Session
 from parties.config.load import load
@@ -104,15 +104,21 @@ class Cluster(Closing):
         return cluster
 
     @classmethod
-    def connect(cls, path: str | Path) -> Self:
+    def connect(cls, path: str | Path, security: str | None = None) -> Self:
         """Connect to a cluster that runs already, by its `cluster.toml`.
+
+        Args:
+            security: "active" has each run of all that is done here checked, trainings and questions too, before
+                anything of it is told; None: as the file says.
 
         Raises:
             ConfigError: the file or a certificate in it.
+            UsageError: less security than the file says.
         """
         if not isinstance(path, str | PathLike):
             raise UsageError(f"a cluster file is a path, not of type {type(path).__name__}", remedy="'cluster.toml'")
-        return cls(load(ClusterConfig, Path(path)))
+        config = load(ClusterConfig, Path(path))
+        return cls(config.model_copy(update={"security": read_security(security, config.security)}))
 
     def client_file(self, name: str) -> Path:
         """Return the path of the cluster file of another client of a local cluster, to `connect` as that client."""

@@ -24,6 +24,7 @@ from parties.client.consent import granted, granting
 from parties.client.consent.requests import Requested, list_requests
 from parties.client.consent.told import Given, Verdict
 from parties.client.dataset import Dataset
+from parties.client.running.roles import read_security
 from parties.client.tables.published import published_rows
 from parties.client.tables.stated import Stated
 from parties.client.tables.table import read_table, require_rows_per_person
@@ -237,6 +238,7 @@ class Datasets(Objects[Listing]):
         bit: bool = False,
         uses: int | None = None,
         expires: Any = None,
+        security: str | None = None,
     ) -> Grant:
         """Allow others to compute from a dataset of this client's: exact plans, or answers with noise.
 
@@ -263,6 +265,7 @@ class Datasets(Objects[Listing]):
                 enters an input or a weight itself.
             uses: the most runs.
             expires: "36h", "90d", "2y", a date; None: never.
+            security: "active": of sessions whose runs are checked, and of no others; None: as your cluster file says.
 
         Raises:
             UsageError, InputError: that is not one of the two, or a plan reads something that is not said.
@@ -273,15 +276,15 @@ class Datasets(Objects[Listing]):
                 "a grant is of exact plans, or of answers with noise",
                 remedy="epsilon=1.0 for answers with noise, plans=session.plan for exact ones",
             )
-        full = self._full_own(name)
+        full, least = self._full_own(name), read_security(security, self._parties.config.security)
         asking = granted.as_clients(coordinators, "coordinators")
         learning = asking if recipients is None else granted.as_clients(recipients, "recipients")
         if plans is None:
             question, of = granted.noised(epsilon, epsilon_each, delta, outputs, mechanisms, apart), full
         else:
             manifest = catalogue.describe(self._parties, full)
-            question, of = granted.exact(plans, data, manifest, weights or {}, bit), manifest.id.hex()
-        made = granting.give(self._parties, of, question, asking, learning, uses, as_expiry(expires))
+            question, of = granted.exact(plans, data, manifest, weights or {}, bit, least), manifest.id.hex()
+        made = granting.give(self._parties, of, question, asking, learning, uses, as_expiry(expires), least)
         if plans is None and _has_no_budget(self._parties, full):
             remedy = f"cluster.set_budget({full!r}, epsilon=1.0), or mpc budget set {full} --epsilon 1"
             warnings.warn(MpcWarning(f"{full} has no budget, so nothing is answered yet: {remedy}"), stacklevel=2)

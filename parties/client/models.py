@@ -148,6 +148,7 @@ class Models(Objects[ModelListing]):
         uses: int | None = None,
         expires: Any = None,
         versions: bool = False,
+        security: str | None = None,
     ) -> Grant:
         """Allow others to use a model of this client's, by its own plan and no other.
 
@@ -165,6 +166,7 @@ class Models(Objects[ModelListing]):
             uses: the most runs; None: as many as there are until it expires.
             expires: "36h", "90d", "2y", a date; None: never.
             versions: all versions of that name, of now and later; False: the newest one.
+            security: "active": in sessions whose runs are checked, and in no others; None: as your cluster file says.
 
         Raises:
             UsageError: that makes no sense.
@@ -181,7 +183,7 @@ class Models(Objects[ModelListing]):
             raise granting.senseless(error, "use of a model") from None
         of = found.name if versions else found.manifest.id.hex()
         until = as_expiry(expires)
-        made = granting.give(self._parties, of, Question(use=use), asking, learning, uses, until)
+        made = granting.give(self._parties, of, Question(use=use), asking, learning, uses, until, security)
         blind = (
             [each for each in asking if not found.manifest.seen_by(each)] if found.manifest.visible != (ANY,) else []
         )

@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 
 from mpc import field as fp
-from mpc.errors import IntegrityError, MpcError
+from mpc.encoding import decode_field, digest
+from mpc.errors import IntegrityError, MpcError, PlanError
 from mpc.gates.base import Layout
+from mpc.plan.plan import Plan
+from mpc.prg import Seed, expand_field
 from mpc.shares import Masked, Share
-from tests.support.cheating import CheatedWorld, Deviation, added, fields_of_the_check, once, rounds
+from mpc.wires import Lifetime
+from parties.agreed.ahead import refuse_later_known
+from tests.support import programs
+from tests.support.cheating import CheatedWorld, Deviation, added, fields_of_the_check, once, opened, rounds
+from tests.support.plans import with_parts
 from tests.support.small_plans import BATCH, small
 from tests.support.worlds import seed
 
@@ -118,3 +125,42 @@ def test_security_active_the_key_of_a_session_is_uniform_to_all_but_one() -> Non
     sums = {int(fp.add(*(np.array([key.alpha]) for key in session("step", n).keys[:2]))[0]) for n in range(3)}
     wholes = {int(reduce(add, session("step", n).keys).alpha) for n in range(3)}
     assert len(sums) == len(wholes) == 3 and not sums & wholes
+
+
+def test_a_check_that_fails_tells_its_cheater_a_key() -> None:
+    """So nothing may run under that key again: of a failed total the cheater knows everything but alpha."""
+    told: dict[int, dict[int, bytes]] = {}
+
+    class Listening(CheatedWorld):
+        def sent(self, number: int, sender: int, recipient: int, payload: bytes) -> bytes:
+            told.setdefault(number, {})[sender] = payload
+            return super().sent(number, sender, recipient, payload)
+
+    chosen = small("relu")
+    place = next(each for each in opened(chosen.plan) if each.name == "y")
+    made = Listening(chosen.plan, chosen.weights, PARTIES, seed(5))
+    made.cheater, made.deviation = 1, Deviation(opens=(place, once))
+    refused(made, chosen.inputs)
+    first = rounds(chosen.plan, BATCH)
+    held, seeds = told[first][0][:32], [told[first + 1][who] for who in range(PARTIES)]
+    coin = Seed(digest("mpc/v2/check-coin", held, *seeds)).derive(place.gate, 2, "y")
+    total = reduce(fp.add, [decode_field(told[first + 3][who][:8], (1,)) for who in range(PARTIES)])
+    inverse = pow(int(expand_field(coin, (1,))[0]), -1, fp.P)
+    assert (-int(total[0]) * inverse) % fp.P == int(reduce(add, made.keys).alpha)
+
+
+def test_security_active_nothing_is_dealt_ahead_for_programs() -> None:
+    """Keys that a cheater knows lie in a stock.  Were all parties put back behind the failed check, a client's list
+    would keep it from entering a run again; but in runs of a program others may enter, and it for the first time."""
+    gates = [
+        gate.model_copy(update={"lifetime": Lifetime.RUN}) if {*gate.writes} & {"x", "y"} else gate
+        for gate in programs.learning().gates
+    ]
+    made = with_parts(programs.learning(), gates=gates)
+    program = programs.PROGRAM.model_copy(update={"rows": None, "seed": None})
+    plan = Plan(**{name: getattr(made, name) for name in Plan.model_fields if name != "program"}, program=program)
+    entered = [{gate.out for gate in plan.at(run).entered} for run in (1, programs.STEPS + 2)]
+    assert entered == [{"x", "y"}, {"asked"}]
+    refuse_later_known(plan)
+    with pytest.raises(PlanError, match="nothing can be dealt ahead for checked runs of a program"):
+        refuse_later_known(plan.with_security("active"))

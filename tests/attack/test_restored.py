@@ -26,6 +26,8 @@ from parties.client.running.participant import Participant
 from parties.client.running.stocks import Stock
 from parties.party.services import PartyService
 from parties.pb import party_pb2
+from tests.support.cheaters import cheating
+from tests.support.cheating import Deviation, once, opened
 from tests.support.parties import MODEL_OWNER, OWNER, InProcess, Script, data, deadlines
 from tests.support.stocks import deal, open_stock
 
@@ -120,6 +122,32 @@ def test_security_32_all_parties_restored_with_a_stock_that_was_used(
         through_a_run(cluster, stock, 2, roles)
     masked_inputs = {value for value in Recorded.submitted if value not in sent and len(value) == len(sent[-1])}
     assert not masked_inputs  # the second x^ never left
+
+
+def test_security_active_keys_that_a_failed_check_has_told_are_of_no_use(cluster: InProcess) -> None:
+    """They lie with the stock, and a cheater knows them by now.  With all parties put back behind that run the client,
+    which has entered something in it, does not do so again; so no honest party goes on to a later one."""
+    roles = replace(TWO_PEOPLE, security="active")
+    stock = deal(cluster, [1, 1], roles)
+    restore = snapshot(cluster)
+    place = next(opened(cluster.compiled(roles).plan))
+    with cheating(Deviation(opens=(place, once)), 1):
+        script = open_stock(cluster, stock, roles).enter_weights()
+        script.prepare(1)
+        owner_of(cluster, script).enter(1, 1, script.integers(data(1)))
+        with pytest.raises(IntegrityError):
+            script.everyone(lambda index: script.result(index, 1, OWNER))
+    restore()
+    script = open_stock(cluster, stock, roles).enter_weights()
+    for run in (1, 2):
+        script.prepare(run)
+    owner = owner_of(cluster, script)
+    with pytest.raises(IntegrityError, match="entered something in run 1 of this session before"):
+        owner.enter(1, 1, script.integers(data(1)))
+    owner.enter(2, 1, script.integers(data(1)))
+    session = cluster.of(0, script.id)
+    assert session.runs.kept[2].entry.complete and not any(run.started for run in session.runs.kept.values())
+    assert cluster.revealed(0) == 0
 
 
 def test_what_the_list_prevents(cluster: InProcess) -> None:

@@ -68,7 +68,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
 AT_PARTIES = [word for name in OWNERS for word in ("--data", f"x={name}/rows:x", "--data", f"y={name}/rows:y")]
 OWN = ("--input", "x.npy", "--input", "y=labels.npy", "--range", "x=0:1")
 KEYS = {
-    "version", "model", "plan", "loss", "learning_rate", "batch", "epochs", "steps", "rounds", "sent_bytes",
+    "version", "model", "plan", "security", "loss", "learning_rate", "batch", "epochs", "steps", "rounds", "sent_bytes",
     "dealt_bytes", "seconds", "losses", "kept", "saved", "notes", "outputs",
 }  # fmt: skip
 
@@ -145,6 +145,23 @@ def telling_rows(stretch: dict[str, Any]) -> dict[str, Any]:
     text = stretch["text"].replace('"name":"loss"', '"name":"rows"').replace('"output":"loss"', '"output":"rows"')
     assert text != stretch["text"]
     return {**stretch, "text": text, "exact": {**stretch["exact"], "plan": parse_plan(text.encode()).digest.hex()}}
+
+
+def test_security_active_a_training_is_checked_where_owners_want_it(town: Town) -> None:
+    words = ("train", "model.onnx", "--data", "x=north/rows:x", "--data", "y=north/rows:y", *TRAIN, "--keep", "strict")
+    grant = ("grant", "add", "rows", "--coordinator", "lab", "--security", "active", "--train")
+    town.json("lab", *words, "--list", "plain.json")
+    refused = town.mpc("north", *grant, "plain.json")
+    assert refused.returncode == 2 and "are not checked" in refused.stderr and "--security active" in refused.stderr
+    town.json("lab", *words, "--security", "active", "--list", "strict.json")
+    given = town.json("north", *grant, "strict.json")["grant"]
+    assert given["security"] == "active"
+    assert town.mpc("lab", *words).returncode == 4
+    assert town.json("lab", *words, "--security", "active")["security"] == "active"
+    listed = town.mpc("north", "grant", "list")
+    assert "exact plans, checked" in listed.stdout
+    revoked = town.mpc("north", "grant", "revoke", given["id"])
+    assert revoked.returncode == 0
 
 
 def test_a_list_is_granted_by_whose_rows_it_reads_as_it_was_written(town: Town) -> None:

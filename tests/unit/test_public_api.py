@@ -16,7 +16,7 @@ API: dict[str, Any] = {
         "collection": "name",
         "budget": "name, delta=",
         "close": "",
-        "connect": "path",
+        "connect": "path, security=",
         "dataset": "name",
         "datasets": "property",
         "deal": "model, runs, batch=, sessions=, choices",

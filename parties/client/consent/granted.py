@@ -11,7 +11,7 @@ from typing import Any
 
 from mpc.errors import InputError, UsageError
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan
+from mpc.plan.plan import Plan, Security
 from mpc.privacy.facts import GAUSSIAN, LAPLACE, Mechanism
 from mpc.text import PROCESS_NAME, shown
 from parties.agreed.bindings import Binding, rows_of
@@ -21,6 +21,7 @@ from parties.agreed.objects import Manifest
 from parties.client.at_rest import bound
 from parties.client.consent.granting import listed
 from parties.client.model import Placed
+from parties.client.running.roles import ACTIVE, PASSIVE
 
 DELTA = Fraction(1, 10**6)
 """Delta that a grant or a budget allows unless it says otherwise; a question with Laplace noise costs about 2^-40."""
@@ -86,7 +87,14 @@ def _plan(given: Any) -> Plan:
     raise UsageError("that is no plan", remedy="plans=cluster.session('m.onnx', data=...).plan, or a file of one")
 
 
-def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[str, Any], bit: bool) -> Question:
+def exact(
+    plans: Any,
+    data: Data | None,
+    manifest: Manifest,
+    weights: Mapping[str, Any],
+    bit: bool,
+    security: Security = PASSIVE,
+) -> Question:
     """Describe exact plans, with all that they read.
 
     Args:
@@ -94,10 +102,14 @@ def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[st
             each of which every plan may read.
         manifest: the dataset's that is granted.
         bit: each plan tells one bit.
+        security: of the grant.
 
     Raises:
-        UsageError, InputError: a plan reads something that is not said, or not this dataset, or tells more than a bit.
+        UsageError, InputError: a plan reads something that is not said, or not this dataset, or tells more than a bit;
+            or its runs are not checked, and the grant is of such alone.
     """
+    if security == ACTIVE:
+        require_checked(*(_plan(each) for each in _several(plans) if not isinstance(each, ExactPlan)))
     read = [data or {}] if data is None or isinstance(data, Mapping) else [*data]
     found = [_listed(plan, each, manifest, weights, bit) for plan in _several(plans) for each in read]
     found = list({each.model_dump_json(): each for each in found}.values())
@@ -105,6 +117,20 @@ def exact(plans: Any, data: Data | None, manifest: Manifest, weights: Mapping[st
         return Question(exact=Exact(plans=tuple(found), outputs_bits=1 if bit else None))
     except ValueError:
         raise UsageError(f"a grant of {len(found)} plans", remedy="one grant lists 1 to 256") from None
+
+
+def require_checked(*plans: Plan) -> None:
+    """Refuse to grant plans whose runs are not checked to checked sessions alone: nobody could use that.
+
+    Raises:
+        UsageError: one's runs are not checked.
+    """
+    if not all(each.is_checked for each in plans):
+        raise UsageError(
+            "runs of a plan that is granted are not checked, and the grant is of checked ones alone",
+            cause="security='active' is said, or the cluster file says that every session is active",
+            remedy="have the plan compiled with --security active, in Python security='active'",
+        )
 
 
 def _listed(

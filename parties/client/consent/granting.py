@@ -20,6 +20,7 @@ from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.signed import Signed
 from parties.client.channels import Parties
 from parties.client.consent.told import Given, Left, Verdict
+from parties.client.running.roles import ACTIVE, read_security
 from parties.pb import consent_pb2, party_pb2
 from parties.pb.data_pb2 import SignedStatement
 
@@ -58,11 +59,13 @@ def give(
     recipients: Sequence[str],
     uses: int | None = None,
     expires: int | None = None,
+    security: str | None = None,
 ) -> Grant:
     """Sign a grant and tell it to all parties.
 
     Args:
         dataset: OWNER/NAME, or an object's id (hex).
+        security: "active" for sessions alone whose runs are checked; None: as this client's file says of its own.
         expires: seconds since 1970; None: never.
 
     Raises:
@@ -80,6 +83,7 @@ def give(
             coordinators=tuple(coordinators),
             recipients=tuple(recipients),
             uses=uses,
+            security=ACTIVE if read_security(security, config.security) == ACTIVE else None,
             created=now,
             not_before=max(0, now - _LEEWAY),
             expires=FOR_EVER if expires is None else expires,

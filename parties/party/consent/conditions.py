@@ -17,6 +17,8 @@ from parties.party.consent.tables import Amount, GrantRow
 from parties.party.consent.uses import use_fault
 from parties.trust.chains import Trust
 
+CHECKED_ALONE = "of sessions whose runs are checked, and this one's are not: ask with --security active"
+
 
 @dataclass(frozen=True)
 class House:
@@ -55,6 +57,7 @@ def conditions(
         lambda: None if asked.coordinator in grant.coordinators else f"grant {name} names other coordinators",
         lambda: f"grant {name} does not name the recipient {', '.join(others)}" if others else None,
         lambda: None if here and terms.parties == grant.parties else f"grant {name} is for other parties or providers",
+        lambda: None if asked.plan.is_checked or grant.security is None else f"grant {name} is {CHECKED_ALONE}",
         lambda: f"grant {name} was revoked" if row.revoked else None,
         lambda: f"grant {name} does not hold yet" if house.now < grant.not_before else None,
         lambda: f"grant {name} has expired" if house.now >= grant.expires else None,
