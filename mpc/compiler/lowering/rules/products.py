@@ -193,7 +193,8 @@ def product(state: Lowering, node: Node) -> Value:
     over_reals = product_of(node)
     square = node.reads[0] == node.reads[1]
     fraction = _factor_fraction(node)
-    most = _BEFORE_SERIES_BITS - 1 if _feeds_series(state, node.writes) else LINEAR_BITS
+    scores = node.op == "matmul" and _feeds_series(state, node.writes)
+    most = _BEFORE_SERIES_BITS - 1 if scores else LINEAR_BITS
     x, y = (_shortened(state, value, fraction) for value in (left, right))
     if not square:
         x, y = _one_shortened(state, node, (left, x), (right, y), most)
@@ -229,7 +230,7 @@ def _one_shortened(
         return x, y
     bound = product_interval(whole, y, node, product_of(node), False).bound
     fits = math.frexp(max(1.0, bound))[1] + 1 + _headroom(state, node) <= most
-    return (whole if fits else x), y
+    return (whole if fits and log2(whole.scale * y.scale) <= _FINEST_SCALE else x), y
 
 
 def balanced(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Value]:
