@@ -49,6 +49,17 @@ def encode_columns(
     return encode(reals.reshape(np.shape(values)), scale, what)
 
 
+def encode_places(values: np.ndarray, places: int) -> np.ndarray:
+    """Return int64 zeros on one more axis, of size `places`, with 1 where each value tells; negative ones from the end.
+
+    Args:
+        values: whole numbers from -places to places - 1.
+    """
+    found = np.zeros((*values.shape, places), dtype=np.int64)
+    np.put_along_axis(found, np.asarray(values, dtype=np.int64)[..., None] % places, 1, axis=-1)
+    return found
+
+
 def decode(integers: np.ndarray, scale: Fraction) -> np.ndarray:
     """Return float64 of what integers stand for."""
     return integers.astype(np.float64) / float(scale)

@@ -20,6 +20,7 @@ from mpc.compiler.onnx.declared import own_sizes
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.metadata import ModelMeta, read_meta
 from mpc.compiler.onnx.signature import Shapes, input_types
+from mpc.compiler.onnx.split import declared_secret
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.rehearsal.rehearse import Rehearsal
 from mpc.compiler.rehearsal.tally import LOST, RARE, Expected
@@ -176,8 +177,14 @@ def compile_model(
     noising = _noising(noise)
     sizes = {**own_sizes(loaded, data or {}), **sizes}
     lying, needing = stored or {}, set[str]()
+    roles, kept = roles or Roles(), declared_secret(loaded)
+    kept = tuple(dict.fromkeys((*roles.secret_weights, *kept)))
+    secret = kept if roles.public_weights and kept else None
+    if secret is not None:  # each node says of its own weights
+        roles = replace(roles, public_weights=False)
+    numbers = None if noising.epsilon else {state.input for state in (states or {}).values()}
     while True:
-        graph = import_model(loaded, known, sizes, assumed, bool(noising.epsilon), needing, lying)
+        graph = import_model(loaded, known, sizes, assumed, bool(noising.epsilon), needing, lying, numbers, secret)
         graph.inputs = described(graph.inputs, lying)
         undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
         graph.inputs = [replace(given, declared=given.declared or assumed[given.name]) for given in graph.inputs]

@@ -117,11 +117,12 @@ def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) 
         values = samples.get(given.name)
         if values is None or given.of != given.name:
             continue
-        rows, *rest = (*given.shape, 1)[: max(1, len(given.shape))]
-        fits = values.ndim == len(given.shape) and (not given.shape or values.shape[1:] == tuple(rest))
+        shape = given.given
+        rows, *rest = (*shape, 1)[: max(1, len(shape))]
+        fits = values.ndim == len(shape) and (not shape or values.shape[1:] == tuple(rest))
         whole = rows == BATCH or not values.ndim or len(values) % int(rows) == 0
         if not (fits and whole):
-            shown = ", ".join("rows" if size == BATCH else str(size) for size in given.shape)
+            shown = ", ".join("rows" if size == BATCH else str(size) for size in shape)
             raise InputError(
                 f"the samples of input {given.name!r} have shape {values.shape}, and the model takes ({shown})",
                 remedy="give samples of that shape, or of several runs: a multiple of its rows",

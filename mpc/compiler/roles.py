@@ -19,6 +19,7 @@ class Roles:
         keeps: outputs that stay at the parties; nobody receives one that `readers` does not name.
         together: input -> the owners of what it is read from, where rows of several lie one behind the other.
         public_weights: the model is no secret: all parties and the provider are told its weights.
+        secret_weights: patterns (`fnmatch`) of names of constants and nodes whose weights stay secret even so.
         security: what whoever opens sessions of it fears of parties; see `Plan`.
     """
 
@@ -31,6 +32,7 @@ class Roles:
     keeps: frozenset[str] = frozenset()
     together: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     security: Security = "passive"
+    secret_weights: tuple[str, ...] = ()
 
     def owner(self, given: str) -> str:
         """Return the owner of an input."""

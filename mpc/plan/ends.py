@@ -51,6 +51,8 @@ class PlanInput(Frozen):
             last axis; the owner's client checks it.
         offset, factor: the wire holds (x - offset) factor of an input x: one number, or one a column.
         missing: None where no number may be missing.  In place of one that is, `stand_in` is entered.
+        places: None of numbers that are entered as they are.  Else a whole number enters as so many zeros, on one more
+            axis at the end of the wire, with 1 at the place that it tells; a negative one counts from the end.
     """
 
     name: Name
@@ -61,6 +63,11 @@ class PlanInput(Frozen):
     offset: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(0),)
     factor: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(1),)
     missing: Missing | None = None
+    places: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+
+    def of_numbers(self, shape: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+        """Return the shape of what its owner gives, of the shape of its wire."""
+        return shape if self.places is None else shape[:-1]
 
     @property
     def wires(self) -> tuple[str, ...]:

@@ -47,10 +47,11 @@ def place(
     for given in plan.inputs:
         holders |= dict.fromkeys(given.wires, (owners[given.name],))
         lifetimes |= dict.fromkeys(given.wires, Lifetime.STORED if given.name in stored else Lifetime.RUN)
-        if given.name in stored and (given.missing is not None or plan.wire[given.wire].shape[:1] != (BATCH,)):
+        entered = given.missing is not None or given.places is not None
+        if given.name in stored and (entered or plan.wire[given.wire].shape[:1] != (BATCH,)):
             raise PlanError(
                 f"input {given.name!r} cannot be read from a dataset",
-                cause="its numbers may be missing, or its first axis is not the batch",
+                cause="its numbers may be missing or enter as places of a table, or its first axis is not the batch",
                 remedy="enter it for the run",
             )
     for out in plan.outputs:

@@ -65,8 +65,9 @@ class Plan(Frozen):
         """The bytes that parties agree on."""
         content = self.model_dump(mode="json", exclude={"gates", "states", "program", "security"})
         for entry in content["inputs"]:
-            if entry["missing"] is None:
-                del entry["missing"]
+            for key in ("missing", "places"):  # a plan that has no such inputs has the bytes that it had before
+                if entry[key] is None:
+                    del entry[key]
         for entries, key in ((content["outputs"], "keep"), (content["wires"], "kept")):
             for entry in entries:
                 if not entry[key]:  # a plan that keeps nothing has the bytes that it had before anything could be kept

@@ -145,6 +145,7 @@ def _check_ends(plan: Plan) -> None:
             raise PlanError(f"input {given.name!r}: the declared range is empty", remedy=COMPILE_ANEW)
         _check_units(plan, given)
         _check_missing(plan, given)
+        _check_places(plan, given)
     if not plan.outputs and not plan.states:
         raise PlanError("the plan has neither outputs nor states: nothing comes of it", remedy=COMPILE_ANEW)
     released = {out.wire for out in plan.outputs}
@@ -283,6 +284,20 @@ def _check_missing(plan: Plan, given: PlanInput) -> None:
         raise PlanError(f"input {given.name!r}: it has no such columns as may miss numbers", remedy=COMPILE_ANEW)
     if not given.dtype.startswith("float"):
         raise PlanError(f"input {given.name!r}: a number of type {given.dtype} cannot be missing", remedy=COMPILE_ANEW)
+
+
+def _check_places(plan: Plan, given: PlanInput) -> None:
+    """Places are whole numbers, which their owner enters for the run, as zeros and a one on the wire's last axis."""
+    if given.places is None:
+        return
+    wire, plain = plan.wire[given.wire], not any(given.offset) and all(each == 1 for each in given.factor)
+    fits = wire.shape[-1:] == (given.places,) and wire.scale == 1 and plain
+    if not fits or given.missing is not None or given.dtype.startswith(("float", "string")):
+        raise PlanError(f"input {given.name!r}: places do not enter in its form", remedy=COMPILE_ANEW)
+    if len(given.low) != 1 or given.low[0] < -given.places or given.high[0] >= given.places:
+        raise PlanError(f"input {given.name!r}: its range has places that are not there", remedy=COMPILE_ANEW)
+    if given not in plan.entered_inputs:
+        raise PlanError(f"input {given.name!r}: places are entered, and never lie at the parties", remedy=COMPILE_ANEW)
 
 
 def _count(shape: tuple[object, ...]) -> tuple[int, int]:

@@ -187,6 +187,8 @@ def check_columns(
     Raises:
         InputError: they do not.
     """
+    if given.places is not None:
+        raise PlanError(f"input {given.name!r} takes places of a table, which are entered for the run")
     sizes = tuple(size for size in shape if isinstance(size, int))
     elements = [column for column in columns for _ in range(column.elements(1))]
     count = int(np.prod(sizes, dtype=np.int64))

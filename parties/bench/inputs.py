@@ -22,7 +22,7 @@ def made_up(plan: Plan, batch: int) -> dict[str, np.ndarray]:
 
 
 def _spread(plan: Plan, given: PlanInput, batch: int) -> np.ndarray:
-    shape = [batch if size == "batch" else int(size) for size in plan.wire[given.wire].shape]
+    shape = [batch if size == "batch" else int(size) for size in given.of_numbers(plan.wire[given.wire].shape)]
     fractions = np.mod(np.arange(1, prod(shape) + 1) * _GOLDEN, 1.0).reshape(shape)
     low, high = (np.array([float(end) for end in ends]) for ends in (given.low, given.high))
     values = low + fractions * (high - low)

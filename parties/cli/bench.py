@@ -20,7 +20,7 @@ from parties.bench.plaintext import baselines
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import JSON_VERSION, Display, seconds, size
 from parties.cli.inputs import load_inputs
-from parties.cli.options import JSON, RANGE, SHAPE, WEIGHTS, parse_ranges, parse_shapes
+from parties.cli.options import JSON, RANGE, SECRET_WEIGHTS, SHAPE, WEIGHTS, parse_ranges, parse_shapes
 from parties.client.cluster import Cluster
 from parties.client.running.roles import ACTIVE, PASSIVE, assign
 from parties.local.layout import COORDINATOR
@@ -67,6 +67,7 @@ _SLOWDOWNS = {
     help="Active: runs that are checked beside runs that are not.",
 )
 @WEIGHTS
+@SECRET_WEIGHTS
 @RANGE
 @SHAPE
 @JSON
@@ -82,6 +83,7 @@ def bench(
     plot: Path | None,
     security: str,
     weights: str,
+    secret_weights: tuple[str, ...],
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
     as_json: bool,
@@ -110,7 +112,7 @@ def bench(
                 if not feeds:
                     display.say(f"note: {model.name}: no --input; rows are made up, spread over each input's range")
                 for each in (PASSIVE, ACTIVE) if security == ACTIVE else (PASSIVE,):
-                    roles = assign(COORDINATOR, weights=weights, security=each)
+                    roles = assign(COORDINATOR, weights=weights, security=each, secret_weights=secret_weights)
                     compiled = compile_for_data(display, loaded, feeds, declared, open_shapes, roles)
                     started = time.perf_counter()
                     with cluster.open(compiled) as session:

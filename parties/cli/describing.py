@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from mpc.encoding import FIELD_BYTES
 from mpc.gates.input import Input
 from mpc.plan.choices import choices
 from mpc.plan.cost import Cost, gate_cost, plan_cost, session_dealt
@@ -16,7 +18,9 @@ from parties.cli.options import PROMISE
 from parties.cli.outputs import AT_REST, ENTERS
 from parties.client.at_rest.model_listing import said_ranges
 from parties.client.running.feeds import split
-from parties.client.running.roles import PASSIVE, SECRET, known_weights
+from parties.client.running.roles import PASSIVE, PUBLIC, SECRET, known_weights
+
+_MOST_NODES = 8
 
 
 def _cost(plan: Plan, batch: int) -> Cost:
@@ -57,6 +61,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
                 "gate": gate.name,
                 "node": origins.get(gate.name, ""),
                 "phase": "session" if setup else "run",
+                "public": gate in plan.public_weights,
                 "shape": list(wires[0].sizes),
                 "rounds": part.rounds,
                 "sent_bytes_per_peer": part.sent,
@@ -74,7 +79,9 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
             "who": list(bound.wire[given.wire].holders),
             "input": given.name,
             "range": [[*map(float, given.low)], [*map(float, given.high)]],
-            "shape": list(bound.wire[given.wire].sizes),
+            "shape": list(given.of_numbers(bound.wire[given.wire].sizes)),
+            "places": given.places,
+            "entered_bytes_per_party": FIELD_BYTES * sum(math.prod(bound.wire[name].sizes) for name in given.wires),
             "missing": list(given.missing.columns) if given.missing else [],
             "stored": given not in plan.entered_inputs,
         }
@@ -96,6 +103,7 @@ def describe(plan: Plan, origins: dict[str, str], batch: int, parties: int) -> d
         "check": _check(plan, batch),
         "model_owners": sorted(owners),
         "weights": known_weights(plan),
+        "weight_numbers": _weight_numbers(plan),
         "stored_weights": any(gate.is_stored for gate in plan.weights),
         "enters": enters,
         "learns": learns,
@@ -161,11 +169,18 @@ def print_report(display: Display, report: dict[str, Any]) -> None:
         display.result(f"weights       {weights} arrays, {report['weights']}, {entered}")
         if report["weights"] != SECRET:
             display.result("              (all parties and the provider know public weights, other clients do not)")
+        if all(report["weight_numbers"].values()):
+            display.result("              (" + ", ".join(_numbers(each, report) for each in (SECRET, PUBLIC)) + ")")
     for entry in report["enters"]:
         within = said_ranges(*entry["range"])
         missing = f", {_may_miss(entry['missing'], entry['shape'][-1])}" if entry["missing"] else ""
         how = AT_REST if entry["stored"] else ENTERS
         display.result(f"{how:<14}{', '.join(entry['who'])}: input {entry['input']!r} in {within}{missing}")
+        if entry["places"] is not None:
+            display.result(
+                f"              (each number as {entry['places']:,} zeros and ones, "
+                f"{size(entry['entered_bytes_per_party'])} to each party; nothing is compared)"
+            )
     for entry in report["learns"]:
         what = f"output {entry['output']!r} {tuple(entry['shape'])}"
         if entry["kept"]:
@@ -175,6 +190,23 @@ def print_report(display: Display, report: dict[str, Any]) -> None:
     for label, words in programs.said(report):
         display.result(f"{label:<14}{words}")
     display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")
+
+
+def _weight_numbers(plan: Plan) -> dict[str, int]:
+    """Count the secret and the public numbers among the weights of a plan."""
+    found = {SECRET: 0, PUBLIC: 0}
+    for gate in plan.weights:
+        found[PUBLIC if gate.is_public(plan.wire) else SECRET] += math.prod(plan.wire[gate.out].sizes)
+    return found
+
+
+def _numbers(which: str, report: dict[str, Any]) -> str:
+    """Say how many numbers of the weights are secret, or public, and of which nodes those are that are few."""
+    nodes = dict.fromkeys(
+        each["node"] for each in report["gates"] if each["phase"] == "session" and each["public"] is (which == PUBLIC)
+    )
+    named = f", of {', '.join(nodes)}" if which == SECRET and len(nodes) <= _MOST_NODES else f", of {len(nodes)} nodes"
+    return f"{report['weight_numbers'][which]:,} numbers are {which}{named}"
 
 
 def _may_miss(columns: list[int], size: int) -> str:

@@ -35,6 +35,7 @@ from parties.cli.options import (
     PLAN_SECURITY,
     RANGE,
     RECIPIENT,
+    SECRET_WEIGHTS,
     SHAPE,
     WEIGHTS,
     parse_ranges,
@@ -98,6 +99,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
     @OWNER
     @RECIPIENT
     @WEIGHTS
+    @SECRET_WEIGHTS
     @PLAN_SECURITY
     @noise_options
     @wraps(command)
@@ -109,11 +111,12 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         owners: tuple[str, ...],
         recipients: tuple[str, ...],
         weights: str,
+        secret_weights: tuple[str, ...],
         security: Security,
         noise: Wanted,
         **others: Any,
     ) -> None:
-        roles = parse_roles(client, owners, recipients, weights, security)
+        roles = parse_roles(client, owners, recipients, weights, security, secret_weights)
         command(choices=Choices(ranges, shapes, samples, roles, noise), **others)
 
     return chosen

@@ -67,6 +67,14 @@ WEIGHTS = click.option(
     type=click.Choice([SECRET, PUBLIC]),
     help="Public: the model is told to all parties and the provider, and linear layers need no communication.",
 )
+SECRET_WEIGHTS = click.option(
+    "--secret-weights",
+    "secret_weights",
+    multiple=True,
+    metavar="NAME",
+    help="With --weights public: constants and nodes of the model whose weights stay secret, as an adapter's; * stands "
+    "for any text.",
+)
 RANGE = click.option(
     "--range",
     "ranges",

@@ -103,6 +103,7 @@ def _stored(display: Display, path: Path | None, said: Said, me: str, name: str)
         "--shape": said.shapes,
         "--calibrate": said.samples,
         "--weights": public,
+        "--secret-weights": said.roles.secret_weights,
         "--keep": said.kept,
         "--epsilon": said.noise.epsilons,
     }

@@ -25,6 +25,7 @@ from parties.cli.options import (
     OWNER,
     RANGE,
     RECIPIENT,
+    SECRET_WEIGHTS,
     SECURITY,
     SHAPE,
     WAIT,
@@ -74,6 +75,7 @@ from parties.trust.identity import Identity
 @CLUSTER
 @SECURITY
 @WEIGHTS
+@SECRET_WEIGHTS
 @RANGE
 @SHAPE
 @CALIBRATE
@@ -97,6 +99,7 @@ def run(
     cluster: Path | None,
     security: str | None,
     weights: str,
+    secret_weights: tuple[str, ...],
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
     samples: tuple[str, ...],
@@ -128,7 +131,7 @@ def run(
         stage("compiling")
         path = None if parties is not None else cluster_file(cluster, folder)
         me, ours = whose(path)
-        roles = parse_roles(me, owners, recipients, weights, security_for(path, security))
+        roles = parse_roles(me, owners, recipients, weights, security_for(path, security), secret_weights)
         who = others(roles, me)
         _require_ticket(who, ticket, parties, in_folder(folder))
         said = Said(model, inputs, data, ranges, shapes, samples, roles, kept, noise)

@@ -147,6 +147,7 @@ class Cluster(Closing):
         delta: Any = None,
         security: str | None = None,
         sample: Any = None,
+        secret_weights: str | Sequence[str] = (),
     ) -> Session:
         """Compile a model and share its weights, once, for many runs; or use one that lies at the parties.
 
@@ -182,6 +183,8 @@ class Cluster(Closing):
             security: "active" has each run checked before anything of it is told: a party that deviates is caught then,
                 and the session ends (THREATS.md has what that promises); as the cluster file says, unless said.
             sample: rows of a PyTorch module's input, or of each by its name: their shapes are taken.
+            secret_weights: with public weights, names of constants and nodes of the model whose weights stay secret, as
+                an adapter's beside a public backbone: `["*lora_A*", "*lora_B*"]`; a name that is nowhere is refused.
 
         Raises:
             WaitingError: somebody's word is missing still, who is shown what was asked; the message says whose.
@@ -192,7 +195,7 @@ class Cluster(Closing):
         model = modules.as_source(model, sample)
         noise = {"epsilon": epsilon, "mechanism": mechanism, "delta": delta}
         compiling = {"ranges": ranges, "samples": samples, "shapes": shapes, "state": state, "keep": keep, **noise}
-        compiling["security"] = security
+        compiling |= {"security": security, "secret_weights": secret_weights}
         ready = opening.prepare(self.parties, model, owners, recipients, data, weights, compiling)
         return self.open(ready.of, batch, bindings=ready.bindings, keeps=ready.keeps, wait=wait)
 
@@ -271,8 +274,8 @@ class Cluster(Closing):
             runs: how many times `Session.run` will be called, all sessions together.
             batch: rows of each.
             sessions: how many sessions they are for, equally; what a session leaves over is lost.
-            choices: of `session`, as they will be given there: ranges, owners, recipients, samples, shapes, state,
-                security, and of a PyTorch module its sample.
+            choices: of `session`, as they will be given there: ranges, owners, recipients, samples, shapes, weights,
+                secret_weights, state, security, and of a PyTorch module its sample.
 
         Raises:
             ModelError, PolicyError, PeerError: as `session`.

@@ -27,6 +27,23 @@ def _spelt_out_norm(u: str, square: str, mean: str, above: str, root: str) -> li
     ]
 
 
+@pytest.mark.parametrize("over", [("Reciprocal", ["r"]), ("Div", ["one", "r"])], ids=lambda each: each[0])
+def test_one_over_a_root_is_known_however_it_is_written(tmp_path: Path, over: tuple[str, list[str]]) -> None:
+    """Llama's norm, as the older exporter writes it: x times one over the root of its own mean square."""
+    nodes = [
+        node("Mul", ["x", "x"], ["s"], "square"),
+        node("ReduceMean", ["s"], ["m"], axes=[1], keepdims=1),
+        node("Add", ["m", "epsilon"], ["a"]),
+        node("Sqrt", ["a"], ["r"]),
+        node(over[0], over[1], ["o"]),
+        node("Mul", ["x", "o"], ["y"], "scaled"),
+    ]
+    constants = {"epsilon": np.array(1e-6, np.float32), "one": np.array(1, np.float32)}
+    compiled = assert_agrees(save_model(tmp_path, nodes, constants), {"x": DATA / 8}, {"x": (-0.25, 0.25)})
+    [wire] = [compiled.plan.wire[out.wire] for out in compiled.plan.outputs]
+    assert 2.0**wire.bits / float(wire.scale) <= 4 * 4**0.5  # no element is more than the root of their number
+
+
 @pytest.mark.parametrize(
     "names",
     [

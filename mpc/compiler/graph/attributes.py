@@ -48,10 +48,15 @@ class Attributes:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Weighted(Attributes):
-    """x weight + bias, secret: elementwise (scale), or as the derived records say.  None is no bias, zeros are one."""
+    """x weight + bias, secret: elementwise (scale), or as the derived records say.  None is no bias, zeros are one.
+
+    Args:
+        public: the parties may be told them; see `Roles.secret_weights`.
+    """
 
     weight: Array
     bias: Array | None
+    public: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -145,9 +150,10 @@ class Scatter(Attributes):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Constant(Attributes):
-    """A secret weight, one for every row."""
+    """A secret weight, one for every row; public as in `Weighted`."""
 
     weight: Array
+    public: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -53,7 +53,8 @@ class _Filled:
         """The graph in which x and the filling are scaled, and then added."""
         total, weight, bias = self._total, reader.of(Weighted).weight, reader.of(Weighted).bias
         x = replace(reader, reads=(self._x,), writes=f"{reader.writes}/there")
-        fill = Weighted(weight=self._scale.of(Weighted).weight * weight, bias=None)
+        public = self._scale.of(Weighted).public and reader.of(Weighted).public
+        fill = Weighted(weight=self._scale.of(Weighted).weight * weight, bias=None, public=public)
         filling = replace(self._scale, writes=f"{reader.writes}/filling", attributes=fill)
         fills = self._fills * weight + (0.0 if bias is None else bias)
         attributes = replace(total.of(Sum), fills=np.broadcast_to(fills, static(total.shape)))
@@ -73,7 +74,8 @@ class _Filled:
         features = fill.shape[1]
         shape, name = (total.shape[0], 2 * features), f"{total.writes}/beside"
         beside = Node("concat", (self._x, self._marks), name, shape, total.origin, Concat(axis=1))
-        changed = {reader.writes: [_reading(reader, name, fill[0], fills[0])] for reader in readers}
+        told = self._scale.of(Weighted).public
+        changed = {reader.writes: [_reading(reader, name, fill[0], fills[0], told=told)] for reader in readers}
         return self._with({**changed, total.writes: [beside]}, self._scale)
 
     def _with(self, changed: dict[str, list[Node]], without: Node) -> Graph:
@@ -85,12 +87,17 @@ def _fills(node: Node) -> np.ndarray | None:
     return node.attributes.fills if isinstance(node.attributes, Sum) else None
 
 
-def _reading(layer: Node, name: str, fill: np.ndarray, entered: np.ndarray) -> Node:
-    """A layer of filled numbers as one of x and its marks; comparisons of one feature each know how they end there."""
+def _reading(layer: Node, name: str, fill: np.ndarray, entered: np.ndarray, *, told: bool) -> Node:
+    """A layer of filled numbers as one of x and its marks; comparisons of one feature each know how they end there.
+
+    Args:
+        told: the parties may be told what is put in.
+    """
     taken = layer.of(Affine)
     weight, bias = taken.weight, 0.0 if taken.bias is None else taken.bias
-    found = replace(taken, weight=np.concatenate([weight, fill[:, None] * weight]))
+    joined = np.concatenate([weight, fill[:, None] * weight])
+    found = replace(taken, weight=joined, public=taken.public and told)
     if taken.signs and (np.count_nonzero(weight, axis=0) <= 1).all():
         ends = np.where((fill + entered) @ weight + bias >= 0, 1.0, -1.0)
-        found = replace(taken, weight=np.concatenate([weight, (weight != 0) * ends]), marks=len(fill))
+        found = replace(found, weight=np.concatenate([weight, (weight != 0) * ends]), marks=len(fill))
     return replace(layer, reads=(name,), attributes=found)

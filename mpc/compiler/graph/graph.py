@@ -123,6 +123,8 @@ class GraphInput:
         beyond: the end of the range beyond which they are, "low" or "high"; empty if there are none.
         stored: the scale of the integers that lie at the parties, of its finest column; None if an owner enters it.
         state: None but for what the run before has written.
+        places: if not 0, whole numbers enter as so many zeros, on one more axis, with 1 at the place that each tells;
+            `shape` has that axis, and the range is that of the whole numbers.
     """
 
     name: str
@@ -137,6 +139,12 @@ class GraphInput:
     beside: str = ""
     stored: Fraction | None = None
     state: Carried | None = None
+    places: int = 0
+
+    @property
+    def given(self) -> Shape:
+        """The shape of what its owner gives."""
+        return self.shape[:-1] if self.places else self.shape
 
     @property
     def of(self) -> str:
@@ -175,6 +183,8 @@ class GraphInput:
     @property
     def span(self) -> Range:
         """Give the ends between which all that enters lies: the range, and what stands for missing numbers."""
+        if self.places:
+            return 0.0, 1.0
         if not self.beyond:
             return self.range
         low, high = (np.asarray(end, dtype=np.float64) for end in self.range)

@@ -23,13 +23,16 @@ def merge(first: Node, second: Node, shape: Shape) -> Node | None:
     handler = _MERGES.get((first.op, second.op))
     if handler is None or len(first.reads) > 1 or len(second.reads) > 1 or second.attributes.known is not None:
         return None
+    public = first.of(Weighted).public
+    if public is not second.of(Weighted).public:  # what is made of a secret and a public weight is secret
+        return None
     found = handler(first, second, shape)
     if found is None:
         return None
     op = first.op if second.op == "scale" else second.op
     if second.only_signs and isinstance(found, Affine):
         found = replace(found, signs=True)
-    return replace(second, op=op, reads=first.reads, attributes=_arrays(found))
+    return replace(second, op=op, reads=first.reads, attributes=replace(_arrays(found), public=public))
 
 
 def absorbed(first: Weighted, second: Node, shape: Shape) -> Weighted | None:

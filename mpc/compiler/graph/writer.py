@@ -6,11 +6,12 @@ A refusal is in the name of the model's node that is being imported.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from mpc.compiler.graph.attributes import Attributes, Total
+from mpc.compiler.graph.attributes import Attributes, Constant, Total, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, Origin, Shape
 from mpc.wires import BATCH, Dimension, broadcast
 
@@ -37,6 +38,7 @@ class Writer:
         shapes: of every value that depends on an input.
         integral: those that hold integers.
         origin: the node of the model that is being imported.
+        told: the parties may be told its constants.
     """
 
     def __init__(self) -> None:
@@ -44,6 +46,7 @@ class Writer:
         self.integral: set[str] = set()
         self.nodes: list[Node] = []
         self.origin = Origin("", "")
+        self.told = False
         self._fresh = 0
         self._reserved: set[str] = set()
 
@@ -84,6 +87,8 @@ class Writer:
         divided = isinstance(attributes, Total) and attributes.divisor != 1
         if op in _KEEP_INTEGERS and not divided and self.integral.issuperset(reads):
             self.integral.add(writes)
+        if self.told and isinstance(attributes, Weighted | Constant):
+            attributes = replace(attributes, public=True)
         self.nodes.append(Node(op, reads, writes, shape, self.origin, attributes))
         return writes
 

@@ -95,6 +95,7 @@ class Lowering:
         hard: wires of products of which it is known what a row can be, whatever the data are.
         balls: wires whose rows are held to a norm.
         states: what runs hand on.
+        told: the parties may be told the weights of the node that is being lowered.
     """
 
     graph: Graph
@@ -115,6 +116,7 @@ class Lowering:
     hard: set[str] = field(default_factory=set)
     balls: set[str] = field(default_factory=set)
     states: list[PlanState] = field(default_factory=list)
+    told: bool = False
 
     def note(self, text: str) -> None:
         """Note something that the model's owner should know about the node that is being lowered."""
@@ -192,10 +194,10 @@ class Lowering:
         """Append a weight wire, which the model's owner enters once a session; return its name.
 
         Args:
-            public: all parties know it; None: as the roles say of weights.
+            public: all parties know it; None: as the node that is being lowered says of its weights.
         """
         name, owner = f"{len(self.gates)}.input", (self.roles.model_owner,)
-        known = self.roles.public_weights if public is None else public
+        known = self.told if public is None else public
         masking = Masking.PUBLIC if known else Masking.DRAWN
         self.gate("input", out=name, lifetime=Lifetime.SESSION)
         self.wire(name, values.shape, scale, Interval.exactly(values), masking, owner, least_bits)

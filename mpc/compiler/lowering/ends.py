@@ -76,7 +76,8 @@ def enter(state: Lowering, given: GraphInput) -> PlanInput:
     value = state.add("input", given.shape, scale, interval, holders=holders, lifetime=lifetime)
     state.values[given.name] = value
     units = {name: _as_fractions(end) for name, end in (("offset", given.offset), ("factor", given.factor))}
-    return PlanInput(name=given.name, wire=value.wire.name, dtype=given.dtype, **fractions(given.range), **units)
+    entered = {"wire": value.wire.name, "dtype": given.dtype, "places": given.places or None}
+    return PlanInput(name=given.name, **entered, **fractions(given.range), **units)
 
 
 def _input_scale(state: Lowering, given: GraphInput, low: np.ndarray, high: np.ndarray) -> Fraction:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from mpc.compiler.graph.attributes import Function
+from mpc.compiler.graph.attributes import Constant, Function, Weighted
 from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends, states
 from mpc.compiler.lowering.builder import Lowering, Value
@@ -59,7 +59,7 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     inputs = ends.enter_all(state)
     state.protected = {state.values[name].wire.name: facts for name, facts in protected.items()}
     for node in graph.nodes:
-        state.origin = node.origin
+        state.origin, state.told = node.origin, roles.public_weights or _is_told(node)
         if node.op in _GROWING:
             state.values.update({name: state.plain(state.values[name]) for name in node.reads})
         try:
@@ -97,6 +97,11 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     names = {name: value.wire.name for name, value in state.values.items()}
     proved = guarantee(plan, state.protected) if any(node.op in _OF_ROWS for node in graph.nodes) else None
     return Lowered(plan, state.weights, state.origins, rough, state.notes, graph, names, proved)
+
+
+def _is_told(node: Node) -> bool:
+    """May the parties be told the weights of a node?"""
+    return isinstance(node.attributes, Weighted | Constant) and node.attributes.public
 
 
 def _with_known(value: Value, node: Node) -> Value:

@@ -34,9 +34,8 @@ def fold(state: Context, node: onnx.NodeProto) -> bool:
             return False
         results = _fold_shape_vector(state, node, values)
     else:
-        results = (
-            _dequantized(state, node, values) if node.op_type == "DequantizeLinear" else _evaluate(state, node, values)
-        )
+        computed = {"DequantizeLinear": _dequantized, "GatherElements": _gathered}.get(node.op_type, _evaluate)
+        results = computed(state, node, values)
     for name, value in zip(node.output, results, strict=False):
         if name:
             state.constants[name] = value
@@ -107,6 +106,27 @@ def _dequantized(state: Context, node: onnx.NodeProto, values: list[Any]) -> lis
         )
     wide = x.astype(np.float64) - (0 if zero is None else zero.astype(np.float64).reshape(sizes))
     return [(wide * scale.astype(np.float64).reshape(sizes)).astype(scale.dtype)]
+
+
+def _gathered(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
+    """Take elements along an axis; onnx's reference does so for few places only."""
+    data, indices = values
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+    fits = indices.ndim == data.ndim and -data.ndim <= axis < data.ndim
+    pairs = zip(indices.shape, data.shape, strict=True) if fits else ()
+    if not fits or any(n > size for i, (n, size) in enumerate(pairs) if i != axis % data.ndim):
+        raise state.origin.refuse(
+            f"indices of shape {indices.shape} into data of shape {data.shape}",
+            remedy="give it indices with as many axes as the data, no longer than these but along its axis",
+        )
+    size = data.shape[axis]
+    if indices.size and (indices.min() < -size or indices.max() >= size):
+        raise state.origin.refuse(
+            f"an index outside the {size} elements of axis {axis}", remedy=f"give indices from {-size} to {size - 1}"
+        )
+    places: list[np.ndarray] = list(np.indices(indices.shape))
+    places[axis] = indices % size
+    return [data[tuple(places)]]
 
 
 def _fold_shape_vector(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:

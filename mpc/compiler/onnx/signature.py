@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from mpc.compiler.graph.graph import GraphInput, GraphOutput, Range
+from mpc.compiler.graph.graph import GraphInput, GraphOutput, Origin, Range, Shape
 from mpc.compiler.graph.stored import StoredInput
-from mpc.compiler.graph.writer import FIX_BATCH, MAX_ELEMENTS
+from mpc.compiler.graph.writer import FIX_BATCH, MAX_ELEMENTS, MAX_INDICES
 from mpc.compiler.onnx.declared import check_range, check_sizes, example_shape, within_table
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.protos import TYPES, type_name
@@ -21,6 +21,7 @@ from mpc.compiler.operators import joined
 from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Natural, Standing, Way
 from mpc.compiler.operators.labels import require_printable
+from mpc.compiler.operators.places import enter_places
 from mpc.errors import ModelError
 from mpc.wires import BATCH, Dimension
 
@@ -28,6 +29,22 @@ Shapes = Mapping[str, Sequence[int | str | None]]
 _INPUT_TYPES = tuple(name for name in TYPES.values() if name != "string")
 _WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 """The range of a type that has a small one; others are declared, or take the default."""
+_PASSING = frozenset(
+    {
+        "Cast",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators that only move what they read first, at public places."""
 _LISTED = ", ".join(_INPUT_TYPES)
 
 
@@ -39,6 +56,7 @@ class Signature:
         shapes, assumed: as `import_model` has them.
         found: how inputs enter whose missing numbers matter.
         at_rest: inputs that lie at the parties.
+        numbers: inputs that enter as numbers, though they may index tables; None: all do.
     """
 
     def __init__(
@@ -49,9 +67,11 @@ class Signature:
         assumed: Mapping[str, Range],
         found: Mapping[str, Way],
         at_rest: Mapping[str, StoredInput],
+        numbers: Collection[str] | None = None,
     ) -> None:
         self._state, self._model, self._given = state, model, shapes
         self._assumed, self._ways, self._at_rest = assumed, found, at_rest
+        self._numbers, self._by_place = numbers or (), numbers is not None
 
     def inputs(self, ranges: dict[str, Range]) -> list[GraphInput]:
         """Read all inputs but constants.
@@ -112,10 +132,13 @@ class Signature:
             self._state.integral.add(value.name)
         declared = ranges.get(value.name, _WHOLE.get(dtype))
         checked = None if declared is None else check_range(value.name, tuple(shape), declared)
-        if value.name in self._state.integral and (rows := self._indexed(value.name)):
-            checked = within_table(checked, rows)
+        rows, only = self._indexed(value.name) if value.name in self._state.integral else ([], False)
+        if rows and only:
+            checked = within_table(checked, min(rows))
         if checked is not None and value.name in self._state.integral and np.min(checked[0]) >= 0:
             self._state.facts[value.name] = Natural()
+        if (size := self._entered_as_places(value.name, tuple(shape), checked)) > 0:
+            return self._as_places(value.name, dtype, size, checked)
         given, within = GraphInput(value.name, tuple(shape), dtype, checked), checked or self._assumed.get(value.name)
         if not (dtype.startswith("float") and shape and shape[-1] != BATCH and within):
             return given
@@ -131,18 +154,51 @@ class Signature:
             return replace(given, columns=way.columns, beyond=way.side)
         return given
 
-    def _indexed(self, name: str) -> int:
-        """Rows of the smallest constant table that a value is an index of, if it is nothing else; else 0."""
+    def _entered_as_places(self, name: str, shape: Shape, declared: Range | None) -> int:
+        """Return how many zeros and ones an input enters as that indexes constant tables; 0 if it enters as it is.
+
+        The shortest of these tables has as many rows, or the declared range ends before.  Numbers below zero count from
+        its end, if they do nothing else and there is no other table.
+        """
+        if not self._by_place or name in self._numbers or name in self._at_rest or name not in self._state.integral:
+            return 0
+        rows, only = self._indexed(name)
+        if not rows or name in self._state.revealed:
+            return 0
+        low, high = (0.0, min(rows) - 1.0) if declared is None else (np.min(declared[0]), np.max(declared[1]))
+        if low < 0 and not (only and len({*rows}) == 1):
+            return 0
+        size = min(rows) if low < 0 else min(min(rows), int(high) + 1)
+        return size if 0 < size <= MAX_INDICES and size * prod(d for d in shape if d != BATCH) <= MAX_ELEMENTS else 0
+
+    def _as_places(self, name: str, dtype: str, size: int, declared: Range | None) -> GraphInput:
+        """Note what enters, and the number that it tells, which the model's nodes read."""
+        state, shape = self._state, self._state.shapes[name]
+        low = 0.0 if declared is None else float(np.min(declared[0]))
+        state.shapes[name] = (*shape, size)
+        state.origin = Origin(name, "input")
+        state.numbered[name] = enter_places(state, name, size)
+        state.readers[state.numbered[name]] = state.readers.get(name, [])
+        high = size - 1.0 if declared is None else min(size - 1.0, float(np.max(declared[1])))
+        return GraphInput(name, (*shape, size), dtype, (low, high), places=size)
+
+    def _indexed(self, name: str) -> tuple[list[int], bool]:
+        """Rows of the constant tables that a value is an index of; whether it is nothing else."""
         found: list[int] = []
+        only = name not in self._state.revealed
         for reader in self._state.readers.get(name, []):
             if reader.op_type == "Gather" and reader.input.count(name) == 1 and reader.input[1] == name:
                 table, axis = self._state.known(reader.input[0]), reader.settings.get("axis", 0)
-                found.append(table.shape[axis] if table is not None and table.ndim > axis >= -table.ndim else 0)
-            elif reader.op_type in ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"):
-                found.append(self._indexed(reader.output[0]))
-            else:
-                found.append(0)
-        return 0 if name in self._state.revealed else min(found, default=0)
+                there = table is not None and table.ndim > axis >= -table.ndim
+                found += [table.shape[axis]] if table is not None and there else []
+                only = only and there
+            elif reader.op_type in _PASSING and name not in reader.input[1:] or reader.op_type == "Concat":
+                for out in filter(None, reader.output):
+                    rows, alone = self._indexed(out)
+                    found, only = found + rows, only and alone
+            elif reader.op_type not in ("Shape", "Size"):
+                only = False
+        return found, only
 
     def _input_shape(self, name: str, tensor: Any) -> list[Dimension]:
         if tensor.HasField("shape"):

@@ -24,6 +24,7 @@ from mpc.compiler.onnx.declared import declared_ranges
 from mpc.compiler.onnx.load import OLDEST_OPSET
 from mpc.compiler.onnx.protos import TYPES, array_of, model_node, names_of, reads_of
 from mpc.compiler.onnx.signature import Shapes, Signature
+from mpc.compiler.onnx.split import Split
 from mpc.compiler.onnx.unsupported import is_supported, named, refusal, unsupported
 from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.context import Body, Context, ModelNode, wraps
@@ -31,6 +32,7 @@ from mpc.compiler.operators.facts import Truncated, Way
 from mpc.compiler.operators.labels import as_number
 from mpc.compiler.operators.missing import marked, ways
 from mpc.compiler.operators.registry import READ_LABELS
+from mpc.compiler.operators.rowwise import Rowwise, note
 from mpc.errors import ModelError
 
 _WRAPPING = frozenset(
@@ -51,6 +53,8 @@ class Importer(Context):
         found: Mapping[str, Way] = MappingProxyType({}),
         sums_rows: bool = False,
         at_rest: Mapping[str, StoredInput] = MappingProxyType({}),
+        numbers: Collection[str] | None = None,
+        secret: Sequence[str] | None = None,
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         readers: dict[str, list[ModelNode]] = {}
@@ -60,15 +64,18 @@ class Importer(Context):
         super().__init__(opsets.get("ai.onnx", OLDEST_OPSET), opsets, readers, revealed)
         self.sums_rows = sums_rows
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
+        self._rowwise: dict[str, Rowwise] = {}
+        self._split, self._told_around = Split(model, secret), True
         self.reserve(names_of(model.graph))
         self._model = model
         self._needed = revealed.union(readers)
-        self._signature = Signature(self, model, shapes, assumed, found, at_rest)
+        self._signature = Signature(self, model, shapes, assumed, found, at_rest, numbers)
 
     # -- what handlers ask of the model's format
 
     def inferred(self, name: str) -> str:
-        return self._inferred.get(name, "")
+        original = next((given for given, number in self.numbered.items() if number == name), name)
+        return self._inferred.get(original, "")
 
     @cached_property
     def _inferred(self) -> dict[str, str]:
@@ -131,8 +138,15 @@ class Importer(Context):
 
     def _node(self, index: int, node: onnx.NodeProto) -> None:
         self.origin = named(node, index)
+        self.told = told = self._told_around and self._split.tells(node)
+        self._imported(node)
+        self._split.computed([name for name in node.output if name in self.constants], told=told)
+
+    def _imported(self, node: onnx.NodeProto) -> None:
+        if not self.numbered.keys().isdisjoint(node.input):
+            node = _reading(node, self.numbered)
         for name in node.input:
-            if name and name not in self.constants and name not in self.shapes:
+            if name and name not in self.constants and name not in self.shapes and name not in self._rowwise:
                 raise self.origin.refuse(
                     f"it reads {name!r}, which nothing has written",
                     remedy=(
@@ -140,17 +154,21 @@ class Importer(Context):
                         "may not read one another in a circle"
                     ),
                 )
+        reading = model_node(node)
+        if node.domain in ("", "ai.onnx") and note(self, self._rowwise, reading):
+            return
         if onnx_fold.fold(self, node):
             return
         if not is_supported(node):
             raise refusal([self.origin])
         handler = HANDLERS[node.domain or "ai.onnx", node.op_type]
-        reading = model_node(node)
         self._require_text(reading.settings)
         if handler not in READ_LABELS:
             for name in node.input:
                 if name in self.decoded:
+                    told, self.told = self.told, False  # labels are of the node that gave them
                     as_number(self, name)
+                    self.told = told
         (joined.lift if self.joined.keys() & set(node.input) else handler)(self, reading, reading.settings)
         if node.op_type in _WRAPPING:
             for name in node.output:
@@ -187,8 +205,10 @@ class Importer(Context):
             raise self.origin.refuse(f"{again[0]!r} is written twice", remedy="give every value a name of its own")
         self.constants.update({tensor.name: array_of(tensor) for tensor in graph.initializer})
         self._inlined += enumerate(graph.node)
+        around, self._told_around = self._told_around, self.told
         for index, node in enumerate(graph.node):
             self._node(index, node)
+        self._told_around = around
         for name, out in zip(names, graph.output, strict=True):
             if out.name in self.decoded:
                 self.redecode(name, out.name)
@@ -207,6 +227,14 @@ class Importer(Context):
                     ) from None
 
 
+def _reading(node: onnx.NodeProto, renamed: Mapping[str, str]) -> onnx.NodeProto:
+    """Return a node that reads values by other names."""
+    found = onnx.NodeProto()
+    found.CopyFrom(node)
+    found.input[:] = [renamed.get(name, name) for name in node.input]
+    return found
+
+
 def import_model(
     model: onnx.ModelProto,
     ranges: dict[str, Range] | None = None,
@@ -215,6 +243,8 @@ def import_model(
     sums_rows: bool = False,
     needing: Collection[str] = (),
     at_rest: Mapping[str, StoredInput] = MappingProxyType({}),
+    numbers: Collection[str] | None = None,
+    secret: Sequence[str] | None = None,
 ) -> Graph:
     """Return the graph of a checked model.
 
@@ -225,10 +255,13 @@ def import_model(
         sums_rows: sums over the batch are possible: somebody will add noise to them.
         needing: inputs whose missing numbers need marks, whatever reads them.
         at_rest: inputs that lie at the parties.
+        numbers: inputs that enter as numbers, even if all that they do is to index tables; None: all do.
+        secret: patterns of constants that stay secret where others are told; None: nothing is told.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
-    importer = Importer(model, shapes or {}, assumed or {}, sums_rows=sums_rows, at_rest=at_rest)
+    settings: dict[str, Any] = {"sums_rows": sums_rows, "at_rest": at_rest, "numbers": numbers, "secret": secret}
+    importer = Importer(model, shapes or {}, assumed or {}, **settings)
     graph = importer.run(model, known)
     found = ways(importer, graph, needing)
-    return Importer(model, shapes or {}, assumed or {}, found, sums_rows, at_rest).run(model, known) if found else graph
+    return Importer(model, shapes or {}, assumed or {}, found, **settings).run(model, known) if found else graph

@@ -13,6 +13,7 @@ from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import masking
 from mpc.compiler.operators.facts import Natural, Place, Truncated
 from mpc.compiler.operators.labels import one_hot
+from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
 
@@ -65,6 +66,8 @@ def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
     axis = state.axis(settings.get("axis", 0), table.shape)
     first = np.moveaxis(table, axis, 0)
     columns = first.reshape(len(first), -1)
+    if (entered := hot_of(state, index)) is not None:  # no row behind the last that can be entered is read
+        columns = columns[: state.size(state.shapes[entered], -1, "an index")]
     ends = min(0.0, float(columns.min())), max(0.0, float(columns.max()))
     chosen = state.affine(places(state, index, len(columns)), columns, known=ends)
     if not np.any(table % 1):
@@ -76,7 +79,7 @@ def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def places(state: Context, index: str, size: int) -> str:
-    """Compare an index with every place, on one more axis: 1 at its own.
+    """Return zeros on one more axis, of this size, with 1 at the place that an index tells.
 
     A negative index counts from the end, one outside is nowhere.
     """
@@ -84,6 +87,10 @@ def places(state: Context, index: str, size: int) -> str:
         raise state.origin.refuse(
             "its indices are no whole numbers", remedy="cast them, or make the input one of int64"
         )
+    if (entered := hot_of(state, index)) is not None:
+        axis, width = len(state.shapes[entered]) - 1, state.size(state.shapes[entered], -1, "an index")
+        ones = [*range(min(width, size)), *[-1] * (size - width)]
+        return entered if width == size else state.take(entered, axis, ones)
     if isinstance(state.facts.get(index), Place | Natural):
         return one_hot(state, index, range(size))
     both = one_hot(state, index, range(-size, size))

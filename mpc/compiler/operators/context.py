@@ -80,10 +80,12 @@ class Context(Emitter, ABC):
             marking: the inputs for it; aware: what nodes write that look at it; wanted: how readers would have numbers
             of some inputs enter that are missing; standing: inputs with numbers that stand for missing ones.  See
             `operators.missing`.
+        hot: numbers that say where something stands -> the zeros and ones as which they were entered; numbered: inputs
+            that enter so -> the number that they tell.  See `operators.places`.
     """
 
     def __init__(
-        self, opset: int, opsets: Mapping[str, int], readers: Mapping[str, list[ModelNode]], revealed: frozenset[str]
+        self, opset: int, opsets: Mapping[str, int], readers: dict[str, list[ModelNode]], revealed: frozenset[str]
     ) -> None:
         super().__init__()
         self.opset, self.opsets = opset, opsets
@@ -100,6 +102,8 @@ class Context(Emitter, ABC):
         self.aware: set[str] = set()
         self.wanted: list[tuple[frozenset[str], str]] = []
         self.standing: dict[str, Standing] = {}
+        self.hot: dict[str, str] = {}
+        self.numbered: dict[str, str] = {}
 
     # -- what only the model's own format tells
 

@@ -99,7 +99,11 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
         with np.errstate(divide="ignore"):
             _shrunk(state, state.value(left), 1.0 / state.numbers(right, "the divisor"), node.output[0])
         return
-    over = inverse(state, state.value(right))
+    divisor = state.value(right)
+    if dividend is not None and dividend.size == 1 and dividend.ndim <= len(state.shapes[divisor]) and dividend == 1:
+        inverse(state, divisor, node.output[0])  # and what is known of it
+        return
+    over = inverse(state, divisor)
     if not deviations.scaled(state, left, over, node.output[0]):
         product(state, left, over, node.output[0])
 

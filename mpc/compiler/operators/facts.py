@@ -17,6 +17,11 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Never:
+    """A truth value that is false, whatever is entered; what an operator decides that nothing here has to compute."""
+
+
+@dataclass(frozen=True)
 class Natural:
     """A whole number that is not negative."""
 
@@ -145,6 +150,7 @@ class Standing:
 
 Fact = (
     Place
+    | Never
     | Natural
     | Truncated
     | Probabilities

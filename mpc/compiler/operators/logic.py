@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpc.compiler.graph.graph import HALF_STEP
+from mpc.compiler.graph.attributes import Constant
+from mpc.compiler.graph.graph import HALF_STEP, MOVES
 from mpc.compiler.operators.boundless import piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import LINEAR_FROM, difference, masking, product
-from mpc.compiler.operators.facts import Beyond, Softplus, Truncated
+from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated
+from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
 _COMPARISONS = {
@@ -61,9 +63,27 @@ def equal(state: Context, node: ModelNode, settings: Settings) -> None:
     if any(isinstance(state.facts.get(name), Truncated) for name in (left, right)):
         _equal_after_cut(state, left, right, node.output[0])
         return
+    if _equal_to_place(state, left, right, node.output[0]):
+        return
     d = difference(state, left, right)
     levels = (0.0, 1.0) if d in state.integral else (-HALF_STEP, HALF_STEP)
     between(state, d, levels, node.output[0])
+
+
+def _equal_to_place(state: Context, left: str, right: str, out: str) -> bool:
+    """Whether a number is a certain place that it was entered as: one of its zeros and ones says that already."""
+    if state.is_constant(left):
+        left, right = right, left
+    value = state.constants.get(right)
+    if value is None or value.size != 1 or value.dtype.kind not in "iu" or value.ndim > len(state.shapes[left]):
+        return False
+    entered, place = hot_of(state, left), int(value.reshape(-1)[0])
+    if entered is None or not 0 <= place < state.size(state.shapes[entered], -1, "a place"):
+        return False
+    bit = state.take(entered, len(state.shapes[entered]) - 1, [place])
+    state.reshape(bit, state.shapes[left], out)
+    state.integral.add(out)
+    return True
 
 
 def _equal_after_cut(state: Context, left: str, right: str, out: str) -> None:
@@ -91,6 +111,29 @@ def between(state: Context, x: str, levels: tuple[float, float], out: str | None
     axis = len(state.shapes[bits]) - 1
     ends = [state.reshape(state.take(bits, axis, [i]), state.shapes[x]) for i in (0, 1)]
     return state.sum(ends, (1.0, -1.0), out, known=(0.0, 1.0))
+
+
+@handles("IsNaN", "IsInf")
+def is_no_number(state: Context, node: ModelNode, settings: Settings) -> None:
+    """Tell that no number is missing or infinite: fixed point has none, and clients enter none that this reads."""
+    x = node.input[0]
+    shape = state.secret(x)
+    if moved_from(state, x) in state.enterable:
+        raise state.origin.refuse(
+            f"it looks for {'missing' if node.op_type == 'IsNaN' else 'infinite'} numbers of an input",
+            remedy="put missing ones in with an Imputer (ai.onnx.ml), or leave that step out and enter numbers only",
+        )
+    state.emit("constant", (), node.output[0], shape, Constant(weight=np.zeros(())))
+    state.integral.add(node.output[0])
+    state.facts[node.output[0]] = Never()
+
+
+def moved_from(state: Context, x: str) -> str:
+    """Return the value that only moves are between and this one."""
+    writers = {node.writes: node for node in state.nodes}
+    while x in writers and writers[x].op in MOVES and len(writers[x].reads) == 1:
+        x = writers[x].reads[0]
+    return x
 
 
 @handles("Not")
@@ -124,6 +167,11 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
     out = node.output[0]
     if state.is_constant(condition):
         _chosen_publicly(state, node, state.constant(condition, "the condition").astype(bool))
+        return
+    if state.facts.get(condition) == Never():
+        shape = state.joint(*(name for name in (condition, x, y) if not state.is_constant(name)))
+        value = state.value(y)
+        state.alias(out, value if state.shapes[value] == shape else state.expand(value, shape))
         return
     if state.is_constant(x) and state.is_constant(y):
         values = [masking(state, state.numbers(name, "a branch"), out) for name in (x, y)]

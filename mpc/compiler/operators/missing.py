@@ -26,7 +26,7 @@ from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Node, Shape, stat
 from mpc.compiler.graph.stored import marks_name
 from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Way
-from mpc.fixedpoint import beyond, nearest_to_zero
+from mpc.fixedpoint import beyond, encode_places, nearest_to_zero
 
 # ------------------------------------------------------------------- what handlers ask
 
@@ -256,9 +256,13 @@ def _columns(given: GraphInput) -> range:
 
 
 def with_marks(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return samples as they are entered: with what stands for missing numbers, and marks beside them."""
+    """Return samples as they are entered: with what stands for missing numbers, marks beside them, and places as ones
+    among zeros.
+    """
     found, named = dict(samples), {given.name: given for given in inputs}
     for given in inputs:
+        if given.places:
+            found[given.name] = encode_places(samples[given.name], given.places).astype(np.int8)
         name = given.marks or given.beside or (given.name if given.beyond else "")
         if not name:
             continue

@@ -14,7 +14,7 @@ from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.joined import regroup, seen
 from mpc.compiler.operators.registry import handles
-from mpc.compiler.operators.sizes import Rows, Size, many
+from mpc.compiler.operators.sizes import Rows, Size, many, sizes_of, times
 from mpc.wires import BATCH, Dimension, broadcast
 
 _EXPAND = "expand to a shape that ends in its own sizes, where a size of 1 may become any other (Unsqueeze before it)"
@@ -27,6 +27,10 @@ def flatten(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.secret(node.input[0])
     axis = settings.get("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
+    if BATCH in shape and len(shape[:axis]) > 1:
+        halves = [times(sizes_of(shape[:axis])), times(sizes_of(shape[axis:]))]
+        if regroup(state, node.input[0], halves, node.output[0]):
+            return
     state.reshape(node.input[0], (state.merged(shape[:axis]), state.merged(shape[axis:])), node.output[0])
     state.carry(node.output[0], node.input[0])
 

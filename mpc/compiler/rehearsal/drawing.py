@@ -100,7 +100,7 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, tiny: boo
 
     Data are no uniform noise: neighbours of an image move together, and much of a range is often empty.
     """
-    shape = tuple(rows if size == BATCH else int(size) for size in given.shape)
+    shape = tuple(rows if size == BATCH else int(size) for size in given.given)
     low, high = (np.broadcast_to(np.asarray(end, np.float64), shape) for end in given.range)
     each = (*shape[:1], *(1,) * (len(shape) - 1))
     kind = (np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)) % KINDS

@@ -52,7 +52,13 @@ class ModelDescription(Told):
         """Inputs and outputs as rows of texts, the head first."""
         head = ("", "name", "shape", "type", "range")
         rows = [
-            ("input", shown(given.name), _shape(self.plan.wire[given.wire].shape), given.dtype, _range(given))
+            (
+                "input",
+                shown(given.name),
+                _shape(given.of_numbers(self.plan.wire[given.wire].shape)),
+                given.dtype,
+                _range(given),
+            )
             for given in self.plan.inputs
         ]
         rows += [("output", shown(out.name), _shape(out.shape), out.dtype, "") for out in self.plan.outputs]
@@ -64,7 +70,7 @@ class ModelDescription(Told):
         inputs = [
             {
                 "name": given.name,
-                "shape": [*plan.wire[given.wire].shape],
+                "shape": [*given.of_numbers(plan.wire[given.wire].shape)],
                 "type": given.dtype,
                 "range": [[*map(float, given.low)], [*map(float, given.high)]],
             }

@@ -18,7 +18,7 @@ from parties.client.running.stocks import Stock
 if TYPE_CHECKING:
     from mpc.compiler.onnx.load import Source
 
-_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "state", "security"}
+_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "secret_weights", "state", "security"}
 
 
 def deal(
@@ -45,7 +45,9 @@ def deal(
 
 def _compiled(me: str, model: Source, choices: dict[str, Any], security: Security) -> Plan:
     refuse_stored(model)
-    said = {name: choices.pop(name) for name in ("owners", "recipients", "weights") if name in choices}
+    said = {
+        name: choices.pop(name) for name in ("owners", "recipients", "weights", "secret_weights") if name in choices
+    }
     roles = assign(me, **said, security=security)
     states = read_states(choices.pop("state", None), said.get("owners") or ())
     return compile_model(model, roles=roles, states=states, **choices).plan

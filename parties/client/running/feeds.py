@@ -44,7 +44,8 @@ class NodeArg:
 def describe_inputs(plan: Plan) -> list[NodeArg]:
     """Return the names, shapes and types of the model's inputs."""
     return [
-        NodeArg(given.name, [*plan.wire[given.wire].shape], _ort_type(given.dtype)) for given in plan.entered_inputs
+        NodeArg(given.name, [*given.of_numbers(plan.wire[given.wire].shape)], _ort_type(given.dtype))
+        for given in plan.entered_inputs
     ]
 
 
@@ -176,7 +177,7 @@ def _check(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[str]) 
 
 def _check_feed(plan: Plan, given: PlanInput, array: np.ndarray) -> int | None:
     """Check one input; return its number of rows, or None if its shape is fixed."""
-    shape = plan.wire[given.wire].shape
+    shape = given.of_numbers(plan.wire[given.wire].shape)
     if array.dtype != np.dtype(given.dtype):
         raise InputError(
             f"input {given.name!r} has dtype {array.dtype}, the model takes {given.dtype}",
@@ -228,6 +229,9 @@ def to_integers(plan: Plan, feeds: Mapping[str, np.ndarray], names: Collection[s
             if given.missing.wire is not None:
                 found[given.missing.wire] = missing.astype(np.int64)
             values = np.where(missing, given.stand_in, values)
+        if given.places is not None:
+            found[given.wire] = fixedpoint.encode_places(values, given.places)
+            continue
         found[given.wire] = fixedpoint.encode_columns(
             values, plan.wire[given.wire].scale, given.offset, given.factor, f"input {given.name!r}"
         )

@@ -48,7 +48,8 @@ def prepare(
 
     Args:
         model, owners, recipients, data, weights: as of `Cluster.session`.
-        compiling: ranges, samples, shapes, state, keep and noise, for a compiler alone; security for all.
+        compiling: ranges, samples, shapes, state, keep, noise and secret_weights, for a compiler alone; security for
+            all.
 
     Raises:
         ModelError, UsageError, InputError, SessionError: as `Cluster.session`.
@@ -68,7 +69,7 @@ def prepare(
     read = bound.read_choices(data, compiling["ranges"], names)
     chosen, told = match_datasets(read, columns_of(loaded.model), names)
     security = read_security(compiling["security"], parties.config.security)
-    roles = assign(parties.config.name, owners, recipients, weights, security)
+    roles = assign(parties.config.name, owners, recipients, weights, security, compiling["secret_weights"])
     named = keeping.read_keep(compiling["keep"], parties.config.name)
     roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)}, keeps=frozenset(named))
     stored = {name: bound.described(selection) for name, selection in chosen.items()}
@@ -106,6 +107,7 @@ def _stored(
 
         found = Models(parties).get(name)
     said = {**compiling, "weights": None if weights == SECRET else weights}
+    said["secret_weights"] = said["secret_weights"] or None
     security = said.pop("security")
     if isinstance(found, Placed):
         refuse_compiling(found.manifest.name, {**said, "owners": owners, "recipients": recipients, "data": data})

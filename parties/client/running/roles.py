@@ -31,12 +31,15 @@ def assign(
     recipients: Recipients | None = None,
     weights: str = SECRET,
     security: Security = "passive",
+    secret_weights: str | Sequence[str] = (),
 ) -> Roles:
     """Assign the roles of a model whose owner and coordinator is `me`, which also has every role that is not said.
 
     Args:
         weights: `SECRET` or `PUBLIC`: whether the parties and the provider are told the model.
         security: as `read_security` says.
+        secret_weights: names of constants and nodes whose weights stay secret where the model is public; `*` stands for
+            any text.
 
     Raises:
         UsageError: a name that can be no certificate's, or another word for the weights.
@@ -54,6 +57,7 @@ def assign(
         {out: _names(names) for out, names in readers.items()},
         weights == PUBLIC,
         security=security,
+        secret_weights=_patterns(weights, secret_weights),
     )
 
 
@@ -92,6 +96,7 @@ def parse_roles(
     recipients: Sequence[str],
     weights: str = SECRET,
     security: Security = "passive",
+    secret_weights: Sequence[str] = (),
 ) -> Roles:
     """Read roles from `--owner INPUT=NAME`, `--recipient [OUTPUT=]NAME`; names add up, one without output is for all
     outputs that have none of their own."""
@@ -107,7 +112,7 @@ def parse_roles(
     for entry in recipients:
         out, separator, name = entry.rpartition("=")
         (readers.setdefault(out, []) if separator else everyone).append(name)
-    roles = assign(me, owned, everyone or None, weights, security)
+    roles = assign(me, owned, everyone or None, weights, security, secret_weights)
     return replace(roles, readers={out: _names(names) for out, names in readers.items()})
 
 
@@ -142,6 +147,19 @@ def _check_forms(weights: object, owners: object) -> None:
         raise UsageError(f"weights are {SECRET!r} or {PUBLIC!r}, not {shown}")
     if owners is not None and not isinstance(owners, Mapping):
         raise UsageError("owners are by input", remedy="owners={'x': 'bob'}")
+
+
+def _patterns(weights: str, given: object) -> tuple[str, ...]:
+    """Read which weights stay secret where the model is public; `mpc.compiler.onnx.split` has what they match."""
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, Sequence | Set) or not all(isinstance(each, str) and each for each in listed):
+        raise UsageError("secret weights are names", remedy="secret_weights=['*lora_A*', '*lora_B*']")
+    if listed and weights != PUBLIC:
+        raise UsageError(
+            "weights are named that stay secret, and all weights are secret",
+            remedy="leave the names out, or have all others told: --weights public, in Python weights='public'",
+        )
+    return tuple(sorted({*listed}))
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,59 @@
+"""Whole numbers that say where something stands, and that a client enters as zeros with a one among them.
+
+An input that the model indexes constant tables with enters so: to look a row up is then one product, and the number
+itself, for whoever computes with it, a public sum.  All other indices are compared with every place that they can mean.
+"""
+
+from __future__ import annotations
+
+from mpc.compiler.graph.attributes import Concat, Take, Transpose, Weigh
+from mpc.compiler.graph.graph import MOVES, Node
+from mpc.compiler.operators.context import Context
+from mpc.compiler.operators.facts import Natural
+
+
+def enter_places(state: Context, entered: str, size: int) -> str:
+    """Return the number that an input tells which enters as zeros and a one, for whoever computes with it.
+
+    Args:
+        entered: the input, whose last axis has this size.
+    """
+    shape = state.shapes[entered]
+    state.integral.add(entered)
+    factors = tuple(map(float, range(size)))
+    weighed = state.emit("weigh", (entered,), None, shape, Weigh(axis=len(shape) - 1, factors=factors))
+    state.integral.add(weighed)
+    number = state.reshape(state.total(weighed, (len(shape) - 1,), known=(0.0, size - 1.0)), shape[:-1])
+    state.integral.add(number)
+    state.facts[number] = Natural()
+    state.hot[number] = entered
+    return number
+
+
+def hot_of(state: Context, index: str) -> str | None:
+    """Return the zeros and ones as which an index, or what it is moved from, was entered; None if it was not."""
+    if index not in state.hot:
+        node = next((node for node in reversed(state.nodes) if node.writes == index), None)
+        if node is None or not (node.op in MOVES or node.op == "fit"):
+            return None
+        parts = [hot_of(state, name) for name in node.reads]
+        found = _moved(state, node, [part for part in parts if part is not None])
+        if None in parts or found is None:
+            return None
+        state.hot[index] = found
+    return state.hot[index]
+
+
+def _moved(state: Context, node: Node, parts: list[str]) -> str | None:
+    """Move rows of zeros and ones as a node moves the numbers that they tell."""
+    taken, widths = node.attributes, {state.shapes[part][-1] for part in parts}
+    if len(widths) != 1:
+        return None
+    [width] = widths
+    if isinstance(taken, Transpose):
+        return state.transpose(parts[0], (*taken.axes, len(taken.axes)))
+    if isinstance(taken, Take):
+        return None if -1 in taken.indices else state.take(parts[0], taken.axis, taken.indices)
+    if isinstance(taken, Concat):
+        return state.concat(parts, taken.axis)
+    return parts[0] if node.op == "fit" else state.reshape(parts[0], (*node.shape, width))

@@ -1,0 +1,305 @@
+"""Public whole numbers that differ from row to row of the open batch, as exporters of attention masks write them.
+
+Such a value is fixed + step * row: places of rows (`Range` up to the batch), moved, scaled and joined with constants.
+What it chooses of a secret value that has those rows are moves within each row.  Of what nobody but a Shape reads only
+the shape is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from mpc.compiler.graph.attributes import Constant
+from mpc.compiler.graph.graph import Shape, static
+from mpc.compiler.graph.writer import FIX_BATCH
+from mpc.compiler.operators.context import Context, ModelNode
+from mpc.compiler.operators.sizes import Rows, sizes_of
+from mpc.wires import BATCH, broadcast
+
+
+@dataclass(frozen=True)
+class Rowwise:
+    """fixed + step * row.
+
+    Args:
+        shape: with the batch as one of its axes.
+        fixed, step: whole numbers of the `static` shape; None of what is not known.
+    """
+
+    shape: Shape
+    fixed: np.ndarray | None
+    step: np.ndarray | None
+
+    @property
+    def axis(self) -> int:
+        """Return the axis of the batch."""
+        return self.shape.index(BATCH)
+
+    @property
+    def both(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is known; `ValueError` if nothing is."""
+        if self.fixed is None or self.step is None:
+            raise ValueError("nothing but its shape is known")
+        return self.fixed, self.step
+
+    def moved(self, shape: Shape, how: Callable[[np.ndarray], np.ndarray]) -> Rowwise:
+        """Return the value whose numbers are moved so."""
+        return Rowwise(shape, *(how(part) for part in self.both))
+
+
+Values = dict[str, Rowwise]
+
+
+def note(state: Context, found: Values, node: ModelNode) -> bool:
+    """Note what a node writes, if it is such a value or chosen by one; False if it is for the other handlers.
+
+    Raises:
+        ModelError: it computes with such a value what nothing here does.
+    """
+    if node.op_type == "Range":
+        return _range(state, found, node)
+    if node.op_type in ("Expand", "ConstantOfShape") and node.input[0] not in found:
+        return _constant(state, found, node)
+    if found.keys().isdisjoint(node.input):
+        return False
+    handler = _HANDLERS.get(node.op_type)
+    try:
+        if handler is not None and handler(state, found, node):
+            return True
+    except (ValueError, IndexError, KeyError):  # shapes that do not fit, or numbers that nobody knows
+        pass
+    if any(name in found and name not in state.shapes for name in node.input):
+        raise state.origin.refuse("it computes with the place of a row in the batch", remedy=FIX_BATCH)
+    return False
+
+
+def _range(state: Context, found: Values, node: ModelNode) -> bool:
+    if not all(name in state.constants for name in node.input[:3]):
+        return False
+    start, limit, delta = (state.constants[name].reshape(-1).tolist()[0] for name in node.input[:3])
+    if limit != Rows() or isinstance(start, Rows) or isinstance(delta, Rows) or (start, delta) != (0, 1):
+        return False
+    found[node.output[0]] = Rowwise((BATCH,), np.zeros(1, np.int64), np.ones(1, np.int64))
+    return True
+
+
+def _constant(state: Context, found: Values, node: ModelNode) -> bool:
+    """A constant of whole numbers repeated for each row, which is a value of the graph too."""
+    target = state.constants.get(node.input[-1])
+    value = state.constants.get(node.input[0]) if node.op_type == "Expand" else None
+    if node.op_type == "ConstantOfShape" and "value" in node.settings:
+        value = state.array(node.settings["value"])
+    if target is None or value is None or value.dtype.kind not in "iub":
+        return False
+    sizes = tuple(BATCH if size == Rows() else size for size in target.reshape(-1).tolist())
+    if sizes.count(BATCH) != 1 or any(isinstance(size, Rows) for size in sizes):
+        return False
+    shape = broadcast(value.shape, sizes) if node.op_type == "Expand" else sizes
+    if shape is None or shape.count(BATCH) != 1 or 0 in shape:
+        return False
+    numbers = np.broadcast_to(
+        value.astype(np.int64).reshape(value.shape if value.ndim <= len(shape) else ()), static(shape)
+    )
+    found[node.output[0]] = Rowwise(shape, numbers, np.zeros_like(numbers))
+    return False
+
+
+# ---------------------------------------------------------------------- moves
+
+
+def _shape(state: Context, found: Values, node: ModelNode) -> bool:
+    sizes = sizes_of(found[node.input[0]].shape)
+    start, end = node.settings.get("start", 0), node.settings.get("end", len(sizes))
+    state.constants[node.output[0]] = np.array(sizes[start:end], dtype=object)
+    return True
+
+
+def _same(state: Context, found: Values, node: ModelNode) -> bool:
+    kept = node.op_type == "Identity" or state.type_named(node.settings["to"]).startswith(("int", "uint"))
+    found[node.output[0]] = found[node.input[0]] if kept else Rowwise(found[node.input[0]].shape, None, None)
+    return True
+
+
+def _axes(state: Context, node: ModelNode) -> list[int]:
+    given = node.settings.get("axes")
+    return given if given is not None else state.integers(node.input[1], "the axes")
+
+
+def _unsqueeze(state: Context, found: Values, node: ModelNode) -> bool:
+    value, axes = found[node.input[0]], _axes(state, node)
+    rank = len(value.shape) + len(axes)
+    places = {axis % rank for axis in axes}
+    rest = iter(value.shape)
+    shape = tuple(1 if axis in places else next(rest) for axis in range(rank))
+    found[node.output[0]] = _reshaped(value, shape)
+    return True
+
+
+def _squeeze(state: Context, found: Values, node: ModelNode) -> bool:
+    value = found[node.input[0]]
+    axes = {axis % len(value.shape) for axis in _axes(state, node)}
+    shape = tuple(size for axis, size in enumerate(value.shape) if axis not in axes)
+    found[node.output[0]] = _reshaped(value, shape)
+    return True
+
+
+def _reshaped(value: Rowwise, shape: Shape) -> Rowwise:
+    """With the batch's rows in their places, which whoever asks has looked at."""
+    if value.fixed is None:
+        return Rowwise(shape, None, None)
+    return value.moved(shape, lambda part: part.reshape(static(shape)))
+
+
+def _reshape(state: Context, found: Values, node: ModelNode) -> bool:
+    value = found[node.input[0]]
+    target = [BATCH if size == Rows() else int(size) for size in state.constants[node.input[1]].reshape(-1).tolist()]
+    if BATCH not in target:
+        if -1 not in target:
+            return False
+        target[target.index(-1)] = BATCH
+    whole = prod(size for size in value.shape if isinstance(size, int))
+    sizes = [size for size in target if isinstance(size, int)]
+    if -1 in sizes:
+        target[target.index(-1)] = whole // -prod(sizes)
+    shape = tuple(target)
+    ahead = [prod(size for size in each[: each.index(BATCH)] if isinstance(size, int)) for each in (value.shape, shape)]
+    if shape.count(BATCH) != 1 or ahead[0] != ahead[1]:
+        return False
+    found[node.output[0]] = _reshaped(value, shape)
+    return True
+
+
+def _expand(state: Context, found: Values, node: ModelNode) -> bool:
+    value = found[node.input[0]]
+    target = tuple(
+        BATCH if size == Rows() else int(size) for size in state.constants[node.input[1]].reshape(-1).tolist()
+    )
+    shape = broadcast(value.shape, target)
+    if shape is None or shape.count(BATCH) != 1:
+        return False
+    if value.fixed is None:
+        found[node.output[0]] = Rowwise(shape, None, None)
+    else:
+        found[node.output[0]] = value.moved(shape, lambda part: np.broadcast_to(part, static(shape)))
+    return value.shape == shape or node.input[0] not in state.shapes
+
+
+def _concat(state: Context, found: Values, node: ModelNode) -> bool:
+    values = [_read(state, found, name) for name in node.input]
+    shapes, axis = [value.shape for value in values if BATCH in value.shape], int(node.settings["axis"])
+    rank = len(shapes[0])
+    axis %= rank
+    others = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
+    if len(others) != 1 or len(shapes) != len(values) or axis == shapes[0].index(BATCH):
+        return False
+    parts = [value.both for value in values]
+    fixed, step = (np.concatenate([part[i] for part in parts], axis) for i in (0, 1))
+    found[node.output[0]] = Rowwise((*shapes[0][:axis], fixed.shape[axis], *shapes[0][axis + 1 :]), fixed, step)
+    return True
+
+
+# ------------------------------------------------------------------ arithmetic
+
+
+def _read(state: Context, found: Values, name: str) -> Rowwise:
+    """A value, or a constant, which is the same for every row."""
+    if name in found:
+        return found[name]
+    value = state.constants.get(name)
+    if value is None or value.dtype == object or value.dtype.kind not in "iub":
+        raise ValueError("no whole numbers")
+    return Rowwise(value.shape, value.astype(np.int64), np.zeros(value.shape, np.int64))
+
+
+def _arithmetic(state: Context, found: Values, node: ModelNode) -> bool:
+    left, right = (_read(state, found, name) for name in node.input[:2])
+    shape = broadcast(left.shape, right.shape)
+    if shape is None or shape.count(BATCH) != 1:
+        return False
+    if node.op_type not in ("Add", "Sub", "Mul") or left.fixed is None or right.fixed is None:
+        found[node.output[0]] = Rowwise(shape, None, None)
+        return True
+    (a, da), (b, db) = left.both, right.both
+    if node.op_type == "Mul":
+        if da.any() and db.any():
+            return False
+        fixed, step = a * b, da * b + a * db
+    else:
+        sign = 1 if node.op_type == "Add" else -1
+        fixed, step = a + sign * b, da + sign * db
+    found[node.output[0]] = Rowwise(shape, *(np.broadcast_to(part, static(shape)) for part in (fixed, step)))
+    return True
+
+
+# --------------------------------------------------------------------- choices
+
+
+def _gather(state: Context, found: Values, node: ModelNode) -> bool:
+    """Rows of a constant table at places that are the same for every row; or of each row its own elements."""
+    data, index = node.input[:2]
+    if index not in found:
+        return False
+    value, axis = found[index], int(node.settings.get("axis", 0))
+    fixed, step = value.both
+    if state.is_constant(data):
+        table = state.numbers(data, "the table")
+        if step.any() or axis % table.ndim:
+            return False
+        _stored(state, node.output[0], table[fixed], (*value.shape, *table.shape[1:]))
+        return True
+    shape, view = state.secret(data), state.joined.get(data)
+    if shape[0] != BATCH or axis or (view is not None and (view.first, view.more) != (0, 1)):
+        return False
+    rows = data if view is not None else state.reshape(data, (BATCH, 1, *shape[1:]))
+    _of_each_row(state, node, value, (rows, int(state.shapes[rows][1])), fixed, step)
+    return True
+
+
+def _of_each_row(
+    state: Context, node: ModelNode, value: Rowwise, rows: tuple[str, int], fixed: np.ndarray, step: np.ndarray
+) -> None:
+    """Take elements along the second axis of (batch, size, ..), whose places count as one axis with the batch."""
+    data, size = rows
+    if (step != size).any() or fixed.min() < 0 or fixed.max() >= size or prod(static(value.shape[: value.axis])) != 1:
+        raise ValueError("an element of another row")
+    taken = state.take(data, 1, fixed.reshape(-1).tolist())
+    state.reshape(taken, (*value.shape, *state.shapes[data][2:]), node.output[0])
+
+
+def _gather_nd(state: Context, found: Values, node: ModelNode) -> bool:
+    """Each row's own elements, at places that are the same for every row."""
+    data, index = node.input[:2]
+    if index not in found or state.is_constant(data) or data in state.joined or node.settings.get("batch_dims", 0):
+        return False
+    value, shape = found[index], state.secret(data)
+    fixed, step = value.both
+    depth = fixed.shape[-1]
+    if shape[0] != BATCH or fixed[..., 0].any() or (step[..., 0] != 1).any() or step[..., 1:].any():
+        return False
+    sizes = tuple(state.size(shape, axis, "an index") for axis in range(1, depth))
+    size = prod(sizes)
+    places = np.moveaxis(fixed[..., 1:] % np.array(sizes, np.int64), -1, 0)
+    flat = np.ravel_multi_index(tuple(places), sizes) if depth > 1 else fixed[..., 0]
+    rows = state.reshape(data, (BATCH, size, *shape[depth:]))
+    inner = Rowwise(value.shape[:-1], flat, step[..., 0])
+    _of_each_row(state, node, inner, (rows, size), flat, step[..., 0] * size)
+    return True
+
+
+def _stored(state: Context, out: str, numbers: np.ndarray, shape: Shape) -> None:
+    """A constant with as many rows as the batch has."""
+    state.require_finite(numbers)
+    state.emit("constant", (), out, shape, Constant(weight=numbers.astype(np.float64)))
+    if not np.any(numbers % 1):
+        state.integral.add(out)
+
+
+_HANDLERS: dict[str, Callable[[Context, Values, ModelNode], bool]] = {
+    "Shape": _shape, "Identity": _same, "Cast": _same, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
+    "Reshape": _reshape, "Expand": _expand, "Concat": _concat, "Gather": _gather, "GatherND": _gather_nd,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min"), _arithmetic),
+}  # fmt: skip
