@@ -210,7 +210,11 @@ RARELY = {
 
 REFUSED = {
     "powers of each column": (Case(PowerTransformer, IRIS), "Pow", "exponents"),
-    "quantiles": (Case(lambda: QuantileTransformer(n_quantiles=10), IRIS), "IsNaN", "not supported"),
+    "quantiles": (
+        Case(lambda: QuantileTransformer(n_quantiles=10), IRIS),
+        "IsNaN",
+        "looks for missing numbers of an input",
+    ),
     "many neighbours": (Case(lambda: KNeighborsClassifier(3), CANCER, zipmap=False), "TopK", "256"),
 }
 

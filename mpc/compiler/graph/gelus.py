@@ -91,7 +91,7 @@ def _factors(writers: Writers, name: str, depth: int) -> list[str]:
 
 
 def _line(writers: Writers, name: str) -> Line:
-    """What a value is a multiple of, plus a number, for as far as numbers are single ones."""
+    """Find which value another is a multiple of, plus a number, for as far as numbers are single ones."""
     times, more = 1.0, 0.0
     while (node := writers.get(name)) is not None and node.op == "scale":
         taken = node.of(Weighted)
