@@ -6,7 +6,7 @@ input, a masked value or an output; weights it knows if the plan says that they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,12 +21,13 @@ from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.gates.readings import DealReading
 from mpc.interpret.state_wires import Carried
 from mpc.plan.ends import PlanState
+from mpc.plan.lasting import Readers
 from mpc.prg import Draws, Seed
 from mpc.wires import Masking, Wires
 
 Final = Callable[[memoryview], None]
 Piece = tuple[str, tuple[Correlation, ...], Callable[[], None]]
-"""A name, what is declared under it, and what deals that."""
+"""A name, what is declared under it, and what deals that and lets go of masks behind it."""
 
 
 class SessionMasks:
@@ -60,7 +61,7 @@ class Dealt:
     """One bundle as it leaves the provider, and what its manifest commits to.
 
     Args:
-        corrections: plan-ordered shares of the corrected party.
+        corrections: shares of the corrected party, in the order of the gates; none if they were given to `final`.
         corrected: that party's index.
         commitments: held wire -> H(k_i) of every party.
     """
@@ -88,7 +89,7 @@ class Dealer(DealReading):
         self._corrected = corrected
         self._session = session
         self._masks: dict[str, np.ndarray] = {}
-        self._commitments: dict[str, list[bytes]] = {}
+        self._readers = Readers((), ())
         self._name = ""
         self._specs: dict[str, Correlation] = {}
         self._places: dict[str, tuple[int, int]] = {}
@@ -99,8 +100,6 @@ class Dealer(DealReading):
         """Return the plain value of a uniform correlation: the sum of what all parties will expand."""
         spec = self._claim(name, dependent=False)
         seeds = [sub_seed(draws, self._name, spec) for draws in self._draws]
-        if spec.held:
-            self._commitments[name] = [seed.commitment() for seed in seeds]
         total = expand(seeds[0], spec)
         for seed in seeds[1:]:
             _add_to(total, expand(seed, spec), spec)
@@ -179,35 +178,40 @@ class Dealer(DealReading):
             raise LocalProtocolError(f"gate {self._name} did not declare {name!r} so, or dealt it before")
         return spec
 
-    def run(
-        self, gates: Sequence[Gate], final: Final = lambda part: None
-    ) -> tuple[np.ndarray, dict[str, list[bytes]], dict[str, np.ndarray]]:
-        """Deal for all gates, see `deal`; (corrections in plan order, commitments, plain masks)."""
-        parts = self._parts(gates)
-        total = sum(spec.size for _, specs, _ in parts for spec in specs if spec.dependent)
-        self._blob = np.empty(total, dtype=np.uint8)
-        start = 0
-        for name, declared, deal_part in parts:
-            begun = start
+    def run(self, gates: Sequence[Gate], final: Final, wanted: Collection[str]) -> dict[str, np.ndarray]:
+        """Deal for all gates, see `deal`; plain masks of the wires that are wanted behind it."""
+        self._readers = Readers(gates, wanted)
+        for name, declared, deal_part in self._parts(gates):
             specs = {spec.name: spec for spec in declared}
             self._name, self._specs, self._places, self._apart = name, dict(specs), {}, {}
+            size = 0
             for spec in specs.values():
                 if spec.dependent:
-                    self._places[spec.name] = (start, start + spec.size)
-                    start += spec.size
+                    self._places[spec.name] = (size, size + spec.size)
+                    size += spec.size
+            self._blob = np.empty(size, dtype=np.uint8)
             deal_part()
             if self._specs:
                 raise LocalProtocolError(f"gate {name} declared {sorted(self._specs)} and dealt none")
             for value, share in self._apart.items():
                 self._blob[slice(*self._places[value])] = np.frombuffer(specs[value].encode(share), dtype=np.uint8)
-            if start > begun:
-                final(self._blob.data[begun:start])
-        commitments = {name.split(":", 1)[1]: seeds for name, seeds in self._commitments.items()}
-        return self._blob, commitments, self._masks
+            if size:
+                final(self._blob.data)
+        return {name: self._masks[name] for name in wanted}
 
-    def _parts(self, gates: Sequence[Gate]) -> list[Piece]:
-        """List what is dealt, piece by piece."""
-        return [(gate.name, gate.correlations(self.wires), partial(gate.deal, self)) for gate in gates]
+    def _parts(self, gates: Sequence[Gate]) -> Iterator[Piece]:
+        """Yield what is dealt, piece by piece."""
+        for gate in gates:
+            yield gate.name, gate.correlations(self.wires), partial(self._deal_gate, gate)
+
+    def _deal_gate(self, gate: Gate) -> None:
+        """Have a gate deal, and let go of the masks that no further one reads."""
+        gate.deal(self)
+        self._over(gate)
+
+    def _over(self, gate: Gate) -> None:
+        for name in self._readers.over(gate):
+            self._masks.pop(name, None)
 
 
 def _add_to(total: np.ndarray, share: np.ndarray, spec: Correlation) -> None:
@@ -226,7 +230,7 @@ def deal(
     bundle: BundleId,
     seeds: Sequence[Seed],
     session: SessionMasks,
-    final: Final = lambda part: None,
+    final: Final | None = None,
     stored: Mapping[str, np.ndarray] | None = None,
     states: Sequence[PlanState] = (),
     kind: DealerKind = Dealer,
@@ -234,10 +238,11 @@ def deal(
     """Deal one bundle: a run's, or the masks of a session's weights.
 
     Args:
-        gates, wires: of a bound plan.
+        gates, wires: of a bound plan; each gate behind those whose wires it reads.
         seeds: one per party, fresh for this bundle.
         session: written by the weights' bundle, read by runs; has the public weights by then.
-        final: called with the corrections in plan order, piece by piece, as soon as they will not change.
+        final: called with the corrections in the order of the gates, piece by piece, as soon as they will not change;
+            if it is left out, they are returned.
         stored: plain masks of the stored inputs that these gates write, of this run's rows.
         states: the plan's, for a run; the masks of those that it reads are there once the run before is dealt.
         kind: makes the dealer, of what `Dealer` takes.
@@ -248,9 +253,26 @@ def deal(
     corrected, run = corrected_party(bundle, len(seeds)), bundle.entry.number
     carried = session.read_states(run, states, wires) if states else {}
     dealer = kind(wires, [bundle.draws(seed) for seed in seeds], corrected, session, stored, carried)
-    corrections, commitments, masks = dealer.run(tuple(gates), final)
+    gates, parts = tuple(gates), list[memoryview]()
+    wanted = {state.out for state in states}
+    if bundle.entry.is_weights:
+        wanted = {name for gate in gates for name in gate.writes if wires[name].masking is not Masking.PUBLIC}
+    masks = dealer.run(gates, parts.append if final is None else final, wanted)
     if bundle.entry.is_weights:
         session.masks.update(masks)
     if states:
         session.states.leave(run, {state.in_: masks[state.out] for state in states})
-    return Dealt(corrections.data, corrected, commitments)
+    joined = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+    return Dealt(joined, corrected, committed(gates, wires, bundle, seeds))
+
+
+def committed(gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequence[Seed]) -> dict[str, list[bytes]]:
+    """Return what a bundle's manifest commits to: wire -> H(k_i) of every party, for each mask that is used behind
+    the run."""
+    draws = [bundle.draws(seed) for seed in seeds]
+    return {
+        spec.name.removeprefix(mask_name("")): [sub_seed(each, gate.name, spec).commitment() for each in draws]
+        for gate in gates
+        for spec in gate.correlations(wires)
+        if spec.held
+    }

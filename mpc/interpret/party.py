@@ -17,6 +17,7 @@ from mpc.encoding import digest, view_field
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError
 from mpc.gates.base import Evaluation, Gate, Opening, mask_name
 from mpc.gates.readings import PartyReading
+from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.masking import shared_masks
 from mpc.plan.plan import Plan
@@ -130,6 +131,7 @@ class PartyRun:
         transcript_key: 32 bytes, known to the parties alone; without it nothing can be drawn in common.
         stored: this run's rows of the stored inputs, with this party's shares of their masks.
         log: where to put what is opened, round by round, by gate; nowhere, unless the run is checked.
+        wires: where to put the run's wires; fresh ones, which go when nobody reads them any more, if it is left out.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class PartyRun:
         transcript_key: bytes = b"",
         stored: Mapping[str, Masked] | None = None,
         log: Log | None = None,
+        wires: RunWires | None = None,
     ) -> None:
         self.plan = plan
         self._log = log
@@ -157,9 +160,7 @@ class PartyRun:
         )
         self.shared_masks = shared_masks(plan.online, plan.wire, plan.carried)
         self.schedule: Schedule = schedule(plan.online, plan.wire)
-        self._wires: dict[str, Masked] = {}
-        self._unopened: dict[str, Share] = {}
-        self._masks: dict[str, Share] = {}
+        self.wires = RunWires(plan) if wires is None else wires
         self._state_masks: Mapping[str, Share] = {}
         self._state: Mapping[str, np.ndarray] = {}
         self._prepared: dict[str, Any] = {}
@@ -176,10 +177,10 @@ class PartyRun:
         return tuple(step.size for step in self.schedule.steps)
 
     def masked(self, name: str) -> Masked:
-        return self._wires[name] if name in self._wires else self.session.masked[name]
+        return self.wires.masked(name) if name in self.wires else self.session.masked[name]
 
     def mask_share(self, name: str) -> Share | None:
-        return self.session.masked[name].mask if name in self.session.masked else self._masks.get(name)
+        return self.session.masked[name].mask if name in self.session.masked else self.wires.mask(name)
 
     def common_draws(self) -> Draws | None:
         """Return draws that all parties have in common, for one reading of the run; None without their key."""
@@ -208,29 +209,16 @@ class PartyRun:
         return self._stored[wire].public if wire in self._stored else self.given[wire]
 
     def set_mask(self, wire: str, mask: Share) -> None:
-        if wire in self._masks:
-            raise LocalProtocolError(f"the mask of wire {wire} is set twice")
-        self._masks[wire] = mask
+        self.wires.set_mask(wire, mask)
 
     def set(self, name: str, public: np.ndarray) -> None:
-        self._require_new(name, public.shape, unopened=False)
-        self._wires[name] = Masked(public, self._masks.get(name))
+        self.wires.set(name, public)
 
     def set_share(self, name: str, share: Share) -> None:
-        self._require_new(name, share.shape, unopened=True)
-        self._unopened[name] = share
+        self.wires.set_share(name, share)
 
     def unopened(self, name: str) -> Share:
-        return self._unopened[name]
-
-    def _require_new(self, name: str, shape: tuple[int, ...], unopened: bool) -> None:
-        wire = self.plan.wire[name]
-        if name in self._wires or name in self._unopened:
-            raise LocalProtocolError(f"wire {name} written twice")
-        if shape != wire.sizes:
-            raise LocalProtocolError(f"wire {name} written with shape {shape}")
-        if unopened != (wire.masking is Masking.UNOPENED):
-            raise LocalProtocolError(f"wire {name} is {wire.masking}, and written otherwise")
+        return self.wires.unopened(name)
 
     def _part(self, gate: Gate) -> Party:
         """Make a gate's reading; the run does not hold it: both would stay until Python's collector of cycles comes."""
@@ -302,7 +290,7 @@ class PartyRun:
         if active or waiting:
             raise LocalProtocolError(f"gates are left over: {sorted(active)}")
         if self.plan.states:
-            left = {state.in_: self._wires[state.out].public for state in self.plan.states}
+            left = {state.in_: self.masked(state.out).public for state in self.plan.states}
             self.session.states.public.leave(self.bundle.id.entry.number, left)
 
     def _start(self, number: int, active: dict[str, Evaluation], waiting: Waiting) -> None:
@@ -317,6 +305,7 @@ class PartyRun:
             waiting[gate.name] = active[gate.name].send(opened)
         except StopIteration:
             del active[gate.name]
+            self.wires.over(gate)
 
     def _open(
         self, step: Step, waiting: Waiting
@@ -375,7 +364,7 @@ class PartyRun:
 
     def output(self, wire: str) -> np.ndarray:
         """Return z^ of an output wire, after the last step."""
-        return self._wires[wire].public
+        return self.wires.masked(wire).public
 
     def keep(self, wire: str) -> Seed:
         """Return this party's sub-seed of the mask of an output that stays at the parties; once.

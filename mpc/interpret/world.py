@@ -5,7 +5,7 @@ Every value is a function of the master seed, so a run can be repeated exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from mpc.gates.base import Gate, mask_name
 from mpc.gates.input import Input
 from mpc.interpret.dealer import Dealer, DealerKind, Dealt, SessionMasks, deal
 from mpc.interpret.party import Buffer, PartyRun
+from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
@@ -87,6 +88,7 @@ class World:
             in order, and begin anew when they are through.
         sessions: each party's wires that live for the session.
         masks: the provider's: plain masks of the weights, and public weights.
+        forgets: parties let go of wires that nobody reads any more, as they do outside of tests.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class World:
         self.transcript_key = master.derive("transcript-key").secret
         self.masks = SessionMasks()
         self.sessions = [SessionWires() for _ in range(parties)]
-        self.runs = 0
+        self.runs, self.forgets = 0, False
         kept = {gate.out: self._store(gate.out, weights[gate.out]) for gate in plan.weights if gate.is_stored}
         dealt, bundles = self.deal(
             plan, plan.weights, WEIGHTS.number, 1, {name: sum_shares(kept[name][1]) for name in kept}
@@ -196,7 +198,14 @@ class World:
 
     def make_party(self, plan: Plan, index: int, bundle: Bundle, stored: Mapping[str, Masked]) -> Running:
         """Make one party's reading of a run."""
-        return PartyRun(plan, Lane.passive(index), bundle, self.sessions[index], self.transcript_key, stored)
+        wires = RunWires(plan, self._wanted(plan))
+        return PartyRun(
+            plan, Lane.passive(index), bundle, self.sessions[index], self.transcript_key, stored, wires=wires
+        )
+
+    def _wanted(self, plan: Plan) -> Collection[str]:
+        """Wires that stay behind the gates that read them."""
+        return () if self.forgets else {wire.name for wire in plan.wires}
 
     def _rows_of_run(self, batch: int) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
         """(x^, every party's share of its mask) of each stored input, of the rows whose turn it is."""

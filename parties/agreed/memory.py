@@ -11,6 +11,7 @@ from mpc.errors import PlanError
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
 from mpc.plan.cost import plan_cost, session_dealt, stored_bytes
+from mpc.plan.holding import holdings
 from mpc.plan.plan import Plan
 from mpc.plan.tagging import word_bytes
 from parties.config.models import Limits
@@ -28,8 +29,10 @@ _PER_HELD_BYTE = 4
 """Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
 _WINDOW_BYTES = 8 << 20
 """Tags of bits are made and read where they lie, by windows of some thousand comparisons."""
-_PER_ELEMENT = 64
-"""An element of a wire: public, its mask, what is opened and received of it, its limbs in a product."""
+_PER_LIVE_ELEMENT = 24
+"""An element of a wire that is still read: public, as it came, and its mask."""
+_PER_ACTIVE_ELEMENT = 40
+"""An element that a gate reads or writes now, besides: what is opened and received of it, its limbs in a product."""
 _PER_CHECKED_ELEMENT = 24
 """An element of a run that is checked: as it was opened, its tag and that of its mask."""
 _PER_WHOLE_ELEMENT = 24
@@ -71,12 +74,20 @@ def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
 def needed_memory(plan: Plan, batch: int) -> int:
     """Return the bytes that one run takes, at most."""
     bound = plan.bind(batch)
-    elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
-    each = _PER_ELEMENT + plan.is_checked * _PER_CHECKED_ELEMENT
     words = word_bytes(bound, EntryId(1))
-    needed = (plan_cost(plan, batch).held - words) * _PER_HELD_BYTE + elements * each
+    needed = (plan_cost(plan, batch).held - words) * _PER_HELD_BYTE + _wire_memory(bound)
     needed += words + plan.is_checked * _WINDOW_BYTES
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
+
+
+def _wire_memory(bound: Plan) -> int:
+    """Count the bytes of a run's wires at the step with most of them; all of them stay until a run is checked."""
+    steps = holdings(bound)
+    if not bound.is_checked:
+        return max(step.live * _PER_LIVE_ELEMENT + step.active * _PER_ACTIVE_ELEMENT for step in steps)
+    elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
+    busiest = max(step.active for step in steps)
+    return elements * (_PER_LIVE_ELEMENT + _PER_CHECKED_ELEMENT) + busiest * _PER_ACTIVE_ELEMENT
 
 
 def _tiles(gate: Convolution, bound: Plan) -> tuple[int, int] | None:

@@ -31,6 +31,7 @@ from mpc.interpret import party as party_module
 from mpc.interpret import reference
 from mpc.interpret.dealer import Dealer, SessionMasks
 from mpc.interpret.party import PartyRun
+from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
@@ -47,6 +48,12 @@ from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, RECIPIENT, In
 VICTIM = 1  # who is corrected in run 1
 ENTERED, CANDIDATES = 11, 20
 """The number of the input that was entered, among so many."""
+
+
+@pytest.fixture(autouse=True)
+def wires_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attackers look at every wire once the run is over, as if they had kept them all."""
+    monkeypatch.setattr(RunWires, "over", lambda wires, gate: None)
 
 
 class Watched(ProviderService):

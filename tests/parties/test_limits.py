@@ -79,6 +79,7 @@ class Measured:
         for _ in range(RUN):
             self.run = self.world.run(inputs, batch)
         self.given = {each.wire: self.run.public[each.wire] for each in plan.inputs}
+        self.world.forgets = True
         self.id = BundleId.of_run(seed(1).derive("session").secret, RUN, batch)
         self.seeds = [seed(1).derive("party", index, RUN) for index in range(parties)]
         self.dealt = self.deal(self.world.masks)

@@ -101,12 +101,14 @@ def _deal(
     seeds = [master.derive("party", index, bundle.entry.number) for index in range(parties)]
     corrected = corrected_party(bundle, parties)
     dealer = Dealer(plan.wire, [bundle.draws(each) for each in seeds], corrected, session, states=states)
-    corrections, _, masks = dealer.run(gates)
+    corrections, written = bytearray(), {name for gate in gates for name in gate.writes}
+    masked = {name for name in written if plan.wire[name].masking not in (Masking.UNOPENED, Masking.PUBLIC)}
+    masks = dealer.run(gates, corrections.extend, masked)
     bundles = [
-        Bundle(bundle, each, gates, plan.wire, corrections.data if index == corrected else None)
+        Bundle(bundle, each, gates, plan.wire, bytes(corrections) if index == corrected else None)
         for index, each in enumerate(seeds)
     ]
-    return Deal(plan, bundles, session.masks | masks, corrections.tobytes(), corrected)
+    return Deal(plan, bundles, session.masks | masks, bytes(corrections), corrected)
 
 
 def openings(plan: Plan, run: WorldRun) -> dict[OpeningKey, tuple[Opening, np.ndarray]]:

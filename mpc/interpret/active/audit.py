@@ -27,6 +27,7 @@ from mpc.gates.readings import PartyReading
 from mpc.interpret.active.products import fold_product, is_joined, take_offset
 from mpc.interpret.party import Log, PartyRun
 from mpc.interpret.state_wires import Carried
+from mpc.plan.lasting import Readers
 from mpc.plan.plan import Plan
 from mpc.plan.tagging import gate_tags, tag_name, tagged_masks
 from mpc.prg import Seed, WordStream, expand_field_part, expand_words
@@ -149,26 +150,16 @@ class Audit:
             LocalProtocolError: something was opened that no tag stands for, or the reverse.
             ReuseError: the run is not prepared, or was replayed before.
         """
-        sums, last = Sums(), self._last_readers()
+        sums, readers = Sums(), Readers(self.run.plan.online, self.run.plan.carried)
         for gate in self.run.plan.online:
             self.fold_gate(gate, coin, sums)
-            for name in last.get(gate.name, ()):
+            self.run.wires.replayed(gate)
+            for name in readers.over(gate):
                 self.masks.pop(name, None)
                 self.unopened.pop(name, None)
         if self._log:
             raise LocalProtocolError(f"opened without a tag: {sorted(self._log)}")
         return sums
-
-    def _last_readers(self) -> dict[str, list[str]]:
-        """Tell behind which gate the tags of which wires are read no more; those of state are read by the next run."""
-        found: dict[str, str] = {}
-        for gate in self.run.plan.online:
-            found.update(dict.fromkeys((*gate.writes, *gate.reads), gate.name))
-        done: dict[str, list[str]] = {}
-        for wire, reader in found.items():
-            if wire not in self.run.plan.carried:
-                done.setdefault(reader, []).append(wire)
-        return done
 
     def fold_gate(self, gate: Gate, coin: Seed, sums: Sums) -> None:
         """Run one gate on tags, and add what it opened to the sums."""

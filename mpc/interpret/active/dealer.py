@@ -7,7 +7,7 @@ the plain value stands there when it is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -66,16 +66,14 @@ class TaggingDealer(Dealer):
         self._pending[name] = (plain, spec)
         return plain
 
-    def _parts(self, gates: Sequence[Gate]) -> list[Piece]:
-        parts: list[Piece] = [
-            (name, (*specs, *self._tags.get(name, ())), partial(self._deal_gate, gate, deal))
-            for gate, (name, specs, deal) in zip(gates, super()._parts(gates), strict=True)
-        ]
-        closing = tuple(self._tags.get(CLOSING, ()))
-        return [*parts, (CLOSING, closing, partial(self._deal_zeros, closing))] if closing else parts
+    def _parts(self, gates: Sequence[Gate]) -> Iterator[Piece]:
+        for name, specs, deal in super()._parts(gates):
+            yield name, (*specs, *self._tags.get(name, ())), deal
+        if closing := tuple(self._tags.get(CLOSING, ())):
+            yield CLOSING, closing, partial(self._deal_zeros, closing)
 
-    def _deal_gate(self, gate: Gate, deal: Callable[[], None]) -> None:
-        deal()
+    def _deal_gate(self, gate: Gate) -> None:
+        gate.deal(self)
         for name, (plain, spec) in self._pending.items():
             share = self._others(name)
             if spec.width:
@@ -88,6 +86,7 @@ class TaggingDealer(Dealer):
             if tag_name(mask_name(wire)) in self._specs:
                 mask = Correlation(mask_name(wire), self.wires[wire].sizes)
                 self._deal_tag(mask, np.ascontiguousarray(self._masks[wire]))
+        self._over(gate)
 
     def _deal_tag(self, spec: Correlation, plain: np.ndarray) -> None:
         name = tag_name(spec.name)

@@ -12,6 +12,7 @@ from mpc.errors import LocalProtocolError
 from mpc.interpret.active.audit import Audit, SessionTags, Sums
 from mpc.interpret.active.check import Check
 from mpc.interpret.party import Buffer, Log, PartyRun
+from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule
@@ -30,6 +31,7 @@ class CheckedRun:
         tags: what outlives a run of tags.
         context: digest of what the parties have agreed on beyond the run: plan, roster, manifest of the weights.
         fresh: 32 bytes that nobody else knows, for this run alone.
+        wires: as of `PartyRun`, which the replay reads too.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class CheckedRun:
         fresh: Seed,
         transcript_key: bytes = b"",
         stored: Mapping[str, Masked] | None = None,
+        wires: RunWires | None = None,
     ) -> None:
         self._log: Log = {}
-        self.run = PartyRun(plan, Lane.passive(index), bundle, session, transcript_key, stored, self._log)
+        wires = RunWires(plan, replayed=True) if wires is None else wires
+        self.run = PartyRun(plan, Lane.passive(index), bundle, session, transcript_key, stored, self._log, wires)
         self._me, self._parties, self._tags = index, parties, tags
         self._context, self._fresh = context, fresh
         self._check: Check | None = None

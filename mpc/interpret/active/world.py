@@ -16,6 +16,7 @@ from mpc.interpret.active.dealer import TaggingDealer
 from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.dealer import DealerKind, Dealt
 from mpc.interpret.world import World
+from mpc.interpret.run_wires import RunWires
 from mpc.plan.plan import Plan
 from mpc.plan.tagging import entry_tags
 from mpc.prg import Seed
@@ -72,4 +73,5 @@ class CheckedWorld(World):
             fresh=self._master.derive("fresh", index, self.runs),
             transcript_key=self.transcript_key,
             stored=stored,
+            wires=RunWires(plan, self._wanted(plan), replayed=True),
         )
