@@ -20,7 +20,7 @@ from blake3 import blake3
 from mpc.encoding import canonical
 from mpc.entry import WEIGHTS, EntryId
 from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
-from mpc.gates.base import Correlation, Gate, mask_name
+from mpc.gates.base import NO_GATE, Correlation, Gate, mask_name
 from mpc.prg import Draws, Seed, WordStream, expand_field, expand_words
 from mpc.shares import BitShare, Share
 from mpc.wires import Wires
@@ -56,10 +56,9 @@ class BundleId:
 Tags = Mapping[str, Sequence[Correlation]]
 """Gate's name -> what is dealt behind its own correlations, so that a run can be checked.
 
-`CLOSING`, behind all gates, is no gate's name.
+`NO_GATE`, behind all gates, is no gate's name.
 """
 NO_TAGS: Tags = {}
-CLOSING = ""
 
 
 def dealt_values(gates: Iterable[Gate], wires: Wires, tags: Tags = NO_TAGS) -> Iterator[tuple[str, Correlation]]:
@@ -67,8 +66,8 @@ def dealt_values(gates: Iterable[Gate], wires: Wires, tags: Tags = NO_TAGS) -> I
     for gate in gates:
         for correlation in (*gate.correlations(wires), *tags.get(gate.name, ())):
             yield gate.name, correlation
-    for correlation in tags.get(CLOSING, ()):
-        yield CLOSING, correlation
+    for correlation in tags.get(NO_GATE, ()):
+        yield NO_GATE, correlation
 
 
 def corrected_party(bundle: BundleId, parties: int) -> int:
@@ -91,7 +90,7 @@ def expand(seed: Seed, correlation: Correlation, out: np.ndarray | None = None) 
 
 
 class CorrectionsDigest:
-    """How the provider's manifest names corrections: keyed BLAKE3, fed with their bytes as they are dealt or arrive.
+    """How the provider names a segment's corrections: keyed BLAKE3, fed with their bytes as they are dealt or arrive.
 
     The manifest is shown to all parties and to clients, and corrections are a function of plain values and of the other
     parties' shares.  Without the key whoever holds those shares could compute the digest that belongs to a guess of the
@@ -100,10 +99,11 @@ class CorrectionsDigest:
     Args:
         key: the bundle's `digest_key` of the corrected party.
         size: bytes of all of them.
+        segment: of the bundle, whose corrections they are; the first is 0.
     """
 
-    def __init__(self, key: Seed, size: int) -> None:
-        self._hash = blake3(canonical("mpc/v2/corrections", size), key=key.secret)
+    def __init__(self, key: Seed, size: int, segment: int = 0) -> None:
+        self._hash = blake3(canonical("mpc/v3/corrections", segment, size), key=key.secret)
 
     def update(self, part: bytes | memoryview) -> None:
         """Append the bytes that follow."""
@@ -123,7 +123,7 @@ class Corrections(Protocol):
         """Bytes of all of them."""
 
     def read(self, start: int, stop: int) -> memoryview:
-        """Return some of the bytes; wait until they are here."""
+        """Return some of the bytes, of one segment; wait until they are here."""
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,10 @@ class Gate(Frozen):
             raise self.refuse(f"shapes differ: {sorted(map(str, shapes))}")
 
 
+NO_GATE = ""
+"""Name of what is dealt for no gate: what closes the check of a run."""
+
+
 def mask_name(wire: str) -> str:
     """Return the correlation that is a wire's own mask."""
     return f"mask:{wire}"

@@ -7,7 +7,7 @@ test that runs all parties in one - decides how they travel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,111 +15,24 @@ import numpy as np
 from mpc.correlations import Bundle
 from mpc.encoding import digest, view_field
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError
-from mpc.gates.base import Evaluation, Gate, Opening, mask_name
-from mpc.gates.readings import PartyReading
+from mpc.gates.base import Evaluation, Gate, Opening
+from mpc.interpret.gate_reading import Party
+from mpc.interpret.preparing import AllHere, Arrivals, Preparing
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.masking import shared_masks
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule, Step, schedule
+from mpc.plan.segments import segments
 from mpc.prg import SEED_BYTES, Draws, Seed, expand_words
 from mpc.shares import BitShare, Lane, Masked, Share
 from mpc.transcript import Transcript
-from mpc.wires import Masking, Wires
 
 Buffer = bytes | memoryview
 Waiting = dict[str, tuple[Share | BitShare, ...]]
 """Gate -> the shares that it wants opened in the next round."""
 Log = dict[str, list[tuple[np.ndarray, ...]]]
 """Gate -> what was opened for it, round by round."""
-
-
-class Party(PartyReading):
-    """One gate's reading of the run, for its `prepare` and `evaluate`."""
-
-    def __init__(self, run: PartyRun, gate: Gate) -> None:
-        self._run = run
-        self._gate = gate.name
-        self.wires: Wires = run.plan.wire
-        self.lane = run.lane
-
-    def __repr__(self) -> str:
-        return f"<Party gate={self._gate}>"
-
-    def masked(self, name: str) -> Masked:
-        """Return a wire that was written, or a weight."""
-        return self._run.masked(name)
-
-    def public(self, name: str) -> np.ndarray:
-        """Return x^ of a wire."""
-        return self.masked(name).public
-
-    def mask_share(self, name: str) -> Share:
-        """Return this party's share of a wire's mask, there before the wire is; an error if it is derived."""
-        mask = self._run.mask_share(name)
-        if mask is None:
-            raise LocalProtocolError(f"the mask of wire {name} is derived; no party holds a share of it")
-        return mask
-
-    def has_mask(self, name: str) -> bool:
-        """Does this party hold a share of the wire's mask?"""
-        return self._run.mask_share(name) is not None
-
-    def needs_mask(self, name: str) -> bool:
-        """Does a gate need this party's share of the wire's mask?"""
-        return name in self._run.shared_masks
-
-    def share(self, name: str) -> Share:
-        """Return [x] = x^ [1] - [a], or as it was computed if x is not opened."""
-        if self.wires[name].masking is Masking.UNOPENED:
-            return self._run.unopened(name)
-        return self.masked(name).share(self.lane)
-
-    def take(self, name: str) -> Share:
-        """Return a dealt field value, once."""
-        return self._run.bundle.take(self._gate, name)
-
-    def take_bits(self, name: str) -> BitShare:
-        """Return dealt bits, once."""
-        return self._run.bundle.take_bits(self._gate, name)
-
-    def take_mask(self, wire: str) -> Share:
-        """Return the drawn mask of a wire this gate writes, once."""
-        mask = self.take(mask_name(wire))
-        self._run.set_mask(wire, mask)
-        return mask
-
-    def common(self, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
-        """Return words that all parties know and nobody else, once."""
-        return self._run.common(self._gate, name, shape, width)
-
-    def stored_mask(self, wire: str) -> Share:
-        """Return this party's share of the mask of a stored input."""
-        return self._run.stored_mask(wire)
-
-    def state_mask(self, wire: str) -> Share:
-        """Return this party's share of the mask of a state."""
-        return self._run.state_mask(wire)
-
-    def given(self, wire: str) -> np.ndarray:
-        """Return x^ as an owner sent it, for this run or when it was stored, or as the run before left it."""
-        return self._run.given_to(wire)
-
-    def set_mask(self, wire: str, mask: Share) -> None:
-        """Set the mask of a wire this gate writes, a public linear function of others."""
-        self._run.set_mask(wire, mask)
-
-    def set(self, name: str, public: np.ndarray) -> None:
-        """Write a wire."""
-        self._run.set(name, public)
-
-    def set_share(self, name: str, share: Share) -> None:
-        """Write a wire that is not opened."""
-        self._run.set_share(name, share)
-
-    def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """Return something made of the session's weights, the first time; kept for its later runs."""
-        return self._run.session.once(key, make)
 
 
 class PartyRun:
@@ -132,6 +45,8 @@ class PartyRun:
         stored: this run's rows of the stored inputs, with this party's shares of their masks.
         log: where to put what is opened, round by round, by gate; nowhere, unless the run is checked.
         wires: where to put the run's wires; fresh ones, which go when nobody reads them any more, if it is left out.
+        arrivals: what was dealt, segment by segment; all of it is here if it is left out.
+        window: bytes of correlations that are prepared before inputs exist; all if it is left out.
     """
 
     def __init__(
@@ -144,6 +59,8 @@ class PartyRun:
         stored: Mapping[str, Masked] | None = None,
         log: Log | None = None,
         wires: RunWires | None = None,
+        arrivals: Arrivals | None = None,
+        window: int | None = None,
     ) -> None:
         self.plan = plan
         self._log = log
@@ -153,7 +70,7 @@ class PartyRun:
         self.session = session
         self.given: Mapping[str, np.ndarray] = {}
         self._key = transcript_key
-        self._agreed = False
+        self._agreed = self._left = False
         self._common = self.common_draws()
         self.transcript = Transcript(
             transcript_key, bundle.id.session, bundle.id.entry.number, bundle.id.batch, session.digest()
@@ -163,7 +80,8 @@ class PartyRun:
         self.wires = RunWires(plan) if wires is None else wires
         self._state_masks: Mapping[str, Share] = {}
         self._state: Mapping[str, np.ndarray] = {}
-        self._prepared: dict[str, Any] = {}
+        parts = segments(plan, bundle.id.entry)
+        self._preparing = Preparing(parts, AllHere() if arrivals is None else arrivals, window)
         self._starting: dict[int, list[Gate]] = {}
         for gate in plan.online:
             self._starting.setdefault(self.schedule.starts[gate.name], []).append(gate)
@@ -175,6 +93,16 @@ class PartyRun:
     def exchanges(self) -> tuple[int, ...]:
         """Return the bytes of this party's payloads, one after another."""
         return tuple(step.size for step in self.schedule.steps)
+
+    @property
+    def agreed(self) -> bool:
+        """Have the parties agreed on what was entered?"""
+        return self._agreed
+
+    @property
+    def whole(self) -> bool:
+        """Are all gates prepared, with all that was dealt?"""
+        return self._preparing.whole
 
     def masked(self, name: str) -> Masked:
         return self.wires.masked(name) if name in self.wires else self.session.masked[name]
@@ -225,7 +153,8 @@ class PartyRun:
         return Party(self, gate)
 
     def prepare(self) -> None:
-        """Do all work that needs no input: call once, before `steps`.  The run before is prepared by then.
+        """Do the work that needs no input, as far ahead as the window says: call once, before `steps`.  The run before
+        is prepared by then.
 
         Raises:
             ReuseError: it is not, or this run was prepared before; of a plan with states.
@@ -234,9 +163,16 @@ class PartyRun:
             self._read_state_masks()
         for name in sorted(self._stored):  # agreed on with what is entered: a party's disk may have been altered
             self.transcript.absorb("stored", name, view_field(self._stored[name].public))
-        for gate in self.plan.online:
-            self._prepared[gate.name] = gate.prepare(self._part(gate))
-        if self.plan.states:
+        self._preparing.ahead(self._prepare_gate)
+        self._leave_masks()
+
+    def _prepare_gate(self, gate: Gate) -> Any:
+        return gate.prepare(self._part(gate))
+
+    def _leave_masks(self) -> None:
+        """Hand the masks of states on, as soon as all gates are prepared."""
+        if self.plan.states and self._preparing.whole and not self._left:
+            self._left = True
             kept = {state.in_: self._part_of_mask(state.out) for state in self.plan.states}
             self.session.states.masks.leave(self.bundle.id.entry.number, kept)
 
@@ -295,9 +231,9 @@ class PartyRun:
 
     def _start(self, number: int, active: dict[str, Evaluation], waiting: Waiting) -> None:
         for gate in self._starting.get(number, ()):
-            if gate.name not in self._prepared:
-                raise LocalProtocolError(f"gate {gate.name} is not prepared, or what it writes would be written twice")
-            active[gate.name] = gate.evaluate(self._part(gate), self._prepared.pop(gate.name))
+            kept = self._preparing.take(gate, self._prepare_gate)
+            self._leave_masks()
+            active[gate.name] = gate.evaluate(self._part(gate), kept)
             self._resume(gate, active, waiting, None)
 
     def _resume(self, gate: Gate, active: dict[str, Evaluation], waiting: Waiting, opened: Any) -> None:
@@ -306,6 +242,8 @@ class PartyRun:
         except StopIteration:
             del active[gate.name]
             self.wires.over(gate)
+            if self._log is None:  # or a replay still computes with what was dealt
+                self._preparing.over(gate)
 
     def _open(
         self, step: Step, waiting: Waiting

@@ -25,7 +25,7 @@ class _Kept:
 
 
 class RunWires:
-    """What one party has of the wires of a run, each written once.
+    """Holds what one party has of the wires of a run, each written once.
 
     Args:
         wanted: wires that stay until the run is over, besides outputs and what the next run reads.

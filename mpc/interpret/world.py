@@ -22,6 +22,7 @@ from mpc.interpret.party import Buffer, PartyRun
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
+from mpc.plan.segments import in_turn
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane, Masked, Share
 from mpc.transcript import Transcript
@@ -89,6 +90,7 @@ class World:
         sessions: each party's wires that live for the session.
         masks: the provider's: plain masks of the weights, and public weights.
         forgets: parties let go of wires that nobody reads any more, as they do outside of tests.
+        window: bytes of correlations that parties prepare before inputs exist; all if it is None.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class World:
         self._stored = {name: self._store(name, values) for name, values in (stored or {}).items()}
         self._rows = len(next(iter(self._stored.values()))[0]) if self._stored else 0
         self._first = 0
+        self.window: int | None = None
         self._session_id = master.derive("session").secret
         self.transcript_key = master.derive("transcript-key").secret
         self.masks = SessionMasks()
@@ -145,6 +148,7 @@ class World:
         seeds = [self._master.derive("party", index, run) for index in range(self.parties)]
         states = () if bundle.entry.is_weights else plan.states
         kind, tags = self.dealing(plan, bundle.entry)
+        gates = gates if bundle.entry.is_weights else in_turn(gates, plan.wire)
         dealt = deal(gates, plan.wire, bundle, seeds, self.masks, stored=stored or {}, states=states, kind=kind)
         bundles = [
             Bundle(bundle, seed, gates, plan.wire, dealt.corrections if index == dealt.corrected else None, tags)
@@ -179,7 +183,7 @@ class World:
         for party in parties:
             party.prepare()
         self.exchange(parties, given, result, tamper)
-        for wire in plan.wires:
+        for wire in () if self.forgets else plan.wires:
             if wire.masking is Masking.UNOPENED:
                 shares = [party.unopened(wire.name).values for party in parties]
                 result.unopened[wire.name] = fp.to_signed(sum_shares(shares))
@@ -200,7 +204,14 @@ class World:
         """Make one party's reading of a run."""
         wires = RunWires(plan, self._wanted(plan))
         return PartyRun(
-            plan, Lane.passive(index), bundle, self.sessions[index], self.transcript_key, stored, wires=wires
+            plan,
+            Lane.passive(index),
+            bundle,
+            self.sessions[index],
+            self.transcript_key,
+            stored,
+            wires=wires,
+            window=self.window,
         )
 
     def _wanted(self, plan: Plan) -> Collection[str]:

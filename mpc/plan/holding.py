@@ -12,7 +12,7 @@ from mpc.plan.schedule import schedule
 
 @dataclass(frozen=True)
 class Holding:
-    """What there is at one step of a run.
+    """Counts what there is at one step of a run.
 
     Args:
         live: elements of wires that are written, or being written, and read later or at this step.

@@ -38,6 +38,7 @@ class Plan(Frozen):
         wires: in the order in which `gates` write them.
         security: "active" if each run is checked before anything of it is revealed; parties, provider and clients then
             do so, or do nothing.
+        segment_bytes: of correlations that are dealt, prepared and held as one (`plan.segments`); None for the usual.
     """
 
     version: Literal[2] = VERSION
@@ -49,6 +50,7 @@ class Plan(Frozen):
     states: Annotated[tuple[PlanState, ...], Field(max_length=1024)] = ()
     program: Program | None = None
     security: Security = "passive"
+    segment_bytes: Annotated[int, Field(gt=0)] | None = None
 
     @property
     def is_checked(self) -> bool:
@@ -63,7 +65,7 @@ class Plan(Frozen):
     @cached_property
     def canonical(self) -> bytes:
         """The bytes that parties agree on."""
-        content = self.model_dump(mode="json", exclude={"gates", "states", "program", "security"})
+        content = self.model_dump(mode="json", exclude={"gates", "states", "program", "security", "segment_bytes"})
         for entry in content["inputs"]:
             for key in ("missing", "places"):  # a plan that has no such inputs has the bytes that it had before
                 if entry[key] is None:
@@ -81,6 +83,8 @@ class Plan(Frozen):
             content["program"] = self.program.model_dump(mode="json", exclude_none=True)
         if self.is_checked:
             content["security"] = self.security
+        if self.segment_bytes is not None:
+            content["segment_bytes"] = self.segment_bytes
         return _dump(content)
 
     @cached_property
@@ -183,6 +187,10 @@ class Plan(Frozen):
         """Return the plan whose runs are checked, or are not."""
         return self._with(security=security)
 
+    def with_segments(self, size: int | None) -> Plan:
+        """Return the plan whose segments hold so many bytes, or as many as usual."""
+        return self._with(segment_bytes=size)
+
     def _with(self, **parts: Any) -> Plan:
         return Plan(**{name: getattr(self, name) for name in type(self).model_fields} | parts)
 
@@ -249,6 +257,7 @@ class Plan(Frozen):
             states=states,
             program=None,
             security=self.security,
+            segment_bytes=self.segment_bytes,
         )
 
     def bind(self, batch: int) -> Plan:
@@ -278,6 +287,7 @@ class Plan(Frozen):
             states=self.states,
             program=self.program,
             security=self.security,
+            segment_bytes=self.segment_bytes,
         )
 
 

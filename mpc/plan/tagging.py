@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from mpc.encoding import field_size
 from mpc.entry import EntryId
-from mpc.gates.base import Correlation, Gate, drawn_mask
+from mpc.gates.base import NO_GATE, Correlation, Gate, drawn_mask
 from mpc.gates.input import Input
 from mpc.plan.masking import used_masks
 from mpc.plan.plan import Plan
@@ -74,7 +74,7 @@ def entry_tags(plan: Plan, entry: EntryId) -> dict[str, tuple[Correlation, ...]]
     needed = tagged_masks(plan)
     gates = plan.weights if entry.is_weights else plan.online
     found = {gate.name: gate_tags(gate, plan.wire, needed) for gate in gates}
-    return found if entry.is_weights else found | {"": CLOSING}
+    return found if entry.is_weights else found | {NO_GATE: CLOSING}
 
 
 def dealt_tags(plan: Plan, entry: EntryId) -> dict[str, tuple[Correlation, ...]]:

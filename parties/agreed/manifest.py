@@ -7,10 +7,11 @@ hand it, so that a party that lies about one is named.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mpc.correlations import BundleId
+from mpc.correlations import BundleId, corrected_party
 from mpc.errors import IntegrityError, PlanError
 from mpc.prg import SEED_BYTES, Seed
 from mpc.text import check_name
@@ -19,9 +20,6 @@ from parties.pb import party_pb2
 from parties.trust import identity as identities
 from parties.trust.chains import Trust
 from parties.trust.identity import Identity
-
-if TYPE_CHECKING:
-    from mpc.interpret.dealer import Dealt
 
 LARGEST = 1 << 24
 
@@ -32,7 +30,7 @@ class Manifest:
 
     Args:
         corrected: name of the party that corrections went to.
-        corrections: digest of them.
+        corrections: digest of those of the first segment; `parties.agreed.segments` has what is said of others.
         commitments: wire -> H(k_i), hex, in the roster's order.
     """
 
@@ -56,10 +54,11 @@ class Manifest:
                 peer=party,
             )
 
-    def check_corrections(self, found: bytes) -> None:
-        """Require that this is the digest of what the provider dealt; raise IntegrityError if not."""
-        if found.hex() != self.corrections:
-            raise IntegrityError("the dealt corrections were altered on their way", remedy="start a new session")
+
+def check_corrections(said: str, found: bytes) -> None:
+    """Require that the digest of what has come is the one that the provider signed; raise IntegrityError if not."""
+    if found.hex() != said:
+        raise IntegrityError("the dealt corrections were altered on their way", remedy="start a new session")
 
 
 def read_seed(secret: bytes, sender: str) -> Seed:
@@ -69,13 +68,20 @@ def read_seed(secret: bytes, sender: str) -> Seed:
     return Seed(secret)
 
 
-def sign(identity: Identity, terms: Terms, bundle: BundleId, dealt: Dealt, corrections: bytes) -> party_pb2.Manifest:
-    """Sign the manifest of what was dealt, and of the digest of its corrections."""
+def sign(
+    identity: Identity, terms: Terms, bundle: BundleId, commitments: Mapping[str, list[bytes]], corrections: bytes
+) -> party_pb2.Manifest:
+    """Sign the manifest of a bundle.
+
+    Args:
+        commitments: held wire -> H(k_i) of every party.
+        corrections: keyed digest of those of its first segment.
+    """
     content = {
         **_header(terms, bundle),
-        "corrected": terms.parties[dealt.corrected],
+        "corrected": terms.parties[corrected_party(bundle, len(terms.parties))],
         "corrections": corrections.hex(),
-        "commitments": {wire: [h.hex() for h in hashes] for wire, hashes in dealt.commitments.items()},
+        "commitments": {wire: [h.hex() for h in hashes] for wire, hashes in commitments.items()},
     }
     encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return party_pb2.Manifest(

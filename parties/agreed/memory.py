@@ -10,9 +10,10 @@ from mpc.entry import EntryId
 from mpc.errors import PlanError
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
-from mpc.plan.cost import plan_cost, session_dealt, stored_bytes
+from mpc.plan.cost import session_dealt, stored_bytes
 from mpc.plan.holding import holdings
 from mpc.plan.plan import Plan
+from mpc.plan.segments import segments, spans
 from mpc.plan.tagging import word_bytes
 from parties.config.models import Limits
 
@@ -68,16 +69,35 @@ def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
             f"a batch of {batch}; 1 to {limits.max_batch} are accepted",
             remedy="split the data, or raise limits.max_batch",
         )
-    return _within(needed_memory(plan, batch), limits, "this run needs")
+    return _within(needed_memory(plan, batch, limits.max_window_bytes), limits, "this run needs")
 
 
-def needed_memory(plan: Plan, batch: int) -> int:
-    """Return the bytes that one run takes, at most."""
+def needed_memory(plan: Plan, batch: int, window: int | None = None) -> int:
+    """Return the bytes that one run takes, at most.
+
+    Args:
+        window: bytes of correlations that are held at a time; all of them if it is None, as of a run that is checked.
+    """
     bound = plan.bind(batch)
     words = word_bytes(bound, EntryId(1))
-    needed = (plan_cost(plan, batch).held - words) * _PER_HELD_BYTE + _wire_memory(bound)
-    needed += words + plan.is_checked * _WINDOW_BYTES
+    held = _held(bound, None if plan.is_checked else window)
+    needed = (held - words) * _PER_HELD_BYTE + _wire_memory(bound) + words + plan.is_checked * _WINDOW_BYTES
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
+
+
+def _held(bound: Plan, window: int | None) -> int:
+    """Count the bytes of correlations that are there at the step with most of them: what the window has room for, or
+    the segments whose gates are being evaluated."""
+    parts = segments(bound, EntryId(1))
+    total = sum(part.held for part in parts)
+    if window is None or total <= window:
+        return total
+    evaluated = spans(bound, parts)
+    busiest = max(
+        sum(part.held for part, (first, last) in zip(parts, evaluated, strict=True) if first <= step <= last)
+        for step, _ in evaluated
+    )
+    return min(total, max(window, busiest) + max(part.held for part in parts))
 
 
 def _wire_memory(bound: Plan) -> int:

@@ -114,6 +114,8 @@ class Limits(_Model):
     """Sessions of one coordinator; as many as there may be if it is not set."""
     max_memory_bytes: Count = 4 << 30
     """Bytes of memory that all sessions and runs may take together."""
+    max_window_bytes: Count = 512 << 20
+    """Bytes of one run's correlations that are held at a time; what a run needs beyond is dealt while it computes."""
     max_stock_bytes: Count = 8 << 30
     """Bytes on disk that all stocks may take together."""
     max_data_bytes: Count = 16 << 30

@@ -10,6 +10,7 @@ from mpc.errors import IntegrityError, LocalProtocolError
 from mpc.interpret.active.audit import SessionTags
 from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.party import PartyRun
+from mpc.interpret.preparing import Arrivals
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES, Seed
@@ -54,7 +55,15 @@ class Evaluations:
             terms = (self._terms.plan_digest, self._terms.session_id, self._roster)
             self._context = digest("mpc/v1/check-context", *terms, manifest)
 
-    def make(self, plan: Plan, bundle: Bundle, key: bytes, stored: Mapping[str, Masked]) -> Evaluation:
+    def make(
+        self,
+        plan: Plan,
+        bundle: Bundle,
+        key: bytes,
+        stored: Mapping[str, Masked],
+        arrivals: Arrivals | None = None,
+        window: int | None = None,
+    ) -> Evaluation:
         """Make the evaluation of a run of a bound plan.
 
         A run that is checked has a key that the weights' manifest is in: the provider signs that once all parties have
@@ -64,9 +73,12 @@ class Evaluations:
         Args:
             key: known to the parties alone.
             stored: this run's rows of what lies here.
+            arrivals: what it was dealt, segment by segment.
+            window: bytes of correlations that are prepared before inputs exist; of a run that is checked all are.
         """
         if not plan.is_checked:
-            return PartyRun(plan, Lane.passive(self._index), bundle, self._wires, key, stored)
+            lane = Lane.passive(self._index)
+            return PartyRun(plan, lane, bundle, self._wires, key, stored, arrivals=arrivals, window=window)
         if self.tags is None:
             raise LocalProtocolError("a run is to be checked before the session has its keys")
         return CheckedRun(
@@ -80,6 +92,7 @@ class Evaluations:
             fresh=Seed(self._draw(SEED_BYTES)),
             transcript_key=digest("mpc/v1/checked-key", key, self._context),
             stored=stored,
+            arrivals=arrivals,
         )
 
 

@@ -11,6 +11,7 @@ from mpc.errors import PeerError, SessionError
 from mpc.plan.ends import PlanInput, PlanOutput
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
+from parties.party.delivery import Delivery
 from parties.party.entry import Entry
 from parties.party.evaluating import Evaluation
 
@@ -41,6 +42,7 @@ class Run:
         held: bytes of memory it was granted.
         following: rows of the same batch that later runs will bring, as the coordinator said.
         entry: what its owners enter.
+        delivery: what it was dealt, of which some may be on its way.
         revealed: as in the ledger, where it came first.
         heard: who was told its result.
         waiting: who waits for it, and a token of the call in which it does.
@@ -56,6 +58,7 @@ class Run:
     entry: Entry = field(repr=False)
     held: int
     _party: Evaluation | None = field(repr=False)
+    delivery: Delivery | None = field(default=None, repr=False)
     started: bool = False
     revealed: bool = False
     heard: set[str] = field(default_factory=set)
@@ -80,6 +83,11 @@ class Run:
         if self._party is None:
             raise SessionError(f"run {self.number} is over")
         return self._party
+
+    @property
+    def whole(self) -> bool:
+        """Is all that it was dealt here and prepared, or is it over?"""
+        return self._party is None or self._party.whole
 
     @property
     def plan(self) -> Plan:
@@ -129,6 +137,8 @@ class Run:
     def shrink(self) -> int:
         """Let go of everything but the outputs; the bytes that are free now."""
         freed, self.held = self.held, 0
-        self._party = None
+        if self.delivery is not None:
+            self.delivery.give_up()
+        self._party = self.delivery = None
         self.entry.shrink()
         return freed

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from mpc.errors import SessionError
+import time
+
+from mpc.errors import PlanError, SessionError
 from parties.party.life import SessionLife
 from parties.party.run import Run
 from parties.process.budget import MemoryBudget
 
 _KEPT_RUNS = 8
 """Runs whose outputs can still be fetched."""
+_LOOKED_AT = 0.05
+"""Seconds between two looks at a run that is being dealt."""
 
 
 class Runs:
@@ -20,7 +24,7 @@ class Runs:
 
     def __init__(self, life: SessionLife, budget: MemoryBudget) -> None:
         self.kept: dict[int, Run] = {}
-        self._lock, self._budget = life.lock, budget
+        self._life, self._lock, self._budget = life, life.lock, budget
 
     @property
     def latest(self) -> int:
@@ -34,6 +38,24 @@ class Runs:
             if number not in self.kept:
                 raise SessionError(f"run {number} is not prepared, or is over")
             return self.kept[number]
+
+    def await_whole(self, number: int, seconds: float) -> None:
+        """Wait until all of a run is here and prepared: what a window did not hold comes while it computes.
+
+        Raises:
+            PlanError: it does not come to that in so many seconds; nothing else is wrong with the session.
+        """
+        deadline = time.monotonic() + seconds
+        with self._life.changed:
+            while (run := self.kept.get(number)) is not None and not run.whole:
+                self._life.require_open()
+                if time.monotonic() >= deadline:
+                    raise PlanError(
+                        f"run {number + 1} is to be prepared while run {number} is still being dealt",
+                        cause="a run that needs more than limits.max_window_bytes is dealt while it computes",
+                        remedy=f"prepare it when run {number} is over",
+                    )
+                self._life.changed.wait(_LOOKED_AT)
 
     def add(self, run: Run) -> None:
         """Take a run that is prepared."""

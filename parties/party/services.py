@@ -142,7 +142,10 @@ class PartyService(party_pb2_grpc.PartyServicer):
             session.abort(MpcError("an internal error while preparing a run"))
             raise
         return party_pb2.PrepareReply(
-            deal_seconds=deal_seconds, prepare_seconds=time.perf_counter() - started, dealt_bytes=dealt
+            deal_seconds=deal_seconds,
+            prepare_seconds=time.perf_counter() - started,
+            dealt_bytes=dealt,
+            streams=not session.runs.get(request.run).whole,
         )
 
     def Status(self, request: party_pb2.StatusRequest, context: grpc.ServicerContext) -> party_pb2.StatusReply:

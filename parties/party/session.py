@@ -27,6 +27,7 @@ from parties.agreed.memory import plan_memory, run_memory
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.config.models import PartyConfig
 from parties.party.consent.consent import SessionConsent
+from parties.party.delivery import Delivery, Receipt, given_up
 from parties.party.entries import Entries
 from parties.party.entry import Entry
 from parties.party.evaluating import Evaluations
@@ -40,10 +41,11 @@ from parties.party.run import Released, Run, RunStatus
 from parties.party.runs import Runs
 from parties.party.silence import Silence
 from parties.party.stored import StoredRows
-from parties.party.supply import Delivery, Receipt, Supply
+from parties.party.supply import Supply
 from parties.pb.party_pb2 import Hello
 from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters
+from parties.wire.transport import patience
 
 _PROGRESS_SECONDS = 0.25
 
@@ -126,10 +128,12 @@ class PartySession:
     def receive_weights_masks(self) -> int:
         """Fetch the weights' bundle, the masks of what lives for the session; bytes received."""
         delivery = self._supply.fetch_weights(self.id, self.terms, self.plan, self._stored)
-        bundle = self._bundle(BundleId.of_weights(self.id), self.plan, delivery)
-        receipt = delivery.finish()
-        self._check_seeds(bundle, receipt)
-        self.evaluations.open(self.plan, bundle, delivery.seed, receipt.signed.content)
+        with given_up(delivery):
+            bundle = self._bundle(BundleId.of_weights(self.id), self.plan, delivery)
+            delivery.check_all()
+            receipt = delivery.receipt
+            self._check_seeds(bundle, receipt)
+            self.evaluations.open(self.plan, bundle, delivery.seed, delivery.newest)
         for wire, masked in self._stored.weights().items():
             self.wires.add(self.plan.wire[wire], masked.public, masked.known_mask())
         keep = partial(_keep_weight, self.wires, self.plan, bundle)
@@ -137,8 +141,8 @@ class PartySession:
         return receipt.size
 
     def _bundle(self, id: BundleId, plan: Plan, delivery: Delivery) -> Bundle:
-        entry, tags = id.entry, dealt_tags(plan, id.entry)
-        return Bundle(id, delivery.seed, plan.dealt(entry), plan.wire, delivery.corrections, tags)
+        gates = [gate for segment in delivery.segments for gate in segment.gates]
+        return Bundle(id, delivery.seed, gates, plan.wire, delivery.corrections, dealt_tags(plan, id.entry))
 
     def opened(self) -> None:
         """Peers agreed and the weights' masks are here."""
@@ -169,6 +173,7 @@ class PartySession:
         held = run_memory(self.plan.at(number), batch, limits)
         self.entries.await_weights()
         with self._preparing:
+            self.runs.await_whole(number - 1, patience(self._config.deadlines.setup))
             if number != self.runs.latest + 1:
                 raise SessionError(f"run {number} was prepared before, or comes too early; runs never repeat")
             self.runs.shrink_done(number)
@@ -187,26 +192,22 @@ class PartySession:
         self._keeping.require(number, batch)
         bundle_id = BundleId.of_run(self.id, number, batch)
         self._hand_over()
-        delivery = self._supply.fetch(self.terms, bundle_id, self.wires.public_digest(plan))
-        if not self._supply.stored:  # then it is there since it was dealt
-            self._ledger.advance(self.id, number, RunState.DEALT)
-        bundle = self._bundle(bundle_id, plan, delivery)
-        stored = self._stored.run(plan, batch, number)
-        party = self.evaluations.make(plan, bundle, self.transcript_key(), stored)
-        try:
+        with given_up(self._supply.fetch(self.terms, bundle_id, self.wires.public_digest(plan))) as delivery:
+            if not self._supply.stored:  # then it is there since it was dealt
+                self._ledger.advance(self.id, number, RunState.DEALT)
+            bundle = self._bundle(bundle_id, plan, delivery)
+            stored, window = self._stored.run(plan, batch, number), self._config.limits.max_window_bytes
+            party = self.evaluations.make(plan, bundle, self.transcript_key(), stored, delivery, window)
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
-        except MpcError:
-            delivery.finish()  # says first if they were altered
-            raise
-        receipt = delivery.finish()
-        self._check_seeds(bundle, receipt)
-        self._keeping.dealt(number, receipt.manifest)
-        if isinstance(party, CheckedRun):
-            party.manifest = receipt.signed.content
-        with self.life.lock:
-            self.life.require_open()
-            entry = Entry(bundle_id.entry, plan, bundle, receipt.signed)
-            self.runs.add(Run(number, batch, following, entry, held, party))
+            receipt = delivery.receipt
+            self._check_seeds(bundle, receipt)
+            self._keeping.dealt(number, receipt.manifest)
+            if isinstance(party, CheckedRun):
+                party.manifest = delivery.newest
+            with self.life.lock:
+                self.life.require_open()
+                entry = Entry(bundle_id.entry, plan, bundle, receipt.signed)
+                self.runs.add(Run(number, batch, following, entry, held, party, delivery))
         return receipt
 
     def _hand_over(self) -> None:

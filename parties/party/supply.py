@@ -1,74 +1,41 @@
 """A party's side of the provider: fetch a bundle, use it while it arrives, check its manifest.
 
-The provider sends the seed at once, corrections as it deals them, and the signed manifest last.  A
-party expands and prepares meanwhile, which tells nobody anything; what it was dealt is checked
-before the run can be used.
+The provider sends the seed at once, corrections as it deals them, and behind each segment what it signs of it, the
+manifest behind the first.  A party expands and prepares meanwhile, which tells nobody anything; what it was dealt of a
+segment is checked before anything that was computed with it leaves.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
 import numpy as np
 
-from mpc.correlations import BundleId, Corrections, CorrectionsDigest, corrected_party
+from mpc.correlations import BundleId, corrected_party
 from mpc.encoding import view_field
-from mpc.errors import IntegrityError, MpcError, PeerError, SessionError
-from mpc.plan.cost import plan_cost, session_dealt
+from mpc.errors import IntegrityError, PeerError, SessionError
 from mpc.plan.plan import Plan
-from mpc.prg import SEED_BYTES, Seed
-from parties import telemetry
+from mpc.plan.segments import segments
 from parties.agreed import manifest
 from parties.agreed.bindings import write_bindings
 from parties.agreed.endorsements import write_endorsements
 from parties.agreed.keeps import write_keeps
-from parties.agreed.manifest import Manifest
 from parties.agreed.signed import Signed
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
+from parties.party.arriving import Arriving, Source, read_next
+from parties.party.delivery import Delivery, Signatures
 from parties.party.stored import StoredRows
-from parties.pb import party_pb2, provider_pb2, provider_pb2_grpc
+from parties.pb import provider_pb2, provider_pb2_grpc
 from parties.trust.identity import Identity
 from parties.wire import frames
 from parties.wire.frames import Chunk
-from parties.wire.inflow import Inflow
-from parties.wire.pieces import pieces, room
+from parties.wire.pieces import pieces
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect, patience
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """A bundle's manifest, which is checked, and what receiving it took.
-
-    Args:
-        size: bytes of correlations received.
-    """
-
-    manifest: Manifest
-    signed: party_pb2.Manifest
-    deal_seconds: float
-    size: int
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A bundle that is here or on its way.
-
-    Args:
-        corrections: None unless this party is the corrected one.
-        finish: waits until all of it is here and checked against its manifest; before that, nothing that was
-            computed with it may leave this process.
-    """
-
-    seed: Seed
-    corrections: Corrections | None = field(repr=False)
-    finish: Callable[[], Receipt] = field(repr=False)
 
 
 class Supply(Protocol):
@@ -113,7 +80,7 @@ class LiveSupply:
             agreed.seeds.extend(
                 provider_pb2.StoredSeeds(seeds=[seed.secret for seed in seeds]) for seeds in stored.seeds()
             )
-        return self._fetch(terms, BundleId.of_weights(session_id), session_dealt(plan), {"terms": agreed})
+        return self._fetch(terms, BundleId.of_weights(session_id), plan, {"terms": agreed})
 
     def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
         """Tell the provider the session's public weights, in plan order: it deals for what is made of them."""
@@ -138,8 +105,8 @@ class LiveSupply:
         plan = self._limits.get(bundle.session)
         if plan is None:
             raise SessionError("the session ended while this run was prepared")
-        most = plan_cost(plan.at(bundle.entry.number), bundle.batch).dealt
-        return self._fetch(terms, bundle, most, {"weights": weights})
+        bound = plan.at(bundle.entry.number).bind(bundle.batch)
+        return self._fetch(terms, bundle, bound, {"weights": weights})
 
     def finish(self, session_id: bytes) -> None:
         """Tell the provider, without waiting, that the session is over."""
@@ -149,36 +116,30 @@ class LiveSupply:
                 call = self._stub.Finish.future(request, timeout=self._config.deadlines.connect)
                 call.add_done_callback(lambda _: None)  # it holds the call: one that nobody holds is cancelled
 
-    def _fetch(self, terms: Terms, bundle: BundleId, most: int, more: dict[str, Any]) -> Delivery:
-        provider = self._config.provider
+    def _fetch(self, terms: Terms, bundle: BundleId, plan: Plan, more: dict[str, Any]) -> Delivery:
+        """The part of a bundle of a bound plan that is this party's.
+
+        Nobody waits longer than `deadlines.setup` for anything to come; the stream may take as long as a run.
+        """
+        provider, seconds = self._config.provider, self._config.deadlines.setup
+        parts = segments(plan, bundle.entry)
         mine = terms.parties[corrected_party(bundle, len(terms.parties))] == self._config.name
-        expected = most if mine else 0
         request = provider_pb2.DealRequest(
             session_id=bundle.session, run=bundle.entry.number, batch=bundle.batch, **more
         )
-        try:
-            replies = frames.deal(self._channel, request, patience(self._config.deadlines.setup))
-            first = next(replies)
-        except grpc.RpcError as error:
-            raise from_rpc(error, provider.name, provider.address, self._identity) from None
-        except StopIteration:
-            raise PeerError("the provider answered nothing", peer=provider.name) from None
+        replies = frames.deal(self._channel, request)
+        source = Source(self._identity, provider.name, provider.address, seconds, replies.cancel)
+        first = read_next(replies, source, bounded=True)
+        if first is None:
+            raise PeerError("the provider answered nothing", peer=provider.name)
         if isinstance(first, Chunk) or first.WhichOneof("part") != "header":
             raise PeerError("the provider's first message has no header", peer=provider.name)
-        if first.header.corrections != expected:
+        if first.header.corrections != (parts[-1].stop if mine else 0):
             raise IntegrityError("the provider deals more or less than the plan says", peer=provider.name)
         seed = manifest.read_seed(first.header.seed, provider.name)
-        digest = CorrectionsDigest(bundle.digest_key(seed), expected)
-        arriving = _Arriving(expected, digest, replies, self._identity, provider.name, provider.address)
-
-        def finish() -> Receipt:
-            end, found = arriving.finish()
-            checked = manifest.verify(self._identity.trust, terms, bundle, end.manifest)
-            if mine:
-                checked.check_corrections(found)
-            return Receipt(checked, end.manifest, end.deal_seconds, SEED_BYTES + expected)
-
-        return Delivery(seed, arriving if mine else None, finish)
+        signatures = Signatures(self._identity.trust, terms, bundle)
+        window = None if plan.is_checked else self._config.limits.max_window_bytes
+        return Arriving(seed, parts, mine, signatures, window, bundle.digest_key(seed), replies, source)
 
     def close(self) -> None:
         self._channel.close()
@@ -191,83 +152,3 @@ def _object(signed: Signed) -> provider_pb2.StoredObject:
         certificate=signed.certificate,
         endorsements=write_endorsements(signed),
     )
-
-
-class _Arriving:
-    """Corrections on their way into memory that is there for all of them; a thread of their own receives them.
-
-    Thread-safe.  What ends the stream early is raised by whoever waits.  Where there are none, whoever waits for the
-    end reads it.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        digest: CorrectionsDigest,
-        parts: Iterable[provider_pb2.DealPart | Chunk],
-        identity: Identity,
-        provider: str,
-        address: str,
-    ) -> None:
-        self.size = size
-        self._identity, self._provider, self._address = identity, provider, address
-        self._data, self._filled = room(size), 0
-        self._digest = digest
-        self._end: provider_pb2.DealEnd | None = None
-        self._inflow = Inflow()
-        self._parts: Iterable[provider_pb2.DealPart | Chunk] = () if size else parts
-        self._thread: threading.Thread | None = None
-        if size:
-            self._thread = threading.Thread(target=self._receive, args=(parts,), name="dealt", daemon=True)
-            self._thread.start()  # and lets go of this object when it ends
-
-    def read(self, start: int, stop: int) -> memoryview:
-        """These bytes; waits until they are here."""
-        with self._inflow.lock:
-            if not self._inflow.wait(lambda: self._filled >= stop):
-                raise PeerError("the provider did not deal what it said", peer=self._provider)
-        return self._data[start:stop].toreadonly()
-
-    def finish(self) -> tuple[provider_pb2.DealEnd, bytes]:
-        """Wait for the end: it, and the digest of all corrections."""
-        if self._thread is not None:
-            self._thread.join()
-        else:
-            self._receive(self._parts)
-            self._parts = ()
-        self._inflow.check()
-        if self._end is None:
-            raise PeerError("the provider did not finish what it dealt", peer=self._provider)
-        return self._end, self._digest.value
-
-    def _receive(self, parts: Iterable[provider_pb2.DealPart | Chunk]) -> None:
-        try:
-            for part in parts:
-                self._accept(part)
-            if self._filled < self.size:
-                raise PeerError(f"{self._filled} of {self.size} bytes of corrections arrived", peer=self._provider)
-            self._inflow.close()
-        except grpc.RpcError as error:
-            self._inflow.fail(from_rpc(error, self._provider, self._address, self._identity))
-        except MpcError as error:
-            self._inflow.fail(error)
-        except Exception as error:
-            telemetry.logger().error("unexpected error while corrections arrived", exc_info=error)
-            self._inflow.fail(PeerError("corrections could not be received", peer=self._provider))
-
-    def _accept(self, part: provider_pb2.DealPart | Chunk) -> None:
-        if self._end is not None:
-            raise PeerError("the provider goes on after its end", peer=self._provider)
-        if not isinstance(part, Chunk):
-            if part.WhichOneof("part") != "end":
-                raise PeerError("the provider sent a message out of turn", peer=self._provider)
-            self._end = part.end
-            return
-        filled = self._filled + len(part.data)
-        if filled > self.size:
-            raise PeerError(f"more than the {self.size} bytes of corrections that there are", peer=self._provider)
-        self._digest.update(part.data)
-        self._data[self._filled : filled] = part.data
-        with self._inflow.lock:
-            self._filled = filled
-            self._inflow.arrived()

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from mpc.correlations import BundleId, corrected_party
 from mpc.errors import MpcError
+from mpc.plan.segments import Segment
 from mpc.prg import Seed
 from parties.agreed.terms import Terms
-from parties.pb import party_pb2
+from parties.pb.provider_pb2 import DealPart
 from parties.wire.inflow import Inflow
 
 
 class DealtBundle:
     """One bundle, from when it begins to be dealt until every party has fetched its part.
 
+    What was sent is gone; what waits to be sent is no more than the window, or one gate's.
+
     Args:
-        corrected: the index of the party that all corrections go to, `size` bytes.
+        corrected: the index of the party that all corrections go to.
         held: bytes of memory it was granted.
-        seconds: that dealing took, coarsely: a party is told them, and tells them on.
+        window: bytes of corrections that wait to be sent, before dealing is held back.
     """
 
-    def __init__(self, id: BundleId, seeds: list[Seed], terms: Terms, size: int, held: int) -> None:
-        self.id, self.seeds, self.size, self.held = id, seeds, size, held
+    def __init__(
+        self, id: BundleId, seeds: list[Seed], terms: Terms, segments: tuple[Segment, ...], held: int, window: int
+    ) -> None:
+        self.id, self.seeds, self.segments, self.held = id, seeds, segments, held
         self.corrected = corrected_party(id, len(terms.parties))
         self.waiting = set(terms.parties)
-        self.signed = party_pb2.Manifest()
-        self.seconds = 0.0
-        self._parts: list[memoryview] = []
+        self._window = window
+        self._parts: deque[memoryview] = deque()
+        self._queued = 0
+        self._forsaken: MpcError | None = None
+        self._statements: list[DealPart] = []
         self._inflow = Inflow()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all corrections."""
+        return self.segments[-1].stop
 
     @property
     def over(self) -> bool:
@@ -36,25 +49,61 @@ class DealtBundle:
         return self._inflow.over
 
     def add(self, part: memoryview) -> None:
-        """Add corrections that are final."""
+        """Add corrections that are final, once those before have been sent, but for a window.
+
+        Raises:
+            MpcError: what has ended it meanwhile.
+        """
         with self._inflow.lock:
+            self._inflow.hold_back(lambda: self._forsaken is None and self._is_full(part))
+            self._inflow.check()
+            if self._forsaken is not None and self._is_full(part):
+                raise self._forsaken.again()
             self._parts.append(part)
+            self._queued += len(part)
+            self._inflow.arrived()
+
+    def _is_full(self, part: memoryview) -> bool:
+        return bool(self._parts) and self._queued + len(part) > self._window
+
+    def forsake(self, error: MpcError) -> None:
+        """Say that nobody may be left to read it: dealing is not held back for anybody, but ends with this error."""
+        with self._inflow.lock:
+            self._forsaken = error
+            self._inflow.arrived()
+
+    def seal(self, statement: DealPart) -> None:
+        """Add what was signed of the next segment, all of which is added."""
+        with self._inflow.lock:
+            self._statements.append(statement)
             self._inflow.arrived()
 
     def end(self, error: MpcError | None = None) -> None:
-        """Say that there is nothing more, and why if that is an error."""
+        """Say that there is nothing more, and why if that is an error; the first word stands."""
         if error is None:
             self._inflow.close()
-        else:
+        elif not self.over:
             self._inflow.fail(error)
 
-    def corrections(self) -> Iterator[memoryview]:
-        """Yield all corrections as they are dealt; then raise what ended it, if that is an error."""
-        place = 0
-        while (part := self._part(place)) is not None:
+    def corrections(self, segment: Segment) -> Iterator[memoryview]:
+        """Yield a segment's corrections as they are dealt, once; raise what ended them, if that is an error."""
+        left = segment.dealt
+        while left:
+            part = self._take()
+            left -= len(part)
             yield part
-            place += 1
 
-    def _part(self, place: int) -> memoryview | None:
+    def _take(self) -> memoryview:
         with self._inflow.lock:
-            return self._parts[place] if self._inflow.wait(lambda: place < len(self._parts)) else None
+            self._inflow.wait(lambda: bool(self._parts))
+            part = self._parts.popleft()
+            self._queued -= len(part)
+            self._inflow.arrived()
+            return part
+
+    def statement(self, number: int) -> DealPart:
+        """Return what was signed of a segment; of the last one only when nothing more is dealt."""
+        last = number == len(self.segments) - 1
+        with self._inflow.lock:
+            self._inflow.wait(lambda: len(self._statements) > number and not last)
+            return self._statements[number]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from mpc.correlations import BundleId, CorrectionsDigest
 from mpc.entry import EntryId
 from mpc.errors import HandshakeError, LocalProtocolError, MpcError, PlanError, SessionError
 from mpc.interpret.active.dealer import TaggingDealer
-from mpc.interpret.dealer import Dealer, DealerKind, deal
-from mpc.plan.cost import plan_cost, session_dealt
+from mpc.interpret.dealer import Dealer, DealerKind, committed, deal
 from mpc.plan.plan import Plan
+from mpc.plan.segments import segments
 from mpc.plan.tagging import dealt_tags
 from mpc.prg import SEED_BYTES, Seed
 from parties.agreed import manifest
 from parties.agreed.memory import run_memory
+from parties.agreed.segments import sign_segment
+from parties.agreed.terms import Terms
 from parties.config.models import Limits
+from parties.pb.provider_pb2 import DealEnd, DealPart, DealtSegment
 from parties.process.budget import MemoryBudget
 from parties.provider.bundles import DealtBundle
 from parties.provider.sessions import ProviderSession, over
@@ -87,16 +90,17 @@ class Dealing:
             raise SessionError(f"the bundle of {entry} comes too early: the one before it is still being dealt")
         if entry.is_weights and wanted.batch != 1:
             raise PlanError("weights have no batch")
-        held, size = 0, session_dealt(session.plan)
+        plan, held = session.plan, 0
         if not entry.is_weights:
-            plan = session.plan.at(entry.number)
-            held = run_memory(plan, wanted.batch, self._limits)
-            size = plan_cost(plan, wanted.batch).dealt
+            held = run_memory(session.plan.at(entry.number), wanted.batch, self._limits)
+            plan = session.plan.at(entry.number).bind(wanted.batch)
+        parts = segments(plan, entry)
         self._budget.take(held)
         session.dealing += 1
         try:
             seeds = [Seed(self._draw(SEED_BYTES)) for _ in session.terms.parties]
-            bundle = DealtBundle(wanted, seeds, session.terms, size, held)
+            window = self._limits.max_window_bytes
+            bundle = DealtBundle(wanted, seeds, session.terms, parts, held, window)
             if entry.is_weights and session.plan.is_checked:
                 session.make_key(seeds)
             threading.Thread(target=self._deal, args=(session, bundle), name="deal", daemon=True).start()
@@ -126,22 +130,14 @@ class Dealing:
                 session.release(bundle.id.entry, self._budget)
 
     def _deal_parts(self, session: ProviderSession, bundle: DealtBundle) -> None:
-        started = time.perf_counter()
-        number = bundle.id.entry.number
-        whole = session.plan if bundle.id.entry.is_weights else session.plan.at(number)
-        plan = whole.bind(bundle.id.batch)
-        digest = CorrectionsDigest(bundle.id.digest_key(bundle.seeds[bundle.corrected]), bundle.size)
-
-        def final(part: memoryview) -> None:
-            bundle.add(part)
-            digest.update(part)
-
-        entry = bundle.id.entry
-        stored = session.stored_masks(plan, entry, bundle.id.batch)
+        entry, batch = bundle.id.entry, bundle.id.batch
+        plan = (session.plan if entry.is_weights else session.plan.at(entry.number)).bind(batch)
+        gates = [gate for segment in bundle.segments for gate in segment.gates]
+        signing = _Signing(self._identity, session.terms, bundle, committed(gates, plan.wire, bundle.id, bundle.seeds))
+        stored = session.stored_masks(plan, entry, batch)
         states, kind = () if entry.is_weights else plan.states, _dealer(session, plan, entry)
-        dealt = deal(plan.dealt(entry), plan.wire, bundle.id, bundle.seeds, session.masks, final, stored, states, kind)
-        bundle.signed = manifest.sign(self._identity, session.terms, bundle.id, dealt, digest.value)
-        bundle.seconds = coarse(time.perf_counter() - started)
+        deal(gates, plan.wire, bundle.id, bundle.seeds, session.masks, signing.final, stored, states, kind)
+        signing.finish()
         self._counters.runs.labels(state="dealt").inc()
         logger().info(
             "dealt",
@@ -149,9 +145,77 @@ class Dealing:
             run=bundle.id.entry.number,
             rows=bundle.id.batch,
             bytes=bundle.size,
-            seconds=round(bundle.seconds, 3),
+            segments=len(bundle.segments),
+            seconds=round(signing.seconds, 3),
             corrected=session.terms.parties[bundle.corrected],
         )
+
+
+class _Signing:
+    """Digests what is dealt of one bundle, and signs each segment as soon as it is whole.
+
+    Args:
+        commitments: to the seeds of the bundle's masks that are used behind the run.
+    """
+
+    def __init__(
+        self, identity: Identity, terms: Terms, bundle: DealtBundle, commitments: Mapping[str, list[bytes]]
+    ) -> None:
+        self._identity, self._terms, self._bundle, self._commitments = identity, terms, bundle, commitments
+        self._key = bundle.id.digest_key(bundle.seeds[bundle.corrected])
+        self._started = time.perf_counter()
+        self._held_back = 0.0
+        self._number = self._filled = 0
+        self._before = b""
+        self._digest = self._fresh()
+
+    @property
+    def seconds(self) -> float:
+        """What dealing has taken so far, coarsely: a party tells it on; waiting to be read is none of it."""
+        return coarse(time.perf_counter() - self._started - self._held_back)
+
+    def _fresh(self) -> CorrectionsDigest:
+        return CorrectionsDigest(self._key, self._bundle.segments[self._number].dealt, self._number)
+
+    def final(self, part: memoryview) -> None:
+        """Take corrections that will not change any more."""
+        self._sign_whole()
+        self._digest.update(part)
+        waited = time.perf_counter()
+        self._bundle.add(part)
+        self._held_back += time.perf_counter() - waited
+        self._filled += len(part)
+        self._sign_whole()
+
+    def _sign_whole(self) -> None:
+        """Sign segments of which there is nothing more; the last one once all is dealt."""
+        while not self._is_last and self._filled == self._bundle.segments[self._number].stop:
+            self._sign()
+
+    @property
+    def _is_last(self) -> bool:
+        return self._number == len(self._bundle.segments) - 1
+
+    def finish(self) -> None:
+        """Sign what is left, when all is dealt."""
+        while not self._is_last:
+            self._sign()
+        self._sign()
+
+    def _sign(self) -> None:
+        digest = self._digest.value
+        if self._number:
+            content, signature = sign_segment(self._identity, self._before, self._number, digest)
+            said = DealtSegment(content=content, signature=signature, deal_seconds=self.seconds)
+            statement = DealPart(segment=said)
+        else:
+            signed = manifest.sign(self._identity, self._terms, self._bundle.id, self._commitments, digest)
+            content, statement = signed.content, DealPart(end=DealEnd(manifest=signed, deal_seconds=self.seconds))
+        self._before = content
+        if not self._is_last:
+            self._number += 1
+            self._digest = self._fresh()
+        self._bundle.seal(statement)
 
 
 def _dealer(session: ProviderSession, plan: Plan, entry: EntryId) -> DealerKind:

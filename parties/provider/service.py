@@ -100,7 +100,7 @@ class ProviderService:
         )
 
     def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
-        """Deal a party its part of a bundle, once; the weights' opens the session. The signed manifest comes last."""
+        """Deal a party its part of a bundle, once; what is signed comes behind each segment. The weights' opens it."""
         party, entry = caller(context), EntryId(request.run)
         session = self.table.enter(request, party) if entry.is_weights else self.table.find(request.session_id)
         if party not in session.terms.parties:
@@ -115,10 +115,12 @@ class ProviderService:
         size = bundle.size if mine else 0
         self._counters.dealt_bytes.inc(SEED_BYTES + size)
         yield DealPart(header=provider_pb2.DealHeader(seed=bundle.seeds[index].secret, corrections=size))
-        for corrections in bundle.corrections():
+        for number, segment in enumerate(bundle.segments):
             if mine:
-                yield from map(Chunk, slices(corrections))
-        yield DealPart(end=provider_pb2.DealEnd(manifest=bundle.signed, deal_seconds=bundle.seconds))
+                for corrections in bundle.corrections(segment):
+                    yield from map(Chunk, slices(corrections))
+            yield bundle.statement(number)
+            session.used_at = self._clock()
 
     def _show(self, session: ProviderSession, given: provider_pb2.SessionTerms, party: str) -> None:
         """Take the party's seeds of the stored objects that the session reads."""

@@ -150,6 +150,8 @@ class SessionTable:
         with session.lock:
             session.over = True
             session.changed.notify_all()
+            for bundle in session.bundles.values():
+                bundle.forsake(over(session.ended_by))  # whoever deals it may be held back
             session.give_back(self._budget)
 
     def drop_idle(self) -> None:

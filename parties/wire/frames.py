@@ -8,7 +8,7 @@ not have the plain form that this module writes is left to protobuf.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import grpc
 
@@ -132,12 +132,23 @@ def exchange(channel: grpc.Channel, frames: Iterator[Frame | Piece]) -> Iterable
     return replies
 
 
-def deal(channel: grpc.Channel, request: DealRequest, seconds: float) -> Iterator[DealPart | Chunk]:
-    """Call `Provider.Deal`."""
+class Dealing(Protocol):
+    """A call of `Provider.Deal`: its replies, and how to end it."""
+
+    def __iter__(self) -> Iterator[DealPart | Chunk]: ...
+
+    def __next__(self) -> DealPart | Chunk: ...
+
+    def cancel(self) -> object:
+        """End the call."""
+
+
+def deal(channel: grpc.Channel, request: DealRequest) -> Dealing:
+    """Call `Provider.Deal`; whoever reads the replies sees to it that they come."""
     call = channel.unary_stream(
         _path(_DEAL), request_serializer=DealRequest.SerializeToString, response_deserializer=decode_part
     )
-    replies: Iterator[DealPart | Chunk] = call(request, timeout=seconds, wait_for_ready=False)
+    replies: Dealing = call(request, wait_for_ready=False)
     return replies
 
 

@@ -34,7 +34,7 @@ from parties.party.ledger.states import RunState
 from parties.party.stock.files import FOLDER, FORMAT
 from parties.party.stock.orders import MOST_RUNS
 from parties.party.stock.shelf import Shelf
-from parties.pb import party_pb2, provider_pb2
+from parties.pb import party_pb2
 from tests.support.parties import (
     COORDINATOR,
     MODEL_OWNER,
@@ -364,13 +364,13 @@ def link(path: Path, other: Path) -> None:
 
 
 def seed(path: Path, other: Path) -> None:
-    """The seed of the header, with everything else as it was signed."""
+    """The seed at the end, with everything else as it was signed."""
     content = path.read_bytes()
-    start = len(b"mpc-bundle-2\n") + 4
-    length = int.from_bytes(content[start - 4 : start], "big")
-    header = provider_pb2.DealHeader.FromString(content[start : start + length])
-    header.seed = entropy.token(32)
-    path.write_bytes(content[:start] + header.SerializeToString() + content[start + length :])
+    start = len(content) - 4 - int.from_bytes(content[-4:], "big")
+    end = party_pb2.StoredBundle.FromString(content[start:-4])
+    end.seed = entropy.token(32)
+    changed = end.SerializeToString()
+    path.write_bytes(content[:start] + changed + len(changed).to_bytes(4, "big"))
 
 
 CHANGES = [flip(0.0), flip(0.004), flip(0.5), flip(0.97), truncate, lengthen, empty, exchange, link, seed]

@@ -80,6 +80,18 @@ def test_thirty_steps_are_those_of_integers_bit_for_bit(parties: int) -> None:
     assert np.abs(learned - np.arange(-7, 8).reshape(WIDE, NARROW)).max() < 1  # it did learn
 
 
+def test_state_is_handed_on_when_the_last_segment_is_prepared() -> None:
+    """Whether all of a run is prepared before its inputs, or gate by gate as it is computed: bit for bit."""
+
+    def answers(plan: Plan, window: int | None) -> list[tuple[bytes, list[bytes]]]:
+        world = make_world(plan, {}, 2, 5)
+        world.window, world.forgets = window, True
+        runs = [world.run(data(number), 1) for number in range(4)]
+        return [(run.outputs["told"].tobytes(), run.transcripts) for run in runs]
+
+    assert answers(step().with_segments(1), 1) == answers(step(), None)
+
+
 @pytest.mark.parametrize("public", [False, True])
 def test_the_first_run_reads_a_weight_and_all_later_ones_what_was_left(public: bool) -> None:
     start = np.arange(WIDE * NARROW).reshape(WIDE, NARROW) * 100

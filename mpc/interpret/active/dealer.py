@@ -14,9 +14,9 @@ import numpy as np
 
 from mpc import field as fp
 from mpc import kernels
-from mpc.correlations import CLOSING, NO_TAGS, Tags
+from mpc.correlations import NO_TAGS, Tags
 from mpc.errors import LocalProtocolError
-from mpc.gates.base import Correlation, Gate, mask_name
+from mpc.gates.base import NO_GATE, Correlation, Gate, mask_name
 from mpc.interpret.dealer import Dealer, Piece, SessionMasks
 from mpc.plan.tagging import tag_name
 from mpc.planes import Plane
@@ -69,8 +69,8 @@ class TaggingDealer(Dealer):
     def _parts(self, gates: Sequence[Gate]) -> Iterator[Piece]:
         for name, specs, deal in super()._parts(gates):
             yield name, (*specs, *self._tags.get(name, ())), deal
-        if closing := tuple(self._tags.get(CLOSING, ())):
-            yield CLOSING, closing, partial(self._deal_zeros, closing)
+        if closing := tuple(self._tags.get(NO_GATE, ())):
+            yield NO_GATE, closing, partial(self._deal_zeros, closing)
 
     def _deal_gate(self, gate: Gate) -> None:
         gate.deal(self)

@@ -6,12 +6,14 @@ from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
 
-from mpc.correlations import CLOSING, Bundle
+from mpc.correlations import Bundle
 from mpc.encoding import digest
 from mpc.errors import LocalProtocolError
+from mpc.gates.base import NO_GATE
 from mpc.interpret.active.audit import Audit, SessionTags, Sums
 from mpc.interpret.active.check import Check
 from mpc.interpret.party import Buffer, Log, PartyRun
+from mpc.interpret.preparing import Arrivals
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
@@ -31,7 +33,7 @@ class CheckedRun:
         tags: what outlives a run of tags.
         context: digest of what the parties have agreed on beyond the run: plan, roster, manifest of the weights.
         fresh: 32 bytes that nobody else knows, for this run alone.
-        wires: as of `PartyRun`, which the replay reads too.
+        wires, arrivals: as of `PartyRun`; the replay reads these wires too, and what was dealt is there until then.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class CheckedRun:
         transcript_key: bytes = b"",
         stored: Mapping[str, Masked] | None = None,
         wires: RunWires | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._log: Log = {}
         wires = RunWires(plan, replayed=True) if wires is None else wires
-        self.run = PartyRun(plan, Lane.passive(index), bundle, session, transcript_key, stored, self._log, wires)
+        lane = Lane.passive(index)
+        self.run = PartyRun(plan, lane, bundle, session, transcript_key, stored, self._log, wires, arrivals)
         self._me, self._parties, self._tags = index, parties, tags
         self._context, self._fresh = context, fresh
         self._check: Check | None = None
@@ -76,6 +80,16 @@ class CheckedRun:
     def exchanges(self) -> tuple[int, ...]:
         """Return the bytes of this party's payloads, those of the check too."""
         return (*self.run.exchanges, *CHECK_SIZES)
+
+    @property
+    def agreed(self) -> bool:
+        """Have the parties agreed on what was entered?"""
+        return self.run.agreed
+
+    @property
+    def whole(self) -> bool:
+        """Is all of it prepared?"""
+        return self.run.whole
 
     def entered(self) -> list[bytes]:
         """Return digests of all that each owner has entered; see `PartyRun.entered`."""
@@ -112,8 +126,8 @@ class CheckedRun:
         """Run all gates on tags, and add up by the coin."""
         sums = self._audit.fold(coin)
         bundle = self.run.bundle
-        field = Share(sums.elements) + bundle.take(CLOSING, ZERO)
-        return Sums(field.values, sums.words ^ bundle.take_bits(CLOSING, ZERO_WORD).values)
+        field = Share(sums.elements) + bundle.take(NO_GATE, ZERO)
+        return Sums(field.values, sums.words ^ bundle.take_bits(NO_GATE, ZERO_WORD).values)
 
     @property
     def transcript(self) -> Transcript:

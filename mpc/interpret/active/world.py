@@ -15,8 +15,8 @@ from mpc.interpret.active.audit import SessionTags
 from mpc.interpret.active.dealer import TaggingDealer
 from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.dealer import DealerKind, Dealt
-from mpc.interpret.world import World
 from mpc.interpret.run_wires import RunWires
+from mpc.interpret.world import World
 from mpc.plan.plan import Plan
 from mpc.plan.tagging import entry_tags
 from mpc.prg import Seed

@@ -167,7 +167,8 @@ class CoordinatedSession:
             values: int64 integers of every input wire that this client owns.
             clock: seconds, for the report.
             following: rows of each of the runs that the same batch goes on with.  The next one is prepared while this
-                one is online, if nobody else takes part; those who do are told how many rows there are.
+                one is online, if nobody else takes part and this one is dealt whole; those who do are told how many
+                rows there are.
             expected: rows of runs that are sure to follow those, if any do.
 
         Returns:
@@ -178,7 +179,8 @@ class CoordinatedSession:
         offline, number = clock() - started, self._pipeline.begun
         self.part.ask(number, batch, self.on_progress)
         self.part.enter(number, batch, values)
-        self._pipeline.entered(following, expected)
+        if not any(reply.streams for reply in prepared):
+            self._pipeline.entered(following, expected)
         received = self.part.receive(number)
         self._pipeline.received()
         report = RunReport(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from mpc.entry import entries
+from mpc.entry import EntryId, entries
 from mpc.errors import HandshakeError, MpcError, SessionError, WaitingError
 from mpc.plan.plan import Plan
+from mpc.plan.segments import segments
 from parties.agreed.ahead import refuse_later_known
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.keeps import Keep, write_keeps
@@ -121,6 +122,12 @@ def _withdraw(parties: Parties, calls: Sequence[Reply[party_pb2.ProposeReply]]) 
             reply.result()
 
 
+def _count_segments(plan: Plan, entry: EntryId, batches: Sequence[int]) -> int:
+    """Count the segments of a bundle, each of which may take its time to be stored."""
+    bound = plan if entry.is_weights else plan.at(entry.number).bind(batches[entry.number - 1])
+    return len(segments(bound, entry))
+
+
 def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored = lambda done, of: None) -> Stock:
     """Have all correlations of one session dealt now: its weights' masks, and one run for each of `batches`.
 
@@ -140,7 +147,8 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
             request = party_pb2.StoreRequest(
                 session_id=terms.session_id, run=entry.number, terms=agreed if entry.is_weights else None
             )
-            replies = parties.each(lambda stub: stub.Store, request, seconds, give_up)
+            whole = seconds * _count_segments(plan, entry, batches)
+            replies = parties.each(lambda stub: stub.Store, request, whole, give_up)
             sizes = [size + reply.size for size, reply in zip(sizes, replies, strict=True)]
             stored(done, len(batches) + 1)
         keep = party_pb2.KeepRequest(session_id=terms.session_id)

@@ -14,25 +14,17 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from mpc.correlations import CorrectionsDigest
 from mpc.entry import EntryId
 from mpc.errors import ConfigError, EncodingError, IntegrityError, MpcError, PlanError, SessionError
-from mpc.prg import Seed
-from parties.agreed import manifest
 from parties.agreed.terms import Terms
 from parties.party.stock.orders import MOST_RUNS
-from parties.pb import party_pb2
 from parties.telemetry import logger
-from parties.wire.pieces import room
 
 FOLDER = "stock"
 TERMS = "terms.json"
 PLAN = "plan"
-FORMAT = "mpc-stock-2"
+FORMAT = "mpc-stock-3"
 """Of its files, and of what the provider signed; what has another format is deleted at the next start."""
-MAGIC = b"mpc-bundle-2\n"
-LENGTH_BYTES = 4
-_MOST_HEADER = manifest.LARGEST + (1 << 16)
 _MOST_TERMS = 1 << 20
 
 
@@ -86,41 +78,19 @@ def read_terms(folder: Path) -> tuple[Terms, tuple[int, ...]]:
         return terms, batches
 
 
-def read_bundle(path: Path, corrections: int) -> tuple[party_pb2.StoredBundle, memoryview]:
-    """The header, and exactly so many bytes of corrections."""
-    with _opened(path) as file:
-        start = file.read(len(MAGIC) + LENGTH_BYTES)
-        length = int.from_bytes(start[len(MAGIC) :], "big")
-        whole = len(MAGIC) + LENGTH_BYTES + length + corrections
-        if not start.startswith(MAGIC) or length > _MOST_HEADER or os.fstat(file.fileno()).st_size != whole:
-            raise IntegrityError("it is longer or shorter than it should be")
-        header = party_pb2.StoredBundle.FromString(file.read(length))
-        data = room(corrections)
-        filled = file.readinto(data)
-    if filled != corrections or header.corrections != corrections:
-        raise IntegrityError("it holds more or less than the plan says")
-    return header, data.toreadonly()
-
-
-def keyed_digest(key: Seed, corrections: memoryview) -> bytes:
-    digest = CorrectionsDigest(key, len(corrections))
-    digest.update(corrections)
-    return digest.value
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to be read; raise IntegrityError if it is a link, or another thing than a file."""
     if path.is_symlink():
         raise IntegrityError("it is no file")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise IntegrityError("it is no file")
-        yield file
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise IntegrityError("it is no file")
+    return file
 
 
 def read_file(path: Path, most: int) -> bytes:
-    with _opened(path) as file:
+    with open_file(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise IntegrityError("it is too large")

@@ -11,16 +11,17 @@ from mpc.entry import EntryId
 from mpc.errors import ConfigError, PlanError, PolicyError, SessionError
 from mpc.plan.cost import plan_cost, session_dealt
 from mpc.plan.plan import Plan
+from mpc.plan.segments import segments
 from parties.agreed.ahead import refuse_later_known
 from parties.agreed.memory import run_memory
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
 from parties.disk import private_folder
+from parties.party.delivery import Delivery, given_up
 from parties.party.ledger.sessions import Ledger
+from parties.party.stock.bundles import parts_of
 from parties.party.stock.files import (
     FOLDER,
-    LENGTH_BYTES,
-    MAGIC,
     PLAN,
     TERMS,
     bundle_name,
@@ -32,8 +33,7 @@ from parties.party.stock.files import (
 )
 from parties.party.stock.orders import MOST_RUNS, Order, Stock
 from parties.party.stock.shelf import Shelf
-from parties.party.supply import Delivery, LiveSupply
-from parties.pb import party_pb2
+from parties.party.supply import LiveSupply
 from parties.process.budget import MemoryBudget
 from parties.telemetry import logger
 
@@ -144,10 +144,8 @@ class Orders:
                 raise SessionError(f"bundle {entry.number} of this stock was stored before, or comes too early")
             bundle = BundleId(session_id, entry, order.batches[entry.number - 1])
             mine = order.terms.parties[corrected_party(bundle, len(order.terms.parties))] == self._config.name
-            held = (
-                plan_cost(order.plan.at(entry.number), bundle.batch).dealt if mine else 0
-            )  # all of it, until it is on the disk
-            self._budget.take(held)
+            held = _held(order.plan.at(entry.number), bundle.batch, self._config) if mine else 0
+            self._budget.take(held)  # until it is on the disk
             try:
                 delivery = self._supply.fetch(order.terms, bundle, weights=b"")
                 return self._write(order, delivery)
@@ -158,18 +156,12 @@ class Orders:
                 self._budget.give(held)
 
     def _write(self, order: Order, delivery: Delivery) -> tuple[float, int]:
-        receipt, dealt = delivery.finish(), delivery.corrections
-        corrections = memoryview(b"") if dealt is None else dealt.read(0, dealt.size)
-        header = party_pb2.StoredBundle(
-            seed=delivery.seed.secret, manifest=receipt.signed, corrections=len(corrections)
-        ).SerializeToString()
-        parts: list[bytes | memoryview] = [MAGIC, len(header).to_bytes(LENGTH_BYTES, "big"), header, corrections]
-        with on_disk(order.folder):
-            written = write_file(order.folder / bundle_name(order.due), parts)
+        with given_up(delivery), on_disk(order.folder):
+            written = write_file(order.folder / bundle_name(order.due), parts_of(delivery))
         order.due = order.due.following
         order.size += written
         order.used_at = time.monotonic()
-        return receipt.deal_seconds, written
+        return delivery.receipt.deal_seconds, written
 
     def keep(self, session_id: bytes, coordinator: str) -> None:
         """All of it is on this party's disk: enter it into the ledger.  The provider forgets it."""
@@ -243,3 +235,12 @@ def _dealt(plan: Plan, batch: int, config: PartyConfig) -> int:
     """Bytes of corrections of a run; `PlanError` if this party would not take part in one."""
     run_memory(plan, batch, config.limits)
     return plan_cost(plan, batch).dealt
+
+
+def _held(plan: Plan, batch: int, config: PartyConfig) -> int:
+    """Count the bytes of a run's corrections that are in memory at once on their way to the disk."""
+    whole, window = plan_cost(plan, batch).dealt, config.limits.max_window_bytes
+    if plan.is_checked:
+        return whole
+    largest = max(segment.dealt for segment in segments(plan.bind(batch), EntryId(1)))
+    return min(whole, window + largest)

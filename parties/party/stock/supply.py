@@ -7,24 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from mpc.correlations import BundleId, Whole, corrected_party, sub_seed
+from mpc.correlations import BundleId, corrected_party, sub_seed
 from mpc.errors import PlanError, SessionError
 from mpc.gates.base import mask_name
-from mpc.plan.cost import plan_cost, session_dealt
 from mpc.plan.plan import Plan
-from mpc.prg import SEED_BYTES, Seed
+from mpc.plan.segments import segments
+from mpc.prg import Seed
 from parties.agreed import manifest
 from parties.agreed.manifest import Manifest
 from parties.agreed.terms import Terms
-from parties.party.stock.files import (
-    bundle_name,
-    keyed_digest,
-    naming,
-    read_bundle,
-)
+from parties.party.delivery import Delivery, Signatures, given_up
+from parties.party.stock.bundles import BundleFile, Stored
+from parties.party.stock.files import bundle_name, naming
 from parties.party.stock.orders import Stock
 from parties.party.stored import StoredRows
-from parties.party.supply import Delivery, Receipt
 from parties.trust.chains import Trust
 
 
@@ -43,7 +39,7 @@ class StoredSupply:
 
     def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan, stored: StoredRows | None = None) -> Delivery:
         """The weights' masks; a stock's plan reads nothing that is stored."""
-        return self._read(terms, BundleId.of_weights(session_id), self.plan, session_dealt(self.plan))
+        return self._read(terms, BundleId.of_weights(session_id), self.plan)
 
     def fetch(self, terms: Terms, bundle: BundleId, weights: bytes) -> Delivery:
         """The bundle of one run; a stock's plan has no public weights.
@@ -64,26 +60,26 @@ class StoredSupply:
                 f"{bundle.entry} was dealt ahead for {batches[number - 1]} rows, not {bundle.batch}",
                 remedy="give as many rows as the stock was dealt for, or start a session without it",
             )
-        plan = self.plan.at(number)
-        return self._read(terms, bundle, plan.bind(bundle.batch), plan_cost(plan, bundle.batch).dealt)
+        return self._read(terms, bundle, self.plan.at(number).bind(bundle.batch))
 
     def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
         """Refuse: nothing is dealt ahead for public weights, so a stock's plan has none."""
         raise PlanError("a stock has no public weights")
 
-    def _read(self, terms: Terms, bundle: BundleId, plan: Plan, most: int) -> Delivery:
-        path = self._folder / bundle_name(bundle.entry)
+    def _read(self, terms: Terms, bundle: BundleId, plan: Plan) -> Delivery:
+        """Read the first segment of a bundle of a bound plan: its file has no name any more when this returns."""
+        path, parts = self._folder / bundle_name(bundle.entry), segments(plan, bundle.entry)
         mine = terms.parties[corrected_party(bundle, len(terms.parties))] == self._me
         with naming(path):
-            header, corrections = read_bundle(path, most if mine else 0)
-            checked = manifest.verify(self._trust, terms, bundle, header.manifest)
-            seed = manifest.read_seed(header.seed, self._me)
-            self._check_seeds(checked, bundle, seed, plan)
-            if mine:
-                checked.check_corrections(keyed_digest(bundle.digest_key(seed), corrections))
-            path.unlink()
-        receipt = Receipt(checked, header.manifest, 0.0, SEED_BYTES + len(corrections))
-        return Delivery(seed, Whole(corrections) if mine else None, lambda: receipt)
+            file = BundleFile(path, parts[-1].stop if mine else 0, len(parts))
+            seed = manifest.read_seed(file.end.seed, self._me)
+            signatures = Signatures(self._trust, terms, bundle)
+        with given_up(Stored(seed, parts, mine, signatures, bundle.digest_key(seed), file)) as delivery:
+            delivery.check(0)
+            with naming(path):
+                self._check_seeds(delivery.receipt.manifest, bundle, seed, plan)
+                path.unlink()
+        return delivery
 
     def _check_seeds(self, checked: Manifest, bundle: BundleId, seed: Seed, plan: Plan) -> None:
         """The seed is the one that was dealt: every sub-seed that the manifest commits to follows from it."""
