@@ -64,7 +64,7 @@ class Preparing:
         return self.ready == len(self._segments)
 
     def ahead(self, prepare: Prepare) -> None:
-        """Prepare as many segments as the window has room for, once; they are checked by then.
+        """Make the records of as many segments as the window has room for, once; they are checked by then.
 
         Raises:
             ReuseError: they were prepared before.

@@ -171,7 +171,7 @@ class _Signing:
 
     @property
     def seconds(self) -> float:
-        """What dealing has taken so far, coarsely: a party tells it on; waiting to be read is none of it."""
+        """Return what dealing has taken so far, coarsely, since a party tells it on; waiting to be read is none."""
         return coarse(time.perf_counter() - self._started - self._held_back)
 
     def _fresh(self) -> CorrectionsDigest:
