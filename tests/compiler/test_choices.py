@@ -58,14 +58,16 @@ def test_one_hot(tmp_path: Path, axis: int, kind: type) -> None:
     assert_agrees(path, {"x": RNG.integers(-7, 7, (4, 3))}, {"x": (-7.0, 7.0)})
 
 
-def test_secret_data_at_a_secret_index_and_cut_data_are_refused(tmp_path: Path) -> None:
+def test_secret_data_at_a_secret_index_are_refused(tmp_path: Path) -> None:
     path = save_model(tmp_path, [node("Gather", ["x", "x"], ["y"])], shape=(3,), element=TensorProto.INT64)
     with pytest.raises(ModelError, match="one of the two has to be constant"):
         compile_model(path)
-    constants = {"d": np.array([5]), "v": np.array([0, 1])}
+
+
+def test_reals_that_are_cut_may_be_taken_from(tmp_path: Path) -> None:
     nodes = [node("Cast", ["x"], ["i"], to=TensorProto.INT64), node("Gather", ["i", "d"], ["y"])]
-    with pytest.raises(ModelError, match="cuts digits off"):
-        compile_model(save_model(tmp_path, nodes, constants, shape=(7,)))
+    path = save_model(tmp_path, nodes, {"d": np.array([5, 0])}, shape=(7,))
+    assert_agrees(path, {"x": np.array([2.75, 0, 0, 0, 0, -3.25, 0], np.float32)}, {"x": (-4, 4)}, 0)
 
 
 def test_real_indices_are_cut_to_whole_numbers(tmp_path: Path) -> None:

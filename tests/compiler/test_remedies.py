@@ -413,15 +413,23 @@ CASES: dict[str, Case] = {
         DATA[:, :, None],
     ),
     # integers
-    "a division of integers": Case(
+    "a division of integers by what is entered": Case(
+        made(node("Div", ["x", "x"], ["y"]), _element=TensorProto.INT64),
+        "divide by a constant",
         made(node("Div", ["x", "c"], ["y"]), _element=TensorProto.INT64, c=np.int64(2)),
-        "cast to floating point",
-        made(
-            node("Cast", ["x"], ["f"], to=1),
-            node("Div", ["f", "c"], ["y"]),
-            _element=TensorProto.INT64,
-            c=np.float32(2),
-        ),
+        WHOLE,
+        {"ranges": {"x": (1, 3)}},
+        {"ranges": {"x": (0, 3)}},
+    ),
+    "a remainder of reals": Case(
+        made(node("Mod", ["x", "c"], ["y"]), c=np.float32(1)),
+        "fmod=1",
+        made(node("Mod", ["x", "c"], ["y"], fmod=1), c=np.float32(1)),
+    ),
+    "a remainder of a division by zero": Case(
+        made(node("Mod", ["x", "c"], ["y"]), _element=TensorProto.INT64, c=np.int64(0)),
+        "not zero",
+        made(node("Mod", ["x", "c"], ["y"]), _element=TensorProto.INT64, c=np.int64(2)),
         WHOLE,
         {"ranges": {"x": (0, 3)}},
         {"ranges": {"x": (0, 3)}},
@@ -433,20 +441,6 @@ CASES: dict[str, Case] = {
         WHOLE.astype(np.uint8),
         {"ranges": {}},
         {"ranges": {}},
-    ),
-    "a cast that cuts digits off": Case(
-        made(node("Cast", ["x"], ["w"], to=7), node("Mul", ["w", "w"], ["y"])),
-        "one of int64",
-        made(node("Mul", ["x", "x"], ["y"]), _element=TensorProto.INT64),
-        WHOLE,
-        then={"ranges": {"x": (0, 3)}},
-    ),
-    "a cut number and several others": Case(
-        made(node("Cast", ["x"], ["w"], to=7), node("Equal", ["w", "c"], ["y"]), c=[0, 1, 2, 2]),
-        "one of int64",
-        made(node("Equal", ["x", "c"], ["y"]), _element=TensorProto.INT64, c=[0, 1, 2, 2]),
-        WHOLE,
-        then={"ranges": {"x": (0, 3)}},
     ),
     # places
     "an index outside": Case(

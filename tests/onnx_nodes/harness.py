@@ -218,6 +218,11 @@ OTHERWISE = frozenset({"test_resize_downsample_scales_linear_align_corners"})
 of an axis that scales make 2.4 elements long as if it had 2."""
 
 
+BY_A_TIE = frozenset({"test_dynamicquantizelinear"})
+"""Tests with a whole number that lies half way between two, but for how float32 rounds a scale that is computed: either
+is right."""
+
+
 def _wanted(test: NodeTest) -> Feeds:
     """The outputs that are right: the test's own, or onnxruntime's where that disagrees."""
     if test.name not in OTHERWISE:
@@ -238,7 +243,7 @@ def run_with(test: NodeTest, secret: Secret, run: Run) -> Outcome:
             feeds = {name: value for name, value in test.inputs.items() if name in secret}
             limits = {name: calibrated(value, WALLS.get(test.operator, ())) for name, value in feeds.items()}
             got = run(path, {name: ends for name, ends in limits.items() if ends is not None}, feeds)
-            problem = difference(got, _wanted(test))
+            problem = difference(got, _wanted(test), int(test.name in BY_A_TIE))
         except MpcError as error:
             if error.exit_code == PlanError.exit_code:
                 return Outcome(test.name, test.operator, "refused", secret, _line(error.what, path))
@@ -277,18 +282,18 @@ def _line(text: str, path: Path) -> str:
 # ---------------------------------------------------------------------------- comparing
 
 
-def difference(got: Feeds, want: Feeds) -> str:
-    """What is wrong with the outputs, in one line; empty if nothing is."""
+def difference(got: Feeds, want: Feeds, units: int = 0) -> str:
+    """What is wrong with the outputs, in one line; empty if nothing is.  Whole numbers may be so many units apart."""
     for name, expected in want.items():
         if name not in got:
             return f"output {name!r} is missing"
-        problem = _differs(got[name], expected)
+        problem = _differs(got[name], expected, units)
         if problem:
             return f"output {name!r} {problem}"
     return ""
 
 
-def _differs(got: Any, want: Any) -> str:
+def _differs(got: Any, want: Any, units: int) -> str:
     if not isinstance(want, np.ndarray):
         return f"should be a {type(want).__name__}, which is not compared"
     if not isinstance(got, np.ndarray):
@@ -296,7 +301,8 @@ def _differs(got: Any, want: Any) -> str:
     if (got.shape, got.dtype) != (want.shape, want.dtype):
         return f"is {got.dtype}{list(got.shape)}, not {want.dtype}{list(want.shape)}"
     if want.dtype.kind in "biuOUS":
-        wrong = int((got != want).sum())
+        near = units and want.dtype.kind in "iu"
+        wrong = int((np.abs(got.astype(np.int64) - want.astype(np.int64)) > units if near else got != want).sum())
         return f"has {wrong} of {want.size} values wrong" if wrong else ""
     ours, theirs = got.astype(np.float64), want.astype(np.float64)
     if not np.isfinite(theirs).all():

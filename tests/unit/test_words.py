@@ -190,8 +190,8 @@ VERBS = frozenset(
 COMPUTING = frozenset(
     """
     Apply Cast Change Classify Compare Convolve Copy Deal Declare Derive Divide Do Drop Evaluate Expand Fold Gather
-    Import Join Lay Leave Map Move Multiply Recombine Reduce Register Regress Repeat Reshape Reveal Scan Share Subtract
-    Sum Use View Walk
+    Import Join Lay Leave Map Move Multiply Quantise Recombine Reduce Register Regress Repeat Reshape Reveal Round Scan
+    Share Subtract Sum Unroll Use View Walk
     """.split()
 )
 """Further ones, of `mpc`."""

@@ -181,6 +181,21 @@ class Round(Attributes):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Whole(Attributes):
+    """A rounding to whole numbers, exactly: no coin decides.
+
+    Args:
+        how: "floor", "nearest" with halves to the even number, or towards "zero".
+        ceiling: then what is below 0 is 0, and what is above this is this.
+        offset: whole numbers, secret, that are added before it is held to a ceiling.
+    """
+
+    how: str
+    ceiling: int | None = None
+    offset: Array | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Fit(Attributes):
     """x itself, refused where it can be more than half a unit beyond the ends; outside says why."""
 

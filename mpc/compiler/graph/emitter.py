@@ -33,6 +33,7 @@ from mpc.compiler.graph.attributes import (
     Total,
     Transpose,
     Weighted,
+    Whole,
 )
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.graph.writer import FIX_BATCH, MAX_INDICES, Writer
@@ -272,6 +273,14 @@ class Emitter(Writer):
 
     def relu(self, x: str, out: str | None = None) -> str:
         return self.emit("relu", (x,), out, self.shapes[x])
+
+    def to_whole(
+        self, x: str, how: str, out: str | None = None, ceiling: int | None = None, offset: Array | None = None
+    ) -> str:
+        """Round to whole numbers, held to 0 .. ceiling if there is one; as in `Whole`."""
+        name = self.emit("whole", (x,), out, self.shapes[x], Whole(how=how, ceiling=ceiling, offset=offset))
+        self.integral.add(name)
+        return name
 
     def select(self, g: str, x: str, among: bool = False, rectify: bool = True, ceiling: float | None = None) -> str:
         """Return what of g a ReLU of x, or a maximum along its last axis, lets through; as in `Select`."""

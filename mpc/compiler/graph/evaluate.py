@@ -32,13 +32,14 @@ from mpc.compiler.graph.attributes import (
     Transpose,
     Weigh,
     Weighted,
+    Whole,
 )  # fmt: skip
 from mpc.compiler.graph.graph import Graph, Node, static
 from mpc.wires import BATCH
 
 Reals = np.ndarray
 Decide = Callable[[Node, Reals, Callable[[Reals], Reals]], Reals]
-DECISIONS = frozenset({"step", "argmax"})
+DECISIONS = frozenset({"step", "argmax", "whole"})
 """Operators whose results jump."""
 
 
@@ -178,6 +179,16 @@ def _itself(taken: Attributes, shape: Sizes, x: Reals) -> Reals:
     return x
 
 
+_WHOLE = {"floor": np.floor, "nearest": np.rint, "zero": np.trunc}
+
+
+def _whole(taken: Whole, shape: Sizes, x: Reals) -> Reals:
+    found = _WHOLE[taken.how](x)
+    if taken.offset is not None:
+        found = found + taken.offset
+    return np.broadcast_to(found if taken.ceiling is None else np.clip(found, 0, taken.ceiling), shape)
+
+
 def _lowest(taken: Lowest, shape: Sizes, x: Reals) -> Reals:
     return np.where(taken.where, x.min(), x)
 
@@ -237,6 +248,7 @@ OPERATORS: dict[str, Callable[..., Reals]] = {
     "round": _itself,
     "lowest": _lowest,
     "fit": _itself,
+    "whole": _whole,
     "relu": _relu,
     "select": _select,
     "held": _held,

@@ -112,7 +112,7 @@ def _scale_conv(first: Node, second: Node, shape: Shape) -> Weighted | None:
 
 def _matmul_matmul(first: Node, second: Node, shape: Shape) -> Weighted | None:
     a, b = first.of(Affine), second.of(Affine)
-    if a.weight.ndim != 2 or b.weight.ndim != 2 or (a.bias is not None and a.bias.shape[-1:] == (1,)):
+    if a.weight.ndim != 2 or b.weight.ndim != 2 or (a.bias is not None and a.bias.shape[-1:] in ((), (1,))):
         return None
     if a.weight.shape[0] * b.weight.shape[1] > a.weight.size + b.weight.size:
         return None

@@ -12,6 +12,7 @@ from mpc.compiler.graph.filling import join_filled
 from mpc.compiler.graph.gelus import join_gelu
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Shape
 from mpc.compiler.graph.merging import merge
+from mpc.compiler.graph.quanta import lift_scales, part_scales
 
 
 def drop_empty_moves(graph: Graph) -> Graph:
@@ -188,6 +189,8 @@ PASSES = (
     sink_output_reshapes,
     join_gelu,
     drop_dead_nodes,
+    part_scales,
+    lift_scales,
     fold_linear,
     scale_in_readers,
     drop_dead_nodes,

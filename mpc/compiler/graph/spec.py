@@ -44,6 +44,7 @@ from mpc.compiler.graph.attributes import (
     Transpose,
     Weigh,
     Weighted,
+    Whole,
 )  # fmt: skip
 from mpc.compiler.graph.graph import Graph, Node, Shape, static
 from mpc.windows import Windows
@@ -292,6 +293,7 @@ SPEC: dict[str, tuple[Form, ...]] = {
     "columns": (Form((1, 1), _broadcast, Columns),),
     "round": (Form((1, 1), _alike, Round),),
     "fit": (Form((1, 1), _alike, Fit),),
+    "whole": (Form((1, 1), _alike, Whole),),
     "lowest": (Form((1, 1), _masked, Lowest),),
     "relu": (Form((1, 1), _alike), Form((1, 1), _alike, Rectified)),
     # g and x, at which it is the adjoint

@@ -162,8 +162,8 @@ class Interval:
         variance = np.maximum(square - np.square(mean), 0)
         return Interval(np.maximum(self.low, 0), np.maximum(self.high, 0), self.error, np.maximum(mean, 0), variance)
 
-    def within(self, low: float, high: float) -> Interval:
-        """Cut the interval to two numbers that bound the values for other reasons.
+    def within(self, low: float | np.ndarray, high: float | np.ndarray) -> Interval:
+        """Cut the interval to numbers, two or two an element, that bound the values for other reasons.
 
         Values turn out smaller than they were taken to be, and so is what they are off by.
         """

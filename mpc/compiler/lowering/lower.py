@@ -14,7 +14,7 @@ from mpc.compiler.lowering import approximate, ends, states
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.known import known_interval
-from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, norms, products, sums
+from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, norms, products, rounding, sums
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
@@ -140,6 +140,7 @@ RULES: dict[str, Rule] = {
     "lowest": maps.lowest,
     "fit": maps.fit,
     "held": norms.held,
+    "whole": rounding.whole,
     "rows_sum": sums.rows_sum,
     "noise": noises.noise,
     "relu": gradients.relu,

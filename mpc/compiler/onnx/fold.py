@@ -26,7 +26,7 @@ def fold(state: Context, node: onnx.NodeProto) -> bool:
     if node.op_type == "Size" and BATCH not in state.shapes.get(node.input[0], (BATCH,)):
         state.constants[node.output[0]] = np.array(prod(map(int, state.shapes[node.input[0]])))
         return True
-    if node.op_type == "If" or any(name and not state.is_constant(name) for name in node.input):
+    if node.op_type in ("If", "Loop", "Scan") or any(name and not state.is_constant(name) for name in node.input):
         return False
     values = [state.constants[name] if name else None for name in node.input]
     if any(value is not None and _open(value) for value in values):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 _OWN = "mpc.columns."
+_QUANTISED = "mpc.quantised"
 _OTHERS = ("feature_names", "feature_names_in_", "input_columns", "columns")
 _COUNTING = re.compile(r"(f|x|column|feature|col)?[ _]?[0-9]+", re.IGNORECASE)
 """Matches what libraries call columns that have no names."""
@@ -80,6 +81,23 @@ def columns_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
             if names and len(names) == size and not all(map(_COUNTING.fullmatch, names)):
                 found[name] = names
     return found
+
+
+def rounds_quantised(model: onnx.ModelProto) -> bool:
+    """Tell whether what a model quantises becomes whole numbers, as it does unless its metadata say otherwise.
+
+    Metadata `mpc.quantised` = `float` leaves the roundings out: values are held between their type's ends alone.
+
+    Raises:
+        ModelError: it is neither `exact` nor `float`.
+    """
+    found = {entry.value for entry in model.metadata_props if entry.key == _QUANTISED} or {"exact"}
+    if not found <= {"exact", "float"}:
+        raise ModelError(
+            f"the model's metadata {_QUANTISED} is {shown(sorted(found)[0][:80])!r}",
+            remedy=f"{_QUANTISED} = exact, or float, which leaves the roundings out",
+        )
+    return found == {"exact"}
 
 
 def _last(value: onnx.ValueInfoProto) -> int | None:

@@ -22,9 +22,11 @@ from mpc.compiler.graph.writer import INTEGERS
 from mpc.compiler.onnx import fold as onnx_fold
 from mpc.compiler.onnx.declared import declared_ranges
 from mpc.compiler.onnx.load import OLDEST_OPSET
+from mpc.compiler.onnx.metadata import rounds_quantised
 from mpc.compiler.onnx.protos import TYPES, array_of, model_node, names_of, reads_of
 from mpc.compiler.onnx.signature import Shapes, Signature
 from mpc.compiler.onnx.split import Split
+from mpc.compiler.onnx.unrolling import step_of, types_of
 from mpc.compiler.onnx.unsupported import is_supported, named, refusal, unsupported
 from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.context import Body, Context, ModelNode, wraps
@@ -62,7 +64,7 @@ class Importer(Context):
             readers.setdefault(name, []).append(reader)
         revealed = frozenset(value.name for value in model.graph.output)
         super().__init__(opsets.get("ai.onnx", OLDEST_OPSET), opsets, readers, revealed)
-        self.sums_rows = sums_rows
+        self.sums_rows, self.rounds = sums_rows, rounds_quantised(model)
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self._rowwise: dict[str, Rowwise] = {}
         self._split, self._told_around = Split(model, secret), True
@@ -214,6 +216,28 @@ class Importer(Context):
                 self.redecode(name, out.name)
             elif out.name in self.shapes or out.name in self.constants:
                 self.alias(name, out.name)
+
+    def repeat(self, graph: onnx.GraphProto, bound: Mapping[str, str]) -> tuple[str, ...]:
+        """Walk the nodes of a copy of a subgraph."""
+        step = step_of(graph, bound, f"@{self.fresh()}")
+        types = types_of(step)
+        self._inferred.update(types)
+        for reader, name in reads_of(step):
+            self.readers.setdefault(name, []).append(reader)
+        outputs = tuple(value.name for value in step.output)
+        self._needed = self._needed.union(self.readers, outputs)
+        self.constants.update({tensor.name: array_of(tensor) for tensor in step.initializer})
+        self._inlined += enumerate(step.node)
+        origin = self.origin
+        for index, node in enumerate(step.node):
+            self._node(index, node)
+        self.origin = origin
+        for name in outputs:
+            if name not in self.shapes and name not in self.constants:
+                raise self.origin.refuse(
+                    f"its body gives out {name!r}, which nothing has written", remedy="export the model anew"
+                )
+        return outputs
 
     def _require_text(self, settings: dict[str, Any]) -> None:
         """Handlers decode strings without a thought."""

@@ -12,7 +12,7 @@ from mpc.compiler.operators.facts import Truncated
 from mpc.compiler.operators.registry import handles
 
 _CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
-"""They can ask which whole number a real is cut to."""
+"""They can ask which whole number a real is cut to, so that nothing rounds it before."""
 _INSIDE = 2.0**-20
 """By which a real stays away from where the next whole number begins."""
 
@@ -53,29 +53,31 @@ def cast(state: Context, node: ModelNode, settings: Settings) -> None:
         _nonzero(state, x, out)
     elif target.startswith("float") or (target and x in state.integral):
         state.alias(out, x)
-    elif target and state.only_feeds(out, _CUTTING):
-        _cut(state, x, target, out)
-    else:
+    elif target not in INTEGERS:
         raise state.origin.refuse(
-            f"a cast of reals to {target or 'that type'} cuts digits off",
+            f"a cast to {target or 'that type'}",
             attribute="to",
-            remedy=(
-                "make the input one of int64, with whole numbers only; or leave the cast out, "
-                "since an operator that follows computes with reals as well"
-            ),
+            remedy="cast to float32, to an integer type of 8 to 64 bits, or to bool; or leave the cast out",
         )
+    elif state.only_feeds(out, _CUTTING) and all(reader.input[0] != out for reader in _tables(state, out)):
+        state.alias(out, _within(state, x, target))
+        state.facts[out] = Truncated()
+    else:
+        state.to_whole(_within(state, x, target), "zero", out)
 
 
-def _cut(state: Context, x: str, target: str, out: str) -> None:
-    """Reals that stand for whole numbers of an integer type; beyond its ends the standard defines nothing."""
-    low, high = INTEGERS[target]
+def _tables(state: Context, name: str) -> list[ModelNode]:
+    return [reader for reader in state.readers.get(name, []) if reader.op_type == "Gather"]
+
+
+def _within(state: Context, x: str, target: str) -> str:
+    """Return reals that are cut to whole numbers of a type; beyond its ends the standard defines nothing."""
     if target == "int64":  # no wire reaches its ends
-        state.alias(out, x)
-    else:  # what is less than a unit beyond an end is cut to it
-        ends = low - 0.5 + _INSIDE, high + 0.5 - _INSIDE
-        limits = Fit(ends=ends, outside=f"a cast to {target} is undefined there")
-        state.emit("fit", (x,), out, state.shapes[x], limits)
-    state.facts[out] = Truncated()
+        return x
+    low, high = INTEGERS[target]
+    ends = low - 0.5 + _INSIDE, high + 0.5 - _INSIDE  # what is less than a unit beyond an end is cut to it
+    limits = Fit(ends=ends, outside=f"a cast to {target} is undefined there")
+    return state.emit("fit", (x,), None, state.shapes[x], limits)
 
 
 def _cast_labels(labels: tuple[int | str, ...], target: str) -> tuple[int | str, ...]:

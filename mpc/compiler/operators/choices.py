@@ -30,11 +30,6 @@ def gather(state: Context, node: ModelNode, settings: Settings) -> None:
     if not state.is_constant(node.input[1]):
         _rows(state, node, settings)
         return
-    if isinstance(state.facts.get(node.input[0]), Truncated):
-        raise state.origin.refuse(
-            "a cast of reals cuts digits off",
-            remedy="leave the cast out, or make the input one of int64, with whole numbers only",
-        )
     indices = state.constant(node.input[1], "its index").astype(np.int64)
     shape = state.secret(node.input[0])
     axis = state.axis(settings.get("axis", 0), shape)

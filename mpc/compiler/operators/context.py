@@ -73,6 +73,7 @@ class Context(Emitter, ABC):
     Attributes:
         joined: values of which the model sees the batch and other axes as one.
         sums_rows: may the rows of the batch be summed?
+        rounds: does what is quantised become whole numbers?  If not, it is held between its type's ends alone.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; at_rest: columns that may, of those that lie
@@ -91,6 +92,7 @@ class Context(Emitter, ABC):
         self.opset, self.opsets = opset, opsets
         self.readers, self.revealed = readers, revealed
         self.sums_rows = False
+        self.rounds = True
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, Fact] = {}
@@ -130,6 +132,10 @@ class Context(Emitter, ABC):
     @abstractmethod
     def inline(self, graph: Any, names: Sequence[str]) -> None:
         """Import the nodes of a subgraph as if they were the model's own; its outputs get these names."""
+
+    @abstractmethod
+    def repeat(self, graph: Any, bound: Mapping[str, str]) -> tuple[str, ...]:
+        """Import a copy of a subgraph whose inputs are these values; return the names of its outputs."""
 
     # -- values
 

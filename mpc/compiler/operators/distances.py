@@ -62,18 +62,19 @@ def c_dist(state: Context, node: ModelNode, settings: Settings) -> None:
         state.reshape(distances, state.shapes[distances], node.output[0])
 
 
-@handles("Scan")
-def scan(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Scan constant rows alone, each of which is compared with the one state, the input."""
+def scanned(state: Context, node: ModelNode, settings: Settings) -> bool:
+    """Write what a scan over constant rows finds, each of which is compared with the one state, the input.
+
+    False, and nothing is written, if it is another scan.
+    """
     kind = _kind(state.body(settings["body"])) if len(node.input) == 2 and state.is_constant(node.input[1]) else None
     if kind is None or settings.get("num_scan_inputs") != 1 or not state.unused(node, 0):
-        raise state.origin.refuse(
-            "a loop that is no distance to constant points", remedy="leave it out, or compute it outside the model"
-        )
+        return False
     x, features = table(state, node.input[0])
     points = _points(state, node.input[1], features)
     distances = squared(state, x, points) if kind == _SQUARED else absolute(state, x, points)
     state.transpose(distances, (1, 0), node.output[1])
+    return True
 
 
 def _along_rows(node: ModelNode, constants: dict[str, list[int]]) -> bool:

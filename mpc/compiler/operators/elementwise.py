@@ -12,8 +12,9 @@ from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Exp, OnePlusExp, Root, Square, Top
+from mpc.compiler.operators.facts import Exp, OnePlusExp, Root, Square, Top, Unit
 from mpc.compiler.operators.registry import handles
+from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 
 LINEAR_FROM = 11.0
 """Beyond this softplus(x) is x."""
@@ -72,9 +73,28 @@ def multiply(state: Context, node: ModelNode, settings: Settings) -> None:
     left, right = node.input[:2]
     if deviations.scaled(state, left, right, node.output[0]) or deviations.scaled(state, right, left, node.output[0]):
         return
+    if in_units(state, left, right, node.output[0]) or in_units(state, right, left, node.output[0]):
+        return
     product(state, left, right, node.output[0])
     if left == right:
         state.facts[node.output[0]] = Square(left)
+
+
+def in_units(state: Context, x: str, unit: str, out: str | None) -> bool:
+    """Multiply with a part of a value: first with the part, then with the value, which has more digits.
+
+    False, and nothing is written, if it is no such part.
+    """
+    match state.facts.get(unit):
+        case Unit(of, factor) if state.is_constant(x):
+            weight = state.numbers(x, "an operand")
+            name = state.scale(unit, weight, 0.0, out)
+            state.facts[name] = Unit(of, factor * weight)
+            return True
+        case Unit(of, factor):
+            state.multiply(state.scale(state.value(x), factor), of, out)
+            return True
+    return False
 
 
 def product(state: Context, left: str, right: str, out: str | None = None) -> str:
@@ -91,15 +111,19 @@ def product(state: Context, left: str, right: str, out: str | None = None) -> st
 @handles("Div")
 def divide(state: Context, node: ModelNode, settings: Settings) -> None:
     left, right = node.input[:2]
-    dividend = state.constants[left] if state.is_constant(left) else None
-    whole = left in state.integral and not state.holds_reals(left)
-    if whole or (dividend is not None and dividend.dtype.kind in "iub"):
-        raise state.origin.refuse("a division of integers rounds", remedy="cast to floating point before dividing")
+    if divides_integers(state, left, right):
+        if not state.is_constant(right):
+            raise state.origin.refuse(
+                "a division of integers by a divisor that depends on the input",
+                remedy="divide by a constant, or cast to floating point before dividing",
+            )
+        quotient(state, left, divisors_of(state, right), True, node.output[0])
+        return
     if state.is_constant(right):
         with np.errstate(divide="ignore"):
             _shrunk(state, state.value(left), 1.0 / state.numbers(right, "the divisor"), node.output[0])
         return
-    divisor = state.value(right)
+    dividend, divisor = state.constants.get(left), state.value(right)
     if dividend is not None and dividend.size == 1 and dividend.ndim <= len(state.shapes[divisor]) and dividend == 1:
         inverse(state, divisor, node.output[0])  # and what is known of it
         return

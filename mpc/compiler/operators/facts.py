@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mpc.compiler.graph.graph import Range
 
 
@@ -127,6 +129,22 @@ class Top:
 
 
 @dataclass(frozen=True)
+class Quantised:
+    """A whole number that is quantised as it comes: the sum of two, what it stands for and the secret zero point."""
+
+    of: str
+    zero: str
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A small part of a value, which is larger: a quantised value's scale, of its span, times constants."""
+
+    of: str
+    factor: np.ndarray
+
+
+@dataclass(frozen=True)
 class Way:
     """How numbers of an input may be missing without marks, as a first import of the model has found.
 
@@ -165,4 +183,6 @@ Fact = (
     | Root
     | OverRoot
     | Top
+    | Quantised
+    | Unit
 )

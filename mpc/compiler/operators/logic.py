@@ -61,8 +61,12 @@ def equal(state: Context, node: ModelNode, settings: Settings) -> None:
     """Compute [d >= 0] - [d >= 1] of whole numbers; of reals, within half a step."""
     left, right = node.input[:2]
     if any(isinstance(state.facts.get(name), Truncated) for name in (left, right)):
-        _equal_after_cut(state, left, right, node.output[0])
-        return
+        if state.is_constant(left):
+            left, right = right, left
+        if state.is_constant(right) and len({*state.numbers(right, "the other operand").flat}) == 1:
+            between(state, left, cut_window(float(state.constants[right].flat[0])), node.output[0])
+            return
+        left, right = (_cut(state, name) for name in (left, right))
     if _equal_to_place(state, left, right, node.output[0]):
         return
     d = difference(state, left, right)
@@ -86,17 +90,9 @@ def _equal_to_place(state: Context, left: str, right: str, out: str) -> bool:
     return True
 
 
-def _equal_after_cut(state: Context, left: str, right: str, out: str) -> None:
-    """x, cut to a whole number towards zero, against a constant."""
-    if state.is_constant(left):
-        left, right = right, left
-    numbers = state.numbers(right, "the other operand").reshape(-1)
-    if (numbers != numbers[0]).any():
-        raise state.origin.refuse(
-            "a cast of reals, compared with several numbers",
-            remedy=("compare with one number at a time (an Equal for each, and Or), or make the input one of int64"),
-        )
-    between(state, left, cut_window(float(numbers[0])), out)
+def _cut(state: Context, name: str) -> str:
+    """A value as whole numbers, if it stands for reals that are cut to them."""
+    return state.to_whole(name, "zero") if isinstance(state.facts.get(name), Truncated) else name
 
 
 def cut_window(value: float) -> tuple[float, float]:

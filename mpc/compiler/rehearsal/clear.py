@@ -21,6 +21,7 @@ class Clear:
     def __init__(self, wires: Mapping[str, Wire], given: Mapping[str, np.ndarray], draws: Draws) -> None:
         self.wires, self._given, self._draws = wires, given, draws
         self.values: dict[str, np.ndarray] = {}
+        self._coins: dict[str, np.ndarray] = {}
 
     def wire(self, name: str) -> Wire:
         return self.wires[name]
@@ -35,7 +36,10 @@ class Clear:
         return self.values[name]
 
     def coin(self, name: str) -> np.ndarray:
-        return self._draws.coins(self.shape(name))
+        """Return what a wire is opened as: of a wire that several gates read, they all see one."""
+        if name not in self._coins:
+            self._coins[name] = self._draws.coins(self.shape(name))
+        return self._coins[name]
 
     def words(self, gate: str, name: str, shape: tuple[int, ...], width: int) -> np.ndarray:
         return np.zeros(shape, dtype=np.uint64)  # of equal words both signs have equal digits: there is no noise
@@ -45,6 +49,11 @@ class Clear:
 
     def set(self, name: str, value: np.ndarray) -> None:
         self.values[name] = value.astype(np.int64)
+
+    def let_go(self, name: str) -> None:
+        """Drop a wire that nothing reads any more."""
+        self._coins.pop(name, None)
+        self.values.pop(name, None)
 
     def reals(self, name: str) -> np.ndarray:
         """Return a wire's values in the model's units."""
@@ -74,8 +83,13 @@ def computed(
     entered: Mapping[str, np.ndarray],
     kept: Iterable[str],
     draws: Draws,
+    besides: Iterable[str] = (),
 ) -> Clear:
-    """Return the integers of outputs, and of what decisions compare and give; others go once nothing reads them."""
+    """Return the integers of outputs, and of what decisions compare and give; others go once nothing reads them.
+
+    Args:
+        kept: wires whose decisions count; besides: wires that stay in any case.
+    """
     batches = (
         values.shape[plan.wire[name].shape.index(BATCH)]
         for name, values in entered.items()
@@ -85,7 +99,7 @@ def computed(
     clear = Clear(bound.wire, {**weights, **entered}, draws)
     last = {name: number for number, gate in enumerate(bound.gates) for name in gate.reads}
     decisive = {name for gate in bound.gates if set(gate.writes).intersection(kept) for name in _compared(gate)}
-    decisive.update(out.wire for out in bound.outputs)
+    decisive.update(besides, (out.wire for out in bound.outputs))
     for number, gate in enumerate(bound.gates):
         if isinstance(gate, Bilinear):  # in float64, which is fast and good enough
             z = gate.over_integers(clear.value(gate.x).astype(np.float64), clear.value(gate.second).astype(np.float64))
@@ -94,7 +108,7 @@ def computed(
             gate.reference(clear)
         for name in gate.reads:
             if last[name] == number and name not in decisive:
-                clear.values.pop(name, None)
+                clear.let_go(name)
     return clear
 
 

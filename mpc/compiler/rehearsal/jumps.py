@@ -188,7 +188,8 @@ class _Scene:
             noise, chance = self._noise(node, known, operand, part, draws)
             decided = operator(operand + noise)
             flips = by_rows(node.shape, decided != operator(operand))
-            chance = chance[..., None] if node.op == "step" else chance.max(axis=-1, keepdims=True)
+            if node.op != "whole":
+                chance = chance[..., None] if node.op == "step" else chance.max(axis=-1, keepdims=True)
             axes = tuple(range(1, flips.ndim))
             weight[...] += (flips * chance).sum(axis=axes)
             number[...] += flips.sum(axis=axes)

@@ -76,9 +76,10 @@ def _rehearse(
         return {}
     draws, decisions, rows = Draws(), Decisions(), _rows(plan)
     tallies = [Tally(out, drawn=samples is None) for out in graph.outputs]
+    rounded = [wires[name] for node in graph.nodes if node.op == "whole" for name in (node.reads[0], node.writes)]
 
     def compared(feeds: Feeds, decisions: Decisions) -> Iterator[tuple[Tally, np.ndarray, Reals]]:
-        clear = computed(plan, weights, integers(graph, plan, feeds), wires.values(), draws)
+        clear = computed(plan, weights, integers(graph, plan, feeds), wires.values(), draws, rounded)
         reals = _followed(graph, plan, wires, feeds, clear, decisions)
         for tally, out in zip(tallies, plan.outputs, strict=True):
             yield tally, clear.reals(out.wire), reals[tally.out.value]
@@ -132,8 +133,9 @@ def _followed(
         if wire not in gates:  # nothing reads it
             return operator(operand)
         gate: Any = gates[wire]
-        ours = clear.reals(gate.x).reshape(operand.shape)
-        blur = (1 << gate.shift) / float(clear.wires[gate.x].scale) if gate.shift else 0.0
+        compared, shift = (wires[node.reads[0]], 0) if node.op == "whole" else (gate.x, gate.shift)
+        ours = clear.reals(compared).reshape(operand.shape)
+        blur = (1 << shift) / float(clear.wires[compared].scale) if shift else 0.0
         signs = node.reads[0] in of_signs
         decisions.take(node, shapes[node.reads[0]], ours, operand, blur, signs=signs)
         return clear.reals(wire)

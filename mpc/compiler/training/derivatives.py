@@ -186,4 +186,5 @@ DERIVATIVES: dict[str, Rule] = {
     "function": _function,
     "step": _jumps,
     "argmax": _jumps,
+    "whole": _jumps,
 }

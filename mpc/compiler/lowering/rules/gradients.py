@@ -86,6 +86,8 @@ def relu(state: Lowering, node: Node) -> Value:
     if not isinstance(node.attributes, Rectified):
         return comparisons.relu(state, node)
     taken, x = node.attributes, state.values[node.reads[0]]
+    if taken.fraction is None and taken.ceiling is not None and 0 <= x.reals[0] and x.reals[1] <= taken.ceiling:
+        return x  # no training: there each has its digits
     x, shift = _shortened(state, x, taken.fraction, 0)
     scale = x.scale / (1 << shift)
     interval = x.interval.truncated(shift).rectified()
