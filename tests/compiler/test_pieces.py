@@ -86,6 +86,15 @@ def test_gelu_on_all_sides_of_its_pieces(approximate: str, reach: float, tmp_pat
     assert [len(found) for found in levels] == ([2] if reach > 5 else [])
 
 
+@pytest.mark.parametrize("ends", [(0.0, 5.5), (0.125, 9.0), (-1.0, 300.0), (-9.0, 1.0), (-7.0, 7.0), (6.0, 9.0)])
+@pytest.mark.parametrize("follows", [True, False])
+def test_gelu_of_one_sided_ranges_and_as_an_output(ends: tuple[float, float], follows: bool, tmp_path: Path) -> None:
+    nodes = [node("Gelu", ["x"], ["h" if follows else "y"])] + [node("Mul", ["h", "h"], ["y"])] * follows
+    path = save_model(tmp_path, nodes, shape=("batch", 1), opset=20)
+    x = np.concatenate([np.linspace(*ends, 81), [*ends]]).astype(np.float32)[:, None]
+    assert_agrees(path, {"x": x}, {"x": ends}, tolerance=1e-4 * max(4.0, *ends))
+
+
 def test_a_fit_with_emphasis_decomposes_each_basis_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a series that is not one of several pieces is fitted without any: those take milliseconds."""
     shapes: list[tuple[int, ...]] = []

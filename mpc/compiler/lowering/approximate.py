@@ -77,7 +77,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
         )
     if name == "exp" and high > _SMALL_EXPONENT and high - low > 2 * _SMALL_EXPONENT:
         return _squared(state, x)
-    if not finest and piecewise.has_pieces(function, low, high):
+    if piecewise.has_pieces(function, low, high) and (function.lined or not finest):
         x = _readable(state, x)
         tolerance = _PIECES_TOLERANCE * max(1.0, function.high if function.lined else 1.0)
         return piecewise.apply(state, x, name, settings, function, tolerance)

@@ -34,7 +34,8 @@ _MOST_COMPARED = 48
 
 def has_pieces(function: Function, low: float, high: float) -> bool:
     """Do values of this interval leave the one that it is fitted on, to where it is nothing, or its argument?"""
-    return function.vanishes and low < function.low and (function.lined or high < function.high)
+    above = high > function.high
+    return function.vanishes and (low < function.low or above) and (function.lined or not above)
 
 
 def apply(state: Lowering, x: Value, name: str, parameters: Parameters, function: Function, tolerance: float) -> Value:
@@ -45,7 +46,8 @@ def apply(state: Lowering, x: Value, name: str, parameters: Parameters, function
     first, last = function.low - step - _MARGIN, (function.high if lined else high) + _MARGIN
     series = functions.fit(name, parameters, first, last, tolerance, float(1 / x.scale), 2.0 ** (-1 - _HALF))
     ends = (function.low, function.high) if lined else (function.low,)
-    levels = [math.floor(end * x.scale) for end in ends]
+    limit = (1 << x.wire.bits) - 1  # what never lies below is above the least that there is
+    levels = [max(-limit, math.floor(end * x.scale)) for end in ends]
     bits = _between(state, x, levels, shift)
     fitted = _series(state, x, series)
     pieces = [(fitted, log2(fitted.scale) - FRACTION)]
