@@ -95,6 +95,13 @@ def test_gelu_of_one_sided_ranges_and_as_an_output(ends: tuple[float, float], fo
     assert_agrees(path, {"x": x}, {"x": ends}, tolerance=1e-4 * max(4.0, *ends))
 
 
+@pytest.mark.parametrize("ends", [(-20.0, -15.0), (-13.5, -12.9), (-30.0, -13.0), (-14.0, 0.0)])
+@pytest.mark.parametrize("name", ["Elu", "Gelu"])
+def test_ranges_that_are_mostly_below_all_pieces(name: str, ends: tuple[float, float], tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node(name, ["x"], ["y"])], shape=("batch", 1), opset=20)
+    assert_agrees(path, {"x": np.linspace(*ends, 81, dtype=np.float32)[:, None]}, {"x": ends}, tolerance=1e-4)
+
+
 def test_a_fit_with_emphasis_decomposes_each_basis_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a series that is not one of several pieces is fitted without any: those take milliseconds."""
     shapes: list[tuple[int, ...]] = []

@@ -33,9 +33,10 @@ _MOST_COMPARED = 48
 
 
 def has_pieces(function: Function, low: float, high: float) -> bool:
-    """Do values of this interval leave the one that it is fitted on, to where it is nothing, or its argument?"""
+    """Do values of this interval leave the one that it is fitted on, to where it is nothing, or its argument?  Some of
+    them are not below it."""
     above = high > function.high
-    return function.vanishes and (low < function.low or above) and (function.lined or not above)
+    return function.vanishes and high > function.low and (low < function.low or above) and (function.lined or not above)
 
 
 def apply(state: Lowering, x: Value, name: str, parameters: Parameters, function: Function, tolerance: float) -> Value:
