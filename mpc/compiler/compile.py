@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -33,6 +33,8 @@ from mpc.privacy.facts import Guarantee
 DEFAULT_RANGE = (-32.0, 32.0)
 _DROWNED = 4
 """An error that so many times is below an output's noise is none to speak of."""
+_QUICK_GATES, _QUICK_WEIGHTS = 256, 1 << 20
+"""Gates, and numbers of the weights, up to which a model is compiled in a fraction of a second."""
 Ranges = Mapping[str, Range]
 
 
@@ -51,6 +53,8 @@ class Compiled:
         notes: what the owner should know, such as a denominator that could be zero.
         meta: what the model's file says about itself.
         guarantee: what every party will prove of its noise, if there is any.
+        again: compiles the model anew with other ranges of the inputs that it is given, all else as it was; None of a
+            model that is too large to do so in passing.
     """
 
     plan: Plan
@@ -62,6 +66,7 @@ class Compiled:
     notes: tuple[str, ...] = ()
     meta: ModelMeta = field(default=ModelMeta(), repr=False)
     guarantee: Guarantee | None = None
+    again: Callable[[Ranges], Compiled] | None = field(default=None, repr=False, compare=False)
 
     @property
     def errors(self) -> dict[str, float]:
@@ -197,9 +202,15 @@ def compile_model(
                 raise
             needing.add(error.node)  # numbers of its range are too near to what would stand for missing ones
     rehearsal = Rehearsal(found.graph, found.plan, found.weights, found.wires, data)
-    meta, notes = read_meta(loaded), tuple(found.notes)
+    meta, notes, proved = read_meta(loaded), tuple(found.notes), found.guarantee
+    again = None
+    if len(found.plan.gates) <= _QUICK_GATES and sum(each.size for each in found.weights.values()) <= _QUICK_WEIGHTS:
+
+        def again(others: Ranges) -> Compiled:
+            return compile_model(loaded, {**known, **others}, roles, samples, shapes, stored, noise, states)
+
     return Compiled(
-        found.plan, found.weights, found.origins, rehearsal, found.rough, undeclared, notes, meta, found.guarantee
+        found.plan, found.weights, found.origins, rehearsal, found.rough, undeclared, notes, meta, proved, again
     )
 
 

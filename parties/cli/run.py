@@ -40,6 +40,7 @@ from parties.client.at_rest import keeping
 from parties.client.cluster import Cluster
 from parties.client.model import Placed
 from parties.client.running.feeds import agree_on_batch, check_own, owned, received, split
+from parties.client.running.narrowing import Narrowing
 from parties.client.running.roles import SECRET, others, parse_roles
 from parties.client.session import Session
 from parties.config.load import load
@@ -164,6 +165,7 @@ def run(
             stage("waiting for the others, computing on shares" if who else "computing on shares")
             told = list(session.notes)
             named = dict(zip(received(compiled.plan, me), session.run(None, feeds, rows), strict=True))
+            narrowing, session.narrowing = session.narrowing, None  # it is said when the answer has been shown
             _say_notes(display, session, told)
             if output is not None:
                 write_outputs(output, named)
@@ -178,6 +180,7 @@ def run(
         told_of = {"model": str(model), "security": compiled.plan.security, "weights": weights, "plan": digest}
         noised = {"noise": noises, "deviations": spreads} if noises else {}
         display.json({**told_of, **price, "outputs": content, "kept": made, **noised})
+        _say_narrowing(display, narrowing)
         return
     print_outputs(display, named, output)
     for name, spread in spreads.items():
@@ -185,6 +188,13 @@ def run(
     for each in session.keeps:
         display.result(f"kept as {each.name}, version {each.version}")
     _print_price(display, price, isinstance(compiled, Placed), compiled.plan)
+    _say_narrowing(display, narrowing)
+
+
+def _say_narrowing(display: Display, narrowing: Narrowing | None) -> None:
+    """Say what a narrower range would save; which one it is stays on the user's terminal, and out of a log."""
+    if narrowing is not None and not display.quiet and (hint := narrowing.hint()) is not None:
+        display.say(f"note: {hint.whole if display.notes.is_terminal else hint.discreet}")
 
 
 def _setting_up(compiled: Compiled | Placed, weights: str) -> str:

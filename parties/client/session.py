@@ -35,6 +35,7 @@ from parties.client.running.feeds import (
     split,
     to_integers,
 )
+from parties.client.running.narrowing import Narrowing
 from parties.client.running.participant import Progress
 from parties.client.running.states import repeats
 
@@ -59,8 +60,8 @@ class Session(Closing):
         wait: seconds to wait for the words of operators and owners, where they are missing.
         quiet: nothing is said of what is entered, run by run: whoever opens the session has seen all of it.
         last_run: the price of the last run; None before the first.
-        notes: what the user should know: of bounds and precision (`Compiled.messages`), of data that their ranges
-            hardly resolve, of how correlations were come by.  Each is an `MpcWarning` too.
+        narrowing: what the data say of their declared ranges; None tells nothing of that.  `notes`, when it is read
+            after a run, and `close` have it once: never a run, which nothing delays.
     """
 
     def __init__(
@@ -77,10 +78,12 @@ class Session(Closing):
         self.compiled = compiled
         self.plan: Plan = compiled.plan
         self.last_run: RunReport | None = None
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         for text in compiled.messages:
             self._note(text)
         self._parties, self._me = parties, parties.identity.name
+        again = getattr(compiled, "again", None)
+        self.narrowing = None if quiet else Narrowing(self.plan, self._me, len(parties.names), again)
         self._bindings, self.keeps = tuple(bindings), tuple(keeps)
         read_in_turn = compiled.plan.program is None or compiled.plan.program.rows is None
         self._stored_rows = rows_of(compiled.plan, self._bindings) if read_in_turn else None
@@ -116,9 +119,29 @@ class Session(Closing):
 
     def _note(self, text: str) -> None:
         """Keep what the user should know, and say it once a session."""
-        if text not in self.notes:
+        if text not in self._notes:
             warn(text)
-        self.notes.append(text)
+        self._notes.append(text)
+
+    @property
+    def notes(self) -> list[str]:
+        """List what the user should know: of bounds and precision (`Compiled.messages`), of data that their ranges
+        hardly resolve or hardly fill, of how correlations were come by.
+
+        Each is an `MpcWarning` too; that of ranges which data hardly fill says less, since others may read warnings.
+        """
+        self._say_narrowing()
+        return self._notes
+
+    def _say_narrowing(self) -> None:
+        """Say once what a narrower declared range would save, if there was a run."""
+        narrowing = self.narrowing
+        if narrowing is None or self.last_run is None:
+            return
+        self.narrowing = None
+        if (hint := narrowing.hint()) is not None:
+            warn(hint.discreet)
+            self._notes.append(hint.whole)
 
     @property
     def stocked(self) -> int | None:
@@ -181,7 +204,7 @@ class Session(Closing):
         plan, given = self.plan.at(self.remote.following), input_feed if feeds is None else feeds
         named, told = match_frames(given, self.compiled.meta.columns, owned(plan, self._me))
         for note in told:
-            if note not in self.notes:
+            if note not in self._notes:
                 self._note(note)
         feeds = read_feeds(plan, self._me, named)
         names = chosen(plan, self._me, output_names)
@@ -195,7 +218,7 @@ class Session(Closing):
         self._require_whole(rows)
         integers = to_integers(plan, feeds, owned(plan, self._me))
         if not self._quiet:
-            note_coarse_columns(plan, feeds, self.notes)
+            note_coarse_columns(plan, feeds, self._notes)
         with self._running:
             if not self.remote.open:
                 raise SessionError(
@@ -210,6 +233,8 @@ class Session(Closing):
                     self._ended = f"an earlier run failed: {error.what}"
                 self.abandon()
                 raise
+            if self.narrowing is not None:
+                self.narrowing.see(feeds, rows)
         return read_outputs(plan, rows, opened, names)
 
     @property
@@ -294,6 +319,7 @@ class Session(Closing):
             PeerError: somebody did not take them within `deadlines.submit`; the session has ended all the same.
         """
         self.remote.finish()
+        self._say_narrowing()
 
     def abandon(self) -> None:
         """End the session at all parties, now."""

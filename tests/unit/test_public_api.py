@@ -94,6 +94,7 @@ API: dict[str, Any] = {
         "get_modelmeta": "",
         "get_outputs": "",
         "get_providers": "",
+        "notes": "property",
         "on_progress": "report",
         "run": "output_names=, feeds=, batch=, input_feed=, run_options=",
         "stocked": "property",
