@@ -20,9 +20,10 @@ from mpc.interpret.gate_reading import Party
 from mpc.interpret.preparing import AllHere, Arrivals, Preparing
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
+from mpc.plan.cost import plan_schedule
 from mpc.plan.masking import shared_masks
 from mpc.plan.plan import Plan
-from mpc.plan.schedule import Schedule, Step, schedule
+from mpc.plan.schedule import Schedule, Step
 from mpc.plan.segments import segments
 from mpc.prg import SEED_BYTES, Draws, Seed, expand_words
 from mpc.shares import BitShare, Lane, Masked, Share
@@ -76,7 +77,7 @@ class PartyRun:
             transcript_key, bundle.id.session, bundle.id.entry.number, bundle.id.batch, session.digest()
         )
         self.shared_masks = shared_masks(plan.online, plan.wire, plan.carried)
-        self.schedule: Schedule = schedule(plan.online, plan.wire)
+        self.schedule: Schedule = plan_schedule(plan)
         self.wires = RunWires(plan) if wires is None else wires
         self._state_masks: Mapping[str, Share] = {}
         self._state: Mapping[str, np.ndarray] = {}

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from mpc.encoding import field_size
 from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import Gate
+from mpc.plan.once import once
 from mpc.plan.plan import Plan
-from mpc.plan.schedule import schedule
+from mpc.plan.schedule import Schedule, schedule
 from mpc.plan.tagging import CHECK_SIZES, tag_bytes
 from mpc.prg import SEED_BYTES
 from mpc.wires import Wires
@@ -59,15 +60,22 @@ def stored_bytes(plan: Plan) -> int:
     return sum(field_size(plan.wire[gate.out].sizes) for gate in plan.weights)
 
 
+@once
+def plan_schedule(plan: Plan) -> Schedule:
+    """Return the schedule of a run of a bound plan."""
+    return schedule(plan.online, plan.wire)
+
+
 def exchanges(plan: Plan) -> tuple[int, ...]:
     """Return the bytes of each payload of one party to each peer in a run of a bound plan, one after another.
 
     Gates that share a round have one, the first has the agreement's 32 bytes; behind the last opening a run is checked.
     """
-    sizes = tuple(step.size for step in schedule(plan.online, plan.wire).steps)
+    sizes = tuple(step.size for step in plan_schedule(plan).steps)
     return sizes + CHECK_SIZES if plan.is_checked else sizes
 
 
+@once
 def plan_cost(plan: Plan, batch: int = 1) -> Cost:
     """Return the whole run's cost, with that of its check if it has one."""
     bound = plan.bind(batch)

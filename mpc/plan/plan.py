@@ -8,6 +8,7 @@ keys and no spaces; `parse_plan` is the only way in from outside.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,8 @@ Security = Literal["passive", "active"]
 """Against what parties do: those that follow the plan and look at what they hold, or any that deviate."""
 _MOST_RUNS_KEPT = 16
 """Plans of single runs that a program keeps."""
+_MOST_REMEMBERED = 8
+"""Things that a plan remembers of itself, plans bound to a batch among them; runs of a session have one or two."""
 
 
 class Plan(Frozen):
@@ -261,11 +264,32 @@ class Plan(Frozen):
         )
 
     def bind(self, batch: int) -> Plan:
-        """Return the plan for one batch size: every dimension a number.
+        """Return the plan for one batch size: every dimension a number.  It is made once, and nobody changes it.
 
         Raises:
             PlanError: the batch is not between 1 and `most_rows`.
         """
+        found: Plan = self.remember(("bind", batch), lambda: self._bind(batch))
+        return found
+
+    def remember(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return what was computed of this plan under that key, or compute it; see `mpc.plan.once`."""
+        known = self.remembered
+        try:
+            return known[key]
+        except KeyError:
+            found = compute()
+        if len(known) >= _MOST_REMEMBERED:
+            known.clear()
+        known[key] = found
+        return found
+
+    @cached_property
+    def remembered(self) -> dict[Hashable, Any]:
+        """Things that were computed of this plan; threads that compute at once find alike."""
+        return {}
+
+    def _bind(self, batch: int) -> Plan:
         if not 1 <= batch <= self.most_rows:
             raise PlanError(
                 f"a batch of {batch}; 1 to {self.most_rows} are possible",

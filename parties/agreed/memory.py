@@ -12,6 +12,7 @@ from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
 from mpc.plan.cost import session_dealt, stored_bytes
 from mpc.plan.holding import holdings
+from mpc.plan.once import once
 from mpc.plan.plan import Plan
 from mpc.plan.segments import segments, spans
 from mpc.plan.tagging import word_bytes
@@ -72,6 +73,7 @@ def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
     return _within(needed_memory(plan, batch, limits.max_window_bytes), limits, "this run needs")
 
 
+@once
 def needed_memory(plan: Plan, batch: int, window: int | None = None) -> int:
     """Return the bytes that one run takes, at most.
 

@@ -12,8 +12,8 @@ from mpc import field as fp
 from mpc.correlations import BundleId
 from mpc.encoding import decode_field, digest, field_size
 from mpc.errors import IntegrityError, PeerError
+from mpc.plan.cost import plan_schedule
 from mpc.plan.plan import Plan
-from mpc.plan.schedule import schedule
 from mpc.prg import Seed, expand_field
 from mpc.wires import Wire
 from parties.agreed import manifest
@@ -98,7 +98,7 @@ class Receiver:
         self.parties, self.plan, self.id, self.me = parties, plan, session, me
         self.deadlines = parties.config.deadlines
         self._handed = handed
-        self._rounds = len(schedule(plan.online, plan.bind(1).wire).steps)
+        self._rounds = len(plan_schedule(plan.bind(1)).steps)
         self._asked: dict[int, _Asked] = {}
 
     def received(self, run: int) -> list[str]:
