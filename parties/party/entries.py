@@ -22,8 +22,9 @@ from parties.party.runs import Runs
 from parties.pb.party_pb2 import Manifest as SignedManifest
 from parties.wire.transport import patience
 
-_BURNT_AT_ONCE = 32
-"""Runs of a session with state that one write burns, since they come one after another: no run waits for the disk."""
+BURNT_AT_ONCE = 32
+"""Runs that one write burns at most, since those of a session come one after another: the others do not wait for the
+disk.  What a crash burns in vain is as many as have been burnt before, at most."""
 
 
 class Entries:
@@ -59,9 +60,9 @@ class Entries:
         """Enter the run as burnt, once; the disk is waited for without the session's lock."""
         with entry.burning:
             if not entry.burnt:
-                following = _BURNT_AT_ONCE - 1 if self._facts.plan.states else 0
                 session, run = self._facts.terms.session_id, entry.id.number
-                self._facts.ledger.advance(session, run, RunState.BURNT, following=following)
+                window = BURNT_AT_ONCE if self._facts.plan.states else min(run, BURNT_AT_ONCE)
+                self._facts.ledger.advance(session, run, RunState.BURNT, following=window - 1)
                 entry.burnt = True
 
     @contextmanager

@@ -128,7 +128,10 @@ class PartyService(party_pb2_grpc.PartyServicer):
         return party_pb2.OpenReply(session_id=session.id, setup_seconds=seconds, dealt_bytes=dealt, grace_seconds=grace)
 
     def Prepare(self, request: party_pb2.PrepareRequest, context: grpc.ServicerContext) -> party_pb2.PrepareReply:
-        """Have the next run dealt, and prepare it; only for the session's coordinator."""
+        """Have the next run dealt, and prepare it; only for the session's coordinator.
+
+        If it asks for them, its inputs' masks come with the answer, as `Masks` gives them: once, and burnt before.
+        """
         session = self._coordinated(request.session_id, context)
         started = time.perf_counter()
         try:
@@ -141,11 +144,15 @@ class PartyService(party_pb2_grpc.PartyServicer):
         except Exception:
             session.abort(MpcError("an internal error while preparing a run"))
             raise
+        seconds, masks = time.perf_counter() - started, None
+        if request.masks:
+            masks = self.Masks(party_pb2.MasksRequest(session_id=request.session_id, run=request.run), context)
         return party_pb2.PrepareReply(
             deal_seconds=deal_seconds,
-            prepare_seconds=time.perf_counter() - started,
+            prepare_seconds=seconds,
             dealt_bytes=dealt,
             streams=not session.runs.get(request.run).whole,
+            masks=masks,
         )
 
     def Status(self, request: party_pb2.StatusRequest, context: grpc.ServicerContext) -> party_pb2.StatusReply:

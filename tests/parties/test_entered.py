@@ -111,6 +111,29 @@ def test_what_was_extended_since_is_not_withdrawn(path: Path) -> None:
     assert not claim(path, ONE, 1) and not claim(path, ONE, 2)
 
 
+def test_runs_that_follow_are_listed_with_one_and_entered_once_each(path: Path) -> None:
+    """By this process alone; a file that cannot be written stops nobody but who needs it."""
+    runs = EnteredRuns(path)
+    for run in (1, 2):
+        runs.claim(ONE, EntryId(run))
+    runs.claim(ONE, EntryId(9))
+    runs.claim(ONE, EntryId(3), following=31)  # up to 8: the ninth is another's
+    assert rows(path) == [(ONE, 1, 8), (ONE, 9, 9)]
+    assert not any(claim(path, ONE, run) for run in range(1, 10)), "they are this process's"
+    for run in (4, 6, 5, 7, 8):
+        runs.claim(ONE, EntryId(run))
+    for run in range(1, 10):
+        with pytest.raises(IntegrityError, match="entered something"):
+            runs.claim(ONE, EntryId(run))
+    runs.claim(ONE, EntryId(10), following=3)
+    runs.withdraw(ONE, EntryId(10))  # it stays listed, and is for this process to enter
+    assert rows(path) == [(ONE, 1, 8), (ONE, 9, 13)] and not claim(path, ONE, 10)
+    runs.claim(ONE, EntryId(10))
+    runs.forget(ONE)
+    with pytest.raises(IntegrityError, match="entered something"):
+        runs.claim(ONE, EntryId(11))
+
+
 def test_of_many_threads_one_enters(path: Path) -> None:
     won: list[int] = []
     runs = EnteredRuns(path)

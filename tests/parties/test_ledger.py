@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from mpc.errors import ConfigError, LocalProtocolError, MpcError, ReuseError, SessionError
+from parties.database import transaction
 from parties.party.ledger import sessions as module
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import TRANSITIONS, RunState, SessionState
@@ -136,6 +137,43 @@ def test_runs_are_burnt_together_and_each_of_them_once(ledger: Ledger) -> None:
     ledger.advance(session(1), 3, RunState.DEALT)
     ledger.close_session(session(1))
     assert states(ledger, session(1)) == {1: "aborted", 2: "kept", 3: "aborted"}
+
+
+def test_what_is_burnt_ahead_is_what_nobody_used_yet(ledger: Ledger) -> None:
+    """Of runs that have begun nothing is burnt again; what was dealt keeps its row, and history counts no other."""
+    ledger.open_session(session(1), PLAN, "analyst")
+    for run in (1, 2, 3):
+        ledger.advance(session(1), run, RunState.DEALT)
+    ledger.advance(session(1), 2, RunState.BURNT)
+    ledger.advance(session(1), 1, RunState.BURNT, following=4)
+    assert states(ledger, session(1)) == dict.fromkeys(range(1, 6), "burnt")
+    assert ledger.history()[0].runs == 3
+    with pytest.raises(ReuseError, match="already used"):
+        ledger.advance(session(1), 2, RunState.BURNT)
+    ledger.advance(session(1), 3, RunState.BURNT)
+    ledger.close_session(session(1))
+    assert states(ledger, session(1)) == dict.fromkeys(range(1, 4), "aborted")
+
+
+def test_a_write_that_fails_burns_nothing_ahead(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full as the window is written: no run of it counts as burnt, and each waits for its own write."""
+    ledger.open_session(session(1), PLAN, "analyst")
+    ledger.advance(session(1), 1, RunState.DEALT)
+
+    @contextmanager
+    def full(database: sqlite3.Connection) -> Iterator[None]:
+        with transaction(database):
+            yield
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "transaction", full)
+        with pytest.raises(ConfigError, match="disk is full"):
+            ledger.advance(session(1), 1, RunState.BURNT, following=7)
+    assert states(ledger, session(1)) == {1: "dealt"}
+    ledger.advance(session(1), 2, RunState.DEALT)
+    ledger.advance(session(1), 2, RunState.BURNT)
+    assert states(ledger, session(1)) == {1: "dealt", 2: "burnt"}
 
 
 def test_a_crash_burns_all_that_were_burnt_together(ledger: Ledger, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from mpc.errors import ConfigError, MpcError, ReuseError, SessionError
 from parties.party.ledger.schema import DATABASE
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import CONSUMED, FINAL, TRANSITIONS, RunState, SessionState
+from tests.support.databases import refusing
 from tests.support.effort import examples
 
 PLAN = bytes(range(32))
-SESSIONS, RUNS = st.integers(1, 6), st.integers(1, 4)
+SESSIONS, RUNS, FOLLOWING = st.integers(1, 6), st.integers(1, 4), st.integers(0, 3)
 STOCKED_RUNS = 2
 
 Runs = dict[tuple[int, int], RunState]
@@ -42,9 +43,14 @@ class Ledgers(RuleBasedStateMachine):
         self.sessions: States = {}
         self.runs: Runs = {}
         self.burnt: set[tuple[int, int]] = set()
+        self.ahead: set[tuple[int, int]] = set()
+        """Runs that were burnt with one before them, and have yet to come; all of it is gone with the process."""
+        self.untouched: set[tuple[int, int]] = set()
+        """Those of them that the ledger knew nothing of, and nobody came to."""
         self.copies: list[tuple[int, States, Runs]] = []
         self.openings = 0
         """How often the ledger or a session was opened, or one was stocked: a copy from before the last time is old."""
+        self.windows = 0
         self.ledger = Ledger.open(self.folder)
 
     def teardown(self) -> None:
@@ -85,8 +91,11 @@ class Ledgers(RuleBasedStateMachine):
         if known:
             self._end(number, SessionState.CLOSED)
 
-    @rule(number=SESSIONS, run=RUNS, state=st.sampled_from(RunState))
-    def advance(self, number: int, run: int, state: RunState) -> None:
+    @rule(number=SESSIONS, run=RUNS, state=st.sampled_from(RunState), following=FOLLOWING)
+    def advance(self, number: int, run: int, state: RunState, following: int) -> None:
+        if (number, run) in self.ahead and state in (RunState.DEALT, RunState.BURNT):
+            self._come_to(number, run, state)
+            return
         before = self.runs.get((number, run))
         late = before is None and any(run <= other for known, other in self.runs if known == number)
         allowed = self.sessions.get(number) is SessionState.OPEN and state in TRANSITIONS[before] and not late
@@ -97,10 +106,38 @@ class Ledgers(RuleBasedStateMachine):
             return
         if state in (RunState.DEALT, RunState.BURNT):
             assert (number, run) not in self.burnt
-        self.ledger.advance(session(number), run, state)
+        if state is RunState.BURNT and following and self._disk_is_full(number, run, following):
+            return
+        self.ledger.advance(session(number), run, state, following=following if state is RunState.BURNT else 0)
         self.runs[number, run] = state
         if state is RunState.BURNT:
             self.burnt.add((number, run))
+            self._burn_ahead(number, range(run + 1, run + 1 + following))
+
+    def _come_to(self, number: int, run: int, state: RunState) -> None:
+        """A run that was burnt ahead comes, and is burnt in name, once."""
+        self.ledger.advance(session(number), run, state)
+        self.untouched.discard((number, run))
+        if state is RunState.BURNT:
+            assert (number, run) not in self.burnt
+            self.burnt.add((number, run))
+            self.ahead.discard((number, run))
+
+    def _burn_ahead(self, number: int, runs: range) -> None:
+        for key in [(number, run) for run in runs if self.runs.get((number, run)) in (None, RunState.DEALT)]:
+            if key not in self.runs:
+                self.untouched.add(key)
+            self.ahead.add(key)
+            self.runs[key] = RunState.BURNT
+
+    def _disk_is_full(self, number: int, run: int, following: int) -> bool:
+        """Now and then a window is not written: nothing of it is burnt then, on the disk or in memory."""
+        self.windows += 1
+        if self.windows % 3:
+            return False
+        with refusing(self.folder / DATABASE, "runs"), pytest.raises(ConfigError, match="disk full"):
+            self.ledger.advance(session(number), run, RunState.BURNT, following=following)
+        return True
 
     @precondition(lambda self: SessionState.OPEN in self.sessions.values())
     @rule(data=st.data())
@@ -109,9 +146,10 @@ class Ledgers(RuleBasedStateMachine):
         number = data.draw(st.sampled_from([n for n, state in self.sessions.items() if state is SessionState.OPEN]))
         last = max((run for known, run in self.runs if known == number), default=0)
         run = data.draw(st.integers(1, last + 1))
-        following = sorted(TRANSITIONS[self.runs.get((number, run))])
+        before = RunState.DEALT if (number, run) in self.ahead else self.runs.get((number, run))
+        following = sorted(TRANSITIONS[before])
         if following:
-            self.advance(number, run, data.draw(st.sampled_from(following)))
+            self.advance(number, run, data.draw(st.sampled_from(following)), data.draw(FOLLOWING))
 
     @rule(number=SESSIONS)
     def close_session(self, number: int) -> None:
@@ -202,7 +240,7 @@ class Ledgers(RuleBasedStateMachine):
         stocked = {session(number) for number, state in self.sessions.items() if state is SessionState.STOCKED}
         assert self.ledger.stocked().keys() == stocked
         for number in self.sessions:
-            mine = [state for (known, _), state in self.runs.items() if known == number]
+            mine = [state for key, state in self.runs.items() if key[0] == number and key not in self.untouched]
             record = found[session(number).hex()]
             assert (record.runs, record.revealed) == (len(mine), mine.count(RunState.REVEALED))
 
@@ -225,13 +263,21 @@ class Ledgers(RuleBasedStateMachine):
 
     def _end(self, number: int, state: SessionState) -> None:
         self.sessions[number] = state
+        for key in [key for key in self.untouched if key[0] == number]:
+            del self.runs[key]
+        self._forget(number)
         for key, run in self.runs.items():
             if key[0] == number and run not in FINAL:
                 self.runs[key] = RunState.ABORTED
 
+    def _forget(self, *numbers: int) -> None:
+        for kept in (self.ahead, self.untouched):
+            kept -= {key for key in kept if key[0] in numbers}
+
     def _open(self) -> None:
         self.ledger = Ledger.open(self.folder)
         self.openings += 1
+        self._forget(*self.sessions)
         for number, state in self.sessions.items():
             if state is SessionState.OPEN:
                 self.sessions[number] = SessionState.BURNT

@@ -67,7 +67,12 @@ def sum_reports(reports: list[RunReport]) -> RunReport:
 
 
 def prepare(
-    parties: Parties, session: bytes, number: int, batch: int, following: int
+    parties: Parties,
+    session: bytes,
+    number: int,
+    batch: int,
+    following: int,
+    masked: Callable[[int], bool] = lambda _: False,
 ) -> list[Reply[party_pb2.PrepareReply]]:
     """Have every party begin to prepare a run, without waiting.
 
@@ -75,8 +80,13 @@ def prepare(
         session: its id.
         batch: rows of the run.
         following: rows of all runs that the same batch goes on with.
+        masked: tells of a run's number whether the masks of this client's inputs are to come with the answers, since it
+            enters them at once.  Of a run that is prepared ahead they are asked for when it is its turn: parties wait
+            for the inputs from then on.
     """
-    request = party_pb2.PrepareRequest(session_id=session, run=number, batch=batch, following=following)
+    request = party_pb2.PrepareRequest(
+        session_id=session, run=number, batch=batch, following=following, masks=masked(number)
+    )
     return parties.start(lambda stub: stub.Prepare, request, parties.config.deadlines.setup)
 
 
@@ -111,9 +121,11 @@ class CoordinatedSession:
         self._called_off: list[Reply[party_pb2.EndReply]] = []
         self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings, keeps=keeps, wait=wait)
         self.id = self.terms.session_id
-        self.part = Participant(parties, plan, self.terms)
+        self.part = Participant(parties, plan, self.terms, alone=True)
         alone = not (plan.owners | plan.recipients) - {self.part.me}
-        self._pipeline = Pipeline(partial(prepare, parties, self.id), alone, stock.batches if stock else None)
+        ahead = partial(prepare, parties, self.id)
+        at_once = partial(prepare, parties, self.id, masked=self.part.masks)
+        self._pipeline = Pipeline(ahead, alone, stock.batches if stock else None, at_once)
         try:
             self._open()
             self.part.enter_weights(weights)
@@ -178,7 +190,8 @@ class CoordinatedSession:
         prepared = self._pipeline.next(batch, following)
         offline, number = clock() - started, self._pipeline.begun
         self.part.ask(number, batch, self.on_progress)
-        self.part.enter(number, batch, values)
+        handed = [reply.masks for reply in prepared if reply.HasField("masks")]
+        self.part.enter(number, batch, values, handed if len(handed) == len(prepared) else None)
         if not any(reply.streams for reply in prepared):
             self._pipeline.entered(following, expected)
         received = self.part.receive(number)

@@ -5,6 +5,9 @@ A run's masks are used once, and the parties' ledgers see to that.  But if all p
 run would be handed out again.  Two values under one mask show their difference.  So every client keeps this list, by
 itself: a run stands in it, durably, before anything leaves that was masked for it, and no run is entered twice.
 
+Where nobody but this process may enter the runs of a session that follow, it lists some of them with the first: then
+only that one waits for the disk.  In memory stands which of these it has yet to enter; a crash loses them.
+
 One sqlite file for each name, beside the key unless the cluster file says otherwise; several processes may use it at
 once.  Runs of a session follow one another, so a session takes one row, of about 100 bytes, however many runs it has.
 Nothing is ever pruned: a party can be restored to any age, and what the provider signed can be shown with a renewed
@@ -51,14 +54,27 @@ class EnteredRuns:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._ahead: dict[bytes, set[int]] = {}
 
-    def claim(self, session_id: bytes, entry: EntryId) -> None:
+    def claim(self, session_id: bytes, entry: EntryId, following: int = 0) -> None:
         """List an entry; it is on the disk when this returns.
+
+        following: runs that are listed with it, for this process alone.
 
         Raises:
             IntegrityError: it is listed already.
             ConfigError: the file cannot be written.
         """
+        with self._lock:
+            if entry.number in self._ahead.get(session_id, ()):
+                self._ahead[session_id].discard(entry.number)
+                return
+            listed = self._list(session_id, entry, following)
+            if listed:
+                self._ahead.setdefault(session_id, set()).update(listed)
+
+    def _list(self, session_id: bytes, entry: EntryId, following: int) -> range:
+        """Write an entry, and runs that follow up to the next one that is listed; return these."""
         run = entry.number
         with self._writing() as database:
             row = database.execute(
@@ -72,19 +88,38 @@ class EnteredRuns:
                     "client takes part in the session too",
                     remedy="enter nothing in this session: find out which party was restored, and start a new session",
                 )
+            key = (session_id, run)
+            next_one = database.execute(
+                "SELECT min(first) FROM entered WHERE session = ? AND first > ?", key
+            ).fetchone()
+            last = run + following if next_one[0] is None else min(run + following, next_one[0] - 1)
             if row is not None and run == row[1] + 1:
                 database.execute(
-                    "UPDATE entered SET last = ? WHERE session = ? AND first = ?", (run, session_id, row[0])
+                    "UPDATE entered SET last = ? WHERE session = ? AND first = ?", (last, session_id, row[0])
                 )
             else:
-                database.execute("INSERT INTO entered VALUES (?, ?, ?)", (session_id, run, run))
+                database.execute("INSERT INTO entered VALUES (?, ?, ?)", (session_id, run, last))
+            return range(run + 1, last + 1)
 
     def withdraw(self, session_id: bytes, entry: EntryId) -> None:
-        """Take back a claim of which nothing has left this process; the entry may be claimed again."""
-        with self._writing() as database:
-            key = (session_id, entry.number)
-            database.execute("DELETE FROM entered WHERE session = ? AND last = ? AND first = last", key)
-            database.execute("UPDATE entered SET last = last - 1 WHERE session = ? AND last = ?", key)
+        """Take back a claim of which nothing has left this process; the entry may be claimed again.
+
+        Where later runs were listed with it, it stays listed for others, and this process may claim it again.
+        """
+        with self._lock:
+            ahead = self._ahead.get(session_id)
+            if ahead:
+                ahead.add(entry.number)
+                return
+            with self._writing() as database:
+                key = (session_id, entry.number)
+                database.execute("DELETE FROM entered WHERE session = ? AND last = ? AND first = last", key)
+                database.execute("UPDATE entered SET last = last - 1 WHERE session = ? AND last = ?", key)
+
+    def forget(self, session_id: bytes) -> None:
+        """Forget which runs of a session that is over were listed ahead; they stay in the list."""
+        with self._lock:
+            self._ahead.pop(session_id, None)
 
     def close(self) -> None:
         """Let go of the file; safe to call twice."""
@@ -95,7 +130,8 @@ class EnteredRuns:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._storing():
+        """Write in the block, with the lock."""
+        with self._storing():
             if self._connection is None:
                 self._connection = _connect(self._path)
             database = self._connection

@@ -10,7 +10,7 @@ bear its own name (`parties/client/running/coordinated.py`); who only joins is a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -37,24 +37,38 @@ class Participant:
     Args:
         plan: not bound.
         terms: of a session that these parties have opened, for this plan.
+        alone: no other process of this client enters anything in it, as none does beside its coordinator.
     """
 
-    def __init__(self, parties: Parties, plan: Plan, terms: Terms) -> None:
+    def __init__(self, parties: Parties, plan: Plan, terms: Terms, alone: bool = False) -> None:
         self.parties, self.plan, self.terms = parties, plan, terms
         self.me = parties.identity.name
         self.deadlines = parties.config.deadlines
         self.id = terms.session_id
         handed = HandedOver(parties, terms)
-        self.submitter = Submitter(parties, plan, self.id, self.me, handed)
+        self.submitter = Submitter(parties, plan, self.id, self.me, handed, alone)
         self.receiver = Receiver(parties, plan, self.id, self.me, handed)
 
     def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every weight that this client owns: see `Submitter.enter_weights`."""
         self.submitter.enter_weights(values)
 
-    def enter(self, run: int, batch: int, values: Mapping[str, np.ndarray]) -> None:
-        """Mask and submit every input of a run that this client owns: int64 integers by wire."""
-        self.submitter.enter(run, batch, values)
+    def masks(self, run: int) -> bool:
+        """Has this client an input of a run to mask?"""
+        return self.submitter.masks(run)
+
+    def enter(
+        self,
+        run: int,
+        batch: int,
+        values: Mapping[str, np.ndarray],
+        handed: Sequence[party_pb2.MasksReply] | None = None,
+    ) -> None:
+        """Mask and submit every input of a run that this client owns: int64 integers by wire.
+
+        handed: what each party said of the masks already; they are asked for otherwise.
+        """
+        self.submitter.enter(run, batch, values, handed)
 
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
         """Begin to wait for a run that is prepared: see `Receiver.ask`."""
@@ -65,8 +79,9 @@ class Participant:
         return self.receiver.receive(run, batch, on_progress)
 
     def forget(self) -> None:
-        """Hang up on results that nobody waits for any more."""
+        """Hang up on results that nobody waits for any more: the session is over here."""
         self.receiver.forget()
+        self.parties.entered.forget(self.id)
 
     # -- waiting for others
 

@@ -32,6 +32,7 @@ class Pipeline(Generic[Answer]):
         looks_ahead: False where others take part: they see what is prepared, and would enter inputs of two runs at a
             time.
         dealt: rows of the runs that were dealt ahead; None for a session that is dealt as it goes.
+        at_once: as `prepare`, of a run whose inputs are entered as soon as it is prepared; `prepare` unless said.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Pipeline(Generic[Answer]):
         prepare: Callable[[int, int, int], Sequence[Awaited[Answer]]],
         looks_ahead: bool,
         dealt: Sequence[int] | None = None,
+        at_once: Callable[[int, int, int], Sequence[Awaited[Answer]]] | None = None,
     ) -> None:
+        self._at_once = at_once or prepare
         self._prepare, self._looks_ahead, self._dealt = prepare, looks_ahead, dealt
         self._ahead: _Ahead[Answer] | None = None
         self.begun = 0
@@ -72,7 +75,7 @@ class Pipeline(Generic[Answer]):
         ahead = self._ahead
         if ahead is not None and ahead.batch != batch:
             raise LocalProtocolError(f"run {self.begun} was prepared for {ahead.batch} rows, not for {batch}")
-        found = gather(ahead.answers if ahead is not None else self._prepare(self.begun, batch, sum(following)))
+        found = gather(ahead.answers if ahead is not None else self._at_once(self.begun, batch, sum(following)))
         self._ahead = None
         return found
 

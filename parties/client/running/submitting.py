@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -21,6 +21,9 @@ from parties.pb import party_pb2
 from parties.wire.pieces import pieces
 from parties.wire.transport import FRAME_BYTES
 
+_LISTED_AT_ONCE = 32
+"""Runs that one write lists as entered at most, as many as have been entered before."""
+
 
 class Submitter:
     """One client's side of inputs: it masks and submits what that client owns.
@@ -30,27 +33,51 @@ class Submitter:
         session: the session's id.
         me: the client's name, as the plan has it.
         handed: checks what the parties hand over.
+        alone: no other process of this client enters anything in this session.
     """
 
-    def __init__(self, parties: Parties, plan: Plan, session: bytes, me: str, handed: HandedOver) -> None:
+    def __init__(
+        self, parties: Parties, plan: Plan, session: bytes, me: str, handed: HandedOver, alone: bool = False
+    ) -> None:
         self.parties, self.plan, self.id, self.me = parties, plan, session, me
         self.deadlines = parties.config.deadlines
-        self._handed = handed
+        self._handed, self._alone = handed, alone
 
     def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every weight that this client owns, public ones as they are: int64 integers by wire."""
         self._enter(BundleId.of_weights(self.id), self.plan, values)
 
-    def enter(self, run: int, batch: int, values: Mapping[str, np.ndarray]) -> None:
-        """Mask and submit every input of a run that this client owns: int64 integers by wire."""
-        self._enter(BundleId.of_run(self.id, run, batch), self.plan.at(run).bind(batch), values)
+    def masks(self, run: int) -> bool:
+        """Has this client an input of a run to mask?"""
+        plan = self.plan.at(run)
+        wires = [plan.wire[gate.out] for gate in plan.entered]
+        return any(wire.holders == (self.me,) and wire.masking is not Masking.PUBLIC for wire in wires)
 
-    def _enter(self, bundle: BundleId, plan: Plan, values: Mapping[str, np.ndarray]) -> None:
+    def enter(
+        self,
+        run: int,
+        batch: int,
+        values: Mapping[str, np.ndarray],
+        handed: Sequence[party_pb2.MasksReply] | None = None,
+    ) -> None:
+        """Mask and submit every input of a run that this client owns: int64 integers by wire.
+
+        handed: what each party said of the masks already; they are asked for otherwise.
+        """
+        self._enter(BundleId.of_run(self.id, run, batch), self.plan.at(run).bind(batch), values, handed)
+
+    def _enter(
+        self,
+        bundle: BundleId,
+        plan: Plan,
+        values: Mapping[str, np.ndarray],
+        handed: Sequence[party_pb2.MasksReply] | None = None,
+    ) -> None:
         entered = [plan.wire[gate.out] for gate in plan.entered_in(bundle.entry)]
         wires = [wire for wire in entered if wire.holders == (self.me,)]
         if not wires:
             return
-        seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC])
+        seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC], handed)
         sent = {
             wire.name: _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
             for wire in wires
@@ -60,19 +87,24 @@ class Submitter:
             header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.entry.number, wire=name)
             gather([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
 
-    def _seeds(self, bundle: BundleId, wires: list[str]) -> dict[str, list[Seed]]:
-        """Ask every party for its seed of the mask of each of these inputs; list it all as entered.
+    def _seeds(
+        self, bundle: BundleId, wires: list[str], handed: Sequence[party_pb2.MasksReply] | None
+    ) -> dict[str, list[Seed]]:
+        """Return every party's seed of the mask of each of these inputs, and ask for them if need be; list it all as
+        entered.
 
         Raises:
             IntegrityError: it was before.
         """
         if not wires:
             return {}
-        request = party_pb2.MasksRequest(session_id=self.id, run=bundle.entry.number)
-        asked = self.parties.start(lambda stub: stub.Masks, request, self.deadlines.setup)
+        asked: Sequence[Reply[party_pb2.MasksReply]] = ()
+        if handed is None:
+            request = party_pb2.MasksRequest(session_id=self.id, run=bundle.entry.number)
+            asked = self.parties.start(lambda stub: stub.Masks, request, self.deadlines.setup)
         refusal = self._claim(bundle.entry)  # on the disk while masks are on their way, and before x^ leaves
         try:
-            replies = gather(asked)
+            replies = gather(asked) if handed is None else handed
             checked = [
                 self._handed.manifest(name, bundle, reply.manifest) for name, reply in self._handed.named(replies)
             ]
@@ -87,9 +119,11 @@ class Submitter:
         return seeds
 
     def _claim(self, entry: EntryId) -> MpcError | None:
-        """List it as entered; return why that cannot be, to be raised if the parties do not object themselves."""
+        """List it as entered, and some that follow with it; return why that cannot be, to be raised if the parties do
+        not object themselves."""
+        window = min(entry.number, _LISTED_AT_ONCE) if self._alone else 1
         try:
-            self.parties.entered.claim(self.id, entry)
+            self.parties.entered.claim(self.id, entry, max(0, window - 1))
             return None
         except MpcError as error:
             return error

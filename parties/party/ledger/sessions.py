@@ -31,6 +31,7 @@ from mpc.errors import LocalProtocolError, ReuseError, SessionError
 from parties.database import transaction
 from parties.disk import private_folder, write_atomic
 from parties.entropy import token
+from parties.party.ledger.burning import BurntAhead
 from parties.party.ledger.epoch import EPOCH, Epoch, failing, read_epoch, restored
 from parties.party.ledger.schema import DATABASE, bring_forward, connect, is_empty
 from parties.party.ledger.states import (
@@ -67,8 +68,7 @@ class Ledger:
         self._clock = clock
         self._lock = threading.Lock()
         self._closed = False
-        self._ahead: dict[bytes, set[int]] = {}
-        self._untouched: dict[bytes, set[int]] = {}
+        self._ahead = BurntAhead()
         self._epoch = Epoch("", 0)
         self._beside: Epoch | None = None
 
@@ -221,8 +221,9 @@ class Ledger:
         state = RunState(state)
         if not 1 <= run <= MAX_RUN - following:
             raise _refused(f"run {run} is out of range")
-        if self._is_ahead(session_id, run, state):
-            return
+        with self._lock:
+            if self._ahead.pass_by(session_id, run, state):
+                return
         with self._writing(durable=state in DURABLE) as database:
             _require_open(database, session_id)
             key = (session_id.hex(), run)
@@ -240,37 +241,13 @@ class Ledger:
             else:
                 database.execute("UPDATE runs SET state = ? WHERE session_id = ? AND run = ?", (state, *key))
             if state is RunState.BURNT:
-                self._burn_ahead(database, session_id, range(run + 1, run + 1 + following))
+                self._ahead.burn(database, session_id, range(run + 1, run + 1 + following))
             if also is not None and also(database):
                 self._count_up(database)
 
-    def _is_ahead(self, session_id: bytes, run: int, state: RunState) -> bool:
-        """Was a run burnt with one before it, and is this one of its steps up to there?  The last counts once."""
-        with self._lock:
-            ahead = self._ahead.get(session_id, set())
-            if run not in ahead or state not in (RunState.DEALT, RunState.BURNT):
-                return False
-            self._untouched[session_id].discard(run)
-            if state is RunState.BURNT:
-                ahead.discard(run)
-            return True
-
-    def _burn_ahead(self, database: sqlite3.Connection, session_id: bytes, runs: range) -> None:
-        """Burn runs of which the ledger knows nothing yet, or that they are dealt."""
-        for run in runs:
-            database.execute(
-                "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state WHERE state = ?",
-                (session_id.hex(), run, RunState.BURNT, RunState.DEALT),
-            )
-        for kept in (self._ahead, self._untouched):
-            kept.setdefault(session_id, set()).update(runs)
-
     def _end(self, database: sqlite3.Connection, session_id: bytes, state: SessionState, reason: str | None) -> None:
         """End a session: runs that it never came to leave no row, those that it did not finish are aborted."""
-        key = session_id.hex()
-        self._ahead.pop(session_id, None)
-        unused = [(key, run) for run in self._untouched.pop(session_id, ())]
-        database.executemany("DELETE FROM runs WHERE session_id = ? AND run = ?", unused)
+        self._ahead.end(database, session_id)
         _end(database, session_id, state, reason)
 
     def history(self, limit: int = 20) -> list[SessionRecord]:
@@ -283,9 +260,10 @@ class Ledger:
         with self._lock, _using(self._folder):
             self._require_usable()
             rows = self._connection.execute(query, (max(0, limit),)).fetchall()
+            ahead = {row[0]: self._ahead.untouched(bytes.fromhex(row[0])) for row in rows}
         return [
-            SessionRecord(session_id, plan, coordinator, SessionState(state), opened_at, reason, runs, revealed)
-            for session_id, plan, coordinator, state, opened_at, reason, runs, revealed in rows
+            SessionRecord(id, plan, coordinator, SessionState(state), opened_at, reason, runs - ahead[id], revealed)
+            for id, plan, coordinator, state, opened_at, reason, runs, revealed in rows
         ]
 
     def close(self) -> None:
@@ -346,7 +324,9 @@ class Ledger:
                     yield database
             except BaseException:
                 self._epoch = before
+                self._ahead.failed()
                 raise
+            self._ahead.written()
             if self._epoch != before:
                 self._write_beside(self._epoch)
 

@@ -1,0 +1,173 @@
+"""What a run does beside its arithmetic: nothing is computed again, calls are joined, and few runs wait for a disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.correlations import Bundle
+from mpc.errors import MpcError, PolicyError, SessionError
+from mpc.plan import cost
+from mpc.plan.plan import Plan
+from parties import Session
+from parties.client.channels import Parties, PartyClient
+from parties.client.running.entered import place_of
+from parties.party.ledger.burning import BurntAhead
+from parties.party.ledger.states import RunState
+from parties.pb import party_pb2
+from tests.support.graphs import save_model
+from tests.support.parties import OWNER, InProcess, eventually, id_of
+
+X = np.array([[0.5, -0.25, 1.0]], np.float32)
+WEIGHT = np.array([[0.5, -1.0], [0.25, 1.5], [0.75, 0.5]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["d"]), helper.make_node("Relu", ["d"], ["y"])]
+    path = save_model(tmp_path_factory.mktemp("model"), nodes, {"w": WEIGHT}, ("batch", 3))
+    return compile_model(path, (-1.0, 1.0))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[InProcess]:
+    with InProcess(tmp_path / "cluster", 2) as made:
+        yield made
+
+
+def run(session: Session) -> None:
+    [y] = session.run(None, {"x": X})
+    assert np.abs(y - np.maximum(X @ WEIGHT, 0)).max() < 1e-3
+
+
+def last_entered(client: Parties, session_id: bytes) -> int:
+    """The last run that the client's own list has of a session."""
+    with closing(sqlite3.connect(place_of(client.config))) as reader:
+        query = "SELECT max(last) FROM entered WHERE session = ?"
+        return int(reader.execute(query, (session_id,)).fetchone()[0])
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, counts: Counter[str]) -> None:
+    plain = getattr(owner, name)
+
+    def counted(*args: Any, **more: Any) -> Any:
+        counts[name] += 1
+        return plain(*args, **more)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+class Names:
+    """A stub of which every call is its name."""
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+def test_a_second_run_computes_no_cost_again_and_asks_each_party_once(
+    cluster: InProcess, compiled: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the client, the parties and the provider, which are one process here."""
+    counts: Counter[str] = Counter()
+    asked: list[str] = []
+    start = Parties.start
+
+    def named(parties: Parties, call: Callable[[Any], Any], *rest: Any) -> Any:
+        asked.append(call(Names()))
+        return start(parties, call, *rest)
+
+    with Session(cluster.client(), compiled) as session:
+        run(session)
+        counting(monkeypatch, cost, "gate_cost", counts)
+        counting(monkeypatch, cost, "schedule", counts)
+        counting(monkeypatch, Plan, "_bind", counts)
+        monkeypatch.setattr(Parties, "start", named)
+        run(session)
+        assert counts == Counter()
+        assert asked == ["Prepare"], "masks come with what is prepared; inputs and results are no such calls"
+        session.run(None, {"x": np.repeat(X, 2, axis=0)})
+        assert counts["gate_cost"] and counts["_bind"], "another batch has another price"
+
+
+def test_runs_are_burnt_and_listed_in_windows_that_grow(
+    cluster: InProcess, compiled: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each before its masks leave; of what was burnt in vain no row is left."""
+    burnt: list[range] = []
+    burn = BurntAhead.burn
+
+    def noted(ahead: BurntAhead, database: Any, session_id: bytes, runs: range) -> None:
+        burnt.append(runs)
+        burn(ahead, database, session_id, runs)
+
+    client = cluster.client()
+    with Session(client, compiled) as session, monkeypatch.context() as patch:
+        id = id_of(session)
+        patch.setattr(BurntAhead, "burn", noted)
+        for number, listed in enumerate((1, 3, 3, 7, 7, 7, 7, 15, 15), 1):
+            run(session)
+            assert cluster.ledgers[0].history()[0].runs == number
+            assert last_entered(client, id) == listed
+        assert Counter(burnt) == dict.fromkeys((range(2, 2), range(3, 4), range(5, 8), range(9, 16)), 2)
+        assert cluster.run_states(0, id) == ["revealed"] * 9 + ["burnt"] * 6
+    for index in (0, 1):
+        assert eventually(lambda index=index: cluster.run_states(index, id) == ["revealed"] * 9)
+
+
+def test_security_16_masks_that_come_with_a_prepared_run_leave_once_it_is_burnt(
+    cluster: InProcess, compiled: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    take = Bundle.mask_seed
+
+    def spy(bundle: Bundle, wire: str) -> Any:
+        for index in (0, 1):
+            runs = cluster.of(index, bundle.id.session).runs.kept
+            if bundle.id.entry.number in runs and runs[bundle.id.entry.number].entry.bundle is bundle:
+                seen.append(cluster.run_states(index, bundle.id.session))
+        return take(bundle, wire)
+
+    with Session(cluster.client(), compiled) as session:
+        monkeypatch.setattr(Bundle, "mask_seed", spy)
+        run(session)
+    assert sorted(seen) == [["burnt"], ["burnt"], ["revealed"], ["revealed"]], "of the input, then of the output"
+
+
+def test_a_coordinator_is_prepared_a_run_but_given_no_masks_of_others(cluster: InProcess) -> None:
+    script = cluster.script().open().enter_weights()
+    request = party_pb2.PrepareRequest(session_id=script.id, run=1, batch=1, masks=True)
+    with pytest.raises(PolicyError, match="owns no input"):
+        script.everyone(lambda index: cluster.party(index).Prepare(request))
+    assert [cluster.run_states(index, script.id) for index in (0, 1)] == [["dealt"], ["dealt"]]
+    assert len(script.masks(0, 1, OWNER).seeds) == 1
+
+
+def test_security_17_a_crash_within_a_window_of_burnt_runs_burns_the_rest_of_it(
+    cluster: InProcess, compiled: Compiled
+) -> None:
+    session = Session(cluster.client(), compiled)
+    id = id_of(session)
+    for _ in range(5):
+        run(session)
+    assert cluster.run_states(0, id) == ["revealed"] * 5 + ["burnt"] * 2
+    cluster.crash(0)
+    cluster.revive(0)
+    assert cluster.ledger_states(0)[0] == ("burnt", "restart")
+    assert cluster.run_states(0, id) == ["revealed"] * 5 + ["burnt"] * 2
+    for number in (6, 7, 8):
+        for state in (RunState.DEALT, RunState.BURNT):
+            with pytest.raises(SessionError, match="is burnt, not open"):
+                cluster.ledgers[0].advance(id, number, state)
+    with pytest.raises(MpcError):
+        session.run(None, {"x": X})
+    with Session(cluster.client(), compiled) as again:
+        run(again)
