@@ -79,21 +79,26 @@ def test_a_second_run_computes_no_cost_again_and_asks_each_party_once(
     """At the client, the parties and the provider, which are one process here."""
     counts: Counter[str] = Counter()
     asked: list[str] = []
-    start = Parties.start
 
-    def named(parties: Parties, call: Callable[[Any], Any], *rest: Any) -> Any:
-        asked.append(call(Names()))
-        return start(parties, call, *rest)
+    def naming(method: str) -> None:
+        plain = getattr(PartyClient, method)
+
+        def named(party: PartyClient, call: Callable[[Any], Any], *rest: Any) -> Any:
+            asked.append(call(Names()))
+            return plain(party, call, *rest)
+
+        monkeypatch.setattr(PartyClient, method, named)
 
     with Session(cluster.client(), compiled) as session:
         run(session)
         counting(monkeypatch, cost, "gate_cost", counts)
         counting(monkeypatch, cost, "schedule", counts)
         counting(monkeypatch, Plan, "_bind", counts)
-        monkeypatch.setattr(Parties, "start", named)
+        naming("begin")
+        naming("stream")
         run(session)
         assert counts == Counter()
-        assert asked == ["Prepare"], "masks come with what is prepared; inputs and results are no such calls"
+        assert asked == [name for name in ("Prepare", "SubmitWhole", "Result") for _ in (0, 1)], "and x^ waits for none"
         session.run(None, {"x": np.repeat(X, 2, axis=0)})
         assert counts["gate_cost"] and counts["_bind"], "another batch has another price"
 

@@ -189,9 +189,9 @@ class CoordinatedSession:
         started = clock()
         prepared = self._pipeline.next(batch, following)
         offline, number = clock() - started, self._pipeline.begun
-        self.part.ask(number, batch, self.on_progress)
         handed = [reply.masks for reply in prepared if reply.HasField("masks")]
-        self.part.enter(number, batch, values, handed if len(handed) == len(prepared) else None)
+        ask = partial(self.part.ask, number, batch, self.on_progress)
+        self.part.enter(number, batch, values, handed if len(handed) == len(prepared) else None, ask)
         if not any(reply.streams for reply in prepared):
             self._pipeline.entered(following, expected)
         received = self.part.receive(number)

@@ -63,12 +63,10 @@ class Participant:
         batch: int,
         values: Mapping[str, np.ndarray],
         handed: Sequence[party_pb2.MasksReply] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Mask and submit every input of a run that this client owns: int64 integers by wire.
-
-        handed: what each party said of the masks already; they are asked for otherwise.
-        """
-        self.submitter.enter(run, batch, values, handed)
+        """Mask and submit every input of a run that this client owns: see `Submitter.enter`."""
+        self.submitter.enter(run, batch, values, handed, meanwhile)
 
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
         """Begin to wait for a run that is prepared: see `Receiver.ask`."""

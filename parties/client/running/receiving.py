@@ -108,7 +108,7 @@ class Receiver:
         return [wire for wire in wires if self.me in plan.wire[wire].holders]
 
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
-        """Begin to wait for a run that is prepared: before its inputs are entered, parties have nothing else to do."""
+        """Begin to wait for a run that is prepared; best while its inputs travel, for which parties wait before."""
         public = _Collected()
         patience = self.deadlines.submit + self.deadlines.setup + self._rounds * self.deadlines.step
         answers = []

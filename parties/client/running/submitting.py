@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -59,12 +59,15 @@ class Submitter:
         batch: int,
         values: Mapping[str, np.ndarray],
         handed: Sequence[party_pb2.MasksReply] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Mask and submit every input of a run that this client owns: int64 integers by wire.
 
-        handed: what each party said of the masks already; they are asked for otherwise.
+        Args:
+            handed: what each party said of the masks already; they are asked for otherwise.
+            meanwhile: called once all of it is on its way, while the parties take it.
         """
-        self._enter(BundleId.of_run(self.id, run, batch), self.plan.at(run).bind(batch), values, handed)
+        self._enter(BundleId.of_run(self.id, run, batch), self.plan.at(run).bind(batch), values, handed, meanwhile)
 
     def _enter(
         self,
@@ -72,10 +75,12 @@ class Submitter:
         plan: Plan,
         values: Mapping[str, np.ndarray],
         handed: Sequence[party_pb2.MasksReply] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         entered = [plan.wire[gate.out] for gate in plan.entered_in(bundle.entry)]
         wires = [wire for wire in entered if wire.holders == (self.me,)]
         if not wires:
+            meanwhile()
             return
         seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC], handed)
         sent = {
@@ -83,9 +88,12 @@ class Submitter:
             for wire in wires
         }
 
-        for name, data in sent.items():
+        for left, (name, data) in zip(reversed(range(len(sent))), sent.items(), strict=True):
             header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.entry.number, wire=name)
-            gather([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
+            replies = [_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients]
+            if not left:
+                meanwhile()
+            gather(replies)
 
     def _seeds(
         self, bundle: BundleId, wires: list[str], handed: Sequence[party_pb2.MasksReply] | None
