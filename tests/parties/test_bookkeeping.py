@@ -100,7 +100,7 @@ def test_a_second_run_computes_no_cost_again_and_asks_each_party_once(
         assert counts == Counter()
         assert asked == [name for name in ("Prepare", "SubmitWhole", "Result") for _ in (0, 1)], "and x^ waits for none"
         session.run(None, {"x": np.repeat(X, 2, axis=0)})
-        assert counts["gate_cost"] and counts["_bind"], "another batch has another price"
+        assert counts["_bind"] and counts["schedule"], "another batch is bound and scheduled anew"
 
 
 def test_runs_are_burnt_and_listed_in_windows_that_grow(
