@@ -34,6 +34,7 @@ from mpc.interpret.party import PartyRun
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
+from mpc.plan.segments import in_turn
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane
 from mpc.transcript import Transcript
@@ -199,7 +200,8 @@ def keys_in(shown: Sequence[bytes], bundle: BundleId) -> list[bytes]:
 def hashes(content: bytes, keys: Iterable[bytes]) -> Iterator[bytes]:
     """The content hashed in every way in use here, without a key and under each."""
     tags = ("mpc/v1/corrections", "mpc/v2/corrections", "mpc/v1/output", "mpc/v1/weights", "mpc/v1/public-weights")
-    for plain in (content, *(canonical(tag, len(content)) + content for tag in tags)):
+    headed = (canonical("mpc/v3/corrections", 0, len(content)), *(canonical(tag, len(content)) for tag in tags))
+    for plain in (content, *(head + content for head in headed)):
         yield hashlib.sha256(plain).digest()
         yield blake3(plain).digest()
     yield from (digest(tag, content) for tag in tags)
@@ -245,7 +247,9 @@ def corrections_if(scene: Scene, x: np.ndarray) -> bytes | None:
         values = reference.evaluate(scene.bound, given, lambda name, shape: scene.public[name])
     except PlanError:
         return None
-    return Guessing(scene, values).run(scene.bound.online)[0].tobytes()
+    sent = bytearray()
+    Guessing(scene, values).run(in_turn(scene.bound.online, scene.bound.wire), sent.extend, ())
+    return bytes(sent)
 
 
 def named(scene: Scene, shown: Sequence[bytes], keys: Sequence[bytes]) -> list[int]:
