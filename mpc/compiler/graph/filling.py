@@ -33,7 +33,7 @@ class _Filled:
 
     @classmethod
     def of(cls, graph: Graph, name: str) -> _Filled | None:
-        writers = {node.writes: node for node in graph.nodes}
+        writers = graph.writers
         total, fills = writers[name], _fills(writers[name])
         scale = writers.get(total.reads[1])
         return (

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -221,7 +222,7 @@ class GraphOutput:
 
 @dataclass
 class Graph:
-    """Nodes in topological order."""
+    """Nodes in topological order; they stay as they are once somebody has asked who reads or writes a value."""
 
     inputs: list[GraphInput]
     nodes: list[Node]
@@ -229,7 +230,20 @@ class Graph:
 
     def readers(self, value: str) -> Iterator[Node]:
         """Yield the nodes that read a value."""
-        return (node for node in self.nodes if value in node.reads)
+        return iter(self._readers.get(value, ()))
+
+    @cached_property
+    def _readers(self) -> dict[str, list[Node]]:
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in {*node.reads}:
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def writers(self) -> dict[str, Node]:
+        """The node that writes each value; inputs have none."""
+        return {node.writes: node for node in self.nodes}
 
     def is_output(self, value: str) -> bool:
         return any(out.value == value for out in self.outputs)

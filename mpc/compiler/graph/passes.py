@@ -13,6 +13,7 @@ from mpc.compiler.graph.gelus import join_gelu
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Shape
 from mpc.compiler.graph.merging import merge
 from mpc.compiler.graph.quanta import lift_scales, part_scales
+from mpc.compiler.graph.rewriting import Rewriting
 
 
 def drop_empty_moves(graph: Graph) -> Graph:
@@ -57,10 +58,9 @@ def join_reshapes(graph: Graph) -> Graph:
 
 def sink_output_reshapes(graph: Graph) -> Graph:
     """Leave to the recipient a reshape that only an output reads."""
-    writers = {node.writes: node for node in graph.nodes}
     outputs = []
     for out in graph.outputs:
-        while (node := writers.get(out.value)) is not None and node.op == "reshape":
+        while (node := graph.writers.get(out.value)) is not None and node.op == "reshape":
             out = replace(out, value=node.reads[0])
         outputs.append(out)
     return Graph(graph.inputs, graph.nodes, outputs)
@@ -80,18 +80,19 @@ def drop_dead_nodes(graph: Graph) -> Graph:
 def fold_linear(graph: Graph) -> Graph:
     """Fold scalings, batch-norms and biases into the linear layer before or after them."""
     shapes = {given.name: given.shape for given in graph.inputs} | {n.writes: n.shape for n in graph.nodes}
-    nodes, index = list(graph.nodes), 0
-    while index < len(nodes):
-        node = nodes[index]
-        following = Graph(graph.inputs, nodes, graph.outputs).sole_reader(node.writes)
+    rewritten = Rewriting(graph)
+    node = rewritten.first
+    while node is not None:
+        following = rewritten.sole_reader(node.writes)
         merged = merge(node, following, shapes[node.reads[0]]) if following is not None and node.reads else None
-        if merged is None or following is None:
-            index += 1
+        if merged is None:
+            node = rewritten.behind(node)
             continue
-        nodes[nodes.index(following)] = merged
-        del nodes[index]
-        index = max(0, index - 1)
-    return Graph(graph.inputs, nodes, graph.outputs)
+        rewritten.replace(merged)
+        before = rewritten.before(node)
+        rewritten.drop(node)
+        node = rewritten.first if before is None else before
+    return rewritten.graph
 
 
 def scale_in_readers(graph: Graph) -> Graph:
@@ -143,44 +144,22 @@ def fuse_pooling(graph: Graph) -> Graph:
 
     max(relu(x)) = relu(max(x)) = max(0, x): what is compared anyway decides the sign as well.
     """
+    rewritten = Rewriting(graph)
     for name in [node.writes for node in graph.nodes if node.op == "maximum"]:
-        node = next(node for node in graph.nodes if node.writes == name)
-        found = _chain(graph, node, _behind) or _chain(graph, node, _before)
+        node = rewritten.nodes[name]
+        found = _chain(node, rewritten.next) or _chain(node, rewritten.previous)
         if found is not None:
-            graph = _without(graph, found, node)
-    return graph
+            rewritten.replace(replace(node, attributes=replace(node.of(Maximum), rectify=True)))
+            rewritten.bypass(found)
+    return rewritten.graph
 
 
-Neighbour = Callable[[Graph, Node], Node | None]
-
-
-def _behind(graph: Graph, node: Node) -> Node | None:
-    return graph.sole_reader(node.writes)
-
-
-def _before(graph: Graph, node: Node) -> Node | None:
-    writer = next((n for n in graph.nodes if node.reads and n.writes == node.reads[0]), None)
-    return writer if writer is not None and graph.sole_reader(writer.writes) is node else None
-
-
-def _chain(graph: Graph, node: Node, neighbour: Neighbour) -> Node | None:
+def _chain(node: Node, neighbour: Callable[[Node], Node | None]) -> Node | None:
     """The ReLU that only moves of one value separate from a maximum."""
-    current = neighbour(graph, node)
+    current = neighbour(node)
     while current is not None and current.op in MOVES - {"concat"}:
-        current = neighbour(graph, current)
+        current = neighbour(current)
     return current if current is not None and current.op == "relu" else None
-
-
-def _without(graph: Graph, relu: Node, maximum: Node) -> Graph:
-    renamed = {relu.writes: relu.reads[0]}
-    nodes = []
-    for node in graph.nodes:
-        if node is maximum:
-            node = replace(node, attributes=replace(node.of(Maximum), rectify=True))
-        if node is not relu:
-            nodes.append(_renamed(node, renamed))
-    outputs = [replace(out, value=renamed.get(out.value, out.value)) for out in graph.outputs]
-    return Graph(graph.inputs, nodes, outputs)
 
 
 PASSES = (

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from mpc.compiler.graph.graph import Graph, Node, Origin, Shape, static
-from mpc.compiler.lowering.intervals import Interval, widened
+from mpc.compiler.lowering.intervals import Interval, bound_of, widened
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.lowering.unopened import leave_summed_unopened, leave_unopened
@@ -48,6 +48,9 @@ SERIES_SCALE_BITS = 44
 """Fractional bits of a series' argument."""
 LINEAR_BITS = 57
 """Bound of what a product or sum may reach: room for roundings below 59."""
+
+
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -142,15 +145,19 @@ class Lowering:
         scale: Fraction,
         interval: Interval,
         masking: Masking = Masking.DRAWN,
-        holders: tuple[str, ...] = (),
+        holders: Names = (),
         least_bits: int = 1,
     ) -> Value:
         """Append a wire with its bound."""
         interval = interval.broadcast_to(static(shape))
-        bits = max(least_bits, self.bits(interval.bound, scale))
-        wire = Wire(name=name, shape=shape, scale=scale, bits=bits, masking=masking, holders=holders)
-        self.wires[name] = wire
-        return Value(wire, interval)
+        return Value(self._wire(name, shape, scale, interval.bound, masking, holders, least_bits), interval)
+
+    def _wire(
+        self, name: str, shape: Shape, scale: Fraction, bound: float, masking: Masking, holders: Names, least_bits: int
+    ) -> Wire:
+        bits = max(least_bits, self.bits(bound, scale))
+        self.wires[name] = Wire(name=name, shape=shape, scale=scale, bits=bits, masking=masking, holders=holders)
+        return self.wires[name]
 
     def gate(self, kind: str, **settings: Any) -> Gate:
         """Append a gate.
@@ -176,7 +183,7 @@ class Lowering:
         scale: Fraction,
         interval: Interval,
         least_bits: int = 1,
-        holders: tuple[str, ...] = (),
+        holders: Names = (),
         **settings: Any,
     ) -> Value:
         """Append a gate and the one wire it writes."""
@@ -200,7 +207,7 @@ class Lowering:
         known = self.told if public is None else public
         masking = Masking.PUBLIC if known else Masking.DRAWN
         self.gate("input", out=name, lifetime=Lifetime.SESSION)
-        self.wire(name, values.shape, scale, Interval.exactly(values), masking, owner, least_bits)
+        self._wire(name, values.shape, scale, bound_of(values), masking, owner, least_bits)
         self.weights[name] = values
         return name
 

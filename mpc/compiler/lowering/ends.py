@@ -108,7 +108,7 @@ def _compared_with(state: Lowering, name: str) -> set[str]:
     """
     graph = state.graph
     inputs = {given.name: given.marks for given in graph.inputs}
-    writers = {node.writes: node for node in graph.nodes}
+    writers = graph.writers
     found, waiting, seen = {name}, [name], {name}
     while waiting:
         value = waiting.pop()

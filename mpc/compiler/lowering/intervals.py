@@ -73,7 +73,7 @@ class Interval:
     @property
     def bound(self) -> float:
         """The largest size that any element can have."""
-        return float(self.size.max(initial=0.0))
+        return bound_of(self.low, self.high)
 
     @property
     def least(self) -> float:
@@ -133,16 +133,23 @@ class Interval:
 
     def linear(self, product: Product, weight: np.ndarray, bias: np.ndarray | None, rounded: bool) -> Interval:
         """Return product(x, weight) + bias; `rounded`: the weights are integers rounded from something finer."""
-        real = weight.astype(np.float64)
-        positive, negative, squares = np.maximum(real, 0), np.minimum(real, 0), np.square(real)
+        real = weight.astype(np.float64, copy=False)
+        low, high = self.ends(product, real, bias)
+        squares = np.square(real)
         shift = 0.0 if bias is None else bias.astype(np.float64)
-        low = product(self.low, positive) + product(self.high, negative) + shift
-        high = product(self.high, positive) + product(self.low, negative) + shift
         off = product(np.square(self.error), squares)
         if rounded:
             off = off + product(np.square(self.typical), np.full_like(real, ROUNDING**2))
         mean, variance = product(self.mean, real) + shift, product(self.variance, squares)
         return Interval(*np.broadcast_arrays(low, high, np.sqrt(off), mean, variance))
+
+    def ends(self, product: Product, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return (low, high) of product(x, weight) + bias."""
+        real = weight.astype(np.float64, copy=False)
+        positive, negative = np.maximum(real, 0), np.minimum(real, 0)
+        shift = 0.0 if bias is None else bias.astype(np.float64, copy=False)
+        low = product(self.low, positive) + product(self.high, negative) + shift
+        return low, product(self.high, positive) + product(self.low, negative) + shift
 
     def truncated(self, shift: int) -> Interval:
         """Return x / 2^shift, floor or floor + 1."""
@@ -247,6 +254,11 @@ def _outwards(end: float) -> float:
         return end
     step = math.ldexp(1.0, math.frexp(end)[1] - 1 - _GRID_BITS)
     return math.ceil(end / step) * step
+
+
+def bound_of(*arrays: np.ndarray) -> float:
+    """Return the largest size of any element."""
+    return float(np.max([0.0, *(end for array in arrays if array.size for end in (array.max(), -array.min()))]))
 
 
 def joined(intervals: list[Interval], axis: int) -> Interval:

@@ -27,6 +27,12 @@ def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
     return found if usual is None else _usually(found, interval.error, scale, usual)
 
 
+def known_bound(low: np.ndarray, high: np.ndarray, scale: Fraction, node: Node) -> float:
+    """Return the bound of `known_interval`, of which it needs to know the ends only."""
+    zeros = np.zeros(low.shape)
+    return _cut(Interval(low, high, zeros, zeros, zeros), scale, node.attributes.known).bound
+
+
 def _usually(interval: Interval, error: np.ndarray, scale: Fraction, usual: Moments) -> Interval:
     """As large as it is on samples: then no error is smaller because values turn out to be."""
     mean, variance = (

@@ -12,8 +12,9 @@ Rounds never become more: the gates before open one less each, and all results o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 from mpc.gates import GATES
@@ -42,6 +43,30 @@ class Region:
     mapped: set[str] = field(default_factory=set)
     sinks: set[str] = field(default_factory=set)
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of its gates."""
+        return frozenset(gate.name for gate in self.gates)
+
+
+class _Lines:
+    """Who writes each wire, and who reads it, found once for all regions."""
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        self.writers = {name: gate for gate in gates for name in gate.writes}
+        self._readers: dict[str, list[Gate]] = {}
+        for gate in gates:
+            for name in {*gate.reads}:
+                self._readers.setdefault(name, []).append(gate)
+
+    def readers(self, name: str) -> Sequence[Gate]:
+        """Return the gates that read a wire."""
+        return self._readers.get(name, ())
+
+    def outside(self, region: Region, name: str) -> Iterator[Gate]:
+        """Yield the gates that read a wire and are not in a region."""
+        return (gate for gate in self.readers(name) if gate.name not in region.names)
+
 
 def leave_unopened(
     gates: Sequence[Gate],
@@ -54,12 +79,14 @@ def leave_unopened(
     Args:
         carried: wires that the next run reads: masked.
     """
-    changed, found = dict(wires), list(gates)
-    for region in _regions(gates, wires, weights):
-        if region.mapped.intersection(carried):
-            continue
-        if _can(region, gates, wires) and _better(region, gates, wires):
-            found = _opened_late(region, found, changed)
+    lines = _Lines(gates)
+    chosen = [
+        region
+        for region in _regions(gates, wires, weights, lines)
+        if not region.mapped.intersection(carried) and _can(region, lines, wires) and _better(region, lines, wires)
+    ]
+    changed = dict(wires)
+    found = _opened_late(chosen, gates, changed)
     return found, {name: changed[name] for gate in found for name in gate.writes}
 
 
@@ -71,24 +98,24 @@ def leave_summed_unopened(
 
     A bit less is opened for each row, and a round before the sum's own.
     """
-    writers = {name: gate for gate in gates for name in gate.writes}
-    for region in _regions(gates, wires, weights):
-        inside = {gate.name for gate in region.gates}
-        elsewhere = {name for gate in gates if gate.name not in inside for name in gate.reads}
-        bits = {name for name in region.sources if isinstance(writers[name], Step)}
+    lines = _Lines(gates)
+    for region in _regions(gates, wires, weights, lines):
+        bits = {name for name in region.sources if isinstance(lines.writers[name], Step)}
         others = region.sources - bits
         if (
             bits
             and not region.mapped.intersection(carried)
             and any(isinstance(gate, Rows) for gate in region.gates)
             and all(wires[name].masking is Masking.UNOPENED for name in others | region.sinks)
-            and not any(name in elsewhere or wires[name].held for name in bits)
+            and not any(wires[name].held or any(lines.outside(region, name)) for name in bits)
         ):
             for name in region.mapped:
                 wires[name] = wires[name].model_copy(update={"masking": Masking.UNOPENED})
 
 
-def _regions(gates: Sequence[Gate], wires: Mapping[str, Wire], weights: Mapping[str, object]) -> list[Region]:
+def _regions(
+    gates: Sequence[Gate], wires: Mapping[str, Wire], weights: Mapping[str, object], lines: _Lines
+) -> list[Region]:
     leader: dict[str, str] = {}  # wire of the run -> one that hangs together with it, in the end the same for all
 
     def lead(name: str) -> str:
@@ -106,40 +133,35 @@ def _regions(gates: Sequence[Gate], wires: Mapping[str, Wire], weights: Mapping[
     for gate in linear:
         joined.setdefault(lead(gate.writes[0]), Region()).gates.append(gate)
     for region in joined.values():
-        _find_ends(region, gates, weights)
+        _find_ends(region, lines, weights)
     return list(joined.values())
 
 
-def _find_ends(region: Region, gates: Sequence[Gate], weights: Mapping[str, object]) -> None:
+def _find_ends(region: Region, lines: _Lines, weights: Mapping[str, object]) -> None:
     written = {name for gate in region.gates for name in gate.writes}
-    inside = {gate.name for gate in region.gates}
     region.sources = {n for g in region.gates for n in g.reads if n not in weights} - written
     region.mapped = set(region.sources)
     for gate in region.gates:  # what is made of weights alone is no part of it
         if region.mapped.intersection(gate.reads):
             region.mapped.update(gate.writes)
-    region.sinks = {n for g in gates if g.name not in inside for n in g.reads} & region.mapped & written
+    region.sinks = {name for name in region.mapped & written if any(lines.outside(region, name))}
 
 
-def _can(region: Region, gates: Sequence[Gate], wires: Mapping[str, Wire]) -> bool:
+def _can(region: Region, lines: _Lines, wires: Mapping[str, Wire]) -> bool:
     """Can all its sources stay unopened?  They are a ReLU's or a maximum's, and only read here."""
-    inside = {gate.name for gate in region.gates}
-    elsewhere = {name for gate in gates if gate.name not in inside for name in gate.reads}
-    writers = {name: gate for gate in gates for name in gate.writes}
     return all(
-        isinstance(writers[name], Relu | Maximum)
-        and name != getattr(writers[name], "index", None)
-        and name not in elsewhere
+        isinstance(lines.writers[name], Relu | Maximum)
+        and name != getattr(lines.writers[name], "index", None)
         and not wires[name].held
+        and not any(lines.outside(region, name))
         for name in region.sources
     )
 
 
-def _better(region: Region, gates: Sequence[Gate], wires: Mapping[str, Wire]) -> bool:
+def _better(region: Region, lines: _Lines, wires: Mapping[str, Wire]) -> bool:
     if not region.sources or not region.sinks:
         return False
-    readers = [gate for gate in gates if region.sinks.intersection(gate.reads)]
-    outputs = all(_is_remask(gate) for gate in readers)
+    outputs = all(_is_remask(gate) for name in region.sinks for gate in lines.readers(name))
     return outputs or _size(region.sinks, wires) < _size(region.sources, wires)
 
 
@@ -151,10 +173,11 @@ def _size(names: set[str], wires: Mapping[str, Wire]) -> int:
     return sum(prod(1 if d == BATCH else int(d) for d in wires[name].shape) for name in names)
 
 
-def _opened_late(region: Region, gates: list[Gate], wires: dict[str, Wire]) -> list[Gate]:
+def _opened_late(regions: Sequence[Region], gates: Sequence[Gate], wires: dict[str, Wire]) -> list[Gate]:
     """Change the wires; the gates with those that open."""
-    inside = {gate.name for gate in region.gates}
-    for name in region.mapped:
+    inside = {name for region in regions for name in region.names}
+    home = {name: place for place, region in enumerate(regions) for name in region.sinks}
+    for name in {name for region in regions for name in region.mapped}:
         wires[name] = wires[name].model_copy(update={"masking": Masking.UNOPENED})
     opened: dict[str, str] = {}
     found: list[Gate] = []
@@ -162,12 +185,13 @@ def _opened_late(region: Region, gates: list[Gate], wires: dict[str, Wire]) -> l
         if gate.name in inside:
             found.append(gate)
             continue
-        if _is_remask(gate) and gate.reads[0] in region.sinks:
+        if _is_remask(gate) and gate.reads[0] in home:
             (x,), (out,) = gate.reads, gate.writes
             wires[out] = wires[out].model_copy(update={"bits": wires[x].bits})
             found.append(Open(name=f"{gate.name}.open", x=x, out=out))
             continue
-        for name in (name for name in gate.reads if name in region.sinks and name not in opened):
+        read = dict.fromkeys(name for name in gate.reads if name in home and name not in opened)
+        for name in sorted(read, key=home.__getitem__):
             opened[name] = f"{name}.open"
             wires[opened[name]] = wires[name].model_copy(update={"name": opened[name], "masking": Masking.DRAWN})
             found.append(Open(name=opened[name], x=name, out=opened[name]))

@@ -168,10 +168,9 @@ def scale(state: Lowering, node: Node) -> Value:
     follow one another the units of each would pass on to the next one's, and grow.
     """
     taken, x = node.of(Weighted), state.values[node.reads[0]]
-    alone = not any(one.op in ("select", "function") for one in state.graph.nodes)
     most = _largest_at_rest(state, node.reads[0])
     bare = taken.weight.size == 1 and (taken.bias is None or not taken.bias.any())
-    if most and bare and (alone or not most & (most - 1)):
+    if most and bare and (not most & (most - 1) or not any(n.op in ("select", "function") for n in state.graph.nodes)):
         if np.float32(taken.weight.flat[0]) == np.float32(1 / most):
             return state.rescaled(x, x.scale * most)
     return products.scale(state, node)
@@ -179,7 +178,7 @@ def scale(state: Lowering, node: Node) -> Value:
 
 def _largest_at_rest(state: Lowering, name: str) -> int:
     """The larger end of the range of an input that lies at the parties, if it is a whole number; else 0."""
-    writers = {one.writes: one for one in state.graph.nodes}
+    writers = state.graph.writers
     while name in writers and writers[name].op == "round":
         name = writers[name].reads[0]
     found = [given for given in state.graph.inputs if given.name == name and given.stored is not None]
@@ -189,7 +188,7 @@ def _largest_at_rest(state: Lowering, name: str) -> int:
 
 def sum_(state: Lowering, node: Node) -> Value:
     """Add up; of a series less one-hot targets the difference is opened, and neither of them."""
-    writers = {one.writes: one for one in state.graph.nodes}
+    writers = state.graph.writers
     written = [writers[name].op for name in node.reads if name in writers]
     if sorted(written) == ["link", "onehot"] and all(state.graph.sole_reader(name) is node for name in node.reads):
         for name in node.reads:

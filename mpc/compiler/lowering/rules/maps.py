@@ -70,7 +70,7 @@ def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] 
     if sorted(taken.factors) != [-1.0, 1.0] or taken.constant:
         return None
     order = node.reads if taken.factors[0] > 0 else node.reads[::-1]
-    writers = {one.writes: one for one in state.graph.nodes}
+    writers = state.graph.writers
     first, second = (_bend(writers, name) for name in order)
     if second is None or second[0] != (order[0] if first is None else first[0]):
         return None

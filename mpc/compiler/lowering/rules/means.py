@@ -30,7 +30,7 @@ def share(state: Lowering, node: Node) -> Value | None:
     weights, inverse = (state.values[name] for name in node.reads)
     if inverse.wire.name not in state.inverses or weights.interval.least < 0:
         return None
-    writers = {one.writes: one for one in state.graph.nodes}
+    writers = state.graph.writers
     below = writers.get(writers[node.reads[1]].reads[0])
     if below is None or below.op != "total" or below.reads[0] != node.reads[0] or below.shape != inverse.shape:
         return None
@@ -100,7 +100,7 @@ def weighted_mean(state: Lowering, node: Node) -> Value | None:
 
 def _found(state: Lowering, node: Node) -> _Mean | None:
     """Find the mean, if the node is sum w y times 1 / sum w, where no w is negative."""
-    writers = {one.writes: one for one in state.graph.nodes}
+    writers = state.graph.writers
 
     def behind(name: str) -> Node | None:
         while (found := writers.get(name)) is not None and found.op == "reshape":

@@ -20,7 +20,7 @@ from mpc.compiler.lowering.builder import (
     Value,
 )
 from mpc.compiler.lowering.intervals import Interval, Product
-from mpc.compiler.lowering.known import known_interval, product_of
+from mpc.compiler.lowering.known import known_bound, known_interval, product_of
 from mpc.compiler.lowering.rules.means import share, weighted_mean
 from mpc.compiler.lowering.scales import even, log2
 from mpc.compiler.lowering.signs import levelled
@@ -32,6 +32,8 @@ _GOOD_WEIGHT_BITS = 15
 _LEAST_EXPONENT = -30
 _EXACT_BITS = 8
 """Few: constants like 1 and 0.5 cost no precision, and a plan does not tell the last bit of real weights."""
+_PART = 1 << 12
+"""Elements of a weight that are looked at together."""
 _FINEST_SCALE = 48
 _BEFORE_SERIES_BITS = 52
 _FACTOR_FRACTION = 20
@@ -111,8 +113,8 @@ def _passes_on(node: Node) -> bool:
 
 def _reach(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None) -> float:
     """How large the result can be, in units of x's scale, for real weights."""
-    interval = x.interval.linear(product_of(node), weight, _scaled(bias, x.scale), rounded=False)
-    return known_interval(interval, x.scale, node).bound
+    ends = x.interval.ends(product_of(node), weight, _scaled(bias, x.scale))
+    return known_bound(*ends, x.scale, node)
 
 
 def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None, most: int) -> tuple[int, bool]:
@@ -120,10 +122,25 @@ def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray 
     room = most - math.frexp(max(1.0, _reach(x, node, weight, bias)))[1]
     finest = _FINEST_SCALE if most == LINEAR_BITS else SERIES_SCALE_BITS
     wanted = min(_WEIGHT_BITS - _magnitude(weight), room, finest - log2(x.scale))
-    for exact in range(min(wanted, _EXACT_BITS) + 1):
-        if not np.any(np.ldexp(weight, exact) % 1):
-            return max(exact, min(wanted, _spread(bias, x.scale * (1 << exact)) + exact)), True
-    return wanted, False
+    exact = _fraction_bits(weight, min(wanted, _EXACT_BITS))
+    if exact is None:
+        return wanted, False
+    return max(exact, min(wanted, _spread(bias, x.scale * (1 << exact)) + exact)), True
+
+
+def _fraction_bits(weight: np.ndarray, most: int) -> int | None:
+    """Return the fewest fractional bits that all of a weight have; None if that is more than `most`.
+
+    Nearly every weight is none, and the first part of it tells.
+    """
+    found, flat = 0, weight.reshape(-1)
+    for start in range(0, flat.size, _PART):
+        part = flat[start : start + _PART]
+        while found <= most and np.any(np.ldexp(part, found) % 1):
+            found += 1
+        if found > most:
+            return None
+    return found if found <= most else None
 
 
 def _spread(offset: np.ndarray | None, scale: Fraction) -> int:
@@ -138,7 +155,7 @@ def _spread(offset: np.ndarray | None, scale: Fraction) -> int:
 
 
 def _magnitude(weight: np.ndarray) -> int:
-    return math.frexp(float(np.abs(weight).max(initial=0.0)) or 1.0)[1]
+    return math.frexp(float(max(weight.max(initial=0.0), -weight.min(initial=0.0))) or 1.0)[1]
 
 
 def scale(state: Lowering, node: Node) -> Value:
@@ -176,7 +193,7 @@ def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
 def constant(state: Lowering, node: Node) -> Value:
     """Return a weight as a value, the same for every row; its mask is that of the weight."""
     weight = node.of(Constant).weight
-    exact = next((e for e in range(_EXACT_BITS) if not np.any(np.ldexp(weight, e) % 1)), None)
+    exact = _fraction_bits(weight, _EXACT_BITS - 1)
     exponent = _FACTOR_FRACTION if exact is None else exact
     scale = Fraction(2) ** min(exponent, 50 - _magnitude(weight))
     integers = fixedpoint.encode(weight, scale, "a constant")
