@@ -85,6 +85,7 @@ def product_rate() -> float:
     """Products over F_p a second, of one thread, in matrices as large as a layer's."""
     left, right = (field.from_signed(np.arange(512 * 512, dtype=np.int64).reshape(512, 512)) for _ in range(2))
     prepared, times = field.Operand(right), []
+    prepared.lay_out(len(left), field.Room())
     for _ in range(5):
         started = time.perf_counter()
         field.matmul(left, prepared)

@@ -13,6 +13,7 @@ products each instead of r.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import prod
@@ -44,10 +45,23 @@ class Filters:
     values: np.ndarray = field(repr=False)
     windows: Windows
 
-    @cached_property
-    def rows(self) -> np.ndarray:
-        """(6, groups, o / groups, c / groups * prod(kernel)) float64, limbs."""
-        return fp.limbs(self.grouped)
+    @property
+    def kept(self) -> np.ndarray | None:
+        """(6, groups, o / groups, c / groups * prod(kernel)) float64, limbs, if they are kept."""
+        return self.__dict__.get("_kept")
+
+    def parts(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield limbs (6, groups, o / groups, c / groups * prod(kernel)), with the filters that they are of.
+
+        Limbs of large filters that are not kept are split anew, some filters at a time.
+        """
+        groups, per_group, inner = self.grouped.shape
+        each = fp.limb_bytes((groups, inner))
+        most = per_group if self.kept is not None or groups > 1 else max(FEWEST_FILTERS, fp.LIMB_BYTES // each)
+        for start in range(0, per_group, most):
+            chosen = slice(start, min(start + most, per_group))
+            split = fp.limbs(self.grouped[:, chosen]) if self.kept is None else self.kept
+            yield slice(chosen.start, chosen.stop) if groups == 1 else slice(None), split
 
     @cached_property
     def grouped(self) -> np.ndarray:
@@ -72,12 +86,12 @@ class Filters:
         """Return tiles along both axes if an input of this shape is better convolved by tiles, else None."""
         return tiles(x, self.values.shape, self.windows)
 
-    def lay_out(self, x: tuple[int, ...]) -> None:
-        """Make now what a convolution of an input of this shape will need."""
+    def lay_out(self, x: tuple[int, ...], room: fp.Room) -> None:
+        """Make now what a convolution of an input of this shape will need, as far as there is room for it."""
         if self.tiles(x):
             _ = self.points
-        elif not self.few:
-            _ = self.rows
+        elif not self.few and self.kept is None and room.take(fp.limb_bytes(self.values.shape)):
+            self.__dict__["_kept"] = fp.limbs(self.grouped)
 
 
 def tiles(x: tuple[int, ...], filters: tuple[int, ...], windows: Windows) -> tuple[int, int] | None:
@@ -101,8 +115,11 @@ def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) 
     out = np.empty((x.shape[0], filters.values.shape[0], *filters.windows.positions(x.shape[2:])), dtype=np.uint64)
     base = np.broadcast_to(fp.zeros(()) if offset is None else offset, out.shape)
     across = filters.tiles(x.shape)
-    if across is None:
-        (_one_by_one if filters.few else _by_patches)(x, filters, base, out)
+    if across is None and filters.few:
+        _one_by_one(x, filters, base, out)
+    elif across is None:
+        for chosen, right in filters.parts():
+            _by_patches(x, right, filters.windows, base[:, chosen], out[:, chosen])
     else:
         out[:] = base
         _by_tiles(np.ascontiguousarray(x), filters, across, out)
@@ -112,9 +129,8 @@ def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) 
 # ------------------------------------------------------------------- patches
 
 
-def _by_patches(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarray) -> None:
-    """Products with the patches of a few images, or of a few windows of one, at a time."""
-    windows, right = filters.windows, filters.rows
+def _by_patches(x: np.ndarray, right: np.ndarray, windows: Windows, base: np.ndarray, out: np.ndarray) -> None:
+    """Products of filters' limbs with the patches of a few images, or of a few windows of one, at a time."""
     positions = out.shape[2:]
     _, groups, per_group, inner = right.shape
     most = max(1, BLOCK_BYTES // (48 * groups * max(inner, per_group)))

@@ -21,6 +21,10 @@ BITS = 61
 P = (1 << BITS) - 1
 MAX_INNER = 3640
 EXACT_BITS = 53
+LIMB_BYTES = 16 << 20
+"""Bytes of a right operand's limbs that are made at one time, if they are not kept."""
+KEPT_BYTES = 64 << 20
+"""Bytes of limbs that a session keeps, of the first weights that fit: split anew they would slow small models down."""
 FEWER_PRODUCTS = 5
 """The most digits that take less time than the six products of limbs."""
 THIN_ROWS = 6
@@ -102,11 +106,26 @@ def total(rows: np.ndarray) -> np.ndarray:
     return out.reshape(rows.shape[1:])
 
 
+class Room:
+    """Bytes that limbs of a session's weights may take beside the weights: those of the first that fit are kept."""
+
+    def __init__(self, size: int = KEPT_BYTES) -> None:
+        self.left = size
+
+    def take(self, size: int) -> bool:
+        """Take so many bytes; False if they are not left."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
 @dataclass(frozen=True)
 class Operand:
-    """A right operand (k, n) of matrix products, its layouts made once and kept.
+    """A right operand (k, n) of matrix products.
 
-    A weight matrix is multiplied by every run of a session; its limbs are split once.
+    A weight matrix is multiplied by every run of a session.  A small one's limbs are split once and kept; they take six
+    times its memory, so a large one's are split for each product, a part at a time.
 
     Args:
         public: its elements may decide how it is multiplied: small ones take half as long.
@@ -122,13 +141,20 @@ class Operand:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """The transposed matrix (n, k), contiguous, for products with few rows."""
-        return np.ascontiguousarray(self.values.T)
+        """The transposed matrix (n, k), contiguous, for few rows; `values` are a view of it from then on."""
+        rows = np.ascontiguousarray(self.values.T)
+        object.__setattr__(self, "values", rows.T)
+        return rows
 
-    @cached_property
-    def limbs(self) -> np.ndarray:
-        """(6, k, n) float64, see `kernels.split_limbs`."""
-        return limbs(self.values)
+    @property
+    def kept(self) -> np.ndarray | None:
+        """(6, k, n) float64, see `kernels.split_limbs`, if they are kept."""
+        return self.__dict__.get("_kept")
+
+    def keep(self, room: Room) -> None:
+        """Split it into limbs once, if there is room for them."""
+        if self.kept is None and room.take(limb_bytes(self.values.shape)):
+            self.__dict__["_kept"] = limbs(self.values)
 
     @cached_property
     def small(self) -> Small | None:
@@ -140,10 +166,13 @@ class Operand:
         width = min(EXACT_BITS - reach, EXACT_BITS // 2)
         return Small(signed, width) if width * (FEWER_PRODUCTS) > BITS else None
 
-    def lay_out(self, rows: int) -> None:
-        """Make now what a product with this many rows will need."""
+    def lay_out(self, rows: int, room: Room) -> None:
+        """Make now what a product with this many rows will need, as far as there is room for it."""
         for matrix in self.stack.values() if self.values.ndim > 2 else (self,):
-            _ = matrix.rows if rows <= THIN_ROWS else matrix.small or matrix.limbs
+            if rows <= THIN_ROWS:
+                _ = matrix.rows
+            elif matrix.small is None:
+                matrix.keep(room)
 
 
 @dataclass(frozen=True)
@@ -166,6 +195,11 @@ class Small:
         products = (digits @ self.matrix).reshape(count, -1)
         kernels.join_digits(products, self.width, offset.reshape(-1), out.reshape(-1))
         return out
+
+
+def limb_bytes(shape: tuple[int, ...]) -> int:
+    """Return the bytes of the limbs of an array."""
+    return 48 * math.prod(shape)
 
 
 def limbs(a: np.ndarray) -> np.ndarray:
@@ -195,14 +229,40 @@ def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = N
     if m <= THIN_ROWS:
         kernels.matmul_thin(np.ascontiguousarray(a), right.rows, out)
         return add(out, base) if offset is not None else out
-    left = limbs(a)
-    products = np.empty((6, m, n), dtype=np.float64)
-    for start in range(0, k, MAX_INNER):
-        stop = min(start + MAX_INNER, k)
-        np.matmul(left[:, :, start:stop], right.limbs[:, start:stop, :], out=products)
-        kernels.recombine(products.reshape(6, -1), base.reshape(-1), out.reshape(-1))
-        base = out
+    _by_limbs(limbs(a), right, base, out)
     return out
+
+
+def _by_limbs(left: np.ndarray, right: Operand, base: np.ndarray, out: np.ndarray) -> None:
+    """Compute out = base + left @ right: left (6, m, k) limbs, base and out (m, n)."""
+    k, n = left.shape[2], out.shape[1]
+    most, inner = _parts(k, n, whole=right.kept is not None)
+    for first in range(0, n, most):
+        columns = slice(first, min(first + most, n))
+        sums = np.ascontiguousarray(base[:, columns])
+        result = out if most >= n else np.empty(sums.shape, dtype=np.uint64)
+        products = np.empty((6, *sums.shape), dtype=np.float64)
+        for start in range(0, k, inner):
+            rows = slice(start, min(start + inner, k))
+            split = limbs(right.values[rows, columns]) if right.kept is None else right.kept[:, rows, columns]
+            np.matmul(left[:, :, rows], split, out=products)
+            kernels.recombine(products.reshape(6, -1), sums.reshape(-1), result.reshape(-1))
+            sums = result
+        if result is not out:
+            out[:, columns] = result
+
+
+def _parts(k: int, n: int, whole: bool) -> tuple[int, int]:
+    """(columns, rows) of the parts in which a right operand (k, n) is multiplied, of whose limbs `LIMB_BYTES` hold one.
+
+    Each part of the columns takes the left operand apart once more, each of the rows puts results together once more:
+    so the longer side is cut.
+    """
+    inner, elements = max(1, min(k, MAX_INNER)), max(1, LIMB_BYTES // limb_bytes(()))
+    if whole or k * n <= elements:
+        return max(n, 1), inner
+    columns = min(n, max(1, elements // (inner if n > k else 64)))
+    return columns, min(inner, max(1, elements // columns))
 
 
 def _stacked(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None) -> np.ndarray:

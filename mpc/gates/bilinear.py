@@ -62,8 +62,8 @@ class Bilinear(Gate):
         """Lay out a public weight, whose elements may decide how."""
         return self.lay_out(y)
 
-    def warm(self, y: Any, x: tuple[int, ...]) -> None:
-        """Make now what a product of the laid out y with an x of this shape will need."""
+    def warm(self, y: Any, x: tuple[int, ...], room: fp.Room) -> None:
+        """Make now what a product of the laid out y with an x of this shape will need, as far as there is room."""
 
     @property
     def layout(self) -> str:
@@ -134,6 +134,8 @@ class Bilinear(Gate):
             return
         mask = run.mask(self.second)
         y = run.once(f"{self.layout}/mask", lambda: self.lay_out(mask)) if self.weight else self.lay_out(mask)
+        if self.weight is not None:
+            self.warm(y, run.shape(self.x), run.room)
         product = self.over_field(run.mask(self.x), y)
         if run.wire(self.out).masking is Masking.DERIVED:
             run.derive_mask(self.out, fp.sub(run.uniform("s"), product))
@@ -150,14 +152,15 @@ class Bilinear(Gate):
         offset = run.take("s") if derived else run.take("product") + run.take_mask(self.out)
         if self.weight is not None:
             public = run.once(f"{self.layout}/public", lambda: self.lay_out(run.public(self.second)))
-            self.warm(self._share_of_weight(run), run.shape(self.x))
+            self.warm(self._share_of_weight(run), run.shape(self.x), run.room)
+            self.warm(public, run.shape(self.x), run.room)
             offset = offset - Share(self.over_field(run.mask_share(self.x).values, public))
             if self.bias is not None:
                 offset = offset + run.share(self.bias)
         return offset
 
     def _prepare_linear(self, run: PartyReading) -> None:
-        self.warm(self._public_weight(run), run.shape(self.x))
+        self.warm(self._public_weight(run), run.shape(self.x), run.room)
         if run.wire(self.out).masking is Masking.INHERITED and run.needs_mask(self.out) and run.has_mask(self.x):
             bias = self.bias and run.mask_share(self.bias).values
             run.set_mask(self.out, Share(self._mapped(run, run.mask_share(self.x).values, bias)))

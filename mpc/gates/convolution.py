@@ -55,8 +55,8 @@ class Convolution(Columned):
     def lay_out(self, y: np.ndarray) -> Filters:
         return Filters(y, self.windows)
 
-    def warm(self, y: Filters, x: tuple[int, ...]) -> None:
-        y.lay_out(x)
+    def warm(self, y: Filters, x: tuple[int, ...], room: fp.Room) -> None:
+        y.lay_out(x, room)
 
     def columns(self, wires: Wires) -> int:
         filters = wires[self.second].sizes[0]

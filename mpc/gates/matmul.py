@@ -48,9 +48,9 @@ class Matmul(Columned):
     def lay_out_public(self, y: np.ndarray) -> fp.Operand:
         return fp.Operand(y, public=True)
 
-    def warm(self, y: fp.Operand, x: tuple[int, ...]) -> None:
+    def warm(self, y: fp.Operand, x: tuple[int, ...], room: fp.Room) -> None:
         stack = y.values.shape[:-2]
-        y.lay_out(rows=prod(np.broadcast_shapes(x[:-2], stack)) * prod(x[-2:-1]) // prod(stack))
+        y.lay_out(rows=prod(np.broadcast_shapes(x[:-2], stack)) * prod(x[-2:-1]) // prod(stack), room=room)
 
     def columns(self, wires: Wires) -> int:
         size = wires[self.second].sizes[-1]

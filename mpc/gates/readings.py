@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mpc.field import Room
 from mpc.shares import BitShare, Lane, Masked, Share
 from mpc.wires import Wire, Wires
 
@@ -117,6 +118,10 @@ class DealReading(Reading, Protocol):
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """Return something made of the session's masks or public weights, the first time; kept for its later runs."""
 
+    @property
+    def room(self) -> Room:
+        """The room that is left for layouts of the session's weights."""
+
 
 class PartyReading(Reading, Protocol):
     """Questions that `prepare` and `evaluate` may ask: what this party was dealt, and what is public among the parties.
@@ -208,3 +213,7 @@ class PartyReading(Reading, Protocol):
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """Return something made of the session's weights, the first time; kept for its later runs."""
+
+    @property
+    def room(self) -> Room:
+        """The room that is left for layouts of the session's weights."""

@@ -39,6 +39,7 @@ class SessionMasks:
         self.states: Carried[np.ndarray] = Carried("masks of state")
         self.public: dict[str, np.ndarray] = {}
         self.made: dict[str, Any] = {}
+        self.room = fp.Room()
 
     def __repr__(self) -> str:
         return f"<SessionMasks wires={len(self.masks)}>"
@@ -171,6 +172,11 @@ class Dealer(DealReading):
         if key not in self._session.made:
             self._session.made[key] = make()
         return self._session.made[key]
+
+    @property
+    def room(self) -> fp.Room:
+        """The room that is left for layouts of the session's masks or public weights."""
+        return self._session.room
 
     def _claim(self, name: str, dependent: bool) -> Correlation:
         spec = self._specs.pop(name, None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpc.errors import LocalProtocolError
+from mpc.field import Room
 from mpc.gates.base import Gate, mask_name
 from mpc.gates.readings import PartyReading
 from mpc.shares import BitShare, Masked, Share
@@ -103,3 +104,8 @@ class Party(PartyReading):
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """Return something made of the session's weights, the first time; kept for its later runs."""
         return self._run.session.once(key, make)
+
+    @property
+    def room(self) -> Room:
+        """The room that is left for layouts of the session's weights."""
+        return self._run.session.room

@@ -22,6 +22,7 @@ class SessionWires:
     def __init__(self) -> None:
         self.masked: dict[str, Masked] = {}
         self.states = StateWires()
+        self.room = fp.Room()
         self._memo: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -35,7 +36,8 @@ class SessionWires:
 
     def add(self, wire: Wire, values: np.ndarray, mask: Share | None = None) -> None:
         """Keep a weight as its owner sent it; a public one has no mask: everybody's share of it is zero."""
-        self.masked[wire.name] = Masked(values, Share(fp.zeros(wire.sizes)) if mask is None else mask)
+        nothing = np.broadcast_to(fp.zeros(()), wire.sizes)  # takes no memory
+        self.masked[wire.name] = Masked(values, Share(nothing) if mask is None else mask)
 
     def begin(self, plan: Plan) -> None:
         """Set what the first run reads of each state: a weight, or zeros that everybody knows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from mpc import field as fp
 from mpc.convolution import BLOCK_BYTES, FEW_FILTERS, POINT_BYTES, TILE, tiles
 from mpc.encoding import field_size
 from mpc.entry import EntryId
@@ -21,11 +22,9 @@ from parties.config.models import Limits
 _PER_PLAN_BYTE = 40
 """A plan's bytes, and what they are parsed into."""
 _PER_STORED_BYTE = 4
-"""Bytes of peak memory for each byte of stored weight: masked, mask share and share (24 for 8), plus a copy while
-it is made."""
-_PER_LAID_OUT_BYTE = 14
-"""For products it is laid out twice, masked and as a share, as rows and as limbs: 2 * (8 + 48) bytes for 8."""
-_PER_FILTER_BYTE = _PER_LAID_OUT_BYTE + 15
+"""Bytes of memory for each byte of stored weight: masked, mask share and share (24 for 8), and masked once more, turned,
+for products with few rows; or a copy while it is made."""
+_PER_TILED_BYTE = 15
 """A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
 _PER_HELD_BYTE = 4
 """Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
@@ -56,10 +55,13 @@ def plan_memory(plan: Plan, limits: Limits) -> int:
     carried = sum(field_size(plan.wire[state.in_].sizes) for state in plan.states)
     kept = stored_bytes(plan) + session_dealt(plan) + (1 + plan.is_checked) * carried
     needed = parsed_memory(len(plan.canonical)) + kept * _PER_STORED_BYTE
-    largest = plan.bind(min(limits.max_batch, plan.most_rows))
+    largest, limbs = plan.bind(min(limits.max_batch, plan.most_rows)), [0]
     for gate in laid_out.values():
-        tiled = isinstance(gate, Convolution) and _tiles(gate, largest)
-        needed += field_size(plan.wire[gate.second].sizes) * (_PER_FILTER_BYTE if tiled else _PER_LAID_OUT_BYTE)
+        shape = plan.wire[gate.second].sizes
+        if isinstance(gate, Convolution) and _tiles(gate, largest):
+            needed += field_size(shape) * _PER_TILED_BYTE
+        limbs.append(fp.limb_bytes(shape))
+    needed += min(2 * sum(limbs), fp.KEPT_BYTES + min(max(limbs), fp.LIMB_BYTES))
     return _within(needed, limits, "the plan's weights and states need")
 
 

@@ -386,6 +386,41 @@ def test_layouts_of_a_weight_are_made_once_a_session(monkeypatch: pytest.MonkeyP
     assert {name: made.count(name) for name in made} == {"a": 1 + 2 * 3, "matmul/w": 1 + 2 * 3, "c": 1 + 2 * 3}
 
 
+@pytest.mark.parametrize(("batch", "at_party", "at_provider"), [(1, 32, 16), (9, 24, 8)])
+def test_a_large_weight_takes_a_few_bytes_an_element(
+    batch: int, at_party: int, at_provider: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """w^, this party's share of its mask, and of it; with few rows w^ once more, turned."""
+    monkeypatch.setattr(fp.Room.__init__, "__defaults__", (0,))
+    b = Builder()
+    b.enter("w", (60, 50), 8, session=True)
+    b.enter("x", (B, 60), 10)
+    b.gate(Matmul(name="m", x="x", weight="w", out="z"), wire("z", (B, 50), 30))
+    b.output("z")
+    world = make_world(b.build(), {"w": np.ones((60, 50), dtype=np.int64)}, 2)
+    for _ in range(2):
+        world.run({"x": np.ones((batch, 60), dtype=np.int64)}, batch)
+
+    def held(*holders: object) -> float:
+        arrays: dict[int, int] = {}
+        waiting = list(holders)
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, np.ndarray):
+                whole = node if not isinstance(node.base, np.ndarray) else node.base
+                arrays[id(whole)] = whole.nbytes
+            elif isinstance(node, dict):
+                waiting += node.values()
+            elif isinstance(node, list | tuple):
+                waiting += node
+            elif hasattr(node, "__dict__") and type(node).__module__.startswith("mpc"):
+                waiting += vars(node).values()
+        return sum(size for size in arrays.values() if size >= 8 * 60 * 50) / (60 * 50)
+
+    assert [held(session) for session in world.sessions] == [at_party, at_party]
+    assert held(world.masks) == at_provider
+
+
 def test_layouts_of_a_secret_are_made_in_every_run() -> None:
     """What is laid out of a run's wire says nothing in the next run."""
     b = Builder()

@@ -62,6 +62,10 @@ class Anything(PartyReading):
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         return make()
 
+    @property
+    def room(self) -> fp.Room:
+        return fp.Room()
+
     def set(self, name: str, public: np.ndarray) -> None:
         pass
 

@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mpc import convolution
+from mpc import field as fp
 from mpc.convolution import Filters, convolve
 from mpc.field import P
 from mpc.windows import Windows
@@ -90,11 +91,30 @@ def test_every_group_of_channels_has_its_own_filters(groups: int) -> None:
 
 
 def test_filters_are_split_once() -> None:
-    filters = Filters(np.ones((2, 1, 3), dtype=np.uint64), plane((3,)))
+    filters = Filters(np.ones((12, 1, 3), dtype=np.uint64), plane((3,)))
+    room = fp.Room()
     for images in (1, 4):
         x = np.full((images, 1, 5), P - 1, dtype=np.uint64)
+        filters.lay_out(x.shape, room)
         assert (convolve(x, filters) == P - 3).all()
-    assert filters.rows is filters.rows and "Filters" in repr(filters) and "values" not in repr(filters)
+    assert filters.kept is not None and room.left == fp.KEPT_BYTES - filters.kept.nbytes
+    assert "Filters" in repr(filters) and "values" not in repr(filters)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_large_filters_are_split_some_at_a_time(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, windows = np.random.default_rng(groups), plane((2, 3), groups=groups)
+    x, filters = adversarial("random", (3, 4, 5, 6), rng), adversarial("extremes", (40, 4 // groups, 2, 3), rng)
+    offset = adversarial("edges", (40, 1, 1), rng)
+    kept = Filters(filters, windows)
+    kept.lay_out(x.shape, fp.Room())
+    expected = convolve(x, kept, offset)
+    monkeypatch.setattr(fp, "LIMB_BYTES", 48 * 24 * 11)
+    large = Filters(filters, windows)
+    large.lay_out(x.shape, fp.Room(0))
+    assert kept.kept is not None and large.kept is None
+    assert len(list(large.parts())) == (4 if groups == 1 else 1)
+    assert (convolve(x, large, offset) == expected).all()
 
 
 def test_any_layout_of_an_image_is_read_in_its_own_order() -> None:

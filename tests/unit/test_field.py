@@ -221,11 +221,42 @@ def test_products_of_any_small_shape(m: int, k: int, n: int, seed: int, kind: st
 def test_an_operand_is_split_once_and_serves_both_paths() -> None:
     rng = np.random.default_rng(6)
     b = rng.integers(0, P, size=(12, 4), dtype=np.uint64)
-    operand = fp.Operand(b)
+    operand, room = fp.Operand(b), fp.Room()
     for rows in (1, 20, 1, 20):
+        operand.lay_out(rows, room)
         a = rng.integers(0, P, size=(rows, 12), dtype=np.uint64)
         assert (fp.matmul(a, operand).astype(object) == exact(a, b)).all()
-    assert operand.limbs is operand.limbs and operand.rows is operand.rows
+    assert operand.kept is not None and room.left == fp.KEPT_BYTES - operand.kept.nbytes
+    assert operand.rows is operand.rows and operand.values.base is operand.rows
+
+
+@pytest.mark.parametrize(("k", "n"), [(20, 7), (7, 20), (3641, 3), (3, 300), (64, 64)])
+@pytest.mark.parametrize("kind", ["random", "p-1", "negative limbs", "extremes"])
+def test_what_is_split_in_parts_gives_the_whole_product(
+    k: int, n: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng([k, n])
+    a, b = adversarial(kind, (9, k), rng), adversarial(kind, (k, n), rng)
+    offset = adversarial("edges", (9, n), rng)
+    whole, expected = fp.Operand(b), fp.matmul(a, b, offset)
+    for size in (48, 48 * 5, 48 * 70, 48 * 1000):
+        monkeypatch.setattr(fp, "LIMB_BYTES", size)
+        for operand in (fp.Operand(b), fp.Operand(np.asfortranarray(b))):
+            assert (fp.matmul(a, operand, offset) == expected).all()
+            assert operand.kept is None
+    whole.lay_out(9, fp.Room())
+    assert (fp.matmul(a, whole, offset) == expected).all()
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_a_large_operand_takes_no_more_than_its_elements(rows: int) -> None:
+    operand = fp.Operand(np.ones((40, 30), dtype=np.uint64))
+    room = fp.Room(48 * 40 * 30 - 1)
+    operand.lay_out(rows, room)
+    fp.matmul(np.ones((rows, 40), dtype=np.uint64), operand)
+    arrays = {id(a if a.base is None else a.base): a for a in vars(operand).values() if isinstance(a, np.ndarray)}
+    assert sum(array.nbytes for array in arrays.values()) == 8 * 40 * 30
+    assert room.left == 48 * 40 * 30 - 1
 
 
 def test_inner_dimensions_have_to_agree() -> None:
@@ -287,11 +318,11 @@ def test_a_stacked_operand_is_laid_out_once() -> None:
         a, b = stacks((2, 3, 9, 5), (*right, 5, 4), rng)
         operand = fp.Operand(b)
         rows = 18 if right[-1] == 3 else 54
-        operand.lay_out(rows)
-        before = [matrix.limbs for matrix in operand.stack.values()]
+        operand.lay_out(rows, fp.Room())
+        before = [matrix.kept for matrix in operand.stack.values()]
         assert not [matrix for matrix in operand.stack.values() if "rows" in vars(matrix)]
         assert (fp.matmul(a, operand).astype(object) == exact(a, b)).all()
-        assert all(matrix.limbs is kept for matrix, kept in zip(operand.stack.values(), before, strict=True))
+        assert all(matrix.kept is kept is not None for matrix, kept in zip(operand.stack.values(), before, strict=True))
         assert not [matrix for matrix in operand.stack.values() if "rows" in vars(matrix)]
 
 

@@ -312,3 +312,8 @@ class TagReading(PartyReading):
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """Return something made of the session's weights, the first time."""
         return self._audit.session.once(key, make)
+
+    @property
+    def room(self) -> fp.Room:
+        """The room that is left for layouts of the session's weights."""
+        return self._audit.run.session.room
