@@ -13,8 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from parties.client.cluster import Cluster
 from parties.local.processes import running
+from parties.machine import container_memory
 from parties.process import heap
-from parties.process.heap import container_memory, keep_memory
+from parties.process.heap import keep_memory
 
 GIB, MIB = 1 << 30, 1 << 20
 
