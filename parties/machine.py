@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 _GROUPS, _MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+def memory() -> int:
+    """Return the bytes that this process may use at most: the machine's, or less in a container."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = container_memory()
+    return physical if limit is None else min(physical, limit)
 
 
 def container_memory(groups: Path = _GROUPS, mounted: Path = _MOUNTED) -> int | None:

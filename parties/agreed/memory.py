@@ -130,9 +130,9 @@ def _patches(gate: Convolution, bound: Plan) -> int:
 
 
 def _within(needed: int, limits: Limits, what: str) -> int:
-    if needed > limits.max_memory_bytes:
+    if needed > limits.memory:
         raise PlanError(
-            f"{what} {needed >> 20} MiB of memory, over the limit of {limits.max_memory_bytes >> 20}",
+            f"{what} {needed >> 20} MiB of memory, over the limit of {limits.memory >> 20}",
             remedy="use a smaller batch, or raise limits.max_memory_bytes",
         )
     return needed

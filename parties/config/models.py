@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from parties import machine
 from parties.addresses import ANY, Endpoint, check_name
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -101,6 +102,10 @@ class Deadlines(_Model):
     """After the last sign of life of a session's coordinator, until the session ends."""
 
 
+USUAL_MEMORY = 4 << 30
+"""Bytes of memory that sessions and runs may take at a usual process, for who cannot ask it."""
+
+
 class Limits(_Model):
     """Limits of one process; in bytes where the name says so."""
 
@@ -112,8 +117,9 @@ class Limits(_Model):
     """Sessions that are open at once."""
     max_sessions_per_caller: Count | None = None
     """Sessions of one coordinator; as many as there may be if it is not set."""
-    max_memory_bytes: Count = 4 << 30
-    """Bytes of memory that all sessions and runs may take together."""
+    max_memory_bytes: Count | None = None
+    """Bytes of memory that all sessions and runs may take together; three quarters of the machine's, or of the
+    container's, if it is not set."""
     max_window_bytes: Count = 512 << 20
     """Bytes of one run's correlations that are held at a time; what a run needs beyond is dealt while it computes."""
     max_stock_bytes: Count = 8 << 30
@@ -124,6 +130,11 @@ class Limits(_Model):
     """Bytes of data at rest of one owner; as many as there may be if it is not set."""
     max_kept_bytes: Annotated[int, Field(ge=0)] = 1 << 30
     """Bytes of freed memory that stay with the process for its next run."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that all sessions and runs may take together."""
+        return self.max_memory_bytes or machine.memory() * 3 // 4
 
     @property
     def sessions_of_one(self) -> int:

@@ -12,7 +12,7 @@ class MemoryBudget:
     """Memory that all sessions of one process may take together.  Thread-safe."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limit = limits.max_memory_bytes
+        self._limit = limits.memory
         self._taken = 0
         self._lock = threading.Lock()
 

@@ -35,9 +35,10 @@ from mpc.plan.tagging import dealt_tags
 from mpc.shares import Masked, Share
 from mpc.windows import Windows
 from mpc.wires import Masking
+from parties import machine
 from parties.agreed.memory import parsed_memory, plan_memory, run_memory
 from parties.client.running.feeds import split
-from parties.config.models import Limits
+from parties.config.models import USUAL_MEMORY, Limits
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import make_world, seed
 
@@ -317,9 +318,20 @@ def test_a_batch_is_split_into_runs_that_fit_the_memory() -> None:
     lenet = compile_model(ROOT / "benchmarks/networks/lenet_c.onnx").plan
     sizes = split(lenet, 1024)
     assert sum(sizes) == 1024 and len(sizes) > 1 and max(sizes) - min(sizes) <= 1
-    two = 2 * run_memory(lenet, max(sizes), Limits())  # one is prepared while another is online
-    assert plan_memory(lenet, Limits()) + two <= Limits().max_memory_bytes
+    usual = Limits(max_memory_bytes=USUAL_MEMORY)
+    two = 2 * run_memory(lenet, max(sizes), usual)  # one is prepared while another is online
+    assert plan_memory(lenet, usual) + two <= usual.memory
     with pytest.raises(PlanError, match="memory"):
-        run_memory(lenet, 1024, Limits())
+        run_memory(lenet, 1024, usual)
     small = compile_model(ROOT / "examples/breast_cancer_lr.onnx").plan
     assert split(small, 1024) == [1024] and split(small, 2049) == [683, 683, 683]
+
+
+def test_memory_is_the_machine_s_or_the_container_s_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "container_memory", lambda: None)
+    physical = machine.memory()
+    assert physical > 1 << 28 and Limits().memory == physical * 3 // 4
+    monkeypatch.setattr(machine, "container_memory", lambda: 1 << 28)
+    assert Limits().memory == 3 << 26 and Limits(max_memory_bytes=5 << 30).memory == 5 << 30
+    monkeypatch.setattr(machine, "container_memory", lambda: 1 << 60)
+    assert machine.memory() == physical

@@ -28,7 +28,7 @@ from parties.client.collections.sums import SUM, Wishes, compiled
 from parties.client.consent.granted import as_amount, as_clients, as_mechanisms
 from parties.client.running.roles import ACTIVE, PASSIVE
 from parties.client.session import Session
-from parties.config.models import Limits
+from parties.config.models import USUAL_MEMORY
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
@@ -136,11 +136,11 @@ def open_collection(
 
 def _note_size(plan: Plan, most: int, size: int) -> None:
     """Say so before anybody enters a row, if a sum of so many needs more memory than parties allow by themselves."""
-    needed, allowed = needed_memory(plan, most), Limits().max_memory_bytes
+    needed, allowed = needed_memory(plan, most), USUAL_MEMORY
     if needed > allowed:
         warn(
             f"a sum of {most:,} rows of {size:,} numbers needs {needed / 2**30:.1f} GiB of memory at each process, "
-            f"which allows {allowed >> 30} GiB unless its limits.max_memory_bytes is raised: take fewer rows "
+            f"and one on a small machine allows {allowed >> 30} GiB (its limits.max_memory_bytes): take fewer rows "
             f"(at_most={most * allowed * 19 // (needed * 20)}), or shorter ones in several collections"
         )
 
