@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
+from typing import TypeVar, cast
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 Parameters = tuple[tuple[str, float], ...]
 
@@ -199,7 +201,27 @@ _TERMS = (6, 8, 10, 12, 14, 16, 20, 24, 28, 32)
 _PERIODS = (1.2, 1.4, 1.7)
 
 
+Fit = TypeVar("Fit", bound=Callable[..., Series])
+
+
 @cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _on_one_thread(fit: Fit) -> Fit:
+    """Have matrix products take one thread meanwhile: hundreds of tiny ones would wait for one another."""
+
+    @wraps(fit)
+    def alone(*given: object) -> Series:
+        with _threads().limit(limits=1, user_api="blas"):
+            return fit(*given)
+
+    return cast(Fit, alone)
+
+
+@cache
+@_on_one_thread
 def fit(
     name: str,
     parameters: Parameters,
@@ -237,6 +259,7 @@ def fit(
 
 
 @cache
+@_on_one_thread
 def wide(name: str, parameters: Parameters, period: float, terms: int, reach: float, wall: float = 0.0) -> Series:
     """Return the series of so many terms that fits on -reach .. reach and stays in bounds over the whole period.
 

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from threadpoolctl import ThreadpoolController
 
+from mpc.compiler import functions
 from mpc.compiler.compile import compile_model
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
 from mpc.compiler.graph.rewriting import Rewriting
@@ -89,3 +92,19 @@ def test_nodes_are_replaced_and_taken_out_in_their_order() -> None:
     assert [one.writes for one in rewritten.graph.nodes] == ["a", "d"] and rewritten.next(a) is rewritten.nodes["d"]
     rewritten.bypass(a)
     assert rewritten.first is not None and rewritten.first.reads == ("x",) and rewritten.first.writes == "d"
+
+
+def test_fits_take_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of tiny decompositions: on a busy machine a thread more waits longer than it computes."""
+    seen: list[int] = []
+    fitted = functions._fitted
+
+    def watched(*given: Any) -> Iterator[functions.Series]:
+        seen.extend(each["num_threads"] for each in ThreadpoolController().info() if each["user_api"] == "blas")
+        return fitted(*given)
+
+    monkeypatch.setattr(functions, "_fitted", watched)
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        functions.fit.__wrapped__("tanh", (), -3.0, 3.0, 1e-4, 2.0**-16)
+        functions.wide.__wrapped__("tanh", (), 16.0, 8, 3.0)
+    assert set(seen) == {1}
