@@ -213,9 +213,9 @@ def _on_one_thread(fit: Fit) -> Fit:
     """Have matrix products take one thread meanwhile: hundreds of tiny ones would wait for one another."""
 
     @wraps(fit)
-    def alone(*given: object) -> Series:
+    def alone(*given: object, **named: object) -> Series:
         with _threads().limit(limits=1, user_api="blas"):
-            return fit(*given)
+            return fit(*given, **named)
 
     return cast(Fit, alone)
 
@@ -247,7 +247,7 @@ def fit(
     for terms in _TERMS:
         periods = sorted({_period(ratio * (high - low), unit) for ratio in _PERIODS})
         if emphasis is None:
-            found = [series for period in periods for series in _fitted(x, target, period, terms)]
+            found = [series for period in periods for series in fitted(x, target, period, terms)]
         else:
             found = [series for period in periods for series in _weighted(x, target, emphasis(x), period, terms)]
         found = [replace(series, wave_error=wave_error) for series in found]
@@ -275,7 +275,7 @@ def wide(name: str, parameters: Parameters, period: float, terms: int, reach: fl
         return _walled(value, period, terms, reach, wall)
     x = np.linspace(-reach, reach, 4 * _POINTS)
     target = value(x)
-    found = list(_fitted(x, target, period, terms))
+    found = list(fitted(x, target, period, terms))
     low, high = float(target.min()), float(target.max())
     calm = [s for s in found if s.ends[0] >= low - 2 * s.error and s.ends[1] <= high + 2 * s.error]
     return min(calm or found, key=lambda series: series.error if calm else series.reach)
@@ -318,8 +318,8 @@ def period_above(wanted: float, scale: Fraction = Fraction(1)) -> float:
     return _period(wanted, float(Fraction(2) ** (math.frexp(float(scale))[1] - 1) / scale))
 
 
-def _fitted(x: np.ndarray, target: np.ndarray, period: float, terms: int) -> Iterator[Series]:
-    """Least squares, with small singular values cut off: one series a cut."""
+def fitted(x: np.ndarray, target: np.ndarray, period: float, terms: int) -> Iterator[Series]:
+    """Yield fits by least squares, with small singular values cut off: one series a cut."""
     angles = 2 * np.pi / period * np.outer(x, np.arange(1, terms + 1))
     basis = np.concatenate([np.ones((x.size, 1)), np.cos(angles), np.sin(angles)], axis=1)
     squares, vectors = np.linalg.eigh(basis.T @ basis)  # small, where a decomposition of the basis would not be

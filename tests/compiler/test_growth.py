@@ -19,7 +19,7 @@ from mpc.compiler.compile import compile_model
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
 from mpc.compiler.graph.rewriting import Rewriting
 from mpc.compiler.lowering.intervals import Interval, bound_of
-from mpc.compiler.lowering.rules.products import _fraction_bits
+from mpc.compiler.lowering.rules.products import fraction_bits
 
 NETWORKS = Path(__file__).resolve().parents[2] / "benchmarks" / "networks"
 
@@ -73,7 +73,7 @@ def test_fractional_bits_are_the_fewest_that_hold_all_of_a_weight(bits: int, mos
     weight = np.ones(10_000)
     weight[7_000] += 2.0**-bits
     naive = next((e for e in range(most + 1) if not (np.ldexp(weight, e) % 1).any()), None)
-    assert _fraction_bits(weight, most) == naive == (bits if bits <= most else None)
+    assert fraction_bits(weight, most) == naive == (bits if bits <= most else None)
 
 
 def test_nodes_are_replaced_and_taken_out_in_their_order() -> None:
@@ -97,13 +97,13 @@ def test_nodes_are_replaced_and_taken_out_in_their_order() -> None:
 def test_fits_take_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of tiny decompositions: on a busy machine a thread more waits longer than it computes."""
     seen: list[int] = []
-    fitted = functions._fitted
+    fitted = functions.fitted
 
     def watched(*given: Any) -> Iterator[functions.Series]:
         seen.extend(each["num_threads"] for each in ThreadpoolController().info() if each["user_api"] == "blas")
         return fitted(*given)
 
-    monkeypatch.setattr(functions, "_fitted", watched)
+    monkeypatch.setattr(functions, "fitted", watched)
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         functions.fit.__wrapped__("tanh", (), -3.0, 3.0, 1e-4, 2.0**-16)
         functions.wide.__wrapped__("tanh", (), 16.0, 8, 3.0)

@@ -122,13 +122,13 @@ def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray 
     room = most - math.frexp(max(1.0, _reach(x, node, weight, bias)))[1]
     finest = _FINEST_SCALE if most == LINEAR_BITS else SERIES_SCALE_BITS
     wanted = min(_WEIGHT_BITS - _magnitude(weight), room, finest - log2(x.scale))
-    exact = _fraction_bits(weight, min(wanted, _EXACT_BITS))
+    exact = fraction_bits(weight, min(wanted, _EXACT_BITS))
     if exact is None:
         return wanted, False
     return max(exact, min(wanted, _spread(bias, x.scale * (1 << exact)) + exact)), True
 
 
-def _fraction_bits(weight: np.ndarray, most: int) -> int | None:
+def fraction_bits(weight: np.ndarray, most: int) -> int | None:
     """Return the fewest fractional bits that all of a weight have; None if that is more than `most`.
 
     Nearly every weight is none, and the first part of it tells.
@@ -193,7 +193,7 @@ def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
 def constant(state: Lowering, node: Node) -> Value:
     """Return a weight as a value, the same for every row; its mask is that of the weight."""
     weight = node.of(Constant).weight
-    exact = _fraction_bits(weight, _EXACT_BITS - 1)
+    exact = fraction_bits(weight, _EXACT_BITS - 1)
     exponent = _FACTOR_FRACTION if exact is None else exact
     scale = Fraction(2) ** min(exponent, 50 - _magnitude(weight))
     integers = fixedpoint.encode(weight, scale, "a constant")
