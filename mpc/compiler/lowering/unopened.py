@@ -50,7 +50,7 @@ class Region:
 
 
 class _Lines:
-    """Who writes each wire, and who reads it, found once for all regions."""
+    """Finds who writes each wire, and who reads it, once for all regions."""
 
     def __init__(self, gates: Sequence[Gate]) -> None:
         self.writers = {name: gate for gate in gates for name in gate.writes}
