@@ -152,7 +152,7 @@ class Operand:
         return self.__dict__.get("_kept")
 
     def keep(self, room: Room) -> None:
-        """Split it into limbs once, if there is room for them."""
+        """Split the matrix into limbs once, if there is room for them."""
         if self.kept is None and room.take(limb_bytes(self.values.shape)):
             self.__dict__["_kept"] = limbs(self.values)
 

@@ -22,8 +22,8 @@ from parties.config.models import Limits
 _PER_PLAN_BYTE = 40
 """A plan's bytes, and what they are parsed into."""
 _PER_STORED_BYTE = 4
-"""Bytes of memory for each byte of stored weight: masked, mask share and share (24 for 8), and masked once more, turned,
-for products with few rows; or a copy while it is made."""
+"""Bytes of memory for each byte of stored weight: masked, mask share and share (24 for 8), and a copy: masked again,
+turned, for products with few rows, or while it is made."""
 _PER_TILED_BYTE = 15
 """A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
 _PER_HELD_BYTE = 4
