@@ -29,6 +29,7 @@ from parties.config.models import (
     CLUSTER_BYTES,
     ClusterConfig,
     Deadlines,
+    Limits,
     PartyConfig,
     Peer,
     PolicyConfig,
@@ -177,6 +178,7 @@ class LocalLayout:
         provider = ProviderPeer(name=self.members[0].name, address=self.members[0].address)
         peers = tuple(Peer(name=member.name, address=member.address) for member in self.members[1:])
         deadlines = SLOW if self.routes else Deadlines()
+        limits = Limits(max_memory_bytes=Limits().memory // len(self.members))  # one machine has them all
         for member in self.members:
             private_folder(member.data_dir)
             own: dict[str, Any] = {
@@ -186,7 +188,7 @@ class LocalLayout:
                 "data_dir": member.data_dir.name,
                 "tls": {"ca": CA_CERTIFICATE, "certificate": CERTIFICATE, "key": KEY},
             }
-            at_first: dict[str, Any] = {"threads": threads, "deadlines": deadlines}
+            at_first: dict[str, Any] = {"threads": threads, "deadlines": deadlines, "limits": limits}
             kind: type[PartyConfig | ProviderConfig] = ProviderConfig
             if member.role == "provider":
                 own |= {"parties": [peer.name for peer in peers]}

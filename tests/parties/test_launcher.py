@@ -25,7 +25,7 @@ import tomli_w
 
 from mpc.errors import ConfigError, UsageError
 from parties.config.load import load
-from parties.config.models import ClusterConfig, PartyConfig, PolicyConfig, ProviderConfig, TlsConfig
+from parties.config.models import ClusterConfig, Limits, PartyConfig, PolicyConfig, ProviderConfig, TlsConfig
 from parties.local import launcher
 from parties.local.launcher import spread, start, status, stop
 from parties.local.layout import LocalLayout, Member
@@ -104,6 +104,8 @@ def test_the_layout_is_configs_that_load_and_certificates_that_fit(tmp_path: Pat
         assert party.provider.address == provider.address
         Identity.load(party.tls, member.name)
         Policy(party.policy).check_session(bytes(32), "coordinator", ["coordinator"], ["coordinator"])
+    shares = [config.limits.memory, *(load(PartyConfig, each.config, environ={}).limits.memory for each in parties)]
+    assert 0 < sum(shares) <= Limits().memory  # they are on one machine
     cluster = load(ClusterConfig, layout.cluster_file, environ={})
     assert Identity.load(cluster.tls, "coordinator").ca_pem == Identity.load(config.tls).ca_pem
     assert LocalLayout.open(tmp_path / ".mpc") == layout
