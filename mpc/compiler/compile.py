@@ -182,7 +182,8 @@ def compile_model(
     noising = _noising(noise)
     sizes = {**own_sizes(loaded, data or {}), **sizes}
     lying, needing = stored or {}, set[str]()
-    roles, kept = roles or Roles(), declared_secret(loaded)
+    given_roles, kept = roles or Roles(), declared_secret(loaded)
+    roles = given_roles
     kept = tuple(dict.fromkeys((*roles.secret_weights, *kept)))
     secret = kept if roles.public_weights and kept else None
     if secret is not None:  # each node says of its own weights
@@ -207,7 +208,7 @@ def compile_model(
     if len(found.plan.gates) <= _QUICK_GATES and sum(each.size for each in found.weights.values()) <= _QUICK_WEIGHTS:
 
         def again(others: Ranges) -> Compiled:
-            return compile_model(loaded, {**known, **others}, roles, samples, shapes, stored, noise, states)
+            return compile_model(loaded, {**known, **others}, given_roles, samples, shapes, stored, noise, states)
 
     return Compiled(
         found.plan, found.weights, found.origins, rehearsal, found.rough, undeclared, notes, meta, proved, again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,148 @@ def test_what_follows_a_secret_layer_is_told(tmp_path: Path) -> None:
         node("MatMul", ["b", "base.weight"], ["y"], name="/base/second"),
     ]
     assert secret_nodes(compiled(model(tmp_path, nodes), "/lora_A/*")) == {"/lora_A/MatMul"}
+
+
+# ------------------------------------------------------- ways by which a secret number could reach what is told
+
+APART = {"x": ([0.0, 0.0, 0.0, 0.0], [2e9, 1.0, 1000.0, 1e-3])}
+"""A range of columns of very different size, which enter in units of their own."""
+
+
+def drawn(secrets: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(100 + secrets).uniform(0.25, 0.75, shape).astype(np.float32)
+
+
+WHOLE = np.random.default_rng(5).integers(-90, 90, (4, 4)).astype(np.int8)
+OPEN = np.round(np.random.default_rng(6).standard_normal((4, 4)), 1).astype(np.float32)
+Graph = tuple[list[onnx.NodeProto], dict[str, np.ndarray]]
+
+
+def floats(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def added_to_columns(secrets: int) -> Graph:
+    """A secret bias, and a secret power of two, ahead of a public layer that takes units of columns in."""
+    nodes = [
+        node("Add", ["x", "lora_b"], ["a"]),
+        node("Mul", ["a", "lora_s"], ["s"]),
+        node("MatMul", ["s", "w"], ["y"]),
+    ]
+    return nodes, {"lora_b": drawn(secrets, 4), "lora_s": np.array(2.0 + 2.0 * secrets, np.float32), "w": OPEN}
+
+
+def quantised_by(secrets: int) -> Graph:
+    """A secret scale divides what a public layer writes, and a sum behind that."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"]),
+        node("QuantizeLinear", ["a", "lora_s", "zero"], ["q"]),
+        node("DequantizeLinear", ["q", "lora_s", "zero"], ["d"]),
+        node("MatMul", ["d", "w"], ["y"]),
+    ]
+    return nodes, {"w": OPEN, "lora_s": drawn(secrets) / 16, "zero": np.array(0, np.int8)}
+
+
+def scaled_as_it_comes(secrets: int) -> Graph:
+    """A secret scale joins the one that a value is quantised by, which a public product takes in."""
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        node("MatMulInteger", ["q", "w", "z"], ["i"]),
+        node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+        node("Mul", ["s", "lora_s"], ["u"]),
+        node("Mul", ["f", "u"], ["r"]),
+        node("MatMul", ["r", "v"], ["y"]),
+    ]
+    return nodes, {"w": WHOLE, "lora_s": drawn(secrets, 4), "v": OPEN}
+
+
+def branched(secrets: int) -> Graph:
+    """A branch that is known gives a secret out; another constant is read by a node of a name."""
+    branch = {
+        name: onnx.helper.make_graph([node("Identity", ["lora_w"], [name])], name, [], [floats(name, 4, 4)])
+        for name in ("then_branch", "else_branch")
+    }
+    nodes = [
+        node("If", ["yes"], ["w"], **branch),
+        node("MatMul", ["x", "w"], ["m"]),
+        node("MatMul", ["m", "v"], ["y"]),
+    ]
+    return nodes, {"yes": np.array(True), "lora_w": drawn(secrets, 4, 4), "v": OPEN}
+
+
+def scanned(secrets: int) -> Graph:
+    """A scan over a secret."""
+    body = onnx.helper.make_graph(
+        [node("MatMul", ["state", "part"], ["next"])], "body", [floats("state", "batch", 4), floats("part", 4, 4)],
+        [floats("next", "batch", 4)],
+    )  # fmt: skip
+    nodes = [node("Scan", ["x", "lora_w"], ["h"], body=body, num_scan_inputs=1), node("MatMul", ["h", "v"], ["y"])]
+    return nodes, {"lora_w": drawn(secrets, 2, 4, 4), "v": OPEN}
+
+
+def looped(secrets: int) -> Graph:
+    """A loop whose body has the secret itself."""
+    body = onnx.helper.make_graph(
+        [node("MatMul", ["state", "lora_w"], ["next"]), node("Identity", ["go"], ["going"])],
+        "body",
+        [
+            onnx.helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            onnx.helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            floats("state", "batch", 4),
+        ],
+        [onnx.helper.make_tensor_value_info("going", TensorProto.BOOL, []), floats("next", "batch", 4)],
+        [onnx.numpy_helper.from_array(drawn(secrets, 4, 4), "lora_w")],
+    )
+    nodes = [node("Loop", ["two", "yes", "x"], ["h"], body=body), node("MatMul", ["h", "v"], ["y"])]
+    return nodes, {"two": np.array(2), "yes": np.array(True), "v": OPEN}
+
+
+def shaped(secrets: int) -> Graph:
+    """A constant whose shape follows from the batch's on its way to a node of a name, and another public reader."""
+    nodes = [
+        node("Shape", ["x"], ["sizes"]),
+        node("Slice", ["sizes", "one", "two"], ["width"]),
+        node("Concat", ["width", "four"], ["target"], axis=0),
+        node("Reshape", ["w", "target"], ["r"]),
+        node("MatMul", ["x", "r"], ["m"], name="/lora_A/MatMul"),
+        node("Reshape", ["w", "plain"], ["again"]),
+        node("MatMul", ["m", "again"], ["n"]),
+        node("MatMul", ["n", "v"], ["y"]),
+    ]
+    numbers = {"one": np.array([1]), "two": np.array([2]), "four": np.array([4]), "plain": np.array([4, 4])}
+    return nodes, {**numbers, "w": drawn(secrets, 16), "v": OPEN}
+
+
+def counted(secrets: int) -> Graph:
+    """Secret whole numbers, repeated for each row of the batch, choose rows of a public table."""
+    nodes = [
+        node("Shape", ["x"], ["sizes"], end=1),
+        node("Concat", ["sizes", "one"], ["target"], axis=0),
+        node("Expand", ["lora_places", "target"], ["places"]),
+        node("Gather", ["table", "places"], ["rows"]),
+        node("Squeeze", ["rows", "one"], ["row"]),
+        node("Add", ["x", "row"], ["a"]),
+        node("MatMul", ["a", "v"], ["y"]),
+    ]
+    places = np.array([[1 + secrets]])
+    return nodes, {"one": np.array([1]), "lora_places": places, "table": OPEN, "v": OPEN}
+
+
+WAYS = [added_to_columns, quantised_by, scaled_as_it_comes, branched, scanned, looped, shaped, counted]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_what_is_told_is_equal_whatever_the_secrets_are(tmp_path: Path, way: Callable[[int], Graph]) -> None:
+    """Two models that differ in secrets alone have equal public weights, byte for byte, and some."""
+    found = []
+    for secrets in (0, 1):
+        folder = tmp_path / str(secrets)
+        folder.mkdir()
+        path = save_model(folder, *way(secrets), opset=18)
+        ranges = APART if way is added_to_columns else {"x": (-1.0, 1.0)}
+        found.append(compile_model(path, ranges, Roles(public_weights=True, secret_weights=("*lora_*",))))
+    first, second = map(told, found)
+    assert first.keys() == second.keys()
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+    assert first or way is added_to_columns  # its only layer holds the bias
+    assert any(not gate.is_public(found[0].plan.wire) for gate in found[0].plan.weights)

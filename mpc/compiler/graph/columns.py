@@ -153,7 +153,7 @@ class _Walk:
 
         views = [self._in_units(name, view) for name, view in zip(node.reads, views, strict=True)]
         weight, bias, unit = (side_by_side(list(parts)) for parts in zip(*(v.arrays for v in views), strict=True))
-        marks = {mark: any(getattr(view, mark) for view in views) for mark in ("secret", "product")}
+        marks = {mark: any(getattr(view, mark) for view in views) for mark in ("secret", "product", "kept")}
         joined = View(f"{node.writes}/own", weight, bias, unit, **marks)
         if not along_one(joined):
             return False
@@ -175,6 +175,7 @@ class _Walk:
         found = absorbed(Weighted(weight=view.weight, bias=view.bias), node, self.shapes[name])
         if found is None:
             return False
+        found = replace(found, public=found.public and not view.kept)
         self.nodes.append(replace(node, reads=(view.read,), attributes=found))
         return True
 
@@ -188,7 +189,8 @@ class _Walk:
         found = replace(view, weight=view.weight * factor, bias=fewest(view.bias * factor + added))
         if not along_one(found):
             return False
-        self._views[node.writes] = replace(found, secret=view.secret or bool(np.any(added)))
+        kept = view.kept or not node.of(Weighted).public
+        self._views[node.writes] = replace(found, secret=view.secret or bool(np.any(added)), kept=kept)
         return True
 
     def _compared(self, node: Node) -> bool:
@@ -232,6 +234,7 @@ class _Walk:
         found = replace(
             views[0], read=f"{node.writes}/own", weight=np.abs(views[0].weight), bias=fewest(np.asarray(bias)),
             secret=any(view.secret for view in views), product=any(view.product for view in views),
+            kept=any(view.kept for view in views),
         )  # fmt: skip
         if not along_one(found):
             return False
@@ -247,7 +250,9 @@ class _Walk:
             return False
         views = [self._about_zero(name, view) for name, view in zip(node.reads, views, strict=True)]
         weight = fewest(np.asarray(views[0].weight * views[1].weight))
-        found = View(f"{node.writes}/own", weight, zero(weight), zero(weight), product=True)
+        found = View(
+            f"{node.writes}/own", weight, zero(weight), zero(weight), product=True, kept=any(v.kept for v in views)
+        )
         if not along_one(found):
             return False
         self._emit("multiply", (views[0].read, views[1].read), found.read, node.shape, node.origin, Attributes())

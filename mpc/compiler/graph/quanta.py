@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpc.compiler.graph.attributes import Attributes, Sum, Weighted
+from mpc.compiler.graph.attributes import Attributes, Constant, Sum, Weighted
 from mpc.compiler.graph.graph import MOVES, Graph, Node
 
 _LAYERS = frozenset({"scale", "matmul", "conv"})
@@ -52,6 +52,8 @@ class _Lift:
         self._graph = graph
         self._writers = {node.writes: node for node in graph.nodes}
         self._changed: dict[str, Node] = {}
+        self._splits = any(_is_told(node) for node in graph.nodes)
+        self._told = False
 
     def of(self, name: str) -> Graph:
         """Return the graph without the division that writes a value, if layers above take it in."""
@@ -61,6 +63,7 @@ class _Lift:
         taken = division.of(Weighted)
         if taken.weight.size != 1 or taken.bias is not None or float(taken.weight.flat[0]) <= 0:
             return self._graph
+        self._told = taken.public
         first = division.reads[0]
         above = self._writers.get(first)
         if above is None or above.shape != division.shape or not self._lift(first, float(taken.weight.flat[0])):
@@ -75,6 +78,8 @@ class _Lift:
         if node is None or self._graph.sole_reader(name) is None:
             return False
         scaled: Attributes = node.attributes
+        if self._tells(node):
+            return False
         if node.op in _LAYERS and isinstance(scaled, Weighted):
             bias = None if scaled.bias is None else _whole(scaled.bias * factor)
             scaled = replace(scaled, weight=_whole(scaled.weight * factor), bias=bias)
@@ -87,6 +92,12 @@ class _Lift:
         self._changed[name] = replace(node, attributes=scaled)
         return True
 
+    def _tells(self, node: Node) -> bool:
+        """Would a node say what it is divided by, where that is not told?"""
+        if self._told or not self._splits:
+            return False
+        return _is_told(node) or (isinstance(node.attributes, Sum) and node.attributes.constant != 0)
+
     @staticmethod
     def _passes(node: Node) -> bool:
         """Is its result on a multiple of what it reads that multiple of its result?"""
@@ -95,6 +106,10 @@ class _Lift:
         if isinstance(node.attributes, Sum):
             return node.attributes.fills is None
         return node.op in MOVES or node.op in ("maximum", "total")
+
+
+def _is_told(node: Node) -> bool:
+    return isinstance(node.attributes, Weighted | Constant) and node.attributes.public
 
 
 def _whole(values: np.ndarray) -> np.ndarray:

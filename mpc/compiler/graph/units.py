@@ -28,6 +28,7 @@ class View:
     Args:
         unit: 2^unit is about the size of each column of `read`: 0 unless that holds whole numbers.
         secret: the bias holds constants of the model, not public offsets alone.
+        kept: the weight or the bias holds constants of the model that are not told, where others are.
         product: a product of views; it has lost the one scale that an input was given for being read as it is.
     """
 
@@ -37,6 +38,7 @@ class View:
     unit: np.ndarray
     secret: bool = False
     product: bool = False
+    kept: bool = False
 
     def __post_init__(self) -> None:
         for name in ("weight", "bias", "unit"):  # of a number alone numpy makes a scalar, which is no array

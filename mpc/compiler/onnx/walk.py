@@ -25,7 +25,7 @@ from mpc.compiler.onnx.load import OLDEST_OPSET
 from mpc.compiler.onnx.metadata import rounds_quantised
 from mpc.compiler.onnx.protos import TYPES, array_of, model_node, names_of, reads_of
 from mpc.compiler.onnx.signature import Shapes, Signature
-from mpc.compiler.onnx.split import Split
+from mpc.compiler.onnx.split import Constants, Split
 from mpc.compiler.onnx.unrolling import step_of, types_of
 from mpc.compiler.onnx.unsupported import is_supported, named, refusal, unsupported
 from mpc.compiler.operators import HANDLERS, joined
@@ -68,6 +68,8 @@ class Importer(Context):
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self._rowwise: dict[str, Rowwise] = {}
         self._split, self._told_around = Split(model, secret), True
+        self.constants = self._constants = Constants(self._split, self)
+        self.splits = self._split.is_declared
         self.reserve(names_of(model.graph))
         self._model = model
         self._needed = revealed.union(readers)
@@ -90,6 +92,7 @@ class Importer(Context):
         return {value.name: TYPES.get(value.type.tensor_type.elem_type, "") for value in values}
 
     def known(self, name: str) -> np.ndarray | None:
+        self._constants.note(name)  # even of one whose node comes later
         return self.constants.get(name, self._spelt_out.get(name))
 
     @cached_property
@@ -130,8 +133,7 @@ class Importer(Context):
             raise refusal(found, None if error.node in {origin.node for origin in found} else error) from None
 
     def _run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
-        for tensor in model.graph.initializer:
-            self.constants[tensor.name] = array_of(tensor)
+        self.constants.update({tensor.name: array_of(tensor) for tensor in model.graph.initializer})
         inputs = self._signature.inputs(ranges)
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
@@ -140,9 +142,10 @@ class Importer(Context):
 
     def _node(self, index: int, node: onnx.NodeProto) -> None:
         self.origin = named(node, index)
-        self.told = told = self._told_around and self._split.tells(node)
-        self._imported(node)
-        self._split.computed([name for name in node.output if name in self.constants], told=told)
+        self.told = self._told_around and self._split.tells(node)
+        self._imported(node)  # it may have read what is not told
+        known = [name for name in node.output if name in self.constants or name in self._rowwise]
+        self._split.computed(known, told=self.told)
 
     def _imported(self, node: onnx.NodeProto) -> None:
         if not self.numbered.keys().isdisjoint(node.input):
@@ -207,15 +210,20 @@ class Importer(Context):
             raise self.origin.refuse(f"{again[0]!r} is written twice", remedy="give every value a name of its own")
         self.constants.update({tensor.name: array_of(tensor) for tensor in graph.initializer})
         self._inlined += enumerate(graph.node)
-        around, self._told_around = self._told_around, self.told
-        for index, node in enumerate(graph.node):
-            self._node(index, node)
-        self._told_around = around
+        self._walk_inside(graph)
         for name, out in zip(names, graph.output, strict=True):
             if out.name in self.decoded:
                 self.redecode(name, out.name)
             elif out.name in self.shapes or out.name in self.constants:
                 self.alias(name, out.name)
+
+    def _walk_inside(self, graph: onnx.GraphProto) -> None:
+        """Walk the nodes of a subgraph: nothing in it is told unless the node that has it is."""
+        own, around = self.told, self._told_around
+        self._told_around = own
+        for index, node in enumerate(graph.node):
+            self._node(index, node)
+        self.told, self._told_around = own, around
 
     def repeat(self, graph: onnx.GraphProto, bound: Mapping[str, str]) -> tuple[str, ...]:
         """Walk the nodes of a copy of a subgraph."""
@@ -229,8 +237,7 @@ class Importer(Context):
         self.constants.update({tensor.name: array_of(tensor) for tensor in step.initializer})
         self._inlined += enumerate(step.node)
         origin = self.origin
-        for index, node in enumerate(step.node):
-            self._node(index, node)
+        self._walk_inside(step)
         self.origin = origin
         for name in outputs:
             if name not in self.shapes and name not in self.constants:

@@ -73,6 +73,7 @@ class Context(Emitter, ABC):
     Attributes:
         joined: values of which the model sees the batch and other axes as one.
         sums_rows: may the rows of the batch be summed?
+        splits: are some of the model's constants told and others not?
         rounds: does what is quantised become whole numbers?  If not, it is held between its type's ends alone.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
@@ -92,6 +93,7 @@ class Context(Emitter, ABC):
         self.opset, self.opsets = opset, opsets
         self.readers, self.revealed = readers, revealed
         self.sums_rows = False
+        self.splits = False
         self.rounds = True
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}

@@ -38,6 +38,8 @@ def shifted(state: Context, x: str, by: np.ndarray, out: str) -> bool:
         return False
     if not isinstance(fact, Mean) or not isinstance(fact.of, Square):
         return False
+    if state.splits and not state.told:  # a plan has it, which parties see
+        return False
     epsilon = float(by.flat[0])
     state.sum((x,), (1.0,), out, epsilon, known=(epsilon, math.inf))
     state.facts[out] = Above(epsilon, fact)

@@ -86,12 +86,13 @@ def in_units(state: Context, x: str, unit: str, out: str | None) -> bool:
     False, and nothing is written, if it is no such part.
     """
     match state.facts.get(unit):
-        case Unit(of, factor) if state.is_constant(x):
+        case Unit(of, factor, told) if state.is_constant(x):
             weight = state.numbers(x, "an operand")
             name = state.scale(unit, weight, 0.0, out)
-            state.facts[name] = Unit(of, factor * weight)
+            state.facts[name] = Unit(of, factor * weight, told and state.told)
             return True
-        case Unit(of, factor):
+        case Unit(of, factor, told):
+            state.told = state.told and told
             state.multiply(state.scale(state.value(x), factor), of, out)
             return True
     return False

@@ -138,10 +138,15 @@ class Quantised:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """A small part of a value, which is larger: a quantised value's scale, of its span, times constants."""
+    """A small part of a value, which is larger: a quantised value's scale, of its span, times constants.
+
+    Args:
+        told: the parties may be told the factor.
+    """
 
     of: str
     factor: np.ndarray
+    told: bool = True
 
 
 @dataclass(frozen=True)
