@@ -225,7 +225,8 @@ class Bundle:
         if key not in self._starts or self._corrections is None:
             raise ReuseError(f"correlation {gate}/{name} was taken before")
         start = self._starts.pop(key)
-        return spec, spec.decode(self._corrections.read(start, start + spec.size))
+        sent = self._corrections.read(start, start + spec.size) if spec.size else b""  # none lies in no segment
+        return spec, spec.decode(sent)
 
     def take(self, gate: str, name: str) -> Share:
         """Return this party's share of a dealt field value, once.

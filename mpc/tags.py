@@ -171,8 +171,8 @@ class TagLane(Lane):
         for start, stop in windows(0, opened.size):
             kernels.resolve_words(
                 opened[start:stop],
-                tags(mask).part(start * width, stop * width).reshape(-1, width),
-                tags(node).part(start * products, stop * products).reshape(stop - start, products),
+                _read(tags(mask).part(start * width, stop * width).reshape(-1, width)),
+                _read(tags(node).part(start * products, stop * products).reshape(stop - start, products)),
                 chosen.mask,
                 chosen.node,
                 chosen.constant,
@@ -220,3 +220,10 @@ def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
     """Yield the ends of parts of a range, of which a fixed number of words is made at a time."""
     for one in range(start, stop, WINDOW):
         yield one, min(one + WINDOW, stop)
+
+
+def _read(words: np.ndarray) -> np.ndarray:
+    """Return a view that nothing is written through: a kernel is compiled for one kind of it, and not for each mix."""
+    view = words.view()
+    view.flags.writeable = False
+    return view

@@ -103,7 +103,7 @@ class PartyRun:
     @property
     def whole(self) -> bool:
         """Are all gates prepared, with all that was dealt?"""
-        return self._preparing.whole
+        return self._preparing.whole and (self._left or not self.plan.states)
 
     def masked(self, name: str) -> Masked:
         return self.wires.masked(name) if name in self.wires else self.session.masked[name]

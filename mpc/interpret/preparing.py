@@ -60,8 +60,8 @@ class Preparing:
 
     @property
     def whole(self) -> bool:
-        """Are all gates prepared?"""
-        return self.ready == len(self._segments)
+        """Are all gates prepared, of what was checked?"""
+        return self.ready == self._checked == len(self._segments)
 
     def ahead(self, prepare: Prepare) -> None:
         """Make the records of as many segments as the window has room for, once; they are checked by then.

@@ -79,6 +79,7 @@ def _arithmetic() -> None:
         fp.matmul(x, fp.Operand(y, public=True))
         fp.matmul(x[:1], y)
         fp.matmul(x.reshape(1, -1), y.reshape(-1, 1))
+        fp.matmul(x.reshape(8, 1, 8), y.reshape(8, 8, 1))
     windows = Windows(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))
     # by patches, of many filters and of few; by tiles, of many channels and of few
     for count, channels, images in ((16, 8, 1), (2, 8, 1), (16, 8, 32), (16, 1, 32)):

@@ -149,7 +149,7 @@ class Online:
             if run.rounds > len(steps):
                 self._facts.log.warning("the check of a run failed", run=run.number, why=error.what)
                 raise failed_check() from None
-            if isinstance(error, IntegrityError) and run.party.agreed:
+            if isinstance(error, IntegrityError) and (received is None or run.party.agreed):
                 raise  # what was dealt of a segment is not what was signed
             if isinstance(error, IntegrityError):  # the first payloads say that not all parties were sent the same
                 raise agreement.find_owners(run, self._links, self._facts.config.deadlines.step) from None

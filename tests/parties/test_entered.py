@@ -203,3 +203,14 @@ def test_a_file_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path)
         with pytest.raises(ConfigError) as caught:
             EnteredRuns(path).claim(ONE, EntryId(0))
         assert str(path) in caught.value.what and "'entered'" in (caught.value.remedy or "")
+
+
+def test_a_fork_enters_nothing_that_was_listed_ahead(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has what its parent listed ahead in its memory, and both would enter it."""
+    runs = EnteredRuns(path)
+    runs.claim(ONE, EntryId(2), 1)
+    child = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: child)
+    with pytest.raises(IntegrityError, match="before"):
+        runs.claim(ONE, EntryId(3))
+    assert rows(path) == [(ONE, 2, 3)]

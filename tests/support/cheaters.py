@@ -16,6 +16,7 @@ import numpy as np
 from mpc.correlations import Bundle
 from mpc.gates.base import Layout
 from mpc.interpret.active.run import CheckedRun
+from mpc.interpret.preparing import Arrivals
 from mpc.plan.plan import Plan
 from mpc.shares import Masked
 from parties.party.evaluating import Evaluation, Evaluations
@@ -39,13 +40,19 @@ def cheating(chosen: Deviation | Callable[[Plan], Deviation], cheater: int | Non
         return cheater in (None, index)
 
     def deviating(
-        self: Evaluations, plan: Plan, bundle: Bundle, key: bytes, stored: Mapping[str, Masked]
+        self: Evaluations,
+        plan: Plan,
+        bundle: Bundle,
+        key: bytes,
+        stored: Mapping[str, Masked],
+        arrivals: Arrivals | None = None,
+        window: int | None = None,
     ) -> Evaluation:
         if not is_cheater(self._index):
-            return make(self, plan, bundle, key, stored)
+            return make(self, plan, bundle, key, stored, arrivals, window)
         deviation = chosen if isinstance(chosen, Deviation) else chosen(plan)
         assert isinstance(chosen, Deviation) or deviation.sends is None  # links are there before a plan is
-        made = make(self, plan, bundle, deviation.key or key, stored)
+        made = make(self, plan, bundle, deviation.key or key, stored, arrivals, window)
         run = made.run if isinstance(made, CheckedRun) else made
         names = {gate.name for gate in plan.online}
         if deviation.opens and deviation.opens[0].gate in names:

@@ -16,6 +16,7 @@ certificate of the same key, so there is no day after which a session cannot com
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ class EnteredRuns:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._ahead: dict[bytes, set[int]] = {}
+        self._process = os.getpid()
 
     def claim(self, session_id: bytes, entry: EntryId, following: int = 0) -> None:
         """List an entry; it is on the disk when this returns.
@@ -66,6 +68,7 @@ class EnteredRuns:
             ConfigError: the file cannot be written.
         """
         with self._lock:
+            self._forget_parents()
             if entry.number in self._ahead.get(session_id, ()):
                 self._ahead[session_id].discard(entry.number)
                 return
@@ -107,6 +110,7 @@ class EnteredRuns:
         Where later runs were listed with it, it stays listed for others, and this process may claim it again.
         """
         with self._lock:
+            self._forget_parents()
             ahead = self._ahead.get(session_id)
             if ahead:
                 ahead.add(entry.number)
@@ -120,6 +124,12 @@ class EnteredRuns:
         """Forget which runs of a session that is over were listed ahead; they stay in the list."""
         with self._lock:
             self._ahead.pop(session_id, None)
+
+    def _forget_parents(self) -> None:
+        """Forget what the process listed ahead that this one is a fork of: both would enter these runs."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._ahead.clear()
 
     def close(self) -> None:
         """Let go of the file; safe to call twice."""
