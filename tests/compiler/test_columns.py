@@ -206,9 +206,9 @@ def test_units_go_with_the_columns(name: str, ranges, tmp_path: Path) -> None:  
     path = save_model(tmp_path, THROUGH[name], {k: v for k, v in CONSTANTS.items() if k in used}, ("batch", 3))
     feeds = {"x": X[:64]}
     compiled = compile_model(path, {"x": ranges})
-    [ours], [theirs] = computed(compiled, feeds), exactly(name, path, feeds)
     rehearsed = compile_model(path, {"x": ranges}, samples=feeds)  # on these rows, which stand at one end of the ranges
-    assert rehearsed.plan.digest == compiled.plan.digest
+    assert rehearsed.plan.digest == compiled.plan.digest or rehearsed.imprecision < min(1, compiled.imprecision)
+    [ours], [theirs] = computed(rehearsed, feeds), exactly(name, path, feeds)
     assert np.abs(ours - theirs).max() <= 8 * rehearsed.errors["y"] + 1e-6 * np.abs(theirs).max()
     for error in (compiled.errors["y"], rehearsed.errors["y"]):
         assert error <= (1e-2 if name == "products" else 1e-3) * max(1.0, np.abs(theirs).max())

@@ -559,5 +559,5 @@ def test_wires_hold_what_their_owner_may_know() -> None:
         "w": (OWNER,), "b": (OWNER,), "k": (OWNER,), "r": (OWNER,), "x": (OWNER,),
         "v": ("recipient",), "i": ("recipient",), "g": ("recipient",), "o": ("recipient",), "n": ("recipient",),
         "m2": ("recipient",), "m3": ("recipient",), "f4": ("recipient",), "g4": ("recipient",), "y3": ("recipient",),
-        "f5": ("recipient",),
+        "f5": ("recipient",), "y6": ("recipient",),
     }  # fmt: skip

@@ -325,7 +325,7 @@ def test_a_name_a_file_and_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "lab" / "triage").write_bytes(b"")
     assert model_name("lab/triage") is None and model_name("@lab/triage") == "lab/triage"
     parties = lab.cluster.client(ANALYST)
-    nothing = {"ranges": None, "samples": None, "shapes": None, "security": None}
+    nothing = {"ranges": None, "samples": None, "shapes": None, "security": None, "secret_weights": ()}
     found = lab.models(ANALYST).get("lab/triage")
     for given in ("@lab/triage", found, found.place()):
         ready = prepare(parties, given, None, None, None, "secret", nothing)

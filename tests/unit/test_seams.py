@@ -16,6 +16,10 @@ ALLOWED = {
 }
 CHEATER = "a cheater is a party that runs another program: it is made by changing what is inside one"
 ALLOWED |= {("support/cheating.py", name): CHEATER for name in ("_resume", "_specs", "_take")}
+NARROW = "torchvision has no other place where a network's width could be said"
+ALLOWED |= {
+    ("support/exports.py", name): NARROW for name in ("_make_layer", "_mobilenet_v3_conf", "_efficientnet_conf")
+}
 PATCHING = {"setattr", "delattr", "getattr", "hasattr"}
 
 

@@ -141,7 +141,10 @@ def _with_norms(graph: Graph, noising: Noising) -> Graph:
         nodes += [replace(node, writes=free), Node("held", (free,), node.writes, node.shape, node.origin, held)]
     missing = set(noising.norms) - {node.writes for node in graph.nodes}
     if missing:
-        raise ModelError(f"the model has no value {min(missing)!r} whose rows could be held to a norm")
+        raise ModelError(
+            f"the model has no value {min(missing)!r} whose rows could be held to a norm",
+            remedy="name a value that a node of the model writes",
+        )
     return Graph(graph.inputs, nodes, graph.outputs)
 
 

@@ -102,7 +102,10 @@ def _one_hot(targets: np.ndarray | None, step: Step) -> np.ndarray:
     if outputs == 1:
         return targets[:, None]
     if targets.min(initial=0) < 0 or targets.max(initial=0) >= outputs or (targets != np.floor(targets)).any():
-        raise InputError(f"samples of the targets are no numbers of classes, 0 to {outputs - 1}")
+        raise InputError(
+            f"samples of the targets are no numbers of classes, 0 to {outputs - 1}",
+            remedy=f"give whole numbers from 0 to {outputs - 1}, or a column for each class",
+        )
     return np.eye(outputs)[targets.astype(np.int64)]
 
 
