@@ -9,12 +9,13 @@ from fractions import Fraction
 import numpy as np
 
 from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
-from mpc.compiler.from_graph import MISTAKEN, PRECISE, compile_graph, imprecision
+from mpc.compiler.from_graph import MISTAKEN, PRECISE, compile_graph, imprecision, improved
 from mpc.compiler.graph.calibrate import suited_ranges
-from mpc.compiler.graph.graph import Origin, Range
-from mpc.compiler.graph.noising import Noising
+from mpc.compiler.graph.graph import Graph, Origin, Range
+from mpc.compiler.graph.noising import Noising, with_noise
 from mpc.compiler.graph.states import State, with_states
 from mpc.compiler.graph.stored import StoredInput, described
+from mpc.compiler.graph.telling import Change, require_untold
 from mpc.compiler.lowering.ends import INDISTINCT
 from mpc.compiler.onnx.declared import own_sizes
 from mpc.compiler.onnx.load import Source, load_model
@@ -189,12 +190,19 @@ def compile_model(
     if secret is not None:  # each node says of its own weights
         roles = replace(roles, public_weights=False)
     numbers = None if noising.epsilon else {state.input for state in (states or {}).values()}
-    while True:
-        graph = import_model(loaded, known, sizes, assumed, bool(noising.epsilon), needing, lying, numbers, secret)
+    undeclared: tuple[str, ...] = ()
+
+    def imported(change: Change | None = None) -> Graph:
+        nonlocal undeclared
+        sums = bool(noising.epsilon)
+        graph = import_model(loaded, known, sizes, assumed, sums, needing, lying, numbers, secret, change)
         graph.inputs = described(graph.inputs, lying)
         undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
         graph.inputs = [replace(given, declared=given.declared or assumed[given.name]) for given in graph.inputs]
-        graph = with_states(graph, states or {})
+        return with_states(graph, states or {})
+
+    while True:
+        graph = imported()
         try:
             found = compile_graph(graph, roles, data, noising)
             break
@@ -202,6 +210,8 @@ def compile_model(
             if error.attribute != INDISTINCT or error.node is None or error.node in needing:
                 raise
             needing.add(error.node)  # numbers of its range are too near to what would stand for missing ones
+    if secret is not None:
+        require_untold(found.graph, lambda change: improved(with_noise(imported(change), noising)))
     rehearsal = Rehearsal(found.graph, found.plan, found.weights, found.wires, data)
     meta, notes, proved = read_meta(loaded), tuple(found.notes), found.guarantee
     again = None

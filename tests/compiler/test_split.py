@@ -338,3 +338,31 @@ def test_what_is_told_is_equal_whatever_the_secrets_are(tmp_path: Path, way: Cal
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
     assert first or way is added_to_columns  # its only layer holds the bias
     assert any(not gate.is_public(found[0].plan.wire) for gate in found[0].plan.weights)
+
+
+UNHEARD = [
+    ("mpc.compiler.onnx.split.Split.keeps", lambda *_: False),
+    ("mpc.compiler.onnx.split.Split.tells", lambda *_: True),
+]
+
+
+@pytest.mark.parametrize(
+    ("way", "broken"),
+    [
+        (quantised_by, [("mpc.compiler.graph.quanta._is_told", lambda node: False)]),
+        (branched, UNHEARD),
+        (looped, UNHEARD),
+        (scanned, UNHEARD),
+        (shaped, UNHEARD),
+    ],
+    ids=lambda given: getattr(given, "__name__", ""),
+)
+def test_what_would_tell_a_secret_is_refused_whichever_rule_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Callable[[int], Graph], broken: list[tuple[str, Any]]
+) -> None:
+    """The last check looks at what is told, of secrets that are changed."""
+    for place, instead in broken:
+        monkeypatch.setattr(place, instead)
+    with pytest.raises(ModelError, match="numbers that hang on weights which are to stay secret"):
+        roles = Roles(public_weights=True, secret_weights=("*lora_*",))
+        compile_model(save_model(tmp_path, *way(0), opset=18), {"x": (-1.0, 1.0)}, roles)

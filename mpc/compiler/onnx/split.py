@@ -50,6 +50,7 @@ class Split:
         if patterns is not None:
             self._look(model.graph, {})
             self._require_matches(model)
+        self._declared = frozenset(self._secret)
 
     def tells(self, node: onnx.NodeProto) -> bool:
         """May the constants of a node be told?"""
@@ -65,6 +66,10 @@ class Split:
     def is_declared(self) -> bool:
         """Tell whether some constants are told and others are not."""
         return self._patterns is not None
+
+    def declares(self, name: str) -> bool:
+        """Tell whether a constant is itself one that stays secret, and not made of such."""
+        return name in self._declared
 
     def keeps(self, name: str) -> bool:
         """Tell whether a constant stays secret where others are told."""

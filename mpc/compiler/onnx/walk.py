@@ -18,6 +18,7 @@ import onnx.shape_inference
 from mpc.compiler.graph.attributes import Fit
 from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.stored import StoredInput
+from mpc.compiler.graph.telling import Change
 from mpc.compiler.graph.writer import INTEGERS
 from mpc.compiler.onnx import fold as onnx_fold
 from mpc.compiler.onnx.declared import declared_ranges
@@ -57,6 +58,7 @@ class Importer(Context):
         at_rest: Mapping[str, StoredInput] = MappingProxyType({}),
         numbers: Collection[str] | None = None,
         secret: Sequence[str] | None = None,
+        change: Change | None = None,
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         readers: dict[str, list[ModelNode]] = {}
@@ -67,7 +69,7 @@ class Importer(Context):
         self.sums_rows, self.rounds = sums_rows, rounds_quantised(model)
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self._rowwise: dict[str, Rowwise] = {}
-        self._split, self._told_around = Split(model, secret), True
+        self._split, self._told_around, self._change = Split(model, secret), True, change
         self.constants = self._constants = Constants(self._split, self)
         self.splits = self._split.is_declared
         self.reserve(names_of(model.graph))
@@ -99,7 +101,8 @@ class Importer(Context):
     def _spelt_out(self) -> dict[str, np.ndarray]:
         """Constants that are nodes, wherever they stand."""
         nodes = [node for node in self._model.graph.node if node.op_type == "Constant"]
-        return {node.output[0]: array_of(a.t) for node in nodes for a in node.attribute if a.name == "value"}
+        found = {node.output[0]: array_of(a.t) for node in nodes for a in node.attribute if a.name == "value"}
+        return {name: self._changed(values, name) for name, values in found.items()}
 
     def type_named(self, code: int) -> str:
         return TYPES.get(code, "")
@@ -133,12 +136,20 @@ class Importer(Context):
             raise refusal(found, None if error.node in {origin.node for origin in found} else error) from None
 
     def _run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
-        self.constants.update({tensor.name: array_of(tensor) for tensor in model.graph.initializer})
+        self._store(model.graph)
         inputs = self._signature.inputs(ranges)
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
         outputs = [self._signature.output(value) for value in model.graph.output]
         return marked(Graph([*inputs, *self.marking], self.nodes, outputs), self.aware)
+
+    def _store(self, graph: onnx.GraphProto, of: onnx.GraphProto | None = None) -> None:
+        """Take in the constants of a graph, which may be a copy of another whose names are the model's."""
+        for tensor, original in zip(graph.initializer, (of or graph).initializer, strict=True):
+            self.constants.update({tensor.name: self._changed(array_of(tensor), original.name)})
+
+    def _changed(self, values: np.ndarray, name: str) -> np.ndarray:
+        return values if self._change is None or not self._split.declares(name) else self._change(values)
 
     def _node(self, index: int, node: onnx.NodeProto) -> None:
         self.origin = named(node, index)
@@ -163,6 +174,8 @@ class Importer(Context):
         if node.domain in ("", "ai.onnx") and note(self, self._rowwise, reading):
             return
         if onnx_fold.fold(self, node):
+            if node.op_type == "Constant":
+                self.constants.update({name: self._changed(self.constants[name], name) for name in node.output})
             return
         if not is_supported(node):
             raise refusal([self.origin])
@@ -208,7 +221,7 @@ class Importer(Context):
         again = [name for name in inner if name and (name in self.shapes or name in self.constants)]
         if again:
             raise self.origin.refuse(f"{again[0]!r} is written twice", remedy="give every value a name of its own")
-        self.constants.update({tensor.name: array_of(tensor) for tensor in graph.initializer})
+        self._store(graph)
         self._inlined += enumerate(graph.node)
         self._walk_inside(graph)
         for name, out in zip(names, graph.output, strict=True):
@@ -234,7 +247,7 @@ class Importer(Context):
             self.readers.setdefault(name, []).append(reader)
         outputs = tuple(value.name for value in step.output)
         self._needed = self._needed.union(self.readers, outputs)
-        self.constants.update({tensor.name: array_of(tensor) for tensor in step.initializer})
+        self._store(step, graph)
         self._inlined += enumerate(step.node)
         origin = self.origin
         self._walk_inside(step)
@@ -276,6 +289,7 @@ def import_model(
     at_rest: Mapping[str, StoredInput] = MappingProxyType({}),
     numbers: Collection[str] | None = None,
     secret: Sequence[str] | None = None,
+    change: Change | None = None,
 ) -> Graph:
     """Return the graph of a checked model.
 
@@ -288,10 +302,12 @@ def import_model(
         at_rest: inputs that lie at the parties.
         numbers: inputs that enter as numbers, even if all that they do is to index tables; None: all do.
         secret: patterns of constants that stay secret where others are told; None: nothing is told.
+        change: makes other numbers of those that are themselves secret.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
     settings: dict[str, Any] = {"sums_rows": sums_rows, "at_rest": at_rest, "numbers": numbers, "secret": secret}
+    settings["change"] = change
     importer = Importer(model, shapes or {}, assumed or {}, **settings)
     graph = importer.run(model, known)
     found = ways(importer, graph, needing)
