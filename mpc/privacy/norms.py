@@ -69,7 +69,7 @@ class Inside:
 
 
 Trait = Squares | Norm | Beyond | Inside
-"""What a wire says of another value's rows; a value is compared as an object, however many wires hold it."""
+"""Say of a wire what it tells of another value's rows; values are compared as objects, however many wires hold one."""
 
 
 def trait(gate: Gate, known: Mapping[str, tuple[object, Trait | None]], wires: Wires, fits: bool) -> Trait | None:

@@ -208,7 +208,11 @@ def test_units_go_with_the_columns(name: str, ranges, tmp_path: Path) -> None:  
     compiled = compile_model(path, {"x": ranges})
     rehearsed = compile_model(path, {"x": ranges}, samples=feeds)  # on these rows, which stand at one end of the ranges
     assert rehearsed.plan.digest == compiled.plan.digest or rehearsed.imprecision < min(1, compiled.imprecision)
-    [ours], [theirs] = computed(rehearsed, feeds), exactly(name, path, feeds)
+    [theirs] = exactly(name, path, feeds)
+    if rehearsed.plan.digest != compiled.plan.digest:
+        [ours] = computed(compiled, feeds)
+        assert np.abs(ours - theirs).max() <= 8 * compiled.errors["y"] + 1e-6 * np.abs(theirs).max()
+    [ours] = computed(rehearsed, feeds)
     assert np.abs(ours - theirs).max() <= 8 * rehearsed.errors["y"] + 1e-6 * np.abs(theirs).max()
     for error in (compiled.errors["y"], rehearsed.errors["y"]):
         assert error <= (1e-2 if name == "products" else 1e-3) * max(1.0, np.abs(theirs).max())

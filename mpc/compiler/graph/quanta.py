@@ -94,9 +94,10 @@ class _Lift:
 
     def _tells(self, node: Node) -> bool:
         """Would a node say what it is divided by, where that is not told?"""
-        if self._told or not self._splits:
+        if self._told:
             return False
-        return _is_told(node) or (isinstance(node.attributes, Sum) and node.attributes.constant != 0)
+        plain = isinstance(node.attributes, Sum) and node.attributes.constant != 0  # which stands in the plan
+        return plain or (self._splits and _is_told(node))
 
     @staticmethod
     def _passes(node: Node) -> bool:

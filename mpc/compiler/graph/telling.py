@@ -43,7 +43,7 @@ def _besides_simple(values: np.ndarray) -> np.ndarray:
 
 
 _CHANGES: tuple[Change, ...] = (_besides_simple, _nudged, _doubled)
-"""What is equal after one of them hangs on no secret."""
+"""Change secrets in several ways: what is equal after one of them hangs on none."""
 
 
 def require_untold(graph: Graph, made: Callable[[Change], Graph]) -> None:

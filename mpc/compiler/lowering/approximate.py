@@ -25,7 +25,7 @@ from mpc.gates.fourier import Clamp
 TOLERANCE = 2e-5
 """What a series may be off by, beside the largest value of the function; 1 at least."""
 _PIECES_TOLERANCE = 8e-6
-"""The same where a series is chosen as one of several pieces: its coefficients and waves have more bits."""
+"""Bound what a series is off by that is one of several pieces: its coefficients and waves have more bits."""
 _ACCEPTABLE = 1e-3
 _CLAMP_STEP = 0.01
 _SERIES_BITS = 52
