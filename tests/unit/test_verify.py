@@ -39,7 +39,7 @@ from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.plan.verify import verify
 from mpc.windows import Windows
-from mpc.wires import Masking, Wire
+from mpc.wires import Lifetime, Masking, Wire
 from tests.support.plans import OWNER, RECIPIENT, Builder, replace_wires, wire, with_parts
 from tests.support.vectors import every_gate
 
@@ -370,6 +370,39 @@ def test_columns_that_cannot_miss_numbers(columns: tuple[int, ...]) -> None:
 def test_a_whole_number_cannot_be_missing() -> None:
     plan = missing()
     refuses(with_parts(plan, inputs=(plan.inputs[0].model_copy(update={"dtype": "int64"}),)), "cannot be missing")
+
+
+def placed(scale: int = 1, lifetime: Lifetime = Lifetime.RUN, **settings: Any) -> Plan:
+    """A plan whose owner says one of seven places by zeros and a one."""
+    b = Builder()
+    b.enter("x", (B, 7), 8, scale)
+    b.enter("w", (7, 2), 10, 16, session=True)
+    b.gate(Matmul(name="g", x="x", weight="w", out="o"), wire("o", (B, 2), 20, 16 * scale))
+    b.output("o")
+    b.gates[0] = b.gates[0].model_copy(update={"lifetime": lifetime})
+    said = {"dtype": "int64", "low": (Fraction(-7),), "high": (Fraction(6),), "places": 7} | settings
+    return with_parts(b.unchecked(), inputs=(b.inputs[0].model_copy(update=said),))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"places": 6}, "do not enter in its form"),
+        ({"scale": 2}, "do not enter in its form"),
+        ({"factor": (Fraction(2),)}, "do not enter in its form"),
+        ({"offset": (Fraction(1),)}, "do not enter in its form"),
+        ({"dtype": "float32"}, "do not enter in its form"),
+        ({"dtype": "string"}, "do not enter in its form"),
+        ({"missing": Missing(beyond="high", columns=(0,)), "dtype": "float32"}, "do not enter in its form"),
+        ({"low": (Fraction(-8),)}, "places that are not there"),
+        ({"high": (Fraction(7),)}, "places that are not there"),
+        ({"low": (Fraction(0),) * 7, "high": (Fraction(6),) * 7}, "places that are not there"),
+        ({"lifetime": Lifetime.STORED}, "never lie at the parties"),
+    ],
+)
+def test_places_that_do_not_fit_their_wire(settings: dict[str, Any], why: str) -> None:
+    verify(placed())
+    refuses(placed(**settings), why)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "y", "z"])
