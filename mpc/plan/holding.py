@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import prod
 
 from mpc.gates.base import Gate
+from mpc.plan.cost import plan_schedule
 from mpc.plan.plan import Plan
-from mpc.plan.schedule import schedule
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Holding:
 
 def holdings(plan: Plan) -> tuple[Holding, ...]:
     """Return what is held at each step of a bound plan's run, and behind the last; weights count as nowhere."""
-    found = schedule(plan.online, plan.wire)
+    found = plan_schedule(plan)
     size = {name: prod(plan.wire[name].sizes) for gate in plan.online for name in gate.writes}
     first = {name: found.starts[gate.name] for gate in plan.online for name in gate.writes}
     last = dict(first)

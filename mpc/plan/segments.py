@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpc.entry import EntryId
+from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import NO_GATE, Correlation, Gate
+from mpc.plan.cost import plan_schedule
+from mpc.plan.once import once
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
 from mpc.plan.tagging import dealt_tags
@@ -46,7 +48,13 @@ class Segment:
 
 
 def segments(plan: Plan, entry: EntryId) -> tuple[Segment, ...]:
-    """Return the segments of an entry of a bound plan, one at least."""
+    """Return the segments of an entry of a bound plan, one at least; those of all its runs are alike."""
+    return _segments(plan, entry.is_weights)
+
+
+@once
+def _segments(plan: Plan, weights: bool) -> tuple[Segment, ...]:
+    entry = WEIGHTS if weights else WEIGHTS.following
     tags = dealt_tags(plan, entry)
     most = plan.segment_bytes or SEGMENT_BYTES
     found: list[Segment] = []
@@ -69,7 +77,7 @@ def segments(plan: Plan, entry: EntryId) -> tuple[Segment, ...]:
 
 def spans(plan: Plan, parts: Sequence[Segment]) -> list[tuple[int, int]]:
     """Return the first and the last step at which gates of each segment of a bound plan's run are evaluated."""
-    starts = schedule(plan.online, plan.wire).starts
+    starts = plan_schedule(plan).starts
     return [
         (
             min(starts[gate.name] for gate in part.gates),

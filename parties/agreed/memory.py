@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import accumulate
 from math import prod
 
 from mpc import field as fp
@@ -96,11 +98,11 @@ def _held(bound: Plan, window: int | None) -> int:
     total = sum(part.held for part in parts)
     if window is None or total <= window:
         return total
-    evaluated = spans(bound, parts)
-    busiest = max(
-        sum(part.held for part, (first, last) in zip(parts, evaluated, strict=True) if first <= step <= last)
-        for step, _ in evaluated
-    )
+    changes = Counter[int]()  # to what is evaluated at a step, from what is at the step before
+    for part, (first, last) in zip(parts, spans(bound, parts), strict=True):
+        changes[first] += part.held
+        changes[last + 1] -= part.held
+    busiest = max(accumulate(changes[step] for step in sorted(changes)))
     return min(total, max(window, busiest) + max(part.held for part in parts))
 
 

@@ -208,6 +208,22 @@ def test_what_a_run_holds_does_not_grow_with_its_depth() -> None:
     assert needed_memory(strict, 32, window) == needed_memory(strict, 32)
 
 
+def test_a_run_is_granted_the_segments_that_are_evaluated_at_one_step_and_one_that_comes() -> None:
+    plan = every_gate().with_segments(500)
+    bound = plan.bind(BATCH)
+    parts = segments(bound, RUN)
+    assert parts is segments(bound, EntryId(7)), "those of all runs are alike, and computed once"
+    evaluated = spans(bound, parts)
+    together = max(
+        sum(part.held for part, (first, last) in zip(parts, evaluated, strict=True) if first <= step <= last)
+        for step in range(STEPS + 1)
+    )
+    total, largest = sum(part.held for part in parts), max(part.held for part in parts)
+    assert largest < together < total - largest, "else the plan shows nothing"
+    saved = needed_memory(plan, BATCH, None) - needed_memory(plan, BATCH, 1)
+    assert saved == 4 * (total - together - largest)
+
+
 def test_what_is_prepared_is_taken_once() -> None:
     plan = deep(2).with_segments(1).bind(BATCH)
     preparing, first = Preparing(segments(plan, RUN), AllHere(), 1), plan.online[0]
