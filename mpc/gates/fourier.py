@@ -45,6 +45,8 @@ from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 
 _LOOKS = ("over_", "under_")
+_AT_ONCE = 1 << 13
+"""Elements of which numpy computes a series in the clear at one time: their words stay in a core's cache."""
 Coefficient = Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)]
 Level = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
 
@@ -174,10 +176,10 @@ class Fourier(Gate):
 
     def reference(self, run: ClearReading) -> None:
         x, coin, shape = run.value(self.x).reshape(-1), run.coin(self.x).reshape(-1), run.shape(self.out)
-        drop = tables.UNIT_BITS - self.dealt_bits
-        dealt = plain_waves.harmonics(truncation.moved(coin, -x), self.window, self.terms, drop)
-        factors = plain_waves.turned_coefficients(coin, self.window, *self._coefficients(), self.fine, tables.sincos())
-        z = np.int64(self.constant) + (factors * dealt).sum(axis=0)
+        z = np.empty(x.shape, dtype=np.int64)
+        for start in range(0, x.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            z[part] = self._series(x[part], coin[part])
         if self.clamp is not None:
             bits = run.wire(self.x).bits + 2
             over, under = (
@@ -186,6 +188,13 @@ class Fourier(Gate):
             )
             z = np.where(over, self.clamp.above, np.where(under, z, self.clamp.below))
         run.set(self.out, z.reshape(shape))
+
+    def _series(self, x: np.ndarray, coin: np.ndarray) -> np.ndarray:
+        """Return the series, without its clamp, of values that are opened as `coin`."""
+        drop = tables.UNIT_BITS - self.dealt_bits
+        dealt = plain_waves.harmonics(truncation.moved(coin, -x), self.window, self.terms, drop)
+        factors = plain_waves.turned_coefficients(coin, self.window, *self._coefficients(), self.fine, tables.sincos())
+        return np.asarray(np.int64(self.constant) + (factors * dealt).sum(axis=0))
 
     def deal(self, run: DealReading) -> None:
         if not self._is_unopened(run.wires):
