@@ -9,7 +9,7 @@ import numpy as np
 
 from mpc import field as fp
 from mpc.correlations import BundleId
-from mpc.encoding import encode_field
+from mpc.encoding import view_field
 from mpc.entry import EntryId
 from mpc.errors import MpcError
 from mpc.plan.plan import Plan
@@ -83,17 +83,14 @@ class Submitter:
             meanwhile()
             return
         seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC], handed)
-        sent = {
-            wire.name: _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
-            for wire in wires
-        }
-
-        for left, (name, data) in zip(reversed(range(len(sent))), sent.items(), strict=True):
-            header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.entry.number, wire=name)
+        replies: list[Reply[party_pb2.SubmitReply]] = []
+        for wire in wires:
+            data = _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
+            gather(replies)  # of the one before, which the parties took meanwhile: two are held at most
+            header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.entry.number, wire=wire.name)
             replies = [_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients]
-            if not left:
-                meanwhile()
-            gather(replies)
+        meanwhile()
+        gather(replies)
 
     def _seeds(
         self, bundle: BundleId, wires: list[str], handed: Sequence[party_pb2.MasksReply] | None
@@ -137,23 +134,25 @@ class Submitter:
             return error
 
 
-def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> bytes:
+def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> memoryview:
     """Return x^ = x + the sum of the parties' mask shares, as canonical bytes; x itself for a wire that is public."""
     total = fp.from_signed(values)
     for seed in seeds:
         total = fp.add(total, expand_field(seed, wire.sizes))
-    return encode_field(total)
+    return view_field(total)
 
 
 def _submit(
-    party: PartyClient, header: party_pb2.SubmitHeader, data: bytes, seconds: float
+    party: PartyClient, header: party_pb2.SubmitHeader, data: memoryview, seconds: float
 ) -> Reply[party_pb2.SubmitReply]:
     if len(data) <= FRAME_BYTES:
-        return party.begin(lambda stub: stub.SubmitWhole, party_pb2.WholeInput(header=header, data=data), seconds)
+        return party.begin(
+            lambda stub: stub.SubmitWhole, party_pb2.WholeInput(header=header, data=bytes(data)), seconds
+        )
     return party.begin(lambda stub: stub.Submit, _parts(header, data), seconds)
 
 
-def _parts(header: party_pb2.SubmitHeader, data: bytes) -> Iterator[party_pb2.SubmitPart]:
+def _parts(header: party_pb2.SubmitHeader, data: memoryview) -> Iterator[party_pb2.SubmitPart]:
     yield party_pb2.SubmitPart(header=header)
     for piece in pieces(data):
         yield party_pb2.SubmitPart(chunk=piece)
