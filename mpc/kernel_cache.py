@@ -105,13 +105,19 @@ def _roots(environ: Mapping[str, str]) -> Iterator[tuple[Path, bool]]:
     given = environ.get(VARIABLE)
     if given:
         yield Path(given), True
+    usual = usual_folder(environ)
+    if usual is not None:
+        yield usual, not given
+    with suppress(OSError):  # there is none, or none that can be written to
+        yield Path(tempfile.gettempdir()).resolve() / f"mpc-{os.geteuid()}", False
+
+
+def usual_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return the folder in which this user's caches of all kinds are expected; None without a home."""
     base = Path(environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():  # as the specification of XDG_CACHE_HOME has it
         base = Path(environ.get("HOME") or os.path.expanduser("~")) / ".cache"
-    if base.is_absolute():
-        yield base / "mpc", not given
-    with suppress(OSError):  # there is none, or none that can be written to
-        yield Path(tempfile.gettempdir()).resolve() / f"mpc-{os.geteuid()}", False
+    return base / "mpc" if base.is_absolute() else None
 
 
 def _note(refused: list[str], instead: str) -> str:

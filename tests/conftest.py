@@ -6,6 +6,7 @@ in random order too: at the end no worker waits for another one's last module.
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from parties.client.compiling.cache import OFF, VARIABLE
 from tests.support.effort import FULL, patient
 from tests.support.logs import log, logs_as_they_were, written
 
@@ -55,6 +57,7 @@ settings.load_profile("exploring" if FULL else "repeatable")
 def pytest_configure(config: pytest.Config) -> None:
     """Take interrupts, which the background job of a shell ignores, as would all its children; seeding is ours."""
     config.option.randomly_reset_seed = False
+    os.environ[VARIABLE] = OFF  # what tests compile they compile, whatever was compiled before
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

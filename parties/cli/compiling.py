@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mpc.compiler.compile import DEFAULT_RANGE, Compiled, compile_model
+from mpc.compiler.compile import DEFAULT_RANGE, Compiled
 from mpc.compiler.graph.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.graph.graph import Range
 from mpc.compiler.graph.noising import Noising
@@ -21,6 +21,7 @@ from mpc.compiler.onnx.signature import Shapes, input_names
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError, ModelError
 from parties.cli.display import Display
+from parties.client.compiling.cached import compile_cached
 
 Feeds = dict[str, np.ndarray]
 _LISTED = 8
@@ -61,7 +62,7 @@ def compile_blindly(
                 "or give --calibrate a file of data that may become known",
             )
     shapes = _with_own(loaded, shapes, samples or feeds)
-    return noted(display, compile_model(loaded, declared, roles, samples, shapes, stored, noise))
+    return noted(display, compile_cached(loaded, declared, roles, samples, shapes, stored, noise))
 
 
 def _with_own(model: Loaded, shapes: Shapes, feeds: Feeds) -> Shapes:
@@ -118,7 +119,7 @@ def _best(
     refusals: list[ModelError] = []
     for around in candidates:
         try:
-            found.append((compile_model(model, {**declared, **around}, roles, shapes=shapes), around))
+            found.append((compile_cached(model, {**declared, **around}, roles, shapes=shapes), around))
         except ModelError as error:
             refusals.append(error)
             continue
@@ -127,7 +128,7 @@ def _best(
     if samples and all(_measurable(values) for values in samples.values()):
         around = next((one for one in candidates if one), candidates[0])
         try:
-            found.append((compile_model(model, {**declared, **around}, roles, samples, shapes), around))
+            found.append((compile_cached(model, {**declared, **around}, roles, samples, shapes), around))
         except ModelError as error:
             refusals.append(error)
         except InputError:  # a number is missing that may not be: that is told when the data are checked

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.compile import Compiled
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_names, output_names
 from mpc.compiler.operators import supported
@@ -44,6 +44,7 @@ from parties.cli.options import (
 )
 from parties.cli.training import DATA, training_options
 from parties.cli.training_lists import BEGINNING
+from parties.client.compiling.cached import compile_cached
 from parties.client.running.roles import parse_roles, require_security
 from parties.client.training.timing import MOST
 from parties.config.models import Security
@@ -86,7 +87,7 @@ class Choices:
         feeds = load_inputs(self.samples, names) if self.samples else None
         ranges, shapes = parse_ranges(self.ranges, names), parse_shapes(self.shapes, names)
         noise = self.noise.noising(output_names(loaded), {}, None)
-        return noted(display, compile_model(loaded, ranges, self.roles, feeds, shapes, noise=noise))
+        return noted(display, compile_cached(loaded, ranges, self.roles, feeds, shapes, noise=noise))
 
 
 def _choices(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.compile import Compiled
 from mpc.compiler.roles import Roles
 from mpc.errors import warn
 from mpc.plan.parse import parse_plan
@@ -24,6 +24,7 @@ from parties.client.at_rest import bound, catalogue, keeping, upload
 from parties.client.at_rest.model_listing import ModelListing
 from parties.client.at_rest.objects import Objects
 from parties.client.at_rest.said import as_expiry, as_readers, own_name
+from parties.client.compiling.cached import compile_cached
 from parties.client.consent import granted, granting
 from parties.client.consent.told import Given
 from parties.client.model import Model
@@ -99,7 +100,7 @@ class Models(Objects[ModelListing]):
         least = self._parties.config.security
         roles = Roles(self._me, self._me, (self._me,), bound.owners(chosen), security=least)
         stored = {name: bound.described(selection) for name, selection in chosen.items()}
-        return compile_model(model, ranges, roles, samples, shapes, stored)
+        return compile_cached(model, ranges, roles, samples, shapes, stored)
 
     def _plan(self, compiled: Compiled) -> Plan:
         plan = template(compiled.plan.with_stored_weights(), self._me)

@@ -12,6 +12,7 @@ from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redire
 from pathlib import Path
 from unittest import mock
 
+from parties.client.compiling.cache import OFF, VARIABLE
 from tests.support.effort import patient
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ def environment(**more: str) -> dict[str, str]:
     """This process's, without anything that would change the command."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MPC_", "NO_COLOR", "PYTEST"))}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**kept, "PYTHONPATH": path, "COLUMNS": "200", **more}
+    return {**kept, "PYTHONPATH": path, "COLUMNS": "200", VARIABLE: OFF, **more}
 
 
 def command(*words: object) -> list[str]:
@@ -66,7 +67,9 @@ def mpc_here(*words: object, folder: Path | None = None, **variables: str) -> su
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MPC_", "NO_COLOR"))}
     status: object = 0
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(os.environ, {**kept, "COLUMNS": "200", **variables}, clear=True))
+        stack.enter_context(
+            mock.patch.dict(os.environ, {**kept, "COLUMNS": "200", VARIABLE: OFF, **variables}, clear=True)
+        )
         stack.enter_context(chdir(folder or ROOT))
         stack.enter_context(signals_put_back())
         stack.enter_context(redirect_stdout(out))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -52,6 +52,13 @@ class Rehearsal:
     ) -> None:
         self._todo: Callable[[], dict[str, Expected]] | None = lambda: _rehearse(graph, plan, weights, wires, samples)
         self._found: dict[str, Expected] = {}
+
+    @classmethod
+    def held(cls, expected: Mapping[str, Expected]) -> Self:
+        """Return one that was held before, and showed this."""
+        found = cls.__new__(cls)
+        found._todo, found._found = None, dict(expected)
+        return found
 
     @property
     def expected(self) -> dict[str, Expected]:

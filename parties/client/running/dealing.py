@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpc.compiler.compile import compile_model
 from mpc.errors import UsageError
 from mpc.plan.plan import Plan, Security
 from parties.client.channels import Parties
+from parties.client.compiling.cached import compile_cached
 from parties.client.model import refuse_stored
 from parties.client.running import stocks as ordering
 from parties.client.running.feeds import read_count, split
@@ -50,4 +50,4 @@ def _compiled(me: str, model: Source, choices: dict[str, Any], security: Securit
     }
     roles = assign(me, **said, security=security)
     states = read_states(choices.pop("state", None), said.get("owners") or ())
-    return compile_model(model, roles=roles, states=states, **choices).plan
+    return compile_cached(model, roles=roles, states=states, **choices).plan

@@ -57,10 +57,10 @@ def prepare(
     if isinstance(model, Model | Placed) or model_name(model) is not None:
         found = _stored(parties, model, owners, recipients, data, weights, compiling)
         return Ready(found, found.bindings)
-    from mpc.compiler.compile import compile_model  # imports onnx
     from mpc.compiler.onnx.load import Loaded, load_model
     from mpc.compiler.onnx.metadata import columns_of
     from mpc.compiler.onnx.signature import input_names
+    from parties.client.compiling.cached import compile_cached  # imports onnx
     from parties.client.running.noised import as_noise
     from parties.client.running.states import bound_states, compiled_states, read_states
 
@@ -76,7 +76,7 @@ def prepare(
     states = read_states(compiling["state"], owners or (), chosen)
     noise = as_noise(compiling["epsilon"], compiling["mechanism"], compiling["delta"], chosen, parties)
     settings = {name: said for name, said in compiling.items() if name in ("ranges", "samples", "shapes")}
-    compiled = compile_model(
+    compiled = compile_cached(
         loaded, roles=roles, stored=stored, states=compiled_states(states), noise=noise, **settings
     )
     bindings = bound.bindings(compiled.plan, chosen, bound_states(compiled.plan, states))

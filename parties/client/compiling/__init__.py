@@ -1,0 +1,1 @@
+"""Compile models for their users, and find again what was compiled before."""
