@@ -183,6 +183,7 @@ class Link:
         self._agreed = threading.Event()
         self._error: MpcError | None = None
         self.peer_salt = b""
+        self.peer_window = 0
 
     def frames(self) -> Iterator[Frame | Piece]:
         """Yield the frames that this side sends, until it is closed; gRPC iterates it in a thread of its own."""
@@ -276,9 +277,9 @@ class Link:
                     remedy="mpc doctor",
                     peer=self.peer,
                 )
-        if len(hello.salt) != SALT_BYTES:
+        if len(hello.salt) != SALT_BYTES or not hello.window:
             raise HandshakeError(f"{self.peer} sent a malformed greeting", peer=self.peer)
-        self.peer_salt = hello.salt
+        self.peer_salt, self.peer_window = hello.salt, hello.window
         self._agreed.set()
 
     def await_agreement(self, deadline: float) -> None:

@@ -119,6 +119,7 @@ class PartySession:
             field=self.plan.field,
             roster=roster_digest(self.terms.provider, self.terms.parties, self._config.cluster),
             salt=self._salt,
+            window=self._config.limits.max_window_bytes,
         )
         lost, ended = weakly(self.abort), weakly(self._farewells.heard)
         return {name: Link(name, hello, lost, ended) for name in self.terms.parties if name != self._config.name}
@@ -196,8 +197,8 @@ class PartySession:
             if not self._supply.stored:  # then it is there since it was dealt
                 self._ledger.advance(self.id, number, RunState.DEALT)
             bundle = self._bundle(bundle_id, plan, delivery)
-            stored, window = self._stored.run(plan, batch, number), self._config.limits.max_window_bytes
-            party = self.evaluations.make(plan, bundle, self.transcript_key(), stored, delivery, window)
+            stored = self._stored.run(plan, batch, number)
+            party = self.evaluations.make(plan, bundle, self.transcript_key(), stored, delivery, self.window)
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
             receipt = delivery.receipt
             self._check_seeds(bundle, receipt)
@@ -216,6 +217,13 @@ class PartySession:
         if mine and not self._handed_over:
             self._supply.hand_over(self.terms, self.wires.public(self.plan))
             self._handed_over = True
+
+    @property
+    def window(self) -> int:
+        """Bytes of correlations that each party prepares before inputs exist, once all have greeted: what the one with
+        least room has room for.  One that prepared more would wait for what another reads only while the run goes on.
+        """
+        return min((self._config.limits.max_window_bytes, *(link.peer_window for link in self.links.values())))
 
     def transcript_key(self) -> bytes:
         """Return a value that all parties know and nobody else: without it a digest of the openings would let whoever

@@ -133,6 +133,7 @@ class Opening:
             field="2^61-1",
             roster=roster_digest("provider", cluster.names, CLUSTER),
             salt=bytes(range(32)),
+            window=1 << 20,
         )
         self.id = terms.session_id
         self.outcome: OpenReply | MpcError | None = None

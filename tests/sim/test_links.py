@@ -102,7 +102,13 @@ class Node:
     def __init__(self, index: int, count: int, crash_at: int) -> None:
         self.index, self._crash_at = index, crash_at
         hello = Hello(
-            protocol=1, session_id=b"s" * 32, plan_digest=b"p" * 32, field="2^61-1", roster=b"r" * 32, salt=b"n" * 32
+            protocol=1,
+            session_id=b"s" * 32,
+            plan_digest=b"p" * 32,
+            field="2^61-1",
+            roster=b"r" * 32,
+            salt=b"n" * 32,
+            window=1,
         )
         self.links = {
             other: Link(f"party-{other}", hello, self.abort, lambda _: None) for other in range(count) if other != index
