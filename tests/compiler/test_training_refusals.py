@@ -191,6 +191,12 @@ def left(training: Training) -> list[str]:
 
 def test_parameters_that_do_not_train_are_named_with_their_layer() -> None:
     training = trained(NORMALISED, PARAMETERS)
+    assert {state.name for state in training.step.states} == {"w0", "w1", "gain", "shift"}
+    [note] = left(training)
+    assert note.startswith("mean and variance of 'bn' (BatchNormalization) stay")
+    made = [helper.make_node("Abs", ["deviation"], ["variance"]), *NORMALISED]
+    computed = {"deviation" if name == "variance" else name: values for name, values in PARAMETERS.items()}
+    training = trained(made, computed)
     assert {state.name for state in training.step.states} == {"w0", "w1"}
     [note] = left(training)
     assert note.startswith("'gain', 'shift' of 'bn' (BatchNormalization), and its mean and variance too, stay")

@@ -71,6 +71,23 @@ def constants_read(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def statistics_read(graph: onnx.GraphProto) -> dict[str, tuple[np.ndarray, ...]]:
+    """Map each batch normalisation, as messages name it, to its gain, shift, mean and one over its deviation.
+
+    Each has one number a channel.  Left out are those whose numbers are computed.
+    """
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    found: dict[str, tuple[np.ndarray, ...]] = {}
+    for index, node in enumerate(graph.node):
+        read = [stored[name] for name in node.input[1:5] if name in stored]
+        if node.op_type == "BatchNormalization" and len(read) == 4:
+            gain, shift, mean, variance = (numpy_helper.to_array(each).astype(np.float64) for each in read)
+            epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), 1e-5)
+            name = node.name or f"{node.op_type}_{index}"
+            found[name] = gain, shift, mean, 1 / np.sqrt(variance + epsilon)
+    return found
+
+
 _STATISTICS = {"BatchNormalization": (3, 4)}
 """Operands that are no parameters, though they are stored as these are."""
 _LEARNT = frozenset(

@@ -86,9 +86,22 @@ def _multiply(tape: Tape, node: Node, g: str, needed: Sequence[bool]) -> Gradien
     x, y = node.reads
     g = tape.short(g)
     return [
-        tape.summed_to(tape.multiply(g, other), tape.shapes[own]) if need else None
-        for own, other, need in ((x, y, needed[0]), (y, x, needed[1]))
+        _times(tape, g, other, own) if need else None for own, other, need in ((x, y, needed[0]), (y, x, needed[1]))
     ]
+
+
+def _times(tape: Tape, g: str, other: str, own: str) -> str:
+    """Write g times the other operand, summed to the shape of this one: summed by the product itself, if it can be."""
+    shape, own_shape = tape.shapes[g], tape.shapes[own]
+    padded = (1,) * (len(shape) - len(own_shape)) + own_shape
+    summed = [axis for axis, size in enumerate(shape) if padded[axis] != size]
+    if not summed or tape.shapes[other] != shape:
+        return tape.summed_to(tape.multiply(g, other), own_shape)
+    kept = [axis for axis in range(len(shape)) if axis not in summed]
+    rows, columns = (tape.merged(tuple(shape[axis] for axis in axes)) for axes in (kept, summed))
+    row = tape.reshape(tape.transpose(g, kept + summed), (rows, 1, columns))
+    column = tape.reshape(tape.transpose(other, kept + summed), (rows, columns, 1))
+    return tape.shaped(tape.matmul(row, column), own_shape)
 
 
 def _sum(tape: Tape, node: Node, g: str, needed: Sequence[bool]) -> Gradients:

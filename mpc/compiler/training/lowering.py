@@ -185,7 +185,7 @@ class _Work:
             raise ModelError(
                 f"the weight {name!r} begins at {most:.3g}, and weights are declared to stay within "
                 f"{self.precision.weights:g}",
-                remedy="declare more: precision=Precision(weights=...), or scale the layer down",
+                remedy="declare more: precision=Precision(weights=...); or scale the layer down, or freeze it",
             )
         init = self.state.stored(fixedpoint.encode(values, read.scale, "a weight"), read.scale)
         self.state.wires[init] = self.state.wires[init].model_copy(update={"bits": read.wire.bits})

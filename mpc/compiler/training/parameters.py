@@ -12,6 +12,10 @@ from mpc.compiler.graph.graph import Graph, Node, Shape
 from mpc.errors import ModelError
 from mpc.wires import BATCH
 
+_BATCH = "BatchNormalization"
+_GAINED = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization"})
+"""Operators that scale by their gain and shift at their end, and nowhere else."""
+
 
 @dataclass
 class Freed:
@@ -38,10 +42,38 @@ def bound_to(graph: Graph, batch: int) -> Graph:
     )
 
 
-def freed(graph: Graph, names: Mapping[str, tuple[str, ...]], frozen: Collection[str] = ()) -> Freed:
-    """Make the weights and biases of linear layers and convolutions inputs; all other constants stay.
+def normalised(
+    graph: Graph,
+    statistics: Mapping[str, tuple[np.ndarray, ...]],
+    names: Mapping[str, tuple[str, ...]],
+    frozen: Collection[str],
+) -> Graph:
+    """Return the graph with batch normalisations as two scalings: by the statistics, then by the gain and shift.
 
-    A bias that is added behind a layer counts as its own.
+    Those whose gain and shift are both frozen stay one.
+
+    Args:
+        statistics: node of the model -> its gain, shift, mean and one over its deviation.
+        names: as `freed` has them.
+    """
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        parts = statistics.get(node.origin.node) if node.origin.operator == _BATCH else None
+        named = names.get(node.origin.node, ())
+        if parts is None or node.op != "scale" or len(named) != 4 or {*named[:2]} <= {*frozen}:
+            nodes.append(node)
+            continue
+        gain, shift, mean, inverse = (each.reshape(node.of(Weighted).weight.shape) for each in parts)
+        normal = f"{node.writes}/normal"
+        nodes.append(replace(node, writes=normal, attributes=Weighted(weight=inverse, bias=-mean * inverse)))
+        nodes.append(replace(node, reads=(normal,), attributes=Weighted(weight=gain, bias=shift)))
+    return Graph(graph.inputs, nodes, graph.outputs)
+
+
+def freed(graph: Graph, names: Mapping[str, tuple[str, ...]], frozen: Collection[str] = ()) -> Freed:
+    """Make the weights and biases of linear layers and convolutions inputs, and gains and shifts of normalisations.
+
+    All other constants stay.  A bias that is added behind a layer counts as its own.
 
     Args:
         names: node of the model -> how the model calls the constants that it reads.
@@ -79,6 +111,8 @@ class _Freeing:
         taken = node.attributes
         if isinstance(taken, Affine | Filters):
             self._product(node, taken)
+        elif type(taken) is Weighted and self._is_gain(node):
+            self._gained(node, taken)
         elif type(taken) is Weighted and node.op == "scale" and self._is_bias(node, taken):
             self._added(node, node.reads[0], self._name(node, -1, "bias"), np.asarray(taken.bias))
         else:
@@ -88,6 +122,13 @@ class _Freeing:
         """Does it add a constant to a layer?  What other operators add, a Clip say, is no weight."""
         adds = node.origin.operator == "Add" and taken.bias is not None and bool((taken.weight == 1).all())
         return adds and node.reads[0] in self._layers
+
+    def _is_gain(self, node: Node) -> bool:
+        """Is it gain and shift of a normalisation, by the names that the model has for both?"""
+        names = self.names.get(node.origin.node, ())
+        if node.origin.operator == _BATCH:
+            return node.reads == (f"{node.writes}/normal",) or (len(names) == 4 and {*names[:2]} <= self.frozen)
+        return node.op == "scale" and node.origin.operator in _GAINED and len(names) == 2
 
     def _train(self, node: Node, name: str, values: np.ndarray) -> None:
         """Take a weight among those that train; one that several layers read trains once, by the sum of gradients.
@@ -119,6 +160,21 @@ class _Freeing:
             self.nodes.append(replace(node, reads=(node.reads[0], weight), writes=product, attributes=kept))
         if taken.bias is not None:
             self._added(node, product, bias, taken.bias)
+
+    def _gained(self, node: Node, taken: Weighted) -> None:
+        """Free the gain of a normalisation, its shift, or both."""
+        gain, shift = self._name(node, 0, "weight"), self._name(node, 1, "bias")
+        if gain is None and shift is None:
+            self.nodes.append(node)
+            return
+        product = f"{node.writes}/product"
+        if gain is None:
+            self.nodes.append(replace(node, writes=product, attributes=replace(taken, bias=None)))
+        else:
+            self._train(node, gain, taken.weight)
+            read = (node.reads[0], gain)
+            self.nodes.append(replace(node, op="multiply", reads=read, writes=product, attributes=Attributes()))
+        self._added(node, product, shift, np.asarray(taken.bias))
 
     def _added(self, node: Node, product: str, bias: str | None, values: np.ndarray) -> None:
         """Add a bias behind a product: one that trains, or one that stays as it is."""

@@ -14,7 +14,7 @@ from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, fuse_pooling, join_reshapes, share_steps
 from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.onnx.load import Source, load_model
-from mpc.compiler.onnx.protos import constants_read, parameters_read
+from mpc.compiler.onnx.protos import constants_read, parameters_read, statistics_read
 from mpc.compiler.onnx.signature import Shapes, input_types
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
@@ -23,7 +23,7 @@ from mpc.compiler.training.calibrate import STEPS, Calibration
 from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.lowering import LoweredStep, lower_step
 from mpc.compiler.training.optimisers import SGD, Rate, decay_beside
-from mpc.compiler.training.parameters import Freed, bound_to, freed
+from mpc.compiler.training.parameters import Freed, bound_to, freed, normalised
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.ranges import BEYOND, range_checked
 from mpc.compiler.training.step import Step, write_step
@@ -182,7 +182,8 @@ def compile_training(
     lying_targets = lying.pop(target, None)
     known = {**{name: each.range for name, each in lying.items()}, **known}
     graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
-    names, whole = constants_read(loaded.graph), _prepared(graph, precision)
+    names = constants_read(loaded.graph)
+    whole = _prepared(normalised(graph, statistics_read(loaded.graph), names, frozen), precision)
     graph = bound_to(at_rest(whole, lying, precision) if lying else whole, batch)
     _require_rows(graph, batch)
     released = freed(graph, names, frozen)
@@ -293,10 +294,16 @@ def _left(read: Mapping[str, tuple[str, tuple[str, ...]]], released: Freed, froz
     found = []
     for node, (operator, names) in read.items():
         left = [name for name in names if name not in released.values and name not in frozen]
+        statistics = operator == "BatchNormalization"
         if left:
-            statistics = ", and its mean and variance too," if operator == "BatchNormalization" else ""
+            which = ", ".join(map(repr, left))
+            also = ", and its mean and variance too," if statistics else ""
             found.append(
-                f"{', '.join(map(repr, left))} of {node!r} ({operator}){statistics} stay as they are: what trains are "
-                "weights and biases of linear layers and convolutions"
+                f"{which} of {node!r} ({operator}){also} stay as they are: what trains are weights and biases of "
+                "linear layers and convolutions, and gains and shifts of normalisations"
+            )
+        elif statistics:
+            found.append(
+                f"mean and variance of {node!r} ({operator}) stay as they are: a step computes none of its batch"
             )
     return tuple(found)

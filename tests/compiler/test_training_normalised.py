@@ -1,0 +1,157 @@
+"""Normalisations train by their gains and shifts; statistics of a batch normalisation stay as the file has them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from mpc.compiler.training.optimisers import SGD
+from mpc.compiler.training.train import Training, compile_training
+from mpc.compiler.training.trained import compile_prediction
+from mpc.gates.matmul import Matmul
+from mpc.gates.multiply import Multiply
+from mpc.plan.cost import plan_cost
+from tests.support.training import Arrays, batches, integers, model, on_integers, on_reals
+from tests.support.worlds import Trial
+
+BATCH, RATE = 8, 1 / 16
+RANGES = {"x": (0, 1), "target": (0, 1)}
+
+
+def norm(**attributes: Any) -> onnx.NodeProto:
+    return helper.make_node("BatchNormalization", ["a", "gain", "shift", "mean", "var"], ["n"], name="bn", **attributes)
+
+
+def weights(channels: int, **more: np.ndarray) -> Arrays:
+    rng = np.random.default_rng(channels)
+    mean, shift = rng.standard_normal((2, channels)) / 8
+    return {
+        "gain": rng.uniform(0.5, 1.5, channels),
+        "shift": shift,
+        "mean": mean,
+        "var": rng.uniform(0.3, 1, channels),
+        **more,
+    }
+
+
+def of(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape) / np.prod(shape[1:]) ** 0.5
+
+
+def full() -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="fc0"),
+        norm(epsilon=0.125),
+        helper.make_node("Relu", ["n"], ["h"], name="relu"),
+        helper.make_node("MatMul", ["h", "w1"], ["y"], name="fc1"),
+    ]
+    return model(nodes, weights(5, w0=of(1, 6, 5), w1=of(2, 5, 3)), ["batch", 6], ["batch", 3]), (6,)
+
+
+def convolutional() -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["a"], name="conv"),
+        norm(),
+        helper.make_node("Relu", ["n"], ["h"], name="relu"),
+        helper.make_node("Flatten", ["h"], ["f"], name="flat"),
+        helper.make_node("MatMul", ["f", "w"], ["y"], name="fc"),
+    ]
+    return model(nodes, weights(2, k=of(3, 2, 1, 3, 3), w=of(4, 32, 3)), ["batch", 1, 6, 6], ["batch", 3]), (1, 6, 6)
+
+
+def rows(shape: tuple[int, ...], number: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    return rng.random((number, *shape)), np.eye(3)[rng.integers(0, 3, number)]
+
+
+@pytest.mark.parametrize("network", [full, convolutional])
+def test_gain_and_shift_of_a_batch_normalisation_train(network: Any) -> None:
+    """Parties = reference bit for bit, and steps are those of real numbers, weights before it included."""
+    made, shape = network()
+    training = compile_training(made, "mse", SGD(RATE), BATCH, RANGES)
+    feeds = list(islice(batches(*rows(shape), BATCH), 4))
+    trial = Trial(training.plan, training.weights, 2)
+    for one in feeds[:2]:
+        trial.run(integers(training, one), 1)
+    *_, found = on_integers(training, iter(feeds))
+    *_, wanted = on_reals(training, iter(feeds))
+    assert {"gain", "shift"} < wanted.keys()
+    for state in training.step.states:
+        way = np.linalg.norm(wanted[state.name] - state.values)
+        assert way > 1e-2, state.name  # else the tolerance would be larger than what is measured
+        assert np.linalg.norm(found[state.name] - wanted[state.name]) < 0.05 * way, state.name
+
+
+def test_a_step_is_that_of_the_formula() -> None:
+    """Of a full network, by hand: y = relu(gain (x w0 - mean) / sqrt(var + epsilon) + shift) w1."""
+    made, shape = full()
+    w = weights(5, w0=of(1, 6, 5), w1=of(2, 5, 3))
+    x, target = (part[:BATCH] for part in rows(shape))
+    training = compile_training(made, "mse", SGD(RATE), BATCH, RANGES)
+    [found] = on_reals(training, iter([{"x": x, "target": target}]))
+    inverse = 1 / np.sqrt(w["var"] + 0.125)
+    normal = (x @ w["w0"] - w["mean"]) * inverse
+    n = normal * w["gain"] + w["shift"]
+    h = np.maximum(n, 0)
+    g = (h @ w["w1"] - target) / BATCH
+    back = (g @ w["w1"].T) * (n > 0)
+    gradients = {
+        "w1": h.T @ g, "shift": back.sum(0), "gain": (back * normal).sum(0), "w0": x.T @ (back * w["gain"] * inverse),
+    }  # fmt: skip
+    assert found.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(found[name], w[name] - RATE * gradient, rtol=0, atol=1e-6)
+
+
+def test_a_gain_s_gradient_is_summed_before_it_is_opened() -> None:
+    """One opening a channel, however many rows and places there are."""
+    made, _ = convolutional()
+    training = compile_training(made, "mse", SGD(RATE), BATCH, RANGES)
+    products = [gate for gate in training.plan.gates if isinstance(gate, Matmul)]
+    assert (2, 1, 1) in {training.plan.wire[gate.out].sizes for gate in products}
+    multiplied = [gate for gate in training.plan.gates if isinstance(gate, Multiply)]
+    assert len(multiplied) == 4  # by the statistics and by the gain, forwards and back
+
+
+def notes(training: Training) -> list[str]:
+    return [note for note in training.notes if "stay as they are" in note]
+
+
+def test_a_frozen_normalisation_is_one_scaling_and_what_stays_is_named() -> None:
+    made, _ = convolutional()
+    whole, frozen, half = (
+        compile_training(made, "mse", SGD(RATE), BATCH, RANGES, frozen=names)
+        for names in ((), ("gain", "shift"), ("gain",))
+    )
+    assert {state.name for state in frozen.plan.states} == {"k", "w"}
+    assert {state.name for state in half.plan.states} == {"k", "w", "shift"}
+    assert plan_cost(frozen.plan).rounds < plan_cost(whole.plan).rounds
+    for each in (whole, frozen, half):
+        [note] = notes(each)
+        assert note.startswith("mean and variance of 'bn' (BatchNormalization) stay as they are")
+
+
+def test_a_model_with_a_trained_normalisation_runs() -> None:
+    training = compile_training(convolutional()[0], "mse", SGD(RATE), BATCH, RANGES, keep=True)
+    plan = compile_prediction(training, "me").plan
+    assert {state.name for state in plan.states} == {*training.keeps}
+
+
+def test_of_a_normalisation_over_each_row_gain_and_shift_train() -> None:
+    """Its bounds rest on samples: what it divides by is proved to be no more than positive."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="fc0"),
+        helper.make_node("LayerNormalization", ["a", "gain", "shift"], ["n"], name="ln"),
+        helper.make_node("Relu", ["n"], ["h"], name="relu"),
+        helper.make_node("MatMul", ["h", "w1"], ["y"], name="fc1"),
+    ]
+    own = {name: values for name, values in weights(5).items() if name in ("gain", "shift")}
+    made = model(nodes, {"w0": of(1, 6, 5), "w1": of(2, 5, 3), **own}, ["batch", 6], ["batch", 3])
+    x, y = rows((6,))
+    training = compile_training(made, "mse", SGD(RATE), BATCH, RANGES, samples={"x": x, "target": y})
+    assert {state.name for state in training.plan.states} == {"w0", "gain", "shift", "w1"}
