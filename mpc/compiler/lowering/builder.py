@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from mpc.compiler.graph.graph import Graph, Node, Origin, Shape, static
 from mpc.compiler.lowering.intervals import Interval, bound_of, widened
 from mpc.compiler.lowering.known import known_interval
+from mpc.compiler.lowering.norms import Norms
 from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.lowering.unopened import leave_summed_unopened, leave_unopened
 from mpc.compiler.roles import Roles
@@ -55,10 +56,15 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Value:
-    """A wire while compiling."""
+    """A wire while compiling.
+
+    Args:
+        norms: what is proved of its elements together; None of nothing that intervals do not say.
+    """
 
     wire: Wire
     interval: Interval
+    norms: Norms | None = None
 
     @property
     def scale(self) -> Fraction:
@@ -275,7 +281,8 @@ class Lowering:
             shift = min(known, key=lambda each: abs(each - shift), default=shift)
         key = ("shorten", x.wire.name, shift)
         if key not in self.memo:
-            self.memo[key] = self.truncate(*self.evened(x, shift))
+            short = self.truncate(*self.evened(x, shift))
+            self.memo[key] = replace(short, norms=x.norms and x.norms.rounded(1 / float(short.scale)))
             self.whole[self.memo[key].wire.name] = x, self.memo[key]
             self.shifts.setdefault(x.wire.name, []).append(shift)
         return self.memo[key]
@@ -327,15 +334,21 @@ class Lowering:
         scale: Fraction,
         constant: int = 0,
         node: Node | None = None,
+        norms: Norms | None = None,
     ) -> Value:
-        """Return a public linear combination, plus a public constant; `node` may know more of it than intervals do."""
+        """Return a public linear combination, plus a public constant; `node` and norms may know more of it than
+        intervals do.
+        """
         total = Interval.between(constant, constant, ())
         for x, factor in zip(xs, factors, strict=True):
             total = total.plus(x.interval.times(factor))
         if node is not None:
             total = known_interval(total.broadcast_to(static(shape)), scale, node)
+        if norms is not None:
+            total = total.within_norms(norms.euclidean * float(scale), norms.axis)
         names = tuple(x.wire.name for x in xs)
-        return self.add("combine", shape, scale, total, xs=names, factors=tuple(factors), constant=constant)
+        found = self.add("combine", shape, scale, total, xs=names, factors=tuple(factors), constant=constant)
+        return replace(found, norms=norms)
 
     def move(
         self, kind: str, x: Value, shape: Shape, how: Callable[[np.ndarray], np.ndarray], **settings: Any

@@ -174,12 +174,26 @@ class Interval:
 
         Values turn out smaller than they were taken to be, and so is what they are off by.
         """
+        found = self.cut(low, high)
+        smaller = np.sqrt(np.square(found.typical) / np.maximum(np.square(self.typical), 1e-300))
+        return Interval(found.low, found.high, self.error * np.minimum(smaller, 1.0), found.mean, found.variance)
+
+    def cut(self, low: float | np.ndarray, high: float | np.ndarray) -> Interval:
+        """Cut the interval to such numbers where the values are known to be as small; what they are off by stays."""
         kept_low, kept_high = np.clip(self.low, low, high), np.clip(self.high, low, high)
         kept_high = np.maximum(kept_low, kept_high)
         mean = np.clip(self.mean, kept_low, kept_high)
         variance = np.minimum(self.variance, np.square(kept_high - kept_low) / 4)
-        smaller = np.sqrt((np.square(mean) + variance) / np.maximum(np.square(self.typical), 1e-300))
-        return Interval(kept_low, kept_high, self.error * np.minimum(smaller, 1.0), mean, variance)
+        return Interval(kept_low, kept_high, np.broadcast_to(self.error, mean.shape), mean, variance)
+
+    def within_norms(self, norms: np.ndarray, axis: int) -> Interval:
+        """Cut the interval to the Euclidean norms of the vectors along an axis, with room for roundings.
+
+        Elements are taken to be of about one size; what they are off by stays.
+        """
+        found = self.cut(-norms - 1, norms + 1)
+        usual = np.square(norms) / self.low.shape[axis]
+        return Interval(found.low, found.high, found.error, found.mean, np.minimum(found.variance, usual))
 
     def off_by(self, least: np.ndarray) -> Interval:
         """Raise the error to this at least: an error of x passes through a linear map, however small the result."""

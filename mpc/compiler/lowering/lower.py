@@ -15,6 +15,7 @@ from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, norms, products, rounding, sums
+from mpc.compiler.lowering.rules.together import contracted
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
@@ -111,7 +112,8 @@ def _with_known(value: Value, node: Node) -> Value:
 def _function(state: Lowering, node: Node) -> Value:
     x, taken = state.values[node.reads[0]], node.of(Function)
     finest = state.graph.is_output(node.writes)
-    return approximate.apply(state, x, taken.name, taken.parameters, finest)
+    found = approximate.apply(state, x, taken.name, taken.parameters, finest)
+    return replace(found, norms=contracted(x, taken.name))
 
 
 def _multiply(state: Lowering, node: Node) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +14,7 @@ from mpc.compiler.lowering import checked
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.sums import bounded
+from mpc.compiler.lowering.rules.together import contracted
 from mpc.compiler.lowering.scales import log2
 from mpc.compiler.lowering.tournaments import MOST_CANDIDATES, levels
 from mpc.wires import Masking
@@ -34,7 +36,8 @@ def relu(state: Lowering, node: Node) -> Value:
     dropped, rounded = checked.coarse(state, node, x, shift), x.interval.truncated(shift)
     interval = checked.misjudged(rounded.rectified(), rounded, dropped)
     scale, name = x.scale / (1 << shift), x.wire.name
-    return state.add("relu", node.shape, scale, interval, x=name, shift=shift, coarse=dropped)
+    found = state.add("relu", node.shape, scale, interval, x=name, shift=shift, coarse=dropped)
+    return replace(found, norms=contracted(x, "relu"))
 
 
 def _decides_places(state: Lowering, node: Node) -> bool:

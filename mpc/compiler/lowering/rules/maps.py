@@ -27,6 +27,8 @@ from mpc.compiler.graph.graph import Node, Shape, static
 from mpc.compiler.lowering.builder import FRACTION_BITS, LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import Interval, joined
 from mpc.compiler.lowering.known import known_interval
+from mpc.compiler.lowering.norms import reshaped
+from mpc.compiler.lowering.rules.together import norms_of_sum, total_of
 from mpc.compiler.lowering.scales import even, log2
 from mpc.gates.multiply import Multiply
 
@@ -51,11 +53,14 @@ def sum_(state: Lowering, node: Node) -> Value:
         )
     scale, factors = _aligned(state, pairs, node)
     constant = round(Fraction(node.of(Sum).constant) * scale)
-    found = state.combine([x for x, _, _ in factors], [k for _, k, _ in factors], node.shape, scale, constant, node)
+    norms = norms_of_sum(state, node)
+    found = state.combine(
+        [x for x, _, _ in factors], [k for _, k, _ in factors], node.shape, scale, constant, node, norms
+    )
     bends = _bends(state, node)
     if bends is None:
         off = sum(np.square(float(k) * off * x.interval.typical) for x, k, off in factors)
-        return Value(found.wire, found.interval.off_by(np.hypot(found.interval.error, np.sqrt(off))))
+        return replace(found, interval=found.interval.off_by(np.hypot(found.interval.error, np.sqrt(off))))
     error = found.interval.error
     if bends[0] is not None:  # what the value is off by passes once, whichever side of it is seen
         error = np.minimum(error, np.maximum(*(x.interval.error * abs(k) for x, k, _ in factors)))
@@ -120,6 +125,9 @@ def _aligned(
         if isinstance(taken := node.attributes, Sum):
             if taken.known is not None:  # terms may wrap, if their sum does not
                 reach = min(reach, max(map(abs, taken.known)) * 1.05 * float(scale * unit))
+            norms = norms_of_sum(state, node)
+            if norms is not None:
+                reach = min(reach, float(norms.euclidean.max()) * 1.05 * float(scale * unit))
             reach = max(reach, abs(taken.constant) * float(scale * unit))
         if reach < 2.0**LINEAR_BITS:
             break
@@ -129,16 +137,25 @@ def _aligned(
 
 def total(state: Lowering, node: Node) -> Value:
     x, axes, divisor = state.values[node.reads[0]], node.of(Total).axes, node.of(Total).divisor
-    total = known_interval(x.interval.summed(axes), x.scale * divisor, node)
+    total = known_interval(_summed(x, axes), x.scale * divisor, node)
     over = math.frexp(max(1.0, total.bound))[1] + 1 - LINEAR_BITS
     if over > 0:
         x = state.shorten(x, log2(x.scale) - over)
     scale = x.scale * divisor
-    interval = known_interval(x.interval.summed(axes), scale, node)
+    interval = known_interval(_summed(x, axes), scale, node)
     inner = _inner_product(state, node)
     if inner is not None and over <= 0:
         return _as_inner_product(state, node, inner, scale, interval)
     return state.add("total", node.shape, scale, interval, x=x.wire.name, axes=axes)
+
+
+def _summed(x: Value, axes: tuple[int, ...]) -> Interval:
+    """Return the interval of the sums of x, in units of x."""
+    found = x.interval.summed(axes)
+    if x.norms is None or x.norms.plain or axes != (x.norms.axis,):
+        return found
+    most = total_of(x) * float(x.scale) + 1
+    return found.cut(-most, most)
 
 
 def _inner_product(state: Lowering, node: Node) -> tuple[Value, Value] | None:
@@ -232,17 +249,23 @@ def _bits_of(size: float, scale: Fraction) -> int:
 
 
 def reshape(state: Lowering, node: Node) -> Value:
-    return state.reshape(state.values[node.reads[0]], node.shape)
+    x = state.values[node.reads[0]]
+    return replace(state.reshape(x, node.shape), norms=reshaped(x.norms, static(x.shape), static(node.shape)))
 
 
 def transpose(state: Lowering, node: Node) -> Value:
     x, axes = state.values[node.reads[0]], node.of(Transpose).axes
-    return state.move("reshape", x, node.shape, lambda array: array.transpose(axes), axes=axes)
+
+    def how(array: np.ndarray) -> np.ndarray:
+        return array.transpose(axes)
+
+    norms = x.norms and x.norms.moved(how, axes.index(x.norms.axis))
+    return replace(state.move("reshape", x, node.shape, how, axes=axes), norms=norms)
 
 
 def take(state: Lowering, node: Node) -> Value:
-    taken = node.of(Take)
-    return state.take(state.values[node.reads[0]], taken.axis, taken.indices)
+    x, taken = state.values[node.reads[0]], node.of(Take)
+    return replace(state.take(x, taken.axis, taken.indices), norms=x.norms and x.norms.taken(taken.axis, taken.indices))
 
 
 def concat(state: Lowering, node: Node) -> Value:

@@ -8,7 +8,7 @@ no s w is above 2, which no interval can see.  The same goes for shares of a sum
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mpc.compiler.graph.attributes import Total
 from mpc.compiler.graph.graph import Node, Shape, static
 from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.lowering.rules.together import divided
 from mpc.compiler.lowering.scales import log2
 
 _FRACTION = 24
@@ -42,7 +43,9 @@ def share(state: Lowering, node: Node) -> Value | None:
     error = _relative(weights, weights, inverse, 1)
     brought = state.shorten(_bounded(state, weights, octave, node.shape, (0.0, most), error), _FRACTION)
     power = state.shorten(power, LINEAR_BITS - 3 - log2(brought.scale))
-    return _bounded(state, brought, power, node.shape, (0.0, most), error)
+    found = _bounded(state, brought, power, node.shape, (0.0, most), error)
+    norms, unit = divided(state, node), octave.reals[1] / float(weights.scale) + 2 / float(brought.scale)
+    return replace(found, norms=norms and norms.rounded(_OCTAVE * unit))
 
 
 @dataclass(frozen=True)

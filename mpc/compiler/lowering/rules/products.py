@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +22,17 @@ from mpc.compiler.lowering.builder import (
 )
 from mpc.compiler.lowering.intervals import Interval, Product
 from mpc.compiler.lowering.known import known_bound, known_interval, product_of
+from mpc.compiler.lowering.norms import Norms
 from mpc.compiler.lowering.rules.means import share, weighted_mean
+from mpc.compiler.lowering.rules.together import (
+    affine_norms,
+    divided,
+    loosened,
+    product_norms,
+    scaled_norms,
+    squares,
+    within_rows,
+)
 from mpc.compiler.lowering.scales import even, log2
 from mpc.compiler.lowering.signs import levelled
 from mpc.wires import broadcast
@@ -75,6 +86,7 @@ def affine(state: Lowering, node: Node) -> Value:
         unit *= even(x.scale) / x.scale
     scale = x.scale * unit
     integers = fixedpoint.encode(weight, unit, "a weight")
+    off = 0.0 if exact else 0.5 / float(unit)
     settings: dict[str, Any] = {"x": x.wire.name, "weight": state.stored(integers, unit)}
     offset = None
     if bias is not None:
@@ -84,8 +96,18 @@ def affine(state: Lowering, node: Node) -> Value:
         settings["windows"] = taken.windows
     interval = x.interval.linear(product_of(node), integers, offset, rounded=not exact)
     passed = np.sqrt(product_of(node)(np.square(x.interval.error), np.square(integers.astype(np.float64))))
+    if node.op == "matmul":
+        interval = within_rows(interval, x, integers, offset)
     interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node).off_by(passed)
-    return state.add(_GATES[node.op], node.shape, scale, interval, **settings)
+    found = state.add(_GATES[node.op], node.shape, scale, interval, **settings)
+    norms = _norms(node, x, weight, bias, off)
+    return replace(found, norms=norms and norms.rounded(1 / float(scale)))
+
+
+def _norms(node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, off: float) -> Norms | None:
+    if node.op == "matmul":
+        return affine_norms(x, weight, bias, off)
+    return scaled_norms(x, np.abs(weight) + off, bias) if node.op == "scale" and x.shape == node.shape else None
 
 
 def _equal_digits(x: Value, weight: np.ndarray, together: int) -> int:
@@ -113,8 +135,12 @@ def _passes_on(node: Node) -> bool:
 
 def _reach(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None) -> float:
     """How large the result can be, in units of x's scale, for real weights."""
-    ends = x.interval.ends(product_of(node), weight, _scaled(bias, x.scale))
-    return known_bound(*ends, x.scale, node)
+    low, high = x.interval.ends(product_of(node), weight, _scaled(bias, x.scale))
+    if node.op == "matmul" and x.norms is not None:
+        zeros = np.zeros(low.shape)
+        cut = within_rows(Interval(low, high, zeros, zeros, zeros), x, weight, _scaled(bias, x.scale))
+        low, high = cut.low, cut.high
+    return known_bound(low, high, x.scale, node)
 
 
 def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray | None, most: int) -> tuple[int, bool]:
@@ -169,15 +195,20 @@ def scale(state: Lowering, node: Node) -> Value:
     if broadcast(x.shape, () if bias is None else bias.shape) != node.shape:  # it is the weight that repeats x
         x = _repeated(state, x, node.shape)
     scale = x.scale / abs(factor)
+    norms = scaled_norms(x, weight, bias) if x.shape == node.shape else None
     if bias is None:
-        return state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
+        plain = x.norms and x.norms.plain and x.shape == node.shape
+        norms = x.norms.times(float(factor)) if x.norms and plain else norms
+        found = state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
+        return replace(found, norms=norms)
     spread = _spread(bias, scale)
     scale *= 1 << spread
     offset = fixedpoint.encode(bias, scale, "a constant")
     sign = (1 << spread) if factor > 0 else -(1 << spread)
     interval = x.interval.times(sign).plus(Interval.exactly(offset))
     stored = state.stored(offset, scale)
-    return state.add("combine", node.shape, scale, interval, xs=(x.wire.name,), factors=(sign,), stored=stored)
+    found = state.add("combine", node.shape, scale, interval, xs=(x.wire.name,), factors=(sign,), stored=stored)
+    return replace(found, norms=norms)
 
 
 def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
@@ -203,12 +234,13 @@ def constant(state: Lowering, node: Node) -> Value:
 
 def product(state: Lowering, node: Node) -> Value:
     """Multiply two secrets; each keeps as many fractional bits as the product's bound allows, about 20 at most."""
+    square = node.reads[0] == node.reads[1]
     found = (weighted_mean(state, node) or share(state, node)) if node.op == "multiply" else None
     if found is not None:
         return found
     left, right = (state.values[name] for name in node.reads)
     over_reals = product_of(node)
-    square = node.reads[0] == node.reads[1]
+    known = divided(state, node) if node.op == "multiply" and not square else None
     fraction = _factor_fraction(node)
     scores = node.op == "matmul" and _feeds_series(state, node.writes)
     most = _BEFORE_SERIES_BITS - 1 if scores else LINEAR_BITS
@@ -217,7 +249,8 @@ def product(state: Lowering, node: Node) -> Value:
         x, y = _one_shortened(state, node, (left, x), (right, y), most)
     for _ in range(3):
         interval = product_interval(x, y, node, over_reals, square)
-        over = math.frexp(max(1.0, interval.bound))[1] + 1 + _headroom(state, node) - most
+        norms = squares(x, y) if square else None
+        over = _bits_of_sums(state, node, interval, float(x.scale * y.scale), norms) - most
         if over <= 0:
             break
         x, y = balanced(state, x, y, over)
@@ -225,9 +258,11 @@ def product(state: Lowering, node: Node) -> Value:
     if isinstance(node.attributes, Sliding):
         settings["windows"] = node.attributes.windows
     interval = product_interval(x, y, node, over_reals, square)
-    return state.add(
-        "multiply" if node.op == "multiply" else _GATES[node.op], node.shape, x.scale * y.scale, interval, **settings
-    )
+    scale = x.scale * y.scale
+    found = state.add("multiply" if node.op == "multiply" else _GATES[node.op], node.shape, scale, interval, **settings)
+    if node.op == "matmul":
+        return replace(found, norms=product_norms(x, y)[1])
+    return replace(found, norms=squares(x, y) if square else known and loosened(known, (left, x), (right, y)))
 
 
 def _one_shortened(
@@ -269,6 +304,16 @@ def _headroom(state: Lowering, node: Node) -> int:
     return max((number.bit_length() for number in joined), default=0)
 
 
+def _bits_of_sums(state: Lowering, node: Node, interval: Interval, scale: float, norms: Norms | None) -> int:
+    """Return bits of a product at some scale, and of sums that read it."""
+    readers = state.graph.readers(node.writes)
+    alone = bool(readers) and all(reader.op == "total" for reader in readers)
+    if alone and norms is not None and norms.absolute is not None:
+        if all(reader.of(Total).axes == (norms.axis,) for reader in readers):
+            return math.frexp(max(1.0, interval.bound, float(norms.absolute.max()) * scale))[1] + 1
+    return math.frexp(max(1.0, interval.bound))[1] + 1 + _headroom(state, node)
+
+
 def _factor_fraction(node: Node) -> int:
     """Return the fractional bits of each factor: more, if the product is known to be small, as x over its norm is."""
     size = max(map(abs, node.attributes.known or (math.inf,)))
@@ -288,4 +333,9 @@ def product_interval(x: Value, y: Value, node: Node, product: Product, square: b
         interval = x.interval.product(y.interval, square)
     else:
         interval = x.interval.bilinear(y.interval, product)
+        if node.op == "matmul":
+            most, _ = product_norms(x, y)
+            if most is not None:
+                reach = most * float(x.scale * y.scale) + 1
+                interval = interval.cut(-reach, reach)
     return known_interval(interval.broadcast_to(static(node.shape)), x.scale * y.scale, node)

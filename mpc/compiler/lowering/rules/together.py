@@ -1,0 +1,215 @@
+"""Norms that follow from operators: each says what is known of the elements along an axis together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from mpc.compiler.graph.attributes import Function, Sum, Total
+from mpc.compiler.graph.graph import Node, static
+from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.lowering.norms import Image, Norms, by_elements
+
+_ROOM = 1.02
+"""By how much one over a root or a sum may be too large, beside it; series and octaves are far more precise."""
+_CONTRACTING = frozenset({"gelu", "gelu_tanh", "silu", "tanh"})
+"""Functions whose result is no further from zero than their argument."""
+_SERIES_OFF = 2.0**-10
+"""What they may be off by, each."""
+
+
+def norms_of(x: Value, axis: int) -> Norms:
+    """Return what is known of the vectors along an axis."""
+    found = by_elements(x.interval, x.scale, axis)
+    if x.norms is None or x.norms.axis != axis:
+        return found
+    return replace(x.norms, most=np.minimum(x.norms.most, found.most))
+
+
+def total_of(x: Value) -> np.ndarray:
+    """Return the largest size of the sum over the axis of x's norms."""
+    norms = x.norms
+    if norms is None:
+        raise ValueError("nothing is known of its elements together")
+    root = math.sqrt(norms.number)
+    return norms.euclidean * root if norms.absolute is None else np.minimum(norms.absolute, norms.euclidean * root)
+
+
+def norms_of_sum(state: Lowering, node: Node) -> Norms | None:
+    """Return norms of a sum of which one operand at least has some that intervals do not know; else None."""
+    xs, taken = [state.values[name] for name in node.reads], node.of(Sum)
+    axis = next((x.norms.axis for x in xs if x.norms is not None and not x.norms.plain and _fits(x, node)), None)
+    if axis is None:
+        return None
+    centred = _centred(state, node)
+    if centred is not None:
+        return norms_of(xs[centred], axis).times(taken.factors[centred])
+    parts = [_within(x, node, axis).times(factor) for x, factor in zip(xs, taken.factors, strict=True) if factor]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.plus(part)
+    return total.longer(abs(taken.constant) * math.sqrt(total.number))
+
+
+def _fits(x: Value, node: Node) -> bool:
+    return x.norms is not None and x.shape == node.shape
+
+
+def _within(x: Value, node: Node, axis: int) -> Norms:
+    """Return norms of an operand as a sum reads it."""
+    return norms_of(x if _fits(x, node) else Value(x.wire, x.interval.broadcast_to(static(node.shape))), axis)
+
+
+def _centred(state: Lowering, node: Node) -> int | None:
+    """Return the place of x in x - mean x, times a number, over the axis of its norms: that is no longer than x."""
+    factors = node.of(Sum).factors
+    if len(factors) != 2 or factors[0] != -factors[1] or node.of(Sum).constant:
+        return None
+    for place in (0, 1):
+        x, mean = state.values[node.reads[place]], state.graph.writers.get(node.reads[1 - place])
+        if mean is None or mean.op != "total" or mean.reads[0] != node.reads[place] or x.norms is None:
+            continue
+        if mean.of(Total).axes == (x.norms.axis,) and mean.of(Total).divisor == x.norms.number:
+            return place
+    return None
+
+
+def divided(state: Lowering, node: Node) -> Norms | None:
+    """Return what is known of a product of two values elementwise: x over its deviation, x over the sum of its
+    elements, or x times numbers that are bounded; None of others.
+    """
+    for place in (0, 1):
+        x, over = node.reads[place], state.graph.writers.get(node.reads[1 - place])
+        if over is not None and over.op == "function" and state.values[x].shape == node.shape:
+            name = over.of(Function).name
+            found = _by_deviation(state, x, over) if name == "rsqrt" else None
+            found = _by_sum(state, x, over) if name == "reciprocal" else found
+            if found is not None:
+                return found
+    xs = [state.values[name] for name in node.reads]
+    for rows, numbers in (xs, xs[::-1]):
+        if rows.norms is not None and not rows.norms.plain and rows.shape == node.shape:
+            return replace(rows.norms.times(numbers.interval.bound / float(numbers.scale)), absolute=None)
+    return None
+
+
+def loosened(norms: Norms, *factors: tuple[Value, Value]) -> Norms:
+    """Return norms of a product elementwise whose factors have been rounded, each given as it was and as it is."""
+    (_, x), (_, y) = factors
+    units = [0.0 if before is after else 1 / float(after.scale) for before, after in factors]
+    sizes = [each.interval.bound / float(each.scale) for each in (x, y)]
+    return norms.rounded(units[0] * sizes[1] + units[1] * sizes[0] + 1 / float(x.scale * y.scale))
+
+
+def squares(x: Value, y: Value) -> Norms | None:
+    """Return norms of x^2, whose elements' sum is the square of a norm of x; of the two, each may have been rounded."""
+    if x.norms is None or y.norms is None or x.norms.plain:
+        return None
+    axis = x.norms.axis
+    most = norms_of(x, axis).euclidean * norms_of(y, axis).euclidean
+    return Norms(axis, x.norms.number, most, absolute=most)
+
+
+def _by_deviation(state: Lowering, name: str, over: Node) -> Norms | None:
+    """Return norms of x / sqrt(mean x^2 + epsilon): the root of the number of elements.
+
+    The squares are those of a rounded x; a small x, just about as large as epsilon, is longer than them by a unit.
+    """
+    above = state.graph.writers.get(over.reads[0])
+    if above is None or above.op != "sum" or above.of(Sum).factors != (1.0,) or above.of(Sum).constant <= 0:
+        return None
+    mean = state.graph.writers.get(above.reads[0])
+    square = mean and mean.op == "total" and state.graph.writers.get(mean.reads[0])
+    if not mean or not square or square.op != "multiply" or square.reads != (name, name):
+        return None
+    x, axes = state.values[name], mean.of(Total).axes
+    if axes != (len(x.shape) - 1,) or mean.of(Total).divisor != static(x.shape)[-1]:
+        return None
+    epsilon, unit = above.of(Sum).constant, 4 / math.sqrt(float(state.values[mean.reads[0]].scale))
+    rounded = math.sqrt(1 + unit**2 / epsilon + 4 / (epsilon * float(state.values[over.reads[0]].scale)))
+    number = static(x.shape)[-1]
+    most = _ROOM * rounded * math.sqrt(number)
+    return Norms(axes[0], number, np.full((*static(x.shape)[:-1], 1), most))
+
+
+def _by_sum(state: Lowering, name: str, over: Node) -> Norms | None:
+    """Return norms of x over the sum of its elements, of which none is negative but by errors."""
+    total = state.graph.writers.get(over.reads[0])
+    x = state.values[name]
+    axes = (len(x.shape) - 1,)
+    if total is None or total.op != "total" or total.reads[0] != name or total.of(Total).axes != axes:
+        return None
+    least, negative = state.values[over.reads[0]].reals[0], max(0.0, -x.reals[0])
+    number = static(x.shape)[-1]
+    if least <= 0 or total.of(Total).divisor != 1 or 2 * number * negative > least:
+        return None
+    most = np.full((*static(x.shape)[:-1], 1), _ROOM * (1 + 2 * number * negative / least))
+    return Norms(axes[0], number, most, absolute=most)
+
+
+def product_norms(x: Value, y: Value) -> tuple[np.ndarray | None, Norms | None]:
+    """Return (the largest size of each element, norms of the rows) of a matmul of two secrets; None of what is unknown.
+
+    Both in the model's units.
+    """
+    if x.norms is None and y.norms is None:
+        return None, None
+    rows, columns = len(x.shape) - 1, len(y.shape) - 2
+    mine = norms_of(x, rows)
+    most = mine.euclidean * norms_of(y, columns).euclidean
+    if mine.absolute is None:
+        return most, None
+    sizes = y.interval.size.max(axis=-2, keepdims=True) / float(y.scale)
+    along = norms_of(y, len(y.shape) - 1)
+
+    def weighted(norms: np.ndarray) -> np.ndarray:
+        return mine.absolute * norms.max(axis=-2, keepdims=True)
+
+    norms = Norms(rows, along.number, weighted(along.most), lambda: weighted(along.euclidean))
+    return np.minimum(most, mine.absolute * sizes), norms
+
+
+def affine_norms(x: Value, weight: np.ndarray, bias: np.ndarray | None, off: float) -> Norms | None:
+    """Return norms of the rows x weight + bias, of a weight (k, n).
+
+    Args:
+        off: how far each number of the weight that is used can be from it.
+    """
+    if weight.ndim != 2 or len(x.shape) < 2 or (bias is not None and bias.ndim > 1):
+        return None
+    axis = len(x.shape) - 1
+    of = norms_of(x, axis)
+    image = Image(of, weight, bias, off * math.sqrt(weight.size))
+    shape = (*static(x.shape)[:-1], 1)
+    return Norms(axis, weight.shape[1], np.full(shape, np.inf), image=image, plain=of.plain)
+
+
+def scaled_norms(x: Value, weight: np.ndarray, bias: np.ndarray | None) -> Norms | None:
+    """Return norms of x weight + bias elementwise."""
+    if x.norms is None or x.norms.plain:
+        return None
+    number = x.norms.number
+    shift = 0.0 if bias is None else float(np.abs(bias).max(initial=0.0)) * math.sqrt(number)
+    if bias is not None and bias.ndim == 1 and x.norms.axis == len(x.shape) - 1 and bias.size == number:
+        shift = float(np.linalg.norm(bias))
+    return x.norms.times(float(np.abs(weight).max(initial=0.0))).longer(shift)
+
+
+def within_rows(interval: Interval, x: Value, weight: np.ndarray, offset: np.ndarray | None) -> Interval:
+    """Cut x weight + bias, in units of the result, to what norms of x's rows allow; weight and offset in its units."""
+    if x.norms is None or x.norms.plain or weight.ndim != 2 or x.norms.axis != len(x.shape) - 1:
+        return interval
+    columns = np.linalg.norm(weight.astype(np.float64), axis=0)
+    shift = 0.0 if offset is None else offset.astype(np.float64)
+    reach = x.norms.euclidean * float(x.scale) * columns
+    return interval.cut(shift - reach - 1, shift + reach + 1)
+
+
+def contracted(x: Value, name: str) -> Norms | None:
+    """Return norms of a function of x, or its ReLU, that makes nothing larger."""
+    if x.norms is None or name not in (*_CONTRACTING, "relu"):
+        return None
+    return replace(x.norms.rounded(_SERIES_OFF), image=None)
