@@ -30,6 +30,8 @@ _PER_TILED_BYTE = 15
 """A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
 _PER_HELD_BYTE = 4
 """Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
+_PER_WAITING_BYTE = 2
+"""What waits for its turn in a window of segments: as it arrived, and as it was expanded."""
 _WINDOW_BYTES = 8 << 20
 """Tags of bits are made and read where they lie, by windows of some thousand comparisons."""
 _PER_LIVE_ELEMENT = 24
@@ -86,24 +88,25 @@ def needed_memory(plan: Plan, batch: int, window: int | None = None) -> int:
     """
     bound = plan.bind(batch)
     words = word_bytes(bound, EntryId(1))
-    held = _held(bound, None if plan.is_checked else window)
-    needed = (held - words) * _PER_HELD_BYTE + _wire_memory(bound) + words + plan.is_checked * _WINDOW_BYTES
+    held = _held_memory(bound, None if plan.is_checked else window)
+    needed = held - words * (_PER_HELD_BYTE - 1) + _wire_memory(bound) + plan.is_checked * _WINDOW_BYTES
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
 
 
-def _held(bound: Plan, window: int | None) -> int:
-    """Count the bytes of correlations that are there at the step with most of them: what the window has room for, or
-    the segments whose gates are being evaluated."""
+def _held_memory(bound: Plan, window: int | None) -> int:
+    """Count the bytes that correlations take at the step with most of them: those that the window has room for, or of
+    the segments whose gates are being evaluated, and the segment that is being made."""
     parts = segments(bound, EntryId(1))
     total = sum(part.held for part in parts)
     if window is None or total <= window:
-        return total
+        return total * _PER_HELD_BYTE
     changes = Counter[int]()  # to what is evaluated at a step, from what is at the step before
     for part, (first, last) in zip(parts, spans(bound, parts), strict=True):
         changes[first] += part.held
         changes[last + 1] -= part.held
     busiest = max(accumulate(changes[step] for step in sorted(changes)))
-    return min(total, max(window, busiest) + max(part.held for part in parts))
+    making = max(part.held for part in parts) * _PER_HELD_BYTE
+    return min(total * _PER_HELD_BYTE, max(window, busiest) * _PER_WAITING_BYTE + making)
 
 
 def _wire_memory(bound: Plan) -> int:

@@ -85,17 +85,17 @@ class Measured:
         self.seeds = [seed(1).derive("party", index, RUN) for index in range(parties)]
         self.corrected, self.parts = self.deal(self.world.masks)
 
-    def deal(self, masks: SessionMasks) -> tuple[int, list[memoryview]]:
-        """Deal the run once more: (whose the corrections are, all of them as they were dealt)."""
+    def deal(self, masks: SessionMasks, kept: bool = True) -> tuple[int, list[memoryview]]:
+        """Deal the run once more: (whose the corrections are, all of them as they were dealt if they are kept)."""
         parts: list[memoryview] = []
+        final = parts.append if kept else len
         kind, _ = self.world.dealing(self.bound, self.id.entry)
-        dealt = deal(self.bound.online, self.bound.wire, self.id, self.seeds, masks, parts.append, kind=kind)
+        dealt = deal(self.bound.online, self.bound.wire, self.id, self.seeds, masks, final, kind=kind)
         return dealt.corrected, parts
 
-    def evaluate(self, index: int, wires: SessionWires) -> None:
+    def evaluate(self, index: int, wires: SessionWires, corrections: bytes | None = None) -> None:
         """All that one party does, its peers' messages those of the run that was; checks its own."""
-        corrections = None
-        if index == self.corrected:
+        if index == self.corrected and corrections is None:
             corrections = b"".join(self.parts)  # its own copy, made at once
         tags = dealt_tags(self.bound, self.id.entry)
         bundle = Bundle(self.id, self.seeds[index], self.bound.online, self.bound.wire, corrections, tags)
@@ -242,6 +242,29 @@ def test_a_run_takes_what_it_is_granted_and_not_much_less(name: str) -> None:
             session.evaluate(index, session.world.sessions[index])
         taken.append(party.most)
     assert granted / 8 < max(taken) <= granted, f"{name}: {granted} granted, {taken} taken"
+
+
+@pytest.mark.parametrize("segment", [1 << 19, 1 << 21])
+def test_a_run_in_segments_takes_what_its_window_is_granted(segment: int) -> None:
+    """Of what is dealt ahead the provider holds a window, and whose the corrections are another one, as they came."""
+    b, window, batch, parties = entered((B, 250), 20), 1 << 22, 8, 3
+    for n in range(60):
+        b.gate(Relu(name=f"r{n}", x=f"z{n}" if n else "x", out=f"z{n + 1}", shift=0), wire(f"z{n + 1}", (B, 250), 20))
+    b.output("z60")
+    plan = b.build().with_segments(segment)
+    granted = run_memory(plan, batch, AMPLE.model_copy(update={"max_window_bytes": window}))
+    assert 1.5 * granted < run_memory(plan, batch, AMPLE)
+    session = Measured(plan, batch, parties)
+    session.world.window = window
+    with measured() as provider:
+        session.deal(session.world.masks, kept=False)
+    taken = [provider.most + window]
+    for index in range(parties):
+        came = b"".join(session.parts) if index == session.corrected else None
+        with measured() as party:
+            session.evaluate(index, session.world.sessions[index], came)
+        taken.append(party.most + window * (came is not None))
+    assert granted / 8 < max(taken) <= granted, f"{granted} granted, {taken} taken"
 
 
 CHECKED = ("convolution and relu", "windows of nine", "truncate", "matmul", "secret matrices", "series, clamped")
