@@ -97,8 +97,7 @@ def _rehearse(
         for number, feeds in enumerate(runs):
             for tally, ours, theirs in compared(feeds, decisions):
                 tally.take(ours, theirs, number)
-        tiny = 1 if rows == _FEWEST_ROWS else rows  # they are all of one kind, so of a large model one tells enough
-        for feeds in drawn_runs(inputs, tiny, draws, tiny=True) if samples is None else []:
+        for feeds in drawn_runs(inputs, rows, draws, tiny=True) if samples is None else []:
             for tally, ours, theirs in compared(feeds, Decisions()):
                 tally.take_tiny(ours, theirs)
         unsure = decisions.unsure()
