@@ -246,10 +246,8 @@ def fit(
     best: list[Series] = []
     for terms in _TERMS:
         periods = sorted({_period(ratio * (high - low), unit) for ratio in _PERIODS})
-        if emphasis is None:
-            found = [series for period in periods for series in fitted(x, target, period, terms)]
-        else:
-            found = [series for period in periods for series in _weighted(x, target, emphasis(x), period, terms)]
+        weight = None if emphasis is None else emphasis(x)
+        found = [series for period in periods for series in fitted(x, target, period, terms, weight)]
         found = [replace(series, wave_error=wave_error) for series in found]
         best.append(min(found, key=lambda series: series.whole_error))
         if best[-1].whole_error <= tolerance:
@@ -290,6 +288,7 @@ def _walled(value: Callable[[np.ndarray], np.ndarray], period: float, terms: int
     angles = 2 * np.pi / period * np.outer(x, np.arange(1, terms + 1))
     basis = np.concatenate([np.ones((x.size, 1)), np.cos(angles), np.sin(angles)], axis=1)
     coefficients, *_ = np.linalg.lstsq(basis * weight[:, None], target * weight, rcond=min(_CUTS))
+    coefficients[0] = _without_last_bits(coefficients[0], np.abs(coefficients).max())
     error = float(np.abs(basis @ coefficients - value(x))[size <= reach].max())
     cosines, sines = np.split(coefficients[1:], 2)
     return Series(period, float(coefficients[0]), cosines, sines, error)
@@ -318,32 +317,34 @@ def period_above(wanted: float, scale: Fraction = Fraction(1)) -> float:
     return _period(wanted, float(Fraction(2) ** (math.frexp(float(scale))[1] - 1) / scale))
 
 
-def fitted(x: np.ndarray, target: np.ndarray, period: float, terms: int) -> Iterator[Series]:
-    """Yield fits by least squares, with small singular values cut off: one series a cut."""
+def fitted(
+    x: np.ndarray, target: np.ndarray, period: float, terms: int, weight: np.ndarray | None = None
+) -> Iterator[Series]:
+    """Yield fits by least squares, with small singular values cut off: one series a cut.
+
+    The basis itself is decomposed, not its squares: those would leave a direction that is just kept four digits, and
+    the last bits of sums, which differ from one processor to the next, would show in the coefficients.
+
+    Args:
+        weight: the error counts where it is largest beside them, and more cuts are tried; None: everywhere alike.
+    """
     angles = 2 * np.pi / period * np.outer(x, np.arange(1, terms + 1))
     basis = np.concatenate([np.ones((x.size, 1)), np.cos(angles), np.sin(angles)], axis=1)
-    squares, vectors = np.linalg.eigh(basis.T @ basis)  # small, where a decomposition of the basis would not be
-    along = vectors.T @ (basis.T @ target)
-    for cut in _CUTS:
-        kept = squares > cut**2 * squares[-1]
-        coefficients = vectors[:, kept] @ (along[kept] / squares[kept])
-        error = float(np.abs(basis @ coefficients - target).max())
-        cosines, sines = np.split(coefficients[1:], 2)
-        yield Series(period, float(coefficients[0]), cosines, sines, error)
-
-
-def _weighted(x: np.ndarray, target: np.ndarray, weight: np.ndarray, period: float, terms: int) -> Iterator[Series]:
-    """Least squares, with weights: the error counts where it is largest beside them."""
-    angles = 2 * np.pi / period * np.outer(x, np.arange(1, terms + 1))
-    basis = np.concatenate([np.ones((x.size, 1)), np.cos(angles), np.sin(angles)], axis=1)
-    left, sizes, right = np.linalg.svd(basis * weight[:, None], full_matrices=False)
-    along = left.T @ (target * weight)
-    for cut in (*_DEEPER_CUTS, *_CUTS):
+    each = np.ones(x.size) if weight is None else weight
+    left, sizes, right = np.linalg.svd(basis * each[:, None], full_matrices=False)
+    along = left.T @ (target * each)
+    for cut in _CUTS if weight is None else (*_DEEPER_CUTS, *_CUTS):
         kept = sizes > cut * sizes[0]
         coefficients = right[kept].T @ (along[kept] / sizes[kept])
-        error = float((np.abs(basis @ coefficients - target) * weight).max())
+        coefficients[0] = _without_last_bits(coefficients[0], np.abs(coefficients).max())
+        error = float((np.abs(basis @ coefficients - target) * each).max())
         cosines, sines = np.split(coefficients[1:], 2)
         yield Series(period, float(coefficients[0]), cosines, sines, error)
+
+
+def _without_last_bits(constant: float, largest: float) -> float:
+    """Round a constant as coefficients are rounded, but for eight bits: gates hold it with all the digits of a wire."""
+    return float(np.ldexp(np.rint(np.ldexp(constant, bits := 27 - math.frexp(largest)[1])), -bits))
 
 
 def _period(wanted: float, unit: float) -> float:

@@ -37,8 +37,8 @@ FILES = {
     "C": "benchmarks/networks/lenet_c.onnx",
 }
 PASSIVE = {
-    ("L", False): "23e9f745fd85e9a63268c7b8642064d7ea716424998deb58e20376b6ace8816b",
-    ("L", True): "3784381847f5910ded944df62b68f82ebb6d0d1aa5cc1748dd7e6d6fe6103971",
+    ("L", False): "d326f4ba743aeb5a20b997d0e302475035bb3196e598b8d3273bf6105267b487",
+    ("L", True): "6680382ffbf64b2559f575005d4a98ebaad3807d81a579c56639c72267fe027f",
     ("A", False): "4923248e624f56f771bd3dff8fb58fc9b3a15afb909d30d7b7115d14f41c6308",
     ("A", True): "5fcc9bf5df5550df8099a11373d6d778f8be34a5c83a65dba7a7124f1ea51d3d",
     ("S", False): "1019c602566611c7c2b65c84be9a7abdde88d3f70a2ecde3e85f05a685c62f32",
