@@ -81,16 +81,18 @@ class SessionTable:
     def _make(self, terms: Terms, plan_bytes: bytes, party: str) -> ProviderSession:
         with self._lock:
             self._require_room(party)
-        with self._parsing:
-            plan = parse_plan(plan_bytes)
+        with self._parsing:  # another party of it may have come meanwhile, and has parsed the plan
+            return self._join(terms.session_id, party) or self._parsed(terms, plan_bytes, party)
+
+    def _parsed(self, terms: Terms, plan_bytes: bytes, party: str) -> ProviderSession:
+        plan = parse_plan(plan_bytes)
         granted = plan_memory(plan, self._config.limits)
         with self._lock:
-            if terms.session_id not in self.open:  # another party may have come meanwhile
-                self._require_room(party)
-                self._budget.take(granted)
-                made = ProviderSession(terms, plan, opener=party, used_at=self._clock(), granted=granted)
-                self.open[terms.session_id] = made
-                logger().info("session opened", session=terms.session_id.hex()[:16], parties=list(terms.parties))
+            self._require_room(party)
+            self._budget.take(granted)
+            made = ProviderSession(terms, plan, opener=party, used_at=self._clock(), granted=granted)
+            self.open[terms.session_id] = made
+            logger().info("session opened", session=terms.session_id.hex()[:16], parties=list(terms.parties))
         found = self._join(terms.session_id, party)
         if found is None:
             raise over("")

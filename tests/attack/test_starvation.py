@@ -249,6 +249,24 @@ def test_the_provider_parses_a_sessions_plan_once_and_none_that_the_terms_do_not
         assert len(parsed) == 1
 
 
+def test_parties_that_come_to_the_provider_at_once_have_a_plan_parsed_once(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the plan is being parsed for the first."""
+    script, parse, parsed = cluster.script(), parse_plan, list[int]()
+    request = script.opening(script.propose())
+    coming = cluster.provider.table._opening.values()
+
+    def watched(given: bytes) -> Plan:
+        parsed.append(len(given))
+        assert eventually(lambda: all(each.locked() for each in coming))
+        return parse(given)
+
+    monkeypatch.setattr(table, "parse_plan", watched)
+    script.everyone(lambda i: cluster.party(i).Open(request))
+    assert parsed == [len(script.plan.canonical)]
+
+
 def test_proposals_take_memory_that_is_counted_and_give_way_to_ones_own_only(tmp_path: Path) -> None:
     limits = Limits(max_sessions=4, max_memory_bytes=1 << 24)
     with InProcess(tmp_path, 2, limits=limits) as cluster:
