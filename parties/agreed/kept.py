@@ -115,11 +115,13 @@ def _provenance(keep: Keep, plan: Plan, terms: Terms, read: Mapping[bytes, Read]
                 key = (origin.object, origin.first)
                 rows = by_row and origin.by_row and found.get(key, origin).by_row and len(parts) == 1
                 found[key] = origin.model_copy(update={"by_row": rows})
+    checked = plan.is_checked and all(read[each.object].manifest.is_checked for each in terms.bindings)
     return Provenance(
         plan=terms.plan_digest.hex(),
         session=terms.session_id.hex(),
         objects=tuple(sorted({each.object.hex() for each in terms.bindings})),
         origins=tuple(found[key] for key in sorted(found)),
+        security="active" if checked else "passive",
     )
 
 

@@ -54,7 +54,7 @@ _MOST_ELEMENTS = 1 << 27
 _LARGEST_INTEGER = 1 << 59
 _MOST_COLUMNS, _MOST_CATEGORIES, _MOST_NAMES, _MOST_BLOCKS = 4096, 1 << 16, 1024, 1 << 16
 _MANIFEST, _KEPT = "mpc/v1/object", "mpc/v1/kept-object"
-_LATER = frozenset({"lengths", "plan", "kept", "collection", "gathered"})
+_LATER = frozenset({"lengths", "plan", "kept", "collection", "gathered", "unchecked"})
 """Fields that an object has only if something is said there: all others have the bytes that they always had."""
 _HEX = re.compile(r"([0-9a-f]{64})+")
 
@@ -134,6 +134,7 @@ class Schema(Frozen):
         kept: what it came from, of an object that the parties keep of a session; None: its owner put it.
         collection: of one client's row of it, the collection's id; see `collecting`.
         gathered: of all rows of a collection, a block each, the collection's id.
+        unchecked: its owner put it, and it keeps blocks of a version that is not checked: of a refresh, in the end.
     """
 
     format: Literal["mpc-object-1"] = "mpc-object-1"
@@ -156,6 +157,7 @@ class Schema(Frozen):
     kept: Provenance | None = None
     collection: Digest | None = None
     gathered: Digest | None = None
+    unchecked: bool = False
 
     @model_serializer(mode="wrap")
     def _plain(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -275,6 +277,11 @@ class Schema(Frozen):
     def aliases(self) -> frozenset[str]:
         """Ids (hex) of earlier versions that have the very values of this one."""
         return frozenset(self.kept.refreshes if self.kept is not None else ())
+
+    @property
+    def is_checked(self) -> bool:
+        """Are these its owner's very values, or those of sessions whose runs were checked?"""
+        return not self.unchecked and (self.kept is None or self.kept.security == "active")
 
     def seen_by(self, client: str) -> bool:
         """May a client of that name see the object, as its owner says?"""

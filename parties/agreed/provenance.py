@@ -6,10 +6,11 @@ words of everybody whose data it came from, and what noised answers tell is char
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from mpc.plan.plan import Security
 from mpc.wires import Frozen
 from parties.agreed.fields import DatasetName, Digest, Process
 
@@ -50,6 +51,8 @@ class Provenance(Frozen):
         objects: ids of what the session read, sorted.
         origins: what owners have put, and this came from; transitively, each once, in the order of ids and rows.
         refreshes: ids of earlier versions whose very values these are, the newest first.
+        security: "active" if the session's runs were checked, and so were those that made what it read, back to what
+            owners have put; what says nothing of it was not.
     """
 
     plan: Digest
@@ -57,6 +60,14 @@ class Provenance(Frozen):
     objects: Annotated[tuple[Digest, ...], Field(max_length=MOST_ORIGINS)] = ()
     origins: Annotated[tuple[Origin, ...], Field(max_length=MOST_ORIGINS)] = ()
     refreshes: Annotated[tuple[Digest, ...], Field(max_length=1 << 12)] = ()
+    security: Security = "passive"
+
+    @model_serializer(mode="wrap")
+    def _dump(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        if self.security == "passive":  # the bytes that it had before there were checks
+            del content["security"]
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> Self:

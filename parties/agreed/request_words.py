@@ -43,7 +43,8 @@ def _read(each: Reads) -> str:
     what = "a weight" if each.input is None else f"input {each.input!r}"
     rows = f"rows {each.first:,} to {each.first + each.rows - 1:,} of {each.of:,}"
     where = f"{each.dataset}, version {each.version} ({each.object[:_SHOWN]})"
-    return f"{what}: {where}: {', '.join(each.columns)}; {rows}"
+    unchecked = "; kept in a session that was not checked" * each.unchecked
+    return f"{what}: {where}: {', '.join(each.columns)}; {rows}{unchecked}"
 
 
 def _shape(shape: tuple[Dimension, ...]) -> str:

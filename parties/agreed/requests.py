@@ -61,6 +61,7 @@ class Reads(Frozen):
         input: its name in the model; None for a weight.
         object: the id of that version.
         of: rows that it has in all.
+        unchecked: it was kept in a session whose runs were not checked, and is read in one whose runs are.
     """
 
     wire: Wire
@@ -72,6 +73,14 @@ class Reads(Frozen):
     first: Annotated[int, Field(ge=0, lt=1 << 40)]
     rows: Count
     of: Count
+    unchecked: bool = False
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if not self.unchecked:  # the bytes of all other lines are as before
+            del content["unchecked"]
+        return content
 
 
 class Enters(Frozen):
@@ -281,6 +290,7 @@ def make_request(
                     first=each.first,
                     rows=each.rows,
                     of=manifests[each.object].rows,
+                    unchecked=plan.is_checked and not manifests[each.object].is_checked,
                 )
                 for each in terms.bindings
             ),

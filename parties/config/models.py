@@ -158,7 +158,8 @@ class PolicyConfig(_Model):
     askers: AllowedNames = ()
     """Names of clients whose sessions wait for the operator's word (mpc requests) where no other line covers them."""
     security: Annotated[tuple[Security, ...], Field(min_length=1)] = ("passive", "active")
-    """Kinds of sessions that may run: ["active"] refuses those whose runs are not checked, whoever approves them."""
+    """Kinds of sessions that may run: ["active"] refuses those whose runs are not checked, and all that such ones kept,
+    whoever approves them."""
     max_epsilon: Annotated[Decimal, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = None
     """The most epsilon that all noised answers about one dataset may spend, whatever its owner's budget says."""
 

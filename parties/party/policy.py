@@ -65,6 +65,20 @@ class Policy:
                 remedy=f"ask for --security {allowed}, in Python security={self.config.security[0]!r}",
             )
 
+    def check_read(self, unchecked: bool) -> None:
+        """Raise PolicyError if something unchecked is read, and only checked sessions may run.
+
+        Args:
+            unchecked: was something that a session reads kept in one whose runs were not checked?
+        """
+        if unchecked and "passive" not in self.config.security:
+            raise PolicyError(
+                "this party's policy allows active security, and something that is read was kept in a session that was "
+                "not checked",
+                cause="policy.security in this party's config; nothing is computed from less than it says",
+                remedy="keep it anew with --security active; mpc data show NAME says which it is",
+            )
+
     def admit(self, client: str) -> None:
         """Raise PolicyError unless the caller can have any part at all: asked before anything of it is read."""
         self._refuse_machines("client", {client})

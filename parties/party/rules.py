@@ -119,6 +119,10 @@ class Rules:
         """Raise PolicyError unless sessions of the plan's security may run; no approval stands in for that."""
         self.policy.check_security(plan.security)
 
+    def require_read(self, unchecked: bool) -> None:
+        """Raise PolicyError if something unchecked is read, and the policy is of checked sessions alone."""
+        self.policy.check_read(unchecked)
+
     def require_no_machines(self, plan: Plan, client: str) -> None:
         """Raise PolicyError if a process of the cluster is to have a part: no word of anybody's allows that."""
         self._ask(lambda policy: policy.refuse_machines({client, *plan.owners, *plan.recipients}))

@@ -80,11 +80,17 @@ def _columns(given: Any) -> tuple[str, ...]:
 
 
 def notes(data: Mapping[str, Selection], plan: Plan | None = None) -> list[str]:
-    """Say where numbers stand for missing values that a model cannot tell from real ones.
+    """Say where numbers stand for missing values that a model cannot tell from real ones, and what is not checked.
 
     plan: which reads marks of missing values if the model asks for them.
     """
     found, asked = [], {given.name for given in plan.inputs} if plan is not None else set()
+    if plan is not None and plan.is_checked:
+        unchecked = sorted({each.manifest.name for each in data.values() if not each.manifest.is_checked})
+        found += [
+            f"{name} was kept in a session that was not checked: what a party changed then, no check finds now"
+            for name in unchecked
+        ]
     for name, chosen in data.items():
         if marks_name(name) in asked:
             continue

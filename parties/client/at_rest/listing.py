@@ -15,6 +15,8 @@ from parties.client.at_rest.said import day
 from parties.client.tables.samples import unit_of
 
 _LONGEST = 60
+CHECKED = "checked: no party has changed it, from what owners put to what is here"
+UNCHECKED = "not checked: a party that deviated may have changed it; it is nothing to a grant with --security active"
 
 
 class Listing(tuple[Entry, ...]):
@@ -193,16 +195,17 @@ def _history(whole: Manifest) -> list[str]:
     """Say where a kept object came from, and whose word its use needs besides its owner's."""
     kept = whole.kept
     if kept is None:
-        return []
+        return [UNCHECKED] if whole.unchecked else []
     names = sorted({origin.name for origin in kept.origins})
+    checks = [CHECKED if whole.is_checked else UNCHECKED]
     if names == [whole.name]:
-        return [f"refreshed: it has the values of version {kept.refreshes[0][:16]}"] if kept.refreshes else []
+        return [f"refreshed: it has the values of version {kept.refreshes[0][:16]}", *checks] if kept.refreshes else []
     by_row = {name: all(each.by_row for each in kept.origins if each.name == name) for name in names}
     told = [f"{name} ({'row by row' if by_row[name] else 'as a whole'})" for name in names]
     source = f"from {', '.join(told)}" if told else f"from what {whole.owner} entered"
     owners = sorted({origin.owner for origin in kept.origins} - {whole.owner})
     asked = [f"its use needs the word of {', '.join(owners)} too"] if owners else []
-    return [f"kept by the parties {source}; plan {kept.plan[:16]}", *asked]
+    return [f"kept by the parties {source}; plan {kept.plan[:16]}", *checks, *asked]
 
 
 def _column(column: Column) -> dict[str, Any]:

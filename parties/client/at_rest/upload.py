@@ -136,6 +136,7 @@ def put_next(
         )
     after = plan(base)
     schema = schema_of(parties, name, after.described)
+    schema = schema.model_copy(update={"unchecked": bool(after.kept) and not base.is_checked})
     if (schema.version, schema.previous) != (base.version + 1, base.id.hex()):
         raise SessionError(
             f"the newest version of {name} is not at all parties, so no other can keep blocks of it",

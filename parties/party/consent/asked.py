@@ -98,6 +98,11 @@ class Asked:
         return program is not None and program.rows is not None and not self.plan.entered
 
     @property
+    def reads_unchecked(self) -> bool:
+        """Was something that it reads kept in a session whose runs were not checked?"""
+        return not all(each.is_checked for each in self.manifests.values())
+
+    @property
     def receivers(self) -> frozenset[str]:
         """Names of those that come to something: who receives an output, and who has one kept."""
         return self.plan.recipients | ({self.coordinator} if self.plan.kept else frozenset())

@@ -18,6 +18,10 @@ from parties.party.consent.uses import use_fault
 from parties.trust.chains import Trust
 
 CHECKED_ALONE = "of sessions whose runs are checked, and this one's are not: ask with --security active"
+KEPT_CHECKED = (
+    "of sessions whose runs are checked, and something that is read was kept in one whose runs were not: keep it anew "
+    "with --security active"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def conditions(
         lambda: f"grant {name} has expired" if house.now >= grant.expires else None,
         lambda: _unsigned(row, house),
         lambda: _used_up(database, row, grant, asked),
+        lambda: f"grant {name} is {KEPT_CHECKED}" if grant.security is not None and asked.reads_unchecked else None,
     ]
 
 

@@ -129,6 +129,7 @@ class Consent:
         missing = [each for each in self.ask(asked) if isinstance(each, Missing)]
         if not all(each.known for each in missing):
             raise unknown()
+        self.operator.require_read(asked)
         fits()
         if silent is None and not missing:
             return None

@@ -87,9 +87,18 @@ class Operator:
 
     def require(self, asked: Asked) -> None:
         """Require that a session may be opened; `PolicyError`."""
+        self.require_read(asked)
         silent = self.silent(asked)
         if silent is not None:
             raise silent.error()
+
+    def require_read(self, asked: Asked) -> None:
+        """Require that the policy takes what a session reads, as it was kept; `PolicyError`.
+
+        It tells of what is here, and so is asked once it is clear that the asker may know of that.  No approval stands
+        in for it.
+        """
+        self.rules.require_read(asked.reads_unchecked)
 
     def require_asker(self, plan: Plan, coordinator: str) -> None:
         """Require that a rule covers what is asked, or that it may wait for a word; `PolicyError`.
@@ -194,6 +203,7 @@ class Operator:
             PolicyError: the policy has changed, or the approval is used up, has expired or was taken back.
         """
         self.rules.require_security(asked.plan)
+        self.require_read(asked)
         if self.rules.covers(asked.plan, asked.coordinator):
             return False
         if request is not None and requests.use(database, request, self._times.shown()):

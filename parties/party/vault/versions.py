@@ -35,6 +35,13 @@ def require_kept(schema: Schema, before: Schema, kept: Kept) -> None:
             cause="they are its clients', of which one noised sum is told; whoever collects has their name alone",
             remedy="put data of your own, all of them, under another name",
         )
+    if schema.unchecked == before.is_checked:
+        raise InputError(
+            f"{schema.name} would keep blocks of version {before.version}, and does not say as that one does whether "
+            "they are checked",
+            cause="a session whose runs are not checked may have changed what it refreshed",
+            remedy="put all of the table",
+        )
     if len(set(kept.values())) != len(kept):
         raise InputError(f"{schema.name} would keep a block twice")
     for block, of in kept.items():
