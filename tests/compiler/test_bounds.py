@@ -11,7 +11,8 @@ from onnx import TensorProto
 
 from mpc import fixedpoint
 from mpc.compiler.compile import compile_model
-from mpc.compiler.functions import FUNCTIONS, fit
+from mpc.compiler.functions import FUNCTIONS
+from mpc.compiler.series import fit
 from mpc.errors import InputError
 from mpc.plan.cost import plan_cost
 from tests.support.graphs import node, save_model

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpc.compiler import functions
-from mpc.compiler.functions import FUNCTIONS, Series
+from mpc.compiler import series as fits
+from mpc.compiler.functions import FUNCTIONS
+from mpc.compiler.series import Series
 
 SHAKEN = 2.0**-52
 """By so much, relatively, does the last bit of a function's value differ between two mathematical libraries."""
@@ -27,9 +28,7 @@ def series_of(name: str, weighted: bool, rng: np.random.Generator | None) -> lis
         weight = function.emphasis(x) if function.emphasis is not None else 1 / (0.1 + np.abs(target))
     if rng is not None:
         target = target * (1 + SHAKEN * rng.choice([-1.0, 1.0], target.shape))
-    return [
-        series for terms in (8, 16, 28) for series in functions.fitted(x, target, 1.4 * (high - low), terms, weight)
-    ]
+    return [series for terms in (8, 16, 28) for series in fits.fitted(x, target, 1.4 * (high - low), terms, weight)]
 
 
 @pytest.mark.parametrize("weighted", [False, True])

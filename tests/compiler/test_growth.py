@@ -14,7 +14,7 @@ import onnx
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from mpc.compiler import functions
+from mpc.compiler import series
 from mpc.compiler.compile import compile_model
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
 from mpc.compiler.graph.rewriting import Rewriting
@@ -97,14 +97,14 @@ def test_nodes_are_replaced_and_taken_out_in_their_order() -> None:
 def test_fits_take_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of tiny decompositions: on a busy machine a thread more waits longer than it computes."""
     seen: list[int] = []
-    fitted = functions.fitted
+    fitted = series.fitted
 
-    def watched(*given: Any) -> Iterator[functions.Series]:
+    def watched(*given: Any) -> Iterator[series.Series]:
         seen.extend(each["num_threads"] for each in ThreadpoolController().info() if each["user_api"] == "blas")
         return fitted(*given)
 
-    monkeypatch.setattr(functions, "fitted", watched)
+    monkeypatch.setattr(series, "fitted", watched)
     with ThreadpoolController().limit(limits=2, user_api="blas"):
-        functions.fit.__wrapped__("tanh", (), -3.0, 3.0, 1e-4, 2.0**-16)
-        functions.wide.__wrapped__("tanh", (), 16.0, 8, 3.0)
+        series.fit.__wrapped__("tanh", (), -3.0, 3.0, 1e-4, 2.0**-16)
+        series.wide.__wrapped__("tanh", (), 16.0, 8, 3.0)
     assert set(seen) == {1}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.functions import fit
+from mpc.compiler.series import fit
 from mpc.gates.between import Between
 from mpc.gates.fourier import Fourier
 from mpc.gates.pieces import Pieces

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from mpc.compiler.functions import Series, wide
 from mpc.compiler.graph.attributes import Link
+from mpc.compiler.series import Series, wide
 from mpc.compiler.training.optimisers import SGD
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import compile_training

@@ -14,12 +14,12 @@ from fractions import Fraction
 import numpy as np
 
 from mpc import tables
-from mpc.compiler import functions
-from mpc.compiler.functions import Function, Parameters, Series
+from mpc.compiler.functions import FUNCTIONS, Function, Parameters
 from mpc.compiler.lowering import normalise, piecewise
 from mpc.compiler.lowering.builder import SERIES_SCALE_BITS, SMALLER, Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import log2
+from mpc.compiler.series import Series, fit, integers, turns
 from mpc.gates.fourier import Clamp
 
 TOLERANCE = 2e-5
@@ -43,7 +43,7 @@ _DEEPEST_WHOLE = 24
 def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float], finest: bool) -> Value:
     """Return f(x); `finest` says that it is revealed as it is, and nothing multiplies it."""
     settings: Parameters = tuple(sorted(parameters.items()))
-    function = functions.FUNCTIONS[name](**parameters)
+    function = FUNCTIONS[name](**parameters)
     if log2(x.scale) < _ROOT_FRACTION and x.wire.bits <= _DEEPEST_WHOLE:  # whole numbers, say: digits cost nothing
         spread = 1 << (_ROOT_FRACTION - log2(x.scale))
         x = state.combine([x], [spread], x.shape, x.scale * spread)
@@ -86,7 +86,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
     series, inside = _series(x, name, settings, function)
     scaled = series.whole_error / _unit_of_error(name, function, inside)
     if scaled > TOLERANCE and normalise.possible(name):
-        inner = functions.FUNCTIONS[name](**parameters)
+        inner = FUNCTIONS[name](**parameters)
 
         def on_octave(u: Value, series: Series, bits: int) -> Value:
             return evaluate(state, u, inner, series, normalise.INSIDE, bits)
@@ -130,7 +130,7 @@ def _series(x: Value, name: str, settings: Parameters, function: Function) -> tu
     if last - first < 64 / float(x.scale):
         first, last = first - 32 / float(x.scale), last + 32 / float(x.scale)
     tolerance = TOLERANCE * _unit_of_error(name, function, (first, last))
-    return functions.fit(name, settings, first, last, tolerance, float(1 / x.scale)), (first, last)
+    return fit(name, settings, first, last, tolerance, float(1 / x.scale)), (first, last)
 
 
 def _unit_of_error(name: str, function: Function, inside: tuple[float, float]) -> float:
@@ -146,7 +146,7 @@ def evaluate(
 ) -> Value:
     """Evaluate the series on x, clamped where x reaches outside."""
     x = _readable(state, x)
-    factor, window = functions.turns(x.scale, series.period)
+    factor, window = turns(x.scale, series.period)
     if factor > 1:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
     low, high = x.coarse
@@ -170,8 +170,8 @@ def evaluate(
         x=x.wire.name,
         window=window,
         constant=round(series.constant * unit),
-        cosines=functions.integers(series.cosines, half),
-        sines=functions.integers(series.sines, half),
+        cosines=integers(series.cosines, half),
+        sines=integers(series.sines, half),
         dealt_bits=bits - half,
         table=tables.sincos_digest(),
         clamp=_clamp(x, inside, beyond, function, unit) if any(beyond) else None,

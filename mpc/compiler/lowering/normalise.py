@@ -14,11 +14,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from mpc.compiler import functions
-from mpc.compiler.functions import Parameters, Series
+from mpc.compiler.functions import Parameters
 from mpc.compiler.lowering.builder import SMALLER, Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import log2
+from mpc.compiler.series import Series, fit
 
 Evaluate = Callable[[Value, Series, int], Value]
 """A series on a value that lies where it was fitted, with so many fractional bits."""
@@ -65,7 +65,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Parameters, evaluate
     """Return f(x) for positive x; low: what x can really be, if it is negative by errors."""
     octaves = _compared(state, x, low)
     u = _normal(state, octaves)
-    series = functions.fit(name, parameters, *INSIDE, 1e-6, float(1 / u.scale))
+    series = fit(name, parameters, *INSIDE, 1e-6, float(1 / u.scale))
     if name == "log":
         relative = max(ROUNDING, x.interval.worst_error) / max(x.interval.least, x.interval.most / 8)
         return _logarithm(state, octaves, evaluate(u, series, 36), min(1.0, relative))

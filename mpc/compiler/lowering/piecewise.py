@@ -14,11 +14,11 @@ from fractions import Fraction
 import numpy as np
 
 from mpc import tables
-from mpc.compiler import functions
-from mpc.compiler.functions import Function, Parameters, Series
+from mpc.compiler.functions import Function, Parameters
 from mpc.compiler.lowering.builder import COMPARED_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import log2
+from mpc.compiler.series import Series, fit, integers, turns
 
 FRACTION = 20
 """Fractional bits of the result: as many as a factor of a product keeps."""
@@ -45,7 +45,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Parameters, function
     lined = function.lined and high > function.high
     step = float(Fraction(1 << shift) / x.scale)
     first, last = function.low - step - _MARGIN, (function.high if lined else high) + _MARGIN
-    series = functions.fit(name, parameters, first, last, tolerance, float(1 / x.scale), 2.0 ** (-1 - _HALF))
+    series = fit(name, parameters, first, last, tolerance, float(1 / x.scale), 2.0 ** (-1 - _HALF))
     ends = (function.low, function.high) if lined else (function.low,)
     limit = (1 << x.wire.bits) - 1  # what never lies below is above the least that there is
     levels = [max(-limit, math.floor(end * x.scale)) for end in ends]
@@ -89,7 +89,7 @@ def _between(state: Lowering, x: Value, levels: list[int], shift: int) -> tuple[
 
 def _series(state: Lowering, x: Value, series: Series) -> Value:
     """Evaluate a series on the whole wire, where it lies between its own least and largest value."""
-    factor, window = functions.turns(x.scale, series.period)
+    factor, window = turns(x.scale, series.period)
     if factor > 1:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
     largest = max(float(np.abs(series.cosines).max()), float(np.abs(series.sines).max()))
@@ -107,8 +107,8 @@ def _series(state: Lowering, x: Value, series: Series) -> Value:
         x=x.wire.name,
         window=window,
         constant=round(series.constant * unit),
-        cosines=functions.integers(series.cosines, half),
-        sines=functions.integers(series.sines, half),
+        cosines=integers(series.cosines, half),
+        sines=integers(series.sines, half),
         dealt_bits=dealt,
         table=tables.sincos_digest(),
     )

@@ -14,9 +14,9 @@ from math import prod
 
 import numpy as np
 
-from mpc.compiler.functions import period_above
 from mpc.compiler.graph.attributes import Round
 from mpc.compiler.graph.graph import MOVES, Graph, GraphOutput, Node
+from mpc.compiler.series import period_above
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.tape import Tape
 from mpc.errors import ModelError, UsageError

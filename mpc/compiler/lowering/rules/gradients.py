@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mpc import tables
-from mpc.compiler import functions
 from mpc.compiler.graph.attributes import Link, Maximum, OneHot, Rectified, Round, Scatter, Select, Sliding, Weighted
 from mpc.compiler.graph.evaluate import move
 from mpc.compiler.graph.graph import Node, static
@@ -20,6 +19,7 @@ from mpc.compiler.lowering.known import product_of
 from mpc.compiler.lowering.rules import comparisons, maps, products
 from mpc.compiler.lowering.scales import is_even, log2
 from mpc.compiler.lowering.tournaments import MOST_CANDIDATES
+from mpc.compiler.series import period_above, turns, wide
 from mpc.gates.onehot import MOST_CLASSES
 from mpc.wires import MAX_BITS, Masking
 
@@ -206,15 +206,15 @@ def link(state: Lowering, node: Node) -> Value:
     if not is_even(x.scale):
         x, _ = state.evened(x, 0)
     if not is_even(x.scale):  # there was no room: the series has another period
-        taken = replace(taken, period=functions.period_above(taken.period, x.scale))
-    factor, window = functions.turns(x.scale, taken.period)
+        taken = replace(taken, period=period_above(taken.period, x.scale))
+    factor, window = turns(x.scale, taken.period)
     if x.wire.bits + factor.bit_length() > MAX_BITS or window > tables.MOST_WINDOW:
         x = state.shorten(x, log2(x.scale) - max(x.wire.bits + factor.bit_length() - MAX_BITS, window - 56))
-        factor, window = functions.turns(x.scale, taken.period)
+        factor, window = turns(x.scale, taken.period)
     if factor > 1:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
     parameters = tuple(sorted(taken.parameters.items()))
-    series = functions.wide(taken.name, parameters, taken.period, taken.terms, taken.reach, taken.wall)
+    series = wide(taken.name, parameters, taken.period, taken.terms, taken.reach, taken.wall)
     half = taken.fraction // 2
     dealt = taken.fraction - half
     unit, most = float(1 << taken.fraction), 2 * taken.terms * 2.0 ** -(half + 1) + series.reach * 2.0**-dealt
