@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Parameters = tuple[tuple[str, float], ...]
+LINEAR_FROM = 11.0
+"""Above it softplus is its argument."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,28 @@ def _sigmoid() -> Function:
     return Function(lambda x: 1.0 / (1.0 + np.exp(-x)), -11.0, 11.0)
 
 
+def _whole_softplus(x: np.ndarray) -> np.ndarray:
+    return np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0)
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    return np.exp(np.minimum(x, 0)) / (1.0 + np.exp(-np.abs(x)))
+
+
 def _softplus() -> Function:
     """softplus(x) - max(0, x - 11): constant beyond, so that a ReLU makes up for it."""
-    return Function(lambda x: np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0) - np.maximum(x - 11.0, 0), -11.0, 11.0)
+    edge = LINEAR_FROM
+    return Function(lambda x: _whole_softplus(x) - np.maximum(x - edge, 0), -edge, edge)
+
+
+def _silu() -> Function:
+    """Return x times the logistic function of x."""
+    return Function(lambda x: x * _logistic(x), -13.0, 13.0, vanishes=True, lined=True)
+
+
+def _mish() -> Function:
+    """Return x tanh(log(1 + exp x))."""
+    return Function(lambda x: x * np.tanh(_whole_softplus(x)), -13.0, 7.0, vanishes=True, lined=True)
 
 
 def _gelu() -> Function:
@@ -95,6 +116,18 @@ def _gelu_tanh_slope() -> Function:
     return Function(value, -5.0, 5.0)
 
 
+def _silu_slope() -> Function:
+    return Function(lambda x: _logistic(x) * (1.0 + x * _logistic(-x)), -14.0, 14.0)
+
+
+def _mish_slope() -> Function:
+    def value(x: np.ndarray) -> np.ndarray:
+        bend = np.tanh(_whole_softplus(x))
+        return bend + x * _logistic(x) * (1.0 - np.square(bend))
+
+    return Function(value, -14.0, 8.0)
+
+
 def _exp_negative() -> Function:
     """exp(x) of what is not positive: of many that are far below zero, whose sum counts, each is off by little."""
     return Function(
@@ -118,6 +151,8 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
     "softplus": _softplus,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
+    "silu": _silu,
+    "mish": _mish,
     "log": lambda: Function(np.log, domain=0.0),
     "sqrt": lambda: Function(np.sqrt, domain=0.0),
     "reciprocal": lambda: Function(lambda x: 1.0 / x, domain=0.0),
@@ -129,6 +164,8 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
     "softplus_slope": _softplus_slope,
     "gelu_slope": _gelu_slope,
     "gelu_tanh_slope": _gelu_tanh_slope,
+    "silu_slope": _silu_slope,
+    "mish_slope": _mish_slope,
     "atan_slope": lambda: Function(lambda x: 1.0 / (1.0 + np.square(x))),
     "asinh_slope": lambda: Function(lambda x: 1.0 / np.sqrt(1.0 + np.square(x))),
     "atan": lambda: Function(np.arctan),

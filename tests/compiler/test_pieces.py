@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import NodeProto
 
 from mpc.compiler.compile import compile_model
 from mpc.compiler.series import fit
 from mpc.gates.between import Between
 from mpc.gates.fourier import Fourier
+from mpc.gates.multiply import Multiply
 from mpc.gates.pieces import Pieces
 from mpc.gates.truncate import Truncate
 from tests.support.graphs import node, save_model
@@ -93,6 +95,73 @@ def test_gelu_of_one_sided_ranges_and_as_an_output(ends: tuple[float, float], fo
     path = save_model(tmp_path, nodes, shape=("batch", 1), opset=20)
     x = np.concatenate([np.linspace(*ends, 81), [*ends]]).astype(np.float32)[:, None]
     assert_agrees(path, {"x": x}, {"x": ends}, tolerance=1e-4 * max(4.0, *ends))
+
+
+def swish(name: str) -> list[NodeProto]:
+    """SiLU or Mish as exporters of PyTorch spell them out."""
+    if name == "silu":
+        return [node("Sigmoid", ["x"], ["s"]), node("Mul", ["x", "s"], ["y"])]
+    return [node("Softplus", ["x"], ["p"]), node("Tanh", ["p"], ["t"]), node("Mul", ["x", "t"], ["y"])]
+
+
+@pytest.mark.parametrize(
+    "ends", [(-4000.0, 1.0), (-1.0, 4000.0), (-40.0, 40.0), (-3.0, 2.0), (-50.0, -20.0), (9.0, 30.0)]
+)
+@pytest.mark.parametrize("name", ["silu", "mish"])
+def test_far_from_zero_nothing_of_a_swish_is_off(name: str, ends: tuple[float, float], tmp_path: Path) -> None:
+    """As a product of the value and a series it would be off by the series' error times the value: .14 at -4000."""
+    path = save_model(tmp_path, swish(name), shape=("batch", 1))
+    near = np.concatenate([center + np.linspace(-0.6, 0.6, 61) for center in (-13.0, 0.0, 7.0, 13.0)])
+    x = np.concatenate([near, np.linspace(*ends, 101)]).clip(*ends).astype(np.float32)[:, None]
+    compiled = assert_agrees(path, {"x": x}, {"x": ends}, tolerance=2e-4)
+    [series] = [gate for gate in compiled.plan.gates if isinstance(gate, Fourier)]
+    assert series.terms <= 24 and not any(isinstance(gate, Multiply) for gate in compiled.plan.gates)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5, 1.702, -1.0])
+def test_swishes_of_another_slope(alpha: float, tmp_path: Path) -> None:
+    """x sigmoid(1.702 x), a GELU to many, is a multiple of SiLU; any other alpha is a weight, and not told."""
+    constants = {"alpha": np.float32(alpha)}
+    nodes = [
+        node("Mul", ["x", "alpha"], ["z"], name="z"),
+        node("Sigmoid", ["z"], ["s"]),
+        node("Mul", ["s", "x"], ["y"]),
+    ]
+    path = save_model(tmp_path, nodes, constants, shape=("batch", 1))
+    x, joined = np.linspace(-60, 30, 181, dtype=np.float32)[:, None], alpha in (1.0, 1.702)
+    compiled = assert_agrees(path, {"x": x}, {"x": (-60.0, 30.0)}, tolerance=2e-4 if joined else 4e-3)
+    assert any(isinstance(gate, Pieces) for gate in compiled.plan.gates) is joined
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.25, -0.5])
+def test_the_operator_of_a_swish(alpha: float, tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Swish", ["x"], ["y"], alpha=alpha)], shape=("batch", 1), opset=24)
+    x = np.linspace(-60, 30, 181, dtype=np.float32)[:, None]
+    [ours] = encrypted(compile_model(path, {"x": (-60.0, 30.0)}), {"x": x})
+    exact = x / (1.0 + np.exp(-alpha * x.astype(np.float64)))
+    assert np.abs(ours - exact).max() < (5e-4 if alpha > 0 else 5e-3)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Sigmoid", ["x"], ["s"]), node("Add", ["x", "c"], ["z"]), node("Mul", ["z", "s"], ["y"])],
+        [node("Add", ["x", "c"], ["z"]), node("Sigmoid", ["z"], ["s"]), node("Mul", ["x", "s"], ["y"])],
+        [node("Tanh", ["x"], ["t"]), node("Mul", ["x", "t"], ["y"])],
+        [*swish("mish")[:1], node("Sigmoid", ["p"], ["t"]), node("Mul", ["x", "t"], ["y"])],
+        [
+            *swish("mish")[:1],
+            node("Mul", ["p", "c"], ["q"], name="q"),
+            node("Tanh", ["q"], ["t"]),
+            node("Mul", ["x", "t"], ["y"]),
+        ],
+    ],
+)
+def test_what_only_looks_like_a_swish_is_none(nodes: list[NodeProto], tmp_path: Path) -> None:
+    path = save_model(tmp_path, nodes, {"c": np.float32(0.5)}, shape=("batch", 1))
+    x = np.linspace(-6, 6, 61, dtype=np.float32)[:, None]
+    compiled = assert_agrees(path, {"x": x}, {"x": (-6.0, 6.0)}, tolerance=1e-3)
+    assert any(isinstance(gate, Multiply) for gate in compiled.plan.gates)
 
 
 @pytest.mark.parametrize("ends", [(-20.0, -15.0), (-13.5, -12.9), (-30.0, -13.0), (-14.0, 0.0)])

@@ -9,7 +9,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Maximum, Transpose
 from mpc.compiler.graph.filling import join_filled
-from mpc.compiler.graph.gelus import join_gelu
+from mpc.compiler.graph.gated import join_gated
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Shape
 from mpc.compiler.graph.merging import merge
 from mpc.compiler.graph.quanta import lift_scales, part_scales
@@ -166,7 +166,7 @@ PASSES = (
     drop_empty_moves,
     join_reshapes,
     sink_output_reshapes,
-    join_gelu,
+    join_gated,
     drop_dead_nodes,
     part_scales,
     lift_scales,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpc.compiler.functions import LINEAR_FROM
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import LINEAR_FROM, clipped, magnitude, shifted
+from mpc.compiler.operators.elementwise import clipped, magnitude, shifted
 from mpc.compiler.operators.facts import Softplus
 from mpc.compiler.operators.registry import handles
 
@@ -95,17 +96,21 @@ def gelu(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Swish")
 def swish(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Compute x sigmoid(alpha x)"""
+    """Compute x sigmoid(alpha x): SiLU of alpha x, divided by alpha"""
     x, alpha = state.value(node.input[0]), float(settings.get("alpha", 1.0))
-    state.multiply(x, state.function("sigmoid", state.sum((x,), (alpha,))), node.output[0])
+    if alpha <= 0.0:
+        state.multiply(x, state.function("sigmoid", state.sum((x,), (alpha,))), node.output[0])
+    elif alpha == 1.0:
+        state.function("silu", x, out=node.output[0])
+    else:
+        state.sum((state.function("silu", state.sum((x,), (alpha,))),), (1.0 / alpha,), node.output[0])
 
 
 @handles("Mish")
 def mish(state: Context, node: ModelNode, settings: Settings) -> None:
     """Compute x tanh(softplus(x))"""
     x = state.value(node.input[0])
-    bend = state.sum((state.function("softplus", x), state.relu(shifted(state, x, -11.0))), (1.0, 1.0))
-    state.multiply(x, state.function("tanh", bend), node.output[0])
+    state.function("mish", x, out=node.output[0])
 
 
 @handles("Softsign")

@@ -16,8 +16,6 @@ from mpc.compiler.operators.facts import Exp, OnePlusExp, Root, Square, Top, Uni
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 
-LINEAR_FROM = 11.0
-"""Beyond this softplus(x) is x."""
 _LONGEST_POWER = 16
 _MASKED = -1e4
 """What stands for minus infinity in scores that only a softmax reads."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpc.compiler.functions import LINEAR_FROM
 from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.graph import HALF_STEP, MOVES
 from mpc.compiler.operators.boundless import piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import LINEAR_FROM, difference, masking, product
+from mpc.compiler.operators.elementwise import difference, masking, product
 from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles

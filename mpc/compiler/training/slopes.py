@@ -53,6 +53,8 @@ SLOPES: dict[str, Slope] = {
     "softplus": _of("softplus_slope"),
     "gelu": _of("gelu_slope"),
     "gelu_tanh": _of("gelu_tanh_slope"),
+    "silu": _of("silu_slope"),
+    "mish": _of("mish_slope"),
     "log": _of("reciprocal"),
     "sqrt": _of("rsqrt", 0.5),
     "reciprocal": _of_power(-2.0, -1.0),
