@@ -21,9 +21,8 @@ def once(compute: Callable[Concatenate[Plan, Asked], Found]) -> Callable[Concate
 
     @wraps(compute)
     def asked(plan: Plan, /, *args: Asked.args, **more: Asked.kwargs) -> Found:
-        found: Found = plan.remember(
-            (compute.__qualname__, *args, *sorted(more.items())), lambda: compute(plan, *args, **more)
-        )
+        key = (compute, *args, *sorted(more.items()))  # the function itself: two of one name are two
+        found: Found = plan.remember(key, lambda: compute(plan, *args, **more))
         return found
 
     return asked

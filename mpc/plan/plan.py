@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -26,12 +26,15 @@ from mpc.wires import MAX_BATCH, Frozen, Lifetime, Wire
 
 VERSION: Literal[2] = 2
 FIELD: Literal["2^61-1"] = "2^61-1"
+Kept = TypeVar("Kept")
 Security = Literal["passive", "active"]
 """Against what parties do: those that follow the plan and look at what they hold, or any that deviate."""
-_MOST_RUNS_KEPT = 16
-"""Plans of single runs that a program keeps."""
+MOST_RUNS_KEPT = 4
+"""Plans of single runs that the plan of a program keeps: those in flight, which tell something or nothing."""
+MOST_BOUND = 3
+"""Plans bound to a batch that a plan keeps; runs of a session have one or two batches."""
 _MOST_REMEMBERED = 8
-"""Things that a plan remembers of itself, plans bound to a batch among them; runs of a session have one or two."""
+"""Other things that a plan remembers of itself; each is small beside a plan."""
 
 
 class Plan(Frozen):
@@ -208,12 +211,8 @@ class Plan(Frozen):
         if self.program is None:
             return self
         key = (*self.part(run), self.program.k(run))
-        found = self._runs.get(key)
-        if found is None:
-            if len(self._runs) >= _MOST_RUNS_KEPT:
-                self._runs.clear()
-            found = self._runs[key] = self._at(self.program, run)
-        return found
+        program = self.program
+        return _kept(self._runs, key, MOST_RUNS_KEPT, lambda: self._at(program, run))
 
     def part(self, run: int) -> tuple[bool, tuple[str, ...]]:
         """Tell the part of the plan that a run computes: whether it updates states, and the outputs that it tells."""
@@ -228,7 +227,7 @@ class Plan(Frozen):
         return updates or bool(told)
 
     @cached_property
-    def _runs(self) -> dict[tuple[object, ...], Plan]:
+    def _runs(self) -> dict[Hashable, Plan]:
         """Plans of runs that were asked for; runs that compute alike share one."""
         return {}
 
@@ -269,20 +268,16 @@ class Plan(Frozen):
         Raises:
             PlanError: the batch is not between 1 and `most_rows`.
         """
-        found: Plan = self.remember(("bind", batch), lambda: self._bind(batch))
-        return found
+        return _kept(self._bound, batch, MOST_BOUND, lambda: self._bind(batch))
+
+    @cached_property
+    def _bound(self) -> dict[Hashable, Plan]:
+        """Plans by the batch that they are bound to."""
+        return {}
 
     def remember(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return what was computed of this plan under that key, or compute it; see `mpc.plan.once`."""
-        known = self.remembered
-        try:
-            return known[key]
-        except KeyError:
-            found = compute()
-        if len(known) >= _MOST_REMEMBERED:
-            known.clear()
-        known[key] = found
-        return found
+        return _kept(self.remembered, key, _MOST_REMEMBERED, compute)
 
     @cached_property
     def remembered(self) -> dict[Hashable, Any]:
@@ -313,6 +308,18 @@ class Plan(Frozen):
             security=self.security,
             segment_bytes=self.segment_bytes,
         )
+
+
+def _kept(known: dict[Hashable, Kept], key: Hashable, most: int, compute: Callable[[], Kept]) -> Kept:
+    """Return what is known under a key, or compute it; the oldest goes where there would be more than `most`."""
+    try:
+        return known[key]
+    except KeyError:
+        found = compute()
+    for oldest in list(known)[: max(0, len(known) + 1 - most)]:
+        known.pop(oldest, None)
+    known[key] = found
+    return found
 
 
 def _paced(gate: Gate, program: Program, run: int) -> Gate:

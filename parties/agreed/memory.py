@@ -16,13 +16,15 @@ from mpc.gates.convolution import Convolution
 from mpc.plan.cost import session_dealt, stored_bytes
 from mpc.plan.holding import holdings
 from mpc.plan.once import once
-from mpc.plan.plan import Plan
+from mpc.plan.plan import MOST_RUNS_KEPT, Plan
 from mpc.plan.segments import segments, spans
 from mpc.plan.tagging import word_bytes
 from parties.config.models import Limits
 
 _PER_PLAN_BYTE = 40
-"""A plan's bytes, and what they are parsed into."""
+"""A plan's bytes, what they are parsed into, and what that remembers: `MOST_BOUND` plans bound to batches."""
+_PER_RUN_PLAN_BYTE = 24
+"""A plan's bytes again for each run's plan that the plan of a program keeps, with what that one remembers."""
 _PER_STORED_BYTE = 4
 """Bytes of memory for each byte of stored weight: masked, mask share and share (24 for 8), and a copy: masked again,
 turned, for products with few rows, or while it is made."""
@@ -59,6 +61,8 @@ def plan_memory(plan: Plan, limits: Limits) -> int:
     carried = sum(field_size(plan.wire[state.in_].sizes) for state in plan.states)
     kept = stored_bytes(plan) + session_dealt(plan) + (1 + plan.is_checked) * carried
     needed = parsed_memory(len(plan.canonical)) + kept * _PER_STORED_BYTE
+    if plan.program is not None:
+        needed += len(plan.canonical) * MOST_RUNS_KEPT * _PER_RUN_PLAN_BYTE
     largest, limbs = plan.bind(min(limits.max_batch, plan.most_rows)), [0]
     for gate in laid_out.values():
         shape = plan.wire[gate.second].sizes

@@ -15,6 +15,7 @@ import pytest
 from mpc import tables
 from mpc.compiler.compile import compile_model
 from mpc.correlations import Bundle, BundleId
+from mpc.entry import EntryId
 from mpc.errors import PlanError
 from mpc.gates.base import Gate
 from mpc.gates.convolution import Convolution
@@ -29,8 +30,12 @@ from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
 from mpc.interpret.session_wires import SessionWires
+from mpc.plan.cost import plan_cost
+from mpc.plan.holding import holdings
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
+from mpc.plan.program import Paced, Program, Rate
+from mpc.plan.segments import segments
 from mpc.plan.tagging import dealt_tags
 from mpc.shares import Masked, Share
 from mpc.windows import Windows
@@ -285,14 +290,56 @@ def test_a_run_that_is_checked_takes_what_it_is_granted(name: str) -> None:
     assert granted / 8 < max(taken) <= granted, f"{name}: {granted} granted, {taken} taken"
 
 
-def test_a_plan_takes_what_it_is_granted_when_it_is_parsed() -> None:
-    b = entered((B, 4), 10)
+def long_plan(shape: Shape) -> Builder:
+    """Six hundred gates, one behind another."""
+    b = entered(shape, 10)
     for number in range(600):
         gate = Combine(name=f"c{number}", xs=(f"s{number}" if number else "x",), factors=(1,), out=f"s{number + 1}")
-        b.gate(gate, wire(f"s{number + 1}", (B, 4), 11, masking=Masking.INHERITED))
-    b.gate(Truncate(name="t", x="s600", shift=2, out="y"), wire("y", (B, 4), 12, Fraction(1, 4)))
+        b.gate(gate, wire(f"s{number + 1}", shape, 11, masking=Masking.INHERITED))
+    b.gate(Truncate(name="t", x="s600", shift=2, out="y"), wire("y", shape, 12, Fraction(1, 4)))
     b.output("y")
-    data = b.build().canonical
+    return b
+
+
+def ask(plan: Plan, batch: int) -> None:
+    """Ask of a plan what parties do of every run; it remembers some of it."""
+    bound = plan.bind(batch)
+    plan_cost(plan, batch), run_memory(plan, batch, AMPLE), segments(bound, EntryId(1)), holdings(bound)
+
+
+def test_what_a_plan_remembers_is_granted_with_it() -> None:
+    """However many batches its runs have."""
+    data = long_plan((B, 4)).build().canonical
+    ask(parse_plan(data), 1)
+    with measured() as asked:
+        plan = parse_plan(data)
+        for batch in range(1, 9):
+            ask(plan, batch)
+    assert parsed_memory(len(data)) / 3 < asked.left <= parsed_memory(len(data))
+
+
+def test_what_the_plan_of_a_program_remembers_is_granted_with_it() -> None:
+    """Each run has another rate, and so a plan of its own, in its own batches."""
+    b = long_plan((4, 4))
+    b.state("w", (4, 4), 20)
+    update = Combine(name="update", xs=("w", "s600"), factors=(1, 1), out="w_next")
+    b.gate(update, wire("w_next", (4, 4), 20, masking=Masking.INHERITED))
+    b.carry("w", "w_next")
+    rates = tuple(Rate(first=run, k=run) for run in range(1, 7))
+    b.program = Program(steps=6, rates=rates, paced=(Paced(gate="update", operand=1),))
+    plan = b.build()
+    data = plan.canonical
+    ask(parse_plan(data).at(1), 1)
+    with measured() as asked:
+        plan = parse_plan(data)
+        for run in range(1, 7):
+            for batch in range(1, 4):
+                ask(plan.at(run), batch)
+    assert plan_memory(plan, AMPLE) / 3 < asked.left <= plan_memory(plan, AMPLE)
+
+
+def test_a_plan_takes_what_it_is_granted_when_it_is_parsed() -> None:
+    data = long_plan((B, 4)).build().canonical
     parse_plan(data)
     with measured() as parsing:
         plan = parse_plan(data)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mpc.compiler.compile import compile_model
 from mpc.errors import PlanError
 from mpc.plan import once
 from mpc.plan.cost import plan_cost, plan_schedule
-from mpc.plan.plan import Plan
+from mpc.plan.plan import MOST_BOUND, Plan
 from mpc.plan.schedule import schedule
 from tests.support.parties_commands import ROOT
 
@@ -50,3 +52,23 @@ def test_a_plan_keeps_little_however_many_batches_there_are() -> None:
     for batch in range(1, 200):
         assert plan_cost(plan, batch).dealt == batch * plan_cost(plan, 1).dealt
         assert len(plan.remembered) <= 8
+
+
+def test_two_functions_of_one_name_are_two() -> None:
+    def named(answer: int) -> Callable[[Plan], int]:
+        @once.once
+        def count(plan: Plan) -> int:
+            return answer
+
+        return count
+
+    plan = network_plan()
+    assert [named(1)(plan), named(2)(plan)] == [1, 2]
+
+
+def test_what_is_asked_most_recently_stays() -> None:
+    """A plan lets go of the oldest, not of all, where there is one batch more than it keeps."""
+    plan = network_plan()
+    bound = [plan.bind(batch) for batch in range(1, MOST_BOUND + 2)]
+    assert all(plan.bind(batch) is bound[batch - 1] for batch in range(2, MOST_BOUND + 2))
+    assert plan.bind(1) is not bound[0]
