@@ -2,7 +2,8 @@
 
     from parties.integrations.flower import private_mean, sends_privately
 
-    app = ClientApp(mods=[sends_privately(cluster_file_of, epsilon=1)])  # at the clients; the app itself stays as it is
+    mods = [sends_privately(cluster_file_of, epsilon=1, total=10)]  # at the clients
+    app = ClientApp(mods=mods)  # which itself stays as it is
     strategy = private_mean(FedAvg(), cluster, bound=0.5, epsilon=1, at_least=8)        # at the server
     strategy.start(grid, initial_arrays, num_rounds=10)
 
@@ -24,9 +25,11 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import ConfigError, InputError, PolicyError, SessionError, UsageError, warn
+from mpc.privacy.facts import Loss
 from parties.client.cluster import Cluster
 from parties.client.collections import calls
 from parties.client.collections.collection import Collected, Collection
+from parties.client.collections.spent import Spent, place_of
 from parties.client.consent.granted import as_amount
 
 _LATE = 10.0
@@ -110,20 +113,24 @@ def private_mean(
 
 
 def sends_privately(
-    cluster_file: ClusterFile, *, epsilon: Any, at_least: int = 2
+    cluster_file: ClusterFile, *, epsilon: Any, total: Any, total_delta: Any = "1/10000", at_least: int = 2
 ) -> Callable[[Any, Any, Callable[[Any, Any], Any]], Any]:
     """Return a mod for a ClientApp: an update goes to the parties, masked, and nothing of it into the reply.
 
     Args:
         cluster_file: given a client's context, names its cluster file: each client has a certificate of its own.
-        epsilon: most that a round may tell of this client; rounds add up, and nothing here counts them.
+        epsilon: most that a round may tell of this client.
+        total, total_delta: epsilon and delta that all rounds together may tell of it, of all servers and for ever.
+            Rounds add up, and each client counts its own, in a file beside its key; a round that would be too much is
+            refused before anything of it leaves.
         at_least: clients that a round is told of, or more.  The server may have certificates of its own among them.
 
     Raises:
         ConfigError: Flower is not installed.
-        UsageError: epsilon is none.
+        UsageError: an epsilon or delta is none.
     """
     most = as_amount(epsilon, "epsilon")
+    in_all = Loss(as_amount(total, "total"), as_amount(total_delta, "total_delta"))
     flower = _flower("flwr.app")
 
     def mod(message: Any, context: Any, call_next: Callable[[Any, Any], Any]) -> Any:
@@ -149,6 +156,8 @@ def sends_privately(
                     cause=f"epsilon {float(asked.said.epsilon):g}, of {asked.said.at_least:,} clients or more",
                     remedy="ask the server for less, or allow it: sends_privately(..., epsilon=, at_least=)",
                 )
+            loss = Loss(asked.said.epsilon, asked.said.delta)
+            Spent(place_of(cluster.config)).spend(asked.said.id, asked.name, loss, in_all)
             asked.enter(update, clip=True)
         reply.content = flower.RecordDict()  # neither arrays nor what training says of itself
         return reply

@@ -42,7 +42,7 @@ def simulate(folder: Path) -> None:
     def who(context: Any) -> int:
         return int(context.node_config["partition-id"])
 
-    private = sends_privately(lambda at: folder / f"client-{who(at)}.toml", epsilon=5)
+    private = sends_privately(lambda at: folder / f"client-{who(at)}.toml", epsilon=5, total=5 * ROUNDS)
     client, server = ClientApp(mods=[private]), ServerApp()
 
     @client.train()

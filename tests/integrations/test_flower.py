@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mpc.errors import ConfigError, InputError, MpcWarning, PolicyError, UsageError
+from mpc.privacy.facts import Loss
 from parties import Cluster
+from parties.client.collections.spent import Spent, place_of
 from parties.config.load import dump_toml
 from parties.integrations import flower as flower_module
 from parties.integrations.flower import as_arrays, move, moved, private_mean, sends_privately
@@ -62,16 +66,20 @@ def move_floats(arrays: dict[str, np.ndarray], by: np.ndarray) -> dict[str, np.n
     return move({key: values.astype(np.float64) for key, values in arrays.items()}, by)
 
 
-def simulation(cluster: InProcess, most: float = 5, **more: frozenset[int]) -> Simulation:
+def simulation(
+    cluster: InProcess, most: float = 5, total: float = 1000, named: str = "client", **more: frozenset[int]
+) -> Simulation:
     """Ten nodes, each with a cluster file of its own."""
 
     def cluster_file(context: Context) -> str:
-        name = f"client-{context.node_config['partition-id']}"
+        name = f"{named}-{context.node_config['partition-id']}"
         path = cluster.folder / f"{name}.toml"
         path.write_text(dump_toml(cluster.client(name).config))
         return str(path)
 
-    return Simulation(train, sends_privately(cluster_file, epsilon=most), CLIENTS, **more)
+    return Simulation(
+        train, sends_privately(cluster_file, epsilon=most, total=total, total_delta="1/10"), CLIENTS, **more
+    )
 
 
 def initial() -> ArrayRecord:
@@ -106,6 +114,23 @@ def test_ten_clients_average_and_the_server_sees_no_update(cluster: InProcess) -
     for key, values in floats.items():
         assert np.abs(values - wanted[key]).max() < noise
     assert found["10"] == np.rint(found["10"]) and abs(found["10"] - 7) < noise + 1
+
+
+@pytest.mark.usefixtures("flower")
+def test_a_client_counts_what_rounds_tell_of_it(cluster: InProcess) -> None:
+    """All its rounds, of whatever server; of one too many nothing leaves, and the file that counts is its own."""
+    said = {"bound": BOUND, "epsilon": 5, "delta": "1/100000", "at_least": 8}
+    nodes = simulation(cluster, total=11, named="counting")
+    with Cluster(cluster.client().config) as server:
+        strategy = private_mean(Everybody(), server, name="count", **said)
+        _, told = nodes.run(strategy, initial(), 2)
+        assert [metrics["rows"] for metrics, _ in told] == [CLIENTS, CLIENTS]
+        with pytest.raises(PolicyError, match="would tell more than it allows"):
+            nodes.run(private_mean(Everybody(), server, name="again", **said), initial(), 1)
+    for node in range(CLIENTS):
+        path = place_of(cluster.client(f"counting-{node}").config)
+        assert Spent(path).loss == Loss(Fraction(10), Fraction(1, 50_000))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @pytest.mark.usefixtures("flower")
@@ -163,4 +188,4 @@ def test_without_flower_the_module_is_there_and_says_so(cluster: InProcess, monk
     for name in ("flwr", "flwr.app", "flwr.serverapp", "flwr.serverapp.strategy"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match="Flower is not installed"):
-        sends_privately(lambda context: "", epsilon=1)
+        sends_privately(lambda context: "", epsilon=1, total=1)
