@@ -11,7 +11,9 @@ import onnx
 import pytest
 
 from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.functions import FUNCTIONS
 from mpc.compiler.lowering.norms import Image, Norms, reshaped, spectral_norm
+from mpc.compiler.lowering.rules.together import CONTRACTING
 from mpc.field import P
 from mpc.interpret import reference
 from mpc.plan.plan import Plan
@@ -212,3 +214,9 @@ def test_norms_of_other_vectors_are_unknown() -> None:
     taken = norms.taken(0, (3, 3, 0))
     assert taken is not None
     assert taken.euclidean.shape == (3, 1)
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACTING))
+def test_functions_that_are_said_to_make_nothing_larger_do_not(name: str) -> None:
+    x = np.concatenate([np.linspace(-30, 30, 6001), np.linspace(-0.01, 0.01, 2001)])
+    assert (np.abs(FUNCTIONS[name]().value(x)) <= np.abs(x)).all()

@@ -15,7 +15,7 @@ from mpc.compiler.lowering.norms import Image, Norms, by_elements
 
 _ROOM = 1.02
 """By how much one over a root or a sum may be too large, beside it; series and octaves are far more precise."""
-_CONTRACTING = frozenset({"gelu", "gelu_tanh", "silu", "tanh"})
+CONTRACTING = frozenset({"gelu", "gelu_tanh", "silu", "mish", "tanh"})
 """Functions whose result is no further from zero than their argument."""
 _SERIES_OFF = 2.0**-10
 """What they may be off by, each."""
@@ -210,6 +210,6 @@ def within_rows(interval: Interval, x: Value, weight: np.ndarray, offset: np.nda
 
 def contracted(x: Value, name: str) -> Norms | None:
     """Return norms of a function of x, or its ReLU, that makes nothing larger."""
-    if x.norms is None or name not in (*_CONTRACTING, "relu"):
+    if x.norms is None or name not in (*CONTRACTING, "relu"):
         return None
     return replace(x.norms.rounded(_SERIES_OFF), image=None)
