@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from mpc.errors import MpcError, PolicyError, SessionError
+from parties.party.consent import consent as consent_module
 from tests.support.asking import AGES, HOSPITAL, ROWS, Kept, above, exactly, noised_sum
-from tests.support.grants import budget, dp, revocation
+from tests.support.grants import LATER, budget, dp, grant, revocation
 from tests.support.parties import InProcess
 
 HALF = 500_000_000
@@ -109,6 +111,44 @@ def test_a_revocation_stops_what_is_not_told_yet(kept: Kept) -> None:
     with pytest.raises(MpcError, match="was revoked"):
         session.run({}, ROWS, lambda: 0.0)
     assert kept.revealed() == 0 and kept.spent() == 0
+
+
+def test_whatever_is_here_can_be_revoked_however_much_was(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Revocations of grants that never came are counted, and no others: neither of those here nor one said again."""
+    monkeypatch.setattr(consent_module, "MOST_REVOCATIONS", 1)
+    absent = [grant(expires=LATER + number) for number in range(2)]
+    kept.say(revocation(absent[0]))
+    kept.say(revocation(absent[0]))
+    for _ in range(3):
+        kept.say(revocation(kept.allow(total=10)))
+    with pytest.raises(SessionError, match="1 grants that are not here"):
+        kept.say(revocation(absent[1]))
+    with pytest.raises(PolicyError, match="was revoked"):
+        kept.ask(noised_sum())
+
+
+def test_a_revocation_goes_with_its_grant(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A month after the grant's end nothing asks for either; the grant is not taken again."""
+
+    def rows() -> list[int]:
+        found = []
+        for ledger in kept.cluster.ledgers:
+            with ledger.reading() as database:
+                query = "SELECT (SELECT count(*) FROM consent_grants), (SELECT count(*) FROM consent_revocations)"
+                found += [*database.execute(query).fetchone()]
+        return found
+
+    given = kept.allow()
+    kept.say(revocation(given))
+    parties = len(kept.cluster.names)
+    assert rows() == [1, 1] * parties
+    later = time.time() + 32 * 86_400
+    for node in kept.cluster.nodes:
+        monkeypatch.setattr(node.vault.times, "clock", lambda: later)
+    kept.say(revocation(grant(expires=LATER)))  # any word of a grant looks after those that are over
+    assert rows() == [0, 1] * parties
+    with pytest.raises(SessionError, match="has expired"):
+        kept.say(given)
 
 
 def test_a_plan_of_which_nothing_is_proved_is_refused(kept: Kept) -> None:

@@ -32,7 +32,7 @@ from parties.party.vault.vault import Vault
 from parties.telemetry import logger
 
 MOST_GRANTS, MOST_OF_ONE, MOST_REVOCATIONS, MOST_BUDGETS = 4096, 64, 1 << 14, 1024
-"""Grants of one owner, those of them of one dataset, revocations and budgets of one owner that a party keeps."""
+"""Grants of one owner here, those of them of one dataset, revocations of grants that are not here, and budgets."""
 MOST_BYTES = 64 << 20
 """Bytes of one owner's grants."""
 _FORGOTTEN = 30 * 86_400.0
@@ -199,15 +199,23 @@ class Consent:
     def revoke(self, signed: Signed, client: str, key: bytes) -> str:
         """Keep a revocation of the caller's, also of a grant that is not here yet; the grant's id.
 
+        Whatever is here can be revoked, however much was before.
+
         Raises:
             IntegrityError, InputError: it is not the caller's, malformed or another cluster's.
+            SessionError: there are too many of grants that are not here.
         """
         now = self.vault.times.now()
         found = Revocation.verify(self._trust, signed, self.config.cluster, lambda: now)
         self._require_own(signed, found.owner, client, key)
         with self.ledger.writing(counted=True) as database:
-            if tables.count_revocations(database, client) >= MOST_REVOCATIONS:
-                raise SessionError(f"{client} has revoked {MOST_REVOCATIONS:,} grants here, as many as one owner may")
+            tables.drop_expired(database, now - _FORGOTTEN)
+            loose = tables.is_loose(database, found.revokes, client, key)
+            if loose and tables.count_loose_revocations(database, client) >= MOST_REVOCATIONS:
+                raise SessionError(
+                    f"{client} has revoked {MOST_REVOCATIONS:,} grants that are not here, as many as one owner may",
+                    remedy="give this party the grant, and then revoke it: those that are here can always be revoked",
+                )
             if tables.add_revocation(database, found.revokes, client, key, signed):
                 self.note(database, audit.REVOKE, {client}, grant=found.revokes, owner=client)
         logger().info("a grant was revoked", grant=found.revokes, owner=client)

@@ -142,10 +142,24 @@ def count_budgets(database: sqlite3.Connection, owner: str) -> int:
     return int(database.execute(query, (owner,)).fetchone()[0])
 
 
-def count_revocations(database: sqlite3.Connection, owner: str) -> int:
-    """Count the revocations of an owner."""
-    query = "SELECT count(*) FROM consent_revocations WHERE owner = ?"
+def count_loose_revocations(database: sqlite3.Connection, owner: str) -> int:
+    """Count an owner's revocations of what is not here: neither the grant, nor anything that was kept under it."""
+    query = (
+        "SELECT count(*) FROM consent_revocations WHERE owner = ? "
+        "AND (revoked, owner, owner_key) NOT IN (SELECT id, owner, owner_key FROM consent_grants) "
+        "AND (revoked, owner, owner_key) NOT IN (SELECT grant_id, owner, owner_key FROM data_grants)"
+    )
     return int(database.execute(query, (owner,)).fetchone()[0])
+
+
+def is_loose(database: sqlite3.Connection, grant: str, owner: str, key: bytes) -> bool:
+    """Is neither a key's grant here, nor anything that was kept under it, nor its revocation?"""
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM consent_grants WHERE id = ?1 AND owner = ?2 AND owner_key = ?3) "
+        "OR EXISTS (SELECT 1 FROM consent_revocations WHERE revoked = ?1 AND owner = ?2 AND owner_key = ?3) "
+        "OR EXISTS (SELECT 1 FROM data_grants WHERE grant_id = ?1 AND owner = ?2 AND owner_key = ?3)"
+    )
+    return not database.execute(query, (grant, owner, key)).fetchone()[0]
 
 
 def has_grant(database: sqlite3.Connection, grant: str) -> bool:
@@ -165,7 +179,16 @@ def add_grant(database: sqlite3.Connection, row: GrantRow, dataset: str, expires
 
 
 def drop_expired(database: sqlite3.Connection, before: float) -> None:
-    """Forget grants that expired before that time; what was charged under them stays."""
+    """Forget grants that expired before that time, and their revocations; what was charged under them stays.
+
+    A grant that has expired is not taken again.  Where something was kept under it, its revocation stays.
+    """
+    database.execute(
+        "DELETE FROM consent_revocations WHERE (revoked, owner, owner_key) IN "
+        "(SELECT id, owner, owner_key FROM consent_grants WHERE expires < ?) "
+        "AND (revoked, owner, owner_key) NOT IN (SELECT grant_id, owner, owner_key FROM data_grants)",
+        (before,),
+    )
     database.execute("DELETE FROM consent_grants WHERE expires < ?", (before,))
 
 
