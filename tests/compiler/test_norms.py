@@ -14,13 +14,8 @@ from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.functions import FUNCTIONS
 from mpc.compiler.lowering.norms import Image, Norms, reshaped, spectral_norm
 from mpc.compiler.lowering.rules.together import CONTRACTING
-from mpc.field import P
-from mpc.interpret import reference
-from mpc.plan.plan import Plan
-from parties.client.cluster import read_output
-from parties.client.running.feeds import to_integers
 from tests.support.graphs import node, save_model
-from tests.support.models import plaintext
+from tests.support.models import clear, plaintext
 
 TOKENS, WIDTH, HEADS, HIDDEN = 4, 32, 2, 64
 REACH = 8.0
@@ -78,17 +73,6 @@ def worst(rng: np.random.Generator) -> np.ndarray:
     small = [rng.normal(0, size, shape) for size in (1e-6, 1e-3, 0.03)]
     kinds = [*corners, *small, np.zeros(shape), np.full(shape, REACH), spike, -spike, rng.normal(0, 1, shape)]
     return np.array(kinds, np.float32).clip(-REACH, REACH)
-
-
-def clear(compiled: Compiled, x: np.ndarray) -> np.ndarray:
-    """The outputs on integers; `PlanError` if a value leaves the bound of its wire."""
-    plan: Plan = compiled.plan.bind(len(x))
-    rng = np.random.default_rng(6)
-    integers = to_integers(compiled.plan, {"x": x}, ["x"])
-    found = reference.evaluate(
-        plan, {**compiled.weights, **integers}, lambda _, shape: rng.integers(0, P, shape, dtype=np.uint64)
-    )
-    return np.asarray(read_output(plan.outputs[0], plan, found[plan.outputs[0].wire]))
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -17,7 +17,7 @@ from torch import nn
 
 HERE = Path(__file__).parent
 LAYERS, WIDTH, HEADS, HIDDEN, TOKENS = 3, 48, 4, 96, 28
-STEPS, BATCH, RATE = 5000, 128, 3e-3
+STEPS, BATCH, RATE = 2500, 128, 4e-3
 
 
 class Layer(nn.Module):
