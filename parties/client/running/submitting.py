@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
@@ -21,6 +22,9 @@ from parties.pb import party_pb2
 from parties.wire.pieces import pieces
 from parties.wire.transport import FRAME_BYTES
 
+_UNDERWAY = 2
+"""Inputs that are on their way to each party at once, while the next one is masked: a party answers three calls of a
+session at a time."""
 _LISTED_AT_ONCE = 32
 """Runs that one write lists as entered at most, as many as have been entered before."""
 
@@ -83,14 +87,16 @@ class Submitter:
             meanwhile()
             return
         seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC], handed)
-        replies: list[Reply[party_pb2.SubmitReply]] = []
+        underway: deque[list[Reply[party_pb2.SubmitReply]]] = deque()
         for wire in wires:
             data = _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
-            gather(replies)  # of the one before, which the parties took meanwhile: two are held at most
+            if len(underway) == _UNDERWAY:
+                gather(underway.popleft())
             header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.entry.number, wire=wire.name)
-            replies = [_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients]
+            underway.append([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
         meanwhile()
-        gather(replies)
+        for replies in underway:
+            gather(replies)
 
     def _seeds(
         self, bundle: BundleId, wires: list[str], handed: Sequence[party_pb2.MasksReply] | None
