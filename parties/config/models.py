@@ -95,7 +95,8 @@ class Deadlines(_Model):
     step: Seconds = 30
     """Until a peer's payload of one round is here."""
     submit: Seconds = 120
-    """Until owners have entered their inputs; and how long outputs are kept for recipients."""
+    """Until owners have entered their inputs, of weights a second longer for each MiB; and how long outputs are kept
+    for recipients."""
     idle: Seconds = 600
     """Until a session without runs ends."""
     grace: Seconds = 30

@@ -29,7 +29,7 @@ from parties.pb.party_pb2 import Frame
 from parties.telemetry import rationed
 from parties.wire import frames
 from parties.wire.frames import Piece
-from parties.wire.pieces import collect, pieces
+from parties.wire.pieces import collect, pieces, time_for
 from parties.wire.probe import probe_all
 from parties.wire.server import Desk, register, shown_caller
 from parties.wire.transport import caller
@@ -185,7 +185,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         header = first.header
         session = self._node.session(header.session_id, client)
         with session.entries.receiving(EntryId(header.run), header.wire, client) as size:
-            with ends_within(context, deadlines.submit):
+            with ends_within(context, time_for(deadlines.submit, size)):
                 data = collect((part.chunk for part in request), size, "the input", client)
             session.entries.submit(EntryId(header.run), header.wire, client, data)
         return party_pb2.SubmitReply()

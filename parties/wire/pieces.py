@@ -11,6 +11,13 @@ from mpc.errors import PeerError
 from parties.wire.transport import FRAME_BYTES
 
 Reply = TypeVar("Reply")
+SLOWEST = 1 << 20
+"""Bytes a second at which long values are waited for at least."""
+
+
+def time_for(seconds: float, size: int) -> float:
+    """Return the seconds that so many bytes may take to come, where a short value may take `seconds`."""
+    return seconds + size / SLOWEST
 
 
 def slices(data: bytes | memoryview) -> Iterator[memoryview]:

@@ -36,6 +36,7 @@ class Party:
     fails: str = ""
     taken: dict[str, bytes] = field(default_factory=dict)
     underway: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=dict)
     most: int = 0
 
     def begin(self, call: Any, request: Any, seconds: float) -> Any:
@@ -45,6 +46,7 @@ class Party:
         self.underway.add(name)
         self.most = max(self.most, len(self.underway))
         self.log.append(f"sent {name}")
+        self.seconds[name] = seconds
         return SimpleNamespace(result=lambda: self.answer(name))
 
     def answer(self, name: str) -> None:
@@ -74,6 +76,14 @@ def test_two_inputs_are_underway_while_the_next_is_masked_and_every_party_has_al
             assert np.array_equal(decode_field(party.taken[name], values.shape), values)
     assert log.index("answered a") > log.index("sent b"), "nobody waits for one input before the next is sent"
     assert log[log.index("answered a") - 1] == "masked", "the third is masked while two are on their way"
+
+
+def test_a_long_input_may_take_as_long_as_its_bytes_at_a_slow_line() -> None:
+    party = Party([])
+    submitter([party]).enter_weights(VALUES)
+    assert party.seconds == {name: 1.0 + (8 * size >> 20) for name, size in SIZES.items() if name != "d"} | {
+        "d": 1.0 + 8 * SIZES["d"] / (1 << 20)
+    }
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -19,7 +19,7 @@ from mpc.wires import Masking, Wire
 from parties.client.channels import Parties, PartyClient, Reply, gather
 from parties.client.running.handed import HandedOver
 from parties.pb import party_pb2
-from parties.wire.pieces import pieces
+from parties.wire.pieces import pieces, time_for
 from parties.wire.transport import FRAME_BYTES
 
 _UNDERWAY = 2
@@ -155,7 +155,7 @@ def _submit(
         return party.begin(
             lambda stub: stub.SubmitWhole, party_pb2.WholeInput(header=header, data=bytes(data)), seconds
         )
-    return party.begin(lambda stub: stub.Submit, _parts(header, data), seconds)
+    return party.begin(lambda stub: stub.Submit, _parts(header, data), time_for(seconds, len(data)))
 
 
 def _parts(header: party_pb2.SubmitHeader, data: memoryview) -> Iterator[party_pb2.SubmitPart]:
