@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from mpc.encoding import field_size
 from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import Gate
+from mpc.plan.checking import CHECK_SIZES, tag_bytes
 from mpc.plan.once import once
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule, schedule
-from mpc.plan.tagging import CHECK_SIZES, tag_bytes
 from mpc.prg import SEED_BYTES
 from mpc.wires import Wires
 

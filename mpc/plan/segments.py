@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import NO_GATE, Correlation, Gate
+from mpc.plan.checking import dealt_tags
 from mpc.plan.cost import plan_schedule
 from mpc.plan.once import once
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
-from mpc.plan.tagging import dealt_tags
 from mpc.wires import Wires
 
 SEGMENT_BYTES = 32 << 20

@@ -13,12 +13,12 @@ from mpc.entry import EntryId
 from mpc.errors import PlanError
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
+from mpc.plan.checking import word_bytes
 from mpc.plan.cost import session_dealt, stored_bytes
 from mpc.plan.holding import holdings
 from mpc.plan.once import once
 from mpc.plan.plan import MOST_RUNS_KEPT, Plan
 from mpc.plan.segments import segments, spans
-from mpc.plan.tagging import word_bytes
 from parties.config.models import Limits
 
 _PER_PLAN_BYTE = 40

@@ -11,8 +11,8 @@ import click
 
 from mpc.compiler.compile import Compiled
 from mpc.errors import PolicyError, UsageError, WaitingError
+from mpc.plan.checking import CHECK_SIZES
 from mpc.plan.plan import Plan
-from mpc.plan.tagging import CHECK_SIZES
 from mpc.text import shown
 from parties.agreed.bindings import rows_of
 from parties.cli.display import Display, seconds, size

@@ -20,8 +20,8 @@ from mpc.gates.base import mask_name
 from mpc.gates.input import Input
 from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.session_wires import SessionWires
+from mpc.plan.checking import dealt_tags
 from mpc.plan.plan import Plan
-from mpc.plan.tagging import dealt_tags
 from parties import telemetry
 from parties.agreed.memory import plan_memory, run_memory
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest

@@ -12,9 +12,9 @@ from mpc.entry import EntryId
 from mpc.errors import HandshakeError, LocalProtocolError, MpcError, PlanError, SessionError
 from mpc.interpret.active.dealer import TaggingDealer
 from mpc.interpret.dealer import Dealer, DealerKind, committed, deal
+from mpc.plan.checking import dealt_tags
 from mpc.plan.plan import Plan
 from mpc.plan.segments import segments
-from mpc.plan.tagging import dealt_tags
 from mpc.prg import SEED_BYTES, Seed
 from parties.agreed import manifest
 from parties.agreed.memory import run_memory

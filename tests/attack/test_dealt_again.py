@@ -19,8 +19,8 @@ from mpc.compiler.roles import Roles
 from mpc.correlations import Bundle, BundleId
 from mpc.errors import IntegrityError, PeerError
 from mpc.fixedpoint import encode
+from mpc.plan.checking import dealt_tags
 from mpc.plan.plan import Security
-from mpc.plan.tagging import dealt_tags
 from mpc.prg import Seed
 from parties.client.running.coordinated import CoordinatedSession
 from parties.party.services import PartyService

@@ -13,7 +13,7 @@ import pytest
 
 from mpc.errors import ConfigError, DeadlineError, MpcError, PeerError
 from mpc.fixedpoint import encode
-from mpc.plan.tagging import CHECK_SIZES
+from mpc.plan.checking import CHECK_SIZES
 from parties import disk
 from parties.client.running import stocks as ordering
 from parties.config.models import Limits

@@ -19,11 +19,11 @@ from mpc.field import P
 from mpc.gates.maximum import Maximum
 from mpc.gates.relu import Relu
 from mpc.interpret import reference
+from mpc.plan.checking import entry_tags
 from mpc.plan.choices import choices
 from mpc.plan.cost import gate_cost, plan_cost
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
-from mpc.plan.tagging import entry_tags
 from parties.client.running.feeds import to_integers
 from tests.support.graphs import node, save_model
 from tests.support.vectors import every_gate

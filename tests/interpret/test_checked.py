@@ -24,9 +24,9 @@ from mpc.gates.relu import Relu
 from mpc.interpret.active import audit
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.world import World
+from mpc.plan.checking import CHECK_SIZES, entry_tags
 from mpc.plan.cost import session_dealt
 from mpc.plan.plan import Plan
-from mpc.plan.tagging import CHECK_SIZES, entry_tags
 from mpc.prg import Seed
 from mpc.shares import BitShare, Share
 from mpc.tags import SparseTags, TagLane

@@ -30,13 +30,13 @@ from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
 from mpc.interpret.session_wires import SessionWires
+from mpc.plan.checking import dealt_tags
 from mpc.plan.cost import plan_cost
 from mpc.plan.holding import holdings
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from mpc.plan.program import Paced, Program, Rate
 from mpc.plan.segments import segments
-from mpc.plan.tagging import dealt_tags
 from mpc.shares import Masked, Share
 from mpc.windows import Windows
 from mpc.wires import Masking

@@ -18,8 +18,8 @@ from mpc.errors import LocalProtocolError, MpcError, PlanError
 from mpc.fixedpoint import decode, encode
 from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.session_wires import SessionWires
+from mpc.plan.checking import dealt_tags
 from mpc.plan.plan import Plan
-from mpc.plan.tagging import dealt_tags
 from mpc.prg import Seed
 from parties.agreed.ahead import refuse_later_known
 from parties.agreed.terms import Terms

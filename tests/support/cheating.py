@@ -18,9 +18,9 @@ from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.party import PartyRun
 from mpc.interpret.world import World, WorldRun
+from mpc.plan.checking import CHECK_SIZES, entry_tags
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
-from mpc.plan.tagging import CHECK_SIZES, entry_tags
 from mpc.shares import BitShare, Masked, Share
 
 Values = Callable[[np.ndarray, Layout], np.ndarray]

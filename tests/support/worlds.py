@@ -15,10 +15,10 @@ from mpc.interpret import reference
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.dealer import Dealer, SessionMasks
 from mpc.interpret.world import World, WorldRun
+from mpc.plan.checking import CHECK_SIZES
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
-from mpc.plan.tagging import CHECK_SIZES
 from mpc.prg import Draws, Seed, expand_words
 from mpc.wires import Masking
 

@@ -24,7 +24,7 @@ from mpc import field as fp
 from mpc.encoding import Part, decode_bits, decode_field, digest, encode_bits, encode_field
 from mpc.errors import EncodingError, IntegrityError
 from mpc.interpret.active.audit import Sums
-from mpc.plan.tagging import CHECK_SIZES, SUMS_BYTES
+from mpc.plan.checking import CHECK_SIZES, SUMS_BYTES
 from mpc.prg import SEED_BYTES, Seed
 from mpc.transcript import DIGEST_BYTES
 

@@ -16,9 +16,9 @@ from mpc.interpret.party import Buffer, Log, PartyRun
 from mpc.interpret.preparing import Arrivals
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
+from mpc.plan.checking import CHECK_SIZES, ZERO, ZERO_WORD
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule
-from mpc.plan.tagging import CHECK_SIZES, ZERO, ZERO_WORD
 from mpc.prg import Seed
 from mpc.shares import Lane, Masked, Share
 from mpc.transcript import Transcript

@@ -17,8 +17,8 @@ from mpc.interpret.active.run import CheckedRun
 from mpc.interpret.dealer import DealerKind, Dealt
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.world import World
+from mpc.plan.checking import entry_tags
 from mpc.plan.plan import Plan
-from mpc.plan.tagging import entry_tags
 from mpc.prg import Seed
 from mpc.shares import Masked
 from mpc.tags import Key
