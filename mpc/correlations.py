@@ -56,18 +56,18 @@ class BundleId:
 Tags = Mapping[str, Sequence[Correlation]]
 """Gate's name -> what is dealt behind its own correlations, so that a run can be checked.
 
-`NO_GATE`, behind all gates, is no gate's name.
+`NO_GATE`, before all gates, is no gate's name.
 """
 NO_TAGS: Tags = {}
 
 
 def dealt_values(gates: Iterable[Gate], wires: Wires, tags: Tags = NO_TAGS) -> Iterator[tuple[str, Correlation]]:
     """Yield (name of the gate, correlation) of all that is dealt, in the order of its bytes."""
+    for correlation in tags.get(NO_GATE, ()):
+        yield NO_GATE, correlation
     for gate in gates:
         for correlation in (*gate.correlations(wires), *tags.get(gate.name, ())):
             yield gate.name, correlation
-    for correlation in tags.get(NO_GATE, ()):
-        yield NO_GATE, correlation
 
 
 def corrected_party(bundle: BundleId, parties: int) -> int:

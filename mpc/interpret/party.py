@@ -7,7 +7,7 @@ test that runs all parties in one - decides how they travel.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,8 @@ class PartyRun:
     ) -> None:
         self.plan = plan
         self._log = log
+        self.also: Callable[[Gate], None] | None = None
+        """Prepare what else is computed with a gate's correlations, behind the gate; set before `prepare`."""
         self._stored = stored or {}
         self.lane = lane
         self.bundle = bundle
@@ -94,6 +96,10 @@ class PartyRun:
     def exchanges(self) -> tuple[int, ...]:
         """Return the bytes of this party's payloads, one after another."""
         return tuple(step.size for step in self.schedule.steps)
+
+    def step_at(self, exchange: int) -> Step | None:
+        """Return the step of which an exchange is; None if it is a check's, as of no run here."""
+        return self.schedule.steps[exchange]
 
     @property
     def agreed(self) -> bool:
@@ -168,7 +174,10 @@ class PartyRun:
         self._leave_masks()
 
     def _prepare_gate(self, gate: Gate) -> Any:
-        return gate.prepare(self._part(gate))
+        kept = gate.prepare(self._part(gate))
+        if self.also is not None:
+            self.also(gate)
+        return kept
 
     def _leave_masks(self) -> None:
         """Hand the masks of states on, as soon as all gates are prepared."""
@@ -243,8 +252,13 @@ class PartyRun:
         except StopIteration:
             del active[gate.name]
             self.wires.over(gate)
-            if self._log is None:  # or a replay still computes with what was dealt
+            if self._log is None:
                 self._preparing.over(gate)
+
+    def replayed(self, gate: Gate) -> None:
+        """Let go of what a replay was still computing with, once it is through with a gate."""
+        self.wires.replayed(gate)
+        self._preparing.over(gate)
 
     def _open(
         self, step: Step, waiting: Waiting

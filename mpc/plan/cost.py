@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mpc.encoding import field_size
 from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import Gate
-from mpc.plan.checking import CHECK_SIZES, tag_bytes
+from mpc.plan.checking import tag_bytes, with_checks
 from mpc.plan.once import once
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import Schedule, schedule
@@ -69,10 +69,11 @@ def plan_schedule(plan: Plan) -> Schedule:
 def exchanges(plan: Plan) -> tuple[int, ...]:
     """Return the bytes of each payload of one party to each peer in a run of a bound plan, one after another.
 
-    Gates that share a round have one, the first has the agreement's 32 bytes; behind the last opening a run is checked.
+    Gates that share a round have one, the first has the agreement's 32 bytes; checks come behind the last opening of
+    each window.
     """
     sizes = tuple(step.size for step in plan_schedule(plan).steps)
-    return sizes + CHECK_SIZES if plan.is_checked else sizes
+    return with_checks(plan, sizes) if plan.is_checked else sizes
 
 
 @once

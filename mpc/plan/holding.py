@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from mpc.gates.base import Gate
+from mpc.plan.checking import last_used
 from mpc.plan.cost import plan_schedule
 from mpc.plan.plan import Plan
 
@@ -24,8 +25,12 @@ class Holding:
 
 
 def holdings(plan: Plan) -> tuple[Holding, ...]:
-    """Return what is held at each step of a bound plan's run, and behind the last; weights count as nowhere."""
+    """Return what is held at each step of a bound plan's run, and behind the last; weights count as nowhere.
+
+    What gates of a run that is checked have read and written stays until their window is checked.
+    """
     found = plan_schedule(plan)
+    used = last_used(plan, found)
     size = {name: prod(plan.wire[name].sizes) for gate in plan.online for name in gate.writes}
     first = {name: found.starts[gate.name] for gate in plan.online for name in gate.writes}
     last = dict(first)
@@ -36,7 +41,7 @@ def holdings(plan: Plan) -> tuple[Holding, ...]:
         touched = sum(size[name] for name in _touched(gate) if name in size)
         _add(active, start, stop, touched)
         for name in _touched(gate):
-            last[name] = max(last.get(name, 0), stop)
+            last[name] = max(last.get(name, 0), used[gate.name])
     last.update(dict.fromkeys([*plan.carried, *(output.wire for output in plan.outputs)], end))
     for name, start in first.items():
         _add(live, start, last[name], size[name])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mpc.entry import WEIGHTS, EntryId
 from mpc.gates.base import NO_GATE, Correlation, Gate
-from mpc.plan.checking import dealt_tags
+from mpc.plan.checking import dealt_tags, last_used
 from mpc.plan.cost import plan_schedule
 from mpc.plan.once import once
 from mpc.plan.plan import Plan
@@ -59,7 +59,8 @@ def _segments(plan: Plan, weights: bool) -> tuple[Segment, ...]:
     most = plan.segment_bytes or SEGMENT_BYTES
     found: list[Segment] = []
     gates: list[Gate] = []
-    start = stop = held = 0
+    first = tags.get(NO_GATE, ())
+    start, stop, held = 0, _dealt(first), sum(value.size for value in first)
     gates_dealt = plan.dealt(entry)
     for gate in gates_dealt if entry.is_weights else in_turn(gates_dealt, plan.wire):
         values = (*gate.correlations(plan.wire), *tags.get(gate.name, ()))
@@ -70,20 +71,16 @@ def _segments(plan: Plan, weights: bool) -> tuple[Segment, ...]:
         gates.append(gate)
         held += more
         stop += _dealt(values)
-    closing = tags.get(NO_GATE, ())
-    last = Segment(tuple(gates), start, stop + _dealt(closing), held + sum(value.size for value in closing))
-    return (*found, last)
+    return (*found, Segment(tuple(gates), start, stop, held))
 
 
 def spans(plan: Plan, parts: Sequence[Segment]) -> list[tuple[int, int]]:
-    """Return the first and the last step at which gates of each segment of a bound plan's run are evaluated."""
-    starts = plan_schedule(plan).starts
+    """Return the first and the last step at which gates of each segment of a bound plan's run are evaluated, or
+    checked."""
+    found = plan_schedule(plan)
+    starts, last = found.starts, last_used(plan, found)
     return [
-        (
-            min(starts[gate.name] for gate in part.gates),
-            max(starts[gate.name] + len(gate.openings(plan.wire)) for gate in part.gates),
-        )
-        for part in parts
+        (min(starts[gate.name] for gate in part.gates), max(last[gate.name] for gate in part.gates)) for part in parts
     ]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from itertools import accumulate
-from math import prod
+from math import ceil, prod
 
 from mpc import field as fp
 from mpc.convolution import BLOCK_BYTES, FEW_FILTERS, POINT_BYTES, TILE, tiles
@@ -88,39 +89,41 @@ def needed_memory(plan: Plan, batch: int, window: int | None = None) -> int:
     """Return the bytes that one run takes, at most.
 
     Args:
-        window: bytes of correlations that are held at a time; all of them if it is None, as of a run that is checked.
+        window: bytes of correlations that are held at a time; all of them if it is None.
     """
     bound = plan.bind(batch)
-    words = word_bytes(bound, EntryId(1))
-    held = _held_memory(bound, None if plan.is_checked else window)
-    needed = held - words * (_PER_HELD_BYTE - 1) + _wire_memory(bound) + plan.is_checked * _WINDOW_BYTES
+    needed = _correlation_memory(bound, window) + _wire_memory(bound) + plan.is_checked * _WINDOW_BYTES
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
 
 
-def _held_memory(bound: Plan, window: int | None) -> int:
+def _correlation_memory(bound: Plan, window: int | None) -> int:
     """Count the bytes that correlations take at the step with most of them: those that the window has room for, or of
-    the segments whose gates are being evaluated, and the segment that is being made."""
-    parts = segments(bound, EntryId(1))
-    total = sum(part.held for part in parts)
-    if window is None or total <= window:
-        return total * _PER_HELD_BYTE
+    the segments whose gates are being evaluated, or have yet to be checked, and the segment that is being made.
+
+    Tags of bits stay as they are dealt.
+    """
+    parts, words = segments(bound, EntryId(1)), word_bytes(bound)
+    tags = [sum(words[gate.name] for gate in part.gates) for part in parts]
+    made = [(part.held - own) * _PER_HELD_BYTE + own for part, own in zip(parts, tags, strict=True)]
+    if window is None or sum(part.held for part in parts) <= window:
+        return sum(made)
+    waiting = [(part.held - own) * _PER_WAITING_BYTE + own for part, own in zip(parts, tags, strict=True)]
     changes = Counter[int]()  # to what is evaluated at a step, from what is at the step before
-    for part, (first, last) in zip(parts, spans(bound, parts), strict=True):
-        changes[first] += part.held
-        changes[last + 1] -= part.held
+    for size, (first, last) in zip(waiting, spans(bound, parts), strict=True):
+        changes[first] += size
+        changes[last + 1] -= size
     busiest = max(accumulate(changes[step] for step in sorted(changes)))
-    making = max(part.held for part in parts) * _PER_HELD_BYTE
-    return min(total * _PER_HELD_BYTE, max(window, busiest) * _PER_WAITING_BYTE + making)
+    dearest = max(Fraction(size, part.held) for size, part in zip(waiting, parts, strict=True) if part.held)
+    return min(sum(made), max(ceil(window * dearest), busiest) + max(made))
 
 
 def _wire_memory(bound: Plan) -> int:
-    """Count the bytes of a run's wires at the step with most of them; all of them stay until a run is checked."""
+    """Count the bytes of a run's wires at the step with most of them; those of a window stay until it is checked."""
     steps = holdings(bound)
     if not bound.is_checked:
         return max(step.live * _PER_LIVE_ELEMENT + step.active * _PER_ACTIVE_ELEMENT for step in steps)
-    elements = sum(prod(bound.wire[name].sizes) for gate in bound.online for name in gate.writes)
-    busiest = max(step.active for step in steps)
-    return elements * (_PER_LIVE_ELEMENT + _PER_CHECKED_ELEMENT) + busiest * _PER_ACTIVE_ELEMENT
+    live, busiest = max(step.live for step in steps), max(step.active for step in steps)
+    return live * (_PER_LIVE_ELEMENT + _PER_CHECKED_ELEMENT) + busiest * _PER_ACTIVE_ELEMENT
 
 
 def _tiles(gate: Convolution, bound: Plan) -> tuple[int, int] | None:

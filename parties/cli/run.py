@@ -11,7 +11,7 @@ import click
 
 from mpc.compiler.compile import Compiled
 from mpc.errors import PolicyError, UsageError, WaitingError
-from mpc.plan.checking import CHECK_SIZES
+from mpc.plan.checking import CHECK_SIZES, check_windows
 from mpc.plan.plan import Plan
 from mpc.text import shown
 from parties.agreed.bindings import rows_of
@@ -276,8 +276,8 @@ def _print_price(display: Display, price: dict[str, Any], stored: bool, plan: Pl
     display.say(f"offline       {seconds(price['offline_s'])}  ({dealt})")
     weights = "weights read where they lie" if stored else "weights shared"
     display.say(f"set-up        {seconds(price['setup_s'])}  ({weights}, once a session)")
-    checks = len(CHECK_SIZES) * len(split(plan, price["batch"]))
-    checked = f", of them {checks} to check what was opened" if plan.is_checked else ""
+    windows = sum(len(check_windows(plan.bind(rows))) for rows in split(plan, price["batch"]))
+    checked = f", of them {len(CHECK_SIZES) * windows} to check what was opened" if plan.is_checked else ""
     display.say(f"rounds        {price['rounds']}{checked}")
     peers = "its peer" if price["parties"] == 2 else f"all {price['parties'] - 1} peers"
     display.say(f"sent          {size(price['sent_bytes'])} by the largest party to {peers}")

@@ -74,7 +74,7 @@ class Evaluations:
             key: known to the parties alone.
             stored: this run's rows of what lies here.
             arrivals: what it was dealt, segment by segment.
-            window: bytes of correlations that are prepared before inputs exist; of a run that is checked all are.
+            window: bytes of correlations that are prepared before inputs exist.
         """
         if not plan.is_checked:
             lane = Lane.passive(self._index)
@@ -93,6 +93,7 @@ class Evaluations:
             transcript_key=digest("mpc/v1/checked-key", key, self._context),
             stored=stored,
             arrivals=arrivals,
+            window=window,
         )
 
 

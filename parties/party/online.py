@@ -142,11 +142,11 @@ class Online:
         evaluation: Generator[Buffer, Sequence[Buffer], None],
         received: Sequence[Buffer] | None,
     ) -> Buffer:
-        steps = run.party.schedule.steps
         try:
             return next(evaluation) if received is None else evaluation.send(received)
         except (EncodingError, IntegrityError) as error:
-            if run.rounds > len(steps):
+            step = run.party.step_at(run.rounds - 1) if received is not None else None
+            if received is not None and step is None:
                 self._facts.log.warning("the check of a run failed", run=run.number, why=error.what)
                 raise failed_check() from None
             if isinstance(error, IntegrityError) and (received is None or run.party.agreed):
@@ -154,7 +154,7 @@ class Online:
             if isinstance(error, IntegrityError):  # the first payloads say that not all parties were sent the same
                 raise agreement.find_owners(run, self._links, self._facts.config.deadlines.step) from None
             answers = zip(self._links, received or (), strict=True)
-            peer = next((link.peer for link, payload in answers if not _fits(steps[run.rounds - 1], payload)), None)
+            peer = next((link.peer for link, payload in answers if step and not _fits(step, payload)), None)
             raise error.with_(peer=peer) from error.__cause__
 
     def before_reveal(self, run: Run) -> None:

@@ -204,7 +204,7 @@ class PartySession:
             self._check_seeds(bundle, receipt)
             self._keeping.dealt(number, receipt.manifest)
             if isinstance(party, CheckedRun):
-                party.manifest = delivery.newest
+                party.newest = lambda: delivery.newest
             with self.life.lock:
                 self.life.require_open()
                 entry = Entry(bundle_id.entry, plan, bundle, receipt.signed)

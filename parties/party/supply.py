@@ -138,7 +138,7 @@ class LiveSupply:
             raise IntegrityError("the provider deals more or less than the plan says", peer=provider.name)
         seed = manifest.read_seed(first.header.seed, provider.name)
         signatures = Signatures(self._identity.trust, terms, bundle)
-        window = None if plan.is_checked else self._config.limits.max_window_bytes
+        window = self._config.limits.max_window_bytes
         return Arriving(seed, parts, mine, signatures, window, bundle.digest_key(seed), replies, source)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from mpc.entry import EntryId
 from mpc.errors import IntegrityError, MpcError
 from mpc.fixedpoint import decode, encode
 from mpc.gates.base import Layout
+from mpc.plan.checking import check_windows
 from parties.client.running.coordinated import CoordinatedSession
 from parties.client.running.stocks import order, stocks
 from parties.client.session import Session
@@ -114,6 +115,24 @@ def test_security_active_another_share_opened_by_a_daemon_is_caught(cluster: InP
     for cheater in range(PARTIES) if FULL else [turn % PARTIES]:
         error = caught(cluster, Deviation(opens=(place, (added, once)[turn % 2])), cheater)
         assert_alike(error)
+
+
+def test_security_active_it_is_caught_with_its_window_if_a_run_has_several(cluster: InProcess) -> None:
+    """Whoever hears of it in the middle of a run, or at its end, hears the same."""
+    compiled = cluster.compiled(ACTIVE)
+    plan = compiled.plan.with_segments(1)
+    assert len(check_windows(plan.bind(2))) > 1
+    for deviation in (None, Deviation(opens=(OPENINGS[0], added)), Deviation(opens=(OPENINGS[-1], added))):
+        with cheating(deviation or Deviation(), 1):
+            session = CoordinatedSession(cluster.client(), plan, compiled.weights)
+            if deviation is None:
+                assert np.abs(answer(session, data(2)) - tiny_answer(data(2))).max() < 1e-3
+            else:
+                with pytest.raises(IntegrityError) as error:
+                    answer(session, data(2))
+                assert_alike(error.value)
+                require_over(cluster, session.id, 1)
+            session.close()
 
 
 @pytest.mark.parametrize("place", DEALT if FULL else DEALT[1::5], ids=str)

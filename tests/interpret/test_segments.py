@@ -17,11 +17,11 @@ from mpc.interpret.party import PartyRun
 from mpc.interpret.preparing import AllHere, Preparing
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.world import World, WorldRun
+from mpc.plan.checking import check_windows, step_of
 from mpc.plan.cost import plan_cost
 from mpc.plan.holding import holdings
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
-from mpc.plan.schedule import schedule
 from mpc.plan.segments import segments, spans
 from mpc.shares import Lane
 from parties.agreed.memory import needed_memory
@@ -32,7 +32,6 @@ from tests.support.worlds import seed
 B = "batch"
 BATCH, PARTIES = 3, 3
 RUN = EntryId(1)
-STEPS = len(schedule(every_gate().bind(BATCH).online, every_gate().bind(BATCH).wire).steps)
 SIZES = [1, 500, 20_000]
 """Bytes of a segment: a gate each, a few gates, nearly all."""
 
@@ -64,13 +63,18 @@ def twice(made: World) -> list[WorldRun]:
     return [made.run(given, BATCH) for _ in range(2)]
 
 
-def told(run: WorldRun) -> tuple[object, ...]:
+def told(made: World, run: WorldRun) -> tuple[object, ...]:
+    """All but checks, which the plan's digest is in: there are as many as windows."""
+    plan = made.plan.bind(BATCH)
+    windows = len(check_windows(plan)) if plan.is_checked else 0
+    steps = [each for each in range(len(run.sent)) if not plan.is_checked or step_of(plan, each) is not None]
+    assert len(steps) == len(run.sent) - 4 * windows
     return (
         {name: out.tobytes() for name, out in run.outputs.items()},
         run.transcripts,
-        run.sent,
-        run.dealt,
-        run.payloads[:STEPS],  # behind them are a check's, which the plan's digest is in
+        [run.sent[each] for each in steps],
+        run.dealt - 16 * windows,
+        [run.payloads[each] for each in steps],
     )
 
 
@@ -110,13 +114,14 @@ def test_a_plan_that_says_nothing_has_one_segment_and_the_bytes_that_it_had() ->
 def test_many_segments_give_what_one_gives_bit_for_bit(checked: bool) -> None:
     """Outputs, transcripts, each payload, rounds and what is dealt; whether parties prepare ahead or as they go."""
     plan = every_gate().with_security("active" if checked else "passive")
-    whole = [told(run) for run in twice(world(plan, checked))]
+    made = world(plan, checked)
+    whole = [told(made, run) for run in twice(made)]
     for size in SIZES[:2]:
         for window in (None, 1):
             made = world(plan.with_segments(size), checked)
             made.window, made.forgets = window, True
             runs = [made.run({"x": np.random.default_rng(1).integers(-99, 99, (BATCH, 2, 2))}, BATCH) for _ in range(2)]
-            assert [told(run) for run in runs] == whole
+            assert [told(made, run) for run in runs] == whole
 
 
 class Watched(AllHere):
@@ -204,8 +209,10 @@ def test_what_a_run_holds_does_not_grow_with_its_depth() -> None:
     assert plan_cost(far, 32).held > 3.9 * plan_cost(shallow, 32).held > 3.9 * window
     assert needed_memory(far, 32, window) == needed_memory(shallow, 32, window) < needed_memory(shallow, 32)
     assert max(each.live for each in holdings(far.bind(32))) == max(each.live for each in holdings(shallow.bind(32)))
-    strict = far.with_security("active")
-    assert needed_memory(strict, 32, window) == needed_memory(strict, 32)
+    some, more = (deep(layers, 64).with_segments(1 << 16).with_security("active") for layers in (16, 32))
+    assert [len(check_windows(each.bind(32))) for each in (some, more)] == [16, 32]
+    least, most = (needed_memory(each, 32, window) for each in (some, more))
+    assert least <= most <= least + 16 * 16 * 4 < needed_memory(some, 32) / 5  # but for its own zeros, of every window
 
 
 def test_a_run_is_granted_the_segments_that_are_evaluated_at_one_step_and_one_that_comes() -> None:
@@ -216,7 +223,7 @@ def test_a_run_is_granted_the_segments_that_are_evaluated_at_one_step_and_one_th
     evaluated = spans(bound, parts)
     together = max(
         sum(part.held for part, (first, last) in zip(parts, evaluated, strict=True) if first <= step <= last)
-        for step in range(STEPS + 1)
+        for step in range(max(last for _, last in evaluated) + 1)
     )
     total, largest = sum(part.held for part in parts), max(part.held for part in parts)
     assert largest < together < total - largest, "else the plan shows nothing"

@@ -15,7 +15,7 @@ from mpc.interpret import reference
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.dealer import Dealer, SessionMasks
 from mpc.interpret.world import World, WorldRun
-from mpc.plan.checking import CHECK_SIZES
+from mpc.plan.checking import with_checks
 from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from mpc.plan.schedule import schedule
@@ -205,7 +205,7 @@ class Trial:
 
     def _check_cost(self, bound: Plan, run: WorldRun, batch: int) -> None:
         cost = plan_cost(self.plan.with_security("active") if self.checked else self.plan, batch)
-        beyond = list(CHECK_SIZES) if self.checked else []
-        assert run.sent == [step.size for step in schedule(bound.online, bound.wire).steps] + beyond
+        sizes = tuple(step.size for step in schedule(bound.online, bound.wire).steps)
+        assert tuple(run.sent) == (with_checks(bound, sizes) if self.checked else sizes)
         assert (len(run.sent), sum(run.sent), run.dealt) == (cost.rounds, cost.sent, cost.dealt)
         assert all(len(payload) == size for size, step in zip(run.sent, run.payloads, strict=True) for payload in step)

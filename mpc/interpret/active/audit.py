@@ -1,4 +1,4 @@
-"""The plan read on tags, by each party, once everything is opened: the reading that checks a run.
+"""The plan read on tags, by each party, once all of a window is opened: the reading that checks a run.
 
 Each gate's own `prepare` and `evaluate` are given shares of tags and the lane of tags, and are sent what was opened.
 What they want opened is then a share of the key times what should have been.  With an independent coin rho for each
@@ -12,7 +12,7 @@ somebody opened something else than what the gates say.  docs/protocols.md, "Che
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -104,7 +104,7 @@ class Audit:
 
     Args:
         run: whose public values are there once it is over.
-        log: what is opened in it, whole by then.
+        log: what is opened in it: of the gates that are replayed, whole by then.
         session: this party's tags of the session.
     """
 
@@ -117,15 +117,15 @@ class Audit:
         self.common = run.common_draws()
         self.states: Mapping[str, Share] = {}
         self._log = log
-        self._prepared: dict[str, Any] | None = None
+        self._prepared: dict[str, Any] = {}
+        self._readers = Readers(run.plan.online, run.plan.carried)
+        self._left = not run.plan.states
 
     def __repr__(self) -> str:
         return f"<Audit of {self.run.bundle.id.entry}>"
 
-    def prepare(self) -> None:
-        """Do all work that needs neither inputs nor the coin; behind `PartyRun.prepare`.
-
-        Field elements are expanded, and whatever gates make of them; words stay seeds until they are read.
+    def begin(self) -> None:
+        """Read the tags of state; before `PartyRun.prepare`.
 
         Raises:
             ReuseError: the run before is not prepared, or this run was prepared before; of a plan with states.
@@ -135,29 +135,47 @@ class Audit:
             if number == 1:
                 self.session.begin(plan)
             self.states = self.session.states.read(number)
-        self._prepared = {gate.name: self._prepare_gate(gate) for gate in plan.online}
-        if plan.states:
-            self.session.states.leave(number, {state.in_: self.masks[state.out] for state in plan.states})
 
-    def _prepare_gate(self, gate: Gate) -> Any:
+    def prepare_gate(self, gate: Gate) -> None:
+        """Do all work for a gate that needs neither inputs nor the coin; gates come in the order of the run's own.
+
+        Field elements are expanded, and whatever gates make of them; words stay seeds until they are read.
+        """
         reading = TagReading(self, gate)
-        return take_offset(gate, reading) if is_joined(gate, self.wires) else gate.prepare(reading)
+        kept = take_offset(gate, reading) if is_joined(gate, self.wires) else gate.prepare(reading)
+        self._prepared[gate.name] = kept
 
-    def fold(self, coin: Seed) -> Sums:
-        """Add up what was opened, by the coin, beside the tags that a replay of all gates makes.
+    @property
+    def whole(self) -> bool:
+        """Is all of it prepared, and the next run's state left?"""
+        return self.run.whole and self._left
+
+    def leave(self) -> None:
+        """Give the tags of states to the next run, as soon as all gates are prepared."""
+        if self.run.whole and not self._left:
+            self._left = True
+            kept = {state.in_: self.masks[state.out] for state in self.run.plan.states}
+            self.session.states.leave(self.run.bundle.id.entry.number, kept)
+
+    def fold(self, coin: Seed, gates: Sequence[Gate], last: bool) -> Sums:
+        """Add up what was opened, by the coin, beside the tags that a replay of gates makes; let go of what these had.
+
+        Args:
+            gates: in plan order; those of a window, all of which are over.
+            last: there are no more, and everything that was opened is added up by then.
 
         Raises:
             LocalProtocolError: something was opened that no tag stands for, or the reverse.
-            ReuseError: the run is not prepared, or was replayed before.
+            ReuseError: a gate is not prepared, or was replayed before.
         """
-        sums, readers = Sums(), Readers(self.run.plan.online, self.run.plan.carried)
-        for gate in self.run.plan.online:
+        sums = Sums()
+        for gate in gates:
             self.fold_gate(gate, coin, sums)
-            self.run.wires.replayed(gate)
-            for name in readers.over(gate):
+            self.run.replayed(gate)
+            for name in self._readers.over(gate):
                 self.masks.pop(name, None)
                 self.unopened.pop(name, None)
-        if self._log:
+        if last and self._log:
             raise LocalProtocolError(f"opened without a tag: {sorted(self._log)}")
         return sums
 
@@ -188,7 +206,7 @@ class Audit:
 
     def _taken(self, gate: Gate) -> Any:
         """Take what was prepared for a gate, once."""
-        if self._prepared is None or gate.name not in self._prepared:
+        if gate.name not in self._prepared:
             raise ReuseError(f"gate {gate.name} is not prepared to be replayed, or was replayed before")
         return self._prepared.pop(gate.name)
 

@@ -1,13 +1,14 @@
-"""The check of a run: four exchanges of fixed size, after the last opening and before anything is revealed.
+"""The check of a run, or of a window of it: four exchanges of fixed size, behind its last opening.
 
-    1  H_i, Com(seed_i)       H: what this party holds for public in the run
+    1  H_i, Com(seed_i)       H: what this party holds for public in the run so far
     2  seed_i                 if all H are equal; together the seeds are the coin
     3  Com(sigma_i, tau_i)    of the replay on tags, with the coin
     4  sigma_i, tau_i         if all commitments are there; over all parties both have to be zero
 
-Nobody knows the coin before everybody has said what was opened, nor anybody's sums before its own are fixed.  Every
-commitment names its sender: an honest party's can be copied, and opened by nobody.  (SPDZ's MAC check: Damgard, Keller,
-Larraia, Pastro, Scholl, Smart 2013, Practical covertly secure MPC for dishonest majority, figures 10 and 20.)
+Nothing is revealed before the last check of a run has passed.  Nobody knows the coin before everybody has said what
+was opened, nor anybody's sums before its own are fixed.  Every commitment names its sender: an honest party's can be
+copied, and opened by nobody.  (SPDZ's MAC check: Damgard, Keller, Larraia, Pastro, Scholl, Smart 2013, Practical
+covertly secure MPC for dishonest majority, figures 10 and 20.)
 
 Sans-I/O, as `PartyRun.steps` is.  Commitments are SHA-256 of sums with 32 fresh bytes, and of seeds, which are fresh
 themselves.
@@ -34,13 +35,13 @@ Exchange = Generator[bytes, Sequence[bytes | memoryview], None]
 
 
 class Check:
-    """One party's part of the check of one run.
+    """One party's part of one check.
 
     Args:
         index: of this party, of `parties`.
-        held: the digest of all that is public in the run, as this party has it: plan, session, run, what was entered,
-            stored and handed on, and every opening.
-        fresh: 32 fresh bytes of this party.
+        held: the digest of all that is public in the run so far, as this party has it: plan, session, run, window, what
+            was entered, stored and handed on, and every opening.
+        fresh: 32 fresh bytes of this party, for this check alone.
         replay: called once, behind the second exchange.
     """
 

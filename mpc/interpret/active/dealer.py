@@ -67,10 +67,10 @@ class TaggingDealer(Dealer):
         return plain
 
     def _parts(self, gates: Sequence[Gate]) -> Iterator[Piece]:
-        for name, specs, deal in super()._parts(gates):
-            yield name, (*specs, *self._tags.get(name, ())), deal
         if closing := tuple(self._tags.get(NO_GATE, ())):
             yield NO_GATE, closing, partial(self._deal_zeros, closing)
+        for name, specs, deal in super()._parts(gates):
+            yield name, (*specs, *self._tags.get(name, ())), deal
 
     def _deal_gate(self, gate: Gate) -> None:
         gate.deal(self)
@@ -119,7 +119,7 @@ class TaggingDealer(Dealer):
                 written += dealt.size
 
     def _deal_zeros(self, closing: Sequence[Correlation]) -> None:
-        """Deal shares of nothing, which hide each party's sums in a check."""
+        """Deal shares of nothing, which hide each party's sums in checks."""
         for spec in closing:
             share = self._others(spec.name)
             if not spec.width:

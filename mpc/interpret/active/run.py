@@ -1,24 +1,29 @@
-"""A run that is checked: the plan on masked wires, then its replay on tags and the check, then what is revealed."""
+"""A run that is checked: the plan on masked wires, its replay on tags and a check, window by window; then what is told.
+
+A run that needs less than a window has one check, behind its last opening.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from weakref import WeakMethod
 
 import numpy as np
 
+from mpc import field as fp
 from mpc.correlations import Bundle
 from mpc.encoding import digest
 from mpc.errors import LocalProtocolError
-from mpc.gates.base import NO_GATE
+from mpc.gates.base import NO_GATE, Gate
 from mpc.interpret.active.audit import Audit, SessionTags, Sums
 from mpc.interpret.active.check import Check
 from mpc.interpret.party import Buffer, Log, PartyRun
 from mpc.interpret.preparing import Arrivals
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
-from mpc.plan.checking import CHECK_SIZES, ZERO, ZERO_WORD
+from mpc.plan.checking import ZERO, ZERO_WORD, check_windows, step_of, with_checks
 from mpc.plan.plan import Plan
-from mpc.plan.schedule import Schedule
+from mpc.plan.schedule import Step
 from mpc.prg import Seed
 from mpc.shares import Lane, Masked, Share
 from mpc.transcript import Transcript
@@ -33,7 +38,8 @@ class CheckedRun:
         tags: what outlives a run of tags.
         context: digest of what the parties have agreed on beyond the run: plan, roster, manifest of the weights.
         fresh: 32 bytes that nobody else knows, for this run alone.
-        wires, arrivals: as of `PartyRun`; the replay reads these wires too, and what was dealt is there until then.
+        wires, arrivals, window: as of `PartyRun`; the replay reads wires and what was dealt too, which are there until
+            then.
     """
 
     def __init__(
@@ -51,35 +57,39 @@ class CheckedRun:
         stored: Mapping[str, Masked] | None = None,
         wires: RunWires | None = None,
         arrivals: Arrivals | None = None,
+        window: int | None = None,
     ) -> None:
         self._log: Log = {}
         wires = RunWires(plan, replayed=True) if wires is None else wires
         lane = Lane.passive(index)
-        self.run = PartyRun(plan, lane, bundle, session, transcript_key, stored, self._log, wires, arrivals)
+        self.run = PartyRun(plan, lane, bundle, session, transcript_key, stored, self._log, wires, arrivals, window)
         self._me, self._parties, self._tags = index, parties, tags
         self._context, self._fresh = context, fresh
-        self._check: Check | None = None
         self._audit = Audit(self.run, self._log, tags)
-        self.manifest = b""
-        """Hold what the provider has signed of the run's bundle; set before `steps`."""
+        self.run.also = _held_weakly(WeakMethod(self._audit.prepare_gate))
+        self._windows = check_windows(plan)
+        self._passed = 0
+        self._zeros: Sums | None = None
+        self.newest: Callable[[], bytes] = bytes
+        """Return what the provider has signed last of the run's bundle, which binds all before; set before `steps`."""
 
     def __repr__(self) -> str:
         return f"<CheckedRun of {self.run.bundle.id.entry}>"
 
     @property
     def checked(self) -> bool:
-        """Has the check passed?"""
-        return self._check is not None and self._check.passed
-
-    @property
-    def schedule(self) -> Schedule:
-        """Return the steps before the check."""
-        return self.run.schedule
+        """Have all checks passed?"""
+        return self._passed == len(self._windows)
 
     @property
     def exchanges(self) -> tuple[int, ...]:
-        """Return the bytes of this party's payloads, those of the check too."""
-        return (*self.run.exchanges, *CHECK_SIZES)
+        """Return the bytes of this party's payloads, those of checks too."""
+        return with_checks(self.run.plan, self.run.exchanges)
+
+    def step_at(self, exchange: int) -> Step | None:
+        """Return the step of which an exchange is; None if it is of a check."""
+        number = step_of(self.run.plan, exchange)
+        return None if number is None else self.run.schedule.steps[number]
 
     @property
     def agreed(self) -> bool:
@@ -89,45 +99,67 @@ class CheckedRun:
     @property
     def whole(self) -> bool:
         """Is all of it prepared?"""
-        return self.run.whole
+        return self._audit.whole
 
     def entered(self) -> list[bytes]:
         """Return digests of all that each owner has entered; see `PartyRun.entered`."""
         return self.run.entered()
 
     def prepare(self) -> None:
-        """Do all work that needs no input; see `PartyRun.prepare`."""
+        """Do the work that needs no input, as far ahead as the window says; see `PartyRun.prepare`."""
+        self._audit.begin()
         self.run.prepare()
-        self._audit.prepare()
+        bundle = self.run.bundle
+        self._zeros = Sums(bundle.take(NO_GATE, ZERO).values, bundle.take_bits(NO_GATE, ZERO_WORD).values)
+        self._audit.leave()
 
     def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]:
-        """Evaluate the run, then check it; see `PartyRun.steps` and `Check.steps`.
+        """Evaluate the run, and check each window behind its last opening; see `PartyRun.steps` and `Check.steps`.
 
-        The peers' payloads come in the order of the parties.  Runs are checked in their order; behind one that did not
-        pass, for whatever reason, there is none (`SessionTags.open`).
+        The peers' payloads come in the order of the parties.  Windows are checked in their order, and so are runs;
+        behind one that did not pass, for whatever reason, there is none (`SessionTags.open`).
         """
         self._tags.open()
-        yield from self.run.steps(given)
-        bundle = self.run.bundle.id
+        steps, number = self.run.steps(given), 0
+        own = next(steps, None)
+        for window in self._windows:
+            while number < window.stop:
+                if own is None:
+                    raise LocalProtocolError(f"a run of {window.stop} steps or more ends before step {number}")
+                received = yield own
+                try:
+                    own = steps.send(received)
+                except StopIteration:
+                    own = None
+                self._audit.leave()
+                number += 1
+            yield from self._check().steps()
+            self._passed += 1
+        self._tags.passed()
+
+    def _check(self) -> Check:
+        """Return the check of the next window.  What the last one holds, all parties have at its time: the provider's
+        newest statement is one that the windows of their memory let them hear of early or late."""
+        bundle, last = self.run.bundle.id, self._passed == len(self._windows) - 1
         held = digest(
-            "mpc/v1/check-held",
+            "mpc/v2/check-held",
             self._context,
             bundle.session,
             bundle.entry.number,
             bundle.batch,
-            self.manifest,
+            self._passed,
+            self.newest() if last else b"",
             self.run.transcript.digest,
         )
-        self._check = Check(self._me, self._parties, held, self._fresh, self.replay)
-        yield from self._check.steps()
-        self._tags.passed()
+        return Check(self._me, self._parties, held, self._fresh.derive("window", self._passed), self.replay)
 
     def replay(self, coin: Seed) -> Sums:
-        """Run all gates on tags, and add up by the coin."""
-        sums = self._audit.fold(coin)
-        bundle = self.run.bundle
-        field = Share(sums.elements) + bundle.take(NO_GATE, ZERO)
-        return Sums(field.values, sums.words ^ bundle.take_bits(NO_GATE, ZERO_WORD).values)
+        """Run the gates of the next window on tags, and add up by the coin."""
+        if self._zeros is None:
+            raise LocalProtocolError("a run is checked before it is prepared")
+        one, zeros = slice(self._passed, self._passed + 1), self._zeros
+        sums = self._audit.fold(coin, self._windows[self._passed].gates, self._passed == len(self._windows) - 1)
+        return Sums(fp.add(sums.elements, zeros.elements[one]), sums.words ^ zeros.words[one])
 
     @property
     def transcript(self) -> Transcript:
@@ -163,3 +195,14 @@ class CheckedRun:
     def _require_checked(self) -> None:
         if not self.checked:
             raise LocalProtocolError("an output's mask may not be released before the run is checked")
+
+
+def _held_weakly(method: WeakMethod[Callable[[Gate], None]]) -> Callable[[Gate], None]:
+    """Return a call of a method whose object it does not hold: a run and its replay would hold each other."""
+
+    def call(gate: Gate) -> None:
+        found = method()
+        if found is not None:
+            found(gate)
+
+    return call

@@ -74,4 +74,5 @@ class CheckedWorld(World):
             transcript_key=self.transcript_key,
             stored=stored,
             wires=RunWires(plan, self._wanted(plan), replayed=True),
+            window=self.window,
         )
