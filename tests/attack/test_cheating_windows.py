@@ -16,7 +16,9 @@ from mpc.interpret.active.run import CheckedRun
 from mpc.plan.checking import CHECK_SIZES, CheckWindow, check_windows, step_of
 from mpc.plan.plan import Plan
 from tests.support.cheating import CheatedWorld, Deviation, added, fields_of_the_check, once, opened
+from tests.support.effort import FULL
 from tests.support.plans import Builder, wire
+from tests.support.small_plans import BATCH as BATCH_OF_SMALL
 from tests.support.small_plans import PLANS, small
 from tests.support.worlds import seed
 
@@ -119,6 +121,26 @@ def test_security_active_an_error_ends_the_run_with_its_window(place: Any) -> No
     change = (added, once)[number % 2]
     found = exchanges(made, Deviation(opens=(place, change)), number % made.parties)
     assert found == exchange_of(window_of(place.gate), 3)
+
+
+EVERY = [(name, place) for name in sorted(PLANS) for place in opened(small(name).plan)]
+
+
+@pytest.mark.parametrize(("name", "place"), EVERY if FULL else EVERY[::5], ids=str)
+def test_security_active_an_error_in_any_gate_is_caught_where_a_window_ends_as_soon_as_it_can(
+    name: str, place: Any
+) -> None:
+    """The control in the same session: an honest run in windows tells what one in a single window does."""
+    chosen = small(name)
+    made = CheatedWorld(chosen.plan.with_segments(1), chosen.weights, 2, seed(5))
+    made.window = 1
+    whole = CheatedWorld(chosen.plan, chosen.weights, 2, seed(5)).run(chosen.inputs, BATCH_OF_SMALL)
+    found = made.run(chosen.inputs, BATCH_OF_SMALL)
+    assert all(np.array_equal(found.outputs[wire], value) for wire, value in whole.outputs.items())
+    made.cheater, made.deviation = len(name) % 2, Deviation(opens=(place, added))
+    with pytest.raises(IntegrityError):
+        made.run(chosen.inputs, BATCH_OF_SMALL)
+    assert made.honest_passed == 0
 
 
 @pytest.mark.parametrize("part", fields_of_the_check(), ids=str)

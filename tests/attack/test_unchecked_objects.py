@@ -13,7 +13,9 @@ from mpc.errors import MpcError, PolicyError
 from parties.agreed.objects import Manifest, Schema
 from parties.agreed.provenance import Provenance
 from parties.agreed.refreshing import identity_plan, refresh_bindings
+from parties.agreed.requests import Request, make_request
 from parties.agreed.signed import dump
+from parties.agreed.terms import Terms
 from parties.client.at_rest import bound
 from parties.client.at_rest.listing import CHECKED, UNCHECKED, Description
 from parties.client.datasets import Datasets
@@ -153,6 +155,11 @@ def test_a_coordinator_and_operators_are_told(kept: Kept) -> None:
     assert not bound.notes(reads, plan)
     [note] = bound.notes(reads, plan.with_security("active"))
     assert note.startswith(f"{SCORES} was kept in a session that was not checked")
+    for asked, shown in ((plan, False), (plan.with_security("active"), True)):
+        terms = Terms(asked.digest, "provider", ("a", "b"), (b"1" * 32, b"2" * 32), kept_binding(plain))
+        made = make_request(asked, terms, "c" * 32, ANALYST, b"k" * 32, {plain.id: plain}, ())
+        assert any("; kept in a session that was not checked" in line for line in made.lines) == shown
+        assert (b"unchecked" in made.content) == shown and Request.parse(made.content) == made
 
 
 # -- versions that keep blocks

@@ -24,7 +24,7 @@ from mpc.gates.relu import Relu
 from mpc.interpret.active import audit
 from mpc.interpret.active.world import CheckedWorld
 from mpc.interpret.world import World
-from mpc.plan.checking import CHECK_SIZES, entry_tags
+from mpc.plan.checking import CHECK_SIZES, check_windows, entry_tags
 from mpc.plan.cost import session_dealt
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
@@ -145,17 +145,21 @@ def test_the_replay_of_every_gate_is_the_key_times_what_is_opened(
         np.testing.assert_array_equal(total, fp.scale(fp.from_signed(run.unopened[name]), int(key.alpha)))
 
 
-def test_state_stored_rows_and_programs_are_checked() -> None:
-    """Weights that are learned from rows at the parties, told now and then, and used for answers."""
-    plan = learning()
+@pytest.mark.parametrize("segment", [None, 8])
+def test_state_stored_rows_and_programs_are_checked(segment: int | None) -> None:
+    """Weights that are learned from rows at the parties, told now and then, and used for answers; in windows, too."""
+    plan = learning().with_segments(segment)
     world = make_world_stored(plan, checked=True)
+    world.window, world.forgets = None if segment is None else 1, True
     plain = make_world_stored(plan, checked=False)
     for number in range(1, 16):
         part = plan.at(number)
         asked = {g.out: np.full(plan.wire[g.out].sizes, 3) for g in part.entered}
         found, expected = world.run(asked, 1), plain.run(asked, 1)
         assert found.transcripts == expected.transcripts and len(set(found.transcripts)) == 1
-        assert len(found.sent) == len(expected.sent) + len(CHECK_SIZES)
+        windows = len(check_windows(part.bind(1)))
+        assert (windows > 1) == (segment is not None and number <= 12), "runs that only answer have one step"
+        assert len(found.sent) == len(expected.sent) + windows * len(CHECK_SIZES)
 
 
 def make_world_stored(plan: Plan, checked: bool) -> World:

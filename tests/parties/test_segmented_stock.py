@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
         yield running
 
 
-def dealt(cluster: InProcess) -> tuple[Stock, Script]:
+def dealt(cluster: InProcess, security: Any = "passive") -> tuple[Stock, Script]:
     """A stock of two runs whose gates are a segment each, and the session that it is."""
-    compiled = cluster.compiled(SEPARATE)
+    compiled = cluster.compiled(replace(SEPARATE, security=security))
     script = Script(cluster, replace(compiled, plan=compiled.plan.with_segments(1)))
     stock = ordering.order(cluster.client(), script.plan, [1, 1])
     script.terms, script.id = stock.terms, stock.terms.session_id
@@ -48,8 +49,10 @@ def compute(script: Script, run: int) -> None:
     assert len(script.finish(run)) == 2
 
 
-def test_a_stock_is_used_segment_by_segment(cluster: InProcess) -> None:
-    stock, script = dealt(cluster)
+@pytest.mark.parametrize("security", ["passive", "active"])
+def test_a_stock_is_used_segment_by_segment(cluster: InProcess, security: str) -> None:
+    """Where runs are checked, window by window too."""
+    stock, script = dealt(cluster, security)
     opened(script)
     for run in (1, 2):
         compute(script, run)
