@@ -286,7 +286,9 @@ def test_other_bytes_for_the_same_step_end_the_session(cluster: InProcess, step:
         return [payload, other] if payload.step == step else [payload]
 
     cluster.middles[0].tamper = payloads(change)
-    check_abort(cluster, "peer")
+    # By the time that they come party-0 may have sent all its steps: then party-1 has finished its run, which is no use
+    # to anybody without party-0's.
+    check_abort(cluster, "peer", other=("aborted", "closed"))
 
 
 def test_other_bytes_after_the_last_step_change_no_result(cluster: InProcess) -> None:
@@ -303,14 +305,14 @@ def test_other_bytes_after_the_last_step_change_no_result(cluster: InProcess) ->
         assert error.peer == "party-1"
 
 
-def check_abort(cluster: InProcess, *codes: str, batch: int = 1) -> MpcError:
+def check_abort(cluster: InProcess, *codes: str, batch: int = 1, other: tuple[str, ...] = ("aborted",)) -> MpcError:
     """The run ends with a typed error about party-1, at both parties, and nothing is revealed at party-0."""
     with pytest.raises(MpcError) as caught:
         attempt(cluster, batch)
     error = caught.value
     assert error.code in codes and error.peer == "party-1", error
     assert eventually(lambda: cluster.ledger_states(0)[0][0] == "aborted")
-    assert eventually(lambda: cluster.ledger_states(1)[0][0] == "aborted")
+    assert eventually(lambda: cluster.ledger_states(1)[0][0] in other)
     return error
 
 

@@ -253,15 +253,20 @@ def test_parties_that_come_to_the_provider_at_once_have_a_plan_parsed_once(
     cluster: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second comes while the plan is being parsed for the first."""
-    script, parse, parsed = cluster.script(), parse_plan, list[int]()
+    script, parse, digested = cluster.script(), parse_plan, table.digest_of
     request = script.opening(script.propose())
-    coming = cluster.provider.table._opening.values()
+    came, parsed = list[int](), list[int]()
+
+    def coming(given: bytes) -> bytes:
+        came.append(len(given))
+        return digested(given)
 
     def watched(given: bytes) -> Plan:
         parsed.append(len(given))
-        assert eventually(lambda: all(each.locked() for each in coming))
+        assert eventually(lambda: len(came) == 2)
         return parse(given)
 
+    monkeypatch.setattr(table, "digest_of", coming)
     monkeypatch.setattr(table, "parse_plan", watched)
     script.everyone(lambda i: cluster.party(i).Open(request))
     assert parsed == [len(script.plan.canonical)]
