@@ -186,9 +186,9 @@ def test_security_active_no_window_makes_up_for_another_one() -> None:
 
                 def replay(coin: Any) -> Sums:
                     found = honest(coin)
-                    if party._passed == 1:
+                    if party.passed == 1:
                         owed[0], found = found, Sums()
-                    elif party._passed == 2:
+                    elif party.passed == 2:
                         found = Sums(fp.add(found.elements, owed[0].elements), found.words ^ owed[0].words)
                     return found
 
@@ -209,7 +209,7 @@ def test_a_window_s_zeros_are_its_own() -> None:
 
             def prepared() -> None:
                 prepare()
-                zeros.append(party._zeros)
+                zeros.append(party.zeros)
 
             party.prepare = prepared
             return party
@@ -240,15 +240,15 @@ def test_no_run_follows_one_of_which_a_window_did_not_pass() -> None:
 def test_what_a_window_had_is_gone_when_it_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tags, records, opened values and wires, but for outputs and what later gates read."""
     held: list[tuple[int, int, int, int]] = []
-    check = CheckedRun._check
+    check = CheckedRun.check
     honest = CheatedWorld(chain(), WEIGHTS, 2, seed(5)).run(INPUTS, BATCH).outputs
 
     def watched(self: CheckedRun) -> Any:
         audit = self._audit
-        held.append((len(audit._prepared), len(self._log), len(self.run.wires.held), len(audit.masks)))
+        held.append((len(audit.prepared), len(self._log), len(self.run.wires.held), len(audit.masks)))
         return check(self)
 
-    monkeypatch.setattr(CheckedRun, "_check", watched)
+    monkeypatch.setattr(CheckedRun, "check", watched)
     made = world()
     made.window, made.forgets = 1, True
     found = made.run(INPUTS, BATCH).outputs
@@ -262,17 +262,17 @@ def test_what_a_window_had_is_gone_when_it_has_passed(monkeypatch: pytest.Monkey
 def test_an_output_is_told_behind_the_last_check_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """x1 is there, and checked, with an early window."""
     made, asked = world(), list[int]()
-    check = CheckedRun._check
+    check = CheckedRun.check
 
     def asking(self: CheckedRun) -> Any:
-        if self._passed:
-            asked.append(self._passed)
+        if self.passed:
+            asked.append(self.passed)
             assert not self.checked and "x1" in self.run.wires
             for give in (self.release, self.keep):
                 with pytest.raises(LocalProtocolError, match="before the run is checked"):
                     give("x1")
         return check(self)
 
-    monkeypatch.setattr(CheckedRun, "_check", asking)
+    monkeypatch.setattr(CheckedRun, "check", asking)
     made.run(INPUTS, BATCH)
     assert max(asked) == len(WINDOWS) - 1

@@ -117,7 +117,8 @@ class Audit:
         self.common = run.common_draws()
         self.states: Mapping[str, Share] = {}
         self._log = log
-        self._prepared: dict[str, Any] = {}
+        self.prepared: dict[str, Any] = {}
+        """What gates have kept for the replay, by their names; each is taken once."""
         self._readers = Readers(run.plan.online, run.plan.carried)
         self._left = not run.plan.states
 
@@ -143,7 +144,7 @@ class Audit:
         """
         reading = TagReading(self, gate)
         kept = take_offset(gate, reading) if is_joined(gate, self.wires) else gate.prepare(reading)
-        self._prepared[gate.name] = kept
+        self.prepared[gate.name] = kept
 
     @property
     def whole(self) -> bool:
@@ -206,9 +207,9 @@ class Audit:
 
     def _taken(self, gate: Gate) -> Any:
         """Take what was prepared for a gate, once."""
-        if gate.name not in self._prepared:
+        if gate.name not in self.prepared:
             raise ReuseError(f"gate {gate.name} is not prepared to be replayed, or was replayed before")
-        return self._prepared.pop(gate.name)
+        return self.prepared.pop(gate.name)
 
 
 def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: Seed, lane: TagLane, sums: Sums) -> None:

@@ -68,8 +68,10 @@ class CheckedRun:
         self._audit = Audit(self.run, self._log, tags)
         self.run.also = _held_weakly(WeakMethod(self._audit.prepare_gate))
         self._windows = check_windows(plan)
-        self._passed = 0
-        self._zeros: Sums | None = None
+        self.passed = 0
+        """How many windows have passed."""
+        self.zeros: Sums | None = None
+        """Shares of zero that hide this party's sums, one of each kind a window; None until the run is prepared."""
         self.newest: Callable[[], bytes] = bytes
         """Return what the provider has signed last of the run's bundle, which binds all before; set before `steps`."""
 
@@ -79,7 +81,7 @@ class CheckedRun:
     @property
     def checked(self) -> bool:
         """Have all checks passed?"""
-        return self._passed == len(self._windows)
+        return self.passed == len(self._windows)
 
     @property
     def exchanges(self) -> tuple[int, ...]:
@@ -110,7 +112,7 @@ class CheckedRun:
         self._audit.begin()
         self.run.prepare()
         bundle = self.run.bundle
-        self._zeros = Sums(bundle.take(NO_GATE, ZERO).values, bundle.take_bits(NO_GATE, ZERO_WORD).values)
+        self.zeros = Sums(bundle.take(NO_GATE, ZERO).values, bundle.take_bits(NO_GATE, ZERO_WORD).values)
         self._audit.leave()
 
     def steps(self, given: Mapping[str, np.ndarray]) -> Generator[Buffer, Sequence[Buffer], None]:
@@ -133,32 +135,32 @@ class CheckedRun:
                     own = None
                 self._audit.leave()
                 number += 1
-            yield from self._check().steps()
-            self._passed += 1
+            yield from self.check().steps()
+            self.passed += 1
         self._tags.passed()
 
-    def _check(self) -> Check:
+    def check(self) -> Check:
         """Return the check of the next window.  What the last one holds, all parties have at its time: the provider's
         newest statement is one that the windows of their memory let them hear of early or late."""
-        bundle, last = self.run.bundle.id, self._passed == len(self._windows) - 1
+        bundle, last = self.run.bundle.id, self.passed == len(self._windows) - 1
         held = digest(
             "mpc/v2/check-held",
             self._context,
             bundle.session,
             bundle.entry.number,
             bundle.batch,
-            self._passed,
+            self.passed,
             self.newest() if last else b"",
             self.run.transcript.digest,
         )
-        return Check(self._me, self._parties, held, self._fresh.derive("window", self._passed), self.replay)
+        return Check(self._me, self._parties, held, self._fresh.derive("window", self.passed), self.replay)
 
     def replay(self, coin: Seed) -> Sums:
         """Run the gates of the next window on tags, and add up by the coin."""
-        if self._zeros is None:
+        if self.zeros is None:
             raise LocalProtocolError("a run is checked before it is prepared")
-        one, zeros = slice(self._passed, self._passed + 1), self._zeros
-        sums = self._audit.fold(coin, self._windows[self._passed].gates, self._passed == len(self._windows) - 1)
+        one, zeros = slice(self.passed, self.passed + 1), self.zeros
+        sums = self._audit.fold(coin, self._windows[self.passed].gates, self.passed == len(self._windows) - 1)
         return Sums(fp.add(sums.elements, zeros.elements[one]), sums.words ^ zeros.words[one])
 
     @property
