@@ -202,7 +202,8 @@ def within_rows(interval: Interval, x: Value, weight: np.ndarray, offset: np.nda
     """Cut x weight + bias, in units of the result, to what norms of x's rows allow; weight and offset in its units."""
     if x.norms is None or x.norms.plain or weight.ndim != 2 or x.norms.axis != len(x.shape) - 1:
         return interval
-    columns = np.linalg.norm(weight.astype(np.float64), axis=0)
+    real = weight.astype(np.float64, copy=False)
+    columns = np.sqrt(np.einsum("ij,ij->j", real, real))
     shift = 0.0 if offset is None else offset.astype(np.float64)
     reach = x.norms.euclidean * float(x.scale) * columns
     return interval.cut(shift - reach - 1, shift + reach + 1)
