@@ -238,7 +238,8 @@ class Grant(Statement):
         coordinators: who may ask.
         recipients: who may learn answers.
         uses: runs, or None for as many as the other limits allow.
-        security: "active": of sessions whose runs are checked before anything of them is told, and of no others.
+        security: "active": only of sessions whose runs are checked before anything of them is told, and that read
+            nothing kept in unchecked ones.
         created, not_before, expires: seconds since 1970.
     """
 

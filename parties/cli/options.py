@@ -52,7 +52,8 @@ PLAN_SECURITY = click.option(
 GRANTED_SECURITY = click.option(
     "--security",
     type=click.Choice([PASSIVE, ACTIVE]),
-    help="Active: in sessions whose runs are checked, and in no others. Default: as the cluster file says.",
+    help="Active: only in sessions whose runs are checked, and that read nothing kept in unchecked ones. Default: as "
+    "the cluster file says.",
 )
 PROMISE = (
     "active: a party that deviates is caught before anything of a run is told; not promised are an answer, an honest "

@@ -265,7 +265,8 @@ class Datasets(Objects[Listing]):
                 enters an input or a weight itself.
             uses: the most runs.
             expires: "36h", "90d", "2y", a date; None: never.
-            security: "active": of sessions whose runs are checked, and of no others; None: as your cluster file says.
+            security: "active": only of sessions whose runs are checked, and that read nothing kept in unchecked ones;
+                None: as your cluster file says.
 
         Raises:
             UsageError, InputError: that is not one of the two, or a plan reads something that is not said.

@@ -167,7 +167,8 @@ class Models(Objects[ModelListing]):
             uses: the most runs; None: as many as there are until it expires.
             expires: "36h", "90d", "2y", a date; None: never.
             versions: all versions of that name, of now and later; False: the newest one.
-            security: "active": in sessions whose runs are checked, and in no others; None: as your cluster file says.
+            security: "active": only in sessions whose runs are checked, and that read nothing kept in unchecked ones;
+                None: as your cluster file says.
 
         Raises:
             UsageError: that makes no sense.
