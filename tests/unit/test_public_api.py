@@ -56,9 +56,37 @@ API: dict[str, Any] = {
     "ReuseError": "LocalProtocolError",
     "WaitingError": "PolicyError",
     "Keeping": {"fields": "name, visible, expires"},
-    "LinearRegression": {"fit": "X, y", "predict": "X", "release": "", "score": "X, y"},
-    "LogisticRegression": {"release": ""},
-    "MLPClassifier": {"release": ""},
+    "LinearRegression": {
+        "close": "",
+        "fit": "X, y",
+        "get_params": "deep=",
+        "predict": "X",
+        "release": "",
+        "score": "X, y",
+        "set_params": "parameters",
+    },
+    "LogisticRegression": {
+        "close": "",
+        "decision_function": "X",
+        "fit": "X, y",
+        "get_params": "deep=",
+        "predict": "X",
+        "predict_proba": "X",
+        "release": "",
+        "score": "X, y",
+        "set_params": "parameters",
+    },
+    "MLPClassifier": {
+        "close": "",
+        "decision_function": "X",
+        "fit": "X, y",
+        "get_params": "deep=",
+        "predict": "X",
+        "predict_proba": "X",
+        "release": "",
+        "score": "X, y",
+        "set_params": "parameters",
+    },
     "Model": {
         "ask": "roles",
         "describe": "",
@@ -133,10 +161,10 @@ def arguments(function: Any) -> str:
 
 
 def shape(thing: type) -> Any:
-    """What a user sees of a class: an error's base; methods, properties and fields of anything else."""
+    """What a user sees of a class: an error's base; else methods, properties, fields, inherited too."""
     if issubclass(thing, BaseException):
         return thing.__mro__[1].__name__
-    public = {name: value for name, value in sorted(vars(thing).items()) if not name.startswith("_")}
+    public = {name: inspect.getattr_static(thing, name) for name in dir(thing) if not name.startswith("_")}
     found = {
         name: "property" if isinstance(value, property) else arguments(value)
         for name, value in public.items()
