@@ -18,15 +18,14 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mpc import field as fp
-from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count
-from mpc.gates.compare import Chunks, Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import Chunks, Comparing, comparison_correlations, take_comparison
+from mpc.gates.levels import above, above_in_the_clear, compared_bits, deal_levels, looks_of, require_levels
 from mpc.gates.linear import Factor
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import Share
-from mpc.wires import MAX_BITS, Masking, Wires
+from mpc.wires import Masking, Wires
 
 
 class Between(Gate):
@@ -58,23 +57,16 @@ class Between(Gate):
             bit = wires[name]
             if bit.masking is not Masking.FLIPPED or bit.scale != 1 or bit.holders:
                 raise self.refuse("its bits are flipped, and nobody's")
-        if self._compared(wires) > MAX_BITS or max(map(abs, self.levels)) >= 1 << x.bits:
-            raise self.refuse("a level lies outside the input's bound, or that leaves no room")
-        if self.shift >= self._compared(wires):
-            raise self.refuse("the shift leaves no bits")
+        require_levels(self, x, self.levels, self.shift)
         self.comparison(wires)
-
-    def _compared(self, wires: Wires) -> int:
-        """The bound of x - level, with room for its rounding."""
-        return wires[self.x].bits + (2 if any(self.levels) else 1)
 
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on the bits that are left of x - level."""
-        return Comparison(self._compared(wires) - self.shift, self.chunks)
+        return Comparison(compared_bits(wires[self.x], self.levels) - self.shift, self.chunks)
 
     @property
     def _looks(self) -> tuple[str, ...]:
-        return tuple(f"{i}:" for i in range(len(self.levels)))
+        return looks_of(self.levels)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         shape, width = (count(wires[self.x]),), self.comparison(wires).leaf_width
@@ -87,17 +79,12 @@ class Between(Gate):
         return (beta, *comparison_correlations(self.comparison(wires), size, self._looks))
 
     def reference(self, run: ClearReading) -> None:
-        x, coin, bits = run.value(self.x), run.coin(self.x), self._compared(run.wires)
-        above = [
-            (truncation.reference(x - level, truncation.moved(coin, -level), bits, self.shift) >= 0).astype(np.int64)
-            for level in self.levels
-        ]
-        for name, found, beyond in zip(self.bits, above, [*above[1:], np.zeros_like(x)], strict=True):
+        bits = above_in_the_clear(run, self.x, self.levels, self.shift)
+        for name, found, beyond in zip(self.bits, bits, [*bits[1:], np.zeros_like(bits[0])], strict=True):
             run.set(name, found - beyond)
 
     def deal(self, run: DealReading) -> None:
-        r1, _ = truncation.mask_parts(run.mask(self.x).reshape(1, -1), self.shift)
-        beta = deal_comparison(run, self.comparison(run.wires), r1, looks=self._looks)
+        beta = deal_levels(run, self.x, self.comparison(run.wires), self.levels, self.shift)
         beta[:-1] ^= beta[1:]
         masks = beta.astype(np.uint64)
         run.dependent("beta", masks)
@@ -111,19 +98,7 @@ class Between(Gate):
         return take_comparison(run, self._looks)
 
     def evaluate(self, run: PartyReading, kept: Comparing) -> Evaluation:
-        lane, comparison = run.lane, self.comparison(run.wires)
-        public = run.public(self.x).reshape(-1)
-        leaves, signs = [], []
-        for look, level in zip(kept.looks, self.levels, strict=True):
-            rounded = truncation.offset(fp.add_int(public, -level), self._compared(run.wires)) >> np.uint64(self.shift)
-            leaf, sign = lane.look_up(comparison, kept.table, rounded.reshape(1, -1), look.mask)
-            leaves.append(leaf)
-            signs.append(sign)
-        opened = yield tuple(leaves)
-        above = [
-            lane.resolve(comparison, leaf, look.mask, look.node, sign)
-            for look, leaf, sign in zip(kept.looks, opened, signs, strict=True)
-        ]
-        found = yield (*(bit ^ beyond for bit, beyond in zip(above, above[1:], strict=False)), above[-1])
+        bits = yield from above(run, self.x, self.comparison(run.wires), self.levels, self.shift, kept)
+        found = yield (*(bit ^ beyond for bit, beyond in zip(bits, bits[1:], strict=False)), bits[-1])
         for name, e in zip(self.bits, found, strict=True):
             run.set(name, e.astype(np.uint64).reshape(run.shape(name)))

@@ -20,14 +20,14 @@ import numpy as np
 from pydantic import Field
 
 from mpc import field as fp
-from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Chunks, Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import Chunks, Comparing, comparison_correlations, take_comparison
+from mpc.gates.levels import above, above_in_the_clear, compared_bits, deal_levels, looks_of, require_levels
 from mpc.gates.linear import Factor
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
-from mpc.wires import MAX_BITS, Masking, Wires
+from mpc.wires import Masking, Wires
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,23 +64,16 @@ class Step(Gate):
             raise self.refuse("the output has one more axis than the input, of the levels")
         if out.masking not in (Masking.DRAWN, Masking.UNOPENED):
             raise self.refuse("the output's mask is drawn, or it is not opened")
-        if self._bits(wires) > MAX_BITS or max(map(abs, self.levels)) >= 1 << x.bits:
-            raise self.refuse("a level lies outside the input's bound, or that leaves no room")
-        if self.shift >= self._bits(wires):
-            raise self.refuse("the shift leaves no bits")
+        require_levels(self, x, self.levels, self.shift)
         self.comparison(wires)
-
-    def _bits(self, wires: Wires) -> int:
-        """The bound of x - level, with room for its rounding."""
-        return wires[self.x].bits + (2 if any(self.levels) else 1)
 
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on the bits that are left of x - level."""
-        return Comparison(self._bits(wires) - self.shift, self.chunks)
+        return Comparison(compared_bits(wires[self.x], self.levels) - self.shift, self.chunks)
 
     @property
     def _looks(self) -> tuple[str, ...]:
-        return tuple(f"{i}:" for i in range(len(self.levels)))
+        return looks_of(self.levels)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         shape, width = (count(wires[self.x]),), self.comparison(wires).leaf_width
@@ -96,17 +89,12 @@ class Step(Gate):
         return (*drawn_masks(wires[self.out]), beta, *tables)
 
     def reference(self, run: ClearReading) -> None:
-        x, coin, bits = run.value(self.x), run.coin(self.x), self._bits(run.wires)
-        rounded = [
-            truncation.reference(x - level, truncation.moved(coin, -level), bits, self.shift) for level in self.levels
-        ]
-        run.set(self.out, (np.stack(rounded, axis=-1) >= 0).astype(np.int64))
+        run.set(self.out, np.stack(above_in_the_clear(run, self.x, self.levels, self.shift), axis=-1))
 
     def deal(self, run: DealReading) -> None:
         if not self._is_unopened(run.wires):
             run.draw_mask(self.out)
-        r1, _ = truncation.mask_parts(run.mask(self.x).reshape(1, -1), self.shift)
-        beta = deal_comparison(run, self.comparison(run.wires), r1, looks=self._looks)
+        beta = deal_levels(run, self.x, self.comparison(run.wires), self.levels, self.shift)
         run.dependent("beta", beta.astype(np.uint64))
 
     def prepare(self, run: PartyReading) -> Prepared:
@@ -115,22 +103,10 @@ class Step(Gate):
         return Prepared(mask, run.take("beta"), take_comparison(run, self._looks))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
-        lane, comparison = run.lane, self.comparison(run.wires)
-        table, looks = kept.comparing.table, kept.comparing.looks
-        public = run.public(self.x).reshape(-1)
-        leaves, signs = [], []
-        for look, level in zip(looks, self.levels, strict=True):
-            rounded = truncation.offset(fp.add_int(public, -level), self._bits(run.wires)) >> np.uint64(self.shift)
-            leaf, sign = lane.look_up(comparison, table, rounded.reshape(1, -1), look.mask)
-            leaves.append(leaf)
-            signs.append(sign)
-        opened = yield tuple(leaves)
-        bits = [
-            lane.resolve(comparison, leaf, look.mask, look.node, sign)
-            for look, leaf, sign in zip(looks, opened, signs, strict=True)
-        ]
+        comparison = self.comparison(run.wires)
+        bits = yield from above(run, self.x, comparison, self.levels, self.shift, kept.comparing)
         (e,) = yield (BitShare.stack(bits),)
-        number = lane.select_bit(e, kept.beta).values  # (levels, elements)
+        number = run.lane.select_bit(e, kept.beta).values  # (levels, elements)
         out = np.ascontiguousarray(number.T).reshape(run.shape(self.out))
         if self._is_unopened(run.wires):
             run.set_share(self.out, Share(out))
