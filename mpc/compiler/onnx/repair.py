@@ -7,11 +7,13 @@ the inputs, and names that several branches use each for themselves.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import onnx
 import onnx.shape_inference
 from onnx import TensorProto
+
+from mpc.compiler.onnx.naming import branches, defined, rename
 
 _INITIALISERS_ALONE = 4
 """The first version of the format in which an initialiser need not be an input."""
@@ -25,10 +27,17 @@ def repair(model: onnx.ModelProto) -> None:
         if not model.opset_import:
             model.opset_import.add(domain="", version=1)
         model.ir_version = _INITIALISERS_ALONE
-    taken = set(_defined(graph))
+    taken = set(defined(graph))
+
+    def own(branch: onnx.GraphProto) -> dict[str, str]:
+        """Give values of a branch names that nothing else in the model has."""
+        names = {name: _free(name, taken) for name in dict.fromkeys(defined(branch))}
+        taken.update(names.values())
+        return names
+
     for node in graph.node:
-        for branch in _branches(node):
-            _rename(branch, {}, taken)
+        for branch in branches(node):
+            rename(branch, {}, own)
     _sort(graph, set())
     _type_outputs(model)
 
@@ -54,27 +63,13 @@ def _is_tensor(value: onnx.ValueInfoProto) -> bool:
     return value.type.WhichOneof("value") == "tensor_type"
 
 
-def _branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _defined(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names that a graph gives to values of its own."""
-    yield from (value.name for value in graph.input)
-    yield from (tensor.name for tensor in graph.initializer)
-    yield from (name for node in graph.node for name in node.output if name)
-
-
 # ------------------------------------------------------------------- order
 
 
 def _sort(graph: onnx.GraphProto, outside: set[str]) -> None:
     """Writers before readers, else as they are."""
     written = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
-    known = outside | set(_defined(graph))
+    known = outside | set(defined(graph))
     waits = [
         {written[name] for name in _reads(node) if name in written} - {place} for place, node in enumerate(graph.node)
     ]
@@ -97,36 +92,20 @@ def _sort(graph: onnx.GraphProto, outside: set[str]) -> None:
         del graph.node[:]
         graph.node.extend(copies)
     for node in graph.node:
-        for branch in _branches(node):
+        for branch in branches(node):
             _sort(branch, known)
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, and those that its branches read and do not define themselves."""
     yield from (name for name in node.input if name)
-    for branch in _branches(node):
-        own = set(_defined(branch))
+    for branch in branches(node):
+        own = set(defined(branch))
         yield from (name for inner in branch.node for name in _reads(inner) if name not in own)
         yield from (out.name for out in branch.output if out.name not in own)
 
 
 # ------------------------------------------------------------------- names
-
-
-def _rename(graph: onnx.GraphProto, outer: Mapping[str, str], taken: set[str]) -> None:
-    """Give values of a branch names that nothing else in the model has."""
-    own = {name: _free(name, taken) for name in dict.fromkeys(_defined(graph))}
-    taken.update(own.values())
-    names = {**outer, **own}
-    values: list[onnx.ValueInfoProto | onnx.TensorProto] = [*graph.input, *graph.output, *graph.value_info]
-    for value in (*values, *graph.initializer):
-        value.name = names.get(value.name, value.name)
-    for node in graph.node:
-        for fields in (node.input, node.output):
-            for place, name in enumerate(fields):
-                fields[place] = names.get(name, name)
-        for branch in _branches(node):
-            _rename(branch, names, taken)
 
 
 def _free(name: str, taken: set[str]) -> str:
