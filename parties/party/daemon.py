@@ -10,10 +10,12 @@ import grpc
 from parties.config.models import PartyConfig
 from parties.party.collecting.service import CollectService
 from parties.party.consent.service import ConsentService
+from parties.party.desks import PartyDesks
 from parties.party.ledger.sessions import Ledger
 from parties.party.node import PartyNode
+from parties.party.peer_service import PeerService
 from parties.party.rules import Rules
-from parties.party.services import PartyDesks, PartyService, PeerService
+from parties.party.services import PartyService
 from parties.party.vault.service import DataService
 from parties.process.life import Life, begin, serve_until_told
 from parties.process.watch import Watch

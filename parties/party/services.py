@@ -1,9 +1,7 @@
-"""Answer the calls of clients, and of the other parties."""
+"""Answer the calls of clients."""
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Iterator
 
@@ -18,49 +16,19 @@ from parties.agreed.bindings import read_binding
 from parties.agreed.keeps import read_keep
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.alarms import ends_within
-from parties.config.models import PartyConfig
 from parties.party.consent.answers import answers
-from parties.party.link import Link
+from parties.party.desks import PartyDesks
 from parties.party.node import PartyNode
 from parties.party.session import PartySession, encode_output
 from parties.party.vault.service import key
 from parties.pb import party_pb2, party_pb2_grpc
-from parties.pb.party_pb2 import Frame
-from parties.telemetry import rationed
-from parties.wire import frames
-from parties.wire.frames import Piece
 from parties.wire.pieces import collect, pieces, time_for
 from parties.wire.probe import probe_all
-from parties.wire.server import Desk, register, shown_caller
+from parties.wire.server import register
 from parties.wire.transport import caller
 
-_SPARE = 8
 _COORDINATORS = frozenset({"Propose", "Open", "Prepare", "Close", "Renew", "Store", "Keep"})
 """Calls that only coordinators make; their messages are not read for anybody else."""
-
-
-class PartyDesks:
-    """A party's threads for calls.  Who has as many sessions as there may be is never refused.
-
-    Args:
-        calls: a session's coordinator, owner and recipient, each with one call at a time, and one ahead.
-        results: what is waited for, with the next run's.
-        peers: one stream a session, and some that end or are refused.
-        control: what must always be heard: who this is, which sessions there are, that one is wanted or is not.
-        data: what is put, and asked about, at rest.
-    """
-
-    def __init__(self, config: PartyConfig) -> None:
-        sessions = config.limits.max_sessions
-        self.calls = Desk("calls", 3 * sessions + _SPARE)
-        self.results = Desk("results", 2 * sessions + _SPARE)
-        self.peers = Desk("peers", sessions + _SPARE, len(config.peers) - 1)
-        self.control = Desk("control", _SPARE)
-        self.data = Desk("data", _SPARE)
-
-    @property
-    def all(self) -> tuple[Desk, ...]:
-        return self.calls, self.results, self.peers, self.control, self.data
 
 
 class PartyService(party_pb2_grpc.PartyServicer):
@@ -322,55 +290,3 @@ class PartyService(party_pb2_grpc.PartyServicer):
 
 def _output_digest(public: np.ndarray) -> bytes:
     return digest("mpc/v1/output", encode_output(public))
-
-
-class PeerService:
-    """For the other parties: accept the stream of a pair."""
-
-    def __init__(self, node: PartyNode) -> None:
-        self._node = node
-
-    def register(self, server: grpc.Server, desks: PartyDesks) -> None:
-        """Answer the peers' calls at this server."""
-        service = party_pb2.DESCRIPTOR.services_by_name["Peer"]
-        seconds = self._node.config.deadlines.connect
-        register(server, service, self, lambda _: desks.peers, lambda *_: None, seconds, {"Exchange": frames.EXCHANGE})
-
-    def Exchange(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Iterator[Frame | Piece]:
-        """Take the stream of a party that stands earlier in the roster, and send this side's frames."""
-        try:
-            link = self._accept(request, context)
-        except MpcError as error:
-            name = shown_caller(context)
-            fields = {"caller": name, "address": context.peer(), "code": error.code, "why": str(error)}
-            rationed((name, error.code), logging.WARNING, "a peer's stream was refused", **fields)
-            yield Frame(abort=party_pb2.Abort(code=error.code))
-            return
-        reader = threading.Thread(
-            target=link.receive,
-            args=(request, lambda error: PeerError(f"the connection to {link.peer} was lost", peer=link.peer)),
-            name=f"link-{link.peer}",
-            daemon=True,
-        )
-        reader.start()
-        context.add_callback(link.close)
-        yield from link.frames()
-
-    def _accept(self, request: Iterator[Frame | Piece], context: grpc.ServicerContext) -> Link:
-        """The link that a peer's greeting is for."""
-        roster, peer = self._node.roster, caller(context)
-        if peer not in roster or roster.index(peer) >= roster.index(self._node.config.name):
-            raise PolicyError(f"{peer!r} is not a party that dials this one")
-        with ends_within(context, self._node.config.deadlines.connect):
-            first = next(request, Frame())
-        if isinstance(first, Piece) or first.WhichOneof("body") != "hello":
-            raise HandshakeError("the first frame is a greeting", peer=peer)
-        session = self._node.await_session(first.hello.session_id)
-        link = session.links[peer]
-        session.attach(peer)
-        try:
-            link.check(first.hello)
-        except HandshakeError as error:
-            session.abort(error)
-            raise
-        return link

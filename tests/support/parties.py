@@ -50,10 +50,12 @@ from parties.config.models import (
 from parties.local.ports import Ports
 from parties.party.collecting.service import CollectService
 from parties.party.consent.service import ConsentService
+from parties.party.desks import PartyDesks
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
 from parties.party.node import PartyNode
-from parties.party.services import PartyDesks, PartyService, PeerService
+from parties.party.peer_service import PeerService
+from parties.party.services import PartyService
 from parties.party.session import PartySession
 from parties.party.vault.service import DataService
 from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2, party_pb2_grpc, provider_pb2_grpc
