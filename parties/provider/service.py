@@ -105,6 +105,7 @@ class ProviderService:
         session = self.table.enter(request, party) if entry.is_weights else self.table.find(request.session_id)
         if party not in session.terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
+        self._read(session, context)
         if entry.is_weights:
             self._show(session, request.terms, party)
         seconds = _PATIENCE * patience(self._config.deadlines.setup, context)
@@ -120,7 +121,19 @@ class ProviderService:
                 for corrections in bundle.corrections(segment):
                     yield from map(Chunk, slices(corrections))
             yield bundle.statement(number)
-            session.used_at = self._clock()
+
+    def _read(self, session: ProviderSession, context: grpc.ServicerContext) -> None:
+        """Count a call as one that reads, until it ends, also where it waits for what is never dealt."""
+
+        def ended() -> None:
+            with session.lock:
+                session.read -= 1
+                session.used_at = self._clock()
+
+        with session.lock:
+            session.read += 1
+        if not context.add_callback(ended):
+            ended()  # it has ended already
 
     def _show(self, session: ProviderSession, given: provider_pb2.SessionTerms, party: str) -> None:
         """Take the party's seeds of the stored objects that the session reads."""

@@ -46,6 +46,7 @@ class ProviderSession:
         joined: parties that have asked for it.
         due: the entry that is dealt next.
         dealing: deals of it that are under way.
+        read: calls that are being sent what is dealt of it; while there are any, it is not idle.
         key: that tags are made with, if its runs are checked; there once the weights' bundle is begun.
         ended_by: the party that ended it, if one did.
     """
@@ -61,6 +62,7 @@ class ProviderSession:
     granted: int = 0
     over: bool = False
     dealing: int = 0
+    read: int = 0
     key: Key | None = field(default=None, repr=False)
     ended_by: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -77,6 +79,10 @@ class ProviderSession:
     def whole(self) -> bool:
         """Has every party asked for it?"""
         return len(self.joined) == len(self.terms.parties)
+
+    def is_idle(self, limit: float) -> bool:
+        """Has nobody used it since `limit` (monotonic seconds), and does nobody read what is dealt?"""
+        return not self.read and self.used_at < limit
 
     def is_ready(self, entry: EntryId) -> bool:
         """Is all here that the dealing of an entry depends on?

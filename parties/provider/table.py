@@ -157,10 +157,10 @@ class SessionTable:
             session.give_back(self._budget)
 
     def drop_idle(self) -> None:
-        """End the sessions that nobody has used for the idle deadline."""
+        """End the sessions that nobody has used for the idle deadline, and of which no part is being sent."""
         limit = self._clock() - self._config.deadlines.idle
         with self._lock:
-            idle = {sid: session for sid, session in self.open.items() if session.used_at < limit}
+            idle = {sid: session for sid, session in self.open.items() if session.is_idle(limit)}
             for session_id in idle:
                 self._forget(session_id)
         for session in idle.values():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,12 +13,19 @@ from onnx import helper
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
+from mpc.compiler.graph.attributes import Sliding
+from mpc.compiler.graph.evaluate import evaluate
+from mpc.compiler.graph.graph import Graph, Node, Origin
+from mpc.compiler.lowering.known import product_of
+from mpc.compiler.training import calibrate
+from mpc.compiler.training.calibrate import Calibration
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training, compile_training
 from mpc.errors import InputError, ModelError, UsageError
 from mpc.gates.linear import Combine
 from mpc.plan.cost import plan_cost
+from mpc.windows import Windows
 from tests.support.training import batches, integers, model, on_integers, on_reals, perceptron
 from tests.support.worlds import Trial
 
@@ -100,6 +109,51 @@ def test_bounds_may_rest_on_samples_where_none_can_be_proved() -> None:
             compile_training(convolutional("MaxPool"), batch=4, ranges=ranges, samples=wrong)
     with pytest.raises(InputError, match="different numbers of rows"):
         compile_training(convolutional("MaxPool"), batch=4, ranges=ranges, samples={"x": x, "target": y[:8]})
+
+
+def test_steps_over_samples_run_once_for_all_that_is_told_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans are those of samples that nobody remembers; another step, at another rate or from other weights, runs."""
+    runs: list[Graph] = []
+
+    def counted(graph: Graph, feeds: Arrays) -> Iterator[tuple[Node, np.ndarray]]:
+        runs.append(graph)
+        return evaluate(graph, feeds)
+
+    monkeypatch.setattr(calibrate, "evaluate", counted)
+    monkeypatch.setattr(calibrate, "STEPS", 1)
+    x, y = images(12)
+    samples = {"x": x, "target": y}
+    remembered = Calibration(samples)
+
+    def compiled(rows: object, rate: float = 0.0625, seed: int = 1, **asked: Any) -> bytes:
+        network, ranges = convolutional("MaxPool", seed=seed), {"x": (0, 1)}
+        return compile_training(network, batch=4, optimizer=SGD(rate), ranges=ranges, samples=rows, **asked).plan.digest
+
+    wanted: tuple[dict[str, Any], ...] = ({}, {"keep": True}, {"tells": ("beyond",)}, {"tells": ("loss", "beyond")})
+    found = [compiled(remembered, **asked) for asked in wanted]
+    assert len(runs) == 1
+    assert found == [compiled(samples, **asked) for asked in wanted]
+    assert len(runs) == 5
+    for number, other in enumerate(({"rate": 0.5}, {"seed": 2}), 6):
+        compiled(remembered, **other)
+        compiled(remembered, **other, tells=("loss",))
+        assert len(runs) == number
+
+
+@pytest.mark.parametrize("alike", [0, 1, None])
+def test_bounds_that_rows_share_are_those_of_each(alike: int | None) -> None:
+    """Whether rows are rows or, in the gradient of filters, channels."""
+    rng, windows = (
+        np.random.default_rng(1),
+        Windows(kernel=(2, 2), strides=(1, 1), dilations=(2, 2), pads=((0, 1),) * 2),
+    )
+    x, weight = rng.random((4, 3, 5, 5)), rng.random((2, 3, 2, 2))
+    if alike == 0:
+        x = np.broadcast_to(x[:1], x.shape)
+    if alike == 1:
+        x, weight = np.broadcast_to(x[:, :1], x.shape), np.broadcast_to(weight[:, :1], weight.shape)
+    node = Node("conv", ("x", "y"), "z", (4, 2, 4, 4), Origin("z", "Conv"), Sliding(windows=windows))
+    np.testing.assert_allclose(product_of(node)(x, weight), windows.convolve(x, weight), rtol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ["Tanh", "Sigmoid"])

@@ -176,6 +176,58 @@ def test_a_write_that_fails_burns_nothing_ahead(ledger: Ledger, monkeypatch: pyt
     assert states(ledger, session(1)) == {1: "dealt", 2: "burnt"}
 
 
+def test_runs_that_are_burnt_ahead_are_dealt_once_and_in_their_order(ledger: Ledger) -> None:
+    """Each has the steps of a run that nobody burnt ahead, refused alike; what is refused changes nothing."""
+    ledger.open_session(session(1), PLAN, "analyst")
+    for run in (1, 7):
+        ledger.advance(session(1), run, RunState.DEALT)
+    ledger.advance(session(1), 1, RunState.BURNT, following=15)
+    with pytest.raises(SessionError, match="run 3 .* comes after run 7"):
+        ledger.advance(session(1), 3, RunState.DEALT)
+    with pytest.raises(SessionError, match="from dealt to dealt"):
+        ledger.advance(session(1), 7, RunState.DEALT)
+    with pytest.raises(SessionError, match="from new to burnt"):
+        ledger.advance(session(1), 9, RunState.BURNT)
+    ledger.advance(session(1), 9, RunState.DEALT)
+    with pytest.raises(SessionError, match="from dealt to dealt"):
+        ledger.advance(session(1), 9, RunState.DEALT)
+    with pytest.raises(SessionError, match="run 8 .* comes after run 9"):
+        ledger.advance(session(1), 8, RunState.DEALT)
+    ledger.advance(session(1), 17, RunState.DEALT)  # behind the window
+    with pytest.raises(SessionError, match="run 10 .* comes after run 17"):
+        ledger.advance(session(1), 10, RunState.DEALT)
+    for run in (7, 9, 17):
+        ledger.advance(session(1), run, RunState.BURNT)
+        with pytest.raises(ReuseError, match="already used"):
+            ledger.advance(session(1), run, RunState.BURNT)
+    ledger.close_session(session(1))
+    assert states(ledger, session(1)) == dict.fromkeys((1, 7, 9, 17), "aborted")
+
+
+def test_a_stock_that_is_burnt_ahead_is_dealt_already(ledger: Ledger) -> None:
+    ledger.stock_session(session(1), PLAN, "analyst", 4)
+    ledger.open_stocked(session(1), PLAN, "analyst")
+    ledger.advance(session(1), 1, RunState.BURNT, following=3)
+    with pytest.raises(SessionError, match="from dealt to dealt"):
+        ledger.advance(session(1), 2, RunState.DEALT)
+    ledger.advance(session(1), 2, RunState.BURNT)
+
+
+@pytest.mark.parametrize("state", [RunState.DEALT, RunState.BURNT])
+def test_after_a_crash_no_run_that_was_burnt_ahead_is_dealt_again(
+    ledger: Ledger, tmp_path: Path, state: RunState
+) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    ledger.advance(session(1), 1, RunState.DEALT)
+    ledger.advance(session(1), 1, RunState.BURNT, following=3)
+    ledger.advance(session(1), 2, RunState.DEALT)
+    ledger = restarted(ledger, tmp_path / "data")
+    for run in (2, 3):
+        with pytest.raises(SessionError, match="is burnt, not open"):
+            ledger.advance(session(1), run, state)
+    ledger.close()
+
+
 def test_a_crash_burns_all_that_were_burnt_together(ledger: Ledger, tmp_path: Path) -> None:
     ledger.open_session(session(1), PLAN, "analyst")
     ledger.advance(session(1), 1, RunState.DEALT)

@@ -115,7 +115,13 @@ class Ledgers(RuleBasedStateMachine):
             self._burn_ahead(number, range(run + 1, run + 1 + following))
 
     def _come_to(self, number: int, run: int, state: RunState) -> None:
-        """A run that was burnt ahead comes, and is burnt in name, once."""
+        """A run that was burnt ahead comes in its turn: it is dealt once, and then burnt in name, once."""
+        dealt = [other for known, other in self.runs if known == number and (known, other) not in self.untouched]
+        new = (number, run) in self.untouched
+        if new is (state is RunState.BURNT) or (new and run <= max(dealt)):
+            with pytest.raises(SessionError):
+                self.ledger.advance(session(number), run, state)
+            return
         self.ledger.advance(session(number), run, state)
         self.untouched.discard((number, run))
         if state is RunState.BURNT:

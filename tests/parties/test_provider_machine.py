@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,19 @@ def provider() -> Iterator[None]:
 
 @dataclass
 class Caller:
-    """The context of a call by a party that does not hang up."""
+    """The context of a call by a party."""
 
     name: str
+    callbacks: list[Callable[[], None]] = field(default_factory=list)
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        self.callbacks.append(callback)
+        return True
+
+    def end(self) -> None:
+        """The call has ended, one way or another."""
+        while self.callbacks:
+            self.callbacks.pop()()
 
     def auth_context(self) -> dict[str, list[bytes]]:
         return {"x509_common_name": [self.name.encode()]}
@@ -99,6 +109,7 @@ class Open:
     used_at: float
     joined: set[str] = field(default_factory=set)
     due: EntryId = WEIGHTS
+    read: int = 0
     bundles: dict[EntryId, Bundle] = field(default_factory=dict)
 
 
@@ -143,7 +154,7 @@ class Sessions(RuleBasedStateMachine):
         self.terms = {number: self.fresh(number) for number in range(6)}
         self.open: dict[int, Open] = {}
         self.ended: dict[int, str] = {}
-        self.under_way: list[tuple[Bundle, Iterator[Any]]] = []
+        self.under_way: list[tuple[Open, Bundle, Iterator[Any], Caller]] = []
         self.dealing: list[tuple[Open, Bundle]] = []
         self.seeds: set[bytes] = set()
         self.signed: dict[tuple[bytes, EntryId], bytes] = {}
@@ -219,8 +230,18 @@ class Sessions(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
         self.service.drop_idle()
-        for number in [number for number, session in self.open.items() if self.now - session.used_at > DEADLINES.idle]:
-            self.end(number, "")
+        unused = {number for number, session in self.open.items() if self.now - session.used_at > DEADLINES.idle}
+        for number in sorted(unused):
+            if not self.open[number].read:
+                self.end(number, "")
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def hang_up(self, data: st.DataObject) -> None:
+        """A party ends a call in which it is sent something; what it was to read is lost."""
+        place = data.draw(st.integers(0, len(self.under_way) - 1))
+        session, _, _, caller = self.under_way.pop(place)
+        self.call_ends(session, caller)
 
     @rule()
     def run_out_of_entropy(self) -> None:
@@ -240,8 +261,9 @@ class Sessions(RuleBasedStateMachine):
     @rule()
     def go_on(self) -> None:
         self.gate.set()
-        for bundle, parts in self.under_way:
+        for session, bundle, parts, caller in self.under_way:
             self.receive(bundle, parts)
+            self.call_ends(session, caller)
         self.under_way.clear()
         for session, bundle in self.dealing:
             bundle.over = True
@@ -276,9 +298,17 @@ class Sessions(RuleBasedStateMachine):
         return request
 
     def refused(self, request: provider_pb2.DealRequest, party: str) -> MpcError:
+        caller = Caller(party)
         with pytest.raises(MpcError) as caught:
-            next(self.service.Deal(request, Caller(party)))  # type: ignore[arg-type]
+            next(self.service.Deal(request, caller))  # type: ignore[arg-type]
+        caller.end()
         return caught.value
+
+    def call_ends(self, session: Open, caller: Caller) -> None:
+        """A call has ended that was sent what is dealt of a session: from now on the session may be idle."""
+        caller.end()
+        session.read -= 1
+        session.used_at = self.now
 
     def ask(self, number: int, party: str, entry: EntryId, batch: int) -> None:
         """Ask for a part of a bundle, and compare what is said or given with the model."""
@@ -291,18 +321,21 @@ class Sessions(RuleBasedStateMachine):
             if number in self.ended and party in roster(number):
                 assert error.peer == error.heard_from == (self.ended[number] or None)
             return
-        parts = self.service.Deal(request, Caller(party))  # type: ignore[arg-type]
+        caller = Caller(party)
+        parts = self.service.Deal(request, caller)  # type: ignore[arg-type]
         first = next(parts)
         assert not isinstance(first, Chunk)
         assert first.header.seed not in self.seeds, "a seed was dealt twice"
         self.seeds.add(first.header.seed)
         session = self.open[number]
         bundle = self.given(session, number, party, entry, batch)
+        session.read += 1
         if bundle.over:
             self.receive(bundle, parts)
             self.release(session)
+            self.call_ends(session, caller)
         else:
-            self.under_way.append((bundle, parts))
+            self.under_way.append((session, bundle, parts, caller))
 
     def expected(self, number: int, party: str, entry: EntryId, batch: int) -> tuple[type[MpcError], str] | None:
         """Which error a call gets; None if it is given its part."""
@@ -377,3 +410,41 @@ class Sessions(RuleBasedStateMachine):
 
 Sessions.TestCase.settings = settings(examples(10), stateful_step_count=30, deadline=None)
 TestSessions = Sessions.TestCase
+
+
+def test_a_session_is_not_idle_while_a_segment_is_sent() -> None:
+    """One segment may take longer to be read than a session may be idle; once the call has ended, it may not."""
+    machine = Sessions()
+    request = machine.request(machine.terms[0], WEIGHTS, 1)
+    callers = [Caller(name) for name in roster(0)]
+    parts = [machine.service.Deal(request, caller) for caller in callers]  # type: ignore[arg-type]
+    for each in parts:
+        next(each)
+    for _ in range(3):
+        machine.now += 2 * DEADLINES.idle
+        machine.service.drop_idle()
+    assert machine.service.sessions()
+    for each in parts:
+        assert [part for part in each if not isinstance(part, Chunk)][-1].end.manifest.signature
+    for caller in callers:
+        caller.end()
+    machine.now += DEADLINES.idle / 2
+    machine.service.drop_idle()
+    assert machine.service.sessions(), "it is idle from the end of the call on"
+    machine.now += DEADLINES.idle
+    machine.service.drop_idle()
+    assert not machine.service.sessions()
+
+
+def test_a_caller_that_is_gone_keeps_no_session() -> None:
+    """Its call waits here for what nobody deals any more, and counts for nothing."""
+    machine = Sessions()
+    machine.gate.clear()
+    caller = Caller("party-0")
+    next(machine.service.Deal(machine.request(machine.terms[0], WEIGHTS, 1), caller))  # type: ignore[arg-type]
+    caller.end()
+    machine.now += 2 * DEADLINES.idle
+    machine.service.drop_idle()
+    assert not machine.service.sessions()
+    machine.go_on()
+    assert eventually(lambda: machine.service.budget.taken == 0)

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
 from mpc.compiler.graph.attributes import Ends, Filters, Moments, Sliding
 from mpc.compiler.graph.graph import Node
 from mpc.compiler.lowering.intervals import Interval, Product
+from mpc.windows import Windows
 
 
 def product_of(node: Node) -> Product:
     """Return the bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
     if node.op == "matmul":
         return np.matmul
-    if isinstance(node.attributes, Filters | Sliding):
+    if isinstance(node.attributes, Sliding):
+        return partial(_slid, node.attributes.windows)
+    if isinstance(node.attributes, Filters):
         return node.attributes.windows.convolve
     return np.multiply
+
+
+def _slid(windows: Windows, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Convolve the bounds of two values; those of a batch, which all rows share, once.
+
+    Forwards rows are the first axis; in the gradient of filters they are channels, and all alike in both.
+    """
+    if len(x) > 1 and _alike(x, 0):
+        one = windows.convolve(x[:1], weight)
+        return np.broadcast_to(one, (len(x), *one.shape[1:]))
+    if windows.groups == 1 and _alike(x, 1) and _alike(weight, 1):
+        return x.shape[1] * windows.convolve(x[:, :1], weight[:, :1])
+    return windows.convolve(x, weight)
+
+
+def _alike(values: np.ndarray, axis: int) -> bool:
+    """Are all parts of an array along an axis equal to the first?"""
+    return bool((values == values.take([0], axis)).all())
 
 
 def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:

@@ -6,9 +6,10 @@ field has room for it, and nothing ever is so large.  What was seen, times a mar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 
@@ -25,32 +26,92 @@ _SMALLEST = 2.0**-10
 _LARGEST = 2.0**60
 
 
-def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
-    """Return the step whose sums and products are known to stay within `MARGIN` times what they are on samples.
+class Calibration:
+    """Rows that bounds rest on, and the bounds that steps over them gave.
 
-    Each bound is the next power of two: the plan shows it, and should say no more of the samples than that.
+    A training is compiled several times, each time for what else is told and kept.  What moves its weights is the same,
+    and runs over the samples once.
 
     Args:
         samples: rows of every input of the step, targets too, one batch or more; of several all that are whole.
-
-    Raises:
-        InputError: an input has no samples, or they are fewer than a batch, of another shape, or no finite numbers; a
-            name is none of an input; or steps over them end in no numbers.
     """
+
+    def __init__(self, samples: object) -> None:
+        self._samples = samples
+        self._ran: list[tuple[Step, dict[str, float]]] = []
+
+    def bounded(self, step: Step, telling: Callable[[], Step]) -> Step:
+        """Return the step whose sums and products are known to stay within `MARGIN` times what they are on samples.
+
+        Each bound is the next power of two: the plan shows it, and should say no more of the samples than that.
+
+        Args:
+            telling: writes the step with all that it could tell besides: it runs in place of this one.
+
+        Raises:
+            InputError: an input has no samples, or they are fewer than a batch, of another shape, or no finite numbers;
+                a name is none of an input; or steps over them end in no numbers.
+        """
+        found = self._found(step)
+        if found is None:
+            more = telling()
+            self._run(more if _is_part(step, more) else step)
+            found = self._found(step) or {}
+        bounds = {node.writes: found[node.writes] for node in step.graph.nodes if node.writes in found}
+        nodes = [bounded_by(node, bounds) for node in step.graph.nodes]
+        return replace(step, graph=Graph(step.graph.inputs, nodes, step.graph.outputs), rests=bounds)
+
+    def _found(self, step: Step) -> dict[str, float] | None:
+        return next((bounds for ran, bounds in self._ran if _is_part(step, ran)), None)
+
+    def _run(self, step: Step) -> None:
+        self._ran.append((step, _bounds(step, self._samples)))
+
+
+def _is_part(step: Step, other: Step) -> bool:
+    """Does another step compute all that a step does, from the same numbers, and move states alike?"""
+    states = {state.name for state in step.states}
+    theirs = {node.writes: node for node in other.graph.nodes}
+    moved, moved_theirs = (
+        {out.name: out.value for out in each.graph.outputs if out.name in states} for each in (step, other)
+    )
+    return (
+        step.target == other.target
+        and moved == moved_theirs
+        and _alike(step.states, other.states)
+        and _alike(step.graph.inputs, other.graph.inputs)
+        and all(_alike(node, theirs.get(node.writes)) for node in step.graph.nodes)
+    )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Compare records, field by field, with the arrays in them."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return one is other or np.array_equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if is_dataclass(one):
+        return one is other or all(_alike(getattr(one, each.name), getattr(other, each.name)) for each in fields(one))
+    return one == other
+
+
+def _bounds(step: Step, samples: object) -> dict[str, float]:
+    """Run steps over samples; return the bound of each sum and product that no state has a bound of its own for."""
     data = _entered(step)
-    samples = _as_numbers(data, samples)
-    samples = {**samples, step.target: _one_hot(samples.get(step.target), step)}
-    rows = _rows(data, samples)
-    batch = int(data[0].shape[0])
+    rows = _as_numbers(data, samples)
+    rows = {**rows, step.target: _one_hot(rows.get(step.target), step)}
+    number, batch = _rows(data, rows), int(data[0].shape[0])
     seen: dict[str, float] = {}
     shapes = {given.name: static(given.shape) for given in step.graph.inputs}
     states = {
         state.name: np.zeros(shapes[state.name]) if state.values is None else np.asarray(state.values, np.float64)
         for state in step.states
     }
-    for number in range(STEPS):
-        start = number % (rows // batch) * batch
-        feeds = {given.name: samples[given.name][start : start + batch] for given in data}
+    for turn in range(STEPS):
+        start = turn % (number // batch) * batch
+        feeds = {given.name: rows[given.name][start : start + batch] for given in data}
         values = {}
         with np.errstate(over="ignore", invalid="ignore"):  # exp of a sum far below zero; what diverges is refused
             for node, value in evaluate(step.graph, {**states, **feeds}):
@@ -60,9 +121,7 @@ def calibrated(step: Step, samples: Mapping[str, np.ndarray]) -> Step:
         states = step.states_of(values)
     own = {state.name for state in step.states}  # which have bounds of their own
     after = {out.value for out in step.graph.outputs if out.name in own}
-    bounds = {name: _bound(most) for name, most in seen.items() if name not in after}
-    nodes = [bounded_by(node, bounds) for node in step.graph.nodes]
-    return replace(step, graph=Graph(step.graph.inputs, nodes, step.graph.outputs), rests=bounds)
+    return {name: _bound(most) for name, most in seen.items() if name not in after}
 
 
 def _entered(step: Step) -> list[GraphInput]:

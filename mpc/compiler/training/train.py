@@ -19,7 +19,7 @@ from mpc.compiler.onnx.signature import Shapes, input_types
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import at_rest
-from mpc.compiler.training.calibrate import STEPS, calibrated
+from mpc.compiler.training.calibrate import STEPS, Calibration
 from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.lowering import LoweredStep, lower_step
 from mpc.compiler.training.optimisers import SGD, Rate, decay_beside
@@ -138,7 +138,7 @@ def compile_training(
     frozen: Collection[str] = (),
     precision: Precision | None = None,
     target: str = "target",
-    samples: Mapping[str, np.ndarray] | None = None,
+    samples: Mapping[str, np.ndarray] | Calibration | None = None,
     keep: bool = False,
     checkpoints: bool = False,
     stored: Mapping[str, StoredInput] | None = None,
@@ -156,7 +156,8 @@ def compile_training(
         frozen: names of weights that stay as they are, as the model calls them.
         target: the name of the targets as an input; of the last sums' shape, so one-hot for classes.
         samples: rows of the inputs and targets that may become known, for a model too deep for bounds that are proved:
-            see `calibrate`.  Then no ReLU has a ceiling, and one behind a maximum is part of it.
+            see `calibrate`.  Then no ReLU has a ceiling, and one behind a maximum is part of it.  A `Calibration` of
+            them remembers what it found, for whoever compiles the training again.
         keep: the weights are outputs too, kept at the parties in the runs that a program says: "weight.0", ...
         checkpoints: so are the velocities, "velocity.0", ..., for another session to go on: `resumed.goes_on`.
         stored: inputs, and targets, whose rows lie at the parties: the plan has a program, which says which rows a step
@@ -186,10 +187,15 @@ def compile_training(
     graph = bound_to(at_rest(whole, lying, precision) if lying else whole, batch)
     _require_rows(graph, batch)
     released = freed(graph, names, frozen)
-    step = write_step(released, loss, optimizer, batch, precision, target, lying_targets, tells)
-    step = replace(step, graph=_with_target_range(step, targets))
+
+    def written(tells: Collection[str]) -> Step:
+        step = write_step(released, loss, optimizer, batch, precision, target, lying_targets, tells)
+        return replace(step, graph=_with_target_range(step, targets))
+
+    step = written(tells)
     if samples is not None:
-        step = calibrated(step, samples)
+        calibration = samples if isinstance(samples, Calibration) else Calibration(samples)
+        step = calibration.bounded(step, lambda: written({*tells, LOSS}))
     if BEYOND in tells:
         step = range_checked(step, precision)
     weights = [state.name for state in step.states if not state.velocity]

@@ -12,6 +12,7 @@ import numpy as np
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_types
 from mpc.compiler.roles import Roles
+from mpc.compiler.training.calibrate import Calibration
 from mpc.compiler.training.train import Training, compile_training
 from mpc.errors import InputError, warn
 from mpc.plan.program import Program
@@ -49,10 +50,10 @@ def step_compiler(
     """Return `compile_training` with all that does not depend on what is asked of a training.
 
     Args:
-        samples: (x, y), as `Trainer.fit` takes arrays.
+        samples: (x, y), as `Trainer.fit` takes arrays; steps over them run once, however often it compiles.
     """
     loaded = Loaded(load_model(model))
-    rows = None if samples is None else as_samples([*input_types(loaded)], TARGET, samples)
+    rows = None if samples is None else Calibration(as_samples([*input_types(loaded)], TARGET, samples))
     return partial(
         compile_training, loaded, loss, optimizer, batch, ranges, shapes=shapes, frozen=frozen, precision=precision,
         target=TARGET, samples=rows, keep=True,

@@ -31,7 +31,7 @@ from mpc.errors import LocalProtocolError, ReuseError, SessionError
 from parties.database import transaction
 from parties.disk import private_folder, write_atomic
 from parties.entropy import token
-from parties.party.ledger.burning import BurntAhead
+from parties.party.ledger.burning import BurntAhead, refused
 from parties.party.ledger.epoch import EPOCH, Epoch, failing, read_epoch, restored
 from parties.party.ledger.schema import DATABASE, bring_forward, connect, is_empty
 from parties.party.ledger.states import (
@@ -170,11 +170,11 @@ class Ledger:
         self, database: sqlite3.Connection, session_id: bytes, plan: bytes, coordinator: str, state: SessionState
     ) -> None:
         if len(session_id) != SESSION_ID_BYTES:
-            raise _refused(f"a session id has {SESSION_ID_BYTES} bytes, not {len(session_id)}")
+            raise refused(f"a session id has {SESSION_ID_BYTES} bytes, not {len(session_id)}")
         if session_id.count(session_id[0]) == SESSION_ID_BYTES:
-            raise _refused("a session id of equal bytes was not made from nonces")
+            raise refused("a session id of equal bytes was not made from nonces")
         if _session_state(database, session_id) is not None:
-            raise _refused(f"session {session_id.hex()} was used before; an id never runs twice")
+            raise refused(f"session {session_id.hex()} was used before; an id never runs twice")
         row = (session_id.hex(), plan.hex(), coordinator, state, self._clock())
         database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, NULL)", row)
         self._count_up(database)
@@ -195,7 +195,7 @@ class Ledger:
         with self._writing() as database:
             state = _session_state(database, session_id)
             if state is None:
-                raise _refused(f"session {session_id.hex()} is unknown")
+                raise refused(f"session {session_id.hex()} is unknown")
             if state is SessionState.OPEN:
                 self._end(database, session_id, SessionState.ABORTED, code)
             return state is SessionState.OPEN
@@ -220,7 +220,7 @@ class Ledger:
         """
         state = RunState(state)
         if not 1 <= run <= MAX_RUN - following:
-            raise _refused(f"run {run} is out of range")
+            raise refused(f"run {run} is out of range")
         with self._lock:
             if self._ahead.pass_by(session_id, run, state):
                 return
@@ -232,12 +232,13 @@ class Ledger:
             if state is RunState.BURNT and before in CONSUMED:
                 raise ReuseError(f"the correlations of run {run}, session {session_id.hex()}, are already used")
             if state not in TRANSITIONS[before]:
-                raise _refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
+                raise refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
             if before is None:
                 last = database.execute("SELECT max(run) FROM runs WHERE session_id = ?", key[:1]).fetchone()[0]
                 if last is not None and run <= last:
-                    raise _refused(f"run {run} of session {session_id.hex()} comes after run {last}")
+                    raise refused(f"run {run} of session {session_id.hex()} comes after run {last}")
                 database.execute("INSERT INTO runs VALUES (?, ?, ?)", (*key, state))
+                self._ahead.deal(session_id, run)
             else:
                 database.execute("UPDATE runs SET state = ? WHERE session_id = ? AND run = ?", (state, *key))
             if state is RunState.BURNT:
@@ -369,7 +370,7 @@ def _session_state(database: sqlite3.Connection, session_id: bytes) -> SessionSt
 def _require_open(database: sqlite3.Connection, session_id: bytes) -> None:
     state = _session_state(database, session_id)
     if state is not SessionState.OPEN:
-        raise _refused(f"session {session_id.hex()} is {state or 'unknown'}, not open")
+        raise refused(f"session {session_id.hex()} is {state or 'unknown'}, not open")
 
 
 def _end(database: sqlite3.Connection, session_id: bytes, state: SessionState, reason: str | None) -> None:
@@ -398,7 +399,3 @@ def _using(folder: Path) -> Iterator[None]:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         logger().error("the ledger cannot be used", folder=folder, why=why)
         raise failing(f"the ledger cannot be used: {why}") from error
-
-
-def _refused(what: str) -> SessionError:
-    return SessionError(what, remedy="start a new session; it gets a new id and new correlations")

@@ -48,10 +48,11 @@ def product(state: Lowering, node: Node) -> Value:
             break
         x, y = products.balanced(state, x, y, over)
         _require_digits(state, interval.bound / float(scale), x, y)
+    else:
+        interval = products.product_interval(x, y, node, over_reals, square)
     settings: dict[str, Any] = {"x": x.wire.name, "y": y.wire.name}
     if isinstance(node.attributes, Sliding):
         settings["windows"] = node.attributes.windows
-    interval = products.product_interval(x, y, node, over_reals, square)
     return state.add(_GATES[node.op], node.shape, x.scale * y.scale, interval, **settings)
 
 
