@@ -17,7 +17,7 @@ from mpc.plan.checking import CHECK_SIZES
 from parties import disk
 from parties.client.running import stocks as ordering
 from parties.config.models import Limits
-from parties.party.ledger import sessions as ledger
+from parties.party.ledger import file as ledger
 from parties.party.stock import ordering as stock
 from parties.pb import provider_pb2
 from parties.pb.party_pb2 import Frame, Payload

@@ -25,7 +25,7 @@ from parties.client.running.entered import EnteredRuns
 from parties.config.load import load
 from parties.config.models import PartyConfig, TlsConfig
 from parties.disk import private_folder
-from parties.party.ledger import sessions as ledger
+from parties.party.ledger import file as ledger
 from parties.party.ledger.sessions import Ledger
 from parties.pb import party_pb2
 from parties.process import lock

@@ -19,7 +19,7 @@ import pytest
 
 from mpc.errors import ConfigError, LocalProtocolError, MpcError, ReuseError, SessionError
 from parties.database import transaction
-from parties.party.ledger import sessions as module
+from parties.party.ledger import file as module
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import TRANSITIONS, RunState, SessionState
 from tests.support.databases import refusing
