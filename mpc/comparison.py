@@ -48,6 +48,12 @@ class Selectors:
     constant: np.ndarray
     short: np.ndarray | None
 
+    @cached_property
+    def words(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mask's and node's with a byte for each bit, int8: -1 where it is 1, else 0; (opened words, bits)."""
+        of_mask = np.ascontiguousarray(self.mask, dtype="<u2").view(np.uint8).reshape(len(self.mask), 2)
+        return _each_bit(of_mask), _each_bit(self.node)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -145,6 +151,10 @@ class Comparison:
         Rows are the bits of the leaf masks, mu_0 .. and nu_0 .., and behind them the products so far.
         """
         return _product_factors(self.chunks)
+
+
+def _each_bit(rows: np.ndarray) -> np.ndarray:
+    return -np.unpackbits(rows, axis=1, bitorder="little").view(np.int8)
 
 
 def _word_bytes(width: int) -> int:

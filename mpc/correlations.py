@@ -17,7 +17,8 @@ from typing import Protocol, Self
 import numpy as np
 from blake3 import blake3
 
-from mpc.encoding import canonical
+from mpc import kernels
+from mpc.encoding import canonical, view_words
 from mpc.entry import WEIGHTS, EntryId
 from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import NO_GATE, Correlation, Gate, mask_name
@@ -142,7 +143,7 @@ class Whole:
 
 @dataclass(frozen=True, repr=False)
 class Words:
-    """One party's share of many words in a row, of which a few are enough at a time.
+    """One party's share of many words in a row, of which a few are enough at a time; they may lie at odd addresses.
 
     Args:
         at: returns those at some places; any, at a place below 0.
@@ -253,10 +254,8 @@ class Bundle:
             self._take(gate, name)  # says why it cannot
             raise LocalProtocolError(f"what gate {gate} was dealt as {name!r} are no words")
         start = self._starts.pop(key)
-        whole = np.frombuffer(self._corrections.read(start, start + spec.size), dtype="<u8")  # where they lie
-        aligned = partial(np.require, dtype=np.uint64, requirements="A")
-        # by an index, which reads where the words lie: `take` would copy all of them first, unless they are aligned
-        return Words(lambda at: whole[np.maximum(at, 0)], lambda i, j: aligned(whole[i:j]), whole.size)
+        whole = view_words(np.frombuffer(self._corrections.read(start, start + spec.size), dtype="<u8"))
+        return Words(partial(_read_words, whole), lambda i, j: whole[i:j], whole.size)
 
     def held_seeds(self) -> list[tuple[str, Seed]]:
         """Return (wire, sub-seed) of every held wire, to compare with the provider's manifest; gives nothing out."""
@@ -284,3 +283,10 @@ class Bundle:
         if name not in self._mask_seeds:
             raise ReuseError(f"the mask of wire {wire} is nobody's, or was given out before")
         return self._mask_seeds.pop(name)
+
+
+def _read_words(words: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the words at some places, of any shape; any, at a place below 0."""
+    out = np.empty(places.shape, dtype=np.uint64)
+    kernels.read_words(words, np.ascontiguousarray(places).reshape(-1), out.reshape(-1))
+    return out

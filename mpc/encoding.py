@@ -101,6 +101,13 @@ def add_field(own: memoryview, received: memoryview) -> memoryview:
     return out.data.cast("B")
 
 
+def view_words(values: np.ndarray) -> np.ndarray:
+    """Return words as loops take them that read them wherever they lie: one is compiled for arrays of all kinds."""
+    view = values.view()
+    view.setflags(write=False, align=False)
+    return view
+
+
 def encode_bits(values: np.ndarray, width: int) -> bytes:
     """Encode words of `width` bits, packed eight to a byte when width is 1."""
     return bytes(view_bits(values, width))

@@ -19,6 +19,7 @@ from mpc import field as fp
 from mpc import kernels
 from mpc.comparison import Comparison
 from mpc.conjunction import Nodes
+from mpc.encoding import view_words
 from mpc.errors import LocalProtocolError
 from mpc.prg import Draws, Seed, expand_field, expand_words
 from mpc.shares import WHOLE, BitShare, Lane, Pairs
@@ -56,6 +57,17 @@ WINDOW = 1 << 13
 """Elements whose words are there at one time; those of a comparison take up to some kilobytes."""
 Places = Callable[[np.ndarray], np.ndarray]
 Part = Callable[[int, int], np.ndarray]
+Leaves = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True, repr=False)
+class WordCoins:
+    """The coins of one opening's words: of the places in a word, (width,), and of the elements, from one to another."""
+
+    columns: np.ndarray
+    rows: Part
+
+    __secret__ = True
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -79,6 +91,12 @@ class BitTags(BitShare):
     def part(self, start: int, stop: int) -> np.ndarray:
         """Return the words from a place on, up to another one, of all in a row."""
         return self.values.reshape(-1)[start:stop]
+
+    def fold(self, opened: np.ndarray, one: np.uint64, coins: WordCoins, sums: np.ndarray) -> None:
+        """Add to sums (1,) each tag xor its opened bit times `one`, times its coins; opened (elements,) uint64."""
+        for start, stop in windows(0, opened.size):
+            words = view_words(self.part(start * self.width, stop * self.width).reshape(-1, self.width))
+            kernels.fold_words(words, opened[start:stop], one, coins.columns, coins.rows(start, stop), sums)
 
 
 class SparseTags(BitTags):
@@ -121,6 +139,40 @@ class SparseTags(BitTags):
         return BitTags(values, self.width)
 
 
+class LeafTags(SparseTags):
+    """Tags of the masked leaf bits of comparisons.
+
+    Args:
+        size: of the comparisons.
+        comparison: whose leaf bits they are.
+        one: this party's share of the word of the bit 1.
+        leaves: returns of some comparisons the words that are looked up, where, and the words of the masks.
+    """
+
+    def __init__(self, size: int, comparison: Comparison, one: np.uint64, leaves: Leaves) -> None:
+        width = comparison.leaf_width
+        super().__init__((size,), width, None, self._masked, size * width)
+        object.__setattr__(self, "_looked_up", (one, leaves))
+
+    _looked_up: tuple[np.uint64, Leaves]
+
+    def _masked(self, start: int, stop: int) -> np.ndarray:
+        """Return words in a row, of whole comparisons."""
+        one, leaves = self._looked_up
+        words, places, under = leaves(start // self.width, stop // self.width)
+        count = words.shape[1] // 2
+        over = np.where(places[:, count:] >= 0, words[:, count:], np.uint64(0))
+        equal = np.where(places[:, :count] >= 0, words[:, :count], one) ^ over
+        return (np.concatenate([over, equal[:, :-1]], axis=1) ^ under[:, :-1]).reshape(-1)
+
+    def fold(self, opened: np.ndarray, one: np.uint64, coins: WordCoins, sums: np.ndarray) -> None:
+        """Add up as of other tags, in one loop over what is looked up."""
+        leaves = self._looked_up[1]
+        for start, stop in windows(0, opened.size):
+            found = leaves(start, stop)
+            kernels.fold_leaves(*found, opened[start:stop], one, coins.columns, coins.rows(start, stop), sums)
+
+
 @dataclass(frozen=True, repr=False)
 class TagLane(Lane):
     """The lane of tags: the share of 1 is the share of alpha, that of the bit 1 the share of Delta."""
@@ -147,35 +199,30 @@ class TagLane(Lane):
         first, second = pairs
         c, size = comparison, first.size * values.shape[1]
 
-        def leaves(start: int, stop: int) -> np.ndarray:
-            start, stop = start // c.leaf_width, stop // c.leaf_width
-            out = np.empty((stop - start, c.leaf_width), dtype=np.uint64)
-            for one, end in windows(start, stop):
-                places = np.empty((end - one, c.mask_width), dtype=np.int64)
-                kernels.find_words(values, first, second, one, c.bits, c.shifts, c.widths, places)
-                under = tags(mask).part(one * c.mask_width, end * c.mask_width).reshape(places.shape)
-                words = tags(table).at(places)
-                kernels.mask_words(words, places, under, self.bit_one, out[one - start : end - start])
-            return out.reshape(-1)
+        def leaves(start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            places = np.empty((stop - start, c.mask_width), dtype=np.int64)
+            kernels.find_words(values, first, second, start, c.bits, c.shifts, c.widths, places)
+            under = view_words(tags(mask).part(start * c.mask_width, stop * c.mask_width).reshape(places.shape))
+            return tags(table).at(places), places, under
 
         sign = np.empty(size, dtype=np.uint8)
         kernels.find_signs(values, first, second, c.bits, sign)
-        return SparseTags((size,), c.leaf_width, None, leaves, size * c.leaf_width), sign
+        return LeafTags(size, c, self.bit_one, leaves), sign
 
     def resolve(
         self, comparison: Comparison, opened: np.ndarray, mask: BitShare, node: BitShare, public: np.ndarray
     ) -> BitShare:
         """Return the tag of the AND node's bit."""
-        out, chosen = np.empty(opened.shape, dtype=np.uint64), comparison.selectors
-        products, width = comparison.node_words, comparison.mask_width
+        out, (of_mask, of_node) = np.empty(opened.shape, dtype=np.uint64), comparison.selectors.words
+        constant, products, width = comparison.selectors.constant, comparison.node_words, comparison.mask_width
         for start, stop in windows(0, opened.size):
             kernels.resolve_words(
                 opened[start:stop],
-                _read(tags(mask).part(start * width, stop * width).reshape(-1, width)),
-                _read(tags(node).part(start * products, stop * products).reshape(stop - start, products)),
-                chosen.mask,
-                chosen.node,
-                chosen.constant,
+                view_words(tags(mask).part(start * width, stop * width).reshape(-1, width)),
+                view_words(tags(node).part(start * products, stop * products).reshape(stop - start, products)),
+                of_mask,
+                of_node,
+                constant,
                 public[start:stop],
                 self.bit_one,
                 out[start:stop],
@@ -197,9 +244,9 @@ class TagLane(Lane):
                     np.ascontiguousarray(bits[:, first:last]),
                     nodes.places[which : which + 1],
                     nodes.flips[which : which + 1],
-                    tags(node).part(before + first * products, before + last * products),
+                    view_words(tags(node).part(before + first * products, before + last * products)),
                     nodes.selection,
-                    tags(fresh).part(one, end).reshape(1, -1, 1),
+                    view_words(tags(fresh).part(one, end).reshape(1, -1, 1)),
                     self.bit_one,
                     out[one - start : end - start].reshape(1, -1, 1),
                 )
@@ -220,10 +267,3 @@ def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
     """Yield the ends of parts of a range, of which a fixed number of words is made at a time."""
     for one in range(start, stop, WINDOW):
         yield one, min(one + WINDOW, stop)
-
-
-def _read(words: np.ndarray) -> np.ndarray:
-    """Return a view that nothing is written through: a kernel is compiled for one kind of it, and not for each mix."""
-    view = words.view()
-    view.flags.writeable = False
-    return view

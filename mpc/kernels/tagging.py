@@ -65,19 +65,29 @@ def find_words(
     """
     rows = values.shape[1]
     size, count, low = first.size * rows, shifts.size, (ONE << np.uint64(bits)) - ONE
-    for i in range(places.shape[0]):
-        pair, row = (start + i) // rows, (start + i) % rows
-        c = values[first[pair], row] if first[pair] >= 0 else ZERO
-        c = (c - (values[second[pair], row] if second[pair] >= 0 else ZERO)) & low
-        offset = 0
-        for j in range(count):
-            chunk = (ONE << widths[j]) - ONE
-            last = np.int64(chunk)
-            place = np.int64((c >> shifts[j]) & chunk)
-            here = offset + last * (start + i) + place - 1
-            places[i, j] = here if place > 0 else -2
-            places[i, count + j] = here + 1 if place < last else -1
-            offset += last * size
+    pair, row, done = start // rows, start % rows, 0
+    while done < places.shape[0]:
+        number = min(rows - row, places.shape[0] - done)
+        left = values[max(first[pair], 0), row : row + number]
+        right = values[max(second[pair], 0), row : row + number]
+        of_left, of_right = (low if first[pair] >= 0 else ZERO), (low if second[pair] >= 0 else ZERO)
+        for i in range(number):
+            c, offset = ((left[i] & of_left) - (right[i] & of_right)) & low, 0
+            for j in range(count):
+                chunk = (ONE << widths[j]) - ONE
+                last, place = np.int64(chunk), np.int64((c >> shifts[j]) & chunk)
+                here = offset + last * (start + done + i) + place - 1
+                places[done + i, j] = here if place > 0 else -2
+                places[done + i, count + j] = here + 1 if place < last else -1
+                offset += last * size
+        pair, row, done = pair + 1, 0, done + number
+
+
+@compiled
+def read_words(words: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    """Compute out = the words at places, (N,); any, at a place below 0."""
+    for i in range(places.size):
+        out[i] = words[max(places[i], 0)]
 
 
 @compiled
@@ -97,22 +107,6 @@ def pick_words(blocks: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled
-def mask_words(words: np.ndarray, places: np.ndarray, mask: np.ndarray, one: np.uint64, out: np.ndarray) -> None:
-    """Compute out = the words of leaf bits, under those of their masks, of the words at the places of `find_words`.
-
-    Shapes: words, places and mask (N, 2 K); out (N, 2 K - 1).  `one` is this party's share of the word of the bit 1.
-    """
-    count = words.shape[1] // 2
-    for i in range(words.shape[0]):
-        for j in range(count):
-            above = words[i, count + j] if places[i, count + j] >= 0 else ZERO
-            out[i, j] = above ^ mask[i, j]
-            if j < count - 1:
-                least = words[i, j] if places[i, j] >= 0 else one
-                out[i, count + j] = least ^ above ^ mask[i, count + j]
-
-
-@compiled
 def resolve_words(
     opened: np.ndarray,
     mask: np.ndarray,
@@ -126,16 +120,16 @@ def resolve_words(
 ) -> None:
     """Compute out = the share of the word of an AND node's bit, as `resolve_node` does of the bit.
 
-    Shapes: mask (N, 2 K); node (N, products); out (N,).  `one` is this party's share of the word of the bit 1.
+    Shapes: mask (N, 2 K); node (N, products); out (N,); selectors (opened words, 2 K or products) int8, -1 of what
+    enters the sum and else 0.  `one` is this party's share of the word of the bit 1.
     """
     for i in range(opened.size):
         o = opened[i]
-        chosen = np.uint64(mask_selector[o])
         total = one & _every(np.uint64(constant[o] ^ public[i]))
         for k in range(mask.shape[1]):
-            total ^= mask[i, k] & _every(chosen >> np.uint64(k))
+            total ^= mask[i, k] & np.uint64(np.int64(mask_selector[o, k]))
         for k in range(node.shape[1]):
-            total ^= node[i, k] & _every(np.uint64(node_selector[o, k >> 3]) >> np.uint64(k & 7))
+            total ^= node[i, k] & np.uint64(np.int64(node_selector[o, k]))
         out[i] = total
 
 
@@ -187,6 +181,46 @@ def fold_words(
             more, less = multiply_carryless(off, columns[k])
             above ^= more
             below ^= less
+        more, less = multiply_carryless(below, rows[i])
+        low ^= less
+        middle ^= more
+        more, less = multiply_carryless(above, rows[i])
+        middle ^= less
+        high ^= more
+    sums[0] ^= reduce_carryless(high, middle, low)
+
+
+@compiled
+def fold_leaves(
+    words: np.ndarray,
+    places: np.ndarray,
+    mask: np.ndarray,
+    opened: np.ndarray,
+    one: np.uint64,
+    columns: np.ndarray,
+    rows: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Add to sums the words of leaf bits, under those of their masks, as `fold_words` does.
+
+    Shapes: words, at the places of `find_words`, and mask (N, 2 K); opened (N,), 2 K - 1 bits each.
+    """
+    high, middle, low = ZERO, ZERO, ZERO
+    count = words.shape[1] // 2
+    for i in range(words.shape[0]):
+        bits, above, below = opened[i], ZERO, ZERO
+        for j in range(count):
+            over = words[i, count + j] if places[i, count + j] >= 0 else ZERO
+            off = over ^ mask[i, j] ^ (one & _every(bits >> np.uint64(j)))
+            more, less = multiply_carryless(off, columns[j])
+            above ^= more
+            below ^= less
+            if j < count - 1:
+                least = words[i, j] if places[i, j] >= 0 else one
+                off = least ^ over ^ mask[i, count + j] ^ (one & _every(bits >> np.uint64(count + j)))
+                more, less = multiply_carryless(off, columns[count + j])
+                above ^= more
+                below ^= less
         more, less = multiply_carryless(below, rows[i])
         low ^= less
         middle ^= more

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from numba import njit, types
 
 from mpc import kernels
+from mpc.comparison import Comparison
+from mpc.encoding import view_words
 from mpc.kernels.carryless import multiply_by_integers, multiply_carryless, reduce_carryless
+from mpc.tags import BitTags, LeafTags, WordCoins
 from tests.support.constant_time import branches_for_selects, compiled, leaks
 
 WORDS = st.integers(0, (1 << 64) - 1)
@@ -88,8 +91,29 @@ def test_words_are_folded_with_a_coin_of_the_element_and_one_of_the_place(width:
             off = int(words[element, place]) ^ (int(one) if int(opened[element]) >> place & 1 else 0)
             expected ^= remainder(product(remainder(product(off, int(columns[place]))), int(rows[element])))
     sums = np.array([5], dtype=np.uint64)
-    kernels.fold_words(words, opened, one, columns, rows, sums)
+    kernels.fold_words(view_words(words), opened, one, columns, rows, sums)
     assert int(sums[0]) == expected
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 4])
+def test_leaf_words_are_folded_as_if_they_were_masked_first(chunks: int) -> None:
+    rng = np.random.default_rng(chunks)
+    comparison, count = Comparison(3 * chunks, chunks), 300
+    found = [rng.integers(0, 1 << 64, (count, 2 * chunks), dtype=np.uint64) for _ in range(2)]
+    found.insert(1, rng.integers(-2, 2, (count, 2 * chunks)))
+    opened, one = rng.integers(0, 2 << (2 * chunks - 2), count, dtype=np.uint64), np.uint64(rng.integers(1, 1 << 63))
+    rows, columns = (rng.integers(0, 1 << 64, size, dtype=np.uint64) for size in (count, 2 * chunks - 1))
+    coins = WordCoins(columns, lambda start, stop: rows[start:stop])
+    leaves = LeafTags(
+        count,
+        comparison,
+        one,
+        lambda start, stop: (found[0][start:stop], found[1][start:stop], view_words(found[2][start:stop])),
+    )
+    sums, expected = (np.array([5], dtype=np.uint64) for _ in range(2))
+    leaves.fold(opened, one, coins, sums)
+    BitTags(leaves.values, leaves.width).fold(opened, one, coins, expected)
+    assert sums[0] == expected[0] != 5
 
 
 def test_no_time_of_the_products_by_integers_depends_on_a_secret() -> None:

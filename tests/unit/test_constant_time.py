@@ -11,7 +11,8 @@ from numba import njit, types
 from mpc import kernels
 from tests.support.constant_time import Code, branches_for_selects, compiled, leaks
 
-U8, U16, U32, U64, I64, F64 = types.uint8, types.uint16, types.uint32, types.uint64, types.int64, types.float64
+U8, U16, U32, U64, F64 = types.uint8, types.uint16, types.uint32, types.uint64, types.float64
+I8, I64 = types.int8, types.int64
 
 
 def of(kind: types.Type, axes: int = 1) -> types.Array:
@@ -74,16 +75,20 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "multiply_points": ((of(U64, 3), of(U64, 3), of(U64, 3)), ("points", "data")),
     "points_to_tiles": ((of(U64, 3), I64, I64), ("points",)),
     "tag_words": ((of(U8, 2), U64, of(U64, 2)), ("bits", "share")),
-    "mask_words": ((of(U64, 2), of(I64, 2), of(U64, 2), U64, of(U64, 2)), ("words", "mask")),
     "resolve_words": (
-        (of(U8), of(U64, 2), of(U64, 2), of(U8), of(U8, 2), of(U8), of(U8), U64, MASK),
+        (of(U8), of(U64, 2), of(U64, 2), of(I8, 2), of(I8, 2), of(U8), of(U8), U64, MASK),
         ("mask", "node"),
     ),
     "and_words": (
         (of(U8, 2), of(I64, 2), of(U8, 2), MASK, of(U16), of(U64, 3), U64, of(U64, 3)),
         ("node", "fresh"),
     ),
+    "fold_leaves": (
+        (of(U64, 2), of(I64, 2), of(U64, 2), MASK, U64, MASK, MASK, MASK),
+        ("words", "mask", "sums"),
+    ),
     "fold_words": ((of(U64, 2), MASK, U64, MASK, MASK, MASK), ("words", "sums")),
+    "read_words": ((MASK, PLACES, MASK), ("words",)),
     "pick_words": ((of(U64, 2), PLACES, MASK), ("blocks", "out")),
     "dot": ((MASK, MASK, MASK), ("a", "b", "out")),
     "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4)), ("tiles", "out")),

@@ -206,3 +206,14 @@ def test_integers_outside_eight_bytes_have_no_encoding(bad: int) -> None:
 def test_digest_is_sha256_under_a_tag() -> None:
     assert encoding.digest("t", 1, b"x") == hashlib.sha256(crypto.canonical("t", 1, b"x")).digest()
     assert encoding.digest("t", "x") != encoding.digest("tx")
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_view_of_words_has_one_kind_wherever_they_lie(start: int) -> None:
+    data = bytes(range(80))
+    words = np.frombuffer(memoryview(data)[start : start + 64], dtype="<u8")
+    view = encoding.view_words(words)
+    assert (view == words).all() and np.shares_memory(view, words)
+    assert not view.flags.aligned and not view.flags.writeable
+    own = np.arange(3, dtype=np.uint64)
+    assert not encoding.view_words(own).flags.writeable and own.flags.writeable

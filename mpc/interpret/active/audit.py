@@ -32,7 +32,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.tagging import gate_tags, tag_name, tagged_masks
 from mpc.prg import Seed, WordStream, expand_field_part, expand_words
 from mpc.shares import BitShare, Masked, Share
-from mpc.tags import BitTags, Key, SparseTags, TagLane, windows
+from mpc.tags import BitTags, Key, SparseTags, TagLane, WordCoins, windows
 from mpc.wires import Masking, Wires
 
 
@@ -219,10 +219,8 @@ def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: S
         raise LocalProtocolError(f"{opening} has the tag {tag!r}")
     opened = np.ascontiguousarray(value, dtype=np.uint64).reshape(-1)
     if isinstance(tag, BitTags):
-        columns, rows = expand_words(coin.derive("columns"), (width,), 64), WordStream(coin.derive("rows"))
-        for start, stop in windows(0, opened.size):
-            words = np.ascontiguousarray(tag.part(start * width, stop * width)).reshape(-1, width)
-            kernels.fold_words(words, opened[start:stop], lane.bit_one, columns, rows.part(start, stop), sums.words)
+        columns = expand_words(coin.derive("columns"), (width,), 64)
+        tag.fold(opened, lane.bit_one, WordCoins(columns, WordStream(coin.derive("rows")).part), sums.words)
         return
     values, public = np.ascontiguousarray(tag.values).reshape(-1), fp.zeros((1,))
     for start, stop in windows(0, opened.size):
