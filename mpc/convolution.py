@@ -22,6 +22,7 @@ import numpy as np
 
 from mpc import field as fp
 from mpc import kernels
+from mpc.encoding import view_words
 from mpc.windows import Windows, blocks
 
 BLOCK_BYTES = 3 << 20
@@ -154,19 +155,19 @@ def _by_patches(x: np.ndarray, right: np.ndarray, windows: Windows, base: np.nda
 
 
 def _one_by_one(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarray) -> None:
-    """Convolve with few filters, on whole elements."""
+    """Convolve with few filters, on whole elements, which are read where they lie in padded images."""
     windows, left = filters.windows, filters.grouped
-    groups, per_group, inner = left.shape
-    positions = out.shape[2:]
-    most = max(1, BLOCK_BYTES // (8 * groups * max(inner, per_group)))
-    images = max(1, min(x.shape[0], most // prod(positions)))
+    sizes = windows.padded(x.shape[2:])
+    places = windows.places(sizes, x.shape[1] // windows.groups)
+    starts = windows.starts(x.shape[2:])
+    images = max(1, BLOCK_BYTES // (8 * x.shape[1] * prod(sizes)))
     for start in range(0, x.shape[0], images):
-        for block in blocks(positions, most):
-            place = (slice(start, start + images), slice(None), *block)
-            added = np.array(base[place], order="C")
-            patches = windows.patches(x[start : start + images], block)
-            kernels.multiply_patches(left, patches, added.reshape(len(added), groups * per_group, -1))
-            out[place] = added
+        some = windows.pad(x[start : start + images]).reshape(
+            -1, windows.groups, x.shape[1] // windows.groups * prod(sizes)
+        )
+        sums = np.array(base[start : start + images], order="C")
+        kernels.multiply_windows(view_words(left), view_words(some), places, starts, sums.reshape(*sums.shape[:2], -1))
+        out[start : start + images] = sums
 
 
 def _columns(x: np.ndarray, windows: Windows, block: tuple[slice, ...], groups: int, room: np.ndarray) -> np.ndarray:

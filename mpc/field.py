@@ -4,7 +4,7 @@ Matrix products go through float64 BLAS exactly: centred representatives in thre
 limbs of 21, 20 and 20 bits, six products by Karatsuba's identity, recombined with rotations.
 A limb sum is at most 1.5 * 2^20 in size, so an inner dimension of 3,640 stays below 2^53.
 A public matrix of small integers is not split: three to five digits of the other one are enough.
-Few rows take a compiled loop with 128-bit accumulators instead.
+Few rows, or one column, take a compiled loop with 128-bit accumulators instead.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ KEPT_BYTES = 64 << 20
 FEWER_PRODUCTS = 5
 """The most digits that take less time than the six products of limbs."""
 THIN_ROWS = 6
+"""Up to so many rows of the left operand products are made one by one; with one column of the right one always."""
 
 
 def zeros(shape: tuple[int, ...]) -> np.ndarray:
@@ -141,7 +142,7 @@ class Operand:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """The transposed matrix (n, k), contiguous, for few rows; `values` are a view of it from then on."""
+        """The transposed matrix (n, k), contiguous, for thin products; `values` are a view of it from then on."""
         rows = np.ascontiguousarray(self.values.T)
         object.__setattr__(self, "values", rows.T)
         return rows
@@ -169,7 +170,7 @@ class Operand:
     def lay_out(self, rows: int, room: Room) -> None:
         """Make now what a product with this many rows will need, as far as there is room for it."""
         for matrix in self.stack.values() if self.values.ndim > 2 else (self,):
-            if rows <= THIN_ROWS:
+            if is_thin(rows, matrix.values.shape[1]):
                 _ = matrix.rows
             elif matrix.small is None:
                 matrix.keep(room)
@@ -195,6 +196,11 @@ class Small:
         products = (digits @ self.matrix).reshape(count, -1)
         kernels.join_digits(products, self.width, offset.reshape(-1), out.reshape(-1))
         return out
+
+
+def is_thin(m: int, n: int) -> bool:
+    """Are products with m rows and n columns made one by one?"""
+    return m <= THIN_ROWS or n == 1
 
 
 def limb_bytes(shape: tuple[int, ...]) -> int:
@@ -224,9 +230,9 @@ def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = N
         raise ValueError(f"inner dimensions differ: {a.shape} @ {right.values.shape}")
     out = np.empty((m, n), dtype=np.uint64)
     base = zeros((m, n)) if offset is None else np.ascontiguousarray(np.broadcast_to(offset, (m, n)))
-    if m > THIN_ROWS and right.small is not None:
+    if not is_thin(m, n) and right.small is not None:
         return right.small.times(a, base)
-    if m <= THIN_ROWS:
+    if is_thin(m, n):
         kernels.matmul_thin(np.ascontiguousarray(a), right.rows, out)
         return add(out, base) if offset is not None else out
     _by_limbs(limbs(a), right, base, out)

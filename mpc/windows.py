@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 from typing import Annotated
@@ -60,6 +60,34 @@ class Windows(Frozen):
                 out[(..., *place, *to)] = x[(..., *under)]
         return out.reshape(*lead[:-1], lead[-1] * prod(self.kernel), prod(counts))
 
+    def padded(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the sizes of a padded input."""
+        return tuple(size + sum(pad) for size, pad in zip(sizes, self.pads, strict=True))
+
+    def pad(self, x: np.ndarray) -> np.ndarray:
+        """Return (n, channels, *sizes), contiguous, with the zeros around it."""
+        if not any(map(any, self.pads)):
+            return np.ascontiguousarray(x)
+        out = np.zeros((*x.shape[:2], *self.padded(x.shape[2:])), dtype=x.dtype)
+        inside = [slice(before, before + size) for (before, _), size in zip(self.pads, x.shape[2:], strict=True)]
+        out[:, :, *inside] = x
+        return out
+
+    def starts(self, sizes: tuple[int, ...]) -> np.ndarray:
+        """Return where in a channel of a padded input each window begins: (positions,) int64."""
+        return _flat(
+            [range(0, n * s, s) for n, s in zip(self.positions(sizes), self.strides, strict=True)], self.padded(sizes)
+        )
+
+    def places(self, sizes: tuple[int, ...], channels: int) -> np.ndarray:
+        """Return where each element of a window of so many channels lies behind its first, as `patches` orders them.
+
+        Args:
+            sizes: of a padded input, as of all offsets.
+        """
+        within = [range(0, n * d, d) for n, d in zip(self.kernel, self.dilations, strict=True)]
+        return _flat([range(channels), *within], (channels, *sizes))
+
     def _covered(self, axis: int, place: int, block: slice, size: int) -> tuple[slice, slice]:
         """Along one axis: the windows of a block that have this place of theirs on the input, and where there."""
         stride, ahead = self.strides[axis], place * self.dilations[axis] - self.pads[axis][0]
@@ -73,6 +101,11 @@ class Windows(Frozen):
         columns = self.patches(x).reshape(x.shape[0], self.groups, -1, prod(self.positions(x.shape[2:])))
         rows = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
         return (rows @ columns).reshape(x.shape[0], weight.shape[0], *self.positions(x.shape[2:]))
+
+
+def _flat(axes: Sequence[range], sizes: tuple[int, ...]) -> np.ndarray:
+    """Return the places of a grid's points in a row of all elements: (points,) int64."""
+    return np.ravel_multi_index(np.ix_(*axes), sizes).astype(np.int64).reshape(-1)
 
 
 def blocks(positions: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:

@@ -8,7 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from mpc import field as fp
+from mpc import kernels
 from mpc.convolution import Filters, convolve
+from mpc.encoding import view_words
 from mpc.gates.bilinear import Columned
 from mpc.windows import Windows
 from mpc.wires import Wires
@@ -71,9 +73,11 @@ class Convolution(Columned):
     def _join(self, values: np.ndarray, by: np.ndarray) -> np.ndarray:
         """Add up (n, filters, ..) by factors, the filters of each group to one: (n, groups, ..)."""
         groups = self.windows.groups
-        parts = values.reshape(len(values), groups, by.size // groups, -1)
-        weighed = fp.mul(parts, by.reshape(groups, -1, 1))
-        return fp.total(np.moveaxis(weighed, 2, 0)).reshape(len(values), groups, *values.shape[2:])
+        out = fp.zeros((len(values), groups, *values.shape[2:]))
+        rows = np.ascontiguousarray(values).reshape(*values.shape[:2], -1)
+        factors, sums = by.reshape(groups, 1, -1), out.reshape(*out.shape[:2], -1)
+        kernels.multiply_patches(view_words(factors), view_words(rows), sums)
+        return out
 
     def over_field(self, x: np.ndarray, y: Filters, offset: np.ndarray | None = None) -> np.ndarray:
         return convolve(x, y, offset)

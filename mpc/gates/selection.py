@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpc import kernels
+from mpc.encoding import view_words
 from mpc.gates.base import Correlation
 from mpc.gates.readings import DealReading, PartyReading
 from mpc.shares import Selected, Share
@@ -61,8 +62,11 @@ def take_choices(run: PartyReading) -> tuple[Share, Share, Share]:
 
 def chosen_by(opened: np.ndarray, choices: tuple[Share, Share, Share]) -> Selected:
     """Return what `Lane.select` needs, with zeros for its opened bits; opened (2, n, rows) uint8."""
-    word = (opened[0] | (opened[1] << np.uint8(1))).astype(np.int64)[None]
-    chosen, r1, m = (np.take_along_axis(each.values, word, axis=0)[0] for each in choices)
+    bits, shape = np.ascontiguousarray(opened).reshape(2, -1), opened.shape[1:]
+    found = np.empty((3, bits.shape[1]), dtype=np.uint64)
+    for each, out in zip(choices, found, strict=True):
+        kernels.choose(bits, view_words(each.values.reshape(4, -1)), out)
+    chosen, r1, m = found.reshape(3, *shape)
     return Selected(chosen, r1, m, r1, m)
 
 

@@ -19,6 +19,7 @@ from mpc import field as fp
 from mpc.convolution import Filters, convolve
 from mpc.gates.base import Gate
 from mpc.gates.between import Between
+from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
 from mpc.gates.input import Input
 from mpc.gates.matmul import Matmul
@@ -26,6 +27,7 @@ from mpc.gates.maximum import Maximum
 from mpc.gates.pieces import Pieces
 from mpc.gates.relu import Relu
 from mpc.gates.select import Select
+from mpc.gates.selection import chosen_by
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.active.world import CheckedWorld
@@ -33,6 +35,7 @@ from mpc.interpret.world import World
 from mpc.plan.ends import PlanInput, PlanOutput
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
+from mpc.shares import Share
 from mpc.windows import Windows
 from mpc.wires import Dimension, Lifetime, Masking, Wire
 
@@ -71,6 +74,7 @@ def _arithmetic() -> None:
     for x in (own, frozen):
         fp.scale(x, 2)
         fp.total(x)
+        chosen_by(np.zeros((2, 1, 16), dtype=np.uint8), (Share(x.reshape(4, 1, 16)),) * 3)
     for x, y in product((own, frozen), repeat=2):
         for operation in (fp.add, fp.sub, fp.mul):
             operation(x, y)
@@ -88,6 +92,8 @@ def _arithmetic() -> None:
             for array in (values, x):
                 array.flags.writeable = changeable
             convolve(x, Filters(values, windows))
+    gate = Convolution(name="c", x="x", weight="w", out="o", windows=windows)
+    gate.join_result(fp.zeros((1, 2, 8, 8)), fp.zeros((2,)))
 
 
 def _plan() -> Plan:

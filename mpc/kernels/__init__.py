@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         join_digits,
         matmul_thin,
         multiply_patches,
+        multiply_windows,
         recombine,
         recombine_images,
         split_digits,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
         split_limbs,
     )
     from mpc.kernels.scalar import P
-    from mpc.kernels.selecting import deal_selected, offset_columns, select
+    from mpc.kernels.selecting import choose, deal_selected, offset_columns, select
     from mpc.kernels.series import add_series, deal_waves
     from mpc.kernels.tagging import (
         and_words,
@@ -66,6 +67,7 @@ __all__ = [
     "add_series",
     "and_nodes",
     "and_words",
+    "choose",
     "count_not_canonical",
     "deal_and_nodes",
     "deal_nodes",
@@ -86,6 +88,7 @@ __all__ = [
     "mul",
     "multiply_patches",
     "multiply_points",
+    "multiply_windows",
     "number_blocks",
     "offset_columns",
     "pick_words",
@@ -126,11 +129,13 @@ EVALUATING = frozenset(
 CHECKING = frozenset(
     {
         "and_words",
+        "choose",
         "dot",
         "find_signs",
         "find_words",
         "fold_leaves",
         "fold_words",
+        "multiply_patches",
         "number_blocks",
         "pick_words",
         "read_words",

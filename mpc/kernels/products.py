@@ -158,3 +158,31 @@ def multiply_patches(filters: np.ndarray, patches: np.ndarray, sums: np.ndarray)
                     factor, result = filters[group, filter_, place], sums[image, group * count + filter_]
                     for i in range(result.size):
                         result[i] = add_mod(result[i], mul_mod(factor, row[i]))
+
+
+@compiled
+def multiply_windows(
+    filters: np.ndarray, x: np.ndarray, places: np.ndarray, starts: np.ndarray, sums: np.ndarray
+) -> None:
+    """Add to sums the products of filters with the windows of padded images, read where they lie.
+
+    Shapes: filters (g, o, k); x (n, g, size); places (k,), of a window's elements behind its first; starts (count,), of
+    the first ones; sums (n, g * o, count).  128-bit accumulators, folded as in `matmul_thin`.
+    """
+    groups, count, inner = filters.shape
+    window = np.empty(inner, dtype=np.uint64)
+    for image in range(x.shape[0]):
+        for group in range(groups):
+            values = x[image, group]
+            for i in range(starts.size):
+                for t in range(inner):
+                    window[t] = values[starts[i] + places[t]]
+                for filter_ in range(count):
+                    factors, result = filters[group, filter_], sums[image, group * count + filter_]
+                    high, low = ZERO, result[i]
+                    for first in range(0, inner, 32):
+                        for t in range(first, min(first + 32, inner)):
+                            high, low = multiply_add_wide(high, low, factors[t], window[t])
+                        low = fold_wide(high, low)
+                        high = ZERO
+                    result[i] = low

@@ -50,6 +50,16 @@ def offset_columns(public: np.ndarray, constant: np.uint64, shift: int, c: np.nd
 
 
 @compiled
+def choose(opened: np.ndarray, dealt: np.ndarray, out: np.ndarray) -> None:
+    """Compute out = of four dealt values for each element the one of the two opened bits, the first the lower one.
+
+    Shapes: opened (2, N), dealt (4, N), out (N,).
+    """
+    for i in range(out.size):
+        out[i] = dealt[opened[0, i] | (opened[1, i] << np.uint8(1)), i]
+
+
+@compiled
 def select(
     c: np.ndarray,
     e: np.ndarray,

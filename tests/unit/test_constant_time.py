@@ -54,6 +54,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
         (of(U64, 2), of(U8, 2), I64, *[of(U64, 2)] * 5),
         ("r", "beta", "share_beta", "share_r1", "share_m", "share_beta_r1", "share_beta_m"),
     ),
+    "choose": ((of(U8, 2), of(U64, 2), MASK), ("dealt",)),
     "select": (
         (of(U64, 2), of(U8, 2), *[of(U64, 2)] * 5, U64, I64, I64, MASK),
         ("beta", "r1", "beta_r1", "m", "beta_m", "out"),
@@ -75,6 +76,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "multiply_points": ((of(U64, 3), of(U64, 3), of(U64, 3)), ("points", "data")),
     "points_to_tiles": ((of(U64, 3), I64, I64), ("points",)),
     "tag_words": ((of(U8, 2), U64, of(U64, 2)), ("bits", "share")),
+    "multiply_windows": ((of(U64, 3), of(U64, 3), PLACES, PLACES, of(U64, 3)), ("filters", "x", "sums")),
     "resolve_words": (
         (of(U8), of(U64, 2), of(U64, 2), of(I8, 2), of(I8, 2), of(U8), of(U8), U64, MASK),
         ("mask", "node"),

@@ -180,6 +180,18 @@ def test_products_are_exact(inner: int, rows: int) -> None:
         assert (fp.matmul(a, b, offset).astype(object) == exact(a, b, offset.astype(object))).all(), kind
 
 
+@pytest.mark.parametrize("public", [False, True])
+@pytest.mark.parametrize("inner", [1, 33, 8000])
+def test_products_with_one_column_are_exact_and_take_nothing_apart(inner: int, public: bool) -> None:
+    rng = np.random.default_rng(inner)
+    for kind in KINDS:
+        a, b = adversarial(kind, (fp.THIN_ROWS + 1, inner), rng), adversarial(kind, (inner, 1), rng)
+        offset, operand = adversarial("edges", (1,), rng), fp.Operand(b, public)
+        operand.lay_out(len(a), fp.Room())
+        assert (fp.matmul(a, operand, offset).astype(object) == exact(a, b, offset.astype(object))).all(), kind
+        assert operand.kept is None and "rows" in vars(operand)
+
+
 @pytest.mark.parametrize("rows", [fp.THIN_ROWS + 1])
 def test_the_adversarial_operands_are_adversarial(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the split of the inner dimension they do break the float64 product."""
