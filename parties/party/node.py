@@ -7,9 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 
-import grpc
-
-from mpc.errors import HandshakeError, MpcError, PeerError, PolicyError, SessionError
+from mpc.errors import HandshakeError, MpcError, PolicyError, SessionError
 from mpc.plan.plan import Plan, digest_of
 from parties import entropy
 from parties.agreed.bindings import Binding, check_bindings
@@ -20,7 +18,7 @@ from parties.party.consent.consent import Consent
 from parties.party.consent.operator import Waits
 from parties.party.keeping import SessionKeeping
 from parties.party.ledger.sessions import Ledger
-from parties.party.link import Link
+from parties.party.peers import Peers
 from parties.party.proposals import Proposal, Proposals
 from parties.party.rules import Rules
 from parties.party.session import PartySession
@@ -31,15 +29,10 @@ from parties.party.stored import StoredRows
 from parties.party.supply import LiveSupply, Supply
 from parties.party.vault.vault import Vault
 from parties.process.budget import MemoryBudget
-from parties.telemetry import Counters, logger
+from parties.telemetry import Counters
 from parties.trust.identity import Identity
-from parties.wire import frames
-from parties.wire.status import from_rpc
-from parties.wire.transport import connect, patience
 
 _MOST_ENDINGS = 64
-_DIALLING = 0.8
-"""Part of the connect deadline that dialling a peer may take: what it finds is to be known before that is over."""
 
 
 class PartyNode:
@@ -70,12 +63,7 @@ class PartyNode:
         self.roster = tuple(peer.name for peer in config.peers)
         self.problem = ""
         self._draw = draw
-        self._addresses = {peer.name: peer.address for peer in config.peers}
-        self._channels = {
-            peer.name: connect(identity, peer.name, peer.address, _DIALLING * config.deadlines.connect)
-            for peer in config.peers
-            if peer.name != config.name
-        }
+        self._peers = Peers(config, identity)
         self.slots = Slots(config.limits, config.name)
         self.proposals = Proposals(config.limits, config.deadlines, self.slots, self._budget, draw)
         self._sessions: dict[bytes, PartySession] = {}
@@ -189,7 +177,7 @@ class PartyNode:
         make = self._open_stocked if stocked else self._open_proposed
         session = make(terms, coordinator, key)
         try:
-            self._meet(session)
+            self._peers.meet(session.links)
             dealt = session.receive_weights_masks()
             session.opened()
         except Exception as error:
@@ -249,21 +237,6 @@ class PartyNode:
         if self._stopping or called_off:
             session.abort(self._ended_by(coordinator) if called_off else self._farewell())
         return session
-
-    def _meet(self, session: PartySession) -> None:
-        """Dial the parties that stand later in the roster, wait for all greetings."""
-        mine = self.roster.index(self.config.name)
-        for name in self.roster[mine + 1 :]:
-            link = session.links[name]
-            threading.Thread(target=self._dial, args=(link,), name=f"link-{name}", daemon=True).start()
-        deadline = time.monotonic() + patience(self.config.deadlines.connect)
-        for link in session.links.values():
-            link.await_agreement(deadline)
-
-    def _dial(self, link: Link) -> None:
-        address = self._addresses[link.peer]
-        incoming = frames.exchange(self._channels[link.peer], link.frames())
-        link.receive(incoming, lambda error: _lost(error, link.peer, address, self.identity))
 
     def _drop(self, session: PartySession) -> None:
         with self._changed:
@@ -364,12 +337,4 @@ class PartyNode:
             session.abort(self._farewell())
         self.orders.stop()
         self.supply.close()
-        for channel in self._channels.values():
-            channel.close()
-
-
-def _lost(error: Exception, peer: str, address: str, identity: Identity) -> MpcError:
-    if isinstance(error, grpc.RpcError):
-        return from_rpc(error, peer, address, identity)
-    logger().error("unexpected error on a link", exc_info=error)
-    return PeerError(f"the connection to {peer} was lost", peer=peer)
+        self._peers.close()

@@ -1,0 +1,65 @@
+"""Connections to the other parties: those that stand later in the roster are dialled, and all greet each other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+import grpc
+
+from mpc.errors import MpcError, PeerError
+from parties.config.models import PartyConfig
+from parties.party.link import Link
+from parties.telemetry import logger
+from parties.trust.identity import Identity
+from parties.wire import frames
+from parties.wire.status import from_rpc
+from parties.wire.transport import connect, patience
+
+_DIALLING = 0.8
+"""Part of the connect deadline that dialling a peer may take: what it finds is to be known before that is over."""
+
+
+class Peers:
+    """Channels to the other parties, each of which carries the streams of all sessions."""
+
+    def __init__(self, config: PartyConfig, identity: Identity) -> None:
+        self._config, self._identity = config, identity
+        self._addresses = {peer.name: peer.address for peer in config.peers}
+        self._channels = {
+            peer.name: connect(identity, peer.name, peer.address, _DIALLING * config.deadlines.connect)
+            for peer in config.peers
+            if peer.name != config.name
+        }
+
+    def meet(self, links: Mapping[str, Link]) -> None:
+        """Dial the parties that stand later in the roster, and wait for all greetings.
+
+        Args:
+            links: of one session, by name.
+
+        Raises:
+            MpcError: a peer is not there in time, or disagrees.
+        """
+        roster = [*self._addresses]
+        for name in roster[roster.index(self._config.name) + 1 :]:
+            threading.Thread(target=self._dial, args=(links[name],), name=f"link-{name}", daemon=True).start()
+        deadline = time.monotonic() + patience(self._config.deadlines.connect)
+        for link in links.values():
+            link.await_agreement(deadline)
+
+    def _dial(self, link: Link) -> None:
+        incoming = frames.exchange(self._channels[link.peer], link.frames())
+        link.receive(incoming, lambda error: self._lost(error, link.peer))
+
+    def _lost(self, error: Exception, peer: str) -> MpcError:
+        if isinstance(error, grpc.RpcError):
+            return from_rpc(error, peer, self._addresses[peer], self._identity)
+        logger().error("unexpected error on a link", exc_info=error)
+        return PeerError(f"the connection to {peer} was lost", peer=peer)
+
+    def close(self) -> None:
+        """Hang up."""
+        for channel in self._channels.values():
+            channel.close()
