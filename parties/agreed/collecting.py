@@ -20,8 +20,9 @@ from mpc.privacy.facts import GAUSSIAN, Mechanism
 from mpc.wires import Frozen
 from parties.addresses import ANY
 from parties.agreed.fields import OBJECT_NAME, Cluster, DatasetName, Digest, Moment, Process
-from parties.agreed.grants import Clients, Delta, Epsilon, Names, Statement
+from parties.agreed.grants import Statement
 from parties.agreed.objects import Column, Schema
+from parties.agreed.questions import Clients, Delta, Epsilon, Names
 from parties.agreed.signed import Signed, dump, read
 from parties.trust.chains import Clock, Trust
 from parties.trust.identity import Identity

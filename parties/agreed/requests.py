@@ -23,8 +23,8 @@ from mpc.text import check_name
 from mpc.wires import Dimension, Frozen
 from parties.agreed import programs
 from parties.agreed.fields import DatasetName, Digest, Process, Text
-from parties.agreed.grants import Count
 from parties.agreed.objects import Manifest
+from parties.agreed.questions import Count
 from parties.agreed.request_words import lines_of
 from parties.agreed.signed import dump, read
 from parties.agreed.terms import Terms

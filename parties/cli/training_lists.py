@@ -9,7 +9,7 @@ from typing import Any
 from mpc.errors import UsageError
 from mpc.text import shown
 from parties.agreed import programs
-from parties.agreed.grants import Bound
+from parties.agreed.questions import Bound
 from parties.client.training.training_list import AFTERWARDS, LARGEST, Listed, TrainingList, Use, read_list, told
 
 BEGINNING = b'{"training":'

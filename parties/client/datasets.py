@@ -13,7 +13,8 @@ from typing import Any
 
 from mpc.errors import MpcWarning, SessionError, UsageError
 from mpc.text import shown
-from parties.agreed.grants import Bound, Grant
+from parties.agreed.grants import Grant
+from parties.agreed.questions import Bound
 from parties.client.at_rest import amending, catalogue, keeping, upload
 from parties.client.at_rest.bound import Chosen
 from parties.client.at_rest.listing import Listing, Versions

@@ -18,8 +18,9 @@ from mpc.plan.parse import parse_plan
 from mpc.plan.placing import template
 from mpc.plan.plan import Plan
 from parties.addresses import ANY
-from parties.agreed.grants import Grant, Question, Use
+from parties.agreed.grants import Grant
 from parties.agreed.models import weight_columns
+from parties.agreed.questions import Question, Use
 from parties.client.at_rest import bound, catalogue, keeping, upload
 from parties.client.at_rest.model_listing import ModelListing
 from parties.client.at_rest.objects import Objects

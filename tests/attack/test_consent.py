@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mpc.errors import ConfigError, MpcError, PolicyError, SessionError
-from parties.agreed.grants import Bound, Exact, ExactPlan, Question
+from parties.agreed.questions import Bound, Exact, ExactPlan, Question
 from parties.agreed.signed import key_of
 from parties.agreed.terms import Terms
 from parties.party.ledger import sessions

@@ -24,8 +24,8 @@ from mpc.gates.truncate import Truncate
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, write_bindings
-from parties.agreed.grants import Bound, Exact, ExactPlan, Question
 from parties.agreed.objects import Manifest
+from parties.agreed.questions import Bound, Exact, ExactPlan, Question
 from parties.client.consent import granting
 from parties.client.running import stocks
 from parties.pb import party_pb2

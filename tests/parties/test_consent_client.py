@@ -20,7 +20,7 @@ from mpc.errors import InputError, IntegrityError, MpcWarning, PolicyError, Sess
 from mpc.privacy.composition import composed
 from mpc.privacy.facts import CHARGE_UNIT, Loss
 from parties.agreed.audit import START
-from parties.agreed.grants import Bound
+from parties.agreed.questions import Bound
 from parties.cli.audit import audit
 from parties.cli.consent import budget, grant
 from parties.cli.display import Display

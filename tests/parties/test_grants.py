@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mpc.errors import InputError, IntegrityError, MpcError
-from parties.agreed.grants import LARGEST, Bound, Budget, ExactPlan, Grant, Revocation, Statement
+from parties.agreed.grants import LARGEST, Budget, Grant, Revocation, Statement
+from parties.agreed.questions import Bound, ExactPlan
 from parties.agreed.signed import Signed, dump
 from parties.trust import authority
 from parties.trust.identity import Identity

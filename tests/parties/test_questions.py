@@ -20,8 +20,9 @@ from mpc.compiler.compile import compile_model
 from mpc.errors import InputError, ModelError, PrivateDataError, UsageError
 from mpc.interpret.world import World
 from mpc.privacy.facts import Loss
-from parties.agreed.grants import Grant, Question, Statement
+from parties.agreed.grants import Grant, Statement
 from parties.agreed.objects import Manifest
+from parties.agreed.questions import Question
 from parties.client.at_rest import bound
 from parties.client.cluster import Cluster, read_output
 from parties.client.consent import granting, remaining

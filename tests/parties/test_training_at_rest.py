@@ -15,8 +15,8 @@ from mpc.errors import InputError, MpcError, PolicyError, SessionError, UsageErr
 from mpc.plan.program import Program
 from parties import SGD, Cluster, Trainer
 from parties.agreed.bindings import Binding
-from parties.agreed.grants import ExactPlan
 from parties.agreed.objects import Manifest
+from parties.agreed.questions import ExactPlan
 from parties.client.at_rest.keeping import Keeping, keeps
 from parties.client.running.prepared import Prepared
 from parties.client.session import Session

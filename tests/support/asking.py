@@ -15,8 +15,9 @@ from mpc.plan.plan import Plan
 from mpc.privacy.facts import StoredFacts
 from mpc.wires import BATCH, Lifetime
 from parties.agreed.bindings import Binding
-from parties.agreed.grants import Bound, Budget, Exact, ExactPlan, Grant, Question, Revocation, Statement
+from parties.agreed.grants import Budget, Grant, Revocation, Statement
 from parties.agreed.objects import Manifest
+from parties.agreed.questions import Bound, Exact, ExactPlan, Question
 from parties.client.running.coordinated import CoordinatedSession
 from parties.pb import consent_pb2
 from parties.pb.data_pb2 import SignedStatement

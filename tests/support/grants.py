@@ -5,7 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from parties.agreed.grants import Bound, Budget, Dp, Exact, ExactPlan, Grant, Question, Revocation, Use
+from parties.agreed.grants import Budget, Grant, Revocation
+from parties.agreed.questions import Bound, Dp, Exact, ExactPlan, Question, Use
 from tests.support.objects import MADE
 from tests.support.parties import CLUSTER
 

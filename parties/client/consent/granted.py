@@ -16,8 +16,8 @@ from mpc.privacy.facts import GAUSSIAN, LAPLACE, Mechanism
 from mpc.text import PROCESS_NAME, shown
 from parties.agreed.bindings import Binding, rows_of
 from parties.agreed.bits import tells_one_bit
-from parties.agreed.grants import Dp, Exact, ExactPlan, Question
 from parties.agreed.objects import Manifest
+from parties.agreed.questions import Dp, Exact, ExactPlan, Question
 from parties.client.at_rest import bound
 from parties.client.consent.granting import listed
 from parties.client.model import Placed

@@ -15,8 +15,9 @@ from mpc.errors import ConfigError, IntegrityError, SessionError, UsageError
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import CHARGE_UNIT
 from parties.agreed.bindings import Binding, parts_of, write_bindings
-from parties.agreed.grants import ANY, Bound, Budget, ExactPlan, Grant, Question, Revocation, Statement
+from parties.agreed.grants import Budget, Grant, Revocation, Statement
 from parties.agreed.keeps import Keep, write_keeps
+from parties.agreed.questions import ANY, Bound, ExactPlan, Question
 from parties.agreed.signed import Signed
 from parties.client.channels import Parties
 from parties.client.consent.told import Given, Left, Verdict

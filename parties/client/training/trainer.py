@@ -18,8 +18,8 @@ from mpc.compiler.training.ranges import BEYOND
 from mpc.compiler.training.train import Training
 from mpc.compiler.training.trained import compile_prediction, compile_telling
 from mpc.errors import InputError, UsageError
-from parties.agreed.grants import ExactPlan
 from parties.agreed.objects import Manifest
+from parties.agreed.questions import ExactPlan
 from parties.client.channels import Parties
 from parties.client.running.coordinated import RunReport
 from parties.client.running.feeds import read_count

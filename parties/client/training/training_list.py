@@ -20,7 +20,7 @@ from mpc.plan.plan import Plan
 from mpc.wires import Frozen, Wire
 from parties.agreed.bindings import Binding
 from parties.agreed.fields import Process
-from parties.agreed.grants import Bound, ExactPlan
+from parties.agreed.questions import Bound, ExactPlan
 from parties.client.consent import granting
 
 LARGEST = 1 << 26

@@ -11,10 +11,10 @@ from mpc.plan.plan import Plan
 from mpc.privacy.dependence import rows_meet
 from mpc.privacy.facts import Guarantee, Loss, Mechanism, StoredFacts
 from parties.agreed.bindings import Binding, parts_of, rows_of
-from parties.agreed.grants import ANY, Bound, ExactPlan
 from parties.agreed.kept import Read, origins_of
 from parties.agreed.models import uses_as_put
 from parties.agreed.objects import Manifest
+from parties.agreed.questions import ANY, Bound, ExactPlan
 from parties.agreed.terms import Terms
 from parties.party.consent.proofs import Proofs
 

@@ -10,7 +10,8 @@ import sqlite3
 
 from mpc.errors import InputError, IntegrityError
 from parties.agreed.collecting import Collection
-from parties.agreed.grants import Dp, Grant, Question
+from parties.agreed.grants import Grant
+from parties.agreed.questions import Dp, Question
 from parties.party.collecting import tables as collections
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part

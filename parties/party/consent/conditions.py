@@ -10,7 +10,8 @@ from fractions import Fraction
 from mpc.errors import InputError, IntegrityError
 from mpc.privacy.facts import DELTA_UNIT, Loss, Mechanism
 from parties.agreed.bits import tells_one_bit
-from parties.agreed.grants import Dp, Exact, Grant, Use
+from parties.agreed.grants import Grant
+from parties.agreed.questions import Dp, Exact, Use
 from parties.party.consent import tables
 from parties.party.consent.asked import Asked, Part
 from parties.party.consent.tables import Amount, GrantRow

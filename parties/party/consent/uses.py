@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parties.agreed.grants import ANY, Use
+from parties.agreed.questions import ANY, Use
 from parties.party.consent.asked import Asked, Part
 
 
