@@ -18,7 +18,7 @@ from mpc.errors import HandshakeError, InputError, PlanError
 from mpc.plan.ends import PlanInput
 from mpc.plan.plan import Plan
 from mpc.stored import Layout
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.pb import party_pb2
 
 ID_BYTES = 32

@@ -19,9 +19,10 @@ from mpc.errors import IntegrityError, SessionError
 from mpc.privacy.facts import GAUSSIAN, Mechanism
 from mpc.wires import Frozen
 from parties.addresses import ANY
+from parties.agreed.columns import Column
 from parties.agreed.fields import OBJECT_NAME, Cluster, DatasetName, Digest, Moment, Process
 from parties.agreed.grants import Statement
-from parties.agreed.objects import Column, Schema
+from parties.agreed.objects import Schema
 from parties.agreed.questions import Clients, Delta, Epsilon, Names
 from parties.agreed.signed import Signed, dump, read
 from parties.trust.chains import Clock, Trust

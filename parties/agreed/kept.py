@@ -20,8 +20,9 @@ from mpc.stored import BLOCK_ROWS
 from mpc.text import label_fault, shown
 from mpc.wires import BATCH
 from parties.agreed.bindings import parts_of
+from parties.agreed.columns import Column
 from parties.agreed.keeps import Keep
-from parties.agreed.objects import Column, Manifest, Schema
+from parties.agreed.objects import Manifest, Schema
 from parties.agreed.provenance import Origin, Provenance
 from parties.agreed.refreshing import refreshed
 from parties.agreed.terms import Terms

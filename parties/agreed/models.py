@@ -16,7 +16,8 @@ from mpc.plan.parse import parse_plan
 from mpc.plan.placing import template
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
-from parties.agreed.objects import Column, Manifest, Schema
+from parties.agreed.columns import Column
+from parties.agreed.objects import Manifest, Schema
 
 
 def weight_columns(plan: Plan) -> tuple[Column, ...]:

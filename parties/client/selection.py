@@ -8,7 +8,8 @@ import numpy as np
 
 from mpc.errors import UsageError
 from mpc.text import shown
-from parties.agreed.objects import Column, Manifest
+from parties.agreed.columns import Column
+from parties.agreed.objects import Manifest
 from parties.client.questions import expression, functions
 from parties.client.questions.expression import REAL, TRUTH, WHOLE, Node
 from parties.client.questions.pointer import Pointer

@@ -30,7 +30,8 @@ from mpc.errors import (
     SessionError,
 )
 from mpc.prg import Seed, expand_field
-from parties.agreed.objects import Column, Manifest
+from parties.agreed.columns import Column
+from parties.agreed.objects import Manifest
 from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import key_of
 from parties.client.at_rest import bound, catalogue, sending, upload

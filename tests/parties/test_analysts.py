@@ -13,7 +13,7 @@ import pandas
 import pytest
 
 from mpc.errors import MpcError
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.dataset import Dataset
 from parties.client.datasets import Datasets
 from parties.client.questions import asking, model

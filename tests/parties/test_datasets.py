@@ -15,7 +15,8 @@ import pytest
 from mpc import field as fp
 from mpc.errors import InputError, MpcWarning, PrivateDataError, SessionError, UsageError
 from mpc.prg import expand_field
-from parties.agreed.objects import MOST_SAMPLED, Column, Manifest, Schema
+from parties.agreed.columns import Column
+from parties.agreed.objects import MOST_SAMPLED, Manifest, Schema
 from parties.client.at_rest.said import as_expiry, as_readers
 from parties.client.cluster import Cluster
 from parties.client.consent import granting

@@ -18,7 +18,8 @@ from mpc.encoding import digest
 from mpc.errors import InputError, IntegrityError, MpcError
 from mpc.prg import Seed
 from mpc.stored import BLOCK_ROWS
-from parties.agreed.objects import Column, Manifest, Schema, contents_digest
+from parties.agreed.columns import Column
+from parties.agreed.objects import Manifest, Schema, contents_digest
 from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import Signed, dump, key_of
 from parties.agreed.terms import roster_digest

@@ -18,7 +18,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.program import Program, Told
 from parties import State
 from parties.agreed.bindings import Binding
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.at_rest.keeping import Keeping, keeps
 from parties.client.cluster import Cluster
 from parties.client.running.coordinated import CoordinatedSession

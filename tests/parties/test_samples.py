@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import InputError
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.tables.samples import Sample, mock_rows
 from tests.support.effort import examples
 

@@ -27,7 +27,8 @@ from mpc.errors import (
 from mpc.prg import Seed
 from mpc.stored import BLOCK_ROWS
 from parties.agreed.bindings import Binding, check_bindings, place
-from parties.agreed.objects import Column, Manifest
+from parties.agreed.columns import Column
+from parties.agreed.objects import Manifest
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client.at_rest import bound, upload

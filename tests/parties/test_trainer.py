@@ -17,7 +17,7 @@ from mpc.errors import InputError, ModelError, MpcError, MpcWarning, UsageError
 from mpc.plan.cost import plan_cost
 from mpc.plan.program import Program
 from parties import SGD, Cluster, Precision, RunReport, Trainer
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.training.bar import Bar
 from tests.support.objects import described, put
 from tests.support.parties import COORDINATOR, InProcess

@@ -13,7 +13,8 @@ import numpy as np
 from mpc.encoding import encode_field
 from mpc.prg import Seed
 from mpc.stored import BLOCK_ROWS
-from parties.agreed.objects import Column, Manifest, Schema, contents_digest
+from parties.agreed.columns import Column
+from parties.agreed.objects import Manifest, Schema, contents_digest
 from parties.client.at_rest import upload
 from parties.client.at_rest.masking import mask
 from parties.client.at_rest.upload import Described

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from mpc.text import shown
 from parties.addresses import ANY
+from parties.agreed.columns import Column
 from parties.agreed.listed import Entry
-from parties.agreed.objects import Column, Manifest
+from parties.agreed.objects import Manifest
 from parties.client.at_rest.said import day
 from parties.client.tables.samples import unit_of
 

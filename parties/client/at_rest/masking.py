@@ -9,7 +9,8 @@ import numpy as np
 from mpc import field as fp
 from mpc.errors import InputError
 from mpc.prg import Seed, expand_field
-from parties.agreed.objects import Column, Schema
+from parties.agreed.columns import Column
+from parties.agreed.objects import Schema
 
 
 def check_block(schema: Schema, column: Column, block: int, values: np.ndarray) -> None:

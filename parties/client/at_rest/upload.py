@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from mpc.errors import ConfigError, InputError, SessionError, UsageError, warn
 from mpc.plan.plan import Plan
-from parties.agreed.objects import Column, Manifest, Schema
+from parties.agreed.columns import Column
+from parties.agreed.objects import Manifest, Schema
 from parties.client.at_rest import catalogue
 from parties.client.at_rest.putlog import PutLog, Unfinished, place_of
 from parties.client.at_rest.sending import Blocks, Progress, Sending

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from mpc.privacy.facts import StoredFacts
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.running.roles import PASSIVE, PUBLIC, assign
 from parties.client.tables.integers import real_scale
 

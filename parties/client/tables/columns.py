@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mpc.errors import InputError, PlanError
 from mpc.text import check_distinct, check_name, shown
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.tables.integers import real_scale
 from parties.client.tables.sources import Found, unreadable
 from parties.client.tables.stated import Ends, Stated

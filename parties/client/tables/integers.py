@@ -16,7 +16,7 @@ import numpy as np
 
 from mpc.errors import InputError
 from mpc.text import shown
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.tables.sources import Cells, is_nothing
 from parties.client.tables.text import is_missing
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import InputError, UsageError
-from parties.agreed.objects import MOST_SAMPLED, Column
+from parties.agreed.columns import Column
+from parties.agreed.objects import MOST_SAMPLED
 from parties.client.tables.stated import Stated
 from parties.client.tables.table import read_more
 

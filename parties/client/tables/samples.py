@@ -17,7 +17,7 @@ from mpc.errors import InputError, UsageError
 from mpc.fixedpoint import decode as decoded
 from mpc.prg import Seed, expand_words
 from mpc.text import shown
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.tables.integers import stand_in
 
 MOCK_ROWS = 100

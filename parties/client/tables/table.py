@@ -17,7 +17,7 @@ import numpy as np
 from mpc.errors import InputError, UsageError, warn
 from mpc.stored import Layout
 from mpc.text import shown
-from parties.agreed.objects import Column
+from parties.agreed.columns import Column
 from parties.client.tables.columns import check_column_names, describe, missing_column, require_kind, with_categories
 from parties.client.tables.files import open_file
 from parties.client.tables.frames import open_frame
