@@ -45,7 +45,7 @@ COMMANDS = {
     "model": ("parties.cli.models", "model", "Models at the parties: put yours, say who may use it, find others."),
     "collect": ("parties.cli.collect", "collect", "One noised sum of rows that many clients enter, one each."),
     "grant": ("parties.cli.consent", "grant", "What you allow others to compute from your data."),
-    "budget": ("parties.cli.consent", "budget", "What noised answers about a dataset may still tell."),
+    "budget": ("parties.cli.budgets", "budget", "What noised answers about a dataset may still tell."),
     "requests": ("parties.cli.requests", "requests", "What waits for somebody's word, an operator's or an owner's."),
     "approve": ("parties.cli.requests", "approve", "Allow one request at your party, as its operator."),
     "deny": ("parties.cli.requests", "deny", "Refuse one request at your party, as its operator."),

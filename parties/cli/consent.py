@@ -1,4 +1,4 @@
-"""`mpc grant`, `mpc budget`, `mpc audit`: what owners allow, what is left, and what parties say they have done."""
+"""`mpc grant`: what owners allow others to compute from their data."""
 
 from __future__ import annotations
 
@@ -14,25 +14,20 @@ from mpc.text import shown
 from parties.agreed.listed import Entry
 from parties.cli.datasets import joined_selections, selections
 from parties.cli.display import Display
-from parties.cli.options import CLUSTER, FOLDER, GRANTED_SECURITY, JSON, cluster_file
+from parties.cli.objects import common
+from parties.cli.options import GRANTED_SECURITY, cluster_file
 from parties.cli.training_lists import lines_of, load_list
 from parties.client.at_rest import catalogue
 from parties.client.at_rest.said import day
 from parties.client.cluster import Cluster
-from parties.client.consent import granting, remaining
-from parties.client.consent.granted import as_amount, as_plans, require_checked
-from parties.client.consent.told import Given, Left, Verdict
+from parties.client.consent import granting
+from parties.client.consent.granted import as_plans, require_checked
+from parties.client.consent.told import Given, Verdict
 from parties.client.running.roles import ACTIVE, read_security
 from parties.client.selection import Selection
 from parties.client.training.training_list import AFTERWARDS, TrainingList, Use
 
 _SHOWN = 16
-
-
-def _common(command: Any) -> Any:
-    for option in (click.pass_obj, JSON, FOLDER, CLUSTER):
-        command = option(command)
-    return command
 
 
 DATA = click.option(
@@ -95,7 +90,7 @@ def grant() -> None:
 @click.option("--uses", type=click.IntRange(1), help="Runs at most; default: as many as the other limits allow.")
 @click.option("--expires", metavar="TIME", help="36h, 90d, 2y, 2027-01-31; default: never.")
 @GRANTED_SECURITY
-@_common
+@common
 def add(
     display: Display,
     name: str,
@@ -198,7 +193,7 @@ def chosen_anew(plan: Any, made: Any) -> list[str]:
 
 
 @grant.command("list")
-@_common
+@common
 def list_(display: Display, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """List the grants that you have given, and those that name you."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
@@ -232,7 +227,7 @@ def _line(each: Given, of: Entry | None) -> list[str]:
 
 @grant.command("revoke")
 @click.argument("grant_id", metavar="GRANT")
-@_common
+@common
 def revoke(display: Display, grant_id: str, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """Take a grant back, by its id or its first digits: nothing opens under it, and nothing more is told."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
@@ -246,7 +241,7 @@ def revoke(display: Display, grant_id: str, cluster: Path | None, folder: Path, 
 @grant.command("check")
 @click.argument("plan", type=click.Path(path_type=Path))
 @DATA
-@_common
+@common
 def check(
     display: Display, plan: Path, data: tuple[str, ...], cluster: Path | None, folder: Path, as_json: bool
 ) -> None:
@@ -283,73 +278,3 @@ def _verdict(each: Verdict) -> dict[str, Any]:
         "why": each.why,
         "fix": each.remedy,
     }
-
-
-@click.group()
-def budget() -> None:
-    """Show or set what all noised answers about a dataset may tell of one person."""
-
-
-@budget.command("show")
-@click.argument("name")
-@click.option(
-    "--each", metavar="E", help="Count how many more cost this much; default: as those so far, or as granted for one."
-)
-@click.option("--together", metavar="D", help="Say what all answers tell together at this delta; owners only.")
-@_common
-def show(
-    display: Display,
-    name: str,
-    each: str | None,
-    together: str | None,
-    cluster: Path | None,
-    folder: Path,
-    as_json: bool,
-) -> None:
-    """Show what was spent of a dataset's budget, and what is left."""
-    with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        _show(display, connected, connected.budget(name, together), each, as_json)
-
-
-@budget.command("set")
-@click.argument("name")
-@click.option("--epsilon", required=True, metavar="E", help="In all, over all versions; what is spent stays spent.")
-@click.option("--delta", metavar="D", help="In all; default: a millionth.")
-@click.option("--with", "group", multiple=True, metavar="NAME", help="A dataset of yours that shares this budget.")
-@_common
-def set_(
-    display: Display,
-    name: str,
-    epsilon: str,
-    delta: str | None,
-    group: tuple[str, ...],
-    cluster: Path | None,
-    folder: Path,
-    as_json: bool,
-) -> None:
-    """Set the budget of a dataset of yours: higher, or lower, than before."""
-    with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        more: dict[str, Any] = {} if delta is None else {"delta": delta}
-        _show(display, connected, connected.set_budget(name, epsilon=epsilon, group=group, **more), None, as_json)
-
-
-def _show(display: Display, connected: Cluster, found: Left, each: str | None, as_json: bool) -> None:
-    if each is None:
-        given = granting.given(connected.parties)
-        like = remaining.usual(found, [one for one in given if one.grant.dataset == found.dataset])
-    else:
-        like = as_amount(each, "each"), "like one"
-    if as_json:
-        display.json({"budget": remaining.numbers(found, like)})
-        return
-    if found.epsilon is None:
-        display.result(f"{found.dataset}: no budget is set, so no noised answers")
-    else:
-        whole, spent, left = float(found.epsilon), float(found.spent), float(found.left)
-        shared = "".join(f", {each}" for each in found.group if each != found.dataset)
-        display.result(f"{found.dataset}{shared}: epsilon {spent:g} of {whole:g} spent, {left:g} left")
-        if like is not None:
-            display.result(f"{remaining.questions(found.more(like[0]))} {like[1]}, epsilon {float(like[0]):g}")
-    display.result(found.answers)
-    if found.together is not None:
-        display.result(str(found.together))

@@ -22,7 +22,8 @@ from mpc.privacy.facts import CHARGE_UNIT, Loss
 from parties.agreed.audit import START
 from parties.agreed.questions import Bound
 from parties.cli.audit import audit
-from parties.cli.consent import budget, grant
+from parties.cli.budgets import budget
+from parties.cli.consent import grant
 from parties.cli.display import Display
 from parties.client.consent import auditing, composing, granting
 from parties.client.consent.granted import as_amount
