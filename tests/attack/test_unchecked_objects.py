@@ -20,7 +20,6 @@ from parties.client.at_rest import bound
 from parties.client.at_rest.listing import CHECKED, UNCHECKED, Description
 from parties.client.datasets import Datasets
 from parties.client.selection import Selection
-from parties.config.models import PolicyConfig
 from parties.party import keeping
 from parties.party.policy import Policy
 from parties.pb import data_pb2
@@ -138,13 +137,6 @@ def test_security_active_a_policy_of_checked_sessions_reads_nothing_unchecked(ke
         kept.ask(plan, kept_binding(plain))
     assert kept.spent() == 0
     kept.ask(plan, kept_binding(checked))
-
-
-def test_a_policy_of_both_kinds_reads_both() -> None:
-    for security, unchecked in ((("passive", "active"), True), (("active",), False), (("passive",), True)):
-        Policy(PolicyConfig(security=security)).check_read(unchecked)
-    with pytest.raises(PolicyError):
-        Policy(PolicyConfig(security=("active",))).check_read(True)
 
 
 def test_a_coordinator_and_operators_are_told(kept: Kept) -> None:

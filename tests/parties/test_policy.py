@@ -142,3 +142,10 @@ def test_each_security_is_allowed_by_its_own_word(allowed: tuple) -> None:
             policy.check_security(security)
         assert f"--security {allowed[0]}" in (caught.value.remedy or "")
     assert PolicyConfig().security == ("passive", "active")
+
+
+def test_a_policy_of_both_kinds_reads_both() -> None:
+    for security, unchecked in ((("passive", "active"), True), (("active",), False), (("passive",), True)):
+        Policy(PolicyConfig(security=security)).check_read(unchecked)
+    with pytest.raises(PolicyError):
+        Policy(PolicyConfig(security=("active",))).check_read(True)
