@@ -130,9 +130,17 @@ def test_security_17_daemons_are_killed_at_every_moment(mortal: Mortal, who: str
     mortal.require_single_use()
 
 
+CLIENT = ("closing", "next", "ahead", "entering", "receiving", "describing")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 3, 4])
-@pytest.mark.parametrize("moment", ["opening", "closing", "next", "ahead", "entering", "receiving", "describing"])
+@pytest.mark.parametrize(
+    ("moment", "count"),
+    [
+        *(("opening", stretch) for stretch in (1, 2, 3)),  # once in each stretch
+        *((moment, count) for moment in CLIENT for count in (1, 3, 4)),
+    ],
+)
 def test_clients_are_killed_at_every_moment(mortal: Mortal, moment: str, count: int) -> None:
     for done in ("", "-done"):
         die_as_a_client(mortal, moment + done, count, count % 2 == 0)
