@@ -25,6 +25,7 @@ from parties.client.compiling import asked, cached
 from parties.client.compiling.asked import ask
 from parties.client.compiling.cache import OFF, VARIABLE, PlanCache, usual_cache
 from parties.client.compiling.record import read_record, write_record
+from tests.support.beside import KINDS, beside, write_weights
 from tests.support.parties_commands import mpc_here
 
 WIDE = 1 << 10
@@ -147,6 +148,24 @@ def test_another_model_and_each_other_question_are_another_file() -> None:
     for choices in QUESTIONS.values():
         again = ask(model, dict(choices))
         assert again is not None and again.name in {name for name, _ in found}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_beside_a_model_are_of_the_question(
+    cache: PlanCache, large: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Wherever the model has them, and whatever lies in the working directory."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(beside(kind).SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    for count, value in enumerate((0.5, 0.25), 1):
+        write_weights(tmp_path, value)
+        found = compiled_with(cache, path, ranges=(-1.0, 1.0))
+        assert_equal(found, compile_model(path, (-1.0, 1.0)))
+        assert len(large) == len(files(cache)) == count
+    assert_equal(compiled_with(cache, path, ranges=(-1.0, 1.0)), found)
+    assert len(large) == 2
+    assert ask(beside(kind), {}) is None  # who has the model without them cannot say what the file is, or its key
 
 
 @pytest.mark.parametrize("asked_of", ["nothing", "ranges by column", "public weights", "checked", "samples", "stored"])

@@ -5,6 +5,7 @@ It is asked about what `onnx_repair` makes of models that onnxruntime runs and t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
@@ -12,7 +13,7 @@ from typing import IO, Any
 import onnx
 import onnx.inliner
 import onnx.version_converter
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
 from mpc.compiler.onnx.repair import checkable, repair
@@ -153,17 +154,37 @@ def _what_else(content: bytes) -> str:
     return "export the model to ONNX"
 
 
+def is_whole(model: onnx.ModelProto) -> bool:
+    """Tell whether a model has all its numbers in it, and none in another file."""
+    return not any(tensor.data_location == TensorProto.EXTERNAL for tensor in _tensors(model))
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a model: of nodes' attributes, bodies at any depth, functions and sparse tensors too."""
+    waiting: list[Message] = [model]
+    while waiting:
+        message = waiting.pop()
+        if isinstance(message, TensorProto):
+            yield message
+            continue
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                waiting.extend([value] if isinstance(value, Message) else value)
+
+
 def _load_external(model: onnx.ModelProto, path: Path | None) -> None:
-    """Read the weights that are stored beside the model."""
-    for tensor in model.graph.initializer:
+    """Read all that is stored beside the model: onnx itself would look for it in the working directory."""
+    for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        name = tensor.name or location
         if path is None:
             raise ModelError(
-                f"weight {tensor.name!r} is in another file", remedy="give the path of the model, which says where"
+                f"weight {name!r} is in another file", remedy="give the path of the model, which says where"
             )
-        target = _beside(path, PurePosixPath(entries.get("location", "")), tensor.name)
+        target = _beside(path, PurePosixPath(location), name)
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
         with target.open("rb") as data:
             data.seek(offset)

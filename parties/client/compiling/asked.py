@@ -17,6 +17,7 @@ import onnx
 from google.protobuf.message import EncodeError
 
 import mpc
+from mpc.compiler.onnx.load import is_whole
 from mpc.encoding import digest
 from mpc.prg import Seed
 
@@ -45,7 +46,12 @@ class Asked:
 
 
 def ask(model: onnx.ModelProto, choices: Mapping[str, Any]) -> Asked | None:
-    """Return the question; None if something was asked that has no digest, or the model is too large for one."""
+    """Return the question; None if something was asked that has no digest, or the model is too large for one.
+
+    Nor has a model a digest whose weights are in another file: the answer follows from them, and is as secret as they.
+    """
+    if not is_whole(model):
+        return None
     try:
         said = json.dumps(_plain(choices))
         content = model.SerializeToString(deterministic=True)
