@@ -60,6 +60,14 @@ def test_weights_that_are_not_beside_the_model_are_not_read(folder: Path, kind: 
         load_model(saved(folder, beside(kind, location)))
 
 
+@pytest.mark.parametrize(("key", "value"), [("offset", 37), ("offset", -1), ("length", 37), ("length", 10**30)])
+def test_weights_that_their_file_does_not_have_are_not_read(folder: Path, key: str, value: int) -> None:
+    model = beside("initialiser")
+    model.graph.initializer[0].external_data.add(key=key, value=str(value))
+    with pytest.raises(ModelError, match=r"'w' has bytes that 'w\.bin' has not"):
+        load_model(saved(folder, model))
+
+
 def test_every_tensor_of_a_model_is_found(folder: Path) -> None:
     """Whatever nodes may have that nothing here compiles: lists of tensors, of graphs and of sparse tensors."""
 

@@ -186,6 +186,11 @@ def _load_external(model: onnx.ModelProto, path: Path | None) -> None:
             )
         target = _beside(path, PurePosixPath(location), name)
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
+        if min(offset, length) < 0 or offset + length > target.stat().st_size:
+            raise ModelError(
+                f"weight {name!r} has bytes that {location!r} has not",
+                remedy="copy the whole file to the model's folder once more, or export the model anew",
+            )
         with target.open("rb") as data:
             data.seek(offset)
             tensor.raw_data = data.read(length) if length else data.read()
