@@ -15,7 +15,7 @@ from mpc.compiler.functions import FUNCTIONS
 from mpc.compiler.lowering.norms import Image, Norms, reshaped, spectral_norm
 from mpc.compiler.lowering.rules.together import CONTRACTING
 from tests.support.graphs import node, save_model
-from tests.support.models import clear, plaintext
+from tests.support.models import assert_agrees, clear, plaintext
 
 TOKENS, WIDTH, HEADS, HIDDEN = 4, 32, 2, 64
 REACH = 8.0
@@ -204,3 +204,85 @@ def test_norms_of_other_vectors_are_unknown() -> None:
 def test_functions_that_are_said_to_make_nothing_larger_do_not(name: str) -> None:
     x = np.concatenate([np.linspace(-30, 30, 6001), np.linspace(-0.01, 0.01, 2001)])
     assert (np.abs(FUNCTIONS[name]().value(x)) <= np.abs(x)).all()
+
+
+# ------------------------------------------------------------------ what a bound of whole rows does not say of parts
+
+
+def test_what_is_centred_may_be_longer_in_a_part(tmp_path: Path) -> None:
+    """Half of a row is far from zero and the other half is not: less the mean of all, the other one is."""
+    rng, size = np.random.default_rng(0), 16
+    far = np.abs(rng.normal(0.5, 0.2, (size, size // 2))) * np.sign(rng.normal(size=(size, 1)))
+    weights = {
+        "gain": np.ones(size, np.float32),
+        "shift": np.zeros(size, np.float32),
+        "w": np.concatenate([far, 1e-4 * rng.normal(size=far.shape)], axis=1).astype(np.float32),
+        "axes": np.array([-1]),
+        "halves": np.array([0, 2, size // 2]),
+        "second": np.array(1),
+        "v": (np.array([1, 0.7, -0.9]) + rng.normal(0, 0.01, (size // 2, 3))).astype(np.float32),
+        "last": np.eye(3, dtype=np.float32) * np.float32(1.01),
+    }
+    nodes = [
+        node("LayerNormalization", ["x", "gain", "shift"], ["n"]),
+        node("MatMul", ["n", "w"], ["h"], "one"),
+        node("ReduceMean", ["h", "axes"], ["m"], keepdims=1),
+        node("Sub", ["h", "m"], ["c"]),
+        node("Reshape", ["c", "halves"], ["r"]),
+        node("Gather", ["r", "second"], ["s"], axis=1),
+        node("MatMul", ["s", "v"], ["z"], "two"),
+        node("Relu", ["z"], ["relu"]),
+        node("MatMul", ["relu", "last"], ["y"], "three"),
+    ]
+    path = save_model(tmp_path, nodes, weights, ("batch", size), opset=20)
+    x = (8 * np.sign(far[:, 0]) * np.array([[1], [-1]])).astype(np.float32)
+    assert_agrees(path, {"x": x}, {"x": (-8, 8)}, tolerance=1e-2)
+
+
+def test_shares_that_are_centred_are_more_than_one_together(tmp_path: Path) -> None:
+    tokens, reach = 16, 7.7
+    weights = {
+        "scores": np.array([[3.0] + [0.0] * (tokens - 1), [0.0] * tokens], np.float32),
+        "values": np.eye(2, dtype=np.float32)[:, ::-1].copy(),
+        "axes": np.array([-1]),
+        "last": np.array([[1.01], [0.013]], np.float32),
+    }
+    nodes = [
+        node("MatMul", ["x", "scores"], ["s"], "one"),
+        node("Softmax", ["s"], ["p"]),
+        node("ReduceMean", ["p", "axes"], ["m"], keepdims=1),
+        node("Sub", ["p", "m"], ["c"]),
+        node("MatMul", ["x", "values"], ["v"], "two"),
+        node("MatMul", ["c", "v"], ["o"], "mixed"),
+        node("Relu", ["o"], ["r"]),
+        node("MatMul", ["r", "last"], ["y"], "three"),
+    ]
+    path = save_model(tmp_path, nodes, weights, ("batch", tokens, 2), opset=20)
+    x = np.zeros((1, tokens, 2), np.float32)
+    x[..., 0], x[..., 1] = 7, -reach
+    x[0, 0, 1] = reach
+    assert_agrees(path, {"x": x}, {"x": (-reach, reach)}, tolerance=1e-2)
+
+
+@pytest.mark.parametrize("factor", [2.0 ** (step / 8) for step in range(8)])
+def test_rows_about_as_small_as_epsilon_are_normalised_within_their_bounds(factor: float, tmp_path: Path) -> None:
+    """What their mean square is rounded to is as large as epsilon here.  Of these factors one at least brings the bound of
+    what is behind close below a power of two, which is as far as a wire reaches."""
+    size, reach = 16, 4096.0
+    signs = np.tile([1.0, -1.0], size // 2)
+    weights = {
+        "gain": np.ones(size, np.float32),
+        "shift": np.zeros(size, np.float32),
+        "w": (signs[:, None] * np.array([[1.0, 0.4]]) * factor / np.sqrt(size)).astype(np.float32),
+        "last": np.eye(2, dtype=np.float32) * np.float32(1.01),
+    }
+    nodes = [
+        node("LayerNormalization", ["x", "gain", "shift"], ["n"], epsilon=1e-5),
+        node("MatMul", ["n", "w"], ["h"], "one"),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["r", "last"], ["y"], "two"),
+    ]
+    made = compile_model(save_model(tmp_path, nodes, weights, ("batch", size), opset=23), {"x": (-reach, reach)})
+    rows = np.exp(np.linspace(np.log(5e-3), np.log(0.3), 300))[:, None] * signs
+    answers = clear(made, rows.astype(np.float32))  # no value leaves the bound of its wire
+    assert answers[-1, 0] == pytest.approx(np.sqrt(size) * factor * 1.01, rel=0.05)

@@ -61,6 +61,11 @@ def possible(name: str) -> bool:
     return name in _EXPONENTS or name in ("log", "power")
 
 
+def shortened_by(x: Value) -> int:
+    """Return how many bits an argument has too many to be compared with octaves."""
+    return max(0, x.wire.bits - _DEEPEST - 1)
+
+
 def apply(state: Lowering, x: Value, name: str, parameters: Parameters, evaluate: Evaluate, low: float) -> Value:
     """Return f(x) for positive x; low: what x can really be, if it is negative by errors."""
     octaves = _compared(state, x, low)
@@ -74,8 +79,8 @@ def apply(state: Lowering, x: Value, name: str, parameters: Parameters, evaluate
 
 
 def _compared(state: Lowering, x: Value, low: float) -> _Octaves:
-    if x.wire.bits > _DEEPEST + 1:
-        x = state.shorten(x, log2(x.scale) - (x.wire.bits - _DEEPEST - 1))
+    if shortened_by(x):
+        x = state.shorten(x, log2(x.scale) - shortened_by(x))
     first = max(0, math.floor(math.log2(max(x.interval.least, 1.0))))
     last = max(first, math.floor(math.log2(max(x.interval.most, 1.0))))
     if first == last:

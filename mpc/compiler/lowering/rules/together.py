@@ -11,6 +11,7 @@ from mpc.compiler.graph.attributes import Function, Sum, Total
 from mpc.compiler.graph.graph import Node, static
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.lowering.normalise import shortened_by
 from mpc.compiler.lowering.norms import Image, Norms, by_elements
 
 _ROOM = 1.02
@@ -19,6 +20,8 @@ CONTRACTING = frozenset({"gelu", "gelu_tanh", "silu", "mish", "tanh"})
 """Functions whose result is no further from zero than their argument."""
 _SERIES_OFF = 2.0**-10
 """What they may be off by, each."""
+_UNITS = 2
+"""What a value that is rounded may be off by, in its own units."""
 
 
 def norms_of(x: Value, axis: int) -> Norms:
@@ -45,8 +48,9 @@ def norms_of_sum(state: Lowering, node: Node) -> Norms | None:
     if axis is None:
         return None
     centred = _centred(state, node)
-    if centred is not None:
-        return norms_of(xs[centred], axis).times(taken.factors[centred])
+    if centred is not None:  # no row is longer, but what it loses elsewhere a part of it may gain, and so may sizes
+        whole = norms_of(xs[centred], axis).times(taken.factors[centred])
+        return replace(whole.moved(lambda norms: norms), absolute=None)
     parts = [_within(x, node, axis).times(factor) for x, factor in zip(xs, taken.factors, strict=True) if factor]
     total = parts[0]
     for part in parts[1:]:
@@ -116,7 +120,9 @@ def squares(x: Value, y: Value) -> Norms | None:
 def _by_deviation(state: Lowering, name: str, over: Node) -> Norms | None:
     """Return norms of x / sqrt(mean x^2 + epsilon): the root of the number of elements.
 
-    The squares are those of a rounded x; a small x, just about as large as epsilon, is longer than them by a unit.
+    The squares are those of a rounded x, and their mean is rounded too: an x about as large as epsilon may be longer
+    than they say.  With u what an element is off by, and d what the mean and epsilon are, no mean square q makes
+    q / ((sqrt q - u)^2 + epsilon - d) larger than 1 + u^2 / (epsilon - d).
     """
     above = state.graph.writers.get(over.reads[0])
     if above is None or above.op != "sum" or above.of(Sum).factors != (1.0,) or above.of(Sum).constant <= 0:
@@ -128,11 +134,21 @@ def _by_deviation(state: Lowering, name: str, over: Node) -> Norms | None:
     x, axes = state.values[name], mean.of(Total).axes
     if axes != (len(x.shape) - 1,) or mean.of(Total).divisor != static(x.shape)[-1]:
         return None
-    epsilon, unit = above.of(Sum).constant, 4 / math.sqrt(float(state.values[mean.reads[0]].scale))
-    rounded = math.sqrt(1 + unit**2 / epsilon + 4 / (epsilon * float(state.values[over.reads[0]].scale)))
-    number = static(x.shape)[-1]
+    epsilon, number = above.of(Sum).constant, static(x.shape)[-1]
+    scale = float(state.values[mean.reads[0]].scale)
+    unit = _UNITS / math.sqrt(scale)  # of x as it is squared: its scale is the root of the squares'
+    off = _UNITS / scale + _UNITS / float(state.values[above.reads[0]].scale) + _off(state, over)
+    if 2 * off > epsilon:
+        return None
+    rounded = math.sqrt(1 + unit**2 / (epsilon - off))
     most = _ROOM * rounded * math.sqrt(number)
     return Norms(axes[0], number, np.full((*static(x.shape)[:-1], 1), most))
+
+
+def _off(state: Lowering, over: Node) -> float:
+    """Return what the argument of a power is off by, in the model's units: it is rounded, and rounded once more."""
+    x = state.values[over.reads[0]]
+    return _UNITS / float(x.scale) + _UNITS / float(x.scale) * 2.0 ** shortened_by(x)
 
 
 def _by_sum(state: Lowering, name: str, over: Node) -> Norms | None:
@@ -142,11 +158,12 @@ def _by_sum(state: Lowering, name: str, over: Node) -> Norms | None:
     axes = (len(x.shape) - 1,)
     if total is None or total.op != "total" or total.reads[0] != name or total.of(Total).axes != axes:
         return None
-    least, negative = state.values[over.reads[0]].reals[0], max(0.0, -x.reals[0])
+    least, negative = state.values[over.reads[0]].reals[0] - _off(state, over), max(0.0, -x.reals[0])
     number = static(x.shape)[-1]
     if least <= 0 or total.of(Total).divisor != 1 or 2 * number * negative > least:
         return None
-    most = np.full((*static(x.shape)[:-1], 1), _ROOM * (1 + 2 * number * negative / least))
+    rounded = 1 + (2 * number * negative + _off(state, over)) / least
+    most = np.full((*static(x.shape)[:-1], 1), _ROOM * rounded)
     return Norms(axes[0], number, most, absolute=most)
 
 
