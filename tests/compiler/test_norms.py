@@ -266,8 +266,8 @@ def test_shares_that_are_centred_are_more_than_one_together(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("factor", [2.0 ** (step / 8) for step in range(8)])
 def test_rows_about_as_small_as_epsilon_are_normalised_within_their_bounds(factor: float, tmp_path: Path) -> None:
-    """What their mean square is rounded to is as large as epsilon here.  Of these factors one at least brings the bound of
-    what is behind close below a power of two, which is as far as a wire reaches."""
+    """What their mean square is rounded to is as large as epsilon here.  Of these factors one at least brings the bound
+    of what is behind close below a power of two, which is as far as a wire reaches."""
     size, reach = 16, 4096.0
     signs = np.tile([1.0, -1.0], size // 2)
     weights = {
@@ -286,3 +286,18 @@ def test_rows_about_as_small_as_epsilon_are_normalised_within_their_bounds(facto
     rows = np.exp(np.linspace(np.log(5e-3), np.log(0.3), 300))[:, None] * signs
     answers = clear(made, rows.astype(np.float32))  # no value leaves the bound of its wire
     assert answers[-1, 0] == pytest.approx(np.sqrt(size) * factor * 1.01, rel=0.05)
+
+
+@pytest.mark.parametrize("reach", [64.0, 16384.0])
+def test_a_small_row_with_one_element_is_normalised_within_its_bounds(reach: float, tmp_path: Path) -> None:
+    """All of a row's length is in one element, whose bound is the root of 12 or 15: close below a power of two."""
+    for size in (12, 15):
+        weights = {"gain": np.ones(size, np.float32), "last": np.eye(size, dtype=np.float32) * np.float32(1.01)}
+        nodes = [
+            node("RMSNormalization", ["x", "gain"], ["n"], epsilon=1e-5),
+            node("MatMul", ["n", "last"], ["y"], "two"),
+        ]
+        path = save_model(tmp_path, nodes, weights, ("batch", size), opset=23)
+        made = compile_model(path, {"x": (-reach, reach)})
+        rows = np.exp(np.linspace(np.log(1e-4), np.log(0.3), 400))[:, None] * np.eye(size)[:1]
+        clear(made, rows.astype(np.float32))  # no value leaves the bound of its wire

@@ -15,7 +15,7 @@ from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, norms, products, rounding, sums
-from mpc.compiler.lowering.rules.together import contracted
+from mpc.compiler.lowering.rules.together import contracted, with_room
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
@@ -63,6 +63,7 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
         state.origin, state.told = node.origin, roles.public_weights or _is_told(node)
         if node.op in _GROWING:
             state.values.update({name: state.plain(state.values[name]) for name in node.reads})
+        node = with_room(state, node)
         try:
             value = RULES[node.op](state, node)
         except InputError as error:  # a constant that its scale has no room for

@@ -118,7 +118,17 @@ def squares(x: Value, y: Value) -> Norms | None:
 
 
 def _by_deviation(state: Lowering, name: str, over: Node) -> Norms | None:
-    """Return norms of x / sqrt(mean x^2 + epsilon): the root of the number of elements.
+    """Return norms of x / sqrt(mean x^2 + epsilon): the root of the number of elements."""
+    x, found = state.values[name], _room_of_deviation(state, name, over)
+    if found is None or math.isinf(found[1]) or found[0] != (len(x.shape) - 1,):
+        return None
+    number = static(x.shape)[-1]
+    most = _ROOM * found[1] * math.sqrt(number)
+    return Norms(found[0][0], number, np.full((*static(x.shape)[:-1], 1), most))
+
+
+def _room_of_deviation(state: Lowering, name: str, over: Node) -> tuple[tuple[int, ...], float] | None:
+    """Return (axes, how many times longer than the root of their number) of x / sqrt(mean x^2 + epsilon), over axes.
 
     The squares are those of a rounded x, and their mean is rounded too: an x about as large as epsilon may be longer
     than they say.  With u what an element is off by, and d what the mean and epsilon are, no mean square q makes
@@ -131,18 +141,37 @@ def _by_deviation(state: Lowering, name: str, over: Node) -> Norms | None:
     square = mean and mean.op == "total" and state.graph.writers.get(mean.reads[0])
     if not mean or not square or square.op != "multiply" or square.reads != (name, name):
         return None
-    x, axes = state.values[name], mean.of(Total).axes
-    if axes != (len(x.shape) - 1,) or mean.of(Total).divisor != static(x.shape)[-1]:
+    shape, axes = static(state.values[name].shape), mean.of(Total).axes
+    if mean.of(Total).divisor != math.prod(shape[axis] for axis in axes):
         return None
-    epsilon, number = above.of(Sum).constant, static(x.shape)[-1]
-    scale = float(state.values[mean.reads[0]].scale)
+    epsilon, scale = above.of(Sum).constant, float(state.values[mean.reads[0]].scale)
     unit = _UNITS / math.sqrt(scale)  # of x as it is squared: its scale is the root of the squares'
     off = _UNITS / scale + _UNITS / float(state.values[above.reads[0]].scale) + _off(state, over)
-    if 2 * off > epsilon:
-        return None
-    rounded = math.sqrt(1 + unit**2 / (epsilon - off))
-    most = _ROOM * rounded * math.sqrt(number)
-    return Norms(axes[0], number, np.full((*static(x.shape)[:-1], 1), most))
+    return axes, math.inf if 2 * off > epsilon else math.sqrt(1 + unit**2 / (epsilon - off))
+
+
+def with_room(state: Lowering, node: Node) -> Node:
+    """Return a node whose known ends have room for what the argument of a root is off by.
+
+    What is known of one over a root, and of x over its deviation, is so for real numbers: where epsilon is a few units
+    of the argument only, its roundings make them larger.  Where they could be half of it, nothing is known.
+    """
+    known, room = node.attributes.known, 1.0
+    if known is None:
+        return node
+    if node.op == "function" and node.of(Function).name == "rsqrt" and math.isfinite(known[1]):
+        part = _off(state, node) * known[1] ** 2
+        room = math.inf if 2 * part > 1 else 1 / math.sqrt(1 - part)
+    elif node.op == "multiply":
+        for place in (0, 1):
+            over = state.graph.writers.get(node.reads[1 - place])
+            if over is not None and over.op == "function" and over.of(Function).name == "rsqrt":
+                found = _room_of_deviation(state, node.reads[place], over)
+                room = room if found is None else found[1]
+    if room == 1.0:
+        return node
+    ends = None if math.isinf(room) else (min(known[0], known[0] * room), known[1] * room)
+    return replace(node, attributes=replace(node.attributes, known=ends))
 
 
 def _off(state: Lowering, over: Node) -> float:
