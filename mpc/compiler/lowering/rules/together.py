@@ -120,7 +120,7 @@ def squares(x: Value, y: Value) -> Norms | None:
 def _by_deviation(state: Lowering, name: str, over: Node) -> Norms | None:
     """Return norms of x / sqrt(mean x^2 + epsilon): the root of the number of elements."""
     x, found = state.values[name], _room_of_deviation(state, name, over)
-    if found is None or math.isinf(found[1]) or found[0] != (len(x.shape) - 1,):
+    if found is None or found[0] != (len(x.shape) - 1,):
         return None
     number = static(x.shape)[-1]
     most = _ROOM * found[1] * math.sqrt(number)
@@ -132,7 +132,9 @@ def _room_of_deviation(state: Lowering, name: str, over: Node) -> tuple[tuple[in
 
     The squares are those of a rounded x, and their mean is rounded too: an x about as large as epsilon may be longer
     than they say.  With u what an element is off by, and d what the mean and epsilon are, no mean square q makes
-    q / ((sqrt q - u)^2 + epsilon - d) larger than 1 + u^2 / (epsilon - d).
+    q / ((sqrt q - u)^2 + epsilon - d) larger than 1 + u^2 / (epsilon - d).  Where epsilon is a unit or less, the root's
+    inverse, at most r, holds it: q r^2 grows with q and q / ((sqrt q - u)^2 - d) falls, and they meet where sqrt q is
+    u + sqrt(d + 1 / r^2).
     """
     above = state.graph.writers.get(over.reads[0])
     if above is None or above.op != "sum" or above.of(Sum).factors != (1.0,) or above.of(Sum).constant <= 0:
@@ -147,14 +149,16 @@ def _room_of_deviation(state: Lowering, name: str, over: Node) -> tuple[tuple[in
     epsilon, scale = above.of(Sum).constant, float(state.values[mean.reads[0]].scale)
     unit = _UNITS / math.sqrt(scale)  # of x as it is squared: its scale is the root of the squares'
     off = _UNITS / scale + _UNITS / float(state.values[above.reads[0]].scale) + _off(state, over)
-    return axes, math.inf if 2 * off > epsilon else math.sqrt(1 + unit**2 / (epsilon - off))
+    most = state.values[over.writes].interval.bound / float(state.values[over.writes].scale)
+    found = (unit + math.sqrt(off + most**-2)) * most
+    return axes, found if 2 * off > epsilon else min(found, math.sqrt(1 + unit**2 / (epsilon - off)))
 
 
 def with_room(state: Lowering, node: Node) -> Node:
     """Return a node whose known ends have room for what the argument of a root is off by.
 
     What is known of one over a root, and of x over its deviation, is so for real numbers: where epsilon is a few units
-    of the argument only, its roundings make them larger.  Where they could be half of it, nothing is known.
+    of the argument only, its roundings make them larger.  Where they could be half of it, nothing is known of the root.
     """
     known, room = node.attributes.known, 1.0
     if known is None:
