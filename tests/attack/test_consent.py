@@ -19,7 +19,7 @@ from mpc.errors import ConfigError, MpcError, PolicyError, SessionError
 from parties.agreed.questions import Bound, Exact, ExactPlan, Question
 from parties.agreed.signed import key_of
 from parties.agreed.terms import Terms
-from parties.party.ledger import sessions
+from parties.party.ledger import file
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
 from parties.party.run import Run
@@ -252,7 +252,7 @@ class Kill:
         self.left = at
         for name in ("fsync", "replace"):
             monkeypatch.setattr(os, name, self._before(getattr(os, name)))
-        transaction = sessions.transaction
+        transaction = file.transaction
 
         @contextmanager
         def dying(database: Any) -> Iterator[None]:
@@ -262,7 +262,7 @@ class Kill:
                 self._tick()
             self._tick()
 
-        monkeypatch.setattr(sessions, "transaction", dying)
+        monkeypatch.setattr(file, "transaction", dying)
 
     def _before(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def dying(*args: Any, **kwargs: Any) -> Any:

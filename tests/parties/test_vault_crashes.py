@@ -23,7 +23,7 @@ from parties.agreed.receipts import Receipt, Tombstone
 from parties.agreed.signed import key_of
 from parties.client.at_rest.masking import mask
 from parties.config.models import PartyConfig
-from parties.party.ledger import sessions
+from parties.party.ledger import file
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault.puts import Puts
 from parties.party.vault.vault import Vault
@@ -45,7 +45,7 @@ class Kill:
         self.left, self.dead = at, False
         for name in ("fsync", "replace", "unlink"):
             monkeypatch.setattr(os, name, self.before(getattr(os, name)))
-        transaction = sessions.transaction
+        transaction = file.transaction
 
         @contextmanager
         def dying(database: Any) -> Iterator[None]:
@@ -53,7 +53,7 @@ class Kill:
                 yield
                 self.tick()
 
-        monkeypatch.setattr(sessions, "transaction", dying)
+        monkeypatch.setattr(file, "transaction", dying)
 
     def before(self, call: Any) -> Any:
         def dying(*args: Any, **kwargs: Any) -> Any:
