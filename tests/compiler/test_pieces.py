@@ -171,6 +171,62 @@ def test_ranges_that_are_mostly_below_all_pieces(name: str, ends: tuple[float, f
     assert_agrees(path, {"x": np.linspace(*ends, 81, dtype=np.float32)[:, None]}, {"x": ends}, tolerance=1e-4)
 
 
+def multiplied(before: str) -> list[NodeProto]:
+    """A value `m` as long as a product, and a factor, c or the gains g, that is no power of two."""
+    if before == "gains":
+        return [node("LayerNormalization", ["x", "g", "zeros"], ["m"])]
+    if before == "norm":
+        return [node("LayerNormalization", ["x", "ones", "zeros"], ["n"]), node("Mul", ["n", "c"], ["m"], name="times")]
+    square = node("Mul", ["x", "x"], ["q"], name="square")
+    if before == "mean":
+        mean = node("ReduceMean", ["q", "last"], ["n"], keepdims=1)
+        return [square, mean, node("Mul", ["n", "c"], ["m"], name="times")]
+    return [square, node("Mul" if before == "square" else "Div", ["q", "c"], ["m"], name="times")]
+
+
+def activated(name: str) -> list[NodeProto]:
+    if name == "silu":
+        return [node("Sigmoid", ["m"], ["s"]), node("Mul", ["m", "s"], ["y"], name="swish")]
+    return [node(name, ["m"], ["y"])]
+
+
+FACTORS = [
+    ("gains", 3.0, 4.0),
+    ("gains", 5.0, 4.0),
+    ("gains", 6.0, 4.0),
+    ("gains", 2.9, 4.0),
+    ("norm", 3.0, 4.0),
+    ("square", 3.0, 8.0),
+    ("divided", 3.0, 8.0),
+    ("mean", 7.0, 2.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "factor", "reach"),
+    [(name, *case) for name in ("Gelu", "Mish") for case in FACTORS] + [("silu", *case) for case in FACTORS[1:3]],
+)
+def test_pieces_of_an_argument_whose_scale_is_no_power_of_two(
+    name: str, before: str, factor: float, reach: float, tmp_path: Path
+) -> None:
+    """The argument is one of the pieces; the series, another one, has a power of two as its scale."""
+    ones = np.ones(16, np.float32)
+    constants = {"c": np.float32(factor), "last": np.array([-1]), "ones": ones, "zeros": 0 * ones, "g": factor * ones}
+    nodes = [*multiplied(before), *activated(name)]
+    read = {each for one in nodes for each in one.input}
+    path = save_model(
+        tmp_path,
+        nodes,
+        {each: np.asarray(value) for each, value in constants.items() if each in read},
+        shape=("batch", 16),
+        opset=22,
+    )
+    x = RNG.uniform(-reach, reach, (12, 16)).astype(np.float32)
+    compiled = assert_agrees(path, {"x": x}, {"x": (-reach, reach)}, tolerance=5e-4)
+    [pieces] = [gate for gate in compiled.plan.gates if isinstance(gate, Pieces)]
+    assert len(pieces.xs) == 2
+
+
 def test_a_fit_decomposes_each_basis_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many cuts are tried: with emphasis and without."""
     shapes: list[tuple[int, ...]] = []

@@ -311,9 +311,13 @@ class Lowering:
             return x
         key = ("plain", x.wire.name)
         if key not in self.memo:
-            room = MAX_BITS - 1 - _LEAST_EVENING_BITS
-            self.memo[key] = self.truncate(*self.evened(self.shorten(x, log2(x.scale) - (x.wire.bits - room)), 0))
+            self.memo[key] = self.truncate(*self.evened(self.roomy(x), 0))
         return self.memo[key]
+
+    def roomy(self, x: Value, spare: int = 0) -> Value:
+        """Return x short enough that `evened` has room to make its scale a power of two, and `spare` bits more."""
+        room = MAX_BITS - 1 - _LEAST_EVENING_BITS - spare
+        return x if is_even(x.scale) else self.shorten(x, log2(x.scale) - (x.wire.bits - room))
 
     def rounding(self, x: Value, extra: int = 0) -> int:
         """Return the shift of a gate that compares rounded values on their bits and `extra` more.

@@ -17,7 +17,7 @@ from mpc import tables
 from mpc.compiler.functions import Function, Parameters
 from mpc.compiler.lowering.builder import COMPARED_BITS, Lowering, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
-from mpc.compiler.lowering.scales import log2
+from mpc.compiler.lowering.scales import is_even, log2
 from mpc.compiler.series import Series, fit, integers, turns
 
 FRACTION = 20
@@ -54,13 +54,14 @@ def apply(state: Lowering, x: Value, name: str, parameters: Parameters, function
     pieces = [(fitted, log2(fitted.scale) - FRACTION)]
     if lined:
         pieces.append(_line(state, x))
+    off = max(_off(x), _off(pieces[-1][0])) if lined else _off(x)
     values = function.value(np.linspace(first, last, 257))
     slope = float(np.abs(np.diff(values)).max()) * 256 / (last - first)
     return state.add(
         "pieces",
         x.shape,
         Fraction(1 << FRACTION),
-        _interval(x, values, lined, math.hypot(fitted.interval.worst_error / float(fitted.scale), slope * _off(x))),
+        _interval(x, values, lined, math.hypot(fitted.interval.worst_error / float(fitted.scale), slope * off)),
         xs=tuple(value.wire.name for value, _ in pieces),
         shifts=tuple(drop for _, drop in pieces),
         bits=bits,
@@ -115,11 +116,19 @@ def _series(state: Lowering, x: Value, series: Series) -> Value:
 
 
 def _line(state: Lowering, x: Value) -> tuple[Value, int]:
-    """Return the argument and the shift that brings it to the scale of the result."""
+    """Return the argument and the shift that brings it to the scale of the result.
+
+    If a factor that is no power of two is in its scale, another integer takes it in: of a short argument, since the
+    gate adds up what has one scale, and an argument as long as a product has no room for that integer.
+    """
     more = FRACTION + 1 - log2(x.scale)
     if more > 0:
         x = state.combine([x], [1 << more], x.shape, x.scale * (1 << more))
-    return state.evened(x, log2(x.scale) - FRACTION)
+    x, shift = state.evened(x, log2(x.scale) - FRACTION)
+    if not is_even(x.scale):
+        x = state.roomy(x, 1)  # a bound that is rounded up can take one bit more
+        x, shift = state.evened(x, log2(x.scale) - FRACTION)
+    return x, shift
 
 
 def _interval(x: Value, values: np.ndarray, lined: bool, error: float) -> Interval:
