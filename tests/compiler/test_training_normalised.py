@@ -87,6 +87,34 @@ def test_gain_and_shift_of_a_batch_normalisation_train(network: Any) -> None:
         assert np.linalg.norm(found[state.name] - wanted[state.name]) < 0.05 * way, state.name
 
 
+@pytest.mark.parametrize("momentum", [0.5, 0.875])
+def test_with_momentum_a_layer_with_a_bias_before_a_gain_trains(momentum: float) -> None:
+    """The bias's gradient has no more digits than the matrix's, though the gain multiplies both on their way."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0", "b0"], ["a"], name="fc0"),
+        norm(),
+        helper.make_node("Relu", ["n"], ["h"], name="relu"),
+        helper.make_node("Gemm", ["h", "w1", "b1"], ["y"], name="fc1"),
+    ]
+    own = weights(5, w0=of(1, 6, 5), b0=of(2, 5), w1=of(3, 5, 3), b1=np.zeros(3))
+    made = model(nodes, own, ["batch", 6], ["batch", 3])
+    training = compile_training(made, "mse", SGD(RATE, momentum=momentum), BATCH, RANGES)
+    scales = {state.name: training.plan.wire[state.in_].scale for state in training.plan.states}
+    assert scales["b0.velocity"] <= scales["w0.velocity"]
+    x, target = rows((6,))
+    feeds = list(islice(batches(np.rint(x * 256) / 256, target, BATCH), 4))
+    trial = Trial(training.plan, training.weights, 2)
+    for one in feeds[:2]:
+        trial.run(integers(training, one), 1)
+    *_, found = on_integers(training, iter(feeds))
+    *_, wanted = on_reals(training, iter(feeds))
+    for state in training.step.states:
+        if not state.velocity:
+            way = np.linalg.norm(wanted[state.name] - state.values)
+            assert way > 0.1, state.name
+            assert np.linalg.norm(found[state.name] - wanted[state.name]) < 0.02 * way, state.name
+
+
 def test_a_step_is_that_of_the_formula() -> None:
     """Of a full network, by hand: y = relu(gain (x w0 - mean) / sqrt(var + epsilon) + shift) w1."""
     made, shape = full()

@@ -147,6 +147,14 @@ def test_names_are_the_weights_own_however_a_layer_reads_them() -> None:
         trained([matmul("x", long, "y")], {long: weight(6, 3)})
 
 
+def test_digits_that_no_sum_has_room_for_are_refused_by_the_weight_s_name() -> None:
+    digits = Precision(activations=16, gradients=2, loss=24)
+    with pytest.raises(ModelError, match=r"the gradient of 'w1' has more digits .* without momentum"):
+        compile_training(
+            perceptron((6, 5, 3)), "mse", SGD(1 / 112, 0.5), 8, {"x": (0, 1), "target": (0, 1)}, precision=digits
+        )
+
+
 def test_what_a_clip_adds_behind_a_layer_is_no_bias_of_it() -> None:
     nodes = [matmul("x", "w", "h"), helper.make_node("Clip", ["h", "low", "high"], ["y"])]
     weights = {"w": weight(6, 3), "low": np.array(0.0), "high": np.array(6.0)}

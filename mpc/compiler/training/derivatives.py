@@ -24,7 +24,7 @@ from mpc.compiler.graph.attributes import (
     Transpose,
     Weighted,
 )
-from mpc.compiler.graph.graph import Node
+from mpc.compiler.graph.graph import Node, Shape
 from mpc.compiler.training.convolutions import by_filters, by_input, by_input_of_constants
 from mpc.compiler.training.slopes import function
 from mpc.compiler.training.tape import Tape
@@ -105,8 +105,13 @@ def _times(tape: Tape, g: str, other: str, own: str) -> str:
 
 
 def _sum(tape: Tape, node: Node, g: str, needed: Sequence[bool]) -> Gradients:
+    """Pass g on; what is summed for a bias is read as a product reads it, so that its sums fit as a matrix's do."""
+
+    def summed(shape: Shape) -> str:
+        return g if shape == tape.shapes[g] else tape.summed_to(tape.short(g), shape)
+
     return [
-        tape.times(tape.summed_to(g, tape.shapes[name]), factor) if need else None
+        tape.times(summed(tape.shapes[name]), factor) if need else None
         for name, factor, need in zip(node.reads, node.of(Sum).factors, needed, strict=True)
     ]
 

@@ -196,6 +196,12 @@ class _Work:
         states = {state.name for state in self.step.states}
         for out in (out for out in self.graph.outputs if out.name in states):
             written, read = work.values[out.value].wire.name, work.values[out.name].wire
+            if work.wires[written].scale != read.scale:  # its gradient had no room for so many digits
+                raise ModelError(
+                    f"the gradient of {out.name.removesuffix('.velocity')!r} has more digits than a sum has room for",
+                    remedy="train without momentum, keep fewer digits (precision=Precision(...)), or leave this weight "
+                    "as it is (frozen=[...])",
+                )
             work.wires[written] = work.wires[written].model_copy(update={"bits": read.bits})
             work.states.append(PlanState(name=out.name, in_=read.name, out=written, init=self.init.get(out.name)))
         left = [replace(out, name=self.keeps.get(out.name, out.name)) for out in self.graph.outputs]
