@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpc.errors import MpcError, PolicyError
+from mpc.errors import MpcError, MpcWarning, PolicyError
 from parties.agreed.objects import Manifest, Schema
 from parties.agreed.provenance import Provenance
 from parties.agreed.refreshing import identity_plan, refresh_bindings
@@ -152,6 +153,16 @@ def test_a_coordinator_and_operators_are_told(kept: Kept) -> None:
         made = make_request(asked, terms, "c" * 32, ANALYST, b"k" * 32, {plain.id: plain}, ())
         assert any("; kept in a session that was not checked" in line for line in made.lines) == shown
         assert (b"unchecked" in made.content) == shown and Request.parse(made.content) == made
+
+
+def test_who_asks_in_a_checked_session_is_warned(kept: Kept) -> None:
+    """A question is a session as any other."""
+    kept.grant(question=dp(5))
+    keep(kept, kept_plan())
+    mine = Datasets(kept.cluster.client(ANALYST, "active")).get(SCORES)
+    with pytest.warns(MpcWarning, match=f"{SCORES} was kept in a session that was not checked"):
+        with suppress(MpcError):  # nobody has granted it
+            mine["y"].mean().get(epsilon=1)
 
 
 # -- versions that keep blocks

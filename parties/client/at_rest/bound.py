@@ -84,13 +84,8 @@ def notes(data: Mapping[str, Selection], plan: Plan | None = None) -> list[str]:
 
     plan: which reads marks of missing values if the model asks for them.
     """
-    found, asked = [], {given.name for given in plan.inputs} if plan is not None else set()
-    if plan is not None and plan.is_checked:
-        unchecked = sorted({each.manifest.name for each in data.values() if not each.manifest.is_checked})
-        found += [
-            f"{name} was kept in a session that was not checked: what a party changed then, no check finds now"
-            for name in unchecked
-        ]
+    found = [] if plan is None else unchecked(data, plan)
+    asked = {given.name for given in plan.inputs} if plan is not None else set()
     for name, chosen in data.items():
         if marks_name(name) in asked:
             continue
@@ -103,6 +98,13 @@ def notes(data: Mapping[str, Selection], plan: Plan | None = None) -> list[str]:
                     f"{shown(name)!r} reads {stands:g}"
                 )
     return found
+
+
+def unchecked(data: Mapping[str, Selection], plan: Plan) -> list[str]:
+    """Say which data no check vouches for, of a plan whose runs are checked; nothing of other plans."""
+    names = sorted({each.manifest.name for each in data.values() if not each.manifest.is_checked})
+    said = "was kept in a session that was not checked: what a party changed then, no check finds now"
+    return [f"{name} {said}" for name in names] if plan.is_checked else []
 
 
 def warn_of(data: Mapping[str, Selection], plan: Plan) -> None:

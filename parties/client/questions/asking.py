@@ -12,7 +12,7 @@ import numpy as np
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.noising import Noising
-from mpc.errors import ModelError, MpcError, PolicyError, SessionError, UsageError
+from mpc.errors import ModelError, MpcError, PolicyError, SessionError, UsageError, warn
 from mpc.privacy.facts import Loss, StoredFacts
 from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.law import MOST_EPSILON
@@ -250,7 +250,10 @@ def _run(
     wait: float,
 ) -> dict[str, np.ndarray]:
     """Run a plan once, on all rows; nothing is dealt before all have allowed it."""
-    bindings = bound.bindings(compiled.plan, _selections(manifest, names))
+    read = _selections(manifest, names)
+    bindings = bound.bindings(compiled.plan, read)
+    for note in bound.unchecked(read, compiled.plan):
+        warn(note)
     asked = Asked(manifest, parties.identity.name, text, epsilon)
     try:
         session = Session(parties, compiled, bindings=bindings, wait=wait)
