@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from mpc.compiler.training.optimisers import SGD
 from mpc.compiler.training.train import Training, compile_training
@@ -183,3 +183,33 @@ def test_of_a_normalisation_over_each_row_gain_and_shift_train() -> None:
     x, y = rows((6,))
     training = compile_training(made, "mse", SGD(RATE), BATCH, RANGES, samples={"x": x, "target": y})
     assert {state.name for state in training.plan.states} == {"w0", "gain", "shift", "w1"}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_what_stands_in_for_gain_and_shift_of_a_group_normalisation_stays(stored: bool) -> None:
+    """PyTorch writes a GroupNorm as an InstanceNormalization by ones and zeros, behind which gain and shift stand."""
+    dummies = {"ones": np.ones(2), "zeros": np.zeros(2)}
+    shapes = {"groups": [0, 2, -1], "back": [-1, 6]}
+    values = {name: np.array(sizes, np.int64) for name, sizes in shapes.items()}
+    values |= {} if stored else {name: each.astype(np.float32) for name, each in dummies.items()}
+    nodes = [
+        *(
+            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(each))
+            for name, each in values.items()
+        ),
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="fc0"),
+        helper.make_node("Reshape", ["a", "groups"], ["g"], name="to"),
+        helper.make_node("InstanceNormalization", ["g", "ones", "zeros"], ["n"], name="in", epsilon=0.125),
+        helper.make_node("Reshape", ["n", "back"], ["r"], name="from"),
+        helper.make_node("Mul", ["r", "gain"], ["m"], name="mul"),
+        helper.make_node("Add", ["m", "shift"], ["s"], name="add"),
+        helper.make_node("Relu", ["s"], ["h"], name="relu"),
+        helper.make_node("MatMul", ["h", "w1"], ["y"], name="fc1"),
+    ]
+    own = {"w0": of(1, 6, 6), "w1": of(2, 6, 3), "gain": of(3, 6), "shift": of(4, 6)} | (dummies if stored else {})
+    made = model(nodes, own, ["batch", 6], ["batch", 3])
+    x, y = rows((6,))
+    training = compile_training(made, "mse", SGD(RATE), BATCH, RANGES, samples={"x": x, "target": y})
+    assert {state.name for state in training.plan.states} == {"w0", "w1"}
+    told = " ".join(notes(training))
+    assert all(f"'{name}'" in told for name in ("ones", "zeros", "gain", "shift"))

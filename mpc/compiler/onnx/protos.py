@@ -125,6 +125,35 @@ def parameters_read(graph: onnx.GraphProto) -> dict[str, tuple[str, tuple[str, .
     return found
 
 
+def stand_ins_read(graph: onnx.GraphProto) -> frozenset[str]:
+    """Name gains and shifts of normalisations that exporters put where an operator wants some, and that are no weights.
+
+    These are the values of Constant nodes; and an InstanceNormalization's ones and zeros, if its result is reshaped and
+    multiplied, as PyTorch writes a GroupNorm: gain and shift are then what that multiplies by and adds.
+    """
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found: set[str] = set()
+    for node in graph.node:
+        if node.op_type not in _LEARNT - {"PRelu"}:
+            continue
+        found.update(constants.intersection(node.input[1:3]))
+        shaped = [each.output[0] for each in readers.get(node.output[0], []) if each.op_type == "Reshape"]
+        scaled = any(each.op_type == "Mul" for name in shaped for each in readers.get(name, []))
+        if node.op_type == "InstanceNormalization" and scaled:
+            plain = [
+                name
+                for name, value in zip(node.input[1:3], (1, 0), strict=False)
+                if name in stored and bool((numpy_helper.to_array(stored[name]) == value).all())
+            ]
+            found.update(plain)
+    return frozenset(found)
+
+
 def names_of(graph: onnx.GraphProto) -> Iterator[str]:
     """List the names of all values of a model, those inside branches too."""
     yield from (value.name for value in (*graph.input, *graph.output))

@@ -70,7 +70,12 @@ def normalised(
     return Graph(graph.inputs, nodes, graph.outputs)
 
 
-def freed(graph: Graph, names: Mapping[str, tuple[str, ...]], frozen: Collection[str] = ()) -> Freed:
+def freed(
+    graph: Graph,
+    names: Mapping[str, tuple[str, ...]],
+    frozen: Collection[str] = (),
+    stand_ins: Collection[str] = (),
+) -> Freed:
     """Make the weights and biases of linear layers and convolutions inputs, and gains and shifts of normalisations.
 
     All other constants stay.  A bias that is added behind a layer counts as its own.
@@ -78,11 +83,12 @@ def freed(graph: Graph, names: Mapping[str, tuple[str, ...]], frozen: Collection
     Args:
         names: node of the model -> how the model calls the constants that it reads.
         frozen: names of weights that stay as they are.
+        stand_ins: names of constants that stay too, whether a layer reads them or not.
 
     Raises:
         ModelError: no weight is left to train, or there is none of a frozen name.
     """
-    work = _Freeing(graph, names, set(frozen))
+    work = _Freeing(graph, names, {*frozen, *stand_ins})
     for node in graph.nodes:
         work.add(node)
     unknown = set(frozen) - work.known

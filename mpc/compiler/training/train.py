@@ -14,7 +14,7 @@ from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, fuse_pooling, join_reshapes, share_steps
 from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.onnx.load import Source, load_model
-from mpc.compiler.onnx.protos import constants_read, parameters_read, statistics_read
+from mpc.compiler.onnx.protos import constants_read, parameters_read, stand_ins_read, statistics_read
 from mpc.compiler.onnx.signature import Shapes, input_types
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
@@ -182,11 +182,11 @@ def compile_training(
     lying_targets = lying.pop(target, None)
     known = {**{name: each.range for name, each in lying.items()}, **known}
     graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
-    names = constants_read(loaded.graph)
+    names, stand_ins = constants_read(loaded.graph), stand_ins_read(loaded.graph)
     whole = _prepared(normalised(graph, statistics_read(loaded.graph), names, frozen), precision)
     graph = bound_to(at_rest(whole, lying, precision) if lying else whole, batch)
     _require_rows(graph, batch)
-    released = freed(graph, names, frozen)
+    released = freed(graph, names, frozen, stand_ins)
 
     def written(tells: Collection[str]) -> Step:
         step = write_step(released, loss, optimizer, batch, precision, target, lying_targets, tells)
@@ -207,7 +207,7 @@ def compile_training(
     notes = _notes(found, step, optimizer, loss, precision, released, seen)
     notes += _left(parameters_read(loaded.graph), released, frozen)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
-    forward = freed(whole, names, {*frozen, *released.values} - {*weights})
+    forward = freed(whole, names, {*frozen, *released.values} - {*weights}, stand_ins)
     made = Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves)
     made.require_room()
     return made
