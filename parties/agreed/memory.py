@@ -34,7 +34,7 @@ _PER_TILED_BYTE = 15
 _PER_HELD_BYTE = 4
 """Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
 _PER_WAITING_BYTE = 2
-"""What waits for its turn in a window of segments: as it arrived, and as it was expanded."""
+"""Counts what waits for its turn in a window of segments: as it arrived, and as it was expanded."""
 _WINDOW_BYTES = 8 << 20
 """Tags of bits are made and read where they lie, by windows of some thousand comparisons."""
 _PER_LIVE_ELEMENT = 24

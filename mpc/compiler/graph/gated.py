@@ -20,7 +20,7 @@ _CLOSE = 1e-5
 """How much constants may be off, beside their size: a model has them as float32, rounded in several ways."""
 _CUBIC = 0.044715
 _SLOPES = (1.0, 1.702)
-"""What SiLU multiplies its argument with, and a GELU that is made of it; any other number is a weight, and not told."""
+"""List what SiLU multiplies its argument with, and a GELU that is made of it; other numbers are weights, untold."""
 Writers = Mapping[str, Node]
 Line = tuple[str, float, float]
 """A value, and the numbers that it is multiplied with and to which that is added."""

@@ -118,7 +118,7 @@ class Audit:
         self.states: Mapping[str, Share] = {}
         self._log = log
         self.prepared: dict[str, Any] = {}
-        """What gates have kept for the replay, by their names; each is taken once."""
+        """Holds what gates have kept for the replay, by their names; each is taken once."""
         self._readers = Readers(run.plan.online, run.plan.carried)
         self._left = not run.plan.states
 

@@ -19,9 +19,9 @@ _ROOM = 1.02
 CONTRACTING = frozenset({"gelu", "gelu_tanh", "silu", "mish", "tanh"})
 """Functions whose result is no further from zero than their argument."""
 _SERIES_OFF = 2.0**-10
-"""What they may be off by, each."""
+"""Bounds what each of them may be off by."""
 _UNITS = 2
-"""What a value that is rounded may be off by, in its own units."""
+"""Bounds what a value that is rounded may be off by, in its own units."""
 
 
 def norms_of(x: Value, axis: int) -> Norms:
