@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from mpc.compiler.graph.hidden import Hidden
 from mpc.windows import Windows
 from mpc.wires import MAX_BATCH
 
@@ -229,10 +230,11 @@ class Step(Attributes):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Function(Attributes):
-    """A function of one variable, elementwise."""
+    """A function of one variable, elementwise; hidden: where its values are zero instead."""
 
     name: Name
     parameters: Parameters = field(default_factory=dict)
+    hidden: Hidden | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -285,10 +287,12 @@ class Maximum(Attributes):
 
     Args:
         fraction: fractional bits of the result, of a model that trains.
+        hidden: elements that are not among those that are compared.
     """
 
     rectify: bool = False
     fraction: int | None = None
+    hidden: Hidden | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -36,6 +36,7 @@ from mpc.compiler.graph.attributes import (
     Whole,
 )
 from mpc.compiler.graph.graph import Shape
+from mpc.compiler.graph.hidden import Hidden
 from mpc.compiler.graph.writer import FIX_BATCH, MAX_INDICES, Writer
 from mpc.windows import Windows
 from mpc.wires import BATCH, broadcast
@@ -298,19 +299,26 @@ class Emitter(Writer):
         return name
 
     def function(
-        self, name: str, x: str, out: str | None = None, known: Ends | None = None, **parameters: float
+        self,
+        name: str,
+        x: str,
+        out: str | None = None,
+        known: Ends | None = None,
+        hidden: Hidden | None = None,
+        **parameters: float,
     ) -> str:
-        """Apply a key of `functions.FUNCTIONS` with its parameters, elementwise."""
-        return self.emit("function", (x,), out, self.shapes[x], Function(name=name, parameters=parameters, known=known))
+        """Apply a key of `functions.FUNCTIONS` with its parameters, elementwise; zero where it is hidden."""
+        taken = Function(name=name, parameters=parameters, known=known, hidden=hidden)
+        return self.emit("function", (x,), out, self.shapes[x], taken)
 
     def link(self, name: str, x: str, fraction: int, period: float, reach: float, wall: float) -> str:
         """Apply a function as one series over a period, with a term for every four units of it; see `Link`."""
         taken = Link(name=name, fraction=fraction, period=period, terms=math.ceil(period / 4), reach=reach, wall=wall)
         return self.emit("link", (x,), None, self.shapes[x], taken)
 
-    def maximum(self, x: str, out: str | None = None) -> str:
-        """Find the largest over the last axis, which stays with size 1."""
+    def maximum(self, x: str, out: str | None = None, hidden: Hidden | None = None) -> str:
+        """Find the largest over the last axis, which stays with size 1, of what is not hidden."""
         shape = self.shapes[x]
         if self.size(shape, -1, "a maximum") == 1:
             return self.reshape(x, shape, out)
-        return self.emit("maximum", (x,), out, (*shape[:-1], 1), Maximum())
+        return self.emit("maximum", (x,), out, (*shape[:-1], 1), Maximum(hidden=hidden))

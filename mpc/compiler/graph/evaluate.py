@@ -217,11 +217,13 @@ def _one_hot(taken: OneHot, shape: Sizes, x: Reals) -> Reals:
 
 def _function(taken: Function, shape: Sizes, x: Reals) -> Reals:
     function = functions.FUNCTIONS[taken.name](**taken.parameters)
+    if taken.hidden is not None:
+        return taken.hidden.shared(function.value(taken.hidden.without(x)))
     return function.value(np.maximum(x, 2.0**-20) if function.domain == 0 else x)
 
 
 def _maximum(taken: Maximum, shape: Sizes, x: Reals) -> Reals:
-    top = x.max(axis=-1, keepdims=True)
+    top = (x if taken.hidden is None else taken.hidden.without(x)).max(axis=-1, keepdims=True)
     return np.maximum(top, 0) if taken.rectify else top
 
 

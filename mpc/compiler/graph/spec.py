@@ -47,6 +47,7 @@ from mpc.compiler.graph.attributes import (
     Whole,
 )  # fmt: skip
 from mpc.compiler.graph.graph import Graph, Node, Shape, static
+from mpc.compiler.graph.hidden import Hidden
 from mpc.windows import Windows
 from mpc.wires import BATCH, broadcast
 
@@ -66,6 +67,10 @@ def _fraction(value: Any) -> bool:
 
 def _mask(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == bool
+
+
+def _hidden(value: Any) -> bool:
+    return isinstance(value, Hidden)
 
 
 def _number(value: Any) -> bool:
@@ -243,6 +248,7 @@ HOLDS: dict[str, Holds] = {
     "Array": _array,
     "Ends": _ends,
     "Fraction": _fraction,
+    "Hidden": _hidden,
     "Mask": _mask,
     "Moments": _moments,
     "Name": _function,

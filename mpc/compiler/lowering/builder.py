@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from mpc.compiler.graph.graph import Graph, Node, Origin, Shape, static
+from mpc.compiler.graph.hidden import Hidden
 from mpc.compiler.lowering.intervals import Interval, bound_of, widened
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.norms import Norms
@@ -104,6 +105,7 @@ class Lowering:
         hard: wires of products of which it is known what a row can be, whatever the data are.
         balls: wires whose rows are held to a norm.
         states: what runs hand on.
+        skipped: what no softmax looks at, of those masks of which that is shown.
         told: the parties may be told the weights of the node that is being lowered.
     """
 
@@ -126,6 +128,7 @@ class Lowering:
     balls: set[str] = field(default_factory=set)
     states: list[PlanState] = field(default_factory=list)
     told: bool = False
+    skipped: set[Hidden] = field(default_factory=set)
 
     def note(self, text: str) -> None:
         """Note something that the model's owner should know about the node that is being lowered."""

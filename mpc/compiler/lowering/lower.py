@@ -10,7 +10,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Constant, Function, Weighted
 from mpc.compiler.graph.graph import Graph, Node, Origin
-from mpc.compiler.lowering import approximate, ends, states
+from mpc.compiler.lowering import approximate, ends, masked, states
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.known import known_interval
@@ -113,12 +113,21 @@ def _with_known(value: Value, node: Node) -> Value:
 def _function(state: Lowering, node: Node) -> Value:
     x, taken = state.values[node.reads[0]], node.of(Function)
     finest = state.graph.is_output(node.writes)
+    if taken.hidden in state.skipped:
+        return masked.powers(
+            state, x, taken.hidden, lambda each: approximate.apply(state, each, taken.name, taken.parameters, finest)
+        )
     found = approximate.apply(state, x, taken.name, taken.parameters, finest)
     return replace(found, norms=contracted(x, taken.name))
 
 
 def _multiply(state: Lowering, node: Node) -> Value:
-    return norms.by_row(state, node) or sums.by_category(state, node) or products.product(state, node)
+    return (
+        masked.shares(state, node, products.product)
+        or norms.by_row(state, node)
+        or sums.by_category(state, node)
+        or products.product(state, node)
+    )
 
 
 _GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})

@@ -7,6 +7,7 @@ what each gate says that it opens and deals, whether runs are checked or not.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -53,6 +54,38 @@ def _cheapest(
         if -(-n // groups) == size:  # else smaller groups are as many
             rest, more = _cheapest(groups, rectify, windows, bits, dropped, tagged)
             found.append((_worth(size, False, groups * windows, bits, dropped, tagged) + rest, (groups, *more)))
+    return min(found)
+
+
+def of_rows(
+    lengths: tuple[int, ...], x: Value, windows: int, shift: int, dropped: int, tagged: bool
+) -> tuple[int, ...]:
+    """Return how large groups are, level by level, of a tournament in rows of such lengths; one of each row is left.
+
+    Args:
+        windows: how often there are these rows.
+        tagged: runs are checked.
+    """
+    counted = tuple(sorted(Counter(lengths).items()))
+    return _cheapest_of_rows(counted, windows, x.wire.bits - shift, dropped, tagged)[1]
+
+
+@cache
+def _cheapest_of_rows(
+    counted: tuple[tuple[int, int], ...], windows: int, bits: int, dropped: int, tagged: bool
+) -> tuple[int, tuple[int, ...]]:
+    """(what it is worth in bytes, the sizes of groups), for so many rows of each length."""
+    longest = counted[-1][0]
+    if longest == 1:
+        return 0, ()
+    found: list[tuple[int, tuple[int, ...]]] = []
+    for size in range(2, min(longest, MOST_CANDIDATES) + 1):
+        left: Counter[int] = Counter()
+        for length, rows in counted:
+            left[-(-length // size)] += rows
+        groups = sum(length * rows for length, rows in left.items())
+        rest, more = _cheapest_of_rows(tuple(sorted(left.items())), windows, bits, dropped, tagged)
+        found.append((_worth(size, False, groups * windows, bits, dropped, tagged) + rest, (size, *more)))
     return min(found)
 
 

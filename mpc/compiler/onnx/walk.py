@@ -59,6 +59,7 @@ class Importer(Context):
         numbers: Collection[str] | None = None,
         secret: Sequence[str] | None = None,
         change: Change | None = None,
+        skips: bool = True,
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         readers: dict[str, list[ModelNode]] = {}
@@ -66,7 +67,7 @@ class Importer(Context):
             readers.setdefault(name, []).append(reader)
         revealed = frozenset(value.name for value in model.graph.output)
         super().__init__(opsets.get("ai.onnx", OLDEST_OPSET), opsets, readers, revealed)
-        self.sums_rows, self.rounds = sums_rows, rounds_quantised(model)
+        self.sums_rows, self.rounds, self.skips = sums_rows, rounds_quantised(model), skips
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self._rowwise: dict[str, Rowwise] = {}
         self._split, self._told_around, self._change = Split(model, secret), True, change
@@ -290,6 +291,7 @@ def import_model(
     numbers: Collection[str] | None = None,
     secret: Sequence[str] | None = None,
     change: Change | None = None,
+    skips: bool = True,
 ) -> Graph:
     """Return the graph of a checked model.
 
@@ -303,11 +305,12 @@ def import_model(
         numbers: inputs that enter as numbers, even if all that they do is to index tables; None: all do.
         secret: patterns of constants that stay secret where others are told; None: nothing is told.
         change: makes other numbers of those that are themselves secret.
+        skips: what constants hide from a softmax is left out of it.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
     settings: dict[str, Any] = {"sums_rows": sums_rows, "at_rest": at_rest, "numbers": numbers, "secret": secret}
-    settings["change"] = change
+    settings.update(change=change, skips=skips)
     importer = Importer(model, shapes or {}, assumed or {}, **settings)
     graph = importer.run(model, known)
     found = ways(importer, graph, needing)

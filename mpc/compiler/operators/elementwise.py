@@ -13,6 +13,7 @@ from mpc.compiler.operators import deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Exp, OnePlusExp, Root, Square, Top, Unit
+from mpc.compiler.operators.masks import hide
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 
@@ -30,7 +31,9 @@ def add(state: Context, node: ModelNode, settings: Settings) -> None:
     if state.is_constant(left):
         left, right = right, left
     if state.is_constant(right):
-        bias, fact = masking(state, state.numbers(right, "an operand"), node.output[0]), state.facts.get(left)
+        added, fact = state.numbers(right, "an operand"), state.facts.get(left)
+        bias = masking(state, added, node.output[0])
+        hide(state, node.output[0], added)
         if deviations.shifted(state, left, bias, node.output[0]):
             return
         state.scale(state.value(left), 1.0, bias, node.output[0])

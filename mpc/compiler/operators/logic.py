@@ -13,6 +13,7 @@ from mpc.compiler.operators.boundless import piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import difference, masking, product
 from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated
+from mpc.compiler.operators.masks import hide
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
@@ -203,6 +204,7 @@ def _chosen_publicly(state: Context, node: ModelNode, condition: np.ndarray) -> 
     for name, mask in zip(node.input[1:3], (condition, ~condition), strict=True):
         if state.is_constant(name):
             value = state.numbers(name, "a branch")
+            hide(state, node.output[0], value, mask)
             value = masking(state, value, node.output[0])
             bias = bias + np.where(mask, value, 0.0)
         else:

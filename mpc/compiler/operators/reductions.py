@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpc.compiler.graph.hidden import Hidden
 from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Mean, Ordered, Square, Top
+from mpc.compiler.operators.masks import hidden_of
 from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
 
@@ -111,13 +113,13 @@ def _log_sum_exp(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.sum((top, state.function("log", total)), (1.0, 1.0))
 
 
-def _maximum(state: Context, x: str, axes: Sequence[int], sign: float = 1.0) -> str:
+def _maximum(state: Context, x: str, axes: Sequence[int], sign: float = 1.0, hidden: Hidden | None = None) -> str:
     """Over several axes at once; they stay with size 1."""
     shape = state.shapes[x]
     moved, back = state.last(x, axes)
     lead = state.shapes[moved][: len(shape) - len(axes)]
     flat = state.reshape(moved, (*lead, state.count(x, axes)))
-    top = state.maximum(flat if sign > 0 else state.scale(flat, -1.0))
+    top = state.maximum(flat if sign > 0 else state.scale(flat, -1.0), None, hidden)
     top = top if sign > 0 else state.scale(top, -1.0)
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     return state.reshape(top, kept)
@@ -185,11 +187,19 @@ def softmax(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def softmax_of(state: Context, x: str, axes: Sequence[int], out: str | None = None) -> str:
-    """Return exp(x - max x) times one over its sum, which lies between 1 and the number of elements."""
+    """Return exp(x - max x) times one over its sum, which lies between 1 and the number of elements.
+
+    What the model's constants hide is no part of it; see `masks`.
+    """
     number = float(state.count(x, axes))
     if number == 1:
         raise state.origin.refuse("a softmax over one element is 1", remedy="leave it out: its result is always 1")
-    powers = state.function("exp_negative", below(state, x, _maximum(state, x, axes)), known=(0.0, 1.0))
+    found = hidden_of(state, x) if [*axes] == [len(state.shapes[x]) - 1] else None
+    seen, hidden = found or (x, None)
+    if hidden is not None and hidden.certain:
+        number = float(max(2, hidden.most))
+    rest = below(state, seen, _maximum(state, seen, axes, hidden=hidden))
+    powers = state.function("exp_negative", rest, known=(0.0, 1.0), hidden=hidden)
     total = state.total(powers, axes, known=(1.0, number))
     inverse = state.function("reciprocal", total, known=(1.0 / number, 1.0))
     name = state.multiply(powers, inverse, out, known=(0.0, 1.0))

@@ -181,7 +181,7 @@ def compile_training(
     targets, lying = known.pop(target, None), dict(stored or {})
     lying_targets = lying.pop(target, None)
     known = {**{name: each.range for name, each in lying.items()}, **known}
-    graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE))
+    graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE), skips=False)
     names, stand_ins = constants_read(loaded.graph), stand_ins_read(loaded.graph)
     whole = _prepared(normalised(graph, statistics_read(loaded.graph), names, frozen), precision)
     graph = bound_to(at_rest(whole, lying, precision) if lying else whole, batch)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import ArgMax, Maximum, Step, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, static
-from mpc.compiler.lowering import checked
+from mpc.compiler.lowering import checked, masked
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.sums import bounded
@@ -106,7 +106,9 @@ def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval
 
 def maximum(state: Lowering, node: Node) -> Value:
     """Compare all pairs of a few candidates at once; of more, a tournament of such groups, and wherever that suits."""
-    rectify, x = node.of(Maximum).rectify, state.values[node.reads[0]]
+    rectify, x, hidden = node.of(Maximum).rectify, state.values[node.reads[0]], node.of(Maximum).hidden
+    if hidden is not None and masked.skips(state, x, hidden):
+        return masked.greatest(state, x, hidden, lambda each: greatest(state, node, each, False))
     twin = _twin(state, node, "argmax")
     if twin is not None and not rectify and int(x.shape[-1]) <= MOST_CANDIDATES:
         return _both(state, node, twin)[0]
@@ -114,8 +116,8 @@ def maximum(state: Lowering, node: Node) -> Value:
     dropped, tagged = checked.coarse(state, node, x, shift, 1), state.roles.security == "active"
     for groups in levels(x, shift, dropped, rectify, tagged):
         x = _grouped(state, x, groups)
-        x = state.reshape(_top(state, node, x, False), x.shape[:-1])
-    return _top(state, node, x, rectify)
+        x = state.reshape(greatest(state, node, x, False), x.shape[:-1])
+    return greatest(state, node, x, rectify)
 
 
 def _grouped(state: Lowering, x: Value, groups: int) -> Value:
@@ -127,7 +129,8 @@ def _grouped(state: Lowering, x: Value, groups: int) -> Value:
     return state.reshape(x, (*x.shape[:-1], groups, size))
 
 
-def _top(state: Lowering, node: Node, x: Value, rectify: bool) -> Value:
+def greatest(state: Lowering, node: Node, x: Value, rectify: bool) -> Value:
+    """Return the largest along the last axis by one gate; a maximum of the graph is made of such ones."""
     x, shift = _rounded(state, x, 1)
     dropped, rounded = checked.coarse(state, node, x, shift, 1), x.interval.truncated(shift)
     top = rounded.greatest()

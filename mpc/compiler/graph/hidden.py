@@ -1,0 +1,60 @@
+"""Places of scores on which no share of a softmax falls, whatever the data are, since a model's mask hides them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+FAR = 104.0
+"""e to the power of minus so much is zero as float32, in which models are run elsewhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """Places along the last axis of a value that are as good as minus infinity.
+
+    Args:
+        where: bool, of the axes from `lead` on; along the axes before it all are alike.  A row that it hides whole has
+            equal shares, as of equal scores.
+        certain: nothing has to be proved of the value, which may hold anything there; else it holds a number there
+            that lies so far below all others only if the others' bounds show it, and this is found out later.
+    """
+
+    where: np.ndarray = field(repr=False)
+    lead: int
+    certain: bool
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """The rows' places that are not hidden: shape (rows, places of a row), bool."""
+        return ~self.where.reshape(-1, self.where.shape[-1])
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """How many places are kept, of each row that is not hidden whole."""
+        counts = self.kept.sum(axis=-1)
+        return tuple(counts[counts > 0].tolist())
+
+    @cached_property
+    def empty(self) -> np.ndarray:
+        """Tell whether each row is hidden whole: shape (rows,), bool."""
+        return ~np.asarray(self.kept.any(axis=-1))
+
+    @property
+    def most(self) -> int:
+        """The largest number of shares that a row has."""
+        return max(self.where.shape[-1] if self.empty.any() else 1, *self.lengths)
+
+    def rows_empty(self) -> np.ndarray:
+        """Tell whether each row is hidden whole, as a mask that broadcasts to the value."""
+        return self.empty.reshape(*self.where.shape[:-1], 1)
+
+    def without(self, x: np.ndarray) -> np.ndarray:
+        """Return scores with minus infinity where they are hidden, and zeros in rows that are hidden whole."""
+        return np.where(self.rows_empty(), 0.0, np.where(self.where, -np.inf, x))
+
+    def shared(self, powers: np.ndarray) -> np.ndarray:
+        """Return powers with zeros where they are hidden, and ones in rows that are hidden whole."""
+        return np.where(self.rows_empty(), 1.0, np.where(self.where, 0.0, powers))

@@ -1,0 +1,145 @@
+"""Softmaxes of which public constants hide a part: what is left of each row is gathered, and all gates work on that.
+
+Moves are free.  Rows of different lengths stand one behind the other, on one axis: a level of their tournament is one
+gather into groups, a row's sum is linear in what is spread back among zeros, and a row's inverse is gathered once for
+each of its shares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from mpc.compiler.graph.attributes import Function
+from mpc.compiler.graph.graph import MOVES, Node, Shape, static
+from mpc.compiler.graph.hidden import FAR, Hidden
+from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.lowering.rules.together import divided
+from mpc.compiler.lowering.tournaments import of_rows
+
+_FACTOR_FRACTION = 20
+"""Fractional bits that a share has as a factor of a product."""
+
+
+def skips(state: Lowering, x: Value, hidden: Hidden) -> bool:
+    """Is it shown that what is hidden takes no part in a softmax over x?  Then it is remembered.
+
+    All of it or nothing: a plan tells of the bounds whether they suffice, and not which of them do.
+    """
+    if not hidden.certain and not _far_below(x, hidden):
+        return False
+    state.skipped.add(hidden)
+    return True
+
+
+def _far_below(x: Value, hidden: Hidden) -> bool:
+    where = np.broadcast_to(hidden.where, static(x.shape))
+    low, high = (np.broadcast_to(end, where.shape) for end in (x.interval.low, x.interval.high))
+    top = np.where(where, -np.inf, low).max(axis=-1)
+    return bool((np.where(where, high, -np.inf).max(axis=-1) + FAR * float(x.scale) <= top).all())
+
+
+def greatest(state: Lowering, x: Value, hidden: Hidden, one: Callable[[Value], Value]) -> Value:
+    """Return the largest of each row, which keeps size 1, of what is not hidden; zero of rows that are hidden whole.
+
+    Args:
+        one: appends a gate for the largest of each row of equal lengths.
+    """
+    shape = (*x.shape[:-1], 1)
+    x = _gathered(state, x, hidden, np.flatnonzero(hidden.kept))
+    lengths, axis = np.array(hidden.lengths), hidden.lead
+    shift, windows = state.rounding(x, 1), math.prod(static(x.shape[:axis]))
+    tagged = state.roles.security == "active"
+    for size in of_rows(hidden.lengths, x, windows, shift, 0, tagged):
+        groups = -(-lengths // size)
+        starts, rows = np.cumsum(lengths) - lengths, np.repeat(np.arange(len(lengths)), groups * size)
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(groups * size) - groups * size, groups * size)
+        candidates = starts[rows] + np.minimum(places, lengths[rows] - 1)
+        x = state.reshape(_taken(state, x, axis, candidates), (*x.shape[:axis], len(candidates) // size, size))
+        x, lengths = state.reshape(one(x), x.shape[:-1]), groups
+    if hidden.empty.any():
+        x = _taken(state, x, axis, np.where(hidden.empty, -1, np.cumsum(~hidden.empty) - 1))
+    return state.reshape(x, shape)
+
+
+def powers(state: Lowering, x: Value, hidden: Hidden, function: Callable[[Value], Value]) -> Value:
+    """Return a function of what is not hidden, exact zeros elsewhere, and ones in rows that are hidden whole."""
+    found = function(_gathered(state, x, hidden, np.flatnonzero(hidden.kept)))
+    spread = _spread(state, found, hidden, hidden.kept, x.shape)
+    if not hidden.empty.any():
+        return spread
+    one = round(spread.scale)
+    ones = np.where(np.broadcast_to(hidden.rows_empty(), hidden.where.shape), one, 0).astype(np.int64)
+    interval = spread.interval.plus(Interval.exactly(ones))
+    stored, xs = state.stored(ones, spread.scale, public=True), (spread.wire.name,)
+    return state.add("combine", x.shape, spread.scale, interval, xs=xs, factors=(1,), stored=stored)
+
+
+def shares(state: Lowering, node: Node, product: Callable[[Lowering, Node], Value]) -> Value | None:
+    """Return powers over the sum of their row, with exact zeros where they are hidden; None of another product.
+
+    Args:
+        product: multiplies what two names of the graph stand for.
+    """
+    writer = state.graph.writers.get(node.reads[0])
+    hidden = writer.attributes.hidden if writer is not None and isinstance(writer.attributes, Function) else None
+    left, right = (state.values[name] for name in node.reads)
+    if hidden is None or hidden not in state.skipped or right.shape != (*left.shape[:-1], 1):
+        return None
+    used = hidden.kept | hidden.empty[:, None]
+    rows, names = np.nonzero(used)[0], tuple(f"{node.writes}.{side}" for side in ("shown", "over"))
+    lead = right.shape[: hidden.lead]
+    inverse = state.reshape(right, (*lead, len(used)))
+    parts = _gathered(state, left, hidden, np.flatnonzero(used)), _taken(state, inverse, hidden.lead, rows)
+    flat = replace(node, reads=names, shape=parts[0].shape)
+    state.values.update(zip(names, parts, strict=True))
+    found = product(state, flat)
+    for name in names:
+        del state.values[name]
+    short = state.shorten(found, _FACTOR_FRACTION) if _only_multiplied(state, node) else found
+    spread, known = _spread(state, short, hidden, used, node.shape), divided(state, node)
+    return replace(spread, norms=known and known.rounded(_off(state, found, parts) + 1 / float(short.scale)))
+
+
+def _off(state: Lowering, product: Value, factors: tuple[Value, Value]) -> float:
+    """Return by how much a product is off since its gate reads its factors rounded."""
+    x, y = (state.wires[name] for name in state.writers[product.wire.name].reads)
+    sizes = [each.interval.bound / float(each.scale) + 1 / 64 for each in factors]
+    return sizes[1] / float(x.scale) + sizes[0] / float(y.scale)
+
+
+def _only_multiplied(state: Lowering, node: Node) -> bool:
+    """Do only products with another matrix read it?"""
+    readers = list(state.graph.readers(node.writes))
+    if not readers or state.graph.is_output(node.writes):
+        return False
+    return all(
+        (one.op == "matmul" and len(one.reads) == 2) or (one.op in MOVES and _only_multiplied(state, one))
+        for one in readers
+    )
+
+
+def _gathered(state: Lowering, x: Value, hidden: Hidden, places: np.ndarray) -> Value:
+    """Return elements of x, all rows on one axis, on a wire with room for them alone."""
+    flat = state.reshape(x, (*x.shape[: hidden.lead], hidden.where.size))
+    found = _taken(state, flat, hidden.lead, places)
+    if state.bits(found.interval.bound, found.scale) >= found.wire.bits:
+        return found
+    return state.combine([found], [1], found.shape, found.scale)
+
+
+def _spread(state: Lowering, x: Value, hidden: Hidden, where: np.ndarray, shape: Shape) -> Value:
+    """Put the elements of x, in order, where a mask is true, and zeros elsewhere."""
+    inside = where.reshape(-1)
+    places = np.where(inside, np.cumsum(inside) - 1, -1)
+    return state.reshape(_taken(state, x, hidden.lead, places), shape)
+
+
+def _taken(state: Lowering, x: Value, axis: int, places: np.ndarray) -> Value:
+    if np.array_equal(places, np.arange(int(x.shape[axis]))):
+        return x
+    return state.take(x, axis, tuple(places.tolist()))

@@ -1,0 +1,123 @@
+"""Find what a model's own constants hide from a softmax: causal masks, windows, prefixes, paddings of a fixed length.
+
+Exports add minus infinity, the least float32 or a number like -1e4 to scores, or put it in their place.  What stands
+there takes part in nothing: no maximum, power or share is computed of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpc.compiler.graph.attributes import Constant, Sum, Take, Transpose, Weighted
+from mpc.compiler.graph.graph import Node, static
+from mpc.compiler.graph.hidden import Hidden
+from mpc.compiler.operators.boundless import BOUNDLESS
+from mpc.compiler.operators.context import Context
+from mpc.wires import BATCH
+
+_LEAST_MASK = -1e3
+"""No model learns to add so little; a mask does."""
+_DEEPEST = 12
+_MOST_MOVES = 1 << 20
+"""Bound the indices by which all softmaxes of a plan gather and spread what is not hidden: about 6 MB of it."""
+
+
+def hide(state: Context, out: str, values: np.ndarray, where: np.ndarray | bool = True) -> None:
+    """Note that a value holds minus infinity, or what is as good, where constants say so; `Context.hidden` has it."""
+    hidden = (values <= -BOUNDLESS) & where
+    if hidden.any() and state.only_scores(out):
+        state.hidden[out] = hidden
+
+
+def hidden_of(state: Context, x: str) -> tuple[str, Hidden] | None:
+    """Return what a softmax over the last axis of x does not have to look at, and what to compute it of; else None."""
+    shape = state.shapes[x]
+    writers = {node.writes: node for node in state.nodes}
+    added = _added(state, writers, x, _DEEPEST)
+    if added is None or not state.skips:
+        return None
+    added = np.broadcast_to(added, static(shape))
+    where = _hidden(added)
+    if where.all(axis=-1).any():
+        where = added == -np.inf
+    lead = _alike(where)
+    if not where.any() or where.all() or BATCH in shape[lead:]:
+        return None
+    found = Hidden(where[(0,) * lead], lead, not np.isfinite(added[where]).any())
+    moves = 3 * found.kept.size + 4 * int(found.kept.sum())
+    if moves > _MOST_MOVES - state.moved:
+        return None
+    state.moved += moves
+    return (_unmasked(state, writers, x, where) if found.certain else x), found
+
+
+def _hidden(added: np.ndarray) -> np.ndarray:
+    """Which places constants hide.  A number that is added to a whole row hides nothing of it; infinities do."""
+    where = added <= _LEAST_MASK
+    whole = where.all(axis=-1, keepdims=True)
+    return np.where(whole, added == -np.inf, where)
+
+
+def _alike(where: np.ndarray) -> int:
+    """Along how many of the first axes all parts are alike; a row's own axis is none of them."""
+    lead = 0
+    while where.ndim > 1 and (where == where[:1]).all():
+        where, lead = where[0], lead + 1
+    return lead
+
+
+def _added(state: Context, writers: dict[str, Node], name: str, depth: int) -> np.ndarray | None:
+    """Return the constants that a value is a sum of, and minus infinity where it is that; None if there are none."""
+    node = writers.get(name)
+    if node is None or depth == 0:
+        return None
+    found = _of_node(state, writers, node, depth)
+    if (hidden := state.hidden.get(name)) is not None:
+        found = np.where(hidden, -np.inf, 0.0 if found is None else found)
+    return found
+
+
+def _of_node(state: Context, writers: dict[str, Node], node: Node, depth: int) -> np.ndarray | None:
+    if isinstance(node.attributes, Constant):
+        return node.attributes.weight
+    inner = [_added(state, writers, name, depth - 1) for name in node.reads]
+    taken = node.attributes
+    if isinstance(taken, Weighted) and node.op == "scale":
+        bias = np.zeros(()) if taken.bias is None else taken.bias
+        if inner[0] is None or (taken.weight < 0).any():
+            return None if taken.bias is None else bias
+        with np.errstate(invalid="ignore"):
+            return np.where(taken.weight == 0, 0.0, inner[0] * taken.weight) + bias
+    if isinstance(taken, Sum):
+        parts = [f * a for f, a in zip(taken.factors, inner, strict=True) if a is not None and f > 0]
+        return sum(parts[1:], parts[0]) if parts else None
+    if not inner or (first := inner[0]) is None:
+        return None
+    first = np.broadcast_to(first, static(state.shapes[node.reads[0]]))
+    if node.op == "reshape":
+        return first.reshape(static(node.shape))
+    if isinstance(taken, Transpose):
+        return first.transpose(taken.axes)
+    if isinstance(taken, Take) and min(taken.indices) >= 0:
+        return first.take(taken.indices, axis=taken.axis)
+    return None
+
+
+def _unmasked(state: Context, writers: dict[str, Node], x: str, where: np.ndarray) -> str:
+    """Return a value that equals x where nothing is hidden, before constants hid the rest of it."""
+    node, shape = writers.get(x), state.shapes[x]
+    if node is None or not node.reads:
+        return x
+    inner = node.reads[0]
+    if node.op == "reshape" and BATCH not in shape[1:] and shape[:1] == state.shapes[inner][:1]:
+        before = static(state.shapes[inner])
+        return state.reshape(_unmasked(state, writers, inner, where.reshape(before)), shape)
+    if node.op != "scale" or not isinstance(node.attributes, Weighted):
+        return x
+    weight, bias = node.attributes.weight, node.attributes.bias
+    if not (np.broadcast_to(weight, where.shape) == 1)[~where].all():
+        return x
+    whole = inner if state.shapes[inner] == shape else state.expand(inner, shape)
+    if bias is not None and np.broadcast_to(bias, where.shape)[~where].any():
+        return state.scale(whole, 1.0, np.where(where, 0.0, bias))
+    return _unmasked(state, writers, whole, where)

@@ -1,0 +1,129 @@
+"""Masks that are constants of a model: a softmax computes nothing of what they hide, and is zero there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import ArrayLike
+
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.plan.cost import plan_cost
+from tests.support.effort import examples
+from tests.support.graphs import node, save_model
+from tests.support.models import assert_agrees, clear
+
+LEAST = float(np.finfo(np.float32).min)
+HEADS, ROWS, PLACES = 2, 5, 6
+SHAPE = ("batch", HEADS, ROWS, PLACES)
+RANGE = (-8.0, 8.0)
+X = np.random.default_rng(1).uniform(*RANGE, (3, HEADS, ROWS, PLACES)).astype(np.float32)
+LATER = np.triu(np.ones((ROWS, PLACES), bool), 1)
+PATTERNS: dict[str, np.ndarray] = {
+    "causal": LATER,
+    "a window": LATER | np.tril(np.ones((ROWS, PLACES), bool), -3),
+    "a prefix": np.arange(PLACES) >= 4,
+    "only its own place": ~np.eye(ROWS, PLACES, dtype=bool),
+    "another a head": np.stack([LATER, np.arange(PLACES)[None] % 2 == np.arange(ROWS)[:, None] % 2]),
+}
+
+
+def added(folder: Path, values: ArrayLike) -> Path:
+    nodes = [node("Add", ["x", "mask"], ["s"], name="add"), node("Softmax", ["s"], ["y"], axis=-1, name="shares")]
+    return save_model(folder, nodes, {"mask": np.asarray(values, np.float32)}, SHAPE)
+
+
+def chosen(folder: Path, where: np.ndarray, value: float) -> Path:
+    nodes = [node("Where", ["seen", "x", "far"], ["s"]), node("Softmax", ["s"], ["y"], axis=-1)]
+    return save_model(folder, nodes, {"seen": ~where, "far": np.float32(value)}, SHAPE)
+
+
+def compared(compiled: Compiled) -> int:
+    """Count the elements whose power is computed."""
+    gates = [gate for gate in compiled.plan.gates if gate.kind in ("between", "fourier")]
+    return int(np.prod([size for size in compiled.plan.wire[gates[0].reads[0]].shape if size != "batch"]))
+
+
+def kept(where: np.ndarray) -> int:
+    return int((~np.broadcast_to(where, (HEADS, ROWS, PLACES))).sum())
+
+
+@pytest.mark.parametrize("value", [-1e4, -np.inf, LEAST])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_what_is_hidden_is_not_computed(name: str, value: float, tmp_path: Path) -> None:
+    where = PATTERNS[name]
+    compiled = assert_agrees(added(tmp_path, np.where(where, value, 0.0)), {"x": X}, {"x": RANGE}, tolerance=1e-4)
+    assert compared(compiled) == kept(where)
+    y = clear(compiled, X)
+    assert not y[np.broadcast_to(where, y.shape)].any()
+
+
+@pytest.mark.parametrize("value", [-np.inf, LEAST])
+def test_scores_that_a_mask_replaces(value: float, tmp_path: Path) -> None:
+    compiled = assert_agrees(chosen(tmp_path, LATER, value), {"x": X}, {"x": RANGE}, tolerance=1e-4)
+    assert compared(compiled) == kept(LATER)
+    assert not any(gate.kind == "multiply" and gate.weight for gate in compiled.plan.gates)
+
+
+@pytest.mark.parametrize("value", [-5.0, -110.0, -900.0])
+def test_a_number_that_scores_can_make_up_for_is_no_mask(value: float, tmp_path: Path) -> None:
+    compiled = assert_agrees(added(tmp_path, np.where(LATER, value, 0.0)), {"x": X}, {"x": RANGE}, tolerance=1e-4)
+    assert compared(compiled) == HEADS * ROWS * PLACES
+
+
+def test_bounds_decide_whether_a_number_is_a_mask(tmp_path: Path) -> None:
+    path = added(tmp_path, np.where(LATER, -2e3, 0.0))
+    near, far = (compile_model(path, {"x": (-reach, reach)}) for reach in (900.0, 960.0))
+    assert (compared(near), compared(far)) == (kept(LATER), HEADS * ROWS * PLACES)
+
+
+def test_a_number_added_to_a_whole_row_hides_nothing_of_it(tmp_path: Path) -> None:
+    rows = np.where(np.arange(ROWS) == 2, -1e4, 0.0)[:, None]
+    values = np.where(LATER & (np.arange(ROWS) != 2)[:, None], -1e4, 0.0) + rows
+    compiled = assert_agrees(added(tmp_path, values), {"x": X}, {"x": RANGE}, tolerance=1e-3)
+    assert compared(compiled) == kept(LATER & (np.arange(ROWS) != 2)[:, None])
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_shares_of_a_row_that_is_hidden_whole_are_equal(replaced: bool, tmp_path: Path) -> None:
+    where = LATER | (np.arange(ROWS) == 3)[:, None]
+    path = chosen(tmp_path, where, LEAST) if replaced else added(tmp_path, np.where(where, LEAST, 0.0))
+    assert_agrees(path, {"x": X}, {"x": RANGE}, tolerance=1e-4)
+
+
+def test_a_mask_beside_other_constants(tmp_path: Path) -> None:
+    """As a model does that penalises distance: what a mask does not hide keeps what is added to it."""
+    slope = -0.5 * np.abs(np.arange(ROWS)[:, None] - np.arange(PLACES))
+    compiled = assert_agrees(added(tmp_path, np.where(LATER, LEAST, slope)), {"x": X}, {"x": RANGE}, tolerance=1e-4)
+    assert compared(compiled) == kept(LATER)
+
+
+def test_a_mask_that_is_entered_is_computed(tmp_path: Path) -> None:
+    nodes = [node("Add", ["x", "x"], ["s"]), node("Softmax", ["s"], ["y"], axis=-1)]
+    compiled = compile_model(save_model(tmp_path, nodes, {}, SHAPE), {"x": (-1e4, 0.0)})
+    assert compared(compiled) == HEADS * ROWS * PLACES
+
+
+def test_a_mask_costs_no_more_than_what_it_leaves(tmp_path: Path) -> None:
+    masked, plain = (compile_model(added(tmp_path, m), RANGE).plan for m in (np.where(LATER, LEAST, 0.0), np.zeros(6)))
+    costs = [plan_cost(plan) for plan in (masked, plain)]
+    part = kept(LATER) / (HEADS * ROWS * PLACES)
+    assert costs[0].rounds <= costs[1].rounds
+    assert costs[0].dealt < (part + 0.15) * costs[1].dealt
+
+
+@examples(15)
+@given(
+    where=st.lists(st.lists(st.booleans(), min_size=PLACES, max_size=PLACES), min_size=ROWS, max_size=ROWS),
+    value=st.sampled_from([-1e4, LEAST]),
+    replaced=st.booleans(),
+)
+def test_any_pattern(
+    where: list[list[bool]], value: float, replaced: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    hidden, folder = np.array(where), tmp_path_factory.mktemp("pattern")
+    path = chosen(folder, hidden, value) if replaced else added(folder, np.where(hidden, value, 0.0))
+    assert_agrees(path, {"x": X}, {"x": RANGE}, tolerance=1e-3)
