@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mpc.compiler.onnx.load import in_one
 from mpc.errors import ModelError
 from parties.bench.pytorch import TorchModel
 
@@ -62,13 +63,14 @@ def baselines(model: Path, cores: int) -> list[Baseline]:
 
 
 def _with_onnxruntime(model: Path, threads: int) -> Answer | None:
+    """Return the model in onnxruntime, which is given bytes: of a path it would read files by itself."""
     try:
         import onnxruntime
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(in_one(model), options, providers=["CPUExecutionProvider"])
     return lambda feeds: session.run(None, dict(feeds))
 
 

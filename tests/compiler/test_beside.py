@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from mpc.compiler.compile import compile_model
-from mpc.compiler.onnx.load import is_whole, load_model
+from mpc.compiler.onnx.load import Loaded, in_one, is_whole, load_model
 from mpc.errors import ModelError
+from parties.bench.plaintext import baselines
 from tests.support.beside import FILE, KINDS, SIZE, beside, write_weights
 
 RANGES = {"x": (-1.0, 1.0)}
@@ -102,3 +104,30 @@ def test_every_tensor_of_a_model_is_found(folder: Path) -> None:
             with pytest.raises(ModelError, match=r"'no\.bin' is in 'no\.bin', which is not beside the model"):
                 load_model(saved(folder, model))
     assert is_whole(helper.make_model(onnx.GraphProto()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loaded_model_has_all_its_weights_in_it(folder: Path, kind: str) -> None:
+    """Whoever makes one by hand, without `load_model`, has onnx look for none in the working directory."""
+    with pytest.raises(ModelError, match="'w' is in another file"):
+        Loaded(beside(kind))
+    assert is_whole(Loaded(load_model(saved(folder, beside(kind)))).model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnxruntime_is_given_what_lies_beside_the_model_and_reads_no_file(folder: Path, kind: str) -> None:
+    path = saved(folder, beside(kind))
+    [answer] = [each.answer for each in baselines(path, 1) if each.key == "plaintext_s"]
+    assert answer is not None
+    [found] = answer({"x": np.ones((1, SIZE), np.float32)})
+    [expected] = onnxruntime.InferenceSession(path).run(None, {"x": np.ones((1, SIZE), np.float32)})
+    assert np.array_equal(found, expected)
+    whole = onnx.load(path)
+    assert in_one(saved(folder, whole)) == whole.SerializeToString()
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "no.bin"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnxruntime_is_given_nothing_from_elsewhere(folder: Path, kind: str, location: str) -> None:
+    with pytest.raises(ModelError, match="'w'.* (outside|not beside) the model"):
+        baselines(saved(folder, beside(kind, location)), 1)

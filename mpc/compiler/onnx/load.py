@@ -13,7 +13,7 @@ from typing import IO, Any
 import onnx
 import onnx.inliner
 import onnx.version_converter
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import TensorProto
 
 from mpc.compiler.onnx.repair import checkable, repair
@@ -26,9 +26,16 @@ CONVERTED_OPSET = 13
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that was read and checked, for whoever compiles it more than once; nobody changes it."""
+    """A model that was read and checked, for whoever compiles it more than once; nobody changes it.
+
+    Raises:
+        ModelError: numbers of it are in another file, which onnx would look for in the working directory.
+    """
 
     model: onnx.ModelProto
+
+    def __post_init__(self) -> None:
+        _load_external(self.model, None)
 
 
 Source = str | PurePath | bytes | bytearray | memoryview | IO[bytes] | onnx.ModelProto | Loaded
@@ -61,6 +68,25 @@ def load_model(source: Source) -> onnx.ModelProto:
             remedy="give an ONNX file's path, its content as bytes, a file opened with 'rb', or an onnx.ModelProto",
         )
     return _checked(_parsed(content, None), None)
+
+
+def in_one(path: Path) -> bytes:
+    """Return a model's file as it is, or with all numbers in it that are stored beside it; nothing else is read.
+
+    Raises:
+        ModelError: missing, not ONNX, external data outside its folder, or more than a file can hold.
+    """
+    content = _content(path)
+    model = _parsed(content, path)
+    if is_whole(model):
+        return content
+    try:
+        _load_external(model, path)
+        return model.SerializeToString()
+    except (ValueError, OSError, EncodeError):  # ValueError: beyond 2 GiB, too
+        raise ModelError(
+            f"{path} and what is stored beside it make no one model", remedy="export it anew, of less than 2 GiB"
+        ) from None
 
 
 def _read(source: Any) -> object:
