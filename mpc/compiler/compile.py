@@ -104,7 +104,7 @@ class Compiled:
         noise = self.deviations
         told = [out.name for out in self.plan.outputs if _DROWNED * expected[out.name].error > noise.get(out.name, 0.0)]
         limited = [text for name in told if (text := _limited(name, expected[name]))]
-        return [*self.notes, *limited, *assumed]
+        return [*self.notes, *self.rehearsal.notes, *limited, *assumed]
 
     @property
     def imprecision(self) -> float:
@@ -212,7 +212,7 @@ def compile_model(
             needing.add(error.node)  # numbers of its range are too near to what would stand for missing ones
     if secret is not None:
         require_untold(found.graph, lambda change: improved(with_noise(imported(change), noising)))
-    rehearsal = Rehearsal(found.graph, found.plan, found.weights, found.wires, data)
+    rehearsal = Rehearsal(found.graph, found.plan, found.weights, found.wires, data, found.origins, proved=found.proved)
     meta, notes, proved = read_meta(loaded), tuple(found.notes), found.guarantee
     again = None
     if len(found.plan.gates) <= _QUICK_GATES and sum(each.size for each in found.weights.values()) <= _QUICK_WEIGHTS:

@@ -110,7 +110,7 @@ def _bounded(
     if proved is None or error > 1:
         calibrated = lower(bounded_by(graph, samples), roles, protected)
         if proved is None or 2 * imprecision(calibrated.plan, calibrated.rough) < error:
-            return replace(calibrated, notes=[*calibrated.notes, _CALIBRATED])
+            return replace(calibrated, notes=[*calibrated.notes, _CALIBRATED], proved=False)
     return proved
 
 

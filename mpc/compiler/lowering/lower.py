@@ -38,6 +38,7 @@ class Lowered:
         graph: that it was made of.
         wires: graph value -> the wire that holds it; not all are left in the plan.
         guarantee: what every party will prove of its noise, if there is any.
+        proved: all bounds are; else some rest on samples.
     """
 
     plan: Plan
@@ -48,6 +49,7 @@ class Lowered:
     graph: Graph = field(repr=False)
     wires: dict[str, str] = field(repr=False)
     guarantee: Guarantee | None = None
+    proved: bool = True
 
 
 def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = MappingProxyType({})) -> Lowered:

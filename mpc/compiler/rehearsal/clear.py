@@ -14,14 +14,23 @@ from mpc.gates.bilinear import Bilinear
 from mpc.plan.plan import Plan
 from mpc.wires import BATCH, Wire
 
+_OFF = 2.0**-30
+"""The part of its bound that a product in float64 may be off by, and far more."""
+
 
 class Clear:
-    """A gate's reading in a rehearsal.  No bound is checked: they are proved, or rest on the samples rehearsed on."""
+    """A gate's reading in a rehearsal.
+
+    Args:
+        left: wires with a value that leaves their bound, or the room that a sign needs, in their order; parties would
+            compute something else there, and nobody would see it.
+    """
 
     def __init__(self, wires: Mapping[str, Wire], given: Mapping[str, np.ndarray], draws: Draws) -> None:
         self.wires, self._given, self._draws = wires, given, draws
         self.values: dict[str, np.ndarray] = {}
         self._coins: dict[str, np.ndarray] = {}
+        self.left: list[str] = []
 
     def wire(self, name: str) -> Wire:
         return self.wires[name]
@@ -45,10 +54,21 @@ class Clear:
         return np.zeros(shape, dtype=np.uint64)  # of equal words both signs have equal digits: there is no noise
 
     def require_room(self, name: str, shift: int, units: int = 1) -> None:
-        pass
+        self._require(name, self.values[name], (1 << self.wires[name].bits) - (units << shift))
 
     def set(self, name: str, value: np.ndarray) -> None:
+        self._require(name, value, 1 << self.wires[name].bits)
         self.values[name] = value.astype(np.int64)
+
+    def set_product(self, name: str, value: np.ndarray) -> None:
+        """Write a wire's integers that were computed in float64."""
+        self._require(name, value, (1 << self.wires[name].bits) * (1 + _OFF))
+        self.values[name] = value.astype(np.int64)
+
+    def _require(self, name: str, value: np.ndarray, most: float) -> None:
+        """Note the wire unless all |value| < most, which what is no number is not."""
+        if value.size and not -most < value.min().item() <= value.max().item() < most:
+            self.left.append(name)
 
     def let_go(self, name: str) -> None:
         """Drop a wire that nothing reads any more."""
@@ -103,7 +123,7 @@ def computed(
     for number, gate in enumerate(bound.gates):
         if isinstance(gate, Bilinear):  # in float64, which is fast and good enough
             z = gate.over_integers(clear.value(gate.x).astype(np.float64), clear.value(gate.second).astype(np.float64))
-            clear.set(gate.out, np.rint(z) + (clear.value(gate.bias) if gate.bias else 0))
+            clear.set_product(gate.out, np.rint(z) + (clear.value(gate.bias) if gate.bias else 0))
         else:
             gate.reference(clear)
         for name in gate.reads:

@@ -23,6 +23,10 @@ _TINIEST = 24.0
 _TOGETHER = 0.75
 """The part of its range by which a row moves as a whole, if it does."""
 _MISSING = 1 / 8
+CORNERS = 8
+"""Kinds of rows at the ends of their ranges."""
+_NEARER = 4
+"""One in so many rows at the ends is there; the others are drawn towards zero."""
 
 Feeds = dict[str, np.ndarray]
 
@@ -30,12 +34,12 @@ Feeds = dict[str, np.ndarray]
 class Draws:
     """Draws numbers that follow from nothing but how many arrays were drawn before: a rehearsal repeats itself."""
 
-    def __init__(self) -> None:
-        self._seed, self._count = Seed(bytes(32)), 0
+    def __init__(self, label: str = "rehearsal") -> None:
+        self._seed, self._label, self._count = Seed(bytes(32)), label, 0
 
     def _next(self) -> Seed:
         self._count += 1
-        return self._seed.derive("rehearsal", self._count)
+        return self._seed.derive(self._label, self._count)
 
     def coins(self, shape: tuple[int, ...]) -> np.ndarray:
         """Draw field elements, about uniform, without a compiled loop: who only inspects a model waits for none."""
@@ -63,10 +67,23 @@ def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, tiny: bool 
     runs = []
     for number in range(_number(data, rows)):
         feeds = {given.name: _drawn(given, rows, number, draws, tiny=tiny) for given in data}
-        for given in inputs:
-            if given.columns:
-                _leave_out(feeds[given.of], given.columns, draws)
-        runs.append(with_marks(inputs, feeds))
+        runs.append(_entered(inputs, feeds, draws))
+    return runs
+
+
+def corner_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds]:
+    """Return runs, as `drawn_runs` does, of rows that lie where bounds are reached if they are at all.
+
+    Row r of an open batch, and run r of others, is of kind r modulo `CORNERS`: all its numbers are at the low end, at
+    the high end, as near to zero as can be, at ends by chance, at ends in turn, at one end in the first half of the
+    last axis and at the other in the second, all but one near zero, or all equal.  Most rows are then drawn towards
+    zero by random powers of two, as far as tiny ones: what is normalised is largest there.
+    """
+    data = [given for given in inputs if given.of == given.name]
+    runs = []
+    for number in range(_number(data, rows)):
+        feeds = {given.name: _corner(given, rows, number, draws) for given in data}
+        runs.append(_entered(inputs, feeds, draws))
     return runs
 
 
@@ -113,8 +130,48 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, tiny: boo
         least = np.maximum(np.abs(nearest), np.maximum(np.abs(low), np.abs(high)) * 2.0**-_TINIEST)
         size = np.log2(np.maximum(np.abs(values), least) / np.where(least > 0, least, 1.0))
         values = np.clip(np.sign(values) * least * np.exp2(size * draws.uniform(shape)), low, high)
+    return _held(given, values, low, high)
+
+
+def _corner(given: GraphInput, rows: int, number: int, draws: Draws) -> np.ndarray:
+    """Return rows of the kinds of `corner_runs`."""
+    shape = tuple(rows if size == BATCH else int(size) for size in given.given)
+    low, high = (np.broadcast_to(np.asarray(end, np.float64), shape) for end in given.range)
+    each = (*shape[:1], *(1,) * (len(shape) - 1))
+    row = np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)
+    along = shape[-1:] if given.given[-1:] != (BATCH,) else ()
+    length = along[0] if along else 1
+    place, nearest = np.arange(length), np.clip(0.0, low, high)
+    chance = np.where(draws.uniform(shape) < 0.5, low, high)
+    alone = np.floor(draws.uniform((*shape[:-1], 1) if along else shape) * length)
+    kinds = [
+        low,
+        high,
+        nearest,
+        chance,
+        np.where(place % 2 == 0, low, high),
+        np.where(place < length / 2, low, high),
+        np.where(place == alone, chance, nearest),
+        np.where(draws.uniform(each) < 0.5, low, high),
+    ]
+    values = np.choose(row % CORNERS, kinds)
+    size = np.where(row // CORNERS % _NEARER == 0, 1.0, np.exp2(-_TINIEST * draws.uniform(each)))
+    values = nearest + (values - nearest) * size
+    return _held(given, values, low, high)
+
+
+def _held(given: GraphInput, values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return values of the input's type, whole ones within the range if it holds such."""
     values = np.where(given.exact, np.clip(np.rint(values), np.ceil(low), np.floor(high)), values)
     return values.astype(given.dtype)
+
+
+def _entered(inputs: list[GraphInput], feeds: Feeds, draws: Draws) -> Feeds:
+    """Return what is entered of drawn numbers, of which some are missing where they may be."""
+    for given in inputs:
+        if given.columns:
+            _leave_out(feeds[given.of], given.columns, draws)
+    return with_marks(inputs, feeds)
 
 
 def _leave_out(values: np.ndarray, columns: tuple[int, ...], draws: Draws) -> None:

@@ -10,15 +10,17 @@ off by; how often a decision comes out otherwise, and what it does then, is foun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
 from mpc.compiler.graph.evaluate import Reals, evaluate
-from mpc.compiler.graph.graph import MOVES, Graph, Node
+from mpc.compiler.graph.graph import MOVES, Graph, Node, Origin
+from mpc.compiler.rehearsal.bounds import Bounds
 from mpc.compiler.rehearsal.clear import Clear, computed, integers
-from mpc.compiler.rehearsal.drawing import Draws, Feeds, drawn_runs, sampled_runs
+from mpc.compiler.rehearsal.drawing import Draws, Feeds, corner_runs, drawn_runs, sampled_runs
 from mpc.compiler.rehearsal.jumps import Decisions, jumps
 from mpc.compiler.rehearsal.tally import Expected, Tally
 from mpc.gates.bilinear import Bilinear
@@ -30,6 +32,9 @@ _WORK = 1 << 28
 """Multiplications that a rehearsal takes about, if the fewest rows do not need more."""
 _ELEMENTS = 1 << 22
 """Elements of all wires that it takes about, likewise."""
+_MOST_CORNERS = 512
+_PART = 8
+"""Rows at the ends of ranges, on which a plan is held to its bounds, take one of so many parts of that."""
 
 
 class Rehearsal:
@@ -40,6 +45,14 @@ class Rehearsal:
         weights: int64 integers of each weight wire.
         wires: graph value -> the plan's wire that holds it.
         samples: data to rehearse on, by input name; else inputs are drawn from their ranges.
+        origins: the model's node for each gate.
+        proved: all bounds are, so that whatever is within its range keeps them; else some rest on the samples.
+
+    Every wire is held to its bound: beyond it the parties' arithmetic would go round silently.
+
+    Raises, from what it is asked first:
+        ModelError: a bound that is proved does not hold, which is a fault of this compiler.  It says which gate, wire
+            and node, and nothing of values; it is raised at the model's owner, before anything is entered.
     """
 
     def __init__(
@@ -49,25 +62,55 @@ class Rehearsal:
         weights: Mapping[str, np.ndarray],
         wires: Mapping[str, str],
         samples: Mapping[str, np.ndarray] | None = None,
+        origins: Mapping[str, Origin] = MappingProxyType({}),
+        *,
+        proved: bool = True,
     ) -> None:
-        self._todo: Callable[[], dict[str, Expected]] | None = lambda: _rehearse(graph, plan, weights, wires, samples)
-        self._found: dict[str, Expected] = {}
+        def rehearse() -> tuple[dict[str, Expected], tuple[str, ...]]:
+            bounds = Bounds(plan, origins)
+            expected = _rehearse(graph, plan, weights, wires, samples, bounds)
+            if proved:
+                _rehearse_corners(graph, plan, weights, bounds)
+            return expected, bounds.notes
+
+        self._todo: Callable[[], tuple[dict[str, Expected], tuple[str, ...]]] | None = rehearse
+        self._found: tuple[dict[str, Expected], tuple[str, ...]] = ({}, ())
 
     @classmethod
-    def held(cls, expected: Mapping[str, Expected]) -> Self:
+    def held(cls, expected: Mapping[str, Expected], notes: Iterable[str] = ()) -> Self:
         """Return one that was held before, and showed this."""
         found = cls.__new__(cls)
-        found._todo, found._found = None, dict(expected)
+        found._todo, found._found = None, (dict(expected), tuple(notes))
         return found
 
     @property
     def expected(self) -> dict[str, Expected]:
         """The expected error of each output."""
+        return self._all[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Tell the owner of samples on which a bound does not hold."""
+        return self._all[1]
+
+    @property
+    def _all(self) -> tuple[dict[str, Expected], tuple[str, ...]]:
         todo = self._todo
         if todo is not None:  # two threads may hold it at once: it is the same one
             self._found = todo()
             self._todo = None
         return self._found
+
+
+def _rehearse_corners(graph: Graph, plan: Plan, weights: Mapping[str, np.ndarray], bounds: Bounds) -> None:
+    """Hold the wires of a plan to their bounds at the ends of ranges and towards zero, if few rows take that long."""
+    rows = min(_affordable(plan) // _PART, _MOST_CORNERS, plan.most_rows)
+    if not rows:
+        return
+    draws = Draws("corners")
+    with np.errstate(all="ignore"):
+        for feeds in corner_runs(graph.inputs, rows, draws):
+            bounds.hold(computed(plan, weights, integers(graph, plan, feeds), (), draws), sampled=False)
 
 
 def _rehearse(
@@ -76,6 +119,7 @@ def _rehearse(
     weights: Mapping[str, np.ndarray],
     wires: Mapping[str, str],
     samples: Mapping[str, np.ndarray] | None,
+    bounds: Bounds,
 ) -> dict[str, Expected]:
     told = {out.name for out in plan.outputs}
     graph = Graph(graph.inputs, graph.nodes, [out for out in graph.outputs if out.name in told])
@@ -87,6 +131,7 @@ def _rehearse(
 
     def compared(feeds: Feeds, decisions: Decisions) -> Iterator[tuple[Tally, np.ndarray, Reals]]:
         clear = computed(plan, weights, integers(graph, plan, feeds), wires.values(), draws, rounded)
+        bounds.hold(clear, sampled=samples is not None)
         reals = _followed(graph, plan, wires, feeds, clear, decisions)
         for tally, out in zip(tallies, plan.outputs, strict=True):
             yield tally, clear.reals(out.wire), reals[tally.out.value]
@@ -111,14 +156,18 @@ def _rehearse(
 
 def _rows(plan: Plan) -> int:
     """As many rows as time, memory and the plan allow."""
+    return min(int(np.clip(_affordable(plan), _FEWEST_ROWS, _MOST_ROWS)), plan.most_rows)
+
+
+def _affordable(plan: Plan) -> int:
+    """So many rows take the work and the elements of a rehearsal."""
     wires, weights = plan.bind(1).wire, {gate.out for gate in plan.weights}
     held = work = sum(math.prod(wire.sizes) for name, wire in wires.items() if name not in weights)
     for gate in plan.gates:
         if isinstance(gate, Bilinear):
             second, results = wires[gate.second].sizes, math.prod(wires[gate.out].sizes)
             work += results * (math.prod(second[1:]) if gate.kind == "convolution" else second[-2:][0] if second else 1)
-    rows = int(np.clip(min(_WORK // max(1, work), _ELEMENTS // max(1, held)), _FEWEST_ROWS, _MOST_ROWS))
-    return min(rows, plan.most_rows)
+    return min(_WORK // max(1, work), _ELEMENTS // max(1, held))
 
 
 def _followed(
