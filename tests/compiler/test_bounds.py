@@ -16,7 +16,7 @@ from mpc.compiler.series import fit
 from mpc.errors import InputError
 from mpc.plan.cost import plan_cost
 from tests.support.graphs import node, save_model
-from tests.support.models import assert_agrees, encrypted, plaintext
+from tests.support.models import assert_agrees, clear, encrypted, plaintext
 
 RNG = np.random.default_rng(11)
 
@@ -196,3 +196,34 @@ def test_an_input_that_is_revealed_is_exactly_itself(tmp_path: Path) -> None:
     x = RNG.uniform(-32, 32, (500, 4)).astype(np.float32)
     [ours] = encrypted(compile_model(path), {"x": x})
     assert np.abs(ours - x).max() <= 2.0**-20
+
+
+@pytest.mark.parametrize(
+    ("operators", "exponent", "low"),
+    [
+        (("Reciprocal",), 1.0, 0.0),
+        (("Sqrt", "Reciprocal"), 1.0, 0.0),
+        (("Pow",), -1.5, 0.0),
+        (("Pow",), -2.5, 2.0**-6),
+        (("Pow",), 1.5, 0.0),
+        (("Log",), 1.0, 0.0),
+        (("Sqrt",), 1.0, 0.0),
+        (("Sqrt",), 1.0, -1.0),
+    ],
+)
+@pytest.mark.parametrize("factor", [1.7, 1.8, 1.895, 1.97])
+def test_arguments_below_the_least_octave_keep_their_bounds(
+    operators: tuple[str, ...], exponent: float, low: float, factor: float, tmp_path: Path
+) -> None:
+    """There a series means nothing: of 1/u it is up to 1.13 beside the least octave.  Of these factors one at least
+    brings the bound of what is behind close below a power of two, which is as far as a wire reaches."""
+    weights = {"e": np.array(exponent, np.float32), "w": np.eye(2, dtype=np.float32) * np.float32(factor)}
+    names = ["x", *(f"h{place}" for place, _ in enumerate(operators))]
+    nodes = [
+        node(operator, [x, "e"] if operator == "Pow" else [x], [y], y)
+        for operator, x, y in zip(operators, names, names[1:], strict=False)
+    ]
+    path = save_model(tmp_path, [*nodes, node("MatMul", [names[-1], "w"], ["y"], "last")], weights, ("batch", 2))
+    made = compile_model(path, {"x": (low, 1.0)})
+    rows = np.concatenate([np.linspace(low, 1, 200), np.linspace(low, low + 2**-13, 1500), np.linspace(0, 2**-13, 300)])
+    clear(made, np.stack([rows, rows], axis=1).astype(np.float32))  # no value leaves the bound of its wire

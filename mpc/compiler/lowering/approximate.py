@@ -48,7 +48,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
         spread = 1 << (_ROOT_FRACTION - log2(x.scale))
         x = state.combine([x], [spread], x.shape, x.scale * spread)
     low, high = x.coarse
-    bottom = low
+    bottom, least = low, x.reals[0]
     if name == "reciprocal" and high < 0:
         opposite = state.combine([x], [-1], x.shape, x.scale)
         found = apply(state, opposite, name, parameters, finest)
@@ -88,16 +88,17 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
     if scaled > TOLERANCE and normalise.possible(name):
         inner = FUNCTIONS[name](**parameters)
 
-        def on_octave(u: Value, series: Series, bits: int) -> Value:
-            return evaluate(state, u, inner, series, normalise.INSIDE, bits)
+        def on_octave(u: Value, series: Series, bits: int, outside: bool) -> Value:
+            return evaluate(state, u, inner, series, normalise.INSIDE, bits, outside)
 
-        return normalise.apply(state, x, name, settings, on_octave, bottom)
+        return normalise.apply(state, x, name, settings, on_octave, bottom, least)
     if scaled > _ACCEPTABLE:
         raise state.origin.refuse(
             f"its argument lies in {low:.3g}:{high:.3g}, too wide an interval to approximate it on",
             remedy=f"{SMALLER}, or put a Clip before it",
         )
-    return evaluate(state, x, function, series, inside, 40 if finest else 34)
+    outside = least < inside[0] != function.low  # it counts as more than it can be
+    return evaluate(state, x, function, series, inside, 40 if finest else 34, outside)
 
 
 def _squared(state: Lowering, x: Value) -> Value:
@@ -142,9 +143,20 @@ def _unit_of_error(name: str, function: Function, inside: tuple[float, float]) -
 
 
 def evaluate(
-    state: Lowering, x: Value, function: Function, series: Series, inside: tuple[float, float], bits: int
+    state: Lowering,
+    x: Value,
+    function: Function,
+    series: Series,
+    inside: tuple[float, float],
+    bits: int,
+    outside: bool = False,
 ) -> Value:
-    """Evaluate the series on x, clamped where x reaches outside."""
+    """Evaluate the series on x, clamped where x reaches outside.
+
+    Args:
+        outside: x can leave the fitted interval where nothing is clamped: there the series means nothing, but stays
+            between its own ends.
+    """
     x = _readable(state, x)
     factor, window = turns(x.scale, series.period)
     if factor > 1:
@@ -153,6 +165,8 @@ def evaluate(
     beyond = low < inside[0] == function.low, high > inside[1] == function.high
     values = function.value(np.linspace(*inside, 257))
     least, most = float(values.min()) - 4 * series.error, float(values.max()) + 4 * series.error
+    if outside:
+        least, most = min(least, series.ends[0]), max(most, series.ends[1])
     bits = min(bits, 57 - max(0, math.frexp(max(series.reach, 1.0))[1]))
     largest = max(float(np.abs(series.cosines).max()), float(np.abs(series.sines).max()))
     half = min(bits // 2, 30 - math.frexp(max(largest, 1.0))[1])

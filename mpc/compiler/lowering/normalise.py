@@ -2,7 +2,7 @@
 
 Then x^e = u^e s^-e and log x = log u - log s, with a short series for u in [1, 2); s^-e and log s are
 linear in the comparison's bits.  What lies below the least octave is scaled by that octave's s, or
-counts as that octave if it may be negative.
+counts as that octave if it may be negative.  There the series means nothing, and is between its own ends.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import log2
 from mpc.compiler.series import Series, fit
 
-Evaluate = Callable[[Value, Series, int], Value]
-"""A series on a value that lies where it was fitted, with so many fractional bits."""
+Evaluate = Callable[[Value, Series, int, bool], Value]
+"""A series on a value with so many fractional bits; does it lie anywhere, or where the series was fitted?"""
+Ends = tuple[float, float]
 
 _DEEPEST = 40
 _POWER_BITS = 18
@@ -66,16 +67,25 @@ def shortened_by(x: Value) -> int:
     return max(0, x.wire.bits - _DEEPEST - 1)
 
 
-def apply(state: Lowering, x: Value, name: str, parameters: Parameters, evaluate: Evaluate, low: float) -> Value:
-    """Return f(x) for positive x; low: what x can really be, if it is negative by errors."""
+def apply(
+    state: Lowering, x: Value, name: str, parameters: Parameters, evaluate: Evaluate, low: float, least: float
+) -> Value:
+    """Return f(x) for positive x.
+
+    Args:
+        low, least: what x can really be, if that is less than its interval says: on the coarse grid, which decides how
+            it is computed, and exactly, for what can be proved of the result.
+    """
     octaves = _compared(state, x, low)
     u = _normal(state, octaves)
     series = fit(name, parameters, *INSIDE, 1e-6, float(1 / u.scale))
+    outside = least * float(octaves.x.scale) < 1 << octaves.first
+    ends = series.ends if outside else None
     if name == "log":
         relative = max(ROUNDING, x.interval.worst_error) / max(x.interval.least, x.interval.most / 8)
-        return _logarithm(state, octaves, evaluate(u, series, 36), min(1.0, relative))
+        return _logarithm(state, octaves, evaluate(u, series, 36, outside), min(1.0, relative), ends)
     exponent = _EXPONENTS.get(name) or dict(parameters)["exponent"]
-    return _power(state, octaves, evaluate(u, series, 34 if exponent > 0 else 36), exponent)
+    return _power(state, octaves, evaluate(u, series, 34 if exponent > 0 else 36, outside), exponent, ends)
 
 
 def _compared(state: Lowering, x: Value, low: float) -> _Octaves:
@@ -112,22 +122,30 @@ def _normal(state: Lowering, octaves: _Octaves) -> Value:
     return Value(u.wire, Interval.between(one, 2.0 * one, shape))
 
 
-def _logarithm(state: Lowering, octaves: _Octaves, log_u: Value, relative: float) -> Value:
+def _logarithm(state: Lowering, octaves: _Octaves, log_u: Value, relative: float, ends: Ends | None) -> Value:
+    """log u - log s; ends: of the series, if x can be below the least octave."""
     x, unit = octaves.x, float(log_u.scale)
     logs = octaves.choices([round(-i * math.log(2) * unit) for i in octaves.exponents])
     whole = round(math.log(2.0**octaves.last / float(x.scale)) * unit)
     chosen = _chosen(state, octaves, logs, log_u.scale)
     total = state.combine([log_u, chosen], [1, 1], x.shape, log_u.scale, whole)
     low, high = (math.log(max(end, 1.0) / float(x.scale)) for end in (x.interval.least, x.interval.most))
+    if ends is not None:
+        first = math.log(2.0**octaves.first / float(x.scale))
+        low, high = min(low, first + ends[0]), max(high, first + ends[1])
     shape = x.interval.low.shape
     return Value(total.wire, Interval.between((low - 0.1) * unit, (high + 0.1) * unit, shape, relative * unit))
 
 
-def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float) -> Value:
-    """u^e s^-e, whose bound follows from the power on the interval of x."""
+def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float, ends: Ends | None) -> Value:
+    """u^e s^-e, whose bound follows from the power on the interval of x.
+
+    Args:
+        ends: of the series, if x can be below the least octave.
+    """
     x = octaves.x
-    ends = [max(x.interval.least, 2.0**octaves.first) / float(x.scale), max(x.interval.most, 1.0) / float(x.scale)]
-    values = [end**exponent for end in ends]
+    within_octaves = (max(x.interval.least, 2.0**octaves.first), max(x.interval.most, 1.0))
+    values = [(end / float(x.scale)) ** exponent for end in within_octaves]
     reals = [2.0 ** (-i * exponent) for i in octaves.exponents]
     outer = (2.0**octaves.last / float(x.scale)) ** exponent  # s in the model's units is 2^i scale / 2^last
     # a positive power is measured by its largest value, a negative one by its least; whole ones are exact
@@ -146,9 +164,11 @@ def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float) 
     largest = max(1.0, 2.0**exponent)  # of u^e
     power_u = state.shorten(power_u, min(36, 56 - math.frexp(max(reals) * largest)[1] - digits))
     g = _chosen(state, octaves, octaves.choices(integers), Fraction(2) ** digits / Fraction(outer / within))
-    least, most = min(values) * 0.95, max(values) * 1.05
-    if x.interval.least < 2.0**octaves.first:
-        least = -0.01 * most
+    chosen = math.ldexp(integers[0], -digits) * outer / within  # in the least octave, by a rounded integer
+    lowest = min(1.0, chosen / (2.0**octaves.first / float(x.scale)) ** exponent) * min(values)
+    outermost = [end * chosen for end in ends or ()]
+    least = min([lowest * 0.95, *(end * (0.95 if end > 0 else 1.05) for end in outermost)])
+    most = 1.05 * max(values + outermost)
     scale = power_u.scale * g.scale
     unit = float(scale)
     own = math.hypot(power_u.interval.worst_error / float(power_u.scale), 2.0 ** (1 - _POWER_BITS))
