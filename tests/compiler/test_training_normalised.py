@@ -136,6 +136,46 @@ def test_a_step_is_that_of_the_formula() -> None:
         np.testing.assert_allclose(found[name], w[name] - RATE * gradient, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("outputs", "batch"), [(3, 8), (1, 32)])
+def test_a_step_of_one_vs_all_moves_each_weight_as_the_formula_does(outputs: int, batch: int) -> None:
+    """Where no ReLU reads what rounding could take across zero: there one row more or less would count."""
+    errors = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        own = weights(5, w0=of(seed, 6, 5), b0=of(seed + 1, 5) / 4, w1=of(seed + 2, 5, outputs))
+        own["b1"] = of(seed + 3, outputs) / 4
+        own = {name: values.astype(np.float32).astype(np.float64) for name, values in own.items()}
+        nodes = [
+            helper.make_node("Gemm", ["x", "w0", "b0"], ["a"], name="fc0"),
+            norm(),
+            helper.make_node("Relu", ["n"], ["h"], name="relu"),
+            helper.make_node("Gemm", ["h", "w1", "b1"], ["y"], name="fc1"),
+        ]
+        x = np.rint(rng.random((batch, 6)) * 256) / 256
+        target = np.eye(3)[rng.integers(0, 3, batch)] if outputs > 1 else rng.integers(0, 2, (batch, 1)).astype(float)
+        inverse = 1 / np.sqrt(own["var"] + 1e-5)
+        normal = (x @ own["w0"] + own["b0"] - own["mean"]) * inverse
+        n = normal * own["gain"] + own["shift"]
+        if np.abs(n).min() < 1 / 256 or not (n > 0).any():
+            continue
+        h = np.maximum(n, 0)
+        g = (1 / (1 + np.exp(-(h @ own["w1"] + own["b1"]))) - target) / batch
+        back = (g @ own["w1"].T) * (n > 0)
+        before = back * own["gain"] * inverse
+        gradients = {
+            "w1": h.T @ g, "b1": g.sum(0), "shift": back.sum(0), "gain": (back * normal).sum(0), "w0": x.T @ before,
+            "b0": before.sum(0),
+        }  # fmt: skip
+        made = model(nodes, own, ["batch", 6], ["batch", outputs])
+        training = compile_training(made, "one_vs_all", SGD(RATE), batch, RANGES)
+        [found] = on_integers(training, iter([{"x": x, "target": target}]))
+        for name, gradient in gradients.items():
+            move = -training.learning_rate * gradient
+            errors.append(np.linalg.norm(found[name] - own[name] - move) / np.linalg.norm(move))
+    assert len(errors) >= 12  # of two networks at least
+    assert np.median(errors) < 0.006 and max(errors) < 0.03
+
+
 def test_a_gain_s_gradient_is_summed_before_it_is_opened() -> None:
     """One opening a channel, however many rows and places there are."""
     made, _ = convolutional()

@@ -6,7 +6,6 @@ that is being imported.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from math import prod
 
@@ -311,9 +310,9 @@ class Emitter(Writer):
         taken = Function(name=name, parameters=parameters, known=known, hidden=hidden)
         return self.emit("function", (x,), out, self.shapes[x], taken)
 
-    def link(self, name: str, x: str, fraction: int, period: float, reach: float, wall: float) -> str:
-        """Apply a function as one series over a period, with a term for every four units of it; see `Link`."""
-        taken = Link(name=name, fraction=fraction, period=period, terms=math.ceil(period / 4), reach=reach, wall=wall)
+    def link(self, name: str, x: str, fraction: int, period: float, terms: int, reach: float, wall: float) -> str:
+        """Apply a function as one series over a period; see `Link`."""
+        taken = Link(name=name, fraction=fraction, period=period, terms=terms, reach=reach, wall=wall)
         return self.emit("link", (x,), None, self.shapes[x], taken)
 
     def maximum(self, x: str, out: str | None = None, hidden: Hidden | None = None) -> str:

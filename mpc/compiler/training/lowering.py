@@ -150,7 +150,7 @@ class _Work:
         state, is_target = self.state, given.name == self.step.target
         if given.stored is not None:
             return enter(state, given)
-        bits = self.precision.loss if is_target else self.precision.activations
+        bits = self.precision.residual if is_target else self.precision.activations
         scale = Fraction(1) if given.whole else Fraction(2) ** bits
         low, high = (np.broadcast_to(np.asarray(end, np.float64), static(given.shape)) for end in given.range)
         rounding = np.full(static(given.shape), 0.0 if given.whole else ROUNDING)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mpc.errors import UsageError
 
+LOSS_BITS = 14
+"""Fractional bits of p - y, unless it is a series' and more cost nothing."""
 _BITS = {"activations": (2, 30), "gradients": (2, 40), "loss": (8, 30)}
 _RANGES = {"weights": (2.0**-10, 2.0**30), "ceiling": (2.0**-2, 2.0**30), "logits": (2.0, 400.0)}
 
@@ -19,7 +21,8 @@ class Precision:
     Args:
         activations: fractional bits of what a layer hands on.
         gradients: of the gradients that pass a ReLU or a maximum.
-        loss: of p - y.
+        loss: of p - y.  None: 14; and of `one_vs_all`, whose series rounds many terms, up to 20, if a step then has no
+            round more, and hardly a byte.
         weights: no weight is larger: declared, as of an input; a run whose weights are does not say so.
         ceiling: a ReLU's results are cut to it; None proves bounds without, which fits shallow models only.
         logits: of `one_vs_all`, how far from zero sums keep their meaning; beyond, they come back at the other end.
@@ -31,7 +34,7 @@ class Precision:
 
     activations: int = 8
     gradients: int = 10
-    loss: int = 14
+    loss: int | None = None
     weights: float = 8.0
     ceiling: float | None = 32.0
     logits: float = 48.0
@@ -39,6 +42,8 @@ class Precision:
     def __post_init__(self) -> None:
         for name, (least, most) in _BITS.items():
             bits = getattr(self, name)
+            if bits is None and name == "loss":
+                continue
             if isinstance(bits, bool) or not isinstance(bits, int) or not least <= bits <= most:
                 raise UsageError(
                     f"a precision with {name}={bits!r}", remedy=f"{name} are fractional bits: {least} to {most} of them"
@@ -50,3 +55,8 @@ class Precision:
             if isinstance(end, bool) or not isinstance(end, int | float) or not low <= end <= high:
                 remedy = f"{name} is a number from {low:g} to {high:g}" + ", or None" * (name == "ceiling")
                 raise UsageError(f"a precision with {name}={end!r}", remedy=remedy)
+
+    @property
+    def residual(self) -> int:
+        """Return the fractional bits of p - y that are kept in any case."""
+        return LOSS_BITS if self.loss is None else self.loss

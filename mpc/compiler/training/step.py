@@ -94,7 +94,7 @@ def write_step(
     _check_names(freed, optimizer, target)
     head, forward = loss_named(loss), _with_precision(freed, precision)
     z = last_sums(forward, head)
-    tape = Tape(forward, precision.loss)
+    tape = Tape(forward, precision.residual)
     tape.origin = replace(tape.origin, node="loss", operator=loss)
     for given in freed.graph.inputs:
         tape.shapes[given.name] = given.shape

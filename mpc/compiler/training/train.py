@@ -20,6 +20,7 @@ from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import at_rest
 from mpc.compiler.training.calibrate import STEPS, Calibration
+from mpc.compiler.training.digits import series_bits, with_series_of
 from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.lowering import LoweredStep, lower_step
 from mpc.compiler.training.optimisers import SGD, Rate, decay_beside
@@ -192,10 +193,14 @@ def compile_training(
         step = write_step(released, loss, optimizer, batch, precision, target, lying_targets, tells)
         return replace(step, graph=_with_target_range(step, targets))
 
-    step = written(tells)
-    if samples is not None:
-        calibration = samples if isinstance(samples, Calibration) else Calibration(samples)
-        step = calibration.bounded(step, lambda: written({*tells, LOSS}))
+    calibration = samples if samples is None or isinstance(samples, Calibration) else Calibration(samples)
+
+    def bounded(tells: Collection[str]) -> Step:
+        step = written(tells)
+        return step if calibration is None else calibration.bounded(step, lambda: written({*tells, LOSS}))
+
+    bits = series_bits(bounded(()), precision, lambda each: lower_step(each, roles, precision))
+    step = with_series_of(bounded(tells), bits)
     if BEYOND in tells:
         step = range_checked(step, precision)
     weights = [state.name for state in step.states if not state.velocity]

@@ -25,10 +25,15 @@ from mpc.wires import MAX_BITS, Masking
 
 _FINE = 12
 """Bits that the coefficients of a link have for turning only."""
+_FEWER_DEALT_BITS, _FEWEST_DEALT_BITS = 2, 4
+"""By how much dealt waves have fewer bits than half of a result's, so that coefficients have more: these are rounded
+term by term whatever their size, where a wave's rounding counts by its coefficient, of which most are small."""
 _SLACK = 6
 """Fractional bits that a value may have beyond those it is to have before a round is spent on them."""
 _EXACT_BITS = 48
 _FEWEST_BITS = 6
+_ENOUGH_BITS = 16
+"""Fractional bits of an operand beyond which nobody misses one."""
 _GATES = {"matmul": "matmul", "conv": "convolution", "multiply": "multiply"}
 
 
@@ -65,7 +70,10 @@ def _require_digits(state: Lowering, reach: float, x: Value, y: Value) -> None:
             remedy="declare smaller ranges (ranges=..., precision=Precision(weights=..., ceiling=...)), or train fewer "
             "layers (frozen=[...])",
         )
-    state.note(f"its result can reach {reach:.3g}: it reads its operands with {left} fractional bits or more, a round")
+    if left < _ENOUGH_BITS:
+        state.note(
+            f"its result can reach {reach:.3g}: it reads its operands with {left} fractional bits or more, a round"
+        )
 
 
 def round_(state: Lowering, node: Node) -> Value:
@@ -216,8 +224,8 @@ def link(state: Lowering, node: Node) -> Value:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
     parameters = tuple(sorted(taken.parameters.items()))
     series = wide(taken.name, parameters, taken.period, taken.terms, taken.reach, taken.wall)
-    half = taken.fraction // 2
-    dealt = taken.fraction - half
+    dealt = max(_FEWEST_DEALT_BITS, (taken.fraction + 1) // 2 - _FEWER_DEALT_BITS)
+    half = taken.fraction - dealt
     unit, most = float(1 << taken.fraction), 2 * taken.terms * 2.0 ** -(half + 1) + series.reach * 2.0**-dealt
     low, high = series.ends
     error = math.hypot(series.error, math.sqrt(2 * taken.terms) * ROUNDING * 2.0**-half)
