@@ -12,6 +12,7 @@ from onnx import TensorProto
 from mpc import fixedpoint
 from mpc.compiler.compile import compile_model
 from mpc.compiler.functions import FUNCTIONS
+from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.series import fit
 from mpc.errors import InputError
 from mpc.plan.cost import plan_cost
@@ -227,3 +228,12 @@ def test_arguments_below_the_least_octave_keep_their_bounds(
     made = compile_model(path, {"x": (low, 1.0)})
     rows = np.concatenate([np.linspace(low, 1, 200), np.linspace(low, low + 2**-13, 1500), np.linspace(0, 2**-13, 300)])
     clear(made, np.stack([rows, rows], axis=1).astype(np.float32))  # no value leaves the bound of its wire
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0**58, 2.0**58), (-(2.0**58), -(2.0**58)), (0.0, 0.0), (-1.0, 1.0)])
+def test_what_a_relu_leaves_is_estimated_without_overflow(low: float, high: float) -> None:
+    """Of a constant, whose deviation is nothing, too."""
+    with np.errstate(all="raise", under="ignore"):
+        found = Interval.between(low, high, (2,)).rectified()
+    assert np.all(found.mean >= max(0.0, low))
+    assert np.all(found.mean <= max(0.0, high) + 1e-12)

@@ -22,6 +22,8 @@ _TRUNCATION = 6**-0.5
 
 _MEAN_OFF = 0.8
 """The mean size of a normal error, as a part of its root mean square."""
+_FAR = 1e3
+"""Deviations from which on a normal value is certainly on one side."""
 _LOGISTIC = 1.702
 """The logistic function of so many deviations is close to the normal distribution function."""
 
@@ -161,7 +163,7 @@ class Interval:
     def rectified(self) -> Interval:
         """Return max(0, x); mean and variance as if x were normal."""
         deviation = np.sqrt(self.variance) + 1e-30
-        z = self.mean / deviation
+        z = np.clip(self.mean / deviation, -_FAR, _FAR)
         above = 1 / (1 + np.exp(-np.clip(_LOGISTIC * z, -60, 60)))
         density = np.exp(-np.square(z) / 2) / np.sqrt(2 * np.pi)
         mean = self.mean * above + deviation * density
