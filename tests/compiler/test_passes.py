@@ -54,6 +54,22 @@ def test_a_value_with_two_readers_is_not_folded_away(tmp_path: Path) -> None:
     assert_agrees(path, X)
 
 
+@pytest.mark.parametrize("order", [["n", "z"], ["z", "n"]])
+def test_a_value_times_its_negative_is_a_square(order: list[str], tmp_path: Path) -> None:
+    """exp(-z z / 8): without knowing that it is no larger than 1, there would be no room for it."""
+    nodes = [
+        node("Sub", ["x", "v"], ["m"]),
+        node("Div", ["m", "w"], ["z"]),
+        node("Neg", ["z"], ["n"]),
+        node("Mul", order, ["q"]),
+        node("Div", ["q", "e"], ["d"], "eighth"),
+        node("Exp", ["d"], ["y"]),
+    ]
+    constants = {"v": VECTOR, "w": np.array([0.5, 1, 2, 3], np.float32), "e": np.float32(8)}
+    made = assert_agrees(save_model(tmp_path, nodes, constants), X, {"x": (-8, 8)}, tolerance=1e-4)
+    assert made.errors["y"] < 2e-5
+
+
 @pytest.mark.parametrize("operator", ["Add", "Mul", "Sub", "Div"])
 @pytest.mark.parametrize("shape", [(3, 1, 4), (1, 1, 4), (1, 4)])
 def test_constants_that_only_repeat_a_value(tmp_path: Path, operator: str, shape: tuple[int, ...]) -> None:

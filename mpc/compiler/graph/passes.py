@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 
 import numpy as np
 
-from mpc.compiler.graph.attributes import Maximum, Transpose
+from mpc.compiler.graph.attributes import Attributes, Maximum, Transpose, Weighted
 from mpc.compiler.graph.filling import join_filled
 from mpc.compiler.graph.gated import join_gated
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Shape
@@ -64,6 +64,32 @@ def sink_output_reshapes(graph: Graph) -> Graph:
             out = replace(out, value=node.reads[0])
         outputs.append(out)
     return Graph(graph.inputs, graph.nodes, outputs)
+
+
+def join_squares(graph: Graph) -> Graph:
+    """Write -x x, as in exp(-x x / 2), as a square that is negated: of a square it is known that it is not negative."""
+    writers = {node.writes: node for node in graph.nodes}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        x = _negated(writers, node) if node.op == "multiply" else None
+        if x is None:
+            nodes.append(node)
+            continue
+        square = f"{node.writes}.square"
+        nodes.append(replace(node, reads=(x, x), writes=square, attributes=Attributes()))
+        negative = Weighted(weight=np.asarray(-1.0), bias=None, known=node.attributes.known)
+        nodes.append(replace(node, op="scale", reads=(square,), attributes=negative))
+    return Graph(graph.inputs, nodes, graph.outputs)
+
+
+def _negated(writers: Mapping[str, Node], node: Node) -> str | None:
+    """Return x of a product of x and -x, in whichever order."""
+    for first, second in (node.reads, node.reads[::-1]):
+        scale = writers.get(first)
+        if scale is not None and scale.op == "scale" and scale.reads[0] == second and scale.shape == node.shape:
+            if np.all(scale.of(Weighted).weight == -1.0) and scale.of(Weighted).bias is None:
+                return second
+    return None
 
 
 def drop_dead_nodes(graph: Graph) -> Graph:
@@ -166,6 +192,7 @@ PASSES = (
     drop_empty_moves,
     join_reshapes,
     sink_output_reshapes,
+    join_squares,
     join_gated,
     drop_dead_nodes,
     part_scales,
