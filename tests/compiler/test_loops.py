@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mpc.compiler.compile import compile_model
+from mpc.compiler.operators import loops
 from mpc.errors import ModelError
 from tests.support.models import assert_agrees
 
@@ -170,8 +171,12 @@ def test_a_loop_that_data_end_is_refused(tmp_path: Path) -> None:
     assert "range(n)" in (caught.value.remedy or "")
 
 
-@pytest.mark.parametrize(("steps", "problem"), [(5000, "more than 4096 steps"), (0, "no step at all")])
-def test_numbers_of_steps_that_are_refused(steps: int, problem: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("steps", "problem"), [(33, "more than 32 steps"), (0, "no step at all")])
+def test_numbers_of_steps_that_are_refused(
+    steps: int, problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With far fewer than the 4096 that there may be, each of which is unrolled."""
+    monkeypatch.setattr(loops, "_MOST_STEPS", 32)
     nodes = [node("Identity", ["h"], ["next"]), node("Identity", ["h"], ["seen"]), node("Identity", ["going"], ["on"])]
     body = graph(nodes, COUNTED, {"on": BOOL, "next": FLOAT, "seen": FLOAT})
     path = save(

@@ -1,6 +1,8 @@
-"""Hundreds of clients with a thousand numbers each, and a thousand of them with MPC_FULL=1, straight at the parties'
-vaults: every check, write and signature of theirs is made, and no connection; a few hold real ones (`test_collections`,
-`mpc collect`)."""
+"""Some eighty clients with a thousand numbers each, and a thousand of them with MPC_FULL=1, at the parties' vaults.
+
+Every check, write and signature of theirs is made, and no connection; a few hold real ones (`test_collections`, `mpc
+collect`).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from tests.support.authority import Issuer
 from tests.support.parties import COORDINATOR, InProcess
 
 pytestmark = pytest.mark.timeout(900)
-CLIENTS = [200, pytest.param(1000, marks=pytest.mark.slow)]
+CLIENTS = [80, pytest.param(1000, marks=pytest.mark.slow)]
 SIZE = 1000
 FEW = 4
 """Clients that connect as clients do."""
