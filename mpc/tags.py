@@ -112,8 +112,10 @@ class SparseTags(BitTags):
     def __init__(self, shape: tuple[int, ...], width: int, at: Places | None, part: Part, size: int) -> None:
         object.__setattr__(self, "width", width)
         object.__setattr__(self, "_parts", (shape, at, part, size))
+        object.__setattr__(self, "_selected", [])
 
     _parts: tuple[tuple[int, ...], Places | None, Part, int]
+    _selected: list[np.ndarray]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,6 +137,14 @@ class SparseTags(BitTags):
         """Return the words from a place on, up to another one."""
         return self._parts[2](start, stop)
 
+    def keep_selected(self, words: np.ndarray) -> None:
+        """Keep what opened bits have selected of them, added up, (elements,): so they are expanded once, not twice."""
+        self._selected.append(words)
+
+    def take_selected(self) -> np.ndarray | None:
+        """Return what was kept, once; None if nothing was."""
+        return self._selected.pop() if self._selected else None
+
     def _of(self, values: np.ndarray) -> BitTags:
         return BitTags(values, self.width)
 
@@ -147,14 +157,17 @@ class LeafTags(SparseTags):
         comparison: whose leaf bits they are.
         one: this party's share of the word of the bit 1.
         leaves: returns of some comparisons the words that are looked up, where, and the words of the masks.
+        mask: the tags of the masks.
     """
 
-    def __init__(self, size: int, comparison: Comparison, one: np.uint64, leaves: Leaves) -> None:
+    def __init__(self, size: int, comparison: Comparison, one: np.uint64, leaves: Leaves, mask: BitTags) -> None:
         width = comparison.leaf_width
         super().__init__((size,), width, None, self._masked, size * width)
         object.__setattr__(self, "_looked_up", (one, leaves))
+        object.__setattr__(self, "_masks", (mask, comparison.selectors.words[0]))
 
     _looked_up: tuple[np.uint64, Leaves]
+    _masks: tuple[BitTags, np.ndarray]
 
     def _masked(self, start: int, stop: int) -> np.ndarray:
         """Return words in a row, of whole comparisons."""
@@ -166,11 +179,16 @@ class LeafTags(SparseTags):
         return (np.concatenate([over, equal[:, :-1]], axis=1) ^ under[:, :-1]).reshape(-1)
 
     def fold(self, opened: np.ndarray, one: np.uint64, coins: WordCoins, sums: np.ndarray) -> None:
-        """Add up as of other tags, in one loop over what is looked up."""
-        leaves = self._looked_up[1]
+        """Add up as of other tags, in one loop over what is looked up; and keep for `TagLane.resolve` what the opened
+        bits select of the masks.
+        """
+        leaves, (mask, selector) = self._looked_up[1], self._masks
+        selected = np.empty(opened.size, dtype=np.uint64)
         for start, stop in windows(0, opened.size):
-            found = leaves(start, stop)
-            kernels.fold_leaves(*found, opened[start:stop], one, coins.columns, coins.rows(start, stop), sums)
+            part, drawn = slice(start, stop), (coins.columns, coins.rows(start, stop))
+            kernels.fold_leaves(*leaves(start, stop), opened[part], one, *drawn, selector, selected[part], sums)
+        if isinstance(mask, SparseTags):
+            mask.keep_selected(selected)
 
 
 @dataclass(frozen=True, repr=False)
@@ -207,7 +225,7 @@ class TagLane(Lane):
 
         sign = np.empty(size, dtype=np.uint8)
         kernels.find_signs(values, first, second, c.bits, sign)
-        return LeafTags(size, c, self.bit_one, leaves), sign
+        return LeafTags(size, c, self.bit_one, leaves, tags(mask)), sign
 
     def resolve(
         self, comparison: Comparison, opened: np.ndarray, mask: BitShare, node: BitShare, public: np.ndarray
@@ -215,18 +233,17 @@ class TagLane(Lane):
         """Return the tag of the AND node's bit."""
         out, (of_mask, of_node) = np.empty(opened.shape, dtype=np.uint64), comparison.selectors.words
         constant, products, width = comparison.selectors.constant, comparison.node_words, comparison.mask_width
+        selected = mask.take_selected() if isinstance(mask, SparseTags) else None
         for start, stop in windows(0, opened.size):
-            kernels.resolve_words(
-                opened[start:stop],
-                view_words(tags(mask).part(start * width, stop * width).reshape(-1, width)),
-                view_words(tags(node).part(start * products, stop * products).reshape(stop - start, products)),
-                of_mask,
-                of_node,
-                constant,
-                public[start:stop],
-                self.bit_one,
-                out[start:stop],
-            )
+            part = slice(start, stop)
+            if selected is None:
+                masks = np.empty(stop - start, dtype=np.uint64)
+                words = view_words(tags(mask).part(start * width, stop * width).reshape(-1, width))
+                kernels.select_words(words, opened[part], of_mask, masks)
+            else:
+                masks = selected[part]
+            nodes = view_words(tags(node).part(start * products, stop * products).reshape(stop - start, products))
+            kernels.resolve_words(opened[part], masks, nodes, of_node, constant, public[part], self.bit_one, out[part])
         return BitTags(out[..., None], 1)
 
     def conjunction(self, nodes: Nodes, opened: np.ndarray, node: BitShare, fresh: BitShare) -> BitShare:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         pick_words,
         read_words,
         resolve_words,
+        select_words,
         tag_words,
     )
     from mpc.kernels.tiles import gather_tiles, multiply_points, points_to_tiles, scatter_tiles, tiles_to_points
@@ -102,6 +103,7 @@ __all__ = [
     "scale",
     "scatter_tiles",
     "select",
+    "select_words",
     "split_digits",
     "split_images",
     "split_limbs",
@@ -123,6 +125,7 @@ EVALUATING = frozenset(
         "resolve_node",
         "resolve_short_node",
         "select",
+        "select_words",
     }
 )
 """Loops that a party uses and a provider does not."""
@@ -140,6 +143,7 @@ CHECKING = frozenset(
         "pick_words",
         "read_words",
         "resolve_words",
+        "select_words",
         "tag_words",
     }
 )

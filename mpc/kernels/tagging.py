@@ -106,13 +106,28 @@ def pick_words(blocks: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
         out[i] = (blocks[i, 0] & ~every) | (blocks[i, 1] & every)
 
 
+@njit(inline="always")
+def _selected(words: np.ndarray, selector: np.ndarray) -> np.uint64:
+    """The sum of the words that a row of a selector lets in."""
+    total = ZERO
+    for k in range(words.size):
+        total ^= words[k] & np.uint64(np.int64(selector[k]))
+    return total
+
+
+@compiled
+def select_words(words: np.ndarray, opened: np.ndarray, selector: np.ndarray, out: np.ndarray) -> None:
+    """Compute out = the sums of the words that opened words select; shapes and selector as of `resolve_words`."""
+    for i in range(opened.size):
+        out[i] = _selected(words[i], selector[opened[i]])
+
+
 @compiled
 def resolve_words(
     opened: np.ndarray,
-    mask: np.ndarray,
+    masks: np.ndarray,
     node: np.ndarray,
-    mask_selector: np.ndarray,
-    node_selector: np.ndarray,
+    selector: np.ndarray,
     constant: np.ndarray,
     public: np.ndarray,
     one: np.uint64,
@@ -120,17 +135,13 @@ def resolve_words(
 ) -> None:
     """Compute out = the share of the word of an AND node's bit, as `resolve_node` does of the bit.
 
-    Shapes: mask (N, 2 K); node (N, products); out (N,); selectors (opened words, 2 K or products) int8, -1 of what
-    enters the sum and else 0.  `one` is this party's share of the word of the bit 1.
+    Shapes: masks (N,), what is selected of the masks' words; node (N, products); out (N,); selector (opened words,
+    products at least) int8, -1 of what enters the sum and else 0.  `one` is this party's share of the word of the
+    bit 1.
     """
     for i in range(opened.size):
         o = opened[i]
-        total = one & _every(np.uint64(constant[o] ^ public[i]))
-        for k in range(mask.shape[1]):
-            total ^= mask[i, k] & np.uint64(np.int64(mask_selector[o, k]))
-        for k in range(node.shape[1]):
-            total ^= node[i, k] & np.uint64(np.int64(node_selector[o, k]))
-        out[i] = total
+        out[i] = masks[i] ^ (one & _every(np.uint64(constant[o] ^ public[i]))) ^ _selected(node[i], selector[o])
 
 
 @compiled
@@ -165,6 +176,17 @@ def and_words(
         start += rows * products
 
 
+@njit(inline="always")
+def _add_row(
+    total: tuple[np.uint64, np.uint64, np.uint64], above: np.uint64, below: np.uint64, coin: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """A polynomial of three words, and added to it one of two words times the coin of a row."""
+    high, middle, low = total
+    more, less = multiply_carryless(below, coin)
+    over, under = multiply_carryless(above, coin)
+    return high ^ over, middle ^ more ^ under, low ^ less
+
+
 @compiled
 def fold_words(
     words: np.ndarray, opened: np.ndarray, one: np.uint64, columns: np.ndarray, rows: np.ndarray, sums: np.ndarray
@@ -173,7 +195,7 @@ def fold_words(
 
     Shapes: words (N, width); opened (N,) uint64; columns (width,) and rows (N,), coins of a word's place and element.
     """
-    high, middle, low = ZERO, ZERO, ZERO
+    total = (ZERO, ZERO, ZERO)
     for i in range(words.shape[0]):
         bits, above, below = opened[i], ZERO, ZERO
         for k in range(columns.size):
@@ -181,13 +203,8 @@ def fold_words(
             more, less = multiply_carryless(off, columns[k])
             above ^= more
             below ^= less
-        more, less = multiply_carryless(below, rows[i])
-        low ^= less
-        middle ^= more
-        more, less = multiply_carryless(above, rows[i])
-        middle ^= less
-        high ^= more
-    sums[0] ^= reduce_carryless(high, middle, low)
+        total = _add_row(total, above, below, rows[i])
+    sums[0] ^= reduce_carryless(total[0], total[1], total[2])
 
 
 @compiled
@@ -199,16 +216,21 @@ def fold_leaves(
     one: np.uint64,
     columns: np.ndarray,
     rows: np.ndarray,
+    selector: np.ndarray,
+    selected: np.ndarray,
     sums: np.ndarray,
 ) -> None:
-    """Add to sums the words of leaf bits, under those of their masks, as `fold_words` does.
+    """Add to sums the words of leaf bits, under those of their masks, as `fold_words` does; and compute what of the
+    masks enters `resolve_words`, which so reads none.
 
-    Shapes: words, at the places of `find_words`, and mask (N, 2 K); opened (N,), 2 K - 1 bits each.
+    Shapes: words, at the places of `find_words`, and mask (N, 2 K); opened (N,), 2 K - 1 bits each; selector as of
+    `resolve_words`; selected (N,).
     """
-    high, middle, low = ZERO, ZERO, ZERO
+    total = (ZERO, ZERO, ZERO)
     count = words.shape[1] // 2
     for i in range(words.shape[0]):
         bits, above, below = opened[i], ZERO, ZERO
+        selected[i] = _selected(mask[i], selector[bits])
         for j in range(count):
             over = words[i, count + j] if places[i, count + j] >= 0 else ZERO
             off = over ^ mask[i, j] ^ (one & _every(bits >> np.uint64(j)))
@@ -221,13 +243,8 @@ def fold_leaves(
                 more, less = multiply_carryless(off, columns[count + j])
                 above ^= more
                 below ^= less
-        more, less = multiply_carryless(below, rows[i])
-        low ^= less
-        middle ^= more
-        more, less = multiply_carryless(above, rows[i])
-        middle ^= less
-        high ^= more
-    sums[0] ^= reduce_carryless(high, middle, low)
+        total = _add_row(total, above, below, rows[i])
+    sums[0] ^= reduce_carryless(total[0], total[1], total[2])
 
 
 @compiled

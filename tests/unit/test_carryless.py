@@ -15,7 +15,7 @@ from mpc import kernels
 from mpc.comparison import Comparison
 from mpc.encoding import view_words
 from mpc.kernels.carryless import multiply_by_integers, multiply_carryless, reduce_carryless
-from mpc.tags import BitTags, LeafTags, WordCoins
+from mpc.tags import BitTags, LeafTags, SparseTags, WordCoins
 from tests.support.constant_time import branches_for_selects, compiled, leaks
 
 WORDS = st.integers(0, (1 << 64) - 1)
@@ -104,16 +104,22 @@ def test_leaf_words_are_folded_as_if_they_were_masked_first(chunks: int) -> None
     opened, one = rng.integers(0, 2 << (2 * chunks - 2), count, dtype=np.uint64), np.uint64(rng.integers(1, 1 << 63))
     rows, columns = (rng.integers(0, 1 << 64, size, dtype=np.uint64) for size in (count, 2 * chunks - 1))
     coins = WordCoins(columns, lambda start, stop: rows[start:stop])
+    masks = SparseTags((count,), 2 * chunks, None, lambda start, stop: found[2].reshape(-1)[start:stop], found[2].size)
     leaves = LeafTags(
         count,
         comparison,
         one,
         lambda start, stop: (found[0][start:stop], found[1][start:stop], view_words(found[2][start:stop])),
+        masks,
     )
     sums, expected = (np.array([5], dtype=np.uint64) for _ in range(2))
     leaves.fold(opened, one, coins, sums)
     BitTags(leaves.values, leaves.width).fold(opened, one, coins, expected)
     assert sums[0] == expected[0] != 5
+    chosen = comparison.selectors.words[0][opened][:, : 2 * chunks].astype(bool)
+    selected = masks.take_selected()
+    assert selected is not None and masks.take_selected() is None
+    np.testing.assert_array_equal(selected, np.bitwise_xor.reduce(np.where(chosen, found[2], np.uint64(0)), axis=1))
 
 
 def test_no_time_of_the_products_by_integers_depends_on_a_secret() -> None:

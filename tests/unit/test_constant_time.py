@@ -78,16 +78,17 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "tag_words": ((of(U8, 2), U64, of(U64, 2)), ("bits", "share")),
     "multiply_windows": ((of(U64, 3), of(U64, 3), PLACES, PLACES, of(U64, 3)), ("filters", "x", "sums")),
     "resolve_words": (
-        (of(U8), of(U64, 2), of(U64, 2), of(I8, 2), of(I8, 2), of(U8), of(U8), U64, MASK),
-        ("mask", "node"),
+        (of(U8), MASK, of(U64, 2), of(I8, 2), of(U8), of(U8), U64, MASK),
+        ("masks", "node"),
     ),
+    "select_words": ((of(U64, 2), of(U8), of(I8, 2), MASK), ("words", "out")),
     "and_words": (
         (of(U8, 2), of(I64, 2), of(U8, 2), MASK, of(U16), of(U64, 3), U64, of(U64, 3)),
         ("node", "fresh"),
     ),
     "fold_leaves": (
-        (of(U64, 2), of(I64, 2), of(U64, 2), MASK, U64, MASK, MASK, MASK),
-        ("words", "mask", "sums"),
+        (of(U64, 2), of(I64, 2), of(U64, 2), MASK, U64, MASK, MASK, of(I8, 2), MASK, MASK),
+        ("words", "mask", "selected", "sums"),
     ),
     "fold_words": ((of(U64, 2), MASK, U64, MASK, MASK, MASK), ("words", "sums")),
     "read_words": ((MASK, PLACES, MASK), ("words",)),
